@@ -1,0 +1,26 @@
+#![forbid(unsafe_code)]
+//! What Python sees: one file per class, no arithmetic. `errors` is the only map from Rust errors to Python exceptions.
+
+use pyo3::prelude::*;
+
+mod cpu;
+mod errors;
+mod gguf;
+mod kernels;
+mod model;
+mod sampling;
+mod session;
+mod tokenizer;
+
+/// The private extension module `llamacpu._native`.
+#[pymodule(gil_used = false)]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    cpu::register(module)?;
+    gguf::register(module)?;
+    kernels::register(module)?;
+    model::register(module)?;
+    sampling::register(module)?;
+    session::register(module)?;
+    tokenizer::register(module)?;
+    Ok(())
+}

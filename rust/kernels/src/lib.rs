@@ -1,0 +1,19 @@
+//! Bytes and numbers: block formats, matrix products, attention, element-wise functions, threads and file mapping.
+//! The only crate of the project with `unsafe`; it knows no model and no Python.
+
+pub mod activation;
+pub mod attention;
+pub mod context;
+pub mod cpu;
+mod error;
+pub mod formats;
+pub mod mapping;
+pub mod math;
+pub mod matmul;
+pub mod norm;
+pub mod rope;
+pub mod sampling;
+pub mod simd;
+pub mod threads;
+
+pub use error::Error;

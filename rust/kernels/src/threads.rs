@@ -1,0 +1,4 @@
+//! threads
+
+/// Worker threads.
+pub struct Pool {}

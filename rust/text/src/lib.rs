@@ -1,0 +1,2 @@
+#![forbid(unsafe_code)]
+//! Text: tokenizers built from GGUF metadata, streaming decoding, and the index over string arrays.
