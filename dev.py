@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""The developer commands of this project: `python3 dev.py COMMAND`.
+
+Needs Python 3.10 or newer and a Rust toolchain, nothing else.
+
+Everything is installed into .venv beside this file; continuous integration runs the same commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
+STAMP = VENV / "llamacpu-extras"
+RUST_TESTED = ["-p", "llamacpu-kernels", "-p", "llamacpu-model", "-p", "llamacpu-text"]
+
+
+def run(*command: str | Path, **environment: str) -> None:
+    """Run one command in the project's root, show it, and stop at the first failure with its status."""
+    words = [str(word) for word in command]
+    print("$", *(f"{key}={value}" for key, value in environment.items()), *words, flush=True)
+    status = subprocess.run(words, cwd=ROOT, env=os.environ | environment).returncode
+    if status:
+        sys.exit(status)
+
+
+def setup(extras: str = "dev") -> None:
+    """Create .venv and install the tools and the dependencies of the package, but not the package."""
+    if shutil.which("cargo") is None:
+        sys.exit(
+            "Error: no cargo on the path; a Rust toolchain (1.89 or newer) is needed: install one, then run this again"
+        )
+    if not PYTHON.exists():
+        run(sys.executable, "-m", "venv", VENV)
+    wanted = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    if not STAMP.exists() or STAMP.read_text(encoding="utf-8") != extras + wanted:
+        requirements = _requirements(extras)
+        run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+        STAMP.write_text(extras + wanted, encoding="utf-8")
+
+
+def _requirements(extra: str) -> list[str]:
+    """The run-time dependencies and those of one extra, read from pyproject.toml by pip's own parser of TOML."""
+    code = (
+        "import json, sys\n"
+        "try: import tomllib\n"
+        "except ImportError: from pip._vendor import tomli as tomllib\n"
+        "p = tomllib.load(open('pyproject.toml', 'rb'))['project']; e = p['optional-dependencies']\n"
+        "def flat(n): return [r for q in e[n] for r in (flat(q[9:-1]) if q.startswith('llamacpu[') else [q])]\n"
+        "print(json.dumps(p['dependencies'] + flat(sys.argv[1])))"
+    )
+    import json
+
+    answer = subprocess.run([str(PYTHON), "-c", code, extra], cwd=ROOT, check=True, capture_output=True, text=True)
+    return list(json.loads(answer.stdout))
+
+
+def build() -> None:
+    """Build the extension with full optimization and install the package into .venv, editable."""
+    setup()
+    run(PYTHON, "-m", "maturin", "develop", "--release", "--quiet", VIRTUAL_ENV=str(VENV))
+
+
+def test(arguments: list[str]) -> None:
+    """Run the Rust tests, then the Python tests once per instruction set of this processor."""
+    build()
+    run("cargo", "test", "--quiet", *RUST_TESTED)
+    names = subprocess.run(
+        [str(PYTHON), "-c", "from llamacpu import _native; print(*_native.available_isas())"],
+        cwd=ROOT, check=True, capture_output=True, text=True,
+    ).stdout.split()  # fmt: skip
+    for name in names:
+        run(PYTHON, "-m", "pytest", *arguments, LLAMACPU_ISA=name)
+
+
+def lint() -> None:
+    """Check formatting, lints, types and stubs; warnings are errors."""
+    setup()
+    run("cargo", "fmt", "--all", "--check")
+    run("cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings")
+    run(PYTHON, "-m", "ruff", "check", ".")
+    run(PYTHON, "-m", "ruff", "format", "--check", ".")
+    build()
+    run(PYTHON, "-m", "mypy")
+    run(PYTHON, "-m", "mypy.stubtest", "llamacpu._native")
+    if shutil.which("cargo-deny"):
+        run("cargo", "deny", "check")
+
+
+def fix() -> None:
+    """Format everything and apply the safe fixes of the linters."""
+    setup()
+    run("cargo", "fmt", "--all")
+    run(PYTHON, "-m", "ruff", "check", "--fix", ".")
+    run(PYTHON, "-m", "ruff", "format", ".")
+
+
+def bench(arguments: list[str]) -> None:
+    """Run the benchmarks of benches/ (pytest-benchmark); they print, they never assert a time."""
+    build()
+    run(PYTHON, "-m", "pytest", "benches", "--benchmark-enable", "--benchmark-only", "-s", *arguments)
+
+
+def cross() -> None:
+    """Compile the workspace for 64-bit Arm with Debian's compiler and cross linker, where they are installed."""
+    rustc, linker = Path("/usr/bin/rustc"), shutil.which("aarch64-linux-gnu-gcc")
+    if not rustc.exists() or linker is None:
+        sys.exit(
+            "Error: the Arm cross compiler is missing; on Debian: dpkg --add-architecture arm64 && apt-get update && "
+            "apt-get install rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+        )
+    target = "aarch64-unknown-linux-gnu"
+    environment = {
+        "RUSTC": str(rustc),
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER": linker,
+        "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER": "qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu",
+    }
+    run("cargo", "build", "--quiet", "--workspace", "--target", target, "--target-dir", "target/arm", **environment)
+    if shutil.which("qemu-aarch64"):
+        run(
+            "cargo", "test", "--quiet", "-p", "llamacpu-kernels", "-p", "llamacpu-model",
+            "--target", target, "--target-dir", "target/arm", **environment,
+        )  # fmt: skip
+
+
+def check() -> None:
+    """Everything that continuous integration runs: lints, then tests."""
+    lint()
+    test([])
+
+
+COMMANDS = {f.__name__: f for f in (setup, build, test, lint, fix, bench, cross, check)}
+
+
+def main() -> None:
+    """Read the command line and run one command; what follows `test` and `bench` goes to pytest."""
+    described = "\n".join(
+        f"  {name:7s}{(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
+    )
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog="commands:\n" + described, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
+    chosen, rest = parser.parse_known_args()
+    if chosen.command in ("test", "bench"):
+        COMMANDS[chosen.command](rest)
+    elif rest:
+        parser.error(f"{chosen.command} takes no arguments, got {' '.join(rest)}")
+    else:
+        COMMANDS[chosen.command]()
+
+
+if __name__ == "__main__":
+    main()
