@@ -1,0 +1,164 @@
+"""The metadata of a GGUF file: a read-only mapping, with getters that accept what third-party writers vary.
+
+Writers disagree on integer widths and signs, and on integers for floats. The getters take any type that holds the value
+and raise `ModelError`, naming the key, when the value cannot be what the key means.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Union, overload
+
+from llamacpu.errors import GGUFError, ModelError
+
+if TYPE_CHECKING:
+    import numpy
+    import numpy.typing
+
+__all__ = ["Metadata", "StringArray", "Value"]
+
+
+class StringArray:
+    """An array of strings that stay in the mapped file until they are asked for.
+
+    offset    position in the file of the first element (its length prefix)
+    count     number of strings
+    end       position after the last element
+    offsets   uint64[count + 1]: string i is `buffer[offsets[i] + 8 : offsets[i + 1]]`
+    buffer    the mapped file, for native code; unusable once the file is closed
+    """
+
+    __slots__ = ("buffer", "count", "end", "offset", "offsets")
+
+    def __init__(
+        self, buffer: mmap.mmap, offset: int, count: int, offsets: numpy.typing.NDArray[numpy.uint64], end: int
+    ) -> None:
+        self.buffer = buffer
+        self.offset = offset
+        self.count = count
+        self.offsets = offsets
+        self.end = end
+
+    def raw(self, index: int) -> bytes:
+        """The bytes of string `index`, as they are in the file (they need not be valid UTF-8)."""
+        if not 0 <= index < self.count:
+            raise IndexError(f"index {index} in an array of {self.count} strings")
+        if self.buffer.closed:
+            raise GGUFError("the GGUF file is closed: read its string arrays before close()")
+        return self.buffer[int(self.offsets[index]) + 8 : int(self.offsets[index + 1])]
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self.count))]
+        return self.raw(index + self.count if index < 0 else index).decode("utf-8", "replace")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.raw(index).decode("utf-8", "replace") for index in range(self.count))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(repr(text) for text in self[:3])
+        return f"<StringArray of {self.count}: [{shown}{', ...' if self.count > 3 else ''}]>"
+
+
+# Numeric and boolean arrays are NumPy arrays of the type in the file.
+Value = Union[bool, int, float, str, StringArray, "numpy.typing.NDArray[numpy.generic]"]
+
+
+class Metadata(Mapping[str, Value]):
+    """Key to value, in file order: bool, int, float, str, `StringArray`, or a one-dimensional NumPy array."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: dict[str, Value]) -> None:
+        self._values = values
+
+    def __getitem__(self, key: str) -> Value:
+        return self._values[key]
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __repr__(self) -> str:
+        return f"<Metadata of {len(self)} keys>"
+
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 0, maximum: int = 2**31 - 1) -> int:
+        """The integer `key`, of any width or sign in the file. A missing key gives `default`, or an error if None."""
+        value = self._required(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            raise self._unexpected(key, value, f"an integer from {minimum} to {maximum}")
+        return value
+
+    def number(
+        self, key: str, default: float | None = None, *, minimum: float = -math.inf, above: float = -math.inf
+    ) -> float:
+        """The finite number `key` (a float or an integer), at least `minimum` and greater than `above`."""
+        value = self._required(key, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise self._unexpected(key, value, "a finite number")
+        if value < minimum or value <= above:
+            limit = f"of at least {minimum}" if math.isfinite(minimum) else f"greater than {above}"
+            raise self._unexpected(key, value, f"a number {limit}")
+        return float(value)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """The string `key`."""
+        value = self._required(key, default)
+        if not isinstance(value, str):
+            raise self._unexpected(key, value, "a string")
+        return value
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        """The boolean `key`; the integers 0 and 1 are accepted."""
+        value = self._required(key, default)
+        if not isinstance(value, int) or value not in (0, 1):
+            raise self._unexpected(key, value, "true or false")
+        return bool(value)
+
+    def strings(self, key: str) -> StringArray:
+        """The array of strings `key`."""
+        value = self._required(key, None)
+        if not isinstance(value, StringArray):
+            raise self._unexpected(key, value, "an array of strings")
+        return value
+
+    def integers(
+        self, key: str, count: int, default: list[int] | None = None, *, minimum: int = 0, maximum: int = 2**31 - 1
+    ) -> list[int]:
+        """`count` integers: an array of exactly that length, or one integer that stands for all of them."""
+        value = self._required(key, default)
+        expected = f"an integer from {minimum} to {maximum}, or {count} of them"
+        if isinstance(value, int) and not isinstance(value, bool):
+            values = [value] * count
+        elif isinstance(value, list):
+            values = value
+        elif isinstance(value, (str, float, bool, StringArray)) or value.dtype.kind not in "iu":
+            raise self._unexpected(key, value, expected)
+        else:
+            values = [int(element) for element in value]
+        if len(values) != count or not all(minimum <= element <= maximum for element in values):
+            raise self._unexpected(key, value, expected)
+        return values
+
+    def _required(self, key: str, default: Value | list[int] | None) -> Value | list[int]:
+        value = self._values.get(key, default)
+        if value is None:
+            raise ModelError(f"metadata key {key!r} is missing; the file does not describe a complete model")
+        return value
+
+    def _unexpected(self, key: str, value: object, expected: str) -> ModelError:
+        shown = repr(value)
+        if len(shown) > 60:
+            shown = shown[:57] + "..."
+        return ModelError(f"metadata key {key!r} is {shown} ({type(value).__name__}); expected {expected}")

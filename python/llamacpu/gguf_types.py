@@ -1,0 +1,71 @@
+"""The tensor types that a GGUF file may name, with the size of their blocks.
+
+Facts of the GGUF format (ggml's type numbers are part of it). The reader needs the size of every type, also of those
+that have no kernel here, to prove where each tensor ends. Which types have kernels is known to the native module.
+"""
+
+from typing import NamedTuple
+
+__all__ = ["REMOVED_TYPES", "TENSOR_TYPES", "TensorType"]
+
+
+class TensorType(NamedTuple):
+    """One tensor type: its name, and how many elements share a block of how many bytes."""
+
+    name: str
+    block_elements: int
+    block_bytes: int
+
+
+TENSOR_TYPES: dict[int, TensorType] = {
+    0: TensorType("F32", 1, 4),
+    1: TensorType("F16", 1, 2),
+    2: TensorType("Q4_0", 32, 18),
+    3: TensorType("Q4_1", 32, 20),
+    6: TensorType("Q5_0", 32, 22),
+    7: TensorType("Q5_1", 32, 24),
+    8: TensorType("Q8_0", 32, 34),
+    9: TensorType("Q8_1", 32, 36),
+    10: TensorType("Q2_K", 256, 84),
+    11: TensorType("Q3_K", 256, 110),
+    12: TensorType("Q4_K", 256, 144),
+    13: TensorType("Q5_K", 256, 176),
+    14: TensorType("Q6_K", 256, 210),
+    15: TensorType("Q8_K", 256, 292),
+    16: TensorType("IQ2_XXS", 256, 66),
+    17: TensorType("IQ2_XS", 256, 74),
+    18: TensorType("IQ3_XXS", 256, 98),
+    19: TensorType("IQ1_S", 256, 50),
+    20: TensorType("IQ4_NL", 32, 18),
+    21: TensorType("IQ3_S", 256, 110),
+    22: TensorType("IQ2_S", 256, 82),
+    23: TensorType("IQ4_XS", 256, 136),
+    24: TensorType("I8", 1, 1),
+    25: TensorType("I16", 1, 2),
+    26: TensorType("I32", 1, 4),
+    27: TensorType("I64", 1, 8),
+    28: TensorType("F64", 1, 8),
+    29: TensorType("IQ1_M", 256, 56),
+    30: TensorType("BF16", 1, 2),
+    34: TensorType("TQ1_0", 256, 54),
+    35: TensorType("TQ2_0", 256, 66),
+    39: TensorType("MXFP4", 32, 17),
+    40: TensorType("NVFP4", 64, 36),
+    41: TensorType("Q1_0", 128, 18),
+    42: TensorType("Q2_0", 64, 18),
+}
+
+_OLD = "no current program reads it; use a newer file of the same model"
+_REPACKED = "it is Q4_0 rearranged for one processor; quantize the model to Q4_0 again or download a Q4_0 file"
+
+REMOVED_TYPES: dict[int, tuple[str, str]] = {
+    4: ("Q4_2", _OLD),
+    5: ("Q4_3", _OLD),
+    31: ("Q4_0_4_4", _REPACKED),
+    32: ("Q4_0_4_8", _REPACKED),
+    33: ("Q4_0_8_8", _REPACKED),
+    36: ("IQ4_NL_4_4", "it is IQ4_NL rearranged for one processor; use an IQ4_NL file"),
+    37: ("IQ4_NL_4_8", "it is IQ4_NL rearranged for one processor; use an IQ4_NL file"),
+    38: ("IQ4_NL_8_8", "it is IQ4_NL rearranged for one processor; use an IQ4_NL file"),
+}
+"""Types that files once used: number to name and advice."""
