@@ -2,7 +2,7 @@
 
     python benches/compare.py MODEL.gguf [MODEL.gguf ...] --llama-bench PATH [--rounds 5] [--threads 2] [--memory]
 
-Each round runs us, llama.cpp with its defaults and llama.cpp with `--repack 0`, one after the other, so that a slow minute of
+Each round runs us, llama.cpp with its defaults and with `--repack 0`, one after the other, so that a slow minute of
 a shared machine hits all of them; the best round of each counts. The ratio is to the better of the peer's two settings.
 `--memory` adds the cold start: seconds to the first token at the model's full context, and peak resident memory.
 """
