@@ -1,5 +1,6 @@
 //! What every kernel call needs besides its operands: the instruction set, the threads, and a way to be interrupted.
 
+use crate::Error;
 use crate::cpu::Isa;
 use crate::threads::Pool;
 
@@ -12,4 +13,27 @@ pub struct Context<'a> {
     pub pool: &'a Pool,
     /// Asked now and then by the calling thread between pieces of work; `true` stops the call with `Error::Cancelled`.
     pub interrupted: Option<&'a (dyn Fn() -> bool + Sync)>,
+}
+
+impl<'a> Context<'a> {
+    /// A context that cannot be interrupted.
+    pub fn new(isa: Isa, pool: &'a Pool) -> Self {
+        Self { isa, pool, interrupted: None }
+    }
+
+    /// Runs `work(piece)` once for every piece below `pieces`, on all threads.
+    ///
+    /// Every thread starts with its own contiguous range (the same range in every call of the same size, so that memory
+    /// stays near the thread that touched it first) and takes the last pieces of others when it is done. A single piece
+    /// runs on the calling thread.
+    ///
+    /// # Errors
+    /// `Error::Cancelled` if `interrupted` said so: some pieces have not run. `Error::Unsupported` when called from
+    /// inside another region.
+    ///
+    /// # Panics
+    /// With the panic of any piece, after all threads have stopped.
+    pub fn for_each(&self, pieces: usize, work: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
+        self.pool.share(pieces, self.interrupted, work)
+    }
 }

@@ -1,0 +1,114 @@
+//! Zeroed memory aligned for vector loads, in huge pages where it is large.
+
+use std::ops::{Deref, DerefMut};
+
+use memmap2::MmapMut;
+
+use crate::Error;
+
+/// Alignment of every buffer: one cache line, one 512-bit vector.
+const ALIGNMENT: usize = 64;
+/// Size of a huge page on x86-64, and on aarch64 with 4 KB pages.
+const HUGE: usize = 2 << 20;
+
+/// One aligned unit of small buffers.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Unit(#[expect(dead_code, reason = "only seen as part of a slice of bytes")] [u8; ALIGNMENT]);
+
+/// A buffer of zeros: 64-byte aligned; from 2 MB on aligned to 2 MB and, on Linux, in huge pages, which halve the cost
+/// of address translation in a weight stream. Large buffers take memory only as they are written.
+pub struct AlignedBytes {
+    memory: Memory,
+    len: usize,
+}
+
+enum Memory {
+    Small(Vec<Unit>),
+    Large { map: MmapMut, start: usize },
+}
+
+/// Number types that any bytes are a valid value of.
+///
+/// # Safety
+/// Implement it only for types without padding, without invalid values, and with an alignment of at most 64.
+pub unsafe trait Plain: Copy + Send + Sync + 'static {}
+
+macro_rules! plain {
+    ($($number:ty)*) => { $(
+        // SAFETY: integers and floats have no padding and no invalid values, and an alignment of at most 8.
+        unsafe impl Plain for $number {}
+    )* };
+}
+plain!(u8 i8 u16 i16 u32 i32 u64 i64 f32 f64);
+
+impl AlignedBytes {
+    /// `len` bytes of zeros.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the system does not give that much memory.
+    pub fn zeroed(len: usize) -> Result<Self, Error> {
+        let refused =
+            || Error::Shape(format!("{len} bytes of memory are not available; use a smaller model or context"));
+        if len < HUGE {
+            let units = len.div_ceil(ALIGNMENT);
+            let mut small = Vec::new();
+            small.try_reserve_exact(units).map_err(|_| refused())?;
+            small.resize(units, Unit([0; ALIGNMENT]));
+            return Ok(Self { memory: Memory::Small(small), len });
+        }
+        let mapped = len.checked_add(HUGE).filter(|size| isize::try_from(*size).is_ok()).ok_or_else(refused)?;
+        let map = MmapMut::map_anon(mapped).map_err(|_| refused())?;
+        let start = map.as_ptr().align_offset(HUGE);
+        if start > HUGE {
+            return Err(refused());
+        }
+        // Asked for before the first touch, so that the first fault brings the whole huge page.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise_range(memmap2::Advice::HugePage, start, len);
+        Ok(Self { memory: Memory::Large { map, start }, len })
+    }
+
+    /// The buffer as numbers; bytes that do not fill a whole number at the end are left out.
+    pub fn view<T: Plain>(&self) -> &[T] {
+        let count = self.len / size_of::<T>();
+        // SAFETY: the buffer is 64-byte aligned, `count` numbers lie inside it, it is initialized (zeroed at first), and
+        // `Plain` promises that any bytes are valid numbers.
+        unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), count) }
+    }
+
+    /// The buffer as numbers that can be written.
+    pub fn view_mut<T: Plain>(&mut self) -> &mut [T] {
+        let count = self.len / size_of::<T>();
+        // SAFETY: as in `view`, and `&mut self` makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr().cast(), count) }
+    }
+}
+
+impl Deref for AlignedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.memory {
+            // SAFETY: `Unit` is 64 bytes without padding, so the units are one run of initialized bytes of at least `len`.
+            Memory::Small(units) => unsafe { std::slice::from_raw_parts(units.as_ptr().cast(), self.len) },
+            Memory::Large { map, start } => &map[*start..*start + self.len],
+        }
+    }
+}
+
+impl DerefMut for AlignedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
+            Memory::Small(units) => unsafe { std::slice::from_raw_parts_mut(units.as_mut_ptr().cast(), self.len) },
+            Memory::Large { map, start } => &mut map[*start..*start + self.len],
+        }
+    }
+}
+
+impl std::fmt::Debug for AlignedBytes {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "AlignedBytes({} bytes)", self.len)
+    }
+}

@@ -1,0 +1,53 @@
+//! The measured read bandwidth: the limit of generation, to compare with.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use crate::Error;
+use crate::context::Context;
+use crate::mapping::AlignedBytes;
+
+/// Bytes that one piece of work reads: small enough to balance the threads, large enough to hide the hand-over.
+const PIECE: usize = 1 << 20;
+
+/// Reads a buffer of `bytes` (much larger than the caches to measure memory) with all threads of the context for about
+/// `time`, and returns the best rate seen in GB/s (10^9 bytes per second).
+///
+/// # Errors
+/// `Error::Shape` for an empty buffer or one that cannot be allocated; `Error::Cancelled`.
+pub fn read_bandwidth(context: &Context, bytes: usize, time: Duration) -> Result<f64, Error> {
+    let pieces = bytes.div_ceil(PIECE);
+    if pieces == 0 {
+        return Err(Error::Shape("read bandwidth of 0 bytes asked for; expected at least one".into()));
+    }
+    let mut buffer = AlignedBytes::zeroed(pieces * PIECE)?;
+    // Written once: pages of zeros that were never written may all be the same physical page.
+    for page in buffer.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    let words = buffer.view::<u64>();
+    let mut best = 0.0f64;
+    let start = Instant::now();
+    loop {
+        let pass = Instant::now();
+        context.for_each(pieces, &|piece| {
+            let words = &words[piece * (PIECE / 8)..(piece + 1) * (PIECE / 8)];
+            black_box(sum(words));
+        })?;
+        best = best.max((pieces * PIECE) as f64 / pass.elapsed().as_secs_f64() / 1e9);
+        if start.elapsed() >= time {
+            return Ok(best);
+        }
+    }
+}
+
+/// A read of every cache line that the processor cannot avoid and that is far from bound by arithmetic.
+fn sum(words: &[u64]) -> u64 {
+    let mut sums = [0u64; 32];
+    for line in words.chunks_exact(32) {
+        for (sum, word) in sums.iter_mut().zip(line) {
+            *sum = sum.wrapping_add(*word);
+        }
+    }
+    sums.iter().fold(0, |total, sum| total.wrapping_add(*sum))
+}

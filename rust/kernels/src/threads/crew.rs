@@ -1,0 +1,395 @@
+//! The threads of one process, and how a region of work reaches them.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::turn::Turn;
+use crate::Error;
+
+/// Busy waiting: longer than the serial code between two regions of a step, shorter than a scheduler's time slice.
+const SPIN: Duration = Duration::from_micros(40);
+/// Yielding: longer than the work between two steps (sampling, decoding text), so that generation never sleeps.
+const YIELD: Duration = Duration::from_millis(2);
+/// How often the caller asks whether it should stop.
+const POLL: Duration = Duration::from_millis(1);
+
+/// `state` is `epoch << 32 | OPEN | active workers`.
+const OPEN: u64 = 1 << 31;
+const ACTIVE: u64 = OPEN - 1;
+
+type Work<'a> = &'a (dyn Fn(usize) + Sync + 'a);
+
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is working on a piece of some region.
+pub(super) fn inside_region() -> bool {
+    INSIDE.get()
+}
+
+/// Spins, then yields, until `ready` or until it is time to sleep; returns whether it is ready.
+pub(super) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
+    // The clock is read once per batch of spins: reading it costs as much as a spin.
+    for _ in 0..32 {
+        if ready() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    let start = Instant::now();
+    loop {
+        for _ in 0..16 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        let waited = start.elapsed();
+        if waited > SPIN {
+            std::thread::yield_now();
+        }
+        if waited > SPIN + YIELD {
+            return ready();
+        }
+    }
+}
+
+/// Keeps what one worker writes often away from what the others read.
+#[repr(align(128))]
+struct Line<T>(T);
+
+/// A share of the pieces: `first << 32 | end`. The owner takes from the front, thieves from the back.
+type Share = Line<AtomicU64>;
+
+/// What caller and workers see.
+struct Shared {
+    state: Line<AtomicU64>,
+    finished: Line<AtomicUsize>,
+    /// Set by the turn's holder while no worker is active; read by workers that have joined.
+    work: UnsafeCell<Option<Work<'static>>>,
+    shares: Box<[Share]>,
+    stopping: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    sleeping_workers: AtomicUsize,
+    caller_asleep: AtomicBool,
+    lock: Mutex<()>,
+    work_is_there: Condvar,
+    work_is_done: Condvar,
+}
+
+// SAFETY: `work` is the only part that is not Sync; it is written while no worker is active (state word) and the writer
+// holds the turn, and what it points to is Sync.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the reference inside may be sent because its target is Sync.
+unsafe impl Send for Shared {}
+
+/// Workers of one process.
+pub(super) struct Crew {
+    process: u32,
+    shared: Arc<Shared>,
+    turn: Turn,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// Marks this thread as inside a region until dropped.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        INSIDE.set(true);
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.set(false);
+    }
+}
+
+impl Crew {
+    /// Starts `threads - 1` workers, or as many as the system allows and the reason why not more.
+    pub(super) fn start(threads: usize) -> (Self, Option<std::io::Error>) {
+        let shared = Arc::new(Shared {
+            state: Line(AtomicU64::new(0)),
+            finished: Line(AtomicUsize::new(0)),
+            work: UnsafeCell::new(None),
+            shares: (0..threads).map(|_| Line(AtomicU64::new(0))).collect(),
+            stopping: AtomicBool::new(false),
+            panic: Mutex::new(None),
+            sleeping_workers: AtomicUsize::new(0),
+            caller_asleep: AtomicBool::new(false),
+            lock: Mutex::new(()),
+            work_is_there: Condvar::new(),
+            work_is_done: Condvar::new(),
+        });
+        let mut workers = Vec::with_capacity(threads - 1);
+        let mut refused = None;
+        for worker in 1..threads {
+            let shared = Arc::clone(&shared);
+            let builder = std::thread::Builder::new().name(format!("llamacpu-{worker}"));
+            match builder.spawn(move || shared.serve(worker)) {
+                Ok(handle) => workers.push(handle),
+                Err(error) => {
+                    refused = Some(error);
+                    break;
+                }
+            }
+        }
+        (Self { process: std::process::id(), shared, turn: Turn::default(), workers }, refused)
+    }
+
+    /// Whether this process started the workers.
+    pub(super) fn belongs_here(&self) -> bool {
+        self.process == std::process::id()
+    }
+
+    /// `work(worker)` once for each of `threads` workers, at the same time as far as the workers exist.
+    pub(super) fn run_on_all(&self, threads: usize, work: Work) {
+        let _turn = self.turn.take();
+        self.region(true, work, &|| {
+            work(0);
+            (self.workers.len() + 1..threads).for_each(work);
+        });
+    }
+
+    /// `work(piece)` once for each piece unless interrupted.
+    pub(super) fn share(
+        &self,
+        pieces: usize,
+        interrupted: Option<&(dyn Fn() -> bool + Sync)>,
+        work: Work,
+    ) -> Result<(), Error> {
+        if self.workers.is_empty() || pieces <= 1 || inside_region() {
+            if inside_region() && pieces > 1 {
+                return Err(Error::Unsupported(
+                    "a parallel region was started inside a parallel region; start it from the outer caller".into(),
+                ));
+            }
+            return alone(pieces, interrupted, work);
+        }
+        let Ok(count) = u32::try_from(pieces) else {
+            return Err(Error::Shape(format!("{pieces} pieces of parallel work; expected at most {}", u32::MAX)));
+        };
+        let _turn = self.turn.take();
+        let threads = self.workers.len() as u64 + 1;
+        for (worker, share) in self.shared.shares.iter().enumerate().take(threads as usize) {
+            let bound = |w: u64| w * u64::from(count) / threads;
+            let worker = worker as u64;
+            share.0.store(bound(worker) << 32 | bound(worker + 1), Ordering::Relaxed);
+        }
+        let stop = AtomicBool::new(false);
+        let shares = &self.shared.shares[..threads as usize];
+        let take_pieces = |worker: usize, poll: &mut dyn FnMut() -> bool| {
+            let stopper = StopOnPanic(&stop);
+            while let Some(piece) = next_piece(shares, worker) {
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+                if poll() {
+                    stop.store(true, Ordering::Relaxed);
+                    break;
+                }
+                work(piece);
+            }
+            std::mem::forget(stopper);
+        };
+        let cancelled = Cell::new(false);
+        self.region(false, &|worker| take_pieces(worker, &mut || false), &|| {
+            let mut poll = Poll::new(interrupted);
+            take_pieces(0, &mut || poll.stop());
+            cancelled.set(poll.stopped);
+        });
+        if cancelled.get() { Err(Error::Cancelled) } else { Ok(()) }
+    }
+
+    /// Opens a region for the workers, does the caller's part, closes it and waits for those who joined (or for
+    /// everybody, with `all`). Panics with the first panic of any of them. The caller holds the turn.
+    fn region(&self, all: bool, work: Work, own: &dyn Fn()) {
+        let shared = &*self.shared;
+        // SAFETY: only the lifetime changes; this function does not return before every worker that took the reference
+        // has left the region, and clears it then.
+        let lasting: Work<'static> = unsafe { std::mem::transmute::<Work, Work<'static>>(work) };
+        // SAFETY: the region is closed and no worker is active, so nobody reads; the turn keeps other writers away.
+        unsafe { *shared.work.get() = Some(lasting) };
+        shared.finished.0.store(0, Ordering::Relaxed);
+        let epoch = (shared.state.0.load(Ordering::Relaxed) >> 32).wrapping_add(1) & 0xffff_ffff;
+        shared.state.0.store(epoch << 32 | OPEN, Ordering::SeqCst);
+        if shared.sleeping_workers.load(Ordering::SeqCst) > 0 {
+            drop(shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            shared.work_is_there.notify_all();
+        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let _inside = Inside::enter();
+            own();
+        }));
+        if all {
+            shared.wait_for(|| shared.finished.0.load(Ordering::SeqCst) == self.workers.len());
+        }
+        shared.state.0.fetch_and(!OPEN, Ordering::SeqCst);
+        shared.wait_for(|| shared.state.0.load(Ordering::SeqCst) & ACTIVE == 0);
+        // SAFETY: as above: closed, nobody active.
+        unsafe { *shared.work.get() = None };
+        let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(payload) = outcome.err().or(theirs) {
+            resume_unwind(payload);
+        }
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        drop(self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.shared.work_is_there.notify_all();
+        for worker in self.workers.drain(..) {
+            // A worker catches every panic of the work, so it ends normally; there is nothing to report.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Shared {
+    /// The life of a worker.
+    fn serve(&self, worker: usize) {
+        let mut seen = 0;
+        while let Some(state) = self.next_region(seen) {
+            seen = state >> 32;
+            if !self.join(state) {
+                continue;
+            }
+            // SAFETY: joining was granted while the region was open, so the caller has set `work` before and waits for
+            // this worker to leave before it changes it.
+            let work = unsafe { *self.work.get() };
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let _inside = Inside::enter();
+                if let Some(work) = work {
+                    work(worker);
+                }
+            }));
+            if let Err(payload) = outcome {
+                self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
+            }
+            self.finished.0.fetch_add(1, Ordering::SeqCst);
+            self.state.0.fetch_sub(1, Ordering::SeqCst);
+            if self.caller_asleep.load(Ordering::SeqCst) {
+                drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+                self.work_is_done.notify_all();
+            }
+        }
+    }
+
+    /// Waits for a region other than `seen`; `None` when the pool ends.
+    fn next_region(&self, seen: u64) -> Option<u64> {
+        let state = || self.state.0.load(Ordering::SeqCst);
+        let ready = || state() >> 32 != seen || self.stopping.load(Ordering::SeqCst);
+        if !wait_briefly(ready) {
+            self.sleeping_workers.fetch_add(1, Ordering::SeqCst);
+            let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            while !ready() {
+                guard = self.work_is_there.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(guard);
+            self.sleeping_workers.fetch_sub(1, Ordering::SeqCst);
+        }
+        (!self.stopping.load(Ordering::SeqCst)).then(state)
+    }
+
+    /// Enters the region seen in `state`, unless it has been closed.
+    fn join(&self, mut state: u64) -> bool {
+        let epoch = state >> 32;
+        while state >> 32 == epoch && state & OPEN != 0 {
+            match self.state.0.compare_exchange_weak(state, state + 1, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return true,
+                Err(now) => state = now,
+            }
+        }
+        false
+    }
+
+    /// Lets the caller wait for its workers.
+    fn wait_for(&self, done: impl Fn() -> bool) {
+        if wait_briefly(&done) {
+            return;
+        }
+        self.caller_asleep.store(true, Ordering::SeqCst);
+        let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        while !done() {
+            guard = self.work_is_done.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        }
+        drop(guard);
+        self.caller_asleep.store(false, Ordering::SeqCst);
+    }
+}
+
+/// All pieces on the calling thread.
+fn alone(pieces: usize, interrupted: Option<&(dyn Fn() -> bool + Sync)>, work: Work) -> Result<(), Error> {
+    let mut poll = Poll::new(interrupted);
+    for piece in 0..pieces {
+        if poll.stop() {
+            return Err(Error::Cancelled);
+        }
+        work(piece);
+    }
+    Ok(())
+}
+
+/// The next piece of the worker's own share, or the last one of somebody else's.
+fn next_piece(shares: &[Share], worker: usize) -> Option<usize> {
+    let own = take(&shares[worker], true);
+    own.or_else(|| (1..shares.len()).find_map(|other| take(&shares[(worker + other) % shares.len()], false)))
+}
+
+fn take(share: &Share, front: bool) -> Option<usize> {
+    let mut packed = share.0.load(Ordering::Relaxed);
+    loop {
+        let (first, end) = (packed >> 32, packed & 0xffff_ffff);
+        if first >= end {
+            return None;
+        }
+        let (rest, piece) = if front { ((first + 1) << 32 | end, first) } else { (packed - 1, end - 1) };
+        match share.0.compare_exchange_weak(packed, rest, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return Some(piece as usize),
+            Err(now) => packed = now,
+        }
+    }
+}
+
+/// Tells the others to stop if a piece panics.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks at the start and then at most once per [`POLL`] whether to stop.
+struct Poll<'a> {
+    interrupted: Option<&'a (dyn Fn() -> bool + Sync)>,
+    asked: Option<Instant>,
+    stopped: bool,
+}
+
+impl<'a> Poll<'a> {
+    fn new(interrupted: Option<&'a (dyn Fn() -> bool + Sync)>) -> Self {
+        Self { interrupted, asked: None, stopped: false }
+    }
+
+    fn stop(&mut self) -> bool {
+        if let Some(interrupted) = self.interrupted
+            && !self.stopped
+            && self.asked.is_none_or(|asked| asked.elapsed() >= POLL)
+        {
+            self.stopped = interrupted();
+            self.asked = Some(Instant::now());
+        }
+        self.stopped
+    }
+}

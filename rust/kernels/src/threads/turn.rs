@@ -1,0 +1,47 @@
+//! First come, first served: who may start the next region. (A plain mutex lets a busy caller overtake for ever.)
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use super::crew::wait_briefly;
+
+/// A fair lock.
+#[derive(Default)]
+pub(super) struct Turn {
+    next: AtomicUsize,
+    serving: AtomicUsize,
+    sleepers: AtomicUsize,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+/// Held while it is the caller's turn.
+pub(super) struct Held<'a>(&'a Turn);
+
+impl Turn {
+    /// Waits in line.
+    pub(super) fn take(&self) -> Held<'_> {
+        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
+        let ready = || self.serving.load(Ordering::SeqCst) == ticket;
+        if !wait_briefly(ready) {
+            self.sleepers.fetch_add(1, Ordering::SeqCst);
+            let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            while !ready() {
+                guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            }
+            drop(guard);
+            self.sleepers.fetch_sub(1, Ordering::SeqCst);
+        }
+        Held(self)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.serving.fetch_add(1, Ordering::SeqCst);
+        if self.0.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(self.0.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.0.changed.notify_all();
+        }
+    }
+}
