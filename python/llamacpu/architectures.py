@@ -211,7 +211,7 @@ def _warn_about_missing_frequencies(file: GGUFFile, config: Config) -> None:
         return
     if not any(tensor.name == "rope_freqs.weight" for tensor in file.tensors):
         log.warning(
-            "%s looks like Llama 3.1 but lacks rope_freqs.weight: answers to long prompts will be poor; get a newer file",
+            "%s looks like Llama 3.1 but lacks rope_freqs.weight: long prompts will go badly; get a newer file",
             file.path.name,
         )
 

@@ -1,0 +1,52 @@
+"""Fixtures that every test file shares: tiny model files, and the golden outputs where they are at hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from gguf import GGMLQuantizationType
+
+from tiny_models import QUANTIZABLE, VARIANTS, Shape, write_model
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of reference outputs, which is not part of the repository."""
+    folder = Path(os.environ.get("LLAMACPU_GOLDEN", REPOSITORY.parent / "shared" / "golden"))
+    if not folder.is_dir():
+        pytest.skip(f"no reference outputs at {folder} (set LLAMACPU_GOLDEN)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`tiny_model("gqa")`, `tiny_model("mha", "Q4_K")` or `tiny_model(Shape(...))`: the path of a seeded model file.
+
+    A quantized type uses rows of 256, whatever the variant says. Files are written once a test session.
+    """
+    folder = tmp_path_factory.mktemp("models")
+    written: dict[tuple[object, str, int], Path] = {}
+
+    def path(variant: str | Shape = "gqa", weight_type: str = "F32", seed: int = 0) -> Path:
+        key = (repr(variant), weight_type, seed)
+        if key not in written:
+            shape = variant if isinstance(variant, Shape) else VARIANTS[variant]
+            if weight_type not in ("F32", "F16", "BF16"):
+                shape = replaced_sizes(shape)
+            name = variant if isinstance(variant, str) else f"shape{len(written)}"
+            file = folder / f"{name}-{weight_type.lower()}-{seed}.gguf"
+            written[key] = write_model(file, shape, GGMLQuantizationType[weight_type], seed)
+        return written[key]
+
+    return path
+
+
+def replaced_sizes(shape: Shape) -> Shape:
+    """The same switches with rows that every block format divides."""
+    return replace(shape, width=QUANTIZABLE.width, feed_forward=QUANTIZABLE.feed_forward)
