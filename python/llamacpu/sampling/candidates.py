@@ -1,0 +1,127 @@
+"""The tokens still in play, and what is computed from their logits."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llamacpu.errors import ModelError
+
+Ids = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
+Probabilities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Tokens and their logits; no step changes the arrays in place.
+
+    logits: float32[n], none of them NaN or +inf.
+    ids: int64[n], or None where position i is token i (the untouched vocabulary).
+    ordered: whether the logits descend; equal logits then stand in order of their ids.
+    """
+
+    logits: Logits
+    ids: Ids | None = None
+    ordered: bool = False
+
+    def __len__(self) -> int:
+        """How many tokens are in play."""
+        return len(self.logits)
+
+    def take(self, positions: Ids, ordered: bool) -> "Candidates":
+        """The candidates at these positions, in this order."""
+        ids = positions if self.ids is None else self.ids[positions]
+        return Candidates(self.logits[positions], ids, ordered)
+
+    def keep(self, mask: npt.NDArray[np.bool_]) -> "Candidates":
+        """The candidates where the mask (bool[n]) is true, in the present order."""
+        return self.take(np.flatnonzero(mask), self.ordered)
+
+    def first(self, count: int) -> "Candidates":
+        """The first `count` candidates in the present order."""
+        if count >= len(self):
+            return self
+        ids = np.arange(count) if self.ids is None else self.ids[:count]
+        return Candidates(self.logits[:count], ids, self.ordered)
+
+    def largest(self, count: int) -> "Candidates":
+        """The `count` candidates with the largest logits, in descending order; lower ids first among equals."""
+        count = min(count, len(self))
+        if self.ordered:
+            return self.first(count)
+        if self.ids is not None:
+            positions = np.lexsort((self.ids, -self.logits))[:count]
+        elif count > len(self) // 4:
+            positions = np.argsort(-self.logits, kind="stable")[:count]
+        else:
+            positions = _top_positions(self.logits, count)
+        return self.take(positions, ordered=True)
+
+    def in_order(self) -> "Candidates":
+        """All candidates with descending logits."""
+        return self if self.ordered else self.largest(len(self))
+
+    def with_logits(self, logits: Logits, ordered: bool = False) -> "Candidates":
+        """The same tokens with other logits."""
+        return Candidates(logits, self.ids, ordered)
+
+    def positions_of(self, tokens: Ids) -> tuple[Ids, Ids]:
+        """Where these distinct tokens stand: (positions, indices into `tokens`); absent ones are left out."""
+        if self.ids is None:
+            found = np.flatnonzero((tokens >= 0) & (tokens < len(self)))
+            return tokens[found], found
+        _, positions, found = np.intersect1d(self.ids, tokens, assume_unique=True, return_indices=True)
+        return positions, found
+
+    def token(self, position: int) -> int:
+        """The id at a position."""
+        return position if self.ids is None else int(self.ids[position])
+
+    def largest_logit(self) -> float:
+        """The largest logit."""
+        return float(self.logits[0] if self.ordered else self.logits.max())
+
+
+def _top_positions(logits: Logits, count: int) -> Ids:
+    threshold = np.partition(logits, len(logits) - count)[len(logits) - count]
+    above = np.flatnonzero(logits > threshold)
+    positions = np.concatenate([above, np.flatnonzero(logits == threshold)[: count - len(above)]])
+    return positions[np.lexsort((positions, -logits[positions]))]
+
+
+def from_logits(logits: npt.ArrayLike) -> Candidates:
+    """The whole vocabulary as candidates.
+
+    logits: float[vocabulary]. NaN counts as -inf; where some are +inf, only those remain, as equals.
+    Raises ModelError when no token can be chosen at all.
+    """
+    values = np.asarray(logits, dtype=np.float32)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"logits have the shape {values.shape}; expected one row with a number for each token")
+    largest = float(values.max())
+    if np.isfinite(largest):
+        return Candidates(values)
+    if np.isnan(largest):
+        values = np.where(np.isnan(values), np.float32(-np.inf), values)
+        largest = float(values.max())
+    if largest == np.inf:
+        values = np.where(values == np.inf, np.float32(0), np.float32(-np.inf))
+    elif largest == -np.inf:
+        raise ModelError(
+            f"none of the {values.size} tokens can be chosen: every logit is NaN or -inf; "
+            "expected a finite one (is the model file damaged, or every token forbidden?)"
+        )
+    return Candidates(values)
+
+
+def probabilities(candidates: Candidates) -> Probabilities:
+    """Softmax over the candidates, float64[n] in their order (the largest logit is subtracted first)."""
+    weights = np.exp(candidates.logits.astype(np.float64) - candidates.largest_logit())
+    return weights / weights.sum()  # type: ignore[no-any-return]
+
+
+def entropy(chances: Probabilities) -> float:
+    """Shannon entropy in nats; tokens of probability 0 add nothing."""
+    positive = chances[chances > 0]
+    return max(0.0, float(-(positive * np.log(positive)).sum()))

@@ -1,0 +1,118 @@
+"""The last step: from the remaining candidates to one token."""
+
+import math
+from typing import Protocol
+
+import numpy as np
+
+from llamacpu.sampling.candidates import Candidates, Probabilities, probabilities
+from llamacpu.sampling.mersenne import Mersenne
+
+
+class Draw(Protocol):
+    """Chooses one of the candidates; may remember what it chose."""
+
+    def __call__(self, candidates: Candidates) -> int:
+        """The id of the chosen token."""
+
+
+def position_at(weights: Probabilities, point: float) -> int:
+    """Where the running sum of the weights passes `point` (0 to 1) of their total; never a weight of 0."""
+    reached = np.cumsum(weights)
+    position = int(np.searchsorted(reached, point * reached[-1], side="right"))
+    # Rounding may push the point onto the total itself: then it is the last token that has any weight.
+    return position if position < len(reached) else int(np.searchsorted(reached, reached[-1]))
+
+
+class ByDistribution:
+    """Each candidate with its probability; one draw of the random stream for every token."""
+
+    def __init__(self, stream: Mersenne) -> None:
+        self._stream = stream
+
+    def __call__(self, candidates: Candidates) -> int:
+        """The id of the chosen token."""
+        return candidates.token(position_at(probabilities(candidates), self._stream.double()))
+
+
+class Mirostat:
+    """Holds the surprise of the chosen tokens at `tau` bits (Basu et al., arXiv:2007.14966).
+
+    Version 2 keeps tokens whose surprise is at most mu; version 1 estimates from the slope of the largest
+    probabilities how many tokens that would be. After each token mu moves against the error, eta at a time.
+    """
+
+    _SLOPE_TOKENS = 100
+
+    def __init__(self, version: int, tau: float, eta: float, vocabulary: int, stream: Mersenne) -> None:
+        self._version = version
+        self._tau = tau
+        self._eta = eta
+        self._vocabulary = vocabulary
+        self._stream = stream
+        self.mu = 2 * tau
+
+    def __call__(self, candidates: Candidates) -> int:
+        """The id of the chosen token."""
+        ordered = candidates.in_order()
+        chances = probabilities(ordered)
+        count = self._by_slope(chances) if self._version == 1 else self._by_surprise(chances)
+        kept = ordered.first(max(1, min(count, len(ordered))))
+        chances = probabilities(kept)
+        position = position_at(chances, self._stream.double())
+        self.mu -= self._eta * (-math.log2(chances[position]) - self._tau)
+        return kept.token(position)
+
+    def _by_surprise(self, chances: Probabilities) -> int:
+        with np.errstate(divide="ignore"):
+            return int(np.count_nonzero(-np.log2(chances) <= self.mu))
+
+    def _by_slope(self, chances: Probabilities) -> int:
+        top = chances[: self._SLOPE_TOKENS]
+        top = top[top > 0]
+        if len(top) < 2:
+            return 1
+        ranks = np.arange(len(top) - 1)
+        steps = np.log((ranks + 2) / (ranks + 1))
+        slope = float((steps * np.log(top[:-1] / top[1:])).sum() / (steps * steps).sum())
+        excess = slope - 1
+        if slope == 0 or excess == 0:
+            # A flat or exactly harmonic top has no estimate: nothing is cut.
+            return len(chances)
+        with np.errstate(all="ignore"):
+            wanted = excess * np.exp2(self.mu) / (1 - np.float64(self._vocabulary) ** -excess)
+            count = wanted ** (1 / slope)
+        return int(count) if 0 <= count < len(chances) else len(chances)
+
+
+class NearTarget:
+    """Adaptive-p: prefers tokens whose probability is near a target, and moves the target so that the running
+    average of the chosen tokens' probabilities comes to it.
+
+    With the distance d = |p - target| / 0.3 the new logit is 5 - 10 d² / (1 + d). The average decays by
+    `decay` a token and begins at the target (github.com/MrJackSpade/adaptive-p-docs, "The algorithm").
+    """
+
+    _WIDTH = 0.3
+    _PEAK = 5.0
+    _SHARPNESS = 10.0
+
+    def __init__(self, target: float, decay: float, stream: Mersenne) -> None:
+        self._target = target
+        self._decay = decay
+        self._stream = stream
+        self._sum = target / (1 - decay)
+        self._weight = 1 / (1 - decay)
+
+    def __call__(self, candidates: Candidates) -> int:
+        """The id of the chosen token."""
+        chances = probabilities(candidates)
+        target = min(max(2 * self._target - self._sum / self._weight, 0.0), 1.0)
+        distance = np.abs(chances - target) / self._WIDTH
+        logits = self._PEAK - self._SHARPNESS * distance * distance / (1 + distance)
+        weights = np.exp(logits - logits.max())
+        weights[chances == 0] = 0
+        position = position_at(weights, self._stream.double())
+        self._sum = float(chances[position]) + self._decay * self._sum
+        self._weight = 1 + self._decay * self._weight
+        return candidates.token(position)

@@ -1,0 +1,34 @@
+"""How likely the model found a token, before any sampling setting changed that."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from llamacpu.sampling.candidates import from_logits
+
+
+@dataclass(frozen=True)
+class TokenLogProbability:
+    """A chosen token with its natural log-probability, and the most likely ones as (id, log-probability)."""
+
+    id: int
+    log_probability: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def log_probability(logits: npt.ArrayLike, token: int, top: int = 0) -> TokenLogProbability:
+    """The log-probability of a token, and of the `top` most likely ones, under the softmax of all logits.
+
+    logits: float[vocabulary]. An impossible token has -inf. Lower ids come first among equals.
+    Raises ModelError where every logit is NaN or -inf, ValueError for a token outside the vocabulary.
+    """
+    candidates = from_logits(logits)
+    if not 0 <= token < len(candidates):
+        raise ValueError(f"token {token} is outside the vocabulary; expected 0 to {len(candidates) - 1}")
+    values = candidates.logits.astype(np.float64)
+    largest = float(values.max())
+    total = largest + float(np.log(np.exp(values - largest).sum()))
+    best = candidates.largest(top) if top > 0 else candidates.first(0)
+    pairs = tuple((best.token(place), float(best.logits[place]) - total) for place in range(len(best)))
+    return TokenLogProbability(token, float(values[token]) - total, pairs)

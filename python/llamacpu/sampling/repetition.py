@@ -1,0 +1,134 @@
+"""Against repetition: penalties for tokens seen lately, and DRY for sequences seen lately."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from llamacpu.sampling.candidates import Candidates, Ids, Probabilities
+
+_LARGEST_FLOAT = float(np.finfo(np.float32).max)
+
+
+def recent(history: Sequence[int] | Ids, last: int) -> Ids:
+    """The last tokens of the history as int64[n]: at most `last`, all of them for -1."""
+    return np.asarray(history if last < 0 else history[max(0, len(history) - last) :], dtype=np.int64)
+
+
+def penalties(candidates: Candidates, seen: Ids, repeat: float, frequency: float, presence: float) -> Candidates:
+    """Penalize the tokens in `seen`: the repeat penalty multiplies logits of 0 and less and divides the others
+    (Keskar et al., arXiv:1909.05858); then count * frequency + presence is subtracted."""
+    if len(seen) == 0 or (repeat == 1 and frequency == 0 and presence == 0):
+        return candidates
+    tokens, counts = np.unique(seen, return_counts=True)
+    positions, found = candidates.positions_of(tokens)
+    values = candidates.logits[positions].astype(np.float64)
+    values = np.where(values <= 0, values * repeat, values / repeat).clip(max=_LARGEST_FLOAT)
+    amounts = counts[found].astype(np.float64) * frequency + presence
+    return _lowered(candidates, positions, values, amounts)
+
+
+def _lowered(candidates: Candidates, positions: Ids, values: Probabilities, amounts: Probabilities) -> Candidates:
+    """New logits `values - amounts` at some positions; what leaves the float32 range stays at its end."""
+    forbidden = values == -np.inf
+    lowered = (values - amounts.clip(-_LARGEST_FLOAT, _LARGEST_FLOAT)).clip(-_LARGEST_FLOAT, _LARGEST_FLOAT)
+    lowered[forbidden] = -np.inf
+    logits = candidates.logits.copy()
+    logits[positions] = lowered.astype(np.float32)
+    return candidates.with_logits(logits)
+
+
+class Breakers:
+    """Finds the texts that a repeated sequence must not cross.
+
+    piece: token id -> its text. One instance serves one tokenizer: texts are looked up once.
+    """
+
+    def __init__(self, breakers: Sequence[str], piece: Callable[[int], str] | None) -> None:
+        self._breakers = tuple(breakers) if piece is not None else ()
+        self._longest = max((len(breaker) for breaker in self._breakers), default=0)
+        self._piece = piece
+        self._pieces: dict[int, str] = {}
+
+    def text(self, token: int) -> str:
+        """The text of a token."""
+        text = self._pieces.get(token)
+        if text is None:
+            text = self._piece(token) if self._piece is not None else ""
+            self._pieces[token] = text
+        return text
+
+    def breaks(self, token: int) -> bool:
+        """Whether the token alone holds a breaker: such a token is never penalized."""
+        text = self.text(token)
+        return any(breaker in text for breaker in self._breakers)
+
+    def tokens_after_last(self, tokens: Ids) -> int:
+        """How many of the last tokens stand wholly after the last breaker (all where there is none)."""
+        if not self._breakers:
+            return len(tokens)
+        tail = ""  # the start of the text that follows, for breakers that lie across tokens
+        for back, token in enumerate(tokens[::-1].tolist()):
+            text = self.text(token)
+            ends = [self._end(text, tail, breaker) for breaker in self._breakers]
+            overhang = max(ends)
+            if overhang >= 0:
+                return self._after_overhang(tokens, len(tokens) - back, overhang)
+            tail = (text + tail)[: self._longest]
+        return len(tokens)
+
+    @staticmethod
+    def _end(text: str, tail: str, breaker: str) -> int:
+        """How far the last occurrence that begins inside `text` reaches beyond it (0: not at all, -1: none)."""
+        start = (text + tail).rfind(breaker, 0, len(text) + len(breaker) - 1)
+        return -1 if start < 0 else max(0, start + len(breaker) - len(text))
+
+    def _after_overhang(self, tokens: Ids, first: int, overhang: int) -> int:
+        while overhang > 0 and first < len(tokens):
+            overhang -= len(self.text(int(tokens[first])))
+            first += 1
+        return len(tokens) - first
+
+
+def repeated_lengths(tokens: Ids, limit: int, shortest: int) -> dict[int, int]:
+    """token -> the longest run (at most `limit` tokens) that ends the text, stood before that token earlier,
+    and is at least `shortest` long."""
+    count = len(tokens)
+    longest: dict[int, int] = {}
+    ends = np.arange(count - 1)  # where the run that is compared with the end of the text ends
+    length = 0
+    while length < limit and len(ends):
+        ends = ends[ends >= length]
+        ends = ends[tokens[ends - length] == tokens[count - 1 - length]]
+        length += 1
+        if length >= max(shortest, 1):
+            longest.update(dict.fromkeys(tokens[ends + 1].tolist(), length))
+    if shortest <= 0:
+        for token in tokens[1:].tolist():
+            longest.setdefault(token, 0)
+    return longest
+
+
+def dry(
+    candidates: Candidates, seen: Ids, multiplier: float, base: float, allowed: int, breakers: Breakers
+) -> Candidates:
+    """DRY ("don't repeat yourself"): a token that would extend a run already seen loses
+    multiplier * base^(length - allowed) for the longest such run of at least `allowed` tokens.
+
+    Breaker tokens are never penalized; base below 1 or multiplier 0 is off.
+    """
+    if multiplier <= 0 or base < 1 or len(seen) <= allowed:
+        return candidates
+    limit = breakers.tokens_after_last(seen)
+    if limit < allowed:
+        return candidates
+    # Beyond this exponent the penalty leaves the float32 range.
+    most = int(math.log(_LARGEST_FLOAT) / math.log(base)) if base > 1.000001 else len(seen)
+    longest = repeated_lengths(seen, min(limit, allowed + most), allowed)
+    tokens = np.array([token for token in longest if not breakers.breaks(token)], dtype=np.int64)
+    if len(tokens) == 0:
+        return candidates
+    positions, found = candidates.positions_of(tokens)
+    lengths = np.array([longest[int(token)] for token in tokens[found]], dtype=np.float64)
+    values = candidates.logits[positions].astype(np.float64)
+    return _lowered(candidates, positions, values, multiplier * base ** (lengths - allowed))

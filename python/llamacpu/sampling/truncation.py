@@ -1,0 +1,85 @@
+"""Which candidates stay: each function takes candidates and gives candidates, and nothing else happens.
+
+`min_keep` is the number that a step leaves at least. Probabilities are taken over the candidates that the
+step is given, so earlier steps count.
+"""
+
+import math
+
+import numpy as np
+
+from llamacpu.sampling.candidates import Candidates, entropy, probabilities
+
+
+def top_n_sigma(candidates: Candidates, sigmas: float) -> Candidates:
+    """Keep logits of at least max - sigmas * standard deviation (over the finite ones); negative is off."""
+    if sigmas < 0 or len(candidates) <= 1:
+        return candidates
+    logits = candidates.logits.astype(np.float64)
+    finite = logits[np.isfinite(logits)]
+    return candidates.keep(logits >= finite.max() - sigmas * finite.std())
+
+
+def top_k(candidates: Candidates, count: int) -> Candidates:
+    """Keep the `count` largest, in descending order; 0 or less keeps all as they are."""
+    return candidates if count <= 0 else candidates.largest(count)
+
+
+def typical(candidates: Candidates, mass: float, min_keep: int) -> Candidates:
+    """Keep the tokens whose surprise is closest to the entropy until their mass exceeds `mass`; 1 is off.
+
+    The result stands in order of that closeness.
+    """
+    if mass >= 1:
+        return candidates
+    chances = probabilities(candidates)
+    with np.errstate(divide="ignore"):
+        distance = np.abs(-np.log(chances) - entropy(chances))
+    order = np.argsort(distance, kind="stable")
+    enough = int(np.searchsorted(np.cumsum(chances[order]), mass, side="right")) + 1
+    return candidates.take(order[: max(enough, min_keep, 1)], ordered=False)
+
+
+_FIRST_PREFIX = 256
+
+
+def top_p(candidates: Candidates, mass: float, min_keep: int) -> Candidates:
+    """Keep the shortest run of most likely tokens that reaches `mass`, the crossing one included; 1 is off."""
+    if mass >= 1:
+        return candidates
+    weights = np.exp(candidates.logits.astype(np.float64) - candidates.largest_logit())
+    needed = mass * weights.sum()
+    # A whole vocabulary is not sorted for a handful of tokens: look at ever longer prefixes.
+    length = max(min_keep, _FIRST_PREFIX)
+    while True:
+        front = candidates.largest(length)
+        reached = np.cumsum(np.exp(front.logits.astype(np.float64) - front.largest_logit()))
+        enough = int(np.searchsorted(reached, needed)) + 1
+        if enough <= len(front) or length >= len(candidates):
+            return front.first(max(enough, min_keep, 1))
+        length *= 8
+
+
+def min_p(candidates: Candidates, fraction: float, min_keep: int) -> Candidates:
+    """Keep logits of at least max + ln(fraction); where fewer than min_keep pass, the min_keep largest."""
+    if fraction <= 0:
+        return candidates
+    passing = candidates.logits >= candidates.largest_logit() + math.log(fraction)
+    if int(np.count_nonzero(passing)) < min_keep:
+        return candidates.largest(min_keep)
+    return candidates.keep(passing)
+
+
+def xtc(candidates: Candidates, threshold: float, min_keep: int) -> Candidates:
+    """Remove every token at or above the threshold except the least likely of them ("exclude top choices").
+
+    Nothing happens where fewer than two qualify or too few would remain. The chance to act at all is drawn by
+    the chain: this step is what happens when it does.
+    """
+    if len(candidates) < 2:
+        return candidates
+    ordered = candidates.in_order()
+    removed = int(np.count_nonzero(probabilities(ordered) >= threshold)) - 1
+    if removed < 1 or len(ordered) - removed < min_keep:
+        return candidates
+    return ordered.take(np.arange(removed, len(ordered)), ordered=True)
