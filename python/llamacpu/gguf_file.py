@@ -124,10 +124,11 @@ class GGUFFile:
                 f"{self.path.name}: the {count} files hold {len(self.tensors)} tensors, expected {expected!r:.40}; "
                 "they do not belong together: get all of them again"
             )
-        names = [tensor.name for tensor in self.tensors]
-        if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise GGUFError(f"{self.path.name}: tensor {twice!r} occurs in two of the {count} files; get them again")
+        names: set[str] = set()
+        for name in (tensor.name for tensor in self.tensors):
+            if name in names:
+                raise GGUFError(f"{self.path.name}: tensor {name!r} occurs in two of the {count} files; get them again")
+            names.add(name)
 
     def _read_shard(self, path: Path, index: int, count: int) -> None:
         self.paths.append(path)
