@@ -8,11 +8,12 @@ pub mod cpu;
 mod error;
 pub mod formats;
 pub mod mapping;
-pub mod math;
+mod math;
 pub mod matmul;
 pub mod norm;
 pub mod rope;
 pub mod sampling;
+mod shared;
 pub mod simd;
 pub mod threads;
 

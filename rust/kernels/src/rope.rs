@@ -1,1 +1,243 @@
-//! rope
+//! Rotary position embedding (J. Su et al., "RoFormer", 2021) with its scalings: linear (S. Chen et al., "Extending
+//! Context Window of Large Language Models via Positional Interpolation", 2023), YaRN (B. Peng et al., 2023), and the
+//! frequency factors of Llama 3.1. All angles are computed in `f64`.
+
+use crate::Error;
+use crate::cpu::Isa;
+use crate::math::{Kernel, LANES, Lanes, dispatch};
+
+/// Which two numbers of a head form a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeStyle {
+    /// Neighbours: `2 i` and `2 i + 1`.
+    Interleaved,
+    /// `i` and `i + size / 2`.
+    NeoX,
+}
+
+/// How positions beyond the trained context are made to fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// All angles divided by the factor.
+    Linear {
+        /// Context length over trained context length.
+        factor: f64,
+    },
+    /// Slow pairs divided by the factor, fast pairs left alone, a ramp between, and a correction of the magnitude.
+    Yarn {
+        /// Context length over trained context length.
+        factor: f64,
+        /// Trained context length.
+        original_context: f64,
+        /// How much of the ramp is used: 1 for YaRN.
+        ext_factor: f64,
+        /// Further factor of the magnitude `1 + ln(factor) / 10`.
+        attn_factor: f64,
+        /// Rotations over the trained context above which a pair is fast: 32.
+        beta_fast: f64,
+        /// Rotations below which a pair is slow: 1.
+        beta_slow: f64,
+    },
+}
+
+/// What defines the rotation of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RopeSettings {
+    /// How many numbers of each head are rotated; even, the rest passes through.
+    pub size: usize,
+    /// The base of the frequencies, such as 10000.
+    pub base: f64,
+    /// Which numbers form pairs.
+    pub style: RopeStyle,
+    /// The scaling.
+    pub scaling: RopeScaling,
+    /// One divisor of the frequency for each pair, `size / 2` in all.
+    pub factors: Option<Vec<f32>>,
+}
+
+/// The rotation of one model: angle per position of each pair.
+#[derive(Debug, Clone)]
+pub struct Rope {
+    frequencies: Vec<f64>,
+    magnitude: f64,
+    style: RopeStyle,
+}
+
+impl Rope {
+    /// Computes the frequencies.
+    ///
+    /// # Errors
+    /// `Error::Shape` for an odd size, a number of factors that is not half the size, or numbers out of range.
+    pub fn new(settings: &RopeSettings) -> Result<Self, Error> {
+        let size = settings.size;
+        let wrong = |what: String| Err(Error::Shape(format!("rotary embedding: {what}")));
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        if !size.is_multiple_of(2) {
+            return wrong(format!("{size} numbers are to be rotated; expected an even number"));
+        }
+        if !positive(settings.base) {
+            return wrong(format!("base {}; expected a positive number", settings.base));
+        }
+        let mut frequencies: Vec<f64> =
+            (0..size / 2).map(|pair| settings.base.powf(-2.0 * pair as f64 / size as f64)).collect();
+        if let Some(factors) = &settings.factors {
+            if factors.len() != size / 2 {
+                return wrong(format!("{} frequency factors; expected {}", factors.len(), size / 2));
+            }
+            for (frequency, factor) in frequencies.iter_mut().zip(factors) {
+                if !positive(f64::from(*factor)) {
+                    return wrong(format!("frequency factor {factor}; expected a positive number"));
+                }
+                *frequency /= f64::from(*factor);
+            }
+        }
+        let magnitude = match settings.scaling {
+            RopeScaling::None => 1.0,
+            RopeScaling::Linear { factor } | RopeScaling::Yarn { factor, .. } if !positive(factor) => {
+                return wrong(format!("scaling factor {factor}; expected a positive number"));
+            }
+            RopeScaling::Linear { factor } => {
+                frequencies.iter_mut().for_each(|frequency| *frequency /= factor);
+                1.0
+            }
+            RopeScaling::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
+                if ![original_context, beta_fast, beta_slow].into_iter().all(positive)
+                    || !ext_factor.is_finite()
+                    || !attn_factor.is_finite()
+                {
+                    return wrong(format!(
+                        "YaRN with original context {original_context}, extrapolation factor {ext_factor}, attention \
+                         factor {attn_factor}, beta {beta_fast} and {beta_slow}; expected positive numbers"
+                    ));
+                }
+                let pair_of = |rotations: f64| {
+                    size as f64 * (original_context / (rotations * std::f64::consts::TAU)).ln()
+                        / (2.0 * settings.base.ln())
+                };
+                let start = pair_of(beta_fast).floor().max(0.0);
+                let end = pair_of(beta_slow).ceil().min(size as f64 - 1.0);
+                for (pair, frequency) in frequencies.iter_mut().enumerate() {
+                    let ramp = (pair as f64 - start) / (end - start).max(0.001);
+                    // `max` and `min` turn the NaN of a base of 1 into a number.
+                    let kept = (1.0 - ramp.max(0.0).min(1.0)) * ext_factor;
+                    *frequency = *frequency / factor * (1.0 - kept) + *frequency * kept;
+                }
+                if ext_factor == 0.0 { attn_factor } else { attn_factor * (1.0 + 0.1 * factor.ln()) }
+            }
+        };
+        Ok(Self { frequencies, magnitude, style: settings.style })
+    }
+
+    /// How many numbers of each head are rotated.
+    pub fn size(&self) -> usize {
+        2 * self.frequencies.len()
+    }
+
+    /// Cosines, then sines, of the angles at a position, `size()` numbers in all.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the table has another size.
+    pub fn table(&self, position: usize, cos_sin: &mut [f32]) -> Result<(), Error> {
+        if cos_sin.len() != self.size() {
+            return Err(Error::Shape(format!(
+                "a table of {} numbers for the rotation of {}; expected as many",
+                cos_sin.len(),
+                self.size()
+            )));
+        }
+        let (cosines, sines) = cos_sin.split_at_mut(self.frequencies.len());
+        for ((frequency, cosine), sine) in self.frequencies.iter().zip(cosines).zip(sines) {
+            let (sin, cos) = (position as f64 * frequency).sin_cos();
+            *cosine = (cos * self.magnitude) as f32;
+            *sine = (sin * self.magnitude) as f32;
+        }
+        Ok(())
+    }
+
+    /// Rotates heads of `head_size` numbers in place, all at the position of the table.
+    ///
+    /// # Errors
+    /// `Error::Shape` if heads are shorter than what is rotated, `x` is not a whole number of heads, or the table has
+    /// another size.
+    pub fn apply(&self, isa: Isa, x: &mut [f32], head_size: usize, cos_sin: &[f32]) -> Result<(), Error> {
+        if head_size == 0 || head_size < self.size() || !x.len().is_multiple_of(head_size) {
+            return Err(Error::Shape(format!(
+                "rotation of {} numbers in heads of {head_size}; expected whole heads of at least {} numbers",
+                x.len(),
+                self.size()
+            )));
+        }
+        if cos_sin.len() != self.size() {
+            return Err(Error::Shape(format!(
+                "rotation with a table of {} numbers; expected {}",
+                cos_sin.len(),
+                self.size()
+            )));
+        }
+        if cos_sin.is_empty() {
+            return Ok(());
+        }
+        let (cosines, sines) = cos_sin.split_at(cos_sin.len() / 2);
+        dispatch(isa, Rotate { x, head_size, cosines, sines, style: self.style });
+        Ok(())
+    }
+}
+
+struct Rotate<'a> {
+    x: &'a mut [f32],
+    head_size: usize,
+    cosines: &'a [f32],
+    sines: &'a [f32],
+    style: RopeStyle,
+}
+
+impl Kernel for Rotate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let pairs = self.cosines.len();
+        for head in self.x.chunks_exact_mut(self.head_size) {
+            let head = &mut head[..2 * pairs];
+            match self.style {
+                RopeStyle::NeoX => {
+                    let (first, second) = head.split_at_mut(pairs);
+                    rotate::<L>(first, second, self.cosines, self.sines);
+                }
+                RopeStyle::Interleaved => {
+                    let mut first = [0.0; LANES];
+                    let mut second = [0.0; LANES];
+                    let tables = self.cosines.chunks(LANES).zip(self.sines.chunks(LANES));
+                    for (part, (cosines, sines)) in head.chunks_mut(2 * LANES).zip(tables) {
+                        let (part, _) = part.as_chunks_mut::<2>();
+                        let count = part.len();
+                        for ((first, second), pair) in first.iter_mut().zip(&mut second).zip(part.iter()) {
+                            [*first, *second] = *pair;
+                        }
+                        rotate::<L>(&mut first[..count], &mut second[..count], cosines, sines);
+                        for ((first, second), pair) in first.iter().zip(&second).zip(part) {
+                            *pair = [*first, *second];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `(x, y)` becomes `(x cos - y sin, x sin + y cos)`; the products with the sine are rounded, the rest is fused.
+#[inline(always)]
+fn rotate<L: Lanes>(first: &mut [f32], second: &mut [f32], cosines: &[f32], sines: &[f32]) {
+    let tables = cosines.chunks(LANES).zip(sines.chunks(LANES));
+    for ((x, y), (cosine, sine)) in first.chunks_mut(LANES).zip(second.chunks_mut(LANES)).zip(tables) {
+        let (cosine, sine) = (L::load_part(cosine), L::load_part(sine));
+        let (a, b) = (L::load_part(x), L::load_part(y));
+        a.fma(cosine, L::zero().sub(b.mul(sine))).store_part(x);
+        b.fma(cosine, a.mul(sine)).store_part(y);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! Lanes as two 256-bit registers.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, LANES, Lanes};
+
+/// Runs a kernel compiled for AVX2 with FMA and F16C.
+///
+/// # Safety
+/// The processor has the features.
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx2>()
+}
+
+/// Sixteen floats, the first eight in the first register.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(__m256, __m256);
+
+/// Wraps intrinsics whose features `run` guarantees.
+macro_rules! vector {
+    ($value:expr) => {
+        // SAFETY: this type is used only below `run`, whose caller guarantees the features; pointers come from
+        // references to arrays of the size that is read or written.
+        unsafe { $value }
+    };
+}
+
+/// Applies an intrinsic to both registers of its operands.
+macro_rules! both {
+    ($intrinsic:ident($($operand:expr),*)) => {
+        vector!(Avx2($intrinsic($($operand.0),*), $intrinsic($($operand.1),*)))
+    };
+}
+
+/// The sum of eight floats: lane `i` plus lane `i + 4`, then `+ 2`, `+ 1`.
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+pub(super) unsafe fn sum8(eight: __m256) -> f32 {
+    vector!({
+        let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+    })
+}
+
+impl Lanes for Avx2 {
+    type Integers = (__m256i, __m256i);
+    const MANY_REGISTERS: bool = false;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        let register = vector!(_mm256_set1_ps(value));
+        Self(register, register)
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32; LANES]) -> Self {
+        vector!(Self(_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))))
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        vector!({
+            _mm256_storeu_ps(to.as_mut_ptr(), self.0);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
+        });
+    }
+
+    #[inline(always)]
+    fn load_floats(bytes: &[u8; 4 * LANES]) -> Self {
+        let from: *const f32 = bytes.as_ptr().cast();
+        vector!(Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))))
+    }
+
+    #[inline(always)]
+    fn load_halves(bytes: &[u8; 2 * LANES]) -> Self {
+        let from: *const __m128i = bytes.as_ptr().cast();
+        vector!(Self(_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from.add(1)))))
+    }
+
+    #[inline(always)]
+    fn store_halves(self, to: &mut [u8; 2 * LANES]) {
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
+        let to: *mut __m128i = to.as_mut_ptr().cast();
+        vector!({
+            _mm_storeu_si128(to, _mm256_cvtps_ph::<NEAREST>(self.0));
+            _mm_storeu_si128(to.add(1), _mm256_cvtps_ph::<NEAREST>(self.1));
+        });
+    }
+
+    #[inline(always)]
+    fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
+        vector!({
+            let all = _mm_loadu_si128(bytes.as_ptr().cast());
+            let upper = _mm_unpackhi_epi64(all, all);
+            Self(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(upper)))
+        })
+    }
+
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        both!(_mm256_fmadd_ps(self, factor, addend))
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        both!(_mm256_add_ps(self, other))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        both!(_mm256_sub_ps(self, other))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        both!(_mm256_mul_ps(self, other))
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        both!(_mm256_div_ps(self, other))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        both!(_mm256_max_ps(self, other))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        both!(_mm256_min_ps(self, other))
+    }
+
+    #[inline(always)]
+    fn select_below(self, bound: Self, yes: Self, no: Self) -> Self {
+        vector!(Self(
+            _mm256_blendv_ps(no.0, yes.0, _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0)),
+            _mm256_blendv_ps(no.1, yes.1, _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, bound.1)),
+        ))
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        vector!({
+            let one = _mm256_set1_epi32(1.0f32.to_bits().cast_signed());
+            let shift =
+                |x: __m256| _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32::<23>(_mm256_castps_si256(x)), one));
+            Self(shift(self.0), shift(self.1))
+        })
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        vector!(sum8(_mm256_add_ps(self.0, self.1)))
+    }
+
+    #[inline(always)]
+    fn integers(_factors: i32) -> Self::Integers {
+        let register = vector!(_mm256_setzero_si256());
+        (register, register)
+    }
+
+    /// `vpmaddubsw` wants one unsigned operand: the magnitudes of the factors; their signs go to the bytes. No pair of
+    /// products leaves 16 bits, since 2 * 127 * 127 < 2^15.
+    #[inline(always)]
+    fn dot4(sums: Self::Integers, bytes: &[u8; 4 * LANES], quad: i32) -> Self::Integers {
+        let from: *const __m256i = bytes.as_ptr().cast();
+        vector!({
+            let quad = _mm256_set1_epi32(quad);
+            let magnitude = _mm256_abs_epi8(quad);
+            let (bias, ones) = (_mm256_set1_epi8(i8::MIN), _mm256_set1_epi16(1));
+            let dot = |sum: __m256i, bytes: __m256i| {
+                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(_mm256_xor_si256(bytes, bias), quad));
+                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones))
+            };
+            (dot(sums.0, _mm256_loadu_si256(from)), dot(sums.1, _mm256_loadu_si256(from.add(1))))
+        })
+    }
+
+    #[inline(always)]
+    fn from_integers(values: Self::Integers) -> Self {
+        vector!(Self(_mm256_cvtepi32_ps(values.0), _mm256_cvtepi32_ps(values.1)))
+    }
+}

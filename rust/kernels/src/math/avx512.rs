@@ -1,0 +1,142 @@
+//! Lanes as one 512-bit register.
+
+use std::arch::x86_64::*;
+
+use super::{Kernel, LANES, Lanes};
+
+/// Runs a kernel compiled for AVX-512.
+///
+/// # Safety
+/// The processor has the features.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Avx512>()
+}
+
+/// Sixteen floats.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(__m512);
+
+/// Wraps intrinsics whose features `run` guarantees.
+macro_rules! vector {
+    ($value:expr) => {
+        // SAFETY: this type is used only below `run`, whose caller guarantees the features; pointers come from
+        // references to arrays of the size that is read or written.
+        unsafe { $value }
+    };
+}
+
+impl Lanes for Avx512 {
+    type Integers = __m512i;
+    const MANY_REGISTERS: bool = true;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self(vector!(_mm512_set1_ps(value)))
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32; LANES]) -> Self {
+        Self(vector!(_mm512_loadu_ps(values.as_ptr())))
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        vector!(_mm512_storeu_ps(to.as_mut_ptr(), self.0));
+    }
+
+    #[inline(always)]
+    fn load_floats(bytes: &[u8; 4 * LANES]) -> Self {
+        Self(vector!(_mm512_loadu_ps(bytes.as_ptr().cast())))
+    }
+
+    #[inline(always)]
+    fn load_halves(bytes: &[u8; 2 * LANES]) -> Self {
+        Self(vector!(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn store_halves(self, to: &mut [u8; 2 * LANES]) {
+        vector!({
+            let halves = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);
+            _mm256_storeu_si256(to.as_mut_ptr().cast(), halves);
+        });
+    }
+
+    #[inline(always)]
+    fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
+        Self(vector!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))))
+    }
+
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        Self(vector!(_mm512_fmadd_ps(self.0, factor.0, addend.0)))
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        Self(vector!(_mm512_add_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        Self(vector!(_mm512_sub_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        Self(vector!(_mm512_mul_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        Self(vector!(_mm512_div_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        Self(vector!(_mm512_max_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        Self(vector!(_mm512_min_ps(self.0, other.0)))
+    }
+
+    #[inline(always)]
+    fn select_below(self, bound: Self, yes: Self, no: Self) -> Self {
+        Self(vector!(_mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, bound.0), no.0, yes.0)))
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        Self(vector!({
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(self.0));
+            _mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_set1_epi32(1.0f32.to_bits().cast_signed())))
+        }))
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        vector!({
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
+            super::avx2::sum8(eight)
+        })
+    }
+
+    /// The instruction multiplies unsigned bytes: what the 128 adds to the sum is taken away before.
+    #[inline(always)]
+    fn integers(factors: i32) -> Self::Integers {
+        vector!(_mm512_set1_epi32(-128 * factors))
+    }
+
+    #[inline(always)]
+    fn dot4(sums: Self::Integers, bytes: &[u8; 4 * LANES], quad: i32) -> Self::Integers {
+        vector!(_mm512_dpbusd_epi32(sums, _mm512_loadu_si512(bytes.as_ptr().cast()), _mm512_set1_epi32(quad)))
+    }
+
+    #[inline(always)]
+    fn from_integers(values: Self::Integers) -> Self {
+        Self(vector!(_mm512_cvtepi32_ps(values)))
+    }
+}

@@ -1,0 +1,141 @@
+//! Lanes in plain Rust: the definition of every operation, and the code for processors without vectors that we know.
+//! On aarch64 the compiler makes NEON of it.
+
+use super::{LANES, Lanes, float_to_half, fma, half_to_float};
+
+/// Sixteen floats.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; LANES]);
+
+#[inline(always)]
+fn each(function: impl Fn(usize) -> f32) -> Portable {
+    let mut values = [0.0; LANES];
+    for (lane, value) in values.iter_mut().enumerate() {
+        *value = function(lane);
+    }
+    Portable(values)
+}
+
+impl Lanes for Portable {
+    type Integers = [i32; LANES];
+    const MANY_REGISTERS: bool = false;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; LANES])
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32; LANES]) -> Self {
+        Self(*values)
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        *to = self.0;
+    }
+
+    #[inline(always)]
+    fn load_floats(bytes: &[u8; 4 * LANES]) -> Self {
+        let (values, _) = bytes.as_chunks::<4>();
+        each(|lane| f32::from_le_bytes(values[lane]))
+    }
+
+    #[inline(always)]
+    fn load_halves(bytes: &[u8; 2 * LANES]) -> Self {
+        let (values, _) = bytes.as_chunks::<2>();
+        each(|lane| half_to_float(u16::from_le_bytes(values[lane])))
+    }
+
+    #[inline(always)]
+    fn store_halves(self, to: &mut [u8; 2 * LANES]) {
+        let (halves, _) = to.as_chunks_mut::<2>();
+        for (half, value) in halves.iter_mut().zip(self.0) {
+            *half = float_to_half(value).to_le_bytes();
+        }
+    }
+
+    #[inline(always)]
+    fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
+        each(|lane| f32::from(bytes[lane].cast_signed()))
+    }
+
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        each(|lane| fma(self.0[lane], factor.0[lane], addend.0[lane]))
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        each(|lane| self.0[lane] + other.0[lane])
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        each(|lane| self.0[lane] - other.0[lane])
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        each(|lane| self.0[lane] * other.0[lane])
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        each(|lane| self.0[lane] / other.0[lane])
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        each(|lane| if self.0[lane] > other.0[lane] { self.0[lane] } else { other.0[lane] })
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        each(|lane| if self.0[lane] < other.0[lane] { self.0[lane] } else { other.0[lane] })
+    }
+
+    #[inline(always)]
+    fn select_below(self, bound: Self, yes: Self, no: Self) -> Self {
+        each(|lane| if self.0[lane] < bound.0[lane] { yes.0[lane] } else { no.0[lane] })
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        each(|lane| f32::from_bits((self.0[lane].to_bits() << 23).wrapping_add(1.0f32.to_bits())))
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut values = self.0;
+        for step in [8, 4, 2, 1] {
+            for lane in 0..step {
+                values[lane] += values[lane + step];
+            }
+        }
+        values[0]
+    }
+
+    #[inline(always)]
+    fn integers(_factors: i32) -> Self::Integers {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    fn dot4(sums: Self::Integers, bytes: &[u8; 4 * LANES], quad: i32) -> Self::Integers {
+        let (groups, _) = bytes.as_chunks::<4>();
+        let factors = quad.to_le_bytes().map(u8::cast_signed);
+        let mut sums = sums;
+        for (sum, group) in sums.iter_mut().zip(groups) {
+            for (byte, factor) in group.iter().zip(factors) {
+                *sum += (i32::from(*byte) - 128) * i32::from(factor);
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn from_integers(values: Self::Integers) -> Self {
+        each(|lane| values[lane] as f32)
+    }
+}

@@ -1,0 +1,220 @@
+use super::*;
+
+/// Reproducible numbers (xorshift64*, S. Vigna, 2016).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn bits(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        (self.bits() >> 33) as usize % bound
+    }
+
+    /// Uniform in -1 to 1.
+    pub(crate) fn unit(&mut self) -> f32 {
+        (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    pub(crate) fn units(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.unit()).collect()
+    }
+
+    /// Any bit pattern, with special values more often than chance.
+    fn any(&mut self) -> f32 {
+        const SPECIAL: [u32; 12] = [
+            0,
+            1,
+            0x7f_ffff,
+            0x80_0000,
+            0x7f7f_ffff,
+            0x7f80_0000,
+            0x7fc0_0000,
+            0x3f80_0000,
+            0x3f80_0001,
+            0x4b00_0000,
+            0x3380_0000,
+            0x477f_efff,
+        ];
+        let bits = self.bits();
+        let sign = (bits as u32) & 0x8000_0000;
+        if bits >> 60 == 0 {
+            f32::from_bits(SPECIAL[self.below(SPECIAL.len())] | sign)
+        } else {
+            f32::from_bits((bits >> 16) as u32)
+        }
+    }
+}
+
+/// Equal in every bit; NaNs are equal to each other.
+pub(crate) fn same(a: f32, b: f32) -> bool {
+    a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
+}
+
+#[test]
+fn software_fma_is_the_correctly_rounded_one() {
+    let mut random = Random::new(1);
+    for round in 0..2_000_000 {
+        let (a, b) = (random.any(), random.any());
+        // Half of the time an addend of about the size of the product, so that they cancel.
+        let c = match round % 4 {
+            0 => random.any(),
+            1 => -(a * b),
+            2 => f32::from_bits((-(a * b)).to_bits() ^ (random.bits() as u32 & 3)),
+            _ => a * b * random.unit(),
+        };
+        let (got, expected) = (software_fma(a, b, c), a.mul_add(b, c));
+        assert!(same(got, expected), "{a:e} * {b:e} + {c:e}: {got:e}, expected {expected:e}");
+        assert!(same(fma(a, b, c), expected));
+    }
+}
+
+#[test]
+fn halves_convert_as_ieee_754_says() {
+    for half in 0..=u16::MAX {
+        let expected = half::f16::from_bits(half).to_f32();
+        assert!(same(half_to_float(half), expected), "{half:#06x}");
+        if !expected.is_nan() {
+            assert_eq!(float_to_half(expected), half);
+        }
+    }
+    let mut random = Random::new(2);
+    for _ in 0..2_000_000 {
+        // Mostly values in the range of halves.
+        let value = if random.below(4) == 0 {
+            random.any()
+        } else {
+            random.unit() * f32::from_bits(((random.below(50) as u32) + 95) << 23)
+        };
+        let (got, expected) = (float_to_half(value), half::f16::from_f32(value));
+        assert_eq!(got, expected.to_bits(), "{value:e}");
+    }
+}
+
+/// All results of all lane operations on some operands, as bits.
+struct Everything<'a>(&'a [[f32; LANES]; 3], &'a [u8; 64], &'a [i32; 8]);
+
+impl Kernel for Everything<'_> {
+    type Output = Vec<u32>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> Vec<u32> {
+        let [a, b, c] = self.0.map(|values| L::load(&values));
+        let halves: &[u8; 32] = self.1.first_chunk().expect("32 of 64");
+        let small: &[u8; 16] = self.1.first_chunk().expect("16 of 64");
+        let factors = self.2.iter().flat_map(|quad| quad.to_le_bytes()).map(|byte| i32::from(byte.cast_signed())).sum();
+        let mut integers = L::integers(factors);
+        for quad in self.2 {
+            integers = L::dot4(integers, self.1, *quad);
+        }
+        let vectors = [
+            a.fma(b, c),
+            a.add(b),
+            a.sub(b),
+            a.mul(b),
+            a.div(b),
+            a.max(b),
+            a.min(b),
+            a.select_below(b, c, a),
+            L::splat(1.0).add(a.select_below(L::splat(60.0), a, b)).add(L::splat(MAGIC)).power_of_two(),
+            exp(a),
+            silu(a),
+            L::load_floats(self.1),
+            L::load_halves(halves),
+            L::load_signed_bytes(small),
+            L::from_integers(integers),
+            L::load_part(&self.0[0][..5]),
+        ];
+        let mut bits: Vec<u32> = vectors.iter().flat_map(|vector| vector.to_array()).map(canonical).collect();
+        let mut halves = [0; 32];
+        a.store_halves(&mut halves);
+        bits.extend(halves.iter().map(|byte| u32::from(*byte)));
+        bits.extend([a.sum(), a.largest(), b.sum()].map(canonical));
+        let mut part = [0.0; 7];
+        b.store_part(&mut part);
+        bits.extend(part.map(canonical));
+        bits
+    }
+}
+
+fn canonical(value: f32) -> u32 {
+    if value.is_nan() { 0x7fc0_0000 } else { value.to_bits() }
+}
+
+#[test]
+fn every_instruction_set_computes_the_same_bits() {
+    let mut random = Random::new(3);
+    for round in 0..20_000 {
+        let scale = f32::from_bits((random.below(40) as u32 + 107) << 23);
+        let operands: [[f32; LANES]; 3] = std::array::from_fn(|_| {
+            std::array::from_fn(|_| if round % 2 == 0 { random.any() } else { random.unit() * scale })
+        });
+        let bytes = std::array::from_fn(|_| random.below(255) as u8 + 1);
+        let quads = std::array::from_fn(|_| {
+            i32::from_le_bytes(std::array::from_fn(|_| (random.below(255) as i32 - 127) as u8))
+        });
+        let expected = dispatch(Isa::SCALAR, Everything(&operands, &bytes, &quads));
+        for isa in Isa::available() {
+            let got = dispatch(*isa, Everything(&operands, &bytes, &quads));
+            assert_eq!(got, expected, "{} {operands:?}", isa.name());
+        }
+    }
+}
+
+struct Exp<'a>(&'a mut [f32; LANES]);
+
+impl Kernel for Exp<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        exp(L::load(self.0)).store(self.0);
+    }
+}
+
+#[test]
+fn exp_is_right_to_one_unit_in_the_last_place() {
+    let mut random = Random::new(4);
+    let mut worst = 0.0f64;
+    for _ in 0..100_000 {
+        let x: [f32; LANES] = std::array::from_fn(|_| random.unit() * 87.3);
+        let mut y = x;
+        dispatch(Isa::SCALAR, Exp(&mut y));
+        for (x, y) in x.iter().zip(y) {
+            let exact = f64::from(*x).exp();
+            let unit = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
+            worst = worst.max((f64::from(y) - exact).abs() / unit);
+        }
+    }
+    assert!(worst < 1.0, "{worst} units in the last place");
+    let mut edges = [
+        0.0,
+        -0.0,
+        -88.0,
+        f32::NEG_INFINITY,
+        f32::NAN,
+        88.0,
+        100.0,
+        f32::INFINITY,
+        1.0,
+        -1.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+    ];
+    dispatch(Isa::SCALAR, Exp(&mut edges));
+    assert_eq!(edges[..4], [1.0, 1.0, 0.0, 0.0]);
+    assert!(edges[4].is_nan());
+    assert!(edges[5] > 1.6e38 && edges[6] == edges[5] && edges[7] == edges[5]);
+}
