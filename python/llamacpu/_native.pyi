@@ -1,9 +1,12 @@
 """What the native module offers, one section per file of rust/bindings/src."""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+__version__: str
 
 # --- gguf.rs ---------------------------------------------------------------------------------------------------------
 
@@ -19,3 +22,81 @@ def index_strings(buffer: _Buffer, start: int, count: int) -> tuple[NDArray[np.u
     `end`, the position of the first byte after the array. String `i` is `buffer[offsets[i] + 8 : offsets[i + 1]]`.
     Raises GGUFError if the strings do not fit into the buffer; nothing is allocated that the buffer does not justify.
     """
+
+# --- interrupt.rs ----------------------------------------------------------------------------------------------------
+
+class CancelToken:
+    """A flag that stops a running step from any thread, or when its time (in seconds from now) is over."""
+
+    def __new__(cls, timeout: float | None = None) -> CancelToken: ...
+    def cancel(self) -> None:
+        """Stop every step that was given this token, now and later."""
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` has been called or the time is over."""
+
+# --- model.rs --------------------------------------------------------------------------------------------------------
+
+class Model:
+    """Mapped, shape-checked weights and the threads that run them.
+
+    `tensors` is the tensor table: name, type number, shape (fastest-varying first), index into `paths`, offset, bytes.
+    Raises GGUFError for bytes outside the files, ModelError for a configuration or tensors that make no model.
+    """
+
+    def __new__(
+        cls,
+        paths: Sequence[str],
+        config: Mapping[str, object],
+        tensors: Sequence[tuple[str, int, tuple[int, ...], int, int, int]],
+        threads: int | None = None,
+    ) -> Model: ...
+    def session(self, context: int | None = None, kv_type: str = "f16") -> Session:
+        """Start a conversation of at most `context` tokens; keys and values are stored as `kv_type`."""
+    def step(
+        self, items: Sequence[tuple[Session, Sequence[int]]], logits: str = "last", cancel: CancelToken | None = None
+    ) -> NDArray[np.float32]:
+        """Continue the sessions by the tokens: the wanted rows of logits, float32[rows, vocabulary], items in order."""
+    def close(self) -> None:
+        """Give the weights back."""
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def threads_reason(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def unread_tensors(self) -> list[str]: ...
+    @property
+    def weight_bytes(self) -> int: ...
+
+# --- session.rs ------------------------------------------------------------------------------------------------------
+
+class Session:
+    """One conversation: tokens and their keys and values; continued by `Model.step`."""
+
+    @property
+    def context(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def nbytes(self) -> int: ...
+    def fork(self) -> Session:
+        """A second conversation with the same past, whose memory is shared."""
+    def truncate(self, tokens: int) -> None:
+        """Forget all but the first `tokens` tokens."""
+
+# --- cpu.rs ----------------------------------------------------------------------------------------------------------
+
+def cpu_facts() -> dict[str, Any]:
+    """What this processor has and what is chosen for it.
+
+    Keys: architecture, available (instruction sets, slowest first), chosen, threads, threads_reason.
+    """
+
+def memory_bandwidth(bytes: int = ..., threads: int | None = None) -> float:
+    """Measured read bandwidth in GB/s (10^9 bytes per second) over a buffer of `bytes`."""

@@ -1,0 +1,91 @@
+"""Run the Llama family of language models from GGUF files on any CPU.
+
+    import llamacpu
+
+    llm = llamacpu.Llama("model.gguf")             # the easy front
+    model = llamacpu.Model("model.gguf")           # token ids in, logits out
+
+Names are imported when they are first used, so that `import llamacpu` costs next to nothing.
+"""
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamacpu import kernels
+    from llamacpu.chat import ChatTemplate
+    from llamacpu.errors import (
+        Cancelled,
+        ContextOverflow,
+        GGUFError,
+        GrammarError,
+        LlamaCpuError,
+        ModelError,
+        TemplateError,
+    )
+    from llamacpu.gguf_file import GGUFFile
+    from llamacpu.llama import Llama
+    from llamacpu.model import CancelToken, Model, Session
+    from llamacpu.sampling import Sampler, Sampling
+    from llamacpu.tokenizer import Tokenizer
+
+__all__ = [
+    "CancelToken",
+    "Cancelled",
+    "ChatTemplate",
+    "ContextOverflow",
+    "GGUFError",
+    "GGUFFile",
+    "GrammarError",
+    "Llama",
+    "LlamaCpuError",
+    "Model",
+    "ModelError",
+    "Sampler",
+    "Sampling",
+    "Session",
+    "TemplateError",
+    "Tokenizer",
+    "__version__",
+    "kernels",
+]
+
+_MODULES = {
+    "CancelToken": "model",
+    "Cancelled": "errors",
+    "ChatTemplate": "chat",
+    "ContextOverflow": "errors",
+    "GGUFError": "errors",
+    "GGUFFile": "gguf_file",
+    "GrammarError": "errors",
+    "Llama": "llama",
+    "LlamaCpuError": "errors",
+    "Model": "model",
+    "ModelError": "errors",
+    "Sampler": "sampling",
+    "Sampling": "sampling",
+    "Session": "model",
+    "TemplateError": "errors",
+    "Tokenizer": "tokenizer",
+}
+
+# A library is silent until its user asks for its log.
+logging.getLogger("llamacpu").addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        value = getattr(importlib.import_module(f"llamacpu.{_MODULES[name]}"), name)
+    elif name == "kernels":
+        value = importlib.import_module("llamacpu.kernels")
+    elif name == "__version__":
+        value = importlib.import_module("llamacpu._native").__version__
+    else:
+        raise AttributeError(f"module 'llamacpu' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
