@@ -1,10 +1,16 @@
 """Conversations: messages to prompts, answers to messages.
 
-`ChatTemplate` renders a template in a sandbox; `segments` are what the tokenizer is given.
+template       `ChatTemplate`: a Jinja template becomes text, in a sandbox
+conversation   `Chat`: the templates of a model, and the way from messages to token ids
+builtin        templates by name, for files without one
+segments       prompts as pieces for the tokenizer: where control tokens are meant, and where they are only text
+environment, filters, operations, limits   the sandbox and what it bounds
+traced, data   what came from the caller, and where it went
 """
 
+from llamacpu.chat.conversation import Chat, templates_in
 from llamacpu.chat.limits import Limits
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
 
-__all__ = ["ChatTemplate", "Limits", "Segment"]
+__all__ = ["Chat", "ChatTemplate", "Limits", "Segment", "templates_in"]

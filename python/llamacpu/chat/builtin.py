@@ -1,0 +1,116 @@
+"""Chat templates by name, for files that bring none of their own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+from llamacpu.errors import TemplateError
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A built-in template: the file it is in, lines put before it, and texts that end an answer."""
+
+    file: str
+    prelude: str = ""
+    stop: tuple[str, ...] = ()
+
+
+def _mistral(space: str, system_turns: bool) -> Builtin:
+    return Builtin("mistral", f'{{%- set space = "{space}" %}}{{%- set system_turns = {str(system_turns).lower()} %}}')
+
+
+BUILTINS: Mapping[str, Builtin] = {
+    "alpaca": Builtin("alpaca", stop=("### Instruction:",)),
+    "chatml": Builtin("chatml", stop=("<|im_end|>",)),
+    "codellama-70b": Builtin("codellama-70b", stop=("<step>",)),
+    "gemma": Builtin("gemma", stop=("<end_of_turn>",)),
+    "llama-2": Builtin("llama-2"),
+    "llama-3": Builtin("llama-3"),
+    "llama-3.1": Builtin("llama-3.1"),
+    "llama-4": Builtin("llama-4"),
+    "mistral-v1": Builtin("mistral-v1"),
+    "mistral-v3": _mistral(" ", False),
+    "mistral-v3-tekken": _mistral("", False),
+    "mistral-v7": _mistral(" ", True),
+    "mistral-v7-tekken": _mistral("", True),
+    "openchat": Builtin("openchat", stop=("<|end_of_turn|>",)),
+    "phi-3": Builtin("phi-3", stop=("<|end|>",)),
+    "vicuna": Builtin("vicuna", stop=("USER:",)),
+    "zephyr": Builtin("zephyr", stop=("<|user|>",)),
+}
+"""Every built-in template by its name."""
+
+# What other programs call them.
+_OTHER_NAMES = {
+    "chatml-function-calling": "chatml",
+    "code-llama-70b": "codellama-70b",
+    "llama2": "llama-2",
+    "llama2-sys": "llama-2",
+    "llama3": "llama-3",
+    "llama-3.2": "llama-3.1",
+    "llama-3.3": "llama-3.1",
+    "llama4": "llama-4",
+    "mistral-instruct": "mistral-v1",
+    "mistral-nemo": "mistral-v3-tekken",
+    "mistral-tekken": "mistral-v3-tekken",
+    "phi3": "phi-3",
+    "qwen": "chatml",
+    "tinyllama": "zephyr",
+}
+
+
+def builtin(name: str) -> Builtin:
+    """The built-in template `name`; other programs' names for it are known too."""
+    found = BUILTINS.get(_OTHER_NAMES.get(name, name))
+    if found is None:
+        raise TemplateError(f"there is no built-in chat template {name!r}; expected one of {', '.join(BUILTINS)}")
+    return found
+
+
+def is_builtin(name: str) -> bool:
+    """Whether `name` names a built-in template."""
+    return _OTHER_NAMES.get(name, name) in BUILTINS
+
+
+@functools.cache
+def source_of(template: Builtin) -> str:
+    """The Jinja text of a built-in template."""
+    file = resources.files("llamacpu.chat").joinpath("templates", f"{template.file}.jinja")
+    return template.prelude + file.read_text(encoding="utf-8")
+
+
+# Which format a vocabulary was made for, the most telling tokens first.
+_TELLING_TOKENS = (
+    ("<|header_start|>", "llama-4"),
+    ("<|start_header_id|>", "llama-3"),
+    ("<|im_start|>", "chatml"),
+    ("<start_of_turn>", "gemma"),
+    ("<|assistant|>", "phi-3"),
+    ("[SYSTEM_PROMPT]", "mistral-v7-tekken"),
+    ("[INST]", "mistral-v3"),
+)
+# Which format a model's name speaks of, where the vocabulary says nothing.
+_TELLING_NAMES = (
+    ("codellama-70b", "codellama-70b"),
+    ("codellama", "llama-2"),
+    ("llama-2", "llama-2"),
+    ("mistral", "mistral-v1"),
+    ("mixtral", "mistral-v1"),
+    ("tinyllama", "zephyr"),
+    ("zephyr", "zephyr"),
+    ("vicuna", "vicuna"),
+    ("alpaca", "alpaca"),
+)
+
+
+def guess(model_name: str, has_token: Callable[[str], bool]) -> str:
+    """The name of the built-in template for a file without one: ChatML, unless its tokens or its name tell better."""
+    for token, name in _TELLING_TOKENS:
+        if has_token(token):
+            return name
+    plain = model_name.lower().replace("_", "-").replace(" ", "-").replace("code-llama", "codellama")
+    return next((name for part, name in _TELLING_NAMES if part in plain), "chatml")

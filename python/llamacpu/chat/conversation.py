@@ -1,0 +1,224 @@
+"""`Chat`: the conversations of one model, from messages to token ids."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of
+from llamacpu.chat.limits import Limits
+from llamacpu.chat.segments import Segment
+from llamacpu.chat.template import ChatTemplate
+from llamacpu.errors import TemplateError
+
+if TYPE_CHECKING:
+    from llamacpu.model import Model
+    from llamacpu.tokenizer import Tokenizer
+
+log = logging.getLogger("llamacpu")
+
+_KEY = "tokenizer.chat_template"
+_CONTROL, _UNKNOWN = 3, 2
+
+
+def templates_in(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """The chat templates in a GGUF file by name; the main one is called "default"."""
+    found = {}
+    if isinstance(metadata.get(_KEY), str):
+        found["default"] = metadata[_KEY]
+    for key in metadata:
+        if key.startswith(f"{_KEY}.") and isinstance(metadata[key], str):
+            found.setdefault(key[len(_KEY) + 1 :], metadata[key])
+    return found
+
+
+class Chat:
+    """How a model is talked to: its chat templates, and the way from messages to token ids.
+
+    `template` overrides what the file says: the name of a built-in template, the name of a template in the file, or
+    Jinja source. Without it the file's own template is used ("tool_use" instead where tools are given and the file has
+    one), and for a file without any the built-in one that its tokens or its name point to.
+
+    name    which template it is: "default", another name in the file, a built-in name, or "custom"
+    stop    texts that end an answer, where the template is a built-in one
+    """
+
+    def __init__(
+        self,
+        metadata: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        template: str | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.stop: tuple[str, ...] = ()
+        self._metadata = metadata
+        sources = templates_in(metadata)
+        if template is None:
+            if "default" not in sources and sources:
+                sources["default"] = next(iter(sources.values()))
+            self.name = "default" if sources else guess(str(metadata.get("general.name", "")), self._has_token)
+            if not sources:
+                log.info("the file has no chat template; the built-in template %s is used", self.name)
+        elif template in sources or is_builtin(template):
+            self.name = template
+        elif "{" in template:
+            self.name, sources = "custom", {"custom": template}
+        else:
+            names = ", ".join(sorted(sources)) or "none"
+            raise TemplateError(
+                f"there is no chat template {template!r}: the file has {names}; expected one of these, the name of a "
+                "built-in template or Jinja source"
+            )
+        if self.name not in sources:
+            known = builtin(self.name)
+            self.stop = known.stop
+            sources = {self.name: source_of(known)}
+        special = {"bos_token": self._text(tokenizer.bos), "eos_token": self._text(tokenizer.eos)}
+        self.template = ChatTemplate(sources[self.name], name=self.name, limits=limits, **special)
+        self.tool_template = self.template
+        if self.name == "default" and "tool_use" in sources:
+            self.tool_template = ChatTemplate(sources["tool_use"], name="tool_use", limits=limits, **special)
+
+    @classmethod
+    def of(cls, model: Model, template: str | None = None) -> Chat:
+        """The conversations of `model`."""
+        return cls(model.metadata, model.tokenizer, template)
+
+    def _text(self, token: int | None) -> str:
+        return "" if token is None else self.tokenizer.id_to_piece(token)
+
+    def _has_token(self, text: str) -> bool:
+        return self.tokenizer.token_to_id(text) is not None
+
+    @cached_property
+    def control_tokens(self) -> frozenset[str]:
+        """The texts that the tokenizer reads as control tokens where special tokens are parsed."""
+        types = self._metadata.get("tokenizer.ggml.token_type")
+        ids = set(self.tokenizer.eog)
+        if types is not None:
+            ids.update(int(i) for kind in (_CONTROL, _UNKNOWN) for i in (types == kind).nonzero()[0])
+        special = (self.tokenizer.bos, self.tokenizer.eos, self.tokenizer.eot, self.tokenizer.unk)
+        ids.update(token for token in special if token is not None)
+        return frozenset(text for text in map(self.tokenizer.id_to_piece, sorted(ids)) if text)
+
+    def template_for(self, tools: Sequence[Any] | None) -> ChatTemplate:
+        """The template that is used with these tools."""
+        return self.tool_template if tools else self.template
+
+    def render(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        tools: Sequence[Any] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> str:
+        """The prompt as text; see `ChatTemplate.render`. Messages are brought into the form that the template takes."""
+        return "".join(s.text for s in self.segments(messages, tools, add_generation_prompt, **variables))
+
+    def segments(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        tools: Sequence[Any] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> list[Segment]:
+        """The prompt as pieces for the tokenizer; see `ChatTemplate.segments`."""
+        template = self.template_for(tools)
+        error: TemplateError | None = None
+        for form in _forms(list(messages)):
+            try:
+                return template.segments(
+                    form, tools or None, add_generation_prompt, control_tokens=self.control_tokens, **variables
+                )
+            except TemplateError as failed:
+                error = error or failed
+        assert error is not None
+        raise error
+
+    def encode(
+        self,
+        messages: Iterable[Mapping[str, Any]],
+        tools: Sequence[Any] | None = None,
+        add_generation_prompt: bool = True,
+        **variables: Any,
+    ) -> list[int]:
+        """The prompt as token ids, with exactly one begin-of-text token where the model uses one.
+
+        Control tokens are parsed in the template's own text only: text of messages, tools and variables stays text.
+        """
+        return self.encode_segments(self.segments(messages, tools, add_generation_prompt, **variables))
+
+    def encode_segments(self, segments: Sequence[Segment]) -> list[int]:
+        """The token ids of a prompt in pieces."""
+        tokenizer = self.tokenizer
+        bos = tokenizer.bos
+        ids: list[int] = []
+        for text, special in segments:
+            start = self._text(bos)
+            if not ids and bos is not None:
+                wanted = tokenizer.add_bos
+                while special and start and text.startswith(start):
+                    text, wanted = text[len(start) :], True
+                if wanted:
+                    ids.append(bos)
+            if text:
+                ids += tokenizer.encode(text, add_special=False, parse_special=special)
+        return ids
+
+
+def _forms(messages: list[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """The conversation in the forms that templates expect, the most usual first.
+
+    Clients send the arguments of tool calls as JSON text, most templates want an object, some the text. A message that
+    only calls a tool has no content: null for some templates, empty for others.
+    """
+    plain = [_plain_content(message) for message in messages]
+    if not any(message.get("tool_calls") for message in plain):
+        yield plain
+        return
+    for content in (None, ""):
+        for convert in (_as_object, _as_text):
+            yield [_with_calls(message, content, convert) for message in plain]
+
+
+def _plain_content(message: Mapping[str, Any]) -> dict[str, Any]:
+    """The message with a content of text parts only as one text."""
+    if not isinstance(message, Mapping):
+        raise TemplateError(f"a message is a {type(message).__name__}; a dict with 'role' and 'content' was expected")
+    message = dict(message)
+    parts = message.get("content")
+    if isinstance(parts, (list, tuple)) and all(isinstance(part, Mapping) and "text" in part for part in parts):
+        message["content"] = "\n".join(str(part["text"]) for part in parts)
+    return message
+
+
+def _with_calls(message: dict[str, Any], content: str | None, convert: Any) -> dict[str, Any]:
+    calls = message.get("tool_calls")
+    if not calls:
+        return {key: value for key, value in message.items() if key != "tool_calls"}
+    rebuilt = []
+    for call in calls:
+        call = dict(call)
+        if isinstance(call.get("function"), Mapping):
+            function = dict(call["function"])
+            function["arguments"] = convert(function.get("arguments", {}))
+            call["function"] = function
+        rebuilt.append(call)
+    return {**message, "content": message.get("content") or content, "tool_calls": rebuilt}
+
+
+def _as_object(arguments: Any) -> Any:
+    if isinstance(arguments, str):
+        try:
+            return json.loads(arguments or "{}")
+        except (ValueError, RecursionError):
+            return arguments
+    return arguments
+
+
+def _as_text(arguments: Any) -> str:
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)

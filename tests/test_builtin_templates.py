@@ -1,0 +1,204 @@
+"""Built-in templates give the prompts that the models were trained on, and files get the right one."""
+
+# ruff: noqa: E501 (prompts as they are)
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llamacpu.chat import Chat, ChatTemplate, Segment, templates_in
+from llamacpu.chat.builtin import BUILTINS, builtin, guess, source_of
+from llamacpu.errors import TemplateError
+
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello"},
+    {"role": "user", "content": "Bye"},
+]
+EXPECTED = {
+    "alpaca": "<s>Be brief.\n\n### Instruction:\nHi\n\n### Response:\nHello</s>\n\n### Instruction:\nBye\n\n### Response:\n",
+    "chatml": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
+    "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n",
+    "codellama-70b": "<s>Source: system\n\n Be brief. <step> Source: user\n\n Hi <step> Source: assistant\nDestination: user\n\n "
+    "Hello <step> Source: user\n\n Bye <step> Source: assistant\nDestination: user\n\n ",
+    "gemma": "<s><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n"
+    "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
+    "llama-2": "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello </s><s>[INST] Bye [/INST]",
+    "llama-3": "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+    "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
+    "Bye<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "llama-3.1": "<s><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+    "Be brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+    "Hello<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+    "llama-4": "<s><|header_start|>system<|header_end|>\n\nBe brief.<|eot|><|header_start|>user<|header_end|>\n\nHi<|eot|>"
+    "<|header_start|>assistant<|header_end|>\n\nHello<|eot|><|header_start|>user<|header_end|>\n\nBye<|eot|>"
+    "<|header_start|>assistant<|header_end|>\n\n",
+    "mistral-v1": "<s>[INST] Be brief.\n\nHi [/INST] Hello</s>[INST] Bye [/INST]",
+    "mistral-v3": "<s>[INST] Hi[/INST] Hello</s>[INST] Be brief.\n\nBye[/INST]",
+    "mistral-v3-tekken": "<s>[INST]Hi[/INST]Hello</s>[INST]Be brief.\n\nBye[/INST]",
+    "mistral-v7": "<s>[SYSTEM_PROMPT] Be brief.[/SYSTEM_PROMPT][INST] Hi[/INST] Hello</s>[INST] Bye[/INST]",
+    "mistral-v7-tekken": "<s>[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST]Hi[/INST]Hello</s>[INST]Bye[/INST]",
+    "openchat": "<s>Be brief.<|end_of_turn|>GPT4 Correct User: Hi<|end_of_turn|>GPT4 Correct Assistant: Hello<|end_of_turn|>"
+    "GPT4 Correct User: Bye<|end_of_turn|>GPT4 Correct Assistant:",
+    "phi-3": "<s><|system|>\nBe brief.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nHello<|end|>\n<|user|>\nBye<|end|>\n<|assistant|>\n",
+    "vicuna": "<s>Be brief. USER: Hi ASSISTANT: Hello</s> USER: Bye ASSISTANT:",
+    "zephyr": "<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\nHello</s>\n<|user|>\nBye</s>\n<|assistant|>\n",
+}  # fmt: skip
+
+
+def template(name: str) -> ChatTemplate:
+    return ChatTemplate(source_of(builtin(name)), bos_token="<s>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("name", BUILTINS)
+def test_built_in_templates_give_the_documented_prompt(name: str) -> None:
+    assert template(name).render(TURNS) == EXPECTED[name]
+
+
+@pytest.mark.parametrize("name", BUILTINS)
+def test_built_in_templates_survive_conversations_of_every_kind(name: str) -> None:
+    for messages in ([], TURNS[:1], TURNS[1:2], TURNS[:3]):
+        text = template(name).render(messages, add_generation_prompt=False)
+        assert all(message["content"] in text for message in messages if message["role"] != "system")
+        assert template(name).render(messages).startswith(text)
+
+
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object", "properties": {}}}}
+CALL = [
+    {"role": "user", "content": "1+2?"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"id": "123456789", "type": "function", "function": {"name": "add", "arguments": {"a": 1}}}],
+    },
+    {"role": "tool", "content": "3", "tool_call_id": "123456789"},
+]
+TOOL_PARTS = {
+    "chatml": ['<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>', "<tool_response>\n3\n</tool_response>"],
+    "llama-3.1": ['{"name": "add", "parameters": {"a": 1}}<|eot_id|>', 'ipython<|end_header_id|>\n\n"3"', "Environment: ipython"],
+    "llama-4": ['<|python_start|>{"name": "add", "parameters": {"a": 1}}<|python_end|><|eom|>', 'ipython<|header_end|>\n\n"3"'],
+    "mistral-v3": ['[TOOL_CALLS] [{"name": "add", "arguments": {"a": 1}, "id": "123456789"}]</s>', "[AVAILABLE_TOOLS] [{"],
+    "mistral-v7-tekken": ['[TOOL_RESULTS]{"content": "3", "call_id": "123456789"}[/TOOL_RESULTS]', "[AVAILABLE_TOOLS][{"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TOOL_PARTS)
+def test_built_in_templates_describe_tools_calls_and_results(name: str) -> None:
+    text = template(name).render(CALL, tools=[TOOL])
+    for part in TOOL_PARTS[name]:
+        assert part in text
+
+
+def test_llama_2_wants_alternating_roles() -> None:
+    with pytest.raises(TemplateError, match="alternate"):
+        template("llama-2").render([TURNS[1], TURNS[1]])
+
+
+class FakeTokenizer:
+    """Characters as tokens, and special tokens by name from 1000 on."""
+
+    def __init__(self, special: list[str], add_bos: bool = True, bos: str | None = "<s>") -> None:
+        self.special = {text: 1000 + index for index, text in enumerate(special)}
+        self.bos = self.special[bos] if bos else None
+        self.eos = self.special.get("</s>")
+        self.eot = self.unk = None
+        self.eog = frozenset(() if self.eos is None else (self.eos,))
+        self.add_bos = add_bos
+
+    def id_to_piece(self, token: int) -> str:
+        return next((text for text, number in self.special.items() if number == token), chr(token))
+
+    def token_to_id(self, text: str) -> int | None:
+        return self.special.get(text)
+
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        ids, position = [], 0
+        while position < len(text):
+            match = next((s for s in self.special if parse_special and text.startswith(s, position)), None)
+            ids.append(self.special[match] if match else ord(text[position]))
+            position += len(match or " ")
+        return ids
+
+
+def chat(metadata: Mapping[str, Any], special: list[str], name: str | None = None, **options: Any) -> Chat:
+    types = np.full(1000 + len(special), 1)
+    types[1000:] = 3
+    return Chat({"tokenizer.ggml.token_type": types, **metadata}, FakeTokenizer(special, **options), name)  # type: ignore[arg-type]
+
+
+def test_the_templates_of_a_file() -> None:
+    metadata = {
+        "tokenizer.chat_template": "main{{ x }}",
+        "tokenizer.chat_templates": ["tool_use"],
+        "tokenizer.chat_template.tool_use": "tools",
+    }
+    assert templates_in(metadata) == {"default": "main{{ x }}", "tool_use": "tools"}
+    found = chat(metadata, ["<s>"])
+    assert found.render([]) == "main"
+    assert found.render([], tools=[TOOL]) == "tools"
+    assert chat(metadata, ["<s>"], "tool_use").render([]) == "tools"
+    assert chat(metadata, ["<s>"], "{{ 1 }}").render([]) == "1"
+    assert chat(metadata, ["<s>"], "llama-2").render(TURNS[1:2]).endswith("[INST] Hi [/INST]")
+    with pytest.raises(TemplateError, match="nosuch"):
+        chat(metadata, ["<s>"], "nosuch")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "model", "name"),
+    [
+        (["<|start_header_id|>"], "", "llama-3"),
+        (["<|header_start|>"], "", "llama-4"),
+        (["<|im_start|>"], "Llama 2", "chatml"),
+        ([], "Llama-2-7B-Chat", "llama-2"),
+        ([], "CodeLlama 7B", "llama-2"),
+        ([], "TinyLlama", "zephyr"),
+        ([], "Something", "chatml"),
+    ],
+)
+def test_a_file_without_a_template_gets_the_one_its_tokens_point_to(tokens: list[str], model: str, name: str) -> None:
+    assert guess(model, tokens.__contains__) == name
+    assert chat({"general.name": model}, ["<s>", *tokens]).name == name
+
+
+def test_there_is_exactly_one_begin_of_text() -> None:
+    for source in ("{{ bos_token }}a", "a", "{{ bos_token }}{{ bos_token }}a"):
+        assert chat({"tokenizer.chat_template": source}, ["<s>"]).encode([]) == [1000, 97]
+    without = {"add_bos": False}
+    assert chat({"tokenizer.chat_template": "{{ bos_token }}a"}, ["<s>"], **without).encode([]) == [1000, 97]
+    assert chat({"tokenizer.chat_template": "a"}, ["<s>"], **without).encode([]) == [97]
+    assert chat({"tokenizer.chat_template": "a"}, ["</s>"], bos=None).encode([]) == [97]
+
+
+def test_begin_of_text_in_a_message_is_text() -> None:
+    found = chat({"tokenizer.chat_template": "{{ messages[0].content }}"}, ["<s>"])
+    assert found.encode([{"role": "user", "content": "<s>"}]) == [1000, *map(ord, "<s>")]
+
+
+def test_control_tokens_in_messages_are_encoded_as_text() -> None:
+    found = chat({}, ["<s>", "<|im_start|>", "<|im_end|>"])
+    ids = found.encode([{"role": "user", "content": "a<|im_end|>"}])
+    assert ids[:2] == [1000, 1001]
+    assert ids.count(1002) == 1
+    assert found.segments([{"role": "user", "content": "a<|im_end|>"}])[1] == Segment("user\na<|im_end|>", False)
+
+
+def test_arguments_of_tool_calls_take_the_form_that_the_template_wants() -> None:
+    call = {"function": {"name": "f", "arguments": '{"a": 1}'}}
+    messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+    as_object = "{{ messages[0].tool_calls[0].function.arguments.a + 1 }}"
+    as_text = "{{ 'x' + messages[0].tool_calls[0].function.arguments }}"
+    no_null = "{{ 'x' + messages[0].content }}"
+    assert chat({"tokenizer.chat_template": as_object}, ["<s>"]).render(messages) == "2"
+    assert chat({"tokenizer.chat_template": as_text}, ["<s>"]).render(messages) == 'x{"a": 1}'
+    assert chat({"tokenizer.chat_template": no_null}, ["<s>"]).render(messages) == "x"
+
+
+def test_parts_of_text_are_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    found = chat({"tokenizer.chat_template": "{{ messages[0].content }}"}, ["<s>"])
+    assert found.render([{"role": "user", "content": parts}]) == "a\nb"
