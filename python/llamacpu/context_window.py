@@ -1,0 +1,36 @@
+"""What happens when the tokens do not fit into the context: an error, or tokens dropped by a stated rule."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from llamacpu.errors import ContextOverflow
+
+Overflow = Literal["error", "truncate", "shift"]
+
+
+def fit_prompt(
+    ids: Sequence[int], context: int, overflow: Overflow, keep: int, max_tokens: int | None
+) -> Sequence[int]:
+    """The prompt as it is used.
+
+    One that fits stays whole. A longer one is a ContextOverflow; or, unless overflow is "error", its first `keep`
+    tokens and its last ones remain, with room for `max_tokens` more but at most for half of the context.
+    """
+    if len(ids) <= context:
+        return ids
+    if overflow == "error":
+        raise ContextOverflow(
+            f"the prompt has {len(ids)} tokens and the context holds {context}; shorten the prompt, use a larger "
+            'context, or ask for overflow="truncate"'
+        )
+    room = min(context // 2, context // 4 if max_tokens is None else max_tokens)
+    keep = min(keep, context - room - 1)
+    last = context - room - keep
+    return [*ids[:keep], *ids[len(ids) - last :]]
+
+
+def room_by_shifting(tokens: Sequence[int], keep: int) -> Sequence[int]:
+    """The tokens of a full context that remain: the first `keep` and the newer half of the others."""
+    keep = min(keep, max(len(tokens) - 2, 0))
+    rest = tokens[keep:]
+    return [*tokens[:keep], *rest[(len(rest) + 1) // 2 :]]
