@@ -42,6 +42,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn load_floats(bytes: &[u8; 4 * LANES]) -> Self;
     /// Lane `i` is the little-endian IEEE half at byte `2 * i`.
     fn load_halves(bytes: &[u8; 2 * LANES]) -> Self;
+    /// The little-endian bytes of all lanes.
+    fn store_floats(self, to: &mut [u8; 4 * LANES]);
     /// Rounds to IEEE halves, to nearest, ties to even, as little-endian bytes.
     fn store_halves(self, to: &mut [u8; 2 * LANES]);
     /// Lane `i` is the `i8` at byte `i`.
@@ -111,6 +113,12 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
         let mut values = [0.0; LANES];
         self.store(&mut values);
         values
+    }
+
+    /// Lane 0.
+    #[inline(always)]
+    fn first(self) -> f32 {
+        self.to_array()[0]
     }
 
     /// The largest lane, in the order of [`Lanes::sum`].

@@ -99,17 +99,22 @@ impl Rope {
                 return wrong(format!("scaling factor {factor}; expected a positive number"));
             }
             RopeScaling::Linear { factor } => {
-                frequencies.iter_mut().for_each(|frequency| *frequency /= factor);
+                for frequency in &mut frequencies {
+                    *frequency /= factor;
+                }
                 1.0
             }
             RopeScaling::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
                 if ![original_context, beta_fast, beta_slow].into_iter().all(positive)
                     || !ext_factor.is_finite()
                     || !attn_factor.is_finite()
+                    || settings.base <= 1.0
                 {
                     return wrong(format!(
-                        "YaRN with original context {original_context}, extrapolation factor {ext_factor}, attention \
-                         factor {attn_factor}, beta {beta_fast} and {beta_slow}; expected positive numbers"
+                        "YaRN with base {}, original context {original_context}, extrapolation factor {ext_factor}, \
+                         attention factor {attn_factor}, beta {beta_fast} and {beta_slow}; expected positive numbers \
+                         and a base above 1",
+                        settings.base
                     ));
                 }
                 let pair_of = |rotations: f64| {
@@ -120,8 +125,7 @@ impl Rope {
                 let end = pair_of(beta_slow).ceil().min(size as f64 - 1.0);
                 for (pair, frequency) in frequencies.iter_mut().enumerate() {
                     let ramp = (pair as f64 - start) / (end - start).max(0.001);
-                    // `max` and `min` turn the NaN of a base of 1 into a number.
-                    let kept = (1.0 - ramp.max(0.0).min(1.0)) * ext_factor;
+                    let kept = (1.0 - ramp.clamp(0.0, 1.0)) * ext_factor;
                     *frequency = *frequency / factor * (1.0 - kept) + *frequency * kept;
                 }
                 if ext_factor == 0.0 { attn_factor } else { attn_factor * (1.0 + 0.1 * factor.ln()) }

@@ -82,6 +82,15 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn store_floats(self, to: &mut [u8; 4 * LANES]) {
+        let to: *mut f32 = to.as_mut_ptr().cast();
+        vector!({
+            _mm256_storeu_ps(to, self.0);
+            _mm256_storeu_ps(to.add(8), self.1);
+        });
+    }
+
+    #[inline(always)]
     fn store_halves(self, to: &mut [u8; 2 * LANES]) {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT;
         let to: *mut __m128i = to.as_mut_ptr().cast();

@@ -56,6 +56,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn store_floats(self, to: &mut [u8; 4 * LANES]) {
+        vector!(_mm512_storeu_ps(to.as_mut_ptr().cast(), self.0));
+    }
+
+    #[inline(always)]
     fn store_halves(self, to: &mut [u8; 2 * LANES]) {
         vector!({
             let halves = _mm512_cvtps_ph::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0);

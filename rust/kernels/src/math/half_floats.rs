@@ -7,7 +7,7 @@ pub(crate) fn half_to_float(half: u16) -> f32 {
     let magnitude = u32::from(half & 0x7fff) << 13;
     // The exponent is off by 127 - 15; the product is exact and makes subnormal halves normal.
     let finite = (f32::from_bits(magnitude) * f32::from_bits((254 - 15) << 23)).to_bits();
-    let quiet = if half & 0x3ff == 0 { 0 } else { 0x0040_0000 };
+    let quiet = if half.trailing_zeros() >= 10 { 0 } else { 0x0040_0000 };
     let bits = if half & 0x7c00 == 0x7c00 { magnitude | 0x7f80_0000 | quiet } else { finite };
     f32::from_bits(bits | sign)
 }

@@ -48,6 +48,13 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn store_floats(self, to: &mut [u8; 4 * LANES]) {
+        for (to, value) in to.as_chunks_mut::<4>().0.iter_mut().zip(self.0) {
+            *to = value.to_le_bytes();
+        }
+    }
+
+    #[inline(always)]
     fn store_halves(self, to: &mut [u8; 2 * LANES]) {
         let (halves, _) = to.as_chunks_mut::<2>();
         for (half, value) in halves.iter_mut().zip(self.0) {

@@ -138,6 +138,9 @@ impl Kernel for Everything<'_> {
         a.store_halves(&mut halves);
         bits.extend(halves.iter().map(|byte| u32::from(*byte)));
         bits.extend([a.sum(), a.largest(), b.sum()].map(canonical));
+        let mut floats = [0; 64];
+        a.store_floats(&mut floats);
+        bits.extend(floats.as_chunks().0.iter().map(|float| canonical(f32::from_le_bytes(*float))));
         let mut part = [0.0; 7];
         b.store_part(&mut part);
         bits.extend(part.map(canonical));

@@ -1,0 +1,219 @@
+//! Scores: products of a few queries with the 64 keys of a page. Tokens are lanes; the sum over the numbers of the head
+//! is a sequence of fused multiply-adds, so it is the same for every tile size.
+
+use super::pages::{BLOCK, PAGE_TOKENS};
+use crate::math::{LANES, Lanes, half_to_float};
+
+/// Scores of one query with the tokens of a page.
+pub(super) type Scores = [f32; PAGE_TOKENS];
+
+/// Vectors in a line of 64 tokens.
+const VECTORS: usize = PAGE_TOKENS / LANES;
+/// Groups of four numbers that share a scale.
+const BLOCK_QUADS: usize = BLOCK / 4;
+/// The most queries that one tile has.
+pub(super) const TILE: usize = 6;
+
+/// Keys of one head in a page of floats, `[number][token]`.
+#[derive(Clone, Copy)]
+pub(super) enum Keys<'a> {
+    Floats(&'a [u8]),
+    Halves(&'a [u8]),
+}
+
+/// Loads 16 tokens of one number of the keys.
+trait Source: Copy {
+    fn load<L: Lanes>(self, number: usize, vector: usize) -> L;
+}
+
+#[derive(Clone, Copy)]
+struct Floats<'a>(&'a [[[u8; 4 * LANES]; VECTORS]]);
+
+impl Source for Floats<'_> {
+    #[inline(always)]
+    fn load<L: Lanes>(self, number: usize, vector: usize) -> L {
+        L::load_floats(&self.0[number][vector])
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Halves<'a>(&'a [[[u8; 2 * LANES]; VECTORS]]);
+
+impl Source for Halves<'_> {
+    #[inline(always)]
+    fn load<L: Lanes>(self, number: usize, vector: usize) -> L {
+        L::load_halves(&self.0[number][vector])
+    }
+}
+
+/// Scores of `scores.len()` queries, 1 to [`TILE`]. The queries lie `[number][query]`.
+#[inline(always)]
+pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [Scores]) {
+    match keys {
+        Keys::Floats(keys) => {
+            by_height::<L, _>(Floats(keys.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0), queries, scores);
+        }
+        Keys::Halves(keys) => {
+            by_height::<L, _>(Halves(keys.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0), queries, scores);
+        }
+    }
+}
+
+#[inline(always)]
+fn by_height<L: Lanes, S: Source>(keys: S, queries: &[f32], scores: &mut [Scores]) {
+    match scores.len() {
+        1 => by_width::<L, S, 1>(keys, queries, scores),
+        2 => by_width::<L, S, 2>(keys, queries, scores),
+        3 => by_width::<L, S, 3>(keys, queries, scores),
+        4 => by_width::<L, S, 4>(keys, queries, scores),
+        5 => by_width::<L, S, 5>(keys, queries, scores),
+        _ => by_width::<L, S, TILE>(keys, queries, scores),
+    }
+}
+
+#[inline(always)]
+fn by_width<L: Lanes, S: Source, const R: usize>(keys: S, queries: &[f32], scores: &mut [Scores]) {
+    let Some(scores) = scores.first_chunk_mut::<R>() else { return };
+    let (queries, _) = queries.as_chunks::<R>();
+    if L::MANY_REGISTERS {
+        tile::<L, S, R, VECTORS>(keys, queries, scores, 0);
+    } else {
+        for vector in 0..VECTORS {
+            tile::<L, S, R, 1>(keys, queries, scores, vector);
+        }
+    }
+}
+
+/// `R` queries times `N` vectors of tokens, in registers.
+#[inline(always)]
+fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
+    keys: S,
+    queries: &[[f32; R]],
+    scores: &mut [Scores; R],
+    first: usize,
+) {
+    let mut sums = [[L::zero(); N]; R];
+    for (number, queries) in queries.iter().enumerate() {
+        let mut line = [L::zero(); N];
+        for n in 0..N {
+            line[n] = keys.load(number, first + n);
+        }
+        for r in 0..R {
+            let query = L::splat(queries[r]);
+            for n in 0..N {
+                sums[r][n] = query.fma(line[n], sums[r][n]);
+            }
+        }
+    }
+    for r in 0..R {
+        let (parts, _) = scores[r].as_chunks_mut::<LANES>();
+        for n in 0..N {
+            sums[r][n].store(&mut parts[first + n]);
+        }
+    }
+}
+
+/// Keys of one head in a page of bytes.
+#[derive(Clone, Copy)]
+pub(super) struct ByteKeys<'a> {
+    /// `[block][token]`, half precision.
+    pub(super) scales: &'a [u8],
+    /// `[number / 4][token][4]`, 128 added.
+    pub(super) bytes: &'a [u8],
+}
+
+/// Queries as bytes, one scale per 32 numbers, a tile after the other.
+#[derive(Default)]
+pub(super) struct ByteQueries {
+    /// `[number / 4][query]`, four signed bytes each.
+    pub(super) quads: Vec<i32>,
+    /// `[block][query]`.
+    pub(super) scales: Vec<f32>,
+    /// `[block][query]`: the sum of the block's bytes.
+    pub(super) sums: Vec<i32>,
+}
+
+/// Scores of `scores.len()` queries, 1 to [`TILE`], the tile that starts at query `first` of `queries`.
+#[inline(always)]
+pub(super) fn byte_scores<L: Lanes>(
+    keys: ByteKeys,
+    queries: &ByteQueries,
+    first: usize,
+    size: usize,
+    scores: &mut [Scores],
+) {
+    match scores.len() {
+        1 => byte_tiles::<L, 1>(keys, queries, first, size, scores),
+        2 => byte_tiles::<L, 2>(keys, queries, first, size, scores),
+        3 => byte_tiles::<L, 3>(keys, queries, first, size, scores),
+        4 => byte_tiles::<L, 4>(keys, queries, first, size, scores),
+        5 => byte_tiles::<L, 5>(keys, queries, first, size, scores),
+        _ => byte_tiles::<L, TILE>(keys, queries, first, size, scores),
+    }
+}
+
+/// For each block of 32 numbers an exact integer product, then one fused multiply-add with the product of the scales.
+#[inline(always)]
+fn byte_tiles<L: Lanes, const R: usize>(
+    keys: ByteKeys,
+    queries: &ByteQueries,
+    first: usize,
+    size: usize,
+    scores: &mut [Scores],
+) {
+    let Some(scores) = scores.first_chunk_mut::<R>() else { return };
+    let (quads, blocks) = (size.div_ceil(4), size.div_ceil(BLOCK));
+    let query_quads = queries.quads[first * quads..][..R * quads].as_chunks::<R>().0;
+    let query_scales = queries.scales[first * blocks..][..R * blocks].as_chunks::<R>().0;
+    let query_sums = queries.sums[first * blocks..][..R * blocks].as_chunks::<R>().0;
+    let key_lines = keys.bytes.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0;
+    let key_scales = keys.scales.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0;
+    for vector in 0..VECTORS {
+        let mut totals = [L::zero(); R];
+        for (block, (scales, sums)) in query_scales.iter().zip(query_sums).enumerate() {
+            let mut products = [L::integers(0); R];
+            for r in 0..R {
+                products[r] = L::integers(sums[r]);
+            }
+            let range = block * BLOCK_QUADS..((block + 1) * BLOCK_QUADS).min(quads);
+            for (quad, line) in query_quads[range.clone()].iter().zip(&key_lines[range]) {
+                for r in 0..R {
+                    products[r] = L::dot4(products[r], &line[vector], quad[r]);
+                }
+            }
+            let key_scale = L::load_halves(&key_scales[block][vector]);
+            for r in 0..R {
+                totals[r] = L::from_integers(products[r]).fma(key_scale.mul(L::splat(scales[r])), totals[r]);
+            }
+        }
+        for r in 0..R {
+            totals[r].store(&mut scores[r].as_chunks_mut::<LANES>().0[vector]);
+        }
+    }
+}
+
+impl ByteQueries {
+    /// Makes room for `rows` queries of `size` numbers.
+    pub(super) fn resize(&mut self, rows: usize, size: usize) {
+        self.quads.resize(rows * size.div_ceil(4), 0);
+        self.scales.resize(rows * size.div_ceil(BLOCK), 0.0);
+        self.sums.resize(rows * size.div_ceil(BLOCK), 0);
+    }
+
+    /// Quantizes a query into place `place` of the tile of `height` queries that starts at query `first`.
+    #[inline(always)]
+    pub(super) fn set(&mut self, first: usize, height: usize, place: usize, query: &[f32]) {
+        let (quads, blocks) = (query.len().div_ceil(4), query.len().div_ceil(BLOCK));
+        for (index, block) in query.chunks(BLOCK).enumerate() {
+            let (scale, numbers) = super::pages::quantize(block);
+            let target = first * blocks + index * height + place;
+            self.scales[target] = half_to_float(scale);
+            self.sums[target] = numbers.iter().map(|x| i32::from(*x)).sum();
+            let fours = numbers[..block.len().next_multiple_of(4)].as_chunks::<4>().0;
+            for (quad, four) in fours.iter().enumerate() {
+                let quad = index * BLOCK_QUADS + quad;
+                self.quads[first * quads + quad * height + place] = i32::from_le_bytes(four.map(i8::cast_unsigned));
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! How keys and values of [`PAGE_TOKENS`] tokens lie in memory.
+//!
+//! Keys of a head are transposed, so that tokens are lanes; values of a head are one row per token, so that numbers of
+//! the head are lanes. For the 8-bit type a block of 32 numbers shares a half-precision scale, and four neighbouring
+//! numbers of a key stay together, as the byte products of the processors want them:
+//!
+//! | type | keys of a head | values of a head |
+//! |---|---|---|
+//! | F32, F16 | `[number][token]` | `[token][number]` |
+//! | Q8_0 | scales `[block][token]`, bytes `[number / 4][token][4]`, 128 added | scales `[block][token]`, bytes `[token][number]` |
+
+use crate::Error;
+use crate::cpu::Isa;
+use crate::math::{Kernel, LANES, Lanes, MAGIC, dispatch, float_to_half, half_to_float};
+
+/// Tokens in a page.
+pub const PAGE_TOKENS: usize = 64;
+/// Numbers that share a scale.
+pub(super) const BLOCK: usize = 32;
+
+/// How keys and values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KvType {
+    /// 32-bit floats: exact.
+    F32,
+    /// Half precision, rounded to nearest.
+    F16,
+    /// 8-bit integers with one half-precision scale per 32 numbers.
+    Q8_0,
+}
+
+/// The shape of keys and values in one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvLayout {
+    /// How numbers are stored.
+    pub kv_type: KvType,
+    /// Number of key and value heads.
+    pub kv_heads: usize,
+    /// Numbers in the key of a head.
+    pub key_size: usize,
+    /// Numbers in the value of a head.
+    pub value_size: usize,
+}
+
+impl KvLayout {
+    /// Bytes for the keys of one head in a page.
+    pub(super) fn key_bytes(&self) -> usize {
+        let numbers = match self.kv_type {
+            KvType::F32 => self.key_size.saturating_mul(4),
+            KvType::F16 => self.key_size.saturating_mul(2),
+            KvType::Q8_0 => self.scale_bytes(self.key_size).saturating_add(self.key_size.div_ceil(4).saturating_mul(4)),
+        };
+        numbers.saturating_mul(PAGE_TOKENS)
+    }
+
+    /// Bytes for the values of one head in a page.
+    pub(super) fn value_bytes(&self) -> usize {
+        let numbers = match self.kv_type {
+            KvType::F32 => self.value_size.saturating_mul(4),
+            KvType::F16 => self.value_size.saturating_mul(2),
+            KvType::Q8_0 => self.scale_bytes(self.value_size).saturating_add(self.value_size),
+        };
+        numbers.saturating_mul(PAGE_TOKENS)
+    }
+
+    /// Bytes of the scales of one token.
+    #[expect(clippy::unused_self, reason = "reads as a property of the layout, like its neighbours")]
+    fn scale_bytes(&self, size: usize) -> usize {
+        size.div_ceil(BLOCK).saturating_mul(2)
+    }
+
+    /// Bytes for keys and values of [`PAGE_TOKENS`] tokens in one layer: a multiple of 64, or `usize::MAX` if it is too
+    /// large to be counted.
+    pub fn layer_bytes(&self) -> usize {
+        self.key_bytes().saturating_add(self.value_bytes()).saturating_mul(self.kv_heads)
+    }
+
+    /// The keys of a head inside a layer's part of a page.
+    pub(super) fn keys<'a>(&self, page: &'a [u8], head: usize) -> &'a [u8] {
+        &page[head * self.key_bytes()..][..self.key_bytes()]
+    }
+
+    /// The values of a head inside a layer's part of a page.
+    pub(super) fn values<'a>(&self, page: &'a [u8], head: usize) -> &'a [u8] {
+        &page[self.kv_heads * self.key_bytes() + head * self.value_bytes()..][..self.value_bytes()]
+    }
+
+    /// Stores the keys and values of consecutive tokens, `tokens × kv_heads × key_size` and `tokens × kv_heads ×
+    /// value_size` numbers, into one layer's part of a page, from token `slot` of the page on.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the page has not [`KvLayout::layer_bytes`] bytes, the numbers are not those of a whole number of
+    /// tokens, or the page has no room for them.
+    pub fn write(&self, isa: Isa, page: &mut [u8], slot: usize, keys: &[f32], values: &[f32]) -> Result<(), Error> {
+        let (key_row, value_row) = (self.kv_heads * self.key_size, self.kv_heads * self.value_size);
+        if page.len() != self.layer_bytes() {
+            return Err(Error::Shape(format!(
+                "a page of {} bytes for keys and values; expected {}",
+                page.len(),
+                self.layer_bytes()
+            )));
+        }
+        let tokens = keys.len().checked_div(key_row).unwrap_or(0);
+        if keys.len() != tokens * key_row || values.len() != tokens * value_row {
+            return Err(Error::Shape(format!(
+                "{} numbers of keys and {} of values; expected {key_row} and {value_row} for each token",
+                keys.len(),
+                values.len()
+            )));
+        }
+        if slot + tokens > PAGE_TOKENS {
+            return Err(Error::Shape(format!("{tokens} tokens from place {slot} on; a page has {PAGE_TOKENS} places")));
+        }
+        dispatch(isa, Write { layout: self, page, slot, tokens, keys, values });
+        Ok(())
+    }
+}
+
+struct Write<'a> {
+    layout: &'a KvLayout,
+    page: &'a mut [u8],
+    slot: usize,
+    tokens: usize,
+    keys: &'a [f32],
+    values: &'a [f32],
+}
+
+impl Kernel for Write<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let layout = self.layout;
+        let (key_bytes, value_bytes) = (layout.key_bytes(), layout.value_bytes());
+        let (keys, values) = self.page.split_at_mut(layout.kv_heads * key_bytes);
+        for token in 0..self.tokens {
+            let slot = self.slot + token;
+            for head in 0..layout.kv_heads {
+                let row = token * layout.kv_heads + head;
+                let key = &self.keys[row * layout.key_size..][..layout.key_size];
+                let value = &self.values[row * layout.value_size..][..layout.value_size];
+                let keys = &mut keys[head * key_bytes..][..key_bytes];
+                let values = &mut values[head * value_bytes..][..value_bytes];
+                match layout.kv_type {
+                    KvType::F32 => {
+                        scatter(keys, slot, key.iter().map(|x| x.to_le_bytes()));
+                        for (to, x) in values[4 * slot * value.len()..].as_chunks_mut::<4>().0.iter_mut().zip(value) {
+                            *to = x.to_le_bytes();
+                        }
+                    }
+                    KvType::F16 => {
+                        for (chunk, part) in key.chunks(LANES).enumerate() {
+                            let halves = to_halves::<L>(part);
+                            let to = &mut keys[chunk * LANES * PAGE_TOKENS * 2..];
+                            scatter(to, slot, halves.as_chunks::<2>().0[..part.len()].iter().copied());
+                        }
+                        let values = &mut values[2 * slot * value.len()..][..2 * value.len()];
+                        for (to, part) in values.chunks_mut(2 * LANES).zip(value.chunks(LANES)) {
+                            to.copy_from_slice(&to_halves::<L>(part)[..2 * part.len()]);
+                        }
+                    }
+                    KvType::Q8_0 => {
+                        write_key_bytes(keys, slot, key);
+                        write_value_bytes(values, slot, value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn to_halves<L: Lanes>(part: &[f32]) -> [u8; 2 * LANES] {
+    let mut halves = [0; 2 * LANES];
+    L::load_part(part).store_halves(&mut halves);
+    halves
+}
+
+/// Writes a column of the transposed keys.
+#[inline(always)]
+fn scatter<const BYTES: usize>(to: &mut [u8], slot: usize, numbers: impl Iterator<Item = [u8; BYTES]>) {
+    let places = to.as_chunks_mut::<BYTES>().0.iter_mut().skip(slot).step_by(PAGE_TOKENS);
+    for (place, number) in places.zip(numbers) {
+        *place = number;
+    }
+}
+
+fn write_key_bytes(keys: &mut [u8], slot: usize, key: &[f32]) {
+    let (scales, bytes) = keys.split_at_mut(2 * key.len().div_ceil(BLOCK) * PAGE_TOKENS);
+    for (index, block) in key.chunks(BLOCK).enumerate() {
+        let (scale, numbers) = quantize(block);
+        scales[2 * (index * PAGE_TOKENS + slot)..][..2].copy_from_slice(&scale.to_le_bytes());
+        for (quad, four) in numbers[..block.len().next_multiple_of(4)].as_chunks::<4>().0.iter().enumerate() {
+            let place = (index * BLOCK / 4 + quad) * PAGE_TOKENS + slot;
+            bytes[4 * place..][..4].copy_from_slice(&four.map(|x| x.cast_unsigned() ^ 0x80));
+        }
+    }
+}
+
+fn write_value_bytes(values: &mut [u8], slot: usize, value: &[f32]) {
+    let (scales, bytes) = values.split_at_mut(2 * value.len().div_ceil(BLOCK) * PAGE_TOKENS);
+    for (index, block) in value.chunks(BLOCK).enumerate() {
+        let (scale, numbers) = quantize(block);
+        scales[2 * (index * PAGE_TOKENS + slot)..][..2].copy_from_slice(&scale.to_le_bytes());
+        for (to, x) in bytes[slot * value.len() + index * BLOCK..].iter_mut().zip(&numbers[..block.len()]) {
+            *to = x.cast_unsigned();
+        }
+    }
+}
+
+/// The scale as half-precision bits, and the numbers over it, rounded to nearest, ties to even: -127 to 127. A block
+/// with NaN or infinity gets a scale of NaN.
+#[inline(always)]
+pub(super) fn quantize(block: &[f32]) -> (u16, [i8; BLOCK]) {
+    let mut numbers = [0; BLOCK];
+    let mut largest = 0.0f32;
+    let mut finite = true;
+    for x in block {
+        finite &= x.is_finite();
+        largest = if x.abs() > largest { x.abs() } else { largest };
+    }
+    if !finite {
+        return (0x7e00, numbers);
+    }
+    // Rounded to the precision that is stored; beyond its range the largest finite scale.
+    let bits = float_to_half(largest / 127.0).min(0x7bff);
+    let scale = half_to_float(bits);
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    for (number, x) in numbers.iter_mut().zip(block) {
+        *number = ((x * inverse).clamp(-127.0, 127.0) + MAGIC - MAGIC) as i8;
+    }
+    (bits, numbers)
+}
