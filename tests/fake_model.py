@@ -48,6 +48,7 @@ class FakeStream:
 class FakeTokenizer:
     bos = START
     eog = frozenset([END])
+    add_eos = False
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
         return ([START] if add_special else []) + ids_of(text)

@@ -9,12 +9,12 @@ print(generation.result.finish_reason)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from llamacpu._native import CancelToken
 from llamacpu.context_window import Overflow, fit_prompt
 from llamacpu.generation_loop import Generation, LogitsProcessor, PromptProgress, Request, StoppingCriterion
 from llamacpu.generation_result import GeneratedToken, GenerationResult, Timings
+from llamacpu.model import CancelToken
 from llamacpu.sampling import Sampler, Sampling
 from llamacpu.stop_strings import StopStrings
 
@@ -62,7 +62,7 @@ def generate(
 
     Raises ValueError for wrong arguments, ContextOverflow; while iterating also what the callbacks raise.
     """
-    session = source if _is_session(source) else source.session()
+    session = _session_of(source)
     tokenizer = session.model.tokenizer
     ids = _prompt_ids(session, prompt)
     if max_tokens is not None and max_tokens < 0:
@@ -94,13 +94,20 @@ def generate(
     return Generation(session, request, sampling, StopStrings(stop), cancel, timeout)
 
 
-def _is_session(source: Model | Session) -> bool:
-    return hasattr(source, "forward")
+def _session_of(source: Model | Session) -> Session:
+    # Whatever behaves like a session is one: programs wrap them, tests replace them.
+    return cast("Session", source) if hasattr(source, "forward") else cast("Model", source).session()
 
 
 def _prompt_ids(session: Session, prompt: str | Sequence[int]) -> list[int]:
     tokenizer = session.model.tokenizer
-    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+    if isinstance(prompt, str):
+        ids = tokenizer.encode(prompt)
+        if tokenizer.add_eos:
+            # A prompt is to go on.
+            ids.pop()
+    else:
+        ids = [int(token) for token in prompt]
     if not ids and tokenizer.bos is not None:
         ids = [tokenizer.bos]
     if not ids:

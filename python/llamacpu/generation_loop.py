@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -10,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from llamacpu._native import CancelToken
 from llamacpu.context_window import Overflow, room_by_shifting
 from llamacpu.errors import Cancelled
 from llamacpu.generation_result import EndedBy, GeneratedToken, GenerationResult, Timings
+from llamacpu.model import CancelToken
 from llamacpu.sampling import Sampler, TokenLogProbability, log_probability
 from llamacpu.stop_strings import StopStrings
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llamacpu.model import Session
+
+log = logging.getLogger("llamacpu")
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -190,7 +193,7 @@ class Generation(Iterator[str]):
             log_probabilities=tuple(progress.log_probabilities) if wanted else None,
         )
 
-    def _run(self) -> Iterator[str]:
+    def _run(self) -> Generator[str, None, None]:
         progress = self._progress
         try:
             ended_by = yield from self._until_the_end()
@@ -243,6 +246,7 @@ class Generation(Iterator[str]):
         cached = _shared_length(session.tokens, prompt[:-1])
         session.truncate(cached)
         progress.cached_tokens = cached
+        log.debug("reading a prompt of %d tokens, %d of them known", len(prompt), cached)
         self._report_prompt(cached)
         size = _LARGEST_CHUNK if request.on_prompt is None else _FIRST_CHUNK
         done = cached

@@ -47,7 +47,7 @@ class Sampler:
         logits: float[vocabulary]; history: the tokens of the text so far, prompt included.
         Raises ModelError where no token can be chosen (every logit NaN or -inf).
         """
-        with np.errstate(over="ignore", under="ignore"):
+        with np.errstate(all="ignore"):
             candidates = from_logits(self._biased(logits))
             for step in self._steps:
                 candidates = step(candidates, history)

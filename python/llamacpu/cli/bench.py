@@ -1,0 +1,140 @@
+"""`llamacpu bench`: how fast a model runs on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import amount, write
+
+if TYPE_CHECKING:
+    from llamacpu.model import Model
+
+
+@click.command("bench", short_help="Measure how fast a model runs on this machine.")
+@click.argument("model", type=str)
+@click.option("--prompt-tokens", type=click.IntRange(min=0), default=512, show_default=True, help="0 skips this part.")
+@click.option(
+    "--generate-tokens", type=click.IntRange(min=0), default=128, show_default=True, help="0 skips this part."
+)
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Measure this often.")
+@options.threads
+@options.kv_type
+@options.as_json
+def command(
+    model: str,
+    prompt_tokens: int,
+    generate_tokens: int,
+    repeat: int,
+    threads: int | None,
+    kv_type: str,
+    as_json: bool,
+) -> None:
+    """Measure how fast MODEL (a .gguf file) reads a prompt and generates, each from an empty context.
+
+    tokens_per_second is the mean over the repetitions, best_tokens_per_second that of the fastest one. A first pass
+    is not counted: it brings the weights into memory. gigabytes_per_second is the weights that a token goes
+    through times the tokens per second, in units of 10^9 bytes.
+    """
+    from llamacpu import machine
+    from llamacpu.model import Model
+
+    started = perf_counter()
+    with Model(model, threads=threads) as opened:
+        load_seconds = perf_counter() - started
+        first = _prompt_speed(opened, min(prompt_tokens, 64) or 1, 1, kv_type, warm=False)
+        document: dict[str, Any] = {
+            "model": Path(opened.path).name,
+            "weight_bytes": opened.weight_bytes,
+            "prompt": None,
+            "generate": None,
+            "load_seconds": load_seconds,
+            "first_pass_seconds": first[0],
+            "threads": opened.threads,
+            "kv_type": kv_type,
+            "repeat": repeat,
+            "machine": machine.describe(),
+        }
+        if prompt_tokens:
+            seconds = _prompt_speed(opened, prompt_tokens, repeat, kv_type)
+            document["prompt"] = {"tokens": prompt_tokens, **_speeds(prompt_tokens, seconds)}
+        if generate_tokens:
+            seconds = _generate_speed(opened, generate_tokens, repeat, kv_type)
+            speeds = _speeds(generate_tokens, seconds)
+            traffic = bytes_per_token(opened)
+            document["generate"] = {
+                "tokens": generate_tokens,
+                **speeds,
+                "bytes_per_token": traffic,
+                "gigabytes_per_second": traffic * speeds["tokens_per_second"] / 1e9,
+            }
+    write(json.dumps(document) + "\n" if as_json else _as_text(document))
+
+
+def bytes_per_token(model: Model) -> int:
+    """Bytes of weights that one generated token goes through: of the experts only those that are used."""
+    experts, used = int(model.config["experts"]), int(model.config["experts_used"])
+    if not experts:
+        return model.weight_bytes
+    of_experts = sum(tensor.nbytes for tensor in model.file.tensors if "_exps." in tensor.name)
+    return model.weight_bytes - of_experts * (experts - used) // experts
+
+
+def _tokens(model: Model, count: int) -> list[int]:
+    """Tokens all over the vocabulary, the same ones every time."""
+    return [(7919 * place + 1) % model.vocab_size for place in range(count)]
+
+
+def _prompt_speed(model: Model, tokens: int, repeat: int, kv_type: Any, warm: bool = True) -> list[float]:
+    seconds = []
+    for _ in range(repeat + warm):
+        session = model.session(tokens, kv_type)
+        started = perf_counter()
+        session.forward(_tokens(model, tokens))
+        seconds.append(perf_counter() - started)
+    return seconds[warm:]
+
+
+def _generate_speed(model: Model, tokens: int, repeat: int, kv_type: Any) -> list[float]:
+    seconds = []
+    for _ in range(repeat):
+        session = model.session(tokens + 1, kv_type)
+        session.forward(_tokens(model, 1))
+        started = perf_counter()
+        for token in _tokens(model, tokens):
+            session.forward([token])
+        seconds.append(perf_counter() - started)
+    return seconds
+
+
+def _speeds(tokens: int, seconds: list[float]) -> dict[str, Any]:
+    speeds = [tokens / second for second in seconds]
+    return {
+        "tokens_per_second": sum(speeds) / len(speeds),
+        "best_tokens_per_second": max(speeds),
+        "repetitions": speeds,
+    }
+
+
+def _as_text(document: dict[str, Any]) -> str:
+    where = document["machine"]
+    lines = [
+        f"{document['model']}: {amount(document['weight_bytes'])} of weights, loaded in "
+        f"{document['load_seconds']:.2f} s, first pass {document['first_pass_seconds']:.2f} s",
+        f"{where['processor']}, {document['threads']} threads, {where['isa']}",
+        "",
+        f"{'':<10}{'tokens':>8}{'mean tokens/s':>16}{'best tokens/s':>16}{'GB/s':>8}",
+    ]
+    for name in ("prompt", "generate"):
+        part = document[name]
+        if part is None:
+            continue
+        traffic = f"{part['gigabytes_per_second']:>8.2f}" if "gigabytes_per_second" in part else ""
+        mean, best = part["tokens_per_second"], part["best_tokens_per_second"]
+        lines.append(f"{name:<10}{part['tokens']:>8}{mean:>16.2f}{best:>16.2f}{traffic}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,61 @@
+"""`llamacpu doctor`: what llamacpu finds on this machine and what it chooses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import amount, write
+
+_BUFFER_BYTES = 256 << 20
+
+
+@click.command("doctor", short_help="Show what llamacpu finds on this machine and what it chooses.")
+@click.option("--no-bandwidth", is_flag=True, help="Do not measure the memory bandwidth (half a second).")
+@options.threads
+@options.as_json
+def command(no_bandwidth: bool, threads: int | None, as_json: bool) -> None:
+    """Show what llamacpu finds on this machine and what it chooses: processor, instruction sets, threads, memory.
+
+    The bandwidth bounds how fast text is generated: every token reads all weights once.
+    """
+    from llamacpu import machine
+
+    facts = machine.describe()
+    facts["kernels"] = machine.kernels()
+    facts["bandwidth_gigabytes_per_second"] = None
+    if not no_bandwidth:
+        # A small machine is measured with less: the buffer must not push anything out of memory.
+        size = min(_BUFFER_BYTES, (facts["available_memory_bytes"] or 8 * _BUFFER_BYTES) // 8)
+        facts["bandwidth_gigabytes_per_second"] = machine.memory_bandwidth(max(size, 1 << 20), threads)
+    write(json.dumps(facts) + "\n" if as_json else _as_text(facts))
+
+
+def _as_text(facts: dict[str, Any]) -> str:
+    isa = facts["isa"] + (" (forced by LLAMACPU_ISA)" if facts["isa_forced_by"] else "")
+    rows = [
+        ("processor", f"{facts['processor']} ({facts['architecture']}, {facts['logical_processors']} logical)"),
+        ("instruction sets", ", ".join(facts["instruction_sets"])),
+        ("chosen", isa),
+        ("threads", f"{facts['threads']} ({facts['threads_reason']})"),
+        ("memory", _memory(facts)),
+    ]
+    bandwidth = facts["bandwidth_gigabytes_per_second"]
+    if bandwidth is not None:
+        rows.append(("bandwidth", f"{bandwidth:.1f} GB/s: at most {bandwidth:.0f} tokens/s with 1 GB of weights"))
+    rows += [
+        ("system", facts["system"]),
+        ("versions", f"llamacpu {facts['llamacpu']}, Python {facts['python']}, NumPy {facts['numpy']}"),
+    ]
+    text = "".join(f"{name:<18}{value}\n" for name, value in rows)
+    return text + "\nkernels\n" + "".join(f"  {name:<8}{kernel}\n" for name, kernel in facts["kernels"].items())
+
+
+def _memory(facts: dict[str, Any]) -> str:
+    total, available = facts["memory_bytes"], facts["available_memory_bytes"]
+    if total is None:
+        return "unknown"
+    return amount(total) + ("" if available is None else f", {amount(available)} available")

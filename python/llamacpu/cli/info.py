@@ -1,0 +1,163 @@
+"""`llamacpu info`: what is in a model file, and how much memory it needs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import amount, write
+
+if TYPE_CHECKING:
+    from llamacpu.gguf_file import GGUFFile
+
+_LONGEST_TEXT = 60
+# Bytes of one number: f32, f16, and q8_0 (32 numbers and an f16 scale in 34 bytes).
+_KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+
+
+@click.command("info", short_help="Show what is in a model file and how much memory it needs.")
+@click.argument("model", type=str)
+@options.context
+@options.kv_type
+@click.option("--tensors", "show_tensors", is_flag=True, help="List every tensor.")
+@options.as_json
+def command(model: str, context: int | None, kv_type: str, show_tensors: bool, as_json: bool) -> None:
+    """Show what is in MODEL (a .gguf file) and how much memory it needs. Only its header is read."""
+    from llamacpu.gguf_file import GGUFFile
+
+    with GGUFFile(model) as file:
+        facts = describe(file, context, kv_type, show_tensors)
+    if as_json:
+        write(json.dumps(facts, ensure_ascii=False) + "\n")
+    else:
+        write(_as_text(facts))
+
+
+def describe(file: GGUFFile, context: int | None, kv_type: str, with_tensors: bool) -> dict[str, Any]:
+    """The facts of a file as plain values for JSON."""
+    types = Counter(tensor.type_name for tensor in file.tensors)
+    sizes: Counter[str] = Counter()
+    for tensor in file.tensors:
+        sizes[tensor.type_name] += tensor.nbytes
+    facts: dict[str, Any] = {
+        "path": str(file.path),
+        "files": len(file.paths),
+        "gguf_version": file.version,
+        "name": file.metadata.get("general.name"),
+        "architecture": file.metadata.get("general.architecture"),
+        "parameters": sum(math.prod(tensor.shape) for tensor in file.tensors),
+        "weight_bytes": sum(tensor.nbytes for tensor in file.tensors),
+        "types": {name: {"tensors": count, "bytes": sizes[name]} for name, count in types.most_common()},
+        **_model_facts(file, context, kv_type),
+        "metadata": {key: _plain(value) for key, value in file.metadata.items()},
+    }
+    if with_tensors:
+        facts["tensors"] = [
+            {"name": tensor.name, "type": tensor.type_name, "shape": list(tensor.shape), "bytes": tensor.nbytes}
+            for tensor in file.tensors
+        ]
+    return facts
+
+
+def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
+    """Sizes and memory of the model; only the reason where this version does not run it."""
+    from llamacpu.architectures import config_for
+    from llamacpu.errors import LlamaCpuError
+
+    try:
+        config = config_for(file)
+    except LlamaCpuError as error:
+        return {"runs": False, "problem": str(error)}
+    context = config["context_length"] if context is None else context
+    numbers = sum(config["kv_heads"]) * (config["key_size"] + config["value_size"])
+    kv_bytes = int(numbers * _KV_BYTES[kv_type]) * context
+    weights = sum(tensor.nbytes for tensor in file.tensors)
+    return {
+        "runs": True,
+        "layers": config["layers"],
+        "embedding_length": config["embedding_length"],
+        "heads": config["heads"],
+        "kv_heads": config["kv_heads"],
+        "feed_forward": config["feed_forward"],
+        "experts": config["experts"],
+        "experts_used": config["experts_used"],
+        "vocab_size": config["vocab_size"],
+        "context_length": config["context_length"],
+        "memory": {
+            "context": context,
+            "kv_type": kv_type,
+            "weight_bytes": weights,
+            "kv_bytes": kv_bytes,
+            "total_bytes": weights + kv_bytes,
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A metadata value for JSON; of a long list only its length and beginning."""
+    if isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return _plain(value.item())
+    try:
+        first = [_plain(entry) for entry in value[:8]]
+        return first if len(value) <= 8 else {"length": len(value), "first": first}
+    except TypeError:
+        return str(value)
+
+
+def _one(values: list[int]) -> str:
+    return str(values[0]) if len(set(values)) == 1 else f"{min(values)} to {max(values)}"
+
+
+def _as_text(facts: dict[str, Any]) -> str:
+    rows = [("file", facts["path"] + (f" and {facts['files'] - 1} more" if facts["files"] > 1 else ""))]
+    rows += [("name", facts["name"] or "-"), ("architecture", facts["architecture"] or "-")]
+    rows += [("parameters", f"{facts['parameters']:,}"), ("weights", amount(facts["weight_bytes"]))]
+    for name, entry in facts["types"].items():
+        rows.append((f"  {name}", f"{entry['tensors']} tensors, {amount(entry['bytes'])}"))
+    if facts["runs"]:
+        memory = facts["memory"]
+        rows += [
+            ("layers", str(facts["layers"])),
+            ("embedding length", str(facts["embedding_length"])),
+            ("heads", f"{_one(facts['heads'])}, with {_one(facts['kv_heads'])} for keys and values"),
+            ("feed forward", _one(facts["feed_forward"])),
+        ]
+        if facts["experts"]:
+            rows.append(("experts", f"{facts['experts_used']} of {facts['experts']} for a token"))
+        rows += [
+            ("vocabulary", f"{facts['vocab_size']:,} tokens"),
+            ("context", f"{facts['context_length']:,} tokens"),
+            (
+                "memory",
+                f"{amount(memory['total_bytes'])} with {memory['context']:,} tokens of context: weights "
+                f"{amount(memory['weight_bytes'])}, keys and values {amount(memory['kv_bytes'])} "
+                f"({memory['kv_type']}, taken as the conversation grows)",
+            ),
+        ]
+    else:
+        rows.append(("does not run", facts["problem"]))
+    width = max(len(name) for name, _ in rows) + 2
+    text = "".join(f"{name:<{width}}{value}\n" for name, value in rows)
+    text += "\nmetadata\n" + "".join(f"  {key} = {_short(value)}\n" for key, value in facts["metadata"].items())
+    if "tensors" in facts:
+        text += "\ntensors\n" + "".join(
+            f"  {tensor['name']}  {tensor['type']}  {' x '.join(map(str, tensor['shape']))}\n"
+            for tensor in facts["tensors"]
+        )
+    return text
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{value['length']} entries, first {_short(value['first'])}"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}… ({len(text)} characters)"

@@ -1,0 +1,126 @@
+"""Options that several commands share, and what becomes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from llamacpu.sampling import Sampling
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+threads = click.option(
+    "-t",
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Number of threads. [default: what affinity, container quota and cores allow]",
+)
+context = click.option(
+    "-c",
+    "--context",
+    type=click.IntRange(min=1),
+    help="Most tokens of the conversation. [default: what the model was trained for]",
+)
+kv_type = click.option(
+    "--kv-type",
+    type=click.Choice(["f32", "f16", "q8_0"]),
+    default="f16",
+    show_default=True,
+    help="How keys and values are stored: exact, half or about a quarter of the memory.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+
+_SAMPLING = (
+    ("--temperature", float, "Randomness; 0 always takes the most likely token. [default: 0.8]"),
+    ("--top-k", int, "Keep the k most likely tokens; 0 keeps all. [default: 40]"),
+    ("--top-p", float, "Keep the most likely tokens up to this probability. [default: 0.95]"),
+    ("--min-p", float, "Keep tokens at least this fraction as likely as the best. [default: 0.05]"),
+    ("--typical-p", float, "Keep the tokens of typical surprise up to this probability; 1 is off."),
+    ("--top-n-sigma", float, "Keep logits within n standard deviations of the best; negative is off."),
+    ("--repeat-penalty", float, "Make recent tokens less likely; 1 is off."),
+    ("--repeat-last-n", int, "How many tokens count as recent; -1 is all. [default: 64]"),
+    ("--presence-penalty", float, "Subtracted from the logits of recent tokens."),
+    ("--frequency-penalty", float, "Subtracted for every time that a recent token occurred."),
+    ("--dry-multiplier", float, "Strength of the penalty against repeated sequences (DRY); 0 is off."),
+    ("--xtc-probability", float, "Chance to leave out the top choices (XTC); 0 is off."),
+    ("--xtc-threshold", float, "Probability from which a token is a top choice. [default: 0.1]"),
+    ("--dynatemp-range", float, "Temperature varies by this much with the entropy; 0 is off."),
+    ("--mirostat", int, "Hold the surprise constant: version 1 or 2; 0 is off."),
+    ("--mirostat-tau", float, "The surprise to hold, in bits. [default: 5]"),
+    ("--mirostat-eta", float, "How quickly mirostat adjusts. [default: 0.1]"),
+    ("--adaptive-target", float, "Prefer tokens of about this probability; negative is off."),
+    ("--samplers", str, "The steps in order, as names or letters. [default: edskypmxt]"),
+    ("--seed", int, "Gives the same text again; -1 draws one. [default: -1]"),
+)
+_FIELDS = {"repeat_last_n": "penalty_last_n"}
+SAMPLING_NAMES = tuple(flag.removeprefix("--").replace("-", "_") for flag, _, _ in _SAMPLING)
+"""Parameter names of the options that `sampling_options` adds."""
+
+
+def field_of(name: str) -> str:
+    """The field of `Sampling` that an option sets."""
+    return _FIELDS.get(name, name)
+
+
+def changed(sampling: Sampling, name: str, value: str) -> Sampling:
+    """The settings with one option changed; ValueError for a value that it cannot have."""
+    kind = next(kind for flag, kind, _ in _SAMPLING if flag == "--" + name.replace("_", "-"))
+    given: Any = kind(value)
+    if name == "seed" and given == -1:
+        given = None
+    return dataclasses.replace(sampling, **{field_of(name): given})
+
+
+def sampling_options(function: Function) -> Function:
+    """Add every option that ends up in `Sampling`."""
+    for flag, kind, text in reversed(_SAMPLING):
+        function = click.option(flag, type=kind, help=text)(function)
+    return function
+
+
+def sampling_of(metadata: Any, given: dict[str, Any]) -> Sampling:
+    """The settings: the options that were given, over what the file recommends, over the defaults.
+
+    given: option name -> value, None where it was not given.
+    """
+    from llamacpu.sampling import Sampling
+
+    settings = {field_of(name): value for name, value in given.items() if value is not None}
+    if settings.get("seed") == -1:
+        del settings["seed"]
+    try:
+        return Sampling.for_model(metadata, **settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@contextlib.contextmanager
+def model_path(name: str | None) -> Iterator[Path]:
+    """The file of a model: the one that is named, or the demo model that comes with the package."""
+    if name is not None:
+        yield Path(name)
+        return
+    from importlib import resources
+
+    with resources.as_file(resources.files("llamacpu") / "data" / "demo.gguf") as path:
+        if not path.is_file():
+            raise click.UsageError("no MODEL named, and this build has no demo model; name a .gguf file")
+        click.echo("No model named: using the small demo model that comes with llamacpu.", err=True)
+        yield path
+
+
+def read_text(path: str) -> str:
+    """The text of a file, or of stdin for "-"."""
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        name = "stdin" if path == "-" else path
+        raise click.ClickException(f"{name} is not UTF-8 text (byte {error.start}); expected a text file") from None

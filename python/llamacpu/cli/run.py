@@ -1,0 +1,139 @@
+"""`llamacpu run`: one answer to a prompt, or a conversation at the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import PromptBar, summary, write
+
+if TYPE_CHECKING:
+    from llamacpu.model import Model
+
+
+@click.command("run", short_help="Talk to a model, or let it answer one prompt.")
+@click.argument("model", required=False, type=str)
+@click.option("-p", "--prompt", help="Answer this and exit.")
+@click.option("-f", "--file", "prompt_file", help="Answer the text of this file ('-': stdin); after --prompt if both.")
+@click.option("-s", "--system", help="The system prompt: how the model is to behave.")
+@click.option("-n", "--max-tokens", type=click.IntRange(min=-1), help="Most tokens of an answer; -1 is no limit.")
+@click.option("--stop", multiple=True, help="End an answer at this text; may be given more than once.")
+@click.option("--raw", is_flag=True, help="Continue the prompt as it is: no chat template.")
+@click.option("--special", is_flag=True, help="With --raw: control tokens written in the prompt are meant as such.")
+@click.option("--template", help="Chat template: a built-in name, a name in the file, or Jinja source.")
+@click.option("--ignore-end", is_flag=True, help="Go on when the model wants to end.")
+@click.option(
+    "--overflow",
+    type=click.Choice(["error", "truncate", "shift"]),
+    default="error",
+    show_default=True,
+    help="When the context is full: an error, shorten the prompt, or forget the oldest half and go on.",
+)
+@options.sampling_options
+@options.context
+@options.threads
+@options.kv_type
+@options.as_json
+@click.option("--stats", is_flag=True, help="Show the speed on stderr after every answer.")
+@click.option("-v", "--verbose", is_flag=True, help="Show the log and the speed on stderr.")
+def command(**given: Any) -> None:
+    """Talk to MODEL (a .gguf file), or let it answer one prompt.
+
+    With --prompt, --file or text piped to stdin the answer is printed and the command ends; at a terminal a
+    conversation begins otherwise. Without MODEL the small demo model that comes with llamacpu is used.
+
+    The text is printed as it comes. On a terminal, and after the answer of a chat model, the output ends with a
+    line end; with --raw into a pipe or file it is the text of the model and nothing else.
+    """
+    prompt = _prompt(given)
+    if given["raw"] and given["system"] is not None:
+        raise click.UsageError("--system needs a chat template; leave out --raw, or write it into the prompt")
+    if given["special"] and not given["raw"]:
+        raise click.UsageError("--special needs --raw: in a chat the template alone decides about control tokens")
+    if prompt is None and (given["as_json"] or given["raw"]):
+        raise click.UsageError("--json and --raw need a prompt: give --prompt, --file or text on stdin")
+    if given["verbose"]:
+        _show_log()
+    from llamacpu.model import Model
+
+    with options.model_path(given["model"]) as path, Model(path, threads=given["threads"]) as model:
+        settings = _generation_settings(model, given)
+        session = model.session(given["context"], given["kv_type"])
+        if prompt is None:
+            from llamacpu.cli.chat import Conversation
+
+            Conversation(session, settings, given["system"], given["template"], _stats(given)).interact()
+        else:
+            _answer(session, prompt, settings, given)
+
+
+def _prompt(given: dict[str, Any]) -> str | None:
+    """The text to answer; None for a conversation."""
+    parts = []
+    if given["prompt"] is not None:
+        parts.append(given["prompt"])
+    if given["prompt_file"] is not None:
+        parts.append(options.read_text(given["prompt_file"]))
+    if not parts and not sys.stdin.isatty():
+        parts.append(options.read_text("-"))
+        if not parts[0].strip() and not given["raw"]:
+            raise click.UsageError("nothing on stdin; give --prompt, --file, or text on stdin")
+    return "\n\n".join(parts) if parts else None
+
+
+def _generation_settings(model: Model, given: dict[str, Any]) -> dict[str, Any]:
+    sampling = {name: given[name] for name in options.SAMPLING_NAMES}
+    limit = given["max_tokens"]
+    return {
+        "max_tokens": None if limit == -1 else limit,
+        "sampling": options.sampling_of(model.metadata, sampling),
+        "stop": given["stop"],
+        "ignore_end": given["ignore_end"],
+        "overflow": given["overflow"],
+    }
+
+
+def _answer(session: Any, prompt: str, settings: dict[str, Any], given: dict[str, Any]) -> None:
+    from llamacpu.generation import generate
+
+    if given["raw"]:
+        ids = session.model.tokenizer.encode(prompt, parse_special=given["special"])
+    else:
+        from llamacpu.chat import Chat
+
+        chat = Chat.of(session.model, given["template"])
+        system = [] if given["system"] is None else [{"role": "system", "content": given["system"]}]
+        ids = chat.encode([*system, {"role": "user", "content": prompt}])
+        settings["stop"] = (*settings["stop"], *chat.stop)
+    bar = PromptBar()
+    try:
+        generation = generate(session, ids, on_prompt=bar, **settings)
+        for piece in generation:
+            if not given["as_json"]:
+                write(piece)
+    finally:
+        bar.clear()
+    result = generation.result
+    if given["as_json"]:
+        document = {"model": Path(session.model.path).name, **result.as_dict()}
+        write(json.dumps(document, ensure_ascii=False) + "\n")
+    elif not result.text.endswith("\n") and (sys.stdout.isatty() or not given["raw"]):
+        write("\n")
+    if _stats(given):
+        click.echo(summary(result), err=True)
+
+
+def _stats(given: dict[str, Any]) -> bool:
+    return bool(given["stats"] or given["verbose"])
+
+
+def _show_log() -> None:
+    import logging
+
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+    logging.getLogger("llamacpu").setLevel(logging.DEBUG)

@@ -1,0 +1,80 @@
+"""What the commands show on a terminal, and how they write when there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llamacpu.generation_result import GenerationResult
+
+
+def write(text: str, stream: IO[str] | None = None) -> None:
+    """Write at once. Text that the stream's encoding does not have is replaced, never an error."""
+    stream = sys.stdout if stream is None else stream
+    try:
+        stream.write(text)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(text.encode(encoding, errors="replace").decode(encoding))
+    stream.flush()
+
+
+class PromptBar:
+    """A progress bar on stderr while a long prompt is read; only on a terminal, only when it takes a while."""
+
+    _PATIENCE = 0.4
+    _WIDTH = 30
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._on_terminal = self._stream.isatty()
+        self._started = time.monotonic()
+        self._shown = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how much of the prompt is done; the bar goes away when all is."""
+        if not self._on_terminal:
+            return
+        if done >= total:
+            self.clear()
+        elif time.monotonic() - self._started >= self._PATIENCE:
+            filled = self._WIDTH * done // total
+            bar = "#" * filled + "-" * (self._WIDTH - filled)
+            write(f"\rReading the prompt [{bar}] {done}/{total} tokens", self._stream)
+            self._shown = True
+
+    def clear(self) -> None:
+        """Remove the bar."""
+        if self._shown:
+            write("\r\x1b[K", self._stream)
+            self._shown = False
+
+
+def summary(result: GenerationResult) -> str:
+    """One line about the speed of a generation."""
+    timings = result.timings
+    parts = [f"prompt {result.prompt_tokens} tokens"]
+    if result.cached_tokens:
+        parts.append(f"{result.cached_tokens} of them already known")
+    if timings.prompt_tokens_per_second is not None:
+        parts.append(f"{timings.prompt_tokens_per_second:.1f} tokens/s")
+    if timings.first_token_seconds is not None:
+        parts.append(f"first token after {timings.first_token_seconds:.2f} s")
+    parts.append(f"generated {len(result.tokens)} tokens")
+    if timings.tokens_per_second is not None:
+        parts.append(f"{timings.tokens_per_second:.1f} tokens/s")
+    if result.dropped_tokens:
+        parts.append(f"{result.dropped_tokens} tokens dropped: the context is full")
+    parts.append(f"ended by {result.ended_by.replace('_', ' ')}")
+    return ", ".join(parts)
+
+
+def amount(size: float) -> str:
+    """Bytes for a reader: 1536 -> "1.5 KB" (1 KB is 1024 bytes)."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TB"

@@ -1,0 +1,63 @@
+"""`llamacpu tokenize`: the tokens of a text."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import write
+
+
+@click.command("tokenize", short_help="Show the tokens of a text.")
+@click.argument("model", type=str)
+@click.argument("text", required=False)
+@click.option("-p", "--prompt", help="The text, where it begins with a dash.")
+@click.option("-f", "--file", "text_file", help="Take the text from this file ('-': stdin).")
+@click.option("--no-bos", is_flag=True, help="Without the start and end tokens that the model adds to a text.")
+@click.option("--special", is_flag=True, help="Control tokens written in the text are meant as such.")
+@click.option("--ids", "only_ids", is_flag=True, help="Print the ids alone, on one line.")
+@click.option("--count", is_flag=True, help="Print the number of tokens alone.")
+@options.as_json
+def command(
+    model: str,
+    text: str | None,
+    prompt: str | None,
+    text_file: str | None,
+    no_bos: bool,
+    special: bool,
+    only_ids: bool,
+    count: bool,
+    as_json: bool,
+) -> None:
+    """Show the tokens of TEXT (or of text on stdin) with the tokenizer of MODEL, a .gguf file.
+
+    Prints a line for each token: its id, a tab, and its text in quotes. A vocabulary without weights is enough.
+    """
+    from llamacpu.gguf_file import GGUFFile
+    from llamacpu.tokenizer import Tokenizer
+
+    if sum(given is not None for given in (text, prompt, text_file)) > 1:
+        raise click.UsageError("more than one text; give one of TEXT, --prompt and --file")
+    if sum((only_ids, count, as_json)) > 1:
+        raise click.UsageError("more than one form of output; give one of --ids, --count and --json")
+    text = prompt if text is None else text
+    if text is None:
+        if text_file is None and sys.stdin.isatty():
+            raise click.UsageError("no text; give TEXT, --file, or text on stdin")
+        text = options.read_text(text_file or "-")
+    with GGUFFile(model) as file:
+        tokenizer = Tokenizer(file)
+        ids = tokenizer.encode(text, add_special=not no_bos, parse_special=special)
+        pieces = [tokenizer.id_to_piece(token) for token in ids]
+    if as_json:
+        write(json.dumps({"count": len(ids), "ids": ids, "pieces": pieces}, ensure_ascii=False) + "\n")
+    elif count:
+        write(f"{len(ids)}\n")
+    elif only_ids:
+        write(" ".join(map(str, ids)) + "\n")
+    else:
+        lines = zip(ids, pieces, strict=True)
+        write("".join(f"{token}\t{json.dumps(piece, ensure_ascii=False)}\n" for token, piece in lines))

@@ -1,0 +1,125 @@
+"""What is known about the machine: processor, memory, and what llamacpu chooses for it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from llamacpu import _native
+
+__all__ = ["available_memory", "describe", "kernels", "memory_bandwidth", "processor_name", "total_memory"]
+
+memory_bandwidth = _native.memory_bandwidth
+
+
+def describe() -> dict[str, Any]:
+    """Plain facts for JSON: processor, instruction sets (`isa` is the chosen one), threads, memory, versions."""
+    import numpy
+
+    import llamacpu
+
+    facts = _native.cpu_facts()
+    return {
+        "processor": processor_name(),
+        "architecture": facts["architecture"],
+        "instruction_sets": list(facts["available"]),
+        "isa": facts["chosen"],
+        "isa_forced_by": "LLAMACPU_ISA" if os.environ.get("LLAMACPU_ISA") else None,
+        "threads": facts["threads"],
+        "threads_reason": facts["threads_reason"],
+        "logical_processors": os.cpu_count(),
+        "memory_bytes": total_memory(),
+        "available_memory_bytes": available_memory(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "llamacpu": llamacpu.__version__,
+    }
+
+
+def kernels() -> dict[str, str]:
+    """Format of weights -> the kernel that multiplies with it here."""
+    from llamacpu.kernels import FORMATS
+
+    isa = _native.cpu_facts()["chosen"]
+    return {
+        name: f"{isa}, " + ("32-bit float products" if row.block_elements == 1 else "packed rows, integer products")
+        for name, row in FORMATS.items()
+    }
+
+
+def processor_name() -> str:
+    """The name that the maker gave it, as far as the system tells."""
+    if sys.platform == "linux":
+        for line in _lines("/proc/cpuinfo"):
+            key, _, value = line.partition(":")
+            if key.strip() in ("model name", "Model", "cpu model") and value.strip():
+                return value.strip()
+    elif sys.platform == "darwin":
+        name = _command_output("sysctl", "-n", "machdep.cpu.brand_string")
+        if name:
+            return name
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def total_memory() -> int | None:
+    """Bytes of memory of the machine; None where the system does not tell."""
+    return _memory_of_linux("MemTotal") or _pages("SC_PHYS_PAGES") or _windows_memory()[0]
+
+
+def available_memory() -> int | None:
+    """Bytes that programs may still take without swapping; None where the system does not tell."""
+    return _memory_of_linux("MemAvailable") or _windows_memory()[1]
+
+
+def _memory_of_linux(field: str) -> int | None:
+    for line in _lines("/proc/meminfo"):
+        key, _, value = line.partition(":")
+        if key == field and value.split()[:1] and value.split()[0].isdigit():
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def _pages(name: str) -> int | None:
+    try:
+        return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _windows_memory() -> tuple[int | None, int | None]:
+    """Total and available bytes, by GlobalMemoryStatusEx."""
+    if sys.platform != "win32":
+        return None, None
+    import ctypes
+
+    class Status(ctypes.Structure):
+        _fields_ = (
+            ("length", ctypes.c_uint32),
+            ("load", ctypes.c_uint32),
+            *((name, ctypes.c_uint64) for name in ("total", "free", "a", "b", "c", "d", "e")),
+        )
+
+    status = Status(length=ctypes.sizeof(Status))
+    if not ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
+        return None, None
+    return int(status.total), int(status.free)
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _command_output(*command: str) -> str:
+    import subprocess
+
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
