@@ -45,6 +45,7 @@ HUGE = 2**63
         (gguf_bytes([pair("k" * 65536, scalar(raw.U8, 1))]), "limit is 65535"),
         (gguf_bytes([pair("k", scalar(raw.U8, 1))] * 2), "'k' occurs twice"),
         (gguf_bytes([pair("k", struct.pack("<IB", 13, 0))]), "unknown type 13"),
+        (gguf_bytes([pair("k" * 65535, struct.pack("<IB", 13, 0))]), "kkk...' has the unknown type 13"),
         (gguf_bytes([pair("k", scalar(raw.BOOL, 2))]), "byte 2; expected 0 or 1"),
         (gguf_bytes([pair("k", array(raw.BOOL, [0, 1, 2]))]), "other than 0 and 1"),
         (gguf_bytes([pair("k", array(raw.ARRAY, []))]), "arrays of arrays"),

@@ -150,7 +150,7 @@ def read_header(data: mmap.mmap, name: str, file: int) -> Header:
     for number in range(pair_count):
         key = _key(cursor, number)
         if key in values:
-            raise cursor.error(f"metadata key {key!r} occurs twice; the file is damaged or was written wrongly")
+            raise cursor.error(f"metadata key {_shown(key)} occurs twice; the file is damaged or was written wrongly")
         values[key] = _value(cursor, key)
     alignment = _alignment(cursor, values)
     infos = [_tensor_info(cursor, number) for number in range(tensor_count)]
@@ -170,8 +170,12 @@ def _key(cursor: _Cursor, number: int) -> str:
         raise cursor.error(f"metadata key {number} is not text ({raw[:20]!r}); the file is damaged") from None
 
 
+def _shown(key: str) -> str:
+    return repr(key if len(key) <= 80 else key[:77] + "...")
+
+
 def _value(cursor: _Cursor, key: str) -> Value:
-    what = f"the value of {key!r}"
+    what = f"the value of {_shown(key)}"
     kind = cursor.integer(_U32, what)
     if kind == _STRING:
         return cursor.raw_string(what).decode("utf-8", "replace")
@@ -188,7 +192,7 @@ def _value(cursor: _Cursor, key: str) -> Value:
 
 
 def _array(cursor: _Cursor, key: str) -> Value:
-    what = f"the array {key!r}"
+    what = f"the array {_shown(key)}"
     kind = cursor.integer(_U32, what)
     if kind == _ARRAY:
         raise cursor.error(f"{what} holds arrays; arrays of arrays are not used by any model and are not read")
