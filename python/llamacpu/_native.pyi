@@ -100,3 +100,21 @@ def cpu_facts() -> dict[str, Any]:
 
 def memory_bandwidth(bytes: int = ..., threads: int | None = None) -> float:
     """Measured read bandwidth in GB/s (10^9 bytes per second) over a buffer of `bytes`."""
+
+# --- sampling.rs -----------------------------------------------------------------------------------------------------
+# Logits are contiguous float32 arrays of one dimension; NaN counts as -inf.
+
+def argmax(logits: NDArray[np.float32]) -> int:
+    """The id of the largest logit, the lowest among equals. Raises ValueError if every logit is NaN or there is none."""
+
+def top_k(logits: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The ids and logits of the `k` largest (all, if fewer) in descending order, lower ids first among equals."""
+
+def distribution(logits: NDArray[np.float32]) -> tuple[float, float] | None:
+    """`(log_sum, entropy)` of the softmax: a logit minus log_sum is its log-probability; entropy is in nats.
+
+    Relative error of probabilities about 1e-6. None where there is no softmax: no finite logit, or +inf among them.
+    """
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """The log-probability of every token; None where there is no softmax."""

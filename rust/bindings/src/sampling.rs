@@ -1,7 +1,76 @@
-//! sampling
+//! The parts of choosing a token that look at the whole vocabulary, on NumPy arrays.
 
+use llamacpu_kernels::cpu::Isa;
+use llamacpu_kernels::sampling;
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 
-pub(crate) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+/// From this many numbers on the interpreter is released: below, giving it up and waiting to get it back costs more.
+const LONG: usize = 1 << 20;
+
+type TopK<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>);
+
+/// The instruction set, read from the environment once.
+fn isa(py: Python<'_>) -> PyResult<Isa> {
+    static CHOSEN: PyOnceLock<Isa> = PyOnceLock::new();
+    let chosen = CHOSEN.get_or_try_init(py, Isa::chosen);
+    chosen.copied().map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+fn numbers<'a>(logits: &'a PyReadonlyArray1<'_, f32>) -> PyResult<&'a [f32]> {
+    logits
+        .as_slice()
+        .map_err(|_| PyValueError::new_err("logits must be contiguous; numpy.ascontiguousarray makes them so"))
+}
+
+fn compute<T: Send>(py: Python<'_>, logits: &[f32], work: impl FnOnce(&[f32]) -> T + Send) -> T {
+    if logits.len() >= LONG { py.detach(|| work(logits)) } else { work(logits) }
+}
+
+/// The id of the largest logit, the lowest among equals; NaN never wins.
+#[pyfunction]
+fn argmax(py: Python<'_>, logits: PyReadonlyArray1<'_, f32>) -> PyResult<usize> {
+    let isa = isa(py)?;
+    compute(py, numbers(&logits)?, |logits| sampling::argmax(isa, logits))
+        .ok_or_else(|| PyValueError::new_err("no logit is a number; expected at least one that is not NaN"))
+}
+
+/// The k largest logits in descending order with their ids.
+#[pyfunction]
+fn top_k<'py>(py: Python<'py>, logits: PyReadonlyArray1<'py, f32>, k: usize) -> PyResult<TopK<'py>> {
+    let isa = isa(py)?;
+    let chosen = compute(py, numbers(&logits)?, |logits| sampling::top_k(isa, logits, k));
+    let ids = PyArray1::from_iter(py, chosen.iter().map(|(id, _)| i64::from(*id)));
+    Ok((ids, PyArray1::from_iter(py, chosen.iter().map(|(_, logit)| *logit))))
+}
+
+/// `(log_sum, entropy)` of the softmax, or None where there is none.
+#[pyfunction]
+fn distribution(py: Python<'_>, logits: PyReadonlyArray1<'_, f32>) -> PyResult<Option<(f64, f64)>> {
+    let isa = isa(py)?;
+    let found = compute(py, numbers(&logits)?, |logits| sampling::distribution(isa, logits));
+    Ok(found.map(|found| (found.log_sum, found.entropy)))
+}
+
+/// The log-probabilities, or None where there is no softmax.
+#[pyfunction]
+fn log_softmax<'py>(
+    py: Python<'py>,
+    logits: PyReadonlyArray1<'py, f32>,
+) -> PyResult<Option<Bound<'py, PyArray1<f32>>>> {
+    let isa = isa(py)?;
+    let (found, output) = compute(py, numbers(&logits)?, |logits| {
+        let mut output = vec![0.0; logits.len()];
+        (sampling::log_softmax(isa, logits, &mut output), output)
+    });
+    Ok(found.then(|| PyArray1::from_vec(py, output)))
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(argmax, module)?)?;
+    module.add_function(wrap_pyfunction!(top_k, module)?)?;
+    module.add_function(wrap_pyfunction!(distribution, module)?)?;
+    module.add_function(wrap_pyfunction!(log_softmax, module)?)
 }
