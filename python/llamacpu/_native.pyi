@@ -105,7 +105,7 @@ def memory_bandwidth(bytes: int = ..., threads: int | None = None) -> float:
 # Logits are contiguous float32 arrays of one dimension; NaN counts as -inf.
 
 def argmax(logits: NDArray[np.float32]) -> int:
-    """The id of the largest logit, the lowest among equals. Raises ValueError if every logit is NaN or there is none."""
+    """The id of the largest logit, the lowest among equals. Raises ValueError where all are NaN or there is none."""
 
 def top_k(logits: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The ids and logits of the `k` largest (all, if fewer) in descending order, lower ids first among equals."""

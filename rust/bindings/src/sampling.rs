@@ -1,4 +1,5 @@
 //! The parts of choosing a token that look at the whole vocabulary, on NumPy arrays.
+#![expect(clippy::needless_pass_by_value, reason = "extracted arguments are passed by value")]
 
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::sampling;
