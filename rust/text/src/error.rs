@@ -9,4 +9,7 @@ pub enum Error {
     /// The file is sound, but asks for something that is not supported.
     #[error("{0}")]
     Unsupported(String),
+    /// An argument of a call is out of range.
+    #[error("{0}")]
+    Argument(String),
 }

@@ -1,8 +1,25 @@
 #![forbid(unsafe_code)]
 //! Text: tokenizers built from GGUF metadata, streaming decoding, and the index over string arrays.
+//!
+//! A text goes through `special` (cut out special tokens), then through `pre_tokenizer` and `byte_pair`, or through
+//! `sentence_piece`; both join neighbours with `merging` and ask `vocabulary` for ids. On the way back `tokenizer` gives
+//! bytes, and `utf8` makes text of them that never shows half a character.
 
+mod byte_level;
+mod byte_pair;
+mod ending;
 mod error;
+mod merging;
+mod pre_tokenizer;
+mod sentence_piece;
+mod special;
 mod strings;
+mod tokenizer;
+mod utf8;
+mod vocabulary;
 
 pub use error::Error;
 pub use strings::{Index, index_strings};
+pub use tokenizer::{Family, Tokenizer, Tokens};
+pub use utf8::TextStream;
+pub use vocabulary::Kind;

@@ -18,6 +18,19 @@ pub struct Index {
     pub end: u64,
 }
 
+impl Index {
+    /// The strings in order, out of the bytes that were indexed.
+    ///
+    /// # Errors
+    /// An item is [`Error::File`] if it lies outside of `data`, which then is not what was indexed.
+    pub fn strings<'a>(&'a self, data: &'a [u8]) -> impl Iterator<Item = Result<&'a [u8], Error>> + 'a {
+        self.offsets.windows(2).map(|bounds| {
+            data.get(bounds[0] as usize + PREFIX..bounds[1] as usize)
+                .ok_or_else(|| Error::File("a string array changed while it was read".to_owned()))
+        })
+    }
+}
+
 /// Finds the `count` strings that begin at byte `start` of `data`.
 ///
 /// # Errors
@@ -77,6 +90,9 @@ mod tests {
         assert_eq!(index.offsets, [3, 11, 22, 31]);
         assert_eq!(index.end, 31);
         assert_eq!(&data[31..], b"after");
+        let strings: Vec<&[u8]> = index.strings(&data).map(Result::unwrap).collect();
+        assert_eq!(strings, [&b""[..], b"abc", b"\xff"]);
+        assert!(index.strings(&data[..30]).last().unwrap().is_err());
     }
 
     #[test]

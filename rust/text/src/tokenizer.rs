@@ -1,0 +1,232 @@
+//! The tokenizer of a model: text to ids and ids to bytes.
+
+use crate::byte_pair::{self, BytePairs};
+use crate::pre_tokenizer::PreTokenizer;
+use crate::sentence_piece::{self, SPACE, SentencePieces};
+use crate::special::{Part, SpecialTokens};
+use crate::vocabulary::{Kind, Vocabulary};
+use crate::{Error, Index, ending};
+
+/// Longer texts are refused: positions inside are 32 bits wide, and a space may become three bytes.
+const LONGEST_TEXT: usize = 1 << 30;
+
+/// The arrays of a vocabulary that every family has.
+#[derive(Clone, Copy)]
+pub struct Tokens<'a> {
+    /// The bytes that the indexes point into.
+    pub data: &'a [u8],
+    /// The texts: `tokenizer.ggml.tokens`.
+    pub texts: &'a Index,
+    /// The type number of every token, if the file has them: `tokenizer.ggml.token_type`.
+    pub kinds: Option<&'a [i32]>,
+    /// Part of the names of tokens after which white space is dropped: none, or all but the listed ones.
+    pub strips_right_except: Option<&'a [String]>,
+}
+
+/// What sets one family of vocabularies apart.
+#[derive(Clone, Copy)]
+pub enum Family<'a> {
+    /// SentencePiece-style (`llama`): pairs by score.
+    SentencePiece {
+        /// One per token: `tokenizer.ggml.scores`.
+        scores: Option<&'a [f32]>,
+        /// The id that stands for what cannot be written.
+        unknown: Option<u32>,
+        /// Whether a space is put before a text and after every special token.
+        space_prefix: bool,
+    },
+    /// Byte-level BPE (`gpt2`): pairs by their place in a list.
+    BytePair {
+        /// The list: `tokenizer.ggml.merges`.
+        merges: &'a Index,
+        /// The rule that cuts text into words: `tokenizer.ggml.pre`.
+        pre: &'a str,
+    },
+}
+
+enum Merging {
+    SentencePiece { pieces: SentencePieces, space_prefix: bool },
+    BytePair(BytePairs),
+}
+
+/// Text to ids and back. BOS and EOS are the business of the caller.
+pub struct Tokenizer {
+    vocabulary: Vocabulary,
+    special: SpecialTokens,
+    merging: Merging,
+    endings: Vec<u32>,
+    adds_bos: bool,
+}
+
+impl Tokenizer {
+    /// Builds the tokenizer of the arrays of a file.
+    ///
+    /// # Errors
+    /// [`Error::File`] if the arrays contradict each other; [`Error::Unsupported`] for an unknown word rule.
+    pub fn new(tokens: Tokens<'_>, family: Family<'_>) -> Result<Self, Error> {
+        let byte_level = matches!(family, Family::BytePair { .. });
+        let mut vocabulary = Vocabulary::new(tokens.data, tokens.texts, tokens.kinds, byte_level)?;
+        let endings = ending::mark(&mut vocabulary);
+        let strips_right = |id: u32| {
+            tokens.strips_right_except.is_some_and(|except| !except.iter().any(|name| *name == vocabulary.piece(id)))
+        };
+        let special = SpecialTokens::new(&vocabulary, &strips_right)?;
+        let mut adds_bos = true;
+        let merging = match family {
+            Family::SentencePiece { scores, unknown, space_prefix } => {
+                Merging::SentencePiece { pieces: SentencePieces::new(&vocabulary, scores, unknown)?, space_prefix }
+            }
+            Family::BytePair { merges, pre } => {
+                let words = PreTokenizer::named(pre)?;
+                adds_bos = words.adds_bos();
+                Merging::BytePair(BytePairs::new(&mut vocabulary, tokens.data, merges, words)?)
+            }
+        };
+        Ok(Self { vocabulary, special, merging, endings, adds_bos })
+    }
+
+    /// Number of tokens.
+    pub fn vocabulary_size(&self) -> usize {
+        self.vocabulary.len()
+    }
+
+    /// Whether texts begin with BOS if the file does not say.
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
+    }
+
+    /// The tokens whose text says that generation ends with them.
+    pub fn endings(&self) -> &[u32] {
+        &self.endings
+    }
+
+    /// The kind of a token.
+    pub fn kind(&self, id: u32) -> Kind {
+        self.vocabulary.kind(id)
+    }
+
+    /// The id of the token whose text in the file is `text`.
+    pub fn token(&self, text: &str) -> Option<u32> {
+        self.vocabulary.token(text)
+    }
+
+    /// The text of a token as the file has it.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such token.
+    pub fn piece(&self, id: i64) -> Result<String, Error> {
+        Ok(self.vocabulary.piece(self.checked(id)?))
+    }
+
+    /// The ids of `text`, which need not be valid UTF-8.
+    ///
+    /// `parse_special`: control and unknown tokens written in the text become these tokens; without, they are text.
+    /// `space_first`: whether a SentencePiece vocabulary puts its space before the text, where it does so at all.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a text of 1 GiB or more; [`Error::Unsupported`] for a character that the vocabulary cannot
+    /// express in any way.
+    pub fn encode(&self, text: &[u8], parse_special: bool, space_first: bool) -> Result<Vec<u32>, Error> {
+        if text.len() >= LONGEST_TEXT {
+            return Err(Error::Argument(format!(
+                "a text of {} bytes is too long: at most {} can be tokenized at once",
+                text.len(),
+                LONGEST_TEXT - 1
+            )));
+        }
+        let mut ids = Vec::new();
+        let mut pairs = byte_pair::Work::default();
+        let mut pieces = sentence_piece::Work::default();
+        let mut space_wanted = space_first;
+        self.special.cut(text, parse_special, &mut |part| {
+            match part {
+                Part::Token(id) => {
+                    ids.push(id);
+                    space_wanted = true;
+                }
+                Part::Text(text) => match &self.merging {
+                    Merging::BytePair(merges) => merges.encode(&self.vocabulary, text, &mut pairs, &mut ids),
+                    Merging::SentencePiece { pieces: scores, space_prefix } => {
+                        let space_first = *space_prefix && space_wanted;
+                        scores.encode(&self.vocabulary, text, space_first, &mut pieces, &mut ids)?;
+                        space_wanted = false;
+                    }
+                },
+            }
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    /// Appends the bytes of a token. Without `special`, control and unknown tokens have none.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such token.
+    pub fn decode_into(&self, id: i64, special: bool, out: &mut Vec<u8>) -> Result<(), Error> {
+        let id = self.checked(id)?;
+        let bytes = self.vocabulary.bytes(id);
+        match (self.vocabulary.kind(id), &self.merging) {
+            (Kind::Unused, _) => {}
+            (Kind::Control | Kind::Unknown, _) if !special => {}
+            (Kind::Control | Kind::Unknown | Kind::UserDefined, _) | (Kind::Normal, Merging::BytePair(_)) => {
+                out.extend_from_slice(bytes);
+            }
+            (Kind::Byte, _) => match byte_of(bytes) {
+                Some(byte) => out.push(byte),
+                None => out.extend_from_slice(bytes),
+            },
+            (Kind::Normal, Merging::SentencePiece { .. }) => {
+                let mut rest = bytes;
+                while let [first, after @ ..] = rest {
+                    if let Some(after) = rest.strip_prefix(SPACE.as_bytes()) {
+                        out.push(b' ');
+                        rest = after;
+                    } else {
+                        out.push(*first);
+                        rest = after;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a whole sequence.
+    ///
+    /// `stand_alone`: the space that encoding put before the text is taken away again, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if an id is no token.
+    pub fn decode(&self, ids: &[i64], special: bool, stand_alone: bool) -> Result<Vec<u8>, Error> {
+        let mut out = Vec::new();
+        let mut may_strip = stand_alone && matches!(self.merging, Merging::SentencePiece { space_prefix: true, .. });
+        for &id in ids {
+            let start = out.len();
+            self.decode_into(id, special, &mut out)?;
+            if may_strip && !matches!(self.kind(id as u32), Kind::Control | Kind::Unknown) {
+                may_strip = false;
+                if out.get(start) == Some(&b' ') {
+                    out.remove(start);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn checked(&self, id: i64) -> Result<u32, Error> {
+        match u32::try_from(id) {
+            Ok(known) if self.vocabulary.is_token(known) => Ok(known),
+            _ => Err(Error::Argument(format!(
+                "there is no token {id}: the vocabulary has the ids 0 to {}",
+                self.vocabulary.len() - 1
+            ))),
+        }
+    }
+}
+
+/// The byte of a byte token, which is written `<0x0A>`.
+fn byte_of(text: &[u8]) -> Option<u8> {
+    let digits = text.strip_prefix(b"<0x")?.strip_suffix(b">")?;
+    let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() == 2)?;
+    u8::from_str_radix(digits, 16).ok()
+}
