@@ -118,3 +118,55 @@ def distribution(logits: NDArray[np.float32]) -> tuple[float, float] | None:
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
     """The log-probability of every token; None where there is no softmax."""
+
+# --- tokenizer.rs ----------------------------------------------------------------------------------------------------
+
+_StringArray = tuple[int, int]  # position of the first length prefix in the buffer, number of strings
+
+class Tokenizer:
+    """Text to token ids and back. BOS and EOS are added in Python."""
+
+    @staticmethod
+    def sentence_piece(
+        buffer: _Buffer,
+        tokens: _StringArray,
+        kinds: NDArray[np.int32] | None,
+        scores: NDArray[np.float32] | None,
+        unknown: int | None,
+        space_prefix: bool,
+        strips_right_except: list[str] | None,
+    ) -> Tokenizer:
+        """Build a vocabulary whose merges follow from the scores of its tokens.
+
+        `strips_right_except`: special tokens with other names swallow the white space behind them.
+        """
+    @staticmethod
+    def byte_pair(
+        buffer: _Buffer,
+        tokens: _StringArray,
+        kinds: NDArray[np.int32] | None,
+        merges: _StringArray,
+        pre: str,
+        strips_right_except: list[str] | None,
+    ) -> Tokenizer:
+        """Build a byte-level vocabulary with a list of merges; `pre` names the rule that cuts text into words."""
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def adds_bos(self) -> bool:
+        """Whether texts begin with BOS if the file does not say."""
+    @property
+    def endings(self) -> list[int]:
+        """Tokens whose text says that generation ends with them."""
+    def token(self, text: str) -> int | None: ...
+    def piece(self, id: int) -> str: ...
+    def is_control(self, id: int) -> bool: ...
+    def encode(self, text: str | bytes, parse_special: bool, space_first: bool) -> list[int]: ...
+    def decode(self, ids: Sequence[int], special: bool, stand_alone: bool) -> bytes: ...
+    def stream(self, special: bool) -> StreamDecoder: ...
+
+class StreamDecoder:
+    """Turns ids that come one by one into text, never half a character at a time."""
+
+    def push(self, id: int) -> str: ...
+    def flush(self) -> str: ...

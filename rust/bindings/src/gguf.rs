@@ -34,9 +34,15 @@ impl<'py> Buffer<'py> {
     }
 }
 
-/// Raises an exception of the class `name` of `llamacpu.errors`.
-fn raise(py: Python<'_>, name: &str, message: String) -> PyErr {
-    match py.import("llamacpu.errors").and_then(|errors| errors.getattr(name)?.call1((message,))) {
+/// The exception for an error about text.
+pub(crate) fn text_error(py: Python<'_>, error: &llamacpu_text::Error) -> PyErr {
+    let message = error.to_string();
+    let class = match error {
+        llamacpu_text::Error::Argument(_) => return PyValueError::new_err(message),
+        llamacpu_text::Error::File(_) => "GGUFError",
+        llamacpu_text::Error::Unsupported(_) => "ModelError",
+    };
+    match py.import("llamacpu.errors").and_then(|errors| errors.getattr(class)?.call1((message,))) {
         Ok(error) => PyErr::from_value(error),
         Err(error) => error,
     }
@@ -54,8 +60,7 @@ fn index_strings<'py>(
     count: u64,
 ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
     let buffer = Buffer::of(buffer)?;
-    let index = llamacpu_text::index_strings(buffer.bytes()?, start, count)
-        .map_err(|error| raise(py, "GGUFError", error.to_string()))?;
+    let index = llamacpu_text::index_strings(buffer.bytes()?, start, count).map_err(|error| text_error(py, &error))?;
     Ok((PyArray1::from_vec(py, index.offsets), index.end))
 }
 

@@ -217,7 +217,7 @@ mod tests {
         };
         for _ in 0..500 {
             let mut word = |longest: u64| -> String {
-                (0..1 + random(longest)).map(|_| char::from(b'a' + random(3) as u8)).collect()
+                (0..=random(longest)).map(|_| char::from(b'a' + random(3) as u8)).collect()
             };
             let mut texts: Vec<String> = (0..6).map(|_| word(4)).collect();
             texts.sort();

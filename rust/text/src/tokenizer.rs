@@ -46,7 +46,7 @@ pub enum Family<'a> {
 
 enum Merging {
     SentencePiece { pieces: SentencePieces, space_prefix: bool },
-    BytePair(BytePairs),
+    BytePair(Box<BytePairs>),
 }
 
 /// Text to ids and back. BOS and EOS are the business of the caller.
@@ -79,7 +79,7 @@ impl Tokenizer {
             Family::BytePair { merges, pre } => {
                 let words = PreTokenizer::named(pre)?;
                 adds_bos = words.adds_bos();
-                Merging::BytePair(BytePairs::new(&mut vocabulary, tokens.data, merges, words)?)
+                Merging::BytePair(Box::new(BytePairs::new(&mut vocabulary, tokens.data, merges, words)?))
             }
         };
         Ok(Self { vocabulary, special, merging, endings, adds_bos })
