@@ -1,1 +1,191 @@
-//! formats
+//! Block formats of GGUF tensors, and THE table that everything else iterates.
+//!
+//! A format is one row of [`FormatInfo`] and one implementation of [`Blocks`] in the file of its family. Products do not
+//! know formats: they know the [`Packing`] that a format names, the layout its weights take in memory for the kernels.
+
+mod blocks;
+mod floats;
+mod k_quants;
+mod simple;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use blocks::{Bits, Packing, Scales, Unpacked, half_to_float};
+
+use crate::Error;
+use blocks::{Blocks, dequantize_blocks, unpack_block};
+
+/// A tensor type of GGUF.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(non_camel_case_types, reason = "the names that every GGUF tool uses")]
+#[expect(missing_docs, reason = "the name is all there is to say; sizes and meaning stand in the table")]
+pub enum Format {
+    F32,
+    F16,
+    BF16,
+    Q4_0,
+    Q8_0,
+    Q4_K,
+    Q5_K,
+    Q6_K,
+}
+
+/// One row of the table: what a format is called and how its blocks are read and written.
+#[derive(Debug)]
+pub struct FormatInfo {
+    /// The format.
+    pub format: Format,
+    /// Its name as GGUF tools write it.
+    pub name: &'static str,
+    /// Its number in a GGUF tensor table.
+    pub ggml_id: u32,
+    /// Weights in a block.
+    pub block_elements: usize,
+    /// Bytes of a block.
+    pub block_bytes: usize,
+    /// Whole blocks to numbers; slices must fit together (see [`Format::dequantize`] for a checked call).
+    pub(crate) dequantize: fn(&[u8], &mut [f32]),
+    /// Numbers to whole blocks, where no importance matrix is needed.
+    pub(crate) quantize: Option<fn(&[f32], &mut [u8])>,
+    /// How quantized blocks are laid out for the kernels; the floats stay as they are in the file.
+    pub(crate) packing: Option<&'static Packing>,
+    /// One block to its integers and scales; does nothing for the floats.
+    pub(crate) unpack: fn(&[u8], &mut Unpacked),
+}
+
+/// The row of a quantized format, from its `Blocks`.
+const fn row<B: Blocks>(
+    format: Format,
+    name: &'static str,
+    ggml_id: u32,
+    quantize: Option<fn(&[f32], &mut [u8])>,
+) -> FormatInfo {
+    FormatInfo {
+        format,
+        name,
+        ggml_id,
+        block_elements: B::ELEMENTS,
+        block_bytes: B::BYTES,
+        dequantize: dequantize_blocks::<B>,
+        quantize,
+        packing: Some(&B::PACKING),
+        unpack: unpack_block::<B>,
+    }
+}
+
+/// The row of a format of plain numbers.
+const fn plain(
+    format: Format,
+    name: &'static str,
+    ggml_id: u32,
+    bytes: usize,
+    dequantize: fn(&[u8], &mut [f32]),
+    quantize: fn(&[f32], &mut [u8]),
+) -> FormatInfo {
+    FormatInfo {
+        format,
+        name,
+        ggml_id,
+        block_elements: 1,
+        block_bytes: bytes,
+        dequantize,
+        quantize: Some(quantize),
+        packing: None,
+        unpack: |_, _| {},
+    }
+}
+
+/// Every format, in the order of [`Format`].
+static TABLE: &[FormatInfo] = &[
+    plain(Format::F32, "F32", 0, 4, floats::f32_from_bytes, floats::f32_to_bytes),
+    plain(Format::F16, "F16", 1, 2, floats::f16_from_bytes, floats::f16_to_bytes),
+    plain(Format::BF16, "BF16", 30, 2, floats::bf16_from_bytes, floats::bf16_to_bytes),
+    row::<simple::Q4_0>(Format::Q4_0, "Q4_0", 2, Some(simple::quantize_q4_0)),
+    row::<simple::Q8_0>(Format::Q8_0, "Q8_0", 8, Some(simple::quantize_q8_0)),
+    row::<k_quants::Q4K>(Format::Q4_K, "Q4_K", 12, None),
+    row::<k_quants::Q5K>(Format::Q5_K, "Q5_K", 13, None),
+    row::<k_quants::Q6K>(Format::Q6_K, "Q6_K", 14, None),
+];
+
+/// Every format, in the order of the table.
+static ALL: &[Format] = &[
+    Format::F32,
+    Format::F16,
+    Format::BF16,
+    Format::Q4_0,
+    Format::Q8_0,
+    Format::Q4_K,
+    Format::Q5_K,
+    Format::Q6_K,
+];
+
+impl Format {
+    /// The format with that number in GGUF tensor tables.
+    pub fn from_ggml(id: u32) -> Option<Self> {
+        TABLE.iter().find(|row| row.ggml_id == id).map(|row| row.format)
+    }
+
+    /// The format of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        TABLE.iter().find(|row| row.name == name).map(|row| row.format)
+    }
+
+    /// The row of the table.
+    pub fn info(self) -> &'static FormatInfo {
+        &TABLE[self as usize]
+    }
+
+    /// Every format.
+    pub fn all() -> &'static [Self] {
+        ALL
+    }
+
+    /// Bytes of a row of `elements` weights; none if that is no whole number of blocks or too large to count.
+    pub fn row_bytes(self, elements: usize) -> Option<usize> {
+        let row = self.info();
+        if !elements.is_multiple_of(row.block_elements) {
+            return None;
+        }
+        (elements / row.block_elements).checked_mul(row.block_bytes)
+    }
+
+    /// Reads whole blocks.
+    ///
+    /// # Errors
+    /// `Error::Shape` unless `bytes` are exactly the blocks of `out.len()` weights.
+    pub fn dequantize(self, bytes: &[u8], out: &mut [f32]) -> Result<(), Error> {
+        self.check(bytes.len(), out.len())?;
+        (self.info().dequantize)(bytes, out);
+        Ok(())
+    }
+
+    /// Writes whole blocks: plain rounding for the simple formats (the same bytes as the `gguf` Python package), a search
+    /// for good scales for the K formats.
+    ///
+    /// # Errors
+    /// `Error::Shape` unless `bytes` are exactly the blocks of `values.len()` weights; `Error::Unsupported` if this format
+    /// cannot be written without an importance matrix.
+    pub fn quantize(self, values: &[f32], bytes: &mut [u8]) -> Result<(), Error> {
+        self.check(bytes.len(), values.len())?;
+        let Some(quantize) = self.info().quantize else {
+            return Err(Error::Unsupported(format!(
+                "{} cannot be written here: it needs an importance matrix; choose another format",
+                self.info().name
+            )));
+        };
+        quantize(values, bytes);
+        Ok(())
+    }
+
+    fn check(self, bytes: usize, elements: usize) -> Result<(), Error> {
+        if self.row_bytes(elements) == Some(bytes) {
+            return Ok(());
+        }
+        let row = self.info();
+        Err(Error::Shape(format!(
+            "{bytes} bytes for {elements} weights of {}; expected whole blocks of {} weights in {} bytes",
+            row.name, row.block_elements, row.block_bytes
+        )))
+    }
+}
