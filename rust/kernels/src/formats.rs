@@ -5,16 +5,21 @@
 
 mod blocks;
 mod floats;
+mod four_bit_tables;
 mod k_quants;
+mod pack;
 mod simple;
+mod ternary;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use blocks::{Bits, Packing, Scales, Unpacked, half_to_float};
+pub(crate) use blocks::{Bits, Packing, Scales, half_to_float};
+pub(crate) use pack::Layout;
 
 use crate::Error;
-use blocks::{Blocks, dequantize_blocks, unpack_block};
+use crate::cpu::Isa;
+use blocks::{Blocks, dequantize_blocks};
 
 /// A tensor type of GGUF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,11 +30,24 @@ pub enum Format {
     F16,
     BF16,
     Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
     Q8_0,
+    Q2_K,
+    Q3_K,
     Q4_K,
     Q5_K,
     Q6_K,
+    IQ4_NL,
+    IQ4_XS,
+    MXFP4,
+    TQ1_0,
+    TQ2_0,
 }
+
+/// Writes whole blocks.
+pub(crate) type Quantize = fn(&[f32], &mut [u8]);
 
 /// One row of the table: what a format is called and how its blocks are read and written.
 #[derive(Debug)]
@@ -47,20 +65,15 @@ pub struct FormatInfo {
     /// Whole blocks to numbers; slices must fit together (see [`Format::dequantize`] for a checked call).
     pub(crate) dequantize: fn(&[u8], &mut [f32]),
     /// Numbers to whole blocks, where no importance matrix is needed.
-    pub(crate) quantize: Option<fn(&[f32], &mut [u8])>,
+    pub(crate) quantize: Option<Quantize>,
     /// How quantized blocks are laid out for the kernels; the floats stay as they are in the file.
     pub(crate) packing: Option<&'static Packing>,
-    /// One block to its integers and scales; does nothing for the floats.
-    pub(crate) unpack: fn(&[u8], &mut Unpacked),
+    /// Packs 16 rows for the kernels; does nothing for the floats.
+    pub(crate) pack: fn(Isa, &[u8], usize, Layout, &mut [u8]),
 }
 
 /// The row of a quantized format, from its `Blocks`.
-const fn row<B: Blocks>(
-    format: Format,
-    name: &'static str,
-    ggml_id: u32,
-    quantize: Option<fn(&[f32], &mut [u8])>,
-) -> FormatInfo {
+const fn row<B: Blocks>(format: Format, name: &'static str, ggml_id: u32, quantize: Option<Quantize>) -> FormatInfo {
     FormatInfo {
         format,
         name,
@@ -70,7 +83,7 @@ const fn row<B: Blocks>(
         dequantize: dequantize_blocks::<B>,
         quantize,
         packing: Some(&B::PACKING),
-        unpack: unpack_block::<B>,
+        pack: pack::pack::<B>,
     }
 }
 
@@ -92,33 +105,42 @@ const fn plain(
         dequantize,
         quantize: Some(quantize),
         packing: None,
-        unpack: |_, _| {},
+        pack: |_, _, _, _, _| {},
     }
 }
 
 /// Every format, in the order of [`Format`].
-static TABLE: &[FormatInfo] = &[
+const TABLE: &[FormatInfo] = &[
     plain(Format::F32, "F32", 0, 4, floats::f32_from_bytes, floats::f32_to_bytes),
     plain(Format::F16, "F16", 1, 2, floats::f16_from_bytes, floats::f16_to_bytes),
     plain(Format::BF16, "BF16", 30, 2, floats::bf16_from_bytes, floats::bf16_to_bytes),
     row::<simple::Q4_0>(Format::Q4_0, "Q4_0", 2, Some(simple::quantize_q4_0)),
+    row::<simple::Q4_1>(Format::Q4_1, "Q4_1", 3, Some(simple::quantize_q4_1)),
+    row::<simple::Q5_0>(Format::Q5_0, "Q5_0", 6, Some(simple::quantize_q5_0)),
+    row::<simple::Q5_1>(Format::Q5_1, "Q5_1", 7, Some(simple::quantize_q5_1)),
     row::<simple::Q8_0>(Format::Q8_0, "Q8_0", 8, Some(simple::quantize_q8_0)),
+    row::<k_quants::Q2K>(Format::Q2_K, "Q2_K", 10, None),
+    row::<k_quants::Q3K>(Format::Q3_K, "Q3_K", 11, None),
     row::<k_quants::Q4K>(Format::Q4_K, "Q4_K", 12, None),
     row::<k_quants::Q5K>(Format::Q5_K, "Q5_K", 13, None),
     row::<k_quants::Q6K>(Format::Q6_K, "Q6_K", 14, None),
+    row::<four_bit_tables::Iq4Nl>(Format::IQ4_NL, "IQ4_NL", 20, None),
+    row::<four_bit_tables::Iq4Xs>(Format::IQ4_XS, "IQ4_XS", 23, None),
+    row::<four_bit_tables::Mxfp4>(Format::MXFP4, "MXFP4", 39, Some(four_bit_tables::quantize_mxfp4)),
+    row::<ternary::Tq1_0>(Format::TQ1_0, "TQ1_0", 34, Some(ternary::quantize_tq1_0)),
+    row::<ternary::Tq2_0>(Format::TQ2_0, "TQ2_0", 35, Some(ternary::quantize_tq2_0)),
 ];
 
 /// Every format, in the order of the table.
-static ALL: &[Format] = &[
-    Format::F32,
-    Format::F16,
-    Format::BF16,
-    Format::Q4_0,
-    Format::Q8_0,
-    Format::Q4_K,
-    Format::Q5_K,
-    Format::Q6_K,
-];
+static ALL: [Format; TABLE.len()] = {
+    let mut all = [Format::F32; TABLE.len()];
+    let mut row = 0;
+    while row < TABLE.len() {
+        all[row] = TABLE[row].format;
+        row += 1;
+    }
+    all
+};
 
 impl Format {
     /// The format with that number in GGUF tensor tables.
@@ -138,7 +160,7 @@ impl Format {
 
     /// Every format.
     pub fn all() -> &'static [Self] {
-        ALL
+        &ALL
     }
 
     /// Bytes of a row of `elements` weights; none if that is no whole number of blocks or too large to count.

@@ -1,1 +1,99 @@
-//! matmul
+//! Matrix products: weights in any format × activations in f32.
+//!
+//! Quantized weights are packed once, in parallel, by the first product that uses them: groups of 16 rows side by side (see
+//! `weights`), in huge pages, after which the file's own pages are given back. Few tokens are multiplied straight from that
+//! layout, at the speed of memory. For more tokens each thread expands two groups into its cache (`panel`) and runs a
+//! register tile over all tokens. Plain weights are used as they lie in the file.
+//!
+//! The order of every sum is fixed by the format (see `tile` and `floats`), so a result has the same bits for any number of
+//! threads, any batch and every instruction set.
+
+mod activations;
+mod dispatch;
+mod floats;
+mod matrix;
+mod regions;
+mod scales;
+mod tile;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+pub use matrix::Matrix;
+
+use std::fmt::Debug;
+
+use crate::Error;
+use crate::context::Context;
+use activations::Activations;
+
+/// Buffers that calls of [`matmul`] share, one call after the other.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    activations: Activations,
+}
+
+/// One product of a call.
+pub struct Job<'a> {
+    /// rows × columns.
+    pub weights: &'a Matrix,
+    /// tokens × rows, row per token; overwritten.
+    pub output: &'a mut [f32],
+}
+
+impl Debug for Job<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Job").field("weights", self.weights).field("output", &self.output.len()).finish()
+    }
+}
+
+/// Multiplies `tokens` rows of `input` (tokens × columns) with the weights of every job; all jobs share the input.
+///
+/// A token with a NaN or an infinity in a block of 32 gets NaN in every output of a quantized format; in the plain formats
+/// such values follow IEEE arithmetic. (Which NaN is not defined.)
+///
+/// # Errors
+/// `Error::Shape` if sizes do not fit or memory is short; `Error::Cancelled` if the context was interrupted, with outputs
+/// undefined.
+pub fn matmul(
+    context: &Context,
+    input: &[f32],
+    tokens: usize,
+    scratch: &mut Scratch,
+    jobs: &mut [Job],
+) -> Result<(), Error> {
+    check(input, tokens, jobs)?;
+    if tokens == 0 || jobs.is_empty() {
+        return Ok(());
+    }
+    if input.is_empty() {
+        // Sums of nothing.
+        jobs.iter_mut().for_each(|job| job.output.fill(0.0));
+        return Ok(());
+    }
+    for job in jobs.iter() {
+        job.weights.prepare(context)?;
+    }
+    regions::run(context, input, tokens, &mut scratch.activations, jobs)
+}
+
+/// Checks that all sizes fit together.
+fn check(input: &[f32], tokens: usize, jobs: &[Job]) -> Result<(), Error> {
+    for job in jobs {
+        let (rows, columns) = (job.weights.rows(), job.weights.columns());
+        if tokens.checked_mul(columns) != Some(input.len()) {
+            return Err(Error::Shape(format!(
+                "{} activations given for {tokens} tokens and a {rows} × {columns} matrix; expected tokens × columns",
+                input.len()
+            )));
+        }
+        if tokens.checked_mul(rows) != Some(job.output.len()) {
+            return Err(Error::Shape(format!(
+                "room for {} results given for {tokens} tokens and a {rows} × {columns} matrix; expected tokens × rows",
+                job.output.len()
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,1 +1,102 @@
-//! simd
+//! What the matrix kernels ask of an instruction set; one file each.
+//!
+//! Rows of weights lie in the lanes: a group of 16 rows is one 512-bit vector or two of 256 bits. Kernels are generic over
+//! [`Simd`] and are compiled once per instruction set inside a function that enables its features. Every operation here is
+//! exact, or one correctly rounded f32 operation, so that all sets give the same bits.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avxvnni;
+pub(crate) mod scalar;
+
+/// Functions of a `Simd` implementation whose body is one unsafe expression.
+#[cfg(target_arch = "x86_64")]
+macro_rules! operations {
+    ($(fn $name:ident $(<const $generic:ident: $kind:ty>)? ($($argument:ident: $type:ty),*) $(-> $result:ty)? { $body:expr })*) => { $(
+        #[inline(always)]
+        unsafe fn $name $(<const $generic: $kind>)? ($($argument: $type),*) $(-> $result)? {
+            // SAFETY: the caller promises the instruction set and pointers that are good for one vector.
+            unsafe { $body }
+        }
+    )* };
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use operations;
+
+/// Rows in a group of the packed layout.
+pub(crate) const ROWS: usize = 16;
+
+/// An instruction set.
+///
+/// # Safety
+/// Every function may be called only where the processor has the instruction set, and from code compiled for it; pointers
+/// must be good for the bytes of one vector (`LANES` × 4 for bytes and floats, × 2 for halves, × 1 for bytes of scales).
+pub(crate) trait Simd: Copy + 'static {
+    /// Rows of one vector: 16 or 8.
+    const LANES: usize;
+    /// Subtracted from the zero of weights whose values exceed 127: 128 where the set multiplies signed bytes only.
+    const SIGNED_ZERO: i32;
+    /// 4 bytes for each row.
+    type Bytes: Copy;
+    /// A running integer sum for each row.
+    type Sums: Copy;
+    /// A float for each row.
+    type Floats: Copy;
+
+    /// Loads bytes; any alignment.
+    unsafe fn bytes(at: *const u8) -> Self::Bytes;
+    /// Stores bytes; any alignment.
+    unsafe fn store_bytes(at: *mut u8, value: Self::Bytes);
+    /// Bytes `& mask`.
+    unsafe fn mask(value: Self::Bytes, mask: u8) -> Self::Bytes;
+    /// `low | (high & mask)`.
+    unsafe fn merge(low: Self::Bytes, high: Self::Bytes, mask: u8) -> Self::Bytes;
+    /// Shifts every 16 bits right; the bits that cross bytes are masked off by the caller.
+    unsafe fn right<const N: u32>(value: Self::Bytes) -> Self::Bytes;
+    /// Shifts every 16 bits left; the bits that cross bytes are masked off by the caller.
+    unsafe fn left<const N: u32>(value: Self::Bytes) -> Self::Bytes;
+    /// Loads a table of 16 bytes for `lookup`.
+    unsafe fn table(at: *const u8) -> Self::Bytes;
+    /// Table entries chosen by bytes below 16.
+    unsafe fn lookup(table: Self::Bytes, index: Self::Bytes) -> Self::Bytes;
+
+    /// Zeros.
+    unsafe fn zero() -> Self::Floats;
+    /// Loads floats; any alignment.
+    unsafe fn floats(at: *const f32) -> Self::Floats;
+    /// Stores floats; any alignment.
+    unsafe fn store_floats(at: *mut f32, value: Self::Floats);
+    /// Loads f16 values.
+    unsafe fn halves(at: *const u8) -> Self::Floats;
+    /// Loads bf16 values.
+    unsafe fn brains(at: *const u8) -> Self::Floats;
+    /// Loads signed bytes.
+    unsafe fn signed(at: *const u8) -> Self::Floats;
+    /// Loads unsigned bytes.
+    unsafe fn unsigned(at: *const u8) -> Self::Floats;
+    /// Loads the low (`HIGH` false) or high four bits of bytes.
+    unsafe fn nibbles<const HIGH: bool>(at: *const u8) -> Self::Floats;
+    /// One number in every lane.
+    unsafe fn splat(value: f32) -> Self::Floats;
+    /// `a · b`.
+    unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
+    /// `a · b + c`, rounded once.
+    unsafe fn fma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+    /// `c - a · b`, rounded once.
+    unsafe fn fnma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
+
+    /// A sum that starts at `*start` (which may be added at the end).
+    unsafe fn begin(start: *const i32) -> Self::Sums;
+    /// Adds the products of 4 bytes per row (unsigned, at most `maximum`) with the 4 signed bytes at `activations`
+    /// (none is -128).
+    unsafe fn add_products(maximum: u32, sum: Self::Sums, weights: Self::Bytes, activations: *const i32) -> Self::Sums;
+    /// Called after every group of 4 columns: makes room in narrow sums.
+    unsafe fn carry(maximum: u32, group: usize, sum: Self::Sums) -> Self::Sums;
+    /// The sum that began with the same `start`.
+    unsafe fn finish(sum: Self::Sums, start: *const i32) -> Self::Floats;
+    /// Asks for the cache line at that address, which need not exist.
+    unsafe fn prefetch(at: *const u8);
+}

@@ -37,14 +37,6 @@ pub(crate) enum Scales {
 }
 
 impl Scales {
-    /// Sums of products that are scaled on their own, in 32 weights.
-    pub(crate) const fn parts(self) -> usize {
-        match self {
-            Self::Signed16 | Self::Minimum16 => 2,
-            _ => 1,
-        }
-    }
-
     /// Whether a minimum is subtracted from every weight.
     pub(crate) const fn minimum(self) -> bool {
         matches!(self, Self::HalfMinimum | Self::Minimum32 | Self::Minimum16)
@@ -115,11 +107,6 @@ pub(crate) trait Blocks {
     const PACKING: Packing;
     /// Reads one block of `BYTES` bytes.
     fn unpack(block: &[u8], out: &mut Unpacked);
-}
-
-/// `Blocks::unpack` for the table.
-pub(crate) fn unpack_block<B: Blocks>(block: &[u8], out: &mut Unpacked) {
-    B::unpack(&block[..B::BYTES], out);
 }
 
 /// Reads whole blocks to numbers, with the same rounding as the reference implementation: integer times scale, minus

@@ -2,6 +2,61 @@
 
 use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked, read_u16};
 
+/// 16 bytes of four-bit scales and minimums, 64 bytes of bit pairs, f16 d, f16 dmin.
+pub(crate) struct Q2K;
+
+impl Blocks for Q2K {
+    const ELEMENTS: usize = 256;
+    const BYTES: usize = 84;
+    const PACKING: Packing = Packing { bits: Bits::Two, table: None, zero: 0, scales: Scales::Minimum16, factor: 1.0 };
+
+    #[inline(always)]
+    fn unpack(block: &[u8], out: &mut Unpacked) {
+        out.scale = read_u16(block, 80);
+        out.minimum = read_u16(block, 82);
+        out.scales.copy_from_slice(&block[..16]);
+        bit_pairs(&block[16..80], out);
+    }
+}
+
+/// 32 bytes of high bits, 64 bytes of bit pairs, 12 bytes of six-bit scales, f16 d.
+pub(crate) struct Q3K;
+
+impl Blocks for Q3K {
+    const ELEMENTS: usize = 256;
+    const BYTES: usize = 110;
+    const PACKING: Packing = Packing { bits: Bits::Three, table: None, zero: 4, scales: Scales::Signed16, factor: 1.0 };
+
+    #[inline(always)]
+    fn unpack(block: &[u8], out: &mut Unpacked) {
+        out.scale = read_u16(block, 108);
+        bit_pairs(&block[32..96], out);
+        for (group, quants) in out.quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (quant, high) in quants.iter_mut().zip(&block[..32]) {
+                *quant |= (high >> group & 1) << 2;
+            }
+        }
+        let bytes = &block[96..108];
+        for j in 0..16 {
+            let low = if j < 8 { bytes[j] & 15 } else { bytes[j - 8] >> 4 };
+            let high = bytes[8 + j % 4] >> (2 * (j / 4)) & 3;
+            out.scales[j] = (low | high << 4).wrapping_sub(32);
+        }
+    }
+}
+
+/// 256 quants of two bits from 64 bytes: 32 bytes hold four runs of 32.
+#[inline(always)]
+pub(crate) fn bit_pairs(bytes: &[u8], out: &mut Unpacked) {
+    for (quants, bytes) in out.quants.as_chunks_mut::<128>().0.iter_mut().zip(bytes.as_chunks::<32>().0) {
+        for (run, quants) in quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+            for (quant, byte) in quants.iter_mut().zip(bytes) {
+                *quant = byte >> (2 * run) & 3;
+            }
+        }
+    }
+}
+
 /// f16 d, f16 dmin, 12 bytes of six-bit scales and minimums, 128 bytes of nibbles.
 pub(crate) struct Q4K;
 

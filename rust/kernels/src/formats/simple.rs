@@ -1,4 +1,4 @@
-//! Formats with one f16 scale for 32 weights: Q4_0, Q8_0.
+//! Formats with one f16 scale (and minimum) for 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 //!
 //! In the nibble formats byte `j` of 16 holds weight `j` in its low and weight `j + 16` in its high bits.
 
@@ -20,6 +20,60 @@ impl Blocks for Q4_0 {
         nibbles(&block[2..18], out);
     }
 }
+
+/// f16 d, f16 m, 16 bytes of nibbles: `q · d + m`.
+pub(crate) struct Q4_1;
+
+impl Blocks for Q4_1 {
+    const ELEMENTS: usize = 32;
+    const BYTES: usize = 20;
+    const PACKING: Packing =
+        Packing { bits: Bits::Four, table: None, zero: 0, scales: Scales::HalfMinimum, factor: 1.0 };
+
+    #[inline(always)]
+    fn unpack(block: &[u8], out: &mut Unpacked) {
+        out.scale = read_u16(block, 0);
+        out.minimum = read_u16(block, 2) ^ SIGN;
+        nibbles(&block[4..20], out);
+    }
+}
+
+/// f16 d, the fifth bits of 32 quants, 16 bytes of nibbles: `(q - 16) · d`.
+pub(crate) struct Q5_0;
+
+impl Blocks for Q5_0 {
+    const ELEMENTS: usize = 32;
+    const BYTES: usize = 22;
+    const PACKING: Packing = Packing { bits: Bits::Five, table: None, zero: 16, scales: Scales::Half, factor: 1.0 };
+
+    #[inline(always)]
+    fn unpack(block: &[u8], out: &mut Unpacked) {
+        out.scale = read_u16(block, 0);
+        nibbles(&block[6..22], out);
+        fifth_bits(&block[2..6], out);
+    }
+}
+
+/// f16 d, f16 m, the fifth bits of 32 quants, 16 bytes of nibbles: `q · d + m`.
+pub(crate) struct Q5_1;
+
+impl Blocks for Q5_1 {
+    const ELEMENTS: usize = 32;
+    const BYTES: usize = 24;
+    const PACKING: Packing =
+        Packing { bits: Bits::Five, table: None, zero: 0, scales: Scales::HalfMinimum, factor: 1.0 };
+
+    #[inline(always)]
+    fn unpack(block: &[u8], out: &mut Unpacked) {
+        out.scale = read_u16(block, 0);
+        out.minimum = read_u16(block, 2) ^ SIGN;
+        nibbles(&block[8..24], out);
+        fifth_bits(&block[4..8], out);
+    }
+}
+
+/// Sign bit of an f16: these formats add their minimum, the kernels subtract it.
+const SIGN: u16 = 0x8000;
 
 /// f16 d, 32 signed bytes: `q · d`.
 pub(crate) struct Q8_0;
@@ -47,6 +101,16 @@ pub(crate) fn nibbles(bytes: &[u8], out: &mut Unpacked) {
     }
 }
 
+/// Adds bit `k` of 4 bytes as the fifth bit of quant `k`.
+#[inline(always)]
+fn fifth_bits(bytes: &[u8], out: &mut Unpacked) {
+    for (quants, byte) in out.quants[..32].as_chunks_mut::<8>().0.iter_mut().zip(bytes) {
+        for (bit, quant) in quants.iter_mut().enumerate() {
+            *quant |= (byte >> bit & 1) << 4;
+        }
+    }
+}
+
 /// The value of largest magnitude, the first one of several.
 fn extreme(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |found: f32, value| if value.abs() > found.abs() { *value } else { found })
@@ -57,17 +121,58 @@ fn inverse(d: f32) -> f32 {
     if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
-/// Q4_0: the value of largest magnitude becomes -8.
-pub(crate) fn quantize_q4_0(values: &[f32], out: &mut [u8]) {
-    for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<18>().0) {
-        let d = extreme(values) / -8.0;
+/// Writes nibbles, and the fifth bits if there is room for them before the nibbles.
+fn write_quants(out: &mut [u8], quant: impl Fn(usize) -> u8) {
+    let (high, low) = out.split_at_mut(out.len() - 16);
+    for (j, byte) in low.iter_mut().enumerate() {
+        *byte = quant(j) & 15 | quant(j + 16) << 4;
+    }
+    for (k, byte) in high.iter_mut().enumerate() {
+        *byte = (0..8).fold(0, |bits, bit| bits | (quant(8 * k + bit) >> 4) << bit);
+    }
+}
+
+/// The value of largest magnitude becomes `-zero`.
+fn quantize_symmetric<const BYTES: usize>(zero: f32, values: &[f32], out: &mut [u8]) {
+    for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
+        let d = extreme(values) / -zero;
         let id = inverse(d);
         out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
-        let quant = |value: f32| ((value * id + 8.5) as u8).min(15);
-        for j in 0..16 {
-            out[2 + j] = quant(values[j]) | quant(values[j + 16]) << 4;
-        }
+        write_quants(&mut out[2..], |k| ((values[k] * id + (zero + 0.5)) as u8).min(2 * zero as u8 - 1));
     }
+}
+
+/// Smallest and largest value become 0 and `largest`.
+fn quantize_range<const BYTES: usize>(largest: f32, values: &[f32], out: &mut [u8]) {
+    for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
+        let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let min = values.iter().copied().fold(f32::INFINITY, f32::min);
+        let d = (max - min) / largest;
+        let id = inverse(d);
+        out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+        out[2..4].copy_from_slice(&f16::from_f32(min).to_le_bytes());
+        write_quants(&mut out[4..], |k| (((values[k] - min) * id + 0.5) as u8).min(largest as u8));
+    }
+}
+
+/// Q4_0: the value of largest magnitude becomes -8.
+pub(crate) fn quantize_q4_0(values: &[f32], out: &mut [u8]) {
+    quantize_symmetric::<18>(8.0, values, out);
+}
+
+/// Q4_1: the range of values becomes 0 to 15.
+pub(crate) fn quantize_q4_1(values: &[f32], out: &mut [u8]) {
+    quantize_range::<20>(15.0, values, out);
+}
+
+/// Q5_0: the value of largest magnitude becomes -16.
+pub(crate) fn quantize_q5_0(values: &[f32], out: &mut [u8]) {
+    quantize_symmetric::<22>(16.0, values, out);
+}
+
+/// Q5_1: the range of values becomes 0 to 31.
+pub(crate) fn quantize_q5_1(values: &[f32], out: &mut [u8]) {
+    quantize_range::<24>(31.0, values, out);
 }
 
 /// Q8_0: the largest magnitude becomes 127; halves are rounded away from zero.

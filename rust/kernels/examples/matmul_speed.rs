@@ -1,0 +1,83 @@
+//! Speed of the matrix products beside what the machine can do at most: bytes of weights a second for few tokens,
+//! multiplications a second for many.
+//!
+//! `cargo run --release -p llamacpu-kernels --example matmul_speed -- [threads] [format,format...] [isa,isa...]`
+
+#![expect(clippy::print_stdout, reason = "the product of this program is its table")]
+
+use std::time::Instant;
+
+use llamacpu_kernels::context::Context;
+use llamacpu_kernels::cpu::Isa;
+use llamacpu_kernels::formats::Format;
+use llamacpu_kernels::mapping::Bytes;
+use llamacpu_kernels::matmul::{Job, Matrix, Scratch, matmul};
+use llamacpu_kernels::threads::{Pool, read_bandwidth};
+
+/// Numbers of tokens to measure.
+const TOKENS: [usize; 6] = [1, 2, 4, 8, 32, 512];
+
+fn main() -> Result<(), llamacpu_kernels::Error> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let threads = arguments.first().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let names = |index: usize| arguments.get(index).filter(|text| *text != "all").map(|text| text.split(',').collect::<Vec<_>>());
+    let (formats, sets) = (names(1), names(2));
+    let pool = Pool::new(threads)?;
+    println!("{threads} threads; read bandwidth {:.1} GB/s", read_bandwidth(&pool) / 1e9);
+    println!("{:8} {:8} {:>9} {}", "set", "format", "pack GB/s", TOKENS.map(|tokens| format!("{tokens:>17}")).concat());
+    for isa in Isa::available() {
+        if sets.as_ref().is_some_and(|sets| !sets.contains(&isa.name())) {
+            continue;
+        }
+        for format in Format::all() {
+            let name = format.info().name;
+            if formats.as_ref().is_none_or(|formats| formats.contains(&name)) {
+                measure(&Context::new(*isa, &pool), *format)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Measures one format: a stack of matrices that together do not fit into caches.
+fn measure(context: &Context, format: Format) -> Result<(), llamacpu_kernels::Error> {
+    let (rows, columns) = (2048, 2048);
+    let row_bytes = format.row_bytes(columns).unwrap_or(0);
+    let layers = (256 << 20_usize).div_ceil(rows * row_bytes);
+    let mut state = 1_u32;
+    let mut block = vec![0_u8; rows * row_bytes];
+    for byte in &mut block {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // No exponent of an f16 or f32 is all ones.
+        *byte = (state >> 24) as u8 & 0x3f;
+    }
+    let matrices: Vec<_> = (0..layers)
+        .map(|_| Matrix::new(format, rows, columns, Bytes::owned(block.clone())))
+        .collect::<Result<_, _>>()?;
+    let input: Vec<f32> = (0..512 * columns).map(|i| ((i * 7919) as f32 * 0.001).sin()).collect();
+    let mut output = vec![0.0; 512 * rows];
+    let mut scratch = Scratch::default();
+    let mut pass = |tokens: usize, matrices: &[Matrix]| -> Result<f64, llamacpu_kernels::Error> {
+        let start = Instant::now();
+        for weights in matrices {
+            let mut jobs = [Job { weights, output: &mut output[..tokens * rows] }];
+            matmul(context, &input[..tokens * columns], tokens, &mut scratch, &mut jobs)?;
+        }
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let bytes = (layers * rows * row_bytes) as f64;
+    let packing = bytes / pass(1, &matrices)? / 1e9;
+    print!("{:8} {:8} {packing:9.2} ", context.isa.name(), format.info().name);
+    for tokens in TOKENS {
+        let some = if tokens > 8 { &matrices[..layers.min(64 / tokens.min(64)).max(4)] } else { &matrices[..] };
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            best = best.min(pass(tokens, some)?);
+        }
+        let gigabytes = (some.len() * rows * row_bytes) as f64 / best / 1e9;
+        let products = (some.len() * rows * columns * tokens) as f64 / best / 1e9;
+        print!(" {gigabytes:6.2}/{products:7.1}M");
+    }
+    println!();
+    Ok(())
+}

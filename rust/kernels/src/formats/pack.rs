@@ -1,0 +1,191 @@
+//! Writes the packed layout: 16 rows side by side, as the table in `matmul::weights` describes it.
+
+use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked};
+use crate::cpu::{Isa, Kind};
+
+/// Rows in a group.
+const ROWS: usize = 16;
+
+/// Sizes of the packed layout of one group of 16 rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Bytes of the quants of 32 columns.
+    pub(crate) block_quants: usize,
+    /// Bytes of the scales of 32 columns, on average over 256.
+    pub(crate) block_scales: usize,
+    /// Bytes of all quants; the scales follow.
+    pub(crate) quant_bytes: usize,
+    /// Bytes of quants and scales, a multiple of 64.
+    pub(crate) group_bytes: usize,
+}
+
+impl Layout {
+    /// The layout of rows of `columns` weights (whole blocks); none if it is too large to count.
+    pub(crate) fn new(packing: &Packing, columns: usize) -> Option<Self> {
+        let block_quants = match packing.bits {
+            Bits::Two => 128,
+            Bits::Three => 192,
+            Bits::Four => 256,
+            Bits::Five => 320,
+            Bits::Six => 384,
+            Bits::Eight => 512,
+        };
+        let block_scales = wide_bytes(packing.scales) / 8;
+        let quant_bytes = (columns / 32).checked_mul(block_quants)?;
+        let scale_bytes = (columns / 32).checked_mul(block_scales)?;
+        let group_bytes = quant_bytes.checked_add(scale_bytes)?.checked_next_multiple_of(64)?;
+        Some(Self { block_quants, block_scales, quant_bytes, group_bytes })
+    }
+}
+
+/// Bytes of the scales of 256 columns of 16 rows.
+const fn wide_bytes(scales: Scales) -> usize {
+    match scales {
+        Scales::Signed32 => 32 + 8 * ROWS,
+        Scales::Signed16 => 32 + 16 * ROWS,
+        Scales::Minimum32 | Scales::Minimum16 => 64 + 16 * ROWS,
+        Scales::Half | Scales::Brain => 8 * 32,
+        Scales::HalfMinimum => 8 * 64,
+    }
+}
+
+/// `pack_group`, compiled for the instruction set.
+pub(crate) fn pack<B: Blocks>(isa: Isa, source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
+    match isa.kind() {
+        // SAFETY: an `Isa` of this kind exists only on processors that have it.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => unsafe { pack_avx512::<B>(source, rows, layout, out) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx2 | Kind::AvxVnni => unsafe { pack_avx2::<B>(source, rows, layout, out) },
+        _ => pack_group::<B>(source, rows, layout, out),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+fn pack_avx512<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
+    pack_group::<B>(source, rows, layout, out);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn pack_avx2<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
+    pack_group::<B>(source, rows, layout, out);
+}
+
+/// Packs a group: `rows` (1 to 16) rows of whole blocks, one after the other in `source`, into `group_bytes` at `out`. Rows
+/// that are missing become zeros.
+#[inline(always)]
+pub(crate) fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
+    if source.is_empty() {
+        return;
+    }
+    let row_bytes = source.len() / rows;
+    let (quants, scales) = out[..layout.group_bytes].split_at_mut(layout.quant_bytes);
+    let mut blocks = [const { Unpacked::new() }; ROWS];
+    let step = quants.len() / (row_bytes / B::BYTES);
+    for (index, quants) in quants.chunks_exact_mut(step).enumerate() {
+        for (row, block) in blocks[..rows].iter_mut().enumerate() {
+            B::unpack(&source[row * row_bytes + index * B::BYTES..][..B::BYTES], block);
+        }
+        let per_block = quants.len() / (B::ELEMENTS / 32);
+        for (part, quants) in quants.chunks_exact_mut(per_block).enumerate() {
+            pack_quants(B::PACKING.bits, &interleave(&blocks, 32 * part), quants);
+        }
+        let bytes = wide_bytes(B::PACKING.scales) / (256 / B::ELEMENTS);
+        pack_scales(B::PACKING.scales, &blocks, &mut scales[index * bytes..][..bytes]);
+    }
+}
+
+/// 4 columns of 16 rows.
+type Group = [u32; ROWS];
+
+/// 32 columns from `first` on: 8 groups of 4 columns, rows side by side.
+#[inline(always)]
+fn interleave(blocks: &[Unpacked; ROWS], first: usize) -> [Group; 8] {
+    let mut groups = [[0; ROWS]; 8];
+    for (row, block) in blocks.iter().enumerate() {
+        for (group, quants) in groups.iter_mut().zip(block.quants[first..first + 32].as_chunks::<4>().0) {
+            group[row] = u32::from_le_bytes(*quants);
+        }
+    }
+    groups
+}
+
+/// Writes vectors of 64 bytes.
+#[inline(always)]
+fn write(out: &mut [u8], vector: usize, of: impl Fn(usize) -> u32) {
+    for (row, out) in out[64 * vector..][..64].as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        *out = of(row).to_le_bytes();
+    }
+}
+
+/// The same bits of all four bytes.
+const fn every(byte: u8) -> u32 {
+    u32::from_le_bytes([byte; 4])
+}
+
+/// Packs 32 columns.
+#[inline(always)]
+fn pack_quants(bits: Bits, groups: &[Group; 8], out: &mut [u8]) {
+    let pairs = |low: u32, shift: u32, out: &mut [u8]| {
+        for i in 0..2 {
+            write(out, i, |row| {
+                let quad = |j: usize| (groups[4 * i + j][row] >> shift & every(low as u8)) << (2 * j);
+                quad(0) | quad(1) | quad(2) | quad(3)
+            });
+        }
+    };
+    let nibbles = |out: &mut [u8]| {
+        for i in 0..4 {
+            write(out, i, |row| groups[2 * i][row] & every(15) | (groups[2 * i + 1][row] & every(15)) << 4);
+        }
+    };
+    let plane = |shift: u32, out: &mut [u8]| {
+        write(out, 0, |row| (0..8).fold(0, |bits, g| bits | (groups[g][row] >> shift & every(1)) << g));
+    };
+    match bits {
+        Bits::Two => pairs(3, 0, out),
+        Bits::Three => {
+            pairs(3, 0, out);
+            plane(2, &mut out[128..]);
+        }
+        Bits::Four => nibbles(out),
+        Bits::Five => {
+            nibbles(out);
+            plane(4, &mut out[256..]);
+        }
+        Bits::Six => {
+            nibbles(out);
+            pairs(3, 4, &mut out[256..]);
+        }
+        Bits::Eight => (0..8).for_each(|g| write(out, g, |row| groups[g][row])),
+    }
+}
+
+/// Packs the scales of one block of the file.
+#[inline(always)]
+fn pack_scales(kind: Scales, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+    let (heads, parts) = out.split_at_mut(if kind.minimum() { 64 } else { 32 });
+    for (row, block) in blocks.iter().enumerate() {
+        heads[2 * row..][..2].copy_from_slice(&block.scale.to_le_bytes());
+        if kind.minimum() {
+            heads[32 + 2 * row..][..2].copy_from_slice(&block.minimum.to_le_bytes());
+        }
+    }
+    let mut vector = |index: usize, of: &dyn Fn(&Unpacked) -> u8| {
+        for (out, block) in parts[ROWS * index..][..ROWS].iter_mut().zip(blocks) {
+            *out = of(block);
+        }
+    };
+    match kind {
+        Scales::Half | Scales::Brain | Scales::HalfMinimum => {}
+        Scales::Signed32 => (0..8).for_each(|part| vector(part, &|block| block.scales[part])),
+        Scales::Signed16 | Scales::Minimum16 => (0..16).for_each(|part| vector(part, &|block| block.scales[part])),
+        Scales::Minimum32 => (0..8).for_each(|part| {
+            vector(2 * part, &|block| block.scales[part]);
+            vector(2 * part + 1, &|block| block.minimums[part]);
+        }),
+    }
+}

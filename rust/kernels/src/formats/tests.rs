@@ -1,0 +1,141 @@
+//! Golden vectors of the reference dequantizer, and round trips.
+
+use super::*;
+
+/// Places of the f16 scale (set to 0.25) and minimum (0.125) in a block.
+fn scale_offsets(format: Format) -> (Option<usize>, Option<usize>) {
+    match format {
+        Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => (Some(0), Some(2)),
+        Format::Q2_K => (Some(80), Some(82)),
+        Format::Q3_K => (Some(108), None),
+        Format::Q6_K => (Some(208), None),
+        Format::TQ1_0 => (Some(52), None),
+        Format::TQ2_0 => (Some(64), None),
+        Format::MXFP4 => (None, None),
+        _ => (Some(0), None),
+    }
+}
+
+/// A block of bytes `37 · i + 11` with plain scales.
+fn golden_block(format: Format) -> Vec<u8> {
+    let mut block: Vec<u8> = (0..format.info().block_bytes).map(|i| (37 * i + 11) as u8).collect();
+    let (scale, minimum) = scale_offsets(format);
+    for (at, bits) in [(scale, 0x3400_u16), (minimum, 0x3000)] {
+        if let Some(at) = at {
+            block[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+        }
+    }
+    if format == Format::MXFP4 {
+        block[0] = 0x7f;
+    }
+    block
+}
+
+/// First four values, last value, sum, sum of (index + 1) · value of the golden block.
+const GOLDEN: &[(Format, [f32; 4], f32, f64, f64)] = &[
+    (Format::Q4_0, [-0.75, 0.5, 1.75, -1.0], 0.0, -5.25, -129.5),
+    (Format::Q4_1, [3.875, 1.125, 2.375, 3.625], 3.125, 65.25, 1061.75),
+    (Format::Q5_0, [2.25, -0.5, 0.75, -2.0], 0.25, 3.75, 28.0),
+    (Format::Q5_1, [4.875, 6.125, 7.375, 4.625], 1.375, 130.25, 2041.25),
+    (Format::Q8_0, [21.25, 30.5, -24.25, -15.0], -12.0, -44.0, -2020.0),
+    (Format::Q2_K, [8.25, 0.0, 2.75, 5.5], 1.125, 514.75, 60782.5),
+    (Format::Q3_K, [20.25, -27.0, 6.75, -13.5], 10.5, 239.5, 44286.25),
+    (Format::Q4_K, [78.875, -6.375, 32.375, 71.125], 12.125, 13610.0, 1_893_210.0),
+    (Format::Q5_K, [202.875, -6.375, 156.375, 71.125], 27.125, 29054.0, 4_006_862.0),
+    (Format::Q6_K, [-357.75, 424.0, 145.75, -132.5], -15.0, 1153.0, 196_105.0),
+    (Format::IQ4_NL, [-8.75, 6.25, 28.25, -12.25], 0.25, -64.25, -1729.75),
+    (Format::IQ4_XS, [16.25, -0.25, -17.25, 20.75], -4.0, -2751.25, -522_783.5),
+    (Format::TQ1_0, [-0.25, -0.25, -0.25, 0.0], -0.25, -0.5, -32.75),
+    (Format::TQ2_0, [0.5, -0.25, 0.0, 0.25], -0.25, 32.25, 4311.25),
+    (Format::MXFP4, [0.0, 3.0, -1.0, -6.0], 3.0, 12.5, 319.0),
+];
+
+#[test]
+fn golden_vectors() {
+    for (format, first, last, sum, weighted) in GOLDEN {
+        let mut values = vec![f32::NAN; format.info().block_elements];
+        format.dequantize(&golden_block(*format), &mut values).unwrap();
+        assert_eq!(&values[..4], first, "{format:?}");
+        assert_eq!(values.last(), Some(last), "{format:?}");
+        assert_eq!(values.iter().map(|value| f64::from(*value)).sum::<f64>(), *sum, "{format:?}");
+        let found: f64 = values.iter().enumerate().map(|(i, value)| (i as f64 + 1.0) * f64::from(*value)).sum();
+        assert_eq!(found, *weighted, "{format:?}");
+    }
+}
+
+#[test]
+fn every_quantized_format_has_a_golden_vector() {
+    for format in Format::all() {
+        let golden = GOLDEN.iter().any(|row| row.0 == *format);
+        assert!(golden || format.info().block_elements == 1, "{format:?}");
+    }
+}
+
+#[test]
+fn the_table_is_in_order_and_unique() {
+    for (index, format) in Format::all().iter().enumerate() {
+        let row = format.info();
+        assert_eq!((*format as usize, row.format), (index, *format));
+        assert_eq!(Format::from_ggml(row.ggml_id), Some(*format));
+        assert_eq!(Format::named(row.name), Some(*format));
+        assert_eq!(row.name, format!("{format:?}"));
+    }
+    assert_eq!(Format::from_ggml(4), None);
+}
+
+#[test]
+fn row_bytes_counts_whole_blocks() {
+    assert_eq!(Format::Q4_K.row_bytes(512), Some(288));
+    assert_eq!(Format::Q4_K.row_bytes(500), None);
+    assert_eq!(Format::F32.row_bytes(usize::MAX), None);
+    assert_eq!(Format::Q8_0.row_bytes(0), Some(0));
+}
+
+#[test]
+fn sizes_are_checked() {
+    assert!(Format::Q4_0.dequantize(&[0; 17], &mut [0.0; 32]).is_err());
+    assert!(Format::Q4_0.dequantize(&[0; 18], &mut [0.0; 31]).is_err());
+    assert!(Format::Q8_0.quantize(&[0.0; 32], &mut [0; 33]).is_err());
+}
+
+/// Quantizing and reading back leaves an error of at most half a step; the step follows from the format's bits.
+#[test]
+fn quantizing_is_close() {
+    let values: Vec<f32> = (0..512).map(|i| ((i * i + 7 * i) as f32 * 0.37).sin()).collect();
+    for format in Format::all() {
+        let info = format.info();
+        if info.quantize.is_none() {
+            continue;
+        }
+        let mut bytes = vec![0xaa; format.row_bytes(values.len()).unwrap()];
+        let mut back = vec![f32::NAN; values.len()];
+        format.quantize(&values, &mut bytes).unwrap();
+        format.dequantize(&bytes, &mut back).unwrap();
+        let worst = values.iter().zip(&back).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let allowed = match format {
+            Format::F32 => 0.0,
+            Format::F16 => 0.0005,
+            Format::BF16 => 0.004,
+            Format::Q8_0 => 0.0045,
+            Format::Q6_K => 0.04,
+            Format::Q5_0 | Format::Q5_1 | Format::Q5_K => 0.07,
+            Format::Q4_0 | Format::Q4_1 | Format::Q4_K => 0.14,
+            Format::MXFP4 => 0.26,
+            Format::Q3_K => 0.3,
+            Format::Q2_K => 0.45,
+            _ => 0.51,
+        };
+        assert!(worst <= allowed, "{format:?}: {worst}");
+    }
+}
+
+#[test]
+fn zeros_stay_zeros() {
+    for format in Format::all().iter().filter(|format| format.info().quantize.is_some()) {
+        let mut bytes = vec![0xaa; format.row_bytes(256).unwrap()];
+        let mut back = [f32::NAN; 256];
+        format.quantize(&[0.0; 256], &mut bytes).unwrap();
+        format.dequantize(&bytes, &mut back).unwrap();
+        assert_eq!(back, [0.0; 256], "{format:?}");
+    }
+}

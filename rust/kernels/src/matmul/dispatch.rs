@@ -1,0 +1,198 @@
+//! Which compiled kernel runs: one table of functions for each instruction set and packing, chosen once per call.
+
+use super::activations::{TileParts, quantize_tile};
+use super::floats::{BrainElement, FloatKernel, HalfElement, SingleElement, float_tile};
+use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32, Single};
+use super::tile::{Kernel, Tile, expand, tile};
+use super::weights::{Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Weights};
+use crate::cpu::{Isa, Kind};
+use crate::formats::{Bits, Format, Packing, Scales};
+
+/// Rows of a tile of plain weights.
+pub(crate) const FLOAT_ROWS: usize = 4;
+
+/// Expands packed blocks into a panel.
+pub(crate) type Expand = unsafe fn(&Tile, *mut u8, *mut f32);
+/// Quantizes activations.
+pub(crate) type Quantize = unsafe fn(&[f32], usize, &mut TileParts);
+
+/// Kernels for one packing; index a list by the number of columns minus one.
+pub(crate) struct Kernels {
+    /// Packed weights, one group of 16 rows.
+    pub(crate) direct: &'static [Kernel],
+    /// Panel, one group of 16 rows.
+    pub(crate) panel: &'static [Kernel],
+    /// Panel, two groups; empty if one is enough to fill the registers.
+    pub(crate) wide_panel: &'static [Kernel],
+    /// Packed to panel.
+    pub(crate) expand: Expand,
+    /// Bytes of a panel's scales for 32 columns of 16 rows.
+    pub(crate) panel_scale_bytes: usize,
+    /// Sums in 32 columns.
+    pub(crate) parts: usize,
+    /// What kernels still have to subtract from each value.
+    pub(crate) zero: i32,
+}
+
+/// Kernels that do not depend on a packing.
+pub(crate) struct Common {
+    /// Quantizes one tile of activations.
+    pub(crate) quantize: Quantize,
+    /// Largest number of columns of a direct tile.
+    pub(crate) direct_columns: usize,
+    /// Columns of a panel tile.
+    pub(crate) panel_columns: usize,
+    /// Tokens of a tile of plain weights.
+    pub(crate) float_columns: usize,
+}
+
+macro_rules! instruction_set {
+    (
+        $module:ident, $simd:ty, [$($target:meta)?], [$($feature:meta)?],
+        direct $vectors:literal x [$($direct:literal)*],
+        panel $panel_vectors:literal x [$($panel:literal)*],
+        wide $wide_vectors:literal x [$($wide:literal)*] of $panel_of:ident,
+        floats [$($float:literal)*]
+    ) => {
+        $(#[$target])?
+        mod $module {
+            use super::*;
+
+            $(#[$feature])?
+            unsafe fn run<W: Weights, const R: usize, const C: usize>(operands: &Tile) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { tile::<$simd, W, R, C>(operands) }
+            }
+
+            $(#[$feature])?
+            unsafe fn expand_blocks<W: Weights>(operands: &Tile, quants: *mut u8, scales: *mut f32) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { expand::<$simd, W>(operands, quants, scales) }
+            }
+
+            $(#[$feature])?
+            unsafe fn run_floats<E: super::super::floats::Element, const R: usize, const C: usize>(
+                operands: &super::super::floats::FloatTile,
+            ) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { float_tile::<$simd, E, R, C>(operands) }
+            }
+
+            $(#[$feature])?
+            unsafe fn quantize(input: &[f32], columns: usize, parts: &mut TileParts) {
+                quantize_tile(input, columns, parts);
+            }
+
+            /// Kernels that do not depend on a packing.
+            pub(super) const COMMON: &Common = &Common {
+                quantize,
+                direct_columns: [$($direct),*].len(),
+                panel_columns: [$($panel),*].len(),
+                float_columns: [$($float),*].len(),
+            };
+
+            /// Kernels of one packing.
+            ///
+            /// `Exact` is the panel that knows the largest value, `Any` the one that takes every byte.
+            pub(super) fn kernels<W: Weights, Exact: Weights, Any: Weights>(zero: i32) -> Kernels {
+                let signed = if W::MAXIMUM > 127 { <$simd as crate::simd::Simd>::SIGNED_ZERO } else { 0 };
+                Kernels {
+                    direct: &const { [$(run::<W, $vectors, $direct> as Kernel),*] },
+                    panel: &const { [$(run::<$panel_of, $panel_vectors, $panel> as Kernel),*] },
+                    wide_panel: &const { [$(run::<$panel_of, $wide_vectors, $wide> as Kernel),*] },
+                    expand: expand_blocks::<W>,
+                    panel_scale_bytes: Any::Scales::BYTES,
+                    parts: Any::Scales::PARTS,
+                    zero: zero - signed,
+                }
+            }
+
+            /// Kernels of plain weights, by tokens and rows.
+            pub(super) fn floats<E: super::super::floats::Element>() -> &'static [[FloatKernel; FLOAT_ROWS]] {
+                &const {
+                    [$([
+                        run_floats::<E, 1, $float> as FloatKernel,
+                        run_floats::<E, 2, $float>,
+                        run_floats::<E, 3, $float>,
+                        run_floats::<E, 4, $float>,
+                    ]),*]
+                }
+            }
+        }
+    };
+}
+
+instruction_set!(scalar, crate::simd::scalar::Scalar, [], [],
+    direct 1 x [1 2 3 4], panel 1 x [1 2 3 4], wide 1 x [] of Any, floats [1 2]);
+instruction_set!(avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")], [target_feature(enable = "avx2,fma,f16c")],
+    direct 2 x [1 2 3 4 5 6 7 8], panel 2 x [1 2 3 4], wide 2 x [] of Exact, floats [1 2 3]);
+instruction_set!(avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
+    [target_feature(enable = "avx2,fma,f16c,avxvnni")],
+    direct 2 x [1 2 3 4 5 6 7 8], panel 2 x [1 2 3 4], wide 2 x [] of Any, floats [1 2 3]);
+instruction_set!(avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
+    [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
+    direct 1 x [1 2 3 4 5 6 7 8], panel 1 x [1 2 3 4 5 6], wide 2 x [1 2 3 4 5 6] of Any, floats [1 2 3 4 5 6]);
+
+/// Runs a function of the module of an instruction set.
+macro_rules! for_set {
+    ($isa:expr, $name:ident $($call:tt)*) => {
+        match $isa.kind() {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => avx2::$name $($call)*,
+            #[cfg(target_arch = "x86_64")]
+            Kind::AvxVnni => avxvnni::$name $($call)*,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => avx512::$name $($call)*,
+            _ => scalar::$name $($call)*,
+        }
+    };
+}
+
+/// Kernels of the instruction set that do not depend on a packing.
+pub(crate) fn common(isa: Isa) -> &'static Common {
+    for_set!(isa, COMMON)
+}
+
+/// The kernels for a packing; none if no format uses that combination.
+pub(crate) fn kernels(isa: Isa, packing: &Packing) -> Option<Kernels> {
+    /// Kernels for quants, scales and largest value.
+    macro_rules! packed {
+        ($quants:ty, $scales:ty, $table:literal, $maximum:literal) => {
+            for_set!(
+                isa,
+                kernels::<
+                    Packed<$quants, $scales, $table, $maximum>,
+                    Panel<Single<{ <$scales as ScaleKind>::PARTS }, { <$scales as ScaleKind>::MINIMUM }>, $maximum>,
+                    Panel<Single<{ <$scales as ScaleKind>::PARTS }, { <$scales as ScaleKind>::MINIMUM }>, 255>,
+                >(i32::from(packing.zero))
+            )
+        };
+    }
+    Some(match (packing.bits, packing.scales, packing.table.is_some()) {
+        (Bits::Two, Scales::Signed32, false) => packed!(Quants2, Signed32<8>, false, 3),
+        (Bits::Two, Scales::Minimum16, false) => packed!(Quants2, Minimum16, false, 3),
+        (Bits::Three, Scales::Signed16, false) => packed!(Quants3, Signed16<8>, false, 7),
+        (Bits::Four, Scales::Half, false) => packed!(Quants4, Half, false, 15),
+        (Bits::Four, Scales::HalfMinimum, false) => packed!(Quants4, HalfMinimum, false, 15),
+        (Bits::Four, Scales::Minimum32, false) => packed!(Quants4, Minimum32, false, 15),
+        (Bits::Four, Scales::Half, true) => packed!(Quants4, Half, true, 255),
+        (Bits::Four, Scales::Brain, true) => packed!(Quants4, Brain, true, 31),
+        (Bits::Four, Scales::Signed32, true) => packed!(Quants4, Signed32<8>, true, 255),
+        (Bits::Five, Scales::Half, false) => packed!(Quants5, Half, false, 31),
+        (Bits::Five, Scales::HalfMinimum, false) => packed!(Quants5, HalfMinimum, false, 31),
+        (Bits::Five, Scales::Minimum32, false) => packed!(Quants5, Minimum32, false, 31),
+        (Bits::Six, Scales::Signed16, false) => packed!(Quants6, Signed16<8>, false, 63),
+        (Bits::Eight, Scales::Half, false) => packed!(Quants8, Half, false, 255),
+        _ => return None,
+    })
+}
+
+/// The kernels for plain weights, by tokens and rows; none for quantized formats.
+pub(crate) fn floats(isa: Isa, format: Format) -> Option<&'static [[FloatKernel; FLOAT_ROWS]]> {
+    match format {
+        Format::F32 => Some(for_set!(isa, floats::<SingleElement>())),
+        Format::F16 => Some(for_set!(isa, floats::<HalfElement>())),
+        Format::BF16 => Some(for_set!(isa, floats::<BrainElement>())),
+        _ => None,
+    }
+}

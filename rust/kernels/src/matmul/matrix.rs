@@ -1,0 +1,174 @@
+//! A matrix of weights: bytes of the file, and their packed form once it has been needed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::regions::Shared;
+use crate::Error;
+use crate::context::Context;
+use crate::cpu::Isa;
+use crate::formats::{Format, Layout};
+use crate::mapping::{AlignedBytes, Bytes};
+use crate::simd::ROWS;
+
+/// rows × columns weights in one format; shared by threads. `columns` is the length of the input of a product, the first
+/// dimension of a GGUF tensor.
+#[derive(Debug)]
+pub struct Matrix {
+    format: Format,
+    rows: usize,
+    columns: usize,
+    row_bytes: usize,
+    bytes: Bytes,
+    /// Sizes of the packed form; none for plain weights.
+    layout: Option<Layout>,
+    packed: OnceLock<AlignedBytes>,
+    packing: Mutex<()>,
+    keep_source: AtomicBool,
+    resident: AtomicBool,
+}
+
+impl Matrix {
+    /// A matrix over the bytes of a tensor.
+    ///
+    /// # Errors
+    /// `Error::Shape` if the bytes are not exactly the matrix.
+    pub fn new(format: Format, rows: usize, columns: usize, bytes: Bytes) -> Result<Self, Error> {
+        let info = format.info();
+        let row_bytes = format.row_bytes(columns).ok_or_else(|| {
+            Error::Shape(format!(
+                "rows of {columns} weights do not consist of whole {} blocks of {}; the tensor's shape or type is wrong",
+                info.name, info.block_elements
+            ))
+        })?;
+        if rows.checked_mul(row_bytes) != Some(bytes.len()) {
+            return Err(Error::Shape(format!(
+                "{} bytes given for a {rows} × {columns} matrix of {}; expected rows × {row_bytes}",
+                bytes.len(),
+                info.name
+            )));
+        }
+        let layout = match info.packing {
+            None => None,
+            Some(packing) => Layout::new(packing, columns)
+                .filter(|layout| rows.div_ceil(ROWS).checked_mul(layout.group_bytes).is_some())
+                .map_or_else(
+                    || Err(Error::Shape(format!("a {rows} × {columns} matrix is too large for this machine"))),
+                    |layout| Ok(Some(layout)),
+                )?,
+        };
+        Ok(Self {
+            format,
+            rows,
+            columns,
+            row_bytes,
+            bytes,
+            layout,
+            packed: OnceLock::new(),
+            packing: Mutex::new(()),
+            keep_source: AtomicBool::new(false),
+            resident: AtomicBool::new(true),
+        })
+    }
+
+    /// Outputs of a product.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs of a product.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// The format.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Bytes in the file.
+    pub fn nbytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Dequantizes one row, straight from the file's bytes (embedding lookup).
+    ///
+    /// # Errors
+    /// `Error::Shape` if there is no such row, or `out` is not `columns` long.
+    pub fn row(&self, row: usize, out: &mut [f32]) -> Result<(), Error> {
+        if row >= self.rows || out.len() != self.columns {
+            return Err(Error::Shape(format!(
+                "row {row} into room for {} numbers asked of a {} × {} matrix",
+                out.len(),
+                self.rows,
+                self.columns
+            )));
+        }
+        self.format.dequantize(self.source(row, 1), out)
+    }
+
+    /// Whether the file's pages stay in memory when the weights have been packed: say so for an embedding whose rows are
+    /// also looked up. Default: they do not.
+    pub fn keep_source(&self, keep: bool) {
+        self.keep_source.store(keep, Ordering::Relaxed);
+    }
+
+    /// Whether the weights may be kept packed in memory. If not, every product packs what it needs, piece by piece: slow
+    /// for few tokens, but without memory of its own. Default: they may. No effect on weights that are packed already.
+    pub fn resident(&self, resident: bool) {
+        self.resident.store(resident, Ordering::Relaxed);
+    }
+
+    /// Packs the weights if that has not been done and is wanted.
+    pub(super) fn prepare(&self, context: &Context) -> Result<(), Error> {
+        let Some(layout) = self.layout else { return Ok(()) };
+        if self.packed.get().is_some() || !self.resident.load(Ordering::Relaxed) || self.bytes.is_empty() {
+            return Ok(());
+        }
+        // One caller packs, others wait. A caller that failed leaves nothing behind.
+        let _turn = self.packing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.packed.get().is_some() {
+            return Ok(());
+        }
+        let groups = self.groups();
+        let mut packed = AlignedBytes::zeroed(groups * layout.group_bytes)?;
+        let out = Shared::new(&mut packed);
+        context.for_each(groups, &|group| {
+            // SAFETY: every group is one piece, and the ranges of groups do not overlap.
+            let out = unsafe { out.part(group * layout.group_bytes, layout.group_bytes) };
+            self.pack(context.isa, group, layout, out);
+        })?;
+        // Nobody else sets it while the turn is ours.
+        let _ = self.packed.set(packed);
+        if !self.keep_source.load(Ordering::Relaxed) {
+            self.bytes.release();
+        }
+        Ok(())
+    }
+
+    /// Number of groups of 16 rows; the last one may have fewer.
+    pub(super) fn groups(&self) -> usize {
+        self.rows.div_ceil(ROWS)
+    }
+
+    /// Sizes of the packed form; none for plain weights.
+    pub(super) fn layout(&self) -> Option<Layout> {
+        self.layout
+    }
+
+    /// A packed group, if the weights are kept packed.
+    pub(super) fn packed_group(&self, group: usize, layout: Layout) -> Option<&[u8]> {
+        self.packed.get().map(|packed| &packed[group * layout.group_bytes..][..layout.group_bytes])
+    }
+
+    /// Packs one group.
+    pub(super) fn pack(&self, isa: Isa, group: usize, layout: Layout, out: &mut [u8]) {
+        let rows = ROWS.min(self.rows - group * ROWS);
+        (self.format.info().pack)(isa, self.source(group * ROWS, rows), rows, layout, out);
+    }
+
+    /// The file's bytes of some rows.
+    pub(super) fn source(&self, row: usize, rows: usize) -> &[u8] {
+        &self.bytes[row * self.row_bytes..][..rows * self.row_bytes]
+    }
+}

@@ -1,0 +1,402 @@
+//! The parallel regions of a product: activations are quantized, then groups of rows are multiplied.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::OnceLock;
+
+use super::activations::{Activations, TileParts};
+use super::dispatch::{Common, FLOAT_ROWS, Kernels, common, floats, kernels};
+use super::floats::FloatTile;
+use super::tile::Tile;
+use super::{Job, Matrix};
+use crate::Error;
+use crate::context::Context;
+use crate::formats::Layout;
+use crate::mapping::AlignedBytes;
+use crate::simd::ROWS;
+
+/// Groups of rows in a piece of work of the panel way.
+const PANEL_GROUPS: usize = 2;
+/// Blocks of 32 columns that a panel holds: with 32 rows at most 320 KB, which stays in the second-level cache.
+const PANEL_BLOCKS: usize = 256;
+/// Rows of plain weights in a piece of work.
+const FLOAT_PIECE: usize = 16;
+
+/// A slice whose parts are written by several threads.
+pub(super) struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    lifetime: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: access is through `part` and `at`, whose callers promise that threads use different parts.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    /// Borrows the whole slice.
+    pub(super) fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), lifetime: PhantomData }
+    }
+
+    /// A part of it.
+    ///
+    /// # Safety
+    /// No two parts that are in use at the same time overlap.
+    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    pub(super) unsafe fn part(&self, first: usize, len: usize) -> &mut [T] {
+        assert!(first.checked_add(len).is_some_and(|end| end <= self.len), "part outside of the slice");
+        // SAFETY: inside the borrowed slice, and the caller promises that nobody else uses this part.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) }
+    }
+
+    /// Pointer to an element.
+    fn at(&self, index: usize) -> *mut T {
+        assert!(index <= self.len, "index outside of the slice");
+        // SAFETY: at most one past the end of the borrowed slice.
+        unsafe { self.start.add(index) }
+    }
+}
+
+/// A job, prepared.
+struct Work<'a> {
+    weights: &'a Matrix,
+    output: Shared<'a, f32>,
+    /// First piece of this job.
+    first_piece: usize,
+    /// None for plain weights.
+    packed: Option<(Layout, Kernels)>,
+}
+
+/// What all pieces share.
+struct Call<'a> {
+    context: &'a Context<'a>,
+    common: &'static Common,
+    input: &'a [f32],
+    tokens: usize,
+    /// Tokens of a tile; the last tile may have fewer.
+    width: usize,
+    activations: &'a Activations,
+}
+
+/// Runs a checked call; the weights are packed if they are to be.
+pub(super) fn run(
+    context: &Context,
+    input: &[f32],
+    tokens: usize,
+    activations: &mut Activations,
+    jobs: &mut [Job],
+) -> Result<(), Error> {
+    let common = common(context.isa);
+    let direct = tokens <= common.direct_columns;
+    let width = if direct { tokens } else { common.panel_columns };
+    let mut pieces = 0;
+    let mut works = Vec::with_capacity(jobs.len());
+    for job in jobs.iter_mut() {
+        let packed = match (job.weights.format().info().packing, job.weights.layout()) {
+            (Some(packing), Some(layout)) => {
+                let kernels = kernels(context.isa, packing).ok_or_else(|| {
+                    Error::Unsupported(format!(
+                        "no kernel for {}; choose another format",
+                        job.weights.format().info().name
+                    ))
+                })?;
+                Some((layout, kernels))
+            }
+            _ => None,
+        };
+        let first_piece = pieces;
+        pieces += match &packed {
+            Some(_) if direct => job.weights.groups(),
+            Some(_) => job.weights.groups().div_ceil(PANEL_GROUPS),
+            None => job.weights.rows().div_ceil(FLOAT_PIECE),
+        };
+        works.push(Work { weights: job.weights, output: Shared::new(job.output), first_piece, packed });
+    }
+    let variants = works.iter().filter_map(|work| work.packed.as_ref());
+    let variants = variants.map(|(_, kernels)| (kernels.zero, kernels.parts));
+    if variants.clone().next().is_some() {
+        quantize(context, common, input, tokens, width, activations, variants)?;
+    }
+    let call = Call { context, common, input, tokens, width, activations };
+    let failed = OnceLock::new();
+    context.for_each(pieces, &|piece| {
+        let index = works.partition_point(|work| work.first_piece <= piece) - 1;
+        let work = &works[index];
+        let piece = piece - work.first_piece;
+        let done = match &work.packed {
+            Some((layout, kernels)) if direct => call.direct_piece(work, *layout, kernels, piece),
+            Some((layout, kernels)) => call.panel_piece(work, *layout, kernels, piece),
+            None => {
+                call.float_piece(work, piece);
+                Ok(())
+            }
+        };
+        if let Err(error) = done {
+            // The first error is reported; others say the same.
+            let _ = failed.set(error);
+        }
+    })?;
+    failed.into_inner().map_or(Ok(()), Err)
+}
+
+/// Quantizes all tokens, one tile a piece.
+fn quantize(
+    context: &Context,
+    common: &Common,
+    input: &[f32],
+    tokens: usize,
+    width: usize,
+    activations: &mut Activations,
+    variants: impl Iterator<Item = (i32, usize)>,
+) -> Result<(), Error> {
+    let columns = input.len() / tokens;
+    let blocks = columns / 32;
+    activations.resize(tokens, blocks, variants);
+    let quants = Shared::new(&mut activations.quants);
+    let scales = Shared::new(&mut activations.scales);
+    let variants: Vec<_> = activations
+        .variants
+        .iter_mut()
+        .map(|variant| (variant.zero, variant.parts, Shared::new(&mut variant.starts), Shared::new(&mut variant.sums)))
+        .collect();
+    context.for_each(tokens.div_ceil(width), &|tile| {
+        let token = tile * width;
+        let count = width.min(tokens - token);
+        let range = |per_token: usize| (token * per_token, count * per_token);
+        // SAFETY: tiles are contiguous runs of tokens in every buffer, and every tile is one piece.
+        unsafe {
+            let mut variants: Vec<_> = variants
+                .iter()
+                .map(|(zero, parts, starts, sums)| {
+                    let (first, len) = range(blocks * parts);
+                    (*zero, *parts, starts.part(first, len), sums.part(first, len))
+                })
+                .collect();
+            let mut parts = TileParts {
+                quants: quants.part(range(blocks * 8).0, range(blocks * 8).1),
+                scales: scales.part(range(blocks).0, range(blocks).1),
+                variants: &mut variants,
+            };
+            (common.quantize)(&input[range(columns).0..][..range(columns).1], count, &mut parts);
+        }
+    })
+}
+
+/// Buffers of one thread, kept between pieces.
+struct Buffers {
+    /// Bytes of a panel.
+    quants: AlignedBytes,
+    /// Scales of a panel.
+    scales: AlignedBytes,
+    /// Groups of rows that are not kept packed.
+    packed: AlignedBytes,
+    /// Results of groups that are not whole.
+    results: AlignedBytes,
+}
+
+thread_local! {
+    static BUFFERS: Cell<Option<Buffers>> = const { Cell::new(None) };
+}
+
+/// Makes a buffer at least `len` bytes long; the contents are undefined.
+fn grow(buffer: &mut AlignedBytes, len: usize) -> Result<(), Error> {
+    if buffer.len() < len {
+        *buffer = AlignedBytes::zeroed(len)?;
+    }
+    Ok(())
+}
+
+impl Buffers {
+    /// Runs `work` with this thread's buffers, in sizes of at least: panel bytes, panel scales, packed, results.
+    fn with(sizes: [usize; 4], work: impl FnOnce(&mut Self)) -> Result<(), Error> {
+        let mut buffers = match BUFFERS.take() {
+            Some(buffers) => buffers,
+            None => Self {
+                quants: AlignedBytes::zeroed(0)?,
+                scales: AlignedBytes::zeroed(0)?,
+                packed: AlignedBytes::zeroed(0)?,
+                results: AlignedBytes::zeroed(0)?,
+            },
+        };
+        grow(&mut buffers.quants, sizes[0])?;
+        grow(&mut buffers.scales, sizes[1])?;
+        grow(&mut buffers.packed, sizes[2])?;
+        grow(&mut buffers.results, sizes[3])?;
+        work(&mut buffers);
+        BUFFERS.set(Some(buffers));
+        Ok(())
+    }
+}
+
+impl Call<'_> {
+    /// Operands of a tile of tokens from `token` on, from block `block` on; weights and results are left to the caller.
+    fn operands(&self, kernels: &Kernels, token: usize, columns: usize, block: usize) -> Tile {
+        let blocks = self.input.len() / self.tokens / 32;
+        let variant = self.activations.variant(kernels.zero, kernels.parts);
+        let first = token * blocks + block * columns;
+        Tile {
+            quants: std::ptr::null(),
+            scales: std::ptr::null(),
+            stride: (0, 0),
+            table: NO_TABLE.as_ptr(),
+            blocks: blocks - block,
+            activations: self.activations.quants[8 * first..].as_ptr(),
+            starts: variant.starts[kernels.parts * first..].as_ptr(),
+            sums: variant.sums[kernels.parts * first..].as_ptr(),
+            activation_scales: self.activations.scales[first..].as_ptr(),
+            output: std::ptr::null_mut(),
+            output_stride: 0,
+            resume: false,
+        }
+    }
+
+    /// Few tokens: one group of rows straight from the packed layout.
+    fn direct_piece(&self, work: &Work, layout: Layout, kernels: &Kernels, group: usize) -> Result<(), Error> {
+        let run = |packed: &[u8]| {
+            let mut tile = self.operands(kernels, 0, self.tokens, 0);
+            set_weights(&mut tile, work.weights, packed, layout);
+            let rows = work.weights.rows();
+            let row = group * ROWS;
+            let mut spare = [0.0; ROWS * 8];
+            let whole = row + ROWS <= rows;
+            (tile.output, tile.output_stride) =
+                if whole { (work.output.at(row), rows) } else { (spare.as_mut_ptr(), ROWS) };
+            // SAFETY: the instruction set is the context's; operands have the sizes of the layout and of the activations;
+            // rows of this group are written by this piece only.
+            unsafe { kernels.direct[self.tokens - 1](&tile) };
+            if !whole {
+                for (token, results) in spare.chunks_exact(ROWS).take(self.tokens).enumerate() {
+                    // SAFETY: as above.
+                    let out = unsafe { work.output.part(token * rows + row, rows - row) };
+                    out.copy_from_slice(&results[..rows - row]);
+                }
+            }
+        };
+        match work.weights.packed_group(group, layout) {
+            Some(packed) => {
+                run(packed);
+                Ok(())
+            }
+            None => Buffers::with([0, 0, layout.group_bytes, 0], |buffers| {
+                work.weights.pack(self.context.isa, group, layout, &mut buffers.packed);
+                run(&buffers.packed);
+            }),
+        }
+    }
+
+    /// Many tokens: up to two groups of rows, expanded into a panel a part of the columns at a time.
+    fn panel_piece(&self, work: &Work, layout: Layout, kernels: &Kernels, piece: usize) -> Result<(), Error> {
+        let rows = work.weights.rows();
+        let first_group = piece * PANEL_GROUPS;
+        let groups = PANEL_GROUPS.min(work.weights.groups() - first_group);
+        let row = first_group * ROWS;
+        let whole = row + groups * ROWS <= rows;
+        let blocks = work.weights.columns() / 32;
+        let panel_blocks = blocks.min(PANEL_BLOCKS);
+        let (quant_bytes, scale_bytes) = (512 * panel_blocks, kernels.panel_scale_bytes * panel_blocks);
+        let spare_bytes = if whole { 0 } else { self.tokens * groups * ROWS * 4 };
+        let packed_bytes = if work.weights.packed_group(0, layout).is_some() { 0 } else { groups * layout.group_bytes };
+        Buffers::with([groups * quant_bytes, groups * scale_bytes, packed_bytes, spare_bytes], |buffers| {
+            let quants = &mut buffers.quants;
+            let scales = buffers.scales.view_mut::<f32>();
+            let packed = &mut buffers.packed;
+            let spare = buffers.results.view_mut::<f32>().as_mut_ptr();
+            if packed_bytes > 0 {
+                for (group, out) in packed.chunks_exact_mut(layout.group_bytes).take(groups).enumerate() {
+                    work.weights.pack(self.context.isa, first_group + group, layout, out);
+                }
+            }
+            for block in (0..blocks).step_by(PANEL_BLOCKS) {
+                let count = PANEL_BLOCKS.min(blocks - block);
+                for group in 0..groups {
+                    let found = work.weights.packed_group(first_group + group, layout);
+                    let bytes = found.unwrap_or_else(|| &packed[group * layout.group_bytes..][..layout.group_bytes]);
+                    let mut from = self.operands(kernels, 0, 1, 0);
+                    set_weights(&mut from, work.weights, bytes, layout);
+                    skip_blocks(&mut from, layout, block);
+                    from.blocks = count;
+                    let quants = quants[group * quant_bytes..].as_mut_ptr();
+                    let scales = scales[group * scale_bytes / 4..].as_mut_ptr();
+                    // SAFETY: the instruction set is the context's; the panel has room for `panel_blocks` blocks.
+                    unsafe { (kernels.expand)(&from, quants, scales) };
+                }
+                for token in (0..self.tokens).step_by(self.width) {
+                    let columns = self.width.min(self.tokens - token);
+                    let mut tile = self.operands(kernels, token, columns, block);
+                    tile.blocks = count;
+                    tile.resume = block > 0;
+                    tile.stride = (quant_bytes, scale_bytes);
+                    let step = if groups == PANEL_GROUPS && !kernels.wide_panel.is_empty() { PANEL_GROUPS } else { 1 };
+                    for group in (0..groups).step_by(step) {
+                        tile.quants = quants[group * quant_bytes..].as_ptr();
+                        tile.scales = scales[group * scale_bytes / 4..].as_ptr().cast();
+                        (tile.output, tile.output_stride) = if whole {
+                            (work.output.at(token * rows + row + group * ROWS), rows)
+                        } else {
+                            (spare.wrapping_add((token * groups + group) * ROWS), groups * ROWS)
+                        };
+                        let list = if step == 1 { kernels.panel } else { kernels.wide_panel };
+                        // SAFETY: the instruction set is the context's; the panel holds `count` blocks of `step` groups,
+                        // the activations as many; rows of this piece are written by this piece only.
+                        unsafe { list[columns - 1](&tile) };
+                    }
+                }
+            }
+            if !whole {
+                for token in 0..self.tokens {
+                    // SAFETY: rows of this piece are written by this piece only; `spare` holds tokens × groups × 16.
+                    unsafe {
+                        let out = work.output.part(token * rows + row, rows - row);
+                        out.as_mut_ptr().copy_from_nonoverlapping(spare.add(token * groups * ROWS), out.len());
+                    }
+                }
+            }
+        })
+    }
+
+    /// Plain weights: some rows, all tokens.
+    fn float_piece(&self, work: &Work, piece: usize) {
+        let Some(kernels) = floats(self.context.isa, work.weights.format()) else { return };
+        let rows = work.weights.rows();
+        let columns = work.weights.columns();
+        let first = piece * FLOAT_PIECE;
+        let last = rows.min(first + FLOAT_PIECE);
+        let width = self.common.float_columns;
+        for token in (0..self.tokens).step_by(width) {
+            let count = width.min(self.tokens - token);
+            for row in (first..last).step_by(FLOAT_ROWS) {
+                let some = FLOAT_ROWS.min(last - row);
+                let tile = FloatTile {
+                    weights: work.weights.source(row, some).as_ptr(),
+                    input: self.input[token * columns..].as_ptr(),
+                    columns,
+                    output: work.output.at(token * rows + row),
+                    output_stride: rows,
+                };
+                // SAFETY: the instruction set is the context's; `some` rows and `count` tokens lie at the pointers; rows of
+                // this piece are written by this piece only.
+                unsafe { kernels[count - 1][some - 1](&tile) };
+            }
+        }
+    }
+}
+
+/// For weights without a table.
+static NO_TABLE: [u8; 16] = [0; 16];
+
+/// Points a tile to a packed group.
+fn set_weights(tile: &mut Tile, weights: &Matrix, packed: &[u8], layout: Layout) {
+    tile.quants = packed.as_ptr();
+    tile.scales = packed[layout.quant_bytes..].as_ptr();
+    if let Some(table) = weights.format().info().packing.and_then(|packing| packing.table) {
+        tile.table = table.as_ptr();
+    }
+}
+
+/// Moves a tile `block` blocks on; a multiple of 8, so that scales of 256 columns stay whole.
+fn skip_blocks(tile: &mut Tile, layout: Layout, block: usize) {
+    tile.quants = tile.quants.wrapping_add(layout.block_quants * block);
+    tile.scales = tile.scales.wrapping_add(layout.block_scales * block);
+}

@@ -1,0 +1,210 @@
+//! How a kernel reads scales. All products here are exact: at most 11 bits of an f16 times 8 bits of a scale.
+//!
+//! Bytes of a group's scales for 32 columns: [`Half`] and [`Brain`] 32; [`HalfMinimum`] 64 (scales, minimums); a panel's
+//! [`Single`] 64 for each part, twice that with minimums. For 256 columns, after 32 bytes of f16 scales: [`Signed32`]
+//! 8 × 16, [`Signed16`] 16 × 16; after another 32 bytes of f16 minimums: [`Minimum32`] 8 × (16 scales, 16 minimums),
+//! [`Minimum16`] 16 × 16 (low bits scale, high bits minimum).
+
+use super::weights::ScaleKind;
+use crate::simd::Simd;
+
+/// f16 for 32 columns.
+pub(crate) struct Half;
+/// bf16 for 32 columns.
+pub(crate) struct Brain;
+/// f16 scale and minimum for 32 columns.
+pub(crate) struct HalfMinimum;
+/// f16 for 256 columns (times `EIGHTHS / 8`) times a signed byte for 32.
+pub(crate) struct Signed32<const EIGHTHS: u32>;
+/// f16 for 256 columns (times `EIGHTHS / 8`) times a signed byte for 16.
+pub(crate) struct Signed16<const EIGHTHS: u32>;
+/// f16 scale and minimum for 256 columns times unsigned bytes for 32.
+pub(crate) struct Minimum32;
+/// f16 scale and minimum for 256 columns times four bits each for 16.
+pub(crate) struct Minimum16;
+/// f32 as expanded into a panel.
+pub(crate) struct Single<const PARTS: usize, const MINIMUM: bool>;
+
+/// Bytes of the scales of 256 columns, by kind.
+pub(crate) const SIGNED32: usize = 32 + 8 * 16;
+/// See `SIGNED32`.
+pub(crate) const SIGNED16: usize = 32 + 16 * 16;
+/// See `SIGNED32`.
+pub(crate) const MINIMUM32: usize = 64 + 8 * 32;
+/// See `SIGNED32`.
+pub(crate) const MINIMUM16: usize = 64 + 16 * 16;
+
+macro_rules! no_minimum {
+    () => {
+        #[inline(always)]
+        unsafe fn minimum<S: Simd>(_: *const u8, _: usize, _: usize, _: usize) -> S::Floats {
+            // SAFETY: the caller promises the instruction set.
+            unsafe { S::zero() }
+        }
+    };
+}
+
+impl ScaleKind for Half {
+    const BYTES: usize = 32;
+    const PARTS: usize = 1;
+    const MINIMUM: bool = false;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe { S::halves(at.add(32 * block + 2 * lane)) }
+    }
+
+    no_minimum!();
+}
+
+impl ScaleKind for Brain {
+    const BYTES: usize = 32;
+    const PARTS: usize = 1;
+    const MINIMUM: bool = false;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe { S::brains(at.add(32 * block + 2 * lane)) }
+    }
+
+    no_minimum!();
+}
+
+impl ScaleKind for HalfMinimum {
+    const BYTES: usize = 64;
+    const PARTS: usize = 1;
+    const MINIMUM: bool = true;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe { S::halves(at.add(64 * block + 2 * lane)) }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe { S::halves(at.add(64 * block + 32 + 2 * lane)) }
+    }
+}
+
+/// The f16 scales of 256 columns times a constant.
+#[inline(always)]
+unsafe fn wide<S: Simd, const EIGHTHS: u32>(at: *const u8) -> S::Floats {
+    // SAFETY: the caller promises the instruction set and one vector of f16 values.
+    unsafe {
+        let scale = S::halves(at);
+        if EIGHTHS == 8 { scale } else { S::mul(scale, S::splat(EIGHTHS as f32 / 8.0)) }
+    }
+}
+
+impl<const EIGHTHS: u32> ScaleKind for Signed32<EIGHTHS> {
+    const BYTES: usize = SIGNED32 / 8;
+    const PARTS: usize = 1;
+    const MINIMUM: bool = false;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe {
+            let at = at.add(SIGNED32 * (block / 8));
+            S::mul(wide::<S, EIGHTHS>(at.add(2 * lane)), S::signed(at.add(32 + 16 * (block % 8) + lane)))
+        }
+    }
+
+    no_minimum!();
+}
+
+impl<const EIGHTHS: u32> ScaleKind for Signed16<EIGHTHS> {
+    const BYTES: usize = SIGNED16 / 8;
+    const PARTS: usize = 2;
+    const MINIMUM: bool = false;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe {
+            let at = at.add(SIGNED16 * (block / 8));
+            S::mul(wide::<S, EIGHTHS>(at.add(2 * lane)), S::signed(at.add(32 + 32 * (block % 8) + 16 * part + lane)))
+        }
+    }
+
+    no_minimum!();
+}
+
+impl ScaleKind for Minimum32 {
+    const BYTES: usize = MINIMUM32 / 8;
+    const PARTS: usize = 1;
+    const MINIMUM: bool = true;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe {
+            let at = at.add(MINIMUM32 * (block / 8));
+            S::mul(S::halves(at.add(2 * lane)), S::unsigned(at.add(64 + 32 * (block % 8) + lane)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe {
+            let at = at.add(MINIMUM32 * (block / 8));
+            S::mul(S::halves(at.add(32 + 2 * lane)), S::unsigned(at.add(80 + 32 * (block % 8) + lane)))
+        }
+    }
+}
+
+impl ScaleKind for Minimum16 {
+    const BYTES: usize = MINIMUM16 / 8;
+    const PARTS: usize = 2;
+    const MINIMUM: bool = true;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe {
+            let at = at.add(MINIMUM16 * (block / 8));
+            let bits = S::nibbles::<false>(at.add(64 + 32 * (block % 8) + 16 * part + lane));
+            S::mul(S::halves(at.add(2 * lane)), bits)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe {
+            let at = at.add(MINIMUM16 * (block / 8));
+            let bits = S::nibbles::<true>(at.add(64 + 32 * (block % 8) + 16 * part + lane));
+            S::mul(S::halves(at.add(32 + 2 * lane)), bits)
+        }
+    }
+}
+
+impl<const PARTS: usize, const MINIMUM: bool> Single<PARTS, MINIMUM> {
+    /// Offset of the scales of a part of a block.
+    pub(crate) const fn offset(block: usize, part: usize) -> usize {
+        <Self as ScaleKind>::BYTES * block + 64 * (1 + MINIMUM as usize) * part
+    }
+}
+
+impl<const PARTS: usize, const MINIMUM: bool> ScaleKind for Single<PARTS, MINIMUM> {
+    const BYTES: usize = 64 * PARTS * (1 + MINIMUM as usize);
+    const PARTS: usize = PARTS;
+    const MINIMUM: bool = MINIMUM;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block, aligned for f32.
+        unsafe { S::floats(at.add(Self::offset(block, part) + 4 * lane).cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block, aligned for f32.
+        unsafe { S::floats(at.add(Self::offset(block, part) + 64 + 4 * lane).cast()) }
+    }
+}

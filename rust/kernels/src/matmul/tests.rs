@@ -1,0 +1,307 @@
+//! Every format on every instruction set: equal bits everywhere, and close to exact arithmetic.
+
+use super::*;
+use crate::cpu::Isa;
+use crate::formats::Format;
+use crate::mapping::Bytes;
+use crate::threads::Pool;
+
+/// A small generator of numbers (xorshift64*).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// -1 to 1.
+    fn float(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Random blocks with scales of usual sizes; all other bits are random.
+fn random_rows(format: Format, rows: usize, columns: usize, random: &mut Random) -> Vec<u8> {
+    if format.info().block_elements == 1 {
+        let values: Vec<f32> = (0..rows * columns).map(|_| random.float()).collect();
+        let mut bytes = vec![0; format.row_bytes(values.len()).unwrap()];
+        format.quantize(&values, &mut bytes).unwrap();
+        return bytes;
+    }
+    let mut bytes: Vec<u8> = (0..rows * format.row_bytes(columns).unwrap()).map(|_| random.next() as u8).collect();
+    for block in bytes.chunks_exact_mut(format.info().block_bytes) {
+        for at in half_offsets(format) {
+            let scale = half::f16::from_f32(random.float() * 0.02);
+            block[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+        if format == Format::MXFP4 {
+            block[0] = 118 + block[0] % 8;
+        }
+    }
+    bytes
+}
+
+/// Places of f16 numbers in a block.
+fn half_offsets(format: Format) -> &'static [usize] {
+    match format {
+        Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[0, 2],
+        Format::Q2_K => &[80, 82],
+        Format::Q3_K => &[108],
+        Format::Q6_K => &[208],
+        Format::TQ1_0 => &[52],
+        Format::TQ2_0 => &[64],
+        Format::MXFP4 => &[],
+        _ => &[0],
+    }
+}
+
+fn random_matrix(format: Format, rows: usize, columns: usize, random: &mut Random) -> Matrix {
+    Matrix::new(format, rows, columns, Bytes::owned(random_rows(format, rows, columns, random))).unwrap()
+}
+
+fn product(isa: Isa, threads: usize, weights: &Matrix, input: &[f32], tokens: usize) -> Vec<f32> {
+    let pool = Pool::new(threads).unwrap();
+    let mut output = vec![f32::NAN; tokens * weights.rows()];
+    let mut jobs = [Job { weights, output: &mut output }];
+    matmul(&Context::new(isa, &pool), input, tokens, &mut Scratch::default(), &mut jobs).unwrap();
+    output
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }).collect()
+}
+
+/// Activations as the quantized kernels see them.
+fn rounded_activations(input: &[f32]) -> Vec<f64> {
+    let mut rounded = Vec::with_capacity(input.len());
+    for block in input.chunks(32) {
+        let largest = block.iter().fold(0.0_f32, |found, value| found.max(value.abs()));
+        let scale = f64::from(largest / 127.0);
+        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+        rounded.extend(block.iter().map(|value| f64::from((value * inverse).round_ties_even()) * scale));
+    }
+    rounded
+}
+
+/// Checks one product against f64 arithmetic on the dequantized weights.
+fn check_against_exact(weights: &Matrix, input: &[f32], output: &[f32]) {
+    let columns = weights.columns();
+    let quantized = weights.format().info().block_elements > 1;
+    let mut row = vec![0.0; columns];
+    for r in 0..weights.rows() {
+        weights.row(r, &mut row).unwrap();
+        let largest = row.iter().fold(0.0_f32, |found, value| found.max(value.abs()));
+        for (token, input) in input.chunks_exact(columns).enumerate() {
+            let exact: Vec<f64> = if quantized {
+                rounded_activations(input)
+            } else {
+                input.iter().map(|value| f64::from(*value)).collect()
+            };
+            let expected: f64 = exact.iter().zip(&row).map(|(a, w)| a * f64::from(*w)).sum();
+            let size: f64 = exact.iter().map(|a| a.abs() * f64::from(largest)).sum();
+            let found = f64::from(output[token * weights.rows() + r]);
+            let error = (found - expected).abs();
+            assert!(error <= 2e-6 * size, "{:?} row {r} token {token}: {found} {expected}", weights.format());
+        }
+    }
+}
+
+/// Column counts to test: one block, an odd number of blocks.
+fn widths(format: Format) -> [usize; 2] {
+    match format.info().block_elements {
+        1 => [7, 83],
+        32 => [32, 160],
+        _ => [256, 768],
+    }
+}
+
+#[test]
+fn equal_on_every_instruction_set_and_close_to_exact() {
+    let mut random = Random(1);
+    for format in Format::all() {
+        for columns in widths(*format) {
+            for (rows, tokens) in (1..=20).map(|tokens| (1 + (tokens * 13 + columns) % 53, tokens)) {
+                let weights = random_matrix(*format, rows, columns, &mut random);
+                let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
+                let expected = product(Isa::SCALAR, 1, &weights, &input, tokens);
+                check_against_exact(&weights, &input, &expected);
+                for isa in &Isa::available()[1..] {
+                    let found = product(*isa, 1, &weights, &input, tokens);
+                    assert_eq!(bits(&found), bits(&expected), "{format:?} {} {rows}×{columns}×{tokens}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn more_columns_than_a_panel_holds() {
+    let mut random = Random(2);
+    for format in [Format::Q4_0, Format::Q4_K, Format::Q6_K, Format::F16] {
+        let (rows, columns, tokens) = (37, 8192 + 768, 9);
+        let weights = random_matrix(format, rows, columns, &mut random);
+        let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
+        for isa in Isa::available() {
+            let together = product(*isa, 1, &weights, &input, tokens);
+            for token in 0..tokens {
+                let alone = product(*isa, 1, &weights, &input[token * columns..][..columns], 1);
+                assert_eq!(bits(&alone), bits(&together[token * rows..][..rows]), "{format:?} {}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_for_every_batch_thread_count_and_way_of_packing() {
+    let mut random = Random(3);
+    for format in Format::all() {
+        let (rows, columns, tokens) = (75, 512, 13);
+        let bytes = random_rows(*format, rows, columns, &mut random);
+        let weights = Matrix::new(*format, rows, columns, Bytes::owned(bytes.clone())).unwrap();
+        let unpacked = Matrix::new(*format, rows, columns, Bytes::owned(bytes)).unwrap();
+        unpacked.resident(false);
+        let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
+        let isa = *Isa::available().last().unwrap();
+        let expected = product(isa, 1, &weights, &input, tokens);
+        for threads in [2, 3] {
+            assert_eq!(bits(&product(isa, threads, &weights, &input, tokens)), bits(&expected), "{format:?} {threads}");
+        }
+        assert_eq!(bits(&product(isa, 2, &unpacked, &input, tokens)), bits(&expected), "{format:?} not resident");
+        for part in [1, 2, 4, 8] {
+            for first in [0, 5] {
+                let found = product(isa, 1, &unpacked, &input[first * columns..][..part * columns], part);
+                assert_eq!(bits(&found), bits(&expected[first * rows..][..part * rows]), "{format:?} {first} {part}");
+            }
+        }
+    }
+}
+
+#[test]
+fn several_jobs_share_the_input() {
+    let mut random = Random(4);
+    let columns = 512;
+    let formats = [Format::Q4_K, Format::Q6_K, Format::Q8_0, Format::F16, Format::Q4_K];
+    let matrices: Vec<_> = formats
+        .iter()
+        .enumerate()
+        .map(|(i, format)| random_matrix(*format, 20 + 9 * i, columns, &mut random))
+        .collect();
+    let pool = Pool::new(2).unwrap();
+    for isa in Isa::available() {
+        let mut scratch = Scratch::default();
+        for tokens in [1, 11, 2] {
+            let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
+            let mut outputs: Vec<_> = matrices.iter().map(|matrix| vec![f32::NAN; tokens * matrix.rows()]).collect();
+            let mut jobs: Vec<_> = matrices
+                .iter()
+                .zip(&mut outputs)
+                .map(|(weights, output)| Job { weights, output: output.as_mut_slice() })
+                .collect();
+            matmul(&Context::new(*isa, &pool), &input, tokens, &mut scratch, &mut jobs).unwrap();
+            for (matrix, output) in matrices.iter().zip(&outputs) {
+                assert_eq!(bits(output), bits(&product(*isa, 1, matrix, &input, tokens)), "{:?}", matrix.format());
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_that_are_not_finite_spoil_only_their_token() {
+    let mut random = Random(5);
+    for format in Format::all().iter().filter(|format| format.info().block_elements > 1) {
+        let (rows, columns, tokens) = (33, 512, 10);
+        let weights = random_matrix(*format, rows, columns, &mut random);
+        let clean: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
+        for (tokens, spoiled) in [(10, 4), (3, 1)] {
+            for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
+                let mut input = clean[..tokens * columns].to_vec();
+                input[spoiled * columns + 77] = wrong;
+                for isa in Isa::available() {
+                    let expected = product(*isa, 1, &weights, &clean[..tokens * columns], tokens);
+                    let found = product(*isa, 1, &weights, &input, tokens);
+                    for (token, (found, expected)) in found.chunks(rows).zip(expected.chunks(rows)).enumerate() {
+                        if token == spoiled {
+                            assert!(found.iter().all(|value| value.is_nan()), "{format:?} {}", isa.name());
+                        } else {
+                            assert_eq!(bits(found), bits(expected), "{format:?} {}", isa.name());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_sizes_of_activations() {
+    let mut random = Random(6);
+    let weights = random_matrix(Format::Q8_0, 17, 96, &mut random);
+    for size in [0.0, f32::from_bits(1), 1e-38, 1e-31, 1e-29, 1e30, 1e35] {
+        let input: Vec<f32> = (0..96).map(|_| random.float() * size).collect();
+        let expected = product(Isa::SCALAR, 1, &weights, &input, 1);
+        assert!(expected.iter().all(|value| value.is_finite()), "{size}");
+        if size < 1e-30 {
+            assert!(expected.iter().all(|value| *value == 0.0), "{size}");
+        }
+        for isa in Isa::available() {
+            assert_eq!(bits(&product(*isa, 1, &weights, &input, 1)), bits(&expected), "{size} {}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_errors() {
+    let mut random = Random(7);
+    let weights = random_matrix(Format::Q4_0, 4, 64, &mut random);
+    let pool = Pool::new(1).unwrap();
+    let context = Context::new(Isa::SCALAR, &pool);
+    let run = |input: usize, tokens: usize, output: usize| {
+        let mut output = vec![0.0; output];
+        let mut jobs = [Job { weights: &weights, output: &mut output }];
+        matmul(&context, &vec![0.0; input], tokens, &mut Scratch::default(), &mut jobs)
+    };
+    assert!(run(64, 1, 4).is_ok());
+    assert!(run(0, 0, 0).is_ok());
+    assert!(matches!(run(63, 1, 4), Err(Error::Shape(_))));
+    assert!(matches!(run(64, 2, 8), Err(Error::Shape(_))));
+    assert!(matches!(run(64, 1, 5), Err(Error::Shape(_))));
+    assert!(matches!(run(64, usize::MAX, 4), Err(Error::Shape(_))));
+    assert!(matches!(Matrix::new(Format::Q4_K, 1, 100, Bytes::owned(vec![0; 144])), Err(Error::Shape(_))));
+    assert!(matches!(Matrix::new(Format::Q4_K, 2, 256, Bytes::owned(vec![0; 144])), Err(Error::Shape(_))));
+    assert!(weights.row(4, &mut [0.0; 64]).is_err());
+    assert!(weights.row(3, &mut [0.0; 63]).is_err());
+}
+
+#[test]
+fn a_matrix_without_rows_or_columns() {
+    let pool = Pool::new(1).unwrap();
+    for isa in Isa::available() {
+        let context = Context::new(*isa, &pool);
+        for (format, rows, columns) in
+            [(Format::Q4_0, 0, 64), (Format::F32, 0, 8), (Format::Q8_0, 3, 0), (Format::F16, 3, 0)]
+        {
+            let weights = Matrix::new(format, rows, columns, Bytes::owned(Vec::new())).unwrap();
+            for tokens in [1, 12] {
+                let mut output = vec![f32::NAN; tokens * rows];
+                let mut jobs = [Job { weights: &weights, output: &mut output }];
+                matmul(&context, &vec![0.0; tokens * columns], tokens, &mut Scratch::default(), &mut jobs).unwrap();
+                assert!(output.iter().all(|value| *value == 0.0), "{format:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_product_says_so() {
+    let mut random = Random(8);
+    let weights = random_matrix(Format::Q4_0, 640, 64, &mut random);
+    let pool = Pool::new(2).unwrap();
+    let mut output = vec![0.0; 640];
+    let context = Context { interrupted: Some(&|| true), ..Context::new(Isa::SCALAR, &pool) };
+    let mut jobs = [Job { weights: &weights, output: &mut output }];
+    let result = matmul(&context, &[1.0; 64], 1, &mut Scratch::default(), &mut jobs);
+    assert!(matches!(result, Err(Error::Cancelled)));
+}

@@ -1,0 +1,213 @@
+//! How a kernel reads weights: straight from the packed layout, or from a panel that has been expanded to bytes.
+//!
+//! A group holds 16 rows; rows lie in lanes, and 64 bytes hold 4 consecutive columns of each row. All quants of a group
+//! come first, 32 columns after 32 columns, then all its scales. For 32 columns, with `g` counting the 8 groups of 4:
+//!
+//! | quants | bytes | content |
+//! |---|---|---|
+//! | `Quants2` | 128 | byte vector `g / 4`, bits `2 · (g % 4)` |
+//! | `Quants3` | 192 | as `Quants2`, then bit `g` of one more byte vector |
+//! | `Quants4` | 256 | byte vector `g / 2`, low bits for even `g` |
+//! | `Quants5` | 320 | as `Quants4`, then bit `g` of one more byte vector |
+//! | `Quants6` | 384 | as `Quants4`, then two byte vectors as in `Quants2` |
+//! | `Quants8` | 512 | byte vector `g` |
+
+use std::marker::PhantomData;
+
+use crate::simd::Simd;
+
+/// Quants of the packed layout.
+pub(crate) trait Quants: 'static {
+    /// Bytes for 32 columns of 16 rows.
+    const BYTES: usize;
+    /// The quants of group `G` of 4 columns; `at` points to the 32 columns.
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8) -> S::Bytes;
+}
+
+/// Scales of the packed layout.
+pub(crate) trait ScaleKind: 'static {
+    /// Bytes for 32 columns of 16 rows, on average over 256 columns.
+    const BYTES: usize;
+    /// Scaled sums in 32 columns.
+    const PARTS: usize;
+    /// Whether there are minimums.
+    const MINIMUM: bool;
+    /// Scales of a part of a block of 32 columns; `at` points to the group's scales, moved to the first `lane`.
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats;
+    /// Minimums of a part; called only if `MINIMUM`.
+    unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats;
+}
+
+/// Weights as a kernel reads them.
+pub(crate) trait Weights: 'static {
+    /// Bytes of quants for 32 columns of 16 rows.
+    const BYTES: usize;
+    /// Largest value of `group`.
+    const MAXIMUM: u32;
+    /// Whether the weights stream from memory, so that they should be asked for early.
+    const STREAM: bool;
+    /// The scales.
+    type Scales: ScaleKind;
+    /// Values of group `G`.
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8, table: S::Bytes) -> S::Bytes;
+}
+
+/// The packed layout: quants that may choose entries of a table, scales, largest value.
+pub(crate) struct Packed<Q, K, const TABLE: bool, const MAXIMUM: u32>(PhantomData<(Q, K)>);
+
+impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for Packed<Q, K, TABLE, MAXIMUM> {
+    const BYTES: usize = Q::BYTES;
+    const MAXIMUM: u32 = MAXIMUM;
+    const STREAM: bool = true;
+    type Scales = K;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8, table: S::Bytes) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and a whole block at `at`.
+        unsafe {
+            let quants = Q::group::<S, G>(at);
+            if TABLE { S::lookup(table, quants) } else { quants }
+        }
+    }
+}
+
+/// A panel: one byte a value, scales and minimums as f32.
+pub(crate) struct Panel<K, const MAXIMUM: u32>(PhantomData<K>);
+
+impl<K: ScaleKind, const MAXIMUM: u32> Weights for Panel<K, MAXIMUM> {
+    const BYTES: usize = 512;
+    const MAXIMUM: u32 = MAXIMUM;
+    const STREAM: bool = false;
+    type Scales = K;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8, _table: S::Bytes) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and a whole block at `at`.
+        unsafe { S::bytes(at.add(64 * G)) }
+    }
+}
+
+/// See the table above.
+pub(crate) struct Quants2;
+/// See the table above.
+pub(crate) struct Quants3;
+/// See the table above.
+pub(crate) struct Quants4;
+/// See the table above.
+pub(crate) struct Quants5;
+/// See the table above.
+pub(crate) struct Quants6;
+/// See the table above.
+pub(crate) struct Quants8;
+
+/// Moves bit pair `G % 4` of every byte to bits 0 and 1; other bits are left over.
+#[inline(always)]
+unsafe fn pair<S: Simd, const G: usize>(value: S::Bytes) -> S::Bytes {
+    // SAFETY: the caller promises the instruction set.
+    unsafe {
+        match G % 4 {
+            0 => value,
+            1 => S::right::<2>(value),
+            2 => S::right::<4>(value),
+            _ => S::right::<6>(value),
+        }
+    }
+}
+
+impl Quants for Quants2 {
+    const BYTES: usize = 128;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and 128 bytes.
+        unsafe { S::mask(pair::<S, G>(S::bytes(at.add(64 * (G / 4)))), 3) }
+    }
+}
+
+impl Quants for Quants3 {
+    const BYTES: usize = 192;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and 192 bytes.
+        unsafe {
+            let plane = S::bytes(at.add(128));
+            let high = match G {
+                0 => S::left::<2>(plane),
+                1 => S::left::<1>(plane),
+                2 => plane,
+                3 => S::right::<1>(plane),
+                4 => S::right::<2>(plane),
+                5 => S::right::<3>(plane),
+                6 => S::right::<4>(plane),
+                _ => S::right::<5>(plane),
+            };
+            S::merge(Quants2::group::<S, G>(at), high, 4)
+        }
+    }
+}
+
+impl Quants for Quants4 {
+    const BYTES: usize = 256;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and 256 bytes.
+        unsafe {
+            let both = S::bytes(at.add(64 * (G / 2)));
+            S::mask(if G.is_multiple_of(2) { both } else { S::right::<4>(both) }, 15)
+        }
+    }
+}
+
+impl Quants for Quants5 {
+    const BYTES: usize = 320;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and 320 bytes.
+        unsafe {
+            let plane = S::bytes(at.add(256));
+            let high = match G {
+                0 => S::left::<4>(plane),
+                1 => S::left::<3>(plane),
+                2 => S::left::<2>(plane),
+                3 => S::left::<1>(plane),
+                4 => plane,
+                5 => S::right::<1>(plane),
+                6 => S::right::<2>(plane),
+                _ => S::right::<3>(plane),
+            };
+            S::merge(Quants4::group::<S, G>(at), high, 16)
+        }
+    }
+}
+
+impl Quants for Quants6 {
+    const BYTES: usize = 384;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and 384 bytes.
+        unsafe {
+            let plane = S::bytes(at.add(256 + 64 * (G / 4)));
+            let high = match G % 4 {
+                0 => S::left::<4>(plane),
+                1 => S::left::<2>(plane),
+                2 => plane,
+                _ => S::right::<2>(plane),
+            };
+            S::merge(Quants4::group::<S, G>(at), high, 48)
+        }
+    }
+}
+
+impl Quants for Quants8 {
+    const BYTES: usize = 512;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and 512 bytes.
+        unsafe { S::bytes(at.add(64 * G)) }
+    }
+}

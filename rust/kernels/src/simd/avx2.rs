@@ -1,0 +1,112 @@
+//! AVX2 with FMA and F16C: 8 rows in a vector, two vectors a group.
+//!
+//! `vpmaddubsw` adds two products of an unsigned and a signed byte in 16 bits, saturating. It stays exact while the sums of
+//! a lane stay below 32768: all 8 groups of a block for quants to 15 (8 · 2 · 15 · 127 = 30480), 4 groups to 31, 2 to 63,
+//! 1 to 127; then `vpmaddwd` widens them. Larger values become signed by subtracting 128, and their sign goes to the
+//! activation: 2 · 128 · 127 = 32512.
+
+use std::arch::x86_64::*;
+
+use super::{Simd, operations};
+
+/// AVX2, FMA, F16C.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2;
+
+/// What AVX2 and AVX-VNNI share: everything but the sums.
+macro_rules! common_operations {
+    () => {
+        operations! {
+            fn bytes(at: *const u8) -> __m256i { _mm256_loadu_si256(at.cast()) }
+            fn store_bytes(at: *mut u8, value: __m256i) { _mm256_storeu_si256(at.cast(), value) }
+            fn mask(value: __m256i, mask: u8) -> __m256i { _mm256_and_si256(value, _mm256_set1_epi8(mask as i8)) }
+            fn merge(low: __m256i, high: __m256i, mask: u8) -> __m256i {
+                _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(mask as i8)))
+            }
+            fn right<const N: u32>(value: __m256i) -> __m256i { _mm256_srl_epi16(value, _mm_cvtsi32_si128(N as i32)) }
+            fn left<const N: u32>(value: __m256i) -> __m256i { _mm256_sll_epi16(value, _mm_cvtsi32_si128(N as i32)) }
+            fn table(at: *const u8) -> __m256i { _mm256_broadcastsi128_si256(_mm_loadu_si128(at.cast())) }
+            fn lookup(table: __m256i, index: __m256i) -> __m256i { _mm256_shuffle_epi8(table, index) }
+            fn zero() -> __m256 { _mm256_setzero_ps() }
+            fn floats(at: *const f32) -> __m256 { _mm256_loadu_ps(at) }
+            fn store_floats(at: *mut f32, value: __m256) { _mm256_storeu_ps(at, value) }
+            fn halves(at: *const u8) -> __m256 { _mm256_cvtph_ps(_mm_loadu_si128(at.cast())) }
+            fn brains(at: *const u8) -> __m256 {
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()))))
+            }
+            fn signed(at: *const u8) -> __m256 { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))) }
+            fn unsigned(at: *const u8) -> __m256 { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()))) }
+            fn nibbles<const HIGH: bool>(at: *const u8) -> __m256 {{
+                let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()));
+                let bits =
+                    if HIGH { _mm256_srli_epi32::<4>(bytes) } else { _mm256_and_si256(bytes, _mm256_set1_epi32(15)) };
+                _mm256_cvtepi32_ps(bits)
+            }}
+            fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
+            fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
+            fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
+            fn fnma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
+            fn prefetch(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        }
+    };
+}
+pub(crate) use common_operations;
+
+/// Running sums: pairs of 16 bits that wait to be widened, and what has been widened.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums {
+    narrow: __m256i,
+    wide: __m256i,
+}
+
+/// Groups whose sums fit into 16 bits.
+const fn narrow_groups(maximum: u32) -> usize {
+    match maximum {
+        0..=15 => 8,
+        16..=31 => 4,
+        32..=63 => 2,
+        _ => 1,
+    }
+}
+
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    const SIGNED_ZERO: i32 = 128;
+    type Bytes = __m256i;
+    type Sums = Sums;
+    type Floats = __m256;
+
+    common_operations!();
+
+    operations! {
+        fn begin(_start: *const i32) -> Sums {
+            Sums { narrow: _mm256_setzero_si256(), wide: _mm256_setzero_si256() }
+        }
+        fn add_products(maximum: u32, sum: Sums, weights: __m256i, activations: *const i32) -> Sums {{
+            let activations = _mm256_set1_epi32(*activations);
+            let products = if maximum > 127 {
+                let signed = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
+                _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(activations, signed))
+            } else {
+                _mm256_maddubs_epi16(weights, activations)
+            };
+            Sums { narrow: _mm256_add_epi16(sum.narrow, products), wide: sum.wide }
+        }}
+        fn finish(sum: Sums, start: *const i32) -> __m256 {{
+            let wide = _mm256_add_epi32(sum.wide, _mm256_madd_epi16(sum.narrow, _mm256_set1_epi16(1)));
+            _mm256_cvtepi32_ps(_mm256_add_epi32(wide, _mm256_set1_epi32(*start)))
+        }}
+    }
+
+    #[inline(always)]
+    unsafe fn carry(maximum: u32, group: usize, sum: Sums) -> Sums {
+        if !(group + 1).is_multiple_of(narrow_groups(maximum)) || group == 7 {
+            return sum;
+        }
+        // SAFETY: the caller promises the instruction set.
+        unsafe {
+            let wide = _mm256_add_epi32(sum.wide, _mm256_madd_epi16(sum.narrow, _mm256_set1_epi16(1)));
+            Sums { narrow: _mm256_setzero_si256(), wide }
+        }
+    }
+}

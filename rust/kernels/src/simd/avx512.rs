@@ -1,0 +1,60 @@
+//! AVX-512 with VNNI: 16 rows in a vector, `vpdpbusd` with the activations broadcast from memory.
+
+use std::arch::x86_64::*;
+
+use super::{Simd, operations};
+
+/// AVX-512 F, BW, DQ, VL, VNNI and what came before.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512;
+
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    const SIGNED_ZERO: i32 = 0;
+    type Bytes = __m512i;
+    type Sums = __m512i;
+    type Floats = __m512;
+
+    operations! {
+        fn bytes(at: *const u8) -> __m512i { _mm512_loadu_si512(at.cast()) }
+        fn store_bytes(at: *mut u8, value: __m512i) { _mm512_storeu_si512(at.cast(), value) }
+        fn mask(value: __m512i, mask: u8) -> __m512i { _mm512_and_si512(value, _mm512_set1_epi8(mask as i8)) }
+        fn merge(low: __m512i, high: __m512i, mask: u8) -> __m512i {
+            // low | (high & mask)
+            _mm512_ternarylogic_epi32::<0xf8>(low, high, _mm512_set1_epi8(mask as i8))
+        }
+        fn right<const N: u32>(value: __m512i) -> __m512i { _mm512_srli_epi16::<N>(value) }
+        fn left<const N: u32>(value: __m512i) -> __m512i { _mm512_slli_epi16::<N>(value) }
+        fn table(at: *const u8) -> __m512i { _mm512_broadcast_i32x4(_mm_loadu_si128(at.cast())) }
+        fn lookup(table: __m512i, index: __m512i) -> __m512i { _mm512_shuffle_epi8(table, index) }
+        fn zero() -> __m512 { _mm512_setzero_ps() }
+        fn floats(at: *const f32) -> __m512 { _mm512_loadu_ps(at) }
+        fn store_floats(at: *mut f32, value: __m512) { _mm512_storeu_ps(at, value) }
+        fn halves(at: *const u8) -> __m512 { _mm512_cvtph_ps(_mm256_loadu_si256(at.cast())) }
+        fn brains(at: *const u8) -> __m512 {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()))))
+        }
+        fn signed(at: *const u8) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
+        fn unsigned(at: *const u8) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast()))) }
+        fn nibbles<const HIGH: bool>(at: *const u8) -> __m512 {{
+            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast()));
+            let bits = if HIGH { _mm512_srli_epi32::<4>(bytes) } else { _mm512_and_si512(bytes, _mm512_set1_epi32(15)) };
+            _mm512_cvtepi32_ps(bits)
+        }}
+        fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
+        fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
+        fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
+        fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
+        fn begin(start: *const i32) -> __m512i { _mm512_set1_epi32(*start) }
+        fn add_products(_maximum: u32, sum: __m512i, weights: __m512i, activations: *const i32) -> __m512i {
+            _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(*activations))
+        }
+        fn finish(sum: __m512i, _start: *const i32) -> __m512 { _mm512_cvtepi32_ps(sum) }
+        fn prefetch(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn carry(_maximum: u32, _group: usize, sum: __m512i) -> __m512i {
+        sum
+    }
+}

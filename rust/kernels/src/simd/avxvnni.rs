@@ -1,0 +1,33 @@
+//! AVX-VNNI: AVX2 with `vpdpbusd` in its 256-bit VEX form.
+
+use std::arch::x86_64::*;
+
+use super::avx2::common_operations;
+use super::{Simd, operations};
+
+/// AVX2, FMA, F16C, AVX-VNNI.
+#[derive(Clone, Copy)]
+pub(crate) struct AvxVnni;
+
+impl Simd for AvxVnni {
+    const LANES: usize = 8;
+    const SIGNED_ZERO: i32 = 0;
+    type Bytes = __m256i;
+    type Sums = __m256i;
+    type Floats = __m256;
+
+    common_operations!();
+
+    operations! {
+        fn begin(start: *const i32) -> __m256i { _mm256_set1_epi32(*start) }
+        fn add_products(_maximum: u32, sum: __m256i, weights: __m256i, activations: *const i32) -> __m256i {
+            _mm256_dpbusd_avx_epi32(sum, weights, _mm256_set1_epi32(*activations))
+        }
+        fn finish(sum: __m256i, _start: *const i32) -> __m256 { _mm256_cvtepi32_ps(sum) }
+    }
+
+    #[inline(always)]
+    unsafe fn carry(_maximum: u32, _group: usize, sum: __m256i) -> __m256i {
+        sum
+    }
+}

@@ -1,0 +1,193 @@
+//! Portable code for every processor; the compiler vectorizes what the baseline of the target allows.
+
+use super::Simd;
+use crate::formats::half_to_float;
+
+/// Portable code.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar;
+
+/// `a · b + c` rounded once, without asking the processor for it.
+///
+/// The product of two f32 is exact in f64. The f64 sum is made odd in its last bit where it is not exact, which makes the
+/// final rounding to f32 correct (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
+#[inline(always)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    let product = f64::from(a) * f64::from(b);
+    let addend = f64::from(c);
+    let sum = product + addend;
+    // The error of the sum, exact (Knuth's TwoSum).
+    let part = sum - product;
+    let error = (product - (sum - part)) + (addend - part);
+    let bits = sum.to_bits();
+    // Towards the error if it points away from zero, else back by one: both give the odd neighbour.
+    let inexact = error != 0.0 && sum.is_finite() && bits & 1 == 0;
+    let outward = (error > 0.0) == (sum > 0.0);
+    let odd = if outward { bits | 1 } else { bits.wrapping_sub(1) };
+    f64::from_bits(if inexact { odd } else { bits }) as f32
+}
+
+#[inline(always)]
+fn lanes(of: impl Fn(usize) -> f32) -> [f32; 16] {
+    std::array::from_fn(of)
+}
+
+/// Adds the products of one group; a function of its own, so that kernels stay small.
+#[inline(never)]
+fn add_group(sum: &mut [i32; 16], weights: &[u8; 64], activations: [i8; 4]) {
+    let [a, b, c, d] = activations.map(i32::from);
+    for (sum, weights) in sum.iter_mut().zip(weights.as_chunks::<4>().0) {
+        let [w, x, y, z] = weights.map(i32::from);
+        *sum += w * a + x * b + (y * c + z * d);
+    }
+}
+
+impl Simd for Scalar {
+    const LANES: usize = 16;
+    const SIGNED_ZERO: i32 = 0;
+    type Bytes = [u8; 64];
+    type Sums = [i32; 16];
+    type Floats = [f32; 16];
+
+    #[inline(always)]
+    unsafe fn bytes(at: *const u8) -> [u8; 64] {
+        // SAFETY: the caller promises 64 readable bytes.
+        unsafe { at.cast::<[u8; 64]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bytes(at: *mut u8, value: [u8; 64]) {
+        // SAFETY: the caller promises 64 writable bytes.
+        unsafe { at.cast::<[u8; 64]>().write_unaligned(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn mask(value: [u8; 64], mask: u8) -> [u8; 64] {
+        value.map(|byte| byte & mask)
+    }
+
+    #[inline(always)]
+    unsafe fn merge(low: [u8; 64], high: [u8; 64], mask: u8) -> [u8; 64] {
+        std::array::from_fn(|i| low[i] | high[i] & mask)
+    }
+
+    #[inline(always)]
+    unsafe fn right<const N: u32>(value: [u8; 64]) -> [u8; 64] {
+        value.map(|byte| byte >> N)
+    }
+
+    #[inline(always)]
+    unsafe fn left<const N: u32>(value: [u8; 64]) -> [u8; 64] {
+        value.map(|byte| byte << N)
+    }
+
+    #[inline(always)]
+    unsafe fn table(at: *const u8) -> [u8; 64] {
+        // SAFETY: the caller promises a table of 16 bytes.
+        let table = unsafe { at.cast::<[u8; 16]>().read_unaligned() };
+        std::array::from_fn(|i| table[i % 16])
+    }
+
+    #[inline(always)]
+    unsafe fn lookup(table: [u8; 64], index: [u8; 64]) -> [u8; 64] {
+        index.map(|index| table[usize::from(index & 15)])
+    }
+
+    #[inline(always)]
+    unsafe fn zero() -> [f32; 16] {
+        [0.0; 16]
+    }
+
+    #[inline(always)]
+    unsafe fn floats(at: *const f32) -> [f32; 16] {
+        // SAFETY: the caller promises 16 readable floats.
+        unsafe { at.cast::<[f32; 16]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_floats(at: *mut f32, value: [f32; 16]) {
+        // SAFETY: the caller promises room for 16 floats.
+        unsafe { at.cast::<[f32; 16]>().write_unaligned(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn halves(at: *const u8) -> [f32; 16] {
+        // SAFETY: the caller promises 16 f16 values.
+        let bits = unsafe { at.cast::<[[u8; 2]; 16]>().read_unaligned() };
+        lanes(|i| half_to_float(u16::from_le_bytes(bits[i])))
+    }
+
+    #[inline(always)]
+    unsafe fn brains(at: *const u8) -> [f32; 16] {
+        // SAFETY: the caller promises 16 bf16 values.
+        let bits = unsafe { at.cast::<[[u8; 2]; 16]>().read_unaligned() };
+        lanes(|i| f32::from_bits(u32::from(u16::from_le_bytes(bits[i])) << 16))
+    }
+
+    #[inline(always)]
+    unsafe fn signed(at: *const u8) -> [f32; 16] {
+        // SAFETY: the caller promises 16 bytes.
+        let bytes = unsafe { at.cast::<[i8; 16]>().read_unaligned() };
+        lanes(|i| f32::from(bytes[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn unsigned(at: *const u8) -> [f32; 16] {
+        // SAFETY: the caller promises 16 bytes.
+        let bytes = unsafe { at.cast::<[u8; 16]>().read_unaligned() };
+        lanes(|i| f32::from(bytes[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn nibbles<const HIGH: bool>(at: *const u8) -> [f32; 16] {
+        // SAFETY: the caller promises 16 bytes.
+        let bytes = unsafe { at.cast::<[u8; 16]>().read_unaligned() };
+        lanes(|i| f32::from(if HIGH { bytes[i] >> 4 } else { bytes[i] & 15 }))
+    }
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> [f32; 16] {
+        [value; 16]
+    }
+
+    #[inline(always)]
+    unsafe fn mul(a: [f32; 16], b: [f32; 16]) -> [f32; 16] {
+        lanes(|i| a[i] * b[i])
+    }
+
+    #[inline(always)]
+    unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+        lanes(|i| fma(a[i], b[i], c[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn fnma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
+        lanes(|i| fma(-a[i], b[i], c[i]))
+    }
+
+    #[inline(always)]
+    unsafe fn begin(start: *const i32) -> [i32; 16] {
+        // SAFETY: the caller promises a readable number.
+        [unsafe { *start }; 16]
+    }
+
+    #[inline(always)]
+    unsafe fn add_products(_maximum: u32, mut sum: [i32; 16], weights: [u8; 64], activations: *const i32) -> [i32; 16] {
+        // SAFETY: the caller promises 4 readable bytes.
+        add_group(&mut sum, &weights, unsafe { activations.cast::<[i8; 4]>().read_unaligned() });
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn carry(_maximum: u32, _group: usize, sum: [i32; 16]) -> [i32; 16] {
+        sum
+    }
+
+    #[inline(always)]
+    unsafe fn finish(sum: [i32; 16], _start: *const i32) -> [f32; 16] {
+        lanes(|i| sum[i] as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(_at: *const u8) {}
+}
