@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "the product of this program is its table")]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
@@ -20,10 +20,13 @@ const TOKENS: [usize; 6] = [1, 2, 4, 8, 32, 512];
 fn main() -> Result<(), llamacpu_kernels::Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let threads = arguments.first().and_then(|text| text.parse().ok()).unwrap_or(1);
-    let names = |index: usize| arguments.get(index).filter(|text| *text != "all").map(|text| text.split(',').collect::<Vec<_>>());
+    let names = |index: usize| {
+        arguments.get(index).filter(|text| *text != "all").map(|text| text.split(',').collect::<Vec<_>>())
+    };
     let (formats, sets) = (names(1), names(2));
     let pool = Pool::new(threads)?;
-    println!("{threads} threads; read bandwidth {:.1} GB/s", read_bandwidth(&pool) / 1e9);
+    let rate = read_bandwidth(&Context::new(Isa::chosen()?, &pool), 1 << 30, Duration::from_secs(1))?;
+    println!("{threads} threads; read bandwidth {rate:.1} GB/s");
     println!("{:8} {:8} {:>9} {}", "set", "format", "pack GB/s", TOKENS.map(|tokens| format!("{tokens:>17}")).concat());
     for isa in Isa::available() {
         if sets.as_ref().is_some_and(|sets| !sets.contains(&isa.name())) {

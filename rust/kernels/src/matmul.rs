@@ -69,7 +69,9 @@ pub fn matmul(
     }
     if input.is_empty() {
         // Sums of nothing.
-        jobs.iter_mut().for_each(|job| job.output.fill(0.0));
+        for job in jobs {
+            job.output.fill(0.0);
+        }
         return Ok(());
     }
     for job in jobs.iter() {
