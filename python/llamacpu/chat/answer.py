@@ -1,6 +1,6 @@
 """An answer as it streams in, taken apart: reasoning, text for the reader, and tool calls."""
 
-# ruff: noqa: RUF001, RUF002 (the bars of DeepSeek tags)
+# ruff: noqa: RUF001 (the bars of DeepSeek tags)
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Union
+from typing import Literal, NamedTuple
 
 from llamacpu.chat.tool_calls import Balance, Call, read_any
 
@@ -50,7 +50,7 @@ class ToolCall:
     arguments: str
 
 
-Event = Union[Piece, ToolCall]
+Event = Piece | ToolCall
 
 
 class AnswerReader:
@@ -250,3 +250,8 @@ class AnswerReader:
                     longest = length
                     break
         return longest
+
+
+def call_tags() -> set[str]:
+    """Every mark around tool calls."""
+    return {*_CALL_TAGS, *(close for close in _CALL_TAGS.values() if close), *_WRAPPERS}

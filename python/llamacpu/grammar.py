@@ -1,0 +1,220 @@
+"""Structured output: a grammar decides which tokens may come next.
+
+    grammar = Grammar.json_schema({"type": "object", "properties": {"age": {"type": "integer"}}})
+    constraint = grammar.constraint(model.tokenizer)
+    model.generate(prompt, logits_processors=[constraint])
+
+JSON schemas, any JSON, regular expressions, GBNF and Lark grammars are compiled by llguidance (``pip install
+llamacpu[grammar]``). What cannot be compiled, or nests too deep, is a `GrammarError`; there is no unconstrained text in
+its place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.errors import GrammarError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from llamacpu.tokenizer import Tokenizer
+
+__all__ = ["Grammar", "GrammarConstraint"]
+
+LONGEST = 1 << 20
+DEEPEST = 128
+
+_tokenizers: weakref.WeakKeyDictionary[Tokenizer, Any] = weakref.WeakKeyDictionary()
+
+
+class Grammar:
+    """A description of the texts that are allowed. Made by one of the class methods, which check it.
+
+    source   the grammar as llguidance takes it
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        llguidance = _library()
+        error = llguidance.LLMatcher.validate_grammar(source)
+        if error and not llguidance.LLMatcher.is_validate_warning(error):
+            raise GrammarError(f"the grammar cannot be used: {_first_line(error)}")
+
+    @classmethod
+    def json_schema(cls, schema: dict[str, Any] | bool | str) -> Grammar:
+        """Texts that are JSON and valid under `schema`, a dict or JSON text."""
+        if isinstance(schema, str):
+            try:
+                schema = json.loads(_checked(schema))
+            except (ValueError, RecursionError) as error:
+                raise GrammarError(f"the JSON schema is not JSON: {error}") from None
+        if not isinstance(schema, (dict, bool)):
+            raise GrammarError(f"the JSON schema is a {type(schema).__name__}; an object was expected")
+        try:
+            text = json.dumps(schema)
+            _checked(text)
+            source = _library().LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_pattern": _SPACE})
+        except (TypeError, ValueError, RecursionError) as error:
+            raise GrammarError(f"the JSON schema cannot be used: {_first_line(str(error))}") from None
+        return cls(source)
+
+    @classmethod
+    def any_json(cls) -> Grammar:
+        """Texts that are a JSON object."""
+        return cls.json_schema({"type": "object"})
+
+    @classmethod
+    def regex(cls, pattern: str) -> Grammar:
+        """Texts that a regular expression (Rust's syntax, without look-around) matches as a whole."""
+        return cls(_library().LLMatcher.grammar_from_regex(_checked(pattern)))
+
+    @classmethod
+    def lark(cls, grammar: str) -> Grammar:
+        """Texts of a Lark grammar (llguidance's dialect)."""
+        return cls(_library().LLMatcher.grammar_from_lark(_checked(grammar)))
+
+    @classmethod
+    def gbnf(cls, grammar: str) -> Grammar:
+        """Texts of a grammar in llama.cpp's notation."""
+        _checked(grammar)
+        _library()
+        from llguidance.gbnf_to_lark import gbnf_to_lark
+
+        try:
+            lark = gbnf_to_lark(grammar)
+        except Exception as error:
+            raise GrammarError(f"the GBNF grammar cannot be read: {_first_line(str(error))}") from None
+        return cls.lark(lark)
+
+    # llama-cpp-python's names.
+
+    @classmethod
+    def from_string(cls, grammar: str, verbose: bool = True) -> Grammar:
+        """A grammar in GBNF."""
+        return cls.gbnf(grammar)
+
+    @classmethod
+    def from_file(cls, file: str | os.PathLike[str], verbose: bool = True) -> Grammar:
+        """A grammar in GBNF from a file."""
+        return cls.gbnf(Path(file).read_text(encoding="utf-8"))
+
+    @classmethod
+    def from_json_schema(cls, json_schema: str, verbose: bool = True) -> Grammar:
+        """The grammar of a JSON schema."""
+        return cls.json_schema(json_schema)
+
+    def constraint(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> GrammarConstraint:
+        """The grammar at work on one text; `vocab_size` is the number of logits where it is not the tokenizer's."""
+        return GrammarConstraint(self, tokenizer, vocab_size)
+
+
+class GrammarConstraint:
+    """A logits processor that forbids every token which the grammar does not allow next. For one text only."""
+
+    def __init__(self, grammar: Grammar, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
+        llguidance = _library()
+        self._matcher = llguidance.LLMatcher(_llguidance_tokenizer(tokenizer), grammar.source, log_level=0)
+        self._check()
+        self._ends = sorted(tokenizer.eog)
+        self._seen: int | None = None
+
+    def __call__(self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Set the logits of forbidden tokens to minus infinity, in place. `ids` are the prompt and the text so far."""
+        import numpy as np
+
+        if self._seen is not None:
+            for token in ids[self._seen :].tolist():
+                self._matcher.consume_token(token)
+            self._check()
+        self._seen = len(ids)
+        if self._matcher.is_stopped():
+            allowed = np.zeros(len(logits), dtype=bool)
+            allowed[self._ends] = True
+        else:
+            bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+            self._check()
+            allowed = np.zeros(len(logits), dtype=bool)
+            unpacked = np.unpackbits(bits, bitorder="little")[: len(logits)]
+            allowed[: len(unpacked)] = unpacked
+            if self._ends and not allowed[self._ends].any() and self._matcher.is_accepting():
+                allowed[self._ends] = True
+        logits[~allowed] = -np.inf
+        return logits
+
+    @property
+    def complete(self) -> bool:
+        """Whether the text so far is one of the grammar's."""
+        return bool(self._matcher.is_accepting() or self._matcher.is_stopped())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarError(f"the grammar cannot be used: {_first_line(self._matcher.get_error())}")
+
+
+# Some white space where JSON allows it, but never an endless run of it, which small models fall into.
+_SPACE = r"[ \n]{0,20}"
+
+
+def _library() -> Any:
+    try:
+        import llguidance
+    except ImportError:
+        raise GrammarError(
+            "structured output needs the package llguidance; install it with: pip install llamacpu[grammar]"
+        ) from None
+    return llguidance
+
+
+def _checked(text: str) -> str:
+    """`text`, if it is of a size and depth that a grammar may have."""
+    if not isinstance(text, str):
+        raise GrammarError(f"the grammar is a {type(text).__name__}; a text was expected")
+    if len(text) > LONGEST:
+        raise GrammarError(f"the grammar has {len(text)} characters, at most {LONGEST} are allowed")
+    depth = 0
+    for letter in text:
+        if letter in "([{":
+            depth += 1
+            if depth > DEEPEST:
+                raise GrammarError(f"the grammar is nested more than {DEEPEST} levels deep")
+        elif letter in ")]}":
+            depth = max(0, depth - 1)
+    return text
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:300] if text.strip() else "no reason was given"
+
+
+class _Vocabulary:
+    """The vocabulary in the form that llguidance reads."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        ends = sorted(tokenizer.eog)
+        self.eos_token_id = tokenizer.eos if tokenizer.eos is not None else (ends[0] if ends else 0)
+        self.bos_token_id = tokenizer.bos
+        shown = [tokenizer.decode_bytes([token], skip_special=True) for token in range(tokenizer.vocab_size)]
+        # A control token has no text of its own: the marker byte keeps its name from being taken for text.
+        self.tokens = [text or b"\xff" + tokenizer.id_to_piece(i).encode() for i, text in enumerate(shown)]
+        self.special_token_ids = [i for i, text in enumerate(shown) if not text]
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return self._tokenizer.encode(text, add_special=False, parse_special=False, space_prefix=False)
+
+
+def _llguidance_tokenizer(tokenizer: Tokenizer) -> Any:
+    known = _tokenizers.get(tokenizer)
+    if known is None:
+        llguidance = _library()
+        vocabulary = _Vocabulary(tokenizer)
+        ends = sorted(tokenizer.eog) or [vocabulary.eos_token_id]
+        known = llguidance.LLTokenizer(llguidance.TokenizerWrapper(vocabulary), eos_token=ends)
+        _tokenizers[tokenizer] = known
+    return known

@@ -1,0 +1,432 @@
+"""`Llama`: a model behind the methods, arguments and returned dictionaries of llama-cpp-python 0.3.
+
+    llm = llamacpu.Llama("model.gguf", n_ctx=4096)
+    llm("Once upon a time", max_tokens=32)["choices"][0]["text"]
+    llm.create_chat_completion([{"role": "user", "content": "Hello"}])["choices"][0]["message"]["content"]
+
+Differences worth knowing: nothing is printed; log-probabilities need no `logits_all`; several threads may use one
+`Llama`; a prompt that does not fit is a `ContextOverflow`, a ValueError; `last_result` has the timings.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llamacpu import llama_settings
+from llamacpu.errors import LlamaCpuError
+from llamacpu.generation import GenerationResult
+from llamacpu.gguf_file import GGUFFile
+from llamacpu.llama_chat import ChatMethods
+from llamacpu.llama_sampling import samplings
+from llamacpu.llama_state import BaseLlamaCache, LlamaState, shared_prefix
+from llamacpu.llama_tokenizer import LlamaTokenizer
+from llamacpu.model import Model, Session
+from llamacpu.sampling import Sampler
+from llamacpu.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llamacpu.grammar import Grammar
+
+__all__ = ["Llama"]
+
+LogitsProcessor = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+StoppingCriterion = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], bool]
+RANDOM_SEED = 0xFFFFFFFF
+# Arguments of `sample` and `generate` that are not settings of the sampler.
+_NOT_SETTINGS = frozenset(("self", "tokens", "reset", "logits_processor", "stopping_criteria", "grammar", "idx"))
+
+
+class Llama(ChatMethods):
+    """A model and its conversation; see the module's description.
+
+    model_path    a GGUF file
+    n_ctx         the most tokens of prompt and answer together; 0 for what the model was trained for
+    n_threads     number of threads; None for what the machine gives
+    seed          of the random choices; the default draws one
+    chat_format   a built-in chat template, one of the file's, or Jinja source; None for what the file says
+    type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)
+    logits_all    `scores` keeps the logits of every token, not of the last one only
+    vocab_only    only the tokenizer is there
+
+    Every other argument of llama-cpp-python is taken. Those without meaning on a CPU are noted in the log, and those
+    that would change what the file says about the model are a ValueError.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str],
+        *,
+        vocab_only: bool = False,
+        seed: int = RANDOM_SEED,
+        n_ctx: int = 512,
+        n_threads: int | None = None,
+        logits_all: bool = False,
+        embedding: bool = False,
+        pooling_type: int = -1,
+        last_n_tokens_size: int = 64,
+        chat_format: str | None = None,
+        chat_handler: Callable[..., Any] | None = None,
+        tokenizer: Any = None,
+        type_k: int | str | None = None,
+        type_v: int | str | None = None,
+        spm_infill: bool = False,
+        verbose: bool = True,
+        **other: Any,
+    ) -> None:
+        self._arguments = {
+            name: value for name, value in locals().items() if name not in ("self", "other", "__class__")
+        }
+        self._arguments.update(other)
+        self.model_path = os.fspath(model_path)
+        self.chat_format = chat_format
+        self.chat_handler = chat_handler
+        self.verbose = verbose
+        self.spm_infill = spm_infill
+        self.last_n_tokens_size = last_n_tokens_size
+        self.cache: BaseLlamaCache | None = None
+        self.last_result: GenerationResult | None = None
+        self.tokenizer_ = tokenizer
+        llama_settings.check(other)
+        self._kv_type = llama_settings.kv_type(type_k, type_v)
+        self._embedding = embedding
+        self._pooling_type = pooling_type
+        self._logits_all = logits_all
+        self._lock = threading.Lock()
+        self._busy = False
+        self._scores: list[npt.NDArray[np.float32]] = []
+        self._model: Model | None = None
+        self.set_seed(seed)
+        if vocab_only:
+            with GGUFFile(self.model_path) as file:
+                self._file, self._tokenizer = file, Tokenizer(file)
+        else:
+            self._model = Model(self.model_path, threads=n_threads)
+            self._file, self._tokenizer = self._model.file, self._model.tokenizer
+            self._session = self._model.session(context=n_ctx or None, kv_type=self._kv_type)
+
+    # --- What it is ---
+
+    @property
+    def model(self) -> Model:
+        """The `llamacpu.Model` behind."""
+        if self._model is None:
+            raise LlamaCpuError("the model is closed, or was opened with vocab_only=True: only the tokenizer is there")
+        return self._model
+
+    @property
+    def session(self) -> Session:
+        """The `llamacpu.Session` of the conversation."""
+        if self._model is None:
+            self.model.session()
+        return self._session
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the file as texts, without the arrays."""
+        plain = {key: value for key, value in self._file.metadata.items() if isinstance(value, (bool, int, float, str))}
+        return {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in plain.items()}
+
+    def n_ctx(self) -> int:
+        """The most tokens of prompt and answer together."""
+        return self.session.context
+
+    def n_embd(self) -> int:
+        """Length of an embedding."""
+        return int(self.model.config["embedding_length"])
+
+    def n_vocab(self) -> int:
+        """Number of tokens in the vocabulary."""
+        return self._tokenizer.vocab_size if self._model is None else self.model.vocab_size
+
+    def token_bos(self) -> int:
+        """The begin-of-text token, -1 for none."""
+        return -1 if self._tokenizer.bos is None else self._tokenizer.bos
+
+    def token_eos(self) -> int:
+        """The end-of-text token, -1 for none."""
+        return -1 if self._tokenizer.eos is None else self._tokenizer.eos
+
+    def token_nl(self) -> int:
+        """The token of a line break, -1 for none."""
+        return (self._tokenizer.encode("\n", add_special=False, space_prefix=False) or [-1])[-1]
+
+    def pooling_type(self) -> int:
+        """The pooling type that was asked for."""
+        return self._pooling_type
+
+    def tokenizer(self) -> LlamaTokenizer:
+        """The tokenizer, with llama-cpp-python's methods."""
+        return LlamaTokenizer(self)
+
+    # --- Text and tokens ---
+
+    def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]:
+        """The tokens of a text; `special` reads the names of control tokens as these tokens."""
+        if self.tokenizer_ is not None:
+            return list(self.tokenizer_.tokenize(text, add_bos, special))
+        tokenizer = self._tokenizer
+        start = [tokenizer.bos] if add_bos and tokenizer.add_bos and tokenizer.bos is not None else []
+        return start + tokenizer.encode(text, add_special=False, parse_special=special)
+
+    def detokenize(
+        self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
+    ) -> bytes:
+        """The bytes of tokens, as they continue `prev_tokens`; `special` shows the names of control tokens."""
+        tokens = list(tokens)
+        if self.tokenizer_ is not None:
+            return bytes(self.tokenizer_.detokenize(tokens, prev_tokens=prev_tokens, special=special))
+        text = self._tokenizer.decode_bytes(tokens, skip_special=not special)
+        begins = not prev_tokens and tokens[:1] == [self.token_bos()] and not special
+        return text.removeprefix(b" ") if begins else text
+
+    # --- Step by step ---
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens in the conversation."""
+        return self.session.position
+
+    @property
+    def input_ids(self) -> npt.NDArray[np.intc]:
+        """The tokens of the conversation."""
+        return np.array(self.session.tokens, dtype=np.intc)
+
+    @property
+    def scores(self) -> npt.NDArray[np.single]:
+        """The logits that `eval` kept, float32[rows, vocabulary]: of all with `logits_all`, else of the last."""
+        return np.stack(self._scores) if self._scores else np.zeros((0, self.n_vocab()), dtype=np.single)
+
+    @property
+    def eval_tokens(self) -> deque[int]:
+        """The tokens of the conversation."""
+        return deque(self.session.tokens, maxlen=self.n_ctx())
+
+    @property
+    def eval_logits(self) -> deque[list[float]]:
+        """`scores` as lists."""
+        return deque(self.scores.tolist(), maxlen=self.n_ctx() if self._logits_all else 1)
+
+    def set_seed(self, seed: int) -> None:
+        """The seed of the random choices to come; -1 draws one."""
+        self._seed = None if seed < 0 or seed == RANDOM_SEED else seed & RANDOM_SEED
+        self._random = random.Random(self._seed)
+
+    def reset(self) -> None:
+        """Forget the conversation."""
+        self._truncate(0)
+
+    def _truncate(self, count: int) -> None:
+        self.session.truncate(count)
+        self._scores = self._scores[:count] if self._logits_all else []
+
+    def eval(self, tokens: Sequence[int]) -> npt.NDArray[np.single]:
+        """Continue the conversation by tokens; returns the logits of the last one."""
+        if not tokens:
+            return self._scores[-1]
+        if self._logits_all:
+            self._scores += list(self.session.forward(list(tokens), logits="all"))
+        else:
+            self._scores = [self.session.forward(list(tokens))]
+        return self._scores[-1]
+
+    def sample(
+        self,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        temp: float = 0.8,
+        repeat_penalty: float = 1.0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_eta: float = 0.1,
+        mirostat_tau: float = 5.0,
+        penalize_nl: bool = True,
+        logits_processor: Iterable[LogitsProcessor] | None = None,
+        grammar: Grammar | None = None,
+        idx: int | None = None,
+    ) -> int:
+        """Choose the token after the last evaluated one (or after token number `idx`, with `logits_all`)."""
+        settings = {
+            name: value
+            for name, value in locals().items()
+            if name not in ("self", "logits_processor", "grammar", "idx")
+        }
+        if not self._scores:
+            raise LlamaCpuError("there are no logits to sample from: call eval with at least one token first")
+        processors = self._processors(logits_processor, grammar)
+        row = self._scores[-1 if idx is None or not self._logits_all else idx]
+        return self._draw(self._sampler(None, **settings), processors, row)
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        temp: float = 0.8,
+        repeat_penalty: float = 1.0,
+        reset: bool = True,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        penalize_nl: bool = True,
+        logits_processor: Iterable[LogitsProcessor] | None = None,
+        stopping_criteria: Iterable[StoppingCriterion] | None = None,
+        grammar: Grammar | None = None,
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """The tokens that follow `tokens`, without end: end-of-text tokens come out like others.
+
+        With `reset` the beginning that the conversation shares with `tokens` is kept and the rest forgotten; without
+        it, `tokens` continue the conversation. Tokens that are sent into the generator follow the one it gave.
+        """
+        settings = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
+        sampler = self._sampler(None, **settings)
+        processors = self._processors(logits_processor, grammar)
+        coming = list(tokens)
+        if reset:
+            kept = min(shared_prefix(self.session.tokens, coming), max(len(coming) - 1, 0))
+            self._truncate(kept)
+            coming = coming[kept:]
+        while True:
+            logits = self.eval(coming)
+            token = self._draw(sampler, processors, logits)
+            history = np.array([*self.session.tokens, token], dtype=np.int64)
+            if any(criterion(history, logits) for criterion in stopping_criteria or ()):
+                return
+            sent = yield token
+            coming = [token, *(sent or ())]
+
+    def _sampler(self, seed: int | None, **settings: Any) -> Sampler:
+        if seed is None:
+            seed = self._random.randrange(RANDOM_SEED)
+        chosen = samplings(seed=seed, penalty_last_n=self.last_n_tokens_size, **settings)
+        return Sampler(chosen, self.n_vocab(), lambda token: self._tokenizer.decode([token]))
+
+    def _processors(self, given: Iterable[LogitsProcessor] | None, grammar: Grammar | None) -> list[LogitsProcessor]:
+        processors = list(given or ())
+        return [*processors, grammar.constraint(self._tokenizer)] if grammar is not None else processors
+
+    def _draw(self, sampler: Sampler, processors: list[LogitsProcessor], logits: npt.NDArray[np.float32]) -> int:
+        history = np.array(self.session.tokens, dtype=np.int64)
+        logits = logits.copy() if processors else logits
+        for process in processors:
+            logits = process(history, logits)
+        return sampler.sample(logits, history)
+
+    # --- States ---
+
+    def save_state(self) -> LlamaState:
+        """The conversation as it is now; it costs next to nothing."""
+        tokens = self.input_ids
+        return LlamaState(tokens, self.scores.copy(), len(tokens), self.session.fork(), self._seed)
+
+    def load_state(self, state: LlamaState) -> None:
+        """Go back to a saved conversation."""
+        if state.session is not None and state.session.model is self._model:
+            self._session = state.session.fork()
+        else:
+            self.reset()
+            if state.n_tokens:
+                self.session.forward(state.input_ids[: state.n_tokens].tolist(), logits="none")
+        self._scores = list(state.scores)
+        self._seed = state.seed
+
+    def set_cache(self, cache: BaseLlamaCache | None) -> None:
+        """Keep the states of completions in `cache`, and begin from the best of them."""
+        self.cache = cache
+
+    def _lease(self, prompt: Sequence[int]) -> Session:
+        """The session for a completion: the own one, or another while that is in use."""
+        with self._lock:
+            if self._busy:
+                return self.model.session(context=self.n_ctx(), kv_type=self._kv_type)
+            self._busy = True
+        if self.cache is not None:
+            try:
+                state = self.cache[prompt]
+            except KeyError:
+                state = None
+            if state is not None and shared_prefix(state.input_ids.tolist(), prompt) > shared_prefix(
+                self.session.tokens, prompt
+            ):
+                self.load_state(state)
+        self._scores = []
+        return self.session
+
+    def _give_back(self, session: Session, result: GenerationResult | None) -> None:
+        self.last_result = result
+        if session is not self._session:
+            return
+        if self.cache is not None and session.tokens:
+            self.cache[session.tokens] = self.save_state()
+        self._busy = False
+
+    # --- Life and death ---
+
+    def close(self) -> None:
+        """Give the memory back. Later calls raise `LlamaCpuError`."""
+        if getattr(self, "_model", None) is not None:
+            self.model.close()
+            self._model = None
+
+    def __enter__(self) -> Llama:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._arguments
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        filename: str | None = None,
+        additional_files: Sequence[str] | None = None,
+        local_dir: str | os.PathLike[str] | None = None,
+        local_dir_use_symlinks: bool | str = "auto",
+        cache_dir: str | os.PathLike[str] | None = None,
+        **kwargs: Any,
+    ) -> Llama:
+        """Download a file of a Hugging Face repository (a name or a pattern) and open it; see `llamacpu.hub`."""
+        from llamacpu.hub import download
+
+        path = download(repo_id, filename or "*.gguf", additional_files or (), local_dir, cache_dir)
+        return cls(model_path=path, **kwargs)
+
+    @staticmethod
+    def logits_to_logprobs(logits: npt.ArrayLike, axis: int = -1) -> npt.NDArray[np.single]:
+        """The log-probabilities of logits (their log-softmax)."""
+        values = np.asarray(logits, dtype=np.single)
+        largest = values.max(axis=axis, keepdims=True)
+        shifted = values - np.where(np.isfinite(largest), largest, 0)
+        with np.errstate(divide="ignore"):
+            return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)), dtype=np.single)
+
+    @staticmethod
+    def longest_token_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+        """Length of the longest common beginning."""
+        return shared_prefix(a, b)

@@ -1,0 +1,73 @@
+"""The arguments of `Llama` that llama-cpp-python has and a CPU engine of our kind reads in its own way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal
+
+log = logging.getLogger("llamacpu")
+
+# Arguments that say where or how llama.cpp computes; results do not depend on them.
+_NO_MEANING: Mapping[str, Any] = {
+    "n_gpu_layers": 0,
+    "split_mode": 1,
+    "main_gpu": 0,
+    "tensor_split": None,
+    "use_mmap": True,
+    "use_mlock": False,
+    "n_batch": 512,
+    "n_ubatch": 512,
+    "n_threads_batch": None,
+    "offload_kqv": True,
+    "flash_attn": False,
+    "op_offload": None,
+    "swa_full": None,
+    "no_perf": False,
+    "numa": False,
+    "draft_model": None,
+}
+# Arguments that would change what the model computes. The file says these things.
+_NOT_CHANGEABLE: Mapping[str, Any] = {
+    "kv_overrides": None,
+    "rope_scaling_type": -1,
+    "rope_freq_base": 0.0,
+    "rope_freq_scale": 0.0,
+    "yarn_ext_factor": -1.0,
+    "yarn_attn_factor": 1.0,
+    "yarn_beta_fast": 32.0,
+    "yarn_beta_slow": 1.0,
+    "yarn_orig_ctx": 0,
+    "attention_type": -1,
+    "lora_base": None,
+    "lora_path": None,
+}
+KNOWN = frozenset((*_NO_MEANING, *_NOT_CHANGEABLE, "lora_scale"))
+_KV_TYPES: Mapping[int | str | None, Literal["f32", "f16", "q8_0"]] = {
+    None: "f16", 0: "f32", 1: "f16", 8: "q8_0", "f32": "f32", "f16": "f16", "q8_0": "q8_0",
+}  # fmt: skip
+
+
+def check(arguments: Mapping[str, Any]) -> None:
+    """Note arguments without meaning in the log; raise ValueError for those that cannot be followed."""
+    for name, value in arguments.items():
+        if name in _NOT_CHANGEABLE:
+            default = _NOT_CHANGEABLE[name]
+            # llama.cpp takes -1 and 0 for "as the file says" in all of these.
+            if value != default and value is not None and not (name == "attention_type" and value == 0):
+                raise ValueError(f"{name} is {value!r}; it cannot be changed here: expected {default!r}")
+        elif name in _NO_MEANING:
+            if value != _NO_MEANING[name]:
+                log.info("%s=%r has no meaning for this engine and changes nothing", name, value)
+        elif name != "lora_scale":
+            log.warning("Llama takes no argument %r; it is left out", name)
+
+
+def kv_type(key: int | str | None, value: int | str | None) -> Literal["f32", "f16", "q8_0"]:
+    """How keys and values are stored, from ggml's type numbers or names; both are stored alike."""
+    wanted = key if key is not None else value
+    if wanted not in _KV_TYPES:
+        raise ValueError(f"type_k is {wanted!r}; expected 0 (f32), 1 (f16), 8 (q8_0) or None")
+    if value is not None and key is not None and _KV_TYPES.get(value) != _KV_TYPES[key]:
+        log.info("type_v=%r: keys and values are stored alike, as type_k says", value)
+    return _KV_TYPES[wanted]

@@ -1,0 +1,486 @@
+"""`Llama` returns what llama-cpp-python returns, over a model whose answers are known."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import pickle
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fake_llama import Model, llama
+from fake_model import END, FIRST_BYTE, START, ids_of
+from llamacpu.errors import ContextOverflow, LlamaCpuError, ModelError
+from llamacpu.llama import Llama
+from llamacpu.llama_state import LlamaRAMCache, LlamaState
+
+__all__ = ["llama"]
+Make = Callable[..., Llama]
+GREEDY = {"temperature": 0.0}
+USER = [{"role": "user", "content": "Hi"}]
+TOOL = {
+    "type": "function",
+    "function": {"name": "add", "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}},
+}
+
+
+def model_of(found: Llama) -> Model:
+    assert isinstance(found.model, Model)
+    return found.model
+
+
+# --- Completions ---
+
+
+def test_a_completion_has_the_known_shape(llama: Make) -> None:
+    found = llama("héllo").create_completion("abc", **GREEDY)
+    assert found["id"].startswith("cmpl-")
+    assert isinstance(found["created"], int)
+    assert {key: value for key, value in found.items() if key not in ("id", "created")} == {
+        "object": "text_completion",
+        "model": "fake.gguf",
+        "choices": [{"text": "héllo", "index": 0, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10},
+    }
+
+
+def test_a_call_is_a_completion_of_sixteen_tokens(llama: Make) -> None:
+    found = llama("x" * 50)("a", **GREEDY)
+    assert found["choices"][0]["text"] == "x" * 16
+    assert found["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("limit", [None, 0, -1])
+def test_no_limit_goes_on_until_the_end(llama: Make, limit: int | None) -> None:
+    assert llama("x" * 50)("a", max_tokens=limit, **GREEDY)["choices"][0]["text"] == "x" * 50
+
+
+def test_streams_come_in_the_known_pieces(llama: Make) -> None:
+    chunks = list(llama("abc").create_completion("p", stream=True, **GREEDY))
+    assert [chunk["choices"][0]["text"] for chunk in chunks] == ["a", "b", "c", ""]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "stop"]
+    assert {chunk["id"] for chunk in chunks} == {chunks[0]["id"]}
+    assert all(set(chunk) == {"id", "object", "created", "model", "choices"} for chunk in chunks)
+
+
+def test_stop_strings(llama: Make) -> None:
+    assert llama("one. two")("p", stop=".", **GREEDY)["choices"][0]["text"] == "one"
+    assert llama("one. two")("p", stop=["x", " t"], **GREEDY)["choices"][0]["text"] == "one."
+    assert llama("one")("p", stop=None, **GREEDY)["choices"][0]["text"] == "one"
+
+
+def test_echo_and_suffix_and_model_name(llama: Make) -> None:
+    found = llama("b")("a", suffix="c", echo=True, model="m", **GREEDY)
+    assert found["choices"][0]["text"] == "abc"
+    assert found["model"] == "m"
+    pieces = llama("b")("a", suffix="c", echo=True, stream=True, **GREEDY)
+    assert "".join(chunk["choices"][0]["text"] for chunk in pieces) == "abc"
+
+
+def test_log_probabilities(llama: Make) -> None:
+    found = llama("xy")("ab", logprobs=2, **GREEDY)["choices"][0]["logprobs"]
+    assert found["tokens"] == ["x", "y"]
+    assert found["text_offset"] == [2, 3]
+    assert all(chance < 0 and chance > -0.05 for chance in found["token_logprobs"])
+    assert all(len(top) >= 2 or "" in top for top in found["top_logprobs"])
+    assert found["top_logprobs"][0]["x"] == found["token_logprobs"][0]
+
+
+def test_log_probabilities_of_the_prompt(llama: Make) -> None:
+    found = llama("xy")("ab", logprobs=1, echo=True, **GREEDY)["choices"][0]["logprobs"]
+    assert found["tokens"] == ["a", "b", "x", "y"]
+    assert found["text_offset"] == [0, 1, 2, 3]
+    assert found["token_logprobs"][0] is None
+    assert found["top_logprobs"][0] is None
+    assert found["token_logprobs"][1] < -5
+
+
+def test_log_probabilities_in_a_stream(llama: Make) -> None:
+    chunks = list(llama("xy")("a", logprobs=1, stream=True, **GREEDY))
+    assert [c["choices"][0]["logprobs"]["tokens"] for c in chunks[:-1]] == [["x"], ["y"]]
+
+
+def test_a_prompt_begins_with_one_start_token(llama: Make) -> None:
+    found = llama("x")
+    for prompt in ("ab", "<s>ab"):
+        found(prompt, **GREEDY)
+        assert model_of(found).prompts[-1] == [START, *ids_of("ab")]
+    found([5, 6], **GREEDY)
+    assert model_of(found).prompts[-1] == [5, 6]
+
+
+def test_a_prompt_that_does_not_fit_is_an_error(llama: Make) -> None:
+    with pytest.raises(ContextOverflow):
+        llama("x", n_ctx=8)("a" * 8)
+    with pytest.raises(ValueError, match="context"):
+        llama("x", n_ctx=8)("a" * 8)
+
+
+def test_logit_bias_processors_and_criteria(llama: Make) -> None:
+    bias = {FIRST_BYTE + ord("z"): 100.0}
+    assert llama("xx")("a", max_tokens=2, logit_bias=bias, **GREEDY)["choices"][0]["text"] == "zz"
+    assert llama("xx")("a", max_tokens=1, logit_bias={str(k): v for k, v in bias.items()}, **GREEDY)["usage"]
+
+    def forbid(ids: Any, scores: Any) -> Any:
+        scores[FIRST_BYTE + ord("x")] = -np.inf
+        return scores
+
+    assert llama("xx")("a", max_tokens=1, logits_processor=[forbid], **GREEDY)["choices"][0]["text"] != "x"
+    seen = llama("abcdef")("p", stopping_criteria=[lambda ids, scores: len(ids) >= 5], **GREEDY)
+    assert seen["choices"][0] == {"text": "abc", "index": 0, "logprobs": None, "finish_reason": "stop"}
+
+
+def test_seeds_give_the_same_text_again(llama: Make) -> None:
+    def text(found: Llama, **settings: Any) -> str:
+        # Every letter is as likely as another.
+        letters = np.full(259, -np.inf, dtype=np.float32)
+        letters[ids_of("abcdefghijklmnopqrstuvwxyz")] = 0
+        flat = [lambda ids, scores: letters]
+        return str(
+            found("a", max_tokens=8, logits_processor=flat, top_k=0, min_p=0.0, top_p=1.0, **settings)["choices"][0]
+        )
+
+    found = llama()
+    assert text(found, seed=3) == text(found, seed=3) != text(found, seed=4)
+    found.set_seed(5)
+    first = [text(found), text(found)]
+    found.set_seed(5)
+    assert first == [text(found), text(found)]
+    assert first[0] != first[1]
+
+
+# --- Chat ---
+
+
+def test_a_chat_completion_has_the_known_shape(llama: Make) -> None:
+    found = llama("Hello!").create_chat_completion(USER, **GREEDY)
+    assert found["id"].startswith("chatcmpl-")
+    assert {key: value for key, value in found.items() if key not in ("id", "created")} == {
+        "object": "chat.completion",
+        "model": "fake.gguf",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": "Hello!"},
+                "logprobs": None,
+                "finish_reason": "stop",
+            }
+        ],
+        "usage": {"prompt_tokens": 20, "completion_tokens": 6, "total_tokens": 26},
+    }
+
+
+def test_a_chat_prompt_comes_from_the_template(llama: Make) -> None:
+    found = llama("x")
+    found.create_chat_completion([{"role": "user", "content": "a</s>"}])
+    prompt = model_of(found).prompts[-1]
+    assert prompt == [START, *ids_of("[user]a</s>[assistant]")]
+    assert END not in prompt
+
+
+def test_chat_streams(llama: Make) -> None:
+    chunks = list(llama("ab").create_chat_completion(USER, stream=True, **GREEDY))
+    assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+        {"role": "assistant"},
+        {"content": "a"},
+        {"content": "b"},
+        {},
+    ]
+    assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "stop"]
+    assert all(chunk["object"] == "chat.completion.chunk" for chunk in chunks)
+
+
+CALL = '{"name": "add", "parameters": {"a": 1}}'
+
+
+def test_tool_calls(llama: Make) -> None:
+    found = llama(CALL)
+    answer = found.create_chat_completion(USER, tools=[TOOL], max_tokens=99, **GREEDY)["choices"][0]
+    assert answer["finish_reason"] == "tool_calls"
+    assert answer["message"]["content"] is None
+    (call,) = answer["message"]["tool_calls"]
+    assert (call["type"], call["function"]) == ("function", {"name": "add", "arguments": '{"a": 1}'})
+    assert b"add" in found.detokenize(model_of(found).prompts[-1])
+    chunks = list(llama(CALL).create_chat_completion(USER, tools=[TOOL], stream=True, **GREEDY))
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+    assert deltas[1]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
+    assert deltas[1]["tool_calls"][0]["index"] == 0
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_no_tools_no_calls(llama: Make) -> None:
+    assert llama(CALL).create_chat_completion(USER, **GREEDY)["choices"][0]["message"]["content"] == CALL
+    found = llama(CALL)
+    answer = found.create_chat_completion(USER, tools=[TOOL], tool_choice="none", **GREEDY)
+    assert answer["choices"][0]["message"]["content"] == CALL
+    assert b"add" not in found.detokenize(model_of(found).prompts[-1])
+
+
+def test_functions_are_the_older_form_of_tools(llama: Make) -> None:
+    answer = llama(CALL).create_chat_completion(USER, functions=[TOOL["function"]], **GREEDY)["choices"][0]
+    assert answer["finish_reason"] == "function_call"
+    assert answer["message"]["function_call"] == {"name": "add", "arguments": '{"a": 1}'}
+
+
+def test_reasoning_is_told_apart(llama: Make) -> None:
+    text = "<think>Hm</think>Yes"
+    assert llama(text).create_chat_completion(USER, **GREEDY)["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": "Yes",
+        "reasoning_content": "Hm",
+    }
+    plain = llama(text).create_chat_completion(USER, reasoning=False, **GREEDY)["choices"][0]["message"]
+    assert plain == {"role": "assistant", "content": text}
+    stream = llama(text).create_chat_completion(USER, stream=True, **GREEDY)
+    deltas = [chunk["choices"][0]["delta"] for chunk in stream]
+    assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Hm"
+    assert "".join(delta.get("content", "") for delta in deltas) == "Yes"
+
+
+def test_chat_log_probabilities(llama: Make) -> None:
+    found = llama("ab").create_chat_completion(USER, logprobs=True, top_logprobs=2, **GREEDY)
+    content = found["choices"][0]["logprobs"]["content"]
+    assert [entry["token"] for entry in content] == ["a", "b"]
+    assert set(content[0]) == {"token", "bytes", "logprob", "top_logprobs"}
+    assert found["choices"][0]["logprobs"]["refusal"] is None
+    chunks = list(llama("ab").create_chat_completion(USER, logprobs=True, stream=True, **GREEDY))
+    assert chunks[1]["choices"][0]["logprobs"]["content"][0]["token"] == "a"
+
+
+def test_chat_formats_and_handlers(llama: Make) -> None:
+    found = llama("x", chat_format="llama-2")
+    found.create_chat_completion(USER)
+    assert found.detokenize(model_of(found).prompts[-1][1:]) == b"[INST] Hi [/INST]"
+    seen = llama("x", chat_handler=lambda **settings: settings).create_chat_completion(USER, top_k=3)
+    assert seen["messages"] == USER
+    assert seen["top_k"] == 3
+    assert isinstance(seen["llama"], Llama)
+    assert "cancel" not in seen
+
+
+@pytest.mark.parametrize("wrong", [{"type": "xml"}, {"type": "json_schema"}])
+def test_unknown_formats_are_errors(llama: Make, wrong: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="response_format"):
+        llama("x").create_chat_completion(USER, response_format=wrong)
+
+
+def test_a_choice_that_names_no_tool_is_an_error(llama: Make) -> None:
+    with pytest.raises(ValueError, match="tool_choice"):
+        llama("x").create_chat_completion(USER, tools=[TOOL], tool_choice={"function": {"name": "other"}})
+
+
+# --- Step by step ---
+
+
+def test_tokens_there_and_back(llama: Make) -> None:
+    found = llama()
+    assert found.tokenize(b"ab") == [START, *ids_of("ab")] == found.tokenize("ab")
+    assert found.tokenize(b"</s>", add_bos=False) == ids_of("</s>")
+    assert found.tokenize(b"</s>", add_bos=False, special=True) == [END]
+    assert found.detokenize([START, *ids_of(" ab"), END]) == b"ab"
+    assert found.detokenize(ids_of(" ab"), prev_tokens=[5]) == b" ab"
+    assert found.detokenize([END], special=True) == b"</s>"
+    assert found.tokenizer().decode(found.tokenizer().encode("xé")) == "xé"
+    assert (found.token_bos(), found.token_eos(), found.token_nl()) == (START, END, ids_of("\n")[0])
+    assert (found.n_ctx(), found.n_vocab(), found.n_embd()) == (1000, 259, 8)
+
+
+def test_eval_and_sample(llama: Make) -> None:
+    found = llama("x", logits_all=True)
+    with pytest.raises(LlamaCpuError, match="eval"):
+        found.sample()
+    found.eval(found.tokenize("ab"))
+    assert found.n_tokens == 3
+    assert found.scores.shape == (3, 259)
+    assert list(found.eval_tokens) == [START, *ids_of("ab")]
+    assert found.sample(temp=0.0) == ids_of("x")[0]
+    assert found.sample(temp=0.0, idx=0) == ids_of("x")[0]
+    found.reset()
+    assert (found.n_tokens, len(found.scores)) == (0, 0)
+    last = llama("x")
+    last.eval([3, 4])
+    assert last.scores.shape == (1, 259)
+
+
+def test_generate_yields_tokens_and_takes_some(llama: Make) -> None:
+    found = llama("x")
+    running = found.generate(found.tokenize("ab"), temp=0.0)
+    assert next(running) == ids_of("x")[0]
+    assert running.send(ids_of("yz")) == ids_of("x")[0]
+    assert list(found.eval_tokens) == [START, *ids_of("abxyz")]
+    again = found.generate(found.tokenize("abq"), temp=0.0)
+    next(again)
+    assert list(found.eval_tokens) == [START, *ids_of("abq")]
+    assert list(found.generate([5], temp=0.0, stopping_criteria=[lambda ids, logits: True])) == []
+
+
+def test_states_and_caches(llama: Make) -> None:
+    found = llama("x")
+    found.eval([3, 4, 5])
+    state = found.save_state()
+    found.eval([6])
+    found.load_state(state)
+    assert list(found.eval_tokens) == [3, 4, 5]
+    restored = pickle.loads(pickle.dumps(state))
+    assert isinstance(restored, LlamaState)
+    assert restored.session is None
+    found.reset()
+    found.load_state(restored)
+    assert list(found.eval_tokens) == [3, 4, 5]
+    cache = LlamaRAMCache()
+    found.set_cache(cache)
+    found("abc", **GREEDY)
+    found("zzz", **GREEDY)
+    assert found.tokenize("abc") + ids_of("x") in cache
+    assert cache[found.tokenize("abcd")].n_tokens == 5
+    small = LlamaRAMCache(capacity_bytes=10)
+    small[[1]] = state
+    assert small.cache_size == 0
+    with pytest.raises(KeyError):
+        small[[1]]
+
+
+def test_the_common_beginning_is_not_computed_again(llama: Make) -> None:
+    found = llama("x")
+    found("abc", **GREEDY)
+    found("abd", **GREEDY)
+    assert found.last_result is not None
+    assert found.last_result.cached_tokens == 3
+    assert found.last_result.timings.as_dict()["first_token_seconds"] > 0
+
+
+def test_two_completions_at_once_do_not_meet(llama: Make) -> None:
+    found = llama("abcdef")
+    first = found("p", stream=True, **GREEDY)
+    next(first)
+    second = found("p", stream=True, **GREEDY)
+    assert "".join(chunk["choices"][0]["text"] for chunk in second) == "abcdef"
+    assert "".join(chunk["choices"][0]["text"] for chunk in first) == "bcdef"
+    texts: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: texts.append(found("p", **GREEDY)["choices"][0]["text"])) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == ["abcdef"] * 8
+
+
+def test_a_stream_that_is_left_gives_the_session_back(llama: Make) -> None:
+    found = llama("abcdef")
+    stream = found("p", stream=True, **GREEDY)
+    next(stream)
+    stream.close()
+    assert found._busy is False
+    assert found("p", **GREEDY)["choices"][0]["text"] == "abcdef"
+
+
+# --- Arguments, life and death ---
+
+
+def test_metadata_is_text(llama: Make) -> None:
+    found = llama().metadata
+    assert found["general.name"] == "fake"
+    assert found["tokenizer.ggml.add_bos_token"] == "true"
+    assert "tokenizer.ggml.token_type" not in found
+
+
+def test_arguments_without_meaning_are_noted(llama: Make, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="llamacpu"):
+        llama("x", n_gpu_layers=-1, n_batch=64, flash_attn=True, f16_kv=True)
+    notes = " ".join(record.getMessage() for record in caplog.records)
+    assert all(name in notes for name in ("n_gpu_layers", "n_batch", "flash_attn", "f16_kv"))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="llamacpu"):
+        llama("x", n_gpu_layers=0, use_mlock=False, rope_freq_base=0.0, lora_path=None)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"rope_freq_base": 1e6}, {"lora_path": "x"}, {"kv_overrides": {"a": 1}}, {"type_k": 2}]
+)
+def test_arguments_that_cannot_be_followed_are_errors(llama: Make, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        llama("x", **wrong)
+
+
+def test_embeddings_are_refused_clearly(llama: Make) -> None:
+    with pytest.raises(RuntimeError, match="embedding=True"):
+        llama().embed("a")
+    with pytest.raises(LlamaCpuError, match="embeddings"):
+        llama(embedding=True).create_embedding("a")
+
+
+def test_infill(llama: Make) -> None:
+    found = llama("mid")
+    with pytest.raises(ModelError, match="middle"):
+        found.infill("a", "b")
+    tokenizer = model_of(found).tokenizer
+    tokenizer.fim = {"prefix": 256, "suffix": 257, "middle": 258}  # type: ignore[attr-defined]
+    assert found.infill("a", "b", max_tokens=3, **GREEDY)["choices"][0]["text"] == "mid"
+    assert model_of(found).prompts[-1] == [START, 256, *ids_of("a"), 257, *ids_of("b"), 258]
+    found.spm_infill = True
+    found.infill("a", "b", **GREEDY)
+    assert model_of(found).prompts[-1] == [START, 256, 257, *ids_of("b"), 258, *ids_of("a")]
+
+
+def test_closing(llama: Make) -> None:
+    with llama("x") as found:
+        model = model_of(found)
+    assert model.closed
+    with pytest.raises(LlamaCpuError, match="closed"):
+        found("a")
+    found.close()
+
+
+def test_pickling_opens_the_file_again(llama: Make) -> None:
+    found = llama("x", last_n_tokens_size=7)
+    arguments = found.__getstate__()
+    assert arguments["model_path"] == "fake.gguf"
+    found.__setstate__(arguments)
+    assert found.last_n_tokens_size == 7
+
+
+def test_static_helpers() -> None:
+    chances = Llama.logits_to_logprobs(np.array([[1.0, 2.0], [-np.inf, 0.0]]))
+    assert np.allclose(np.exp(chances).sum(axis=-1), 1)
+    assert Llama.longest_token_prefix([1, 2, 3], [1, 2, 4]) == 2
+
+
+DEFAULTS = {
+    "create_completion": {
+        "suffix": None, "max_tokens": 16, "temperature": 0.8, "top_p": 0.95, "min_p": 0.05, "typical_p": 1.0,
+        "logprobs": None, "echo": False, "frequency_penalty": 0.0, "presence_penalty": 0.0, "repeat_penalty": 1.0,
+        "top_k": 40, "stream": False, "seed": None, "tfs_z": 1.0, "mirostat_mode": 0, "mirostat_tau": 5.0,
+        "mirostat_eta": 0.1, "model": None, "grammar": None, "logit_bias": None,
+    },
+    "create_chat_completion": {
+        "functions": None, "function_call": None, "tools": None, "tool_choice": None, "temperature": 0.2,
+        "top_p": 0.95, "top_k": 40, "min_p": 0.05, "stream": False, "seed": None, "response_format": None,
+        "max_tokens": None, "logprobs": None, "top_logprobs": None,
+    },
+    "generate": {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "temp": 0.8, "reset": True, "grammar": None},
+    "sample": {"top_k": 40, "temp": 0.8, "idx": None},
+    "tokenize": {"add_bos": True, "special": False},
+    "detokenize": {"prev_tokens": None, "special": False},
+    "embed": {"normalize": False, "truncate": True, "return_count": False},
+    "__init__": {"n_ctx": 512, "seed": 0xFFFFFFFF, "n_threads": None, "logits_all": False, "vocab_only": False,
+                 "embedding": False, "last_n_tokens_size": 64, "chat_format": None, "spm_infill": False},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", DEFAULTS)
+def test_arguments_have_the_known_defaults(method: str) -> None:
+    parameters = inspect.signature(getattr(Llama, method)).parameters
+    assert {name: parameters[name].default for name in DEFAULTS[method]} == DEFAULTS[method]
+
+
+def test_results_are_json(llama: Make) -> None:
+    json.dumps(llama("x").create_completion("a", logprobs=3))
+    json.dumps(llama("x").create_chat_completion(USER, logprobs=True, top_logprobs=3))
