@@ -42,9 +42,9 @@ class Grammar:
     def __init__(self, source: str) -> None:
         self.source = source
         llguidance = _library()
-        error = llguidance.LLMatcher.validate_grammar(source)
-        if error and not llguidance.LLMatcher.is_validate_warning(error):
-            raise GrammarError(f"the grammar cannot be used: {_first_line(error)}")
+        wrong, messages = llguidance.LLMatcher.validate_grammar_with_warnings(source, limits=_limits())
+        if wrong:
+            raise GrammarError(f"the grammar cannot be used: {_first_line(messages[0])}")
 
     @classmethod
     def json_schema(cls, schema: dict[str, Any] | bool | str) -> Grammar:
@@ -119,7 +119,9 @@ class GrammarConstraint:
 
     def __init__(self, grammar: Grammar, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
         llguidance = _library()
-        self._matcher = llguidance.LLMatcher(_llguidance_tokenizer(tokenizer), grammar.source, log_level=0)
+        self._matcher = llguidance.LLMatcher(
+            _llguidance_tokenizer(tokenizer), grammar.source, log_level=0, limits=_limits()
+        )
         self._check()
         self._ends = sorted(tokenizer.eog)
         self._seen: int | None = None
@@ -169,6 +171,11 @@ def _library() -> Any:
             "structured output needs the package llguidance; install it with: pip install llamacpu[grammar]"
         ) from None
     return llguidance
+
+
+def _limits() -> Any:
+    # A fifth of a second at most before the first token: the defaults let a short expression take six.
+    return _library().LLParserLimits(initial_lexer_fuel=200_000, max_lexer_states=50_000)
 
 
 def _checked(text: str) -> str:
