@@ -101,28 +101,39 @@ class Session(FakeSession):
     """The fake session with the rest of `llamacpu.Session`."""
 
     nbytes = 1000
+    fresh = True
+    prompt_length = 0
 
     def fork(self) -> Session:
         other = Session(self.model, self.context)  # type: ignore[arg-type]
         other._tokens = list(self._tokens)
         return other
 
+    def truncate(self, tokens: int) -> None:
+        super().truncate(tokens)
+        self.fresh = True
+
     def forward(self, ids: Sequence[int], logits: str = "last", cancel: Any = None) -> Any:
+        if self.fresh:
+            self.prompt_length = self.position + len(ids)
+            self.fresh = logits == "none"
+        if isinstance(self.model.next_token, Writer):
+            self.model.next_token.prompt_length = self.prompt_length
         if logits != "all":
             return super().forward(ids, logits, cancel)
         return np.stack([super(Session, self).forward([token], "last", cancel) for token in ids])
 
 
 class Writer:
-    """Chooses the tokens of a text, whatever prompt it follows: a prompt ends where no answer fits."""
+    """Chooses the tokens of a text, whatever prompt it follows."""
 
     def __init__(self, text: str | bytes) -> None:
         self.text = text
-        self.prompt_length: int | None = None
+        self.prompt_length = 0
 
     def __call__(self, tokens: list[int]) -> int:
         answer = [*ids_of(self.text), END]
-        place = len(tokens) - (self.prompt_length or len(tokens))
+        place = max(0, len(tokens) - self.prompt_length)
         return answer[place] if place < len(answer) else END
 
 
@@ -138,7 +149,6 @@ def llama(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Llama]:
         lease = found._lease
 
         def watched(prompt: Sequence[int]) -> Any:
-            writer.prompt_length = len(prompt)
             model.prompts.append(list(prompt))
             return lease(prompt)
 

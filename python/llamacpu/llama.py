@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import cached_property
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,6 +135,11 @@ class Llama(ChatMethods):
         """The metadata of the file as texts, without the arrays."""
         plain = {key: value for key, value in self._file.metadata.items() if isinstance(value, (bool, int, float, str))}
         return {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in plain.items()}
+
+    @property
+    def context_params(self) -> SimpleNamespace:
+        """The settings of the conversation by llama.cpp's names: n_ctx, n_batch, embeddings."""
+        return SimpleNamespace(n_ctx=self.n_ctx(), n_batch=512, embeddings=self._embedding)
 
     def n_ctx(self) -> int:
         """The most tokens of prompt and answer together."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llamacpu.generation import GenerationResult
     from llamacpu.grammar import Grammar
     from llamacpu.model import Model, Session
+    from llamacpu.moderation import Moderation
     from llamacpu.sampling import Sampler
     from llamacpu.tokenizer import Tokenizer
 
@@ -219,6 +220,21 @@ class ChatMethods:
         if not can_infill(self._tokenizer):
             infill_prompt(self._tokenizer, prefix, suffix)
         return self.create_completion(prefix, suffix, **settings)
+
+    def moderate(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        categories: Mapping[str, str] | None = None,
+        threshold: float = 0.5,
+    ) -> Moderation:
+        """Judge the last message of a conversation with a Llama Guard model; see `llamacpu.moderation.moderate`."""
+        from llamacpu.moderation import moderate
+
+        session = self._lease([])
+        try:
+            return moderate(session, messages, categories=categories, threshold=threshold, chat=self.chat)
+        finally:
+            self._give_back(session, None)
 
     def create_embedding(self, input: str | Sequence[str], model: str | None = None) -> Response:
         """Embeddings of texts, in the shape of the OpenAI interface."""

@@ -32,6 +32,7 @@ BUILTINS: Mapping[str, Builtin] = {
     "llama-3": Builtin("llama-3"),
     "llama-3.1": Builtin("llama-3.1"),
     "llama-4": Builtin("llama-4"),
+    "llama-guard": Builtin("llama-guard"),
     "mistral-v1": Builtin("mistral-v1"),
     "mistral-v3": _mistral(" ", False),
     "mistral-v3-tekken": _mistral("", False),

@@ -1,0 +1,142 @@
+"""llamacpu under the name of llama-cpp-python, for programs that import ``llama_cpp``.
+
+    import llamacpu.compat
+    llamacpu.compat.install()
+    from llama_cpp import Llama          # llamacpu.Llama
+
+LangChain's ``ChatLlamaCpp`` and ``LlamaCpp`` and LlamaIndex's ``LlamaCPP`` run unchanged on it.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from llamacpu import llama_state
+from llamacpu.grammar import Grammar
+from llamacpu.llama import Llama
+from llamacpu.llama_tokenizer import LlamaTokenizer
+
+__all__ = ["LogitsProcessorList", "MinTokensLogitsProcessor", "StoppingCriteriaList", "install", "uninstall"]
+
+# The version of llama-cpp-python whose interface this is.
+VERSION = "0.3.36"
+
+_CONSTANTS: dict[str, int] = {
+    "LLAMA_DEFAULT_SEED": 0xFFFFFFFF,
+    "LLAMA_SPLIT_MODE_NONE": 0, "LLAMA_SPLIT_MODE_LAYER": 1, "LLAMA_SPLIT_MODE_ROW": 2,
+    "LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED": -1, "LLAMA_ROPE_SCALING_TYPE_NONE": 0,
+    "LLAMA_ROPE_SCALING_TYPE_LINEAR": 1, "LLAMA_ROPE_SCALING_TYPE_YARN": 2,
+    "LLAMA_POOLING_TYPE_UNSPECIFIED": -1, "LLAMA_POOLING_TYPE_NONE": 0, "LLAMA_POOLING_TYPE_MEAN": 1,
+    "LLAMA_POOLING_TYPE_CLS": 2, "LLAMA_POOLING_TYPE_LAST": 3, "LLAMA_POOLING_TYPE_RANK": 4,
+    "LLAMA_ATTENTION_TYPE_UNSPECIFIED": -1, "LLAMA_ATTENTION_TYPE_CAUSAL": 0, "LLAMA_ATTENTION_TYPE_NON_CAUSAL": 1,
+    "GGML_TYPE_F32": 0, "GGML_TYPE_F16": 1, "GGML_TYPE_Q4_0": 2, "GGML_TYPE_Q8_0": 8, "GGML_TYPE_BF16": 30,
+}  # fmt: skip
+
+Scores = npt.NDArray[np.single]
+Tokens = npt.NDArray[np.intc]
+
+
+class LogitsProcessorList(list[Callable[[Tokens, Scores], Scores]]):
+    """Logits processors, one after the other."""
+
+    def __call__(self, input_ids: Tokens, scores: Scores) -> Scores:
+        for process in self:
+            scores = process(input_ids, scores)
+        return scores
+
+
+class StoppingCriteriaList(list[Callable[[Tokens, Scores], bool]]):
+    """Stopping criteria, of which one is enough."""
+
+    def __call__(self, input_ids: Tokens, logits: Scores) -> bool:
+        return any(criterion(input_ids, logits) for criterion in self)
+
+
+class MinTokensLogitsProcessor:
+    """Forbids the end-of-text token before `min_tokens` tokens of answer."""
+
+    def __init__(self, min_tokens: int, token_eos: int) -> None:
+        self.min_tokens = min_tokens
+        self.token_eos = token_eos
+        self.prompt_tokens: int | None = None
+
+    def __call__(self, input_ids: Tokens, scores: Scores) -> Scores:
+        if self.prompt_tokens is None:
+            self.prompt_tokens = len(input_ids)
+        if len(input_ids) - self.prompt_tokens < self.min_tokens:
+            scores[self.token_eos] = -np.inf
+        return scores
+
+
+class LlamaPromptLookupDecoding:
+    """Known for its name: drafts do not change an answer, and there are none here."""
+
+    def __init__(self, max_ngram_size: int = 2, num_pred_tokens: int = 10) -> None:
+        self.max_ngram_size = max_ngram_size
+        self.num_pred_tokens = num_pred_tokens
+
+
+def _names() -> dict[str, dict[str, Any]]:
+    """What each module of the package offers."""
+    caches = {
+        name: getattr(llama_state, name) for name in ("BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache")
+    }
+    grammar = {"LlamaGrammar": Grammar}
+    tokenizer = {"LlamaTokenizer": LlamaTokenizer}
+    drafts = {"LlamaPromptLookupDecoding": LlamaPromptLookupDecoding}
+    main = {
+        "Llama": Llama,
+        "LlamaState": llama_state.LlamaState,
+        "LogitsProcessor": Callable[[Tokens, Scores], Scores],
+        "LogitsProcessorList": LogitsProcessorList,
+        "MinTokensLogitsProcessor": MinTokensLogitsProcessor,
+        "StoppingCriteria": Callable[[Tokens, Scores], bool],
+        "StoppingCriteriaList": StoppingCriteriaList,
+        **caches,
+        **grammar,
+        **tokenizer,
+    }
+    return {
+        "": {**main, **_CONSTANTS, "__version__": VERSION},
+        "llama": main,
+        "llama_cache": caches,
+        "llama_cpp": dict(_CONSTANTS),
+        "llama_grammar": grammar,
+        "llama_speculative": drafts,
+        "llama_tokenizer": tokenizer,
+    }
+
+
+def install() -> types.ModuleType:
+    """Make ``import llama_cpp`` give llamacpu in this process, and return that module.
+
+    RuntimeError if llama-cpp-python itself has been imported already: both at once would meet in one name.
+    """
+    known = sys.modules.get("llama_cpp")
+    if known is not None and not hasattr(known, "__llamacpu__"):
+        raise RuntimeError("llama_cpp is imported already; call llamacpu.compat.install() before that")
+    package = types.ModuleType("llama_cpp", "llamacpu under the name of llama-cpp-python.")
+    package.__path__ = []
+    package.__dict__["__llamacpu__"] = True
+    for name, offered in _names().items():
+        module = package
+        if name:
+            module = types.ModuleType(f"llama_cpp.{name}")
+            sys.modules[module.__name__] = module
+            setattr(package, name, module)
+        module.__dict__.update(offered)
+    sys.modules["llama_cpp"] = package
+    return package
+
+
+def uninstall() -> None:
+    """Undo `install`: the next ``import llama_cpp`` looks for llama-cpp-python again."""
+    if hasattr(sys.modules.get("llama_cpp"), "__llamacpu__"):
+        for name in [name for name in sys.modules if name == "llama_cpp" or name.startswith("llama_cpp.")]:
+            del sys.modules[name]

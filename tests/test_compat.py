@@ -1,0 +1,181 @@
+"""llamacpu as the module llama_cpp: the module itself, and the real packages that import it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llamacpu
+from fake_llama import llama
+from llamacpu import compat
+
+__all__ = ["llama"]
+SOURCE = Path(llamacpu.__file__).parents[1]
+
+
+@pytest.fixture
+def llama_cpp() -> Iterator[types.ModuleType]:
+    if "llama_cpp" in sys.modules:
+        pytest.skip("llama-cpp-python is in use in this process")
+    yield compat.install()
+    compat.uninstall()
+
+
+def test_the_module_has_the_known_names(llama_cpp: types.ModuleType) -> None:
+    from llama_cpp import (  # type: ignore[import-not-found]
+        Llama,
+        LlamaCache,
+        LlamaDiskCache,
+        LlamaGrammar,
+        LlamaRAMCache,
+        LlamaState,
+        LogitsProcessorList,
+        StoppingCriteriaList,
+    )
+    from llama_cpp.llama_grammar import LlamaGrammar as Same  # type: ignore[import-not-found]
+
+    assert Llama is llamacpu.Llama
+    assert Same is LlamaGrammar
+    assert issubclass(LlamaDiskCache, LlamaCache)
+    assert LlamaCache is LlamaRAMCache
+    assert llama_cpp.__version__ == "0.3.36"
+    assert llama_cpp.LLAMA_POOLING_TYPE_MEAN == 1
+    assert all((LlamaState, LogitsProcessorList, StoppingCriteriaList))
+    assert importlib.import_module("llama_cpp.llama_cpp").LLAMA_DEFAULT_SEED == 0xFFFFFFFF
+
+
+def test_it_can_be_installed_twice_and_removed(llama_cpp: types.ModuleType) -> None:
+    assert compat.install().Llama is llamacpu.Llama
+    compat.uninstall()
+    assert "llama_cpp" not in sys.modules
+    assert "llama_cpp.llama" not in sys.modules
+
+
+def test_it_does_not_replace_the_real_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", types.ModuleType("llama_cpp"))
+    with pytest.raises(RuntimeError, match="before"):
+        compat.install()
+    compat.uninstall()
+    assert "llama_cpp" in sys.modules
+
+
+def test_processors_and_criteria_run_in_llama(llama: Callable[..., Any]) -> None:
+    found = llama("ab")
+    processors = compat.LogitsProcessorList([compat.MinTokensLogitsProcessor(4, found.token_eos())])
+    text = found("p", temperature=0.0, logits_processor=processors, max_tokens=4)["choices"][0]
+    assert text["finish_reason"] == "length"
+    assert found("p", temperature=0.0, max_tokens=4)["choices"][0]["finish_reason"] == "stop"
+    criteria = compat.StoppingCriteriaList([lambda ids, scores: len(ids) > 2])
+    assert found("p", temperature=0.0, stopping_criteria=criteria)["choices"][0]["text"] == "a"
+    assert criteria(np.zeros(3, dtype=np.intc), np.zeros(1, dtype=np.single)) is True
+
+
+# --- The real packages, in a process of their own ---
+
+
+def run(script: str, *arguments: str, **environment: str) -> str:
+    """Run Python code with llamacpu importable; returns what it prints."""
+    paths = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "PYTHONPATH": paths, **environment},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+LANGCHAIN = """
+import json, sys
+import llamacpu.compat
+llamacpu.compat.install()
+from langchain_community.chat_models import ChatLlamaCpp
+from langchain_community.llms import LlamaCpp
+from langchain_core.messages import HumanMessage, SystemMessage
+
+chat = ChatLlamaCpp(model_path=sys.argv[1], temperature=0.0, max_tokens=8, n_ctx=128, seed=1, verbose=False)
+messages = [SystemMessage("You are kind."), HumanMessage("Once upon a time")]
+answer = chat.invoke(messages)
+streamed = "".join(chunk.content for chunk in chat.stream(messages))
+text = LlamaCpp(model_path=sys.argv[1], temperature=0.0, max_tokens=8, n_ctx=128, seed=1, verbose=False)
+words = text.invoke("once upon a time")
+pieces = "".join(text.stream("once upon a time"))
+print(json.dumps([answer.content, streamed, words, pieces, text.get_num_tokens("once upon a time")]))
+"""
+
+
+def test_langchain_runs_unchanged(tiny_model: Callable[..., Path]) -> None:
+    pytest.importorskip("langchain_community", reason="langchain-community is not installed")
+    answer, streamed, words, pieces, count = json.loads(run(LANGCHAIN, str(tiny_model("mha"))).splitlines()[-1])
+    assert answer == streamed
+    assert words == pieces
+    assert len(words) > 0
+    assert count > 2
+
+
+LLAMA_INDEX = """
+import json, sys
+import llamacpu.compat
+llamacpu.compat.install()
+from llama_index.core.llms import ChatMessage
+from llama_index.llms.llama_cpp import LlamaCPP
+
+found = LlamaCPP(model_path=sys.argv[1], temperature=0.0, max_new_tokens=8, context_window=128,
+                 model_kwargs={"n_gpu_layers": 0, "seed": 1}, verbose=False,
+                 messages_to_prompt=lambda messages: " ".join(m.content for m in messages),
+                 completion_to_prompt=lambda text: text)
+whole = found.complete("once upon a time").text
+pieces = "".join(piece.delta for piece in found.stream_complete("once upon a time"))
+chat = found.chat([ChatMessage(role="user", content="once upon a time")]).message.content
+print(json.dumps([whole, pieces, chat, found.metadata.context_window]))
+"""
+
+
+def test_llama_index_runs_unchanged(tiny_model: Callable[..., Path]) -> None:
+    pytest.importorskip("llama_index.llms.llama_cpp", reason="llama-index-llms-llama-cpp is not installed")
+    whole, pieces, chat, window = json.loads(run(LLAMA_INDEX, str(tiny_model("mha"))).splitlines()[-1])
+    assert whole == pieces == chat
+    assert len(whole) > 0
+    assert window == 128
+
+
+LLM = """
+import sys
+from llm import plugins
+plugins.load_plugins()
+import llamacpu.llm_plugin
+if not any(name == "llamacpu" or plugin is llamacpu.llm_plugin for name, plugin in plugins.pm.list_name_plugin()):
+    plugins.pm.register(llamacpu.llm_plugin, "llamacpu")
+from llm.cli import cli
+cli(sys.argv[1:])
+"""
+
+
+def test_the_llm_command(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("llm", reason="llm is not installed")
+    path = str(tiny_model("mha"))
+    user = {"LLM_USER_PATH": str(tmp_path)}
+    run(LLM, "llamacpu", "add", "tiny", path, **user)
+    assert run(LLM, "llamacpu", "list", **user) == f"tiny: {path}\n"
+    assert "tiny" in run(LLM, "models", **user)
+    options = ("-o", "temperature", "0", "-o", "max_tokens", "8", "-o", "seed", "1")
+    answer = run(LLM, "-m", "tiny", "once upon a time", *options, **user)
+    assert answer == run(LLM, "-m", "tiny", "once upon a time", *options, "--no-stream", **user)
+    assert len(answer) > 1
+    again = run(LLM, "-c", "and then", "-m", "tiny", *options, **user)
+    assert len(again) > 0
+    run(LLM, "llamacpu", "remove", "tiny", **user)
+    assert run(LLM, "llamacpu", "list", **user) == ""
