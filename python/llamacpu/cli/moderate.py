@@ -1,0 +1,80 @@
+"""`llamacpu moderate`: is a message safe? A Llama Guard model judges it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import write
+
+
+@click.command("moderate", short_help="Let a Llama Guard model judge a message.")
+@click.argument("model", type=str)
+@click.argument("text", required=False)
+@click.option("-p", "--prompt", help="The user's message, where it begins with a dash.")
+@click.option("-a", "--answer", help="Judge this answer of an assistant to the message.")
+@click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    metavar="KEY=TEXT",
+    help="A category of your own, instead of the model's; may be given several times.",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="The probability of 'unsafe' from which on the message counts as unsafe.",
+)
+@options.context
+@options.threads
+@options.as_json
+def command(
+    model: str,
+    text: str | None,
+    prompt: str | None,
+    answer: str | None,
+    categories: tuple[str, ...],
+    threshold: float,
+    context: int | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Judge TEXT (or text on stdin), a user's message, or the --answer to it, with the Llama Guard model MODEL.
+
+    Prints 'safe' or 'unsafe', a tab, the probability of 'unsafe', and after another tab the categories that the model
+    names.
+    """
+    from llamacpu.model import Model
+    from llamacpu.moderation import moderate
+
+    if text is not None and prompt is not None:
+        raise click.UsageError("more than one text; give one of TEXT and --prompt")
+    text = prompt if text is None else text
+    if text is None:
+        if sys.stdin.isatty():
+            raise click.UsageError("no text; give TEXT, or text on stdin")
+        text = options.read_text("-")
+    own = dict(_category(given) for given in categories) or None
+    messages = [{"role": "user", "content": text}]
+    if answer is not None:
+        messages.append({"role": "assistant", "content": answer})
+    with Model(model, threads=threads) as opened:
+        found = moderate(opened.session(context), messages, categories=own, threshold=threshold)
+    verdict = "unsafe" if found.unsafe else "safe"
+    if as_json:
+        document = {"verdict": verdict, "probability": found.probability, "categories": found.categories}
+        write(json.dumps(document, ensure_ascii=False) + "\n")
+    else:
+        write("\t".join((verdict, f"{found.probability:.4f}", ",".join(found.categories))).rstrip("\t") + "\n")
+
+
+def _category(given: str) -> tuple[str, str]:
+    key, sign, text = given.partition("=")
+    if not sign or not key.strip() or not text.strip():
+        raise click.UsageError(f"--category is {given!r}; expected KEY=TEXT, as in S1='Violent crimes'")
+    return key.strip(), text.strip()
