@@ -1,2 +1,22 @@
 #![forbid(unsafe_code)]
 //! Transformers: configuration, weights, KV pages, sessions and the one forward pass. Knows no Python.
+//!
+//! [`Model::open`] finds the weights that a [`Config`] asks for; [`Model::step`] continues any number of [`Session`]s in
+//! one pass over them.
+
+mod config;
+mod error;
+mod forward;
+mod kv;
+mod model;
+mod moe;
+mod rows;
+mod session;
+mod tensors;
+mod weights;
+
+pub use config::{Config, EXPERTS_LIMIT, ExpertGating, LAYERS_LIMIT, SIZE_LIMIT};
+pub use error::Error;
+pub use model::{Interrupted, Model, StepItem, Wanted};
+pub use session::Session;
+pub use tensors::TensorInfo;

@@ -1,0 +1,277 @@
+//! A loaded model: immutable weights, the threads that run them, and the one way in, `step`.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use llamacpu_kernels::attention::KvType;
+use llamacpu_kernels::context::Context;
+use llamacpu_kernels::cpu::Isa;
+use llamacpu_kernels::mapping::Mapping;
+use llamacpu_kernels::rope::Rope;
+use llamacpu_kernels::threads::{Pool, default_threads};
+
+use crate::config::SIZE_LIMIT;
+use crate::forward::{Buffers, Segment, forward};
+use crate::kv::{PageLayout, Pages};
+use crate::session::State;
+use crate::tensors::{TensorInfo, Tensors};
+use crate::weights::{Weights, refuse_unread};
+use crate::{Config, Error, Session};
+
+/// Most tokens that go through the layers together: enough to keep matrix products at full speed, few enough for small
+/// buffers and a quick cancellation.
+const CHUNK_TOKENS: usize = 512;
+/// Rows of a chunk are also bounded by the memory of their activations, in bytes.
+const CHUNK_BYTES: usize = 256 << 20;
+/// Buffers kept for the next steps; further concurrent steps bring their own.
+const BUFFERS_KEPT: usize = 2;
+
+/// For which of its tokens a step returns logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// For none: the tokens only become part of the context.
+    None,
+    /// For the last token.
+    Last,
+    /// For every token.
+    All,
+}
+
+/// What one session contributes to a step.
+#[derive(Debug, Clone, Copy)]
+pub struct StepItem<'a> {
+    /// The conversation that the tokens continue.
+    pub session: &'a Session,
+    /// At least one token.
+    pub tokens: &'a [u32],
+    /// Which rows of logits are returned.
+    pub wanted: Wanted,
+}
+
+/// Asked now and then by the thread that called; `true` stops the step.
+pub type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// A model, ready to run. Shared by all its sessions and by any number of threads.
+pub struct Model {
+    config: Config,
+    weights: Weights,
+    rope: Rope,
+    isa: Isa,
+    pool: Pool,
+    threads_reason: String,
+    unread: Vec<String>,
+    nbytes: usize,
+    buffers: Mutex<Vec<Buffers>>,
+    identity: Arc<()>,
+}
+
+impl Model {
+    /// Maps `files` and finds the weights of `config` in the table. `threads` of `None` takes the machine's default.
+    pub fn open(
+        files: &[PathBuf],
+        config: Config,
+        tensors: &[TensorInfo],
+        threads: Option<usize>,
+    ) -> Result<Self, Error> {
+        config.validate()?;
+        let isa = Isa::chosen()?;
+        let files = files.iter().map(|path| Mapping::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut table = Tensors::new(&files, tensors)?;
+        let mut weights = Weights::load(&config, &mut table)?;
+        let unread = table.unread();
+        refuse_unread(&config, &unread)?;
+        let unread = unread.into_iter().map(|info| info.name.clone()).collect();
+        let rope = Rope::new(&config.rope_settings(weights.rope_factors.take()))?;
+        let (threads, threads_reason) = match threads {
+            Some(threads) => (threads, "asked for".to_owned()),
+            None => {
+                let default = default_threads();
+                (default.count, default.why)
+            }
+        };
+        Ok(Self {
+            nbytes: weights.nbytes(),
+            config,
+            weights,
+            rope,
+            isa,
+            pool: Pool::new(threads)?,
+            threads_reason,
+            unread,
+            buffers: Mutex::new(Vec::new()),
+            identity: Arc::new(()),
+        })
+    }
+
+    /// Sizes and switches.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Number of threads in use.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// Why that number.
+    pub fn threads_reason(&self) -> &str {
+        &self.threads_reason
+    }
+
+    /// Names of the tensors in the files that nothing asked for.
+    pub fn unread(&self) -> &[String] {
+        &self.unread
+    }
+
+    /// Bytes of the matrices that a token goes through (all experts counted).
+    pub fn weight_bytes(&self) -> usize {
+        self.nbytes
+    }
+
+    /// Starts a conversation of at most `context` tokens (`None`: as many as the model was trained for).
+    pub fn session(&self, context: Option<usize>, kv_type: KvType) -> Result<Session, Error> {
+        let context = context.unwrap_or(self.config.context_length);
+        if !(1..=SIZE_LIMIT).contains(&context) {
+            return Err(Error::Argument(format!("a context of {context} tokens: expected 1 to {SIZE_LIMIT}")));
+        }
+        let layout = PageLayout::new(&self.config, kv_type)?;
+        Ok(Session::new(Arc::clone(&self.identity), context, Pages::new(Arc::new(layout))))
+    }
+
+    /// Continues every item's session by its tokens, in one pass over the weights, and returns the logits of the wanted
+    /// rows: rows × vocabulary, items in order. After an error every session is where it was before the call.
+    pub fn step(&self, items: &[StepItem], interrupted: Option<Interrupted>) -> Result<Vec<f32>, Error> {
+        self.check(items)?;
+        let mut states = items.iter().map(|item| item.session.state()).collect::<Result<Vec<_>, _>>()?;
+        for (item, state) in items.iter().zip(&mut states) {
+            let (position, added, context) = (state.tokens.len(), item.tokens.len(), item.session.context());
+            if added > context.saturating_sub(position) {
+                return Err(Error::ContextOverflow { position, added, context });
+            }
+            // What a step that ended in a panic may have left behind.
+            state.pages.truncate(position);
+        }
+        let mut buffers = self.take_buffers();
+        let result = self.run(items, &mut states, &mut buffers, interrupted);
+        self.keep_buffers(buffers);
+        for (item, state) in items.iter().zip(&mut states) {
+            if result.is_ok() {
+                state.tokens.extend_from_slice(item.tokens);
+            }
+            let position = state.tokens.len();
+            state.pages.truncate(position);
+        }
+        result
+    }
+
+    fn check(&self, items: &[StepItem]) -> Result<(), Error> {
+        for (index, item) in items.iter().enumerate() {
+            if !Arc::ptr_eq(&item.session.model, &self.identity) {
+                return Err(Error::Argument("the session belongs to another model".to_owned()));
+            }
+            if items[..index].iter().any(|other| std::ptr::eq(other.session, item.session)) {
+                return Err(Error::Argument("a session occurs twice in one step; join its tokens into one item".to_owned()));
+            }
+            if item.tokens.is_empty() {
+                return Err(Error::Argument("no tokens: a step needs at least one per session".to_owned()));
+            }
+            let vocabulary = self.config.vocab_size;
+            if let Some(token) = item.tokens.iter().find(|&&token| token as usize >= vocabulary) {
+                return Err(Error::Argument(format!(
+                    "token id {token} is outside the vocabulary: expected 0 to {}",
+                    vocabulary - 1
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// The chunks of a step, one after the other.
+    fn run(
+        &self,
+        items: &[StepItem],
+        states: &mut [MutexGuard<State>],
+        buffers: &mut Buffers,
+        interrupted: Option<Interrupted>,
+    ) -> Result<Vec<f32>, Error> {
+        let context = Context { isa: self.isa, pool: &self.pool, interrupted };
+        let rows = items.iter().map(|item| match item.wanted {
+            Wanted::None => 0,
+            Wanted::Last => 1,
+            Wanted::All => item.tokens.len(),
+        });
+        let mut logits = zeroed(rows.sum::<usize>().checked_mul(self.config.vocab_size))?;
+        let mut filled = 0;
+        let mut done = vec![0; items.len()];
+        let mut current = 0;
+        while current < items.len() {
+            let mut room = self.chunk_rows();
+            let mut segments = Vec::new();
+            for (index, (item, state)) in items.iter().zip(states.iter_mut()).enumerate().skip(current) {
+                let left = &item.tokens[done[index]..];
+                let tokens = &left[..left.len().min(room)];
+                let position = state.tokens.len() + done[index];
+                let wanted = match item.wanted {
+                    Wanted::None => 0,
+                    Wanted::Last => usize::from(tokens.len() == left.len()),
+                    Wanted::All => tokens.len(),
+                };
+                state.pages.reserve(position, position + tokens.len())?;
+                done[index] += tokens.len();
+                room -= tokens.len();
+                current = if tokens.len() == left.len() { index + 1 } else { index };
+                segments.push(Segment { pages: &mut state.pages, tokens, position, wanted });
+                if room == 0 {
+                    break;
+                }
+            }
+            let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
+            let end = filled + wanted * self.config.vocab_size;
+            let parts = (&self.config, &self.weights, &self.rope);
+            forward(&context, parts, &mut segments, buffers, &mut logits[filled..end])?;
+            filled = end;
+        }
+        Ok(logits)
+    }
+
+    /// Rows of a chunk: fewer where rows are very wide.
+    fn chunk_rows(&self) -> usize {
+        let [query, key, value, inner] = self.config.widths();
+        let experts = self.config.experts_used.saturating_mul(self.config.embedding_length);
+        let row = [4 * self.config.embedding_length, 2 * query, key, value, inner, inner, experts]
+            .into_iter()
+            .fold(0usize, usize::saturating_add)
+            .saturating_mul(size_of::<f32>());
+        (CHUNK_BYTES / row.max(1)).clamp(1, CHUNK_TOKENS)
+    }
+
+    fn take_buffers(&self) -> Buffers {
+        // Not `lock`: a process forked while another thread held it would wait for ever.
+        self.buffers.try_lock().ok().and_then(|mut kept| kept.pop()).unwrap_or_default()
+    }
+
+    fn keep_buffers(&self, buffers: Buffers) {
+        if let Ok(mut kept) = self.buffers.try_lock()
+            && kept.len() < BUFFERS_KEPT
+        {
+            kept.push(buffers);
+        }
+    }
+}
+
+/// The zeros that logits are written into.
+fn zeroed(len: Option<usize>) -> Result<Vec<f32>, Error> {
+    let purpose = "logits";
+    let len = len.ok_or(Error::Memory { bytes: usize::MAX, purpose })?;
+    let mut logits = Vec::new();
+    logits
+        .try_reserve_exact(len)
+        .map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<f32>()), purpose })?;
+    logits.resize(len, 0.0);
+    Ok(logits)
+}

@@ -1,0 +1,147 @@
+//! The tensor table of the files, and the checked way from a name to a matrix or a vector.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use llamacpu_kernels::formats::Format;
+use llamacpu_kernels::mapping::{Bytes, Mapping};
+use llamacpu_kernels::matmul::Matrix;
+
+use crate::Error;
+
+/// One entry of the tensor table, as the reader of the header found it.
+#[derive(Debug, Clone)]
+pub struct TensorInfo {
+    /// Name, unique over all files.
+    pub name: String,
+    /// Type number of GGUF.
+    pub ggml_type: u32,
+    /// Sizes, fastest-varying first.
+    pub shape: Vec<u64>,
+    /// Which of the files holds the bytes.
+    pub file: usize,
+    /// Position of the first byte in that file.
+    pub offset: u64,
+    /// Number of bytes.
+    pub nbytes: u64,
+}
+
+/// The table by name, with a note of what has been read.
+pub(crate) struct Tensors<'a> {
+    files: &'a [Arc<Mapping>],
+    by_name: HashMap<&'a str, (&'a TensorInfo, bool)>,
+}
+
+impl<'a> Tensors<'a> {
+    /// Indexes the table; a name that occurs twice is an error.
+    pub(crate) fn new(files: &'a [Arc<Mapping>], infos: &'a [TensorInfo]) -> Result<Self, Error> {
+        let mut by_name = HashMap::with_capacity(infos.len());
+        for info in infos {
+            if by_name.insert(info.name.as_str(), (info, false)).is_some() {
+                return Err(Error::Model(format!("the tensor {:?} occurs twice; expected unique names", info.name)));
+            }
+        }
+        Ok(Self { files, by_name })
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
+    /// The tensors that nobody asked for, in the order of their names.
+    pub(crate) fn unread(&self) -> Vec<&'a TensorInfo> {
+        let mut unread: Vec<_> = self.by_name.values().filter(|(_, read)| !read).map(|(info, _)| *info).collect();
+        unread.sort_by(|left, right| left.name.cmp(&right.name));
+        unread
+    }
+
+    /// A `rows` × `columns` matrix.
+    pub(crate) fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<Matrix, Error> {
+        let (format, bytes) = self.bytes(name, &[columns, rows])?;
+        Ok(Matrix::new(format, rows, columns, bytes)?)
+    }
+
+    /// `count` groups of matrices that lie one after the other in one tensor; the groups have `parts` rows each.
+    pub(crate) fn stack(
+        &mut self,
+        name: &str,
+        columns: usize,
+        parts: &[usize],
+        count: usize,
+    ) -> Result<Vec<Matrix>, Error> {
+        let (format, bytes) = self.bytes(name, &[columns, parts.iter().sum(), count])?;
+        // `bytes` has proved that a row has a size and that the whole tensor fits into memory arithmetic.
+        let row_bytes = format.row_bytes(columns).unwrap_or(0);
+        let mut matrices = Vec::with_capacity(count * parts.len());
+        let mut start = 0;
+        for _ in 0..count {
+            for &rows in parts {
+                let part = bytes.slice(start, rows * row_bytes)?;
+                matrices.push(Matrix::new(format, rows, columns, part)?);
+                start += rows * row_bytes;
+            }
+        }
+        Ok(matrices)
+    }
+
+    /// A vector of `len` elements, as 32-bit floats.
+    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
+        let (format, bytes) = self.bytes(name, &[len])?;
+        let mut values = vec![0.0; len];
+        Matrix::new(format, 1, len, bytes)?.row(0, &mut values)?;
+        Ok(values)
+    }
+
+    /// A vector that the file may lack.
+    pub(crate) fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
+        if self.has(name) { self.vector(name, len).map(Some) } else { Ok(None) }
+    }
+
+    /// The format and the bytes of the tensor, whose shape must be `shape` (trailing ones do not count).
+    fn bytes(&mut self, name: &str, shape: &[usize]) -> Result<(Format, Bytes), Error> {
+        let Some((info, read)) = self.by_name.get_mut(name) else {
+            return Err(Error::Model(format!(
+                "the tensor {name:?} is missing; the file is incomplete, or one part of a split model is not here"
+            )));
+        };
+        *read = true;
+        let wanted: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+        if trimmed(&info.shape) != trimmed(&wanted) {
+            return Err(Error::Model(format!(
+                "the tensor {name:?} has the shape {:?}; the metadata asks for {wanted:?}",
+                info.shape
+            )));
+        }
+        let format = Format::from_ggml(info.ggml_type).ok_or_else(|| {
+            Error::Model(format!(
+                "the tensor {name:?} is stored as type {}, which this version cannot read; quantize the model to another type",
+                info.ggml_type
+            ))
+        })?;
+        let rows = shape[1..].iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+        let nbytes = format.row_bytes(shape[0]).zip(rows).and_then(|(row, rows)| row.checked_mul(rows));
+        let nbytes = nbytes.ok_or_else(|| {
+            let info = format.info();
+            Error::Model(format!(
+                "the tensor {name:?} has rows of {} elements; {} stores blocks of {}",
+                shape[0], info.name, info.block_elements
+            ))
+        })?;
+        if info.nbytes != nbytes as u64 {
+            return Err(Error::Model(format!(
+                "the tensor {name:?} has {} bytes; its shape and type ask for {nbytes}",
+                info.nbytes
+            )));
+        }
+        let file = self.files.get(info.file).ok_or_else(|| {
+            Error::Model(format!("the tensor {name:?} is in file {}, but there are {} files", info.file, self.files.len()))
+        })?;
+        Ok((format, Bytes::of_file(file, info.offset, info.nbytes)?))
+    }
+}
+
+/// A shape without its trailing ones.
+fn trimmed(shape: &[u64]) -> &[u64] {
+    let end = shape.iter().rposition(|&size| size != 1).map_or(0, |last| last + 1);
+    &shape[..end]
+}
