@@ -1,1 +1,49 @@
-//! errors
+//! The only map from Rust errors to the Python exceptions of `llamacpu.errors`.
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+
+use llamacpu_kernels::Error as KernelError;
+use llamacpu_model::Error as ModelError;
+
+/// Builds the exception of the class `name` in `llamacpu.errors`.
+pub(crate) fn raise(py: Python<'_>, name: &str, message: &str) -> PyErr {
+    match py.import("llamacpu.errors").and_then(|errors| errors.getattr(name)?.call1((message,))) {
+        Ok(error) => PyErr::from_value(error),
+        Err(error) => error,
+    }
+}
+
+/// An error that Python can raise.
+pub(crate) trait IntoPython {
+    /// The exception.
+    fn into_python(self, py: Python<'_>) -> PyErr;
+}
+
+impl IntoPython for KernelError {
+    fn into_python(self, py: Python<'_>) -> PyErr {
+        let message = self.to_string();
+        match self {
+            // Sizes, formats and instruction sets are arguments here.
+            Self::Shape(_) | Self::Unsupported(_) => PyValueError::new_err(message),
+            Self::File(_) => raise(py, "GGUFError", &message),
+            Self::Cancelled => raise(py, "Cancelled", "stopped before it was done"),
+        }
+    }
+}
+
+impl IntoPython for ModelError {
+    fn into_python(self, py: Python<'_>) -> PyErr {
+        let message = self.to_string();
+        match self {
+            Self::Model(_) => raise(py, "ModelError", &message),
+            Self::Argument(_) => PyValueError::new_err(message),
+            Self::Busy(_) => PyRuntimeError::new_err(message),
+            Self::ContextOverflow { .. } => raise(py, "ContextOverflow", &message),
+            Self::Memory { .. } => raise(py, "LlamaCpuError", &message),
+            Self::Kernel(error @ KernelError::Cancelled) => error.into_python(py),
+            Self::Kernel(KernelError::File(_)) => raise(py, "GGUFError", &message),
+            Self::Kernel(_) => raise(py, "LlamaCpuError", &message),
+        }
+    }
+}

@@ -3,9 +3,11 @@
 
 use pyo3::prelude::*;
 
+mod config;
 mod cpu;
 mod errors;
 mod gguf;
+mod interrupt;
 mod kernels;
 mod model;
 mod sampling;
@@ -15,8 +17,10 @@ mod tokenizer;
 /// The private extension module `llamacpu._native`.
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     cpu::register(module)?;
     gguf::register(module)?;
+    interrupt::register(module)?;
     kernels::register(module)?;
     model::register(module)?;
     sampling::register(module)?;

@@ -1,7 +1,171 @@
-//! model
+//! `llamacpu._native.Model`: mapped weights and the step.
 
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
 
-pub(crate) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use llamacpu_kernels::attention::KvType;
+use llamacpu_model::{StepItem, TensorInfo, Wanted};
+
+use crate::config::config_from;
+use crate::errors::{IntoPython, raise};
+use crate::interrupt::{CancelToken, detached};
+use crate::session::Session;
+
+/// A row of the tensor table: name, type number, shape (fastest-varying first), file, offset, bytes.
+type TensorRow = (String, u32, Vec<u64>, usize, u64, u64);
+
+/// Mapped, shape-checked weights and the threads that run them.
+#[pyclass(frozen, module = "llamacpu._native")]
+pub(crate) struct Model {
+    /// `None` after `close`; running steps keep their own reference.
+    open: Mutex<Option<Arc<llamacpu_model::Model>>>,
+}
+
+impl Model {
+    fn get(&self, py: Python<'_>) -> PyResult<Arc<llamacpu_model::Model>> {
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.clone().ok_or_else(|| raise(py, "LlamaCpuError", "the model has been closed; open it again to use it"))
+    }
+}
+
+#[pymethods]
+impl Model {
+    /// Maps the files and finds every weight that the configuration asks for.
+    #[new]
+    #[pyo3(signature = (paths, config, tensors, threads=None))]
+    fn new(
+        py: Python<'_>,
+        paths: Vec<PathBuf>,
+        config: &Bound<'_, PyDict>,
+        tensors: Vec<TensorRow>,
+        threads: Option<usize>,
+    ) -> PyResult<Self> {
+        let config = config_from(config)?;
+        let tensors: Vec<_> = tensors
+            .into_iter()
+            .map(|(name, ggml_type, shape, file, offset, nbytes)| TensorInfo {
+                name,
+                ggml_type,
+                shape,
+                file,
+                offset,
+                nbytes,
+            })
+            .collect();
+        let model = detached(py, None, |_| llamacpu_model::Model::open(&paths, config, &tensors, threads))?;
+        Ok(Self { open: Mutex::new(Some(Arc::new(model))) })
+    }
+
+    /// Starts a conversation of at most `context` tokens; keys and values are stored as `kv_type`.
+    #[pyo3(signature = (context=None, kv_type="f16"))]
+    fn session(&self, py: Python<'_>, context: Option<usize>, kv_type: &str) -> PyResult<Session> {
+        let kv_type = match kv_type {
+            "f32" => KvType::F32,
+            "f16" => KvType::F16,
+            "q8_0" => KvType::Q8_0,
+            other => {
+                return Err(PyValueError::new_err(format!("kv_type is {other:?}; expected \"f32\", \"f16\" or \"q8_0\"")));
+            }
+        };
+        let session = self.get(py)?.session(context, kv_type).map_err(|error| error.into_python(py))?;
+        Ok(Session::new(session))
+    }
+
+    /// Continues the sessions by the tokens, in one pass over the weights. Returns the logits of the wanted rows,
+    /// float32[rows, vocabulary], items in order.
+    #[pyo3(signature = (items, logits="last", cancel=None))]
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        items: Vec<(Bound<'py, Session>, Bound<'py, PyAny>)>,
+        logits: &str,
+        cancel: Option<&Bound<'py, CancelToken>>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let wanted = match logits {
+            "none" => Wanted::None,
+            "last" => Wanted::Last,
+            "all" => Wanted::All,
+            other => {
+                return Err(PyValueError::new_err(format!("logits is {other:?}; expected \"last\", \"all\" or \"none\"")));
+            }
+        };
+        let model = self.get(py)?;
+        let tokens = items.iter().map(|(_, ids)| token_ids(ids)).collect::<PyResult<Vec<_>>>()?;
+        let sessions: Vec<_> = items.iter().map(|(session, _)| session.get().inner()).collect();
+        let items: Vec<_> =
+            sessions.iter().zip(&tokens).map(|(session, tokens)| StepItem { session, tokens, wanted }).collect();
+        let cancel = cancel.map(Bound::get);
+        let values = detached(py, cancel, |interrupted| model.step(&items, Some(interrupted)))?;
+        let vocabulary = model.config().vocab_size;
+        let rows = values.len() / vocabulary;
+        PyArray1::from_vec(py, values).reshape([rows, vocabulary])
+    }
+
+    /// Gives the weights back; sessions of the model cannot be continued any more.
+    fn close(&self) {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Whether `close` has been called.
+    #[getter]
+    fn closed(&self) -> bool {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+
+    /// Number of threads in use.
+    #[getter]
+    fn threads(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.get(py)?.threads())
+    }
+
+    /// Why that number.
+    #[getter]
+    fn threads_reason(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(self.get(py)?.threads_reason().to_owned())
+    }
+
+    /// Name of the instruction set in use.
+    #[getter]
+    fn isa(&self, py: Python<'_>) -> PyResult<&'static str> {
+        Ok(self.get(py)?.isa().name())
+    }
+
+    /// Names of the tensors that nothing asked for.
+    #[getter]
+    fn unread_tensors(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        Ok(self.get(py)?.unread().to_vec())
+    }
+
+    /// Bytes of the matrices that a token goes through (all experts counted).
+    #[getter]
+    fn weight_bytes(&self, py: Python<'_>) -> PyResult<usize> {
+        Ok(self.get(py)?.weight_bytes())
+    }
+}
+
+/// Token ids from any sequence of integers, or an array of them.
+fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let py = object.py();
+    let list = if object.hasattr("tolist")? { object.call_method0("tolist")? } else { object.clone() };
+    if list.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err("token ids are needed, not text: encode it with the model's tokenizer first"));
+    }
+    let ids: Vec<i64> = list.extract().map_err(|error: PyErr| {
+        if error.is_instance_of::<PyOverflowError>(py) {
+            return PyValueError::new_err("a token id is far outside the vocabulary");
+        }
+        PyTypeError::new_err(format!("token ids must be a flat sequence of integers: {}", error.value(py)))
+    })?;
+    ids.into_iter()
+        .map(|id| u32::try_from(id).map_err(|_| PyValueError::new_err(format!("token id {id} is outside the vocabulary"))))
+        .collect()
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Model>()
 }

@@ -1,7 +1,63 @@
-//! session
+//! `llamacpu._native.Session`: one conversation.
+
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-pub(crate) fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::errors::IntoPython;
+use crate::interrupt::detached;
+
+/// Tokens and their keys and values; continued by `Model.step`.
+#[pyclass(frozen, module = "llamacpu._native")]
+pub(crate) struct Session(Arc<llamacpu_model::Session>);
+
+impl Session {
+    pub(crate) fn new(session: llamacpu_model::Session) -> Self {
+        Self(Arc::new(session))
+    }
+
+    pub(crate) fn inner(&self) -> Arc<llamacpu_model::Session> {
+        Arc::clone(&self.0)
+    }
+}
+
+#[pymethods]
+impl Session {
+    /// The most tokens that the session may hold.
+    #[getter]
+    fn context(&self) -> usize {
+        self.0.context()
+    }
+
+    /// Number of tokens that have been processed; waits for a running step.
+    #[getter]
+    fn position(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.0.position())
+    }
+
+    /// The tokens that have been processed; waits for a running step.
+    #[getter]
+    fn tokens(&self, py: Python<'_>) -> Vec<u32> {
+        py.detach(|| self.0.tokens())
+    }
+
+    /// Bytes of keys and values, pages shared with forks included; waits for a running step.
+    #[getter]
+    fn nbytes(&self, py: Python<'_>) -> usize {
+        py.detach(|| self.0.nbytes())
+    }
+
+    /// A second conversation with the same past; the memory of the past is shared.
+    fn fork(&self, py: Python<'_>) -> PyResult<Self> {
+        self.0.fork().map(Self::new).map_err(|error| error.into_python(py))
+    }
+
+    /// Forgets all but the first `tokens` tokens.
+    fn truncate(&self, py: Python<'_>, tokens: usize) -> PyResult<()> {
+        detached(py, None, |_| self.0.truncate(tokens))
+    }
+}
+
+pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Session>()
 }

@@ -23,7 +23,6 @@ impl PageLayout {
         let mut page_bytes = 0usize;
         for &kv_heads in &config.kv_heads {
             let layout = KvLayout { kv_type, kv_heads, key_size: config.key_size, value_size: config.value_size };
-            layout.validate()?;
             layers.push((layout, page_bytes));
             let next = layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| page_bytes.checked_add(bytes));
             page_bytes = next.ok_or(Error::Memory { bytes: usize::MAX, purpose: "keys and values" })?;
