@@ -35,6 +35,48 @@ class CancelToken:
     def cancelled(self) -> bool:
         """Whether `cancel` has been called or the time is over."""
 
+# --- kernels.rs ------------------------------------------------------------------------------------------------------
+
+class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submodules are files of their own)
+    """The kernels on NumPy arrays; `llamacpu.kernels` gives them their defaults and documents them."""
+
+    @staticmethod
+    def formats() -> list[tuple[str, int, int, int, bool]]: ...
+    @staticmethod
+    def quantize(x: NDArray[np.float32], format: str) -> NDArray[np.uint8]: ...
+    @staticmethod
+    def dequantize(data: NDArray[np.uint8], format: str) -> NDArray[np.float32]: ...
+    @staticmethod
+    def matmul(
+        x: NDArray[np.float32], weights: NDArray[Any], format: str, threads: int, isa: str | None
+    ) -> NDArray[np.float32]: ...
+    @staticmethod
+    def rms_norm(
+        x: NDArray[np.float32], weight: NDArray[np.float32], epsilon: float, isa: str | None
+    ) -> NDArray[np.float32]: ...
+    @staticmethod
+    def swiglu(gate: NDArray[np.float32], up: NDArray[np.float32], isa: str | None) -> NDArray[np.float32]: ...
+    @staticmethod
+    def softmax(x: NDArray[np.float32], isa: str | None) -> NDArray[np.float32]: ...
+    @staticmethod
+    def rope(
+        x: NDArray[np.float32],
+        positions: Sequence[int],
+        settings: Mapping[str, object],
+        factors: Sequence[float] | None,
+        isa: str | None,
+    ) -> NDArray[np.float32]: ...
+    @staticmethod
+    def attention(
+        queries: NDArray[np.float32],
+        keys: NDArray[np.float32],
+        values: NDArray[np.float32],
+        scale: float,
+        kv_type: str,
+        threads: int,
+        isa: str | None,
+    ) -> NDArray[np.float32]: ...
+
 # --- model.rs --------------------------------------------------------------------------------------------------------
 
 class Model:

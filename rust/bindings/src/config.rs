@@ -25,8 +25,8 @@ pub(crate) fn config_from(dict: &Bound<'_, PyDict>) -> PyResult<Config> {
         rms_epsilon: fields.get("rms_epsilon")?,
         rope_size: fields.get("rope_size")?,
         rope_base: fields.get("rope_base")?,
-        rope_style: fields.choice("rope_style", &[("interleaved", RopeStyle::Interleaved), ("neox", RopeStyle::NeoX)])?,
-        rope_scaling: rope_scaling(&fields)?,
+        rope_style: rope_style_from(dict)?,
+        rope_scaling: rope_scaling_from(dict)?,
         attention_scale: fields.get("attention_scale")?,
         embedding_scale: fields.get("embedding_scale")?,
         residual_scale: fields.get("residual_scale")?,
@@ -46,7 +46,14 @@ pub(crate) fn config_from(dict: &Bound<'_, PyDict>) -> PyResult<Config> {
     })
 }
 
-fn rope_scaling(fields: &Fields<'_, '_>) -> PyResult<RopeScaling> {
+/// Reads `rope_style`.
+pub(crate) fn rope_style_from(dict: &Bound<'_, PyDict>) -> PyResult<RopeStyle> {
+    Fields(dict).choice("rope_style", &[("interleaved", RopeStyle::Interleaved), ("neox", RopeStyle::NeoX)])
+}
+
+/// Reads `rope_scaling` and the numbers that belong to it.
+pub(crate) fn rope_scaling_from(dict: &Bound<'_, PyDict>) -> PyResult<RopeScaling> {
+    let fields = Fields(dict);
     let factor = fields.get("rope_factor")?;
     let yarn = RopeScaling::Yarn {
         factor,

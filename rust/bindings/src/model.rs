@@ -64,14 +64,7 @@ impl Model {
     /// Starts a conversation of at most `context` tokens; keys and values are stored as `kv_type`.
     #[pyo3(signature = (context=None, kv_type="f16"))]
     fn session(&self, py: Python<'_>, context: Option<usize>, kv_type: &str) -> PyResult<Session> {
-        let kv_type = match kv_type {
-            "f32" => KvType::F32,
-            "f16" => KvType::F16,
-            "q8_0" => KvType::Q8_0,
-            other => {
-                return Err(PyValueError::new_err(format!("kv_type is {other:?}; expected \"f32\", \"f16\" or \"q8_0\"")));
-            }
-        };
+        let kv_type = kv_type_from(kv_type)?;
         let session = self.get(py)?.session(context, kv_type).map_err(|error| error.into_python(py))?;
         Ok(Session::new(session))
     }
@@ -91,7 +84,9 @@ impl Model {
             "last" => Wanted::Last,
             "all" => Wanted::All,
             other => {
-                return Err(PyValueError::new_err(format!("logits is {other:?}; expected \"last\", \"all\" or \"none\"")));
+                return Err(PyValueError::new_err(format!(
+                    "logits is {other:?}; expected \"last\", \"all\" or \"none\""
+                )));
             }
         };
         let model = self.get(py)?;
@@ -148,6 +143,16 @@ impl Model {
     }
 }
 
+/// How keys and values are stored.
+pub(crate) fn kv_type_from(name: &str) -> PyResult<KvType> {
+    match name {
+        "f32" => Ok(KvType::F32),
+        "f16" => Ok(KvType::F16),
+        "q8_0" => Ok(KvType::Q8_0),
+        other => Err(PyValueError::new_err(format!("kv_type is {other:?}; expected \"f32\", \"f16\" or \"q8_0\""))),
+    }
+}
+
 /// Token ids from any sequence of integers, or an array of them.
 fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let py = object.py();
@@ -162,7 +167,9 @@ fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
         PyTypeError::new_err(format!("token ids must be a flat sequence of integers: {}", error.value(py)))
     })?;
     ids.into_iter()
-        .map(|id| u32::try_from(id).map_err(|_| PyValueError::new_err(format!("token id {id} is outside the vocabulary"))))
+        .map(|id| {
+            u32::try_from(id).map_err(|_| PyValueError::new_err(format!("token id {id} is outside the vocabulary")))
+        })
         .collect()
 }
 

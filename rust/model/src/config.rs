@@ -50,7 +50,7 @@ pub struct Config {
     /// Elements of a head that are rotated; the rest passes through.
     pub rope_size: usize,
     /// Base of the rotation frequencies.
-    pub rope_base: f32,
+    pub rope_base: f64,
     /// Which elements form a pair.
     pub rope_style: RopeStyle,
     /// How positions beyond the original training context are scaled.
@@ -89,7 +89,9 @@ impl Config {
         within("experts_used", self.experts_used, usize::from(self.experts > 0), self.experts)?;
         for (name, size) in [("key_size", self.key_size), ("rope_size", self.rope_size)] {
             if size % 2 != 0 {
-                return Err(Error::Model(format!("{name} is {size}, but elements are rotated in pairs: expected an even number")));
+                return Err(Error::Model(format!(
+                    "{name} is {size}, but elements are rotated in pairs: expected an even number"
+                )));
             }
         }
         per_layer("feed_forward", &self.feed_forward, self.layers)?;
@@ -104,10 +106,8 @@ impl Config {
             let widest = heads * self.key_size.max(self.value_size);
             within("heads times head size", widest, 1, SIZE_LIMIT)?;
         }
-        for (name, value) in [("rms_epsilon", self.rms_epsilon), ("rope_base", self.rope_base)] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(Error::Model(format!("{name} is {value}: expected a positive number")));
-            }
+        if !(self.rms_epsilon.is_finite() && self.rms_epsilon > 0.0) {
+            return Err(Error::Model(format!("rms_epsilon is {}: expected a positive number", self.rms_epsilon)));
         }
         for (name, value) in [
             ("attention_scale", self.attention_scale),
@@ -134,7 +134,7 @@ impl Config {
             size: self.rope_size,
             base: self.rope_base,
             style: self.rope_style,
-            scaling: self.rope_scaling.clone(),
+            scaling: self.rope_scaling,
             factors,
         }
     }
@@ -161,7 +161,10 @@ fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), Err
 
 fn per_layer(name: &str, values: &[usize], layers: usize) -> Result<(), Error> {
     if values.len() != layers {
-        return Err(Error::Model(format!("{name} has {} entries for {layers} layers: expected one a layer", values.len())));
+        return Err(Error::Model(format!(
+            "{name} has {} entries for {layers} layers: expected one a layer",
+            values.len()
+        )));
     }
     values.iter().try_for_each(|&value| within(name, value, 1, 1 << 28))
 }

@@ -6,7 +6,7 @@
 //! pages), in an order that the kernels fix: so the same bits come out however tokens are grouped into calls.
 
 use llamacpu_kernels::Error as KernelError;
-use llamacpu_kernels::activation::{add, swiglu};
+use llamacpu_kernels::activation::{add, scale, swiglu};
 use llamacpu_kernels::attention::{AttentionItem, attention};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{Job, Scratch, matmul};
@@ -81,7 +81,19 @@ pub(crate) fn forward(
     let mut rows: usize = segments.iter().map(|segment| segment.tokens.len()).sum();
     let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
     let [query_width, key_width, value_width, _] = config.widths();
-    let Buffers { stream, normed, branch, query, key, value, attended, angles, gated, experts: expert_buffers, scratch } = buffers;
+    let Buffers {
+        stream,
+        normed,
+        branch,
+        query,
+        key,
+        value,
+        attended,
+        angles,
+        gated,
+        experts: expert_buffers,
+        scratch,
+    } = buffers;
     let size = |width: usize| rows.checked_mul(width);
     let mut stream = sized(stream, size(width), "activations")?;
     let mut normed = sized(normed, size(width), "activations")?;
@@ -146,8 +158,7 @@ pub(crate) fn forward(
 
     rms_norm(context, stream, &weights.output_norm, epsilon, normed)?;
     matmul(context, normed, rows, scratch, &mut [Job { weights: &weights.output, output: logits }])?;
-    scale(logits, config.logit_scale);
-    Ok(())
+    scaled(context, logits, config.logit_scale)
 }
 
 /// Sets every row of `stream` to the embedding of its token.
@@ -158,14 +169,10 @@ fn embed(
     tokens: &[u32],
     stream: &mut [f32],
 ) -> Result<(), Error> {
-    let failure = std::sync::OnceLock::new();
     for_rows(context, stream, config.embedding_length, &|row, output| {
-        match weights.embedding.row(tokens[row] as usize, output) {
-            Ok(()) => scale(output, config.embedding_scale),
-            Err(error) => drop(failure.set(error)),
-        }
+        weights.embedding.row(tokens[row] as usize, output)
     })?;
-    failure.into_inner().map_or(Ok(()), |error| Err(error.into()))
+    scaled(context, stream, config.embedding_scale)
 }
 
 /// Sets every row of `angles` to the cosines and sines of its position.
@@ -198,7 +205,7 @@ fn rotate(
         return Ok(());
     }
     for_rows(context, data, row_size, &|row, heads| {
-        rope.apply(context.isa, heads, config.key_size, &angles[row * size..(row + 1) * size]);
+        rope.apply(context.isa, heads, config.key_size, &angles[row * size..(row + 1) * size])
     })
 }
 
@@ -306,12 +313,11 @@ pub(crate) fn run_network(
 
 /// `stream += branch * factor`; `branch` is overwritten.
 fn add_scaled(context: &Context, stream: &mut [f32], branch: &mut [f32], factor: f32) -> Result<(), Error> {
-    scale(branch, factor);
+    scaled(context, branch, factor)?;
     Ok(add(context, stream, branch)?)
 }
 
-fn scale(values: &mut [f32], factor: f32) {
-    if factor != 1.0 {
-        values.iter_mut().for_each(|value| *value *= factor);
-    }
+/// `values *= factor`, where there is something to do.
+fn scaled(context: &Context, values: &mut [f32], factor: f32) -> Result<(), Error> {
+    if factor == 1.0 { Ok(()) } else { Ok(scale(context, values, factor)?) }
 }

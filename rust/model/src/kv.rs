@@ -24,7 +24,8 @@ impl PageLayout {
         for &kv_heads in &config.kv_heads {
             let layout = KvLayout { kv_type, kv_heads, key_size: config.key_size, value_size: config.value_size };
             layers.push((layout, page_bytes));
-            let next = layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| page_bytes.checked_add(bytes));
+            let next =
+                layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| page_bytes.checked_add(bytes));
             page_bytes = next.ok_or(Error::Memory { bytes: usize::MAX, purpose: "keys and values" })?;
         }
         Ok(Self { layers, page_bytes })
@@ -100,7 +101,8 @@ impl Pages {
         let last_page = (first + tokens).div_ceil(PAGE_TOKENS);
         let mut pieces = Vec::with_capacity(last_page - first_page);
         for page in &mut self.pages[first_page..last_page] {
-            let bytes = Arc::get_mut(page).ok_or_else(|| Error::Busy("a page is shared while it is written".to_owned()))?;
+            let bytes =
+                Arc::get_mut(page).ok_or_else(|| Error::Busy("a page is shared while it is written".to_owned()))?;
             pieces.push(Mutex::new((&mut bytes[range.clone()], Ok(()))));
         }
         context.for_each(pieces.len(), &|piece| {

@@ -175,7 +175,9 @@ impl Model {
                 return Err(Error::Argument("the session belongs to another model".to_owned()));
             }
             if items[..index].iter().any(|other| std::ptr::eq(other.session, item.session)) {
-                return Err(Error::Argument("a session occurs twice in one step; join its tokens into one item".to_owned()));
+                return Err(Error::Argument(
+                    "a session occurs twice in one step; join its tokens into one item".to_owned(),
+                ));
             }
             if item.tokens.is_empty() {
                 return Err(Error::Argument("no tokens: a step needs at least one per session".to_owned()));

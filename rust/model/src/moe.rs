@@ -2,7 +2,7 @@
 //! Tokens are grouped by expert, so that a prompt runs as matrix products; what a token's experts give is added in the
 //! order of their rank, so that the sum does not depend on the other tokens of the batch.
 
-use llamacpu_kernels::activation::softmax;
+use llamacpu_kernels::activation::{softmax, swiglu};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::matmul::{Job, Scratch, matmul};
@@ -49,8 +49,10 @@ pub(crate) fn mixture(
     let rows = input.len() / width;
     let scores = sized(&mut buffers.scores, rows.checked_mul(experts.len()), PURPOSE)?;
     project(context, input, rows, scratch, &mut [(router, scores)])?;
-    let choices: Vec<Choice> =
-        buffers.scores[..rows * experts.len()].chunks_exact_mut(experts.len()).flat_map(|row| choose(context.isa, config, row)).collect();
+    let choices: Vec<Choice> = buffers.scores[..rows * experts.len()]
+        .chunks_exact_mut(experts.len())
+        .flat_map(|row| choose(context.isa, config, row))
+        .collect();
     let slots = rows.checked_mul(used).and_then(|slots| slots.checked_mul(width));
     let results = sized(&mut buffers.results, slots, PURPOSE)?;
     if rows == 1 {
@@ -103,7 +105,7 @@ fn single_token(
         jobs.push(Job { weights: &experts[choice.expert].up.matrix, output: up });
     }
     matmul(context, input, 1, scratch, &mut jobs)?;
-    llamacpu_kernels::activation::swiglu(context, gate, up)?;
+    swiglu(context, gate, up)?;
     for ((gated, result), choice) in gate.chunks_exact(inner).zip(results.chunks_exact_mut(input.len())).zip(choices) {
         let down = &experts[choice.expert].down.matrix;
         matmul(context, gated, 1, scratch, &mut [Job { weights: down, output: result }])?;

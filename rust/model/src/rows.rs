@@ -1,30 +1,34 @@
 //! Work on the rows of a buffer, shared among the threads.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::context::Context;
 
 use crate::Error;
 
-/// Calls `work(index, row)` for every row of `data`; a row has `width` elements.
+/// Calls `work(index, row)` for every row of `data`; a row has `width` elements. Returns one of the errors, if any.
 pub(crate) fn for_rows(
     context: &Context,
     data: &mut [f32],
     width: usize,
-    work: &(dyn Fn(usize, &mut [f32]) + Sync),
+    work: &(dyn Fn(usize, &mut [f32]) -> Result<(), KernelError> + Sync),
 ) -> Result<(), Error> {
     let rows = data.len() / width;
     if rows <= 1 {
-        data.chunks_exact_mut(width).for_each(|row| work(0, row));
-        return Ok(());
+        return Ok(data.chunks_exact_mut(width).try_for_each(|row| work(0, row))?);
     }
     let rows_per_piece = rows.div_ceil(context.pool.threads() * 4);
     let pieces: Vec<_> = data.chunks_mut(rows_per_piece * width).map(Mutex::new).collect();
+    let failure = OnceLock::new();
     context.for_each(pieces.len(), &|piece| {
         let mut rows = pieces[piece].lock().unwrap_or_else(PoisonError::into_inner);
         for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-            work(piece * rows_per_piece + index, row);
+            if let Err(error) = work(piece * rows_per_piece + index, row) {
+                drop(failure.set(error));
+                return;
+            }
         }
     })?;
-    Ok(())
+    failure.into_inner().map_or(Ok(()), |error| Err(error.into()))
 }

@@ -38,7 +38,8 @@ impl Session {
             // A panic in a kernel left the position where it was; the step that follows drops the unfinished pages.
             Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
             Err(TryLockError::WouldBlock) => Err(Error::Busy(
-                "the session is in the middle of another step; wait for it, or fork the session before it starts".to_owned(),
+                "the session is in the middle of another step; wait for it, or fork the session before it starts"
+                    .to_owned(),
             )),
         }
     }
@@ -63,9 +64,7 @@ impl Session {
         let mut state = self.state()?;
         let position = state.tokens.len();
         if tokens > position {
-            return Err(Error::Argument(format!(
-                "cannot truncate the session to {tokens} tokens: it has {position}"
-            )));
+            return Err(Error::Argument(format!("cannot truncate the session to {tokens} tokens: it has {position}")));
         }
         state.tokens.truncate(tokens);
         state.pages.truncate(tokens);

@@ -134,7 +134,11 @@ impl<'a> Tensors<'a> {
             )));
         }
         let file = self.files.get(info.file).ok_or_else(|| {
-            Error::Model(format!("the tensor {name:?} is in file {}, but there are {} files", info.file, self.files.len()))
+            Error::Model(format!(
+                "the tensor {name:?} is in file {}, but there are {} files",
+                info.file,
+                self.files.len()
+            ))
         })?;
         Ok((format, Bytes::of_file(file, info.offset, info.nbytes)?))
     }

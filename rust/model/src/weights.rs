@@ -135,7 +135,8 @@ impl FeedForward {
         }
         let router = tensors.linear(&name("ffn_gate_inp"), width, config.experts)?;
         let gates_and_ups = if tensors.has(&name("ffn_gate_up_exps.weight")) {
-            let mut halves = tensors.stack(&name("ffn_gate_up_exps.weight"), width, &[inner, inner], config.experts)?.into_iter();
+            let mut halves =
+                tensors.stack(&name("ffn_gate_up_exps.weight"), width, &[inner, inner], config.experts)?.into_iter();
             let mut pairs = Vec::with_capacity(config.experts);
             while let (Some(gate), Some(up)) = (halves.next(), halves.next()) {
                 pairs.push((gate, up));

@@ -1,0 +1,160 @@
+"""The kernels of the engine on NumPy arrays, to test them, to measure them and to build other things with them.
+
+    blocks = quantize(weights, "Q8_0")              # float32[rows, columns] -> uint8[rows, bytes of a row]
+    y = matmul(x, blocks, "Q8_0")                    # float32[tokens, columns] -> float32[tokens, rows]
+
+Arrays are float32 (blocks uint8) and contiguous in memory; results are new arrays. `isa` names the instruction set to
+use instead of the fastest ("scalar", "avx2", "avx512", ...): the result is the same to the last bit. Raises ValueError
+for shapes, formats and names that do not fit, TypeError for arrays of another type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamacpu import _native
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "attention",
+    "dequantize",
+    "matmul",
+    "quantize",
+    "rms_norm",
+    "rope",
+    "softmax",
+    "swiglu",
+]
+
+_kernels = _native.kernels
+Floats = NDArray[np.float32]
+Blocks = NDArray[np.uint8]
+
+
+class Format(NamedTuple):
+    """A tensor type of GGUF."""
+
+    name: str
+    number: int
+    """in the tensor table of a file"""
+    block_elements: int
+    """weights in a block; rows are whole blocks"""
+    block_bytes: int
+    writable: bool
+    """whether `quantize` can write it"""
+
+
+FORMATS: dict[str, Format] = {row[0]: Format(*row) for row in _kernels.formats()}
+"""Every format that can be read, by name."""
+
+
+def quantize(x: Floats, format: str) -> Blocks:
+    """Rows of weights (last axis) to blocks of `format`."""
+    return _kernels.quantize(x, format)
+
+
+def dequantize(data: Blocks, format: str) -> Floats:
+    """Rows of blocks (last axis, bytes) to weights."""
+    return _kernels.dequantize(data, format)
+
+
+def matmul(
+    x: Floats, weights: Blocks | Floats, format: str | None = None, *, threads: int = 1, isa: str | None = None
+) -> Floats:
+    """`x @ W.T`: activations float32[tokens, columns] times a matrix W[rows, columns].
+
+    weights  uint8[rows, bytes of a row] in `format`, or float32[rows, columns] without one
+
+    With quantized weights the activations are rounded to 8 bits, one scale per 32, as in the engine.
+    """
+    if format is None:
+        if weights.dtype != np.float32:
+            raise TypeError(f"weights are {weights.dtype}; expected float32, or uint8 blocks and their format")
+        weights, format = np.ascontiguousarray(weights).view(np.uint8), "F32"
+    return _kernels.matmul(x, weights, format, _threads(threads), isa)
+
+
+def rms_norm(x: Floats, weight: Floats, epsilon: float = 1e-5, *, isa: str | None = None) -> Floats:
+    """`x / sqrt(mean(x²) + epsilon) * weight` for every row (last axis)."""
+    return _kernels.rms_norm(x, weight, epsilon, isa)
+
+
+def rope(
+    x: Floats,
+    positions: Sequence[int],
+    *,
+    base: float = 10000.0,
+    size: int | None = None,
+    style: Literal["interleaved", "neox"] = "interleaved",
+    scaling: Literal["none", "linear", "yarn"] = "none",
+    factor: float = 1.0,
+    original_context: int = 4096,
+    factors: Sequence[float] | None = None,
+    isa: str | None = None,
+) -> Floats:
+    """Rotates the heads x[tokens, heads, head size] by the positions of their tokens.
+
+    size     elements of a head that are rotated, the rest passes through; `None` for all
+    style    pairs of neighbours, or of elements half the size apart ("neox")
+    scaling  of positions beyond the original context, by `factor`
+    factors  divisors of the frequencies, one a pair (Llama 3.1 and later)
+    """
+    settings = {
+        "rope_size": x.shape[-1] if size is None else size,
+        "rope_base": base,
+        "rope_style": style,
+        "rope_scaling": scaling,
+        "rope_factor": factor,
+        "rope_original_context": original_context,
+        "yarn_ext_factor": 1.0,
+        "yarn_attn_factor": 1.0,
+        "yarn_beta_fast": 32.0,
+        "yarn_beta_slow": 1.0,
+    }
+    numbers = [int(position) for position in positions]
+    if any(position < 0 for position in numbers):
+        raise ValueError(f"position {min(numbers)}; expected none below 0")
+    return _kernels.rope(x, numbers, settings, None if factors is None else [float(f) for f in factors], isa)
+
+
+def attention(
+    queries: Floats,
+    keys: Floats,
+    values: Floats,
+    *,
+    scale: float | None = None,
+    kv_type: Literal["f32", "f16", "q8_0"] = "f32",
+    threads: int = 1,
+    isa: str | None = None,
+) -> Floats:
+    """Causal attention of the last n of m tokens: float32[n, heads, value size].
+
+    queries  float32[n, heads, key size]; the first belongs to token m - n
+    keys     float32[m, kv heads, key size]; heads / kv heads neighbouring query heads share one
+    values   float32[m, kv heads, value size]
+    scale    factor of the scores; `None` for 1 / sqrt(key size)
+    kv_type  how keys and values are stored in between
+    """
+    factor = max(queries.shape[-1], 1) ** -0.5 if scale is None else scale
+    return _kernels.attention(queries, keys, values, factor, kv_type, _threads(threads), isa)
+
+
+def softmax(x: Floats, *, isa: str | None = None) -> Floats:
+    """`exp(x - max) / sum(exp(x - max))` for every row (last axis)."""
+    return _kernels.softmax(x, isa)
+
+
+def swiglu(gate: Floats, up: Floats, *, isa: str | None = None) -> Floats:
+    """`gate / (1 + exp(-gate)) * up`, element by element."""
+    return _kernels.swiglu(gate, up, isa)
+
+
+def _threads(threads: int) -> int:
+    if threads < 1:
+        raise ValueError(f"threads is {threads}; expected at least 1")
+    return threads

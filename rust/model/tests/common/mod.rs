@@ -1,0 +1,130 @@
+//! A tiny model of pseudo-random F32 weights, written to a temporary file.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use llamacpu_kernels::rope::{RopeScaling, RopeStyle};
+use llamacpu_model::{Config, Error, ExpertGating, Model, TensorInfo};
+
+/// A model file and its table; the file is removed with this value.
+pub struct TinyModel {
+    pub config: Config,
+    pub tensors: Vec<TensorInfo>,
+    pub path: PathBuf,
+}
+
+impl TinyModel {
+    /// A model with the sizes of `config`; `experts` decides between dense and routed layers.
+    pub fn new(config: Config) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("llamacpu-test-{}-{}.bin", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        let (tensors, bytes) = write_tensors(&config);
+        std::fs::write(&path, bytes).expect("the temporary folder is writable");
+        Self { config, tensors, path }
+    }
+
+    pub fn open(&self, threads: usize) -> Result<Model, Error> {
+        Model::open(std::slice::from_ref(&self.path), self.config.clone(), &self.tensors, Some(threads))
+    }
+
+    /// The same file under a changed table.
+    pub fn open_with(&self, change: impl FnOnce(&mut Config, &mut Vec<TensorInfo>)) -> Result<Model, Error> {
+        let (mut config, mut tensors) = (self.config.clone(), self.tensors.clone());
+        change(&mut config, &mut tensors);
+        Model::open(std::slice::from_ref(&self.path), config, &tensors, Some(1))
+    }
+}
+
+impl Drop for TinyModel {
+    fn drop(&mut self) {
+        // Nothing depends on it: a file that stays is left to the system.
+        drop(std::fs::remove_file(Path::new(&self.path)));
+    }
+}
+
+/// Two layers, grouped heads.
+pub fn dense() -> Config {
+    Config {
+        architecture: "llama".to_owned(),
+        vocab_size: 40,
+        context_length: 256,
+        embedding_length: 32,
+        layers: 2,
+        feed_forward: vec![48, 64],
+        heads: vec![4, 4],
+        kv_heads: vec![2, 2],
+        key_size: 8,
+        value_size: 8,
+        rms_epsilon: 1e-5,
+        rope_size: 8,
+        rope_base: 10_000.0,
+        rope_style: RopeStyle::Interleaved,
+        rope_scaling: RopeScaling::None,
+        attention_scale: 0.0,
+        embedding_scale: 1.0,
+        residual_scale: 1.0,
+        logit_scale: 1.0,
+        experts: 0,
+        experts_used: 0,
+        expert_weights_norm: true,
+        expert_weights_scale: 1.0,
+        expert_gating: ExpertGating::Softmax,
+    }
+}
+
+/// The same with four experts, of which a token uses two.
+pub fn routed() -> Config {
+    Config { experts: 4, experts_used: 2, ..dense() }
+}
+
+fn write_tensors(config: &Config) -> (Vec<TensorInfo>, Vec<u8>) {
+    let mut writer = Writer { tensors: Vec::new(), bytes: Vec::new(), state: 1 };
+    let width = config.embedding_length;
+    writer.add("token_embd.weight", &[width, config.vocab_size]);
+    writer.add("output_norm.weight", &[width]);
+    for layer in 0..config.layers {
+        let (query, shared) = (config.heads[layer] * config.key_size, config.kv_heads[layer] * config.key_size);
+        let inner = config.feed_forward[layer];
+        let mut add = |name: &str, shape: &[usize]| writer.add(&format!("blk.{layer}.{name}.weight"), shape);
+        add("attn_norm", &[width]);
+        add("attn_q", &[width, query]);
+        add("attn_k", &[width, shared]);
+        add("attn_v", &[width, shared]);
+        add("attn_output", &[query, width]);
+        add("ffn_norm", &[width]);
+        if config.experts > 0 {
+            add("ffn_gate_inp", &[width, config.experts]);
+            add("ffn_gate_exps", &[width, inner, config.experts]);
+            add("ffn_up_exps", &[width, inner, config.experts]);
+            add("ffn_down_exps", &[inner, width, config.experts]);
+        } else {
+            add("ffn_gate", &[width, inner]);
+            add("ffn_up", &[width, inner]);
+            add("ffn_down", &[inner, width]);
+        }
+    }
+    (writer.tensors, writer.bytes)
+}
+
+struct Writer {
+    tensors: Vec<TensorInfo>,
+    bytes: Vec<u8>,
+    state: u64,
+}
+
+impl Writer {
+    fn add(&mut self, name: &str, shape: &[usize]) {
+        let offset = self.bytes.len() as u64;
+        let elements: usize = shape.iter().product();
+        for _ in 0..elements {
+            // A linear congruential generator (Knuth's constants): any numbers around zero will do.
+            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let unit = (self.state >> 40) as f32 / (1u32 << 24) as f32;
+            self.bytes.extend_from_slice(&(unit - 0.5).to_le_bytes());
+        }
+        let shape = shape.iter().map(|&size| size as u64).collect();
+        let nbytes = self.bytes.len() as u64 - offset;
+        self.tensors.push(TensorInfo { name: name.to_owned(), ggml_type: 0, shape, file: 0, offset, nbytes });
+    }
+}

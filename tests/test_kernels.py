@@ -1,0 +1,245 @@
+"""The kernels on NumPy arrays: against NumPy, against the `gguf` package, and every instruction set against scalar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from gguf.quants import dequantize as gguf_dequantize
+from gguf.quants import quantize as gguf_quantize
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from llamacpu import _native, kernels
+from reference_llama import silu
+from reference_llama import softmax as exact_softmax
+
+Floats = NDArray[np.float32]
+
+ISAS: list[str] = _native.cpu_facts()["available"]
+FORMATS = sorted(kernels.FORMATS)
+WRITABLE = [name for name in FORMATS if kernels.FORMATS[name].writable]
+FLOATS = ("F32", "F16", "BF16")
+
+
+def normal(*shape: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def blocks_of(name: str, rows: int, columns: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Rows of blocks: written where the format can be written, else random bytes with finite, small scales."""
+    if name in WRITABLE:
+        return kernels.quantize(normal(rows, columns, seed=seed), name)
+    form = kernels.FORMATS[name]
+    count = rows * columns // form.block_elements
+    kind = gguf.GGMLQuantizationType[name]
+    random = np.random.default_rng(seed)
+    kept: list[NDArray[np.uint8]] = []
+    while len(kept) < count:
+        block = random.integers(0, 256, (1, form.block_bytes), dtype=np.uint8)
+        values = gguf_dequantize(block, kind)
+        if np.isfinite(values).all() and np.abs(values).max() < 1e3:
+            kept.append(block)
+    return np.concatenate(kept[:count]).reshape(rows, -1)
+
+
+def test_the_table_agrees_with_the_gguf_package() -> None:
+    assert {"F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"} <= set(FORMATS)
+    for name, form in kernels.FORMATS.items():
+        kind = gguf.GGMLQuantizationType[name]
+        assert form == (name, int(kind), *gguf.GGML_QUANT_SIZES[kind], form.writable)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_dequantize_is_that_of_the_gguf_package(name: str) -> None:
+    blocks = blocks_of(name, 6, 512)
+    expected = gguf_dequantize(blocks, gguf.GGMLQuantizationType[name]).reshape(6, 512)
+    np.testing.assert_allclose(kernels.dequantize(blocks, name), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", [name for name in WRITABLE if not name.endswith("_K")])
+def test_quantize_writes_the_bytes_of_the_gguf_package(name: str) -> None:
+    x = normal(5, 256)
+    expected = gguf_quantize(x, gguf.GGMLQuantizationType[name]).view(np.uint8)
+    assert np.array_equal(kernels.quantize(x, name), expected)
+
+
+@pytest.mark.parametrize("name", WRITABLE)
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e4])
+def test_quantized_weights_are_near(name: str, scale: float) -> None:
+    x = normal(8, 512) * np.float32(scale)
+    back = kernels.dequantize(kernels.quantize(x, name), name)
+    error = ((back - x) ** 2).sum() / (x**2).sum()
+    bits = kernels.FORMATS[name].block_bytes * 8 / kernels.FORMATS[name].block_elements
+    # Halving the step quarters the error; the factor holds for every format of the table.
+    assert error <= 1.6 * 4.0 ** -(min(bits, 17) - 0.5)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_matmul_against_exact_arithmetic(name: str, isa: str) -> None:
+    blocks, x = blocks_of(name, 37, 512), normal(9, 512, seed=1)
+    exact = x.astype(np.float64) @ kernels.dequantize(blocks, name).astype(np.float64).T
+    got = kernels.matmul(x, blocks, name, isa=isa, threads=2)
+    assert got.shape == (9, 37)
+    # Activations are rounded to 8 bits, one scale per 32, except for the float formats.
+    limit = 1e-12 if name in FLOATS else 1e-4
+    assert ((got - exact) ** 2).sum() / (exact**2).sum() < limit
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_matmul_is_the_same_for_any_way_of_computing_it(name: str) -> None:
+    blocks, x = blocks_of(name, 70, 256), normal(11, 256, seed=1)
+    expected = kernels.matmul(x, blocks, name, isa="scalar")
+    for isa in ISAS:
+        for threads in (1, 3):
+            assert np.array_equal(kernels.matmul(x, blocks, name, isa=isa, threads=threads), expected)
+        for row in range(len(x)):
+            assert np.array_equal(kernels.matmul(x[row : row + 1], blocks, name, isa=isa)[0], expected[row])
+        assert np.array_equal(kernels.matmul(x, blocks[3:20].copy(), name, isa=isa), expected[:, 3:20])
+
+
+def test_matmul_with_plain_weights() -> None:
+    x, weights = normal(3, 40), normal(7, 40, seed=1)
+    np.testing.assert_allclose(kernels.matmul(x, weights), x @ weights.T, rtol=1e-5, atol=1e-5)
+    assert kernels.matmul(x[:0], weights).shape == (0, 7)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_rms_norm(isa: str) -> None:
+    x, weight = normal(4, 3, 200), normal(200, seed=1)
+    exact = x / np.sqrt((x.astype(np.float64) ** 2).mean(-1, keepdims=True) + 1e-3) * weight
+    np.testing.assert_allclose(kernels.rms_norm(x, weight, 1e-3, isa=isa), exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@given(rows=st.lists(st.lists(st.floats(-90, 90, width=32), min_size=1, max_size=70), min_size=1, max_size=3))
+@settings(max_examples=30, deadline=None)
+def test_softmax(isa: str, rows: list[list[float]]) -> None:
+    for row in rows:
+        x = np.array(row, dtype=np.float32)
+        np.testing.assert_allclose(kernels.softmax(x, isa=isa), exact_softmax(x.astype(np.float64)), rtol=2e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_swiglu(isa: str) -> None:
+    gate, up = normal(5, 33) * 20, normal(5, 33, seed=1)
+    exact = silu(gate.astype(np.float64)) * up
+    np.testing.assert_allclose(kernels.swiglu(gate, up, isa=isa), exact, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("style", ["interleaved", "neox"])
+@pytest.mark.parametrize(("size", "factor"), [(16, 1.0), (10, 4.0)])
+def test_rope(isa: str, style: Any, size: int, factor: float) -> None:
+    x, positions = normal(3, 2, 16), [0, 7, 100_000]
+    factors = np.linspace(1, 2, size // 2)
+    scaling: Any = "none" if factor == 1.0 else "linear"
+    got = kernels.rope(
+        x,
+        positions,
+        base=5e5,
+        size=size,
+        style=style,
+        scaling=scaling,
+        factor=factor,
+        factors=factors.tolist(),
+        isa=isa,
+    )
+    angle = np.array(positions)[:, None] * 5e5 ** (-np.arange(0, size, 2) / size) / factors.astype(np.float32) / factor
+    turn = np.exp(1j * angle)[:, None]
+    first, second = (slice(0, size, 2), slice(1, size, 2))
+    if style == "neox":
+        first, second = slice(0, size // 2), slice(size // 2, size)
+    turned = (x[..., first].astype(np.float64) + 1j * x[..., second]) * turn
+    expected = x.astype(np.float64)
+    expected[..., first], expected[..., second] = turned.real, turned.imag
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def exact_attention(queries: Floats, keys: Floats, values: Floats, scale: float) -> NDArray[np.float64]:
+    group = queries.shape[1] // keys.shape[1]
+    scores = np.einsum("nhd,mhd->hnm", queries.astype(np.float64), np.repeat(keys, group, 1)) * scale
+    visible = np.tri(len(queries), len(keys), len(keys) - len(queries), dtype=bool)
+    return np.einsum("hnm,mhd->nhd", exact_softmax(np.where(visible, scores, -np.inf)), np.repeat(values, group, 1))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("kv_type", "limit"), [("f32", 1e-11), ("f16", 1e-6), ("q8_0", 1e-3)])
+@pytest.mark.parametrize(("new", "tokens"), [(1, 1), (1, 200), (64, 64), (70, 150), (3, 129)])
+def test_attention(isa: str, kv_type: Any, limit: float, new: int, tokens: int) -> None:
+    queries, keys, values = normal(new, 6, 32), normal(tokens, 2, 32, seed=1), normal(tokens, 2, 64, seed=2)
+    got = kernels.attention(queries, keys, values, scale=0.3, kv_type=kv_type, isa=isa, threads=2)
+    exact = exact_attention(queries, keys, values, 0.3)
+    assert ((got - exact) ** 2).sum() / (exact**2).sum() < limit
+    assert np.array_equal(got, kernels.attention(queries, keys, values, scale=0.3, kv_type=kv_type, isa="scalar"))
+    last = kernels.attention(queries[-1:].copy(), keys, values, scale=0.3, kv_type=kv_type, isa=isa)
+    assert np.array_equal(got[-1:], last)
+
+
+X, W = normal(4, 64), normal(8, 64, seed=1)
+Q = kernels.quantize(W, "Q8_0")
+HEADS = normal(2, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: kernels.quantize(X, "Q9_9"), "expected one of F32"),
+        (lambda: kernels.quantize(X, "Q4_K"), "multiple of 256"),
+        (lambda: kernels.quantize(np.float32(1.0).reshape(()), "F32"), "at least one dimension"),
+        (lambda: kernels.dequantize(Q[:, :33].copy(), "Q8_0"), "multiple of 34"),
+        (lambda: kernels.dequantize(Q[:, ::2], "Q8_0"), "ascontiguousarray"),
+        (lambda: kernels.matmul(X.T, W), "ascontiguousarray"),
+        (lambda: kernels.matmul(X[:, :32].copy(), W), "rows of 32, the weights rows of 64"),
+        (lambda: kernels.matmul(X, Q[0], "Q8_0"), "rows . bytes"),
+        (lambda: kernels.matmul(X, Q, "Q8_0", isa="mmx"), "mmx"),
+        (lambda: kernels.matmul(X, Q, "Q8_0", threads=0), "threads"),
+        (lambda: kernels.matmul(X, Q, "Q8_0", threads=10**6), "threads"),
+        (lambda: kernels.rms_norm(X, W[0, :5].copy()), "expected the same"),
+        (lambda: kernels.swiglu(X, W), "expected the same"),
+        (lambda: kernels.rope(X, [0]), "tokens . heads"),
+        (lambda: kernels.rope(HEADS, [0]), "1 positions for 2 tokens"),
+        (lambda: kernels.rope(HEADS, [0, -1]), "position -1"),
+        (lambda: kernels.rope(HEADS, [0, 1], size=7), "7"),
+        (lambda: kernels.rope(HEADS, [0, 1], size=10), "10"),
+        (lambda: kernels.rope(HEADS, [0, 1], factors=[1.0]), "factors"),
+        (lambda: kernels.rope(HEADS, [0, 1], style="other"), "rope_style"),  # type: ignore[arg-type]
+        (lambda: kernels.attention(HEADS, HEADS[:1], HEADS[:1]), "expected"),
+        (lambda: kernels.attention(HEADS, HEADS[:, :3].copy(), HEADS[:, :3].copy()), "expected"),
+        (lambda: kernels.attention(HEADS, HEADS, HEADS, kv_type="f8"), "kv_type"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_does_not_fit(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: kernels.quantize(X.astype(np.float64), "F32"),  # type: ignore[arg-type]
+        lambda: kernels.matmul(X, Q.astype(np.int8), "Q8_0"),  # type: ignore[arg-type]
+        lambda: kernels.matmul(X, W.astype(np.float64)),  # type: ignore[arg-type]
+        lambda: kernels.rms_norm([[1.0]], X[0].copy()),  # type: ignore[arg-type]
+    ],
+)
+def test_arrays_of_another_type(call: Callable[[], object]) -> None:
+    with pytest.raises(TypeError):
+        call()
+
+
+def test_cpu_facts() -> None:
+    facts = _native.cpu_facts()
+    assert facts["available"][0] == "scalar"
+    assert facts["chosen"] in facts["available"]
+    assert facts["threads"] >= 1
+    assert facts["threads_reason"]
+
+
+def test_memory_bandwidth_is_a_rate() -> None:
+    assert 0.01 < _native.memory_bandwidth(4 << 20, threads=1) < 10_000
