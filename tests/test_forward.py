@@ -56,7 +56,7 @@ def test_weight_types_against_exact_arithmetic(tiny_model: TinyModel, weight_typ
     assert error(ReferenceLlama(path).logits(tokens), got) < limit
 
 
-@pytest.mark.parametrize(("kv_type", "limit"), [("f32", 1e-10), ("f16", 1e-5), ("q8_0", 1e-3)])
+@pytest.mark.parametrize(("kv_type", "limit"), [("f32", 1e-10), ("f16", 1e-5), ("q8_0", 3e-3)])
 def test_storage_of_keys_and_values(tiny_model: TinyModel, kv_type: str, limit: float) -> None:
     path = tiny_model("headdim")
     with Model(path, threads=1) as model:

@@ -40,10 +40,9 @@ impl IntoPython for ModelError {
             Self::Argument(_) => PyValueError::new_err(message),
             Self::Busy(_) => PyRuntimeError::new_err(message),
             Self::ContextOverflow { .. } => raise(py, "ContextOverflow", &message),
-            Self::Memory { .. } => raise(py, "LlamaCpuError", &message),
             Self::Kernel(error @ KernelError::Cancelled) => error.into_python(py),
             Self::Kernel(KernelError::File(_)) => raise(py, "GGUFError", &message),
-            Self::Kernel(_) => raise(py, "LlamaCpuError", &message),
+            Self::Memory { .. } | Self::Kernel(_) => raise(py, "LlamaCpuError", &message),
         }
     }
 }

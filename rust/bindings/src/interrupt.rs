@@ -116,7 +116,7 @@ impl Signals {
         if state.next.is_none_or(|next| start < next) {
             return false;
         }
-        state.error = Python::attach(|py| py.check_signals()).err();
+        state.error = Python::attach(|py| py.check_signals().err());
         let pause = (start.elapsed() * POLL_SHARE).clamp(POLL_INTERVAL, POLL_LIMIT);
         state.next = Instant::now().checked_add(pause);
         state.error.is_some()

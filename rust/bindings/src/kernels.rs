@@ -41,7 +41,7 @@ fn formats() -> Vec<(&'static str, u32, usize, usize, bool)> {
 #[pyfunction]
 fn quantize<'py>(py: Python<'py>, x: Floats<'py>, format: &str) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
     let format = format_named(format)?;
-    let (values, shape) = operand("x", &x)?;
+    let (values, shape) = operand("x", x)?;
     let columns = last(&shape)?;
     let row_bytes = format.row_bytes(columns).ok_or_else(|| whole_blocks(format, columns))?;
     let mut bytes = vec![0; values.len() / columns.max(1) * row_bytes];
@@ -53,7 +53,7 @@ fn quantize<'py>(py: Python<'py>, x: Floats<'py>, format: &str) -> PyResult<Boun
 #[pyfunction]
 fn dequantize<'py>(py: Python<'py>, data: PyReadonlyArrayDyn<'py, u8>, format: &str) -> Output<'py> {
     let format = format_named(format)?;
-    let (bytes, shape) = operand("data", &data)?;
+    let (bytes, shape) = operand("data", data)?;
     let columns = columns_of(format, last(&shape)?)?;
     let mut values = vec![0.0; bytes.len() / last(&shape)?.max(1) * columns];
     let values = detached(py, None, |_| format.dequantize(&bytes, &mut values).map(|()| values))?;
@@ -71,8 +71,8 @@ fn matmul<'py>(
     isa: Option<&str>,
 ) -> Output<'py> {
     let format = format_named(format)?;
-    let (input, shape) = operand("x", &x)?;
-    let (bytes, weights_shape) = operand("weights", &weights)?;
+    let (input, shape) = operand("x", x)?;
+    let (bytes, weights_shape) = operand("weights", weights)?;
     let &[rows, row_bytes] = weights_shape.as_slice() else {
         return Err(PyValueError::new_err(format!(
             "weights have the shape {weights_shape:?}; expected rows × bytes of a row"
@@ -83,7 +83,7 @@ fn matmul<'py>(
         let message = format!("x has rows of {width}, the weights rows of {columns}; expected the same");
         return Err(PyValueError::new_err(message));
     }
-    let tokens = if columns == 0 { 0 } else { input.len() / columns };
+    let tokens = input.len().checked_div(columns).unwrap_or(0);
     let output = detached(py, None, |interrupted| {
         let pool = Pool::new(threads)?;
         let context = Context { isa: chosen(isa)?, pool: &pool, interrupted: Some(interrupted) };
@@ -99,8 +99,8 @@ fn matmul<'py>(
 /// Root mean square normalization of every row.
 #[pyfunction]
 fn rms_norm<'py>(py: Python<'py>, x: Floats<'py>, weight: Floats<'py>, epsilon: f32, isa: Option<&str>) -> Output<'py> {
-    let (input, shape) = operand("x", &x)?;
-    let (weight, weight_shape) = operand("weight", &weight)?;
+    let (input, shape) = operand("x", x)?;
+    let (weight, weight_shape) = operand("weight", weight)?;
     if weight_shape != [last(&shape)?] {
         let message = format!("x has rows of {}, weight the shape {weight_shape:?}; expected the same", last(&shape)?);
         return Err(PyValueError::new_err(message));
@@ -115,8 +115,8 @@ fn rms_norm<'py>(py: Python<'py>, x: Floats<'py>, weight: Floats<'py>, epsilon: 
 /// `silu(gate) * up`.
 #[pyfunction]
 fn swiglu<'py>(py: Python<'py>, gate: Floats<'py>, up: Floats<'py>, isa: Option<&str>) -> Output<'py> {
-    let (mut gate, shape) = operand("gate", &gate)?;
-    let (up, up_shape) = operand("up", &up)?;
+    let (mut gate, shape) = operand("gate", gate)?;
+    let (up, up_shape) = operand("up", up)?;
     if shape != up_shape {
         let message = format!("gate has the shape {shape:?}, up {up_shape:?}; expected the same");
         return Err(PyValueError::new_err(message));
@@ -128,7 +128,7 @@ fn swiglu<'py>(py: Python<'py>, gate: Floats<'py>, up: Floats<'py>, isa: Option<
 /// Softmax of every row.
 #[pyfunction]
 fn softmax<'py>(py: Python<'py>, x: Floats<'py>, isa: Option<&str>) -> Output<'py> {
-    let (mut values, shape) = operand("x", &x)?;
+    let (mut values, shape) = operand("x", x)?;
     let columns = last(&shape)?;
     let values = single(py, isa, |context| {
         values.chunks_exact_mut(columns.max(1)).for_each(|row| activation::softmax(context.isa, row));
@@ -147,7 +147,7 @@ fn rope<'py>(
     factors: Option<Vec<f32>>,
     isa: Option<&str>,
 ) -> Output<'py> {
-    let (mut values, shape) = operand("x", &x)?;
+    let (mut values, shape) = operand("x", x)?;
     let &[tokens, heads, head_size] = shape.as_slice() else {
         return Err(PyValueError::new_err(format!("x has the shape {shape:?}; expected tokens × heads × head size")));
     };
@@ -188,9 +188,9 @@ fn attention<'py>(
     isa: Option<&str>,
 ) -> Output<'py> {
     let kv_type = kv_type_from(kv_type)?;
-    let (queries, query_shape) = operand("queries", &queries)?;
-    let (keys, key_shape) = operand("keys", &keys)?;
-    let (values, value_shape) = operand("values", &values)?;
+    let (queries, query_shape) = operand("queries", queries)?;
+    let (keys, key_shape) = operand("keys", keys)?;
+    let (values, value_shape) = operand("values", values)?;
     let shapes = (query_shape.as_slice(), key_shape.as_slice(), value_shape.as_slice());
     let fits = match shapes {
         (&[n, heads, key_size], &[m, kv_heads, size], &[count, value_heads, _]) => {
@@ -273,7 +273,7 @@ fn columns_of(format: Format, row_bytes: usize) -> PyResult<usize> {
 }
 
 /// A copy of the numbers, and the shape.
-fn operand<T: numpy::Element + Copy>(name: &str, array: &PyReadonlyArrayDyn<'_, T>) -> PyResult<(Vec<T>, Vec<usize>)> {
+fn operand<T: numpy::Element + Copy>(name: &str, array: PyReadonlyArrayDyn<'_, T>) -> PyResult<(Vec<T>, Vec<usize>)> {
     if !array.is_c_contiguous() {
         let message = format!("{name} is not contiguous in memory; pass numpy.ascontiguousarray({name})");
         return Err(PyValueError::new_err(message));

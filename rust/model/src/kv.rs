@@ -110,15 +110,9 @@ impl Pages {
             let (bytes, outcome) = &mut *guard;
             let start = ((first_page + piece) * PAGE_TOKENS).max(first);
             let end = ((first_page + piece + 1) * PAGE_TOKENS).min(first + tokens);
-            for position in start..end {
-                let row = position - first;
-                let key = &keys[row * key_row..(row + 1) * key_row];
-                let value = &values[row * value_row..(row + 1) * value_row];
-                *outcome = layout.write(context.isa, bytes, position % PAGE_TOKENS, key, value);
-                if outcome.is_err() {
-                    return;
-                }
-            }
+            let keys = &keys[(start - first) * key_row..(end - first) * key_row];
+            let values = &values[(start - first) * value_row..(end - first) * value_row];
+            *outcome = layout.write(context.isa, bytes, start % PAGE_TOKENS, keys, values);
         })?;
         for piece in pieces {
             piece.into_inner().unwrap_or_else(PoisonError::into_inner).1?;

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::mapping::Mapping;
 use llamacpu_kernels::rope::Rope;
-use llamacpu_kernels::threads::{Pool, default_threads};
+use llamacpu_kernels::threads::{Pool, Threads, default_threads};
 
 use crate::config::SIZE_LIMIT;
 use crate::forward::{Buffers, Segment, forward};
@@ -73,6 +74,14 @@ impl Model {
         tensors: &[TensorInfo],
         threads: Option<usize>,
     ) -> Result<Self, Error> {
+        Self::load(files, config, tensors, threads).map_err(|error| match error {
+            // Sizes that do not fit together come from the file here.
+            Error::Kernel(KernelError::Shape(message)) => Error::Model(message),
+            error => error,
+        })
+    }
+
+    fn load(files: &[PathBuf], config: Config, tensors: &[TensorInfo], threads: Option<usize>) -> Result<Self, Error> {
         config.validate()?;
         let isa = Isa::chosen()?;
         let files = files.iter().map(|path| Mapping::open(path)).collect::<Result<Vec<_>, _>>()?;
@@ -82,12 +91,9 @@ impl Model {
         refuse_unread(&config, &unread)?;
         let unread = unread.into_iter().map(|info| info.name.clone()).collect();
         let rope = Rope::new(&config.rope_settings(weights.rope_factors.take()))?;
-        let (threads, threads_reason) = match threads {
-            Some(threads) => (threads, "asked for".to_owned()),
-            None => {
-                let default = default_threads();
-                (default.count, default.why)
-            }
+        let threads = match threads {
+            Some(count) => Threads { count, why: "asked for".to_owned() },
+            None => default_threads(),
         };
         Ok(Self {
             nbytes: weights.nbytes(),
@@ -95,8 +101,8 @@ impl Model {
             weights,
             rope,
             isa,
-            pool: Pool::new(threads)?,
-            threads_reason,
+            pool: Pool::new(threads.count)?,
+            threads_reason: threads.why,
             unread,
             buffers: Mutex::new(Vec::new()),
             identity: Arc::new(()),

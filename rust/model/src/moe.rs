@@ -141,10 +141,14 @@ fn choose(isa: Isa, config: &Config, scores: &mut [f32]) -> Vec<Choice> {
     };
     if config.expert_weights_norm {
         let sum = weights.iter().sum::<f32>().max(LEAST_WEIGHT_SUM);
-        weights.iter_mut().for_each(|weight| *weight /= sum);
+        for weight in &mut weights {
+            *weight /= sum;
+        }
     }
     if config.expert_weights_scale != 0.0 && config.expert_weights_scale != 1.0 {
-        weights.iter_mut().for_each(|weight| *weight *= config.expert_weights_scale);
+        for weight in &mut weights {
+            *weight *= config.expert_weights_scale;
+        }
     }
     order.into_iter().zip(weights).map(|(expert, weight)| Choice { expert, weight }).collect()
 }

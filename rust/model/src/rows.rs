@@ -7,13 +7,11 @@ use llamacpu_kernels::context::Context;
 
 use crate::Error;
 
+/// What to do with a row, given its index.
+pub(crate) type RowWork<'a> = &'a (dyn Fn(usize, &mut [f32]) -> Result<(), KernelError> + Sync);
+
 /// Calls `work(index, row)` for every row of `data`; a row has `width` elements. Returns one of the errors, if any.
-pub(crate) fn for_rows(
-    context: &Context,
-    data: &mut [f32],
-    width: usize,
-    work: &(dyn Fn(usize, &mut [f32]) -> Result<(), KernelError> + Sync),
-) -> Result<(), Error> {
+pub(crate) fn for_rows(context: &Context, data: &mut [f32], width: usize, work: RowWork) -> Result<(), Error> {
     let rows = data.len() / width;
     if rows <= 1 {
         return Ok(data.chunks_exact_mut(width).try_for_each(|row| work(0, row))?);

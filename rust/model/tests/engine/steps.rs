@@ -1,10 +1,8 @@
 //! Steps of whole models: the same bits whatever the way, and nothing lost when a step is stopped.
 
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{TinyModel, dense, routed};
+use crate::tiny_model::{TinyModel, dense, routed};
 use llamacpu_kernels::attention::KvType;
 use llamacpu_model::{Error, Model, Session, StepItem, Wanted};
 
@@ -39,7 +37,7 @@ fn pieces_threads_and_batches_change_no_bit() {
                 .enumerate()
                 .map(|(index, session)| {
                     let start = round * (index + 1);
-                    StepItem { session, tokens: &tokens[start..start + index + 1], wanted: Wanted::All }
+                    StepItem { session, tokens: &tokens[start..=start + index], wanted: Wanted::All }
                 })
                 .collect();
             let rows = two.step(&items, None).unwrap();

@@ -7,15 +7,15 @@ use llamacpu_kernels::rope::{RopeScaling, RopeStyle};
 use llamacpu_model::{Config, Error, ExpertGating, Model, TensorInfo};
 
 /// A model file and its table; the file is removed with this value.
-pub struct TinyModel {
-    pub config: Config,
-    pub tensors: Vec<TensorInfo>,
-    pub path: PathBuf,
+pub(crate) struct TinyModel {
+    pub(crate) config: Config,
+    pub(crate) tensors: Vec<TensorInfo>,
+    pub(crate) path: PathBuf,
 }
 
 impl TinyModel {
     /// A model with the sizes of `config`; `experts` decides between dense and routed layers.
-    pub fn new(config: Config) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("llamacpu-test-{}-{}.bin", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -24,12 +24,12 @@ impl TinyModel {
         Self { config, tensors, path }
     }
 
-    pub fn open(&self, threads: usize) -> Result<Model, Error> {
+    pub(crate) fn open(&self, threads: usize) -> Result<Model, Error> {
         Model::open(std::slice::from_ref(&self.path), self.config.clone(), &self.tensors, Some(threads))
     }
 
     /// The same file under a changed table.
-    pub fn open_with(&self, change: impl FnOnce(&mut Config, &mut Vec<TensorInfo>)) -> Result<Model, Error> {
+    pub(crate) fn open_with(&self, change: impl FnOnce(&mut Config, &mut Vec<TensorInfo>)) -> Result<Model, Error> {
         let (mut config, mut tensors) = (self.config.clone(), self.tensors.clone());
         change(&mut config, &mut tensors);
         Model::open(std::slice::from_ref(&self.path), config, &tensors, Some(1))
@@ -44,7 +44,7 @@ impl Drop for TinyModel {
 }
 
 /// Two layers, grouped heads.
-pub fn dense() -> Config {
+pub(crate) fn dense() -> Config {
     Config {
         architecture: "llama".to_owned(),
         vocab_size: 40,
@@ -74,7 +74,7 @@ pub fn dense() -> Config {
 }
 
 /// The same with four experts, of which a token uses two.
-pub fn routed() -> Config {
+pub(crate) fn routed() -> Config {
     Config { experts: 4, experts_used: 2, ..dense() }
 }
 
