@@ -162,7 +162,7 @@ fn rope<'py>(
         scaling: rope_scaling_from(settings)?,
         factors,
     };
-    let values = single(py, isa, |context| {
+    let values = single(py, isa, move |context| {
         let rope = Rope::new(&settings)?;
         let mut angles = vec![0.0; settings.size];
         for (row, &position) in values.chunks_exact_mut((heads * head_size).max(1)).zip(&positions) {
@@ -265,7 +265,7 @@ fn whole_blocks(format: Format, columns: usize) -> PyErr {
 /// Weights in a row of `row_bytes` bytes.
 fn columns_of(format: Format, row_bytes: usize) -> PyResult<usize> {
     let info = format.info();
-    if row_bytes % info.block_bytes == 0 {
+    if row_bytes.is_multiple_of(info.block_bytes) {
         return Ok(row_bytes / info.block_bytes * info.block_elements);
     }
     let message = format!("rows of {row_bytes} bytes in {}; expected a multiple of {}", info.name, info.block_bytes);
@@ -273,6 +273,7 @@ fn columns_of(format: Format, row_bytes: usize) -> PyResult<usize> {
 }
 
 /// A copy of the numbers, and the shape.
+#[expect(clippy::needless_pass_by_value, reason = "ends the borrow of the array")]
 fn operand<T: numpy::Element + Copy>(name: &str, array: PyReadonlyArrayDyn<'_, T>) -> PyResult<(Vec<T>, Vec<usize>)> {
     if !array.is_c_contiguous() {
         let message = format!("{name} is not contiguous in memory; pass numpy.ascontiguousarray({name})");

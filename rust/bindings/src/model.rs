@@ -57,7 +57,7 @@ impl Model {
                 nbytes,
             })
             .collect();
-        let model = detached(py, None, |_| llamacpu_model::Model::open(&paths, config, &tensors, threads))?;
+        let model = detached(py, None, move |_| llamacpu_model::Model::open(&paths, config, &tensors, threads))?;
         Ok(Self { open: Mutex::new(Some(Arc::new(model))) })
     }
 
@@ -90,10 +90,11 @@ impl Model {
             }
         };
         let model = self.get(py)?;
-        let tokens = items.iter().map(|(_, ids)| token_ids(ids)).collect::<PyResult<Vec<_>>>()?;
-        let sessions: Vec<_> = items.iter().map(|(session, _)| session.get().inner()).collect();
-        let items: Vec<_> =
-            sessions.iter().zip(&tokens).map(|(session, tokens)| StepItem { session, tokens, wanted }).collect();
+        let mut parts = Vec::with_capacity(items.len());
+        for (session, ids) in items {
+            parts.push((session.get().inner(), token_ids(&ids)?));
+        }
+        let items: Vec<_> = parts.iter().map(|(session, tokens)| StepItem { session, tokens, wanted }).collect();
         let cancel = cancel.map(Bound::get);
         let values = detached(py, cancel, |interrupted| model.step(&items, Some(interrupted)))?;
         let vocabulary = model.config().vocab_size;

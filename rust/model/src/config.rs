@@ -168,3 +168,50 @@ fn per_layer(name: &str, values: &[usize], layers: usize) -> Result<(), Error> {
     }
     values.iter().try_for_each(|&value| within(name, value, 1, 1 << 28))
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A sound configuration of small sizes.
+    pub(crate) fn config() -> Config {
+        Config {
+            architecture: "llama".to_owned(),
+            vocab_size: 8,
+            context_length: 100,
+            embedding_length: 8,
+            layers: 2,
+            feed_forward: vec![16, 12],
+            heads: vec![4, 2],
+            kv_heads: vec![1, 2],
+            key_size: 4,
+            value_size: 6,
+            rms_epsilon: 1e-5,
+            rope_size: 4,
+            rope_base: 10_000.0,
+            rope_style: RopeStyle::Interleaved,
+            rope_scaling: RopeScaling::None,
+            attention_scale: 0.0,
+            embedding_scale: 1.0,
+            residual_scale: 1.0,
+            logit_scale: 1.0,
+            experts: 0,
+            experts_used: 0,
+            expert_weights_norm: true,
+            expert_weights_scale: 1.0,
+            expert_gating: ExpertGating::Softmax,
+        }
+    }
+
+    #[test]
+    fn buffers_fit_the_widest_layer() {
+        assert!(config().validate().is_ok());
+        assert_eq!(config().widths(), [24, 8, 12, 16]);
+    }
+
+    #[test]
+    fn the_score_scale_defaults_to_the_root_of_the_head_size() {
+        assert_eq!(config().score_scale(), 0.5);
+        assert_eq!(Config { attention_scale: 0.3, ..config() }.score_scale(), 0.3);
+    }
+}

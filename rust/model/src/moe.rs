@@ -152,3 +152,52 @@ fn choose(isa: Isa, config: &Config, scores: &mut [f32]) -> Vec<Choice> {
     }
     order.into_iter().zip(weights).map(|(expert, weight)| Choice { expert, weight }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::config;
+
+    fn chosen(change: impl FnOnce(&mut Config), scores: &[f32]) -> Vec<(usize, f32)> {
+        let mut config = Config { experts: scores.len(), experts_used: 2, ..config() };
+        change(&mut config);
+        let choices = choose(Isa::SCALAR, &config, &mut scores.to_vec());
+        choices.into_iter().map(|choice| (choice.expert, choice.weight)).collect()
+    }
+
+    fn near(got: &[(usize, f32)], expected: &[(usize, f32)]) {
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(expected) {
+            assert_eq!(got.0, expected.0);
+            assert!((got.1 - expected.1).abs() < 1e-6, "{got:?} {expected:?}");
+        }
+    }
+
+    #[test]
+    fn the_best_experts_share_one() {
+        // The softmax of ln 1, ln 2, ln 3, ln 4 is 0.1, 0.2, 0.3, 0.4.
+        let scores = [1.0f32.ln(), 4.0f32.ln(), 2.0f32.ln(), 3.0f32.ln()];
+        near(&chosen(|_| {}, &scores), &[(1, 4.0 / 7.0), (3, 3.0 / 7.0)]);
+        near(&chosen(|config| config.expert_weights_norm = false, &scores), &[(1, 0.4), (3, 0.3)]);
+        let selected = |config: &mut Config| config.expert_gating = ExpertGating::SoftmaxSelected;
+        near(&chosen(selected, &scores), &[(1, 4.0 / 7.0), (3, 3.0 / 7.0)]);
+    }
+
+    #[test]
+    fn scores_alone_may_be_weights() {
+        let sigmoid = |config: &mut Config| {
+            config.expert_gating = ExpertGating::Sigmoid;
+            config.expert_weights_norm = false;
+            config.expert_weights_scale = 2.0;
+        };
+        near(&chosen(sigmoid, &[0.0, -1e30, 3.0f32.ln()]), &[(2, 1.5), (0, 1.0)]);
+    }
+
+    #[test]
+    fn ties_and_nan_have_an_order() {
+        let experts = |scores: &[f32]| chosen(|_| {}, scores).into_iter().map(|choice| choice.0).collect::<Vec<_>>();
+        assert_eq!(experts(&[1.0, 2.0, 2.0, 2.0]), [1, 2]);
+        assert_eq!(experts(&[f32::NAN, 1.0, f32::NAN, 2.0]), [3, 1]);
+        assert_eq!(experts(&[f32::NAN; 3]), [0, 1]);
+    }
+}
