@@ -237,6 +237,8 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         for call in (tokenizer.id_to_piece, tokenizer.stream().push, lambda id: tokenizer.decode([id])):
             with pytest.raises(ValueError, match="no token"):
                 call(id)
+    with pytest.raises(ValueError, match="too long"):
+        tokenizer.encode(b"a" * (2**26 + 1))
     with pytest.raises(TypeError, match="str or bytes"):
         tokenizer.encode(5)  # type: ignore[arg-type]
     with pytest.raises(UnicodeEncodeError):

@@ -84,7 +84,7 @@ class Tokenizer:
         model = metadata.text(_KEY + "model")
         if model not in ("llama", "gpt2"):
             raise ModelError(
-                f"tokenizer model {model!r} is not supported; supported are 'llama' (SentencePiece) and 'gpt2' "
+                f"tokenizer model {model[:60]!r} is not supported; supported are 'llama' (SentencePiece) and 'gpt2' "
                 "(byte-level BPE)"
             )
         tokens = metadata.strings(_KEY + "tokens")

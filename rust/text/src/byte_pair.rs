@@ -4,6 +4,7 @@ use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
+use crate::error::shown;
 use crate::merging::{Join, Pairs, Scratch, Symbol, merge};
 use crate::pre_tokenizer::PreTokenizer;
 use crate::vocabulary::Vocabulary;
@@ -47,8 +48,8 @@ impl BytePairs {
             let text = text?;
             let space = split(text).ok_or_else(|| {
                 Error::File(format!(
-                    "merge {rank} of the vocabulary is {:?}; expected two parts with a space between",
-                    String::from_utf8_lossy(text)
+                    "merge {rank} of the vocabulary is {}; expected two parts with a space between",
+                    shown(text)
                 ))
             })?;
             pair.clear();

@@ -1,5 +1,15 @@
 //! The one error type of this crate.
 
+/// The beginning of a text from a file, for a message.
+pub(crate) fn shown(text: &[u8]) -> String {
+    const LONGEST: usize = 60;
+    let text = String::from_utf8_lossy(&text[..text.len().min(4 * LONGEST)]).into_owned();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{:?}...", &text[..end]),
+        None => format!("{text:?}"),
+    }
+}
+
 /// Why text work failed. Messages say what was wrong, what was expected, and where it helps, what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -12,4 +22,16 @@ pub enum Error {
     /// An argument of a call is out of range.
     #[error("{0}")]
     Argument(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_texts_are_cut_in_messages() {
+        assert_eq!(shown(b"a\xff\n"), "\"a\u{fffd}\\n\"");
+        assert_eq!(shown("é".repeat(60).as_bytes()), format!("\"{}\"", "é".repeat(60)));
+        assert_eq!(shown("é".repeat(1000).as_bytes()), format!("\"{}\"...", "é".repeat(60)));
+    }
 }

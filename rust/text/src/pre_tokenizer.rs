@@ -7,6 +7,7 @@
 use regex::bytes::Regex;
 
 use crate::Error;
+use crate::error::shown;
 
 /// A family of models that share the expressions and the habits.
 struct Rule {
@@ -189,7 +190,8 @@ impl PreTokenizer {
             let mut names: Vec<&str> = RULES.iter().flat_map(|rule| rule.names).copied().collect();
             names.retain(|name| !name.is_empty());
             names.sort_unstable();
-            Error::Unsupported(format!("unknown pre-tokenizer {name:?}; known are: {}", names.join(", ")))
+            let name = shown(name.as_bytes());
+            Error::Unsupported(format!("unknown pre-tokenizer {name}; known are: {}", names.join(", ")))
         })?;
         let stages = rule.expressions.iter().map(|expression| Stage::new(expression)).collect::<Result<_, _>>()?;
         Ok(Self { stages, whole_words: rule.whole_words, adds_bos: rule.adds_bos })

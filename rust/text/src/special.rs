@@ -10,6 +10,9 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use crate::Error;
 use crate::vocabulary::{Kind, Vocabulary};
 
+/// All special tokens together: the automaton that finds them takes some forty times as much.
+const MOST_BYTES: usize = 4 << 20;
+
 /// A part of the text after cutting.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
@@ -46,6 +49,12 @@ impl SpecialTokens {
         let ids: Vec<u32> = (0..vocabulary.len() as u32).filter(is_special).collect();
         if ids.is_empty() {
             return Ok(Self { finder: None, tokens: Vec::new() });
+        }
+        let bytes: usize = ids.iter().map(|&id| vocabulary.bytes(id).len()).sum();
+        if bytes > MOST_BYTES {
+            return Err(Error::Unsupported(format!(
+                "the special tokens have {bytes} bytes altogether; at most {MOST_BYTES} are supported"
+            )));
         }
         // In sorted order, the texts that a text begins with come before it: they are the open ones on a stack.
         let mut shorter = vec![None; ids.len()];

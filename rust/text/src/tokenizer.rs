@@ -7,8 +7,8 @@ use crate::special::{Part, SpecialTokens};
 use crate::vocabulary::{Kind, Vocabulary};
 use crate::{Error, Index, ending};
 
-/// Longer texts are refused: positions inside are 32 bits wide, and a space may become three bytes.
-const LONGEST_TEXT: usize = 1 << 30;
+/// Longer texts are refused: merging a single run of a letter takes up to a hundred times its size in memory.
+const LONGEST_TEXT: usize = 64 << 20;
 
 /// The arrays of a vocabulary that every family has.
 #[derive(Clone, Copy)]
@@ -74,6 +74,11 @@ impl Tokenizer {
         let mut adds_bos = true;
         let merging = match family {
             Family::SentencePiece { scores, unknown, space_prefix } => {
+                if let Some(id) = unknown
+                    && !vocabulary.is_token(id)
+                {
+                    return Err(Error::Argument(format!("the unknown token {id} is not in the vocabulary")));
+                }
                 Merging::SentencePiece { pieces: SentencePieces::new(&vocabulary, scores, unknown)?, space_prefix }
             }
             Family::BytePair { merges, pre } => {
@@ -124,14 +129,13 @@ impl Tokenizer {
     /// `space_first`: whether a SentencePiece vocabulary puts its space before the text, where it does so at all.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a text of 1 GiB or more; [`Error::Unsupported`] for a character that the vocabulary cannot
+    /// [`Error::Argument`] for a text of more than 64 MiB; [`Error::Unsupported`] for a character that the vocabulary cannot
     /// express in any way.
     pub fn encode(&self, text: &[u8], parse_special: bool, space_first: bool) -> Result<Vec<u32>, Error> {
-        if text.len() >= LONGEST_TEXT {
+        if text.len() > LONGEST_TEXT {
             return Err(Error::Argument(format!(
-                "a text of {} bytes is too long: at most {} can be tokenized at once",
-                text.len(),
-                LONGEST_TEXT - 1
+                "a text of {} bytes is too long: at most {LONGEST_TEXT} can be tokenized at once; cut it at line ends",
+                text.len()
             )));
         }
         let mut ids = Vec::new();

@@ -6,6 +6,9 @@ use std::hash::BuildHasher;
 
 use crate::{Error, Index, byte_level};
 
+/// Far more than any vocabulary has; ids and what merging adds to them stay within 32 bits.
+const MOST_TOKENS: usize = 1 << 28;
+
 /// What a token is for: `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -63,6 +66,11 @@ impl Vocabulary {
         let count = index.offsets.len().saturating_sub(1);
         if count == 0 {
             return Err(Error::File("the vocabulary has no tokens".to_owned()));
+        }
+        if count > MOST_TOKENS {
+            return Err(Error::Unsupported(format!(
+                "{count} tokens are too many: at most {MOST_TOKENS} are supported"
+            )));
         }
         if let Some(kinds) = kinds
             && kinds.len() != count
@@ -189,7 +197,8 @@ impl Vocabulary {
         if let Some(id) = self.find(bytes) {
             return Ok(id);
         }
-        let id = self.offsets.len() as u32 - 1;
+        let id = u32::try_from(self.offsets.len() - 1)
+            .map_err(|_| Error::Unsupported("a vocabulary with that many merges is not supported".to_owned()))?;
         self.arena.extend_from_slice(bytes);
         let end = u32::try_from(self.arena.len())
             .map_err(|_| Error::Unsupported("a vocabulary of 4 GiB of text or more is not supported".to_owned()))?;

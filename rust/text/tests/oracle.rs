@@ -1,5 +1,4 @@
 //! Byte-level BPE beside the `tokenizers` crate: the same vocabulary, the same text, the same ids.
-#![expect(missing_docs, reason = "tests")]
 
 use std::collections::HashSet;
 
