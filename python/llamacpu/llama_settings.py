@@ -42,7 +42,8 @@ _NOT_CHANGEABLE: Mapping[str, Any] = {
     "lora_base": None,
     "lora_path": None,
 }
-KNOWN = frozenset((*_NO_MEANING, *_NOT_CHANGEABLE, "lora_scale"))
+# What LangChain passes to every model, whatever its file says: taken as "no wish".
+_NO_WISH = (("rope_freq_base", 10000.0), ("rope_freq_scale", 1.0), ("attention_type", 0))
 _KV_TYPES: Mapping[int | str | None, Literal["f32", "f16", "q8_0"]] = {
     None: "f16", 0: "f32", 1: "f16", 8: "q8_0", "f32": "f32", "f16": "f16", "q8_0": "q8_0",
 }  # fmt: skip
@@ -53,8 +54,11 @@ def check(arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if name in _NOT_CHANGEABLE:
             default = _NOT_CHANGEABLE[name]
-            # llama.cpp takes -1 and 0 for "as the file says" in all of these.
-            if value != default and value is not None and not (name == "attention_type" and value == 0):
+            if value == default or value is None:
+                continue
+            if (name, value) in _NO_WISH:
+                log.info("%s=%r: what the file says is used", name, value)
+            else:
                 raise ValueError(f"{name} is {value!r}; it cannot be changed here: expected {default!r}")
         elif name in _NO_MEANING:
             if value != _NO_MEANING[name]:
