@@ -307,6 +307,7 @@ class Llama(ChatMethods):
         coming = list(tokens)
         if reset:
             kept = min(shared_prefix(self.session.tokens, coming), max(len(coming) - 1, 0))
+            kept = min(kept, len(self._scores)) if self._logits_all else kept
             self._truncate(kept)
             coming = coming[kept:]
         while True:
