@@ -96,7 +96,7 @@ def generate(
 
 def _session_of(source: Model | Session) -> Session:
     # Whatever behaves like a session is one: programs wrap them, tests replace them.
-    return cast("Session", source) if hasattr(source, "forward") else cast("Model", source).session()
+    return cast("Session", source) if hasattr(source, "forward") else source.session()
 
 
 def _prompt_ids(session: Session, prompt: str | Sequence[int]) -> list[int]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from llamacpu.generation_result import GenerationResult
 
 
-def write(text: str, stream: IO[str] | None = None) -> None:
+def write(text: str, stream: TextIO | None = None) -> None:
     """Write at once. Text that the stream's encoding does not have is replaced, never an error."""
     stream = sys.stdout if stream is None else stream
     try:
@@ -27,7 +27,7 @@ class PromptBar:
     _PATIENCE = 0.4
     _WIDTH = 30
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
         self._on_terminal = self._stream.isatty()
         self._started = time.monotonic()

@@ -16,6 +16,11 @@ class Draw(Protocol):
         """The id of the chosen token."""
 
 
+def draw_one(weights: Probabilities, stream: Mersenne) -> int:
+    """A position with the probability of its weight; a single one is taken without a draw of the stream."""
+    return 0 if len(weights) == 1 else position_at(weights, stream.double())
+
+
 def position_at(weights: Probabilities, point: float) -> int:
     """Where the running sum of the weights passes `point` (0 to 1) of their total; never a weight of 0."""
     reached = np.cumsum(weights)
@@ -59,7 +64,7 @@ class Mirostat:
         count = self._by_slope(chances) if self._version == 1 else self._by_surprise(chances)
         kept = ordered.first(max(1, min(count, len(ordered))))
         chances = probabilities(kept)
-        position = position_at(chances, self._stream.double())
+        position = draw_one(chances, self._stream)
         self.mu -= self._eta * (-math.log2(chances[position]) - self._tau)
         return kept.token(position)
 
@@ -112,7 +117,7 @@ class NearTarget:
         logits = self._PEAK - self._SHARPNESS * distance * distance / (1 + distance)
         weights = np.exp(logits - logits.max())
         weights[chances == 0] = 0
-        position = position_at(weights, self._stream.double())
+        position = draw_one(weights, self._stream)
         self._sum = float(chances[position]) + self._decay * self._sum
         self._weight = 1 + self._decay * self._weight
         return candidates.token(position)
