@@ -1,4 +1,4 @@
-"""How long it takes to choose a token from the vocabulary of Llama 3 (128256 logits), beside llama.cpp's usual settings."""
+"""How long it takes to choose a token from the vocabulary of Llama 3 (128256 logits)."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from llamacpu.sampling.candidates import Candidates, Probabilities, probabilities
+from llamacpu.sampling.candidates import Candidates, Probabilities, probabilities, weights
 from llamacpu.sampling.mersenne import Mersenne
 
 
@@ -16,14 +16,14 @@ class Draw(Protocol):
         """The id of the chosen token."""
 
 
-def draw_one(weights: Probabilities, stream: Mersenne) -> int:
+def draw_one(factors: Probabilities, stream: Mersenne) -> int:
     """A position with the probability of its weight; a single one is taken without a draw of the stream."""
-    return 0 if len(weights) == 1 else position_at(weights, stream.double())
+    return 0 if len(factors) == 1 else position_at(factors, stream.double())
 
 
-def position_at(weights: Probabilities, point: float) -> int:
+def position_at(factors: Probabilities, point: float) -> int:
     """Where the running sum of the weights passes `point` (0 to 1) of their total; never a weight of 0."""
-    reached = np.cumsum(weights)
+    reached = np.cumsum(factors)
     position = int(np.searchsorted(reached, point * reached[-1], side="right"))
     # Rounding may push the point onto the total itself: then it is the last token that has any weight.
     return position if position < len(reached) else int(np.searchsorted(reached, reached[-1]))
@@ -37,7 +37,7 @@ class ByDistribution:
 
     def __call__(self, candidates: Candidates) -> int:
         """The id of the chosen token."""
-        return candidates.token(position_at(probabilities(candidates), self._stream.double()))
+        return candidates.token(position_at(weights(candidates), self._stream.double()))
 
 
 class Mirostat:
@@ -59,21 +59,20 @@ class Mirostat:
 
     def __call__(self, candidates: Candidates) -> int:
         """The id of the chosen token."""
-        ordered = candidates.in_order()
-        chances = probabilities(ordered)
-        count = self._by_slope(chances) if self._version == 1 else self._by_surprise(chances)
-        kept = ordered.first(max(1, min(count, len(ordered))))
+        count = self._by_slope(candidates) if self._version == 1 else self._by_surprise(candidates)
+        kept = candidates.largest(max(1, min(count, len(candidates))))
         chances = probabilities(kept)
         position = draw_one(chances, self._stream)
         self.mu -= self._eta * (-math.log2(chances[position]) - self._tau)
         return kept.token(position)
 
-    def _by_surprise(self, chances: Probabilities) -> int:
+    def _by_surprise(self, candidates: Candidates) -> int:
         with np.errstate(divide="ignore"):
-            return int(np.count_nonzero(-np.log2(chances) <= self.mu))
+            return int(np.count_nonzero(-np.log2(probabilities(candidates)) <= self.mu))
 
-    def _by_slope(self, chances: Probabilities) -> int:
-        top = chances[: self._SLOPE_TOKENS]
+    def _by_slope(self, candidates: Candidates) -> int:
+        # Only ratios of neighbours matter, so that these need not be divided by the sum over all.
+        top = weights(candidates.largest(self._SLOPE_TOKENS))
         top = top[top > 0]
         if len(top) < 2:
             return 1
@@ -83,11 +82,11 @@ class Mirostat:
         excess = slope - 1
         if slope == 0 or excess == 0:
             # A flat or exactly harmonic top has no estimate: nothing is cut.
-            return len(chances)
+            return len(candidates)
         with np.errstate(all="ignore"):
             wanted = excess * np.exp2(self.mu) / (1 - np.float64(self._vocabulary) ** -excess)
             count = wanted ** (1 / slope)
-        return int(count) if 0 <= count < len(chances) else len(chances)
+        return int(count) if count < len(candidates) else len(candidates)
 
 
 class NearTarget:
@@ -115,9 +114,9 @@ class NearTarget:
         target = min(max(2 * self._target - self._sum / self._weight, 0.0), 1.0)
         distance = np.abs(chances - target) / self._WIDTH
         logits = self._PEAK - self._SHARPNESS * distance * distance / (1 + distance)
-        weights = np.exp(logits - logits.max())
-        weights[chances == 0] = 0
-        position = draw_one(weights, self._stream)
+        factors = np.exp(logits - logits.max())
+        factors[chances == 0] = 0
+        position = draw_one(factors, self._stream)
         self._sum = float(chances[position]) + self._decay * self._sum
         self._weight = 1 + self._decay * self._weight
         return candidates.token(position)

@@ -7,6 +7,9 @@ import numpy as np
 
 from llamacpu.sampling.candidates import Candidates, Ids, Probabilities
 
+# Many tokens are counted rather than sorted, in an array as long as the largest id.
+_MANY = 2000
+_LARGEST_VOCABULARY = 10_000_000
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
@@ -20,12 +23,21 @@ def penalties(candidates: Candidates, seen: Ids, repeat: float, frequency: float
     (Keskar et al., arXiv:1909.05858); then count * frequency + presence is subtracted."""
     if len(seen) == 0 or (repeat == 1 and frequency == 0 and presence == 0):
         return candidates
-    tokens, counts = np.unique(seen, return_counts=True)
+    tokens, counts = _counted(seen)
     positions, found = candidates.positions_of(tokens)
     values = candidates.logits[positions].astype(np.float64)
     values = np.where(values <= 0, values * repeat, values / repeat).clip(max=_LARGEST_FLOAT)
     amounts = counts[found].astype(np.float64) * frequency + presence
     return _lowered(candidates, positions, values, amounts)
+
+
+def _counted(tokens: Ids) -> tuple[Ids, Ids]:
+    """The distinct tokens, and how often each occurs."""
+    if len(tokens) < _MANY or int(tokens.min()) < 0 or int(tokens.max()) > _LARGEST_VOCABULARY:
+        return np.unique(tokens, return_counts=True)
+    counts = np.bincount(tokens)
+    distinct = np.flatnonzero(counts)
+    return distinct, counts[distinct]
 
 
 def _lowered(candidates: Candidates, positions: Ids, values: Probabilities, amounts: Probabilities) -> Candidates:
@@ -119,12 +131,12 @@ def dry(
     """
     if multiplier <= 0 or base < 1 or len(seen) <= allowed:
         return candidates
-    limit = breakers.tokens_after_last(seen)
+    # Beyond this exponent the penalty leaves the float32 range: longer runs need not be told apart.
+    most = int(math.log(_LARGEST_FLOAT) / math.log(base)) if base > 1.000001 else len(seen)
+    limit = breakers.tokens_after_last(seen[max(0, len(seen) - allowed - most) :])
     if limit < allowed:
         return candidates
-    # Beyond this exponent the penalty leaves the float32 range.
-    most = int(math.log(_LARGEST_FLOAT) / math.log(base)) if base > 1.000001 else len(seen)
-    longest = repeated_lengths(seen, min(limit, allowed + most), allowed)
+    longest = repeated_lengths(seen, limit, allowed)
     tokens = np.array([token for token in longest if not breakers.breaks(token)], dtype=np.int64)
     if len(tokens) == 0:
         return candidates

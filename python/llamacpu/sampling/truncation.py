@@ -8,7 +8,10 @@ import math
 
 import numpy as np
 
-from llamacpu.sampling.candidates import Candidates, entropy, probabilities
+from llamacpu.sampling.candidates import Candidates, Ids, Probabilities, entropy, probabilities, total_weight, weights
+
+# A whole vocabulary is not sorted for a handful of tokens: ever longer prefixes are, from this length on.
+_FIRST_PREFIX = 256
 
 
 def top_n_sigma(candidates: Candidates, sigmas: float) -> Candidates:
@@ -16,7 +19,7 @@ def top_n_sigma(candidates: Candidates, sigmas: float) -> Candidates:
     if sigmas < 0 or len(candidates) <= 1:
         return candidates
     logits = candidates.logits.astype(np.float64)
-    finite = logits[np.isfinite(logits)]
+    finite = logits if np.isfinite(logits.min()) else logits[np.isfinite(logits)]
     return candidates.keep(logits >= finite.max() - sigmas * finite.std())
 
 
@@ -35,25 +38,32 @@ def typical(candidates: Candidates, mass: float, min_keep: int) -> Candidates:
     chances = probabilities(candidates)
     with np.errstate(divide="ignore"):
         distance = np.abs(-np.log(chances) - entropy(chances))
-    order = np.argsort(distance, kind="stable")
-    enough = int(np.searchsorted(np.cumsum(chances[order]), mass, side="right")) + 1
-    return candidates.take(order[: max(enough, min_keep, 1)], ordered=False)
+    length = max(min_keep, _FIRST_PREFIX)
+    while True:
+        order = _smallest(distance, length)
+        enough = int(np.searchsorted(np.cumsum(chances[order]), mass, side="right")) + 1
+        if enough <= len(order) or length >= len(candidates):
+            return candidates.take(order[: max(enough, min_keep, 1)], ordered=False)
+        length *= 8
 
 
-_FIRST_PREFIX = 256
+def _smallest(values: Probabilities, count: int) -> Ids:
+    """The positions of at least `count` smallest values, ascending; earlier ones first among equals."""
+    if count >= len(values):
+        return np.argsort(values, kind="stable")
+    positions = np.flatnonzero(values <= np.partition(values, count - 1)[count - 1])
+    return positions[np.argsort(values[positions], kind="stable")]
 
 
 def top_p(candidates: Candidates, mass: float, min_keep: int) -> Candidates:
     """Keep the shortest run of most likely tokens that reaches `mass`, the crossing one included; 1 is off."""
     if mass >= 1:
         return candidates
-    weights = np.exp(candidates.logits.astype(np.float64) - candidates.largest_logit())
-    needed = mass * weights.sum()
-    # A whole vocabulary is not sorted for a handful of tokens: look at ever longer prefixes.
+    needed = mass * total_weight(candidates)
     length = max(min_keep, _FIRST_PREFIX)
     while True:
         front = candidates.largest(length)
-        reached = np.cumsum(np.exp(front.logits.astype(np.float64) - front.largest_logit()))
+        reached = np.cumsum(weights(front))
         enough = int(np.searchsorted(reached, needed)) + 1
         if enough <= len(front) or length >= len(candidates):
             return front.first(max(enough, min_keep, 1))
