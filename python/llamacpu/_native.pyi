@@ -26,9 +26,12 @@ def index_strings(buffer: _Buffer, start: int, count: int) -> tuple[NDArray[np.u
 # --- interrupt.rs ----------------------------------------------------------------------------------------------------
 
 class CancelToken:
-    """A flag that stops a running step from any thread, or when its time (in seconds from now) is over."""
+    """A flag that stops a running step from any thread, or when its time (in seconds from now) is over.
 
-    def __new__(cls, timeout: float | None = None) -> CancelToken: ...
+    A token made with a parent is cancelled with it too; cancelling it leaves the parent alone.
+    """
+
+    def __new__(cls, timeout: float | None = None, parent: CancelToken | None = None) -> CancelToken: ...
     def cancel(self) -> None:
         """Stop every step that was given this token, now and later."""
     @property

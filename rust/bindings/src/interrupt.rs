@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -18,19 +18,32 @@ const POLL_SHARE: u32 = 20;
 /// But signals never wait longer.
 const POLL_LIMIT: Duration = Duration::from_millis(100);
 
-/// A flag that stops a running step from any thread, or when its time is over.
-#[pyclass(frozen, module = "llamacpu._native")]
-pub(crate) struct CancelToken {
+/// One reason to stop.
+struct Limit {
     cancelled: AtomicBool,
     deadline: Option<Instant>,
+}
+
+impl Limit {
+    fn reached(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+/// A flag that stops a running step from any thread, or when its time is over. A token made with a parent is cancelled
+/// with it too; cancelling it leaves the parent alone.
+#[pyclass(frozen, module = "llamacpu._native")]
+pub(crate) struct CancelToken {
+    /// Its own, and those of its parents.
+    limits: Vec<Arc<Limit>>,
 }
 
 #[pymethods]
 impl CancelToken {
     /// `timeout` in seconds from now; `None` for no limit.
     #[new]
-    #[pyo3(signature = (timeout=None))]
-    fn new(timeout: Option<f64>) -> PyResult<Self> {
+    #[pyo3(signature = (timeout=None, parent=None))]
+    fn new(timeout: Option<f64>, parent: Option<&Bound<'_, Self>>) -> PyResult<Self> {
         let deadline = match timeout {
             None => None,
             // A time too far away to be counted never comes.
@@ -42,18 +55,23 @@ impl CancelToken {
                 return Err(pyo3::exceptions::PyValueError::new_err(message));
             }
         };
-        Ok(Self { cancelled: AtomicBool::new(false), deadline })
+        let own = Arc::new(Limit { cancelled: AtomicBool::new(false), deadline });
+        let limits = std::iter::once(own).chain(parent.iter().flat_map(|parent| parent.get().limits.clone())).collect();
+        Ok(Self { limits })
     }
 
-    /// Stops every step that was given this token, now and later.
+    /// Stops every step that was given this token or a child of it, now and later.
     fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Relaxed);
+        // `new` puts the token's own limit first.
+        if let Some(own) = self.limits.first() {
+            own.cancelled.store(true, Ordering::Relaxed);
+        }
     }
 
-    /// Whether `cancel` has been called or the time is over.
+    /// Whether `cancel` has been called or the time is over, here or at a parent.
     #[getter]
     pub(crate) fn cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.limits.iter().any(|limit| limit.reached())
     }
 }
 
