@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import llamacpu
 import raw_gguf as raw
 from llamacpu.errors import GGUFError
 from llamacpu.gguf_file import GGUFFile
 from raw_gguf import gguf_bytes, info, pair, scalar
+from tiny_models import VARIANTS, write_model
 
 
 def shard(number: int, count: int, names: list[str], total: int | None = None, kind: int = raw.U16) -> bytes:
@@ -102,3 +104,14 @@ def test_impossible_numbers(tmp_path: Path, number: int, count: int) -> None:
     path.write_bytes(shard(number, count, []))
     with pytest.raises(GGUFError, match="expected a number below the count"):
         GGUFFile(path)
+
+
+def test_split_model_gives_the_same_bits(tmp_path: Path) -> None:
+    shape = VARIANTS["mixtral"]
+    whole = write_model(tmp_path / "whole.gguf", shape)
+    first = write_model(tmp_path / "split.gguf", shape, tensors_per_file=9)
+    assert len(list(tmp_path.glob("split-*"))) == 3
+    tokens = [1, 5, 17, 300]
+    with llamacpu.Model(whole) as one, llamacpu.Model(first) as many:
+        expected = one.session().forward(tokens, logits="all")
+        assert many.session().forward(tokens, logits="all").tobytes() == expected.tobytes()

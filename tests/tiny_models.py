@@ -90,13 +90,18 @@ _SCALES = {
 }
 
 
-def write_model(path: Path, shape: Shape, weight_type: Type = Type.F32, seed: int = 0) -> Path:
-    """Writes a model of random weights to `path` and returns it. Matrices are stored as `weight_type`."""
-    model = _Writer(path, shape, weight_type, seed)
+def write_model(
+    path: Path, shape: Shape, weight_type: Type = Type.F32, seed: int = 0, tensors_per_file: int = 0
+) -> Path:
+    """Writes a model of random weights to `path` and returns it. Matrices are stored as `weight_type`.
+
+    With `tensors_per_file` the model is split: the files get the usual endings, and the first one is returned.
+    """
+    model = _Writer(path, shape, weight_type, seed, tensors_per_file)
     model.metadata()
     model.tensors()
     model.finish()
-    return path
+    return path if not tensors_per_file else min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))
 
 
 def _list(value: int | tuple[int, ...], layers: int) -> list[int]:
@@ -104,8 +109,8 @@ def _list(value: int | tuple[int, ...], layers: int) -> list[int]:
 
 
 class _Writer:
-    def __init__(self, path: Path, shape: Shape, weight_type: Type, seed: int) -> None:
-        self.writer = GGUFWriter(path, "llama")
+    def __init__(self, path: Path, shape: Shape, weight_type: Type, seed: int, tensors_per_file: int) -> None:
+        self.writer = GGUFWriter(path, "llama", split_max_tensors=tensors_per_file)
         self.shape = shape
         self.type = weight_type
         self.random = np.random.default_rng(seed)
