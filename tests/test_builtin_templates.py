@@ -196,7 +196,7 @@ def test_arguments_of_tool_calls_take_the_form_that_the_template_wants() -> None
     messages = [{"role": "assistant", "content": None, "tool_calls": [call]}]
     as_object = "{{ messages[0].tool_calls[0].function.arguments.a + 1 }}"
     as_text = "{{ 'x' + messages[0].tool_calls[0].function.arguments }}"
-    no_null = "{{ 'x' + messages[0].content }}"
+    no_null = "{{ 'x' + messages[0].content }}{# tool_calls #}"
     assert chat({"tokenizer.chat_template": as_object}, ["<s>"]).render(messages) == "2"
     assert chat({"tokenizer.chat_template": as_text}, ["<s>"]).render(messages) == 'x{"a": 1}'
     assert chat({"tokenizer.chat_template": no_null}, ["<s>"]).render(messages) == "x"
@@ -206,3 +206,28 @@ def test_parts_of_text_are_joined() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     found = chat({"tokenizer.chat_template": "{{ messages[0].content }}"}, ["<s>"])
     assert found.render([{"role": "user", "content": parts}]) == "a\nb"
+
+
+def test_a_template_that_reads_parts_gets_parts() -> None:
+    source = "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
+    found = chat({"tokenizer.chat_template": source}, ["<s>"])
+    assert found.render([{"role": "user", "content": "Hello"}]) == "Hello"
+
+
+def test_content_that_is_no_text_is_an_error() -> None:
+    found = chat({"tokenizer.chat_template": "{{ messages }}"}, ["<s>"])
+    with pytest.raises(TemplateError, match="image_url"):
+        found.render([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}])
+
+
+def test_a_template_that_knows_no_tools_gets_them_in_words() -> None:
+    found = chat(
+        {"tokenizer.chat_template": "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"}, ["<s>"]
+    )
+    text = found.render(CALL, tools=[TOOL])
+    assert text.startswith("<user>You can call these functions:")
+    assert '"name": "add"' in text
+    assert '1+2?<assistant>{"name": "add", "parameters": {"a": 1}}<user>The function returned: 3' in text
+    assert found.render(CALL[:1]) == "<user>1+2?"
+    system = [{"role": "system", "content": "Be kind."}, *CALL[:1]]
+    assert found.render(system, tools=[TOOL]).endswith("Be kind.<user>1+2?")

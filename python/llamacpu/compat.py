@@ -113,6 +113,12 @@ def _names() -> dict[str, dict[str, Any]]:
     }
 
 
+def _shape(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return dict[str, Any]
+
+
 def install() -> types.ModuleType:
     """Make ``import llama_cpp`` give llamacpu in this process, and return that module.
 
@@ -131,6 +137,11 @@ def install() -> types.ModuleType:
             sys.modules[module.__name__] = module
             setattr(package, name, module)
         module.__dict__.update(offered)
+    # Programs name these types in annotations only: they are dicts.
+    shapes = types.ModuleType("llama_cpp.llama_types")
+    shapes.__dict__["__getattr__"] = _shape
+    sys.modules[shapes.__name__] = shapes
+    package.__dict__["llama_types"] = shapes
     sys.modules["llama_cpp"] = package
     return package
 

@@ -364,17 +364,24 @@ class Llama(ChatMethods):
             if self._busy:
                 return self.model.session(context=self.n_ctx(), kv_type=self._kv_type)
             self._busy = True
-        if self.cache is not None:
-            try:
-                state = self.cache[prompt]
-            except KeyError:
-                state = None
-            if state is not None and shared_prefix(state.input_ids.tolist(), prompt) > shared_prefix(
-                self.session.tokens, prompt
-            ):
-                self.load_state(state)
+        try:
+            self._restore(prompt)
+        except BaseException:
+            self._busy = False
+            raise
         self._scores = []
         return self.session
+
+    def _restore(self, prompt: Sequence[int]) -> None:
+        """Load the state of the cache that shares the most with a prompt, if it is more than the session does."""
+        if self.cache is None:
+            return
+        try:
+            state = self.cache[prompt]
+        except KeyError:
+            return
+        if shared_prefix(state.input_ids.tolist(), prompt) > shared_prefix(self.session.tokens, prompt):
+            self.load_state(state)
 
     def _give_back(self, session: Session, result: GenerationResult | None) -> None:
         self.last_result = result

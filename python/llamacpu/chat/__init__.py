@@ -2,8 +2,11 @@
 
 template       `ChatTemplate`: a Jinja template becomes text, in a sandbox
 conversation   `Chat`: the templates of a model, and the way from messages to token ids
+forms          conversations as templates expect them
 builtin        templates by name, for files without one
 segments       prompts as pieces for the tokenizer: where control tokens are meant, and where they are only text
+answer         answers as they stream in: reasoning, content and tool calls
+tool_calls     the notations of tool calls
 environment, filters, operations, limits   the sandbox and what it bounds
 traced, data   what came from the caller, and where it went
 """

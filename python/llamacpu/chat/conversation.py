@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of
+from llamacpu.chat.forms import forms, shows
 from llamacpu.chat.limits import Limits
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
@@ -129,15 +129,22 @@ class Chat:
         """The prompt as pieces for the tokenizer; see `ChatTemplate.segments`."""
         template = self.template_for(tools)
         error: TemplateError | None = None
-        for form in _forms(list(messages)):
+        best: list[Segment] | None = None
+        for form in forms(list(messages), tools or (), template.source):
             try:
-                return template.segments(
+                found = template.segments(
                     form, tools or None, add_generation_prompt, control_tokens=self.control_tokens, **variables
                 )
             except TemplateError as failed:
                 error = error or failed
-        assert error is not None
-        raise error
+                continue
+            if shows("".join(text for text, _ in found), form):
+                return found
+            best = best or found
+        if best is None:
+            assert error is not None
+            raise error
+        return best
 
     def encode(
         self,
@@ -168,57 +175,3 @@ class Chat:
             if text:
                 ids += tokenizer.encode(text, add_special=False, parse_special=special)
         return ids
-
-
-def _forms(messages: list[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """The conversation in the forms that templates expect, the most usual first.
-
-    Clients send the arguments of tool calls as JSON text, most templates want an object, some the text. A message that
-    only calls a tool has no content: null for some templates, empty for others.
-    """
-    plain = [_plain_content(message) for message in messages]
-    if not any(message.get("tool_calls") for message in plain):
-        yield plain
-        return
-    for content in (None, ""):
-        for convert in (_as_object, _as_text):
-            yield [_with_calls(message, content, convert) for message in plain]
-
-
-def _plain_content(message: Mapping[str, Any]) -> dict[str, Any]:
-    """The message with a content of text parts only as one text."""
-    if not isinstance(message, Mapping):
-        raise TemplateError(f"a message is a {type(message).__name__}; a dict with 'role' and 'content' was expected")
-    message = dict(message)
-    parts = message.get("content")
-    if isinstance(parts, (list, tuple)) and all(isinstance(part, Mapping) and "text" in part for part in parts):
-        message["content"] = "\n".join(str(part["text"]) for part in parts)
-    return message
-
-
-def _with_calls(message: dict[str, Any], content: str | None, convert: Any) -> dict[str, Any]:
-    calls = message.get("tool_calls")
-    if not calls:
-        return {key: value for key, value in message.items() if key != "tool_calls"}
-    rebuilt = []
-    for call in calls:
-        call = dict(call)
-        if isinstance(call.get("function"), Mapping):
-            function = dict(call["function"])
-            function["arguments"] = convert(function.get("arguments", {}))
-            call["function"] = function
-        rebuilt.append(call)
-    return {**message, "content": message.get("content") or content, "tool_calls": rebuilt}
-
-
-def _as_object(arguments: Any) -> Any:
-    if isinstance(arguments, str):
-        try:
-            return json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            return arguments
-    return arguments
-
-
-def _as_text(arguments: Any) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
