@@ -14,7 +14,12 @@ import llamacpu
 from hostile_cases import KINDS
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# Headers are read alike on every instruction set: where another one than the scalar code is forced, the kernels remain.
+KERNEL_KINDS = ["data bits", "random blocks"]
+CHOSEN = list(KINDS) if os.environ.get("LLAMACPU_ISA", "scalar") == "scalar" else KERNEL_KINDS
+
+
+@pytest.mark.parametrize("kind", CHOSEN)
 def test_sweep(tmp_path: Path, kind: str) -> None:
     """Thousands of damaged files in one process with little memory."""
     package = str(Path(llamacpu.__file__).parent.parent)
