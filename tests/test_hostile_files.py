@@ -13,7 +13,6 @@ import pytest
 import llamacpu
 from hostile_cases import KINDS
 
-
 # Headers are read alike on every instruction set: where another one than the scalar code is forced, the kernels remain.
 KERNEL_KINDS = ["data bits", "random blocks"]
 CHOSEN = list(KINDS) if os.environ.get("LLAMACPU_ISA", "scalar") == "scalar" else KERNEL_KINDS
