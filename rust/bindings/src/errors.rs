@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 
 use llamacpu_kernels::Error as KernelError;
 use llamacpu_model::Error as ModelError;
+use llamacpu_text::Error as TextError;
 
 /// Builds the exception of the class `name` in `llamacpu.errors`.
 pub(crate) fn raise(py: Python<'_>, name: &str, message: &str) -> PyErr {
@@ -43,6 +44,17 @@ impl IntoPython for ModelError {
             Self::Kernel(error @ KernelError::Cancelled) => error.into_python(py),
             Self::Kernel(KernelError::File(_)) => raise(py, "GGUFError", &message),
             Self::Memory { .. } | Self::Kernel(_) => raise(py, "LlamaCpuError", &message),
+        }
+    }
+}
+
+impl IntoPython for TextError {
+    fn into_python(self, py: Python<'_>) -> PyErr {
+        let message = self.to_string();
+        match self {
+            Self::Argument(_) => PyValueError::new_err(message),
+            Self::File(_) => raise(py, "GGUFError", &message),
+            Self::Unsupported(_) => raise(py, "ModelError", &message),
         }
     }
 }

@@ -5,6 +5,8 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::errors::IntoPython;
+
 /// The bytes of a Python object, without a copy: `bytes` directly, everything else with a buffer through NumPy.
 pub(crate) enum Buffer<'py> {
     Bytes(Bound<'py, PyBytes>),
@@ -34,20 +36,6 @@ impl<'py> Buffer<'py> {
     }
 }
 
-/// The exception for an error about text.
-pub(crate) fn text_error(py: Python<'_>, error: &llamacpu_text::Error) -> PyErr {
-    let message = error.to_string();
-    let class = match error {
-        llamacpu_text::Error::Argument(_) => return PyValueError::new_err(message),
-        llamacpu_text::Error::File(_) => "GGUFError",
-        llamacpu_text::Error::Unsupported(_) => "ModelError",
-    };
-    match py.import("llamacpu.errors").and_then(|errors| errors.getattr(class)?.call1((message,))) {
-        Ok(error) => PyErr::from_value(error),
-        Err(error) => error,
-    }
-}
-
 /// Finds the `count` strings of a GGUF string array whose first length prefix lies at byte `start` of `buffer`.
 ///
 /// Returns `(offsets, end)`: `count + 1` positions as uint64, of which the last equals `end`, the first byte after the
@@ -60,7 +48,7 @@ fn index_strings<'py>(
     count: u64,
 ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
     let buffer = Buffer::of(buffer)?;
-    let index = llamacpu_text::index_strings(buffer.bytes()?, start, count).map_err(|error| text_error(py, &error))?;
+    let index = llamacpu_text::index_strings(buffer.bytes()?, start, count).map_err(|error| error.into_python(py))?;
     Ok((PyArray1::from_vec(py, index.offsets), index.end))
 }
 

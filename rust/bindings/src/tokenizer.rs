@@ -9,7 +9,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use crate::gguf::{Buffer, text_error};
+use crate::errors::IntoPython;
+use crate::gguf::Buffer;
 
 /// Text to token ids and back, built from the arrays of a GGUF file. BOS and EOS are added in Python.
 #[pyclass(frozen, module = "llamacpu._native")]
@@ -91,7 +92,7 @@ impl Tokenizer {
 
     /// The text of a token as the file has it.
     fn piece(&self, py: Python<'_>, id: i64) -> PyResult<String> {
-        self.inner.piece(id).map_err(|error| text_error(py, &error))
+        self.inner.piece(id).map_err(|error| error.into_python(py))
     }
 
     /// Whether a token is of the control kind.
@@ -114,7 +115,7 @@ impl Tokenizer {
         } else {
             return Err(PyTypeError::new_err(format!("a text is str or bytes, not {}", text.get_type().name()?)));
         };
-        py.detach(|| self.inner.encode(bytes, parse_special, space_first)).map_err(|error| text_error(py, &error))
+        py.detach(|| self.inner.encode(bytes, parse_special, space_first)).map_err(|error| error.into_python(py))
     }
 
     /// The bytes of a sequence of ids.
@@ -126,7 +127,7 @@ impl Tokenizer {
         stand_alone: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = py.detach(|| self.inner.decode(&ids, special, stand_alone));
-        Ok(PyBytes::new(py, &bytes.map_err(|error| text_error(py, &error))?))
+        Ok(PyBytes::new(py, &bytes.map_err(|error| error.into_python(py))?))
     }
 
     /// A decoder for ids that come one by one.
@@ -137,7 +138,7 @@ impl Tokenizer {
 
 impl Tokenizer {
     fn build(py: Python<'_>, make: impl FnOnce() -> Result<llamacpu_text::Tokenizer, Error> + Send) -> PyResult<Self> {
-        let inner = py.detach(make).map_err(|error| text_error(py, &error))?;
+        let inner = py.detach(make).map_err(|error| error.into_python(py))?;
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -159,7 +160,7 @@ impl StreamDecoder {
     /// The text that this id completes.
     fn push(&mut self, py: Python<'_>, id: i64) -> PyResult<String> {
         let mut bytes = Vec::new();
-        self.tokenizer.decode_into(id, self.special, &mut bytes).map_err(|error| text_error(py, &error))?;
+        self.tokenizer.decode_into(id, self.special, &mut bytes).map_err(|error| error.into_python(py))?;
         Ok(self.text.push(&bytes))
     }
 
