@@ -225,6 +225,15 @@ def test_a_token_stops_a_step_from_another_thread(tiny_model: TinyModel) -> None
         assert np.array_equal(session.forward([4]), expected)
 
 
+def test_a_token_is_cancelled_with_its_parent() -> None:
+    first = CancelToken()
+    second = CancelToken(parent=first)
+    third = CancelToken(100.0, second)
+    second.cancel()
+    assert (first.cancelled, second.cancelled, third.cancelled) == (False, True, True)
+    assert CancelToken(parent=CancelToken(timeout=0.0)).cancelled
+
+
 def test_a_timeout_stops_a_step(tiny_model: TinyModel) -> None:
     with Model(tiny_model(SLOW), threads=2) as model:
         session = model.session()
@@ -336,8 +345,10 @@ def test_memory_is_given_back(tiny_model: TinyModel) -> None:
 
     with Model(tiny_model(SLOW), threads=1) as model:
         for _ in range(2):
-            model.session().forward([1] * 100, logits="none")
+            model.session().forward([1, 2, 3], logits="none")
         before = resident()
-        for _ in range(20):
-            model.session().forward([1] * 100, logits="none")
+        for _ in range(30):
+            # Every session takes a page of 64 tokens: 1 MB.
+            assert model.session().nbytes == 0
+            model.session().forward([1, 2, 3], logits="none")
         assert resident() - before < 8 << 20

@@ -23,7 +23,7 @@ pub(crate) struct SwiGlu {
 
 /// What follows attention in a layer.
 pub(crate) enum FeedForward {
-    Dense(SwiGlu),
+    Dense(Box<SwiGlu>),
     Experts { router: Linear, experts: Vec<SwiGlu> },
 }
 
@@ -79,7 +79,7 @@ impl Weights {
                 total += linear.matrix.nbytes();
             }
             let networks = match &layer.feed_forward {
-                FeedForward::Dense(network) => std::slice::from_ref(network),
+                FeedForward::Dense(network) => std::slice::from_ref(&**network),
                 FeedForward::Experts { experts, .. } => experts,
             };
             for network in networks {
@@ -127,11 +127,11 @@ impl FeedForward {
         let name = |part: &str| format!("blk.{index}.{part}");
         let (width, inner) = (config.embedding_length, config.feed_forward[index]);
         if config.experts == 0 || !tensors.has(&name("ffn_gate_inp.weight")) {
-            return Ok(Self::Dense(SwiGlu {
+            return Ok(Self::Dense(Box::new(SwiGlu {
                 gate: tensors.linear(&name("ffn_gate"), width, inner)?,
                 up: tensors.linear(&name("ffn_up"), width, inner)?,
                 down: tensors.linear(&name("ffn_down"), inner, width)?,
-            }));
+            })));
         }
         let router = tensors.linear(&name("ffn_gate_inp"), width, config.experts)?;
         let gates_and_ups = if tensors.has(&name("ffn_gate_up_exps.weight")) {
