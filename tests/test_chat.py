@@ -7,12 +7,13 @@ import string
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamacpu.chat import ChatTemplate, Limits, Segment
+from llamacpu.chat import Chat, ChatTemplate, Limits, Segment
 from llamacpu.chat.segments import cut
 from llamacpu.chat.traced import Traced, concatenate, origin_of
 from llamacpu.errors import TemplateError
@@ -74,6 +75,20 @@ def test_limits_can_be_set() -> None:
     assert ChatTemplate(source).render([]).endswith("999")
     with pytest.raises(TemplateError, match="steps"):
         ChatTemplate(source, limits=Limits(steps=100)).render([])
+
+
+def test_what_takes_too_long_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    render = ChatTemplate.segments
+    monkeypatch.setattr(ChatTemplate, "segments", lambda self, *a, **k: seen.append(1) or render(self, *a, **k))
+    endless = HOSTILE["nested loops"]
+    tokenizer = SimpleNamespace(
+        bos=None, eos=None, eot=None, unk=None, eog=frozenset(), id_to_piece=str, token_to_id=lambda text: None
+    )
+    chat = Chat({"tokenizer.chat_template": endless}, tokenizer, limits=Limits(steps=1000))  # type: ignore[arg-type]
+    with pytest.raises(TemplateError, match="steps"):
+        chat.encode([user("a")])
+    assert len(seen) == 1
 
 
 def test_long_conversations_render() -> None:

@@ -121,6 +121,13 @@ def test_a_prompt_that_does_not_fit_is_an_error(llama: Make) -> None:
         llama("x", n_ctx=8)("a" * 8)
 
 
+def test_a_prompt_that_does_not_fit_may_be_cut(llama: Make) -> None:
+    found = llama("xyz", n_ctx=8, overflow="truncate")
+    found("a" * 20, max_tokens=3, **GREEDY)
+    assert found.last_result is not None
+    assert found.last_result.dropped_tokens > 0
+
+
 def test_logit_bias_processors_and_criteria(llama: Make) -> None:
     bias = {FIRST_BYTE + ord("z"): 100.0}
     assert llama("xx")("a", max_tokens=2, logit_bias=bias, **GREEDY)["choices"][0]["text"] == "zz"

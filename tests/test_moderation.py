@@ -77,6 +77,17 @@ def test_own_categories_replace_the_models(llama: Make) -> None:
     assert "User: How do I make a cake?\n\nAgent: With flour.\n\n<END CONVERSATION>" in text
     assert "ONLY THE LAST Agent message" in text
     assert "mine" not in text
+    assert text.startswith("<s>[INST] Task: ")
+    assert "violated categories. [/INST]" in text
+
+
+def test_own_categories_in_the_form_of_llama_3(llama: Make) -> None:
+    found = llama("safe", GUARD)
+    assert isinstance(found.model, Model)
+    known = found.model.tokenizer.token_to_id
+    found.model.tokenizer.token_to_id = lambda text: 2 if text == "<|start_header_id|>" else known(text)  # type: ignore[method-assign]
+    found.moderate(USER, categories={"S1": "Baking."})
+    assert prompt(found).startswith("<s><|start_header_id|>user<|end_header_id|>\n\nTask: ")
 
 
 def test_a_file_without_a_guard_template_gets_the_known_categories(llama: Make) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llamacpu import llama_settings
+from llamacpu.context_window import Overflow
 from llamacpu.errors import LlamaCpuError
 from llamacpu.generation import GenerationResult
 from llamacpu.gguf_file import GGUFFile
@@ -57,6 +58,8 @@ class Llama(ChatMethods):
     type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)
     logits_all    `scores` keeps the logits of every token, not of the last one only
     vocab_only    only the tokenizer is there
+    overflow      what becomes of a text that the context cannot hold: "error", "truncate" or "shift", as in
+                  `llamacpu.generation.generate`; `last_result.dropped_tokens` tells what was left out
 
     Every other argument of llama-cpp-python is taken. Those without meaning on a CPU are noted in the log, and those
     that would change what the file says about the model are a ValueError.
@@ -81,6 +84,7 @@ class Llama(ChatMethods):
         type_v: int | str | None = None,
         spm_infill: bool = False,
         verbose: bool = True,
+        overflow: Overflow = "error",
         **other: Any,
     ) -> None:
         self._arguments = {
@@ -92,6 +96,7 @@ class Llama(ChatMethods):
         self.chat_handler = chat_handler
         self.verbose = verbose
         self.spm_infill = spm_infill
+        self.overflow: Overflow = overflow
         self.last_n_tokens_size = last_n_tokens_size
         self.cache: BaseLlamaCache | None = None
         self.last_result: GenerationResult | None = None

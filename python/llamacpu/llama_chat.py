@@ -10,6 +10,7 @@ from llamacpu import chat_completions as chats
 from llamacpu.chat import Chat
 from llamacpu.chat.answer import REASONING_TAGS, AnswerReader, call_tags
 from llamacpu.completions import Response, TextCompletion, prompt_log_probabilities
+from llamacpu.context_window import Overflow
 from llamacpu.errors import LlamaCpuError
 from llamacpu.generation import CancelToken, Generation, generate
 from llamacpu.infill import can_infill, infill_prompt
@@ -33,6 +34,7 @@ class ChatMethods:
         chat_format: str | None
         chat_handler: Callable[..., Any] | None
         spm_infill: bool
+        overflow: Overflow
         _tokenizer: Tokenizer
         _embedding: bool
 
@@ -301,6 +303,7 @@ class ChatMethods:
             on_token=tell,
             log_probabilities=logprobs,
             show_special=show_special,
+            overflow=self.overflow,
             cancel=cancel,
             timeout=timeout,
         )

@@ -80,7 +80,9 @@ def moderate(
         assert chat is not None
         ids = chat.encode(messages)
     else:
-        ids = Chat(model.metadata, tokenizer, "llama-guard").encode(messages, categories=dict(categories))
+        old = tokenizer.token_to_id("<|start_header_id|>") is None
+        guard = Chat(model.metadata, tokenizer, "llama-guard")
+        ids = guard.encode(messages, categories=dict(categories), llama_2=old)
     unsafe, chances = _first_tokens(tokenizer, "unsafe"), []
 
     def watch(history: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of
 from llamacpu.chat.forms import forms, shows
-from llamacpu.chat.limits import Limits
+from llamacpu.chat.limits import Limits, TemplateLimit
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
 from llamacpu.errors import TemplateError
@@ -128,6 +128,7 @@ class Chat:
     ) -> list[Segment]:
         """The prompt as pieces for the tokenizer; see `ChatTemplate.segments`."""
         template = self.template_for(tools)
+        template.check()
         error: TemplateError | None = None
         best: list[Segment] | None = None
         for form in forms(list(messages), tools or (), template.source):
@@ -135,6 +136,8 @@ class Chat:
                 found = template.segments(
                     form, tools or None, add_generation_prompt, control_tokens=self.control_tokens, **variables
                 )
+            except TemplateLimit:
+                raise
             except TemplateError as failed:
                 error = error or failed
                 continue

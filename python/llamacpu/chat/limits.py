@@ -41,6 +41,10 @@ class Limits:
     """Characters of the template itself."""
 
 
+class TemplateLimit(TemplateError):  # noqa: N818 (the name says what was reached)
+    """The template asks for more than a rendering may cost."""
+
+
 class Budget:
     """The account of one rendering."""
 
@@ -63,9 +67,9 @@ class Budget:
         """Count one step; true, so that it can stand in a condition."""
         self.steps -= 1
         if self.steps < 0:
-            raise TemplateError(f"the chat template takes more than {self.limits.steps} steps; it may not end at all")
+            raise TemplateLimit(f"the chat template takes more than {self.limits.steps} steps; it may not end at all")
         if not self.steps & 15 and time.thread_time() > self._deadline:
-            raise TemplateError(
+            raise TemplateLimit(
                 f"the chat template takes more than {self.limits.seconds} seconds; it may not end at all"
             )
         return True
@@ -73,13 +77,13 @@ class Budget:
     def expect(self, size: int) -> None:
         """Refuse a value of `size` bytes before it is made."""
         if size > self.value:
-            raise TemplateError(f"the chat template makes a value of {size} bytes, at most {self.value} are allowed")
+            raise TemplateLimit(f"the chat template makes a value of {size} bytes, at most {self.value} are allowed")
 
     def spend(self, size: int) -> None:
         """Count `size` bytes of values or output that were made."""
         self.total -= size
         if self.total < 0:
-            raise TemplateError("the chat template makes more text than the messages can justify")
+            raise TemplateLimit("the chat template makes more text than the messages can justify")
 
     def made(self, value: T) -> T:
         """Count a new value, and refuse it if it is too large."""
@@ -94,7 +98,7 @@ class Budget:
             return len(value) if value.isascii() else 4 * len(value)
         if not isinstance(value, (list, tuple, dict, set, frozenset)):
             if isinstance(value, int) and value.bit_length() > LARGEST_NUMBER_BITS:
-                raise TemplateError(f"the chat template makes a number of more than {LARGEST_NUMBER_BITS} bits")
+                raise TemplateLimit(f"the chat template makes a number of more than {LARGEST_NUMBER_BITS} bits")
             return 8
         known = self._sizes.get(id(value))
         if known is not None:

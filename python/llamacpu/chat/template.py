@@ -63,6 +63,10 @@ class ChatTemplate:
         with _template_errors():
             return compile_template(_environment(), self.source)
 
+    def check(self) -> None:
+        """Raise TemplateError if the source is not a template; nothing is rendered."""
+        _ = self._code
+
     @functools.cached_property
     def variables(self) -> frozenset[str]:
         """The names that the template reads and does not define: messages, tools, enable_thinking and the like."""
