@@ -99,14 +99,14 @@ impl Kernel for Attend<'_> {
     }
 }
 
-/// Cuts rows into tiles of nearly equal height: calls `function(first row, height)`.
+/// The rows of tile number `tile` where `rows` are cut into `count` tiles of nearly equal height: (first, height).
+///
+/// Loops over tiles are written out, without closures: a closure is a function of its own, which the compiler may leave
+/// without the instruction set of the function around it.
 #[inline(always)]
-fn tiles(rows: usize, mut function: impl FnMut(usize, usize)) {
-    let count = rows.div_ceil(TILE);
-    for tile in 0..count {
-        let (first, end) = (tile * rows / count, (tile + 1) * rows / count);
-        function(first, end - first);
-    }
+fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
+    let (first, end) = (tile * rows / count, (tile + 1) * rows / count);
+    (first, end - first)
 }
 
 /// Puts the queries of each tile side by side.
@@ -119,7 +119,9 @@ fn pack_queries(block: &Block, scratch: &mut Scratch) {
     } else {
         scratch.queries.resize(rows * size, 0.0);
     }
-    tiles(rows, |first, height| {
+    let count = rows.div_ceil(TILE);
+    for tile in 0..count {
+        let (first, height) = tile_rows(rows, count, tile);
         for place in 0..height {
             let query = block.queries[first + place];
             if as_bytes {
@@ -131,18 +133,20 @@ fn pack_queries(block: &Block, scratch: &mut Scratch) {
                 }
             }
         }
-    });
+    }
+}
+
+/// The part of a range of positions that lies in a page, counted from its start.
+#[inline(always)]
+fn in_page(range: &Range<usize>, page: usize) -> Range<usize> {
+    let first = page * PAGE_TOKENS;
+    range.start.saturating_sub(first).min(PAGE_TOKENS)..range.end.saturating_sub(first).min(PAGE_TOKENS)
 }
 
 /// Adds one page to the state of the chunk.
 #[inline(always)]
 fn add_page<L: Lanes>(block: &Block, page: usize, scratch: &mut Scratch, width: usize) {
-    let start = page * PAGE_TOKENS;
-    let in_page = |range: &Range<usize>| {
-        let place = |position: usize| position.saturating_sub(start).min(PAGE_TOKENS);
-        place(range.start)..place(range.end)
-    };
-    if block.visible.iter().all(|range| in_page(range).is_empty()) {
+    if block.visible.iter().all(|range| in_page(range, page).is_empty()) {
         return;
     }
     let layout = block.layout;
@@ -152,14 +156,17 @@ fn add_page<L: Lanes>(block: &Block, page: usize, scratch: &mut Scratch, width: 
     let (keys, values) = unpacked.unpack::<L>(layout, key_bytes, value_bytes, block.queries.len() > TILE);
     let per_query = block.queries.len() / block.visible.len();
     let size = layout.key_size;
-    tiles(block.queries.len(), |first, height| {
+    let rows = block.queries.len();
+    let count = rows.div_ceil(TILE);
+    for tile in 0..count {
+        let (first, height) = tile_rows(rows, count, tile);
         let mut visible = [const { 0..0 }; TILE];
         for (place, visible) in visible[..height].iter_mut().enumerate() {
-            *visible = in_page(&block.visible[(first + place) / per_query]);
+            *visible = in_page(&block.visible[(first + place) / per_query], page);
         }
         let visible = &visible[..height];
         if visible.iter().all(Range::is_empty) {
-            return;
+            continue;
         }
         let mut weights = [[0.0; PAGE_TOKENS]; TILE];
         let weights = &mut weights[..height];
@@ -175,7 +182,7 @@ fn add_page<L: Lanes>(block: &Block, page: usize, scratch: &mut Scratch, width: 
         }
         let sums = &mut chunk.sums[first * width..][..height * width];
         add_weighted::<L>(values, weights, &factors, visible, sums);
-    });
+    }
 }
 
 /// Turns the raw scores of a row into weights `exp(score - largest)`, 0 where invisible; updates the largest score and

@@ -59,23 +59,35 @@ impl Unpacked {
             KvType::F16 if whole => Values::Floats(floats_of_halves::<L>(values, &mut self.values)),
             KvType::F32 => {
                 let rows = values.chunks_exact(4 * size);
-                Values::Floats(pad(rows, &mut self.values, size, |row, first| {
-                    let mut part = [0; 4 * LANES];
-                    let row = &row[4 * first..];
-                    let count = row.len().min(part.len());
-                    part[..count].copy_from_slice(&row[..count]);
-                    L::load_floats(&part)
-                }))
+                Values::Floats(pad(
+                    rows,
+                    &mut self.values,
+                    size,
+                    #[inline(always)]
+                    |row, first| {
+                        let mut part = [0; 4 * LANES];
+                        let row = &row[4 * first..];
+                        let count = row.len().min(part.len());
+                        part[..count].copy_from_slice(&row[..count]);
+                        L::load_floats(&part)
+                    },
+                ))
             }
             KvType::F16 => {
                 let rows = values.chunks_exact(2 * size);
-                Values::Floats(pad(rows, &mut self.values, size, |row, first| {
-                    let mut part = [0; 2 * LANES];
-                    let row = &row[2 * first..];
-                    let count = row.len().min(part.len());
-                    part[..count].copy_from_slice(&row[..count]);
-                    L::load_halves(&part)
-                }))
+                Values::Floats(pad(
+                    rows,
+                    &mut self.values,
+                    size,
+                    #[inline(always)]
+                    |row, first| {
+                        let mut part = [0; 2 * LANES];
+                        let row = &row[2 * first..];
+                        let count = row.len().min(part.len());
+                        part[..count].copy_from_slice(&row[..count]);
+                        L::load_halves(&part)
+                    },
+                ))
             }
             KvType::Q8_0 => {
                 let (halves, bytes) = values.split_at(2 * size.div_ceil(BLOCK) * PAGE_TOKENS);
@@ -88,13 +100,19 @@ impl Unpacked {
                 } else {
                     let scales = &self.scales;
                     let rows = bytes.chunks_exact(size).enumerate();
-                    Values::Floats(pad(rows, &mut self.values, size, |(token, row), first| {
-                        let mut part = [0; LANES];
-                        let row = &row[first..];
-                        let count = row.len().min(LANES);
-                        part[..count].copy_from_slice(&row[..count]);
-                        L::load_signed_bytes(&part).mul(L::splat(scales[first / BLOCK * PAGE_TOKENS + token]))
-                    }))
+                    Values::Floats(pad(
+                        rows,
+                        &mut self.values,
+                        size,
+                        #[inline(always)]
+                        |(token, row), first| {
+                            let mut part = [0; LANES];
+                            let row = &row[first..];
+                            let count = row.len().min(LANES);
+                            part[..count].copy_from_slice(&row[..count]);
+                            L::load_signed_bytes(&part).mul(L::splat(scales[first / BLOCK * PAGE_TOKENS + token]))
+                        },
+                    ))
                 }
             }
         };

@@ -46,6 +46,20 @@ pub(super) unsafe fn sum8(eight: __m256) -> f32 {
     })
 }
 
+/// `Lanes::dot4` for eight lanes. `vpmaddubsw` wants one unsigned operand: the magnitudes of the factors; their signs go to
+/// the bytes. No pair of products leaves 16 bits, since 2 * 127 * 127 < 2^15.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn dot8(sums: __m256i, bytes: __m256i, quad: __m256i) -> __m256i {
+    vector!({
+        let signed = _mm256_sign_epi8(_mm256_xor_si256(bytes, _mm256_set1_epi8(i8::MIN)), quad);
+        let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(quad), signed);
+        _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+    })
+}
+
 impl Lanes for Avx2 {
     type Integers = (__m256i, __m256i);
     const MANY_REGISTERS: bool = false;
@@ -156,9 +170,9 @@ impl Lanes for Avx2 {
     fn power_of_two(self) -> Self {
         vector!({
             let one = _mm256_set1_epi32(1.0f32.to_bits().cast_signed());
-            let shift =
-                |x: __m256| _mm256_castsi256_ps(_mm256_add_epi32(_mm256_slli_epi32::<23>(_mm256_castps_si256(x)), one));
-            Self(shift(self.0), shift(self.1))
+            let first = _mm256_slli_epi32::<23>(_mm256_castps_si256(self.0));
+            let second = _mm256_slli_epi32::<23>(_mm256_castps_si256(self.1));
+            Self(_mm256_castsi256_ps(_mm256_add_epi32(first, one)), _mm256_castsi256_ps(_mm256_add_epi32(second, one)))
         })
     }
 
@@ -173,20 +187,12 @@ impl Lanes for Avx2 {
         (register, register)
     }
 
-    /// `vpmaddubsw` wants one unsigned operand: the magnitudes of the factors; their signs go to the bytes. No pair of
-    /// products leaves 16 bits, since 2 * 127 * 127 < 2^15.
     #[inline(always)]
     fn dot4(sums: Self::Integers, bytes: &[u8; 4 * LANES], quad: i32) -> Self::Integers {
         let from: *const __m256i = bytes.as_ptr().cast();
         vector!({
             let quad = _mm256_set1_epi32(quad);
-            let magnitude = _mm256_abs_epi8(quad);
-            let (bias, ones) = (_mm256_set1_epi8(i8::MIN), _mm256_set1_epi16(1));
-            let dot = |sum: __m256i, bytes: __m256i| {
-                let pairs = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(_mm256_xor_si256(bytes, bias), quad));
-                _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, ones))
-            };
-            (dot(sums.0, _mm256_loadu_si256(from)), dot(sums.1, _mm256_loadu_si256(from.add(1))))
+            (dot8(sums.0, _mm256_loadu_si256(from), quad), dot8(sums.1, _mm256_loadu_si256(from.add(1)), quad))
         })
     }
 
