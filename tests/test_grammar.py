@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from fake_llama import Tokens, llama
 from fake_model import END, FIRST_BYTE, START, VOCABULARY, ids_of
 from llamacpu.errors import GrammarError
 from llamacpu.grammar import Grammar
+from llamacpu.llama import Llama
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
@@ -185,3 +189,42 @@ def test_a_tool_can_be_required(llama: Callable[..., Any]) -> None:
         found = llama(text).create_chat_completion(USER, tools=[tool], tool_choice=choice, temperature=0.0)
         (call,) = found["choices"][0]["message"]["tool_calls"]
         assert call["function"] == {"name": "add", "arguments": '{"a": 12}'}
+
+
+def test_the_demo_model_fills_in_forms() -> None:
+    demo = Path(str(resources.files("llamacpu"))) / "data" / "demo.gguf"
+    if not demo.is_file():
+        pytest.skip("this checkout has no demo model")
+    choose = random.Random(7)
+    with Llama(demo, n_ctx=0) as found:
+        for seed in range(40):
+            schema = _form(choose)
+            answer = found.create_chat_completion(
+                USER,
+                response_format={"type": "json_object", "schema": schema},
+                temperature=1.5,
+                max_tokens=300,
+                seed=seed,
+            )["choices"][0]
+            if answer["finish_reason"] == "stop":
+                jsonschema.validate(json.loads(answer["message"]["content"]), schema)
+            else:
+                assert answer["finish_reason"] == "length"
+
+
+def _form(choose: random.Random, depth: int = 0) -> dict[str, Any]:
+    simple: list[dict[str, Any]] = [
+        {"type": "integer"},
+        {"type": "boolean"},
+        {"enum": ["red", "grün", "蓝", 1, None]},
+        {"type": "string", "pattern": "^[a-z]{2,5}$"},
+        {"type": "string", "maxLength": 12},
+    ]
+    kind = choose.choice(["simple", "object", "array", "any"] if depth < 2 else ["simple"])
+    if kind == "object":
+        return _object({name: _form(choose, depth + 1) for name in choose.sample(["name", "é", "x y"], 2)})
+    if kind == "array":
+        return {"type": "array", "items": _form(choose, depth + 1), "maxItems": 3}
+    if kind == "any":
+        return {"anyOf": [_form(choose, depth + 1), _form(choose, depth + 1)]}
+    return choose.choice(simple)

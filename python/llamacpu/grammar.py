@@ -159,8 +159,8 @@ class GrammarConstraint:
             raise GrammarError(f"the grammar cannot be used: {_first_line(self._matcher.get_error())}")
 
 
-# Some white space where JSON allows it, but never an endless run of it, which small models fall into.
-_SPACE = r"[ \n]{0,20}"
+# One space, or a line break and an indentation; never an endless run, which small models fall into.
+_SPACE = r"( |\n {0,8})?"
 
 
 def _library() -> Any:
