@@ -15,7 +15,7 @@ COMMANDS = {
     "info": "Show what is in a model file and how much memory it needs.",
     "tokenize": "Show the tokens of a text.",
     "bench": "Measure how fast a model runs on this machine.",
-    "moderate": "Let a Llama Guard model judge a message.",
+    "moderate": "Judge a message with a Llama Guard model.",
     "doctor": "Show what llamacpu finds on this machine and what it chooses.",
 }
 """Name and one line of help; the command itself is `command` in `llamacpu.cli.<name>`."""

@@ -11,7 +11,7 @@ from llamacpu.cli import options
 from llamacpu.cli.terminal import write
 
 
-@click.command("moderate", short_help="Let a Llama Guard model judge a message.")
+@click.command("moderate", short_help="Judge a message with a Llama Guard model.")
 @click.argument("model", type=str)
 @click.argument("text", required=False)
 @click.option("-p", "--prompt", help="The user's message, where it begins with a dash.")
