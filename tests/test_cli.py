@@ -65,7 +65,6 @@ def test_every_command_explains_itself(name: str) -> None:
     result = invoke(name, "--help")
     assert result.exit_code == 0
     assert result.stdout.startswith(f"Usage: llamacpu {name} ")
-    assert COMMANDS[name].split()[0] in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import reference_sampling as reference
@@ -62,11 +62,12 @@ def test_top_p(row: list[float], mass: float, min_keep: int) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), fractions, st.floats(0.001, 3))
+@settings(max_examples=40)
 def test_top_p_of_a_large_vocabulary(seed: int, mass: float, width: float) -> None:
-    row = (np.random.default_rng(seed).standard_normal(3000) * width).astype(np.float32)
+    row = (np.random.default_rng(seed).standard_normal(6000) * width).astype(np.float32)
     pairs = list(enumerate(row.tolist()))
     reached = np.cumsum(reference.softmax(reference.descending(pairs)))
-    assume(abs(reached - mass).min() > 1e-9)
+    assume(abs(reached - mass).min() > 3e-6)
     close(truncation.top_p(from_logits(row), mass, 0), reference.top_p(pairs, mass, 0))
 
 
@@ -285,8 +286,8 @@ def test_the_default_chain_by_hand() -> None:
 def test_the_order_of_the_steps_decides() -> None:
     # Temperature first flattens the distribution, so that top-p keeps more.
     row = np.log([8.0, 4, 2, 1])
-    first = Sampling(temperature=4, top_k=0, min_p=0, top_p=0.8, samplers="temperature;top_p", seed=5)
-    last = Sampling(temperature=4, top_k=0, min_p=0, top_p=0.8, samplers="pt", seed=5)
+    first = Sampling(temperature=4, top_k=0, min_p=0, top_p=0.75, samplers="temperature;top_p", seed=5)
+    last = Sampling(temperature=4, top_k=0, min_p=0, top_p=0.75, samplers="pt", seed=5)
     wide, narrow = Sampler(first), Sampler(last)
     assert {wide.sample(row) for _ in range(200)} == {0, 1, 2}
     assert {narrow.sample(row) for _ in range(200)} == {0, 1}
@@ -321,7 +322,7 @@ def test_without_a_seed_two_samplers_differ_and_say_their_seed() -> None:
 
 
 wild = st.lists(st.floats(width=32), min_size=1, max_size=30)
-settings = st.builds(
+any_settings = st.builds(
     Sampling,
     temperature=st.floats(-1, 3),
     top_k=st.integers(-1, 40),
@@ -351,7 +352,7 @@ settings = st.builds(
 )
 
 
-@given(wild, settings, st.lists(st.integers(0, 40), max_size=20))
+@given(wild, any_settings, st.lists(st.integers(0, 40), max_size=20))
 def test_any_logits_and_settings_give_a_token_that_may_be_chosen(
     row: list[float], sampling: Sampling, history: list[int]
 ) -> None:
@@ -417,7 +418,9 @@ def test_a_file_recommends_and_the_caller_decides() -> None:
 def test_log_probabilities_are_of_the_whole_vocabulary(row: list[float], top: int) -> None:
     chances = reference.softmax(list(enumerate(row)))
     result = log_probability(row, len(row) - 1, top)
-    assert result.log_probability == pytest.approx(math.log(chances[-1]), rel=1e-9)
+    assert result.log_probability == pytest.approx(math.log(chances[-1]), rel=1e-5, abs=3e-6)
     best = reference.descending(list(enumerate(row)))[:top]
     assert [token for token, _ in result.top] == [token for token, _ in best]
-    assert [value for _, value in result.top] == pytest.approx([math.log(chances[token]) for token, _ in best])
+    assert [value for _, value in result.top] == pytest.approx(
+        [math.log(chances[token]) for token, _ in best], rel=1e-5, abs=3e-6
+    )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from llamacpu.cli.markdown import Markdown
 from llamacpu.cli.terminal import PromptBar, summary, write
 from llamacpu.errors import LlamaCpuError
 
@@ -24,44 +24,52 @@ class Conversation:
     """Messages so far, and the session that has read them."""
 
     def __init__(
-        self, session: Session, settings: dict[str, Any], system: str | None, template: str | None, stats: bool
+        self,
+        session: Session,
+        settings: dict[str, Any],
+        system: str | None,
+        template: str | None,
+        stats: bool,
+        drawn: bool,
     ) -> None:
-        """settings: what `generate` is called with, but for the prompt."""
+        """settings: what `generate` is called with, but for the prompt; drawn: whether Markdown is."""
         from llamacpu.chat import Chat
 
         self.session = session
         self.settings = settings
         self.system = system
         self.stats = stats
+        self.drawn = drawn
         self.messages: list[dict[str, str]] = []
         self.result: GenerationResult | None = None
         self._chat = Chat.of(session.model, template)
-        self._commands: dict[str, Callable[[str], bool]] = {}
 
     def interact(self) -> None:
         """Read and answer until the input ends."""
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401 (editing and history of the lines that `input` reads)
-        from llamacpu.cli.chat_commands import COMMANDS, act
-
         click.echo("Type a message, or /help. Ctrl-C stops an answer, Ctrl-D or /exit ends.", err=True)
-        while True:
+        going_on = True
+        while going_on:
             try:
-                text = read_message()
+                going_on = self._take_turn()
             except EOFError:
                 write("\n")
                 return
             except KeyboardInterrupt:
                 write("\n")
                 click.echo("Ctrl-D or /exit ends the conversation.", err=True)
-                continue
-            if not text.strip():
-                continue
-            if text.startswith("/") and text.split()[0] in COMMANDS:
-                if act(self, text):
-                    return
-            else:
-                self.answer(text)
+
+    def _take_turn(self) -> bool:
+        """Read a message and answer it, or do what a command says; False ends the conversation."""
+        from llamacpu.cli.chat_commands import COMMANDS, act
+
+        text = read_message()
+        if text.startswith("/") and text.split()[0] in COMMANDS:
+            return not act(self, text)
+        if text.strip():
+            self.answer(text)
+        return True
 
     def answer(self, text: str) -> None:
         """Answer a message; one that fails or that Ctrl-C stopped before its first word is forgotten."""
@@ -88,15 +96,19 @@ class Conversation:
         stop = (*self.settings["stop"], *self._chat.stop)
         bar = PromptBar()
         said = ""
+        page = Markdown(write) if self.drawn else None
+        show = write if page is None else page.push
         generation = generate(self.session, self.prompt(), on_prompt=bar, **{**self.settings, "stop": stop})
         try:
             for piece in generation:
-                write(piece)
+                show(piece)
                 said += piece
         except KeyboardInterrupt:
             generation.close()
         finally:
             bar.clear()
+            if page is not None:
+                page.flush()
         write("\n")
         self.result = generation.result
         if self.result.ended_by == "context":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacpu.cli import options
+from llamacpu.cli import markdown, options
 from llamacpu.cli.terminal import PromptBar, summary, write
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 @options.threads
 @options.kv_type
 @options.as_json
+@click.option("--plain", is_flag=True, help="Show the text as it comes, without drawing its Markdown.")
 @click.option("--stats", is_flag=True, help="Show the speed on stderr after every answer.")
 @click.option("-v", "--verbose", is_flag=True, help="Show the log and the speed on stderr.")
 def command(**given: Any) -> None:
@@ -67,7 +68,8 @@ def command(**given: Any) -> None:
         if prompt is None:
             from llamacpu.cli.chat import Conversation
 
-            Conversation(session, settings, given["system"], given["template"], _stats(given)).interact()
+            drawn = not given["plain"] and markdown.wanted()
+            Conversation(session, settings, given["system"], given["template"], _stats(given), drawn).interact()
         else:
             _answer(session, prompt, settings, given)
 
@@ -110,14 +112,20 @@ def _answer(session: Any, prompt: str, settings: dict[str, Any], given: dict[str
         system = [] if given["system"] is None else [{"role": "system", "content": given["system"]}]
         ids = chat.encode([*system, {"role": "user", "content": prompt}])
         settings["stop"] = (*settings["stop"], *chat.stop)
+    drawn = not (given["raw"] or given["plain"] or given["as_json"]) and markdown.wanted()
+    page = markdown.Markdown(write) if drawn else None
     bar = PromptBar()
     try:
         generation = generate(session, ids, on_prompt=bar, **settings)
         for piece in generation:
-            if not given["as_json"]:
+            if page is not None:
+                page.push(piece)
+            elif not given["as_json"]:
                 write(piece)
     finally:
         bar.clear()
+        if page is not None:
+            page.flush()
     result = generation.result
     if given["as_json"]:
         document = {"model": Path(session.model.path).name, **result.as_dict()}

@@ -16,6 +16,7 @@ Probabilities = npt.NDArray[np.float64]
 # Up to so many, or this part of all, the largest are selected; beyond, sorting everything is quicker.
 _FEW = 256
 _SELECT_PART = 16
+_LARGE = 4096
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,12 @@ def probabilities(candidates: Candidates) -> Probabilities:
 
 
 def total_weight(candidates: Candidates) -> float:
-    """The sum of `weights`. Of a whole vocabulary it is computed natively, with a relative error of about 1e-6."""
-    if candidates.ids is None and (found := _native.distribution(candidates.logits)) is not None:
+    """The sum of `weights`. Of a large vocabulary it is computed natively, with a relative error of about 1e-6."""
+    if (
+        candidates.ids is None
+        and len(candidates) > _LARGE
+        and (found := _native.distribution(candidates.logits)) is not None
+    ):
         return math.exp(found[0] - candidates.largest_logit())
     return float(weights(candidates).sum())
 

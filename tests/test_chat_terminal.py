@@ -1,0 +1,256 @@
+"""The conversation at the terminal: what is drawn, what the commands do, and a real terminal."""
+
+import builtins
+import itertools
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llamacpu.cli.chat import Conversation, read_message
+from llamacpu.cli.chat_commands import COMMANDS, act
+from llamacpu.cli.markdown import Markdown
+from llamacpu.model import Model
+from llamacpu.sampling import Sampling
+
+STYLES = re.compile(r"\x1b\[\d+m")
+
+
+def drawn(*pieces: str) -> str:
+    out: list[str] = []
+    page = Markdown(out.append)
+    for piece in pieces:
+        page.push(piece)
+    page.flush()
+    return "".join(out)
+
+
+marked = st.text(st.sampled_from(list("ab *`#-\n+ 1")), max_size=60)
+
+
+@given(marked, st.lists(st.integers(0, 60), max_size=6))
+def test_how_text_is_cut_changes_nothing(text: str, cuts: list[int]) -> None:
+    ends = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
+    pieces = [text[start:end] for start, end in itertools.pairwise(ends)]
+    assert drawn(*pieces) == drawn(text)
+
+
+@given(st.text(st.characters(exclude_characters="*`#-+\x1b", exclude_categories=["Cs"])))
+def test_text_without_marks_stays_as_it_is(text: str) -> None:
+    assert drawn(text) == text
+
+
+@given(marked)
+def test_nothing_but_marks_is_lost(text: str) -> None:
+    shown = STYLES.sub("", drawn(text))
+    kept = re.sub(r"[*`#+•-]", "", shown)
+    # A heading loses the space after its marks, too.
+    assert kept.replace(" ", "") == re.sub(r"[*`#+ -]", "", text)
+
+
+@given(marked)
+def test_the_terminal_is_left_as_it_was(text: str) -> None:
+    styles = STYLES.findall(drawn(text))
+    assert not styles or styles[-1] == "\x1b[0m"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("**b** c", "\x1b[0m\x1b[1mb\x1b[0m c"),
+        ("a `x*y` z", "a \x1b[0m\x1b[36mx*y\x1b[0m z"),
+        ("# Title\nx", "\x1b[1mTitle\x1b[0m\nx"),
+        ("- one\n  * two", "• one\n  • two"),
+        ("2 ** 3 * 4", "2 ** 3 * 4"),
+        ("```py\n# x **y**\n```\nz", "\x1b[2m```py\x1b[0m\n\x1b[36m# x **y**\n\x1b[2m```\x1b[0m\nz"),
+        ("**open", "\x1b[0m\x1b[1mopen\x1b[0m"),
+        ("-", "-"),
+        ("#hash", "#hash"),
+    ],
+)
+def test_what_is_drawn(text: str, expected: str) -> None:
+    assert drawn(text) == expected
+
+
+def type_lines(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    typed = iter(lines)
+    monkeypatch.setattr(builtins, "input", lambda _prompt: next(typed))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["hello"], "hello"),
+        (["one \\", "two"], "one \ntwo"),
+        (['"""first', "second", 'third"""'], "first\nsecond\nthird"),
+        (['"""', "inside", '"""'], "inside"),
+        (['"""short"""'], "short"),
+    ],
+)
+def test_messages_may_have_many_lines(monkeypatch: pytest.MonkeyPatch, lines: list[str], message: str) -> None:
+    type_lines(monkeypatch, *lines)
+    assert read_message() == message
+
+
+@pytest.fixture
+def conversation(tiny_model: Callable[..., Path]) -> Iterator[Conversation]:
+    with Model(tiny_model("mha"), threads=1) as model:
+        settings = {"max_tokens": 5, "sampling": Sampling(temperature=0), "stop": (), "ignore_end": True}
+        yield Conversation(model.session(), settings, "Be brief.", "chatml", stats=False, drawn=False)
+
+
+def test_answers_are_remembered(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
+    conversation.answer("Hello")
+    said = capsys.readouterr().out
+    assert [message["role"] for message in conversation.messages] == ["user", "assistant"]
+    assert said == conversation.messages[1]["content"] + "\n"
+    known = conversation.session.position
+    conversation.answer("More")
+    assert conversation.result is not None
+    assert conversation.result.cached_tokens >= known - 1
+    assert len(conversation.messages) == 4
+
+
+def test_retry_gives_the_last_message_another_answer(conversation: Conversation) -> None:
+    conversation.answer("Hello")
+    before = list(conversation.messages)
+    act(conversation, "/retry")
+    assert conversation.messages == before
+
+
+def test_a_conversation_is_saved_and_loaded(conversation: Conversation, tmp_path: Path) -> None:
+    conversation.answer("Hello")
+    file = tmp_path / "talk.json"
+    act(conversation, f"/save {file}")
+    messages = list(conversation.messages)
+    act(conversation, "/clear")
+    assert conversation.messages == []
+    assert conversation.session.position == 0
+    act(conversation, "/system Be long.")
+    act(conversation, f"/load {file}")
+    assert conversation.messages == messages
+    assert conversation.system == "Be brief."
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense", "[]", '{"messages": 3}', '{"messages": [{"role": 1}]}', '{"messages": [5]}']
+)
+def test_a_file_that_is_no_conversation_is_refused(
+    conversation: Conversation, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "talk.json"
+    file.write_text(text, encoding="utf-8")
+    act(conversation, f"/load {file}")
+    assert capsys.readouterr().err.startswith("Error: ")
+    assert conversation.messages == []
+
+
+def test_settings_are_changed_and_checked(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
+    act(conversation, "/set temperature 0.5")
+    act(conversation, "/set repeat-last-n 10")
+    act(conversation, "/set max_tokens -1")
+    act(conversation, "/set seed 7")
+    sampling = conversation.settings["sampling"]
+    assert (sampling.temperature, sampling.penalty_last_n, sampling.seed) == (0.5, 10, 7)
+    assert conversation.settings["max_tokens"] is None
+    capsys.readouterr()
+    for line in ("/set top_p 3", "/set top_p much", "/set nothing 3", "/set max_tokens -5", "/save", "/stats"):
+        act(conversation, line)
+        assert capsys.readouterr().err.startswith("Error: "), line
+    assert conversation.settings["sampling"].top_p == 0.95
+
+
+def test_help_names_every_command(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
+    act(conversation, "/help")
+    text = capsys.readouterr().err
+    assert all(name in text for name in COMMANDS)
+    assert act(conversation, "/exit") is True
+
+
+def test_a_message_that_does_not_fit_is_forgotten(
+    conversation: Conversation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation.answer("word " * 2000)
+    assert "the context holds" in capsys.readouterr().err
+    assert conversation.messages == []
+
+
+class Terminal:
+    """The command in a process with a terminal of its own."""
+
+    def __init__(self, *arguments: object) -> None:
+        import pty
+
+        environment = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent / "python"), "TERM": "xterm"}
+        self.process, self.terminal = pty.fork()
+        if self.process == 0:
+            command = [sys.executable, "-m", "llamacpu", *map(str, arguments)]
+            os.execve(command[0], command, {**os.environ, **environment})
+        self.text = ""
+
+    def wait_for(self, pattern: str) -> None:
+        end = time.monotonic() + 60
+        while not re.search(pattern, self.text):
+            assert time.monotonic() < end, self.text
+            try:
+                self.text += os.read(self.terminal, 4096).decode(errors="replace")
+            except OSError:
+                assert re.search(pattern, self.text), self.text
+
+    def type(self, text: str) -> None:
+        self.text = ""
+        os.write(self.terminal, text.encode())
+
+    def status(self) -> int:
+        try:
+            while os.read(self.terminal, 4096):
+                pass
+        except OSError:
+            pass
+        os.close(self.terminal)
+        return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals of this kind")
+def test_a_conversation_at_a_real_terminal(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    model = tiny_model("mha")
+    terminal = Terminal("run", model, "--template", "chatml", "-n", "4", "--ignore-end", "--stats", "-t", "1")
+    terminal.wait_for(r">>> ")
+    terminal.type("hello there\n")
+    terminal.wait_for(r"ended by max tokens\s+.*>>> ")
+    terminal.type("/set max_tokens -1\n")
+    terminal.wait_for(r"max_tokens = -1\s+.*>>> ")
+    terminal.type(f"/save {file}\n")
+    terminal.wait_for(r"Saved 2 messages.*\s+.*>>> ")
+    terminal.type("\x03")
+    terminal.wait_for(r"ends the conversation")
+    terminal.type("/exit\n")
+    assert terminal.status() == 0
+    assert [message["role"] for message in json.loads(file.read_text(encoding="utf-8"))["messages"]] == [
+        "user",
+        "assistant",
+    ]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals of this kind")
+def test_interrupting_an_answer_keeps_the_conversation(tiny_model: Callable[..., Path]) -> None:
+    from tiny_models import Shape
+
+    model = tiny_model(Shape(context=1_000_000))
+    terminal = Terminal("run", model, "--template", "chatml", "--ignore-end", "--plain", "--stats", "-t", "1")
+    terminal.wait_for(r">>> ")
+    terminal.type("hello\n")
+    terminal.wait_for(r"(?s)hello\s.{40}")
+    os.kill(terminal.process, signal.SIGINT)
+    terminal.wait_for(r"ended by cancelled\s+.*>>> ")
+    terminal.type("\x04")
+    assert terminal.status() == 0
