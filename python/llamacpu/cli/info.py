@@ -48,8 +48,8 @@ def describe(file: GGUFFile, context: int | None, kv_type: str, with_tensors: bo
         "path": str(file.path),
         "files": len(file.paths),
         "gguf_version": file.version,
-        "name": file.metadata.get("general.name"),
-        "architecture": file.metadata.get("general.architecture"),
+        "name": _plain(file.metadata.get("general.name")),
+        "architecture": _plain(file.metadata.get("general.architecture")),
         "parameters": sum(math.prod(tensor.shape) for tensor in file.tensors),
         "weight_bytes": sum(tensor.nbytes for tensor in file.tensors),
         "types": {name: {"tensors": count, "bytes": sizes[name]} for name, count in types.most_common()},
@@ -100,7 +100,7 @@ def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str,
 
 def _plain(value: Any) -> Any:
     """A metadata value for JSON; of a long list only its length and beginning."""
-    if isinstance(value, (str, bool, int)):
+    if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
