@@ -106,8 +106,8 @@ def _join(context: Context, value: Iterable[Any], d: Any = "", attribute: str | 
     budget = budget_of(context)
     if attribute is not None:
         value = map(jinja_filters.make_attrgetter(context.environment, attribute), value)
-    parts = [part if isinstance(part, str) else _text(budget, part) for part in gather(budget, value)]
-    return call_string_method(budget, d if isinstance(d, str) else _text(budget, d), "join", (parts,), {})
+    parts = [part if isinstance(part, str) else text_of(budget, part) for part in gather(budget, value)]
+    return call_string_method(budget, d if isinstance(d, str) else text_of(budget, d), "join", (parts,), {})
 
 
 @pass_context
@@ -130,7 +130,7 @@ def _list(context: Context, value: Iterable[Any]) -> list[Any]:
 @pass_context
 def _replace(context: Context, s: Any, old: Any, new: Any, count: int | None = None) -> Any:
     budget = budget_of(context)
-    texts = [value if isinstance(value, str) else _text(budget, value) for value in (s, old, new)]
+    texts = [value if isinstance(value, str) else text_of(budget, value) for value in (s, old, new)]
     return call_string_method(budget, texts[0], "replace", (texts[1], texts[2], -1 if count is None else count), {})
 
 
@@ -139,22 +139,19 @@ def _format(context: Context, value: Any, *args: Any, **kwargs: Any) -> Any:
     if args and kwargs:
         raise TemplateError("the format filter takes positional or named values, not both")
     budget = budget_of(context)
-    return modulo(budget, value if isinstance(value, str) else _text(budget, value), kwargs or args)
+    return modulo(budget, value if isinstance(value, str) else text_of(budget, value), kwargs or args)
 
 
 @pass_context
 def _string(context: Context, value: Any) -> str:
-    return value if isinstance(value, str) else _text(budget_of(context), value)
+    return value if isinstance(value, str) else text_of(budget_of(context), value)
 
 
-def _text(budget: Budget, value: Any) -> str:
+def text_of(budget: Budget, value: Any) -> str:
     """``str(value)``, data if anything in it is."""
     budget.expect(budget.size(value))
     text = budget.made(str(value))
     return Traced(text) if budget.has_data(value) else text
-
-
-text_of = _text
 
 
 def _stepping(budget: Budget, values: Iterator[Any]) -> Generator[Any, None, None]:
