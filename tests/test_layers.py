@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "python" / "llamacpu"
 NATIVE_USERS = {"gguf_header", "kernels", "machine", "model", "sampling", "tokenizer"}
-# A module may import its own layer and those above it in this list. `model` delegates `generate` to `generation` when it
-# is called, which is why the two share a layer.
+# A module may import its own layer and those above it in this list. `model` delegates `generate` to `generation` when
+# it is called, which is why the two share a layer.
 LAYERS = [
     {"errors"},
     {"gguf_types", "gguf_metadata", "stop_strings", "hub"},
