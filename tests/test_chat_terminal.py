@@ -103,7 +103,13 @@ def test_messages_may_have_many_lines(monkeypatch: pytest.MonkeyPatch, lines: li
 @pytest.fixture
 def conversation(tiny_model: Callable[..., Path]) -> Iterator[Conversation]:
     with Model(tiny_model("mha"), threads=1) as model:
-        settings = {"max_tokens": 5, "sampling": Sampling(temperature=0), "stop": (), "ignore_end": True}
+        settings = {
+            "max_tokens": 5,
+            "sampling": Sampling(temperature=0),
+            "stop": (),
+            "ignore_end": True,
+            "grammar": None,
+        }
         yield Conversation(model.session(), settings, "Be brief.", "chatml", stats=False, drawn=False)
 
 

@@ -76,6 +76,7 @@ def test_every_command_explains_itself(name: str) -> None:
         ["run", "m.gguf", "-p", "x", "--special"],
         ["run", "m.gguf", "-p", "x", "-n", "-2"],
         ["run", "m.gguf", "-p", "x", "--threads", "0"],
+        ["run", "m.gguf", "-p", "x", "--json-schema", "{}", "--grammar", "g"],
         ["tokenize", "m.gguf", "a", "--file", "b"],
         ["tokenize", "m.gguf", "a", "--ids", "--json"],
         ["bench"],
@@ -161,6 +162,23 @@ def test_a_stop_string_ends_the_answer(model: Path) -> None:
     text = invoke(*arguments).stdout
     stop = text[8:10]
     assert invoke(*arguments, "--stop", stop).stdout == text[: text.index(stop)]
+
+
+def test_answers_keep_to_a_schema_or_a_grammar(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("llguidance", reason="grammars need the extra [grammar]")
+    schema = '{"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}'
+    file = tmp_path / "schema.json"
+    file.write_text(schema, encoding="utf-8")
+    common = ["run", model, "--raw", "-p", "Hello", "-n", "60", "--temperature", "1.2", "--seed", "2"]
+    for given in (schema, file):
+        answer = json.loads(invoke(*common, "--json-schema", given).stdout)
+        assert isinstance(answer["yes"], bool)
+    grammar = tmp_path / "answer.gbnf"
+    grammar.write_text('root ::= "yes" | "no"', encoding="utf-8")
+    assert invoke(*common, "--grammar", grammar).stdout in ("yes", "no")
+    refused = invoke(*common, "--json-schema", '{"type": "nonsense"}')
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("Error: ")
 
 
 def test_a_prompt_longer_than_the_context_is_an_error(model: Path) -> None:

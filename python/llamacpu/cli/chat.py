@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli.markdown import Markdown
+from llamacpu.cli.options import constraints
 from llamacpu.cli.terminal import PromptBar, summary, write
 from llamacpu.errors import LlamaCpuError
 
@@ -32,7 +33,11 @@ class Conversation:
         stats: bool,
         drawn: bool,
     ) -> None:
-        """settings: what `generate` is called with, but for the prompt; drawn: whether Markdown is."""
+        """Begin one.
+
+        settings: what `generate` is called with, but for the prompt, and the `grammar` of the answers.
+        drawn: whether Markdown is.
+        """
         from llamacpu.chat import Chat
 
         self.session = session
@@ -98,7 +103,9 @@ class Conversation:
         said = ""
         page = Markdown(write) if self.drawn else None
         show = write if page is None else page.push
-        generation = generate(self.session, self.prompt(), on_prompt=bar, **{**self.settings, "stop": stop})
+        settings = {**self.settings, "stop": stop}
+        settings["logits_processors"] = constraints(settings.pop("grammar"), self.session.model)
+        generation = generate(self.session, self.prompt(), on_prompt=bar, **settings)
         try:
             for piece in generation:
                 show(piece)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from llamacpu.grammar import Grammar
+    from llamacpu.model import Model
     from llamacpu.sampling import Sampling
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -99,6 +101,11 @@ def sampling_of(metadata: Any, given: dict[str, Any]) -> Sampling:
         return Sampling.for_model(metadata, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+def constraints(grammar: Grammar | None, model: Model) -> list[Any]:
+    """The logits processors that keep one answer to the grammar."""
+    return [] if grammar is None else [grammar.constraint(model.tokenizer, model.vocab_size)]
 
 
 @contextlib.contextmanager

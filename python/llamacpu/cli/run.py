@@ -13,6 +13,7 @@ from llamacpu.cli import markdown, options
 from llamacpu.cli.terminal import PromptBar, summary, write
 
 if TYPE_CHECKING:
+    from llamacpu.grammar import Grammar
     from llamacpu.model import Model
 
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is: no chat template.")
 @click.option("--special", is_flag=True, help="With --raw: control tokens written in the prompt are meant as such.")
 @click.option("--template", help="Chat template: a built-in name, a name in the file, or Jinja source.")
+@click.option("--json-schema", help="Answer with JSON valid under this schema: JSON text, or a file.")
+@click.option("--grammar", "grammar_file", help="Answer with a text of the GBNF grammar in this file.")
 @click.option("--ignore-end", is_flag=True, help="Go on when the model wants to end.")
 @click.option(
     "--overflow",
@@ -56,6 +59,8 @@ def command(**given: Any) -> None:
         raise click.UsageError("--system needs a chat template; leave out --raw, or write it into the prompt")
     if given["special"] and not given["raw"]:
         raise click.UsageError("--special needs --raw: in a chat the template alone decides about control tokens")
+    if given["json_schema"] is not None and given["grammar_file"] is not None:
+        raise click.UsageError("--json-schema and --grammar; give one of them")
     if prompt is None and (given["as_json"] or given["raw"]):
         raise click.UsageError("--json and --raw need a prompt: give --prompt, --file or text on stdin")
     if given["verbose"]:
@@ -97,7 +102,20 @@ def _generation_settings(model: Model, given: dict[str, Any]) -> dict[str, Any]:
         "stop": given["stop"],
         "ignore_end": given["ignore_end"],
         "overflow": given["overflow"],
+        "grammar": _grammar(given),
     }
+
+
+def _grammar(given: dict[str, Any]) -> Grammar | None:
+    """The grammar that answers keep to, if one was asked for."""
+    if given["json_schema"] is None and given["grammar_file"] is None:
+        return None
+    from llamacpu.grammar import Grammar
+
+    if given["grammar_file"] is not None:
+        return Grammar.gbnf(options.read_text(given["grammar_file"]))
+    schema = given["json_schema"]
+    return Grammar.json_schema(schema if schema.lstrip()[:1] in ("{", "t", "f") else options.read_text(schema))
 
 
 def _answer(session: Any, prompt: str, settings: dict[str, Any], given: dict[str, Any]) -> None:
@@ -112,6 +130,7 @@ def _answer(session: Any, prompt: str, settings: dict[str, Any], given: dict[str
         system = [] if given["system"] is None else [{"role": "system", "content": given["system"]}]
         ids = chat.encode([*system, {"role": "user", "content": prompt}])
         settings["stop"] = (*settings["stop"], *chat.stop)
+    settings["logits_processors"] = options.constraints(settings.pop("grammar"), session.model)
     drawn = not (given["raw"] or given["plain"] or given["as_json"]) and markdown.wanted()
     page = markdown.Markdown(write) if drawn else None
     bar = PromptBar()
