@@ -1,0 +1,10 @@
+"""Modules that are imported by name when they are first used, and the data files: templates and the demo model."""
+
+# ruff: noqa: N999 (PyInstaller looks for this name)
+
+from PyInstaller.utils.hooks import collect_data_files, collect_submodules
+
+_NOT_FROZEN = ("llamacpu._pyinstaller", "llamacpu.llm_plugin")
+
+hiddenimports = collect_submodules("llamacpu", filter=lambda name: not name.startswith(_NOT_FROZEN))
+datas = collect_data_files("llamacpu", excludes=["**/*.pyi"])

@@ -1,0 +1,58 @@
+"""A program frozen by PyInstaller runs a model and a chat template with nothing beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import llamacpu
+from llamacpu._pyinstaller import hook_dirs
+
+APP = """
+import sys
+import llamacpu
+
+with llamacpu.Llama(sys.argv[1], n_ctx=128, chat_format="llama-3") as llm:
+    prompt = [{"role": "user", "content": "once upon a time"}]
+    for chunk in llm.create_chat_completion(prompt, max_tokens=8, temperature=0.0, stream=True):
+        print(chunk["choices"][0]["delta"].get("content", ""), end="", flush=True)
+    print("|", llm.tokenize("once")[1:] == llm.tokenize("once", add_bos=False))
+"""
+
+
+@pytest.mark.timeout(500)
+def test_a_frozen_program_streams_text(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("PyInstaller", reason="pyinstaller is not installed")
+    (tmp_path / "app.py").write_text(APP, encoding="utf-8")
+    source = str(Path(llamacpu.__file__).parents[1])
+    plain = {**os.environ, "PYTHONPATH": os.pathsep.join((source, os.environ.get("PYTHONPATH", "")))}
+    expected = _run([sys.executable, "app.py", str(tiny_model("gqa"))], tmp_path, plain)
+    command = [
+        sys.executable,
+        "-m",
+        "PyInstaller",
+        "--onedir",
+        "--log-level",
+        "ERROR",
+        "--noconfirm",
+        "--paths",
+        source,
+    ]
+    _run([*command, "--additional-hooks-dir", hook_dirs()[0], "app.py"], tmp_path, plain)
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    found = _run([str(tmp_path / "dist" / "app" / "app"), str(tiny_model("gqa"))], tmp_path, bare)
+    assert found == expected
+    assert found.endswith("| True\n")
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
