@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import llamacpu
-from llamacpu.cli import command_line
+from llamacpu.cli.group import command_line
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
