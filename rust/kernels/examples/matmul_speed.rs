@@ -46,7 +46,7 @@ fn main() -> Result<(), llamacpu_kernels::Error> {
 fn measure(context: &Context, format: Format) -> Result<(), llamacpu_kernels::Error> {
     let (rows, columns) = (2048, 2048);
     let row_bytes = format.row_bytes(columns).unwrap_or(0);
-    let layers = (256 << 20_usize).div_ceil(rows * row_bytes);
+    let layers = (256_usize << 20).div_ceil(rows * row_bytes);
     let mut state = 1_u32;
     let mut block = vec![0_u8; rows * row_bytes];
     for byte in &mut block {

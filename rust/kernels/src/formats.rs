@@ -6,6 +6,7 @@
 mod blocks;
 mod floats;
 mod four_bit_tables;
+mod i_quants;
 mod k_quants;
 mod pack;
 mod simple;
@@ -41,6 +42,13 @@ pub enum Format {
     Q6_K,
     IQ4_NL,
     IQ4_XS,
+    IQ3_S,
+    IQ3_XXS,
+    IQ2_S,
+    IQ2_XS,
+    IQ2_XXS,
+    IQ1_S,
+    IQ1_M,
     MXFP4,
     TQ1_0,
     TQ2_0,
@@ -126,6 +134,13 @@ const TABLE: &[FormatInfo] = &[
     row::<k_quants::Q6K>(Format::Q6_K, "Q6_K", 14, None),
     row::<four_bit_tables::Iq4Nl>(Format::IQ4_NL, "IQ4_NL", 20, None),
     row::<four_bit_tables::Iq4Xs>(Format::IQ4_XS, "IQ4_XS", 23, None),
+    row::<i_quants::Iq3S>(Format::IQ3_S, "IQ3_S", 21, None),
+    row::<i_quants::Iq3Xxs>(Format::IQ3_XXS, "IQ3_XXS", 18, None),
+    row::<i_quants::Iq2S>(Format::IQ2_S, "IQ2_S", 22, None),
+    row::<i_quants::Iq2Xs>(Format::IQ2_XS, "IQ2_XS", 17, None),
+    row::<i_quants::Iq2Xxs>(Format::IQ2_XXS, "IQ2_XXS", 16, None),
+    row::<i_quants::Iq1S>(Format::IQ1_S, "IQ1_S", 19, None),
+    row::<i_quants::Iq1M>(Format::IQ1_M, "IQ1_M", 29, None),
     row::<four_bit_tables::Mxfp4>(Format::MXFP4, "MXFP4", 39, Some(four_bit_tables::quantize_mxfp4)),
     row::<ternary::Tq1_0>(Format::TQ1_0, "TQ1_0", 34, Some(ternary::quantize_tq1_0)),
     row::<ternary::Tq2_0>(Format::TQ2_0, "TQ2_0", 35, Some(ternary::quantize_tq2_0)),

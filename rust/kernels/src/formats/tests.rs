@@ -11,7 +11,7 @@ fn scale_offsets(format: Format) -> (Option<usize>, Option<usize>) {
         Format::Q6_K => (Some(208), None),
         Format::TQ1_0 => (Some(52), None),
         Format::TQ2_0 => (Some(64), None),
-        Format::MXFP4 => (None, None),
+        Format::MXFP4 | Format::IQ1_M => (None, None),
         _ => (Some(0), None),
     }
 }
@@ -27,6 +27,12 @@ fn golden_block(format: Format) -> Vec<u8> {
     }
     if format == Format::MXFP4 {
         block[0] = 0x7f;
+    }
+    if format == Format::IQ1_M {
+        // The f16 scale lies in the high nibbles of the odd scale bytes, lowest bits first.
+        for (at, nibble) in [(49, 0x00), (51, 0x00), (53, 0x40), (55, 0x30)] {
+            block[at] = block[at] & 15 | nibble;
+        }
     }
     block
 }
@@ -45,6 +51,13 @@ const GOLDEN: &[(Format, [f32; 4], f32, f64, f64)] = &[
     (Format::Q6_K, [-357.75, 424.0, 145.75, -132.5], -15.0, 1153.0, 196_105.0),
     (Format::IQ4_NL, [-8.75, 6.25, 28.25, -12.25], 0.25, -64.25, -1729.75),
     (Format::IQ4_XS, [16.25, -0.25, -17.25, 20.75], -4.0, -2751.25, -522_783.5),
+    (Format::IQ3_S, [-20.25, 60.75, -87.75, -47.25], 56.25, 364.0, 50697.5),
+    (Format::IQ3_XXS, [-3.25, 2.25, -1.75, 0.75], -3.75, -171.0, 755.75),
+    (Format::IQ2_S, [-36.28125, 21.09375, -6.75, 6.75], 19.53125, -200.15625, -15520.15625),
+    (Format::IQ2_XS, [-2.75, 8.59375, -2.75, -14.78125], -4.75, 372.625, 30799.53125),
+    (Format::IQ2_XXS, [-14.78125, 14.78125, 8.59375, -8.59375], -20.15625, 190.9375, 9198.25),
+    (Format::IQ1_S, [-0.65625, 0.09375, 0.84375, 0.84375], -1.09375, 5.0, -2957.25),
+    (Format::IQ1_M, [-0.21875, 1.53125, -0.21875, -0.21875], -0.46875, 10.25, -559.0),
     (Format::TQ1_0, [-0.25, -0.25, -0.25, 0.0], -0.25, -0.5, -32.75),
     (Format::TQ2_0, [0.5, -0.25, 0.0, 0.25], -0.25, 32.25, 4311.25),
     (Format::MXFP4, [0.0, 3.0, -1.0, -6.0], 3.0, 12.5, 319.0),

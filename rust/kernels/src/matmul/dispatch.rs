@@ -8,7 +8,7 @@ use super::weights::{Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6,
 use crate::cpu::{Isa, Kind};
 use crate::formats::{Bits, Format, Packing, Scales};
 
-/// Rows of a tile of plain weights.
+/// Rows of a tile of plain weights; what is left of the rows is done one by one.
 pub(crate) const FLOAT_ROWS: usize = 4;
 
 /// Expands packed blocks into a panel.
@@ -16,7 +16,7 @@ pub(crate) type Expand = unsafe fn(&Tile, *mut u8, *mut f32);
 /// Quantizes activations.
 pub(crate) type Quantize = unsafe fn(&[f32], usize, &mut TileParts);
 
-/// Kernels for one packing; index a list by the number of columns minus one.
+/// Kernels for one packing; lists are in the order of `Common::direct_widths` or `Common::panel_widths`.
 pub(crate) struct Kernels {
     /// Packed weights, one group of 16 rows.
     pub(crate) direct: &'static [Kernel],
@@ -38,12 +38,13 @@ pub(crate) struct Kernels {
 pub(crate) struct Common {
     /// Quantizes one tile of activations.
     pub(crate) quantize: Quantize,
-    /// Largest number of columns of a direct tile.
-    pub(crate) direct_columns: usize,
-    /// Columns of a panel tile.
-    pub(crate) panel_columns: usize,
-    /// Tokens of a tile of plain weights.
-    pub(crate) float_columns: usize,
+    /// Columns of direct tiles, ascending; empty where panels are always used. The largest is the most tokens that are
+    /// multiplied straight from the packed layout.
+    pub(crate) direct_widths: &'static [usize],
+    /// Columns of panel tiles, ascending.
+    pub(crate) panel_widths: &'static [usize],
+    /// Tokens of tiles of plain weights, ascending.
+    pub(crate) float_widths: &'static [usize],
 }
 
 macro_rules! instruction_set {
@@ -86,9 +87,9 @@ macro_rules! instruction_set {
             /// Kernels that do not depend on a packing.
             pub(super) const COMMON: &Common = &Common {
                 quantize,
-                direct_columns: [$($direct),*].len(),
-                panel_columns: [$($panel),*].len(),
-                float_columns: [$($float),*].len(),
+                direct_widths: &[$($direct),*],
+                panel_widths: &[$($panel),*],
+                float_widths: &[$($float),*],
             };
 
             /// Kernels of one packing.
@@ -107,14 +108,12 @@ macro_rules! instruction_set {
                 }
             }
 
-            /// Kernels of plain weights, by tokens and rows.
-            pub(super) fn floats<E: super::super::floats::Element>() -> &'static [[FloatKernel; FLOAT_ROWS]] {
+            /// Kernels of plain weights: one row or `FLOAT_ROWS`, for each of `float_widths`.
+            pub(super) fn floats<E: super::super::floats::Element>() -> &'static [[FloatKernel; 2]] {
                 &const {
                     [$([
                         run_floats::<E, 1, $float> as FloatKernel,
-                        run_floats::<E, 2, $float>,
-                        run_floats::<E, 3, $float>,
-                        run_floats::<E, 4, $float>,
+                        run_floats::<E, FLOAT_ROWS, $float>,
                     ]),*]
                 }
             }
@@ -122,16 +121,25 @@ macro_rules! instruction_set {
     };
 }
 
-instruction_set!(scalar, crate::simd::scalar::Scalar, [], [],
-    direct 1 x [1 2 3 4], panel 1 x [1 2 3 4], wide 1 x [] of Any, floats [1 2]);
-instruction_set!(avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")], [target_feature(enable = "avx2,fma,f16c")],
-    direct 2 x [1 2 3 4 5 6 7 8], panel 2 x [1 2 3 4], wide 2 x [] of Exact, floats [1 2 3]);
-instruction_set!(avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
+instruction_set!(
+    scalar, crate::simd::scalar::Scalar, [], [],
+    direct 1 x [], panel 1 x [1 2 4], wide 1 x [] of Any, floats [1 2]
+);
+instruction_set!(
+    avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")],
+    [target_feature(enable = "avx2,fma,f16c")],
+    direct 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Exact, floats [1 3]
+);
+instruction_set!(
+    avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avxvnni")],
-    direct 2 x [1 2 3 4 5 6 7 8], panel 2 x [1 2 3 4], wide 2 x [] of Any, floats [1 2 3]);
-instruction_set!(avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
+    direct 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Any, floats [1 3]
+);
+instruction_set!(
+    avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
-    direct 1 x [1 2 3 4 5 6 7 8], panel 1 x [1 2 3 4 5 6], wide 2 x [1 2 3 4 5 6] of Any, floats [1 2 3 4 5 6]);
+    direct 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Any, floats [1 2 6]
+);
 
 /// Runs a function of the module of an instruction set.
 macro_rules! for_set {
@@ -168,6 +176,7 @@ pub(crate) fn kernels(isa: Isa, packing: &Packing) -> Option<Kernels> {
             )
         };
     }
+    let eighths = (packing.factor * 8.0) as u32;
     Some(match (packing.bits, packing.scales, packing.table.is_some()) {
         (Bits::Two, Scales::Signed32, false) => packed!(Quants2, Signed32<8>, false, 3),
         (Bits::Two, Scales::Minimum16, false) => packed!(Quants2, Minimum16, false, 3),
@@ -177,7 +186,10 @@ pub(crate) fn kernels(isa: Isa, packing: &Packing) -> Option<Kernels> {
         (Bits::Four, Scales::Minimum32, false) => packed!(Quants4, Minimum32, false, 15),
         (Bits::Four, Scales::Half, true) => packed!(Quants4, Half, true, 255),
         (Bits::Four, Scales::Brain, true) => packed!(Quants4, Brain, true, 31),
-        (Bits::Four, Scales::Signed32, true) => packed!(Quants4, Signed32<8>, true, 255),
+        (Bits::Three, Scales::Signed32, true) if eighths == 1 => packed!(Quants3, Signed32<1>, true, 127),
+        (Bits::Three, Scales::Signed16, true) if eighths == 1 => packed!(Quants3, Signed16<1>, true, 127),
+        (Bits::Four, Scales::Signed32, true) if eighths == 2 => packed!(Quants4, Signed32<2>, true, 127),
+        (Bits::Four, Scales::Signed32, true) if eighths == 8 => packed!(Quants4, Signed32<8>, true, 255),
         (Bits::Five, Scales::Half, false) => packed!(Quants5, Half, false, 31),
         (Bits::Five, Scales::HalfMinimum, false) => packed!(Quants5, HalfMinimum, false, 31),
         (Bits::Five, Scales::Minimum32, false) => packed!(Quants5, Minimum32, false, 31),
@@ -187,8 +199,8 @@ pub(crate) fn kernels(isa: Isa, packing: &Packing) -> Option<Kernels> {
     })
 }
 
-/// The kernels for plain weights, by tokens and rows; none for quantized formats.
-pub(crate) fn floats(isa: Isa, format: Format) -> Option<&'static [[FloatKernel; FLOAT_ROWS]]> {
+/// The kernels for plain weights, by tokens, for one row and `FLOAT_ROWS`; none for quantized formats.
+pub(crate) fn floats(isa: Isa, format: Format) -> Option<&'static [[FloatKernel; 2]]> {
     match format {
         Format::F32 => Some(for_set!(isa, floats::<SingleElement>())),
         Format::F16 => Some(for_set!(isa, floats::<HalfElement>())),

@@ -84,20 +84,26 @@ pub(crate) unsafe fn float_tile<S: Simd, E: Element, const R: usize, const C: us
         // The second half is not used by 16 lanes.
         let mut sums = [[[S::zero(); 2]; C]; R];
         let whole = tile.columns / SUMS * SUMS;
-        let mut step = |weights: *const u8, row_bytes: usize, input: *const f32, columns: usize| {
-            for vector in 0..vectors {
-                let values: [S::Floats; R] =
-                    std::array::from_fn(|r| E::load::<S>(weights.add(r * row_bytes + vector * S::LANES * E::BYTES)));
-                for c in 0..C {
-                    let input = S::floats(input.add(c * columns + vector * S::LANES));
+        // A macro instead of a closure, which would be compiled without the instruction set of the function around it.
+        macro_rules! step {
+            ($weights:expr, $row_bytes:expr, $input:expr, $columns:expr) => {
+                for vector in 0..vectors {
+                    let mut values = [S::zero(); R];
                     for r in 0..R {
-                        sums[r][c][vector] = S::fma(values[r], input, sums[r][c][vector]);
+                        values[r] = E::load::<S>($weights.add(r * $row_bytes + vector * S::LANES * E::BYTES));
+                    }
+                    for c in 0..C {
+                        let input = S::floats($input.add(c * $columns + vector * S::LANES));
+                        for r in 0..R {
+                            sums[r][c][vector] = S::fma(values[r], input, sums[r][c][vector]);
+                        }
                     }
                 }
-            }
-        };
+            };
+        }
         for k in (0..whole).step_by(SUMS) {
-            step(tile.weights.add(k * E::BYTES), row_bytes, tile.input.add(k), tile.columns);
+            let (weights, input) = (tile.weights.add(k * E::BYTES), tile.input.add(k));
+            step!(weights, row_bytes, input, tile.columns);
         }
         let rest = tile.columns - whole;
         if rest > 0 {
@@ -111,7 +117,8 @@ pub(crate) unsafe fn float_tile<S: Simd, E: Element, const R: usize, const C: us
                 let from = tile.input.add(c * tile.columns + whole);
                 from.copy_to_nonoverlapping(input.as_mut_ptr(), rest);
             }
-            step(weights.as_ptr().cast(), SUMS * 4, input.as_ptr().cast(), SUMS);
+            let (weights, input) = (weights.as_ptr().cast::<u8>(), input.as_ptr().cast::<f32>());
+            step!(weights, SUMS * 4, input, SUMS);
         }
         for (r, sums) in sums.iter().enumerate() {
             for (c, sums) in sums.iter().enumerate() {

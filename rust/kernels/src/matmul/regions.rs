@@ -59,6 +59,29 @@ impl<'a, T> Shared<'a, T> {
     }
 }
 
+/// The tokens of a tile.
+#[derive(Clone, Copy)]
+struct Span {
+    first: usize,
+    count: usize,
+    /// Which of the widths `count` is.
+    index: usize,
+}
+
+/// Divides tokens into tiles of the given widths (ascending, from 1): as many as possible of the largest, the rest in
+/// smaller ones.
+fn spans(tokens: usize, widths: &[usize]) -> Vec<Span> {
+    let mut spans = Vec::with_capacity(tokens / widths.last().unwrap_or(&1) + widths.len());
+    let mut first = 0;
+    for (index, count) in widths.iter().copied().enumerate().rev() {
+        while tokens - first >= count {
+            spans.push(Span { first, count, index });
+            first += count;
+        }
+    }
+    spans
+}
+
 /// A job, prepared.
 struct Work<'a> {
     weights: &'a Matrix,
@@ -75,8 +98,7 @@ struct Call<'a> {
     common: &'static Common,
     input: &'a [f32],
     tokens: usize,
-    /// Tokens of a tile; the last tile may have fewer.
-    width: usize,
+    spans: &'a [Span],
     activations: &'a Activations,
 }
 
@@ -89,8 +111,8 @@ pub(super) fn run(
     jobs: &mut [Job],
 ) -> Result<(), Error> {
     let common = common(context.isa);
-    let direct = tokens <= common.direct_columns;
-    let width = if direct { tokens } else { common.panel_columns };
+    let direct = common.direct_widths.last().is_some_and(|largest| tokens <= *largest);
+    let spans = spans(tokens, if direct { common.direct_widths } else { common.panel_widths });
     let mut pieces = 0;
     let mut works = Vec::with_capacity(jobs.len());
     for job in jobs.iter_mut() {
@@ -117,9 +139,9 @@ pub(super) fn run(
     let variants = works.iter().filter_map(|work| work.packed.as_ref());
     let variants = variants.map(|(_, kernels)| (kernels.zero, kernels.parts));
     if variants.clone().next().is_some() {
-        quantize(context, common, input, tokens, width, activations, variants)?;
+        quantize(context, common, input, tokens, &spans, activations, variants)?;
     }
-    let call = Call { context, common, input, tokens, width, activations };
+    let call = Call { context, common, input, tokens, spans: &spans, activations };
     let failed = OnceLock::new();
     context.for_each(pieces, &|piece| {
         let index = works.partition_point(|work| work.first_piece <= piece) - 1;
@@ -147,7 +169,7 @@ fn quantize(
     common: &Common,
     input: &[f32],
     tokens: usize,
-    width: usize,
+    spans: &[Span],
     activations: &mut Activations,
     variants: impl Iterator<Item = (i32, usize)>,
 ) -> Result<(), Error> {
@@ -161,10 +183,9 @@ fn quantize(
         .iter_mut()
         .map(|variant| (variant.zero, variant.parts, Shared::new(&mut variant.starts), Shared::new(&mut variant.sums)))
         .collect();
-    context.for_each(tokens.div_ceil(width), &|tile| {
-        let token = tile * width;
-        let count = width.min(tokens - token);
-        let range = |per_token: usize| (token * per_token, count * per_token);
+    context.for_each(spans.len(), &|tile| {
+        let Span { first, count, .. } = spans[tile];
+        let range = |per_token: usize| (first * per_token, count * per_token);
         // SAFETY: tiles are contiguous runs of tokens in every buffer, and every tile is one piece.
         unsafe {
             let mut variants: Vec<_> = variants
@@ -231,11 +252,11 @@ impl Buffers {
 }
 
 impl Call<'_> {
-    /// Operands of a tile of tokens from `token` on, from block `block` on; weights and results are left to the caller.
-    fn operands(&self, kernels: &Kernels, token: usize, columns: usize, block: usize) -> Tile {
+    /// Operands of a tile of tokens, from block `block` on; weights and results are left to the caller.
+    fn operands(&self, kernels: &Kernels, span: Span, block: usize) -> Tile {
         let blocks = self.input.len() / self.tokens / 32;
         let variant = self.activations.variant(kernels.zero, kernels.parts);
-        let first = token * blocks + block * columns;
+        let first = span.first * blocks + block * span.count;
         Tile {
             quants: std::ptr::null(),
             scales: std::ptr::null(),
@@ -254,23 +275,25 @@ impl Call<'_> {
 
     /// Few tokens: one group of rows straight from the packed layout.
     fn direct_piece(&self, work: &Work, layout: Layout, kernels: &Kernels, group: usize) -> Result<(), Error> {
+        let rows = work.weights.rows();
+        let row = group * ROWS;
+        let whole = row + ROWS <= rows;
         let run = |packed: &[u8]| {
-            let mut tile = self.operands(kernels, 0, self.tokens, 0);
-            set_weights(&mut tile, work.weights, packed, layout);
-            let rows = work.weights.rows();
-            let row = group * ROWS;
-            let mut spare = [0.0; ROWS * 8];
-            let whole = row + ROWS <= rows;
-            (tile.output, tile.output_stride) =
-                if whole { (work.output.at(row), rows) } else { (spare.as_mut_ptr(), ROWS) };
-            // SAFETY: the instruction set is the context's; operands have the sizes of the layout and of the activations;
-            // rows of this group are written by this piece only.
-            unsafe { kernels.direct[self.tokens - 1](&tile) };
-            if !whole {
-                for (token, results) in spare.chunks_exact(ROWS).take(self.tokens).enumerate() {
-                    // SAFETY: as above.
-                    let out = unsafe { work.output.part(token * rows + row, rows - row) };
-                    out.copy_from_slice(&results[..rows - row]);
+            for span in self.spans {
+                let mut tile = self.operands(kernels, *span, 0);
+                set_weights(&mut tile, work.weights, packed, layout);
+                let mut spare = [0.0; ROWS * 8];
+                (tile.output, tile.output_stride) =
+                    if whole { (work.output.at(span.first * rows + row), rows) } else { (spare.as_mut_ptr(), ROWS) };
+                // SAFETY: the instruction set is the context's; operands have the sizes of the layout and of the
+                // activations; rows of this group are written by this piece only.
+                unsafe { kernels.direct[span.index](&tile) };
+                if !whole {
+                    for (column, results) in spare.chunks_exact(ROWS).take(span.count).enumerate() {
+                        // SAFETY: as above.
+                        let out = unsafe { work.output.part((span.first + column) * rows + row, rows - row) };
+                        out.copy_from_slice(&results[..rows - row]);
+                    }
                 }
             }
         };
@@ -313,7 +336,7 @@ impl Call<'_> {
                 for group in 0..groups {
                     let found = work.weights.packed_group(first_group + group, layout);
                     let bytes = found.unwrap_or_else(|| &packed[group * layout.group_bytes..][..layout.group_bytes]);
-                    let mut from = self.operands(kernels, 0, 1, 0);
+                    let mut from = self.operands(kernels, self.spans[0], 0);
                     set_weights(&mut from, work.weights, bytes, layout);
                     skip_blocks(&mut from, layout, block);
                     from.blocks = count;
@@ -322,9 +345,9 @@ impl Call<'_> {
                     // SAFETY: the instruction set is the context's; the panel has room for `panel_blocks` blocks.
                     unsafe { (kernels.expand)(&from, quants, scales) };
                 }
-                for token in (0..self.tokens).step_by(self.width) {
-                    let columns = self.width.min(self.tokens - token);
-                    let mut tile = self.operands(kernels, token, columns, block);
+                for span in self.spans {
+                    let token = span.first;
+                    let mut tile = self.operands(kernels, *span, block);
                     tile.blocks = count;
                     tile.resume = block > 0;
                     tile.stride = (quant_bytes, scale_bytes);
@@ -340,7 +363,7 @@ impl Call<'_> {
                         let list = if step == 1 { kernels.panel } else { kernels.wide_panel };
                         // SAFETY: the instruction set is the context's; the panel holds `count` blocks of `step` groups,
                         // the activations as many; rows of this piece are written by this piece only.
-                        unsafe { list[columns - 1](&tile) };
+                        unsafe { list[span.index](&tile) };
                     }
                 }
             }
@@ -363,21 +386,21 @@ impl Call<'_> {
         let columns = work.weights.columns();
         let first = piece * FLOAT_PIECE;
         let last = rows.min(first + FLOAT_PIECE);
-        let width = self.common.float_columns;
-        for token in (0..self.tokens).step_by(width) {
-            let count = width.min(self.tokens - token);
-            for row in (first..last).step_by(FLOAT_ROWS) {
-                let some = FLOAT_ROWS.min(last - row);
+        for span in spans(self.tokens, self.common.float_widths) {
+            let mut row = first;
+            while row < last {
+                let (some, kernel) = if last - row < FLOAT_ROWS { (1, 0) } else { (FLOAT_ROWS, 1) };
                 let tile = FloatTile {
                     weights: work.weights.source(row, some).as_ptr(),
-                    input: self.input[token * columns..].as_ptr(),
+                    input: self.input[span.first * columns..].as_ptr(),
                     columns,
-                    output: work.output.at(token * rows + row),
+                    output: work.output.at(span.first * rows + row),
                     output_stride: rows,
                 };
-                // SAFETY: the instruction set is the context's; `some` rows and `count` tokens lie at the pointers; rows of
-                // this piece are written by this piece only.
-                unsafe { kernels[count - 1][some - 1](&tile) };
+                // SAFETY: the instruction set is the context's; `some` rows and the span's tokens lie at the pointers; rows
+                // of this piece are written by this piece only.
+                unsafe { kernels[span.index][kernel](&tile) };
+                row += some;
             }
         }
     }

@@ -37,6 +37,10 @@ fn random_rows(format: Format, rows: usize, columns: usize, random: &mut Random)
             let scale = half::f16::from_f32(random.float() * 0.02);
             block[*at..at + 2].copy_from_slice(&scale.to_le_bytes());
         }
+        if format == Format::IQ1_M {
+            // Exponent of a small number in the nibble that holds it.
+            block[55] = block[55] & 15 | 0x20;
+        }
         if format == Format::MXFP4 {
             block[0] = 118 + block[0] % 8;
         }
@@ -53,7 +57,7 @@ fn half_offsets(format: Format) -> &'static [usize] {
         Format::Q6_K => &[208],
         Format::TQ1_0 => &[52],
         Format::TQ2_0 => &[64],
-        Format::MXFP4 => &[],
+        Format::MXFP4 | Format::IQ1_M => &[],
         _ => &[0],
     }
 }

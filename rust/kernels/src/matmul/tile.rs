@@ -56,11 +56,15 @@ pub(crate) unsafe fn tile<S: Simd, W: Weights, const R: usize, const C: usize>(t
         let vectors = ROWS / S::LANES;
         let parts = W::Scales::PARTS;
         let table = S::table(tile.table);
-        let quants: [*const u8; R] =
-            std::array::from_fn(|r| tile.quants.add(r / vectors * tile.stride.0 + r % vectors * 4 * S::LANES));
-        let scales: [*const u8; R] = std::array::from_fn(|r| tile.scales.add(r / vectors * tile.stride.1));
-        let lanes: [usize; R] = std::array::from_fn(|r| r % vectors * S::LANES);
-
+        // Loops instead of closures: a closure is compiled without the instruction set of the function around it.
+        let mut quants = [tile.quants; R];
+        let mut scales = [tile.scales; R];
+        let mut lanes = [0; R];
+        for r in 0..R {
+            lanes[r] = r % vectors * S::LANES;
+            quants[r] = tile.quants.add(r / vectors * tile.stride.0 + 4 * lanes[r]);
+            scales[r] = tile.scales.add(r / vectors * tile.stride.1);
+        }
         let mut results = [[S::zero(); C]; R];
         if tile.resume {
             for r in 0..R {
@@ -83,10 +87,17 @@ pub(crate) unsafe fn tile<S: Simd, W: Weights, const R: usize, const C: usize>(t
                 ($part:literal: $($group:literal)*) => {{
                     let offset = (block * parts + $part) * C;
                     let starts = tile.starts.add(offset);
-                    let mut sums: [[S::Sums; C]; R] = [std::array::from_fn(|c| S::begin(starts.add(c))); R];
+                    let mut sums = [[S::begin(starts); C]; R];
+                    for c in 1..C {
+                        for r in 0..R {
+                            sums[r][c] = S::begin(starts.add(c));
+                        }
+                    }
                     $(
-                        let weights: [S::Bytes; R] =
-                            std::array::from_fn(|r| W::group::<S, $group>(quants[r].add(block * W::BYTES), table));
+                        let mut weights = [table; R];
+                        for r in 0..R {
+                            weights[r] = W::group::<S, $group>(quants[r].add(block * W::BYTES), table);
+                        }
                         for c in 0..C {
                             for r in 0..R {
                                 let four = activations.add($group * C + c);
