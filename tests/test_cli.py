@@ -166,7 +166,8 @@ def test_a_stop_string_ends_the_answer(model: Path) -> None:
 
 def test_answers_keep_to_a_schema_or_a_grammar(model: Path, tmp_path: Path) -> None:
     pytest.importorskip("llguidance", reason="grammars need the extra [grammar]")
-    schema = '{"properties": {"yes": {"type": "boolean"}}, "required": ["yes"], "additionalProperties": false}'
+    yes = {"type": "object", "properties": {"yes": {"type": "boolean"}}, "required": ["yes"]}
+    schema = json.dumps({**yes, "additionalProperties": False})
     file = tmp_path / "schema.json"
     file.write_text(schema, encoding="utf-8")
     common = ["run", model, "--raw", "-p", "Hello", "-n", "60", "--temperature", "1.2", "--seed", "2"]
