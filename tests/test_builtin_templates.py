@@ -212,6 +212,8 @@ def test_a_template_that_reads_parts_gets_parts() -> None:
     source = "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"
     found = chat({"tokenizer.chat_template": source}, ["<s>"])
     assert found.render([{"role": "user", "content": "Hello"}]) == "Hello"
+    answered = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+    assert found.render(answered) == "HelloHi"
 
 
 def test_content_that_is_no_text_is_an_error() -> None:

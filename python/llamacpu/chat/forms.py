@@ -38,12 +38,11 @@ def forms(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], source: s
 
 
 def shows(text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the text of the last message, if it is a user's, is in a rendered prompt."""
-    last = messages[-1] if messages else {}
-    content = last.get("content")
+    """Whether the text of the last user's message, if there is one, is in a rendered prompt."""
+    content = next((message.get("content") for message in reversed(messages) if message.get("role") == "user"), None)
     if isinstance(content, list):
         content = content[0].get("text") if content else None
-    return last.get("role") != "user" or not isinstance(content, str) or content.strip() in text
+    return not isinstance(content, str) or content.strip() in text
 
 
 def _message(message: Mapping[str, Any]) -> Message:
