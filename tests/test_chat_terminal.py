@@ -189,6 +189,16 @@ def test_a_message_that_does_not_fit_is_forgotten(
     assert conversation.messages == []
 
 
+def test_text_that_cannot_be_encoded_does_not_end_the_conversation(
+    conversation: Conversation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation.answer("a\ud800")
+    assert capsys.readouterr().err.startswith("Error: ")
+    assert conversation.messages == []
+    conversation.answer("a")
+    assert len(conversation.messages) == 2
+
+
 class Terminal:
     """The command in a process with a terminal of its own."""
 

@@ -151,6 +151,21 @@ def test_bytes_that_are_no_text_are_an_error(model: Path, tmp_path: Path) -> Non
     assert "is not UTF-8 text (byte 2)" in result.stderr
 
 
+@pytest.mark.parametrize("option", ["-p", "--system", "--stop", "--template", "--json-schema"])
+def test_arguments_that_are_no_text_are_wrong_usage(model: Path, option: str) -> None:
+    result = invoke("run", model, "-p", "x", option, "a\udcff")
+    assert result.exit_code == 2
+    assert "not UTF-8 text" in result.stderr
+
+
+def test_a_file_that_is_not_there_is_named(model: Path) -> None:
+    result = invoke("run", model, "--raw", "--file", "no-such-file.txt")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: no-such-file.txt: No such file or directory; check the path\n",
+    )
+
+
 def test_the_seed_decides(model: Path) -> None:
     arguments = ["run", model, "--raw", "-p", "Hello", "-n", "20", "--temperature", "1.5", "--top-k", "0"]
     first, again, other = (invoke(*arguments, "--seed", seed).stdout for seed in (5, 5, 6))
@@ -369,7 +384,7 @@ def test_the_bar_shows_on_a_terminal_only(terminal: bool, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KB"), (3 * 2**40, "3.0 TB")]
+    ("size", "text"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (3 * 10**12, "3.0 TB")]
 )
 def test_amounts_for_readers(size: int, text: str) -> None:
     assert amount(size) == text

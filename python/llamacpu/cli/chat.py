@@ -69,7 +69,12 @@ class Conversation:
         """Read a message and answer it, or do what a command says; False ends the conversation."""
         from llamacpu.cli.chat_commands import COMMANDS, act
 
-        text = read_message()
+        try:
+            # A terminal may send bytes that are no text.
+            text = read_message().encode(errors="replace").decode()
+        except UnicodeDecodeError:
+            click.echo("Error: that is not UTF-8 text; check the terminal's encoding", err=True)
+            return True
         if text.startswith("/") and text.split()[0] in COMMANDS:
             return not act(self, text)
         if text.strip():
@@ -81,7 +86,7 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         try:
             said = self._generate()
-        except LlamaCpuError as error:
+        except (LlamaCpuError, ValueError) as error:
             self.messages.pop()
             click.echo(f"Error: {error}", err=True)
             return

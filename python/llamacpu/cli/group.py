@@ -74,7 +74,10 @@ class CommandLine(click.Group):
 
 
 def _one_line(error: Exception) -> click.ClickException:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}; check the path"
+    text = " ".join(text.split()) or type(error).__name__
     return click.ClickException(text)
 
 

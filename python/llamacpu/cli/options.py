@@ -66,6 +66,16 @@ SAMPLING_NAMES = tuple(flag.removeprefix("--").replace("-", "_") for flag, _, _ 
 """Parameter names of the options that `sampling_options` adds."""
 
 
+def utf8(_context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Callback of options with text: bytes of the command line that are no UTF-8 are wrong usage."""
+    for text in (value,) if isinstance(value, str) else value or ():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise click.BadParameter("not UTF-8 text; give it in a file", param=option) from None
+    return value
+
+
 def field_of(name: str) -> str:
     """The field of `Sampling` that an option sets."""
     return _FIELDS.get(name, name)

@@ -19,15 +19,21 @@ if TYPE_CHECKING:
 
 @click.command("run", short_help="Talk to a model, or let it answer one prompt.")
 @click.argument("model", required=False, type=str)
-@click.option("-p", "--prompt", help="Answer this and exit.")
+@click.option("-p", "--prompt", callback=options.utf8, help="Answer this and exit.")
 @click.option("-f", "--file", "prompt_file", help="Answer the text of this file ('-': stdin); after --prompt if both.")
-@click.option("-s", "--system", help="The system prompt: how the model is to behave.")
+@click.option("-s", "--system", callback=options.utf8, help="The system prompt: how the model is to behave.")
 @click.option("-n", "--max-tokens", type=click.IntRange(min=-1), help="Most tokens of an answer; -1 is no limit.")
-@click.option("--stop", multiple=True, help="End an answer at this text; may be given more than once.")
+@click.option(
+    "--stop", multiple=True, callback=options.utf8, help="End an answer at this text; may be given more than once."
+)
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is: no chat template.")
 @click.option("--special", is_flag=True, help="With --raw: control tokens written in the prompt are meant as such.")
-@click.option("--template", help="Chat template: a built-in name, a name in the file, or Jinja source.")
-@click.option("--json-schema", help="Answer with JSON valid under this schema: JSON text, or a file.")
+@click.option(
+    "--template", callback=options.utf8, help="Chat template: a built-in name, a name in the file, or Jinja source."
+)
+@click.option(
+    "--json-schema", callback=options.utf8, help="Answer with JSON valid under this schema: JSON text, or a file."
+)
 @click.option("--grammar", "grammar_file", help="Answer with a text of the GBNF grammar in this file.")
 @click.option("--ignore-end", is_flag=True, help="Go on when the model wants to end.")
 @click.option(

@@ -72,9 +72,9 @@ def summary(result: GenerationResult) -> str:
 
 
 def amount(size: float) -> str:
-    """Bytes for a reader: 1536 -> "1.5 KB" (1 KB is 1024 bytes)."""
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if size < 1024:
+    """Bytes for a reader: 1500 -> "1.5 kB" (1 kB is 1000 bytes, as in the GB/s that commands show)."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
+        size /= 1000
     return f"{size:.1f} TB"

@@ -13,8 +13,8 @@ from llamacpu.cli.terminal import write
 
 @click.command("tokenize", short_help="Show the tokens of a text.")
 @click.argument("model", type=str)
-@click.argument("text", required=False)
-@click.option("-p", "--prompt", help="The text, where it begins with a dash.")
+@click.argument("text", required=False, callback=options.utf8)
+@click.option("-p", "--prompt", callback=options.utf8, help="The text, where it begins with a dash.")
 @click.option("-f", "--file", "text_file", help="Take the text from this file ('-': stdin).")
 @click.option("--no-bos", is_flag=True, help="Without the start and end tokens that the model adds to a text.")
 @click.option("--special", is_flag=True, help="Control tokens written in the text are meant as such.")
