@@ -99,6 +99,12 @@ def test_long_conversations_render() -> None:
     assert text == "".join(s.text for s in ChatTemplate(CHATML).segments(messages, control_tokens=CONTROL))
 
 
+def test_long_conversations_may_be_cut_again_and_again() -> None:
+    source = "{% for m in messages %}{% set rest = messages[loop.index:] %}{{ rest|length }} {% endfor %}"
+    text = ChatTemplate(source).render([user("word " * 200) for _ in range(1000)])
+    assert text.split() == [str(count) for count in range(999, -1, -1)]
+
+
 def test_messages_must_be_dicts() -> None:
     for wrong in ("text", [1], ["text"], {"role": "user"}):
         with pytest.raises(TemplateError, match=r"messages must|message 0"):

@@ -27,7 +27,7 @@ LARGEST_NUMBER_BITS = 4096
 class Limits:
     """Bounds of one rendering; sizes in bytes, to which a multiple of the size of the messages is added."""
 
-    seconds: float = 1.5
+    seconds: float = 1.0
     """Processor time of the rendering thread."""
     steps: int = 5_000_000
     """Loop iterations, calls, operators and filters."""
@@ -86,10 +86,14 @@ class Budget:
             raise TemplateLimit("the chat template makes more text than the messages can justify")
 
     def made(self, value: T) -> T:
-        """Count a new value, and refuse it if it is too large."""
+        """Count a new value, and refuse it if it is too large.
+
+        What a list or dict holds was counted when it was made: only its own elements are paid for.
+        """
         size = self.size(value)
         self.expect(size)
-        self.spend(size)
+        own = ELEMENT_COST * (1 + len(value)) if isinstance(value, (list, tuple, dict, set, frozenset)) else size
+        self.spend(own)
         return value
 
     def size(self, value: object) -> int:
