@@ -182,6 +182,29 @@ def test_answers_follow_a_response_format(llama: Callable[..., Any], wanted: dic
     assert plain["choices"][0]["message"]["content"].startswith("{")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_objects_have_the_properties_that_are_named(seed: int) -> None:
+    inner = {"type": "object", "properties": {"x": {"type": "null"}}, "required": ["x"]}
+    schema = {
+        "type": "object",
+        "properties": {"a": inner, "properties": {"const": {"properties": {}}}},
+        "required": ["a"],
+    }
+    value = json.loads(write(Grammar.json_schema(schema), seed))
+    assert value["a"] == {"x": None}
+    assert set(value) <= {"a", "properties"}
+    assert value.get("properties", {"properties": {}}) == {"properties": {}}
+    jsonschema.validate(value, schema)
+    more = {**inner, "additionalProperties": {"type": "integer"}, "minProperties": 2, "maxProperties": 3}
+    both = {"allOf": [inner, {"type": "object", "properties": {"y": {"type": "null"}}, "required": ["y"]}]}
+    for other in (more, both):
+        try:
+            grammar = Grammar.json_schema(other)
+        except GrammarError:
+            continue  # a keyword that llguidance does not know
+        jsonschema.validate(json.loads(write(grammar, seed)), other)
+
+
 def test_a_tool_can_be_required(llama: Callable[..., Any]) -> None:
     tool = {"type": "function", "function": {"name": "add", "parameters": SCHEMA}}
     for choice in ("required", {"type": "function", "function": {"name": "add"}}):

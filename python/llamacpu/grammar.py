@@ -48,7 +48,10 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: dict[str, Any] | bool | str) -> Grammar:
-        """Texts that are JSON and valid under `schema`, a dict or JSON text."""
+        """Texts that are JSON and valid under `schema`, a dict or JSON text.
+
+        An object with named properties gets no others unless the schema says that it may.
+        """
         if isinstance(schema, str):
             try:
                 schema = json.loads(_checked(schema))
@@ -57,8 +60,9 @@ class Grammar:
         if not isinstance(schema, (dict, bool)):
             raise GrammarError(f"the JSON schema is a {type(schema).__name__}; an object was expected")
         try:
-            text = json.dumps(schema)
-            _checked(text)
+            text = _checked(json.dumps(schema))
+            if '"allOf"' not in text:
+                text = json.dumps(_closed(schema))
             source = _library().LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_pattern": _SPACE})
         except (TypeError, ValueError, RecursionError) as error:
             raise GrammarError(f"the JSON schema cannot be used: {_first_line(str(error))}") from None
@@ -159,6 +163,23 @@ class GrammarConstraint:
             raise GrammarError(f"the grammar cannot be used: {_first_line(self._matcher.get_error())}")
 
 
+def _closed(schema: Any) -> Any:
+    """The schema with `additionalProperties` false where it names properties and says nothing of others."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: value if key in _VALUES else _closed(value) for key, value in schema.items()}
+    if isinstance(found.get("properties"), dict) and not _OPENING & set(found):
+        found["additionalProperties"] = False
+    return found
+
+
+# Keywords whose values are JSON, not schemas; and those beside which an object may have more properties than named.
+_VALUES = frozenset(("const", "default", "enum", "examples"))
+_OPENING = frozenset(
+    ("$ref", "additionalProperties", "anyOf", "if", "oneOf", "patternProperties", "unevaluatedProperties")
+)
 # One space, or a line break and an indentation; never an endless run, which small models fall into.
 _SPACE = r"( |\n {0,8})?"
 
