@@ -1,5 +1,6 @@
 //! Every format on every instruction set: equal bits everywhere, and close to exact arithmetic.
 
+use super::activations::quantize_block;
 use super::*;
 use crate::cpu::Isa;
 use crate::formats::Format;
@@ -81,11 +82,9 @@ fn bits(values: &[f32]) -> Vec<u32> {
 /// Activations as the quantized kernels see them.
 fn rounded_activations(input: &[f32]) -> Vec<f64> {
     let mut rounded = Vec::with_capacity(input.len());
-    for block in input.chunks(32) {
-        let largest = block.iter().fold(0.0_f32, |found, value| found.max(value.abs()));
-        let scale = f64::from(largest / 127.0);
-        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-        rounded.extend(block.iter().map(|value| f64::from((value * inverse).round_ties_even()) * scale));
+    for block in input.as_chunks::<32>().0 {
+        let (quants, scale) = quantize_block(block);
+        rounded.extend(quants.map(|quant| f64::from(quant) * f64::from(scale)));
     }
     rounded
 }
