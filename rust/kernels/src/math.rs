@@ -17,7 +17,9 @@ pub(crate) use functions::{exp, silu};
 pub(crate) use half_floats::{float_to_half, half_to_float};
 pub(crate) use portable::Portable;
 
-use crate::cpu::{Isa, Kind};
+use crate::cpu::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::Kind;
 
 /// Lanes in a vector.
 pub(crate) const LANES: usize = 16;

@@ -1,7 +1,9 @@
 //! Writes the packed layout: 16 rows side by side, as the table in `matmul::weights` describes it.
 
 use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked};
-use crate::cpu::{Isa, Kind};
+use crate::cpu::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::Kind;
 
 /// Rows in a group.
 const ROWS: usize = 16;

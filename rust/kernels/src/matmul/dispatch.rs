@@ -5,7 +5,9 @@ use super::floats::{BrainElement, FloatKernel, HalfElement, SingleElement, float
 use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32, Single};
 use super::tile::{Kernel, Tile, expand, tile};
 use super::weights::{Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Weights};
-use crate::cpu::{Isa, Kind};
+use crate::cpu::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::Kind;
 use crate::formats::{Bits, Format, Packing, Scales};
 
 /// Rows of a tile of plain weights; what is left of the rows is done one by one.
