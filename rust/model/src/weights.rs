@@ -59,7 +59,7 @@ impl Weights {
             embedding.resident(false);
             Arc::new(tensors.matrix("output.weight", width, vocabulary)?)
         } else {
-            embedding.keep_source(true);
+            // Its rows are looked up in the file even after they were packed: a page a token, read again when needed.
             Arc::clone(&embedding)
         };
         let mut layers = Vec::with_capacity(config.layers);
