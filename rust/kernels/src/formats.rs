@@ -7,8 +7,10 @@ mod blocks;
 mod floats;
 mod four_bit_tables;
 mod i_quants;
+mod k_quantize;
 mod k_quants;
 mod pack;
+mod search;
 mod simple;
 mod ternary;
 
@@ -127,13 +129,13 @@ const TABLE: &[FormatInfo] = &[
     row::<simple::Q5_0>(Format::Q5_0, "Q5_0", 6, Some(simple::quantize_q5_0)),
     row::<simple::Q5_1>(Format::Q5_1, "Q5_1", 7, Some(simple::quantize_q5_1)),
     row::<simple::Q8_0>(Format::Q8_0, "Q8_0", 8, Some(simple::quantize_q8_0)),
-    row::<k_quants::Q2K>(Format::Q2_K, "Q2_K", 10, None),
-    row::<k_quants::Q3K>(Format::Q3_K, "Q3_K", 11, None),
-    row::<k_quants::Q4K>(Format::Q4_K, "Q4_K", 12, None),
-    row::<k_quants::Q5K>(Format::Q5_K, "Q5_K", 13, None),
-    row::<k_quants::Q6K>(Format::Q6_K, "Q6_K", 14, None),
-    row::<four_bit_tables::Iq4Nl>(Format::IQ4_NL, "IQ4_NL", 20, None),
-    row::<four_bit_tables::Iq4Xs>(Format::IQ4_XS, "IQ4_XS", 23, None),
+    row::<k_quants::Q2K>(Format::Q2_K, "Q2_K", 10, Some(k_quantize::quantize_q2_k)),
+    row::<k_quants::Q3K>(Format::Q3_K, "Q3_K", 11, Some(k_quantize::quantize_q3_k)),
+    row::<k_quants::Q4K>(Format::Q4_K, "Q4_K", 12, Some(k_quantize::quantize_q4_k)),
+    row::<k_quants::Q5K>(Format::Q5_K, "Q5_K", 13, Some(k_quantize::quantize_q5_k)),
+    row::<k_quants::Q6K>(Format::Q6_K, "Q6_K", 14, Some(k_quantize::quantize_q6_k)),
+    row::<four_bit_tables::Iq4Nl>(Format::IQ4_NL, "IQ4_NL", 20, Some(k_quantize::quantize_iq4_nl)),
+    row::<four_bit_tables::Iq4Xs>(Format::IQ4_XS, "IQ4_XS", 23, Some(k_quantize::quantize_iq4_xs)),
     row::<i_quants::Iq3S>(Format::IQ3_S, "IQ3_S", 21, None),
     row::<i_quants::Iq3Xxs>(Format::IQ3_XXS, "IQ3_XXS", 18, None),
     row::<i_quants::Iq2S>(Format::IQ2_S, "IQ2_S", 22, None),

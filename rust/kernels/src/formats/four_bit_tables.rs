@@ -5,7 +5,7 @@ use super::simple::nibbles;
 
 /// The values of IQ4_NL and IQ4_XS, plus 128:
 /// -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
-static NON_LINEAR: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+pub(super) static NON_LINEAR: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
 /// Twice the values of an E2M1 float, plus 12: 0 1 2 3 4 6 8 12, then the same negated (OCP Microscaling Formats 1.0).
 static E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];

@@ -54,20 +54,11 @@ const fn wide_bytes(scales: Scales) -> usize {
 /// `pack_group`, compiled for the instruction set.
 pub(crate) fn pack<B: Blocks>(isa: Isa, source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
     match isa.kind() {
-        // SAFETY: an `Isa` of this kind exists only on processors that have it.
+        // SAFETY: an `Isa` of these kinds exists only on processors that have AVX2.
         #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 => unsafe { pack_avx512::<B>(source, rows, layout, out) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 | Kind::AvxVnni => unsafe { pack_avx2::<B>(source, rows, layout, out) },
+        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe { pack_avx2::<B>(source, rows, layout, out) },
         _ => pack_group::<B>(source, rows, layout, out),
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-fn pack_avx512<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
-    pack_group::<B>(source, rows, layout, out);
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -132,7 +132,7 @@ fn quantizing_is_close() {
             Format::Q8_0 => 0.0045,
             Format::Q6_K => 0.04,
             Format::Q5_0 | Format::Q5_1 | Format::Q5_K => 0.07,
-            Format::Q4_0 | Format::Q4_1 | Format::Q4_K => 0.14,
+            Format::Q4_0 | Format::Q4_1 | Format::Q4_K | Format::IQ4_NL | Format::IQ4_XS => 0.16,
             Format::MXFP4 => 0.26,
             Format::Q3_K => 0.3,
             Format::Q2_K => 0.45,

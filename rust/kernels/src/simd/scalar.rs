@@ -2,34 +2,23 @@
 
 use super::Simd;
 use crate::formats::half_to_float;
+use crate::math::fma;
 
 /// Portable code.
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
 
-/// `a · b + c` rounded once, without asking the processor for it.
-///
-/// The product of two f32 is exact in f64. The f64 sum is made odd in its last bit where it is not exact, which makes the
-/// final rounding to f32 correct (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", 2008).
-#[inline(always)]
-pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
-    let product = f64::from(a) * f64::from(b);
-    let addend = f64::from(c);
-    let sum = product + addend;
-    // The error of the sum, exact (Knuth's TwoSum).
-    let part = sum - product;
-    let error = (product - (sum - part)) + (addend - part);
-    let bits = sum.to_bits();
-    // Towards the error if it points away from zero, else back by one: both give the odd neighbour.
-    let inexact = error != 0.0 && sum.is_finite() && bits & 1 == 0;
-    let outward = (error > 0.0) == (sum > 0.0);
-    let odd = if outward { bits | 1 } else { bits.wrapping_sub(1) };
-    f64::from_bits(if inexact { odd } else { bits }) as f32
-}
-
 #[inline(always)]
 fn lanes(of: impl Fn(usize) -> f32) -> [f32; 16] {
     std::array::from_fn(of)
+}
+
+/// `fma` of 16 lanes; a function of its own, so that kernels stay small.
+#[inline(never)]
+fn fma_lanes(a: &[f32; 16], b: &[f32; 16], c: &mut [f32; 16]) {
+    for ((a, b), c) in a.iter().zip(b).zip(c) {
+        *c = fma(*a, *b, *c);
+    }
 }
 
 /// Adds the products of one group; a function of its own, so that kernels stay small.
@@ -156,13 +145,15 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn fma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        lanes(|i| fma(a[i], b[i], c[i]))
+    unsafe fn fma(a: [f32; 16], b: [f32; 16], mut c: [f32; 16]) -> [f32; 16] {
+        fma_lanes(&a, &b, &mut c);
+        c
     }
 
     #[inline(always)]
-    unsafe fn fnma(a: [f32; 16], b: [f32; 16], c: [f32; 16]) -> [f32; 16] {
-        lanes(|i| fma(-a[i], b[i], c[i]))
+    unsafe fn fnma(a: [f32; 16], b: [f32; 16], mut c: [f32; 16]) -> [f32; 16] {
+        fma_lanes(&a.map(|a| -a), &b, &mut c);
+        c
     }
 
     #[inline(always)]
