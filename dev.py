@@ -120,6 +120,7 @@ def cross() -> None:
     target = "aarch64-unknown-linux-gnu"
     environment = {
         "RUSTC": str(rustc),
+        "PYO3_BUILD_EXTENSION_MODULE": "1",
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER": linker,
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER": "qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu",
     }
