@@ -11,6 +11,9 @@ use crate::formats::{Format, Layout};
 use crate::mapping::{AlignedBytes, Bytes};
 use crate::simd::ROWS;
 
+/// Bytes packed at a time before the file's pages are given back: the most that lies in memory twice.
+const STAGE: usize = 16 << 20;
+
 /// rows × columns weights in one format; shared by threads. `columns` is the length of the input of a product, the first
 /// dimension of a GGUF tensor.
 #[derive(Debug)]
@@ -24,7 +27,6 @@ pub struct Matrix {
     layout: Option<Layout>,
     packed: OnceLock<AlignedBytes>,
     packing: Mutex<()>,
-    keep_source: AtomicBool,
     resident: AtomicBool,
 }
 
@@ -66,7 +68,6 @@ impl Matrix {
             layout,
             packed: OnceLock::new(),
             packing: Mutex::new(()),
-            keep_source: AtomicBool::new(false),
             resident: AtomicBool::new(true),
         })
     }
@@ -107,12 +108,6 @@ impl Matrix {
         self.format.dequantize(self.source(row, 1), out)
     }
 
-    /// Whether the file's pages stay in memory when the weights have been packed: say so for an embedding whose rows are
-    /// also looked up. Default: they do not.
-    pub fn keep_source(&self, keep: bool) {
-        self.keep_source.store(keep, Ordering::Relaxed);
-    }
-
     /// Whether the weights may be kept packed in memory. If not, every product packs what it needs, piece by piece: slow
     /// for few tokens, but without memory of its own. Default: they may. No effect on weights that are packed already.
     pub fn resident(&self, resident: bool) {
@@ -133,16 +128,22 @@ impl Matrix {
         let groups = self.groups();
         let mut packed = AlignedBytes::zeroed(groups * layout.group_bytes)?;
         let out = Shared::new(&mut packed);
-        context.for_each(groups, &|group| {
-            // SAFETY: every group is one piece, and the ranges of groups do not overlap.
-            let out = unsafe { out.part(group * layout.group_bytes, layout.group_bytes) };
-            self.pack(context.isa, group, layout, out);
-        })?;
+        let stage = (STAGE / layout.group_bytes).max(1);
+        for first in (0..groups).step_by(stage) {
+            let count = stage.min(groups - first);
+            context.for_each(count, &|group| {
+                let group = first + group;
+                // SAFETY: every group is one piece, and the ranges of groups do not overlap.
+                let out = unsafe { out.part(group * layout.group_bytes, layout.group_bytes) };
+                self.pack(context.isa, group, layout, out);
+            })?;
+            // A page at the border of two stages is read again by the next one: releasing loses nothing.
+            let start = first * ROWS * self.row_bytes;
+            let end = self.bytes.len().min((first + count) * ROWS * self.row_bytes);
+            self.bytes.slice(start, end - start)?.release();
+        }
         // Nobody else sets it while the turn is ours.
         let _ = self.packed.set(packed);
-        if !self.keep_source.load(Ordering::Relaxed) {
-            self.bytes.release();
-        }
         Ok(())
     }
 
