@@ -15,7 +15,6 @@ mod portable;
 
 pub(crate) use functions::{exp, silu};
 pub(crate) use half_floats::{float_to_half, half_to_float};
-pub(crate) use portable::Portable;
 
 use crate::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -33,6 +32,10 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     type Integers: Copy;
     /// Whether 32 vectors of 16 lanes fit into the registers (otherwise 8 do).
     const MANY_REGISTERS: bool;
+
+    /// Runs a kernel as a function of its own, compiled for the same instruction set. Large kernels are cut at such calls,
+    /// which the compiler needs less time for.
+    fn call<K: Kernel>(kernel: K) -> K::Output;
 
     /// The same value in every lane.
     fn splat(value: f32) -> Self;
@@ -136,6 +139,20 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     }
 }
 
+/// Asks for the cache lines of a range that will be read soon; what lies outside the bytes is left out.
+#[inline(always)]
+pub(crate) fn prefetch(bytes: &[u8], range: std::ops::Range<usize>) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(bytes) = bytes.get(range) {
+        for line in bytes.chunks(64) {
+            // SAFETY: a prefetch is a hint; it reads nothing that the program could see. SSE is part of x86-64.
+            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast()) };
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, range);
+}
+
 /// `1.5 * 2^23`: adding it to a number below `2^22` in magnitude rounds to an integer, ties to even, which then stands
 /// in the low bits.
 pub(crate) const MAGIC: f32 = 12_582_912.0;
@@ -158,7 +175,7 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 | Kind::AvxVnni => unsafe { avx2::run(kernel) },
-        _ => kernel.run::<Portable>(),
+        _ => portable::run(kernel),
     }
 }
 

@@ -8,6 +8,7 @@
 mod bandwidth;
 mod count;
 mod crew;
+mod share;
 mod turn;
 
 use std::sync::atomic::{AtomicPtr, Ordering};

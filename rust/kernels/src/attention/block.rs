@@ -153,7 +153,13 @@ fn add_page<L: Lanes>(block: &Block, page: usize, scratch: &mut Scratch, width: 
     let (key_bytes, value_bytes) =
         (layout.keys(block.pages[page], block.head), layout.values(block.pages[page], block.head));
     let Scratch { chunk, queries, byte_queries, unpacked, .. } = scratch;
-    let (keys, values) = unpacked.unpack::<L>(layout, key_bytes, value_bytes, block.queries.len() > TILE);
+    // A single tile waits for memory: it asks for the values while it reads the keys, and for the next page's keys while
+    // it reads the values. Many tiles are bound by arithmetic.
+    let many = block.queries.len() > TILE;
+    let next_page = block.pages.get(page + 1).filter(|_| !many);
+    let next_keys = next_page.map_or(&[][..], |page| layout.keys(page, block.head));
+    let next_values = if many { &[] } else { value_bytes };
+    let (keys, values) = unpacked.unpack::<L>(layout, key_bytes, value_bytes, many);
     let per_query = block.queries.len() / block.visible.len();
     let size = layout.key_size;
     let rows = block.queries.len();
@@ -171,8 +177,10 @@ fn add_page<L: Lanes>(block: &Block, page: usize, scratch: &mut Scratch, width: 
         let mut weights = [[0.0; PAGE_TOKENS]; TILE];
         let weights = &mut weights[..height];
         match keys {
-            PageKeys::Numbers(keys) => scores::<L>(keys, &queries[first * size..][..height * size], weights),
-            PageKeys::Bytes(keys) => byte_scores::<L>(keys, byte_queries, first, size, weights),
+            PageKeys::Numbers(keys) => {
+                scores::<L>(keys, &queries[first * size..][..height * size], weights, next_values);
+            }
+            PageKeys::Bytes(keys) => byte_scores::<L>(keys, byte_queries, first, size, weights, next_values),
         }
         let mut factors = [1.0; TILE];
         for (place, weights) in weights.iter_mut().enumerate() {
@@ -181,7 +189,7 @@ fn add_page<L: Lanes>(block: &Block, page: usize, scratch: &mut Scratch, width: 
                 soften::<L>(weights, block.scale, &visible[place], &mut chunk.largest[row], &mut chunk.total[row]);
         }
         let sums = &mut chunk.sums[first * width..][..height * width];
-        add_weighted::<L>(values, weights, &factors, visible, sums);
+        add_weighted::<L>(values, weights, &factors, visible, sums, next_keys);
     }
 }
 

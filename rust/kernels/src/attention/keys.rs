@@ -2,7 +2,7 @@
 //! is a sequence of fused multiply-adds, so it is the same for every tile size.
 
 use super::pages::{BLOCK, PAGE_TOKENS};
-use crate::math::{LANES, Lanes, half_to_float};
+use crate::math::{Kernel, LANES, Lanes, half_to_float, prefetch};
 
 /// Scores of one query with the tokens of a page.
 pub(super) type Scores = [f32; PAGE_TOKENS];
@@ -21,9 +21,9 @@ pub(super) enum Keys<'a> {
     Halves(&'a [u8]),
 }
 
-/// Loads 16 tokens of one number of the keys.
+/// Loads `N` vectors of tokens of one number of the keys.
 trait Source: Copy {
-    fn load<L: Lanes>(self, number: usize, vector: usize) -> L;
+    fn load<L: Lanes, const N: usize>(self, number: usize, first: usize) -> [L; N];
 }
 
 #[derive(Clone, Copy)]
@@ -31,8 +31,12 @@ struct Floats<'a>(&'a [[[u8; 4 * LANES]; VECTORS]]);
 
 impl Source for Floats<'_> {
     #[inline(always)]
-    fn load<L: Lanes>(self, number: usize, vector: usize) -> L {
-        L::load_floats(&self.0[number][vector])
+    fn load<L: Lanes, const N: usize>(self, number: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(); N];
+        for (vector, from) in vectors.iter_mut().zip(&self.0[number][first..first + N]) {
+            *vector = L::load_floats(from);
+        }
+        vectors
     }
 }
 
@@ -41,45 +45,78 @@ struct Halves<'a>(&'a [[[u8; 2 * LANES]; VECTORS]]);
 
 impl Source for Halves<'_> {
     #[inline(always)]
-    fn load<L: Lanes>(self, number: usize, vector: usize) -> L {
-        L::load_halves(&self.0[number][vector])
+    fn load<L: Lanes, const N: usize>(self, number: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(); N];
+        for (vector, from) in vectors.iter_mut().zip(&self.0[number][first..first + N]) {
+            *vector = L::load_halves(from);
+        }
+        vectors
     }
 }
 
-/// Scores of `scores.len()` queries, 1 to [`TILE`]. The queries lie `[number][query]`.
+/// Scores of `scores.len()` queries, 1 to [`TILE`]. The queries lie `[number][query]`. The bytes `ahead`, those that will be
+/// read after the keys, are asked for on the way.
 #[inline(always)]
-pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [Scores]) {
+pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [Scores], ahead: &[u8]) {
     match keys {
         Keys::Floats(keys) => {
-            by_height::<L, _>(Floats(keys.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0), queries, scores);
+            by_height::<L, _>(
+                Floats(keys.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0),
+                queries,
+                scores,
+                ahead,
+            );
         }
         Keys::Halves(keys) => {
-            by_height::<L, _>(Halves(keys.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0), queries, scores);
+            by_height::<L, _>(
+                Halves(keys.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0),
+                queries,
+                scores,
+                ahead,
+            );
         }
     }
 }
 
 #[inline(always)]
-fn by_height<L: Lanes, S: Source>(keys: S, queries: &[f32], scores: &mut [Scores]) {
+fn by_height<L: Lanes, S: Source>(keys: S, queries: &[f32], scores: &mut [Scores], ahead: &[u8]) {
     match scores.len() {
-        1 => by_width::<L, S, 1>(keys, queries, scores),
-        2 => by_width::<L, S, 2>(keys, queries, scores),
-        3 => by_width::<L, S, 3>(keys, queries, scores),
-        4 => by_width::<L, S, 4>(keys, queries, scores),
-        5 => by_width::<L, S, 5>(keys, queries, scores),
-        _ => by_width::<L, S, TILE>(keys, queries, scores),
+        1 => by_width::<L, S, 1>(keys, queries, scores, ahead),
+        2 => by_width::<L, S, 2>(keys, queries, scores, ahead),
+        3 => by_width::<L, S, 3>(keys, queries, scores, ahead),
+        4 => by_width::<L, S, 4>(keys, queries, scores, ahead),
+        5 => by_width::<L, S, 5>(keys, queries, scores, ahead),
+        _ => by_width::<L, S, TILE>(keys, queries, scores, ahead),
     }
 }
 
 #[inline(always)]
-fn by_width<L: Lanes, S: Source, const R: usize>(keys: S, queries: &[f32], scores: &mut [Scores]) {
+fn by_width<L: Lanes, S: Source, const R: usize>(keys: S, queries: &[f32], scores: &mut [Scores], ahead: &[u8]) {
     let Some(scores) = scores.first_chunk_mut::<R>() else { return };
     let (queries, _) = queries.as_chunks::<R>();
-    if L::MANY_REGISTERS {
-        tile::<L, S, R, VECTORS>(keys, queries, scores, 0);
-    } else {
-        for vector in 0..VECTORS {
-            tile::<L, S, R, 1>(keys, queries, scores, vector);
+    L::call(Score { keys, queries, scores, ahead });
+}
+
+/// Scores of `R` queries.
+struct Score<'a, S, const R: usize> {
+    keys: S,
+    queries: &'a [[f32; R]],
+    scores: &'a mut [Scores; R],
+    ahead: &'a [u8],
+}
+
+impl<S: Source, const R: usize> Kernel for Score<'_, S, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { keys, queries, scores, ahead } = self;
+        if L::MANY_REGISTERS {
+            tile::<L, S, R, VECTORS>(keys, queries, scores, 0, ahead);
+        } else {
+            for vector in 0..VECTORS {
+                tile::<L, S, R, 1>(keys, queries, scores, vector, if vector == 0 { ahead } else { &[] });
+            }
         }
     }
 }
@@ -91,13 +128,13 @@ fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
     queries: &[[f32; R]],
     scores: &mut [Scores; R],
     first: usize,
+    ahead: &[u8],
 ) {
+    let step = ahead.len() / queries.len().max(1);
     let mut sums = [[L::zero(); N]; R];
     for (number, queries) in queries.iter().enumerate() {
-        let mut line = [L::zero(); N];
-        for n in 0..N {
-            line[n] = keys.load(number, first + n);
-        }
+        prefetch(ahead, number * step..(number + 1) * step);
+        let line = keys.load::<L, N>(number, first);
         for r in 0..R {
             let query = L::splat(queries[r]);
             for n in 0..N {
@@ -133,7 +170,8 @@ pub(super) struct ByteQueries {
     pub(super) sums: Vec<i32>,
 }
 
-/// Scores of `scores.len()` queries, 1 to [`TILE`], the tile that starts at query `first` of `queries`.
+/// Scores of `scores.len()` queries, 1 to [`TILE`], the tile that starts at query `first` of `queries`; `ahead` as in
+/// [`scores`].
 #[inline(always)]
 pub(super) fn byte_scores<L: Lanes>(
     keys: ByteKeys,
@@ -141,18 +179,18 @@ pub(super) fn byte_scores<L: Lanes>(
     first: usize,
     size: usize,
     scores: &mut [Scores],
+    ahead: &[u8],
 ) {
     match scores.len() {
-        1 => byte_tiles::<L, 1>(keys, queries, first, size, scores),
-        2 => byte_tiles::<L, 2>(keys, queries, first, size, scores),
-        3 => byte_tiles::<L, 3>(keys, queries, first, size, scores),
-        4 => byte_tiles::<L, 4>(keys, queries, first, size, scores),
-        5 => byte_tiles::<L, 5>(keys, queries, first, size, scores),
-        _ => byte_tiles::<L, TILE>(keys, queries, first, size, scores),
+        1 => byte_tiles::<L, 1>(keys, queries, first, size, scores, ahead),
+        2 => byte_tiles::<L, 2>(keys, queries, first, size, scores, ahead),
+        3 => byte_tiles::<L, 3>(keys, queries, first, size, scores, ahead),
+        4 => byte_tiles::<L, 4>(keys, queries, first, size, scores, ahead),
+        5 => byte_tiles::<L, 5>(keys, queries, first, size, scores, ahead),
+        _ => byte_tiles::<L, TILE>(keys, queries, first, size, scores, ahead),
     }
 }
 
-/// For each block of 32 numbers an exact integer product, then one fused multiply-add with the product of the scales.
 #[inline(always)]
 fn byte_tiles<L: Lanes, const R: usize>(
     keys: ByteKeys,
@@ -160,34 +198,63 @@ fn byte_tiles<L: Lanes, const R: usize>(
     first: usize,
     size: usize,
     scores: &mut [Scores],
+    ahead: &[u8],
 ) {
     let Some(scores) = scores.first_chunk_mut::<R>() else { return };
     let (quads, blocks) = (size.div_ceil(4), size.div_ceil(BLOCK));
-    let query_quads = queries.quads[first * quads..][..R * quads].as_chunks::<R>().0;
-    let query_scales = queries.scales[first * blocks..][..R * blocks].as_chunks::<R>().0;
-    let query_sums = queries.sums[first * blocks..][..R * blocks].as_chunks::<R>().0;
-    let key_lines = keys.bytes.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0;
-    let key_scales = keys.scales.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0;
-    for vector in 0..VECTORS {
-        let mut totals = [L::zero(); R];
-        for (block, (scales, sums)) in query_scales.iter().zip(query_sums).enumerate() {
-            let mut products = [L::integers(0); R];
-            for r in 0..R {
-                products[r] = L::integers(sums[r]);
-            }
-            let range = block * BLOCK_QUADS..((block + 1) * BLOCK_QUADS).min(quads);
-            for (quad, line) in query_quads[range.clone()].iter().zip(&key_lines[range]) {
+    L::call(ByteScore {
+        keys,
+        quads: queries.quads[first * quads..][..R * quads].as_chunks::<R>().0,
+        scales: queries.scales[first * blocks..][..R * blocks].as_chunks::<R>().0,
+        sums: queries.sums[first * blocks..][..R * blocks].as_chunks::<R>().0,
+        scores,
+        ahead,
+    });
+}
+
+/// Scores of `R` queries of bytes: for each block of 32 numbers an exact integer product, then one fused multiply-add with
+/// the product of the scales.
+struct ByteScore<'a, const R: usize> {
+    keys: ByteKeys<'a>,
+    quads: &'a [[i32; R]],
+    scales: &'a [[f32; R]],
+    sums: &'a [[i32; R]],
+    scores: &'a mut [Scores; R],
+    ahead: &'a [u8],
+}
+
+impl<const R: usize> Kernel for ByteScore<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { keys, quads: query_quads, scales: query_scales, sums: query_sums, scores, ahead } = self;
+        let (quads, blocks) = (query_quads.len(), query_scales.len().max(1));
+        let key_lines = keys.bytes.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0;
+        let key_scales = keys.scales.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0;
+        for vector in 0..VECTORS {
+            let step = if vector == 0 { ahead.len() / blocks } else { 0 };
+            let mut totals = [L::zero(); R];
+            for (block, (scales, sums)) in query_scales.iter().zip(query_sums).enumerate() {
+                prefetch(ahead, block * step..(block + 1) * step);
+                let mut products = [L::integers(0); R];
                 for r in 0..R {
-                    products[r] = L::dot4(products[r], &line[vector], quad[r]);
+                    products[r] = L::integers(sums[r]);
+                }
+                let range = block * BLOCK_QUADS..((block + 1) * BLOCK_QUADS).min(quads);
+                for (quad, line) in query_quads[range.clone()].iter().zip(&key_lines[range]) {
+                    for r in 0..R {
+                        products[r] = L::dot4(products[r], &line[vector], quad[r]);
+                    }
+                }
+                let key_scale = L::load_halves(&key_scales[block][vector]);
+                for r in 0..R {
+                    totals[r] = L::from_integers(products[r]).fma(key_scale.mul(L::splat(scales[r])), totals[r]);
                 }
             }
-            let key_scale = L::load_halves(&key_scales[block][vector]);
             for r in 0..R {
-                totals[r] = L::from_integers(products[r]).fma(key_scale.mul(L::splat(scales[r])), totals[r]);
+                totals[r].store(&mut scores[r].as_chunks_mut::<LANES>().0[vector]);
             }
-        }
-        for r in 0..R {
-            totals[r].store(&mut scores[r].as_chunks_mut::<LANES>().0[vector]);
         }
     }
 }

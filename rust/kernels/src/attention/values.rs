@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::keys::{Scores, TILE};
 use super::pages::{BLOCK, PAGE_TOKENS};
-use crate::math::{LANES, Lanes};
+use crate::math::{Kernel, LANES, Lanes, prefetch};
 
 /// Values of one head in a page, `[token][number]`.
 #[derive(Clone, Copy)]
@@ -18,9 +18,9 @@ pub(super) enum Values<'a> {
     Bytes { scales: &'a [f32], bytes: &'a [u8] },
 }
 
-/// Loads 16 numbers of one token's value.
+/// Loads `N` vectors of one token's value.
 trait Source: Copy {
-    fn load<L: Lanes>(self, token: usize, vector: usize) -> L;
+    fn load<L: Lanes, const N: usize>(self, token: usize, first: usize) -> [L; N];
 }
 
 #[derive(Clone, Copy)]
@@ -28,8 +28,12 @@ struct Floats<'a>(&'a [[u8; 4 * LANES]], usize);
 
 impl Source for Floats<'_> {
     #[inline(always)]
-    fn load<L: Lanes>(self, token: usize, vector: usize) -> L {
-        L::load_floats(&self.0[token * self.1 + vector])
+    fn load<L: Lanes, const N: usize>(self, token: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(); N];
+        for (vector, from) in vectors.iter_mut().zip(&self.0[token * self.1 + first..][..N]) {
+            *vector = L::load_floats(from);
+        }
+        vectors
     }
 }
 
@@ -38,8 +42,12 @@ struct Halves<'a>(&'a [[u8; 2 * LANES]], usize);
 
 impl Source for Halves<'_> {
     #[inline(always)]
-    fn load<L: Lanes>(self, token: usize, vector: usize) -> L {
-        L::load_halves(&self.0[token * self.1 + vector])
+    fn load<L: Lanes, const N: usize>(self, token: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(); N];
+        for (vector, from) in vectors.iter_mut().zip(&self.0[token * self.1 + first..][..N]) {
+            *vector = L::load_halves(from);
+        }
+        vectors
     }
 }
 
@@ -48,14 +56,19 @@ struct Bytes<'a>(&'a [f32], &'a [[u8; LANES]], usize);
 
 impl Source for Bytes<'_> {
     #[inline(always)]
-    fn load<L: Lanes>(self, token: usize, vector: usize) -> L {
-        let scale = self.0[vector * LANES / BLOCK * PAGE_TOKENS + token];
-        L::load_signed_bytes(&self.1[token * self.2 + vector]).mul(L::splat(scale))
+    fn load<L: Lanes, const N: usize>(self, token: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(); N];
+        let bytes = &self.1[token * self.2 + first..][..N];
+        for (n, (vector, bytes)) in vectors.iter_mut().zip(bytes).enumerate() {
+            let scale = self.0[(first + n) * LANES / BLOCK * PAGE_TOKENS + token];
+            *vector = L::load_signed_bytes(bytes).mul(L::splat(scale));
+        }
+        vectors
     }
 }
 
 /// For each of 1 to [`TILE`] rows: `sums = sums * factor + weights * values` over the row's visible tokens. `sums` has rows of
-/// whole vectors.
+/// whole vectors. The bytes `ahead`, those that will be read after the values, are asked for on the way.
 #[inline(always)]
 pub(super) fn add_weighted<L: Lanes>(
     values: Values,
@@ -63,21 +76,22 @@ pub(super) fn add_weighted<L: Lanes>(
     factors: &[f32],
     visible: &[Range<usize>],
     sums: &mut [f32],
+    ahead: &[u8],
 ) {
     let vectors = sums.len() / weights.len() / LANES;
     let (sums, _) = sums.as_chunks_mut::<LANES>();
     match values {
         Values::Floats(values) => {
             let source = Floats(values.as_chunks::<{ 4 * LANES }>().0, vectors);
-            by_height::<L, _>(source, weights, factors, visible, sums, vectors);
+            by_height::<L, _>(source, weights, factors, visible, sums, vectors, ahead);
         }
         Values::Halves(values) => {
             let source = Halves(values.as_chunks::<{ 2 * LANES }>().0, vectors);
-            by_height::<L, _>(source, weights, factors, visible, sums, vectors);
+            by_height::<L, _>(source, weights, factors, visible, sums, vectors, ahead);
         }
         Values::Bytes { scales, bytes } => {
             let source = Bytes(scales, bytes.as_chunks::<LANES>().0, vectors);
-            by_height::<L, _>(source, weights, factors, visible, sums, vectors);
+            by_height::<L, _>(source, weights, factors, visible, sums, vectors, ahead);
         }
     }
 }
@@ -90,67 +104,89 @@ fn by_height<L: Lanes, S: Source>(
     visible: &[Range<usize>],
     sums: &mut [[f32; LANES]],
     vectors: usize,
+    ahead: &[u8],
 ) {
     // Tokens that all rows see are done for all rows at once, the others for each row alone, in order.
     let start = visible.iter().map(|range| range.start).max().unwrap_or(0);
     let end = visible.iter().map(|range| range.end).min().unwrap_or(0).max(start);
-    for (row, range) in visible.iter().enumerate() {
-        let sums = &mut sums[row * vectors..][..vectors];
-        let before = range.start..range.end.min(start);
-        by_width::<L, S, 1>(values, &weights[row..], &factors[row..], before, sums, vectors);
-    }
     let ones = [1.0; TILE];
+    let mut factors = factors;
+    if visible.iter().any(|range| range.start < start) {
+        for (row, range) in visible.iter().enumerate() {
+            let before = range.start..range.end.min(start);
+            let sums = &mut sums[row * vectors..][..vectors];
+            sum::<L, S, 1>(values, &weights[row..], &factors[row..], before, sums, &[]);
+        }
+        factors = &ones;
+    }
+    let both = start..end;
     match weights.len() {
-        1 => by_width::<L, S, 1>(values, weights, &ones, start..end, sums, vectors),
-        2 => by_width::<L, S, 2>(values, weights, &ones, start..end, sums, vectors),
-        3 => by_width::<L, S, 3>(values, weights, &ones, start..end, sums, vectors),
-        4 => by_width::<L, S, 4>(values, weights, &ones, start..end, sums, vectors),
-        5 => by_width::<L, S, 5>(values, weights, &ones, start..end, sums, vectors),
-        _ => by_width::<L, S, TILE>(values, weights, &ones, start..end, sums, vectors),
+        1 => sum::<L, S, 1>(values, weights, factors, both, sums, ahead),
+        2 => sum::<L, S, 2>(values, weights, factors, both, sums, ahead),
+        3 => sum::<L, S, 3>(values, weights, factors, both, sums, ahead),
+        4 => sum::<L, S, 4>(values, weights, factors, both, sums, ahead),
+        5 => sum::<L, S, 5>(values, weights, factors, both, sums, ahead),
+        _ => sum::<L, S, TILE>(values, weights, factors, both, sums, ahead),
     }
     for (row, range) in visible.iter().enumerate() {
-        let sums = &mut sums[row * vectors..][..vectors];
         let after = range.start.max(end)..range.end;
         if !after.is_empty() {
-            by_width::<L, S, 1>(values, &weights[row..], &ones, after, sums, vectors);
+            let sums = &mut sums[row * vectors..][..vectors];
+            sum::<L, S, 1>(values, &weights[row..], &ones, after, sums, &[]);
         }
     }
 }
 
 #[inline(always)]
-fn by_width<L: Lanes, S: Source, const R: usize>(
+fn sum<L: Lanes, S: Source, const R: usize>(
     values: S,
     weights: &[Scores],
     factors: &[f32],
     tokens: Range<usize>,
     sums: &mut [[f32; LANES]],
-    vectors: usize,
+    ahead: &[u8],
 ) {
-    let (Some(weights), Some(factors)) = (weights.first_chunk::<R>(), factors.first_chunk::<R>()) else { return };
-    let mut first = 0;
-    if L::MANY_REGISTERS {
-        while vectors - first >= 4 {
-            tile::<L, S, R, 4>(values, weights, factors, tokens.clone(), sums, vectors, first);
-            first += 4;
-        }
+    if let (Some(weights), Some(factors)) = (weights.first_chunk::<R>(), factors.first_chunk::<R>()) {
+        L::call(Sum { values, weights, factors, tokens, sums, ahead });
     }
-    while vectors - first >= 1 {
-        tile::<L, S, R, 1>(values, weights, factors, tokens.clone(), sums, vectors, first);
-        first += 1;
+}
+
+/// The weighted sums of `R` rows.
+struct Sum<'a, S, const R: usize> {
+    values: S,
+    weights: &'a [Scores; R],
+    factors: &'a [f32; R],
+    tokens: Range<usize>,
+    sums: &'a mut [[f32; LANES]],
+    ahead: &'a [u8],
+}
+
+impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(mut self) {
+        let vectors = self.sums.len() / R;
+        let mut first = 0;
+        if L::MANY_REGISTERS {
+            while vectors - first >= 4 {
+                tile::<L, S, R, 4>(&mut self, vectors, first);
+                first += 4;
+            }
+        }
+        while first < vectors {
+            tile::<L, S, R, 1>(&mut self, vectors, first);
+            first += 1;
+        }
     }
 }
 
 /// `R` rows times `N` vectors of the head, in registers.
 #[inline(always)]
-fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
-    values: S,
-    weights: &[Scores; R],
-    factors: &[f32; R],
-    tokens: Range<usize>,
-    sums: &mut [[f32; LANES]],
-    vectors: usize,
-    first: usize,
-) {
+fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(work: &mut Sum<S, R>, vectors: usize, first: usize) {
+    let Sum { values, weights, factors, tokens, sums, ahead } = work;
+    // What will be needed next is asked for once, on the way through the first numbers.
+    let step = if first == 0 { ahead.len() / PAGE_TOKENS } else { 0 };
     let mut totals = [[L::zero(); N]; R];
     for r in 0..R {
         for n in 0..N {
@@ -158,10 +194,8 @@ fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
         }
     }
     for token in tokens.start..tokens.end.min(PAGE_TOKENS) {
-        let mut line = [L::zero(); N];
-        for n in 0..N {
-            line[n] = values.load(token, first + n);
-        }
+        prefetch(ahead, token * step..(token + 1) * step);
+        let line = values.load::<L, N>(token, first);
         for r in 0..R {
             let weight = L::splat(weights[r][token]);
             for n in 0..N {

@@ -65,6 +65,11 @@ impl Lanes for Avx2 {
     const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
+    fn call<K: Kernel>(kernel: K) -> K::Output {
+        vector!(run(kernel))
+    }
+
+    #[inline(always)]
     fn splat(value: f32) -> Self {
         let register = vector!(_mm256_set1_ps(value));
         Self(register, register)

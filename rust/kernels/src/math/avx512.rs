@@ -31,6 +31,11 @@ impl Lanes for Avx512 {
     const MANY_REGISTERS: bool = true;
 
     #[inline(always)]
+    fn call<K: Kernel>(kernel: K) -> K::Output {
+        vector!(run(kernel))
+    }
+
+    #[inline(always)]
     fn splat(value: f32) -> Self {
         Self(vector!(_mm512_set1_ps(value)))
     }

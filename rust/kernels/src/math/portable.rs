@@ -1,7 +1,12 @@
 //! Lanes in plain Rust: the definition of every operation, and the code for processors without vectors that we know.
 //! On aarch64 the compiler makes NEON of it.
 
-use super::{LANES, Lanes, float_to_half, fma, half_to_float};
+use super::{Kernel, LANES, Lanes, float_to_half, fma, half_to_float};
+
+/// Runs a kernel compiled for the baseline of the target.
+pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Portable>()
+}
 
 /// Sixteen floats.
 #[derive(Clone, Copy)]
@@ -19,6 +24,11 @@ fn each(function: impl Fn(usize) -> f32) -> Portable {
 impl Lanes for Portable {
     type Integers = [i32; LANES];
     const MANY_REGISTERS: bool = false;
+
+    #[inline(always)]
+    fn call<K: Kernel>(kernel: K) -> K::Output {
+        run(kernel)
+    }
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::share::{Interrupted, Line, Poll, Share, StopOnPanic, Work, alone, next_piece};
 use super::turn::Turn;
 use crate::Error;
 
@@ -15,14 +16,9 @@ use crate::Error;
 const SPIN: Duration = Duration::from_micros(40);
 /// Yielding: longer than the work between two steps (sampling, decoding text), so that generation never sleeps.
 const YIELD: Duration = Duration::from_millis(2);
-/// How often the caller asks whether it should stop.
-const POLL: Duration = Duration::from_millis(1);
-
 /// `state` is `epoch << 32 | OPEN | active workers`.
 const OPEN: u64 = 1 << 31;
 const ACTIVE: u64 = OPEN - 1;
-
-type Work<'a> = &'a (dyn Fn(usize) + Sync + 'a);
 
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
@@ -59,13 +55,6 @@ pub(super) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
         }
     }
 }
-
-/// Keeps what one worker writes often away from what the others read.
-#[repr(align(128))]
-struct Line<T>(T);
-
-/// A share of the pieces: `first << 32 | end`. The owner takes from the front, thieves from the back.
-type Share = Line<AtomicU64>;
 
 /// What caller and workers see.
 struct Shared {
@@ -160,12 +149,7 @@ impl Crew {
     }
 
     /// `work(piece)` once for each piece unless interrupted.
-    pub(super) fn share(
-        &self,
-        pieces: usize,
-        interrupted: Option<&(dyn Fn() -> bool + Sync)>,
-        work: Work,
-    ) -> Result<(), Error> {
+    pub(super) fn share(&self, pieces: usize, interrupted: Interrupted, work: Work) -> Result<(), Error> {
         if self.workers.is_empty() || pieces <= 1 || inside_region() {
             if inside_region() && pieces > 1 {
                 return Err(Error::Unsupported(
@@ -325,71 +309,5 @@ impl Shared {
         }
         drop(guard);
         self.caller_asleep.store(false, Ordering::SeqCst);
-    }
-}
-
-/// All pieces on the calling thread.
-fn alone(pieces: usize, interrupted: Option<&(dyn Fn() -> bool + Sync)>, work: Work) -> Result<(), Error> {
-    let mut poll = Poll::new(interrupted);
-    for piece in 0..pieces {
-        if poll.stop() {
-            return Err(Error::Cancelled);
-        }
-        work(piece);
-    }
-    Ok(())
-}
-
-/// The next piece of the worker's own share, or the last one of somebody else's.
-fn next_piece(shares: &[Share], worker: usize) -> Option<usize> {
-    let own = take(&shares[worker], true);
-    own.or_else(|| (1..shares.len()).find_map(|other| take(&shares[(worker + other) % shares.len()], false)))
-}
-
-fn take(share: &Share, front: bool) -> Option<usize> {
-    let mut packed = share.0.load(Ordering::Relaxed);
-    loop {
-        let (first, end) = (packed >> 32, packed & 0xffff_ffff);
-        if first >= end {
-            return None;
-        }
-        let (rest, piece) = if front { ((first + 1) << 32 | end, first) } else { (packed - 1, end - 1) };
-        match share.0.compare_exchange_weak(packed, rest, Ordering::Relaxed, Ordering::Relaxed) {
-            Ok(_) => return Some(piece as usize),
-            Err(now) => packed = now,
-        }
-    }
-}
-
-/// Tells the others to stop if a piece panics.
-struct StopOnPanic<'a>(&'a AtomicBool);
-
-impl Drop for StopOnPanic<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Asks at the start and then at most once per [`POLL`] whether to stop.
-struct Poll<'a> {
-    interrupted: Option<&'a (dyn Fn() -> bool + Sync)>,
-    asked: Option<Instant>,
-    stopped: bool,
-}
-
-impl<'a> Poll<'a> {
-    fn new(interrupted: Option<&'a (dyn Fn() -> bool + Sync)>) -> Self {
-        Self { interrupted, asked: None, stopped: false }
-    }
-
-    fn stop(&mut self) -> bool {
-        if let Some(interrupted) = self.interrupted
-            && !self.stopped
-            && self.asked.is_none_or(|asked| asked.elapsed() >= POLL)
-        {
-            self.stopped = interrupted();
-            self.asked = Some(Instant::now());
-        }
-        self.stopped
     }
 }

@@ -1,0 +1,87 @@
+//! Pieces of a region: who takes which, and when to stop.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::Error;
+
+/// What is done with each piece.
+pub(super) type Work<'a> = &'a (dyn Fn(usize) + Sync + 'a);
+/// Whether the caller wants to stop, where it may want to.
+pub(super) type Interrupted<'a> = Option<&'a (dyn Fn() -> bool + Sync)>;
+
+/// How often the caller asks whether it should stop.
+const POLL: Duration = Duration::from_millis(1);
+
+/// Keeps what one worker writes often away from what the others read.
+#[repr(align(128))]
+pub(super) struct Line<T>(pub(super) T);
+
+/// A share of the pieces: `first << 32 | end`. The owner takes from the front, thieves from the back.
+pub(super) type Share = Line<AtomicU64>;
+
+/// All pieces on the calling thread.
+pub(super) fn alone(pieces: usize, interrupted: Interrupted, work: Work) -> Result<(), Error> {
+    let mut poll = Poll::new(interrupted);
+    for piece in 0..pieces {
+        if poll.stop() {
+            return Err(Error::Cancelled);
+        }
+        work(piece);
+    }
+    Ok(())
+}
+
+/// The next piece of the worker's own share, or the last one of somebody else's.
+pub(super) fn next_piece(shares: &[Share], worker: usize) -> Option<usize> {
+    let own = take(&shares[worker], true);
+    own.or_else(|| (1..shares.len()).find_map(|other| take(&shares[(worker + other) % shares.len()], false)))
+}
+
+fn take(share: &Share, front: bool) -> Option<usize> {
+    let mut packed = share.0.load(Ordering::Relaxed);
+    loop {
+        let (first, end) = (packed >> 32, packed & 0xffff_ffff);
+        if first >= end {
+            return None;
+        }
+        let (rest, piece) = if front { ((first + 1) << 32 | end, first) } else { (packed - 1, end - 1) };
+        match share.0.compare_exchange_weak(packed, rest, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => return Some(piece as usize),
+            Err(now) => packed = now,
+        }
+    }
+}
+
+/// Tells the others to stop if a piece panics.
+pub(super) struct StopOnPanic<'a>(pub(super) &'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks at the start and then at most once per [`POLL`] whether to stop.
+pub(super) struct Poll<'a> {
+    interrupted: Interrupted<'a>,
+    asked: Option<Instant>,
+    pub(super) stopped: bool,
+}
+
+impl<'a> Poll<'a> {
+    pub(super) fn new(interrupted: Interrupted<'a>) -> Self {
+        Self { interrupted, asked: None, stopped: false }
+    }
+
+    pub(super) fn stop(&mut self) -> bool {
+        if let Some(interrupted) = self.interrupted
+            && !self.stopped
+            && self.asked.is_none_or(|asked| asked.elapsed() >= POLL)
+        {
+            self.stopped = interrupted();
+            self.asked = Some(Instant::now());
+        }
+        self.stopped
+    }
+}
