@@ -15,7 +15,7 @@ use llamacpu_kernels::matmul::{Job, Matrix, Scratch, matmul};
 use llamacpu_kernels::threads::{Pool, read_bandwidth};
 
 /// Numbers of tokens to measure.
-const TOKENS: [usize; 6] = [1, 2, 4, 8, 32, 512];
+const TOKENS: [usize; 7] = [1, 2, 4, 8, 16, 32, 512];
 
 fn main() -> Result<(), llamacpu_kernels::Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -74,7 +74,7 @@ fn measure(context: &Context, format: Format) -> Result<(), llamacpu_kernels::Er
     for tokens in TOKENS {
         let some = if tokens > 8 { &matrices[..layers.min(64 / tokens.min(64)).max(4)] } else { &matrices[..] };
         let mut best = f64::INFINITY;
-        for _ in 0..3 {
+        for _ in 0..5 {
             best = best.min(pass(tokens, some)?);
         }
         let gigabytes = (some.len() * rows * row_bytes) as f64 / best / 1e9;

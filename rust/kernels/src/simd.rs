@@ -97,6 +97,8 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn carry(maximum: u32, group: usize, sum: Self::Sums) -> Self::Sums;
     /// The sum that began with the same `start`.
     unsafe fn finish(sum: Self::Sums, start: *const i32) -> Self::Floats;
-    /// Asks for the cache line at that address, which need not exist.
-    unsafe fn prefetch(at: *const u8);
+    /// Asks for the cache line at that address, which need not exist, in the second-level cache.
+    unsafe fn prefetch_far(at: *const u8);
+    /// Asks for the cache line at that address, which need not exist, in the first-level cache.
+    unsafe fn prefetch_near(at: *const u8);
 }

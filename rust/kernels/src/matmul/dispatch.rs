@@ -40,8 +40,9 @@ pub(crate) struct Kernels {
 pub(crate) struct Common {
     /// Quantizes one tile of activations.
     pub(crate) quantize: Quantize,
-    /// Columns of direct tiles, ascending; empty where panels are always used. The largest is the most tokens that are
-    /// multiplied straight from the packed layout.
+    /// The most tokens that are multiplied straight from the packed layout; where panels begin to pay, as measured.
+    pub(crate) direct_tokens: usize,
+    /// Columns of direct tiles, ascending.
     pub(crate) direct_widths: &'static [usize],
     /// Columns of panel tiles, ascending.
     pub(crate) panel_widths: &'static [usize],
@@ -52,7 +53,7 @@ pub(crate) struct Common {
 macro_rules! instruction_set {
     (
         $module:ident, $simd:ty, [$($target:meta)?], [$($feature:meta)?],
-        direct $vectors:literal x [$($direct:literal)*],
+        direct $direct_tokens:literal: $vectors:literal x [$($direct:literal)*],
         panel $panel_vectors:literal x [$($panel:literal)*],
         wide $wide_vectors:literal x [$($wide:literal)*] of $panel_of:ident,
         floats [$($float:literal)*]
@@ -89,6 +90,7 @@ macro_rules! instruction_set {
             /// Kernels that do not depend on a packing.
             pub(super) const COMMON: &Common = &Common {
                 quantize,
+                direct_tokens: $direct_tokens,
                 direct_widths: &[$($direct),*],
                 panel_widths: &[$($panel),*],
                 float_widths: &[$($float),*],
@@ -125,22 +127,22 @@ macro_rules! instruction_set {
 
 instruction_set!(
     scalar, crate::simd::scalar::Scalar, [], [],
-    direct 1 x [], panel 1 x [1 2 4], wide 1 x [] of Any, floats [1 2]
+    direct 0: 1 x [], panel 1 x [1 2 4], wide 1 x [] of Any, floats [1 2]
 );
 instruction_set!(
     avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c")],
-    direct 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Exact, floats [1 3]
+    direct 8: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Exact, floats [1 3]
 );
 instruction_set!(
     avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avxvnni")],
-    direct 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Any, floats [1 3]
+    direct 16: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Any, floats [1 3]
 );
 instruction_set!(
     avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
-    direct 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Any, floats [1 2 6]
+    direct 16: 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Any, floats [1 2 6]
 );
 
 /// Runs a function of the module of an instruction set.

@@ -103,6 +103,12 @@ pub(crate) unsafe fn float_tile<S: Simd, E: Element, const R: usize, const C: us
         }
         for k in (0..whole).step_by(SUMS) {
             let (weights, input) = (tile.weights.add(k * E::BYTES), tile.input.add(k));
+            if C <= 2 {
+                // Few tokens read every weight once: ask for the rows of the next tile.
+                for r in 0..R {
+                    S::prefetch_far(weights.wrapping_add((R + r) * row_bytes));
+                }
+            }
             step!(weights, row_bytes, input, tile.columns);
         }
         let rest = tile.columns - whole;

@@ -111,7 +111,7 @@ pub(super) fn run(
     jobs: &mut [Job],
 ) -> Result<(), Error> {
     let common = common(context.isa);
-    let direct = common.direct_widths.last().is_some_and(|largest| tokens <= *largest);
+    let direct = tokens <= common.direct_tokens;
     let spans = spans(tokens, if direct { common.direct_widths } else { common.panel_widths });
     let mut pieces = 0;
     let mut works = Vec::with_capacity(jobs.len());

@@ -50,7 +50,8 @@ impl Simd for Avx512 {
             _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(*activations))
         }
         fn finish(sum: __m512i, _start: *const i32) -> __m512 { _mm512_cvtepi32_ps(sum) }
-        fn prefetch(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        fn prefetch_far(at: *const u8) { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+        fn prefetch_near(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     #[inline(always)]

@@ -180,5 +180,8 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn prefetch(_at: *const u8) {}
+    unsafe fn prefetch_far(_at: *const u8) {}
+
+    #[inline(always)]
+    unsafe fn prefetch_near(_at: *const u8) {}
 }
