@@ -109,27 +109,33 @@ def bench(arguments: list[str]) -> None:
     run(PYTHON, "-m", "pytest", "benches", "--benchmark-enable", "--benchmark-only", "-s", *arguments)
 
 
-def cross() -> None:
-    """Compile the workspace for 64-bit Arm with Debian's compiler and cross linker, where they are installed."""
+def arm(*command: str) -> None:
+    """Run a cargo command for 64-bit Arm with Debian's compiler and cross linker; what it builds runs under qemu."""
     rustc, linker = Path("/usr/bin/rustc"), shutil.which("aarch64-linux-gnu-gcc")
     if not rustc.exists() or linker is None:
         sys.exit(
             "Error: the Arm cross compiler is missing; on Debian: dpkg --add-architecture arm64 && apt-get update && "
-            "apt-get install rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
+            "apt-get install rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
         )
     target = "aarch64-unknown-linux-gnu"
     environment = {
         "RUSTC": str(rustc),
+        "RUSTFLAGS": "-D warnings",
         "PYO3_BUILD_EXTENSION_MODULE": "1",
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER": linker,
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER": "qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu",
     }
-    run("cargo", "build", "--quiet", "--workspace", "--target", target, "--target-dir", "target/arm", **environment)
-    if shutil.which("qemu-aarch64"):
-        run(
-            "cargo", "test", "--quiet", "-p", "llamacpu-kernels", "-p", "llamacpu-model",
-            "--target", target, "--target-dir", "target/arm", **environment,
-        )  # fmt: skip
+    run("cargo", *command, "--quiet", "--target", target, "--target-dir", "target/arm", **environment)
+
+
+def cross() -> None:
+    """Compile the workspace for 64-bit Arm, on a Debian machine with the cross compiler."""
+    arm("build", "--workspace")
+
+
+def emulate() -> None:
+    """Run the Rust tests of the kernels and the model for 64-bit Arm under qemu: many minutes."""
+    arm("test", "-p", "llamacpu-kernels", "-p", "llamacpu-model")
 
 
 def check() -> None:
@@ -138,13 +144,13 @@ def check() -> None:
     test([])
 
 
-COMMANDS = {f.__name__: f for f in (setup, build, test, lint, fix, bench, cross, check)}
+COMMANDS = {f.__name__: f for f in (setup, build, test, lint, fix, bench, cross, emulate, check)}
 
 
 def main() -> None:
     """Read the command line and run one command; what follows `test` and `bench` goes to pytest."""
     described = "\n".join(
-        f"  {name:7s}{(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
+        f"  {name:8s}{(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
     )
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="commands:\n" + described, formatter_class=argparse.RawDescriptionHelpFormatter
