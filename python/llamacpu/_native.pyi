@@ -1,7 +1,7 @@
 """What the native module offers, one section per file of rust/bindings/src."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ def index_strings(buffer: _Buffer, start: int, count: int) -> tuple[NDArray[np.u
 
 # --- interrupt.rs ----------------------------------------------------------------------------------------------------
 
+@final
 class CancelToken:
     """A flag that stops a running step from any thread, or when its time (in seconds from now) is over.
 
@@ -82,6 +83,7 @@ class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submod
 
 # --- model.rs --------------------------------------------------------------------------------------------------------
 
+@final
 class Model:
     """Mapped, shape-checked weights and the threads that run them.
 
@@ -119,6 +121,7 @@ class Model:
 
 # --- session.rs ------------------------------------------------------------------------------------------------------
 
+@final
 class Session:
     """One conversation: tokens and their keys and values; continued by `Model.step`."""
 
@@ -168,6 +171,7 @@ def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
 
 _StringArray = tuple[int, int]  # position of the first length prefix in the buffer, number of strings
 
+@final
 class Tokenizer:
     """Text to token ids and back. BOS and EOS are added in Python."""
 
@@ -210,6 +214,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], special: bool, stand_alone: bool) -> bytes: ...
     def stream(self, special: bool) -> StreamDecoder: ...
 
+@final
 class StreamDecoder:
     """Turns ids that come one by one into text, never half a character at a time."""
 
