@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pause-file", type=Path, help="wait while this file exists")
     parser.add_argument("--start", type=Path, help="weights to start from")
+    parser.add_argument("--flat", type=float, default=0.3, help="share of the steps before the learning rate falls")
     parser.add_argument("--peak", type=float, default=1.0, help="largest learning rate, 1 for the usual one")
     arguments = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(arguments.folder / "tokenizer.json"))
@@ -121,7 +122,7 @@ def main() -> None:
             time.sleep(1)
         before = time.monotonic()
         done = number / arguments.steps
-        rate = arguments.peak * min(1.0, (number + 1) / 50, (1 - done) / 0.7)
+        rate = arguments.peak * min(1.0, (number + 1) / 50, (1 - done) / (1 - arguments.flat))
         weights, state, value = step(weights, state, sizes, batches[number % len(batches)], rate, number + 1.0)
         recent.append(float(value))
         trained += time.monotonic() - before

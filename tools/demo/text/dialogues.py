@@ -10,7 +10,7 @@ from .grammar import expand
 from .noise import typed
 from .poems import fun_exchange, poem_exchange
 from .stories import story, story_exchange
-from .topics import Exchange, read_lists, read_topics
+from .topics import Exchange, read_lists, read_topics, some_topic
 from .unknown import unknown_exchange
 from .words import MORE_NAMES, invented_name, person_name
 
@@ -32,9 +32,9 @@ def exchange(rng: random.Random, kind: str | None = None) -> Exchange:
     """Return one exchange of a random kind."""
     kind = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
     if kind == "product":
-        return rng.choice(PRODUCT).exchange(rng)
+        return some_topic(PRODUCT, rng).exchange(rng)
     if kind == "talk":
-        return (SMALL_TALK[0] if rng.random() < 0.12 else rng.choice(SMALL_TALK)).exchange(rng)
+        return some_topic(SMALL_TALK, rng).exchange(rng)
     if kind == "name":
         return name_exchange(rng)
     makers = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from .grammar import expand
-from .topics import Exchange, read_topics
+from .topics import Exchange, read_topics, some_topic
 from .words import LISTS, article, invented_noun, table
 
 CAPITALS, SOUNDS, LEGS, COLORS = table("capitals"), table("sounds"), table("legs"), table("colors")
@@ -120,7 +120,7 @@ def fact_exchange(rng: random.Random) -> Exchange:
     """Return a fact, a sum or some counting."""
     roll = rng.random()
     if roll < 0.42:
-        return rng.choice(FACTS).exchange(rng)
+        return some_topic(FACTS, rng).exchange(rng)
     if roll < 0.64:
         return capital(rng) if rng.random() < 0.4 else table_fact(rng)
     if roll < 0.92:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,8 +37,9 @@ class Exchange:
 
 @dataclass
 class Topic:
-    """Question and answer templates; `more` answers a request to go on."""
+    """Question and answer templates; `more` answers a request to go on, `weight` says how often people ask."""
 
+    weight: int = 1
     questions: list[str] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
     more: list[str] = field(default_factory=list)
@@ -51,12 +52,14 @@ class Topic:
 
 
 def read_topics(name: str) -> list[Topic]:
-    """Return the topics of a file: paragraphs of lines that begin with ``?``, ``??``, ``!`` or ``+``."""
+    """Return the topics of a file: paragraphs of lines that begin with ``*``, ``?``, ``??``, ``!`` or ``+``."""
     topics = []
     for paragraph in _paragraphs(name):
         topic = Topic()
         for mark, template in paragraph:
-            if mark == "?":
+            if mark == "*":
+                topic.weight = int(template)
+            elif mark == "?":
                 topic.questions.append(f"({template})")
             elif mark == "??":
                 topic.questions.append(ASK_MEANING.format(it=f"({template})"))
@@ -65,9 +68,14 @@ def read_topics(name: str) -> list[Topic]:
             elif mark == "+":
                 topic.more.append(template)
             else:
-                raise ValueError(f"{name}: a line begins with {mark!r}; expected ?, ??, ! or +")
+                raise ValueError(f"{name}: a line begins with {mark!r}; expected *, ?, ??, ! or +")
         topics.append(topic)
     return topics
+
+
+def some_topic(topics: Sequence[Topic], rng: random.Random) -> Topic:
+    """Return one of the topics, by their weights."""
+    return rng.choices(topics, [topic.weight for topic in topics])[0]
 
 
 def read_lists(name: str) -> dict[str, list[str]]:
