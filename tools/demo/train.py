@@ -1,6 +1,6 @@
 """Train the demo model: JAX on the CPU, Muon for the matrices, Adam for the rest. The same seed gives the same weights.
 
-    python tools/demo/train.py --folder target/demo --minutes 45
+    python tools/demo/train.py --folder target/demo --steps 2500
 
 Rows of 128, 256 and 1024 tokens hold documents of up to that length. Steps stop after `--steps`; the learning rate
 falls linearly to zero over the last part of them.
@@ -66,13 +66,13 @@ def step(
         if w.ndim == 3:
             first[name] = 0.95 * state["first"][name] + g
             direction = orthogonal(g + 0.95 * first[name]) * max(1.0, w.shape[2] / w.shape[1]) ** 0.5
-            changed[name] = w * (1 - 0.002 * rate) - 0.015 * rate * direction
+            changed[name] = w * (1 - 0.0008 * rate) - 0.006 * rate * direction
             second[name] = state["second"][name]
             continue
         first[name] = 0.9 * state["first"][name] + 0.1 * g
         second[name] = 0.97 * state["second"][name] + 0.03 * g * g
         mean, square = first[name] / (1 - 0.9**count), second[name] / (1 - 0.97**count)
-        changed[name] = w - 0.003 * rate * mean / (jnp.sqrt(square) + 1e-10)
+        changed[name] = w - 0.0012 * rate * mean / (jnp.sqrt(square) + 1e-10)
     return changed, {"first": first, "second": second}, value
 
 
@@ -87,7 +87,7 @@ def main() -> None:
     """Read, pack, train, save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("target/demo"), help="holds text.jsonl and tokenizer.json")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--tokens", type=int, default=2048, help="tokens in a step")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pause-file", type=Path, help="wait while this file exists")
