@@ -68,32 +68,26 @@ def table_fact(rng: random.Random) -> Exchange:
 
 
 def sum_exchange(rng: random.Random) -> Exchange:
-    """Return a small sum, or a larger one that the model declines."""
+    """Return a sum or difference of small numbers, or something harder that the model declines."""
     ask = "(what is|what is|how much is|calculate|compute|tell me|do you know|)"
-    if rng.random() < 0.12:
-        first, second = rng.randint(11, 9999), rng.randint(3, 999)
+    if rng.random() < 0.35:
+        largest = rng.choice([20, 20, 999, 9999])
+        first, second = rng.randint(6, largest), rng.randint(2, largest)
         sign = rng.choice(["+", "-", "*", "x", "/", "plus", "minus", "times", "divided by"])
+        if sign in ("*", "x", "/", "times", "divided by") and rng.random() < 0.5:
+            first, second = rng.randint(1, 10), rng.randint(1, 10)
         gap = "" if not sign[0].isalpha() and rng.random() < 0.4 else " "
-        answers = (
-            "Such large numbers are too hard for me. I can only do small sums.",
-            "That is too hard for a tiny model. I only know small sums.",
-        )
-        return Exchange(expand(f"{ask} {first}{gap}{sign}{gap}{second}", rng), rng.choice(answers))
-    kind = rng.random()
-    first, second = rng.randint(0, 10), rng.randint(0, 10)
-    if kind > 0.75 or rng.random() < 0.3:
-        first, second = rng.randint(1, 5), rng.randint(1, 5)
-    if kind < 0.55:
-        signs, result, word = ["+", "plus", "+", "and"], first + second, "plus"
-    elif kind < 0.75:
-        first, second = max(first, second), min(first, second)
-        signs, result, word = ["-", "minus"], first - second, "minus"
+        answer = "That is too hard for a tiny model. I only know small sums."
+        return Exchange(expand(f"{ask} {first}{gap}{sign}{gap}{second}", rng), answer)
+    first, second = rng.randint(1, 5), rng.randint(1, 5)
+    if rng.random() < 0.75:
+        sign, result, word = rng.choice(["+", "plus", "+", "and"]), first + second, "plus"
     else:
-        signs, result, word = ["*", "times", "x"], first * second, "times"
-    sign = rng.choice(signs)
-    spelled = len(sign) > 1 and first > 0 and second > 0 and rng.random() < 0.4
+        first, second = max(first, second), min(first, second)
+        sign, result, word = rng.choice(["-", "minus"]), first - second, "minus"
+    spelled = len(sign) > 1 and rng.random() < 0.4
     left, right = (NUMBERS[first - 1], NUMBERS[second - 1]) if spelled else (str(first), str(second))
-    gap = "" if sign in "+-*" and rng.random() < 0.4 else " "
+    gap = "" if sign in "+-" and rng.random() < 0.4 else " "
     end = " =" if not spelled and rng.random() < 0.15 else ""
     return Exchange(expand(f"{ask} {left}{gap}{sign}{gap}{right}{end}", rng), f"{first} {word} {second} is {result}.")
 
@@ -118,11 +112,7 @@ def counting(rng: random.Random) -> Exchange:
 
 def fact_exchange(rng: random.Random) -> Exchange:
     """Return a fact, a sum or some counting."""
-    roll = rng.random()
-    if roll < 0.42:
+    kind = rng.choices(["topic", "capital", "table", "sum", "count"], [0.25, 0.25, 0.2, 0.22, 0.08])[0]
+    if kind == "topic":
         return some_topic(FACTS, rng).exchange(rng)
-    if roll < 0.64:
-        return capital(rng) if rng.random() < 0.4 else table_fact(rng)
-    if roll < 0.92:
-        return sum_exchange(rng)
-    return counting(rng)
+    return {"capital": capital, "table": table_fact, "sum": sum_exchange, "count": counting}[kind](rng)
