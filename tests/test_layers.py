@@ -21,7 +21,7 @@ LAYERS = [
     {"generation", "generation_loop", "model"},
     {"completions", "chat_completions", "moderation"},
     {"llama", "llama_chat", "llama_sampling", "llama_settings", "llama_state", "llama_tokenizer"},
-    {"cli", "compat", "llm_plugin"},
+    {"_pyinstaller", "cli", "compat", "llm_plugin"},
 ]
 
 
