@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -216,6 +217,8 @@ class Terminal:
         end = time.monotonic() + 60
         while not re.search(pattern, self.text):
             assert time.monotonic() < end, self.text
+            if not select.select([self.terminal], [], [], 1)[0]:
+                continue
             try:
                 self.text += os.read(self.terminal, 4096).decode(errors="replace")
             except OSError:
