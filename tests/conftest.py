@@ -15,8 +15,8 @@ from tiny_models import QUANTIZABLE, VARIANTS, Shape, write_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-# A suite that was started in the background may have inherited an ignored SIGINT, and would hand it on to the commands that
-# it starts in order to interrupt them.
+# A suite that was started in the background may have inherited an ignored SIGINT, and would hand it on to the commands
+# that it starts in order to interrupt them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
