@@ -182,4 +182,6 @@ def _check_magic(name: str, start: bytes) -> None:
         raise GGUFError(f"{name}: not a GGUF file, but a web page saved under its name; use the direct download link")
     if not start:
         raise GGUFError(f"{name}: the file is empty; its download did not start: get it again")
-    raise GGUFError(f"{name}: not a GGUF file: it starts with {start[:4]!r}, expected b'GGUF'")
+    raise GGUFError(
+        f"{name}: not a GGUF file: it starts with {start[:4]!r}, expected b'GGUF'; check the path or download it again"
+    )
