@@ -110,8 +110,9 @@ class Session(FakeSession):
         return other
 
     def truncate(self, tokens: int) -> None:
+        # Forgetting the end of an answer is the work of drafts; a new prompt forgets nothing, or more.
+        self.fresh = self.fresh or tokens == self.position or tokens <= self.prompt_length
         super().truncate(tokens)
-        self.fresh = True
 
     def forward(self, ids: Sequence[int], logits: str = "last", cancel: Any = None) -> Any:
         if self.fresh:

@@ -71,8 +71,14 @@ class FakeModel:
         self.tokenizer = FakeTokenizer()
         self.metadata: dict[str, Any] = {}
 
-    def session(self) -> FakeSession:
-        return FakeSession(self, self.context_length)
+    def session(self, context: int | None = None) -> FakeSession:
+        return FakeSession(self, self.context_length if context is None else context)
+
+    def row(self, tokens: list[int]) -> np.ndarray:
+        """The logits after these tokens."""
+        row = np.zeros(self.vocab_size, dtype=np.float32)
+        row[self.next_token(tokens)] = 10.0
+        return row
 
 
 class FakeSession:
@@ -106,9 +112,10 @@ class FakeSession:
         self._tokens.extend(ids)
         if logits == "none":
             return None
-        row = np.zeros(self.model.vocab_size, dtype=np.float32)
-        row[self.model.next_token(self._tokens)] = 10.0
-        return row
+        if logits == "last":
+            return self.model.row(self.tokens)
+        first = len(self._tokens) - len(ids) + 1
+        return np.stack([self.model.row(self._tokens[:end]) for end in range(first, len(self._tokens) + 1)])
 
 
 def writer(text: str | bytes, prompt_length: int) -> FakeModel:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llamacpu import kernels
     from llamacpu.chat import ChatTemplate
+    from llamacpu.drafting import ModelDraft, NGramDraft
     from llamacpu.errors import (
         Cancelled,
         ContextOverflow,
@@ -41,7 +42,9 @@ __all__ = [
     "Llama",
     "LlamaCpuError",
     "Model",
+    "ModelDraft",
     "ModelError",
+    "NGramDraft",
     "Sampler",
     "Sampling",
     "Session",
@@ -62,7 +65,9 @@ _MODULES = {
     "Llama": "llama",
     "LlamaCpuError": "errors",
     "Model": "model",
+    "ModelDraft": "drafting",
     "ModelError": "errors",
+    "NGramDraft": "drafting",
     "Sampler": "sampling",
     "Sampling": "sampling",
     "Session": "model",

@@ -9,11 +9,14 @@ print(generation.result.finish_reason)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union, cast
 
 from llamacpu.context_window import Overflow, fit_prompt
-from llamacpu.generation_loop import Generation, LogitsProcessor, PromptProgress, Request, StoppingCriterion
+from llamacpu.drafting import Draft, FunctionDraft, ModelDraft, NGramDraft
+from llamacpu.drafting.draft import ProposeTokens
+from llamacpu.generation_request import LogitsProcessor, PromptProgress, Request, StoppingCriterion
 from llamacpu.generation_result import GeneratedToken, GenerationResult, Timings
+from llamacpu.generation_stream import Generation
 from llamacpu.model import CancelToken
 from llamacpu.sampling import Sampler, Sampling
 from llamacpu.stop_strings import StopStrings
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from llamacpu.model import Model, Session
 
 __all__ = ["CancelToken", "GeneratedToken", "Generation", "GenerationResult", "Timings", "generate"]
+
+Drafts: TypeAlias = Union[Literal["auto"], Draft, "Model", ProposeTokens, None]
+"""What `draft` takes: "auto", a `Draft`, a small model, a function that proposes tokens, or None."""
 
 
 def generate(
@@ -40,6 +46,7 @@ def generate(
     show_special: bool = False,
     overflow: Overflow = "error",
     keep: int | None = None,
+    draft: Drafts = "auto",
     cancel: CancelToken | None = None,
     timeout: float | None = None,
 ) -> Generation:
@@ -58,6 +65,10 @@ def generate(
         ("truncate"); when the context is full, generation ends, or ("shift") the oldest half is forgotten. The
         result tells how many tokens were dropped. keep: how many first tokens are never dropped (None: the start
         token alone).
+    draft: how several tokens are guessed and then checked in one pass, which is quicker where the guesses are right and
+        never changes the text. "auto" looks up what followed the last tokens earlier in the text (`NGramDraft`), and
+        does so only as long as it pays; a `Model` (or `ModelDraft`) of the same vocabulary guesses itself; a function
+        (ids so far) -> ids does; None is off. While iterating, the session may hold tokens that are only guessed.
     cancel, timeout: end the generation from any thread, or after this many seconds; also within a long prompt.
 
     Raises ValueError for wrong arguments, ContextOverflow; while iterating also what the callbacks raise.
@@ -90,6 +101,7 @@ def generate(
         on_token=on_token,
         on_prompt=on_prompt,
         dropped_tokens=len(ids) - len(fitted),
+        draft=_draft_of(draft, session),
     )
     return Generation(session, request, sampling, StopStrings(stop), cancel, timeout)
 
@@ -97,6 +109,26 @@ def generate(
 def _session_of(source: Model | Session) -> Session:
     # Whatever behaves like a session is one: programs wrap them, tests replace them.
     return cast("Session", source) if hasattr(source, "forward") else source.session()
+
+
+def _draft_of(draft: Drafts, session: Session) -> Draft | None:
+    """The source of drafts that was asked for."""
+    if draft is None:
+        return None
+    if isinstance(draft, str):
+        if draft != "auto":
+            raise ValueError(f'draft is {draft!r}; expected "auto", a Draft, a Model, a function or None')
+        found: Draft = NGramDraft()
+    elif isinstance(draft, Draft):
+        found = draft
+    elif hasattr(draft, "session"):
+        found = ModelDraft(cast("Model", draft))
+    elif callable(draft):
+        found = FunctionDraft(draft)
+    else:
+        raise TypeError(f'draft is a {type(draft).__name__}; expected "auto", a Draft, a Model, a function or None')
+    found.check(session)
+    return found
 
 
 def _prompt_ids(session: Session, prompt: str | Sequence[int]) -> list[int]:

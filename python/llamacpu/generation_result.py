@@ -41,7 +41,10 @@ class Timings:
 
     prompt_tokens: tokens of the prompt that were computed (cached ones are not).
     steps, generate_seconds: the passes through the model after the prompt; the first token needs none.
-    token_seconds: when each token was chosen, counted from the beginning, by the wall clock.
+    token_seconds: when each token was chosen, counted from the beginning, by the wall clock; tokens that one pass
+    confirmed have nearly the same time.
+    drafted_tokens, accepted_tokens: how many tokens were guessed, and how many of them became part of the text.
+    draft_seconds: the part of `generate_seconds` that guessing took.
     """
 
     prompt_tokens: int = 0
@@ -49,6 +52,9 @@ class Timings:
     steps: int = 0
     generate_seconds: float = 0.0
     token_seconds: tuple[float, ...] = ()
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    draft_seconds: float = 0.0
 
     @property
     def prompt_tokens_per_second(self) -> float | None:
@@ -58,7 +64,8 @@ class Timings:
     @property
     def tokens_per_second(self) -> float | None:
         """Of the tokens after the first, which the prompt paid for; None where there is none."""
-        return self.steps / self.generate_seconds if self.steps and self.generate_seconds > 0 else None
+        tokens = self.steps + self.accepted_tokens
+        return tokens / self.generate_seconds if tokens and self.generate_seconds > 0 else None
 
     @property
     def first_token_seconds(self) -> float | None:
@@ -75,6 +82,9 @@ class Timings:
             "generate_seconds": self.generate_seconds,
             "tokens_per_second": self.tokens_per_second,
             "first_token_seconds": self.first_token_seconds,
+            "drafted_tokens": self.drafted_tokens,
+            "accepted_tokens": self.accepted_tokens,
+            "draft_seconds": self.draft_seconds,
             "token_seconds": list(self.token_seconds),
         }
 

@@ -1,0 +1,13 @@
+"""Drafting: several tokens are guessed, one pass through the model checks them all, and what it confirms is kept.
+
+The text is the same to the last bit as without: every token is chosen by the sampler from the model's own logits, and a
+guess only decides how many of these logits come out of one pass (Leviathan et al., arXiv:2211.17192; guesses looked up
+in the text itself: Saxena, "Prompt lookup decoding", 2023).
+"""
+
+from llamacpu.drafting.draft import Draft, Drafter, FunctionDraft
+from llamacpu.drafting.model_draft import ModelDraft
+from llamacpu.drafting.ngram import NGramDraft
+from llamacpu.drafting.proposer import Proposer
+
+__all__ = ["Draft", "Drafter", "FunctionDraft", "ModelDraft", "NGramDraft", "Proposer"]

@@ -1,0 +1,58 @@
+"""What a pass through a model costs by the number of its tokens, as measured while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+# A pass over n tokens is taken to last level * (1 + slope * (n - 1)) seconds. Before the first measurement of n > 1:
+_PRIOR_SLOPE = 0.2
+_LEAST_SLOPE = 0.01
+_MOST_SLOPE = 1.0
+# How far one measurement moves the estimate, and how far off it may be at most: machines stall now and then.
+_RATE = 0.2
+_MOST_ERROR = 0.5
+_LEAST_SECONDS = 1e-9
+
+
+class StepCost:
+    """A straight line through the seconds of passes, corrected by each new one (normalized least mean squares)."""
+
+    def __init__(self) -> None:
+        self._level: float | None = None
+        self._slope = _PRIOR_SLOPE
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was measured."""
+        return self._level is not None
+
+    @property
+    def seconds(self) -> float:
+        """Of a pass over one token; 0 before the first measurement."""
+        return self._level or 0.0
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """A pass over so many tokens took so long."""
+        seconds = max(seconds, _LEAST_SECONDS)
+        more = tokens - 1
+        if self._level is None:
+            self._level = seconds / (1 + _PRIOR_SLOPE * more)
+            return
+        expected = self.ratio(tokens) * self._level
+        error = min(max(seconds - expected, -_MOST_ERROR * expected), _MOST_ERROR * expected)
+        step = _RATE * error / (1 + more * more)
+        self._level += step
+        self._slope = min(max(self._slope + step * more / self._level, _LEAST_SLOPE), _MOST_SLOPE)
+
+    def ratio(self, tokens: int) -> float:
+        """Cost of a pass over so many tokens in passes over one."""
+        return 1 + self._slope * (tokens - 1)
+
+
+_costs: WeakKeyDictionary[Any, StepCost] = WeakKeyDictionary()
+
+
+def cost_of(model: Any) -> StepCost:
+    """The measurements of a model, which all its generations share."""
+    return _costs.setdefault(model, StepCost())

@@ -1,0 +1,91 @@
+"""What can propose tokens: the interface, and a caller's own function behind it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from llamacpu.model import CancelToken, Session
+
+MOST_TOKENS = 15
+"""Longest proposal. One pass over 16 tokens still streams the weights once; beyond that, passes get dear quickly."""
+
+ProposeTokens = Callable[[npt.NDArray[np.intc]], Sequence[int] | npt.NDArray[np.integer]]
+"""(prompt and text so far as ids) -> ids that may come next, as `llama_cpp`'s draft models are called."""
+
+
+class Drafter(ABC):
+    """Proposes how one text goes on."""
+
+    free = False
+    """Whether a proposal costs next to nothing, so that its worth may be watched without using it."""
+
+    def strength(self) -> int | None:
+        """How much speaks for a proposal now: the length of a match, 0 where that is unknown, None for no proposal."""
+        return 0
+
+    @abstractmethod
+    def propose(self, count: int) -> Sequence[int]:
+        """At most `count` tokens that may come next."""
+
+    def shifted(self, tokens: Sequence[int]) -> None:
+        """The context has lost a part and holds `tokens` now; the text goes on behind them."""
+        return
+
+    def close(self) -> None:
+        """No more proposals are needed."""
+        return
+
+
+class Draft(ABC):
+    """Where proposals come from; what `draft` of `generate` takes.
+
+    max_tokens: longest proposal, 1 to 15. adaptive: propose only as much as pays, by the measured cost of a pass and by
+    how many proposals were right; otherwise always propose `max_tokens`.
+    """
+
+    def __init__(self, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
+        if not 1 <= max_tokens <= MOST_TOKENS:
+            raise ValueError(f"max_tokens of a draft is {max_tokens}; expected 1 to {MOST_TOKENS}")
+        self.max_tokens = max_tokens
+        self.adaptive = adaptive
+
+    def check(self, session: Session) -> None:
+        """Raise ValueError if there can be no proposals for this session."""
+        return
+
+    @abstractmethod
+    def begin(self, session: Session, text: list[int], cancel: CancelToken | None) -> Drafter:
+        """Propose for a session whose prompt is `text`; the list grows with the text, and the drafter sees it."""
+
+
+class FunctionDraft(Draft):
+    """Asks a function of the caller for every proposal."""
+
+    def __init__(self, function: ProposeTokens, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
+        super().__init__(max_tokens, adaptive)
+        self._function = function
+
+    def begin(self, session: Session, text: list[int], cancel: CancelToken | None) -> Drafter:
+        """As in `Draft`."""
+        return _FunctionDrafter(self._function, text, session.model.vocab_size)
+
+
+class _FunctionDrafter(Drafter):
+    def __init__(self, function: ProposeTokens, text: list[int], vocabulary: int) -> None:
+        self._function = function
+        self._text = text
+        self._vocabulary = vocabulary
+
+    def propose(self, count: int) -> Sequence[int]:
+        """What the function says. ValueError for tokens that the model does not have."""
+        tokens = [int(token) for token in self._function(np.array(self._text, dtype=np.intc))][:count]
+        for token in tokens:
+            if not 0 <= token < self._vocabulary:
+                raise ValueError(f"the draft proposed token {token}; expected ids from 0 to {self._vocabulary - 1}")
+        return tokens

@@ -1,0 +1,98 @@
+"""How many tokens to propose: as many as are expected to pay, and none that have not been earned."""
+
+from __future__ import annotations
+
+from llamacpu.drafting.cost import StepCost
+
+# What is believed before anything is seen: how often the next token of a proposal is right, by the number of binary
+# digits of the match's length (0: unknown, 1: one token, 2: 2 and 3, 3: 4 to 7, ...).
+_BELIEF = (0.6, 0.2, 0.35, 0.5, 0.7, 0.85)
+_BELIEF_WEIGHT = 2.0
+# How much of the older evidence remains after a newer one.
+_MEMORY = 0.95
+# The account, in passes over one token: what a generation begins with, what every pass adds, and its bounds.
+_START = 0.5
+_INCOME = 0.02
+_MOST = 4.0
+_LEAST = -1.0
+
+
+class AdaptiveLength:
+    """Weighs the chance that proposals are right against what it costs to check them.
+
+    It keeps an account of the time that proposals won and lost, and proposes only what the account can pay if all of
+    it is wrong. So a text that never confirms a proposal becomes slower by `_INCOME` (2 %) and `_START` passes at most.
+    """
+
+    def __init__(self, cost: StepCost, longest: int) -> None:
+        self._cost = cost
+        self._longest = longest
+        self._right = [0.0] * len(_BELIEF)
+        self._tried = [0.0] * len(_BELIEF)
+        self._account = _START
+        self._effort = 0.0
+
+    def chance(self, strength: int) -> float:
+        """How likely the next token of a proposal is right, given the length of its match (0: unknown)."""
+        place = _class_of(strength)
+        belief = _BELIEF_WEIGHT * _BELIEF[place]
+        return (self._right[place] + belief) / (self._tried[place] + _BELIEF_WEIGHT)
+
+    def choose(self, strength: int, room: int, watched: bool) -> int:
+        """How many tokens to propose, at most `room`; 0 where that pays best.
+
+        watched: whether proposals that are not made are still compared with the text. If not, one is made now and then.
+        """
+        if not self._cost.known:
+            return 0
+        best, best_rate = 0, 1.0
+        expected = likely = 1.0
+        for count in range(1, min(self._longest, room) + 1):
+            likely *= self.chance(_later(strength, count - 1))
+            expected += likely
+            cost = self._passes(count)
+            if cost - 1 > self._account:
+                break
+            if not watched and best == 0 and count == 1:
+                best = 1
+            if expected / cost > best_rate:
+                best, best_rate = count, expected / cost
+        return best
+
+    def passed(self) -> None:
+        """A pass through the model is done."""
+        self._account = min(self._account + _INCOME, _MOST)
+
+    def seen(self, strength: int, right: int, wrong: bool) -> None:
+        """Of a proposal, this many tokens were right, and then one was wrong, or none was compared any more."""
+        for count in range(right):
+            self._note(_later(strength, count), 1.0)
+        if wrong:
+            self._note(_later(strength, right), 0.0)
+
+    def paid(self, count: int, right: int, seconds: float) -> None:
+        """A proposal of `count` tokens that took `seconds` to make was checked, and `right` tokens were confirmed."""
+        effort = seconds / self._cost.seconds if self._cost.seconds else 0.0
+        if count:
+            share = 0.2 if self._effort else 1.0
+            self._effort += share * (min(effort / count, 1.0) - self._effort)
+        balance = right - (self._cost.ratio(1 + count) - 1) - effort
+        self._account = min(max(self._account + balance, _LEAST), _MOST)
+
+    def _passes(self, count: int) -> float:
+        """The cost of making and checking a proposal, in passes over one token."""
+        return self._cost.ratio(1 + count) + count * self._effort
+
+    def _note(self, strength: int, right: float) -> None:
+        place = _class_of(strength)
+        self._right[place] = self._right[place] * _MEMORY + right
+        self._tried[place] = self._tried[place] * _MEMORY + 1.0
+
+
+def _class_of(strength: int) -> int:
+    return min(strength.bit_length(), len(_BELIEF) - 1)
+
+
+def _later(strength: int, count: int) -> int:
+    """The length of a match after so many more tokens have confirmed it."""
+    return strength + count if strength else 0

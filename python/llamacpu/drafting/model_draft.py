@@ -1,0 +1,153 @@
+"""Proposals by a smaller model with the same vocabulary."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llamacpu.drafting.draft import MOST_TOKENS, Draft, Drafter
+from llamacpu.sampling import log_probability
+
+if TYPE_CHECKING:
+    from llamacpu.model import CancelToken, Model, Session
+
+# A proposal ends where the draft model itself gives all of it less than this chance.
+_LEAST_CHANCE = 0.3
+
+
+class ModelDraft(Draft):
+    """Proposes what a smaller model finds most likely.
+
+    model: its vocabulary must be that of the model it drafts for (ValueError when a generation begins otherwise).
+    It keeps what the model has read from one generation to the next, so pass the same one to each call of a
+    conversation. Generations that run at the same time are served too.
+    """
+
+    def __init__(self, model: Model, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
+        super().__init__(max_tokens, adaptive)
+        self.model = model
+        self._lock = threading.Lock()
+        self._idle: Session | None = None
+        self._checked: object = None
+
+    def check(self, session: Session) -> None:
+        """Raise ValueError unless both models have the same vocabulary."""
+        if self._checked is not session.model:
+            _check_vocabulary(self.model, session.model)
+            self._checked = session.model
+
+    def begin(self, session: Session, text: list[int], cancel: CancelToken | None) -> Drafter:
+        """As in `Draft`; reads the prompt."""
+        with self._lock:
+            own, self._idle = self._idle, None
+        if own is None or own.context != session.context:
+            own = self.model.session(context=session.context)
+        return _ModelDrafter(self, own, text, cancel)
+
+    def take_back(self, session: Session) -> None:
+        """Keep a session for the next generation."""
+        with self._lock:
+            self._idle = session
+
+
+class _ModelDrafter(Drafter):
+    def __init__(self, owner: ModelDraft, session: Session, text: list[int], cancel: CancelToken | None) -> None:
+        self._owner = owner
+        self._session = session
+        self._text = text
+        self._cancel = cancel
+        # The context is `_first` and then the text from `_from` on.
+        self._first: list[int] = []
+        self._from = 0
+        # The session holds `_sure` tokens of the context and then some of the last proposal.
+        self._sure = 0
+        self._proposed: list[int] = []
+        self._begin()
+
+    def propose(self, count: int) -> Sequence[int]:
+        """The draft model's most likely tokens, while it is fairly sure of all of them."""
+        size = self._size()
+        if size + count - 1 > self._session.context:
+            return []
+        self._go_back()
+        coming = self._tokens(self._sure)
+        self._sure = size
+        proposed: list[int] = []
+        chance = 0.0
+        while len(proposed) < count:
+            logits = self._session.forward(coming, cancel=self._cancel)
+            token = int(np.argmax(logits))
+            if not np.isfinite(logits[token]):
+                break
+            chance += log_probability(logits, token).log_probability
+            if chance < math.log(_LEAST_CHANCE):
+                break
+            proposed.append(token)
+            coming = [token]
+        self._proposed = proposed
+        return proposed
+
+    def shifted(self, tokens: Sequence[int]) -> None:
+        """Begin again with the shorter context."""
+        self._first = list(tokens)
+        self._from = len(self._text)
+        self._begin()
+
+    def close(self) -> None:
+        """Give the session back."""
+        self._owner.take_back(self._session)
+
+    def _size(self) -> int:
+        return len(self._first) + len(self._text) - self._from
+
+    def _tokens(self, start: int) -> list[int]:
+        """The context from a place on."""
+        first = self._first[start:]
+        return first + self._text[self._from + max(start - len(self._first), 0) :]
+
+    def _begin(self) -> None:
+        """Read the context but for its last token, as far as the session does not hold it."""
+        wanted = self._tokens(0)[:-1]
+        same = 0
+        for one, other in zip(self._session.tokens, wanted, strict=False):
+            if one != other:
+                break
+            same += 1
+        self._session.truncate(same)
+        if wanted[same:]:
+            self._session.forward(wanted[same:], logits="none", cancel=self._cancel)
+        self._sure, self._proposed = len(wanted), []
+
+    def _go_back(self) -> None:
+        """Forget what was proposed and did not come; at least one token of the context is left to read."""
+        said = self._tokens(self._sure)
+        same = 0
+        for one, other in zip(said, self._proposed, strict=False):
+            if one != other:
+                break
+            same += 1
+        self._sure = min(self._sure + same, self._session.position, self._size() - 1)
+        self._session.truncate(self._sure)
+        self._proposed = []
+
+
+def _check_vocabulary(draft: Model, model: Model) -> None:
+    if draft.vocab_size != model.vocab_size:
+        raise ValueError(
+            f"the draft model has {draft.vocab_size} tokens and the model {model.vocab_size}; expected a draft model "
+            "of the same family with the same vocabulary"
+        )
+    key = "tokenizer.ggml.tokens"
+    ours, theirs = draft.metadata.strings(key), model.metadata.strings(key)
+    if ours.buffer[ours.offset : ours.end] == theirs.buffer[theirs.offset : theirs.end]:
+        return
+    for token, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+        if one != other:
+            raise ValueError(
+                f"token {token} is {one!r} to the draft model and {other!r} to the model; expected a draft model "
+                "of the same family with the same vocabulary"
+            )

@@ -1,0 +1,89 @@
+"""One generation's drafting: what is proposed now, and what came of it."""
+
+from __future__ import annotations
+
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from llamacpu.drafting.cost import cost_of
+from llamacpu.drafting.draft import Draft
+from llamacpu.drafting.length import AdaptiveLength
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llamacpu.model import CancelToken, Session
+
+
+class Proposer:
+    """Joins where proposals come from with the rule of their length.
+
+    drafted, accepted: tokens so far. seconds: the time that making proposals took.
+    """
+
+    def __init__(self, draft: Draft, session: Session, prompt: Sequence[int], cancel: CancelToken | None) -> None:
+        self.drafted = 0
+        self.accepted = 0
+        self.seconds = 0.0
+        self._draft = draft
+        self._cost = cost_of(session.model)
+        self._rule = AdaptiveLength(self._cost, draft.max_tokens)
+        self._text = list(prompt)
+        self._drafter = draft.begin(session, self._text, cancel)
+        self._strength = 0
+        self._made_in = 0.0
+        # A token that was expected but not proposed.
+        self._watched: tuple[int, int] | None = None
+
+    def note(self, token: int) -> None:
+        """The text goes on by a token."""
+        self._text.append(token)
+        if self._watched is not None:
+            strength, expected = self._watched
+            self._rule.seen(strength, int(token == expected), wrong=token != expected)
+            self._watched = None
+
+    def propose(self, room: int) -> list[int]:
+        """Tokens that may come next, at most `room` of them."""
+        if room < 1:
+            return []
+        started = perf_counter()
+        drafter = self._drafter
+        strength = drafter.strength()
+        if strength is None:
+            return []
+        count = min(room, self._draft.max_tokens)
+        if self._draft.adaptive:
+            count = self._rule.choose(strength, room, watched=drafter.free)
+        tokens: list[int] = []
+        if count:
+            tokens = list(drafter.propose(count))[:count]
+        elif drafter.free:
+            self._watched = strength, drafter.propose(1)[0]
+        self._made_in = perf_counter() - started
+        self.seconds += self._made_in
+        self._strength = strength
+        if count and not tokens:
+            # Asked in vain: what that cost is lost.
+            self._rule.paid(0, 0, self._made_in)
+        return tokens
+
+    def passed(self, tokens: int, seconds: float) -> None:
+        """A pass over so many tokens took so long."""
+        self._cost.note(tokens, seconds)
+        self._rule.passed()
+        self.drafted += tokens - 1
+
+    def settled(self, count: int, right: int, wrong: bool) -> None:
+        """Of `count` proposed tokens, `right` were confirmed; then one was wrong, or no more were compared."""
+        self.accepted += right
+        self._rule.seen(self._strength, right, wrong)
+        self._rule.paid(count, right, 0.0 if self._drafter.free else self._made_in)
+
+    def shifted(self, tokens: Sequence[int]) -> None:
+        """The context holds `tokens` now; the text goes on behind them."""
+        self._drafter.shifted(tokens)
+
+    def close(self) -> None:
+        """The generation has ended."""
+        self._drafter.close()
