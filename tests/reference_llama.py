@@ -54,15 +54,20 @@ class ReferenceLlama:
 
     def logits(self, tokens: list[int] | NDArray[np.integer[Any]]) -> Array:
         """float64[len(tokens), vocabulary]: the logits after every token of one sequence that starts at position 0."""
-        embedding = self._matrix("token_embd.weight")
-        x = embedding[np.asarray(tokens)] * (self.key("embedding_scale", 0.0) or 1.0)
+        output = self.weight("output.weight")
+        logits = self.hidden(tokens)[-1] @ (self._matrix("token_embd.weight") if output is None else output).T
+        return logits / (self.key("logit_scale", 0.0) or 1.0)
+
+    def hidden(self, tokens: list[int] | NDArray[np.integer[Any]]) -> list[Array]:
+        """The residual stream after every layer, and that after the last norm; float64[len(tokens), width] each."""
+        states = []
+        x = self._matrix("token_embd.weight")[np.asarray(tokens)] * (self.key("embedding_scale", 0.0) or 1.0)
         residual = self.key("residual_scale", 0.0) or 1.0
         for layer in range(self.layers):
             x = x + residual * self._attention(layer, self._norm(x, f"blk.{layer}.attn_norm"))
             x = x + residual * self._feed_forward(layer, self._norm(x, f"blk.{layer}.ffn_norm"))
-        output = self.weight("output.weight")
-        logits = self._norm(x, "output_norm") @ (embedding if output is None else output).T
-        return logits / (self.key("logit_scale", 0.0) or 1.0)
+            states.append(x)
+        return [*states, self._norm(x, "output_norm")]
 
     def _matrix(self, name: str) -> Array:
         weight = self.weight(name)

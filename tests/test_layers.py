@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "python" / "llamacpu"
-NATIVE_USERS = {"gguf_header", "kernels", "machine", "model", "sampling", "tokenizer"}
+NATIVE_USERS = {"gguf_header", "kernels", "machine", "model", "sampling", "saved_sessions", "tokenizer"}
 # A module may import its own layer and those above it in this list. `model` delegates `generate` to `generation` when
 # it is called, which is why the two share a layer.
 LAYERS = [
@@ -19,6 +19,7 @@ LAYERS = [
     {"architectures", "chat", "context_window", "grammar", "infill", "kernels", "sampling", "tokenizer"},
     {"drafting", "generation_result", "machine"},
     {
+        "embeddings",
         "generation",
         "generation_loop",
         "generation_progress",
@@ -26,6 +27,8 @@ LAYERS = [
         "generation_steps",
         "generation_stream",
         "model",
+        "saved_sessions",
+        "session",
     },
     {"completions", "chat_completions", "moderation"},
     {"llama", "llama_chat", "llama_sampling", "llama_settings", "llama_state", "llama_tokenizer"},

@@ -149,9 +149,9 @@ def test_metadata_is_text(llama: Make) -> None:
 
 def test_arguments_without_meaning_are_noted(llama: Make, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="llamacpu"):
-        llama("x", n_gpu_layers=-1, n_batch=64, flash_attn=True, f16_kv=True)
+        llama("x", n_gpu_layers=-1, n_ubatch=64, flash_attn=True, f16_kv=True)
     notes = " ".join(record.getMessage() for record in caplog.records)
-    assert all(name in notes for name in ("n_gpu_layers", "n_batch", "flash_attn", "f16_kv"))
+    assert all(name in notes for name in ("n_gpu_layers", "n_ubatch", "flash_attn", "f16_kv"))
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="llamacpu"):
         llama("x", n_gpu_layers=0, use_mlock=False, rope_freq_base=0.0, lora_path=None)
@@ -164,13 +164,6 @@ def test_arguments_without_meaning_are_noted(llama: Make, caplog: pytest.LogCapt
 def test_arguments_that_cannot_be_followed_are_errors(llama: Make, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         llama("x", **wrong)
-
-
-def test_embeddings_are_refused_clearly(llama: Make) -> None:
-    with pytest.raises(RuntimeError, match="embedding=True"):
-        llama().embed("a")
-    with pytest.raises(LlamaCpuError, match="embeddings"):
-        llama(embedding=True).create_embedding("a")
 
 
 def test_infill(llama: Make) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         GrammarError,
         LlamaCpuError,
         ModelError,
+        SessionError,
         TemplateError,
     )
     from llamacpu.gguf_file import GGUFFile
@@ -48,6 +49,7 @@ __all__ = [
     "Sampler",
     "Sampling",
     "Session",
+    "SessionError",
     "TemplateError",
     "Tokenizer",
     "__version__",
@@ -71,6 +73,7 @@ _MODULES = {
     "Sampler": "sampling",
     "Sampling": "sampling",
     "Session": "model",
+    "SessionError": "errors",
     "TemplateError": "errors",
     "Tokenizer": "tokenizer",
 }

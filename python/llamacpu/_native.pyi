@@ -1,6 +1,6 @@
 """What the native module offers, one section per file of rust/bindings/src."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -83,6 +83,11 @@ class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submod
 
 # --- model.rs --------------------------------------------------------------------------------------------------------
 
+PAGE_LAYOUT: int
+"""Number of the arrangement of keys and values in a page."""
+PAGE_TOKENS: int
+"""Tokens in a page of keys and values."""
+
 @final
 class Model:
     """Mapped, shape-checked weights and the threads that run them.
@@ -104,6 +109,22 @@ class Model:
         self, items: Sequence[tuple[Session, Sequence[int]]], logits: str = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
         """Continue the sessions by the tokens: the wanted rows of logits, float32[rows, vocabulary], items in order."""
+    def step_hidden(
+        self,
+        items: Sequence[tuple[Session, Sequence[int]]],
+        places: Sequence[int],
+        logits: str = "none",
+        cancel: CancelToken | None = None,
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """`step`, and the hidden states of every token: float32[places, tokens, width].
+
+        A place below the number of layers is the residual stream behind that layer, the number of layers the stream
+        behind the last norm.
+        """
+    def page_bytes(self, kv_type: str) -> int:
+        """Bytes of a page of keys and values."""
+    def restore(self, context: int, kv_type: str, tokens: Sequence[int], pages: Iterable[bytes]) -> Session:
+        """Start a conversation that has its first tokens already; `pages` are what `Session.page` gave."""
     def close(self) -> None:
         """Give the weights back."""
     @property
@@ -132,7 +153,11 @@ class Session:
     @property
     def tokens(self) -> list[int]: ...
     @property
+    def kv_type(self) -> str: ...
+    @property
     def nbytes(self) -> int: ...
+    def page(self, index: int) -> bytes:
+        """The keys and values of the tokens from `index * PAGE_TOKENS` on."""
     def fork(self) -> Session:
         """A second conversation with the same past, whose memory is shared."""
     def truncate(self, tokens: int) -> None:

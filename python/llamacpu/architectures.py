@@ -72,6 +72,11 @@ def config_for(file: GGUFFile) -> Config:
 def _llama(file: GGUFFile, name: str) -> Config:
     """Llama 1 to 3.3, Mistral, Mixtral and every other model written as `llama`: the graph of the Llama papers."""
     metadata = file.metadata
+    if not metadata.flag(f"{name}.attention.causal", True):
+        raise ModelError(
+            f"{name}.attention.causal is false: tokens of this model look ahead, which this version does not run; "
+            "expected a model whose tokens see only those before them"
+        )
     layers = metadata.integer(f"{name}.block_count", minimum=1, maximum=MAX_LAYERS)
     width = metadata.integer(f"{name}.embedding_length", minimum=1, maximum=MAX_WIDTH)
     config: Config = {

@@ -6,6 +6,7 @@ LlamaCpuError
 ├── ContextOverflow  more tokens than the session's context holds (also a ValueError)
 ├── TemplateError    a chat template that cannot be rendered (also a ValueError)
 ├── GrammarError     a grammar or JSON schema that cannot be used (also a ValueError)
+├── SessionError     a saved session that is damaged, or belongs to another model (also a ValueError)
 └── Cancelled        the caller stopped the work: Ctrl-C, close(), a timeout or a dropped client
 
 Wrong arguments of a call are plain ValueError and TypeError, as everywhere in Python.
@@ -18,6 +19,7 @@ __all__ = [
     "GrammarError",
     "LlamaCpuError",
     "ModelError",
+    "SessionError",
     "TemplateError",
 ]
 
@@ -44,6 +46,10 @@ class TemplateError(LlamaCpuError, ValueError):
 
 class GrammarError(LlamaCpuError, ValueError):
     """The grammar or JSON schema cannot be compiled within its limits."""
+
+
+class SessionError(LlamaCpuError, ValueError):
+    """The file is no sound saved session, or it is one of another model or of a newer version."""
 
 
 class Cancelled(LlamaCpuError):  # noqa: N818 (the public name says what happened)

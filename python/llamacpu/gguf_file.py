@@ -71,6 +71,14 @@ class GGUFFile:
             raise
         self.nbytes = sum(len(data) for data in self._maps)
 
+    def tensor_bytes(self, tensor: Tensor, start: int, end: int) -> bytes:
+        """The bytes `start` to `end` of a tensor, as they are in the file."""
+        if not self._maps:
+            raise GGUFError("the GGUF file is closed: read its tensors before close()")
+        if not 0 <= start <= end <= tensor.nbytes:
+            raise ValueError(f"bytes {start} to {end} of a tensor of {tensor.nbytes} bytes")
+        return self._maps[tensor.file][tensor.offset + start : tensor.offset + end]
+
     def close(self) -> None:
         """Unmaps the files. Metadata and tensor table stay, except string arrays that were not read yet."""
         for data in self._maps:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from llamacpu import llama_settings
 from llamacpu.context_window import Overflow
+from llamacpu.embeddings import pooling_number
 from llamacpu.errors import LlamaCpuError
 from llamacpu.generation import GenerationResult
 from llamacpu.gguf_file import GGUFFile
@@ -52,8 +53,11 @@ class Llama(ChatMethods):
 
     model_path    a GGUF file
     n_ctx         the most tokens of prompt and answer together; 0 for what the model was trained for
+    n_batch       the most tokens of a text that `embed` takes
     n_threads     number of threads; None for what the machine gives
     seed          of the random choices; the default draws one
+    embedding     `embed` and `create_embedding` may be called
+    pooling_type  how they make one vector of many, see the method `pooling_type`; -1 for what the file says
     chat_format   a built-in chat template, one of the file's, or Jinja source; None for what the file says
     type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)
     logits_all    `scores` keeps the logits of every token, not of the last one only
@@ -72,6 +76,7 @@ class Llama(ChatMethods):
         vocab_only: bool = False,
         seed: int = RANDOM_SEED,
         n_ctx: int = 512,
+        n_batch: int = 512,
         n_threads: int | None = None,
         logits_all: bool = False,
         embedding: bool = False,
@@ -98,6 +103,7 @@ class Llama(ChatMethods):
         self.spm_infill = spm_infill
         self.overflow: Overflow = overflow
         self.last_n_tokens_size = last_n_tokens_size
+        self.n_batch = n_batch
         self.cache: BaseLlamaCache | None = None
         self.last_result: GenerationResult | None = None
         self.tokenizer_ = tokenizer
@@ -144,7 +150,7 @@ class Llama(ChatMethods):
     @property
     def context_params(self) -> SimpleNamespace:
         """The settings of the conversation by llama.cpp's names: n_ctx, n_batch, embeddings."""
-        return SimpleNamespace(n_ctx=self.n_ctx(), n_batch=512, embeddings=self._embedding)
+        return SimpleNamespace(n_ctx=self.n_ctx(), n_batch=self.n_batch, embeddings=self._embedding)
 
     def n_ctx(self) -> int:
         """The most tokens of prompt and answer together."""
@@ -171,8 +177,12 @@ class Llama(ChatMethods):
         return (self._tokenizer.encode("\n", add_special=False, space_prefix=False) or [-1])[-1]
 
     def pooling_type(self) -> int:
-        """The pooling type that was asked for."""
-        return self._pooling_type
+        """How `embed` makes one vector of many: 0 not at all, 1 the mean, 2 the first token, 3 the last one.
+
+        It is what was asked for, else what the file says, else 0.
+        """
+        asked = self._pooling_type if self._pooling_type != -1 else pooling_number(self._file.metadata)
+        return max(asked, 0)
 
     def tokenizer(self) -> LlamaTokenizer:
         """The tokenizer, with llama-cpp-python's methods."""
@@ -181,12 +191,13 @@ class Llama(ChatMethods):
     # --- Text and tokens ---
 
     def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]:
-        """The tokens of a text; `special` reads the names of control tokens as these tokens."""
+        """The tokens of a text, with `add_bos` between the start and end tokens that the model wants.
+
+        `special` reads the names of control tokens as these tokens.
+        """
         if self.tokenizer_ is not None:
             return list(self.tokenizer_.tokenize(text, add_bos, special))
-        tokenizer = self._tokenizer
-        start = [tokenizer.bos] if add_bos and tokenizer.add_bos and tokenizer.bos is not None else []
-        return start + tokenizer.encode(text, add_special=False, parse_special=special)
+        return self._tokenizer.encode(text, add_special=add_bos, parse_special=special)
 
     def detokenize(
         self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False

@@ -16,7 +16,6 @@ _NO_MEANING: Mapping[str, Any] = {
     "tensor_split": None,
     "use_mmap": True,
     "use_mlock": False,
-    "n_batch": 512,
     "n_ubatch": 512,
     "n_threads_batch": None,
     "offload_kqv": True,

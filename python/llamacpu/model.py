@@ -10,31 +10,40 @@ A `Model` is immutable and may be shared by threads; a `Session` is one conversa
 from __future__ import annotations
 
 import logging
+import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from llamacpu import _native
 from llamacpu.architectures import config_for
 from llamacpu.gguf_file import GGUFFile, Metadata
+from llamacpu.session import KVType, Logits, Session, TokenIds
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llamacpu.embeddings import Pooling
     from llamacpu.tokenizer import Tokenizer
 
-__all__ = ["CancelToken", "Model", "Session"]
+__all__ = ["CancelToken", "Model", "Session", "StepOutput"]
 
 log = logging.getLogger("llamacpu")
 
 CancelToken = _native.CancelToken
-Logits = Literal["last", "all", "none"]
-KVType = Literal["f32", "f16", "q8_0"]
-TokenIds = Sequence[int]
+
+
+class StepOutput(NamedTuple):
+    """What `Model.step_hidden` returns for one item."""
+
+    logits: NDArray[np.float32] | None
+    """as `Model.step` returns them"""
+    hidden: NDArray[np.float32]
+    """float32[layers, tokens, width], in the order of the layers that were asked for"""
 
 
 class Model:
@@ -158,14 +167,67 @@ class Model:
         """
         pairs = [(session._native, ids) for session, ids in items]
         rows = self._native.step(pairs, logits, cancel)
-        if logits == "none":
-            return [None] * len(pairs)
-        if logits == "last":
-            return list(rows)
-        ends = [0]
-        for _, ids in pairs:
-            ends.append(ends[-1] + len(ids))
-        return [rows[start:end] for start, end in pairwise(ends)]
+        found: list[NDArray[np.float32]] | list[None] = _split(rows, [len(ids) for _, ids in pairs], logits)
+        return found
+
+    def step_hidden(
+        self,
+        items: Iterable[tuple[Session, TokenIds]],
+        layers: Sequence[int] = (-1,),
+        logits: Logits = "none",
+        cancel: CancelToken | None = None,
+    ) -> list[StepOutput]:
+        """`step`, with the hidden states of every token.
+
+        layers  which states: 0 is the residual stream behind the first layer, `config["layers"]` - 1 behind the last
+                one, and `config["layers"]` what the last norm makes of it, from which logits and embeddings come.
+                Negative numbers count from the end: -1 is the last norm, -2 the last layer.
+
+        The array takes layers times tokens times width times 4 bytes; `LlamaCpuError` if there is no memory for it. As
+        with logits, batches, pieces and threads change no bit of it. Raises ValueError for a layer that does not exist,
+        and what `step` raises.
+        """
+        places = _places(layers, int(self.config["layers"]) + 1)
+        pairs = [(session._native, ids) for session, ids in items]
+        rows, hidden = self._native.step_hidden(pairs, places, logits, cancel)
+        counts = [len(ids) for _, ids in pairs]
+        ends = _ends(counts)
+        parts = [hidden[:, start:end] for start, end in pairwise(ends)]
+        return [StepOutput(row, part) for row, part in zip(_split(rows, counts, logits), parts, strict=True)]
+
+    @overload
+    def embed(
+        self, input: str | Sequence[str], pooling: Literal["mean", "cls", "last"] | None = None, *,
+        normalize: bool = False, truncate: bool = True, cancel: CancelToken | None = None,
+    ) -> NDArray[np.float32]: ...  # fmt: skip
+    @overload
+    def embed(
+        self, input: str | Sequence[str], pooling: Literal["none"], *,
+        normalize: bool = False, truncate: bool = True, cancel: CancelToken | None = None,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...  # fmt: skip
+    def embed(
+        self,
+        input: str | Sequence[str],
+        pooling: Pooling | None = None,
+        *,
+        normalize: bool = False,
+        truncate: bool = True,
+        cancel: CancelToken | None = None,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """Embeddings of texts: of one, float32[width]; of several, float32[texts, width].
+
+        pooling    how the states of the tokens behind the last norm become one: their "mean", the "last" or the first
+                   one ("cls"). "none" returns those of all tokens: float32[tokens, width], or a list of them. `None`
+                   for what the file recommends; "mean" where it recommends none of the three
+        normalize  scale every embedding to the Euclidean length 1
+        truncate   leave out what is longer than the model's context; otherwise that is a `ContextOverflow`
+
+        Several texts go through the model together. ValueError for an empty text if the model puts no start token
+        before it: then there is nothing to embed.
+        """
+        from llamacpu import embeddings
+
+        return embeddings.embed(self, input, pooling, normalize=normalize, truncate=truncate, cancel=cancel)
 
     def generate(self, prompt: str | TokenIds, **settings: Any) -> Iterator[str]:
         """Yields the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the settings."""
@@ -173,6 +235,25 @@ class Model:
 
         pieces: Iterator[str] = generation.generate(self, prompt, **settings)
         return pieces
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that tell models apart: of their sizes, tensor tables and samples of their weights."""
+        from llamacpu.saved_sessions import fingerprint
+
+        return fingerprint(self._file).hex()
+
+    def load_session(self, path: str | os.PathLike[str], context: int | None = None) -> Session:
+        """Goes on with a conversation that `Session.save` wrote.
+
+        context  the most tokens it may hold; `None` for what it was saved with
+
+        Raises `SessionError` for a file that is damaged, is no saved session, or is one of another model or of a newer
+        version; `ContextOverflow` if the conversation is longer than `context`; OSError if there is no such file.
+        """
+        from llamacpu import saved_sessions
+
+        return saved_sessions.load(self, path, context)
 
     def close(self) -> None:
         """Gives the weights back. Steps that are running finish; later ones raise `LlamaCpuError`."""
@@ -196,59 +277,32 @@ class Model:
         return f"<Model {self._file.path.name!r}: {self.config['architecture']}, {self.config['layers']} layers>"
 
 
-class Session:
-    """One conversation with a model: its tokens, and their keys and values. Made by `Model.session()`."""
+def _ends(counts: Sequence[int]) -> list[int]:
+    """Where each of several runs of rows begins, and where the last one ends."""
+    ends = [0]
+    for count in counts:
+        ends.append(ends[-1] + count)
+    return ends
 
-    def __init__(self, model: Model, native: _native.Session) -> None:
-        self._model = model
-        self._native = native
 
-    @property
-    def model(self) -> Model:
-        """The model of the conversation."""
-        return self._model
+def _split(rows: NDArray[np.float32], counts: Sequence[int], logits: Logits) -> Any:
+    """The rows of logits that belong to each item; `counts` are the numbers of their tokens."""
+    if logits == "none":
+        return [None] * len(counts)
+    if logits == "last":
+        return list(rows)
+    return [rows[start:end] for start, end in pairwise(_ends(counts))]
 
-    @property
-    def context(self) -> int:
-        """The most tokens that the session may hold."""
-        return self._native.context
 
-    @property
-    def position(self) -> int:
-        """Number of tokens that have been processed."""
-        return self._native.position
-
-    @property
-    def tokens(self) -> list[int]:
-        """The tokens that have been processed."""
-        return self._native.tokens
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of keys and values; pages shared with forks are counted in each of them."""
-        return self._native.nbytes
-
-    @overload
-    def forward(
-        self, ids: TokenIds, logits: Literal["last", "all"] = "last", cancel: CancelToken | None = None
-    ) -> NDArray[np.float32]: ...
-    @overload
-    def forward(self, ids: TokenIds, logits: Literal["none"], cancel: CancelToken | None = None) -> None: ...
-    def forward(
-        self, ids: TokenIds, logits: Logits = "last", cancel: CancelToken | None = None
-    ) -> NDArray[np.float32] | None:
-        """Continues the conversation by the tokens `ids`; arguments, result and errors as in `Model.step`."""
-        return self._model.step([(self, ids)], logits, cancel)[0]
-
-    def fork(self) -> Session:
-        """A second conversation with the same past, whose memory is shared: it costs nearly nothing."""
-        return Session(self._model, self._native.fork())
-
-    def truncate(self, tokens: int) -> None:
-        """Forgets all but the first `tokens` tokens, to go on from there."""
-        if tokens < 0:
-            raise ValueError(f"cannot truncate the session to {tokens} tokens; expected 0 to {self.position}")
-        self._native.truncate(tokens)
-
-    def __repr__(self) -> str:
-        return f"<Session: {self.position} of {self.context} tokens, {self._model!r}>"
+def _places(layers: Sequence[int], count: int) -> list[int]:
+    """Indices of layers, negative ones counted from the end, as the native model counts them."""
+    places = [operator.index(layer) for layer in layers]
+    if not places:
+        raise ValueError("no layers: expected at least one; -1 is the last norm")
+    for place in places:
+        if not -count <= place < count:
+            raise ValueError(f"there is no layer {place}: expected 0 to {count - 1}, or -{count} to -1 from the end")
+    places = [place % count for place in places]
+    if len(set(places)) != len(places):
+        raise ValueError(f"a layer is named twice in {list(layers)}; expected each once")
+    return places

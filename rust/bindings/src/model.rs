@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use numpy::{PyArray1, PyArray2, PyArrayMethods};
+use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString};
 
-use llamacpu_kernels::attention::KvType;
-use llamacpu_model::{StepItem, TensorInfo, Wanted};
+use llamacpu_kernels::attention::{KvType, PAGE_TOKENS};
+use llamacpu_model::{PAGE_LAYOUT, StepItem, TensorInfo, Wanted};
 
 use crate::config::config_from;
 use crate::errors::{IntoPython, raise};
@@ -18,6 +18,9 @@ use crate::session::Session;
 
 /// A row of the tensor table: name, type number, shape (fastest-varying first), file, offset, bytes.
 type TensorRow = (String, u32, Vec<u64>, usize, u64, u64);
+
+/// Logits, rows × vocabulary, and hidden states, places × tokens × width.
+type LogitsAndHidden<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray3<f32>>);
 
 /// Mapped, shape-checked weights and the threads that run them.
 #[pyclass(frozen, module = "llamacpu._native")]
@@ -79,27 +82,64 @@ impl Model {
         logits: &str,
         cancel: Option<&Bound<'py, CancelToken>>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
-        let wanted = match logits {
-            "none" => Wanted::None,
-            "last" => Wanted::Last,
-            "all" => Wanted::All,
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "logits is {other:?}; expected \"last\", \"all\" or \"none\""
-                )));
-            }
-        };
+        let wanted = wanted_from(logits)?;
         let model = self.get(py)?;
-        let mut parts = Vec::with_capacity(items.len());
-        for (session, ids) in items {
-            parts.push((session.get().inner(), token_ids(&ids)?));
-        }
+        let parts = step_parts(items)?;
         let items: Vec<_> = parts.iter().map(|(session, tokens)| StepItem { session, tokens, wanted }).collect();
         let cancel = cancel.map(Bound::get);
         let values = detached(py, cancel, |interrupted| model.step(&items, Some(interrupted)))?;
         let vocabulary = model.config().vocab_size;
         let rows = values.len() / vocabulary;
         PyArray1::from_vec(py, values).reshape([rows, vocabulary])
+    }
+
+    /// As `step`; returns the logits and the hidden states of every token at `places`, float32[places, tokens, width].
+    #[pyo3(signature = (items, places, logits="none", cancel=None))]
+    fn step_hidden<'py>(
+        &self,
+        py: Python<'py>,
+        items: Vec<(Bound<'py, Session>, Bound<'py, PyAny>)>,
+        places: Vec<usize>,
+        logits: &str,
+        cancel: Option<&Bound<'py, CancelToken>>,
+    ) -> PyResult<LogitsAndHidden<'py>> {
+        let wanted = wanted_from(logits)?;
+        let model = self.get(py)?;
+        let parts = step_parts(items)?;
+        let items: Vec<_> = parts.iter().map(|(session, tokens)| StepItem { session, tokens, wanted }).collect();
+        let cancel = cancel.map(Bound::get);
+        let (vocabulary, width) = (model.config().vocab_size, model.config().embedding_length);
+        let tokens: usize = parts.iter().map(|(_, tokens)| tokens.len()).sum();
+        let shape = [places.len(), tokens, width];
+        let output = detached(py, cancel, move |interrupted| model.step_hidden(&items, &places, Some(interrupted)))?;
+        let rows = output.logits.len() / vocabulary;
+        let logits = PyArray1::from_vec(py, output.logits).reshape([rows, vocabulary])?;
+        Ok((logits, PyArray1::from_vec(py, output.hidden).reshape(shape)?))
+    }
+
+    /// Bytes of a page of keys and values, stored as `kv_type`.
+    fn page_bytes(&self, py: Python<'_>, kv_type: &str) -> PyResult<usize> {
+        self.get(py)?.page_bytes(kv_type_from(kv_type)?).map_err(|error| error.into_python(py))
+    }
+
+    /// Starts a conversation that has its first tokens already; `pages` yields their keys and values as bytes.
+    fn restore(
+        &self,
+        py: Python<'_>,
+        context: usize,
+        kv_type: &str,
+        tokens: &Bound<'_, PyAny>,
+        pages: &Bound<'_, PyAny>,
+    ) -> PyResult<Session> {
+        let kv_type = kv_type_from(kv_type)?;
+        let restoration = self.get(py)?.restore(Some(context), kv_type, token_ids(tokens)?);
+        let mut restoration = restoration.map_err(|error| error.into_python(py))?;
+        for page in pages.try_iter()? {
+            let page = page?;
+            let page = page.cast::<PyBytes>()?.as_bytes();
+            py.detach(|| restoration.push(page)).map_err(|error| error.into_python(py))?;
+        }
+        restoration.finish().map(Session::new).map_err(|error| error.into_python(py))
     }
 
     /// Gives the weights back; sessions of the model cannot be continued any more.
@@ -154,6 +194,32 @@ pub(crate) fn kv_type_from(name: &str) -> PyResult<KvType> {
     }
 }
 
+/// The name that `kv_type_from` takes.
+pub(crate) fn kv_type_name(kv_type: KvType) -> &'static str {
+    match kv_type {
+        KvType::F32 => "f32",
+        KvType::F16 => "f16",
+        KvType::Q8_0 => "q8_0",
+    }
+}
+
+/// For which tokens a step returns logits.
+fn wanted_from(name: &str) -> PyResult<Wanted> {
+    match name {
+        "none" => Ok(Wanted::None),
+        "last" => Ok(Wanted::Last),
+        "all" => Ok(Wanted::All),
+        other => Err(PyValueError::new_err(format!("logits is {other:?}; expected \"last\", \"all\" or \"none\""))),
+    }
+}
+
+/// What a step borrows from: the sessions with the ids of their tokens.
+fn step_parts(
+    items: Vec<(Bound<'_, Session>, Bound<'_, PyAny>)>,
+) -> PyResult<Vec<(Arc<llamacpu_model::Session>, Vec<u32>)>> {
+    items.into_iter().map(|(session, ids)| Ok((session.get().inner(), token_ids(&ids)?))).collect()
+}
+
 /// Token ids from any sequence of integers, or an array of them.
 fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let py = object.py();
@@ -175,5 +241,7 @@ fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("PAGE_LAYOUT", PAGE_LAYOUT)?;
+    module.add("PAGE_TOKENS", PAGE_TOKENS)?;
     module.add_class::<Model>()
 }

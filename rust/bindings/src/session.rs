@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 use crate::errors::IntoPython;
 use crate::interrupt::detached;
+use crate::model::kv_type_name;
 
 /// Tokens and their keys and values; continued by `Model.step`.
 #[pyclass(frozen, module = "llamacpu._native")]
@@ -39,6 +41,21 @@ impl Session {
     #[getter]
     fn tokens(&self, py: Python<'_>) -> Vec<u32> {
         py.detach(|| self.0.tokens())
+    }
+
+    /// How keys and values are stored; waits for a running step.
+    #[getter]
+    fn kv_type(&self, py: Python<'_>) -> &'static str {
+        kv_type_name(py.detach(|| self.0.kv_type()))
+    }
+
+    /// The keys and values of page `index`, as `Model.restore` takes them.
+    fn page<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
+        let page = py.detach(|| self.0.page(index)).map_err(|error| error.into_python(py))?;
+        PyBytes::new_with(py, page.len(), |bytes| {
+            bytes.copy_from_slice(&page);
+            Ok(())
+        })
     }
 
     /// Bytes of keys and values, pages shared with forks included; waits for a running step.

@@ -61,3 +61,10 @@ pub(crate) fn sized<'a>(
     }
     Ok(&mut buffer[..len])
 }
+
+/// `len` zeros.
+pub(crate) fn zeroed(len: Option<usize>, purpose: &'static str) -> Result<Vec<f32>, Error> {
+    let mut values = Vec::new();
+    sized(&mut values, len, purpose)?;
+    Ok(values)
+}

@@ -15,6 +15,7 @@ use llamacpu_kernels::rope::Rope;
 
 use crate::config::Config;
 use crate::error::{Error, sized};
+use crate::hidden::Hidden;
 use crate::kv::Pages;
 use crate::moe;
 use crate::rows::for_rows;
@@ -28,6 +29,8 @@ pub(crate) struct Segment<'a> {
     pub(crate) position: usize,
     /// How many of the last tokens get logits.
     pub(crate) wanted: usize,
+    /// How many of the last tokens go through the whole last layer: at least those that get logits.
+    pub(crate) kept: usize,
 }
 
 /// Intermediate results, kept from step to step; rows × the width in the comment.
@@ -68,18 +71,20 @@ impl Gated {
 }
 
 /// Runs the tokens of all segments through the model, writes their keys and values, and sets `logits` (wanted rows ×
-/// vocabulary, in the order of the segments).
+/// vocabulary, in the order of the segments) and the hidden states that were asked for.
 pub(crate) fn forward(
     context: &Context,
     (config, weights, rope): (&Config, &Weights, &Rope),
     segments: &mut [Segment],
     buffers: &mut Buffers,
+    hidden: &mut Hidden,
     logits: &mut [f32],
 ) -> Result<(), Error> {
     let width = config.embedding_length;
     let epsilon = config.rms_epsilon;
     let mut rows: usize = segments.iter().map(|segment| segment.tokens.len()).sum();
     let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
+    let kept: usize = segments.iter().map(|segment| segment.kept).sum();
     let [query_width, key_width, value_width, _] = config.widths();
     let Buffers {
         stream,
@@ -128,13 +133,13 @@ pub(crate) fn forward(
         write_pages(context, index, segments, (key, key_row), (value, value_row))?;
 
         let last = index + 1 == weights.layers.len();
-        if last && wanted < rows {
-            if wanted == 0 {
+        if last && kept < rows {
+            if kept == 0 {
                 return Ok(());
             }
-            keep_wanted(segments, stream, width);
-            keep_wanted(segments, query, query_row);
-            rows = wanted;
+            keep_last(segments, stream, width, |segment| (segment.tokens.len(), segment.kept));
+            keep_last(segments, query, query_row, |segment| (segment.tokens.len(), segment.kept));
+            rows = kept;
             stream = &mut stream[..rows * width];
             normed = &mut normed[..rows * width];
             branch = &mut branch[..rows * width];
@@ -154,10 +159,17 @@ pub(crate) fn forward(
             }
         }
         add_scaled(context, stream, branch, config.residual_scale)?;
+        hidden.take(index, stream);
     }
 
     rms_norm(context, stream, &weights.output_norm, epsilon, normed)?;
-    matmul(context, normed, rows, scratch, &mut [Job { weights: &weights.output, output: logits }])?;
+    hidden.take(weights.layers.len(), normed);
+    if wanted == 0 {
+        return Ok(());
+    }
+    keep_last(segments, normed, width, |segment| (segment.kept, segment.wanted));
+    let normed = &normed[..wanted * width];
+    matmul(context, normed, wanted, scratch, &mut [Job { weights: &weights.output, output: logits }])?;
     scaled(context, logits, config.logit_scale)
 }
 
@@ -249,17 +261,21 @@ fn write_pages(
     Ok(())
 }
 
-/// Moves the rows that get logits to the front of `data`.
-fn keep_wanted(segments: &[Segment], data: &mut [f32], row_size: usize) {
+/// Moves the last rows of every segment to the front of `data`; `count` says how many rows a segment has and how many
+/// of them stay.
+fn keep_last(segments: &[Segment], data: &mut [f32], row_size: usize, count: impl Fn(&Segment) -> (usize, usize)) {
     let (mut end, mut kept) = (0, 0);
     for segment in segments {
-        end += segment.tokens.len();
-        data.copy_within((end - segment.wanted) * row_size..end * row_size, kept * row_size);
-        kept += segment.wanted;
+        let (rows, staying) = count(segment);
+        end += rows;
+        if end - staying != kept {
+            data.copy_within((end - staying) * row_size..end * row_size, kept * row_size);
+        }
+        kept += staying;
     }
 }
 
-/// Attention of every row to the positions up to its own. In the last layer only the wanted rows are left.
+/// Attention of every row to the positions up to its own. In the last layer only the kept rows are left.
 fn attend(
     context: &Context,
     config: &Config,
@@ -272,7 +288,7 @@ fn attend(
     let heads = config.heads[layer];
     let Some(first) = segments.first() else { return Ok(()) };
     let layout = first.pages.layout().layer(layer);
-    let rows = |segment: &Segment| if last { segment.wanted } else { segment.tokens.len() };
+    let rows = |segment: &Segment| if last { segment.kept } else { segment.tokens.len() };
     let end = |segment: &Segment| segment.position + segment.tokens.len();
     let pages: Vec<_> = segments.iter().map(|segment| segment.pages.layer_slices(layer, end(segment))).collect();
     let (mut queries, mut outputs) = (query, attended);

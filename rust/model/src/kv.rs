@@ -5,9 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use llamacpu_kernels::attention::{KvLayout, KvType, PAGE_TOKENS};
 use llamacpu_kernels::context::Context;
+use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::mapping::AlignedBytes;
 
 use crate::{Config, Error};
+
+/// Number of the arrangement of keys and values in a page. Pages leave the process in saved sessions: another
+/// arrangement takes the next number, so that old files are refused and not misread.
+pub const PAGE_LAYOUT: u32 = 1;
 
 /// Where each layer's keys and values lie in a page.
 #[derive(Debug)]
@@ -33,6 +38,15 @@ impl PageLayout {
 
     pub(crate) fn layer(&self, layer: usize) -> &KvLayout {
         &self.layers[layer].0
+    }
+
+    /// How numbers are stored; every model has a layer.
+    pub(crate) fn kv_type(&self) -> KvType {
+        self.layers.first().map_or(KvType::F16, |(layout, _)| layout.kv_type)
+    }
+
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.page_bytes
     }
 
     fn range(&self, layer: usize) -> std::ops::Range<usize> {
@@ -76,6 +90,44 @@ impl Pages {
             self.pages.push(Arc::new(AlignedBytes::zeroed(self.layout.page_bytes)?));
         }
         Ok(())
+    }
+
+    /// A copy of page `index` of a conversation of `tokens` tokens. Places behind the last token are zeros, whatever was
+    /// there before: neither forgotten tokens nor chance shall leave the process.
+    pub(crate) fn copy_page(&self, index: usize, tokens: usize) -> Result<AlignedBytes, Error> {
+        let pages = tokens.div_ceil(PAGE_TOKENS);
+        let Some(page) = self.pages[..pages].get(index) else {
+            return Err(Error::Argument(format!("there is no page {index} in {pages} pages of keys and values")));
+        };
+        let mut copy = AlignedBytes::zeroed(self.layout.page_bytes)?;
+        copy.copy_from_slice(page);
+        let filled = (tokens - index * PAGE_TOKENS).min(PAGE_TOKENS);
+        for (layer, (layout, _)) in self.layout.layers.iter().enumerate() {
+            let zeros = |size: usize| vec![0.0; (PAGE_TOKENS - filled) * layout.kv_heads * size];
+            let (keys, values) = (zeros(layout.key_size), zeros(layout.value_size));
+            layout.write(Isa::SCALAR, &mut copy[self.layout.range(layer)], filled, &keys, &values)?;
+        }
+        Ok(copy)
+    }
+
+    /// Adds a page that `copy_page` made.
+    pub(crate) fn push_page(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if bytes.len() != self.layout.page_bytes {
+            return Err(Error::Argument(format!(
+                "a page of {} bytes of keys and values; expected {}",
+                bytes.len(),
+                self.layout.page_bytes
+            )));
+        }
+        let mut page = AlignedBytes::zeroed(bytes.len())?;
+        page.copy_from_slice(bytes);
+        self.pages.push(Arc::new(page));
+        Ok(())
+    }
+
+    /// Number of pages.
+    pub(crate) fn len(&self) -> usize {
+        self.pages.len()
     }
 
     /// Drops the pages behind the first `tokens` tokens.
@@ -124,5 +176,55 @@ impl Pages {
     pub(crate) fn layer_slices(&self, layer: usize, tokens: usize) -> Vec<&[u8]> {
         let range = self.layout.range(layer);
         self.pages[..tokens.div_ceil(PAGE_TOKENS)].iter().map(|page| &page[range.clone()]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::config;
+    use llamacpu_kernels::threads::Pool;
+
+    fn pages(kv_type: KvType, tokens: usize) -> Pages {
+        let pool = Pool::new(1).unwrap();
+        let context = Context::new(Isa::SCALAR, &pool);
+        let mut pages = Pages::new(Arc::new(PageLayout::new(&config(), kv_type).unwrap()));
+        pages.reserve(0, tokens).unwrap();
+        for (layer, &heads) in config().kv_heads.iter().enumerate() {
+            let numbers = |size: usize, factor: f32| -> Vec<f32> {
+                (0..tokens * heads * size).map(|index| (index % 251) as f32 * factor - 1.0).collect()
+            };
+            let (keys, values) = (numbers(config().key_size, 0.25), numbers(config().value_size, -0.5));
+            pages.write(&context, layer, 0, &keys, &values).unwrap();
+        }
+        pages
+    }
+
+    /// FNV-1a, 64 bits.
+    fn hash(bytes: &[u8]) -> u64 {
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
+    #[test]
+    fn the_arrangement_of_a_page_is_the_numbered_one() {
+        // Saved sessions hold these bytes. Whoever changes them gives PAGE_LAYOUT the next number.
+        let hashes =
+            [KvType::F32, KvType::F16, KvType::Q8_0].map(|kv_type| hash(&pages(kv_type, 70).copy_page(0, 70).unwrap()));
+        assert_eq!((PAGE_LAYOUT, hashes), (1, [0x2db7_e8b6_380b_7839, 0xe97a_5174_1e88_f789, 0x36ff_c9c3_0951_524f]));
+    }
+
+    #[test]
+    fn a_copied_page_tells_nothing_about_forgotten_tokens() {
+        for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
+            let (long, short) = (pages(kv_type, 128), pages(kv_type, 70));
+            for index in 0..2 {
+                assert_eq!(*long.copy_page(index, 70).unwrap(), *short.copy_page(index, 70).unwrap());
+            }
+            assert!(long.copy_page(2, 70).is_err());
+            let mut restored = Pages::new(Arc::clone(&short.layout));
+            restored.push_page(&short.copy_page(0, 70).unwrap()).unwrap();
+            assert_eq!(*restored.copy_page(0, 64).unwrap(), *short.copy_page(0, 64).unwrap());
+            assert!(restored.push_page(&[0; 8]).is_err());
+        }
     }
 }

@@ -7,9 +7,11 @@
 mod config;
 mod error;
 mod forward;
+mod hidden;
 mod kv;
 mod model;
 mod moe;
+mod restoration;
 mod rows;
 mod session;
 mod tensors;
@@ -17,6 +19,8 @@ mod weights;
 
 pub use config::{Config, EXPERTS_LIMIT, ExpertGating, LAYERS_LIMIT, SIZE_LIMIT};
 pub use error::Error;
-pub use model::{Interrupted, Model, StepItem, Wanted};
+pub use kv::PAGE_LAYOUT;
+pub use model::{Interrupted, Model, StepItem, StepOutput, Wanted};
+pub use restoration::Restoration;
 pub use session::Session;
 pub use tensors::TensorInfo;

@@ -12,12 +12,14 @@ use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::{Pool, Threads, default_threads};
 
 use crate::config::SIZE_LIMIT;
+use crate::error::zeroed;
 use crate::forward::{Buffers, Segment, forward};
+use crate::hidden::Hidden;
 use crate::kv::{PageLayout, Pages};
 use crate::session::State;
 use crate::tensors::{TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
-use crate::{Config, Error, Session};
+use crate::{Config, Error, Restoration, Session};
 
 /// Most tokens that go through the layers together: enough to keep matrix products at full speed, few enough for small
 /// buffers and a quick cancellation.
@@ -47,6 +49,15 @@ pub struct StepItem<'a> {
     pub tokens: &'a [u32],
     /// Which rows of logits are returned.
     pub wanted: Wanted,
+}
+
+/// What a step returns.
+#[derive(Debug, Default)]
+pub struct StepOutput {
+    /// The logits of the wanted rows: rows × vocabulary, items in order.
+    pub logits: Vec<f32>,
+    /// The hidden states of every token: places × tokens × embedding, items in order.
+    pub hidden: Vec<f32>,
 }
 
 /// Asked now and then by the thread that called; `true` stops the step.
@@ -141,18 +152,46 @@ impl Model {
 
     /// Starts a conversation of at most `context` tokens (`None`: as many as the model was trained for).
     pub fn session(&self, context: Option<usize>, kv_type: KvType) -> Result<Session, Error> {
+        self.restore(context, kv_type, Vec::new())?.finish()
+    }
+
+    /// Bytes of a page of keys and values, stored as `kv_type`.
+    pub fn page_bytes(&self, kv_type: KvType) -> Result<usize, Error> {
+        Ok(PageLayout::new(&self.config, kv_type)?.page_bytes())
+    }
+
+    /// Starts a conversation that has its first tokens already; their keys and values follow page by page.
+    pub fn restore(&self, context: Option<usize>, kv_type: KvType, tokens: Vec<u32>) -> Result<Restoration, Error> {
         let context = context.unwrap_or(self.config.context_length);
         if !(1..=SIZE_LIMIT).contains(&context) {
             return Err(Error::Argument(format!("a context of {context} tokens: expected 1 to {SIZE_LIMIT}")));
         }
+        if tokens.len() > context {
+            return Err(Error::ContextOverflow { position: 0, added: tokens.len(), context });
+        }
+        self.check_tokens(&tokens)?;
         let layout = PageLayout::new(&self.config, kv_type)?;
-        Ok(Session::new(Arc::clone(&self.identity), context, Pages::new(Arc::new(layout))))
+        Ok(Restoration { model: Arc::clone(&self.identity), context, tokens, pages: Pages::new(Arc::new(layout)) })
     }
 
     /// Continues every item's session by its tokens, in one pass over the weights, and returns the logits of the wanted
     /// rows: rows × vocabulary, items in order. After an error every session is where it was before the call.
     pub fn step(&self, items: &[StepItem], interrupted: Option<Interrupted>) -> Result<Vec<f32>, Error> {
+        self.step_hidden(items, &[], interrupted).map(|output| output.logits)
+    }
+
+    /// As `step`, and returns the hidden states of every token at `places` too: a number below the number of layers
+    /// stands for the residual stream behind that layer (counted from 0), the number of layers for the stream behind the
+    /// last norm, which the logits are made of.
+    pub fn step_hidden(
+        &self,
+        items: &[StepItem],
+        places: &[usize],
+        interrupted: Option<Interrupted>,
+    ) -> Result<StepOutput, Error> {
         self.check(items)?;
+        let rows = items.iter().map(|item| item.tokens.len()).sum();
+        let mut hidden = Hidden::new(places, self.config.layers, self.config.embedding_length, rows)?;
         let mut states = items.iter().map(|item| item.session.state()).collect::<Result<Vec<_>, _>>()?;
         for (item, state) in items.iter().zip(&mut states) {
             let (position, added, context) = (state.tokens.len(), item.tokens.len(), item.session.context());
@@ -163,7 +202,7 @@ impl Model {
             state.pages.truncate(position);
         }
         let mut buffers = self.take_buffers();
-        let result = self.run(items, &mut states, &mut buffers, interrupted);
+        let result = self.run(items, &mut states, &mut buffers, &mut hidden, interrupted);
         self.keep_buffers(buffers);
         for (item, state) in items.iter().zip(&mut states) {
             if result.is_ok() {
@@ -172,7 +211,7 @@ impl Model {
             let position = state.tokens.len();
             state.pages.truncate(position);
         }
-        result
+        Ok(StepOutput { logits: result?, hidden: hidden.into_values() })
     }
 
     fn check(&self, items: &[StepItem]) -> Result<(), Error> {
@@ -188,15 +227,17 @@ impl Model {
             if item.tokens.is_empty() {
                 return Err(Error::Argument("no tokens: a step needs at least one per session".to_owned()));
             }
-            let vocabulary = self.config.vocab_size;
-            if let Some(token) = item.tokens.iter().find(|&&token| token as usize >= vocabulary) {
-                return Err(Error::Argument(format!(
-                    "token id {token} is outside the vocabulary: expected 0 to {}",
-                    vocabulary - 1
-                )));
-            }
+            self.check_tokens(item.tokens)?;
         }
         Ok(())
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
+        let vocabulary = self.config.vocab_size;
+        tokens.iter().find(|&&token| token as usize >= vocabulary).map_or(Ok(()), |token| {
+            let last = vocabulary - 1;
+            Err(Error::Argument(format!("token id {token} is outside the vocabulary: expected 0 to {last}")))
+        })
     }
 
     /// The chunks of a step, one after the other.
@@ -205,6 +246,7 @@ impl Model {
         items: &[StepItem],
         states: &mut [MutexGuard<State>],
         buffers: &mut Buffers,
+        hidden: &mut Hidden,
         interrupted: Option<Interrupted>,
     ) -> Result<Vec<f32>, Error> {
         let context = Context { isa: self.isa, pool: &self.pool, interrupted };
@@ -213,7 +255,7 @@ impl Model {
             Wanted::Last => 1,
             Wanted::All => item.tokens.len(),
         });
-        let mut logits = zeroed(rows.sum::<usize>().checked_mul(self.config.vocab_size))?;
+        let mut logits = zeroed(rows.sum::<usize>().checked_mul(self.config.vocab_size), "logits")?;
         let mut filled = 0;
         let mut done = vec![0; items.len()];
         let mut current = 0;
@@ -233,7 +275,8 @@ impl Model {
                 done[index] += tokens.len();
                 room -= tokens.len();
                 current = if tokens.len() == left.len() { index + 1 } else { index };
-                segments.push(Segment { pages: &mut state.pages, tokens, position, wanted });
+                let kept = if hidden.needs_last_layer() { tokens.len() } else { wanted };
+                segments.push(Segment { pages: &mut state.pages, tokens, position, wanted, kept });
                 if room == 0 {
                     break;
                 }
@@ -241,7 +284,9 @@ impl Model {
             let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
             let end = filled + wanted * self.config.vocab_size;
             let parts = (&self.config, &self.weights, &self.rope);
-            forward(&context, parts, &mut segments, buffers, &mut logits[filled..end])?;
+            let rows = segments.iter().map(|segment| segment.tokens.len()).sum();
+            forward(&context, parts, &mut segments, buffers, hidden, &mut logits[filled..end])?;
+            hidden.advance(rows);
             filled = end;
         }
         Ok(logits)
@@ -270,16 +315,4 @@ impl Model {
             kept.push(buffers);
         }
     }
-}
-
-/// The zeros that logits are written into.
-fn zeroed(len: Option<usize>) -> Result<Vec<f32>, Error> {
-    let purpose = "logits";
-    let len = len.ok_or(Error::Memory { bytes: usize::MAX, purpose })?;
-    let mut logits = Vec::new();
-    logits
-        .try_reserve_exact(len)
-        .map_err(|_| Error::Memory { bytes: len.saturating_mul(size_of::<f32>()), purpose })?;
-    logits.resize(len, 0.0);
-    Ok(logits)
 }

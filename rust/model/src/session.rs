@@ -2,6 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use llamacpu_kernels::attention::KvType;
+use llamacpu_kernels::mapping::AlignedBytes;
+
 use crate::Error;
 use crate::kv::Pages;
 
@@ -22,8 +25,8 @@ pub(crate) struct State {
 }
 
 impl Session {
-    pub(crate) fn new(model: Arc<()>, context: usize, pages: Pages) -> Self {
-        Self { model, context, state: Mutex::new(State { tokens: Vec::new(), pages }) }
+    pub(crate) fn new(model: Arc<()>, context: usize, tokens: Vec<u32>, pages: Pages) -> Self {
+        Self { model, context, state: Mutex::new(State { tokens, pages }) }
     }
 
     /// The most tokens that the session may hold.
@@ -52,6 +55,18 @@ impl Session {
     /// The tokens that have been processed. Waits for a running step.
     pub fn tokens(&self) -> Vec<u32> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).tokens.clone()
+    }
+
+    /// How keys and values are stored. Waits for a running step.
+    pub fn kv_type(&self) -> KvType {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).pages.layout().kv_type()
+    }
+
+    /// A copy of the keys and values of the tokens from `index * PAGE_TOKENS` on, as [`crate::Restoration::push`] takes
+    /// it. Nothing of forgotten tokens is in it.
+    pub fn page(&self, index: usize) -> Result<AlignedBytes, Error> {
+        let state = self.state()?;
+        state.pages.copy_page(index, state.tokens.len())
     }
 
     /// Bytes of keys and values, pages shared with forks included. Waits for a running step.

@@ -1,5 +1,7 @@
 //! The engine as its users see it: models opened from files, sessions stepped.
 
+mod hidden;
 mod loading;
+mod saved;
 mod steps;
 mod tiny_model;
