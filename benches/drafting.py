@@ -1,0 +1,146 @@
+"""What drafting gains and costs, as Markdown tables: generation with and without drafts, interleaved in one run.
+
+    python benches/drafting.py MODEL.gguf [--draft-model SMALL.gguf] [--rounds 3] [--threads 2]
+
+First the price of a pass over several tokens against a pass over one. Then, for texts that repeat themselves and for
+texts that do not, tokens per second without drafts, with the n-gram lookup that is the default, and with a draft model;
+each round runs all of them one after the other, and the best round of each counts. The texts must be the same.
+
+The tasks are made for the demo model. `python benches/grown_demo.py FILE` writes a model that says the same at the cost
+of a model of a billion weights. With other models the texts differ, and so does what can be gained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llamacpu
+from compare import processor
+from llamacpu.chat import Chat
+from llamacpu.drafting import ModelDraft
+from llamacpu.generation import GenerationResult, generate
+
+SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16)
+Message = dict[str, str]
+
+
+def cost(model: llamacpu.Model, context: int, rounds: int) -> dict[int, float]:
+    """Best seconds of a pass by the number of its tokens, with all their logits, after `context` tokens."""
+    session = model.session(context + 16)
+    ids = [(7919 * place + 1) % model.vocab_size for place in range(context)]
+    session.forward(ids, logits="none")
+    best = dict.fromkeys(SIZES, float("inf"))
+    for _ in range(rounds):
+        for size in SIZES:
+            started = time.perf_counter()
+            session.forward(ids[:size], logits="all")
+            best[size] = min(best[size], time.perf_counter() - started)
+            session.truncate(context)
+    return best
+
+
+def print_cost(model: llamacpu.Model, rounds: int) -> None:
+    """The table of passes."""
+    print("| tokens in one pass, context | " + " | ".join(str(size) for size in SIZES) + " |")
+    print("|---" * (len(SIZES) + 1) + "|")
+    for context in (64, min(4096, model.context_length - 32)):
+        best = cost(model, context, rounds)
+        cells = " | ".join(f"{best[size] / best[1]:.2f}" for size in SIZES)
+        print(f"| cost, {context} ({best[1] * 1e3:.2f} ms) | {cells} |", flush=True)
+    print()
+
+
+def tasks(model: llamacpu.Model) -> list[tuple[str, list[int], Sequence[str], llamacpu.Sampling]]:
+    """Name, prompt, stop strings and settings."""
+    chat = Chat.of(model)
+    greedy = llamacpu.Sampling(temperature=0)
+
+    def user(text: str) -> Message:
+        return {"role": "user", "content": text}
+
+    def answered(question: str) -> list[Message]:
+        found = generate(model, chat.encode([user(question)]), sampling=greedy, max_tokens=200, stop=chat.stop).read()
+        return [user(question), {"role": "assistant", "content": found.text}]
+
+    story = answered("Tell me a short story.")
+    lines = [message for question in ("Write a little poem.", "Tell me a joke.") for message in answered(question)]
+
+    def task(name: str, messages: list[Message], sampling: llamacpu.Sampling) -> Any:
+        return name, chat.encode(messages), chat.stop, sampling
+
+    quoted = story[1]["content"]
+    return [
+        task("nothing repeats: a story", story[:1], greedy),
+        task("nothing repeats: what it can do", [user("What can you do?")], greedy),
+        task("a story, temperature 1", story[:1], llamacpu.Sampling(temperature=1.0, seed=7)),
+        task("another story after one like it", [*story, story[0]], greedy),
+        task("another story, temperature 0.8", [*story, story[0]], llamacpu.Sampling(temperature=0.8, seed=2)),
+        task("the same poem again", [*lines, lines[0]], greedy),
+        ("a text quoted", model.tokenizer.encode(f"{quoted}\n\n{quoted}\n\n{quoted[:40]}"), [], greedy),
+    ]
+
+
+def answer(model: llamacpu.Model, task: Any, draft: Any) -> GenerationResult:
+    """One timed generation."""
+    _, prompt, stop, sampling = task
+    return generate(model, prompt, sampling=sampling, stop=stop, max_tokens=200, draft=draft).read()
+
+
+def compare(model: llamacpu.Model, drafts: dict[str, Any], task: Any, rounds: int) -> None:
+    """One row for each kind of draft."""
+    best: dict[str, GenerationResult] = {}
+    for _ in range(rounds):
+        for name, draft in drafts.items():
+            result = answer(model, task, draft)
+            known = best.get(name)
+            if known is None or speed(result) > speed(known):
+                best[name] = result
+    plain = best["none"]
+    for name, result in best.items():
+        if result.tokens != plain.tokens:
+            raise SystemExit(f"{task[0]}: the text with drafts ({name}) is another one")
+        timings = result.timings
+        print(
+            f"| {task[0]} | {name} | {len(result.tokens)} | {timings.steps} | {timings.accepted_tokens} of "
+            f"{timings.drafted_tokens} | {speed(result):.1f} | {speed(result) / speed(plain):.2f} |",
+            flush=True,
+        )
+
+
+def speed(result: GenerationResult) -> float:
+    """Tokens per second after the prompt."""
+    return result.timings.tokens_per_second or 0.0
+
+
+def main() -> None:
+    """Read the options and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--draft-model", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--only", choices=["cost", "tasks"])
+    options = parser.parse_args()
+    with llamacpu.Model(options.model, threads=options.threads) as model:
+        print(f"{processor()}, {model.threads} threads; llamacpu {llamacpu.__version__}; {model.path};")
+        print(f"best of {options.rounds} rounds, interleaved.\n")
+        if options.only != "tasks":
+            print_cost(model, 3 * options.rounds)
+        if options.only == "cost":
+            return
+        drafts: dict[str, Any] = {"none": None, "n-gram": "auto"}
+        if options.draft_model is not None:
+            # One thread: a small model gains nothing from more.
+            drafts["model"] = ModelDraft(llamacpu.Model(options.draft_model, threads=1))
+        print("| text | drafts | tokens | passes | confirmed | tokens/s | ratio |")
+        print("|---|---|---|---|---|---|---|")
+        for task in tasks(model):
+            compare(model, drafts, task, options.rounds)
+
+
+if __name__ == "__main__":
+    main()
