@@ -16,6 +16,7 @@ from llamacpu.drafting import FunctionDraft, ModelDraft, NGramDraft
 from llamacpu.drafting.cost import StepCost, cost_of
 from llamacpu.drafting.length import AdaptiveLength
 from llamacpu.drafting.ngram import NGramDrafter, NGramIndex
+from llamacpu.errors import ModelError
 from llamacpu.generation import generate
 from llamacpu.model import Model
 from llamacpu.sampling import Sampling
@@ -272,7 +273,7 @@ def test_one_draft_model_serves_a_conversation_and_others_beside_it(tiny_model: 
 def test_a_draft_model_needs_the_same_vocabulary(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
     changed = tmp_path / "changed.gguf"
     with Model(tiny_model("gqa")) as model, Model(tiny_model("bpe")) as other:
-        with pytest.raises(ValueError, match=r"the draft model has \d+ tokens and the model \d+; expected .* family"):
+        with pytest.raises(ModelError, match=r"the draft model has \d+ tokens and the model \d+; expected .* family"):
             generate(model, "Hello", draft=other)
         tokens = model.metadata.strings("tokenizer.ggml.tokens")
         place = int(tokens.offsets[300]) + 8
@@ -281,6 +282,6 @@ def test_a_draft_model_needs_the_same_vocabulary(tiny_model: Callable[..., Path]
         changed.write_bytes(data)
         with (
             Model(changed) as different,
-            pytest.raises(ValueError, match=r"token 300 is '\?.*' to the draft model and '.*' to the model"),
+            pytest.raises(ModelError, match=r"token 300 is '\?.*' to the draft model and '.*' to the model"),
         ):
             generate(model, "Hello", draft=different)

@@ -31,7 +31,7 @@ LAYERS = [
         "session",
     },
     {"completions", "chat_completions", "moderation"},
-    {"llama", "llama_chat", "llama_sampling", "llama_settings", "llama_state", "llama_tokenizer"},
+    {"llama", "llama_chat", "llama_sampling", "llama_settings", "llama_state", "llama_steps", "llama_tokenizer"},
     {"_pyinstaller", "cli", "compat", "llm_plugin"},
 ]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import types
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llamacpu import llama_state
+from llamacpu.drafting import NGramDraft
+from llamacpu.drafting.draft import MOST_TOKENS
+from llamacpu.drafting.ngram import NGramDrafter
 from llamacpu.grammar import Grammar
 from llamacpu.llama import Llama
 from llamacpu.llama_tokenizer import LlamaTokenizer
@@ -74,12 +78,25 @@ class MinTokensLogitsProcessor:
         return scores
 
 
-class LlamaPromptLookupDecoding:
-    """Known for its name: drafts do not change an answer, and there are none here."""
+class LlamaDraftModel(ABC):
+    """Base of draft models that are written for llama-cpp-python."""
+
+    @abstractmethod
+    def __call__(self, input_ids: Tokens, /, **kwargs: Any) -> Tokens:
+        """The tokens that may follow these."""
+
+
+class LlamaPromptLookupDecoding(LlamaDraftModel, NGramDraft):
+    """Proposes what followed the last tokens where they stood before; see `llamacpu.NGramDraft`."""
 
     def __init__(self, max_ngram_size: int = 2, num_pred_tokens: int = 10) -> None:
+        NGramDraft.__init__(self, min_match=1, max_tokens=max(1, min(num_pred_tokens, MOST_TOKENS)))
         self.max_ngram_size = max_ngram_size
         self.num_pred_tokens = num_pred_tokens
+
+    def __call__(self, input_ids: Tokens, /, **kwargs: Any) -> Tokens:
+        drafter = NGramDrafter([int(token) for token in input_ids], self.min_match)
+        return np.array(drafter.propose(self.num_pred_tokens), dtype=np.intc)
 
 
 def _names() -> dict[str, dict[str, Any]]:
@@ -89,7 +106,7 @@ def _names() -> dict[str, dict[str, Any]]:
     }
     grammar = {"LlamaGrammar": Grammar}
     tokenizer = {"LlamaTokenizer": LlamaTokenizer}
-    drafts = {"LlamaPromptLookupDecoding": LlamaPromptLookupDecoding}
+    drafts = {"LlamaDraftModel": LlamaDraftModel, "LlamaPromptLookupDecoding": LlamaPromptLookupDecoding}
     main = {
         "Llama": Llama,
         "LlamaState": llama_state.LlamaState,

@@ -71,7 +71,8 @@ def generate(
         (ids so far) -> ids does; None is off. While iterating, the session may hold tokens that are only guessed.
     cancel, timeout: end the generation from any thread, or after this many seconds; also within a long prompt.
 
-    Raises ValueError for wrong arguments, ContextOverflow; while iterating also what the callbacks raise.
+    Raises ValueError for wrong arguments, ContextOverflow, ModelError for a draft model of another vocabulary; while
+    iterating also what the callbacks raise.
     """
     session = _session_of(source)
     tokenizer = session.model.tokenizer
@@ -88,6 +89,9 @@ def generate(
     if not isinstance(sampling, Sampler):
         settings = Sampling.for_model(session.model.metadata) if sampling is None else sampling
         sampling = Sampler(settings, session.model.vocab_size, lambda token: tokenizer.decode([token]))
+    drafts = draft_from(draft)
+    if drafts is not None:
+        drafts.check(session)
     request = Request(
         prompt=tuple(fitted),
         max_tokens=max_tokens,
@@ -101,34 +105,29 @@ def generate(
         on_token=on_token,
         on_prompt=on_prompt,
         dropped_tokens=len(ids) - len(fitted),
-        draft=_draft_of(draft, session),
+        draft=drafts,
     )
     return Generation(session, request, sampling, StopStrings(stop), cancel, timeout)
+
+
+def draft_from(draft: Drafts) -> Draft | None:
+    """The source of drafts that `draft` of `generate` means. Raises ValueError or TypeError for what is none."""
+    if draft is None or isinstance(draft, Draft):
+        return draft
+    if isinstance(draft, str):
+        if draft != "auto":
+            raise ValueError(f'draft is {draft!r}; expected "auto", a Draft, a Model, a function or None')
+        return NGramDraft()
+    if hasattr(draft, "session"):
+        return ModelDraft(cast("Model", draft))
+    if not callable(draft):
+        raise TypeError(f'draft is a {type(draft).__name__}; expected "auto", a Draft, a Model, a function or None')
+    return FunctionDraft(draft)
 
 
 def _session_of(source: Model | Session) -> Session:
     # Whatever behaves like a session is one: programs wrap them, tests replace them.
     return cast("Session", source) if hasattr(source, "forward") else source.session()
-
-
-def _draft_of(draft: Drafts, session: Session) -> Draft | None:
-    """The source of drafts that was asked for."""
-    if draft is None:
-        return None
-    if isinstance(draft, str):
-        if draft != "auto":
-            raise ValueError(f'draft is {draft!r}; expected "auto", a Draft, a Model, a function or None')
-        found: Draft = NGramDraft()
-    elif isinstance(draft, Draft):
-        found = draft
-    elif hasattr(draft, "session"):
-        found = ModelDraft(cast("Model", draft))
-    elif callable(draft):
-        found = FunctionDraft(draft)
-    else:
-        raise TypeError(f'draft is a {type(draft).__name__}; expected "auto", a Draft, a Model, a function or None')
-    found.check(session)
-    return found
 
 
 def _prompt_ids(session: Session, prompt: str | Sequence[int]) -> list[int]:

@@ -11,13 +11,11 @@ Differences worth knowing: nothing is printed; log-probabilities need no `logits
 from __future__ import annotations
 
 import os
-import random
 import threading
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from types import SimpleNamespace, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,26 +27,16 @@ from llamacpu.errors import LlamaCpuError
 from llamacpu.generation import GenerationResult
 from llamacpu.gguf_file import GGUFFile
 from llamacpu.llama_chat import ChatMethods
-from llamacpu.llama_sampling import samplings
 from llamacpu.llama_state import BaseLlamaCache, LlamaState, shared_prefix
+from llamacpu.llama_steps import RANDOM_SEED, StepMethods
 from llamacpu.llama_tokenizer import LlamaTokenizer
 from llamacpu.model import Model, Session
-from llamacpu.sampling import Sampler
 from llamacpu.tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from llamacpu.grammar import Grammar
 
 __all__ = ["Llama"]
 
-LogitsProcessor = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-StoppingCriterion = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], bool]
-RANDOM_SEED = 0xFFFFFFFF
-# Arguments of `sample` and `generate` that are not settings of the sampler.
-_NOT_SETTINGS = frozenset(("self", "tokens", "reset", "logits_processor", "stopping_criteria", "grammar", "idx"))
 
-
-class Llama(ChatMethods):
+class Llama(ChatMethods, StepMethods):
     """A model and its conversation; see the module's description.
 
     model_path    a GGUF file
@@ -62,6 +50,8 @@ class Llama(ChatMethods):
     type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)
     logits_all    `scores` keeps the logits of every token, not of the last one only
     vocab_only    only the tokenizer is there
+    draft_model   guesses tokens that are then checked together, with the same text sooner: "auto" and what else
+                  `draft` of `llamacpu.generation.generate` takes, or the path of a small model; None for none
     overflow      what becomes of a text that the context cannot hold: "error", "truncate" or "shift", as in
                   `llamacpu.generation.generate`; `last_result.dropped_tokens` tells what was left out
 
@@ -88,6 +78,7 @@ class Llama(ChatMethods):
         type_k: int | str | None = None,
         type_v: int | str | None = None,
         spm_infill: bool = False,
+        draft_model: Any = "auto",
         verbose: bool = True,
         overflow: Overflow = "error",
         **other: Any,
@@ -108,6 +99,7 @@ class Llama(ChatMethods):
         self.last_result: GenerationResult | None = None
         self.tokenizer_ = tokenizer
         llama_settings.check(other)
+        self.draft_model = llama_settings.draft(draft_model)
         self._kv_type = llama_settings.kv_type(type_k, type_v)
         self._embedding = embedding
         self._pooling_type = pooling_type
@@ -209,148 +201,6 @@ class Llama(ChatMethods):
         text = self._tokenizer.decode_bytes(tokens, skip_special=not special)
         begins = not prev_tokens and tokens[:1] == [self.token_bos()] and not special
         return text.removeprefix(b" ") if begins else text
-
-    # --- Step by step ---
-
-    @property
-    def n_tokens(self) -> int:
-        """Number of tokens in the conversation."""
-        return self.session.position
-
-    @property
-    def input_ids(self) -> npt.NDArray[np.intc]:
-        """The tokens of the conversation."""
-        return np.array(self.session.tokens, dtype=np.intc)
-
-    @property
-    def scores(self) -> npt.NDArray[np.single]:
-        """The logits that `eval` kept, float32[rows, vocabulary]: of all with `logits_all`, else of the last."""
-        return np.stack(self._scores) if self._scores else np.zeros((0, self.n_vocab()), dtype=np.single)
-
-    @property
-    def eval_tokens(self) -> deque[int]:
-        """The tokens of the conversation."""
-        return deque(self.session.tokens, maxlen=self.n_ctx())
-
-    @property
-    def eval_logits(self) -> deque[list[float]]:
-        """`scores` as lists."""
-        return deque(self.scores.tolist(), maxlen=self.n_ctx() if self._logits_all else 1)
-
-    def set_seed(self, seed: int) -> None:
-        """The seed of the random choices to come; -1 draws one."""
-        self._seed = None if seed < 0 or seed == RANDOM_SEED else seed & RANDOM_SEED
-        self._random = random.Random(self._seed)
-
-    def reset(self) -> None:
-        """Forget the conversation."""
-        self._truncate(0)
-
-    def _truncate(self, count: int) -> None:
-        self.session.truncate(count)
-        self._scores = self._scores[:count] if self._logits_all else []
-
-    def eval(self, tokens: Sequence[int]) -> npt.NDArray[np.single]:
-        """Continue the conversation by tokens; returns the logits of the last one."""
-        if not tokens:
-            return self._scores[-1]
-        if self._logits_all:
-            self._scores += list(self.session.forward(list(tokens), logits="all"))
-        else:
-            self._scores = [self.session.forward(list(tokens))]
-        return self._scores[-1]
-
-    def sample(
-        self,
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        temp: float = 0.8,
-        repeat_penalty: float = 1.0,
-        frequency_penalty: float = 0.0,
-        presence_penalty: float = 0.0,
-        tfs_z: float = 1.0,
-        mirostat_mode: int = 0,
-        mirostat_eta: float = 0.1,
-        mirostat_tau: float = 5.0,
-        penalize_nl: bool = True,
-        logits_processor: Iterable[LogitsProcessor] | None = None,
-        grammar: Grammar | None = None,
-        idx: int | None = None,
-    ) -> int:
-        """Choose the token after the last evaluated one (or after token number `idx`, with `logits_all`)."""
-        settings = {
-            name: value
-            for name, value in locals().items()
-            if name not in ("self", "logits_processor", "grammar", "idx")
-        }
-        if not self._scores:
-            raise LlamaCpuError("there are no logits to sample from: call eval with at least one token first")
-        processors = self._processors(logits_processor, grammar)
-        row = self._scores[-1 if idx is None or not self._logits_all else idx]
-        return self._draw(self._sampler(None, **settings), processors, row)
-
-    def generate(
-        self,
-        tokens: Sequence[int],
-        top_k: int = 40,
-        top_p: float = 0.95,
-        min_p: float = 0.05,
-        typical_p: float = 1.0,
-        temp: float = 0.8,
-        repeat_penalty: float = 1.0,
-        reset: bool = True,
-        frequency_penalty: float = 0.0,
-        presence_penalty: float = 0.0,
-        tfs_z: float = 1.0,
-        mirostat_mode: int = 0,
-        mirostat_tau: float = 5.0,
-        mirostat_eta: float = 0.1,
-        penalize_nl: bool = True,
-        logits_processor: Iterable[LogitsProcessor] | None = None,
-        stopping_criteria: Iterable[StoppingCriterion] | None = None,
-        grammar: Grammar | None = None,
-    ) -> Generator[int, Sequence[int] | None, None]:
-        """The tokens that follow `tokens`, without end: end-of-text tokens come out like others.
-
-        With `reset` the beginning that the conversation shares with `tokens` is kept and the rest forgotten; without
-        it, `tokens` continue the conversation. Tokens that are sent into the generator follow the one it gave.
-        """
-        settings = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
-        sampler = self._sampler(None, **settings)
-        processors = self._processors(logits_processor, grammar)
-        coming = list(tokens)
-        if reset:
-            kept = min(shared_prefix(self.session.tokens, coming), max(len(coming) - 1, 0))
-            kept = min(kept, len(self._scores)) if self._logits_all else kept
-            self._truncate(kept)
-            coming = coming[kept:]
-        while True:
-            logits = self.eval(coming)
-            token = self._draw(sampler, processors, logits)
-            history = np.array([*self.session.tokens, token], dtype=np.int64)
-            if any(criterion(history, logits) for criterion in stopping_criteria or ()):
-                return
-            sent = yield token
-            coming = [token, *(sent or ())]
-
-    def _sampler(self, seed: int | None, **settings: Any) -> Sampler:
-        if seed is None:
-            seed = self._random.randrange(RANDOM_SEED)
-        chosen = samplings(seed=seed, penalty_last_n=self.last_n_tokens_size, **settings)
-        return Sampler(chosen, self.n_vocab(), lambda token: self._tokenizer.decode([token]))
-
-    def _processors(self, given: Iterable[LogitsProcessor] | None, grammar: Grammar | None) -> list[LogitsProcessor]:
-        processors = list(given or ())
-        return [*processors, grammar.constraint(self._tokenizer)] if grammar is not None else processors
-
-    def _draw(self, sampler: Sampler, processors: list[LogitsProcessor], logits: npt.NDArray[np.float32]) -> int:
-        history = np.array(self.session.tokens, dtype=np.int64)
-        logits = logits.copy() if processors else logits
-        for process in processors:
-            logits = process(history, logits)
-        return sampler.sample(logits, history)
 
     # --- States ---
 

@@ -16,6 +16,7 @@ from llamacpu.generation import CancelToken, Generation, generate
 from llamacpu.infill import can_infill, infill_prompt
 
 if TYPE_CHECKING:
+    from llamacpu.drafting import Draft
     from llamacpu.generation import GenerationResult
     from llamacpu.grammar import Grammar
     from llamacpu.model import Model, Session
@@ -37,6 +38,7 @@ class ChatMethods:
         spm_infill: bool
         overflow: Overflow
         n_batch: int
+        draft_model: Draft | None
         _tokenizer: Tokenizer
         _embedding: bool
         _kv_type: KVType
@@ -336,6 +338,7 @@ class ChatMethods:
             log_probabilities=logprobs,
             show_special=show_special,
             overflow=self.overflow,
+            draft=self.draft_model,
             cancel=cancel,
             timeout=timeout,
         )

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any, Literal
+
+from llamacpu.drafting import Draft
+from llamacpu.generation import draft_from
+from llamacpu.model import Model
 
 log = logging.getLogger("llamacpu")
 
@@ -24,7 +29,6 @@ _NO_MEANING: Mapping[str, Any] = {
     "swa_full": None,
     "no_perf": False,
     "numa": False,
-    "draft_model": None,
 }
 # Arguments that would change what the model computes. The file says these things.
 _NOT_CHANGEABLE: Mapping[str, Any] = {
@@ -74,3 +78,10 @@ def kv_type(key: int | str | None, value: int | str | None) -> Literal["f32", "f
     if value is not None and key is not None and _KV_TYPES.get(value) != _KV_TYPES[key]:
         log.info("type_v=%r: keys and values are stored alike, as type_k says", value)
     return _KV_TYPES[wanted]
+
+
+def draft(wanted: Any) -> Draft | None:
+    """What guesses tokens: as `generate` takes it, or the path of a draft model."""
+    if isinstance(wanted, os.PathLike) or (isinstance(wanted, str) and wanted != "auto"):
+        wanted = Model(wanted)
+    return draft_from(wanted)

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     "--generate-tokens", type=click.IntRange(min=0), default=128, show_default=True, help="0 skips this part."
 )
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Measure this often.")
+@click.option(
+    "--draft-tokens", type=click.IntRange(min=0, max=15), default=0, help="Also price drafts of so many tokens."
+)
+@click.option("--draft-model", metavar="FILE", help="With --draft-tokens: the small model that would make the drafts.")
 @options.threads
 @options.kv_type
 @options.as_json
@@ -31,6 +35,8 @@ def command(
     prompt_tokens: int,
     generate_tokens: int,
     repeat: int,
+    draft_tokens: int,
+    draft_model: str | None,
     threads: int | None,
     kv_type: str,
     as_json: bool,
@@ -40,7 +46,12 @@ def command(
     tokens_per_second is the mean over the repetitions, best_tokens_per_second that of the fastest one. A first pass
     is not counted: it brings the weights into memory. gigabytes_per_second is the weights that a token goes
     through times the tokens per second, in units of 10^9 bytes.
+
+    With --draft-tokens, the best pass over one token and all drafted ones is compared with the best over one alone:
+    break_even is how many drafted tokens must be right on average so that nothing is lost.
     """
+    if draft_model is not None and not draft_tokens:
+        raise click.UsageError("--draft-model needs --draft-tokens: how many tokens it drafts at once")
     from llamacpu import machine
     from llamacpu.model import Model
 
@@ -53,6 +64,7 @@ def command(
             "weight_bytes": opened.weight_bytes,
             "prompt": None,
             "generate": None,
+            "draft": None,
             "load_seconds": load_seconds,
             "first_pass_seconds": first[0],
             "threads": opened.threads,
@@ -73,6 +85,8 @@ def command(
                 "bytes_per_token": traffic,
                 "gigabytes_per_second": traffic * speeds["tokens_per_second"] / 1e9,
             }
+        if draft_tokens:
+            document["draft"] = _draft_price(opened, draft_tokens, draft_model, repeat, kv_type)
     write(json.dumps(document) + "\n" if as_json else _as_text(document))
 
 
@@ -112,6 +126,36 @@ def _generate_speed(model: Model, tokens: int, repeat: int, kv_type: Any) -> lis
     return seconds
 
 
+def _draft_price(model: Model, tokens: int, draft_model: str | None, repeat: int, kv_type: Any) -> dict[str, Any]:
+    """What it costs to make a draft and to check it, best of `repeat`, behind a short text."""
+    from llamacpu.model import Model
+
+    single: list[float] = []
+    checked: list[float] = []
+    made = [0.0]
+    session = model.session(64 + 1 + tokens, kv_type)
+    session.forward(_tokens(model, 64))
+    for _ in range(repeat + 1):
+        for count, seconds in ((1, single), (1 + tokens, checked)):
+            started = perf_counter()
+            session.forward(_tokens(model, count), logits="all")
+            seconds.append(perf_counter() - started)
+            session.truncate(64)
+    if draft_model is not None:
+        with Model(draft_model, threads=model.threads) as small:
+            _generate_speed(small, tokens, 1, kv_type)
+            made = _generate_speed(small, tokens, repeat, kv_type)
+    step, whole = min(single), min(checked) + min(made)
+    return {
+        "tokens": tokens,
+        "step_seconds": step,
+        "pass_seconds": min(checked),
+        "model_seconds": min(made),
+        "break_even": whole / step - 1,
+        "best_tokens_per_second": (1 + tokens) / whole,
+    }
+
+
 def _speeds(tokens: int, seconds: list[float]) -> dict[str, Any]:
     speeds = [tokens / second for second in seconds]
     return {
@@ -137,4 +181,11 @@ def _as_text(document: dict[str, Any]) -> str:
         traffic = f"{part['gigabytes_per_second']:>8.2f}" if "gigabytes_per_second" in part else ""
         mean, best = part["tokens_per_second"], part["best_tokens_per_second"]
         lines.append(f"{name:<10}{part['tokens']:>8}{mean:>16.2f}{best:>16.2f}{traffic}")
+    draft = document["draft"]
+    if draft is not None:
+        lines += [
+            "",
+            f"{draft['break_even']:.1f} of {draft['tokens']} drafted tokens must be right to lose nothing; "
+            f"{draft['best_tokens_per_second']:.1f} tokens/s if all are",
+        ]
     return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from llamacpu.drafting import Draft
     from llamacpu.grammar import Grammar
     from llamacpu.model import Model
     from llamacpu.sampling import Sampling
@@ -36,6 +37,14 @@ kv_type = click.option(
     default="f16",
     show_default=True,
     help="How keys and values are stored: exact, half or about a quarter of the memory.",
+)
+draft_model = click.option(
+    "--draft-model",
+    metavar="FILE",
+    help="A small model of the same vocabulary guesses tokens that are then checked together: the same text, sooner.",
+)
+no_draft = click.option(
+    "--no-draft", is_flag=True, help="Compute one token at a time, and do not guess from what the text repeats."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
@@ -131,6 +140,24 @@ def model_path(name: str | None) -> Iterator[Path]:
             raise click.UsageError("no MODEL named, and this build has no demo model; name a .gguf file")
         click.echo("No model named: using the small demo model that comes with llamacpu.", err=True)
         yield path
+
+
+@contextlib.contextmanager
+def draft_source(path: str | None, no_draft: bool, model: Model, threads: int | None) -> Iterator[Draft | None]:
+    """What `--draft-model` and `--no-draft` ask for; ModelError for a draft model that does not fit."""
+    if no_draft and path is not None:
+        raise click.UsageError("--draft-model and --no-draft; give one of them")
+    from llamacpu.drafting import ModelDraft, NGramDraft
+
+    if path is None:
+        yield None if no_draft else NGramDraft()
+        return
+    from llamacpu.model import Model
+
+    with Model(path, threads=threads) as small:
+        draft = ModelDraft(small)
+        draft.check(model.session(1))
+        yield draft
 
 
 def read_text(path: str) -> str:

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 @options.context
 @options.threads
 @options.kv_type
+@options.draft_model
+@options.no_draft
 @options.as_json
 @click.option("--plain", is_flag=True, help="Show the text as it comes, without drawing its Markdown.")
 @click.option("--stats", is_flag=True, help="Show the speed on stderr after every answer.")
@@ -73,8 +75,12 @@ def command(**given: Any) -> None:
         _show_log()
     from llamacpu.model import Model
 
-    with options.model_path(given["model"]) as path, Model(path, threads=given["threads"]) as model:
-        settings = _generation_settings(model, given)
+    with (
+        options.model_path(given["model"]) as path,
+        Model(path, threads=given["threads"]) as model,
+        options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"]) as draft,
+    ):
+        settings = {**_generation_settings(model, given), "draft": draft}
         session = model.session(given["context"], given["kv_type"])
         if prompt is None:
             from llamacpu.cli.chat import Conversation

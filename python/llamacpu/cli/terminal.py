@@ -65,6 +65,8 @@ def summary(result: GenerationResult) -> str:
     parts.append(f"generated {len(result.tokens)} tokens")
     if timings.tokens_per_second is not None:
         parts.append(f"{timings.tokens_per_second:.1f} tokens/s")
+    if timings.drafted_tokens:
+        parts.append(f"{timings.accepted_tokens} of {timings.drafted_tokens} drafted tokens accepted")
     if result.dropped_tokens:
         parts.append(f"{result.dropped_tokens} tokens dropped: the context is full")
     parts.append(f"ended by {result.ended_by.replace('_', ' ')}")

@@ -56,7 +56,7 @@ class Draft(ABC):
         self.adaptive = adaptive
 
     def check(self, session: Session) -> None:
-        """Raise ValueError if there can be no proposals for this session."""
+        """Raise ModelError if there can be no proposals for this session."""
         return
 
     @abstractmethod

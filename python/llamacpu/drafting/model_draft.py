@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llamacpu.drafting.draft import MOST_TOKENS, Draft, Drafter
+from llamacpu.errors import ModelError
 from llamacpu.sampling import log_probability
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _LEAST_CHANCE = 0.3
 class ModelDraft(Draft):
     """Proposes what a smaller model finds most likely.
 
-    model: its vocabulary must be that of the model it drafts for (ValueError when a generation begins otherwise).
+    model: its vocabulary must be that of the model it drafts for (ModelError when a generation begins otherwise).
     It keeps what the model has read from one generation to the next, so pass the same one to each call of a
     conversation. Generations that run at the same time are served too.
     """
@@ -35,7 +36,7 @@ class ModelDraft(Draft):
         self._checked: object = None
 
     def check(self, session: Session) -> None:
-        """Raise ValueError unless both models have the same vocabulary."""
+        """Raise ModelError unless both models have the same vocabulary."""
         if self._checked is not session.model:
             _check_vocabulary(self.model, session.model)
             self._checked = session.model
@@ -137,7 +138,7 @@ class _ModelDrafter(Drafter):
 
 def _check_vocabulary(draft: Model, model: Model) -> None:
     if draft.vocab_size != model.vocab_size:
-        raise ValueError(
+        raise ModelError(
             f"the draft model has {draft.vocab_size} tokens and the model {model.vocab_size}; expected a draft model "
             "of the same family with the same vocabulary"
         )
@@ -147,7 +148,7 @@ def _check_vocabulary(draft: Model, model: Model) -> None:
         return
     for token, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         if one != other:
-            raise ValueError(
+            raise ModelError(
                 f"token {token} is {one!r} to the draft model and {other!r} to the model; expected a draft model "
                 "of the same family with the same vocabulary"
             )
