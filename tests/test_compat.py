@@ -33,6 +33,7 @@ def llama_cpp() -> Iterator[types.ModuleType]:
 
 def test_the_module_has_the_known_names(llama_cpp: types.ModuleType) -> None:
     from llama_cpp import (  # type: ignore[import-not-found]
+        BaseLlamaCache,
         Llama,
         LlamaCache,
         LlamaDiskCache,
@@ -46,7 +47,7 @@ def test_the_module_has_the_known_names(llama_cpp: types.ModuleType) -> None:
 
     assert Llama is llamacpu.Llama
     assert Same is LlamaGrammar
-    assert issubclass(LlamaDiskCache, LlamaCache)
+    assert issubclass(LlamaDiskCache, BaseLlamaCache)
     assert LlamaCache is LlamaRAMCache
     assert llama_cpp.__version__ == "0.3.36"
     assert llama_cpp.LLAMA_POOLING_TYPE_MEAN == 1

@@ -31,7 +31,16 @@ LAYERS = [
         "session",
     },
     {"completions", "chat_completions", "moderation"},
-    {"llama", "llama_chat", "llama_sampling", "llama_settings", "llama_state", "llama_steps", "llama_tokenizer"},
+    {
+        "llama",
+        "llama_caches",
+        "llama_chat",
+        "llama_sampling",
+        "llama_settings",
+        "llama_state",
+        "llama_steps",
+        "llama_tokenizer",
+    },
     {"_pyinstaller", "cli", "compat", "llm_plugin"},
 ]
 

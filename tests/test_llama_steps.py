@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import pickle
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +16,8 @@ from fake_llama import Model, llama
 from fake_model import END, START, ids_of
 from llamacpu.errors import LlamaCpuError, ModelError
 from llamacpu.llama import Llama
-from llamacpu.llama_state import LlamaRAMCache, LlamaState
+from llamacpu.llama_caches import LlamaRAMCache
+from llamacpu.llama_state import LlamaState
 
 __all__ = ["llama"]
 Make = Callable[..., Llama]
@@ -82,12 +82,9 @@ def test_states_and_caches(llama: Make) -> None:
     found.eval([6])
     found.load_state(state)
     assert list(found.eval_tokens) == [3, 4, 5]
-    restored = pickle.loads(pickle.dumps(state))
-    assert isinstance(restored, LlamaState)
-    assert restored.session is None
     found.reset()
-    found.load_state(restored)
-    assert list(found.eval_tokens) == [3, 4, 5]
+    found.load_state(LlamaState(np.array([3, 4], dtype=np.intc), state.scores, 2))
+    assert list(found.eval_tokens) == [3, 4]
     cache = LlamaRAMCache()
     found.set_cache(cache)
     found("abc", **GREEDY)

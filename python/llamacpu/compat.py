@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llamacpu import llama_state
+from llamacpu import llama_caches, llama_state
 from llamacpu.drafting import NGramDraft
 from llamacpu.drafting.draft import MOST_TOKENS
 from llamacpu.drafting.ngram import NGramDrafter
@@ -102,7 +102,8 @@ class LlamaPromptLookupDecoding(LlamaDraftModel, NGramDraft):
 def _names() -> dict[str, dict[str, Any]]:
     """What each module of the package offers."""
     caches = {
-        name: getattr(llama_state, name) for name in ("BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache")
+        name: getattr(llama_caches, name)
+        for name in ("BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache")
     }
     grammar = {"LlamaGrammar": Grammar}
     tokenizer = {"LlamaTokenizer": LlamaTokenizer}

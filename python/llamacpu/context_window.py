@@ -34,3 +34,11 @@ def room_by_shifting(tokens: Sequence[int], keep: int) -> Sequence[int]:
     keep = min(keep, max(len(tokens) - 2, 0))
     rest = tokens[keep:]
     return [*tokens[:keep], *rest[(len(rest) + 1) // 2 :]]
+
+
+def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Length of the longest common beginning of two runs of tokens."""
+    for place, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return place
+    return min(len(first), len(second))

@@ -10,6 +10,7 @@ Differences worth knowing: nothing is printed; log-probabilities need no `logits
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,17 +24,20 @@ import numpy.typing as npt
 from llamacpu import llama_settings
 from llamacpu.context_window import Overflow
 from llamacpu.embeddings import pooling_number
-from llamacpu.errors import LlamaCpuError
+from llamacpu.errors import ContextOverflow, LlamaCpuError, SessionError
 from llamacpu.generation import GenerationResult
 from llamacpu.gguf_file import GGUFFile
+from llamacpu.llama_caches import BaseLlamaCache
 from llamacpu.llama_chat import ChatMethods
-from llamacpu.llama_state import BaseLlamaCache, LlamaState, shared_prefix
+from llamacpu.llama_state import LlamaState, shared_prefix
 from llamacpu.llama_steps import RANDOM_SEED, StepMethods
 from llamacpu.llama_tokenizer import LlamaTokenizer
 from llamacpu.model import Model, Session
 from llamacpu.tokenizer import Tokenizer
 
 __all__ = ["Llama"]
+
+log = logging.getLogger("llamacpu")
 
 
 class Llama(ChatMethods, StepMethods):
@@ -207,12 +211,13 @@ class Llama(ChatMethods, StepMethods):
     def save_state(self) -> LlamaState:
         """The conversation as it is now; it costs next to nothing."""
         tokens = self.input_ids
-        return LlamaState(tokens, self.scores.copy(), len(tokens), self.session.fork(), self._seed)
+        return LlamaState(tokens, self.scores.copy(), len(tokens), seed=self._seed, session=self.session.fork())
 
     def load_state(self, state: LlamaState) -> None:
-        """Go back to a saved conversation."""
-        if state.session is not None and state.session.model is self._model:
-            self._session = state.session.fork()
+        """Go back to a saved conversation. SessionError for one with another model."""
+        session = state.session_for(self.model, self.n_ctx())
+        if session is not None:
+            self._session = session
         else:
             self.reset()
             if state.n_tokens:
@@ -221,7 +226,10 @@ class Llama(ChatMethods, StepMethods):
         self._seed = state.seed
 
     def set_cache(self, cache: BaseLlamaCache | None) -> None:
-        """Keep the states of completions in `cache`, and begin from the best of them."""
+        """Keep the states of completions in `cache`, and begin each from the best of them.
+
+        `llamacpu.llama_caches` has one in memory and one on disk.
+        """
         self.cache = cache
 
     def _lease(self, prompt: Sequence[int]) -> Session:
@@ -243,19 +251,23 @@ class Llama(ChatMethods, StepMethods):
         if self.cache is None:
             return
         try:
-            state = self.cache[prompt]
-        except KeyError:
-            return
-        if shared_prefix(state.input_ids.tolist(), prompt) > shared_prefix(self.session.tokens, prompt):
-            self.load_state(state)
+            state = self.cache.best_for(self.model, prompt, shared_prefix(self.session.tokens, prompt))
+            if state is not None:
+                self.load_state(state)
+        except (ContextOverflow, SessionError) as error:
+            log.warning("a state of the cache cannot be used: %s", error)
 
     def _give_back(self, session: Session, result: GenerationResult | None) -> None:
         self.last_result = result
         if session is not self._session:
             return
-        if self.cache is not None and session.tokens:
-            self.cache[session.tokens] = self.save_state()
-        self._busy = False
+        try:
+            if self.cache is not None and session.tokens:
+                self.cache[session.tokens] = self.save_state()
+        except OSError as error:
+            log.warning("the state could not be kept in the cache: %s", error)
+        finally:
+            self._busy = False
 
     # --- Life and death ---
 

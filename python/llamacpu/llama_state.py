@@ -1,27 +1,37 @@
-"""Saved states of a `Llama`, and caches of them, as llama-cpp-python has them."""
+"""Saved states of a `Llama`, as llama-cpp-python has them."""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections import OrderedDict
-from collections.abc import Sequence
+import io
 from typing import TYPE_CHECKING, Any
+
+from llamacpu import saved_sessions
+from llamacpu.context_window import shared_length
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from llamacpu.model import Session
+    from llamacpu.model import Model
+    from llamacpu.session import Session
 
-log = logging.getLogger("llamacpu")
+__all__ = ["LlamaState", "shared_prefix"]
+
+shared_prefix = shared_length
 
 
 class LlamaState:
-    """A conversation at one moment: its tokens, the logits that were kept, and the seed.
+    """A conversation at one moment: its tokens, their keys and values, the logits that were kept, and the seed.
 
-    The keys and values are shared with the `Llama` until one of the two goes on. A state that was pickled has the
-    tokens only; loading it computes them again, with the same result to the last bit.
+    input_ids         the tokens, intc[n_tokens]
+    scores            the logits, float32[rows, vocabulary]
+    n_tokens          number of tokens
+    llama_state       tokens, keys and values as bytes (`llamacpu.saved_sessions` describes them); made when asked for
+    llama_state_size  bytes that the state holds on to
+    seed              of the random choices, None for none
+    session           the conversation itself, if the state comes from this process; None after pickling
+
+    Keys and values are shared with the `Llama` until one of the two goes on. A pickled state has them in it.
     """
 
     def __init__(
@@ -29,96 +39,46 @@ class LlamaState:
         input_ids: npt.NDArray[np.intc],
         scores: npt.NDArray[np.single],
         n_tokens: int,
-        session: Session | None,
-        seed: int | None,
+        llama_state: bytes = b"",
+        llama_state_size: int | None = None,
+        seed: int | None = None,
+        *,
+        session: Session | None = None,
     ) -> None:
         self.input_ids = input_ids
         self.scores = scores
         self.n_tokens = n_tokens
         self.session = session
         self.seed = seed
+        self._bytes = llama_state
+        self._size = llama_state_size
+
+    @property
+    def llama_state(self) -> bytes:
+        """The saved session; empty where there are tokens alone."""
+        if not self._bytes and self.session is not None:
+            file = io.BytesIO()
+            saved_sessions.write(self.session, file)
+            return file.getvalue()
+        return self._bytes
 
     @property
     def llama_state_size(self) -> int:
         """Bytes that the state holds on to."""
-        return (self.session.nbytes if self.session is not None else 0) + self.input_ids.nbytes + self.scores.nbytes
+        if self._size is None:
+            held = self.session.nbytes if self.session is not None else len(self._bytes)
+            self._size = held + self.input_ids.nbytes + self.scores.nbytes
+        return self._size
+
+    def session_for(self, model: Model, context: int) -> Session | None:
+        """A session of the model that goes on from here, or None for a state of tokens alone.
+
+        SessionError if the state is one of another model, ContextOverflow if it does not fit.
+        """
+        if self.session is not None and self.session.model is model and self.session.context == context:
+            return self.session.fork()
+        saved = self.llama_state
+        return saved_sessions.read(model, io.BytesIO(saved), context, "the state") if saved else None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "session": None}
-
-
-def shared_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest common beginning."""
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))
-
-
-class BaseLlamaCache:
-    """What `Llama.set_cache` takes: states by the tokens that they hold."""
-
-    def __init__(self, capacity_bytes: int = 2 << 30) -> None:
-        self.capacity_bytes = capacity_bytes
-
-    @property
-    def cache_size(self) -> int:
-        """Bytes in the cache."""
-        return 0
-
-    def __contains__(self, key: Sequence[int]) -> bool:
-        return False
-
-    def __getitem__(self, key: Sequence[int]) -> LlamaState:
-        raise KeyError("there is no state with a common beginning")
-
-    def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
-        """Nothing is kept."""
-
-
-class LlamaRAMCache(BaseLlamaCache):
-    """States in memory; the one used longest ago goes first when they need more than `capacity_bytes`."""
-
-    def __init__(self, capacity_bytes: int = 2 << 30) -> None:
-        super().__init__(capacity_bytes)
-        self.cache_state: OrderedDict[tuple[int, ...], LlamaState] = OrderedDict()
-
-    @property
-    def cache_size(self) -> int:
-        """Bytes in the cache; keys and values that states share are counted in each of them."""
-        return sum(state.llama_state_size for state in self.cache_state.values())
-
-    def _best(self, key: Sequence[int]) -> tuple[int, ...] | None:
-        best, longest = None, 0
-        for known in self.cache_state:
-            length = shared_prefix(known, key)
-            if length > longest:
-                best, longest = known, length
-        return best
-
-    def __contains__(self, key: Sequence[int]) -> bool:
-        return self._best(key) is not None
-
-    def __getitem__(self, key: Sequence[int]) -> LlamaState:
-        best = self._best(key)
-        if best is None:
-            raise KeyError("there is no state with a common beginning")
-        self.cache_state.move_to_end(best)
-        return self.cache_state[best]
-
-    def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
-        self.cache_state.pop(tuple(key), None)
-        self.cache_state[tuple(key)] = value
-        while self.cache_state and self.cache_size > self.capacity_bytes:
-            self.cache_state.popitem(last=False)
-
-
-LlamaCache = LlamaRAMCache
-
-
-class LlamaDiskCache(LlamaRAMCache):
-    """Known for its name: the states are kept in memory, since computing one again is exact and needs no disk."""
-
-    def __init__(self, cache_dir: str | os.PathLike[str] = "", capacity_bytes: int = 2 << 30) -> None:
-        super().__init__(capacity_bytes)
-        log.info("LlamaDiskCache keeps its states in memory; %s is not used", os.fspath(cache_dir) or "no folder")
+        return {**self.__dict__, "session": None, "_bytes": self.llama_state}

@@ -1,0 +1,249 @@
+"""Caches of states for `Llama.set_cache`, in memory and on disk, as llama-cpp-python has them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from llamacpu import saved_sessions
+from llamacpu.context_window import shared_length
+from llamacpu.errors import SessionError
+from llamacpu.llama_state import LlamaState
+
+if TYPE_CHECKING:
+    from llamacpu.model import Model
+
+__all__ = ["BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache"]
+
+log = logging.getLogger("llamacpu")
+
+_MISSING = "there is no state with a common beginning"
+_SUFFIX = ".session"
+# The note of a session in the cache: seed (-1 for none), rows and columns of the logits, which follow.
+_NOTE = struct.Struct("<qQQ")
+
+
+class BaseLlamaCache:
+    """What `Llama.set_cache` takes: states by the tokens that they hold."""
+
+    def __init__(self, capacity_bytes: int = 2 << 30) -> None:
+        self.capacity_bytes = capacity_bytes
+
+    @property
+    def cache_size(self) -> int:
+        """Bytes in the cache."""
+        return 0
+
+    def best_for(self, model: Model, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
+        """The state of the model that shares the longest beginning with the tokens, if that is longer."""
+        try:
+            state = self[tokens]
+        except KeyError:
+            return None
+        return state if shared_length(state.input_ids.tolist(), tokens) > longer_than else None
+
+    def __contains__(self, key: Sequence[int]) -> bool:
+        return False
+
+    def __getitem__(self, key: Sequence[int]) -> LlamaState:
+        raise KeyError(_MISSING)
+
+    def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
+        """Nothing is kept."""
+
+
+class LlamaRAMCache(BaseLlamaCache):
+    """States in memory; the one used longest ago goes first when they need more than `capacity_bytes`."""
+
+    def __init__(self, capacity_bytes: int = 2 << 30) -> None:
+        super().__init__(capacity_bytes)
+        self.cache_state: OrderedDict[tuple[int, ...], LlamaState] = OrderedDict()
+
+    @property
+    def cache_size(self) -> int:
+        """Bytes in the cache; keys and values that states share are counted in each of them."""
+        return sum(state.llama_state_size for state in self.cache_state.values())
+
+    def best_for(self, model: Model, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
+        """The state of the model that shares the longest beginning with the tokens, if that is longer."""
+        best = self._best(tokens, model, longer_than)
+        return None if best is None else self._used(best)
+
+    def _best(self, key: Sequence[int], model: Model | None = None, longer_than: int = 0) -> tuple[int, ...] | None:
+        best = None
+        for known, state in self.cache_state.items():
+            if model is None or state.session is None or state.session.model is model:
+                length = shared_length(known, key)
+                if length > longer_than:
+                    best, longer_than = known, length
+        return best
+
+    def _used(self, key: tuple[int, ...]) -> LlamaState:
+        self.cache_state.move_to_end(key)
+        return self.cache_state[key]
+
+    def __contains__(self, key: Sequence[int]) -> bool:
+        return self._best(key) is not None
+
+    def __getitem__(self, key: Sequence[int]) -> LlamaState:
+        best = self._best(key)
+        if best is None:
+            raise KeyError(_MISSING)
+        return self._used(best)
+
+    def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
+        self.cache_state.pop(tuple(key), None)
+        self.cache_state[tuple(key)] = value
+        while self.cache_state and self.cache_size > self.capacity_bytes:
+            self.cache_state.popitem(last=False)
+
+
+LlamaCache = LlamaRAMCache
+
+
+class _Entry(NamedTuple):
+    """What is known of a file without reading all of it."""
+
+    fingerprint: bytes
+    tokens: npt.NDArray[np.int64]
+
+
+class LlamaDiskCache(BaseLlamaCache):
+    """States as files in a folder, which later processes and other programs with the same model find again.
+
+    cache_dir       the folder; it is made when it is missing. Its files hold conversations, and are readable by their
+                    owner only
+    capacity_bytes  the file used longest ago is deleted first when all need more
+
+    Each is a saved session (`llamacpu.saved_sessions`), checksummed and bound to its model: nothing is unpickled, and a
+    file that is damaged is forgotten. Several processes may share a folder.
+    """
+
+    def __init__(self, cache_dir: str | os.PathLike[str] = ".cache/llama_cache", capacity_bytes: int = 2 << 30) -> None:
+        super().__init__(capacity_bytes)
+        self.cache_dir = Path(cache_dir)
+        self.cache_dir.mkdir(parents=True, exist_ok=True)
+        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def cache_size(self) -> int:
+        """Bytes of the files."""
+        return sum(size for _, size, _ in self._files())
+
+    def best_for(self, model: Model, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
+        """The state of the model that shares the longest beginning with the tokens, if that is longer."""
+        return self._state(self._best(tokens, bytes.fromhex(model.fingerprint), longer_than))
+
+    def __contains__(self, key: Sequence[int]) -> bool:
+        return self._best(key) is not None
+
+    def __getitem__(self, key: Sequence[int]) -> LlamaState:
+        state = self._state(self._best(key))
+        if state is None:
+            raise KeyError(_MISSING)
+        return state
+
+    def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
+        if value.session is None:
+            raise ValueError("the state has no session: load it into a Llama and save that, to keep it on disk")
+        tokens = np.array(key, dtype="<i8")
+        digest = hashlib.sha256(bytes.fromhex(value.session.model.fingerprint) + tokens.tobytes()).hexdigest()
+        path = self.cache_dir / f"{digest[:40]}{_SUFFIX}"
+        scores = np.atleast_2d(np.ascontiguousarray(value.scores, dtype="<f4"))
+        note = _NOTE.pack(-1 if value.seed is None else value.seed, *scores.shape) + scores.tobytes()
+        saved_sessions.save(value.session, path, note)
+        self._make_room()
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Time of last use, size and path of every file of the cache."""
+        found = []
+        for path in self.cache_dir.glob(f"*{_SUFFIX}"):
+            with contextlib.suppress(OSError):  # another process may have deleted it
+                status = path.stat()
+                found.append((status.st_mtime, status.st_size, path))
+        return found
+
+    def _make_room(self) -> None:
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if total <= self.capacity_bytes:
+                break
+            self._forget(path)
+            total -= size
+
+    def _forget(self, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        with self._lock:
+            self._entries.pop(path.name, None)
+
+    def _known(self) -> Iterator[tuple[Path, _Entry]]:
+        """Every file whose header is sound; a file is looked at once."""
+        for _, _, path in self._files():
+            with self._lock:
+                entry = self._entries.get(path.name)
+            if entry is None:
+                try:
+                    with saved_sessions.open_regular(path) as file:
+                        header = saved_sessions.read_header(file, path.name)
+                        tokens = saved_sessions.read_tokens(file, header, path.name)
+                except (OSError, SessionError) as error:
+                    log.warning("a file of the cache cannot be used: %s", error)
+                    self._forget(path)
+                    continue
+                entry = _Entry(header.fingerprint, np.array(tokens, dtype=np.int64))
+                with self._lock:
+                    self._entries[path.name] = entry
+            yield path, entry
+
+    def _best(self, key: Sequence[int], fingerprint: bytes | None = None, longer_than: int = 0) -> Path | None:
+        best = None
+        tokens = np.array(key, dtype=np.int64)
+        for path, entry in self._known():
+            count = min(len(tokens), len(entry.tokens))
+            different = np.flatnonzero(tokens[:count] != entry.tokens[:count])
+            length = int(different[0]) if len(different) else count
+            if length > longer_than and fingerprint in (None, entry.fingerprint):
+                best, longer_than = path, length
+        return best
+
+    def _state(self, path: Path | None) -> LlamaState | None:
+        if path is None:
+            return None
+        try:
+            with saved_sessions.open_regular(path) as file:
+                header = saved_sessions.read_header(file, path.name)
+                ids = np.array(saved_sessions.read_tokens(file, header, path.name), dtype=np.intc)
+                seed, scores = _noted(saved_sessions.read_note(file, header, path.name))
+                file.seek(0)
+                data = file.read(header.file_bytes)
+            os.utime(path)
+        except (OSError, SessionError) as error:
+            log.warning("a file of the cache cannot be used: %s", error)
+            self._forget(path)
+            return None
+        return LlamaState(ids, scores, len(ids), data, seed=seed)
+
+
+def _noted(note: bytes) -> tuple[int | None, npt.NDArray[np.float32]]:
+    """Seed and logits."""
+    if len(note) < _NOTE.size:
+        raise SessionError("a session of the cache has no seed and logits; delete the file")
+    seed, rows, columns = _NOTE.unpack(note[: _NOTE.size])
+    if len(note) != _NOTE.size + 4 * rows * columns or max(rows, columns) > 1 << 30:
+        raise SessionError(f"a session of the cache has no {rows} rows of {columns} logits; delete the file")
+    scores = np.frombuffer(note, dtype="<f4", offset=_NOTE.size).reshape(rows, columns).astype(np.float32)
+    return None if seed < 0 else seed, scores
