@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import llamacpu.llama
 from fake_model import (
     CONTROL,
     END,
@@ -22,7 +21,7 @@ from fake_model import (
     FakeTokenizer,
     ids_of,
 )
-from llamacpu.llama import Llama
+from llamacpu.llama import Llama, front
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
@@ -145,7 +144,7 @@ def llama(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Llama]:
     def make(text: str | bytes = "", template: str | None = TEMPLATE, **settings: Any) -> Llama:
         writer = Writer(text)
         model = Model(writer, template)
-        monkeypatch.setattr(llamacpu.llama, "Model", lambda path, threads: model)
+        monkeypatch.setattr(front, "Model", lambda path, threads: model)
         found = Llama("fake.gguf", **{"n_ctx": 0, "seed": 1, **settings})
         lease = found._lease
 

@@ -31,16 +31,7 @@ LAYERS = [
         "session",
     },
     {"completions", "chat_completions", "moderation"},
-    {
-        "llama",
-        "llama_caches",
-        "llama_chat",
-        "llama_sampling",
-        "llama_settings",
-        "llama_state",
-        "llama_steps",
-        "llama_tokenizer",
-    },
+    {"llama"},
     {"_pyinstaller", "cli", "compat", "llm_plugin"},
 ]
 

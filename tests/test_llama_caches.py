@@ -15,8 +15,8 @@ import pytest
 from llamacpu import saved_sessions
 from llamacpu.errors import ContextOverflow, SessionError
 from llamacpu.llama import Llama
-from llamacpu.llama_caches import BaseLlamaCache, LlamaDiskCache, LlamaRAMCache
-from llamacpu.llama_state import LlamaState
+from llamacpu.llama.caches import BaseLlamaCache, LlamaDiskCache, LlamaRAMCache
+from llamacpu.llama.state import LlamaState
 
 GREEDY: dict[str, Any] = {"temperature": 0.0}
 TEXT = "once upon a time there was"

@@ -16,8 +16,8 @@ from fake_llama import Model, llama
 from fake_model import END, START, ids_of
 from llamacpu.errors import LlamaCpuError, ModelError
 from llamacpu.llama import Llama
-from llamacpu.llama_caches import LlamaRAMCache
-from llamacpu.llama_state import LlamaState
+from llamacpu.llama.caches import LlamaRAMCache
+from llamacpu.llama.state import LlamaState
 
 __all__ = ["llama"]
 Make = Callable[..., Llama]

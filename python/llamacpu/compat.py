@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llamacpu import llama_caches, llama_state
 from llamacpu.drafting import NGramDraft
 from llamacpu.drafting.draft import MOST_TOKENS
 from llamacpu.drafting.ngram import NGramDrafter
 from llamacpu.grammar import Grammar
 from llamacpu.llama import Llama
-from llamacpu.llama_tokenizer import LlamaTokenizer
+from llamacpu.llama import caches as llama_caches
+from llamacpu.llama.state import LlamaState
+from llamacpu.llama.tokenizer import LlamaTokenizer
 
 __all__ = ["LogitsProcessorList", "MinTokensLogitsProcessor", "StoppingCriteriaList", "install", "uninstall"]
 
@@ -110,7 +111,7 @@ def _names() -> dict[str, dict[str, Any]]:
     drafts = {"LlamaDraftModel": LlamaDraftModel, "LlamaPromptLookupDecoding": LlamaPromptLookupDecoding}
     main = {
         "Llama": Llama,
-        "LlamaState": llama_state.LlamaState,
+        "LlamaState": LlamaState,
         "LogitsProcessor": Callable[[Tokens, Scores], Scores],
         "LogitsProcessorList": LogitsProcessorList,
         "MinTokensLogitsProcessor": MinTokensLogitsProcessor,

@@ -8,11 +8,10 @@ thrown away, and the session forgets the rest of the draft.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from llamacpu.context_window import room_by_shifting
+from llamacpu.context_window import room_by_shifting, shared_length
 from llamacpu.drafting import Proposer
 from llamacpu.errors import Cancelled
 
@@ -157,11 +156,3 @@ class Steps:
         self._progress.shifted_tokens += len(tokens) - len(remaining)
         if self._proposer is not None:
             self._proposer.shifted(remaining)
-
-
-def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest common beginning."""
-    for place, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
-            return place
-    return min(len(first), len(second))

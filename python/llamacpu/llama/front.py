@@ -1,12 +1,4 @@
-"""`Llama`: a model behind the methods, arguments and returned dictionaries of llama-cpp-python 0.3.
-
-    llm = llamacpu.Llama("model.gguf", n_ctx=4096)
-    llm("Once upon a time", max_tokens=32)["choices"][0]["text"]
-    llm.create_chat_completion([{"role": "user", "content": "Hello"}])["choices"][0]["message"]["content"]
-
-Differences worth knowing: nothing is printed; log-probabilities need no `logits_all`; several threads may use one
-`Llama`; a prompt that does not fit is a `ContextOverflow`, a ValueError; `last_result` has the timings.
-"""
+"""The class `Llama`: what it is, and its beginning and end; the other files of this folder are its methods."""
 
 from __future__ import annotations
 
@@ -21,17 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llamacpu import llama_settings
-from llamacpu.context_window import Overflow
-from llamacpu.embeddings import pooling_number
+from llamacpu.context_window import Overflow, shared_length
 from llamacpu.errors import ContextOverflow, LlamaCpuError, SessionError
 from llamacpu.generation import GenerationResult
 from llamacpu.gguf_file import GGUFFile
-from llamacpu.llama_caches import BaseLlamaCache
-from llamacpu.llama_chat import ChatMethods
-from llamacpu.llama_state import LlamaState, shared_prefix
-from llamacpu.llama_steps import RANDOM_SEED, StepMethods
-from llamacpu.llama_tokenizer import LlamaTokenizer
+from llamacpu.llama import settings
+from llamacpu.llama.caches import BaseLlamaCache
+from llamacpu.llama.chat import ChatMethods
+from llamacpu.llama.embedding import EmbeddingMethods
+from llamacpu.llama.state import LlamaState
+from llamacpu.llama.steps import RANDOM_SEED, StepMethods
+from llamacpu.llama.tokenizer import LlamaTokenizer
 from llamacpu.model import Model, Session
 from llamacpu.tokenizer import Tokenizer
 
@@ -40,7 +32,7 @@ __all__ = ["Llama"]
 log = logging.getLogger("llamacpu")
 
 
-class Llama(ChatMethods, StepMethods):
+class Llama(ChatMethods, EmbeddingMethods, StepMethods):
     """A model and its conversation; see the module's description.
 
     model_path    a GGUF file
@@ -102,9 +94,9 @@ class Llama(ChatMethods, StepMethods):
         self.cache: BaseLlamaCache | None = None
         self.last_result: GenerationResult | None = None
         self.tokenizer_ = tokenizer
-        llama_settings.check(other)
-        self.draft_model = llama_settings.draft(draft_model)
-        self._kv_type = llama_settings.kv_type(type_k, type_v)
+        settings.check(other)
+        self.draft_model = settings.draft(draft_model)
+        self._kv_type = settings.kv_type(type_k, type_v)
         self._embedding = embedding
         self._pooling_type = pooling_type
         self._logits_all = logits_all
@@ -172,14 +164,6 @@ class Llama(ChatMethods, StepMethods):
         """The token of a line break, -1 for none."""
         return (self._tokenizer.encode("\n", add_special=False, space_prefix=False) or [-1])[-1]
 
-    def pooling_type(self) -> int:
-        """How `embed` makes one vector of many: 0 not at all, 1 the mean, 2 the first token, 3 the last one.
-
-        It is what was asked for, else what the file says, else 0.
-        """
-        asked = self._pooling_type if self._pooling_type != -1 else pooling_number(self._file.metadata)
-        return max(asked, 0)
-
     def tokenizer(self) -> LlamaTokenizer:
         """The tokenizer, with llama-cpp-python's methods."""
         return LlamaTokenizer(self)
@@ -228,7 +212,7 @@ class Llama(ChatMethods, StepMethods):
     def set_cache(self, cache: BaseLlamaCache | None) -> None:
         """Keep the states of completions in `cache`, and begin each from the best of them.
 
-        `llamacpu.llama_caches` has one in memory and one on disk.
+        `llamacpu.llama.caches` has one in memory and one on disk.
         """
         self.cache = cache
 
@@ -251,7 +235,7 @@ class Llama(ChatMethods, StepMethods):
         if self.cache is None:
             return
         try:
-            state = self.cache.best_for(self.model, prompt, shared_prefix(self.session.tokens, prompt))
+            state = self.cache.best_for(self.model, prompt, shared_length(self.session.tokens, prompt))
             if state is not None:
                 self.load_state(state)
         except (ContextOverflow, SessionError) as error:
@@ -320,4 +304,4 @@ class Llama(ChatMethods, StepMethods):
     @staticmethod
     def longest_token_prefix(a: Sequence[int], b: Sequence[int]) -> int:
         """Length of the longest common beginning."""
-        return shared_prefix(a, b)
+        return shared_length(a, b)

@@ -1,4 +1,4 @@
-"""The completions of `Llama`: text, chat and embeddings."""
+"""The completions of `Llama`: text and chat."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from llamacpu.chat import Chat
 from llamacpu.chat.answer import REASONING_TAGS, AnswerReader, call_tags
 from llamacpu.completions import Response, TextCompletion, prompt_log_probabilities
 from llamacpu.context_window import Overflow
-from llamacpu.embeddings import pooling_name, vectors
 from llamacpu.generation import CancelToken, Generation, generate
 from llamacpu.infill import can_infill, infill_prompt
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from llamacpu.model import Model, Session
     from llamacpu.moderation import Moderation
     from llamacpu.sampling import Sampler
-    from llamacpu.session import KVType
     from llamacpu.tokenizer import Tokenizer
 
 Run = TextCompletion | chats.ChatCompletion
@@ -37,18 +35,12 @@ class ChatMethods:
         chat_handler: Callable[..., Any] | None
         spm_infill: bool
         overflow: Overflow
-        n_batch: int
         draft_model: Draft | None
         _tokenizer: Tokenizer
-        _embedding: bool
-        _kv_type: KVType
 
         @property
         def model(self) -> Model: ...
         def n_vocab(self) -> int: ...
-        def n_ctx(self) -> int: ...
-        def pooling_type(self) -> int: ...
-        def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]: ...
         def _sampler(self, seed: int | None, **settings: Any) -> Sampler: ...
         def _processors(self, given: Any, grammar: Grammar | None) -> list[Any]: ...
         def _lease(self, prompt: Sequence[int]) -> Session: ...
@@ -245,52 +237,6 @@ class ChatMethods:
             return moderate(session, messages, categories=categories, threshold=threshold, chat=self.chat)
         finally:
             self._give_back(session, None)
-
-    def create_embedding(self, input: str | Sequence[str], model: str | None = None) -> Response:
-        """Embeddings of texts, in the shape of the OpenAI interface."""
-        texts = [input] if isinstance(input, str) else list(input)
-        vectors, count = self.embed(texts, return_count=True)
-        data = [{"object": "embedding", "embedding": vector, "index": i} for i, vector in enumerate(vectors)]
-        usage = {"prompt_tokens": count, "total_tokens": count}
-        return {"object": "list", "data": data, "model": model or self.model_path, "usage": usage}
-
-    def embed(
-        self,
-        input: str | Sequence[str],
-        normalize: bool = False,
-        truncate: bool = True,
-        return_count: bool = False,
-    ) -> Any:
-        """The embeddings of texts: a list of numbers, or without pooling a list of them for each token.
-
-        normalize     scale every embedding to the Euclidean length 1
-        truncate      leave out what is longer than `n_batch` or the context; otherwise that is a ValueError
-        return_count  return the number of tokens too
-
-        RuntimeError unless the Llama was made with embedding=True. The conversation is not touched.
-        """
-        if not self._embedding:
-            raise RuntimeError("embeddings need a Llama that was made with embedding=True")
-        texts = [input] if isinstance(input, str) else list(input)
-        pooling = pooling_name(self.pooling_type())
-        limit = min(self.n_ctx(), self.n_batch)
-        count = 0
-
-        def tokens() -> Iterator[list[int]]:
-            nonlocal count
-            for text in texts:
-                ids = self.tokenize(text.encode())
-                if len(ids) > limit and not truncate:
-                    raise ValueError(
-                        f"a text has {len(ids)} tokens, and n_ctx and n_batch allow {limit}; shorten it or truncate"
-                    )
-                count += len(ids[:limit])
-                yield ids[:limit]
-
-        found = vectors(self.model, tokens(), pooling, normalize=normalize, kv_type=self._kv_type)
-        lists = [vector.tolist() for vector in found]
-        output = lists[0] if isinstance(input, str) else lists
-        return (output, count) if return_count else output
 
     def _prompt(self, prompt: str | Sequence[int], suffix: str | None) -> tuple[list[int], str]:
         """The tokens of a prompt, with exactly one begin-of-text token, and its text."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from llamacpu import saved_sessions
 from llamacpu.context_window import shared_length
 from llamacpu.errors import SessionError
-from llamacpu.llama_state import LlamaState
+from llamacpu.llama.state import LlamaState
 
 if TYPE_CHECKING:
     from llamacpu.model import Model

@@ -6,7 +6,6 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from llamacpu import saved_sessions
-from llamacpu.context_window import shared_length
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,9 +14,7 @@ if TYPE_CHECKING:
     from llamacpu.model import Model
     from llamacpu.session import Session
 
-__all__ = ["LlamaState", "shared_prefix"]
-
-shared_prefix = shared_length
+__all__ = ["LlamaState"]
 
 
 class LlamaState:

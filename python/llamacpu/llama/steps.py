@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from llamacpu.context_window import shared_length
 from llamacpu.errors import LlamaCpuError
-from llamacpu.llama_sampling import samplings
-from llamacpu.llama_state import shared_prefix
+from llamacpu.llama.sampling import samplings
 from llamacpu.sampling import Sampler
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class StepMethods:
         processors = self._processors(logits_processor, grammar)
         coming = list(tokens)
         if reset:
-            kept = min(shared_prefix(self.session.tokens, coming), max(len(coming) - 1, 0))
+            kept = min(shared_length(self.session.tokens, coming), max(len(coming) - 1, 0))
             kept = min(kept, len(self._scores)) if self._logits_all else kept
             self._truncate(kept)
             coming = coming[kept:]

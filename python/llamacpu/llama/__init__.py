@@ -1,0 +1,13 @@
+"""`Llama`: a model behind the methods, arguments and returned dictionaries of llama-cpp-python 0.3.
+
+    llm = llamacpu.Llama("model.gguf", n_ctx=4096)
+    llm("Once upon a time", max_tokens=32)["choices"][0]["text"]
+    llm.create_chat_completion([{"role": "user", "content": "Hello"}])["choices"][0]["message"]["content"]
+
+Differences worth knowing: nothing is printed; log-probabilities need no `logits_all`; several threads may use one
+`Llama`; a prompt that does not fit is a `ContextOverflow`, a ValueError; `last_result` has the timings.
+"""
+
+from llamacpu.llama.front import Llama
+
+__all__ = ["Llama"]
