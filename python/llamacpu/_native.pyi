@@ -192,6 +192,12 @@ def distribution(logits: NDArray[np.float32]) -> tuple[float, float] | None:
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
     """The log-probability of every token; None where there is no softmax."""
 
+def exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """e to the power of each number, the same bits on every processor; below -707 it is 0, above 709 infinity."""
+
+def log(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The natural logarithm of each number, the same bits on every processor; -inf for 0, NaN below."""
+
 # --- tokenizer.rs ----------------------------------------------------------------------------------------------------
 
 _StringArray = tuple[int, int]  # position of the first length prefix in the buffer, number of strings

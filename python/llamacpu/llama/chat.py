@@ -17,6 +17,7 @@ from llamacpu.infill import can_infill, infill_prompt
 if TYPE_CHECKING:
     from llamacpu.drafting import Draft
     from llamacpu.generation import GenerationResult
+    from llamacpu.generation_loop import PromptProgress
     from llamacpu.grammar import Grammar
     from llamacpu.model import Model, Session
     from llamacpu.moderation import Moderation
@@ -79,6 +80,7 @@ class ChatMethods:
         grammar: Grammar | None = None,
         logit_bias: Mapping[Any, float] | None = None,
         *,
+        on_prompt: PromptProgress | None = None,
         cancel: CancelToken | None = None,
         timeout: float | None = None,
     ) -> Any:
@@ -87,7 +89,8 @@ class ChatMethods:
         Control tokens that the prompt names are these tokens. `suffix` is what comes after the text: a model that can
         fill in the middle writes what belongs between. `max_tokens` of None or 0 goes on until the model ends or the
         context is full. `logprobs` asks for that many most likely tokens in each place, `echo` for the prompt in the
-        answer. `cancel` and `timeout` (seconds) end the work early.
+        answer. `on_prompt` is told how much of the prompt has been read; `cancel` and `timeout` (seconds) end the work
+        early.
         """
         ids, shown = self._prompt(prompt, suffix)
         sampler = self._sampler(
@@ -103,7 +106,7 @@ class ChatMethods:
                 chances = prompt_log_probabilities(session, ids, logprobs)
             generation, listen = self._generation(
                 session, ids, sampler, max_tokens, stop, stopping_criteria, logits_processor, grammar, logprobs, False,
-                cancel, timeout,
+                on_prompt, cancel, timeout,
             )  # fmt: skip
             run = TextCompletion(
                 generation, self._tokenizer, model or self.model_path, shown, ids,
@@ -151,6 +154,7 @@ class ChatMethods:
         *,
         template_variables: Mapping[str, Any] | None = None,
         reasoning: bool = True,
+        on_prompt: PromptProgress | None = None,
         cancel: CancelToken | None = None,
         timeout: float | None = None,
     ) -> Any:
@@ -159,11 +163,11 @@ class ChatMethods:
         Calls of `tools` come as "tool_calls" of the message; `tool_choice` "required" or naming a function makes the
         answer one call with valid arguments. `response_format` asks for JSON. A stretch of reasoning comes as
         "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template
-        (enable_thinking=False, for instance).
+        (enable_thinking=False, for instance). `on_prompt`, `cancel` and `timeout` as in `create_completion`.
         """
         given = {name: value for name, value in locals().items() if name != "self"}
         if self.chat_handler is not None:
-            own = ("template_variables", "reasoning", "cancel", "timeout")
+            own = ("template_variables", "reasoning", "on_prompt", "cancel", "timeout")
             return self.chat_handler(llama=self, **{name: value for name, value in given.items() if name not in own})
         choice = tool_choice if tool_choice is not None else function_call
         offered = chats.tools_of(functions, tools) if choice != "none" else None
@@ -192,8 +196,9 @@ class ChatMethods:
 
         def begin(session: Session) -> chats.ChatCompletion:
             generation, listen = self._generation(
-                session, ids, sampler, max_tokens, stops, None, logits_processor, grammar, top, show, cancel, timeout
-            )
+                session, ids, sampler, max_tokens, stops, None, logits_processor, grammar, top, show,
+                on_prompt, cancel, timeout,
+            )  # fmt: skip
             run = chats.ChatCompletion(
                 generation, self._tokenizer, model or self.model_path, reader,
                 top_logprobs=top, legacy=bool(functions) and not tools,
@@ -263,6 +268,7 @@ class ChatMethods:
         grammar: Grammar | None,
         logprobs: int | None,
         show_special: bool,
+        on_prompt: PromptProgress | None,
         cancel: CancelToken | None,
         timeout: float | None,
     ) -> tuple[Generation, list[Callable[..., None]]]:
@@ -281,6 +287,7 @@ class ChatMethods:
             logits_processors=self._processors(processors, grammar),
             stopping_criteria=tuple(criteria or ()),
             on_token=tell,
+            on_prompt=on_prompt,
             log_probabilities=logprobs,
             show_special=show_special,
             overflow=self.overflow,

@@ -1,6 +1,5 @@
 """The tokens still in play, and what is computed from their logits."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,10 +7,11 @@ import numpy.typing as npt
 
 from llamacpu import _native
 from llamacpu.errors import ModelError
+from llamacpu.sampling.functions import Numbers, exp, log
 
 Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
-Probabilities = npt.NDArray[np.float64]
+Probabilities = Numbers
 
 # Up to so many, or this part of all, the largest are selected; beyond, sorting everything is quicker.
 _FEW = 256
@@ -118,7 +118,7 @@ def from_logits(logits: npt.ArrayLike) -> Candidates:
 
 def weights(candidates: Candidates) -> Probabilities:
     """The probabilities of the candidates times a common factor, float64[n] in their order."""
-    return np.exp(candidates.logits.astype(np.float64) - candidates.largest_logit())
+    return exp(candidates.logits.astype(np.float64) - candidates.largest_logit())
 
 
 def probabilities(candidates: Candidates) -> Probabilities:
@@ -134,11 +134,11 @@ def total_weight(candidates: Candidates) -> float:
         and len(candidates) > _LARGE
         and (found := _native.distribution(candidates.logits)) is not None
     ):
-        return math.exp(found[0] - candidates.largest_logit())
+        return exp(found[0] - candidates.largest_logit())
     return float(weights(candidates).sum())
 
 
 def entropy(chances: Probabilities) -> float:
     """Shannon entropy in nats; tokens of probability 0 add nothing."""
     positive = chances[chances > 0]
-    return max(0.0, float(-(positive * np.log(positive)).sum()))
+    return max(0.0, float(-(positive * log(positive)).sum()))

@@ -1,11 +1,11 @@
 """The last step: from the remaining candidates to one token."""
 
-import math
 from typing import Protocol
 
 import numpy as np
 
 from llamacpu.sampling.candidates import Candidates, Probabilities, probabilities, weights
+from llamacpu.sampling.functions import LN_2, LOG2_E, exp, log, power
 from llamacpu.sampling.mersenne import Mersenne
 
 
@@ -63,12 +63,11 @@ class Mirostat:
         kept = candidates.largest(max(1, min(count, len(candidates))))
         chances = probabilities(kept)
         position = draw_one(chances, self._stream)
-        self.mu -= self._eta * (-math.log2(chances[position]) - self._tau)
+        self.mu -= self._eta * (-log(float(chances[position])) * LOG2_E - self._tau)
         return kept.token(position)
 
     def _by_surprise(self, candidates: Candidates) -> int:
-        with np.errstate(divide="ignore"):
-            return int(np.count_nonzero(-np.log2(probabilities(candidates)) <= self.mu))
+        return int(np.count_nonzero(-log(probabilities(candidates)) * LOG2_E <= self.mu))
 
     def _by_slope(self, candidates: Candidates) -> int:
         # Only ratios of neighbours matter, so that these need not be divided by the sum over all.
@@ -77,15 +76,15 @@ class Mirostat:
         if len(top) < 2:
             return 1
         ranks = np.arange(len(top) - 1)
-        steps = np.log((ranks + 2) / (ranks + 1))
-        slope = float((steps * np.log(top[:-1] / top[1:])).sum() / (steps * steps).sum())
+        steps = log((ranks + 2) / (ranks + 1))
+        slope = float((steps * log(top[:-1] / top[1:])).sum() / (steps * steps).sum())
         excess = slope - 1
         if slope == 0 or excess == 0:
             # A flat or exactly harmonic top has no estimate: nothing is cut.
             return len(candidates)
         with np.errstate(all="ignore"):
-            wanted = excess * np.exp2(self.mu) / (1 - np.float64(self._vocabulary) ** -excess)
-            count = wanted ** (1 / slope)
+            wanted = np.float64(excess * exp(self.mu * LN_2)) / (1 - power(float(self._vocabulary), -excess))
+        count = power(float(wanted), 1 / slope)
         return int(count) if count < len(candidates) else len(candidates)
 
 
@@ -114,7 +113,7 @@ class NearTarget:
         target = min(max(2 * self._target - self._sum / self._weight, 0.0), 1.0)
         distance = np.abs(chances - target) / self._WIDTH
         logits = self._PEAK - self._SHARPNESS * distance * distance / (1 + distance)
-        factors = np.exp(logits - logits.max())
+        factors = exp(logits - logits.max())
         factors[chances == 0] = 0
         position = draw_one(factors, self._stream)
         self._sum = float(chances[position]) + self._decay * self._sum

@@ -1,11 +1,11 @@
 """Against repetition: penalties for tokens seen lately, and DRY for sequences seen lately."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from llamacpu.sampling.candidates import Candidates, Ids, Probabilities
+from llamacpu.sampling.functions import log, powers
 
 # Many tokens are counted rather than sorted, in an array as long as the largest id.
 _MANY = 2000
@@ -132,7 +132,7 @@ def dry(
     if multiplier <= 0 or base < 1 or len(seen) <= allowed:
         return candidates
     # Beyond this exponent the penalty leaves the float32 range: longer runs need not be told apart.
-    most = int(math.log(_LARGEST_FLOAT) / math.log(base)) if base > 1.000001 else len(seen)
+    most = int(log(_LARGEST_FLOAT) / log(base)) if base > 1.000001 else len(seen)
     limit = breakers.tokens_after_last(seen[max(0, len(seen) - allowed - most) :])
     if limit < allowed:
         return candidates
@@ -141,6 +141,7 @@ def dry(
     if len(tokens) == 0:
         return candidates
     positions, found = candidates.positions_of(tokens)
-    lengths = np.array([longest[int(token)] for token in tokens[found]], dtype=np.float64)
+    lengths = np.array([longest[int(token)] for token in tokens[found]], dtype=np.int64)
     values = candidates.logits[positions].astype(np.float64)
-    return _lowered(candidates, positions, values, multiplier * base ** (lengths - allowed))
+    amounts = multiplier * powers(base, int(lengths.max(initial=allowed)) - allowed + 1)[lengths - allowed]
+    return _lowered(candidates, positions, values, amounts)

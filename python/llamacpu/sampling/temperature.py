@@ -1,10 +1,9 @@
 """Fixed and dynamic temperature."""
 
-import math
-
 import numpy as np
 
 from llamacpu.sampling.candidates import Candidates, entropy, probabilities
+from llamacpu.sampling.functions import log, power
 
 
 def temperature(candidates: Candidates, value: float) -> Candidates:
@@ -29,5 +28,5 @@ def dynamic_temperature(candidates: Candidates, value: float, spread: float, exp
     if len(candidates) <= 1:
         return candidates
     low, high = max(0.0, value - spread), value + spread
-    evenness = entropy(probabilities(candidates)) / math.log(len(candidates))
-    return temperature(candidates, low + (high - low) * min(evenness, 1.0) ** exponent)
+    evenness = entropy(probabilities(candidates)) / log(float(len(candidates)))
+    return temperature(candidates, low + (high - low) * power(min(evenness, 1.0), exponent))

@@ -4,11 +4,10 @@
 step is given, so earlier steps count.
 """
 
-import math
-
 import numpy as np
 
 from llamacpu.sampling.candidates import Candidates, Ids, Probabilities, entropy, probabilities, total_weight, weights
+from llamacpu.sampling.functions import log
 
 # A whole vocabulary is not sorted for a handful of tokens: ever longer prefixes are, from this length on.
 _FIRST_PREFIX = 256
@@ -36,8 +35,7 @@ def typical(candidates: Candidates, mass: float, min_keep: int) -> Candidates:
     if mass >= 1:
         return candidates
     chances = probabilities(candidates)
-    with np.errstate(divide="ignore"):
-        distance = np.abs(-np.log(chances) - entropy(chances))
+    distance = np.abs(-log(chances) - entropy(chances))
     length = max(min_keep, _FIRST_PREFIX)
     while True:
         order = _smallest(distance, length)
@@ -74,7 +72,7 @@ def min_p(candidates: Candidates, fraction: float, min_keep: int) -> Candidates:
     """Keep logits of at least max + ln(fraction); where fewer than min_keep pass, the min_keep largest."""
     if fraction <= 0:
         return candidates
-    passing = candidates.logits >= candidates.largest_logit() + math.log(fraction)
+    passing = candidates.logits >= candidates.largest_logit() + log(fraction)
     if int(np.count_nonzero(passing)) < min_keep:
         return candidates.largest(min_keep)
     return candidates.keep(passing)

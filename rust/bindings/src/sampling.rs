@@ -2,7 +2,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "extracted arguments are passed by value")]
 
 use llamacpu_kernels::cpu::Isa;
-use llamacpu_kernels::sampling;
+use llamacpu_kernels::sampling::{self, doubles};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -69,9 +69,38 @@ fn log_softmax<'py>(
     Ok(found.then(|| PyArray1::from_vec(py, output)))
 }
 
+fn applied<'py>(
+    py: Python<'py>,
+    values: PyReadonlyArray1<'py, f64>,
+    function: fn(Isa, &mut [f64]),
+) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    let isa = isa(py)?;
+    let mut found = values.as_array().to_vec();
+    if found.len() >= LONG {
+        py.detach(|| function(isa, &mut found));
+    } else {
+        function(isa, &mut found);
+    }
+    Ok(PyArray1::from_vec(py, found))
+}
+
+/// The exponential of each number, the same bits on every processor; 0 below -707, infinity above 709.
+#[pyfunction]
+fn exp<'py>(py: Python<'py>, values: PyReadonlyArray1<'py, f64>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    applied(py, values, doubles::exp)
+}
+
+/// The natural logarithm of each number, the same bits on every processor.
+#[pyfunction]
+fn log<'py>(py: Python<'py>, values: PyReadonlyArray1<'py, f64>) -> PyResult<Bound<'py, PyArray1<f64>>> {
+    applied(py, values, doubles::ln)
+}
+
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(argmax, module)?)?;
     module.add_function(wrap_pyfunction!(top_k, module)?)?;
     module.add_function(wrap_pyfunction!(distribution, module)?)?;
-    module.add_function(wrap_pyfunction!(log_softmax, module)?)
+    module.add_function(wrap_pyfunction!(log_softmax, module)?)?;
+    module.add_function(wrap_pyfunction!(exp, module)?)?;
+    module.add_function(wrap_pyfunction!(log, module)?)
 }

@@ -2,6 +2,7 @@
 //! and its normalization. NaN counts as negative infinity everywhere.
 
 use crate::cpu::Isa;
+pub use crate::math::doubles;
 use crate::math::{Kernel, LANES, Lanes, dispatch, exp};
 
 /// Logits that are looked at together.
@@ -52,7 +53,9 @@ pub fn distribution(isa: Isa, logits: &[f32]) -> Option<Distribution> {
         return None;
     }
     let (total, weighted) = dispatch(isa, Weigh { logits, largest });
-    let log_total = total.ln();
+    let mut log_total = [total];
+    doubles::ln(isa, &mut log_total);
+    let [log_total] = log_total;
     Some(Distribution {
         largest,
         log_sum: f64::from(largest) + log_total,

@@ -1,0 +1,195 @@
+"""Uses the window of examples/desktop_chat.py as a person would; run by test_desktop.py, prints what it saw as JSON.
+
+python tests/desktop_driver.py talk|stop|long|close|missing MODEL [PICTURE]
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+import tkinter as tk
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llamacpu
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "desktop_chat.py"
+PATIENCE_SECONDS = 60
+
+
+def example() -> Any:
+    """The example as a module."""
+    found = importlib.util.spec_from_file_location("desktop_chat", EXAMPLE)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules["desktop_chat"] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def never_end() -> None:
+    """From now on models of this process do not end their answers."""
+    answer = llamacpu.Llama.create_chat_completion
+
+    def endless(llm: llamacpu.Llama, *arguments: Any, **settings: Any) -> Any:
+        ends = dict.fromkeys(llm.model.tokenizer.eog, float("-inf"))
+        return answer(llm, *arguments, logit_bias=ends, **settings)
+
+    llamacpu.Llama.create_chat_completion = endless  # type: ignore[method-assign]
+
+
+class Person:
+    """Types, clicks, looks and waits. While it waits a heartbeat tells how long the window ever stood still."""
+
+    def __init__(self, model: str) -> None:
+        self.root = tk.Tk()
+        self.window = example().Window(self.root, Path(model))
+        self.beats = 0
+        self.longest_gap = 0.0
+        self._last = time.perf_counter()
+        self._beat()
+
+    def _beat(self) -> None:
+        now = time.perf_counter()
+        self.beats += 1
+        self.longest_gap = max(self.longest_gap, now - self._last)
+        self._last = now
+        self.root.after(5, self._beat)
+
+    @property
+    def page(self) -> str:
+        return str(self.window.page.get("1.0", "end-1c"))
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Let the window live until the condition holds."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError(f"still {self.window.state}; the page: {self.page[-500:]}")
+            self.root.update()
+            time.sleep(0.001)
+
+    def wait_for(self, state: str) -> None:
+        self.wait_until(lambda: self.window.state == state)
+
+    def type(self, text: str) -> None:
+        """Key by key, then Return. Keys are lost until the server has given the window its focus."""
+        field = self.window.field
+        while field.get("1.0", "end-1c") != text:
+            field.delete("1.0", "end")
+            field.focus_force()
+            self.root.update()
+            for letter in text:
+                field.event_generate("<Key>", keysym={" ": "space"}.get(letter, letter))
+        field.event_generate("<Return>")
+
+    def seen(self, **more: object) -> dict[str, object]:
+        roles = [message["role"] for message in self.window.messages]
+        gap = round(self.longest_gap * 1000, 1)
+        return {"page": self.page, "roles": roles, "longest_gap_ms": gap, "beats": self.beats, **more}
+
+
+def talk(person: Person, picture: str | None) -> dict[str, object]:
+    """Two messages, each answered; and a third where a picture is wanted."""
+    person.wait_for("idle")
+    pages = []
+    for text in ("What can you do", "Tell me a short story"):
+        person.type(text)
+        person.wait_for("answering")
+        while person.window.state == "answering":
+            person.root.update()
+            pages.append(person.page)
+        person.wait_for("idle")
+    answers = [message["content"] for message in person.window.messages if message["role"] == "assistant"]
+    seen = person.seen(answers=answers, stages=len(set(pages)), status=person.window.status.cget("text"))
+    if picture is not None:
+        person.type("Write a little poem")
+        person.wait_for("answering")
+        person.wait_for("idle")
+        draw(person.root, picture)
+    return seen
+
+
+def stop(person: Person, _picture: str | None) -> dict[str, object]:
+    """An answer without an end, ended by the button."""
+    person.wait_for("idle")
+    person.type("hello")
+    person.wait_until(lambda: len(person.window._said) > 40)
+    beats = person.beats
+    person.wait_until(lambda: len(person.window._said) > 200)
+    beats = person.beats - beats
+    started = time.perf_counter()
+    person.window.stop_button.invoke()
+    person.wait_for("idle")
+    return person.seen(stopped_after_ms=round((time.perf_counter() - started) * 1000, 1), beats_in_answer=beats)
+
+
+def long(person: Person, _picture: str | None) -> dict[str, object]:
+    """A prompt that takes long, stopped by the Escape key while it is being read; then another one."""
+    person.wait_for("idle")
+    person.window.field.insert("1.0", ("word " * 12 + "\n") * 5000)
+    person.window.send()
+    person.wait_until(lambda: person.window.status.cget("text").startswith("Reading the prompt: "))
+    progress = person.window.status.cget("text")
+    started = time.perf_counter()
+    person.window.field.focus_force()
+    person.root.update()
+    person.root.event_generate("<Escape>")
+    person.wait_for("idle")
+    took = round((time.perf_counter() - started) * 1000, 1)
+    after = [message["role"] for message in person.window.messages]
+    person.type("hello")
+    person.wait_until(lambda: len(person.window._said) > 10)
+    return person.seen(progress=progress, stopped_after_ms=took, roles_after=after)
+
+
+def close(person: Person, _picture: str | None) -> dict[str, object]:
+    """The window is closed in the middle of an answer."""
+    person.wait_for("idle")
+    person.type("hello")
+    person.wait_until(lambda: len(person.window._said) > 10)
+    seen = person.seen()
+    started = time.perf_counter()
+    person.window.close()
+    person.root.mainloop()
+    alive = person.window.engine.is_alive()
+    return {**seen, "closed_after_ms": round((time.perf_counter() - started) * 1000, 1), "engine_alive": alive}
+
+
+def missing(person: Person, _picture: str | None) -> dict[str, object]:
+    """A file that is not there."""
+    person.wait_for("failed")
+    return person.seen()
+
+
+def draw(root: tk.Tk, picture: str) -> None:
+    """The window as a PNG file, by Pillow."""
+    from PIL import ImageGrab
+
+    root.update()
+    left, top = root.winfo_rootx(), root.winfo_rooty()
+    image = ImageGrab.grab((left, top, left + root.winfo_width(), top + root.winfo_height()))
+    image.convert("P", palette=1, colors=128).save(picture, optimize=True)
+
+
+def main() -> None:
+    """Do what the command line says."""
+    name, model, *picture = sys.argv[1:]
+    if name in ("stop", "long", "close"):
+        never_end()
+    person = Person(model)
+    seen = {"talk": talk, "stop": stop, "long": long, "close": close, "missing": missing}[name](
+        person, picture[0] if picture else None
+    )
+    if name != "close":
+        person.window.close()
+        person.root.mainloop()
+    sys.stdout.write(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()
