@@ -10,7 +10,7 @@ import json
 import sys
 import time
 import tkinter as tk
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,17 @@ def example() -> Any:
     return module
 
 
-def never_end() -> None:
-    """From now on models of this process do not end their answers."""
+def change_answers(endless: bool) -> None:
+    """From now on the answers of models in this process have no end, or come slowly enough to be watched."""
     answer = llamacpu.Llama.create_chat_completion
 
-    def endless(llm: llamacpu.Llama, *arguments: Any, **settings: Any) -> Any:
-        ends = dict.fromkeys(llm.model.tokenizer.eog, float("-inf"))
-        return answer(llm, *arguments, logit_bias=ends, **settings)
+    def changed(llm: llamacpu.Llama, *arguments: Any, **settings: Any) -> Iterator[Any]:
+        ends = dict.fromkeys(llm.model.tokenizer.eog, float("-inf")) if endless else {}
+        for chunk in answer(llm, *arguments, logit_bias=ends, **settings):
+            time.sleep(0 if endless else 0.005)
+            yield chunk
 
-    llamacpu.Llama.create_chat_completion = endless  # type: ignore[method-assign]
+    llamacpu.Llama.create_chat_completion = changed  # type: ignore[method-assign]
 
 
 class Person:
@@ -179,8 +181,7 @@ def draw(root: tk.Tk, picture: str) -> None:
 def main() -> None:
     """Do what the command line says."""
     name, model, *picture = sys.argv[1:]
-    if name in ("stop", "long", "close"):
-        never_end()
+    change_answers(endless=name != "talk")
     person = Person(model)
     seen = {"talk": talk, "stop": stop, "long": long, "close": close, "missing": missing}[name](
         person, picture[0] if picture else None

@@ -66,8 +66,7 @@ def test_a_conversation_streams_into_the_window(display: str) -> None:
     demo = Path(str(resources.files("llamacpu"))) / "data" / "demo.gguf"
     seen = use(display, "talk", demo)
     assert seen["roles"] == ["user", "assistant"] * 2
-    assert "llamacpu" in seen["answers"][0]
-    assert all(answer in seen["page"] for answer in seen["answers"])
+    assert all(answer and answer in seen["page"] for answer in seen["answers"])
     assert seen["page"].index("What can you do") < seen["page"].index("Tell me a short story")
     assert "Error" not in seen["page"]
     assert "tokens/s" in seen["status"]
