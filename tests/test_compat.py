@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 import llamacpu
 from fake_llama import llama
 from llamacpu import compat
+from tiny_models import VARIANTS
 
 __all__ = ["llama"]
 SOURCE = Path(llamacpu.__file__).parents[1]
@@ -126,6 +128,27 @@ def test_langchain_runs_unchanged(tiny_model: Callable[..., Path]) -> None:
     assert words == pieces
     assert len(words) > 0
     assert count > 2
+
+
+LANGCHAIN_EMBEDDINGS = """
+import json, sys
+import llamacpu.compat
+llamacpu.compat.install()
+from langchain_community.embeddings import LlamaCppEmbeddings
+
+found = LlamaCppEmbeddings(model_path=sys.argv[1], n_ctx=64, n_batch=32, verbose=False)
+texts = ["once upon a time", "a little girl"]
+print(json.dumps([found.embed_documents(texts), [found.embed_query(text) for text in texts]]))
+"""
+
+
+def test_langchain_embeds_unchanged(tiny_model: Callable[..., Path]) -> None:
+    pytest.importorskip("langchain_community", reason="langchain-community is not installed")
+    path = tiny_model(replace(VARIANTS["mha"], extra={"pooling_type": 1}))
+    documents, queries = json.loads(run(LANGCHAIN_EMBEDDINGS, str(path)).splitlines()[-1])
+    assert documents == queries
+    with llamacpu.Model(path, threads=1) as model:
+        assert documents == model.embed(["once upon a time", "a little girl"], "mean").tolist()
 
 
 LLAMA_INDEX = """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llamacpu.model import CancelToken, Model
     from llamacpu.session import KVType, Session, TokenIds
 
-__all__ = ["Pooling", "embed", "pooling_name", "pooling_number", "pooling_of", "vectors"]
+__all__ = ["Pooling", "default_pooling", "embed", "pooling_name", "pooling_number", "pooling_of", "vectors"]
 
 Pooling = Literal["none", "mean", "cls", "last"]
 """Nothing (a vector a token), the mean of all tokens, the first token, the last token."""
@@ -45,6 +45,12 @@ def pooling_of(metadata: Mapping[str, object]) -> Pooling | None:
         return pooling_name(number)
     except ValueError as error:
         raise ModelError(f"in this file {error}") from None
+
+
+def default_pooling(metadata: Mapping[str, object]) -> Pooling:
+    """What the file recommends, if that makes one vector of a text, else "mean"."""
+    recommended = pooling_of(metadata)
+    return "mean" if recommended in (None, "none") else recommended
 
 
 def pooling_number(metadata: Mapping[str, object]) -> int:
@@ -73,8 +79,7 @@ def embed(
 ) -> Vector | list[Vector]:
     """The embeddings of texts; see `Model.embed`."""
     if pooling is None:
-        pooling = pooling_of(model.metadata)
-        pooling = "mean" if pooling in (None, "none") else pooling
+        pooling = default_pooling(model.metadata)
     texts = [input] if isinstance(input, str) else list(input)
     limit = model.context_length
     ids = (_limited(model.tokenizer.encode(text), limit, truncate) for text in texts)

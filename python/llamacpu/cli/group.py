@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "Talk to a model, or let it answer one prompt.",
     "info": "Show what is in a model file and how much memory it needs.",
     "tokenize": "Show the tokens of a text.",
+    "embed": "Turn texts into vectors.",
     "bench": "Measure how fast a model runs on this machine.",
     "moderate": "Judge a message with a Llama Guard model.",
     "doctor": "Show what llamacpu finds on this machine and what it chooses.",

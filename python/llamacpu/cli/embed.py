@@ -1,0 +1,134 @@
+"""`llamacpu embed`: texts to vectors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import write
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llamacpu.tokenizer import Tokenizer
+
+
+@click.command("embed", short_help="Turn texts into vectors.")
+@click.argument("model", type=str)
+@click.argument("texts", nargs=-1, callback=options.utf8)
+@click.option(
+    "--pooling",
+    type=click.Choice(["mean", "last", "cls", "none"]),
+    help="Make one vector of those of all tokens, of the last or of the first one; 'none' prints one for each token. "
+    "[default: what the file recommends, else mean]",
+)
+@click.option("--normalize", is_flag=True, help="Scale every vector to length 1.")
+@click.option("--no-truncate", is_flag=True, help="Refuse texts that are too long, instead of leaving out their end.")
+@options.context
+@options.kv_type
+@options.threads
+@options.as_json
+@click.option("--jsonl", is_flag=True, help="Print a JSON object a line, as soon as its batch is done.")
+def command(
+    model: str,
+    texts: tuple[str, ...],
+    pooling: Any,
+    normalize: bool,
+    no_truncate: bool,
+    context: int | None,
+    kv_type: Any,
+    threads: int | None,
+    as_json: bool,
+    jsonl: bool,
+) -> None:
+    """Print the embedding of every TEXT, or of every line on stdin, made by MODEL, a .gguf file.
+
+    Without --json and --jsonl a line holds the numbers of a vector; with --pooling none an empty line follows the
+    vectors of a text. Several texts go through the model together.
+    """
+    from llamacpu import embeddings
+    from llamacpu.model import Model
+
+    if as_json and jsonl:
+        raise click.UsageError("more than one form of output; give one of --json and --jsonl")
+    if not texts and sys.stdin.isatty():
+        raise click.UsageError("no text; give TEXT, or lines on stdin")
+    with Model(model, threads=threads) as opened:
+        pooling = pooling or embeddings.default_pooling(opened.metadata)
+        given = _Texts(texts or _lines(), opened.tokenizer, context or opened.context_length, not no_truncate)
+        vectors = embeddings.vectors(opened, given, pooling, normalize=normalize, kv_type=kv_type)
+        entries = ({**given.pop(), "embedding": _numbers(vector)} for vector in vectors)
+        if as_json:
+            document = {
+                "model": str(opened.path),
+                "pooling": pooling,
+                "normalized": normalize,
+                "dimensions": opened.config["embedding_length"],
+                "embeddings": list(entries),
+            }
+            write(json.dumps(document) + "\n")
+            return
+        for entry in entries:
+            rows = entry["embedding"]
+            if jsonl:
+                write(json.dumps(entry) + "\n")
+            elif pooling == "none":
+                write("".join(" ".join(map(str, row)) + "\n" for row in rows) + "\n")
+            else:
+                write(" ".join(map(str, rows)) + "\n")
+
+
+class _Texts:
+    """The tokens of texts, and what is said of each in the answer."""
+
+    def __init__(self, texts: Iterable[str], tokenizer: Tokenizer, limit: int, truncate: bool) -> None:
+        self._texts = texts
+        self._tokenizer = tokenizer
+        self._limit = limit
+        self._truncate = truncate
+        self._facts: list[dict[str, Any]] = []
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for index, text in enumerate(self._texts):
+            ids = self._tokenizer.encode(text)
+            too_long = len(ids) > self._limit
+            if not ids:
+                raise click.ClickException(
+                    f"text {index} (counted from 0) is empty, and the model puts no start token before it; leave it out"
+                )
+            if too_long and not self._truncate:
+                raise click.ClickException(
+                    f"text {index} (counted from 0) has {len(ids)} tokens, and the context holds {self._limit}; "
+                    "shorten it, use a larger --context, or leave out --no-truncate"
+                )
+            if too_long:
+                click.echo(f"Text {index} is cut from {len(ids)} to {self._limit} tokens.", err=True)
+            ids = ids[: self._limit]
+            self._facts.append({"index": index, "tokens": len(ids), "truncated": too_long})
+            yield ids
+
+    def pop(self) -> dict[str, Any]:
+        """Index, tokens and whether it was cut, of the next text."""
+        return self._facts.pop(0)
+
+
+def _lines() -> Iterator[str]:
+    """The lines of stdin, as they come."""
+    for number, line in enumerate(sys.stdin.buffer):
+        try:
+            yield line.decode("utf-8-sig" if number == 0 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise click.ClickException(f"line {number + 1} of stdin is not UTF-8 text; expected a text file") from None
+
+
+def _numbers(vector: NDArray[np.float32]) -> Any:
+    """The numbers in lists, each with as many digits as tell it from its neighbours."""
+    if vector.ndim > 1:
+        return [_numbers(row) for row in vector]
+    return [float(text) for text in vector.astype(str)]
