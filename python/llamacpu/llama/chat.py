@@ -13,11 +13,12 @@ from llamacpu.completions import Response, TextCompletion, prompt_log_probabilit
 from llamacpu.context_window import Overflow
 from llamacpu.generation import CancelToken, Generation, generate
 from llamacpu.infill import can_infill, infill_prompt
+from llamacpu.llama.steps import criteria_of
 
 if TYPE_CHECKING:
     from llamacpu.drafting import Draft
     from llamacpu.generation import GenerationResult
-    from llamacpu.generation_loop import PromptProgress
+    from llamacpu.generation_request import PromptProgress
     from llamacpu.grammar import Grammar
     from llamacpu.model import Model, Session
     from llamacpu.moderation import Moderation
@@ -75,7 +76,7 @@ class ChatMethods:
         mirostat_tau: float = 5.0,
         mirostat_eta: float = 0.1,
         model: str | None = None,
-        stopping_criteria: Iterable[Any] | None = None,
+        stopping_criteria: Iterable[Any] | Callable[..., bool] | None = None,
         logits_processor: Iterable[Any] | None = None,
         grammar: Grammar | None = None,
         logit_bias: Mapping[Any, float] | None = None,
@@ -263,7 +264,7 @@ class ChatMethods:
         sampler: Sampler,
         max_tokens: int | None,
         stop: str | Sequence[str] | None,
-        criteria: Iterable[Any] | None,
+        criteria: Any,
         processors: Iterable[Any] | None,
         grammar: Grammar | None,
         logprobs: int | None,
@@ -285,7 +286,7 @@ class ChatMethods:
             sampling=sampler,
             stop=[stop] if isinstance(stop, str) else tuple(stop or ()),
             logits_processors=self._processors(processors, grammar),
-            stopping_criteria=tuple(criteria or ()),
+            stopping_criteria=criteria_of(criteria),
             on_token=tell,
             on_prompt=on_prompt,
             log_probabilities=logprobs,

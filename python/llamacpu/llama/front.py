@@ -21,6 +21,7 @@ from llamacpu.llama import settings
 from llamacpu.llama.caches import BaseLlamaCache
 from llamacpu.llama.chat import ChatMethods
 from llamacpu.llama.embedding import EmbeddingMethods
+from llamacpu.llama.logits import KeptLogits
 from llamacpu.llama.state import LlamaState
 from llamacpu.llama.steps import RANDOM_SEED, StepMethods
 from llamacpu.llama.tokenizer import LlamaTokenizer
@@ -51,38 +52,64 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
     overflow      what becomes of a text that the context cannot hold: "error", "truncate" or "shift", as in
                   `llamacpu.generation.generate`; `last_result.dropped_tokens` tells what was left out
 
-    Every other argument of llama-cpp-python is taken. Those without meaning on a CPU are noted in the log, and those
-    that would change what the file says about the model are a ValueError.
+    The other arguments are those of llama-cpp-python. What has no meaning on a CPU is noted in the log, and what would
+    change what the file says about the model is a ValueError.
     """
 
     def __init__(
         self,
         model_path: str | os.PathLike[str],
         *,
+        n_gpu_layers: int = 0,
+        split_mode: int = 1,
+        main_gpu: int = 0,
+        tensor_split: Sequence[float] | None = None,
         vocab_only: bool = False,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        kv_overrides: Mapping[str, Any] | None = None,
         seed: int = RANDOM_SEED,
         n_ctx: int = 512,
         n_batch: int = 512,
+        n_ubatch: int = 512,
         n_threads: int | None = None,
+        n_threads_batch: int | None = None,
+        rope_scaling_type: int | None = -1,
+        pooling_type: int = -1,
+        attention_type: int = -1,
+        rope_freq_base: float = 0.0,
+        rope_freq_scale: float = 0.0,
+        yarn_ext_factor: float = -1.0,
+        yarn_attn_factor: float = 1.0,
+        yarn_beta_fast: float = 32.0,
+        yarn_beta_slow: float = 1.0,
+        yarn_orig_ctx: int = 0,
         logits_all: bool = False,
         embedding: bool = False,
-        pooling_type: int = -1,
+        offload_kqv: bool = True,
+        flash_attn: bool = False,
+        op_offload: bool | None = None,
+        swa_full: bool | None = None,
+        no_perf: bool = False,
         last_n_tokens_size: int = 64,
+        lora_base: str | None = None,
+        lora_scale: float = 1.0,
+        lora_path: str | None = None,
+        numa: bool | int = False,
         chat_format: str | None = None,
         chat_handler: Callable[..., Any] | None = None,
+        draft_model: Any = "auto",
         tokenizer: Any = None,
         type_k: int | str | None = None,
         type_v: int | str | None = None,
         spm_infill: bool = False,
-        draft_model: Any = "auto",
         verbose: bool = True,
         overflow: Overflow = "error",
         **other: Any,
     ) -> None:
-        self._arguments = {
-            name: value for name, value in locals().items() if name not in ("self", "other", "__class__")
-        }
-        self._arguments.update(other)
+        given = {name: value for name, value in locals().items() if name not in ("self", "other", "__class__")}
+        self._arguments = {**given, **other}
+        settings.check(given, other)
         self.model_path = os.fspath(model_path)
         self.chat_format = chat_format
         self.chat_handler = chat_handler
@@ -94,7 +121,6 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         self.cache: BaseLlamaCache | None = None
         self.last_result: GenerationResult | None = None
         self.tokenizer_ = tokenizer
-        settings.check(other)
         self.draft_model = settings.draft(draft_model)
         self._kv_type = settings.kv_type(type_k, type_v)
         self._embedding = embedding
@@ -102,7 +128,6 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         self._logits_all = logits_all
         self._lock = threading.Lock()
         self._busy = False
-        self._scores: list[npt.NDArray[np.float32]] = []
         self._model: Model | None = None
         self.set_seed(seed)
         if vocab_only:
@@ -112,6 +137,7 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
             self._model = Model(self.model_path, threads=n_threads)
             self._file, self._tokenizer = self._model.file, self._model.tokenizer
             self._session = self._model.session(context=n_ctx or None, kv_type=self._kv_type)
+        self._kept = KeptLogits(self.n_vocab())
 
     # --- What it is ---
 
@@ -206,7 +232,7 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
             self.reset()
             if state.n_tokens:
                 self.session.forward(state.input_ids[: state.n_tokens].tolist(), logits="none")
-        self._scores = list(state.scores)
+        self._kept.replace(state.scores.copy())
         self._seed = state.seed
 
     def set_cache(self, cache: BaseLlamaCache | None) -> None:
@@ -227,7 +253,7 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         except BaseException:
             self._busy = False
             raise
-        self._scores = []
+        self._kept.truncate(0)
         return self.session
 
     def _restore(self, prompt: Sequence[int]) -> None:

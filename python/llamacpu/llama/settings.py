@@ -52,22 +52,24 @@ _KV_TYPES: Mapping[int | str | None, Literal["f32", "f16", "q8_0"]] = {
 }  # fmt: skip
 
 
-def check(arguments: Mapping[str, Any]) -> None:
-    """Note arguments without meaning in the log; raise ValueError for those that cannot be followed."""
-    for name, value in arguments.items():
-        if name in _NOT_CHANGEABLE:
-            default = _NOT_CHANGEABLE[name]
-            if value == default or value is None:
-                continue
-            if (name, value) in _NO_WISH:
-                log.info("%s=%r: what the file says is used", name, value)
-            else:
-                raise ValueError(f"{name} is {value!r}; it cannot be changed here: expected {default!r}")
-        elif name in _NO_MEANING:
-            if value != _NO_MEANING[name]:
-                log.info("%s=%r has no meaning for this engine and changes nothing", name, value)
-        elif name != "lora_scale":
-            log.warning("Llama takes no argument %r; it is left out", name)
+def check(arguments: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    """Note arguments without meaning in the log; raise ValueError for those that cannot be followed.
+
+    arguments  name to value, as the constructor names them
+    other      what was given beyond them
+    """
+    for name, default in _NOT_CHANGEABLE.items():
+        value = arguments[name]
+        if value == default or value is None:
+            continue
+        if (name, value) not in _NO_WISH:
+            raise ValueError(f"{name} is {value!r}; it cannot be changed here: expected {default!r}")
+        log.info("%s=%r: what the file says is used", name, value)
+    for name, default in _NO_MEANING.items():
+        if arguments[name] != default:
+            log.info("%s=%r has no meaning for this engine and changes nothing", name, arguments[name])
+    for name in other:
+        log.warning("Llama takes no argument %r; it is left out", name)
 
 
 def kv_type(key: int | str | None, value: int | str | None) -> Literal["f32", "f16", "q8_0"]:

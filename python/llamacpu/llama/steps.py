@@ -17,6 +17,7 @@ from llamacpu.sampling import Sampler
 
 if TYPE_CHECKING:
     from llamacpu.grammar import Grammar
+    from llamacpu.llama.logits import KeptLogits
     from llamacpu.model import Session
     from llamacpu.tokenizer import Tokenizer
 
@@ -27,13 +28,20 @@ RANDOM_SEED = 0xFFFFFFFF
 _NOT_SETTINGS = frozenset(("self", "tokens", "reset", "logits_processor", "stopping_criteria", "grammar", "idx"))
 
 
+def criteria_of(given: Iterable[StoppingCriterion] | StoppingCriterion | None) -> tuple[StoppingCriterion, ...]:
+    """The stopping criteria: of a list, which may be callable itself, or one."""
+    if given is None:
+        return ()
+    return tuple(given) if isinstance(given, Iterable) else (given,)
+
+
 class StepMethods:
     """What `Llama` inherits."""
 
     if TYPE_CHECKING:
         last_n_tokens_size: int
         _logits_all: bool
-        _scores: list[npt.NDArray[np.float32]]
+        _kept: KeptLogits
         _tokenizer: Tokenizer
 
         @property
@@ -54,7 +62,17 @@ class StepMethods:
     @property
     def scores(self) -> npt.NDArray[np.single]:
         """The logits that `eval` kept, float32[rows, vocabulary]: of all with `logits_all`, else of the last."""
-        return np.stack(self._scores) if self._scores else np.zeros((0, self.n_vocab()), dtype=np.single)
+        return self._kept.rows
+
+    # Programs that were written for llama-cpp-python know these two by their private names.
+
+    @property
+    def _scores(self) -> npt.NDArray[np.single]:
+        return self.scores
+
+    @property
+    def _input_ids(self) -> npt.NDArray[np.intc]:
+        return self.input_ids
 
     @property
     def eval_tokens(self) -> deque[int]:
@@ -77,17 +95,18 @@ class StepMethods:
 
     def _truncate(self, count: int) -> None:
         self.session.truncate(count)
-        self._scores = self._scores[:count] if self._logits_all else []
+        self._kept.truncate(count if self._logits_all else 0)
 
     def eval(self, tokens: Sequence[int]) -> npt.NDArray[np.single]:
-        """Continue the conversation by tokens; returns the logits of the last one."""
-        if not tokens:
-            return self._scores[-1]
-        if self._logits_all:
-            self._scores += list(self.session.forward(list(tokens), logits="all"))
-        else:
-            self._scores = [self.session.forward(list(tokens))]
-        return self._scores[-1]
+        """Continue the conversation by tokens; returns the logits of the last one.
+
+        Without tokens nothing happens, and the logits of the token before are returned again, if they were kept.
+        """
+        if len(tokens) > 0 and self._logits_all:
+            self._kept.append(self.session.forward(list(tokens), logits="all"))
+        elif len(tokens) > 0:
+            self._kept.replace(self.session.forward(list(tokens))[np.newaxis])
+        return self.scores[-1] if len(self._kept) else np.zeros(0, dtype=np.single)
 
     def sample(
         self,
@@ -114,10 +133,8 @@ class StepMethods:
             for name, value in locals().items()
             if name not in ("self", "logits_processor", "grammar", "idx")
         }
-        if not self._scores:
-            raise LlamaCpuError("there are no logits to sample from: call eval with at least one token first")
         processors = self._processors(logits_processor, grammar)
-        row = self._scores[-1 if idx is None or not self._logits_all else idx]
+        row = self._logits_after(-1 if idx is None or not self._logits_all else idx)
         return self._draw(self._sampler(None, **settings), processors, row)
 
     def generate(
@@ -138,7 +155,7 @@ class StepMethods:
         mirostat_eta: float = 0.1,
         penalize_nl: bool = True,
         logits_processor: Iterable[LogitsProcessor] | None = None,
-        stopping_criteria: Iterable[StoppingCriterion] | None = None,
+        stopping_criteria: Iterable[StoppingCriterion] | StoppingCriterion | None = None,
         grammar: Grammar | None = None,
     ) -> Generator[int, Sequence[int] | None, None]:
         """The tokens that follow `tokens`, without end: end-of-text tokens come out like others.
@@ -149,20 +166,30 @@ class StepMethods:
         settings = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
         sampler = self._sampler(None, **settings)
         processors = self._processors(logits_processor, grammar)
+        criteria = criteria_of(stopping_criteria)
         coming = list(tokens)
         if reset:
             kept = min(shared_length(self.session.tokens, coming), max(len(coming) - 1, 0))
-            kept = min(kept, len(self._scores)) if self._logits_all else kept
+            kept = min(kept, len(self._kept)) if self._logits_all else kept
             self._truncate(kept)
             coming = coming[kept:]
         while True:
-            logits = self.eval(coming)
+            self.eval(coming)
+            logits = self._logits_after(-1)
             token = self._draw(sampler, processors, logits)
             history = np.array([*self.session.tokens, token], dtype=np.int64)
-            if any(criterion(history, logits) for criterion in stopping_criteria or ()):
+            if any(criterion(history, logits) for criterion in criteria):
                 return
             sent = yield token
             coming = [token, *(sent or ())]
+
+    def _logits_after(self, place: int) -> npt.NDArray[np.single]:
+        if not -len(self._kept) <= place < len(self._kept):
+            raise LlamaCpuError(
+                f"there are no logits of token {place} to sample from: {len(self._kept)} rows are kept; call eval first"
+            )
+        row: npt.NDArray[np.single] = self.scores[place]
+        return row
 
     def _sampler(self, seed: int | None, **settings: Any) -> Sampler:
         if seed is None:
