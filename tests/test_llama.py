@@ -36,7 +36,7 @@ def test_a_completion_has_the_known_shape(llama: Make) -> None:
     found = llama("héllo").create_completion("abc", **GREEDY)
     assert found["id"].startswith("cmpl-")
     assert isinstance(found["created"], int)
-    assert {key: value for key, value in found.items() if key not in ("id", "created")} == {
+    assert {key: value for key, value in found.items() if key not in ("id", "created", "timings")} == {
         "object": "text_completion",
         "model": "fake.gguf",
         "choices": [{"text": "héllo", "index": 0, "logprobs": None, "finish_reason": "stop"}],
@@ -60,7 +60,9 @@ def test_streams_come_in_the_known_pieces(llama: Make) -> None:
     assert [chunk["choices"][0]["text"] for chunk in chunks] == ["a", "b", "c", ""]
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "stop"]
     assert {chunk["id"] for chunk in chunks} == {chunks[0]["id"]}
-    assert all(set(chunk) == {"id", "object", "created", "model", "choices"} for chunk in chunks)
+    known = {"id", "object", "created", "model", "choices"}
+    assert all(set(chunk) == known for chunk in chunks[:-1])
+    assert set(chunks[-1]) == {*known, "timings"}
 
 
 def test_stop_strings(llama: Make) -> None:
@@ -162,7 +164,7 @@ def test_seeds_give_the_same_text_again(llama: Make) -> None:
 def test_a_chat_completion_has_the_known_shape(llama: Make) -> None:
     found = llama("Hello!").create_chat_completion(USER, **GREEDY)
     assert found["id"].startswith("chatcmpl-")
-    assert {key: value for key, value in found.items() if key not in ("id", "created")} == {
+    assert {key: value for key, value in found.items() if key not in ("id", "created", "timings")} == {
         "object": "chat.completion",
         "model": "fake.gguf",
         "choices": [

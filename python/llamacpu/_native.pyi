@@ -125,6 +125,10 @@ class Model:
         """Bytes of a page of keys and values."""
     def restore(self, context: int, kv_type: str, tokens: Sequence[int], pages: Iterable[bytes]) -> Session:
         """Start a conversation that has its first tokens already; `pages` are what `Session.page` gave."""
+    def part_bytes(self) -> list[int]:
+        """Bytes in the file of the parts that `prepare` takes: the layers, then the output matrix."""
+    def prepare(self, part: int, cancel: CancelToken | None = None) -> None:
+        """Bring one part of the weights into the form that products use."""
     def close(self) -> None:
         """Give the weights back."""
     @property

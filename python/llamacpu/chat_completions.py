@@ -144,7 +144,7 @@ class ChatCompletion:
             "completion_tokens": count,
             "total_tokens": result.prompt_tokens + count,
         }
-        return {**self._response("chat.completion", choice), "usage": usage}
+        return {**self._response("chat.completion", choice), "usage": usage, "timings": result.timings.as_dict()}
 
     def chunks(self) -> Iterator[Response]:
         """The answer in pieces: first the role, at the end why it ended."""
@@ -155,7 +155,8 @@ class ChatCompletion:
                     yield self._chunk(self._delta(event), self._logprobs())
             for event in self._reader.finish():
                 yield self._chunk(self._delta(event), self._logprobs())
-            yield self._chunk({}, self._logprobs(), self._reason())
+            timings = self.generation.result.timings.as_dict()
+            yield {**self._chunk({}, self._logprobs(), self._reason()), "timings": timings}
 
     def _chunk(self, delta: Response, logprobs: Response | None = None, reason: str | None = None) -> Response:
         choice = {"delta": delta, "logprobs": logprobs, "finish_reason": reason}

@@ -129,7 +129,7 @@ class TextCompletion:
             "completion_tokens": count,
             "total_tokens": result.prompt_tokens + count,
         }
-        return {**response, "usage": usage}
+        return {**response, "usage": usage, "timings": result.timings.as_dict()}
 
     def chunks(self) -> Iterator[Response]:
         """The completion in pieces; the last has no text and says why it ended."""
@@ -140,4 +140,5 @@ class TextCompletion:
                 yield self._choice(piece, None)
             if self._suffix:
                 yield self._choice(self._suffix, None)
-            yield self._choice("", self.generation.result.finish_reason)
+            result = self.generation.result
+            yield {**self._choice("", result.finish_reason), "timings": result.timings.as_dict()}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from types import TracebackType
@@ -35,6 +35,8 @@ __all__ = ["CancelToken", "Model", "Session", "StepOutput"]
 log = logging.getLogger("llamacpu")
 
 CancelToken = _native.CancelToken
+LoadProgress = Callable[[int, int], None]
+"""(bytes of weights that are ready, bytes of all weights)"""
 
 
 class StepOutput(NamedTuple):
@@ -51,12 +53,16 @@ class Model:
 
     path     a `.gguf` file; of a split model the first file
     threads  number of threads; `None` for what the machine gives (affinity, container quota, physical cores)
+    on_load  (bytes done, bytes of weights): given, the weights are prepared at once and not by the first step that
+             uses them, and this is told how far that is; see `prepare`
 
     Raises `GGUFError` for a file that cannot be read and `ModelError` for one that is no model this version runs.
     Use it as a context manager, or call `close()`, or let it go out of scope.
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], threads: int | None = None, on_load: LoadProgress | None = None
+    ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
         self._file = GGUFFile(path)
@@ -72,6 +78,32 @@ class Model:
             log.warning(
                 "%s: tensors that nothing uses: %s", self._file.path.name, ", ".join(self._native.unread_tensors)
             )
+
+        if on_load is not None:
+            try:
+                self.prepare(on_load)
+            except BaseException:
+                self.close()
+                raise
+
+    def prepare(self, on_load: LoadProgress | None = None, cancel: CancelToken | None = None) -> None:
+        """Reads all weights and arranges them as the kernels want them, which takes about as long as reading the file.
+
+        Nothing needs this: opening a model only maps its file, and the first step does the same for each matrix that it
+        uses. After `prepare` that step takes no longer than others.
+
+        on_load  (bytes of the file that are done, bytes of all weights): called before the first and after every layer
+        cancel   stops it from another thread or after a timeout: `Cancelled` is raised, and what is done stays done
+        """
+        parts = self._native.part_bytes()
+        done, total = 0, sum(parts)
+        if on_load is not None:
+            on_load(0, total)
+        for part, size in enumerate(parts):
+            self._native.prepare(part, cancel)
+            done += size
+            if on_load is not None:
+                on_load(done, total)
 
     @property
     def file(self) -> GGUFFile:

@@ -5,7 +5,8 @@
     llm.create_chat_completion([{"role": "user", "content": "Hello"}])["choices"][0]["message"]["content"]
 
 Differences worth knowing: nothing is printed; log-probabilities need no `logits_all`; several threads may use one
-`Llama`; a prompt that does not fit is a `ContextOverflow`, a ValueError; `last_result` has the timings.
+`Llama`; a prompt that does not fit is a `ContextOverflow`, a ValueError; every response (of a stream, the last chunk)
+has "timings": `llamacpu.generation.Timings` as a dict, with the second in which each token was chosen.
 """
 
 from llamacpu.llama.front import Llama

@@ -25,12 +25,15 @@ from llamacpu.llama.logits import KeptLogits
 from llamacpu.llama.state import LlamaState
 from llamacpu.llama.steps import RANDOM_SEED, StepMethods
 from llamacpu.llama.tokenizer import LlamaTokenizer
-from llamacpu.model import Model, Session
+from llamacpu.model import LoadProgress, Model, Session
 from llamacpu.tokenizer import Tokenizer
 
 __all__ = ["Llama"]
 
 log = logging.getLogger("llamacpu")
+
+# Names in the constructor that are not what a copy of the object is made with.
+_NO_ARGUMENTS = frozenset(("self", "other", "__class__", "on_load"))
 
 
 class Llama(ChatMethods, EmbeddingMethods, StepMethods):
@@ -49,6 +52,8 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
     vocab_only    only the tokenizer is there
     draft_model   guesses tokens that are then checked together, with the same text sooner: "auto" and what else
                   `draft` of `llamacpu.generation.generate` takes, or the path of a small model; None for none
+    on_load       (bytes done, bytes of weights): prepares the weights at once and is told how far that is, see
+                  `llamacpu.Model.prepare`
     overflow      what becomes of a text that the context cannot hold: "error", "truncate" or "shift", as in
                   `llamacpu.generation.generate`; `last_result.dropped_tokens` tells what was left out
 
@@ -105,9 +110,10 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         spm_infill: bool = False,
         verbose: bool = True,
         overflow: Overflow = "error",
+        on_load: LoadProgress | None = None,
         **other: Any,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "other", "__class__")}
+        given = {name: value for name, value in locals().items() if name not in _NO_ARGUMENTS}
         self._arguments = {**given, **other}
         settings.check(given, other)
         self.model_path = os.fspath(model_path)
@@ -135,6 +141,8 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
                 self._file, self._tokenizer = file, Tokenizer(file)
         else:
             self._model = Model(self.model_path, threads=n_threads)
+            if on_load is not None:
+                self._model.prepare(on_load)
             self._file, self._tokenizer = self._model.file, self._model.tokenizer
             self._session = self._model.session(context=n_ctx or None, kv_type=self._kv_type)
         self._kept = KeptLogits(self.n_vocab())

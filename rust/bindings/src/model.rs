@@ -142,6 +142,18 @@ impl Model {
         restoration.finish().map(Session::new).map_err(|error| error.into_python(py))
     }
 
+    /// Bytes in the file of the parts that `prepare` takes: the layers, then the output matrix.
+    fn part_bytes(&self, py: Python<'_>) -> PyResult<Vec<usize>> {
+        Ok(self.get(py)?.part_bytes())
+    }
+
+    /// Brings one part of the weights into the form that products use.
+    #[pyo3(signature = (part, cancel=None))]
+    fn prepare(&self, py: Python<'_>, part: usize, cancel: Option<&Bound<'_, CancelToken>>) -> PyResult<()> {
+        let model = self.get(py)?;
+        detached(py, cancel.map(Bound::get), |interrupted| model.prepare(part, Some(interrupted)))
+    }
+
     /// Gives the weights back; sessions of the model cannot be continued any more.
     fn close(&self) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -11,6 +11,7 @@ mod hidden;
 mod kv;
 mod model;
 mod moe;
+mod prepare;
 mod restoration;
 mod rows;
 mod session;

@@ -19,7 +19,7 @@ use crate::kv::{PageLayout, Pages};
 use crate::session::State;
 use crate::tensors::{TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
-use crate::{Config, Error, Restoration, Session};
+use crate::{Config, Error, Restoration, Session, prepare};
 
 /// Most tokens that go through the layers together: enough to keep matrix products at full speed, few enough for small
 /// buffers and a quick cancellation.
@@ -148,6 +148,16 @@ impl Model {
     /// Bytes of the matrices that a token goes through (all experts counted).
     pub fn weight_bytes(&self) -> usize {
         self.nbytes
+    }
+
+    /// Bytes in the file of the parts that `prepare` takes: the layers, then the output matrix.
+    pub fn part_bytes(&self) -> Vec<usize> {
+        prepare::part_bytes(&self.weights)
+    }
+
+    /// Brings one part of the weights into the form that products use, now instead of in the first step.
+    pub fn prepare(&self, part: usize, interrupted: Option<Interrupted>) -> Result<(), Error> {
+        prepare::prepare(&Context { isa: self.isa, pool: &self.pool, interrupted }, &self.weights, part)
     }
 
     /// Starts a conversation of at most `context` tokens (`None`: as many as the model was trained for).

@@ -2,6 +2,7 @@
 
 mod hidden;
 mod loading;
+mod prepared;
 mod saved;
 mod steps;
 mod tiny_model;

@@ -1,0 +1,50 @@
+//! Preparing the weights before they are needed: what the first product with a matrix does otherwise.
+
+use llamacpu_kernels::context::Context;
+use llamacpu_kernels::matmul::{Job, Matrix, Scratch, matmul};
+
+use crate::Error;
+use crate::error::zeroed;
+use crate::weights::{FeedForward, Weights};
+
+/// The matrices of every part: one part a layer, then the output.
+fn parts(weights: &Weights) -> impl Iterator<Item = Vec<&Matrix>> {
+    let layers = weights.layers.iter().map(|layer| {
+        let mut matrices: Vec<_> = [&layer.query, &layer.key, &layer.value, &layer.attention_output]
+            .map(|linear| &linear.matrix)
+            .into_iter()
+            .collect();
+        let networks = match &layer.feed_forward {
+            FeedForward::Dense(network) => std::slice::from_ref(&**network),
+            FeedForward::Experts { router, experts } => {
+                matrices.push(&router.matrix);
+                experts
+            }
+        };
+        matrices.extend(
+            networks.iter().flat_map(|network| [&network.gate, &network.up, &network.down]).map(|part| &part.matrix),
+        );
+        matrices
+    });
+    layers.chain(std::iter::once(vec![&*weights.output]))
+}
+
+/// Bytes in the file, part by part.
+pub(crate) fn part_bytes(weights: &Weights) -> Vec<usize> {
+    parts(weights).map(|matrices| matrices.into_iter().map(Matrix::nbytes).sum()).collect()
+}
+
+/// Prepares the matrices of one part: each takes part in a product with nothing, which packs it if no product has yet and
+/// reads it from the file.
+pub(crate) fn prepare(context: &Context, weights: &Weights, part: usize) -> Result<(), Error> {
+    let matrices = parts(weights).nth(part).ok_or_else(|| {
+        Error::Argument(format!("part {part} of the weights: expected 0 to {}", weights.layers.len()))
+    })?;
+    let mut scratch = Scratch::default();
+    for weights in matrices {
+        let input = zeroed(Some(weights.columns()), "activations")?;
+        let mut output = zeroed(Some(weights.rows()), "activations")?;
+        matmul(context, &input, 1, &mut scratch, &mut [Job { weights, output: &mut output }])?;
+    }
+    Ok(())
+}
