@@ -8,12 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import hypothesis
 import pytest
 from gguf import GGMLQuantizationType
 
 from tiny_models import QUANTIZABLE, VARIANTS, Shape, write_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# How long an example takes says nothing about the code on a machine that does other things too.
+hypothesis.settings.register_profile("no time is asserted", deadline=None)
+hypothesis.settings.load_profile("no time is asserted")
 
 # A suite that was started in the background may have inherited an ignored SIGINT, and would hand it on to the commands
 # that it starts in order to interrupt them.
