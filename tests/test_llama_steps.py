@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import threading
@@ -197,34 +196,6 @@ def test_static_helpers() -> None:
     chances = Llama.logits_to_logprobs(np.array([[1.0, 2.0], [-np.inf, 0.0]]))
     assert np.allclose(np.exp(chances).sum(axis=-1), 1)
     assert Llama.longest_token_prefix([1, 2, 3], [1, 2, 4]) == 2
-
-
-DEFAULTS = {
-    "create_completion": {
-        "suffix": None, "max_tokens": 16, "temperature": 0.8, "top_p": 0.95, "min_p": 0.05, "typical_p": 1.0,
-        "logprobs": None, "echo": False, "frequency_penalty": 0.0, "presence_penalty": 0.0, "repeat_penalty": 1.0,
-        "top_k": 40, "stream": False, "seed": None, "tfs_z": 1.0, "mirostat_mode": 0, "mirostat_tau": 5.0,
-        "mirostat_eta": 0.1, "model": None, "grammar": None, "logit_bias": None,
-    },
-    "create_chat_completion": {
-        "functions": None, "function_call": None, "tools": None, "tool_choice": None, "temperature": 0.2,
-        "top_p": 0.95, "top_k": 40, "min_p": 0.05, "stream": False, "seed": None, "response_format": None,
-        "max_tokens": None, "logprobs": None, "top_logprobs": None,
-    },
-    "generate": {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "temp": 0.8, "reset": True, "grammar": None},
-    "sample": {"top_k": 40, "temp": 0.8, "idx": None},
-    "tokenize": {"add_bos": True, "special": False},
-    "detokenize": {"prev_tokens": None, "special": False},
-    "embed": {"normalize": False, "truncate": True, "return_count": False},
-    "__init__": {"n_ctx": 512, "seed": 0xFFFFFFFF, "n_threads": None, "logits_all": False, "vocab_only": False,
-                 "embedding": False, "last_n_tokens_size": 64, "chat_format": None, "spm_infill": False},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("method", DEFAULTS)
-def test_arguments_have_the_known_defaults(method: str) -> None:
-    parameters = inspect.signature(getattr(Llama, method)).parameters
-    assert {name: parameters[name].default for name in DEFAULTS[method]} == DEFAULTS[method]
 
 
 def test_results_are_json(llama: Make) -> None:

@@ -24,8 +24,9 @@ from llamacpu.drafting.ngram import NGramDrafter
 from llamacpu.grammar import Grammar
 from llamacpu.llama import Llama
 from llamacpu.llama import caches as llama_caches
+from llamacpu.llama import formats as llama_formats
+from llamacpu.llama import tokenizer as llama_tokenizer
 from llamacpu.llama.state import LlamaState
-from llamacpu.llama.tokenizer import LlamaTokenizer
 
 __all__ = ["LogitsProcessorList", "MinTokensLogitsProcessor", "StoppingCriteriaList", "install", "uninstall"]
 
@@ -100,14 +101,74 @@ class LlamaPromptLookupDecoding(LlamaDraftModel, NGramDraft):
         return np.array(drafter.propose(self.num_pred_tokens), dtype=np.intc)
 
 
+# Functions of the C library that programs call to ask what it can do, or to keep it quiet.
+
+
+def llama_supports_gpu_offload() -> bool:
+    """False: everything is computed on the processor."""
+    return False
+
+
+def llama_supports_mmap() -> bool:
+    """True: files are mapped."""
+    return True
+
+
+def llama_supports_mlock() -> bool:
+    """False: pages are not locked in memory."""
+    return False
+
+
+def llama_max_devices() -> int:
+    """1: the processor."""
+    return 1
+
+
+def llama_backend_init() -> None:
+    """Nothing has to be prepared."""
+
+
+def llama_backend_free() -> None:
+    """Nothing has to be given back."""
+
+
+def llama_log_callback(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself."""
+    return function
+
+
+def llama_log_set(callback: Any, user_data: Any) -> None:
+    """Nothing is printed that could be kept quiet; the log is `logging.getLogger("llamacpu")`."""
+
+
+def llama_print_system_info() -> bytes:
+    """The instruction set and the number of threads in use."""
+    from llamacpu.machine import describe
+
+    facts = describe()
+    return f"{facts['architecture']} | {facts['isa']} | threads = {facts['threads']}".encode()
+
+
+_FUNCTIONS: tuple[Callable[..., Any], ...] = (
+    llama_backend_free,
+    llama_backend_init,
+    llama_log_callback,
+    llama_log_set,
+    llama_max_devices,
+    llama_print_system_info,
+    llama_supports_gpu_offload,
+    llama_supports_mlock,
+    llama_supports_mmap,
+)
+
+
 def _names() -> dict[str, dict[str, Any]]:
     """What each module of the package offers."""
-    caches = {
-        name: getattr(llama_caches, name)
-        for name in ("BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache")
-    }
+    caches = {name: getattr(llama_caches, name) for name in llama_caches.__all__}
+    formats = {name: getattr(llama_formats, name) for name in llama_formats.__all__}
     grammar = {"LlamaGrammar": Grammar}
-    tokenizer = {"LlamaTokenizer": LlamaTokenizer}
+    tokenizer = {name: getattr(llama_tokenizer, name) for name in llama_tokenizer.__all__}
+    functions = {function.__name__: function for function in _FUNCTIONS}
     drafts = {"LlamaDraftModel": LlamaDraftModel, "LlamaPromptLookupDecoding": LlamaPromptLookupDecoding}
     main = {
         "Llama": Llama,
@@ -122,10 +183,11 @@ def _names() -> dict[str, dict[str, Any]]:
         **tokenizer,
     }
     return {
-        "": {**main, **_CONSTANTS, "__version__": VERSION},
+        "": {**main, **functions, **_CONSTANTS, "__version__": VERSION},
         "llama": main,
         "llama_cache": caches,
-        "llama_cpp": dict(_CONSTANTS),
+        "llama_chat_format": formats,
+        "llama_cpp": {**functions, **_CONSTANTS},
         "llama_grammar": grammar,
         "llama_speculative": drafts,
         "llama_tokenizer": tokenizer,

@@ -13,6 +13,7 @@ from llamacpu.completions import Response, TextCompletion, prompt_log_probabilit
 from llamacpu.context_window import Overflow
 from llamacpu.generation import CancelToken, Generation, generate
 from llamacpu.infill import can_infill, infill_prompt
+from llamacpu.llama.formats import FormattedChat, registered
 from llamacpu.llama.steps import criteria_of
 
 if TYPE_CHECKING:
@@ -20,12 +21,15 @@ if TYPE_CHECKING:
     from llamacpu.generation import GenerationResult
     from llamacpu.generation_request import PromptProgress
     from llamacpu.grammar import Grammar
+    from llamacpu.llama.formats import ChatFormatter
     from llamacpu.model import Model, Session
     from llamacpu.moderation import Moderation
     from llamacpu.sampling import Sampler
     from llamacpu.tokenizer import Tokenizer
 
 Run = TextCompletion | chats.ChatCompletion
+# Settings that handlers written for llama-cpp-python do not know.
+_OWN_CHAT_SETTINGS = ("template_variables", "reasoning", "on_prompt", "cancel", "timeout")
 
 
 class ChatMethods:
@@ -43,6 +47,7 @@ class ChatMethods:
         @property
         def model(self) -> Model: ...
         def n_vocab(self) -> int: ...
+        def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]: ...
         def _sampler(self, seed: int | None, **settings: Any) -> Sampler: ...
         def _processors(self, given: Any, grammar: Grammar | None) -> list[Any]: ...
         def _lease(self, prompt: Sequence[int]) -> Session: ...
@@ -51,7 +56,9 @@ class ChatMethods:
     @cached_property
     def chat(self) -> Chat:
         """How the model is talked to: its chat template and the way from messages to tokens."""
-        return Chat(self.model.metadata, self._tokenizer, self.chat_format)
+        # llama-cpp-python calls the templates of a file chat_template.default and so on.
+        name = None if registered(self.chat_format) else self.chat_format
+        return Chat(self.model.metadata, self._tokenizer, name and name.removeprefix("chat_template."))
 
     def create_completion(
         self,
@@ -118,9 +125,38 @@ class ChatMethods:
 
         return self._run(ids, begin, stream)
 
-    def __call__(self, prompt: str | Sequence[int], *args: Any, **kwargs: Any) -> Any:
-        """`create_completion`."""
-        return self.create_completion(prompt, *args, **kwargs)
+    def __call__(
+        self,
+        prompt: str | Sequence[int],
+        suffix: str | None = None,
+        max_tokens: int | None = 16,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        logprobs: int | None = None,
+        echo: bool = False,
+        stop: str | Sequence[str] | None = (),
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        repeat_penalty: float = 1.0,
+        top_k: int = 40,
+        stream: bool = False,
+        seed: int | None = None,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        model: str | None = None,
+        stopping_criteria: Iterable[Any] | Callable[..., bool] | None = None,
+        logits_processor: Iterable[Any] | None = None,
+        grammar: Grammar | None = None,
+        logit_bias: Mapping[Any, float] | None = None,
+        **own: Any,
+    ) -> Any:
+        """`create_completion`, and its arguments."""
+        given = {name: value for name, value in locals().items() if name not in ("self", "own")}
+        return self.create_completion(**given, **own)
 
     def create_chat_completion(
         self,
@@ -154,6 +190,7 @@ class ChatMethods:
         top_logprobs: int | None = None,
         *,
         template_variables: Mapping[str, Any] | None = None,
+        formatter: ChatFormatter | None = None,
         reasoning: bool = True,
         on_prompt: PromptProgress | None = None,
         cancel: CancelToken | None = None,
@@ -164,16 +201,28 @@ class ChatMethods:
         Calls of `tools` come as "tool_calls" of the message; `tool_choice` "required" or naming a function makes the
         answer one call with valid arguments. `response_format` asks for JSON. A stretch of reasoning comes as
         "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template
-        (enable_thinking=False, for instance). `on_prompt`, `cancel` and `timeout` as in `create_completion`.
+        (enable_thinking=False, for instance); a `formatter` makes the prompt in its place (`llamacpu.llama.formats`).
+        `on_prompt`, `cancel` and `timeout` as in `create_completion`.
         """
-        given = {name: value for name, value in locals().items() if name != "self"}
-        if self.chat_handler is not None:
-            own = ("template_variables", "reasoning", "on_prompt", "cancel", "timeout")
+        given = {name: value for name, value in locals().items() if name not in ("self", "formatter")}
+        if self.chat_handler is not None and formatter is None:
+            own = () if isinstance(self.chat_handler, FormattedChat) else _OWN_CHAT_SETTINGS
             return self.chat_handler(llama=self, **{name: value for name, value in given.items() if name not in own})
         choice = tool_choice if tool_choice is not None else function_call
         offered = chats.tools_of(functions, tools) if choice != "none" else None
-        segments = self.chat.segments(messages, offered, **(template_variables or {}))
-        ids = self.chat.encode_segments(segments)
+        stops, criteria = [*([stop] if isinstance(stop, str) else stop or ())], None
+        if formatter is None:
+            segments = self.chat.segments(messages, offered, **(template_variables or {}))
+            ids, shown = self.chat.encode_segments(segments), segments[-1].text if segments else ""
+            stops += self.chat.stop
+        else:
+            formatted = formatter(
+                messages=messages, functions=functions, function_call=function_call, tools=tools,
+                tool_choice=tool_choice, **(template_variables or {}),
+            )  # fmt: skip
+            shown, criteria = formatted.prompt, formatted.stopping_criteria
+            ids = self.tokenize(shown, add_bos=not formatted.added_special, special=True)
+            stops += [formatted.stop] if isinstance(formatted.stop, str) else formatted.stop or ()
         if grammar is None:
             grammar = chats.grammar_of_format(response_format)
         if grammar is None and offered and choice not in (None, "auto"):
@@ -183,21 +232,20 @@ class ChatMethods:
             frequency_penalty=frequency_penalty, presence_penalty=presence_penalty, repeat_penalty=repeat_penalty,
             mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, logit_bias=logit_bias,
         )  # fmt: skip
-        stops = [*([stop] if isinstance(stop, str) else stop or ()), *self.chat.stop]
         control = self.chat.control_tokens
         tags = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
         show = not control.isdisjoint(tags | (call_tags() if offered else set()))
         reader = AnswerReader(
             chats.tool_names(offered) if offered else None,
             reasoning=reasoning,
-            begins_reasoning=bool(segments) and segments[-1].text.rstrip().endswith(REASONING_TAGS[0][0]),
+            begins_reasoning=shown.rstrip().endswith(REASONING_TAGS[0][0]),
             drop=control if show else (),
         )
         top = (top_logprobs or 0) if logprobs else None
 
         def begin(session: Session) -> chats.ChatCompletion:
             generation, listen = self._generation(
-                session, ids, sampler, max_tokens, stops, None, logits_processor, grammar, top, show,
+                session, ids, sampler, max_tokens, stops, criteria, logits_processor, grammar, top, show,
                 on_prompt, cancel, timeout,
             )  # fmt: skip
             run = chats.ChatCompletion(
@@ -252,7 +300,7 @@ class ChatMethods:
             return ids, tokenizer.decode(ids, skip_special=True)
         if suffix is not None and can_infill(tokenizer):
             return infill_prompt(tokenizer, prompt, suffix, self.spm_infill), prompt
-        ids = tokenizer.encode(prompt, add_special=False, parse_special=True)
+        ids = self.tokenize(prompt, add_bos=False, special=True)
         if tokenizer.add_bos and tokenizer.bos is not None and ids[:1] != [tokenizer.bos]:
             ids.insert(0, tokenizer.bos)
         return ids, prompt

@@ -21,6 +21,7 @@ from llamacpu.llama import settings
 from llamacpu.llama.caches import BaseLlamaCache
 from llamacpu.llama.chat import ChatMethods
 from llamacpu.llama.embedding import EmbeddingMethods
+from llamacpu.llama.formats import registered
 from llamacpu.llama.logits import KeptLogits
 from llamacpu.llama.state import LlamaState
 from llamacpu.llama.steps import RANDOM_SEED, StepMethods
@@ -46,7 +47,10 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
     seed          of the random choices; the default draws one
     embedding     `embed` and `create_embedding` may be called
     pooling_type  how they make one vector of many, see the method `pooling_type`; -1 for what the file says
-    chat_format   a built-in chat template, one of the file's, or Jinja source; None for what the file says
+    chat_format   a built-in chat template, one of the file's, Jinja source, or what is registered in
+                  `llamacpu.llama.formats`; None for what the file says
+    chat_handler  answers conversations in its own way, see there
+    tokenizer     tokenizes texts in place of the file's tokenizer: an object like `llamacpu.llama.tokenizer` has
     type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)
     logits_all    `scores` keeps the logits of every token, not of the last one only
     vocab_only    only the tokenizer is there
@@ -118,7 +122,7 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         settings.check(given, other)
         self.model_path = os.fspath(model_path)
         self.chat_format = chat_format
-        self.chat_handler = chat_handler
+        self.chat_handler = chat_handler or registered(chat_format)
         self.verbose = verbose
         self.spm_infill = spm_infill
         self.overflow: Overflow = overflow
@@ -171,8 +175,16 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
 
     @property
     def context_params(self) -> SimpleNamespace:
-        """The settings of the conversation by llama.cpp's names: n_ctx, n_batch, embeddings."""
-        return SimpleNamespace(n_ctx=self.n_ctx(), n_batch=self.n_batch, embeddings=self._embedding)
+        """The settings of the conversation by llama.cpp's names."""
+        return SimpleNamespace(
+            n_ctx=self.n_ctx(), n_batch=self.n_batch, n_threads=self.n_threads, n_threads_batch=self.n_threads,
+            pooling_type=self.pooling_type(), embeddings=self._embedding,
+        )  # fmt: skip
+
+    @property
+    def n_threads(self) -> int:
+        """Number of threads."""
+        return self.model.threads
 
     def n_ctx(self) -> int:
         """The most tokens of prompt and answer together."""

@@ -1,16 +1,35 @@
-"""The tokenizer object of `Llama.tokenizer()`."""
+"""Tokenizers in the shape of llama-cpp-python: that of a `Llama`, and what can be given to one in its place."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import os
+
     from llamacpu.llama import Llama
 
+__all__ = ["BaseLlamaTokenizer", "LlamaHFTokenizer", "LlamaTokenizer"]
 
-class LlamaTokenizer:
-    """The tokenizer of a `Llama` with the methods of llama-cpp-python's class of this name."""
+
+class BaseLlamaTokenizer(ABC):
+    """What `Llama(tokenizer=...)` takes."""
+
+    @abstractmethod
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = True) -> list[int]:
+        """The tokens of a text."""
+
+    @abstractmethod
+    def detokenize(
+        self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
+    ) -> bytes:
+        """The bytes of tokens, as they continue `prev_tokens`."""
+
+
+class LlamaTokenizer(BaseLlamaTokenizer):
+    """The tokenizer of a `Llama`."""
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
@@ -22,7 +41,7 @@ class LlamaTokenizer:
     def detokenize(
         self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
     ) -> bytes:
-        """The bytes of tokens."""
+        """The bytes of tokens, as they continue `prev_tokens`."""
         return self._llama.detokenize(tokens, prev_tokens, special)
 
     def encode(self, text: str, add_bos: bool = True, special: bool = True) -> list[int]:
@@ -32,3 +51,45 @@ class LlamaTokenizer:
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens."""
         return self._llama.detokenize(tokens).decode("utf-8", "ignore")
+
+    @classmethod
+    def from_ggml_file(cls, path: str | os.PathLike[str]) -> LlamaTokenizer:
+        """The tokenizer of a file, without its weights."""
+        from llamacpu.llama import Llama
+
+        return cls(Llama(path, vocab_only=True))
+
+
+class LlamaHFTokenizer(BaseLlamaTokenizer):
+    """A tokenizer of Hugging Face transformers."""
+
+    def __init__(self, hf_tokenizer: Any) -> None:
+        self.hf_tokenizer = hf_tokenizer
+
+    def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = True) -> list[int]:
+        """The tokens of a text; with `special` between the start and end tokens that the tokenizer adds."""
+        text = text.decode("utf-8", "ignore") if isinstance(text, bytes) else text
+        return list(self.hf_tokenizer.encode(text, add_special_tokens=special))
+
+    def detokenize(
+        self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
+    ) -> bytes:
+        """The bytes of tokens, as they continue `prev_tokens`."""
+        before = list(prev_tokens or ())
+        whole = self._decoded([*before, *tokens], special)
+        return whole[len(self._decoded(before, special)) :] if before else whole
+
+    def _decoded(self, tokens: list[int], special: bool) -> bytes:
+        text: str = self.hf_tokenizer.decode(tokens, skip_special_tokens=not special)
+        return text.encode("utf-8", "ignore")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str) -> LlamaHFTokenizer:
+        """The tokenizer of a folder or of a Hugging Face repository. ImportError without transformers."""
+        try:
+            from transformers import AutoTokenizer
+        except ImportError:
+            raise ImportError(
+                "LlamaHFTokenizer needs transformers; install it with: pip install transformers"
+            ) from None
+        return cls(AutoTokenizer.from_pretrained(pretrained_model_name_or_path))

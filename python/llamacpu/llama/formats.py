@@ -1,0 +1,173 @@
+"""Chat formats of one's own, under the names of llama-cpp-python's module `llama_chat_format`.
+
+    @register_chat_format("shouting")
+    def shouting(messages, **settings):
+        return ChatFormatterResponse(prompt="".join(m["content"].upper() for m in messages), stop="\\n")
+
+    Llama("model.gguf", chat_format="shouting")
+
+A formatter turns messages into the text of a prompt; a handler answers the whole conversation. In the text of a
+formatter the names of control tokens are these tokens, wherever they came from: where messages are not to be trusted,
+use a template, which tells the two apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.chat import ChatTemplate
+
+if TYPE_CHECKING:
+    from llamacpu.llama import Llama
+
+__all__ = [
+    "ChatFormatter",
+    "ChatFormatterResponse",
+    "FormattedChat",
+    "Jinja2ChatFormatter",
+    "LlamaChatCompletionHandler",
+    "LlamaChatCompletionHandlerNotFoundException",
+    "LlamaChatCompletionHandlerRegistry",
+    "chat_formatter_to_chat_completion_handler",
+    "get_chat_completion_handler",
+    "register_chat_completion_handler",
+    "register_chat_format",
+]
+
+LlamaChatCompletionHandler = Callable[..., Any]
+"""Called with `llama`, `messages` and the settings of `create_chat_completion`; returns what that returns."""
+
+
+@dataclass
+class ChatFormatterResponse:
+    """What a formatter makes of messages.
+
+    prompt             the text
+    stop               texts that end the answer
+    stopping_criteria  functions of tokens and logits that end it
+    added_special      whether the text has its start token in it
+    """
+
+    prompt: str
+    stop: str | Sequence[str] | None = None
+    stopping_criteria: Any = None
+    added_special: bool = False
+
+
+ChatFormatter = Callable[..., ChatFormatterResponse]
+"""Called with `messages`, `functions`, `function_call`, `tools`, `tool_choice` and the template's variables."""
+
+
+class FormattedChat:
+    """A handler whose prompts a formatter makes."""
+
+    def __init__(self, formatter: ChatFormatter) -> None:
+        self.formatter = formatter
+
+    def __call__(self, *, llama: Llama, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
+        """Answer the conversation; `settings` as in `Llama.create_chat_completion`."""
+        return llama.create_chat_completion(messages, formatter=self.formatter, **settings)
+
+
+class Jinja2ChatFormatter:
+    """A formatter from the source of a Jinja template, which runs in the sandbox of `llamacpu.ChatTemplate`."""
+
+    def __init__(
+        self,
+        template: str,
+        eos_token: str,
+        bos_token: str,
+        add_generation_prompt: bool = True,
+        stop_token_ids: Sequence[int] | None = None,
+    ) -> None:
+        self.template = template
+        self.eos_token = eos_token
+        self.bos_token = bos_token
+        self.add_generation_prompt = add_generation_prompt
+        self.stop_token_ids = None if stop_token_ids is None else set(stop_token_ids)
+        self._compiled = ChatTemplate(template, bos_token=bos_token, eos_token=eos_token)
+
+    def __call__(
+        self, *, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None, **variables: Any
+    ) -> ChatFormatterResponse:
+        """The prompt of the messages."""
+        prompt = self._compiled.render(
+            messages, tools=tools, add_generation_prompt=self.add_generation_prompt, **variables
+        )
+        ends = self.stop_token_ids
+        criteria = None if ends is None else [lambda tokens, logits: int(tokens[-1]) in ends]
+        stop = [self.eos_token] if self.eos_token else []
+        return ChatFormatterResponse(prompt, stop=stop, stopping_criteria=criteria, added_special=True)
+
+    def to_chat_handler(self) -> LlamaChatCompletionHandler:
+        """The handler, for `Llama(chat_handler=...)`."""
+        return FormattedChat(self)
+
+
+class LlamaChatCompletionHandlerNotFoundException(Exception):  # noqa: N818 (llama-cpp-python's name)
+    """There is no handler of this name."""
+
+
+class LlamaChatCompletionHandlerRegistry:
+    """The handlers of this process by name: what `chat_format` can name besides templates."""
+
+    _handlers: dict[str, LlamaChatCompletionHandler] = {}  # noqa: RUF012 (one table for all objects, as its users expect)
+
+    def register_chat_completion_handler(
+        self, name: str, chat_handler: LlamaChatCompletionHandler, overwrite: bool = False
+    ) -> None:
+        """Add a handler. ValueError for a name that is taken, unless `overwrite`."""
+        if not overwrite and name in self._handlers:
+            raise ValueError(f"a chat format {name!r} is registered already; pass overwrite=True to replace it")
+        self._handlers[name] = chat_handler
+
+    def unregister_chat_handler(self, name: str) -> None:
+        """Remove a handler. ValueError if there is none of this name."""
+        if self._handlers.pop(name, None) is None:
+            raise ValueError(f"no chat format {name!r} is registered")
+
+    def get_chat_completion_handler_by_name(self, name: str) -> LlamaChatCompletionHandler:
+        """The handler. LlamaChatCompletionHandlerNotFoundException if there is none of this name."""
+        if name not in self._handlers:
+            names = ", ".join(sorted(self._handlers)) or "none"
+            raise LlamaChatCompletionHandlerNotFoundException(
+                f"no chat format {name!r} is registered; registered are: {names}"
+            )
+        return self._handlers[name]
+
+
+def get_chat_completion_handler(name: str) -> LlamaChatCompletionHandler:
+    """The registered handler of a name."""
+    return LlamaChatCompletionHandlerRegistry().get_chat_completion_handler_by_name(name)
+
+
+def chat_formatter_to_chat_completion_handler(chat_formatter: ChatFormatter) -> LlamaChatCompletionHandler:
+    """A handler whose prompts the formatter makes."""
+    return FormattedChat(chat_formatter)
+
+
+def register_chat_completion_handler(name: str) -> Callable[[LlamaChatCompletionHandler], LlamaChatCompletionHandler]:
+    """Decorator that registers a handler."""
+
+    def register(handler: LlamaChatCompletionHandler) -> LlamaChatCompletionHandler:
+        LlamaChatCompletionHandlerRegistry().register_chat_completion_handler(name, handler)
+        return handler
+
+    return register
+
+
+def register_chat_format(name: str) -> Callable[[ChatFormatter], ChatFormatter]:
+    """Decorator that registers a formatter."""
+
+    def register(formatter: ChatFormatter) -> ChatFormatter:
+        LlamaChatCompletionHandlerRegistry().register_chat_completion_handler(name, FormattedChat(formatter))
+        return formatter
+
+    return register
+
+
+def registered(name: str | None) -> LlamaChatCompletionHandler | None:
+    """The handler of a name, or None."""
+    return None if name is None else LlamaChatCompletionHandlerRegistry._handlers.get(name)
