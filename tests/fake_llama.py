@@ -144,7 +144,7 @@ def llama(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Llama]:
     def make(text: str | bytes = "", template: str | None = TEMPLATE, **settings: Any) -> Llama:
         writer = Writer(text)
         model = Model(writer, template)
-        monkeypatch.setattr(front, "Model", lambda path, threads: model)
+        monkeypatch.setattr(front, "Model", lambda path, **settings: model)
         found = Llama("fake.gguf", **{"n_ctx": 0, "seed": 1, **settings})
         lease = found._lease
 

@@ -155,7 +155,8 @@ def test_arguments_without_meaning_are_noted(llama: Make, caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rope_freq_base": 1e6}, {"lora_path": "x"}, {"kv_overrides": {"a": 1}}, {"type_k": 2}]
+    "wrong",
+    [{"yarn_attn_factor": 2.0}, {"lora_path": "x"}, {"attention_type": 1}, {"rope_scaling_type": 7}, {"type_k": 2}],
 )
 def test_arguments_that_cannot_be_followed_are_errors(llama: Make, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

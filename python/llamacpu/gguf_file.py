@@ -16,6 +16,7 @@ import mmap
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +25,8 @@ from llamacpu.gguf_header import Header, Tensor, read_header
 from llamacpu.gguf_metadata import Metadata, StringArray, Value
 
 __all__ = ["GGUFFile", "Metadata", "StringArray", "Tensor", "Value"]
+
+Scalar = bool | int | float | str
 
 MAX_SHARDS = 1024
 _SHARD_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
@@ -44,6 +47,8 @@ class GGUFFile:
     """The header of a GGUF file, or of all files of a split model.
 
     path       the file that was opened
+    overrides  values that take the place of those in the file's metadata, by key; a key that begins with a dot belongs
+               to the architecture (".rope.freq_base")
     paths      all files, first the opened one; `Tensor.file` is an index into it
     version    2 or 3
     alignment  of the tensors, in bytes
@@ -55,7 +60,7 @@ class GGUFFile:
     on Windows a mapped file cannot be deleted.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], overrides: Mapping[str, Scalar] | None = None) -> None:
         self.path = Path(path)
         self.paths = [self.path]
         self._maps: list[mmap.mmap] = []
@@ -70,6 +75,8 @@ class GGUFFile:
             self.close()
             raise
         self.nbytes = sum(len(data) for data in self._maps)
+        if overrides:
+            self.metadata = _overridden(self.metadata, overrides)
 
     def tensor_bytes(self, tensor: Tensor, start: int, end: int) -> bytes:
         """The bytes `start` to `end` of a tensor, as they are in the file."""
@@ -148,6 +155,16 @@ class GGUFFile:
                 "the files do not belong together: get all of them again"
             )
         self.tensors.extend(shard.tensors)
+
+
+def _overridden(metadata: Metadata, overrides: Mapping[str, Scalar]) -> Metadata:
+    values = dict(metadata)
+    for key, value in overrides.items():
+        if not isinstance(value, (bool, int, float, str)):
+            kind = type(value).__name__
+            raise TypeError(f"the override of {key!r} is a {kind}; expected bool, int, float or str")
+        values[f"{metadata.get('general.architecture')}{key}" if key.startswith(".") else key] = value
+    return Metadata(values)
 
 
 def _map(path: Path) -> mmap.mmap:

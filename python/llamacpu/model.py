@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from types import TracebackType
@@ -51,21 +51,27 @@ class StepOutput(NamedTuple):
 class Model:
     """The weights of a GGUF file, mapped and checked, with the threads that run them.
 
-    path     a `.gguf` file; of a split model the first file
-    threads  number of threads; `None` for what the machine gives (affinity, container quota, physical cores)
-    on_load  (bytes done, bytes of weights): given, the weights are prepared at once and not by the first step that
-             uses them, and this is told how far that is; see `prepare`
+    path       a `.gguf` file; of a split model the first file
+    threads    number of threads; `None` for what the machine gives (affinity, container quota, physical cores)
+    on_load    (bytes done, bytes of weights): given, the weights are prepared at once and not by the first step that
+               uses them, and this is told how far that is; see `prepare`
+    overrides  metadata that takes the place of the file's, as in `GGUFFile`
 
     Raises `GGUFError` for a file that cannot be read and `ModelError` for one that is no model this version runs.
     Use it as a context manager, or call `close()`, or let it go out of scope.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], threads: int | None = None, on_load: LoadProgress | None = None
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        on_load: LoadProgress | None = None,
+        *,
+        overrides: Mapping[str, bool | int | float | str] | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
-        self._file = GGUFFile(path)
+        self._file = GGUFFile(path, overrides)
         try:
             self.config = config_for(self._file)
             rows = [(t.name, t.type, t.shape, t.file, t.offset, t.nbytes) for t in self._file.tensors]

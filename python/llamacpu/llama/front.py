@@ -61,8 +61,9 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
     overflow      what becomes of a text that the context cannot hold: "error", "truncate" or "shift", as in
                   `llamacpu.generation.generate`; `last_result.dropped_tokens` tells what was left out
 
-    The other arguments are those of llama-cpp-python. What has no meaning on a CPU is noted in the log, and what would
-    change what the file says about the model is a ValueError.
+    The other arguments are those of llama-cpp-python; `kv_overrides` and those of the rotation (rope_..., yarn_...)
+    take the place of metadata in the file. What has no meaning on a CPU is noted in the log, and what would change the
+    result in a way that this engine has not (LoRA, attention in both directions) is a ValueError.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         given = {name: value for name, value in locals().items() if name not in _NO_ARGUMENTS}
         self._arguments = {**given, **other}
         settings.check(given, other)
+        overrides = settings.overrides(given)
         self.model_path = os.fspath(model_path)
         self.chat_format = chat_format
         self.chat_handler = chat_handler or registered(chat_format)
@@ -141,10 +143,10 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         self._model: Model | None = None
         self.set_seed(seed)
         if vocab_only:
-            with GGUFFile(self.model_path) as file:
+            with GGUFFile(self.model_path, overrides) as file:
                 self._file, self._tokenizer = file, Tokenizer(file)
         else:
-            self._model = Model(self.model_path, threads=n_threads)
+            self._model = Model(self.model_path, threads=n_threads, overrides=overrides)
             if on_load is not None:
                 self._model.prepare(on_load)
             self._file, self._tokenizer = self._model.file, self._model.tokenizer

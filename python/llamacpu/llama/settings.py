@@ -30,21 +30,22 @@ _NO_MEANING: Mapping[str, Any] = {
     "no_perf": False,
     "numa": False,
 }
-# Arguments that would change what the model computes. The file says these things.
+# Arguments that would change what the model computes in a way that this engine does not.
 _NOT_CHANGEABLE: Mapping[str, Any] = {
-    "kv_overrides": None,
-    "rope_scaling_type": -1,
-    "rope_freq_base": 0.0,
-    "rope_freq_scale": 0.0,
-    "yarn_ext_factor": -1.0,
     "yarn_attn_factor": 1.0,
-    "yarn_beta_fast": 32.0,
-    "yarn_beta_slow": 1.0,
-    "yarn_orig_ctx": 0,
     "attention_type": -1,
     "lora_base": None,
     "lora_path": None,
 }
+# Arguments that take the place of metadata: the value that leaves it to the file, and the key.
+_METADATA: Mapping[str, tuple[Any, str]] = {
+    "rope_freq_base": (0.0, ".rope.freq_base"),
+    "yarn_ext_factor": (-1.0, ".rope.scaling.yarn_ext_factor"),
+    "yarn_beta_fast": (32.0, ".rope.scaling.yarn_beta_fast"),
+    "yarn_beta_slow": (1.0, ".rope.scaling.yarn_beta_slow"),
+    "yarn_orig_ctx": (0, ".rope.scaling.original_context_length"),
+}
+_SCALINGS = {0: "none", 1: "linear", 2: "yarn"}
 # What LangChain passes to every model, whatever its file says: taken as "no wish".
 _NO_WISH = (("rope_freq_base", 10000.0), ("rope_freq_scale", 1.0), ("attention_type", 0))
 _KV_TYPES: Mapping[int | str | None, Literal["f32", "f16", "q8_0"]] = {
@@ -60,16 +61,36 @@ def check(arguments: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     """
     for name, default in _NOT_CHANGEABLE.items():
         value = arguments[name]
-        if value == default or value is None:
-            continue
-        if (name, value) not in _NO_WISH:
+        if value not in (default, None) and (name, value) not in _NO_WISH:
             raise ValueError(f"{name} is {value!r}; it cannot be changed here: expected {default!r}")
-        log.info("%s=%r: what the file says is used", name, value)
+    for name, value in _NO_WISH:
+        if arguments[name] == value:
+            log.info("%s=%r: what the file says is used", name, value)
     for name, default in _NO_MEANING.items():
         if arguments[name] != default:
             log.info("%s=%r has no meaning for this engine and changes nothing", name, arguments[name])
     for name in other:
         log.warning("Llama takes no argument %r; it is left out", name)
+
+
+def overrides(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata that takes the place of the file's, for `Model`: that of `kv_overrides` and of the rotation."""
+    found: dict[str, Any] = dict(arguments["kv_overrides"] or {})
+    for name, (default, key) in _METADATA.items():
+        value = arguments[name]
+        if value not in (default, None) and (name, value) not in _NO_WISH:
+            found[key] = value
+    scale = arguments["rope_freq_scale"]
+    if scale and ("rope_freq_scale", scale) not in _NO_WISH:
+        found[".rope.scaling.factor"] = 1.0 / scale
+    scaling = arguments["rope_scaling_type"]
+    if scaling not in (-1, None):
+        if scaling not in _SCALINGS:
+            raise ValueError(
+                f"rope_scaling_type is {scaling!r}; expected -1 (the file's), 0 (none), 1 (linear) or 2 (YaRN)"
+            )
+        found[".rope.scaling.type"] = _SCALINGS[scaling]
+    return found
 
 
 def kv_type(key: int | str | None, value: int | str | None) -> Literal["f32", "f16", "q8_0"]:
