@@ -18,7 +18,7 @@ from llamacpu.drafting.length import AdaptiveLength
 from llamacpu.drafting.ngram import NGramDrafter, NGramIndex
 from llamacpu.errors import ModelError
 from llamacpu.generation import generate
-from llamacpu.model import Model
+from llamacpu.model import Model, Session
 from llamacpu.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)
@@ -234,6 +234,37 @@ def test_a_function_sees_the_text_and_may_propose_arrays() -> None:
     assert len(result.timings.token_seconds) == 12
     assert result.timings.as_dict()["accepted_tokens"] == 11
     assert result.timings.tokens_per_second == 12 / result.timings.generate_seconds
+
+
+def test_a_draft_uses_the_context_to_its_last_place_and_no_token_beyond_the_limit() -> None:
+    draft = FunctionDraft(lambda ids: ids_of("hello, world")[len(ids) - 3 :], adaptive=False)
+    model = writer("hello, world", 3)
+    model.context_length = 10
+    session = model.session()
+    result = generate(session, "ab", sampling=GREEDY, draft=draft).read()
+    assert (result.text, result.ended_by) == ("hello, w", "context")
+    assert session.calls == [3, 7]
+    session = writer("hello, world", 3).session()
+    assert generate(session, "ab", sampling=GREEDY, draft=draft, max_tokens=6).read().text == "hello,"
+    # The last token is chosen from the logits before it.
+    assert session.calls == [3, 5]
+
+
+def test_a_draft_model_goes_on_after_a_shift() -> None:
+    letters = "abcdefghijklmnop"
+
+    def model() -> FakeModel:
+        return FakeModel(lambda tokens: ids_of(letters[(letters.index(chr(tokens[-1] - 3)) + 1) % 16])[0], context=12)
+
+    class Unchecked(ModelDraft):
+        def check(self, session: Session) -> None:
+            """Whatever the vocabulary."""
+
+    draft = Unchecked(model(), 3, adaptive=False)
+    result = generate(model(), "a", sampling=GREEDY, overflow="shift", draft=draft, max_tokens=60).read()
+    assert result.text == ("bcdefghijklmnopa" * 4)[:60]
+    assert result.shifts > 3
+    assert result.timings.accepted_tokens == result.timings.drafted_tokens > 30
 
 
 def test_a_function_that_proposes_what_is_no_token_is_an_error() -> None:
