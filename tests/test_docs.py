@@ -22,6 +22,7 @@ def test_python_of_the_readme_runs(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(DEMO, tmp_path / "model.gguf")
+    shutil.copy(DEMO, tmp_path / "small.gguf")
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace("n_ctx=4096", "n_ctx=256"), "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from llamacpu import Cancelled, CancelToken, Llama, LlamaCpuError, Model
+from llamacpu.cli.terminal import LoadBar, prepare
 
 
 @pytest.mark.parametrize("variant", ["gqa", "mha", "fused", "mixtral"])
@@ -72,3 +74,20 @@ def test_a_llama_reports_its_loading(tiny_model: Callable[..., Path]) -> None:
     with Llama(tiny_model("gqa"), on_load=lambda *report: reports.append(report)):
         assert reports[0][0] == 0
         assert reports[-1][0] == reports[-1][1] > 0
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_commands_show_the_loading_on_a_terminal_only(
+    tiny_model: Callable[..., Path], terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr(LoadBar, "_PATIENCE", 0.0)
+    with Model(tiny_model("gqa")) as model:
+        prepare(model)
+        monkeypatch.undo()
+    shown = stream.getvalue()
+    assert shown.startswith("\rLoading the model [") == terminal
+    assert shown.endswith("\r\x1b[K") == terminal
+    assert bool(shown) == terminal

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from types import TracebackType
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llamacpu.embeddings import Pooling
+    from llamacpu.generation import Generation
     from llamacpu.tokenizer import Tokenizer
 
 __all__ = ["CancelToken", "Model", "Session", "StepOutput"]
@@ -267,12 +268,11 @@ class Model:
 
         return embeddings.embed(self, input, pooling, normalize=normalize, truncate=truncate, cancel=cancel)
 
-    def generate(self, prompt: str | TokenIds, **settings: Any) -> Iterator[str]:
+    def generate(self, prompt: str | TokenIds, **settings: Any) -> Generation:
         """Yields the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the settings."""
         from llamacpu import generation
 
-        pieces: Iterator[str] = generation.generate(self, prompt, **settings)
-        return pieces
+        return generation.generate(self, prompt, **settings)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -9,7 +9,7 @@ import click
 
 from llamacpu.cli.markdown import Markdown
 from llamacpu.cli.options import constraints
-from llamacpu.cli.terminal import PromptBar, summary, write
+from llamacpu.cli.terminal import PromptBar, prepare, summary, write
 from llamacpu.errors import LlamaCpuError
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class Conversation:
         settings["logits_processors"] = constraints(settings.pop("grammar"), self.session.model)
         generation = generate(self.session, self.prompt(), on_prompt=bar, **settings)
         try:
+            if self.result is None:
+                prepare(self.session.model)
             for piece in generation:
                 show(piece)
                 said += piece

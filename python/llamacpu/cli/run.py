@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli import markdown, options
-from llamacpu.cli.terminal import PromptBar, summary, write
+from llamacpu.cli.terminal import PromptBar, prepare, summary, write
 
 if TYPE_CHECKING:
     from llamacpu.grammar import Grammar
@@ -145,6 +145,7 @@ def _answer(session: Any, prompt: str, settings: dict[str, Any], given: dict[str
     settings["logits_processors"] = options.constraints(settings.pop("grammar"), session.model)
     drawn = not (given["raw"] or given["plain"] or given["as_json"]) and markdown.wanted()
     page = markdown.Markdown(write) if drawn else None
+    prepare(session.model)
     bar = PromptBar()
     try:
         generation = generate(session, ids, on_prompt=bar, **settings)

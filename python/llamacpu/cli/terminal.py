@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from llamacpu.generation_result import GenerationResult
+    from llamacpu.model import Model
 
 
 def write(text: str, stream: TextIO | None = None) -> None:
@@ -21,28 +23,29 @@ def write(text: str, stream: TextIO | None = None) -> None:
     stream.flush()
 
 
-class PromptBar:
-    """A progress bar on stderr while a long prompt is read; only on a terminal, only when it takes a while."""
+class ProgressBar(ABC):
+    """A progress bar on stderr; only on a terminal, only when it takes a while."""
 
     _PATIENCE = 0.4
     _WIDTH = 30
+    _TEXT = ""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._on_terminal = self._stream.isatty()
+        self.on_terminal = self._stream.isatty()
         self._started = time.monotonic()
         self._shown = False
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how much of the prompt is done; the bar goes away when all is."""
-        if not self._on_terminal:
+        """Show how much is done; the bar goes away when all is."""
+        if not self.on_terminal:
             return
         if done >= total:
             self.clear()
         elif time.monotonic() - self._started >= self._PATIENCE:
             filled = self._WIDTH * done // total
             bar = "#" * filled + "-" * (self._WIDTH - filled)
-            write(f"\rReading the prompt [{bar}] {done}/{total} tokens", self._stream)
+            write(f"\r{self._TEXT} [{bar}] {self._amounts(done, total)}", self._stream)
             self._shown = True
 
     def clear(self) -> None:
@@ -50,6 +53,38 @@ class PromptBar:
         if self._shown:
             write("\r\x1b[K", self._stream)
             self._shown = False
+
+    @abstractmethod
+    def _amounts(self, done: int, total: int) -> str:
+        """What is counted."""
+
+
+class PromptBar(ProgressBar):
+    """While a long prompt is read."""
+
+    _TEXT = "Reading the prompt"
+
+    def _amounts(self, done: int, total: int) -> str:
+        return f"{done}/{total} tokens"
+
+
+class LoadBar(ProgressBar):
+    """While the weights of a large model are read."""
+
+    _TEXT = "Loading the model"
+
+    def _amounts(self, done: int, total: int) -> str:
+        return f"{amount(done)}/{amount(total)}"
+
+
+def prepare(model: Model) -> None:
+    """Read the weights ahead where a bar can show it; elsewhere the first step reads them, in the same time."""
+    bar = LoadBar()
+    try:
+        if bar.on_terminal:
+            model.prepare(bar)
+    finally:
+        bar.clear()
 
 
 def summary(result: GenerationResult) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import threading
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,8 +31,8 @@ class ModelDraft(Draft):
     def __init__(self, model: Model, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
         super().__init__(max_tokens, adaptive)
         self.model = model
-        self._lock = threading.Lock()
-        self._idle: Session | None = None
+        # Taken and given back without a lock, which a process forked in the wrong moment could wait for for ever.
+        self._idle: deque[Session] = deque(maxlen=1)
         self._checked: object = None
 
     def check(self, session: Session) -> None:
@@ -43,16 +43,17 @@ class ModelDraft(Draft):
 
     def begin(self, session: Session, text: list[int], cancel: CancelToken | None) -> Drafter:
         """As in `Draft`; reads the prompt."""
-        with self._lock:
-            own, self._idle = self._idle, None
+        try:
+            own = self._idle.pop()
+        except IndexError:
+            own = None
         if own is None or own.context != session.context:
             own = self.model.session(context=session.context)
         return _ModelDrafter(self, own, text, cancel)
 
     def take_back(self, session: Session) -> None:
         """Keep a session for the next generation."""
-        with self._lock:
-            self._idle = session
+        self._idle.append(session)
 
 
 class _ModelDrafter(Drafter):
