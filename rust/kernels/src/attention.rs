@@ -8,6 +8,7 @@
 mod block;
 mod keys;
 mod pages;
+mod softmax;
 mod unpack;
 mod values;
 
@@ -15,8 +16,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use block::{Attend, Block, CHUNK_PAGES, Join, Scratch, State};
+use block::{Attend, Block, Scratch, state_len};
 pub use pages::{KvLayout, KvType, PAGE_TOKENS};
+use softmax::{CHUNK, Join};
 
 use crate::Error;
 use crate::context::Context;
@@ -25,8 +27,6 @@ use crate::shared::Rows;
 
 /// Rows (queries times query heads) of a piece of work: enough to pay for converting keys and values to floats.
 const ROWS: usize = 64;
-/// Positions of a chunk.
-const CHUNK: usize = CHUNK_PAGES * PAGE_TOKENS;
 /// Pieces for each thread below which long sequences are cut.
 const BALANCE: usize = 4;
 
@@ -172,10 +172,8 @@ impl Work<'_> {
         let failure = Mutex::new(None);
         self.context.for_each(pieces.len(), &|index| {
             let piece = &pieces[index];
-            let done = self.attend(piece, |state| {
-                // SAFETY: no two pieces share a query and a head, and every piece is handed out once.
-                unsafe { self.finish(piece, state) };
-            });
+            // SAFETY: no two pieces share a query and a head, and every piece is handed out once.
+            let done = self.attend(piece, |state| unsafe { self.finish(piece, state) });
             note(&failure, done);
         })?;
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
@@ -184,55 +182,50 @@ impl Work<'_> {
     /// The chunks of a block are done by any threads and joined in order.
     fn in_chunks(&self, pieces: &[Piece]) -> Result<(), Error> {
         let mut parts = Vec::new();
-        let mut firsts = Vec::with_capacity(pieces.len());
         for piece in pieces {
-            firsts.push(parts.len());
             parts.extend(piece.chunks.clone().map(|chunk| Piece { chunks: chunk..chunk + 1, ..piece.clone() }));
         }
+        let size = self.layout.value_size;
+        let rows = |piece: &Piece| piece.queries.len() * self.group;
+        let longest = pieces.iter().map(|piece| state_len(rows(piece), size)).max().unwrap_or(0);
+        let mut states = vec![0.0; parts.len() * longest];
         let failure = Mutex::new(None);
-        let mut states: Vec<State> = parts.iter().map(|_| State::default()).collect();
-        let shared = Rows::new(&mut states, 1);
+        let places = Rows::new(&mut states, longest);
         self.context.for_each(parts.len(), &|index| {
             let done = self.attend(&parts[index], |state| {
                 // SAFETY: every part is handed out once.
-                if let [place] = unsafe { shared.get(index) } {
-                    std::mem::swap(place, state);
-                }
+                let place = unsafe { places.get(index) };
+                place[..state.len()].copy_from_slice(state);
             });
             note(&failure, done);
         })?;
         if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
         }
-        for (piece, first) in pieces.iter().zip(firsts) {
-            if let Some((state, rest)) = states[first..][..piece.chunks.len()].split_first_mut() {
-                for next in rest {
-                    dispatch(self.context.isa, Join { state, next });
-                }
-                // SAFETY: no other thread is at work.
-                unsafe { self.finish(piece, state) };
+        let mut rest = &mut states[..];
+        for piece in pieces {
+            let (own, others) = rest.split_at_mut(piece.chunks.len() * longest);
+            rest = others;
+            let (state, next) = own.split_at_mut(longest.min(own.len()));
+            let len = state_len(rows(piece), size);
+            for next in next.chunks_exact(longest) {
+                dispatch(self.context.isa, Join { state: &mut state[..len], next: &next[..len], rows: rows(piece) });
             }
+            // SAFETY: no other thread is at work.
+            unsafe { self.finish(piece, &state[..len]) };
         }
         Ok(())
     }
 
     /// Computes the state of a piece's rows and hands it over.
-    fn attend(&self, piece: &Piece, take: impl FnOnce(&mut State)) -> Result<(), Error> {
+    fn attend(&self, piece: &Piece, take: impl FnOnce(&[f32])) -> Result<(), Error> {
         let input = &self.inputs[piece.item];
-        let size = self.layout.key_size;
-        let queries: Vec<&[f32]> = piece
-            .queries
-            .clone()
-            .flat_map(|query| {
-                let start = (query * self.heads + piece.head * self.group) * size;
-                input.queries[start..start + self.group * size].chunks_exact(size)
-            })
-            .collect();
         let block = Block {
             layout: self.layout,
             pages: input.pages,
             head: piece.head,
-            queries: &queries,
+            group: self.group,
+            queries: &input.queries[piece.queries.start * self.heads * self.layout.key_size..],
             visible: &input.visible[piece.queries.clone()],
             scale: self.scale,
             chunks: piece.chunks.clone(),
@@ -240,7 +233,7 @@ impl Work<'_> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.prepare(self.layout)?;
             dispatch(self.context.isa, Attend { block, scratch });
-            take(&mut scratch.state);
+            take(&scratch.state.numbers);
             Ok(())
         })
     }
@@ -249,10 +242,10 @@ impl Work<'_> {
     ///
     /// # Safety
     /// Nobody else writes the output of these queries for this head.
-    unsafe fn finish(&self, piece: &Piece, state: &State) {
+    unsafe fn finish(&self, piece: &Piece, state: &[f32]) {
         let size = self.layout.value_size;
-        let width = size.next_multiple_of(LANES);
-        let mut rows = state.total.iter().zip(state.sums.chunks_exact(width));
+        let rows = piece.queries.len() * self.group;
+        let mut rows = state[rows..2 * rows].iter().zip(state[2 * rows..].chunks_exact(size.next_multiple_of(LANES)));
         for query in piece.queries.clone() {
             // SAFETY: the piece of this query and head, which the caller guarantees to be ours.
             let output = unsafe { self.outputs[piece.item].get(query * self.layout.kv_heads + piece.head) };

@@ -1,43 +1,98 @@
 //! Attention of one block of rows: some consecutive queries times the query heads that share a key and value head.
 //!
 //! The softmax is computed on the way (M. Milakov and N. Gimelshein, "Online normalizer calculation for softmax", 2018;
-//! T. Dao et al., "FlashAttention", 2022), page by page inside a chunk of [`CHUNK_PAGES`] pages, and chunks are joined in
-//! order. Pages and chunks start at fixed positions of the sequence, so a row has the same bits however queries are cut
-//! into blocks, calls and threads.
+//! T. Dao et al., "FlashAttention", 2022), one chunk of [`CHUNK_PAGES`] pages after the other: all scores of the chunk,
+//! their weights relative to the largest of them, the weighted sum of the values; then the chunk is joined to those before
+//! it. Chunks start at fixed positions of the sequence, so a row has the same bits however queries are cut into blocks,
+//! calls and threads.
 
 use std::ops::Range;
 
-use super::keys::{ByteQueries, Scores, TILE, byte_scores, scores};
+use super::keys::{ByteQueries, TILE, byte_scores, scores};
 use super::pages::{KvLayout, KvType, PAGE_TOKENS};
+use super::softmax::{CHUNK, CHUNK_PAGES, ChunkScores, join, weigh};
 use super::unpack::{PageKeys, Unpacked};
 use super::values::add_weighted;
 use crate::Error;
-use crate::math::{Kernel, LANES, Lanes, exp, fma};
+use crate::math::{Kernel, LANES, Lanes};
 
-/// Pages whose softmax is computed from its own start: what can be given to another thread.
-pub(super) const CHUNK_PAGES: usize = 8;
+/// Keys or values of a head in one page that are asked for ahead of those that are being read: at 2 the memory has the time
+/// of two pages of arithmetic to answer.
+const AHEAD: usize = 2;
 
 /// What one piece of work is about.
+#[derive(Clone)]
 pub(super) struct Block<'a> {
     pub(super) layout: &'a KvLayout,
     /// One layer's part of each page.
     pub(super) pages: &'a [&'a [u8]],
+    /// The key and value head.
     pub(super) head: usize,
-    /// Rows of `key_size` numbers: the query heads of a query, then those of the next one.
-    pub(super) queries: &'a [&'a [f32]],
+    /// Query heads that share it.
+    pub(super) group: usize,
+    /// Queries from the first of the block on, `kv_heads × group × key_size` numbers each.
+    pub(super) queries: &'a [f32],
     /// The visible positions of each query.
     pub(super) visible: &'a [Range<usize>],
     pub(super) scale: f32,
     pub(super) chunks: Range<usize>,
 }
 
+impl<'a> Block<'a> {
+    /// Queries times their heads.
+    pub(super) fn rows(&self) -> usize {
+        self.visible.len() * self.group
+    }
+
+    /// The numbers of a row: query heads of a query, then those of the next one.
+    #[inline(always)]
+    fn query(&self, row: usize) -> &'a [f32] {
+        let heads = self.layout.kv_heads * self.group;
+        let place = row / self.group * heads + self.head * self.group + row % self.group;
+        &self.queries[place * self.layout.key_size..][..self.layout.key_size]
+    }
+
+    /// The pages of a chunk that any row sees something of.
+    #[inline(always)]
+    fn visible_pages(&self, chunk: usize) -> Range<usize> {
+        let (mut first, mut end) = (usize::MAX, 0);
+        for range in self.visible {
+            let range = inside(range, chunk * CHUNK, CHUNK);
+            if !range.is_empty() {
+                first = first.min(range.start / PAGE_TOKENS);
+                end = end.max(range.end.div_ceil(PAGE_TOKENS));
+            }
+        }
+        chunk * CHUNK_PAGES + first.min(end)..chunk * CHUNK_PAGES + end
+    }
+
+    /// What will be read `place` arrays after the keys of the first of these pages: the keys of all of them, the values of
+    /// all of them, the keys of the pages behind them or, behind the last page, those of the next head.
+    #[inline(always)]
+    fn upcoming(&self, pages: &Range<usize>, place: usize) -> &'a [u8] {
+        if place < pages.len() {
+            return self.layout.keys(self.pages[pages.start + place], self.head);
+        }
+        let place = place - pages.len();
+        if place < pages.len() {
+            return self.layout.values(self.pages[pages.start + place], self.head);
+        }
+        let behind = pages.end + place - pages.len();
+        match self.pages.get(behind) {
+            Some(page) => self.layout.keys(page, self.head),
+            None if self.head + 1 < self.layout.kv_heads => {
+                self.pages.get(behind - self.pages.len()).map_or(&[], |page| self.layout.keys(page, self.head + 1))
+            }
+            None => &[],
+        }
+    }
+}
+
 /// Largest score, sum of weights and weighted sum of values, for each row of a block.
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) largest: Vec<f32>,
-    pub(super) total: Vec<f32>,
-    /// `rows × value_size`, rows padded to whole vectors.
-    pub(super) sums: Vec<f32>,
+    /// As [`super::softmax::Parts`] has it.
+    pub(super) numbers: Vec<f32>,
 }
 
 /// Memory that a thread keeps from one block to the next.
@@ -48,6 +103,7 @@ pub(super) struct Scratch {
     chunk: State,
     queries: Vec<f32>,
     byte_queries: ByteQueries,
+    scores: Vec<ChunkScores>,
     unpacked: Unpacked,
 }
 
@@ -58,17 +114,18 @@ impl Scratch {
     }
 }
 
+/// Numbers in the state of so many rows of values of `size` numbers.
+pub(super) fn state_len(rows: usize, size: usize) -> usize {
+    rows * (2 + size.next_multiple_of(LANES))
+}
+
 impl State {
     /// Nothing seen yet.
-    pub(super) fn reset(&mut self, rows: usize, width: usize) {
-        for (vector, len, value) in [
-            (&mut self.largest, rows, f32::NEG_INFINITY),
-            (&mut self.total, rows, 0.0),
-            (&mut self.sums, rows * width, 0.0),
-        ] {
-            vector.clear();
-            vector.resize(len, value);
-        }
+    #[inline(always)]
+    fn reset(&mut self, rows: usize, size: usize) {
+        self.numbers.clear();
+        self.numbers.resize(state_len(rows, size), 0.0);
+        self.numbers[..rows].fill(f32::NEG_INFINITY);
     }
 }
 
@@ -84,17 +141,24 @@ impl Kernel for Attend<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let Self { block, scratch } = self;
-        let rows = block.queries.len();
-        let width = block.layout.value_size.next_multiple_of(LANES);
-        pack_queries(&block, scratch);
-        scratch.state.reset(rows, width);
+        let (rows, size) = (block.rows(), block.layout.value_size);
+        pack_queries::<L>(&block, scratch);
+        scratch.scores.resize(scratch.scores.len().max(rows), [[0.0; PAGE_TOKENS]; CHUNK_PAGES]);
+        scratch.state.reset(rows, size);
         for chunk in block.chunks.clone() {
-            scratch.chunk.reset(rows, width);
-            let first = chunk * CHUNK_PAGES;
-            for page in first..(first + CHUNK_PAGES).min(block.pages.len()) {
-                add_page::<L>(&block, page, scratch, width);
+            let pages = block.visible_pages(chunk);
+            if pages.is_empty() {
+                continue;
             }
-            join::<L>(&mut scratch.state, &scratch.chunk);
+            scratch.chunk.reset(rows, size);
+            add_scores::<L>(&block, &pages, scratch);
+            for row in 0..rows {
+                let visible = inside(&block.visible[row / block.group], chunk * CHUNK, CHUNK);
+                let (largest, total) = weigh::<L>(&mut scratch.scores[row], visible);
+                (scratch.chunk.numbers[row], scratch.chunk.numbers[rows + row]) = (largest, total);
+            }
+            add_values::<L>(&block, &pages, scratch);
+            join::<L>(&mut scratch.state.numbers, &scratch.chunk.numbers, rows);
         }
     }
 }
@@ -109,10 +173,10 @@ fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
     (first, end - first)
 }
 
-/// Puts the queries of each tile side by side.
+/// Puts the queries of each tile side by side, multiplied by the scale of the scores.
 #[inline(always)]
-fn pack_queries(block: &Block, scratch: &mut Scratch) {
-    let (rows, size) = (block.queries.len(), block.layout.key_size);
+fn pack_queries<L: Lanes>(block: &Block, scratch: &mut Scratch) {
+    let (rows, size) = (block.rows(), block.layout.key_size);
     let as_bytes = block.layout.kv_type == KvType::Q8_0;
     if as_bytes {
         scratch.byte_queries.resize(rows, size);
@@ -123,160 +187,91 @@ fn pack_queries(block: &Block, scratch: &mut Scratch) {
     for tile in 0..count {
         let (first, height) = tile_rows(rows, count, tile);
         for place in 0..height {
-            let query = block.queries[first + place];
+            let query = block.query(first + place);
             if as_bytes {
-                scratch.byte_queries.set(first, height, place, query);
+                scratch.byte_queries.set::<L>(first, height, place, query, block.scale);
             } else {
                 let packed = scratch.queries[first * size..].iter_mut().skip(place).step_by(height);
                 for (to, x) in packed.zip(query) {
-                    *to = *x;
+                    *to = *x * block.scale;
                 }
             }
         }
     }
 }
 
-/// The part of a range of positions that lies in a page, counted from its start.
+/// The part of a range of positions that lies in the `count` positions from `first` on, counted from there.
 #[inline(always)]
-fn in_page(range: &Range<usize>, page: usize) -> Range<usize> {
-    let first = page * PAGE_TOKENS;
-    range.start.saturating_sub(first).min(PAGE_TOKENS)..range.end.saturating_sub(first).min(PAGE_TOKENS)
+fn inside(range: &Range<usize>, first: usize, count: usize) -> Range<usize> {
+    range.start.saturating_sub(first).min(count)..range.end.saturating_sub(first).min(count)
 }
 
-/// Adds one page to the state of the chunk.
+/// The visible tokens of a page for each row of a tile.
 #[inline(always)]
-fn add_page<L: Lanes>(block: &Block, page: usize, scratch: &mut Scratch, width: usize) {
-    if block.visible.iter().all(|range| in_page(range, page).is_empty()) {
-        return;
+fn visible_tokens(block: &Block, page: usize, first: usize, height: usize) -> [Range<usize>; TILE] {
+    let mut visible = [const { 0..0 }; TILE];
+    for (place, visible) in visible[..height].iter_mut().enumerate() {
+        *visible = inside(&block.visible[(first + place) / block.group], page * PAGE_TOKENS, PAGE_TOKENS);
     }
-    let layout = block.layout;
-    let (key_bytes, value_bytes) =
-        (layout.keys(block.pages[page], block.head), layout.values(block.pages[page], block.head));
-    let Scratch { chunk, queries, byte_queries, unpacked, .. } = scratch;
-    // A single tile waits for memory: it asks for the values while it reads the keys, and for the next page's keys while
-    // it reads the values. Many tiles are bound by arithmetic.
-    let many = block.queries.len() > TILE;
-    let next_page = block.pages.get(page + 1).filter(|_| !many);
-    let next_keys = next_page.map_or(&[][..], |page| layout.keys(page, block.head));
-    let next_values = if many { &[] } else { value_bytes };
-    let (keys, values) = unpacked.unpack::<L>(layout, key_bytes, value_bytes, many);
-    let per_query = block.queries.len() / block.visible.len();
-    let size = layout.key_size;
-    let rows = block.queries.len();
+    visible
+}
+
+/// Whether so few rows read the keys and values that these are converted as they are read.
+fn few(block: &Block) -> bool {
+    block.rows() <= 2 * TILE
+}
+
+/// Scores of all rows with the keys of these pages of a chunk.
+#[inline(always)]
+fn add_scores<L: Lanes>(block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
+    let Scratch { queries, byte_queries, scores: all_scores, unpacked, .. } = scratch;
+    let (rows, size) = (block.rows(), block.layout.key_size);
     let count = rows.div_ceil(TILE);
-    for tile in 0..count {
-        let (first, height) = tile_rows(rows, count, tile);
-        let mut visible = [const { 0..0 }; TILE];
-        for (place, visible) in visible[..height].iter_mut().enumerate() {
-            *visible = in_page(&block.visible[(first + place) / per_query], page);
-        }
-        let visible = &visible[..height];
-        if visible.iter().all(Range::is_empty) {
-            continue;
-        }
-        let mut weights = [[0.0; PAGE_TOKENS]; TILE];
-        let weights = &mut weights[..height];
-        match keys {
-            PageKeys::Numbers(keys) => {
-                scores::<L>(keys, &queries[first * size..][..height * size], weights, next_values);
+    for page in pages.clone() {
+        let bytes = block.layout.keys(block.pages[page], block.head);
+        let keys = unpacked.keys::<L>(block.layout, bytes, !few(block));
+        let mut ahead = block.upcoming(pages, page - pages.start + AHEAD);
+        for tile in 0..count {
+            let (first, height) = tile_rows(rows, count, tile);
+            if visible_tokens(block, page, first, height).iter().all(Range::is_empty) {
+                continue;
             }
-            PageKeys::Bytes(keys) => byte_scores::<L>(keys, byte_queries, first, size, weights, next_values),
+            let to = &mut all_scores[first..][..height];
+            match keys {
+                PageKeys::Numbers(keys) => {
+                    scores::<L>(keys, &queries[first * size..][..height * size], to, page % CHUNK_PAGES, ahead);
+                }
+                PageKeys::Bytes(keys) => {
+                    byte_scores::<L>(keys, byte_queries, (first, size), to, page % CHUNK_PAGES, ahead);
+                }
+            }
+            ahead = &[];
         }
-        let mut factors = [1.0; TILE];
-        for (place, weights) in weights.iter_mut().enumerate() {
-            let row = first + place;
-            factors[place] =
-                soften::<L>(weights, block.scale, &visible[place], &mut chunk.largest[row], &mut chunk.total[row]);
-        }
-        let sums = &mut chunk.sums[first * width..][..height * width];
-        add_weighted::<L>(values, weights, &factors, visible, sums, next_keys);
     }
 }
 
-/// Turns the raw scores of a row into weights `exp(score - largest)`, 0 where invisible; updates the largest score and
-/// the sum of weights; returns what earlier sums have to be multiplied with.
+/// Adds the weighted values of these pages of a chunk to the sums of all rows.
 #[inline(always)]
-fn soften<L: Lanes>(
-    scores: &mut Scores,
-    scale: f32,
-    visible: &Range<usize>,
-    largest: &mut f32,
-    total: &mut f32,
-) -> f32 {
-    if visible.is_empty() {
-        return 1.0;
-    }
-    let (parts, _) = scores.as_chunks_mut::<LANES>();
-    for part in parts.iter_mut() {
-        L::load(part).mul(L::splat(scale)).store(part);
-    }
-    if visible.len() < PAGE_TOKENS {
-        scores[..visible.start].fill(f32::NEG_INFINITY);
-        scores[visible.end..].fill(f32::NEG_INFINITY);
-    }
-    let (parts, _) = scores.as_chunks_mut::<LANES>();
-    let mut here = L::load(&parts[0]);
-    for part in &parts[1..] {
-        here = here.max(L::load(part));
-    }
-    let here = here.largest();
-    let now = if here > *largest { here } else { *largest };
-    let factor = exp(L::splat(*largest - now)).first();
-    let mut sum = L::zero();
-    for part in parts {
-        let weights = exp(L::load(part).sub(L::splat(now)));
-        weights.store(part);
-        sum = sum.add(weights);
-    }
-    *largest = now;
-    *total = fma(*total, factor, sum.sum());
-    factor
-}
-
-/// Adds the state of the next chunk to that of the chunks before it.
-#[inline(always)]
-fn join<L: Lanes>(state: &mut State, next: &State) {
-    let rows = state.total.len();
-    if rows == 0 {
-        return;
-    }
-    let width = state.sums.len() / rows;
-    for row in 0..rows {
-        let sums = &mut state.sums[row * width..][..width];
-        let next_sums = &next.sums[row * width..][..width];
-        // A row that has seen a token has a total of at least 1, the weight of its largest score (or NaN).
-        if next.total[row] == 0.0 {
-            continue;
+fn add_values<L: Lanes>(block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
+    let Scratch { chunk, scores, unpacked, .. } = scratch;
+    let rows = block.rows();
+    let width = block.layout.value_size.next_multiple_of(LANES);
+    let sums = &mut chunk.numbers[2 * rows..];
+    let count = rows.div_ceil(TILE);
+    for page in pages.clone() {
+        let bytes = block.layout.values(block.pages[page], block.head);
+        let values = unpacked.values::<L>(block.layout, bytes, !few(block));
+        let mut ahead = block.upcoming(pages, pages.len() + page - pages.start + AHEAD);
+        for tile in 0..count {
+            let (first, height) = tile_rows(rows, count, tile);
+            let visible = visible_tokens(block, page, first, height);
+            if visible.iter().all(Range::is_empty) {
+                continue;
+            }
+            let weights = &scores[first..][..height];
+            let sums = &mut sums[first * width..][..height * width];
+            add_weighted::<L>(values, weights, page % CHUNK_PAGES, &visible[..height], sums, ahead);
+            ahead = &[];
         }
-        if state.total[row] == 0.0 {
-            sums.copy_from_slice(next_sums);
-            state.largest[row] = next.largest[row];
-            state.total[row] = next.total[row];
-            continue;
-        }
-        let (before, after) = (state.largest[row], next.largest[row]);
-        let largest = if after > before { after } else { before };
-        let (old, new) = (exp(L::splat(before - largest)), exp(L::splat(after - largest)));
-        state.largest[row] = largest;
-        state.total[row] = fma(next.total[row], new.first(), state.total[row] * old.first());
-        let (sums, _) = sums.as_chunks_mut::<LANES>();
-        for (sum, next) in sums.iter_mut().zip(next_sums.as_chunks::<LANES>().0) {
-            L::load(next).fma(new, L::load(sum).mul(old)).store(sum);
-        }
-    }
-}
-
-/// Adds the state of the next chunk to that of the chunks before it.
-pub(super) struct Join<'a> {
-    pub(super) state: &'a mut State,
-    pub(super) next: &'a State,
-}
-
-impl Kernel for Join<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        join::<L>(self.state, self.next);
     }
 }

@@ -1,7 +1,8 @@
 //! Scores: products of a few queries with the 64 keys of a page. Tokens are lanes; the sum over the numbers of the head
 //! is a sequence of fused multiply-adds, so it is the same for every tile size.
 
-use super::pages::{BLOCK, PAGE_TOKENS};
+use super::pages::{BLOCK, PAGE_TOKENS, quantize};
+use super::softmax::{CHUNK_PAGES, ChunkScores};
 use crate::math::{Kernel, LANES, Lanes, half_to_float, prefetch};
 
 /// Scores of one query with the tokens of a page.
@@ -54,16 +55,17 @@ impl Source for Halves<'_> {
     }
 }
 
-/// Scores of `scores.len()` queries, 1 to [`TILE`]. The queries lie `[number][query]`. The bytes `ahead`, those that will be
-/// read after the keys, are asked for on the way.
+/// Scores of `scores.len()` queries, 1 to [`TILE`], with the tokens of a page, which is number `page` of its chunk. The queries
+/// lie `[number][query]`. The bytes `ahead`, those that will be read later, are asked for on the way.
 #[inline(always)]
-pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [Scores], ahead: &[u8]) {
+pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [ChunkScores], page: usize, ahead: &[u8]) {
     match keys {
         Keys::Floats(keys) => {
             by_height::<L, _>(
                 Floats(keys.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0),
                 queries,
                 scores,
+                page,
                 ahead,
             );
         }
@@ -72,6 +74,7 @@ pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [Scores
                 Halves(keys.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0),
                 queries,
                 scores,
+                page,
                 ahead,
             );
         }
@@ -79,29 +82,36 @@ pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [Scores
 }
 
 #[inline(always)]
-fn by_height<L: Lanes, S: Source>(keys: S, queries: &[f32], scores: &mut [Scores], ahead: &[u8]) {
+fn by_height<L: Lanes, S: Source>(keys: S, queries: &[f32], scores: &mut [ChunkScores], page: usize, ahead: &[u8]) {
     match scores.len() {
-        1 => by_width::<L, S, 1>(keys, queries, scores, ahead),
-        2 => by_width::<L, S, 2>(keys, queries, scores, ahead),
-        3 => by_width::<L, S, 3>(keys, queries, scores, ahead),
-        4 => by_width::<L, S, 4>(keys, queries, scores, ahead),
-        5 => by_width::<L, S, 5>(keys, queries, scores, ahead),
-        _ => by_width::<L, S, TILE>(keys, queries, scores, ahead),
+        1 => by_width::<L, S, 1>(keys, queries, scores, page, ahead),
+        2 => by_width::<L, S, 2>(keys, queries, scores, page, ahead),
+        3 => by_width::<L, S, 3>(keys, queries, scores, page, ahead),
+        4 => by_width::<L, S, 4>(keys, queries, scores, page, ahead),
+        5 => by_width::<L, S, 5>(keys, queries, scores, page, ahead),
+        _ => by_width::<L, S, TILE>(keys, queries, scores, page, ahead),
     }
 }
 
 #[inline(always)]
-fn by_width<L: Lanes, S: Source, const R: usize>(keys: S, queries: &[f32], scores: &mut [Scores], ahead: &[u8]) {
+fn by_width<L: Lanes, S: Source, const R: usize>(
+    keys: S,
+    queries: &[f32],
+    scores: &mut [ChunkScores],
+    page: usize,
+    ahead: &[u8],
+) {
     let Some(scores) = scores.first_chunk_mut::<R>() else { return };
     let (queries, _) = queries.as_chunks::<R>();
-    L::call(Score { keys, queries, scores, ahead });
+    L::call(Score { keys, queries, scores, page, ahead });
 }
 
 /// Scores of `R` queries.
 struct Score<'a, S, const R: usize> {
     keys: S,
     queries: &'a [[f32; R]],
-    scores: &'a mut [Scores; R],
+    scores: &'a mut [ChunkScores; R],
+    page: usize,
     ahead: &'a [u8],
 }
 
@@ -110,12 +120,15 @@ impl<S: Source, const R: usize> Kernel for Score<'_, S, R> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { keys, queries, scores, ahead } = self;
+        let Self { keys, queries, scores, page, ahead } = self;
+        if page >= CHUNK_PAGES {
+            return;
+        }
         if L::MANY_REGISTERS {
-            tile::<L, S, R, VECTORS>(keys, queries, scores, 0, ahead);
+            tile::<L, S, R, VECTORS>(keys, queries, scores, page, 0, ahead);
         } else {
             for vector in 0..VECTORS {
-                tile::<L, S, R, 1>(keys, queries, scores, vector, if vector == 0 { ahead } else { &[] });
+                tile::<L, S, R, 1>(keys, queries, scores, page, vector, if vector == 0 { ahead } else { &[] });
             }
         }
     }
@@ -126,7 +139,8 @@ impl<S: Source, const R: usize> Kernel for Score<'_, S, R> {
 fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
     keys: S,
     queries: &[[f32; R]],
-    scores: &mut [Scores; R],
+    scores: &mut [ChunkScores; R],
+    page: usize,
     first: usize,
     ahead: &[u8],
 ) {
@@ -143,7 +157,7 @@ fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
         }
     }
     for r in 0..R {
-        let (parts, _) = scores[r].as_chunks_mut::<LANES>();
+        let (parts, _) = scores[r][page].as_chunks_mut::<LANES>();
         for n in 0..N {
             sums[r][n].store(&mut parts[first + n]);
         }
@@ -170,24 +184,24 @@ pub(super) struct ByteQueries {
     pub(super) sums: Vec<i32>,
 }
 
-/// Scores of `scores.len()` queries, 1 to [`TILE`], the tile that starts at query `first` of `queries`; `ahead` as in
-/// [`scores`].
+/// Scores of `scores.len()` queries of `size` numbers, 1 to [`TILE`], the tile that starts at query `first` of `queries`;
+/// `page` and `ahead` as in [`scores`].
 #[inline(always)]
 pub(super) fn byte_scores<L: Lanes>(
     keys: ByteKeys,
     queries: &ByteQueries,
-    first: usize,
-    size: usize,
-    scores: &mut [Scores],
+    (first, size): (usize, usize),
+    scores: &mut [ChunkScores],
+    page: usize,
     ahead: &[u8],
 ) {
     match scores.len() {
-        1 => byte_tiles::<L, 1>(keys, queries, first, size, scores, ahead),
-        2 => byte_tiles::<L, 2>(keys, queries, first, size, scores, ahead),
-        3 => byte_tiles::<L, 3>(keys, queries, first, size, scores, ahead),
-        4 => byte_tiles::<L, 4>(keys, queries, first, size, scores, ahead),
-        5 => byte_tiles::<L, 5>(keys, queries, first, size, scores, ahead),
-        _ => byte_tiles::<L, TILE>(keys, queries, first, size, scores, ahead),
+        1 => byte_tiles::<L, 1>(keys, queries, (first, size), scores, page, ahead),
+        2 => byte_tiles::<L, 2>(keys, queries, (first, size), scores, page, ahead),
+        3 => byte_tiles::<L, 3>(keys, queries, (first, size), scores, page, ahead),
+        4 => byte_tiles::<L, 4>(keys, queries, (first, size), scores, page, ahead),
+        5 => byte_tiles::<L, 5>(keys, queries, (first, size), scores, page, ahead),
+        _ => byte_tiles::<L, TILE>(keys, queries, (first, size), scores, page, ahead),
     }
 }
 
@@ -195,9 +209,9 @@ pub(super) fn byte_scores<L: Lanes>(
 fn byte_tiles<L: Lanes, const R: usize>(
     keys: ByteKeys,
     queries: &ByteQueries,
-    first: usize,
-    size: usize,
-    scores: &mut [Scores],
+    (first, size): (usize, usize),
+    scores: &mut [ChunkScores],
+    page: usize,
     ahead: &[u8],
 ) {
     let Some(scores) = scores.first_chunk_mut::<R>() else { return };
@@ -208,6 +222,7 @@ fn byte_tiles<L: Lanes, const R: usize>(
         scales: queries.scales[first * blocks..][..R * blocks].as_chunks::<R>().0,
         sums: queries.sums[first * blocks..][..R * blocks].as_chunks::<R>().0,
         scores,
+        page,
         ahead,
     });
 }
@@ -219,7 +234,8 @@ struct ByteScore<'a, const R: usize> {
     quads: &'a [[i32; R]],
     scales: &'a [[f32; R]],
     sums: &'a [[i32; R]],
-    scores: &'a mut [Scores; R],
+    scores: &'a mut [ChunkScores; R],
+    page: usize,
     ahead: &'a [u8],
 }
 
@@ -228,7 +244,10 @@ impl<const R: usize> Kernel for ByteScore<'_, R> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { keys, quads: query_quads, scales: query_scales, sums: query_sums, scores, ahead } = self;
+        let Self { keys, quads: query_quads, scales: query_scales, sums: query_sums, scores, page, ahead } = self;
+        if page >= CHUNK_PAGES {
+            return;
+        }
         let (quads, blocks) = (query_quads.len(), query_scales.len().max(1));
         let key_lines = keys.bytes.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0;
         let key_scales = keys.scales.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0;
@@ -253,7 +272,7 @@ impl<const R: usize> Kernel for ByteScore<'_, R> {
                 }
             }
             for r in 0..R {
-                totals[r].store(&mut scores[r].as_chunks_mut::<LANES>().0[vector]);
+                totals[r].store(&mut scores[r][page].as_chunks_mut::<LANES>().0[vector]);
             }
         }
     }
@@ -267,14 +286,15 @@ impl ByteQueries {
         self.sums.resize(rows * size.div_ceil(BLOCK), 0);
     }
 
-    /// Quantizes a query into place `place` of the tile of `height` queries that starts at query `first`.
+    /// Quantizes a query into place `place` of the tile of `height` queries that starts at query `first`; its scales are
+    /// multiplied by `scale`.
     #[inline(always)]
-    pub(super) fn set(&mut self, first: usize, height: usize, place: usize, query: &[f32]) {
+    pub(super) fn set<L: Lanes>(&mut self, first: usize, height: usize, place: usize, query: &[f32], scale: f32) {
         let (quads, blocks) = (query.len().div_ceil(4), query.len().div_ceil(BLOCK));
         for (index, block) in query.chunks(BLOCK).enumerate() {
-            let (scale, numbers) = super::pages::quantize(block);
+            let (block_scale, numbers) = quantize::<L>(block);
             let target = first * blocks + index * height + place;
-            self.scales[target] = half_to_float(scale);
+            self.scales[target] = half_to_float(block_scale) * scale;
             self.sums[target] = numbers.iter().map(|x| i32::from(*x)).sum();
             let fours = numbers[..block.len().next_multiple_of(4)].as_chunks::<4>().0;
             for (quad, four) in fours.iter().enumerate() {

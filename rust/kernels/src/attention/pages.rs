@@ -160,8 +160,8 @@ impl Kernel for Write<'_> {
                         }
                     }
                     KvType::Q8_0 => {
-                        write_key_bytes(keys, slot, key);
-                        write_value_bytes(values, slot, value);
+                        write_key_bytes::<L>(keys, slot, key);
+                        write_value_bytes::<L>(values, slot, value);
                     }
                 }
             }
@@ -185,22 +185,25 @@ fn scatter<const BYTES: usize>(to: &mut [u8], slot: usize, numbers: impl Iterato
     }
 }
 
-fn write_key_bytes(keys: &mut [u8], slot: usize, key: &[f32]) {
+#[inline(always)]
+fn write_key_bytes<L: Lanes>(keys: &mut [u8], slot: usize, key: &[f32]) {
     let (scales, bytes) = keys.split_at_mut(2 * key.len().div_ceil(BLOCK) * PAGE_TOKENS);
     for (index, block) in key.chunks(BLOCK).enumerate() {
-        let (scale, numbers) = quantize(block);
+        let (scale, numbers) = quantize::<L>(block);
         scales[2 * (index * PAGE_TOKENS + slot)..][..2].copy_from_slice(&scale.to_le_bytes());
         for (quad, four) in numbers[..block.len().next_multiple_of(4)].as_chunks::<4>().0.iter().enumerate() {
             let place = (index * BLOCK / 4 + quad) * PAGE_TOKENS + slot;
-            bytes[4 * place..][..4].copy_from_slice(&four.map(|x| x.cast_unsigned() ^ 0x80));
+            let four = u32::from_le_bytes(four.map(i8::cast_unsigned)) ^ 0x8080_8080;
+            bytes[4 * place..][..4].copy_from_slice(&four.to_le_bytes());
         }
     }
 }
 
-fn write_value_bytes(values: &mut [u8], slot: usize, value: &[f32]) {
+#[inline(always)]
+fn write_value_bytes<L: Lanes>(values: &mut [u8], slot: usize, value: &[f32]) {
     let (scales, bytes) = values.split_at_mut(2 * value.len().div_ceil(BLOCK) * PAGE_TOKENS);
     for (index, block) in value.chunks(BLOCK).enumerate() {
-        let (scale, numbers) = quantize(block);
+        let (scale, numbers) = quantize::<L>(block);
         scales[2 * (index * PAGE_TOKENS + slot)..][..2].copy_from_slice(&scale.to_le_bytes());
         for (to, x) in bytes[slot * value.len() + index * BLOCK..].iter_mut().zip(&numbers[..block.len()]) {
             *to = x.cast_unsigned();
@@ -209,25 +212,27 @@ fn write_value_bytes(values: &mut [u8], slot: usize, value: &[f32]) {
 }
 
 /// The scale as half-precision bits, and the numbers over it, rounded to nearest, ties to even: -127 to 127. A block
-/// with NaN or infinity gets a scale of NaN.
+/// with NaN or infinity gets a scale of NaN. At most [`BLOCK`] numbers.
 #[inline(always)]
-pub(super) fn quantize(block: &[f32]) -> (u16, [i8; BLOCK]) {
+pub(super) fn quantize<L: Lanes>(block: &[f32]) -> (u16, [i8; BLOCK]) {
     let mut numbers = [0; BLOCK];
-    let mut largest = 0.0f32;
-    let mut finite = true;
-    for x in block {
-        finite &= x.is_finite();
-        largest = if x.abs() > largest { x.abs() } else { largest };
-    }
-    if !finite {
+    let (first, second) = block.split_at(block.len().min(LANES));
+    let halves = [L::load_part(first), L::load_part(second)];
+    let magnitudes = halves[0].max(L::zero().sub(halves[0])).max(halves[1].max(L::zero().sub(halves[1])));
+    // Differences of a number with itself: 0, or NaN where it is not finite.
+    if halves[0].sub(halves[0]).add(halves[1].sub(halves[1])).sum() != 0.0 {
         return (0x7e00, numbers);
     }
     // Rounded to the precision that is stored; beyond its range the largest finite scale.
-    let bits = float_to_half(largest / 127.0).min(0x7bff);
+    let bits = float_to_half(magnitudes.largest() / 127.0).min(0x7bff);
     let scale = half_to_float(bits);
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    for (number, x) in numbers.iter_mut().zip(block) {
-        *number = ((x * inverse).clamp(-127.0, 127.0) + MAGIC - MAGIC) as i8;
+    for (numbers, half) in numbers.as_chunks_mut::<LANES>().0.iter_mut().zip(halves) {
+        let bounded = half.mul(L::splat(inverse)).min(L::splat(127.0)).max(L::splat(-127.0));
+        // The low byte of the sum is the rounded number.
+        for (number, sum) in numbers.iter_mut().zip(bounded.add(L::splat(MAGIC)).to_array()) {
+            *number = sum.to_bits() as i8;
+        }
     }
     (bits, numbers)
 }

@@ -33,16 +33,10 @@ impl Unpacked {
         Ok(())
     }
 
-    /// The keys and values of a head; `many`: more than one tile of rows will read them.
+    /// The keys of a head; `many`: many tiles of rows will read them.
     #[inline(always)]
-    pub(super) fn unpack<'a, L: Lanes>(
-        &'a mut self,
-        layout: &KvLayout,
-        keys: &'a [u8],
-        values: &'a [u8],
-        many: bool,
-    ) -> (PageKeys<'a>, Values<'a>) {
-        let keys = match layout.kv_type {
+    pub(super) fn keys<'a, L: Lanes>(&'a mut self, layout: &KvLayout, keys: &'a [u8], many: bool) -> PageKeys<'a> {
+        match layout.kv_type {
             KvType::F32 => PageKeys::Numbers(Keys::Floats(keys)),
             KvType::F16 if many => PageKeys::Numbers(Keys::Floats(floats_of_halves::<L>(keys, &mut self.keys))),
             KvType::F16 => PageKeys::Numbers(Keys::Halves(keys)),
@@ -50,10 +44,15 @@ impl Unpacked {
                 let (scales, bytes) = keys.split_at(2 * layout.key_size.div_ceil(BLOCK) * PAGE_TOKENS);
                 PageKeys::Bytes(ByteKeys { scales, bytes })
             }
-        };
+        }
+    }
+
+    /// The values of a head; `many` as above.
+    #[inline(always)]
+    pub(super) fn values<'a, L: Lanes>(&'a mut self, layout: &KvLayout, values: &'a [u8], many: bool) -> Values<'a> {
         let size = layout.value_size;
         let whole = size.is_multiple_of(LANES);
-        let values = match layout.kv_type {
+        match layout.kv_type {
             KvType::F32 if whole => Values::Floats(values),
             KvType::F16 if whole && !many => Values::Halves(values),
             KvType::F16 if whole => Values::Floats(floats_of_halves::<L>(values, &mut self.values)),
@@ -115,8 +114,7 @@ impl Unpacked {
                     ))
                 }
             }
-        };
-        (keys, values)
+        }
     }
 }
 

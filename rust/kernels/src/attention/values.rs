@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use super::keys::{Scores, TILE};
+use super::keys::TILE;
 use super::pages::{BLOCK, PAGE_TOKENS};
+use super::softmax::{CHUNK_PAGES, ChunkScores};
 use crate::math::{Kernel, LANES, Lanes, prefetch};
 
 /// Values of one head in a page, `[token][number]`.
@@ -67,13 +68,14 @@ impl Source for Bytes<'_> {
     }
 }
 
-/// For each of 1 to [`TILE`] rows: `sums = sums * factor + weights * values` over the row's visible tokens. `sums` has rows of
-/// whole vectors. The bytes `ahead`, those that will be read after the values, are asked for on the way.
+/// For each of 1 to [`TILE`] rows: `sums = sums + weights * values` over the row's visible tokens of a page, which is number
+/// `page` of its chunk. `sums` has rows of whole vectors. The bytes `ahead`, those that will be read later, are asked for
+/// on the way.
 #[inline(always)]
 pub(super) fn add_weighted<L: Lanes>(
     values: Values,
-    weights: &[Scores],
-    factors: &[f32],
+    weights: &[ChunkScores],
+    page: usize,
     visible: &[Range<usize>],
     sums: &mut [f32],
     ahead: &[u8],
@@ -83,15 +85,15 @@ pub(super) fn add_weighted<L: Lanes>(
     match values {
         Values::Floats(values) => {
             let source = Floats(values.as_chunks::<{ 4 * LANES }>().0, vectors);
-            by_height::<L, _>(source, weights, factors, visible, sums, vectors, ahead);
+            by_height::<L, _>(source, weights, page, visible, sums, ahead);
         }
         Values::Halves(values) => {
             let source = Halves(values.as_chunks::<{ 2 * LANES }>().0, vectors);
-            by_height::<L, _>(source, weights, factors, visible, sums, vectors, ahead);
+            by_height::<L, _>(source, weights, page, visible, sums, ahead);
         }
         Values::Bytes { scales, bytes } => {
             let source = Bytes(scales, bytes.as_chunks::<LANES>().0, vectors);
-            by_height::<L, _>(source, weights, factors, visible, sums, vectors, ahead);
+            by_height::<L, _>(source, weights, page, visible, sums, ahead);
         }
     }
 }
@@ -99,40 +101,38 @@ pub(super) fn add_weighted<L: Lanes>(
 #[inline(always)]
 fn by_height<L: Lanes, S: Source>(
     values: S,
-    weights: &[Scores],
-    factors: &[f32],
+    weights: &[ChunkScores],
+    page: usize,
     visible: &[Range<usize>],
     sums: &mut [[f32; LANES]],
-    vectors: usize,
     ahead: &[u8],
 ) {
     // Tokens that all rows see are done for all rows at once, the others for each row alone, in order.
-    let start = visible.iter().map(|range| range.start).max().unwrap_or(0);
-    let end = visible.iter().map(|range| range.end).min().unwrap_or(0).max(start);
-    let ones = [1.0; TILE];
-    let mut factors = factors;
-    if visible.iter().any(|range| range.start < start) {
-        for (row, range) in visible.iter().enumerate() {
-            let before = range.start..range.end.min(start);
-            let sums = &mut sums[row * vectors..][..vectors];
-            sum::<L, S, 1>(values, &weights[row..], &factors[row..], before, sums, &[]);
-        }
-        factors = &ones;
+    let mut both = 0..PAGE_TOKENS;
+    for range in visible {
+        both = both.start.max(range.start)..both.end.min(range.end);
     }
-    let both = start..end;
+    both.end = both.end.max(both.start);
+    let vectors = sums.len() / visible.len();
+    for (row, range) in visible.iter().enumerate() {
+        if range.start < both.start {
+            let before = range.start..range.end.min(both.start);
+            sum::<L, S, 1>(values, &weights[row..], page, before, &mut sums[row * vectors..][..vectors], &[]);
+        }
+    }
+    let shared = both.clone();
     match weights.len() {
-        1 => sum::<L, S, 1>(values, weights, factors, both, sums, ahead),
-        2 => sum::<L, S, 2>(values, weights, factors, both, sums, ahead),
-        3 => sum::<L, S, 3>(values, weights, factors, both, sums, ahead),
-        4 => sum::<L, S, 4>(values, weights, factors, both, sums, ahead),
-        5 => sum::<L, S, 5>(values, weights, factors, both, sums, ahead),
-        _ => sum::<L, S, TILE>(values, weights, factors, both, sums, ahead),
+        1 => sum::<L, S, 1>(values, weights, page, shared, sums, ahead),
+        2 => sum::<L, S, 2>(values, weights, page, shared, sums, ahead),
+        3 => sum::<L, S, 3>(values, weights, page, shared, sums, ahead),
+        4 => sum::<L, S, 4>(values, weights, page, shared, sums, ahead),
+        5 => sum::<L, S, 5>(values, weights, page, shared, sums, ahead),
+        _ => sum::<L, S, TILE>(values, weights, page, shared, sums, ahead),
     }
     for (row, range) in visible.iter().enumerate() {
-        let after = range.start.max(end)..range.end;
+        let after = range.start.max(both.end)..range.end;
         if !after.is_empty() {
-            let sums = &mut sums[row * vectors..][..vectors];
-            sum::<L, S, 1>(values, &weights[row..], &ones, after, sums, &[]);
+            sum::<L, S, 1>(values, &weights[row..], page, after, &mut sums[row * vectors..][..vectors], &[]);
         }
     }
 }
@@ -140,22 +140,22 @@ fn by_height<L: Lanes, S: Source>(
 #[inline(always)]
 fn sum<L: Lanes, S: Source, const R: usize>(
     values: S,
-    weights: &[Scores],
-    factors: &[f32],
+    weights: &[ChunkScores],
+    page: usize,
     tokens: Range<usize>,
     sums: &mut [[f32; LANES]],
     ahead: &[u8],
 ) {
-    if let (Some(weights), Some(factors)) = (weights.first_chunk::<R>(), factors.first_chunk::<R>()) {
-        L::call(Sum { values, weights, factors, tokens, sums, ahead });
+    if let Some(weights) = weights.first_chunk::<R>() {
+        L::call(Sum { values, weights, page, tokens, sums, ahead });
     }
 }
 
 /// The weighted sums of `R` rows.
 struct Sum<'a, S, const R: usize> {
     values: S,
-    weights: &'a [Scores; R],
-    factors: &'a [f32; R],
+    weights: &'a [ChunkScores; R],
+    page: usize,
     tokens: Range<usize>,
     sums: &'a mut [[f32; LANES]],
     ahead: &'a [u8],
@@ -166,6 +166,9 @@ impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
 
     #[inline(always)]
     fn run<L: Lanes>(mut self) {
+        if self.page >= CHUNK_PAGES {
+            return;
+        }
         let vectors = self.sums.len() / R;
         let mut first = 0;
         if L::MANY_REGISTERS {
@@ -184,20 +187,20 @@ impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
 /// `R` rows times `N` vectors of the head, in registers.
 #[inline(always)]
 fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(work: &mut Sum<S, R>, vectors: usize, first: usize) {
-    let Sum { values, weights, factors, tokens, sums, ahead } = work;
+    let Sum { values, weights, page, tokens, sums, ahead } = work;
     // What will be needed next is asked for once, on the way through the first numbers.
     let step = if first == 0 { ahead.len() / PAGE_TOKENS } else { 0 };
     let mut totals = [[L::zero(); N]; R];
     for r in 0..R {
         for n in 0..N {
-            totals[r][n] = L::load(&sums[r * vectors + first + n]).mul(L::splat(factors[r]));
+            totals[r][n] = L::load(&sums[r * vectors + first + n]);
         }
     }
     for token in tokens.start..tokens.end.min(PAGE_TOKENS) {
         prefetch(ahead, token * step..(token + 1) * step);
         let line = values.load::<L, N>(token, first);
         for r in 0..R {
-            let weight = L::splat(weights[r][token]);
+            let weight = L::splat(weights[r][*page][token]);
             for n in 0..N {
                 totals[r][n] = weight.fma(line[n], totals[r][n]);
             }

@@ -1,0 +1,100 @@
+//! Softmax of the scores of a chunk, and how chunks are put together.
+
+use std::ops::Range;
+
+use super::keys::Scores;
+use super::pages::PAGE_TOKENS;
+use crate::math::{Kernel, LANES, Lanes, exp, fma};
+
+/// Pages whose softmax is computed from its own start: what can be given to another thread.
+pub(super) const CHUNK_PAGES: usize = 8;
+/// Positions of a chunk.
+pub(super) const CHUNK: usize = CHUNK_PAGES * PAGE_TOKENS;
+
+/// Scores of one row with the tokens of a chunk, then their weights.
+pub(super) type ChunkScores = [Scores; CHUNK_PAGES];
+
+/// Turns the scores of a row into weights `exp(score - largest)`; returns the largest score and the sum of the weights.
+/// Weights of invisible tokens are not defined.
+///
+/// The sum has 16 parts, each in the order of its positions, and one fixed tree of additions.
+#[inline(always)]
+pub(super) fn weigh<L: Lanes>(scores: &mut ChunkScores, visible: Range<usize>) -> (f32, f32) {
+    if visible.is_empty() {
+        return (f32::NEG_INFINITY, 0.0);
+    }
+    let scores = scores.as_flattened_mut();
+    let (first, end) = (visible.start / LANES, visible.end.div_ceil(LANES));
+    scores[first * LANES..visible.start].fill(f32::NEG_INFINITY);
+    scores[visible.end..end * LANES].fill(f32::NEG_INFINITY);
+    let (parts, _) = scores.as_chunks_mut::<LANES>();
+    let parts = &mut parts[first..end];
+    let mut largest = [L::splat(f32::NEG_INFINITY); 2];
+    for pair in parts.chunks(2) {
+        for (largest, part) in largest.iter_mut().zip(pair) {
+            *largest = largest.max(L::load(part));
+        }
+    }
+    let largest = largest[0].max(largest[1]).largest();
+    let shift = L::splat(largest);
+    let mut sum = L::zero();
+    for part in parts {
+        let weights = exp(L::load(part).sub(shift));
+        weights.store(part);
+        sum = sum.add(weights);
+    }
+    (largest, sum.sum())
+}
+
+/// Adds the state of the next chunk to that of the chunks before it. A state has the largest score of each row, the sum
+/// of weights of each row, and the weighted sum of values of each row, padded to whole vectors.
+#[inline(always)]
+pub(super) fn join<L: Lanes>(state: &mut [f32], next: &[f32], rows: usize) {
+    if rows == 0 {
+        return;
+    }
+    let width = state.len() / rows - 2;
+    let (largest, rest) = state.split_at_mut(rows);
+    let (total, sums) = rest.split_at_mut(rows);
+    let (next_largest, rest) = next.split_at(rows);
+    let (next_total, next_sums) = rest.split_at(rows);
+    for row in 0..rows {
+        let sums = &mut sums[row * width..][..width];
+        let next_sums = &next_sums[row * width..][..width];
+        // A row that has seen a token has a total of at least 1, the weight of its largest score (or NaN).
+        if next_total[row] == 0.0 {
+            continue;
+        }
+        if total[row] == 0.0 {
+            sums.copy_from_slice(next_sums);
+            largest[row] = next_largest[row];
+            total[row] = next_total[row];
+            continue;
+        }
+        let (before, after) = (largest[row], next_largest[row]);
+        let both = if after > before { after } else { before };
+        let (old, new) = (exp(L::splat(before - both)), exp(L::splat(after - both)));
+        largest[row] = both;
+        total[row] = fma(next_total[row], new.first(), total[row] * old.first());
+        let (sums, _) = sums.as_chunks_mut::<LANES>();
+        for (sum, next) in sums.iter_mut().zip(next_sums.as_chunks::<LANES>().0) {
+            L::load(next).fma(new, L::load(sum).mul(old)).store(sum);
+        }
+    }
+}
+
+/// Adds the state of the next chunk to that of the chunks before it.
+pub(super) struct Join<'a> {
+    pub(super) state: &'a mut [f32],
+    pub(super) next: &'a [f32],
+    pub(super) rows: usize,
+}
+
+impl Kernel for Join<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        join::<L>(self.state, self.next, self.rows);
+    }
+}
