@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 
 use block::{Attend, Block, Scratch, state_len};
 pub use pages::{KvLayout, KvType, PAGE_TOKENS};
-use softmax::{CHUNK, Join};
+use softmax::{CHUNK, Divide, Join};
 
 use crate::Error;
 use crate::context::Context;
@@ -245,16 +245,13 @@ impl Work<'_> {
     unsafe fn finish(&self, piece: &Piece, state: &[f32]) {
         let size = self.layout.value_size;
         let rows = piece.queries.len() * self.group;
-        let mut rows = state[rows..2 * rows].iter().zip(state[2 * rows..].chunks_exact(size.next_multiple_of(LANES)));
-        for query in piece.queries.clone() {
+        let (totals, sums) = (&state[rows..2 * rows], &state[2 * rows..]);
+        for (index, query) in piece.queries.clone().enumerate() {
             // SAFETY: the piece of this query and head, which the caller guarantees to be ours.
             let output = unsafe { self.outputs[piece.item].get(query * self.layout.kv_heads + piece.head) };
-            for (output, (total, sums)) in output.chunks_exact_mut(size).zip(&mut rows) {
-                let factor = if *total == 0.0 { 0.0 } else { 1.0 / total };
-                for (y, sum) in output.iter_mut().zip(sums) {
-                    *y = sum * factor;
-                }
-            }
+            let first = index * self.group;
+            let sums = &sums[first * size.next_multiple_of(LANES)..];
+            dispatch(self.context.isa, Divide { sums, totals: &totals[first..][..self.group], output });
         }
     }
 }

@@ -14,7 +14,7 @@ mod functions;
 mod half_floats;
 mod portable;
 
-pub(crate) use functions::{exp, silu};
+pub(crate) use functions::{exp, exp2, silu};
 pub(crate) use half_floats::{float_to_half, half_to_float};
 
 use crate::cpu::Isa;

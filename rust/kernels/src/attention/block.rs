@@ -152,10 +152,12 @@ impl Kernel for Attend<'_> {
             }
             scratch.chunk.reset(rows, size);
             add_scores::<L>(&block, &pages, scratch);
-            for row in 0..rows {
-                let visible = inside(&block.visible[row / block.group], chunk * CHUNK, CHUNK);
-                let (largest, total) = weigh::<L>(&mut scratch.scores[row], visible);
-                (scratch.chunk.numbers[row], scratch.chunk.numbers[rows + row]) = (largest, total);
+            for (query, visible) in block.visible.iter().enumerate() {
+                let visible = inside(visible, chunk * CHUNK, CHUNK);
+                for row in query * block.group..(query + 1) * block.group {
+                    let (largest, total) = weigh::<L>(&mut scratch.scores[row], visible.clone());
+                    (scratch.chunk.numbers[row], scratch.chunk.numbers[rows + row]) = (largest, total);
+                }
             }
             add_values::<L>(&block, &pages, scratch);
             join::<L>(&mut scratch.state.numbers, &scratch.chunk.numbers, rows);
@@ -173,10 +175,12 @@ fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
     (first, end - first)
 }
 
-/// Puts the queries of each tile side by side, multiplied by the scale of the scores.
+/// Puts the queries of each tile side by side, multiplied by the scale of the scores and by log2(e), so that the weights
+/// are powers of 2.
 #[inline(always)]
 fn pack_queries<L: Lanes>(block: &Block, scratch: &mut Scratch) {
     let (rows, size) = (block.rows(), block.layout.key_size);
+    let scale = (f64::from(block.scale) * std::f64::consts::LOG2_E) as f32;
     let as_bytes = block.layout.kv_type == KvType::Q8_0;
     if as_bytes {
         scratch.byte_queries.resize(rows, size);
@@ -186,14 +190,19 @@ fn pack_queries<L: Lanes>(block: &Block, scratch: &mut Scratch) {
     let count = rows.div_ceil(TILE);
     for tile in 0..count {
         let (first, height) = tile_rows(rows, count, tile);
-        for place in 0..height {
-            let query = block.query(first + place);
-            if as_bytes {
-                scratch.byte_queries.set::<L>(first, height, place, query, block.scale);
-            } else {
-                let packed = scratch.queries[first * size..].iter_mut().skip(place).step_by(height);
-                for (to, x) in packed.zip(query) {
-                    *to = *x * block.scale;
+        let mut queries = [&[][..]; TILE];
+        for (place, query) in queries[..height].iter_mut().enumerate() {
+            *query = block.query(first + place);
+        }
+        if as_bytes {
+            for (place, query) in queries[..height].iter().enumerate() {
+                scratch.byte_queries.set::<L>(first, height, place, query, scale);
+            }
+        } else {
+            let packed = scratch.queries[first * size..][..height * size].chunks_exact_mut(height);
+            for (number, to) in packed.enumerate() {
+                for (to, query) in to.iter_mut().zip(&queries) {
+                    *to = query[number] * scale;
                 }
             }
         }

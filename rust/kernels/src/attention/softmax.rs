@@ -4,17 +4,17 @@ use std::ops::Range;
 
 use super::keys::Scores;
 use super::pages::PAGE_TOKENS;
-use crate::math::{Kernel, LANES, Lanes, exp, fma};
+use crate::math::{Kernel, LANES, Lanes, exp2, fma};
 
 /// Pages whose softmax is computed from its own start: what can be given to another thread.
 pub(super) const CHUNK_PAGES: usize = 8;
 /// Positions of a chunk.
 pub(super) const CHUNK: usize = CHUNK_PAGES * PAGE_TOKENS;
 
-/// Scores of one row with the tokens of a chunk, then their weights.
+/// Scores of one row with the tokens of a chunk, as exponents of 2, then their weights.
 pub(super) type ChunkScores = [Scores; CHUNK_PAGES];
 
-/// Turns the scores of a row into weights `exp(score - largest)`; returns the largest score and the sum of the weights.
+/// Turns the scores of a row into weights `2^(score - largest)`; returns the largest score and the sum of the weights.
 /// Weights of invisible tokens are not defined.
 ///
 /// The sum has 16 parts, each in the order of its positions, and one fixed tree of additions.
@@ -39,7 +39,7 @@ pub(super) fn weigh<L: Lanes>(scores: &mut ChunkScores, visible: Range<usize>) -
     let shift = L::splat(largest);
     let mut sum = L::zero();
     for part in parts {
-        let weights = exp(L::load(part).sub(shift));
+        let weights = exp2(L::load(part).sub(shift));
         weights.store(part);
         sum = sum.add(weights);
     }
@@ -73,7 +73,7 @@ pub(super) fn join<L: Lanes>(state: &mut [f32], next: &[f32], rows: usize) {
         }
         let (before, after) = (largest[row], next_largest[row]);
         let both = if after > before { after } else { before };
-        let (old, new) = (exp(L::splat(before - both)), exp(L::splat(after - both)));
+        let (old, new) = (exp2(L::splat(before - both)), exp2(L::splat(after - both)));
         largest[row] = both;
         total[row] = fma(next_total[row], new.first(), total[row] * old.first());
         let (sums, _) = sums.as_chunks_mut::<LANES>();
@@ -96,5 +96,28 @@ impl Kernel for Join<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         join::<L>(self.state, self.next, self.rows);
+    }
+}
+
+/// Divides the sums of some rows, padded to whole vectors, by their totals. A row that has seen nothing becomes 0.
+pub(super) struct Divide<'a> {
+    pub(super) sums: &'a [f32],
+    pub(super) totals: &'a [f32],
+    pub(super) output: &'a mut [f32],
+}
+
+impl Kernel for Divide<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let size = self.output.len() / self.totals.len();
+        let sums = self.sums.chunks_exact(size.next_multiple_of(LANES));
+        for ((output, total), sums) in self.output.chunks_exact_mut(size).zip(self.totals).zip(sums) {
+            let factor = L::splat(if *total == 0.0 { 0.0 } else { 1.0 / total });
+            for (part, sum) in output.chunks_mut(LANES).zip(sums.as_chunks::<LANES>().0) {
+                L::load(sum).mul(factor).store_part(part);
+            }
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Keys and values of a page made ready for the tiles: as they are where a few rows read them once, converted to floats
 //! where many rows share the work or where rows do not fill whole vectors.
 
-use super::keys::{ByteKeys, Keys};
+use super::keys::{ByteKeys, Keys, Scores};
 use super::pages::{BLOCK, KvLayout, KvType, PAGE_TOKENS};
-use super::values::Values;
+use super::values::{Numbers, Values};
 use crate::Error;
 use crate::mapping::AlignedBytes;
 use crate::math::{LANES, Lanes};
@@ -20,7 +20,7 @@ pub(super) enum PageKeys<'a> {
 pub(super) struct Unpacked {
     keys: Option<AlignedBytes>,
     values: Option<AlignedBytes>,
-    scales: Vec<f32>,
+    scales: Vec<Scores>,
 }
 
 impl Unpacked {
@@ -29,7 +29,7 @@ impl Unpacked {
         let line = 4 * PAGE_TOKENS;
         grow(&mut self.keys, layout.key_size.saturating_mul(line))?;
         grow(&mut self.values, layout.value_size.saturating_add(LANES).saturating_mul(line))?;
-        self.scales.resize(layout.value_size.div_ceil(BLOCK) * PAGE_TOKENS, 0.0);
+        self.scales.resize(layout.value_size.div_ceil(BLOCK), [0.0; PAGE_TOKENS]);
         Ok(())
     }
 
@@ -52,69 +52,31 @@ impl Unpacked {
     pub(super) fn values<'a, L: Lanes>(&'a mut self, layout: &KvLayout, values: &'a [u8], many: bool) -> Values<'a> {
         let size = layout.value_size;
         let whole = size.is_multiple_of(LANES);
-        match layout.kv_type {
-            KvType::F32 if whole => Values::Floats(values),
-            KvType::F16 if whole && !many => Values::Halves(values),
-            KvType::F16 if whole => Values::Floats(floats_of_halves::<L>(values, &mut self.values)),
-            KvType::F32 => {
-                let rows = values.chunks_exact(4 * size);
-                Values::Floats(pad(
-                    rows,
-                    &mut self.values,
-                    size,
-                    #[inline(always)]
-                    |row, first| {
-                        let mut part = [0; 4 * LANES];
-                        let row = &row[4 * first..];
-                        let count = row.len().min(part.len());
-                        part[..count].copy_from_slice(&row[..count]);
-                        L::load_floats(&part)
-                    },
-                ))
-            }
-            KvType::F16 => {
-                let rows = values.chunks_exact(2 * size);
-                Values::Floats(pad(
-                    rows,
-                    &mut self.values,
-                    size,
-                    #[inline(always)]
-                    |row, first| {
-                        let mut part = [0; 2 * LANES];
-                        let row = &row[2 * first..];
-                        let count = row.len().min(part.len());
-                        part[..count].copy_from_slice(&row[..count]);
-                        L::load_halves(&part)
-                    },
-                ))
-            }
+        let mut scales = None;
+        let numbers = match layout.kv_type {
+            KvType::F32 if whole => Numbers::Floats(values),
+            KvType::F16 if whole && !many => Numbers::Halves(values),
+            KvType::F16 if whole => Numbers::Floats(floats_of_halves::<L>(values, &mut self.values)),
+            KvType::F32 => Numbers::Floats(pad::<L, Floats>(values, &mut self.values, size)),
+            KvType::F16 => Numbers::Floats(pad::<L, Halves>(values, &mut self.values, size)),
             KvType::Q8_0 => {
                 let (halves, bytes) = values.split_at(2 * size.div_ceil(BLOCK) * PAGE_TOKENS);
                 let (halves, _) = halves.as_chunks::<{ 2 * LANES }>();
-                for (scales, halves) in self.scales.as_chunks_mut::<LANES>().0.iter_mut().zip(halves) {
+                let converted = self.scales.as_flattened_mut().as_chunks_mut::<LANES>().0;
+                for (scales, halves) in converted.iter_mut().zip(halves) {
                     L::load_halves(halves).store(scales);
                 }
-                if whole && !many {
-                    Values::Bytes { scales: &self.scales, bytes }
+                scales = Some(&self.scales[..]);
+                if !whole {
+                    Numbers::Floats(pad::<L, Bytes>(bytes, &mut self.values, size))
+                } else if many {
+                    Numbers::Floats(floats_of_bytes::<L>(bytes, &mut self.values))
                 } else {
-                    let scales = &self.scales;
-                    let rows = bytes.chunks_exact(size).enumerate();
-                    Values::Floats(pad(
-                        rows,
-                        &mut self.values,
-                        size,
-                        #[inline(always)]
-                        |(token, row), first| {
-                            let mut part = [0; LANES];
-                            let row = &row[first..];
-                            let count = row.len().min(LANES);
-                            part[..count].copy_from_slice(&row[..count]);
-                            L::load_signed_bytes(&part).mul(L::splat(scales[first / BLOCK * PAGE_TOKENS + token]))
-                        },
-                    ))
+                    Numbers::Bytes(bytes)
                 }
             }
-        }
+        };
+        Values { numbers, scales }
     }
 }
 
@@ -138,19 +100,70 @@ fn floats_of_halves<'a, L: Lanes>(halves: &[u8], to: &'a mut Option<AlignedBytes
     to
 }
 
-/// Writes rows as floats, filled with zeros to whole vectors; `load(row, first)` returns numbers from `first` on.
+/// Converts whole vectors.
 #[inline(always)]
-fn pad<L: Lanes, R: Copy>(
-    rows: impl Iterator<Item = R>,
-    to: &mut Option<AlignedBytes>,
-    size: usize,
-    load: impl Fn(R, usize) -> L,
-) -> &[u8] {
+fn floats_of_bytes<'a, L: Lanes>(bytes: &[u8], to: &'a mut Option<AlignedBytes>) -> &'a [u8] {
+    let Some(to) = to else { return &[] };
+    let to = &mut to[..4 * bytes.len()];
+    let (bytes, _) = bytes.as_chunks::<LANES>();
+    for (to, bytes) in to.as_chunks_mut::<{ 4 * LANES }>().0.iter_mut().zip(bytes) {
+        L::load_signed_bytes(bytes).store_floats(to);
+    }
+    to
+}
+
+/// A type of stored numbers.
+trait Stored {
+    const BYTES: usize;
+    /// Converts up to 16 numbers, then zeros.
+    fn load_part<L: Lanes>(bytes: &[u8]) -> L;
+}
+
+struct Floats;
+struct Halves;
+struct Bytes;
+
+impl Stored for Floats {
+    const BYTES: usize = 4;
+    #[inline(always)]
+    fn load_part<L: Lanes>(bytes: &[u8]) -> L {
+        L::load_floats(&padded(bytes))
+    }
+}
+
+impl Stored for Halves {
+    const BYTES: usize = 2;
+    #[inline(always)]
+    fn load_part<L: Lanes>(bytes: &[u8]) -> L {
+        L::load_halves(&padded(bytes))
+    }
+}
+
+impl Stored for Bytes {
+    const BYTES: usize = 1;
+    #[inline(always)]
+    fn load_part<L: Lanes>(bytes: &[u8]) -> L {
+        L::load_signed_bytes(&padded(bytes))
+    }
+}
+
+/// The first bytes, then zeros.
+#[inline(always)]
+fn padded<const BYTES: usize>(bytes: &[u8]) -> [u8; BYTES] {
+    let mut part = [0; BYTES];
+    let count = bytes.len().min(BYTES);
+    part[..count].copy_from_slice(&bytes[..count]);
+    part
+}
+
+/// Writes rows of `size` numbers as floats, filled with zeros to whole vectors.
+#[inline(always)]
+fn pad<'a, L: Lanes, S: Stored>(rows: &[u8], to: &'a mut Option<AlignedBytes>, size: usize) -> &'a [u8] {
     let Some(to) = to else { return &[] };
     let width = 4 * size.next_multiple_of(LANES);
-    for (row, to) in rows.zip(to.chunks_exact_mut(width)) {
+    for (row, to) in rows.chunks_exact(S::BYTES * size).zip(to.chunks_exact_mut(width)) {
         for (vector, to) in to.as_chunks_mut::<{ 4 * LANES }>().0.iter_mut().enumerate() {
-            load(row, vector * LANES).store_floats(to);
+            S::load_part::<L>(&row[vector * LANES * S::BYTES..]).store_floats(to);
         }
     }
     &to[..width * PAGE_TOKENS]

@@ -3,20 +3,27 @@
 
 use std::ops::Range;
 
-use super::keys::TILE;
+use super::keys::{Scores, TILE};
 use super::pages::{BLOCK, PAGE_TOKENS};
 use super::softmax::{CHUNK_PAGES, ChunkScores};
 use crate::math::{Kernel, LANES, Lanes, prefetch};
 
 /// Values of one head in a page, `[token][number]`.
 #[derive(Clone, Copy)]
-pub(super) enum Values<'a> {
-    /// Rows of whole vectors.
+pub(super) struct Values<'a> {
+    pub(super) numbers: Numbers<'a>,
+    /// `[block][token]`: what the numbers of a block of [`BLOCK`] have to be multiplied with. The weight is, since there are
+    /// fewer weights than numbers.
+    pub(super) scales: Option<&'a [Scores]>,
+}
+
+/// Rows of whole vectors.
+#[derive(Clone, Copy)]
+pub(super) enum Numbers<'a> {
     Floats(&'a [u8]),
-    /// Rows of whole vectors.
     Halves(&'a [u8]),
-    /// Scales `[block][token]`, converted, and signed bytes in rows of whole vectors.
-    Bytes { scales: &'a [f32], bytes: &'a [u8] },
+    /// Signed.
+    Bytes(&'a [u8]),
 }
 
 /// Loads `N` vectors of one token's value.
@@ -53,16 +60,14 @@ impl Source for Halves<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Bytes<'a>(&'a [f32], &'a [[u8; LANES]], usize);
+struct Bytes<'a>(&'a [[u8; LANES]], usize);
 
 impl Source for Bytes<'_> {
     #[inline(always)]
     fn load<L: Lanes, const N: usize>(self, token: usize, first: usize) -> [L; N] {
         let mut vectors = [L::zero(); N];
-        let bytes = &self.1[token * self.2 + first..][..N];
-        for (n, (vector, bytes)) in vectors.iter_mut().zip(bytes).enumerate() {
-            let scale = self.0[(first + n) * LANES / BLOCK * PAGE_TOKENS + token];
-            *vector = L::load_signed_bytes(bytes).mul(L::splat(scale));
+        for (vector, from) in vectors.iter_mut().zip(&self.0[token * self.1 + first..][..N]) {
+            *vector = L::load_signed_bytes(from);
         }
         vectors
     }
@@ -82,25 +87,25 @@ pub(super) fn add_weighted<L: Lanes>(
 ) {
     let vectors = sums.len() / weights.len() / LANES;
     let (sums, _) = sums.as_chunks_mut::<LANES>();
-    match values {
-        Values::Floats(values) => {
-            let source = Floats(values.as_chunks::<{ 4 * LANES }>().0, vectors);
-            by_height::<L, _>(source, weights, page, visible, sums, ahead);
+    match values.numbers {
+        Numbers::Floats(bytes) => {
+            let source = Floats(bytes.as_chunks::<{ 4 * LANES }>().0, vectors);
+            by_height::<L, _>((source, values.scales), weights, page, visible, sums, ahead);
         }
-        Values::Halves(values) => {
-            let source = Halves(values.as_chunks::<{ 2 * LANES }>().0, vectors);
-            by_height::<L, _>(source, weights, page, visible, sums, ahead);
+        Numbers::Halves(bytes) => {
+            let source = Halves(bytes.as_chunks::<{ 2 * LANES }>().0, vectors);
+            by_height::<L, _>((source, values.scales), weights, page, visible, sums, ahead);
         }
-        Values::Bytes { scales, bytes } => {
-            let source = Bytes(scales, bytes.as_chunks::<LANES>().0, vectors);
-            by_height::<L, _>(source, weights, page, visible, sums, ahead);
+        Numbers::Bytes(bytes) => {
+            let source = Bytes(bytes.as_chunks::<LANES>().0, vectors);
+            by_height::<L, _>((source, values.scales), weights, page, visible, sums, ahead);
         }
     }
 }
 
 #[inline(always)]
 fn by_height<L: Lanes, S: Source>(
-    values: S,
+    values: Scaled<S>,
     weights: &[ChunkScores],
     page: usize,
     visible: &[Range<usize>],
@@ -139,7 +144,7 @@ fn by_height<L: Lanes, S: Source>(
 
 #[inline(always)]
 fn sum<L: Lanes, S: Source, const R: usize>(
-    values: S,
+    values: Scaled<S>,
     weights: &[ChunkScores],
     page: usize,
     tokens: Range<usize>,
@@ -151,9 +156,12 @@ fn sum<L: Lanes, S: Source, const R: usize>(
     }
 }
 
+/// Numbers, and their scales if they have any.
+type Scaled<'a, S> = (S, Option<&'a [Scores]>);
+
 /// The weighted sums of `R` rows.
 struct Sum<'a, S, const R: usize> {
-    values: S,
+    values: Scaled<'a, S>,
     weights: &'a [ChunkScores; R],
     page: usize,
     tokens: Range<usize>,
@@ -165,50 +173,96 @@ impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(mut self) {
-        if self.page >= CHUNK_PAGES {
+    fn run<L: Lanes>(self) {
+        let Self { values: (source, scales), weights, page, tokens, sums, ahead } = self;
+        let vectors = sums.len() / R;
+        let mut page_weights = [&[0.0; PAGE_TOKENS]; R];
+        for r in 0..R {
+            page_weights[r] = &weights[r][page % CHUNK_PAGES];
+        }
+        let Some(scales) = scales else {
+            Tile { source, weights: page_weights, tokens, sums, vectors }.run::<L>(0..vectors, ahead);
             return;
-        }
-        let vectors = self.sums.len() / R;
-        let mut first = 0;
-        if L::MANY_REGISTERS {
-            while vectors - first >= 4 {
-                tile::<L, S, R, 4>(&mut self, vectors, first);
-                first += 4;
+        };
+        let step = ahead.len() / scales.len().max(1);
+        for (block, scales) in scales.iter().enumerate() {
+            let mut scaled = [[0.0; PAGE_TOKENS]; R];
+            for r in 0..R {
+                let parts = page_weights[r].as_chunks::<LANES>().0.iter().zip(scales.as_chunks::<LANES>().0);
+                for ((weight, scale), to) in parts.zip(scaled[r].as_chunks_mut::<LANES>().0) {
+                    L::load(weight).mul(L::load(scale)).store(to);
+                }
             }
-        }
-        while first < vectors {
-            tile::<L, S, R, 1>(&mut self, vectors, first);
-            first += 1;
+            let mut weights = [&[0.0; PAGE_TOKENS]; R];
+            for r in 0..R {
+                weights[r] = &scaled[r];
+            }
+            let first = block * (BLOCK / LANES);
+            let own = first..(first + BLOCK / LANES).min(vectors);
+            let ahead = &ahead[block * step..][..step];
+            Tile { source, weights, tokens: tokens.clone(), sums: &mut *sums, vectors }.run::<L>(own, ahead);
         }
     }
 }
 
-/// `R` rows times `N` vectors of the head, in registers.
-#[inline(always)]
-fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(work: &mut Sum<S, R>, vectors: usize, first: usize) {
-    let Sum { values, weights, page, tokens, sums, ahead } = work;
-    // What will be needed next is asked for once, on the way through the first numbers.
-    let step = if first == 0 { ahead.len() / PAGE_TOKENS } else { 0 };
-    let mut totals = [[L::zero(); N]; R];
-    for r in 0..R {
-        for n in 0..N {
-            totals[r][n] = L::load(&sums[r * vectors + first + n]);
-        }
-    }
-    for token in tokens.start..tokens.end.min(PAGE_TOKENS) {
-        prefetch(ahead, token * step..(token + 1) * step);
-        let line = values.load::<L, N>(token, first);
-        for r in 0..R {
-            let weight = L::splat(weights[r][*page][token]);
-            for n in 0..N {
-                totals[r][n] = weight.fma(line[n], totals[r][n]);
+/// `R` rows of weights for the tokens of a page, and sums of so many vectors for each.
+struct Tile<'a, S, const R: usize> {
+    source: S,
+    weights: [&'a Scores; R],
+    tokens: Range<usize>,
+    sums: &'a mut [[f32; LANES]],
+    vectors: usize,
+}
+
+impl<S: Source, const R: usize> Tile<'_, S, R> {
+    /// Adds to some of the vectors.
+    #[inline(always)]
+    fn run<L: Lanes>(&mut self, range: Range<usize>, ahead: &[u8]) {
+        let (mut first, mut ahead) = (range.start, ahead);
+        if L::MANY_REGISTERS {
+            while range.end - first >= 4 {
+                self.add::<L, 4>(first, ahead);
+                // What will be needed next is asked for once, on the way through the first numbers.
+                ahead = &[];
+                first += 4;
+            }
+            while range.end - first >= 2 {
+                self.add::<L, 2>(first, ahead);
+                ahead = &[];
+                first += 2;
             }
         }
+        while first < range.end {
+            self.add::<L, 1>(first, ahead);
+            ahead = &[];
+            first += 1;
+        }
     }
-    for r in 0..R {
-        for n in 0..N {
-            totals[r][n].store(&mut sums[r * vectors + first + n]);
+
+    /// Adds to `N` vectors of each row, in registers.
+    #[inline(always)]
+    fn add<L: Lanes, const N: usize>(&mut self, first: usize, ahead: &[u8]) {
+        let step = ahead.len() / PAGE_TOKENS;
+        let mut totals = [[L::zero(); N]; R];
+        for r in 0..R {
+            for n in 0..N {
+                totals[r][n] = L::load(&self.sums[r * self.vectors + first + n]);
+            }
+        }
+        for token in self.tokens.start..self.tokens.end.min(PAGE_TOKENS) {
+            prefetch(ahead, token * step..(token + 1) * step);
+            let line = self.source.load::<L, N>(token, first);
+            for r in 0..R {
+                let weight = L::splat(self.weights[r][token]);
+                for n in 0..N {
+                    totals[r][n] = weight.fma(line[n], totals[r][n]);
+                }
+            }
+        }
+        for r in 0..R {
+            for n in 0..N {
+                totals[r][n].store(&mut self.sums[r * self.vectors + first + n]);
+            }
         }
     }
 }

@@ -183,6 +183,49 @@ impl Kernel for Exp<'_> {
     }
 }
 
+struct Exp2<'a>(&'a mut [f32; LANES]);
+
+impl Kernel for Exp2<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        exp2(L::load(self.0)).store(self.0);
+    }
+}
+
+#[test]
+fn exp2_is_right_to_one_unit_in_the_last_place_and_the_same_everywhere() {
+    let mut random = Random::new(5);
+    let mut worst = 0.0f64;
+    for round in 0..20_000 {
+        let mut x: [f32; LANES] =
+            std::array::from_fn(|_| (random.unit() - 1.0) * if round % 2 == 0 { 1.0 } else { 63.0 });
+        x[0] = [0.0, -0.0, -126.0, -0.5, -1.5][round % 5];
+        let mut y = x;
+        dispatch(Isa::SCALAR, Exp2(&mut y));
+        for (x, y) in x.iter().zip(y) {
+            let exact = f64::from(*x).exp2();
+            let unit = f64::from(f32::from_bits((exact as f32).to_bits() + 1)) - f64::from(exact as f32);
+            worst = worst.max((f64::from(y) - exact).abs() / unit);
+        }
+        for isa in Isa::available() {
+            let mut other = x;
+            dispatch(*isa, Exp2(&mut other));
+            assert_eq!(other.map(f32::to_bits), y.map(f32::to_bits), "{}", isa.name());
+        }
+    }
+    assert!(worst < 1.0, "{worst} units in the last place");
+    let mut edges = [0.0; LANES];
+    edges[..6].copy_from_slice(&[-126.0, -126.001, -1e30, f32::NEG_INFINITY, f32::NAN, -1.0]);
+    for isa in Isa::available() {
+        let mut y = edges;
+        dispatch(*isa, Exp2(&mut y));
+        assert_eq!(y[..4], [f32::MIN_POSITIVE, 0.0, 0.0, 0.0]);
+        assert!(y[4].is_nan() && y[5] == 0.5 && y[6] == 1.0);
+    }
+}
+
 #[test]
 fn exp_is_right_to_one_unit_in_the_last_place() {
     let mut random = Random::new(4);
