@@ -1,6 +1,8 @@
+use super::pages::{BLOCK, quantize};
 use super::*;
 use crate::cpu::Isa;
 use crate::math::tests::Random;
+use crate::math::{Kernel, Lanes, float_to_half, half_to_float};
 use crate::threads::Pool;
 
 const TYPES: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
@@ -267,6 +269,84 @@ fn pages_have_the_same_bytes_however_they_are_written() {
                 }
                 assert!(one_by_one == at_once, "{} {layout:?}", isa.name());
             }
+        }
+    }
+}
+
+/// The bits of numbers, all NaN alike.
+fn classes(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect()
+}
+
+#[test]
+fn nan_and_infinity_reach_only_those_who_see_them() {
+    let mut random = Random::new(46);
+    let (size, tokens, at) = (32, CHUNK + 90, CHUNK + 30);
+    for kv_type in TYPES {
+        for (number, in_keys) in
+            [(f32::NAN, true), (f32::NAN, false), (f32::INFINITY, true), (f32::NEG_INFINITY, false)]
+        {
+            let layout = KvLayout { kv_type, kv_heads: 2, key_size: size, value_size: size };
+            let mut sequence = Sequence::random(layout, 4, tokens, &mut random);
+            let clean = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);
+            let numbers = if in_keys { &mut sequence.keys } else { &mut sequence.values };
+            numbers[at * 2 * size + 3] = number;
+            sequence.fill(Isa::SCALAR, tokens);
+            let expected = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);
+            let row = 4 * size;
+            assert_eq!(bits(&expected[..at * row]), bits(&clean[..at * row]), "queries before it");
+            for (got, clean) in
+                expected.chunks_exact(2 * size).zip(clean.chunks_exact(2 * size)).skip(2 * at).skip(1).step_by(2)
+            {
+                assert_eq!(bits(got), bits(clean), "the other head");
+            }
+            for row in expected.chunks_exact(row).skip(at) {
+                // Minus a number times infinity is minus infinity: such a key may also be one that nobody looks at.
+                assert!(!row[3].is_finite() || in_keys && number.is_infinite(), "{kv_type:?} {number}");
+            }
+            for isa in Isa::available() {
+                for lengths in [vec![tokens], vec![at, 1, 3, tokens - at - 4]] {
+                    let got = sequence.run(*isa, 3, 0, &lengths, None);
+                    assert_eq!(classes(&got), classes(&expected), "{} {kv_type:?} {number}", isa.name());
+                }
+            }
+        }
+    }
+}
+
+struct Quantize<'a>(&'a [f32]);
+
+impl Kernel for Quantize<'_> {
+    type Output = (u16, [i8; BLOCK]);
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> Self::Output {
+        quantize::<L>(self.0)
+    }
+}
+
+#[test]
+fn blocks_of_bytes_are_the_numbers_over_the_scale() {
+    let mut random = Random::new(47);
+    for round in 0..2000 {
+        let size = 1 + random.below(BLOCK);
+        let factor = [1.0, 1e-9, 1e9, 3e38, 1e-30][round % 5];
+        let mut block: Vec<f32> = random.units(size).iter().map(|x| x * factor).collect();
+        if round % 7 == 0 {
+            block[random.below(size)] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0][round % 4];
+        }
+        let largest = block.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        let finite = block.iter().all(|x| x.is_finite());
+        let bits = if finite { float_to_half(largest / 127.0).min(0x7bff) } else { 0x7e00 };
+        let scale = half_to_float(bits);
+        let mut numbers = [0; BLOCK];
+        if finite && scale > 0.0 {
+            for (number, x) in numbers.iter_mut().zip(&block) {
+                *number = (x * (1.0 / scale)).clamp(-127.0, 127.0).round_ties_even() as i8;
+            }
+        }
+        for isa in Isa::available() {
+            assert_eq!(dispatch(*isa, Quantize(&block)), (bits, numbers), "{} {block:?}", isa.name());
         }
     }
 }

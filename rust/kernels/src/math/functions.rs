@@ -13,7 +13,8 @@ const SMALLEST: f32 = -87.336_54;
 const LARGEST: f32 = 88.0;
 
 /// Coefficients of `r` to `r^6` of `2^r` for `|r| <= 1/2`: relative error 2e-8, fitted in the same way.
-const EXP2: [f32; 6] = [0.693_147_2, 0.240_226_48, 0.055_503_324, 0.009_618_437, 0.001_339_887_5, 0.000_153_533_62];
+const EXP2: [f32; 6] =
+    [std::f32::consts::LN_2, 0.240_226_48, 0.055_503_324, 0.009_618_437, 0.001_339_887_5, 0.000_153_533_62];
 
 /// `2^x` for x up to 0, with an error below one unit in the last place; results that would be subnormal are 0, NaN stays
 /// NaN. The weights of a softmax: shorter than [`exp`], since the range of x is reduced exactly by one subtraction.
