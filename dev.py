@@ -103,6 +103,26 @@ def fix() -> None:
     run(PYTHON, "-m", "ruff", "format", ".")
 
 
+def neighbours(arguments: list[str]) -> None:
+    """Run the tests with the real LangChain, LlamaIndex, llm and PyInstaller, after installing them into .venv."""
+    build()
+    install = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*install, *_requirements("conformance"))
+    # Its own dependency on llama-cpp-python would be compiled, for which compat.install() stands in.
+    run(*install, "--no-deps", "llama-index-llms-llama-cpp")
+    needed = ("langchain_community", "llama_index.core", "llama_index.llms.llama_cpp", "llm", "PyInstaller")
+    missing = f"sorted(n for n in {needed} if importlib.util.find_spec(n) is None)"
+    run(PYTHON, "-c", f"import importlib.util, sys; sys.exit(' '.join({missing}))")
+    run(PYTHON, "-m", "pytest", "-rs", "tests/test_compat.py", "tests/test_frozen.py", *arguments)
+
+
+def stress() -> None:
+    """Run the stress test for a minute on each of two models."""
+    build()
+    names = "demo or another_format"
+    run(PYTHON, "-m", "pytest", "-rs", "tests/test_stress.py", "-k", names, LLAMACPU_STRESS_SECONDS="60")
+
+
 def bench(arguments: list[str]) -> None:
     """Run the benchmarks of benches/ (pytest-benchmark); they print, they never assert a time."""
     build()
@@ -144,20 +164,20 @@ def check() -> None:
     test([])
 
 
-COMMANDS = {f.__name__: f for f in (setup, build, test, lint, fix, bench, cross, emulate, check)}
+COMMANDS = {f.__name__: f for f in (setup, build, test, neighbours, stress, lint, fix, bench, cross, emulate, check)}
 
 
 def main() -> None:
-    """Read the command line and run one command; what follows `test` and `bench` goes to pytest."""
+    """Read the command line and run one command; what follows `test`, `neighbours` and `bench` goes to pytest."""
     described = "\n".join(
-        f"  {name:8s}{(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
+        f"  {name:11s}{(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
     )
     parser = argparse.ArgumentParser(
         description=__doc__, epilog="commands:\n" + described, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     chosen, rest = parser.parse_known_args()
-    if chosen.command in ("test", "bench"):
+    if chosen.command in ("test", "neighbours", "bench"):
         COMMANDS[chosen.command](rest)
     elif rest:
         parser.error(f"{chosen.command} takes no arguments, got {' '.join(rest)}")

@@ -1,4 +1,4 @@
-"""A program frozen by PyInstaller runs a model and a chat template with nothing beside it."""
+"""A program frozen by PyInstaller runs the demo model and chat templates with nothing beside it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from llamacpu._pyinstaller import hook_dirs
 
 APP = """
 import sys
+from importlib import resources
 import llamacpu
 
-with llamacpu.Llama(sys.argv[1], n_ctx=128, chat_format="llama-3") as llm:
-    prompt = [{"role": "user", "content": "once upon a time"}]
-    for chunk in llm.create_chat_completion(prompt, max_tokens=8, temperature=0.0, stream=True):
-        print(chunk["choices"][0]["delta"].get("content", ""), end="", flush=True)
-    print("|", llm.tokenize("once")[1:] == llm.tokenize("once", add_bos=False))
+for path, template in ((sys.argv[1], "llama-3"), (resources.files("llamacpu") / "data" / "demo.gguf", None)):
+    with llamacpu.Llama(path, n_ctx=128, chat_format=template) as llm:
+        prompt = [{"role": "user", "content": "What can you do?"}]
+        for chunk in llm.create_chat_completion(prompt, max_tokens=40, temperature=0.0, stream=True):
+            print(chunk["choices"][0]["delta"].get("content", ""), end="", flush=True)
+        print("|", llm.tokenize("once")[1:] == llm.tokenize("once", add_bos=False))
 """
 
 
@@ -47,7 +49,8 @@ def test_a_frozen_program_streams_text(tiny_model: Callable[..., Path], tmp_path
     bare = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     found = _run([str(tmp_path / "dist" / "app" / "app"), str(tiny_model("gqa"))], tmp_path, bare)
     assert found == expected
-    assert found.endswith("| True\n")
+    assert found.count("| True\n") == 2
+    assert "llamacpu" in found.splitlines()[-1]
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
