@@ -17,7 +17,8 @@ LAYERS = [
     {"gguf_header"},
     {"gguf_file"},
     {"architectures", "chat", "context_window", "grammar", "infill", "kernels", "sampling", "tokenizer"},
-    {"drafting", "generation_result", "machine"},
+    {"drafting", "generation_result", "machine", "tool_grammar"},
+    {"tool_constraint"},
     {
         "embeddings",
         "generation",

@@ -30,7 +30,7 @@ __all__ = ["Grammar", "GrammarConstraint"]
 LONGEST = 1 << 20
 DEEPEST = 128
 
-_tokenizers: weakref.WeakKeyDictionary[Tokenizer, Any] = weakref.WeakKeyDictionary()
+_tokenizers: weakref.WeakKeyDictionary[Tokenizer, tuple[Any, Vocabulary]] = weakref.WeakKeyDictionary()
 
 
 class Grammar:
@@ -57,14 +57,10 @@ class Grammar:
                 schema = json.loads(_checked(schema))
             except (ValueError, RecursionError) as error:
                 raise GrammarError(f"the JSON schema is not JSON: {error}") from None
-        if not isinstance(schema, (dict, bool)):
-            raise GrammarError(f"the JSON schema is a {type(schema).__name__}; an object was expected")
+        text = schema_text(schema)
         try:
-            text = _checked(json.dumps(schema))
-            if '"allOf"' not in text:
-                text = json.dumps(_closed(schema))
-            source = _library().LLMatcher.grammar_from_json_schema(text, overrides={"whitespace_pattern": _SPACE})
-        except (TypeError, ValueError, RecursionError) as error:
+            source = _library().LLMatcher.grammar_from_json_schema(text)
+        except ValueError as error:
             raise GrammarError(f"the JSON schema cannot be used: {_first_line(str(error))}") from None
         return cls(source)
 
@@ -118,49 +114,96 @@ class Grammar:
         return GrammarConstraint(self, tokenizer, vocab_size)
 
 
-class GrammarConstraint:
-    """A logits processor that forbids every token which the grammar does not allow next. For one text only."""
+class Matcher:
+    """A grammar and one text that is being written under it. Raises GrammarError where the two do not go together."""
 
-    def __init__(self, grammar: Grammar, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
+    def __init__(self, grammar: Grammar, tokenizer: Tokenizer) -> None:
         llguidance = _library()
+        self._ends = sorted(tokenizer.eog)
+        self._tokenizer = tokenizer
         self._matcher = llguidance.LLMatcher(
-            _llguidance_tokenizer(tokenizer), grammar.source, log_level=0, limits=_limits()
+            _vocabulary(tokenizer)[0], grammar.source, log_level=0, limits=_limits()
         )
         self._check()
-        self._ends = sorted(tokenizer.eog)
-        self._seen: int | None = None
 
-    def __call__(self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Set the logits of forbidden tokens to minus infinity, in place. `ids` are the prompt and the text so far."""
+    def consume(self, token: int) -> None:
+        """The text goes on by a token."""
+        self._matcher.consume_token(token)
+        self._check()
+
+    def feed(self, text: bytes) -> bool:
+        """The text goes on by these bytes; False if the grammar does not allow that, and then the matcher is of no use."""
+        try:
+            ids = self._tokenizer.encode(text.decode(), add_special=False, parse_special=False, space_prefix=False)
+        except UnicodeDecodeError:
+            return False
+        return bool(self._matcher.try_consume_tokens(ids) == len(ids))
+
+    def mask(self, logits: npt.NDArray[np.float32]) -> None:
+        """Set the logits of the tokens that cannot come next to minus infinity, in place."""
         import numpy as np
 
-        if self._seen is not None:
-            for token in ids[self._seen :].tolist():
-                self._matcher.consume_token(token)
-            self._check()
-        self._seen = len(ids)
-        if self._matcher.is_stopped():
-            allowed = np.zeros(len(logits), dtype=bool)
+        allowed = np.zeros(len(logits), dtype=bool)
+        if self.stopped:
             allowed[self._ends] = True
         else:
             bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
             self._check()
-            allowed = np.zeros(len(logits), dtype=bool)
-            unpacked = np.unpackbits(bits, bitorder="little")[: len(logits)]
+            unpacked = np.unpackbits(bits, count=min(len(logits), 8 * len(bits)), bitorder="little")
             allowed[: len(unpacked)] = unpacked
-            if self._ends and not allowed[self._ends].any() and self._matcher.is_accepting():
+            if self._ends and not allowed[self._ends].any() and self.accepting:
                 allowed[self._ends] = True
-        logits[~allowed] = -np.inf
+        np.copyto(logits, -np.inf, where=~allowed)
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the text so far is one of the grammar's."""
+        return bool(self._matcher.is_accepting())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the text is one of the grammar's and cannot go on."""
+        return bool(self._matcher.is_stopped())
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarError(f"the grammar cannot be used: {_first_line(self._matcher.get_error())}")
+
+
+class GrammarConstraint:
+    """A logits processor that forbids every token which the grammar does not allow next. For one text only."""
+
+    def __init__(self, grammar: Grammar, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
+        self._matcher = Matcher(grammar, tokenizer)
+        self._seen: int | None = None
+
+    def __call__(self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Set the logits of forbidden tokens to minus infinity, in place. `ids` are the prompt and the text so far."""
+        if self._seen is not None:
+            for token in ids[self._seen :].tolist():
+                self._matcher.consume(token)
+        self._seen = len(ids)
+        self._matcher.mask(logits)
         return logits
 
     @property
     def complete(self) -> bool:
         """Whether the text so far is one of the grammar's."""
-        return bool(self._matcher.is_accepting() or self._matcher.is_stopped())
+        return self._matcher.accepting or self._matcher.stopped
 
-    def _check(self) -> None:
-        if self._matcher.is_error():
-            raise GrammarError(f"the grammar cannot be used: {_first_line(self._matcher.get_error())}")
+
+def schema_text(schema: Any) -> str:
+    """A JSON schema as the text that llguidance takes, in a grammar too. Raises GrammarError."""
+    if not isinstance(schema, (dict, bool)):
+        raise GrammarError(f"the JSON schema is a {type(schema).__name__}; an object was expected")
+    if isinstance(schema, bool):
+        schema = {} if schema else {"enum": []}
+    try:
+        text = _checked(json.dumps(schema))
+        closed = schema if '"allOf"' in text else _closed(schema)
+        return json.dumps({**closed, "x-guidance": {"whitespace_pattern": _SPACE}})
+    except (TypeError, ValueError, RecursionError) as error:
+        raise GrammarError(f"the JSON schema cannot be used: {_first_line(str(error))}") from None
 
 
 def _closed(schema: Any) -> Any:
@@ -220,7 +263,7 @@ def _first_line(text: str) -> str:
     return text.strip().splitlines()[0][:300] if text.strip() else "no reason was given"
 
 
-class _Vocabulary:
+class Vocabulary:
     """The vocabulary in the form that llguidance reads."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -232,17 +275,32 @@ class _Vocabulary:
         # A control token has no text of its own: the marker byte keeps its name from being taken for text.
         self.tokens = [text or b"\xff" + tokenizer.id_to_piece(i).encode() for i, text in enumerate(shown)]
         self.special_token_ids = [i for i, text in enumerate(shown) if not text]
+        self._special = frozenset(self.special_token_ids)
 
     def __call__(self, text: bytes | str) -> list[int]:
         return self._tokenizer.encode(text, add_special=False, parse_special=False, space_prefix=False)
 
+    def text_of(self, token: int) -> bytes:
+        """The bytes of a token, or the name of a control token."""
+        return self.tokens[token][1:] if token in self._special else self.tokens[token]
 
-def _llguidance_tokenizer(tokenizer: Tokenizer) -> Any:
+    def control_token(self, name: str) -> int | None:
+        """The id of the control token with this name."""
+        token = self._tokenizer.token_to_id(name)
+        return token if token in self._special else None
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """The vocabulary of a tokenizer, made once."""
+    return _vocabulary(tokenizer)[1]
+
+
+def _vocabulary(tokenizer: Tokenizer) -> tuple[Any, Vocabulary]:
     known = _tokenizers.get(tokenizer)
     if known is None:
         llguidance = _library()
-        vocabulary = _Vocabulary(tokenizer)
+        vocabulary = Vocabulary(tokenizer)
         ends = sorted(tokenizer.eog) or [vocabulary.eos_token_id]
-        known = llguidance.LLTokenizer(llguidance.TokenizerWrapper(vocabulary), eos_token=ends)
+        known = llguidance.LLTokenizer(llguidance.TokenizerWrapper(vocabulary), eos_token=ends), vocabulary
         _tokenizers[tokenizer] = known
     return known

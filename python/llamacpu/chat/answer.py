@@ -15,7 +15,7 @@ from llamacpu.chat.tool_calls import Balance, Call, read_any
 
 REASONING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<thinking>", "</thinking>"))
 # Where a stretch with tool calls begins and ends; None: with the answer.
-_CALL_TAGS: dict[str, str | None] = {
+CALL_TAGS: dict[str, str | None] = {
     "<tool_call>": "</tool_call>",
     "<|python_start|>": "<|python_end|>",
     "<|python_tag|>": None,
@@ -30,7 +30,7 @@ _LIST_BEGIN = re.compile(r"\[\s*(\{|[A-Za-z_][\w.]*\()")
 # A bare object or list that has not shown to be a call within so many characters is text.
 _DECIDED = 100
 _SPACE = " \t\r\n"
-_CODE_TOOLS = ("code_interpreter", "python", "ipython")
+CODE_TOOLS = ("code_interpreter", "python", "ipython")
 
 
 class Piece(NamedTuple):
@@ -83,7 +83,7 @@ class AnswerReader:
             self._state, self._closing = "thought", REASONING_TAGS[0][1]
         known = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
         if self._tools is not None:
-            known.update(_CALL_TAGS, (close for close in _CALL_TAGS.values() if close))
+            known.update(CALL_TAGS, (close for close in CALL_TAGS.values() if close))
         self._dropped = tuple(
             sorted((set(drop) | set(_WRAPPERS if self._tools else ())) - known, key=len, reverse=True)
         )
@@ -185,13 +185,13 @@ class AnswerReader:
     def _content(self, final: bool) -> list[Event] | None:
         if not self._held:
             return None
-        tags: Collection[str] = () if self._tools is None else _CALL_TAGS
+        tags: Collection[str] = () if self._tools is None else CALL_TAGS
         found = [(place, tag) for tag in tags if (place := self._held.find(tag)) >= 0]
         if found:
             place, tag = min(found)
             before = self._held[:place].rstrip()
             self._held = self._held[place + (0 if tag == "<function=" else len(tag)) :]
-            self._state, self._opening, self._closing = "call", tag, _CALL_TAGS[tag]
+            self._state, self._opening, self._closing = "call", tag, CALL_TAGS[tag]
             return [Piece("content", self._clean(before))]
         stop = len(self._held)
         if not final:
@@ -221,7 +221,7 @@ class AnswerReader:
 
     def _code(self, text: str) -> list[Call] | None:
         """Python source after ``<|python_tag|>`` is for the code interpreter, where one is on offer."""
-        name = next((name for name in _CODE_TOOLS if name in (self._tools or ())), None)
+        name = next((name for name in CODE_TOOLS if name in (self._tools or ())), None)
         return [Call(name, {"code": text})] if name and self._opening == "<|python_tag|>" and text.strip() else None
 
     def _known(self, calls: list[Call]) -> bool:
@@ -254,4 +254,4 @@ class AnswerReader:
 
 def call_tags() -> set[str]:
     """Every mark around tool calls."""
-    return {*_CALL_TAGS, *(close for close in _CALL_TAGS.values() if close), *_WRAPPERS}
+    return {*CALL_TAGS, *(close for close in CALL_TAGS.values() if close), *_WRAPPERS}

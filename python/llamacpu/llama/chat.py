@@ -15,6 +15,7 @@ from llamacpu.generation import CancelToken, Generation, generate
 from llamacpu.infill import can_infill, infill_prompt
 from llamacpu.llama.formats import FormattedChat, registered
 from llamacpu.llama.steps import criteria_of
+from llamacpu.tool_constraint import ToolCallConstraint, any_strict
 
 if TYPE_CHECKING:
     from llamacpu.drafting import Draft
@@ -199,7 +200,8 @@ class ChatMethods:
         """Answer a conversation: a dict, or with `stream` an iterator of dicts.
 
         Calls of `tools` come as "tool_calls" of the message; `tool_choice` "required" or naming a function makes the
-        answer one call with valid arguments. `response_format` asks for JSON. A stretch of reasoning comes as
+        answer one call with valid arguments. Otherwise the model decides; if it calls a tool that is `"strict": true`, the
+        arguments are valid too. `response_format` asks for JSON. A stretch of reasoning comes as
         "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template
         (enable_thinking=False, for instance); a `formatter` makes the prompt in its place (`llamacpu.llama.formats`).
         `on_prompt`, `cancel` and `timeout` as in `create_completion`.
@@ -232,20 +234,24 @@ class ChatMethods:
             frequency_penalty=frequency_penalty, presence_penalty=presence_penalty, repeat_penalty=repeat_penalty,
             mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, logit_bias=logit_bias,
         )  # fmt: skip
+        begins_reasoning = shown.rstrip().endswith(REASONING_TAGS[0][0])
+        processors = list(logits_processor or ())
+        if grammar is None and offered and any_strict(offered):
+            processors.append(ToolCallConstraint(offered, self._tokenizer, begins_reasoning and reasoning))
         control = self.chat.control_tokens
         tags = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
         show = not control.isdisjoint(tags | (call_tags() if offered else set()))
         reader = AnswerReader(
             chats.tool_names(offered) if offered else None,
             reasoning=reasoning,
-            begins_reasoning=shown.rstrip().endswith(REASONING_TAGS[0][0]),
+            begins_reasoning=begins_reasoning,
             drop=control if show else (),
         )
         top = (top_logprobs or 0) if logprobs else None
 
         def begin(session: Session) -> chats.ChatCompletion:
             generation, listen = self._generation(
-                session, ids, sampler, max_tokens, stops, criteria, logits_processor, grammar, top, show,
+                session, ids, sampler, max_tokens, stops, criteria, processors, grammar, top, show,
                 on_prompt, cancel, timeout,
             )  # fmt: skip
             run = chats.ChatCompletion(

@@ -1,0 +1,258 @@
+"""Strict tools: whatever a model wants to say, its calls are valid; and what is no call is not touched."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fake_llama import NAMES, Tokens, llama
+from fake_model import END, START, VOCABULARY, ids_of
+from llamacpu.chat.answer import CALL_TAGS, AnswerReader, Piece, ToolCall
+from llamacpu.errors import GrammarError
+from llamacpu.tool_constraint import ToolCallConstraint
+
+pytest.importorskip("llguidance", reason="llguidance is not installed")
+jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+
+__all__ = ["llama"]
+BOOK = {
+    "type": "object",
+    "properties": {
+        "city": {"enum": ["Paris", "東京", "a \"quoted\" one\\"]},
+        "nights": {"type": "integer", "minimum": 1, "maximum": 99},
+        "rooms": {"type": "array", "items": {"$ref": "#/$defs/room"}, "minItems": 1, "maxItems": 2},
+        "breakfast": {"type": "boolean"},
+        "note": {"anyOf": [{"type": "null"}, {"type": "string", "maxLength": 6}]},
+    },
+    "required": ["city", "rooms"],
+    "additionalProperties": False,
+    "$defs": {
+        "room": {
+            "type": "object",
+            "properties": {"beds": {"type": "integer", "minimum": 1, "maximum": 4}},
+            "required": ["beds"],
+            "additionalProperties": False,
+        }
+    },
+}
+TOOLS: list[dict[str, Any]] = [
+    {"type": "function", "function": {"name": "book", "strict": True, "parameters": BOOK}},
+    {"type": "function", "function": {"name": "book_now", "strict": True}},
+    {"type": "function", "function": {"name": "web.search", "parameters": {"type": "object"}}},
+]
+SCHEMAS = {"book": BOOK, "book_now": {"type": "object", "maxProperties": 0}, "web.search": {"type": "object"}}
+
+
+class TaggedTokens(Tokens):
+    """A vocabulary in which the tags of calls are tokens."""
+
+    eog = frozenset((END,))
+
+    def __init__(self) -> None:
+        super().__init__()
+        marks = [*CALL_TAGS, *(tag for tag in CALL_TAGS.values() if tag), "<｜tool▁sep｜>", "[ARGS]"]  # noqa: RUF001
+        self.marks = {VOCABULARY + place: mark for place, mark in enumerate(marks)}
+        self.vocab_size = VOCABULARY + len(marks)
+
+    def id_to_piece(self, token: int) -> str:
+        return self.marks.get(token) or super().id_to_piece(token)
+
+    def token_to_id(self, text: str) -> int | None:
+        return next((token for token, name in {**NAMES, **self.marks}.items() if name == text), None)
+
+    def decode_bytes(self, ids: Any, skip_special: bool = False) -> bytes:
+        return b"".join(
+            (b"" if skip_special else self.marks[i].encode())
+            if i in self.marks
+            else super(TaggedTokens, self).decode_bytes([i], skip_special)
+            for i in ids
+        )
+
+    def ids_of(self, text: str) -> list[int]:
+        """The ids of a text in which tags are meant as such."""
+        found: list[int] = []
+        while text:
+            mark = next((token for token, name in self.marks.items() if text.startswith(name)), None)
+            found += [mark] if mark is not None else self.encode(text[0], add_special=False)
+            text = text[len(self.marks[mark]) if mark is not None else 1 :]
+        return found
+
+
+PLAIN, TAGGED = Tokens(), TaggedTokens()
+BEGINNINGS = {
+    "Llama 3.1": '{"name": "book"',
+    "the key first": '{"parameters": {"city',
+    "with a type": '{"type": "function", "name',
+    "as OpenAI writes it": '{"type": "function", "function": {',
+    "a list": '[{"name": "',
+    "pythonic": "[book(",
+    "pythonic, without arguments": "[book_now(",
+    "after a thought": '<think>{"name": "nosuch"}</think>\n{"name": "bo',
+    "python tag": '<|python_tag|>{"name": "book", "par',
+    "Hermes": 'Sure!\n<tool_call>\n{"name": "book"',
+    "Mistral": '[TOOL_CALLS][{"name": "book", "arguments": {',
+    "Mistral, newer": '[TOOL_CALLS]book[ARGS]{"',
+    "Llama 4": "Let me see. <|python_start|>[book(city=",
+    "tagged": "<function=book>{",
+    "DeepSeek": "<｜tool▁call▁begin｜>function<｜tool▁sep｜>book\n```json\n",  # noqa: RUF001
+}
+
+
+def write(tokens: Tokens, beginning: str, seed: int, limit: int = 1500) -> str:
+    """What a model of random wishes writes after a beginning of its own, up to its end."""
+    chance = np.random.default_rng(seed)
+    likes = np.zeros(tokens.vocab_size, dtype=np.float32)
+    likes[ids_of('"]}')] = 3
+    likes[ids_of(" \n\\")] = -3
+    likes[END] = 5
+    constraint = ToolCallConstraint(TOOLS, tokens)  # type: ignore[arg-type]
+    coming = tokens.ids_of(beginning) if isinstance(tokens, TaggedTokens) else tokens.encode(beginning, False)
+    ids = [START]
+    while len(ids) < limit:
+        wishes = (chance.normal(size=tokens.vocab_size) + likes).astype(np.float32)
+        wishes[[START, *NAMES]] = -np.inf
+        wishes[END] = likes[END]
+        if coming:
+            wishes[coming[0]] = 100
+        token = int(constraint(np.array(ids), wishes).argmax())
+        if coming:
+            assert token == coming[0], (beginning, ids, constraint)
+            del coming[0]
+        if token == END:
+            return tokens.decode_bytes(ids[1:]).decode(errors="replace")
+        ids.append(token)
+    raise AssertionError(f"no end: {tokens.decode_bytes(ids)[:300]!r}")
+
+
+def calls_in(text: str) -> list[ToolCall]:
+    reader = AnswerReader(list(SCHEMAS))
+    return [event for event in reader.push(text) + reader.finish() if isinstance(event, ToolCall)]
+
+
+@pytest.mark.parametrize("tokens", [PLAIN, TAGGED], ids=["tags are spelled", "tags are tokens"])
+@pytest.mark.parametrize("beginning", BEGINNINGS.values(), ids=BEGINNINGS)
+def test_a_call_that_has_begun_becomes_a_valid_one(beginning: str, tokens: Tokens) -> None:
+    for seed in range(4):
+        text = write(tokens, beginning, seed)
+        calls = calls_in(text)
+        assert calls, text
+        for call in calls:
+            jsonschema.validate(json.loads(call.arguments), SCHEMAS[call.name])
+
+
+def test_every_notation_has_a_beginning() -> None:
+    assert all(any(tag in beginning for beginning in BEGINNINGS.values()) for tag in CALL_TAGS)
+
+
+def allowed(text: str, tokens: Tokens = PLAIN) -> bool:
+    """Whether an answer may be this text."""
+    constraint = ToolCallConstraint(TOOLS, tokens)  # type: ignore[arg-type]
+    ids = [START]
+    for token in [*tokens.encode(text, add_special=False), END]:
+        if constraint(np.array(ids), np.zeros(tokens.vocab_size, dtype=np.float32))[token] == -math.inf:
+            return False
+        ids.append(token)
+    return True
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text("<tool_cal>{[nm( \n\"':,x}]", max_size=40))
+def test_what_is_no_call_is_not_touched(text: str) -> None:
+    reader = AnswerReader(list(SCHEMAS))
+    events = reader.push(text) + reader.finish()
+    # What opens a call must become one; everything else may be said, and is content.
+    if not allowed(text):
+        assert "<tool_call>" in text or '"name"' in text or "[" in text
+    else:
+        assert all(isinstance(event, Piece) for event in events)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hello there.",
+        'Here: {"name": 1}',
+        '{"answer": [1, 2], "b": null}',
+        "[a link](http://example.org) and [1, 2]",
+        "1 < 2 << 3 <b>bold</b> <tool>",
+        "<think>I may call [book(x)] or <tool_call> later</think>No.",
+        "{",
+        "[",
+        '{"nam',
+    ],
+)
+def test_free_text(text: str) -> None:
+    assert allowed(text)
+    assert allowed(text, TAGGED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name": "nosuch", "parameters": {}}',
+        '{"name": "book", "parameters": {"city": "Rome"}}',
+        '{"name": "book", "parameters": {"city": "Paris"',
+        '[book(nights=2, city="Paris")]',
+        "<tool_call>no",
+        '<tool_call>{"name": "book_now", "arguments": {"x": 1}}</tool_call>',
+    ],
+)
+def test_invalid_calls_cannot_be_said(text: str) -> None:
+    assert not allowed(text)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        {"name": "f", "strict": True, "parameters": {"type": "string"}},
+        {"name": "f", "strict": True, "parameters": {"anyOf": [{"type": "object"}]}},
+        {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a b": {}}}},
+        {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {}, "required": ["a"]}},
+        {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a": {"type": "nosuch"}}}},
+        {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a": 3}}},
+        {"name": "f g"},
+        {"name": 3},
+        {},
+        5,
+    ],
+)
+def test_tools_that_cannot_be_used(function: Any) -> None:
+    with pytest.raises(GrammarError):
+        ToolCallConstraint([{"type": "function", "function": function}], PLAIN)  # type: ignore[arg-type]
+
+
+USER = [{"role": "user", "content": "Hi"}]
+
+
+SWITCH = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
+
+
+def test_strict_tools_of_a_chat(llama: Callable[..., Any]) -> None:
+    tools = [{"type": "function", "function": {"name": "switch", "strict": True, "parameters": SWITCH}}]
+    wish = '{"name": "switch", "parameters": {"on": "yes"}}'
+    for choice in (None, "auto"):
+        found = llama(wish).create_chat_completion(USER, tools=tools, tool_choice=choice, temperature=0.0)
+        (call,) = found["choices"][0]["message"]["tool_calls"]
+        jsonschema.validate(json.loads(call["function"]["arguments"]), SWITCH)
+        assert found["choices"][0]["finish_reason"] == "tool_calls"
+    free = llama("Hello [there]").create_chat_completion(USER, tools=tools, temperature=0.0)
+    assert free["choices"][0]["message"]["content"] == "Hello [there]"
+    cut = llama(wish).create_chat_completion(USER, tools=tools, temperature=0.0, max_tokens=30)
+    assert cut["choices"][0]["finish_reason"] == "length"
+
+
+def test_tools_that_are_not_strict_leave_the_model_alone(llama: Callable[..., Any]) -> None:
+    tools = [{"type": "function", "function": {"name": "book", "parameters": BOOK}}]
+    wish = '{"name": "book", "parameters": {"city": "Rome"}}'
+    found = llama(wish).create_chat_completion(USER, tools=tools, temperature=0.0)
+    (call,) = found["choices"][0]["message"]["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"city": "Rome"}
+
+
