@@ -25,7 +25,7 @@ __all__ = ["llama"]
 BOOK = {
     "type": "object",
     "properties": {
-        "city": {"enum": ["Paris", "東京", "a \"quoted\" one\\"]},
+        "city": {"enum": ["Paris", "東京", 'a "quoted" one\\']},
         "nights": {"type": "integer", "minimum": 1, "maximum": 99},
         "rooms": {"type": "array", "items": {"$ref": "#/$defs/room"}, "minItems": 1, "maxItems": 2},
         "breakfast": {"type": "boolean"},
@@ -254,5 +254,3 @@ def test_tools_that_are_not_strict_leave_the_model_alone(llama: Callable[..., An
     found = llama(wish).create_chat_completion(USER, tools=tools, temperature=0.0)
     (call,) = found["choices"][0]["message"]["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"city": "Rome"}
-
-

@@ -121,9 +121,7 @@ class Matcher:
         llguidance = _library()
         self._ends = sorted(tokenizer.eog)
         self._tokenizer = tokenizer
-        self._matcher = llguidance.LLMatcher(
-            _vocabulary(tokenizer)[0], grammar.source, log_level=0, limits=_limits()
-        )
+        self._matcher = llguidance.LLMatcher(_vocabulary(tokenizer)[0], grammar.source, log_level=0, limits=_limits())
         self._check()
 
     def consume(self, token: int) -> None:
@@ -132,7 +130,7 @@ class Matcher:
         self._check()
 
     def feed(self, text: bytes) -> bool:
-        """The text goes on by these bytes; False if the grammar does not allow that, and then the matcher is of no use."""
+        """The text goes on by these bytes; False if the grammar forbids that, and then the matcher is of no use."""
         try:
             ids = self._tokenizer.encode(text.decode(), add_special=False, parse_special=False, space_prefix=False)
         except UnicodeDecodeError:

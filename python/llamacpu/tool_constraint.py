@@ -2,10 +2,10 @@
 
     generate(session, prompt, logits_processors=[ToolCallConstraint(tools, model.tokenizer)])
 
-A model decides by itself whether it calls a tool, and each family opens a call in its own way: `{"name": ...` (Llama 3.1),
-`[f(...` (Llama 3.2 and 4), or a tag such as `<tool_call>`, `<|python_tag|>` and `[TOOL_CALLS]`. Text is free until one of
-these may have begun; from its first character on, a grammar lets through either a valid call, or text that is none. A
-grammar costs time only then.
+A model decides by itself whether it calls a tool, and each family opens a call in its own way: `{"name": ...` (Llama
+3.1), `[f(...` (Llama 3.2 and 4), or a tag such as `<tool_call>`, `<|python_tag|>` and `[TOOL_CALLS]`. Text is free
+until one of these may have begun; from its first character on, a grammar lets through either a valid call, or text
+that is none. A grammar costs time only then.
 """
 
 from __future__ import annotations

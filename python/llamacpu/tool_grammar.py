@@ -60,13 +60,13 @@ class ToolGrammars:
         for kind, key in _OPENINGS.items():
             rules.append(f'OPEN_{kind}: /\\{{{_SPACE}"{key}"/')
             rules.append(f'LIST_{kind}: /\\[{_SPACE}\\{{{_SPACE}"{key}"/')
-            rules.append(f"{kind.lower()}: " + self._each(lambda number, kind=kind: f"{kind.lower()}_{number}"))
+            rules.append(f"{kind.lower()}: " + self._each(f"{kind.lower()}_{{}}".format))
         rules.append("call: " + " | ".join(f"OPEN_{kind} {kind.lower()}" for kind in _OPENINGS))
         rules.append("calls: call (/[;,]? ?/ call)*")
         listed = " | ".join(f"LIST_{kind} {kind.lower()}" for kind in _OPENINGS)
         rules.append(f'list: ({listed}) (comma call)* ws "]"')
-        rules.append("python: " + self._each(lambda number: f"python_{number}"))
-        rules.append(f'pythons: ({self._each(lambda number: f"PYTHON_{number} keywords_{number}")}) (comma python)* ws "]"')
+        rules.append("python: " + self._each("python_{}".format))
+        rules.append(f'pythons: ({self._each("PYTHON_{0} keywords_{0}".format)}) (comma python)* ws "]"')
         self._rules = "\n".join(rules)
 
     def _each(self, form: Callable[[int], str]) -> str:
@@ -121,7 +121,10 @@ def _rules(number: int, function: Mapping[str, Any]) -> list[str]:
     """The rules of one function: its arguments in JSON and in Python's notation, and calls in both."""
     schema = _parameters(function)
     name, body = quoted(f'"{function["name"]}"'), f"body_{number}"
-    first, then = f'colon {name} comma words colon arguments_{number}', f'colon arguments_{number} comma WORD_NAME colon {name}'
+    first, then = (
+        f"colon {name} comma words colon arguments_{number}",
+        f"colon arguments_{number} comma WORD_NAME colon {name}",
+    )
     inner = f'"{{" ws {body} ws "}}"'
     plain = re.escape(str(function["name"]))
     found = [
@@ -142,11 +145,12 @@ def _rules(number: int, function: Mapping[str, Any]) -> list[str]:
     definitions = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     required = schema.get("required", ())
     for place, (key, value) in enumerate(properties.items()):
-        inner = {**definitions, **value} if isinstance(value, Mapping) else value
-        found.append(f'value_{number}_{place}: {quoted(key)} "=" %json {schema_text(inner)}')
+        with_definitions = {**definitions, **value} if isinstance(value, Mapping) else value
+        found.append(f'value_{number}_{place}: {quoted(key)} "=" %json {schema_text(with_definitions)}')
+        now, then = f"keywords_{number}_{place}", f"keywords_{number}_{place + 1}"
         for position, before in (("first", ""), ("later", "comma ")):
-            rule = f"keywords_{number}_{place}_{position}: {before}value_{number}_{place} keywords_{number}_{place + 1}_later"
-            found.append(rule if key in required else f"{rule} | keywords_{number}_{place + 1}_{position}")
+            rule = f"{now}_{position}: {before}value_{number}_{place} {then}_later"
+            found.append(rule if key in required else f"{rule} | {then}_{position}")
     end = len(properties)
     return [*found, f'keywords_{number}_{end}_first: ""', f'keywords_{number}_{end}_later: ""']
 

@@ -200,8 +200,8 @@ class ChatMethods:
         """Answer a conversation: a dict, or with `stream` an iterator of dicts.
 
         Calls of `tools` come as "tool_calls" of the message; `tool_choice` "required" or naming a function makes the
-        answer one call with valid arguments. Otherwise the model decides; if it calls a tool that is `"strict": true`, the
-        arguments are valid too. `response_format` asks for JSON. A stretch of reasoning comes as
+        answer one call with valid arguments. Otherwise the model decides; if it calls a tool that is `"strict": true`,
+        the arguments are valid too. `response_format` asks for JSON. A stretch of reasoning comes as
         "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template
         (enable_thinking=False, for instance); a `formatter` makes the prompt in its place (`llamacpu.llama.formats`).
         `on_prompt`, `cancel` and `timeout` as in `create_completion`.
