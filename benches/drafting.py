@@ -6,6 +6,8 @@ First the price of a pass over several tokens against a pass over one. Then, for
 texts that do not, tokens per second without drafts, with the n-gram lookup that is the default, and with a draft model;
 each round runs all of them one after the other, and the best round of each counts. The texts must be the same.
 
+At last the model is made to write given texts, whatever it would have said: what n-grams gain on such texts.
+
 The tasks are made for the demo model. `python benches/grown_demo.py FILE` writes a model that says the same at the cost
 of a model of a billion weights. With other models the texts differ, and so does what can be gained.
 """
@@ -14,9 +16,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import llamacpu
 from compare import processor
@@ -84,28 +89,59 @@ def tasks(model: llamacpu.Model) -> list[tuple[str, list[int], Sequence[str], ll
     ]
 
 
+def replays(model: llamacpu.Model) -> list[tuple[str, list[int], list[int]]]:
+    """Name, prompt and the text to write, both short enough to be timed."""
+    root = Path(__file__).parent.parent
+    code = (root / "python" / "llamacpu" / "tokenizer.py").read_text(encoding="utf-8")
+    prose = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+    def ids(text: str, count: int) -> list[int]:
+        return model.tokenizer.encode(text, add_special=False)[:count]
+
+    begin = model.tokenizer.encode("Write it down.\n")
+    return [
+        ("prose", begin, ids(prose, 250)),
+        ("a Python file", begin, ids(code, 250)),
+        ("the file again, a name changed", begin + ids(code, 400), ids(code.replace("metadata", "facts"), 250)),
+    ]
+
+
+def replay(session: llamacpu.Session, prompt: list[int], text: list[int], draft: Any) -> GenerationResult:
+    """One timed generation of a given text."""
+
+    def only_the_next(history: Any, logits: Any) -> Any:
+        logits[:] = -np.inf
+        logits[text[len(history) - len(prompt)]] = 0
+        return logits
+
+    greedy = llamacpu.Sampling(temperature=0)
+    return generate(
+        session, prompt, sampling=greedy, max_tokens=len(text), logits_processors=[only_the_next], draft=draft
+    ).read()
+
+
 def answer(model: llamacpu.Model, task: Any, draft: Any) -> GenerationResult:
     """One timed generation."""
     _, prompt, stop, sampling = task
     return generate(model, prompt, sampling=sampling, stop=stop, max_tokens=200, draft=draft).read()
 
 
-def compare(model: llamacpu.Model, drafts: dict[str, Any], task: Any, rounds: int) -> None:
+def compare(name: str, drafts: dict[str, Any], run: Callable[[Any], GenerationResult], rounds: int) -> None:
     """One row for each kind of draft."""
     best: dict[str, GenerationResult] = {}
     for _ in range(rounds):
-        for name, draft in drafts.items():
-            result = answer(model, task, draft)
-            known = best.get(name)
+        for kind, draft in drafts.items():
+            result = run(draft)
+            known = best.get(kind)
             if known is None or speed(result) > speed(known):
-                best[name] = result
+                best[kind] = result
     plain = best["none"]
-    for name, result in best.items():
+    for kind, result in best.items():
         if result.tokens != plain.tokens:
-            raise SystemExit(f"{task[0]}: the text with drafts ({name}) is another one")
+            raise SystemExit(f"{name}: the text with drafts ({kind}) is another one")
         timings = result.timings
         print(
-            f"| {task[0]} | {name} | {len(result.tokens)} | {timings.steps} | {timings.accepted_tokens} of "
+            f"| {name} | {kind} | {len(result.tokens)} | {timings.steps} | {timings.accepted_tokens} of "
             f"{timings.drafted_tokens} | {speed(result):.1f} | {speed(result) / speed(plain):.2f} |",
             flush=True,
         )
@@ -123,12 +159,12 @@ def main() -> None:
     parser.add_argument("--draft-model", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--only", choices=["cost", "tasks"])
+    parser.add_argument("--only", choices=["cost", "tasks", "replay"])
     options = parser.parse_args()
     with llamacpu.Model(options.model, threads=options.threads) as model:
         print(f"{processor()}, {model.threads} threads; llamacpu {llamacpu.__version__}; {model.path};")
         print(f"best of {options.rounds} rounds, interleaved.\n")
-        if options.only != "tasks":
+        if options.only in (None, "cost"):
             print_cost(model, 3 * options.rounds)
         if options.only == "cost":
             return
@@ -138,8 +174,13 @@ def main() -> None:
             drafts["model"] = ModelDraft(llamacpu.Model(options.draft_model, threads=1))
         print("| text | drafts | tokens | passes | confirmed | tokens/s | ratio |")
         print("|---|---|---|---|---|---|---|")
-        for task in tasks(model):
-            compare(model, drafts, task, options.rounds)
+        if options.only in (None, "tasks"):
+            for task in tasks(model):
+                compare(task[0], drafts, partial(answer, model, task), options.rounds)
+        if options.only in (None, "replay"):
+            drafts.pop("model", None)
+            for name, prompt, text in replays(model):
+                compare(name, drafts, partial(replay, model.session(), prompt, text), options.rounds)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,16 @@ _LEAST_SECONDS = 1e-9
 
 
 class StepCost:
-    """A straight line through the seconds of passes, corrected by each new one (normalized least mean squares)."""
+    """A straight line through the seconds of passes, corrected by each new one (normalized least mean squares).
+
+    Kernels make some sizes cheaper than the line says and others dearer: what each size was off by is remembered too.
+    """
 
     def __init__(self) -> None:
         self._level: float | None = None
         self._slope = _PRIOR_SLOPE
+        # Size -> part of the line's value by which its passes differ.
+        self._off: dict[int, float] = {}
 
     @property
     def known(self) -> bool:
@@ -39,15 +44,18 @@ class StepCost:
         if self._level is None:
             self._level = seconds / (1 + _PRIOR_SLOPE * more)
             return
-        expected = self.ratio(tokens) * self._level
+        expected = self._level * (1 + self._slope * more)
         error = min(max(seconds - expected, -_MOST_ERROR * expected), _MOST_ERROR * expected)
+        if more:
+            off = self._off.get(tokens, 0.0)
+            self._off[tokens] = off + _RATE * (error / expected - off)
         step = _RATE * error / (1 + more * more)
         self._level += step
         self._slope = min(max(self._slope + step * more / self._level, _LEAST_SLOPE), _MOST_SLOPE)
 
     def ratio(self, tokens: int) -> float:
-        """Cost of a pass over so many tokens in passes over one."""
-        return 1 + self._slope * (tokens - 1)
+        """Cost of a pass over so many tokens in passes over one; at least 1."""
+        return max((1 + self._slope * (tokens - 1)) * (1 + self._off.get(tokens, 0.0)), 1.0)
 
 
 _costs: WeakKeyDictionary[Any, StepCost] = WeakKeyDictionary()

@@ -68,10 +68,11 @@ class NGramIndex:
 class NGramDraft(Draft):
     """Proposes what followed the longest earlier match of the text's last tokens (prompt lookup).
 
-    min_match: tokens that must agree. It helps where answers repeat: quoting, summarizing, editing, code, tables.
+    min_match: tokens that must agree. Short matches are often wrong, which the adaptive rule sees: then it proposes one
+    token or none. It helps where answers repeat: quoting, summarizing, editing, code, tables.
     """
 
-    def __init__(self, min_match: int = 3, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
+    def __init__(self, min_match: int = 1, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
         super().__init__(max_tokens, adaptive)
         if not 1 <= min_match <= _LONGEST_MATCH:
             raise ValueError(f"min_match is {min_match}; expected 1 to {_LONGEST_MATCH}")
