@@ -235,7 +235,7 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         if self.tokenizer_ is not None:
             return bytes(self.tokenizer_.detokenize(tokens, prev_tokens=prev_tokens, special=special))
         text = self._tokenizer.decode_bytes(tokens, skip_special=not special)
-        begins = not prev_tokens and tokens[:1] == [self.token_bos()] and not special
+        begins = tokens[:1] == [self.token_bos()] and not special
         return text.removeprefix(b" ") if begins else text
 
     # --- States ---
