@@ -204,5 +204,8 @@ def test_the_llm_command(tiny_model: Callable[..., Path], tmp_path: Path) -> Non
     assert len(answer) > 1
     again = run(LLM, "-c", "and then", "-m", "tiny", *options, **user)
     assert len(again) > 0
+    vector = json.loads(run(LLM, "embed", "-m", "tiny", "-c", "once upon a time", "-f", "json", **user))
+    with llamacpu.Model(path, threads=1) as model:
+        assert vector == model.embed("once upon a time").tolist()
     run(LLM, "llamacpu", "remove", "tiny", **user)
     assert run(LLM, "llamacpu", "list", **user) == ""

@@ -2,6 +2,7 @@
 
     llm llamacpu add NAME path/to/model.gguf
     llm -m NAME "Hello"
+    llm embed -m NAME -c "Hello"
 
 The list of files is kept in ``llamacpu.json`` in the folder of ``llm``; the demo model is called ``llamacpu-demo``.
 """
@@ -9,7 +10,7 @@ The list of files is kept in ``llamacpu.json`` in the folder of ``llm``; the dem
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from pydantic import Field
 
 if TYPE_CHECKING:
     from llamacpu.llama import Llama
+    from llamacpu.model import Model
 
 DEMO = "llamacpu-demo"
 
@@ -112,6 +114,27 @@ class LlamacpuModel(llm.Model):  # type: ignore[misc]
         return messages
 
 
+class LlamacpuEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
+    """One GGUF file as an embedding model of ``llm``; pooling is what the file recommends, else the mean."""
+
+    batch_size = 64
+
+    def __init__(self, model_id: str, path: str) -> None:
+        self.model_id = model_id
+        self.path = path
+        self._model: Model | None = None
+
+    def embed_batch(self, items: Iterable[str | bytes]) -> Iterator[list[float]]:
+        """The vectors of texts."""
+        from llamacpu.model import Model
+
+        if self._model is None:
+            self._model = Model(self.path)
+        texts = [item if isinstance(item, str) else item.decode("utf-8", "replace") for item in items]
+        for vector in self._model.embed(texts):
+            yield vector.tolist()
+
+
 def _answer(response: Any) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": response.text_or_raise()}
     calls = response.tool_calls_or_raise()
@@ -129,14 +152,24 @@ def _tool(tool: Any) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
+def _every_model() -> dict[str, str]:
+    """Name to path of all models."""
+    demo = Path(__file__).with_name("data") / "demo.gguf"
+    return {**({DEMO: str(demo)} if demo.exists() else {}), **known_models()}
+
+
 @llm.hookimpl  # type: ignore[untyped-decorator]
 def register_models(register: Any) -> None:
     """Called by ``llm``: the models that there are."""
-    demo = Path(__file__).with_name("data") / "demo.gguf"
-    if demo.exists():
-        register(LlamacpuModel(DEMO, str(demo)))
-    for name, path in known_models().items():
+    for name, path in _every_model().items():
         register(LlamacpuModel(name, path))
+
+
+@llm.hookimpl  # type: ignore[untyped-decorator]
+def register_embedding_models(register: Any) -> None:
+    """Called by ``llm``: the same models, for embeddings."""
+    for name, path in _every_model().items():
+        register(LlamacpuEmbeddingModel(name, path))
 
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
