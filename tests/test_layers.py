@@ -16,6 +16,7 @@ LAYERS = [
     {"gguf_types", "gguf_metadata", "stop_strings", "hub"},
     {"gguf_header"},
     {"gguf_file"},
+    {"step_output"},
     {"architectures", "chat", "context_window", "grammar", "infill", "kernels", "sampling", "tokenizer"},
     {"drafting", "generation_result", "machine", "tool_grammar"},
     {"tool_constraint"},

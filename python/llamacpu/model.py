@@ -10,18 +10,18 @@ A `Model` is immutable and may be shared by threads; a `Session` is one conversa
 from __future__ import annotations
 
 import logging
-import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from llamacpu import _native
 from llamacpu.architectures import config_for
 from llamacpu.gguf_file import GGUFFile, Metadata
 from llamacpu.session import KVType, Logits, Session, TokenIds
+from llamacpu.step_output import StepOutput, ends_of, places_of, split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,15 +38,6 @@ log = logging.getLogger("llamacpu")
 CancelToken = _native.CancelToken
 LoadProgress = Callable[[int, int], None]
 """(bytes of weights that are ready, bytes of all weights)"""
-
-
-class StepOutput(NamedTuple):
-    """What `Model.step_hidden` returns for one item."""
-
-    logits: NDArray[np.float32] | None
-    """as `Model.step` returns them"""
-    hidden: NDArray[np.float32]
-    """float32[layers, tokens, width], in the order of the layers that were asked for"""
 
 
 class Model:
@@ -206,7 +197,7 @@ class Model:
         """
         pairs = [(session._native, ids) for session, ids in items]
         rows = self._native.step(pairs, logits, cancel)
-        found: list[NDArray[np.float32]] | list[None] = _split(rows, [len(ids) for _, ids in pairs], logits)
+        found: list[NDArray[np.float32]] | list[None] = split(rows, [len(ids) for _, ids in pairs], logits)
         return found
 
     def step_hidden(
@@ -226,13 +217,12 @@ class Model:
         with logits, batches, pieces and threads change no bit of it. Raises ValueError for a layer that does not exist,
         and what `step` raises.
         """
-        places = _places(layers, int(self.config["layers"]) + 1)
+        places = places_of(layers, int(self.config["layers"]) + 1)
         pairs = [(session._native, ids) for session, ids in items]
         rows, hidden = self._native.step_hidden(pairs, places, logits, cancel)
         counts = [len(ids) for _, ids in pairs]
-        ends = _ends(counts)
-        parts = [hidden[:, start:end] for start, end in pairwise(ends)]
-        return [StepOutput(row, part) for row, part in zip(_split(rows, counts, logits), parts, strict=True)]
+        parts = [hidden[:, start:end] for start, end in pairwise(ends_of(counts))]
+        return [StepOutput(row, part) for row, part in zip(split(rows, counts, logits), parts, strict=True)]
 
     @overload
     def embed(
@@ -313,34 +303,3 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<Model {self._file.path.name!r}: {self.config['architecture']}, {self.config['layers']} layers>"
-
-
-def _ends(counts: Sequence[int]) -> list[int]:
-    """Where each of several runs of rows begins, and where the last one ends."""
-    ends = [0]
-    for count in counts:
-        ends.append(ends[-1] + count)
-    return ends
-
-
-def _split(rows: NDArray[np.float32], counts: Sequence[int], logits: Logits) -> Any:
-    """The rows of logits that belong to each item; `counts` are the numbers of their tokens."""
-    if logits == "none":
-        return [None] * len(counts)
-    if logits == "last":
-        return list(rows)
-    return [rows[start:end] for start, end in pairwise(_ends(counts))]
-
-
-def _places(layers: Sequence[int], count: int) -> list[int]:
-    """Indices of layers, negative ones counted from the end, as the native model counts them."""
-    places = [operator.index(layer) for layer in layers]
-    if not places:
-        raise ValueError("no layers: expected at least one; -1 is the last norm")
-    for place in places:
-        if not -count <= place < count:
-            raise ValueError(f"there is no layer {place}: expected 0 to {count - 1}, or -{count} to -1 from the end")
-    places = [place % count for place in places]
-    if len(set(places)) != len(places):
-        raise ValueError(f"a layer is named twice in {list(layers)}; expected each once")
-    return places

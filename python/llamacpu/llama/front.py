@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llamacpu.context_window import Overflow, shared_length
-from llamacpu.errors import ContextOverflow, LlamaCpuError, SessionError
+from llamacpu.errors import LlamaCpuError
 from llamacpu.generation import GenerationResult
 from llamacpu.gguf_file import GGUFFile
 from llamacpu.llama import settings
@@ -23,7 +22,7 @@ from llamacpu.llama.chat import ChatMethods
 from llamacpu.llama.embedding import EmbeddingMethods
 from llamacpu.llama.formats import registered
 from llamacpu.llama.logits import KeptLogits
-from llamacpu.llama.state import LlamaState
+from llamacpu.llama.state import StateMethods
 from llamacpu.llama.steps import RANDOM_SEED, StepMethods
 from llamacpu.llama.tokenizer import LlamaTokenizer
 from llamacpu.model import LoadProgress, Model, Session
@@ -31,13 +30,11 @@ from llamacpu.tokenizer import Tokenizer
 
 __all__ = ["Llama"]
 
-log = logging.getLogger("llamacpu")
-
 # Names in the constructor that are not what a copy of the object is made with.
 _NO_ARGUMENTS = frozenset(("self", "other", "__class__", "on_load"))
 
 
-class Llama(ChatMethods, EmbeddingMethods, StepMethods):
+class Llama(ChatMethods, EmbeddingMethods, StateMethods, StepMethods):
     """A model and its conversation; see the module's description.
 
     model_path    a GGUF file
@@ -139,7 +136,7 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         self._pooling_type = pooling_type
         self._logits_all = logits_all
         self._lock = threading.Lock()
-        self._busy = False
+        self._leased: Session | None = None
         self._model: Model | None = None
         self.set_seed(seed)
         if vocab_only:
@@ -237,69 +234,6 @@ class Llama(ChatMethods, EmbeddingMethods, StepMethods):
         text = self._tokenizer.decode_bytes(tokens, skip_special=not special)
         begins = tokens[:1] == [self.token_bos()] and not special
         return text.removeprefix(b" ") if begins else text
-
-    # --- States ---
-
-    def save_state(self) -> LlamaState:
-        """The conversation as it is now; it costs next to nothing."""
-        tokens = self.input_ids
-        return LlamaState(tokens, self.scores.copy(), len(tokens), seed=self._seed, session=self.session.fork())
-
-    def load_state(self, state: LlamaState) -> None:
-        """Go back to a saved conversation. SessionError for one with another model."""
-        session = state.session_for(self.model, self.n_ctx())
-        if session is not None:
-            self._session = session
-        else:
-            self.reset()
-            if state.n_tokens:
-                self.session.forward(state.input_ids[: state.n_tokens].tolist(), logits="none")
-        self._kept.replace(state.scores.copy())
-        self._seed = state.seed
-
-    def set_cache(self, cache: BaseLlamaCache | None) -> None:
-        """Keep the states of completions in `cache`, and begin each from the best of them.
-
-        `llamacpu.llama.caches` has one in memory and one on disk.
-        """
-        self.cache = cache
-
-    def _lease(self, prompt: Sequence[int]) -> Session:
-        """The session for a completion: the own one, or another while that is in use."""
-        with self._lock:
-            if self._busy:
-                return self.model.session(context=self.n_ctx(), kv_type=self._kv_type)
-            self._busy = True
-        try:
-            self._restore(prompt)
-        except BaseException:
-            self._busy = False
-            raise
-        self._kept.truncate(0)
-        return self.session
-
-    def _restore(self, prompt: Sequence[int]) -> None:
-        """Load the state of the cache that shares the most with a prompt, if it is more than the session does."""
-        if self.cache is None:
-            return
-        try:
-            state = self.cache.best_for(self.model, prompt, shared_length(self.session.tokens, prompt))
-            if state is not None:
-                self.load_state(state)
-        except (ContextOverflow, SessionError) as error:
-            log.warning("a state of the cache cannot be used: %s", error)
-
-    def _give_back(self, session: Session, result: GenerationResult | None) -> None:
-        self.last_result = result
-        if session is not self._session:
-            return
-        try:
-            if self.cache is not None and session.tokens:
-                self.cache[session.tokens] = self.save_state()
-        except OSError as error:
-            log.warning("the state could not be kept in the cache: %s", error)
-        finally:
-            self._busy = False
 
     # --- Life and death ---
 
