@@ -119,7 +119,18 @@ def test_whatever_is_measured_the_cost_stays_usable(measured: list[tuple[int, fl
     for tokens, seconds in measured:
         cost.note(tokens, seconds)
         assert cost.seconds >= 0
-        assert 1 <= cost.ratio(2) <= cost.ratio(16) <= 16
+        assert cost.ratio(1) == 1
+        assert all(1 <= cost.ratio(size) <= 1.5 * size for size in range(1, 17))
+
+
+def test_sizes_that_are_cheaper_than_the_line_are_known() -> None:
+    cost = StepCost()
+    steps = {1: 1.0, 2: 1.05, 3: 1.4, 4: 1.2, 8: 1.6}
+    for _ in range(100):
+        for tokens, seconds in steps.items():
+            cost.note(tokens, seconds)
+    for tokens, seconds in steps.items():
+        assert cost.ratio(tokens) == pytest.approx(seconds, rel=0.03)
 
 
 def test_models_keep_their_costs_apart() -> None:
