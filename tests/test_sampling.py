@@ -108,6 +108,8 @@ def test_xtc(row: list[float], threshold: float, min_keep: int) -> None:
 @given(rows, st.floats(0, 3), st.floats(0, 2), st.floats(0.1, 3))
 def test_temperature(row: list[float], value: float, spread: float, exponent: float) -> None:
     candidates, pairs = both(row)
+    # Of a distribution that is nearly certain the entropy has few correct digits, in whatever way it is computed.
+    assume(len(row) == 1 or max(reference.softmax(pairs)) < 1 - 1e-6)
     expected = reference.temperature(pairs, value, spread, exponent)
     # Below this the quotients leave the float32 range, where the step takes the limit of 0.
     assume(len(expected) == 1 or all(abs(logit) < 1e30 for _, logit in expected))
