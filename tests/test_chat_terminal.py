@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamacpu.cli.chat import Conversation, read_message
+from llamacpu.cli.chat import Conversation, complete, read_message
 from llamacpu.cli.chat_commands import COMMANDS, act
 from llamacpu.cli.markdown import Markdown
 from llamacpu.model import Model
@@ -180,6 +180,26 @@ def test_help_names_every_command(conversation: Conversation, capsys: pytest.Cap
     text = capsys.readouterr().err
     assert all(name in text for name in COMMANDS)
     assert act(conversation, "/exit") is True
+
+
+def test_a_mistyped_command_is_no_message(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    type_lines(monkeypatch, "/sav talk.json")
+    assert conversation._take_turn() is True
+    assert capsys.readouterr().err.startswith("Error: there is no command /sav")
+    assert conversation.messages == []
+    type_lines(monkeypatch, "/etc/hosts is a file", " /sav")
+    for _ in range(2):
+        assert conversation._take_turn() is True
+    assert [m["content"] for m in conversation.messages if m["role"] == "user"] == ["/etc/hosts is a file", " /sav"]
+
+
+def test_the_tab_key_completes_commands_and_settings() -> None:
+    assert [complete("/s", number) for number in range(5)] == ["/set ", "/system ", "/save ", "/stats ", None]
+    assert complete("temp", 0) == "temperature "
+    assert complete("", 0) is None
+    assert complete("word", 0) is None
 
 
 def test_a_message_that_does_not_fit_is_forgotten(

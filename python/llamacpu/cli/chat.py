@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _PROMPT = ">>> "
 _CONTINUED = "... "
 _FENCE = '"""'
+# What looks like a command and is none was mistyped; a path, with more slashes, is text.
+_COMMAND = re.compile(r"/[a-z]+")
 
 
 class Conversation:
@@ -52,7 +55,12 @@ class Conversation:
     def interact(self) -> None:
         """Read and answer until the input ends."""
         with contextlib.suppress(ImportError):
-            import readline  # noqa: F401 (editing and history of the lines that `input` reads)
+            # With it, the lines that `input` reads have editing and history.
+            import readline
+
+            readline.set_completer(complete)
+            readline.set_completer_delims(" ")
+            readline.parse_and_bind("tab: complete")
         click.echo("Type a message, or /help. Ctrl-C stops an answer, Ctrl-D or /exit ends.", err=True)
         going_on = True
         while going_on:
@@ -75,8 +83,12 @@ class Conversation:
         except UnicodeDecodeError:
             click.echo("Error: that is not UTF-8 text; check the terminal's encoding", err=True)
             return True
-        if text.startswith("/") and text.split()[0] in COMMANDS:
+        name = text.split()[0] if text.startswith("/") else ""
+        if name in COMMANDS:
             return not act(self, text)
+        if _COMMAND.fullmatch(name):
+            click.echo(f"Error: there is no command {name}; /help shows all, a space before it makes it text", err=True)
+            return True
         if text.strip():
             self.answer(text)
         return True
@@ -130,6 +142,16 @@ class Conversation:
         if self.stats:
             click.echo(summary(self.result), err=True)
         return said
+
+
+def complete(begun: str, number: int) -> str | None:
+    """The commands and settings that begin so, one after the other, for the tab key."""
+    from llamacpu.cli.chat_commands import COMMANDS
+    from llamacpu.cli.options import SAMPLING_NAMES
+
+    names = [*COMMANDS, *SAMPLING_NAMES, "max_tokens"]
+    found = [f"{name} " for name in names if begun and name.startswith(begun)]
+    return found[number] if number < len(found) else None
 
 
 def read_message() -> str:
