@@ -374,4 +374,6 @@ def test_cancelling_the_task_stops_the_work() -> None:
             await task
 
     asyncio.run(main())
+    # Without another call: whether the task was cancelled inside a step or between two of them.
+    assert generation.result.ended_by == "cancelled"
     assert list(generation) == []

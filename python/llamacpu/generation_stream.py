@@ -88,13 +88,19 @@ class Generation(Iterator[str]):
         import asyncio
 
         try:
-            piece = await asyncio.to_thread(next, self._pieces, None)
+            piece = await asyncio.to_thread(self._next_in_a_thread)
         except asyncio.CancelledError:
-            self._closed = True
-            self._cancel.cancel()
+            self.close()
             raise
         if piece is None:
             raise StopAsyncIteration
+        return piece
+
+    def _next_in_a_thread(self) -> str | None:
+        piece = next(self._pieces, None)
+        if self._closed:
+            # Nobody waits for the piece any more, and nobody will come for the next.
+            self.close()
         return piece
 
     def read(self) -> GenerationResult:
