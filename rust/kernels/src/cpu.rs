@@ -109,3 +109,23 @@ fn detect() -> Vec<Isa> {
 fn detect() -> Vec<Isa> {
     vec![Isa::SCALAR]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_is_found_by_its_name() {
+        let names: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+        assert_eq!(Isa::available()[0], Isa::SCALAR);
+        for isa in Isa::available() {
+            assert_eq!(Isa::named(isa.name()).unwrap(), *isa);
+        }
+        let error = Isa::named("mmx").unwrap_err().to_string();
+        assert!(error.contains("mmx") && error.contains(&names.join(", ")), "{error}");
+        // Where the processor is known because it is emulated.
+        if let Ok(expected) = std::env::var("LLAMACPU_EXPECTED_ISAS") {
+            assert_eq!(names.join(", "), expected);
+        }
+    }
+}

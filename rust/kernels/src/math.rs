@@ -12,13 +12,15 @@ mod avx512;
 pub mod doubles;
 mod functions;
 mod half_floats;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 
 pub(crate) use functions::{exp, exp2, silu};
 pub(crate) use half_floats::{float_to_half, half_to_float};
 
 use crate::cpu::Isa;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::cpu::Kind;
 
 /// Lanes in a vector.
@@ -151,7 +153,14 @@ pub(crate) fn prefetch(bytes: &[u8], range: std::ops::Range<usize>) {
             unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast()) };
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    if let Some(bytes) = bytes.get(range) {
+        for line in bytes.chunks(64) {
+            // SAFETY: a prefetch is a hint; it reads nothing that the program could see. Every aarch64 processor has it.
+            unsafe { <crate::simd::neon::Neon as crate::simd::Simd>::prefetch_near(line.as_ptr()) };
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = (bytes, range);
 }
 
@@ -177,6 +186,9 @@ pub(crate) fn dispatch<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx2 | Kind::AvxVnni => unsafe { avx2::run(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Kind::NeonDot | Kind::NeonI8mm => unsafe { neon::run(kernel) },
         _ => portable::run(kernel),
     }
 }

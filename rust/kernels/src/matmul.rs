@@ -9,6 +9,8 @@
 //! threads, any batch and every instruction set.
 
 mod activations;
+#[cfg(target_arch = "aarch64")]
+mod arm;
 mod dispatch;
 mod floats;
 mod matrix;

@@ -1,8 +1,8 @@
 //! What the matrix kernels ask of an instruction set; one file each.
 //!
-//! Rows of weights lie in the lanes: a group of 16 rows is one 512-bit vector or two of 256 bits. Kernels are generic over
-//! [`Simd`] and are compiled once per instruction set inside a function that enables its features. Every operation here is
-//! exact, or one correctly rounded f32 operation, so that all sets give the same bits.
+//! Rows of weights lie in the lanes: a group of 16 rows is one 512-bit vector, two of 256 or four of 128 bits. Kernels are
+//! generic over [`Simd`] and are compiled once per instruction set inside a function that enables its features. Every
+//! operation here is exact, or one correctly rounded f32 operation, so that all sets give the same bits.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -10,10 +10,14 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avxvnni;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod i8mm;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
 pub(crate) mod scalar;
 
 /// Functions of a `Simd` implementation whose body is one unsafe expression.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! operations {
     ($(fn $name:ident $(<const $generic:ident: $kind:ty>)? ($($argument:ident: $type:ty),*) $(-> $result:ty)? { $body:expr })*) => { $(
         #[inline(always)]
@@ -23,7 +27,7 @@ macro_rules! operations {
         }
     )* };
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use operations;
 
 /// Rows in a group of the packed layout.
@@ -35,7 +39,7 @@ pub(crate) const ROWS: usize = 16;
 /// Every function may be called only where the processor has the instruction set, and from code compiled for it; pointers
 /// must be good for the bytes of one vector (`LANES` × 4 for bytes and floats, × 2 for halves, × 1 for bytes of scales).
 pub(crate) trait Simd: Copy + 'static {
-    /// Rows of one vector: 16 or 8.
+    /// Rows of one vector: 16, 8 or 4.
     const LANES: usize;
     /// Subtracted from the zero of weights whose values exceed 127: 128 where the set multiplies signed bytes only.
     const SIGNED_ZERO: i32;
@@ -52,7 +56,7 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn store_bytes(at: *mut u8, value: Self::Bytes);
     /// Bytes `& mask`.
     unsafe fn mask(value: Self::Bytes, mask: u8) -> Self::Bytes;
-    /// `low | (high & mask)`.
+    /// `low | (high & mask)`, where `low` has none of the bits of `mask`.
     unsafe fn merge(low: Self::Bytes, high: Self::Bytes, mask: u8) -> Self::Bytes;
     /// Shifts every 16 bits right; the bits that cross bytes are masked off by the caller.
     unsafe fn right<const N: u32>(value: Self::Bytes) -> Self::Bytes;

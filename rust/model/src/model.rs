@@ -130,6 +130,11 @@ impl Model {
         self.isa
     }
 
+    /// Uses another instruction set than the chosen one: slower or faster, the results are the same.
+    pub fn use_isa(&mut self, isa: Isa) {
+        self.isa = isa;
+    }
+
     /// Number of threads in use.
     pub fn threads(&self) -> usize {
         self.pool.threads()

@@ -1,5 +1,5 @@
 //! Lanes in plain Rust: the definition of every operation, and the code for processors without vectors that we know.
-//! On aarch64 the compiler makes NEON of it.
+//! On aarch64 without the dot product extension the compiler makes NEON of it.
 
 use super::{Kernel, LANES, Lanes, float_to_half, fma, half_to_float};
 

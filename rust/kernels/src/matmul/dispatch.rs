@@ -6,7 +6,7 @@ use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Si
 use super::tile::{Kernel, Tile, expand, tile};
 use super::weights::{Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Weights};
 use crate::cpu::Isa;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::cpu::Kind;
 use crate::formats::{Bits, Format, Packing, Scales};
 
@@ -155,6 +155,10 @@ macro_rules! for_set {
             Kind::AvxVnni => avxvnni::$name $($call)*,
             #[cfg(target_arch = "x86_64")]
             Kind::Avx512 => avx512::$name $($call)*,
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonDot => super::arm::neon::$name $($call)*,
+            #[cfg(target_arch = "aarch64")]
+            Kind::NeonI8mm => super::arm::i8mm::$name $($call)*,
             _ => scalar::$name $($call)*,
         }
     };

@@ -4,5 +4,6 @@ mod hidden;
 mod loading;
 mod prepared;
 mod saved;
+mod sets;
 mod steps;
 mod tiny_model;

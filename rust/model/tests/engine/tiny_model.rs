@@ -1,8 +1,9 @@
-//! A tiny model of pseudo-random F32 weights, written to a temporary file.
+//! A tiny model of pseudo-random weights, written to a temporary file.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::rope::{RopeScaling, RopeStyle};
 use llamacpu_model::{Config, Error, ExpertGating, Model, TensorInfo};
 
@@ -16,10 +17,15 @@ pub(crate) struct TinyModel {
 impl TinyModel {
     /// A model with the sizes of `config`; `experts` decides between dense and routed layers.
     pub(crate) fn new(config: Config) -> Self {
+        Self::in_formats(config, |_| Format::F32)
+    }
+
+    /// The same with weights in the formats that `format` says for the names of the matrices, without their layers.
+    pub(crate) fn in_formats(config: Config, format: fn(&str) -> Format) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("llamacpu-test-{}-{}.bin", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
-        let (tensors, bytes) = write_tensors(&config);
+        let (tensors, bytes) = write_tensors(&config, format);
         std::fs::write(&path, bytes).expect("the temporary folder is writable");
         Self { config, tensors, path }
     }
@@ -78,8 +84,8 @@ pub(crate) fn routed() -> Config {
     Config { experts: 4, experts_used: 2, ..dense() }
 }
 
-fn write_tensors(config: &Config) -> (Vec<TensorInfo>, Vec<u8>) {
-    let mut writer = Writer { tensors: Vec::new(), bytes: Vec::new(), state: 1 };
+fn write_tensors(config: &Config, format: fn(&str) -> Format) -> (Vec<TensorInfo>, Vec<u8>) {
+    let mut writer = Writer { format, tensors: Vec::new(), bytes: Vec::new(), state: 1 };
     let width = config.embedding_length;
     writer.add("token_embd.weight", &[width, config.vocab_size]);
     writer.add("output_norm.weight", &[width]);
@@ -108,6 +114,7 @@ fn write_tensors(config: &Config) -> (Vec<TensorInfo>, Vec<u8>) {
 }
 
 struct Writer {
+    format: fn(&str) -> Format,
     tensors: Vec<TensorInfo>,
     bytes: Vec<u8>,
     state: u64,
@@ -115,16 +122,21 @@ struct Writer {
 
 impl Writer {
     fn add(&mut self, name: &str, shape: &[usize]) {
-        let offset = self.bytes.len() as u64;
+        let offset = self.bytes.len();
         let elements: usize = shape.iter().product();
+        let mut values = Vec::with_capacity(elements);
         for _ in 0..elements {
             // A linear congruential generator (Knuth's constants): any numbers around zero will do.
             self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let unit = (self.state >> 40) as f32 / (1u32 << 24) as f32;
-            self.bytes.extend_from_slice(&(unit - 0.5).to_le_bytes());
+            values.push((self.state >> 40) as f32 / (1u32 << 24) as f32 - 0.5);
         }
+        let plain = name.split('.').nth_back(1).expect("names have two parts");
+        let format = if shape.len() == 1 { Format::F32 } else { (self.format)(plain) };
+        let nbytes = format.row_bytes(elements).expect("whole blocks");
+        self.bytes.resize(offset + nbytes, 0);
+        format.quantize(&values, &mut self.bytes[offset..]).expect("a format that can be written");
         let shape = shape.iter().map(|&size| size as u64).collect();
-        let nbytes = self.bytes.len() as u64 - offset;
-        self.tensors.push(TensorInfo { name: name.to_owned(), ggml_type: 0, shape, file: 0, offset, nbytes });
+        let (ggml_type, name) = (format.info().ggml_id, name.to_owned());
+        self.tensors.push(TensorInfo { name, ggml_type, shape, file: 0, offset: offset as u64, nbytes: nbytes as u64 });
     }
 }

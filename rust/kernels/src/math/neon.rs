@@ -1,0 +1,231 @@
+//! Lanes as four 128-bit registers.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::{Kernel, LANES, Lanes};
+use crate::simd::Simd;
+use crate::simd::neon::{Dot, Neon};
+
+/// Runs a kernel compiled for NEON with the dot product extension.
+///
+/// # Safety
+/// The processor has the features.
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run::<Four>()
+}
+
+/// Sixteen floats, the first four in the first register.
+#[derive(Clone, Copy)]
+pub(crate) struct Four([float32x4_t; 4]);
+
+/// Wraps intrinsics whose features `run` guarantees.
+macro_rules! vector {
+    ($value:expr) => {
+        // SAFETY: this type is used only below `run`, whose caller guarantees the features; pointers come from
+        // references to arrays of the size that is read or written.
+        unsafe { $value }
+    };
+}
+
+/// Applies an intrinsic to the registers of its operands.
+macro_rules! each {
+    ($intrinsic:ident($($operand:expr),*)) => {
+        vector!(Four([
+            $intrinsic($($operand.0[0]),*),
+            $intrinsic($($operand.0[1]),*),
+            $intrinsic($($operand.0[2]),*),
+            $intrinsic($($operand.0[3]),*),
+        ]))
+    };
+}
+
+/// Rounds two vectors to f16, to nearest, ties to even.
+///
+/// # Safety
+/// None beyond what every aarch64 processor has.
+#[inline(always)]
+unsafe fn halves_of_floats(low: float32x4_t, high: float32x4_t) -> uint16x8_t {
+    let halves;
+    // SAFETY: instructions of NEON that touch their operands only. (As intrinsics they are newer than Rust 1.89.)
+    unsafe {
+        asm!(
+            "fcvtn {halves:v}.4h, {low:v}.4s",
+            "fcvtn2 {halves:v}.8h, {high:v}.4s",
+            halves = out(vreg) halves,
+            low = in(vreg) low,
+            high = in(vreg) high,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    halves
+}
+
+impl Lanes for Four {
+    type Integers = [int32x4_t; 4];
+    const MANY_REGISTERS: bool = false;
+
+    #[inline(always)]
+    fn call<K: Kernel>(kernel: K) -> K::Output {
+        vector!(run(kernel))
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([vector!(vdupq_n_f32(value)); 4])
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32; LANES]) -> Self {
+        let from = values.as_ptr();
+        vector!(Self([vld1q_f32(from), vld1q_f32(from.add(4)), vld1q_f32(from.add(8)), vld1q_f32(from.add(12))]))
+    }
+
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        for (to, register) in to.as_chunks_mut::<4>().0.iter_mut().zip(self.0) {
+            vector!(vst1q_f32(to.as_mut_ptr(), register));
+        }
+    }
+
+    #[inline(always)]
+    fn load_floats(bytes: &[u8; 4 * LANES]) -> Self {
+        let from: *const f32 = bytes.as_ptr().cast();
+        vector!(Self([vld1q_f32(from), vld1q_f32(from.add(4)), vld1q_f32(from.add(8)), vld1q_f32(from.add(12))]))
+    }
+
+    #[inline(always)]
+    fn load_halves(bytes: &[u8; 2 * LANES]) -> Self {
+        let from = bytes.as_ptr();
+        vector!(Self([
+            Neon::halves(from),
+            Neon::halves(from.add(8)),
+            Neon::halves(from.add(16)),
+            Neon::halves(from.add(24)),
+        ]))
+    }
+
+    #[inline(always)]
+    fn store_floats(self, to: &mut [u8; 4 * LANES]) {
+        for (to, register) in to.as_chunks_mut::<16>().0.iter_mut().zip(self.0) {
+            vector!(vst1q_f32(to.as_mut_ptr().cast(), register));
+        }
+    }
+
+    #[inline(always)]
+    fn store_halves(self, to: &mut [u8; 2 * LANES]) {
+        let to: *mut u16 = to.as_mut_ptr().cast();
+        vector!({
+            vst1q_u16(to, halves_of_floats(self.0[0], self.0[1]));
+            vst1q_u16(to.add(8), halves_of_floats(self.0[2], self.0[3]));
+        });
+    }
+
+    #[inline(always)]
+    fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
+        vector!({
+            let all = vld1q_s8(bytes.as_ptr().cast());
+            let (low, high) = (vmovl_s8(vget_low_s8(all)), vmovl_high_s8(all));
+            Self([
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
+                vcvtq_f32_s32(vmovl_high_s16(low)),
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
+                vcvtq_f32_s32(vmovl_high_s16(high)),
+            ])
+        })
+    }
+
+    #[inline(always)]
+    fn fma(self, factor: Self, addend: Self) -> Self {
+        each!(vfmaq_f32(addend, self, factor))
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        each!(vaddq_f32(self, other))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        each!(vsubq_f32(self, other))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        each!(vmulq_f32(self, other))
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        each!(vdivq_f32(self, other))
+    }
+
+    /// `fmax` would return NaN if either is NaN.
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        other.select_below(self, self, other)
+    }
+
+    /// `fmin` would return NaN if either is NaN.
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.select_below(other, self, other)
+    }
+
+    #[inline(always)]
+    fn select_below(self, bound: Self, yes: Self, no: Self) -> Self {
+        let mut chosen = no;
+        for (i, chosen) in chosen.0.iter_mut().enumerate() {
+            *chosen = vector!(vbslq_f32(vcltq_f32(self.0[i], bound.0[i]), yes.0[i], no.0[i]));
+        }
+        chosen
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        let mut powers = self;
+        for power in &mut powers.0 {
+            *power = vector!({
+                let exponent = vshlq_n_u32::<23>(vreinterpretq_u32_f32(*power));
+                vreinterpretq_f32_u32(vaddq_u32(exponent, vdupq_n_u32(1.0f32.to_bits())))
+            });
+        }
+        powers
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        vector!({
+            let four = vaddq_f32(vaddq_f32(self.0[0], self.0[2]), vaddq_f32(self.0[1], self.0[3]));
+            let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+            vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
+        })
+    }
+
+    #[inline(always)]
+    fn integers(_factors: i32) -> Self::Integers {
+        [vector!(vdupq_n_s32(0)); 4]
+    }
+
+    #[inline(always)]
+    fn dot4(mut sums: Self::Integers, bytes: &[u8; 4 * LANES], quad: i32) -> Self::Integers {
+        vector!({
+            let quad = vdupq_n_s32(quad);
+            for (sum, bytes) in sums.iter_mut().zip(bytes.as_chunks::<16>().0) {
+                *sum = Neon::dot::<0, 0, 1>(*sum, Neon::offset(255, vld1q_u8(bytes.as_ptr())), quad);
+            }
+        });
+        sums
+    }
+
+    #[inline(always)]
+    fn from_integers(values: Self::Integers) -> Self {
+        Self(vector!([
+            vcvtq_f32_s32(values[0]),
+            vcvtq_f32_s32(values[1]),
+            vcvtq_f32_s32(values[2]),
+            vcvtq_f32_s32(values[3]),
+        ]))
+    }
+}

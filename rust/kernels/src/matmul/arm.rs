@@ -1,0 +1,112 @@
+//! Arm: which kernels run, and tiles of their own.
+//!
+//! NEON has 32 registers of 128 bits, which four rows fill, and multiplies a vector with an element of another one. So a tile
+//! takes few vectors of rows and up to 4 columns and needs no broadcast (`dot`), or multiplies pairs of rows with pairs of
+//! columns (`matrix`), from a panel that holds rows in pairs.
+
+mod dot;
+mod floats;
+mod matrix;
+
+use super::activations::{TileParts, quantize_tile};
+use super::dispatch::{Common, FLOAT_ROWS, Kernels};
+use super::floats::{Element, FloatKernel, FloatTile};
+use super::tile::{Kernel, Tile};
+use super::weights::{ScaleKind, Weights};
+use dot::{dot_tile, expand};
+use floats::float_tile;
+use matrix::matrix_tile;
+
+/// What the module of an instruction set offers to `dispatch`.
+macro_rules! instruction_set {
+    (
+        $module:ident, $simd:ty, $feature:literal, pairs $pairs:literal, quantize $quantize:path,
+        direct $direct_tokens:literal: [$($direct:literal = $direct_tile:ident<$($direct_size:tt),*>)*],
+        panel [$($panel:literal = $panel_tile:ident<$($panel_size:tt),*>)*],
+        floats [$($float:literal in $vectors:literal)*]
+    ) => {
+        pub(crate) mod $module {
+            use super::*;
+
+            #[target_feature(enable = $feature)]
+            unsafe fn dots<W: Weights, const R: usize, const C: usize>(operands: &Tile) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { dot_tile::<$simd, W, R, C>(operands) }
+            }
+
+            #[target_feature(enable = $feature)]
+            unsafe fn expand_blocks<W: Weights>(operands: &Tile, quants: *mut u8, scales: *mut f32) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { expand::<$simd, W, $pairs>(operands, quants, scales) }
+            }
+
+            #[target_feature(enable = $feature)]
+            unsafe fn run_floats<E: Element, const R: usize, const C: usize, const V: usize>(operands: &FloatTile) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { float_tile::<E, R, C, V>(operands) }
+            }
+
+            #[target_feature(enable = $feature)]
+            unsafe fn quantize(input: &[f32], tokens: usize, parts: &mut TileParts) {
+                $quantize(input, tokens, parts);
+            }
+
+            /// Kernels that do not depend on a packing.
+            pub(crate) const COMMON: &Common = &Common {
+                quantize,
+                direct_tokens: $direct_tokens,
+                direct_widths: &[$($direct),*],
+                panel_widths: &[$($panel),*],
+                float_widths: &[$($float),*],
+            };
+
+            /// Kernels of one packing; the panel takes every byte.
+            pub(crate) fn kernels<W: Weights, Exact: Weights, Any: Weights>(zero: i32) -> Kernels {
+                let signed = if W::MAXIMUM > 127 { <$simd as crate::simd::Simd>::SIGNED_ZERO } else { 0 };
+                Kernels {
+                    direct: &const { [$($direct_tile::<W, $($direct_size),*> as Kernel),*] },
+                    panel: &const { [$($panel_tile::<Any, $($panel_size),*> as Kernel),*] },
+                    wide_panel: &[],
+                    expand: expand_blocks::<W>,
+                    panel_scale_bytes: Any::Scales::BYTES,
+                    parts: Any::Scales::PARTS,
+                    zero: zero - signed,
+                }
+            }
+
+            /// Kernels of plain weights: one row or `FLOAT_ROWS`, for each of `float_widths`.
+            pub(crate) fn floats<E: Element>() -> &'static [[FloatKernel; 2]] {
+                &const {
+                    [$([
+                        run_floats::<E, 1, $float, $vectors> as FloatKernel,
+                        run_floats::<E, FLOAT_ROWS, $float, $vectors>,
+                    ]),*]
+                }
+            }
+        }
+    };
+}
+
+instruction_set!(
+    neon, crate::simd::neon::Neon, "neon,dotprod", pairs false, quantize quantize_tile,
+    direct 4: [1 = dots<4, 1> 2 = dots<4, 2> 4 = dots<2, 4>],
+    panel [1 = dots<2, 1> 2 = dots<2, 2> 4 = dots<2, 4>],
+    floats [1 in 4 2 in 2 4 in 1]
+);
+
+instruction_set!(
+    i8mm, crate::simd::i8mm::I8mm, "neon,dotprod,i8mm", pairs true, quantize matrix::quantize,
+    direct 4: [1 = dots<4, 1> 2 = matrices<4, 1, false> 4 = matrices<2, 2, false>],
+    panel [1 = matrices<2, 1, true> 2 = matrices<2, 1, false> 4 = matrices<2, 2, false>],
+    floats [1 in 4 2 in 2 4 in 1]
+);
+
+/// A tile of pairs of rows and columns.
+///
+/// # Safety
+/// As for [`matrix_tile`].
+#[target_feature(enable = "neon,dotprod,i8mm")]
+unsafe fn matrices<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(operands: &Tile) {
+    // SAFETY: the caller promises the instruction set and good pointers.
+    unsafe { matrix_tile::<W, R, Q, SINGLE>(operands) }
+}

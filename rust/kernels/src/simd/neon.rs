@@ -1,0 +1,180 @@
+//! NEON with the dot product extension: 4 rows in a vector, four vectors a group.
+//!
+//! `sdot` takes signed bytes only, so weights whose values exceed 127 have 128 taken away first, like with AVX2. The
+//! intrinsics for the dot product are not in stable Rust yet, nor were those for f16 in 1.89: they are written as assembly.
+
+use std::arch::aarch64::*;
+use std::arch::asm;
+
+use super::{Simd, operations};
+
+/// NEON, dotprod.
+#[derive(Clone, Copy)]
+pub(crate) struct Neon;
+
+/// What the kernels for Arm ask for beyond [`Simd`]: vectors of their own type, and activations that are multiplied straight
+/// from a part of a vector, without a broadcast.
+///
+/// # Safety
+/// As for [`Simd`].
+pub(crate) trait Dot: Simd<Bytes = uint8x16_t, Sums = int32x4_t, Floats = float32x4_t> {
+    /// Adds the products of 4 bytes per row, as `offset` has left them, with 4 signed bytes: number `GROUP · COLUMNS + COLUMN`
+    /// of a row of vectors, of which `activations` is the one that has it.
+    unsafe fn dot<const GROUP: usize, const COLUMN: usize, const COLUMNS: usize>(
+        sum: int32x4_t,
+        weights: uint8x16_t,
+        activations: int32x4_t,
+    ) -> int32x4_t;
+
+    /// Weights of at most `maximum` as `dot` takes them: less `SIGNED_ZERO` if they exceed 127.
+    #[inline(always)]
+    unsafe fn offset(maximum: u32, weights: uint8x16_t) -> uint8x16_t {
+        if maximum <= 127 || Self::SIGNED_ZERO == 0 {
+            return weights;
+        }
+        // SAFETY: every aarch64 processor has this instruction.
+        unsafe { veorq_u8(weights, vdupq_n_u8(128)) }
+    }
+}
+
+/// A shift of bytes by the constant `N`, 1 to 7.
+macro_rules! shift {
+    ($shift:ident, $value:ident) => {
+        match N {
+            1 => $shift::<1>($value),
+            2 => $shift::<2>($value),
+            3 => $shift::<3>($value),
+            4 => $shift::<4>($value),
+            5 => $shift::<5>($value),
+            6 => $shift::<6>($value),
+            _ => $shift::<7>($value),
+        }
+    };
+}
+pub(crate) use shift;
+
+/// Converts four f16 values: exact, as the portable conversion does it.
+///
+/// # Safety
+/// None beyond what every aarch64 processor has.
+#[inline(always)]
+pub(crate) unsafe fn floats_of_halves(halves: uint16x4_t) -> float32x4_t {
+    let floats;
+    // SAFETY: an instruction of NEON that touches its operands only.
+    unsafe {
+        asm!(
+            "fcvtl {floats:v}.4s, {halves:v}.4h",
+            floats = lateout(vreg) floats,
+            halves = in(vreg) halves,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    floats
+}
+
+/// Asks for a cache line; `$kind` says for which cache.
+macro_rules! prefetch_line {
+    ($kind:literal, $at:expr) => {
+        asm!(concat!("prfm ", $kind, ", [{at}]"), at = in(reg) $at, options(readonly, nostack, preserves_flags))
+    };
+}
+pub(crate) use prefetch_line;
+
+/// What both sets of NEON share: everything but the sums.
+macro_rules! common_operations {
+    () => {
+        const LANES: usize = 4;
+        type Bytes = uint8x16_t;
+        type Sums = int32x4_t;
+        type Floats = float32x4_t;
+
+        operations! {
+            fn bytes(at: *const u8) -> uint8x16_t { vld1q_u8(at) }
+            fn store_bytes(at: *mut u8, value: uint8x16_t) { vst1q_u8(at, value) }
+            fn table(at: *const u8) -> uint8x16_t { vld1q_u8(at) }
+            fn floats(at: *const f32) -> float32x4_t { vld1q_f32(at) }
+            fn store_floats(at: *mut f32, value: float32x4_t) { vst1q_f32(at, value) }
+            fn halves(at: *const u8) -> float32x4_t { floats_of_halves(vld1_u16(at.cast())) }
+            fn brains(at: *const u8) -> float32x4_t {
+                vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(at.cast())))
+            }
+            fn signed(at: *const u8) -> float32x4_t {
+                vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(
+                    at.cast::<u32>().read_unaligned(),
+                ))))))
+            }
+            fn unsigned(at: *const u8) -> float32x4_t {
+                vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(
+                    at.cast::<u32>().read_unaligned(),
+                ))))))
+            }
+            fn nibbles<const HIGH: bool>(at: *const u8) -> float32x4_t {{
+                let both = vreinterpret_u8_u32(vdup_n_u32(at.cast::<u32>().read_unaligned()));
+                let bits = if HIGH { vshr_n_u8::<4>(both) } else { vand_u8(both, vdup_n_u8(15)) };
+                vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bits))))
+            }}
+            fn mask(value: uint8x16_t, mask: u8) -> uint8x16_t { vandq_u8(value, vdupq_n_u8(mask)) }
+            fn merge(low: uint8x16_t, high: uint8x16_t, mask: u8) -> uint8x16_t {
+                vbslq_u8(vdupq_n_u8(mask), high, low)
+            }
+            // Shifts of bytes leave out what the caller would mask off, so that the compiler can leave out masks.
+            fn right<const N: u32>(value: uint8x16_t) -> uint8x16_t { shift!(vshrq_n_u8, value) }
+            fn left<const N: u32>(value: uint8x16_t) -> uint8x16_t { shift!(vshlq_n_u8, value) }
+            fn lookup(table: uint8x16_t, index: uint8x16_t) -> uint8x16_t { vqtbl1q_u8(table, index) }
+            fn zero() -> float32x4_t { vdupq_n_f32(0.0) }
+            fn splat(value: f32) -> float32x4_t { vdupq_n_f32(value) }
+            fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t { vmulq_f32(a, b) }
+            fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
+            fn fnma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmsq_f32(c, a, b) }
+            fn finish(sum: int32x4_t, _start: *const i32) -> float32x4_t { vcvtq_f32_s32(sum) }
+            fn begin(start: *const i32) -> int32x4_t { vld1q_dup_s32(start) }
+            fn prefetch_far(at: *const u8) { prefetch_line!("pldl2keep", at) }
+            fn prefetch_near(at: *const u8) { prefetch_line!("pldl1keep", at) }
+            fn add_products(maximum: u32, sum: int32x4_t, weights: uint8x16_t, activations: *const i32) -> int32x4_t {
+                Self::dot::<0, 0, 1>(sum, Self::offset(maximum, weights), vld1q_dup_s32(activations))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn carry(_maximum: u32, _group: usize, sum: int32x4_t) -> int32x4_t {
+            sum
+        }
+    };
+}
+pub(crate) use common_operations;
+
+/// A dot product of four bytes per lane with one element of the activations, by the named instruction.
+macro_rules! dot_operation {
+    ($instruction:literal) => {
+        #[inline(always)]
+        unsafe fn dot<const GROUP: usize, const COLUMN: usize, const COLUMNS: usize>(
+            mut sum: int32x4_t,
+            weights: uint8x16_t,
+            activations: int32x4_t,
+        ) -> int32x4_t {
+            // SAFETY: the caller promises the instruction set; the instruction touches its operands only.
+            unsafe {
+                asm!(
+                    concat!($instruction, " {sum:v}.4s, {weights:v}.16b, {activations:v}.4b[{lane}]"),
+                    sum = inout(vreg) sum,
+                    weights = in(vreg) weights,
+                    activations = in(vreg) activations,
+                    lane = const (GROUP * COLUMNS + COLUMN) % 4,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            sum
+        }
+    };
+}
+pub(crate) use dot_operation;
+
+impl Simd for Neon {
+    const SIGNED_ZERO: i32 = 128;
+
+    common_operations!();
+}
+
+impl Dot for Neon {
+    dot_operation!("sdot");
+}
