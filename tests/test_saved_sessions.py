@@ -117,6 +117,9 @@ def test_a_context_may_be_chosen(model: Model, sound: bytes) -> None:
     assert saved_sessions.read(model, io.BytesIO(sound), 80).context == 80
     with pytest.raises(llamacpu.ContextOverflow):
         saved_sessions.read(model, io.BytesIO(sound), 60)
+    for context in (0, -1, 2**31, 2**70):
+        with pytest.raises(ValueError, match="context is"):
+            saved_sessions.read(model, io.BytesIO(sound), context)
 
 
 def test_parts_can_be_read_alone(model: Model, sound: bytes) -> None:

@@ -35,7 +35,6 @@ import io
 import os
 import stat
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +111,8 @@ def fingerprint(file: GGUFFile) -> bytes:
 
 def save(session: Session, path: str | os.PathLike[str], note: bytes = b"") -> None:
     """Write the session to a file that takes the place of an older one at once; see `Session.save`."""
+    import tempfile  # brings half of the standard library
+
     target = Path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
     try:
@@ -175,6 +176,8 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 def read(model: Model, file: BinaryIO, context: int | None = None, name: str = "the saved session") -> Session:
     """The session of an open file, read from its beginning to its end."""
+    if context is not None and not 1 <= context <= MAX_CONTEXT:
+        raise ValueError(f"context is {context}; expected 1 to {MAX_CONTEXT}, or None for that of the saved session")
     header = read_header(file, name)
     if header.fingerprint != bytes.fromhex(model.fingerprint):
         raise SessionError(
@@ -206,7 +209,7 @@ def read(model: Model, file: BinaryIO, context: int | None = None, name: str = "
             raise SessionError(f"{name}: the checksum is wrong; {_DAMAGED}")
 
     try:
-        native = model._native.restore(context or header.context, header.kv_type, tokens, pages())
+        native = model._native.restore(header.context if context is None else context, header.kv_type, tokens, pages())
     except ValueError as error:
         if isinstance(error, LlamaCpuError):
             raise

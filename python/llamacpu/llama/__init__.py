@@ -9,6 +9,8 @@ Differences worth knowing: nothing is printed; log-probabilities need no `logits
 has "timings": `llamacpu.generation.Timings` as a dict, with the second in which each token was chosen.
 """
 
+from llamacpu.llama.caches import BaseLlamaCache, LlamaCache, LlamaDiskCache, LlamaRAMCache
 from llamacpu.llama.front import Llama
+from llamacpu.llama.state import LlamaState
 
-__all__ = ["Llama"]
+__all__ = ["BaseLlamaCache", "Llama", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache", "LlamaState"]
