@@ -15,7 +15,7 @@ use llamacpu_kernels::matmul::{Job, Matrix, Scratch, matmul};
 use llamacpu_kernels::threads::{Pool, read_bandwidth};
 
 /// Numbers of tokens to measure.
-const TOKENS: [usize; 7] = [1, 2, 4, 8, 16, 32, 512];
+const TOKENS: [usize; 7] = [1, 2, 4, 8, 16, 64, 512];
 
 fn main() -> Result<(), llamacpu_kernels::Error> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

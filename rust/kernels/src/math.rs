@@ -54,6 +54,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn store_floats(self, to: &mut [u8; 4 * LANES]);
     /// Rounds to IEEE halves, to nearest, ties to even, as little-endian bytes.
     fn store_halves(self, to: &mut [u8; 2 * LANES]);
+    /// `to[i]` becomes the lowest byte of lane `i`: of `MAGIC + n`, the integer `n` as `i8`. See [`MAGIC`].
+    fn store_low_bytes(self, to: &mut [u8; LANES]);
     /// Lane `i` is the `i8` at byte `i`.
     fn load_signed_bytes(bytes: &[u8; LANES]) -> Self;
 

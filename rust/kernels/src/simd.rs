@@ -47,6 +47,10 @@ pub(crate) trait Simd: Copy + 'static {
     type Bytes: Copy;
     /// A running integer sum for each row.
     type Sums: Copy;
+    /// An integer scale for each row.
+    type Scale: Copy;
+    /// A finished integer for each row.
+    type Integers: Copy;
     /// A float for each row.
     type Floats: Copy;
 
@@ -77,12 +81,10 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn halves(at: *const u8) -> Self::Floats;
     /// Loads bf16 values.
     unsafe fn brains(at: *const u8) -> Self::Floats;
-    /// Loads signed bytes.
-    unsafe fn signed(at: *const u8) -> Self::Floats;
     /// Loads unsigned bytes.
     unsafe fn unsigned(at: *const u8) -> Self::Floats;
-    /// Loads the low (`HIGH` false) or high four bits of bytes.
-    unsafe fn nibbles<const HIGH: bool>(at: *const u8) -> Self::Floats;
+    /// Loads the high four bits of bytes.
+    unsafe fn high_nibbles(at: *const u8) -> Self::Floats;
     /// One number in every lane.
     unsafe fn splat(value: f32) -> Self::Floats;
     /// `a · b`.
@@ -92,15 +94,34 @@ pub(crate) trait Simd: Copy + 'static {
     /// `c - a · b`, rounded once.
     unsafe fn fnma(a: Self::Floats, b: Self::Floats, c: Self::Floats) -> Self::Floats;
 
+    /// A scale of 1.
+    unsafe fn unscaled() -> Self::Scale;
+    /// Loads signed bytes as scales.
+    unsafe fn signed_scale(at: *const u8) -> Self::Scale;
+    /// Loads unsigned bytes as scales.
+    unsafe fn unsigned_scale(at: *const u8) -> Self::Scale;
+    /// Loads the low four bits of bytes as scales.
+    unsafe fn low_nibble_scale(at: *const u8) -> Self::Scale;
+
+    /// A sum of nothing.
+    unsafe fn empty() -> Self::Sums;
     /// A sum that starts at `*start` (which may be added at the end).
     unsafe fn begin(start: *const i32) -> Self::Sums;
     /// Adds the products of 4 bytes per row (unsigned, at most `maximum`) with the 4 signed bytes at `activations`
     /// (none is -128).
     unsafe fn add_products(maximum: u32, sum: Self::Sums, weights: Self::Bytes, activations: *const i32) -> Self::Sums;
-    /// Called after every group of 4 columns: makes room in narrow sums.
-    unsafe fn carry(maximum: u32, group: usize, sum: Self::Sums) -> Self::Sums;
-    /// The sum that began with the same `start`.
+    /// Called after every group of 4 columns: makes room in narrow sums, which may be scaled by then.
+    unsafe fn carry(maximum: u32, group: usize, sum: Self::Sums, scale: Self::Scale) -> Self::Sums;
+    /// The sum that began with the same `start` and was not scaled.
     unsafe fn finish(sum: Self::Sums, start: *const i32) -> Self::Floats;
+    /// Zeros.
+    unsafe fn integers() -> Self::Integers;
+    /// `total + sum · scale`, with the scale that `carry` got; of a sum that began with a start, see `add_start`.
+    unsafe fn add_scaled(total: Self::Integers, sum: Self::Sums, scale: Self::Scale) -> Self::Integers;
+    /// What `begin` left out of a scaled sum.
+    unsafe fn add_start(total: Self::Integers, start: *const i32, scale: Self::Scale) -> Self::Integers;
+    /// Integers as floats, rounded once.
+    unsafe fn to_floats(value: Self::Integers) -> Self::Floats;
     /// Asks for the cache line at that address, which need not exist, in the second-level cache.
     unsafe fn prefetch_far(at: *const u8);
     /// Asks for the cache line at that address, which need not exist, in the first-level cache.

@@ -46,6 +46,19 @@ pub(super) unsafe fn sum8(eight: __m256) -> f32 {
     })
 }
 
+/// The largest of eight floats, in the order of [`sum8`].
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+pub(super) unsafe fn largest8(eight: __m256) -> f32 {
+    vector!({
+        let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+        let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+    })
+}
+
 /// `Lanes::dot4` for eight lanes. `vpmaddubsw` wants one unsigned operand: the magnitudes of the factors; their signs go to
 /// the bytes. No pair of products leaves 16 bits, since 2 * 127 * 127 < 2^15.
 ///
@@ -120,6 +133,19 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn store_low_bytes(self, to: &mut [u8; LANES]) {
+        vector!({
+            let mask = _mm256_set1_epi32(255);
+            let first = _mm256_and_si256(_mm256_castps_si256(self.0), mask);
+            let second = _mm256_and_si256(_mm256_castps_si256(self.1), mask);
+            // Packing interleaves the halves of the registers: 0-3, 8-11, 4-7, 12-15.
+            let words = _mm256_permute4x64_epi64::<0xd8>(_mm256_packus_epi32(first, second));
+            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        });
+    }
+
+    #[inline(always)]
     fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
         vector!({
             let all = _mm_loadu_si128(bytes.as_ptr().cast());
@@ -184,6 +210,11 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn sum(self) -> f32 {
         vector!(sum8(_mm256_add_ps(self.0, self.1)))
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        vector!(largest8(_mm256_max_ps(self.0, self.1)))
     }
 
     #[inline(always)]

@@ -74,6 +74,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn store_low_bytes(self, to: &mut [u8; LANES]) {
+        vector!(_mm_storeu_si128(to.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(_mm512_castps_si512(self.0))));
+    }
+
+    #[inline(always)]
     fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
         Self(vector!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))))
     }
@@ -131,6 +136,14 @@ impl Lanes for Avx512 {
         vector!({
             let eight = _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
             super::avx2::sum8(eight)
+        })
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        vector!({
+            let eight = _mm256_max_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
+            super::avx2::largest8(eight)
         })
     }
 

@@ -73,6 +73,11 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn store_low_bytes(self, to: &mut [u8; LANES]) {
+        *to = self.0.map(|value| value.to_bits() as u8);
+    }
+
+    #[inline(always)]
     fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
         each(|lane| f32::from(bytes[lane].cast_signed()))
     }

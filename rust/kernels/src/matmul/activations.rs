@@ -8,6 +8,8 @@
 //! that every output of that token is NaN; one with nothing above 2^-100 counts as zeros (the reciprocal of a smaller
 //! magnitude is no finite f32).
 
+use crate::math::{Kernel, LANES, Lanes, MAGIC};
+
 /// Start values and sums for weights of one zero and number of parts.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Variant {
@@ -17,7 +19,7 @@ pub(crate) struct Variant {
     pub(crate) parts: usize,
     /// `-zero · Σ activation`: `[tile][block][part][column]`.
     pub(crate) starts: Vec<i32>,
-    /// `Σ activation`, in the same order.
+    /// `Σ activation · scale`, in the same order.
     pub(crate) sums: Vec<f32>,
 }
 
@@ -72,113 +74,133 @@ pub(crate) struct TileParts<'a> {
 }
 
 /// Quantizes one tile of `columns` rows of `input`.
-#[inline(always)]
-pub(crate) fn quantize_tile(input: &[f32], columns: usize, tile: &mut TileParts) {
-    let width = input.len() / columns;
-    if width == 0 {
-        return;
-    }
-    for (column, row) in input.chunks_exact(width).enumerate() {
-        for (block, values) in row.as_chunks::<32>().0.iter().enumerate() {
-            let (quants, scale) = quantize_block(values);
-            tile.scales[block * columns + column] = scale;
-            for (group, four) in quants.as_chunks::<4>().0.iter().enumerate() {
-                tile.quants[(block * 8 + group) * columns + column] = i32::from_ne_bytes(four.map(|quant| quant as u8));
-            }
-            let halves =
-                [0, 16].map(|first| quants[first..first + 16].iter().map(|quant| i32::from(*quant)).sum::<i32>());
-            for (zero, parts, starts, sums) in tile.variants.iter_mut() {
-                let found = if *parts == 1 { &[halves[0] + halves[1]][..] } else { &halves[..] };
-                for (part, sum) in found.iter().enumerate() {
-                    let at = (block * *parts + part) * columns + column;
-                    starts[at] = -*zero * sum;
-                    sums[at] = *sum as f32;
+pub(crate) struct QuantizeTile<'a, 'b> {
+    pub(crate) input: &'a [f32],
+    pub(crate) columns: usize,
+    pub(crate) tile: TileParts<'b>,
+}
+
+impl Kernel for QuantizeTile<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { input, columns, tile } = self;
+        let width = input.len() / columns;
+        if width == 0 {
+            return;
+        }
+        for (column, row) in input.chunks_exact(width).enumerate() {
+            for (index, values) in row.as_chunks::<32>().0.iter().enumerate() {
+                let block = quantize_block::<L>(values);
+                tile.scales[index * columns + column] = block.scale;
+                let to = &mut tile.quants[index * 8 * columns + column..];
+                for (group, four) in block.quants.as_chunks::<4>().0.iter().enumerate() {
+                    to[group * columns] = i32::from_ne_bytes(*four);
+                }
+                for (zero, parts, starts, sums) in tile.variants.iter_mut() {
+                    let [first, second] = block.sums;
+                    let found = if *parts == 1 { &[first + second][..] } else { &[first, second][..] };
+                    for (part, sum) in found.iter().enumerate() {
+                        let at = (index * *parts + part) * columns + column;
+                        starts[at] = -*zero * *sum as i32;
+                        sums[at] = *sum * block.scale;
+                    }
                 }
             }
         }
     }
 }
 
-/// Quants and scale of 32 values.
-#[inline(always)]
-pub(super) fn quantize_block(values: &[f32; 32]) -> ([i8; 32], f32) {
-    // Magnitudes order like their bits; infinities and NaNs come last.
-    let largest = values.iter().fold(0, |found: u32, value| found.max(value.to_bits() & 0x7fff_ffff));
-    if largest >= f32::INFINITY.to_bits() {
-        return ([0; 32], f32::NAN);
-    }
-    let largest = f32::from_bits(largest);
-    if largest < SMALLEST {
-        return ([0; 32], 0.0);
-    }
-    let mut best = round_block(values, largest, LEVELS[0]);
-    for level in &LEVELS[1..] {
-        let tried = round_block(values, largest, *level);
-        if tried.error < best.error {
-            best = tried;
-        }
-    }
-    (best.quants, best.products / best.squares as f32 * (largest / best.level))
+/// A quantized block.
+pub(super) struct Block {
+    /// Signed bytes.
+    pub(super) quants: [u8; 32],
+    /// What a quant of 1 stands for.
+    pub(super) scale: f32,
+    /// Sums of the first and the second 16 quants: integers.
+    sums: [f32; 2],
 }
 
 /// What the largest magnitude of a block may become.
 const LEVELS: [f32; 4] = [127.0, 126.0, 125.0, 124.0];
 
-/// A block rounded at one size.
-struct Rounded {
-    quants: [i8; 32],
-    /// What the largest magnitude became.
-    level: f32,
-    /// Squared error in units of the largest magnitude.
-    error: f32,
-    /// `Σ value · quant`, values in units of the scale.
-    products: f32,
-    /// `Σ quant²`, at least `level²`.
-    squares: i32,
-}
-
-/// Rounds a block; sums are taken in 16 lanes and then pairwise, so that their order is fixed.
-#[inline(always)]
-fn round_block(values: &[f32; 32], largest: f32, level: f32) -> Rounded {
-    let inverse = level / largest;
-    let mut quants = [0; 32];
-    let mut errors = [0.0; 16];
-    let mut products = [0.0; 16];
-    let mut squares = 0;
-    for half in [0, 16] {
-        for lane in 0..16 {
-            let value = values[half + lane] * inverse;
-            // Adding 1.5 · 2^23 leaves the rounded integer in the low bits.
-            let shifted = value + 12_582_912.0;
-            let rounded = shifted - 12_582_912.0;
-            let quant = shifted.to_bits() as i8;
-            let error = value - rounded;
-            errors[lane] += error * error;
-            products[lane] += value * rounded;
-            squares += i32::from(quant) * i32::from(quant);
-            quants[half + lane] = quant;
-        }
-    }
-    Rounded { quants, level, error: pairwise(errors) / (level * level), products: pairwise(products), squares }
-}
-
-/// The sum of 16 lanes, always in the same order.
-#[inline(always)]
-fn pairwise(mut lanes: [f32; 16]) -> f32 {
-    for width in [8, 4, 2, 1] {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-    }
-    lanes[0]
-}
-
 /// 2^-100.
 const SMALLEST: f32 = f32::from_bits(27 << 23);
 
+/// Quantizes 32 values.
+#[inline(always)]
+pub(super) fn quantize_block<L: Lanes>(values: &[f32; 32]) -> Block {
+    let (halves, _) = values.as_chunks::<LANES>();
+    let values = [L::load(&halves[0]), L::load(&halves[1])];
+    let negative = values.map(|value| L::zero().sub(value));
+    let largest = values[0].max(negative[0]).max(values[1].max(negative[1])).largest();
+    let mut errors = [0.0; 4];
+    for (error, level) in errors.iter_mut().zip(LEVELS) {
+        let inverse = L::splat(level / largest);
+        let [first, second] = values.map(|value| {
+            let value = value.mul(inverse);
+            value.sub(value.add(L::splat(MAGIC)).sub(L::splat(MAGIC)))
+        });
+        *error = second.fma(second, first.mul(first)).sum() * (1.0 / (level * level));
+    }
+    // An infinity or a NaN makes an error NaN; so do magnitudes too small for a reciprocal.
+    if !(largest >= SMALLEST && errors[0] >= 0.0) {
+        let finite = halves.as_flattened().iter().all(|value| value.is_finite());
+        return Block { quants: [0; 32], scale: if finite { 0.0 } else { f32::NAN }, sums: [0.0; 2] };
+    }
+    let mut best = 0;
+    for index in 1..4 {
+        if errors[index] < errors[best] {
+            best = index;
+        }
+    }
+    let inverse = L::splat(LEVELS[best] / largest);
+    let values = values.map(|value| value.mul(inverse));
+    let shifted = values.map(|value| value.add(L::splat(MAGIC)));
+    let rounded = shifted.map(|value| value.sub(L::splat(MAGIC)));
+    let mut quants = [0; 32];
+    let (bytes, _) = quants.as_chunks_mut::<LANES>();
+    shifted[0].store_low_bytes(&mut bytes[0]);
+    shifted[1].store_low_bytes(&mut bytes[1]);
+    let products = values[1].fma(rounded[1], values[0].mul(rounded[0])).sum();
+    // At least `level²`; an integer below 2^24, so exact in any order.
+    let squares = rounded[1].fma(rounded[1], rounded[0].mul(rounded[0])).sum();
+    Block { quants, scale: products / squares * (largest / LEVELS[best]), sums: rounded.map(L::sum) }
+}
+
 #[cfg(test)]
-mod tests {
-    use super::{pairwise, quantize_block};
+pub(super) mod tests {
+    use super::Block;
+    use crate::cpu::Isa;
+    use crate::math::{Kernel, Lanes, dispatch};
+
+    struct One<'a>(&'a [f32; 32]);
+
+    impl Kernel for One<'_> {
+        type Output = Block;
+
+        #[inline(always)]
+        fn run<L: Lanes>(self) -> Block {
+            super::quantize_block::<L>(self.0)
+        }
+    }
+
+    /// Quants and scale, by every instruction set.
+    pub(in crate::matmul) fn quantize_block(values: &[f32; 32]) -> ([i8; 32], f32) {
+        let expected = dispatch(Isa::SCALAR, One(values));
+        for isa in Isa::available() {
+            let found = dispatch(*isa, One(values));
+            assert_eq!(found.quants, expected.quants, "{}", isa.name());
+            assert_eq!(found.sums, expected.sums, "{}", isa.name());
+            assert!(found.scale.to_bits() == expected.scale.to_bits() || found.scale.is_nan() && expected.scale.is_nan());
+        }
+        let quants = expected.quants.map(|quant| quant as i8);
+        for (sum, half) in expected.sums.iter().zip(quants.chunks(16)) {
+            assert_eq!(*sum, half.iter().map(|quant| f32::from(*quant)).sum::<f32>());
+        }
+        (quants, expected.scale)
+    }
 
     #[test]
     fn blocks_are_rounded_better_than_by_the_plain_quotient() {
@@ -208,7 +230,6 @@ mod tests {
             let (quants, scale) = quantize_block(&[value; 32]);
             assert!((f32::from(quants[7]) * scale / value - 1.0).abs() < 1e-6);
         }
-        assert_eq!(pairwise(std::array::from_fn(|lane| lane as f32)), 120.0);
     }
 
     #[test]
@@ -216,6 +237,15 @@ mod tests {
         let mut values = [1.0; 32];
         values[31] = f32::INFINITY;
         assert!(quantize_block(&values).1.is_nan());
+        for wrong in [f32::NAN, f32::NEG_INFINITY] {
+            for place in 0..32 {
+                let mut values = [0.0; 32];
+                values[place] = wrong;
+                assert!(quantize_block(&values).1.is_nan(), "{wrong} at {place} among zeros");
+                values[31 - place] = 2.0;
+                assert!(quantize_block(&values).1.is_nan(), "{wrong} at {place}");
+            }
+        }
         assert_eq!(quantize_block(&[1.0e-38; 32]), ([0; 32], 0.0));
     }
 }

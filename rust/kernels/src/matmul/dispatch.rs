@@ -1,8 +1,7 @@
 //! Which compiled kernel runs: one table of functions for each instruction set and packing, chosen once per call.
 
-use super::activations::{TileParts, quantize_tile};
 use super::floats::{BrainElement, FloatKernel, HalfElement, SingleElement, float_tile};
-use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32, Single};
+use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32};
 use super::tile::{Kernel, Tile, expand, tile};
 use super::weights::{Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Weights};
 use crate::cpu::Isa;
@@ -15,8 +14,6 @@ pub(crate) const FLOAT_ROWS: usize = 4;
 
 /// Expands packed blocks into a panel.
 pub(crate) type Expand = unsafe fn(&Tile, *mut u8, *mut f32);
-/// Quantizes activations.
-pub(crate) type Quantize = unsafe fn(&[f32], usize, &mut TileParts);
 
 /// Kernels for one packing; lists are in the order of `Common::direct_widths` or `Common::panel_widths`.
 pub(crate) struct Kernels {
@@ -28,7 +25,7 @@ pub(crate) struct Kernels {
     pub(crate) wide_panel: &'static [Kernel],
     /// Packed to panel.
     pub(crate) expand: Expand,
-    /// Bytes of a panel's scales for 32 columns of 16 rows.
+    /// Bytes of a panel's scales for 32 columns of 16 rows; 0 where the packed scales are used.
     pub(crate) panel_scale_bytes: usize,
     /// Sums in 32 columns.
     pub(crate) parts: usize,
@@ -38,8 +35,6 @@ pub(crate) struct Kernels {
 
 /// Kernels that do not depend on a packing.
 pub(crate) struct Common {
-    /// Quantizes one tile of activations.
-    pub(crate) quantize: Quantize,
     /// The most tokens that are multiplied straight from the packed layout; where panels begin to pay, as measured.
     pub(crate) direct_tokens: usize,
     /// Columns of direct tiles, ascending.
@@ -82,14 +77,8 @@ macro_rules! instruction_set {
                 unsafe { float_tile::<$simd, E, R, C>(operands) }
             }
 
-            $(#[$feature])?
-            unsafe fn quantize(input: &[f32], columns: usize, parts: &mut TileParts) {
-                quantize_tile(input, columns, parts);
-            }
-
             /// Kernels that do not depend on a packing.
             pub(super) const COMMON: &Common = &Common {
-                quantize,
                 direct_tokens: $direct_tokens,
                 direct_widths: &[$($direct),*],
                 panel_widths: &[$($panel),*],
@@ -106,7 +95,7 @@ macro_rules! instruction_set {
                     panel: &const { [$(run::<$panel_of, $panel_vectors, $panel> as Kernel),*] },
                     wide_panel: &const { [$(run::<$panel_of, $wide_vectors, $wide> as Kernel),*] },
                     expand: expand_blocks::<W>,
-                    panel_scale_bytes: Any::Scales::BYTES,
+                    panel_scale_bytes: if W::Scales::INTEGER { 0 } else { Any::Scales::BYTES },
                     parts: Any::Scales::PARTS,
                     zero: zero - signed,
                 }
@@ -178,8 +167,8 @@ pub(crate) fn kernels(isa: Isa, packing: &Packing) -> Option<Kernels> {
                 isa,
                 kernels::<
                     Packed<$quants, $scales, $table, $maximum>,
-                    Panel<Single<{ <$scales as ScaleKind>::PARTS }, { <$scales as ScaleKind>::MINIMUM }>, $maximum>,
-                    Panel<Single<{ <$scales as ScaleKind>::PARTS }, { <$scales as ScaleKind>::MINIMUM }>, 255>,
+                    Panel<<$scales as ScaleKind>::Panel, $maximum>,
+                    Panel<<$scales as ScaleKind>::Panel, 255>,
                 >(i32::from(packing.zero))
             )
         };

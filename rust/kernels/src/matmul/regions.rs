@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use super::activations::{Activations, TileParts};
+use super::activations::{Activations, QuantizeTile, TileParts};
 use super::dispatch::{Common, FLOAT_ROWS, Kernels, common, floats, kernels};
 use super::floats::FloatTile;
 use super::tile::Tile;
@@ -13,6 +13,7 @@ use crate::Error;
 use crate::context::Context;
 use crate::formats::Layout;
 use crate::mapping::AlignedBytes;
+use crate::math::dispatch;
 use crate::simd::ROWS;
 
 /// Groups of rows in a piece of work of the panel way.
@@ -139,7 +140,7 @@ pub(super) fn run(
     let variants = works.iter().filter_map(|work| work.packed.as_ref());
     let variants = variants.map(|(_, kernels)| (kernels.zero, kernels.parts));
     if variants.clone().next().is_some() {
-        quantize(context, common, input, tokens, &spans, activations, variants)?;
+        quantize(context, input, tokens, &spans, activations, variants)?;
     }
     let call = Call { context, common, input, tokens, spans: &spans, activations };
     let failed = OnceLock::new();
@@ -166,7 +167,6 @@ pub(super) fn run(
 /// Quantizes all tokens, one tile a piece.
 fn quantize(
     context: &Context,
-    common: &Common,
     input: &[f32],
     tokens: usize,
     spans: &[Span],
@@ -195,12 +195,13 @@ fn quantize(
                     (*zero, *parts, starts.part(first, len), sums.part(first, len))
                 })
                 .collect();
-            let mut parts = TileParts {
+            let tile = TileParts {
                 quants: quants.part(range(blocks * 8).0, range(blocks * 8).1),
                 scales: scales.part(range(blocks).0, range(blocks).1),
                 variants: &mut variants,
             };
-            (common.quantize)(&input[range(columns).0..][..range(columns).1], count, &mut parts);
+            let input = &input[range(columns).0..][..range(columns).1];
+            dispatch(context.isa, QuantizeTile { input, columns: count, tile });
         }
     })
 }
@@ -333,6 +334,7 @@ impl Call<'_> {
             }
             for block in (0..blocks).step_by(PANEL_BLOCKS) {
                 let count = PANEL_BLOCKS.min(blocks - block);
+                let mut packed_scales = std::ptr::null();
                 for group in 0..groups {
                     let found = work.weights.packed_group(first_group + group, layout);
                     let bytes = found.unwrap_or_else(|| &packed[group * layout.group_bytes..][..layout.group_bytes]);
@@ -342,6 +344,9 @@ impl Call<'_> {
                     from.blocks = count;
                     let quants = quants[group * quant_bytes..].as_mut_ptr();
                     let scales = scales[group * scale_bytes / 4..].as_mut_ptr();
+                    if group == 0 {
+                        packed_scales = from.scales;
+                    }
                     // SAFETY: the instruction set is the context's; the panel has room for `panel_blocks` blocks.
                     unsafe { (kernels.expand)(&from, quants, scales) };
                 }
@@ -350,11 +355,16 @@ impl Call<'_> {
                     let mut tile = self.operands(kernels, *span, block);
                     tile.blocks = count;
                     tile.resume = block > 0;
-                    tile.stride = (quant_bytes, scale_bytes);
+                    tile.stride = (quant_bytes, if scale_bytes == 0 { layout.group_bytes } else { scale_bytes });
                     let step = if groups == PANEL_GROUPS && !kernels.wide_panel.is_empty() { PANEL_GROUPS } else { 1 };
                     for group in (0..groups).step_by(step) {
                         tile.quants = quants[group * quant_bytes..].as_ptr();
-                        tile.scales = scales[group * scale_bytes / 4..].as_ptr().cast();
+                        tile.scales = if scale_bytes == 0 {
+                            // Groups lie one after the other in the packed layout.
+                            packed_scales.wrapping_add(group * layout.group_bytes)
+                        } else {
+                            scales[group * scale_bytes / 4..].as_ptr().cast()
+                        };
                         (tile.output, tile.output_stride) = if whole {
                             (work.output.at(token * rows + row + group * ROWS), rows)
                         } else {

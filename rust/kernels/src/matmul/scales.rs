@@ -48,6 +48,8 @@ impl ScaleKind for Half {
     const BYTES: usize = 32;
     const PARTS: usize = 1;
     const MINIMUM: bool = false;
+    const INTEGER: bool = false;
+    type Panel = Single<1, false>;
 
     #[inline(always)]
     unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
@@ -62,6 +64,8 @@ impl ScaleKind for Brain {
     const BYTES: usize = 32;
     const PARTS: usize = 1;
     const MINIMUM: bool = false;
+    const INTEGER: bool = false;
+    type Panel = Single<1, false>;
 
     #[inline(always)]
     unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
@@ -76,6 +80,8 @@ impl ScaleKind for HalfMinimum {
     const BYTES: usize = 64;
     const PARTS: usize = 1;
     const MINIMUM: bool = true;
+    const INTEGER: bool = false;
+    type Panel = Single<1, true>;
 
     #[inline(always)]
     unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
@@ -100,89 +106,69 @@ unsafe fn wide<S: Simd, const EIGHTHS: u32>(at: *const u8) -> S::Floats {
     }
 }
 
-impl<const EIGHTHS: u32> ScaleKind for Signed32<EIGHTHS> {
-    const BYTES: usize = SIGNED32 / 8;
-    const PARTS: usize = 1;
-    const MINIMUM: bool = false;
+/// A kind with f16 scales for 256 columns and bytes for parts of them; the bytes begin after `header` bytes, `step` for each
+/// part.
+macro_rules! integer_kind {
+    (
+        [$($generic:tt)*] $kind:ty, $bytes:ident, parts $parts:literal, minimum $minimum:literal, $header:literal + $step:literal,
+        |$at:ident| $scale:expr, $integer:ident, |$part:ident| $integer_minimum:expr
+    ) => {
+        impl $($generic)* ScaleKind for $kind {
+            const BYTES: usize = $bytes / 8;
+            const PARTS: usize = $parts;
+            const MINIMUM: bool = $minimum;
+            const INTEGER: bool = true;
+            type Panel = Self;
 
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
-        // SAFETY: the caller promises the instruction set and the scales of that block.
-        unsafe {
-            let at = at.add(SIGNED32 * (block / 8));
-            S::mul(wide::<S, EIGHTHS>(at.add(2 * lane)), S::signed(at.add(32 + 16 * (block % 8) + lane)))
+            #[inline(always)]
+            unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
+                // SAFETY: the caller promises the instruction set and the scales of that block.
+                unsafe {
+                    let $at = at.add($bytes * (block / 8) + 2 * lane);
+                    $scale
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
+                // SAFETY: the caller promises the instruction set and the scales of that block.
+                unsafe { S::halves(at.add($bytes * (block / 8) + 32 + 2 * lane)) }
+            }
+
+            #[inline(always)]
+            unsafe fn integer<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Scale {
+                // SAFETY: the caller promises the instruction set and the scales of that block.
+                unsafe { S::$integer(at.add($bytes * (block / 8) + $header + $step * (block % 8 * $parts + part) + lane)) }
+            }
+
+            #[inline(always)]
+            unsafe fn integer_minimum<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
+                // SAFETY: the caller promises the instruction set and the scales of that block.
+                unsafe {
+                    let $part = at.add($bytes * (block / 8) + $header + $step * (block % 8 * $parts + part) + lane);
+                    $integer_minimum
+                }
+            }
         }
-    }
-
-    no_minimum!();
+    };
 }
 
-impl<const EIGHTHS: u32> ScaleKind for Signed16<EIGHTHS> {
-    const BYTES: usize = SIGNED16 / 8;
-    const PARTS: usize = 2;
-    const MINIMUM: bool = false;
-
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
-        // SAFETY: the caller promises the instruction set and the scales of that block.
-        unsafe {
-            let at = at.add(SIGNED16 * (block / 8));
-            S::mul(wide::<S, EIGHTHS>(at.add(2 * lane)), S::signed(at.add(32 + 32 * (block % 8) + 16 * part + lane)))
-        }
-    }
-
-    no_minimum!();
-}
-
-impl ScaleKind for Minimum32 {
-    const BYTES: usize = MINIMUM32 / 8;
-    const PARTS: usize = 1;
-    const MINIMUM: bool = true;
-
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
-        // SAFETY: the caller promises the instruction set and the scales of that block.
-        unsafe {
-            let at = at.add(MINIMUM32 * (block / 8));
-            S::mul(S::halves(at.add(2 * lane)), S::unsigned(at.add(64 + 32 * (block % 8) + lane)))
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
-        // SAFETY: the caller promises the instruction set and the scales of that block.
-        unsafe {
-            let at = at.add(MINIMUM32 * (block / 8));
-            S::mul(S::halves(at.add(32 + 2 * lane)), S::unsigned(at.add(80 + 32 * (block % 8) + lane)))
-        }
-    }
-}
-
-impl ScaleKind for Minimum16 {
-    const BYTES: usize = MINIMUM16 / 8;
-    const PARTS: usize = 2;
-    const MINIMUM: bool = true;
-
-    #[inline(always)]
-    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
-        // SAFETY: the caller promises the instruction set and the scales of that block.
-        unsafe {
-            let at = at.add(MINIMUM16 * (block / 8));
-            let bits = S::nibbles::<false>(at.add(64 + 32 * (block % 8) + 16 * part + lane));
-            S::mul(S::halves(at.add(2 * lane)), bits)
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
-        // SAFETY: the caller promises the instruction set and the scales of that block.
-        unsafe {
-            let at = at.add(MINIMUM16 * (block / 8));
-            let bits = S::nibbles::<true>(at.add(64 + 32 * (block % 8) + 16 * part + lane));
-            S::mul(S::halves(at.add(32 + 2 * lane)), bits)
-        }
-    }
-}
+integer_kind!(
+    [<const EIGHTHS: u32>] Signed32<EIGHTHS>, SIGNED32, parts 1, minimum false, 32 + 16,
+    |at| wide::<S, EIGHTHS>(at), signed_scale, |_at| S::zero()
+);
+integer_kind!(
+    [<const EIGHTHS: u32>] Signed16<EIGHTHS>, SIGNED16, parts 2, minimum false, 32 + 16,
+    |at| wide::<S, EIGHTHS>(at), signed_scale, |_at| S::zero()
+);
+integer_kind!(
+    [] Minimum32, MINIMUM32, parts 1, minimum true, 64 + 32,
+    |at| S::halves(at), unsigned_scale, |at| S::unsigned(at.add(16))
+);
+integer_kind!(
+    [] Minimum16, MINIMUM16, parts 2, minimum true, 64 + 16,
+    |at| S::halves(at), low_nibble_scale, |at| S::high_nibbles(at)
+);
 
 impl<const PARTS: usize, const MINIMUM: bool> Single<PARTS, MINIMUM> {
     /// Offset of the scales of a part of a block.
@@ -195,6 +181,8 @@ impl<const PARTS: usize, const MINIMUM: bool> ScaleKind for Single<PARTS, MINIMU
     const BYTES: usize = 64 * PARTS * (1 + MINIMUM as usize);
     const PARTS: usize = PARTS;
     const MINIMUM: bool = MINIMUM;
+    const INTEGER: bool = false;
+    type Panel = Self;
 
     #[inline(always)]
     unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {

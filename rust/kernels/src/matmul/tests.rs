@@ -1,6 +1,6 @@
 //! Every format on every instruction set: equal bits everywhere, and close to exact arithmetic.
 
-use super::activations::quantize_block;
+use super::activations::tests::quantize_block;
 use super::*;
 use crate::cpu::Isa;
 use crate::formats::Format;

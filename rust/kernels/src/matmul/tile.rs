@@ -1,10 +1,17 @@
 //! The kernel: a register tile of rows × columns over all of the weights' columns, generic over instruction set, weights
 //! and size. The same code serves one token (straight from the packed layout) and prompts (from a panel).
 //!
-//! Arithmetic, for each row and token, block of 32 columns after block of 32, part after part where a format has two:
-//! `t = float(Σ (value - zero) · activation) · scale`, then with minimums `t = t - minimum · Σ activation` (one rounding),
-//! then `f = t · activation_scale + f` (one rounding). The integer sum is exact, so nothing else can differ between
-//! instruction sets, tile sizes or batches.
+//! Arithmetic, for each row and token, with `I = Σ (value - zero) · activation` over a part of 32 columns, exact, and one
+//! rounding for each `float` and `fma`:
+//!
+//! - Formats with float scales for 32 columns, block after block: `f = fma(float(I) · scale, activation_scale, f)`, then with
+//!   minimums `f = fma(-minimum, Σ activation · activation_scale, f)`.
+//! - Formats with integer scales below a float for 256 columns, 256 columns after 256: from `g = h = 0`, block after block,
+//!   `g = fma(float(Σ over parts of I · integer_scale), activation_scale, g)` and part after part
+//!   `h = fma(integer_minimum, Σ activation · activation_scale, h)`; then `f = fma(scale, g, f)`, `f = fma(-minimum, h, f)`.
+//!   A multiplication by an integer runs beside the dot products where a multiplication of floats takes their place.
+//!
+//! All integers are exact, so nothing can differ between instruction sets, tile sizes or batches.
 
 use super::weights::{ScaleKind, Weights};
 use crate::simd::{ROWS, Simd};
@@ -36,7 +43,7 @@ pub(crate) struct Tile {
     pub(crate) activations: *const i32,
     /// `-zero · Σ activation`: `[block][part][column]`.
     pub(crate) starts: *const i32,
-    /// `Σ activation`: `[block][part][column]`.
+    /// `Σ activation` times the activations' scale: `[block][part][column]`.
     pub(crate) sums: *const f32,
     /// Scales of the activations: `[block][column]`.
     pub(crate) activation_scales: *const f32,
@@ -51,27 +58,112 @@ pub(crate) struct Tile {
 /// A compiled kernel for a fixed number of columns.
 pub(crate) type Kernel = unsafe fn(&Tile);
 
+/// Where the rows of a tile lie.
+#[derive(Clone, Copy)]
+struct Rows<const R: usize> {
+    quants: [*const u8; R],
+    scales: [*const u8; R],
+    /// First row of the vector in its group.
+    lanes: [usize; R],
+}
+
 /// Computes `R` vectors of rows × `C` columns.
 ///
 /// # Safety
-/// The instruction set is available; the pointers are good for `blocks` blocks of `R · LANES` rows (a multiple of 16) and
-/// `C` columns.
+/// The instruction set is available; the pointers are good for `blocks` blocks (a multiple of 8 for weights with integer
+/// scales) of `R · LANES` rows (a multiple of 16) and `C` columns.
 #[inline(always)]
 pub(crate) unsafe fn tile<S: Simd, W: Weights, const R: usize, const C: usize>(tile: &Tile) {
     // SAFETY: every offset below is inside what the caller promises.
     unsafe {
-        let vectors = ROWS / S::LANES;
-        let parts = W::Scales::PARTS;
-        let table = S::table(tile.table);
         // Loops instead of closures: a closure is compiled without the instruction set of the function around it.
-        let mut quants = [tile.quants; R];
-        let mut scales = [tile.scales; R];
-        let mut lanes = [0; R];
+        let vectors = ROWS / S::LANES;
+        let mut rows = Rows { quants: [tile.quants; R], scales: [tile.scales; R], lanes: [0; R] };
         for r in 0..R {
-            lanes[r] = r % vectors * S::LANES;
-            quants[r] = tile.quants.add(r / vectors * tile.stride.0 + 4 * lanes[r]);
-            scales[r] = tile.scales.add(r / vectors * tile.stride.1);
+            rows.lanes[r] = r % vectors * S::LANES;
+            rows.quants[r] = tile.quants.add(r / vectors * tile.stride.0 + 4 * rows.lanes[r]);
+            rows.scales[r] = tile.scales.add(r / vectors * tile.stride.1);
         }
+        if W::Scales::INTEGER {
+            of_integer_scales::<S, W, R, C>(tile, &rows);
+        } else {
+            of_float_scales::<S, W, R, C>(tile, &rows);
+        }
+    }
+}
+
+/// Asks for the weights that will be needed some time after `block`.
+#[inline(always)]
+unsafe fn prefetch<S: Simd, W: Weights>(tile: &Tile, block: usize) {
+    if W::STREAM {
+        // SAFETY: addresses need not exist.
+        unsafe {
+            let next = tile.quants.wrapping_add(block * W::BYTES);
+            for line in 0..W::BYTES / 64 {
+                S::prefetch_far(next.wrapping_add(FAR + 64 * line));
+                S::prefetch_near(next.wrapping_add(NEAR + 64 * line));
+            }
+            S::prefetch_far(tile.scales.wrapping_add(block * W::Scales::BYTES + FAR));
+        }
+    }
+}
+
+/// The dot products of one part of a block, scaled where the instruction set does that on the way.
+#[inline(always)]
+unsafe fn products<S: Simd, W: Weights, const R: usize, const C: usize>(
+    tile: &Tile,
+    quants: [*const u8; R],
+    (block, part): (usize, usize),
+    scale: [S::Scale; R],
+) -> [[S::Sums; C]; R] {
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
+        let table = S::table(tile.table);
+        let activations = tile.activations.add(block * 8 * C);
+        let mut sums = [[S::empty(); C]; R];
+        if !W::Scales::MINIMUM {
+            // Weights with minimums have zeros of 0.
+            for c in 0..C {
+                for r in 0..R {
+                    sums[r][c] = S::begin(tile.starts.add((block * W::Scales::PARTS + part) * C + c));
+                }
+            }
+        }
+        macro_rules! groups {
+            ($($group:literal)*) => { $(
+                let mut weights = [table; R];
+                for r in 0..R {
+                    weights[r] = W::group::<S, $group>(quants[r].add(block * W::BYTES), table);
+                }
+                for c in 0..C {
+                    for r in 0..R {
+                        let four = activations.add($group * C + c);
+                        let sum = S::add_products(W::MAXIMUM, sums[r][c], weights[r], four);
+                        sums[r][c] = S::carry(W::MAXIMUM, $group, sum, scale[r]);
+                    }
+                }
+            )* };
+        }
+        match (W::Scales::PARTS, part) {
+            (1, _) => {
+                groups!(0 1 2 3 4 5 6 7);
+            }
+            (_, 0) => {
+                groups!(0 1 2 3);
+            }
+            _ => {
+                groups!(4 5 6 7);
+            }
+        }
+        sums
+    }
+}
+
+/// A tile of weights whose scales are floats for 32 columns.
+#[inline(always)]
+unsafe fn of_float_scales<S: Simd, W: Weights, const R: usize, const C: usize>(tile: &Tile, rows: &Rows<R>) {
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
         let mut results = [[S::zero(); C]; R];
         if tile.resume {
             for r in 0..R {
@@ -81,57 +173,23 @@ pub(crate) unsafe fn tile<S: Simd, W: Weights, const R: usize, const C: usize>(t
             }
         }
         for block in 0..tile.blocks {
-            let activations = tile.activations.add(block * 8 * C);
+            prefetch::<S, W>(tile, block);
             let activation_scales = tile.activation_scales.add(block * C);
-            if W::STREAM {
-                let next = tile.quants.wrapping_add(block * W::BYTES);
-                for line in 0..W::BYTES / 64 {
-                    S::prefetch_far(next.wrapping_add(FAR + 64 * line));
-                    S::prefetch_near(next.wrapping_add(NEAR + 64 * line));
+            let at = tile.starts.add(block * C);
+            let sums = products::<S, W, R, C>(tile, rows.quants, (block, 0), [S::unscaled(); R]);
+            for r in 0..R {
+                let scale = W::Scales::scale::<S>(rows.scales[r], rows.lanes[r], block, 0);
+                for c in 0..C {
+                    let term = S::mul(S::finish(sums[r][c], at.add(c)), scale);
+                    results[r][c] = S::fma(term, S::splat(*activation_scales.add(c)), results[r][c]);
                 }
-                S::prefetch_far(tile.scales.wrapping_add(block * W::Scales::BYTES + FAR));
-            }
-            macro_rules! part {
-                ($part:literal: $($group:literal)*) => {{
-                    let offset = (block * parts + $part) * C;
-                    let starts = tile.starts.add(offset);
-                    let mut sums = [[S::begin(starts); C]; R];
-                    for c in 1..C {
-                        for r in 0..R {
-                            sums[r][c] = S::begin(starts.add(c));
-                        }
+                if W::Scales::MINIMUM {
+                    let minimum = W::Scales::minimum::<S>(rows.scales[r], rows.lanes[r], block, 0);
+                    for c in 0..C {
+                        let sum = S::splat(*tile.sums.add(block * C + c));
+                        results[r][c] = S::fnma(minimum, sum, results[r][c]);
                     }
-                    $(
-                        let mut weights = [table; R];
-                        for r in 0..R {
-                            weights[r] = W::group::<S, $group>(quants[r].add(block * W::BYTES), table);
-                        }
-                        for c in 0..C {
-                            for r in 0..R {
-                                let four = activations.add($group * C + c);
-                                let sum = S::add_products(W::MAXIMUM, sums[r][c], weights[r], four);
-                                sums[r][c] = S::carry(W::MAXIMUM, $group, sum);
-                            }
-                        }
-                    )*
-                    for r in 0..R {
-                        let scale = W::Scales::scale::<S>(scales[r], lanes[r], block, $part);
-                        let minimum = W::Scales::minimum::<S>(scales[r], lanes[r], block, $part);
-                        for c in 0..C {
-                            let mut term = S::mul(S::finish(sums[r][c], starts.add(c)), scale);
-                            if W::Scales::MINIMUM {
-                                term = S::fnma(minimum, S::splat(*tile.sums.add(offset + c)), term);
-                            }
-                            results[r][c] = S::fma(term, S::splat(*activation_scales.add(c)), results[r][c]);
-                        }
-                    }
-                }};
-            }
-            if parts == 1 {
-                part!(0: 0 1 2 3 4 5 6 7);
-            } else {
-                part!(0: 0 1 2 3);
-                part!(1: 4 5 6 7);
+                }
             }
         }
         for r in 0..R {
@@ -142,7 +200,83 @@ pub(crate) unsafe fn tile<S: Simd, W: Weights, const R: usize, const C: usize>(t
     }
 }
 
-/// Expands blocks of a group of 16 rows into a panel: bytes at `quants`, scales (and minimums) at `scales`.
+/// A tile of weights whose scales are integers for parts of 32 columns and a float for 256.
+///
+/// Results stay in memory between 256 columns and the next: registers hold the sums of a part and those of 256 columns.
+#[inline(always)]
+unsafe fn of_integer_scales<S: Simd, W: Weights, const R: usize, const C: usize>(tile: &Tile, rows: &Rows<R>) {
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
+        let parts = W::Scales::PARTS;
+        for first in (0..tile.blocks).step_by(8) {
+            let mut inner = [[S::zero(); C]; R];
+            for block in first..first + 8 {
+                prefetch::<S, W>(tile, block);
+                let mut totals = [[S::integers(); C]; R];
+                macro_rules! part {
+                    ($part:literal) => {{
+                        let mut scale = [S::unscaled(); R];
+                        for r in 0..R {
+                            scale[r] = W::Scales::integer::<S>(rows.scales[r], rows.lanes[r], block, $part);
+                        }
+                        let sums = products::<S, W, R, C>(tile, rows.quants, (block, $part), scale);
+                        for r in 0..R {
+                            for c in 0..C {
+                                totals[r][c] = S::add_scaled(totals[r][c], sums[r][c], scale[r]);
+                                if !W::Scales::MINIMUM {
+                                    let start = tile.starts.add((block * parts + $part) * C + c);
+                                    totals[r][c] = S::add_start(totals[r][c], start, scale[r]);
+                                }
+                            }
+                        }
+                    }};
+                }
+                part!(0);
+                if parts == 2 {
+                    part!(1);
+                }
+                for c in 0..C {
+                    let activation_scale = S::splat(*tile.activation_scales.add(block * C + c));
+                    for r in 0..R {
+                        inner[r][c] = S::fma(S::to_floats(totals[r][c]), activation_scale, inner[r][c]);
+                    }
+                }
+            }
+            let mut minimums = [[S::zero(); C]; R];
+            if W::Scales::MINIMUM {
+                for block in first..first + 8 {
+                    for part in 0..parts {
+                        let mut minimum = [S::zero(); R];
+                        for r in 0..R {
+                            minimum[r] = W::Scales::integer_minimum::<S>(rows.scales[r], rows.lanes[r], block, part);
+                        }
+                        for c in 0..C {
+                            let sum = S::splat(*tile.sums.add((block * parts + part) * C + c));
+                            for r in 0..R {
+                                minimums[r][c] = S::fma(minimum[r], sum, minimums[r][c]);
+                            }
+                        }
+                    }
+                }
+            }
+            for r in 0..R {
+                let scale = W::Scales::scale::<S>(rows.scales[r], rows.lanes[r], first, 0);
+                for c in 0..C {
+                    let output = tile.output.add(c * tile.output_stride + r * S::LANES);
+                    let before = if first > 0 || tile.resume { S::floats(output) } else { S::zero() };
+                    let mut result = S::fma(scale, inner[r][c], before);
+                    if W::Scales::MINIMUM {
+                        let minimum = W::Scales::minimum::<S>(rows.scales[r], rows.lanes[r], first, 0);
+                        result = S::fnma(minimum, minimums[r][c], result);
+                    }
+                    S::store_floats(output, result);
+                }
+            }
+        }
+    }
+}
+
+/// Expands blocks of a group of 16 rows into a panel: bytes at `quants`, float scales (and minimums) at `scales`.
 ///
 /// # Safety
 /// The instruction set is available; `tile` points to `blocks` packed blocks; there is room for 512 bytes a block at `quants`,
@@ -163,7 +297,7 @@ pub(crate) unsafe fn expand<S: Simd, W: Weights>(tile: &Tile, quants: *mut u8, s
                     ($($group:literal)*) => { $( S::store_bytes(to.add(64 * $group), W::group::<S, $group>(from, table)); )* };
                 }
                 groups!(0 1 2 3 4 5 6 7);
-                for part in 0..parts {
+                for part in 0..if W::Scales::INTEGER { 0 } else { parts } {
                     let to = scales.add((block * parts + part) * step + lane);
                     S::store_floats(to, W::Scales::scale::<S>(tile.scales, lane, block, part));
                     if W::Scales::MINIMUM {

@@ -32,10 +32,27 @@ pub(crate) trait ScaleKind: 'static {
     const PARTS: usize;
     /// Whether there are minimums.
     const MINIMUM: bool;
-    /// Scales of a part of a block of 32 columns; `at` points to the group's scales, moved to the first `lane`.
+    /// Whether parts have integer scales (and minimums), and 256 columns a float of each.
+    const INTEGER: bool;
+    /// The same in a panel; integer scales are read from the packed layout even then.
+    type Panel: ScaleKind;
+    /// Scales of a part of a block of 32 columns, or of the 256 columns that hold it if `INTEGER`; `at` points to the
+    /// group's scales.
     unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats;
-    /// Minimums of a part; called only if `MINIMUM`.
+    /// Minimums, likewise; called only if `MINIMUM`.
     unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats;
+    /// Integer scales of a part; 1 unless `INTEGER`.
+    #[inline(always)]
+    unsafe fn integer<S: Simd>(_at: *const u8, _lane: usize, _block: usize, _part: usize) -> S::Scale {
+        // SAFETY: the caller promises the instruction set.
+        unsafe { S::unscaled() }
+    }
+    /// Integer minimums of a part; called only if `INTEGER` and `MINIMUM`.
+    #[inline(always)]
+    unsafe fn integer_minimum<S: Simd>(_at: *const u8, _lane: usize, _block: usize, _part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set.
+        unsafe { S::zero() }
+    }
 }
 
 /// Weights as a kernel reads them.

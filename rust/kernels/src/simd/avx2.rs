@@ -34,18 +34,16 @@ macro_rules! common_operations {
             fn brains(at: *const u8) -> __m256 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()))))
             }
-            fn signed(at: *const u8) -> __m256 { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))) }
             fn unsigned(at: *const u8) -> __m256 { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()))) }
-            fn nibbles<const HIGH: bool>(at: *const u8) -> __m256 {{
-                let bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()));
-                let bits =
-                    if HIGH { _mm256_srli_epi32::<4>(bytes) } else { _mm256_and_si256(bytes, _mm256_set1_epi32(15)) };
-                _mm256_cvtepi32_ps(bits)
-            }}
+            fn high_nibbles(at: *const u8) -> __m256 {
+                _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()))))
+            }
             fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
             fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
             fn fma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fmadd_ps(a, b, c) }
             fn fnma(a: __m256, b: __m256, c: __m256) -> __m256 { _mm256_fnmadd_ps(a, b, c) }
+            fn integers() -> __m256i { _mm256_setzero_si256() }
+            fn to_floats(value: __m256i) -> __m256 { _mm256_cvtepi32_ps(value) }
             fn prefetch_far(at: *const u8) { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
             fn prefetch_near(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
         }
@@ -58,6 +56,13 @@ pub(crate) use common_operations;
 pub(crate) struct Sums {
     narrow: __m256i,
     wide: __m256i,
+}
+
+/// Small integers twice in 16 bits each, for `vpmaddwd`.
+#[inline(always)]
+unsafe fn twice(value: __m256i) -> __m256i {
+    // SAFETY: the caller promises the instruction set.
+    unsafe { _mm256_blend_epi16::<0xaa>(value, _mm256_slli_epi32::<16>(value)) }
 }
 
 /// Groups whose sums fit into 16 bits.
@@ -76,13 +81,20 @@ impl Simd for Avx2 {
     type Bytes = __m256i;
     type Sums = Sums;
     type Floats = __m256;
+    type Scale = __m256i;
+    type Integers = __m256i;
 
     common_operations!();
 
     operations! {
-        fn begin(_start: *const i32) -> Sums {
-            Sums { narrow: _mm256_setzero_si256(), wide: _mm256_setzero_si256() }
+        fn unscaled() -> __m256i { _mm256_set1_epi16(1) }
+        fn signed_scale(at: *const u8) -> __m256i { twice(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))) }
+        fn unsigned_scale(at: *const u8) -> __m256i { twice(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()))) }
+        fn low_nibble_scale(at: *const u8) -> __m256i {
+            twice(_mm256_and_si256(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast())), _mm256_set1_epi32(15)))
         }
+        fn empty() -> Sums { Sums { narrow: _mm256_setzero_si256(), wide: _mm256_setzero_si256() } }
+        fn begin(_start: *const i32) -> Sums { Self::empty() }
         fn add_products(maximum: u32, sum: Sums, weights: __m256i, activations: *const i32) -> Sums {{
             let activations = _mm256_set1_epi32(*activations);
             let products = if maximum > 127 {
@@ -97,16 +109,22 @@ impl Simd for Avx2 {
             let wide = _mm256_add_epi32(sum.wide, _mm256_madd_epi16(sum.narrow, _mm256_set1_epi16(1)));
             _mm256_cvtepi32_ps(_mm256_add_epi32(wide, _mm256_set1_epi32(*start)))
         }}
+        fn add_scaled(total: __m256i, sum: Sums, scale: __m256i) -> __m256i {
+            _mm256_add_epi32(total, _mm256_add_epi32(sum.wide, _mm256_madd_epi16(sum.narrow, scale)))
+        }
+        fn add_start(total: __m256i, start: *const i32, scale: __m256i) -> __m256i {
+            _mm256_add_epi32(total, _mm256_mullo_epi32(_mm256_set1_epi32(*start), _mm256_srai_epi32::<16>(scale)))
+        }
     }
 
     #[inline(always)]
-    unsafe fn carry(maximum: u32, group: usize, sum: Sums) -> Sums {
+    unsafe fn carry(maximum: u32, group: usize, sum: Sums, scale: __m256i) -> Sums {
         if !(group + 1).is_multiple_of(narrow_groups(maximum)) || group == 7 {
             return sum;
         }
         // SAFETY: the caller promises the instruction set.
         unsafe {
-            let wide = _mm256_add_epi32(sum.wide, _mm256_madd_epi16(sum.narrow, _mm256_set1_epi16(1)));
+            let wide = _mm256_add_epi32(sum.wide, _mm256_madd_epi16(sum.narrow, scale));
             Sums { narrow: _mm256_setzero_si256(), wide }
         }
     }

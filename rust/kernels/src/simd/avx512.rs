@@ -14,6 +14,8 @@ impl Simd for Avx512 {
     type Bytes = __m512i;
     type Sums = __m512i;
     type Floats = __m512;
+    type Scale = __m512i;
+    type Integers = __m512i;
 
     operations! {
         fn bytes(at: *const u8) -> __m512i { _mm512_loadu_si512(at.cast()) }
@@ -34,28 +36,42 @@ impl Simd for Avx512 {
         fn brains(at: *const u8) -> __m512 {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()))))
         }
-        fn signed(at: *const u8) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast()))) }
         fn unsigned(at: *const u8) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast()))) }
-        fn nibbles<const HIGH: bool>(at: *const u8) -> __m512 {{
-            let bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast()));
-            let bits = if HIGH { _mm512_srli_epi32::<4>(bytes) } else { _mm512_and_si512(bytes, _mm512_set1_epi32(15)) };
-            _mm512_cvtepi32_ps(bits)
-        }}
+        fn high_nibbles(at: *const u8) -> __m512 {
+            _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast()))))
+        }
+        fn unscaled() -> __m512i { _mm512_set1_epi32(1) }
+        fn signed_scale(at: *const u8) -> __m512i { _mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast())) }
+        fn unsigned_scale(at: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast())) }
+        fn low_nibble_scale(at: *const u8) -> __m512i {
+            _mm512_and_si512(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast())), _mm512_set1_epi32(15))
+        }
         fn splat(value: f32) -> __m512 { _mm512_set1_ps(value) }
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
+        fn empty() -> __m512i { _mm512_setzero_si512() }
         fn begin(start: *const i32) -> __m512i { _mm512_set1_epi32(*start) }
         fn add_products(_maximum: u32, sum: __m512i, weights: __m512i, activations: *const i32) -> __m512i {
             _mm512_dpbusd_epi32(sum, weights, _mm512_set1_epi32(*activations))
         }
         fn finish(sum: __m512i, _start: *const i32) -> __m512 { _mm512_cvtepi32_ps(sum) }
+        fn integers() -> __m512i { _mm512_setzero_si512() }
+        fn add_scaled(total: __m512i, sum: __m512i, scale: __m512i) -> __m512i {
+            _mm512_add_epi32(total, _mm512_mullo_epi32(sum, scale))
+        }
+        fn to_floats(value: __m512i) -> __m512 { _mm512_cvtepi32_ps(value) }
         fn prefetch_far(at: *const u8) { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
         fn prefetch_near(at: *const u8) { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
     #[inline(always)]
-    unsafe fn carry(_maximum: u32, _group: usize, sum: __m512i) -> __m512i {
+    unsafe fn carry(_maximum: u32, _group: usize, sum: __m512i, _scale: __m512i) -> __m512i {
         sum
+    }
+
+    #[inline(always)]
+    unsafe fn add_start(total: __m512i, _start: *const i32, _scale: __m512i) -> __m512i {
+        total
     }
 }

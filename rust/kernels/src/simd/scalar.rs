@@ -37,6 +37,8 @@ impl Simd for Scalar {
     type Bytes = [u8; 64];
     type Sums = [i32; 16];
     type Floats = [f32; 16];
+    type Scale = [i32; 16];
+    type Integers = [i32; 16];
 
     #[inline(always)]
     unsafe fn bytes(at: *const u8) -> [u8; 64] {
@@ -114,13 +116,6 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn signed(at: *const u8) -> [f32; 16] {
-        // SAFETY: the caller promises 16 bytes.
-        let bytes = unsafe { at.cast::<[i8; 16]>().read_unaligned() };
-        lanes(|i| f32::from(bytes[i]))
-    }
-
-    #[inline(always)]
     unsafe fn unsigned(at: *const u8) -> [f32; 16] {
         // SAFETY: the caller promises 16 bytes.
         let bytes = unsafe { at.cast::<[u8; 16]>().read_unaligned() };
@@ -128,10 +123,33 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn nibbles<const HIGH: bool>(at: *const u8) -> [f32; 16] {
+    unsafe fn high_nibbles(at: *const u8) -> [f32; 16] {
         // SAFETY: the caller promises 16 bytes.
         let bytes = unsafe { at.cast::<[u8; 16]>().read_unaligned() };
-        lanes(|i| f32::from(if HIGH { bytes[i] >> 4 } else { bytes[i] & 15 }))
+        lanes(|i| f32::from(bytes[i] >> 4))
+    }
+
+    #[inline(always)]
+    unsafe fn unscaled() -> [i32; 16] {
+        [1; 16]
+    }
+
+    #[inline(always)]
+    unsafe fn signed_scale(at: *const u8) -> [i32; 16] {
+        // SAFETY: the caller promises 16 bytes.
+        unsafe { at.cast::<[i8; 16]>().read_unaligned() }.map(i32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn unsigned_scale(at: *const u8) -> [i32; 16] {
+        // SAFETY: the caller promises 16 bytes.
+        unsafe { at.cast::<[u8; 16]>().read_unaligned() }.map(i32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn low_nibble_scale(at: *const u8) -> [i32; 16] {
+        // SAFETY: the caller promises 16 bytes.
+        unsafe { at.cast::<[u8; 16]>().read_unaligned() }.map(|byte| i32::from(byte & 15))
     }
 
     #[inline(always)]
@@ -157,6 +175,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn empty() -> [i32; 16] {
+        [0; 16]
+    }
+
+    #[inline(always)]
     unsafe fn begin(start: *const i32) -> [i32; 16] {
         // SAFETY: the caller promises a readable number.
         [unsafe { *start }; 16]
@@ -170,13 +193,33 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn carry(_maximum: u32, _group: usize, sum: [i32; 16]) -> [i32; 16] {
+    unsafe fn carry(_maximum: u32, _group: usize, sum: [i32; 16], _scale: [i32; 16]) -> [i32; 16] {
         sum
     }
 
     #[inline(always)]
     unsafe fn finish(sum: [i32; 16], _start: *const i32) -> [f32; 16] {
         lanes(|i| sum[i] as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn integers() -> [i32; 16] {
+        [0; 16]
+    }
+
+    #[inline(always)]
+    unsafe fn add_scaled(total: [i32; 16], sum: [i32; 16], scale: [i32; 16]) -> [i32; 16] {
+        std::array::from_fn(|i| total[i] + sum[i] * scale[i])
+    }
+
+    #[inline(always)]
+    unsafe fn add_start(total: [i32; 16], _start: *const i32, _scale: [i32; 16]) -> [i32; 16] {
+        total
+    }
+
+    #[inline(always)]
+    unsafe fn to_floats(value: [i32; 16]) -> [f32; 16] {
+        lanes(|i| value[i] as f32)
     }
 
     #[inline(always)]
