@@ -193,7 +193,9 @@ pub(super) mod tests {
             let found = dispatch(*isa, One(values));
             assert_eq!(found.quants, expected.quants, "{}", isa.name());
             assert_eq!(found.sums, expected.sums, "{}", isa.name());
-            assert!(found.scale.to_bits() == expected.scale.to_bits() || found.scale.is_nan() && expected.scale.is_nan());
+            assert!(
+                found.scale.to_bits() == expected.scale.to_bits() || found.scale.is_nan() && expected.scale.is_nan()
+            );
         }
         let quants = expected.quants.map(|quant| quant as i8);
         for (sum, half) in expected.sums.iter().zip(quants.chunks(16)) {

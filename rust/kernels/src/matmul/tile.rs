@@ -159,10 +159,10 @@ unsafe fn products<S: Simd, W: Weights, const R: usize, const C: usize>(
     }
 }
 
-/// A tile of weights whose scales are floats for 32 columns.
+/// Results of earlier blocks, or zeros.
 #[inline(always)]
-unsafe fn of_float_scales<S: Simd, W: Weights, const R: usize, const C: usize>(tile: &Tile, rows: &Rows<R>) {
-    // SAFETY: every offset below is inside what the caller promises.
+unsafe fn before<S: Simd, const R: usize, const C: usize>(tile: &Tile) -> [[S::Floats; C]; R] {
+    // SAFETY: the output has room for the tile.
     unsafe {
         let mut results = [[S::zero(); C]; R];
         if tile.resume {
@@ -172,6 +172,29 @@ unsafe fn of_float_scales<S: Simd, W: Weights, const R: usize, const C: usize>(t
                 }
             }
         }
+        results
+    }
+}
+
+/// Stores the results.
+#[inline(always)]
+unsafe fn store<S: Simd, const R: usize, const C: usize>(tile: &Tile, results: [[S::Floats; C]; R]) {
+    // SAFETY: the output has room for the tile.
+    unsafe {
+        for r in 0..R {
+            for c in 0..C {
+                S::store_floats(tile.output.add(c * tile.output_stride + r * S::LANES), results[r][c]);
+            }
+        }
+    }
+}
+
+/// A tile of weights whose scales are floats for 32 columns.
+#[inline(always)]
+unsafe fn of_float_scales<S: Simd, W: Weights, const R: usize, const C: usize>(tile: &Tile, rows: &Rows<R>) {
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
+        let mut results = before::<S, R, C>(tile);
         for block in 0..tile.blocks {
             prefetch::<S, W>(tile, block);
             let activation_scales = tile.activation_scales.add(block * C);
@@ -192,22 +215,19 @@ unsafe fn of_float_scales<S: Simd, W: Weights, const R: usize, const C: usize>(t
                 }
             }
         }
-        for r in 0..R {
-            for c in 0..C {
-                S::store_floats(tile.output.add(c * tile.output_stride + r * S::LANES), results[r][c]);
-            }
-        }
+        store::<S, R, C>(tile, results);
     }
 }
 
 /// A tile of weights whose scales are integers for parts of 32 columns and a float for 256.
 ///
-/// Results stay in memory between 256 columns and the next: registers hold the sums of a part and those of 256 columns.
+/// The results of earlier columns, used once for 256, are what does not stay in registers.
 #[inline(always)]
 unsafe fn of_integer_scales<S: Simd, W: Weights, const R: usize, const C: usize>(tile: &Tile, rows: &Rows<R>) {
     // SAFETY: every offset below is inside what the caller promises.
     unsafe {
         let parts = W::Scales::PARTS;
+        let mut results = before::<S, R, C>(tile);
         for first in (0..tile.blocks).step_by(8) {
             let mut inner = [[S::zero(); C]; R];
             for block in first..first + 8 {
@@ -262,17 +282,17 @@ unsafe fn of_integer_scales<S: Simd, W: Weights, const R: usize, const C: usize>
             for r in 0..R {
                 let scale = W::Scales::scale::<S>(rows.scales[r], rows.lanes[r], first, 0);
                 for c in 0..C {
-                    let output = tile.output.add(c * tile.output_stride + r * S::LANES);
-                    let before = if first > 0 || tile.resume { S::floats(output) } else { S::zero() };
-                    let mut result = S::fma(scale, inner[r][c], before);
-                    if W::Scales::MINIMUM {
-                        let minimum = W::Scales::minimum::<S>(rows.scales[r], rows.lanes[r], first, 0);
-                        result = S::fnma(minimum, minimums[r][c], result);
+                    results[r][c] = S::fma(scale, inner[r][c], results[r][c]);
+                }
+                if W::Scales::MINIMUM {
+                    let minimum = W::Scales::minimum::<S>(rows.scales[r], rows.lanes[r], first, 0);
+                    for c in 0..C {
+                        results[r][c] = S::fnma(minimum, minimums[r][c], results[r][c]);
                     }
-                    S::store_floats(output, result);
                 }
             }
         }
+        store::<S, R, C>(tile, results);
     }
 }
 
