@@ -81,10 +81,6 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn halves(at: *const u8) -> Self::Floats;
     /// Loads bf16 values.
     unsafe fn brains(at: *const u8) -> Self::Floats;
-    /// Loads unsigned bytes.
-    unsafe fn unsigned(at: *const u8) -> Self::Floats;
-    /// Loads the high four bits of bytes.
-    unsafe fn high_nibbles(at: *const u8) -> Self::Floats;
     /// One number in every lane.
     unsafe fn splat(value: f32) -> Self::Floats;
     /// `a · b`.
@@ -102,6 +98,12 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn unsigned_scale(at: *const u8) -> Self::Scale;
     /// Loads the low four bits of bytes as scales.
     unsafe fn low_nibble_scale(at: *const u8) -> Self::Scale;
+    /// Pairs of 16 bits: unsigned bytes at `first` low, those at `second` high.
+    unsafe fn pairs(first: *const u8, second: *const u8) -> Self::Scale;
+    /// As `pairs`, of the high four bits of bytes.
+    unsafe fn high_nibble_pairs(first: *const u8, second: *const u8) -> Self::Scale;
+    /// Adds both products of pairs with the pair of signed 16 bits at `sums`.
+    unsafe fn add_pairs(total: Self::Integers, pairs: Self::Scale, sums: *const i32) -> Self::Integers;
 
     /// A sum of nothing.
     unsafe fn empty() -> Self::Sums;

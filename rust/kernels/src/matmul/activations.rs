@@ -10,17 +10,30 @@
 
 use crate::math::{Kernel, LANES, Lanes, MAGIC};
 
-/// Start values and sums for weights of one zero and number of parts.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Variant {
+/// What a kind of weights needs besides quants and scales.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Needs {
     /// What is subtracted from every weight.
     pub(crate) zero: i32,
     /// Sums in 32 columns.
     pub(crate) parts: usize,
+    /// Whether sums are also wanted as pairs of 16 bits; then columns come in multiples of 256.
+    pub(crate) pairs: bool,
+}
+
+/// Start values and sums for weights that need the same.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Variant<I, F> {
+    /// What they need.
+    pub(crate) needs: Needs,
     /// `-zero · Σ activation`: `[tile][block][part][column]`.
-    pub(crate) starts: Vec<i32>,
+    pub(crate) starts: I,
     /// `Σ activation · scale`, in the same order.
-    pub(crate) sums: Vec<f32>,
+    pub(crate) sums: F,
+    /// The same as pairs of 16 bits: `[tile][block · parts / 2][column]`.
+    pub(crate) pairs: I,
+    /// What 1 in `pairs` stands for: `[tile][block / 8][column]`.
+    pub(crate) pair_scales: F,
 }
 
 /// Quantized activations of several tokens.
@@ -31,34 +44,37 @@ pub(crate) struct Activations {
     /// `[tile][block][column]`.
     pub(crate) scales: Vec<f32>,
     /// Everything that depends on the weights' format.
-    pub(crate) variants: Vec<Variant>,
+    pub(crate) variants: Vec<Variant<Vec<i32>, Vec<f32>>>,
 }
 
 impl Activations {
     /// Makes room for `tokens` × `blocks` blocks of 32; the contents are undefined.
-    pub(crate) fn resize(&mut self, tokens: usize, blocks: usize, variants: impl Iterator<Item = (i32, usize)>) {
+    pub(crate) fn resize(&mut self, tokens: usize, blocks: usize, wanted: impl Iterator<Item = Needs>) {
         self.quants.resize(tokens * blocks * 8, 0);
         self.scales.resize(tokens * blocks, 0.0);
         let mut used = 0;
-        for (zero, parts) in variants {
-            if self.variants[..used].iter().any(|variant| (variant.zero, variant.parts) == (zero, parts)) {
+        for needs in wanted {
+            if self.variants[..used].iter().any(|variant| variant.needs == needs) {
                 continue;
             }
             if used == self.variants.len() {
                 self.variants.push(Variant::default());
             }
             let variant = &mut self.variants[used];
-            (variant.zero, variant.parts) = (zero, parts);
-            variant.starts.resize(tokens * blocks * parts, 0);
-            variant.sums.resize(tokens * blocks * parts, 0.0);
+            variant.needs = needs;
+            let sums = tokens * blocks * needs.parts;
+            variant.starts.resize(sums, 0);
+            variant.sums.resize(sums, 0.0);
+            variant.pairs.resize(if needs.pairs { sums / 2 } else { 0 }, 0);
+            variant.pair_scales.resize(if needs.pairs { tokens * blocks / 8 } else { 0 }, 0.0);
             used += 1;
         }
         self.variants.truncate(used);
     }
 
-    /// The variant for that zero and number of parts, which was named in `resize`.
-    pub(crate) fn variant(&self, zero: i32, parts: usize) -> &Variant {
-        let found = self.variants.iter().position(|variant| (variant.zero, variant.parts) == (zero, parts));
+    /// The variant for those needs, which were named in `resize`.
+    pub(crate) fn variant(&self, needs: Needs) -> &Variant<Vec<i32>, Vec<f32>> {
+        let found = self.variants.iter().position(|variant| variant.needs == needs);
         &self.variants[found.unwrap_or_default()]
     }
 }
@@ -69,8 +85,8 @@ pub(crate) struct TileParts<'a> {
     pub(crate) quants: &'a mut [i32],
     /// See `Activations`.
     pub(crate) scales: &'a mut [f32],
-    /// Zero, parts, starts and sums of each variant.
-    pub(crate) variants: &'a mut [(i32, usize, &'a mut [i32], &'a mut [f32])],
+    /// See `Activations`.
+    pub(crate) variants: &'a mut [Variant<&'a mut [i32], &'a mut [f32]>],
 }
 
 /// Quantizes one tile of `columns` rows of `input`.
@@ -98,15 +114,42 @@ impl Kernel for QuantizeTile<'_, '_> {
                 for (group, four) in block.quants.as_chunks::<4>().0.iter().enumerate() {
                     to[group * columns] = i32::from_ne_bytes(*four);
                 }
-                for (zero, parts, starts, sums) in tile.variants.iter_mut() {
+                for variant in tile.variants.iter_mut() {
                     let [first, second] = block.sums;
-                    let found = if *parts == 1 { &[first + second][..] } else { &[first, second][..] };
+                    let parts = variant.needs.parts;
+                    let found = if parts == 1 { &[first + second][..] } else { &[first, second][..] };
                     for (part, sum) in found.iter().enumerate() {
-                        let at = (index * *parts + part) * columns + column;
-                        starts[at] = -*zero * *sum as i32;
-                        sums[at] = *sum * block.scale;
+                        let at = (index * parts + part) * columns + column;
+                        variant.starts[at] = -variant.needs.zero * *sum as i32;
+                        variant.sums[at] = *sum * block.scale;
                     }
                 }
+            }
+        }
+        for variant in tile.variants.iter_mut().filter(|variant| variant.needs.pairs) {
+            pair_sums(variant, columns);
+        }
+    }
+}
+
+/// Rounds the sums of 256 columns to 16 bits, for each column of the tile.
+#[inline(always)]
+fn pair_sums(variant: &mut Variant<&mut [i32], &mut [f32]>, columns: usize) {
+    let count = 8 * variant.needs.parts;
+    let groups = variant.sums.chunks_exact(count * columns).zip(variant.pairs.chunks_exact_mut(count / 2 * columns));
+    for ((sums, pairs), scales) in groups.zip(variant.pair_scales.chunks_exact_mut(columns)) {
+        for column in 0..columns {
+            let largest = sums.iter().skip(column).step_by(columns).fold(0.0_f32, |found, sum| found.max(sum.abs()));
+            // A sum that is no number comes with a scale that is none, so that the result is none.
+            let finite = sums.iter().skip(column).step_by(columns).all(|sum| sum.is_finite());
+            let inverse = if finite && largest >= SMALLEST { 32767.0 / largest } else { 0.0 };
+            scales[column] = if finite { largest / 32767.0 } else { f32::NAN };
+            for pair in 0..count / 2 {
+                let [low, high] = [0, 1].map(|part| {
+                    let sum = if finite { sums[(2 * pair + part) * columns + column] } else { 0.0 };
+                    (sum * inverse + MAGIC).to_bits() & 0xffff
+                });
+                pairs[pair * columns + column] = (low | high << 16) as i32;
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Which compiled kernel runs: one table of functions for each instruction set and packing, chosen once per call.
 
+use super::activations::Needs;
 use super::floats::{BrainElement, FloatKernel, HalfElement, SingleElement, float_tile};
 use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32};
 use super::tile::{Kernel, Tile, expand, tile};
@@ -27,10 +28,8 @@ pub(crate) struct Kernels {
     pub(crate) expand: Expand,
     /// Bytes of a panel's scales for 32 columns of 16 rows; 0 where the packed scales are used.
     pub(crate) panel_scale_bytes: usize,
-    /// Sums in 32 columns.
-    pub(crate) parts: usize,
-    /// What kernels still have to subtract from each value.
-    pub(crate) zero: i32,
+    /// What kernels need of the activations.
+    pub(crate) needs: Needs,
 }
 
 /// Kernels that do not depend on a packing.
@@ -96,8 +95,11 @@ macro_rules! instruction_set {
                     wide_panel: &const { [$(run::<$panel_of, $wide_vectors, $wide> as Kernel),*] },
                     expand: expand_blocks::<W>,
                     panel_scale_bytes: if W::Scales::INTEGER { 0 } else { Any::Scales::BYTES },
-                    parts: Any::Scales::PARTS,
-                    zero: zero - signed,
+                    needs: Needs {
+                        zero: zero - signed,
+                        parts: W::Scales::PARTS,
+                        pairs: W::Scales::INTEGER && W::Scales::MINIMUM,
+                    },
                 }
             }
 

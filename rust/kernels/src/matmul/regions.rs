@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::sync::OnceLock;
 
-use super::activations::{Activations, QuantizeTile, TileParts};
+use super::activations::{Activations, Needs, QuantizeTile, TileParts, Variant};
 use super::dispatch::{Common, FLOAT_ROWS, Kernels, common, floats, kernels};
 use super::floats::FloatTile;
 use super::tile::Tile;
@@ -137,10 +137,9 @@ pub(super) fn run(
         };
         works.push(Work { weights: job.weights, output: Shared::new(job.output), first_piece, packed });
     }
-    let variants = works.iter().filter_map(|work| work.packed.as_ref());
-    let variants = variants.map(|(_, kernels)| (kernels.zero, kernels.parts));
-    if variants.clone().next().is_some() {
-        quantize(context, input, tokens, &spans, activations, variants)?;
+    let wanted = works.iter().filter_map(|work| work.packed.as_ref()).map(|(_, kernels)| kernels.needs);
+    if wanted.clone().next().is_some() {
+        quantize(context, input, tokens, &spans, activations, wanted)?;
     }
     let call = Call { context, common, input, tokens, spans: &spans, activations };
     let failed = OnceLock::new();
@@ -171,17 +170,23 @@ fn quantize(
     tokens: usize,
     spans: &[Span],
     activations: &mut Activations,
-    variants: impl Iterator<Item = (i32, usize)>,
+    wanted: impl Iterator<Item = Needs>,
 ) -> Result<(), Error> {
     let columns = input.len() / tokens;
     let blocks = columns / 32;
-    activations.resize(tokens, blocks, variants);
+    activations.resize(tokens, blocks, wanted);
     let quants = Shared::new(&mut activations.quants);
     let scales = Shared::new(&mut activations.scales);
     let variants: Vec<_> = activations
         .variants
         .iter_mut()
-        .map(|variant| (variant.zero, variant.parts, Shared::new(&mut variant.starts), Shared::new(&mut variant.sums)))
+        .map(|variant| Variant {
+            needs: variant.needs,
+            starts: Shared::new(&mut variant.starts),
+            sums: Shared::new(&mut variant.sums),
+            pairs: Shared::new(&mut variant.pairs),
+            pair_scales: Shared::new(&mut variant.pair_scales),
+        })
         .collect();
     context.for_each(spans.len(), &|tile| {
         let Span { first, count, .. } = spans[tile];
@@ -190,9 +195,17 @@ fn quantize(
         unsafe {
             let mut variants: Vec<_> = variants
                 .iter()
-                .map(|(zero, parts, starts, sums)| {
-                    let (first, len) = range(blocks * parts);
-                    (*zero, *parts, starts.part(first, len), sums.part(first, len))
+                .map(|variant| {
+                    let (first, len) = range(blocks * variant.needs.parts);
+                    let pairs = if variant.needs.pairs { (first / 2, len / 2) } else { (0, 0) };
+                    let pair_scales = if variant.needs.pairs { range(blocks / 8) } else { (0, 0) };
+                    Variant {
+                        needs: variant.needs,
+                        starts: variant.starts.part(first, len),
+                        sums: variant.sums.part(first, len),
+                        pairs: variant.pairs.part(pairs.0, pairs.1),
+                        pair_scales: variant.pair_scales.part(pair_scales.0, pair_scales.1),
+                    }
                 })
                 .collect();
             let tile = TileParts {
@@ -256,7 +269,8 @@ impl Call<'_> {
     /// Operands of a tile of tokens, from block `block` on; weights and results are left to the caller.
     fn operands(&self, kernels: &Kernels, span: Span, block: usize) -> Tile {
         let blocks = self.input.len() / self.tokens / 32;
-        let variant = self.activations.variant(kernels.zero, kernels.parts);
+        let Needs { parts, pairs, .. } = kernels.needs;
+        let variant = self.activations.variant(kernels.needs);
         let first = span.first * blocks + block * span.count;
         Tile {
             quants: std::ptr::null(),
@@ -265,8 +279,10 @@ impl Call<'_> {
             table: NO_TABLE.as_ptr(),
             blocks: blocks - block,
             activations: self.activations.quants[8 * first..].as_ptr(),
-            starts: variant.starts[kernels.parts * first..].as_ptr(),
-            sums: variant.sums[kernels.parts * first..].as_ptr(),
+            starts: variant.starts[parts * first..].as_ptr(),
+            sums: variant.sums[parts * first..].as_ptr(),
+            pairs: variant.pairs[if pairs { parts * first / 2 } else { 0 }..].as_ptr(),
+            pair_scales: variant.pair_scales[if pairs { first / 8 } else { 0 }..].as_ptr(),
             activation_scales: self.activations.scales[first..].as_ptr(),
             output: std::ptr::null_mut(),
             output_stride: 0,

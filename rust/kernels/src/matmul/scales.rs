@@ -111,7 +111,7 @@ unsafe fn wide<S: Simd, const EIGHTHS: u32>(at: *const u8) -> S::Floats {
 macro_rules! integer_kind {
     (
         [$($generic:tt)*] $kind:ty, $bytes:ident, parts $parts:literal, minimum $minimum:literal, $header:literal + $step:literal,
-        |$at:ident| $scale:expr, $integer:ident, |$part:ident| $integer_minimum:expr
+        |$at:ident| $scale:expr, $integer:ident, |$first:ident, $second:ident| $minimums:expr
     ) => {
         impl $($generic)* ScaleKind for $kind {
             const BYTES: usize = $bytes / 8;
@@ -142,11 +142,12 @@ macro_rules! integer_kind {
             }
 
             #[inline(always)]
-            unsafe fn integer_minimum<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
-                // SAFETY: the caller promises the instruction set and the scales of that block.
+            unsafe fn minimums<S: Simd>(at: *const u8, lane: usize, pair: usize) -> S::Scale {
+                // SAFETY: the caller promises the instruction set and the scales of those parts.
                 unsafe {
-                    let $part = at.add($bytes * (block / 8) + $header + $step * (block % 8 * $parts + part) + lane);
-                    $integer_minimum
+                    let $first = at.add($bytes * (pair / (4 * $parts)) + $header + 2 * $step * (pair % (4 * $parts)) + lane);
+                    let $second = $first.add($step);
+                    $minimums
                 }
             }
         }
@@ -155,19 +156,19 @@ macro_rules! integer_kind {
 
 integer_kind!(
     [<const EIGHTHS: u32>] Signed32<EIGHTHS>, SIGNED32, parts 1, minimum false, 32 + 16,
-    |at| wide::<S, EIGHTHS>(at), signed_scale, |_at| S::zero()
+    |at| wide::<S, EIGHTHS>(at), signed_scale, |_first, _second| S::unscaled()
 );
 integer_kind!(
     [<const EIGHTHS: u32>] Signed16<EIGHTHS>, SIGNED16, parts 2, minimum false, 32 + 16,
-    |at| wide::<S, EIGHTHS>(at), signed_scale, |_at| S::zero()
+    |at| wide::<S, EIGHTHS>(at), signed_scale, |_first, _second| S::unscaled()
 );
 integer_kind!(
     [] Minimum32, MINIMUM32, parts 1, minimum true, 64 + 32,
-    |at| S::halves(at), unsigned_scale, |at| S::unsigned(at.add(16))
+    |at| S::halves(at), unsigned_scale, |first, second| S::pairs(first.add(16), second.add(16))
 );
 integer_kind!(
     [] Minimum16, MINIMUM16, parts 2, minimum true, 64 + 16,
-    |at| S::halves(at), low_nibble_scale, |at| S::high_nibbles(at)
+    |at| S::halves(at), low_nibble_scale, |first, second| S::high_nibble_pairs(first, second)
 );
 
 impl<const PARTS: usize, const MINIMUM: bool> Single<PARTS, MINIMUM> {

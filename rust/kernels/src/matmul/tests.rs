@@ -107,7 +107,10 @@ fn check_against_exact(weights: &Matrix, input: &[f32], output: &[f32]) {
             let size: f64 = exact.iter().map(|a| a.abs() * f64::from(largest)).sum();
             let found = f64::from(output[token * weights.rows() + r]);
             let error = (found - expected).abs();
-            assert!(error <= 2e-6 * size, "{:?} row {r} token {token}: {found} {expected}", weights.format());
+            // Sums of activations that meet integer minimums are rounded to 16 bits.
+            let tolerance =
+                if matches!(weights.format(), Format::Q2_K | Format::Q4_K | Format::Q5_K) { 1e-5 } else { 2e-6 };
+            assert!(error <= tolerance * size, "{:?} row {r} token {token}: {found} {expected}", weights.format());
         }
     }
 }

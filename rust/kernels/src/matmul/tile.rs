@@ -6,10 +6,11 @@
 //!
 //! - Formats with float scales for 32 columns, block after block: `f = fma(float(I) · scale, activation_scale, f)`, then with
 //!   minimums `f = fma(-minimum, Σ activation · activation_scale, f)`.
-//! - Formats with integer scales below a float for 256 columns, 256 columns after 256: from `g = h = 0`, block after block,
-//!   `g = fma(float(Σ over parts of I · integer_scale), activation_scale, g)` and part after part
-//!   `h = fma(integer_minimum, Σ activation · activation_scale, h)`; then `f = fma(scale, g, f)`, `f = fma(-minimum, h, f)`.
-//!   A multiplication by an integer runs beside the dot products where a multiplication of floats takes their place.
+//! - Formats with integer scales below a float for 256 columns, 256 columns after 256: from `g = 0`, block after block,
+//!   `g = fma(float(Σ over parts of I · integer_scale), activation_scale, g)`; then `f = fma(scale, g, f)`. With minimums,
+//!   the sums of activations are rounded to 16 bits with one scale for 256 columns, far below the error of the
+//!   activations themselves, and `f = fma(-minimum, float(Σ over parts of integer_minimum · sum) · sum_scale, f)`.
+//!   Multiplications of integers partly run beside the dot products where those of floats take their place.
 //!
 //! All integers are exact, so nothing can differ between instruction sets, tile sizes or batches.
 
@@ -45,6 +46,10 @@ pub(crate) struct Tile {
     pub(crate) starts: *const i32,
     /// `Σ activation` times the activations' scale: `[block][part][column]`.
     pub(crate) sums: *const f32,
+    /// The same as pairs of 16 bits, for weights with integer minimums: `[block · parts / 2][column]`.
+    pub(crate) pairs: *const i32,
+    /// What 1 in `pairs` stands for: `[block / 8][column]`.
+    pub(crate) pair_scales: *const f32,
     /// Scales of the activations: `[block][column]`.
     pub(crate) activation_scales: *const f32,
     /// Results, row after row.
@@ -262,19 +267,16 @@ unsafe fn of_integer_scales<S: Simd, W: Weights, const R: usize, const C: usize>
                     }
                 }
             }
-            let mut minimums = [[S::zero(); C]; R];
+            let mut minimums = [[S::integers(); C]; R];
             if W::Scales::MINIMUM {
-                for block in first..first + 8 {
-                    for part in 0..parts {
-                        let mut minimum = [S::zero(); R];
+                for pair in first * parts / 2..(first + 8) * parts / 2 {
+                    let mut pairs = [S::unscaled(); R];
+                    for r in 0..R {
+                        pairs[r] = W::Scales::minimums::<S>(rows.scales[r], rows.lanes[r], pair);
+                    }
+                    for c in 0..C {
                         for r in 0..R {
-                            minimum[r] = W::Scales::integer_minimum::<S>(rows.scales[r], rows.lanes[r], block, part);
-                        }
-                        for c in 0..C {
-                            let sum = S::splat(*tile.sums.add((block * parts + part) * C + c));
-                            for r in 0..R {
-                                minimums[r][c] = S::fma(minimum[r], sum, minimums[r][c]);
-                            }
+                            minimums[r][c] = S::add_pairs(minimums[r][c], pairs[r], tile.pairs.add(pair * C + c));
                         }
                     }
                 }
@@ -287,7 +289,9 @@ unsafe fn of_integer_scales<S: Simd, W: Weights, const R: usize, const C: usize>
                 if W::Scales::MINIMUM {
                     let minimum = W::Scales::minimum::<S>(rows.scales[r], rows.lanes[r], first, 0);
                     for c in 0..C {
-                        results[r][c] = S::fnma(minimum, minimums[r][c], results[r][c]);
+                        let sum = S::splat(*tile.pair_scales.add(first / 8 * C + c));
+                        let term = S::mul(S::to_floats(minimums[r][c]), sum);
+                        results[r][c] = S::fnma(minimum, term, results[r][c]);
                     }
                 }
             }

@@ -47,11 +47,11 @@ pub(crate) trait ScaleKind: 'static {
         // SAFETY: the caller promises the instruction set.
         unsafe { S::unscaled() }
     }
-    /// Integer minimums of a part; called only if `INTEGER` and `MINIMUM`.
+    /// Integer minimums of two parts that follow each other, as pairs of 16 bits; called only if `INTEGER` and `MINIMUM`.
     #[inline(always)]
-    unsafe fn integer_minimum<S: Simd>(_at: *const u8, _lane: usize, _block: usize, _part: usize) -> S::Floats {
+    unsafe fn minimums<S: Simd>(_at: *const u8, _lane: usize, _pair: usize) -> S::Scale {
         // SAFETY: the caller promises the instruction set.
-        unsafe { S::zero() }
+        unsafe { S::unscaled() }
     }
 }
 

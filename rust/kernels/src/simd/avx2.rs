@@ -34,9 +34,14 @@ macro_rules! common_operations {
             fn brains(at: *const u8) -> __m256 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()))))
             }
-            fn unsigned(at: *const u8) -> __m256 { _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()))) }
-            fn high_nibbles(at: *const u8) -> __m256 {
-                _mm256_cvtepi32_ps(_mm256_srli_epi32::<4>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()))))
+            fn pairs(first: *const u8, second: *const u8) -> __m256i {
+                _mm256_or_si256(
+                    _mm256_cvtepu8_epi32(_mm_loadl_epi64(first.cast())),
+                    _mm256_slli_epi32::<16>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(second.cast()))),
+                )
+            }
+            fn high_nibble_pairs(first: *const u8, second: *const u8) -> __m256i {
+                _mm256_and_si256(_mm256_srli_epi16::<4>(Self::pairs(first, second)), _mm256_set1_epi16(15))
             }
             fn splat(value: f32) -> __m256 { _mm256_set1_ps(value) }
             fn mul(a: __m256, b: __m256) -> __m256 { _mm256_mul_ps(a, b) }
@@ -111,6 +116,9 @@ impl Simd for Avx2 {
         }}
         fn add_scaled(total: __m256i, sum: Sums, scale: __m256i) -> __m256i {
             _mm256_add_epi32(total, _mm256_add_epi32(sum.wide, _mm256_madd_epi16(sum.narrow, scale)))
+        }
+        fn add_pairs(total: __m256i, pairs: __m256i, sums: *const i32) -> __m256i {
+            _mm256_add_epi32(total, _mm256_madd_epi16(pairs, _mm256_set1_epi32(*sums)))
         }
         fn add_start(total: __m256i, start: *const i32, scale: __m256i) -> __m256i {
             _mm256_add_epi32(total, _mm256_mullo_epi32(_mm256_set1_epi32(*start), _mm256_srai_epi32::<16>(scale)))

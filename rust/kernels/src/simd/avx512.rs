@@ -36,10 +36,6 @@ impl Simd for Avx512 {
         fn brains(at: *const u8) -> __m512 {
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(at.cast()))))
         }
-        fn unsigned(at: *const u8) -> __m512 { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast()))) }
-        fn high_nibbles(at: *const u8) -> __m512 {
-            _mm512_cvtepi32_ps(_mm512_srli_epi32::<4>(_mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast()))))
-        }
         fn unscaled() -> __m512i { _mm512_set1_epi32(1) }
         fn signed_scale(at: *const u8) -> __m512i { _mm512_cvtepi8_epi32(_mm_loadu_si128(at.cast())) }
         fn unsigned_scale(at: *const u8) -> __m512i { _mm512_cvtepu8_epi32(_mm_loadu_si128(at.cast())) }
@@ -50,6 +46,15 @@ impl Simd for Avx512 {
         fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
         fn fnma(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fnmadd_ps(a, b, c) }
+        fn pairs(first: *const u8, second: *const u8) -> __m512i {
+            _mm512_or_si512(Self::unsigned_scale(first), _mm512_slli_epi32::<16>(Self::unsigned_scale(second)))
+        }
+        fn high_nibble_pairs(first: *const u8, second: *const u8) -> __m512i {
+            _mm512_and_si512(_mm512_srli_epi16::<4>(Self::pairs(first, second)), _mm512_set1_epi16(15))
+        }
+        fn add_pairs(total: __m512i, pairs: __m512i, sums: *const i32) -> __m512i {
+            _mm512_dpwssd_epi32(total, pairs, _mm512_set1_epi32(*sums))
+        }
         fn empty() -> __m512i { _mm512_setzero_si512() }
         fn begin(start: *const i32) -> __m512i { _mm512_set1_epi32(*start) }
         fn add_products(_maximum: u32, sum: __m512i, weights: __m512i, activations: *const i32) -> __m512i {

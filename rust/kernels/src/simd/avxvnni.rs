@@ -27,6 +27,9 @@ impl Simd for AvxVnni {
         fn low_nibble_scale(at: *const u8) -> __m256i {
             _mm256_and_si256(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast())), _mm256_set1_epi32(15))
         }
+        fn add_pairs(total: __m256i, pairs: __m256i, sums: *const i32) -> __m256i {
+            _mm256_dpwssd_avx_epi32(total, pairs, _mm256_set1_epi32(*sums))
+        }
         fn empty() -> __m256i { _mm256_setzero_si256() }
         fn begin(start: *const i32) -> __m256i { _mm256_set1_epi32(*start) }
         fn add_products(_maximum: u32, sum: __m256i, weights: __m256i, activations: *const i32) -> __m256i {

@@ -116,20 +116,6 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn unsigned(at: *const u8) -> [f32; 16] {
-        // SAFETY: the caller promises 16 bytes.
-        let bytes = unsafe { at.cast::<[u8; 16]>().read_unaligned() };
-        lanes(|i| f32::from(bytes[i]))
-    }
-
-    #[inline(always)]
-    unsafe fn high_nibbles(at: *const u8) -> [f32; 16] {
-        // SAFETY: the caller promises 16 bytes.
-        let bytes = unsafe { at.cast::<[u8; 16]>().read_unaligned() };
-        lanes(|i| f32::from(bytes[i] >> 4))
-    }
-
-    #[inline(always)]
     unsafe fn unscaled() -> [i32; 16] {
         [1; 16]
     }
@@ -172,6 +158,27 @@ impl Simd for Scalar {
     unsafe fn fnma(a: [f32; 16], b: [f32; 16], mut c: [f32; 16]) -> [f32; 16] {
         fma_lanes(&a.map(|a| -a), &b, &mut c);
         c
+    }
+
+    #[inline(always)]
+    unsafe fn pairs(first: *const u8, second: *const u8) -> [i32; 16] {
+        // SAFETY: the caller promises 16 bytes at each pointer.
+        let (low, high) = unsafe { (Self::unsigned_scale(first), Self::unsigned_scale(second)) };
+        std::array::from_fn(|i| low[i] | high[i] << 16)
+    }
+
+    #[inline(always)]
+    unsafe fn high_nibble_pairs(first: *const u8, second: *const u8) -> [i32; 16] {
+        // SAFETY: the caller promises 16 bytes at each pointer.
+        unsafe { Self::pairs(first, second) }.map(|pair| pair >> 4 & 0x000f_000f)
+    }
+
+    #[inline(always)]
+    unsafe fn add_pairs(total: [i32; 16], pairs: [i32; 16], sums: *const i32) -> [i32; 16] {
+        // SAFETY: the caller promises a readable number.
+        let sums = unsafe { *sums };
+        let (low, high) = (sums << 16 >> 16, sums >> 16);
+        std::array::from_fn(|i| total[i] + (pairs[i] & 0xffff) * low + (pairs[i] >> 16) * high)
     }
 
     #[inline(always)]
