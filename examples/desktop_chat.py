@@ -34,6 +34,12 @@ REASONS = {"cancelled": "Stopped.", "length": "The context is full, or the limit
 # --- What the engine tells the window ---
 
 
+class Loading(NamedTuple):
+    """So much of the model is prepared."""
+
+    part: float
+
+
 class Ready(NamedTuple):
     """The model is loaded."""
 
@@ -74,7 +80,7 @@ class Engine(threading.Thread):
 
     def __init__(self, path: Path) -> None:
         super().__init__(name="engine", daemon=True)
-        self.events: queue.SimpleQueue[Ready | Reading | Said | Ended | Failed] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Loading | Ready | Reading | Said | Ended | Failed] = queue.SimpleQueue()
         self._path = path
         self._jobs: queue.SimpleQueue[tuple[list[dict[str, str]], llamacpu.CancelToken] | None] = queue.SimpleQueue()
         self._cancel = llamacpu.CancelToken()
@@ -96,12 +102,17 @@ class Engine(threading.Thread):
     def run(self) -> None:
         """Load the model and answer until `close`."""
         try:
-            with llamacpu.Llama(self._path, n_ctx=0, overflow="truncate") as llm:
+            with llamacpu.Llama(self._path, n_ctx=0, overflow="truncate", on_load=self._loaded) as llm:
                 self.events.put(Ready(llm.metadata.get("general.name", self._path.name)))
                 while (job := self._jobs.get()) is not None:
                     self._answer(llm, *job)
         except Exception as error:  # Whatever it is, the window shows it: nobody reads this program's stderr.
             self.events.put(Failed(str(error) or type(error).__name__))
+
+    def _loaded(self, done: int, total: int) -> None:
+        if self._cancel.cancelled:
+            raise llamacpu.Cancelled("the window was closed")
+        self.events.put(Loading(done / max(total, 1)))
 
     def _answer(self, llm: llamacpu.Llama, messages: list[dict[str, str]], cancel: llamacpu.CancelToken) -> None:
         try:
@@ -314,10 +325,12 @@ class Window:
             return
         self.root.after(POLL_MILLISECONDS, self._poll)
 
-    def _take(self, event: Ready | Reading | Said | Ended | Failed) -> None:
+    def _take(self, event: Loading | Ready | Reading | Said | Ended | Failed) -> None:
         if self.state == "closing":
             return
-        if isinstance(event, Ready):
+        if isinstance(event, Loading):
+            self.progress.place(relwidth=event.part, relheight=1)
+        elif isinstance(event, Ready):
             self.name.configure(text=event.name)
             self._enter("idle", "Ready.")
         elif isinstance(event, Reading):

@@ -1,6 +1,6 @@
 """Uses the window of examples/desktop_chat.py as a person would; run by test_desktop.py, prints what it saw as JSON.
 
-python tests/desktop_driver.py talk|stop|long|close|missing MODEL [PICTURE]
+python tests/desktop_driver.py talk|stop|long|close|early|missing MODEL [PICTURE]
 """
 
 from __future__ import annotations
@@ -162,6 +162,14 @@ def close(person: Person, _picture: str | None) -> dict[str, object]:
     return {**seen, "closed_after_ms": round((time.perf_counter() - started) * 1000, 1), "engine_alive": alive}
 
 
+def early(person: Person, _picture: str | None) -> dict[str, object]:
+    """The window is closed while the model is being loaded."""
+    assert person.window.state == "loading"
+    person.window.close()
+    person.root.mainloop()
+    return {"engine_alive": person.window.engine.is_alive()}
+
+
 def missing(person: Person, _picture: str | None) -> dict[str, object]:
     """A file that is not there."""
     person.wait_for("failed")
@@ -183,10 +191,9 @@ def main() -> None:
     name, model, *picture = sys.argv[1:]
     change_answers(endless=name != "talk")
     person = Person(model)
-    seen = {"talk": talk, "stop": stop, "long": long, "close": close, "missing": missing}[name](
-        person, picture[0] if picture else None
-    )
-    if name != "close":
+    scenes = {"talk": talk, "stop": stop, "long": long, "close": close, "early": early, "missing": missing}
+    seen = scenes[name](person, picture[0] if picture else None)
+    if name not in ("close", "early"):
         person.window.close()
         person.root.mainloop()
     sys.stdout.write(json.dumps(seen))

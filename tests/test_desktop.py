@@ -95,6 +95,10 @@ def test_closing_the_window_in_the_middle_of_an_answer(display: str, tiny_model:
     assert use(display, "close", tiny_model(ENDLESS))["engine_alive"] is False
 
 
+def test_closing_the_window_while_the_model_is_loaded(display: str, tiny_model: Callable[..., Path]) -> None:
+    assert use(display, "early", tiny_model(ENDLESS))["engine_alive"] is False
+
+
 def test_errors_are_shown_in_the_window(display: str, tmp_path: Path) -> None:
     page = use(display, "missing", tmp_path / "nothing.gguf")["page"]
     assert page.startswith("Error\n")
