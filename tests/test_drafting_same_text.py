@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,13 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import llamacpu
 from fake_model import END, START, FakeModel, ids_of
 from llamacpu.drafting import Draft, FunctionDraft, ModelDraft, NGramDraft
 from llamacpu.generation import CancelToken, generate
 from llamacpu.generation_result import Timings
+from llamacpu.grammar import Grammar
 from llamacpu.model import Model, Session
 from llamacpu.sampling import Sampler, Sampling
 
+DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 LETTERS = ids_of("abc")
 SAMPLINGS = {
     "greedy": Sampling(temperature=0, seed=1),
@@ -198,3 +202,27 @@ def test_a_model_drafts_for_itself(tiny_model: Callable[..., Path]) -> None:
             # It is never wrong, and stops only where it is not sure enough itself.
             assert found.timings.accepted_tokens == found.timings.drafted_tokens
         assert generate(model, "Hello", sampling=greedy, max_tokens=9, draft=same).read().timings.draft_seconds > 0
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_a_grammar_is_kept_with_drafts_as_without(temperature: float) -> None:
+    item = {"type": "object", "properties": {"name": {"enum": ["ant", "bee"]}, "legs": {"enum": [4, 6]}}}
+    item["required"] = ["name", "legs"]
+    grammar = Grammar.json_schema({"type": "array", "items": item, "minItems": 4, "maxItems": 4})
+    with Model(DEMO, threads=2) as model:
+        texts, drafted = [], []
+        for draft in (None, NGramDraft(), NGramDraft(1, adaptive=False), ModelDraft(model, 6, adaptive=False)):
+            result = generate(
+                model,
+                "Some animals:",
+                sampling=Sampling(temperature=temperature, seed=4),
+                logits_processors=[grammar.constraint(model.tokenizer, model.vocab_size)],
+                max_tokens=300,
+                draft=draft,
+            ).read()
+            texts.append((result.text, result.ended_by, result.tokens))
+            drafted.append(result.timings.accepted_tokens)
+        assert all(text == texts[0] for text in texts)
+        assert texts[0][1] == "end_of_text"
+        assert len(json.loads(texts[0][0])) == 4
+        assert drafted[2] > 0
