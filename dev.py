@@ -112,7 +112,7 @@ def neighbours(arguments: list[str]) -> None:
     run(*install, "--no-deps", "llama-index-llms-llama-cpp")
     needed = ("langchain_community", "llama_index.core", "llama_index.llms.llama_cpp", "llm", "PyInstaller")
     missing = f"sorted(n for n in {needed} if importlib.util.find_spec(n) is None)"
-    run(PYTHON, "-c", f"import importlib.util, sys; sys.exit(' '.join({missing}))")
+    run(PYTHON, "-c", f"import importlib.util, sys; sys.exit(' '.join({missing}) or None)")
     run(PYTHON, "-m", "pytest", "-rs", "tests/test_compat.py", "tests/test_frozen.py", *arguments)
 
 
