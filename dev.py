@@ -104,16 +104,20 @@ def fix() -> None:
 
 
 def neighbours(arguments: list[str]) -> None:
-    """Run the tests with the real LangChain, LlamaIndex, llm and PyInstaller, after installing them into .venv."""
+    """Run the tests with the real LangChain, LlamaIndex, llm and PyInstaller, in a .venv-neighbours of their own."""
     build()
-    install = (PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    run(*install, *_requirements("conformance"))
+    venv = ROOT / ".venv-neighbours"
+    python = venv / PYTHON.relative_to(VENV)
+    if not python.exists():
+        run(sys.executable, "-m", "venv", venv)
+    install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    run(*install, *_requirements("conformance"), "hypothesis", "pytest", "pytest-benchmark", "pytest-timeout")
     # Its own dependency on llama-cpp-python would be compiled, for which compat.install() stands in.
     run(*install, "--no-deps", "llama-index-llms-llama-cpp")
-    needed = ("langchain_community", "llama_index.core", "llama_index.llms.llama_cpp", "llm", "PyInstaller")
-    missing = f"sorted(n for n in {needed} if importlib.util.find_spec(n) is None)"
-    run(PYTHON, "-c", f"import importlib.util, sys; sys.exit(' '.join({missing}) or None)")
-    run(PYTHON, "-m", "pytest", "-rs", "tests/test_compat.py", "tests/test_frozen.py", *arguments)
+    source = str(ROOT / "python")
+    for name in ("langchain_community", "llama_index.llms.llama_cpp", "llm", "PyInstaller"):
+        run(python, "-c", f"import llamacpu.compat; llamacpu.compat.install(); import {name}", PYTHONPATH=source)
+    run(python, "-m", "pytest", "-rs", "tests/test_compat.py", "tests/test_frozen.py", *arguments, PYTHONPATH=source)
 
 
 def stress() -> None:
