@@ -102,7 +102,9 @@ class ToolGrammars:
             free = " | /[^{\\s](.|\\n)*/" if any(name in CODE_TOOLS for name in self._names) else ""
             return f"(ws calls{free})"
         if tag == "[TOOL_CALLS]":
-            return f"(ws list | {self._named('', self._mark('[ARGS]') + '? ws ')})"
+            # It has no end of its own: nothing follows but more of the same.
+            body = f"(ws list | {self._named('', self._mark('[ARGS]') + '? ws ')})"
+            return f"{body} ({self._mark(tag)} {body})*"
         if tag == "<function=":
             return f"({self._named('>', 'ws ')}) ws {close}"
         if tag == "<｜tool▁call▁begin｜>":  # noqa: RUF001 (the bars of DeepSeek tags)
