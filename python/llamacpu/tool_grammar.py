@@ -102,9 +102,7 @@ class ToolGrammars:
             free = " | /[^{\\s](.|\\n)*/" if any(name in CODE_TOOLS for name in self._names) else ""
             return f"(ws calls{free})"
         if tag == "[TOOL_CALLS]":
-            # It has no end of its own: nothing follows but more of the same.
-            body = f"(ws list | {self._named('', self._mark('[ARGS]') + '? ws ')})"
-            return f"{body} ({self._mark(tag)} {body})*"
+            return f"(ws list | {self._named('', self._mark('[ARGS]') + '? ws ')})"
         if tag == "<function=":
             return f"({self._named('>', 'ws ')}) ws {close}"
         if tag == "<｜tool▁call▁begin｜>":  # noqa: RUF001 (the bars of DeepSeek tags)

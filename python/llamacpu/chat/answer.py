@@ -23,8 +23,6 @@ CALL_TAGS: dict[str, str | None] = {
     "<function=": "</function>",
     "<｜tool▁call▁begin｜>": "<｜tool▁call▁end｜>",
 }
-# Marks inside a stretch, which its reader needs.
-_INNER_TAGS = ("<｜tool▁sep｜>", "[ARGS]")
 # Marks around the stretches that say nothing.
 _WRAPPERS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<|python_end|>")
 _OBJECT_BEGIN = re.compile(r'\{\s*"(name|type|function|parameters|arguments|id)"')
@@ -85,7 +83,7 @@ class AnswerReader:
             self._state, self._closing = "thought", REASONING_TAGS[0][1]
         known = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
         if self._tools is not None:
-            known.update(CALL_TAGS, (close for close in CALL_TAGS.values() if close), _INNER_TAGS)
+            known.update(CALL_TAGS, (close for close in CALL_TAGS.values() if close))
         self._dropped = tuple(
             sorted((set(drop) | set(_WRAPPERS if self._tools else ())) - known, key=len, reverse=True)
         )

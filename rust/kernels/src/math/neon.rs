@@ -62,6 +62,12 @@ unsafe fn halves_of_floats(low: float32x4_t, high: float32x4_t) -> uint16x8_t {
     halves
 }
 
+/// `a > b ? a : b` in each lane.
+#[inline(always)]
+fn larger(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vector!(vbslq_f32(vcgtq_f32(a, b), a, b))
+}
+
 impl Lanes for Four {
     type Integers = [int32x4_t; 4];
     const MANY_REGISTERS: bool = false;
@@ -119,6 +125,16 @@ impl Lanes for Four {
         vector!({
             vst1q_u16(to, halves_of_floats(self.0[0], self.0[1]));
             vst1q_u16(to.add(8), halves_of_floats(self.0[2], self.0[3]));
+        });
+    }
+
+    #[inline(always)]
+    fn store_low_bytes(self, to: &mut [u8; LANES]) {
+        vector!({
+            let [first, second, third, fourth] = self.0.map(|register| vreinterpretq_u16_f32(register));
+            let low = vreinterpretq_u8_u16(vuzp1q_u16(first, second));
+            let high = vreinterpretq_u8_u16(vuzp1q_u16(third, fourth));
+            vst1q_u8(to.as_mut_ptr(), vuzp1q_u8(low, high));
         });
     }
 
@@ -201,6 +217,20 @@ impl Lanes for Four {
             let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
             vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
         })
+    }
+
+    #[inline(always)]
+    fn largest(self) -> f32 {
+        let registers = self.0;
+        let halves = [larger(registers[0], registers[2]), larger(registers[1], registers[3])];
+        let mut four = [0.0; 4];
+        vector!(vst1q_f32(four.as_mut_ptr(), larger(halves[0], halves[1])));
+        for step in [2, 1] {
+            for lane in 0..step {
+                four[lane] = if four[lane] > four[lane + step] { four[lane] } else { four[lane + step] };
+            }
+        }
+        four[0]
     }
 
     #[inline(always)]

@@ -39,7 +39,7 @@ pub(crate) struct Variant<I, F> {
 /// Quantized activations of several tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
-    /// `[tile][block][8][column]`, 4 bytes each.
+    /// `[tile][block][8][column]`, 4 bytes each (see also `QuantizeTile`).
     pub(crate) quants: Vec<i32>,
     /// `[tile][block][column]`.
     pub(crate) scales: Vec<f32>,
@@ -93,6 +93,8 @@ pub(crate) struct TileParts<'a> {
 pub(crate) struct QuantizeTile<'a, 'b> {
     pub(crate) input: &'a [f32],
     pub(crate) columns: usize,
+    /// Whether two groups of 4 values of a column lie side by side: `[block][4][column][2]`.
+    pub(crate) eights: bool,
     pub(crate) tile: TileParts<'b>,
 }
 
@@ -101,7 +103,7 @@ impl Kernel for QuantizeTile<'_, '_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { input, columns, tile } = self;
+        let Self { input, columns, eights, tile } = self;
         let width = input.len() / columns;
         if width == 0 {
             return;
@@ -110,9 +112,11 @@ impl Kernel for QuantizeTile<'_, '_> {
             for (index, values) in row.as_chunks::<32>().0.iter().enumerate() {
                 let block = quantize_block::<L>(values);
                 tile.scales[index * columns + column] = block.scale;
-                let to = &mut tile.quants[index * 8 * columns + column..];
+                let to = &mut tile.quants[index * 8 * columns..][..8 * columns];
                 for (group, four) in block.quants.as_chunks::<4>().0.iter().enumerate() {
-                    to[group * columns] = i32::from_ne_bytes(*four);
+                    let at =
+                        if eights { (group / 2 * columns + column) * 2 + group % 2 } else { group * columns + column };
+                    to[at] = i32::from_ne_bytes(*four);
                 }
                 for variant in tile.variants.iter_mut() {
                     let [first, second] = block.sums;

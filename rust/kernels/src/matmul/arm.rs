@@ -5,23 +5,25 @@
 //! columns (`matrix`), from a panel that holds rows in pairs.
 //!
 //! No Arm processor was at hand: tile sizes come from counting instructions (rustc 1.96, `objdump -d`), not from timing. For 32
-//! columns of weights with one float scale, all registers kept, no call:
+//! columns, no call, at most 5 vectors spilled:
 //!
 //! | tile | multiplications | instructions | of them |
 //! |---|---|---|---|
-//! | `neon` panel, 8 rows × 4 tokens | 1024 | 123 | 64 `sdot`, 24 float, 16 loads |
-//! | `i8mm` panel, 8 rows × 4 tokens | 1024 | 92 | 32 `usmmla`, 24 float, 13 loads |
+//! | `neon` panel, 8 rows × 4 tokens, float scales | 1024 | 123 | 64 `sdot`, 24 float, 16 loads |
+//! | the same, Q4_K, Q5_K / Q6_K, Q3_K / Q2_K | 1024 | 129 / 160 / 154 | 64 `sdot`, 8 or 16 to scale, 16 float |
+//! | `i8mm` panel, 8 rows × 4 tokens, float scales | 1024 | 92 | 32 `usmmla`, 24 float, 13 loads |
+//! | the same, Q4_K, Q5_K / Q6_K, Q3_K / Q2_K | 1024 | 102 / 139 / 146 | 32 `usmmla`, 8 or 16 to scale, 16 float |
 //! | packed Q4_0, 16 rows × 1 token | 512 | 108 | 32 dots, 32 to unpack, 4 prefetches |
 //! | packed Q8_0, 16 rows × 1 token | 512 | 124 / 92 | 32 dots, with `neon` 32 for the sign, 8 prefetches |
 //!
-//! An `i8mm` panel of 6 tokens needs 129 instructions for 1536 multiplications, but loses its advantage to spilled registers in
-//! formats with minimums or two scales.
+//! An `i8mm` panel of 6 tokens needs 129 instructions for 1536 multiplications with float scales, but spills registers where there
+//! are minimums or two scales.
 
 mod dot;
 mod floats;
 mod matrix;
 
-use super::activations::{TileParts, quantize_tile};
+use super::activations::Needs;
 use super::dispatch::{Common, FLOAT_ROWS, Kernels};
 use super::floats::{Element, FloatKernel, FloatTile};
 use super::tile::{Kernel, Tile};
@@ -33,7 +35,7 @@ use matrix::matrix_tile;
 /// What the module of an instruction set offers to `dispatch`.
 macro_rules! instruction_set {
     (
-        $module:ident, $simd:ty, $feature:literal, pairs $pairs:literal, quantize $quantize:path,
+        $module:ident, $simd:ty, $feature:literal, pairs $pairs:literal,
         direct $direct_tokens:literal: [$($direct:literal = $direct_tile:ident<$($direct_size:tt),*>)*],
         panel [$($panel:literal = $panel_tile:ident<$($panel_size:tt),*>)*],
         floats [$($float:literal in $vectors:literal)*]
@@ -59,14 +61,9 @@ macro_rules! instruction_set {
                 unsafe { float_tile::<E, R, C, V>(operands) }
             }
 
-            #[target_feature(enable = $feature)]
-            unsafe fn quantize(input: &[f32], tokens: usize, parts: &mut TileParts) {
-                $quantize(input, tokens, parts);
-            }
-
             /// Kernels that do not depend on a packing.
             pub(crate) const COMMON: &Common = &Common {
-                quantize,
+                eights: $pairs,
                 direct_tokens: $direct_tokens,
                 direct_widths: &[$($direct),*],
                 panel_widths: &[$($panel),*],
@@ -81,9 +78,12 @@ macro_rules! instruction_set {
                     panel: &const { [$($panel_tile::<Any, $($panel_size),*> as Kernel),*] },
                     wide_panel: &[],
                     expand: expand_blocks::<W>,
-                    panel_scale_bytes: Any::Scales::BYTES,
-                    parts: Any::Scales::PARTS,
-                    zero: zero - signed,
+                    panel_scale_bytes: if W::Scales::INTEGER { 0 } else { Any::Scales::BYTES },
+                    needs: Needs {
+                        zero: zero - signed,
+                        parts: W::Scales::PARTS,
+                        pairs: W::Scales::INTEGER && W::Scales::MINIMUM,
+                    },
                 }
             }
 
@@ -101,14 +101,14 @@ macro_rules! instruction_set {
 }
 
 instruction_set!(
-    neon, crate::simd::neon::Neon, "neon,dotprod", pairs false, quantize quantize_tile,
+    neon, crate::simd::neon::Neon, "neon,dotprod", pairs false,
     direct 4: [1 = dots<4, 1> 2 = dots<4, 2> 4 = dots<2, 4>],
     panel [1 = dots<2, 1> 2 = dots<2, 2> 4 = dots<2, 4>],
     floats [1 in 4 2 in 2 4 in 1]
 );
 
 instruction_set!(
-    i8mm, crate::simd::i8mm::I8mm, "neon,dotprod,i8mm", pairs true, quantize matrix::quantize,
+    i8mm, crate::simd::i8mm::I8mm, "neon,dotprod,i8mm", pairs true,
     direct 4: [1 = dots<4, 1> 2 = matrices<4, 1, false> 4 = matrices<2, 2, false>],
     panel [1 = matrices<2, 1, true> 2 = matrices<2, 1, false> 4 = matrices<2, 2, false>],
     floats [1 in 4 2 in 2 4 in 1]

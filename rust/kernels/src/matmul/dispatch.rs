@@ -34,6 +34,8 @@ pub(crate) struct Kernels {
 
 /// Kernels that do not depend on a packing.
 pub(crate) struct Common {
+    /// How activations lie: see `QuantizeTile`.
+    pub(crate) eights: bool,
     /// The most tokens that are multiplied straight from the packed layout; where panels begin to pay, as measured.
     pub(crate) direct_tokens: usize,
     /// Columns of direct tiles, ascending.
@@ -78,6 +80,7 @@ macro_rules! instruction_set {
 
             /// Kernels that do not depend on a packing.
             pub(super) const COMMON: &Common = &Common {
+                eights: false,
                 direct_tokens: $direct_tokens,
                 direct_widths: &[$($direct),*],
                 panel_widths: &[$($panel),*],

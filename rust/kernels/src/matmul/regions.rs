@@ -214,7 +214,7 @@ fn quantize(
                 variants: &mut variants,
             };
             let input = &input[range(columns).0..][..range(columns).1];
-            dispatch(context.isa, QuantizeTile { input, columns: count, tile });
+            dispatch(context.isa, QuantizeTile { input, columns: count, eights: common(context.isa).eights, tile });
         }
     })
 }

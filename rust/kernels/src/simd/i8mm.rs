@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::neon::{Dot, common_operations, dot_operation, floats_of_halves, prefetch_line, shift};
+use super::neon::{Dot, add_pair_products, common_operations, dot_operation, floats_of_halves, prefetch_line, shift};
 use super::{Simd, operations};
 
 /// NEON, dotprod, i8mm.

@@ -17,7 +17,9 @@ pub(crate) struct Neon;
 ///
 /// # Safety
 /// As for [`Simd`].
-pub(crate) trait Dot: Simd<Bytes = uint8x16_t, Sums = int32x4_t, Floats = float32x4_t> {
+pub(crate) trait Dot:
+    Simd<Bytes = uint8x16_t, Sums = int32x4_t, Integers = int32x4_t, Floats = float32x4_t>
+{
     /// Adds the products of 4 bytes per row, as `offset` has left them, with 4 signed bytes: number `GROUP · COLUMNS + COLUMN`
     /// of a row of vectors, of which `activations` is the one that has it.
     unsafe fn dot<const GROUP: usize, const COLUMN: usize, const COLUMNS: usize>(
@@ -72,6 +74,20 @@ pub(crate) unsafe fn floats_of_halves(halves: uint16x4_t) -> float32x4_t {
     floats
 }
 
+/// Adds both products of pairs of 16 bits to each lane.
+///
+/// # Safety
+/// None beyond what every aarch64 processor has.
+#[inline(always)]
+pub(crate) unsafe fn add_pair_products(total: int32x4_t, a: int32x4_t, b: int32x4_t) -> int32x4_t {
+    // SAFETY: every aarch64 processor has these instructions.
+    unsafe {
+        let (a, b) = (vreinterpretq_s16_s32(a), vreinterpretq_s16_s32(b));
+        let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+        vaddq_s32(total, vpaddq_s32(low, vmull_high_s16(a, b)))
+    }
+}
+
 /// Asks for a cache line; `$kind` says for which cache.
 macro_rules! prefetch_line {
     ($kind:literal, $at:expr) => {
@@ -87,6 +103,8 @@ macro_rules! common_operations {
         type Bytes = uint8x16_t;
         type Sums = int32x4_t;
         type Floats = float32x4_t;
+        type Scale = int32x4_t;
+        type Integers = int32x4_t;
 
         operations! {
             fn bytes(at: *const u8) -> uint8x16_t { vld1q_u8(at) }
@@ -98,21 +116,15 @@ macro_rules! common_operations {
             fn brains(at: *const u8) -> float32x4_t {
                 vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(at.cast())))
             }
-            fn signed(at: *const u8) -> float32x4_t {
-                vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(
-                    at.cast::<u32>().read_unaligned(),
-                ))))))
+            fn unscaled() -> int32x4_t { vdupq_n_s32(1) }
+            fn signed_scale(at: *const u8) -> int32x4_t {
+                vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(at.cast::<u32>().read_unaligned())))))
             }
-            fn unsigned(at: *const u8) -> float32x4_t {
-                vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(
-                    at.cast::<u32>().read_unaligned(),
-                ))))))
-            }
-            fn nibbles<const HIGH: bool>(at: *const u8) -> float32x4_t {{
-                let both = vreinterpret_u8_u32(vdup_n_u32(at.cast::<u32>().read_unaligned()));
-                let bits = if HIGH { vshr_n_u8::<4>(both) } else { vand_u8(both, vdup_n_u8(15)) };
-                vcvtq_f32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bits))))
+            fn unsigned_scale(at: *const u8) -> int32x4_t {{
+                let bytes = vreinterpret_u8_u32(vdup_n_u32(at.cast::<u32>().read_unaligned()));
+                vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(bytes))))
             }}
+            fn low_nibble_scale(at: *const u8) -> int32x4_t { vandq_s32(Self::unsigned_scale(at), vdupq_n_s32(15)) }
             fn mask(value: uint8x16_t, mask: u8) -> uint8x16_t { vandq_u8(value, vdupq_n_u8(mask)) }
             fn merge(low: uint8x16_t, high: uint8x16_t, mask: u8) -> uint8x16_t {
                 vbslq_u8(vdupq_n_u8(mask), high, low)
@@ -127,6 +139,19 @@ macro_rules! common_operations {
             fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmaq_f32(c, a, b) }
             fn fnma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t { vfmsq_f32(c, a, b) }
             fn finish(sum: int32x4_t, _start: *const i32) -> float32x4_t { vcvtq_f32_s32(sum) }
+            fn pairs(first: *const u8, second: *const u8) -> int32x4_t {
+                vorrq_s32(Self::unsigned_scale(first), vshlq_n_s32::<16>(Self::unsigned_scale(second)))
+            }
+            fn high_nibble_pairs(first: *const u8, second: *const u8) -> int32x4_t {
+                vandq_s32(vshrq_n_s32::<4>(Self::pairs(first, second)), vdupq_n_s32(0x000f_000f))
+            }
+            fn add_pairs(total: int32x4_t, pairs: int32x4_t, sums: *const i32) -> int32x4_t {
+                add_pair_products(total, pairs, vld1q_dup_s32(sums))
+            }
+            fn empty() -> int32x4_t { vdupq_n_s32(0) }
+            fn integers() -> int32x4_t { vdupq_n_s32(0) }
+            fn add_scaled(total: int32x4_t, sum: int32x4_t, scale: int32x4_t) -> int32x4_t { vmlaq_s32(total, sum, scale) }
+            fn to_floats(value: int32x4_t) -> float32x4_t { vcvtq_f32_s32(value) }
             fn begin(start: *const i32) -> int32x4_t { vld1q_dup_s32(start) }
             fn prefetch_far(at: *const u8) { prefetch_line!("pldl2keep", at) }
             fn prefetch_near(at: *const u8) { prefetch_line!("pldl1keep", at) }
@@ -136,8 +161,13 @@ macro_rules! common_operations {
         }
 
         #[inline(always)]
-        unsafe fn carry(_maximum: u32, _group: usize, sum: int32x4_t) -> int32x4_t {
+        unsafe fn carry(_maximum: u32, _group: usize, sum: int32x4_t, _scale: int32x4_t) -> int32x4_t {
             sum
+        }
+
+        #[inline(always)]
+        unsafe fn add_start(total: int32x4_t, _start: *const i32, _scale: int32x4_t) -> int32x4_t {
+            total
         }
     };
 }

@@ -7,19 +7,18 @@ use crate::simd::neon::Dot;
 use std::arch::aarch64::*;
 
 /// Bytes that a stream of weights is asked for in advance; the processor's own prefetch does the rest.
-pub(super) const AHEAD: usize = 8192;
+const AHEAD: usize = 8192;
 
 /// Computes 16 rows × `C` (1, 2 or 4) columns, `R` vectors of 4 rows (2 or 4) at a time; the arithmetic is that of `tile`.
 ///
 /// # Safety
-/// The instruction set is available; the pointers are good for `blocks` blocks of 16 rows and `C` columns.
+/// The instruction set is available; the pointers are good for `blocks` blocks (a multiple of 8 for weights with integer
+/// scales) of 16 rows and `C` columns.
 #[inline(always)]
 pub(super) unsafe fn dot_tile<S: Dot, W: Weights, const R: usize, const C: usize>(tile: &Tile) {
-    // SAFETY: every offset below is inside what the caller promises.
-    unsafe {
-        let parts = W::Scales::PARTS;
-        let table = S::table(tile.table);
-        for first in (0..ROWS).step_by(4 * R) {
+    for first in (0..ROWS).step_by(4 * R) {
+        // SAFETY: the caller promises it.
+        unsafe {
             let mut results = [[S::zero(); C]; R];
             if tile.resume {
                 for r in 0..R {
@@ -28,75 +27,185 @@ pub(super) unsafe fn dot_tile<S: Dot, W: Weights, const R: usize, const C: usize
                     }
                 }
             }
-            for block in 0..tile.blocks {
-                let activations = tile.activations.add(block * 8 * C);
-                let activation_scales = tile.activation_scales.add(block * C);
-                let quants = tile.quants.add(block * W::BYTES + 4 * first);
-                if W::STREAM {
-                    for line in 0..W::BYTES / 64 {
-                        S::prefetch_far(quants.wrapping_add(AHEAD + 64 * line));
-                    }
-                }
-                macro_rules! part {
-                    ($part:literal: $($group:literal)*) => {{
-                        let offset = (block * parts + $part) * C;
-                        let starts = tile.starts.add(offset);
-                        let mut sums = [[S::begin(starts); C]; R];
-                        for c in 1..C {
-                            for r in 0..R {
-                                sums[r][c] = S::begin(starts.add(c));
-                            }
-                        }
-                        $(
-                            let mut weights = [table; R];
-                            for r in 0..R {
-                                weights[r] = W::group::<S, $group>(quants.add(16 * r), table);
-                                if W::STREAM {
-                                    // A panel holds them so already.
-                                    weights[r] = S::offset(W::MAXIMUM, weights[r]);
-                                }
-                            }
-                            column!($group, 0, weights, activations, sums);
-                            column!($group, 1, weights, activations, sums);
-                            column!($group, 2, weights, activations, sums);
-                            column!($group, 3, weights, activations, sums);
-                        )*
-                        for r in 0..R {
-                            let lane = first + 4 * r;
-                            let scale = W::Scales::scale::<S>(tile.scales, lane, block, $part);
-                            let minimum = W::Scales::minimum::<S>(tile.scales, lane, block, $part);
-                            for c in 0..C {
-                                let mut term = S::mul(vcvtq_f32_s32(sums[r][c]), scale);
-                                if W::Scales::MINIMUM {
-                                    term = S::fnma(minimum, S::splat(*tile.sums.add(offset + c)), term);
-                                }
-                                results[r][c] = S::fma(term, S::splat(*activation_scales.add(c)), results[r][c]);
-                            }
-                        }
-                    }};
-                }
-                /// Multiplies a group of 4 columns of the weights with one column of activations.
-                macro_rules! column {
-                    ($group:literal, $c:literal, $weights:ident, $activations:ident, $sums:ident) => {
-                        if $c < C {
-                            // The 8 · C numbers of a block are 2 · C whole vectors.
-                            let four = vld1q_s32($activations.add(($group * C + $c) / 4 * 4));
-                            for r in 0..R {
-                                $sums[r][$c] = S::dot::<$group, $c, C>($sums[r][$c], $weights[r], four);
-                            }
-                        }
-                    };
-                }
-                if parts == 1 {
-                    part!(0: 0 1 2 3 4 5 6 7);
-                } else {
-                    part!(0: 0 1 2 3);
-                    part!(1: 4 5 6 7);
-                }
+            if W::Scales::INTEGER {
+                of_integer_scales::<S, W, R, C>(tile, first, &mut results);
+            } else {
+                of_float_scales::<S, W, R, C>(tile, first, &mut results);
             }
             for r in 0..R {
                 for c in 0..C {
                     S::store_floats(tile.output.add(c * tile.output_stride + first + 4 * r), results[r][c]);
+                }
+            }
+        }
+    }
+}
+
+/// Asks for the weights that will be needed some time after `block`.
+#[inline(always)]
+pub(super) unsafe fn prefetch<S: Dot, W: Weights>(tile: &Tile, block: usize) {
+    if W::STREAM {
+        let next = tile.quants.wrapping_add(block * W::BYTES + AHEAD);
+        for line in 0..W::BYTES / 64 {
+            // SAFETY: an address need not exist.
+            unsafe { S::prefetch_far(next.wrapping_add(64 * line)) };
+        }
+    }
+}
+
+/// The dot products of one part of a block.
+#[inline(always)]
+unsafe fn products<S: Dot, W: Weights, const R: usize, const C: usize>(
+    tile: &Tile,
+    first: usize,
+    block: usize,
+    part: usize,
+) -> [[int32x4_t; C]; R] {
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
+        let table = S::table(tile.table);
+        let quants = tile.quants.add(block * W::BYTES + 4 * first);
+        let activations = tile.activations.add(block * 8 * C);
+        let mut sums = [[S::empty(); C]; R];
+        if !W::Scales::MINIMUM {
+            // Weights with minimums have zeros of 0.
+            for c in 0..C {
+                let start = S::begin(tile.starts.add((block * W::Scales::PARTS + part) * C + c));
+                for r in 0..R {
+                    sums[r][c] = start;
+                }
+            }
+        }
+        /// Multiplies a group of 4 columns of the weights with one column of activations.
+        macro_rules! column {
+            ($group:literal, $c:literal, $weights:ident) => {
+                if $c < C {
+                    // The 8 · C numbers of a block are 2 · C whole vectors.
+                    let four = vld1q_s32(activations.add(($group * C + $c) / 4 * 4));
+                    for r in 0..R {
+                        sums[r][$c] = S::dot::<$group, $c, C>(sums[r][$c], $weights[r], four);
+                    }
+                }
+            };
+        }
+        macro_rules! groups {
+            ($($group:literal)*) => { $(
+                let mut weights = [table; R];
+                for r in 0..R {
+                    weights[r] = W::group::<S, $group>(quants.add(16 * r), table);
+                    if W::STREAM {
+                        // A panel holds them so already.
+                        weights[r] = S::offset(W::MAXIMUM, weights[r]);
+                    }
+                }
+                column!($group, 0, weights);
+                column!($group, 1, weights);
+                column!($group, 2, weights);
+                column!($group, 3, weights);
+            )* };
+        }
+        match (W::Scales::PARTS, part) {
+            (1, _) => {
+                groups!(0 1 2 3 4 5 6 7);
+            }
+            (_, 0) => {
+                groups!(0 1 2 3);
+            }
+            _ => {
+                groups!(4 5 6 7);
+            }
+        }
+        sums
+    }
+}
+
+/// Weights whose scales are floats for 32 columns.
+#[inline(always)]
+unsafe fn of_float_scales<S: Dot, W: Weights, const R: usize, const C: usize>(
+    tile: &Tile,
+    first: usize,
+    results: &mut [[float32x4_t; C]; R],
+) {
+    for block in 0..tile.blocks {
+        // SAFETY: every offset below is inside what the caller promises.
+        unsafe {
+            prefetch::<S, W>(tile, block);
+            let sums = products::<S, W, R, C>(tile, first, block, 0);
+            for r in 0..R {
+                let scale = W::Scales::scale::<S>(tile.scales, first + 4 * r, block, 0);
+                let minimum = W::Scales::minimum::<S>(tile.scales, first + 4 * r, block, 0);
+                for c in 0..C {
+                    let factor = S::splat(*tile.activation_scales.add(block * C + c));
+                    results[r][c] = S::fma(S::mul(S::to_floats(sums[r][c]), scale), factor, results[r][c]);
+                    if W::Scales::MINIMUM {
+                        results[r][c] = S::fnma(minimum, S::splat(*tile.sums.add(block * C + c)), results[r][c]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Weights whose scales are integers for parts of 32 columns and a float for 256.
+#[inline(always)]
+unsafe fn of_integer_scales<S: Dot, W: Weights, const R: usize, const C: usize>(
+    tile: &Tile,
+    first: usize,
+    results: &mut [[float32x4_t; C]; R],
+) {
+    let parts = W::Scales::PARTS;
+    for start in (0..tile.blocks).step_by(8) {
+        // SAFETY: every offset below is inside what the caller promises.
+        unsafe {
+            let mut inner = [[S::zero(); C]; R];
+            for block in start..start + 8 {
+                prefetch::<S, W>(tile, block);
+                let mut totals = [[S::integers(); C]; R];
+                macro_rules! part {
+                    ($part:literal) => {{
+                        let sums = products::<S, W, R, C>(tile, first, block, $part);
+                        for r in 0..R {
+                            let scale = W::Scales::integer::<S>(tile.scales, first + 4 * r, block, $part);
+                            for c in 0..C {
+                                totals[r][c] = S::add_scaled(totals[r][c], sums[r][c], scale);
+                            }
+                        }
+                    }};
+                }
+                part!(0);
+                if parts == 2 {
+                    part!(1);
+                }
+                for c in 0..C {
+                    let factor = S::splat(*tile.activation_scales.add(block * C + c));
+                    for r in 0..R {
+                        inner[r][c] = S::fma(S::to_floats(totals[r][c]), factor, inner[r][c]);
+                    }
+                }
+            }
+            for r in 0..R {
+                let scale = W::Scales::scale::<S>(tile.scales, first + 4 * r, start, 0);
+                for c in 0..C {
+                    results[r][c] = S::fma(scale, inner[r][c], results[r][c]);
+                }
+            }
+            if W::Scales::MINIMUM {
+                let mut minimums = [[S::integers(); C]; R];
+                for pair in start * parts / 2..(start + 8) * parts / 2 {
+                    for r in 0..R {
+                        let pairs = W::Scales::minimums::<S>(tile.scales, first + 4 * r, pair);
+                        for c in 0..C {
+                            minimums[r][c] = S::add_pairs(minimums[r][c], pairs, tile.pairs.add(pair * C + c));
+                        }
+                    }
+                }
+                for r in 0..R {
+                    let minimum = W::Scales::minimum::<S>(tile.scales, first + 4 * r, start, 0);
+                    for c in 0..C {
+                        let sum = S::splat(*tile.pair_scales.add(start / 8 * C + c));
+                        let term = S::mul(S::to_floats(minimums[r][c]), sum);
+                        results[r][c] = S::fnma(minimum, term, results[r][c]);
+                    }
                 }
             }
         }
@@ -134,7 +243,7 @@ pub(super) unsafe fn expand<S: Dot, W: Weights, const PAIRS: bool>(tile: &Tile, 
                     })* };
                 }
                 groups!(0 1 2 3 4 5 6 7);
-                for part in 0..parts {
+                for part in 0..if W::Scales::INTEGER { 0 } else { parts } {
                     let to = scales.add((block * parts + part) * step + lane);
                     S::store_floats(to, W::Scales::scale::<S>(tile.scales, lane, block, part));
                     if W::Scales::MINIMUM {

@@ -4,32 +4,12 @@
 
 use std::arch::aarch64::*;
 
-use super::dot::{AHEAD, pairs};
-use crate::matmul::activations::{TileParts, quantize_tile};
+use super::dot::{pairs, prefetch};
 use crate::matmul::tile::Tile;
 use crate::matmul::weights::{ScaleKind, Weights};
 use crate::simd::i8mm::I8mm;
+use crate::simd::neon::add_pair_products;
 use crate::simd::{ROWS, Simd};
-
-/// Quantizes a tile of activations, 8 columns of each token side by side: `[block][4][token][2]`, 4 bytes each.
-#[inline(always)]
-pub(super) fn quantize(input: &[f32], tokens: usize, parts: &mut TileParts) {
-    quantize_tile(input, tokens, parts);
-    if tokens == 1 {
-        return;
-    }
-    let mut pair = [0; 2 * MOST_TOKENS];
-    for groups in parts.quants.chunks_exact_mut(2 * tokens) {
-        let (first, second) = groups.split_at(tokens);
-        for ((both, first), second) in pair.as_chunks_mut::<2>().0.iter_mut().zip(first).zip(second) {
-            *both = [*first, *second];
-        }
-        groups.copy_from_slice(&pair[..2 * tokens]);
-    }
-}
-
-/// The most tokens of a tile.
-pub(super) const MOST_TOKENS: usize = 8;
 
 /// Two numbers, twice; or one, four times.
 #[inline(always)]
@@ -43,16 +23,13 @@ unsafe fn twice<const SINGLE: bool>(at: *const f32) -> float32x4_t {
 /// Computes 16 rows × `2 · Q` columns (or one, if `SINGLE` and `Q` is 1), `R` vectors of 4 rows at a time.
 ///
 /// # Safety
-/// The instruction set is available; the pointers are good for `blocks` blocks of 16 rows and the columns.
+/// The instruction set is available; the pointers are good for `blocks` blocks (a multiple of 8 for weights with integer
+/// scales) of 16 rows and the columns.
 #[inline(always)]
 pub(super) unsafe fn matrix_tile<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(tile: &Tile) {
-    let columns = if SINGLE { 1 } else { 2 * Q };
-    // SAFETY: every offset below is inside what the caller promises.
-    unsafe {
-        let parts = W::Scales::PARTS;
-        let table = I8mm::table(tile.table);
-        for first in (0..ROWS).step_by(4 * R) {
-            // For 4 rows: rows 0 and 1, rows 2 and 3.
+    for first in (0..ROWS).step_by(4 * R) {
+        // SAFETY: the caller promises it.
+        unsafe {
             let mut results = [[[I8mm::zero(); Q]; 2]; R];
             if tile.resume {
                 for r in 0..R {
@@ -65,77 +42,10 @@ pub(super) unsafe fn matrix_tile<W: Weights, const R: usize, const Q: usize, con
                     }
                 }
             }
-            for block in 0..tile.blocks {
-                let activations = tile.activations.add(block * 8 * columns);
-                let activation_scales = tile.activation_scales.add(block * columns);
-                let quants = tile.quants.add(block * W::BYTES + if W::STREAM { 4 * first } else { 8 * first });
-                if W::STREAM {
-                    for line in 0..W::BYTES / 64 {
-                        I8mm::prefetch_far(quants.wrapping_add(AHEAD + 64 * line));
-                    }
-                }
-                macro_rules! part {
-                    ($part:literal: $($even:literal $odd:literal)*) => {{
-                        let offset = (block * parts + $part) * columns;
-                        let mut sums = [[[vdupq_n_s32(0); Q]; 2]; R];
-                        for q in 0..Q {
-                            let start = twice::<SINGLE>(tile.starts.add(offset + 2 * q).cast());
-                            for r in 0..R {
-                                sums[r][0][q] = vreinterpretq_s32_f32(start);
-                                sums[r][1][q] = vreinterpretq_s32_f32(start);
-                            }
-                        }
-                        $(
-                            let mut eights = [vdupq_n_s8(0); Q];
-                            for q in 0..Q {
-                                let from = activations.add($even * columns + 4 * q);
-                                eights[q] = if SINGLE {
-                                    vreinterpretq_s8_u64(vdupq_n_u64(from.cast::<u64>().read_unaligned()))
-                                } else {
-                                    vld1q_s8(from.cast())
-                                };
-                            }
-                            for r in 0..R {
-                                let weights = if W::STREAM {
-                                    let from = quants.add(16 * r);
-                                    pairs(W::group::<I8mm, $even>(from, table), W::group::<I8mm, $odd>(from, table))
-                                } else {
-                                    let from = quants.add(64 * $even + 32 * r);
-                                    [vld1q_u8(from), vld1q_u8(from.add(16))]
-                                };
-                                for half in 0..2 {
-                                    for q in 0..Q {
-                                        sums[r][half][q] = I8mm::multiply(sums[r][half][q], weights[half], eights[q]);
-                                    }
-                                }
-                            }
-                        )*
-                        for r in 0..R {
-                            let lane = first + 4 * r;
-                            let scale = W::Scales::scale::<I8mm>(tile.scales, lane, block, $part);
-                            let minimum = W::Scales::minimum::<I8mm>(tile.scales, lane, block, $part);
-                            let scales = [vzip1q_f32(scale, scale), vzip2q_f32(scale, scale)];
-                            let minimums = [vzip1q_f32(minimum, minimum), vzip2q_f32(minimum, minimum)];
-                            for half in 0..2 {
-                                for q in 0..Q {
-                                    let mut term = I8mm::mul(vcvtq_f32_s32(sums[r][half][q]), scales[half]);
-                                    if W::Scales::MINIMUM {
-                                        let sums = twice::<SINGLE>(tile.sums.add(offset + 2 * q));
-                                        term = I8mm::fnma(minimums[half], sums, term);
-                                    }
-                                    let factor = twice::<SINGLE>(activation_scales.add(2 * q));
-                                    results[r][half][q] = I8mm::fma(term, factor, results[r][half][q]);
-                                }
-                            }
-                        }
-                    }};
-                }
-                if parts == 1 {
-                    part!(0: 0 1 2 3 4 5 6 7);
-                } else {
-                    part!(0: 0 1 2 3);
-                    part!(1: 4 5 6 7);
-                }
+            if W::Scales::INTEGER {
+                of_integer_scales::<W, R, Q, SINGLE>(tile, first, &mut results);
+            } else {
+                of_float_scales::<W, R, Q, SINGLE>(tile, first, &mut results);
             }
             for r in 0..R {
                 for q in 0..Q {
@@ -144,6 +54,216 @@ pub(super) unsafe fn matrix_tile<W: Weights, const R: usize, const Q: usize, con
                     if !SINGLE {
                         vst1q_f32(to.add(tile.output_stride), vuzp2q_f32(results[r][0][q], results[r][1][q]));
                     }
+                }
+            }
+        }
+    }
+}
+
+/// For each vector of 4 rows: rows 0 and 1, rows 2 and 3, of each pair of columns.
+type Pairs<T, const R: usize, const Q: usize> = [[[T; Q]; 2]; R];
+
+/// A number of each row for both columns: of rows 0 and 1, of rows 2 and 3.
+#[inline(always)]
+unsafe fn rows(values: float32x4_t) -> [float32x4_t; 2] {
+    // SAFETY: every aarch64 processor has these instructions.
+    unsafe { [vzip1q_f32(values, values), vzip2q_f32(values, values)] }
+}
+
+/// The products of one part of a block.
+#[inline(always)]
+unsafe fn products<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(
+    tile: &Tile,
+    first: usize,
+    block: usize,
+    part: usize,
+) -> Pairs<int32x4_t, R, Q> {
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
+        let columns = if SINGLE { 1 } else { 2 * Q };
+        let table = I8mm::table(tile.table);
+        let activations = tile.activations.add(block * 8 * columns);
+        let quants = tile.quants.add(block * W::BYTES + if W::STREAM { 4 * first } else { 8 * first });
+        let mut sums = [[[I8mm::empty(); Q]; 2]; R];
+        if !W::Scales::MINIMUM {
+            // Weights with minimums have zeros of 0.
+            for q in 0..Q {
+                let at = (block * W::Scales::PARTS + part) * columns + 2 * q;
+                let start = vreinterpretq_s32_f32(twice::<SINGLE>(tile.starts.add(at).cast()));
+                for r in 0..R {
+                    sums[r][0][q] = start;
+                    sums[r][1][q] = start;
+                }
+            }
+        }
+        macro_rules! groups {
+            ($($even:literal $odd:literal)*) => { $(
+                let mut eights = [vdupq_n_s8(0); Q];
+                for q in 0..Q {
+                    let from = activations.add($even * columns + 4 * q);
+                    eights[q] = if SINGLE {
+                        vreinterpretq_s8_u64(vdupq_n_u64(from.cast::<u64>().read_unaligned()))
+                    } else {
+                        vld1q_s8(from.cast())
+                    };
+                }
+                for r in 0..R {
+                    let weights = if W::STREAM {
+                        let from = quants.add(16 * r);
+                        pairs(W::group::<I8mm, $even>(from, table), W::group::<I8mm, $odd>(from, table))
+                    } else {
+                        let from = quants.add(64 * $even + 32 * r);
+                        [vld1q_u8(from), vld1q_u8(from.add(16))]
+                    };
+                    for half in 0..2 {
+                        for q in 0..Q {
+                            sums[r][half][q] = I8mm::multiply(sums[r][half][q], weights[half], eights[q]);
+                        }
+                    }
+                }
+            )* };
+        }
+        match (W::Scales::PARTS, part) {
+            (1, _) => {
+                groups!(0 1 2 3 4 5 6 7);
+            }
+            (_, 0) => {
+                groups!(0 1 2 3);
+            }
+            _ => {
+                groups!(4 5 6 7);
+            }
+        }
+        sums
+    }
+}
+
+/// Weights whose scales are floats for 32 columns.
+#[inline(always)]
+unsafe fn of_float_scales<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(
+    tile: &Tile,
+    first: usize,
+    results: &mut Pairs<float32x4_t, R, Q>,
+) {
+    let columns = if SINGLE { 1 } else { 2 * Q };
+    for block in 0..tile.blocks {
+        // SAFETY: every offset below is inside what the caller promises.
+        unsafe {
+            prefetch::<I8mm, W>(tile, block);
+            let sums = products::<W, R, Q, SINGLE>(tile, first, block, 0);
+            for r in 0..R {
+                let scales = rows(W::Scales::scale::<I8mm>(tile.scales, first + 4 * r, block, 0));
+                let minimums = rows(W::Scales::minimum::<I8mm>(tile.scales, first + 4 * r, block, 0));
+                for half in 0..2 {
+                    for q in 0..Q {
+                        let at = block * columns + 2 * q;
+                        let term = I8mm::mul(I8mm::to_floats(sums[r][half][q]), scales[half]);
+                        let factor = twice::<SINGLE>(tile.activation_scales.add(at));
+                        let mut result = I8mm::fma(term, factor, results[r][half][q]);
+                        if W::Scales::MINIMUM {
+                            result = I8mm::fnma(minimums[half], twice::<SINGLE>(tile.sums.add(at)), result);
+                        }
+                        results[r][half][q] = result;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Weights whose scales are integers for parts of 32 columns and a float for 256.
+#[inline(always)]
+unsafe fn of_integer_scales<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(
+    tile: &Tile,
+    first: usize,
+    results: &mut Pairs<float32x4_t, R, Q>,
+) {
+    let columns = if SINGLE { 1 } else { 2 * Q };
+    let parts = W::Scales::PARTS;
+    for start in (0..tile.blocks).step_by(8) {
+        // SAFETY: every offset below is inside what the caller promises.
+        unsafe {
+            let mut inner = [[[I8mm::zero(); Q]; 2]; R];
+            for block in start..start + 8 {
+                prefetch::<I8mm, W>(tile, block);
+                let mut totals = [[[I8mm::integers(); Q]; 2]; R];
+                macro_rules! part {
+                    ($part:literal) => {{
+                        let sums = products::<W, R, Q, SINGLE>(tile, first, block, $part);
+                        for r in 0..R {
+                            let scale = W::Scales::integer::<I8mm>(tile.scales, first + 4 * r, block, $part);
+                            let scales = [vzip1q_s32(scale, scale), vzip2q_s32(scale, scale)];
+                            for half in 0..2 {
+                                for q in 0..Q {
+                                    totals[r][half][q] =
+                                        I8mm::add_scaled(totals[r][half][q], sums[r][half][q], scales[half]);
+                                }
+                            }
+                        }
+                    }};
+                }
+                part!(0);
+                if parts == 2 {
+                    part!(1);
+                }
+                for q in 0..Q {
+                    let factor = twice::<SINGLE>(tile.activation_scales.add(block * columns + 2 * q));
+                    for r in 0..R {
+                        for half in 0..2 {
+                            let total = I8mm::to_floats(totals[r][half][q]);
+                            inner[r][half][q] = I8mm::fma(total, factor, inner[r][half][q]);
+                        }
+                    }
+                }
+            }
+            for r in 0..R {
+                let scales = rows(W::Scales::scale::<I8mm>(tile.scales, first + 4 * r, start, 0));
+                for half in 0..2 {
+                    for q in 0..Q {
+                        results[r][half][q] = I8mm::fma(scales[half], inner[r][half][q], results[r][half][q]);
+                    }
+                }
+            }
+            if W::Scales::MINIMUM {
+                take_minimums::<W, R, Q, SINGLE>(tile, first, start, results);
+            }
+        }
+    }
+}
+
+/// Takes the minimums of 256 columns away.
+#[inline(always)]
+unsafe fn take_minimums<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(
+    tile: &Tile,
+    first: usize,
+    start: usize,
+    results: &mut Pairs<float32x4_t, R, Q>,
+) {
+    let columns = if SINGLE { 1 } else { 2 * Q };
+    let parts = W::Scales::PARTS;
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
+        let mut sums = [[[I8mm::integers(); Q]; 2]; R];
+        for pair in start * parts / 2..(start + 8) * parts / 2 {
+            for r in 0..R {
+                let both = W::Scales::minimums::<I8mm>(tile.scales, first + 4 * r, pair);
+                let both = [vzip1q_s32(both, both), vzip2q_s32(both, both)];
+                for half in 0..2 {
+                    for q in 0..Q {
+                        let sum = twice::<SINGLE>(tile.pairs.add(pair * columns + 2 * q).cast());
+                        let sum = vreinterpretq_s32_f32(sum);
+                        sums[r][half][q] = add_pair_products(sums[r][half][q], both[half], sum);
+                    }
+                }
+            }
+        }
+        for r in 0..R {
+            let minimums = rows(W::Scales::minimum::<I8mm>(tile.scales, first + 4 * r, start, 0));
+            for half in 0..2 {
+                for q in 0..Q {
+                    let sum = twice::<SINGLE>(tile.pair_scales.add(start / 8 * columns + 2 * q));
+                    let term = I8mm::mul(I8mm::to_floats(sums[r][half][q]), sum);
+                    results[r][half][q] = I8mm::fnma(minimums[half], term, results[r][half][q]);
                 }
             }
         }
