@@ -1,16 +1,20 @@
 """Our speed beside llama.cpp's `llama-bench`, interleaved in one run, as a Markdown table.
 
-    python benches/compare.py MODEL.gguf [MODEL.gguf ...] --llama-bench PATH [--rounds 5] [--threads 2] [--memory]
+    python benches/compare.py MODEL.gguf ... --llama-bench PATH [--ik-bench PATH] [--rounds 5] [--threads 2] [--memory]
 
-Each round runs us, llama.cpp with its defaults and with `--repack 0`, one after the other, so that a slow minute of
-a shared machine hits all of them; the best round of each counts. The ratio is to the better of the peer's two settings.
-`--memory` adds the cold start: seconds to the first token at the model's full context, and peak resident memory.
+Each round runs us, llama.cpp with its defaults and with `--repack 0`, and ik_llama.cpp's `llama-bench` with its
+defaults and with `-rtr 1` if it is given, one after the other, so that a slow minute of a shared machine hits all of them; the
+best round of each counts. The ratio is to the best of the peers and their settings. The last column is our share of the
+limit, measured in the same run: of the peak of the chosen instruction set's dot products for prompts, of the read
+bandwidth for generation. `--memory` adds the cold start: seconds to the first token at the model's full context, and
+peak resident memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -19,7 +23,12 @@ import sys
 import time
 from pathlib import Path
 
-PEER_SETTINGS = {"llama.cpp": [], "llama.cpp --repack 0": ["--repack", "0"]}
+import llamacpu
+from llamacpu import Model, machine
+from llamacpu.cli.bench import bytes_per_token
+
+IK_SETTINGS: dict[str, list[str]] = {"ik_llama.cpp": [], "ik_llama.cpp -rtr 1": ["-rtr", "1"]}
+PEER_SETTINGS: dict[str, list[str]] = {"llama.cpp": [], "llama.cpp --repack 0": ["--repack", "0"]}
 PARTS = ("prompt", "generate")
 
 
@@ -32,9 +41,9 @@ def ours(model: Path, options: argparse.Namespace) -> dict[str, float]:
     return {part: float((answer[part] or {}).get("tokens_per_second") or 0.0) for part in PARTS}
 
 
-def peer(model: Path, extra: list[str], options: argparse.Namespace) -> dict[str, float]:
-    """Tokens per second of one round of `llama-bench`."""
-    command = [str(options.llama_bench), "-m", str(model), "-t", str(options.threads), "-r", "1", "-o", "json"]
+def peer(program: Path, model: Path, extra: list[str], options: argparse.Namespace) -> dict[str, float]:
+    """Tokens per second of one round of a `llama-bench`."""
+    command = [str(program), "-m", str(model), "-t", str(options.threads), "-r", "1", "-o", "json"]
     command += ["-p", str(options.prompt_tokens), "-n", str(options.generate_tokens), *extra]
     rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {"generate" if row["n_gen"] else "prompt": float(row["avg_ts"]) for row in rows}
@@ -62,25 +71,50 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def limits(threads: int) -> tuple[float, float]:
+    """Peak of dot products in 10^9 a second and read bandwidth in GB/s, best of two."""
+    runs = [(machine.product_peak(threads), machine.memory_bandwidth(1 << 30, threads)) for _ in range(2)]
+    return max(run[0] for run in runs), max(run[1] for run in runs)
+
+
+def work(path: Path) -> tuple[float, float]:
+    """Per token, in 10^9: multiplications in the layers (prompt), bytes of weights read (generation)."""
+    with Model(path) as model:
+        tensors = model.file.tensors
+        experts, used = int(model.config["experts"]), int(model.config["experts_used"])
+        products = 0.0
+        for tensor in tensors:
+            if tensor.name.startswith("blk.") and len(tensor.shape) > 1:
+                share = used / experts if "_exps." in tensor.name else 1.0
+                products += share * math.prod(tensor.shape)
+        return products / 1e9, bytes_per_token(model) / 1e9
+
+
 def compare(model: Path, options: argparse.Namespace) -> None:
     """Run the rounds of one file and print its rows."""
-    best = {name: dict.fromkeys(PARTS, 0.0) for name in ("llamacpu", *PEER_SETTINGS)}
+    peers = {name: (options.llama_bench, extra) for name, extra in PEER_SETTINGS.items()}
+    if options.ik_bench:
+        peers |= {name: (options.ik_bench, extra) for name, extra in IK_SETTINGS.items()}
+    best = {name: dict.fromkeys(PARTS, 0.0) for name in ("llamacpu", *peers)}
     for _ in range(options.rounds):
         measured = {"llamacpu": ours(model, options)}
-        measured |= {name: peer(model, extra, options) for name, extra in PEER_SETTINGS.items()}
+        measured |= {name: peer(program, model, extra, options) for name, (program, extra) in peers.items()}
         for name, row in measured.items():
             best[name] = {part: max(best[name][part], row.get(part, 0.0)) for part in PARTS}
+    peak, bandwidth = limits(options.threads)
+    products, traffic = work(model)
     for part in PARTS:
-        own, others = best["llamacpu"][part], [best[name][part] for name in PEER_SETTINGS]
+        own, others = best["llamacpu"][part], [best[name][part] for name in peers]
         if own and max(others):
             text = " / ".join(f"{value:.1f}" for value in others)
-            print(f"| {model.stem} | {part} | {own:.1f} | {text} | {own / max(others):.2f} |", flush=True)
+            rate, limit, unit = (products, peak, "GMAC/s") if part == "prompt" else (traffic, bandwidth, "GB/s")
+            share = f"{own * rate:.1f} of {limit:.1f} {unit} ({own * rate / limit:.0%})"
+            print(f"| {model.stem} | {part} | {own:.1f} | {text} | {own / max(others):.2f} | {share} |", flush=True)
     if options.memory:
         runs = [cold_start(model, options.threads) for _ in range(3)]
         seconds, memory, size = min(run[0] for run in runs), max(run[1] for run in runs), model.stat().st_size / 1e9
-        print(
-            f"| {model.stem} | cold start | {seconds:.2f} s, peak {memory:.2f} GB, file {size:.2f} GB | | |", flush=True
-        )
+        cold = f"{seconds:.2f} s, peak {memory:.2f} GB, file {size:.2f} GB"
+        print(f"| {model.stem} | cold start | {cold} | | | |", flush=True)
 
 
 def main() -> None:
@@ -88,20 +122,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--llama-bench", type=Path, required=True, help="path of llama.cpp's llama-bench")
+    parser.add_argument("--ik-bench", type=Path, help="path of ik_llama.cpp's llama-bench")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--generate-tokens", type=int, default=32)
     parser.add_argument("--memory", action="store_true", help="also measure the cold start and peak memory")
     options = parser.parse_args()
-    import llamacpu
-
     print(
         f"{processor()}, {options.threads} threads; llamacpu {llamacpu.__version__}; best of {options.rounds} rounds,"
     )
     print(f"prompt {options.prompt_tokens} tokens, generation {options.generate_tokens} tokens, interleaved.\n")
-    print("| file | tokens/s | llamacpu | llama.cpp: default / --repack 0 | ratio to the better |")
-    print("|---|---|---|---|---|")
+    names = [*PEER_SETTINGS, *(IK_SETTINGS if options.ik_bench else ())]
+    print(f"| file | tokens/s | llamacpu | {' / '.join(names)} | ratio to the best | share of the limit |")
+    print("|---|---|---|---|---|---|")
     for model in options.models:
         compare(model, options)
 

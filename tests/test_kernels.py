@@ -247,3 +247,7 @@ def test_cpu_facts() -> None:
 
 def test_memory_bandwidth_is_a_rate() -> None:
     assert 0.01 < _native.memory_bandwidth(4 << 20, threads=1) < 10_000
+
+
+def test_product_peak_is_a_rate() -> None:
+    assert 0.01 < _native.product_peak(threads=1) < 100_000

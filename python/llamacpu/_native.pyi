@@ -178,6 +178,9 @@ def cpu_facts() -> dict[str, Any]:
 def memory_bandwidth(bytes: int = ..., threads: int | None = None) -> float:
     """Measured read bandwidth in GB/s (10^9 bytes per second) over a buffer of `bytes`."""
 
+def product_peak(threads: int | None = None) -> float:
+    """Measured peak of the chosen instruction set's dot products of bytes, in 10^9 multiplications a second."""
+
 # --- sampling.rs -----------------------------------------------------------------------------------------------------
 # Logits are contiguous float32 arrays of one dimension; NaN counts as -inf.
 

@@ -10,9 +10,18 @@ from typing import Any
 
 from llamacpu import _native
 
-__all__ = ["available_memory", "describe", "kernels", "memory_bandwidth", "processor_name", "total_memory"]
+__all__ = [
+    "available_memory",
+    "describe",
+    "kernels",
+    "memory_bandwidth",
+    "processor_name",
+    "product_peak",
+    "total_memory",
+]
 
 memory_bandwidth = _native.memory_bandwidth
+product_peak = _native.product_peak
 
 
 def describe() -> dict[str, Any]:

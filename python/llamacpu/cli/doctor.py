@@ -14,23 +14,26 @@ _BUFFER_BYTES = 256 << 20
 
 
 @click.command("doctor", short_help="Show what llamacpu finds on this machine and what it chooses.")
-@click.option("--no-bandwidth", is_flag=True, help="Do not measure the memory bandwidth (half a second).")
+@click.option("--no-bandwidth", is_flag=True, help="Do not measure bandwidth and products (a second).")
 @options.threads
 @options.as_json
 def command(no_bandwidth: bool, threads: int | None, as_json: bool) -> None:
     """Show what llamacpu finds on this machine and what it chooses: processor, instruction sets, threads, memory.
 
-    The bandwidth bounds how fast text is generated: every token reads all weights once.
+    The bandwidth bounds how fast text is generated: every token reads all weights once. The peak of the products
+    bounds how fast a prompt is read: every token is multiplied with all weights.
     """
     from llamacpu import machine
 
     facts = machine.describe()
     facts["kernels"] = machine.kernels()
     facts["bandwidth_gigabytes_per_second"] = None
+    facts["peak_gigaproducts_per_second"] = None
     if not no_bandwidth:
         # A small machine is measured with less: the buffer must not push anything out of memory.
         size = min(_BUFFER_BYTES, (facts["available_memory_bytes"] or 8 * _BUFFER_BYTES) // 8)
         facts["bandwidth_gigabytes_per_second"] = machine.memory_bandwidth(max(size, 1 << 20), threads)
+        facts["peak_gigaproducts_per_second"] = machine.product_peak(threads)
     write(json.dumps(facts) + "\n" if as_json else _as_text(facts))
 
 
@@ -46,6 +49,11 @@ def _as_text(facts: dict[str, Any]) -> str:
     bandwidth = facts["bandwidth_gigabytes_per_second"]
     if bandwidth is not None:
         rows.append(("bandwidth", f"{bandwidth:.1f} GB/s: at most {bandwidth:.0f} tokens/s with 1 GB of weights"))
+    peak = facts["peak_gigaproducts_per_second"]
+    if peak is not None:
+        rows.append(
+            ("products", f"{peak:.0f} GMAC/s: at most {peak:.0f} prompt tokens/s with 1 billion weights")
+        )
     rows += [
         ("system", facts["system"]),
         ("versions", f"llamacpu {facts['llamacpu']}, Python {facts['python']}, NumPy {facts['numpy']}"),

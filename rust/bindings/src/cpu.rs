@@ -1,4 +1,4 @@
-//! What `llamacpu doctor` reports: instruction sets, kernels, threads, memory bandwidth.
+//! What `llamacpu doctor` reports: instruction sets, kernels, threads, memory bandwidth, peak of products.
 
 use std::time::Duration;
 
@@ -7,13 +7,14 @@ use pyo3::types::PyDict;
 
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
+use llamacpu_kernels::matmul;
 use llamacpu_kernels::threads::{Pool, default_threads, read_bandwidth};
 
 use crate::errors::IntoPython;
 use crate::interrupt::detached;
 
-/// Time that the measurement of the bandwidth may take.
-const BANDWIDTH_TIME: Duration = Duration::from_millis(500);
+/// Time that a measurement may take.
+const MEASURED_TIME: Duration = Duration::from_millis(500);
 
 /// Facts about this processor and what is chosen for it.
 #[pyfunction]
@@ -37,11 +38,24 @@ fn memory_bandwidth(py: Python<'_>, bytes: usize, threads: Option<usize>) -> PyR
         let isa = Isa::chosen()?;
         let pool = Pool::new(threads.unwrap_or_else(|| default_threads().count))?;
         let context = Context { isa, pool: &pool, interrupted: Some(interrupted) };
-        read_bandwidth(&context, bytes, BANDWIDTH_TIME)
+        read_bandwidth(&context, bytes, MEASURED_TIME)
+    })
+}
+
+/// Measured peak of the chosen instruction set's integer dot products, in billions of multiplications a second.
+#[pyfunction]
+#[pyo3(signature = (threads=None))]
+fn product_peak(py: Python<'_>, threads: Option<usize>) -> PyResult<f64> {
+    detached(py, None, |interrupted| {
+        let isa = Isa::chosen()?;
+        let pool = Pool::new(threads.unwrap_or_else(|| default_threads().count))?;
+        let context = Context { isa, pool: &pool, interrupted: Some(interrupted) };
+        matmul::product_peak(&context, MEASURED_TIME)
     })
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(cpu_facts, module)?)?;
-    module.add_function(wrap_pyfunction!(memory_bandwidth, module)?)
+    module.add_function(wrap_pyfunction!(memory_bandwidth, module)?)?;
+    module.add_function(wrap_pyfunction!(product_peak, module)?)
 }

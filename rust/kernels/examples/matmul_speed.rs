@@ -11,7 +11,7 @@ use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
-use llamacpu_kernels::matmul::{Job, Matrix, Scratch, matmul};
+use llamacpu_kernels::matmul::{Job, Matrix, Scratch, matmul, product_peak};
 use llamacpu_kernels::threads::{Pool, read_bandwidth};
 
 /// Numbers of tokens to measure.
@@ -32,6 +32,8 @@ fn main() -> Result<(), llamacpu_kernels::Error> {
         if sets.as_ref().is_some_and(|sets| !sets.contains(&isa.name())) {
             continue;
         }
+        let peak = product_peak(&Context::new(*isa, &pool), Duration::from_millis(300))?;
+        println!("{:8} peak {peak:.1}M", isa.name());
         for format in Format::all() {
             let name = format.info().name;
             if formats.as_ref().is_none_or(|formats| formats.contains(&name)) {

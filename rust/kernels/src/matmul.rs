@@ -14,6 +14,7 @@ mod arm;
 mod dispatch;
 mod floats;
 mod matrix;
+mod peak;
 mod regions;
 mod scales;
 mod tile;
@@ -23,6 +24,7 @@ mod weights;
 mod tests;
 
 pub use matrix::Matrix;
+pub use peak::product_peak;
 
 use std::fmt::Debug;
 

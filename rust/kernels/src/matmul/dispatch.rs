@@ -42,6 +42,10 @@ pub(crate) struct Common {
     pub(crate) direct_widths: &'static [usize],
     /// Columns of panel tiles, ascending.
     pub(crate) panel_widths: &'static [usize],
+    /// So many rounds of products in registers; see `peak`.
+    pub(crate) peak: unsafe fn(usize) -> f32,
+    /// Multiplications in a round of `peak`.
+    pub(crate) peak_products: usize,
     /// Tokens of tiles of plain weights, ascending.
     pub(crate) float_widths: &'static [usize],
 }
@@ -78,9 +82,20 @@ macro_rules! instruction_set {
                 unsafe { float_tile::<$simd, E, R, C>(operands) }
             }
 
+            /// Sums that fit into the registers beside the operands.
+            const CHAINS: usize = if <$simd as crate::simd::Simd>::LANES == 16 { 12 } else { 6 };
+
+            $(#[$feature])?
+            unsafe fn peak(rounds: usize) -> f32 {
+                // SAFETY: the caller promises the instruction set.
+                unsafe { super::super::peak::products::<$simd, CHAINS>(rounds) }
+            }
+
             /// Kernels that do not depend on a packing.
             pub(super) const COMMON: &Common = &Common {
                 eights: false,
+                peak,
+                peak_products: 8 * 4 * <$simd as crate::simd::Simd>::LANES * CHAINS,
                 direct_tokens: $direct_tokens,
                 direct_widths: &[$($direct),*],
                 panel_widths: &[$($panel),*],
