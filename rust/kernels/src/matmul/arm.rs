@@ -26,11 +26,15 @@ mod matrix;
 use super::activations::Needs;
 use super::dispatch::{Common, FLOAT_ROWS, Kernels};
 use super::floats::{Element, FloatKernel, FloatTile};
+use super::peak::products;
 use super::tile::{Kernel, Tile};
 use super::weights::{ScaleKind, Weights};
 use dot::{dot_tile, expand};
 use floats::float_tile;
 use matrix::matrix_tile;
+
+/// Independent sums of the measurement of the peak.
+const CHAINS: usize = 12;
 
 /// What the module of an instruction set offers to `dispatch`.
 macro_rules! instruction_set {
@@ -38,7 +42,7 @@ macro_rules! instruction_set {
         $module:ident, $simd:ty, $feature:literal, pairs $pairs:literal,
         direct $direct_tokens:literal: [$($direct:literal = $direct_tile:ident<$($direct_size:tt),*>)*],
         panel [$($panel:literal = $panel_tile:ident<$($panel_size:tt),*>)*],
-        floats [$($float:literal in $vectors:literal)*]
+        floats [$($float:literal in $vectors:literal)*], peak $peak:path, $products:literal
     ) => {
         pub(crate) mod $module {
             use super::*;
@@ -61,9 +65,17 @@ macro_rules! instruction_set {
                 unsafe { float_tile::<E, R, C, V>(operands) }
             }
 
+            #[target_feature(enable = $feature)]
+            unsafe fn peak(rounds: usize) -> f32 {
+                // SAFETY: the caller promises the instruction set.
+                unsafe { $peak(rounds) }
+            }
+
             /// Kernels that do not depend on a packing.
             pub(crate) const COMMON: &Common = &Common {
                 eights: $pairs,
+                peak,
+                peak_products: 8 * CHAINS * $products,
                 direct_tokens: $direct_tokens,
                 direct_widths: &[$($direct),*],
                 panel_widths: &[$($panel),*],
@@ -104,14 +116,14 @@ instruction_set!(
     neon, crate::simd::neon::Neon, "neon,dotprod", pairs false,
     direct 4: [1 = dots<4, 1> 2 = dots<4, 2> 4 = dots<2, 4>],
     panel [1 = dots<2, 1> 2 = dots<2, 2> 4 = dots<2, 4>],
-    floats [1 in 4 2 in 2 4 in 1]
+    floats [1 in 4 2 in 2 4 in 1], peak products::<crate::simd::neon::Neon, CHAINS>, 16
 );
 
 instruction_set!(
     i8mm, crate::simd::i8mm::I8mm, "neon,dotprod,i8mm", pairs true,
     direct 4: [1 = dots<4, 1> 2 = matrices<4, 1, false> 4 = matrices<2, 2, false>],
     panel [1 = matrices<2, 1, true> 2 = matrices<2, 1, false> 4 = matrices<2, 2, false>],
-    floats [1 in 4 2 in 2 4 in 1]
+    floats [1 in 4 2 in 2 4 in 1], peak matrix::products_in_registers::<CHAINS>, 32
 );
 
 /// A tile of pairs of rows and columns.

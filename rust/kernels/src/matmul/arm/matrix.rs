@@ -3,6 +3,7 @@
 //! those of `tile`.
 
 use std::arch::aarch64::*;
+use std::hint::black_box;
 
 use super::dot::{pairs, prefetch};
 use crate::matmul::tile::Tile;
@@ -267,5 +268,33 @@ unsafe fn take_minimums<W: Weights, const R: usize, const Q: usize, const SINGLE
                 }
             }
         }
+    }
+}
+
+/// `rounds` × 8 matrix products in each of `C` independent sums, to measure the peak; see `matmul::peak`.
+///
+/// # Safety
+/// The instruction set is available.
+#[inline(always)]
+pub(super) unsafe fn products_in_registers<const C: usize>(rounds: usize) -> f32 {
+    let (weights, activations) = (black_box([3_u8; 16]), black_box([1_i8; 16]));
+    // SAFETY: pointers are to whole vectors.
+    unsafe {
+        let (weights, activations) = (vld1q_u8(weights.as_ptr()), vld1q_s8(activations.as_ptr()));
+        let mut sums = [I8mm::empty(); C];
+        for (c, sum) in sums.iter_mut().enumerate() {
+            // Different ones, so that they are not computed once.
+            *sum = vdupq_n_s32(black_box(c as i32));
+        }
+        for _ in 0..8 * rounds {
+            for c in 0..C {
+                sums[c] = I8mm::multiply(sums[c], weights, activations);
+            }
+        }
+        let mut total = I8mm::zero();
+        for sum in sums {
+            total = vaddq_f32(total, I8mm::to_floats(sum));
+        }
+        vgetq_lane_f32::<0>(total)
     }
 }
