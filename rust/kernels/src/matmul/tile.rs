@@ -22,10 +22,13 @@ use crate::simd::{ROWS, Simd};
 ///
 /// One request into the first-level cache would be simpler, but it holds one of few buffers (24 on Zen 4, 12 on Skylake)
 /// until memory answers, which bounds a core's stream. Measured on Zen 4, one core, Q4_0, GB/s (a plain read: 36): no
-/// prefetch 17.5, first level 4 KB ahead 16.6, second level 8 KB ahead 24.1, both as here 26.6.
-const FAR: usize = 8192;
+/// prefetch 17.5, first level 4 KB ahead 16.6, second level 8 KB ahead 24.1, with the first level 2 KB ahead 26.6. Two
+/// cores on a quiet machine (a plain read: 63), 8 and 2 KB, then 24 and 4 KB: Q4_0 40 and 45, Q8_0 42 and 47, Q4_K 37 and
+/// 45, Q6_K 43 and 48; 48 KB and more is slower again. From the third-level cache the same kernels take in 51 to 65 on one
+/// core, so it is memory that they wait for.
+const FAR: usize = 24 << 10;
 /// Bytes in advance into the first-level cache, from the second.
-const NEAR: usize = 2048;
+const NEAR: usize = 4 << 10;
 
 /// Operands of one tile.
 #[derive(Clone, Copy)]
