@@ -51,9 +51,7 @@ def _as_text(facts: dict[str, Any]) -> str:
         rows.append(("bandwidth", f"{bandwidth:.1f} GB/s: at most {bandwidth:.0f} tokens/s with 1 GB of weights"))
     peak = facts["peak_gigaproducts_per_second"]
     if peak is not None:
-        rows.append(
-            ("products", f"{peak:.0f} GMAC/s: at most {peak:.0f} prompt tokens/s with 1 billion weights")
-        )
+        rows.append(("products", f"{peak:.0f} GMAC/s: at most {peak:.0f} prompt tokens/s with 1 billion weights"))
     rows += [
         ("system", facts["system"]),
         ("versions", f"llamacpu {facts['llamacpu']}, Python {facts['python']}, NumPy {facts['numpy']}"),
