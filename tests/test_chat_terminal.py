@@ -248,6 +248,17 @@ class Terminal:
         self.text = ""
         os.write(self.terminal, text.encode())
 
+    def press(self, key: str, pattern: str) -> None:
+        """Press a key until it shows: Python misses a signal between the prompt and the wait for input, until a key."""
+        self.type(key)
+        end = time.monotonic() + 60
+        while not re.search(pattern, self.text):
+            assert time.monotonic() < end, self.text
+            if select.select([self.terminal], [], [], 2)[0]:
+                self.text += os.read(self.terminal, 4096).decode(errors="replace")
+            else:
+                os.write(self.terminal, key.encode())
+
     def status(self) -> int:
         try:
             while os.read(self.terminal, 4096):
@@ -270,8 +281,7 @@ def test_a_conversation_at_a_real_terminal(tiny_model: Callable[..., Path], tmp_
     terminal.wait_for(r"max_tokens = -1\s+.*>>> ")
     terminal.type(f"/save {file}\n")
     terminal.wait_for(r"Saved 2 messages.*\s+.*>>> ")
-    terminal.type("\x03")
-    terminal.wait_for(r"ends the conversation")
+    terminal.press("\x03", r"ends the conversation")
     terminal.type("/exit\n")
     assert terminal.status() == 0
     assert [message["role"] for message in json.loads(file.read_text(encoding="utf-8"))["messages"]] == [
