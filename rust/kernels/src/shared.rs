@@ -1,4 +1,4 @@
-//! A mutable slice that several threads write, each its own part.
+//! Mutable slices that several threads write, each its own part: [`Rows`] in pieces of equal length, [`Shared`] in any.
 
 use std::marker::PhantomData;
 
@@ -34,5 +34,42 @@ impl<'a, T> Rows<'a, T> {
         let len = self.piece.min(self.len - start);
         // SAFETY: the range lies inside the slice that `new` borrowed exclusively for 'a; pieces do not overlap.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+/// A slice whose parts are written by several threads.
+pub(crate) struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    lifetime: PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: access is through `part` and `at`, whose callers promise that threads use different parts.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    /// Borrows the whole slice.
+    pub(crate) fn new(slice: &'a mut [T]) -> Self {
+        Self { start: slice.as_mut_ptr(), len: slice.len(), lifetime: PhantomData }
+    }
+
+    /// A part of it.
+    ///
+    /// # Safety
+    /// No two parts that are in use at the same time overlap.
+    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    pub(crate) unsafe fn part(&self, first: usize, len: usize) -> &mut [T] {
+        assert!(first.checked_add(len).is_some_and(|end| end <= self.len), "part outside of the slice");
+        // SAFETY: inside the borrowed slice, and the caller promises that nobody else uses this part.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) }
+    }
+
+    /// Pointer to an element.
+    pub(crate) fn at(&self, index: usize) -> *mut T {
+        assert!(index <= self.len, "index outside of the slice");
+        // SAFETY: at most one past the end of the borrowed slice.
+        unsafe { self.start.add(index) }
     }
 }

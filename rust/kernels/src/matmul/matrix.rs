@@ -3,12 +3,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use super::regions::Shared;
 use crate::Error;
 use crate::context::Context;
 use crate::cpu::Isa;
 use crate::formats::{Format, Layout};
 use crate::mapping::{AlignedBytes, Bytes};
+use crate::shared::Shared;
 use crate::simd::ROWS;
 
 /// Bytes packed at a time before the file's pages are given back: the most that lies in memory twice.

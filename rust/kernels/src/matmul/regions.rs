@@ -1,7 +1,6 @@
 //! The parallel regions of a product: activations are quantized, then groups of rows are multiplied.
 
 use std::cell::Cell;
-use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 use super::activations::{Activations, Needs, QuantizeTile, TileParts, Variant};
@@ -14,6 +13,7 @@ use crate::context::Context;
 use crate::formats::Layout;
 use crate::mapping::AlignedBytes;
 use crate::math::dispatch;
+use crate::shared::Shared;
 use crate::simd::ROWS;
 
 /// Groups of rows in a piece of work of the panel way.
@@ -22,43 +22,6 @@ const PANEL_GROUPS: usize = 2;
 const PANEL_BLOCKS: usize = 256;
 /// Rows of plain weights in a piece of work.
 const FLOAT_PIECE: usize = 16;
-
-/// A slice whose parts are written by several threads.
-pub(super) struct Shared<'a, T> {
-    start: *mut T,
-    len: usize,
-    lifetime: PhantomData<&'a mut [T]>,
-}
-
-// SAFETY: access is through `part` and `at`, whose callers promise that threads use different parts.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for Shared<'_, T> {}
-
-impl<'a, T> Shared<'a, T> {
-    /// Borrows the whole slice.
-    pub(super) fn new(slice: &'a mut [T]) -> Self {
-        Self { start: slice.as_mut_ptr(), len: slice.len(), lifetime: PhantomData }
-    }
-
-    /// A part of it.
-    ///
-    /// # Safety
-    /// No two parts that are in use at the same time overlap.
-    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
-    pub(super) unsafe fn part(&self, first: usize, len: usize) -> &mut [T] {
-        assert!(first.checked_add(len).is_some_and(|end| end <= self.len), "part outside of the slice");
-        // SAFETY: inside the borrowed slice, and the caller promises that nobody else uses this part.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) }
-    }
-
-    /// Pointer to an element.
-    fn at(&self, index: usize) -> *mut T {
-        assert!(index <= self.len, "index outside of the slice");
-        // SAFETY: at most one past the end of the borrowed slice.
-        unsafe { self.start.add(index) }
-    }
-}
 
 /// The tokens of a tile.
 #[derive(Clone, Copy)]
