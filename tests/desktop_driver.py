@@ -44,6 +44,17 @@ def change_answers(endless: bool) -> None:
     llamacpu.Llama.create_chat_completion = changed  # type: ignore[method-assign]
 
 
+def slow_loading() -> None:
+    """From now on models in this process take a second longer to load, so that a tiny one is seen loading."""
+    load = llamacpu.Llama.__init__
+
+    def changed(llm: llamacpu.Llama, *arguments: Any, **settings: Any) -> None:
+        time.sleep(1)
+        load(llm, *arguments, **settings)
+
+    llamacpu.Llama.__init__ = changed  # type: ignore[method-assign]
+
+
 class Person:
     """Types, clicks, looks and waits. While it waits a heartbeat tells how long the window ever stood still."""
 
@@ -190,6 +201,8 @@ def main() -> None:
     """Do what the command line says."""
     name, model, *picture = sys.argv[1:]
     change_answers(endless=name != "talk")
+    if name == "early":
+        slow_loading()
     person = Person(model)
     scenes = {"talk": talk, "stop": stop, "long": long, "close": close, "early": early, "missing": missing}
     seen = scenes[name](person, picture[0] if picture else None)
