@@ -176,24 +176,26 @@ const LEVELS: [f32; 4] = [127.0, 126.0, 125.0, 124.0];
 const SMALLEST: f32 = f32::from_bits(27 << 23);
 
 /// Quantizes 32 values.
+///
+/// No closures: without optimization across them they are compiled without the instruction set of the function around
+/// them, and every operation becomes a call.
 #[inline(always)]
 pub(super) fn quantize_block<L: Lanes>(values: &[f32; 32]) -> Block {
     let (halves, _) = values.as_chunks::<LANES>();
-    let values = [L::load(&halves[0]), L::load(&halves[1])];
-    let negative = values.map(|value| L::zero().sub(value));
-    let largest = values[0].max(negative[0]).max(values[1].max(negative[1])).largest();
+    let (first, second) = (L::load(&halves[0]), L::load(&halves[1]));
+    let largest = L::zero().sub(first).max(first).max(L::zero().sub(second).max(second)).largest();
+    let magic = L::splat(MAGIC);
     let mut errors = [0.0; 4];
-    for (error, level) in errors.iter_mut().zip(LEVELS) {
-        let inverse = L::splat(level / largest);
-        let [first, second] = values.map(|value| {
-            let value = value.mul(inverse);
-            value.sub(value.add(L::splat(MAGIC)).sub(L::splat(MAGIC)))
-        });
-        *error = second.fma(second, first.mul(first)).sum() * (1.0 / (level * level));
+    for index in 0..4 {
+        let inverse = L::splat(LEVELS[index] / largest);
+        let (first, second) = (first.mul(inverse), second.mul(inverse));
+        let first = first.sub(first.add(magic).sub(magic));
+        let second = second.sub(second.add(magic).sub(magic));
+        errors[index] = second.fma(second, first.mul(first)).sum() * (1.0 / (LEVELS[index] * LEVELS[index]));
     }
     // An infinity or a NaN makes an error NaN; so do magnitudes too small for a reciprocal.
     if !(largest >= SMALLEST && errors[0] >= 0.0) {
-        let finite = halves.as_flattened().iter().all(|value| value.is_finite());
+        let finite = values.iter().all(|value| value.is_finite());
         return Block { quants: [0; 32], scale: if finite { 0.0 } else { f32::NAN }, sums: [0.0; 2] };
     }
     let mut best = 0;
@@ -203,17 +205,17 @@ pub(super) fn quantize_block<L: Lanes>(values: &[f32; 32]) -> Block {
         }
     }
     let inverse = L::splat(LEVELS[best] / largest);
-    let values = values.map(|value| value.mul(inverse));
-    let shifted = values.map(|value| value.add(L::splat(MAGIC)));
-    let rounded = shifted.map(|value| value.sub(L::splat(MAGIC)));
+    let (first, second) = (first.mul(inverse), second.mul(inverse));
+    let shifted = (first.add(magic), second.add(magic));
+    let rounded = (shifted.0.sub(magic), shifted.1.sub(magic));
     let mut quants = [0; 32];
     let (bytes, _) = quants.as_chunks_mut::<LANES>();
-    shifted[0].store_low_bytes(&mut bytes[0]);
-    shifted[1].store_low_bytes(&mut bytes[1]);
-    let products = values[1].fma(rounded[1], values[0].mul(rounded[0])).sum();
+    shifted.0.store_low_bytes(&mut bytes[0]);
+    shifted.1.store_low_bytes(&mut bytes[1]);
+    let products = second.fma(rounded.1, first.mul(rounded.0)).sum();
     // At least `level²`; an integer below 2^24, so exact in any order.
-    let squares = rounded[1].fma(rounded[1], rounded[0].mul(rounded[0])).sum();
-    Block { quants, scale: products / squares * (largest / LEVELS[best]), sums: rounded.map(L::sum) }
+    let squares = rounded.1.fma(rounded.1, rounded.0.mul(rounded.0)).sum();
+    Block { quants, scale: products / squares * (largest / LEVELS[best]), sums: [rounded.0.sum(), rounded.1.sum()] }
 }
 
 #[cfg(test)]
