@@ -3,7 +3,8 @@
 //! Quantized weights are packed once, in parallel, by the first product that uses them: groups of 16 rows side by side (see
 //! `weights`), in huge pages, after which the file's own pages are given back. Few tokens are multiplied straight from that
 //! layout, at the speed of memory. For more tokens each thread expands two groups into its cache (`panel`) and runs a
-//! register tile over all tokens. Plain weights are used as they lie in the file.
+//! register tile over all tokens. Plain weights are used as they lie in the file; for many tokens each thread expands some of
+//! their rows, too.
 //!
 //! The order of every sum is fixed by the format (see `tile` and `floats`), so a result has the same bits for any number of
 //! threads, any batch and every instruction set.
@@ -36,6 +37,8 @@ use activations::Activations;
 #[derive(Debug, Default)]
 pub struct Scratch {
     activations: Activations,
+    /// Activations for panels of plain weights: see `floats::panel`.
+    arranged: Vec<f32>,
 }
 
 /// One product of a call.
@@ -81,7 +84,7 @@ pub fn matmul(
     for job in jobs.iter() {
         job.weights.prepare(context)?;
     }
-    regions::run(context, input, tokens, &mut scratch.activations, jobs)
+    regions::run(context, input, tokens, scratch, jobs)
 }
 
 /// Checks that all sizes fit together.

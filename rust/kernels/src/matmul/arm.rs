@@ -24,11 +24,13 @@ mod floats;
 mod matrix;
 
 use super::activations::Needs;
-use super::dispatch::{Common, FLOAT_ROWS, Kernels};
+use super::dispatch::{Common, FLOAT_ROWS, FloatPanel, Floats, Kernels};
+use super::floats::panel::{self, PanelRows, PanelTile};
 use super::floats::{Element, FloatKernel, FloatTile};
 use super::peak::products;
 use super::tile::{Kernel, Tile};
 use super::weights::{ScaleKind, Weights};
+use crate::simd::neon::Neon;
 use dot::{dot_tile, expand};
 use floats::float_tile;
 use matrix::matrix_tile;
@@ -66,6 +68,24 @@ macro_rules! instruction_set {
             }
 
             #[target_feature(enable = $feature)]
+            unsafe fn run_panel<const C: usize>(operands: &PanelTile) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { panel::panel_tile::<Neon, 4, C>(operands) }
+            }
+
+            #[target_feature(enable = $feature)]
+            unsafe fn expand_rows<E: Element>(operands: &PanelRows) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { panel::expand::<Neon, E, 4>(operands) }
+            }
+
+            #[target_feature(enable = $feature)]
+            unsafe fn arrange_tile(input: *const f32, tokens: usize, columns: usize, out: *mut f32) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { panel::arrange::<Neon>(input, tokens, columns, out) }
+            }
+
+            #[target_feature(enable = $feature)]
             unsafe fn peak(rounds: usize) -> f32 {
                 // SAFETY: the caller promises the instruction set.
                 unsafe { $peak(rounds) }
@@ -80,6 +100,13 @@ macro_rules! instruction_set {
                 direct_widths: &[$($direct),*],
                 panel_widths: &[$($panel),*],
                 float_widths: &[$($float),*],
+                float_panel: FloatPanel {
+                    direct_tokens: 8,
+                    rows: 16,
+                    least: 3,
+                    tiles: &[run_panel::<3>, run_panel::<4>, run_panel::<5>, run_panel::<6>],
+                    arrange: arrange_tile,
+                },
             };
 
             /// Kernels of one packing; the panel takes every byte.
@@ -99,13 +126,16 @@ macro_rules! instruction_set {
                 }
             }
 
-            /// Kernels of plain weights: one row or `FLOAT_ROWS`, for each of `float_widths`.
-            pub(crate) fn floats<E: Element>() -> &'static [[FloatKernel; 2]] {
-                &const {
-                    [$([
-                        run_floats::<E, 1, $float, $vectors> as FloatKernel,
-                        run_floats::<E, FLOAT_ROWS, $float, $vectors>,
-                    ]),*]
+            /// Kernels of plain weights.
+            pub(crate) fn floats<E: Element>() -> Floats {
+                Floats {
+                    direct: &const {
+                        [$([
+                            run_floats::<E, 1, $float, $vectors> as FloatKernel,
+                            run_floats::<E, FLOAT_ROWS, $float, $vectors>,
+                        ]),*]
+                    },
+                    expand: expand_rows::<E>,
                 }
             }
         }

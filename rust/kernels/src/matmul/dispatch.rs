@@ -1,7 +1,8 @@
 //! Which compiled kernel runs: one table of functions for each instruction set and packing, chosen once per call.
 
 use super::activations::Needs;
-use super::floats::{BrainElement, FloatKernel, HalfElement, SingleElement, float_tile};
+use super::floats::panel::{PanelExpand, PanelKernel, PanelRows, PanelTile, arrange, panel_tile};
+use super::floats::{BrainElement, Element, FloatKernel, FloatTile, HalfElement, SingleElement, float_tile, panel};
 use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32};
 use super::tile::{Kernel, Tile, expand, tile};
 use super::weights::{Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Weights};
@@ -48,6 +49,30 @@ pub(crate) struct Common {
     pub(crate) peak_products: usize,
     /// Tokens of tiles of plain weights, ascending.
     pub(crate) float_widths: &'static [usize],
+    /// Panels of plain weights.
+    pub(crate) float_panel: FloatPanel,
+}
+
+/// What panels of plain weights have in common.
+pub(crate) struct FloatPanel {
+    /// The most tokens that are multiplied straight from the file.
+    pub(crate) direct_tokens: usize,
+    /// Rows of a panel.
+    pub(crate) rows: usize,
+    /// Tokens of the narrowest tile; each of `tiles` has one more than the one before.
+    pub(crate) least: usize,
+    /// Tiles.
+    pub(crate) tiles: &'static [PanelKernel],
+    /// Sorts the activations of a tile: from, tokens, columns, to.
+    pub(crate) arrange: unsafe fn(*const f32, usize, usize, *mut f32),
+}
+
+/// Kernels for one type of plain weights.
+pub(crate) struct Floats {
+    /// One row or `FLOAT_ROWS`, for each of `float_widths`.
+    pub(crate) direct: &'static [[FloatKernel; 2]],
+    /// Makes a panel.
+    pub(crate) expand: PanelExpand,
 }
 
 macro_rules! instruction_set {
@@ -56,7 +81,7 @@ macro_rules! instruction_set {
         direct $direct_tokens:literal: $vectors:literal x [$($direct:literal)*],
         panel $panel_vectors:literal x [$($panel:literal)*],
         wide $wide_vectors:literal x [$($wide:literal)*] of $panel_of:ident,
-        floats [$($float:literal)*]
+        floats $float_tokens:expr, [$($float:literal)*] panel $float_vectors:literal x [$least:literal $($more:literal)*]
     ) => {
         $(#[$target])?
         mod $module {
@@ -75,11 +100,27 @@ macro_rules! instruction_set {
             }
 
             $(#[$feature])?
-            unsafe fn run_floats<E: super::super::floats::Element, const R: usize, const C: usize>(
-                operands: &super::super::floats::FloatTile,
-            ) {
+            unsafe fn run_floats<E: Element, const R: usize, const C: usize>(operands: &FloatTile) {
                 // SAFETY: the caller promises the instruction set and good pointers.
                 unsafe { float_tile::<$simd, E, R, C>(operands) }
+            }
+
+            $(#[$feature])?
+            unsafe fn run_panel<const R: usize, const C: usize>(operands: &PanelTile) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { panel_tile::<$simd, R, C>(operands) }
+            }
+
+            $(#[$feature])?
+            unsafe fn expand_rows<E: Element, const R: usize>(operands: &PanelRows) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { panel::expand::<$simd, E, R>(operands) }
+            }
+
+            $(#[$feature])?
+            unsafe fn arrange_tile(input: *const f32, tokens: usize, columns: usize, out: *mut f32) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { arrange::<$simd>(input, tokens, columns, out) }
             }
 
             /// Sums that fit into the registers beside the operands.
@@ -100,6 +141,13 @@ macro_rules! instruction_set {
                 direct_widths: &[$($direct),*],
                 panel_widths: &[$($panel),*],
                 float_widths: &[$($float),*],
+                float_panel: FloatPanel {
+                    direct_tokens: $float_tokens,
+                    rows: $float_vectors * <$simd as crate::simd::Simd>::LANES,
+                    least: $least,
+                    tiles: &[run_panel::<$float_vectors, $least>, $(run_panel::<$float_vectors, $more>),*],
+                    arrange: arrange_tile,
+                },
             };
 
             /// Kernels of one packing.
@@ -121,13 +169,16 @@ macro_rules! instruction_set {
                 }
             }
 
-            /// Kernels of plain weights: one row or `FLOAT_ROWS`, for each of `float_widths`.
-            pub(super) fn floats<E: super::super::floats::Element>() -> &'static [[FloatKernel; 2]] {
-                &const {
-                    [$([
-                        run_floats::<E, 1, $float> as FloatKernel,
-                        run_floats::<E, FLOAT_ROWS, $float>,
-                    ]),*]
+            /// Kernels of plain weights.
+            pub(super) fn floats<E: Element>() -> Floats {
+                Floats {
+                    direct: &const {
+                        [$([
+                            run_floats::<E, 1, $float> as FloatKernel,
+                            run_floats::<E, FLOAT_ROWS, $float>,
+                        ]),*]
+                    },
+                    expand: expand_rows::<E, $float_vectors>,
                 }
             }
         }
@@ -136,22 +187,26 @@ macro_rules! instruction_set {
 
 instruction_set!(
     scalar, crate::simd::scalar::Scalar, [], [],
-    direct 0: 1 x [], panel 1 x [1 2 4], wide 1 x [] of Any, floats [1 2]
+    direct 0: 1 x [], panel 1 x [1 2 4], wide 1 x [] of Any,
+    floats usize::MAX, [1 2] panel 1 x [1 2]
 );
 instruction_set!(
     avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c")],
-    direct 8: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Exact, floats [1 3]
+    direct 8: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Exact,
+    floats 8, [1 3] panel 2 x [3 4 5 6]
 );
 instruction_set!(
     avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avxvnni")],
-    direct 16: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Any, floats [1 3]
+    direct 16: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Any,
+    floats 8, [1 3] panel 2 x [3 4 5 6]
 );
 instruction_set!(
     avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
-    direct 16: 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Any, floats [1 2 6]
+    direct 16: 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Any,
+    floats 8, [1 2 6] panel 4 x [3 4 5 6]
 );
 
 /// Runs a function of the module of an instruction set.
@@ -216,8 +271,8 @@ pub(crate) fn kernels(isa: Isa, packing: &Packing) -> Option<Kernels> {
     })
 }
 
-/// The kernels for plain weights, by tokens, for one row and `FLOAT_ROWS`; none for quantized formats.
-pub(crate) fn floats(isa: Isa, format: Format) -> Option<&'static [[FloatKernel; 2]]> {
+/// The kernels for plain weights; none for quantized formats.
+pub(crate) fn floats(isa: Isa, format: Format) -> Option<Floats> {
     match format {
         Format::F32 => Some(for_set!(isa, floats::<SingleElement>())),
         Format::F16 => Some(for_set!(isa, floats::<HalfElement>())),

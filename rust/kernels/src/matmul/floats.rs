@@ -1,7 +1,17 @@
-//! Products of plain weights (F32, F16, BF16) with activations in f32, straight from the file's rows.
+//! Products of plain weights (F32, F16, BF16) with activations in f32.
 //!
 //! Column `k` goes to partial sum `k mod 16` by fma, in order; then `s[i] + s[i + 8]`, `s[i] + s[i + 4]`, `s[i] + s[i + 2]`,
 //! `s[0] + s[1]`. A last piece of fewer than 16 columns is filled with zeros.
+//!
+//! Few tokens are multiplied straight from the file's rows: the partial sums lie in the lanes of a vector (`float_tile`). For
+//! many tokens some rows are expanded to f32 with rows in the lanes, and the partial sums come one after the other (`panel`).
+//! Every product has the same 16 sums and the same tree in both, so the same bits.
+
+pub(crate) mod panel;
+pub(crate) mod pieces;
+pub(crate) mod square;
+#[cfg(test)]
+mod tests;
 
 use crate::simd::Simd;
 

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 
 use super::activations::{Activations, Needs, QuantizeTile, TileParts, Variant};
-use super::dispatch::{Common, FLOAT_ROWS, Kernels, common, floats, kernels};
-use super::floats::FloatTile;
+use super::dispatch::{Kernels, common, kernels};
+use super::floats::pieces::FloatCall;
 use super::tile::Tile;
-use super::{Job, Matrix};
+use super::{Job, Matrix, Scratch};
 use crate::Error;
 use crate::context::Context;
 use crate::formats::Layout;
@@ -20,21 +20,21 @@ use crate::simd::ROWS;
 const PANEL_GROUPS: usize = 2;
 /// Blocks of 32 columns that a panel holds: with 32 rows at most 320 KB, which stays in the second-level cache.
 const PANEL_BLOCKS: usize = 256;
-/// Rows of plain weights in a piece of work.
-const FLOAT_PIECE: usize = 16;
 
 /// The tokens of a tile.
 #[derive(Clone, Copy)]
-struct Span {
-    first: usize,
-    count: usize,
+pub(super) struct Span {
+    /// The first token.
+    pub(super) first: usize,
+    /// How many.
+    pub(super) count: usize,
     /// Which of the widths `count` is.
-    index: usize,
+    pub(super) index: usize,
 }
 
 /// Divides tokens into tiles of the given widths (ascending, from 1): as many as possible of the largest, the rest in
 /// smaller ones.
-fn spans(tokens: usize, widths: &[usize]) -> Vec<Span> {
+pub(super) fn spans(tokens: usize, widths: &[usize]) -> Vec<Span> {
     let mut spans = Vec::with_capacity(tokens / widths.last().unwrap_or(&1) + widths.len());
     let mut first = 0;
     for (index, count) in widths.iter().copied().enumerate().rev() {
@@ -59,7 +59,6 @@ struct Work<'a> {
 /// What all pieces share.
 struct Call<'a> {
     context: &'a Context<'a>,
-    common: &'static Common,
     input: &'a [f32],
     tokens: usize,
     spans: &'a [Span],
@@ -71,10 +70,12 @@ pub(super) fn run(
     context: &Context,
     input: &[f32],
     tokens: usize,
-    activations: &mut Activations,
+    scratch: &mut Scratch,
     jobs: &mut [Job],
 ) -> Result<(), Error> {
+    let Scratch { activations, arranged } = scratch;
     let common = common(context.isa);
+    let plain = FloatCall::new(context, common, input, tokens, arranged, jobs)?;
     let direct = tokens <= common.direct_tokens;
     let spans = spans(tokens, if direct { common.direct_widths } else { common.panel_widths });
     let mut pieces = 0;
@@ -96,7 +97,7 @@ pub(super) fn run(
         pieces += match &packed {
             Some(_) if direct => job.weights.groups(),
             Some(_) => job.weights.groups().div_ceil(PANEL_GROUPS),
-            None => job.weights.rows().div_ceil(FLOAT_PIECE),
+            None => plain.pieces(job.weights),
         };
         works.push(Work { weights: job.weights, output: Shared::new(job.output), first_piece, packed });
     }
@@ -104,7 +105,7 @@ pub(super) fn run(
     if wanted.clone().next().is_some() {
         quantize(context, input, tokens, &spans, activations, wanted)?;
     }
-    let call = Call { context, common, input, tokens, spans: &spans, activations };
+    let call = Call { context, input, tokens, spans: &spans, activations };
     let failed = OnceLock::new();
     context.for_each(pieces, &|piece| {
         let index = works.partition_point(|work| work.first_piece <= piece) - 1;
@@ -113,10 +114,7 @@ pub(super) fn run(
         let done = match &work.packed {
             Some((layout, kernels)) if direct => call.direct_piece(work, *layout, kernels, piece),
             Some((layout, kernels)) => call.panel_piece(work, *layout, kernels, piece),
-            None => {
-                call.float_piece(work, piece);
-                Ok(())
-            }
+            None => plain.run(work.weights, &work.output, piece),
         };
         if let Err(error) = done {
             // The first error is reported; others say the same.
@@ -183,15 +181,15 @@ fn quantize(
 }
 
 /// Buffers of one thread, kept between pieces.
-struct Buffers {
+pub(super) struct Buffers {
     /// Bytes of a panel.
-    quants: AlignedBytes,
+    pub(super) quants: AlignedBytes,
     /// Scales of a panel.
     scales: AlignedBytes,
     /// Groups of rows that are not kept packed.
     packed: AlignedBytes,
-    /// Results of groups that are not whole.
-    results: AlignedBytes,
+    /// Results of groups that are not whole, or not done.
+    pub(super) results: AlignedBytes,
 }
 
 thread_local! {
@@ -208,7 +206,7 @@ fn grow(buffer: &mut AlignedBytes, len: usize) -> Result<(), Error> {
 
 impl Buffers {
     /// Runs `work` with this thread's buffers, in sizes of at least: panel bytes, panel scales, packed, results.
-    fn with(sizes: [usize; 4], work: impl FnOnce(&mut Self)) -> Result<(), Error> {
+    pub(super) fn with(sizes: [usize; 4], work: impl FnOnce(&mut Self)) -> Result<(), Error> {
         let mut buffers = match BUFFERS.take() {
             Some(buffers) => buffers,
             None => Self {
@@ -366,32 +364,6 @@ impl Call<'_> {
                 }
             }
         })
-    }
-
-    /// Plain weights: some rows, all tokens.
-    fn float_piece(&self, work: &Work, piece: usize) {
-        let Some(kernels) = floats(self.context.isa, work.weights.format()) else { return };
-        let rows = work.weights.rows();
-        let columns = work.weights.columns();
-        let first = piece * FLOAT_PIECE;
-        let last = rows.min(first + FLOAT_PIECE);
-        for span in spans(self.tokens, self.common.float_widths) {
-            let mut row = first;
-            while row < last {
-                let (some, kernel) = if last - row < FLOAT_ROWS { (1, 0) } else { (FLOAT_ROWS, 1) };
-                let tile = FloatTile {
-                    weights: work.weights.source(row, some).as_ptr(),
-                    input: self.input[span.first * columns..].as_ptr(),
-                    columns,
-                    output: work.output.at(span.first * rows + row),
-                    output_stride: rows,
-                };
-                // SAFETY: the instruction set is the context's; `some` rows and the span's tokens lie at the pointers; rows
-                // of this piece are written by this piece only.
-                unsafe { kernels[span.index][kernel](&tile) };
-                row += some;
-            }
-        }
     }
 }
 

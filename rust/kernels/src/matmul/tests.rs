@@ -8,7 +8,7 @@ use crate::mapping::Bytes;
 use crate::threads::Pool;
 
 /// A small generator of numbers (xorshift64*).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -19,7 +19,7 @@ impl Random {
     }
 
     /// -1 to 1.
-    fn float(&mut self) -> f32 {
+    pub(super) fn float(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 }
@@ -67,7 +67,7 @@ fn random_matrix(format: Format, rows: usize, columns: usize, random: &mut Rando
     Matrix::new(format, rows, columns, Bytes::owned(random_rows(format, rows, columns, random))).unwrap()
 }
 
-fn product(isa: Isa, threads: usize, weights: &Matrix, input: &[f32], tokens: usize) -> Vec<f32> {
+pub(super) fn product(isa: Isa, threads: usize, weights: &Matrix, input: &[f32], tokens: usize) -> Vec<f32> {
     let pool = Pool::new(threads).unwrap();
     let mut output = vec![f32::NAN; tokens * weights.rows()];
     let mut jobs = [Job { weights, output: &mut output }];
@@ -75,7 +75,7 @@ fn product(isa: Isa, threads: usize, weights: &Matrix, input: &[f32], tokens: us
     output
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(super) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }).collect()
 }
 

@@ -1,0 +1,207 @@
+//! Many tokens: rows lie in lanes, so that a product needs no sum over the lanes of a vector.
+//!
+//! The 16 partial sums of a product are chains of their own. A panel holds some rows as f32, sorted by chain: first all columns
+//! of chain 0, then those of chain 8, and so on in the order in which the tree of additions meets the chains (bits of the
+//! number reversed), rows side by side. The activations are sorted in the same way, tokens of a tile side by side. A register
+//! tile of rows × tokens runs through one chain after the other; a finished chain is added to what waits for it, as when one
+//! counts in binary.
+
+use super::Element;
+use super::square::Square;
+use crate::simd::Simd;
+
+/// Chains of a product.
+pub(crate) const CHAINS: usize = super::SUMS;
+/// Sums that wait for their counterpart: of one chain, of two, four and eight.
+pub(crate) const WAITING: usize = 4;
+/// Floats between the chains of a panel, so that the same column of all chains does not fall into one set of a cache.
+pub(crate) const GAP: usize = 16;
+
+/// Which chain comes at a place of the order, and which place a chain has.
+#[inline(always)]
+pub(crate) const fn reversed(place: usize) -> usize {
+    (place & 1) << 3 | (place & 2) << 1 | (place & 4) >> 1 | (place & 8) >> 3
+}
+
+/// Columns of a chain.
+pub(crate) const fn steps(columns: usize) -> usize {
+    columns.div_ceil(CHAINS)
+}
+
+/// Floats from one chain to the next, for so many rows of a panel or tokens of a tile.
+pub(crate) const fn chain_stride(columns: usize, side_by_side: usize) -> usize {
+    steps(columns) * side_by_side + GAP
+}
+
+/// Operands of one tile.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelTile {
+    /// Rows: `[place][step][row]`.
+    pub(crate) weights: *const f32,
+    /// Activations: `[place][step][token]`.
+    pub(crate) input: *const f32,
+    /// Length of rows and activations.
+    pub(crate) columns: usize,
+    /// The first chain to do, in the order of places, and how many.
+    pub(crate) places: (usize, usize),
+    /// Sums that wait: `[WAITING][token][row]`.
+    pub(crate) waiting: *mut f32,
+    /// Results: `[token][row]`.
+    pub(crate) output: *mut f32,
+    /// Floats from one token's results to the next.
+    pub(crate) output_stride: usize,
+    /// Rows whose results are wanted.
+    pub(crate) rows: usize,
+}
+
+/// A kernel for a fixed number of tokens.
+pub(crate) type PanelKernel = unsafe fn(&PanelTile);
+
+/// Rows to be made a panel.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelRows {
+    /// First row.
+    pub(crate) weights: *const u8,
+    /// Rows that there are; what is missing in the panel repeats the last one.
+    pub(crate) rows: usize,
+    /// Length of rows.
+    pub(crate) columns: usize,
+    /// Room for `CHAINS` × `chain_stride` floats.
+    pub(crate) panel: *mut f32,
+}
+
+/// A kernel that makes a panel.
+pub(crate) type PanelExpand = unsafe fn(&PanelRows);
+
+/// Computes `R` vectors of rows × `C` tokens.
+///
+/// # Safety
+/// The instruction set is available; the operands have the sizes that `PanelTile` names, `WAITING` × tokens × rows floats wait
+/// behind `waiting`, and the chains before `places` have been done with the same `waiting`.
+#[inline(always)]
+pub(crate) unsafe fn panel_tile<S: Simd, const R: usize, const C: usize>(tile: &PanelTile) {
+    let width = R * S::LANES;
+    let steps = steps(tile.columns);
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
+        for place in tile.places.0..tile.places.0 + tile.places.1 {
+            let mut weights = tile.weights.add(place * chain_stride(tile.columns, width));
+            let mut input = tile.input.add(place * chain_stride(tile.columns, C));
+            let mut sums = [[S::zero(); R]; C];
+            for _ in 0..steps {
+                let mut values = [S::zero(); R];
+                for r in 0..R {
+                    values[r] = S::floats(weights.add(r * S::LANES));
+                }
+                for c in 0..C {
+                    let input = S::splat(*input.add(c));
+                    for r in 0..R {
+                        sums[c][r] = S::fma(values[r], input, sums[c][r]);
+                    }
+                }
+                weights = weights.add(width);
+                input = input.add(C);
+            }
+            let one = S::splat(1.0);
+            let level = place.trailing_ones() as usize;
+            for earlier in 0..level {
+                for c in 0..C {
+                    for r in 0..R {
+                        // A sum, since a product with 1 is exact.
+                        sums[c][r] = S::fma(
+                            S::floats(tile.waiting.add(((earlier * C + c) * R + r) * S::LANES)),
+                            one,
+                            sums[c][r],
+                        );
+                    }
+                }
+            }
+            if level < WAITING {
+                for c in 0..C {
+                    for r in 0..R {
+                        S::store_floats(tile.waiting.add(((level * C + c) * R + r) * S::LANES), sums[c][r]);
+                    }
+                }
+            } else if tile.rows == width {
+                for c in 0..C {
+                    for r in 0..R {
+                        S::store_floats(tile.output.add(c * tile.output_stride + r * S::LANES), sums[c][r]);
+                    }
+                }
+            } else {
+                for c in 0..C {
+                    for r in 0..R {
+                        S::store_floats(tile.waiting.add((c * R + r) * S::LANES), sums[c][r]);
+                    }
+                    let output = tile.output.add(c * tile.output_stride);
+                    output.copy_from_nonoverlapping(tile.waiting.add(c * width), tile.rows);
+                }
+            }
+        }
+    }
+}
+
+/// Makes a panel of `R` vectors of rows.
+///
+/// # Safety
+/// The instruction set is available; the rows and the room for the panel are there.
+#[inline(always)]
+pub(crate) unsafe fn expand<S: Square, E: Element, const R: usize>(from: &PanelRows) {
+    // SAFETY: the caller promises the rows and the room; the rows that a vector repeats are not behind the last one.
+    unsafe {
+        for r in 0..R {
+            let first = (r * S::LANES).min(from.rows - 1);
+            let weights = from.weights.add(first * from.columns * E::BYTES);
+            sort::<S, E>(weights, from.rows - first, from.columns, R * S::LANES, from.panel.add(r * S::LANES));
+        }
+    }
+}
+
+/// Sorts the activations of a tile of tokens by chain.
+///
+/// # Safety
+/// The instruction set is available; `columns` × `tokens` floats lie at `input`, and `out` has room for `CHAINS` ×
+/// `chain_stride` floats.
+#[inline(always)]
+pub(crate) unsafe fn arrange<S: Square>(input: *const f32, tokens: usize, columns: usize, out: *mut f32) {
+    // SAFETY: the caller promises the tokens and the room. The vector of the last tokens may reach into the next step, of which
+    // those floats are written later, or into the gap behind a chain.
+    unsafe {
+        for first in (0..tokens).step_by(S::LANES).rev() {
+            let from = input.add(first * columns).cast();
+            sort::<S, super::SingleElement>(from, tokens - first, columns, tokens, out.add(first));
+        }
+    }
+}
+
+/// Writes the columns of `LANES` rows (of which there may be fewer: then the last one is repeated) by chain, `width` floats
+/// from one step to the next.
+#[inline(always)]
+unsafe fn sort<S: Square, E: Element>(from: *const u8, rows: usize, columns: usize, width: usize, to: *mut f32) {
+    let row_bytes = columns * E::BYTES;
+    let stride = chain_stride(columns, width);
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
+        for step in 0..steps(columns) {
+            let column = step * CHAINS;
+            let count = CHAINS.min(columns - column);
+            for vector in (0..CHAINS).step_by(S::LANES) {
+                let mut square = [S::zero(); 16];
+                for lane in 0..S::LANES {
+                    let at = from.add(lane.min(rows - 1) * row_bytes + column * E::BYTES);
+                    square[lane] = if count == CHAINS {
+                        E::load::<S>(at.add(vector * E::BYTES))
+                    } else {
+                        let mut rest = [0_u8; CHAINS * 4];
+                        at.copy_to_nonoverlapping(rest.as_mut_ptr(), count * E::BYTES);
+                        E::load::<S>(rest.as_ptr().add(vector * E::BYTES))
+                    };
+                }
+                S::transpose(&mut square);
+                for lane in 0..S::LANES {
+                    S::store_floats(to.add(reversed(vector + lane) * stride + step * width), square[lane]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! How a product of plain weights is cut into pieces of work.
+
+use super::panel::{self, CHAINS, GAP, PanelRows, PanelTile, WAITING, chain_stride};
+use super::{FloatTile, SUMS};
+use crate::Error;
+use crate::context::Context;
+use crate::matmul::dispatch::{Common, FLOAT_ROWS, Floats, floats};
+use crate::matmul::regions::{Buffers, Span, spans};
+use crate::matmul::{Job, Matrix};
+use crate::shared::Shared;
+
+/// Rows in a piece of work straight from the file.
+const DIRECT_ROWS: usize = 16;
+/// Columns of which as many chains as possible are done before the next tile of tokens: 64 rows are then 1 MB, which a
+/// second-level cache holds.
+const PART_COLUMNS: usize = 4096;
+/// Longer rows are multiplied straight from the file, so that panels stay small.
+const MOST_COLUMNS: usize = CHAINS * PART_COLUMNS;
+
+/// The products of plain weights of one call.
+pub(crate) struct FloatCall<'a> {
+    context: &'a Context<'a>,
+    common: &'static Common,
+    input: &'a [f32],
+    tokens: usize,
+    columns: usize,
+    /// Tiles of tokens straight from the file.
+    direct: Vec<Span>,
+    /// Tiles of tokens of panels; none if nothing is multiplied so.
+    panel: Vec<Span>,
+    /// Activations sorted for panels: see `panel::arrange`.
+    arranged: &'a [f32],
+}
+
+/// Divides tokens into as few tiles as possible, of equal width as far as possible; the narrowest that there is has `least`.
+fn even_spans(tokens: usize, least: usize, most: usize) -> Vec<Span> {
+    let count = tokens.div_ceil(most);
+    let (width, wider) = (tokens / count, tokens % count);
+    let mut first = 0;
+    let mut spans = Vec::with_capacity(count);
+    for tile in 0..count {
+        let count = width + usize::from(tile < wider);
+        spans.push(Span { first, count, index: count - least });
+        first += count;
+    }
+    spans
+}
+
+/// Where the activations of a tile begin among the arranged ones.
+fn arranged_at(columns: usize, tile: usize, span: Span) -> usize {
+    CHAINS * (panel::steps(columns) * span.first + tile * GAP)
+}
+
+impl<'a> FloatCall<'a> {
+    /// Prepares the products of the jobs with plain weights: sorts the activations if there are panels.
+    pub(crate) fn new(
+        context: &'a Context<'a>,
+        common: &'static Common,
+        input: &'a [f32],
+        tokens: usize,
+        arranged: &'a mut Vec<f32>,
+        jobs: &[Job],
+    ) -> Result<Self, Error> {
+        let columns = input.len() / tokens;
+        let mut call =
+            Self { context, common, input, tokens, columns, direct: Vec::new(), panel: Vec::new(), arranged: &[] };
+        if jobs.iter().any(|job| job.weights.layout().is_none()) {
+            call.direct = spans(tokens, common.float_widths);
+        }
+        if jobs.iter().any(|job| job.weights.layout().is_none() && call.by_panel(job.weights)) {
+            let sets = &common.float_panel;
+            call.panel = even_spans(tokens, sets.least, sets.least + sets.tiles.len() - 1);
+            let len = CHAINS * (panel::steps(columns) * tokens + call.panel.len() * GAP);
+            if arranged.len() < len {
+                arranged.resize(len, 0.0);
+            }
+            let out = Shared::new(&mut arranged[..len]);
+            context.for_each(call.panel.len(), &|tile| {
+                let span = call.panel[tile];
+                let from = input[span.first * columns..][..span.count * columns].as_ptr();
+                // SAFETY: every tile is one piece, which writes its own part of the room; the instruction set is the context's.
+                unsafe {
+                    let part = out.part(arranged_at(columns, tile, span), CHAINS * chain_stride(columns, span.count));
+                    (sets.arrange)(from, span.count, columns, part.as_mut_ptr());
+                }
+            })?;
+            call.arranged = &arranged[..len];
+        }
+        Ok(call)
+    }
+
+    /// Whether rows are made panels: where there are enough tokens and rows to pay for it.
+    fn by_panel(&self, weights: &Matrix) -> bool {
+        let sets = &self.common.float_panel;
+        self.tokens > sets.direct_tokens && 2 * weights.rows() > sets.rows && self.columns <= MOST_COLUMNS
+    }
+
+    /// Number of pieces of a matrix.
+    pub(crate) fn pieces(&self, weights: &Matrix) -> usize {
+        weights.rows().div_ceil(if self.by_panel(weights) { self.common.float_panel.rows } else { DIRECT_ROWS })
+    }
+
+    /// Some rows, all tokens.
+    pub(crate) fn run(&self, weights: &Matrix, output: &Shared<f32>, piece: usize) -> Result<(), Error> {
+        let Some(kernels) = floats(self.context.isa, weights.format()) else { return Ok(()) };
+        if self.by_panel(weights) {
+            return self.panel_piece(&kernels, weights, output, piece * self.common.float_panel.rows);
+        }
+        let rows = weights.rows();
+        let first = piece * DIRECT_ROWS;
+        let last = rows.min(first + DIRECT_ROWS);
+        for span in &self.direct {
+            let mut row = first;
+            while row < last {
+                let (some, kernel) = if last - row < FLOAT_ROWS { (1, 0) } else { (FLOAT_ROWS, 1) };
+                let tile = FloatTile {
+                    weights: weights.source(row, some).as_ptr(),
+                    input: self.input[span.first * self.columns..].as_ptr(),
+                    columns: self.columns,
+                    output: output.at(span.first * rows + row),
+                    output_stride: rows,
+                };
+                // SAFETY: the instruction set is the context's; `some` rows and the span's tokens lie at the pointers; rows
+                // of this piece are written by this piece only.
+                unsafe { kernels.direct[span.index][kernel](&tile) };
+                row += some;
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows from `row` on, made a panel.
+    fn panel_piece(&self, kernels: &Floats, weights: &Matrix, output: &Shared<f32>, row: usize) -> Result<(), Error> {
+        let sets = &self.common.float_panel;
+        let (rows, columns) = (weights.rows(), self.columns);
+        let wanted = sets.rows.min(rows - row);
+        let mut places = SUMS;
+        while places > 1 && places * columns > SUMS * PART_COLUMNS {
+            places /= 2;
+        }
+        // If all chains of a tile are done at once, what waits is needed until then only.
+        let waiting_tokens = if places == SUMS { sets.least + sets.tiles.len() - 1 } else { self.tokens };
+        let panel_bytes = CHAINS * chain_stride(columns, sets.rows) * 4;
+        Buffers::with([panel_bytes, 0, 0, WAITING * waiting_tokens * sets.rows * 4], |buffers| {
+            let panel = buffers.quants.view_mut::<f32>().as_mut_ptr();
+            let waiting = buffers.results.view_mut::<f32>().as_mut_ptr();
+            let source = PanelRows { weights: weights.source(row, wanted).as_ptr(), rows: wanted, columns, panel };
+            // SAFETY: the instruction set is the context's; the rows are there and the panel has room.
+            unsafe { (kernels.expand)(&source) };
+            for place in (0..SUMS).step_by(places) {
+                for (index, span) in self.panel.iter().enumerate() {
+                    let before = if places == SUMS { 0 } else { span.first };
+                    let tile = PanelTile {
+                        weights: panel,
+                        input: self.arranged[arranged_at(columns, index, *span)..].as_ptr(),
+                        columns,
+                        places: (place, places),
+                        waiting: waiting.wrapping_add(WAITING * before * sets.rows),
+                        output: output.at(span.first * rows + row),
+                        output_stride: rows,
+                        rows: wanted,
+                    };
+                    // SAFETY: the instruction set is the context's; panel, activations and waiting sums have the sizes of the
+                    // tile; rows of this piece are written by this piece only.
+                    unsafe { sets.tiles[span.index](&tile) };
+                }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_all_tokens_with_widths_that_exist() {
+        for (least, most) in [(3, 6), (6, 12), (2, 4)] {
+            for tokens in least..200 {
+                let spans = even_spans(tokens, least, most);
+                let mut first = 0;
+                for span in &spans {
+                    assert_eq!(span.first, first);
+                    assert!((least..=most).contains(&span.count), "{tokens}: {}", span.count);
+                    assert_eq!(span.index, span.count - least);
+                    first += span.count;
+                }
+                assert_eq!(first, tokens);
+            }
+        }
+    }
+}
