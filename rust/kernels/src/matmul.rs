@@ -15,6 +15,8 @@ mod arm;
 mod dispatch;
 mod floats;
 mod matrix;
+#[cfg(target_arch = "x86_64")]
+mod narrow;
 mod peak;
 mod regions;
 mod scales;

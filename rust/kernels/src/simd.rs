@@ -33,6 +33,18 @@ pub(crate) use operations;
 /// Rows in a group of the packed layout.
 pub(crate) const ROWS: usize = 16;
 
+/// How a tile takes the activations and the start values of sums.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Activations as bytes; starts as integers.
+    #[default]
+    Whole,
+    /// Starts as two halves of 16 bits: one for the columns 0 and 1 of every 4, one for 2 and 3.
+    Halves,
+    /// Activations as 16 bits, of every 4 columns 0 and 2, then 1 and 3; starts as integers.
+    Words,
+}
+
 /// An instruction set.
 ///
 /// # Safety
@@ -43,6 +55,11 @@ pub(crate) trait Simd: Copy + 'static {
     const LANES: usize;
     /// Subtracted from the zero of weights whose values exceed 127: 128 where the set multiplies signed bytes only.
     const SIGNED_ZERO: i32;
+    /// How weights that are at most `maximum` are multiplied.
+    #[inline(always)]
+    fn form(_maximum: u32) -> Form {
+        Form::Whole
+    }
     /// 4 bytes for each row.
     type Bytes: Copy;
     /// A running integer sum for each row.

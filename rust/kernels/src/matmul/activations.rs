@@ -9,6 +9,7 @@
 //! magnitude is no finite f32).
 
 use crate::math::{Kernel, LANES, Lanes, MAGIC};
+use crate::simd::Form;
 
 /// What a kind of weights needs besides quants and scales.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(crate) struct Needs {
     pub(crate) parts: usize,
     /// Whether sums are also wanted as pairs of 16 bits; then columns come in multiples of 256.
     pub(crate) pairs: bool,
+    /// How start values and activations are wanted.
+    pub(crate) form: Form,
 }
 
 /// Start values and sums for weights that need the same.
@@ -26,7 +29,7 @@ pub(crate) struct Needs {
 pub(crate) struct Variant<I, F> {
     /// What they need.
     pub(crate) needs: Needs,
-    /// `-zero · Σ activation`: `[tile][block][part][column]`.
+    /// `-zero · Σ activation`: `[tile][block][part][column]`; see `Form` for its halves.
     pub(crate) starts: I,
     /// `Σ activation · scale`, in the same order.
     pub(crate) sums: F,
@@ -34,6 +37,8 @@ pub(crate) struct Variant<I, F> {
     pub(crate) pairs: I,
     /// What 1 in `pairs` stands for: `[tile][block / 8][column]`.
     pub(crate) pair_scales: F,
+    /// Activations as pairs of 16 bits, for `Form::Words`: `[tile][block][16][column]`.
+    pub(crate) words: I,
 }
 
 /// Quantized activations of several tokens.
@@ -67,6 +72,7 @@ impl Activations {
             variant.sums.resize(sums, 0.0);
             variant.pairs.resize(if needs.pairs { sums / 2 } else { 0 }, 0);
             variant.pair_scales.resize(if needs.pairs { tokens * blocks / 8 } else { 0 }, 0.0);
+            variant.words.resize(if needs.form == Form::Words { tokens * blocks * 16 } else { 0 }, 0);
             used += 1;
         }
         self.variants.truncate(used);
@@ -124,14 +130,51 @@ impl Kernel for QuantizeTile<'_, '_> {
                     let found = if parts == 1 { &[first + second][..] } else { &[first, second][..] };
                     for (part, sum) in found.iter().enumerate() {
                         let at = (index * parts + part) * columns + column;
-                        variant.starts[at] = -variant.needs.zero * *sum as i32;
+                        variant.starts[at] = match variant.needs.form {
+                            Form::Halves => half_starts(&block.quants, parts, part, variant.needs.zero),
+                            _ => -variant.needs.zero * *sum as i32,
+                        };
                         variant.sums[at] = *sum * block.scale;
+                    }
+                    if variant.needs.form == Form::Words {
+                        let to = &mut variant.words[index * 16 * columns..][..16 * columns];
+                        store_words(&block.quants, columns, column, to);
                     }
                 }
             }
         }
         for variant in tile.variants.iter_mut().filter(|variant| variant.needs.pairs) {
             pair_sums(variant, columns);
+        }
+    }
+}
+
+/// `-zero · Σ quant` over a part of a block, for the places 0 and 1 of every 4 in the low 16 bits and for 2 and 3 in the high.
+#[inline(always)]
+fn half_starts(quants: &[u8; 32], parts: usize, part: usize, zero: i32) -> i32 {
+    let mut sums = 0_u64;
+    for eight in quants[32 / parts * part..][..32 / parts].as_chunks::<8>().0 {
+        // 128 is added to every quant; two make up to 510, and eight times that fits into 16 bits.
+        let bytes = u64::from_le_bytes(*eight) ^ 0x8080_8080_8080_8080;
+        sums += (bytes & 0x00ff_00ff_00ff_00ff) + (bytes >> 8 & 0x00ff_00ff_00ff_00ff);
+    }
+    let both = sums + (sums >> 32);
+    let added = 128 * (16 / parts) as i32;
+    let (low, high) = ((both & 0xffff) as i32 - added, (both >> 16 & 0xffff) as i32 - added);
+    (-zero * low) & 0xffff | (-zero * high) << 16
+}
+
+/// Stores the quants of a block as `Form::Words` wants them.
+#[inline(always)]
+fn store_words(quants: &[u8; 32], columns: usize, column: usize, to: &mut [i32]) {
+    for (index, eight) in quants.as_chunks::<8>().0.iter().enumerate() {
+        let bytes = u64::from_le_bytes(*eight) ^ 0x8080_8080_8080_8080;
+        for odd in 0..2 {
+            // 0 to 255 less 128; the highest bit of each 16, set meanwhile, keeps them apart.
+            let words = bytes >> (8 * odd) & 0x00ff_00ff_00ff_00ff | 0x8000_8000_8000_8000;
+            let words = (words - 0x0080_0080_0080_0080) ^ 0x8000_8000_8000_8000;
+            to[(4 * index + odd) * columns + column] = words as i32;
+            to[(4 * index + 2 + odd) * columns + column] = (words >> 32) as i32;
         }
     }
 }

@@ -122,6 +122,7 @@ macro_rules! instruction_set {
                         zero: zero - signed,
                         parts: W::Scales::PARTS,
                         pairs: W::Scales::INTEGER && W::Scales::MINIMUM,
+                        form: crate::simd::Form::Whole,
                     },
                 }
             }

@@ -3,6 +3,8 @@
 use super::activations::Needs;
 use super::floats::panel::{PanelExpand, PanelKernel, PanelRows, PanelTile, arrange, panel_tile};
 use super::floats::{BrainElement, Element, FloatKernel, FloatTile, HalfElement, SingleElement, float_tile, panel};
+#[cfg(target_arch = "x86_64")]
+use super::narrow::narrow_tile;
 use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32};
 use super::tile::{Kernel, Tile, expand, tile};
 use super::weights::{Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Weights};
@@ -77,7 +79,7 @@ pub(crate) struct Floats {
 
 macro_rules! instruction_set {
     (
-        $module:ident, $simd:ty, [$($target:meta)?], [$($feature:meta)?],
+        $module:ident, $simd:ty, [$($target:meta)?], [$($feature:meta)?], $tile:expr,
         direct $direct_tokens:literal: $vectors:literal x [$($direct:literal)*],
         panel $panel_vectors:literal x [$($panel:literal)*],
         wide $wide_vectors:literal x [$($wide:literal)*] of $panel_of:ident,
@@ -90,7 +92,7 @@ macro_rules! instruction_set {
             $(#[$feature])?
             unsafe fn run<W: Weights, const R: usize, const C: usize>(operands: &Tile) {
                 // SAFETY: the caller promises the instruction set and good pointers.
-                unsafe { tile::<$simd, W, R, C>(operands) }
+                unsafe { $tile(operands) }
             }
 
             $(#[$feature])?
@@ -165,6 +167,7 @@ macro_rules! instruction_set {
                         zero: zero - signed,
                         parts: W::Scales::PARTS,
                         pairs: W::Scales::INTEGER && W::Scales::MINIMUM,
+                        form: <$simd as crate::simd::Simd>::form(W::MAXIMUM),
                     },
                 }
             }
@@ -186,25 +189,26 @@ macro_rules! instruction_set {
 }
 
 instruction_set!(
-    scalar, crate::simd::scalar::Scalar, [], [],
+    scalar, crate::simd::scalar::Scalar, [], [], tile::<crate::simd::scalar::Scalar, W, R, C>,
     direct 0: 1 x [], panel 1 x [1 2 4], wide 1 x [] of Any,
     floats usize::MAX, [1 2] panel 1 x [1 2]
 );
 instruction_set!(
     avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")],
-    [target_feature(enable = "avx2,fma,f16c")],
-    direct 8: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Exact,
+    [target_feature(enable = "avx2,fma,f16c")], narrow_tile::<W, C>,
+    direct 8: 2 x [1 2 4], panel 2 x [1 2 4], wide 2 x [] of Exact,
     floats 8, [1 3] panel 2 x [3 4 5 6]
 );
 instruction_set!(
     avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
-    [target_feature(enable = "avx2,fma,f16c,avxvnni")],
+    [target_feature(enable = "avx2,fma,f16c,avxvnni")], tile::<crate::simd::avxvnni::AvxVnni, W, R, C>,
     direct 16: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Any,
     floats 8, [1 3] panel 2 x [3 4 5 6]
 );
 instruction_set!(
     avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
+    tile::<crate::simd::avx512::Avx512, W, R, C>,
     direct 16: 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Any,
     floats 8, [1 2 6] panel 4 x [3 4 5 6]
 );

@@ -14,7 +14,7 @@ use crate::formats::Layout;
 use crate::mapping::AlignedBytes;
 use crate::math::dispatch;
 use crate::shared::Shared;
-use crate::simd::ROWS;
+use crate::simd::{Form, ROWS};
 
 /// Groups of rows in a piece of work of the panel way.
 const PANEL_GROUPS: usize = 2;
@@ -147,6 +147,7 @@ fn quantize(
             sums: Shared::new(&mut variant.sums),
             pairs: Shared::new(&mut variant.pairs),
             pair_scales: Shared::new(&mut variant.pair_scales),
+            words: Shared::new(&mut variant.words),
         })
         .collect();
     context.for_each(spans.len(), &|tile| {
@@ -160,12 +161,14 @@ fn quantize(
                     let (first, len) = range(blocks * variant.needs.parts);
                     let pairs = if variant.needs.pairs { (first / 2, len / 2) } else { (0, 0) };
                     let pair_scales = if variant.needs.pairs { range(blocks / 8) } else { (0, 0) };
+                    let words = if variant.needs.form == Form::Words { range(blocks * 16) } else { (0, 0) };
                     Variant {
                         needs: variant.needs,
                         starts: variant.starts.part(first, len),
                         sums: variant.sums.part(first, len),
                         pairs: variant.pairs.part(pairs.0, pairs.1),
                         pair_scales: variant.pair_scales.part(pair_scales.0, pair_scales.1),
+                        words: variant.words.part(words.0, words.1),
                     }
                 })
                 .collect();
@@ -230,7 +233,7 @@ impl Call<'_> {
     /// Operands of a tile of tokens, from block `block` on; weights and results are left to the caller.
     fn operands(&self, kernels: &Kernels, span: Span, block: usize) -> Tile {
         let blocks = self.input.len() / self.tokens / 32;
-        let Needs { parts, pairs, .. } = kernels.needs;
+        let Needs { parts, pairs, form, .. } = kernels.needs;
         let variant = self.activations.variant(kernels.needs);
         let first = span.first * blocks + block * span.count;
         Tile {
@@ -239,7 +242,10 @@ impl Call<'_> {
             stride: (0, 0),
             table: NO_TABLE.as_ptr(),
             blocks: blocks - block,
-            activations: self.activations.quants[8 * first..].as_ptr(),
+            activations: match form {
+                Form::Words => variant.words[16 * first..].as_ptr(),
+                _ => self.activations.quants[8 * first..].as_ptr(),
+            },
             starts: variant.starts[parts * first..].as_ptr(),
             sums: variant.sums[parts * first..].as_ptr(),
             pairs: variant.pairs[if pairs { parts * first / 2 } else { 0 }..].as_ptr(),

@@ -102,7 +102,7 @@ pub(crate) unsafe fn tile<S: Simd, W: Weights, const R: usize, const C: usize>(t
 
 /// Asks for the weights that will be needed some time after `block`.
 #[inline(always)]
-unsafe fn prefetch<S: Simd, W: Weights>(tile: &Tile, block: usize) {
+pub(super) unsafe fn prefetch<S: Simd, W: Weights>(tile: &Tile, block: usize) {
     if W::STREAM {
         // SAFETY: addresses need not exist.
         unsafe {

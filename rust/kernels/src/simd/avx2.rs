@@ -1,13 +1,13 @@
 //! AVX2 with FMA and F16C: 8 rows in a vector, two vectors a group.
 //!
-//! `vpmaddubsw` adds two products of an unsigned and a signed byte in 16 bits, saturating. It stays exact while the sums of
-//! a lane stay below 32768: all 8 groups of a block for quants to 15 (8 · 2 · 15 · 127 = 30480), 4 groups to 31, 2 to 63,
-//! 1 to 127; then `vpmaddwd` widens them. Larger values become signed by subtracting 128, and their sign goes to the
-//! activation: 2 · 128 · 127 = 32512.
+//! Weights are multiplied by the tile in `matmul::narrow`; the sums here only measure the peak. `vpmaddubsw` adds two
+//! products of an unsigned and a signed byte in 16 bits, saturating. It stays exact while the sums of a lane stay below
+//! 32768: all 8 groups of a block for quants to 15 (8 · 2 · 15 · 127 = 30480), 4 groups to 31, 2 to 63, 1 to 127; then
+//! `vpmaddwd` widens them. Larger values are multiplied as 16 bits.
 
 use std::arch::x86_64::*;
 
-use super::{Simd, operations};
+use super::{Form, Simd, operations};
 
 /// AVX2, FMA, F16C.
 #[derive(Clone, Copy)]
@@ -63,6 +63,9 @@ pub(crate) struct Sums {
     wide: __m256i,
 }
 
+/// The largest values whose products are added up in 16 bits.
+pub(crate) const NARROW: u32 = 63;
+
 /// Small integers twice in 16 bits each, for `vpmaddwd`.
 #[inline(always)]
 unsafe fn twice(value: __m256i) -> __m256i {
@@ -82,7 +85,7 @@ const fn narrow_groups(maximum: u32) -> usize {
 
 impl Simd for Avx2 {
     const LANES: usize = 8;
-    const SIGNED_ZERO: i32 = 128;
+    const SIGNED_ZERO: i32 = 0;
     type Bytes = __m256i;
     type Sums = Sums;
     type Floats = __m256;
@@ -90,6 +93,11 @@ impl Simd for Avx2 {
     type Integers = __m256i;
 
     common_operations!();
+
+    #[inline(always)]
+    fn form(maximum: u32) -> Form {
+        if maximum > NARROW { Form::Words } else { Form::Halves }
+    }
 
     operations! {
         fn unscaled() -> __m256i { _mm256_set1_epi16(1) }
@@ -102,13 +110,16 @@ impl Simd for Avx2 {
         fn begin(_start: *const i32) -> Sums { Self::empty() }
         fn add_products(maximum: u32, sum: Sums, weights: __m256i, activations: *const i32) -> Sums {{
             let activations = _mm256_set1_epi32(*activations);
-            let products = if maximum > 127 {
-                let signed = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
-                _mm256_maddubs_epi16(_mm256_abs_epi8(signed), _mm256_sign_epi8(activations, signed))
+            if maximum > 127 {
+                // Products of 16 bits: bytes 0 and 2 of each row, then 1 and 3.
+                let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(activations));
+                let even = _mm256_madd_epi16(_mm256_and_si256(weights, _mm256_set1_epi16(255)), even);
+                let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(weights), _mm256_srai_epi16::<8>(activations));
+                Sums { narrow: sum.narrow, wide: _mm256_add_epi32(sum.wide, _mm256_add_epi32(even, odd)) }
             } else {
-                _mm256_maddubs_epi16(weights, activations)
-            };
-            Sums { narrow: _mm256_add_epi16(sum.narrow, products), wide: sum.wide }
+                let products = _mm256_maddubs_epi16(weights, activations);
+                Sums { narrow: _mm256_add_epi16(sum.narrow, products), wide: sum.wide }
+            }
         }}
         fn finish(sum: Sums, start: *const i32) -> __m256 {{
             let wide = _mm256_add_epi32(sum.wide, _mm256_madd_epi16(sum.narrow, _mm256_set1_epi16(1)));
@@ -136,4 +147,15 @@ impl Simd for Avx2 {
             Sums { narrow: _mm256_setzero_si256(), wide }
         }
     }
+}
+
+/// Keeps a value in a register at this place of the program, which nothing that reads or writes memory may cross.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(crate) unsafe fn hold(value: &mut __m256i) {
+    // SAFETY: no instruction at all.
+    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) * value, options(nostack, preserves_flags)) };
 }
