@@ -196,7 +196,7 @@ instruction_set!(
 instruction_set!(
     avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c")], narrow_tile::<W, C>,
-    direct 8: 2 x [1 2 4], panel 2 x [1 2 4], wide 2 x [] of Exact,
+    direct 8: 2 x [1 2 4], panel 2 x [1 2 3], wide 2 x [] of Exact,
     floats 8, [1 3] panel 2 x [3 4 5 6]
 );
 instruction_set!(

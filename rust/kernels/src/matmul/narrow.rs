@@ -152,16 +152,51 @@ unsafe fn sums<W: Weights, const C: usize>(tile: &Tile, block: usize, step: usiz
     }
 }
 
-/// Widens a sum, times an integer scale, which stands twice in a lane.
+/// The sums of a block, widened and scaled step by step by integers, as floats.
+///
+/// Everything is done for all sums before the next thing is done, which the processor overlaps better than one sum after the
+/// other.
 #[inline(always)]
-unsafe fn scaled<W: Weights>(sum: __m256i, scale: __m256i) -> __m256i {
-    // SAFETY: the caller promises the instruction set.
+unsafe fn block_sums<W: Weights, const C: usize>(tile: &Tile, block: usize) -> Sums<C> {
+    // SAFETY: every offset below is inside what the caller promises.
     unsafe {
-        if words::<W>() {
-            _mm256_mullo_epi32(sum, _mm256_srai_epi32::<16>(scale))
-        } else {
-            _mm256_madd_epi16(sum, scale)
+        let mut totals = sums::<W, C>(tile, block, 0);
+        widen::<W, C>(tile, block, 0, &mut totals);
+        if steps::<W>() == 2 {
+            let mut more = sums::<W, C>(tile, block, 1);
+            widen::<W, C>(tile, block, W::Scales::PARTS - 1, &mut more);
+            for r in 0..VECTORS {
+                for c in 0..C {
+                    totals[r][c] = _mm256_add_epi32(totals[r][c], more[r][c]);
+                }
+            }
         }
+        for r in 0..VECTORS {
+            for c in 0..C {
+                totals[r][c] = _mm256_castps_si256(_mm256_cvtepi32_ps(totals[r][c]));
+            }
+        }
+        hold_all(&mut totals);
+        totals
+    }
+}
+
+/// Widens sums, times the integer scales of a part, which stand twice in a lane.
+#[inline(always)]
+unsafe fn widen<W: Weights, const C: usize>(tile: &Tile, block: usize, part: usize, sums: &mut Sums<C>) {
+    // SAFETY: every offset below is inside what the caller promises.
+    unsafe {
+        for r in 0..VECTORS {
+            let scale = W::Scales::integer::<Avx2>(tile.scales, 8 * r, block, part);
+            for c in 0..C {
+                if !words::<W>() {
+                    sums[r][c] = _mm256_madd_epi16(sums[r][c], scale);
+                } else if W::Scales::INTEGER {
+                    sums[r][c] = _mm256_mullo_epi32(sums[r][c], _mm256_srai_epi32::<16>(scale));
+                }
+            }
+        }
+        hold_all(sums);
     }
 }
 
@@ -172,32 +207,22 @@ unsafe fn of_float_scales<W: Weights, const C: usize>(tile: &Tile, results: &mut
         // SAFETY: every offset below is inside what the caller promises.
         unsafe {
             prefetch::<Avx2, W>(tile, block);
-            let mut totals = sums::<W, C>(tile, block, 0);
-            if !words::<W>() {
-                for r in 0..VECTORS {
-                    for c in 0..C {
-                        totals[r][c] = _mm256_madd_epi16(totals[r][c], _mm256_set1_epi16(1));
-                    }
-                }
-            }
-            if steps::<W>() == 2 {
-                hold_all(&mut totals);
-                let more = sums::<W, C>(tile, block, 1);
-                for r in 0..VECTORS {
-                    for c in 0..C {
-                        let wide = _mm256_madd_epi16(more[r][c], _mm256_set1_epi16(1));
-                        totals[r][c] = _mm256_add_epi32(totals[r][c], wide);
-                    }
-                }
-            }
+            let mut terms = block_sums::<W, C>(tile, block);
             for r in 0..VECTORS {
                 let scale = W::Scales::scale::<Avx2>(tile.scales, 8 * r, block, 0);
                 for c in 0..C {
-                    let factor = Avx2::splat(*tile.activation_scales.add(block * C + c));
-                    let term = Avx2::mul(Avx2::to_floats(totals[r][c]), scale);
-                    results[r][c] = Avx2::fma(term, factor, results[r][c]);
+                    terms[r][c] = _mm256_castps_si256(Avx2::mul(_mm256_castsi256_ps(terms[r][c]), scale));
                 }
-                if W::Scales::MINIMUM {
+            }
+            hold_all(&mut terms);
+            for c in 0..C {
+                let factor = Avx2::splat(*tile.activation_scales.add(block * C + c));
+                for r in 0..VECTORS {
+                    results[r][c] = Avx2::fma(_mm256_castsi256_ps(terms[r][c]), factor, results[r][c]);
+                }
+            }
+            if W::Scales::MINIMUM {
+                for r in 0..VECTORS {
                     let minimum = W::Scales::minimum::<Avx2>(tile.scales, 8 * r, block, 0);
                     for c in 0..C {
                         let sum = Avx2::splat(*tile.sums.add(block * C + c));
@@ -212,34 +237,17 @@ unsafe fn of_float_scales<W: Weights, const C: usize>(tile: &Tile, results: &mut
 /// Weights whose scales are integers for parts of 32 columns and a float for 256.
 #[inline(always)]
 unsafe fn of_integer_scales<W: Weights, const C: usize>(tile: &Tile, results: &mut [[__m256; C]; VECTORS]) {
-    let parts = W::Scales::PARTS;
     for first in (0..tile.blocks).step_by(8) {
         // SAFETY: every offset below is inside what the caller promises.
         unsafe {
             let mut inner = [[Avx2::zero(); C]; VECTORS];
             for block in first..first + 8 {
                 prefetch::<Avx2, W>(tile, block);
-                let mut totals = sums::<W, C>(tile, block, 0);
-                for r in 0..VECTORS {
-                    let scale = W::Scales::integer::<Avx2>(tile.scales, 8 * r, block, 0);
-                    for c in 0..C {
-                        totals[r][c] = scaled::<W>(totals[r][c], scale);
-                    }
-                }
-                if steps::<W>() == 2 {
-                    hold_all(&mut totals);
-                    let more = sums::<W, C>(tile, block, 1);
-                    for r in 0..VECTORS {
-                        let scale = W::Scales::integer::<Avx2>(tile.scales, 8 * r, block, parts - 1);
-                        for c in 0..C {
-                            totals[r][c] = _mm256_add_epi32(totals[r][c], scaled::<W>(more[r][c], scale));
-                        }
-                    }
-                }
+                let terms = block_sums::<W, C>(tile, block);
                 for c in 0..C {
                     let factor = Avx2::splat(*tile.activation_scales.add(block * C + c));
                     for r in 0..VECTORS {
-                        inner[r][c] = Avx2::fma(Avx2::to_floats(totals[r][c]), factor, inner[r][c]);
+                        inner[r][c] = Avx2::fma(_mm256_castsi256_ps(terms[r][c]), factor, inner[r][c]);
                     }
                 }
             }

@@ -34,12 +34,10 @@ macro_rules! common_operations {
             fn brains(at: *const u8) -> __m256 {
                 _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(at.cast()))))
             }
-            fn pairs(first: *const u8, second: *const u8) -> __m256i {
-                _mm256_or_si256(
-                    _mm256_cvtepu8_epi32(_mm_loadl_epi64(first.cast())),
-                    _mm256_slli_epi32::<16>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(second.cast()))),
-                )
-            }
+            fn pairs(first: *const u8, second: *const u8) -> __m256i {{
+                let (first, second) = (_mm_loadl_epi64(first.cast()), _mm_loadl_epi64(second.cast()));
+                _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(first, second))
+            }}
             fn high_nibble_pairs(first: *const u8, second: *const u8) -> __m256i {
                 _mm256_and_si256(_mm256_srli_epi16::<4>(Self::pairs(first, second)), _mm256_set1_epi16(15))
             }
@@ -66,11 +64,26 @@ pub(crate) struct Sums {
 /// The largest values whose products are added up in 16 bits.
 pub(crate) const NARROW: u32 = 63;
 
-/// Small integers twice in 16 bits each, for `vpmaddwd`.
+/// Bytes 0 to 7 at `at`, each twice in a lane of 16-bit halves, in their low or (`HIGH`) in their high bytes.
 #[inline(always)]
-unsafe fn twice(value: __m256i) -> __m256i {
-    // SAFETY: the caller promises the instruction set.
-    unsafe { _mm256_blend_epi16::<0xaa>(value, _mm256_slli_epi32::<16>(value)) }
+unsafe fn twice<const HIGH: bool>(at: *const u8) -> __m256i {
+    // SAFETY: the caller promises the instruction set and 8 bytes.
+    unsafe {
+        let eight = _mm256_set1_epi64x(at.cast::<i64>().read_unaligned());
+        // 0x80 gives a zero.
+        let low = _mm256_set_epi32(
+            0x8007_8007_u32 as i32,
+            0x8006_8006_u32 as i32,
+            0x8005_8005_u32 as i32,
+            0x8004_8004_u32 as i32,
+            0x8003_8003_u32 as i32,
+            0x8002_8002_u32 as i32,
+            0x8001_8001_u32 as i32,
+            0x8000_8000_u32 as i32,
+        );
+        let order = if HIGH { _mm256_or_si256(_mm256_slli_epi16::<8>(low), _mm256_set1_epi16(0x80)) } else { low };
+        _mm256_shuffle_epi8(eight, order)
+    }
 }
 
 /// Groups whose sums fit into 16 bits.
@@ -101,10 +114,10 @@ impl Simd for Avx2 {
 
     operations! {
         fn unscaled() -> __m256i { _mm256_set1_epi16(1) }
-        fn signed_scale(at: *const u8) -> __m256i { twice(_mm256_cvtepi8_epi32(_mm_loadl_epi64(at.cast()))) }
-        fn unsigned_scale(at: *const u8) -> __m256i { twice(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast()))) }
+        fn signed_scale(at: *const u8) -> __m256i { _mm256_srai_epi16::<8>(twice::<true>(at)) }
+        fn unsigned_scale(at: *const u8) -> __m256i { twice::<false>(at) }
         fn low_nibble_scale(at: *const u8) -> __m256i {
-            twice(_mm256_and_si256(_mm256_cvtepu8_epi32(_mm_loadl_epi64(at.cast())), _mm256_set1_epi32(15)))
+            _mm256_and_si256(twice::<false>(at), _mm256_set1_epi16(15))
         }
         fn empty() -> Sums { Sums { narrow: _mm256_setzero_si256(), wide: _mm256_setzero_si256() } }
         fn begin(_start: *const i32) -> Sums { Self::empty() }
