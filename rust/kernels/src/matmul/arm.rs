@@ -20,19 +20,17 @@
 //! are minimums or two scales.
 
 mod dot;
-mod floats;
 mod matrix;
 
 use super::activations::Needs;
-use super::dispatch::{Common, FLOAT_ROWS, FloatPanel, Floats, Kernels};
+use super::dispatch::{Common, FloatPanel, Floats, Kernels};
 use super::floats::panel::{self, PanelRows, PanelTile};
-use super::floats::{Element, FloatKernel, FloatTile};
+use super::floats::{Element, FloatKernel, FloatTile, float_tile};
 use super::peak::products;
 use super::tile::{Kernel, Tile};
 use super::weights::{ScaleKind, Weights};
 use crate::simd::neon::Neon;
 use dot::{dot_tile, expand};
-use floats::float_tile;
 use matrix::matrix_tile;
 
 /// Independent sums of the measurement of the peak.
@@ -44,7 +42,7 @@ macro_rules! instruction_set {
         $module:ident, $simd:ty, $feature:literal, pairs $pairs:literal,
         direct $direct_tokens:literal: [$($direct:literal = $direct_tile:ident<$($direct_size:tt),*>)*],
         panel [$($panel:literal = $panel_tile:ident<$($panel_size:tt),*>)*],
-        floats [$($float:literal in $vectors:literal)*], peak $peak:path, $products:literal
+        floats [$($rows:literal x $float:literal)*], peak $peak:path, $products:literal
     ) => {
         pub(crate) mod $module {
             use super::*;
@@ -62,9 +60,9 @@ macro_rules! instruction_set {
             }
 
             #[target_feature(enable = $feature)]
-            unsafe fn run_floats<E: Element, const R: usize, const C: usize, const V: usize>(operands: &FloatTile) {
+            unsafe fn run_floats<E: Element, const R: usize, const C: usize>(operands: &FloatTile) {
                 // SAFETY: the caller promises the instruction set and good pointers.
-                unsafe { float_tile::<E, R, C, V>(operands) }
+                unsafe { float_tile::<Neon, E, R, C>(operands) }
             }
 
             #[target_feature(enable = $feature)]
@@ -130,12 +128,7 @@ macro_rules! instruction_set {
             /// Kernels of plain weights.
             pub(crate) fn floats<E: Element>() -> Floats {
                 Floats {
-                    direct: &const {
-                        [$([
-                            run_floats::<E, 1, $float, $vectors> as FloatKernel,
-                            run_floats::<E, FLOAT_ROWS, $float, $vectors>,
-                        ]),*]
-                    },
+                    direct: &const { [$(run_floats::<E, $rows, $float> as FloatKernel),*] },
                     expand: expand_rows::<E>,
                 }
             }
@@ -147,14 +140,14 @@ instruction_set!(
     neon, crate::simd::neon::Neon, "neon,dotprod", pairs false,
     direct 4: [1 = dots<4, 1> 2 = dots<4, 2> 4 = dots<2, 4>],
     panel [1 = dots<2, 1> 2 = dots<2, 2> 4 = dots<2, 4>],
-    floats [1 in 4 2 in 2 4 in 1], peak products::<crate::simd::neon::Neon, CHAINS>, 16
+    floats [2 x 1 2 x 2 2 x 3], peak products::<crate::simd::neon::Neon, CHAINS>, 16
 );
 
 instruction_set!(
     i8mm, crate::simd::i8mm::I8mm, "neon,dotprod,i8mm", pairs true,
     direct 4: [1 = dots<4, 1> 2 = matrices<4, 1, false> 4 = matrices<2, 2, false>],
     panel [1 = matrices<2, 1, true> 2 = matrices<2, 1, false> 4 = matrices<2, 2, false>],
-    floats [1 in 4 2 in 2 4 in 1], peak matrix::products_in_registers::<CHAINS>, 32
+    floats [2 x 1 2 x 2 2 x 3], peak matrix::products_in_registers::<CHAINS>, 32
 );
 
 /// A tile of pairs of rows and columns.

@@ -13,9 +13,6 @@ use crate::cpu::Isa;
 use crate::cpu::Kind;
 use crate::formats::{Bits, Format, Packing, Scales};
 
-/// Rows of a tile of plain weights; what is left of the rows is done one by one.
-pub(crate) const FLOAT_ROWS: usize = 4;
-
 /// Expands packed blocks into a panel.
 pub(crate) type Expand = unsafe fn(&Tile, *mut u8, *mut f32);
 
@@ -71,8 +68,8 @@ pub(crate) struct FloatPanel {
 
 /// Kernels for one type of plain weights.
 pub(crate) struct Floats {
-    /// One row or `FLOAT_ROWS`, for each of `float_widths`.
-    pub(crate) direct: &'static [[FloatKernel; 2]],
+    /// Straight from the file, for each of `float_widths`.
+    pub(crate) direct: &'static [FloatKernel],
     /// Makes a panel.
     pub(crate) expand: PanelExpand,
 }
@@ -83,7 +80,7 @@ macro_rules! instruction_set {
         direct $direct_tokens:literal: $vectors:literal x [$($direct:literal)*],
         panel $panel_vectors:literal x [$($panel:literal)*],
         wide $wide_vectors:literal x [$($wide:literal)*] of $panel_of:ident,
-        floats $float_tokens:expr, [$($float:literal)*] panel $float_vectors:literal x [$least:literal $($more:literal)*]
+        floats $float_tokens:expr, [$($rows:literal x $float:literal)*] panel $float_vectors:literal x [$least:literal $($more:literal)*]
     ) => {
         $(#[$target])?
         mod $module {
@@ -175,12 +172,7 @@ macro_rules! instruction_set {
             /// Kernels of plain weights.
             pub(super) fn floats<E: Element>() -> Floats {
                 Floats {
-                    direct: &const {
-                        [$([
-                            run_floats::<E, 1, $float> as FloatKernel,
-                            run_floats::<E, FLOAT_ROWS, $float>,
-                        ]),*]
-                    },
+                    direct: &const { [$(run_floats::<E, $rows, $float> as FloatKernel),*] },
                     expand: expand_rows::<E, $float_vectors>,
                 }
             }
@@ -191,26 +183,26 @@ macro_rules! instruction_set {
 instruction_set!(
     scalar, crate::simd::scalar::Scalar, [], [], tile::<crate::simd::scalar::Scalar, W, R, C>,
     direct 0: 1 x [], panel 1 x [1 2 4], wide 1 x [] of Any,
-    floats usize::MAX, [1 2] panel 1 x [1 2]
+    floats usize::MAX, [1 x 1 1 x 2] panel 1 x [1 2]
 );
 instruction_set!(
     avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c")], narrow_tile::<W, C>,
     direct 8: 2 x [1 2 4], panel 2 x [1 2 3], wide 2 x [] of Exact,
-    floats 8, [1 3] panel 2 x [3 4 5 6]
+    floats 8, [1 x 1 2 x 2 2 x 3] panel 2 x [3 4 5 6]
 );
 instruction_set!(
     avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avxvnni")], tile::<crate::simd::avxvnni::AvxVnni, W, R, C>,
     direct 16: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Any,
-    floats 8, [1 3] panel 2 x [3 4 5 6]
+    floats 8, [1 x 1 2 x 2 2 x 3] panel 2 x [3 4 5 6]
 );
 instruction_set!(
     avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
     tile::<crate::simd::avx512::Avx512, W, R, C>,
     direct 16: 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Any,
-    floats 8, [1 2 6] panel 4 x [3 4 5 6]
+    floats 8, [1 x 1 4 x 2 4 x 3 4 x 4 4 x 6] panel 4 x [3 4 5 6]
 );
 
 /// Runs a function of the module of an instruction set.

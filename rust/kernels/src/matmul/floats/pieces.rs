@@ -1,16 +1,14 @@
 //! How a product of plain weights is cut into pieces of work.
 
 use super::panel::{self, CHAINS, GAP, PanelRows, PanelTile, WAITING, chain_stride};
-use super::{FloatTile, SUMS};
+use super::{FLOAT_ROWS, FloatTile, SUMS};
 use crate::Error;
 use crate::context::Context;
-use crate::matmul::dispatch::{Common, FLOAT_ROWS, Floats, floats};
+use crate::matmul::dispatch::{Common, Floats, floats};
 use crate::matmul::regions::{Buffers, Span, spans};
 use crate::matmul::{Job, Matrix};
 use crate::shared::Shared;
 
-/// Rows in a piece of work straight from the file.
-const DIRECT_ROWS: usize = 16;
 /// Columns of which as many chains as possible are done before the next tile of tokens: 64 rows are then 1 MB, which a
 /// second-level cache holds.
 const PART_COLUMNS: usize = 4096;
@@ -97,7 +95,7 @@ impl<'a> FloatCall<'a> {
 
     /// Number of pieces of a matrix.
     pub(crate) fn pieces(&self, weights: &Matrix) -> usize {
-        weights.rows().div_ceil(if self.by_panel(weights) { self.common.float_panel.rows } else { DIRECT_ROWS })
+        weights.rows().div_ceil(if self.by_panel(weights) { self.common.float_panel.rows } else { FLOAT_ROWS })
     }
 
     /// Some rows, all tokens.
@@ -107,24 +105,20 @@ impl<'a> FloatCall<'a> {
             return self.panel_piece(&kernels, weights, output, piece * self.common.float_panel.rows);
         }
         let rows = weights.rows();
-        let first = piece * DIRECT_ROWS;
-        let last = rows.min(first + DIRECT_ROWS);
+        let first = piece * FLOAT_ROWS;
+        let some = FLOAT_ROWS.min(rows - first);
         for span in &self.direct {
-            let mut row = first;
-            while row < last {
-                let (some, kernel) = if last - row < FLOAT_ROWS { (1, 0) } else { (FLOAT_ROWS, 1) };
-                let tile = FloatTile {
-                    weights: weights.source(row, some).as_ptr(),
-                    input: self.input[span.first * self.columns..].as_ptr(),
-                    columns: self.columns,
-                    output: output.at(span.first * rows + row),
-                    output_stride: rows,
-                };
-                // SAFETY: the instruction set is the context's; `some` rows and the span's tokens lie at the pointers; rows
-                // of this piece are written by this piece only.
-                unsafe { kernels.direct[span.index][kernel](&tile) };
-                row += some;
-            }
+            let tile = FloatTile {
+                weights: weights.source(first, some).as_ptr(),
+                rows: some,
+                input: self.input[span.first * self.columns..].as_ptr(),
+                columns: self.columns,
+                output: output.at(span.first * rows + first),
+                output_stride: rows,
+            };
+            // SAFETY: the instruction set is the context's; `some` rows and the span's tokens lie at the pointers; rows of this
+            // piece are written by this piece only.
+            unsafe { kernels.direct[span.index](&tile) };
         }
         Ok(())
     }
