@@ -99,10 +99,10 @@ macro_rules! instruction_set {
                 panel_widths: &[$($panel),*],
                 float_widths: &[$($float),*],
                 float_panel: FloatPanel {
-                    direct_tokens: 8,
+                    direct_tokens: 16,
                     rows: 16,
-                    least: 3,
-                    tiles: &[run_panel::<3>, run_panel::<4>, run_panel::<5>, run_panel::<6>],
+                    least: 4,
+                    tiles: &[run_panel::<4>, run_panel::<5>, run_panel::<6>],
                     arrange: arrange_tile,
                 },
             };

@@ -54,11 +54,12 @@ pub(crate) struct Common {
 
 /// What panels of plain weights have in common.
 pub(crate) struct FloatPanel {
-    /// The most tokens that are multiplied straight from the file.
+    /// The most tokens that are multiplied straight from the file; where panels begin to pay, as measured.
     pub(crate) direct_tokens: usize,
     /// Rows of a panel.
     pub(crate) rows: usize,
-    /// Tokens of the narrowest tile; each of `tiles` has one more than the one before.
+    /// Tokens of the narrowest tile that more than `direct_tokens` are divided into; each of `tiles` has one more than the one
+    /// before.
     pub(crate) least: usize,
     /// Tiles.
     pub(crate) tiles: &'static [PanelKernel],
@@ -189,20 +190,20 @@ instruction_set!(
     avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c")], narrow_tile::<W, C>,
     direct 8: 2 x [1 2 4], panel 2 x [1 2 3], wide 2 x [] of Exact,
-    floats 8, [1 x 1 2 x 2 2 x 3] panel 2 x [3 4 5 6]
+    floats 16, [1 x 1 2 x 2 2 x 3] panel 2 x [4 5 6]
 );
 instruction_set!(
     avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avxvnni")], tile::<crate::simd::avxvnni::AvxVnni, W, R, C>,
     direct 16: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Any,
-    floats 8, [1 x 1 2 x 2 2 x 3] panel 2 x [3 4 5 6]
+    floats 16, [1 x 1 2 x 2 2 x 3] panel 2 x [4 5 6]
 );
 instruction_set!(
     avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
     tile::<crate::simd::avx512::Avx512, W, R, C>,
     direct 16: 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Any,
-    floats 8, [1 x 1 4 x 2 4 x 3 4 x 4 4 x 6] panel 4 x [3 4 5 6]
+    floats 48, [1 x 1 4 x 2 4 x 3 4 x 4 4 x 6] panel 4 x [5 6]
 );
 
 /// Runs a function of the module of an instruction set.

@@ -185,13 +185,11 @@ unsafe fn add<S: Simd, E: Element, const R: usize, const C: usize>(
         let (lines, whole) = (count / line * line, count / SUMS * SUMS);
         let bytes = count * E::BYTES;
         for k in (0..lines).step_by(line) {
-            if C <= 4 {
-                let at = k * E::BYTES;
-                let near = if at + NEAR < bytes { at + NEAR } else { (at + NEAR).wrapping_sub(bytes) + next };
-                for r in 0..R {
-                    S::prefetch_far(weights[r].wrapping_add(at + far));
-                    S::prefetch_near(weights[r].wrapping_add(near));
-                }
+            let at = k * E::BYTES;
+            let near = if at + NEAR < bytes { at + NEAR } else { (at + NEAR).wrapping_sub(bytes).wrapping_add(next) };
+            for r in 0..R {
+                S::prefetch_far(weights[r].wrapping_add(at).wrapping_add(far));
+                S::prefetch_near(weights[r].wrapping_add(near));
             }
             for part in (0..line).step_by(SUMS) {
                 step!(weights, k + part, input, columns);

@@ -17,6 +17,9 @@ pub(crate) const WAITING: usize = 4;
 /// Floats between the chains of a panel, so that the same column of all chains does not fall into one set of a cache.
 pub(crate) const GAP: usize = 16;
 
+/// Bytes of a row asked for in advance where it is expanded.
+const AHEAD: usize = 256;
+
 /// Which chain comes at a place of the order, and which place a chain has.
 #[inline(always)]
 pub(crate) const fn reversed(place: usize) -> usize {
@@ -185,6 +188,14 @@ unsafe fn sort<S: Square, E: Element>(from: *const u8, rows: usize, columns: usi
         for step in 0..steps(columns) {
             let column = step * CHAINS;
             let count = CHAINS.min(columns - column);
+            if (column * E::BYTES).is_multiple_of(64) {
+                // Ask for the rows of the next vector and for the next columns of these.
+                for lane in 0..S::LANES {
+                    let at = from.wrapping_add(lane * row_bytes + column * E::BYTES);
+                    S::prefetch_far(at.wrapping_add(S::LANES * row_bytes));
+                    S::prefetch_near(at.wrapping_add(AHEAD));
+                }
+            }
             for vector in (0..CHAINS).step_by(S::LANES) {
                 let mut square = [S::zero(); 16];
                 for lane in 0..S::LANES {

@@ -166,11 +166,16 @@ impl<'a> FloatCall<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::Isa;
+    use crate::matmul::dispatch::common;
 
     #[test]
     fn tiles_cover_all_tokens_with_widths_that_exist() {
-        for (least, most) in [(3, 6), (6, 12), (2, 4)] {
-            for tokens in least..200 {
+        for isa in Isa::available() {
+            let sets = &common(*isa).float_panel;
+            let (least, most) = (sets.least, sets.least + sets.tiles.len() - 1);
+            for more in 1..200 {
+                let Some(tokens) = sets.direct_tokens.checked_add(more) else { break };
                 let spans = even_spans(tokens, least, most);
                 let mut first = 0;
                 for span in &spans {
