@@ -1,13 +1,15 @@
 """Our speed beside llama.cpp's `llama-bench`, interleaved in one run, as a Markdown table.
 
-    python benches/compare.py MODEL.gguf ... --llama-bench PATH [--ik-bench PATH] [--rounds 5] [--threads 2] [--memory]
+    python benches/compare.py MODEL.gguf ... --llama-bench PATH [--ik-bench PATH] [--rounds 5] [--threads 2]
+        [--memory | --scaling]
 
 Each round runs us, llama.cpp with its defaults and with `--repack 0`, and ik_llama.cpp's `llama-bench` with its
 defaults and with `-rtr 1` if it is given, one after the other, so that a slow minute of a shared machine hits all of
 them; the best round of each counts. The ratio is to the best of the peers and their settings. The last column is our
 share of the limit, measured in the same run: of the peak of the chosen instruction set's dot products for prompts, of
 the read bandwidth for generation. `--memory` adds the cold start: seconds to the first token at the model's full
-context, and peak resident memory.
+context, and peak resident memory. `--scaling` runs everything with one thread and with `--threads`, the peers with
+their defaults, and prints what the threads gain.
 """
 
 from __future__ import annotations
@@ -32,18 +34,18 @@ PEER_SETTINGS: dict[str, list[str]] = {"llama.cpp": [], "llama.cpp --repack 0": 
 PARTS = ("prompt", "generate")
 
 
-def ours(model: Path, options: argparse.Namespace) -> dict[str, float]:
+def ours(model: Path, options: argparse.Namespace, threads: int) -> dict[str, float]:
     """Tokens per second of one round of `llamacpu bench`."""
     command = [sys.executable, "-m", "llamacpu", "bench", str(model), "--json", "--repeat", "1"]
-    command += ["--threads", str(options.threads)]
+    command += ["--threads", str(threads)]
     command += ["--prompt-tokens", str(options.prompt_tokens), "--generate-tokens", str(options.generate_tokens)]
     answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {part: float((answer[part] or {}).get("tokens_per_second") or 0.0) for part in PARTS}
 
 
-def peer(program: Path, model: Path, extra: list[str], options: argparse.Namespace) -> dict[str, float]:
+def peer(program: Path, model: Path, extra: list[str], options: argparse.Namespace, threads: int) -> dict[str, float]:
     """Tokens per second of one round of a `llama-bench`."""
-    command = [str(program), "-m", str(model), "-t", str(options.threads), "-r", "1", "-o", "json"]
+    command = [str(program), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
     command += ["-p", str(options.prompt_tokens), "-n", str(options.generate_tokens), *extra]
     rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {"generate" if row["n_gen"] else "prompt": float(row["avg_ts"]) for row in rows}
@@ -90,17 +92,47 @@ def work(path: Path) -> tuple[float, float]:
         return products / 1e9, bytes_per_token(model) / 1e9
 
 
-def compare(model: Path, options: argparse.Namespace) -> None:
-    """Run the rounds of one file and print its rows."""
+def programs(options: argparse.Namespace) -> dict[str, tuple[Path, list[str]]]:
+    """The peers that were given, each with each of its settings, defaults first."""
     peers = {name: (options.llama_bench, extra) for name, extra in PEER_SETTINGS.items()}
     if options.ik_bench:
         peers |= {name: (options.ik_bench, extra) for name, extra in IK_SETTINGS.items()}
-    best = {name: dict.fromkeys(PARTS, 0.0) for name in ("llamacpu", *peers)}
+    return peers
+
+
+def rounds(
+    model: Path, options: argparse.Namespace, peers: dict[str, tuple[Path, list[str]]], threads: list[int]
+) -> dict[tuple[str, int], dict[str, float]]:
+    """The best of all rounds, interleaved, by program and number of threads."""
+    best = {(name, count): dict.fromkeys(PARTS, 0.0) for name in ("llamacpu", *peers) for count in threads}
     for _ in range(options.rounds):
-        measured = {"llamacpu": ours(model, options)}
-        measured |= {name: peer(program, model, extra, options) for name, (program, extra) in peers.items()}
-        for name, row in measured.items():
-            best[name] = {part: max(best[name][part], row.get(part, 0.0)) for part in PARTS}
+        for (name, count), found in best.items():
+            row = (
+                ours(model, options, count)
+                if name == "llamacpu"
+                else peer(peers[name][0], model, peers[name][1], options, count)
+            )
+            found |= {part: max(found[part], row.get(part, 0.0)) for part in PARTS}
+    return best
+
+
+def scaling(model: Path, options: argparse.Namespace) -> None:
+    """Run the rounds of one file with one thread and with all, and print its rows."""
+    peers = {name: found for name, found in programs(options).items() if not found[1]}
+    best = rounds(model, options, peers, [1, options.threads])
+    for part in PARTS:
+        cells = []
+        for name in ("llamacpu", *peers):
+            one, all_threads = best[name, 1][part], best[name, options.threads][part]
+            cells.append(f"{one:.1f} to {all_threads:.1f} ({all_threads / one:.2f})" if one else "")
+        print(f"| {model.stem} | {part} | {' | '.join(cells)} |", flush=True)
+
+
+def compare(model: Path, options: argparse.Namespace) -> None:
+    """Run the rounds of one file and print its rows."""
+    peers = programs(options)
+    found = rounds(model, options, peers, [options.threads])
+    best = {name: row for (name, _), row in found.items()}
     peak, bandwidth = limits(options.threads)
     products, traffic = work(model)
     for part in PARTS:
@@ -128,16 +160,22 @@ def main() -> None:
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--generate-tokens", type=int, default=32)
     parser.add_argument("--memory", action="store_true", help="also measure the cold start and peak memory")
+    parser.add_argument("--scaling", action="store_true", help="what --threads gain over one thread")
     options = parser.parse_args()
     print(
         f"{processor()}, {options.threads} threads; llamacpu {llamacpu.__version__}; best of {options.rounds} rounds,"
     )
     print(f"prompt {options.prompt_tokens} tokens, generation {options.generate_tokens} tokens, interleaved.\n")
-    names = [*PEER_SETTINGS, *(IK_SETTINGS if options.ik_bench else ())]
-    print(f"| file | tokens/s | llamacpu | {' / '.join(names)} | ratio to the best | share of the limit |")
-    print("|---|---|---|---|---|---|")
+    peers = programs(options)
+    if options.scaling:
+        names = ["llamacpu", *(name for name, (_, extra) in peers.items() if not extra)]
+        print(f"| file | tokens/s, 1 to {options.threads} threads (gain) | {' | '.join(names)} |")
+        print("|---" * (len(names) + 2) + "|")
+    else:
+        print(f"| file | tokens/s | llamacpu | {' / '.join(peers)} | ratio to the best | share of the limit |")
+        print("|---|---|---|---|---|---|")
     for model in options.models:
-        compare(model, options)
+        (scaling if options.scaling else compare)(model, options)
 
 
 if __name__ == "__main__":

@@ -236,9 +236,7 @@ unsafe fn add_lanes<S: Square, const C: usize>(sums: &Sums<C>, row: usize, token
                 square[lane] = S::floats(sums[row + lane][token].as_ptr().add(first));
             }
             S::transpose(&mut square);
-            for lane in 0..S::LANES {
-                all[first + lane] = square[lane];
-            }
+            all[first..first + S::LANES].copy_from_slice(&square[..S::LANES]);
         }
         let one = S::splat(1.0);
         for distance in [8, 4, 2, 1] {
