@@ -1,7 +1,7 @@
 //! Speed of the matrix products beside what the machine can do at most: bytes of weights a second for few tokens,
 //! multiplications a second for many.
 //!
-//! `cargo run --release -p llamacpu-kernels --example matmul_speed -- [threads] [format,format...] [isa,isa...]`
+//! `cargo run --release -p llamacpu-kernels --example matmul_speed -- [threads] [format,format...] [isa,isa...] [tokens,tokens...]`
 
 #![expect(clippy::print_stdout, reason = "the product of this program is its table")]
 
@@ -14,7 +14,7 @@ use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::{Job, Matrix, Scratch, matmul, product_peak};
 use llamacpu_kernels::threads::{Pool, read_bandwidth};
 
-/// Numbers of tokens to measure.
+/// Numbers of tokens to measure, at most the last.
 const TOKENS: [usize; 7] = [1, 2, 4, 8, 16, 64, 512];
 
 fn main() -> Result<(), llamacpu_kernels::Error> {
@@ -24,10 +24,19 @@ fn main() -> Result<(), llamacpu_kernels::Error> {
         arguments.get(index).filter(|text| *text != "all").map(|text| text.split(',').collect::<Vec<_>>())
     };
     let (formats, sets) = (names(1), names(2));
+    let tokens: Vec<usize> = names(3).map_or(TOKENS.to_vec(), |names| {
+        names.iter().filter_map(|name| name.parse().ok()).filter(|tokens| TOKENS.contains(tokens)).collect()
+    });
     let pool = Pool::new(threads)?;
     let rate = read_bandwidth(&Context::new(Isa::chosen()?, &pool), 1 << 30, Duration::from_secs(1))?;
     println!("{threads} threads; read bandwidth {rate:.1} GB/s");
-    println!("{:8} {:8} {:>9} {}", "set", "format", "pack GB/s", TOKENS.map(|tokens| format!("{tokens:>17}")).concat());
+    println!(
+        "{:8} {:8} {:>9} {}",
+        "set",
+        "format",
+        "pack GB/s",
+        tokens.iter().map(|tokens| format!("{tokens:>17}")).collect::<Vec<_>>().concat()
+    );
     for isa in Isa::available() {
         if sets.as_ref().is_some_and(|sets| !sets.contains(&isa.name())) {
             continue;
@@ -37,7 +46,7 @@ fn main() -> Result<(), llamacpu_kernels::Error> {
         for format in Format::all() {
             let name = format.info().name;
             if formats.as_ref().is_none_or(|formats| formats.contains(&name)) {
-                measure(&Context::new(*isa, &pool), *format)?;
+                measure(&Context::new(*isa, &pool), *format, &tokens)?;
             }
         }
     }
@@ -45,7 +54,7 @@ fn main() -> Result<(), llamacpu_kernels::Error> {
 }
 
 /// Measures one format: a stack of matrices that together do not fit into caches.
-fn measure(context: &Context, format: Format) -> Result<(), llamacpu_kernels::Error> {
+fn measure(context: &Context, format: Format, tokens: &[usize]) -> Result<(), llamacpu_kernels::Error> {
     let (rows, columns) = (2048, 2048);
     let row_bytes = format.row_bytes(columns).unwrap_or(0);
     let layers = (256_usize << 20).div_ceil(rows * row_bytes);
@@ -73,7 +82,7 @@ fn measure(context: &Context, format: Format) -> Result<(), llamacpu_kernels::Er
     let bytes = (layers * rows * row_bytes) as f64;
     let packing = bytes / pass(1, &matrices)? / 1e9;
     print!("{:8} {:8} {packing:9.2} ", context.isa.name(), format.info().name);
-    for tokens in TOKENS {
+    for tokens in tokens.iter().copied() {
         // The best of many short windows: other programs disturb a long one. Windows go round, so that no weights are left
         // in caches from the last time.
         let window = if tokens > 8 { 1 } else { (16_usize << 20).div_ceil(rows * row_bytes).min(layers) };

@@ -5,7 +5,9 @@
 
 mod blocks;
 mod floats;
+mod folding;
 mod four_bit_tables;
+mod grids;
 mod i_quants;
 mod k_quantize;
 mod k_quants;
@@ -13,12 +15,19 @@ mod pack;
 mod search;
 mod simple;
 mod ternary;
+mod unfold;
+#[cfg(target_arch = "x86_64")]
+mod unfold_avx512;
 
+#[cfg(test)]
+mod folding_tests;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use blocks::{Bits, Packing, Scales, half_to_float};
+pub(crate) use folding::Folding;
 pub(crate) use pack::Layout;
+pub(crate) use unfold::Unfold;
 
 use crate::Error;
 use crate::cpu::Isa;
@@ -78,6 +87,10 @@ pub struct FormatInfo {
     pub(crate) quantize: Option<Quantize>,
     /// How quantized blocks are laid out for the kernels; the floats stay as they are in the file.
     pub(crate) packing: Option<&'static Packing>,
+    /// How that layout is folded in memory, if it is.
+    pub(crate) folding: Option<&'static Folding>,
+    /// Restores the layout, if it is folded.
+    pub(crate) unfold: Unfold,
     /// Packs 16 rows for the kernels; does nothing for the floats.
     pub(crate) pack: fn(Isa, &[u8], usize, Layout, &mut [u8]),
 }
@@ -93,6 +106,8 @@ const fn row<B: Blocks>(format: Format, name: &'static str, ggml_id: u32, quanti
         dequantize: dequantize_blocks::<B>,
         quantize,
         packing: Some(&B::PACKING),
+        folding: const { &B::FOLDING }.as_ref(),
+        unfold: unfold::unfold::<B>,
         pack: pack::pack::<B>,
     }
 }
@@ -115,6 +130,8 @@ const fn plain(
         dequantize,
         quantize: Some(quantize),
         packing: None,
+        folding: None,
+        unfold: |_, _, _, _, _| {},
         pack: |_, _, _, _, _| {},
     }
 }

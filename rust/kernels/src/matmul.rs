@@ -12,6 +12,7 @@
 mod activations;
 #[cfg(target_arch = "aarch64")]
 mod arm;
+mod buffers;
 mod dispatch;
 mod floats;
 mod matrix;
@@ -21,6 +22,7 @@ mod peak;
 mod regions;
 mod scales;
 mod tile;
+mod unfolding;
 mod weights;
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What the quantized formats have in common: integers, scales, and how they are packed for the kernels.
 
+use super::folding::Folding;
+
 /// Bits that the packed layout spends on one quant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bits {
@@ -15,6 +17,20 @@ pub(crate) enum Bits {
     Six,
     /// 8 bits.
     Eight,
+}
+
+impl Bits {
+    /// Bytes of 32 columns of 16 rows.
+    pub(crate) const fn block_bytes(self) -> usize {
+        match self {
+            Self::Two => 128,
+            Self::Three => 192,
+            Self::Four => 256,
+            Self::Five => 320,
+            Self::Six => 384,
+            Self::Eight => 512,
+        }
+    }
 }
 
 /// How a format scales its integers.
@@ -73,12 +89,14 @@ pub(crate) struct Unpacked {
     pub(crate) scales: [u8; 16],
     /// Byte minimums of the parts (for `Scales::Minimum16` both lie in `scales`, the minimum in the high bits).
     pub(crate) minimums: [u8; 16],
+    /// Grid indices of 8 or 4 weights each, of formats that are folded by them.
+    pub(crate) indices: [u16; 64],
 }
 
 impl Unpacked {
     /// Zeros.
     pub(crate) const fn new() -> Self {
-        Self { quants: [0; 256], scale: 0, minimum: 0, scales: [0; 16], minimums: [0; 16] }
+        Self { quants: [0; 256], scale: 0, minimum: 0, scales: [0; 16], minimums: [0; 16], indices: [0; 64] }
     }
 
     /// Scale and minimum of the 16 weights from `16 · part`. All products here are exact in f32.
@@ -105,6 +123,8 @@ pub(crate) trait Blocks {
     const BYTES: usize;
     /// Layout in the kernels.
     const PACKING: Packing;
+    /// How the layout is folded in memory, if it is. Only blocks of 256 with `Scales::Signed32` or `Scales::Signed16`.
+    const FOLDING: Option<Folding> = None;
     /// Reads one block of `BYTES` bytes.
     fn unpack(block: &[u8], out: &mut Unpacked);
 }

@@ -1,25 +1,11 @@
 //! The IQ formats with grids: an index chooses 4 or 8 small magnitudes at once, signs are stored apart.
 //!
-//! In the packed layout magnitude and sign of a weight become one index into a table of 8 or 16 values.
+//! In the layout that kernels read magnitude and sign of a weight become one index into a table of 8 or 16 values; in memory
+//! it is folded.
 
 use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked, read_u16};
-
-/// The grids, written by `tools/formats/make_grids.py`: 16-bit entries of 8 values of 2 bits or 4 values of 4 bits.
-static GRIDS: &[u8; 2 * 4608] = include_bytes!("grids.bin");
-
-/// First entries of the grids.
-const IQ2_XXS: usize = 0;
-const IQ2_XS: usize = 256;
-const IQ2_S: usize = 768;
-const IQ3_XXS: usize = 1792;
-const IQ3_S: usize = 2048;
-const IQ1: usize = 2560;
-
-/// An entry.
-#[inline(always)]
-fn entry(grid: usize, index: usize) -> u16 {
-    read_u16(GRIDS, 2 * (grid + index))
-}
+use super::folding::{FoldedQuants, FoldedScales, Folding, Plane};
+use super::grids::{GRID_IQ2_XS, GRID_IQ2_XXS, GRID_IQ3_XXS, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, entry};
 
 /// Magnitudes 8, 25, 43 plus 43, then 43 minus them.
 static IQ2_VALUES: [u8; 16] = [51, 68, 86, 43, 35, 18, 0, 43, 51, 68, 86, 43, 35, 18, 0, 43];
@@ -37,7 +23,7 @@ fn signs(index: u32) -> u8 {
     seven | ((seven.count_ones() as u8 & 1) << 7)
 }
 
-/// Eight quants of 3 bits: a magnitude of 2 bits, then its sign.
+/// Eight quants of 3 bits: a magnitude of 2 bits, then its sign. (The fourth bit does not matter to the table.)
 #[inline(always)]
 fn eight(out: &mut [u8], entry: u16, signs: u8) {
     for (j, out) in out[..8].iter_mut().enumerate() {
@@ -61,7 +47,12 @@ fn read_u32(bytes: &[u8], at: usize) -> u32 {
 
 /// `d · (1/2 + scale) / 4` becomes `d / 8 · (2 scale + 1)`.
 const fn iq2(scales: Scales) -> Packing {
-    Packing { bits: Bits::Three, table: Some(&IQ2_VALUES), zero: 43, scales, factor: 0.125 }
+    Packing { bits: Bits::Four, table: Some(&IQ2_VALUES), zero: 43, scales, factor: 0.125 }
+}
+
+/// Folded quants with odd scales below 32.
+const fn folding(quants: FoldedQuants) -> Folding {
+    Folding { quants, scales: FoldedScales::Odd }
 }
 
 /// f16 d; for every 32 weights 4 index bytes, then four 7-bit signs and a 4-bit scale.
@@ -71,6 +62,7 @@ impl Blocks for Iq2Xxs {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 66;
     const PACKING: Packing = iq2(Scales::Signed32);
+    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Octets(&GRID_IQ2_XXS)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -80,6 +72,7 @@ impl Blocks for Iq2Xxs {
             out.scales[part] = 2 * (bits >> 28) as u8 + 1;
             for l in 0..4 {
                 let index = usize::from(block[2 + 8 * part + l]);
+                out.indices[4 * part + l] = index as u16;
                 eight(&mut out.quants[32 * part + 8 * l..], entry(IQ2_XXS, index), signs(bits >> (7 * l)));
             }
         }
@@ -93,12 +86,14 @@ impl Blocks for Iq2Xs {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 74;
     const PACKING: Packing = iq2(Scales::Signed16);
+    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Octets(&GRID_IQ2_XS)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
         out.scale = read_u16(block, 0);
         for group in 0..32 {
             let word = read_u16(block, 2 + 2 * group);
+            out.indices[group] = word & 511;
             let grid = entry(IQ2_XS, usize::from(word & 511));
             eight(&mut out.quants[8 * group..], grid, signs(u32::from(word >> 9)));
         }
@@ -113,6 +108,7 @@ impl Blocks for Iq2S {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 82;
     const PACKING: Packing = iq2(Scales::Signed16);
+    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Ternary(Plane::Bits)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -142,6 +138,7 @@ impl Blocks for Iq3Xxs {
     const BYTES: usize = 98;
     const PACKING: Packing =
         Packing { bits: Bits::Four, table: Some(&IQ3_XXS_VALUES), zero: 62, scales: Scales::Signed32, factor: 0.25 };
+    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Quads(&GRID_IQ3_XXS)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -150,7 +147,9 @@ impl Blocks for Iq3Xxs {
             let bits = read_u32(block, 66 + 4 * part);
             out.scales[part] = 2 * (bits >> 28) as u8 + 1;
             for k in 0..8 {
-                let grid = entry(IQ3_XXS, usize::from(block[2 + 8 * part + k]));
+                let index = usize::from(block[2 + 8 * part + k]);
+                out.indices[8 * part + k] = index as u16;
+                let grid = entry(IQ3_XXS, index);
                 let signs = signs(bits >> (7 * (k / 2))) >> (4 * (k % 2));
                 four(&mut out.quants[32 * part + 4 * k..], grid, signs);
             }
@@ -166,6 +165,7 @@ impl Blocks for Iq3S {
     const BYTES: usize = 110;
     const PACKING: Packing =
         Packing { bits: Bits::Four, table: Some(&IQ3_S_VALUES), zero: 15, scales: Scales::Signed32, factor: 1.0 };
+    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Plain));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -184,7 +184,7 @@ impl Blocks for Iq3S {
 
 /// `d · (2 scale + 1) · (value ± 1/8)` becomes `d / 8 · (2 scale + 1) · (8 value ± 1)`.
 const fn iq1(scales: Scales) -> Packing {
-    Packing { bits: Bits::Three, table: Some(&IQ1_VALUES), zero: 9, scales, factor: 0.125 }
+    Packing { bits: Bits::Four, table: Some(&IQ1_VALUES), zero: 9, scales, factor: 0.125 }
 }
 
 /// f16 d, 32 low index bytes; 16 bits for every 32 weights: four times 3 high index bits, a 3-bit scale, a sign.
@@ -194,6 +194,7 @@ impl Blocks for Iq1S {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 50;
     const PACKING: Packing = iq1(Scales::Signed32);
+    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Ternary(Plane::Rows)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -217,6 +218,7 @@ impl Blocks for Iq1M {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 56;
     const PACKING: Packing = iq1(Scales::Signed16);
+    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Ternary(Plane::Octets)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {

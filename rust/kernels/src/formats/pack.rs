@@ -1,6 +1,7 @@
 //! Writes the packed layout: 16 rows side by side, as the table in `matmul::weights` describes it.
 
 use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked};
+use super::folding::{Folding, fold};
 use crate::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::Kind;
@@ -11,7 +12,7 @@ const ROWS: usize = 16;
 /// Sizes of the packed layout of one group of 16 rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// Bytes of the quants of 32 columns.
+    /// Bytes of the quants of 32 columns, on average over 256.
     pub(crate) block_quants: usize,
     /// Bytes of the scales of 32 columns, on average over 256.
     pub(crate) block_scales: usize,
@@ -23,16 +24,10 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// The layout of rows of `columns` weights (whole blocks); none if it is too large to count.
-    pub(crate) fn new(packing: &Packing, columns: usize) -> Option<Self> {
-        let block_quants = match packing.bits {
-            Bits::Two => 128,
-            Bits::Three => 192,
-            Bits::Four => 256,
-            Bits::Five => 320,
-            Bits::Six => 384,
-            Bits::Eight => 512,
-        };
-        let block_scales = wide_bytes(packing.scales) / 8;
+    pub(crate) fn new(packing: &Packing, folding: Option<&Folding>, columns: usize) -> Option<Self> {
+        let folded = folding.and_then(Folding::quant_bytes).map(|bytes| bytes / 8);
+        let block_quants = folded.unwrap_or(packing.bits.block_bytes());
+        let block_scales = wide_bytes(packing.scales, folding) / 8;
         let quant_bytes = (columns / 32).checked_mul(block_quants)?;
         let scale_bytes = (columns / 32).checked_mul(block_scales)?;
         let group_bytes = quant_bytes.checked_add(scale_bytes)?.checked_next_multiple_of(64)?;
@@ -41,7 +36,10 @@ impl Layout {
 }
 
 /// Bytes of the scales of 256 columns of 16 rows.
-const fn wide_bytes(scales: Scales) -> usize {
+const fn wide_bytes(scales: Scales, folding: Option<&Folding>) -> usize {
+    if let Some(folding) = folding {
+        return folding.scale_bytes(scales);
+    }
     match scales {
         Scales::Signed32 => 32 + 8 * ROWS,
         Scales::Signed16 => 32 + 16 * ROWS,
@@ -82,12 +80,20 @@ pub(crate) fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, 
         for (row, block) in blocks[..rows].iter_mut().enumerate() {
             B::unpack(&source[row * row_bytes + index * B::BYTES..][..B::BYTES], block);
         }
+        let bytes = wide_bytes(B::PACKING.scales, B::FOLDING.as_ref()) / (256 / B::ELEMENTS);
+        let scales = &mut scales[index * bytes..][..bytes];
+        if let Some(folding) = &B::FOLDING {
+            fold(folding, &B::PACKING, &blocks, quants, scales);
+            if !folding.plain_quants() {
+                continue;
+            }
+        } else {
+            pack_scales(B::PACKING.scales, &blocks, scales);
+        }
         let per_block = quants.len() / (B::ELEMENTS / 32);
         for (part, quants) in quants.chunks_exact_mut(per_block).enumerate() {
             pack_quants(B::PACKING.bits, &interleave(&blocks, 32 * part), quants);
         }
-        let bytes = wide_bytes(B::PACKING.scales) / (256 / B::ELEMENTS);
-        pack_scales(B::PACKING.scales, &blocks, &mut scales[index * bytes..][..bytes]);
     }
 }
 

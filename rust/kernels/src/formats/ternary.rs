@@ -3,9 +3,10 @@
 use half::f16;
 
 use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked, read_u16};
+use super::folding::{FoldedQuants, FoldedScales, Folding, Plane};
 use super::k_quants::bit_pairs;
 
-/// One f16 for 256 weights; the byte scales of the packed layout are 1.
+/// One f16 for 256 weights; the byte scales of the unfolded layout are 1.
 const PACKING: Packing = Packing { bits: Bits::Two, table: None, zero: 1, scales: Scales::Signed32, factor: 1.0 };
 
 /// 48 + 4 bytes of five (four) base-3 digits, f16 d.
@@ -15,6 +16,8 @@ impl Blocks for Tq1_0 {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 54;
     const PACKING: Packing = PACKING;
+    const FOLDING: Option<Folding> =
+        Some(Folding { quants: FoldedQuants::Ternary(Plane::None), scales: FoldedScales::Ones });
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -49,6 +52,7 @@ impl Blocks for Tq2_0 {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 66;
     const PACKING: Packing = PACKING;
+    const FOLDING: Option<Folding> = Some(Folding { quants: FoldedQuants::Plain, scales: FoldedScales::Ones });
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {

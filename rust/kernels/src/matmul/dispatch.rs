@@ -7,7 +7,9 @@ use super::floats::{BrainElement, Element, FloatKernel, FloatTile, HalfElement, 
 use super::narrow::narrow_tile;
 use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32};
 use super::tile::{Kernel, Tile, expand, tile};
-use super::weights::{Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Weights};
+use super::weights::{
+    Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Unfolded, Weights,
+};
 use crate::cpu::Isa;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::cpu::Kind;
@@ -230,15 +232,18 @@ pub(crate) fn common(isa: Isa) -> &'static Common {
     for_set!(isa, COMMON)
 }
 
-/// The kernels for a packing; none if no format uses that combination.
-pub(crate) fn kernels(isa: Isa, packing: &Packing) -> Option<Kernels> {
+/// The kernels for a packing, with quants that are `folded` in memory or not; none if no format uses that combination.
+pub(crate) fn kernels(isa: Isa, packing: &Packing, folded: bool) -> Option<Kernels> {
     /// Kernels for quants, scales and largest value.
     macro_rules! packed {
         ($quants:ty, $scales:ty, $table:literal, $maximum:literal) => {
+            packed!(Packed, $quants, $scales, $table, $maximum)
+        };
+        ($weights:ident, $quants:ty, $scales:ty, $table:literal, $maximum:literal) => {
             for_set!(
                 isa,
                 kernels::<
-                    Packed<$quants, $scales, $table, $maximum>,
+                    $weights<$quants, $scales, $table, $maximum>,
                     Panel<<$scales as ScaleKind>::Panel, $maximum>,
                     Panel<<$scales as ScaleKind>::Panel, 255>,
                 >(i32::from(packing.zero))
@@ -246,6 +251,18 @@ pub(crate) fn kernels(isa: Isa, packing: &Packing) -> Option<Kernels> {
         };
     }
     let eighths = (packing.factor * 8.0) as u32;
+    if folded {
+        return Some(match (packing.bits, packing.scales, eighths) {
+            (Bits::Two, Scales::Signed32, 8) => packed!(Unfolded, Quants2, Signed32<8>, false, 3),
+            // IQ1, whose values are small.
+            (Bits::Four, Scales::Signed32, 1) if packing.zero < 16 => packed!(Unfolded, Quants4, Signed32<1>, true, 31),
+            (Bits::Four, Scales::Signed16, 1) if packing.zero < 16 => packed!(Unfolded, Quants4, Signed16<1>, true, 31),
+            (Bits::Four, Scales::Signed32, 1) => packed!(Unfolded, Quants4, Signed32<1>, true, 127),
+            (Bits::Four, Scales::Signed16, 1) => packed!(Unfolded, Quants4, Signed16<1>, true, 127),
+            (Bits::Four, Scales::Signed32, 2) => packed!(Unfolded, Quants4, Signed32<2>, true, 127),
+            _ => return None,
+        });
+    }
     Some(match (packing.bits, packing.scales, packing.table.is_some()) {
         (Bits::Two, Scales::Signed32, false) => packed!(Quants2, Signed32<8>, false, 3),
         (Bits::Two, Scales::Minimum16, false) => packed!(Quants2, Minimum16, false, 3),
@@ -255,9 +272,7 @@ pub(crate) fn kernels(isa: Isa, packing: &Packing) -> Option<Kernels> {
         (Bits::Four, Scales::Minimum32, false) => packed!(Quants4, Minimum32, false, 15),
         (Bits::Four, Scales::Half, true) => packed!(Quants4, Half, true, 255),
         (Bits::Four, Scales::Brain, true) => packed!(Quants4, Brain, true, 31),
-        (Bits::Three, Scales::Signed32, true) if eighths == 1 => packed!(Quants3, Signed32<1>, true, 127),
-        (Bits::Three, Scales::Signed16, true) if eighths == 1 => packed!(Quants3, Signed16<1>, true, 127),
-        (Bits::Four, Scales::Signed32, true) if eighths == 2 => packed!(Quants4, Signed32<2>, true, 127),
+        (Bits::Four, Scales::Signed32, true) if packing.zero < 16 => packed!(Quants4, Signed32<8>, true, 31),
         (Bits::Four, Scales::Signed32, true) if eighths == 8 => packed!(Quants4, Signed32<8>, true, 255),
         (Bits::Five, Scales::Half, false) => packed!(Quants5, Half, false, 31),
         (Bits::Five, Scales::HalfMinimum, false) => packed!(Quants5, HalfMinimum, false, 31),

@@ -52,7 +52,7 @@ impl Matrix {
         }
         let layout = match info.packing {
             None => None,
-            Some(packing) => Layout::new(packing, columns)
+            Some(packing) => Layout::new(packing, info.folding, columns)
                 .filter(|layout| rows.div_ceil(ROWS).checked_mul(layout.group_bytes).is_some())
                 .map_or_else(
                     || Err(Error::Shape(format!("a {rows} × {columns} matrix is too large for this machine"))),

@@ -1,17 +1,17 @@
 //! The parallel regions of a product: activations are quantized, then groups of rows are multiplied.
 
-use std::cell::Cell;
 use std::sync::OnceLock;
 
 use super::activations::{Activations, Needs, QuantizeTile, TileParts, Variant};
+use super::buffers::Buffers;
 use super::dispatch::{Kernels, common, kernels};
 use super::floats::pieces::FloatCall;
 use super::tile::Tile;
+use super::unfolding::{STEP, Unfolding};
 use super::{Job, Matrix, Scratch};
 use crate::Error;
 use crate::context::Context;
 use crate::formats::Layout;
-use crate::mapping::AlignedBytes;
 use crate::math::dispatch;
 use crate::shared::Shared;
 use crate::simd::{Form, ROWS};
@@ -53,7 +53,15 @@ struct Work<'a> {
     /// First piece of this job.
     first_piece: usize,
     /// None for plain weights.
-    packed: Option<(Layout, Kernels)>,
+    packed: Option<Prepared>,
+}
+
+/// What quantized weights need.
+struct Prepared {
+    layout: Layout,
+    kernels: Kernels,
+    /// None if the layout is as the kernels read it.
+    unfolding: Option<Unfolding>,
 }
 
 /// What all pieces share.
@@ -83,13 +91,15 @@ pub(super) fn run(
     for job in jobs.iter_mut() {
         let packed = match (job.weights.format().info().packing, job.weights.layout()) {
             (Some(packing), Some(layout)) => {
-                let kernels = kernels(context.isa, packing).ok_or_else(|| {
+                let unfolding = Unfolding::new(context.isa, job.weights.format());
+                let folded = unfolding.as_ref().is_some_and(|unfolding| unfolding.block_quants > 0);
+                let kernels = kernels(context.isa, packing, folded).ok_or_else(|| {
                     Error::Unsupported(format!(
                         "no kernel for {}; choose another format",
                         job.weights.format().info().name
                     ))
                 })?;
-                Some((layout, kernels))
+                Some(Prepared { layout, kernels, unfolding })
             }
             _ => None,
         };
@@ -101,7 +111,7 @@ pub(super) fn run(
         };
         works.push(Work { weights: job.weights, output: Shared::new(job.output), first_piece, packed });
     }
-    let wanted = works.iter().filter_map(|work| work.packed.as_ref()).map(|(_, kernels)| kernels.needs);
+    let wanted = works.iter().filter_map(|work| work.packed.as_ref()).map(|prepared| prepared.kernels.needs);
     if wanted.clone().next().is_some() {
         quantize(context, input, tokens, &spans, activations, wanted)?;
     }
@@ -112,8 +122,8 @@ pub(super) fn run(
         let work = &works[index];
         let piece = piece - work.first_piece;
         let done = match &work.packed {
-            Some((layout, kernels)) if direct => call.direct_piece(work, *layout, kernels, piece),
-            Some((layout, kernels)) => call.panel_piece(work, *layout, kernels, piece),
+            Some(prepared) if direct => call.direct_piece(work, prepared, piece),
+            Some(prepared) => call.panel_piece(work, prepared, piece),
             None => plain.run(work.weights, &work.output, piece),
         };
         if let Err(error) = done {
@@ -183,52 +193,6 @@ fn quantize(
     })
 }
 
-/// Buffers of one thread, kept between pieces.
-pub(super) struct Buffers {
-    /// Bytes of a panel.
-    pub(super) quants: AlignedBytes,
-    /// Scales of a panel.
-    scales: AlignedBytes,
-    /// Groups of rows that are not kept packed.
-    packed: AlignedBytes,
-    /// Results of groups that are not whole, or not done.
-    pub(super) results: AlignedBytes,
-}
-
-thread_local! {
-    static BUFFERS: Cell<Option<Buffers>> = const { Cell::new(None) };
-}
-
-/// Makes a buffer at least `len` bytes long; the contents are undefined.
-fn grow(buffer: &mut AlignedBytes, len: usize) -> Result<(), Error> {
-    if buffer.len() < len {
-        *buffer = AlignedBytes::zeroed(len)?;
-    }
-    Ok(())
-}
-
-impl Buffers {
-    /// Runs `work` with this thread's buffers, in sizes of at least: panel bytes, panel scales, packed, results.
-    pub(super) fn with(sizes: [usize; 4], work: impl FnOnce(&mut Self)) -> Result<(), Error> {
-        let mut buffers = match BUFFERS.take() {
-            Some(buffers) => buffers,
-            None => Self {
-                quants: AlignedBytes::zeroed(0)?,
-                scales: AlignedBytes::zeroed(0)?,
-                packed: AlignedBytes::zeroed(0)?,
-                results: AlignedBytes::zeroed(0)?,
-            },
-        };
-        grow(&mut buffers.quants, sizes[0])?;
-        grow(&mut buffers.scales, sizes[1])?;
-        grow(&mut buffers.packed, sizes[2])?;
-        grow(&mut buffers.results, sizes[3])?;
-        work(&mut buffers);
-        BUFFERS.set(Some(buffers));
-        Ok(())
-    }
-}
-
 impl Call<'_> {
     /// Operands of a tile of tokens, from block `block` on; weights and results are left to the caller.
     fn operands(&self, kernels: &Kernels, span: Span, block: usize) -> Tile {
@@ -240,6 +204,8 @@ impl Call<'_> {
             quants: std::ptr::null(),
             scales: std::ptr::null(),
             stride: (0, 0),
+            folded: (std::ptr::null(), std::ptr::null()),
+            folded_bytes: (0, 0),
             table: NO_TABLE.as_ptr(),
             blocks: blocks - block,
             activations: match form {
@@ -258,43 +224,67 @@ impl Call<'_> {
     }
 
     /// Few tokens: one group of rows straight from the packed layout.
-    fn direct_piece(&self, work: &Work, layout: Layout, kernels: &Kernels, group: usize) -> Result<(), Error> {
+    fn direct_piece(&self, work: &Work, prepared: &Prepared, group: usize) -> Result<(), Error> {
+        let Prepared { layout, kernels, unfolding } = prepared;
         let rows = work.weights.rows();
         let row = group * ROWS;
         let whole = row + ROWS <= rows;
-        let run = |packed: &[u8]| {
-            for span in self.spans {
-                let mut tile = self.operands(kernels, *span, 0);
-                set_weights(&mut tile, work.weights, packed, layout);
-                let mut spare = [0.0; ROWS * 8];
-                (tile.output, tile.output_stride) =
-                    if whole { (work.output.at(span.first * rows + row), rows) } else { (spare.as_mut_ptr(), ROWS) };
-                // SAFETY: the instruction set is the context's; operands have the sizes of the layout and of the
-                // activations; rows of this group are written by this piece only.
-                unsafe { kernels.direct[span.index](&tile) };
-                if !whole {
-                    for (column, results) in spare.chunks_exact(ROWS).take(span.count).enumerate() {
-                        // SAFETY: as above.
-                        let out = unsafe { work.output.part((span.first + column) * rows + row, rows - row) };
-                        out.copy_from_slice(&results[..rows - row]);
+        let blocks = work.weights.columns() / 32;
+        let found = work.weights.packed_group(group, *layout);
+        let packed_bytes = if found.is_some() { 0 } else { layout.group_bytes };
+        let spare_bytes = if whole { 0 } else { self.tokens * ROWS * 4 };
+        let [quant_bytes, scale_bytes] = unfolding.as_ref().map_or([0, 0], Unfolding::step_bytes);
+        Buffers::with([0, 0, packed_bytes, spare_bytes, quant_bytes, scale_bytes], |buffers| {
+            if found.is_none() {
+                work.weights.pack(self.context.isa, group, *layout, &mut buffers.packed);
+            }
+            let packed = found.unwrap_or(&buffers.packed);
+            let [quants, scales] = &mut buffers.unfolded;
+            let spare = buffers.results.view_mut::<f32>();
+            let step = if unfolding.is_some() { STEP } else { blocks };
+            for block in (0..blocks).step_by(step) {
+                let count = step.min(blocks - block);
+                if let Some(unfolding) = unfolding {
+                    unfolding.run((packed, *layout), (block, count), quants, scales);
+                }
+                for span in self.spans {
+                    let mut tile = self.operands(kernels, *span, block);
+                    set_weights(&mut tile, work.weights, packed, *layout);
+                    if unfolding.is_some() {
+                        skip_blocks(&mut tile, *layout, block);
+                        tile.folded = (tile.quants, tile.scales);
+                        tile.folded_bytes = (layout.block_quants, layout.block_scales);
+                        if quant_bytes > 0 {
+                            tile.quants = quants.as_ptr();
+                        }
+                        tile.scales = scales.as_ptr();
                     }
+                    tile.blocks = count;
+                    tile.resume = block > 0;
+                    (tile.output, tile.output_stride) = if whole {
+                        (work.output.at(span.first * rows + row), rows)
+                    } else {
+                        (spare[span.first * ROWS..].as_mut_ptr(), ROWS)
+                    };
+                    // SAFETY: the instruction set is the context's; operands have the sizes of the layout and of the
+                    // activations; rows of this group are written by this piece only.
+                    unsafe { kernels.direct[span.index](&tile) };
                 }
             }
-        };
-        match work.weights.packed_group(group, layout) {
-            Some(packed) => {
-                run(packed);
-                Ok(())
+            if !whole {
+                for (token, results) in spare.chunks_exact(ROWS).take(self.tokens).enumerate() {
+                    // SAFETY: as above.
+                    let out = unsafe { work.output.part(token * rows + row, rows - row) };
+                    out.copy_from_slice(&results[..rows - row]);
+                }
             }
-            None => Buffers::with([0, 0, layout.group_bytes, 0], |buffers| {
-                work.weights.pack(self.context.isa, group, layout, &mut buffers.packed);
-                run(&buffers.packed);
-            }),
-        }
+        })
     }
 
     /// Many tokens: up to two groups of rows, expanded into a panel a part of the columns at a time.
-    fn panel_piece(&self, work: &Work, layout: Layout, kernels: &Kernels, piece: usize) -> Result<(), Error> {
+    fn panel_piece(&self, work: &Work, prepared: &Prepared, piece: usize) -> Result<(), Error> {
+        let Prepared { layout, kernels, unfolding } = prepared;
+        let layout = *layout;
         let rows = work.weights.rows();
         let first_group = piece * PANEL_GROUPS;
         let groups = PANEL_GROUPS.min(work.weights.groups() - first_group);
@@ -302,12 +292,16 @@ impl Call<'_> {
         let whole = row + groups * ROWS <= rows;
         let blocks = work.weights.columns() / 32;
         let panel_blocks = blocks.min(PANEL_BLOCKS);
-        let (quant_bytes, scale_bytes) = (512 * panel_blocks, kernels.panel_scale_bytes * panel_blocks);
+        let block_scales = unfolding.as_ref().map_or(kernels.panel_scale_bytes, |unfolding| unfolding.block_scales);
+        let (quant_bytes, scale_bytes) = (512 * panel_blocks, block_scales * panel_blocks);
+        let step_bytes = unfolding.as_ref().map_or(0, |unfolding| unfolding.step_bytes()[0]);
         let spare_bytes = if whole { 0 } else { self.tokens * groups * ROWS * 4 };
         let packed_bytes = if work.weights.packed_group(0, layout).is_some() { 0 } else { groups * layout.group_bytes };
-        Buffers::with([groups * quant_bytes, groups * scale_bytes, packed_bytes, spare_bytes], |buffers| {
+        let sizes = [groups * quant_bytes, groups * scale_bytes, packed_bytes, spare_bytes, step_bytes, 0];
+        Buffers::with(sizes, |buffers| {
             let quants = &mut buffers.quants;
-            let scales = buffers.scales.view_mut::<f32>();
+            let scales = &mut buffers.scales;
+            let unfolded = &mut buffers.unfolded[0];
             let packed = &mut buffers.packed;
             let spare = buffers.results.view_mut::<f32>().as_mut_ptr();
             if packed_bytes > 0 {
@@ -324,14 +318,25 @@ impl Call<'_> {
                     let mut from = self.operands(kernels, self.spans[0], 0);
                     set_weights(&mut from, work.weights, bytes, layout);
                     skip_blocks(&mut from, layout, block);
-                    from.blocks = count;
-                    let quants = quants[group * quant_bytes..].as_mut_ptr();
-                    let scales = scales[group * scale_bytes / 4..].as_mut_ptr();
                     if group == 0 {
                         packed_scales = from.scales;
                     }
-                    // SAFETY: the instruction set is the context's; the panel has room for `panel_blocks` blocks.
-                    unsafe { (kernels.expand)(&from, quants, scales) };
+                    let step = if unfolding.is_some() { STEP } else { count };
+                    for skip in (0..count).step_by(step) {
+                        from.blocks = step.min(count - skip);
+                        let quants = quants[group * quant_bytes + 512 * skip..].as_mut_ptr();
+                        let scales = &mut scales[group * scale_bytes + block_scales * skip..];
+                        if let Some(unfolding) = unfolding {
+                            unfolding.run((bytes, layout), (block + skip, from.blocks), unfolded, scales);
+                            if step_bytes > 0 {
+                                from.quants = unfolded.as_ptr();
+                            }
+                        }
+                        // SAFETY: the instruction set is the context's; the panel has room for `panel_blocks` blocks, of
+                        // scales too if they are expanded, which lie aligned.
+                        unsafe { (kernels.expand)(&from, quants, scales.as_mut_ptr().cast()) };
+                        from.quants = from.quants.wrapping_add(layout.block_quants * from.blocks);
+                    }
                 }
                 for span in self.spans {
                     let token = span.first;
@@ -346,7 +351,7 @@ impl Call<'_> {
                             // Groups lie one after the other in the packed layout.
                             packed_scales.wrapping_add(group * layout.group_bytes)
                         } else {
-                            scales[group * scale_bytes / 4..].as_ptr().cast()
+                            scales[group * scale_bytes..].as_ptr()
                         };
                         (tile.output, tile.output_stride) = if whole {
                             (work.output.at(token * rows + row + group * ROWS), rows)

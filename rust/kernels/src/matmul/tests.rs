@@ -146,7 +146,16 @@ fn equal_on_every_instruction_set_and_close_to_exact() {
 #[test]
 fn more_columns_than_a_panel_holds() {
     let mut random = Random(2);
-    for format in [Format::Q4_0, Format::Q4_K, Format::Q6_K, Format::F16] {
+    for format in [
+        Format::Q4_0,
+        Format::Q4_K,
+        Format::Q6_K,
+        Format::IQ1_M,
+        Format::IQ2_XXS,
+        Format::IQ3_S,
+        Format::TQ1_0,
+        Format::F16,
+    ] {
         let (rows, columns, tokens) = (37, 8192 + 768, 9);
         let weights = random_matrix(format, rows, columns, &mut random);
         let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();

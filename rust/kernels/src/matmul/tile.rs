@@ -39,6 +39,10 @@ pub(crate) struct Tile {
     pub(crate) scales: *const u8,
     /// Bytes from one group of rows to the next, of quants and of scales.
     pub(crate) stride: (usize, usize),
+    /// Where the weights have been unfolded from, if they have been: quants and scales, and bytes of 32 columns of each.
+    pub(crate) folded: (*const u8, *const u8),
+    /// See `folded`.
+    pub(crate) folded_bytes: (usize, usize),
     /// 16 values chosen by quants, for weights that have a table.
     pub(crate) table: *const u8,
     /// Blocks of 32 columns.
@@ -103,6 +107,10 @@ pub(crate) unsafe fn tile<S: Simd, W: Weights, const R: usize, const C: usize>(t
 /// Asks for the weights that will be needed some time after `block`.
 #[inline(always)]
 pub(super) unsafe fn prefetch<S: Simd, W: Weights>(tile: &Tile, block: usize) {
+    if W::FOLDED {
+        // SAFETY: addresses need not exist.
+        unsafe { prefetch_folded::<S>(tile, block) };
+    }
     if W::STREAM {
         // SAFETY: addresses need not exist.
         unsafe {
@@ -113,6 +121,23 @@ pub(super) unsafe fn prefetch<S: Simd, W: Weights>(tile: &Tile, block: usize) {
             }
             S::prefetch_far(tile.scales.wrapping_add(block * W::Scales::BYTES + FAR));
         }
+    }
+}
+
+/// The same for weights that were unfolded before: a burst of requests while that happens would hold all of the buffers for
+/// what memory has been asked for, and nothing would be under way afterwards.
+#[inline(always)]
+pub(super) unsafe fn prefetch_folded<S: Simd>(tile: &Tile, block: usize) {
+    let (quants, scales) = tile.folded_bytes;
+    let next = tile.folded.0.wrapping_add(block * quants);
+    // SAFETY: addresses need not exist.
+    unsafe {
+        // The most that 32 columns have: 192 bytes.
+        for line in 0..3 {
+            S::prefetch_far(next.wrapping_add(FAR + 64 * line));
+            S::prefetch_near(next.wrapping_add(NEAR + 64 * line));
+        }
+        S::prefetch_far(tile.folded.1.wrapping_add(block * scales + FAR));
     }
 }
 

@@ -11,6 +11,8 @@
 //! | `Quants5` | 320 | as `Quants4`, then bit `g` of one more byte vector |
 //! | `Quants6` | 384 | as `Quants4`, then two byte vectors as in `Quants2` |
 //! | `Quants8` | 512 | byte vector `g` |
+//!
+//! Formats of few bits are folded into less memory and unfolded to this layout by and by: see `formats::folding`.
 
 use std::marker::PhantomData;
 
@@ -63,6 +65,11 @@ pub(crate) trait Weights: 'static {
     const MAXIMUM: u32;
     /// Whether the weights stream from memory, so that they should be asked for early.
     const STREAM: bool;
+    /// Whether the weights have been unfolded from a stream, so that more of that should be asked for.
+    const FOLDED: bool;
+    /// Whether these are a panel, whose arrangement is the business of the instruction set.
+    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "elsewhere it is the packed one"))]
+    const PANEL: bool;
     /// The scales.
     type Scales: ScaleKind;
     /// Values of group `G`.
@@ -76,6 +83,8 @@ impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for
     const BYTES: usize = Q::BYTES;
     const MAXIMUM: u32 = MAXIMUM;
     const STREAM: bool = true;
+    const FOLDED: bool = false;
+    const PANEL: bool = false;
     type Scales = K;
 
     #[inline(always)]
@@ -88,6 +97,24 @@ impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for
     }
 }
 
+/// The packed layout of weights that have just been unfolded.
+pub(crate) struct Unfolded<Q, K, const TABLE: bool, const MAXIMUM: u32>(PhantomData<(Q, K)>);
+
+impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for Unfolded<Q, K, TABLE, MAXIMUM> {
+    const BYTES: usize = Q::BYTES;
+    const MAXIMUM: u32 = MAXIMUM;
+    const STREAM: bool = false;
+    const FOLDED: bool = true;
+    const PANEL: bool = false;
+    type Scales = K;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8, table: S::Bytes) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and a whole block at `at`.
+        unsafe { Packed::<Q, K, TABLE, MAXIMUM>::group::<S, G>(at, table) }
+    }
+}
+
 /// A panel: one byte a value, scales and minimums as f32.
 pub(crate) struct Panel<K, const MAXIMUM: u32>(PhantomData<K>);
 
@@ -95,6 +122,8 @@ impl<K: ScaleKind, const MAXIMUM: u32> Weights for Panel<K, MAXIMUM> {
     const BYTES: usize = 512;
     const MAXIMUM: u32 = MAXIMUM;
     const STREAM: bool = false;
+    const FOLDED: bool = false;
+    const PANEL: bool = true;
     type Scales = K;
 
     #[inline(always)]

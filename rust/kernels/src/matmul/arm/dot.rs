@@ -1,6 +1,6 @@
 //! The tile of `sdot` and `usdot`: rows in lanes as in `tile`, with the activations taken from elements of a vector.
 
-use crate::matmul::tile::Tile;
+use crate::matmul::tile::{Tile, prefetch_folded};
 use crate::matmul::weights::{ScaleKind, Weights};
 use crate::simd::ROWS;
 use crate::simd::neon::Dot;
@@ -44,6 +44,10 @@ pub(super) unsafe fn dot_tile<S: Dot, W: Weights, const R: usize, const C: usize
 /// Asks for the weights that will be needed some time after `block`.
 #[inline(always)]
 pub(super) unsafe fn prefetch<S: Dot, W: Weights>(tile: &Tile, block: usize) {
+    if W::FOLDED {
+        // SAFETY: addresses need not exist.
+        unsafe { prefetch_folded::<S>(tile, block) };
+    }
     if W::STREAM {
         let next = tile.quants.wrapping_add(block * W::BYTES + AHEAD);
         for line in 0..W::BYTES / 64 {
@@ -93,7 +97,7 @@ unsafe fn products<S: Dot, W: Weights, const R: usize, const C: usize>(
                 let mut weights = [table; R];
                 for r in 0..R {
                     weights[r] = W::group::<S, $group>(quants.add(16 * r), table);
-                    if W::STREAM {
+                    if !W::PANEL {
                         // A panel holds them so already.
                         weights[r] = S::offset(W::MAXIMUM, weights[r]);
                     }

@@ -84,7 +84,7 @@ unsafe fn products<W: Weights, const R: usize, const Q: usize, const SINGLE: boo
         let columns = if SINGLE { 1 } else { 2 * Q };
         let table = I8mm::table(tile.table);
         let activations = tile.activations.add(block * 8 * columns);
-        let quants = tile.quants.add(block * W::BYTES + if W::STREAM { 4 * first } else { 8 * first });
+        let quants = tile.quants.add(block * W::BYTES + if W::PANEL { 8 * first } else { 4 * first });
         let mut sums = [[[I8mm::empty(); Q]; 2]; R];
         if !W::Scales::MINIMUM {
             // Weights with minimums have zeros of 0.
@@ -109,12 +109,12 @@ unsafe fn products<W: Weights, const R: usize, const Q: usize, const SINGLE: boo
                     };
                 }
                 for r in 0..R {
-                    let weights = if W::STREAM {
-                        let from = quants.add(16 * r);
-                        pairs(W::group::<I8mm, $even>(from, table), W::group::<I8mm, $odd>(from, table))
-                    } else {
+                    let weights = if W::PANEL {
                         let from = quants.add(64 * $even + 32 * r);
                         [vld1q_u8(from), vld1q_u8(from.add(16))]
+                    } else {
+                        let from = quants.add(16 * r);
+                        pairs(W::group::<I8mm, $even>(from, table), W::group::<I8mm, $odd>(from, table))
                     };
                     for half in 0..2 {
                         for q in 0..Q {

@@ -4,8 +4,9 @@ use super::panel::{self, CHAINS, GAP, PanelRows, PanelTile, WAITING, chain_strid
 use super::{FLOAT_ROWS, FloatTile, SUMS};
 use crate::Error;
 use crate::context::Context;
+use crate::matmul::buffers::Buffers;
 use crate::matmul::dispatch::{Common, Floats, floats};
-use crate::matmul::regions::{Buffers, Span, spans};
+use crate::matmul::regions::{Span, spans};
 use crate::matmul::{Job, Matrix};
 use crate::shared::Shared;
 
@@ -135,7 +136,7 @@ impl<'a> FloatCall<'a> {
         // If all chains of a tile are done at once, what waits is needed until then only.
         let waiting_tokens = if places == SUMS { sets.least + sets.tiles.len() - 1 } else { self.tokens };
         let panel_bytes = CHAINS * chain_stride(columns, sets.rows) * 4;
-        Buffers::with([panel_bytes, 0, 0, WAITING * waiting_tokens * sets.rows * 4], |buffers| {
+        Buffers::with([panel_bytes, 0, 0, WAITING * waiting_tokens * sets.rows * 4, 0, 0], |buffers| {
             let panel = buffers.quants.view_mut::<f32>().as_mut_ptr();
             let waiting = buffers.results.view_mut::<f32>().as_mut_ptr();
             let source = PanelRows { weights: weights.source(row, wanted).as_ptr(), rows: wanted, columns, panel };

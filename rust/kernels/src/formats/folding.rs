@@ -1,0 +1,243 @@
+//! The folded layout: formats of few bits lie in memory in about the room that they take in the file, and `unfold` restores
+//! the layout that kernels read (`matmul::weights`), 16 rows × 256 columns at a time, in the first-level cache.
+//!
+//! For 256 columns of 16 rows, a unit:
+//!
+//! | quants | bytes | content |
+//! |---|---|---|
+//! | `Plain` | | as unfolded |
+//! | `Ternary` | 832 | 13 byte vectors of five base-3 digits, see below |
+//! | then, by plane | 0 | `None` |
+//! | | 512 | `Bits`: for 32 columns a byte vector of third bits |
+//! | | 16 | `Rows`: for 32 columns one third bit of each row |
+//! | | 64 | `Octets`: for 32 columns and each of rows 0 to 7 four third bits, of 8 columns each; for row + 8 the high four |
+//! | `Octets` | 512 | indices of 8 columns: for 32 columns byte `16 · (row / 4) + 4 · octet + row % 4` |
+//! | | 64 | if the grid has 512 entries: the ninth bits of those bytes |
+//! | | 512 | signs: for 32 columns a byte vector of third bits |
+//! | `Quads` | 1024 | indices of 4 columns: for 32 columns byte `64 · (quad % 2) + 16 · (row / 4) + 4 · (quad / 2) + row % 4` |
+//! | | 512 | signs: for 32 columns a byte vector of fourth bits |
+//!
+//! Byte vectors of third and fourth bits have that of group `g` of 4 columns in bit `g / 2 + 4 · (g % 2)`.
+//!
+//! Digits are those of 16 byte vectors `V` of bit pairs, two for 32 columns. Four digits of vector `v` are the pairs of `V[v]`,
+//! the fifth one is pair `v % 4` of `V[13 + v / 4]`. The pairs of a `V` are of its 4 groups of columns in order without third
+//! bits, else of groups 0, 2, 1, 3, so that the even and the odd pairs make nibbles.
+//!
+//! Scales follow all quants of a group: for each unit 16 f16, then with `Odd` a nibble `n` for each byte scale `2 n + 1`, two
+//! parts in a byte vector, the first one in the low bits.
+
+use super::blocks::{Packing, Scales, Unpacked};
+use super::grids::Grid;
+
+/// Rows in a group.
+const ROWS: usize = 16;
+/// Vectors of base-3 digits in a unit.
+pub(super) const TERNARY_VECTORS: usize = 13;
+
+/// How a format is folded.
+#[derive(Debug)]
+pub(crate) struct Folding {
+    /// The quants.
+    pub(super) quants: FoldedQuants,
+    /// The scales.
+    pub(super) scales: FoldedScales,
+}
+
+/// Folded quants; see above.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum FoldedQuants {
+    /// Not folded.
+    Plain,
+    /// Base-3 digits and a third bit.
+    Ternary(Plane),
+    /// Indices of 8 columns, and signs.
+    Octets(&'static Grid),
+    /// Indices of 4 columns, and signs.
+    Quads(&'static Grid),
+}
+
+/// Where third bits of base-3 digits come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plane {
+    /// There are none.
+    None,
+    /// One for each weight.
+    Bits,
+    /// One for 32 columns.
+    Rows,
+    /// One for 8 columns.
+    Octets,
+}
+
+/// Folded scales; see above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FoldedScales {
+    /// All byte scales are 1.
+    Ones,
+    /// Byte scales are odd and below 32.
+    Odd,
+}
+
+impl Folding {
+    /// Only the scales are folded; kernels read the quants from memory.
+    pub(crate) const fn plain_quants(&self) -> bool {
+        matches!(self.quants, FoldedQuants::Plain)
+    }
+
+    /// Bytes of the quants of a unit, if they are folded.
+    pub(super) const fn quant_bytes(&self) -> Option<usize> {
+        match self.quants {
+            FoldedQuants::Plain => None,
+            FoldedQuants::Ternary(plane) => Some(64 * TERNARY_VECTORS + plane.bytes()),
+            FoldedQuants::Octets(grid) => Some(8 * 64 + if grid.ninth() { 64 } else { 0 } + 8 * 64),
+            FoldedQuants::Quads(_) => Some(8 * 128 + 8 * 64),
+        }
+    }
+
+    /// Bytes of the scales of a unit.
+    pub(super) const fn scale_bytes(&self, scales: Scales) -> usize {
+        match self.scales {
+            FoldedScales::Ones => 2 * ROWS,
+            FoldedScales::Odd => 2 * ROWS + parts(scales) * ROWS / 2,
+        }
+    }
+}
+
+impl Plane {
+    /// Bytes in a unit.
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Bits => 8 * 64,
+            Self::Rows => 8 * 2,
+            Self::Octets => 8 * 8,
+        }
+    }
+}
+
+/// Byte scales of 256 columns of a row.
+pub(super) const fn parts(scales: Scales) -> usize {
+    if matches!(scales, Scales::Signed32) { 8 } else { 16 }
+}
+
+/// Writes a unit: `quants` are in order, 16 rows.
+#[inline(always)]
+pub(super) fn fold(
+    folding: &Folding,
+    packing: &Packing,
+    blocks: &[Unpacked; ROWS],
+    quants: &mut [u8],
+    scales: &mut [u8],
+) {
+    match folding.quants {
+        FoldedQuants::Plain => {}
+        FoldedQuants::Ternary(plane) => {
+            let (digits, bits) = quants.split_at_mut(64 * TERNARY_VECTORS);
+            fold_digits(plane, blocks, digits);
+            fold_plane(plane, blocks, bits);
+        }
+        FoldedQuants::Octets(grid) => fold_octets(grid, blocks, quants),
+        FoldedQuants::Quads(_) => fold_quads(blocks, quants),
+    }
+    let (heads, nibbles) = scales.split_at_mut(2 * ROWS);
+    for (row, block) in blocks.iter().enumerate() {
+        heads[2 * row..][..2].copy_from_slice(&block.scale.to_le_bytes());
+        if folding.scales == FoldedScales::Odd {
+            for pair in 0..parts(packing.scales) / 2 {
+                nibbles[ROWS * pair + row] =
+                    block.scales[2 * pair] >> 1 & 15 | (block.scales[2 * pair + 1] >> 1 & 15) << 4;
+            }
+        }
+    }
+}
+
+/// Base-3 digits; the digit that multiplying by 3 brings out first is the lowest bit pair, the fifth one comes last.
+#[inline(always)]
+fn fold_digits(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+    let groups = if plane == Plane::None { [0, 1, 2, 3] } else { [0, 2, 1, 3] };
+    for (vector, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+        for (row, block) in blocks.iter().enumerate() {
+            for column in 0..4 {
+                let digit =
+                    |vector: usize, pair: usize| u32::from(block.quants[16 * vector + 4 * groups[pair] + column] & 3);
+                let four = (0..4).fold(0, |number, pair| 3 * number + digit(vector, pair));
+                let last = if vector < 12 { digit(TERNARY_VECTORS + vector / 4, vector % 4) } else { 0 };
+                // Rounded up, so that multiplying by 3 brings out the digits exactly.
+                out[4 * row + column] = ((3 * four + last) * 256).div_ceil(243) as u8;
+            }
+        }
+    }
+}
+
+/// Third bits.
+#[inline(always)]
+fn fold_plane(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+    let third = |row: usize, column: usize| blocks[row].quants[column] >> 2 & 1;
+    match plane {
+        Plane::None => {}
+        Plane::Bits => fold_bits(blocks, 2, out),
+        Plane::Rows => {
+            for (block, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+                *out = (0..ROWS).fold(0_u16, |bits, row| bits | u16::from(third(row, 32 * block)) << row).to_le_bytes();
+            }
+        }
+        Plane::Octets => {
+            for (block, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+                for (row, out) in out.iter_mut().enumerate() {
+                    *out = (0..8).fold(0, |bits, bit| bits | third(row + bit / 4 * 8, 32 * block + bit % 4 * 8) << bit);
+                }
+            }
+        }
+    }
+}
+
+/// Bit `shift` of all quants.
+#[inline(always)]
+fn fold_bits(blocks: &[Unpacked; ROWS], shift: u32, out: &mut [u8]) {
+    for (block, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+        for (row, unpacked) in blocks.iter().enumerate() {
+            for column in 0..4 {
+                out[4 * row + column] = (0..8).fold(0, |bits, group| {
+                    let bit = unpacked.quants[32 * block + 4 * group + column] >> shift & 1;
+                    bits | bit << (group / 2 + 4 * (group % 2))
+                });
+            }
+        }
+    }
+}
+
+/// Indices of 8 columns, ninth bits, third bits.
+#[inline(always)]
+fn fold_octets(grid: &Grid, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+    let (indices, rest) = out.split_at_mut(8 * 64);
+    let (ninth, bits) = rest.split_at_mut(if grid.ninth() { 64 } else { 0 });
+    ninth.fill(0);
+    for (block, indices) in indices.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+        for (row, unpacked) in blocks.iter().enumerate() {
+            for octet in 0..4 {
+                let index = unpacked.indices[4 * block + octet];
+                let at = 16 * (row / 4) + 4 * octet + row % 4;
+                indices[at] = index as u8;
+                if grid.ninth() {
+                    ninth[8 * block + at / 8] |= ((index >> 8) as u8) << (at % 8);
+                }
+            }
+        }
+    }
+    fold_bits(blocks, 2, bits);
+}
+
+/// Indices of 4 columns, fourth bits.
+#[inline(always)]
+fn fold_quads(blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+    let (indices, bits) = out.split_at_mut(8 * 128);
+    for (block, indices) in indices.as_chunks_mut::<128>().0.iter_mut().enumerate() {
+        for (row, unpacked) in blocks.iter().enumerate() {
+            for quad in 0..8 {
+                let at = 64 * (quad % 2) + 16 * (row / 4) + 4 * (quad / 2) + row % 4;
+                indices[at] = unpacked.indices[8 * block + quad] as u8;
+            }
+        }
+    }
+    fold_bits(blocks, 3, bits);
+}

@@ -1,0 +1,104 @@
+//! Folded weights are those of the layout that kernels read, and take no more room than they may.
+
+use super::blocks::{Blocks, Packing, Unpacked};
+use super::folding::Folding;
+use super::pack::{Layout, pack_group};
+use super::unfold::{digit, unfold};
+use super::{Format, i_quants, ternary};
+use crate::cpu::Isa;
+
+/// The same format, not folded.
+struct Plain<B>(std::marker::PhantomData<B>);
+
+impl<B: Blocks> Blocks for Plain<B> {
+    const ELEMENTS: usize = B::ELEMENTS;
+    const BYTES: usize = B::BYTES;
+    const PACKING: Packing = B::PACKING;
+
+    fn unpack(block: &[u8], out: &mut Unpacked) {
+        B::unpack(block, out);
+    }
+}
+
+/// Packs 16 rows of three random blocks both ways and compares.
+fn compare<B: Blocks>() {
+    let columns = 3 * B::ELEMENTS;
+    let mut state = 7_u32;
+    let mut source = vec![0_u8; 3 * 16 * B::BYTES];
+    for byte in &mut source {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (state >> 24) as u8;
+    }
+    let plain = Layout::new(&B::PACKING, None, columns).unwrap();
+    let folded = Layout::new(&B::PACKING, B::FOLDING.as_ref(), columns).unwrap();
+    let (mut expected, mut packed) = (vec![0; plain.group_bytes], vec![0; folded.group_bytes]);
+    pack_group::<Plain<B>>(&source, 16, plain, &mut expected);
+    pack_group::<B>(&source, 16, folded, &mut packed);
+    let (from_quants, from_scales) = packed.split_at(folded.quant_bytes);
+    let (expected_quants, expected_scales) = expected.split_at(plain.quant_bytes);
+    for isa in Isa::available() {
+        let (mut quants, mut scales) = (vec![0xaa; plain.quant_bytes], vec![0xaa; 24 * plain.block_scales]);
+        unfold::<B>(*isa, from_quants, &from_scales[..24 * folded.block_scales], &mut quants, &mut scales);
+        if B::FOLDING.as_ref().is_some_and(Folding::plain_quants) {
+            quants.copy_from_slice(from_quants);
+        }
+        // Where the fourth bit does not matter to the table, it may be anything.
+        let value =
+            |byte: u8| B::PACKING.table.map(|table| (table[usize::from(byte & 15)], table[usize::from(byte >> 4)]));
+        let wrong = quants.iter().zip(expected_quants).position(|(found, expected)| {
+            found != expected && (B::PACKING.table.is_none() || value(*found) != value(*expected))
+        });
+        assert_eq!(wrong, None, "quants of {} with {}", std::any::type_name::<B>(), isa.name());
+        let wrong = scales.iter().zip(expected_scales).position(|(found, expected)| found != expected);
+        assert_eq!(wrong, None, "scales of {} with {}", std::any::type_name::<B>(), isa.name());
+    }
+}
+
+#[test]
+fn unfolding_restores_every_bit() {
+    compare::<i_quants::Iq1S>();
+    compare::<i_quants::Iq1M>();
+    compare::<i_quants::Iq2Xxs>();
+    compare::<i_quants::Iq2Xs>();
+    compare::<i_quants::Iq2S>();
+    compare::<i_quants::Iq3Xxs>();
+    compare::<i_quants::Iq3S>();
+    compare::<ternary::Tq1_0>();
+    compare::<ternary::Tq2_0>();
+}
+
+#[test]
+fn every_folded_format_is_compared() {
+    let folded: Vec<_> = Format::all().iter().filter(|format| format.info().folding.is_some()).collect();
+    assert_eq!(folded.len(), 9, "{folded:?}");
+}
+
+#[test]
+fn no_format_takes_more_than_five_quarters_of_its_file() {
+    for format in Format::all() {
+        let info = format.info();
+        let Some(packing) = info.packing else { continue };
+        let layout = Layout::new(packing, info.folding, 4096).unwrap();
+        let (packed, file) = (layout.group_bytes, 16 * format.row_bytes(4096).unwrap());
+        let bits = |bytes: usize| bytes as f64 / 8192.0;
+        assert!(4 * packed <= 5 * file, "{format:?}: {:.3} bits of {:.3}", bits(packed), bits(file));
+    }
+}
+
+/// The digits of a byte in the order of their coming out.
+fn digits_of(number: u32) -> [u8; 5] {
+    [81, 27, 9, 3, 1].map(|power| (number / power % 3) as u8)
+}
+
+#[test]
+fn base_3_digits_come_out_exactly() {
+    for number in 0..243 {
+        let mut rest = (number * 256_u32).div_ceil(243) as u8;
+        let found = std::array::from_fn(|_| {
+            let (digit, left) = digit(rest);
+            rest = left;
+            digit >> 6
+        });
+        assert_eq!(found, digits_of(number), "{number}");
+    }
+}
