@@ -30,8 +30,10 @@ pub(super) struct Grid {
     /// One column in each byte.
     pub(super) words: &'static [u32],
     /// The first two columns in a byte, the second one in what the first leaves free: from bit 4 on, or, of 8, from bit 2.
+    #[cfg(target_arch = "x86_64")]
     pub(super) low: &'static [u8],
     /// The last two columns.
+    #[cfg(target_arch = "x86_64")]
     pub(super) high: &'static [u8],
 }
 
@@ -64,6 +66,7 @@ const fn words<const N: usize>(grid: usize, octets: bool) -> [u32; N] {
 }
 
 /// Two columns of every word, from bit `shift` on; the second one from bit `place` on.
+#[cfg(target_arch = "x86_64")]
 const fn bytes<const N: usize>(words: &[u32; N], shift: u32, place: u32) -> [u8; N] {
     let mut bytes = [0; N];
     let mut index = 0;
@@ -81,7 +84,9 @@ macro_rules! grid {
         /// The grid of that format.
         pub(super) static $name: Grid = Grid {
             words: &$words,
+            #[cfg(target_arch = "x86_64")]
             low: &const { bytes::<$entries>(&words($first, $octets), 0, if $octets { 2 } else { 4 }) },
+            #[cfg(target_arch = "x86_64")]
             high: &const { bytes::<$entries>(&words($first, $octets), 16, if $octets { 2 } else { 4 }) },
         };
     };
