@@ -131,6 +131,10 @@ pub(crate) trait Simd: Copy + 'static {
     unsafe fn add_products(maximum: u32, sum: Self::Sums, weights: Self::Bytes, activations: *const i32) -> Self::Sums;
     /// Called after every group of 4 columns: makes room in narrow sums, which may be scaled by then.
     unsafe fn carry(maximum: u32, group: usize, sum: Self::Sums, scale: Self::Scale) -> Self::Sums;
+    /// Called after every group of 4 columns where registers are few: keeps a sum in one, so that the compiler does not go
+    /// from column to column with all weights of a block on the stack.
+    #[inline(always)]
+    unsafe fn hold(_sum: &mut Self::Sums) {}
     /// The sum that began with the same `start` and was not scaled.
     unsafe fn finish(sum: Self::Sums, start: *const i32) -> Self::Floats;
     /// Zeros.

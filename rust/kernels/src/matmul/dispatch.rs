@@ -197,7 +197,7 @@ instruction_set!(
 instruction_set!(
     avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avxvnni")], tile::<crate::simd::avxvnni::AvxVnni, W, R, C>,
-    direct 16: 2 x [1 2 4 8], panel 2 x [1 2 4], wide 2 x [] of Any,
+    direct 16: 2 x [1 2 4], panel 2 x [1 2 4 6], wide 2 x [] of Any,
     floats 16, [1 x 1 2 x 2 2 x 3] panel 2 x [4 5 6]
 );
 instruction_set!(

@@ -1,4 +1,4 @@
-//! The tile of AVX2, which has no dot product of bytes: 16 rows × up to 4 columns; the arithmetic is that of `tile`.
+//! The tile of AVX2, which has no dot product of bytes: 16 rows × up to 4 tokens; the arithmetic is that of `tile`.
 //!
 //! `vpmaddubsw` adds two products of an unsigned and a signed byte in 16 bits, and two of those fill the lane of a row. As
 //! long as they are added up in 16 bits, 32 products cost two instructions; `vpmaddwd` then widens the sum, and multiplies
@@ -12,6 +12,13 @@
 //!   they are widened, one step more.
 //! - Larger values would saturate the first addition. They are multiplied as 16 bits with `vpmaddwd` instead, two products a
 //!   lane: bytes 0 and 2 of a row by a mask, 1 and 3 by a shift; the activations lie ready in that order.
+//!
+//! Zen 4 multiplies integers and floats of all kinds on the same two pipes, adds on four and converts on the other two. For 256
+//! products with float scales that is 11 multiplications (8 + `vpmaddwd`, `vmulps`, `vfmadd`), 5.5 cycles or 172 GMAC/s at
+//! 3.7 GHz, with integer scales 10; words take 18. Written as assembly, in the first-level cache, the best order of
+//! instructions reached 137 (words 81), this tile 135: additions take their share of the pipes that multiply. 3 tokens keep
+//! sums and results in registers; 4, 5 and 6 are 3 to 6 % slower, and so is work on one block's end between the products of
+//! the next one. Straight from the packed layout 4 tokens share the work of unpacking.
 
 use std::arch::x86_64::*;
 

@@ -144,6 +144,45 @@ fn equal_on_every_instruction_set_and_close_to_exact() {
 }
 
 #[test]
+fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
+    let mut random = Random(9);
+    for format in Format::all().iter().filter(|format| format.info().block_elements > 1) {
+        let (rows, columns) = (17, 256);
+        for fill in [0x00, 0xff] {
+            let mut bytes = random_rows(*format, rows, columns, &mut random);
+            for block in bytes.chunks_exact_mut(format.info().block_bytes) {
+                // Quants and integer scales become extreme, floats stay.
+                let floats: &[_] = match format {
+                    Format::MXFP4 => &[0],
+                    Format::IQ1_M => &[48, 50, 52, 54],
+                    _ => half_offsets(*format),
+                };
+                for (at, byte) in block.iter_mut().enumerate() {
+                    if !floats.iter().any(|float| (*float..float + 2).contains(&at)) {
+                        *byte = fill;
+                    }
+                }
+            }
+            let weights = Matrix::new(*format, rows, columns, Bytes::owned(bytes)).unwrap();
+            // All of one magnitude, so all of them become 127 or -127: one sign, or one for every two columns.
+            for signs in [0_u32, !0, 0xcccc_cccc] {
+                let input: Vec<f32> =
+                    (0..20 * columns).map(|at| if signs >> (at % 32) & 1 == 0 { 1.0 } else { -1.0 }).collect();
+                for tokens in [1, 2, 4, 20] {
+                    let input = &input[..tokens * columns];
+                    let expected = product(Isa::SCALAR, 1, &weights, input, tokens);
+                    check_against_exact(&weights, input, &expected);
+                    for isa in &Isa::available()[1..] {
+                        let found = product(*isa, 1, &weights, input, tokens);
+                        assert_eq!(bits(&found), bits(&expected), "{format:?} {fill} {signs:x} {}", isa.name());
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn more_columns_than_a_panel_holds() {
     let mut random = Random(2);
     for format in [

@@ -175,6 +175,11 @@ unsafe fn products<S: Simd, W: Weights, const R: usize, const C: usize>(
                         sums[r][c] = S::carry(W::MAXIMUM, $group, sum, scale[r]);
                     }
                 }
+                for c in 0..C {
+                    for r in 0..R {
+                        S::hold(&mut sums[r][c]);
+                    }
+                }
             )* };
         }
         match (W::Scales::PARTS, part) {

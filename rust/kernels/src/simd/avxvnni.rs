@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx2::common_operations;
+use super::avx2::{common_operations, hold};
 use super::{Simd, operations};
 
 /// AVX2, FMA, F16C, AVX-VNNI.
@@ -39,6 +39,12 @@ impl Simd for AvxVnni {
         fn add_scaled(total: __m256i, sum: __m256i, scale: __m256i) -> __m256i {
             _mm256_add_epi32(total, _mm256_mullo_epi32(sum, scale))
         }
+    }
+
+    #[inline(always)]
+    unsafe fn hold(sum: &mut __m256i) {
+        // SAFETY: the caller promises the instruction set.
+        unsafe { hold(sum) }
     }
 
     #[inline(always)]
