@@ -40,8 +40,10 @@ pub(crate) enum Form {
     #[default]
     Whole,
     /// Starts as two halves of 16 bits: one for the columns 0 and 1 of every 4, one for 2 and 3.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 wants it"))]
     Halves,
     /// Activations as 16 bits, of every 4 columns 0 and 2, then 1 and 3; starts as integers.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 wants it"))]
     Words,
 }
 
