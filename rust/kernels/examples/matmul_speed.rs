@@ -55,7 +55,7 @@ fn main() -> Result<(), llamacpu_kernels::Error> {
 
 /// Measures one format: a stack of matrices that together do not fit into caches.
 fn measure(context: &Context, format: Format, tokens: &[usize]) -> Result<(), llamacpu_kernels::Error> {
-    let (rows, columns) = (2048, 2048);
+    let (rows, columns) = (8192, 2048);
     let row_bytes = format.row_bytes(columns).unwrap_or(0);
     let layers = (256_usize << 20).div_ceil(rows * row_bytes);
     let mut state = 1_u32;
@@ -85,7 +85,7 @@ fn measure(context: &Context, format: Format, tokens: &[usize]) -> Result<(), ll
     for tokens in tokens.iter().copied() {
         // The best of many short windows: other programs disturb a long one. Windows go round, so that no weights are left
         // in caches from the last time.
-        let window = if tokens > 8 { 1 } else { (16_usize << 20).div_ceil(rows * row_bytes).min(layers) };
+        let window = if tokens > 8 { 1 } else { (32_usize << 20).div_ceil(rows * row_bytes).min(layers) };
         let mut best = f64::INFINITY;
         let start = Instant::now();
         let mut first = 0;
