@@ -35,15 +35,14 @@ pub(crate) const ROWS: usize = 16;
 
 /// How a tile takes the activations and the start values of sums.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 wants the other forms"))]
 pub(crate) enum Form {
     /// Activations as bytes; starts as integers.
     #[default]
     Whole,
     /// Starts as two halves of 16 bits: one for the columns 0 and 1 of every 4, one for 2 and 3.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 wants it"))]
     Halves,
     /// Activations as 16 bits, of every 4 columns 0 and 2, then 1 and 3; starts as integers.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 wants it"))]
     Words,
 }
 
