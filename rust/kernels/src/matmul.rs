@@ -16,6 +16,7 @@ mod buffers;
 mod dispatch;
 mod floats;
 mod matrix;
+mod multiplied;
 #[cfg(target_arch = "x86_64")]
 mod narrow;
 mod peak;

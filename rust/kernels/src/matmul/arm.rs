@@ -108,20 +108,22 @@ macro_rules! instruction_set {
             };
 
             /// Kernels of one packing; the panel takes every byte.
-            pub(crate) fn kernels<W: Weights, Exact: Weights, Any: Weights>(zero: i32) -> Kernels {
+            pub(crate) fn kernels<W: Weights, Exact: Weights, Any: Weights, Best: Weights>(zero: i32) -> Kernels {
                 let signed = if W::MAXIMUM > 127 { <$simd as crate::simd::Simd>::SIGNED_ZERO } else { 0 };
+                let needs = Needs {
+                    zero: zero - signed,
+                    parts: W::Scales::PARTS,
+                    pairs: W::Scales::INTEGER && W::Scales::MINIMUM,
+                    form: crate::simd::Form::Whole,
+                };
                 Kernels {
                     direct: &const { [$($direct_tile::<W, $($direct_size),*> as Kernel),*] },
                     panel: &const { [$($panel_tile::<Any, $($panel_size),*> as Kernel),*] },
                     wide_panel: &[],
                     expand: expand_blocks::<W>,
                     panel_scale_bytes: if W::Scales::INTEGER { 0 } else { Any::Scales::BYTES },
-                    needs: Needs {
-                        zero: zero - signed,
-                        parts: W::Scales::PARTS,
-                        pairs: W::Scales::INTEGER && W::Scales::MINIMUM,
-                        form: crate::simd::Form::Whole,
-                    },
+                    needs,
+                    panel_needs: needs,
                 }
             }
 

@@ -3,6 +3,7 @@
 use super::activations::Needs;
 use super::floats::panel::{PanelExpand, PanelKernel, PanelRows, PanelTile, arrange, panel_tile};
 use super::floats::{BrainElement, Element, FloatKernel, FloatTile, HalfElement, SingleElement, float_tile, panel};
+use super::multiplied::{self, Multiplied, expand_multiplied};
 #[cfg(target_arch = "x86_64")]
 use super::narrow::narrow_tile;
 use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32};
@@ -30,8 +31,10 @@ pub(crate) struct Kernels {
     pub(crate) expand: Expand,
     /// Bytes of a panel's scales for 32 columns of 16 rows; 0 where the packed scales are used.
     pub(crate) panel_scale_bytes: usize,
-    /// What kernels need of the activations.
+    /// What kernels of packed weights need of the activations.
     pub(crate) needs: Needs,
+    /// What kernels of panels need of them.
+    pub(crate) panel_needs: Needs,
 }
 
 /// Kernels that do not depend on a packing.
@@ -102,6 +105,12 @@ macro_rules! instruction_set {
             }
 
             $(#[$feature])?
+            unsafe fn multiply_blocks<W: Weights>(operands: &Tile, quants: *mut u8, scales: *mut f32) {
+                // SAFETY: the caller promises the instruction set and good pointers.
+                unsafe { expand_multiplied::<$simd, W>(operands, quants, scales) }
+            }
+
+            $(#[$feature])?
             unsafe fn run_floats<E: Element, const R: usize, const C: usize>(operands: &FloatTile) {
                 // SAFETY: the caller promises the instruction set and good pointers.
                 unsafe { float_tile::<$simd, E, R, C>(operands) }
@@ -154,20 +163,28 @@ macro_rules! instruction_set {
 
             /// Kernels of one packing.
             ///
-            /// `Exact` is the panel that knows the largest value, `Any` the one that takes every byte.
-            pub(super) fn kernels<W: Weights, Exact: Weights, Any: Weights>(zero: i32) -> Kernels {
+            /// `Exact` is the panel that knows the largest value, `Any` the one that takes every byte, `Best` that one or the one
+            /// of quants times their scales.
+            pub(super) fn kernels<W: Weights, Exact: Weights, Any: Weights, Best: Weights>(zero: i32) -> Kernels {
                 let signed = if W::MAXIMUM > 127 { <$simd as crate::simd::Simd>::SIGNED_ZERO } else { 0 };
+                let needs = Needs {
+                    zero: zero - signed,
+                    parts: W::Scales::PARTS,
+                    pairs: W::Scales::INTEGER && W::Scales::MINIMUM,
+                    form: <$simd as crate::simd::Simd>::form(W::MAXIMUM),
+                };
+                let multiplied = <$panel_of as Weights>::Scales::MULTIPLIED;
                 Kernels {
                     direct: &const { [$(run::<W, $vectors, $direct> as Kernel),*] },
                     panel: &const { [$(run::<$panel_of, $panel_vectors, $panel> as Kernel),*] },
                     wide_panel: &const { [$(run::<$panel_of, $wide_vectors, $wide> as Kernel),*] },
-                    expand: expand_blocks::<W>,
+                    expand: if multiplied { multiply_blocks::<W> } else { expand_blocks::<W> },
                     panel_scale_bytes: if W::Scales::INTEGER { 0 } else { Any::Scales::BYTES },
-                    needs: Needs {
-                        zero: zero - signed,
-                        parts: W::Scales::PARTS,
-                        pairs: W::Scales::INTEGER && W::Scales::MINIMUM,
-                        form: <$simd as crate::simd::Simd>::form(W::MAXIMUM),
+                    needs,
+                    panel_needs: if multiplied && !W::Scales::MINIMUM {
+                        Needs { zero: multiplied::zero(zero), parts: 1, ..needs }
+                    } else {
+                        needs
                     },
                 }
             }
@@ -197,14 +214,14 @@ instruction_set!(
 instruction_set!(
     avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avxvnni")], tile::<crate::simd::avxvnni::AvxVnni, W, R, C>,
-    direct 16: 2 x [1 2 4], panel 2 x [1 2 4 6], wide 2 x [] of Any,
+    direct 16: 2 x [1 2 4], panel 2 x [1 2 4 6], wide 2 x [] of Best,
     floats 16, [1 x 1 2 x 2 2 x 3] panel 2 x [4 5 6]
 );
 instruction_set!(
     avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
     tile::<crate::simd::avx512::Avx512, W, R, C>,
-    direct 16: 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Any,
+    direct 16: 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Best,
     floats 48, [1 x 1 4 x 2 4 x 3 4 x 4 4 x 6] panel 4 x [5 6]
 );
 
@@ -240,12 +257,16 @@ pub(crate) fn kernels(isa: Isa, packing: &Packing, folded: bool) -> Option<Kerne
             packed!(Packed, $quants, $scales, $table, $maximum)
         };
         ($weights:ident, $quants:ty, $scales:ty, $table:literal, $maximum:literal) => {
+            packed!($weights, $quants, $scales, $table, $maximum, <$scales as ScaleKind>::Panel)
+        };
+        ($weights:ident, $quants:ty, $scales:ty, $table:literal, $maximum:literal, $best:ty) => {
             for_set!(
                 isa,
                 kernels::<
                     $weights<$quants, $scales, $table, $maximum>,
                     Panel<<$scales as ScaleKind>::Panel, $maximum>,
                     Panel<<$scales as ScaleKind>::Panel, 255>,
+                    Panel<$best, 255>,
                 >(i32::from(packing.zero))
             )
         };
@@ -265,8 +286,12 @@ pub(crate) fn kernels(isa: Isa, packing: &Packing, folded: bool) -> Option<Kerne
     }
     Some(match (packing.bits, packing.scales, packing.table.is_some()) {
         (Bits::Two, Scales::Signed32, false) => packed!(Quants2, Signed32<8>, false, 3),
-        (Bits::Two, Scales::Minimum16, false) => packed!(Quants2, Minimum16, false, 3),
-        (Bits::Three, Scales::Signed16, false) => packed!(Quants3, Signed16<8>, false, 7),
+        (Bits::Two, Scales::Minimum16, false) => {
+            packed!(Packed, Quants2, Minimum16, false, 3, Multiplied<Minimum16>)
+        }
+        (Bits::Three, Scales::Signed16, false) => {
+            packed!(Packed, Quants3, Signed16<8>, false, 7, Multiplied<Signed16<8>>)
+        }
         (Bits::Four, Scales::Half, false) => packed!(Quants4, Half, false, 15),
         (Bits::Four, Scales::HalfMinimum, false) => packed!(Quants4, HalfMinimum, false, 15),
         (Bits::Four, Scales::Minimum32, false) => packed!(Quants4, Minimum32, false, 15),

@@ -93,12 +93,15 @@ pub(super) fn run(
             (Some(packing), Some(layout)) => {
                 let unfolding = Unfolding::new(context.isa, job.weights.format());
                 let folded = unfolding.as_ref().is_some_and(|unfolding| unfolding.block_quants > 0);
-                let kernels = kernels(context.isa, packing, folded).ok_or_else(|| {
+                let mut kernels = kernels(context.isa, packing, folded).ok_or_else(|| {
                     Error::Unsupported(format!(
                         "no kernel for {}; choose another format",
                         job.weights.format().info().name
                     ))
                 })?;
+                if !direct {
+                    kernels.needs = kernels.panel_needs;
+                }
                 Some(Prepared { layout, kernels, unfolding })
             }
             _ => None,

@@ -111,14 +111,21 @@ unsafe fn wide<S: Simd, const EIGHTHS: u32>(at: *const u8) -> S::Floats {
 macro_rules! integer_kind {
     (
         [$($generic:tt)*] $kind:ty, $bytes:ident, parts $parts:literal, minimum $minimum:literal, $header:literal + $step:literal,
-        |$at:ident| $scale:expr, $integer:ident, |$first:ident, $second:ident| $minimums:expr
+        |$at:ident| $scale:expr, $integer:ident & $mask:literal, |$first:ident, $second:ident| $minimums:expr
     ) => {
         impl $($generic)* ScaleKind for $kind {
             const BYTES: usize = $bytes / 8;
             const PARTS: usize = $parts;
             const MINIMUM: bool = $minimum;
             const INTEGER: bool = true;
+            const FACTOR_MASK: u8 = $mask;
             type Panel = Self;
+
+            #[inline(always)]
+            unsafe fn factors(at: *const u8, block: usize, part: usize) -> *const u8 {
+                // SAFETY: the caller promises the scales of that block.
+                unsafe { at.add($bytes * (block / 8) + $header + $step * (block % 8 * $parts + part)) }
+            }
 
             #[inline(always)]
             unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
@@ -138,7 +145,7 @@ macro_rules! integer_kind {
             #[inline(always)]
             unsafe fn integer<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Scale {
                 // SAFETY: the caller promises the instruction set and the scales of that block.
-                unsafe { S::$integer(at.add($bytes * (block / 8) + $header + $step * (block % 8 * $parts + part) + lane)) }
+                unsafe { S::$integer(Self::factors(at, block, part).add(lane)) }
             }
 
             #[inline(always)]
@@ -156,19 +163,19 @@ macro_rules! integer_kind {
 
 integer_kind!(
     [<const EIGHTHS: u32>] Signed32<EIGHTHS>, SIGNED32, parts 1, minimum false, 32 + 16,
-    |at| wide::<S, EIGHTHS>(at), signed_scale, |_first, _second| S::unscaled()
+    |at| wide::<S, EIGHTHS>(at), signed_scale & 255, |_first, _second| S::unscaled()
 );
 integer_kind!(
     [<const EIGHTHS: u32>] Signed16<EIGHTHS>, SIGNED16, parts 2, minimum false, 32 + 16,
-    |at| wide::<S, EIGHTHS>(at), signed_scale, |_first, _second| S::unscaled()
+    |at| wide::<S, EIGHTHS>(at), signed_scale & 255, |_first, _second| S::unscaled()
 );
 integer_kind!(
     [] Minimum32, MINIMUM32, parts 1, minimum true, 64 + 32,
-    |at| S::halves(at), unsigned_scale, |first, second| S::pairs(first.add(16), second.add(16))
+    |at| S::halves(at), unsigned_scale & 255, |first, second| S::pairs(first.add(16), second.add(16))
 );
 integer_kind!(
     [] Minimum16, MINIMUM16, parts 2, minimum true, 64 + 16,
-    |at| S::halves(at), low_nibble_scale, |first, second| S::high_nibble_pairs(first, second)
+    |at| S::halves(at), low_nibble_scale & 15, |first, second| S::high_nibble_pairs(first, second)
 );
 
 impl<const PARTS: usize, const MINIMUM: bool> Single<PARTS, MINIMUM> {

@@ -158,7 +158,7 @@ unsafe fn products<S: Simd, W: Weights, const R: usize, const C: usize>(
             // Weights with minimums have zeros of 0.
             for c in 0..C {
                 for r in 0..R {
-                    sums[r][c] = S::begin(tile.starts.add((block * W::Scales::PARTS + part) * C + c));
+                    sums[r][c] = S::begin(tile.starts.add((block * W::Scales::DOTS + part) * C + c));
                 }
             }
         }
@@ -182,7 +182,7 @@ unsafe fn products<S: Simd, W: Weights, const R: usize, const C: usize>(
                 }
             )* };
         }
-        match (W::Scales::PARTS, part) {
+        match (W::Scales::DOTS, part) {
             (1, _) => {
                 groups!(0 1 2 3 4 5 6 7);
             }
@@ -282,7 +282,7 @@ unsafe fn of_integer_scales<S: Simd, W: Weights, const R: usize, const C: usize>
                             for c in 0..C {
                                 totals[r][c] = S::add_scaled(totals[r][c], sums[r][c], scale[r]);
                                 if !W::Scales::MINIMUM {
-                                    let start = tile.starts.add((block * parts + $part) * C + c);
+                                    let start = tile.starts.add((block * W::Scales::DOTS + $part) * C + c);
                                     totals[r][c] = S::add_start(totals[r][c], start, scale[r]);
                                 }
                             }
@@ -290,7 +290,7 @@ unsafe fn of_integer_scales<S: Simd, W: Weights, const R: usize, const C: usize>
                     }};
                 }
                 part!(0);
-                if parts == 2 {
+                if W::Scales::DOTS == 2 {
                     part!(1);
                 }
                 for c in 0..C {

@@ -36,8 +36,19 @@ pub(crate) trait ScaleKind: 'static {
     const MINIMUM: bool;
     /// Whether parts have integer scales (and minimums), and 256 columns a float of each.
     const INTEGER: bool;
+    /// Whether the quants have been multiplied by their integer scales; see [`super::multiplied`].
+    const MULTIPLIED: bool = false;
+    /// Sums in 32 columns that are scaled for themselves.
+    const DOTS: usize = if Self::MULTIPLIED { 1 } else { Self::PARTS };
+    /// Bits of a byte of integer scales that are the scale.
+    const FACTOR_MASK: u8 = 255;
     /// The same in a panel; integer scales are read from the packed layout even then.
     type Panel: ScaleKind;
+    /// The 16 bytes of the integer scales of a part; called only if `INTEGER`.
+    #[inline(always)]
+    unsafe fn factors(at: *const u8, _block: usize, _part: usize) -> *const u8 {
+        at
+    }
     /// Scales of a part of a block of 32 columns, or of the 256 columns that hold it if `INTEGER`; `at` points to the
     /// group's scales.
     unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats;
