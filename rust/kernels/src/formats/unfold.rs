@@ -13,7 +13,7 @@ pub(crate) type Unfold = fn(Isa, &[u8], &[u8], &mut [u8], &mut [u8]);
 /// `unfold_units`, compiled for the instruction set.
 pub(crate) fn unfold<B: Blocks>(isa: Isa, quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
     match isa.kind() {
-        // SAFETY: an `Isa` of this kind exists only on processors that have AVX2; the rest is detected here.
+        // SAFETY: an `Isa` of this kind exists only on processors that have AVX-512 BW; VBMI is detected here.
         #[cfg(target_arch = "x86_64")]
         Kind::Avx512 if is_x86_feature_detected!("avx512vbmi") => unsafe {
             super::unfold_avx512::unfold::<B>(quants, scales, to_quants, to_scales);
