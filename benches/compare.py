@@ -7,9 +7,10 @@ Each round runs us, llama.cpp with its defaults and with `--repack 0`, and ik_ll
 defaults and with `-rtr 1` if it is given, one after the other, so that a slow minute of a shared machine hits all of
 them; the best round of each counts. The ratio is to the best of the peers and their settings. The last column is our
 share of the limit, measured in the same run: of the peak of the chosen instruction set's dot products for prompts
-(plain weights are multiplied in f32, which has a quarter of that at most), of the read bandwidth for generation. `--memory` adds the cold start: seconds to the first token at the model's full
-context, and peak resident memory. `--scaling` runs everything with one thread and with `--threads`, the peers with
-their defaults, and prints what the threads gain.
+(plain weights are multiplied in f32, which has a quarter of that at most), of the read bandwidth for generation.
+`--memory` adds the cold start: seconds to the first token at the model's full context, and peak resident memory.
+`--scaling` runs everything with one thread and with `--threads`, the peers with their defaults, and prints what the
+threads gain.
 """
 
 from __future__ import annotations
