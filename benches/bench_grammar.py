@@ -15,8 +15,8 @@ import pytest
 
 from bench_tokenizer import llama3
 from llamacpu import GGUFFile, Tokenizer
-from llamacpu.grammar import Grammar, Matcher, vocabulary_of
-from llamacpu.tool_constraint import ToolCallConstraint
+from llamacpu.constraints.grammar import Grammar, Matcher, vocabulary_of
+from llamacpu.constraints.tool_constraint import ToolCallConstraint
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")
 

@@ -17,7 +17,7 @@ import gguf
 import numpy as np
 import pytest
 
-from llamacpu.gguf_file import GGUFFile
+from llamacpu.gguf.file import GGUFFile
 
 TOKENS, MERGES = 128256, 280147
 TENSORS = 291  # of an 8B model

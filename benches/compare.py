@@ -27,8 +27,9 @@ import time
 from pathlib import Path
 
 import llamacpu
-from llamacpu import Model, machine
+from llamacpu import Model
 from llamacpu.cli.bench import bytes_per_token
+from llamacpu.engine import machine
 
 IK_SETTINGS: dict[str, list[str]] = {"ik_llama.cpp": [], "ik_llama.cpp -rtr 1": ["-rtr", "1"]}
 PEER_SETTINGS: dict[str, list[str]] = {"llama.cpp": [], "llama.cpp --repack 0": ["--repack", "0"]}

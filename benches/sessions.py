@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from llamacpu import Model
-from llamacpu.embeddings import vectors
+from llamacpu.tasks.embeddings import vectors
 
 TOKENS = 512
 LENGTHS = (8, 32, 128, 512)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 import raw_gguf as raw
-from llamacpu.gguf_types import TENSOR_TYPES
+from llamacpu.gguf.types import TENSOR_TYPES
 from raw_gguf import array, gguf_bytes, info, pair, scalar
 
 WIDTH, HEADS, HEAD_SIZE, EXPERTS = 32, 2, 16, 2

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from llamacpu.cli.chat import Conversation, complete, read_message
 from llamacpu.cli.chat_commands import COMMANDS, act
 from llamacpu.cli.markdown import Markdown
-from llamacpu.model import Model
+from llamacpu.engine.model import Model
 from llamacpu.sampling import Sampling
 
 STYLES = re.compile(r"\x1b\[\d+m")

@@ -183,9 +183,9 @@ LLM = """
 import sys
 from llm import plugins
 plugins.load_plugins()
-import llamacpu.llm_plugin
-if not any(name == "llamacpu" or plugin is llamacpu.llm_plugin for name, plugin in plugins.pm.list_name_plugin()):
-    plugins.pm.register(llamacpu.llm_plugin, "llamacpu")
+from llamacpu.integrations import llm_plugin
+if not any(name == "llamacpu" or plugin is llm_plugin for name, plugin in plugins.pm.list_name_plugin()):
+    plugins.pm.register(llm_plugin, "llamacpu")
 from llm.cli import cli
 cli(sys.argv[1:])
 """

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_model import CONTROL, END, START, VOCABULARY, FakeModel, ids_of, writer
-from llamacpu.context_window import fit_prompt, room_by_shifting
 from llamacpu.errors import ContextOverflow
 from llamacpu.generation import CancelToken, Generation, generate
+from llamacpu.generation.context_window import fit_prompt, room_by_shifting
 from llamacpu.sampling import Sampler, Sampling
-from llamacpu.stop_strings import StopStrings
+from llamacpu.text.stop_strings import StopStrings
 
 GREEDY = Sampling(temperature=0)
 PROMPT = "ab"

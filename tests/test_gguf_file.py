@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import raw_gguf as raw
 from llamacpu.errors import GGUFError, ModelError
-from llamacpu.gguf_file import GGUFFile, StringArray
-from llamacpu.gguf_types import REMOVED_TYPES, TENSOR_TYPES
+from llamacpu.gguf.file import GGUFFile, StringArray
+from llamacpu.gguf.types import REMOVED_TYPES, TENSOR_TYPES
 from raw_gguf import array, gguf_bytes, info, pair, scalar
 from tiny_models import VARIANTS
 

@@ -10,7 +10,7 @@ import pytest
 
 import raw_gguf as raw
 from llamacpu.errors import GGUFError
-from llamacpu.gguf_file import GGUFFile
+from llamacpu.gguf.file import GGUFFile
 from raw_gguf import array, gguf_bytes, info, pair, scalar
 
 ONE = [info("a", [8])]

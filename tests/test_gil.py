@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llamacpu.model import Model
+from llamacpu.engine.model import Model
 
 ENOUGH = 2000
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from fake_llama import Tokens, llama
 from fake_model import END, FIRST_BYTE, START, VOCABULARY, ids_of
+from llamacpu.constraints.grammar import Grammar
 from llamacpu.errors import GrammarError
-from llamacpu.grammar import Grammar
 from llamacpu.llama import Llama
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")

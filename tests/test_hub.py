@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llamacpu.hub import download
+from llamacpu.store.hub import download
 
 FILES = [
     "README.md",

@@ -8,33 +8,19 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "python" / "llamacpu"
-NATIVE_USERS = {"gguf_header", "kernels", "machine", "model", "sampling", "saved_sessions", "tokenizer"}
-# A module may import its own layer and those above it in this list. `model` delegates `generate` to `generation` when
-# it is called, which is why the two share a layer.
+NATIVE_USERS = {"engine", "gguf", "kernels", "sampling", "text"}
+# A module may import its own package and those above it in this list. `engine` delegates `generate` to `generation`
+# when it is called, which is why the two share a layer.
 LAYERS = [
     {"errors"},
-    {"gguf_types", "gguf_metadata", "stop_strings", "hub"},
-    {"gguf_header"},
-    {"gguf_file"},
-    {"step_output"},
-    {"architectures", "chat", "context_window", "grammar", "infill", "kernels", "sampling", "tokenizer"},
-    {"drafting", "generation_result", "machine", "tool_grammar"},
-    {"tool_constraint"},
-    {
-        "embeddings",
-        "generation",
-        "generation_loop",
-        "generation_progress",
-        "generation_request",
-        "generation_steps",
-        "generation_stream",
-        "model",
-        "saved_sessions",
-        "session",
-    },
-    {"completions", "chat_completions", "moderation"},
+    {"store"},
+    {"gguf"},
+    {"kernels", "text"},
+    {"families", "chat", "constraints", "sampling"},
+    {"drafting", "engine", "generation", "tasks"},
+    {"answers"},
     {"llama"},
-    {"_pyinstaller", "cli", "compat", "llm_plugin"},
+    {"_pyinstaller", "cli", "compat", "integrations"},
 ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llamacpu import saved_sessions
+from llamacpu.engine import saved_sessions
 from llamacpu.errors import ContextOverflow, SessionError
 from llamacpu.llama import Llama
 from llamacpu.llama.caches import BaseLlamaCache, LlamaDiskCache, LlamaRAMCache

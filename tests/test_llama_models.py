@@ -14,7 +14,7 @@ import pytest
 
 from llamacpu import GGUFFile, Llama, Tokenizer
 from llamacpu.chat import Chat
-from llamacpu.grammar import Grammar
+from llamacpu.constraints.grammar import Grammar
 
 GREEDY: dict[str, Any] = {"temperature": 0.0}
 ATTACKS = [

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import llamacpu
-from llamacpu.model import CancelToken, Model
+from llamacpu.engine.model import CancelToken, Model
 from tiny_models import Shape
 
 TinyModel = Callable[..., Path]
@@ -248,7 +248,7 @@ def test_a_timeout_stops_a_step(tiny_model: TinyModel) -> None:
 
 INTERRUPTED = """
 import sys, time
-from llamacpu.model import Model
+from llamacpu.engine.model import Model
 with Model(sys.argv[1], threads=2) as model:
     session = model.session()
     session.forward([1, 2, 3], logits="none")

@@ -13,7 +13,7 @@ from fake_llama import Model, Writer, llama
 from llamacpu.cli.group import command_line
 from llamacpu.errors import ModelError
 from llamacpu.llama import Llama
-from llamacpu.moderation import LLAMA_GUARD_3, read_verdict
+from llamacpu.tasks.moderation import LLAMA_GUARD_3, read_verdict
 
 __all__ = ["llama"]
 Make = Callable[..., Llama]
@@ -110,7 +110,7 @@ def test_the_conversation_cannot_close_its_turn(llama: Make) -> None:
 
 def command(monkeypatch: pytest.MonkeyPatch, text: str, *arguments: str) -> Result:
     monkeypatch.setattr(
-        "llamacpu.model.Model", lambda path, threads: contextlib.nullcontext(Model(Writer(text), GUARD))
+        "llamacpu.engine.model.Model", lambda path, threads: contextlib.nullcontext(Model(Writer(text), GUARD))
     )
     return CliRunner().invoke(command_line, ["moderate", "guard.gguf", *arguments])
 

@@ -20,8 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import llamacpu
-from llamacpu import SessionError, saved_sessions
-from llamacpu.model import Model, Session
+from llamacpu import SessionError
+from llamacpu.engine import saved_sessions
+from llamacpu.engine.model import Model, Session
 from test_forward import tokens_for
 from tiny_models import VARIANTS, write_model
 

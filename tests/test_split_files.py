@@ -10,7 +10,7 @@ import pytest
 import llamacpu
 import raw_gguf as raw
 from llamacpu.errors import GGUFError
-from llamacpu.gguf_file import GGUFFile
+from llamacpu.gguf.file import GGUFFile
 from raw_gguf import gguf_bytes, info, pair, scalar
 from tiny_models import VARIANTS, write_model
 

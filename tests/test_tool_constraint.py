@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from fake_llama import NAMES, Tokens, llama
 from fake_model import END, START, VOCABULARY, ids_of
 from llamacpu.chat.answer import CALL_TAGS, AnswerReader, Piece, ToolCall
+from llamacpu.constraints.tool_constraint import ToolCallConstraint
 from llamacpu.errors import GrammarError
-from llamacpu.tool_constraint import ToolCallConstraint
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llamacpu import kernels
     from llamacpu.chat import ChatTemplate
     from llamacpu.drafting import ModelDraft, NGramDraft
+    from llamacpu.engine.model import CancelToken, Model, Session
     from llamacpu.errors import (
         Cancelled,
         ContextOverflow,
@@ -26,11 +27,10 @@ if TYPE_CHECKING:
         SessionError,
         TemplateError,
     )
-    from llamacpu.gguf_file import GGUFFile
+    from llamacpu.gguf.file import GGUFFile
     from llamacpu.llama import Llama
-    from llamacpu.model import CancelToken, Model, Session
     from llamacpu.sampling import Sampler, Sampling
-    from llamacpu.tokenizer import Tokenizer
+    from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = [
     "CancelToken",
@@ -57,25 +57,25 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CancelToken": "model",
+    "CancelToken": "engine.model",
     "Cancelled": "errors",
     "ChatTemplate": "chat",
     "ContextOverflow": "errors",
     "GGUFError": "errors",
-    "GGUFFile": "gguf_file",
+    "GGUFFile": "gguf.file",
     "GrammarError": "errors",
     "Llama": "llama",
     "LlamaCpuError": "errors",
-    "Model": "model",
+    "Model": "engine.model",
     "ModelDraft": "drafting",
     "ModelError": "errors",
     "NGramDraft": "drafting",
     "Sampler": "sampling",
     "Sampling": "sampling",
-    "Session": "model",
+    "Session": "engine.model",
     "SessionError": "errors",
     "TemplateError": "errors",
-    "Tokenizer": "tokenizer",
+    "Tokenizer": "text.tokenizer",
 }
 
 # A library is silent until its user asks for its log.

@@ -4,7 +4,7 @@
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules
 
-_NOT_FROZEN = ("llamacpu._pyinstaller", "llamacpu.llm_plugin")
+_NOT_FROZEN = ("llamacpu._pyinstaller", "llamacpu.integrations.llm_plugin")
 
 hiddenimports = collect_submodules("llamacpu", filter=lambda name: not name.startswith(_NOT_FROZEN))
 datas = collect_data_files("llamacpu", excludes=["**/*.pyi"])

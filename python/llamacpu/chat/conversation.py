@@ -15,8 +15,8 @@ from llamacpu.chat.template import ChatTemplate
 from llamacpu.errors import TemplateError
 
 if TYPE_CHECKING:
-    from llamacpu.model import Model
-    from llamacpu.tokenizer import Tokenizer
+    from llamacpu.engine.model import Model
+    from llamacpu.text.tokenizer import Tokenizer
 
 log = logging.getLogger("llamacpu")
 

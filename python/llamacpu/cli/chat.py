@@ -14,8 +14,8 @@ from llamacpu.cli.terminal import PromptBar, prepare, summary, write
 from llamacpu.errors import LlamaCpuError
 
 if TYPE_CHECKING:
-    from llamacpu.generation_result import GenerationResult
-    from llamacpu.model import Session
+    from llamacpu.engine.model import Session
+    from llamacpu.generation.result import GenerationResult
 
 _PROMPT = ">>> "
 _CONTINUED = "... "

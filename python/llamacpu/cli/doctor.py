@@ -23,7 +23,7 @@ def command(no_bandwidth: bool, threads: int | None, as_json: bool) -> None:
     The bandwidth bounds how fast text is generated: every token reads all weights once. The peak of the products
     bounds how fast a prompt is read: every token is multiplied with all weights.
     """
-    from llamacpu import machine
+    from llamacpu.engine import machine
 
     facts = machine.describe()
     facts["kernels"] = machine.kernels()

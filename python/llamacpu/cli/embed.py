@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamacpu.tokenizer import Tokenizer
+    from llamacpu.text.tokenizer import Tokenizer
 
 
 @click.command("embed", short_help="Turn texts into vectors.")
@@ -52,8 +52,8 @@ def command(
     Without --json and --jsonl a line holds the numbers of a vector; with --pooling none an empty line follows the
     vectors of a text. Several texts go through the model together.
     """
-    from llamacpu import embeddings
-    from llamacpu.model import Model
+    from llamacpu.engine.model import Model
+    from llamacpu.tasks import embeddings
 
     if as_json and jsonl:
         raise click.UsageError("more than one form of output; give one of --json and --jsonl")

@@ -13,7 +13,7 @@ from llamacpu.cli import options
 from llamacpu.cli.terminal import amount, write
 
 if TYPE_CHECKING:
-    from llamacpu.gguf_file import GGUFFile
+    from llamacpu.gguf.file import GGUFFile
 
 _LONGEST_TEXT = 60
 # Bytes of one number: f32, f16, and q8_0 (32 numbers and an f16 scale in 34 bytes).
@@ -28,7 +28,7 @@ _KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 @options.as_json
 def command(model: str, context: int | None, kv_type: str, show_tensors: bool, as_json: bool) -> None:
     """Show what is in MODEL (a .gguf file) and how much memory it needs. Only its header is read."""
-    from llamacpu.gguf_file import GGUFFile
+    from llamacpu.gguf.file import GGUFFile
 
     with GGUFFile(model) as file:
         facts = describe(file, context, kv_type, show_tensors)
@@ -66,8 +66,8 @@ def describe(file: GGUFFile, context: int | None, kv_type: str, with_tensors: bo
 
 def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
     """Sizes and memory of the model; only the reason where this version does not run it."""
-    from llamacpu.architectures import config_for
     from llamacpu.errors import LlamaCpuError
+    from llamacpu.families.llama import config_for
 
     try:
         config = config_for(file)

@@ -49,8 +49,8 @@ def command(
     Prints 'safe' or 'unsafe', a tab, the probability of 'unsafe', and after another tab the categories that the model
     names.
     """
-    from llamacpu.model import Model
-    from llamacpu.moderation import moderate
+    from llamacpu.engine.model import Model
+    from llamacpu.tasks.moderation import moderate
 
     if text is not None and prompt is not None:
         raise click.UsageError("more than one text; give one of TEXT and --prompt")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from llamacpu.constraints.grammar import Grammar
     from llamacpu.drafting import Draft
-    from llamacpu.grammar import Grammar
-    from llamacpu.model import Model
+    from llamacpu.engine.model import Model
     from llamacpu.sampling import Sampling
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -152,7 +152,7 @@ def draft_source(path: str | None, no_draft: bool, model: Model, threads: int | 
     if path is None:
         yield None if no_draft else NGramDraft()
         return
-    from llamacpu.model import Model
+    from llamacpu.engine.model import Model
 
     with Model(path, threads=threads) as small:
         draft = ModelDraft(small)

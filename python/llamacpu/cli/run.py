@@ -13,8 +13,8 @@ from llamacpu.cli import markdown, options
 from llamacpu.cli.terminal import PromptBar, prepare, summary, write
 
 if TYPE_CHECKING:
-    from llamacpu.grammar import Grammar
-    from llamacpu.model import Model
+    from llamacpu.constraints.grammar import Grammar
+    from llamacpu.engine.model import Model
 
 
 @click.command("run", short_help="Talk to a model, or let it answer one prompt.")
@@ -73,7 +73,7 @@ def command(**given: Any) -> None:
         raise click.UsageError("--json and --raw need a prompt: give --prompt, --file or text on stdin")
     if given["verbose"]:
         _show_log()
-    from llamacpu.model import Model
+    from llamacpu.engine.model import Model
 
     with (
         options.model_path(given["model"]) as path,
@@ -122,7 +122,7 @@ def _grammar(given: dict[str, Any]) -> Grammar | None:
     """The grammar that answers keep to, if one was asked for."""
     if given["json_schema"] is None and given["grammar_file"] is None:
         return None
-    from llamacpu.grammar import Grammar
+    from llamacpu.constraints.grammar import Grammar
 
     if given["grammar_file"] is not None:
         return Grammar.gbnf(options.read_text(given["grammar_file"]))

@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from llamacpu.generation_result import GenerationResult
-    from llamacpu.model import Model
+    from llamacpu.engine.model import Model
+    from llamacpu.generation.result import GenerationResult
 
 
 def write(text: str, stream: TextIO | None = None) -> None:

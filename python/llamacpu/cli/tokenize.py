@@ -36,8 +36,8 @@ def command(
 
     Prints a line for each token: its id, a tab, and its text in quotes. A vocabulary without weights is enough.
     """
-    from llamacpu.gguf_file import GGUFFile
-    from llamacpu.tokenizer import Tokenizer
+    from llamacpu.gguf.file import GGUFFile
+    from llamacpu.text.tokenizer import Tokenizer
 
     if sum(given is not None for given in (text, prompt, text_file)) > 1:
         raise click.UsageError("more than one text; give one of TEXT, --prompt and --file")

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from llamacpu.model import CancelToken, Session
+    from llamacpu.engine.model import CancelToken, Session
 
 MOST_TOKENS = 15
 """Longest proposal. One pass over 16 tokens still streams the weights once; beyond that, passes get dear quickly."""

@@ -14,7 +14,7 @@ from llamacpu.errors import ModelError
 from llamacpu.sampling import log_probability
 
 if TYPE_CHECKING:
-    from llamacpu.model import CancelToken, Model, Session
+    from llamacpu.engine.model import CancelToken, Model, Session
 
 # A proposal ends where the draft model itself gives all of it less than this chance.
 _LEAST_CHANCE = 0.3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llamacpu.drafting.draft import MOST_TOKENS, Draft, Drafter
 
 if TYPE_CHECKING:
-    from llamacpu.model import CancelToken, Session
+    from llamacpu.engine.model import CancelToken, Session
 
 # Longer matches say no more than this one does.
 _LONGEST_MATCH = 32

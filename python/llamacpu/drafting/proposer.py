@@ -12,7 +12,7 @@ from llamacpu.drafting.length import AdaptiveLength
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llamacpu.model import CancelToken, Session
+    from llamacpu.engine.model import CancelToken, Session
 
 
 class Proposer:

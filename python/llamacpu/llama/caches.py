@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from llamacpu import saved_sessions
-from llamacpu.context_window import shared_length
+from llamacpu.engine import saved_sessions
 from llamacpu.errors import SessionError
+from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.state import LlamaState
 
 if TYPE_CHECKING:
-    from llamacpu.model import Model
+    from llamacpu.engine.model import Model
 
 __all__ = ["BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache"]
 
@@ -126,8 +126,8 @@ class LlamaDiskCache(BaseLlamaCache):
                     owner only
     capacity_bytes  the file used longest ago is deleted first when all need more
 
-    Each is a saved session (`llamacpu.saved_sessions`), checksummed and bound to its model: nothing is unpickled, and a
-    file that is damaged is forgotten. Several processes may share a folder.
+    Each is a saved session (`llamacpu.engine.saved_sessions`), checksummed and bound to its model: nothing is
+    unpickled, and a file that is damaged is forgotten. Several processes may share a folder.
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str] = ".cache/llama_cache", capacity_bytes: int = 2 << 30) -> None:

@@ -6,27 +6,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from llamacpu import chat_completions as chats
+from llamacpu.answers import chat_completions as chats
+from llamacpu.answers.completions import Response, TextCompletion, prompt_log_probabilities
 from llamacpu.chat import Chat
 from llamacpu.chat.answer import REASONING_TAGS, AnswerReader, call_tags
-from llamacpu.completions import Response, TextCompletion, prompt_log_probabilities
-from llamacpu.context_window import Overflow
+from llamacpu.constraints.tool_constraint import ToolCallConstraint, any_strict
 from llamacpu.generation import CancelToken, Generation, generate
-from llamacpu.infill import can_infill, infill_prompt
+from llamacpu.generation.context_window import Overflow
 from llamacpu.llama.formats import FormattedChat, registered
 from llamacpu.llama.steps import criteria_of
-from llamacpu.tool_constraint import ToolCallConstraint, any_strict
+from llamacpu.text.infill import can_infill, infill_prompt
 
 if TYPE_CHECKING:
+    from llamacpu.constraints.grammar import Grammar
     from llamacpu.drafting import Draft
+    from llamacpu.engine.model import Model, Session
     from llamacpu.generation import GenerationResult
-    from llamacpu.generation_request import PromptProgress
-    from llamacpu.grammar import Grammar
+    from llamacpu.generation.request import PromptProgress
     from llamacpu.llama.formats import ChatFormatter
-    from llamacpu.model import Model, Session
-    from llamacpu.moderation import Moderation
     from llamacpu.sampling import Sampler
-    from llamacpu.tokenizer import Tokenizer
+    from llamacpu.tasks.moderation import Moderation
+    from llamacpu.text.tokenizer import Tokenizer
 
 Run = TextCompletion | chats.ChatCompletion
 # Settings that handlers written for llama-cpp-python do not know.
@@ -289,8 +289,8 @@ class ChatMethods:
         categories: Mapping[str, str] | None = None,
         threshold: float = 0.5,
     ) -> Moderation:
-        """Judge the last message of a conversation with a Llama Guard model; see `llamacpu.moderation.moderate`."""
-        from llamacpu.moderation import moderate
+        """Judge the last message of a conversation with a Llama Guard model; see `llamacpu.tasks.moderation`."""
+        from llamacpu.tasks.moderation import moderate
 
         session = self._lease([])
         try:

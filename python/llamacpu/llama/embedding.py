@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llamacpu.embeddings import pooling_name, pooling_number, vectors
+from llamacpu.tasks.embeddings import pooling_name, pooling_number, vectors
 
 if TYPE_CHECKING:
-    from llamacpu.completions import Response
-    from llamacpu.gguf_file import GGUFFile
-    from llamacpu.model import Model
-    from llamacpu.session import KVType
+    from llamacpu.answers.completions import Response
+    from llamacpu.engine.model import Model
+    from llamacpu.engine.session import KVType
+    from llamacpu.gguf.file import GGUFFile
 
 
 class EmbeddingMethods:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llamacpu.context_window import Overflow, shared_length
+from llamacpu.engine.model import LoadProgress, Model, Session
 from llamacpu.errors import LlamaCpuError
 from llamacpu.generation import GenerationResult
-from llamacpu.gguf_file import GGUFFile
+from llamacpu.generation.context_window import Overflow, shared_length
+from llamacpu.gguf.file import GGUFFile
 from llamacpu.llama import settings
 from llamacpu.llama.caches import BaseLlamaCache
 from llamacpu.llama.chat import ChatMethods
@@ -25,8 +26,7 @@ from llamacpu.llama.logits import KeptLogits
 from llamacpu.llama.state import StateMethods
 from llamacpu.llama.steps import RANDOM_SEED, StepMethods
 from llamacpu.llama.tokenizer import LlamaTokenizer
-from llamacpu.model import LoadProgress, Model, Session
-from llamacpu.tokenizer import Tokenizer
+from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["Llama"]
 
@@ -268,8 +268,8 @@ class Llama(ChatMethods, EmbeddingMethods, StateMethods, StepMethods):
         cache_dir: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> Llama:
-        """Download a file of a Hugging Face repository (a name or a pattern) and open it; see `llamacpu.hub`."""
-        from llamacpu.hub import download
+        """Download a file of a Hugging Face repository (a name or a pattern) and open it; see `llamacpu.store.hub`."""
+        from llamacpu.store.hub import download
 
         path = download(repo_id, filename or "*.gguf", additional_files or (), local_dir, cache_dir)
         return cls(model_path=path, **kwargs)

@@ -7,9 +7,9 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llamacpu import saved_sessions
-from llamacpu.context_window import shared_length
+from llamacpu.engine import saved_sessions
 from llamacpu.errors import ContextOverflow, SessionError
+from llamacpu.generation.context_window import shared_length
 
 if TYPE_CHECKING:
     import threading
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from llamacpu.engine.model import Model
+    from llamacpu.engine.session import KVType, Session
     from llamacpu.generation import GenerationResult
     from llamacpu.llama.caches import BaseLlamaCache
     from llamacpu.llama.logits import KeptLogits
-    from llamacpu.model import Model
-    from llamacpu.session import KVType, Session
 
 __all__ = ["LlamaState"]
 
@@ -34,7 +34,7 @@ class LlamaState:
     input_ids         the tokens, intc[n_tokens]
     scores            the logits, float32[rows, vocabulary]
     n_tokens          number of tokens
-    llama_state       tokens, keys and values as bytes (`llamacpu.saved_sessions` describes them); made when asked for
+    llama_state       tokens, keys and values as bytes (see `llamacpu.engine.saved_sessions`); made when asked for
     llama_state_size  bytes that the state holds on to
     seed              of the random choices, None for none
     session           the conversation itself, if the state comes from this process; None after pickling

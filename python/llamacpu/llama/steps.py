@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from llamacpu.context_window import shared_length
 from llamacpu.errors import LlamaCpuError
+from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.sampling import samplings
 from llamacpu.sampling import Sampler
 
 if TYPE_CHECKING:
-    from llamacpu.grammar import Grammar
+    from llamacpu.constraints.grammar import Grammar
+    from llamacpu.engine.model import Session
     from llamacpu.llama.logits import KeptLogits
-    from llamacpu.model import Session
-    from llamacpu.tokenizer import Tokenizer
+    from llamacpu.text.tokenizer import Tokenizer
 
 LogitsProcessor = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 StoppingCriterion = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], bool]

@@ -1,4 +1,4 @@
-//! The dict that `llamacpu.architectures.config_for` returns, as the Rust `Config`.
+//! The dict that `llamacpu.families.llama.config_for` returns, as the Rust `Config`.
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

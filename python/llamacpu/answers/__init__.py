@@ -1,0 +1,1 @@
+"""From a question to an answer in the shapes of the OpenAI API."""

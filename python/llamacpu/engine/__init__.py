@@ -1,0 +1,1 @@
+"""Models and sessions: token ids in, logits out."""

@@ -1,0 +1,305 @@
+"""Models and conversations: token ids in, logits out.
+
+    with llamacpu.Model("model.gguf") as model:
+        session = model.session()
+        logits = session.forward(model.tokenizer.encode("Once upon a time"))
+
+A `Model` is immutable and may be shared by threads; a `Session` is one conversation and runs one step at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import pairwise
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from llamacpu import _native
+from llamacpu.engine.session import KVType, Logits, Session, TokenIds
+from llamacpu.engine.step_output import StepOutput, ends_of, places_of, split
+from llamacpu.families.llama import config_for
+from llamacpu.gguf.file import GGUFFile, Metadata
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llamacpu.generation import Generation
+    from llamacpu.tasks.embeddings import Pooling
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["CancelToken", "Model", "Session", "StepOutput"]
+
+log = logging.getLogger("llamacpu")
+
+CancelToken = _native.CancelToken
+LoadProgress = Callable[[int, int], None]
+"""(bytes of weights that are ready, bytes of all weights)"""
+
+
+class Model:
+    """The weights of a GGUF file, mapped and checked, with the threads that run them.
+
+    path       a `.gguf` file; of a split model the first file
+    threads    number of threads; `None` for what the machine gives (affinity, container quota, physical cores)
+    on_load    (bytes done, bytes of weights): given, the weights are prepared at once and not by the first step that
+               uses them, and this is told how far that is; see `prepare`
+    overrides  metadata that takes the place of the file's, as in `GGUFFile`
+
+    Raises `GGUFError` for a file that cannot be read and `ModelError` for one that is no model this version runs.
+    Use it as a context manager, or call `close()`, or let it go out of scope.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        on_load: LoadProgress | None = None,
+        *,
+        overrides: Mapping[str, bool | int | float | str] | None = None,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
+        self._file = GGUFFile(path, overrides)
+        try:
+            self.config = config_for(self._file)
+            rows = [(t.name, t.type, t.shape, t.file, t.offset, t.nbytes) for t in self._file.tensors]
+            paths = [os.fspath(path) for path in self._file.paths]
+            self._native = _native.Model(paths, self.config, rows, threads)
+        except BaseException:
+            self._file.close()
+            raise
+        if self._native.unread_tensors:
+            log.warning(
+                "%s: tensors that nothing uses: %s", self._file.path.name, ", ".join(self._native.unread_tensors)
+            )
+
+        if on_load is not None:
+            try:
+                self.prepare(on_load)
+            except BaseException:
+                self.close()
+                raise
+
+    def prepare(self, on_load: LoadProgress | None = None, cancel: CancelToken | None = None) -> None:
+        """Reads all weights and arranges them as the kernels want them, which takes about as long as reading the file.
+
+        Nothing needs this: opening a model only maps its file, and the first step does the same for each matrix that it
+        uses. After `prepare` that step takes no longer than others.
+
+        on_load  (bytes of the file that are done, bytes of all weights): called before the first and after every layer
+        cancel   stops it from another thread or after a timeout: `Cancelled` is raised, and what is done stays done
+        """
+        parts = self._native.part_bytes()
+        done, total = 0, sum(parts)
+        if on_load is not None:
+            on_load(0, total)
+        for part, size in enumerate(parts):
+            self._native.prepare(part, cancel)
+            done += size
+            if on_load is not None:
+                on_load(done, total)
+
+    @property
+    def file(self) -> GGUFFile:
+        """The header of the file: metadata and tensor table."""
+        return self._file
+
+    @property
+    def path(self) -> os.PathLike[str]:
+        """The file that was opened."""
+        return self._file.path
+
+    @property
+    def metadata(self) -> Metadata:
+        """The file's metadata, key to value."""
+        return self._file.metadata
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back, from the vocabulary in the file; made at first use."""
+        from llamacpu.text.tokenizer import Tokenizer
+
+        return Tokenizer(self._file)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits."""
+        return int(self.config["vocab_size"])
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of context that the model was trained for: the default of a session."""
+        return int(self.config["context_length"])
+
+    @property
+    def threads(self) -> int:
+        """Number of threads in use."""
+        return self._native.threads
+
+    @property
+    def threads_reason(self) -> str:
+        """Why that number of threads."""
+        return self._native.threads_reason
+
+    @property
+    def isa(self) -> str:
+        """Name of the instruction set in use."""
+        return self._native.isa
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights that one token goes through (all experts counted)."""
+        return self._native.weight_bytes
+
+    def session(self, context: int | None = None, kv_type: KVType = "f16") -> Session:
+        """Starts a conversation.
+
+        context  the most tokens it may hold; `None` for the length that the model was trained for. Memory is taken as
+                 the conversation grows, not before.
+        kv_type  how keys and values are stored: "f32" exact, "f16" half the memory, "q8_0" about a quarter
+        """
+        if context is not None and context < 1:
+            raise ValueError(f"context is {context}; expected at least 1, or None for the length of the training")
+        return Session(self, self._native.session(context, kv_type))
+
+    @overload
+    def step(
+        self,
+        items: Iterable[tuple[Session, TokenIds]],
+        logits: Literal["last", "all"] = "last",
+        cancel: CancelToken | None = None,
+    ) -> list[NDArray[np.float32]]: ...
+    @overload
+    def step(
+        self, items: Iterable[tuple[Session, TokenIds]], logits: Literal["none"], cancel: CancelToken | None = None
+    ) -> list[None]: ...
+    def step(
+        self,
+        items: Iterable[tuple[Session, TokenIds]],
+        logits: Logits = "last",
+        cancel: CancelToken | None = None,
+    ) -> list[NDArray[np.float32]] | list[None]:
+        """Continues several sessions in one pass over the weights.
+
+        items   sessions of this model, each once, with the ids of the tokens that continue it
+        logits  what is returned per item. "last": float32[vocabulary], for its last token;
+                "all": float32[tokens, vocabulary]; "none": None
+        cancel  stops the step from another thread or after a timeout: `Cancelled` is raised
+
+        The logits of a token do not depend on the other items, on how a prompt is cut into calls, or on the number of
+        threads, to the last bit. Raises `ContextOverflow` if an item does not fit, ValueError for ids outside the
+        vocabulary, RuntimeError for a session that another thread is stepping. After any error, Ctrl-C included,
+        every session is as it was before the call.
+        """
+        pairs = [(session._native, ids) for session, ids in items]
+        rows = self._native.step(pairs, logits, cancel)
+        found: list[NDArray[np.float32]] | list[None] = split(rows, [len(ids) for _, ids in pairs], logits)
+        return found
+
+    def step_hidden(
+        self,
+        items: Iterable[tuple[Session, TokenIds]],
+        layers: Sequence[int] = (-1,),
+        logits: Logits = "none",
+        cancel: CancelToken | None = None,
+    ) -> list[StepOutput]:
+        """`step`, with the hidden states of every token.
+
+        layers  which states: 0 is the residual stream behind the first layer, `config["layers"]` - 1 behind the last
+                one, and `config["layers"]` what the last norm makes of it, from which logits and embeddings come.
+                Negative numbers count from the end: -1 is the last norm, -2 the last layer.
+
+        The array takes layers times tokens times width times 4 bytes; `LlamaCpuError` if there is no memory for it. As
+        with logits, batches, pieces and threads change no bit of it. Raises ValueError for a layer that does not exist,
+        and what `step` raises.
+        """
+        places = places_of(layers, int(self.config["layers"]) + 1)
+        pairs = [(session._native, ids) for session, ids in items]
+        rows, hidden = self._native.step_hidden(pairs, places, logits, cancel)
+        counts = [len(ids) for _, ids in pairs]
+        parts = [hidden[:, start:end] for start, end in pairwise(ends_of(counts))]
+        return [StepOutput(row, part) for row, part in zip(split(rows, counts, logits), parts, strict=True)]
+
+    @overload
+    def embed(
+        self, input: str | Sequence[str], pooling: Literal["mean", "cls", "last"] | None = None, *,
+        normalize: bool = False, truncate: bool = True, cancel: CancelToken | None = None,
+    ) -> NDArray[np.float32]: ...  # fmt: skip
+    @overload
+    def embed(
+        self, input: str | Sequence[str], pooling: Literal["none"], *,
+        normalize: bool = False, truncate: bool = True, cancel: CancelToken | None = None,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...  # fmt: skip
+    def embed(
+        self,
+        input: str | Sequence[str],
+        pooling: Pooling | None = None,
+        *,
+        normalize: bool = False,
+        truncate: bool = True,
+        cancel: CancelToken | None = None,
+    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
+        """Embeddings of texts: of one, float32[width]; of several, float32[texts, width].
+
+        pooling    how the states of the tokens behind the last norm become one: their "mean", the "last" or the first
+                   one ("cls"). "none" returns those of all tokens: float32[tokens, width], or a list of them. `None`
+                   for what the file recommends; "mean" where it recommends none of the three
+        normalize  scale every embedding to the Euclidean length 1
+        truncate   leave out what is longer than the model's context; otherwise that is a `ContextOverflow`
+
+        Several texts go through the model together. ValueError for an empty text if the model puts no start token
+        before it: then there is nothing to embed.
+        """
+        from llamacpu.tasks import embeddings
+
+        return embeddings.embed(self, input, pooling, normalize=normalize, truncate=truncate, cancel=cancel)
+
+    def generate(self, prompt: str | TokenIds, **settings: Any) -> Generation:
+        """Yields the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the settings."""
+        from llamacpu import generation
+
+        return generation.generate(self, prompt, **settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that tell models apart: of their sizes, tensor tables and samples of their weights."""
+        from llamacpu.engine.saved_sessions import fingerprint
+
+        return fingerprint(self._file).hex()
+
+    def load_session(self, path: str | os.PathLike[str], context: int | None = None) -> Session:
+        """Goes on with a conversation that `Session.save` wrote.
+
+        context  the most tokens it may hold; `None` for what it was saved with
+
+        Raises `SessionError` for a file that is damaged, is no saved session, or is one of another model or of a newer
+        version; `ContextOverflow` if the conversation is longer than `context`; OSError if there is no such file.
+        """
+        from llamacpu.engine import saved_sessions
+
+        return saved_sessions.load(self, path, context)
+
+    def close(self) -> None:
+        """Gives the weights back. Steps that are running finish; later ones raise `LlamaCpuError`."""
+        self._native.close()
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` has been called."""
+        return self._native.closed
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Model {self._file.path.name!r}: {self.config['architecture']}, {self.config['layers']} layers>"

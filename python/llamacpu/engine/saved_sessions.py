@@ -1,0 +1,267 @@
+"""Sessions as files: tokens, and their keys and values, so that a conversation goes on without computing it again.
+
+Everything is little-endian:
+
+    position  bytes
+    0         8     magic
+    8         4     version of the format
+    12        4     number of the arrangement of keys and values in a page
+    16        32    fingerprint of the model
+    48        4     how keys and values are stored, by ggml's type numbers: 0 F32, 1 F16, 8 Q8_0
+    52        4     tokens in a page
+    56        8     context
+    64        8     tokens
+    72        8     bytes of a page
+    80        8     bytes of the note
+    88        4     0
+    92        4     CRC-32 of the bytes before
+    96        4 bytes a token, the note (bytes that belong to whoever wrote the file), the pages
+              4     CRC-32 of all bytes before
+
+All sizes are checked against the length of the file before anything is allocated, and the session comes into being
+after the last checksum was right. A file that somebody made on purpose can hold wrong keys and values, and so change
+what the model says, but nothing else.
+
+The fingerprint is SHA-256 over the metadata of the architecture, the tensor table and 256 bytes from the middle of up
+to 256 tensors spread over the file: milliseconds for a file of any size. Models that differ in none of these bytes
+count as the same; tokenizers and chat templates do not change what a session holds, and do not count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+import numpy as np
+
+from llamacpu import _native
+from llamacpu.engine.session import KVType, Session
+from llamacpu.errors import LlamaCpuError, SessionError
+
+if TYPE_CHECKING:
+    from llamacpu.engine.model import Model
+    from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["Header", "fingerprint", "load", "read", "read_header", "read_note", "read_tokens", "save", "write"]
+
+MAGIC = b"\x89LCPUS\r\n"
+VERSION = 1
+MAX_CONTEXT = 1 << 30
+
+_HEADER = struct.Struct("<8sII32sIIQQQQI")
+_CRC = struct.Struct("<I")
+HEADER_BYTES = _HEADER.size + _CRC.size
+_KV_NUMBERS: dict[KVType, int] = {"f32": 0, "f16": 1, "q8_0": 8}
+_KV_NAMES = {number: name for name, number in _KV_NUMBERS.items()}
+_SAMPLED_TENSORS = 256
+_SAMPLE_BYTES = 256
+_COPY_BYTES = 1 << 20
+_DAMAGED = "the file is damaged: save the session again"
+
+
+class Header(NamedTuple):
+    """The numbers at the beginning of the file."""
+
+    layout: int
+    fingerprint: bytes
+    kv_type: KVType
+    page_tokens: int
+    context: int
+    tokens: int
+    page_bytes: int
+    note_bytes: int
+
+    @property
+    def pages(self) -> int:
+        """Number of pages."""
+        return -(-self.tokens // self.page_tokens)
+
+    @property
+    def file_bytes(self) -> int:
+        """Length that the file must have."""
+        return HEADER_BYTES + 4 * self.tokens + self.note_bytes + self.pages * self.page_bytes + _CRC.size
+
+
+def fingerprint(file: GGUFFile) -> bytes:
+    """32 bytes that tell models apart; see the module's description. Raises GGUFError for a closed file."""
+    digest = hashlib.sha256(b"llamacpu model 1")
+    architecture = str(file.metadata.get("general.architecture"))
+    for key in sorted(key for key in file.metadata if key.startswith(f"{architecture}.")):
+        value = file.metadata[key]
+        shown = value.tobytes().hex() if isinstance(value, np.ndarray) else repr(value)
+        digest.update(f"{key}={shown}\n".encode())
+    tensors = sorted(file.tensors)
+    for tensor in tensors:
+        digest.update(f"{tensor.name} {tensor.type} {tensor.shape} {tensor.nbytes}\n".encode())
+    samples = min(len(tensors), _SAMPLED_TENSORS)
+    for place in range(samples):
+        tensor = tensors[place * len(tensors) // samples]
+        start = max(0, tensor.nbytes // 2 - _SAMPLE_BYTES // 2)
+        digest.update(file.tensor_bytes(tensor, start, min(start + _SAMPLE_BYTES, tensor.nbytes)))
+    return digest.digest()
+
+
+def save(session: Session, path: str | os.PathLike[str], note: bytes = b"") -> None:
+    """Write the session to a file that takes the place of an older one at once; see `Session.save`."""
+    import tempfile  # brings half of the standard library
+
+    target = Path(path)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(session, file, note)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def write(session: Session, file: BinaryIO, note: bytes = b"") -> None:
+    """Write the session to an open file."""
+    # What another thread does to the session meanwhile is not its copy's concern.
+    frozen = session.fork()
+    model, tokens, kv_type = frozen.model, frozen.tokens, frozen.kv_type
+    header = Header(
+        layout=_native.PAGE_LAYOUT,
+        fingerprint=bytes.fromhex(model.fingerprint),
+        kv_type=kv_type,
+        page_tokens=_native.PAGE_TOKENS,
+        context=frozen.context,
+        tokens=len(tokens),
+        page_bytes=model._native.page_bytes(kv_type),
+        note_bytes=len(note),
+    )
+    crc = 0
+
+    def put(data: bytes) -> None:
+        nonlocal crc
+        crc = zlib.crc32(data, crc)
+        file.write(data)
+
+    first = _HEADER.pack(
+        MAGIC, VERSION, header.layout, header.fingerprint, _KV_NUMBERS[kv_type], header.page_tokens, header.context,
+        header.tokens, header.page_bytes, header.note_bytes, 0,
+    )  # fmt: skip
+    put(first + _CRC.pack(zlib.crc32(first)))
+    put(np.array(tokens, dtype="<u4").tobytes())
+    put(note)
+    for index in range(header.pages):
+        put(frozen._native.page(index))
+    file.write(_CRC.pack(crc))
+
+
+def load(model: Model, path: str | os.PathLike[str], context: int | None = None) -> Session:
+    """The session of a file; see `Model.load_session`."""
+    with open_regular(path) as file:
+        return read(model, file, context, Path(path).name)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """The open file. SessionError for what is no file: opening a pipe would wait for its writer."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise SessionError(f"{Path(path).name}: not a regular file; expected one that Session.save wrote")
+    return Path(path).open("rb")
+
+
+def read(model: Model, file: BinaryIO, context: int | None = None, name: str = "the saved session") -> Session:
+    """The session of an open file, read from its beginning to its end."""
+    if context is not None and not 1 <= context <= MAX_CONTEXT:
+        raise ValueError(f"context is {context}; expected 1 to {MAX_CONTEXT}, or None for that of the saved session")
+    header = read_header(file, name)
+    if header.fingerprint != bytes.fromhex(model.fingerprint):
+        raise SessionError(
+            f"{name}: a session of another model than {Path(model.path).name}; open the model that it was saved with"
+        )
+    if header.layout != _native.PAGE_LAYOUT or header.page_tokens != _native.PAGE_TOKENS:
+        raise SessionError(
+            f"{name}: keys and values are arranged as in another version of llamacpu (number {header.layout}, expected "
+            f"{_native.PAGE_LAYOUT}); begin the conversation again"
+        )
+    expected = model._native.page_bytes(header.kv_type)
+    if header.page_bytes != expected:
+        raise SessionError(f"{name}: pages of {header.page_bytes} bytes, expected {expected}; {_DAMAGED}")
+    file.seek(0)
+    crc = zlib.crc32(_exactly(file, HEADER_BYTES, name))
+    data = _exactly(file, 4 * header.tokens, name)
+    crc = zlib.crc32(data, crc)
+    tokens = np.frombuffer(data, dtype="<u4").tolist()
+    for start in range(0, header.note_bytes, _COPY_BYTES):
+        crc = zlib.crc32(_exactly(file, min(_COPY_BYTES, header.note_bytes - start), name), crc)
+
+    def pages() -> Iterator[bytes]:
+        nonlocal crc
+        for _ in range(header.pages):
+            page = _exactly(file, header.page_bytes, name)
+            crc = zlib.crc32(page, crc)
+            yield page
+        if file.read(_CRC.size + 1) != _CRC.pack(crc):
+            raise SessionError(f"{name}: the checksum is wrong; {_DAMAGED}")
+
+    try:
+        native = model._native.restore(header.context if context is None else context, header.kv_type, tokens, pages())
+    except ValueError as error:
+        if isinstance(error, LlamaCpuError):
+            raise
+        raise SessionError(f"{name}: {error}; {_DAMAGED}") from None
+    return Session(model, native)
+
+
+def read_header(file: BinaryIO, name: str = "the saved session") -> Header:
+    """The header of an open file, checked against itself and against the length of the file."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    first = file.read(HEADER_BYTES)
+    if first[: len(MAGIC)] != MAGIC:
+        raise SessionError(f"{name}: not a saved session: it starts with {first[:8]!r}, expected {MAGIC!r}")
+    if len(first) < HEADER_BYTES:
+        raise SessionError(f"{name}: {len(first)} bytes are too few for a header; {_DAMAGED}")
+    _, version, layout, model, kv_number, page_tokens, context, tokens, page_bytes, note_bytes, _ = _HEADER.unpack(
+        first[: _HEADER.size]
+    )
+    if version > VERSION:
+        raise SessionError(
+            f"{name}: written in version {version} of the format, newer than {VERSION}; install a newer release"
+        )
+    if _CRC.pack(zlib.crc32(first[: _HEADER.size])) != first[_HEADER.size :] or version < 1:
+        raise SessionError(f"{name}: the checksum of the header is wrong; {_DAMAGED}")
+    if kv_number not in _KV_NAMES or not 1 <= context <= MAX_CONTEXT or tokens > context or page_tokens < 1:
+        raise SessionError(
+            f"{name}: a header of {tokens} tokens in a context of {context}, {page_tokens} in a page, and keys of type "
+            f"{kv_number}; {_DAMAGED}"
+        )
+    header = Header(layout, model, _KV_NAMES[kv_number], page_tokens, context, tokens, page_bytes, note_bytes)
+    if size != header.file_bytes:
+        what = "cut short" if size < header.file_bytes else "too long"
+        raise SessionError(f"{name}: the file is {what}: {size} bytes, expected {header.file_bytes}; {_DAMAGED}")
+    return header
+
+
+def read_tokens(file: BinaryIO, header: Header, name: str = "the saved session") -> list[int]:
+    """The tokens of an open file; the checksum behind them is not looked at."""
+    file.seek(HEADER_BYTES)
+    found: list[int] = np.frombuffer(_exactly(file, 4 * header.tokens, name), dtype="<u4").tolist()
+    return found
+
+
+def read_note(file: BinaryIO, header: Header, name: str = "the saved session") -> bytes:
+    """The note of an open file; the checksum behind it is not looked at."""
+    file.seek(HEADER_BYTES + 4 * header.tokens)
+    return _exactly(file, header.note_bytes, name)
+
+
+def _exactly(file: BinaryIO, count: int, name: str) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        raise SessionError(f"{name}: the file became shorter while it was read; {_DAMAGED}")
+    return data

@@ -1,0 +1,103 @@
+"""One conversation with a model: its tokens, and their keys and values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, cast, overload
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llamacpu import _native
+    from llamacpu.engine.model import Model
+
+__all__ = ["KVType", "Logits", "Session", "TokenIds"]
+
+Logits = Literal["last", "all", "none"]
+KVType = Literal["f32", "f16", "q8_0"]
+TokenIds = Sequence[int]
+
+
+class Session:
+    """One conversation with a model: its tokens, and their keys and values. Made by `Model.session()`."""
+
+    def __init__(self, model: Model, native: _native.Session) -> None:
+        self._model = model
+        self._native = native
+
+    @property
+    def model(self) -> Model:
+        """The model of the conversation."""
+        return self._model
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the session may hold."""
+        return self._native.context
+
+    @property
+    def position(self) -> int:
+        """Number of tokens that have been processed."""
+        return self._native.position
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens that have been processed."""
+        return self._native.tokens
+
+    @property
+    def kv_type(self) -> KVType:
+        """How keys and values are stored: "f32", "f16" or "q8_0"."""
+        return cast(KVType, self._native.kv_type)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values; pages shared with forks are counted in each of them."""
+        return self._native.nbytes
+
+    @overload
+    def forward(
+        self, ids: TokenIds, logits: Literal["last", "all"] = "last", cancel: _native.CancelToken | None = None
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def forward(self, ids: TokenIds, logits: Literal["none"], cancel: _native.CancelToken | None = None) -> None: ...
+    def forward(
+        self, ids: TokenIds, logits: Logits = "last", cancel: _native.CancelToken | None = None
+    ) -> NDArray[np.float32] | None:
+        """Continues the conversation by the tokens `ids`; arguments, result and errors as in `Model.step`."""
+        return self._model.step([(self, ids)], logits, cancel)[0]
+
+    def hidden(
+        self, ids: TokenIds, layers: Sequence[int] = (-1,), cancel: _native.CancelToken | None = None
+    ) -> NDArray[np.float32]:
+        """Continues the conversation by the tokens `ids` and returns their hidden states.
+
+        float32[layers, tokens, width]; `layers` and errors as in `Model.step_hidden`.
+        """
+        return self._model.step_hidden([(self, ids)], layers, cancel=cancel)[0].hidden
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the conversation to a file, from which `Model.load_session` continues it to the last bit.
+
+        The file holds the tokens and their keys and values, about `nbytes` bytes. It takes the place of an older one at
+        once or not at all, and only its owner may read it: whoever has the vocabulary can read the conversation in it.
+        Raises OSError where the file cannot be written, RuntimeError while another thread is stepping the session.
+        """
+        from llamacpu.engine import saved_sessions
+
+        saved_sessions.save(self, path)
+
+    def fork(self) -> Session:
+        """A second conversation with the same past, whose memory is shared: it costs nearly nothing."""
+        return Session(self._model, self._native.fork())
+
+    def truncate(self, tokens: int) -> None:
+        """Forgets all but the first `tokens` tokens, to go on from there."""
+        if tokens < 0:
+            raise ValueError(f"cannot truncate the session to {tokens} tokens; expected 0 to {self.position}")
+        self._native.truncate(tokens)
+
+    def __repr__(self) -> str:
+        return f"<Session: {self.position} of {self.context} tokens, {self._model!r}>"

@@ -1,0 +1,56 @@
+"""What a step is asked for and returns: rows of logits and hidden states, taken apart by item."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llamacpu.engine.session import Logits
+
+__all__ = ["StepOutput", "ends_of", "places_of", "split"]
+
+
+class StepOutput(NamedTuple):
+    """What `Model.step_hidden` returns for one item."""
+
+    logits: NDArray[np.float32] | None
+    """as `Model.step` returns them"""
+    hidden: NDArray[np.float32]
+    """float32[layers, tokens, width], in the order of the layers that were asked for"""
+
+
+def ends_of(counts: Sequence[int]) -> list[int]:
+    """Where each of several runs of rows begins, and where the last one ends."""
+    ends = [0]
+    for count in counts:
+        ends.append(ends[-1] + count)
+    return ends
+
+
+def split(rows: NDArray[np.float32], counts: Sequence[int], logits: Logits) -> Any:
+    """The rows of logits that belong to each item; `counts` are the numbers of their tokens."""
+    if logits == "none":
+        return [None] * len(counts)
+    if logits == "last":
+        return list(rows)
+    return [rows[start:end] for start, end in pairwise(ends_of(counts))]
+
+
+def places_of(layers: Sequence[int], count: int) -> list[int]:
+    """Indices of layers, negative ones counted from the end, as the native model counts them."""
+    places = [operator.index(layer) for layer in layers]
+    if not places:
+        raise ValueError("no layers: expected at least one; -1 is the last norm")
+    for place in places:
+        if not -count <= place < count:
+            raise ValueError(f"there is no layer {place}: expected 0 to {count - 1}, or -{count} to -1 from the end")
+    places = [place % count for place in places]
+    if len(set(places)) != len(places):
+        raise ValueError(f"a layer is named twice in {list(layers)}; expected each once")
+    return places

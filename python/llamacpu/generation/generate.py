@@ -1,0 +1,150 @@
+"""Continue a prompt: text comes out piece by piece, and a result says how it went.
+
+generation = generate(model, "Once upon a time", max_tokens=50)
+for piece in generation:
+    print(piece, end="")
+print(generation.result.finish_reason)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union, cast
+
+from llamacpu.drafting import Draft, FunctionDraft, ModelDraft, NGramDraft
+from llamacpu.drafting.draft import ProposeTokens
+from llamacpu.engine.model import CancelToken
+from llamacpu.generation.context_window import Overflow, fit_prompt
+from llamacpu.generation.request import LogitsProcessor, PromptProgress, Request, StoppingCriterion
+from llamacpu.generation.result import GeneratedToken, GenerationResult, Timings
+from llamacpu.generation.stream import Generation
+from llamacpu.sampling import Sampler, Sampling
+from llamacpu.text.stop_strings import StopStrings
+
+if TYPE_CHECKING:
+    from llamacpu.engine.model import Model, Session
+
+__all__ = ["CancelToken", "GeneratedToken", "Generation", "GenerationResult", "Timings", "generate"]
+
+Drafts: TypeAlias = Union[Literal["auto"], Draft, "Model", ProposeTokens, None]
+"""What `draft` takes: "auto", a `Draft`, a small model, a function that proposes tokens, or None."""
+
+
+def generate(
+    source: Model | Session,
+    prompt: str | Sequence[int],
+    *,
+    max_tokens: int | None = None,
+    sampling: Sampling | Sampler | None = None,
+    stop: str | Iterable[str] = (),
+    logits_processors: Iterable[LogitsProcessor] = (),
+    stopping_criteria: Iterable[StoppingCriterion] = (),
+    on_token: Callable[[GeneratedToken], None] | None = None,
+    on_prompt: PromptProgress | None = None,
+    log_probabilities: int | None = None,
+    ignore_end: bool = False,
+    show_special: bool = False,
+    overflow: Overflow = "error",
+    keep: int | None = None,
+    draft: Drafts = "auto",
+    cancel: CancelToken | None = None,
+    timeout: float | None = None,
+) -> Generation:
+    """Continue a prompt; iterate over the returned `Generation` for the pieces of text.
+
+    source: a model (a session is made for this call) or a session. Of a session the beginning that it shares with
+        the prompt is used again and the rest forgotten: pass the whole conversation as the prompt every time.
+    prompt: text (encoded with the model's special start, control tokens in it stay text) or token ids.
+    max_tokens: None goes on until the model ends or the context is full.
+    sampling: settings, or a `Sampler` that goes on with its random stream; None is what the file recommends.
+    stop: texts that end the generation; they do not appear in it.
+    log_probabilities: None for none, n for those of each token and of the n most likely ones in its place.
+    ignore_end: forbids the end-of-text tokens, so that generation goes on.
+    show_special: control tokens appear as text.
+    overflow: a prompt longer than the context is a ContextOverflow before any work ("error"), or loses its middle
+        ("truncate"); when the context is full, generation ends, or ("shift") the oldest half is forgotten. The
+        result tells how many tokens were dropped. keep: how many first tokens are never dropped (None: the start
+        token alone).
+    draft: how several tokens are guessed and then checked in one pass, which is quicker where the guesses are right and
+        never changes the text. "auto" looks up what followed the last tokens earlier in the text (`NGramDraft`), and
+        does so only as long as it pays; a `Model` (or `ModelDraft`) of the same vocabulary guesses itself; a function
+        (ids so far) -> ids does; None is off. While iterating, the session may hold tokens that are only guessed.
+    cancel, timeout: end the generation from any thread, or after this many seconds; also within a long prompt.
+
+    Raises ValueError for wrong arguments, ContextOverflow, ModelError for a draft model of another vocabulary; while
+    iterating also what the callbacks raise.
+    """
+    session = _session_of(source)
+    tokenizer = session.model.tokenizer
+    ids = _prompt_ids(session, prompt)
+    if max_tokens is not None and max_tokens < 0:
+        raise ValueError(f"max_tokens is {max_tokens}; expected 0 or more, or None for no limit")
+    if overflow not in ("error", "truncate", "shift"):
+        raise ValueError(f'overflow is {overflow!r}; expected "error", "truncate" or "shift"')
+    if log_probabilities is not None and not 0 <= log_probabilities <= session.model.vocab_size:
+        raise ValueError(f"log_probabilities is {log_probabilities}; expected 0 up to the size of the vocabulary")
+    if keep is None:
+        keep = int(ids[0] == tokenizer.bos)
+    fitted = fit_prompt(ids, session.context, overflow, keep, max_tokens)
+    if not isinstance(sampling, Sampler):
+        settings = Sampling.for_model(session.model.metadata) if sampling is None else sampling
+        sampling = Sampler(settings, session.model.vocab_size, lambda token: tokenizer.decode([token]))
+    drafts = draft_from(draft)
+    if drafts is not None:
+        drafts.check(session)
+    request = Request(
+        prompt=tuple(fitted),
+        max_tokens=max_tokens,
+        overflow=overflow,
+        keep=min(keep, len(fitted)),
+        ignore_end=ignore_end,
+        show_special=show_special,
+        log_probabilities=log_probabilities,
+        logits_processors=tuple(logits_processors),
+        stopping_criteria=tuple(stopping_criteria),
+        on_token=on_token,
+        on_prompt=on_prompt,
+        dropped_tokens=len(ids) - len(fitted),
+        draft=drafts,
+    )
+    return Generation(session, request, sampling, StopStrings(stop), cancel, timeout)
+
+
+def draft_from(draft: Drafts) -> Draft | None:
+    """The source of drafts that `draft` of `generate` means. Raises ValueError or TypeError for what is none."""
+    if draft is None or isinstance(draft, Draft):
+        return draft
+    if isinstance(draft, str):
+        if draft != "auto":
+            raise ValueError(f'draft is {draft!r}; expected "auto", a Draft, a Model, a function or None')
+        return NGramDraft()
+    if hasattr(draft, "session"):
+        return ModelDraft(cast("Model", draft))
+    if not callable(draft):
+        raise TypeError(f'draft is a {type(draft).__name__}; expected "auto", a Draft, a Model, a function or None')
+    return FunctionDraft(draft)
+
+
+def _session_of(source: Model | Session) -> Session:
+    # Whatever behaves like a session is one: programs wrap them, tests replace them.
+    return cast("Session", source) if hasattr(source, "forward") else source.session()
+
+
+def _prompt_ids(session: Session, prompt: str | Sequence[int]) -> list[int]:
+    tokenizer = session.model.tokenizer
+    if isinstance(prompt, str):
+        ids = tokenizer.encode(prompt)
+        if tokenizer.add_eos:
+            # A prompt is to go on.
+            ids.pop()
+    else:
+        ids = [int(token) for token in prompt]
+    if not ids and tokenizer.bos is not None:
+        ids = [tokenizer.bos]
+    if not ids:
+        raise ValueError("the prompt is empty and the model has no start token; expected at least one token")
+    vocabulary = session.model.vocab_size
+    for token in ids:
+        if not 0 <= token < vocabulary:
+            raise ValueError(f"the prompt holds token {token}; expected ids from 0 to {vocabulary - 1}")
+    return ids

@@ -1,0 +1,120 @@
+"""The loop of a generation: choose a token, take it, go on behind it, until one of the ends is reached."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llamacpu.errors import Cancelled
+from llamacpu.generation.progress import Progress
+from llamacpu.generation.result import EndedBy, GeneratedToken
+from llamacpu.generation.steps import Steps
+from llamacpu.sampling import Sampler, TokenLogProbability, log_probability
+
+if TYPE_CHECKING:
+    from llamacpu.engine.model import CancelToken, Session
+    from llamacpu.generation.request import Logits, Request, Tokens
+    from llamacpu.text.stop_strings import StopStrings
+
+
+class Loop:
+    """The state of one text; `run` writes it."""
+
+    def __init__(
+        self, session: Session, request: Request, sampler: Sampler, stops: StopStrings, cancel: CancelToken
+    ) -> None:
+        self.progress = Progress()
+        self._request = request
+        self._sampler = sampler
+        self._stops = stops
+        self._cancel = cancel
+        self._steps = Steps(session, request, self.progress, cancel)
+        self._history: Tokens = np.array(request.prompt, dtype=np.int64)
+        self._length = len(request.prompt)
+        tokenizer = session.model.tokenizer
+        self._ends = tokenizer.eog
+        self._decoder = tokenizer.stream(skip_special=not request.show_special)
+
+    def run(self) -> Generator[str, None, EndedBy]:
+        """Yields the pieces of text that are certain; returns why it ended. Raises Cancelled."""
+        try:
+            ended_by = yield from self._until_the_end()
+        finally:
+            self._steps.close()
+        return ended_by
+
+    def rest(self) -> str:
+        """The text that was held back until the end."""
+        text = self._stops.push(self._decoder.flush()) + self._stops.flush()
+        self.progress.text.append(text)
+        return text
+
+    def _until_the_end(self) -> Generator[str, None, EndedBy]:
+        request, progress = self._request, self.progress
+        logits = self._steps.read_prompt()
+        while request.max_tokens is None or len(progress.tokens) < request.max_tokens:
+            started = perf_counter()
+            token, chance, logits = self._choose(logits)
+            progress.generate_seconds += perf_counter() - started
+            if token in self._ends and not request.ignore_end:
+                progress.end_token = token
+                return "end_of_text"
+            text = self._take(token, chance)
+            if text:
+                yield text
+            if self._stops.found is not None:
+                return "stop_string"
+            history = self._history[: self._length]
+            if any(criterion(history, logits) for criterion in request.stopping_criteria):
+                return "criterion"
+            if len(progress.tokens) == request.max_tokens:
+                break
+            started = perf_counter()
+            following = self._steps.after(token)
+            if following is None:
+                return "context"
+            logits = following
+            progress.generate_seconds += perf_counter() - started
+        return "max_tokens"
+
+    def _choose(self, logits: Logits) -> tuple[int, TokenLogProbability | None, Logits]:
+        """The next token, its log-probability where wanted, and the logits that it was chosen from."""
+        request = self._request
+        if self._cancel.cancelled:
+            raise Cancelled("the generation was cancelled")
+        history = self._history[: self._length]
+        changed = logits
+        if request.ignore_end or request.logits_processors:
+            changed = logits.copy()
+        if request.ignore_end:
+            changed[list(self._ends)] = -np.inf
+        for process in request.logits_processors:
+            changed = process(history, changed)
+        token = self._sampler.sample(changed, history)
+        if request.log_probabilities is None:
+            return token, None, changed
+        return token, log_probability(logits, token, request.log_probabilities), changed
+
+    def _take(self, token: int, chance: TokenLogProbability | None) -> str:
+        """Note a chosen token; returns the text that became certain."""
+        progress = self.progress
+        self._remember(token)
+        seconds = perf_counter() - progress.started
+        text = self._stops.push(self._decoder.push(token))
+        progress.tokens.append(token)
+        progress.token_seconds.append(seconds)
+        progress.text.append(text)
+        if chance is not None:
+            progress.log_probabilities.append(chance)
+        if self._request.on_token is not None:
+            self._request.on_token(GeneratedToken(token, text, seconds, chance))
+        return text
+
+    def _remember(self, token: int) -> None:
+        if self._length == len(self._history):
+            self._history = np.concatenate([self._history, np.zeros(self._length + 64, dtype=np.int64)])
+        self._history[self._length] = token
+        self._length += 1

@@ -1,0 +1,43 @@
+"""What a generation was asked, checked; and the forms of the functions that a caller may hand in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from llamacpu.drafting import Draft
+    from llamacpu.generation.context_window import Overflow
+    from llamacpu.generation.result import GeneratedToken
+
+Tokens = npt.NDArray[np.int64]
+Logits = npt.NDArray[np.float32]
+LogitsProcessor = Callable[[Tokens, Logits], Logits]
+"""(prompt and text so far as ids, logits[vocabulary]) -> logits; may change the array in place."""
+StoppingCriterion = Callable[[Tokens, Logits], bool]
+"""(prompt and text so far as ids, logits[vocabulary] that the last id was chosen from) -> whether to end."""
+PromptProgress = Callable[[int, int], None]
+"""(tokens of the prompt that are done, tokens of the prompt): called before the first and after every chunk."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `generate` was asked, checked."""
+
+    prompt: tuple[int, ...]
+    max_tokens: int | None
+    overflow: Overflow
+    keep: int
+    ignore_end: bool
+    show_special: bool
+    log_probabilities: int | None
+    logits_processors: tuple[LogitsProcessor, ...]
+    stopping_criteria: tuple[StoppingCriterion, ...]
+    on_token: Callable[[GeneratedToken], None] | None
+    on_prompt: PromptProgress | None
+    dropped_tokens: int
+    draft: Draft | None

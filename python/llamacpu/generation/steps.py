@@ -1,0 +1,158 @@
+"""The passes through the model that a generation needs: the prompt in chunks, then each token with its draft.
+
+A draft of k tokens makes one pass of the chosen token and the k. Its rows of logits are those that 1 + k passes would
+have given, as long as the tokens that are chosen from them are the drafted ones; from the first other token on they are
+thrown away, and the session forgets the rest of the draft.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from llamacpu.drafting import Proposer
+from llamacpu.errors import Cancelled
+from llamacpu.generation.context_window import room_by_shifting, shared_length
+
+if TYPE_CHECKING:
+    from llamacpu.engine.model import CancelToken, Session
+    from llamacpu.generation.progress import Progress
+    from llamacpu.generation.request import Logits, Request
+
+log = logging.getLogger("llamacpu")
+
+# A prompt goes in pieces, so that progress is seen; their size follows the speed (results do not depend on it).
+_FIRST_CHUNK = 32
+_LARGEST_CHUNK = 512
+_CHUNK_SECONDS = 0.5
+
+
+class Steps:
+    """One generation's way through its session."""
+
+    def __init__(self, session: Session, request: Request, progress: Progress, cancel: CancelToken) -> None:
+        self._session = session
+        self._request = request
+        self._progress = progress
+        self._cancel = cancel
+        self._proposer: Proposer | None = None
+        # A checked draft: its tokens, the logits after the token before it and after each of them, how many of its
+        # tokens have been chosen, and where in the session it begins.
+        self._draft: list[int] = []
+        self._rows: Logits | None = None
+        self._right = 0
+        self._begin = 0
+
+    def read_prompt(self) -> Logits:
+        """The logits after the prompt; what the session already holds of it is not computed again."""
+        request, progress, session = self._request, self._progress, self._session
+        started = perf_counter()
+        prompt = list(request.prompt)
+        cached = shared_length(session.tokens, prompt[:-1])
+        session.truncate(cached)
+        progress.cached_tokens = cached
+        log.debug("reading a prompt of %d tokens, %d of them known", len(prompt), cached)
+        self._report_prompt(cached)
+        size = _LARGEST_CHUNK if request.on_prompt is None else _FIRST_CHUNK
+        done = cached
+        while len(prompt) - done > size + size // 2:
+            chunk_started = perf_counter()
+            session.forward(prompt[done : done + size], logits="none", cancel=self._cancel)
+            done += size
+            self._report_prompt(done)
+            speed = size / max(perf_counter() - chunk_started, 1e-9)
+            size = min(max(int(speed * _CHUNK_SECONDS), _FIRST_CHUNK), _LARGEST_CHUNK)
+        logits = session.forward(prompt[done:], cancel=self._cancel)
+        if request.draft is not None and request.max_tokens not in (0, 1):
+            self._proposer = Proposer(request.draft, session, prompt, self._cancel)
+        progress.prompt_seconds = perf_counter() - started
+        self._report_prompt(len(prompt))
+        return logits
+
+    def after(self, token: int) -> Logits | None:
+        """The logits after a chosen token; None if the context is full."""
+        if self._rows is not None:
+            if self._right < len(self._draft) and token == self._draft[self._right]:
+                if self._cancel.cancelled:
+                    raise Cancelled("the generation was cancelled")
+                self._right += 1
+                if self._proposer is not None:
+                    self._proposer.note(token)
+                following: Logits = self._rows[self._right]
+                return following
+            self._settle(wrong=self._right < len(self._draft))
+        if self._session.position >= self._session.context:
+            if self._request.overflow != "shift":
+                return None
+            self._shift()
+        return self._pass(token)
+
+    def close(self) -> None:
+        """Leave the session with the chosen tokens but for the last, as it is without drafts."""
+        if self._rows is not None:
+            held = self._session.tokens
+            # Whoever continued the session elsewhere meanwhile has thrown the draft away already.
+            ours = held[self._begin :] == self._draft
+            self._settle(wrong=False, truncate=ours)
+        if self._proposer is not None:
+            self._proposer.close()
+            self._proposer = None
+
+    def _pass(self, token: int) -> Logits:
+        """One pass over a token and its draft; the logits after the token."""
+        session, proposer, progress = self._session, self._proposer, self._progress
+        if proposer is None:
+            logits = session.forward([token], cancel=self._cancel)
+            progress.steps += 1
+            return logits
+        proposer.note(token)
+        draft = proposer.propose(self._room())
+        progress.draft_seconds = proposer.seconds
+        started = perf_counter()
+        rows = session.forward([token, *draft], logits="all", cancel=self._cancel)
+        proposer.passed(1 + len(draft), perf_counter() - started)
+        progress.steps += 1
+        progress.drafted_tokens += len(draft)
+        if draft:
+            self._draft, self._rows, self._right = draft, rows, 0
+            self._begin = session.position - len(draft)
+        following: Logits = rows[0]
+        return following
+
+    def _room(self) -> int:
+        """How many tokens may be drafted: the context must hold them, and what comes after them must be wanted."""
+        room = self._session.context - self._session.position - 1
+        if self._request.max_tokens is not None:
+            room = min(room, self._request.max_tokens - len(self._progress.tokens) - 1)
+        return room
+
+    def _settle(self, wrong: bool, truncate: bool = True) -> None:
+        """Forget what is left of the draft."""
+        if truncate and self._right < len(self._draft):
+            self._session.truncate(self._begin + self._right)
+        if self._proposer is not None:
+            self._proposer.settled(len(self._draft), self._right, wrong)
+        self._progress.accepted_tokens += self._right
+        self._draft, self._rows, self._right = [], None, 0
+
+    def _report_prompt(self, done: int) -> None:
+        if self._request.on_prompt is not None:
+            self._request.on_prompt(done, len(self._request.prompt))
+
+    def _shift(self) -> None:
+        """Make room in a full session: the older half of what follows the kept tokens is forgotten.
+
+        The rest is computed again at its new place, so that the result is exactly that of the shorter text.
+        """
+        session = self._session
+        tokens = session.tokens
+        remaining = list(room_by_shifting(tokens, self._request.keep))
+        same = shared_length(tokens, remaining)
+        session.truncate(same)
+        if remaining[same:]:
+            session.forward(remaining[same:], logits="none", cancel=self._cancel)
+        self._progress.shifts += 1
+        self._progress.shifted_tokens += len(tokens) - len(remaining)
+        if self._proposer is not None:
+            self._proposer.shifted(remaining)

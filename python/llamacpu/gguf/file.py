@@ -1,0 +1,212 @@
+"""A GGUF file: its metadata and its tensor table.
+
+    with llamacpu.GGUFFile("model.gguf") as file:
+        print(file.metadata["general.name"], len(file.tensors))
+
+Split models (`name-00001-of-00003.gguf`) are opened through their first file. Only headers are read: what becomes of
+the metadata is decided in `architectures`, and the native model maps the tensor data itself.
+
+The header stays mapped while the object is open, because string arrays are read on demand. As with every mapped file,
+another program that shortens the file meanwhile makes the operating system stop this process.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from llamacpu.errors import GGUFError
+from llamacpu.gguf.header import Header, Tensor, read_header
+from llamacpu.gguf.metadata import Metadata, StringArray, Value
+
+__all__ = ["GGUFFile", "Metadata", "StringArray", "Tensor", "Value"]
+
+Scalar = bool | int | float | str
+
+MAX_SHARDS = 1024
+_SHARD_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+# The old formats store their magic as a little-endian number, so that it reads backwards in the file.
+_OLD_MAGICS = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt", b"algg": "ggla", b"ggml": "ggml", b"ggjt": "ggjt"}
+_OTHER_FORMATS = (
+    (b"PK\x03\x04", "a zip archive or a PyTorch checkpoint; convert the model to GGUF"),
+    (b"\x80\x02", "a Python pickle, probably a PyTorch checkpoint; convert the model to GGUF"),
+    (b"\x1f\x8b", "compressed with gzip; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"),
+    (b"version https://git-lfs", "a Git LFS pointer; run `git lfs pull` to get the file it stands for"),
+    (b"FUGG", "a GGUF file whose magic is reversed (another byte order); convert it to little-endian"),
+)
+
+
+class GGUFFile:
+    """The header of a GGUF file, or of all files of a split model.
+
+    path       the file that was opened
+    overrides  values that take the place of those in the file's metadata, by key; a key that begins with a dot belongs
+               to the architecture (".rope.freq_base")
+    paths      all files, first the opened one; `Tensor.file` is an index into it
+    version    2 or 3
+    alignment  of the tensors, in bytes
+    metadata   key to value; see `Metadata`
+    tensors    every tensor of every file; see `Tensor`
+    nbytes     size of all files together
+
+    Raises `GGUFError` if a file is missing, unreadable or not sound. Use it as a context manager or call `close()`:
+    on Windows a mapped file cannot be deleted.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], overrides: Mapping[str, Scalar] | None = None) -> None:
+        self.path = Path(path)
+        self.paths = [self.path]
+        self._maps: list[mmap.mmap] = []
+        try:
+            first = self._read(self.path, 0)
+            self.version = first.version
+            self.alignment = first.alignment
+            self.metadata = first.metadata
+            self.tensors = first.tensors
+            self._read_other_shards(first.metadata)
+        except BaseException:
+            self.close()
+            raise
+        self.nbytes = sum(len(data) for data in self._maps)
+        if overrides:
+            self.metadata = _overridden(self.metadata, overrides)
+
+    def tensor_bytes(self, tensor: Tensor, start: int, end: int) -> bytes:
+        """The bytes `start` to `end` of a tensor, as they are in the file."""
+        if not self._maps:
+            raise GGUFError("the GGUF file is closed: read its tensors before close()")
+        if not 0 <= start <= end <= tensor.nbytes:
+            raise ValueError(f"bytes {start} to {end} of a tensor of {tensor.nbytes} bytes")
+        return self._maps[tensor.file][tensor.offset + start : tensor.offset + end]
+
+    def close(self) -> None:
+        """Unmaps the files. Metadata and tensor table stay, except string arrays that were not read yet."""
+        for data in self._maps:
+            try:
+                data.close()
+            except BufferError:
+                # A NumPy view of the map is alive somewhere; the map goes with it.
+                continue
+        self._maps = []
+
+    def __enter__(self) -> GGUFFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<GGUFFile {self.path.name!r}: {len(self.metadata)} keys, {len(self.tensors)} tensors>"
+
+    def _read(self, path: Path, index: int) -> Header:
+        data = _map(path)
+        self._maps.append(data)
+        return read_header(data, path.name, index)
+
+    def _read_other_shards(self, metadata: Metadata) -> None:
+        count = metadata.get("split.count", 1)
+        number = metadata.get("split.no", 0)
+        if not isinstance(count, int) or not isinstance(number, int) or not 0 <= number < max(count, 1) <= MAX_SHARDS:
+            raise GGUFError(
+                f"{self.path.name}: split.no is {number!r:.40} and split.count {count!r:.40}; "
+                f"expected a number below the count, and a count of at most {MAX_SHARDS}"
+            )
+        if count <= 1:
+            return
+        match = _SHARD_NAME.fullmatch(self.path.name)
+        if match is None or int(match["count"]) != count or int(match["number"]) != number + 1:
+            raise GGUFError(
+                f"{self.path.name}: this is file {number + 1} of a model in {count} files; expected a name ending in "
+                f"-{number + 1:05}-of-{count:05}.gguf; give the files their original names"
+            )
+        first = f"{match['prefix']}-00001-of-{count:05}.gguf"
+        if number != 0:
+            raise GGUFError(f"{self.path.name}: this is file {number + 1} of {count}; open the first one, {first}")
+        for index in range(1, count):
+            self._read_shard(self.path.with_name(f"{match['prefix']}-{index + 1:05}-of-{count:05}.gguf"), index, count)
+        expected = metadata.get("split.tensors.count")
+        if expected is not None and expected != len(self.tensors):
+            raise GGUFError(
+                f"{self.path.name}: the {count} files hold {len(self.tensors)} tensors, expected {expected!r:.40}; "
+                "they do not belong together: get all of them again"
+            )
+        names: set[str] = set()
+        for name in (tensor.name for tensor in self.tensors):
+            if name in names:
+                raise GGUFError(f"{self.path.name}: tensor {name!r} occurs in two of the {count} files; get them again")
+            names.add(name)
+
+    def _read_shard(self, path: Path, index: int, count: int) -> None:
+        self.paths.append(path)
+        shard = self._read(path, index)
+        found = (shard.metadata.get("split.no"), shard.metadata.get("split.count"))
+        if found != (index, count):
+            raise GGUFError(
+                f"{path.name}: split.no and split.count are {found!r:.60}, expected {(index, count)}; "
+                "the files do not belong together: get all of them again"
+            )
+        self.tensors.extend(shard.tensors)
+
+
+def _overridden(metadata: Metadata, overrides: Mapping[str, Scalar]) -> Metadata:
+    values = dict(metadata)
+    for key, value in overrides.items():
+        if not isinstance(value, (bool, int, float, str)):
+            kind = type(value).__name__
+            raise TypeError(f"the override of {key!r} is a {kind}; expected bool, int, float or str")
+        values[f"{metadata.get('general.architecture')}{key}" if key.startswith(".") else key] = value
+    return Metadata(values)
+
+
+def _map(path: Path) -> mmap.mmap:
+    """Maps a regular file that starts like a GGUF file, read-only."""
+    try:
+        # Opening a pipe would wait for its writer, so look before.
+        if not stat.S_ISREG(path.stat().st_mode):
+            kind = "a folder; give the path of a .gguf file in it" if path.is_dir() else "not a regular file"
+            raise GGUFError(f"{path.name}: this is {kind}")
+        with path.open("rb") as file:
+            start = file.read(64)
+            _check_magic(path.name, start)
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError as error:
+        raise GGUFError(f"{path}: no such file; check the path") from error
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise GGUFError(f"{path}: the file cannot be opened: {reason}") from error
+    except ValueError as error:
+        if isinstance(error, GGUFError):
+            raise
+        # A path with a NUL character, or a file that became empty since it was read.
+        raise GGUFError(f"{path}: the file cannot be opened: {error}") from error
+
+
+def _check_magic(name: str, start: bytes) -> None:
+    """Says what the file is when it is not GGUF."""
+    if start[:4] == b"GGUF":
+        return
+    if start[:4] in _OLD_MAGICS:
+        old = _OLD_MAGICS[start[:4]]
+        raise GGUFError(f"{name}: this is a file in the old format {old!r}; get the model as GGUF or convert it again")
+    for magic, meaning in _OTHER_FORMATS:
+        if start.startswith(magic):
+            raise GGUFError(f"{name}: not a GGUF file, but {meaning}")
+    if start[8:10] == b'{"':
+        raise GGUFError(f"{name}: not a GGUF file, but safetensors; convert the model to GGUF")
+    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        raise GGUFError(f"{name}: not a GGUF file, but a web page saved under its name; use the direct download link")
+    if not start:
+        raise GGUFError(f"{name}: the file is empty; its download did not start: get it again")
+    raise GGUFError(
+        f"{name}: not a GGUF file: it starts with {start[:4]!r}, expected b'GGUF'; check the path or download it again"
+    )

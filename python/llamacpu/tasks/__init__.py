@@ -1,0 +1,1 @@
+"""What a model is used for beside writing: embeddings and moderation."""

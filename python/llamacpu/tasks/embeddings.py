@@ -1,0 +1,187 @@
+"""Embeddings: one vector that stands for a text, made of the hidden states of its tokens behind the last norm.
+
+with llamacpu.Model("model.gguf") as model:
+    model.embed(["one text", "another"], normalize=True)      # float32[2, width]
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from llamacpu.errors import ContextOverflow, ModelError
+
+if TYPE_CHECKING:
+    from llamacpu.engine.model import CancelToken, Model
+    from llamacpu.engine.session import KVType, Session, TokenIds
+
+__all__ = ["Pooling", "default_pooling", "embed", "pooling_name", "pooling_number", "pooling_of", "vectors"]
+
+Pooling = Literal["none", "mean", "cls", "last"]
+"""Nothing (a vector a token), the mean of all tokens, the first token, the last token."""
+
+# The numbers of GGUF's key <architecture>.pooling_type.
+_NUMBERS: tuple[Pooling, ...] = ("none", "mean", "cls", "last")
+
+# What goes through the model together: tokens enough to keep matrix products at full speed, and few enough texts that
+# the pages of their keys and values stay small.
+_TOKENS = 512
+_TEXTS = 16
+
+Vector = npt.NDArray[np.float32]
+
+
+def pooling_of(metadata: Mapping[str, object]) -> Pooling | None:
+    """What the file recommends, or None. Raises ModelError for a model that ranks instead of embedding."""
+    number = pooling_number(metadata)
+    if number == -1:
+        return None
+    try:
+        return pooling_name(number)
+    except ValueError as error:
+        raise ModelError(f"in this file {error}") from None
+
+
+def default_pooling(metadata: Mapping[str, object]) -> Pooling:
+    """What the file recommends, if that makes one vector of a text, else "mean"."""
+    recommended = pooling_of(metadata)
+    return "mean" if recommended in (None, "none") else recommended
+
+
+def pooling_number(metadata: Mapping[str, object]) -> int:
+    """The pooling_type of the file, -1 where it has none. Raises ModelError if that is no integer."""
+    value = metadata.get(f"{metadata.get('general.architecture')}.pooling_type", -1)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ModelError(f"pooling_type is {value!r:.40} in this file; expected an integer")
+    return value
+
+
+def pooling_name(number: int) -> Pooling:
+    """The pooling with a number of GGUF, which is llama.cpp's too. ValueError for one that this version lacks."""
+    if 0 <= number < len(_NUMBERS):
+        return _NUMBERS[number]
+    raise ValueError(f"pooling_type is {number}; this version has 0 (none), 1 (mean), 2 (cls) and 3 (last)")
+
+
+def embed(
+    model: Model,
+    input: str | Sequence[str],
+    pooling: Pooling | None = None,
+    *,
+    normalize: bool = False,
+    truncate: bool = True,
+    cancel: CancelToken | None = None,
+) -> Vector | list[Vector]:
+    """The embeddings of texts; see `Model.embed`."""
+    if pooling is None:
+        pooling = default_pooling(model.metadata)
+    texts = [input] if isinstance(input, str) else list(input)
+    limit = model.context_length
+    ids = (_limited(model.tokenizer.encode(text), limit, truncate) for text in texts)
+    found = list(vectors(model, ids, pooling, normalize=normalize, cancel=cancel))
+    if isinstance(input, str):
+        return found[0]
+    if pooling == "none":
+        return found
+    return np.stack(found) if found else np.zeros((0, int(model.config["embedding_length"])), dtype=np.float32)
+
+
+def _limited(ids: list[int], limit: int, truncate: bool) -> list[int]:
+    if len(ids) > limit and not truncate:
+        raise ContextOverflow(
+            f"a text has {len(ids)} tokens and the model holds {limit}; shorten it, or ask for truncation"
+        )
+    return ids[:limit]
+
+
+def vectors(
+    model: Model,
+    texts: Iterable[TokenIds],
+    pooling: Pooling,
+    *,
+    normalize: bool = False,
+    kv_type: KVType = "f16",
+    cancel: CancelToken | None = None,
+) -> Iterator[Vector]:
+    """Yields the embeddings of texts that are given as token ids, in their order: float32[width], or with the pooling
+    "none" float32[tokens, width].
+
+    Several texts go through the model in one step; which ones they are changes no bit. Texts are taken from the
+    iterable as they are needed. ValueError for one without tokens.
+    """
+    if pooling not in get_args(Pooling):
+        raise ValueError(f'pooling is {pooling!r}; expected "none", "mean", "cls" or "last"')
+    source = enumerate(texts)
+    running: deque[_Text] = deque()
+    while True:
+        while len(running) < _TEXTS and sum(text.left for text in running) < _TOKENS:
+            number, ids = next(source, (0, None))
+            if ids is None:
+                break
+            if len(ids) == 0:
+                raise ValueError(f"text {number} (counted from 0) has no tokens: there is nothing to embed")
+            running.append(_Text(ids, model.session(len(ids), kv_type)))
+        if not running:
+            return
+        room = _TOKENS
+        pieces: list[tuple[_Text, TokenIds]] = []
+        for text in running:
+            piece = text.ids[text.session.position :][:room]
+            room -= len(piece)
+            if len(piece) > 0:
+                pieces.append((text, piece))
+        steps = model.step_hidden([(text.session, piece) for text, piece in pieces], cancel=cancel)
+        for (text, _), step in zip(pieces, steps, strict=True):
+            text.take(step.hidden[0], pooling)
+        while running and running[0].left == 0:
+            vector = running.popleft().vector(pooling)
+            yield _normalized(vector) if normalize else vector
+
+
+@dataclass
+class _Text:
+    """A text on its way through the model."""
+
+    ids: TokenIds
+    session: Session
+    kept: list[Vector] = field(default_factory=list)
+    total: npt.NDArray[np.float64] | None = None
+
+    @property
+    def left(self) -> int:
+        """Tokens that are still to be computed."""
+        return len(self.ids) - self.session.position
+
+    def take(self, states: Vector, pooling: Pooling) -> None:
+        """Note the states of the next tokens, as far as they are needed."""
+        if pooling == "none":
+            self.kept.append(states)
+        elif pooling == "last":
+            self.kept = [states[-1]]
+        elif pooling == "cls":
+            self.kept = self.kept or [states[0]]
+        else:
+            if self.total is None:
+                self.total = np.zeros(states.shape[1], dtype=np.float64)
+            # One row after the other: the order of the sum must not depend on how the text was cut.
+            for row in states:
+                self.total += row
+
+    def vector(self, pooling: Pooling) -> Vector:
+        """The embedding."""
+        if self.total is not None:
+            return (self.total / len(self.ids)).astype(np.float32)
+        # A copy: a row would keep the states of a whole step alive.
+        return np.concatenate(self.kept) if pooling == "none" else self.kept[0].copy()
+
+
+def _normalized(vector: Vector) -> Vector:
+    """With the Euclidean length 1 along the last axis; zeros stay zeros."""
+    exact = vector.astype(np.float64)
+    length = np.sqrt((exact**2).sum(axis=-1, keepdims=True))
+    return (exact / np.where(length == 0, 1, length)).astype(np.float32)

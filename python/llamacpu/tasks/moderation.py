@@ -1,0 +1,134 @@
+"""Moderation with Llama Guard 1 to 3: is the last message of a conversation safe?
+
+The prompt is the one in the model file. With categories of one's own, which the templates of these files do not take,
+it is written in the same form (Inan et al., arXiv:2312.06674, and the model cards of Llama Guard 2 and 3).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.chat import Chat
+from llamacpu.errors import ModelError
+from llamacpu.generation import generate
+from llamacpu.sampling import Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from llamacpu.engine.model import Session
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["LLAMA_GUARD_3", "Moderation", "moderate", "read_verdict"]
+
+LLAMA_GUARD_3: Mapping[str, str] = {
+    "S1": "Violent Crimes", "S2": "Non-Violent Crimes", "S3": "Sex-Related Crimes", "S4": "Child Sexual Exploitation",
+    "S5": "Defamation", "S6": "Specialized Advice", "S7": "Privacy", "S8": "Intellectual Property",
+    "S9": "Indiscriminate Weapons", "S10": "Hate", "S11": "Suicide & Self-Harm", "S12": "Sexual Content",
+    "S13": "Elections", "S14": "Code Interpreter Abuse",
+}  # fmt: skip
+"""The categories of Llama Guard 3 by their keys (S14 in the 8B model only)."""
+
+# A verdict is "unsafe" and a line of categories.
+_LONGEST_VERDICT = 30
+
+
+@dataclass(frozen=True)
+class Moderation:
+    """A verdict.
+
+    unsafe        whether `probability` reaches the threshold
+    probability   of the word "unsafe" where the model gives its verdict, among all words
+    categories    the keys that the model names, as it names them; empty for a verdict of "safe"
+    text          what the model wrote
+    """
+
+    unsafe: bool
+    probability: float
+    categories: tuple[str, ...]
+    text: str
+
+
+def moderate(
+    session: Session,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    categories: Mapping[str, str] | None = None,
+    threshold: float = 0.5,
+    chat: Chat | None = None,
+) -> Moderation:
+    """Judge the last message of a conversation, the user's or the assistant's, with a Llama Guard model.
+
+    categories   key to description, in place of the model's own
+    threshold    the probability of "unsafe" from which on the message counts as unsafe
+
+    Raises ModelError if the model gives no verdict, ValueError for an empty conversation.
+    """
+    if not messages:
+        raise ValueError("there is no message to judge; expected a conversation of at least one message")
+    model = session.model
+    tokenizer = model.tokenizer
+    if categories is None:
+        chat = chat or Chat.of(model)
+        if "UNSAFE CONTENT CATEGORIES" not in chat.template.source:
+            categories = LLAMA_GUARD_3
+    if categories is None:
+        assert chat is not None
+        ids = chat.encode(messages)
+    else:
+        old = tokenizer.token_to_id("<|start_header_id|>") is None
+        guard = Chat(model.metadata, tokenizer, "llama-guard")
+        ids = guard.encode(messages, categories=dict(categories), llama_2=old)
+    unsafe, chances = _first_tokens(tokenizer, "unsafe"), []
+
+    def watch(history: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        chances.append(_probability(logits, unsafe))
+        return logits
+
+    generation = generate(
+        session,
+        ids,
+        max_tokens=_LONGEST_VERDICT,
+        sampling=Sampling(temperature=0),
+        logits_processors=[watch],
+    )
+    result = generation.read()
+    blank = 0
+    while blank < len(result.tokens) and not tokenizer.decode_bytes([result.tokens[blank]]).strip():
+        blank += 1
+    verdict = read_verdict(result.text)
+    if verdict is None or blank >= len(chances):
+        raise ModelError(
+            f"the model wrote {result.text[:40]!r}; a Llama Guard model writes 'safe' or 'unsafe': is this one?"
+        )
+    probability = chances[blank]
+    return Moderation(probability >= threshold, probability, verdict, result.text)
+
+
+def read_verdict(text: str) -> tuple[str, ...] | None:
+    """The categories of a verdict, () for "safe", None for a text that is no verdict."""
+    first, _, rest = text.strip().partition("\n")
+    word = first.strip().lower()
+    if word == "safe":
+        return ()
+    if word != "unsafe":
+        return None
+    line = rest.strip().partition("\n")[0]
+    return tuple(part.strip() for part in line.split(",") if part.strip())
+
+
+def _first_tokens(tokenizer: Tokenizer, word: str) -> set[int]:
+    """The tokens that a verdict may begin with, after a space or without."""
+    forms = [tokenizer.encode(word, add_special=False, space_prefix=space) for space in (True, False)]
+    forms.append(tokenizer.encode(" " + word, add_special=False, space_prefix=False))
+    return {ids[0] for ids in forms if ids and tokenizer.decode_bytes(ids[:1]).strip()}
+
+
+def _probability(logits: npt.NDArray[np.float32], tokens: set[int]) -> float:
+    largest = float(logits.max())
+    total = float(sum(math.exp(float(value) - largest) for value in logits if value > largest - 40))
+    return sum(math.exp(float(logits[token]) - largest) for token in tokens) / total

@@ -1,0 +1,44 @@
+"""Filling in the middle of a text, for models that were trained for it (Code Llama 7B and 13B and others).
+
+The order of the pieces is that of the Code Llama paper (Rozière et al., arXiv:2308.12950, section 2.3): prefix, suffix,
+middle; or suffix first ("SPM").
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llamacpu.errors import ModelError
+
+if TYPE_CHECKING:
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["can_infill", "infill_prompt"]
+
+
+def can_infill(tokenizer: Tokenizer) -> bool:
+    """Whether the vocabulary has the tokens for it."""
+    return {"prefix", "suffix", "middle"} <= set(tokenizer.fim)
+
+
+def infill_prompt(tokenizer: Tokenizer, prefix: str, suffix: str, suffix_first: bool = False) -> list[int]:
+    """The token ids after which the model writes what belongs between `prefix` and `suffix`.
+
+    The later of the two pieces continues a text and gets no space before it. Raises ModelError for a vocabulary
+    without the tokens.
+    """
+    if not can_infill(tokenizer):
+        raise ModelError(
+            "the model's vocabulary has no tokens for filling in the middle; expected a Code Llama 7B or 13B"
+        )
+    fim = tokenizer.fim
+
+    def encode(text: str, space_prefix: bool) -> list[int]:
+        return tokenizer.encode(text, add_special=False, space_prefix=space_prefix) if text else []
+
+    start = [tokenizer.bos] if tokenizer.bos is not None and tokenizer.add_bos else []
+    if suffix_first:
+        middle = [fim["prefix"], fim["suffix"], *encode(suffix, False), fim["middle"], *encode(prefix, False)]
+    else:
+        middle = [fim["prefix"], *encode(prefix, True), fim["suffix"], *encode(suffix, False), fim["middle"]]
+    return start + middle

@@ -1,0 +1,251 @@
+"""Text to token ids and back.
+
+    with llamacpu.GGUFFile("model.gguf") as file:
+        tokenizer = llamacpu.Tokenizer(file)
+    ids = tokenizer.encode("Hello")
+    tokenizer.decode(ids, skip_special=True)
+
+The file may hold a vocabulary only. Everything is copied out of it, so it can be closed afterwards. This module decides
+what the metadata means; cutting, merging and decoding are native.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from llamacpu import _native
+from llamacpu.errors import GGUFError, ModelError
+
+if TYPE_CHECKING:
+    import numpy.typing
+
+    from llamacpu.gguf.file import GGUFFile
+    from llamacpu.gguf.metadata import Metadata
+
+__all__ = ["StreamDecoder", "Tokenizer"]
+
+logger = logging.getLogger("llamacpu")
+
+_KEY = "tokenizer.ggml."
+
+# Texts of the end of a turn, best first, where no metadata key names it.
+_END_OF_TURN = (
+    "<|eot_id|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|eot|>",
+    "<end_of_turn>",
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "<EOT>",
+    "_<EOT>",
+    "[EOT]",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "<end_of_utterance>",
+)
+
+# Tokens for filling in the middle: metadata keys, then texts, best first.
+_FILL_IN = {
+    "prefix": (
+        ("fim_pre_token_id", "prefix_token_id"),
+        ("<|fim_prefix|>", "<fim-prefix>", "<fim_prefix>", "<\uff5cfim\u2581begin\uff5c>", "<PRE>", "\u2581<PRE>"),
+    ),
+    "suffix": (
+        ("fim_suf_token_id", "suffix_token_id"),
+        ("<|fim_suffix|>", "<fim-suffix>", "<fim_suffix>", "<\uff5cfim\u2581hole\uff5c>", "<SUF>", "\u2581<SUF>"),
+    ),
+    "middle": (
+        ("fim_mid_token_id", "middle_token_id"),
+        ("<|fim_middle|>", "<fim-middle>", "<fim_middle>", "<\uff5cfim\u2581end\uff5c>", "<MID>", "\u2581<MID>"),
+    ),
+    "padding": (("fim_pad_token_id",), ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>")),
+    "repository": (("fim_rep_token_id",), ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>")),
+    "separator": (("fim_sep_token_id",), ("<|file_sep|>",)),
+}
+
+
+class Tokenizer:
+    """Text to ids and back, as the vocabulary of a GGUF file wants it.
+
+    vocab_size          number of tokens
+    bos, eos, eot, unk  ids of begin and end of a text, end of a turn, the unknown token; None where there is none
+    eog                 every id that ends a generation
+    fim                 ids for filling in the middle: "prefix", "suffix", "middle", ... as far as there are any
+    add_bos, add_eos    whether `encode` puts them around a text when asked to add special tokens
+
+    Raises `ModelError` for a tokenizer that is not supported and `GGUFError` for arrays that contradict each other.
+    A tokenizer never changes: threads may share it.
+    """
+
+    def __init__(self, file: GGUFFile) -> None:
+        metadata = file.metadata
+        model = metadata.text(_KEY + "model")
+        if model not in ("llama", "gpt2"):
+            raise ModelError(
+                f"tokenizer model {model[:60]!r} is not supported; supported are 'llama' (SentencePiece) and 'gpt2' "
+                "(byte-level BPE)"
+            )
+        tokens = metadata.strings(_KEY + "tokens")
+        if tokens.buffer.closed:
+            raise GGUFError("the GGUF file is closed: build its tokenizer before close()")
+        self.vocab_size = tokens.count
+        is_pieces = model == "llama"
+        self.unk = self._id(metadata, "unknown_token_id", 0 if is_pieces else None)
+        self._native = _pieces(metadata, self.unk) if is_pieces else _pairs(metadata)
+        self.bos = self._id(metadata, "bos_token_id", 1 if is_pieces else 11)
+        self.eos = self._id(metadata, "eos_token_id", 2 if is_pieces else 11)
+        eot = self._id(metadata, "eot_token_id", None)
+        self.eot = self._by_text(_END_OF_TURN) if eot is None else eot
+        self.add_bos = metadata.flag(_KEY + "add_bos_token", self._native.adds_bos) and self.bos is not None
+        self.add_eos = metadata.flag(_KEY + "add_eos_token", False) and self.eos is not None
+        self.fim = self._fill_in(metadata)
+        self.eog = self._endings(metadata)
+
+    def encode(
+        self, text: str | bytes, add_special: bool = True, parse_special: bool = False, *, space_prefix: bool = True
+    ) -> list[int]:
+        """The ids of `text`.
+
+        add_special    put BOS before and EOS after it, where the model wants that
+        parse_special  names of control tokens in the text become these tokens. Leave it off for text from outside:
+                       only a prompt that a template made may contain them. Tokens that the vocabulary calls
+                       user-defined are matched in any case.
+        space_prefix   False keeps a SentencePiece vocabulary from putting a space before the text: for a text that
+                       continues another one
+        """
+        ids = self._native.encode(text, parse_special, space_prefix)
+        if add_special:
+            if self.add_bos and self.bos is not None:
+                if ids and ids[0] == self.bos:
+                    logger.warning("the text already begins with BOS (token %d): now there are two", self.bos)
+                ids.insert(0, self.bos)
+            if self.add_eos and self.eos is not None:
+                ids.append(self.eos)
+        return ids
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of `ids`, a text of its own: the space that `encode` put before it is taken away again.
+
+        Control and unknown tokens are shown by name, or not at all if `skip_special`. Bytes that are no UTF-8 become
+        U+FFFD. Spaces before punctuation stay as they are.
+        """
+        return self._native.decode(_listed(ids), not skip_special, True).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Iterable[int], skip_special: bool = False) -> bytes:
+        """The bytes of `ids` exactly as they continue a text: nothing is taken away and nothing replaced."""
+        return self._native.decode(_listed(ids), not skip_special, False)
+
+    def stream(self, skip_special: bool = False) -> StreamDecoder:
+        """A decoder for ids that come one by one and continue a text."""
+        return StreamDecoder(self._native.stream(not skip_special))
+
+    def id_to_piece(self, id: int) -> str:
+        """The text of a token as the file has it, for instance 'Ġworld' or '▁world' for ' world'."""
+        return self._native.piece(id)
+
+    def token_to_id(self, text: str) -> int | None:
+        """The id of the token whose text in the file is `text`."""
+        return self._native.token(text)
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer of {self.vocab_size} tokens>"
+
+    def _id(self, metadata: Metadata, name: str, default: int | None) -> int | None:
+        """The token id under a key. A default that lies outside of the vocabulary is none."""
+        if _KEY + name in metadata:
+            return metadata.integer(_KEY + name, maximum=self.vocab_size - 1)
+        return default if default is not None and default < self.vocab_size else None
+
+    def _by_text(self, texts: Iterable[str]) -> int | None:
+        return next((found for found in map(self._native.token, texts) if found is not None), None)
+
+    def _fill_in(self, metadata: Metadata) -> dict[str, int]:
+        found = {}
+        for part, (keys, texts) in _FILL_IN.items():
+            ids = [id for key in keys if (id := self._id(metadata, key, None)) is not None]
+            id = ids[0] if ids else self._by_text(texts)
+            if id is not None:
+                found[part] = id
+        return found
+
+    def _endings(self, metadata: Metadata) -> frozenset[int]:
+        ids = {self.eot, self._id(metadata, "eom_token_id", None)}
+        # The default id of a vocabulary that names none counts only if the token looks like one.
+        if self.eos is not None and (_KEY + "eos_token_id" in metadata or self._native.is_control(self.eos)):
+            ids.add(self.eos)
+        ids.update(self.fim.get(part) for part in ("padding", "repository", "separator"))
+        return frozenset(self._native.endings) | {id for id in ids if id is not None}
+
+
+class StreamDecoder:
+    """Text from ids that come one by one: what it returns never ends within a character."""
+
+    def __init__(self, native: _native.StreamDecoder) -> None:
+        self._native = native
+
+    def push(self, id: int) -> str:
+        """The text that this token completes; it may be empty."""
+        return self._native.push(id)
+
+    def flush(self) -> str:
+        """The rest at the end of the text: U+FFFD if half a character is left, else nothing."""
+        return self._native.flush()
+
+
+def _pieces(metadata: Metadata, unknown: int | None) -> _native.Tokenizer:
+    tokens = metadata.strings(_KEY + "tokens")
+    return _native.Tokenizer.sentence_piece(
+        tokens.buffer,
+        (tokens.offset, tokens.count),
+        _numbers(metadata, "token_type", "int32"),
+        _numbers(metadata, "scores", "float32"),
+        unknown,
+        metadata.flag(_KEY + "add_space_prefix", True),
+        _keeps_space(metadata),
+    )
+
+
+def _pairs(metadata: Metadata) -> _native.Tokenizer:
+    tokens = metadata.strings(_KEY + "tokens")
+    merges = metadata.strings(_KEY + "merges")
+    pre = metadata.text(_KEY + "pre", "")
+    if not pre:
+        logger.warning(
+            "the file does not say how text is cut into words (%spre): the default rule is used, and answers may be "
+            "worse than the model's; convert the model again to get a file that says it",
+            _KEY,
+        )
+    return _native.Tokenizer.byte_pair(
+        tokens.buffer,
+        (tokens.offset, tokens.count),
+        _numbers(metadata, "token_type", "int32"),
+        (merges.offset, merges.count),
+        pre,
+        _keeps_space(metadata),
+    )
+
+
+def _numbers(metadata: Metadata, name: str, type_name: str) -> numpy.typing.NDArray[Any] | None:
+    """The numeric array under a key, which any type of number may hold, as native code wants it."""
+    import numpy
+
+    array = metadata.get(_KEY + name)
+    if array is None:
+        return None
+    if not isinstance(array, numpy.ndarray) or array.dtype.kind not in "iuf":
+        raise GGUFError(f"metadata key {_KEY + name!r} is no array of numbers; one number for each token is needed")
+    with numpy.errstate(all="ignore"):
+        return numpy.ascontiguousarray(array, type_name)
+
+
+def _keeps_space(metadata: Metadata) -> list[str] | None:
+    """Phi-3 drops white space after special tokens but these; no key says so, only the name of the model."""
+    name = metadata.get("general.name")
+    is_phi = isinstance(name, str) and any(part in name.lower() for part in ("phi-3", "phi3"))
+    return ["<unk>", "<s>", "<|endoftext|>"] if is_phi else None
+
+
+def _listed(ids: Iterable[int]) -> list[int]:
+    return ids if isinstance(ids, list) else list(ids)
