@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+import threading
 import time
 import tkinter as tk
 from collections.abc import Callable, Iterator
@@ -31,15 +32,24 @@ def example() -> Any:
     return module
 
 
+looked = threading.Event()
+"""Set after every look at the page."""
+
+
 def change_answers(endless: bool) -> None:
-    """From now on the answers of models in this process have no end, or come slowly enough to be watched."""
+    """From now on the answers of models in this process have no end, or wait until they have been looked at."""
     answer = llamacpu.Llama.create_chat_completion
 
     def changed(llm: llamacpu.Llama, *arguments: Any, **settings: Any) -> Iterator[Any]:
         ends = dict.fromkeys(llm.model.tokenizer.eog, float("-inf")) if endless else {}
         for chunk in answer(llm, *arguments, logit_bias=ends, **settings):
-            time.sleep(0 if endless else 0.005)
             yield chunk
+            if not endless:
+                # The window takes what was said every 20 ms: the second look that ends after that has seen it.
+                time.sleep(0.02)
+                for _ in range(2):
+                    looked.clear()
+                    looked.wait(PATIENCE_SECONDS)
 
     llamacpu.Llama.create_chat_completion = changed  # type: ignore[method-assign]
 
@@ -84,6 +94,7 @@ class Person:
             if time.monotonic() > end:
                 raise TimeoutError(f"still {self.window.state}; the page: {self.page[-500:]}")
             self.root.update()
+            looked.set()
             time.sleep(0.001)
 
     def wait_for(self, state: str) -> None:
@@ -116,6 +127,7 @@ def talk(person: Person, picture: str | None) -> dict[str, object]:
         while person.window.state == "answering":
             person.root.update()
             pages.append(person.page)
+            looked.set()
         person.wait_for("idle")
     answers = [message["content"] for message in person.window.messages if message["role"] == "assistant"]
     seen = person.seen(answers=answers, stages=len(set(pages)), status=person.window.status.cget("text"))
@@ -133,7 +145,7 @@ def stop(person: Person, _picture: str | None) -> dict[str, object]:
     person.type("hello")
     person.wait_until(lambda: len(person.window._said) > 40)
     beats = person.beats
-    person.wait_until(lambda: len(person.window._said) > 200)
+    person.wait_until(lambda: len(person.window._said) > 200 and person.beats > beats + 2)
     beats = person.beats - beats
     started = time.perf_counter()
     person.window.stop_button.invoke()

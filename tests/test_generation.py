@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -314,10 +313,8 @@ def test_closing_from_another_thread_ends_the_iteration() -> None:
 
 
 def test_a_timeout_ends_with_its_own_reason() -> None:
-    started = time.perf_counter()
     result = generate(repeating_in(10**9), PROMPT, sampling=GREEDY, timeout=0.05).read()
     assert (result.ended_by, result.finish_reason) == ("timeout", "timeout")
-    assert time.perf_counter() - started < 20
 
 
 def test_a_cancelled_token_stops_before_any_work() -> None:
