@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from llamacpu.engine.model import Model, Session
 from llamacpu.errors import LlamaCpuError
 from llamacpu.generation import CancelToken, Generation, generate
 from llamacpu.llama import Llama
+from llamacpu.model import Model, Session
 from llamacpu.sampling import Sampling
 
 THREADS = 8

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llamacpu.cli.chat import Conversation, complete, read_message
+from llamacpu.cli.chat import complete, read_message, take_turn
 from llamacpu.cli.chat_commands import COMMANDS, act
+from llamacpu.cli.conversation import Conversation
 from llamacpu.cli.markdown import Markdown
-from llamacpu.engine.model import Model
+from llamacpu.model import Model
 from llamacpu.sampling import Sampling
 
 STYLES = re.compile(r"\x1b\[\d+m")
@@ -186,12 +187,12 @@ def test_a_mistyped_command_is_no_message(
     conversation: Conversation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     type_lines(monkeypatch, "/sav talk.json")
-    assert conversation._take_turn() is True
+    assert take_turn(conversation) is True
     assert capsys.readouterr().err.startswith("Error: there is no command /sav")
     assert conversation.messages == []
     type_lines(monkeypatch, "/etc/hosts is a file", " /sav")
     for _ in range(2):
-        assert conversation._take_turn() is True
+        assert take_turn(conversation) is True
     assert [m["content"] for m in conversation.messages if m["role"] == "user"] == ["/etc/hosts is a file", " /sav"]
 
 

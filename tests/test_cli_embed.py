@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from llamacpu.cli.group import command_line
-from llamacpu.engine.model import Model
+from llamacpu.model import Model
 from tiny_models import VARIANTS
 
 TEXTS = ["once upon a time", "", "héllo ☺"]

@@ -16,9 +16,9 @@ from llamacpu.drafting import FunctionDraft, ModelDraft, NGramDraft
 from llamacpu.drafting.cost import StepCost, cost_of
 from llamacpu.drafting.length import AdaptiveLength
 from llamacpu.drafting.ngram import NGramDrafter, NGramIndex
-from llamacpu.engine.model import Model, Session
 from llamacpu.errors import ModelError
 from llamacpu.generation import generate
+from llamacpu.model import Model, Session
 from llamacpu.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)

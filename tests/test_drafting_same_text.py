@@ -18,9 +18,9 @@ import llamacpu
 from fake_model import END, START, FakeModel, ids_of
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.drafting import Draft, FunctionDraft, ModelDraft, NGramDraft
-from llamacpu.engine.model import Model, Session
 from llamacpu.generation import CancelToken, generate
 from llamacpu.generation.result import Timings
+from llamacpu.model import Model, Session
 from llamacpu.sampling import Sampler, Sampling
 
 DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import llamacpu
-from llamacpu.engine.model import Model
 from llamacpu.llama import Llama
+from llamacpu.model import Model
 from llamacpu.tasks.embeddings import pooling_of, vectors
 from reference_llama import ReferenceLlama
 from test_forward import error

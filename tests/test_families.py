@@ -11,7 +11,7 @@ import pytest
 
 import raw_gguf as raw
 from llamacpu.errors import ModelError
-from llamacpu.families.llama import config_for
+from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile
 from raw_gguf import array, gguf_bytes, info, pair, scalar
 from tiny_models import VARIANTS

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from llamacpu.engine.model import Model
+from llamacpu.model import Model
 from reference_llama import ReferenceLlama
 from tiny_models import VARIANTS
 

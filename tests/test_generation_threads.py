@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llamacpu.engine.model import Model
 from llamacpu.generation import CancelToken, generate
+from llamacpu.model import Model
 from llamacpu.sampling import Sampling
 
 THREADS = 8

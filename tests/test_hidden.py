@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import llamacpu
-from llamacpu.engine.model import CancelToken, Model
+from llamacpu.model import CancelToken, Model
 from reference_llama import ReferenceLlama
 from test_forward import KINDS, error, tokens_for
 from tiny_models import VARIANTS

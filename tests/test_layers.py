@@ -1,34 +1,47 @@
-"""Who may import whom: the borders drawn in ARCHITECTURE.md, read from the import statements."""
+"""Who may import whom: the borders drawn in ARCHITECTURE.md, read from the import statements.
+
+Every import counts: at the top of a file, in a function, and for type checkers alone.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "python" / "llamacpu"
-NATIVE_USERS = {"engine", "gguf", "kernels", "sampling", "text"}
-# A module may import its own package and those above it in this list. `engine` delegates `generate` to `generation`
-# when it is called, which is why the two share a layer.
+NATIVE_USERS = {"constraints", "engine", "gguf", "kernels", "sampling", "text", "tools"}
+# From the top of the house to its ground. A package imports from those on the lines below its own; of two packages on
+# one line neither imports the other.
 LAYERS = [
-    {"errors"},
-    {"store"},
-    {"gguf"},
-    {"kernels", "text"},
-    {"families", "chat", "constraints", "sampling"},
-    {"drafting", "engine", "generation", "tasks"},
-    {"answers"},
+    {"__init__", "__main__", "_pyinstaller", "compat"},
+    {"cli"},
+    {"integrations"},
+    {"server"},
     {"llama"},
-    {"_pyinstaller", "cli", "compat", "integrations"},
+    {"model"},
+    {"scheduler"},
+    {"answers"},
+    {"tasks", "tools"},
+    {"constraints"},
+    {"chat"},
+    {"generation"},
+    {"drafting"},
+    {"sampling"},
+    {"engine"},
+    {"families"},
+    {"text"},
+    {"gguf"},
+    {"store"},
+    {"errors", "kernels"},
 ]
 
 
 def modules() -> list[Path]:
-    """Every Python file of the package but its table of contents."""
-    return sorted(
-        path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem not in {"__init__", "__main__"}
-    )
+    """Every Python file of the package."""
+    return sorted(PACKAGE.rglob("*.py"))
 
 
 def top_name(path: Path) -> str:
@@ -36,43 +49,78 @@ def top_name(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path, run_time_only: bool = True) -> set[str]:
-    """The names directly below llamacpu that a file imports; imports for type checkers alone do not count."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    skipped: set[ast.AST] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test) and run_time_only:
-            skipped.update(inner for statement in node.body for inner in ast.walk(statement))
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if node in skipped:
-            continue
+def imports(source: str, package: tuple[str, ...]) -> Iterator[str]:
+    """The names directly below llamacpu that a file imports; `package` is where it lies, from llamacpu on."""
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("llamacpu."))
+            for alias in node.names:
+                parts = alias.name.split(".")
+                if parts[0] == "llamacpu" and len(parts) > 1:
+                    yield parts[1]
         elif isinstance(node, ast.ImportFrom):
-            depth = len(path.relative_to(PACKAGE).parts)
-            if node.level and node.level < depth:
-                continue  # inside a subpackage
-            module = (node.module or "").split(".")
-            if node.level == 0:
-                if module[0] != "llamacpu":
-                    continue
-                module = module[1:]
-            found.update([module[0]] if module and module[0] else [alias.name for alias in node.names])
-    return found
+            module = (node.module or "").split(".") if node.module else []
+            if node.level:
+                module = [*package[: len(package) - node.level + 1], *module]
+            if module[:1] == ["llamacpu"]:
+                yield from module[1:2] or [alias.name for alias in node.names]
+
+
+def imports_of(path: Path) -> set[str]:
+    parts = path.relative_to(PACKAGE.parent).parts[:-1]
+    return set(imports(path.read_text(encoding="utf-8"), parts))
+
+
+def wrong(own: str, imported: set[str]) -> set[str]:
+    """The imports of a package that do not point down."""
+    level = {name: index for index, names in enumerate(LAYERS) for name in names}
+    if own not in level:
+        pytest.fail(f"{own} has no place in the layers: give it one in this test and in ARCHITECTURE.md")
+    return {name for name in imported if name in level and name != own and level[name] <= level[own]}
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_the_chosen_modules_touch_the_extension(path: Path) -> None:
-    if "_native" in imports(path):
-        assert top_name(path) in NATIVE_USERS
+    if top_name(path) == "__init__":
+        return  # the version alone, by name
+    assert "_native" not in imports_of(path) or top_name(path) in NATIVE_USERS
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_down(path: Path) -> None:
-    level = {name: index for index, names in enumerate(LAYERS) for name in names}
-    own = top_name(path)
-    if own not in level:
-        pytest.fail(f"{own} has no place in the layers: give it one in this test and in ARCHITECTURE.md")
-    upward = {name for name in imports(path) if level.get(name, -1) > level[own]}
-    assert not upward, f"{own} imports {upward}, which stand above it"
+    imported = imports_of(path)
+    assert not wrong(top_name(path), imported), f"{path.name} imports packages that do not lie below its own"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_every_name_has_a_place(path: Path) -> None:
+    known = {name for names in LAYERS for name in names} | {"_native", "__version__"}
+    assert imports_of(path) <= known
+
+
+def test_imports_of_every_kind_are_seen() -> None:
+    source = """
+from llamacpu import chat
+import llamacpu.cli.run
+from llamacpu.tasks.embeddings import embed
+from ..gguf import file
+from . import session
+if TYPE_CHECKING:
+    from llamacpu.llama import Llama
+def later():
+    from llamacpu import _native
+"""
+    assert set(imports(source, ("llamacpu", "engine"))) == {
+        "chat",
+        "cli",
+        "tasks",
+        "gguf",
+        "engine",
+        "llama",
+        "_native",
+    }
+
+
+def test_what_points_up_or_aside_is_wrong() -> None:
+    assert wrong("engine", {"gguf", "engine", "errors", "_native"}) == set()
+    assert wrong("engine", {"generation", "llama"}) == {"generation", "llama"}
+    assert wrong("tasks", {"tools", "chat"}) == {"tools"}

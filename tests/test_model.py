@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import llamacpu
-from llamacpu.engine.model import CancelToken, Model
+from llamacpu.model import CancelToken, Model
 from tiny_models import Shape
 
 TinyModel = Callable[..., Path]

@@ -110,7 +110,7 @@ def test_the_conversation_cannot_close_its_turn(llama: Make) -> None:
 
 def command(monkeypatch: pytest.MonkeyPatch, text: str, *arguments: str) -> Result:
     monkeypatch.setattr(
-        "llamacpu.engine.model.Model", lambda path, threads: contextlib.nullcontext(Model(Writer(text), GUARD))
+        "llamacpu.model.Model", lambda path, threads: contextlib.nullcontext(Model(Writer(text), GUARD))
     )
     return CliRunner().invoke(command_line, ["moderate", "guard.gguf", *arguments])
 

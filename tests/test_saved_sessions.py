@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import llamacpu
 from llamacpu import SessionError
 from llamacpu.engine import saved_sessions
-from llamacpu.engine.model import Model, Session
+from llamacpu.model import Model, Session
 from test_forward import tokens_for
 from tiny_models import VARIANTS, write_model
 

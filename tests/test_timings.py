@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from fake_llama import llama  # noqa: F401 (a fixture)
 from fake_model import ids_of, writer
 from llamacpu.drafting import FunctionDraft
-from llamacpu.engine.model import Model
 from llamacpu.generation import generate
 from llamacpu.generation.result import GenerationResult
+from llamacpu.model import Model
 from llamacpu.sampling import Sampling
 
 GREEDY = Sampling(temperature=0)

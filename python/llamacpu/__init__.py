@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llamacpu import kernels
     from llamacpu.chat import ChatTemplate
+    from llamacpu.constraints.grammar import Grammar
     from llamacpu.drafting import ModelDraft, NGramDraft
-    from llamacpu.engine.model import CancelToken, Model, Session
+    from llamacpu.engine.interfaces import CancelToken
+    from llamacpu.engine.session import Session
     from llamacpu.errors import (
         Cancelled,
         ContextOverflow,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     )
     from llamacpu.gguf.file import GGUFFile
     from llamacpu.llama import Llama
+    from llamacpu.model import Model
     from llamacpu.sampling import Sampler, Sampling
     from llamacpu.text.tokenizer import Tokenizer
 
@@ -39,6 +42,7 @@ __all__ = [
     "ContextOverflow",
     "GGUFError",
     "GGUFFile",
+    "Grammar",
     "GrammarError",
     "Llama",
     "LlamaCpuError",
@@ -57,22 +61,23 @@ __all__ = [
 ]
 
 _MODULES = {
-    "CancelToken": "engine.model",
+    "CancelToken": "engine.interfaces",
     "Cancelled": "errors",
     "ChatTemplate": "chat",
     "ContextOverflow": "errors",
     "GGUFError": "errors",
     "GGUFFile": "gguf.file",
+    "Grammar": "constraints.grammar",
     "GrammarError": "errors",
     "Llama": "llama",
     "LlamaCpuError": "errors",
-    "Model": "engine.model",
+    "Model": "model",
     "ModelDraft": "drafting",
     "ModelError": "errors",
     "NGramDraft": "drafting",
     "Sampler": "sampling",
     "Sampling": "sampling",
-    "Session": "engine.model",
+    "Session": "engine.session",
     "SessionError": "errors",
     "TemplateError": "errors",
     "Tokenizer": "text.tokenizer",

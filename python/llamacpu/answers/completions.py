@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llamacpu.sampling import TokenLogProbability, log_probability
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import Session
+    from llamacpu.engine.interfaces import SessionLike
     from llamacpu.generation import GeneratedToken, Generation
     from llamacpu.text.tokenizer import Tokenizer
 
@@ -64,7 +64,7 @@ class LogProbabilities:
         return found
 
 
-def prompt_log_probabilities(session: Session, prompt: Sequence[int], top: int) -> list[TokenLogProbability | None]:
+def prompt_log_probabilities(session: SessionLike, prompt: Sequence[int], top: int) -> list[TokenLogProbability | None]:
     """How likely the model finds each token of the prompt after those before it; the first has none.
 
     The session is truncated, and holds the prompt without its last token afterwards.

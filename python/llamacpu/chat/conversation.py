@@ -15,7 +15,7 @@ from llamacpu.chat.template import ChatTemplate
 from llamacpu.errors import TemplateError
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import Model
+    from llamacpu.engine.interfaces import ModelLike
     from llamacpu.text.tokenizer import Tokenizer
 
 log = logging.getLogger("llamacpu")
@@ -84,7 +84,7 @@ class Chat:
             self.tool_template = ChatTemplate(sources["tool_use"], name="tool_use", limits=limits, **special)
 
     @classmethod
-    def of(cls, model: Model, template: str | None = None) -> Chat:
+    def of(cls, model: ModelLike, template: str | None = None) -> Chat:
         """The conversations of `model`."""
         return cls(model.metadata, model.tokenizer, template)
 

@@ -13,7 +13,7 @@ from llamacpu.cli import options
 from llamacpu.cli.terminal import amount, write
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import Model
+    from llamacpu.model import Model
 
 
 @click.command("bench", short_help="Measure how fast a model runs on this machine.")
@@ -53,7 +53,7 @@ def command(
     if draft_model is not None and not draft_tokens:
         raise click.UsageError("--draft-model needs --draft-tokens: how many tokens it drafts at once")
     from llamacpu.engine import machine
-    from llamacpu.engine.model import Model
+    from llamacpu.model import Model
 
     started = perf_counter()
     with Model(model, threads=threads) as opened:
@@ -128,7 +128,7 @@ def _generate_speed(model: Model, tokens: int, repeat: int, kv_type: Any) -> lis
 
 def _draft_price(model: Model, tokens: int, draft_model: str | None, repeat: int, kv_type: Any) -> dict[str, Any]:
     """What it costs to make a draft and to check it, best of `repeat`, behind a short text."""
-    from llamacpu.engine.model import Model
+    from llamacpu.model import Model
 
     single: list[float] = []
     checked: list[float] = []

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from llamacpu.cli import options
+from llamacpu.cli.conversation import Conversation
 from llamacpu.cli.terminal import summary
-
-if TYPE_CHECKING:
-    from llamacpu.cli.chat import Conversation
 
 
 def act(conversation: Conversation, line: str) -> bool:

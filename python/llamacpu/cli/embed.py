@@ -52,7 +52,7 @@ def command(
     Without --json and --jsonl a line holds the numbers of a vector; with --pooling none an empty line follows the
     vectors of a text. Several texts go through the model together.
     """
-    from llamacpu.engine.model import Model
+    from llamacpu.model import Model
     from llamacpu.tasks import embeddings
 
     if as_json and jsonl:

@@ -67,7 +67,7 @@ def describe(file: GGUFFile, context: int | None, kv_type: str, with_tensors: bo
 def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
     """Sizes and memory of the model; only the reason where this version does not run it."""
     from llamacpu.errors import LlamaCpuError
-    from llamacpu.families.llama import config_for
+    from llamacpu.families.registry import config_for
 
     try:
         config = config_for(file)

@@ -49,7 +49,7 @@ def command(
     Prints 'safe' or 'unsafe', a tab, the probability of 'unsafe', and after another tab the categories that the model
     names.
     """
-    from llamacpu.engine.model import Model
+    from llamacpu.model import Model
     from llamacpu.tasks.moderation import moderate
 
     if text is not None and prompt is not None:

@@ -14,7 +14,8 @@ import click
 if TYPE_CHECKING:
     from llamacpu.constraints.grammar import Grammar
     from llamacpu.drafting import Draft
-    from llamacpu.engine.model import Model
+    from llamacpu.engine.interfaces import ModelLike
+    from llamacpu.model import Model
     from llamacpu.sampling import Sampling
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -122,7 +123,7 @@ def sampling_of(metadata: Any, given: dict[str, Any]) -> Sampling:
         raise click.UsageError(str(error)) from None
 
 
-def constraints(grammar: Grammar | None, model: Model) -> list[Any]:
+def constraints(grammar: Grammar | None, model: ModelLike) -> list[Any]:
     """The logits processors that keep one answer to the grammar."""
     return [] if grammar is None else [grammar.constraint(model.tokenizer, model.vocab_size)]
 
@@ -152,7 +153,7 @@ def draft_source(path: str | None, no_draft: bool, model: Model, threads: int | 
     if path is None:
         yield None if no_draft else NGramDraft()
         return
-    from llamacpu.engine.model import Model
+    from llamacpu.model import Model
 
     with Model(path, threads=threads) as small:
         draft = ModelDraft(small)

@@ -14,7 +14,7 @@ from llamacpu.cli.terminal import PromptBar, prepare, summary, write
 
 if TYPE_CHECKING:
     from llamacpu.constraints.grammar import Grammar
-    from llamacpu.engine.model import Model
+    from llamacpu.model import Model
 
 
 @click.command("run", short_help="Talk to a model, or let it answer one prompt.")
@@ -73,7 +73,7 @@ def command(**given: Any) -> None:
         raise click.UsageError("--json and --raw need a prompt: give --prompt, --file or text on stdin")
     if given["verbose"]:
         _show_log()
-    from llamacpu.engine.model import Model
+    from llamacpu.model import Model
 
     with (
         options.model_path(given["model"]) as path,
@@ -83,10 +83,11 @@ def command(**given: Any) -> None:
         settings = {**_generation_settings(model, given), "draft": draft}
         session = model.session(given["context"], given["kv_type"])
         if prompt is None:
-            from llamacpu.cli.chat import Conversation
+            from llamacpu.cli.chat import interact
+            from llamacpu.cli.conversation import Conversation
 
             drawn = not given["plain"] and markdown.wanted()
-            Conversation(session, settings, given["system"], given["template"], _stats(given), drawn).interact()
+            interact(Conversation(session, settings, given["system"], given["template"], _stats(given), drawn))
         else:
             _answer(session, prompt, settings, given)
 

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import Model
+    from llamacpu.engine.interfaces import ModelLike
     from llamacpu.generation.result import GenerationResult
 
 
@@ -77,7 +77,7 @@ class LoadBar(ProgressBar):
         return f"{amount(done)}/{amount(total)}"
 
 
-def prepare(model: Model) -> None:
+def prepare(model: ModelLike) -> None:
     """Read the weights ahead where a bar can show it; elsewhere the first step reads them, in the same time."""
     bar = LoadBar()
     try:

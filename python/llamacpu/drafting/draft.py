@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import CancelToken, Session
+    from llamacpu.engine.interfaces import CancelToken, SessionLike
 
 MOST_TOKENS = 15
 """Longest proposal. One pass over 16 tokens still streams the weights once; beyond that, passes get dear quickly."""
@@ -55,12 +55,12 @@ class Draft(ABC):
         self.max_tokens = max_tokens
         self.adaptive = adaptive
 
-    def check(self, session: Session) -> None:
+    def check(self, session: SessionLike) -> None:
         """Raise ModelError if there can be no proposals for this session."""
         return
 
     @abstractmethod
-    def begin(self, session: Session, text: list[int], cancel: CancelToken | None) -> Drafter:
+    def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
         """Propose for a session whose prompt is `text`; the list grows with the text, and the drafter sees it."""
 
 
@@ -71,7 +71,7 @@ class FunctionDraft(Draft):
         super().__init__(max_tokens, adaptive)
         self._function = function
 
-    def begin(self, session: Session, text: list[int], cancel: CancelToken | None) -> Drafter:
+    def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
         """As in `Draft`."""
         return _FunctionDrafter(self._function, text, session.model.vocab_size)
 

@@ -14,7 +14,7 @@ from llamacpu.errors import ModelError
 from llamacpu.sampling import log_probability
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import CancelToken, Model, Session
+    from llamacpu.engine.interfaces import CancelToken, ModelLike, SessionLike
 
 # A proposal ends where the draft model itself gives all of it less than this chance.
 _LEAST_CHANCE = 0.3
@@ -28,20 +28,20 @@ class ModelDraft(Draft):
     conversation. Generations that run at the same time are served too.
     """
 
-    def __init__(self, model: Model, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
+    def __init__(self, model: ModelLike, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
         super().__init__(max_tokens, adaptive)
         self.model = model
         # Taken and given back without a lock, which a process forked in the wrong moment could wait for for ever.
-        self._idle: deque[Session] = deque(maxlen=1)
+        self._idle: deque[SessionLike] = deque(maxlen=1)
         self._checked: object = None
 
-    def check(self, session: Session) -> None:
+    def check(self, session: SessionLike) -> None:
         """Raise ModelError unless both models have the same vocabulary."""
         if self._checked is not session.model:
             _check_vocabulary(self.model, session.model)
             self._checked = session.model
 
-    def begin(self, session: Session, text: list[int], cancel: CancelToken | None) -> Drafter:
+    def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
         """As in `Draft`; reads the prompt."""
         try:
             own = self._idle.pop()
@@ -51,13 +51,13 @@ class ModelDraft(Draft):
             own = self.model.session(context=session.context)
         return _ModelDrafter(self, own, text, cancel)
 
-    def take_back(self, session: Session) -> None:
+    def take_back(self, session: SessionLike) -> None:
         """Keep a session for the next generation."""
         self._idle.append(session)
 
 
 class _ModelDrafter(Drafter):
-    def __init__(self, owner: ModelDraft, session: Session, text: list[int], cancel: CancelToken | None) -> None:
+    def __init__(self, owner: ModelDraft, session: SessionLike, text: list[int], cancel: CancelToken | None) -> None:
         self._owner = owner
         self._session = session
         self._text = text
@@ -137,7 +137,7 @@ class _ModelDrafter(Drafter):
         self._proposed = []
 
 
-def _check_vocabulary(draft: Model, model: Model) -> None:
+def _check_vocabulary(draft: ModelLike, model: ModelLike) -> None:
     if draft.vocab_size != model.vocab_size:
         raise ModelError(
             f"the draft model has {draft.vocab_size} tokens and the model {model.vocab_size}; expected a draft model "

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llamacpu.drafting.draft import MOST_TOKENS, Draft, Drafter
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import CancelToken, Session
+    from llamacpu.engine.interfaces import CancelToken, SessionLike
 
 # Longer matches say no more than this one does.
 _LONGEST_MATCH = 32
@@ -78,7 +78,7 @@ class NGramDraft(Draft):
             raise ValueError(f"min_match is {min_match}; expected 1 to {_LONGEST_MATCH}")
         self.min_match = min_match
 
-    def begin(self, session: Session, text: list[int], cancel: CancelToken | None) -> Drafter:
+    def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
         """As in `Draft`."""
         return NGramDrafter(text, self.min_match)
 

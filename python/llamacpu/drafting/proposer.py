@@ -12,7 +12,7 @@ from llamacpu.drafting.length import AdaptiveLength
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llamacpu.engine.model import CancelToken, Session
+    from llamacpu.engine.interfaces import CancelToken, SessionLike
 
 
 class Proposer:
@@ -21,7 +21,7 @@ class Proposer:
     drafted, accepted: tokens so far. seconds: the time that making proposals took.
     """
 
-    def __init__(self, draft: Draft, session: Session, prompt: Sequence[int], cancel: CancelToken | None) -> None:
+    def __init__(self, draft: Draft, session: SessionLike, prompt: Sequence[int], cancel: CancelToken | None) -> None:
         self.drafted = 0
         self.accepted = 0
         self.seconds = 0.0

@@ -28,8 +28,6 @@ def describe() -> dict[str, Any]:
     """Plain facts for JSON: processor, instruction sets (`isa` is the chosen one), threads, memory, versions."""
     import numpy
 
-    import llamacpu
-
     facts = _native.cpu_facts()
     return {
         "processor": processor_name(),
@@ -45,7 +43,7 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": numpy.__version__,
-        "llamacpu": llamacpu.__version__,
+        "llamacpu": _native.__version__,
     }
 
 

@@ -1,57 +1,47 @@
-"""Models and conversations: token ids in, logits out.
-
-    with llamacpu.Model("model.gguf") as model:
-        session = model.session()
-        logits = session.forward(model.tokenizer.encode("Once upon a time"))
-
-A `Model` is immutable and may be shared by threads; a `Session` is one conversation and runs one step at a time.
-"""
+"""The engine: the weights of a file and the steps through them. `llamacpu.Model` is this with what stands above it."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 from llamacpu import _native
-from llamacpu.engine.session import KVType, Logits, Session, TokenIds
-from llamacpu.engine.step_output import StepOutput, ends_of, places_of, split
-from llamacpu.families.llama import config_for
+from llamacpu.engine import saved_sessions
+from llamacpu.engine.interfaces import (
+    CancelToken,
+    KVType,
+    LoadProgress,
+    Logits,
+    SessionLike,
+    StepOutput,
+    TokenIds,
+)
+from llamacpu.engine.session import Session
+from llamacpu.engine.step_output import ends_of, places_of, split
+from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile, Metadata
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamacpu.generation import Generation
-    from llamacpu.tasks.embeddings import Pooling
+    from llamacpu.families.config import Config
     from llamacpu.text.tokenizer import Tokenizer
 
-__all__ = ["CancelToken", "Model", "Session", "StepOutput"]
+__all__ = ["EngineModel"]
 
 log = logging.getLogger("llamacpu")
 
-CancelToken = _native.CancelToken
-LoadProgress = Callable[[int, int], None]
-"""(bytes of weights that are ready, bytes of all weights)"""
+Self = TypeVar("Self", bound="EngineModel")
 
 
-class Model:
-    """The weights of a GGUF file, mapped and checked, with the threads that run them.
-
-    path       a `.gguf` file; of a split model the first file
-    threads    number of threads; `None` for what the machine gives (affinity, container quota, physical cores)
-    on_load    (bytes done, bytes of weights): given, the weights are prepared at once and not by the first step that
-               uses them, and this is told how far that is; see `prepare`
-    overrides  metadata that takes the place of the file's, as in `GGUFFile`
-
-    Raises `GGUFError` for a file that cannot be read and `ModelError` for one that is no model this version runs.
-    Use it as a context manager, or call `close()`, or let it go out of scope.
-    """
+class EngineModel:
+    """The weights of a GGUF file, mapped and checked, with the threads that run them; see `llamacpu.Model`."""
 
     def __init__(
         self,
@@ -65,10 +55,10 @@ class Model:
             raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
         self._file = GGUFFile(path, overrides)
         try:
-            self.config = config_for(self._file)
+            self._config = config_for(self._file)
             rows = [(t.name, t.type, t.shape, t.file, t.offset, t.nbytes) for t in self._file.tensors]
             paths = [os.fspath(path) for path in self._file.paths]
-            self._native = _native.Model(paths, self.config, rows, threads)
+            self._native = _native.Model(paths, dict(self._config), rows, threads)
         except BaseException:
             self._file.close()
             raise
@@ -118,6 +108,11 @@ class Model:
         """The file's metadata, key to value."""
         return self._file.metadata
 
+    @property
+    def config(self) -> Config:
+        """The sizes and switches that the metadata comes to: fields, or by name as in a dict."""
+        return self._config
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Text to token ids and back, from the vocabulary in the file; made at first use."""
@@ -128,12 +123,12 @@ class Model:
     @property
     def vocab_size(self) -> int:
         """Number of logits."""
-        return int(self.config["vocab_size"])
+        return self._config.vocab_size
 
     @property
     def context_length(self) -> int:
         """Tokens of context that the model was trained for: the default of a session."""
-        return int(self.config["context_length"])
+        return self._config.context_length
 
     @property
     def threads(self) -> int:
@@ -169,17 +164,21 @@ class Model:
     @overload
     def step(
         self,
-        items: Iterable[tuple[Session, TokenIds]],
+        items: Iterable[tuple[SessionLike, TokenIds]],
         logits: Literal["last", "all"] = "last",
         cancel: CancelToken | None = None,
     ) -> list[NDArray[np.float32]]: ...
     @overload
     def step(
-        self, items: Iterable[tuple[Session, TokenIds]], logits: Literal["none"], cancel: CancelToken | None = None
+        self, items: Iterable[tuple[SessionLike, TokenIds]], logits: Literal["none"], cancel: CancelToken | None = None
     ) -> list[None]: ...
+    @overload
+    def step(
+        self, items: Iterable[tuple[SessionLike, TokenIds]], logits: Logits, cancel: CancelToken | None = None
+    ) -> list[NDArray[np.float32]] | list[None]: ...
     def step(
         self,
-        items: Iterable[tuple[Session, TokenIds]],
+        items: Iterable[tuple[SessionLike, TokenIds]],
         logits: Logits = "last",
         cancel: CancelToken | None = None,
     ) -> list[NDArray[np.float32]] | list[None]:
@@ -195,14 +194,14 @@ class Model:
         vocabulary, RuntimeError for a session that another thread is stepping. After any error, Ctrl-C included,
         every session is as it was before the call.
         """
-        pairs = [(session._native, ids) for session, ids in items]
+        pairs = [(_native_of(session), ids) for session, ids in items]
         rows = self._native.step(pairs, logits, cancel)
         found: list[NDArray[np.float32]] | list[None] = split(rows, [len(ids) for _, ids in pairs], logits)
         return found
 
     def step_hidden(
         self,
-        items: Iterable[tuple[Session, TokenIds]],
+        items: Iterable[tuple[SessionLike, TokenIds]],
         layers: Sequence[int] = (-1,),
         logits: Logits = "none",
         cancel: CancelToken | None = None,
@@ -217,59 +216,17 @@ class Model:
         with logits, batches, pieces and threads change no bit of it. Raises ValueError for a layer that does not exist,
         and what `step` raises.
         """
-        places = places_of(layers, int(self.config["layers"]) + 1)
-        pairs = [(session._native, ids) for session, ids in items]
+        places = places_of(layers, self._config.layers + 1)
+        pairs = [(_native_of(session), ids) for session, ids in items]
         rows, hidden = self._native.step_hidden(pairs, places, logits, cancel)
         counts = [len(ids) for _, ids in pairs]
         parts = [hidden[:, start:end] for start, end in pairwise(ends_of(counts))]
         return [StepOutput(row, part) for row, part in zip(split(rows, counts, logits), parts, strict=True)]
 
-    @overload
-    def embed(
-        self, input: str | Sequence[str], pooling: Literal["mean", "cls", "last"] | None = None, *,
-        normalize: bool = False, truncate: bool = True, cancel: CancelToken | None = None,
-    ) -> NDArray[np.float32]: ...  # fmt: skip
-    @overload
-    def embed(
-        self, input: str | Sequence[str], pooling: Literal["none"], *,
-        normalize: bool = False, truncate: bool = True, cancel: CancelToken | None = None,
-    ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...  # fmt: skip
-    def embed(
-        self,
-        input: str | Sequence[str],
-        pooling: Pooling | None = None,
-        *,
-        normalize: bool = False,
-        truncate: bool = True,
-        cancel: CancelToken | None = None,
-    ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        """Embeddings of texts: of one, float32[width]; of several, float32[texts, width].
-
-        pooling    how the states of the tokens behind the last norm become one: their "mean", the "last" or the first
-                   one ("cls"). "none" returns those of all tokens: float32[tokens, width], or a list of them. `None`
-                   for what the file recommends; "mean" where it recommends none of the three
-        normalize  scale every embedding to the Euclidean length 1
-        truncate   leave out what is longer than the model's context; otherwise that is a `ContextOverflow`
-
-        Several texts go through the model together. ValueError for an empty text if the model puts no start token
-        before it: then there is nothing to embed.
-        """
-        from llamacpu.tasks import embeddings
-
-        return embeddings.embed(self, input, pooling, normalize=normalize, truncate=truncate, cancel=cancel)
-
-    def generate(self, prompt: str | TokenIds, **settings: Any) -> Generation:
-        """Yields the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the settings."""
-        from llamacpu import generation
-
-        return generation.generate(self, prompt, **settings)
-
     @cached_property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that tell models apart: of their sizes, tensor tables and samples of their weights."""
-        from llamacpu.engine.saved_sessions import fingerprint
-
-        return fingerprint(self._file).hex()
+        return saved_sessions.fingerprint(self._file).hex()
 
     def load_session(self, path: str | os.PathLike[str], context: int | None = None) -> Session:
         """Goes on with a conversation that `Session.save` wrote.
@@ -279,9 +236,18 @@ class Model:
         Raises `SessionError` for a file that is damaged, is no saved session, or is one of another model or of a newer
         version; `ContextOverflow` if the conversation is longer than `context`; OSError if there is no such file.
         """
-        from llamacpu.engine import saved_sessions
+        return cast(Session, saved_sessions.load(self, path, context))
 
-        return saved_sessions.load(self, path, context)
+    def page_bytes(self, kv_type: KVType) -> int:
+        """Bytes of a page of keys and values, of all layers together; for saved sessions."""
+        return self._native.page_bytes(kv_type)
+
+    def restore(self, context: int, kv_type: KVType, tokens: TokenIds, pages: Iterable[bytes]) -> Session:
+        """A session that holds these tokens, with their keys and values in pages; for saved sessions.
+
+        Raises ValueError for tokens and pages that do not go together.
+        """
+        return Session(self, self._native.restore(context, kv_type, tokens, pages))
 
     def close(self) -> None:
         """Gives the weights back. Steps that are running finish; later ones raise `LlamaCpuError`."""
@@ -293,7 +259,7 @@ class Model:
         """Whether `close()` has been called."""
         return self._native.closed
 
-    def __enter__(self) -> Model:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(
@@ -302,4 +268,10 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Model {self._file.path.name!r}: {self.config['architecture']}, {self.config['layers']} layers>"
+        return f"<Model {self._file.path.name!r}: {self._config.architecture}, {self._config.layers} layers>"
+
+
+def _native_of(session: SessionLike) -> _native.Session:
+    if not isinstance(session, Session):
+        raise TypeError(f"an item of the step is a {type(session).__name__}; expected a session that the model made")
+    return session._native

@@ -43,11 +43,10 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 import numpy as np
 
 from llamacpu import _native
-from llamacpu.engine.session import KVType, Session
+from llamacpu.engine.interfaces import KVType, ModelLike, SessionLike
 from llamacpu.errors import LlamaCpuError, SessionError
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import Model
     from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["Header", "fingerprint", "load", "read", "read_header", "read_note", "read_tokens", "save", "write"]
@@ -109,7 +108,7 @@ def fingerprint(file: GGUFFile) -> bytes:
     return digest.digest()
 
 
-def save(session: Session, path: str | os.PathLike[str], note: bytes = b"") -> None:
+def save(session: SessionLike, path: str | os.PathLike[str], note: bytes = b"") -> None:
     """Write the session to a file that takes the place of an older one at once; see `Session.save`."""
     import tempfile  # brings half of the standard library
 
@@ -127,7 +126,7 @@ def save(session: Session, path: str | os.PathLike[str], note: bytes = b"") -> N
         raise
 
 
-def write(session: Session, file: BinaryIO, note: bytes = b"") -> None:
+def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
     """Write the session to an open file."""
     # What another thread does to the session meanwhile is not its copy's concern.
     frozen = session.fork()
@@ -139,7 +138,7 @@ def write(session: Session, file: BinaryIO, note: bytes = b"") -> None:
         page_tokens=_native.PAGE_TOKENS,
         context=frozen.context,
         tokens=len(tokens),
-        page_bytes=model._native.page_bytes(kv_type),
+        page_bytes=model.page_bytes(kv_type),
         note_bytes=len(note),
     )
     crc = 0
@@ -157,11 +156,11 @@ def write(session: Session, file: BinaryIO, note: bytes = b"") -> None:
     put(np.array(tokens, dtype="<u4").tobytes())
     put(note)
     for index in range(header.pages):
-        put(frozen._native.page(index))
+        put(frozen.page(index))
     file.write(_CRC.pack(crc))
 
 
-def load(model: Model, path: str | os.PathLike[str], context: int | None = None) -> Session:
+def load(model: ModelLike, path: str | os.PathLike[str], context: int | None = None) -> SessionLike:
     """The session of a file; see `Model.load_session`."""
     with open_regular(path) as file:
         return read(model, file, context, Path(path).name)
@@ -174,7 +173,7 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return Path(path).open("rb")
 
 
-def read(model: Model, file: BinaryIO, context: int | None = None, name: str = "the saved session") -> Session:
+def read(model: ModelLike, file: BinaryIO, context: int | None = None, name: str = "the saved session") -> SessionLike:
     """The session of an open file, read from its beginning to its end."""
     if context is not None and not 1 <= context <= MAX_CONTEXT:
         raise ValueError(f"context is {context}; expected 1 to {MAX_CONTEXT}, or None for that of the saved session")
@@ -188,7 +187,7 @@ def read(model: Model, file: BinaryIO, context: int | None = None, name: str = "
             f"{name}: keys and values are arranged as in another version of llamacpu (number {header.layout}, expected "
             f"{_native.PAGE_LAYOUT}); begin the conversation again"
         )
-    expected = model._native.page_bytes(header.kv_type)
+    expected = model.page_bytes(header.kv_type)
     if header.page_bytes != expected:
         raise SessionError(f"{name}: pages of {header.page_bytes} bytes, expected {expected}; {_DAMAGED}")
     file.seek(0)
@@ -209,12 +208,11 @@ def read(model: Model, file: BinaryIO, context: int | None = None, name: str = "
             raise SessionError(f"{name}: the checksum is wrong; {_DAMAGED}")
 
     try:
-        native = model._native.restore(header.context if context is None else context, header.kv_type, tokens, pages())
+        return model.restore(header.context if context is None else context, header.kv_type, tokens, pages())
     except ValueError as error:
         if isinstance(error, LlamaCpuError):
             raise
         raise SessionError(f"{name}: {error}; {_DAMAGED}") from None
-    return Session(model, native)
 
 
 def read_header(file: BinaryIO, name: str = "the saved session") -> Header:

@@ -6,29 +6,26 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, cast, overload
 
+from llamacpu.engine.interfaces import CancelToken, KVType, Logits, ModelLike, TokenIds
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from llamacpu import _native
-    from llamacpu.engine.model import Model
 
-__all__ = ["KVType", "Logits", "Session", "TokenIds"]
-
-Logits = Literal["last", "all", "none"]
-KVType = Literal["f32", "f16", "q8_0"]
-TokenIds = Sequence[int]
+__all__ = ["Session"]
 
 
 class Session:
     """One conversation with a model: its tokens, and their keys and values. Made by `Model.session()`."""
 
-    def __init__(self, model: Model, native: _native.Session) -> None:
+    def __init__(self, model: ModelLike, native: _native.Session) -> None:
         self._model = model
         self._native = native
 
     @property
-    def model(self) -> Model:
+    def model(self) -> ModelLike:
         """The model of the conversation."""
         return self._model
 
@@ -59,18 +56,18 @@ class Session:
 
     @overload
     def forward(
-        self, ids: TokenIds, logits: Literal["last", "all"] = "last", cancel: _native.CancelToken | None = None
+        self, ids: TokenIds, logits: Literal["last", "all"] = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32]: ...
     @overload
-    def forward(self, ids: TokenIds, logits: Literal["none"], cancel: _native.CancelToken | None = None) -> None: ...
+    def forward(self, ids: TokenIds, logits: Literal["none"], cancel: CancelToken | None = None) -> None: ...
     def forward(
-        self, ids: TokenIds, logits: Logits = "last", cancel: _native.CancelToken | None = None
+        self, ids: TokenIds, logits: Logits = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32] | None:
         """Continues the conversation by the tokens `ids`; arguments, result and errors as in `Model.step`."""
         return self._model.step([(self, ids)], logits, cancel)[0]
 
     def hidden(
-        self, ids: TokenIds, layers: Sequence[int] = (-1,), cancel: _native.CancelToken | None = None
+        self, ids: TokenIds, layers: Sequence[int] = (-1,), cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
         """Continues the conversation by the tokens `ids` and returns their hidden states.
 
@@ -88,6 +85,10 @@ class Session:
         from llamacpu.engine import saved_sessions
 
         saved_sessions.save(self, path)
+
+    def page(self, index: int) -> bytes:
+        """The keys and values of a page of tokens, for saved sessions (`llamacpu.engine.saved_sessions`)."""
+        return self._native.page(index)
 
     def fork(self) -> Session:
         """A second conversation with the same past, whose memory is shared: it costs nearly nothing."""

@@ -1,28 +1,19 @@
-"""What a step is asked for and returns: rows of logits and hidden states, taken apart by item."""
+"""What a step returns: rows of logits and hidden states, taken apart by item."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamacpu.engine.session import Logits
+    from llamacpu.engine.interfaces import Logits
 
-__all__ = ["StepOutput", "ends_of", "places_of", "split"]
-
-
-class StepOutput(NamedTuple):
-    """What `Model.step_hidden` returns for one item."""
-
-    logits: NDArray[np.float32] | None
-    """as `Model.step` returns them"""
-    hidden: NDArray[np.float32]
-    """float32[layers, tokens, width], in the order of the layers that were asked for"""
+__all__ = ["ends_of", "places_of", "split"]
 
 
 def ends_of(counts: Sequence[int]) -> list[int]:

@@ -9,11 +9,11 @@ print(generation.result.finish_reason)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, TypeAlias, Union, cast
+from typing import Literal, TypeAlias, cast
 
 from llamacpu.drafting import Draft, FunctionDraft, ModelDraft, NGramDraft
 from llamacpu.drafting.draft import ProposeTokens
-from llamacpu.engine.model import CancelToken
+from llamacpu.engine.interfaces import CancelToken, ModelLike, SessionLike
 from llamacpu.generation.context_window import Overflow, fit_prompt
 from llamacpu.generation.request import LogitsProcessor, PromptProgress, Request, StoppingCriterion
 from llamacpu.generation.result import GeneratedToken, GenerationResult, Timings
@@ -21,17 +21,14 @@ from llamacpu.generation.stream import Generation
 from llamacpu.sampling import Sampler, Sampling
 from llamacpu.text.stop_strings import StopStrings
 
-if TYPE_CHECKING:
-    from llamacpu.engine.model import Model, Session
-
 __all__ = ["CancelToken", "GeneratedToken", "Generation", "GenerationResult", "Timings", "generate"]
 
-Drafts: TypeAlias = Union[Literal["auto"], Draft, "Model", ProposeTokens, None]
+Drafts: TypeAlias = Literal["auto"] | Draft | ModelLike | ProposeTokens | None
 """What `draft` takes: "auto", a `Draft`, a small model, a function that proposes tokens, or None."""
 
 
 def generate(
-    source: Model | Session,
+    source: ModelLike | SessionLike,
     prompt: str | Sequence[int],
     *,
     max_tokens: int | None = None,
@@ -119,18 +116,18 @@ def draft_from(draft: Drafts) -> Draft | None:
             raise ValueError(f'draft is {draft!r}; expected "auto", a Draft, a Model, a function or None')
         return NGramDraft()
     if hasattr(draft, "session"):
-        return ModelDraft(cast("Model", draft))
+        return ModelDraft(cast(ModelLike, draft))
     if not callable(draft):
         raise TypeError(f'draft is a {type(draft).__name__}; expected "auto", a Draft, a Model, a function or None')
     return FunctionDraft(draft)
 
 
-def _session_of(source: Model | Session) -> Session:
+def _session_of(source: ModelLike | SessionLike) -> SessionLike:
     # Whatever behaves like a session is one: programs wrap them, tests replace them.
-    return cast("Session", source) if hasattr(source, "forward") else source.session()
+    return cast(SessionLike, source) if hasattr(source, "forward") else source.session()
 
 
-def _prompt_ids(session: Session, prompt: str | Sequence[int]) -> list[int]:
+def _prompt_ids(session: SessionLike, prompt: str | Sequence[int]) -> list[int]:
     tokenizer = session.model.tokenizer
     if isinstance(prompt, str):
         ids = tokenizer.encode(prompt)

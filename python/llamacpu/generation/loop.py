@@ -15,7 +15,7 @@ from llamacpu.generation.steps import Steps
 from llamacpu.sampling import Sampler, TokenLogProbability, log_probability
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import CancelToken, Session
+    from llamacpu.engine.interfaces import CancelToken, SessionLike
     from llamacpu.generation.request import Logits, Request, Tokens
     from llamacpu.text.stop_strings import StopStrings
 
@@ -24,7 +24,7 @@ class Loop:
     """The state of one text; `run` writes it."""
 
     def __init__(
-        self, session: Session, request: Request, sampler: Sampler, stops: StopStrings, cancel: CancelToken
+        self, session: SessionLike, request: Request, sampler: Sampler, stops: StopStrings, cancel: CancelToken
     ) -> None:
         self.progress = Progress()
         self._request = request

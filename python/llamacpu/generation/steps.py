@@ -16,7 +16,7 @@ from llamacpu.errors import Cancelled
 from llamacpu.generation.context_window import room_by_shifting, shared_length
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import CancelToken, Session
+    from llamacpu.engine.interfaces import CancelToken, SessionLike
     from llamacpu.generation.progress import Progress
     from llamacpu.generation.request import Logits, Request
 
@@ -31,7 +31,7 @@ _CHUNK_SECONDS = 0.5
 class Steps:
     """One generation's way through its session."""
 
-    def __init__(self, session: Session, request: Request, progress: Progress, cancel: CancelToken) -> None:
+    def __init__(self, session: SessionLike, request: Request, progress: Progress, cancel: CancelToken) -> None:
         self._session = session
         self._request = request
         self._progress = progress

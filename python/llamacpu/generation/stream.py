@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from llamacpu.engine.model import CancelToken
+from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import Cancelled
 from llamacpu.generation.loop import Loop
 from llamacpu.generation.result import EndedBy, GenerationResult
@@ -14,7 +14,7 @@ from llamacpu.generation.result import EndedBy, GenerationResult
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from llamacpu.engine.model import Session
+    from llamacpu.engine.interfaces import SessionLike
     from llamacpu.generation.request import Request
     from llamacpu.sampling import Sampler
     from llamacpu.text.stop_strings import StopStrings
@@ -29,7 +29,7 @@ class Generation(Iterator[str]):
 
     def __init__(
         self,
-        session: Session,
+        session: SessionLike,
         request: Request,
         sampler: Sampler,
         stops: StopStrings,

@@ -19,8 +19,8 @@ import llm
 from pydantic import Field
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import Model
     from llamacpu.llama import Llama
+    from llamacpu.model import Model
 
 DEMO = "llamacpu-demo"
 
@@ -126,7 +126,7 @@ class LlamacpuEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
 
     def embed_batch(self, items: Iterable[str | bytes]) -> Iterator[list[float]]:
         """The vectors of texts."""
-        from llamacpu.engine.model import Model
+        from llamacpu.model import Model
 
         if self._model is None:
             self._model = Model(self.path)
@@ -154,7 +154,7 @@ def _tool(tool: Any) -> dict[str, Any]:
 
 def _every_model() -> dict[str, str]:
     """Name to path of all models."""
-    demo = Path(__file__).with_name("data") / "demo.gguf"
+    demo = Path(__file__).parents[1] / "data" / "demo.gguf"
     return {**({DEMO: str(demo)} if demo.exists() else {}), **known_models()}
 
 

@@ -22,7 +22,7 @@ from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.state import LlamaState
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import Model
+    from llamacpu.model import Model
 
 __all__ = ["BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache"]
 

@@ -20,10 +20,11 @@ from llamacpu.text.infill import can_infill, infill_prompt
 if TYPE_CHECKING:
     from llamacpu.constraints.grammar import Grammar
     from llamacpu.drafting import Draft
-    from llamacpu.engine.model import Model, Session
+    from llamacpu.engine.session import Session
     from llamacpu.generation import GenerationResult
     from llamacpu.generation.request import PromptProgress
     from llamacpu.llama.formats import ChatFormatter
+    from llamacpu.model import Model
     from llamacpu.sampling import Sampler
     from llamacpu.tasks.moderation import Moderation
     from llamacpu.text.tokenizer import Tokenizer

@@ -9,9 +9,9 @@ from llamacpu.tasks.embeddings import pooling_name, pooling_number, vectors
 
 if TYPE_CHECKING:
     from llamacpu.answers.completions import Response
-    from llamacpu.engine.model import Model
-    from llamacpu.engine.session import KVType
+    from llamacpu.engine.interfaces import KVType
     from llamacpu.gguf.file import GGUFFile
+    from llamacpu.model import Model
 
 
 class EmbeddingMethods:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llamacpu.engine.model import LoadProgress, Model, Session
+from llamacpu.engine.interfaces import LoadProgress
+from llamacpu.engine.session import Session
 from llamacpu.errors import LlamaCpuError
 from llamacpu.generation import GenerationResult
 from llamacpu.generation.context_window import Overflow, shared_length
@@ -26,6 +27,7 @@ from llamacpu.llama.logits import KeptLogits
 from llamacpu.llama.state import StateMethods
 from llamacpu.llama.steps import RANDOM_SEED, StepMethods
 from llamacpu.llama.tokenizer import LlamaTokenizer
+from llamacpu.model import Model
 from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["Llama"]

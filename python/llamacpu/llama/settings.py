@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from llamacpu.drafting import Draft
-from llamacpu.engine.model import Model
 from llamacpu.generation.generate import draft_from
+from llamacpu.model import Model
 
 log = logging.getLogger("llamacpu")
 

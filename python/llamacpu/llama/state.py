@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from llamacpu.engine import saved_sessions
 from llamacpu.errors import ContextOverflow, SessionError
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from llamacpu.engine.model import Model
-    from llamacpu.engine.session import KVType, Session
+    from llamacpu.engine.interfaces import KVType
+    from llamacpu.engine.session import Session
     from llamacpu.generation import GenerationResult
     from llamacpu.llama.caches import BaseLlamaCache
     from llamacpu.llama.logits import KeptLogits
+    from llamacpu.model import Model
 
 __all__ = ["LlamaState"]
 
@@ -86,7 +87,7 @@ class LlamaState:
         if self.session is not None and self.session.model is model and self.session.context == context:
             return self.session.fork()
         saved = self.llama_state
-        return saved_sessions.read(model, io.BytesIO(saved), context, "the state") if saved else None
+        return cast("Session", saved_sessions.read(model, io.BytesIO(saved), context, "the state")) if saved else None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "session": None, "_bytes": self.llama_state}

@@ -17,7 +17,7 @@ from llamacpu.sampling import Sampler
 
 if TYPE_CHECKING:
     from llamacpu.constraints.grammar import Grammar
-    from llamacpu.engine.model import Session
+    from llamacpu.engine.session import Session
     from llamacpu.llama.logits import KeptLogits
     from llamacpu.text.tokenizer import Tokenizer
 

@@ -17,8 +17,7 @@ import numpy.typing as npt
 from llamacpu.errors import ContextOverflow, ModelError
 
 if TYPE_CHECKING:
-    from llamacpu.engine.model import CancelToken, Model
-    from llamacpu.engine.session import KVType, Session, TokenIds
+    from llamacpu.engine.interfaces import CancelToken, KVType, ModelLike, SessionLike, TokenIds
 
 __all__ = ["Pooling", "default_pooling", "embed", "pooling_name", "pooling_number", "pooling_of", "vectors"]
 
@@ -69,7 +68,7 @@ def pooling_name(number: int) -> Pooling:
 
 
 def embed(
-    model: Model,
+    model: ModelLike,
     input: str | Sequence[str],
     pooling: Pooling | None = None,
     *,
@@ -100,7 +99,7 @@ def _limited(ids: list[int], limit: int, truncate: bool) -> list[int]:
 
 
 def vectors(
-    model: Model,
+    model: ModelLike,
     texts: Iterable[TokenIds],
     pooling: Pooling,
     *,
@@ -148,7 +147,7 @@ class _Text:
     """A text on its way through the model."""
 
     ids: TokenIds
-    session: Session
+    session: SessionLike
     kept: list[Vector] = field(default_factory=list)
     total: npt.NDArray[np.float64] | None = None
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from llamacpu.engine.model import Session
+    from llamacpu.engine.interfaces import SessionLike
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["LLAMA_GUARD_3", "Moderation", "moderate", "read_verdict"]
@@ -54,7 +54,7 @@ class Moderation:
 
 
 def moderate(
-    session: Session,
+    session: SessionLike,
     messages: Sequence[Mapping[str, Any]],
     *,
     categories: Mapping[str, str] | None = None,

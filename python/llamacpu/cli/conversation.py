@@ -1,0 +1,95 @@
+"""A conversation with a model: messages so far, the session that has read them, and how an answer is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli.markdown import Markdown
+from llamacpu.cli.options import constraints
+from llamacpu.cli.terminal import PromptBar, prepare, summary, write
+from llamacpu.errors import LlamaCpuError
+
+if TYPE_CHECKING:
+    from llamacpu.engine.session import Session
+    from llamacpu.generation.result import GenerationResult
+
+
+class Conversation:
+    """Messages so far, and the session that has read them."""
+
+    def __init__(
+        self,
+        session: Session,
+        settings: dict[str, Any],
+        system: str | None,
+        template: str | None,
+        stats: bool,
+        drawn: bool,
+    ) -> None:
+        """Begin one.
+
+        settings: what `generate` is called with, but for the prompt, and the `grammar` of the answers.
+        drawn: whether Markdown is.
+        """
+        from llamacpu.chat import Chat
+
+        self.session = session
+        self.settings = settings
+        self.system = system
+        self.stats = stats
+        self.drawn = drawn
+        self.messages: list[dict[str, str]] = []
+        self.result: GenerationResult | None = None
+        self._chat = Chat.of(session.model, template)
+
+    def answer(self, text: str) -> None:
+        """Answer a message; one that fails or that Ctrl-C stopped before its first word is forgotten."""
+        self.messages.append({"role": "user", "content": text})
+        try:
+            said = self._generate()
+        except (LlamaCpuError, ValueError) as error:
+            self.messages.pop()
+            click.echo(f"Error: {error}", err=True)
+            return
+        if said:
+            self.messages.append({"role": "assistant", "content": said})
+        else:
+            self.messages.pop()
+
+    def prompt(self) -> list[int]:
+        """The ids of the conversation so far, ready for an answer."""
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return self._chat.encode([*system, *self.messages])
+
+    def _generate(self) -> str:
+        from llamacpu.generation import generate
+
+        stop = (*self.settings["stop"], *self._chat.stop)
+        bar = PromptBar()
+        said = ""
+        page = Markdown(write) if self.drawn else None
+        show = write if page is None else page.push
+        settings = {**self.settings, "stop": stop}
+        settings["logits_processors"] = constraints(settings.pop("grammar"), self.session.model)
+        generation = generate(self.session, self.prompt(), on_prompt=bar, **settings)
+        try:
+            if self.result is None:
+                prepare(self.session.model)
+            for piece in generation:
+                show(piece)
+                said += piece
+        except KeyboardInterrupt:
+            generation.close()
+        finally:
+            bar.clear()
+            if page is not None:
+                page.flush()
+        write("\n")
+        self.result = generation.result
+        if self.result.ended_by == "context":
+            click.echo("The context is full: /clear forgets, --context and --overflow shift make room.", err=True)
+        if self.stats:
+            click.echo(summary(self.result), err=True)
+        return said

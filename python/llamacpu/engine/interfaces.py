@@ -1,0 +1,120 @@
+"""What the layers above know of models and sessions: their types, and the Protocols that they are written against.
+
+Generation, drafting, tasks and saved sessions work with whatever behaves like these: programs wrap models and sessions,
+and tests put others in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, overload
+
+from llamacpu import _native
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llamacpu.families.config import Config
+    from llamacpu.gguf.metadata import Metadata
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["CancelToken", "KVType", "LoadProgress", "Logits", "ModelLike", "SessionLike", "StepOutput", "TokenIds"]
+
+CancelToken: TypeAlias = _native.CancelToken
+Logits = Literal["last", "all", "none"]
+"""Which rows of logits a step returns: of the last token, of every token, or none."""
+KVType = Literal["f32", "f16", "q8_0"]
+"""How keys and values are stored: exact, in half the memory, in about a quarter."""
+TokenIds = Sequence[int]
+LoadProgress = Callable[[int, int], None]
+"""(bytes of weights that are ready, bytes of all weights)"""
+
+
+class StepOutput(NamedTuple):
+    """What `Model.step_hidden` returns for one item."""
+
+    logits: NDArray[np.float32] | None
+    """as `Model.step` returns them"""
+    hidden: NDArray[np.float32]
+    """float32[layers, tokens, width], in the order of the layers that were asked for"""
+
+
+class ModelLike(Protocol):
+    """A model: documented in `llamacpu.Model`, but for the two methods of saved sessions."""
+
+    @property
+    def path(self) -> os.PathLike[str]: ...
+    @property
+    def metadata(self) -> Metadata: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def prepare(self, on_load: LoadProgress | None = None, cancel: CancelToken | None = None) -> None: ...
+    def session(self, context: int | None = None, kv_type: KVType = "f16") -> SessionLike: ...
+    @overload
+    def step(
+        self,
+        items: Iterable[tuple[SessionLike, TokenIds]],
+        logits: Literal["last", "all"] = "last",
+        cancel: CancelToken | None = None,
+    ) -> list[NDArray[np.float32]]: ...
+    @overload
+    def step(
+        self, items: Iterable[tuple[SessionLike, TokenIds]], logits: Literal["none"], cancel: CancelToken | None = None
+    ) -> list[None]: ...
+    @overload
+    def step(
+        self, items: Iterable[tuple[SessionLike, TokenIds]], logits: Logits, cancel: CancelToken | None = None
+    ) -> list[NDArray[np.float32]] | list[None]: ...
+    def step_hidden(
+        self,
+        items: Iterable[tuple[SessionLike, TokenIds]],
+        layers: Sequence[int] = (-1,),
+        logits: Logits = "none",
+        cancel: CancelToken | None = None,
+    ) -> list[StepOutput]: ...
+    def page_bytes(self, kv_type: KVType) -> int:
+        """Bytes of a page of keys and values: of all layers together."""
+
+    def restore(self, context: int, kv_type: KVType, tokens: TokenIds, pages: Iterable[bytes]) -> SessionLike:
+        """A session that holds these tokens, with their keys and values in pages as `SessionLike.page` gives them.
+
+        Raises ValueError for tokens and pages that do not go together.
+        """
+
+
+class SessionLike(Protocol):
+    """A session: documented in `llamacpu.Session`, but for `page`."""
+
+    @property
+    def model(self) -> ModelLike: ...
+    @property
+    def context(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def tokens(self) -> list[int]: ...
+    @property
+    def kv_type(self) -> KVType: ...
+    @property
+    def nbytes(self) -> int: ...
+    @overload
+    def forward(
+        self, ids: TokenIds, logits: Literal["last", "all"] = "last", cancel: CancelToken | None = None
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def forward(self, ids: TokenIds, logits: Literal["none"], cancel: CancelToken | None = None) -> None: ...
+    def fork(self) -> SessionLike: ...
+    def truncate(self, tokens: int) -> None: ...
+    def page(self, index: int) -> bytes:
+        """The keys and values of a page of tokens, in the arrangement with the number `_native.PAGE_LAYOUT`."""
