@@ -9,27 +9,67 @@ Everything is installed into .venv beside this file; continuous integration runs
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
+NEIGHBOURS = ROOT / ".venv-neighbours"
 SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 STAMP = VENV / "llamacpu-extras"
-RUST_TESTED = ["-p", "llamacpu-kernels", "-p", "llamacpu-model", "-p", "llamacpu-text"]
+# Seconds and seconds of processor time of every command run so far, by what it does.
+TIMES: list[tuple[float, float, str]] = []
+
+
+class Job:
+    """A command that runs in the project's root; in the background its output is shown when it has ended."""
+
+    def __init__(self, *command: str | Path, background: bool = False, **environment: str) -> None:
+        self.words = [str(word) for word in command]
+        self.shown = " ".join(["$", *(f"{key}={value}" for key, value in environment.items()), *self.words])
+        self.started = time.monotonic()
+        self.output: IO[bytes] | None = tempfile.TemporaryFile() if background else None  # noqa: SIM115
+        if not background:
+            print(self.shown, flush=True)
+        self.process = subprocess.Popen(
+            self.words, cwd=ROOT, env=os.environ | environment, stdout=self.output, stderr=self.output
+        )
+
+    def wait(self, *allowed: int) -> None:
+        """Wait for its end; stop everything with its status if it failed, with another one than those allowed."""
+        processor = 0.0
+        if hasattr(os, "wait4"):
+            _, status, usage = os.wait4(self.process.pid, 0)
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            processor = usage.ru_utime + usage.ru_stime
+        status = self.process.wait()
+        if self.output is not None:
+            self.output.seek(0)
+            print(self.shown, self.output.read().decode(errors="replace"), sep="\n", flush=True)
+        label = self.shown.replace(f"{SCRIPTS}{os.sep}", "").replace(str(ROOT) + os.sep, "")
+        TIMES.append((time.monotonic() - self.started, processor, label))
+        if status and status not in allowed:
+            sys.exit(status)
 
 
 def run(*command: str | Path, **environment: str) -> None:
     """Run one command in the project's root, show it, and stop at the first failure with its status."""
-    words = [str(word) for word in command]
-    print("$", *(f"{key}={value}" for key, value in environment.items()), *words, flush=True)
-    status = subprocess.run(words, cwd=ROOT, env=os.environ | environment).returncode
-    if status:
-        sys.exit(status)
+    Job(*command, **environment).wait()
+
+
+def show_times() -> None:
+    """Print how long every command took so far."""
+    print("seconds  processor  command")
+    for seconds, processor, label in TIMES:
+        print(f"{seconds:7.1f}  {processor:9.1f}  {label[:150]}", flush=True)
 
 
 def setup(extras: str = "dev") -> None:
@@ -63,22 +103,38 @@ def _requirements(extra: str) -> list[str]:
     return list(json.loads(answer.stdout))
 
 
-def build() -> None:
+@functools.cache
+def build(profile: str = "release") -> None:
     """Build the extension with full optimization and install the package into .venv, editable."""
     setup()
-    run(PYTHON, "-m", "maturin", "develop", "--release", "--quiet", VIRTUAL_ENV=str(VENV))
+    run(PYTHON, "-m", "maturin", "develop", "--profile", profile, "--quiet", VIRTUAL_ENV=str(VENV))
 
 
-def test(arguments: list[str]) -> None:
-    """Run the Rust tests, then the Python tests once per instruction set of this processor."""
-    build()
-    run("cargo", "test", "--quiet", *RUST_TESTED)
+def rust_tests() -> None:
+    """Run the Rust tests: the kernels with every check of the compiler, the rest with the kernels as they are used."""
+    run("cargo", "test", "--quiet", "-p", "llamacpu-kernels", "-p", "llamacpu-text", "--tests")
+    # With the packages of the extension, so that nothing is compiled twice.
+    packages = ("-p", "llamacpu-model", "-p", "llamacpu-bindings")
+    run("cargo", "test", "--quiet", "--profile", "fast", *packages, "--tests")
+
+
+def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set")) -> None:
+    """Run the Python tests: all with the best instruction set, those marked `instruction_set` with each other one."""
     names = subprocess.run(
         [str(PYTHON), "-c", "from llamacpu import _native; print(*_native.cpu_facts()['available'])"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
-    for name in names:
-        run(PYTHON, "-m", "pytest", *arguments, LLAMACPU_ISA=name)
+    for name in names[:-1]:
+        tests = Job(PYTHON, "-m", "pytest", *marked, *arguments, LLAMACPU_ISA=name)
+        # 5: the arguments choose no marked test.
+        tests.wait(*([5] if arguments else []))
+    run(PYTHON, "-m", "pytest", *arguments, LLAMACPU_ISA=names[-1])
+
+
+def test(arguments: list[str]) -> None:
+    """Run the Rust tests, then the Python tests: the marked ones with every instruction set, the others once."""
+    test_build_and_rust()
+    python_tests(arguments)
 
 
 def lint() -> None:
@@ -88,11 +144,18 @@ def lint() -> None:
     run("cargo", "clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings")
     run(PYTHON, "-m", "ruff", "check", ".")
     run(PYTHON, "-m", "ruff", "format", "--check", ".")
-    build()
+    fuzz_check()
+    build("fast")
     run(PYTHON, "-m", "mypy")
     run(PYTHON, "-m", "mypy.stubtest", "llamacpu._native", "--allowlist", "stubtest-allowlist.txt")
     if shutil.which("cargo-deny"):
         run("cargo", "deny", "check")
+
+
+def fuzz_check() -> None:
+    """Compile the fuzz targets, without the fuzzer and its nightly compiler."""
+    options = ("--no-default-features", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz")
+    run("cargo", "check", "--quiet", *options, RUSTFLAGS="-D warnings")
 
 
 def fix() -> None:
@@ -106,25 +169,42 @@ def fix() -> None:
 def neighbours(arguments: list[str]) -> None:
     """Run the tests with the real LangChain, LlamaIndex, llm and PyInstaller, in a .venv-neighbours of their own."""
     build()
-    venv = ROOT / ".venv-neighbours"
-    python = venv / PYTHON.relative_to(VENV)
-    if not python.exists():
-        run(sys.executable, "-m", "venv", venv)
-    install = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    run(*install, *_requirements("conformance"), "hypothesis", "pytest", "pytest-benchmark", "pytest-timeout")
-    # Its own dependency on llama-cpp-python would be compiled, for which compat.install() stands in.
-    run(*install, "--no-deps", "llama-index-llms-llama-cpp")
+    neighbours_setup().wait()
+    python = NEIGHBOURS / PYTHON.relative_to(VENV)
     source = str(ROOT / "python")
     for name in ("langchain_community", "llama_index.llms.llama_cpp", "llm", "PyInstaller"):
         run(python, "-c", f"import llamacpu.compat; llamacpu.compat.install(); import {name}", PYTHONPATH=source)
+    show_times()
     run(python, "-m", "pytest", "-rs", "tests/test_compat.py", "tests/test_frozen.py", *arguments, PYTHONPATH=source)
 
 
-def stress() -> None:
+@functools.cache
+def neighbours_setup() -> Job:
+    """Start to install .venv-neighbours."""
+    setup()
+    python = NEIGHBOURS / PYTHON.relative_to(VENV)
+    if not python.exists():
+        run(sys.executable, "-m", "venv", NEIGHBOURS)
+    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    wanted = [*_requirements("conformance"), "hypothesis", "pytest", "pytest-benchmark", "pytest-timeout"]
+    # Its own dependency on llama-cpp-python would be compiled, for which compat.install() stands in.
+    commands = [[*install, *wanted], [*install, "--no-deps", "llama-index-llms-llama-cpp"]]
+    code = f"import subprocess\nfor command in {commands!r}: subprocess.run(command, check=True)"
+    return Job(PYTHON, "-c", code, background=True)
+
+
+def stress(seconds: int = 60) -> None:
     """Run the stress test for a minute on each of two models."""
     build()
     names = "demo or another_format"
-    run(PYTHON, "-m", "pytest", "-rs", "tests/test_stress.py", "-k", names, LLAMACPU_STRESS_SECONDS="60")
+    run(PYTHON, "-m", "pytest", "-rs", "tests/test_stress.py", "-k", names, LLAMACPU_STRESS_SECONDS=str(seconds))
+
+
+def fuzz(arguments: list[str]) -> None:
+    """Feed each parser random and damaged input for a minute; LLAMACPU_FUZZ_SECONDS and -k TARGET choose otherwise."""
+    build("fast")
+    seconds = os.environ.get("LLAMACPU_FUZZ_SECONDS", "60")
+    run(PYTHON, "-m", "pytest", "-rs", "tests/test_fuzz.py", *arguments, LLAMACPU_FUZZ_SECONDS=seconds)
 
 
 def bench(arguments: list[str]) -> None:
@@ -163,26 +243,66 @@ def cross() -> None:
 
 def emulate() -> None:
     """Run the Rust tests of the kernels and the model for 64-bit Arm under qemu."""
-    tests = ("test", "-p", "llamacpu-kernels", "-p", "llamacpu-model", "--lib", "--tests")
+    tests = ("test", "-p", "llamacpu-kernels", "-p", "llamacpu-model", "--tests")
     # qemu cannot emulate a process with threads that forks.
-    arm(*tests, "--", "--skip", "a_forked_child", LLAMACPU_EXPECTED_ISAS="scalar, neon, i8mm")
+    arm(*tests, "--", "--skip", "a_forked_child", LLAMACPU_EXPECTED_ISAS="scalar, neon, i8mm", LLAMACPU_EMULATED="1")
     # Processors with less: the right sets are found, and no instruction of another one is executed.
     for cpu, sets in (("cortex-a76", "scalar, neon"), ("cortex-a72", "scalar")):
         names = ("every_instruction_set_computes", "every_instruction_set_is_found")
-        arm(*tests, "--", *names, cpu=cpu, LLAMACPU_EXPECTED_ISAS=sets)
+        arm(*tests, "--", *names, cpu=cpu, LLAMACPU_EXPECTED_ISAS=sets, LLAMACPU_EMULATED="1")
 
 
 def check() -> None:
-    """Everything that continuous integration runs: lints, then tests."""
+    """Everything that continuous integration runs on one platform: lints, then tests."""
     lint()
     test([])
 
 
-COMMANDS = {f.__name__: f for f in (setup, build, test, neighbours, stress, lint, fix, bench, cross, emulate, check)}
+def thorough() -> None:
+    """What a release is tested with: every test with every instruction set and every check, stress and fuzzing."""
+    build()
+    run("cargo", "test", "--quiet", "--workspace")
+    python_tests([], marked=())
+    stress()
+    fuzz([])
+
+
+def ci() -> None:
+    """All of it on one machine: Arm under qemu where its compiler is, lints, tests, stress, neighbours; with times."""
+    packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
+    TIMES.append((packages, 0.0, "apt-get"))
+    setup()
+    neighbours_setup()  # it waits for the network, while the compilers work
+    if Path("/usr/bin/rustc").exists() and shutil.which("aarch64-linux-gnu-gcc"):
+        # The kernels are compiled by `emulate`; the platforms of ci.yml and release.yml link the whole on Arm.
+        arm("check", "--workspace")
+        emulate()
+    lint()
+    test_build_and_rust()
+    # The long link needs one core only.
+    wheel = (PYTHON, "-m", "maturin", "build", "--release", "--quiet", "--out", "target/wheels")
+    release = Job(*wheel, background=True)
+    python_tests([])
+    release.wait()
+    # The release build is what is stressed and what the neighbours use.
+    stress(20)
+    neighbours([])
+
+
+def test_build_and_rust() -> None:
+    """The quick build of the extension, and the Rust tests."""
+    build("fast")
+    rust_tests()
+
+
+COMMANDS = {
+    f.__name__: f
+    for f in (setup, build, test, neighbours, stress, fuzz, lint, fix, bench, cross, emulate, check, ci, thorough)
+}
 
 
 def main() -> None:
-    """Read the command line and run one command; what follows `test`, `neighbours` and `bench` goes to pytest."""
+    """Read the command line and run one command; what follows test, neighbours, bench and fuzz goes to pytest."""
     described = "\n".join(
         f"  {name:11s}{(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
     )
@@ -191,7 +311,7 @@ def main() -> None:
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     chosen, rest = parser.parse_known_args()
-    if chosen.command in ("test", "neighbours", "bench"):
+    if chosen.command in ("test", "neighbours", "bench", "fuzz"):
         COMMANDS[chosen.command](rest)
     elif rest:
         parser.error(f"{chosen.command} takes no arguments, got {' '.join(rest)}")

@@ -21,6 +21,8 @@ from llamacpu.chat import Chat
 from llamacpu.generation import generate
 from llamacpu.sampling import Sampling
 
+pytestmark = pytest.mark.instruction_set
+
 TOOLS = Path(__file__).resolve().parent.parent / "tools" / "demo"
 WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 

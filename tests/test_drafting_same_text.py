@@ -23,6 +23,8 @@ from llamacpu.generation.result import Timings
 from llamacpu.model import Model, Session
 from llamacpu.sampling import Sampler, Sampling
 
+pytestmark = pytest.mark.instruction_set
+
 DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 LETTERS = ids_of("abc")
 SAMPLINGS = {

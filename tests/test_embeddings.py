@@ -20,6 +20,8 @@ from reference_llama import ReferenceLlama
 from test_forward import error
 from tiny_models import VARIANTS
 
+pytestmark = pytest.mark.instruction_set
+
 TinyModel = Callable[..., Path]
 TEXTS = ["once upon a time", "once", "", "héllo ☺", "once upon a time there was a little girl " * 9]
 

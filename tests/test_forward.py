@@ -20,6 +20,8 @@ from llamacpu.model import Model
 from reference_llama import ReferenceLlama
 from tiny_models import VARIANTS
 
+pytestmark = pytest.mark.instruction_set
+
 TinyModel = Callable[..., Path]
 Whole = tuple[Model, list[int], NDArray[np.float32]]
 

@@ -14,6 +14,8 @@ import pytest
 from llamacpu import Cancelled, CancelToken, Model
 from tiny_models import QUANTIZABLE, Shape
 
+pytestmark = pytest.mark.instruction_set
+
 
 class Counter(threading.Thread):
     """Counts as often as it gets the lock, and gives it up after each time."""

@@ -20,6 +20,8 @@ from reference_llama import ReferenceLlama
 from test_forward import KINDS, error, tokens_for
 from tiny_models import VARIANTS
 
+pytestmark = pytest.mark.instruction_set
+
 TinyModel = Callable[..., Path]
 
 

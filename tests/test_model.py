@@ -20,6 +20,8 @@ import llamacpu
 from llamacpu.model import CancelToken, Model
 from tiny_models import Shape
 
+pytestmark = pytest.mark.instruction_set
+
 TinyModel = Callable[..., Path]
 
 # Slow enough to be interrupted in the middle, small enough to be written in a moment.

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from llamacpu import _native
 
+pytestmark = pytest.mark.instruction_set
+
 Logits = npt.NDArray[np.float32]
 
 values = st.one_of(st.floats(-30, 30, width=32), st.sampled_from([-np.inf, np.nan, 0.0, -0.0, 1.0]))

@@ -12,6 +12,8 @@ import pytest
 from llamacpu import Cancelled, CancelToken, Llama, LlamaCpuError, Model
 from llamacpu.cli.terminal import LoadBar, prepare
 
+pytestmark = pytest.mark.instruction_set
+
 
 @pytest.mark.parametrize("variant", ["gqa", "mha", "fused", "mixtral"])
 @pytest.mark.parametrize("weight_type", ["F32", "Q4_K"])

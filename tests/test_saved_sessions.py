@@ -26,6 +26,8 @@ from llamacpu.model import Model, Session
 from test_forward import tokens_for
 from tiny_models import VARIANTS, write_model
 
+pytestmark = pytest.mark.instruction_set
+
 TinyModel = Callable[..., Path]
 HEADER = struct.Struct("<8sII32sIIQQQQI")
 FIELDS = ["magic", "version", "layout", "fingerprint", "kv", "page_tokens", "context", "tokens", "page_bytes", "note"]

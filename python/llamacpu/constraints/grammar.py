@@ -246,6 +246,13 @@ def _checked(text: str) -> str:
         raise GrammarError(f"the grammar is a {type(text).__name__}; a text was expected")
     if len(text) > LONGEST:
         raise GrammarError(f"the grammar has {len(text)} characters, at most {LONGEST} are allowed")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise GrammarError(
+            f"the grammar has half of a surrogate pair, {text[error.start]!r}, at character {error.start}; "
+            "write the whole character"
+        ) from None
     depth = 0
     for letter in text:
         if letter in "([{":

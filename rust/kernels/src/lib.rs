@@ -18,3 +18,9 @@ pub mod simd;
 pub mod threads;
 
 pub use error::Error;
+
+/// Whether the tests run under an emulator: a hundred times slower, the largest of them take fewer of their cases.
+#[cfg(test)]
+pub(crate) fn emulated() -> bool {
+    std::env::var_os("LLAMACPU_EMULATED").is_some()
+}

@@ -1,6 +1,7 @@
 use super::pages::{BLOCK, quantize};
 use super::*;
 use crate::cpu::Isa;
+use crate::emulated;
 use crate::math::tests::Random;
 use crate::math::{Kernel, Lanes, float_to_half, half_to_float};
 use crate::threads::Pool;
@@ -158,7 +159,9 @@ fn it_is_the_definition_and_the_same_bits_everywhere() {
 fn a_prompt_in_pieces_is_the_prompt_at_once() {
     let mut random = Random::new(41);
     for kv_type in TYPES {
-        for (kv_heads, group, size, tokens) in [(2, 4, 64, 200), (1, 1, 48, 150), (1, 3, 128, 700)] {
+        for (kv_heads, group, size, tokens) in
+            [(1, 1, 48, 150), (2, 4, 64, 200), (1, 3, 128, 700)].into_iter().take(if emulated() { 1 } else { 3 })
+        {
             let layout = KvLayout { kv_type, kv_heads, key_size: size, value_size: size };
             let sequence = Sequence::random(layout, kv_heads * group, tokens, &mut random);
             let isa = *Isa::available().last().expect("at least scalar");
@@ -284,7 +287,9 @@ fn nan_and_infinity_reach_only_those_who_see_them() {
     let (size, tokens, at) = (32, CHUNK + 90, CHUNK + 30);
     for kv_type in TYPES {
         for (number, in_keys) in
-            [(f32::NAN, true), (f32::NAN, false), (f32::INFINITY, true), (f32::NEG_INFINITY, false)]
+            [(f32::INFINITY, true), (f32::NAN, true), (f32::NAN, false), (f32::NEG_INFINITY, false)]
+                .into_iter()
+                .take(if emulated() { 1 } else { 4 })
         {
             let layout = KvLayout { kv_type, kv_heads: 2, key_size: size, value_size: size };
             let mut sequence = Sequence::random(layout, 4, tokens, &mut random);

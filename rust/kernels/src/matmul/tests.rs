@@ -3,6 +3,7 @@
 use super::activations::tests::quantize_block;
 use super::*;
 use crate::cpu::Isa;
+use crate::emulated;
 use crate::formats::Format;
 use crate::mapping::Bytes;
 use crate::threads::Pool;
@@ -127,9 +128,11 @@ fn widths(format: Format) -> [usize; 2] {
 #[test]
 fn equal_on_every_instruction_set_and_close_to_exact() {
     let mut random = Random(1);
+    // Under an emulator 1, 6, 11 and 16 tokens.
+    let step = if emulated() { 5 } else { 1 };
     for format in Format::all() {
         for columns in widths(*format) {
-            for (rows, tokens) in (1..=20).map(|tokens| (1 + (tokens * 13 + columns) % 53, tokens)) {
+            for (rows, tokens) in (1..=20).step_by(step).map(|tokens| (1 + (tokens * 13 + columns) % 53, tokens)) {
                 let weights = random_matrix(*format, rows, columns, &mut random);
                 let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
                 let expected = product(Isa::SCALAR, 1, &weights, &input, tokens);
