@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -245,9 +246,16 @@ def test_cpu_facts() -> None:
     assert facts["threads_reason"]
 
 
-def test_memory_bandwidth_is_a_rate() -> None:
-    assert 0.01 < _native.memory_bandwidth(4 << 20, threads=1) < 10_000
+def test_memory_bandwidth_is_what_was_read_in_the_time_it_took() -> None:
+    for nbytes in (4 << 20, 64 << 20):
+        start = time.perf_counter()
+        rate = _native.memory_bandwidth(nbytes, threads=1)
+        # All of it was read at least once since the start, which the best rate of several rounds cannot be below.
+        assert nbytes / (time.perf_counter() - start) / 1e9 <= rate < 10_000
 
 
-def test_product_peak_is_a_rate() -> None:
-    assert 0.01 < _native.product_peak(threads=1) < 100_000
+@pytest.mark.parametrize("call", [_native.memory_bandwidth, _native.product_peak])
+def test_rates_of_impossible_thread_counts(call: Any) -> None:
+    for threads in (0, 10**6):
+        with pytest.raises(ValueError, match="threads"):
+            call(threads=threads)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fake_llama import NAMES, Tokens, llama
@@ -162,15 +163,43 @@ def allowed(text: str, tokens: Tokens = PLAIN) -> bool:
     return True
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.text("<tool_cal>{[nm( \n\"':,x}]", max_size=40))
-def test_what_is_no_call_is_not_touched(text: str) -> None:
-    reader = AnswerReader(list(SCHEMAS))
-    events = reader.push(text) + reader.finish()
-    # What opens a call must become one; everything else may be said, and is content.
-    if not allowed(text):
-        assert "<tool_call>" in text or '"name"' in text or "[" in text
-    else:
+# No call can be complete in these words: whatever opens one is refused, and nothing else is.
+WORDS = [
+    "<tool_call>",
+    '{"name"',
+    '{"nam',
+    "[",
+    "{",
+    " ",
+    "\n",
+    "n(",
+    "book(",
+    '"',
+    ",",
+    "}",
+    "x",
+    ":",
+    "name",
+    "<",
+    "book",
+]
+OPENING = re.compile(r'.*<tool_call>|\s*(\{\s*"name"|\[\s*(\{\s*"name"|[a-z]+\())', re.DOTALL)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.sampled_from(WORDS), max_size=8).map("".join))
+@example("x[<tool_call>")
+@example("[<tool_call>")
+@example("[TOOL_CALL<tool_call>")
+@example('[1, 2] <tool_call>{"name": "book", "arguments": {"city": "Rome"}}</tool_call>')
+@example('{<tool_call>{"name": "book", "arguments": {"city": "Rome"}}</tool_call>')
+def test_what_opens_a_call_must_become_one_and_all_else_may_be_said(text: str) -> None:
+    opened = OPENING.match(text) is not None
+    assert allowed(text) is not opened
+    if not opened:
+        reader = AnswerReader(list(SCHEMAS))
+        events = reader.push(text) + reader.finish()
+        assert "".join(event.text for event in events if isinstance(event, Piece)) == text
         assert all(isinstance(event, Piece) for event in events)
 
 

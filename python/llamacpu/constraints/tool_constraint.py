@@ -59,6 +59,8 @@ class ToolCallConstraint:
         self._thoughts = [(opening.encode(), closing.encode()) for opening, closing in REASONING_TAGS]
         self._matcher: Matcher | None = None
         self._seen: int | None = None
+        # How many bytes came so far, and how many before the stretch that the grammar decides about.
+        self._bytes = self._stretch = 0
         # The text since the state began; what the state is, and what ends a stretch of reasoning.
         self._text = b""
         self._state = "thought" if begins_reasoning else "start"
@@ -81,7 +83,9 @@ class ToolCallConstraint:
     def _take(self, token: int) -> None:
         if self._matcher is not None:
             self._matcher.consume(token)
-        self._text += self._vocabulary.text_of(token)
+        added = self._vocabulary.text_of(token)
+        self._text += added
+        self._bytes += len(added)
         {"start": self._look_at_start, "content": self._look_in_text, "call": self._look_in_call,
          "thought": self._look_in_thought}[self._state]()  # fmt: skip
 
@@ -106,7 +110,10 @@ class ToolCallConstraint:
         if BARE.match(text):
             self._state = "call"
             return self._put_to_work(self._at_start, text)
-        if any(tag.startswith(text) for tag in self._spelled) or (text[:1] in (b"{", b"[") and len(text) < _DECIDED):
+        if any(tag.startswith(text) for tag in self._spelled):
+            return self._put_to_work(self._at_start, text)
+        # A tag that begins inside ends the hope for a bare call, as none holds the beginning of one there.
+        if text[:1] in (b"{", b"[") and len(text) < _DECIDED and not self._tag_begun():
             return self._put_to_work(self._at_start, text)
         if any(opening.startswith(text) for opening, _ in self._thoughts):
             return None
@@ -116,8 +123,10 @@ class ToolCallConstraint:
     def _look_in_text(self) -> None:
         if self._tag_found():
             return
-        begun = max((_begun(self._text, tag) for tag in self._spelled), default=0)
+        begun = self._tag_begun()
         if begun:
+            if self._stretch != self._bytes - begun:
+                self._matcher = None  # it was at work on another beginning, which came to nothing
             self._put_to_work(self._in_text, self._text[-begun:])
         else:
             self._matcher = None
@@ -134,13 +143,20 @@ class ToolCallConstraint:
             self._matcher = None
             self._put_to_work(self._after[tag], self._text[place + len(tag) :])
         else:
+            if self._stretch != self._bytes - len(self._text) + place:
+                self._matcher = None
             self._put_to_work(self._in_text, self._text[place:])
         return True
+
+    def _tag_begun(self) -> int:
+        """Length of the longest end of the text that begins a spelled tag."""
+        return max((_begun(self._text, tag) for tag in self._spelled), default=0)
 
     def _put_to_work(self, grammar: Grammar, begun: bytes) -> None:
         """Let the grammar decide about a stretch that has begun, unless one does already."""
         if self._matcher is None:
             self._matcher = Matcher(grammar, self._tokenizer)
+            self._stretch = self._bytes - len(begun)
             if not self._matcher.feed(begun):
                 # One token held both the opening and something that no call goes on with.
                 self._matcher, self._state = None, "content"
