@@ -13,7 +13,9 @@ def main() -> None:
     """Run the command line of this process and exit."""
     try:
         from llamacpu.cli.group import command_line
+        from llamacpu.cli.streams import open_standard_streams
 
+        open_standard_streams()
         command_line()
     except KeyboardInterrupt:
         # Interrupted while modules were still being imported, or while errors were being told.

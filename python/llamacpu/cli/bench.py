@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from llamacpu.model import Model
 
 
+# Each is a list of so many numbers, and a context of that length.
+_TOKENS = click.IntRange(min=0, max=1 << 24)
+
+
 @click.command("bench", short_help="Measure how fast a model runs on this machine.")
 @click.argument("model", type=str)
-@click.option("--prompt-tokens", type=click.IntRange(min=0), default=512, show_default=True, help="0 skips this part.")
-@click.option(
-    "--generate-tokens", type=click.IntRange(min=0), default=128, show_default=True, help="0 skips this part."
-)
+@click.option("--prompt-tokens", type=_TOKENS, default=512, show_default=True, help="0 skips this part.")
+@click.option("--generate-tokens", type=_TOKENS, default=128, show_default=True, help="0 skips this part.")
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Measure this often.")
 @click.option(
     "--draft-tokens", type=click.IntRange(min=0, max=15), default=0, help="Also price drafts of so many tokens."

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
 from llamacpu.cli import options
 from llamacpu.cli.conversation import Conversation
-from llamacpu.cli.terminal import summary
+from llamacpu.cli.terminal import one_line, summary
+from llamacpu.files import replacing
 
 
 def act(conversation: Conversation, line: str) -> bool:
@@ -20,7 +22,7 @@ def act(conversation: Conversation, line: str) -> bool:
     try:
         return bool(action(conversation, argument.strip()))
     except (OSError, ValueError, click.ClickException) as error:
-        text = error.message if isinstance(error, click.ClickException) else str(error)
+        text = error.message if isinstance(error, click.ClickException) else one_line(error)
         click.echo(f"Error: {text}", err=True)
         return False
 
@@ -61,7 +63,10 @@ def _set(conversation: Conversation, argument: str) -> None:
         _say(f"max_tokens = {conversation.settings['max_tokens']}")
         return
     if name == "max_tokens":
-        limit = int(value)
+        try:
+            limit = int(value)
+        except ValueError:
+            raise ValueError(f"max_tokens is {value!r}; expected a whole number, -1 for no limit") from None
         if limit < -1:
             raise ValueError(f"max_tokens is {limit}; expected -1 (no limit) or more")
         conversation.settings["max_tokens"] = None if limit == -1 else limit
@@ -76,14 +81,29 @@ def _save(conversation: Conversation, argument: str) -> None:
     if not argument:
         raise ValueError("no file; expected /save FILE")
     document = {"system": conversation.system, "messages": conversation.messages}
-    Path(argument).write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+    data = json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace")
+    with replacing(Path(argument).expanduser(), "a saved conversation", _is_conversation) as file:
+        file.write(data)
     _say(f"Saved {len(conversation.messages)} messages to {argument}.")
+
+
+def _is_conversation(file: BinaryIO) -> bool:
+    try:
+        _checked(json.load(file))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _load(conversation: Conversation, argument: str) -> None:
     if not argument:
         raise ValueError("no file; expected /load FILE")
-    document = json.loads(options.read_text(argument))
+    try:
+        document = json.loads(options.read_text(str(Path(argument).expanduser())))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{argument} is no JSON (line {error.lineno}); expected what /save writes") from None
+    except RecursionError:
+        raise ValueError(f"{argument} is nested too deeply; expected what /save writes") from None
     system, messages = _checked(document)
     conversation.system, conversation.messages = system, messages
     _say(f"Loaded {len(messages)} messages from {argument}.")

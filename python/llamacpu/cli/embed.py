@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from queue import Empty, Queue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from llamacpu.text.tokenizer import Tokenizer
+
+# Input that pauses for so long is answered as far as it has come; lines that are read ahead of the model.
+_PAUSE_SECONDS = 0.02
+_LINES_AHEAD = 64
 
 
 @click.command("embed", short_help="Turn texts into vectors.")
@@ -87,15 +93,20 @@ def command(
 class _Texts:
     """The tokens of texts, and what is said of each in the answer."""
 
-    def __init__(self, texts: Iterable[str], tokenizer: Tokenizer, limit: int, truncate: bool) -> None:
+    def __init__(self, texts: Iterable[str | None], tokenizer: Tokenizer, limit: int, truncate: bool) -> None:
         self._texts = texts
         self._tokenizer = tokenizer
         self._limit = limit
         self._truncate = truncate
         self._facts: list[dict[str, Any]] = []
 
-    def __iter__(self) -> Iterator[list[int]]:
-        for index, text in enumerate(self._texts):
+    def __iter__(self) -> Iterator[list[int] | None]:
+        index = -1
+        for text in self._texts:
+            if text is None:
+                yield None
+                continue
+            index += 1
             ids = self._tokenizer.encode(text)
             too_long = len(ids) > self._limit
             if not ids:
@@ -118,13 +129,44 @@ class _Texts:
         return self._facts.pop(0)
 
 
-def _lines() -> Iterator[str]:
-    """The lines of stdin, as they come."""
-    for number, line in enumerate(sys.stdin.buffer):
+def _lines() -> Iterator[str | None]:
+    """The lines of stdin, as they come; None when the next one is not there yet."""
+    number = 0
+    for line in _as_they_come(sys.stdin.buffer):
+        if line is None:
+            yield None
+            continue
+        number += 1
         try:
-            yield line.decode("utf-8-sig" if number == 0 else "utf-8").rstrip("\r\n")
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
-            raise click.ClickException(f"line {number + 1} of stdin is not UTF-8 text; expected a text file") from None
+            raise click.ClickException(f"line {number} of stdin is not UTF-8 text; expected a text file") from None
+
+
+def _as_they_come(stream: BinaryIO) -> Iterator[bytes | None]:
+    """The lines of a stream, read by a thread: waiting for a pipe with a time limit works on no system but so."""
+    lines: Queue[bytes | BaseException | None] = Queue(_LINES_AHEAD)
+
+    def read() -> None:
+        try:
+            for line in stream:
+                lines.put(line)
+            lines.put(None)
+        except BaseException as error:
+            lines.put(error)
+
+    Thread(target=read, daemon=True, name="llamacpu-stdin").start()
+    while True:
+        try:
+            line = lines.get(timeout=_PAUSE_SECONDS)
+        except Empty:
+            yield None
+            line = lines.get()
+        if line is None:
+            return
+        if isinstance(line, BaseException):
+            raise line
+        yield line
 
 
 def _numbers(vector: NDArray[np.float32]) -> Any:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
+
+from llamacpu.cli.terminal import one_line
 
 COMMANDS = {
     "run": "Talk to a model, or let it answer one prompt.",
@@ -22,6 +25,8 @@ COMMANDS = {
 """Name and one line of help; the command itself is `command` in `llamacpu.cli.<name>`."""
 
 INTERRUPTED = 130
+DEBUG = "LLAMACPU_DEBUG"
+"""Environment variable: set, an error that nothing expects comes with its traceback."""
 
 
 class CommandLine(click.Group):
@@ -45,21 +50,26 @@ class CommandLine(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an expected error becomes one line on stderr and exit status 1."""
+        """Run a command; an error becomes one line on stderr and exit status 1."""
         try:
             return super().invoke(ctx)
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            raise _one_line(error) from error
-        except MemoryError as error:
-            raise click.ClickException("not enough memory; use a smaller model or a smaller --context") from error
+            raise click.ClickException(one_line(error)) from error
         except Exception as error:
             from llamacpu.errors import LlamaCpuError
 
-            if isinstance(error, LlamaCpuError):
-                raise _one_line(error) from error
-            raise
+            if isinstance(error, (LlamaCpuError, ValueError, OverflowError, MemoryError, ImportError)):
+                raise click.ClickException(one_line(error)) from error
+            if os.environ.get(DEBUG):
+                raise
+            told = f"{type(error).__name__}: {one_line(error)}"
+            raise click.ClickException(
+                f"something went wrong that should not ({told}); please report it, with what {DEBUG}=1 shows"
+            ) from error
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         """Run and exit with the status that the package's documentation names, however the program is called."""
@@ -72,14 +82,6 @@ class CommandLine(click.Group):
         except click.Abort:
             sys.exit(INTERRUPTED)
         sys.exit(status if isinstance(status, int) else 0)
-
-
-def _one_line(error: Exception) -> click.ClickException:
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{error.filename}: {error.strerror}; check the path"
-    text = " ".join(text.split()) or type(error).__name__
-    return click.ClickException(text)
 
 
 def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:

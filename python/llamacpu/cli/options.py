@@ -20,16 +20,21 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+MOST_TOKENS = 1 << 30
+"""The longest context that a session can have."""
+MOST_THREADS = 1024
+"""More than any machine that this is for has processors."""
+
 threads = click.option(
     "-t",
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MOST_THREADS),
     help="Number of threads. [default: what affinity, container quota and cores allow]",
 )
 context = click.option(
     "-c",
     "--context",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=MOST_TOKENS),
     help="Most tokens of the conversation. [default: what the model was trained for]",
 )
 kv_type = click.option(
@@ -86,6 +91,13 @@ def utf8(_context: click.Context, option: click.Parameter, value: Any) -> Any:
     return value
 
 
+def stop_texts(_context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    """Callback of `--stop`."""
+    if "" in value:
+        raise click.BadParameter("a text that ends the answer is empty; give at least one character", param=option)
+    return tuple(utf8(_context, option, value))
+
+
 def field_of(name: str) -> str:
     """The field of `Sampling` that an option sets."""
     return _FIELDS.get(name, name)
@@ -94,7 +106,11 @@ def field_of(name: str) -> str:
 def changed(sampling: Sampling, name: str, value: str) -> Sampling:
     """The settings with one option changed; ValueError for a value that it cannot have."""
     kind = next(kind for flag, kind, _ in _SAMPLING if flag == "--" + name.replace("_", "-"))
-    given: Any = kind(value)
+    try:
+        given: Any = kind(value)
+    except ValueError:
+        expected = "a whole number" if kind is int else "a number"
+        raise ValueError(f"{name} is {value!r}; expected {expected}") from None
     if name == "seed" and given == -1:
         given = None
     return dataclasses.replace(sampling, **{field_of(name): given})

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 @click.option("-s", "--system", callback=options.utf8, help="The system prompt: how the model is to behave.")
 @click.option("-n", "--max-tokens", type=click.IntRange(min=-1), help="Most tokens of an answer; -1 is no limit.")
 @click.option(
-    "--stop", multiple=True, callback=options.utf8, help="End an answer at this text; may be given more than once."
+    "--stop",
+    multiple=True,
+    callback=options.stop_texts,
+    help="End an answer at this text; may be given more than once.",
 )
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is: no chat template.")
 @click.option("--special", is_flag=True, help="With --raw: control tokens written in the prompt are meant as such.")

@@ -23,6 +23,18 @@ def write(text: str, stream: TextIO | None = None) -> None:
     stream.flush()
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line, without Python's own words for it."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; use a smaller model or a smaller --context"
+    if isinstance(error, OSError) and error.strerror:
+        place = "" if error.filename is None else f"{error.filename}: "
+        # Messages of our own say what to do; the system's do not.
+        hint = "" if ";" in error.strerror or error.filename is None else "; check the path"
+        return f"{place}{error.strerror}{hint}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class ProgressBar(ABC):
     """A progress bar on stderr; only on a terminal, only when it takes a while."""
 

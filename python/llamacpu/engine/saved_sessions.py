@@ -29,7 +29,6 @@ count as the same; tokenizers and chat templates do not change what a session ho
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import os
@@ -45,6 +44,7 @@ import numpy as np
 from llamacpu import _native
 from llamacpu.engine.interfaces import KVType, ModelLike, SessionLike
 from llamacpu.errors import LlamaCpuError, SessionError
+from llamacpu.files import replacing
 
 if TYPE_CHECKING:
     from llamacpu.gguf.file import GGUFFile
@@ -110,20 +110,13 @@ def fingerprint(file: GGUFFile) -> bytes:
 
 def save(session: SessionLike, path: str | os.PathLike[str], note: bytes = b"") -> None:
     """Write the session to a file that takes the place of an older one at once; see `Session.save`."""
-    import tempfile  # brings half of the standard library
+    with replacing(path, "a saved session", is_saved_session, private=True) as file:
+        write(session, file, note)
 
-    target = Path(path)
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(session, file, note)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
+
+def is_saved_session(file: BinaryIO) -> bool:
+    """Whether an open file begins like a saved session, of whatever version."""
+    return file.read(len(MAGIC)) == MAGIC
 
 
 def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:

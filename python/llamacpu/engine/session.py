@@ -80,7 +80,8 @@ class Session:
 
         The file holds the tokens and their keys and values, about `nbytes` bytes. It takes the place of an older one at
         once or not at all, and only its owner may read it: whoever has the vocabulary can read the conversation in it.
-        Raises OSError where the file cannot be written, RuntimeError while another thread is stepping the session.
+        A symbolic link is followed. Raises FileExistsError where something other than a saved session would be lost,
+        another OSError where the file cannot be written, RuntimeError while another thread is stepping the session.
         """
         from llamacpu.engine import saved_sessions
 

@@ -61,6 +61,8 @@ class GGUFFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], overrides: Mapping[str, Scalar] | None = None) -> None:
+        if not os.fspath(path):
+            raise GGUFError("the path of the model is empty; give the path of a .gguf file")
         self.path = Path(path)
         self.paths = [self.path]
         self._maps: list[mmap.mmap] = []
@@ -146,6 +148,10 @@ class GGUFFile:
             names.add(name)
 
     def _read_shard(self, path: Path, index: int, count: int) -> None:
+        if not path.exists():
+            raise GGUFError(
+                f"{path}: no such file: part {index + 1} of {count} is missing; put all parts into one folder"
+            )
         self.paths.append(path)
         shard = self._read(path, index)
         found = (shard.metadata.get("split.no"), shard.metadata.get("split.count"))
@@ -173,7 +179,7 @@ def _map(path: Path) -> mmap.mmap:
         # Opening a pipe would wait for its writer, so look before.
         if not stat.S_ISREG(path.stat().st_mode):
             kind = "a folder; give the path of a .gguf file in it" if path.is_dir() else "not a regular file"
-            raise GGUFError(f"{path.name}: this is {kind}")
+            raise GGUFError(f"{path}: this is {kind}")
         with path.open("rb") as file:
             start = file.read(64)
             _check_magic(path.name, start)

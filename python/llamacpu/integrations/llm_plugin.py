@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 import llm
 from pydantic import Field
+
+from llamacpu.files import replacing
 
 if TYPE_CHECKING:
     from llamacpu.llama import Llama
@@ -37,7 +39,15 @@ def known_models() -> dict[str, str]:
 
 def _save(models: dict[str, str]) -> None:
     _list_file().parent.mkdir(parents=True, exist_ok=True)
-    _list_file().write_text(json.dumps(models, indent=2) + "\n", encoding="utf-8")
+    with replacing(_list_file(), "a list of models", _is_list) as file:
+        file.write((json.dumps(models, indent=2) + "\n").encode())
+
+
+def _is_list(file: BinaryIO) -> bool:
+    try:
+        return isinstance(json.load(file), dict)
+    except ValueError:
+        return False
 
 
 class LlamacpuModel(llm.Model):  # type: ignore[misc]

@@ -100,7 +100,7 @@ def _limited(ids: list[int], limit: int, truncate: bool) -> list[int]:
 
 def vectors(
     model: ModelLike,
-    texts: Iterable[TokenIds],
+    texts: Iterable[TokenIds | None],
     pooling: Pooling,
     *,
     normalize: bool = False,
@@ -111,20 +111,28 @@ def vectors(
     "none" float32[tokens, width].
 
     Several texts go through the model in one step; which ones they are changes no bit. Texts are taken from the
-    iterable as they are needed. ValueError for one without tokens.
+    iterable as they are needed; None in place of one says that the next may take a while: what there is goes through the
+    model now. ValueError for a text without tokens.
     """
     if pooling not in get_args(Pooling):
         raise ValueError(f'pooling is {pooling!r}; expected "none", "mean", "cls" or "last"')
-    source = enumerate(texts)
+    source = iter(texts)
+    number = 0
     running: deque[_Text] = deque()
     while True:
         while len(running) < _TEXTS and sum(text.left for text in running) < _TOKENS:
-            number, ids = next(source, (0, None))
-            if ids is None:
+            try:
+                ids = next(source)
+            except StopIteration:
                 break
+            if ids is None:
+                if running:
+                    break
+                continue
             if len(ids) == 0:
                 raise ValueError(f"text {number} (counted from 0) has no tokens: there is nothing to embed")
             running.append(_Text(ids, model.session(len(ids), kv_type)))
+            number += 1
         if not running:
             return
         room = _TOKENS

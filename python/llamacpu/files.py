@@ -1,0 +1,70 @@
+"""Files that take the place of older ones: written aside, checked first, moved over at once or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["replacing"]
+
+
+@contextlib.contextmanager
+def replacing(
+    path: str | os.PathLike[str], kind: str, is_kind: Callable[[BinaryIO], bool], *, private: bool = False
+) -> Iterator[BinaryIO]:
+    """An open file that becomes `path` when the block ends without an error; otherwise an older file stays as it was.
+
+    A symbolic link is followed: the file that it points to is replaced, the link stays. Only its owner may read a new
+    file; one that takes the place of an older file keeps the permissions of that, unless it is to be `private`.
+
+    kind: what is written, for error messages ("a saved session"). is_kind: whether an open, readable file that is not
+    empty holds that kind, so that no other file is overwritten by a slip.
+
+    Raises FileExistsError where another kind of file, or something that is no regular file, stands in the place,
+    PermissionError for a file that may not be written, and other kinds of OSError.
+    """
+    import tempfile  # brings half of the standard library
+
+    target = Path(os.path.realpath(path))
+    mode = _checked(Path(path), target, kind, is_kind)
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None and not private:
+            Path(name).chmod(mode)
+        Path(name).replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _checked(path: Path, target: Path, kind: str, is_kind: Callable[[BinaryIO], bool]) -> int | None:
+    """The permissions of the file that will be replaced, None where there is none."""
+    try:
+        # Of the path and not of the target: what stands in /proc/self/fd is no link that could be read.
+        status = path.stat()
+    except FileNotFoundError:
+        if not target.name:
+            raise
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+        raise FileExistsError(errno.EEXIST, f"this is {what}; give the name of a file for {kind}", str(path))
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file may not be written; change its permissions", str(path))
+    if status.st_size:
+        with target.open("rb") as older:
+            if not is_kind(older):
+                raise FileExistsError(
+                    errno.EEXIST, f"the file holds something other than {kind}; give another name", str(path)
+                )
+    return stat.S_IMODE(status.st_mode)
