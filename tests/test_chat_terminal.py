@@ -149,7 +149,17 @@ def test_a_conversation_is_saved_and_loaded(conversation: Conversation, tmp_path
 
 
 @pytest.mark.parametrize(
-    "text", ["nonsense", "[]", '{"messages": 3}', '{"messages": [{"role": 1}]}', '{"messages": [5]}']
+    "text",
+    [
+        "nonsense",
+        "[]",
+        '{"messages": 3}',
+        '{"messages": [{"role": 1}]}',
+        '{"messages": [5]}',
+        "[" * 200000,
+        "\0",
+        "1e999",
+    ],
 )
 def test_a_file_that_is_no_conversation_is_refused(
     conversation: Conversation, tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
@@ -157,8 +167,30 @@ def test_a_file_that_is_no_conversation_is_refused(
     file = tmp_path / "talk.json"
     file.write_text(text, encoding="utf-8")
     act(conversation, f"/load {file}")
-    assert capsys.readouterr().err.startswith("Error: ")
+    told = capsys.readouterr().err
+    assert told.startswith("Error: ")
+    assert told.count("\n") == 1
     assert conversation.messages == []
+    conversation.answer("Hello")
+    act(conversation, f"/save {file}")
+    assert "something other than a saved conversation" in capsys.readouterr().err
+    assert file.read_text(encoding="utf-8") == text
+
+
+def test_a_conversation_is_saved_over_an_older_one_and_through_a_link(
+    conversation: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    act(conversation, "/save ~/talk.json")
+    (tmp_path / "link.json").symlink_to(tmp_path / "talk.json")
+    conversation.answer("Hello")
+    act(conversation, "/save ~/link.json")
+    messages = list(conversation.messages)
+    act(conversation, "/clear")
+    act(conversation, "/load ~/talk.json")
+    assert conversation.messages == messages
+    assert (tmp_path / "link.json").is_symlink()
 
 
 def test_settings_are_changed_and_checked(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,7 +204,9 @@ def test_settings_are_changed_and_checked(conversation: Conversation, capsys: py
     capsys.readouterr()
     for line in ("/set top_p 3", "/set top_p much", "/set nothing 3", "/set max_tokens -5", "/save", "/stats"):
         act(conversation, line)
-        assert capsys.readouterr().err.startswith("Error: "), line
+        told = capsys.readouterr().err
+        assert told.startswith("Error: "), line
+        assert "convert" not in told, "Python's own words"
     assert conversation.settings["sampling"].top_p == 0.95
 
 

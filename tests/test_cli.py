@@ -57,7 +57,7 @@ def test_help_lists_every_command_without_importing_one() -> None:
     for name, text in COMMANDS.items():
         assert name in done.stdout
         assert text in done.stdout
-    assert done.stdout.splitlines()[-1] == "0 llamacpu llamacpu.cli llamacpu.cli.group"
+    assert done.stdout.splitlines()[-1] == "0 llamacpu llamacpu.cli llamacpu.cli.group llamacpu.cli.streams"
 
 
 @pytest.mark.parametrize("name", COMMANDS)

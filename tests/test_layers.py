@@ -35,7 +35,7 @@ LAYERS = [
     {"text"},
     {"gguf"},
     {"store"},
-    {"errors", "kernels"},
+    {"errors", "files", "kernels"},
 ]
 
 

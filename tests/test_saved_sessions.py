@@ -137,7 +137,7 @@ def test_a_file_is_replaced_at_once_or_not_at_all(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "chat.session"
-    path.write_bytes(b"old")
+    path.write_bytes(saved_sessions.MAGIC + b"an older one")
     session = model.session()
     session.forward([1, 2], logits="none")
     session.save(path)

@@ -11,8 +11,6 @@ from typing import Any, NoReturn
 
 import click
 
-from llamacpu.cli.terminal import one_line
-
 COMMANDS = {
     "run": "Talk to a model, or let it answer one prompt.",
     "info": "Show what is in a model file and how much memory it needs.",
@@ -58,15 +56,15 @@ class CommandLine(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            raise click.ClickException(one_line(error)) from error
+            raise _told(error) from error
         except Exception as error:
             from llamacpu.errors import LlamaCpuError
 
             if isinstance(error, (LlamaCpuError, ValueError, OverflowError, MemoryError, ImportError)):
-                raise click.ClickException(one_line(error)) from error
+                raise _told(error) from error
             if os.environ.get(DEBUG):
                 raise
-            told = f"{type(error).__name__}: {one_line(error)}"
+            told = f"{type(error).__name__}: {_told(error).message}"
             raise click.ClickException(
                 f"something went wrong that should not ({told}); please report it, with what {DEBUG}=1 shows"
             ) from error
@@ -82,6 +80,12 @@ class CommandLine(click.Group):
         except click.Abort:
             sys.exit(INTERRUPTED)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _told(error: BaseException) -> click.ClickException:
+    from llamacpu.cli.terminal import one_line
+
+    return click.ClickException(one_line(error))
 
 
 def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:

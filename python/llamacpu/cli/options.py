@@ -148,6 +148,8 @@ def constraints(grammar: Grammar | None, model: ModelLike) -> list[Any]:
 def model_path(name: str | None) -> Iterator[Path]:
     """The file of a model: the one that is named, or the demo model that comes with the package."""
     if name is not None:
+        if not name:
+            raise click.ClickException("the path of the model is empty; give the path of a .gguf file")
         yield Path(name)
         return
     from importlib import resources

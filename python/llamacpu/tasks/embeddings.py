@@ -111,8 +111,8 @@ def vectors(
     "none" float32[tokens, width].
 
     Several texts go through the model in one step; which ones they are changes no bit. Texts are taken from the
-    iterable as they are needed; None in place of one says that the next may take a while: what there is goes through the
-    model now. ValueError for a text without tokens.
+    iterable as they are needed; None in place of one says that the next may take a while: what there is goes through
+    the model now. ValueError for a text without tokens.
     """
     if pooling not in get_args(Pooling):
         raise ValueError(f'pooling is {pooling!r}; expected "none", "mean", "cls" or "last"')
