@@ -22,13 +22,13 @@ import numpy as np
 import pytest
 
 from fake_llama import Tokens
+from llamacpu import Model
 from llamacpu.chat import ChatTemplate, Limits
 from llamacpu.chat.answer import CALL_TAGS, REASONING_TAGS
 from llamacpu.chat.builtin import BUILTINS, source_of
 from llamacpu.chat.tool_calls import read_any, read_arguments, read_json, read_pythonic
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.engine import saved_sessions
-from llamacpu.engine.model import Model
 from llamacpu.errors import GrammarError, SessionError, TemplateError
 from template_cases import HOSTILE, SNIPPETS
 from test_saved_sessions import HEADER, written
