@@ -99,11 +99,13 @@ class FakeSession:
         return len(self._tokens)
 
     def truncate(self, tokens: int) -> None:
-        assert tokens <= len(self._tokens)
+        if not 0 <= tokens <= len(self._tokens):
+            raise ValueError(f"{tokens} of {len(self._tokens)} tokens cannot be kept")
         del self._tokens[tokens:]
 
     def forward(self, ids: Sequence[int], logits: str = "last", cancel: Any = None) -> Any:
-        assert len(ids) > 0
+        if not len(ids) or not all(0 <= token < self.model.vocab_size for token in ids):
+            raise ValueError(f"not the ids of one token or more: {ids}")
         if len(self._tokens) + len(ids) > self.context:
             raise ContextOverflow("too many tokens for the fake")
         if cancel is not None and cancel.cancelled:
