@@ -146,13 +146,13 @@ def llama(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Llama]:
         model = Model(writer, template)
         monkeypatch.setattr(front, "Model", lambda path, **settings: model)
         found = Llama("fake.gguf", **{"n_ctx": 0, "seed": 1, **settings})
-        lease = found._lease
+        lease = found._conversation.lease
 
         def watched(prompt: Sequence[int]) -> Any:
             model.prompts.append(list(prompt))
             return lease(prompt)
 
-        monkeypatch.setattr(found, "_lease", watched)
+        monkeypatch.setattr(found._conversation, "lease", watched)
         return found
 
     return make

@@ -112,7 +112,7 @@ def conversation(tiny_model: Callable[..., Path]) -> Iterator[Conversation]:
             "ignore_end": True,
             "grammar": None,
         }
-        yield Conversation(model.session(), settings, "Be brief.", "chatml", stats=False, drawn=False)
+        yield Conversation(model.session(), settings, {}, "Be brief.", "chatml", stats=False, drawn=False)
 
 
 def test_answers_are_remembered(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,8 +11,6 @@ from import_circles import all_graphs, circles, described, python_graph, rust_gr
 GRAPHS = all_graphs()
 # Circles that are still there, as "folder: files". The list may only shrink.
 KNOWN = """
-python: llamacpu/llama/__init__.py llamacpu/llama/chat.py llamacpu/llama/formats.py llamacpu/llama/front.py llamacpu/llama/tokenizer.py
-python: llamacpu/llama/caches.py llamacpu/llama/state.py
 rust/bindings/src: model.rs session.rs
 rust/kernels/src: attention/keys.rs attention/softmax.rs
 rust/kernels/src: formats/blocks.rs formats/folding.rs
@@ -21,7 +19,7 @@ rust/kernels/src: math.rs math/avx2.rs math/avx512.rs math/neon.rs math/portable
 rust/kernels/src: matmul.rs matmul/dispatch.rs matmul/floats/pieces.rs matmul/regions.rs
 rust/kernels/src: threads/crew.rs threads/turn.rs
 rust/model/src: forward.rs moe.rs
-"""  # noqa: E501 (a circle a line)
+"""
 
 
 def known(folder: str) -> list[set[str]]:

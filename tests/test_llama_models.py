@@ -83,7 +83,7 @@ def test_step_by_step_is_the_completion(tiny_model: Callable[..., Path], variant
         assert result is not None
         steps = []
         for token in found.generate(prompt, temp=0.0):
-            if token in found._tokenizer.eog or len(steps) == 8:
+            if token in found._text.tokenizer.eog or len(steps) == 8:
                 break
             steps.append(token)
         assert tuple(steps) == result.tokens

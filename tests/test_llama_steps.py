@@ -129,7 +129,7 @@ def test_a_stream_that_is_left_gives_the_session_back(llama: Make) -> None:
     stream = found("p", stream=True, **GREEDY)
     next(stream)
     stream.close()
-    assert found._leased is None
+    assert found._conversation._leased is None
     assert found("p", **GREEDY)["choices"][0]["text"] == "abcdef"
 
 
@@ -140,7 +140,7 @@ def test_a_state_loaded_in_the_middle_of_a_stream_gives_the_session_back(llama: 
     next(stream)
     found.load_state(state)
     assert "".join(chunk["choices"][0]["text"] for chunk in stream) == "bcdef"
-    assert (found.n_tokens, found._leased) == (0, None)
+    assert (found.n_tokens, found._conversation._leased) == (0, None)
 
 
 # --- Arguments, life and death ---

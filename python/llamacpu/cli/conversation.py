@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli.markdown import Markdown
-from llamacpu.cli.options import constraints
 from llamacpu.cli.terminal import PromptBar, prepare, summary, write
 from llamacpu.errors import LlamaCpuError
 
@@ -23,6 +22,7 @@ class Conversation:
         self,
         session: Session,
         settings: dict[str, Any],
+        how: dict[str, Any],
         system: str | None,
         template: str | None,
         stats: bool,
@@ -30,13 +30,14 @@ class Conversation:
     ) -> None:
         """Begin one.
 
-        settings: what `generate` is called with, but for the prompt, and the `grammar` of the answers.
+        settings: what `chat_question` is called with. how: what `answer` is called with.
         drawn: whether Markdown is.
         """
         from llamacpu.chat import Chat
 
         self.session = session
         self.settings = settings
+        self.how = how
         self.system = system
         self.stats = stats
         self.drawn = drawn
@@ -58,36 +59,31 @@ class Conversation:
         else:
             self.messages.pop()
 
-    def prompt(self) -> list[int]:
-        """The ids of the conversation so far, ready for an answer."""
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        return self._chat.encode([*system, *self.messages])
-
     def _generate(self) -> str:
-        from llamacpu.generation import generate
+        from llamacpu.answers import answer, chat_prompt, chat_question
 
-        stop = (*self.settings["stop"], *self._chat.stop)
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        prompt = chat_prompt(self._chat, [*system, *self.messages])
+        question = chat_question(self._chat, prompt, reasoning=False, **self.settings)
         bar = PromptBar()
         said = ""
         page = Markdown(write) if self.drawn else None
         show = write if page is None else page.push
-        settings = {**self.settings, "stop": stop}
-        settings["logits_processors"] = constraints(settings.pop("grammar"), self.session.model)
-        generation = generate(self.session, self.prompt(), on_prompt=bar, **settings)
+        running = answer(self.session, question, on_prompt=bar, **self.how)
         try:
             if self.result is None:
                 prepare(self.session.model)
-            for piece in generation:
+            for piece in running.text():
                 show(piece)
                 said += piece
         except KeyboardInterrupt:
-            generation.close()
+            running.close()
         finally:
             bar.clear()
             if page is not None:
                 page.flush()
         write("\n")
-        self.result = generation.result
+        self.result = running.result
         if self.result.ended_by == "context":
             click.echo("The context is full: /clear forgets, --context and --overflow shift make room.", err=True)
         if self.stats:

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from llamacpu.constraints.grammar import Grammar
     from llamacpu.drafting import Draft
-    from llamacpu.engine.interfaces import ModelLike
     from llamacpu.model import Model
     from llamacpu.sampling import Sampling
 
@@ -137,11 +135,6 @@ def sampling_of(metadata: Any, given: dict[str, Any]) -> Sampling:
         return Sampling.for_model(metadata, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-
-
-def constraints(grammar: Grammar | None, model: ModelLike) -> list[Any]:
-    """The logits processors that keep one answer to the grammar."""
-    return [] if grammar is None else [grammar.constraint(model.tokenizer, model.vocab_size)]
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from llamacpu.cli import markdown, options
 from llamacpu.cli.terminal import PromptBar, prepare, summary, write
 
 if TYPE_CHECKING:
+    from llamacpu.answers import Question
     from llamacpu.constraints.grammar import Grammar
     from llamacpu.model import Model
 
@@ -83,16 +84,17 @@ def command(**given: Any) -> None:
         Model(path, threads=given["threads"]) as model,
         options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"]) as draft,
     ):
-        settings = {**_generation_settings(model, given), "draft": draft}
+        settings = _settings(model, given)
+        how = {"overflow": given["overflow"], "draft": draft}
         session = model.session(given["context"], given["kv_type"])
         if prompt is None:
             from llamacpu.cli.chat import interact
             from llamacpu.cli.conversation import Conversation
 
             drawn = not given["plain"] and markdown.wanted()
-            interact(Conversation(session, settings, given["system"], given["template"], _stats(given), drawn))
+            interact(Conversation(session, settings, how, given["system"], given["template"], _stats(given), drawn))
         else:
-            _answer(session, prompt, settings, given)
+            _answer(session, prompt, settings, how, given)
 
 
 def _prompt(given: dict[str, Any]) -> str | None:
@@ -109,7 +111,7 @@ def _prompt(given: dict[str, Any]) -> str | None:
     return "\n\n".join(parts) if parts else None
 
 
-def _generation_settings(model: Model, given: dict[str, Any]) -> dict[str, Any]:
+def _settings(model: Model, given: dict[str, Any]) -> dict[str, Any]:
     sampling = {name: given[name] for name in options.SAMPLING_NAMES}
     limit = given["max_tokens"]
     return {
@@ -117,7 +119,6 @@ def _generation_settings(model: Model, given: dict[str, Any]) -> dict[str, Any]:
         "sampling": options.sampling_of(model.metadata, sampling),
         "stop": given["stop"],
         "ignore_end": given["ignore_end"],
-        "overflow": given["overflow"],
         "grammar": _grammar(given),
     }
 
@@ -134,26 +135,34 @@ def _grammar(given: dict[str, Any]) -> Grammar | None:
     return Grammar.json_schema(schema if schema.lstrip()[:1] in ("{", "t", "f") else options.read_text(schema))
 
 
-def _answer(session: Any, prompt: str, settings: dict[str, Any], given: dict[str, Any]) -> None:
-    from llamacpu.generation import generate
+def _question(session: Any, prompt: str, settings: dict[str, Any], given: dict[str, Any]) -> Question:
+    from llamacpu.answers import Question, chat_prompt, chat_question, text_prompt
 
     if given["raw"]:
-        ids = session.model.tokenizer.encode(prompt, parse_special=given["special"])
-    else:
-        from llamacpu.chat import Chat
+        grammar, model = settings.pop("grammar"), session.model
+        if grammar is not None:
+            settings["logits_processors"] = (grammar.constraint(model.tokenizer, model.vocab_size),)
+        ids = text_prompt(model.tokenizer, prompt, parse_special=given["special"]).ids
+        return Question(prompt=ids, **settings)
+    from llamacpu.chat import Chat
 
-        chat = Chat.of(session.model, given["template"])
-        system = [] if given["system"] is None else [{"role": "system", "content": given["system"]}]
-        ids = chat.encode([*system, {"role": "user", "content": prompt}])
-        settings["stop"] = (*settings["stop"], *chat.stop)
-    settings["logits_processors"] = options.constraints(settings.pop("grammar"), session.model)
+    chat = Chat.of(session.model, given["template"])
+    system = [] if given["system"] is None else [{"role": "system", "content": given["system"]}]
+    messages = [*system, {"role": "user", "content": prompt}]
+    return chat_question(chat, chat_prompt(chat, messages), reasoning=False, **settings)
+
+
+def _answer(session: Any, prompt: str, settings: dict[str, Any], how: dict[str, Any], given: dict[str, Any]) -> None:
+    from llamacpu.answers import answer
+
+    question = _question(session, prompt, settings, given)
     drawn = not (given["raw"] or given["plain"] or given["as_json"]) and markdown.wanted()
     page = markdown.Markdown(write) if drawn else None
     prepare(session.model)
     bar = PromptBar()
     try:
-        generation = generate(session, ids, on_prompt=bar, **settings)
-        for piece in generation:
+        running = answer(session, question, on_prompt=bar, **how)
+        for piece in running.text():
             if page is not None:
                 page.push(piece)
             elif not given["as_json"]:
@@ -162,7 +171,7 @@ def _answer(session: Any, prompt: str, settings: dict[str, Any], given: dict[str
         bar.clear()
         if page is not None:
             page.flush()
-    result = generation.result
+    result = running.result
     if given["as_json"]:
         document = {"model": Path(session.model.path).name, **result.as_dict()}
         write(json.dumps(document, ensure_ascii=False) + "\n")

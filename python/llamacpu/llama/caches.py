@@ -22,7 +22,7 @@ from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.state import LlamaState
 
 if TYPE_CHECKING:
-    from llamacpu.model import Model
+    from llamacpu.engine.interfaces import ModelLike
 
 __all__ = ["BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache"]
 
@@ -45,7 +45,7 @@ class BaseLlamaCache:
         """Bytes in the cache."""
         return 0
 
-    def best_for(self, model: Model, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
+    def best_for(self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
         """The state of the model that shares the longest beginning with the tokens, if that is longer."""
         try:
             state = self[tokens]
@@ -75,12 +75,12 @@ class LlamaRAMCache(BaseLlamaCache):
         """Bytes in the cache; keys and values that states share are counted in each of them."""
         return sum(state.llama_state_size for state in self.cache_state.values())
 
-    def best_for(self, model: Model, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
+    def best_for(self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
         """The state of the model that shares the longest beginning with the tokens, if that is longer."""
         best = self._best(tokens, model, longer_than)
         return None if best is None else self._used(best)
 
-    def _best(self, key: Sequence[int], model: Model | None = None, longer_than: int = 0) -> tuple[int, ...] | None:
+    def _best(self, key: Sequence[int], model: ModelLike | None = None, longer_than: int = 0) -> tuple[int, ...] | None:
         best = None
         for known, state in self.cache_state.items():
             if model is None or state.session is None or state.session.model is model:
@@ -142,7 +142,7 @@ class LlamaDiskCache(BaseLlamaCache):
         """Bytes of the files."""
         return sum(size for _, size, _ in self._files())
 
-    def best_for(self, model: Model, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
+    def best_for(self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
         """The state of the model that shares the longest beginning with the tokens, if that is longer."""
         return self._state(self._best(tokens, bytes.fromhex(model.fingerprint), longer_than))
 

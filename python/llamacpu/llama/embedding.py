@@ -2,49 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.tasks.embeddings import pooling_name, pooling_number, vectors
 
 if TYPE_CHECKING:
-    from llamacpu.answers.completions import Response
-    from llamacpu.engine.interfaces import KVType
-    from llamacpu.gguf.file import GGUFFile
-    from llamacpu.model import Model
+    from llamacpu.llama.conversation import Conversation
+    from llamacpu.llama.text import LlamaText
+
+__all__ = ["Embeddings"]
 
 
-class EmbeddingMethods:
-    """What `Llama` inherits."""
+class Embeddings:
+    """Makes them with the model of a conversation, which is not touched.
 
-    if TYPE_CHECKING:
-        model_path: str
-        n_batch: int
-        _embedding: bool
-        _file: GGUFFile
-        _kv_type: KVType
-        _pooling_type: int
+    wanted          whether they were asked for when the `Llama` was made
+    asked_pooling   how one vector is made of many, by llama.cpp's numbers; -1 for what the file says
+    n_batch         the most tokens of a text
+    """
 
-        @property
-        def model(self) -> Model: ...
-        def n_ctx(self) -> int: ...
-        def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]: ...
+    def __init__(
+        self,
+        conversation: Conversation,
+        text: LlamaText,
+        metadata: Mapping[str, Any],
+        model_path: str,
+        *,
+        wanted: bool,
+        asked_pooling: int,
+        n_batch: int,
+    ) -> None:
+        self.wanted = wanted
+        self.n_batch = n_batch
+        self._conversation = conversation
+        self._text = text
+        self._metadata = metadata
+        self._model_path = model_path
+        self._asked_pooling = asked_pooling
 
     def pooling_type(self) -> int:
         """How `embed` makes one vector of many: 0 not at all, 1 the mean, 2 the first token, 3 the last one.
 
         It is what was asked for, else what the file says, else 0.
         """
-        asked = self._pooling_type if self._pooling_type != -1 else pooling_number(self._file.metadata)
+        asked = self._asked_pooling if self._asked_pooling != -1 else pooling_number(self._metadata)
         return max(asked, 0)
 
-    def create_embedding(self, input: str | Sequence[str], model: str | None = None) -> Response:
+    def create_embedding(self, input: str | Sequence[str], model: str | None = None) -> dict[str, Any]:
         """Embeddings of texts, in the shape of the OpenAI interface."""
         texts = [input] if isinstance(input, str) else list(input)
         vectors, count = self.embed(texts, return_count=True)
         data = [{"object": "embedding", "embedding": vector, "index": i} for i, vector in enumerate(vectors)]
         usage = {"prompt_tokens": count, "total_tokens": count}
-        return {"object": "list", "data": data, "model": model or self.model_path, "usage": usage}
+        return {"object": "list", "data": data, "model": model or self._model_path, "usage": usage}
 
     def embed(
         self,
@@ -61,17 +72,17 @@ class EmbeddingMethods:
 
         RuntimeError unless the Llama was made with embedding=True. The conversation is not touched.
         """
-        if not self._embedding:
+        if not self.wanted:
             raise RuntimeError("embeddings need a Llama that was made with embedding=True")
         texts = [input] if isinstance(input, str) else list(input)
         pooling = pooling_name(self.pooling_type())
-        limit = min(self.n_ctx(), self.n_batch)
+        limit = min(self._conversation.n_ctx(), self.n_batch)
         count = 0
 
         def tokens() -> Iterator[list[int]]:
             nonlocal count
             for text in texts:
-                ids = self.tokenize(text.encode())
+                ids = self._text.tokenize(text.encode())
                 if len(ids) > limit and not truncate:
                     raise ValueError(
                         f"a text has {len(ids)} tokens, and n_ctx and n_batch allow {limit}; shorten it or truncate"
@@ -79,7 +90,9 @@ class EmbeddingMethods:
                 count += len(ids[:limit])
                 yield ids[:limit]
 
-        found = vectors(self.model, tokens(), pooling, normalize=normalize, kv_type=self._kv_type)
+        found = vectors(
+            self._conversation.model, tokens(), pooling, normalize=normalize, kv_type=self._conversation.kv_type
+        )
         lists = [vector.tolist() for vector in found]
         output = lists[0] if isinstance(input, str) else lists
         return (output, count) if return_count else output

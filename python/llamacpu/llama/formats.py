@@ -15,12 +15,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from llamacpu.chat import ChatTemplate
-
-if TYPE_CHECKING:
-    from llamacpu.llama import Llama
 
 __all__ = [
     "ChatFormatter",
@@ -60,13 +57,19 @@ ChatFormatter = Callable[..., ChatFormatterResponse]
 """Called with `messages`, `functions`, `function_call`, `tools`, `tool_choice` and the template's variables."""
 
 
+class _Answers(Protocol):
+    """What is asked of a `Llama` here."""
+
+    def create_chat_completion(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Any: ...
+
+
 class FormattedChat:
     """A handler whose prompts a formatter makes."""
 
     def __init__(self, formatter: ChatFormatter) -> None:
         self.formatter = formatter
 
-    def __call__(self, *, llama: Llama, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
+    def __call__(self, *, llama: _Answers, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
         """Answer the conversation; `settings` as in `Llama.create_chat_completion`."""
         return llama.create_chat_completion(messages, formatter=self.formatter, **settings)
 

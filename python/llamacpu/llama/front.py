@@ -1,42 +1,54 @@
-"""The class `Llama`: what it is, and its beginning and end; the other files of this folder are its methods."""
+"""The class `Llama`: its constructor, and what its parts offer under llama-cpp-python's names."""
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, wraps
 from types import SimpleNamespace, TracebackType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from llamacpu.chat import Chat
 from llamacpu.engine.interfaces import LoadProgress
 from llamacpu.engine.session import Session
-from llamacpu.errors import LlamaCpuError
-from llamacpu.generation import GenerationResult
 from llamacpu.generation.context_window import Overflow, shared_length
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.llama import settings
-from llamacpu.llama.caches import BaseLlamaCache
-from llamacpu.llama.chat import ChatMethods
-from llamacpu.llama.embedding import EmbeddingMethods
-from llamacpu.llama.formats import registered
-from llamacpu.llama.logits import KeptLogits
-from llamacpu.llama.state import StateMethods
-from llamacpu.llama.steps import RANDOM_SEED, StepMethods
+from llamacpu.llama.completions import Completions
+from llamacpu.llama.conversation import Conversation
+from llamacpu.llama.delegation import FieldOf, method_of, named, with_signature_of
+from llamacpu.llama.embedding import Embeddings
+from llamacpu.llama.formats import FormattedChat, registered
+from llamacpu.llama.sampling import RANDOM_SEED, Samplers
+from llamacpu.llama.steps import Steps
+from llamacpu.llama.text import LlamaText
 from llamacpu.llama.tokenizer import LlamaTokenizer
 from llamacpu.model import Model
 from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["Llama"]
 
-# Names in the constructor that are not what a copy of the object is made with.
-_NO_ARGUMENTS = frozenset(("self", "other", "__class__", "on_load"))
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
+# Settings that handlers written for llama-cpp-python do not know.
+_OWN_CHAT_SETTINGS = ("template_variables", "reasoning", "on_prompt", "cancel", "timeout")
 
 
-class Llama(ChatMethods, EmbeddingMethods, StateMethods, StepMethods):
+def _keeping_arguments(initialize: Constructor) -> Constructor:
+    """Decorator of the constructor: its arguments are what a copy of the object is made with."""
+
+    @wraps(initialize)
+    def call(self: Any, *args: Any, **kwargs: Any) -> None:
+        self._arguments = named(initialize, args, kwargs)
+        self._arguments.pop("on_load")
+        initialize(self, *args, **kwargs)
+
+    return cast(Constructor, call)
+
+
+class Llama:
     """A model and its conversation; see the module's description.
 
     model_path    a GGUF file
@@ -65,6 +77,9 @@ class Llama(ChatMethods, EmbeddingMethods, StateMethods, StepMethods):
     result in a way that this engine has not (LoRA, attention in both directions) is a ValueError.
     """
 
+    _arguments: dict[str, Any]
+
+    @_keeping_arguments
     def __init__(
         self,
         model_path: str | os.PathLike[str],
@@ -117,56 +132,68 @@ class Llama(ChatMethods, EmbeddingMethods, StateMethods, StepMethods):
         on_load: LoadProgress | None = None,
         **other: Any,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in _NO_ARGUMENTS}
-        self._arguments = {**given, **other}
-        settings.check(given, other)
-        overrides = settings.overrides(given)
+        settings.check(self._arguments, other)
+        overrides = settings.overrides(self._arguments)
         self.model_path = os.fspath(model_path)
-        self.chat_format = chat_format
         self.chat_handler = chat_handler or registered(chat_format)
         self.verbose = verbose
-        self.spm_infill = spm_infill
-        self.overflow: Overflow = overflow
-        self.last_n_tokens_size = last_n_tokens_size
-        self.n_batch = n_batch
-        self.cache: BaseLlamaCache | None = None
-        self.last_result: GenerationResult | None = None
-        self.tokenizer_ = tokenizer
-        self.draft_model = settings.draft(draft_model)
-        self._kv_type = settings.kv_type(type_k, type_v)
-        self._embedding = embedding
-        self._pooling_type = pooling_type
-        self._logits_all = logits_all
-        self._lock = threading.Lock()
-        self._leased: Session | None = None
-        self._model: Model | None = None
-        self.set_seed(seed)
+        kv_type = settings.kv_type(type_k, type_v)
+        drafts = settings.draft(draft_model)
+        model = None
         if vocab_only:
             with GGUFFile(self.model_path, overrides) as file:
-                self._file, self._tokenizer = file, Tokenizer(file)
+                self._file, found = file, Tokenizer(file)
         else:
-            self._model = Model(self.model_path, threads=n_threads, overrides=overrides)
+            model = Model(self.model_path, threads=n_threads, overrides=overrides)
             if on_load is not None:
-                self._model.prepare(on_load)
-            self._file, self._tokenizer = self._model.file, self._model.tokenizer
-            self._session = self._model.session(context=n_ctx or None, kv_type=self._kv_type)
-        self._kept = KeptLogits(self.n_vocab())
+                model.prepare(on_load)
+            self._file, found = model.file, model.tokenizer
+        vocabulary = found.vocab_size if model is None else model.vocab_size
+        self._text = LlamaText(found, tokenizer)
+        self._samplers = Samplers(found, vocabulary, last_n_tokens_size, seed)
+        self._conversation = Conversation(
+            model, self._samplers, vocabulary, context=n_ctx or None, kv_type=kv_type, logits_all=logits_all
+        )
+        self._steps = Steps(self._conversation, self._samplers)
+        self._embeddings = Embeddings(
+            self._conversation, self._text, self._file.metadata, self.model_path,
+            wanted=embedding, asked_pooling=pooling_type, n_batch=n_batch,
+        )  # fmt: skip
+        self._completions = Completions(
+            self._conversation, self._text, self._samplers, self.model_path,
+            chat_format=chat_format, spm_infill=spm_infill, overflow=overflow, draft_model=drafts,
+        )  # fmt: skip
+
+    # --- Fields of its parts ---
+
+    n_batch = FieldOf("_embeddings", "n_batch")
+    tokenizer_ = FieldOf("_text", "given")
+    last_n_tokens_size = FieldOf("_samplers", "last_n_tokens_size")
+    cache = FieldOf("_conversation", "cache")
+    last_result = FieldOf("_conversation", "last_result")
+    chat_format = FieldOf("_completions", "chat_format")
+    spm_infill = FieldOf("_completions", "spm_infill")
+    overflow = FieldOf("_completions", "overflow")
+    draft_model = FieldOf("_completions", "draft_model")
+    eval_tokens = FieldOf("_conversation", "eval_tokens")
+    eval_logits = FieldOf("_conversation", "eval_logits")
 
     # --- What it is ---
 
     @property
     def model(self) -> Model:
         """The `llamacpu.Model` behind."""
-        if self._model is None:
-            raise LlamaCpuError("the model is closed, or was opened with vocab_only=True: only the tokenizer is there")
-        return self._model
+        return self._conversation.model
 
     @property
     def session(self) -> Session:
         """The `llamacpu.Session` of the conversation."""
-        if self._model is None:
-            self.model.session()
-        return self._session
+        return self._conversation.session
+
+    @property
+    def chat(self) -> Chat:
+        """How the model is talked to: its chat template and the way from messages to tokens."""
+        return self._completions.chat
 
     @cached_property
     def metadata(self) -> dict[str, str]:
@@ -179,7 +206,7 @@ class Llama(ChatMethods, EmbeddingMethods, StateMethods, StepMethods):
         """The settings of the conversation by llama.cpp's names."""
         return SimpleNamespace(
             n_ctx=self.n_ctx(), n_batch=self.n_batch, n_threads=self.n_threads, n_threads_batch=self.n_threads,
-            pooling_type=self.pooling_type(), embeddings=self._embedding,
+            pooling_type=self.pooling_type(), embeddings=self._embeddings.wanted,
         )  # fmt: skip
 
     @property
@@ -187,9 +214,7 @@ class Llama(ChatMethods, EmbeddingMethods, StateMethods, StepMethods):
         """Number of threads."""
         return self.model.threads
 
-    def n_ctx(self) -> int:
-        """The most tokens of prompt and answer together."""
-        return self.session.context
+    n_ctx = method_of("_conversation", Conversation.n_ctx)
 
     def n_embd(self) -> int:
         """Length of an embedding."""
@@ -197,53 +222,100 @@ class Llama(ChatMethods, EmbeddingMethods, StateMethods, StepMethods):
 
     def n_vocab(self) -> int:
         """Number of tokens in the vocabulary."""
-        return self._tokenizer.vocab_size if self._model is None else self.model.vocab_size
-
-    def token_bos(self) -> int:
-        """The begin-of-text token, -1 for none."""
-        return -1 if self._tokenizer.bos is None else self._tokenizer.bos
-
-    def token_eos(self) -> int:
-        """The end-of-text token, -1 for none."""
-        return -1 if self._tokenizer.eos is None else self._tokenizer.eos
-
-    def token_nl(self) -> int:
-        """The token of a line break, -1 for none."""
-        return (self._tokenizer.encode("\n", add_special=False, space_prefix=False) or [-1])[-1]
+        return self._conversation.vocab_size
 
     def tokenizer(self) -> LlamaTokenizer:
         """The tokenizer, with llama-cpp-python's methods."""
-        return LlamaTokenizer(self)
+        return LlamaTokenizer(self._text)
 
     # --- Text and tokens ---
 
-    def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]:
-        """The tokens of a text, with `add_bos` between the start and end tokens that the model wants.
+    tokenize = method_of("_text", LlamaText.tokenize)
+    detokenize = method_of("_text", LlamaText.detokenize)
+    token_bos = method_of("_text", LlamaText.token_bos)
+    token_eos = method_of("_text", LlamaText.token_eos)
+    token_nl = method_of("_text", LlamaText.token_nl)
 
-        `special` reads the names of control tokens as these tokens.
+    # --- Completions ---
+
+    create_completion = method_of("_completions", Completions.create_completion)
+    moderate = method_of("_completions", Completions.moderate)
+
+    def infill(self, prefix: str, suffix: str, **settings: Any) -> Any:
+        """What belongs between two texts; `settings` as in `create_completion`.
+
+        Raises ModelError for a model that was not trained for it.
         """
-        if self.tokenizer_ is not None:
-            return list(self.tokenizer_.tokenize(text, add_bos, special))
-        return self._tokenizer.encode(text, add_special=add_bos, parse_special=special)
+        return self._completions.infill(prefix, suffix, **settings)
 
-    def detokenize(
-        self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
-    ) -> bytes:
-        """The bytes of tokens, as they continue `prev_tokens`; `special` shows the names of control tokens."""
-        tokens = list(tokens)
-        if self.tokenizer_ is not None:
-            return bytes(self.tokenizer_.detokenize(tokens, prev_tokens=prev_tokens, special=special))
-        text = self._tokenizer.decode_bytes(tokens, skip_special=not special)
-        begins = tokens[:1] == [self.token_bos()] and not special
-        return text.removeprefix(b" ") if begins else text
+    @with_signature_of(Completions.create_completion)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """`create_completion`, and its arguments."""
+        return self.create_completion(*args, **kwargs)
+
+    @with_signature_of(Completions.create_chat_completion)
+    def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+        handler = self.chat_handler
+        if handler is None or kwargs.get("formatter") is not None:
+            return self._completions.create_chat_completion(*args, **kwargs)
+        given = named(Completions.create_chat_completion, args, kwargs)
+        left_out = ("formatter", *(() if isinstance(handler, FormattedChat) else _OWN_CHAT_SETTINGS))
+        return handler(llama=self, **{name: value for name, value in given.items() if name not in left_out})
+
+    def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
+        """`create_chat_completion` with the classes of the openai package as results."""
+        try:
+            from openai.types.chat import ChatCompletion, ChatCompletionChunk
+        except ImportError:
+            raise ImportError(
+                "create_chat_completion_openai_v1 needs the openai package; install it with: pip install openai"
+            ) from None
+        found = self.create_chat_completion(*args, **kwargs)
+        return (ChatCompletionChunk(**chunk) for chunk in found) if kwargs.get("stream") else ChatCompletion(**found)
+
+    # --- Embeddings ---
+
+    pooling_type = method_of("_embeddings", Embeddings.pooling_type)
+    create_embedding = method_of("_embeddings", Embeddings.create_embedding)
+    embed = method_of("_embeddings", Embeddings.embed)
+
+    # --- Step by step ---
+
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens in the conversation."""
+        return self.session.position
+
+    @property
+    def input_ids(self) -> npt.NDArray[np.intc]:
+        """The tokens of the conversation."""
+        return self._conversation.input_ids
+
+    @property
+    def scores(self) -> npt.NDArray[np.single]:
+        """The logits that `eval` kept, float32[rows, vocabulary]: of all with `logits_all`, else of the last."""
+        return self._conversation.scores
+
+    # Programs that were written for llama-cpp-python know these two by their private names.
+    _input_ids = input_ids
+    _scores = scores
+
+    set_seed = method_of("_samplers", Samplers.set_seed)
+    reset = method_of("_conversation", Conversation.reset)
+    eval = method_of("_conversation", Conversation.eval)
+    sample = method_of("_steps", Steps.sample)
+    generate = method_of("_steps", Steps.generate)
+    save_state = method_of("_conversation", Conversation.save_state)
+    load_state = method_of("_conversation", Conversation.load_state)
+    set_cache = method_of("_conversation", Conversation.set_cache)
 
     # --- Life and death ---
 
     def close(self) -> None:
         """Give the memory back. Later calls raise `LlamaCpuError`."""
-        if getattr(self, "_model", None) is not None:
-            self.model.close()
-            self._model = None
+        conversation = getattr(self, "_conversation", None)
+        if conversation is not None:
+            conversation.close()
 
     def __enter__(self) -> Llama:
         return self

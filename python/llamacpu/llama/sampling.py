@@ -1,17 +1,59 @@
-"""llama-cpp-python's sampling arguments as `Sampling`."""
+"""llama-cpp-python's sampling arguments as `Sampler`, and the seed of those that name none."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+import random
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
-from llamacpu.sampling import Sampling
+from llamacpu.sampling import Sampler, Sampling
+
+if TYPE_CHECKING:
+    from llamacpu.constraints.grammar import Grammar
+    from llamacpu.generation.request import LogitsProcessor
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["RANDOM_SEED", "Samplers", "samplings"]
 
 log = logging.getLogger("llamacpu")
 
+RANDOM_SEED = 0xFFFFFFFF
 # The steps of llama-cpp-python, which are fewer than llama.cpp's.
 _STEPS = ("penalties", "top_k", "typical_p", "top_p", "min_p", "temperature")
+
+
+class Samplers:
+    """Makes the samplers of a `Llama`.
+
+    last_n_tokens_size  how many tokens the penalties look back
+    seed                of the random choices to come; None where it is drawn
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int, last_n_tokens_size: int, seed: int) -> None:
+        self.last_n_tokens_size = last_n_tokens_size
+        self.seed: int | None = None
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self.set_seed(seed)
+
+    def set_seed(self, seed: int) -> None:
+        """The seed of the random choices to come; -1 draws one."""
+        self.seed = None if seed < 0 or seed == RANDOM_SEED else seed & RANDOM_SEED
+        self._random = random.Random(self.seed)
+
+    def sampler(self, seed: int | None, **settings: Any) -> Sampler:
+        """A sampler with the settings of `samplings`; a seed of None draws one."""
+        if seed is None:
+            seed = self._random.randrange(RANDOM_SEED)
+        chosen = samplings(seed=seed, penalty_last_n=self.last_n_tokens_size, **settings)
+        tokenizer = self._tokenizer
+        return Sampler(chosen, self._vocab_size, lambda token: tokenizer.decode([token]))
+
+    def processors(self, given: Iterable[LogitsProcessor] | None, grammar: Grammar | None) -> list[LogitsProcessor]:
+        """The logits processors of one text: those given, and what keeps it to the grammar."""
+        processors = list(given or ())
+        return [*processors, grammar.constraint(self._tokenizer)] if grammar is not None else processors
 
 
 def samplings(

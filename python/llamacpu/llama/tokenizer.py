@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llamacpu.gguf.file import GGUFFile
+from llamacpu.llama.text import LlamaText
+from llamacpu.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import os
-
-    from llamacpu.llama import Llama
 
 __all__ = ["BaseLlamaTokenizer", "LlamaHFTokenizer", "LlamaTokenizer"]
 
@@ -28,10 +30,19 @@ class BaseLlamaTokenizer(ABC):
         """The bytes of tokens, as they continue `prev_tokens`."""
 
 
+class _Tokenizes(Protocol):
+    """A `Llama`, or the part of it that tokenizes."""
+
+    def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]: ...
+    def detokenize(
+        self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
+    ) -> bytes: ...
+
+
 class LlamaTokenizer(BaseLlamaTokenizer):
     """The tokenizer of a `Llama`."""
 
-    def __init__(self, llama: Llama) -> None:
+    def __init__(self, llama: _Tokenizes) -> None:
         self._llama = llama
 
     def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = True) -> list[int]:
@@ -55,9 +66,8 @@ class LlamaTokenizer(BaseLlamaTokenizer):
     @classmethod
     def from_ggml_file(cls, path: str | os.PathLike[str]) -> LlamaTokenizer:
         """The tokenizer of a file, without its weights."""
-        from llamacpu.llama import Llama
-
-        return cls(Llama(path, vocab_only=True))
+        with GGUFFile(path) as file:
+            return cls(LlamaText(Tokenizer(file)))
 
 
 class LlamaHFTokenizer(BaseLlamaTokenizer):

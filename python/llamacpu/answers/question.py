@@ -1,0 +1,162 @@
+"""What is asked, and how it is to be answered: prompts from messages and text, and the settings of a generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llamacpu.answers import tools as requested
+from llamacpu.chat.answer import REASONING_TAGS, AnswerReader, call_tags
+from llamacpu.constraints.tool_constraint import ToolCallConstraint, any_strict
+from llamacpu.text.infill import can_infill, infill_prompt
+
+if TYPE_CHECKING:
+    from llamacpu.chat import Chat
+    from llamacpu.constraints.grammar import Grammar
+    from llamacpu.generation.request import LogitsProcessor, StoppingCriterion
+    from llamacpu.sampling import Sampler, Sampling
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["ChatPrompt", "Question", "TextPrompt", "chat_prompt", "chat_question", "text_prompt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A prompt, and how it is to be answered, whoever computes it. For one answer: grammars remember its text.
+
+    prompt  token ids
+    reader  takes the answer apart; None where all text is content
+
+    The other fields are settings of `llamacpu.generation.generate`.
+    """
+
+    prompt: Sequence[int]
+    sampling: Sampling | Sampler | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    logits_processors: tuple[LogitsProcessor, ...] = ()
+    stopping_criteria: tuple[StoppingCriterion, ...] = ()
+    log_probabilities: int | None = None
+    ignore_end: bool = False
+    show_special: bool = False
+    reader: AnswerReader | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of `generate`."""
+        return {name: value for name, value in vars(self).items() if name not in ("prompt", "reader")}
+
+
+class TextPrompt(NamedTuple):
+    """A text to go on with."""
+
+    ids: list[int]
+    text: str
+    suffix: str = ""
+    """what is put behind the answer, because the model cannot write towards it"""
+
+
+class ChatPrompt(NamedTuple):
+    """A conversation to answer."""
+
+    ids: list[int]
+    text: str
+    """the end of the prompt at least, which shows whether it has opened the reasoning"""
+    stop: tuple[str, ...] = ()
+    stopping_criteria: tuple[StoppingCriterion, ...] = ()
+
+
+def text_prompt(
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[int],
+    suffix: str | None = None,
+    *,
+    suffix_first: bool = False,
+    parse_special: bool = False,
+    encode: Callable[[str], list[int]] | None = None,
+) -> TextPrompt:
+    """A prompt of text or token ids, with exactly one begin-of-text token where the model uses one.
+
+    suffix         what comes after the answer: a model that can fill in the middle writes what belongs between
+    suffix_first   the order in which such a model is told
+    parse_special  names of control tokens in the text become these tokens
+    encode         tokenizes the text in place of the tokenizer, without begin-of-text token
+    """
+    if not isinstance(prompt, str):
+        ids = [int(token) for token in prompt]
+        return TextPrompt(ids, tokenizer.decode(ids, skip_special=True), "" if can_infill(tokenizer) else suffix or "")
+    if suffix is not None and can_infill(tokenizer):
+        return TextPrompt(infill_prompt(tokenizer, prompt, suffix, suffix_first), prompt)
+    ids = encode(prompt) if encode else tokenizer.encode(prompt, add_special=False, parse_special=parse_special)
+    if tokenizer.add_bos and tokenizer.bos is not None and ids[:1] != [tokenizer.bos]:
+        ids.insert(0, tokenizer.bos)
+    return TextPrompt(ids, prompt, suffix or "")
+
+
+def chat_prompt(
+    chat: Chat,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
+) -> ChatPrompt:
+    """A prompt from messages, by the chat template; `variables` are passed to that."""
+    segments = chat.segments(messages, tools, **(variables or {}))
+    return ChatPrompt(chat.encode_segments(segments), segments[-1].text if segments else "", tuple(chat.stop))
+
+
+def chat_question(
+    chat: Chat,
+    prompt: ChatPrompt,
+    *,
+    tools: Sequence[Any] | None = None,
+    tool_choice: Any = None,
+    response_format: Mapping[str, Any] | None = None,
+    grammar: Grammar | None = None,
+    reasoning: bool = True,
+    stop: Iterable[str] = (),
+    logits_processors: Iterable[LogitsProcessor] = (),
+    **settings: Any,
+) -> Question:
+    """The question that a conversation asks.
+
+    tools, tool_choice, response_format  as in the OpenAI API: tools make calls in the answer, and a choice of one (or
+                                         "required") makes the answer one call with valid arguments
+    grammar                              of the whole answer, in place of what these ask for
+    reasoning                            whether stretches of reasoning are told apart from the content
+    settings                             the other fields of `Question`
+
+    Raises GrammarError for a schema that cannot be used, ValueError for a tool or a format that there is not.
+    """
+    offered = list(tools or ()) if tool_choice != "none" else []
+    if grammar is None:
+        grammar = requested.grammar_of_format(response_format)
+    if grammar is None and offered and tool_choice not in (None, "auto"):
+        wanted = None if tool_choice == "required" else requested.wanted_tool(tool_choice)
+        grammar = requested.grammar_of_tools(offered, wanted)
+    begins_reasoning = prompt.text.rstrip().endswith(REASONING_TAGS[0][0])
+    processors = list(logits_processors)
+    if grammar is not None:
+        processors.append(grammar.constraint(chat.tokenizer))
+    elif offered and any_strict(offered):
+        processors.append(ToolCallConstraint(offered, chat.tokenizer, begins_reasoning and reasoning))
+    control = chat.control_tokens
+    tags = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
+    show = not control.isdisjoint(tags | (call_tags() if offered else set()))
+    reader = None
+    if reasoning or offered:
+        reader = AnswerReader(
+            requested.tool_names(offered) if offered else None,
+            reasoning=reasoning,
+            begins_reasoning=begins_reasoning,
+            drop=control if show else (),
+        )
+    return Question(
+        prompt=prompt.ids,
+        stop=(*stop, *prompt.stop),
+        stopping_criteria=prompt.stopping_criteria,
+        logits_processors=tuple(processors),
+        show_special=show,
+        reader=reader,
+        **settings,
+    )

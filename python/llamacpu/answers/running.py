@@ -1,0 +1,133 @@
+"""A question that a session answers in the thread that iterates."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from llamacpu.answers.reading import Answer, Event, Piece, Reading
+from llamacpu.generation import generate
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from llamacpu.answers.question import Question
+    from llamacpu.engine.interfaces import CancelToken, SessionLike
+    from llamacpu.generation import Generation, GenerationResult
+    from llamacpu.generation.context_window import Overflow
+    from llamacpu.generation.generate import Drafts
+    from llamacpu.generation.request import PromptProgress
+
+__all__ = ["RunningAnswer", "answer"]
+
+
+def answer(
+    session: SessionLike,
+    question: Question,
+    *,
+    overflow: Overflow = "error",
+    draft: Drafts = "auto",
+    on_prompt: PromptProgress | None = None,
+    cancel: CancelToken | None = None,
+    timeout: float | None = None,
+) -> RunningAnswer:
+    """Answer a question; iterate over what is returned, with `for` or `async for`, or call its `read`.
+
+    The settings are those of `llamacpu.generation.generate`, and so are the errors. A question has one answer: make
+    another for the next.
+    """
+    reading = Reading(question.reader)
+    generation = generate(
+        session,
+        question.prompt,
+        on_token=reading.note,
+        on_prompt=on_prompt,
+        overflow=overflow,
+        draft=draft,
+        cancel=cancel,
+        timeout=timeout,
+        **question.settings,
+    )
+    return RunningAnswer(generation, reading)
+
+
+class RunningAnswer(Iterator[Event]):
+    """An answer that is being written: iterate for its pieces and tool calls, then read `answer`.
+
+    Closing, `with` and threads are as in `llamacpu.generation.Generation`, which it holds.
+    """
+
+    def __init__(self, generation: Generation, reading: Reading) -> None:
+        """Use `answer`."""
+        self.generation = generation
+        self.reading = reading
+        self._ready: deque[Event] = deque()
+        self._ended = False
+
+    def __iter__(self) -> RunningAnswer:
+        """The answer itself."""
+        return self
+
+    def __next__(self) -> Event:
+        """The next piece of content or reasoning, or tool call, as soon as it is certain."""
+        while not self._ready and not self._ended:
+            self._take(next(self.generation, None))
+        if not self._ready:
+            raise StopIteration
+        return self._ready.popleft()
+
+    def __aiter__(self) -> RunningAnswer:
+        """The answer itself."""
+        return self
+
+    async def __anext__(self) -> Event:
+        """As `__next__`, without blocking the event loop. Cancelling the task stops the work."""
+        while not self._ready and not self._ended:
+            self._take(await anext(self.generation, None))
+        if not self._ready:
+            raise StopAsyncIteration
+        return self._ready.popleft()
+
+    def __enter__(self) -> RunningAnswer:
+        """For `with`, which closes at its end."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def text(self) -> Iterator[str]:
+        """Yields the pieces of content alone: all of the text, where nothing is told apart from it."""
+        for event in self:
+            if isinstance(event, Piece) and event.kind == "content":
+                yield event.text
+
+    def close(self) -> None:
+        """Stop; see `Generation.close`."""
+        self.generation.close()
+
+    def read(self) -> Answer:
+        """Run to the end and return the answer."""
+        if not self._ended:
+            self._ready.clear()
+            self.reading.push("".join(self.generation))
+            self._take(None)
+        return self.answer
+
+    @property
+    def answer(self) -> Answer:
+        """The answer as far as it came. RuntimeError before the end."""
+        return self.reading.answer(self.result)
+
+    @property
+    def result(self) -> GenerationResult:
+        """How the generation went. RuntimeError before the end."""
+        return self.generation.result
+
+    def _take(self, piece: str | None) -> None:
+        if piece is None:
+            self._ended = True
+        self._ready.extend(self.reading.finish() if piece is None else self.reading.push(piece))

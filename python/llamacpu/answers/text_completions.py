@@ -1,0 +1,93 @@
+"""Text completions in the shapes of the OpenAI API, as llama-cpp-python returns them."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.answers.log_probabilities import LogProbabilities
+from llamacpu.answers.reading import Piece
+
+if TYPE_CHECKING:
+    from llamacpu.answers.question import TextPrompt
+    from llamacpu.answers.reading import Answer, Event
+    from llamacpu.generation import GeneratedToken, GenerationResult
+    from llamacpu.sampling import TokenLogProbability
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["Response", "TextShape", "usage_of"]
+
+Response = dict[str, Any]
+
+
+def usage_of(result: GenerationResult) -> Response:
+    """How many tokens prompt and answer have."""
+    count = len(result.tokens)
+    return {
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": count,
+        "total_tokens": result.prompt_tokens + count,
+    }
+
+
+class TextShape:
+    """The responses that tell of one completion.
+
+    model      how they name the model
+    tokenizer  shows tokens, where `logprobs` says that log-probabilities are told
+    echo       whether the prompt comes first: False, True, or True with the log-probabilities of its tokens
+    """
+
+    def __init__(
+        self,
+        model: str,
+        tokenizer: Tokenizer,
+        prompt: TextPrompt,
+        *,
+        logprobs: bool = False,
+        echo: Sequence[TokenLogProbability | None] | bool = False,
+    ) -> None:
+        self._head = {
+            "id": f"cmpl-{uuid.uuid4()}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._suffix = prompt.suffix
+        self._prompt = prompt.text if echo is not False else ""
+        self._chances: LogProbabilities | None = None
+        if logprobs:
+            self._chances = LogProbabilities(tokenizer, 0 if echo is not False else len(prompt.text))
+            if not isinstance(echo, bool):
+                begins = prompt.ids[0] == tokenizer.bos
+                for token, chance in list(zip(prompt.ids, echo, strict=True))[begins:]:
+                    self._chances.add(token, chance if self._chances.tokens else None)
+
+    def whole(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> Response:
+        """The finished completion."""
+        response = self._choice(self._prompt + answer.content + self._suffix, tokens, answer.finish_reason)
+        return {**response, "usage": usage_of(answer.result), "timings": answer.timings.as_dict()}
+
+    def begin(self) -> list[Response]:
+        """The chunks before the text."""
+        return [self._choice(self._prompt, ())] if self._prompt else []
+
+    def chunk(self, event: Event, tokens: Sequence[GeneratedToken]) -> Response:
+        """A piece of the text; `tokens` are those chosen since the chunk before."""
+        return self._choice(event.text if isinstance(event, Piece) else "", tokens)
+
+    def end(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> list[Response]:
+        """The chunks behind the text; the last has no text and says why it ended."""
+        found = [self._choice(self._suffix, tokens)] if self._suffix else []
+        last = self._choice("", () if found else tokens, answer.finish_reason)
+        return [*found, {**last, "timings": answer.timings.as_dict()}]
+
+    def _choice(self, text: str, tokens: Sequence[GeneratedToken], finish_reason: str | None = None) -> Response:
+        chances = None
+        if self._chances is not None:
+            self._chances.note(tokens)
+            chances = self._chances.taken()
+        choice = {"text": text, "index": 0, "logprobs": chances, "finish_reason": finish_reason}
+        return {**self._head, "choices": [choice]}

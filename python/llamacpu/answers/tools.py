@@ -1,0 +1,63 @@
+"""What a request says of tools and of the form of its answer, as grammars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from llamacpu.constraints.grammar import Grammar
+
+__all__ = ["grammar_of_format", "grammar_of_tools", "tool_names", "tools_of", "wanted_tool"]
+
+
+def tools_of(functions: Sequence[Any] | None, tools: Sequence[Any] | None) -> list[Any] | None:
+    """The tools of a request; `functions` is their older form."""
+    if tools:
+        return list(tools)
+    return [{"type": "function", "function": function} for function in functions] if functions else None
+
+
+def tool_names(tools: Sequence[Any] | None) -> list[str]:
+    """The names of the functions in tool definitions."""
+    inner = [tool.get("function", tool) for tool in tools or () if isinstance(tool, Mapping)]
+    return [function["name"] for function in inner if isinstance(function, Mapping) and "name" in function]
+
+
+def wanted_tool(choice: Any) -> str | None:
+    """The name of the one function that must be called, or None."""
+    if not isinstance(choice, Mapping):
+        return None
+    function = choice.get("function", choice)
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise ValueError(f"tool_choice is {choice!r}; expected 'none', 'auto', 'required' or a function's name")
+    return name
+
+
+def grammar_of_tools(tools: Sequence[Any], only: str | None) -> Grammar:
+    """The JSON of one call of a tool, its arguments valid under the tool's schema."""
+    forms = []
+    for tool in tools:
+        function = tool.get("function", tool)
+        if only in (None, function["name"]):
+            parameters = function.get("parameters") or {"type": "object"}
+            properties = {"name": {"const": function["name"]}, "parameters": parameters}
+            form = {"type": "object", "properties": properties, "required": ["name", "parameters"]}
+            forms.append({**form, "additionalProperties": False})
+    if not forms:
+        raise ValueError(f"tool_choice names {only!r}; expected one of {', '.join(tool_names(tools)) or 'no tools'}")
+    return Grammar.json_schema({"anyOf": forms})
+
+
+def grammar_of_format(response_format: Mapping[str, Any] | None) -> Grammar | None:
+    """The grammar that a response format asks for."""
+    if response_format is None or response_format.get("type") in (None, "text"):
+        return None
+    kind = response_format["type"]
+    inner = response_format.get("json_schema")
+    schema = inner.get("schema", inner) if isinstance(inner, Mapping) else response_format.get("schema")
+    if kind == "json_object" or kind == "json_schema":
+        if schema is None and kind == "json_schema":
+            raise ValueError("response_format has the type json_schema and no schema; expected json_schema.schema")
+        return Grammar.any_json() if schema is None else Grammar.json_schema(schema)
+    raise ValueError(f"response_format has the type {kind!r}; expected text, json_object or json_schema")

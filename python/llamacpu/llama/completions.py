@@ -1,0 +1,300 @@
+"""The completions of `Llama`: llama-cpp-python's arguments become questions, and answers its responses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.answers import ChatPrompt, Question, RunningAnswer, answer, chat_prompt, chat_question, text_prompt
+from llamacpu.answers.chat_completions import ChatShape
+from llamacpu.answers.log_probabilities import prompt_log_probabilities
+from llamacpu.answers.responses import Shape, chunks, whole
+from llamacpu.answers.text_completions import TextShape
+from llamacpu.answers.tools import tools_of
+from llamacpu.chat import Chat
+from llamacpu.llama.formats import registered
+from llamacpu.llama.steps import criteria_of
+from llamacpu.text.infill import can_infill, infill_prompt
+
+if TYPE_CHECKING:
+    from llamacpu.constraints.grammar import Grammar
+    from llamacpu.drafting import Draft
+    from llamacpu.engine.interfaces import CancelToken, SessionLike
+    from llamacpu.generation import GenerationResult
+    from llamacpu.generation.context_window import Overflow
+    from llamacpu.generation.request import PromptProgress
+    from llamacpu.llama.conversation import Conversation
+    from llamacpu.llama.formats import ChatFormatter
+    from llamacpu.llama.sampling import Samplers
+    from llamacpu.llama.text import LlamaText
+    from llamacpu.tasks.moderation import Moderation
+
+__all__ = ["Completions"]
+
+Started = tuple[RunningAnswer, Shape]
+
+
+class Completions:
+    """Answers with the model of a conversation; the fields are arguments of `Llama`."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        text: LlamaText,
+        samplers: Samplers,
+        model_path: str,
+        *,
+        chat_format: str | None,
+        spm_infill: bool,
+        overflow: Overflow,
+        draft_model: Draft | None,
+    ) -> None:
+        self.chat_format = chat_format
+        self.spm_infill = spm_infill
+        self.overflow = overflow
+        self.draft_model = draft_model
+        self._conversation = conversation
+        self._text = text
+        self._samplers = samplers
+        self._model_path = model_path
+
+    @cached_property
+    def chat(self) -> Chat:
+        """How the model is talked to: its chat template and the way from messages to tokens."""
+        # llama-cpp-python calls the templates of a file chat_template.default and so on.
+        name = None if registered(self.chat_format) else self.chat_format
+        metadata = self._conversation.model.metadata
+        return Chat(metadata, self._text.tokenizer, name and name.removeprefix("chat_template."))
+
+    def create_completion(
+        self,
+        prompt: str | Sequence[int],
+        suffix: str | None = None,
+        max_tokens: int | None = 16,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        logprobs: int | None = None,
+        echo: bool = False,
+        stop: str | Sequence[str] | None = (),
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        repeat_penalty: float = 1.0,
+        top_k: int = 40,
+        stream: bool = False,
+        seed: int | None = None,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        model: str | None = None,
+        stopping_criteria: Iterable[Any] | Callable[..., bool] | None = None,
+        logits_processor: Iterable[Any] | None = None,
+        grammar: Grammar | None = None,
+        logit_bias: Mapping[Any, float] | None = None,
+        *,
+        on_prompt: PromptProgress | None = None,
+        cancel: CancelToken | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Continue a prompt: a dict, or with `stream` an iterator of dicts.
+
+        Control tokens that the prompt names are these tokens. `suffix` is what comes after the text: a model that can
+        fill in the middle writes what belongs between. `max_tokens` of None or 0 goes on until the model ends or the
+        context is full. `logprobs` asks for that many most likely tokens in each place, `echo` for the prompt in the
+        answer. `on_prompt` is told how much of the prompt has been read; `cancel` and `timeout` (seconds) end the work
+        early.
+        """
+        given = text_prompt(
+            self._text.tokenizer, prompt, suffix, suffix_first=self.spm_infill,
+            encode=lambda text: self._text.tokenize(text, add_bos=False, special=True),
+        )  # fmt: skip
+        sampler = self._samplers.sampler(
+            seed, temp=temperature, top_p=top_p, min_p=min_p, typical_p=typical_p, top_k=top_k, tfs_z=tfs_z,
+            frequency_penalty=frequency_penalty, presence_penalty=presence_penalty, repeat_penalty=repeat_penalty,
+            mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, logit_bias=logit_bias,
+        )  # fmt: skip
+        question = Question(
+            prompt=given.ids,
+            sampling=sampler,
+            max_tokens=_limit(max_tokens),
+            stop=_texts(stop),
+            logits_processors=tuple(self._samplers.processors(logits_processor, grammar)),
+            stopping_criteria=criteria_of(stopping_criteria),
+            log_probabilities=logprobs,
+        )
+
+        def begin(session: SessionLike) -> Started:
+            chances: Any = echo
+            if echo and logprobs is not None:
+                chances = prompt_log_probabilities(session, given.ids, logprobs)
+            running = self._answer(session, question, on_prompt, cancel, timeout)
+            name = model or self._model_path
+            return running, TextShape(name, self._text.tokenizer, given, logprobs=logprobs is not None, echo=chances)
+
+        return self._run(given.ids, begin, stream)
+
+    def create_chat_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        functions: Sequence[Any] | None = None,
+        function_call: Any = None,
+        tools: Sequence[Any] | None = None,
+        tool_choice: Any = None,
+        temperature: float = 0.2,
+        top_p: float = 0.95,
+        top_k: int = 40,
+        min_p: float = 0.05,
+        typical_p: float = 1.0,
+        stream: bool = False,
+        stop: str | Sequence[str] | None = (),
+        seed: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        max_tokens: int | None = None,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        repeat_penalty: float = 1.0,
+        tfs_z: float = 1.0,
+        mirostat_mode: int = 0,
+        mirostat_tau: float = 5.0,
+        mirostat_eta: float = 0.1,
+        model: str | None = None,
+        logits_processor: Iterable[Any] | None = None,
+        grammar: Grammar | None = None,
+        logit_bias: Mapping[Any, float] | None = None,
+        logprobs: bool | None = None,
+        top_logprobs: int | None = None,
+        *,
+        template_variables: Mapping[str, Any] | None = None,
+        formatter: ChatFormatter | None = None,
+        reasoning: bool = True,
+        on_prompt: PromptProgress | None = None,
+        cancel: CancelToken | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Answer a conversation: a dict, or with `stream` an iterator of dicts.
+
+        Calls of `tools` come as "tool_calls" of the message; `tool_choice` "required" or naming a function makes the
+        answer one call with valid arguments. Otherwise the model decides; if it calls a tool that is `"strict": true`,
+        the arguments are valid too. `response_format` asks for JSON. A stretch of reasoning comes as
+        "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template
+        (enable_thinking=False, for instance); a `formatter` makes the prompt in its place (`llamacpu.llama.formats`).
+        `on_prompt`, `cancel` and `timeout` as in `create_completion`.
+        """
+        offered = tools_of(functions, tools)
+        choice = tool_choice if tool_choice is not None else function_call
+        if formatter is None:
+            prompt = chat_prompt(self.chat, messages, offered if choice != "none" else None, template_variables)
+        else:
+            formatted = formatter(
+                messages=messages, functions=functions, function_call=function_call, tools=tools,
+                tool_choice=tool_choice, **(template_variables or {}),
+            )  # fmt: skip
+            ids = self._text.tokenize(formatted.prompt, add_bos=not formatted.added_special, special=True)
+            criteria = criteria_of(formatted.stopping_criteria)
+            prompt = ChatPrompt(ids, formatted.prompt, _texts(formatted.stop), criteria)
+        top = (top_logprobs or 0) if logprobs else None
+        sampler = self._samplers.sampler(
+            seed, temp=temperature, top_p=top_p, min_p=min_p, typical_p=typical_p, top_k=top_k, tfs_z=tfs_z,
+            frequency_penalty=frequency_penalty, presence_penalty=presence_penalty, repeat_penalty=repeat_penalty,
+            mirostat_mode=mirostat_mode, mirostat_tau=mirostat_tau, mirostat_eta=mirostat_eta, logit_bias=logit_bias,
+        )  # fmt: skip
+        question = chat_question(
+            self.chat,
+            prompt,
+            tools=offered,
+            tool_choice=choice,
+            response_format=response_format,
+            grammar=grammar,
+            reasoning=reasoning,
+            stop=_texts(stop),
+            logits_processors=logits_processor or (),
+            sampling=sampler,
+            max_tokens=_limit(max_tokens),
+            log_probabilities=top,
+        )
+
+        def begin(session: SessionLike) -> Started:
+            running = self._answer(session, question, on_prompt, cancel, timeout)
+            legacy = bool(functions) and not tools
+            name = model or self._model_path
+            return running, ChatShape(name, self._text.tokenizer, logprobs=top is not None, legacy=legacy)
+
+        return self._run(prompt.ids, begin, stream)
+
+    def infill(self, prefix: str, suffix: str, **settings: Any) -> Any:
+        """What belongs between two texts; `settings` as in `create_completion`.
+
+        Raises ModelError for a model that was not trained for it.
+        """
+        if not can_infill(self._text.tokenizer):
+            infill_prompt(self._text.tokenizer, prefix, suffix)
+        return self.create_completion(prefix, suffix, **settings)
+
+    def moderate(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        categories: Mapping[str, str] | None = None,
+        threshold: float = 0.5,
+    ) -> Moderation:
+        """Judge the last message of a conversation with a Llama Guard model; see `llamacpu.tasks.moderation`."""
+        from llamacpu.tasks.moderation import moderate
+
+        session = self._conversation.lease([])
+        try:
+            return moderate(session, messages, categories=categories, threshold=threshold, chat=self.chat)
+        finally:
+            self._conversation.give_back(session, None)
+
+    def _answer(
+        self,
+        session: SessionLike,
+        question: Question,
+        on_prompt: PromptProgress | None,
+        cancel: CancelToken | None,
+        timeout: float | None,
+    ) -> RunningAnswer:
+        return answer(
+            session, question, overflow=self.overflow, draft=self.draft_model,
+            on_prompt=on_prompt, cancel=cancel, timeout=timeout,
+        )  # fmt: skip
+
+    def _run(self, ids: Sequence[int], begin: Callable[[SessionLike], Started], stream: bool) -> Any:
+        if stream:
+            return self._stream(ids, begin)
+        session = self._conversation.lease(ids)
+        running = None
+        try:
+            running, shape = begin(session)
+            return whole(running, shape)
+        finally:
+            self._conversation.give_back(session, _result(running))
+
+    def _stream(self, ids: Sequence[int], begin: Callable[[SessionLike], Started]) -> Iterator[dict[str, Any]]:
+        session = self._conversation.lease(ids)
+        running = None
+        try:
+            running, shape = begin(session)
+            yield from chunks(running, shape)
+        finally:
+            self._conversation.give_back(session, _result(running))
+
+
+def _limit(max_tokens: int | None) -> int | None:
+    """llama-cpp-python's 0 and -1 mean no limit."""
+    return max_tokens if max_tokens is not None and max_tokens > 0 else None
+
+
+def _texts(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def _result(running: RunningAnswer | None) -> GenerationResult | None:
+    if running is None:
+        return None
+    try:
+        return running.result
+    except RuntimeError:
+        return None

@@ -1,0 +1,66 @@
+"""How `Llama` offers what its parts do: methods with the signature and description of the part's, fields of a part."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def method_of(part: str, method: Callable[Concatenate[Part, P], Result]) -> Callable[Concatenate[Any, P], Result]:
+    """A method that calls `method` of the part of the object that is kept under the name `part`."""
+
+    @functools.wraps(method)
+    def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> Result:
+        return method(getattr(self, part), *args, **kwargs)
+
+    return cast("Callable[Concatenate[Any, P], Result]", call)
+
+
+def with_signature_of(
+    method: Callable[Concatenate[Part, P], Result],
+) -> Callable[[Callable[..., Any]], Callable[Concatenate[Any, P], Result]]:
+    """Decorator: the function takes the arguments of `method`, and has its description unless it has one."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[Concatenate[Any, P], Result]:
+        name, text = function.__name__, function.__doc__ or method.__doc__
+        found = functools.wraps(method)(function)
+        found.__name__, found.__doc__ = name, text
+        return found
+
+    return decorate
+
+
+class FieldOf:
+    """A field of an object that is kept in one of its parts."""
+
+    def __init__(self, part: str, name: str) -> None:
+        self._part = part
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else getattr(getattr(instance, self._part), self._name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        setattr(getattr(instance, self._part), self._name, value)
+
+
+def named(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name, with the defaults of those not given; the object itself is left out."""
+    bound = _signature(method).bind(None, *args, **kwargs)
+    bound.apply_defaults()
+    found: dict[str, Any] = {}
+    for name, value in list(bound.arguments.items())[1:]:
+        if bound.signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            found.update(value)
+        else:
+            found[name] = value
+    return found
+
+
+_signature = functools.lru_cache(maxsize=64)(inspect.signature)
