@@ -204,6 +204,7 @@ def test_arguments_survive_every_notation(given: dict[str, Any], size: int) -> N
 @given(st.text(max_size=40) | st.text("<think>{}[]()\"'name:tool_call/|add ", max_size=60), st.integers(1, 5))
 def test_pieces_do_not_matter_and_nothing_is_lost(text: str, size: int) -> None:
     whole, pieces = read(text), read(text, size)
-    assert whole == pieces or whole["content"].strip() == pieces["content"].strip()
+    # White space around a call may be dropped with it or not; all else is the same.
+    assert {**whole, "content": whole["content"].strip()} == {**pieces, "content": pieces["content"].strip()}
     if not whole["calls"] and "<" not in text and "[T" not in text:
         assert whole["content"] == text
