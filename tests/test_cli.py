@@ -290,12 +290,14 @@ def test_bench_counts_only_the_experts_that_are_used(tiny_model: Callable[..., P
 def test_doctor_in_text_and_json() -> None:
     facts = json.loads(invoke("doctor", "--json", "--no-bandwidth").stdout)
     assert facts["isa"] in facts["instruction_sets"]
+    assert set(facts["isa_features"]) <= set(facts["processor_features"])
     assert facts["threads"] >= 1
     assert facts["threads_reason"]
     assert "Q4_K" in facts["kernels"]
     text = invoke("doctor")
     assert text.exit_code == 0
     assert "bandwidth" in text.stdout
+    assert all(name in text.stdout for name in facts["processor_features"])
     assert facts["processor"] in text.stdout
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -242,8 +246,30 @@ def test_cpu_facts() -> None:
     facts = _native.cpu_facts()
     assert facts["available"][0] == "scalar"
     assert facts["chosen"] in facts["available"]
+    assert set(facts["chosen_features"]) <= set(facts["processor_features"])
     assert facts["threads"] >= 1
     assert facts["threads_reason"]
+
+
+@pytest.mark.parametrize("name", ISAS)
+def test_the_forced_instruction_set_decides_the_features(name: str) -> None:
+    """Optional features included: AVX-512 VBMI belongs to avx512 and to nothing else, and can be left out of it."""
+    facts = _facts(LLAMACPU_ISA=name)
+    assert facts["chosen"] == name
+    optional = "avx512vbmi"
+    assert (optional in facts["chosen_features"]) == (name == "avx512" and optional in facts["processor_features"])
+    if name == "avx512":
+        less = _facts(LLAMACPU_ISA=f"{name},-{optional}")
+        assert less["chosen"] == name
+        assert less["chosen_features"] == [feature for feature in facts["chosen_features"] if feature != optional]
+
+
+def _facts(**environment: str) -> dict[str, Any]:
+    code = "import json; from llamacpu import _native; print(json.dumps(_native.cpu_facts()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
+    )
+    return dict(json.loads(done.stdout))
 
 
 def test_memory_bandwidth_is_what_was_read_in_the_time_it_took() -> None:

@@ -43,6 +43,7 @@ def _as_text(facts: dict[str, Any]) -> str:
         ("processor", f"{facts['processor']} ({facts['architecture']}, {facts['logical_processors']} logical)"),
         ("instruction sets", ", ".join(facts["instruction_sets"])),
         ("chosen", isa),
+        ("features", _features(facts)),
         ("threads", f"{facts['threads']} ({facts['threads_reason']})"),
         ("memory", _memory(facts)),
     ]
@@ -58,6 +59,14 @@ def _as_text(facts: dict[str, Any]) -> str:
     ]
     text = "".join(f"{name:<18}{value}\n" for name, value in rows)
     return text + "\nkernels\n" + "".join(f"  {name:<8}{kernel}\n" for name, kernel in facts["kernels"].items())
+
+
+def _features(facts: dict[str, Any]) -> str:
+    """The features of the chosen set, and those that only others of this processor use."""
+    chosen, found = facts["isa_features"], facts["processor_features"]
+    unused = [name for name in found if name not in chosen]
+    text = ", ".join(chosen) or "none beyond the baseline of this architecture"
+    return text + (f"; not used: {', '.join(unused)}" if unused else "")
 
 
 def _memory(facts: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ product_peak = _native.product_peak
 
 
 def describe() -> dict[str, Any]:
-    """Plain facts for JSON: processor, instruction sets (`isa` is the chosen one), threads, memory, versions."""
+    """Plain facts for JSON: processor, instruction sets (`isa` is the chosen one), their features, threads, memory, versions."""
     import numpy
 
     facts = _native.cpu_facts()
@@ -34,6 +34,8 @@ def describe() -> dict[str, Any]:
         "architecture": facts["architecture"],
         "instruction_sets": list(facts["available"]),
         "isa": facts["chosen"],
+        "isa_features": list(facts["chosen_features"]),
+        "processor_features": list(facts["processor_features"]),
         "isa_forced_by": "LLAMACPU_ISA" if os.environ.get("LLAMACPU_ISA") else None,
         "threads": facts["threads"],
         "threads_reason": facts["threads_reason"],

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::cpu::Isa;
+use llamacpu_kernels::cpu::{Feature, Isa};
 use llamacpu_kernels::matmul;
 use llamacpu_kernels::threads::{Pool, default_threads, read_bandwidth};
 
@@ -25,6 +25,8 @@ fn cpu_facts(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     facts.set_item("architecture", std::env::consts::ARCH)?;
     facts.set_item("available", Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>())?;
     facts.set_item("chosen", chosen.name())?;
+    facts.set_item("chosen_features", chosen.features().map(Feature::name).collect::<Vec<_>>())?;
+    facts.set_item("processor_features", Isa::detected().map(Feature::name).collect::<Vec<_>>())?;
     facts.set_item("threads", threads.count)?;
     facts.set_item("threads_reason", threads.why)?;
     Ok(facts)

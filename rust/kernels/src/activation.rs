@@ -75,15 +75,17 @@ impl Kernel for Pair<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         match self {
             Pair::Swiglu(x, y) => each(
+                set,
                 x,
                 y,
                 #[inline(always)]
                 |x: L, y| silu(x).mul(y),
             ),
             Pair::Add(x, y) => each(
+                set,
                 x,
                 y,
                 #[inline(always)]
@@ -94,9 +96,9 @@ impl Kernel for Pair<'_> {
 }
 
 #[inline(always)]
-fn each<L: Lanes>(x: &mut [f32], y: &[f32], function: impl Fn(L, L) -> L) {
+fn each<L: Lanes>(set: L::Set, x: &mut [f32], y: &[f32], function: impl Fn(L, L) -> L) {
     for (x, y) in x.chunks_mut(LANES).zip(y.chunks(LANES)) {
-        function(L::load_part(x), L::load_part(y)).store_part(x);
+        function(L::load_part(set, x), L::load_part(set, y)).store_part(x);
     }
 }
 
@@ -106,28 +108,28 @@ impl Kernel for Softmax<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let Some(first) = self.0.first().copied() else { return };
-        let mut largest = L::splat(first);
+        let mut largest = L::splat(set, first);
         let mut chunks = self.0.chunks_exact(LANES);
         for x in &mut chunks {
-            largest = L::load_part(x).max(largest);
+            largest = L::load_part(set, x).max(largest);
         }
         let mut largest = largest.largest();
         for x in chunks.remainder() {
             largest = if *x > largest { *x } else { largest };
         }
-        let shift = L::splat(largest);
-        let mut sums = L::zero();
+        let shift = L::splat(set, largest);
+        let mut sums = L::zero(set);
         for chunk in self.0.chunks_mut(LANES) {
-            let e = exp(L::load_part(chunk).sub(shift));
+            let e = exp(L::load_part(set, chunk).sub(shift));
             e.store_part(chunk);
             // Read back, so that the lanes behind the end count as 0.
-            sums = sums.add(L::load_part(chunk));
+            sums = sums.add(L::load_part(set, chunk));
         }
-        let factor = L::splat(1.0 / sums.sum());
+        let factor = L::splat(set, 1.0 / sums.sum());
         for chunk in self.0.chunks_mut(LANES) {
-            L::load_part(chunk).mul(factor).store_part(chunk);
+            L::load_part(set, chunk).mul(factor).store_part(chunk);
         }
     }
 }

@@ -1,55 +1,171 @@
-//! Instruction sets: detected once, chosen at run time, forced by `LLAMACPU_ISA`.
+//! Instruction sets: a set of features, detected once, chosen at run time, named by `LLAMACPU_ISA`.
 
+pub(crate) mod sets;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::sync::OnceLock;
 
 use crate::Error;
 
-/// The kinds of kernels that exist, from the slowest to the fastest of each processor family.
+/// Instructions that kernels are written for, beyond the baseline of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// Portable Rust, compiled for the baseline of the target.
-    Scalar,
+pub enum Feature {
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// AVX2 with the 256-bit VEX form of VNNI.
+    /// The 256-bit VEX form of VNNI.
     AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// AVX-512 VBMI: lookups in tables of bytes.
+    Avx512Vbmi,
     /// Arm NEON with the dot product extension.
-    NeonDot,
+    DotProduct,
     /// Arm NEON with the 8-bit matrix extension.
-    NeonI8mm,
+    I8mm,
 }
 
-/// An instruction set that this processor has: a value exists only if detection has seen it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Isa(Kind);
+impl Feature {
+    /// Every feature, in the order in which lists of them are printed.
+    pub const ALL: [Self; 6] =
+        [Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vbmi, Self::DotProduct, Self::I8mm];
 
-impl Isa {
-    /// Portable code; always available.
-    pub const SCALAR: Self = Self(Kind::Scalar);
-
-    /// The kind, to select a kernel. Code may rely on the processor having it.
-    pub const fn kind(self) -> Kind {
-        self.0
-    }
-
-    /// The name that `LLAMACPU_ISA` takes.
+    /// Its name in messages and in `LLAMACPU_ISA`.
     pub const fn name(self) -> &'static str {
-        match self.0 {
-            Kind::Scalar => "scalar",
-            Kind::Avx2 => "avx2",
-            Kind::AvxVnni => "avxvnni",
-            Kind::Avx512 => "avx512",
-            Kind::NeonDot => "neon",
-            Kind::NeonI8mm => "i8mm",
+        match self {
+            Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
+            Self::Avx512 => "avx512",
+            Self::Avx512Vbmi => "avx512vbmi",
+            Self::DotProduct => "dotprod",
+            Self::I8mm => "i8mm",
         }
     }
 
-    /// Every instruction set of this processor, slowest first.
+    /// Asks the processor (and the operating system, which has to save the registers).
+    fn detected(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return match self {
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+            }
+            Self::AvxVnni => is_x86_feature_detected!("avxvnni"),
+            Self::Avx512 => {
+                is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            Self::Avx512Vbmi => is_x86_feature_detected!("avx512vbmi"),
+            Self::DotProduct | Self::I8mm => false,
+        };
+        #[cfg(target_arch = "aarch64")]
+        return match self {
+            Self::DotProduct => std::arch::is_aarch64_feature_detected!("dotprod"),
+            Self::I8mm => std::arch::is_aarch64_feature_detected!("i8mm"),
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Vbmi => false,
+        };
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        false
+    }
+}
+
+/// Features, a bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Features(u8);
+
+impl Features {
+    const NONE: Self = Self(0);
+
+    const fn has(self, feature: Feature) -> bool {
+        self.0 >> feature as u32 & 1 == 1
+    }
+
+    const fn with(self, feature: Feature) -> Self {
+        Self(self.0 | 1 << feature as u32)
+    }
+
+    const fn without(self, feature: Feature) -> Self {
+        Self(self.0 & !(1 << feature as u32))
+    }
+
+    /// What the processor has.
+    fn detected() -> Self {
+        let found = Feature::ALL.into_iter().filter(|feature| feature.detected());
+        found.fold(Self::NONE, Self::with)
+    }
+}
+
+/// A name that `LLAMACPU_ISA` takes, and what it stands for.
+struct Named {
+    name: &'static str,
+    /// What the processor must have.
+    required: &'static [Feature],
+    /// What is used beyond that where the processor has it.
+    optional: &'static [Feature],
+}
+
+/// Every name, from the slowest to the fastest of each processor family.
+static NAMED: [Named; 6] = [
+    Named { name: SCALAR, required: &[], optional: &[] },
+    Named { name: "avx2", required: &[Feature::Avx2], optional: &[] },
+    Named { name: "avxvnni", required: &[Feature::Avx2, Feature::AvxVnni], optional: &[] },
+    Named { name: "avx512", required: &[Feature::Avx2, Feature::Avx512], optional: &[Feature::Avx512Vbmi] },
+    Named { name: "neon", required: &[Feature::DotProduct], optional: &[] },
+    Named { name: "i8mm", required: &[Feature::DotProduct, Feature::I8mm], optional: &[] },
+];
+
+const SCALAR: &str = "scalar";
+
+/// A set of features that this processor has: none is in it that detection has not seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Isa {
+    name: &'static str,
+    features: Features,
+}
+
+impl Isa {
+    /// Portable code; always available.
+    pub const SCALAR: Self = Self { name: SCALAR, features: Features::NONE };
+
+    /// The first part of the name that `LLAMACPU_ISA` takes; `Display` writes all of it.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+
+    /// Whether the feature is in the set. Code may rely on the processor having it.
+    pub const fn has(self, feature: Feature) -> bool {
+        self.features.has(feature)
+    }
+
+    /// The features of the set.
+    pub fn features(self) -> impl Iterator<Item = Feature> {
+        Feature::ALL.into_iter().filter(move |feature| self.has(*feature))
+    }
+
+    /// The features of this processor, whatever set is chosen.
+    pub fn detected() -> impl Iterator<Item = Feature> {
+        let found = Self::found();
+        Feature::ALL.into_iter().filter(move |feature| found.has(*feature))
+    }
+
+    /// Every named instruction set of this processor, slowest first, with all that the name may stand for.
     pub fn available() -> &'static [Self] {
         static SETS: OnceLock<Vec<Isa>> = OnceLock::new();
-        SETS.get_or_init(detect)
+        SETS.get_or_init(|| NAMED.iter().filter_map(|named| Self::of(named, Self::found())).collect())
+    }
+
+    /// Every set that can be chosen: those of `available`, and the same with optional features left out.
+    pub fn all() -> Vec<Self> {
+        let mut sets = Vec::new();
+        for isa in Self::available() {
+            let less = Self::optional(isa.name).iter().filter(|feature| isa.has(**feature));
+            sets.extend(less.map(|feature| Self { features: isa.features.without(*feature), ..*isa }));
+            sets.push(*isa);
+        }
+        sets
     }
 
     /// The set to use: the fastest, or the one that `LLAMACPU_ISA` names.
@@ -60,72 +176,65 @@ impl Isa {
         }
     }
 
-    /// The available set of that name.
+    /// The available set of that name, less the optional features that follow it: `avx512,-avx512vbmi`.
     pub fn named(name: &str) -> Result<Self, Error> {
-        let found = Self::available().iter().find(|isa| isa.name() == name);
-        found.copied().ok_or_else(|| {
-            let names: Vec<_> = Self::available().iter().map(|isa| isa.name()).collect();
+        let mut words = name.split(',');
+        let first = words.next().unwrap_or_default();
+        let found = Self::available().iter().find(|isa| isa.name == first);
+        let mut isa = *found.ok_or_else(|| {
+            let names: Vec<_> = Self::available().iter().map(|isa| isa.name).collect();
             Error::Unsupported(format!(
-                "instruction set {name:?} is not available here; this processor has {}; unset LLAMACPU_ISA to choose the fastest",
+                "instruction set {first:?} is not available here; this processor has {}; unset LLAMACPU_ISA to choose the fastest",
                 names.join(", ")
             ))
-        })
+        })?;
+        for word in words {
+            let optional = Self::optional(first);
+            let feature = optional.iter().find(|feature| word.strip_prefix('-') == Some(feature.name()));
+            isa.features = isa.features.without(*feature.ok_or_else(|| {
+                let names: Vec<_> = optional.iter().map(|feature| format!("-{}", feature.name())).collect();
+                Error::Unsupported(format!(
+                    "{word:?} cannot follow the instruction set {first:?}; expected {}",
+                    if names.is_empty() {
+                        "nothing, since it has no optional feature".into()
+                    } else {
+                        names.join(" or ")
+                    }
+                ))
+            })?);
+        }
+        Ok(isa)
+    }
+
+    fn found() -> Features {
+        static FOUND: OnceLock<Features> = OnceLock::new();
+        *FOUND.get_or_init(Features::detected)
+    }
+
+    /// The set of that name on a processor with these features.
+    fn of(named: &Named, found: Features) -> Option<Self> {
+        if !named.required.iter().all(|feature| found.has(*feature)) {
+            return None;
+        }
+        let optional = named.optional.iter().filter(|feature| found.has(**feature));
+        let features = named.required.iter().chain(optional).copied().fold(Features::NONE, Features::with);
+        Some(Self { name: named.name, features })
+    }
+
+    fn optional(name: &str) -> &'static [Feature] {
+        NAMED.iter().find(|named| named.name == name).map_or(&[], |named| named.optional)
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-fn detect() -> Vec<Isa> {
-    let mut sets = vec![Isa::SCALAR];
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
-        sets.push(Isa(Kind::Avx2));
-        if is_x86_feature_detected!("avxvnni") {
-            sets.push(Isa(Kind::AvxVnni));
+/// As `LLAMACPU_ISA` takes it: the name, and what is left out of what the processor has.
+impl fmt::Display for Isa {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name)?;
+        for feature in Self::optional(self.name) {
+            if Self::found().has(*feature) && !self.has(*feature) {
+                write!(formatter, ",-{}", feature.name())?;
+            }
         }
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni")
-        {
-            sets.push(Isa(Kind::Avx512));
-        }
-    }
-    sets
-}
-
-#[cfg(target_arch = "aarch64")]
-fn detect() -> Vec<Isa> {
-    let mut sets = vec![Isa::SCALAR];
-    if std::arch::is_aarch64_feature_detected!("dotprod") {
-        sets.push(Isa(Kind::NeonDot));
-        if std::arch::is_aarch64_feature_detected!("i8mm") {
-            sets.push(Isa(Kind::NeonI8mm));
-        }
-    }
-    sets
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn detect() -> Vec<Isa> {
-    vec![Isa::SCALAR]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_instruction_set_is_found_by_its_name() {
-        let names: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
-        assert_eq!(Isa::available()[0], Isa::SCALAR);
-        for isa in Isa::available() {
-            assert_eq!(Isa::named(isa.name()).unwrap(), *isa);
-        }
-        let error = Isa::named("mmx").unwrap_err().to_string();
-        assert!(error.contains("mmx") && error.contains(&names.join(", ")), "{error}");
-        // Where the processor is known because it is emulated.
-        if let Ok(expected) = std::env::var("LLAMACPU_EXPECTED_ISAS") {
-            assert_eq!(names.join(", "), expected);
-        }
+        Ok(())
     }
 }

@@ -48,13 +48,13 @@ impl Kernel for Norm<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let size = self.weight.len();
         for (input, output) in self.input.chunks_exact(size).zip(self.output.chunks_exact_mut(size)) {
-            let mean = sum_of_squares::<L>(input) / size as f32;
-            let factor = L::splat(1.0 / (mean + self.epsilon).sqrt());
+            let mean = sum_of_squares::<L>(set, input) / size as f32;
+            let factor = L::splat(set, 1.0 / (mean + self.epsilon).sqrt());
             for ((x, w), y) in input.chunks(LANES).zip(self.weight.chunks(LANES)).zip(output.chunks_mut(LANES)) {
-                L::load_part(x).mul(factor).mul(L::load_part(w)).store_part(y);
+                L::load_part(set, x).mul(factor).mul(L::load_part(set, w)).store_part(y);
             }
         }
     }
@@ -62,10 +62,10 @@ impl Kernel for Norm<'_> {
 
 /// Sixteen interleaved sums, as all sums over floats of this crate.
 #[inline(always)]
-fn sum_of_squares<L: Lanes>(x: &[f32]) -> f32 {
-    let mut sums = L::zero();
+fn sum_of_squares<L: Lanes>(set: L::Set, x: &[f32]) -> f32 {
+    let mut sums = L::zero(set);
     for x in x.chunks(LANES) {
-        let x = L::load_part(x);
+        let x = L::load_part(set, x);
         sums = x.fma(x, sums);
     }
     sums.sum()

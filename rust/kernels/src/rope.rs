@@ -201,14 +201,14 @@ impl Kernel for Rotate<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let pairs = self.cosines.len();
         for head in self.x.chunks_exact_mut(self.head_size) {
             let head = &mut head[..2 * pairs];
             match self.style {
                 RopeStyle::NeoX => {
                     let (first, second) = head.split_at_mut(pairs);
-                    rotate::<L>(first, second, self.cosines, self.sines);
+                    rotate::<L>(set, first, second, self.cosines, self.sines);
                 }
                 RopeStyle::Interleaved => {
                     let mut first = [0.0; LANES];
@@ -220,7 +220,7 @@ impl Kernel for Rotate<'_> {
                         for ((first, second), pair) in first.iter_mut().zip(&mut second).zip(part.iter()) {
                             [*first, *second] = *pair;
                         }
-                        rotate::<L>(&mut first[..count], &mut second[..count], cosines, sines);
+                        rotate::<L>(set, &mut first[..count], &mut second[..count], cosines, sines);
                         for ((first, second), pair) in first.iter().zip(&second).zip(part) {
                             *pair = [*first, *second];
                         }
@@ -233,12 +233,12 @@ impl Kernel for Rotate<'_> {
 
 /// `(x, y)` becomes `(x cos - y sin, x sin + y cos)`; the products with the sine are rounded, the rest is fused.
 #[inline(always)]
-fn rotate<L: Lanes>(first: &mut [f32], second: &mut [f32], cosines: &[f32], sines: &[f32]) {
+fn rotate<L: Lanes>(set: L::Set, first: &mut [f32], second: &mut [f32], cosines: &[f32], sines: &[f32]) {
     let tables = cosines.chunks(LANES).zip(sines.chunks(LANES));
     for ((x, y), (cosine, sine)) in first.chunks_mut(LANES).zip(second.chunks_mut(LANES)).zip(tables) {
-        let (cosine, sine) = (L::load_part(cosine), L::load_part(sine));
-        let (a, b) = (L::load_part(x), L::load_part(y));
-        a.fma(cosine, L::zero().sub(b.mul(sine))).store_part(x);
+        let (cosine, sine) = (L::load_part(set, cosine), L::load_part(set, sine));
+        let (a, b) = (L::load_part(set, x), L::load_part(set, y));
+        a.fma(cosine, L::zero(set).sub(b.mul(sine))).store_part(x);
         b.fma(cosine, a.mul(sine)).store_part(y);
     }
 }

@@ -84,18 +84,18 @@ impl Kernel for Largest<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn run<L: Lanes>(self) -> f32 {
+    fn run<L: Lanes>(self, set: L::Set) -> f32 {
         // Several maxima at once, because each waits for the one before it.
-        let mut maxima = [L::splat(f32::NEG_INFINITY); 4];
+        let mut maxima = [L::splat(set, f32::NEG_INFINITY); 4];
         let (vectors, rest) = self.0.as_chunks::<LANES>();
         let (groups, single) = vectors.as_chunks::<4>();
         for group in groups {
             for (maximum, vector) in maxima.iter_mut().zip(group) {
-                *maximum = L::load(vector).max(*maximum);
+                *maximum = L::load(set, vector).max(*maximum);
             }
         }
         for vector in single {
-            maxima[0] = L::load(vector).max(maxima[0]);
+            maxima[0] = L::load(set, vector).max(maxima[0]);
         }
         let maximum = maxima[0].max(maxima[1]).max(maxima[2].max(maxima[3])).largest();
         rest.iter().fold(maximum, |maximum, x| if *x > maximum { *x } else { maximum })
@@ -131,7 +131,7 @@ impl Kernel for Select<'_> {
     type Output = Vec<u64>;
 
     #[inline(always)]
-    fn run<L: Lanes>(self) -> Vec<u64> {
+    fn run<L: Lanes>(self, set: L::Set) -> Vec<u64> {
         let Self { logits, k } = self;
         // Everything above the threshold is collected; whenever the collection is full, the k largest stay and the
         // smallest of them is the new threshold. Later logits that equal it lose by their id.
@@ -140,10 +140,10 @@ impl Kernel for Select<'_> {
         let mut threshold = f32::NEG_INFINITY;
         for (index, block) in logits.chunks(BLOCK).enumerate() {
             if let Some(block) = block.as_chunks::<LANES>().0.first_chunk::<{ BLOCK / LANES }>() {
-                let start = L::splat(threshold);
+                let start = L::splat(set, threshold);
                 let mut maximum = start;
                 for vector in block {
-                    maximum = L::load(vector).max(maximum);
+                    maximum = L::load(set, vector).max(maximum);
                 }
                 if maximum.largest() <= threshold {
                     continue;
@@ -183,19 +183,19 @@ impl Kernel for Weigh<'_> {
     type Output = (f64, f64);
 
     #[inline(always)]
-    fn run<L: Lanes>(self) -> (f64, f64) {
+    fn run<L: Lanes>(self, set: L::Set) -> (f64, f64) {
         let (mut total, mut weighted) = (0.0, 0.0);
-        let (shift, least) = (L::splat(self.largest), L::splat(NEGLIGIBLE));
+        let (shift, least) = (L::splat(set, self.largest), L::splat(set, NEGLIGIBLE));
         // Blocks are summed in f32, their sums in f64.
         for block in self.logits.chunks(BLOCK) {
-            let (mut sums, mut products) = (L::zero(), L::zero());
+            let (mut sums, mut products) = (L::zero(set), L::zero(set));
             for part in block.chunks(LANES) {
                 let vector = if part.len() == LANES {
-                    L::load_part(part)
+                    L::load_part(set, part)
                 } else {
                     let mut padded = [f32::NEG_INFINITY; LANES];
                     padded[..part.len()].copy_from_slice(part);
-                    L::load(&padded)
+                    L::load(set, &padded)
                 };
                 let difference = vector.sub(shift).max(least);
                 let weight = exp(difference);

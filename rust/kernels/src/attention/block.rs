@@ -139,10 +139,10 @@ impl Kernel for Attend<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let Self { block, scratch } = self;
         let (rows, size) = (block.rows(), block.layout.value_size);
-        pack_queries::<L>(&block, scratch);
+        pack_queries::<L>(set, &block, scratch);
         scratch.scores.resize(scratch.scores.len().max(rows), [[0.0; PAGE_TOKENS]; CHUNK_PAGES]);
         scratch.state.reset(rows, size);
         for chunk in block.chunks.clone() {
@@ -151,16 +151,16 @@ impl Kernel for Attend<'_> {
                 continue;
             }
             scratch.chunk.reset(rows, size);
-            add_scores::<L>(&block, &pages, scratch);
+            add_scores::<L>(set, &block, &pages, scratch);
             for (query, visible) in block.visible.iter().enumerate() {
                 let visible = inside(visible, chunk * CHUNK, CHUNK);
                 for row in query * block.group..(query + 1) * block.group {
-                    let (largest, total) = weigh::<L>(&mut scratch.scores[row], visible.clone());
+                    let (largest, total) = weigh::<L>(set, &mut scratch.scores[row], visible.clone());
                     (scratch.chunk.numbers[row], scratch.chunk.numbers[rows + row]) = (largest, total);
                 }
             }
-            add_values::<L>(&block, &pages, scratch);
-            join::<L>(&mut scratch.state.numbers, &scratch.chunk.numbers, rows);
+            add_values::<L>(set, &block, &pages, scratch);
+            join::<L>(set, &mut scratch.state.numbers, &scratch.chunk.numbers, rows);
         }
     }
 }
@@ -178,7 +178,7 @@ fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
 /// Puts the queries of each tile side by side, multiplied by the scale of the scores and by log2(e), so that the weights
 /// are powers of 2.
 #[inline(always)]
-fn pack_queries<L: Lanes>(block: &Block, scratch: &mut Scratch) {
+fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut Scratch) {
     let (rows, size) = (block.rows(), block.layout.key_size);
     let scale = (f64::from(block.scale) * std::f64::consts::LOG2_E) as f32;
     let as_bytes = block.layout.kv_type == KvType::Q8_0;
@@ -196,7 +196,7 @@ fn pack_queries<L: Lanes>(block: &Block, scratch: &mut Scratch) {
         }
         if as_bytes {
             for (place, query) in queries[..height].iter().enumerate() {
-                scratch.byte_queries.set::<L>(first, height, place, query, scale);
+                scratch.byte_queries.set::<L>(set, first, height, place, query, scale);
             }
         } else {
             let packed = scratch.queries[first * size..][..height * size].chunks_exact_mut(height);
@@ -232,13 +232,13 @@ fn few(block: &Block) -> bool {
 
 /// Scores of all rows with the keys of these pages of a chunk.
 #[inline(always)]
-fn add_scores<L: Lanes>(block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
+fn add_scores<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
     let Scratch { queries, byte_queries, scores: all_scores, unpacked, .. } = scratch;
     let (rows, size) = (block.rows(), block.layout.key_size);
     let count = rows.div_ceil(TILE);
     for page in pages.clone() {
         let bytes = block.layout.keys(block.pages[page], block.head);
-        let keys = unpacked.keys::<L>(block.layout, bytes, !few(block));
+        let keys = unpacked.keys::<L>(set, block.layout, bytes, !few(block));
         let mut ahead = block.upcoming(pages, page - pages.start + AHEAD);
         for tile in 0..count {
             let (first, height) = tile_rows(rows, count, tile);
@@ -248,10 +248,10 @@ fn add_scores<L: Lanes>(block: &Block, pages: &Range<usize>, scratch: &mut Scrat
             let to = &mut all_scores[first..][..height];
             match keys {
                 PageKeys::Numbers(keys) => {
-                    scores::<L>(keys, &queries[first * size..][..height * size], to, page % CHUNK_PAGES, ahead);
+                    scores::<L>(set, keys, &queries[first * size..][..height * size], to, page % CHUNK_PAGES, ahead);
                 }
                 PageKeys::Bytes(keys) => {
-                    byte_scores::<L>(keys, byte_queries, (first, size), to, page % CHUNK_PAGES, ahead);
+                    byte_scores::<L>(set, keys, byte_queries, (first, size), to, page % CHUNK_PAGES, ahead);
                 }
             }
             ahead = &[];
@@ -261,7 +261,7 @@ fn add_scores<L: Lanes>(block: &Block, pages: &Range<usize>, scratch: &mut Scrat
 
 /// Adds the weighted values of these pages of a chunk to the sums of all rows.
 #[inline(always)]
-fn add_values<L: Lanes>(block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
+fn add_values<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
     let Scratch { chunk, scores, unpacked, .. } = scratch;
     let rows = block.rows();
     let width = block.layout.value_size.next_multiple_of(LANES);
@@ -269,7 +269,7 @@ fn add_values<L: Lanes>(block: &Block, pages: &Range<usize>, scratch: &mut Scrat
     let count = rows.div_ceil(TILE);
     for page in pages.clone() {
         let bytes = block.layout.values(block.pages[page], block.head);
-        let values = unpacked.values::<L>(block.layout, bytes, !few(block));
+        let values = unpacked.values::<L>(set, block.layout, bytes, !few(block));
         let mut ahead = block.upcoming(pages, pages.len() + page - pages.start + AHEAD);
         for tile in 0..count {
             let (first, height) = tile_rows(rows, count, tile);
@@ -279,7 +279,7 @@ fn add_values<L: Lanes>(block: &Block, pages: &Range<usize>, scratch: &mut Scrat
             }
             let weights = &scores[first..][..height];
             let sums = &mut sums[first * width..][..height * width];
-            add_weighted::<L>(values, weights, page % CHUNK_PAGES, &visible[..height], sums, ahead);
+            add_weighted::<L>(set, values, weights, page % CHUNK_PAGES, &visible[..height], sums, ahead);
             ahead = &[];
         }
     }

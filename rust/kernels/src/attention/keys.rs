@@ -24,7 +24,7 @@ pub(super) enum Keys<'a> {
 
 /// Loads `N` vectors of tokens of one number of the keys.
 trait Source: Copy {
-    fn load<L: Lanes, const N: usize>(self, number: usize, first: usize) -> [L; N];
+    fn load<L: Lanes, const N: usize>(self, set: L::Set, number: usize, first: usize) -> [L; N];
 }
 
 #[derive(Clone, Copy)]
@@ -32,10 +32,10 @@ struct Floats<'a>(&'a [[[u8; 4 * LANES]; VECTORS]]);
 
 impl Source for Floats<'_> {
     #[inline(always)]
-    fn load<L: Lanes, const N: usize>(self, number: usize, first: usize) -> [L; N] {
-        let mut vectors = [L::zero(); N];
+    fn load<L: Lanes, const N: usize>(self, set: L::Set, number: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(set); N];
         for (vector, from) in vectors.iter_mut().zip(&self.0[number][first..first + N]) {
-            *vector = L::load_floats(from);
+            *vector = L::load_floats(set, from);
         }
         vectors
     }
@@ -46,10 +46,10 @@ struct Halves<'a>(&'a [[[u8; 2 * LANES]; VECTORS]]);
 
 impl Source for Halves<'_> {
     #[inline(always)]
-    fn load<L: Lanes, const N: usize>(self, number: usize, first: usize) -> [L; N] {
-        let mut vectors = [L::zero(); N];
+    fn load<L: Lanes, const N: usize>(self, set: L::Set, number: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(set); N];
         for (vector, from) in vectors.iter_mut().zip(&self.0[number][first..first + N]) {
-            *vector = L::load_halves(from);
+            *vector = L::load_halves(set, from);
         }
         vectors
     }
@@ -58,10 +58,18 @@ impl Source for Halves<'_> {
 /// Scores of `scores.len()` queries, 1 to [`TILE`], with the tokens of a page, which is number `page` of its chunk. The queries
 /// lie `[number][query]`. The bytes `ahead`, those that will be read later, are asked for on the way.
 #[inline(always)]
-pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [ChunkScores], page: usize, ahead: &[u8]) {
+pub(super) fn scores<L: Lanes>(
+    set: L::Set,
+    keys: Keys,
+    queries: &[f32],
+    scores: &mut [ChunkScores],
+    page: usize,
+    ahead: &[u8],
+) {
     match keys {
         Keys::Floats(keys) => {
             by_height::<L, _>(
+                set,
                 Floats(keys.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0),
                 queries,
                 scores,
@@ -71,6 +79,7 @@ pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [ChunkS
         }
         Keys::Halves(keys) => {
             by_height::<L, _>(
+                set,
                 Halves(keys.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0),
                 queries,
                 scores,
@@ -82,19 +91,27 @@ pub(super) fn scores<L: Lanes>(keys: Keys, queries: &[f32], scores: &mut [ChunkS
 }
 
 #[inline(always)]
-fn by_height<L: Lanes, S: Source>(keys: S, queries: &[f32], scores: &mut [ChunkScores], page: usize, ahead: &[u8]) {
+fn by_height<L: Lanes, S: Source>(
+    set: L::Set,
+    keys: S,
+    queries: &[f32],
+    scores: &mut [ChunkScores],
+    page: usize,
+    ahead: &[u8],
+) {
     match scores.len() {
-        1 => by_width::<L, S, 1>(keys, queries, scores, page, ahead),
-        2 => by_width::<L, S, 2>(keys, queries, scores, page, ahead),
-        3 => by_width::<L, S, 3>(keys, queries, scores, page, ahead),
-        4 => by_width::<L, S, 4>(keys, queries, scores, page, ahead),
-        5 => by_width::<L, S, 5>(keys, queries, scores, page, ahead),
-        _ => by_width::<L, S, TILE>(keys, queries, scores, page, ahead),
+        1 => by_width::<L, S, 1>(set, keys, queries, scores, page, ahead),
+        2 => by_width::<L, S, 2>(set, keys, queries, scores, page, ahead),
+        3 => by_width::<L, S, 3>(set, keys, queries, scores, page, ahead),
+        4 => by_width::<L, S, 4>(set, keys, queries, scores, page, ahead),
+        5 => by_width::<L, S, 5>(set, keys, queries, scores, page, ahead),
+        _ => by_width::<L, S, TILE>(set, keys, queries, scores, page, ahead),
     }
 }
 
 #[inline(always)]
 fn by_width<L: Lanes, S: Source, const R: usize>(
+    set: L::Set,
     keys: S,
     queries: &[f32],
     scores: &mut [ChunkScores],
@@ -103,7 +120,7 @@ fn by_width<L: Lanes, S: Source, const R: usize>(
 ) {
     let Some(scores) = scores.first_chunk_mut::<R>() else { return };
     let (queries, _) = queries.as_chunks::<R>();
-    L::call(Score { keys, queries, scores, page, ahead });
+    L::call(set, Score { keys, queries, scores, page, ahead });
 }
 
 /// Scores of `R` queries.
@@ -119,16 +136,16 @@ impl<S: Source, const R: usize> Kernel for Score<'_, S, R> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let Self { keys, queries, scores, page, ahead } = self;
         if page >= CHUNK_PAGES {
             return;
         }
         if L::MANY_REGISTERS {
-            tile::<L, S, R, VECTORS>(keys, queries, scores, page, 0, ahead);
+            tile::<L, S, R, VECTORS>(set, keys, queries, scores, page, 0, ahead);
         } else {
             for vector in 0..VECTORS {
-                tile::<L, S, R, 1>(keys, queries, scores, page, vector, if vector == 0 { ahead } else { &[] });
+                tile::<L, S, R, 1>(set, keys, queries, scores, page, vector, if vector == 0 { ahead } else { &[] });
             }
         }
     }
@@ -137,6 +154,7 @@ impl<S: Source, const R: usize> Kernel for Score<'_, S, R> {
 /// `R` queries times `N` vectors of tokens, in registers.
 #[inline(always)]
 fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
+    set: L::Set,
     keys: S,
     queries: &[[f32; R]],
     scores: &mut [ChunkScores; R],
@@ -145,12 +163,12 @@ fn tile<L: Lanes, S: Source, const R: usize, const N: usize>(
     ahead: &[u8],
 ) {
     let step = ahead.len() / queries.len().max(1);
-    let mut sums = [[L::zero(); N]; R];
+    let mut sums = [[L::zero(set); N]; R];
     for (number, queries) in queries.iter().enumerate() {
         prefetch(ahead, number * step..(number + 1) * step);
-        let line = keys.load::<L, N>(number, first);
+        let line = keys.load::<L, N>(set, number, first);
         for r in 0..R {
-            let query = L::splat(queries[r]);
+            let query = L::splat(set, queries[r]);
             for n in 0..N {
                 sums[r][n] = query.fma(line[n], sums[r][n]);
             }
@@ -188,6 +206,7 @@ pub(super) struct ByteQueries {
 /// `page` and `ahead` as in [`scores`].
 #[inline(always)]
 pub(super) fn byte_scores<L: Lanes>(
+    set: L::Set,
     keys: ByteKeys,
     queries: &ByteQueries,
     (first, size): (usize, usize),
@@ -196,17 +215,18 @@ pub(super) fn byte_scores<L: Lanes>(
     ahead: &[u8],
 ) {
     match scores.len() {
-        1 => byte_tiles::<L, 1>(keys, queries, (first, size), scores, page, ahead),
-        2 => byte_tiles::<L, 2>(keys, queries, (first, size), scores, page, ahead),
-        3 => byte_tiles::<L, 3>(keys, queries, (first, size), scores, page, ahead),
-        4 => byte_tiles::<L, 4>(keys, queries, (first, size), scores, page, ahead),
-        5 => byte_tiles::<L, 5>(keys, queries, (first, size), scores, page, ahead),
-        _ => byte_tiles::<L, TILE>(keys, queries, (first, size), scores, page, ahead),
+        1 => byte_tiles::<L, 1>(set, keys, queries, (first, size), scores, page, ahead),
+        2 => byte_tiles::<L, 2>(set, keys, queries, (first, size), scores, page, ahead),
+        3 => byte_tiles::<L, 3>(set, keys, queries, (first, size), scores, page, ahead),
+        4 => byte_tiles::<L, 4>(set, keys, queries, (first, size), scores, page, ahead),
+        5 => byte_tiles::<L, 5>(set, keys, queries, (first, size), scores, page, ahead),
+        _ => byte_tiles::<L, TILE>(set, keys, queries, (first, size), scores, page, ahead),
     }
 }
 
 #[inline(always)]
 fn byte_tiles<L: Lanes, const R: usize>(
+    set: L::Set,
     keys: ByteKeys,
     queries: &ByteQueries,
     (first, size): (usize, usize),
@@ -216,15 +236,18 @@ fn byte_tiles<L: Lanes, const R: usize>(
 ) {
     let Some(scores) = scores.first_chunk_mut::<R>() else { return };
     let (quads, blocks) = (size.div_ceil(4), size.div_ceil(BLOCK));
-    L::call(ByteScore {
-        keys,
-        quads: queries.quads[first * quads..][..R * quads].as_chunks::<R>().0,
-        scales: queries.scales[first * blocks..][..R * blocks].as_chunks::<R>().0,
-        sums: queries.sums[first * blocks..][..R * blocks].as_chunks::<R>().0,
-        scores,
-        page,
-        ahead,
-    });
+    L::call(
+        set,
+        ByteScore {
+            keys,
+            quads: queries.quads[first * quads..][..R * quads].as_chunks::<R>().0,
+            scales: queries.scales[first * blocks..][..R * blocks].as_chunks::<R>().0,
+            sums: queries.sums[first * blocks..][..R * blocks].as_chunks::<R>().0,
+            scores,
+            page,
+            ahead,
+        },
+    );
 }
 
 /// Scores of `R` queries of bytes: for each block of 32 numbers an exact integer product, then one fused multiply-add with
@@ -243,7 +266,7 @@ impl<const R: usize> Kernel for ByteScore<'_, R> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let Self { keys, quads: query_quads, scales: query_scales, sums: query_sums, scores, page, ahead } = self;
         if page >= CHUNK_PAGES {
             return;
@@ -253,12 +276,12 @@ impl<const R: usize> Kernel for ByteScore<'_, R> {
         let key_scales = keys.scales.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0;
         for vector in 0..VECTORS {
             let step = if vector == 0 { ahead.len() / blocks } else { 0 };
-            let mut totals = [L::zero(); R];
+            let mut totals = [L::zero(set); R];
             for (block, (scales, sums)) in query_scales.iter().zip(query_sums).enumerate() {
                 prefetch(ahead, block * step..(block + 1) * step);
-                let mut products = [L::integers(0); R];
+                let mut products = [L::integers(set, 0); R];
                 for r in 0..R {
-                    products[r] = L::integers(sums[r]);
+                    products[r] = L::integers(set, sums[r]);
                 }
                 let range = block * BLOCK_QUADS..((block + 1) * BLOCK_QUADS).min(quads);
                 for (quad, line) in query_quads[range.clone()].iter().zip(&key_lines[range]) {
@@ -266,9 +289,9 @@ impl<const R: usize> Kernel for ByteScore<'_, R> {
                         products[r] = L::dot4(products[r], &line[vector], quad[r]);
                     }
                 }
-                let key_scale = L::load_halves(&key_scales[block][vector]);
+                let key_scale = L::load_halves(set, &key_scales[block][vector]);
                 for r in 0..R {
-                    totals[r] = L::from_integers(products[r]).fma(key_scale.mul(L::splat(scales[r])), totals[r]);
+                    totals[r] = L::from_integers(products[r]).fma(key_scale.mul(L::splat(set, scales[r])), totals[r]);
                 }
             }
             for r in 0..R {
@@ -289,10 +312,18 @@ impl ByteQueries {
     /// Quantizes a query into place `place` of the tile of `height` queries that starts at query `first`; its scales are
     /// multiplied by `scale`.
     #[inline(always)]
-    pub(super) fn set<L: Lanes>(&mut self, first: usize, height: usize, place: usize, query: &[f32], scale: f32) {
+    pub(super) fn set<L: Lanes>(
+        &mut self,
+        set: L::Set,
+        first: usize,
+        height: usize,
+        place: usize,
+        query: &[f32],
+        scale: f32,
+    ) {
         let (quads, blocks) = (query.len().div_ceil(4), query.len().div_ceil(BLOCK));
         for (index, block) in query.chunks(BLOCK).enumerate() {
-            let (block_scale, numbers) = quantize::<L>(block);
+            let (block_scale, numbers) = quantize::<L>(set, block);
             let target = first * blocks + index * height + place;
             self.scales[target] = half_to_float(block_scale) * scale;
             self.sums[target] = numbers.iter().map(|x| i32::from(*x)).sum();

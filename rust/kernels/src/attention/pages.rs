@@ -129,7 +129,7 @@ impl Kernel for Write<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let layout = self.layout;
         let (key_bytes, value_bytes) = (layout.key_bytes(), layout.value_bytes());
         let (keys, values) = self.page.split_at_mut(layout.kv_heads * key_bytes);
@@ -150,18 +150,18 @@ impl Kernel for Write<'_> {
                     }
                     KvType::F16 => {
                         for (chunk, part) in key.chunks(LANES).enumerate() {
-                            let halves = to_halves::<L>(part);
+                            let halves = to_halves::<L>(set, part);
                             let to = &mut keys[chunk * LANES * PAGE_TOKENS * 2..];
                             scatter(to, slot, halves.as_chunks::<2>().0[..part.len()].iter().copied());
                         }
                         let values = &mut values[2 * slot * value.len()..][..2 * value.len()];
                         for (to, part) in values.chunks_mut(2 * LANES).zip(value.chunks(LANES)) {
-                            to.copy_from_slice(&to_halves::<L>(part)[..2 * part.len()]);
+                            to.copy_from_slice(&to_halves::<L>(set, part)[..2 * part.len()]);
                         }
                     }
                     KvType::Q8_0 => {
-                        write_key_bytes::<L>(keys, slot, key);
-                        write_value_bytes::<L>(values, slot, value);
+                        write_key_bytes::<L>(set, keys, slot, key);
+                        write_value_bytes::<L>(set, values, slot, value);
                     }
                 }
             }
@@ -170,9 +170,9 @@ impl Kernel for Write<'_> {
 }
 
 #[inline(always)]
-fn to_halves<L: Lanes>(part: &[f32]) -> [u8; 2 * LANES] {
+fn to_halves<L: Lanes>(set: L::Set, part: &[f32]) -> [u8; 2 * LANES] {
     let mut halves = [0; 2 * LANES];
-    L::load_part(part).store_halves(&mut halves);
+    L::load_part(set, part).store_halves(&mut halves);
     halves
 }
 
@@ -186,10 +186,10 @@ fn scatter<const BYTES: usize>(to: &mut [u8], slot: usize, numbers: impl Iterato
 }
 
 #[inline(always)]
-fn write_key_bytes<L: Lanes>(keys: &mut [u8], slot: usize, key: &[f32]) {
+fn write_key_bytes<L: Lanes>(set: L::Set, keys: &mut [u8], slot: usize, key: &[f32]) {
     let (scales, bytes) = keys.split_at_mut(2 * key.len().div_ceil(BLOCK) * PAGE_TOKENS);
     for (index, block) in key.chunks(BLOCK).enumerate() {
-        let (scale, numbers) = quantize::<L>(block);
+        let (scale, numbers) = quantize::<L>(set, block);
         scales[2 * (index * PAGE_TOKENS + slot)..][..2].copy_from_slice(&scale.to_le_bytes());
         for (quad, four) in numbers[..block.len().next_multiple_of(4)].as_chunks::<4>().0.iter().enumerate() {
             let place = (index * BLOCK / 4 + quad) * PAGE_TOKENS + slot;
@@ -200,10 +200,10 @@ fn write_key_bytes<L: Lanes>(keys: &mut [u8], slot: usize, key: &[f32]) {
 }
 
 #[inline(always)]
-fn write_value_bytes<L: Lanes>(values: &mut [u8], slot: usize, value: &[f32]) {
+fn write_value_bytes<L: Lanes>(set: L::Set, values: &mut [u8], slot: usize, value: &[f32]) {
     let (scales, bytes) = values.split_at_mut(2 * value.len().div_ceil(BLOCK) * PAGE_TOKENS);
     for (index, block) in value.chunks(BLOCK).enumerate() {
-        let (scale, numbers) = quantize::<L>(block);
+        let (scale, numbers) = quantize::<L>(set, block);
         scales[2 * (index * PAGE_TOKENS + slot)..][..2].copy_from_slice(&scale.to_le_bytes());
         for (to, x) in bytes[slot * value.len() + index * BLOCK..].iter_mut().zip(&numbers[..block.len()]) {
             *to = x.cast_unsigned();
@@ -214,11 +214,11 @@ fn write_value_bytes<L: Lanes>(values: &mut [u8], slot: usize, value: &[f32]) {
 /// The scale as half-precision bits, and the numbers over it, rounded to nearest, ties to even: -127 to 127. A block
 /// with NaN or infinity gets a scale of NaN. At most [`BLOCK`] numbers.
 #[inline(always)]
-pub(super) fn quantize<L: Lanes>(block: &[f32]) -> (u16, [i8; BLOCK]) {
+pub(super) fn quantize<L: Lanes>(set: L::Set, block: &[f32]) -> (u16, [i8; BLOCK]) {
     let mut numbers = [0; BLOCK];
     let (first, second) = block.split_at(block.len().min(LANES));
-    let halves = [L::load_part(first), L::load_part(second)];
-    let magnitudes = halves[0].max(L::zero().sub(halves[0])).max(halves[1].max(L::zero().sub(halves[1])));
+    let halves = [L::load_part(set, first), L::load_part(set, second)];
+    let magnitudes = halves[0].max(L::zero(set).sub(halves[0])).max(halves[1].max(L::zero(set).sub(halves[1])));
     // Differences of a number with itself: 0, or NaN where it is not finite.
     if halves[0].sub(halves[0]).add(halves[1].sub(halves[1])).sum() != 0.0 {
         return (0x7e00, numbers);
@@ -228,9 +228,9 @@ pub(super) fn quantize<L: Lanes>(block: &[f32]) -> (u16, [i8; BLOCK]) {
     let scale = half_to_float(bits);
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     for (numbers, half) in numbers.as_chunks_mut::<LANES>().0.iter_mut().zip(halves) {
-        let bounded = half.mul(L::splat(inverse)).min(L::splat(127.0)).max(L::splat(-127.0));
+        let bounded = half.mul(L::splat(set, inverse)).min(L::splat(set, 127.0)).max(L::splat(set, -127.0));
         // The low byte of the sum is the rounded number.
-        for (number, sum) in numbers.iter_mut().zip(bounded.add(L::splat(MAGIC)).to_array()) {
+        for (number, sum) in numbers.iter_mut().zip(bounded.add(L::splat(set, MAGIC)).to_array()) {
             *number = sum.to_bits() as i8;
         }
     }

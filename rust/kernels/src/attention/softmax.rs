@@ -19,7 +19,7 @@ pub(super) type ChunkScores = [Scores; CHUNK_PAGES];
 ///
 /// The sum has 16 parts, each in the order of its positions, and one fixed tree of additions.
 #[inline(always)]
-pub(super) fn weigh<L: Lanes>(scores: &mut ChunkScores, visible: Range<usize>) -> (f32, f32) {
+pub(super) fn weigh<L: Lanes>(set: L::Set, scores: &mut ChunkScores, visible: Range<usize>) -> (f32, f32) {
     if visible.is_empty() {
         return (f32::NEG_INFINITY, 0.0);
     }
@@ -29,17 +29,17 @@ pub(super) fn weigh<L: Lanes>(scores: &mut ChunkScores, visible: Range<usize>) -
     scores[visible.end..end * LANES].fill(f32::NEG_INFINITY);
     let (parts, _) = scores.as_chunks_mut::<LANES>();
     let parts = &mut parts[first..end];
-    let mut largest = [L::splat(f32::NEG_INFINITY); 2];
+    let mut largest = [L::splat(set, f32::NEG_INFINITY); 2];
     for pair in parts.chunks(2) {
         for (largest, part) in largest.iter_mut().zip(pair) {
-            *largest = largest.max(L::load(part));
+            *largest = largest.max(L::load(set, part));
         }
     }
     let largest = largest[0].max(largest[1]).largest();
-    let shift = L::splat(largest);
-    let mut sum = L::zero();
+    let shift = L::splat(set, largest);
+    let mut sum = L::zero(set);
     for part in parts {
-        let weights = exp2(L::load(part).sub(shift));
+        let weights = exp2(L::load(set, part).sub(shift));
         weights.store(part);
         sum = sum.add(weights);
     }
@@ -49,7 +49,7 @@ pub(super) fn weigh<L: Lanes>(scores: &mut ChunkScores, visible: Range<usize>) -
 /// Adds the state of the next chunk to that of the chunks before it. A state has the largest score of each row, the sum
 /// of weights of each row, and the weighted sum of values of each row, padded to whole vectors.
 #[inline(always)]
-pub(super) fn join<L: Lanes>(state: &mut [f32], next: &[f32], rows: usize) {
+pub(super) fn join<L: Lanes>(set: L::Set, state: &mut [f32], next: &[f32], rows: usize) {
     if rows == 0 {
         return;
     }
@@ -73,12 +73,12 @@ pub(super) fn join<L: Lanes>(state: &mut [f32], next: &[f32], rows: usize) {
         }
         let (before, after) = (largest[row], next_largest[row]);
         let both = if after > before { after } else { before };
-        let (old, new) = (exp2(L::splat(before - both)), exp2(L::splat(after - both)));
+        let (old, new) = (exp2(L::splat(set, before - both)), exp2(L::splat(set, after - both)));
         largest[row] = both;
         total[row] = fma(next_total[row], new.first(), total[row] * old.first());
         let (sums, _) = sums.as_chunks_mut::<LANES>();
         for (sum, next) in sums.iter_mut().zip(next_sums.as_chunks::<LANES>().0) {
-            L::load(next).fma(new, L::load(sum).mul(old)).store(sum);
+            L::load(set, next).fma(new, L::load(set, sum).mul(old)).store(sum);
         }
     }
 }
@@ -94,8 +94,8 @@ impl Kernel for Join<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
-        join::<L>(self.state, self.next, self.rows);
+    fn run<L: Lanes>(self, set: L::Set) {
+        join::<L>(set, self.state, self.next, self.rows);
     }
 }
 
@@ -110,13 +110,13 @@ impl Kernel for Divide<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let size = self.output.len() / self.totals.len();
         let sums = self.sums.chunks_exact(size.next_multiple_of(LANES));
         for ((output, total), sums) in self.output.chunks_exact_mut(size).zip(self.totals).zip(sums) {
-            let factor = L::splat(if *total == 0.0 { 0.0 } else { 1.0 / total });
+            let factor = L::splat(set, if *total == 0.0 { 0.0 } else { 1.0 / total });
             for (part, sum) in output.chunks_mut(LANES).zip(sums.as_chunks::<LANES>().0) {
-                L::load(sum).mul(factor).store_part(part);
+                L::load(set, sum).mul(factor).store_part(part);
             }
         }
     }

@@ -325,8 +325,8 @@ impl Kernel for Quantize<'_> {
     type Output = (u16, [i8; BLOCK]);
 
     #[inline(always)]
-    fn run<L: Lanes>(self) -> Self::Output {
-        quantize::<L>(self.0)
+    fn run<L: Lanes>(self, set: L::Set) -> Self::Output {
+        quantize::<L>(set, self.0)
     }
 }
 

@@ -35,10 +35,16 @@ impl Unpacked {
 
     /// The keys of a head; `many`: many tiles of rows will read them.
     #[inline(always)]
-    pub(super) fn keys<'a, L: Lanes>(&'a mut self, layout: &KvLayout, keys: &'a [u8], many: bool) -> PageKeys<'a> {
+    pub(super) fn keys<'a, L: Lanes>(
+        &'a mut self,
+        set: L::Set,
+        layout: &KvLayout,
+        keys: &'a [u8],
+        many: bool,
+    ) -> PageKeys<'a> {
         match layout.kv_type {
             KvType::F32 => PageKeys::Numbers(Keys::Floats(keys)),
-            KvType::F16 if many => PageKeys::Numbers(Keys::Floats(floats_of_halves::<L>(keys, &mut self.keys))),
+            KvType::F16 if many => PageKeys::Numbers(Keys::Floats(floats_of_halves::<L>(set, keys, &mut self.keys))),
             KvType::F16 => PageKeys::Numbers(Keys::Halves(keys)),
             KvType::Q8_0 => {
                 let (scales, bytes) = keys.split_at(2 * layout.key_size.div_ceil(BLOCK) * PAGE_TOKENS);
@@ -49,28 +55,34 @@ impl Unpacked {
 
     /// The values of a head; `many` as above.
     #[inline(always)]
-    pub(super) fn values<'a, L: Lanes>(&'a mut self, layout: &KvLayout, values: &'a [u8], many: bool) -> Values<'a> {
+    pub(super) fn values<'a, L: Lanes>(
+        &'a mut self,
+        set: L::Set,
+        layout: &KvLayout,
+        values: &'a [u8],
+        many: bool,
+    ) -> Values<'a> {
         let size = layout.value_size;
         let whole = size.is_multiple_of(LANES);
         let mut scales = None;
         let numbers = match layout.kv_type {
             KvType::F32 if whole => Numbers::Floats(values),
             KvType::F16 if whole && !many => Numbers::Halves(values),
-            KvType::F16 if whole => Numbers::Floats(floats_of_halves::<L>(values, &mut self.values)),
-            KvType::F32 => Numbers::Floats(pad::<L, Floats>(values, &mut self.values, size)),
-            KvType::F16 => Numbers::Floats(pad::<L, Halves>(values, &mut self.values, size)),
+            KvType::F16 if whole => Numbers::Floats(floats_of_halves::<L>(set, values, &mut self.values)),
+            KvType::F32 => Numbers::Floats(pad::<L, Floats>(set, values, &mut self.values, size)),
+            KvType::F16 => Numbers::Floats(pad::<L, Halves>(set, values, &mut self.values, size)),
             KvType::Q8_0 => {
                 let (halves, bytes) = values.split_at(2 * size.div_ceil(BLOCK) * PAGE_TOKENS);
                 let (halves, _) = halves.as_chunks::<{ 2 * LANES }>();
                 let converted = self.scales.as_flattened_mut().as_chunks_mut::<LANES>().0;
                 for (scales, halves) in converted.iter_mut().zip(halves) {
-                    L::load_halves(halves).store(scales);
+                    L::load_halves(set, halves).store(scales);
                 }
                 scales = Some(&self.scales[..]);
                 if !whole {
-                    Numbers::Floats(pad::<L, Bytes>(bytes, &mut self.values, size))
+                    Numbers::Floats(pad::<L, Bytes>(set, bytes, &mut self.values, size))
                 } else if many {
-                    Numbers::Floats(floats_of_bytes::<L>(bytes, &mut self.values))
+                    Numbers::Floats(floats_of_bytes::<L>(set, bytes, &mut self.values))
                 } else {
                     Numbers::Bytes(bytes)
                 }
@@ -90,24 +102,24 @@ fn grow(buffer: &mut Option<AlignedBytes>, len: usize) -> Result<(), Error> {
 
 /// Converts whole vectors.
 #[inline(always)]
-fn floats_of_halves<'a, L: Lanes>(halves: &[u8], to: &'a mut Option<AlignedBytes>) -> &'a [u8] {
+fn floats_of_halves<'a, L: Lanes>(set: L::Set, halves: &[u8], to: &'a mut Option<AlignedBytes>) -> &'a [u8] {
     let Some(to) = to else { return &[] };
     let to = &mut to[..2 * halves.len()];
     let (halves, _) = halves.as_chunks::<{ 2 * LANES }>();
     for (to, halves) in to.as_chunks_mut::<{ 4 * LANES }>().0.iter_mut().zip(halves) {
-        L::load_halves(halves).store_floats(to);
+        L::load_halves(set, halves).store_floats(to);
     }
     to
 }
 
 /// Converts whole vectors.
 #[inline(always)]
-fn floats_of_bytes<'a, L: Lanes>(bytes: &[u8], to: &'a mut Option<AlignedBytes>) -> &'a [u8] {
+fn floats_of_bytes<'a, L: Lanes>(set: L::Set, bytes: &[u8], to: &'a mut Option<AlignedBytes>) -> &'a [u8] {
     let Some(to) = to else { return &[] };
     let to = &mut to[..4 * bytes.len()];
     let (bytes, _) = bytes.as_chunks::<LANES>();
     for (to, bytes) in to.as_chunks_mut::<{ 4 * LANES }>().0.iter_mut().zip(bytes) {
-        L::load_signed_bytes(bytes).store_floats(to);
+        L::load_signed_bytes(set, bytes).store_floats(to);
     }
     to
 }
@@ -116,7 +128,7 @@ fn floats_of_bytes<'a, L: Lanes>(bytes: &[u8], to: &'a mut Option<AlignedBytes>)
 trait Stored {
     const BYTES: usize;
     /// Converts up to 16 numbers, then zeros.
-    fn load_part<L: Lanes>(bytes: &[u8]) -> L;
+    fn load_part<L: Lanes>(set: L::Set, bytes: &[u8]) -> L;
 }
 
 struct Floats;
@@ -126,24 +138,24 @@ struct Bytes;
 impl Stored for Floats {
     const BYTES: usize = 4;
     #[inline(always)]
-    fn load_part<L: Lanes>(bytes: &[u8]) -> L {
-        L::load_floats(&padded(bytes))
+    fn load_part<L: Lanes>(set: L::Set, bytes: &[u8]) -> L {
+        L::load_floats(set, &padded(bytes))
     }
 }
 
 impl Stored for Halves {
     const BYTES: usize = 2;
     #[inline(always)]
-    fn load_part<L: Lanes>(bytes: &[u8]) -> L {
-        L::load_halves(&padded(bytes))
+    fn load_part<L: Lanes>(set: L::Set, bytes: &[u8]) -> L {
+        L::load_halves(set, &padded(bytes))
     }
 }
 
 impl Stored for Bytes {
     const BYTES: usize = 1;
     #[inline(always)]
-    fn load_part<L: Lanes>(bytes: &[u8]) -> L {
-        L::load_signed_bytes(&padded(bytes))
+    fn load_part<L: Lanes>(set: L::Set, bytes: &[u8]) -> L {
+        L::load_signed_bytes(set, &padded(bytes))
     }
 }
 
@@ -158,12 +170,12 @@ fn padded<const BYTES: usize>(bytes: &[u8]) -> [u8; BYTES] {
 
 /// Writes rows of `size` numbers as floats, filled with zeros to whole vectors.
 #[inline(always)]
-fn pad<'a, L: Lanes, S: Stored>(rows: &[u8], to: &'a mut Option<AlignedBytes>, size: usize) -> &'a [u8] {
+fn pad<'a, L: Lanes, S: Stored>(set: L::Set, rows: &[u8], to: &'a mut Option<AlignedBytes>, size: usize) -> &'a [u8] {
     let Some(to) = to else { return &[] };
     let width = 4 * size.next_multiple_of(LANES);
     for (row, to) in rows.chunks_exact(S::BYTES * size).zip(to.chunks_exact_mut(width)) {
         for (vector, to) in to.as_chunks_mut::<{ 4 * LANES }>().0.iter_mut().enumerate() {
-            S::load_part::<L>(&row[vector * LANES * S::BYTES..]).store_floats(to);
+            S::load_part::<L>(set, &row[vector * LANES * S::BYTES..]).store_floats(to);
         }
     }
     &to[..width * PAGE_TOKENS]

@@ -28,7 +28,7 @@ pub(super) enum Numbers<'a> {
 
 /// Loads `N` vectors of one token's value.
 trait Source: Copy {
-    fn load<L: Lanes, const N: usize>(self, token: usize, first: usize) -> [L; N];
+    fn load<L: Lanes, const N: usize>(self, set: L::Set, token: usize, first: usize) -> [L; N];
 }
 
 #[derive(Clone, Copy)]
@@ -36,10 +36,10 @@ struct Floats<'a>(&'a [[u8; 4 * LANES]], usize);
 
 impl Source for Floats<'_> {
     #[inline(always)]
-    fn load<L: Lanes, const N: usize>(self, token: usize, first: usize) -> [L; N] {
-        let mut vectors = [L::zero(); N];
+    fn load<L: Lanes, const N: usize>(self, set: L::Set, token: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(set); N];
         for (vector, from) in vectors.iter_mut().zip(&self.0[token * self.1 + first..][..N]) {
-            *vector = L::load_floats(from);
+            *vector = L::load_floats(set, from);
         }
         vectors
     }
@@ -50,10 +50,10 @@ struct Halves<'a>(&'a [[u8; 2 * LANES]], usize);
 
 impl Source for Halves<'_> {
     #[inline(always)]
-    fn load<L: Lanes, const N: usize>(self, token: usize, first: usize) -> [L; N] {
-        let mut vectors = [L::zero(); N];
+    fn load<L: Lanes, const N: usize>(self, set: L::Set, token: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(set); N];
         for (vector, from) in vectors.iter_mut().zip(&self.0[token * self.1 + first..][..N]) {
-            *vector = L::load_halves(from);
+            *vector = L::load_halves(set, from);
         }
         vectors
     }
@@ -64,10 +64,10 @@ struct Bytes<'a>(&'a [[u8; LANES]], usize);
 
 impl Source for Bytes<'_> {
     #[inline(always)]
-    fn load<L: Lanes, const N: usize>(self, token: usize, first: usize) -> [L; N] {
-        let mut vectors = [L::zero(); N];
+    fn load<L: Lanes, const N: usize>(self, set: L::Set, token: usize, first: usize) -> [L; N] {
+        let mut vectors = [L::zero(set); N];
         for (vector, from) in vectors.iter_mut().zip(&self.0[token * self.1 + first..][..N]) {
-            *vector = L::load_signed_bytes(from);
+            *vector = L::load_signed_bytes(set, from);
         }
         vectors
     }
@@ -78,6 +78,7 @@ impl Source for Bytes<'_> {
 /// on the way.
 #[inline(always)]
 pub(super) fn add_weighted<L: Lanes>(
+    set: L::Set,
     values: Values,
     weights: &[ChunkScores],
     page: usize,
@@ -90,21 +91,22 @@ pub(super) fn add_weighted<L: Lanes>(
     match values.numbers {
         Numbers::Floats(bytes) => {
             let source = Floats(bytes.as_chunks::<{ 4 * LANES }>().0, vectors);
-            by_height::<L, _>((source, values.scales), weights, page, visible, sums, ahead);
+            by_height::<L, _>(set, (source, values.scales), weights, page, visible, sums, ahead);
         }
         Numbers::Halves(bytes) => {
             let source = Halves(bytes.as_chunks::<{ 2 * LANES }>().0, vectors);
-            by_height::<L, _>((source, values.scales), weights, page, visible, sums, ahead);
+            by_height::<L, _>(set, (source, values.scales), weights, page, visible, sums, ahead);
         }
         Numbers::Bytes(bytes) => {
             let source = Bytes(bytes.as_chunks::<LANES>().0, vectors);
-            by_height::<L, _>((source, values.scales), weights, page, visible, sums, ahead);
+            by_height::<L, _>(set, (source, values.scales), weights, page, visible, sums, ahead);
         }
     }
 }
 
 #[inline(always)]
 fn by_height<L: Lanes, S: Source>(
+    set: L::Set,
     values: Scaled<S>,
     weights: &[ChunkScores],
     page: usize,
@@ -122,28 +124,29 @@ fn by_height<L: Lanes, S: Source>(
     for (row, range) in visible.iter().enumerate() {
         if range.start < both.start {
             let before = range.start..range.end.min(both.start);
-            sum::<L, S, 1>(values, &weights[row..], page, before, &mut sums[row * vectors..][..vectors], &[]);
+            sum::<L, S, 1>(set, values, &weights[row..], page, before, &mut sums[row * vectors..][..vectors], &[]);
         }
     }
     let shared = both.clone();
     match weights.len() {
-        1 => sum::<L, S, 1>(values, weights, page, shared, sums, ahead),
-        2 => sum::<L, S, 2>(values, weights, page, shared, sums, ahead),
-        3 => sum::<L, S, 3>(values, weights, page, shared, sums, ahead),
-        4 => sum::<L, S, 4>(values, weights, page, shared, sums, ahead),
-        5 => sum::<L, S, 5>(values, weights, page, shared, sums, ahead),
-        _ => sum::<L, S, TILE>(values, weights, page, shared, sums, ahead),
+        1 => sum::<L, S, 1>(set, values, weights, page, shared, sums, ahead),
+        2 => sum::<L, S, 2>(set, values, weights, page, shared, sums, ahead),
+        3 => sum::<L, S, 3>(set, values, weights, page, shared, sums, ahead),
+        4 => sum::<L, S, 4>(set, values, weights, page, shared, sums, ahead),
+        5 => sum::<L, S, 5>(set, values, weights, page, shared, sums, ahead),
+        _ => sum::<L, S, TILE>(set, values, weights, page, shared, sums, ahead),
     }
     for (row, range) in visible.iter().enumerate() {
         let after = range.start.max(both.end)..range.end;
         if !after.is_empty() {
-            sum::<L, S, 1>(values, &weights[row..], page, after, &mut sums[row * vectors..][..vectors], &[]);
+            sum::<L, S, 1>(set, values, &weights[row..], page, after, &mut sums[row * vectors..][..vectors], &[]);
         }
     }
 }
 
 #[inline(always)]
 fn sum<L: Lanes, S: Source, const R: usize>(
+    set: L::Set,
     values: Scaled<S>,
     weights: &[ChunkScores],
     page: usize,
@@ -152,7 +155,7 @@ fn sum<L: Lanes, S: Source, const R: usize>(
     ahead: &[u8],
 ) {
     if let Some(weights) = weights.first_chunk::<R>() {
-        L::call(Sum { values, weights, page, tokens, sums, ahead });
+        L::call(set, Sum { values, weights, page, tokens, sums, ahead });
     }
 }
 
@@ -173,7 +176,7 @@ impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let Self { values: (source, scales), weights, page, tokens, sums, ahead } = self;
         let vectors = sums.len() / R;
         let mut page_weights = [&[0.0; PAGE_TOKENS]; R];
@@ -181,7 +184,7 @@ impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
             page_weights[r] = &weights[r][page % CHUNK_PAGES];
         }
         let Some(scales) = scales else {
-            Tile { source, weights: page_weights, tokens, sums, vectors }.run::<L>(0..vectors, ahead);
+            Tile { source, weights: page_weights, tokens, sums, vectors }.run::<L>(set, 0..vectors, ahead);
             return;
         };
         let step = ahead.len() / scales.len().max(1);
@@ -190,7 +193,7 @@ impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
             for r in 0..R {
                 let parts = page_weights[r].as_chunks::<LANES>().0.iter().zip(scales.as_chunks::<LANES>().0);
                 for ((weight, scale), to) in parts.zip(scaled[r].as_chunks_mut::<LANES>().0) {
-                    L::load(weight).mul(L::load(scale)).store(to);
+                    L::load(set, weight).mul(L::load(set, scale)).store(to);
                 }
             }
             let mut weights = [&[0.0; PAGE_TOKENS]; R];
@@ -200,7 +203,7 @@ impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
             let first = block * (BLOCK / LANES);
             let own = first..(first + BLOCK / LANES).min(vectors);
             let ahead = &ahead[block * step..][..step];
-            Tile { source, weights, tokens: tokens.clone(), sums: &mut *sums, vectors }.run::<L>(own, ahead);
+            Tile { source, weights, tokens: tokens.clone(), sums: &mut *sums, vectors }.run::<L>(set, own, ahead);
         }
     }
 }
@@ -217,23 +220,23 @@ struct Tile<'a, S, const R: usize> {
 impl<S: Source, const R: usize> Tile<'_, S, R> {
     /// Adds to some of the vectors.
     #[inline(always)]
-    fn run<L: Lanes>(&mut self, range: Range<usize>, ahead: &[u8]) {
+    fn run<L: Lanes>(&mut self, set: L::Set, range: Range<usize>, ahead: &[u8]) {
         let (mut first, mut ahead) = (range.start, ahead);
         if L::MANY_REGISTERS {
             while range.end - first >= 4 {
-                self.add::<L, 4>(first, ahead);
+                self.add::<L, 4>(set, first, ahead);
                 // What will be needed next is asked for once, on the way through the first numbers.
                 ahead = &[];
                 first += 4;
             }
             while range.end - first >= 2 {
-                self.add::<L, 2>(first, ahead);
+                self.add::<L, 2>(set, first, ahead);
                 ahead = &[];
                 first += 2;
             }
         }
         while first < range.end {
-            self.add::<L, 1>(first, ahead);
+            self.add::<L, 1>(set, first, ahead);
             ahead = &[];
             first += 1;
         }
@@ -241,19 +244,19 @@ impl<S: Source, const R: usize> Tile<'_, S, R> {
 
     /// Adds to `N` vectors of each row, in registers.
     #[inline(always)]
-    fn add<L: Lanes, const N: usize>(&mut self, first: usize, ahead: &[u8]) {
+    fn add<L: Lanes, const N: usize>(&mut self, set: L::Set, first: usize, ahead: &[u8]) {
         let step = ahead.len() / PAGE_TOKENS;
-        let mut totals = [[L::zero(); N]; R];
+        let mut totals = [[L::zero(set); N]; R];
         for r in 0..R {
             for n in 0..N {
-                totals[r][n] = L::load(&self.sums[r * self.vectors + first + n]);
+                totals[r][n] = L::load(set, &self.sums[r * self.vectors + first + n]);
             }
         }
         for token in self.tokens.start..self.tokens.end.min(PAGE_TOKENS) {
             prefetch(ahead, token * step..(token + 1) * step);
-            let line = self.source.load::<L, N>(token, first);
+            let line = self.source.load::<L, N>(set, token, first);
             for r in 0..R {
-                let weight = L::splat(self.weights[r][token]);
+                let weight = L::splat(set, self.weights[r][token]);
                 for n in 0..N {
                     totals[r][n] = weight.fma(line[n], totals[r][n]);
                 }

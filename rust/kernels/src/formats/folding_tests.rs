@@ -36,7 +36,7 @@ fn compare<B: Blocks>() {
     pack_group::<B>(&source, 16, folded, &mut packed);
     let (from_quants, from_scales) = packed.split_at(folded.quant_bytes);
     let (expected_quants, expected_scales) = expected.split_at(plain.quant_bytes);
-    for isa in Isa::available() {
+    for isa in &Isa::all() {
         let (mut quants, mut scales) = (vec![0xaa; plain.quant_bytes], vec![0xaa; 24 * plain.block_scales]);
         unfold::<B>(*isa, from_quants, &from_scales[..24 * folded.block_scales], &mut quants, &mut scales);
         if B::FOLDING.as_ref().is_some_and(Folding::plain_quants) {
@@ -48,9 +48,9 @@ fn compare<B: Blocks>() {
         let wrong = quants.iter().zip(expected_quants).position(|(found, expected)| {
             found != expected && (B::PACKING.table.is_none() || value(*found) != value(*expected))
         });
-        assert_eq!(wrong, None, "quants of {} with {}", std::any::type_name::<B>(), isa.name());
+        assert_eq!(wrong, None, "quants of {} with {}", std::any::type_name::<B>(), isa);
         let wrong = scales.iter().zip(expected_scales).position(|(found, expected)| found != expected);
-        assert_eq!(wrong, None, "scales of {} with {}", std::any::type_name::<B>(), isa.name());
+        assert_eq!(wrong, None, "scales of {} with {}", std::any::type_name::<B>(), isa);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Writes the packed layout: 16 rows side by side, as the table in `matmul::weights` describes it.
 
+use std::marker::PhantomData;
+
 use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked};
 use super::folding::{Folding, fold};
 use crate::cpu::Isa;
-#[cfg(target_arch = "x86_64")]
-use crate::cpu::Kind;
+use crate::cpu::sets::{Code, vectorized};
 
 /// Rows in a group.
 const ROWS: usize = 16;
@@ -51,18 +52,25 @@ const fn wide_bytes(scales: Scales, folding: Option<&Folding>) -> usize {
 
 /// `pack_group`, compiled for the instruction set.
 pub(crate) fn pack<B: Blocks>(isa: Isa, source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
-    match isa.kind() {
-        // SAFETY: an `Isa` of these kinds exists only on processors that have AVX2.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe { pack_avx2::<B>(source, rows, layout, out) },
-        _ => pack_group::<B>(source, rows, layout, out),
-    }
+    vectorized(isa, PackGroup::<B> { source, rows, layout, out, format: PhantomData });
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn pack_avx2<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
-    pack_group::<B>(source, rows, layout, out);
+/// The arguments of `pack_group`.
+struct PackGroup<'a, B> {
+    source: &'a [u8],
+    rows: usize,
+    layout: Layout,
+    out: &'a mut [u8],
+    format: PhantomData<B>,
+}
+
+impl<B: Blocks> Code for PackGroup<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        pack_group::<B>(self.source, self.rows, self.layout, self.out);
+    }
 }
 
 /// Packs a group: `rows` (1 to 16) rows of whole blocks, one after the other in `source`, into `group_bytes` at `out`. Rows

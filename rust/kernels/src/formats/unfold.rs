@@ -1,41 +1,40 @@
-//! Restores the layout that kernels read from the folded one; see `folding`.
+//! Restores the layout that kernels read from the folded one; see `folding`. Portable code, which `unfold_avx512` does faster.
 
-use super::blocks::{Bits, Blocks, Packing};
-use super::folding::{FoldedQuants, FoldedScales, Folding, Plane, TERNARY_VECTORS, parts};
+use super::blocks::Blocks;
+use super::folding::{FoldedQuants, Plane, TERNARY_VECTORS};
 use super::grids::Grid;
+use super::unfold_units::{Units, unfold_scales, unit_quants};
 use crate::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::Kind;
+use crate::cpu::sets::{Avx512Vbmi, InstructionSet};
+use crate::cpu::sets::{Code, vectorized};
 
 /// A function that unfolds whole units: quants, scales, where the quants go (unless they are plain), where the scales go.
 pub(crate) type Unfold = fn(Isa, &[u8], &[u8], &mut [u8], &mut [u8]);
 
-/// `unfold_units`, compiled for the instruction set.
+/// Unfolds with the best that the instruction set has.
 pub(crate) fn unfold<B: Blocks>(isa: Isa, quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
-    match isa.kind() {
-        // SAFETY: an `Isa` of this kind exists only on processors that have AVX-512 BW; VBMI is detected here.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx512 if is_x86_feature_detected!("avx512vbmi") => unsafe {
-            super::unfold_avx512::unfold::<B>(quants, scales, to_quants, to_scales);
-        },
-        // SAFETY: an `Isa` of these kinds exists only on processors that have AVX2.
-        #[cfg(target_arch = "x86_64")]
-        Kind::Avx2 | Kind::AvxVnni | Kind::Avx512 => unsafe {
-            unfold_avx2::<B>(quants, scales, to_quants, to_scales);
-        },
-        _ => unfold_units::<B>(quants, scales, to_quants, to_scales),
+    let units = Units::<B>::new(quants, scales, to_quants, to_scales);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(set) = Avx512Vbmi::of(isa) {
+        return super::unfold_avx512::unfold(set, units);
     }
+    vectorized(isa, units);
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn unfold_avx2<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
-    unfold_units::<B>(quants, scales, to_quants, to_scales);
+impl<B: Blocks> Code for Units<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run(self) {
+        unfold_units(self);
+    }
 }
 
 /// Unfolds whole units.
 #[inline(always)]
-fn unfold_units<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
+fn unfold_units<B: Blocks>(units: Units<B>) {
+    let Units { quants, scales, to_quants, to_scales, .. } = units;
     let Some(folding) = &B::FOLDING else { return };
     if let Some(bytes) = folding.quant_bytes() {
         for (quants, out) in quants.chunks_exact(bytes).zip(to_quants.chunks_exact_mut(unit_quants(B::PACKING.bits))) {
@@ -48,32 +47,6 @@ fn unfold_units<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], t
         }
     }
     unfold_scales(folding, &B::PACKING, scales, to_scales);
-}
-
-/// Bytes of unfolded quants of a unit.
-pub(super) const fn unit_quants(bits: Bits) -> usize {
-    8 * bits.block_bytes()
-}
-
-/// f16 scales and bytes.
-#[inline(always)]
-pub(super) fn unfold_scales(folding: &Folding, packing: &Packing, scales: &[u8], out: &mut [u8]) {
-    let bytes = folding.scale_bytes(packing.scales);
-    for (scales, out) in scales.chunks_exact(bytes).zip(out.chunks_exact_mut(32 + parts(packing.scales) * 16)) {
-        let (heads, parts) = out.split_at_mut(32);
-        heads.copy_from_slice(&scales[..32]);
-        if folding.scales == FoldedScales::Ones {
-            parts.fill(1);
-            continue;
-        }
-        for (nibbles, out) in scales[32..].as_chunks::<16>().0.iter().zip(parts.as_chunks_mut::<32>().0) {
-            let (first, second) = out.split_at_mut(16);
-            for ((byte, first), second) in nibbles.iter().zip(first).zip(second) {
-                *first = byte << 1 & 0x1e | 1;
-                *second = byte >> 3 & 0x1e | 1;
-            }
-        }
-    }
 }
 
 /// The mean, rounded up: one instruction on most processors.

@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 use super::blocks::Blocks;
 use super::folding::{FoldedQuants, Plane, TERNARY_VECTORS};
 use super::grids::Grid;
-use super::unfold::{unfold_scales, unit_quants};
+use super::unfold_units::{Units, unfold_scales, unit_quants};
+use crate::cpu::sets::Avx512Vbmi;
 
 /// Bytes of four base-3 digits each, by the byte that holds five.
 static FOUR_DIGITS: [u8; 256] = digits(false);
@@ -38,8 +39,14 @@ const fn digits(fifth: bool) -> [u8; 256] {
 ///
 /// # Panics
 /// If the slices are not whole units.
+pub(super) fn unfold<B: Blocks>(_set: Avx512Vbmi, units: Units<B>) {
+    // SAFETY: the token exists only where the processor has the features.
+    unsafe { unfold_units(units) }
+}
+
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-pub(super) fn unfold<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
+fn unfold_units<B: Blocks>(units: Units<B>) {
+    let Units { quants, scales, to_quants, to_scales, .. } = units;
     let Some(folding) = &B::FOLDING else { return };
     if let Some(bytes) = folding.quant_bytes() {
         for (quants, out) in quants.chunks_exact(bytes).zip(to_quants.chunks_exact_mut(unit_quants(B::PACKING.bits))) {

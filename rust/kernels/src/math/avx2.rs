@@ -2,26 +2,18 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Lanes};
-
-/// Runs a kernel compiled for AVX2 with FMA and F16C.
-///
-/// # Safety
-/// The processor has the features.
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<Avx2>()
-}
+use super::lanes::{LANES, Lanes};
+use crate::cpu::sets::Avx2;
 
 /// Sixteen floats, the first eight in the first register.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(__m256, __m256);
+pub(crate) struct Lanes256(__m256, __m256);
 
-/// Wraps intrinsics whose features `run` guarantees.
+/// Wraps intrinsics, whose features the token guarantees.
 macro_rules! vector {
     ($value:expr) => {
-        // SAFETY: this type is used only below `run`, whose caller guarantees the features; pointers come from
-        // references to arrays of the size that is read or written.
+        // SAFETY: the token or the value of this type that every function takes exists only where the processor has the
+        // features; pointers come from references to arrays of the size that is read or written.
         unsafe { $value }
     };
 }
@@ -29,7 +21,7 @@ macro_rules! vector {
 /// Applies an intrinsic to both registers of its operands.
 macro_rules! both {
     ($intrinsic:ident($($operand:expr),*)) => {
-        vector!(Avx2($intrinsic($($operand.0),*), $intrinsic($($operand.1),*)))
+        vector!(Lanes256($intrinsic($($operand.0),*), $intrinsic($($operand.1),*)))
     };
 }
 
@@ -73,23 +65,19 @@ unsafe fn dot8(sums: __m256i, bytes: __m256i, quad: __m256i) -> __m256i {
     })
 }
 
-impl Lanes for Avx2 {
+impl Lanes for Lanes256 {
+    type Set = Avx2;
     type Integers = (__m256i, __m256i);
     const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
-    fn call<K: Kernel>(kernel: K) -> K::Output {
-        vector!(run(kernel))
-    }
-
-    #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn splat(_set: Self::Set, value: f32) -> Self {
         let register = vector!(_mm256_set1_ps(value));
         Self(register, register)
     }
 
     #[inline(always)]
-    fn load(values: &[f32; LANES]) -> Self {
+    fn load(_set: Self::Set, values: &[f32; LANES]) -> Self {
         vector!(Self(_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))))
     }
 
@@ -102,13 +90,13 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn load_floats(bytes: &[u8; 4 * LANES]) -> Self {
+    fn load_floats(_set: Self::Set, bytes: &[u8; 4 * LANES]) -> Self {
         let from: *const f32 = bytes.as_ptr().cast();
         vector!(Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))))
     }
 
     #[inline(always)]
-    fn load_halves(bytes: &[u8; 2 * LANES]) -> Self {
+    fn load_halves(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
         let from: *const __m128i = bytes.as_ptr().cast();
         vector!(Self(_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from.add(1)))))
     }
@@ -146,7 +134,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
+    fn load_signed_bytes(_set: Self::Set, bytes: &[u8; LANES]) -> Self {
         vector!({
             let all = _mm_loadu_si128(bytes.as_ptr().cast());
             let upper = _mm_unpackhi_epi64(all, all);
@@ -218,7 +206,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    fn integers(_factors: i32) -> Self::Integers {
+    fn integers(_set: Self::Set, _factors: i32) -> Self::Integers {
         let register = vector!(_mm256_setzero_si256());
         (register, register)
     }

@@ -2,46 +2,34 @@
 
 use std::arch::x86_64::*;
 
-use super::{Kernel, LANES, Lanes};
-
-/// Runs a kernel compiled for AVX-512.
-///
-/// # Safety
-/// The processor has the features.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<Avx512>()
-}
+use super::lanes::{LANES, Lanes};
+use crate::cpu::sets::Avx512;
 
 /// Sixteen floats.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx512(__m512);
+pub(crate) struct Lanes512(__m512);
 
-/// Wraps intrinsics whose features `run` guarantees.
+/// Wraps intrinsics, whose features the token guarantees.
 macro_rules! vector {
     ($value:expr) => {
-        // SAFETY: this type is used only below `run`, whose caller guarantees the features; pointers come from
-        // references to arrays of the size that is read or written.
+        // SAFETY: the token or the value of this type that every function takes exists only where the processor has the
+        // features; pointers come from references to arrays of the size that is read or written.
         unsafe { $value }
     };
 }
 
-impl Lanes for Avx512 {
+impl Lanes for Lanes512 {
+    type Set = Avx512;
     type Integers = __m512i;
     const MANY_REGISTERS: bool = true;
 
     #[inline(always)]
-    fn call<K: Kernel>(kernel: K) -> K::Output {
-        vector!(run(kernel))
-    }
-
-    #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn splat(_set: Self::Set, value: f32) -> Self {
         Self(vector!(_mm512_set1_ps(value)))
     }
 
     #[inline(always)]
-    fn load(values: &[f32; LANES]) -> Self {
+    fn load(_set: Self::Set, values: &[f32; LANES]) -> Self {
         Self(vector!(_mm512_loadu_ps(values.as_ptr())))
     }
 
@@ -51,12 +39,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn load_floats(bytes: &[u8; 4 * LANES]) -> Self {
+    fn load_floats(_set: Self::Set, bytes: &[u8; 4 * LANES]) -> Self {
         Self(vector!(_mm512_loadu_ps(bytes.as_ptr().cast())))
     }
 
     #[inline(always)]
-    fn load_halves(bytes: &[u8; 2 * LANES]) -> Self {
+    fn load_halves(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
         Self(vector!(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))))
     }
 
@@ -79,7 +67,7 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
+    fn load_signed_bytes(_set: Self::Set, bytes: &[u8; LANES]) -> Self {
         Self(vector!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))))
     }
 
@@ -149,7 +137,7 @@ impl Lanes for Avx512 {
 
     /// The instruction multiplies unsigned bytes: what the 128 adds to the sum is taken away before.
     #[inline(always)]
-    fn integers(factors: i32) -> Self::Integers {
+    fn integers(_set: Self::Set, factors: i32) -> Self::Integers {
         vector!(_mm512_set1_epi32(-128 * factors))
     }
 

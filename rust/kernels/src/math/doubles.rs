@@ -1,7 +1,8 @@
 //! `exp` and `ln` of `f64` numbers, made of sums and products only, so that every processor returns the same bits: those of
 //! the C library and of NumPy differ in the last bit from one to the next, and a token chosen by them may differ too.
 
-use super::{Kernel, Lanes, dispatch};
+use super::dispatch::dispatch;
+use super::lanes::{Kernel, Lanes};
 use crate::cpu::Isa;
 
 /// `1.5 * 2^52`: adding it to a number below `2^51` in magnitude rounds to an integer, which then stands in the low bits.
@@ -98,7 +99,7 @@ impl Kernel for Exp<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, _set: L::Set) {
         for x in self.0 {
             *x = exp_one(*x);
         }
@@ -111,7 +112,7 @@ impl Kernel for Ln<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, _set: L::Set) {
         for x in self.0 {
             *x = ln_one(*x);
         }

@@ -1,6 +1,6 @@
 //! Elementary functions made of fused multiply-adds only, so that every instruction set returns the same bits.
 
-use super::{Lanes, MAGIC};
+use super::lanes::{Lanes, MAGIC};
 
 /// Coefficients of `r^2` to `r^6` of `exp(r)` for `|r| <= ln(2) / 2`: the minimax polynomial with relative error 4e-9,
 /// from our own iteratively reweighted least-squares fit.
@@ -20,37 +20,40 @@ const EXP2: [f32; 6] =
 /// NaN. The weights of a softmax: shorter than [`exp`], since the range of x is reduced exactly by one subtraction.
 #[inline(always)]
 pub(crate) fn exp2<L: Lanes>(x: L) -> L {
-    let shifted = x.add(L::splat(MAGIC));
-    let r = x.sub(shifted.sub(L::splat(MAGIC)));
-    let mut sum = L::splat(EXP2[5]);
+    let set = x.set();
+    let shifted = x.add(L::splat(set, MAGIC));
+    let r = x.sub(shifted.sub(L::splat(set, MAGIC)));
+    let mut sum = L::splat(set, EXP2[5]);
     for coefficient in [EXP2[4], EXP2[3], EXP2[2], EXP2[1], EXP2[0], 1.0] {
-        sum = sum.fma(r, L::splat(coefficient));
+        sum = sum.fma(r, L::splat(set, coefficient));
     }
-    x.select_below(L::splat(-126.0), L::zero(), sum.mul(shifted.power_of_two()))
+    x.select_below(L::splat(set, -126.0), L::zero(set), sum.mul(shifted.power_of_two()))
 }
 
 /// `exp(x)` with an error below one unit in the last place for x up to 88; results that would be subnormal are 0, larger x
 /// count as 88, NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp<L: Lanes>(x: L) -> L {
+    let set = x.set();
     // This order keeps NaN: `min` returns its argument unless the bound is smaller.
-    let x = L::splat(LARGEST).min(x);
-    let shifted = x.fma(L::splat(std::f32::consts::LOG2_E), L::splat(MAGIC));
-    let n = shifted.sub(L::splat(MAGIC));
-    let r = n.fma(L::splat(-LN_2.0), x);
-    let r = n.fma(L::splat(-LN_2.1), r);
-    let mut sum = L::splat(EXP[4]);
+    let x = L::splat(set, LARGEST).min(x);
+    let shifted = x.fma(L::splat(set, std::f32::consts::LOG2_E), L::splat(set, MAGIC));
+    let n = shifted.sub(L::splat(set, MAGIC));
+    let r = n.fma(L::splat(set, -LN_2.0), x);
+    let r = n.fma(L::splat(set, -LN_2.1), r);
+    let mut sum = L::splat(set, EXP[4]);
     for coefficient in [EXP[3], EXP[2], EXP[1], EXP[0], 1.0, 1.0] {
-        sum = sum.fma(r, L::splat(coefficient));
+        sum = sum.fma(r, L::splat(set, coefficient));
     }
-    x.select_below(L::splat(SMALLEST), L::zero(), sum.mul(shifted.power_of_two()))
+    x.select_below(L::splat(set, SMALLEST), L::zero(set), sum.mul(shifted.power_of_two()))
 }
 
 /// `x / (1 + exp(-x))`, by `exp(-|x|)` so that nothing overflows.
 #[inline(always)]
 pub(crate) fn silu<L: Lanes>(x: L) -> L {
-    let negative = L::zero().sub(x);
+    let set = x.set();
+    let negative = L::zero(set).sub(x);
     let e = exp(x.min(negative));
-    let share = x.select_below(L::zero(), e, L::splat(1.0));
-    x.mul(share.div(L::splat(1.0).add(e)))
+    let share = x.select_below(L::zero(set), e, L::splat(set, 1.0));
+    x.mul(share.div(L::splat(set, 1.0).add(e)))
 }

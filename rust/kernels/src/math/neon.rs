@@ -3,28 +3,20 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::{Kernel, LANES, Lanes};
+use super::lanes::{LANES, Lanes};
+use crate::cpu::sets::Neon;
 use crate::simd::Simd;
-use crate::simd::neon::{Dot, Neon};
-
-/// Runs a kernel compiled for NEON with the dot product extension.
-///
-/// # Safety
-/// The processor has the features.
-#[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<Four>()
-}
+use crate::simd::neon::Dot;
 
 /// Sixteen floats, the first four in the first register.
 #[derive(Clone, Copy)]
-pub(crate) struct Four([float32x4_t; 4]);
+pub(crate) struct Lanes128([float32x4_t; 4]);
 
-/// Wraps intrinsics whose features `run` guarantees.
+/// Wraps intrinsics, whose features the token guarantees.
 macro_rules! vector {
     ($value:expr) => {
-        // SAFETY: this type is used only below `run`, whose caller guarantees the features; pointers come from
-        // references to arrays of the size that is read or written.
+        // SAFETY: the token or the value of this type that every function takes exists only where the processor has the
+        // features; pointers come from references to arrays of the size that is read or written.
         unsafe { $value }
     };
 }
@@ -32,7 +24,7 @@ macro_rules! vector {
 /// Applies an intrinsic to the registers of its operands.
 macro_rules! each {
     ($intrinsic:ident($($operand:expr),*)) => {
-        vector!(Four([
+        vector!(Lanes128([
             $intrinsic($($operand.0[0]),*),
             $intrinsic($($operand.0[1]),*),
             $intrinsic($($operand.0[2]),*),
@@ -68,22 +60,18 @@ fn larger(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     vector!(vbslq_f32(vcgtq_f32(a, b), a, b))
 }
 
-impl Lanes for Four {
+impl Lanes for Lanes128 {
+    type Set = Neon;
     type Integers = [int32x4_t; 4];
     const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
-    fn call<K: Kernel>(kernel: K) -> K::Output {
-        vector!(run(kernel))
-    }
-
-    #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn splat(_set: Self::Set, value: f32) -> Self {
         Self([vector!(vdupq_n_f32(value)); 4])
     }
 
     #[inline(always)]
-    fn load(values: &[f32; LANES]) -> Self {
+    fn load(_set: Self::Set, values: &[f32; LANES]) -> Self {
         let from = values.as_ptr();
         vector!(Self([vld1q_f32(from), vld1q_f32(from.add(4)), vld1q_f32(from.add(8)), vld1q_f32(from.add(12))]))
     }
@@ -96,13 +84,13 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
-    fn load_floats(bytes: &[u8; 4 * LANES]) -> Self {
+    fn load_floats(_set: Self::Set, bytes: &[u8; 4 * LANES]) -> Self {
         let from: *const f32 = bytes.as_ptr().cast();
         vector!(Self([vld1q_f32(from), vld1q_f32(from.add(4)), vld1q_f32(from.add(8)), vld1q_f32(from.add(12))]))
     }
 
     #[inline(always)]
-    fn load_halves(bytes: &[u8; 2 * LANES]) -> Self {
+    fn load_halves(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
         let from = bytes.as_ptr();
         vector!(Self([
             Neon::halves(from),
@@ -139,7 +127,7 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
-    fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
+    fn load_signed_bytes(_set: Self::Set, bytes: &[u8; LANES]) -> Self {
         vector!({
             let all = vld1q_s8(bytes.as_ptr().cast());
             let (low, high) = (vmovl_s8(vget_low_s8(all)), vmovl_high_s8(all));
@@ -234,7 +222,7 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
-    fn integers(_factors: i32) -> Self::Integers {
+    fn integers(_set: Self::Set, _factors: i32) -> Self::Integers {
         [vector!(vdupq_n_s32(0)); 4]
     }
 

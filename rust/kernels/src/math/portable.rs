@@ -1,12 +1,10 @@
 //! Lanes in plain Rust: the definition of every operation, and the code for processors without vectors that we know.
 //! On aarch64 without the dot product extension the compiler makes NEON of it.
 
-use super::{Kernel, LANES, Lanes, float_to_half, fma, half_to_float};
-
-/// Runs a kernel compiled for the baseline of the target.
-pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run::<Portable>()
-}
+use super::fused::fma;
+use super::half_floats::{float_to_half, half_to_float};
+use super::lanes::{LANES, Lanes};
+use crate::cpu::sets::Scalar;
 
 /// Sixteen floats.
 #[derive(Clone, Copy)]
@@ -22,21 +20,17 @@ fn each(function: impl Fn(usize) -> f32) -> Portable {
 }
 
 impl Lanes for Portable {
+    type Set = Scalar;
     type Integers = [i32; LANES];
     const MANY_REGISTERS: bool = false;
 
     #[inline(always)]
-    fn call<K: Kernel>(kernel: K) -> K::Output {
-        run(kernel)
-    }
-
-    #[inline(always)]
-    fn splat(value: f32) -> Self {
+    fn splat(_set: Self::Set, value: f32) -> Self {
         Self([value; LANES])
     }
 
     #[inline(always)]
-    fn load(values: &[f32; LANES]) -> Self {
+    fn load(_set: Self::Set, values: &[f32; LANES]) -> Self {
         Self(*values)
     }
 
@@ -46,13 +40,13 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn load_floats(bytes: &[u8; 4 * LANES]) -> Self {
+    fn load_floats(_set: Self::Set, bytes: &[u8; 4 * LANES]) -> Self {
         let (values, _) = bytes.as_chunks::<4>();
         each(|lane| f32::from_le_bytes(values[lane]))
     }
 
     #[inline(always)]
-    fn load_halves(bytes: &[u8; 2 * LANES]) -> Self {
+    fn load_halves(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
         let (values, _) = bytes.as_chunks::<2>();
         each(|lane| half_to_float(u16::from_le_bytes(values[lane])))
     }
@@ -78,7 +72,7 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn load_signed_bytes(bytes: &[u8; LANES]) -> Self {
+    fn load_signed_bytes(_set: Self::Set, bytes: &[u8; LANES]) -> Self {
         each(|lane| f32::from(bytes[lane].cast_signed()))
     }
 
@@ -139,7 +133,7 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn integers(_factors: i32) -> Self::Integers {
+    fn integers(_set: Self::Set, _factors: i32) -> Self::Integers {
         [0; LANES]
     }
 

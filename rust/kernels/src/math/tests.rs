@@ -1,4 +1,6 @@
+use super::fused::software_fma;
 use super::*;
+use crate::cpu::Isa;
 
 /// Reproducible numbers (xorshift64*, S. Vigna, 2016).
 pub(crate) struct Random(u64);
@@ -106,12 +108,12 @@ impl Kernel for Everything<'_> {
     type Output = Vec<u32>;
 
     #[inline(always)]
-    fn run<L: Lanes>(self) -> Vec<u32> {
-        let [a, b, c] = self.0.map(|values| L::load(&values));
+    fn run<L: Lanes>(self, set: L::Set) -> Vec<u32> {
+        let [a, b, c] = self.0.map(|values| L::load(set, &values));
         let halves: &[u8; 32] = self.1.first_chunk().expect("32 of 64");
         let small: &[u8; 16] = self.1.first_chunk().expect("16 of 64");
         let factors = self.2.iter().flat_map(|quad| quad.to_le_bytes()).map(|byte| i32::from(byte.cast_signed())).sum();
-        let mut integers = L::integers(factors);
+        let mut integers = L::integers(set, factors);
         for quad in self.2 {
             integers = L::dot4(integers, self.1, *quad);
         }
@@ -124,14 +126,14 @@ impl Kernel for Everything<'_> {
             a.max(b),
             a.min(b),
             a.select_below(b, c, a),
-            L::splat(1.0).add(a.select_below(L::splat(60.0), a, b)).add(L::splat(MAGIC)).power_of_two(),
+            L::splat(set, 1.0).add(a.select_below(L::splat(set, 60.0), a, b)).add(L::splat(set, MAGIC)).power_of_two(),
             exp(a),
             silu(a),
-            L::load_floats(self.1),
-            L::load_halves(halves),
-            L::load_signed_bytes(small),
+            L::load_floats(set, self.1),
+            L::load_halves(set, halves),
+            L::load_signed_bytes(set, small),
             L::from_integers(integers),
-            L::load_part(&self.0[0][..5]),
+            L::load_part(set, &self.0[0][..5]),
         ];
         let mut bits: Vec<u32> = vectors.iter().flat_map(|vector| vector.to_array()).map(canonical).collect();
         let mut halves = [0; 32];
@@ -178,8 +180,8 @@ impl Kernel for Exp<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
-        exp(L::load(self.0)).store(self.0);
+    fn run<L: Lanes>(self, set: L::Set) {
+        exp(L::load(set, self.0)).store(self.0);
     }
 }
 
@@ -189,8 +191,8 @@ impl Kernel for Exp2<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
-        exp2(L::load(self.0)).store(self.0);
+    fn run<L: Lanes>(self, set: L::Set) {
+        exp2(L::load(set, self.0)).store(self.0);
     }
 }
 

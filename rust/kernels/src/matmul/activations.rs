@@ -108,7 +108,7 @@ impl Kernel for QuantizeTile<'_, '_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes>(self) {
+    fn run<L: Lanes>(self, set: L::Set) {
         let Self { input, columns, eights, tile } = self;
         let width = input.len() / columns;
         if width == 0 {
@@ -116,7 +116,7 @@ impl Kernel for QuantizeTile<'_, '_> {
         }
         for (column, row) in input.chunks_exact(width).enumerate() {
             for (index, values) in row.as_chunks::<32>().0.iter().enumerate() {
-                let block = quantize_block::<L>(values);
+                let block = quantize_block::<L>(set, values);
                 tile.scales[index * columns + column] = block.scale;
                 let to = &mut tile.quants[index * 8 * columns..][..8 * columns];
                 for (group, four) in block.quants.as_chunks::<4>().0.iter().enumerate() {
@@ -223,14 +223,14 @@ const SMALLEST: f32 = f32::from_bits(27 << 23);
 /// No closures: without optimization across them they are compiled without the instruction set of the function around
 /// them, and every operation becomes a call.
 #[inline(always)]
-pub(super) fn quantize_block<L: Lanes>(values: &[f32; 32]) -> Block {
+pub(super) fn quantize_block<L: Lanes>(set: L::Set, values: &[f32; 32]) -> Block {
     let (halves, _) = values.as_chunks::<LANES>();
-    let (first, second) = (L::load(&halves[0]), L::load(&halves[1]));
-    let largest = L::zero().sub(first).max(first).max(L::zero().sub(second).max(second)).largest();
-    let magic = L::splat(MAGIC);
+    let (first, second) = (L::load(set, &halves[0]), L::load(set, &halves[1]));
+    let largest = L::zero(set).sub(first).max(first).max(L::zero(set).sub(second).max(second)).largest();
+    let magic = L::splat(set, MAGIC);
     let mut errors = [0.0; 4];
     for index in 0..4 {
-        let inverse = L::splat(LEVELS[index] / largest);
+        let inverse = L::splat(set, LEVELS[index] / largest);
         let (first, second) = (first.mul(inverse), second.mul(inverse));
         let first = first.sub(first.add(magic).sub(magic));
         let second = second.sub(second.add(magic).sub(magic));
@@ -247,7 +247,7 @@ pub(super) fn quantize_block<L: Lanes>(values: &[f32; 32]) -> Block {
             best = index;
         }
     }
-    let inverse = L::splat(LEVELS[best] / largest);
+    let inverse = L::splat(set, LEVELS[best] / largest);
     let (first, second) = (first.mul(inverse), second.mul(inverse));
     let shifted = (first.add(magic), second.add(magic));
     let rounded = (shifted.0.sub(magic), shifted.1.sub(magic));
@@ -273,8 +273,8 @@ pub(super) mod tests {
         type Output = Block;
 
         #[inline(always)]
-        fn run<L: Lanes>(self) -> Block {
-            super::quantize_block::<L>(self.0)
+        fn run<L: Lanes>(self, set: L::Set) -> Block {
+            super::quantize_block::<L>(set, self.0)
         }
     }
 

@@ -29,7 +29,7 @@ use super::floats::{Element, FloatKernel, FloatTile, float_tile};
 use super::peak::products;
 use super::tile::{Kernel, Tile};
 use super::weights::{ScaleKind, Weights};
-use crate::simd::neon::Neon;
+use crate::cpu::sets::Neon;
 use dot::{dot_tile, expand};
 use matrix::matrix_tile;
 
@@ -139,14 +139,14 @@ macro_rules! instruction_set {
 }
 
 instruction_set!(
-    neon, crate::simd::neon::Neon, "neon,dotprod", pairs false,
+    neon, crate::cpu::sets::Neon, "neon,dotprod", pairs false,
     direct 4: [1 = dots<4, 1> 2 = dots<4, 2> 4 = dots<2, 4>],
     panel [1 = dots<2, 1> 2 = dots<2, 2> 4 = dots<2, 4>],
-    floats [2 x 1 2 x 2 2 x 3], peak products::<crate::simd::neon::Neon, CHAINS>, 16
+    floats [2 x 1 2 x 2 2 x 3], peak products::<crate::cpu::sets::Neon, CHAINS>, 16
 );
 
 instruction_set!(
-    i8mm, crate::simd::i8mm::I8mm, "neon,dotprod,i8mm", pairs true,
+    i8mm, crate::cpu::sets::I8mm, "neon,dotprod,i8mm", pairs true,
     direct 4: [1 = dots<4, 1> 2 = matrices<4, 1, false> 4 = matrices<2, 2, false>],
     panel [1 = matrices<2, 1, true> 2 = matrices<2, 1, false> 4 = matrices<2, 2, false>],
     floats [2 x 1 2 x 2 2 x 3], peak matrix::products_in_registers::<CHAINS>, 32

@@ -12,8 +12,7 @@ use super::weights::{
     Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Unfolded, Weights,
 };
 use crate::cpu::Isa;
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use crate::cpu::Kind;
+use crate::cpu::sets::*;
 use crate::formats::{Bits, Format, Packing, Scales};
 
 /// Expands packed blocks into a panel.
@@ -201,47 +200,56 @@ macro_rules! instruction_set {
 }
 
 instruction_set!(
-    scalar, crate::simd::scalar::Scalar, [], [], tile::<crate::simd::scalar::Scalar, W, R, C>,
+    scalar, crate::cpu::sets::Scalar, [], [], tile::<crate::cpu::sets::Scalar, W, R, C>,
     direct 0: 1 x [], panel 1 x [1 2 4], wide 1 x [] of Any,
     floats usize::MAX, [1 x 1 1 x 2] panel 1 x [1 2]
 );
 instruction_set!(
-    avx2, crate::simd::avx2::Avx2, [cfg(target_arch = "x86_64")],
+    avx2, crate::cpu::sets::Avx2, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c")], narrow_tile::<W, C>,
     direct 8: 2 x [1 2 4], panel 2 x [1 2 3], wide 2 x [] of Exact,
     floats 16, [1 x 1 2 x 2 2 x 3] panel 2 x [4 5 6]
 );
 instruction_set!(
-    avxvnni, crate::simd::avxvnni::AvxVnni, [cfg(target_arch = "x86_64")],
-    [target_feature(enable = "avx2,fma,f16c,avxvnni")], tile::<crate::simd::avxvnni::AvxVnni, W, R, C>,
+    avxvnni, crate::cpu::sets::AvxVnni, [cfg(target_arch = "x86_64")],
+    [target_feature(enable = "avx2,fma,f16c,avxvnni")], tile::<crate::cpu::sets::AvxVnni, W, R, C>,
     direct 16: 2 x [1 2 4], panel 2 x [1 2 4 6], wide 2 x [] of Best,
     floats 16, [1 x 1 2 x 2 2 x 3] panel 2 x [4 5 6]
 );
 instruction_set!(
-    avx512, crate::simd::avx512::Avx512, [cfg(target_arch = "x86_64")],
+    avx512, crate::cpu::sets::Avx512, [cfg(target_arch = "x86_64")],
     [target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")],
-    tile::<crate::simd::avx512::Avx512, W, R, C>,
+    tile::<crate::cpu::sets::Avx512, W, R, C>,
     direct 16: 1 x [1 2 4 8], panel 1 x [1 2 4 6], wide 2 x [1 2 4 6] of Best,
     floats 48, [1 x 1 4 x 2 4 x 3 4 x 4 4 x 6] panel 4 x [5 6]
 );
 
 /// Runs a function of the module of an instruction set.
 macro_rules! for_set {
-    ($isa:expr, $name:ident $($call:tt)*) => {
-        match $isa.kind() {
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => avx2::$name $($call)*,
-            #[cfg(target_arch = "x86_64")]
-            Kind::AvxVnni => avxvnni::$name $($call)*,
-            #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => avx512::$name $($call)*,
-            #[cfg(target_arch = "aarch64")]
-            Kind::NeonDot => super::arm::neon::$name $($call)*,
-            #[cfg(target_arch = "aarch64")]
-            Kind::NeonI8mm => super::arm::i8mm::$name $($call)*,
-            _ => scalar::$name $($call)*,
+    ($isa:expr, $name:ident $($call:tt)*) => {{
+        #[cfg(target_arch = "x86_64")]
+        if Avx512::of($isa).is_some() {
+            return avx512::$name $($call)*.into();
         }
-    };
+        #[cfg(target_arch = "x86_64")]
+        if AvxVnni::of($isa).is_some() {
+            return avxvnni::$name $($call)*.into();
+        }
+        #[cfg(target_arch = "x86_64")]
+        if Avx2::of($isa).is_some() {
+            return avx2::$name $($call)*.into();
+        }
+        #[cfg(target_arch = "aarch64")]
+        if I8mm::of($isa).is_some() {
+            return super::arm::i8mm::$name $($call)*.into();
+        }
+        #[cfg(target_arch = "aarch64")]
+        if Neon::of($isa).is_some() {
+            return super::arm::neon::$name $($call)*.into();
+        }
+        let _ = $isa;
+        scalar::$name $($call)*.into()
+    }};
 }
 
 /// Kernels of the instruction set that do not depend on a packing.

@@ -24,8 +24,9 @@ use std::arch::x86_64::*;
 
 use super::tile::{Tile, prefetch};
 use super::weights::{ScaleKind, Weights};
+use crate::cpu::sets::Avx2;
 use crate::simd::Simd;
-use crate::simd::avx2::{Avx2, NARROW, hold};
+use crate::simd::avx2::{NARROW, hold};
 
 /// Vectors of 8 rows in a group.
 const VECTORS: usize = 2;

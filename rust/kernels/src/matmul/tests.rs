@@ -137,9 +137,9 @@ fn equal_on_every_instruction_set_and_close_to_exact() {
                 let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
                 let expected = product(Isa::SCALAR, 1, &weights, &input, tokens);
                 check_against_exact(&weights, &input, &expected);
-                for isa in &Isa::available()[1..] {
+                for isa in &Isa::all()[1..] {
                     let found = product(*isa, 1, &weights, &input, tokens);
-                    assert_eq!(bits(&found), bits(&expected), "{format:?} {} {rows}×{columns}×{tokens}", isa.name());
+                    assert_eq!(bits(&found), bits(&expected), "{format:?} {} {rows}×{columns}×{tokens}", isa);
                 }
             }
         }
@@ -175,9 +175,9 @@ fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
                     let input = &input[..tokens * columns];
                     let expected = product(Isa::SCALAR, 1, &weights, input, tokens);
                     check_against_exact(&weights, input, &expected);
-                    for isa in &Isa::available()[1..] {
+                    for isa in &Isa::all()[1..] {
                         let found = product(*isa, 1, &weights, input, tokens);
-                        assert_eq!(bits(&found), bits(&expected), "{format:?} {fill} {signs:x} {}", isa.name());
+                        assert_eq!(bits(&found), bits(&expected), "{format:?} {fill} {signs:x} {}", isa);
                     }
                 }
             }
@@ -201,11 +201,11 @@ fn more_columns_than_a_panel_holds() {
         let (rows, columns, tokens) = (37, 8192 + 768, 9);
         let weights = random_matrix(format, rows, columns, &mut random);
         let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
-        for isa in Isa::available() {
+        for isa in &Isa::all() {
             let together = product(*isa, 1, &weights, &input, tokens);
             for token in 0..tokens {
                 let alone = product(*isa, 1, &weights, &input[token * columns..][..columns], 1);
-                assert_eq!(bits(&alone), bits(&together[token * rows..][..rows]), "{format:?} {}", isa.name());
+                assert_eq!(bits(&alone), bits(&together[token * rows..][..rows]), "{format:?} {}", isa);
             }
         }
     }
@@ -247,7 +247,7 @@ fn several_jobs_share_the_input() {
         .map(|(i, format)| random_matrix(*format, 20 + 9 * i, columns, &mut random))
         .collect();
     let pool = Pool::new(2).unwrap();
-    for isa in Isa::available() {
+    for isa in &Isa::all() {
         let mut scratch = Scratch::default();
         for tokens in [1, 11, 2] {
             let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
@@ -276,14 +276,14 @@ fn activations_that_are_not_finite_spoil_only_their_token() {
             for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN] {
                 let mut input = clean[..tokens * columns].to_vec();
                 input[spoiled * columns + 77] = wrong;
-                for isa in Isa::available() {
+                for isa in &Isa::all() {
                     let expected = product(*isa, 1, &weights, &clean[..tokens * columns], tokens);
                     let found = product(*isa, 1, &weights, &input, tokens);
                     for (token, (found, expected)) in found.chunks(rows).zip(expected.chunks(rows)).enumerate() {
                         if token == spoiled {
-                            assert!(found.iter().all(|value| value.is_nan()), "{format:?} {}", isa.name());
+                            assert!(found.iter().all(|value| value.is_nan()), "{format:?} {}", isa);
                         } else {
-                            assert_eq!(bits(found), bits(expected), "{format:?} {}", isa.name());
+                            assert_eq!(bits(found), bits(expected), "{format:?} {}", isa);
                         }
                     }
                 }
@@ -303,8 +303,8 @@ fn extreme_sizes_of_activations() {
         if size < 1e-30 {
             assert!(expected.iter().all(|value| *value == 0.0), "{size}");
         }
-        for isa in Isa::available() {
-            assert_eq!(bits(&product(*isa, 1, &weights, &input, 1)), bits(&expected), "{size} {}", isa.name());
+        for isa in &Isa::all() {
+            assert_eq!(bits(&product(*isa, 1, &weights, &input, 1)), bits(&expected), "{size} {}", isa);
         }
     }
 }
@@ -335,7 +335,7 @@ fn sizes_that_do_not_fit_are_errors() {
 #[test]
 fn a_matrix_without_rows_or_columns() {
     let pool = Pool::new(1).unwrap();
-    for isa in Isa::available() {
+    for isa in &Isa::all() {
         let context = Context::new(*isa, &pool);
         for (format, rows, columns) in
             [(Format::Q4_0, 0, 64), (Format::F32, 0, 8), (Format::Q8_0, 3, 0), (Format::F16, 3, 0)]

@@ -8,10 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::{Form, Simd, operations};
-
-/// AVX2, FMA, F16C.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx2;
+use crate::cpu::sets::Avx2;
 
 /// What AVX2 and AVX-VNNI share: everything but the sums.
 macro_rules! common_operations {

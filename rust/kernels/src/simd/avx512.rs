@@ -3,10 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Simd, operations};
-
-/// AVX-512 F, BW, DQ, VL, VNNI and what came before.
-#[derive(Clone, Copy)]
-pub(crate) struct Avx512;
+use crate::cpu::sets::Avx512;
 
 impl Simd for Avx512 {
     const LANES: usize = 16;

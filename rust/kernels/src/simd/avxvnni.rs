@@ -4,10 +4,7 @@ use std::arch::x86_64::*;
 
 use super::avx2::{common_operations, hold};
 use super::{Simd, operations};
-
-/// AVX2, FMA, F16C, AVX-VNNI.
-#[derive(Clone, Copy)]
-pub(crate) struct AvxVnni;
+use crate::cpu::sets::AvxVnni;
 
 impl Simd for AvxVnni {
     const LANES: usize = 8;

@@ -5,10 +5,7 @@ use std::arch::asm;
 
 use super::neon::{Dot, add_pair_products, common_operations, dot_operation, floats_of_halves, prefetch_line, shift};
 use super::{Simd, operations};
-
-/// NEON, dotprod, i8mm.
-#[derive(Clone, Copy)]
-pub(crate) struct I8mm;
+use crate::cpu::sets::I8mm;
 
 impl Simd for I8mm {
     const SIGNED_ZERO: i32 = 0;

@@ -7,10 +7,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::{Simd, operations};
-
-/// NEON, dotprod.
-#[derive(Clone, Copy)]
-pub(crate) struct Neon;
+use crate::cpu::sets::Neon;
 
 /// What the kernels for Arm ask for beyond [`Simd`]: vectors of their own type, and activations that are multiplied straight
 /// from a part of a vector, without a broadcast.

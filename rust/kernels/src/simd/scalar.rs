@@ -1,12 +1,9 @@
 //! Portable code for every processor; the compiler vectorizes what the baseline of the target allows.
 
 use super::Simd;
+use crate::cpu::sets::Scalar;
 use crate::formats::half_to_float;
 use crate::math::fma;
-
-/// Portable code.
-#[derive(Clone, Copy)]
-pub(crate) struct Scalar;
 
 #[inline(always)]
 fn lanes(of: impl Fn(usize) -> f32) -> [f32; 16] {

@@ -6,9 +6,9 @@ use std::arch::aarch64::*;
 use std::hint::black_box;
 
 use super::dot::{pairs, prefetch};
+use crate::cpu::sets::I8mm;
 use crate::matmul::tile::Tile;
 use crate::matmul::weights::{ScaleKind, Weights};
-use crate::simd::i8mm::I8mm;
 use crate::simd::neon::add_pair_products;
 use crate::simd::{ROWS, Simd};
 

@@ -11,7 +11,7 @@ pub(crate) trait Square: Simd {
     unsafe fn transpose(rows: &mut [Self::Floats; 16]);
 }
 
-impl Square for crate::simd::scalar::Scalar {
+impl Square for crate::cpu::sets::Scalar {
     #[inline(always)]
     unsafe fn transpose(rows: &mut [[f32; 16]; 16]) {
         *rows = std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]));
@@ -24,7 +24,7 @@ mod x86 {
 
     use super::Square;
 
-    impl Square for crate::simd::avx512::Avx512 {
+    impl Square for crate::cpu::sets::Avx512 {
         #[inline(always)]
         unsafe fn transpose(rows: &mut [__m512; 16]) {
             // SAFETY: the caller promises the instruction set.
@@ -91,7 +91,7 @@ mod x86 {
         }
     }
 
-    impl Square for crate::simd::avx2::Avx2 {
+    impl Square for crate::cpu::sets::Avx2 {
         #[inline(always)]
         unsafe fn transpose(rows: &mut [__m256; 16]) {
             // SAFETY: the caller promises the instruction set.
@@ -99,7 +99,7 @@ mod x86 {
         }
     }
 
-    impl Square for crate::simd::avxvnni::AvxVnni {
+    impl Square for crate::cpu::sets::AvxVnni {
         #[inline(always)]
         unsafe fn transpose(rows: &mut [__m256; 16]) {
             // SAFETY: the caller promises the instruction set.
@@ -109,7 +109,7 @@ mod x86 {
 }
 
 #[cfg(target_arch = "aarch64")]
-impl Square for crate::simd::neon::Neon {
+impl Square for crate::cpu::sets::Neon {
     #[inline(always)]
     unsafe fn transpose(rows: &mut [std::arch::aarch64::float32x4_t; 16]) {
         use std::arch::aarch64::*;

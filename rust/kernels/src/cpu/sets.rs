@@ -1,0 +1,122 @@
+//! Instruction sets as types: code is compiled once for each, and a value is proof that the processor has it.
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use super::Feature;
+use super::Isa;
+
+/// Work that is compiled for an instruction set by [`InstructionSet::call`].
+pub(crate) trait Code {
+    /// What it returns.
+    type Output;
+    /// The work; implement it `#[inline(always)]`, and so whatever it calls, or it is compiled for the baseline.
+    fn run(self) -> Self::Output;
+}
+
+/// A set of features that code is compiled for. Tokens take no room and no time.
+///
+/// # Safety
+/// `of` returns a token only if all features that `call` enables are in the `Isa`, and safe code cannot get one in
+/// any other way.
+pub(crate) unsafe trait InstructionSet: Copy + Send + Sync + 'static {
+    /// The token, if this set is part of that one.
+    fn of(isa: Isa) -> Option<Self>;
+
+    /// The token, without asking.
+    ///
+    /// # Safety
+    /// The processor has the set.
+    unsafe fn assume() -> Self;
+
+    /// Runs the work, compiled for this set.
+    fn call<C: Code>(self, code: C) -> C::Output;
+}
+
+/// A set: its name as a type, its features, and what they are called in the compiler.
+macro_rules! instruction_set {
+    ($(#[$documentation:meta])* $set:ident, [$($feature:ident),*] $(, $enabled:literal)?) => {
+        $(#[$documentation])*
+        #[derive(Debug, Clone, Copy)]
+        pub(crate) struct $set(());
+
+        // SAFETY: the field is private to this module, where `of` alone fills it, after it has seen the features, whose
+        // detection asks for everything that is enabled here.
+        unsafe impl InstructionSet for $set {
+            #[inline(always)]
+            fn of(isa: Isa) -> Option<Self> {
+                let _ = isa;
+                (true $(&& isa.has(Feature::$feature))*).then_some(Self(()))
+            }
+
+            #[inline(always)]
+            unsafe fn assume() -> Self {
+                Self(())
+            }
+
+            #[inline(always)]
+            fn call<C: Code>(self, code: C) -> C::Output {
+                $(#[target_feature(enable = $enabled)])?
+                unsafe fn compiled<C: Code>(code: C) -> C::Output {
+                    code.run()
+                }
+                // SAFETY: a token exists only where the processor has the features.
+                unsafe { compiled(code) }
+            }
+        }
+    };
+}
+
+instruction_set!(
+    /// Portable code, compiled for the baseline of the target.
+    Scalar, []
+);
+
+/// Runs portable work, compiled for a set whose wide vectors the compiler uses by itself, if there is one.
+pub(crate) fn vectorized<C: Code>(isa: Isa, code: C) -> C::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(set) = Avx2::of(isa) {
+        return set.call(code);
+    }
+    let _ = isa;
+    code.run()
+}
+
+impl Scalar {
+    /// The token, which every processor has.
+    pub(crate) const TOKEN: Self = Self(());
+}
+
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    /// AVX2 with FMA and F16C.
+    Avx2, [Avx2], "avx2,fma,f16c"
+);
+
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    /// AVX2 with the 256-bit VEX form of VNNI.
+    AvxVnni, [Avx2, AvxVnni], "avx2,fma,f16c,avxvnni"
+);
+
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    /// AVX-512 F, BW, DQ, VL and VNNI, with AVX2, FMA and F16C.
+    Avx512, [Avx2, Avx512], "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+);
+
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    /// The same with VBMI.
+    Avx512Vbmi, [Avx2, Avx512, Avx512Vbmi], "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"
+);
+
+#[cfg(target_arch = "aarch64")]
+instruction_set!(
+    /// NEON with the dot product extension.
+    Neon, [DotProduct], "neon,dotprod"
+);
+
+#[cfg(target_arch = "aarch64")]
+instruction_set!(
+    /// NEON with the dot product and the 8-bit matrix extension.
+    I8mm, [DotProduct, I8mm], "neon,dotprod,i8mm"
+);

@@ -1,0 +1,59 @@
+use super::*;
+
+#[test]
+fn every_instruction_set_is_found_by_its_name() {
+    let names: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+    assert_eq!(Isa::available()[0], Isa::SCALAR);
+    for isa in Isa::available() {
+        assert_eq!(Isa::named(isa.name()).unwrap(), *isa);
+    }
+    let error = Isa::named("mmx").unwrap_err().to_string();
+    assert!(error.contains("mmx") && error.contains(&names.join(", ")), "{error}");
+    // Where the processor is known because it is emulated.
+    if let Ok(expected) = std::env::var("LLAMACPU_EXPECTED_ISAS") {
+        assert_eq!(names.join(", "), expected);
+    }
+}
+
+#[test]
+fn every_set_that_can_be_chosen_is_what_its_name_says() {
+    for isa in Isa::all() {
+        assert_eq!(Isa::named(&isa.to_string()).unwrap(), isa);
+        assert!(isa.features().all(|feature| Isa::detected().any(|found| found == feature)), "{isa}");
+    }
+}
+
+/// Sets by name on a processor with these features.
+fn sets(features: &[Feature]) -> Vec<(&'static str, Vec<Feature>)> {
+    let found = features.iter().copied().fold(Features::NONE, Features::with);
+    NAMED.iter().filter_map(|named| Isa::of(named, found)).map(|isa| (isa.name, isa.features().collect())).collect()
+}
+
+#[test]
+fn optional_features_are_in_a_set_where_the_processor_has_them_and_others_are_not() {
+    use Feature::*;
+    let cascade_lake = sets(&[Avx2, Avx512]);
+    assert_eq!(cascade_lake.last().unwrap(), &("avx512", vec![Avx2, Avx512]));
+    let zen4 = sets(&[Avx2, Avx512, Avx512Vbmi]);
+    assert_eq!(zen4.iter().map(|set| set.0).collect::<Vec<_>>(), ["scalar", "avx2", "avx512"]);
+    assert_eq!(zen4.last().unwrap().1, [Avx2, Avx512, Avx512Vbmi]);
+    let sapphire_rapids = sets(&[Avx2, AvxVnni, Avx512, Avx512Vbmi]);
+    assert_eq!(sapphire_rapids[2], ("avxvnni", vec![Avx2, AvxVnni]));
+    assert_eq!(sapphire_rapids[3].1, [Avx2, Avx512, Avx512Vbmi]);
+    // AVX-512 without AVX2 is nothing that kernels are written for.
+    assert_eq!(sets(&[Avx512, Avx512Vbmi]), [("scalar", vec![])]);
+    assert_eq!(sets(&[DotProduct, I8mm])[2], ("i8mm", vec![DotProduct, I8mm]));
+}
+
+#[test]
+fn only_optional_features_can_be_left_out_of_a_set() {
+    for (name, word) in [("scalar,-avx2", "-avx2"), ("scalar,", "\"\""), ("scalar,avx512vbmi", "avx512vbmi")] {
+        let error = Isa::named(name).unwrap_err().to_string();
+        assert!(error.contains(word) && error.contains("no optional feature"), "{error}");
+    }
+    if let Ok(isa) = Isa::named("avx512,-avx512vbmi") {
+        assert!(isa.has(Feature::Avx512) && !isa.has(Feature::Avx512Vbmi));
+        let error = Isa::named("avx512,-avx2").unwrap_err().to_string();
+        assert!(error.contains("-avx2") && error.contains("expected -avx512vbmi"), "{error}");
+    }
+}

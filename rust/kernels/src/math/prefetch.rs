@@ -1,0 +1,23 @@
+//! Prefetches for kernels that work on slices.
+
+/// Asks for the cache lines of a range that will be read later in the second-level cache; what lies outside the bytes is
+/// left out.
+#[inline(always)]
+pub(crate) fn prefetch(bytes: &[u8], range: std::ops::Range<usize>) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(bytes) = bytes.get(range) {
+        for line in bytes.chunks(64) {
+            // SAFETY: a prefetch is a hint; it reads nothing that the program could see. SSE is part of x86-64.
+            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast()) };
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if let Some(bytes) = bytes.get(range) {
+        for line in bytes.chunks(64) {
+            // SAFETY: a prefetch is a hint; it reads nothing that the program could see. Every aarch64 processor has it.
+            unsafe { <crate::cpu::sets::Neon as crate::simd::Simd>::prefetch_near(line.as_ptr()) };
+        }
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = (bytes, range);
+}
