@@ -14,9 +14,6 @@ KNOWN = """
 rust/bindings/src: model.rs session.rs
 rust/kernels/src: attention/keys.rs attention/softmax.rs
 rust/kernels/src: formats/blocks.rs formats/folding.rs
-rust/kernels/src: formats/unfold.rs formats/unfold_avx512.rs
-rust/kernels/src: math.rs math/avx2.rs math/avx512.rs math/neon.rs math/portable.rs
-rust/kernels/src: matmul.rs matmul/dispatch.rs matmul/floats/pieces.rs matmul/regions.rs
 rust/kernels/src: threads/crew.rs threads/turn.rs
 rust/model/src: forward.rs moe.rs
 """

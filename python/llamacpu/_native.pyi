@@ -172,8 +172,8 @@ class Session:
 def cpu_facts() -> dict[str, Any]:
     """What this processor has and what is chosen for it.
 
-    Keys: architecture, available (instruction sets, slowest first), chosen, chosen_features (what that set consists of),
-    processor_features (all that kernels exist for), threads, threads_reason.
+    Keys: architecture, available (instruction sets, slowest first), chosen, chosen_features (what that set consists
+    of), processor_features (all that kernels exist for), threads, threads_reason.
     """
 
 def memory_bandwidth(bytes: int = ..., threads: int | None = None) -> float:

@@ -25,7 +25,7 @@ product_peak = _native.product_peak
 
 
 def describe() -> dict[str, Any]:
-    """Plain facts for JSON: processor, instruction sets (`isa` is the chosen one), their features, threads, memory, versions."""
+    """Plain facts for JSON: processor, instruction sets (`isa` is the chosen one), threads, memory, versions."""
     import numpy
 
     facts = _native.cpu_facts()

@@ -14,7 +14,7 @@ use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
-use llamacpu_kernels::matmul::{Job, Matrix, Scratch};
+use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix};
 use llamacpu_kernels::rope::{Rope, RopeSettings};
 use llamacpu_kernels::threads::Pool;
 
@@ -90,7 +90,7 @@ fn matmul<'py>(
         let matrix = Matrix::new(format, rows, columns, Bytes::owned(bytes))?;
         let mut output = vec![0.0; tokens * rows];
         let mut jobs = [Job { weights: &matrix, output: &mut output }];
-        llamacpu_kernels::matmul::matmul(&context, &input, tokens, &mut Scratch::default(), &mut jobs)?;
+        llamacpu_kernels::matmul::matmul(&context, &input, tokens, &mut InputBuffers::default(), &mut jobs)?;
         Ok::<_, Error>(output)
     })?;
     shaped(py, output, &shape, rows)

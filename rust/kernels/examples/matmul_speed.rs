@@ -11,7 +11,7 @@ use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
-use llamacpu_kernels::matmul::{Job, Matrix, Scratch, matmul, product_peak};
+use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul, product_peak};
 use llamacpu_kernels::threads::{Pool, read_bandwidth};
 
 /// Numbers of tokens to measure, at most the last.
@@ -70,7 +70,7 @@ fn measure(context: &Context, format: Format, tokens: &[usize]) -> Result<(), ll
         .collect::<Result<_, _>>()?;
     let input: Vec<f32> = (0..512 * columns).map(|i| ((i * 7919) as f32 * 0.001).sin()).collect();
     let mut output = vec![0.0; 512 * rows];
-    let mut scratch = Scratch::default();
+    let mut scratch = InputBuffers::default();
     let mut pass = |tokens: usize, matrices: &[Matrix]| -> Result<f64, llamacpu_kernels::Error> {
         let start = Instant::now();
         for weights in matrices {

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::context::Context;
 use crate::cpu::Isa;
 use crate::math::{Kernel, LANES, Lanes, dispatch, exp, silu};
-use crate::shared::Rows;
+use crate::shared::Pieces;
 
 /// Numbers in one piece of work, a multiple of the lanes.
 const PIECE: usize = 16 * 1024;
@@ -30,7 +30,7 @@ pub fn add(context: &Context, x: &mut [f32], y: &[f32]) -> Result<(), Error> {
 /// # Errors
 /// `Error::Cancelled`.
 pub fn scale(context: &Context, x: &mut [f32], factor: f32) -> Result<(), Error> {
-    let pieces = Rows::new(x, PIECE);
+    let pieces = Pieces::new(x, PIECE);
     let count = pieces.count();
     context.for_each(count, &|piece| {
         // SAFETY: every piece is handed out once.
@@ -56,7 +56,7 @@ fn pairwise(
     if x.len() != y.len() {
         return Err(Error::Shape(format!("{} and {} {what}; expected as many of each", x.len(), y.len())));
     }
-    let pieces = Rows::new(x, PIECE);
+    let pieces = Pieces::new(x, PIECE);
     context.for_each(pieces.count(), &|piece| {
         // SAFETY: every piece is handed out once.
         let x = unsafe { pieces.get(piece) };

@@ -23,7 +23,7 @@ use softmax::{CHUNK, Divide, Join};
 use crate::Error;
 use crate::context::Context;
 use crate::math::{LANES, dispatch};
-use crate::shared::Rows;
+use crate::shared::Pieces;
 
 /// Rows (queries times query heads) of a piece of work: enough to pay for converting keys and values to floats.
 const ROWS: usize = 64;
@@ -75,7 +75,7 @@ pub fn attention(
             }
         }
         inputs.push(input);
-        outputs.push(Rows::new(item.output, group * layout.value_size));
+        outputs.push(Pieces::new(item.output, group * layout.value_size));
     }
     let work = Work { context, layout, heads, group, scale, inputs, outputs };
     if pieces.len() < BALANCE * context.pool.threads() && context.pool.threads() > 1 {
@@ -163,7 +163,7 @@ struct Work<'a> {
     scale: f32,
     inputs: Vec<Input<'a>>,
     /// For each item: `n × kv_heads` pieces of `group × value_size`.
-    outputs: Vec<Rows<'a, f32>>,
+    outputs: Vec<Pieces<'a, f32>>,
 }
 
 impl Work<'_> {
@@ -190,7 +190,7 @@ impl Work<'_> {
         let longest = pieces.iter().map(|piece| state_len(rows(piece), size)).max().unwrap_or(0);
         let mut states = vec![0.0; parts.len() * longest];
         let failure = Mutex::new(None);
-        let places = Rows::new(&mut states, longest);
+        let places = Pieces::new(&mut states, longest);
         self.context.for_each(parts.len(), &|index| {
             let done = self.attend(&parts[index], |state| {
                 // SAFETY: every part is handed out once.

@@ -14,14 +14,23 @@ mod activations;
 mod arm;
 mod buffers;
 mod dispatch;
+mod expand;
 mod floats;
+mod job;
+mod kernels;
+mod lanes;
 mod matrix;
 mod multiplied;
 #[cfg(target_arch = "x86_64")]
 mod narrow;
+mod operands;
 mod peak;
+mod pieces;
 mod regions;
+mod registers;
 mod scales;
+mod sets;
+mod spans;
 mod tile;
 mod unfolding;
 mod weights;
@@ -29,36 +38,12 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+pub use job::{InputBuffers, Job};
 pub use matrix::Matrix;
 pub use peak::product_peak;
 
-use std::fmt::Debug;
-
 use crate::Error;
 use crate::context::Context;
-use activations::Activations;
-
-/// Buffers that calls of [`matmul`] share, one call after the other.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    activations: Activations,
-    /// Activations for panels of plain weights: see `floats::panel`.
-    arranged: Vec<f32>,
-}
-
-/// One product of a call.
-pub struct Job<'a> {
-    /// rows × columns.
-    pub weights: &'a Matrix,
-    /// tokens × rows, row per token; overwritten.
-    pub output: &'a mut [f32],
-}
-
-impl Debug for Job<'_> {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Job").field("weights", self.weights).field("output", &self.output.len()).finish()
-    }
-}
 
 /// Multiplies `tokens` rows of `input` (tokens × columns) with the weights of every job; all jobs share the input.
 ///
@@ -72,7 +57,7 @@ pub fn matmul(
     context: &Context,
     input: &[f32],
     tokens: usize,
-    scratch: &mut Scratch,
+    buffers: &mut InputBuffers,
     jobs: &mut [Job],
 ) -> Result<(), Error> {
     check(input, tokens, jobs)?;
@@ -89,7 +74,7 @@ pub fn matmul(
     for job in jobs.iter() {
         job.weights.prepare(context)?;
     }
-    regions::run(context, input, tokens, scratch, jobs)
+    regions::run(context, input, tokens, buffers, jobs)
 }
 
 /// Checks that all sizes fit together.

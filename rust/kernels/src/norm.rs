@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::context::Context;
 use crate::math::{Kernel, LANES, Lanes, dispatch};
-use crate::shared::Rows;
+use crate::shared::Pieces;
 
 /// Numbers that one piece of work should have at least, so that handing it over costs less than doing it.
 const PIECE: usize = 16 * 1024;
@@ -28,7 +28,7 @@ pub fn rms_norm(
         )));
     }
     let rows_per_piece = PIECE.div_ceil(size);
-    let output = Rows::new(output, rows_per_piece * size);
+    let output = Pieces::new(output, rows_per_piece * size);
     context.for_each(output.count(), &|piece| {
         // SAFETY: every piece is handed out once.
         let output = unsafe { output.get(piece) };

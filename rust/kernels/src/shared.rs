@@ -1,9 +1,9 @@
-//! Mutable slices that several threads write, each its own part: [`Rows`] in pieces of equal length, [`Shared`] in any.
+//! Mutable slices that several threads write, each its own part: [`Pieces`] in pieces of equal length, [`SharedSlice`] in any.
 
 use std::marker::PhantomData;
 
 /// A slice cut into pieces of equal length (the last one may be shorter).
-pub(crate) struct Rows<'a, T> {
+pub(crate) struct Pieces<'a, T> {
     start: *mut T,
     len: usize,
     piece: usize,
@@ -11,9 +11,9 @@ pub(crate) struct Rows<'a, T> {
 }
 
 // SAFETY: the only access is `get`, whose caller guarantees that no two threads use the same piece.
-unsafe impl<T: Send> Sync for Rows<'_, T> {}
+unsafe impl<T: Send> Sync for Pieces<'_, T> {}
 
-impl<'a, T> Rows<'a, T> {
+impl<'a, T> Pieces<'a, T> {
     /// Cuts the slice into pieces of `piece` elements, at least 1.
     pub(crate) fn new(slice: &'a mut [T], piece: usize) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), piece: piece.max(1), slice: PhantomData }
@@ -38,18 +38,18 @@ impl<'a, T> Rows<'a, T> {
 }
 
 /// A slice whose parts are written by several threads.
-pub(crate) struct Shared<'a, T> {
+pub(crate) struct SharedSlice<'a, T> {
     start: *mut T,
     len: usize,
     lifetime: PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: access is through `part` and `at`, whose callers promise that threads use different parts.
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for Shared<'_, T> {}
+unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
+// SAFETY: it is a borrowed mutable slice, which may go to another thread if its elements may.
+unsafe impl<T: Send> Send for SharedSlice<'_, T> {}
 
-impl<'a, T> Shared<'a, T> {
+impl<'a, T> SharedSlice<'a, T> {
     /// Borrows the whole slice.
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), lifetime: PhantomData }

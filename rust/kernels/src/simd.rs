@@ -30,8 +30,10 @@ macro_rules! operations {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(crate) use operations;
 
+use crate::cpu::sets::InstructionSet;
+
 /// Rows in a group of the packed layout.
-pub(crate) const ROWS: usize = 16;
+pub(crate) const GROUP_ROWS: usize = 16;
 
 /// How a tile takes the activations and the start values of sums.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -46,12 +48,14 @@ pub(crate) enum Form {
     Words,
 }
 
-/// An instruction set.
+/// What matrix kernels ask of an instruction set.
 ///
-/// # Safety
 /// Every function may be called only where the processor has the instruction set, and from code compiled for it; pointers
 /// must be good for the bytes of one vector (`LANES` × 4 for bytes and floats, × 2 for halves, × 1 for bytes of scales).
-pub(crate) trait Simd: Copy + 'static {
+///
+/// # Safety
+/// `LANES` divides 16, and functions read and write no more than the bytes of one vector.
+pub(crate) unsafe trait Simd: InstructionSet {
     /// Rows of one vector: 16, 8 or 4.
     const LANES: usize;
     /// Subtracted from the zero of weights whose values exceed 127: 128 where the set multiplies signed bytes only.

@@ -9,7 +9,7 @@ use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::activation::{add, scale, swiglu};
 use llamacpu_kernels::attention::{AttentionItem, attention};
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{Job, Scratch, matmul};
+use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
 use llamacpu_kernels::norm::rms_norm;
 use llamacpu_kernels::rope::Rope;
 
@@ -54,7 +54,7 @@ pub(crate) struct Buffers {
     angles: Vec<f32>,
     gated: Gated,
     experts: moe::Buffers,
-    scratch: Scratch,
+    scratch: InputBuffers,
 }
 
 /// Buffers inside a gated feed-forward network.
@@ -226,7 +226,7 @@ pub(crate) fn project(
     context: &Context,
     input: &[f32],
     rows: usize,
-    scratch: &mut Scratch,
+    scratch: &mut InputBuffers,
     projections: &mut [(&Linear, &mut [f32])],
 ) -> Result<(), Error> {
     let mut jobs: Vec<Job> =
@@ -318,7 +318,7 @@ pub(crate) fn run_network(
     network: &SwiGlu,
     input: &[f32],
     rows: usize,
-    (gated, scratch): (&mut Gated, &mut Scratch),
+    (gated, scratch): (&mut Gated, &mut InputBuffers),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let (gate, up) = gated.views(rows.checked_mul(network.gate.matrix.rows()))?;

@@ -5,7 +5,7 @@
 use llamacpu_kernels::activation::{softmax, swiglu};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
-use llamacpu_kernels::matmul::{Job, Scratch, matmul};
+use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
 
 use crate::config::{Config, ExpertGating};
 use crate::error::{Error, sized};
@@ -41,7 +41,7 @@ pub(crate) fn mixture(
     config: &Config,
     (router, experts): (&Linear, &[SwiGlu]),
     input: &[f32],
-    (gated, buffers, scratch): (&mut Gated, &mut Buffers, &mut Scratch),
+    (gated, buffers, scratch): (&mut Gated, &mut Buffers, &mut InputBuffers),
     output: &mut [f32],
 ) -> Result<(), Error> {
     const PURPOSE: &str = "expert buffers";
@@ -94,7 +94,7 @@ fn single_token(
     experts: &[SwiGlu],
     choices: &[Choice],
     input: &[f32],
-    (gated, scratch): (&mut Gated, &mut Scratch),
+    (gated, scratch): (&mut Gated, &mut InputBuffers),
     results: &mut [f32],
 ) -> Result<(), Error> {
     let inner = experts[0].gate.matrix.rows();

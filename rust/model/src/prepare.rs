@@ -1,7 +1,7 @@
 //! Preparing the weights before they are needed: what the first product with a matrix does otherwise.
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{Job, Matrix, Scratch, matmul};
+use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul};
 
 use crate::Error;
 use crate::error::zeroed;
@@ -40,7 +40,7 @@ pub(crate) fn prepare(context: &Context, weights: &Weights, part: usize) -> Resu
     let matrices = parts(weights).nth(part).ok_or_else(|| {
         Error::Argument(format!("part {part} of the weights: expected 0 to {}", weights.layers.len()))
     })?;
-    let mut scratch = Scratch::default();
+    let mut scratch = InputBuffers::default();
     for weights in matrices {
         let input = zeroed(Some(weights.columns()), "activations")?;
         let mut output = zeroed(Some(weights.rows()), "activations")?;

@@ -12,10 +12,27 @@ pub(crate) trait Code {
     fn run(self) -> Self::Output;
 }
 
+/// Work for a table of functions: see [`InstructionSet::entry`].
+///
+/// # Safety
+/// `run` reads and writes only what its own contract with the caller allows, on a processor that has the set that it is
+/// compiled for.
+pub(crate) unsafe trait Entry {
+    /// What it works on.
+    type Operands;
+    /// What it returns.
+    type Output;
+    /// The work; implement it `#[inline(always)]`, and so whatever it calls.
+    ///
+    /// # Safety
+    /// The processor has the set that this is compiled for; the operands are what the implementation says.
+    unsafe fn run(operands: &Self::Operands) -> Self::Output;
+}
+
 /// A set of features that code is compiled for. Tokens take no room and no time.
 ///
 /// # Safety
-/// `of` returns a token only if all features that `call` enables are in the `Isa`, and safe code cannot get one in
+/// `of` returns a token only if all features that `call` and `entry` enable are in the `Isa`, and safe code cannot get one in
 /// any other way.
 pub(crate) unsafe trait InstructionSet: Copy + Send + Sync + 'static {
     /// The token, if this set is part of that one.
@@ -29,6 +46,12 @@ pub(crate) unsafe trait InstructionSet: Copy + Send + Sync + 'static {
 
     /// Runs the work, compiled for this set.
     fn call<C: Code>(self, code: C) -> C::Output;
+
+    /// The work as a function, compiled for this set.
+    ///
+    /// # Safety
+    /// The processor has this set; as for [`Entry::run`].
+    unsafe fn entry<E: Entry>(operands: &E::Operands) -> E::Output;
 }
 
 /// A set: its name as a type, its features, and what they are called in the compiler.
@@ -60,6 +83,12 @@ macro_rules! instruction_set {
                 }
                 // SAFETY: a token exists only where the processor has the features.
                 unsafe { compiled(code) }
+            }
+
+            $(#[target_feature(enable = $enabled)])?
+            unsafe fn entry<E: Entry>(operands: &E::Operands) -> E::Output {
+                // SAFETY: the caller promises the set and the operands.
+                unsafe { E::run(operands) }
             }
         }
     };

@@ -78,10 +78,13 @@ impl Activations {
         self.variants.truncate(used);
     }
 
-    /// The variant for those needs, which were named in `resize`.
+    /// The variant for those needs.
+    ///
+    /// # Panics
+    /// If `resize` was not asked for them: any other variant would be wrong, and of another size.
     pub(crate) fn variant(&self, needs: Needs) -> &Variant<Vec<i32>, Vec<f32>> {
-        let found = self.variants.iter().position(|variant| variant.needs == needs);
-        &self.variants[found.unwrap_or_default()]
+        let found = self.variants.iter().find(|variant| variant.needs == needs);
+        found.unwrap_or_else(|| panic!("activations were quantized without {needs:?}"))
     }
 }
 
@@ -316,6 +319,16 @@ pub(super) mod tests {
             better += i32::from(chosen < 0.95 * plain);
         }
         assert!(better > 250, "{better} of 500 blocks are clearly better");
+    }
+
+    #[test]
+    #[should_panic(expected = "without Needs { zero: 8, parts: 2")]
+    fn activations_that_were_not_asked_for_are_not_replaced_by_others() {
+        let needs = super::Needs { zero: 8, parts: 1, ..Default::default() };
+        let mut activations = super::Activations::default();
+        activations.resize(3, 8, [needs].into_iter());
+        assert_eq!(activations.variant(needs).starts.len(), 24);
+        activations.variant(super::Needs { parts: 2, ..needs });
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::Error;
 use crate::mapping::AlignedBytes;
 
 /// Buffers of one thread, kept between pieces.
-pub(super) struct Buffers {
+pub(super) struct PieceBuffers {
     /// Bytes of a panel.
     pub(super) quants: AlignedBytes,
     /// Scales of a panel.
@@ -20,7 +20,7 @@ pub(super) struct Buffers {
 }
 
 thread_local! {
-    static BUFFERS: Cell<Option<Buffers>> = const { Cell::new(None) };
+    static BUFFERS: Cell<Option<PieceBuffers>> = const { Cell::new(None) };
 }
 
 /// Makes a buffer at least `len` bytes long; the contents are undefined.
@@ -31,7 +31,7 @@ fn grow(buffer: &mut AlignedBytes, len: usize) -> Result<(), Error> {
     Ok(())
 }
 
-impl Buffers {
+impl PieceBuffers {
     /// Runs `work` with this thread's buffers, in sizes of at least: panel bytes, panel scales, packed, results, unfolded
     /// quants and scales.
     pub(super) fn with(sizes: [usize; 6], work: impl FnOnce(&mut Self)) -> Result<(), Error> {

@@ -13,6 +13,9 @@ pub(crate) mod square;
 #[cfg(test)]
 mod tests;
 
+use std::marker::PhantomData;
+
+use crate::cpu::sets::Entry;
 use crate::simd::Simd;
 use square::Square;
 
@@ -33,7 +36,7 @@ const NEAR: usize = 2 << 10;
 
 /// Operands of one tile of rows × tokens.
 #[derive(Clone, Copy)]
-pub(crate) struct FloatTile {
+pub(crate) struct FloatTileOperands {
     /// First row.
     pub(crate) weights: *const u8,
     /// How many, at most `FLOAT_ROWS`.
@@ -48,14 +51,17 @@ pub(crate) struct FloatTile {
     pub(crate) output_stride: usize,
 }
 
-/// A kernel for a fixed number of tokens.
-pub(crate) type FloatKernel = unsafe fn(&FloatTile);
-
 /// A type of plain weights.
-pub(crate) trait Element: 'static {
+///
+/// # Safety
+/// `load` reads `LANES` × `BYTES` bytes.
+pub(crate) unsafe trait Element: 'static {
     /// Bytes of a weight.
     const BYTES: usize;
     /// Loads `LANES` weights.
+    ///
+    /// # Safety
+    /// The processor has the set, and the code is compiled for it; the weights are there, at any alignment.
     unsafe fn load<S: Simd>(at: *const u8) -> S::Floats;
 }
 
@@ -66,7 +72,8 @@ pub(crate) struct HalfElement;
 /// BF16 weights.
 pub(crate) struct BrainElement;
 
-impl Element for SingleElement {
+// SAFETY: a vector of floats: 4 bytes a lane.
+unsafe impl Element for SingleElement {
     const BYTES: usize = 4;
 
     #[inline(always)]
@@ -76,7 +83,8 @@ impl Element for SingleElement {
     }
 }
 
-impl Element for HalfElement {
+// SAFETY: a vector of halves: 2 bytes a lane.
+unsafe impl Element for HalfElement {
     const BYTES: usize = 2;
 
     #[inline(always)]
@@ -86,7 +94,8 @@ impl Element for HalfElement {
     }
 }
 
-impl Element for BrainElement {
+// SAFETY: a vector of halves: 2 bytes a lane.
+unsafe impl Element for BrainElement {
     const BYTES: usize = 2;
 
     #[inline(always)]
@@ -99,13 +108,28 @@ impl Element for BrainElement {
 /// Partial sums of a tile, by row and token.
 type Sums<const C: usize> = [[[f32; SUMS]; C]; FLOAT_ROWS];
 
-/// Computes `C` tokens, `R` rows side by side; `R` divides `FLOAT_ROWS`.
+/// A tile of `C` tokens, `R` rows side by side; `R` divides `FLOAT_ROWS`.
+pub(super) struct FloatTile<S, E, const R: usize, const C: usize>(PhantomData<(S, E)>);
+
+// SAFETY: the tile reads the rows (of which there is at least one) and `C` tokens, and writes the results of both.
+unsafe impl<S: Square, E: Element, const R: usize, const C: usize> Entry for FloatTile<S, E, R, C> {
+    type Operands = FloatTileOperands;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(operands: &FloatTileOperands) {
+        // SAFETY: the caller promises the set and the operands.
+        unsafe { float_tile::<S, E, R, C>(operands) }
+    }
+}
+
+/// Computes `C` tokens, `R` rows side by side.
 ///
 /// # Safety
-/// The instruction set is available; the rows and `C` tokens lie at the pointers, of which there is at least one.
+/// The processor has the set, and the code is compiled for it; the rows and `C` tokens lie at the pointers.
 #[inline(always)]
-pub(crate) unsafe fn float_tile<S: Square, E: Element, const R: usize, const C: usize>(tile: &FloatTile) {
-    // SAFETY: every offset below is inside what the caller promises.
+unsafe fn float_tile<S: Square, E: Element, const R: usize, const C: usize>(tile: &FloatTileOperands) {
+    // SAFETY: rows from 0 to `rows - 1`, columns from `first` to `first + count`, which is at most `columns`; results of those rows.
     unsafe {
         let row_bytes = tile.columns * E::BYTES;
         let mut sums: Sums<C> = [[[0.0; SUMS]; C]; FLOAT_ROWS];
@@ -152,7 +176,8 @@ unsafe fn add<S: Simd, E: Element, const R: usize, const C: usize>(
     columns: usize,
     count: usize,
 ) {
-    // SAFETY: every offset below is inside what the caller of the tile promises; a prefetch may have any address.
+    // SAFETY: `count` columns of the rows at `weights` and of `C` tokens, `columns` apart; what does not fill a vector is copied first; a
+    // prefetch may have any address.
     unsafe {
         let vectors = SUMS / S::LANES;
         // All four are used by 4 lanes.

@@ -8,8 +8,8 @@ use crate::context::Context;
 use crate::cpu::Isa;
 use crate::formats::{Format, Layout};
 use crate::mapping::{AlignedBytes, Bytes};
-use crate::shared::Shared;
-use crate::simd::ROWS;
+use crate::shared::SharedSlice;
+use crate::simd::GROUP_ROWS;
 
 /// Bytes packed at a time before the file's pages are given back: the most that lies in memory twice.
 const STAGE: usize = 16 << 20;
@@ -53,7 +53,7 @@ impl Matrix {
         let layout = match info.packing {
             None => None,
             Some(packing) => Layout::new(packing, info.folding, columns)
-                .filter(|layout| rows.div_ceil(ROWS).checked_mul(layout.group_bytes).is_some())
+                .filter(|layout| rows.div_ceil(GROUP_ROWS).checked_mul(layout.group_bytes).is_some())
                 .map_or_else(
                     || Err(Error::Shape(format!("a {rows} × {columns} matrix is too large for this machine"))),
                     |layout| Ok(Some(layout)),
@@ -127,7 +127,7 @@ impl Matrix {
         }
         let groups = self.groups();
         let mut packed = AlignedBytes::zeroed(groups * layout.group_bytes)?;
-        let out = Shared::new(&mut packed);
+        let out = SharedSlice::new(&mut packed);
         let stage = (STAGE / layout.group_bytes).max(1);
         for first in (0..groups).step_by(stage) {
             let count = stage.min(groups - first);
@@ -138,8 +138,8 @@ impl Matrix {
                 self.pack(context.isa, group, layout, out);
             })?;
             // A page at the border of two stages is read again by the next one: releasing loses nothing.
-            let start = first * ROWS * self.row_bytes;
-            let end = self.bytes.len().min((first + count) * ROWS * self.row_bytes);
+            let start = first * GROUP_ROWS * self.row_bytes;
+            let end = self.bytes.len().min((first + count) * GROUP_ROWS * self.row_bytes);
             self.bytes.slice(start, end - start)?.release();
         }
         // Nobody else sets it while the turn is ours.
@@ -149,7 +149,7 @@ impl Matrix {
 
     /// Number of groups of 16 rows; the last one may have fewer.
     pub(super) fn groups(&self) -> usize {
-        self.rows.div_ceil(ROWS)
+        self.rows.div_ceil(GROUP_ROWS)
     }
 
     /// Sizes of the packed form; none for plain weights.
@@ -159,13 +159,18 @@ impl Matrix {
 
     /// A packed group, if the weights are kept packed.
     pub(super) fn packed_group(&self, group: usize, layout: Layout) -> Option<&[u8]> {
-        self.packed.get().map(|packed| &packed[group * layout.group_bytes..][..layout.group_bytes])
+        self.packed_from(group, layout).map(|packed| &packed[..layout.group_bytes])
+    }
+
+    /// A packed group and all that follow it, if the weights are kept packed.
+    pub(super) fn packed_from(&self, group: usize, layout: Layout) -> Option<&[u8]> {
+        self.packed.get().map(|packed| &packed[group * layout.group_bytes..])
     }
 
     /// Packs one group.
     pub(super) fn pack(&self, isa: Isa, group: usize, layout: Layout, out: &mut [u8]) {
-        let rows = ROWS.min(self.rows - group * ROWS);
-        (self.format.info().pack)(isa, self.source(group * ROWS, rows), rows, layout, out);
+        let rows = GROUP_ROWS.min(self.rows - group * GROUP_ROWS);
+        (self.format.info().pack)(isa, self.source(group * GROUP_ROWS, rows), rows, layout, out);
     }
 
     /// The file's bytes of some rows.

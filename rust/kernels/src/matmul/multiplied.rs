@@ -7,9 +7,11 @@
 
 use std::marker::PhantomData;
 
-use super::tile::{Tile, expand};
+use super::expand::{RowAfterRow, expand};
+use super::operands::ExpandOperands;
 use super::weights::{ScaleKind, Weights};
-use crate::simd::{ROWS, Simd};
+use crate::cpu::sets::Entry;
+use crate::simd::{GROUP_ROWS, Simd};
 
 /// The largest integer scale, for quants with a zero.
 const LARGEST: i32 = 31;
@@ -17,7 +19,8 @@ const LARGEST: i32 = 31;
 /// Scales of such a panel: the floats and the minimums of the packed layout.
 pub(crate) struct Multiplied<K>(PhantomData<K>);
 
-impl<K: ScaleKind> ScaleKind for Multiplied<K> {
+// SAFETY: what `K` reads.
+unsafe impl<K: ScaleKind> ScaleKind for Multiplied<K> {
     const BYTES: usize = K::BYTES;
     const PARTS: usize = K::PARTS;
     const MINIMUM: bool = K::MINIMUM;
@@ -49,32 +52,40 @@ pub(crate) const fn zero(of_quants: i32) -> i32 {
     of_quants * LARGEST
 }
 
-/// Expands blocks into a panel as `expand` does, and multiplies.
-///
-/// # Safety
-/// As for `expand`.
-#[inline(always)]
-pub(crate) unsafe fn expand_multiplied<S: Simd, W: Weights>(tile: &Tile, quants: *mut u8, scales: *mut f32) {
-    let groups = 8 / W::Scales::PARTS;
-    // Quants with a zero have it in their middle.
-    let middle = if W::Scales::MINIMUM { 0 } else { W::MAXIMUM.div_ceil(2) as u8 };
-    let added = zero(i32::from(middle)) as u8;
-    // SAFETY: every offset below is inside what the caller promises.
-    unsafe {
-        expand::<S, W>(tile, quants, scales);
-        for block in 0..tile.blocks {
-            for part in 0..W::Scales::PARTS {
-                let factors = W::Scales::factors(tile.scales, block, part).cast::<[u8; ROWS]>().read_unaligned();
-                let (mut factor, mut start) = ([0; 4 * ROWS], [0; 4 * ROWS]);
-                for i in 0..4 * ROWS {
-                    factor[i] = factors[i / 4] & W::Scales::FACTOR_MASK;
-                    start[i] = added.wrapping_sub(middle.wrapping_mul(factor[i]));
-                }
-                for group in 0..groups {
-                    // A group of 4 columns is 64 bytes, row after row; bits above 8 cancel out.
-                    let bytes = &mut *quants.add(512 * block + 64 * (groups * part + group)).cast::<[u8; 4 * ROWS]>();
-                    for i in 0..4 * ROWS {
-                        bytes[i] = bytes[i].wrapping_mul(factor[i]).wrapping_add(start[i]);
+/// Makes a panel as `Expand` does, and multiplies.
+pub(super) struct ExpandMultiplied<S, W>(PhantomData<(S, W)>);
+
+// SAFETY: what is written are the 512 bytes of each block.
+unsafe impl<S: Simd, W: Weights> Entry for ExpandMultiplied<S, W> {
+    type Operands = ExpandOperands;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(operands: &ExpandOperands) {
+        let ExpandOperands { from, quants, scales } = *operands;
+        let groups = 8 / W::Scales::PARTS;
+        // Quants with a zero have it in their middle.
+        let middle = if W::Scales::MINIMUM { 0 } else { W::MAXIMUM.div_ceil(2) as u8 };
+        let added = zero(i32::from(middle)) as u8;
+        // SAFETY: the caller promises the set, the packed blocks with their integer scales and the room for the panel.
+        unsafe {
+            expand::<RowAfterRow<S>, W>(&from, quants, scales);
+            for block in 0..from.blocks {
+                for part in 0..W::Scales::PARTS {
+                    let factors =
+                        W::Scales::factors(from.scales, block, part).cast::<[u8; GROUP_ROWS]>().read_unaligned();
+                    let (mut factor, mut start) = ([0; 4 * GROUP_ROWS], [0; 4 * GROUP_ROWS]);
+                    for i in 0..4 * GROUP_ROWS {
+                        factor[i] = factors[i / 4] & W::Scales::FACTOR_MASK;
+                        start[i] = added.wrapping_sub(middle.wrapping_mul(factor[i]));
+                    }
+                    for group in 0..groups {
+                        // A group of 4 columns is 64 bytes, row after row; bits above 8 cancel out.
+                        let at = quants.add(512 * block + 64 * (groups * part + group));
+                        let bytes = &mut *at.cast::<[u8; 4 * GROUP_ROWS]>();
+                        for i in 0..4 * GROUP_ROWS {
+                            bytes[i] = bytes[i].wrapping_mul(factor[i]).wrapping_add(start[i]);
+                        }
                     }
                 }
             }

@@ -44,7 +44,8 @@ macro_rules! no_minimum {
     };
 }
 
-impl ScaleKind for Half {
+// SAFETY: within the bytes that the head of this file gives.
+unsafe impl ScaleKind for Half {
     const BYTES: usize = 32;
     const PARTS: usize = 1;
     const MINIMUM: bool = false;
@@ -60,7 +61,8 @@ impl ScaleKind for Half {
     no_minimum!();
 }
 
-impl ScaleKind for Brain {
+// SAFETY: within the bytes that the head of this file gives.
+unsafe impl ScaleKind for Brain {
     const BYTES: usize = 32;
     const PARTS: usize = 1;
     const MINIMUM: bool = false;
@@ -76,7 +78,8 @@ impl ScaleKind for Brain {
     no_minimum!();
 }
 
-impl ScaleKind for HalfMinimum {
+// SAFETY: within the bytes that the head of this file gives.
+unsafe impl ScaleKind for HalfMinimum {
     const BYTES: usize = 64;
     const PARTS: usize = 1;
     const MINIMUM: bool = true;
@@ -113,7 +116,8 @@ macro_rules! integer_kind {
         [$($generic:tt)*] $kind:ty, $bytes:ident, parts $parts:literal, minimum $minimum:literal, $header:literal + $step:literal,
         |$at:ident| $scale:expr, $integer:ident & $mask:literal, |$first:ident, $second:ident| $minimums:expr
     ) => {
-        impl $($generic)* ScaleKind for $kind {
+        // SAFETY: within the bytes that the head of this file gives.
+        unsafe impl $($generic)* ScaleKind for $kind {
             const BYTES: usize = $bytes / 8;
             const PARTS: usize = $parts;
             const MINIMUM: bool = $minimum;
@@ -185,7 +189,8 @@ impl<const PARTS: usize, const MINIMUM: bool> Single<PARTS, MINIMUM> {
     }
 }
 
-impl<const PARTS: usize, const MINIMUM: bool> ScaleKind for Single<PARTS, MINIMUM> {
+// SAFETY: within the bytes that the head of this file gives.
+unsafe impl<const PARTS: usize, const MINIMUM: bool> ScaleKind for Single<PARTS, MINIMUM> {
     const BYTES: usize = 64 * PARTS * (1 + MINIMUM as usize);
     const PARTS: usize = PARTS;
     const MINIMUM: bool = MINIMUM;

@@ -72,7 +72,7 @@ pub(super) fn product(isa: Isa, threads: usize, weights: &Matrix, input: &[f32],
     let pool = Pool::new(threads).unwrap();
     let mut output = vec![f32::NAN; tokens * weights.rows()];
     let mut jobs = [Job { weights, output: &mut output }];
-    matmul(&Context::new(isa, &pool), input, tokens, &mut Scratch::default(), &mut jobs).unwrap();
+    matmul(&Context::new(isa, &pool), input, tokens, &mut InputBuffers::default(), &mut jobs).unwrap();
     output
 }
 
@@ -139,7 +139,7 @@ fn equal_on_every_instruction_set_and_close_to_exact() {
                 check_against_exact(&weights, &input, &expected);
                 for isa in &Isa::all()[1..] {
                     let found = product(*isa, 1, &weights, &input, tokens);
-                    assert_eq!(bits(&found), bits(&expected), "{format:?} {} {rows}×{columns}×{tokens}", isa);
+                    assert_eq!(bits(&found), bits(&expected), "{format:?} {isa} {rows}×{columns}×{tokens}");
                 }
             }
         }
@@ -177,7 +177,7 @@ fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
                     check_against_exact(&weights, input, &expected);
                     for isa in &Isa::all()[1..] {
                         let found = product(*isa, 1, &weights, input, tokens);
-                        assert_eq!(bits(&found), bits(&expected), "{format:?} {fill} {signs:x} {}", isa);
+                        assert_eq!(bits(&found), bits(&expected), "{format:?} {fill} {signs:x} {isa}");
                     }
                 }
             }
@@ -205,7 +205,7 @@ fn more_columns_than_a_panel_holds() {
             let together = product(*isa, 1, &weights, &input, tokens);
             for token in 0..tokens {
                 let alone = product(*isa, 1, &weights, &input[token * columns..][..columns], 1);
-                assert_eq!(bits(&alone), bits(&together[token * rows..][..rows]), "{format:?} {}", isa);
+                assert_eq!(bits(&alone), bits(&together[token * rows..][..rows]), "{format:?} {isa}");
             }
         }
     }
@@ -248,7 +248,7 @@ fn several_jobs_share_the_input() {
         .collect();
     let pool = Pool::new(2).unwrap();
     for isa in &Isa::all() {
-        let mut scratch = Scratch::default();
+        let mut scratch = InputBuffers::default();
         for tokens in [1, 11, 2] {
             let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
             let mut outputs: Vec<_> = matrices.iter().map(|matrix| vec![f32::NAN; tokens * matrix.rows()]).collect();
@@ -281,9 +281,9 @@ fn activations_that_are_not_finite_spoil_only_their_token() {
                     let found = product(*isa, 1, &weights, &input, tokens);
                     for (token, (found, expected)) in found.chunks(rows).zip(expected.chunks(rows)).enumerate() {
                         if token == spoiled {
-                            assert!(found.iter().all(|value| value.is_nan()), "{format:?} {}", isa);
+                            assert!(found.iter().all(|value| value.is_nan()), "{format:?} {isa}");
                         } else {
-                            assert_eq!(bits(found), bits(expected), "{format:?} {}", isa);
+                            assert_eq!(bits(found), bits(expected), "{format:?} {isa}");
                         }
                     }
                 }
@@ -304,7 +304,7 @@ fn extreme_sizes_of_activations() {
             assert!(expected.iter().all(|value| *value == 0.0), "{size}");
         }
         for isa in &Isa::all() {
-            assert_eq!(bits(&product(*isa, 1, &weights, &input, 1)), bits(&expected), "{size} {}", isa);
+            assert_eq!(bits(&product(*isa, 1, &weights, &input, 1)), bits(&expected), "{size} {isa}");
         }
     }
 }
@@ -318,7 +318,7 @@ fn sizes_that_do_not_fit_are_errors() {
     let run = |input: usize, tokens: usize, output: usize| {
         let mut output = vec![0.0; output];
         let mut jobs = [Job { weights: &weights, output: &mut output }];
-        matmul(&context, &vec![0.0; input], tokens, &mut Scratch::default(), &mut jobs)
+        matmul(&context, &vec![0.0; input], tokens, &mut InputBuffers::default(), &mut jobs)
     };
     assert!(run(64, 1, 4).is_ok());
     assert!(run(0, 0, 0).is_ok());
@@ -344,7 +344,8 @@ fn a_matrix_without_rows_or_columns() {
             for tokens in [1, 12] {
                 let mut output = vec![f32::NAN; tokens * rows];
                 let mut jobs = [Job { weights: &weights, output: &mut output }];
-                matmul(&context, &vec![0.0; tokens * columns], tokens, &mut Scratch::default(), &mut jobs).unwrap();
+                matmul(&context, &vec![0.0; tokens * columns], tokens, &mut InputBuffers::default(), &mut jobs)
+                    .unwrap();
                 assert!(output.iter().all(|value| *value == 0.0), "{format:?}");
             }
         }
@@ -359,6 +360,6 @@ fn an_interrupted_product_says_so() {
     let mut output = vec![0.0; 640];
     let context = Context { interrupted: Some(&|| true), ..Context::new(Isa::SCALAR, &pool) };
     let mut jobs = [Job { weights: &weights, output: &mut output }];
-    let result = matmul(&context, &[1.0; 64], 1, &mut Scratch::default(), &mut jobs);
+    let result = matmul(&context, &[1.0; 64], 1, &mut InputBuffers::default(), &mut jobs);
     assert!(matches!(result, Err(Error::Cancelled)));
 }

@@ -1,5 +1,6 @@
-//! The kernel: a register tile of rows × columns over all of the weights' columns, generic over instruction set, weights
-//! and size. The same code serves one token (straight from the packed layout) and prompts (from a panel).
+//! The skeleton of every tile: a register tile of rows × columns over all of the weights' columns, generic over weights, size and
+//! how an instruction set multiplies ([`Product`]). The same code serves one token (straight from the packed layout) and prompts
+//! (from a panel).
 //!
 //! Arithmetic, for each row and token, with `I = Σ (value - zero) · activation` over a part of 32 columns, exact, and one
 //! rounding for each `float` and `fma`:
@@ -14,352 +15,322 @@
 //!
 //! All integers are exact, so nothing can differ between instruction sets, tile sizes or batches.
 
+use super::operands::TileOperands;
 use super::weights::{ScaleKind, Weights};
-use crate::simd::{ROWS, Simd};
+use crate::cpu::sets::Entry;
+use crate::simd::{GROUP_ROWS, Simd};
 
-/// Bytes that a stream of weights is asked for in advance, into the second-level cache: what memory delivers while one
-/// request is under way, with room.
-///
-/// One request into the first-level cache would be simpler, but it holds one of few buffers (24 on Zen 4, 12 on Skylake)
-/// until memory answers, which bounds a core's stream. Measured on Zen 4, one core, Q4_0, GB/s (a plain read: 36): no
-/// prefetch 17.5, first level 4 KB ahead 16.6, second level 8 KB ahead 24.1, with the first level 2 KB ahead 26.6. Two
-/// cores on a quiet machine (a plain read: 63), 8 and 2 KB, then 24 and 4 KB: Q4_0 40 and 45, Q8_0 42 and 47, Q4_K 37 and
-/// 45, Q6_K 43 and 48; 48 KB and more is slower again. From the third-level cache the same kernels take in 51 to 65 on one
-/// core, so it is memory that they wait for.
-const FAR: usize = 24 << 10;
-/// Bytes in advance into the first-level cache, from the second.
-const NEAR: usize = 4 << 10;
-
-/// Operands of one tile.
+/// Where the vectors of results of a tile find their rows.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile {
-    /// Quants of the first group of rows.
-    pub(crate) quants: *const u8,
-    /// Scales of the first group of rows.
-    pub(crate) scales: *const u8,
-    /// Bytes from one group of rows to the next, of quants and of scales.
-    pub(crate) stride: (usize, usize),
-    /// Where the weights have been unfolded from, if they have been: quants and scales, and bytes of 32 columns of each.
-    pub(crate) folded: (*const u8, *const u8),
-    /// See `folded`.
-    pub(crate) folded_bytes: (usize, usize),
-    /// 16 values chosen by quants, for weights that have a table.
-    pub(crate) table: *const u8,
-    /// Blocks of 32 columns.
-    pub(crate) blocks: usize,
-    /// Activations `[block][8][column]`, 4 bytes each.
-    pub(crate) activations: *const i32,
-    /// `-zero · Σ activation`: `[block][part][column]`.
-    pub(crate) starts: *const i32,
-    /// `Σ activation` times the activations' scale: `[block][part][column]`.
-    pub(crate) sums: *const f32,
-    /// The same as pairs of 16 bits, for weights with integer minimums: `[block · parts / 2][column]`.
-    pub(crate) pairs: *const i32,
-    /// What 1 in `pairs` stands for: `[block / 8][column]`.
-    pub(crate) pair_scales: *const f32,
-    /// Scales of the activations: `[block][column]`.
-    pub(crate) activation_scales: *const f32,
-    /// Results, row after row.
-    pub(crate) output: *mut f32,
-    /// Floats from one column's results to the next.
-    pub(crate) output_stride: usize,
-    /// Whether `output` holds the sums of earlier blocks, to be continued.
-    pub(crate) resume: bool,
-}
-
-/// A compiled kernel for a fixed number of columns.
-pub(crate) type Kernel = unsafe fn(&Tile);
-
-/// Where the rows of a tile lie.
-#[derive(Clone, Copy)]
-struct Rows<const R: usize> {
-    quants: [*const u8; R],
-    scales: [*const u8; R],
+pub(super) struct RowVectors<const R: usize> {
+    /// Quants of the vector's first row.
+    pub(super) quants: [*const u8; R],
+    /// Scales of the vector's group.
+    pub(super) scales: [*const u8; R],
     /// First row of the vector in its group.
-    lanes: [usize; R],
+    pub(super) lanes: [usize; R],
 }
 
-/// Computes `R` vectors of rows × `C` columns.
+/// Floats of a tile: `R` vectors of rows × `C` vectors of columns.
+pub(super) type Results<P, const R: usize, const C: usize> = [[<<P as Product>::Set as Simd>::Floats; C]; R];
+
+/// How the integers of a block are multiplied, and how rows and columns lie in the vectors of results.
+///
+/// Usually a vector holds `LANES` rows of one column. One that holds `SPREAD` columns side by side has fewer rows, so that a vector
+/// of rows becomes `SPREAD` vectors of results.
 ///
 /// # Safety
-/// The instruction set is available; the pointers are good for `blocks` blocks (a multiple of 8 for weights with integer
-/// scales) of `R · LANES` rows (a multiple of 16) and `C` columns.
-#[inline(always)]
-pub(crate) unsafe fn tile<S: Simd, W: Weights, const R: usize, const C: usize>(tile: &Tile) {
-    // SAFETY: every offset below is inside what the caller promises.
-    unsafe {
-        // Loops instead of closures: a closure is compiled without the instruction set of the function around it.
-        let vectors = ROWS / S::LANES;
-        let mut rows = Rows { quants: [tile.quants; R], scales: [tile.scales; R], lanes: [0; R] };
-        for r in 0..R {
-            rows.lanes[r] = r % vectors * S::LANES;
-            rows.quants[r] = tile.quants.add(r / vectors * tile.stride.0 + 4 * rows.lanes[r]);
-            rows.scales[r] = tile.scales.add(r / vectors * tile.stride.1);
-        }
-        if W::Scales::INTEGER {
-            of_integer_scales::<S, W, R, C>(tile, &rows);
-        } else {
-            of_float_scales::<S, W, R, C>(tile, &rows);
-        }
-    }
-}
+/// Implementations read nothing but the blocks, rows and columns that the operands promise for `R` vectors of rows × `C` of
+/// columns, and write nothing but their results.
+pub(super) unsafe trait Product: 'static {
+    /// The instruction set.
+    type Set: Simd;
+    /// Columns in a vector of results, and vectors of results that a vector of rows becomes.
+    const SPREAD: usize = 1;
+    /// There is one column, and the others in a vector repeat it.
+    const SINGLE: bool = false;
 
-/// Asks for the weights that will be needed some time after `block`.
-#[inline(always)]
-pub(super) unsafe fn prefetch<S: Simd, W: Weights>(tile: &Tile, block: usize) {
-    if W::FOLDED {
-        // SAFETY: addresses need not exist.
-        unsafe { prefetch_folded::<S>(tile, block) };
+    /// The sums of a block of 32 columns, with their integer scales, as floats.
+    ///
+    /// # Safety
+    /// The processor has the set, and the code is compiled for it; the operands are good for that block.
+    unsafe fn sums<W: Weights, const R: usize, const C: usize>(
+        tile: &TileOperands,
+        rows: &RowVectors<R>,
+        block: usize,
+    ) -> Results<Self, R, C>;
+
+    /// Numbers of rows as they lie in the vector of results number `part` of `SPREAD`.
+    ///
+    /// # Safety
+    /// As for `sums`.
+    #[inline(always)]
+    unsafe fn spread(values: <Self::Set as Simd>::Floats, _part: usize) -> <Self::Set as Simd>::Floats {
+        values
     }
-    if W::STREAM {
-        // SAFETY: addresses need not exist.
+
+    /// The same for pairs of integer minimums.
+    ///
+    /// # Safety
+    /// As for `sums`.
+    #[inline(always)]
+    unsafe fn spread_pairs(values: <Self::Set as Simd>::Scale, _part: usize) -> <Self::Set as Simd>::Scale {
+        values
+    }
+
+    /// Numbers of the columns of a vector.
+    ///
+    /// # Safety
+    /// As for `sums`; the numbers are there.
+    #[inline(always)]
+    unsafe fn columns(at: *const f32) -> <Self::Set as Simd>::Floats {
+        // SAFETY: the caller promises the set and the number.
+        unsafe { Self::Set::splat(*at) }
+    }
+
+    /// `Simd::add_pairs` for the columns of a vector.
+    ///
+    /// # Safety
+    /// As for `sums`; the numbers are there.
+    #[inline(always)]
+    unsafe fn add_pairs(
+        total: <Self::Set as Simd>::Integers,
+        pairs: <Self::Set as Simd>::Scale,
+        at: *const i32,
+    ) -> <Self::Set as Simd>::Integers {
+        // SAFETY: the caller promises the set and the number.
+        unsafe { Self::Set::add_pairs(total, pairs, at) }
+    }
+
+    /// Keeps values in registers at this place of the program, where the compiler would do worse.
+    ///
+    /// # Safety
+    /// As for `sums`.
+    #[inline(always)]
+    unsafe fn hold<const R: usize, const C: usize>(_values: &mut Results<Self, R, C>) {}
+
+    /// Asks for the weights that will be needed some time after `block`.
+    ///
+    /// # Safety
+    /// As for `sums`.
+    unsafe fn prefetch<W: Weights>(tile: &TileOperands, block: usize);
+
+    /// The results of earlier blocks, at `from`.
+    ///
+    /// # Safety
+    /// As for `sums`; the results are there.
+    #[inline(always)]
+    unsafe fn load<const R: usize, const C: usize>(from: *const f32, stride: usize) -> Results<Self, R, C> {
+        // SAFETY: the caller promises the set and the results.
         unsafe {
-            let next = tile.quants.wrapping_add(block * W::BYTES);
-            for line in 0..W::BYTES / 64 {
-                S::prefetch_far(next.wrapping_add(FAR + 64 * line));
-                S::prefetch_near(next.wrapping_add(NEAR + 64 * line));
-            }
-            S::prefetch_far(tile.scales.wrapping_add(block * W::Scales::BYTES + FAR));
-        }
-    }
-}
-
-/// The same for weights that were unfolded before: a burst of requests while that happens would hold all of the buffers for
-/// what memory has been asked for, and nothing would be under way afterwards.
-#[inline(always)]
-pub(super) unsafe fn prefetch_folded<S: Simd>(tile: &Tile, block: usize) {
-    let (quants, scales) = tile.folded_bytes;
-    let next = tile.folded.0.wrapping_add(block * quants);
-    // SAFETY: addresses need not exist.
-    unsafe {
-        // The most that 32 columns have: 192 bytes.
-        for line in 0..3 {
-            S::prefetch_far(next.wrapping_add(FAR + 64 * line));
-            S::prefetch_near(next.wrapping_add(NEAR + 64 * line));
-        }
-        S::prefetch_far(tile.folded.1.wrapping_add(block * scales + FAR));
-    }
-}
-
-/// The dot products of one part of a block, scaled where the instruction set does that on the way.
-#[inline(always)]
-unsafe fn products<S: Simd, W: Weights, const R: usize, const C: usize>(
-    tile: &Tile,
-    quants: [*const u8; R],
-    (block, part): (usize, usize),
-    scale: [S::Scale; R],
-) -> [[S::Sums; C]; R] {
-    // SAFETY: every offset below is inside what the caller promises.
-    unsafe {
-        let table = S::table(tile.table);
-        let activations = tile.activations.add(block * 8 * C);
-        let mut sums = [[S::empty(); C]; R];
-        if !W::Scales::MINIMUM {
-            // Weights with minimums have zeros of 0.
-            for c in 0..C {
-                for r in 0..R {
-                    sums[r][c] = S::begin(tile.starts.add((block * W::Scales::DOTS + part) * C + c));
-                }
-            }
-        }
-        macro_rules! groups {
-            ($($group:literal)*) => { $(
-                let mut weights = [table; R];
-                for r in 0..R {
-                    weights[r] = W::group::<S, $group>(quants[r].add(block * W::BYTES), table);
-                }
-                for c in 0..C {
-                    for r in 0..R {
-                        let four = activations.add($group * C + c);
-                        let sum = S::add_products(W::MAXIMUM, sums[r][c], weights[r], four);
-                        sums[r][c] = S::carry(W::MAXIMUM, $group, sum, scale[r]);
-                    }
-                }
-                for c in 0..C {
-                    for r in 0..R {
-                        S::hold(&mut sums[r][c]);
-                    }
-                }
-            )* };
-        }
-        match (W::Scales::DOTS, part) {
-            (1, _) => {
-                groups!(0 1 2 3 4 5 6 7);
-            }
-            (_, 0) => {
-                groups!(0 1 2 3);
-            }
-            _ => {
-                groups!(4 5 6 7);
-            }
-        }
-        sums
-    }
-}
-
-/// Results of earlier blocks, or zeros.
-#[inline(always)]
-unsafe fn before<S: Simd, const R: usize, const C: usize>(tile: &Tile) -> [[S::Floats; C]; R] {
-    // SAFETY: the output has room for the tile.
-    unsafe {
-        let mut results = [[S::zero(); C]; R];
-        if tile.resume {
+            let mut results = [[Self::Set::zero(); C]; R];
             for r in 0..R {
                 for c in 0..C {
-                    results[r][c] = S::floats(tile.output.add(c * tile.output_stride + r * S::LANES));
+                    results[r][c] = Self::Set::floats(from.add(c * stride + r * Self::Set::LANES));
                 }
             }
-        }
-        results
-    }
-}
-
-/// Stores the results.
-#[inline(always)]
-unsafe fn store<S: Simd, const R: usize, const C: usize>(tile: &Tile, results: [[S::Floats; C]; R]) {
-    // SAFETY: the output has room for the tile.
-    unsafe {
-        for r in 0..R {
-            for c in 0..C {
-                S::store_floats(tile.output.add(c * tile.output_stride + r * S::LANES), results[r][c]);
-            }
+            results
         }
     }
-}
 
-/// A tile of weights whose scales are floats for 32 columns.
-#[inline(always)]
-unsafe fn of_float_scales<S: Simd, W: Weights, const R: usize, const C: usize>(tile: &Tile, rows: &Rows<R>) {
-    // SAFETY: every offset below is inside what the caller promises.
-    unsafe {
-        let mut results = before::<S, R, C>(tile);
-        for block in 0..tile.blocks {
-            prefetch::<S, W>(tile, block);
-            let activation_scales = tile.activation_scales.add(block * C);
-            let at = tile.starts.add(block * C);
-            let sums = products::<S, W, R, C>(tile, rows.quants, (block, 0), [S::unscaled(); R]);
+    /// Stores the results.
+    ///
+    /// # Safety
+    /// As for `sums`; there is room for the results.
+    #[inline(always)]
+    unsafe fn store<const R: usize, const C: usize>(to: *mut f32, stride: usize, results: Results<Self, R, C>) {
+        // SAFETY: the caller promises the set and the room.
+        unsafe {
             for r in 0..R {
-                let scale = W::Scales::scale::<S>(rows.scales[r], rows.lanes[r], block, 0);
                 for c in 0..C {
-                    let term = S::mul(S::finish(sums[r][c], at.add(c)), scale);
-                    results[r][c] = S::fma(term, S::splat(*activation_scales.add(c)), results[r][c]);
+                    Self::Set::store_floats(to.add(c * stride + r * Self::Set::LANES), results[r][c]);
                 }
-                if W::Scales::MINIMUM {
-                    let minimum = W::Scales::minimum::<S>(rows.scales[r], rows.lanes[r], block, 0);
+            }
+        }
+    }
+}
+
+/// A tile of `R` vectors of rows × `C` of columns.
+pub(super) struct RegisterTile<P, W, const R: usize, const C: usize>(std::marker::PhantomData<(P, W)>);
+
+// SAFETY: the tile reads and writes what its operands promise: `blocks` blocks (a multiple of 8 for weights with integer scales) of
+// a group of rows, or of as many groups as `R` vectors fill, and the columns that `C` vectors hold.
+unsafe impl<P: Product, W: Weights, const R: usize, const C: usize> Entry for RegisterTile<P, W, R, C> {
+    type Operands = TileOperands;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(operands: &TileOperands) {
+        // A copy, so that the compiler knows that nothing changes it.
+        let tile = *operands;
+        // Rows that are done at a time; there may be more in the group.
+        let height = R / P::SPREAD * P::Set::LANES;
+        let mut first = 0;
+        while first == 0 || first < GROUP_ROWS {
+            // SAFETY: the caller promises the set and the operands of the tile, of which these rows are a part.
+            unsafe {
+                let rows = row_vectors::<P, R>(&tile, first);
+                let output = tile.output.add(first);
+                let mut results = [[P::Set::zero(); C]; R];
+                if tile.resume {
+                    results = P::load(output, tile.output_stride);
+                }
+                if W::Scales::INTEGER {
+                    of_integer_scales::<P, W, R, C>(&tile, &rows, &mut results);
+                } else {
+                    of_float_scales::<P, W, R, C>(&tile, &rows, &mut results);
+                }
+                P::store(output, tile.output_stride, results);
+            }
+            first += height;
+        }
+    }
+}
+
+/// The rows from row `first` of the first group on.
+///
+/// # Safety
+/// The operands have as many groups as these rows need.
+#[inline(always)]
+unsafe fn row_vectors<P: Product, const R: usize>(tile: &TileOperands, first: usize) -> RowVectors<R> {
+    // Loops instead of closures: a closure is compiled without the instruction set of the function around it.
+    let in_group = GROUP_ROWS / P::Set::LANES;
+    let mut rows = RowVectors { quants: [tile.quants; R], scales: [tile.scales; R], lanes: [0; R] };
+    for r in 0..R {
+        let vector = first / P::Set::LANES + r / P::SPREAD;
+        rows.lanes[r] = vector % in_group * P::Set::LANES;
+        // SAFETY: the caller promises the group.
+        unsafe {
+            rows.quants[r] = tile.quants.add(vector / in_group * tile.stride.0 + 4 * rows.lanes[r]);
+            rows.scales[r] = tile.scales.add(vector / in_group * tile.stride.1);
+        }
+    }
+    rows
+}
+
+/// The columns of a tile.
+const fn width<P: Product, const C: usize>() -> usize {
+    if P::SINGLE { 1 } else { C * P::SPREAD }
+}
+
+/// Weights whose scales are floats for 32 columns.
+///
+/// # Safety
+/// As for the tile.
+#[inline(always)]
+unsafe fn of_float_scales<P: Product, W: Weights, const R: usize, const C: usize>(
+    tile: &TileOperands,
+    rows: &RowVectors<R>,
+    results: &mut Results<P, R, C>,
+) {
+    for block in 0..tile.blocks {
+        // SAFETY: the caller promises the set, the blocks and the columns.
+        unsafe {
+            P::prefetch::<W>(tile, block);
+            let first = block * width::<P, C>();
+            let mut terms = P::sums::<W, R, C>(tile, rows, block);
+            for r in 0..R {
+                let scale =
+                    P::spread(W::Scales::scale::<P::Set>(rows.scales[r], rows.lanes[r], block, 0), r % P::SPREAD);
+                for c in 0..C {
+                    terms[r][c] = P::Set::mul(terms[r][c], scale);
+                }
+            }
+            P::hold(&mut terms);
+            for c in 0..C {
+                let factor = P::columns(tile.activation_scales.add(first + c * P::SPREAD));
+                for r in 0..R {
+                    results[r][c] = P::Set::fma(terms[r][c], factor, results[r][c]);
+                }
+            }
+            if W::Scales::MINIMUM {
+                for r in 0..R {
+                    let minimum = W::Scales::minimum::<P::Set>(rows.scales[r], rows.lanes[r], block, 0);
+                    let minimum = P::spread(minimum, r % P::SPREAD);
                     for c in 0..C {
-                        let sum = S::splat(*tile.sums.add(block * C + c));
-                        results[r][c] = S::fnma(minimum, sum, results[r][c]);
+                        let sum = P::columns(tile.sums.add(first + c * P::SPREAD));
+                        results[r][c] = P::Set::fnma(minimum, sum, results[r][c]);
                     }
                 }
             }
         }
-        store::<S, R, C>(tile, results);
     }
 }
 
-/// A tile of weights whose scales are integers for parts of 32 columns and a float for 256.
+/// Weights whose scales are integers for parts of 32 columns and a float for 256.
 ///
 /// The results of earlier columns, used once for 256, are what does not stay in registers.
+///
+/// # Safety
+/// As for the tile.
 #[inline(always)]
-unsafe fn of_integer_scales<S: Simd, W: Weights, const R: usize, const C: usize>(tile: &Tile, rows: &Rows<R>) {
-    // SAFETY: every offset below is inside what the caller promises.
-    unsafe {
-        let parts = W::Scales::PARTS;
-        let mut results = before::<S, R, C>(tile);
-        for first in (0..tile.blocks).step_by(8) {
-            let mut inner = [[S::zero(); C]; R];
+unsafe fn of_integer_scales<P: Product, W: Weights, const R: usize, const C: usize>(
+    tile: &TileOperands,
+    rows: &RowVectors<R>,
+    results: &mut Results<P, R, C>,
+) {
+    for first in (0..tile.blocks).step_by(8) {
+        // SAFETY: the caller promises the set, the blocks and the columns.
+        unsafe {
+            let mut inner = [[P::Set::zero(); C]; R];
             for block in first..first + 8 {
-                prefetch::<S, W>(tile, block);
-                let mut totals = [[S::integers(); C]; R];
-                macro_rules! part {
-                    ($part:literal) => {{
-                        let mut scale = [S::unscaled(); R];
-                        for r in 0..R {
-                            scale[r] = W::Scales::integer::<S>(rows.scales[r], rows.lanes[r], block, $part);
-                        }
-                        let sums = products::<S, W, R, C>(tile, rows.quants, (block, $part), scale);
-                        for r in 0..R {
-                            for c in 0..C {
-                                totals[r][c] = S::add_scaled(totals[r][c], sums[r][c], scale[r]);
-                                if !W::Scales::MINIMUM {
-                                    let start = tile.starts.add((block * W::Scales::DOTS + $part) * C + c);
-                                    totals[r][c] = S::add_start(totals[r][c], start, scale[r]);
-                                }
-                            }
-                        }
-                    }};
-                }
-                part!(0);
-                if W::Scales::DOTS == 2 {
-                    part!(1);
-                }
+                P::prefetch::<W>(tile, block);
+                let terms = P::sums::<W, R, C>(tile, rows, block);
                 for c in 0..C {
-                    let activation_scale = S::splat(*tile.activation_scales.add(block * C + c));
+                    let factor = P::columns(tile.activation_scales.add(block * width::<P, C>() + c * P::SPREAD));
                     for r in 0..R {
-                        inner[r][c] = S::fma(S::to_floats(totals[r][c]), activation_scale, inner[r][c]);
+                        inner[r][c] = P::Set::fma(terms[r][c], factor, inner[r][c]);
                     }
                 }
             }
-            let mut minimums = [[S::integers(); C]; R];
+            let mut minimums = [[P::Set::integers(); C]; R];
             if W::Scales::MINIMUM {
-                for pair in first * parts / 2..(first + 8) * parts / 2 {
-                    let mut pairs = [S::unscaled(); R];
-                    for r in 0..R {
-                        pairs[r] = W::Scales::minimums::<S>(rows.scales[r], rows.lanes[r], pair);
-                    }
-                    for c in 0..C {
-                        for r in 0..R {
-                            minimums[r][c] = S::add_pairs(minimums[r][c], pairs[r], tile.pairs.add(pair * C + c));
-                        }
-                    }
-                }
+                add_minimums::<P, W, R, C>(tile, rows, first, &mut minimums);
             }
             for r in 0..R {
-                let scale = W::Scales::scale::<S>(rows.scales[r], rows.lanes[r], first, 0);
+                let scale =
+                    P::spread(W::Scales::scale::<P::Set>(rows.scales[r], rows.lanes[r], first, 0), r % P::SPREAD);
                 for c in 0..C {
-                    results[r][c] = S::fma(scale, inner[r][c], results[r][c]);
+                    results[r][c] = P::Set::fma(scale, inner[r][c], results[r][c]);
                 }
                 if W::Scales::MINIMUM {
-                    let minimum = W::Scales::minimum::<S>(rows.scales[r], rows.lanes[r], first, 0);
+                    let minimum = W::Scales::minimum::<P::Set>(rows.scales[r], rows.lanes[r], first, 0);
+                    let minimum = P::spread(minimum, r % P::SPREAD);
                     for c in 0..C {
-                        let sum = S::splat(*tile.pair_scales.add(first / 8 * C + c));
-                        let term = S::mul(S::to_floats(minimums[r][c]), sum);
-                        results[r][c] = S::fnma(minimum, term, results[r][c]);
+                        let sum = P::columns(tile.pair_scales.add(first / 8 * width::<P, C>() + c * P::SPREAD));
+                        let term = P::Set::mul(P::Set::to_floats(minimums[r][c]), sum);
+                        results[r][c] = P::Set::fnma(minimum, term, results[r][c]);
                     }
                 }
             }
         }
-        store::<S, R, C>(tile, results);
     }
 }
 
-/// Expands blocks of a group of 16 rows into a panel: bytes at `quants`, float scales (and minimums) at `scales`.
+/// Integer minimums of 256 columns times the sums of activations.
 ///
 /// # Safety
-/// The instruction set is available; `tile` points to `blocks` packed blocks; there is room for 512 bytes a block at `quants`,
-/// and for the scales that `Single` says.
+/// As for the tile.
 #[inline(always)]
-pub(crate) unsafe fn expand<S: Simd, W: Weights>(tile: &Tile, quants: *mut u8, scales: *mut f32) {
-    // SAFETY: every offset below is inside what the caller promises.
+unsafe fn add_minimums<P: Product, W: Weights, const R: usize, const C: usize>(
+    tile: &TileOperands,
+    rows: &RowVectors<R>,
+    first: usize,
+    minimums: &mut [[<P::Set as Simd>::Integers; C]; R],
+) {
+    let parts = W::Scales::PARTS;
+    // SAFETY: the caller promises the set, the scales of these 256 columns and their sums.
     unsafe {
-        let table = S::table(tile.table);
-        let parts = W::Scales::PARTS;
-        let step = if W::Scales::MINIMUM { 32 } else { 16 };
-        for block in 0..tile.blocks {
-            for vector in 0..ROWS / S::LANES {
-                let lane = vector * S::LANES;
-                let from = tile.quants.add(block * W::BYTES + 4 * lane);
-                let to = quants.add(512 * block + 4 * lane);
-                macro_rules! groups {
-                    ($($group:literal)*) => { $( S::store_bytes(to.add(64 * $group), W::group::<S, $group>(from, table)); )* };
-                }
-                groups!(0 1 2 3 4 5 6 7);
-                for part in 0..if W::Scales::INTEGER { 0 } else { parts } {
-                    let to = scales.add((block * parts + part) * step + lane);
-                    S::store_floats(to, W::Scales::scale::<S>(tile.scales, lane, block, part));
-                    if W::Scales::MINIMUM {
-                        S::store_floats(to.add(16), W::Scales::minimum::<S>(tile.scales, lane, block, part));
-                    }
+        for pair in first * parts / 2..(first + 8) * parts / 2 {
+            let mut pairs = [P::Set::unscaled(); R];
+            for r in 0..R {
+                let both = W::Scales::minimums::<P::Set>(rows.scales[r], rows.lanes[r], pair);
+                pairs[r] = P::spread_pairs(both, r % P::SPREAD);
+            }
+            for c in 0..C {
+                for r in 0..R {
+                    let sums = tile.pairs.add(pair * width::<P, C>() + c * P::SPREAD);
+                    minimums[r][c] = P::add_pairs(minimums[r][c], pairs[r], sums);
                 }
             }
         }

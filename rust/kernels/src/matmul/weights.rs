@@ -19,7 +19,10 @@ use std::marker::PhantomData;
 use crate::simd::Simd;
 
 /// Quants of the packed layout.
-pub(crate) trait Quants: 'static {
+///
+/// # Safety
+/// `group` reads `BYTES` bytes.
+pub(crate) unsafe trait Quants: 'static {
     /// Bytes for 32 columns of 16 rows.
     const BYTES: usize;
     /// The quants of group `G` of 4 columns; `at` points to the 32 columns.
@@ -27,7 +30,10 @@ pub(crate) trait Quants: 'static {
 }
 
 /// Scales of the packed layout.
-pub(crate) trait ScaleKind: 'static {
+///
+/// # Safety
+/// The functions read the scales of the block or parts only: `BYTES` for 32 columns, from the group's first scale on.
+pub(crate) unsafe trait ScaleKind: 'static {
     /// Bytes for 32 columns of 16 rows, on average over 256 columns.
     const BYTES: usize;
     /// Scaled sums in 32 columns.
@@ -69,7 +75,10 @@ pub(crate) trait ScaleKind: 'static {
 }
 
 /// Weights as a kernel reads them.
-pub(crate) trait Weights: 'static {
+///
+/// # Safety
+/// `group` reads `BYTES` bytes, and `Scales` are those that lie beside them.
+pub(crate) unsafe trait Weights: 'static {
     /// Bytes of quants for 32 columns of 16 rows.
     const BYTES: usize;
     /// Largest value of `group`.
@@ -90,7 +99,8 @@ pub(crate) trait Weights: 'static {
 /// The packed layout: quants that may choose entries of a table, scales, largest value.
 pub(crate) struct Packed<Q, K, const TABLE: bool, const MAXIMUM: u32>(PhantomData<(Q, K)>);
 
-impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for Packed<Q, K, TABLE, MAXIMUM> {
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for Packed<Q, K, TABLE, MAXIMUM> {
     const BYTES: usize = Q::BYTES;
     const MAXIMUM: u32 = MAXIMUM;
     const STREAM: bool = true;
@@ -111,7 +121,8 @@ impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for
 /// The packed layout of weights that have just been unfolded.
 pub(crate) struct Unfolded<Q, K, const TABLE: bool, const MAXIMUM: u32>(PhantomData<(Q, K)>);
 
-impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for Unfolded<Q, K, TABLE, MAXIMUM> {
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for Unfolded<Q, K, TABLE, MAXIMUM> {
     const BYTES: usize = Q::BYTES;
     const MAXIMUM: u32 = MAXIMUM;
     const STREAM: bool = false;
@@ -129,7 +140,8 @@ impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for
 /// A panel: one byte a value, scales and minimums as f32.
 pub(crate) struct Panel<K, const MAXIMUM: u32>(PhantomData<K>);
 
-impl<K: ScaleKind, const MAXIMUM: u32> Weights for Panel<K, MAXIMUM> {
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl<K: ScaleKind, const MAXIMUM: u32> Weights for Panel<K, MAXIMUM> {
     const BYTES: usize = 512;
     const MAXIMUM: u32 = MAXIMUM;
     const STREAM: bool = false;
@@ -171,7 +183,8 @@ unsafe fn pair<S: Simd, const G: usize>(value: S::Bytes) -> S::Bytes {
     }
 }
 
-impl Quants for Quants2 {
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl Quants for Quants2 {
     const BYTES: usize = 128;
 
     #[inline(always)]
@@ -181,7 +194,8 @@ impl Quants for Quants2 {
     }
 }
 
-impl Quants for Quants3 {
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl Quants for Quants3 {
     const BYTES: usize = 192;
 
     #[inline(always)]
@@ -204,7 +218,8 @@ impl Quants for Quants3 {
     }
 }
 
-impl Quants for Quants4 {
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl Quants for Quants4 {
     const BYTES: usize = 256;
 
     #[inline(always)]
@@ -217,7 +232,8 @@ impl Quants for Quants4 {
     }
 }
 
-impl Quants for Quants5 {
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl Quants for Quants5 {
     const BYTES: usize = 320;
 
     #[inline(always)]
@@ -240,7 +256,8 @@ impl Quants for Quants5 {
     }
 }
 
-impl Quants for Quants6 {
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl Quants for Quants6 {
     const BYTES: usize = 384;
 
     #[inline(always)]
@@ -259,7 +276,8 @@ impl Quants for Quants6 {
     }
 }
 
-impl Quants for Quants8 {
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl Quants for Quants8 {
     const BYTES: usize = 512;
 
     #[inline(always)]

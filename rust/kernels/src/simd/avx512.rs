@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 use super::{Simd, operations};
 use crate::cpu::sets::Avx512;
 
-impl Simd for Avx512 {
+// SAFETY: every pointer is read or written for one vector.
+unsafe impl Simd for Avx512 {
     const LANES: usize = 16;
     const SIGNED_ZERO: i32 = 0;
     type Bytes = __m512i;

@@ -6,7 +6,8 @@ use super::avx2::{common_operations, hold};
 use super::{Simd, operations};
 use crate::cpu::sets::AvxVnni;
 
-impl Simd for AvxVnni {
+// SAFETY: every pointer is read or written for one vector.
+unsafe impl Simd for AvxVnni {
     const LANES: usize = 8;
     const SIGNED_ZERO: i32 = 0;
     type Bytes = __m256i;

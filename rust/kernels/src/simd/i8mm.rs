@@ -7,13 +7,15 @@ use super::neon::{Dot, add_pair_products, common_operations, dot_operation, floa
 use super::{Simd, operations};
 use crate::cpu::sets::I8mm;
 
-impl Simd for I8mm {
+// SAFETY: every pointer is read or written for one vector.
+unsafe impl Simd for I8mm {
     const SIGNED_ZERO: i32 = 0;
 
     common_operations!();
 }
 
-impl Dot for I8mm {
+// SAFETY: every pointer is read or written for one vector.
+unsafe impl Dot for I8mm {
     dot_operation!("usdot");
 }
 

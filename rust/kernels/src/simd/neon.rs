@@ -14,7 +14,7 @@ use crate::cpu::sets::Neon;
 ///
 /// # Safety
 /// As for [`Simd`].
-pub(crate) trait Dot:
+pub(crate) unsafe trait Dot:
     Simd<Bytes = uint8x16_t, Sums = int32x4_t, Integers = int32x4_t, Floats = float32x4_t>
 {
     /// Adds the products of 4 bytes per row, as `offset` has left them, with 4 signed bytes: number `GROUP · COLUMNS + COLUMN`
@@ -196,12 +196,14 @@ macro_rules! dot_operation {
 }
 pub(crate) use dot_operation;
 
-impl Simd for Neon {
+// SAFETY: every pointer is read or written for one vector.
+unsafe impl Simd for Neon {
     const SIGNED_ZERO: i32 = 128;
 
     common_operations!();
 }
 
-impl Dot for Neon {
+// SAFETY: every pointer is read or written for one vector.
+unsafe impl Dot for Neon {
     dot_operation!("sdot");
 }

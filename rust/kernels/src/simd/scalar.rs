@@ -28,7 +28,8 @@ fn add_group(sum: &mut [i32; 16], weights: &[u8; 64], activations: [i8; 4]) {
     }
 }
 
-impl Simd for Scalar {
+// SAFETY: every pointer is read or written for one vector.
+unsafe impl Simd for Scalar {
     const LANES: usize = 16;
     const SIGNED_ZERO: i32 = 0;
     type Bytes = [u8; 64];

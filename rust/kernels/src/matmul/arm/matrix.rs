@@ -1,16 +1,17 @@
-//! The tile of `usmmla`, which multiplies two rows of 8 weights with two columns of 8 activations: a vector of sums holds row
+//! The product of `usmmla`, which multiplies two rows of 8 weights with two columns of 8 activations: a vector of sums holds row
 //! 0 of both columns, then row 1. The sums are exact integers and the float operations go lane by lane, so the bits are
-//! those of `tile`.
+//! those of every tile.
 
 use std::arch::aarch64::*;
 use std::hint::black_box;
 
 use super::dot::{pairs, prefetch};
-use crate::cpu::sets::I8mm;
-use crate::matmul::tile::Tile;
+use crate::cpu::sets::{Entry, I8mm};
+use crate::matmul::operands::TileOperands;
+use crate::matmul::tile::{Product, Results, RowVectors};
 use crate::matmul::weights::{ScaleKind, Weights};
+use crate::simd::Simd;
 use crate::simd::neon::add_pair_products;
-use crate::simd::{ROWS, Simd};
 
 /// Two numbers, twice; or one, four times.
 #[inline(always)]
@@ -21,39 +22,112 @@ unsafe fn twice<const SINGLE: bool>(at: *const f32) -> float32x4_t {
     }
 }
 
-/// Computes 16 rows × `2 · Q` columns (or one, if `SINGLE` and `Q` is 1), `R` vectors of 4 rows at a time.
-///
-/// # Safety
-/// The instruction set is available; the pointers are good for `blocks` blocks (a multiple of 8 for weights with integer
-/// scales) of 16 rows and the columns.
-#[inline(always)]
-pub(super) unsafe fn matrix_tile<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(tile: &Tile) {
-    for first in (0..ROWS).step_by(4 * R) {
-        // SAFETY: the caller promises it.
+/// Products of pairs of rows with pairs of columns, or with one (`SINGLE`).
+pub(crate) struct PairProduct<const SINGLE: bool>;
+
+// SAFETY: every offset is inside the block, the rows and the columns of the tile.
+unsafe impl<const SINGLE: bool> Product for PairProduct<SINGLE> {
+    type Set = I8mm;
+    const SPREAD: usize = 2;
+    const SINGLE: bool = SINGLE;
+
+    #[inline(always)]
+    unsafe fn sums<W: Weights, const R: usize, const C: usize>(
+        tile: &TileOperands,
+        rows: &RowVectors<R>,
+        block: usize,
+    ) -> Results<Self, R, C> {
+        // SAFETY: the caller promises the set and the block.
         unsafe {
-            let mut results = [[[I8mm::zero(); Q]; 2]; R];
-            if tile.resume {
-                for r in 0..R {
-                    for q in 0..Q {
-                        let from = tile.output.add(2 * q * tile.output_stride + first + 4 * r);
-                        let even = vld1q_f32(from);
-                        let odd = if SINGLE { even } else { vld1q_f32(from.add(tile.output_stride)) };
-                        results[r][0][q] = vzip1q_f32(even, odd);
-                        results[r][1][q] = vzip2q_f32(even, odd);
-                    }
+            let mut totals = [[I8mm::integers(); C]; R];
+            if W::Scales::INTEGER {
+                macro_rules! part {
+                    ($part:literal) => {{
+                        let sums = products::<W, R, C, SINGLE>(tile, rows, block, $part);
+                        for r in 0..R {
+                            let scale = W::Scales::integer::<I8mm>(rows.scales[r], rows.lanes[r], block, $part);
+                            let scale = Self::spread_pairs(scale, r % 2);
+                            for c in 0..C {
+                                totals[r][c] = I8mm::add_scaled(totals[r][c], sums[r][c], scale);
+                            }
+                        }
+                    }};
+                }
+                part!(0);
+                if W::Scales::PARTS == 2 {
+                    part!(1);
+                }
+            } else {
+                totals = products::<W, R, C, SINGLE>(tile, rows, block, 0);
+            }
+            let mut floats = [[I8mm::zero(); C]; R];
+            for r in 0..R {
+                for c in 0..C {
+                    floats[r][c] = I8mm::to_floats(totals[r][c]);
                 }
             }
-            if W::Scales::INTEGER {
-                of_integer_scales::<W, R, Q, SINGLE>(tile, first, &mut results);
-            } else {
-                of_float_scales::<W, R, Q, SINGLE>(tile, first, &mut results);
+            floats
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn spread(values: float32x4_t, part: usize) -> float32x4_t {
+        // SAFETY: every aarch64 processor has these instructions.
+        unsafe { if part == 0 { vzip1q_f32(values, values) } else { vzip2q_f32(values, values) } }
+    }
+
+    #[inline(always)]
+    unsafe fn spread_pairs(values: int32x4_t, part: usize) -> int32x4_t {
+        // SAFETY: every aarch64 processor has these instructions.
+        unsafe { if part == 0 { vzip1q_s32(values, values) } else { vzip2q_s32(values, values) } }
+    }
+
+    #[inline(always)]
+    unsafe fn columns(at: *const f32) -> float32x4_t {
+        // SAFETY: the caller promises the numbers of the columns.
+        unsafe { twice::<SINGLE>(at) }
+    }
+
+    #[inline(always)]
+    unsafe fn add_pairs(total: int32x4_t, pairs: int32x4_t, at: *const i32) -> int32x4_t {
+        // SAFETY: the caller promises the numbers of the columns.
+        unsafe { add_pair_products(total, pairs, vreinterpretq_s32_f32(twice::<SINGLE>(at.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch<W: Weights>(tile: &TileOperands, block: usize) {
+        // SAFETY: the caller promises the set.
+        unsafe { prefetch::<I8mm, W>(tile, block) }
+    }
+
+    #[inline(always)]
+    unsafe fn load<const R: usize, const C: usize>(from: *const f32, stride: usize) -> Results<Self, R, C> {
+        // SAFETY: the caller promises the results of these rows and columns.
+        unsafe {
+            let mut results = [[I8mm::zero(); C]; R];
+            for r in (0..R).step_by(2) {
+                for c in 0..C {
+                    let from = from.add(2 * c * stride + 2 * r);
+                    let even = vld1q_f32(from);
+                    let odd = if SINGLE { even } else { vld1q_f32(from.add(stride)) };
+                    results[r][c] = vzip1q_f32(even, odd);
+                    results[r + 1][c] = vzip2q_f32(even, odd);
+                }
             }
-            for r in 0..R {
-                for q in 0..Q {
-                    let to = tile.output.add(2 * q * tile.output_stride + first + 4 * r);
-                    vst1q_f32(to, vuzp1q_f32(results[r][0][q], results[r][1][q]));
+            results
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store<const R: usize, const C: usize>(to: *mut f32, stride: usize, results: Results<Self, R, C>) {
+        // SAFETY: the caller promises room for the results of these rows and columns.
+        unsafe {
+            for r in (0..R).step_by(2) {
+                for c in 0..C {
+                    let to = to.add(2 * c * stride + 2 * r);
+                    vst1q_f32(to, vuzp1q_f32(results[r][c], results[r + 1][c]));
                     if !SINGLE {
-                        vst1q_f32(to.add(tile.output_stride), vuzp2q_f32(results[r][0][q], results[r][1][q]));
+                        vst1q_f32(to.add(stride), vuzp2q_f32(results[r][c], results[r + 1][c]));
                     }
                 }
             }
@@ -61,64 +135,53 @@ pub(super) unsafe fn matrix_tile<W: Weights, const R: usize, const Q: usize, con
     }
 }
 
-/// For each vector of 4 rows: rows 0 and 1, rows 2 and 3, of each pair of columns.
-type Pairs<T, const R: usize, const Q: usize> = [[[T; Q]; 2]; R];
-
-/// A number of each row for both columns: of rows 0 and 1, of rows 2 and 3.
-#[inline(always)]
-unsafe fn rows(values: float32x4_t) -> [float32x4_t; 2] {
-    // SAFETY: every aarch64 processor has these instructions.
-    unsafe { [vzip1q_f32(values, values), vzip2q_f32(values, values)] }
-}
-
 /// The products of one part of a block.
 #[inline(always)]
-unsafe fn products<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(
-    tile: &Tile,
-    first: usize,
+unsafe fn products<W: Weights, const R: usize, const C: usize, const SINGLE: bool>(
+    tile: &TileOperands,
+    rows: &RowVectors<R>,
     block: usize,
     part: usize,
-) -> Pairs<int32x4_t, R, Q> {
-    // SAFETY: every offset below is inside what the caller promises.
+) -> [[int32x4_t; C]; R] {
+    // SAFETY: the caller promises the set and the block of the rows and columns.
     unsafe {
-        let columns = if SINGLE { 1 } else { 2 * Q };
+        let columns = if SINGLE { 1 } else { 2 * C };
         let table = I8mm::table(tile.table);
         let activations = tile.activations.add(block * 8 * columns);
-        let quants = tile.quants.add(block * W::BYTES + if W::PANEL { 8 * first } else { 4 * first });
-        let mut sums = [[[I8mm::empty(); Q]; 2]; R];
+        let mut sums = [[I8mm::empty(); C]; R];
         if !W::Scales::MINIMUM {
             // Weights with minimums have zeros of 0.
-            for q in 0..Q {
-                let at = (block * W::Scales::PARTS + part) * columns + 2 * q;
+            for c in 0..C {
+                let at = (block * W::Scales::PARTS + part) * columns + 2 * c;
                 let start = vreinterpretq_s32_f32(twice::<SINGLE>(tile.starts.add(at).cast()));
                 for r in 0..R {
-                    sums[r][0][q] = start;
-                    sums[r][1][q] = start;
+                    sums[r][c] = start;
                 }
             }
         }
         macro_rules! groups {
             ($($even:literal $odd:literal)*) => { $(
-                let mut eights = [vdupq_n_s8(0); Q];
-                for q in 0..Q {
-                    let from = activations.add($even * columns + 4 * q);
-                    eights[q] = if SINGLE {
+                let mut eights = [vdupq_n_s8(0); C];
+                for c in 0..C {
+                    let from = activations.add($even * columns + 4 * c);
+                    eights[c] = if SINGLE {
                         vreinterpretq_s8_u64(vdupq_n_u64(from.cast::<u64>().read_unaligned()))
                     } else {
                         vld1q_s8(from.cast())
                     };
                 }
-                for r in 0..R {
+                for r in (0..R).step_by(2) {
                     let weights = if W::PANEL {
-                        let from = quants.add(64 * $even + 32 * r);
+                        // 8 columns of a row are 8 bytes of such a panel.
+                        let from = tile.quants.add(block * W::BYTES + 64 * $even + 8 * rows.lanes[r]);
                         [vld1q_u8(from), vld1q_u8(from.add(16))]
                     } else {
-                        let from = quants.add(16 * r);
+                        let from = rows.quants[r].add(block * W::BYTES);
                         pairs(W::group::<I8mm, $even>(from, table), W::group::<I8mm, $odd>(from, table))
                     };
                     for half in 0..2 {
-                        for q in 0..Q {
-                            sums[r][half][q] = I8mm::multiply(sums[r][half][q], weights[half], eights[q]);
+                        for c in 0..C {
+                            sums[r + half][c] = I8mm::multiply(sums[r + half][c], weights[half], eights[c]);
                         }
                     }
                 }
@@ -139,144 +202,27 @@ unsafe fn products<W: Weights, const R: usize, const Q: usize, const SINGLE: boo
     }
 }
 
-/// Weights whose scales are floats for 32 columns.
-#[inline(always)]
-unsafe fn of_float_scales<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(
-    tile: &Tile,
-    first: usize,
-    results: &mut Pairs<float32x4_t, R, Q>,
-) {
-    let columns = if SINGLE { 1 } else { 2 * Q };
-    for block in 0..tile.blocks {
-        // SAFETY: every offset below is inside what the caller promises.
-        unsafe {
-            prefetch::<I8mm, W>(tile, block);
-            let sums = products::<W, R, Q, SINGLE>(tile, first, block, 0);
-            for r in 0..R {
-                let scales = rows(W::Scales::scale::<I8mm>(tile.scales, first + 4 * r, block, 0));
-                let minimums = rows(W::Scales::minimum::<I8mm>(tile.scales, first + 4 * r, block, 0));
-                for half in 0..2 {
-                    for q in 0..Q {
-                        let at = block * columns + 2 * q;
-                        let term = I8mm::mul(I8mm::to_floats(sums[r][half][q]), scales[half]);
-                        let factor = twice::<SINGLE>(tile.activation_scales.add(at));
-                        let mut result = I8mm::fma(term, factor, results[r][half][q]);
-                        if W::Scales::MINIMUM {
-                            result = I8mm::fnma(minimums[half], twice::<SINGLE>(tile.sums.add(at)), result);
-                        }
-                        results[r][half][q] = result;
-                    }
-                }
-            }
-        }
+/// The measurement of the peak: see `matmul::peak`. 8 matrix products a round in each of `C` independent sums.
+pub(crate) struct MatrixPeak<const C: usize>;
+
+// SAFETY: nothing is read or written but numbers on the stack.
+unsafe impl<const C: usize> Entry for MatrixPeak<C> {
+    type Operands = usize;
+    type Output = f32;
+
+    #[inline(always)]
+    unsafe fn run(rounds: &usize) -> f32 {
+        // SAFETY: the caller promises the set.
+        unsafe { products_in_registers::<C>(*rounds) }
     }
 }
 
-/// Weights whose scales are integers for parts of 32 columns and a float for 256.
-#[inline(always)]
-unsafe fn of_integer_scales<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(
-    tile: &Tile,
-    first: usize,
-    results: &mut Pairs<float32x4_t, R, Q>,
-) {
-    let columns = if SINGLE { 1 } else { 2 * Q };
-    let parts = W::Scales::PARTS;
-    for start in (0..tile.blocks).step_by(8) {
-        // SAFETY: every offset below is inside what the caller promises.
-        unsafe {
-            let mut inner = [[[I8mm::zero(); Q]; 2]; R];
-            for block in start..start + 8 {
-                prefetch::<I8mm, W>(tile, block);
-                let mut totals = [[[I8mm::integers(); Q]; 2]; R];
-                macro_rules! part {
-                    ($part:literal) => {{
-                        let sums = products::<W, R, Q, SINGLE>(tile, first, block, $part);
-                        for r in 0..R {
-                            let scale = W::Scales::integer::<I8mm>(tile.scales, first + 4 * r, block, $part);
-                            let scales = [vzip1q_s32(scale, scale), vzip2q_s32(scale, scale)];
-                            for half in 0..2 {
-                                for q in 0..Q {
-                                    totals[r][half][q] =
-                                        I8mm::add_scaled(totals[r][half][q], sums[r][half][q], scales[half]);
-                                }
-                            }
-                        }
-                    }};
-                }
-                part!(0);
-                if parts == 2 {
-                    part!(1);
-                }
-                for q in 0..Q {
-                    let factor = twice::<SINGLE>(tile.activation_scales.add(block * columns + 2 * q));
-                    for r in 0..R {
-                        for half in 0..2 {
-                            let total = I8mm::to_floats(totals[r][half][q]);
-                            inner[r][half][q] = I8mm::fma(total, factor, inner[r][half][q]);
-                        }
-                    }
-                }
-            }
-            for r in 0..R {
-                let scales = rows(W::Scales::scale::<I8mm>(tile.scales, first + 4 * r, start, 0));
-                for half in 0..2 {
-                    for q in 0..Q {
-                        results[r][half][q] = I8mm::fma(scales[half], inner[r][half][q], results[r][half][q]);
-                    }
-                }
-            }
-            if W::Scales::MINIMUM {
-                take_minimums::<W, R, Q, SINGLE>(tile, first, start, results);
-            }
-        }
-    }
-}
-
-/// Takes the minimums of 256 columns away.
-#[inline(always)]
-unsafe fn take_minimums<W: Weights, const R: usize, const Q: usize, const SINGLE: bool>(
-    tile: &Tile,
-    first: usize,
-    start: usize,
-    results: &mut Pairs<float32x4_t, R, Q>,
-) {
-    let columns = if SINGLE { 1 } else { 2 * Q };
-    let parts = W::Scales::PARTS;
-    // SAFETY: every offset below is inside what the caller promises.
-    unsafe {
-        let mut sums = [[[I8mm::integers(); Q]; 2]; R];
-        for pair in start * parts / 2..(start + 8) * parts / 2 {
-            for r in 0..R {
-                let both = W::Scales::minimums::<I8mm>(tile.scales, first + 4 * r, pair);
-                let both = [vzip1q_s32(both, both), vzip2q_s32(both, both)];
-                for half in 0..2 {
-                    for q in 0..Q {
-                        let sum = twice::<SINGLE>(tile.pairs.add(pair * columns + 2 * q).cast());
-                        let sum = vreinterpretq_s32_f32(sum);
-                        sums[r][half][q] = add_pair_products(sums[r][half][q], both[half], sum);
-                    }
-                }
-            }
-        }
-        for r in 0..R {
-            let minimums = rows(W::Scales::minimum::<I8mm>(tile.scales, first + 4 * r, start, 0));
-            for half in 0..2 {
-                for q in 0..Q {
-                    let sum = twice::<SINGLE>(tile.pair_scales.add(start / 8 * columns + 2 * q));
-                    let term = I8mm::mul(I8mm::to_floats(sums[r][half][q]), sum);
-                    results[r][half][q] = I8mm::fnma(minimums[half], term, results[r][half][q]);
-                }
-            }
-        }
-    }
-}
-
-/// `rounds` × 8 matrix products in each of `C` independent sums, to measure the peak; see `matmul::peak`.
+/// `rounds` × 8 matrix products in each of `C` independent sums.
 ///
 /// # Safety
-/// The instruction set is available.
+/// The processor has the set, and the code is compiled for it.
 #[inline(always)]
-pub(super) unsafe fn products_in_registers<const C: usize>(rounds: usize) -> f32 {
+unsafe fn products_in_registers<const C: usize>(rounds: usize) -> f32 {
     let (weights, activations) = (black_box([3_u8; 16]), black_box([1_i8; 16]));
     // SAFETY: pointers are to whole vectors.
     unsafe {

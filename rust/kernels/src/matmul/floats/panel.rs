@@ -6,8 +6,11 @@
 //! tile of rows × tokens runs through one chain after the other; a finished chain is added to what waits for it, as when one
 //! counts in binary.
 
+use std::marker::PhantomData;
+
 use super::Element;
 use super::square::Square;
+use crate::cpu::sets::Entry;
 use crate::simd::Simd;
 
 /// Chains of a product.
@@ -38,7 +41,7 @@ pub(crate) const fn chain_stride(columns: usize, side_by_side: usize) -> usize {
 
 /// Operands of one tile.
 #[derive(Clone, Copy)]
-pub(crate) struct PanelTile {
+pub(crate) struct PanelTileOperands {
     /// Rows: `[place][step][row]`.
     pub(crate) weights: *const f32,
     /// Activations: `[place][step][token]`.
@@ -57,12 +60,9 @@ pub(crate) struct PanelTile {
     pub(crate) rows: usize,
 }
 
-/// A kernel for a fixed number of tokens.
-pub(crate) type PanelKernel = unsafe fn(&PanelTile);
-
 /// Rows to be made a panel.
 #[derive(Clone, Copy)]
-pub(crate) struct PanelRows {
+pub(crate) struct PanelSource {
     /// First row.
     pub(crate) weights: *const u8,
     /// Rows that there are; what is missing in the panel repeats the last one.
@@ -73,19 +73,76 @@ pub(crate) struct PanelRows {
     pub(crate) panel: *mut f32,
 }
 
-/// A kernel that makes a panel.
-pub(crate) type PanelExpand = unsafe fn(&PanelRows);
+/// Tokens to be sorted by chain.
+#[derive(Clone, Copy)]
+pub(crate) struct ArrangeOperands {
+    /// Activations of the tile's tokens, one token after the other.
+    pub(crate) input: *const f32,
+    /// How many tokens.
+    pub(crate) tokens: usize,
+    /// Length of their activations.
+    pub(crate) columns: usize,
+    /// Room for `CHAINS` × `chain_stride` floats.
+    pub(crate) output: *mut f32,
+}
+
+/// A tile of `R` vectors of rows × `C` tokens.
+pub(crate) struct PanelTile<S, const R: usize, const C: usize>(PhantomData<S>);
+
+// SAFETY: the tile reads and writes what the operands name; `WAITING` × tokens × rows floats wait behind `waiting`, where the chains
+// before `places` have been done.
+unsafe impl<S: Simd, const R: usize, const C: usize> Entry for PanelTile<S, R, C> {
+    type Operands = PanelTileOperands;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(operands: &PanelTileOperands) {
+        // SAFETY: the caller promises the set and the operands.
+        unsafe { panel_tile::<S, R, C>(operands) }
+    }
+}
+
+/// Makes a panel of `R` vectors of rows.
+pub(crate) struct ExpandRows<S, E, const R: usize>(PhantomData<(S, E)>);
+
+// SAFETY: rows are read, and the room for the panel is written.
+unsafe impl<S: Square, E: Element, const R: usize> Entry for ExpandRows<S, E, R> {
+    type Operands = PanelSource;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(operands: &PanelSource) {
+        // SAFETY: the caller promises the set and the operands.
+        unsafe { expand::<S, E, R>(operands) }
+    }
+}
+
+/// Sorts the activations of a tile of tokens by chain.
+pub(crate) struct Arrange<S>(PhantomData<S>);
+
+// SAFETY: the activations are read, and the room for their sorted copy is written.
+unsafe impl<S: Square> Entry for Arrange<S> {
+    type Operands = ArrangeOperands;
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run(operands: &ArrangeOperands) {
+        let ArrangeOperands { input, tokens, columns, output } = *operands;
+        // SAFETY: the caller promises the set and the operands.
+        unsafe { arrange::<S>(input, tokens, columns, output) }
+    }
+}
 
 /// Computes `R` vectors of rows × `C` tokens.
 ///
 /// # Safety
-/// The instruction set is available; the operands have the sizes that `PanelTile` names, `WAITING` × tokens × rows floats wait
-/// behind `waiting`, and the chains before `places` have been done with the same `waiting`.
+/// The processor has the set, and the code is compiled for it; as for `PanelTile`.
 #[inline(always)]
-pub(crate) unsafe fn panel_tile<S: Simd, const R: usize, const C: usize>(tile: &PanelTile) {
+unsafe fn panel_tile<S: Simd, const R: usize, const C: usize>(tile: &PanelTileOperands) {
     let width = R * S::LANES;
     let steps = steps(tile.columns);
-    // SAFETY: every offset below is inside what the caller promises.
+    // SAFETY: chains of `steps` columns of the panel and of the activations; sums of `C` × `R` vectors wait on `WAITING` levels; results
+    // of `rows` rows of `C` tokens.
     unsafe {
         for place in tile.places.0..tile.places.0 + tile.places.1 {
             let mut weights = tile.weights.add(place * chain_stride(tile.columns, width));
@@ -147,9 +204,9 @@ pub(crate) unsafe fn panel_tile<S: Simd, const R: usize, const C: usize>(tile: &
 /// Makes a panel of `R` vectors of rows.
 ///
 /// # Safety
-/// The instruction set is available; the rows and the room for the panel are there.
+/// The processor has the set, and the code is compiled for it; the rows and the room for the panel are there.
 #[inline(always)]
-pub(crate) unsafe fn expand<S: Square, E: Element, const R: usize>(from: &PanelRows) {
+unsafe fn expand<S: Square, E: Element, const R: usize>(from: &PanelSource) {
     // SAFETY: the caller promises the rows and the room; the rows that a vector repeats are not behind the last one.
     unsafe {
         for r in 0..R {
@@ -163,10 +220,10 @@ pub(crate) unsafe fn expand<S: Square, E: Element, const R: usize>(from: &PanelR
 /// Sorts the activations of a tile of tokens by chain.
 ///
 /// # Safety
-/// The instruction set is available; `columns` × `tokens` floats lie at `input`, and `out` has room for `CHAINS` ×
-/// `chain_stride` floats.
+/// The processor has the set, and the code is compiled for it; `columns` × `tokens` floats lie at `input`, and `out` has room for
+/// `CHAINS` × `chain_stride` floats.
 #[inline(always)]
-pub(crate) unsafe fn arrange<S: Square>(input: *const f32, tokens: usize, columns: usize, out: *mut f32) {
+unsafe fn arrange<S: Square>(input: *const f32, tokens: usize, columns: usize, out: *mut f32) {
     // SAFETY: the caller promises the tokens and the room. The vector of the last tokens may reach into the next step, of which
     // those floats are written later, or into the gap behind a chain.
     unsafe {
@@ -183,7 +240,8 @@ pub(crate) unsafe fn arrange<S: Square>(input: *const f32, tokens: usize, column
 unsafe fn sort<S: Square, E: Element>(from: *const u8, rows: usize, columns: usize, width: usize, to: *mut f32) {
     let row_bytes = columns * E::BYTES;
     let stride = chain_stride(columns, width);
-    // SAFETY: every offset below is inside what the caller promises.
+    // SAFETY: rows from 0 to `rows - 1`; `count` columns from `column` on are inside them, and a part of a vector is copied first; `to` has
+    // room for `CHAINS` × `stride` floats.
     unsafe {
         for step in 0..steps(columns) {
             let column = step * CHAINS;

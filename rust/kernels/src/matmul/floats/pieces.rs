@@ -1,14 +1,16 @@
 //! How a product of plain weights is cut into pieces of work.
 
-use super::panel::{self, CHAINS, GAP, PanelRows, PanelTile, WAITING, chain_stride};
-use super::{FLOAT_ROWS, FloatTile, SUMS};
+use super::panel::{self, ArrangeOperands, CHAINS, GAP, PanelSource, PanelTileOperands, WAITING, chain_stride};
+use super::{FLOAT_ROWS, FloatTileOperands, SUMS};
 use crate::Error;
 use crate::context::Context;
-use crate::matmul::buffers::Buffers;
-use crate::matmul::dispatch::{Common, Floats, floats};
-use crate::matmul::regions::{Span, spans};
-use crate::matmul::{Job, Matrix};
-use crate::shared::Shared;
+use crate::matmul::buffers::PieceBuffers;
+use crate::matmul::dispatch::plain;
+use crate::matmul::job::Job;
+use crate::matmul::kernels::{Common, PlainKernels};
+use crate::matmul::matrix::Matrix;
+use crate::matmul::spans::{Span, spans};
+use crate::shared::SharedSlice;
 
 /// Columns of which as many chains as possible are done before the next tile of tokens: 64 rows are then 1 MB, which a
 /// second-level cache holds.
@@ -73,14 +75,19 @@ impl<'a> FloatCall<'a> {
             if arranged.len() < len {
                 arranged.resize(len, 0.0);
             }
-            let out = Shared::new(&mut arranged[..len]);
+            let out = SharedSlice::new(&mut arranged[..len]);
             context.for_each(call.panel.len(), &|tile| {
                 let span = call.panel[tile];
-                let from = input[span.first * columns..][..span.count * columns].as_ptr();
+                let from = &input[span.first * columns..][..span.count * columns];
                 // SAFETY: every tile is one piece, which writes its own part of the room; the instruction set is the context's.
                 unsafe {
                     let part = out.part(arranged_at(columns, tile, span), CHAINS * chain_stride(columns, span.count));
-                    (sets.arrange)(from, span.count, columns, part.as_mut_ptr());
+                    (sets.arrange)(&ArrangeOperands {
+                        input: from.as_ptr(),
+                        tokens: span.count,
+                        columns,
+                        output: part.as_mut_ptr(),
+                    });
                 }
             })?;
             call.arranged = &arranged[..len];
@@ -100,8 +107,8 @@ impl<'a> FloatCall<'a> {
     }
 
     /// Some rows, all tokens.
-    pub(crate) fn run(&self, weights: &Matrix, output: &Shared<f32>, piece: usize) -> Result<(), Error> {
-        let Some(kernels) = floats(self.context.isa, weights.format()) else { return Ok(()) };
+    pub(crate) fn run(&self, weights: &Matrix, output: &SharedSlice<f32>, piece: usize) -> Result<(), Error> {
+        let Some(kernels) = plain(self.context.isa, weights.format()) else { return Ok(()) };
         if self.by_panel(weights) {
             return self.panel_piece(&kernels, weights, output, piece * self.common.float_panel.rows);
         }
@@ -109,7 +116,7 @@ impl<'a> FloatCall<'a> {
         let first = piece * FLOAT_ROWS;
         let some = FLOAT_ROWS.min(rows - first);
         for span in &self.direct {
-            let tile = FloatTile {
+            let tile = FloatTileOperands {
                 weights: weights.source(first, some).as_ptr(),
                 rows: some,
                 input: self.input[span.first * self.columns..].as_ptr(),
@@ -125,7 +132,13 @@ impl<'a> FloatCall<'a> {
     }
 
     /// Rows from `row` on, made a panel.
-    fn panel_piece(&self, kernels: &Floats, weights: &Matrix, output: &Shared<f32>, row: usize) -> Result<(), Error> {
+    fn panel_piece(
+        &self,
+        kernels: &PlainKernels,
+        weights: &Matrix,
+        output: &SharedSlice<f32>,
+        row: usize,
+    ) -> Result<(), Error> {
         let sets = &self.common.float_panel;
         let (rows, columns) = (weights.rows(), self.columns);
         let wanted = sets.rows.min(rows - row);
@@ -136,16 +149,16 @@ impl<'a> FloatCall<'a> {
         // If all chains of a tile are done at once, what waits is needed until then only.
         let waiting_tokens = if places == SUMS { sets.least + sets.tiles.len() - 1 } else { self.tokens };
         let panel_bytes = CHAINS * chain_stride(columns, sets.rows) * 4;
-        Buffers::with([panel_bytes, 0, 0, WAITING * waiting_tokens * sets.rows * 4, 0, 0], |buffers| {
+        PieceBuffers::with([panel_bytes, 0, 0, WAITING * waiting_tokens * sets.rows * 4, 0, 0], |buffers| {
             let panel = buffers.quants.view_mut::<f32>().as_mut_ptr();
             let waiting = buffers.results.view_mut::<f32>().as_mut_ptr();
-            let source = PanelRows { weights: weights.source(row, wanted).as_ptr(), rows: wanted, columns, panel };
+            let source = PanelSource { weights: weights.source(row, wanted).as_ptr(), rows: wanted, columns, panel };
             // SAFETY: the instruction set is the context's; the rows are there and the panel has room.
             unsafe { (kernels.expand)(&source) };
             for place in (0..SUMS).step_by(places) {
                 for (index, span) in self.panel.iter().enumerate() {
                     let before = if places == SUMS { 0 } else { span.first };
-                    let tile = PanelTile {
+                    let tile = PanelTileOperands {
                         weights: panel,
                         input: self.arranged[arranged_at(columns, index, *span)..].as_ptr(),
                         columns,

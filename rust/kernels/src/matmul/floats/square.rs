@@ -6,12 +6,16 @@ use crate::simd::Simd;
 ///
 /// # Safety
 /// As for [`Simd`].
-pub(crate) trait Square: Simd {
+pub(crate) unsafe trait Square: Simd {
     /// Transposes the first `LANES` vectors.
+    ///
+    /// # Safety
+    /// The processor has the set, and the code is compiled for it.
     unsafe fn transpose(rows: &mut [Self::Floats; 16]);
 }
 
-impl Square for crate::cpu::sets::Scalar {
+// SAFETY: registers only.
+unsafe impl Square for crate::cpu::sets::Scalar {
     #[inline(always)]
     unsafe fn transpose(rows: &mut [[f32; 16]; 16]) {
         *rows = std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]));
@@ -24,7 +28,8 @@ mod x86 {
 
     use super::Square;
 
-    impl Square for crate::cpu::sets::Avx512 {
+    // SAFETY: registers only.
+    unsafe impl Square for crate::cpu::sets::Avx512 {
         #[inline(always)]
         unsafe fn transpose(rows: &mut [__m512; 16]) {
             // SAFETY: the caller promises the instruction set.
@@ -91,7 +96,8 @@ mod x86 {
         }
     }
 
-    impl Square for crate::cpu::sets::Avx2 {
+    // SAFETY: registers only.
+    unsafe impl Square for crate::cpu::sets::Avx2 {
         #[inline(always)]
         unsafe fn transpose(rows: &mut [__m256; 16]) {
             // SAFETY: the caller promises the instruction set.
@@ -99,7 +105,8 @@ mod x86 {
         }
     }
 
-    impl Square for crate::cpu::sets::AvxVnni {
+    // SAFETY: registers only.
+    unsafe impl Square for crate::cpu::sets::AvxVnni {
         #[inline(always)]
         unsafe fn transpose(rows: &mut [__m256; 16]) {
             // SAFETY: the caller promises the instruction set.
@@ -108,8 +115,9 @@ mod x86 {
     }
 }
 
+// SAFETY: registers only.
 #[cfg(target_arch = "aarch64")]
-impl Square for crate::cpu::sets::Neon {
+unsafe impl Square for crate::cpu::sets::Neon {
     #[inline(always)]
     unsafe fn transpose(rows: &mut [std::arch::aarch64::float32x4_t; 16]) {
         use std::arch::aarch64::*;

@@ -1,0 +1,260 @@
+//! Pieces of work of a product of quantized weights: straight from the packed layout, or by panels.
+
+use super::activations::{Activations, Needs};
+use super::buffers::PieceBuffers;
+use super::kernels::Kernels;
+use super::matrix::Matrix;
+use super::operands::{ExpandOperands, TileOperands};
+use super::spans::Span;
+use super::unfolding::{STEP, Unfolding};
+use crate::Error;
+use crate::context::Context;
+use crate::formats::Layout;
+use crate::shared::SharedSlice;
+use crate::simd::{Form, GROUP_ROWS};
+
+/// Groups of rows in a piece of work of the panel way.
+pub(super) const PANEL_GROUPS: usize = 2;
+/// Blocks of 32 columns that a panel holds: with 32 rows at most 320 KB, which stays in the second-level cache.
+const PANEL_BLOCKS: usize = 256;
+
+/// A job, prepared.
+pub(super) struct Work<'a> {
+    pub(super) weights: &'a Matrix,
+    pub(super) output: SharedSlice<'a, f32>,
+    /// First piece of this job.
+    pub(super) first_piece: usize,
+    /// None for plain weights.
+    pub(super) packed: Option<Prepared>,
+}
+
+/// What quantized weights need.
+pub(super) struct Prepared {
+    pub(super) layout: Layout,
+    pub(super) kernels: Kernels,
+    /// None if the layout is as the kernels read it.
+    pub(super) unfolding: Option<Unfolding>,
+}
+
+/// What all pieces share.
+pub(super) struct Call<'a> {
+    pub(super) context: &'a Context<'a>,
+    pub(super) input: &'a [f32],
+    pub(super) tokens: usize,
+    pub(super) spans: &'a [Span],
+    pub(super) activations: &'a Activations,
+}
+
+impl Call<'_> {
+    /// Operands of a tile of tokens, from block `block` on; weights and results are left to the caller.
+    fn operands(&self, kernels: &Kernels, span: Span, block: usize) -> TileOperands {
+        let blocks = self.input.len() / self.tokens / 32;
+        let Needs { parts, pairs, form, .. } = kernels.needs;
+        let variant = self.activations.variant(kernels.needs);
+        let first = span.first * blocks + block * span.count;
+        TileOperands {
+            quants: std::ptr::null(),
+            scales: std::ptr::null(),
+            stride: (0, 0),
+            folded: (std::ptr::null(), std::ptr::null()),
+            folded_bytes: (0, 0),
+            table: NO_TABLE.as_ptr(),
+            blocks: blocks - block,
+            activations: match form {
+                Form::Words => variant.words[16 * first..].as_ptr(),
+                _ => self.activations.quants[8 * first..].as_ptr(),
+            },
+            starts: variant.starts[parts * first..].as_ptr(),
+            sums: variant.sums[parts * first..].as_ptr(),
+            pairs: variant.pairs[if pairs { parts * first / 2 } else { 0 }..].as_ptr(),
+            pair_scales: variant.pair_scales[if pairs { first / 8 } else { 0 }..].as_ptr(),
+            activation_scales: self.activations.scales[first..].as_ptr(),
+            output: std::ptr::null_mut(),
+            output_stride: 0,
+            resume: false,
+        }
+    }
+
+    /// Few tokens: one group of rows straight from the packed layout.
+    pub(super) fn direct_piece(&self, work: &Work, prepared: &Prepared, group: usize) -> Result<(), Error> {
+        let Prepared { layout, kernels, unfolding } = prepared;
+        let rows = work.weights.rows();
+        let row = group * GROUP_ROWS;
+        let whole = row + GROUP_ROWS <= rows;
+        let blocks = work.weights.columns() / 32;
+        let found = work.weights.packed_group(group, *layout);
+        if let (Some(packed), None, true) = (found, unfolding, whole) {
+            // The usual case, which needs no buffers; taking them costs each of many small pieces a tenth of a microsecond.
+            for span in self.spans {
+                let mut tile = self.operands(kernels, *span, 0);
+                set_weights(&mut tile, work.weights, packed, *layout);
+                (tile.output, tile.output_stride) = (work.output.at(span.first * rows + row), rows);
+                // SAFETY: the instruction set is the context's; operands have the sizes of the layout and of the activations;
+                // rows of this group are written by this piece only.
+                unsafe { kernels.direct[span.index](&tile) };
+            }
+            return Ok(());
+        }
+        let packed_bytes = if found.is_some() { 0 } else { layout.group_bytes };
+        let spare_bytes = if whole { 0 } else { self.tokens * GROUP_ROWS * 4 };
+        let [quant_bytes, scale_bytes] = unfolding.as_ref().map_or([0, 0], Unfolding::step_bytes);
+        PieceBuffers::with([0, 0, packed_bytes, spare_bytes, quant_bytes, scale_bytes], |buffers| {
+            if found.is_none() {
+                work.weights.pack(self.context.isa, group, *layout, &mut buffers.packed);
+            }
+            let packed = found.unwrap_or(&buffers.packed);
+            let [quants, scales] = &mut buffers.unfolded;
+            let spare = buffers.results.view_mut::<f32>();
+            let step = if unfolding.is_some() { STEP } else { blocks };
+            for block in (0..blocks).step_by(step) {
+                let count = step.min(blocks - block);
+                if let Some(unfolding) = unfolding {
+                    unfolding.run((packed, *layout), (block, count), quants, scales);
+                }
+                for span in self.spans {
+                    let mut tile = self.operands(kernels, *span, block);
+                    set_weights(&mut tile, work.weights, packed, *layout);
+                    if unfolding.is_some() {
+                        skip_blocks(&mut tile, *layout, block);
+                        tile.folded = (tile.quants, tile.scales);
+                        tile.folded_bytes = (layout.block_quants, layout.block_scales);
+                        if quant_bytes > 0 {
+                            tile.quants = quants.as_ptr();
+                        }
+                        tile.scales = scales.as_ptr();
+                    }
+                    tile.blocks = count;
+                    tile.resume = block > 0;
+                    (tile.output, tile.output_stride) = if whole {
+                        (work.output.at(span.first * rows + row), rows)
+                    } else {
+                        (spare[span.first * GROUP_ROWS..].as_mut_ptr(), GROUP_ROWS)
+                    };
+                    // SAFETY: the instruction set is the context's; operands have the sizes of the layout and of the
+                    // activations; rows of this group are written by this piece only.
+                    unsafe { kernels.direct[span.index](&tile) };
+                }
+            }
+            if !whole {
+                for (token, results) in spare.chunks_exact(GROUP_ROWS).take(self.tokens).enumerate() {
+                    // SAFETY: the rows of this group of one token, which this piece alone writes.
+                    let out = unsafe { work.output.part(token * rows + row, rows - row) };
+                    out.copy_from_slice(&results[..rows - row]);
+                }
+            }
+        })
+    }
+
+    /// Many tokens: up to two groups of rows, expanded into a panel a part of the columns at a time.
+    pub(super) fn panel_piece(&self, work: &Work, prepared: &Prepared, piece: usize) -> Result<(), Error> {
+        let Prepared { layout, kernels, unfolding } = prepared;
+        let layout = *layout;
+        let rows = work.weights.rows();
+        let first_group = piece * PANEL_GROUPS;
+        let groups = PANEL_GROUPS.min(work.weights.groups() - first_group);
+        let row = first_group * GROUP_ROWS;
+        let whole = row + groups * GROUP_ROWS <= rows;
+        let blocks = work.weights.columns() / 32;
+        let panel_blocks = blocks.min(PANEL_BLOCKS);
+        let block_scales = unfolding.as_ref().map_or(kernels.panel_scale_bytes, |unfolding| unfolding.block_scales);
+        let (quant_bytes, scale_bytes) = (512 * panel_blocks, block_scales * panel_blocks);
+        let step_bytes = unfolding.as_ref().map_or(0, |unfolding| unfolding.step_bytes()[0]);
+        let spare_bytes = if whole { 0 } else { self.tokens * groups * GROUP_ROWS * 4 };
+        let packed_bytes = if work.weights.packed_group(0, layout).is_some() { 0 } else { groups * layout.group_bytes };
+        let sizes = [groups * quant_bytes, groups * scale_bytes, packed_bytes, spare_bytes, step_bytes, 0];
+        PieceBuffers::with(sizes, |buffers| {
+            let quants = &mut buffers.quants;
+            let scales = &mut buffers.scales;
+            let unfolded = &mut buffers.unfolded[0];
+            let packed = &mut buffers.packed;
+            let spare = buffers.results.view_mut::<f32>().as_mut_ptr();
+            if packed_bytes > 0 {
+                for (group, out) in packed.chunks_exact_mut(layout.group_bytes).take(groups).enumerate() {
+                    work.weights.pack(self.context.isa, first_group + group, layout, out);
+                }
+            }
+            // All groups in one slice, so that pointers may go from one to the next.
+            let packed = work.weights.packed_from(first_group, layout).unwrap_or(packed);
+            for block in (0..blocks).step_by(PANEL_BLOCKS) {
+                let count = PANEL_BLOCKS.min(blocks - block);
+                for group in 0..groups {
+                    let bytes = &packed[group * layout.group_bytes..];
+                    let mut from = self.operands(kernels, self.spans[0], 0);
+                    set_weights(&mut from, work.weights, bytes, layout);
+                    skip_blocks(&mut from, layout, block);
+                    let step = if unfolding.is_some() { STEP } else { count };
+                    for skip in (0..count).step_by(step) {
+                        from.blocks = step.min(count - skip);
+                        let quants = quants[group * quant_bytes + 512 * skip..].as_mut_ptr();
+                        let scales = &mut scales[group * scale_bytes + block_scales * skip..];
+                        if let Some(unfolding) = unfolding {
+                            unfolding.run((bytes, layout), (block + skip, from.blocks), unfolded, scales);
+                            if step_bytes > 0 {
+                                from.quants = unfolded.as_ptr();
+                            }
+                        }
+                        // SAFETY: the instruction set is the context's; the panel has room for `panel_blocks` blocks, of
+                        // scales too if they are expanded, which lie aligned.
+                        unsafe {
+                            (kernels.expand)(&ExpandOperands { from, quants, scales: scales.as_mut_ptr().cast() });
+                        };
+                        from.quants = from.quants.wrapping_add(layout.block_quants * from.blocks);
+                    }
+                }
+                for span in self.spans {
+                    let token = span.first;
+                    let mut tile = self.operands(kernels, *span, block);
+                    tile.blocks = count;
+                    tile.resume = block > 0;
+                    tile.stride = (quant_bytes, if scale_bytes == 0 { layout.group_bytes } else { scale_bytes });
+                    let step = if groups == PANEL_GROUPS && !kernels.wide_panel.is_empty() { PANEL_GROUPS } else { 1 };
+                    for group in (0..groups).step_by(step) {
+                        tile.quants = quants[group * quant_bytes..].as_ptr();
+                        tile.scales = if scale_bytes == 0 {
+                            let first = group * layout.group_bytes + layout.quant_bytes;
+                            packed[first + layout.block_scales * block..].as_ptr()
+                        } else {
+                            scales[group * scale_bytes..].as_ptr()
+                        };
+                        (tile.output, tile.output_stride) = if whole {
+                            (work.output.at(token * rows + row + group * GROUP_ROWS), rows)
+                        } else {
+                            (spare.wrapping_add((token * groups + group) * GROUP_ROWS), groups * GROUP_ROWS)
+                        };
+                        let list = if step == 1 { kernels.panel } else { kernels.wide_panel };
+                        // SAFETY: the instruction set is the context's; the panel holds `count` blocks of `step` groups,
+                        // the activations as many; rows of this piece are written by this piece only.
+                        unsafe { list[span.index](&tile) };
+                    }
+                }
+            }
+            if !whole {
+                for token in 0..self.tokens {
+                    // SAFETY: rows of this piece are written by this piece only; `spare` holds tokens × groups × 16.
+                    unsafe {
+                        let out = work.output.part(token * rows + row, rows - row);
+                        out.as_mut_ptr().copy_from_nonoverlapping(spare.add(token * groups * GROUP_ROWS), out.len());
+                    }
+                }
+            }
+        })
+    }
+}
+
+/// For weights without a table.
+static NO_TABLE: [u8; 16] = [0; 16];
+
+/// Points a tile to a packed group.
+fn set_weights(tile: &mut TileOperands, weights: &Matrix, packed: &[u8], layout: Layout) {
+    tile.quants = packed.as_ptr();
+    tile.scales = packed[layout.quant_bytes..].as_ptr();
+    if let Some(table) = weights.format().info().packing.and_then(|packing| packing.table) {
+        tile.table = table.as_ptr();
+    }
+}
+
+/// Moves a tile `block` blocks on; a multiple of 8, so that scales of 256 columns stay whole.
+fn skip_blocks(tile: &mut TileOperands, layout: Layout, block: usize) {
+    tile.quants = tile.quants.wrapping_add(layout.block_quants * block);
+    tile.scales = tile.scales.wrapping_add(layout.block_scales * block);
+}

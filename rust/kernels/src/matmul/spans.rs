@@ -1,0 +1,26 @@
+//! How tokens are divided into tiles.
+
+/// The tokens of a tile.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    /// The first token.
+    pub(super) first: usize,
+    /// How many.
+    pub(super) count: usize,
+    /// Which of the widths `count` is.
+    pub(super) index: usize,
+}
+
+/// Divides tokens into tiles of the given widths (ascending, from 1): as many as possible of the largest, the rest in
+/// smaller ones.
+pub(super) fn spans(tokens: usize, widths: &[usize]) -> Vec<Span> {
+    let mut spans = Vec::with_capacity(tokens / widths.last().unwrap_or(&1) + widths.len());
+    let mut first = 0;
+    for (index, count) in widths.iter().copied().enumerate().rev() {
+        while tokens - first >= count {
+            spans.push(Span { first, count, index });
+            first += count;
+        }
+    }
+    spans
+}
