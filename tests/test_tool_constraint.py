@@ -58,7 +58,7 @@ class TaggedTokens(Tokens):
 
     def __init__(self) -> None:
         super().__init__()
-        marks = [*CALL_TAGS, *(tag for tag in CALL_TAGS.values() if tag), "<｜tool▁sep｜>", "[ARGS]"]  # noqa: RUF001
+        marks = [*CALL_TAGS, *(tag for tag in CALL_TAGS.values() if tag), "<｜tool▁sep｜>", "[ARGS]", "[CALL_ID]"]  # noqa: RUF001
         self.marks = {VOCABULARY + place: mark for place, mark in enumerate(marks)}
         self.vocab_size = VOCABULARY + len(marks)
 
@@ -102,18 +102,19 @@ BEGINNINGS = {
     "Mistral, newer": '[TOOL_CALLS]book[ARGS]{"',
     "Llama 4": "Let me see. <|python_start|>[book(city=",
     "tagged": "<function=book>{",
+    "elements": '<function name="book"',
     "DeepSeek": "<｜tool▁call▁begin｜>function<｜tool▁sep｜>book\n```json\n",  # noqa: RUF001
 }
 
 
-def write(tokens: Tokens, beginning: str, seed: int, limit: int = 1500) -> str:
+def write(tokens: Tokens, beginning: str, seed: int, limit: int = 1500, tools: Any = TOOLS) -> str:
     """What a model of random wishes writes after a beginning of its own, up to its end."""
     chance = np.random.default_rng(seed)
     likes = np.zeros(tokens.vocab_size, dtype=np.float32)
     likes[ids_of('"]}')] = 3
     likes[ids_of(" \n\\")] = -3
     likes[END] = 5
-    constraint = ToolCallConstraint(TOOLS, tokens)  # type: ignore[arg-type]
+    constraint = ToolCallConstraint(tools, tokens)  # type: ignore[arg-type]
     coming = tokens.ids_of(beginning) if isinstance(tokens, TaggedTokens) else tokens.encode(beginning, False)
     ids = [START]
     while len(ids) < limit:
@@ -133,7 +134,7 @@ def write(tokens: Tokens, beginning: str, seed: int, limit: int = 1500) -> str:
 
 
 def calls_in(text: str) -> list[ToolCall]:
-    reader = AnswerReader(list(SCHEMAS))
+    reader = AnswerReader(SCHEMAS, only_tagged=True)
     return [event for event in reader.push(text) + reader.finish() if isinstance(event, ToolCall)]
 
 
@@ -152,11 +153,49 @@ def test_every_notation_has_a_beginning() -> None:
     assert all(any(tag in beginning for beginning in BEGINNINGS.values()) for tag in CALL_TAGS)
 
 
-def allowed(text: str, tokens: Tokens = PLAIN) -> bool:
-    """Whether an answer may be this text."""
-    constraint = ToolCallConstraint(TOOLS, tokens)  # type: ignore[arg-type]
+KEYS = {
+    "from": {"type": "integer"},
+    "class": {"enum": ["a", "</tool_call>", "[TOOL_CALLS]"]},
+    "in": {"type": "boolean"},
+}
+ODD_NAMES = ["get-x", "2fa_check", "a/b", "погода", "two words", 'a "b"', "x.call", "</tool_call>"]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_what_the_constraint_admits_is_read_as_calls(name: str) -> None:
+    schema = {"type": "object", "properties": KEYS, "required": ["from", "class"], "additionalProperties": False}
+    function = {"name": name, "strict": True, "parameters": schema}
+    other = {"name": "other", "strict": True, "parameters": {"type": "object", "properties": {"a b": {"type": "null"}}}}
+    tools = [{"type": "function", "function": function}, {"type": "function", "function": other}]
+    beginnings = ['{"name"', '{"function": ', '[{"type"', f"[{name}(", "[", "<tool_call>", "<function=",
+                  "<function name=", "<|python_tag|>", "[TOOL_CALLS]", "<|python_start|>", "<｜tool▁call▁begin｜>"]  # fmt: skip  # noqa: RUF001
+    read_back = 0
+    for seed, beginning in enumerate(beginnings):
+        for tokens in (PLAIN, TAGGED):
+            if not allowed(beginning, tokens, tools, whole=False):
+                continue
+            text = write(tokens, beginning, seed, tools=tools)
+            reader = AnswerReader({name: schema, "other": {}}, only_tagged=True)
+            events = reader.push(text) + reader.finish()
+            calls = [event for event in events if isinstance(event, ToolCall)]
+            # What has begun like a call and has become none is text that no tag is in.
+            assert calls or not any(tag in text for tag in CALL_TAGS), (text, events)
+            # Behind a call there may be text again, but nothing of the call is in it.
+            assert not calls or (isinstance(events[0], ToolCall) and '"from"' not in str(events[1:])), text
+            for call in calls:
+                assert call.name in (name, "other"), text
+                if call.name == name:
+                    jsonschema.validate(json.loads(call.arguments), schema)
+            read_back += len(calls)
+    assert read_back > 8
+
+
+def allowed(text: str, tokens: Tokens = PLAIN, tools: Any = TOOLS, whole: bool = True) -> bool:
+    """Whether an answer may be this text, or begin with it."""
+    constraint = ToolCallConstraint(tools, tokens)  # type: ignore[arg-type]
     ids = [START]
-    for token in [*tokens.encode(text, add_special=False), END]:
+    written = tokens.ids_of(text) if isinstance(tokens, TaggedTokens) else tokens.encode(text, add_special=False)
+    for token in [*written, *([END] if whole else [])]:
         if constraint(np.array(ids), np.zeros(tokens.vocab_size, dtype=np.float32))[token] == -math.inf:
             return False
         ids.append(token)
@@ -242,11 +281,10 @@ def test_invalid_calls_cannot_be_said(text: str) -> None:
     [
         {"name": "f", "strict": True, "parameters": {"type": "string"}},
         {"name": "f", "strict": True, "parameters": {"anyOf": [{"type": "object"}]}},
-        {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a b": {}}}},
         {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {}, "required": ["a"]}},
         {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a": {"type": "nosuch"}}}},
         {"name": "f", "strict": True, "parameters": {"type": "object", "properties": {"a": 3}}},
-        {"name": "f g"},
+        {"name": "f\ng"},
         {"name": 3},
         {},
         5,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.answers import tools as requested
 from llamacpu.chat.answer import REASONING_TAGS, AnswerReader, call_tags
+from llamacpu.chat.reasoning import may_begin_inside, open_reasoning
+from llamacpu.constraints.after_reasoning import AfterReasoning
 from llamacpu.constraints.tool_constraint import ToolCallConstraint, any_strict
 from llamacpu.text.infill import can_infill, infill_prompt
 
@@ -114,6 +117,7 @@ def chat_question(
     response_format: Mapping[str, Any] | None = None,
     grammar: Grammar | None = None,
     reasoning: bool = True,
+    streamed: bool = False,
     stop: Iterable[str] = (),
     logits_processors: Iterable[LogitsProcessor] = (),
     **settings: Any,
@@ -124,6 +128,7 @@ def chat_question(
                                          "required") makes the answer one call with valid arguments
     grammar                              of the whole answer, in place of what these ask for
     reasoning                            whether stretches of reasoning are told apart from the content
+    streamed                             whether the answer is told while it is written: a whole one can wait for tags
     settings                             the other fields of `Question`
 
     Raises GrammarError for a schema that cannot be used, ValueError for a tool or a format that there is not.
@@ -131,24 +136,33 @@ def chat_question(
     offered = list(tools or ()) if tool_choice != "none" else []
     if grammar is None:
         grammar = requested.grammar_of_format(response_format)
-    if grammar is None and offered and tool_choice not in (None, "auto"):
+    forced = grammar is None and bool(offered) and tool_choice not in (None, "auto")
+    if forced:
         wanted = None if tool_choice == "required" else requested.wanted_tool(tool_choice)
         grammar = requested.grammar_of_tools(offered, wanted)
-    begins_reasoning = prompt.text.rstrip().endswith(REASONING_TAGS[0][0])
+    strict = grammar is None and any_strict(offered)
+    closing = open_reasoning(prompt.text)
     processors = list(logits_processors)
-    if grammar is not None:
+    if grammar is not None and closing is not None:
+        # What the model thinks is free.
+        processors.append(AfterReasoning(partial(grammar.constraint, chat.tokenizer), chat.tokenizer, closing))
+    elif grammar is not None:
         processors.append(grammar.constraint(chat.tokenizer))
-    elif offered and any_strict(offered):
-        processors.append(ToolCallConstraint(offered, chat.tokenizer, begins_reasoning and reasoning))
+    elif strict:
+        processors.append(ToolCallConstraint(offered, chat.tokenizer, closing))
     control = chat.control_tokens
     tags = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
     show = not control.isdisjoint(tags | (call_tags() if offered else set()))
     reader = None
     if reasoning or offered:
         reader = AnswerReader(
-            requested.tool_names(offered) if offered else None,
+            requested.tool_schemas(offered) if offered else None,
             reasoning=reasoning,
-            begins_reasoning=begins_reasoning,
+            begins_reasoning=closing,
+            unopened=grammar is None and may_begin_inside(prompt.text, chat.template_for(offered).source, streamed),
+            begins_recipient=prompt.text.endswith(">>>"),
+            forced=forced,
+            only_tagged=strict,
             drop=control if show else (),
         )
     return Question(

@@ -7,7 +7,7 @@ from typing import Any
 
 from llamacpu.constraints.grammar import Grammar
 
-__all__ = ["grammar_of_format", "grammar_of_tools", "tool_names", "tools_of", "wanted_tool"]
+__all__ = ["grammar_of_format", "grammar_of_tools", "tool_names", "tool_schemas", "tools_of", "wanted_tool"]
 
 
 def tools_of(functions: Sequence[Any] | None, tools: Sequence[Any] | None) -> list[Any] | None:
@@ -19,8 +19,14 @@ def tools_of(functions: Sequence[Any] | None, tools: Sequence[Any] | None) -> li
 
 def tool_names(tools: Sequence[Any] | None) -> list[str]:
     """The names of the functions in tool definitions."""
+    return [*tool_schemas(tools)]
+
+
+def tool_schemas(tools: Sequence[Any] | None) -> dict[str, Any]:
+    """The schemas of the arguments of the functions in tool definitions, by name."""
     inner = [tool.get("function", tool) for tool in tools or () if isinstance(tool, Mapping)]
-    return [function["name"] for function in inner if isinstance(function, Mapping) and "name" in function]
+    named = [function for function in inner if isinstance(function, Mapping) and "name" in function]
+    return {function["name"]: function.get("parameters") for function in named}
 
 
 def wanted_tool(choice: Any) -> str | None:

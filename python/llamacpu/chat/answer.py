@@ -1,36 +1,44 @@
-"""An answer as it streams in, taken apart: reasoning, text for the reader, and tool calls."""
+"""An answer as it streams in, taken apart: reasoning, text for the reader, and tool calls.
 
-# ruff: noqa: RUF001 (the bars of DeepSeek tags)
+What a piece of text becomes depends on the text alone, not on the pieces that it arrives in: a state either is certain
+of what comes next, whatever follows, or waits.
+"""
 
 from __future__ import annotations
 
 import json
 import re
 import secrets
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from llamacpu.chat.tool_calls import Balance, Call, read_any
+from llamacpu.chat.reasoning import REASONING_TAGS
+from llamacpu.chat.stretches import (
+    CALL_TAGS,
+    INNER_MARKS,
+    WITH_TAG,
+    WRAPPERS,
+    Stretch,
+    begins_call,
+    begins_fence,
+    is_undecided,
+    recipient_at,
+    unfinished,
+)
+from llamacpu.chat.tool_calls import Call, IdentifiedCall, read_arguments, read_forced, read_parts
 
-REASONING_TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<thinking>", "</thinking>"))
-# Where a stretch with tool calls begins and ends; None: with the answer.
-CALL_TAGS: dict[str, str | None] = {
-    "<tool_call>": "</tool_call>",
-    "<|python_start|>": "<|python_end|>",
-    "<|python_tag|>": None,
-    "[TOOL_CALLS]": None,
-    "<function=": "</function>",
-    "<｜tool▁call▁begin｜>": "<｜tool▁call▁end｜>",
-}
-# Marks around the stretches that say nothing.
-_WRAPPERS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<|python_end|>")
-_OBJECT_BEGIN = re.compile(r'\{\s*"(name|type|function|parameters|arguments|id)"')
-_LIST_BEGIN = re.compile(r"\[\s*(\{|[A-Za-z_][\w.]*\()")
-# A bare object or list that has not shown to be a call within so many characters is text.
-_DECIDED = 100
+__all__ = ["CALL_TAGS", "REASONING_TAGS", "AnswerReader", "Event", "Piece", "ToolCall", "call_tags"]
+
 _SPACE = " \t\r\n"
 CODE_TOOLS = ("code_interpreter", "python", "ipython")
+_OPENINGS = tuple(opening for opening, _ in REASONING_TAGS)
+_CLOSINGS = tuple(closing for _, closing in REASONING_TAGS)
+_SEPARATORS = _SPACE + ";,"
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
 class Piece(NamedTuple):
@@ -56,37 +64,57 @@ Event = Piece | ToolCall
 class AnswerReader:
     """Takes an answer apart while it is being written.
 
-    tools              names of the functions on offer; None: none are, and nothing is taken for a call
+    tools              names of the functions on offer, or the schemas of their arguments by name; None: none are, and
+                       nothing is taken for a call
     reasoning          whether stretches in reasoning tags are told apart from the content
-    begins_reasoning   the prompt has opened the reasoning already
+    begins_reasoning   the prompt has opened the reasoning: the tag that closes it, or True for the usual one
+    unopened           the answer may begin with reasoning that nothing has opened: its text is held back until a
+                       closing tag, or the end, tells
+    begins_recipient   the prompt ends in ``>>>``, and the answer begins with whom it is for
+    forced             the answer is one call in JSON, whatever it looks like
+    only_tagged        calls without a tag stand at the beginning, or after another call, and nowhere else
     drop               texts that do not belong to the answer: the control tokens of the vocabulary
     """
 
     def __init__(
         self,
-        tools: Iterable[str] | None = None,
+        tools: Iterable[str] | Mapping[str, Any] | None = None,
         *,
         reasoning: bool = True,
-        begins_reasoning: bool = False,
+        begins_reasoning: bool | str | None = False,
+        unopened: bool = False,
+        begins_recipient: bool = False,
+        forced: bool = False,
+        only_tagged: bool = False,
         drop: Collection[str] = (),
     ) -> None:
         self._tools = None if tools is None else frozenset(tools)
-        self._held = ""
-        self._after = ""
-        self._state = "start"
-        self._closing: str | None = None
-        self._opening = ""
-        self._balance = Balance()
+        self._schemas = tools if isinstance(tools, Mapping) else None
+        offered = self._tools is not None
+        self._reasoning, self._forced, self._only_tagged = reasoning, forced and offered, only_tagged
+        self._recipient_first = begins_recipient and offered and not forced and not begins_reasoning
+        self._held = ">>>" if self._recipient_first else ""
+        self._state, self._skipped, self._closing = "start", "", ""
+        # Whether text has been shown since the last start, its last letter, and whether it is in a fenced block.
+        self._at_start, self._last, self._fenced = True, "", False
+        self._bare_calls = True
+        self._stretch, self._tag, self._from = Stretch(None), "", 0
         self._calls = 0
-        self._reasoning = reasoning
+        self._ids: set[str] = set()
+        self._opened = False
         if begins_reasoning and reasoning:
-            self._state, self._closing = "thought", REASONING_TAGS[0][1]
+            self._closing = begins_reasoning if isinstance(begins_reasoning, str) else REASONING_TAGS[0][1]
+            self._state, self._skipped, self._opened = "thought", _SPACE, True
+        elif unopened and reasoning and not self._recipient_first:
+            self._state = "unopened"
         known = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
-        if self._tools is not None:
-            known.update(CALL_TAGS, (close for close in CALL_TAGS.values() if close))
-        self._dropped = tuple(
-            sorted((set(drop) | set(_WRAPPERS if self._tools else ())) - known, key=len, reverse=True)
-        )
+        if offered:
+            known.update(CALL_TAGS, (close for close in CALL_TAGS.values() if close), INNER_MARKS)
+        dropped = ({*drop, *(WRAPPERS if offered else ())} - known) - {""}
+        self._dropped, self._drop, self._raw = tuple(dropped), _any_of(dropped), ""
+        self._whole_marks = (*(CALL_TAGS if offered else ()), *((*_OPENINGS, *_CLOSINGS) if reasoning else ()))
+        self._held_marks = (*self._whole_marks, *(("```", ">>>") if offered else ()))
+        self._marks = _any_of((*self._held_marks, *("{[" if offered else ())))
 
     @property
     def calls(self) -> int:
@@ -95,163 +123,292 @@ class AnswerReader:
 
     def push(self, text: str) -> list[Event]:
         """Add text; returns what is certain now."""
-        self._held += text
+        self._take(text, final=False)
         return self._merged(final=False)
 
     def finish(self) -> list[Event]:
         """The answer ends here: what is left is text, or a call without its closing mark."""
+        self._take("", final=True)
         return self._merged(final=True)
+
+    def _take(self, text: str, final: bool) -> None:
+        """Add the text without what is to be dropped."""
+        raw = self._raw + text
+        sure = len(raw) if final else len(raw) - unfinished(raw, self._dropped)
+        position = 0
+        for found in self._drop.finditer(raw):
+            if found.start() >= sure:
+                break
+            self._held += raw[position : found.start()]
+            position = found.end()
+        sure = max(sure, position)
+        self._held += raw[position:sure]
+        self._raw = raw[sure:]
 
     def _merged(self, final: bool) -> list[Event]:
         events: list[Event] = []
-        while True:
-            step = getattr(self, f"_{self._state}")(final)
-            if step is None:
-                break
+        while (step := getattr(self, f"_in_{self._state}")(final)) is not None:
             for event in step:
                 last = events[-1] if events else None
                 if isinstance(event, Piece) and isinstance(last, Piece) and event.kind == last.kind:
                     events[-1] = Piece(event.kind, last.text + event.text)
-                else:
+                elif isinstance(event, ToolCall) or event.text:
                     events.append(event)
-        return [event for event in events if isinstance(event, ToolCall) or event.text]
+        return events
 
     # Each state looks at the held text and returns events, or None to wait for more.
 
-    def _start(self, final: bool) -> list[Event] | None:
-        if self._after:
-            # Between reasoning, calls and text there is nothing but white space and separators.
-            self._held = self._held.lstrip(self._after)
+    def _in_start(self, final: bool) -> list[Event] | None:
+        # Between reasoning, calls and text there is nothing but white space and separators.
+        self._held = self._held.lstrip(self._skipped) if self._skipped else self._held
         text = self._held.lstrip()
         if not text:
-            # White space alone: what it belongs to is seen later.
-            return self._to_content() if final and self._held else None
-        for opening, closing in REASONING_TAGS if self._reasoning else ():
-            if text.startswith(opening):
-                self._held = text[len(opening) :]
-                self._state, self._closing, self._after = "thought", closing, _SPACE
-                return []
-            if opening.startswith(text) and not final:
+            return self._begin("content") if final and self._held else None
+        if self._reasoning:
+            for opening, closing in REASONING_TAGS:
+                if text.startswith(opening):
+                    self._held, self._closing, self._skipped, self._opened = text[len(opening) :], closing, _SPACE, True
+                    return self._begin("thought")
+            if not final and any(opening.startswith(text) for opening in _OPENINGS):
                 return None
-        if self._tools is not None and text[0] in "{[" and not text.startswith("[TOOL"):
-            begin = _OBJECT_BEGIN if text[0] == "{" else _LIST_BEGIN
-            if begin.match(text):
-                self._held, self._state, self._balance = text, "bare", Balance()
-                return []
-            if len(text) < _DECIDED and not final:
-                return None
-        if text.startswith("[") and "[TOOL_CALLS]".startswith(text[:12]) and len(text) < 12 and not final:
-            return None
-        return self._to_content()
+        if self._forced and text[0] in "{[":
+            self._held, self._stretch = text, Stretch(None)
+            return None if is_undecided(text, 0) and not final else self._begin("bare")
+        return self._begin("content")
 
-    def _to_content(self) -> list[Event]:
-        self._state, self._after = "content", ""
+    def _begin(self, state: str) -> list[Event]:
+        self._state, self._at_start = state, True
         return []
 
-    def _restart(self, skip: str) -> None:
-        """Something is complete: what follows, after the letters of `skip`, may be anything again."""
-        self._state, self._after = "start", skip
+    def _restart(self, skipped: str) -> None:
+        """Something is complete: what follows, after the letters of `skipped`, may be anything again."""
+        self._state, self._skipped, self._at_start, self._last = "start", skipped, True, ""
 
-    def _thought(self, final: bool) -> list[Event] | None:
-        assert self._closing is not None
-        if self._after:
-            self._held = self._held.lstrip(self._after)
-            self._after = "" if self._held else self._after
+    def _in_unopened(self, final: bool) -> list[Event] | None:
+        found = _any_of((*_OPENINGS, *_CLOSINGS)).search(self._held)
+        if found is None or found[0] in _OPENINGS:
+            return self._begin("start") if found is not None or final else None
+        thought, self._held, self._opened = self._held[: found.start()].strip(), self._held[found.end() :], True
+        self._restart(_SPACE)
+        return [Piece("reasoning", thought)]
+
+    def _in_thought(self, final: bool) -> list[Event] | None:
+        if self._skipped:
+            self._held = self._held.lstrip(self._skipped)
+            self._skipped = "" if self._held else self._skipped
         place = self._held.find(self._closing)
+        # White space before the closing tag does not belong to the thought.
         if place >= 0:
             thought, self._held = self._held[:place].rstrip(), self._held[place + len(self._closing) :]
             self._restart(_SPACE)
-            return [Piece("reasoning", self._clean(thought))]
-        # White space before the closing tag does not belong to the thought.
-        stop = len(self._held.rstrip()) if not final else len(self._held)
-        if not final:
-            stop -= self._unfinished(self._held[:stop], (self._closing, *self._dropped))
-            stop = len(self._held[:stop].rstrip())
-        thought, self._held = self._held[:stop], self._held[stop:]
-        return [Piece("reasoning", self._clean(thought))] if thought else None
+            return [Piece("reasoning", thought)]
+        stop = len(self._held) - (0 if final else unfinished(self._held, (self._closing,)))
+        thought = self._held[:stop].rstrip()
+        self._held = "" if final else self._held[len(thought) :]
+        return [Piece("reasoning", thought)] if thought else None
 
-    def _bare(self, final: bool) -> list[Event] | None:
-        end = self._balance.end(self._held)
-        if end is None and not final:
-            return None
-        calls = read_any(self._held[:end]) if end is not None else None
-        if calls is None or not self._known(calls):
-            return self._to_content()
-        assert end is not None
-        self._held = self._held[end:]
-        self._restart(_SPACE + ";,")
-        return list(self._events(calls))
+    def _in_content(self, final: bool) -> list[Event] | None:
+        position = 0
+        while (found := self._marks.search(self._held, position)) is not None:
+            decided = self._decide(found[0], found.start(), final)
+            if decided is None and not final:
+                return self._shown(found.start(), trim=True)
+            if decided:
+                return decided[0]
+            position = found.end()
+        stop = len(self._held) - (0 if final else unfinished(self._held, self._held_marks))
+        # White space before a call does not belong to the content.
+        return self._shown(stop, trim=self._tools is not None and not final)
 
-    def _content(self, final: bool) -> list[Event] | None:
-        if not self._held:
+    def _shown(self, stop: int, trim: bool) -> list[Event] | None:
+        """The held text up to a place is content; with `trim` the white space before that waits."""
+        text = self._held[:stop].rstrip() if trim else self._held[:stop]
+        if not text:
             return None
-        tags: Collection[str] = () if self._tools is None else CALL_TAGS
-        found = [(place, tag) for tag in tags if (place := self._held.find(tag)) >= 0]
-        if found:
-            place, tag = min(found)
-            before = self._held[:place].rstrip()
-            self._held = self._held[place + (0 if tag == "<function=" else len(tag)) :]
-            self._state, self._opening, self._closing = "call", tag, CALL_TAGS[tag]
-            return [Piece("content", self._clean(before))]
-        stop = len(self._held)
-        if not final:
-            stop -= self._unfinished(self._held, (*tags, *self._dropped))
-            # White space before a call does not belong to the content.
-            stop = len(self._held[:stop].rstrip()) if tags else stop
-        ready, self._held = self._held[:stop], self._held[stop:]
-        return [Piece("content", self._clean(ready))] if ready else None
+        self._held, self._at_start, self._last = self._held[len(text) :], False, text[-1]
+        return [Piece("content", text)]
 
-    def _call(self, final: bool) -> list[Event] | None:
-        closing = self._closing
-        place = self._held.find(closing) if closing else -1
-        if place < 0 and not final:
+    def _decide(self, mark: str, place: int, final: bool) -> tuple[list[Event]] | tuple[()] | None:
+        """What a mark in the held text is: events of something that begins, () for text, None to wait."""
+        text = self._held
+        if mark in _OPENINGS:
+            self._opened = True
+            return ()
+        if mark in _CLOSINGS:
+            return self._close(mark, place)
+        if mark in CALL_TAGS:
+            self._tag = mark
+            return self._open("call", place, place + (0 if mark in WITH_TAG else len(mark)), Stretch(mark))
+        if mark in ("{", "["):
+            if mark == "[" and not final and any(tag.startswith(text[place:]) for tag in self._whole_marks):
+                return None
+            if not self._may_be_bare(place):
+                return ()
+            begins = begins_call(text, place)
+            return self._open("bare", place, place, Stretch(None)) if begins else None if begins is None else ()
+        if self._only_tagged:
+            return ()
+        if mark == ">>>":
+            return self._address(place, final)
+        bracket = None if self._fenced else begins_fence(text, place)
+        if bracket is None and not self._fenced and not final:
             return None
-        stop = place if place >= 0 else len(self._held)
-        end = stop + (len(closing) if closing and place >= 0 else 0)
-        body = self._held[: end if self._opening == "<function=" else stop]
-        self._held = self._held[end:]
+        if bracket:
+            self._from = bracket - place
+            return self._open("fence", place, place, Stretch(None, self._from))
+        self._fenced = not self._fenced
+        return (self._shown(place + 3, trim=False) or [],)
+
+    def _close(self, mark: str, place: int) -> tuple[list[Event]] | tuple[()]:
+        """Reasoning that nothing opened ends: its text has been shown, the tag is not."""
+        if self._opened:
+            return ()
+        self._opened = True
+        before = self._held[:place].rstrip() if self._tools is not None else self._held[:place]
+        self._held = self._held[place + len(mark) :]
         self._restart(_SPACE)
-        events: list[Event] = []
-        for part in body.split(self._opening) if closing is None else [body]:
-            calls = read_any(self._clean(part)) or self._code(part)
-            if calls is None and part.strip():
-                return [*events, Piece("content", self._clean(body))]
-            events += self._events(calls or [])
-        return events
+        return ([Piece("content", before)],)
 
-    def _code(self, text: str) -> list[Call] | None:
+    def _may_be_bare(self, place: int) -> bool:
+        """Whether a call without a tag may begin at a place of the held text."""
+        before = self._held[:place]
+        if not self._bare_calls or self._fenced or not (before or self._last or " ")[-1].isspace():
+            return False
+        return not self._only_tagged or (self._at_start and not before.strip())
+
+    def _address(self, place: int, final: bool) -> tuple[list[Event]] | tuple[()] | None:
+        """``>>>`` and whom what follows is for."""
+        before = self._held[:place]
+        line_begins = self._at_start if not before.strip() and "\n" not in before else before.rstrip(" ").endswith("\n")
+        name = recipient_at(self._held, place, self._tools or ()) if line_begins else ""
+        if name is None and not final:
+            return None
+        if isinstance(name, str) and name:
+            self._tag, self._recipient_first = name, False
+            state = "start" if name == "all" else "recipient"
+            return self._open(state, place, self._held.index("\n", place) + 1, Stretch(None))
+        if self._recipient_first:
+            # The mark is the prompt's.
+            self._held, self._recipient_first = self._held[:place] + self._held[place + len(">>>") :], False
+            return ([],)
+        return ()
+
+    def _open(self, state: str, place: int, start: int, stretch: Stretch) -> tuple[list[Event]]:
+        """A stretch begins: the text before `place` is content, what is held from now on begins at `start`."""
+        before, self._held = self._held[:place].rstrip(), self._held[start:]
+        self._restart("")
+        self._state, self._stretch = state, stretch
+        return ([Piece("content", before)] if before else [],)
+
+    def _in_call(self, final: bool) -> list[Event] | None:
+        found = self._stretch.end(self._held, final)
+        if found is None:
+            return None
+        body = self._held[: found[1] if self._tag in WITH_TAG else found[0]]
+        self._held = self._held[found[1] :]
+        self._restart(_SPACE)
+        parts = read_parts(body, schemas=self._schemas)
+        if self._tag == "<|python_tag|>" and not self._is_known(parts or []):
+            parts = self._code(body) or parts
+        return self._events(parts) if parts else [Piece("content", body if body.strip() else "")]
+
+    def _code(self, text: str) -> list[Call | str] | None:
         """Python source after ``<|python_tag|>`` is for the code interpreter, where one is on offer."""
         name = next((name for name in CODE_TOOLS if name in (self._tools or ())), None)
-        return [Call(name, {"code": text})] if name and self._opening == "<|python_tag|>" and text.strip() else None
+        return [Call(name, {"code": text})] if name and text.strip() and text.lstrip()[0] not in "{[" else None
 
-    def _known(self, calls: list[Call]) -> bool:
-        return self._tools is not None and all(call.name in self._tools for call in calls)
+    def _in_bare(self, final: bool) -> list[Event] | None:
+        found = self._stretch.end(self._held, False)
+        if found is None:
+            if final:
+                # Brackets that never close: tags may follow, but calls without one would be looked for again and again.
+                self._state, self._bare_calls = "content", False
+                self._forced = False
+            return [] if final else None
+        end = found[0]
+        text = self._held[:end]
+        call = read_forced(text) if self._forced else None
+        parts: list[Call | str] = [call] if call else read_parts(text, certain=False) or []
+        if not call and not self._is_known(parts):
+            self._state = "content"
+            return self._shown(end, trim=False)
+        self._held = self._held[end:]
+        self._restart(_SEPARATORS)
+        return self._events(parts)
 
-    def _events(self, calls: list[Call]) -> Iterable[ToolCall]:
-        for call in calls:
-            arguments = json.dumps(call.arguments, ensure_ascii=False)
-            yield ToolCall(self._calls, secrets.token_hex(5)[:9], call.name, arguments)
-            self._calls += 1
+    def _in_fence(self, final: bool) -> list[Event] | None:
+        while (found := self._stretch.end(self._held, False)) is not None:
+            end = found[0]
+            rest = self._held[end:].lstrip(_SEPARATORS)
+            place = len(self._held) - len(rest)
+            if "```".startswith(rest[:3]):
+                if len(rest) < 3 and not final:
+                    return None
+                parts = read_parts(self._held[self._from : end], certain=False) or []
+                if not self._is_known(parts):
+                    self._state = "content"
+                    return self._shown(place + len(rest[:3]), trim=False)
+                self._held = rest[3:]
+                self._restart(_SPACE)
+                return self._events(parts)
+            if rest[0] not in "{[":
+                break
+            if is_undecided(rest, 0) and not final:
+                return None
+            self._stretch = Stretch(None, place)
+        else:
+            if not final:
+                return None
+        self._state, self._fenced = "content", True
+        return self._shown(3, trim=False)
 
-    def _clean(self, text: str) -> str:
-        for token in self._dropped:
-            text = text.replace(token, "")
-        return text
+    def _in_recipient(self, final: bool) -> list[Event] | None:
+        text = self._held.lstrip()
+        if text.startswith("{"):
+            self._held = text
+            found = self._stretch.end(text, False)
+            arguments = read_arguments(text[: found[0]]) if found else None
+            if found is None and not final:
+                return None
+            if found and arguments is not None:
+                self._held = text[found[0] :]
+                self._restart(_SPACE)
+                return self._events([Call(self._tag, arguments)])
+        elif not text and not final:
+            return None
+        place = self._held.find("\n>>>")
+        if place < 0 and not final:
+            return None
+        body = self._held if place < 0 else self._held[:place]
+        self._held = self._held[len(body) :]
+        self._restart(_SPACE)
+        if self._tag in CODE_TOOLS:
+            return self._events([Call(self._tag, {"code": body.rstrip()})])
+        return self._events([Call(self._tag, {})] if not body.strip() else [body])
 
-    @staticmethod
-    def _unfinished(text: str, tags: Iterable[str]) -> int:
-        """Length of the longest end of `text` that begins a tag."""
-        longest = 0
-        for tag in tags:
-            if tag[0] not in text[-len(tag) :]:
+    def _is_known(self, parts: Iterable[Call | str]) -> bool:
+        return any(isinstance(part, Call) and part.name in (self._tools or ()) for part in parts)
+
+    def _events(self, parts: Iterable[Call | str]) -> list[Event]:
+        events: list[Event] = []
+        for part in parts:
+            if isinstance(part, str):
+                events.append(Piece("content", part))
                 continue
-            for length in range(min(len(tag) - 1, len(text)), longest, -1):
-                if text.endswith(tag[:length]):
-                    longest = length
-                    break
-        return longest
+            given = part.id if isinstance(part, IdentifiedCall) and part.id not in self._ids else None
+            identity = given or secrets.token_hex(5)[:9]
+            self._ids.add(identity)
+            events.append(ToolCall(self._calls, identity, part.name, _json(part.arguments)))
+            self._calls += 1
+        return events
+
+
+def _json(value: Any) -> str:
+    """JSON text; half of a surrogate pair, which no encoding of text can hold, stays an escape."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if text.isascii() or not re.search("[\ud800-\udfff]", text) else json.dumps(value)
 
 
 def call_tags() -> set[str]:
-    """Every mark around tool calls."""
-    return {*CALL_TAGS, *(close for close in CALL_TAGS.values() if close), *_WRAPPERS}
+    """Every mark around and in tool calls."""
+    return {*CALL_TAGS, *(close for close in CALL_TAGS.values() if close), *WRAPPERS, *INNER_MARKS}

@@ -4,27 +4,41 @@ JSON        {"name": "f", "parameters": {"a": 1}}, several in a list or one afte
             and Qwen inside their tags, with "arguments")
 pythonic    [f(a=1, b="x"), g()] and brave_search.call(query="x") (Llama 3.2, 4): read as Python, never run
 tagged      <function=f>{"a": 1}</function>, and name{"a": 1} (Mistral from version 11)
+elements    <function name="f"><param name="a">1</param></function>, <function=f><parameter=a>1</parameter></function>
 
-Every reader returns None for a text that is something else.
+Every reader returns None for a text that is something else. `read_parts` reads what it can: a call that cannot be read
+stays a text among those that can.
 """
 
 # ruff: noqa: RUF001, RUF002 (the bars of DeepSeek tags)
 
 from __future__ import annotations
 
-import ast
 import json
+import logging
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from llamacpu.chat import pythonic
+from llamacpu.chat.brackets import is_python, items_of, too_deep
+
+log = logging.getLogger("llamacpu")
 
 # Longer texts, and nesting beyond this, are no tool calls.
 LONGEST = 256 << 10
 DEEPEST = 64
 
-_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
-_TAGGED = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
-_DEEPSEEK = re.compile(r"(?:\w*<｜tool▁sep｜>)?(?P<name>[^\n]+)\n```(?:json)?\n(?P<arguments>.*?)\n?```", re.DOTALL)
-_CONSTANTS = {"true": True, "false": False, "null": None}
+# What may stand around a name that is written without quotes.
+_BARE_NAME = re.compile(r"[^\s\[\]{}\"'<>]+")
+_HEADER = re.compile(r"<function(?:=|\s+name=)\s*([^>\n]+?)\s*>\s*")
+_PARAMETER = re.compile(r"\s*<(param|parameter)(?:=|\s+name=)\s*([^>\n]+?)\s*>(.*?)</\1>\s*", re.DOTALL)
+_FUNCTION_END = re.compile(r"\s*(?:</function>\s*|\Z)")
+_DEEPSEEK = re.compile(r"(?:\w*<｜tool▁sep｜>)?(?P<name>[^\n]+?)\s*```(?:json)?\n(?P<arguments>.*?)\n?```", re.DOTALL)
+_IDENTIFIED = re.compile(r"\[CALL_ID\]\s*([A-Za-z0-9]+)")
+_ID = re.compile(r"[A-Za-z0-9]{9}")
+# Keys of a call that say nothing about its arguments.
+_ABOUT_CALL = frozenset(("call_id", "function", "id", "index", "name", "type"))
 
 
 class Call(NamedTuple):
@@ -34,165 +48,203 @@ class Call(NamedTuple):
     arguments: dict[str, Any]
 
 
-class Balance:
-    """Finds the end of a bracketed expression that arrives in pieces, quotes and escapes respected."""
+class IdentifiedCall(Call):
+    """A call to which the model gave an id, of nine letters and digits."""
 
-    def __init__(self) -> None:
-        self.depth = 0
-        self.position = 0
-        self._quote = ""
-        self._escaped = False
+    id: str
 
-    def end(self, text: str) -> int | None:
-        """The position after the closing bracket, given the whole text so far; None while it is open."""
-        for position in range(self.position, len(text)):
-            letter = text[position]
-            if self._quote:
-                if self._escaped:
-                    self._escaped = False
-                elif letter == "\\":
-                    self._escaped = True
-                elif letter == self._quote:
-                    self._quote = ""
-            elif letter in "\"'":
-                self._quote = letter
-            elif letter in "[{(":
-                self.depth += 1
-            elif letter in "]})":
-                self.depth -= 1
-                if self.depth <= 0:
-                    self.position = position + 1
-                    return self.position
-        self.position = len(text)
-        return None
-
-
-def _too_deep(text: str) -> bool:
-    depth = deepest = 0
-    for letter in text:
-        if letter in "[{(":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif letter in "]})":
-            depth -= 1
-    return len(text) > LONGEST or deepest > DEEPEST
+    @classmethod
+    def of(cls, call: Call, given: Any) -> Call:
+        """The call with this id, if it is one."""
+        if not isinstance(given, str) or not _ID.fullmatch(given):
+            return call
+        found = cls(*call)
+        found.id = given
+        return found
 
 
 def _reject(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_reject, strict=False)
+DECODER = json.JSONDecoder(parse_constant=_reject, parse_float=pythonic.finite, strict=False)
+"""JSON with line breaks in strings, and without numbers that are infinite or none."""
+
+
+def _refused(text: str, python: bool = False) -> bool:
+    return len(text) > LONGEST or too_deep(text, DEEPEST, python)
 
 
 def read_json(text: str) -> list[Call] | None:
     """One call, a list of calls, or several one after the other."""
-    if _too_deep(text):
+    parts = _json_parts(text, certain=False)
+    return None if parts is None else _only_calls(parts)
+
+
+def _only_calls(parts: list[Call | str]) -> list[Call] | None:
+    calls = [part for part in parts if isinstance(part, Call)]
+    return calls if calls and len(calls) == len(parts) else None
+
+
+def _json_parts(text: str, certain: bool) -> list[Call | str] | None:
+    """The calls of a text in JSON, and what is none; None where nothing is JSON.
+
+    certain: the text is known to be of calls, so that an object without arguments holds the arguments itself.
+    """
+    if _refused(text):
         return None
-    calls: list[Call] = []
+    parts: list[Call | str] = []
     position = 0
     while position < len(text):
         if text[position] in " \t\r\n;,":
             position += 1
             continue
+        begin = position
         try:
-            value, position = _DECODER.raw_decode(text, position)
+            value, position = DECODER.raw_decode(text, begin)
         except (ValueError, RecursionError):
-            return None
+            if text[begin] != "[" or not text.rstrip().endswith("]"):
+                return [*parts, text[begin:]] if parts else None
+            # One element that is no JSON: the others may be.
+            for item in items_of(text[begin:].rstrip(), python=False):
+                parts += _json_parts(item, certain) or [item]
+            return parts
         for item in value if isinstance(value, list) else [value]:
-            call = _from_object(item)
-            if call is None:
-                return None
-            calls.append(call)
-    return calls or None
+            parts.append(_from_object(item, certain) or json.dumps(item, ensure_ascii=False))
+    return parts
 
 
-def _from_object(value: Any) -> Call | None:
+def _from_object(value: Any, certain: bool) -> Call | None:
     if not isinstance(value, dict):
         return None
     inner = value.get("function")
     if isinstance(inner, dict):
-        return _from_object(inner)
+        call = _from_object(inner, certain)
+        return call and IdentifiedCall.of(call, value.get("id"))
     name = value.get("name", inner)
-    arguments = value.get("arguments", value.get("parameters", {} if "name" in value else None))
+    if not isinstance(name, str) or not name.strip():
+        return None
+    key = next((key for key in ("arguments", "parameters") if key in value), None)
+    others = {other: item for other, item in value.items() if other not in _ABOUT_CALL and other != key}
+    if key is not None:
+        arguments = value[key]
+        if others:
+            left_out = ", ".join(sorted(others))
+            log.warning("a call of %s has keys besides its name and arguments, which are left out: %s", name, left_out)
+    elif (others and not certain) or ("name" not in value and not others):
+        return None
+    else:
+        arguments = others
+    if arguments is None:
+        arguments = {}
     if isinstance(arguments, str):
         arguments = read_arguments(arguments)
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(arguments, dict):
+    return IdentifiedCall.of(Call(name, arguments), value.get("id")) if isinstance(arguments, dict) else None
+
+
+def read_forced(text: str) -> Call | None:
+    """The one call that a grammar has made of a whole answer, however long or deep it is."""
+    try:
+        value = DECODER.decode(text)
+        name, arguments = value["name"], value.get("parameters", value.get("arguments"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return Call(name, arguments)
+    return Call(name, {} if arguments is None else arguments) if isinstance(name, str) else None
 
 
 def read_arguments(text: str) -> dict[str, Any] | None:
-    """An object of arguments written as JSON text; empty text is no arguments."""
-    if _too_deep(text):
+    """An object of arguments written as JSON text; empty text and null are no arguments."""
+    if _refused(text):
         return None
     try:
-        value = _DECODER.decode(text) if text.strip() else {}
+        value = DECODER.decode(text) if text.strip() else {}
     except (ValueError, RecursionError):
         return None
+    if value is None:
+        return {}
     return value if isinstance(value, dict) else None
 
 
 def read_pythonic(text: str) -> list[Call] | None:
     """A list of calls with keyword arguments, or one call; only literals are understood."""
-    if _too_deep(text):
+    parts = _pythonic_parts(text)
+    return None if parts is None else _only_calls(parts)
+
+
+def _pythonic_parts(text: str) -> list[Call | str] | None:
+    text = text.strip()
+    if not text or _refused(text, python=True):
         return None
-    try:
-        expression = ast.parse(text.strip(), mode="eval").body
-        calls = expression.elts if isinstance(expression, ast.List) else [expression]
-        return [_from_call(call) for call in calls] or None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    items = items_of(text, python=True) if text[0] == "[" and text[-1] == "]" else [text]
+    parts: list[Call | str] = []
+    for item in items:
+        try:
+            parts.append(Call(*pythonic.read_call(item)))
+        except ValueError:
+            parts.append(item)
+    return parts if any(isinstance(part, Call) for part in parts) else None
+
+
+def read_tagged(text: str, schemas: Mapping[str, Any] | None = None) -> list[Call] | None:
+    """``<function=f>{...}</function>``, once or more often; in place of JSON there may be elements for the arguments.
+
+    These are ``<param name="a">1</param>`` and ``<parameter=a>1</parameter>``; the function may be ``name="f"``.
+    schemas: the schemas of the arguments by the names of the functions: a value is a text where they say so, else JSON
+    where it is JSON.
+    """
+    text = text.strip()
+    if _refused(text):
         return None
-
-
-def _from_call(node: ast.expr) -> Call:
-    if not isinstance(node, ast.Call) or node.args:
-        raise ValueError("not a call with keyword arguments")
-    parts: list[str] = []
-    function = node.func
-    while isinstance(function, ast.Attribute):
-        parts.append(function.attr)
-        function = function.value
-    if not isinstance(function, ast.Name):
-        raise ValueError("not a function's name")
-    parts.append(function.id)
-    if len(parts) > 1 and parts[0] == "call":  # brave_search.call(query="...")
-        del parts[0]
-    arguments = {}
-    for keyword in node.keywords:
-        if keyword.arg is None:
-            raise ValueError("no names for the arguments")
-        arguments[keyword.arg] = _literal(keyword.value)
-    return Call(".".join(reversed(parts)), arguments)
-
-
-def _literal(node: ast.expr) -> Any:
-    if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, bool, type(None))):
-        return node.value
-    if isinstance(node, ast.Name) and node.id in _CONSTANTS:
-        return _CONSTANTS[node.id]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        value = _literal(node.operand)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return -value if isinstance(node.op, ast.USub) else value
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return [_literal(item) for item in node.elts]
-    if isinstance(node, ast.Dict):
-        keys = [_literal(key) for key in node.keys if key is not None]
-        if len(keys) == len(node.values) and all(isinstance(key, str) for key in keys):
-            return dict(zip(keys, map(_literal, node.values), strict=True))
-    raise ValueError("not a literal value")
-
-
-def read_tagged(text: str) -> list[Call] | None:
-    """``<function=f>{...}</function>``, once or more often."""
-    calls = []
-    for match in _TAGGED.finditer(text):
-        arguments = read_arguments(match[2])
-        if arguments is None:
+    calls: list[Call] = []
+    position = 0
+    while (header := _HEADER.match(text, position)) is not None:
+        name, position = header[1].strip("\"'"), header.end()
+        arguments: Any = {}
+        if text.startswith("{", position):
+            try:
+                arguments, position = DECODER.raw_decode(text, position)
+            except (ValueError, RecursionError):
+                return None
+        properties = _properties((schemas or {}).get(name))
+        while (parameter := _PARAMETER.match(text, position)) is not None:
+            key = parameter[2].strip("\"'")
+            arguments[key] = _value_of(parameter[3], properties.get(key))
+            position = parameter.end()
+        end = _FUNCTION_END.match(text, position)
+        if end is None:
             return None
-        calls.append(Call(match[1].strip(), arguments))
-    return calls or None
+        position = end.end()
+        calls.append(Call(name, arguments))
+    return calls if position == len(text) and calls else None
+
+
+def _properties(schema: Any) -> Mapping[str, Any]:
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def _value_of(text: str, schema: Any) -> Any:
+    if text.startswith("<![CDATA[") and text.endswith("]]>"):
+        return text[9:-3]
+    # One line break after the opening and one before the closing tag belong to the tags.
+    text = text[text.startswith("\n") :]
+    text = text[: len(text) - text.endswith("\n")]
+    if is_text(schema) or _refused(text):
+        return text
+    try:
+        return DECODER.decode(text.strip())
+    except (ValueError, RecursionError):
+        return text
+
+
+def is_text(schema: Any) -> bool:
+    """Whether values of the schema are texts and nothing else."""
+    if not isinstance(schema, Mapping):
+        return False
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if isinstance(choices, list) and choices:
+        return all(isinstance(choice, str) for choice in choices)
+    return schema.get("type") == "string"
 
 
 def read_deepseek(text: str) -> list[Call] | None:
@@ -203,20 +255,41 @@ def read_deepseek(text: str) -> list[Call] | None:
 
 
 def read_named(text: str) -> list[Call] | None:
-    """``f{"a": 1}`` or ``f[ARGS]{"a": 1}``."""
+    """``f{"a": 1}``, ``f[ARGS]{"a": 1}`` or ``f[CALL_ID]abcdefghi[ARGS]{"a": 1}``."""
     text = text.strip()
-    match = _NAME.match(text)
+    match = _BARE_NAME.match(text)
     if match is None:
         return None
-    rest = text[match.end() :].strip().removeprefix("[ARGS]")
+    rest = text[match.end() :].strip()
+    identified = _IDENTIFIED.match(rest)
+    if identified is not None:
+        rest = rest[identified.end() :].strip()
+    rest = rest.removeprefix("[ARGS]").strip()
     arguments = read_arguments(rest) if rest else None
-    return None if arguments is None else [Call(match[0], arguments)]
+    if arguments is None:
+        return None
+    return [IdentifiedCall.of(Call(match[0], arguments), identified and identified[1])]
 
 
 def read_any(text: str) -> list[Call] | None:
-    """Whichever notation the text is in."""
+    """Whichever notation the text is in, if all of it is calls."""
     for read in (read_json, read_pythonic, read_tagged, read_named, read_deepseek):
         calls = read(text)
         if calls is not None:
             return calls
     return None
+
+
+def read_parts(text: str, certain: bool = True, schemas: Mapping[str, Any] | None = None) -> list[Call | str] | None:
+    """The calls in a text of calls, and what could not be read between them; None where there is no call at all.
+
+    certain: the text stood where calls stand, in their tags; otherwise it may be an object that only looks like one.
+    """
+    bare = text.strip()
+    found: list[Call | str] | None
+    if bare[:1] in ("{", "["):
+        found = _pythonic_parts(bare) if is_python(bare) else _json_parts(bare, certain)
+    else:
+        found = [*(read_tagged(bare, schemas) or read_named(bare) or read_deepseek(bare) or [])]
+        found = found or _pythonic_parts(bare)
+    return found if found and any(isinstance(part, Call) for part in found) else None

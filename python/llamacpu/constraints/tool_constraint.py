@@ -10,6 +10,7 @@ that is none. A grammar costs time only then.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,12 +40,13 @@ class ToolCallConstraint:
 
     tools: definitions as in the OpenAI interface. The arguments of those with `"strict": true` are valid under their
     schema, which must be that of an object; the arguments of others are an object. Only tools on offer are called.
-    begins_reasoning: the prompt has opened a reasoning block; what stands in one is no call.
+    begins_reasoning: the prompt has opened reasoning: the tag that closes it, or True for the usual one. What stands in
+    reasoning is no call.
 
     Raises GrammarError for a schema that cannot be used.
     """
 
-    def __init__(self, tools: Sequence[Any], tokenizer: Tokenizer, begins_reasoning: bool = False) -> None:
+    def __init__(self, tools: Sequence[Any], tokenizer: Tokenizer, begins_reasoning: bool | str | None = False) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary_of(tokenizer)
         grammars = ToolGrammars(tools, self._mark)
@@ -53,7 +55,11 @@ class ToolCallConstraint:
         spelled = [tag for tag in CALL_TAGS if tag not in special]
         self._at_start = grammars.begun(spelled, bare=True)
         self._in_text = grammars.begun(spelled, bare=False)
-        self._after = {tag.encode(): grammars.after(tag) for tag in special}
+        after = {tag: grammars.after(tag) for tag in special}
+        self._after = {tag.encode(): grammar for tag, grammar in after.items() if grammar is not None}
+        # Nothing can follow these.
+        forbidden = [self._vocabulary.control_token(tag) for tag, grammar in after.items() if grammar is None]
+        self._forbidden = [token for token in forbidden if token is not None]
         self._spelled = [tag.encode() for tag in spelled]
         self._tags = [tag.encode() for tag in CALL_TAGS]
         self._thoughts = [(opening.encode(), closing.encode()) for opening, closing in REASONING_TAGS]
@@ -64,7 +70,7 @@ class ToolCallConstraint:
         # The text since the state began; what the state is, and what ends a stretch of reasoning.
         self._text = b""
         self._state = "thought" if begins_reasoning else "start"
-        self._closing = self._thoughts[0][1]
+        self._closing = begins_reasoning.encode() if isinstance(begins_reasoning, str) else self._thoughts[0][1]
 
     def _mark(self, tag: str) -> str:
         token = self._vocabulary.control_token(tag)
@@ -78,6 +84,8 @@ class ToolCallConstraint:
         self._seen = len(ids)
         if self._matcher is not None:
             self._matcher.mask(logits)
+        elif self._forbidden and self._state != "thought":
+            logits[self._forbidden] = -math.inf
         return logits
 
     def _take(self, token: int) -> None:
@@ -122,7 +130,12 @@ class ToolCallConstraint:
 
     def _look_in_text(self) -> None:
         if self._tag_found():
-            return
+            return None
+        for _, closing in self._thoughts:
+            # Reasoning that nothing opened ends: a call may begin behind it.
+            if closing in self._text:
+                self._matcher, self._state, self._text = None, "start", self._text.partition(closing)[2]
+                return self._look_at_start()
         begun = self._tag_begun()
         if begun:
             if self._stretch != self._bytes - begun:
@@ -131,6 +144,7 @@ class ToolCallConstraint:
         else:
             self._matcher = None
         self._text = self._text[-_DECIDED:]
+        return None
 
     def _tag_found(self) -> bool:
         """Whether a tag has opened a call."""

@@ -11,12 +11,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llamacpu.chat.answer import CALL_TAGS, CODE_TOOLS
+from llamacpu.chat.tool_calls import is_text
 from llamacpu.constraints.grammar import Grammar, schema_text
 from llamacpu.errors import GrammarError
 
 # A call without a tag stands at the beginning of an answer, or after another call.
-BARE = re.compile(rb'\[?\s*\{\s*"(name|type|function|parameters|arguments)"|\[\s*[A-Za-z_][\w.]*\(')
-_NAME = re.compile(r"[A-Za-z_][\w.\-]*")
+BARE = re.compile(rb'\[?\s*\{\s*"(name|type|function|parameters|arguments)"|\[\s*[^\s()\[\]{},"\'=:]+\(')
+# Names that can stand without quotes: in Python's notation, before JSON, in a tag.
+_PYTHONIC = re.compile(r"(?!.*\.call$)[^\s()\[\]{},\"'=:*;]+")
+_BEFORE_JSON = re.compile(r"[^\s\[\]{}\"'<>]+")
+_IN_TAG = re.compile(r"[^\s>\"']([^>\n\"']*[^\s>\"'])?")
+_PRINTED = re.compile(r"(?!\s).*\S")
+_TEXT_LIMITS = frozenset(("format", "maxLength", "minLength", "pattern"))
 _MANY_FORMS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
 
 _SPACE = r"( |\n {0,8})?"
@@ -41,13 +47,15 @@ def function_of(tool: Any) -> Mapping[str, Any]:
     """The function in the definition of a tool. Raises GrammarError where there is none with a usable name."""
     function = tool.get("function", tool) if isinstance(tool, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
-    if function is None or not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise GrammarError(f"a tool has the name {name!r}; expected letters, digits, '_', '.' and '-'")
+    if function is None or not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise GrammarError(f"a tool has the name {name!r}; expected a text of letters, digits, '_' and '-'")
     return function  # type: ignore[no-any-return]
 
 
 class ToolGrammars:
     """The grammars of calls of some tools.
+
+    A tool is called in the notations that can write its name and the names of its arguments; JSON can write any.
 
     mark: how a tag stands in a grammar, which depends on the vocabulary: a text in quotes, or `<[id]>` for a token.
     """
@@ -56,7 +64,13 @@ class ToolGrammars:
         functions = [function_of(tool) for tool in tools]
         self._mark = mark
         self._names = [str(function["name"]) for function in functions]
-        rules = [_COMMON, *(rule for number, function in enumerate(functions) for rule in _rules(number, function))]
+        self._schemas = [_parameters(function) for function in functions]
+        self._pythonic = [number for number in range(len(functions)) if self._is_pythonic(number)]
+        rules = [_COMMON]
+        for number, name in enumerate(self._names):
+            rules += _rules(number, name, self._schemas[number])
+            if number in self._pythonic:
+                rules += _pythonic_rules(number, name, self._schemas[number])
         for kind, key in _OPENINGS.items():
             rules.append(f'OPEN_{kind}: /\\{{{_SPACE}"{key}"/')
             rules.append(f'LIST_{kind}: /\\[{_SPACE}\\{{{_SPACE}"{key}"/')
@@ -65,51 +79,106 @@ class ToolGrammars:
         rules.append("calls: call (/[;,]? ?/ call)*")
         listed = " | ".join(f"LIST_{kind} {kind.lower()}" for kind in _OPENINGS)
         rules.append(f'list: ({listed}) (comma call)* ws "]"')
-        rules.append("python: " + self._each("python_{}".format))
-        rules.append(f'pythons: ({self._each("PYTHON_{0} keywords_{0}".format)}) (comma python)* ws "]"')
+        if self._pythonic:
+            rules.append("python: " + self._each("python_{}".format, self._pythonic))
+            begun = self._each("PYTHON_{0} keywords_{0}".format, self._pythonic)
+            rules.append(f'pythons: ({begun}) (comma python)* ws "]"')
         self._rules = "\n".join(rules)
 
-    def _each(self, form: Callable[[int], str]) -> str:
-        return " | ".join(form(number) for number in range(len(self._names)))
+    def _is_pythonic(self, number: int) -> bool:
+        names = [self._names[number], *self._schemas[number].get("properties", ())]
+        return all(_PYTHONIC.fullmatch(name) for name in names)
 
-    def _named(self, after_name: str, rules: str) -> str:
-        """A function's name and a text right after it, some rules, and the arguments."""
-        return self._each(lambda number: f"{quoted(self._names[number] + after_name)} {rules}arguments_{number}")
+    def _each(self, form: Callable[[int], str], numbers: Sequence[int] | None = None) -> str:
+        return " | ".join(form(number) for number in (range(len(self._names)) if numbers is None else numbers))
 
-    def after(self, tag: str) -> Grammar:
-        """A call after an opening tag, up to the closing one."""
-        return self._grammar([self._called(tag)], "")
+    def _named(self, names: re.Pattern[str], after_name: str, rules: str) -> str | None:
+        """A function's name and a text right after it, some rules, and the arguments; None if no name can stand so."""
+        numbers = [number for number, name in enumerate(self._names) if names.fullmatch(name)]
+        form = "{} {}arguments_{}".format
+        return self._each(lambda n: form(quoted(self._names[n] + after_name), rules, n), numbers) or None
+
+    def after(self, tag: str) -> Grammar | None:
+        """A call after an opening tag, up to the closing one; None where no tool can be called so."""
+        called = self._called(tag)
+        return self._grammar([called], "") if called else None
 
     def begun(self, tags: Sequence[str], bare: bool) -> Grammar:
         """A call with one of these opening tags, or with none if `bare`; or text that begins with none."""
-        forms = [f"{quoted(tag)} {self._called(tag)}" for tag in tags]
-        excluded = [f"~/{re.escape(tag).replace('/', chr(92) + '/')}(.|\\n)*/" for tag in tags]
+        forms = [f"{quoted(tag)} {called}" for tag in tags if (called := self._called(tag))]
+        excluded = [f"~/{_regex(tag)}(.|\\n)*/" for tag in tags]
         if bare:
-            forms += ["calls", "list", "pythons"]
+            forms += ["calls", "list", *(["pythons"] if self._pythonic else [])]
             excluded.append(f"~/({BARE.pattern.decode()})(.|\\n)*/")
         return self._grammar([*forms, "OTHER"], "OTHER: " + " & ".join(["/(.|\\n)*/", *excluded]))
 
     def _grammar(self, forms: Sequence[str], other: str) -> Grammar:
         return Grammar.lark(f"start: {' | '.join(forms)}\n{other}\n{self._rules}\n")
 
-    def _called(self, tag: str) -> str:
+    def _called(self, tag: str) -> str | None:
+        """What stands after an opening tag, closing tag included; None where none of the tools can be called so."""
         closing = CALL_TAGS[tag]
         close = "" if closing is None else self._mark(closing)
         if tag == "<|python_start|>":
-            return f"ws pythons ws {close}"
+            return f"ws ({'pythons | ' if self._pythonic else ''}calls | list) ws {close}"
         if tag == "<|python_tag|>":
             # Python source for a code interpreter is none of the grammar's business.
             free = " | /[^{\\s](.|\\n)*/" if any(name in CODE_TOOLS for name in self._names) else ""
             return f"(ws calls{free})"
         if tag == "[TOOL_CALLS]":
-            return f"(ws list | {self._named('', self._mark('[ARGS]') + '? ws ')})"
+            identity = f"({self._mark('[CALL_ID]')} /[A-Za-z0-9]{{9}}/)? "
+            named = self._named(_BEFORE_JSON, "", f"{identity}{self._mark('[ARGS]')}? ws ")
+            return f"(ws list | {named})" if named else "ws list"
         if tag == "<function=":
-            return f"({self._named('>', 'ws ')}) ws {close}"
+            named = self._named(_IN_TAG, ">", "ws ")
+            return f"({named}) ws {close}" if named else None
+        if tag == "<function name=":
+            elements = [found for number in range(len(self._names)) if (found := self._elements(number))]
+            return f"({' | '.join(elements)}) ws {close}" if elements else None
         if tag == "<｜tool▁call▁begin｜>":  # noqa: RUF001 (the bars of DeepSeek tags)
             fence = quoted("\n```")
             begun = self._mark("<｜tool▁sep｜>")  # noqa: RUF001
-            return f'"function" {begun} ({self._named(chr(10) + "```json" + chr(10), "")}) {fence} {close}'
+            named = self._named(_PRINTED, "\n```json\n", "")
+            return f'"function" {begun} ({named}) {fence} {close}' if named else None
         return f"ws call ws {close}"
+
+    def _elements(self, number: int) -> str | None:
+        """The arguments of a function as elements, in the order of the schema; None where they cannot be."""
+        schema = self._schemas[number]
+        properties = schema.get("properties")
+        names = [self._names[number], *(properties or ())]
+        if not all(_IN_TAG.fullmatch(name) for name in names):
+            return None
+        form = quoted(f'"{names[0]}">')
+        if properties is None:
+            return f'{form} (ws "<param name=\\"" /[^>\\s"\']{{1,40}}/ "\\">" any "</param>")*'
+        definitions: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+        for key, value in properties.items():
+            inner = _element_text(value) if is_text(value) else f"%json {schema_text(_with(definitions, value))}"
+            if inner is None:
+                return None
+            header = quoted(f'<param name="{key}">')
+            element = f'ws {header} {inner} "</param>"'
+            form += f" {element}" if key in schema.get("required", ()) else f" ({element})?"
+        return form
+
+
+def _element_text(schema: Mapping[str, Any]) -> str | None:
+    """The texts of a schema as they stand in an element; None where the grammar cannot say which these are."""
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if choices is not None:
+        plain = all("<" not in choice and choice.strip("\n") == choice and choice for choice in choices)
+        return f"({' | '.join(map(quoted, choices))})" if plain else None
+    return None if _TEXT_LIMITS & set(schema) else "/[^<]*/"
+
+
+def _with(definitions: dict[str, Any], schema: Any) -> Any:
+    return {**definitions, **schema} if isinstance(schema, Mapping) else schema
+
+
+def _regex(text: str) -> str:
+    """A text as it stands in a regular expression of a grammar."""
+    return re.escape(text).replace("/", "\\/")
 
 
 def quoted(text: str) -> str:
@@ -117,25 +186,29 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _rules(number: int, function: Mapping[str, Any]) -> list[str]:
-    """The rules of one function: its arguments in JSON and in Python's notation, and calls in both."""
-    schema = _parameters(function)
-    name, body = quoted(f'"{function["name"]}"'), f"body_{number}"
+def _rules(number: int, name: str, schema: Mapping[str, Any]) -> list[str]:
+    """The rules of one function: its arguments in JSON, and calls around them."""
+    written, body = quoted(quoted(name)), f"body_{number}"
     first, then = (
-        f"colon {name} comma words colon arguments_{number}",
-        f"colon arguments_{number} comma WORD_NAME colon {name}",
+        f"colon {written} comma words colon arguments_{number}",
+        f"colon arguments_{number} comma WORD_NAME colon {written}",
     )
     inner = f'"{{" ws {body} ws "}}"'
-    plain = re.escape(str(function["name"]))
-    found = [
+    return [
         f"arguments_{number}: %json {schema_text(schema)}",
         f"{body}: WORD_NAME {first} | words {then}",
         f'name_{number}: {first} ws "}}"',
         f'key_{number}: {then} ws "}}"',
         f'type_{number}: colon WORD_FUNCTION comma ({body} | WORD_FUNCTION colon {inner}) ws "}}"',
         f'function_{number}: colon {inner} ws "}}"',
-        f'python_{number}: {quoted(str(function["name"]))} ".call"? "(" keywords_{number}',
-        f"PYTHON_{number}: /\\[{_SPACE}{plain}(\\.call)?\\(/",
+    ]
+
+
+def _pythonic_rules(number: int, name: str, schema: Mapping[str, Any]) -> list[str]:
+    """The rules of a function's calls in Python's notation, values in JSON's."""
+    found = [
+        f'python_{number}: {quoted(name)} ".call"? "(" keywords_{number}',
+        f"PYTHON_{number}: /\\[{_SPACE}{_regex(name)}(\\.call)?\\(/",
         f'keywords_{number}: ws keywords_{number}_0_first ws ")"',
     ]
     properties = schema.get("properties")
@@ -145,8 +218,7 @@ def _rules(number: int, function: Mapping[str, Any]) -> list[str]:
     definitions = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     required = schema.get("required", ())
     for place, (key, value) in enumerate(properties.items()):
-        with_definitions = {**definitions, **value} if isinstance(value, Mapping) else value
-        found.append(f'value_{number}_{place}: {quoted(key)} "=" %json {schema_text(with_definitions)}')
+        found.append(f'value_{number}_{place}: {quoted(key)} "=" %json {schema_text(_with(definitions, value))}')
         now, then = f"keywords_{number}_{place}", f"keywords_{number}_{place + 1}"
         for position, before in (("first", ""), ("later", "comma ")):
             rule = f"{now}_{position}: {before}value_{number}_{place} {then}_later"
@@ -167,6 +239,4 @@ def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
     required = schema.get("required", [])
     if not isinstance(properties, dict) or not isinstance(required, list) or not set(required) <= set(properties):
         raise GrammarError(f"the strict tool {name} requires arguments that its properties do not name")
-    if not all(re.fullmatch(r"[A-Za-z_]\w*", key) for key in properties):
-        raise GrammarError(f"an argument of the strict tool {name} has a name that is none in Python; rename it")
     return {**schema, "type": "object", "properties": properties}

@@ -209,6 +209,7 @@ class Completions:
             response_format=response_format,
             grammar=grammar,
             reasoning=reasoning,
+            streamed=stream,
             stop=_texts(stop),
             logits_processors=logits_processor or (),
             sampling=sampler,
