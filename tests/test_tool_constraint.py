@@ -167,8 +167,7 @@ def test_what_the_constraint_admits_is_read_as_calls(name: str) -> None:
     function = {"name": name, "strict": True, "parameters": schema}
     other = {"name": "other", "strict": True, "parameters": {"type": "object", "properties": {"a b": {"type": "null"}}}}
     tools = [{"type": "function", "function": function}, {"type": "function", "function": other}]
-    beginnings = ['{"name"', '{"function": ', '[{"type"', f"[{name}(", "[", "<tool_call>", "<function=",
-                  "<function name=", "<|python_tag|>", "[TOOL_CALLS]", "<|python_start|>", "<｜tool▁call▁begin｜>"]  # fmt: skip  # noqa: RUF001
+    beginnings = ['{"name"', '{"function": ', '[{"type"', f"[{name}(", "[", *CALL_TAGS]
     read_back = 0
     for seed, beginning in enumerate(beginnings):
         for tokens in (PLAIN, TAGGED):
