@@ -67,6 +67,14 @@ def test_streamed_and_whole_answers_agree(text: str, data: st.DataObject, given:
     assert read([*text], offered, **given) == whole
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from([*(f for f in FRAGMENTS if f not in TAGS and ">>>" not in f), '"id": 1'])).map("".join))
+def test_what_is_no_call_is_not_touched(text: str) -> None:
+    found = read([text])
+    if not any(tag in text for tag in TAGS) and all(isinstance(event, Piece) for event in found):
+        assert "".join(event.text for event in found) == text
+
+
 @settings(max_examples=200, deadline=None)
 @given(texts)
 def test_no_tag_is_shown_half(text: str) -> None:

@@ -98,7 +98,7 @@ class AnswerReader:
         # Whether text has been shown since the last start, its last letter, and whether it is in a fenced block.
         self._at_start, self._last, self._fenced = True, "", False
         self._bare_calls = True
-        self._stretch, self._tag, self._from = Stretch(None), "", 0
+        self._stretch, self._tag, self._from, self._space = Stretch(None), "", 0, ""
         self._calls = 0
         self._ids: set[str] = set()
         self._opened = False
@@ -172,7 +172,7 @@ class AnswerReader:
             if not final and any(opening.startswith(text) for opening in _OPENINGS):
                 return None
         if self._forced and text[0] in "{[":
-            self._held, self._stretch = text, Stretch(None)
+            self._held, self._stretch, self._space = text, Stretch(None), ""
             return None if is_undecided(text, 0) and not final else self._begin("bare")
         return self._begin("content")
 
@@ -295,7 +295,8 @@ class AnswerReader:
 
     def _open(self, state: str, place: int, start: int, stretch: Stretch) -> tuple[list[Event]]:
         """A stretch begins: the text before `place` is content, what is held from now on begins at `start`."""
-        before, self._held = self._held[:place].rstrip(), self._held[start:]
+        before = self._held[:place].rstrip()
+        self._space, self._held = self._held[len(before) : place], self._held[start:]
         self._restart("")
         self._state, self._stretch = state, stretch
         return ([Piece("content", before)] if before else [],)
@@ -322,19 +323,23 @@ class AnswerReader:
         if found is None:
             if final:
                 # Brackets that never close: tags may follow, but calls without one would be looked for again and again.
-                self._state, self._bare_calls = "content", False
-                self._forced = False
+                self._not_a_call(0)
+                self._bare_calls = self._forced = False
             return [] if final else None
         end = found[0]
         text = self._held[:end]
         call = read_forced(text) if self._forced else None
         parts: list[Call | str] = [call] if call else read_parts(text, certain=False) or []
         if not call and not self._is_known(parts):
-            self._state = "content"
-            return self._shown(end, trim=False)
+            return self._not_a_call(end)
         self._held = self._held[end:]
         self._restart(_SEPARATORS)
         return self._events(parts)
+
+    def _not_a_call(self, end: int) -> list[Event]:
+        """What looked like a call up to `end` is text, with the white space before it."""
+        self._held, self._state = self._space + self._held, "content"
+        return (self._shown(len(self._space) + end, trim=False) or []) if end else []
 
     def _in_fence(self, final: bool) -> list[Event] | None:
         while (found := self._stretch.end(self._held, False)) is not None:
@@ -346,8 +351,7 @@ class AnswerReader:
                     return None
                 parts = read_parts(self._held[self._from : end], certain=False) or []
                 if not self._is_known(parts):
-                    self._state = "content"
-                    return self._shown(place + len(rest[:3]), trim=False)
+                    return self._not_a_call(place + len(rest[:3]))
                 self._held = rest[3:]
                 self._restart(_SPACE)
                 return self._events(parts)
@@ -359,8 +363,8 @@ class AnswerReader:
         else:
             if not final:
                 return None
-        self._state, self._fenced = "content", True
-        return self._shown(3, trim=False)
+        self._fenced = True
+        return self._not_a_call(3)
 
     def _in_recipient(self, final: bool) -> list[Event] | None:
         text = self._held.lstrip()
