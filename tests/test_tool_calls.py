@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from llamacpu.chat.answer import AnswerReader, Event, Piece, ToolCall
 from llamacpu.chat.tool_calls import read_any, read_json, read_pythonic
 
-TOOLS = ("get_weather", "add", "brave_search", "code_interpreter", "spotify.trending")
+TOOLS = (
+    "get_weather",
+    "add",
+    "brave_search",
+    "code_interpreter",
+    "spotify.trending",
+    "get-x",
+    "2fa_check",
+    "a/b",
+    "ключ",
+)
+SCHEMAS = {"get_weather": {"properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}, "add": {}}
 
 
 def read(text: str, size: int | None = None, tools: tuple[str, ...] | None = TOOLS, **options: Any) -> dict[str, Any]:
@@ -36,6 +47,7 @@ def read(text: str, size: int | None = None, tools: tuple[str, ...] | None = TOO
 
 
 WEATHER = ("get_weather", {"city": "Paris"})
+ADD = ("add", {"a": 1})
 ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "text": ("Hello there.", {"content": "Hello there."}),
     "Llama 3.1": ('{"name": "get_weather", "parameters": {"city": "Paris"}}', {"calls": [WEATHER]}),
@@ -106,6 +118,61 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "positional": ("[get_weather('Paris')]", {"content": "[get_weather('Paris')]"}),
     "broken in tags": ("<tool_call>\nnope\n</tool_call>", {"content": "\nnope\n"}),
     "a lone bracket": ("a < b and [", {"content": "a < b and ["}),
+    "words of Python": ('[get-x(from="a", class=1, in=[2], not=None)]', {"calls": [("get-x", {"from": "a", "class": 1, "in": [2], "not": None})]}),
+    "names of every kind": (
+        '[2fa_check(a=1), a/b(a=1), ключ(a=1)]',
+        {"calls": [("2fa_check", {"a": 1}), ("a/b", {"a": 1}), ("ключ", {"a": 1})]},
+    ),
+    "such a name in JSON": ('{"name": "a/b", "parameters": {"a": 1}}', {"calls": [("a/b", {"a": 1})]}),
+    "such a name in a tag": ('<function=2fa_check>{"a": 1}</function>', {"calls": [("2fa_check", {"a": 1})]}),
+    "such a name before JSON": ('[TOOL_CALLS]ключ[ARGS]{"a": 1}', {"calls": [("ключ", {"a": 1})]}),
+    "a closing tag in a string": (
+        '<tool_call>{"name": "add", "arguments": {"s": "</tool_call> \\" </tool_call>"}}</tool_call>Yes',
+        {"calls": [("add", {"s": '</tool_call> " </tool_call>'})], "content": "Yes"},
+    ),
+    "tags in strings of every notation": (
+        '<function=add>{"s": "</function>"}</function><|python_start|>[add(s="<|python_end|>")]<|python_end|>'
+        '[TOOL_CALLS][{"name": "add", "arguments": {"s": "[TOOL_CALLS]"}}][TOOL_CALLS]add[ARGS]{"s": "[TOOL_CALLS]x[ARGS]"}',
+        {"calls": [("add", {"s": s}) for s in ("</function>", "<|python_end|>", "[TOOL_CALLS]", "[TOOL_CALLS]x[ARGS]")]},
+    ),
+    "Mistral Small 3.2": (
+        '[TOOL_CALLS]get_weather[CALL_ID]abcdefghi[ARGS]{"city": "Paris"}[TOOL_CALLS]add[CALL_ID]123456789[ARGS]{"a": 1}',
+        {"calls": [WEATHER, ADD]},
+    ),
+    "functionary": ('>>>all\nLet me see.\n>>>get_weather\n{"city": "Paris"}>>>add\n{"a": 1}', {"content": "Let me see.", "calls": [WEATHER, ADD]}),
+    "functionary's code": (">>>code_interpreter\nprint(1)\n", {"calls": [("code_interpreter", {"code": "print(1)"})]}),
+    "a prompt of Python's": (">>> add(1)\n>>>other\nx", {"content": ">>> add(1)\n>>>other\nx"}),
+    "MiniCPM": (
+        '<function name="get_weather"><param name="city">Paris</param></function><function name="add"><param name="a">1</param></function>',
+        {"calls": [WEATHER, ADD]},
+    ),
+    "Qwen Coder": (
+        "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>", {"calls": [WEATHER]},
+    ),
+    "a tag in an element": (
+        '<function name="get_weather"><param name="city">a </function> b</param></function>',
+        {"calls": [("get_weather", {"city": "a </function> b"})]},
+    ),
+    "a fence": ('Sure:\n```json\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n```\nThere.', {"content": "Sure:There.", "calls": [WEATHER]}),
+    "a list in a fence": ('```\n[{"name": "get_weather", "arguments": {"city": "Paris"}},\n{"name": "add", "arguments": {"a": 1}}]\n```', {"calls": [WEATHER, ADD]}),
+    "a fence of other JSON": ('```json\n{"name": "other"}\n```', {"content": '```json\n{"name": "other"}\n```'}),
+    "a fence of Python": ("```python\n [add(a=1)]\n```", {"content": "```python\n [add(a=1)]\n```"}),
+    "text around a call": (
+        'I look it up. {"name": "get_weather", "parameters": {"city": "Paris"}} Wait.',
+        {"content": "I look it up.Wait.", "calls": [WEATHER]},
+    ),
+    "one bad call": (
+        '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "add", "arguments": {x}}, {"name": "add", "arguments": {"a": 1}}]',
+        {"content": '{"name": "add", "arguments": {x}}', "calls": [WEATHER, ADD]},
+    ),
+    "one without arguments that are any": (
+        '[{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "add", "arguments": 3}]',
+        {"content": '{"name": "add", "arguments": 3}', "calls": [WEATHER]},
+    ),
+    "one bad call in Python": ('[get_weather(city="Paris"), add(3), add(a=1)]', {"content": "add(3)", "calls": [WEATHER, ADD]}),
+    "null": ('{"name": "add", "parameters": null}', {"calls": [("add", {})]}),
+    "null in a tag": ('<tool_call>{"name": "add", "arguments": null}</tool_call>', {"calls": [("add", {})]}),
+    "arguments beside the name": ('<tool_call>{"name": "get_weather", "city": "Paris"}</tool_call>', {"calls": [WEATHER]}),
     "strings with brackets": (
         '{"name": "add", "parameters": {"a": "}]\\"{", "b": "it\'s"}}',
         {"calls": [("add", {"a": '}]"{', "b": "it's"})]},
@@ -122,7 +189,7 @@ def test_answers_are_taken_apart(name: str, size: int | None) -> None:
 
 def test_without_tools_nothing_is_a_call() -> None:
     for text, _ in ANSWERS.values():
-        if not text.startswith(("<think>", "[THINK]")):
+        if not text.startswith(("<think>", "[THINK]")) and "</think>" not in text:
             assert read(text, 3, tools=None)["content"] == text
 
 
@@ -134,6 +201,63 @@ def test_a_prompt_may_have_opened_the_reasoning() -> None:
     for size in (None, 1):
         found = read("So.\n</think>\n\nYes", size, begins_reasoning=True)
         assert found == {"reasoning": "So.", "content": "Yes", "calls": []}
+
+
+def test_a_prompt_may_have_begun_the_recipient() -> None:
+    for size in (None, 1):
+        found = read('get_weather\n{"city": "Paris"}\n>>>all\nYes', size, begins_recipient=True)
+        assert found == {"content": "Yes", "reasoning": "", "calls": [WEATHER]}
+        assert read("Yes", size, begins_recipient=True)["content"] == "Yes"
+
+
+def test_ids_of_the_model_are_kept() -> None:
+    for text in (
+        "[TOOL_CALLS]add[CALL_ID]abcDEF123[ARGS]{}",
+        '[TOOL_CALLS][{"name": "add", "arguments": {}, "id": "abcDEF123"}]',
+    ):
+        reader = AnswerReader(TOOLS)
+        (call,) = reader.push(text) + reader.finish()
+        assert isinstance(call, ToolCall)
+        assert call.id == "abcDEF123"
+    reader = AnswerReader(TOOLS)
+    twice = [event for event in reader.push(text + text) + reader.finish() if isinstance(event, ToolCall)]
+    assert len({call.id for call in twice}) == 2
+
+
+def test_numbers_stay_finite() -> None:
+    for text in ('{"name": "add", "parameters": {"a": 1e999, "b": -1e999}}', "[add(a=1e999, b=-1e999)]"):
+        (call,) = AnswerReader(TOOLS).push(text)
+        assert isinstance(call, ToolCall)
+        assert "nf" not in call.arguments
+        assert json.loads(call.arguments) == {"a": 1.7976931348623157e308, "b": -1.7976931348623157e308}
+
+
+def test_arguments_are_text_that_can_be_sent() -> None:
+    (call,) = AnswerReader(TOOLS).push('{"name": "add", "parameters": {"a": "\\ud800é"}}')
+    assert isinstance(call, ToolCall)
+    assert json.loads(call.arguments.encode()) == {"a": "\ud800é"}
+
+
+def test_values_in_elements_have_the_types_of_the_schema() -> None:
+    text = '<function name="get_weather"><param name="city">12</param><param name="days">3</param></function>'
+    for tools, city in ((SCHEMAS, "12"), ([*SCHEMAS], 12)):
+        (call,) = AnswerReader(tools).push(text)
+        assert isinstance(call, ToolCall)
+        assert json.loads(call.arguments) == {"city": city, "days": 3}
+
+
+def test_keys_that_are_left_out_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert read_json('{"name": "add", "parameters": {}, "confidence": 1}') == [("add", {})]
+    assert "confidence" in caplog.text
+
+
+def test_forced_calls_are_calls() -> None:
+    deep = '{"a": ' * 90 + "1" + "}" * 90
+    for arguments in ("{}", "null", '{"a": "' + "x" * 300_000 + '"}', deep, '{"a": 1e999}'):
+        for size in (None, 5000):
+            found = read(f'{{"name": "other {{x}}", "parameters": {arguments}}}', size, forced=True)
+            assert [name for name, _ in found["calls"]] == ["other {x}"]
+            assert found["content"] == ""
 
 
 def test_control_tokens_are_dropped_from_the_content() -> None:
@@ -151,8 +275,8 @@ def test_text_comes_out_as_soon_as_it_is_certain() -> None:
     (call,) = reader.push('{"name": "add", "arguments": {}}</tool_call>')
     assert isinstance(call, ToolCall)
     reader = AnswerReader(TOOLS)
-    assert reader.push('{"n": 1') == []
-    assert reader.push(" " * 100) != []
+    assert reader.push('{"n') == []
+    assert reader.push('": 1}') == [Piece("content", '{"n": 1}')]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +309,8 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-arguments = st.dictionaries(st.from_regex(r"[a-z_]{1,6}", fullmatch=True), json_values, max_size=4)
+names = st.from_regex(r"[a-z_]{1,6}", fullmatch=True) | st.sampled_from(keyword.kwlist)
+arguments = st.dictionaries(names, json_values, max_size=4)
 
 
 @given(arguments, st.integers(1, 9))
@@ -193,10 +318,9 @@ def test_arguments_survive_every_notation(given: dict[str, Any], size: int) -> N
     text = json.dumps({"name": "add", "parameters": given}, ensure_ascii=False)
     assert read_json(text) == [("add", given)]
     assert read(text, size)["calls"] == [("add", given)]
-    if "</tool_call>" not in text:
-        assert read(f"<tool_call>{text}</tool_call>", size)["calls"] == [("add", given)]
-    python = ", ".join(f"{name}={value!r}" for name, value in given.items())
-    if not any(map(keyword.iskeyword, given)):
+    assert read(f"<tool_call>{text}</tool_call>", size)["calls"] == [("add", given)]
+    for write in (repr, json.dumps):
+        python = ", ".join(f"{name}={write(value)}" for name, value in given.items())
         assert read_pythonic(f"[add({python})]") == [("add", given)]
         assert read(f"[add({python})]", size)["calls"] == [("add", given)]
 
@@ -204,7 +328,6 @@ def test_arguments_survive_every_notation(given: dict[str, Any], size: int) -> N
 @given(st.text(max_size=40) | st.text("<think>{}[]()\"'name:tool_call/|add ", max_size=60), st.integers(1, 5))
 def test_pieces_do_not_matter_and_nothing_is_lost(text: str, size: int) -> None:
     whole, pieces = read(text), read(text, size)
-    # White space around a call may be dropped with it or not; all else is the same.
-    assert {**whole, "content": whole["content"].strip()} == {**pieces, "content": pieces["content"].strip()}
+    assert whole == pieces
     if not whole["calls"] and "<" not in text and "[T" not in text:
         assert whole["content"] == text
