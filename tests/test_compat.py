@@ -209,3 +209,21 @@ def test_the_llm_command(tiny_model: Callable[..., Path], tmp_path: Path) -> Non
         assert vector == model.embed("once upon a time").tolist()
     run(LLM, "llamacpu", "remove", "tiny", **user)
     assert run(LLM, "llamacpu", "list", **user) == ""
+
+
+def test_the_plugin_finds_the_demo_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where `llm` is not installed, something of its shape stands in."""
+    stand_in: Any = types.ModuleType("llm")
+    stand_in.Model = stand_in.EmbeddingModel = stand_in.Options = object
+    stand_in.hookimpl = lambda function: function
+    stand_in.user_dir = lambda: tmp_path
+    fields: Any = types.ModuleType("pydantic")
+    fields.Field = lambda **_settings: None
+    monkeypatch.setitem(sys.modules, "llm", stand_in)
+    monkeypatch.setitem(sys.modules, "pydantic", fields)
+    monkeypatch.delitem(sys.modules, "llamacpu.integrations.llm_plugin", raising=False)
+    plugin = importlib.import_module("llamacpu.integrations.llm_plugin")
+    monkeypatch.delitem(sys.modules, "llamacpu.integrations.llm_plugin")
+    found: dict[str, str] = {}
+    plugin.register_models(lambda model: found.update({model.model_id: model.path}))
+    assert Path(found[plugin.DEMO]).is_file()

@@ -269,3 +269,13 @@ def test_warns_about_early_files_of_llama_3_1(warnings_of: Callable[..., list[st
     assert any("rope_freqs.weight" in message for message in warnings_of(early))
     assert warnings_of(early, ("rope_freqs.weight",)) == []
     assert warnings_of({}) == []
+
+
+def test_a_configuration_is_fields_and_a_mapping(config: Callable[..., Any]) -> None:
+    found = config()
+    assert found.layers == found["layers"] == 3
+    assert dict(found) == {**found} == EXPECTED
+    with pytest.raises(KeyError):
+        found["colour"]
+    with pytest.raises(AttributeError):
+        found.layers = 4

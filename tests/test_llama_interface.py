@@ -6,12 +6,16 @@ The tables are facts about that library, written down by hand; `stop` is an empt
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from fake_llama import llama
 from llamacpu import compat
-from llamacpu.llama import Llama
+from llamacpu.llama import Llama, LlamaRAMCache
+
+__all__ = ["llama"]
 
 SAMPLING: dict[str, Any] = {
     "top_k": 40, "top_p": 0.95, "min_p": 0.05, "typical_p": 1.0, "temp": 0.8, "repeat_penalty": 1.0,
@@ -140,3 +144,33 @@ def test_functions_of_the_c_library() -> None:
     offered["llama_log_set"](quiet, None)
     offered["llama_backend_init"]()
     offered["llama_backend_free"]()
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in dir(Llama) if not name.startswith("_") and callable(getattr(Llama, name))]
+)
+def test_every_method_says_what_it_does(name: str) -> None:
+    method = getattr(Llama, name)
+    assert method.__doc__
+    assert method.__name__ == name
+
+
+def test_fields_of_the_parts_can_be_read_and_set(llama: Callable[..., Llama]) -> None:
+    llm = llama("abc", last_n_tokens_size=7, chat_format="chatml", overflow="shift")
+    assert (llm.last_n_tokens_size, llm.chat_format, llm.overflow, llm.cache) == (7, "chatml", "shift", None)
+    llm.overflow = "error"
+    llm.last_n_tokens_size = 0
+    llm.cache = LlamaRAMCache()
+    assert llm("x", max_tokens=3)["choices"][0]["text"] == "abc"
+    assert llm.last_result is not None
+    assert llm.cache.cache_size > 0
+
+
+def test_a_subclass_answers_calls_in_its_own_way(llama: Callable[..., Llama]) -> None:
+    class Loud(Llama):
+        def create_completion(self, *args: Any, **kwargs: Any) -> Any:
+            return super().create_completion(*args, **kwargs)["choices"][0]["text"].upper()
+
+    found = llama("abc")
+    found.__class__ = Loud
+    assert found("x") == "ABC"

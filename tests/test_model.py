@@ -355,3 +355,8 @@ def test_memory_is_given_back(tiny_model: TinyModel) -> None:
             assert model.session().nbytes == 0
             model.session().forward([1, 2, 3], logits="none")
         assert resident() - before < 8 << 20
+
+
+def test_a_step_takes_sessions_that_a_model_made(model: Model) -> None:
+    with pytest.raises(TypeError, match="an item of the step is a str; expected a session"):
+        model.step([("session", [1])])  # type: ignore[list-item]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 
 P = ParamSpec("P")
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+Field = TypeVar("Field")
 
 
 def method_of(part: str, method: Callable[Concatenate[Part, P], Result]) -> Callable[Concatenate[Any, P], Result]:
@@ -36,17 +37,21 @@ def with_signature_of(
     return decorate
 
 
-class FieldOf:
+class FieldOf(Generic[Field]):
     """A field of an object that is kept in one of its parts."""
 
     def __init__(self, part: str, name: str) -> None:
         self._part = part
         self._name = name
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+    @overload
+    def __get__(self, instance: None, owner: type) -> FieldOf[Field]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> Field: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
         return self if instance is None else getattr(getattr(instance, self._part), self._name)
 
-    def __set__(self, instance: Any, value: Any) -> None:
+    def __set__(self, instance: Any, value: Field) -> None:
         setattr(getattr(instance, self._part), self._name, value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
 from types import SimpleNamespace, TracebackType
@@ -12,11 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from llamacpu.chat import Chat
+from llamacpu.drafting import Draft
 from llamacpu.engine.interfaces import LoadProgress
 from llamacpu.engine.session import Session
+from llamacpu.generation import GenerationResult
 from llamacpu.generation.context_window import Overflow, shared_length
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.llama import settings
+from llamacpu.llama.caches import BaseLlamaCache
 from llamacpu.llama.completions import Completions
 from llamacpu.llama.conversation import Conversation
 from llamacpu.llama.delegation import FieldOf, method_of, named, with_signature_of
@@ -166,17 +170,15 @@ class Llama:
 
     # --- Fields of its parts ---
 
-    n_batch = FieldOf("_embeddings", "n_batch")
-    tokenizer_ = FieldOf("_text", "given")
-    last_n_tokens_size = FieldOf("_samplers", "last_n_tokens_size")
-    cache = FieldOf("_conversation", "cache")
-    last_result = FieldOf("_conversation", "last_result")
-    chat_format = FieldOf("_completions", "chat_format")
-    spm_infill = FieldOf("_completions", "spm_infill")
-    overflow = FieldOf("_completions", "overflow")
-    draft_model = FieldOf("_completions", "draft_model")
-    eval_tokens = FieldOf("_conversation", "eval_tokens")
-    eval_logits = FieldOf("_conversation", "eval_logits")
+    n_batch = FieldOf[int]("_embeddings", "n_batch")
+    tokenizer_ = FieldOf[Any]("_text", "given")
+    last_n_tokens_size = FieldOf[int]("_samplers", "last_n_tokens_size")
+    cache = FieldOf[BaseLlamaCache | None]("_conversation", "cache")
+    last_result = FieldOf[GenerationResult | None]("_conversation", "last_result")
+    chat_format = FieldOf[str | None]("_completions", "chat_format")
+    spm_infill = FieldOf[bool]("_completions", "spm_infill")
+    overflow = FieldOf[Overflow]("_completions", "overflow")
+    draft_model = FieldOf[Draft | None]("_completions", "draft_model")
 
     # --- What it is ---
 
@@ -295,6 +297,16 @@ class Llama:
     def scores(self) -> npt.NDArray[np.single]:
         """The logits that `eval` kept, float32[rows, vocabulary]: of all with `logits_all`, else of the last."""
         return self._conversation.scores
+
+    @property
+    def eval_tokens(self) -> deque[int]:
+        """The tokens of the conversation."""
+        return self._conversation.eval_tokens
+
+    @property
+    def eval_logits(self) -> deque[list[float]]:
+        """`scores` as lists."""
+        return self._conversation.eval_logits
 
     # Programs that were written for llama-cpp-python know these two by their private names.
     _input_ids = input_ids
