@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 from llamacpu import _native
-from llamacpu.engine import saved_sessions
 from llamacpu.engine.interfaces import (
     CancelToken,
     KVType,
@@ -226,6 +225,8 @@ class EngineModel:
     @cached_property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that tell models apart: of their sizes, tensor tables and samples of their weights."""
+        from llamacpu.engine import saved_sessions  # brings NumPy
+
         return saved_sessions.fingerprint(self._file).hex()
 
     def load_session(self, path: str | os.PathLike[str], context: int | None = None) -> Session:
@@ -236,6 +237,8 @@ class EngineModel:
         Raises `SessionError` for a file that is damaged, is no saved session, or is one of another model or of a newer
         version; `ContextOverflow` if the conversation is longer than `context`; OSError if there is no such file.
         """
+        from llamacpu.engine import saved_sessions
+
         return cast(Session, saved_sessions.load(self, path, context))
 
     def page_bytes(self, kv_type: KVType) -> int:
