@@ -151,7 +151,7 @@ def test_without_a_reader_all_text_is_content() -> None:
 
 
 def test_closing_ends_the_answer() -> None:
-    running = answer(*asked("a long text"))
+    running = answer(*asked("a long text", streamed=True))
     assert next(running) == Piece("content", "a")
     running.close()
     assert running.result.ended_by == "cancelled"

@@ -8,14 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.answers import tools as requested
-from llamacpu.chat.answer import REASONING_TAGS, AnswerReader, call_tags
-from llamacpu.chat.reasoning import may_begin_inside, open_reasoning
-from llamacpu.constraints.after_reasoning import AfterReasoning
-from llamacpu.constraints.tool_constraint import ToolCallConstraint, any_strict
+from llamacpu.chat.reasoning import REASONING_TAGS, may_begin_inside, open_reasoning
 from llamacpu.text.infill import can_infill, infill_prompt
 
 if TYPE_CHECKING:
     from llamacpu.chat import Chat
+    from llamacpu.chat.answer import AnswerReader
     from llamacpu.constraints.grammar import Grammar
     from llamacpu.generation.request import LogitsProcessor, StoppingCriterion
     from llamacpu.sampling import Sampler, Sampling
@@ -140,21 +138,25 @@ def chat_question(
     if forced:
         wanted = None if tool_choice == "required" else requested.wanted_tool(tool_choice)
         grammar = requested.grammar_of_tools(offered, wanted)
-    strict = grammar is None and any_strict(offered)
     closing = open_reasoning(prompt.text)
     processors = list(logits_processors)
-    if grammar is not None and closing is not None:
-        # What the model thinks is free.
-        processors.append(AfterReasoning(partial(grammar.constraint, chat.tokenizer), chat.tokenizer, closing))
-    elif grammar is not None:
-        processors.append(grammar.constraint(chat.tokenizer))
-    elif strict:
-        processors.append(ToolCallConstraint(offered, chat.tokenizer, closing))
-    control = chat.control_tokens
-    tags = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
-    show = not control.isdisjoint(tags | (call_tags() if offered else set()))
-    reader = None
+    strict = False
+    if grammar is not None:
+        processors.append(_held(grammar, chat.tokenizer, closing))
+    elif offered:
+        from llamacpu.constraints.tool_constraint import ToolCallConstraint, any_strict
+
+        strict = any_strict(offered)
+        if strict:
+            processors.append(ToolCallConstraint(offered, chat.tokenizer, closing))
+    show, reader = False, None
+    # What a question does not need is not imported: the first token comes sooner.
     if reasoning or offered:
+        from llamacpu.chat.answer import AnswerReader, call_tags
+
+        control = chat.control_tokens
+        tags = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
+        show = not control.isdisjoint(tags | (call_tags() if offered else set()))
         reader = AnswerReader(
             requested.tool_schemas(offered) if offered else None,
             reasoning=reasoning,
@@ -174,3 +176,12 @@ def chat_question(
         reader=reader,
         **settings,
     )
+
+
+def _held(grammar: Grammar, tokenizer: Tokenizer, closing: str | None) -> LogitsProcessor:
+    """What holds an answer to a grammar; `closing` ends the reasoning that the prompt has opened, which is free."""
+    if closing is None:
+        return grammar.constraint(tokenizer)
+    from llamacpu.constraints.after_reasoning import AfterReasoning
+
+    return AfterReasoning(partial(grammar.constraint, tokenizer), tokenizer, closing)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from llamacpu.chat.answer import AnswerReader, Event, Piece, ToolCall
+from llamacpu.chat.events import Event, Piece, ToolCall
 
 if TYPE_CHECKING:
+    from llamacpu.chat.answer import AnswerReader
     from llamacpu.generation import GeneratedToken, GenerationResult, Timings
     from llamacpu.generation.result import FinishReason
     from llamacpu.sampling import TokenLogProbability

@@ -6,6 +6,7 @@ forms          conversations as templates expect them
 builtin        templates by name, for files without one
 segments       prompts as pieces for the tokenizer: where control tokens are meant, and where they are only text
 answer         answers as they stream in: reasoning, content and tool calls
+events         what they are taken apart into
 reasoning      the tags around reasoning, and what a prompt has done about it
 stretches      where stretches of an answer begin and end that may be tool calls
 tool_calls     the notations of tool calls; pythonic and brackets: what they are read with

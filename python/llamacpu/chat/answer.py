@@ -10,9 +10,9 @@ import json
 import re
 import secrets
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
+from llamacpu.chat.events import Event, Piece, ToolCall
 from llamacpu.chat.reasoning import REASONING_TAGS
 from llamacpu.chat.stretches import (
     CALL_TAGS,
@@ -39,26 +39,6 @@ _SEPARATORS = _SPACE + ";,"
 
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
-
-
-class Piece(NamedTuple):
-    """A stretch of text of the answer."""
-
-    kind: Literal["content", "reasoning"]
-    text: str
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A complete tool call; `arguments` is JSON text, `id` nine letters and digits, as Mistral's templates want."""
-
-    index: int
-    id: str
-    name: str
-    arguments: str
-
-
-Event = Piece | ToolCall
 
 
 class AnswerReader:
