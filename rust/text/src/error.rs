@@ -22,6 +22,12 @@ pub enum Error {
     /// An argument of a call is out of range.
     #[error("{0}")]
     Argument(String),
+    /// A grammar that cannot be used, or a text that it does not allow.
+    #[error("{0}")]
+    Grammar(String),
+    /// The work was stopped from outside.
+    #[error("stopped before it was done")]
+    Cancelled,
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 #![forbid(unsafe_code)]
-//! Text: tokenizers built from GGUF metadata, streaming decoding, and the index over string arrays.
+//! Text: tokenizers built from GGUF metadata, streaming decoding, grammars, and the index over string arrays.
 //!
 //! A text goes through `special` (cut out special tokens), then through `pre_tokenizer` and `byte_pair`, or through
 //! `sentence_piece`; both join neighbours with `merging` and ask `vocabulary` for ids. On the way back `tokenizer` gives
@@ -14,6 +14,7 @@ mod byte_level;
 mod byte_pair;
 mod ending;
 mod error;
+pub mod grammar;
 mod merging;
 mod pre_tokenizer;
 mod sentence_piece;

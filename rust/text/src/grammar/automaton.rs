@@ -1,0 +1,317 @@
+//! Which byte leads from which readings to which: a deterministic automaton, built as far as it is walked.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::Budget;
+use super::characters::Classes;
+use super::rules::{Rules, Symbol};
+use super::stacks::{Continuation, END, Follower, Reading, Sets, ended};
+use super::utf8::{Next, Utf8};
+use crate::Error;
+
+/// The number of a state.
+pub(crate) type StateId = u32;
+
+/// No text goes on from here.
+pub(crate) const DEAD: StateId = 0;
+/// A transition that has not been looked at.
+const UNKNOWN: StateId = u32::MAX;
+/// A state that bytes have left so often is given a row of the table.
+const OFTEN: u8 = 3;
+/// The table of transitions is not made larger than this, in entries.
+const LARGEST_TABLE: usize = 1 << 24;
+
+/// Readings, and the beginning of a character behind them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct State {
+    /// The set of readings.
+    set: u32,
+    /// The node of [`Utf8`], or `None` between characters.
+    node: Option<u32>,
+}
+
+pub(crate) struct Automaton {
+    pub(crate) rules: Arc<Rules>,
+    utf8: Arc<Utf8>,
+    continuations: Sets,
+    sets: Sets,
+    /// Whether the text may end, for each set.
+    may_end: Vec<bool>,
+    states: Vec<State>,
+    numbers: HashMap<State, StateId>,
+    /// Where the row of each state begins, or how often it was left without having one.
+    rows: Vec<Row>,
+    table: Vec<StateId>,
+    follower: Follower,
+    scratch: Vec<Reading>,
+}
+
+#[derive(Clone, Copy)]
+enum Row {
+    Left(u8),
+    At(u32),
+}
+
+/// What of a grammar is the same for all texts.
+#[derive(Clone)]
+pub(crate) struct Compiled {
+    rules: Arc<Rules>,
+    utf8: Arc<Utf8>,
+}
+
+impl Compiled {
+    pub(crate) fn new(rules: Arc<Rules>) -> Self {
+        let utf8 = Arc::new(Utf8::of(Classes::of(&rules.sets)));
+        Self { rules, utf8 }
+    }
+}
+
+impl Automaton {
+    /// With so much remembered, what the text has left behind is forgotten.
+    pub(crate) const MANY: usize = 1 << 18;
+
+    /// The automaton, and its state at the beginning of a text.
+    pub(crate) fn new(compiled: &Compiled, budget: &mut Budget<'_>) -> Result<(Self, StateId), Error> {
+        let mut automaton = Self::bare(compiled)?;
+        for start in automaton.rules.alternatives(automaton.rules.root) {
+            automaton.follower.add((*start, END));
+        }
+        let first = automaton.follow(budget)?;
+        Ok((automaton, first))
+    }
+
+    fn bare(compiled: &Compiled) -> Result<Self, Error> {
+        let mut automaton = Self {
+            rules: Arc::clone(&compiled.rules),
+            utf8: Arc::clone(&compiled.utf8),
+            continuations: ended()?,
+            sets: Sets::default(),
+            may_end: Vec::new(),
+            states: Vec::new(),
+            numbers: HashMap::new(),
+            rows: Vec::new(),
+            table: Vec::new(),
+            follower: Follower::default(),
+            scratch: Vec::new(),
+        };
+        let nothing = automaton.set(&mut Vec::new(), false)?;
+        automaton.state(nothing, None);
+        Ok(automaton)
+    }
+
+    /// The set of these readings. One that may end differs from one that may not by a reading behind all symbols.
+    fn set(&mut self, readings: &mut Vec<Reading>, may_end: bool) -> Result<u32, Error> {
+        if may_end {
+            readings.push((u32::MAX, END));
+        }
+        let set = self.sets.number(readings)?;
+        if set as usize == self.may_end.len() {
+            self.may_end.push(may_end);
+        }
+        Ok(set)
+    }
+
+    fn state(&mut self, set: u32, node: Option<u32>) -> StateId {
+        let state = State { set, node };
+        *self.numbers.entry(state).or_insert_with(|| {
+            self.states.push(state);
+            self.rows.push(Row::Left(0));
+            self.states.len() as StateId - 1
+        })
+    }
+
+    /// The state that the readings given to the follower lead to.
+    fn follow(&mut self, budget: &mut Budget<'_>) -> Result<StateId, Error> {
+        let mut readings = std::mem::take(&mut self.scratch);
+        let may_end = self.follower.follow(&self.rules, &mut self.continuations, budget, &mut readings);
+        let set = may_end.and_then(|may_end| self.set(&mut readings, may_end));
+        self.scratch = readings;
+        Ok(self.state(set?, None))
+    }
+
+    /// The readings of a state that wait for a character or a token; none in the middle of a character.
+    fn waiting(&self, state: StateId) -> &[Reading] {
+        let State { set, node } = self.states[state as usize];
+        if node.is_some() {
+            return &[];
+        }
+        let readings = self.sets.get(set);
+        &readings[..readings.len() - usize::from(self.may_end[set as usize])]
+    }
+
+    /// Whether the text may end in this state.
+    pub(crate) fn may_end(&self, state: StateId) -> bool {
+        let State { set, node } = self.states[state as usize];
+        node.is_none() && self.may_end[set as usize]
+    }
+
+    /// The references to tokens that may come next.
+    pub(crate) fn tokens(&self, state: StateId) -> impl Iterator<Item = Symbol> {
+        let symbols = self.waiting(state).iter().map(|(position, _)| self.rules.symbols[*position as usize]);
+        symbols.filter(|symbol| matches!(symbol, Symbol::Token(_) | Symbol::OtherToken(_)))
+    }
+
+    /// The state behind a byte.
+    #[inline]
+    pub(crate) fn next(&mut self, state: StateId, byte: u8, budget: &mut Budget<'_>) -> Result<StateId, Error> {
+        if let Row::At(row) = self.rows[state as usize] {
+            let next = self.table[row as usize + self.utf8.column(byte)];
+            if next != UNKNOWN {
+                return Ok(next);
+            }
+        }
+        self.look_up(state, byte, budget)
+    }
+
+    #[cold]
+    fn look_up(&mut self, state: StateId, byte: u8, budget: &mut Budget<'_>) -> Result<StateId, Error> {
+        let column = self.utf8.column(byte);
+        if column == 0 || state == DEAD {
+            return Ok(DEAD);
+        }
+        let next = self.step(state, self.utf8.byte(column), budget)?;
+        let width = self.utf8.width();
+        match &mut self.rows[state as usize] {
+            Row::At(row) => self.table[*row as usize + column] = next,
+            Row::Left(times) if *times < OFTEN || self.table.len() + width > LARGEST_TABLE => {
+                *times = times.saturating_add(1);
+            }
+            row @ Row::Left(_) => {
+                let start = self.table.len();
+                *row = Row::At(start as u32);
+                self.table.resize(start + width, UNKNOWN);
+                self.table[start] = DEAD;
+                self.table[start + column] = next;
+            }
+        }
+        Ok(next)
+    }
+
+    fn step(&mut self, state: StateId, byte: u8, budget: &mut Budget<'_>) -> Result<StateId, Error> {
+        let State { set, node } = self.states[state as usize];
+        match self.utf8.next(node, byte) {
+            Next::None => Ok(DEAD),
+            Next::Class(class) => {
+                let character = self.utf8.classes.example(class);
+                self.advance(set, |rules, symbol| matches(rules, symbol, character), budget)
+            }
+            Next::Node(node) => {
+                let classes = self.utf8.reachable(node);
+                let readings = self.sets.get(set);
+                budget.spend(readings.len() as u64)?;
+                let alive = readings.iter().any(|(position, _)| {
+                    // The reading that stands for the end lies behind all symbols.
+                    self.rules.symbols.get(*position as usize).is_some_and(|symbol| {
+                        classes.iter().any(|class| matches(&self.rules, *symbol, self.utf8.classes.example(*class)))
+                    })
+                });
+                Ok(if alive { self.state(set, Some(node)) } else { DEAD })
+            }
+        }
+    }
+
+    /// The state behind a symbol that `fits` accepts.
+    fn advance(
+        &mut self,
+        set: u32,
+        fits: impl Fn(&Rules, Symbol) -> bool,
+        budget: &mut Budget<'_>,
+    ) -> Result<StateId, Error> {
+        let readings = self.sets.get(set);
+        budget.spend(readings.len() as u64)?;
+        let mut any = false;
+        for (position, continuation) in readings {
+            if self.rules.symbols.get(*position as usize).is_some_and(|symbol| fits(&self.rules, *symbol)) {
+                self.follower.add((position + 1, *continuation));
+                any = true;
+            }
+        }
+        if any { self.follow(budget) } else { Ok(DEAD) }
+    }
+
+    /// The state behind a token that is taken by references to it: `fits` says by which.
+    pub(crate) fn by_reference(
+        &mut self,
+        state: StateId,
+        fits: impl Fn(Symbol) -> bool,
+        budget: &mut Budget<'_>,
+    ) -> Result<StateId, Error> {
+        match self.states[state as usize] {
+            State { set, node: None } => self.advance(set, |_, symbol| fits(symbol), budget),
+            State { .. } => Ok(DEAD),
+        }
+    }
+
+    /// One state for several that stand at the same beginning of a character: the readings of all.
+    pub(crate) fn joined(&mut self, states: &[StateId]) -> Result<Vec<StateId>, Error> {
+        let mut nodes: Vec<(Option<u32>, Vec<Reading>, bool)> = Vec::new();
+        for state in states {
+            let State { set, node } = self.states[*state as usize];
+            let may_end = self.may_end[set as usize];
+            match nodes.iter_mut().find(|(known, ..)| *known == node) {
+                None => nodes.push((node, self.sets.get(set).to_vec(), may_end)),
+                Some((_, readings, known)) => {
+                    readings.extend_from_slice(self.sets.get(set));
+                    *known |= may_end;
+                }
+            }
+        }
+        let mut joined = Vec::with_capacity(nodes.len());
+        for (node, mut readings, may_end) in nodes {
+            let set = self.set(&mut readings, may_end)?;
+            joined.push(self.state(set, node));
+        }
+        Ok(joined)
+    }
+
+    /// How much is remembered: about eight bytes each.
+    pub(crate) fn size(&self) -> usize {
+        self.continuations.size() + self.sets.size() + 4 * self.states.len() + self.table.len() / 2
+    }
+
+    /// An automaton that knows only these states, and their numbers in it.
+    pub(crate) fn reduced(&self, compiled: &Compiled, states: &[StateId]) -> Result<(Self, Vec<StateId>), Error> {
+        let mut fresh = Self::bare(compiled)?;
+        // Continuations hold earlier ones only.
+        let mut wanted = vec![false; self.continuations.count()];
+        let sets = states.iter().map(|state| self.sets.get(self.states[*state as usize].set));
+        for (_, continuation) in sets.flatten() {
+            wanted[*continuation as usize] = true;
+        }
+        for number in (1..wanted.len()).rev() {
+            if wanted[number] {
+                for (_, continuation) in self.continuations.get(number as u32) {
+                    wanted[*continuation as usize] = true;
+                }
+            }
+        }
+        let mut numbers: Vec<Continuation> = vec![END; wanted.len()];
+        let renumbered = |set: &[Reading], numbers: &[Continuation]| -> Vec<Reading> {
+            set.iter().map(|(position, after)| (*position, numbers[*after as usize])).collect()
+        };
+        for number in 1..wanted.len() {
+            if wanted[number] {
+                let mut set = renumbered(self.continuations.get(number as u32), &numbers);
+                numbers[number] = fresh.continuations.number(&mut set)?;
+            }
+        }
+        let mut found = Vec::with_capacity(states.len());
+        for state in states {
+            let State { set, node } = self.states[*state as usize];
+            // The reading that stands for the end comes along.
+            let mut readings = renumbered(self.sets.get(set), &numbers);
+            let fresh_set = fresh.sets.number(&mut readings)?;
+            if fresh_set as usize == fresh.may_end.len() {
+                fresh.may_end.push(self.may_end[set as usize]);
+            }
+            found.push(fresh.state(fresh_set, node));
+        }
+        Ok((fresh, found))
+    }
+}
+
+fn matches(rules: &Rules, symbol: Symbol, character: u32) -> bool {
+    matches!(symbol, Symbol::Characters(set) if rules.sets[set as usize].contains(character))
+}

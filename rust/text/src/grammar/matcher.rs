@@ -1,0 +1,278 @@
+//! A grammar and one text that is written under it, token by token.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::automaton::{Automaton, Compiled, DEAD, StateId};
+use super::rules::{Rules, Symbol};
+use super::trie::Trie;
+use super::{Budget, TokenReference};
+use crate::Error;
+use crate::error::shown;
+
+/// How many masks are kept: a string or a comment comes back to its state with every token.
+const KEPT_MASKS: usize = 32;
+/// How many nodes of the vocabulary are looked at between two questions whether to stop.
+const PIECE: usize = 1 << 14;
+
+/// Follows a text under a grammar and says which tokens may come next.
+pub struct Matcher {
+    compiled: Compiled,
+    vocabulary: Arc<Trie>,
+    /// The token of each reference of the grammar.
+    references: Vec<u32>,
+    automaton: Automaton,
+    /// Where the text may stand: one state, but for tokens that are half a character to one reading and whole to another.
+    current: Vec<StateId>,
+    /// The text has been ended by a token that does so.
+    ended: bool,
+    masks: HashMap<StateId, Arc<Vec<u64>>>,
+    /// How large the automaton was when it was last reduced.
+    reduced_to: usize,
+}
+
+impl Matcher {
+    /// `references` are the ids of the tokens that the grammar names, in the order of [`Rules::references`].
+    pub fn new(
+        rules: Arc<Rules>,
+        vocabulary: Arc<Trie>,
+        references: &[u32],
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Self, Error> {
+        let named = rules.references();
+        if named.len() != references.len() {
+            let message = format!("{} tokens, but the grammar names {}", references.len(), named.len());
+            return Err(Error::Argument(message));
+        }
+        for (reference, id) in named.iter().zip(references) {
+            if *id as usize >= vocabulary.size() {
+                return Err(Error::Grammar(unknown_token(reference, vocabulary.size())));
+            }
+        }
+        let compiled = Compiled::new(rules);
+        let (automaton, first) = Automaton::new(&compiled, &mut Budget::new(interrupted))?;
+        Ok(Self {
+            compiled,
+            vocabulary,
+            references: references.to_vec(),
+            automaton,
+            current: vec![first],
+            ended: false,
+            masks: HashMap::new(),
+            reduced_to: 0,
+        })
+    }
+
+    /// Whether the text so far is one of the grammar's.
+    pub fn accepting(&self) -> bool {
+        self.current.iter().any(|state| self.automaton.may_end(*state))
+    }
+
+    /// Whether the text has been ended by a token that does so.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The text goes on by a token. An error leaves everything as it was.
+    pub fn consume(&mut self, id: u32, interrupted: &dyn Fn() -> bool) -> Result<(), Error> {
+        if id as usize >= self.vocabulary.size() {
+            let message = format!("token {id}, but the vocabulary has {} tokens", self.vocabulary.size());
+            return Err(Error::Argument(message));
+        }
+        if self.ended {
+            return Err(Error::Grammar("the text has ended; no token can follow".to_owned()));
+        }
+        self.forget_what_is_left_behind()?;
+        let budget = &mut Budget::new(interrupted);
+        let is_end = self.vocabulary.is_end(id);
+        let mut found = Vec::new();
+        for state in self.current.clone() {
+            if !is_end {
+                let text = self.vocabulary.text(id);
+                found.push(if text.is_empty() { DEAD } else { walk(&mut self.automaton, state, text, budget)? });
+            }
+            let (references, other) = (&self.references, self.vocabulary.is_other(id));
+            let fits = |symbol| match symbol {
+                Symbol::Token(reference) => references[reference as usize] == id,
+                Symbol::OtherToken(reference) => references[reference as usize] != id && other,
+                _ => false,
+            };
+            found.push(self.automaton.by_reference(state, fits, budget)?);
+        }
+        found.retain(|state| *state != DEAD);
+        if is_end && self.accepting() {
+            self.ended = true;
+        } else if found.is_empty() {
+            return Err(Error::Grammar(self.not_allowed(id)));
+        } else {
+            self.current = self.automaton.joined(&found)?;
+            // A token that ends texts and is called for by the grammar ends this one, too.
+            self.ended = is_end;
+        }
+        Ok(())
+    }
+
+    /// The text goes on by these bytes, whatever their tokens are. False if the grammar forbids that; the matcher is as
+    /// it was then.
+    pub fn feed(&mut self, text: &[u8], interrupted: &dyn Fn() -> bool) -> Result<bool, Error> {
+        let budget = &mut Budget::new(interrupted);
+        let mut found = Vec::new();
+        if !self.ended {
+            for state in self.current.clone() {
+                found.push(walk(&mut self.automaton, state, text, budget)?);
+            }
+        }
+        found.retain(|state| *state != DEAD);
+        let allowed = !found.is_empty();
+        if allowed {
+            self.current = self.automaton.joined(&found)?;
+        }
+        Ok(allowed)
+    }
+
+    /// The tokens that may come next, a bit for each id: bit id mod 64 of number id / 64.
+    pub fn allowed(&mut self, interrupted: &dyn Fn() -> bool) -> Result<Arc<Vec<u64>>, Error> {
+        let words = self.vocabulary.size().div_ceil(64);
+        if self.ended {
+            let mut bits = vec![0; words];
+            self.vocabulary.ends.iter().for_each(|id| set(&mut bits, *id));
+            return Ok(Arc::new(bits));
+        }
+        let budget = &mut Budget::new(interrupted);
+        let mut joined: Option<Arc<Vec<u64>>> = None;
+        for state in self.current.clone() {
+            let mask = self.mask(state, budget)?;
+            joined = Some(match joined {
+                None => mask,
+                Some(other) => Arc::new(other.iter().zip(&*mask).map(|(one, other)| one | other).collect()),
+            });
+        }
+        let found = joined.unwrap_or_default();
+        if found.iter().all(|word| *word == 0) && !self.accepting() {
+            return Err(Error::Grammar(
+                "no token of the vocabulary goes on with the text as the grammar wants, and the text may not end here; \
+                 check that the grammar's characters and tokens can be written in this vocabulary"
+                    .to_owned(),
+            ));
+        }
+        Ok(found)
+    }
+
+    fn mask(&mut self, state: StateId, budget: &mut Budget<'_>) -> Result<Arc<Vec<u64>>, Error> {
+        if let Some(mask) = self.masks.get(&state) {
+            return Ok(Arc::clone(mask));
+        }
+        let Self { automaton, vocabulary, references, .. } = self;
+        let mut bits = vec![0; vocabulary.size().div_ceil(64)];
+        mark(automaton, vocabulary, state, &mut bits, budget)?;
+        if automaton.may_end(state) {
+            vocabulary.ends.iter().for_each(|id| set(&mut bits, *id));
+        }
+        let mut excluded: Option<u32> = None;
+        let mut all = false;
+        let mut named = Vec::new();
+        for symbol in automaton.tokens(state) {
+            match symbol {
+                Symbol::Token(reference) => named.push(references[reference as usize]),
+                Symbol::OtherToken(reference) => {
+                    // Two references to different tokens leave none out.
+                    let id = references[reference as usize];
+                    all |= excluded.is_some_and(|known| known != id);
+                    excluded = Some(id);
+                }
+                _ => {}
+            }
+        }
+        if let Some(id) = excluded {
+            let was_set = bits[id as usize / 64] >> (id % 64) & 1 != 0;
+            bits.iter_mut().zip(&vocabulary.others).for_each(|(word, others)| *word |= others);
+            if !all && !was_set {
+                bits[id as usize / 64] &= !(1 << (id % 64));
+            }
+        }
+        named.into_iter().for_each(|id| set(&mut bits, id));
+        if self.masks.len() >= KEPT_MASKS {
+            self.masks.clear();
+        }
+        let mask = Arc::new(bits);
+        self.masks.insert(state, Arc::clone(&mask));
+        Ok(mask)
+    }
+
+    fn forget_what_is_left_behind(&mut self) -> Result<(), Error> {
+        if self.automaton.size() > 2 * self.reduced_to.max(Automaton::MANY) {
+            let (automaton, current) = self.automaton.reduced(&self.compiled, &self.current)?;
+            (self.automaton, self.current) = (automaton, current);
+            self.masks.clear();
+            self.reduced_to = self.automaton.size();
+        }
+        Ok(())
+    }
+
+    fn not_allowed(&self, id: u32) -> String {
+        let text = self.vocabulary.text(id);
+        let token = if self.vocabulary.is_end(id) {
+            format!("token {id}, which ends a text,")
+        } else if text.is_empty() {
+            format!("token {id}, which has no text,")
+        } else {
+            format!("token {id} ({})", shown(text))
+        };
+        format!("{token} is not what the grammar wants next; take one whose logit is not minus infinity")
+    }
+}
+
+/// What is wrong with a reference to a token that the vocabulary does not have.
+fn unknown_token(reference: &TokenReference, size: usize) -> String {
+    format!("the grammar names the token {reference}, but the ids of the vocabulary end at {}", size.saturating_sub(1))
+}
+
+fn walk(automaton: &mut Automaton, mut state: StateId, text: &[u8], budget: &mut Budget<'_>) -> Result<StateId, Error> {
+    for byte in text {
+        state = automaton.next(state, *byte, budget)?;
+        if state == DEAD {
+            break;
+        }
+    }
+    Ok(state)
+}
+
+/// Sets the bits of all tokens whose bytes may come next.
+fn mark(
+    automaton: &mut Automaton,
+    vocabulary: &Trie,
+    state: StateId,
+    bits: &mut [u64],
+    budget: &mut Budget<'_>,
+) -> Result<(), Error> {
+    let nodes = &vocabulary.nodes[..];
+    // The states behind the bytes of the path to a node.
+    let mut path = vec![DEAD; vocabulary.longest + 1];
+    path[0] = state;
+    let mut place = 0;
+    let mut visited = 0;
+    while place + 1 < nodes.len() {
+        visited += 1;
+        if visited % PIECE == 0 {
+            budget.look()?;
+        }
+        let node = nodes[place];
+        let depth = node.depth as usize;
+        let next = automaton.next(path[depth], node.byte, budget)?;
+        if next == DEAD {
+            place = node.skip as usize;
+            continue;
+        }
+        path[depth + 1] = next;
+        place += 1;
+        for id in &vocabulary.tokens[node.first as usize..nodes[place].first as usize] {
+            set(bits, *id);
+        }
+    }
+    Ok(())
+}
+
+fn set(bits: &mut [u64], id: u32) {
+    bits[id as usize / 64] |= 1 << (id % 64);
+}
