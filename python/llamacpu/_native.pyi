@@ -23,6 +23,52 @@ def index_strings(buffer: _Buffer, start: int, count: int) -> tuple[NDArray[np.u
     Raises GGUFError if the strings do not fit into the buffer; nothing is allocated that the buffer does not justify.
     """
 
+# --- grammar.rs ------------------------------------------------------------------------------------------------------
+
+@final
+class Grammar:
+    """A grammar in GBNF whose texts are those of the rule `root`. Raises GrammarError."""
+
+    def __new__(cls, text: str, root: str) -> Grammar: ...
+    @property
+    def references(self) -> list[tuple[int | None, str | None]]:
+        """The tokens that the grammar names: an id or a text each."""
+
+@final
+class TokenTrie:
+    """The tokens of a vocabulary as a tree of their bytes.
+
+    texts: the bytes of each token, empty where it has none; named: ids of those without a text that can be written,
+    such as control tokens; ends: ids of those that end a text. Raises ValueError for ids outside of the vocabulary.
+    """
+
+    def __new__(cls, texts: Sequence[bytes], named: Sequence[int], ends: Sequence[int]) -> TokenTrie: ...
+
+@final
+class GrammarMatcher:
+    """A grammar and one text that is written under it. Raises GrammarError where they do not go together, or when the
+    text can be read in too many ways; Cancelled once `cancel` is.
+
+    references: the ids of the tokens that the grammar names, in the order of `Grammar.references`.
+    """
+
+    def __new__(
+        cls, grammar: Grammar, trie: TokenTrie, references: Sequence[int], cancel: CancelToken | None = None
+    ) -> GrammarMatcher: ...
+    def consume(self, id: int, cancel: CancelToken | None = None) -> None:
+        """The text goes on by a token. After an error nothing has changed."""
+    def feed(self, text: bytes, cancel: CancelToken | None = None) -> bool:
+        """The text goes on by these bytes; False if the grammar forbids that, and then nothing has changed."""
+    def mask(self, logits: NDArray[np.float32], cancel: CancelToken | None = None) -> None:
+        """Set the logits of tokens that cannot come next to minus infinity, in place. float32[any], contiguous."""
+    def allowed(self, cancel: CancelToken | None = None) -> NDArray[np.int64]:
+        """The ids of the tokens that may come next, ascending. int64[tokens]"""
+    @property
+    def accepting(self) -> bool:
+        """Whether the text so far is one of the grammar's."""
+    def stopped(self, cancel: CancelToken | None = None) -> bool:
+        """Whether the text is one of the grammar's and no token but one that ends it may come next."""
+
 # --- interrupt.rs ----------------------------------------------------------------------------------------------------
 
 @final

@@ -4,9 +4,9 @@
     constraint = grammar.constraint(model.tokenizer)
     model.generate(prompt, logits_processors=[constraint])
 
-JSON schemas, any JSON, regular expressions, GBNF and Lark grammars are compiled by llguidance (``pip install
-llamacpu[grammar]``). What cannot be compiled, or nests too deep, is a `GrammarError`; there is no unconstrained text in
-its place.
+GBNF grammars are matched by llamacpu itself. JSON schemas, any JSON, regular expressions and Lark grammars are
+compiled by llguidance (``pip install llamacpu[grammar]``). What cannot be compiled, or nests too deep, is a
+`GrammarError`; there is no unconstrained text in its place.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llamacpu.constraints.gbnf import GbnfGrammar, GbnfMatcher
 from llamacpu.errors import GrammarError
 
 if TYPE_CHECKING:
@@ -36,11 +37,12 @@ _tokenizers: weakref.WeakKeyDictionary[Tokenizer, tuple[Any, Vocabulary]] = weak
 class Grammar:
     """A description of the texts that are allowed. Made by one of the class methods, which check it.
 
-    source   the grammar as llguidance takes it
+    source   the grammar as llguidance takes it, or in GBNF
     """
 
     def __init__(self, source: str) -> None:
         self.source = source
+        self._gbnf: GbnfGrammar | None = None
         llguidance = _library()
         wrong, messages = llguidance.LLMatcher.validate_grammar_with_warnings(source, limits=_limits())
         if wrong:
@@ -80,17 +82,12 @@ class Grammar:
         return cls(_library().LLMatcher.grammar_from_lark(_checked(grammar)))
 
     @classmethod
-    def gbnf(cls, grammar: str) -> Grammar:
-        """Texts of a grammar in llama.cpp's notation."""
-        _checked(grammar)
-        _library()
-        from llguidance.gbnf_to_lark import gbnf_to_lark
-
-        try:
-            lark = gbnf_to_lark(grammar)
-        except Exception as error:
-            raise GrammarError(f"the GBNF grammar cannot be read: {_first_line(str(error))}") from None
-        return cls.lark(lark)
+    def gbnf(cls, grammar: str, root: str = "root") -> Grammar:
+        """Texts of the rule `root` of a grammar in llama.cpp's notation. llguidance is not needed."""
+        made = cls.__new__(cls)
+        made.source = grammar
+        made._gbnf = GbnfGrammar(grammar, root)
+        return made
 
     # llama-cpp-python's names.
 
@@ -108,6 +105,10 @@ class Grammar:
     def from_json_schema(cls, json_schema: str, verbose: bool = True) -> Grammar:
         """The grammar of a JSON schema."""
         return cls.json_schema(json_schema)
+
+    def matcher(self, tokenizer: Tokenizer) -> Matcher | GbnfMatcher:
+        """The grammar and one text that is written under it."""
+        return Matcher(self, tokenizer) if self._gbnf is None else self._gbnf.matcher(tokenizer)
 
     def constraint(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> GrammarConstraint:
         """The grammar at work on one text; `vocab_size` is the number of logits where it is not the tokenizer's."""
@@ -172,7 +173,7 @@ class GrammarConstraint:
     """A logits processor that forbids every token which the grammar does not allow next. For one text only."""
 
     def __init__(self, grammar: Grammar, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
-        self._matcher = Matcher(grammar, tokenizer)
+        self._matcher = grammar.matcher(tokenizer)
         self._seen: int | None = None
 
     def __call__(self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -55,6 +55,8 @@ impl IntoPython for TextError {
             Self::Argument(_) => PyValueError::new_err(message),
             Self::File(_) => raise(py, "GGUFError", &message),
             Self::Unsupported(_) => raise(py, "ModelError", &message),
+            Self::Grammar(_) => raise(py, "GrammarError", &message),
+            Self::Cancelled => raise(py, "Cancelled", &message),
         }
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod cpu;
 mod errors;
 mod gguf;
+mod grammar;
 mod interrupt;
 mod kernels;
 mod model;
@@ -20,6 +21,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     cpu::register(module)?;
     gguf::register(module)?;
+    grammar::register(module)?;
     interrupt::register(module)?;
     kernels::register(module)?;
     model::register(module)?;

@@ -69,9 +69,21 @@ impl Matcher {
         self.current.iter().any(|state| self.automaton.may_end(*state))
     }
 
-    /// Whether the text has been ended by a token that does so.
-    pub fn ended(&self) -> bool {
-        self.ended
+    /// Whether the text is one of the grammar's and no token but one that ends it may come next.
+    pub fn stopped(&mut self, interrupted: &dyn Fn() -> bool) -> Result<bool, Error> {
+        if self.ended || !self.accepting() {
+            return Ok(self.ended);
+        }
+        let budget = &mut Budget::new(interrupted);
+        for state in self.current.clone() {
+            let mask = self.mask(state, budget)?;
+            let ends = |id: u32| self.vocabulary.is_end(id);
+            let mut set = (0..64 * mask.len() as u32).filter(|id| mask[*id as usize / 64] >> (id % 64) & 1 != 0);
+            if set.any(|id| !ends(id)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The text goes on by a token. An error leaves everything as it was.
@@ -116,6 +128,7 @@ impl Matcher {
     /// The text goes on by these bytes, whatever their tokens are. False if the grammar forbids that; the matcher is as
     /// it was then.
     pub fn feed(&mut self, text: &[u8], interrupted: &dyn Fn() -> bool) -> Result<bool, Error> {
+        self.forget_what_is_left_behind()?;
         let budget = &mut Budget::new(interrupted);
         let mut found = Vec::new();
         if !self.ended {
@@ -136,7 +149,7 @@ impl Matcher {
         let words = self.vocabulary.size().div_ceil(64);
         if self.ended {
             let mut bits = vec![0; words];
-            self.vocabulary.ends.iter().for_each(|id| set(&mut bits, *id));
+            mark_all(&self.vocabulary.ends, &mut bits);
             return Ok(Arc::new(bits));
         }
         let budget = &mut Budget::new(interrupted);
@@ -149,14 +162,16 @@ impl Matcher {
             });
         }
         let found = joined.unwrap_or_default();
-        if found.iter().all(|word| *word == 0) && !self.accepting() {
-            return Err(Error::Grammar(
-                "no token of the vocabulary goes on with the text as the grammar wants, and the text may not end here; \
-                 check that the grammar's characters and tokens can be written in this vocabulary"
-                    .to_owned(),
-            ));
+        if found.iter().any(|word| *word != 0) {
+            return Ok(found);
         }
-        Ok(found)
+        let why = if self.accepting() {
+            "the text is complete under the grammar, but the vocabulary has no token that ends a text"
+        } else {
+            "no token of the vocabulary goes on with the text as the grammar wants, and the text may not end here; check \
+             that the grammar can be fulfilled, with characters and tokens that the vocabulary can write"
+        };
+        Err(Error::Grammar(why.to_owned()))
     }
 
     fn mask(&mut self, state: StateId, budget: &mut Budget<'_>) -> Result<Arc<Vec<u64>>, Error> {
@@ -167,7 +182,7 @@ impl Matcher {
         let mut bits = vec![0; vocabulary.size().div_ceil(64)];
         mark(automaton, vocabulary, state, &mut bits, budget)?;
         if automaton.may_end(state) {
-            vocabulary.ends.iter().for_each(|id| set(&mut bits, *id));
+            mark_all(&vocabulary.ends, &mut bits);
         }
         let mut excluded: Option<u32> = None;
         let mut all = false;
@@ -191,7 +206,7 @@ impl Matcher {
                 bits[id as usize / 64] &= !(1 << (id % 64));
             }
         }
-        named.into_iter().for_each(|id| set(&mut bits, id));
+        mark_all(&named, &mut bits);
         if self.masks.len() >= KEPT_MASKS {
             self.masks.clear();
         }
@@ -266,11 +281,15 @@ fn mark(
         }
         path[depth + 1] = next;
         place += 1;
-        for id in &vocabulary.tokens[node.first as usize..nodes[place].first as usize] {
-            set(bits, *id);
-        }
+        mark_all(&vocabulary.tokens[node.first as usize..nodes[place].first as usize], bits);
     }
     Ok(())
+}
+
+fn mark_all(ids: &[u32], bits: &mut [u64]) {
+    for id in ids {
+        set(bits, *id);
+    }
 }
 
 fn set(bits: &mut [u64], id: u32) {

@@ -61,8 +61,7 @@ impl Parser<'_> {
 
     /// An error at this place.
     fn wrong(&self, what: &str) -> Error {
-        let before = &self.text.as_bytes()[..self.at];
-        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + self.text[..self.at].matches('\n').count();
         let place = if self.rest().is_empty() {
             "at the end".to_owned()
         } else {

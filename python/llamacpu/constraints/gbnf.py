@@ -1,0 +1,112 @@
+"""Grammars in GBNF, the notation of llama.cpp, matched by the extension; no other package is needed.
+
+A grammar describes a text character by character. Tokens without a text, such as control tokens, come only where the
+grammar names them (`<think>`, `<[10]>`) or excludes another (`!<[11]>`); tokens that end a text come where the grammar
+may end, or where it names them.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llamacpu import _native
+from llamacpu.errors import GrammarError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["GbnfGrammar", "GbnfMatcher"]
+
+_tries: weakref.WeakKeyDictionary[Tokenizer, _native.TokenTrie] = weakref.WeakKeyDictionary()
+
+
+class GbnfGrammar:
+    """A grammar in GBNF whose texts are those of the rule `root`. Raises GrammarError."""
+
+    def __init__(self, text: str, root: str = "root") -> None:
+        if not isinstance(text, str) or not isinstance(root, str):
+            wrong = text if not isinstance(text, str) else root
+            raise GrammarError(f"the grammar is a {type(wrong).__name__}; a text was expected")
+        try:
+            self._native = _native.Grammar(text, root)
+        except UnicodeEncodeError as error:
+            raise GrammarError(f"the grammar is not Unicode: {error.reason} at character {error.start}") from None
+
+    def matcher(self, tokenizer: Tokenizer, cancel: _native.CancelToken | None = None) -> GbnfMatcher:
+        """The grammar and one text that is written under it."""
+        references = [_token(tokenizer, id, text) for id, text in self._native.references]
+        return GbnfMatcher(_native.GrammarMatcher(self._native, _trie(tokenizer), references, cancel), cancel)
+
+
+class GbnfMatcher:
+    """A grammar and one text that is being written under it. Raises GrammarError where the two do not go together."""
+
+    def __init__(self, native: _native.GrammarMatcher, cancel: _native.CancelToken | None = None) -> None:
+        self._native = native
+        # Stops a call that takes long.
+        self.cancel = cancel
+
+    def consume(self, token: int) -> None:
+        """The text goes on by a token."""
+        self._native.consume(token, self.cancel)
+
+    def feed(self, text: bytes) -> bool:
+        """The text goes on by these bytes; False if the grammar forbids that, and then nothing has changed."""
+        return self._native.feed(text, self.cancel)
+
+    def mask(self, logits: npt.NDArray[np.float32]) -> None:
+        """Set the logits of the tokens that cannot come next to minus infinity, in place."""
+        if logits.dtype == np.float32 and logits.flags.c_contiguous and logits.flags.writeable:
+            self._native.mask(logits, self.cancel)
+        else:
+            forbidden = np.ones(len(logits), dtype=bool)
+            allowed = self.allowed()
+            forbidden[allowed[allowed < len(logits)]] = False
+            logits[forbidden] = -np.inf
+
+    def allowed(self) -> npt.NDArray[np.int64]:
+        """The ids of the tokens that may come next, ascending."""
+        return self._native.allowed(self.cancel)
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the text so far is one of the grammar's."""
+        return self._native.accepting
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the text is one of the grammar's and cannot go on."""
+        return self._native.stopped(self.cancel)
+
+
+def _token(tokenizer: Tokenizer, id: int | None, text: str | None) -> int:
+    """The id of a token that a grammar names."""
+    if id is not None:
+        return id
+    assert text is not None
+    found = tokenizer.encode(text, add_special=False, parse_special=True, space_prefix=False)
+    if len(found) != 1:
+        raise GrammarError(
+            f"the grammar names the token {text}, which the vocabulary does not have: its text is {len(found)} tokens; "
+            f"name a token of the vocabulary, or write the text as a string: {_quoted(text)}"
+        )
+    return found[0]
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _trie(tokenizer: Tokenizer) -> _native.TokenTrie:
+    """The vocabulary of a tokenizer as the extension reads it, made once."""
+    known = _tries.get(tokenizer)
+    if known is None:
+        texts = [tokenizer.decode_bytes([token], skip_special=True) for token in range(tokenizer.vocab_size)]
+        named = [token for token, text in enumerate(texts) if not text and tokenizer.id_to_piece(token)]
+        known = _tries[tokenizer] = _native.TokenTrie(texts, named, sorted(tokenizer.eog))
+    return known
