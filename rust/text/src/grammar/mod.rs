@@ -1,13 +1,14 @@
 //! Grammars in GBNF, the notation of llama.cpp, and which tokens of a vocabulary may come next under one.
 //!
-//! `notation` reads the text into `rules`, sequences of sets of characters, references to rules and references to
-//! tokens, and `recursion` refuses those that would call themselves without end. `stacks` follows all readings of a
-//! text at once: a reading is a position in the rules and what is to be done after its rule, and readings share what
-//! they have in common (a graph-structured stack; Tomita 1985, Scott and Johnstone 2010), so ambiguity costs
-//! little. `utf8` turns sets of characters into automata over bytes, `automaton` remembers which byte leads from which
-//! set of readings to which, and `matcher` walks it over the `trie` of the vocabulary.
+//! `notation` reads the text and gives a `builder` what it finds: `rules` of sets of characters, references to rules
+//! and references to tokens. `recursion` refuses rules that would call themselves without end. `stacks` follows all
+//! readings of a text at once: a reading is a position in the rules and what is to be done after its rule, and readings
+//! share what they have in common (a graph-structured stack; Tomita 1985, Scott and Johnstone 2010), so that ambiguity
+//! costs little. `utf8` turns sets of characters into an automaton over bytes, `automaton` remembers which byte leads
+//! from which readings to which, and `matcher` walks it over the `trie` of the vocabulary.
 
 mod automaton;
+mod builder;
 mod characters;
 mod matcher;
 mod notation;

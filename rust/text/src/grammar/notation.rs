@@ -4,14 +4,22 @@
 //! `|`. Names are made of letters, digits, `-` and `_`. Two things are refused that llama.cpp takes and that can match
 //! nothing there: characters of strings that are none (`"\uD83D"`), and `{m,n}` with n below m.
 
+use super::builder::Builder;
 use super::characters::{Characters, LAST, SURROGATES};
-use super::rules::{Builder, Symbol, TokenReference};
+use super::rules::{Rules, Symbol, TokenReference};
 use super::{DEEPEST, LONGEST, MOST_REPETITIONS};
 use crate::Error;
 use crate::error::shown;
 
+impl Rules {
+    /// Reads a grammar in GBNF whose texts are those of the rule `root`.
+    pub fn parse(grammar: &str, root: &str) -> Result<Self, Error> {
+        parse(grammar)?.finish(root)
+    }
+}
+
 /// The rules of a grammar's text.
-pub(super) fn parse(text: &str) -> Result<Builder, Error> {
+fn parse(text: &str) -> Result<Builder, Error> {
     if text.len() > LONGEST {
         let message = format!("the grammar has {} bytes, at most {LONGEST} are allowed", text.len());
         return Err(Error::Grammar(message));
