@@ -2,6 +2,7 @@
 
 template       `ChatTemplate`: a Jinja template becomes text, in a sandbox
 conversation   `Chat`: the templates of a model, and the way from messages to token ids
+history        conversations as clients write them, in one form
 forms          conversations as templates expect them
 builtin        templates by name, for files without one
 segments       prompts as pieces for the tokenizer: where control tokens are meant, and where they are only text

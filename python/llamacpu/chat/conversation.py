@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of
-from llamacpu.chat.forms import forms, shows
+from llamacpu.chat.forms import Form, forms, missing
 from llamacpu.chat.limits import Limits, TemplateLimit
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
@@ -22,6 +22,12 @@ log = logging.getLogger("llamacpu")
 
 _KEY = "tokenizer.chat_template"
 _CONTROL, _UNKNOWN = 3, 2
+_LEFT_OUT = {
+    "calls": "calls of tools",
+    "results": "results of tools",
+    "system": "system messages",
+    "user": "messages of the user",
+}
 
 
 def templates_in(metadata: Mapping[str, Any]) -> dict[str, str]:
@@ -56,6 +62,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.stop: tuple[str, ...] = ()
         self._metadata = metadata
+        self._told: set[str] = set()
         sources = templates_in(metadata)
         if template is None:
             if "default" not in sources and sources:
@@ -129,25 +136,52 @@ class Chat:
         """The prompt as pieces for the tokenizer; see `ChatTemplate.segments`."""
         template = self.template_for(tools)
         template.check()
+
+        def run(form: Form) -> list[Segment]:
+            return template.segments(
+                form.messages,
+                form.tools if "tools" in form.changes else form.tools or None,
+                add_generation_prompt,
+                control_tokens=self.control_tokens,
+                **variables,
+            )
+
+        def text_of(found: Sequence[Segment]) -> str:
+            return "".join(text for text, _ in found)
+
         error: TemplateError | None = None
-        best: list[Segment] | None = None
+        best: tuple[int, list[Segment], Form, set[str]] | None = None
         for form in forms(list(messages), tools or (), template.source):
+            if "words" in form.changes and best is not None:
+                continue
             try:
-                found = template.segments(
-                    form, tools or None, add_generation_prompt, control_tokens=self.control_tokens, **variables
-                )
+                found = run(form)
             except TemplateLimit:
                 raise
             except TemplateError as failed:
                 error = error or failed
                 continue
-            if shows("".join(text for text, _ in found), form):
-                return found
-            best = best or found
+            lost = missing(form, text_of(found), lambda marked: text_of(run(marked)))
+            if best is None or len(lost) < best[0]:
+                best = len(lost), found, form, lost
+            if not lost:
+                break
         if best is None:
             assert error is not None
             raise error
-        return best
+        self._tell(best[2], best[3])
+        return best[1]
+
+    def _tell(self, form: Form, lost: set[str]) -> None:
+        """Warn, once, of what the template does not show as it was written."""
+        told = []
+        if "system" in form.changes:
+            told.append("has no place for system messages; they are put before the user's")
+        told += [f"leaves out {_LEFT_OUT[kind]}" for kind in sorted(lost)]
+        for what in told:
+            if what not in self._told:
+                self._told.add(what)
+                log.warning("the chat template %s", what)
 
     def encode(
         self,

@@ -1,7 +1,7 @@
 """The forms in which chat templates expect a conversation.
 
 Clients write a conversation in one way, templates read it in several. Here are the ways, the most usual first; the
-caller takes the first that the template renders with the last message in it.
+caller takes the first that the template renders with everything in it.
 """
 
 from __future__ import annotations
@@ -9,56 +9,135 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from itertools import combinations
+from typing import Any, NamedTuple
 
-from llamacpu.errors import TemplateError
+from llamacpu.chat.history import Message, alternating, history, merged_system, short_ids, single_calls
+from llamacpu.chat.tool_calls import DECODER
 
-Message = dict[str, Any]
+# Digits are what no template changes: it may write letters large, or cut white space.
+_SENTINEL = "4{:04d}90817263"
 
 
-def forms(messages: Sequence[Mapping[str, Any]], tools: Sequence[Any], source: str) -> Iterator[list[Message]]:
+class Form(NamedTuple):
+    """A conversation in one form: the messages, the tools, and what had to be done for it."""
+
+    messages: list[Message]
+    tools: list[Any]
+    changes: tuple[str, ...] = ()
+
+
+def forms(messages: Sequence[Any], tools: Sequence[Any], source: str) -> Iterator[Form]:
     """The conversation in the forms that the template `source` may want.
 
-    The arguments of tool calls come as JSON text; most templates want an object, some the text. A message that only
-    calls a tool has no content: null for some templates, empty for others. Some read content as a list of parts. A
-    template that knows nothing of tools gets them as text.
+    The arguments of tool calls come as an object; some templates want the JSON text. A message that only calls a tool
+    has no content: empty for most templates, null for some. A template that knows nothing of tools gets them in words.
+    Then come changes for templates that cannot do all that a conversation may hold, as few as possible: nine letters as
+    ids, one call in a message, system messages with the user's, neighbours of one role as one, calls in words, and
+    tools with all their keys. Last, content as a list of parts.
     """
-    plain = [_message(message) for message in messages]
+    plain, offered = history(messages), [_tool(tool) for tool in tools]
     if "tool_calls" not in source:
-        plain = [_as_words(message) for message in plain]
-    if tools and not re.search(r"\btools\b", source):
-        plain = _with_instructions(plain, tools)
-    if any(message.get("tool_calls") for message in plain):
-        for content in (None, ""):
-            for convert in (_as_object, _as_text):
-                yield [_with_calls(message, content, convert) for message in plain]
-    else:
-        yield plain
-    yield [{**m, "content": [{"type": "text", "text": m["content"]}]} if _has_text(m) else m for m in plain]
+        plain = _in_words(plain)
+    if offered and not re.search(r"\btools\b", source):
+        plain = _with_instructions(plain, offered)
+    changes: dict[str, Callable[[Form], Form]] = {
+        "ids": lambda form: form._replace(messages=short_ids(form.messages)),
+        "single": lambda form: form._replace(messages=single_calls(form.messages)),
+        "system": lambda form: form._replace(messages=merged_system(form.messages)),
+        "tools": lambda form: form._replace(tools=[_complete(tool) for tool in form.tools]),
+        "words": lambda form: form._replace(messages=_in_words(form.messages)),
+        "alternating": lambda form: form._replace(messages=alternating(form.messages)),
+    }
+    first = Form(plain, offered)
+    # Words may leave neighbours of one role: that change counts with any other.
+    able = [name for name, change in changes.items() if change(first) != first or name == "alternating"]
+    if not offered and re.search(r"\btools\b", source):
+        able.append("tools")  # an empty list, for templates that go through it without looking
+    for count in range(len(able) + 1):
+        for chosen in combinations(able, count):
+            form = first
+            for name in chosen:
+                form = changes[name](form)
+            if form == first and chosen and "tools" not in chosen:
+                continue
+            yield from _written(form._replace(changes=chosen))
+    yield first._replace(
+        messages=[{**m, "content": [{"type": "text", "text": m["content"]}]} if _has_text(m) else m for m in plain],
+        changes=("parts",),
+    )
 
 
-def shows(text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the text of the last user's message, if there is one, is in a rendered prompt."""
-    content = next((message.get("content") for message in reversed(messages) if message.get("role") == "user"), None)
-    if isinstance(content, list):
-        content = content[0].get("text") if content else None
-    return not isinstance(content, str) or content.strip() in text
+def _written(form: Form) -> Iterator[Form]:
+    if not any(message.get("tool_calls") for message in form.messages):
+        yield form
+        return
+    for content in ("", None):
+        for convert in (_as_object, _as_text):
+            yield form._replace(messages=[_with_calls(message, content, convert) for message in form.messages])
 
 
-def _message(message: Mapping[str, Any]) -> Message:
-    """The message with its content as one text."""
-    if not isinstance(message, Mapping):
-        raise TemplateError(f"a message is a {type(message).__name__}; a dict with 'role' and 'content' was expected")
-    found = {key: value for key, value in message.items() if key != "tool_calls" or value}
-    parts = found.get("content")
-    if isinstance(parts, (list, tuple)):
-        kinds = {part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__ for part in parts}
-        if kinds - {"text"}:
-            raise TemplateError(
-                f"a message has content of the type {min(kinds - {'text'})!r}; this model reads text only"
-            )
-        found["content"] = "\n".join(str(part.get("text", "")) for part in parts)
+def missing(form: Form, text: str, render: Callable[[Form], str]) -> set[str]:
+    """Which of "system", "user", "calls" and "results" a rendered prompt leaves out.
+
+    Where a template may have changed a text before it was printed, digits are rendered in its place.
+    """
+    found = _left_out(form.messages, text)
+    if not found:
+        return found
+    marked = []
+    for place, message in enumerate(form.messages):
+        shown = message.get("role") in ("system", "user", "tool") and message.get("content")
+        marked.append({**message, "content": _SENTINEL.format(place)} if shown and _has_text(message) else message)
+    if form.changes == ("parts",):
+        return found
+    try:
+        return found & _left_out(marked, render(form._replace(messages=marked)))
+    except Exception:
+        return found
+
+
+def _left_out(messages: Sequence[Message], text: str) -> set[str]:
+    found: set[str] = set()
+    kinds = {"system": "system", "user": "user", "tool": "results"}
+    for message in messages:
+        kind = kinds.get(str(message.get("role")))
+        content = message.get("content")
+        if isinstance(content, list):
+            content = content[0].get("text") if content else None
+        if kind and isinstance(content, str) and not _is_in(content.strip(), text):
+            found.add(kind)
+        for call in message.get("tool_calls", ()):
+            if not _is_in(str(call["function"].get("name", "")), text):
+                found.add("calls")
     return found
+
+
+def _is_in(content: str, text: str) -> bool:
+    return content in text or any(json.dumps(content, ensure_ascii=escaped)[1:-1] in text for escaped in (False, True))
+
+
+def _tool(tool: Any) -> Any:
+    """The definition of a tool in OpenAI's form."""
+    if isinstance(tool, Mapping) and "function" not in tool and "name" in tool:
+        return {"type": "function", "function": dict(tool)}
+    return tool
+
+
+def _complete(tool: Any) -> Any:
+    """A tool with a description and parameters."""
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    if not isinstance(function, Mapping):
+        return tool
+    parameters = function.get("parameters") or {}
+    if isinstance(parameters, Mapping):
+        parameters = {"type": "object", "properties": {}, "required": [], **parameters}
+    described = {"description": "", **function}
+    return {**tool, "type": "function", "function": {**described, "parameters": parameters}}
+
+
+def _in_words(messages: Sequence[Message]) -> list[Message]:
+    return [_as_words(message) for message in messages]
 
 
 def _has_text(message: Message) -> bool:
@@ -83,7 +162,8 @@ def _with_calls(message: Message, content: str | None, convert: Callable[[Any], 
 def _as_object(arguments: Any) -> Any:
     if isinstance(arguments, str):
         try:
-            return json.loads(arguments or "{}")
+            value = DECODER.decode(arguments) if arguments.strip() else {}
+            return {} if value is None else value
         except (ValueError, RecursionError):
             return arguments
     return arguments

@@ -1,0 +1,178 @@
+"""A conversation as clients write it, in one form: what the ways of writing it share, before templates differ."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from llamacpu.errors import TemplateError
+
+Message = dict[str, Any]
+
+_TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+
+
+def history(messages: Iterable[Any]) -> list[Message]:
+    """The messages with content as one text, `developer` as `system`, and functions as tools.
+
+    Content that is None is empty. The older `function_call` and the role `function` become `tool_calls` and `tool`.
+    Raises TemplateError for what is no message, and for content that is no text.
+    """
+    found: list[Message] = []
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise TemplateError(
+                f"a message is a {type(message).__name__}; a dict with 'role' and 'content' was expected"
+            )
+        plain = {key: value for key, value in message.items() if key not in ("tool_calls", "function_call")}
+        if plain.get("role") == "developer":
+            plain["role"] = "system"
+        plain["content"] = _text(message.get("content"))
+        calls = _calls(message, number)
+        if calls:
+            plain["tool_calls"] = calls
+        if plain.get("role") == "function":
+            plain["role"] = "tool"
+            plain.setdefault("tool_call_id", _call_of(found, plain.get("name")))
+        found.append(plain)
+    return found
+
+
+def _text(content: Any) -> Any:
+    """Content as one text; an object of a tool's result stays one."""
+    if content is None:
+        return ""
+    if isinstance(content, (bool, int, float)):
+        return json.dumps(content)
+    if not isinstance(content, (list, tuple)):
+        return content
+    texts = []
+    for part in content:
+        kind = part.get("type", "text") if isinstance(part, Mapping) else "text" if isinstance(part, str) else None
+        if kind not in _TEXTS:
+            kind = kind or type(part).__name__
+            raise TemplateError(f"a message has content of the type {kind!r}; this model reads text only")
+        texts.append(part if isinstance(part, str) else str(part.get(_TEXTS[kind]) or ""))
+    return "\n".join(texts)
+
+
+def _calls(message: Mapping[str, Any], number: int) -> list[Message]:
+    calls = message.get("tool_calls")
+    if not calls and isinstance(message.get("function_call"), Mapping):
+        calls = [{"id": _short(f"{number}"), "type": "function", "function": dict(message["function_call"])}]
+    found = []
+    for call in calls or ():
+        if not isinstance(call, Mapping):
+            raise TemplateError(f"a tool call is a {type(call).__name__}; a dict with 'function' was expected")
+        function = call.get("function", {key: call[key] for key in ("name", "arguments") if key in call})
+        function = dict(function) if isinstance(function, Mapping) else {"name": function}
+        if function.get("arguments") is None:
+            function["arguments"] = {}
+        found.append({**call, "type": call.get("type") or "function", "function": function})
+    return found
+
+
+def _call_of(messages: Sequence[Message], name: Any) -> str:
+    """The id of the last call of a function."""
+    for message in reversed(messages):
+        for call in reversed(message.get("tool_calls", ())):
+            if call["function"].get("name") == name and call.get("id"):
+                return str(call["id"])
+    return _short(str(name))
+
+
+def _short(text: str) -> str:
+    """Nine letters and digits that stand for a text."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:9]
+
+
+def short_ids(messages: Sequence[Message]) -> list[Message]:
+    """Every call and result with an id of nine letters and digits, as Mistral's templates want.
+
+    An id of another form becomes the same one in a call and in its result.
+    """
+    found = []
+    waiting: list[str] = []
+    for number, message in enumerate(messages):
+        calls = message.get("tool_calls")
+        if calls:
+            calls = [{**call, "id": _nine(call.get("id"), f"{number} {i}")} for i, call in enumerate(calls)]
+            waiting = [call["id"] for call in calls]
+            message = {**message, "tool_calls": calls}
+        elif message.get("role") == "tool":
+            given = message.get("tool_call_id")
+            # A result without an id answers the first call that none has answered.
+            identity = _nine(given, "") if given else (waiting[0] if waiting else _short("result"))
+            if identity in waiting:
+                waiting.remove(identity)
+            message = {**message, "tool_call_id": identity}
+        found.append(message)
+    return found
+
+
+def _nine(identity: Any, otherwise: str) -> str:
+    text = str(identity) if identity else otherwise
+    return text if len(text) == 9 and text.isascii() and text.isalnum() else _short(text)
+
+
+def single_calls(messages: Sequence[Message]) -> list[Message]:
+    """One call in a message, its result behind it, for templates that know no more."""
+    found: list[Message] = []
+    index = 0
+    while index < len(messages):
+        message, index = messages[index], index + 1
+        calls = message.get("tool_calls", ())
+        if len(calls) < 2:
+            found.append(message)
+            continue
+        results = []
+        while index < len(messages) and messages[index].get("role") == "tool":
+            results.append(messages[index])
+            index += 1
+        for place, call in enumerate(calls):
+            content = message["content"] if place == 0 else ""
+            found.append({**message, "content": content, "tool_calls": [call]})
+            answer = next((r for r in results if call.get("id") and r.get("tool_call_id") == call["id"]), None)
+            if answer is None:
+                answer = next((r for r in results if not r.get("tool_call_id")), None)
+            if answer is not None:
+                results = [result for result in results if result is not answer]
+                found.append(answer)
+        found += results
+    return found
+
+
+def merged_system(messages: Sequence[Message]) -> list[Message]:
+    """System messages before the next message of the user, for templates that have no place for them."""
+    found: list[Message] = []
+    waiting: list[str] = []
+    for message in messages:
+        if message.get("role") == "system" and isinstance(message["content"], str):
+            waiting.append(message["content"])
+        elif message.get("role") == "user" and waiting and isinstance(message["content"], str):
+            found.append({**message, "content": "\n\n".join([*waiting, message["content"]])})
+            waiting = []
+        else:
+            found.append(message)
+    return [*found, {"role": "user", "content": "\n\n".join(waiting)}] if waiting else found
+
+
+def alternating(messages: Sequence[Message]) -> list[Message]:
+    """Neighbours of one role as one message, for templates that want the roles to alternate."""
+    found: list[Message] = []
+    for message in messages:
+        last = found[-1] if found else None
+        plain = not message.get("tool_calls") and isinstance(message["content"], str)
+        if (
+            last is not None
+            and plain
+            and last.get("role") == message.get("role") != "tool"
+            and isinstance(last["content"], str)
+            and not last.get("tool_calls")
+        ):
+            found[-1] = {**last, "content": "\n\n".join(filter(None, (last["content"], message["content"])))}
+        else:
+            found.append(message)
+    return found

@@ -1,0 +1,185 @@
+"""Conversations as clients send them, and as the product returned them, are rendered by every template."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llamacpu.chat import Chat
+from llamacpu.chat.answer import AnswerReader, Piece, ToolCall
+from llamacpu.chat.builtin import BUILTINS, builtin, source_of
+from llamacpu.errors import TemplateError
+from test_builtin_templates import chat
+
+GOLDEN = Path(os.environ.get("LLAMACPU_GOLDEN", Path(__file__).parents[2] / "shared" / "golden")) / "templates"
+PUBLISHED = sorted(GOLDEN.glob("*.jinja")) if GOLDEN.is_dir() else []
+SOURCES = {
+    **{name: source_of(builtin(name)) for name in BUILTINS if name != "llama-guard"},
+    **{path.stem: path.read_text(encoding="utf-8") for path in PUBLISHED},
+}
+# These drop system messages without a word; those raise for them.
+DROPS = "{% for m in messages %}{% if m.role != 'system' %}<{{ m.role }}>{{ m.content }}{% endif %}{% endfor %}"
+REFUSES = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "<{{ m.role }}>{{ m.content }}{% endfor %}"
+)
+TOOLS = [{"type": "function", "function": {"name": "add"}}, {"name": "bare"}]
+
+
+def of(source: str) -> Chat:
+    return chat({"tokenizer.chat_template": source}, ["<s>", "</s>"])
+
+
+def call(name: str, identity: str | None, arguments: Any = '{"a": 1}') -> dict[str, Any]:
+    found = {"type": "function", "function": {"name": name, "arguments": arguments}}
+    return found if identity is None else {"id": identity, **found}
+
+
+def result(text: Any, identity: str | None) -> dict[str, Any]:
+    return {"role": "tool", "content": text, **({} if identity is None else {"tool_call_id": identity})}
+
+
+HISTORY = [
+    {"role": "user", "content": "begin"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [call("first", "call_1abcdefghijk"), call("second", "call_2abcdefghijk", {"b": [None]})],
+    },
+    result("two-out", "call_2abcdefghijk"),
+    result([{"type": "text", "text": "one-out"}], "call_1abcdefghijk"),
+    {"role": "assistant", "content": [{"type": "text", "text": "done"}]},
+    {"role": "user", "content": [{"type": "text", "text": "again"}]},
+]
+every = pytest.mark.parametrize("name", SOURCES)
+
+
+@every
+@pytest.mark.parametrize("tools", [None, TOOLS], ids=["no tools", "tools"])
+def test_several_calls_and_their_results(name: str, tools: Any) -> None:
+    text = of(SOURCES[name]).render(HISTORY, tools=tools)
+    shown = ["begin", "first", "second", "one-out", "two-out", "again"]
+    assert [word for word in shown if word not in text] == []
+    if "only supports single" in SOURCES[name] or "one tool call in a turn" in SOURCES[name]:
+        # Call and result turn by turn, whatever the order of the results.
+        assert sorted(shown[1:5], key=text.index) == ["first", "one-out", "second", "two-out"]
+
+
+@every
+@pytest.mark.parametrize("role", ["system", "developer"])
+def test_system_messages_are_shown(name: str, role: str) -> None:
+    messages = [{"role": role, "content": "be-brief"}, *HISTORY[:1]]
+    text = of(SOURCES[name]).render(messages)
+    assert text.count("be-brief") == 1
+    assert text.index("be-brief") < text.index("begin")
+    assert "developer" not in text
+
+
+@every
+def test_no_content_is_no_text(name: str) -> None:
+    for role in ("system", "user", "assistant"):
+        messages = [{"role": "user", "content": "begin"}, {"role": "assistant", "content": None}]
+        messages += [{"role": "user", "content": "go on"}]
+        messages = [{"role": role, "content": None} if m["role"] == role else m for m in messages]
+        assert "None" not in of(SOURCES[name]).render(messages)
+    lone = [HISTORY[0], {"role": "assistant", "tool_calls": [call("first", None)]}, result(None, None)]
+    assert "None" not in of(SOURCES[name]).render(lone)
+
+
+@every
+def test_the_older_form_of_calls(name: str) -> None:
+    older = [
+        HISTORY[0],
+        {"role": "assistant", "content": None, "function_call": {"name": "first", "arguments": '{"a": 1}'}},
+        {"role": "function", "name": "first", "content": "one-out"},
+    ]
+    text = of(SOURCES[name]).render(older, tools=TOOLS)
+    assert [word for word in ("begin", "first", "one-out") if word not in text] == []
+
+
+@pytest.mark.parametrize("source", [DROPS, REFUSES], ids=["dropped", "refused"])
+def test_system_messages_without_a_place_go_before_the_users(source: str, caplog: pytest.LogCaptureFixture) -> None:
+    found = of(source)
+    for _ in range(2):
+        text = found.render([{"role": "system", "content": "be-brief"}, {"role": "user", "content": "Hi"}])
+        assert text == "<user>be-brief\n\nHi"
+    assert caplog.text.count("system messages") == 1
+    assert found.render([{"role": "system", "content": "be-brief"}]) == "<user>be-brief"
+
+
+def test_a_system_message_that_the_template_changes_is_not_moved(caplog: pytest.LogCaptureFixture) -> None:
+    source = "{% for m in messages %}<{{ m.role }}>{{ m.content|replace('/think', '')|upper }}{% endfor %}"
+    text = of(source).render([{"role": "system", "content": "be /think brief"}, {"role": "user", "content": "Hi"}])
+    assert text == "<system>BE  BRIEF<user>HI"
+    assert not caplog.text
+
+
+def test_ids_that_mistral_wants() -> None:
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}{% if c.id|length != 9 %}{{ raise_exception('id') }}"
+        "{% endif %}({{ c.function.name }} {{ c.id }}){% endfor %}{% if m.role == 'tool' %}"
+        "{% if m.tool_call_id|length != 9 %}{{ raise_exception('id') }}{% endif %}"
+        "[{{ m.content }} {{ m.tool_call_id }}]{% else %}{{ m.content }}{% endif %}{% endfor %}{{ tools and '' }}"
+    )
+    text = of(source).render(HISTORY)
+    first, second = (text[text.index(name) :].split()[1].split(")")[0] for name in ("(first", "(second"))
+    assert first != second
+    assert f"[one-out {first}]" in text
+    assert f"[two-out {second}]" in text
+    assert text == of(source).render(HISTORY)
+    kept = [HISTORY[0], {"role": "assistant", "tool_calls": [call("first", "abcDEF123")]}, result("x", "abcDEF123")]
+    assert "(first abcDEF123)[x abcDEF123]" in of(source).render(kept)
+    without = [HISTORY[0], {"role": "assistant", "tool_calls": [call("f", None), call("g", None)]}]
+    text = of(source).render([*without, result("x", None), result("y", None)])
+    for name, out in (("f", "x"), ("g", "y")):
+        assert f"[{out} {text.split(f'({name} ')[1][:9]}]" in text
+
+
+def test_tools_with_less_than_a_template_reads() -> None:
+    source = (
+        "{% for t in tools or [] %}{{ t.function.name + t.function.description }}"
+        "{{ t.function.parameters.properties|length }}{% endfor %}"
+    )
+    assert of(source).render([], tools=TOOLS) == "add0bare0"
+
+
+def test_what_is_no_message() -> None:
+    for wrong in ([1], [{"role": "user", "content": [{"type": "image_url"}]}], [{"role": "user", "tool_calls": [1]}]):
+        with pytest.raises(TemplateError):
+            of(DROPS).render(wrong)  # type: ignore[arg-type]
+
+
+FRAGMENTS = [
+    "Hi ", "<think>", "</think>", '{"name": "add", "arguments": {"a": 1}}', "[add(a=1e999)]", "[add(a=[{}])]", "\n",
+    "{",
+    '<tool_call>{"name": "add\\"x", "arguments": null}</tool_call>', "```json\n", "```",
+    '<function name="add"><param name="a">x</param></function>',
+    '[TOOL_CALLS]add[CALL_ID]abcdefghi[ARGS]{"a": "\\ud83d"}',
+]  # fmt: skip
+pieces = st.lists(st.sampled_from(FRAGMENTS), max_size=5).map("".join)
+CHATS = {name: of(source) for name, source in SOURCES.items()}
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(pieces, st.booleans())
+def test_what_was_returned_can_be_sent_back(text: str, legacy: bool) -> None:
+    reader = AnswerReader(["add"])
+    events = reader.push(text) + reader.finish()
+    calls = [event for event in events if isinstance(event, ToolCall)]
+    content = "".join(e.text for e in events if isinstance(e, Piece) and e.kind == "content")
+    message: dict[str, Any] = {"role": "assistant", "content": content if content or not calls else None}
+    message["reasoning_content"] = "".join(e.text for e in events if isinstance(e, Piece) and e.kind == "reasoning")
+    if calls:
+        message["tool_calls"] = [call(c.name, c.id, c.arguments) for c in calls]
+        if legacy:
+            message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
+    messages = [HISTORY[0], json.loads(json.dumps(message)), *(result("out", c.id) for c in calls)]
+    for found in CHATS.values():
+        assert "Infinity" not in found.render(messages, tools=TOOLS)
+        found.render([*messages[:2], {"role": "user", "content": "Go on"}])
