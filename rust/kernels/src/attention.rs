@@ -8,6 +8,7 @@
 mod block;
 mod keys;
 mod pages;
+mod scores;
 mod softmax;
 mod unpack;
 mod values;
@@ -18,7 +19,8 @@ use std::sync::{Mutex, PoisonError};
 
 use block::{Attend, Block, Scratch, state_len};
 pub use pages::{KvLayout, KvType, PAGE_TOKENS};
-use softmax::{CHUNK, Divide, Join};
+use scores::CHUNK;
+use softmax::{Divide, Join};
 
 use crate::Error;
 use crate::context::Context;

@@ -11,6 +11,7 @@ mod grids;
 mod i_quants;
 mod k_quantize;
 mod k_quants;
+mod layout;
 mod pack;
 mod search;
 mod simple;
@@ -25,8 +26,8 @@ mod folding_tests;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use blocks::{Bits, Packing, Scales, half_to_float};
 pub(crate) use folding::Folding;
+pub(crate) use layout::{Bits, Packing, Scales, half_to_float};
 pub(crate) use pack::Layout;
 pub(crate) use unfold::Unfold;
 

@@ -10,7 +10,8 @@ use std::ops::Range;
 
 use super::keys::{ByteQueries, TILE, byte_scores, scores};
 use super::pages::{KvLayout, KvType, PAGE_TOKENS};
-use super::softmax::{CHUNK, CHUNK_PAGES, ChunkScores, join, weigh};
+use super::scores::{CHUNK, CHUNK_PAGES, ChunkScores};
+use super::softmax::{join, weigh};
 use super::unpack::{PageKeys, Unpacked};
 use super::values::add_weighted;
 use crate::Error;

@@ -2,11 +2,8 @@
 //! is a sequence of fused multiply-adds, so it is the same for every tile size.
 
 use super::pages::{BLOCK, PAGE_TOKENS, quantize};
-use super::softmax::{CHUNK_PAGES, ChunkScores};
+use super::scores::{CHUNK_PAGES, ChunkScores};
 use crate::math::{Kernel, LANES, Lanes, half_to_float, prefetch};
-
-/// Scores of one query with the tokens of a page.
-pub(super) type Scores = [f32; PAGE_TOKENS];
 
 /// Vectors in a line of 64 tokens.
 const VECTORS: usize = PAGE_TOKENS / LANES;

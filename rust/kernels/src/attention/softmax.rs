@@ -2,17 +2,8 @@
 
 use std::ops::Range;
 
-use super::keys::Scores;
-use super::pages::PAGE_TOKENS;
+use super::scores::ChunkScores;
 use crate::math::{Kernel, LANES, Lanes, exp2, fma};
-
-/// Pages whose softmax is computed from its own start: what can be given to another thread.
-pub(super) const CHUNK_PAGES: usize = 8;
-/// Positions of a chunk.
-pub(super) const CHUNK: usize = CHUNK_PAGES * PAGE_TOKENS;
-
-/// Scores of one row with the tokens of a chunk, as exponents of 2, then their weights.
-pub(super) type ChunkScores = [Scores; CHUNK_PAGES];
 
 /// Turns the scores of a row into weights `2^(score - largest)`; returns the largest score and the sum of the weights.
 /// Weights of invisible tokens are not defined.

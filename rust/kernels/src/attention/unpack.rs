@@ -1,8 +1,9 @@
 //! Keys and values of a page made ready for the tiles: as they are where a few rows read them once, converted to floats
 //! where many rows share the work or where rows do not fill whole vectors.
 
-use super::keys::{ByteKeys, Keys, Scores};
+use super::keys::{ByteKeys, Keys};
 use super::pages::{BLOCK, KvLayout, KvType, PAGE_TOKENS};
+use super::scores::Scores;
 use super::values::{Numbers, Values};
 use crate::Error;
 use crate::mapping::AlignedBytes;

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
-use super::keys::{Scores, TILE};
+use super::keys::TILE;
 use super::pages::{BLOCK, PAGE_TOKENS};
-use super::softmax::{CHUNK_PAGES, ChunkScores};
+use super::scores::{CHUNK_PAGES, ChunkScores, Scores};
 use crate::math::{Kernel, LANES, Lanes, prefetch};
 
 /// Values of one head in a page, `[token][number]`.

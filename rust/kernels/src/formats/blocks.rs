@@ -1,119 +1,7 @@
-//! What the quantized formats have in common: integers, scales, and how they are packed for the kernels.
+//! What every quantized format states about itself, and reading its blocks to numbers.
 
 use super::folding::Folding;
-
-/// Bits that the packed layout spends on one quant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Bits {
-    /// 2 bits.
-    Two,
-    /// 3 bits.
-    Three,
-    /// 4 bits.
-    Four,
-    /// 5 bits.
-    Five,
-    /// 6 bits.
-    Six,
-    /// 8 bits.
-    Eight,
-}
-
-impl Bits {
-    /// Bytes of 32 columns of 16 rows.
-    pub(crate) const fn block_bytes(self) -> usize {
-        match self {
-            Self::Two => 128,
-            Self::Three => 192,
-            Self::Four => 256,
-            Self::Five => 320,
-            Self::Six => 384,
-            Self::Eight => 512,
-        }
-    }
-}
-
-/// How a format scales its integers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scales {
-    /// One f16 for 32 weights.
-    Half,
-    /// One bf16 for 32 weights (a power of two).
-    Brain,
-    /// One f16 scale and one f16 minimum for 32 weights.
-    HalfMinimum,
-    /// One f16 for 256 weights times a signed byte for 32.
-    Signed32,
-    /// One f16 for 256 weights times a signed byte for 16.
-    Signed16,
-    /// f16 scale and minimum for 256 weights, times an unsigned byte each for 32.
-    Minimum32,
-    /// f16 scale and minimum for 256 weights, times four bits each for 16.
-    Minimum16,
-}
-
-impl Scales {
-    /// Whether a minimum is subtracted from every weight.
-    pub(crate) const fn minimum(self) -> bool {
-        matches!(self, Self::HalfMinimum | Self::Minimum32 | Self::Minimum16)
-    }
-}
-
-/// The layout of a format's weights in the kernels.
-///
-/// A weight is `(value - zero) · scale - minimum`, where `value` is the quant, or the entry of `table` that it chooses.
-#[derive(Debug)]
-pub(crate) struct Packing {
-    /// Size of a quant.
-    pub(crate) bits: Bits,
-    /// Values of the quants, if they are not the values themselves.
-    pub(crate) table: Option<&'static [u8; 16]>,
-    /// The value that means zero.
-    pub(crate) zero: u8,
-    /// Scales and minimums.
-    pub(crate) scales: Scales,
-    /// Factor (a power of two) of the f16 scale of 256 weights.
-    pub(crate) factor: f32,
-}
-
-/// One block, apart from its order in the file: quants in the order of the weights, and raw scales.
-#[derive(Debug, Clone)]
-pub(crate) struct Unpacked {
-    /// Quants; a block of 32 uses the first 32.
-    pub(crate) quants: [u8; 256],
-    /// f16 (or bf16) bits of the block's scale.
-    pub(crate) scale: u16,
-    /// f16 bits of the block's minimum.
-    pub(crate) minimum: u16,
-    /// Byte scales of the parts, one for 32 or 16 weights.
-    pub(crate) scales: [u8; 16],
-    /// Byte minimums of the parts (for `Scales::Minimum16` both lie in `scales`, the minimum in the high bits).
-    pub(crate) minimums: [u8; 16],
-    /// Grid indices of 8 or 4 weights each, of formats that are folded by them.
-    pub(crate) indices: [u16; 64],
-}
-
-impl Unpacked {
-    /// Zeros.
-    pub(crate) const fn new() -> Self {
-        Self { quants: [0; 256], scale: 0, minimum: 0, scales: [0; 16], minimums: [0; 16], indices: [0; 64] }
-    }
-
-    /// Scale and minimum of the 16 weights from `16 · part`. All products here are exact in f32.
-    pub(crate) fn scale(&self, packing: &Packing, part: usize) -> (f32, f32) {
-        let d = half_to_float(self.scale) * packing.factor;
-        let dmin = half_to_float(self.minimum);
-        match packing.scales {
-            Scales::Half => (d, 0.0),
-            Scales::Brain => (f32::from_bits(u32::from(self.scale) << 16), 0.0),
-            Scales::HalfMinimum => (d, dmin),
-            Scales::Signed32 => (d * f32::from(self.scales[part / 2] as i8), 0.0),
-            Scales::Signed16 => (d * f32::from(self.scales[part] as i8), 0.0),
-            Scales::Minimum32 => (d * f32::from(self.scales[part / 2]), dmin * f32::from(self.minimums[part / 2])),
-            Scales::Minimum16 => (d * f32::from(self.scales[part] & 15), dmin * f32::from(self.scales[part] >> 4)),
-        }
-    }
-}
+use super::layout::{Packing, Unpacked};
 
 /// A quantized format: how one block is read.
 pub(crate) trait Blocks {
@@ -144,13 +32,6 @@ pub(crate) fn dequantize_blocks<B: Blocks>(bytes: &[u8], out: &mut [f32]) {
             }
         }
     }
-}
-
-/// f16 bits to f32, exact. Compiled for the baseline of the target, so without the conversion instructions that many
-/// processors have.
-#[inline]
-pub(crate) fn half_to_float(bits: u16) -> f32 {
-    half::f16::from_bits(bits).to_f32_const()
 }
 
 /// The little-endian 16 bits at `at`.

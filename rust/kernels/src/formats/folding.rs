@@ -26,8 +26,8 @@
 //! Scales follow all quants of a group: for each unit 16 f16, then with `Odd` a nibble `n` for each byte scale `2 n + 1`, two
 //! parts in a byte vector, the first one in the low bits.
 
-use super::blocks::{Packing, Scales, Unpacked};
 use super::grids::Grid;
+use super::layout::{Packing, Scales, Unpacked};
 
 /// Rows in a group.
 const ROWS: usize = 16;

@@ -1,7 +1,8 @@
 //! Folded weights are those of the layout that kernels read, and take no more room than they may.
 
-use super::blocks::{Blocks, Packing, Unpacked};
+use super::blocks::Blocks;
 use super::folding::Folding;
+use super::layout::{Packing, Unpacked};
 use super::pack::{Layout, pack_group};
 use super::unfold::{digit, unfold};
 use super::{Format, i_quants, ternary};

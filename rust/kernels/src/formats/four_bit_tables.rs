@@ -1,6 +1,7 @@
 //! Four-bit formats whose quants choose entries of a table: IQ4_NL, IQ4_XS, MXFP4.
 
-use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked, read_u16};
+use super::blocks::{Blocks, read_u16};
+use super::layout::{Bits, Packing, Scales, Unpacked};
 use super::simple::nibbles;
 
 /// The values of IQ4_NL and IQ4_XS, plus 128:

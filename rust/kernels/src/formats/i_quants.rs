@@ -3,9 +3,10 @@
 //! In the layout that kernels read magnitude and sign of a weight become one index into a table of 8 or 16 values; in memory
 //! it is folded.
 
-use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked, read_u16};
+use super::blocks::{Blocks, read_u16};
 use super::folding::{FoldedQuants, FoldedScales, Folding, Plane};
 use super::grids::{GRID_IQ2_XS, GRID_IQ2_XXS, GRID_IQ3_XXS, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, entry};
+use super::layout::{Bits, Packing, Scales, Unpacked};
 
 /// Magnitudes 8, 25, 43 plus 43, then 43 minus them.
 static IQ2_VALUES: [u8; 16] = [51, 68, 86, 43, 35, 18, 0, 43, 51, 68, 86, 43, 35, 18, 0, 43];

@@ -1,6 +1,7 @@
 //! The K formats: 256 weights with f16 scales, divided into parts with small integer scales.
 
-use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked, read_u16};
+use super::blocks::{Blocks, read_u16};
+use super::layout::{Bits, Packing, Scales, Unpacked};
 
 /// 16 bytes of four-bit scales and minimums, 64 bytes of bit pairs, f16 d, f16 dmin.
 pub(crate) struct Q2K;

@@ -2,8 +2,9 @@
 
 use std::marker::PhantomData;
 
-use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked};
+use super::blocks::Blocks;
 use super::folding::{Folding, fold};
+use super::layout::{Bits, Packing, Scales, Unpacked};
 use crate::cpu::Isa;
 use crate::cpu::sets::{Code, vectorized};
 

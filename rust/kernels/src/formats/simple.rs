@@ -4,7 +4,8 @@
 
 use half::f16;
 
-use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked, read_u16};
+use super::blocks::{Blocks, read_u16};
+use super::layout::{Bits, Packing, Scales, Unpacked};
 
 /// f16 d, 16 bytes of nibbles: `(q - 8) · d`.
 pub(crate) struct Q4_0;

@@ -2,9 +2,10 @@
 
 use half::f16;
 
-use super::blocks::{Bits, Blocks, Packing, Scales, Unpacked, read_u16};
+use super::blocks::{Blocks, read_u16};
 use super::folding::{FoldedQuants, FoldedScales, Folding, Plane};
 use super::k_quants::bit_pairs;
+use super::layout::{Bits, Packing, Scales, Unpacked};
 
 /// One f16 for 256 weights; the byte scales of the unfolded layout are 1.
 const PACKING: Packing = Packing { bits: Bits::Two, table: None, zero: 1, scales: Scales::Signed32, factor: 1.0 };

@@ -2,8 +2,8 @@
 
 use std::marker::PhantomData;
 
-use super::blocks::{Bits, Packing};
 use super::folding::{FoldedScales, Folding, parts};
+use super::layout::{Bits, Packing};
 
 /// The arguments of an unfolding.
 pub(super) struct Units<'a, B> {
