@@ -20,7 +20,7 @@ use llamacpu_kernels::threads::Pool;
 
 use crate::config::{rope_scaling_from, rope_style_from};
 use crate::interrupt::detached;
-use crate::model::kv_type_from;
+use crate::kv_type::kv_type_from;
 
 type Floats<'py> = PyReadonlyArrayDyn<'py, f32>;
 type Output<'py> = PyResult<Bound<'py, PyArrayDyn<f32>>>;

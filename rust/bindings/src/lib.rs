@@ -10,6 +10,7 @@ mod gguf;
 mod grammar;
 mod interrupt;
 mod kernels;
+mod kv_type;
 mod model;
 mod sampling;
 mod session;

@@ -8,12 +8,13 @@ use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
-use llamacpu_kernels::attention::{KvType, PAGE_TOKENS};
+use llamacpu_kernels::attention::PAGE_TOKENS;
 use llamacpu_model::{PAGE_LAYOUT, StepItem, TensorInfo, Wanted};
 
 use crate::config::config_from;
 use crate::errors::{IntoPython, raise};
 use crate::interrupt::{CancelToken, detached};
+use crate::kv_type::kv_type_from;
 use crate::session::Session;
 
 /// A row of the tensor table: name, type number, shape (fastest-varying first), file, offset, bytes.
@@ -193,25 +194,6 @@ impl Model {
     #[getter]
     fn weight_bytes(&self, py: Python<'_>) -> PyResult<usize> {
         Ok(self.get(py)?.weight_bytes())
-    }
-}
-
-/// How keys and values are stored.
-pub(crate) fn kv_type_from(name: &str) -> PyResult<KvType> {
-    match name {
-        "f32" => Ok(KvType::F32),
-        "f16" => Ok(KvType::F16),
-        "q8_0" => Ok(KvType::Q8_0),
-        other => Err(PyValueError::new_err(format!("kv_type is {other:?}; expected \"f32\", \"f16\" or \"q8_0\""))),
-    }
-}
-
-/// The name that `kv_type_from` takes.
-pub(crate) fn kv_type_name(kv_type: KvType) -> &'static str {
-    match kv_type {
-        KvType::F32 => "f32",
-        KvType::F16 => "f16",
-        KvType::Q8_0 => "q8_0",
     }
 }
 

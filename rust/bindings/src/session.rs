@@ -7,7 +7,7 @@ use pyo3::types::PyBytes;
 
 use crate::errors::IntoPython;
 use crate::interrupt::detached;
-use crate::model::kv_type_name;
+use crate::kv_type::kv_type_name;
 
 /// Tokens and their keys and values; continued by `Model.step`.
 #[pyclass(frozen, module = "llamacpu._native")]

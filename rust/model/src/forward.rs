@@ -6,7 +6,7 @@
 //! pages), in an order that the kernels fix: so the same bits come out however tokens are grouped into calls.
 
 use llamacpu_kernels::Error as KernelError;
-use llamacpu_kernels::activation::{add, scale, swiglu};
+use llamacpu_kernels::activation::{add, scale};
 use llamacpu_kernels::attention::{AttentionItem, attention};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
@@ -15,11 +15,12 @@ use llamacpu_kernels::rope::Rope;
 
 use crate::config::Config;
 use crate::error::{Error, sized};
+use crate::feed_forward::{Gated, project, run_network};
 use crate::hidden::Hidden;
 use crate::kv::Pages;
 use crate::moe;
 use crate::rows::for_rows;
-use crate::weights::{FeedForward, Linear, SwiGlu, Weights};
+use crate::weights::{FeedForward, Weights};
 
 /// Consecutive tokens of one session: its rows in this chunk.
 pub(crate) struct Segment<'a> {
@@ -55,19 +56,6 @@ pub(crate) struct Buffers {
     gated: Gated,
     experts: moe::Buffers,
     scratch: InputBuffers,
-}
-
-/// Buffers inside a gated feed-forward network.
-#[derive(Default)]
-pub(crate) struct Gated {
-    gate: Vec<f32>,
-    up: Vec<f32>,
-}
-
-impl Gated {
-    pub(crate) fn views(&mut self, len: Option<usize>) -> Result<(&mut [f32], &mut [f32]), Error> {
-        Ok((sized(&mut self.gate, len, "feed-forward buffers")?, sized(&mut self.up, len, "feed-forward buffers")?))
-    }
 }
 
 /// Runs the tokens of all segments through the model, writes their keys and values, and sets `logits` (wanted rows ×
@@ -221,27 +209,6 @@ fn rotate(
     })
 }
 
-/// `output = W input + b` for several matrices that share the input.
-pub(crate) fn project(
-    context: &Context,
-    input: &[f32],
-    rows: usize,
-    scratch: &mut InputBuffers,
-    projections: &mut [(&Linear, &mut [f32])],
-) -> Result<(), Error> {
-    let mut jobs: Vec<Job> =
-        projections.iter_mut().map(|(linear, output)| Job { weights: &linear.matrix, output }).collect();
-    matmul(context, input, rows, scratch, &mut jobs)?;
-    for (linear, output) in projections {
-        if let Some(bias) = &linear.bias {
-            for row in output.chunks_exact_mut(bias.len()) {
-                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Stores the keys and values of every row at its position.
 fn write_pages(
     context: &Context,
@@ -310,21 +277,6 @@ fn attend(
     }
     attention(context, layout, heads, config.score_scale(), &mut items)?;
     Ok(())
-}
-
-/// `output = down(silu(gate(input)) * up(input))`.
-pub(crate) fn run_network(
-    context: &Context,
-    network: &SwiGlu,
-    input: &[f32],
-    rows: usize,
-    (gated, scratch): (&mut Gated, &mut InputBuffers),
-    output: &mut [f32],
-) -> Result<(), Error> {
-    let (gate, up) = gated.views(rows.checked_mul(network.gate.matrix.rows()))?;
-    project(context, input, rows, scratch, &mut [(&network.gate, &mut *gate), (&network.up, &mut *up)])?;
-    swiglu(context, gate, up)?;
-    project(context, gate, rows, scratch, &mut [(&network.down, output)])
 }
 
 /// `stream += branch * factor`; `branch` is overwritten.

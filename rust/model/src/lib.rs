@@ -6,6 +6,7 @@
 
 mod config;
 mod error;
+mod feed_forward;
 mod forward;
 mod hidden;
 mod kv;

@@ -9,7 +9,7 @@ use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
 
 use crate::config::{Config, ExpertGating};
 use crate::error::{Error, sized};
-use crate::forward::{Gated, project, run_network};
+use crate::feed_forward::{Gated, project, run_network};
 use crate::weights::{Linear, SwiGlu};
 
 /// The smallest sum by which the weights of the chosen experts are divided.

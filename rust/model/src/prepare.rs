@@ -5,39 +5,17 @@ use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul};
 
 use crate::Error;
 use crate::error::zeroed;
-use crate::weights::{FeedForward, Weights};
-
-/// The matrices of every part: one part a layer, then the output.
-fn parts(weights: &Weights) -> impl Iterator<Item = Vec<&Matrix>> {
-    let layers = weights.layers.iter().map(|layer| {
-        let mut matrices: Vec<_> = [&layer.query, &layer.key, &layer.value, &layer.attention_output]
-            .map(|linear| &linear.matrix)
-            .into_iter()
-            .collect();
-        let networks = match &layer.feed_forward {
-            FeedForward::Dense(network) => std::slice::from_ref(&**network),
-            FeedForward::Experts { router, experts } => {
-                matrices.push(&router.matrix);
-                experts
-            }
-        };
-        matrices.extend(
-            networks.iter().flat_map(|network| [&network.gate, &network.up, &network.down]).map(|part| &part.matrix),
-        );
-        matrices
-    });
-    layers.chain(std::iter::once(vec![&*weights.output]))
-}
+use crate::weights::Weights;
 
 /// Bytes in the file, part by part.
 pub(crate) fn part_bytes(weights: &Weights) -> Vec<usize> {
-    parts(weights).map(|matrices| matrices.into_iter().map(Matrix::nbytes).sum()).collect()
+    weights.parts().map(|matrices| matrices.into_iter().map(Matrix::nbytes).sum()).collect()
 }
 
 /// Prepares the matrices of one part: each takes part in a product with nothing, which packs it if no product has yet and
 /// reads it from the file.
 pub(crate) fn prepare(context: &Context, weights: &Weights, part: usize) -> Result<(), Error> {
-    let matrices = parts(weights).nth(part).ok_or_else(|| {
+    let matrices = weights.parts().nth(part).ok_or_else(|| {
         Error::Argument(format!("part {part} of the weights: expected 0 to {}", weights.layers.len()))
     })?;
     let mut scratch = InputBuffers::default();

@@ -71,26 +71,42 @@ impl Weights {
         Ok(Self { embedding, layers, output_norm, output, rope_factors })
     }
 
-    /// Bytes of the matrices that one decoded token reads, all experts counted.
+    /// Bytes of the matrices that a token may go through: those of all layers, all experts counted, and the output.
     pub(crate) fn nbytes(&self) -> usize {
-        let mut total = self.output.nbytes();
-        for layer in &self.layers {
-            for linear in [&layer.query, &layer.key, &layer.value, &layer.attention_output] {
-                total += linear.matrix.nbytes();
-            }
-            let networks = match &layer.feed_forward {
-                FeedForward::Dense(network) => std::slice::from_ref(&**network),
-                FeedForward::Experts { experts, .. } => experts,
-            };
-            for network in networks {
-                total += network.gate.matrix.nbytes() + network.up.matrix.nbytes() + network.down.matrix.nbytes();
+        self.parts().flatten().map(Matrix::nbytes).sum()
+    }
+
+    /// The matrices part by part: one part a layer, then the output.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Vec<&Matrix>> {
+        self.layers.iter().map(Layer::matrices).chain(std::iter::once(vec![&*self.output]))
+    }
+}
+
+impl SwiGlu {
+    fn linears(&self) -> [&Linear; 3] {
+        [&self.gate, &self.up, &self.down]
+    }
+}
+
+impl FeedForward {
+    /// Every projection: the router first, then network by network.
+    fn linears(&self) -> Vec<&Linear> {
+        match self {
+            Self::Dense(network) => network.linears().to_vec(),
+            Self::Experts { router, experts } => {
+                std::iter::once(router).chain(experts.iter().flat_map(SwiGlu::linears)).collect()
             }
         }
-        total
     }
 }
 
 impl Layer {
+    /// Every matrix of the layer, in the order in which a token meets them.
+    pub(crate) fn matrices(&self) -> Vec<&Matrix> {
+        let attention = [&self.query, &self.key, &self.value, &self.attention_output];
+        attention.into_iter().chain(self.feed_forward.linears()).map(|linear| &linear.matrix).collect()
+    }
+
     fn load(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Self, Error> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let width = config.embedding_length;
