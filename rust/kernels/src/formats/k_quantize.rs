@@ -4,7 +4,7 @@
 use half::f16;
 
 use super::four_bit_tables::NON_LINEAR;
-use super::search::{RangeSearch, extreme, fit_symmetric, fit_three_bits, nearest};
+use super::search::{RangeSearch, extreme, fit_symmetric, fit_three_bits, inverse, nearest};
 
 /// Scales and minimums of a block, rounded: f16 d and dmin, then an integer for each part.
 struct Ranges {
@@ -44,7 +44,7 @@ impl Ranges {
         for (part, values) in values.chunks_exact(size).enumerate() {
             let scale = self.d.to_f32() * f32::from(self.scales[part]);
             let minimum = self.dmin.to_f32() * f32::from(self.minimums[part]);
-            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            let inverse = inverse(scale);
             quants.extend(values.iter().map(|x| nearest((x + minimum) * inverse, 0, largest) as u8));
         }
         quants
@@ -125,11 +125,6 @@ fn round_scales(scales: &[f32], most: i32) -> (f16, Vec<i32>) {
     let inverse = if largest.abs() < 1e-15 { 0.0 } else { -most as f32 / largest };
     let d = if inverse == 0.0 { 0.0 } else { 1.0 / inverse };
     (f16::from_f32(d), scales.iter().map(|scale| nearest(inverse * scale, -most, most - 1)).collect())
-}
-
-/// `1 / scale`, or zero.
-fn inverse(scale: f32) -> f32 {
-    if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
 /// Q3_K.

@@ -1,4 +1,4 @@
-//! Searches for good scales, by weighted least squares over several roundings, as the K and IQ4 formats are written.
+//! What formats are written with: extremes, reciprocals, and searches for good scales, by weighted least squares over several roundings, as the K and IQ4 formats are written.
 
 /// Rounds to nearest, ties to even, within limits; a NaN becomes zero (or the nearer limit).
 #[inline]
@@ -6,9 +6,16 @@ pub(super) fn nearest(value: f32, low: i32, high: i32) -> i32 {
     (value.round_ties_even() as i32).clamp(low, high)
 }
 
-/// The value of largest magnitude, with its sign.
+/// The value of largest magnitude, with its sign; the first one of several.
 pub(super) fn extreme(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |found: f32, value| if value.abs() > found.abs() { *value } else { found })
+}
+
+/// `1 / d`; zero if that is no number or infinite, as for a `d` of zero or of so small a subnormal number that f16 stores it
+/// as zero anyway.
+pub(super) fn inverse(d: f32) -> f32 {
+    let inverse = 1.0 / d;
+    if inverse.is_finite() { inverse } else { 0.0 }
 }
 
 /// How a fit of scale and minimum goes about it.

@@ -6,6 +6,7 @@ use half::f16;
 
 use super::blocks::{Blocks, read_u16};
 use super::layout::{Bits, Packing, Scales, Unpacked};
+use super::search::{extreme, inverse};
 
 /// f16 d, 16 bytes of nibbles: `(q - 8) · d`.
 pub(crate) struct Q4_0;
@@ -110,16 +111,6 @@ fn fifth_bits(bytes: &[u8], out: &mut Unpacked) {
             *quant |= (byte >> bit & 1) << 4;
         }
     }
-}
-
-/// The value of largest magnitude, the first one of several.
-fn extreme(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |found: f32, value| if value.abs() > found.abs() { *value } else { found })
-}
-
-/// `1 / d`, or zero if all values of the block are zero.
-fn inverse(d: f32) -> f32 {
-    if d == 0.0 { 0.0 } else { 1.0 / d }
 }
 
 /// Writes nibbles, and the fifth bits if there is room for them before the nibbles.

@@ -6,6 +6,7 @@ use super::blocks::{Blocks, read_u16};
 use super::folding::{FoldedQuants, FoldedScales, Folding, Plane};
 use super::k_quants::bit_pairs;
 use super::layout::{Bits, Packing, Scales, Unpacked};
+use super::search::inverse;
 
 /// One f16 for 256 weights; the byte scales of the unfolded layout are 1.
 const PACKING: Packing = Packing { bits: Bits::Two, table: None, zero: 1, scales: Scales::Signed32, factor: 1.0 };
@@ -66,7 +67,7 @@ impl Blocks for Tq2_0 {
 /// Scale and quants (0, 1, 2) of 256 values: the largest magnitude is the scale.
 fn ternary(values: &[f32; 256]) -> (f16, [u8; 256]) {
     let d = values.iter().fold(0.0, |found: f32, value| found.max(value.abs()));
-    let id = if d == 0.0 { 0.0 } else { 1.0 / d };
+    let id = inverse(d);
     (f16::from_f32(d), values.map(|value| ((value * id).round() as i8 + 1) as u8))
 }
 

@@ -152,3 +152,26 @@ fn zeros_stay_zeros() {
         assert_eq!(back, [0.0; 256], "{format:?}");
     }
 }
+
+/// The smallest numbers have an infinite reciprocal.
+#[test]
+fn the_smallest_numbers_are_written_as_numbers_about_as_small() {
+    for format in Format::all().iter().filter(|format| format.info().quantize.is_some()) {
+        for largest in [1e-45, 1e-42, 2.9e-39, 3e-39, 1e-38, 1e-36, 1e-30] {
+            let values: Vec<f32> = (0..256).map(|i| largest * [1.0, -0.5, 0.0, -1.0, 0.25][i % 5]).collect();
+            let mut bytes = vec![0xaa; format.row_bytes(256).unwrap()];
+            let mut back = [f32::NAN; 256];
+            format.quantize(&values, &mut bytes).unwrap();
+            format.dequantize(&bytes, &mut back).unwrap();
+            assert!(back.iter().all(|value| value.abs() <= 2.0 * largest), "{format:?}: {largest:e}");
+            if matches!(format, Format::TQ1_0 | Format::TQ2_0) {
+                // Every digit of five or bit pair is a quant: 0, 1 or 2.
+                let mut one = bytes.clone();
+                let scale = scale_offsets(*format).0.unwrap();
+                one[scale..scale + 2].copy_from_slice(&0x3c00_u16.to_le_bytes());
+                format.dequantize(&one, &mut back).unwrap();
+                assert!(back.iter().all(|value| value.abs() <= 1.0), "{format:?}: {largest:e}");
+            }
+        }
+    }
+}
