@@ -9,7 +9,9 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod circle;
 mod dispatch;
+mod double_double;
 pub mod doubles;
 mod functions;
 mod fused;
@@ -22,7 +24,9 @@ mod prefetch;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use circle::{LARGEST_ANGLE, sine_and_cosine};
 pub(crate) use dispatch::dispatch;
+pub(crate) use double_double::{ln, power};
 pub(crate) use functions::{exp, exp2, silu};
 pub(crate) use fused::fma;
 pub(crate) use half_floats::{float_to_half, half_to_float};

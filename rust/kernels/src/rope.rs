@@ -1,10 +1,14 @@
 //! Rotary position embedding (J. Su et al., "RoFormer", 2021) with its scalings: linear (S. Chen et al., "Extending
 //! Context Window of Large Language Models via Positional Interpolation", 2023), YaRN (B. Peng et al., 2023), and the
-//! frequency factors of Llama 3.1. All angles are computed in `f64`.
+//! frequency factors of Llama 3.1.
+//!
+//! Angles are computed in `f64`, by sums, products and quotients only (`math::circle`, `math::double_double`), so that tables
+//! have the same bits on every processor and platform. An angle differs from the exact one by less than 2^-51 of itself: at
+//! position 2^20 a table is the exact one rounded to `f32`, but for one unit in the last place in a few places.
 
 use crate::Error;
 use crate::cpu::Isa;
-use crate::math::{Kernel, LANES, Lanes, dispatch};
+use crate::math::{Kernel, LANES, LARGEST_ANGLE, Lanes, dispatch, ln, power, sine_and_cosine};
 
 /// Which two numbers of a head form a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,9 @@ pub enum RopeScaling {
     },
 }
 
+/// Positions are below this number.
+pub const POSITIONS: usize = 1 << 30;
+
 /// What defines the rotation of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeSettings {
@@ -69,11 +76,12 @@ impl Rope {
     /// Computes the frequencies.
     ///
     /// # Errors
-    /// `Error::Shape` for an odd size, a number of factors that is not half the size, or numbers out of range.
+    /// `Error::Shape` for an odd size, a number of factors that is not half the size, or numbers out of range: a frequency may
+    /// be 2^20 radians a token at most.
     pub fn new(settings: &RopeSettings) -> Result<Self, Error> {
         let size = settings.size;
         let wrong = |what: String| Err(Error::Shape(format!("rotary embedding: {what}")));
-        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let positive = |x: f64| x.is_normal() && x > 0.0;
         if !size.is_multiple_of(2) {
             return wrong(format!("{size} numbers are to be rotated; expected an even number"));
         }
@@ -81,7 +89,7 @@ impl Rope {
             return wrong(format!("base {}; expected a positive number", settings.base));
         }
         let mut frequencies: Vec<f64> =
-            (0..size / 2).map(|pair| settings.base.powf(-2.0 * pair as f64 / size as f64)).collect();
+            (0..size / 2).map(|pair| power(settings.base, -2.0 * pair as f64, size as f64)).collect();
         if let Some(factors) = &settings.factors {
             if factors.len() != size / 2 {
                 return wrong(format!("{} frequency factors; expected {}", factors.len(), size / 2));
@@ -118,8 +126,7 @@ impl Rope {
                     ));
                 }
                 let pair_of = |rotations: f64| {
-                    size as f64 * (original_context / (rotations * std::f64::consts::TAU)).ln()
-                        / (2.0 * settings.base.ln())
+                    size as f64 * ln(original_context / (rotations * std::f64::consts::TAU)) / (2.0 * ln(settings.base))
                 };
                 let start = pair_of(beta_fast).floor().max(0.0);
                 let end = pair_of(beta_slow).ceil().min(size as f64 - 1.0);
@@ -128,9 +135,15 @@ impl Rope {
                     let kept = (1.0 - ramp.clamp(0.0, 1.0)) * ext_factor;
                     *frequency = *frequency / factor * (1.0 - kept) + *frequency * kept;
                 }
-                if ext_factor == 0.0 { attn_factor } else { attn_factor * (1.0 + 0.1 * factor.ln()) }
+                if ext_factor == 0.0 { attn_factor } else { attn_factor * (1.0 + 0.1 * ln(factor)) }
             }
         };
+        let largest = LARGEST_ANGLE / POSITIONS as f64;
+        if let Some(frequency) = frequencies.iter().find(|frequency| !frequency.is_finite() || **frequency > largest) {
+            return wrong(format!(
+                "a pair turns by {frequency} radians a token; expected {largest} at most: base, factors or scaling are wrong"
+            ));
+        }
         Ok(Self { frequencies, magnitude, style: settings.style })
     }
 
@@ -142,7 +155,7 @@ impl Rope {
     /// Cosines, then sines, of the angles at a position, `size()` numbers in all.
     ///
     /// # Errors
-    /// `Error::Shape` if the table has another size.
+    /// `Error::Shape` if the table has another size or the position is not below [`POSITIONS`].
     pub fn table(&self, position: usize, cos_sin: &mut [f32]) -> Result<(), Error> {
         if cos_sin.len() != self.size() {
             return Err(Error::Shape(format!(
@@ -151,9 +164,14 @@ impl Rope {
                 self.size()
             )));
         }
+        if position >= POSITIONS {
+            return Err(Error::Shape(format!(
+                "rotation for position {position}; expected positions below {POSITIONS}"
+            )));
+        }
         let (cosines, sines) = cos_sin.split_at_mut(self.frequencies.len());
         for ((frequency, cosine), sine) in self.frequencies.iter().zip(cosines).zip(sines) {
-            let (sin, cos) = (position as f64 * frequency).sin_cos();
+            let (sin, cos) = sine_and_cosine(position as f64 * frequency);
             *cosine = (cos * self.magnitude) as f32;
             *sine = (sin * self.magnitude) as f32;
         }

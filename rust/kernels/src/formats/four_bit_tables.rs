@@ -3,6 +3,7 @@
 use super::blocks::{Blocks, read_u16};
 use super::layout::{Bits, Packing, Scales, Unpacked};
 use super::simple::nibbles;
+use crate::math::ln;
 
 /// The values of IQ4_NL and IQ4_XS, plus 128:
 /// -127 -104 -83 -65 -49 -35 -22 -10 1 13 25 38 53 69 89 113.
@@ -80,7 +81,9 @@ fn half_power(e: u8) -> u16 {
 pub(crate) fn quantize_mxfp4(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<17>().0) {
         let largest = values.iter().fold(0.0, |found: f32, value| found.max(value.abs()));
-        let e = if largest > 0.0 { (largest.log2().floor() - 2.0 + 127.0) as u8 } else { 0 };
+        // The reference takes the logarithm of base 2 in f32, which reaches the next integer just below a power of two.
+        let log2 = (ln(f64::from(largest)) * std::f64::consts::LOG2_E) as f32;
+        let e = if largest > 0.0 { (log2.floor() - 2.0 + 127.0) as u8 } else { 0 };
         let d = f32::from_bits(u32::from(half_power(e)) << 16);
         let nearest = |value: f32| {
             let mut best = (f32::INFINITY, 0);

@@ -69,7 +69,7 @@ fn exp_one(x: f64) -> f64 {
 ///
 /// `x = 2^k m` with m from sqrt(1/2) to sqrt(2), and `ln(m) = 2 artanh((m - 1) / (m + 1))`.
 #[inline(always)]
-fn ln_one(x: f64) -> f64 {
+pub(super) fn ln_one(x: f64) -> f64 {
     let subnormal = x < f64::MIN_POSITIVE;
     let lifted = if subnormal { x * LIFT } else { x };
     let above = lifted.to_bits().wrapping_sub(HALF_ROOT);
@@ -130,4 +130,4 @@ pub fn ln(isa: Isa, values: &mut [f64]) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -29,7 +29,7 @@ fn numbers(random: &mut Random, count: usize) -> Vec<f64> {
 }
 
 /// How far `found` is from `exact`, in units of its last place.
-fn units(found: f64, exact: f64) -> f64 {
+pub(in crate::math) fn units(found: f64, exact: f64) -> f64 {
     let unit = exact.abs().next_up() - exact.abs();
     (found - exact).abs() / unit
 }
