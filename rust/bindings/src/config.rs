@@ -1,95 +1,66 @@
-//! The dict that `llamacpu.families.llama.config_for` returns, as the Rust `Config`.
+//! Settings from Python: a mapping of names to plain values, as `llamacpu.families` makes it, to the settings of Rust.
+
+use std::collections::BTreeMap;
 
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBool, PyMapping, PyString};
 
-use llamacpu_kernels::rope::{RopeScaling, RopeStyle};
-use llamacpu_model::{Config, ExpertGating};
+use llamacpu_model::{Config, RopeConfig, Value, Values};
 
-use crate::errors::raise;
+use crate::errors::{IntoPython, raise};
 
-/// Reads every key; a missing one, another type or an unknown name is a `ModelError` that names the key.
-pub(crate) fn config_from(dict: &Bound<'_, PyDict>) -> PyResult<Config> {
-    let fields = Fields(dict);
-    Ok(Config {
-        architecture: fields.get("architecture")?,
-        vocab_size: fields.get("vocab_size")?,
-        context_length: fields.get("context_length")?,
-        embedding_length: fields.get("embedding_length")?,
-        layers: fields.get("layers")?,
-        feed_forward: fields.get("feed_forward")?,
-        heads: fields.get("heads")?,
-        kv_heads: fields.get("kv_heads")?,
-        key_size: fields.get("key_size")?,
-        value_size: fields.get("value_size")?,
-        rms_epsilon: fields.get("rms_epsilon")?,
-        rope_size: fields.get("rope_size")?,
-        rope_base: fields.get("rope_base")?,
-        rope_style: rope_style_from(dict)?,
-        rope_scaling: rope_scaling_from(dict)?,
-        attention_scale: fields.get("attention_scale")?,
-        embedding_scale: fields.get("embedding_scale")?,
-        residual_scale: fields.get("residual_scale")?,
-        logit_scale: fields.get("logit_scale")?,
-        experts: fields.get("experts")?,
-        experts_used: fields.get("experts_used")?,
-        expert_weights_norm: fields.get("expert_weights_norm")?,
-        expert_weights_scale: fields.get("expert_weights_scale")?,
-        expert_gating: fields.choice(
-            "expert_gating",
-            &[
-                ("softmax", ExpertGating::Softmax),
-                ("sigmoid", ExpertGating::Sigmoid),
-                ("softmax_selected", ExpertGating::SoftmaxSelected),
-            ],
-        )?,
-    })
+/// The configuration of a model. A setting that is missing, unknown or of another type is a `ModelError` that names it.
+pub(crate) fn config_from(mapping: &Bound<'_, PyMapping>) -> PyResult<Config> {
+    settings_from(mapping, Config::take)
 }
 
-/// Reads `rope_style`.
-pub(crate) fn rope_style_from(dict: &Bound<'_, PyDict>) -> PyResult<RopeStyle> {
-    Fields(dict).choice("rope_style", &[("interleaved", RopeStyle::Interleaved), ("neox", RopeStyle::NeoX)])
+/// The settings of the rotation alone.
+pub(crate) fn rope_config_from(mapping: &Bound<'_, PyMapping>) -> PyResult<RopeConfig> {
+    settings_from(mapping, RopeConfig::take)
 }
 
-/// Reads `rope_scaling` and the numbers that belong to it.
-pub(crate) fn rope_scaling_from(dict: &Bound<'_, PyDict>) -> PyResult<RopeScaling> {
-    let fields = Fields(dict);
-    let factor = fields.get("rope_factor")?;
-    let yarn = RopeScaling::Yarn {
-        factor,
-        original_context: fields.get("rope_original_context")?,
-        ext_factor: fields.get("yarn_ext_factor")?,
-        attn_factor: fields.get("yarn_attn_factor")?,
-        beta_fast: fields.get("yarn_beta_fast")?,
-        beta_slow: fields.get("yarn_beta_slow")?,
+fn settings_from<T>(
+    mapping: &Bound<'_, PyMapping>,
+    take: impl FnOnce(&mut Values) -> Result<T, llamacpu_model::Error>,
+) -> PyResult<T> {
+    let py = mapping.py();
+    let mut values = BTreeMap::new();
+    for item in mapping.items()? {
+        let (name, value): (String, Bound<'_, PyAny>) = item.extract()?;
+        let value = value_from(&name, &value)?;
+        values.insert(name, value);
+    }
+    let mut values = Values::new(values);
+    let settings = take(&mut values).map_err(|error| error.into_python(py))?;
+    values.finish().map_err(|error| error.into_python(py))?;
+    Ok(settings)
+}
+
+/// A plain value: numbers of NumPy are numbers too.
+fn value_from(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    if let Ok(flag) = value.cast::<PyBool>() {
+        return Ok(Value::Flag(flag.is_true()));
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        return Ok(Value::Text(text.to_str()?.to_owned()));
+    }
+    if let Ok(number) = value.extract() {
+        return Ok(Value::Integer(number));
+    }
+    if let Ok(number) = value.extract() {
+        return Ok(Value::Number(number));
+    }
+    // Lists of lists mean nothing, so that nothing here goes deeper than one call.
+    let entry = |entry: Bound<'_, PyAny>| match entry.extract() {
+        Ok(number) => Ok(Value::Integer(number)),
+        Err(_) => Ok(Value::Number(entry.extract()?)),
     };
-    let names = [("none", RopeScaling::None), ("linear", RopeScaling::Linear { factor }), ("yarn", yarn)];
-    fields.choice("rope_scaling", &names)
-}
-
-struct Fields<'a, 'py>(&'a Bound<'py, PyDict>);
-
-impl Fields<'_, '_> {
-    fn get<T>(&self, key: &str) -> PyResult<T>
-    where
-        T: for<'a, 'py> FromPyObject<'a, 'py>,
-    {
-        let py = self.0.py();
-        let value = self.0.get_item(key)?;
-        let value = value.ok_or_else(|| raise(py, "ModelError", &format!("the configuration lacks {key:?}")))?;
-        value.extract::<T>().map_err(|error| {
-            let error: PyErr = error.into();
-            raise(py, "ModelError", &format!("the configuration's {key:?} cannot be {value}: {}", error.value(py)))
-        })
-    }
-
-    fn choice<T: Clone>(&self, key: &str, names: &[(&str, T)]) -> PyResult<T> {
-        let name: String = self.get(key)?;
-        let found = names.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
-        found.ok_or_else(|| {
-            let known: Vec<_> = names.iter().map(|(known, _)| *known).collect();
-            let message = format!("the configuration's {key:?} is {name:?}; expected one of {}", known.join(", "));
-            raise(self.0.py(), "ModelError", &message)
-        })
-    }
+    let entries = value.try_iter().and_then(|entries| entries.map(|item| entry(item?)).collect());
+    entries.map(Value::List).map_err(|error| {
+        let message = format!(
+            "the configuration's {name:?} is {value}; expected a number, text, true or false, or a list of numbers ({})",
+            error.value(value.py())
+        );
+        raise(value.py(), "ModelError", &message)
+    })
 }

@@ -5,7 +5,7 @@
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::PyMapping;
 
 use llamacpu_kernels::Error;
 use llamacpu_kernels::activation;
@@ -15,10 +15,10 @@ use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix};
-use llamacpu_kernels::rope::{Rope, RopeSettings};
+use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::Pool;
 
-use crate::config::{rope_scaling_from, rope_style_from};
+use crate::config::rope_config_from;
 use crate::interrupt::detached;
 use crate::kv_type::kv_type_from;
 
@@ -143,7 +143,7 @@ fn rope<'py>(
     py: Python<'py>,
     x: Floats<'py>,
     positions: Vec<usize>,
-    settings: &Bound<'py, PyDict>,
+    settings: &Bound<'py, PyMapping>,
     factors: Option<Vec<f32>>,
     isa: Option<&str>,
 ) -> Output<'py> {
@@ -155,13 +155,7 @@ fn rope<'py>(
         let message = format!("{} positions for {tokens} tokens; expected one each", positions.len());
         return Err(PyValueError::new_err(message));
     }
-    let settings = RopeSettings {
-        size: settings.as_any().get_item("rope_size")?.extract()?,
-        base: settings.as_any().get_item("rope_base")?.extract()?,
-        style: rope_style_from(settings)?,
-        scaling: rope_scaling_from(settings)?,
-        factors,
-    };
+    let settings = rope_config_from(settings)?.settings(factors);
     let values = single(py, isa, move |context| {
         let rope = Rope::new(&settings)?;
         let mut angles = vec![0.0; settings.size];

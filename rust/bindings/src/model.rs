@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyMapping, PyString};
 
 use llamacpu_kernels::attention::PAGE_TOKENS;
 use llamacpu_model::{PAGE_LAYOUT, StepItem, TensorInfo, Wanted};
@@ -45,7 +45,7 @@ impl Model {
     fn new(
         py: Python<'_>,
         paths: Vec<PathBuf>,
-        config: &Bound<'_, PyDict>,
+        config: &Bound<'_, PyMapping>,
         tensors: Vec<TensorRow>,
         threads: Option<usize>,
     ) -> PyResult<Self> {

@@ -3,6 +3,7 @@
 use llamacpu_kernels::rope::{RopeScaling, RopeSettings, RopeStyle};
 
 use crate::Error;
+use crate::settings::{Choice, settings};
 
 /// Most layers of a model.
 pub const LAYERS_LIMIT: usize = 512;
@@ -22,57 +23,157 @@ pub enum ExpertGating {
     SoftmaxSelected,
 }
 
-/// Everything that the forward pass needs to know besides the weights.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// `general.architecture`, for messages only.
-    pub architecture: String,
-    /// Rows of the embedding and of the output matrix.
-    pub vocab_size: usize,
-    /// Tokens of context that the model was trained for: the default of a session.
-    pub context_length: usize,
-    /// Width of the residual stream.
-    pub embedding_length: usize,
-    /// Number of layers.
-    pub layers: usize,
-    /// Width of the feed-forward network (of one expert, where there are experts), per layer.
-    pub feed_forward: Vec<usize>,
-    /// Query heads, per layer.
-    pub heads: Vec<usize>,
-    /// Key and value heads, per layer; divides `heads`.
-    pub kv_heads: Vec<usize>,
+impl Choice for ExpertGating {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("softmax", Self::Softmax), ("sigmoid", Self::Sigmoid), ("softmax_selected", Self::SoftmaxSelected)];
+}
+
+/// How positions beyond the trained context are scaled; see [`RopeScaling`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeScalingKind {
+    /// Not at all.
+    None,
+    /// By a factor.
+    Linear,
+    /// By YaRN.
+    Yarn,
+}
+
+impl Choice for RopeScalingKind {
+    const NAMES: &'static [(&'static str, Self)] =
+        &[("none", Self::None), ("linear", Self::Linear), ("yarn", Self::Yarn)];
+}
+
+settings! {
+    /// The rotation of queries and keys.
+    pub struct RopeConfig {
+        /// Elements of a head that are rotated; the rest passes through.
+        size: usize as "rope_size",
+        /// Base of the rotation frequencies.
+        base: f64 as "rope_base" = 10_000.0,
+        /// Which elements form a pair.
+        style: RopeStyle as "rope_style" = RopeStyle::Interleaved,
+        /// How positions beyond the original training context are scaled.
+        scaling: RopeScalingKind as "rope_scaling" = RopeScalingKind::None,
+        /// Context length over the original context length.
+        factor: f64 as "rope_factor" = 1.0,
+        /// Tokens of context before it was extended.
+        original_context: f64 as "rope_original_context" = 0.0,
+        /// How much of YaRN's ramp is used.
+        ext_factor: f64 as "yarn_ext_factor" = 1.0,
+        /// Factor of YaRN's magnitude.
+        attn_factor: f64 as "yarn_attn_factor" = 1.0,
+        /// Rotations over the original context above which a pair keeps its frequency.
+        beta_fast: f64 as "yarn_beta_fast" = 32.0,
+        /// Rotations below which a frequency is divided by the whole factor.
+        beta_slow: f64 as "yarn_beta_slow" = 1.0,
+    }
+}
+
+settings! {
+    /// Everything that the forward pass needs to know besides the weights.
+    pub struct Config {
+        /// `general.architecture`, for messages only.
+        architecture: String,
+        /// Rows of the embedding and of the output matrix.
+        vocab_size: usize,
+        /// Tokens of context that the model was trained for: the default of a session.
+        context_length: usize,
+        /// Width of the residual stream.
+        embedding_length: usize,
+        /// Number of layers.
+        layers: usize,
+        /// Width of the feed-forward network (of one expert, where there are experts), per layer.
+        feed_forward: Vec<usize>,
+        /// Query heads, per layer.
+        heads: Vec<usize>,
+        /// Key and value heads, per layer; divides `heads`.
+        kv_heads: Vec<usize>,
+        /// Elements of one query or key head.
+        key_size: usize,
+        /// Elements of one value head.
+        value_size: usize,
+        /// Added to the mean square in RMS normalization.
+        rms_epsilon: f32,
+        /// Factor of the attention scores; 0 means 1/sqrt(`key_size`).
+        attention_scale: f32 = 0.0,
+        /// Factor of the token embeddings (Granite; 1 elsewhere).
+        embedding_scale: f32 = 1.0,
+        /// Factor of what attention and feed-forward add to the residual stream (Granite; 1 elsewhere).
+        residual_scale: f32 = 1.0,
+        /// Factor of the logits (1 = off).
+        logit_scale: f32 = 1.0,
+        /// Experts of a layer; 0 for a dense model.
+        experts: usize = 0,
+        /// Experts that each token uses.
+        experts_used: usize = 0,
+        /// Whether the weights of the chosen experts are divided by their sum.
+        expert_weights_norm: bool = true,
+        /// Factor of the experts' weights; 0 and 1 mean none.
+        expert_weights_scale: f32 = 1.0,
+        /// How scores become weights.
+        expert_gating: ExpertGating = ExpertGating::Softmax,
+        ..{
+            /// The rotation.
+            rope: RopeConfig,
+        }
+    }
+}
+
+/// The sizes of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LayerConfig {
+    /// Query heads.
+    pub(crate) heads: usize,
+    /// Key and value heads.
+    pub(crate) kv_heads: usize,
     /// Elements of one query or key head.
-    pub key_size: usize,
+    pub(crate) key_size: usize,
     /// Elements of one value head.
-    pub value_size: usize,
-    /// Added to the mean square in RMS normalization.
-    pub rms_epsilon: f32,
-    /// Elements of a head that are rotated; the rest passes through.
-    pub rope_size: usize,
-    /// Base of the rotation frequencies.
-    pub rope_base: f64,
-    /// Which elements form a pair.
-    pub rope_style: RopeStyle,
-    /// How positions beyond the original training context are scaled.
-    pub rope_scaling: RopeScaling,
-    /// Factor of the attention scores; 0 means 1/sqrt(`key_size`).
-    pub attention_scale: f32,
-    /// Factor of the token embeddings (Granite; 1 elsewhere).
-    pub embedding_scale: f32,
-    /// Factor of what attention and feed-forward add to the residual stream (Granite; 1 elsewhere).
-    pub residual_scale: f32,
-    /// Factor of the logits (1 = off).
-    pub logit_scale: f32,
-    /// Experts of a layer; 0 for a dense model.
-    pub experts: usize,
-    /// Experts that each token uses.
-    pub experts_used: usize,
-    /// Whether the weights of the chosen experts are divided by their sum.
-    pub expert_weights_norm: bool,
-    /// Factor of the experts' weights; 0 and 1 mean none.
-    pub expert_weights_scale: f32,
-    /// How scores become weights.
-    pub expert_gating: ExpertGating,
+    pub(crate) value_size: usize,
+    /// Width of the feed-forward network, or of one expert.
+    pub(crate) feed_forward: usize,
+}
+
+impl LayerConfig {
+    /// Elements of all queries of a token.
+    pub(crate) fn query_width(&self) -> usize {
+        self.heads * self.key_size
+    }
+
+    /// Elements of all keys of a token.
+    pub(crate) fn key_width(&self) -> usize {
+        self.kv_heads * self.key_size
+    }
+
+    /// Elements of all values of a token.
+    pub(crate) fn value_width(&self) -> usize {
+        self.kv_heads * self.value_size
+    }
+
+    /// Elements of what attention gives for a token.
+    pub(crate) fn attended_width(&self) -> usize {
+        self.heads * self.value_size
+    }
+}
+
+impl RopeConfig {
+    /// The rotation with the divisors of `rope_freqs.weight`, where the file has them.
+    pub fn settings(&self, factors: Option<Vec<f32>>) -> RopeSettings {
+        let scaling = match self.scaling {
+            RopeScalingKind::None => RopeScaling::None,
+            RopeScalingKind::Linear => RopeScaling::Linear { factor: self.factor },
+            RopeScalingKind::Yarn => RopeScaling::Yarn {
+                factor: self.factor,
+                original_context: self.original_context,
+                ext_factor: self.ext_factor,
+                attn_factor: self.attn_factor,
+                beta_fast: self.beta_fast,
+                beta_slow: self.beta_slow,
+            },
+        };
+        RopeSettings { size: self.size, base: self.base, style: self.style, scaling, factors }
+    }
 }
 
 impl Config {
@@ -84,10 +185,10 @@ impl Config {
         within("layers", self.layers, 1, LAYERS_LIMIT)?;
         within("key_size", self.key_size, 2, 1 << 16)?;
         within("value_size", self.value_size, 1, 1 << 16)?;
-        within("rope_size", self.rope_size, 0, self.key_size)?;
+        within("rope_size", self.rope.size, 0, self.key_size)?;
         within("experts", self.experts, 0, EXPERTS_LIMIT)?;
         within("experts_used", self.experts_used, usize::from(self.experts > 0), self.experts)?;
-        for (name, size) in [("key_size", self.key_size), ("rope_size", self.rope_size)] {
+        for (name, size) in [("key_size", self.key_size), ("rope_size", self.rope.size)] {
             if size % 2 != 0 {
                 return Err(Error::Model(format!(
                     "{name} is {size}, but elements are rotated in pairs: expected an even number"
@@ -128,26 +229,27 @@ impl Config {
         if self.attention_scale > 0.0 { self.attention_scale } else { 1.0 / (self.key_size as f32).sqrt() }
     }
 
-    /// The rotation, with the divisors of `rope_freqs.weight` where the file has them.
-    pub(crate) fn rope_settings(&self, factors: Option<Vec<f32>>) -> RopeSettings {
-        RopeSettings {
-            size: self.rope_size,
-            base: self.rope_base,
-            style: self.rope_style,
-            scaling: self.rope_scaling,
-            factors,
+    /// The sizes of a layer.
+    pub(crate) fn layer(&self, index: usize) -> LayerConfig {
+        LayerConfig {
+            heads: self.heads[index],
+            kv_heads: self.kv_heads[index],
+            key_size: self.key_size,
+            value_size: self.value_size,
+            feed_forward: self.feed_forward[index],
         }
     }
 
     /// The widest query, key, value and feed-forward rows of any layer, in this order.
     pub(crate) fn widths(&self) -> [usize; 4] {
-        let most = |sizes: &[usize]| sizes.iter().copied().max().unwrap_or(0);
-        let (heads, kv_heads) = (most(&self.heads), most(&self.kv_heads));
+        let most = |width: fn(&LayerConfig) -> usize| {
+            (0..self.layers).map(|index| width(&self.layer(index))).max().unwrap_or(0)
+        };
         [
-            heads * self.key_size.max(self.value_size),
-            kv_heads * self.key_size,
-            kv_heads * self.value_size,
-            most(&self.feed_forward),
+            most(|layer| layer.query_width().max(layer.attended_width())),
+            most(LayerConfig::key_width),
+            most(LayerConfig::value_width),
+            most(|layer| layer.feed_forward),
         ]
     }
 }
@@ -172,6 +274,7 @@ fn per_layer(name: &str, values: &[usize], layers: usize) -> Result<(), Error> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::settings::{Value, Values};
 
     /// A sound configuration of small sizes.
     pub(crate) fn config() -> Config {
@@ -187,19 +290,8 @@ pub(crate) mod tests {
             key_size: 4,
             value_size: 6,
             rms_epsilon: 1e-5,
-            rope_size: 4,
-            rope_base: 10_000.0,
-            rope_style: RopeStyle::Interleaved,
-            rope_scaling: RopeScaling::None,
-            attention_scale: 0.0,
-            embedding_scale: 1.0,
-            residual_scale: 1.0,
-            logit_scale: 1.0,
-            experts: 0,
-            experts_used: 0,
-            expert_weights_norm: true,
-            expert_weights_scale: 1.0,
-            expert_gating: ExpertGating::Softmax,
+            rope: RopeConfig { size: 4, ..RopeConfig::default() },
+            ..Config::default()
         }
     }
 
@@ -213,5 +305,68 @@ pub(crate) mod tests {
     fn the_score_scale_defaults_to_the_root_of_the_head_size() {
         assert_eq!(config().score_scale(), 0.5);
         assert_eq!(Config { attention_scale: 0.3, ..config() }.score_scale(), 0.3);
+    }
+
+    fn values(settings: &[(&str, Value)]) -> Values {
+        Values::new(settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect())
+    }
+
+    fn numbers(numbers: &[i64]) -> Value {
+        Value::List(numbers.iter().copied().map(Value::Integer).collect())
+    }
+
+    /// The settings without defaults.
+    fn least() -> Vec<(&'static str, Value)> {
+        let mut settings = vec![
+            ("architecture", Value::Text("llama".to_owned())),
+            ("feed_forward", numbers(&[16, 12])),
+            ("heads", numbers(&[4, 2])),
+            ("kv_heads", numbers(&[1, 2])),
+            ("rms_epsilon", Value::Number(1e-5)),
+        ];
+        let sizes = [("vocab_size", 8), ("context_length", 100), ("embedding_length", 8), ("layers", 2)];
+        settings.extend(sizes.map(|(name, size)| (name, Value::Integer(size))));
+        settings
+            .extend([("key_size", 4), ("value_size", 6), ("rope_size", 4)].map(|(n, size)| (n, Value::Integer(size))));
+        settings
+    }
+
+    #[test]
+    fn settings_have_defaults_and_what_has_none_is_asked_for() {
+        let mut given = values(&least());
+        assert_eq!(format!("{:?}", Config::take(&mut given).unwrap()), format!("{:?}", config()));
+        given.finish().unwrap();
+        for left_out in 0..least().len() {
+            let mut settings = least();
+            let (name, _) = settings.remove(left_out);
+            let error = Config::take(&mut values(&settings)).unwrap_err().to_string();
+            assert_eq!(error, format!("the configuration lacks {name:?}"));
+        }
+    }
+
+    #[test]
+    fn names_and_types_are_checked() {
+        let wrong = [
+            ("heads", Value::Integer(4), "the configuration's \"heads\" cannot be 4: expected a list"),
+            ("heads", numbers(&[4, -2]), "cannot be a list of 2"),
+            ("layers", Value::Number(2.0), "cannot be 2.0: expected a whole number"),
+            ("layers", Value::Flag(true), "cannot be true"),
+            ("rope_base", Value::Text("10000".to_owned()), "cannot be \"10000\": expected a number"),
+            ("rope_style", Value::Text("norm".to_owned()), "expected one of \"interleaved\", \"neox\""),
+            ("expert_weights_norm", Value::Integer(1), "expected true or false"),
+        ];
+        for (name, value, message) in wrong {
+            let mut settings = least();
+            settings.retain(|(known, _)| *known != name);
+            settings.push((name, value));
+            let error = Config::take(&mut values(&settings)).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+        let mut settings = least();
+        settings.push(("rope_bass", Value::Number(1.0)));
+        let mut given = values(&settings);
+        Config::take(&mut given).unwrap();
+        let error = given.finish().unwrap_err().to_string();
+        assert!(error.contains("no setting \"rope_bass\"") && error.contains("rope_base"), "{error}");
     }
 }

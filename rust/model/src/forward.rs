@@ -95,20 +95,18 @@ pub(crate) fn forward(
     let key = sized(key, size(key_width), "keys")?;
     let value = sized(value, size(value_width), "values")?;
     let attended = sized(attended, size(query_width), "attention")?;
-    let angles = sized(angles, size(config.rope_size), "positions")?;
+    let angles = sized(angles, size(config.rope.size), "positions")?;
 
     let tokens: Vec<u32> = segments.iter().flat_map(|segment| segment.tokens.iter().copied()).collect();
     embed(context, config, weights, &tokens, stream)?;
-    rotation(context, rope, segments, config.rope_size, angles)?;
+    rotation(context, rope, segments, config.rope.size, angles)?;
 
     for (index, layer) in weights.layers.iter().enumerate() {
         if context.interrupted.is_some_and(|interrupted| interrupted()) {
             return Err(KernelError::Cancelled.into());
         }
-        let heads = config.heads[index];
-        let query_row = heads * config.key_size;
-        let key_row = config.kv_heads[index] * config.key_size;
-        let value_row = config.kv_heads[index] * config.value_size;
+        let sizes = config.layer(index);
+        let (query_row, key_row, value_row) = (sizes.query_width(), sizes.key_width(), sizes.value_width());
 
         rms_norm(context, stream, &layer.attention_norm, epsilon, normed)?;
         let mut query = &mut query[..rows * query_row];
@@ -133,7 +131,7 @@ pub(crate) fn forward(
             branch = &mut branch[..rows * width];
             query = &mut query[..rows * query_row];
         }
-        let attended = &mut attended[..rows * heads * config.value_size];
+        let attended = &mut attended[..rows * sizes.attended_width()];
         attend(context, config, index, segments, last, query, attended)?;
         project(context, attended, rows, scratch, &mut [(&layer.attention_output, &mut *branch)])?;
         add_scaled(context, stream, branch, config.residual_scale)?;
@@ -200,7 +198,7 @@ fn rotate(
     data: &mut [f32],
     row_size: usize,
 ) -> Result<(), Error> {
-    let size = config.rope_size;
+    let size = config.rope.size;
     if size == 0 {
         return Ok(());
     }
@@ -252,7 +250,7 @@ fn attend(
     query: &[f32],
     attended: &mut [f32],
 ) -> Result<(), Error> {
-    let heads = config.heads[layer];
+    let sizes = config.layer(layer);
     let Some(first) = segments.first() else { return Ok(()) };
     let layout = first.pages.layout().layer(layer);
     let rows = |segment: &Segment| if last { segment.kept } else { segment.tokens.len() };
@@ -262,8 +260,8 @@ fn attend(
     let mut items = Vec::with_capacity(segments.len());
     for (segment, pages) in segments.iter().zip(&pages) {
         let count = rows(segment);
-        let (own_queries, other_queries) = queries.split_at(count * heads * config.key_size);
-        let (own_output, other_outputs) = outputs.split_at_mut(count * heads * config.value_size);
+        let (own_queries, other_queries) = queries.split_at(count * sizes.query_width());
+        let (own_output, other_outputs) = outputs.split_at_mut(count * sizes.attended_width());
         (queries, outputs) = (other_queries, other_outputs);
         if count > 0 {
             items.push(AttentionItem {
@@ -275,7 +273,7 @@ fn attend(
             });
         }
     }
-    attention(context, layout, heads, config.score_scale(), &mut items)?;
+    attention(context, layout, sizes.heads, config.score_scale(), &mut items)?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::mapping::AlignedBytes;
 
+use crate::config::LayerConfig;
 use crate::{Config, Error};
 
 /// Number of the arrangement of keys and values in a page. Pages leave the process in saved sessions: another
@@ -26,8 +27,9 @@ impl PageLayout {
     pub(crate) fn new(config: &Config, kv_type: KvType) -> Result<Self, Error> {
         let mut layers = Vec::with_capacity(config.layers);
         let mut page_bytes = 0usize;
-        for &kv_heads in &config.kv_heads {
-            let layout = KvLayout { kv_type, kv_heads, key_size: config.key_size, value_size: config.value_size };
+        for index in 0..config.layers {
+            let LayerConfig { kv_heads, key_size, value_size, .. } = config.layer(index);
+            let layout = KvLayout { kv_type, kv_heads, key_size, value_size };
             layers.push((layout, page_bytes));
             let next =
                 layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| page_bytes.checked_add(bytes));

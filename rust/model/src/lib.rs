@@ -16,13 +16,15 @@ mod prepare;
 mod restoration;
 mod rows;
 mod session;
+mod settings;
 mod tensors;
 mod weights;
 
-pub use config::{Config, EXPERTS_LIMIT, ExpertGating, LAYERS_LIMIT, SIZE_LIMIT};
+pub use config::{Config, EXPERTS_LIMIT, ExpertGating, LAYERS_LIMIT, RopeConfig, RopeScalingKind, SIZE_LIMIT};
 pub use error::Error;
 pub use kv::PAGE_LAYOUT;
 pub use model::{Interrupted, Model, StepItem, StepOutput, Wanted};
 pub use restoration::Restoration;
 pub use session::Session;
+pub use settings::{Value, Values};
 pub use tensors::TensorInfo;

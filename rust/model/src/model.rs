@@ -101,7 +101,7 @@ impl Model {
         let unread = table.unread();
         refuse_unread(&config, &unread)?;
         let unread = unread.into_iter().map(|info| info.name.clone()).collect();
-        let rope = Rope::new(&config.rope_settings(weights.rope_factors.take()))?;
+        let rope = Rope::new(&config.rope.settings(weights.rope_factors.take()))?;
         let threads = match threads {
             Some(count) => Threads { count, why: "asked for".to_owned() },
             None => default_threads(),

@@ -67,7 +67,7 @@ impl Weights {
             layers.push(Layer::load(config, index, tensors)?);
         }
         let output_norm = tensors.vector("output_norm.weight", width)?;
-        let rope_factors = tensors.optional_vector("rope_freqs.weight", config.rope_size / 2)?;
+        let rope_factors = tensors.optional_vector("rope_freqs.weight", config.rope.size / 2)?;
         Ok(Self { embedding, layers, output_norm, output, rope_factors })
     }
 
@@ -110,11 +110,8 @@ impl Layer {
     fn load(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Self, Error> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let width = config.embedding_length;
-        let rows = [
-            config.heads[index] * config.key_size,
-            config.kv_heads[index] * config.key_size,
-            config.kv_heads[index] * config.value_size,
-        ];
+        let sizes = config.layer(index);
+        let rows = [sizes.query_width(), sizes.key_width(), sizes.value_width()];
         let (query, key, value) = if tensors.has(&name("attn_qkv.weight")) {
             let [query, key, value] = three(tensors.linears(&name("attn_qkv"), width, &rows)?)?;
             (query, key, value)
@@ -125,13 +122,12 @@ impl Layer {
                 tensors.linear(&name("attn_v"), width, rows[2])?,
             )
         };
-        let attended = config.heads[index] * config.value_size;
         Ok(Self {
             attention_norm: tensors.vector(&name("attn_norm.weight"), width)?,
             query,
             key,
             value,
-            attention_output: tensors.linear(&name("attn_output"), attended, width)?,
+            attention_output: tensors.linear(&name("attn_output"), sizes.attended_width(), width)?,
             feed_forward_norm: tensors.vector(&name("ffn_norm.weight"), width)?,
             feed_forward: FeedForward::load(config, index, tensors)?,
         })
@@ -141,7 +137,7 @@ impl Layer {
 impl FeedForward {
     fn load(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Self, Error> {
         let name = |part: &str| format!("blk.{index}.{part}");
-        let (width, inner) = (config.embedding_length, config.feed_forward[index]);
+        let (width, inner) = (config.embedding_length, config.layer(index).feed_forward);
         if config.experts == 0 || !tensors.has(&name("ffn_gate_inp.weight")) {
             return Ok(Self::Dense(Box::new(SwiGlu {
                 gate: tensors.linear(&name("ffn_gate"), width, inner)?,

@@ -24,13 +24,13 @@ fn what_does_not_fit_is_named() {
         ("heads times head size", |config, _| config.heads[0] = 1 << 28),
         ("key_size is 7", |config, _| {
             config.key_size = 7;
-            config.rope_size = 6;
+            config.rope.size = 6;
         }),
-        ("rope_size is 10", |config, _| config.rope_size = 10),
-        ("rope_size is 5", |config, _| config.rope_size = 5),
+        ("rope_size is 10", |config, _| config.rope.size = 10),
+        ("rope_size is 5", |config, _| config.rope.size = 5),
         ("rms_epsilon is 0", |config, _| config.rms_epsilon = 0.0),
         ("rms_epsilon is NaN", |config, _| config.rms_epsilon = f32::NAN),
-        ("rotary", |config, _| config.rope_base = f64::NAN),
+        ("rotary", |config, _| config.rope.base = f64::NAN),
         ("logit_scale is inf", |config, _| config.logit_scale = f32::INFINITY),
         ("residual_scale is -1", |config, _| config.residual_scale = -1.0),
         ("experts_used is 1", |config, _| config.experts_used = 1),

@@ -4,7 +4,7 @@ use crate::tiny_model::{TinyModel, dense, routed};
 use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::formats::Format;
-use llamacpu_model::{Config, StepItem, Wanted};
+use llamacpu_model::{Config, RopeConfig, StepItem, Wanted};
 
 /// Formats with and without minimums, with one and two scales for 32 columns, with tables and as plain numbers.
 fn mixed(name: &str) -> Format {
@@ -23,8 +23,8 @@ fn mixed(name: &str) -> Format {
 
 /// Sizes that every format can take.
 fn wide(config: Config) -> Config {
-    let (key_size, value_size, rope_size) = (64, 64, 64);
-    Config { embedding_length: 256, feed_forward: vec![256, 512], key_size, value_size, rope_size, ..config }
+    let rope = RopeConfig { size: 64, ..config.rope };
+    Config { embedding_length: 256, feed_forward: vec![256, 512], key_size: 64, value_size: 64, rope, ..config }
 }
 
 #[test]

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use llamacpu_kernels::formats::Format;
-use llamacpu_kernels::rope::{RopeScaling, RopeStyle};
-use llamacpu_model::{Config, Error, ExpertGating, Model, TensorInfo};
+use llamacpu_model::{Config, Error, Model, RopeConfig, TensorInfo};
 
 /// A model file and its table; the file is removed with this value.
 pub(crate) struct TinyModel {
@@ -63,19 +62,8 @@ pub(crate) fn dense() -> Config {
         key_size: 8,
         value_size: 8,
         rms_epsilon: 1e-5,
-        rope_size: 8,
-        rope_base: 10_000.0,
-        rope_style: RopeStyle::Interleaved,
-        rope_scaling: RopeScaling::None,
-        attention_scale: 0.0,
-        embedding_scale: 1.0,
-        residual_scale: 1.0,
-        logit_scale: 1.0,
-        experts: 0,
-        experts_used: 0,
-        expert_weights_norm: true,
-        expert_weights_scale: 1.0,
-        expert_gating: ExpertGating::Softmax,
+        rope: RopeConfig { size: 8, ..RopeConfig::default() },
+        ..Config::default()
     }
 }
 
