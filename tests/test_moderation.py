@@ -6,10 +6,12 @@ import contextlib
 import json
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from fake_llama import Model, Writer, llama
+from fake_model import FIRST_BYTE
 from llamacpu.cli.group import command_line
 from llamacpu.errors import ModelError
 from llamacpu.llama import Llama
@@ -66,6 +68,26 @@ def test_another_model_gives_no_verdict(llama: Make) -> None:
         llama("Sure! Here", GUARD).moderate(USER)
     with pytest.raises(ValueError, match="message"):
         llama("safe", GUARD).moderate([])
+
+
+@pytest.mark.parametrize(
+    ("places", "value"),
+    [([200], np.nan), ([FIRST_BYTE + ord("u")], np.nan), (slice(None), -np.inf), ([FIRST_BYTE + ord("u")], -np.inf), (slice(None), np.nan), ([7], np.inf)],
+)
+@pytest.mark.parametrize("text", ["safe", "unsafe\nS1"])
+def test_logits_that_are_not_numbers_are_no_verdict(llama: Make, text: str, places: object, value: float) -> None:
+    found = llama(text, GUARD)
+    assert isinstance(found.model, Model)
+    row = found.model.row
+
+    def broken(tokens: list[int]) -> np.ndarray:
+        logits = row(tokens)
+        logits[places] = value
+        return logits
+
+    found.model.row = broken  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="logits are no verdict"):
+        found.moderate(USER)
 
 
 def test_own_categories_replace_the_models(llama: Make) -> None:

@@ -66,7 +66,7 @@ def moderate(
     categories   key to description, in place of the model's own
     threshold    the probability of "unsafe" from which on the message counts as unsafe
 
-    Raises ModelError if the model gives no verdict, ValueError for an empty conversation.
+    Raises ModelError if the model gives no verdict or its logits are not numbers, ValueError for an empty conversation.
     """
     if not messages:
         raise ValueError("there is no message to judge; expected a conversation of at least one message")
@@ -129,6 +129,13 @@ def _first_tokens(tokenizer: Tokenizer, word: str) -> set[int]:
 
 
 def _probability(logits: npt.NDArray[np.float32], tokens: set[int]) -> float:
+    """That of `tokens` together. Raises ModelError where these are not finite numbers: a verdict would be made up."""
     largest = float(logits.max())
+    if not math.isfinite(largest) or all(float(logits[token]) == -math.inf for token in tokens):
+        raise ModelError(
+            f"the model's logits are no verdict (the largest is {largest}, that of 'unsafe' "
+            f"{max((float(logits[token]) for token in tokens), default=-math.inf)}); expected finite numbers: "
+            "the file is damaged or not a Llama Guard model, get it again"
+        )
     total = float(sum(math.exp(float(value) - largest) for value in logits if value > largest - 40))
     return sum(math.exp(float(logits[token]) - largest) for token in tokens) / total
