@@ -189,8 +189,14 @@ def _yarn(model: ReferenceLlama, frequency: Array, base: float, size: int, facto
     first = max(0.0, np.floor(pair_of(fast)))
     last = min(size - 1.0, np.ceil(pair_of(slow)))
     kept = 1 - np.clip((np.arange(size // 2) - first) / max(0.001, last - first), 0, 1)
+    extrapolated = model.key("rope.scaling.yarn_ext_factor", 1.0)
+    kept *= 1.0 if extrapolated < 0 else extrapolated
     blended = frequency * kept + frequency / factor * (1 - kept)
-    return blended, (1 + 0.1 * np.log(factor)) * model.key("rope.scaling.attn_factor", 1.0)
+    attention = model.key("rope.scaling.attn_factor", 1.0) * model.key("rope.scaling.yarn_attn_factor", 1.0)
+    if extrapolated == 0:
+        return blended, attention
+    multiplier = model.key("rope.scaling.yarn_log_multiplier", 0.0)
+    return blended, attention * (1 + 0.1 * np.log(factor)) / (1 + 0.1 * multiplier * np.log(factor))
 
 
 def rotate(x: Array, cos: Array, sin: Array) -> Array:

@@ -72,7 +72,14 @@ def test_another_model_gives_no_verdict(llama: Make) -> None:
 
 @pytest.mark.parametrize(
     ("places", "value"),
-    [([200], np.nan), ([FIRST_BYTE + ord("u")], np.nan), (slice(None), -np.inf), ([FIRST_BYTE + ord("u")], -np.inf), (slice(None), np.nan), ([7], np.inf)],
+    [
+        ([200], np.nan),
+        ([FIRST_BYTE + ord("u")], np.nan),
+        (slice(None), -np.inf),
+        ([FIRST_BYTE + ord("u")], -np.inf),
+        (slice(None), np.nan),
+        ([7], np.inf),
+    ],
 )
 @pytest.mark.parametrize("text", ["safe", "unsafe\nS1"])
 def test_logits_that_are_not_numbers_are_no_verdict(llama: Make, text: str, places: object, value: float) -> None:
