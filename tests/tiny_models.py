@@ -11,6 +11,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 
+from deterministic import Stream
 from tiny_tokenizers import add_tokenizer, token_count
 
 Type = GGMLQuantizationType
@@ -87,11 +88,20 @@ _SCALES = {
     Type.Q6_K: {208: 0.00006},
     Type.IQ4_NL: {0: 0.001},
     Type.IQ4_XS: {0: 0.00005},
+    Type.IQ3_S: {0: 0.0005},
+    Type.IQ3_XXS: {0: 0.0006},
+    Type.IQ2_S: {0: 0.0015},
+    Type.IQ2_XS: {0: 0.0015},
+    Type.IQ2_XXS: {0: 0.0015},
+    Type.IQ1_S: {0: 0.008},
+    Type.IQ1_M: {},
 }
+# The float16 scale of IQ1_M lies in the high nibbles of four bytes, lowest bits first: here it is 2^-7.
+_IQ1_M_SCALE = {49: 0x00, 51: 0x00, 53: 0x00, 55: 0x20}
 
 
 def write_model(
-    path: Path, shape: Shape, weight_type: Type = Type.F32, seed: int = 0, tensors_per_file: int = 0
+    path: Path, shape: Shape, weight_type: Type = Type.F32, seed: int | Stream = 0, tensors_per_file: int = 0
 ) -> Path:
     """Writes a model of random weights to `path` and returns it. Matrices are stored as `weight_type`.
 
@@ -104,16 +114,36 @@ def write_model(
     return path if not tensors_per_file else min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))
 
 
+def stored(kind: Type, shape: tuple[int, ...], random: np.random.Generator | Stream, spread: float) -> np.ndarray:
+    """A random matrix in the form of `kind`.
+
+    Where the gguf package cannot quantize to it, random blocks with small scales: every bit pattern of the quants
+    occurs, and values stay moderate.
+    """
+    if kind not in _SCALES:
+        return quantize((random.standard_normal(shape) * spread).astype(np.float32), kind)
+    elements, size = gguf.GGML_QUANT_SIZES[kind]
+    count = int(np.prod(shape)) // elements
+    blocks = random.integers(0, 256, (count, size), dtype=np.uint8)
+    for position, scale in _SCALES[kind].items():
+        scales = (scale * random.uniform(0.7, 1.3, count)).astype("<f2")
+        blocks[:, position : position + 2] = scales[:, None].view(np.uint8)
+    if kind == Type.IQ1_M:
+        for position, nibble in _IQ1_M_SCALE.items():
+            blocks[:, position] = blocks[:, position] & 15 | nibble
+    return blocks.reshape(*shape[:-1], -1)
+
+
 def _list(value: int | tuple[int, ...], layers: int) -> list[int]:
     return list(value) if isinstance(value, tuple) else [value] * layers
 
 
 class _Writer:
-    def __init__(self, path: Path, shape: Shape, weight_type: Type, seed: int, tensors_per_file: int) -> None:
+    def __init__(self, path: Path, shape: Shape, weight_type: Type, seed: int | Stream, tensors_per_file: int) -> None:
         self.writer = GGUFWriter(path, "llama", split_max_tensors=tensors_per_file)
         self.shape = shape
         self.type = weight_type
-        self.random = np.random.default_rng(seed)
+        self.random = seed if isinstance(seed, Stream) else np.random.default_rng(seed)
         self.vocabulary = token_count(shape.tokenizer)
         self.heads = _list(shape.heads, shape.layers)
         self.kv_heads = _list(shape.kv_heads, shape.layers)
@@ -207,21 +237,8 @@ class _Writer:
 
     def matrix(self, name: str, rows: int, columns: int, spread: float | None = None, stack: int = 0) -> None:
         shape = (stack, rows, columns) if stack else (rows, columns)
-        if self.type in _SCALES:
-            self.writer.add_tensor(name, self.blocks(shape), raw_dtype=self.type)
-        else:
-            data = self.normal(shape, spread or columns**-0.5)
-            self.writer.add_tensor(name, quantize(data, self.type), raw_dtype=self.type)
-
-    def blocks(self, shape: tuple[int, ...]) -> np.ndarray:
-        """Random blocks with small scales: every bit pattern of the quants occurs, and values stay moderate."""
-        elements, size = gguf.GGML_QUANT_SIZES[self.type]
-        count = int(np.prod(shape)) // elements
-        blocks = self.random.integers(0, 256, (count, size), dtype=np.uint8)
-        for position, scale in _SCALES[self.type].items():
-            scales = (scale * self.random.uniform(0.7, 1.3, count)).astype("<f2")
-            blocks[:, position : position + 2] = scales[:, None].view(np.uint8)
-        return blocks.reshape(*shape[:-1], -1)
+        data = stored(self.type, shape, self.random, spread or columns**-0.5)
+        self.writer.add_tensor(name, data, raw_dtype=self.type)
 
     def finish(self) -> None:
         self.writer.write_header_to_file()

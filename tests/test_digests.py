@@ -1,0 +1,164 @@
+"""No bit of a result changes unnoticed: every format on every instruction set is compared with committed digests.
+
+`python tests/test_digests.py` writes those of this build. Other digests are another definition of results, which the
+CHANGELOG has to state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from deterministic import Stream
+from llamacpu import _native, kernels
+from llamacpu.engine.model import Model
+from tiny_models import QUANTIZABLE, VARIANTS, Shape, stored, write_model
+
+COMMITTED = Path(__file__).with_name("digests.json")
+ISAS: list[str] = _native.cpu_facts()["available"]
+FORMATS = sorted(kernels.FORMATS)
+WRITABLE = [name for name in FORMATS if kernels.FORMATS[name].writable]
+EXPERTS = replace(VARIANTS["mixtral"], width=256, feed_forward=256)
+
+
+def digest(*arrays: NDArray[Any]) -> str:
+    """Little-endian bytes, all NaNs alike."""
+    found = hashlib.sha256()
+    for array in arrays:
+        if array.dtype == np.float32:
+            array = np.where(np.isnan(array), np.float32(np.nan), array)
+        found.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return found.hexdigest()[:16]
+
+
+def floats(name: str, *shape: int) -> NDArray[np.float32]:
+    return Stream(name).standard_normal(shape).astype(np.float32)
+
+
+def weights(name: str, rows: int, columns: int) -> NDArray[np.uint8]:
+    """Rows of blocks that no quantizer of ours has made."""
+    kind = gguf.GGMLQuantizationType[name]
+    matrix = stored(kind, (rows, columns), Stream(f"weights {name}"), spread=columns**-0.5)
+    return np.ascontiguousarray(matrix).view(np.uint8).reshape(rows, -1)
+
+
+def _matmul(name: str, isa: str) -> str:
+    # Columns beyond one unit of 1024, rows that fill no group of 16, batches for every kind of kernel.
+    rows, columns = 37, 1280
+    packed = weights(name, rows, columns)
+    return digest(*(kernels.matmul(floats("x", n, columns), packed, name, isa=isa) for n in (1, 2, 5, 17, 70)))
+
+
+def _rope(isa: str) -> str:
+    heads = floats("heads", 6, 3, 80)
+    positions = [0, 1, 77, 4095, 1_000_003, 2**29 + 1]
+    styles: list[dict[str, Any]] = [
+        {"style": "interleaved", "base": 5e5},
+        {"style": "neox", "size": 64, "scaling": "linear", "factor": 4.0},
+        {"style": "neox", "base": 1e6, "scaling": "yarn", "factor": 8.0, "factors": np.linspace(1, 8, 40).tolist()},
+    ]
+    return digest(*(kernels.rope(heads, positions, isa=isa, **style) for style in styles))
+
+
+def _attention(isa: str) -> str:
+    queries, keys, values = floats("q", 9, 6, 40), floats("k", 600, 2, 40), floats("v", 600, 2, 24)
+    types: tuple[Any, ...] = ("f32", "f16", "q8_0")
+    return digest(*(kernels.attention(queries, keys, values, kv_type=kind, isa=isa) for kind in types))
+
+
+KERNELS: dict[str, Callable[[str], str]] = {
+    **{f"matmul {name}": lambda isa, name=name: _matmul(name, isa) for name in FORMATS},  # type: ignore[misc]
+    "rms_norm": lambda isa: digest(kernels.rms_norm(floats("x", 3, 1001), floats("w", 1001), isa=isa)),
+    "softmax": lambda isa: digest(kernels.softmax(9 * floats("x", 3, 1001), isa=isa)),
+    "swiglu": lambda isa: digest(kernels.swiglu(9 * floats("gate", 1001), floats("up", 1001), isa=isa)),
+    "rope": _rope,
+    "attention": _attention,
+}
+
+
+def blocks() -> dict[str, str]:
+    """What does not depend on the instruction set: reading and writing blocks."""
+    found = {f"dequantize {name}": digest(kernels.dequantize(weights(name, 8, 512), name)) for name in FORMATS}
+    values = np.concatenate([floats("values", 8, 512), 1e-41 * floats("small", 1, 512)]).astype(np.float32)
+    return found | {f"quantize {name}": digest(kernels.quantize(values, name)) for name in WRITABLE}
+
+
+def logits(folder: Path) -> dict[str, str]:
+    """A prompt and a token more, in every format, and with experts; by the instruction set in use."""
+    return {f"logits {path.stem}": _logits(path) for path in sorted(folder.glob("*.gguf"))}
+
+
+def _logits(path: Path) -> str:
+    with Model(path, threads=2) as model:
+        tokens = [int(byte) % model.vocab_size for byte in Stream("tokens").bytes(75)]
+        sessions = [model.session(kv_type=kind) for kind in ("f32", "f16", "q8_0")]  # type: ignore[arg-type]
+        return digest(*(row for s in sessions for row in (s.forward(tokens, logits="all"), s.forward([1]))))
+
+
+def write_models(folder: Path) -> None:
+    models: list[tuple[str, Shape]] = [(name, QUANTIZABLE) for name in FORMATS] + [("Q4_K", EXPERTS), ("F16", EXPERTS)]
+    for name, shape in models:
+        stem = f"{name} with experts" if shape.experts else name
+        write_model(folder / f"{stem}.gguf", shape, gguf.GGMLQuantizationType[name], Stream(stem))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digests")
+    write_models(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, str]:
+    found: dict[str, str] = json.loads(COMMITTED.read_text())
+    return found
+
+
+def changed(found: dict[str, str], committed: dict[str, str]) -> list[str]:
+    return [name for name, value in found.items() if committed.get(name) != value]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_kernels(committed: dict[str, str], isa: str) -> None:
+    assert not changed({name: kernel(isa) for name, kernel in KERNELS.items()}, committed)
+
+
+def test_blocks(committed: dict[str, str]) -> None:
+    assert not changed(blocks(), committed)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_logits(folder: Path, committed: dict[str, str], isa: str) -> None:
+    code = "import sys, json, pathlib, test_digests; print(json.dumps(test_digests.logits(pathlib.Path(sys.argv[1]))))"
+    environment = {**os.environ, "LLAMACPU_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert len(found) == len(FORMATS) + 2
+    assert not changed(found, committed)
+
+
+def test_every_committed_digest_is_compared(folder: Path, committed: dict[str, str]) -> None:
+    assert set(committed) == {*KERNELS, *blocks(), *(f"logits {path.stem}" for path in folder.glob("*.gguf"))}
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        write_models(Path(temporary))
+        everything = {name: kernel(ISAS[0]) for name, kernel in KERNELS.items()} | blocks() | logits(Path(temporary))
+    COMMITTED.write_text(json.dumps(everything, indent=1, sort_keys=True) + "\n")
