@@ -33,7 +33,7 @@ pub fn scale(context: &Context, x: &mut [f32], factor: f32) -> Result<(), Error>
     let pieces = Pieces::new(x, PIECE);
     let count = pieces.count();
     context.for_each(count, &|piece| {
-        // SAFETY: every piece is handed out once.
+        // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
         for x in unsafe { pieces.get(piece) } {
             *x *= factor;
         }
@@ -58,7 +58,7 @@ fn pairwise(
     }
     let pieces = Pieces::new(x, PIECE);
     context.for_each(pieces.count(), &|piece| {
-        // SAFETY: every piece is handed out once.
+        // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
         let x = unsafe { pieces.get(piece) };
         let y = &y[piece * PIECE..][..x.len()];
         dispatch(context.isa, function(x, y));

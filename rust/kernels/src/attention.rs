@@ -174,7 +174,7 @@ impl Work<'_> {
         let failure = Mutex::new(None);
         self.context.for_each(pieces.len(), &|index| {
             let piece = &pieces[index];
-            // SAFETY: no two pieces share a query and a head, and every piece is handed out once.
+            // SAFETY: `attention` made pieces that share no query and head, and `Context::for_each` hands each out once.
             let done = self.attend(piece, |state| unsafe { self.finish(piece, state) });
             note(&failure, done);
         })?;
@@ -195,7 +195,7 @@ impl Work<'_> {
         let places = Pieces::new(&mut states, longest);
         self.context.for_each(parts.len(), &|index| {
             let done = self.attend(&parts[index], |state| {
-                // SAFETY: every part is handed out once.
+                // SAFETY: `Context::for_each` hands every part out once, so that no other thread holds its place.
                 let place = unsafe { places.get(index) };
                 place[..state.len()].copy_from_slice(state);
             });
@@ -213,7 +213,7 @@ impl Work<'_> {
             for next in next.chunks_exact(longest) {
                 dispatch(self.context.isa, Join { state: &mut state[..len], next: &next[..len], rows: rows(piece) });
             }
-            // SAFETY: no other thread is at work.
+            // SAFETY: `for_each` has returned, so no other thread is at work, and the pieces come one after the other.
             unsafe { self.finish(piece, &state[..len]) };
         }
         Ok(())
@@ -249,7 +249,7 @@ impl Work<'_> {
         let rows = piece.queries.len() * self.group;
         let (totals, sums) = (&state[rows..2 * rows], &state[2 * rows..]);
         for (index, query) in piece.queries.clone().enumerate() {
-            // SAFETY: the piece of this query and head, which the caller guarantees to be ours.
+            // SAFETY: the caller guarantees that nobody else writes the outputs of these queries and this head.
             let output = unsafe { self.outputs[piece.item].get(query * self.layout.kv_heads + piece.head) };
             let first = index * self.group;
             let sums = &sums[first * size.next_multiple_of(LANES)..];

@@ -30,7 +30,7 @@ pub fn rms_norm(
     let rows_per_piece = PIECE.div_ceil(size);
     let output = Pieces::new(output, rows_per_piece * size);
     context.for_each(output.count(), &|piece| {
-        // SAFETY: every piece is handed out once.
+        // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
         let output = unsafe { output.get(piece) };
         let input = &input[piece * rows_per_piece * size..][..output.len()];
         dispatch(context.isa, Norm { input, weight, epsilon, output });

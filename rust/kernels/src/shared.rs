@@ -32,7 +32,7 @@ impl<'a, T> Pieces<'a, T> {
     pub(crate) unsafe fn get(&self, index: usize) -> &mut [T] {
         let start = index.saturating_mul(self.piece).min(self.len);
         let len = self.piece.min(self.len - start);
-        // SAFETY: the range lies inside the slice that `new` borrowed exclusively for 'a; pieces do not overlap.
+        // SAFETY: inside the slice that `new` borrowed exclusively; the caller promises that nobody else has this piece.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }
@@ -62,14 +62,14 @@ impl<'a, T> SharedSlice<'a, T> {
     #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
     pub(crate) unsafe fn part(&self, first: usize, len: usize) -> &mut [T] {
         assert!(first.checked_add(len).is_some_and(|end| end <= self.len), "part outside of the slice");
-        // SAFETY: inside the borrowed slice, and the caller promises that nobody else uses this part.
+        // SAFETY: inside the slice that `new` borrowed exclusively; the caller promises that no part in use overlaps.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) }
     }
 
     /// Pointer to an element.
     pub(crate) fn at(&self, index: usize) -> *mut T {
         assert!(index <= self.len, "index outside of the slice");
-        // SAFETY: at most one past the end of the borrowed slice.
+        // SAFETY: the assertion keeps the pointer inside the borrowed slice or one past its end.
         unsafe { self.start.add(index) }
     }
 }
