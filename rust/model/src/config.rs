@@ -58,9 +58,9 @@ settings! {
         /// Context length over the original context length.
         factor: f64 as "rope_factor" = 1.0,
         /// Tokens of context before it was extended.
-        original_context: f64 as "rope_original_context" = 0.0,
+        original_context: f64 as "rope_original_context",
         /// How much of YaRN's ramp is used.
-        ext_factor: f64 as "yarn_ext_factor" = 1.0,
+        ext_factor: f64 as "yarn_ext_factor" = 0.0,
         /// Factor of YaRN's magnitude.
         attn_factor: f64 as "yarn_attn_factor" = 1.0,
         /// Rotations over the original context above which a pair keeps its frequency.
@@ -290,7 +290,7 @@ pub(crate) mod tests {
             key_size: 4,
             value_size: 6,
             rms_epsilon: 1e-5,
-            rope: RopeConfig { size: 4, ..RopeConfig::default() },
+            rope: RopeConfig { size: 4, original_context: 100.0, ..RopeConfig::default() },
             ..Config::default()
         }
     }
@@ -324,7 +324,13 @@ pub(crate) mod tests {
             ("kv_heads", numbers(&[1, 2])),
             ("rms_epsilon", Value::Number(1e-5)),
         ];
-        let sizes = [("vocab_size", 8), ("context_length", 100), ("embedding_length", 8), ("layers", 2)];
+        let sizes = [
+            ("vocab_size", 8),
+            ("context_length", 100),
+            ("embedding_length", 8),
+            ("layers", 2),
+            ("rope_original_context", 100),
+        ];
         settings.extend(sizes.map(|(name, size)| (name, Value::Integer(size))));
         settings
             .extend([("key_size", 4), ("value_size", 6), ("rope_size", 4)].map(|(n, size)| (n, Value::Integer(size))));
