@@ -46,6 +46,7 @@ EXPECTED = {
     "rope_original_context": 512,
     "yarn_ext_factor": 0.0,
     "yarn_attn_factor": 1.0,
+    "yarn_log_multiplier": 0.0,
     "yarn_beta_fast": 32.0,
     "yarn_beta_slow": 1.0,
     "attention_scale": 0.0,
@@ -170,10 +171,10 @@ def test_keys(
     assert config(changes) == EXPECTED | expected
 
 
-def test_yarn_multiplier_divides_the_magnitude(config: Callable[..., dict[str, Any]]) -> None:
+def test_yarn_multiplier(config: Callable[..., dict[str, Any]]) -> None:
     yarn = {"llama.rope.scaling.type": string("yarn"), "llama.rope.scaling.factor": f32(40)}
     found = config(yarn | {"llama.rope.scaling.yarn_log_multiplier": f32(1)})
-    assert found["yarn_attn_factor"] == pytest.approx(1 / 1.36888794541)
+    assert (found["yarn_attn_factor"], found["yarn_log_multiplier"]) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("key", [key for key in SMALLEST if key != "tokenizer.ggml.tokens"])

@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use llamacpu_kernels::attention::KvType;
-use llamacpu_kernels::rope::{RopeScaling, RopeStyle};
-use llamacpu_model::{Config, ExpertGating, Model, StepItem, TensorInfo, Wanted};
+use llamacpu_kernels::rope::RopeStyle;
+use llamacpu_model::{Config, ExpertGating, Model, RopeConfig, RopeScalingKind, StepItem, TensorInfo, Wanted};
 
 const WIDTH: usize = 32;
 const VOCABULARY: usize = 8;
@@ -105,19 +105,10 @@ fn sound_config(experts: bool) -> Config {
         key_size: 16,
         value_size: 16,
         rms_epsilon: 1e-5,
-        rope_size: 16,
-        rope_base: 10000.0,
-        rope_style: RopeStyle::Interleaved,
-        rope_scaling: RopeScaling::None,
-        attention_scale: 0.0,
-        embedding_scale: 1.0,
-        residual_scale: 1.0,
-        logit_scale: 1.0,
         experts: if experts { 2 } else { 0 },
         experts_used: usize::from(experts),
-        expert_weights_norm: true,
-        expert_weights_scale: 1.0,
-        expert_gating: ExpertGating::Softmax,
+        rope: RopeConfig { size: 16, ..RopeConfig::default() },
+        ..Config::default()
     }
 }
 
@@ -135,19 +126,19 @@ fn edit_config(config: &mut Config, field: ConfigField, number: Number) {
         ConfigField::KeySize => config.key_size = size,
         ConfigField::ValueSize => config.value_size = size,
         ConfigField::Epsilon => config.rms_epsilon = float,
-        ConfigField::RopeSize => config.rope_size = size,
-        ConfigField::RopeBase => config.rope_base = double,
-        ConfigField::NeoX => config.rope_style = RopeStyle::NeoX,
-        ConfigField::Linear => config.rope_scaling = RopeScaling::Linear { factor: double },
+        ConfigField::RopeSize => config.rope.size = size,
+        ConfigField::RopeBase => config.rope.base = double,
+        ConfigField::NeoX => config.rope.style = RopeStyle::NeoX,
+        ConfigField::Linear => {
+            config.rope.scaling = RopeScalingKind::Linear;
+            config.rope.factor = double;
+        }
         ConfigField::Yarn => {
-            config.rope_scaling = RopeScaling::Yarn {
-                factor: double,
-                original_context: size as f64,
-                ext_factor: double,
-                attn_factor: 1.0,
-                beta_fast: 32.0,
-                beta_slow: double,
-            };
+            config.rope.scaling = RopeScalingKind::Yarn;
+            config.rope.factor = double;
+            config.rope.original_context = size as f64;
+            config.rope.ext_factor = double;
+            config.rope.beta_slow = double;
         }
         ConfigField::AttentionScale => config.attention_scale = float,
         ConfigField::LogitScale => config.logit_scale = float,

@@ -52,6 +52,9 @@ class Config(Mapping[str, Any]):
     """tokens of context before the scaling"""
     yarn_ext_factor: float = 0.0
     yarn_attn_factor: float = 1.0
+    """factor of sine and cosine, besides the 1 + 0.1 ln(rope_factor) of YaRN"""
+    yarn_log_multiplier: float = 0.0
+    """divides them by 1 + 0.1 * this * ln(rope_factor)"""
     yarn_beta_fast: float = 32.0
     yarn_beta_slow: float = 1.0
 

@@ -5,7 +5,6 @@ Each function returns fields of `Config` by name. Raises ModelError for metadata
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from llamacpu.errors import ModelError
@@ -122,19 +121,12 @@ def rope(file: GGUFFile, name: str, key_size: int, context_length: int) -> Field
             f"{prefix}.original_context_length", context_length, minimum=1, maximum=MAX_CONTEXT
         ),
         "yarn_ext_factor": extrapolation,
-        "yarn_attn_factor": _yarn_attention(file, prefix, factor, extrapolation),
+        "yarn_attn_factor": metadata.number(f"{prefix}.attn_factor", 1.0, above=0)
+        * metadata.number(f"{prefix}.yarn_attn_factor", 1.0, above=0),
+        "yarn_log_multiplier": metadata.number(f"{prefix}.yarn_log_multiplier", Config.yarn_log_multiplier, minimum=0),
         "yarn_beta_fast": metadata.number(f"{prefix}.yarn_beta_fast", Config.yarn_beta_fast, above=0),
         "yarn_beta_slow": metadata.number(f"{prefix}.yarn_beta_slow", Config.yarn_beta_slow, above=0),
     }
-
-
-def _yarn_attention(file: GGUFFile, prefix: str, factor: float, extrapolation: float) -> float:
-    """Factor of sine and cosine, besides the 1 + 0.1 ln(factor) that the rotation itself applies with YaRN."""
-    metadata = file.metadata
-    attention = metadata.number(f"{prefix}.attn_factor", 1.0, above=0)
-    attention *= metadata.number(f"{prefix}.yarn_attn_factor", 1.0, above=0)
-    multiplier = metadata.number(f"{prefix}.yarn_log_multiplier", 0.0, minimum=0)
-    return attention if extrapolation == 0 else attention / (1.0 + 0.1 * multiplier * math.log(factor))
 
 
 def experts(file: GGUFFile, name: str) -> Fields:

@@ -39,6 +39,8 @@ pub enum RopeScaling {
         ext_factor: f64,
         /// Further factor of the magnitude `1 + ln(factor) / 10`.
         attn_factor: f64,
+        /// The magnitude is divided by `1 + log_multiplier · ln(factor) / 10`: 0 for YaRN.
+        log_multiplier: f64,
         /// Rotations over the trained context above which a pair is fast: 32.
         beta_fast: f64,
         /// Rotations below which a pair is slow: 1.
@@ -112,15 +114,25 @@ impl Rope {
                 }
                 1.0
             }
-            RopeScaling::Yarn { factor, original_context, ext_factor, attn_factor, beta_fast, beta_slow } => {
+            RopeScaling::Yarn {
+                factor,
+                original_context,
+                ext_factor,
+                attn_factor,
+                log_multiplier,
+                beta_fast,
+                beta_slow,
+            } => {
                 if ![original_context, beta_fast, beta_slow].into_iter().all(positive)
                     || !ext_factor.is_finite()
                     || !attn_factor.is_finite()
+                    || !(log_multiplier.is_finite() && log_multiplier >= 0.0)
                     || settings.base <= 1.0
                 {
                     return wrong(format!(
                         "YaRN with base {}, original context {original_context}, extrapolation factor {ext_factor}, \
-                         attention factor {attn_factor}, beta {beta_fast} and {beta_slow}; expected positive numbers \
+                         attention factor {attn_factor}, multiplier {log_multiplier}, beta {beta_fast} and {beta_slow}; \
+                         expected positive numbers \
                          and a base above 1",
                         settings.base
                     ));
@@ -135,7 +147,11 @@ impl Rope {
                     let kept = (1.0 - ramp.clamp(0.0, 1.0)) * ext_factor;
                     *frequency = *frequency / factor * (1.0 - kept) + *frequency * kept;
                 }
-                if ext_factor == 0.0 { attn_factor } else { attn_factor * (1.0 + 0.1 * ln(factor)) }
+                if ext_factor == 0.0 {
+                    attn_factor
+                } else {
+                    attn_factor / (1.0 + 0.1 * log_multiplier * ln(factor)) * (1.0 + 0.1 * ln(factor))
+                }
             }
         };
         let largest = LARGEST_ANGLE / POSITIONS as f64;

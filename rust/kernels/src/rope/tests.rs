@@ -11,6 +11,7 @@ fn yarn(factor: f64, ext_factor: f64) -> RopeScaling {
         original_context: 4096.0,
         ext_factor,
         attn_factor: 1.0,
+        log_multiplier: 0.0,
         beta_fast: 32.0,
         beta_slow: 1.0,
     }
