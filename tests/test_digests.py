@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from deterministic import Stream
 from llamacpu import _native, kernels
-from llamacpu.engine.model import Model
+from llamacpu.model import Model
 from tiny_models import QUANTIZABLE, VARIANTS, Shape, stored, write_model
 
 COMMITTED = Path(__file__).with_name("digests.json")

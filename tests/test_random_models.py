@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamacpu.engine.model import Model
+from llamacpu.model import Model
 from reference_llama import ReferenceLlama
 from tiny_models import Shape, write_model
 

@@ -88,7 +88,7 @@ impl Rope {
             return wrong(format!("{size} numbers are to be rotated; expected an even number"));
         }
         if !positive(settings.base) {
-            return wrong(format!("base {}; expected a positive number", settings.base));
+            return wrong(format!("base {:?}; expected a positive number", settings.base));
         }
         let mut frequencies: Vec<f64> =
             (0..size / 2).map(|pair| power(settings.base, -2.0 * pair as f64, size as f64)).collect();
@@ -157,7 +157,7 @@ impl Rope {
         let largest = LARGEST_ANGLE / POSITIONS as f64;
         if let Some(frequency) = frequencies.iter().find(|frequency| !frequency.is_finite() || **frequency > largest) {
             return wrong(format!(
-                "a pair turns by {frequency} radians a token; expected {largest} at most: base, factors or scaling are wrong"
+                "a pair turns by {frequency:?} radians a token; expected {largest} at most: base, factors or scaling are wrong"
             ));
         }
         Ok(Self { frequencies, magnitude, style: settings.style })
