@@ -14,6 +14,8 @@ from llamacpu.model import Model
 from reference_llama import ReferenceLlama
 from tiny_models import Shape, write_model
 
+pytestmark = pytest.mark.instruction_set
+
 
 def numbers(least: float, most: float) -> st.SearchStrategy[float]:
     return st.floats(least, most, allow_nan=False)
