@@ -252,6 +252,23 @@ def emulate() -> None:
         arm(*tests, "--", *names, cpu=cpu, LLAMACPU_EXPECTED_ISAS=sets, LLAMACPU_EMULATED="1")
 
 
+# Small calls of every kernel, which are what Miri can run in minutes.
+MIRI_TESTS = ("small_calls::", "cpu::")
+
+
+def miri() -> None:
+    """Run small calls of the portable kernels under Miri, which finds undefined behaviour; needs nightly Rust."""
+    cargo = ("rustup", "run", "nightly", "cargo", "miri")
+    found = shutil.which("rustup") and subprocess.run([*cargo, "--version"], capture_output=True).returncode == 0
+    if not found:
+        sys.exit(
+            "Error: Miri is missing; it is a component of nightly toolchains of rustup: "
+            "rustup toolchain install nightly --component miri --component rust-src"
+        )
+    command = (*cargo, "test", "--quiet", "-p", "llamacpu-kernels", "--lib", "--target-dir", "target/miri", "--")
+    run(*command, *MIRI_TESTS, MIRIFLAGS="-Zmiri-disable-isolation")
+
+
 def check() -> None:
     """Everything that continuous integration runs on one platform: lints, then tests."""
     lint()
@@ -297,7 +314,7 @@ def test_build_and_rust() -> None:
 
 COMMANDS = {
     f.__name__: f
-    for f in (setup, build, test, neighbours, stress, fuzz, lint, fix, bench, cross, emulate, check, ci, thorough)
+    for f in (setup, build, test, neighbours, stress, fuzz, lint, fix, bench, cross, emulate, miri, check, ci, thorough)
 }
 
 

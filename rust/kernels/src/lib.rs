@@ -15,6 +15,8 @@ pub mod rope;
 pub mod sampling;
 mod shared;
 pub mod simd;
+#[cfg(test)]
+mod small_calls;
 pub mod threads;
 
 pub use error::Error;

@@ -283,44 +283,35 @@ unsafe fn of_integer_scales<P: Product, W: Weights, const R: usize, const C: usi
                     }
                 }
             }
-            let mut minimums = [[P::Set::integers(); C]; R];
-            if W::Scales::MINIMUM {
-                add_minimums::<P, W, R, C>(tile, rows, first, &mut minimums);
-            }
             for r in 0..R {
                 let scale =
                     P::spread(W::Scales::scale::<P::Set>(rows.scales[r], rows.lanes[r], first, 0), r % P::SPREAD);
                 for c in 0..C {
                     results[r][c] = P::Set::fma(scale, inner[r][c], results[r][c]);
                 }
-                if W::Scales::MINIMUM {
-                    let minimum = W::Scales::minimum::<P::Set>(rows.scales[r], rows.lanes[r], first, 0);
-                    let minimum = P::spread(minimum, r % P::SPREAD);
-                    for c in 0..C {
-                        let sum = P::columns(tile.pair_scales.add(first / 8 * width::<P, C>() + c * P::SPREAD));
-                        let term = P::Set::mul(P::Set::to_floats(minimums[r][c]), sum);
-                        results[r][c] = P::Set::fnma(minimum, term, results[r][c]);
-                    }
-                }
+            }
+            if W::Scales::MINIMUM {
+                subtract_minimums::<P, W, R, C>(tile, rows, first, results);
             }
         }
     }
 }
 
-/// Integer minimums of 256 columns times the sums of activations.
+/// Subtracts the integer minimums of 256 columns, times the sums of activations.
 ///
 /// # Safety
 /// As for the tile.
 #[inline(always)]
-unsafe fn add_minimums<P: Product, W: Weights, const R: usize, const C: usize>(
+unsafe fn subtract_minimums<P: Product, W: Weights, const R: usize, const C: usize>(
     tile: &TileOperands,
     rows: &RowVectors<R>,
     first: usize,
-    minimums: &mut [[<P::Set as Simd>::Integers; C]; R],
+    results: &mut Results<P, R, C>,
 ) {
     let parts = W::Scales::PARTS;
     // SAFETY: the caller promises the set, the scales of these 256 columns and their sums.
     unsafe {
+        let mut minimums = [[P::Set::integers(); C]; R];
         for pair in first * parts / 2..(first + 8) * parts / 2 {
             let mut pairs = [P::Set::unscaled(); R];
             for r in 0..R {
@@ -332,6 +323,15 @@ unsafe fn add_minimums<P: Product, W: Weights, const R: usize, const C: usize>(
                     let sums = tile.pairs.add(pair * width::<P, C>() + c * P::SPREAD);
                     minimums[r][c] = P::add_pairs(minimums[r][c], pairs[r], sums);
                 }
+            }
+        }
+        for r in 0..R {
+            let minimum = W::Scales::minimum::<P::Set>(rows.scales[r], rows.lanes[r], first, 0);
+            let minimum = P::spread(minimum, r % P::SPREAD);
+            for c in 0..C {
+                let sum = P::columns(tile.pair_scales.add(first / 8 * width::<P, C>() + c * P::SPREAD));
+                let term = P::Set::mul(P::Set::to_floats(minimums[r][c]), sum);
+                results[r][c] = P::Set::fnma(minimum, term, results[r][c]);
             }
         }
     }

@@ -1,0 +1,143 @@
+//! One small call of every kernel and format: what a slow tool such as Miri can run, over all unsafe code that the instruction set
+//! has. Results are compared between instruction sets and ways to cut the work; other tests compare them with exact arithmetic.
+
+use crate::attention::{AttentionItem, KvLayout, KvType, PAGE_TOKENS, attention};
+use crate::context::Context;
+use crate::cpu::Isa;
+use crate::formats::Format;
+use crate::mapping::Bytes;
+use crate::matmul::{InputBuffers, Job, Matrix, matmul};
+use crate::threads::Pool;
+use crate::{activation, norm, rope, sampling};
+
+/// Numbers that are no pattern.
+fn numbers(count: usize, step: f32) -> Vec<f32> {
+    (0..count).map(|index| (index as f32 * step).sin()).collect()
+}
+
+fn matrix(format: Format, rows: usize, columns: usize) -> Matrix {
+    let row_bytes = format.row_bytes(columns).unwrap();
+    // No exponent of a float is all ones, whatever the format.
+    let bytes = (0..rows * row_bytes).map(|index| (index * 7919 >> 3) as u8 & 0x3f).collect();
+    Matrix::new(format, rows, columns, Bytes::owned(bytes)).unwrap()
+}
+
+fn product(isa: Isa, threads: usize, weights: &Matrix, input: &[f32], tokens: usize) -> Vec<u32> {
+    let pool = Pool::new(threads).unwrap();
+    let mut output = vec![f32::NAN; tokens * weights.rows()];
+    let mut jobs = [Job { weights, output: &mut output }];
+    matmul(&Context::new(isa, &pool), input, tokens, &mut InputBuffers::default(), &mut jobs).unwrap();
+    output.into_iter().map(f32::to_bits).collect()
+}
+
+/// Two groups of rows, the last of one row: both are one panel.
+fn check_products(format: Format, columns: usize) {
+    let rows = 17;
+    let input = numbers(2 * columns, 0.7);
+    let mut found = Vec::new();
+    for isa in Isa::all() {
+        let kept = matrix(format, rows, columns);
+        let packed_each_time = matrix(format, rows, columns);
+        packed_each_time.resident(false);
+        for weights in [&kept, &packed_each_time] {
+            let together = product(isa, 1, weights, &input, 2);
+            let alone = product(isa, 1, weights, &input[..columns], 1);
+            assert_eq!(alone, together[..rows], "{format:?} {isa}");
+            found.push(together);
+        }
+    }
+    assert!(found.iter().all(|result| *result == found[0]), "{format:?}");
+}
+
+#[test]
+fn products_of_quantized_weights() {
+    for format in Format::all().iter().filter(|format| format.info().block_elements > 1) {
+        check_products(*format, 256);
+    }
+}
+
+#[test]
+fn products_of_plain_weights() {
+    for format in [Format::F32, Format::F16, Format::BF16] {
+        // No whole number of vectors.
+        check_products(format, 83);
+    }
+}
+
+#[test]
+fn products_by_panels_of_plain_weights() {
+    // As many tokens as the sets with panels want; the portable one has none.
+    let (rows, columns, tokens) = (40, 17, if Isa::all().len() > 1 { 49 } else { 2 });
+    let input = numbers(tokens * columns, 0.7);
+    let weights = matrix(Format::F16, rows, columns);
+    let all: Vec<_> = Isa::all().into_iter().map(|isa| product(isa, 1, &weights, &input, tokens)).collect();
+    assert!(all.iter().all(|result| *result == all[0]));
+}
+
+#[test]
+fn products_by_several_threads() {
+    let weights = matrix(Format::Q4_K, 40, 256);
+    let input = numbers(2 * 256, 0.3);
+    for isa in Isa::all() {
+        assert_eq!(product(isa, 2, &weights, &input, 2), product(isa, 1, &weights, &input, 2), "{isa}");
+    }
+}
+
+#[test]
+fn attention_of_every_type_of_keys_and_values() {
+    let (heads, tokens, count) = (1, 5_usize, 2);
+    for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
+        // No whole number of vectors.
+        let layout = KvLayout { kv_type, kv_heads: 1, key_size: 18, value_size: 17 };
+        let mut found = Vec::new();
+        for isa in Isa::all() {
+            let mut pages = vec![vec![0; layout.layer_bytes()]; tokens.div_ceil(PAGE_TOKENS)];
+            for token in 0..tokens {
+                let (key, value) = (numbers(18, 0.1 + token as f32), numbers(17, 0.2 + token as f32));
+                let page = &mut pages[token / PAGE_TOKENS];
+                layout.write(isa, page, token % PAGE_TOKENS, &key, &value).unwrap();
+            }
+            let pages: Vec<&[u8]> = pages.iter().map(Vec::as_slice).collect();
+            let queries = numbers(count * heads * 18, 0.9);
+            let mut output = vec![f32::NAN; count * heads * 17];
+            let mut items = [AttentionItem {
+                queries: &queries,
+                first_position: tokens - count,
+                pages: &pages,
+                output: &mut output,
+                first_visible: None,
+            }];
+            let pool = Pool::new(1).unwrap();
+            attention(&Context::new(isa, &pool), &layout, heads, 0.2, &mut items).unwrap();
+            found.push(output);
+        }
+        assert!(found.iter().all(|output| *output == found[0]), "{kv_type:?}");
+    }
+}
+
+#[test]
+fn functions_of_rows() {
+    let mut found = Vec::new();
+    for isa in Isa::all() {
+        let pool = Pool::new(2).unwrap();
+        let context = Context::new(isa, &pool);
+        let (mut x, y) = (numbers(45, 0.7), numbers(45, 0.3));
+        activation::swiglu(&context, &mut x, &y).unwrap();
+        activation::add(&context, &mut x, &y).unwrap();
+        activation::scale(&context, &mut x, 0.5).unwrap();
+        let mut normal = vec![0.0; 45];
+        norm::rms_norm(&context, &x, &y[..15], 1e-5, &mut normal).unwrap();
+        let (style, scaling) = (rope::RopeStyle::NeoX, rope::RopeScaling::None);
+        let settings = rope::RopeSettings { size: 14, base: 10_000.0, style, scaling, factors: None };
+        let table = rope::Rope::new(&settings).unwrap();
+        let mut angles = vec![0.0; table.size()];
+        table.table(3, &mut angles).unwrap();
+        table.apply(isa, &mut normal, 15, &angles).unwrap();
+        let mut logs = vec![0.0; 45];
+        assert!(sampling::log_softmax(isa, &x, &mut logs));
+        let best = sampling::top_k(isa, &x, 3);
+        activation::softmax(isa, &mut x);
+        found.push((x, normal, logs, best, sampling::argmax(isa, &y)));
+    }
+    assert!(found.iter().all(|results| *results == found[0]));
+}
