@@ -27,14 +27,13 @@ impl<B: Blocks> Code for Units<'_, B> {
 
     #[inline(always)]
     fn run(self) {
-        unfold_units(self);
+        unfold_units::<B>(self.quants, self.scales, self.to_quants, self.to_scales);
     }
 }
 
 /// Unfolds whole units.
 #[inline(always)]
-fn unfold_units<B: Blocks>(units: Units<B>) {
-    let Units { quants, scales, to_quants, to_scales, .. } = units;
+fn unfold_units<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
     let Some(folding) = &B::FOLDING else { return };
     if let Some(bytes) = folding.quant_bytes() {
         for (quants, out) in quants.chunks_exact(bytes).zip(to_quants.chunks_exact_mut(unit_quants(B::PACKING.bits))) {

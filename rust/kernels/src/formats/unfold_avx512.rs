@@ -40,13 +40,13 @@ const fn digits(fifth: bool) -> [u8; 256] {
 /// # Panics
 /// If the slices are not whole units.
 pub(super) fn unfold<B: Blocks>(_set: Avx512Vbmi, units: Units<B>) {
+    let Units { quants, scales, to_quants, to_scales, .. } = units;
     // SAFETY: the token exists only where the processor has the features.
-    unsafe { unfold_units(units) }
+    unsafe { unfold_units::<B>(quants, scales, to_quants, to_scales) }
 }
 
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn unfold_units<B: Blocks>(units: Units<B>) {
-    let Units { quants, scales, to_quants, to_scales, .. } = units;
+fn unfold_units<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
     let Some(folding) = &B::FOLDING else { return };
     if let Some(bytes) = folding.quant_bytes() {
         for (quants, out) in quants.chunks_exact(bytes).zip(to_quants.chunks_exact_mut(unit_quants(B::PACKING.bits))) {

@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use super::folding::{FoldedScales, Folding, parts};
 use super::layout::{Bits, Packing};
 
-/// The arguments of an unfolding.
+/// The arguments of an unfolding. They are taken apart before the work begins: as arguments of a function, the compiler knows that
+/// the slices do not overlap, without which the scales take half as long again.
 pub(super) struct Units<'a, B> {
     /// Folded quants.
     pub(super) quants: &'a [u8],
