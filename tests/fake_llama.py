@@ -88,6 +88,7 @@ class Model(FakeModel):
         self.file = SimpleNamespace(metadata=self.metadata)
         self.prompts: list[list[int]] = []
         self.closed = False
+        self.fingerprint = "00" * 32
 
     def session(self, context: int | None = None, kv_type: str = "f16") -> Session:  # type: ignore[override]
         return Session(self, context or 1000)
@@ -100,6 +101,7 @@ class Session(FakeSession):
     """The fake session with the rest of `llamacpu.Session`."""
 
     nbytes = 1000
+    kv_type = "f16"
     fresh = True
     prompt_length = 0
 

@@ -54,7 +54,9 @@ def test_the_module_has_the_known_names(llama_cpp: types.ModuleType) -> None:
     assert llama_cpp.__version__ == "0.3.36"
     assert llama_cpp.LLAMA_POOLING_TYPE_MEAN == 1
     assert all((LlamaState, LogitsProcessorList, StoppingCriteriaList))
-    assert importlib.import_module("llama_cpp.llama_types").CreateCompletionResponse == dict[str, Any]
+    types = importlib.import_module("llama_cpp.llama_types")
+    assert types.CreateCompletionResponse is llama_cpp.CreateCompletionResponse
+    assert types.ChatCompletionRequestUserMessage(role="user", content="a") == {"role": "user", "content": "a"}
     assert importlib.import_module("llama_cpp.llama_cpp").LLAMA_DEFAULT_SEED == 0xFFFFFFFF
 
 

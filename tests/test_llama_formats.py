@@ -26,7 +26,7 @@ def prompts_of(found: Llama) -> list[list[int]]:
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> formats.LlamaChatCompletionHandlerRegistry:
-    monkeypatch.setattr(formats.LlamaChatCompletionHandlerRegistry, "_handlers", {})
+    monkeypatch.setattr(formats.LlamaChatCompletionHandlerRegistry, "_chat_handlers", {})
     return formats.LlamaChatCompletionHandlerRegistry()
 
 

@@ -9,6 +9,7 @@ LangChain's ``ChatLlamaCpp`` and ``LlamaCpp`` and LlamaIndex's ``LlamaCPP`` run 
 
 from __future__ import annotations
 
+import logging
 import sys
 import types
 from abc import ABC, abstractmethod
@@ -18,31 +19,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llamacpu.constraints import gbnf_examples
 from llamacpu.constraints.grammar import Grammar
+from llamacpu.constraints.schema_to_gbnf import json_schema_to_gbnf
 from llamacpu.drafting import NGramDraft
 from llamacpu.drafting.draft import MOST_TOKENS
-from llamacpu.drafting.ngram import NGramDrafter
-from llamacpu.llama import Llama
+from llamacpu.integrations.compat_library import CONSTANTS, FUNCTIONS, missing
+from llamacpu.llama import Llama, function_calling, hf_formats, standard_formats
 from llamacpu.llama import caches as llama_caches
 from llamacpu.llama import formats as llama_formats
 from llamacpu.llama import tokenizer as llama_tokenizer
+from llamacpu.llama import types as llama_types
 from llamacpu.llama.state import LlamaState
 
 __all__ = ["LogitsProcessorList", "MinTokensLogitsProcessor", "StoppingCriteriaList", "install", "uninstall"]
 
 # The version of llama-cpp-python whose interface this is.
 VERSION = "0.3.36"
-
-_CONSTANTS: dict[str, int] = {
-    "LLAMA_DEFAULT_SEED": 0xFFFFFFFF,
-    "LLAMA_SPLIT_MODE_NONE": 0, "LLAMA_SPLIT_MODE_LAYER": 1, "LLAMA_SPLIT_MODE_ROW": 2,
-    "LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED": -1, "LLAMA_ROPE_SCALING_TYPE_NONE": 0,
-    "LLAMA_ROPE_SCALING_TYPE_LINEAR": 1, "LLAMA_ROPE_SCALING_TYPE_YARN": 2,
-    "LLAMA_POOLING_TYPE_UNSPECIFIED": -1, "LLAMA_POOLING_TYPE_NONE": 0, "LLAMA_POOLING_TYPE_MEAN": 1,
-    "LLAMA_POOLING_TYPE_CLS": 2, "LLAMA_POOLING_TYPE_LAST": 3, "LLAMA_POOLING_TYPE_RANK": 4,
-    "LLAMA_ATTENTION_TYPE_UNSPECIFIED": -1, "LLAMA_ATTENTION_TYPE_CAUSAL": 0, "LLAMA_ATTENTION_TYPE_NON_CAUSAL": 1,
-    "GGML_TYPE_F32": 0, "GGML_TYPE_F16": 1, "GGML_TYPE_Q4_0": 2, "GGML_TYPE_Q8_0": 8, "GGML_TYPE_BF16": 30,
-}  # fmt: skip
 
 Scores = npt.NDArray[np.single]
 Tokens = npt.NDArray[np.intc]
@@ -97,81 +90,49 @@ class LlamaPromptLookupDecoding(LlamaDraftModel, NGramDraft):
         self.num_pred_tokens = num_pred_tokens
 
     def __call__(self, input_ids: Tokens, /, **kwargs: Any) -> Tokens:
-        drafter = NGramDrafter([int(token) for token in input_ids], self.min_match)
-        return np.array(drafter.propose(self.num_pred_tokens), dtype=np.intc)
+        return self.find_candidate_pred_tokens(input_ids, self.max_ngram_size, self.num_pred_tokens)
 
+    @staticmethod
+    def find_candidate_pred_tokens(input_ids: Tokens, max_ngram_size: int, num_pred_tokens: int) -> Tokens:
+        """Up to `num_pred_tokens` tokens that followed the first earlier occurrence of the last tokens.
 
-# Functions of the C library that programs call to ask what it can do, or to keep it quiet.
-
-
-def llama_supports_gpu_offload() -> bool:
-    """False: everything is computed on the processor."""
-    return False
-
-
-def llama_supports_mmap() -> bool:
-    """True: files are mapped."""
-    return True
-
-
-def llama_supports_mlock() -> bool:
-    """False: pages are not locked in memory."""
-    return False
-
-
-def llama_max_devices() -> int:
-    """1: the processor."""
-    return 1
-
-
-def llama_backend_init() -> None:
-    """Nothing has to be prepared."""
-
-
-def llama_backend_free() -> None:
-    """Nothing has to be given back."""
-
-
-def llama_log_callback(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself."""
-    return function
-
-
-def llama_log_set(callback: Any, user_data: Any) -> None:
-    """Nothing is printed that could be kept quiet; the log is `logging.getLogger("llamacpu")`."""
-
-
-def llama_print_system_info() -> bytes:
-    """The instruction set and the number of threads in use."""
-    from llamacpu.engine.machine import describe
-
-    facts = describe()
-    return f"{facts['architecture']} | {facts['isa']} | threads = {facts['threads']}".encode()
-
-
-_FUNCTIONS: tuple[Callable[..., Any], ...] = (
-    llama_backend_free,
-    llama_backend_init,
-    llama_log_callback,
-    llama_log_set,
-    llama_max_devices,
-    llama_print_system_info,
-    llama_supports_gpu_offload,
-    llama_supports_mlock,
-    llama_supports_mmap,
-)
+        The longest run of last tokens counts that occurs earlier, of `max_ngram_size` at most. Empty without any.
+        The idea: prompt lookup decoding, https://github.com/apoorvumang/prompt-lookup-decoding.
+        """
+        count = len(input_ids)
+        for size in range(min(max_ngram_size, count - 1), 0, -1):
+            earlier = np.lib.stride_tricks.sliding_window_view(input_ids[: count - 1], size)
+            found = np.flatnonzero((earlier == input_ids[count - size :]).all(axis=1))
+            if len(found):
+                start = int(found[0]) + size
+                return input_ids[start : start + max(num_pred_tokens, 0)]
+        return np.zeros(0, dtype=np.intc)
 
 
 def _names() -> dict[str, dict[str, Any]]:
     """What each module of the package offers."""
     caches = {name: getattr(llama_caches, name) for name in llama_caches.__all__}
-    formats = {name: getattr(llama_formats, name) for name in llama_formats.__all__}
-    grammar = {"LlamaGrammar": Grammar}
+    shapes = {name: getattr(llama_types, name) for name in llama_types.NAMES}
+    grammar = {
+        "LlamaGrammar": Grammar,
+        "LLAMA_GRAMMAR_DEFAULT_ROOT": "root",
+        "json_schema_to_gbnf": json_schema_to_gbnf,
+        **{name: value for name, value in vars(gbnf_examples).items() if name.endswith("_GBNF")},
+    }
+    formats = {
+        **{name: getattr(llama_formats, name) for name in llama_formats.__all__},
+        **{name: getattr(hf_formats, name) for name in hf_formats.__all__},
+        **{name: getattr(function_calling, name) for name in function_calling.__all__},
+        **standard_formats.FUNCTIONS,
+        **standard_formats.templates(),
+    }
     tokenizer = {name: getattr(llama_tokenizer, name) for name in llama_tokenizer.__all__}
-    functions = {function.__name__: function for function in _FUNCTIONS}
     drafts = {"LlamaDraftModel": LlamaDraftModel, "LlamaPromptLookupDecoding": LlamaPromptLookupDecoding}
+    library = {**FUNCTIONS, **CONSTANTS}
     main = {
         "Llama": Llama,
+        "LlamaDraftModel": LlamaDraftModel,
+        "LlamaGrammar": Grammar,
         "LlamaState": LlamaState,
         "LogitsProcessor": Callable[[Tokens, Scores], Scores],
         "LogitsProcessorList": LogitsProcessorList,
@@ -179,25 +140,22 @@ def _names() -> dict[str, dict[str, Any]]:
         "StoppingCriteria": Callable[[Tokens, Scores], bool],
         "StoppingCriteriaList": StoppingCriteriaList,
         **caches,
-        **grammar,
         **tokenizer,
+        **shapes,
     }
     return {
-        "": {**main, **functions, **_CONSTANTS, "__version__": VERSION},
+        "": {**main, **library, "__version__": VERSION, "__getattr__": missing},
+        "_internals": {"__getattr__": missing},
+        "_logger": {"logger": logging.getLogger("llamacpu"), "set_verbose": lambda verbose: None},
         "llama": main,
         "llama_cache": caches,
         "llama_chat_format": formats,
-        "llama_cpp": {**functions, **_CONSTANTS},
+        "llama_cpp": {**library, "__getattr__": missing},
         "llama_grammar": grammar,
         "llama_speculative": drafts,
         "llama_tokenizer": tokenizer,
+        "llama_types": shapes,
     }
-
-
-def _shape(name: str) -> Any:
-    if name.startswith("_"):
-        raise AttributeError(name)
-    return dict[str, Any]
 
 
 def install() -> types.ModuleType:
@@ -218,11 +176,6 @@ def install() -> types.ModuleType:
             sys.modules[module.__name__] = module
             setattr(package, name, module)
         module.__dict__.update(offered)
-    # Programs name these types in annotations only: they are dicts.
-    shapes = types.ModuleType("llama_cpp.llama_types")
-    shapes.__dict__["__getattr__"] = _shape
-    sys.modules[shapes.__name__] = shapes
-    package.__dict__["llama_types"] = shapes
     sys.modules["llama_cpp"] = package
     return package
 

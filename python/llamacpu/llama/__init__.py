@@ -9,6 +9,7 @@ Differences worth knowing: nothing is printed; log-probabilities need no `logits
 has "timings": `llamacpu.generation.Timings` as a dict, with the second in which each token was chosen.
 """
 
+from llamacpu.llama import function_calling, standard_formats  # noqa: F401 (they fill the registry of chat formats)
 from llamacpu.llama.caches import BaseLlamaCache, LlamaCache, LlamaDiskCache, LlamaRAMCache
 from llamacpu.llama.front import Llama
 from llamacpu.llama.state import LlamaState

@@ -22,7 +22,7 @@ from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.state import LlamaState
 
 if TYPE_CHECKING:
-    from llamacpu.engine.interfaces import ModelLike
+    from llamacpu.engine.interfaces import KVType, ModelLike
 
 __all__ = ["BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache"]
 
@@ -45,11 +45,18 @@ class BaseLlamaCache:
         """Bytes in the cache."""
         return 0
 
-    def best_for(self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
-        """The state of the model that shares the longest beginning with the tokens, if that is longer."""
+    def best_for(
+        self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0, kv_type: KVType | None = None
+    ) -> LlamaState | None:
+        """The state of the model that shares the longest beginning with the tokens, if that is longer.
+
+        With `kv_type` one whose keys and values are stored so.
+        """
         try:
             state = self[tokens]
         except KeyError:
+            return None
+        if not (state.is_of(model) and state.kv_type in (None, kv_type or state.kv_type)):
             return None
         return state if shared_length(state.input_ids.tolist(), tokens) > longer_than else None
 
@@ -75,18 +82,30 @@ class LlamaRAMCache(BaseLlamaCache):
         """Bytes in the cache; keys and values that states share are counted in each of them."""
         return sum(state.llama_state_size for state in self.cache_state.values())
 
-    def best_for(self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
-        """The state of the model that shares the longest beginning with the tokens, if that is longer."""
-        best = self._best(tokens, model, longer_than)
+    def best_for(
+        self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0, kv_type: KVType | None = None
+    ) -> LlamaState | None:
+        """The state of the model that shares the longest beginning with the tokens, if that is longer.
+
+        With `kv_type` one whose keys and values are stored so.
+        """
+        best = self._best(tokens, model, longer_than, kv_type)
         return None if best is None else self._used(best)
 
-    def _best(self, key: Sequence[int], model: ModelLike | None = None, longer_than: int = 0) -> tuple[int, ...] | None:
+    def _best(
+        self,
+        key: Sequence[int],
+        model: ModelLike | None = None,
+        longer_than: int = 0,
+        kv_type: KVType | None = None,
+    ) -> tuple[int, ...] | None:
         best = None
         for known, state in self.cache_state.items():
-            if model is None or state.session is None or state.session.model is model:
-                length = shared_length(known, key)
-                if length > longer_than:
-                    best, longer_than = known, length
+            length = shared_length(known, key)
+            if length <= longer_than or not (model is None or state.is_of(model)):
+                continue
+            if kv_type is None or state.kv_type in (None, kv_type):
+                best, longer_than = known, length
         return best
 
     def _used(self, key: tuple[int, ...]) -> LlamaState:
@@ -116,6 +135,7 @@ class _Entry(NamedTuple):
     """What is known of a file without reading all of it."""
 
     fingerprint: bytes
+    kv_type: KVType
     tokens: npt.NDArray[np.int64]
 
 
@@ -142,9 +162,14 @@ class LlamaDiskCache(BaseLlamaCache):
         """Bytes of the files."""
         return sum(size for _, size, _ in self._files())
 
-    def best_for(self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0) -> LlamaState | None:
-        """The state of the model that shares the longest beginning with the tokens, if that is longer."""
-        return self._state(self._best(tokens, bytes.fromhex(model.fingerprint), longer_than))
+    def best_for(
+        self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0, kv_type: KVType | None = None
+    ) -> LlamaState | None:
+        """The state of the model that shares the longest beginning with the tokens, if that is longer.
+
+        With `kv_type` one whose keys and values are stored so.
+        """
+        return self._state(self._best(tokens, bytes.fromhex(model.fingerprint), longer_than, kv_type))
 
     def __contains__(self, key: Sequence[int]) -> bool:
         return self._best(key) is not None
@@ -159,7 +184,8 @@ class LlamaDiskCache(BaseLlamaCache):
         if value.session is None:
             raise ValueError("the state has no session: load it into a Llama and save that, to keep it on disk")
         tokens = np.array(key, dtype="<i8")
-        digest = hashlib.sha256(bytes.fromhex(value.session.model.fingerprint) + tokens.tobytes()).hexdigest()
+        what = bytes.fromhex(value.session.model.fingerprint) + value.session.kv_type.encode()
+        digest = hashlib.sha256(what + tokens.tobytes()).hexdigest()
         path = self.cache_dir / f"{digest[:40]}{_SUFFIX}"
         scores = np.atleast_2d(np.ascontiguousarray(value.scores, dtype="<f4"))
         note = _NOTE.pack(-1 if value.seed is None else value.seed, *scores.shape) + scores.tobytes()
@@ -204,19 +230,26 @@ class LlamaDiskCache(BaseLlamaCache):
                     log.warning("a file of the cache cannot be used: %s", error)
                     self._forget(path)
                     continue
-                entry = _Entry(header.fingerprint, np.array(tokens, dtype=np.int64))
+                entry = _Entry(header.fingerprint, header.kv_type, np.array(tokens, dtype=np.int64))
                 with self._lock:
                     self._entries[path.name] = entry
             yield path, entry
 
-    def _best(self, key: Sequence[int], fingerprint: bytes | None = None, longer_than: int = 0) -> Path | None:
+    def _best(
+        self,
+        key: Sequence[int],
+        fingerprint: bytes | None = None,
+        longer_than: int = 0,
+        kv_type: KVType | None = None,
+    ) -> Path | None:
         best = None
         tokens = np.array(key, dtype=np.int64)
         for path, entry in self._known():
             count = min(len(tokens), len(entry.tokens))
             different = np.flatnonzero(tokens[:count] != entry.tokens[:count])
             length = int(different[0]) if len(different) else count
-            if length > longer_than and fingerprint in (None, entry.fingerprint):
+            same = fingerprint in (None, entry.fingerprint) and kv_type in (None, entry.kv_type)
+            if length > longer_than and same:
                 best, longer_than = path, length
         return best
 

@@ -13,6 +13,8 @@ from llamacpu.answers.responses import Shape, chunks, whole
 from llamacpu.answers.text_completions import TextShape
 from llamacpu.answers.tools import tools_of
 from llamacpu.chat import Chat
+from llamacpu.chat.segments import cut
+from llamacpu.chat.template import Traced
 from llamacpu.llama.formats import registered
 from llamacpu.llama.steps import criteria_of
 from llamacpu.text.infill import can_infill, infill_prompt
@@ -69,7 +71,7 @@ class Completions:
 
     def create_completion(
         self,
-        prompt: str | Sequence[int],
+        prompt: str | bytes | Sequence[int],
         suffix: str | None = None,
         max_tokens: int | None = 16,
         temperature: float = 0.8,
@@ -99,7 +101,7 @@ class Completions:
         cancel: CancelToken | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Continue a prompt: a dict, or with `stream` an iterator of dicts.
+        """Continue a prompt, a text (bytes of UTF-8, too) or token ids: a dict, or with `stream` an iterator of dicts.
 
         Control tokens that the prompt names are these tokens. `suffix` is what comes after the text: a model that can
         fill in the middle writes what belongs between. `max_tokens` of None or 0 goes on until the model ends or the
@@ -108,7 +110,8 @@ class Completions:
         early.
         """
         given = text_prompt(
-            self._text.tokenizer, prompt, suffix, suffix_first=self.spm_infill,
+            self._text.tokenizer, prompt.decode("utf-8", "replace") if isinstance(prompt, bytes) else prompt,
+            suffix, suffix_first=self.spm_infill,
             encode=lambda text: self._text.tokenize(text, add_bos=False, special=True),
         )  # fmt: skip
         sampler = self._samplers.sampler(
@@ -192,7 +195,10 @@ class Completions:
                 messages=messages, functions=functions, function_call=function_call, tools=tools,
                 tool_choice=tool_choice, **(template_variables or {}),
             )  # fmt: skip
-            ids = self._text.tokenize(formatted.prompt, add_bos=not formatted.added_special, special=True)
+            if isinstance(formatted.prompt, Traced) and self._text.given is None:
+                ids = self.chat.encode_segments(cut(formatted.prompt, self.chat.control_tokens))
+            else:
+                ids = self._text.tokenize(formatted.prompt, add_bos=not formatted.added_special, special=True)
             criteria = criteria_of(formatted.stopping_criteria)
             prompt = ChatPrompt(ids, formatted.prompt, _texts(formatted.stop), criteria)
         top = (top_logprobs or 0) if logprobs else None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from llamacpu.errors import ContextOverflow, LlamaCpuError, SessionError
+from llamacpu.errors import LlamaCpuError
 from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.logits import KeptLogits
 from llamacpu.llama.state import LlamaState
@@ -37,6 +37,7 @@ class Conversation:
     logits_all   whether the logits of all tokens are kept, not of the last one only
     cache        keeps the states of completions, or None
     last_result  how the last completion went
+    restore      loads the states of the cache in place of `load_state`, or None
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Conversation:
         self.kv_type = kv_type
         self.cache: BaseLlamaCache | None = None
         self.last_result: GenerationResult | None = None
+        self.restore: Callable[[LlamaState], None] | None = None
         self.kept = KeptLogits(vocab_size)
         self._model = model
         self._samplers = samplers
@@ -150,8 +152,11 @@ class Conversation:
         return LlamaState(tokens, self.scores.copy(), len(tokens), seed=seed, session=self.session.fork())
 
     def load_state(self, state: LlamaState) -> None:
-        """Go back to a saved conversation. SessionError for one with another model."""
-        session = state.session_for(self.model, self.n_ctx())
+        """Go back to a saved conversation. SessionError for one with another model.
+
+        Keys and values stay stored as this conversation stores them: those of another type are computed again.
+        """
+        session = state.session_for(self.model, self.n_ctx(), self.kv_type)
         if session is not None:
             self._session = cast("Session", session)
         else:
@@ -204,8 +209,9 @@ class Conversation:
         if self.cache is None:
             return
         try:
-            state = self.cache.best_for(self.model, prompt, shared_length(self.session.tokens, prompt))
+            known = shared_length(self.session.tokens, prompt)
+            state = self.cache.best_for(self.model, prompt, known, self.kv_type)
             if state is not None:
-                self.load_state(state)
-        except (ContextOverflow, SessionError) as error:
+                (self.restore or self.load_state)(state)
+        except LlamaCpuError as error:  # of a model that was closed, of another length, damaged
             log.warning("a state of the cache cannot be used: %s", error)

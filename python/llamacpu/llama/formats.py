@@ -63,11 +63,16 @@ class _Answers(Protocol):
     def create_chat_completion(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Any: ...
 
 
-class FormattedChat:
-    """A handler whose prompts a formatter makes."""
+class OwnHandler:
+    """Base of the handlers that know all settings of `Llama.create_chat_completion`, also those of its own."""
 
-    def __init__(self, formatter: ChatFormatter) -> None:
+
+class FormattedChat(OwnHandler):
+    """A handler whose prompts a formatter makes; `template_instead` where a `Llama` has a template in its place."""
+
+    def __init__(self, formatter: ChatFormatter, *, template_instead: bool = False) -> None:
         self.formatter = formatter
+        self.template_instead = template_instead
 
     def __call__(self, *, llama: _Answers, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
         """Answer the conversation; `settings` as in `Llama.create_chat_completion`."""
@@ -116,29 +121,29 @@ class LlamaChatCompletionHandlerNotFoundException(Exception):  # noqa: N818 (lla
 class LlamaChatCompletionHandlerRegistry:
     """The handlers of this process by name: what `chat_format` can name besides templates."""
 
-    _handlers: dict[str, LlamaChatCompletionHandler] = {}  # noqa: RUF012 (one table for all objects, as its users expect)
+    _chat_handlers: dict[str, LlamaChatCompletionHandler] = {}  # noqa: RUF012 (one table for all objects, as its users expect)
 
     def register_chat_completion_handler(
         self, name: str, chat_handler: LlamaChatCompletionHandler, overwrite: bool = False
     ) -> None:
         """Add a handler. ValueError for a name that is taken, unless `overwrite`."""
-        if not overwrite and name in self._handlers:
+        if not overwrite and name in self._chat_handlers:
             raise ValueError(f"a chat format {name!r} is registered already; pass overwrite=True to replace it")
-        self._handlers[name] = chat_handler
+        self._chat_handlers[name] = chat_handler
 
     def unregister_chat_handler(self, name: str) -> None:
         """Remove a handler. ValueError if there is none of this name."""
-        if self._handlers.pop(name, None) is None:
+        if self._chat_handlers.pop(name, None) is None:
             raise ValueError(f"no chat format {name!r} is registered")
 
     def get_chat_completion_handler_by_name(self, name: str) -> LlamaChatCompletionHandler:
         """The handler. LlamaChatCompletionHandlerNotFoundException if there is none of this name."""
-        if name not in self._handlers:
-            names = ", ".join(sorted(self._handlers)) or "none"
+        if name not in self._chat_handlers:
+            names = ", ".join(sorted(self._chat_handlers)) or "none"
             raise LlamaChatCompletionHandlerNotFoundException(
                 f"no chat format {name!r} is registered; registered are: {names}"
             )
-        return self._handlers[name]
+        return self._chat_handlers[name]
 
 
 def get_chat_completion_handler(name: str) -> LlamaChatCompletionHandler:
@@ -172,5 +177,6 @@ def register_chat_format(name: str) -> Callable[[ChatFormatter], ChatFormatter]:
 
 
 def registered(name: str | None) -> LlamaChatCompletionHandler | None:
-    """The handler of a name, or None."""
-    return None if name is None else LlamaChatCompletionHandlerRegistry._handlers.get(name)
+    """The handler of a name; None where there is none, or where a template is used in its place."""
+    handler = None if name is None else LlamaChatCompletionHandlerRegistry._chat_handlers.get(name)
+    return None if isinstance(handler, FormattedChat) and handler.template_instead else handler

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, wraps
@@ -20,13 +21,15 @@ from llamacpu.generation import GenerationResult
 from llamacpu.generation.context_window import Overflow, shared_length
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.llama import settings
+from llamacpu.llama.attributes import Attributes
 from llamacpu.llama.caches import BaseLlamaCache
 from llamacpu.llama.completions import Completions
 from llamacpu.llama.conversation import Conversation
 from llamacpu.llama.delegation import FieldOf, method_of, named, with_signature_of
 from llamacpu.llama.embedding import Embeddings
-from llamacpu.llama.formats import FormattedChat, registered
+from llamacpu.llama.formats import OwnHandler, registered
 from llamacpu.llama.sampling import RANDOM_SEED, Samplers
+from llamacpu.llama.state import LlamaState
 from llamacpu.llama.steps import Steps
 from llamacpu.llama.text import LlamaText
 from llamacpu.llama.tokenizer import LlamaTokenizer
@@ -34,6 +37,18 @@ from llamacpu.model import Model
 from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["Llama"]
+
+
+def _loader(owner: weakref.ref[Llama]) -> Callable[[LlamaState], None]:
+    """Calls `load_state` of an object that is alive, without keeping it so."""
+
+    def load(state: LlamaState) -> None:
+        found = owner()
+        if found is not None:
+            found.load_state(state)
+
+    return load
+
 
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
 # Settings that handlers written for llama-cpp-python do not know.
@@ -52,14 +67,14 @@ def _keeping_arguments(initialize: Constructor) -> Constructor:
     return cast(Constructor, call)
 
 
-class Llama:
+class Llama(Attributes):
     """A model and its conversation; see the module's description.
 
     model_path    a GGUF file
     n_ctx         the most tokens of prompt and answer together; 0 for what the model was trained for
     n_batch       the most tokens of a text that `embed` takes
-    n_threads     number of threads; None for what the machine gives
-    seed          of the random choices; the default draws one
+    n_threads     number of threads; None or 0 for what the machine gives
+    seed          of the random choices; the default, -1 and None draw one
     embedding     `embed` and `create_embedding` may be called
     pooling_type  how they make one vector of many, see the method `pooling_type`; -1 for what the file says
     chat_format   a built-in chat template, one of the file's, Jinja source, or what is registered in
@@ -96,7 +111,7 @@ class Llama:
         use_mmap: bool = True,
         use_mlock: bool = False,
         kv_overrides: Mapping[str, Any] | None = None,
-        seed: int = RANDOM_SEED,
+        seed: int | None = RANDOM_SEED,
         n_ctx: int = 512,
         n_batch: int = 512,
         n_ubatch: int = 512,
@@ -148,16 +163,18 @@ class Llama:
             with GGUFFile(self.model_path, overrides) as file:
                 self._file, found = file, Tokenizer(file)
         else:
-            model = Model(self.model_path, threads=n_threads, overrides=overrides)
+            model = Model(self.model_path, threads=n_threads or None, overrides=overrides)
             if on_load is not None:
                 model.prepare(on_load)
             self._file, found = model.file, model.tokenizer
         vocabulary = found.vocab_size if model is None else model.vocab_size
         self._text = LlamaText(found, tokenizer)
-        self._samplers = Samplers(found, vocabulary, last_n_tokens_size, seed)
+        self._samplers = Samplers(found, vocabulary, last_n_tokens_size, RANDOM_SEED if seed is None else seed)
         self._conversation = Conversation(
             model, self._samplers, vocabulary, context=n_ctx or None, kv_type=kv_type, logits_all=logits_all
         )
+        # What a program has put in the place of `load_state` sees the states of the cache, too.
+        self._conversation.restore = _loader(weakref.ref(self))
         self._steps = Steps(self._conversation, self._samplers)
         self._embeddings = Embeddings(
             self._conversation, self._text, self._file.metadata, self.model_path,
@@ -207,14 +224,9 @@ class Llama:
     def context_params(self) -> SimpleNamespace:
         """The settings of the conversation by llama.cpp's names."""
         return SimpleNamespace(
-            n_ctx=self.n_ctx(), n_batch=self.n_batch, n_threads=self.n_threads, n_threads_batch=self.n_threads,
+            n_ctx=self.n_ctx(), n_batch=self.n_batch, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
             pooling_type=self.pooling_type(), embeddings=self._embeddings.wanted,
         )  # fmt: skip
-
-    @property
-    def n_threads(self) -> int:
-        """Number of threads."""
-        return self.model.threads
 
     n_ctx = method_of("_conversation", Conversation.n_ctx)
 
@@ -261,7 +273,7 @@ class Llama:
         if handler is None or kwargs.get("formatter") is not None:
             return self._completions.create_chat_completion(*args, **kwargs)
         given = named(Completions.create_chat_completion, args, kwargs)
-        left_out = ("formatter", *(() if isinstance(handler, FormattedChat) else _OWN_CHAT_SETTINGS))
+        left_out = ("formatter", *(() if isinstance(handler, OwnHandler) else _OWN_CHAT_SETTINGS))
         return handler(llama=self, **{name: value for name, value in given.items() if name not in left_out})
 
     def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
@@ -285,8 +297,16 @@ class Llama:
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens in the conversation."""
+        """Number of tokens in the conversation; a smaller one can be set, to go on from there."""
         return self.session.position
+
+    @n_tokens.setter
+    def n_tokens(self, count: int) -> None:
+        if not 0 <= count <= self.session.position:
+            raise ValueError(
+                f"n_tokens is set to {count!r}; expected 0 to {self.session.position}, the tokens there are"
+            )
+        self._conversation.truncate(count)
 
     @property
     def input_ids(self) -> npt.NDArray[np.intc]:

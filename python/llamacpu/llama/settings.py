@@ -48,6 +48,8 @@ _METADATA: Mapping[str, tuple[Any, str]] = {
 _SCALINGS = {0: "none", 1: "linear", 2: "yarn"}
 # What LangChain passes to every model, whatever its file says: taken as "no wish".
 _NO_WISH = (("rope_freq_base", 10000.0), ("rope_freq_scale", 1.0), ("attention_type", 0))
+# Arguments of older versions of llama-cpp-python, some of which LangChain passes to this day.
+_RETIRED = frozenset(("f16_kv", "low_vram", "mul_mat_q", "n_gqa", "n_parts", "rms_norm_eps", "tensor_read_ahead"))
 _KV_TYPES: Mapping[int | str | None, Literal["f32", "f16", "q8_0"]] = {
     None: "f16", 0: "f32", 1: "f16", 8: "q8_0", "f32": "f32", "f16": "f16", "q8_0": "q8_0",
 }  # fmt: skip
@@ -61,7 +63,7 @@ def check(arguments: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     """
     for name, default in _NOT_CHANGEABLE.items():
         value = arguments[name]
-        if value not in (default, None) and (name, value) not in _NO_WISH:
+        if value not in (default, None, "") and (name, value) not in _NO_WISH:
             raise ValueError(f"{name} is {value!r}; it cannot be changed here: expected {default!r}")
     for name, value in _NO_WISH:
         if arguments[name] == value:
@@ -69,7 +71,9 @@ def check(arguments: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     for name, default in _NO_MEANING.items():
         if arguments[name] != default:
             log.info("%s=%r has no meaning for this engine and changes nothing", name, arguments[name])
-    for name in other:
+    for name in sorted(set(other) & _RETIRED):
+        log.info("%s=%r: an argument of older versions, which changes nothing", name, other[name])
+    for name in sorted(set(other) - _RETIRED):
         log.warning("Llama takes no argument %r; it is left out", name)
 
 

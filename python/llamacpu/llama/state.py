@@ -6,12 +6,13 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.engine import saved_sessions
+from llamacpu.errors import GGUFError
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from llamacpu.engine.interfaces import ModelLike, SessionLike
+    from llamacpu.engine.interfaces import KVType, ModelLike, SessionLike
 
 __all__ = ["LlamaState"]
 
@@ -66,13 +67,37 @@ class LlamaState:
             self._size = held + self.input_ids.nbytes + self.scores.nbytes
         return self._size
 
-    def session_for(self, model: ModelLike, context: int) -> SessionLike | None:
-        """A session of the model that goes on from here, or None for a state of tokens alone.
+    @property
+    def kv_type(self) -> KVType | None:
+        """How its keys and values are stored; None for a state of tokens alone."""
+        if self.session is not None:
+            return self.session.kv_type
+        return saved_sessions.read_header(io.BytesIO(self._bytes), "the state").kv_type if self._bytes else None
 
-        SessionError if the state is one of another model, ContextOverflow if it does not fit.
+    def is_of(self, model: ModelLike) -> bool:
+        """Whether the state is one of this model or of another one of the same file; a state of tokens is of any."""
+        if self.session is not None and self.session.model is model:
+            return True
+        if self.session is not None:
+            try:
+                return self.session.model.fingerprint == model.fingerprint
+            except GGUFError:  # it is closed, and its states with it
+                return False
+        return (
+            not self._bytes
+            or saved_sessions.read_header(io.BytesIO(self._bytes)).fingerprint.hex() == model.fingerprint
+        )
+
+    def session_for(self, model: ModelLike, context: int, kv_type: KVType | None = None) -> SessionLike | None:
+        """A session of the model that goes on from here.
+
+        None for a state of tokens alone, and for one whose keys and values are not stored as `kv_type` says: then its
+        tokens are computed again. SessionError for a state of another model, ContextOverflow if it does not fit.
         """
         if self.session is not None and self.session.model is model and self.session.context == context:
-            return self.session.fork()
+            return self.session.fork() if kv_type in (None, self.session.kv_type) else None
+        if self.is_of(model) and self.kv_type != (kv_type or self.kv_type):
+            return None
         saved = self.llama_state
         return saved_sessions.read(model, io.BytesIO(saved), context, "the state") if saved else None
 
