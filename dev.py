@@ -207,6 +207,29 @@ def fuzz(arguments: list[str]) -> None:
     run(PYTHON, "-m", "pytest", "-rs", "tests/test_fuzz.py", *arguments, LLAMACPU_FUZZ_SECONDS=seconds)
 
 
+def loom() -> None:
+    """Run the models of the thread pool in every order of events that Loom finds: seconds."""
+    run("cargo", "test", "--quiet", "--release", "--manifest-path", "loom/Cargo.toml", RUSTFLAGS="--cfg loom")
+
+
+def sanitize() -> None:
+    """Run the Rust tests under AddressSanitizer, the thread pool under ThreadSanitizer: some minutes."""
+    nightly = subprocess.run(["rustc", "+nightly", "--print", "sysroot"], capture_output=True, text=True).stdout.strip()
+    host = subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True).stdout
+    target = ["--target", next(line.removeprefix("host: ") for line in host.splitlines() if line.startswith("host: "))]
+    # With the sources of the standard library ThreadSanitizer sees its locks; without them, what is inlined of them.
+    sources = nightly and (Path(nightly) / "lib/rustlib/src/rust/library").is_dir()
+    cargo, rebuilt = (["cargo", "+nightly"], ["-Zbuild-std"]) if sources else (["cargo"], [])
+    flags = "" if sources else " -Cunsafe-allow-abi-mismatch=sanitizer"
+    threads = ["--manifest-path", "loom/Cargo.toml", "--target-dir", "target/thread-sanitizer"]
+    run(*cargo, "test", "--quiet", "--release", "--lib", *rebuilt, *target, *threads,
+        RUSTC_BOOTSTRAP="1", RUSTFLAGS="-Zsanitizer=thread" + flags)  # fmt: skip
+    crates = ["-p", "llamacpu-kernels", "-p", "llamacpu-model", "-p", "llamacpu-text"]
+    rust = ["--profile", "fast", "--lib", "--tests", *crates, "--target-dir", "target/address-sanitizer"]
+    run("cargo", "test", "--quiet", *target, *rust, RUSTC_BOOTSTRAP="1", ASAN_OPTIONS="detect_leaks=0",
+        RUSTFLAGS="-Zsanitizer=address -Cunsafe-allow-abi-mismatch=sanitizer")  # fmt: skip
+
+
 def bench(arguments: list[str]) -> None:
     """Run the benchmarks of benches/ (pytest-benchmark); they print, they never assert a time."""
     build()
@@ -282,6 +305,7 @@ def thorough() -> None:
     python_tests([], marked=())
     stress()
     fuzz([])
+    sanitize()
 
 
 def ci() -> None:
@@ -310,12 +334,11 @@ def test_build_and_rust() -> None:
     """The quick build of the extension, and the Rust tests."""
     build("fast")
     rust_tests()
+    loom()
 
 
-COMMANDS = {
-    f.__name__: f
-    for f in (setup, build, test, neighbours, stress, fuzz, lint, fix, bench, cross, emulate, miri, check, ci, thorough)
-}
+_DAILY = (setup, build, test, neighbours, stress, fuzz, loom, sanitize, lint, fix, bench)
+COMMANDS = {f.__name__: f for f in (*_DAILY, cross, emulate, miri, check, ci, thorough)}
 
 
 def main() -> None:

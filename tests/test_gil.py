@@ -14,7 +14,7 @@ import pytest
 from llamacpu import Cancelled, CancelToken, Model
 from tiny_models import QUANTIZABLE, Shape
 
-pytestmark = pytest.mark.instruction_set
+SOURCES = Path(__file__).resolve().parent.parent / "rust" / "bindings" / "src"
 
 
 class Counter(threading.Thread):
@@ -95,3 +95,12 @@ def test_another_thread_stops_a_step(tiny_model: Callable[..., Path], counter: C
         with pytest.raises(Cancelled):
             model.session().forward([1] * 50_000, cancel=token)
         other.join()
+
+
+@pytest.mark.skipif(not SOURCES.is_dir(), reason="the sources of the extension are not here")
+def test_native_work_has_one_entry() -> None:
+    """Where panics are caught, the lock is given up and errors become exceptions: nowhere else."""
+    for path in SOURCES.glob("*.rs"):
+        text = path.read_text(encoding="utf-8")
+        for word in (".detach(", "catch_unwind(", "allow_threads", "map_err(|error| error.into_python"):
+            assert word not in text or path.name == "outside.rs", f"{path.name} has {word}"

@@ -35,7 +35,7 @@ LAYERS = [
     {"text"},
     {"gguf"},
     {"store"},
-    {"errors", "files", "kernels"},
+    {"errors", "files", "kernels", "locks"},
 ]
 
 

@@ -262,7 +262,11 @@ with Model(sys.argv[1], threads=2) as model:
     session.forward([1, 2, 3], logits="none")
     try:
         threading.Thread(target=press_control_c, daemon=True).start()
-        session.forward([1] * 50_000)
+        while True:
+            try:
+                session.forward([1] * 50_000)
+            except RuntimeError:  # The other thread was forking the session.
+                pass
     except KeyboardInterrupt:
         print("interrupted at", session.position, len(session.forward([4])), flush=True)
 """

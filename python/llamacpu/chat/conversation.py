@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of
@@ -13,6 +12,7 @@ from llamacpu.chat.limits import Limits, TemplateLimit
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
 from llamacpu.errors import TemplateError
+from llamacpu.locks import cached_property
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike

@@ -12,6 +12,7 @@ from llamacpu.chat.limits import Budget, Limits
 from llamacpu.chat.segments import Segment, cut
 from llamacpu.chat.traced import Traced
 from llamacpu.errors import TemplateError
+from llamacpu.locks import cached_property
 
 if TYPE_CHECKING:
     from llamacpu.chat.environment import ChatEnvironment
@@ -56,7 +57,7 @@ class ChatTemplate:
     def __repr__(self) -> str:
         return f"ChatTemplate({self.name or self.source[:40]!r})"
 
-    @functools.cached_property
+    @cached_property
     def _code(self) -> types.CodeType:
         from llamacpu.chat.environment import compile_template
 
@@ -67,7 +68,7 @@ class ChatTemplate:
         """Raise TemplateError if the source is not a template; nothing is rendered."""
         _ = self._code
 
-    @functools.cached_property
+    @cached_property
     def variables(self) -> frozenset[str]:
         """The names that the template reads and does not define: messages, tools, enable_thinking and the like."""
         from jinja2 import meta

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
@@ -24,6 +23,7 @@ from llamacpu.engine.session import Session
 from llamacpu.engine.step_output import ends_of, places_of, split
 from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile, Metadata
+from llamacpu.locks import cached_property
 
 if TYPE_CHECKING:
     import numpy as np

@@ -36,12 +36,12 @@ class Session:
 
     @property
     def position(self) -> int:
-        """Number of tokens that have been processed."""
+        """Number of tokens that have been processed; in the middle of a step, before that step."""
         return self._native.position
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens that have been processed."""
+        """The tokens that have been processed; in the middle of a step, before that step."""
         return self._native.tokens
 
     @property
@@ -51,7 +51,10 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values; pages shared with forks are counted in each of them."""
+        """Bytes of keys and values; pages shared with forks are counted in each of them.
+
+        In the middle of a step, before that step.
+        """
         return self._native.nbytes
 
     @overload
@@ -81,7 +84,7 @@ class Session:
         The file holds the tokens and their keys and values, about `nbytes` bytes. It takes the place of an older one at
         once or not at all, and only its owner may read it: whoever has the vocabulary can read the conversation in it.
         A symbolic link is followed. Raises FileExistsError where something other than a saved session would be lost,
-        another OSError where the file cannot be written, RuntimeError while another thread is stepping the session.
+        another OSError where the file cannot be written, RuntimeError in the middle of a step of the session.
         """
         from llamacpu.engine import saved_sessions
 

@@ -7,7 +7,6 @@ import hashlib
 import logging
 import os
 import struct
-import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from llamacpu.engine import saved_sessions
 from llamacpu.errors import SessionError
 from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.state import LlamaState
+from llamacpu.locks import ProcessLock
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import KVType, ModelLike
@@ -155,7 +155,7 @@ class LlamaDiskCache(BaseLlamaCache):
         self.cache_dir = Path(cache_dir)
         self.cache_dir.mkdir(parents=True, exist_ok=True)
         self._entries: dict[str, _Entry] = {}
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     @property
     def cache_size(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import ChatPrompt, Question, RunningAnswer, answer, chat_prompt, chat_question, text_prompt
@@ -17,6 +16,7 @@ from llamacpu.chat.segments import cut
 from llamacpu.chat.template import Traced
 from llamacpu.llama.formats import registered
 from llamacpu.llama.steps import criteria_of
+from llamacpu.locks import cached_property
 from llamacpu.text.infill import can_infill, infill_prompt
 
 if TYPE_CHECKING:

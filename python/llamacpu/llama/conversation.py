@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
@@ -15,6 +14,7 @@ from llamacpu.errors import LlamaCpuError
 from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.logits import KeptLogits
 from llamacpu.llama.state import LlamaState
+from llamacpu.locks import ProcessLock
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import KVType
@@ -60,7 +60,7 @@ class Conversation:
         self._samplers = samplers
         self._vocab_size = vocab_size
         self._session: Session | None = None
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._leased: Session | None = None
         if model is not None:
             self._session = model.session(context=context, kv_type=kv_type)

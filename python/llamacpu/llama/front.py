@@ -6,7 +6,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, wraps
+from functools import wraps
 from types import SimpleNamespace, TracebackType
 from typing import Any, TypeVar, cast
 
@@ -33,6 +33,7 @@ from llamacpu.llama.state import LlamaState
 from llamacpu.llama.steps import Steps
 from llamacpu.llama.text import LlamaText
 from llamacpu.llama.tokenizer import LlamaTokenizer
+from llamacpu.locks import cached_property
 from llamacpu.model import Model
 from llamacpu.text.tokenizer import Tokenizer
 

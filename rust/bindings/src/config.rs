@@ -7,7 +7,8 @@ use pyo3::types::{PyBool, PyMapping, PyString};
 
 use llamacpu_model::{Config, RopeConfig, Value, Values};
 
-use crate::errors::{IntoPython, raise};
+use crate::errors::raise;
+use crate::outside::attached;
 
 /// The configuration of a model. A setting that is missing, unknown or of another type is a `ModelError` that names it.
 pub(crate) fn config_from(mapping: &Bound<'_, PyMapping>) -> PyResult<Config> {
@@ -31,8 +32,8 @@ fn settings_from<T>(
         values.insert(name, value);
     }
     let mut values = Values::new(values);
-    let settings = take(&mut values).map_err(|error| error.into_python(py))?;
-    values.finish().map_err(|error| error.into_python(py))?;
+    let settings = attached(py, || take(&mut values))?;
+    attached(py, || values.finish())?;
     Ok(settings)
 }
 

@@ -10,8 +10,7 @@ use llamacpu_kernels::cpu::{Feature, Isa};
 use llamacpu_kernels::matmul;
 use llamacpu_kernels::threads::{Pool, default_threads, read_bandwidth};
 
-use crate::errors::IntoPython;
-use crate::interrupt::detached;
+use crate::outside::{attached, detached};
 
 /// Time that a measurement may take.
 const MEASURED_TIME: Duration = Duration::from_millis(500);
@@ -19,7 +18,7 @@ const MEASURED_TIME: Duration = Duration::from_millis(500);
 /// Facts about this processor and what is chosen for it.
 #[pyfunction]
 fn cpu_facts(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
-    let chosen = Isa::chosen().map_err(|error| error.into_python(py))?;
+    let chosen = attached(py, Isa::chosen)?;
     let threads = default_threads();
     let facts = PyDict::new(py);
     facts.set_item("architecture", std::env::consts::ARCH)?;
@@ -36,7 +35,7 @@ fn cpu_facts(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 #[pyfunction]
 #[pyo3(signature = (bytes=256 << 20, threads=None))]
 fn memory_bandwidth(py: Python<'_>, bytes: usize, threads: Option<usize>) -> PyResult<f64> {
-    detached(py, None, |interrupted| {
+    detached(py, None, true, move |interrupted| {
         let isa = Isa::chosen()?;
         let pool = Pool::new(threads.unwrap_or_else(|| default_threads().count))?;
         let context = Context { isa, pool: &pool, interrupted: Some(interrupted) };
@@ -48,7 +47,7 @@ fn memory_bandwidth(py: Python<'_>, bytes: usize, threads: Option<usize>) -> PyR
 #[pyfunction]
 #[pyo3(signature = (threads=None))]
 fn product_peak(py: Python<'_>, threads: Option<usize>) -> PyResult<f64> {
-    detached(py, None, |interrupted| {
+    detached(py, None, true, move |interrupted| {
         let isa = Isa::chosen()?;
         let pool = Pool::new(threads.unwrap_or_else(|| default_threads().count))?;
         let context = Context { isa, pool: &pool, interrupted: Some(interrupted) };

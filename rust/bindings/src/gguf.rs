@@ -5,12 +5,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::errors::IntoPython;
+use crate::outside::attached;
 
-/// The bytes of a Python object, without a copy: `bytes` directly, everything else with a buffer through NumPy.
+/// The bytes of a Python object, without a copy: `bytes` directly, everything else with a buffer through NumPy. With the
+/// GIL held nobody changes them; what is used without it is copied first unless it is `fixed`.
 pub(crate) enum Buffer<'py> {
     Bytes(Bound<'py, PyBytes>),
-    Array(PyReadonlyArray1<'py, u8>),
+    Array { array: PyReadonlyArray1<'py, u8>, readable_map: bool },
 }
 
 impl<'py> Buffer<'py> {
@@ -24,14 +25,24 @@ impl<'py> Buffer<'py> {
         if !array.is_contiguous() {
             return Err(PyValueError::new_err("a buffer of contiguous bytes is needed"));
         }
-        Ok(Self::Array(array))
+        let is_map = object.is_instance(&object.py().import("mmap")?.getattr("mmap")?)?;
+        let readable_map = is_map && !array.getattr("flags")?.getattr("writeable")?.extract::<bool>()?;
+        Ok(Self::Array { array, readable_map })
+    }
+
+    /// Whether nothing in Python can change the bytes: those of `bytes`, and of a file that is mapped for reading.
+    pub(crate) fn fixed(&self) -> bool {
+        match self {
+            Self::Bytes(_) => true,
+            Self::Array { readable_map, .. } => *readable_map,
+        }
     }
 
     /// The bytes themselves.
     pub(crate) fn bytes(&self) -> PyResult<&[u8]> {
         match self {
             Self::Bytes(bytes) => Ok(bytes.as_bytes()),
-            Self::Array(array) => Ok(array.as_slice()?),
+            Self::Array { array, .. } => Ok(array.as_slice()?),
         }
     }
 }
@@ -48,7 +59,8 @@ fn index_strings<'py>(
     count: u64,
 ) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
     let buffer = Buffer::of(buffer)?;
-    let index = llamacpu_text::index_strings(buffer.bytes()?, start, count).map_err(|error| error.into_python(py))?;
+    let bytes = buffer.bytes()?;
+    let index = attached(py, || llamacpu_text::index_strings(bytes, start, count))?;
     Ok((PyArray1::from_vec(py, index.offsets), index.end))
 }
 

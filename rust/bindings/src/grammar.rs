@@ -1,15 +1,20 @@
 //! Grammars in GBNF and the tokens that they allow.
 #![expect(clippy::needless_pass_by_value, reason = "arguments from Python are extracted by value")]
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::Instant;
 
+use llamacpu_text::Error;
 use llamacpu_text::grammar::{Matcher, Rules, TokenReference, Trie};
 use numpy::{PyArray1, PyReadwriteArray1};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::interrupt::{CancelToken, detached};
+use crate::errors::IntoPython;
+use crate::interrupt::CancelToken;
+use crate::outside::{Interrupted, attached, detached, released};
+use crate::pace::Pace;
 
 /// A grammar in GBNF, read and checked.
 #[pyclass(frozen, module = "llamacpu._native")]
@@ -22,7 +27,7 @@ impl Grammar {
     /// The grammar whose texts are those of the rule `root`.
     #[new]
     fn new(py: Python<'_>, text: &str, root: &str) -> PyResult<Self> {
-        let rules = detached(py, None, |_| Rules::parse(text, root))?;
+        let rules = released(py, || Rules::parse(text, root))?;
         Ok(Self { rules: Arc::new(rules) })
     }
 
@@ -50,7 +55,7 @@ impl TokenTrie {
     #[new]
     fn new(py: Python<'_>, texts: Vec<Bound<'_, PyBytes>>, named: Vec<u32>, ends: Vec<u32>) -> PyResult<Self> {
         let texts: Vec<Box<[u8]>> = texts.iter().map(|text| text.as_bytes().into()).collect();
-        let trie = detached(py, None, |_| Trie::new(texts, &named, &ends))?;
+        let trie = released(py, || Trie::new(texts, &named, &ends))?;
         Ok(Self { trie: Arc::new(trie) })
     }
 }
@@ -58,7 +63,33 @@ impl TokenTrie {
 /// A grammar and one text that is written under it.
 #[pyclass(frozen, module = "llamacpu._native")]
 struct GrammarMatcher {
-    matcher: Mutex<Matcher>,
+    /// Nobody waits for it: a signal handler would for the call that it interrupts, a forked child for a lost thread.
+    matcher: Arc<Mutex<Matcher>>,
+    pace: Pace,
+}
+
+/// What a call of a matcher fails with.
+enum Failure {
+    Busy,
+    Text(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Text(error)
+    }
+}
+
+impl IntoPython for Failure {
+    fn into_python(self, py: Python<'_>) -> PyErr {
+        match self {
+            Self::Busy => PyRuntimeError::new_err(
+                "the matcher is in the middle of another call, of another thread or of the one that a signal handler \
+                 interrupts; use one matcher for each text",
+            ),
+            Self::Text(error) => error.into_python(py),
+        }
+    }
 }
 
 #[pymethods]
@@ -74,20 +105,22 @@ impl GrammarMatcher {
         cancel: Option<&CancelToken>,
     ) -> PyResult<Self> {
         let (rules, trie) = (Arc::clone(&grammar.get().rules), Arc::clone(&trie.get().trie));
-        let matcher = detached(py, cancel, |interrupted| Matcher::new(rules, trie, &references, interrupted))?;
-        Ok(Self { matcher: Mutex::new(matcher) })
+        let matcher =
+            detached(py, cancel, true, move |interrupted| Matcher::new(rules, trie, &references, interrupted))?;
+        Ok(Self { matcher: Arc::new(Mutex::new(matcher)), pace: Pace::default() })
     }
 
     /// The text goes on by a token.
     #[pyo3(signature = (id, cancel=None))]
     fn consume(&self, py: Python<'_>, id: u32, cancel: Option<&CancelToken>) -> PyResult<()> {
-        detached(py, cancel, |interrupted| self.locked().consume(id, &interrupted))
+        self.call(py, cancel, move |matcher, interrupted| matcher.consume(id, &interrupted))
     }
 
     /// The text goes on by these bytes; false if the grammar forbids that.
     #[pyo3(signature = (text, cancel=None))]
     fn feed(&self, py: Python<'_>, text: &[u8], cancel: Option<&CancelToken>) -> PyResult<bool> {
-        detached(py, cancel, |interrupted| self.locked().feed(text, &interrupted))
+        let text = text.to_vec();
+        self.call(py, cancel, move |matcher, interrupted| matcher.feed(&text, &interrupted))
     }
 
     /// Sets the logits of tokens that cannot come next to minus infinity, in place; logits behind the vocabulary, too.
@@ -98,7 +131,7 @@ impl GrammarMatcher {
         mut logits: PyReadwriteArray1<'_, f32>,
         cancel: Option<&CancelToken>,
     ) -> PyResult<()> {
-        let bits = detached(py, cancel, |interrupted| self.locked().allowed(&interrupted))?;
+        let bits = self.call(py, cancel, |matcher, interrupted| matcher.allowed(&interrupted))?;
         let logits = logits
             .as_slice_mut()
             .map_err(|_| PyValueError::new_err("logits must be contiguous; numpy.ascontiguousarray makes them so"))?;
@@ -120,27 +153,47 @@ impl GrammarMatcher {
     /// The ids of the tokens that may come next, ascending.
     #[pyo3(signature = (cancel=None))]
     fn allowed<'py>(&self, py: Python<'py>, cancel: Option<&CancelToken>) -> PyResult<Bound<'py, PyArray1<i64>>> {
-        let bits = detached(py, cancel, |interrupted| self.locked().allowed(&interrupted))?;
+        let bits = self.call(py, cancel, |matcher, interrupted| matcher.allowed(&interrupted))?;
         let set = |id: &i64| bits[*id as usize / 64] >> (id % 64) & 1 != 0;
         Ok(PyArray1::from_iter(py, (0..64 * bits.len() as i64).filter(set)))
     }
 
     /// Whether the text so far is one of the grammar's.
     #[getter]
-    fn accepting(&self, py: Python<'_>) -> bool {
-        py.detach(|| self.locked().accepting())
+    fn accepting(&self, py: Python<'_>) -> PyResult<bool> {
+        attached(py, || Ok::<_, Failure>(held(&self.matcher)?.accepting()))
     }
 
     /// Whether the text is one of the grammar's and no token but one that ends it may come next.
     #[pyo3(signature = (cancel=None))]
     fn stopped(&self, py: Python<'_>, cancel: Option<&CancelToken>) -> PyResult<bool> {
-        detached(py, cancel, |interrupted| self.locked().stopped(&interrupted))
+        self.call(py, cancel, |matcher, interrupted| matcher.stopped(&interrupted))
     }
 }
 
 impl GrammarMatcher {
-    fn locked(&self) -> MutexGuard<'_, Matcher> {
-        self.matcher.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Runs `work`, on the calling thread where calls have been quick.
+    fn call<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        cancel: Option<&CancelToken>,
+        work: impl FnOnce(&mut Matcher, Interrupted) -> Result<T, Error> + Send + 'static,
+    ) -> PyResult<T> {
+        let (matcher, start) = (Arc::clone(&self.matcher), Instant::now());
+        let outcome = detached(py, cancel, self.pace.is_long(1), move |interrupted| {
+            Ok::<_, Failure>(work(&mut *held(&matcher)?, interrupted)?)
+        });
+        self.pace.note(1, start.elapsed());
+        outcome
+    }
+}
+
+/// The matcher, unless another call has it.
+fn held(matcher: &Mutex<Matcher>) -> Result<MutexGuard<'_, Matcher>, Failure> {
+    match matcher.try_lock() {
+        Ok(matcher) => Ok(matcher),
+        Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => Err(Failure::Busy),
     }
 }
 

@@ -19,8 +19,11 @@ use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::Pool;
 
 use crate::config::rope_config_from;
-use crate::interrupt::detached;
 use crate::kv_type::kv_type_from;
+use crate::outside::{detached, released};
+
+/// Multiplications that take long enough for signal handlers to be run meanwhile.
+const LONG: usize = 1 << 24;
 
 type Floats<'py> = PyReadonlyArrayDyn<'py, f32>;
 type Output<'py> = PyResult<Bound<'py, PyArrayDyn<f32>>>;
@@ -45,7 +48,7 @@ fn quantize<'py>(py: Python<'py>, x: Floats<'py>, format: &str) -> PyResult<Boun
     let columns = last(&shape)?;
     let row_bytes = format.row_bytes(columns).ok_or_else(|| whole_blocks(format, columns))?;
     let mut bytes = vec![0; values.len() / columns.max(1) * row_bytes];
-    let bytes = detached(py, None, |_| format.quantize(&values, &mut bytes).map(|()| bytes))?;
+    let bytes = released(py, || format.quantize(&values, &mut bytes).map(|()| bytes))?;
     shaped(py, bytes, &shape, row_bytes)
 }
 
@@ -56,7 +59,7 @@ fn dequantize<'py>(py: Python<'py>, data: PyReadonlyArrayDyn<'py, u8>, format: &
     let (bytes, shape) = operand("data", data)?;
     let columns = columns_of(format, last(&shape)?)?;
     let mut values = vec![0.0; bytes.len() / last(&shape)?.max(1) * columns];
-    let values = detached(py, None, |_| format.dequantize(&bytes, &mut values).map(|()| values))?;
+    let values = released(py, || format.dequantize(&bytes, &mut values).map(|()| values))?;
     shaped(py, values, &shape, columns)
 }
 
@@ -84,9 +87,11 @@ fn matmul<'py>(
         return Err(PyValueError::new_err(message));
     }
     let tokens = input.len().checked_div(columns).unwrap_or(0);
-    let output = detached(py, None, |interrupted| {
+    let isa = isa.map(str::to_owned);
+    let long = rows.saturating_mul(columns).saturating_mul(tokens) > LONG;
+    let output = detached(py, None, long, move |interrupted| {
         let pool = Pool::new(threads)?;
-        let context = Context { isa: chosen(isa)?, pool: &pool, interrupted: Some(interrupted) };
+        let context = Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted) };
         let matrix = Matrix::new(format, rows, columns, Bytes::owned(bytes))?;
         let mut output = vec![0.0; tokens * rows];
         let mut jobs = [Job { weights: &matrix, output: &mut output }];
@@ -203,9 +208,11 @@ fn attention<'py>(
     let (tokens, kv_heads, key_size, value_size) = (key_shape[0], key_shape[1], key_shape[2], value_shape[2]);
     let layout = KvLayout { kv_type, kv_heads, key_size, value_size };
     let mut output = vec![0.0; new * heads * value_size];
-    let output = detached(py, None, |interrupted| {
+    let isa = isa.map(str::to_owned);
+    let long = queries.len().saturating_mul(tokens) > LONG;
+    let output = detached(py, None, long, move |interrupted| {
         let pool = Pool::new(threads)?;
-        let context = Context { isa: chosen(isa)?, pool: &pool, interrupted: Some(interrupted) };
+        let context = Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted) };
         let mut pages = vec![vec![0u8; layout.layer_bytes()]; tokens.div_ceil(PAGE_TOKENS)];
         let key_rows = keys.chunks_exact((kv_heads * key_size).max(1));
         let value_rows = values.chunks_exact((kv_heads * value_size).max(1));
@@ -233,9 +240,9 @@ fn single<T: Send>(
     isa: Option<&str>,
     work: impl FnOnce(&Context) -> Result<T, Error> + Send,
 ) -> PyResult<T> {
-    detached(py, None, |interrupted| {
+    released(py, || {
         let pool = Pool::new(1)?;
-        work(&Context { isa: chosen(isa)?, pool: &pool, interrupted: Some(interrupted) })
+        work(&Context::new(chosen(isa)?, &pool))
     })
 }
 

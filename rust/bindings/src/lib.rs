@@ -12,8 +12,11 @@ mod interrupt;
 mod kernels;
 mod kv_type;
 mod model;
+mod outside;
+mod pace;
 mod sampling;
 mod session;
+mod stand_in;
 mod tokenizer;
 
 /// The private extension module `llamacpu._native`.

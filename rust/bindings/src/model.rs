@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
@@ -9,13 +10,15 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMapping, PyString};
 
 use llamacpu_kernels::attention::PAGE_TOKENS;
-use llamacpu_model::{PAGE_LAYOUT, StepItem, TensorInfo, Wanted};
+use llamacpu_model::{Interrupted, PAGE_LAYOUT, StepItem, TensorInfo, Wanted};
 
 use crate::config::config_from;
-use crate::errors::{IntoPython, raise};
-use crate::interrupt::{CancelToken, detached};
+use crate::errors::raise;
+use crate::interrupt::CancelToken;
 use crate::kv_type::kv_type_from;
-use crate::session::Session;
+use crate::outside::{attached, detached, released};
+use crate::pace::Pace;
+use crate::session::{Session, Stepped};
 
 /// A row of the tensor table: name, type number, shape (fastest-varying first), file, offset, bytes.
 type TensorRow = (String, u32, Vec<u64>, usize, u64, u64);
@@ -26,14 +29,35 @@ type LogitsAndHidden<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray3<f32>
 /// Mapped, shape-checked weights and the threads that run them.
 #[pyclass(frozen, module = "llamacpu._native")]
 pub(crate) struct Model {
-    /// `None` after `close`; running steps keep their own reference.
+    /// `None` after `close`; running steps keep their own reference. Locked with the GIL held and for the time of a copy
+    /// only: a thread that forks finds it free.
     open: Mutex<Option<Arc<llamacpu_model::Model>>>,
+    pace: Pace,
 }
 
 impl Model {
     fn get(&self, py: Python<'_>) -> PyResult<Arc<llamacpu_model::Model>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.clone().ok_or_else(|| raise(py, "LlamaCpuError", "the model has been closed; open it again to use it"))
+    }
+
+    /// Runs a step, on the calling thread where it is known to be short.
+    fn timed<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        cancel: Option<&Bound<'_, CancelToken>>,
+        parts: Vec<StepPart>,
+        work: impl FnOnce(&[StepPart], Interrupted) -> Result<T, llamacpu_model::Error> + Send + 'static,
+    ) -> PyResult<T> {
+        let tokens = parts.iter().map(|(_, tokens)| tokens.len()).sum();
+        let stepped = Stepped::by_this_thread(parts.iter().map(|(session, _)| session))?;
+        let start = Instant::now();
+        let outcome = detached(py, cancel.map(Bound::get), self.pace.is_long(tokens), move |interrupted| {
+            work(&parts, interrupted)
+        });
+        drop(stepped);
+        self.pace.note(tokens, start.elapsed());
+        outcome
     }
 }
 
@@ -61,16 +85,16 @@ impl Model {
                 nbytes,
             })
             .collect();
-        let model = detached(py, None, move |_| llamacpu_model::Model::open(&paths, config, &tensors, threads))?;
-        Ok(Self { open: Mutex::new(Some(Arc::new(model))) })
+        let model = detached(py, None, true, move |_| llamacpu_model::Model::open(&paths, config, &tensors, threads))?;
+        Ok(Self { open: Mutex::new(Some(Arc::new(model))), pace: Pace::default() })
     }
 
     /// Starts a conversation of at most `context` tokens; keys and values are stored as `kv_type`.
     #[pyo3(signature = (context=None, kv_type="f16"))]
     fn session(&self, py: Python<'_>, context: Option<usize>, kv_type: &str) -> PyResult<Session> {
         let kv_type = kv_type_from(kv_type)?;
-        let session = self.get(py)?.session(context, kv_type).map_err(|error| error.into_python(py))?;
-        Ok(Session::new(session))
+        let model = self.get(py)?;
+        attached(py, || model.session(context, kv_type)).map(Session::new)
     }
 
     /// Continues the sessions by the tokens, in one pass over the weights. Returns the logits of the wanted rows,
@@ -86,10 +110,10 @@ impl Model {
         let wanted = wanted_from(logits)?;
         let model = self.get(py)?;
         let parts = step_parts(items)?;
-        let items: Vec<_> = parts.iter().map(|(session, tokens)| StepItem { session, tokens, wanted }).collect();
-        let cancel = cancel.map(Bound::get);
-        let values = detached(py, cancel, |interrupted| model.step(&items, Some(interrupted)))?;
         let vocabulary = model.config().vocab_size;
+        let values = self.timed(py, cancel, parts, move |parts, interrupted| {
+            model.step(&step_items(parts, wanted), Some(interrupted))
+        })?;
         let rows = values.len() / vocabulary;
         PyArray1::from_vec(py, values).reshape([rows, vocabulary])
     }
@@ -107,12 +131,12 @@ impl Model {
         let wanted = wanted_from(logits)?;
         let model = self.get(py)?;
         let parts = step_parts(items)?;
-        let items: Vec<_> = parts.iter().map(|(session, tokens)| StepItem { session, tokens, wanted }).collect();
-        let cancel = cancel.map(Bound::get);
         let (vocabulary, width) = (model.config().vocab_size, model.config().embedding_length);
         let tokens: usize = parts.iter().map(|(_, tokens)| tokens.len()).sum();
         let shape = [places.len(), tokens, width];
-        let output = detached(py, cancel, move |interrupted| model.step_hidden(&items, &places, Some(interrupted)))?;
+        let output = self.timed(py, cancel, parts, move |parts, interrupted| {
+            model.step_hidden(&step_items(parts, wanted), &places, Some(interrupted))
+        })?;
         let rows = output.logits.len() / vocabulary;
         let logits = PyArray1::from_vec(py, output.logits).reshape([rows, vocabulary])?;
         Ok((logits, PyArray1::from_vec(py, output.hidden).reshape(shape)?))
@@ -120,7 +144,8 @@ impl Model {
 
     /// Bytes of a page of keys and values, stored as `kv_type`.
     fn page_bytes(&self, py: Python<'_>, kv_type: &str) -> PyResult<usize> {
-        self.get(py)?.page_bytes(kv_type_from(kv_type)?).map_err(|error| error.into_python(py))
+        let (model, kv_type) = (self.get(py)?, kv_type_from(kv_type)?);
+        attached(py, || model.page_bytes(kv_type))
     }
 
     /// Starts a conversation that has its first tokens already; `pages` yields their keys and values as bytes.
@@ -133,14 +158,14 @@ impl Model {
         pages: &Bound<'_, PyAny>,
     ) -> PyResult<Session> {
         let kv_type = kv_type_from(kv_type)?;
-        let restoration = self.get(py)?.restore(Some(context), kv_type, token_ids(tokens)?);
-        let mut restoration = restoration.map_err(|error| error.into_python(py))?;
+        let (model, tokens) = (self.get(py)?, token_ids(tokens)?);
+        let mut restoration = attached(py, || model.restore(Some(context), kv_type, tokens))?;
         for page in pages.try_iter()? {
             let page = page?;
             let page = page.cast::<PyBytes>()?.as_bytes();
-            py.detach(|| restoration.push(page)).map_err(|error| error.into_python(py))?;
+            released(py, || restoration.push(page))?;
         }
-        restoration.finish().map(Session::new).map_err(|error| error.into_python(py))
+        attached(py, || restoration.finish()).map(Session::new)
     }
 
     /// Bytes in the file of the parts that `prepare` takes: the layers, then the output matrix.
@@ -152,12 +177,17 @@ impl Model {
     #[pyo3(signature = (part, cancel=None))]
     fn prepare(&self, py: Python<'_>, part: usize, cancel: Option<&Bound<'_, CancelToken>>) -> PyResult<()> {
         let model = self.get(py)?;
-        detached(py, cancel.map(Bound::get), |interrupted| model.prepare(part, Some(interrupted)))
+        detached(py, cancel.map(Bound::get), true, move |interrupted| model.prepare(part, Some(interrupted)))
     }
 
     /// Gives the weights back; sessions of the model cannot be continued any more.
-    fn close(&self) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let model = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Ends threads and unmaps memory, if this was the last reference.
+        released(py, || {
+            drop(model);
+            Ok::<_, llamacpu_model::Error>(())
+        })
     }
 
     /// Whether `close` has been called.
@@ -207,10 +237,14 @@ fn wanted_from(name: &str) -> PyResult<Wanted> {
     }
 }
 
-/// What a step borrows from: the sessions with the ids of their tokens.
-fn step_parts(
-    items: Vec<(Bound<'_, Session>, Bound<'_, PyAny>)>,
-) -> PyResult<Vec<(Arc<llamacpu_model::Session>, Vec<u32>)>> {
+/// A session of a step, and the ids of the tokens that continue it.
+type StepPart = (Arc<llamacpu_model::Session>, Vec<u32>);
+
+fn step_items(parts: &[StepPart], wanted: Wanted) -> Vec<StepItem<'_>> {
+    parts.iter().map(|(session, tokens)| StepItem { session, tokens, wanted }).collect()
+}
+
+fn step_parts(items: Vec<(Bound<'_, Session>, Bound<'_, PyAny>)>) -> PyResult<Vec<StepPart>> {
     items.into_iter().map(|(session, ids)| Ok((session.get().inner(), token_ids(&ids)?))).collect()
 }
 

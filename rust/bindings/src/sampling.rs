@@ -1,12 +1,15 @@
 //! The parts of choosing a token that look at the whole vocabulary, on NumPy arrays.
 #![expect(clippy::needless_pass_by_value, reason = "extracted arguments are passed by value")]
 
+use llamacpu_kernels::Error;
 use llamacpu_kernels::cpu::Isa;
+use llamacpu_kernels::processes::Published;
 use llamacpu_kernels::sampling::{self, doubles};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
+
+use crate::outside::{attached, released};
 
 /// From this many numbers on the interpreter is released: below, giving it up and waiting to get it back costs more.
 const LONG: usize = 1 << 20;
@@ -15,9 +18,11 @@ type TopK<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>);
 
 /// The instruction set, read from the environment once.
 fn isa(py: Python<'_>) -> PyResult<Isa> {
-    static CHOSEN: PyOnceLock<Isa> = PyOnceLock::new();
-    let chosen = CHOSEN.get_or_try_init(py, Isa::chosen);
-    chosen.copied().map_err(|error| PyValueError::new_err(error.to_string()))
+    static CHOSEN: Published<Isa> = Published::new();
+    match CHOSEN.get() {
+        Some(isa) => Ok(*isa),
+        None => attached(py, Isa::chosen).map(|isa| *CHOSEN.set(isa)),
+    }
 }
 
 fn numbers<'a>(logits: &'a PyReadonlyArray1<'_, f32>) -> PyResult<&'a [f32]> {
@@ -26,15 +31,20 @@ fn numbers<'a>(logits: &'a PyReadonlyArray1<'_, f32>) -> PyResult<&'a [f32]> {
         .map_err(|_| PyValueError::new_err("logits must be contiguous; numpy.ascontiguousarray makes them so"))
 }
 
-fn compute<T: Send>(py: Python<'_>, logits: &[f32], work: impl FnOnce(&[f32]) -> T + Send) -> T {
-    if logits.len() >= LONG { py.detach(|| work(logits)) } else { work(logits) }
+/// Runs `work`; without the GIL on a copy, since another thread may write into the array then.
+fn compute<T: Send>(py: Python<'_>, logits: &[f32], work: impl FnOnce(&[f32]) -> T + Send) -> PyResult<T> {
+    if logits.len() >= LONG {
+        let logits = logits.to_vec();
+        return released(py, || Ok::<_, Error>(work(&logits)));
+    }
+    attached(py, || Ok::<_, Error>(work(logits)))
 }
 
 /// The id of the largest logit, the lowest among equals; NaN never wins.
 #[pyfunction]
 fn argmax(py: Python<'_>, logits: PyReadonlyArray1<'_, f32>) -> PyResult<usize> {
     let isa = isa(py)?;
-    compute(py, numbers(&logits)?, |logits| sampling::argmax(isa, logits))
+    compute(py, numbers(&logits)?, |logits| sampling::argmax(isa, logits))?
         .ok_or_else(|| PyValueError::new_err("no logit is a number; expected at least one that is not NaN"))
 }
 
@@ -42,7 +52,7 @@ fn argmax(py: Python<'_>, logits: PyReadonlyArray1<'_, f32>) -> PyResult<usize> 
 #[pyfunction]
 fn top_k<'py>(py: Python<'py>, logits: PyReadonlyArray1<'py, f32>, k: usize) -> PyResult<TopK<'py>> {
     let isa = isa(py)?;
-    let chosen = compute(py, numbers(&logits)?, |logits| sampling::top_k(isa, logits, k));
+    let chosen = compute(py, numbers(&logits)?, |logits| sampling::top_k(isa, logits, k))?;
     let ids = PyArray1::from_iter(py, chosen.iter().map(|(id, _)| i64::from(*id)));
     Ok((ids, PyArray1::from_iter(py, chosen.iter().map(|(_, logit)| *logit))))
 }
@@ -51,7 +61,7 @@ fn top_k<'py>(py: Python<'py>, logits: PyReadonlyArray1<'py, f32>, k: usize) -> 
 #[pyfunction]
 fn distribution(py: Python<'_>, logits: PyReadonlyArray1<'_, f32>) -> PyResult<Option<(f64, f64)>> {
     let isa = isa(py)?;
-    let found = compute(py, numbers(&logits)?, |logits| sampling::distribution(isa, logits));
+    let found = compute(py, numbers(&logits)?, |logits| sampling::distribution(isa, logits))?;
     Ok(found.map(|found| (found.log_sum, found.entropy)))
 }
 
@@ -65,7 +75,7 @@ fn log_softmax<'py>(
     let (found, output) = compute(py, numbers(&logits)?, |logits| {
         let mut output = vec![0.0; logits.len()];
         (sampling::log_softmax(isa, logits, &mut output), output)
-    });
+    })?;
     Ok(found.then(|| PyArray1::from_vec(py, output)))
 }
 
@@ -76,11 +86,12 @@ fn applied<'py>(
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let isa = isa(py)?;
     let mut found = values.as_array().to_vec();
-    if found.len() >= LONG {
-        py.detach(|| function(isa, &mut found));
-    } else {
+    let long = found.len() >= LONG;
+    let work = move || {
         function(isa, &mut found);
-    }
+        Ok::<_, Error>(found)
+    };
+    let found = if long { released(py, work) } else { attached(py, work) }?;
     Ok(PyArray1::from_vec(py, found))
 }
 

@@ -1,13 +1,14 @@
 //! `llamacpu._native.Session`: one conversation.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::errors::IntoPython;
-use crate::interrupt::detached;
 use crate::kv_type::kv_type_name;
+use crate::outside::{attached, released};
 
 /// Tokens and their keys and values; continued by `Model.step`.
 #[pyclass(frozen, module = "llamacpu._native")]
@@ -31,48 +32,89 @@ impl Session {
         self.0.context()
     }
 
-    /// Number of tokens that have been processed; waits for a running step.
+    /// Number of tokens that have been processed; in the middle of a step, before that step.
     #[getter]
-    fn position(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.0.position())
+    fn position(&self, py: Python<'_>) -> PyResult<usize> {
+        attached(py, || self.0.position())
     }
 
-    /// The tokens that have been processed; waits for a running step.
+    /// The tokens that have been processed; in the middle of a step, before that step.
     #[getter]
-    fn tokens(&self, py: Python<'_>) -> Vec<u32> {
-        py.detach(|| self.0.tokens())
+    fn tokens(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        attached(py, || self.0.tokens())
     }
 
-    /// How keys and values are stored; waits for a running step.
+    /// How keys and values are stored.
     #[getter]
-    fn kv_type(&self, py: Python<'_>) -> &'static str {
-        kv_type_name(py.detach(|| self.0.kv_type()))
+    fn kv_type(&self) -> &'static str {
+        kv_type_name(self.0.kv_type())
     }
 
     /// The keys and values of page `index`, as `Model.restore` takes them.
     fn page<'py>(&self, py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyBytes>> {
-        let page = py.detach(|| self.0.page(index)).map_err(|error| error.into_python(py))?;
+        not_in_its_handler(&self.0)?;
+        let page = released(py, || self.0.page(index))?;
         PyBytes::new_with(py, page.len(), |bytes| {
             bytes.copy_from_slice(&page);
             Ok(())
         })
     }
 
-    /// Bytes of keys and values, pages shared with forks included; waits for a running step.
+    /// Bytes of keys and values, pages shared with forks included; in the middle of a step, before that step.
     #[getter]
-    fn nbytes(&self, py: Python<'_>) -> usize {
-        py.detach(|| self.0.nbytes())
+    fn nbytes(&self, py: Python<'_>) -> PyResult<usize> {
+        attached(py, || self.0.nbytes())
     }
 
     /// A second conversation with the same past; the memory of the past is shared.
     fn fork(&self, py: Python<'_>) -> PyResult<Self> {
-        self.0.fork().map(Self::new).map_err(|error| error.into_python(py))
+        not_in_its_handler(&self.0)?;
+        attached(py, || self.0.fork()).map(Self::new)
     }
 
     /// Forgets all but the first `tokens` tokens.
     fn truncate(&self, py: Python<'_>, tokens: usize) -> PyResult<()> {
-        detached(py, None, |_| self.0.truncate(tokens))
+        not_in_its_handler(&self.0)?;
+        released(py, || self.0.truncate(tokens))
     }
+}
+
+thread_local! {
+    /// What this thread is stepping: more than the sessions of one step only inside a signal handler.
+    static STEPPED: RefCell<Vec<Arc<llamacpu_model::Session>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Notes that the calling thread steps some sessions, until it is dropped.
+pub(crate) struct Stepped(usize);
+
+impl Stepped {
+    /// RuntimeError if this thread is stepping one of them already: then a signal handler asks.
+    pub(crate) fn by_this_thread<'a>(
+        sessions: impl Iterator<Item = &'a Arc<llamacpu_model::Session>> + Clone,
+    ) -> PyResult<Self> {
+        sessions.clone().try_for_each(not_in_its_handler)?;
+        Ok(STEPPED.with_borrow_mut(|stepped| {
+            let before = stepped.len();
+            stepped.extend(sessions.cloned());
+            Self(before)
+        }))
+    }
+}
+
+impl Drop for Stepped {
+    fn drop(&mut self) {
+        STEPPED.with_borrow_mut(|stepped| stepped.truncate(self.0));
+    }
+}
+
+fn not_in_its_handler(session: &Arc<llamacpu_model::Session>) -> PyResult<()> {
+    if STEPPED.with_borrow(|stepped| stepped.iter().any(|other| Arc::ptr_eq(other, session))) {
+        return Err(PyRuntimeError::new_err(
+            "the session is being stepped by this thread, in whose signal handler this is called; note what is to be done \
+             and do it after the step, or fork the session before it starts",
+        ));
+    }
+    Ok(())
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,6 +1,7 @@
 //! The tokenizer and its streaming decoder.
 #![expect(clippy::needless_pass_by_value, reason = "arguments from Python are extracted by value")]
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use llamacpu_text::{Error, Family, Index, TextStream, Tokens, index_strings};
@@ -9,8 +10,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
-use crate::errors::IntoPython;
 use crate::gguf::Buffer;
+use crate::outside::{attached, released};
 
 /// Text to token ids and back, built from the arrays of a GGUF file. BOS and EOS are added in Python.
 #[pyclass(frozen, module = "llamacpu._native")]
@@ -37,9 +38,9 @@ impl Tokenizer {
         strips_right_except: Option<Vec<String>>,
     ) -> PyResult<Self> {
         let buffer = Buffer::of(buffer)?;
-        let data = buffer.bytes()?;
-        let kinds = kinds.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
-        let scores = scores.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+        let data = &*unchanging(py, &buffer, &[tokens])?;
+        let (kinds, scores) = (copied(kinds)?, copied(scores)?);
+        let (kinds, scores) = (kinds.as_deref(), scores.as_deref());
         let strips_right_except = strips_right_except.as_deref();
         let family = Family::SentencePiece { scores, unknown, space_prefix };
         Self::build(py, || {
@@ -60,8 +61,9 @@ impl Tokenizer {
         strips_right_except: Option<Vec<String>>,
     ) -> PyResult<Self> {
         let buffer = Buffer::of(buffer)?;
-        let data = buffer.bytes()?;
-        let kinds = kinds.as_ref().map(PyReadonlyArray1::as_slice).transpose()?;
+        let data = &*unchanging(py, &buffer, &[tokens, merges])?;
+        let kinds = copied(kinds)?;
+        let kinds = kinds.as_deref();
         let strips_right_except = strips_right_except.as_deref();
         Self::build(py, || {
             let (texts, merges) = (&index(data, tokens)?, &index(data, merges)?);
@@ -92,7 +94,7 @@ impl Tokenizer {
 
     /// The text of a token as the file has it.
     fn piece(&self, py: Python<'_>, id: i64) -> PyResult<String> {
-        self.inner.piece(id).map_err(|error| error.into_python(py))
+        attached(py, || self.inner.piece(id))
     }
 
     /// Whether a token is of the control kind.
@@ -115,7 +117,7 @@ impl Tokenizer {
         } else {
             return Err(PyTypeError::new_err(format!("a text is str or bytes, not {}", text.get_type().name()?)));
         };
-        py.detach(|| self.inner.encode(bytes, parse_special, space_first)).map_err(|error| error.into_python(py))
+        released(py, || self.inner.encode(bytes, parse_special, space_first))
     }
 
     /// The bytes of a sequence of ids.
@@ -126,8 +128,8 @@ impl Tokenizer {
         special: bool,
         stand_alone: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = py.detach(|| self.inner.decode(&ids, special, stand_alone));
-        Ok(PyBytes::new(py, &bytes.map_err(|error| error.into_python(py))?))
+        let bytes = released(py, || self.inner.decode(&ids, special, stand_alone))?;
+        Ok(PyBytes::new(py, &bytes))
     }
 
     /// A decoder for ids that come one by one.
@@ -138,9 +140,26 @@ impl Tokenizer {
 
 impl Tokenizer {
     fn build(py: Python<'_>, make: impl FnOnce() -> Result<llamacpu_text::Tokenizer, Error> + Send) -> PyResult<Self> {
-        let inner = py.detach(make).map_err(|error| error.into_python(py))?;
+        let inner = released(py, make)?;
         Ok(Self { inner: Arc::new(inner) })
     }
+}
+
+/// The bytes of the header that hold some string arrays: the file's own, or a copy of what Python may change while the
+/// tokenizer is built without the GIL.
+fn unchanging<'a>(py: Python<'_>, buffer: &'a Buffer<'_>, arrays: &[StringArray]) -> PyResult<Cow<'a, [u8]>> {
+    let data = buffer.bytes()?;
+    if buffer.fixed() {
+        return Ok(Cow::Borrowed(data));
+    }
+    let ends = arrays.iter().map(|array| index(data, *array).map(|index| index.end));
+    let end = attached(py, || ends.collect::<Result<Vec<_>, _>>())?.into_iter().max().unwrap_or(0);
+    Ok(Cow::Owned(data[..usize::try_from(end).unwrap_or(usize::MAX).min(data.len())].to_vec()))
+}
+
+/// The numbers of an array, which Python may change afterwards.
+fn copied<T: numpy::Element + Copy>(array: Option<PyReadonlyArray1<'_, T>>) -> PyResult<Option<Vec<T>>> {
+    Ok(array.map(|array| array.as_slice().map(<[T]>::to_vec)).transpose()?)
 }
 
 fn index(data: &[u8], (start, count): StringArray) -> Result<Index, Error> {
@@ -160,8 +179,10 @@ impl StreamDecoder {
     /// The text that this id completes.
     fn push(&mut self, py: Python<'_>, id: i64) -> PyResult<String> {
         let mut bytes = Vec::new();
-        self.tokenizer.decode_into(id, self.special, &mut bytes).map_err(|error| error.into_python(py))?;
-        Ok(self.text.push(&bytes))
+        attached(py, || {
+            self.tokenizer.decode_into(id, self.special, &mut bytes)?;
+            Ok::<_, Error>(self.text.push(&bytes))
+        })
     }
 
     /// What is left at the end: U+FFFD for half a character.

@@ -5,9 +5,9 @@ pub(crate) mod sets;
 mod tests;
 
 use std::fmt;
-use std::sync::OnceLock;
 
 use crate::Error;
+use crate::processes::Published;
 
 /// Instructions that kernels are written for, beyond the baseline of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -153,8 +153,8 @@ impl Isa {
 
     /// Every named instruction set of this processor, slowest first, with all that the name may stand for.
     pub fn available() -> &'static [Self] {
-        static SETS: OnceLock<Vec<Isa>> = OnceLock::new();
-        SETS.get_or_init(|| NAMED.iter().filter_map(|named| Self::of(named, Self::found())).collect())
+        static SETS: Published<Vec<Isa>> = Published::new();
+        SETS.get_or_set(|| NAMED.iter().filter_map(|named| Self::of(named, Self::found())).collect())
     }
 
     /// Every set that can be chosen: those of `available`, and the same with optional features left out.
@@ -207,8 +207,8 @@ impl Isa {
     }
 
     fn found() -> Features {
-        static FOUND: OnceLock<Features> = OnceLock::new();
-        *FOUND.get_or_init(Features::detected)
+        static FOUND: Published<Features> = Published::new();
+        *FOUND.get_or_set(Features::detected)
     }
 
     /// The set of that name on a processor with these features.

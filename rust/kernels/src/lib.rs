@@ -11,6 +11,7 @@ pub mod mapping;
 mod math;
 pub mod matmul;
 pub mod norm;
+pub mod processes;
 pub mod rope;
 pub mod sampling;
 mod shared;

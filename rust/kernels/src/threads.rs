@@ -9,6 +9,7 @@ mod bandwidth;
 mod count;
 mod crew;
 mod share;
+mod sync;
 mod turn;
 
 use std::sync::atomic::{AtomicPtr, Ordering};

@@ -1,7 +1,7 @@
 //! A loaded model: immutable weights, the threads that run them, and the one way in, `step`.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::attention::KvType;
@@ -16,7 +16,7 @@ use crate::error::zeroed;
 use crate::forward::{Buffers, Segment, forward};
 use crate::hidden::Hidden;
 use crate::kv::{PageLayout, Pages};
-use crate::session::State;
+use crate::session::Held;
 use crate::tensors::{TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
 use crate::{Config, Error, Restoration, Session, prepare};
@@ -207,24 +207,21 @@ impl Model {
         self.check(items)?;
         let rows = items.iter().map(|item| item.tokens.len()).sum();
         let mut hidden = Hidden::new(places, self.config.layers, self.config.embedding_length, rows)?;
-        let mut states = items.iter().map(|item| item.session.state()).collect::<Result<Vec<_>, _>>()?;
-        for (item, state) in items.iter().zip(&mut states) {
-            let (position, added, context) = (state.tokens.len(), item.tokens.len(), item.session.context());
+        let mut sessions = items.iter().map(|item| item.session.hold()).collect::<Result<Vec<_>, _>>()?;
+        for (item, session) in items.iter().zip(&mut sessions) {
+            let (position, added, context) = (session.position, item.tokens.len(), item.session.context());
             if added > context.saturating_sub(position) {
                 return Err(Error::ContextOverflow { position, added, context });
             }
+            session.expect(added)?;
             // What a step that ended in a panic may have left behind.
-            state.pages.truncate(position);
+            session.pages.truncate(position);
         }
         let mut buffers = self.take_buffers();
-        let result = self.run(items, &mut states, &mut buffers, &mut hidden, interrupted);
+        let result = self.run(items, &mut sessions, &mut buffers, &mut hidden, interrupted);
         self.keep_buffers(buffers);
-        for (item, state) in items.iter().zip(&mut states) {
-            if result.is_ok() {
-                state.tokens.extend_from_slice(item.tokens);
-            }
-            let position = state.tokens.len();
-            state.pages.truncate(position);
+        for (item, session) in items.iter().zip(&mut sessions) {
+            session.finish(if result.is_ok() { item.tokens } else { &[] })?;
         }
         Ok(StepOutput { logits: result?, hidden: hidden.into_values() })
     }
@@ -259,7 +256,7 @@ impl Model {
     fn run(
         &self,
         items: &[StepItem],
-        states: &mut [MutexGuard<State>],
+        sessions: &mut [Held],
         buffers: &mut Buffers,
         hidden: &mut Hidden,
         interrupted: Option<Interrupted>,
@@ -277,21 +274,21 @@ impl Model {
         while current < items.len() {
             let mut room = self.chunk_rows();
             let mut segments = Vec::new();
-            for (index, (item, state)) in items.iter().zip(states.iter_mut()).enumerate().skip(current) {
+            for (index, (item, session)) in items.iter().zip(sessions.iter_mut()).enumerate().skip(current) {
                 let left = &item.tokens[done[index]..];
                 let tokens = &left[..left.len().min(room)];
-                let position = state.tokens.len() + done[index];
+                let position = session.position + done[index];
                 let wanted = match item.wanted {
                     Wanted::None => 0,
                     Wanted::Last => usize::from(tokens.len() == left.len()),
                     Wanted::All => tokens.len(),
                 };
-                state.pages.reserve(position, position + tokens.len())?;
+                session.pages.reserve(position, position + tokens.len())?;
                 done[index] += tokens.len();
                 room -= tokens.len();
                 current = if tokens.len() == left.len() { index + 1 } else { index };
                 let kept = if hidden.needs_last_layer() { tokens.len() } else { wanted };
-                segments.push(Segment { pages: &mut state.pages, tokens, position, wanted, kept });
+                segments.push(Segment { pages: &mut session.pages, tokens, position, wanted, kept });
                 if room == 0 {
                     break;
                 }

@@ -1,6 +1,11 @@
 //! One conversation: its tokens and their keys and values.
+//!
+//! Two locks. `pages` is held by a step from its beginning to its end, and nobody waits for it: whoever finds it held gets
+//! `Error::Busy`. `told` is held for the time of a copy, so that what the session says of itself can be read in the middle
+//! of a step: it is what was true before that.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
 
 use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::mapping::AlignedBytes;
@@ -8,25 +13,40 @@ use llamacpu_kernels::mapping::AlignedBytes;
 use crate::Error;
 use crate::kv::Pages;
 
+/// Nobody holds `told` for as long as this; where it stays locked, its holder is a thread that a fork left behind.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A conversation with one model. Several threads may hold it, but only one step at a time may run on it.
 #[derive(Debug)]
 pub struct Session {
     /// Tells sessions of different models apart.
     pub(crate) model: Arc<()>,
     context: usize,
-    state: Mutex<State>,
+    kv_type: KvType,
+    told: Mutex<Told>,
+    pages: Mutex<Pages>,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct State {
+/// What a session says of itself; changed only by whoever holds the pages.
+#[derive(Debug)]
+struct Told {
     /// Every token whose keys and values are in the pages.
-    pub(crate) tokens: Vec<u32>,
-    pub(crate) pages: Pages,
+    tokens: Vec<u32>,
+    nbytes: usize,
+}
+
+/// A session that nobody else steps, cuts or copies until this is dropped.
+pub(crate) struct Held<'a> {
+    session: &'a Session,
+    pub(crate) pages: MutexGuard<'a, Pages>,
+    /// Number of tokens.
+    pub(crate) position: usize,
 }
 
 impl Session {
     pub(crate) fn new(model: Arc<()>, context: usize, tokens: Vec<u32>, pages: Pages) -> Self {
-        Self { model, context, state: Mutex::new(State { tokens, pages }) }
+        let (kv_type, nbytes) = (pages.layout().kv_type(), pages.nbytes());
+        Self { model, context, kv_type, told: Mutex::new(Told { tokens, nbytes }), pages: Mutex::new(pages) }
     }
 
     /// The most tokens that the session may hold.
@@ -34,62 +54,103 @@ impl Session {
         self.context
     }
 
-    /// The state, unless a step is running.
-    pub(crate) fn state(&self) -> Result<MutexGuard<'_, State>, Error> {
-        match self.state.try_lock() {
-            Ok(state) => Ok(state),
-            // A panic in a kernel left the position where it was; the step that follows drops the unfinished pages.
-            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => Err(Error::Busy(
-                "the session is in the middle of another step; wait for it, or fork the session before it starts"
-                    .to_owned(),
-            )),
-        }
-    }
-
-    /// Number of tokens that have been processed. Waits for a running step.
-    pub fn position(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).tokens.len()
-    }
-
-    /// The tokens that have been processed. Waits for a running step.
-    pub fn tokens(&self) -> Vec<u32> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).tokens.clone()
-    }
-
-    /// How keys and values are stored. Waits for a running step.
+    /// How keys and values are stored.
     pub fn kv_type(&self) -> KvType {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).pages.layout().kv_type()
+        self.kv_type
+    }
+
+    /// Number of tokens that have been processed; in the middle of a step, before that step.
+    pub fn position(&self) -> Result<usize, Error> {
+        Ok(self.told()?.tokens.len())
+    }
+
+    /// The tokens that have been processed; in the middle of a step, before that step.
+    pub fn tokens(&self) -> Result<Vec<u32>, Error> {
+        Ok(self.told()?.tokens.clone())
+    }
+
+    /// Bytes of keys and values, pages shared with forks included; in the middle of a step, before that step.
+    pub fn nbytes(&self) -> Result<usize, Error> {
+        Ok(self.told()?.nbytes)
+    }
+
+    /// The session, unless a step is running.
+    pub(crate) fn hold(&self) -> Result<Held<'_>, Error> {
+        let pages = match self.pages.try_lock() {
+            Ok(pages) => pages,
+            // A panic in a kernel left the position where it was; the step that follows drops the unfinished pages.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::Busy(
+                    "the session is in the middle of another step; wait for it, or fork the session before it starts"
+                        .to_owned(),
+                ));
+            }
+        };
+        Ok(Held { session: self, pages, position: self.position()? })
+    }
+
+    fn told(&self) -> Result<MutexGuard<'_, Told>, Error> {
+        let mut start = None;
+        loop {
+            match self.told.try_lock() {
+                Ok(told) => return Ok(told),
+                Err(TryLockError::Poisoned(poisoned)) => return Ok(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) if start.get_or_insert_with(Instant::now).elapsed() > PATIENCE => {
+                    return Err(Error::Busy(
+                        "this process was forked while another thread of its parent changed the session, which cannot be \
+                         used here; use one that no other thread has"
+                            .to_owned(),
+                    ));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            }
+        }
     }
 
     /// A copy of the keys and values of the tokens from `index * PAGE_TOKENS` on, as [`crate::Restoration::push`] takes
     /// it. Nothing of forgotten tokens is in it.
     pub fn page(&self, index: usize) -> Result<AlignedBytes, Error> {
-        let state = self.state()?;
-        state.pages.copy_page(index, state.tokens.len())
-    }
-
-    /// Bytes of keys and values, pages shared with forks included. Waits for a running step.
-    pub fn nbytes(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).pages.nbytes()
+        let held = self.hold()?;
+        held.pages.copy_page(index, held.position)
     }
 
     /// Forgets all but the first `tokens` tokens.
     pub fn truncate(&self, tokens: usize) -> Result<(), Error> {
-        let mut state = self.state()?;
-        let position = state.tokens.len();
+        let mut held = self.hold()?;
+        let position = held.position;
         if tokens > position {
             return Err(Error::Argument(format!("cannot truncate the session to {tokens} tokens: it has {position}")));
         }
-        state.tokens.truncate(tokens);
-        state.pages.truncate(tokens);
+        held.pages.truncate(tokens);
+        let mut told = self.told()?;
+        told.tokens.truncate(tokens);
+        told.nbytes = held.pages.nbytes();
         Ok(())
     }
 
     /// A second conversation with the same past. The memory of the past is shared.
     pub fn fork(&self) -> Result<Self, Error> {
-        let mut state = self.state()?.clone();
-        state.pages.truncate(state.tokens.len());
-        Ok(Self { model: Arc::clone(&self.model), context: self.context, state: Mutex::new(state) })
+        let held = self.hold()?;
+        let mut pages = held.pages.clone();
+        pages.truncate(held.position);
+        Ok(Self::new(Arc::clone(&self.model), self.context, self.tokens()?, pages))
+    }
+}
+
+impl Held<'_> {
+    /// Makes room to remember `added` more tokens, so that `finish` cannot fail for want of memory.
+    pub(crate) fn expect(&mut self, added: usize) -> Result<(), Error> {
+        let bytes = added.saturating_mul(size_of::<u32>());
+        self.session.told()?.tokens.try_reserve(added).map_err(|_| Error::Memory { bytes, purpose: "token ids" })
+    }
+
+    /// The end of a step: the session has `added` more tokens, or what pages it began for them is dropped.
+    pub(crate) fn finish(&mut self, added: &[u32]) -> Result<(), Error> {
+        self.pages.truncate(self.position + added.len());
+        let mut told = self.session.told()?;
+        told.tokens.extend_from_slice(added);
+        told.nbytes = self.pages.nbytes();
+        Ok(())
     }
 }

@@ -1,13 +1,14 @@
 //! A matrix of weights: bytes of the file, and their packed form once it has been needed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::Error;
 use crate::context::Context;
 use crate::cpu::Isa;
 use crate::formats::{Format, Layout};
 use crate::mapping::{AlignedBytes, Bytes};
+use crate::processes::{PerProcess, Published};
 use crate::shared::SharedSlice;
 use crate::simd::GROUP_ROWS;
 
@@ -25,8 +26,9 @@ pub struct Matrix {
     bytes: Bytes,
     /// Sizes of the packed form; none for plain weights.
     layout: Option<Layout>,
-    packed: OnceLock<AlignedBytes>,
-    packing: Mutex<()>,
+    packed: Published<AlignedBytes>,
+    /// Held for as long as packing takes: a child forked meanwhile packs for itself.
+    packing: PerProcess<Mutex<()>>,
     resident: AtomicBool,
 }
 
@@ -66,8 +68,8 @@ impl Matrix {
             row_bytes,
             bytes,
             layout,
-            packed: OnceLock::new(),
-            packing: Mutex::new(()),
+            packed: Published::new(),
+            packing: PerProcess::default(),
             resident: AtomicBool::new(true),
         })
     }
@@ -121,7 +123,7 @@ impl Matrix {
             return Ok(());
         }
         // One caller packs, others wait. A caller that failed leaves nothing behind.
-        let _turn = self.packing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.packing.get().lock().unwrap_or_else(PoisonError::into_inner);
         if self.packed.get().is_some() {
             return Ok(());
         }
@@ -142,8 +144,7 @@ impl Matrix {
             let end = self.bytes.len().min((first + count) * GROUP_ROWS * self.row_bytes);
             self.bytes.slice(start, end - start)?.release();
         }
-        // Nobody else sets it while the turn is ours.
-        let _ = self.packed.set(packed);
+        self.packed.set(packed);
         Ok(())
     }
 

@@ -1,35 +1,50 @@
 //! The threads of one process, and how a region of work reaches them.
 
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+#[cfg(not(loom))]
 use std::time::{Duration, Instant};
 
 use super::share::{Interrupted, Line, Poll, Share, StopOnPanic, Work, alone, next_piece};
+use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, UnsafeCell, sequential};
 use super::turn::Turn;
 use crate::Error;
 
 /// Busy waiting: longer than the serial code between two regions of a step, shorter than a scheduler's time slice.
+#[cfg(not(loom))]
 const SPIN: Duration = Duration::from_micros(40);
 /// Yielding: longer than the work between two steps (sampling, decoding text), so that generation never sleeps.
+#[cfg(not(loom))]
 const YIELD: Duration = Duration::from_millis(2);
 /// `state` is `epoch << 32 | OPEN | active workers`.
 const OPEN: u64 = 1 << 31;
 const ACTIVE: u64 = OPEN - 1;
 
+#[cfg(not(loom))]
 thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+#[cfg(loom)]
+loom::thread_local! {
+    static INSIDE: Cell<bool> = Cell::new(false);
 }
 
 /// Whether this thread is working on a piece of some region.
 pub(super) fn inside_region() -> bool {
-    INSIDE.get()
+    INSIDE.with(Cell::get)
+}
+
+/// Loom has no time to wait: every order of events comes anyway.
+#[cfg(loom)]
+pub(super) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
+    ready()
 }
 
 /// Spins, then yields, until `ready` or until it is time to sleep; returns whether it is ready.
+#[cfg(not(loom))]
 pub(super) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
     // The clock is read once per batch of spins: reading it costs as much as a spin.
     for _ in 0..32 {
@@ -91,14 +106,14 @@ struct Inside;
 
 impl Inside {
     fn enter() -> Self {
-        INSIDE.set(true);
+        INSIDE.with(|inside| inside.set(true));
         Self
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        INSIDE.set(false);
+        INSIDE.with(|inside| inside.set(false));
     }
 }
 
@@ -122,7 +137,7 @@ impl Crew {
         let mut refused = None;
         for worker in 1..threads {
             let shared = Arc::clone(&shared);
-            let builder = std::thread::Builder::new().name(format!("llamacpu-{worker}"));
+            let builder = Builder::new().name(format!("llamacpu-{worker}"));
             match builder.spawn(move || shared.serve(worker)) {
                 Ok(handle) => workers.push(handle),
                 Err(error) => {
@@ -201,10 +216,11 @@ impl Crew {
         // has left the region, and clears it then.
         let lasting: Work<'static> = unsafe { std::mem::transmute::<Work, Work<'static>>(work) };
         // SAFETY: the region is closed and no worker is active, so nobody reads; the turn keeps other writers away.
-        unsafe { *shared.work.get() = Some(lasting) };
+        shared.work.with_mut(|work| unsafe { *work = Some(lasting) });
         shared.finished.0.store(0, Ordering::Relaxed);
         let epoch = (shared.state.0.load(Ordering::Relaxed) >> 32).wrapping_add(1) & 0xffff_ffff;
         shared.state.0.store(epoch << 32 | OPEN, Ordering::SeqCst);
+        sequential();
         if shared.sleeping_workers.load(Ordering::SeqCst) > 0 {
             drop(shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
             shared.work_is_there.notify_all();
@@ -219,7 +235,7 @@ impl Crew {
         shared.state.0.fetch_and(!OPEN, Ordering::SeqCst);
         shared.wait_for(|| shared.state.0.load(Ordering::SeqCst) & ACTIVE == 0);
         // SAFETY: as above: closed, nobody active.
-        unsafe { *shared.work.get() = None };
+        shared.work.with_mut(|work| unsafe { *work = None });
         let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(payload) = outcome.err().or(theirs) {
             resume_unwind(payload);
@@ -250,7 +266,7 @@ impl Shared {
             }
             // SAFETY: joining was granted while the region was open, so the caller has set `work` before and waits for
             // this worker to leave before it changes it.
-            let work = unsafe { *self.work.get() };
+            let work = self.work.with(|work| unsafe { *work });
             let outcome = catch_unwind(AssertUnwindSafe(|| {
                 let _inside = Inside::enter();
                 if let Some(work) = work {
@@ -262,6 +278,7 @@ impl Shared {
             }
             self.finished.0.fetch_add(1, Ordering::SeqCst);
             self.state.0.fetch_sub(1, Ordering::SeqCst);
+            sequential();
             if self.caller_asleep.load(Ordering::SeqCst) {
                 drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
                 self.work_is_done.notify_all();
@@ -275,6 +292,7 @@ impl Shared {
         let ready = || state() >> 32 != seen || self.stopping.load(Ordering::SeqCst);
         if !wait_briefly(ready) {
             self.sleeping_workers.fetch_add(1, Ordering::SeqCst);
+            sequential();
             let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             while !ready() {
                 guard = self.work_is_there.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -303,6 +321,7 @@ impl Shared {
             return;
         }
         self.caller_asleep.store(true, Ordering::SeqCst);
+        sequential();
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         while !done() {
             guard = self.work_is_done.wait(guard).unwrap_or_else(PoisonError::into_inner);

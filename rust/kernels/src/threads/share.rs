@@ -1,8 +1,9 @@
 //! Pieces of a region: who takes which, and when to stop.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::sync::{AtomicBool, AtomicU64};
 use crate::Error;
 
 /// What is done with each piece.

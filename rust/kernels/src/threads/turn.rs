@@ -1,12 +1,12 @@
 //! First come, first served: who may start the next region. (A plain mutex lets a busy caller overtake for ever.)
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use super::crew::wait_briefly;
+use super::sync::{AtomicUsize, Condvar, Mutex, sequential};
 
 /// A fair lock.
-#[derive(Default)]
 pub(super) struct Turn {
     next: AtomicUsize,
     serving: AtomicUsize,
@@ -18,6 +18,13 @@ pub(super) struct Turn {
 /// Held while it is the caller's turn.
 pub(super) struct Held<'a>(&'a Turn);
 
+impl Default for Turn {
+    fn default() -> Self {
+        let [next, serving, sleepers] = std::array::from_fn(|_| AtomicUsize::new(0));
+        Self { next, serving, sleepers, lock: Mutex::new(()), changed: Condvar::new() }
+    }
+}
+
 impl Turn {
     /// Waits in line.
     pub(super) fn take(&self) -> Held<'_> {
@@ -25,6 +32,7 @@ impl Turn {
         let ready = || self.serving.load(Ordering::SeqCst) == ticket;
         if !wait_briefly(ready) {
             self.sleepers.fetch_add(1, Ordering::SeqCst);
+            sequential();
             let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             while !ready() {
                 guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -39,6 +47,7 @@ impl Turn {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.serving.fetch_add(1, Ordering::SeqCst);
+        sequential();
         if self.0.sleepers.load(Ordering::SeqCst) > 0 {
             drop(self.0.lock.lock().unwrap_or_else(PoisonError::into_inner));
             self.0.changed.notify_all();

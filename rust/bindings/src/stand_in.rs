@@ -1,0 +1,111 @@
+//! Threads that do long work for Python's main thread, which meanwhile runs signal handlers.
+
+use std::cell::RefCell;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::Builder;
+use std::time::Duration;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads kept for the next call; a call inside a signal handler needs one more than the call that it interrupts.
+const KEPT: usize = 2;
+
+/// A thread that takes one job after the other.
+struct Worker {
+    process: u32,
+    jobs: Option<Sender<Job>>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if self.process != std::process::id() {
+            // Left behind in the parent process, perhaps with a lock of the channel held.
+            std::mem::forget(self.jobs.take());
+        }
+    }
+}
+
+thread_local! {
+    /// Of this thread, so that no lock is shared with anybody.
+    static IDLE: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Work that is being done elsewhere.
+pub(crate) struct StandIn<R> {
+    process: u32,
+    worker: Option<Worker>,
+    outcome: Receiver<R>,
+}
+
+/// How waiting ended.
+pub(crate) enum Waited<R> {
+    /// The work is done.
+    Done(R),
+    /// It goes on.
+    NotYet(StandIn<R>),
+    /// This is a child process, and the work goes on in its parent only.
+    LeftBehind,
+}
+
+impl<R: Send + 'static> StandIn<R> {
+    /// Gives `work` to an idle thread, or to a new one. Where the system refuses a thread it is done here and now.
+    pub(crate) fn start(work: impl FnOnce() -> R + Send + 'static) -> Self {
+        let (sender, outcome) = channel();
+        let job: Job = Box::new(move || {
+            // Nobody waits any more only where the process ends.
+            let _ = sender.send(work());
+        });
+        let process = std::process::id();
+        let worker = idle(process).or_else(|| spawn(process));
+        // A worker ends only with its process, so that it takes every job.
+        let refused = match worker.as_ref().and_then(|worker| worker.jobs.as_ref()) {
+            Some(jobs) => jobs.send(job).err().map(|refused| refused.0),
+            None => Some(job),
+        };
+        if let Some(job) = refused {
+            job();
+        }
+        Self { process, worker, outcome }
+    }
+}
+
+impl<R> StandIn<R> {
+    /// Waits for the end of the work, for `pause` at most.
+    pub(crate) fn wait(self, pause: Duration) -> Waited<R> {
+        if self.process != std::process::id() {
+            // A thread that does not exist here may have held the locks inside.
+            std::mem::forget(self);
+            return Waited::LeftBehind;
+        }
+        match self.outcome.recv_timeout(pause) {
+            Ok(outcome) => {
+                if let Some(worker) = self.worker {
+                    IDLE.with_borrow_mut(|idle| {
+                        if idle.len() < KEPT {
+                            idle.push(worker);
+                        }
+                    });
+                }
+                Waited::Done(outcome)
+            }
+            Err(RecvTimeoutError::Timeout) => Waited::NotYet(self),
+            // Jobs catch panics, so a thread never ends in the middle of one.
+            Err(RecvTimeoutError::Disconnected) => Waited::LeftBehind,
+        }
+    }
+}
+
+/// A thread of this process that waits for work.
+fn idle(process: u32) -> Option<Worker> {
+    IDLE.with_borrow_mut(|idle| {
+        idle.retain(|worker| worker.process == process);
+        idle.pop()
+    })
+}
+
+fn spawn(process: u32) -> Option<Worker> {
+    let (jobs, received) = channel::<Job>();
+    let work = move || received.into_iter().for_each(|job| job());
+    let spawned = Builder::new().name("llamacpu-main".to_owned()).spawn(work);
+    spawned.ok().map(|_| Worker { process, jobs: Some(jobs) })
+}
