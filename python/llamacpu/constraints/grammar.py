@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.constraints.gbnf import GbnfGrammar, GbnfMatcher
+from llamacpu.constraints.json_schema import compiled
 from llamacpu.errors import GrammarError
 
 if TYPE_CHECKING:
@@ -49,22 +50,19 @@ class Grammar:
             raise GrammarError(f"the grammar cannot be used: {_first_line(messages[0])}")
 
     @classmethod
-    def json_schema(cls, schema: dict[str, Any] | bool | str) -> Grammar:
+    def json_schema(cls, schema: dict[str, Any] | bool | str, strict: bool = False) -> Grammar:
         """Texts that are JSON and valid under `schema`, a dict or JSON text.
 
-        An object with named properties gets no others unless the schema says that it may.
+        An object with named properties gets no others unless the schema says that it may. What cannot be enforced
+        while a text is written (`contains`, overlapping `oneOf`, ...) is a note in the log; with `strict` it is a
+        GrammarError that names the keyword and its place.
         """
         if isinstance(schema, str):
             try:
                 schema = json.loads(_checked(schema))
             except (ValueError, RecursionError) as error:
                 raise GrammarError(f"the JSON schema is not JSON: {error}") from None
-        text = schema_text(schema)
-        try:
-            source = _library().LLMatcher.grammar_from_json_schema(text)
-        except ValueError as error:
-            raise GrammarError(f"the JSON schema cannot be used: {_first_line(str(error))}") from None
-        return cls(source)
+        return cls(_library().LLMatcher.grammar_from_json_schema(schema_text(schema, strict)))
 
     @classmethod
     def any_json(cls) -> Grammar:
@@ -191,37 +189,32 @@ class GrammarConstraint:
         return self._matcher.accepting or self._matcher.stopped
 
 
-def schema_text(schema: Any) -> str:
-    """A JSON schema as the text that llguidance takes, in a grammar too. Raises GrammarError."""
-    if not isinstance(schema, (dict, bool)):
-        raise GrammarError(f"the JSON schema is a {type(schema).__name__}; an object was expected")
-    if isinstance(schema, bool):
-        schema = {} if schema else {"enum": []}
+def schema_text(schema: Any, strict: bool = False) -> str:
+    """A JSON schema as the text that llguidance takes, in a grammar too, checked. Raises GrammarError."""
     try:
-        text = _checked(json.dumps(schema))
-        closed = schema if '"allOf"' in text else _closed(schema)
-        return json.dumps({**closed, "x-guidance": {"whitespace_pattern": _SPACE}})
+        _checked(json.dumps(schema, ensure_ascii=False))
+        return _spaced(compiled(schema, _what_is_wrong, strict))
     except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, GrammarError):
+            raise
         raise GrammarError(f"the JSON schema cannot be used: {_first_line(str(error))}") from None
 
 
-def _closed(schema: Any) -> Any:
-    """The schema with `additionalProperties` false where it names properties and says nothing of others."""
-    if isinstance(schema, list):
-        return [_closed(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {key: value if key in _VALUES else _closed(value) for key, value in schema.items()}
-    if isinstance(found.get("properties"), dict) and not _OPENING & set(found):
-        found["additionalProperties"] = False
-    return found
+def _spaced(schema: dict[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": {"whitespace_pattern": _SPACE}})
 
 
-# Keywords whose values are JSON, not schemas; and those beside which an object may have more properties than named.
-_VALUES = frozenset(("const", "default", "enum", "examples"))
-_OPENING = frozenset(
-    ("$ref", "additionalProperties", "anyOf", "if", "oneOf", "patternProperties", "unevaluatedProperties")
-)
+def _what_is_wrong(schema: dict[str, Any]) -> str | None:
+    """What llguidance says against a schema; None if it takes it."""
+    library = _library()
+    try:
+        source = library.LLMatcher.grammar_from_json_schema(_spaced(schema))
+    except ValueError as error:
+        return str(error)
+    wrong, messages = library.LLMatcher.validate_grammar_with_warnings(source, limits=_limits())
+    return str(messages[0]) if wrong else None
+
+
 # One space, or a line break and an indentation; never an endless run, which small models fall into.
 _SPACE = r"( |\n {0,8})?"
 

@@ -1,0 +1,256 @@
+"""JSON schemas as the grammar compiler takes them: what it does not know is rewritten, or left out and told.
+
+A schema is walked along the places where schemas stand (JSON Schema Core 2020-12, section 10; drafts 4 to 7 are read
+too), so that a property called "enum" is a property. What cannot be enforced while a text is written is a note in the
+log; in strict mode it is a `GrammarError` that names the keyword and its place.
+
+An object with named properties gets no others unless the schema says that it may, or combines it with other schemas
+that may name more: models fall into making up properties without end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from llamacpu.constraints import schema_keywords as keywords
+from llamacpu.errors import GrammarError
+
+__all__ = ["as_resource", "compiled", "is_closed", "member", "prepared"]
+
+log = logging.getLogger("llamacpu")
+
+Schema = dict[str, Any]
+
+# Keywords whose value is a schema, a list of schemas, and a mapping of names to schemas.
+_ONE = frozenset(("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"))
+_ONE |= frozenset(("additionalItems", "unevaluatedItems", "unevaluatedProperties"))
+_MANY = frozenset(("allOf", "anyOf", "items", "oneOf", "prefixItems"))
+_NAMED = frozenset(("$defs", "definitions", "dependentSchemas", "patternProperties", "properties"))
+# What lets an object have more properties than those beside it name.
+_COMBINING = frozenset(("$ref", "allOf", "anyOf", "oneOf", "if"))
+_OPENING = _COMBINING | {"additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames"}
+# Keywords that tell but do not constrain: beside them a reference does not combine.
+_TELLING = frozenset(("$comment", "default", "deprecated", "description", "examples", "title"))
+_TELLING |= frozenset(("$anchor", "$defs", "$id", "$schema", "definitions", "readOnly", "writeOnly"))
+_LONGEST_NOTE = 200
+# Schemas in a schema that are tried one by one when it cannot be compiled.
+_MOST_PLACES = 200
+# Keywords that the compiler turns out to lack, one after the other.
+_MOST_REPAIRS = 50
+
+
+def compiled(schema: Any, wrong: Callable[[Schema], str | None], strict: bool = False) -> Schema:
+    """The schema as the compiler takes it, checked.
+
+    wrong: what the compiler says against a schema, None if it takes it.
+
+    Raises GrammarError for what is no schema or cannot be used, with the place and the value that are wrong; in strict
+    mode also for a keyword that cannot be enforced.
+    """
+    found = prepared(schema, strict)
+    message = wrong(found)
+    for _ in range(_MOST_REPAIRS):
+        if message is None:
+            return found
+        path, place = _place(found, wrong, message)
+        repaired = _without_what_it_lacks(place, message) if isinstance(place, dict) else None
+        if repaired is None:
+            break
+        keyword, instead = repaired
+        tell(keyword, path, place, strict, "is enforced as anyOf" if keyword == "oneOf" else "is not enforced")
+        place.clear()
+        place.update(instead)
+        message = wrong(found)
+    if message is None:
+        return found
+    # Of a pattern the compiler quotes the expression: it is what the reader looks for.
+    if isinstance(place, dict) and "regex" in message and isinstance(place.get("pattern"), str):
+        path, place = f"{path}/pattern", place["pattern"]
+    shown = json.dumps(place, ensure_ascii=False, default=repr)
+    shown = shown if len(shown) <= _LONGEST_NOTE else shown[:_LONGEST_NOTE] + "..."
+    raise GrammarError(f"the JSON schema cannot be used at {path} ({shown}): {_told(message)}")
+
+
+def prepared(schema: Any, strict: bool = False) -> Schema:
+    """The schema in keywords that the compiler has; see `compiled`, which also asks it."""
+    if isinstance(schema, bool):
+        return {} if schema else {"enum": []}
+    if not isinstance(schema, dict):
+        raise GrammarError(f"the JSON schema is a {type(schema).__name__}; expected an object, true or false")
+    return _Walk(schema, strict).result()
+
+
+def _without_what_it_lacks(schema: Schema, message: str) -> tuple[str, Schema] | None:
+    """The keyword that the compiler lacks in this very place, and the schema without it; None for another fault."""
+    if "oneOf" in message and "oneOf" in schema and "anyOf" not in schema:
+        return "oneOf", {("anyOf" if key == "oneOf" else key): value for key, value in schema.items()}
+    for keyword in ("maxProperties", "minProperties", *_unimplemented(message)):
+        if keyword in schema and ("Unimplemented" in message or "maxProperties" in message):
+            return keyword, {key: value for key, value in schema.items() if key != keyword}
+    return None
+
+
+def _unimplemented(message: str) -> list[str]:
+    return re.findall(r'"([^"]*)"', message) if message.startswith("Unimplemented keys") else []
+
+
+def _part(schema: Schema, path: str) -> Schema:
+    """One schema of a schema, with all that it refers to."""
+    whole = as_resource(schema, "whole")
+    return {"$defs": {"whole": whole}, "$ref": f"{whole['$id']}{path}"}
+
+
+def _place(schema: Schema, wrong: Callable[[Schema], str | None], message: str) -> tuple[str, Any]:
+    """Where the innermost schema stands of which the compiler says the same as of the whole."""
+    found: tuple[str, Any] = ("#", schema)
+    for path, inner in islice(subschemas(schema), _MOST_PLACES):
+        if len(path) > len(found[0]) and path.startswith(found[0]) and _alike(wrong(_part(schema, path)), message):
+            found = path, inner
+    return found
+
+
+def _alike(one: str | None, other: str) -> bool:
+    """Whether two messages tell of one fault: what makes a part unsatisfiable makes the whole so, in other words."""
+    if one is None:
+        return False
+    return _lines(one) == _lines(other) or one.split(":")[0] == other.split(":")[0] == "Unsatisfiable schema"
+
+
+def _lines(message: str) -> list[str]:
+    """What the compiler says, without the references on the way to the place."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith("while processing ")]
+
+
+def _told(message: str) -> str:
+    """What the compiler says, on one line; of an error in an expression its end, which names it."""
+    lines = _lines(message) or ["no reason was given"]
+    return (lines[-1] if lines[0].startswith("regex parse error") else lines[0])[:300]
+
+
+def as_resource(schema: Any, name: str) -> Any:
+    """A schema that may stand inside another one: its references to its own root (`#`, `#/$defs/...`) stay its own."""
+    if not isinstance(schema, dict) or "$id" in schema:
+        return schema
+    return {"$id": f"urn:llamacpu:{name}", **schema}
+
+
+def member(schema: Schema, key: str, name: str) -> Schema:
+    """The schema of one property of an object, with all that it refers to."""
+    whole = as_resource(schema, name)
+    return {"$defs": {"whole": whole}, "$ref": f"{whole['$id']}#/properties/{keywords.pointer(key)}"}
+
+
+def is_closed(schema: Schema) -> bool:
+    """Whether an object has the named properties and no others."""
+    required = schema.get("required", ())
+    properties = schema.get("properties")
+    return isinstance(properties, dict) and not _OPENING & set(schema) and set(required) <= set(properties)
+
+
+def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, Any]]:
+    """Every schema in a schema, itself first, with its JSON pointer."""
+    yield path, schema
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        for name, inner in _inner(key, value):
+            yield from subschemas(inner, f"{path}/{key}{name}")
+
+
+def _inner(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if key in _NAMED and isinstance(value, dict):
+        yield from ((f"/{keywords.pointer(name)}", inner) for name, inner in value.items())
+    elif key in _MANY and isinstance(value, list):
+        yield from ((f"/{number}", inner) for number, inner in enumerate(value))
+    elif key in _ONE and isinstance(value, (dict, bool)):
+        yield "", value
+
+
+class _Walk:
+    """One way through one schema."""
+
+    def __init__(self, schema: Schema, strict: bool) -> None:
+        self._schema = schema
+        self._strict = strict
+        self._open: set[str] = set()
+        self._find_open()
+
+    def result(self) -> Schema:
+        found = self._changed(self._schema, "#", open_=False)
+        assert isinstance(found, dict)
+        return found
+
+    def _find_open(self) -> None:
+        """Note the references whose targets are combined with other schemas, which may name more properties."""
+        waiting = [(path, inner) for path, inner in subschemas(self._schema) if _combines(inner)]
+        seen: set[str] = set()
+        while waiting:
+            path, schema = waiting.pop()
+            if path in seen or not isinstance(schema, dict):
+                continue
+            seen.add(path)
+            for key in ("allOf", "anyOf", "oneOf"):
+                branches = schema.get(key)
+                waiting += [(f"{path}/{key}/{number}", inner) for number, inner in _inner_of(key, branches)]
+            reference = schema.get("$ref")
+            if isinstance(reference, str) and reference.startswith("#"):
+                self._open.add(reference)
+                waiting.append((reference, keywords.resolved(self._schema, reference)))
+            self._open.add(path)
+
+    def _changed(self, schema: Any, path: str, open_: bool) -> Any:
+        if not isinstance(schema, dict):
+            return schema
+        open_ = open_ or path in self._open
+        known, notes = keywords.rewritten(schema)
+        for keyword in notes:
+            tell(keyword, path, schema, self._strict)
+        found: Schema = {}
+        combines = open_ or _combines(known)
+        for key, value in known.items():
+            if key in _NAMED and isinstance(value, dict):
+                found[key] = {
+                    name: self._changed(inner, f"{path}/{key}/{keywords.pointer(name)}", open_=False)
+                    for name, inner in value.items()
+                }
+            elif key in _MANY and isinstance(value, list):
+                found[key] = [
+                    self._changed(inner, f"{path}/{key}/{number}", open_=combines and key.endswith("Of"))
+                    for number, inner in enumerate(value)
+                ]
+            elif key in _ONE:
+                found[key] = self._changed(value, f"{path}/{key}", open_=False)
+            else:
+                found[key] = value
+        if is_closed(found) and not open_:
+            found["additionalProperties"] = False
+        return found
+
+
+def tell(keyword: str, path: str, schema: Schema, strict: bool, what: str = "is not enforced") -> None:
+    """Note a keyword that cannot be enforced. Raises GrammarError in strict mode."""
+    value = json.dumps(schema.get(keyword), ensure_ascii=False, default=repr)[:_LONGEST_NOTE]
+    if strict:
+        raise GrammarError(
+            f"the keyword {keyword!r} at {path} of the JSON schema ({value}) cannot be enforced while a text is "
+            "written; leave it out, or do without strict mode"
+        )
+    log.warning("the JSON schema's keyword %r at %s (%s) %s", keyword, path, value, what)
+
+
+def _inner_of(key: str, branches: Any) -> list[tuple[int, Any]]:
+    return list(enumerate(branches)) if isinstance(branches, list) else []
+
+
+def _combines(schema: Any) -> bool:
+    """Whether several schemas at once describe one object here."""
+    if not isinstance(schema, Mapping):
+        return False
+    found = _COMBINING & set(schema)
+    return "allOf" in found or len(found) > 1 or (bool(found) and not set(schema) - found <= _TELLING)
