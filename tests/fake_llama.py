@@ -129,12 +129,13 @@ class Session(FakeSession):
 class Writer:
     """Chooses the tokens of a text, whatever prompt it follows."""
 
-    def __init__(self, text: str | bytes) -> None:
+    def __init__(self, text: str | bytes | list[int]) -> None:
         self.text = text
         self.prompt_length = 0
 
     def __call__(self, tokens: list[int]) -> int:
-        answer = [*ids_of(self.text), END]
+        ids = ids_of(self.text) if isinstance(self.text, (str, bytes)) else self.text
+        answer = [*ids, END]
         place = max(0, len(tokens) - self.prompt_length)
         return answer[place] if place < len(answer) else END
 
@@ -143,7 +144,7 @@ class Writer:
 def llama(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Llama]:
     """`llama("text", ...)`: a Llama that answers every completion with the text."""
 
-    def make(text: str | bytes = "", template: str | None = TEMPLATE, **settings: Any) -> Llama:
+    def make(text: str | bytes | list[int] = "", template: str | None = TEMPLATE, **settings: Any) -> Llama:
         writer = Writer(text)
         model = Model(writer, template)
         monkeypatch.setattr(front, "Model", lambda path, **settings: model)

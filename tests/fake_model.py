@@ -56,6 +56,10 @@ class FakeTokenizer:
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         return bytes(token - FIRST_BYTE for token in ids if token >= FIRST_BYTE).decode(errors="replace")
 
+    def decode_bytes(self, ids: Sequence[int], skip_special: bool = False) -> bytes:
+        shown = [bytes([token - FIRST_BYTE]) if token >= FIRST_BYTE else b"<c>" for token in ids]
+        return b"".join(part for part, token in zip(shown, ids, strict=True) if token >= FIRST_BYTE or not skip_special)
+
     def stream(self, skip_special: bool = False) -> FakeStream:
         return FakeStream(skip_special)
 

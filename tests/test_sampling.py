@@ -308,7 +308,7 @@ def test_xtc_in_the_chain_acts_by_chance() -> None:
     assert {always.sample(row) for _ in range(300)} == {1, 2}
 
 
-@given(st.integers(0, 2**32 - 1))
+@given(st.integers(0, 2**32 - 2))
 def test_the_same_seed_chooses_the_same_tokens(seed: int) -> None:
     row = np.linspace(-1, 1, 50)
     first, second = Sampler(Sampling(seed=seed)), Sampler(Sampling(seed=seed))
@@ -397,7 +397,7 @@ def test_logit_bias_adds_and_forbids() -> None:
         ({"top_k": 2.5}, "top_k is 2.5; expected a whole number"),
         ({"repeat_penalty": 0}, "repeat_penalty is 0.0; expected a number above 0"),
         ({"mirostat": 3}, "mirostat is 3; expected 0 .off., 1 or 2"),
-        ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),
+        ({"seed": -2}, "seed is -2; expected 0 to 4294967294"),
         ({"samplers": "top_k;magic"}, "samplers names 'magic'; expected some of penalties"),
         ({"logit_bias": {-4: 1.0}}, "logit_bias names token -4"),
         ({"logit_bias": [1, 2]}, "logit_bias is a list"),

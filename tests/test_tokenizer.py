@@ -241,8 +241,9 @@ def test_wrong_arguments(tmp_path: Path) -> None:
         tokenizer.encode(b"a" * (2**26 + 1))
     with pytest.raises(TypeError, match="str or bytes"):
         tokenizer.encode(5)  # type: ignore[arg-type]
-    with pytest.raises(UnicodeEncodeError):
-        tokenizer.encode("\ud800")
+    with pytest.raises(ValueError, match=r"half of a surrogate pair, '\\ud800', at character 2") as caught:
+        tokenizer.encode("ab\ud800")
+    assert type(caught.value) is ValueError
 
 
 @given(st.binary(max_size=80), st.integers(0, 90), st.integers(0, 12) | st.integers(0, 2**64 - 1))

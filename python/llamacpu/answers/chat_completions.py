@@ -63,6 +63,10 @@ class ChatShape:
         last = self._chunk({}, self._logprobs(tokens), self._reason(answer))
         return [{**last, "timings": answer.timings.as_dict()}]
 
+    def usage(self, answer: Answer) -> Response:
+        """The chunk behind all others, where a request asks for the number of tokens."""
+        return {**self._response("chat.completion.chunk", {}), "choices": [], "usage": usage_of(answer.result)}
+
     def _reason(self, answer: Answer) -> str:
         return "function_call" if self._legacy and answer.finish_reason == "tool_calls" else answer.finish_reason
 
@@ -78,20 +82,8 @@ class ChatShape:
         if self._chances is None:
             return None
         self._chances.note(tokens)
-        taken = self._chances.taken()
-        if taken is None:
-            return None
-        rows = zip(taken["tokens"], taken["token_logprobs"], taken["top_logprobs"], strict=True)
-        content = [
-            {
-                "token": token,
-                "bytes": None,
-                "logprob": chance,
-                "top_logprobs": [{"token": t, "logprob": value, "bytes": None} for t, value in top.items()],
-            }
-            for token, chance, top in rows
-        ]
-        return {"content": content, "refusal": None}
+        content = self._chances.as_objects()
+        return {"content": content, "refusal": None} if content else None
 
 
 def message_of(answer: Answer, legacy: bool = False) -> Response:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.sampling import TokenLogProbability, log_probability
 
@@ -19,52 +19,92 @@ __all__ = ["LogProbabilities", "prompt_log_probabilities"]
 _PROMPT_ROWS = 64
 
 
-@dataclass
-class LogProbabilities:
-    """The log-probabilities of a text as the OpenAI interface writes them, gathered token by token."""
+class Row(NamedTuple):
+    """A token, where its text begins, and how likely it and others were: None for the first of a prompt."""
 
-    tokenizer: Tokenizer
+    id: int
     offset: int
-    tokens: list[str] = field(default_factory=list)
-    text_offset: list[int] = field(default_factory=list)
-    token_logprobs: list[float | None] = field(default_factory=list)
-    top_logprobs: list[dict[str, float] | None] = field(default_factory=list)
+    chance: TokenLogProbability | None
 
-    def text(self, token: int) -> str:
-        """A token as text; half a character is nothing."""
-        return self.tokenizer.decode_bytes([token]).decode("utf-8", "ignore")
 
-    def add(self, token: int, chance: TokenLogProbability | None) -> None:
-        """Note a token; None where nothing is known of it (the first of a prompt)."""
-        text = self.text(token)
-        self.tokens.append(text)
-        self.text_offset.append(self.offset)
-        self.offset += len(text)
-        if chance is None:
-            self.token_logprobs.append(None)
-            self.top_logprobs.append(None)
-        else:
-            self.token_logprobs.append(chance.log_probability)
-            top = {self.text(other): value for other, value in chance.top}
-            self.top_logprobs.append({**top, text: chance.log_probability})
+class LogProbabilities:
+    """The log-probabilities of a text as the OpenAI API writes them, gathered token by token.
+
+    offset: of the first token, in characters.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, offset: int) -> None:
+        self._tokenizer = tokenizer
+        self._offset = offset
+        self._rows: list[Row] = []
+        # A character may be spread over several tokens: it counts where its last byte is.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, token: int, chance: TokenLogProbability | None, shown: bool = True) -> None:
+        """Note a token; None where nothing is known of it. shown: whether a control token is part of the text."""
+        self._rows.append(Row(token, self._offset, chance))
+        data = self._tokenizer.decode_bytes([token], skip_special=not shown)
+        self._offset += len(self._decoder.decode(data))
 
     def note(self, tokens: Iterable[GeneratedToken]) -> None:
-        """Note tokens of the answer."""
+        """Note tokens of the answer, in whose text no control token is shown."""
         for token in tokens:
-            self.add(token.id, token.log_probability)
+            self.add(token.id, token.log_probability, shown=False)
 
-    def taken(self) -> dict[str, Any] | None:
-        """What was gathered since the last call; None where there is nothing."""
-        if not self.tokens:
+    def as_lists(self) -> dict[str, Any] | None:
+        """What was gathered since the last call, as text completions have it; None where there is nothing.
+
+        `top_logprobs` is empty where no other token was asked for, and else holds the chosen one too. Of tokens that
+        look alike, all but the likeliest are named by their ids.
+        """
+        rows = self._taken()
+        if not rows:
             return None
-        found = {
-            "tokens": self.tokens,
-            "text_offset": self.text_offset,
-            "token_logprobs": self.token_logprobs,
-            "top_logprobs": self.top_logprobs,
+        return {
+            "tokens": [self._name(row.id) for row in rows],
+            "text_offset": [row.offset for row in rows],
+            "token_logprobs": [None if row.chance is None else row.chance.log_probability for row in rows],
+            "top_logprobs": [None if row.chance is None else self._by_name(row.id, row.chance) for row in rows],
         }
-        self.tokens, self.text_offset, self.token_logprobs, self.top_logprobs = [], [], [], []
+
+    def as_objects(self) -> list[dict[str, Any]]:
+        """What was gathered since the last call, as chat completions have it: an object a token."""
+        return [
+            {
+                **self._object(row.id, row.chance.log_probability),
+                "top_logprobs": [self._object(other, value) for other, value in row.chance.top],
+            }
+            for row in self._taken()
+            if row.chance is not None
+        ]
+
+    def _taken(self) -> list[Row]:
+        rows, self._rows = self._rows, []
+        return rows
+
+    def _object(self, token: int, value: float) -> dict[str, Any]:
+        data = self._tokenizer.decode_bytes([token])
+        return {"token": data.decode("utf-8", "replace"), "logprob": value, "bytes": list(data)}
+
+    def _by_name(self, token: int, chance: TokenLogProbability) -> dict[str, float]:
+        if not chance.top:
+            return {}
+        found: dict[str, float] = {}
+        listed = list(chance.top)
+        if all(other != token for other, _ in listed):
+            listed.append((token, chance.log_probability))
+        for other, value in listed:
+            name = self._name(other)
+            found[f"<token {other}>" if name in found else name] = value
         return found
+
+    def _name(self, token: int) -> str:
+        """A token as text; one that is no whole characters as its bytes, the way the OpenAI API writes them."""
+        data = self._tokenizer.decode_bytes([token])
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def prompt_log_probabilities(session: SessionLike, prompt: Sequence[int], top: int) -> list[TokenLogProbability | None]:

@@ -22,6 +22,7 @@ class Shape(Protocol):
     def begin(self) -> list[Response]: ...
     def chunk(self, event: Event, tokens: Sequence[GeneratedToken]) -> Response: ...
     def end(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> list[Response]: ...
+    def usage(self, answer: Answer) -> Response: ...
 
 
 def whole(running: RunningAnswer, shape: Shape) -> Response:
@@ -29,16 +30,21 @@ def whole(running: RunningAnswer, shape: Shape) -> Response:
     return shape.whole(running.read(), running.reading.taken())
 
 
-def chunks(running: RunningAnswer, shape: Shape) -> Iterator[Response]:
-    """Yields the chunks as they come; closes the answer when it is left."""
+def chunks(running: RunningAnswer, shape: Shape, usage: bool = False) -> Iterator[Response]:
+    """Yields the chunks as they come; closes the answer when it is left.
+
+    usage: whether a last chunk without choices tells how many tokens prompt and answer have.
+    """
     with running:
         yield from shape.begin()
         for event in running:
             yield shape.chunk(event, running.reading.taken())
         yield from shape.end(running.answer, running.reading.taken())
+        if usage:
+            yield shape.usage(running.answer)
 
 
-async def async_chunks(running: RunningAnswer, shape: Shape) -> AsyncIterator[Response]:
+async def async_chunks(running: RunningAnswer, shape: Shape, usage: bool = False) -> AsyncIterator[Response]:
     """As `chunks`, without blocking the event loop."""
     with running:
         for response in shape.begin():
@@ -47,3 +53,5 @@ async def async_chunks(running: RunningAnswer, shape: Shape) -> AsyncIterator[Re
             yield shape.chunk(event, running.reading.taken())
         for response in shape.end(running.answer, running.reading.taken()):
             yield response
+        if usage:
+            yield shape.usage(running.answer)

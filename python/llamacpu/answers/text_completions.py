@@ -62,8 +62,9 @@ class TextShape:
             self._chances = LogProbabilities(tokenizer, 0 if echo is not False else len(prompt.text))
             if not isinstance(echo, bool):
                 begins = prompt.ids[0] == tokenizer.bos
-                for token, chance in list(zip(prompt.ids, echo, strict=True))[begins:]:
-                    self._chances.add(token, chance if self._chances.tokens else None)
+                rows = list(zip(prompt.ids, echo, strict=True))[begins:]
+                for place, (token, chance) in enumerate(rows):
+                    self._chances.add(token, chance if place else None)
 
     def whole(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> Response:
         """The finished completion."""
@@ -84,10 +85,14 @@ class TextShape:
         last = self._choice("", () if found else tokens, answer.finish_reason)
         return [*found, {**last, "timings": answer.timings.as_dict()}]
 
+    def usage(self, answer: Answer) -> Response:
+        """The chunk behind all others, where a request asks for the number of tokens."""
+        return {**self._head, "choices": [], "usage": usage_of(answer.result)}
+
     def _choice(self, text: str, tokens: Sequence[GeneratedToken], finish_reason: str | None = None) -> Response:
         chances = None
         if self._chances is not None:
             self._chances.note(tokens)
-            chances = self._chances.taken()
+            chances = self._chances.as_lists()
         choice = {"text": text, "index": 0, "logprobs": chances, "finish_reason": finish_reason}
         return {**self._head, "choices": [choice]}

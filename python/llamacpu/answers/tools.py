@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llamacpu.constraints.grammar import Grammar
+from llamacpu.constraints.json_schema import as_resource, prepared
 
 __all__ = ["grammar_of_format", "grammar_of_tools", "tool_names", "tool_schemas", "tools_of", "wanted_tool"]
 
@@ -43,11 +44,13 @@ def wanted_tool(choice: Any) -> str | None:
 def grammar_of_tools(tools: Sequence[Any], only: str | None) -> Grammar:
     """The JSON of one call of a tool, its arguments valid under the tool's schema."""
     forms = []
-    for tool in tools:
+    for number, tool in enumerate(tools):
         function = tool.get("function", tool)
         if only in (None, function["name"]):
-            parameters = function.get("parameters") or {"type": "object"}
-            properties = {"name": {"const": function["name"]}, "parameters": parameters}
+            parameters = prepared(function.get("parameters") or {"type": "object"}, function.get("strict") is True)
+            # References of the parameters stay within them.
+            own = as_resource(parameters, f"tool-{number}")
+            properties = {"name": {"const": function["name"]}, "parameters": own}
             form = {"type": "object", "properties": properties, "required": ["name", "parameters"]}
             forms.append({**form, "additionalProperties": False})
     if not forms:
@@ -60,10 +63,13 @@ def grammar_of_format(response_format: Mapping[str, Any] | None) -> Grammar | No
     if response_format is None or response_format.get("type") in (None, "text"):
         return None
     kind = response_format["type"]
-    inner = response_format.get("json_schema")
-    schema = inner.get("schema", inner) if isinstance(inner, Mapping) else response_format.get("schema")
-    if kind == "json_object" or kind == "json_schema":
-        if schema is None and kind == "json_schema":
-            raise ValueError("response_format has the type json_schema and no schema; expected json_schema.schema")
+    if kind == "json_object":
+        schema = response_format.get("schema")
         return Grammar.any_json() if schema is None else Grammar.json_schema(schema)
+    if kind == "json_schema":
+        inner = response_format.get("json_schema")
+        given = inner if isinstance(inner, Mapping) else response_format
+        if given.get("schema") is None:
+            raise ValueError("response_format has the type json_schema and no schema; expected json_schema.schema")
+        return Grammar.json_schema(given["schema"], strict=given.get("strict") is True)
     raise ValueError(f"response_format has the type {kind!r}; expected text, json_object or json_schema")

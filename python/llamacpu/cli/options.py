@@ -109,8 +109,6 @@ def changed(sampling: Sampling, name: str, value: str) -> Sampling:
     except ValueError:
         expected = "a whole number" if kind is int else "a number"
         raise ValueError(f"{name} is {value!r}; expected {expected}") from None
-    if name == "seed" and given == -1:
-        given = None
     return dataclasses.replace(sampling, **{field_of(name): given})
 
 
@@ -129,8 +127,6 @@ def sampling_of(metadata: Any, given: dict[str, Any]) -> Sampling:
     from llamacpu.sampling import Sampling
 
     settings = {field_of(name): value for name, value in given.items() if value is not None}
-    if settings.get("seed") == -1:
-        del settings["seed"]
     try:
         return Sampling.for_model(metadata, **settings)
     except ValueError as error:

@@ -228,8 +228,9 @@ class _Walk:
                 found[key] = self._changed(value, f"{path}/{key}", open_=False)
             else:
                 found[key] = value
-        if is_closed(found) and not open_:
-            found["additionalProperties"] = False
+        if is_closed(found):
+            # Said in words where it stays open, so that a schema that stands in another one later is left as it is.
+            found["additionalProperties"] = open_
         return found
 
 

@@ -34,7 +34,7 @@ class Loop:
         self._steps = Steps(session, request, self.progress, cancel)
         self._history: Tokens = np.array(request.prompt, dtype=np.int64)
         self._length = len(request.prompt)
-        tokenizer = session.model.tokenizer
+        self._tokenizer = tokenizer = session.model.tokenizer
         self._ends = tokenizer.eog
         self._decoder = tokenizer.stream(skip_special=not request.show_special)
 
@@ -103,7 +103,7 @@ class Loop:
         progress = self.progress
         self._remember(token)
         seconds = perf_counter() - progress.started
-        text = self._stops.push(self._decoder.push(token))
+        text = self._stops.push(self._decoder.push(token)) + self._hidden(token)
         progress.tokens.append(token)
         progress.token_seconds.append(seconds)
         progress.text.append(text)
@@ -112,6 +112,13 @@ class Loop:
         if self._request.on_token is not None:
             self._request.on_token(GeneratedToken(token, text, seconds, chance))
         return text
+
+    def _hidden(self, token: int) -> str:
+        """What becomes certain because of the name of a control token: a stop string may name one that is not shown."""
+        if not self._stops or self._request.show_special or self._tokenizer.decode_bytes([token], skip_special=True):
+            return ""
+        name = self._tokenizer.decode_bytes([token]).decode("utf-8", "replace")
+        return self._stops.push(name, shown=False)
 
     def _remember(self, token: int) -> None:
         if self._length == len(self._history):

@@ -97,6 +97,7 @@ class Completions:
         grammar: Grammar | None = None,
         logit_bias: Mapping[Any, float] | None = None,
         *,
+        stream_options: Mapping[str, Any] | None = None,
         on_prompt: PromptProgress | None = None,
         cancel: CancelToken | None = None,
         timeout: float | None = None,
@@ -106,8 +107,8 @@ class Completions:
         Control tokens that the prompt names are these tokens. `suffix` is what comes after the text: a model that can
         fill in the middle writes what belongs between. `max_tokens` of None or 0 goes on until the model ends or the
         context is full. `logprobs` asks for that many most likely tokens in each place, `echo` for the prompt in the
-        answer. `on_prompt` is told how much of the prompt has been read; `cancel` and `timeout` (seconds) end the work
-        early.
+        answer. With `stream_options={"include_usage": True}` a last chunk of a stream counts the tokens. `on_prompt`
+        is told how much of the prompt has been read; `cancel` and `timeout` (seconds) end the work early.
         """
         given = text_prompt(
             self._text.tokenizer, prompt.decode("utf-8", "replace") if isinstance(prompt, bytes) else prompt,
@@ -137,7 +138,7 @@ class Completions:
             name = model or self._model_path
             return running, TextShape(name, self._text.tokenizer, given, logprobs=logprobs is not None, echo=chances)
 
-        return self._run(given.ids, begin, stream)
+        return self._run(given.ids, begin, stream, stream_options)
 
     def create_chat_completion(
         self,
@@ -170,6 +171,7 @@ class Completions:
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
         *,
+        stream_options: Mapping[str, Any] | None = None,
         template_variables: Mapping[str, Any] | None = None,
         formatter: ChatFormatter | None = None,
         reasoning: bool = True,
@@ -184,7 +186,7 @@ class Completions:
         the arguments are valid too. `response_format` asks for JSON. A stretch of reasoning comes as
         "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template
         (enable_thinking=False, for instance); a `formatter` makes the prompt in its place (`llamacpu.llama.formats`).
-        `on_prompt`, `cancel` and `timeout` as in `create_completion`.
+        `stream_options`, `on_prompt`, `cancel` and `timeout` as in `create_completion`.
         """
         offered = tools_of(functions, tools)
         choice = tool_choice if tool_choice is not None else function_call
@@ -229,7 +231,7 @@ class Completions:
             name = model or self._model_path
             return running, ChatShape(name, self._text.tokenizer, logprobs=top is not None, legacy=legacy)
 
-        return self._run(prompt.ids, begin, stream)
+        return self._run(prompt.ids, begin, stream, stream_options)
 
     def infill(self, prefix: str, suffix: str, **settings: Any) -> Any:
         """What belongs between two texts; `settings` as in `create_completion`.
@@ -268,9 +270,15 @@ class Completions:
             on_prompt=on_prompt, cancel=cancel, timeout=timeout,
         )  # fmt: skip
 
-    def _run(self, ids: Sequence[int], begin: Callable[[SessionLike], Started], stream: bool) -> Any:
+    def _run(
+        self,
+        ids: Sequence[int],
+        begin: Callable[[SessionLike], Started],
+        stream: bool,
+        stream_options: Mapping[str, Any] | None,
+    ) -> Any:
         if stream:
-            return self._stream(ids, begin)
+            return self._stream(ids, begin, bool((stream_options or {}).get("include_usage")))
         session = self._conversation.lease(ids)
         running = None
         try:
@@ -279,12 +287,14 @@ class Completions:
         finally:
             self._conversation.give_back(session, _result(running))
 
-    def _stream(self, ids: Sequence[int], begin: Callable[[SessionLike], Started]) -> Iterator[dict[str, Any]]:
+    def _stream(
+        self, ids: Sequence[int], begin: Callable[[SessionLike], Started], usage: bool
+    ) -> Iterator[dict[str, Any]]:
         session = self._conversation.lease(ids)
         running = None
         try:
             running, shape = begin(session)
-            yield from chunks(running, shape)
+            yield from chunks(running, shape, usage)
         finally:
             self._conversation.give_back(session, _result(running))
 

@@ -63,7 +63,7 @@ class Sampling:
     logit_bias: token id -> number added to its logit (-inf forbids the token).
     samplers: the steps in order, as names, one string "top_k;temperature", or letters "kt".
     min_keep: truncating steps (not top_k) leave at least this many tokens.
-    seed: 0 to 2**32 - 1; None draws a fresh one (`Sampler.seed` tells it).
+    seed: 0 to 2**32 - 2; None, -1 and 2**32 - 1 draw a fresh one (`Sampler.seed` tells it).
     """
 
     temperature: float = 0.8
@@ -111,9 +111,10 @@ class Sampling:
             raise ValueError(f"mirostat is {self.mirostat!r}; expected 0 (off), 1 or 2")
         if self.seed is not None:
             seed = _integer("seed", self.seed)
-            if not 0 <= seed <= MAX_SEED:
-                raise ValueError(f"seed is {seed}; expected 0 to {MAX_SEED}, or None for a random one")
-            object.__setattr__(self, "seed", seed)
+            if not -1 <= seed <= MAX_SEED:
+                raise ValueError(f"seed is {seed}; expected 0 to {MAX_SEED - 1}, or None or -1 for a random one")
+            # llama.cpp's two ways of writing "any".
+            object.__setattr__(self, "seed", None if seed in (-1, MAX_SEED) else seed)
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
         object.__setattr__(self, "samplers", _sampler_names(self.samplers))
         object.__setattr__(self, "dry_sequence_breakers", _breakers(self.dry_sequence_breakers))

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from llamacpu.text.checks import check_text
+
 
 class StopStrings:
     """Holds text back while it may turn into a stop string.
@@ -16,28 +18,43 @@ class StopStrings:
         for stop in self._stops:
             if not isinstance(stop, str) or not stop:
                 raise ValueError(f"a stop string is {stop!r}; expected a text that is not empty")
+            check_text(stop, "a stop string")
         self._held = ""
+        # Of every letter that is held, whether it is part of what comes out.
+        self._shown: list[bool] = []
         self.found: str | None = None
 
-    def push(self, text: str) -> str:
-        """Add text; return what is certain. After a stop string was found nothing more comes out."""
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self._stops)
+
+    def push(self, text: str, shown: bool = True) -> str:
+        """Add text; return what is certain. After a stop string was found nothing more comes out.
+
+        shown: False for the name of a control token, which counts but is not part of the text.
+        """
         if self.found is not None:
             return ""
-        held = self._held + text
-        places = [(place, -len(stop), stop) for stop in self._stops if (place := held.find(stop)) >= 0]
+        self._held += text
+        self._shown += [shown] * len(text)
+        places = [(place, -len(stop), stop) for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if places:
             place, _, stop = min(places)
             self.found = stop
-            self._held = ""
-            return held[:place]
-        keep = self._unfinished(held)
-        self._held = held[len(held) - keep :]
-        return held[: len(held) - keep]
+            certain = self._out(place)
+            self._held, self._shown = "", []
+            return certain
+        return self._out(len(self._held) - self._unfinished(self._held))
 
     def flush(self) -> str:
         """The text ends here: what was held back is certain now."""
-        held, self._held = self._held, ""
-        return held
+        return self._out(len(self._held))
+
+    def _out(self, count: int) -> str:
+        """Take the first letters that are held; those of them that are shown."""
+        taken = "".join(letter for letter, shown in zip(self._held[:count], self._shown, strict=False) if shown)
+        self._held, self._shown = self._held[count:], self._shown[count:]
+        return taken
 
     def _unfinished(self, held: str) -> int:
         """Length of the longest end of `held` that begins a stop string."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu import _native
 from llamacpu.errors import GGUFError, ModelError
+from llamacpu.text.checks import check_text
 
 if TYPE_CHECKING:
     import numpy.typing
@@ -114,8 +115,14 @@ class Tokenizer:
                        user-defined are matched in any case.
         space_prefix   False keeps a SentencePiece vocabulary from putting a space before the text: for a text that
                        continues another one
+
+        Raises ValueError for half of a surrogate pair in the text.
         """
-        ids = self._native.encode(text, parse_special, space_prefix)
+        try:
+            ids = self._native.encode(text, parse_special, space_prefix)
+        except UnicodeEncodeError:
+            check_text(str(text))
+            raise
         if add_special:
             if self.add_bos and self.bos is not None:
                 if ids and ids[0] == self.bos:
