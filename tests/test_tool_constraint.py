@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 
 from fake_llama import NAMES, Tokens, llama
 from fake_model import END, START, VOCABULARY, ids_of
+from llamacpu.answers.tools import grammar_of_format, grammar_of_tools
 from llamacpu.chat.answer import CALL_TAGS, AnswerReader, Piece, ToolCall
 from llamacpu.constraints.tool_constraint import ToolCallConstraint
 from llamacpu.errors import GrammarError
+from test_grammar import write as write_under
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
@@ -320,3 +322,43 @@ def test_tools_that_are_not_strict_leave_the_model_alone(llama: Callable[..., An
     found = llama(wish).create_chat_completion(USER, tools=tools, temperature=0.0)
     (call,) = found["choices"][0]["message"]["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"city": "Rome"}
+
+
+NODE = {
+    "$defs": {"Node": {"type": "object", "properties": {"value": {"const": 1}, "next": {"$ref": "#/$defs/Node"}},
+                       "required": ["value"]}},
+    "type": "object",
+    "properties": {"node": {"$ref": "#/$defs/Node"}, "self": {"$ref": "#"}},
+    "required": ["node"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("parameters", [NODE, {"$defs": NODE["$defs"], "$ref": "#/$defs/Node"}])
+def test_references_resolve_against_the_root_of_the_tool(parameters: dict[str, Any]) -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    for only in ("f", None):
+        text = write_under(grammar_of_tools([tool, {"type": "function", "function": {"name": "g"}}], only), 3)
+        call = json.loads(text)
+        if call["name"] == "f":
+            jsonschema.validate(call["parameters"], parameters)
+    strict = {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": True}}
+    ToolCallConstraint([strict], Tokens())  # type: ignore[arg-type]
+
+
+def test_strict_tools_name_what_cannot_be_enforced() -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "array", "contains": {"const": 1}}}}
+    strict = {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": True}}
+    with pytest.raises(GrammarError, match=r"'contains' at #/properties/a "):
+        ToolCallConstraint([strict], Tokens())  # type: ignore[arg-type]
+    with pytest.raises(GrammarError, match=r"'contains' at #/properties/a "):
+        grammar_of_tools([strict], "f")
+
+
+def test_a_schema_must_be_there_where_one_is_promised() -> None:
+    for named in ({"name": "x"}, {"name": "x", "strict": True}, None, {}):
+        with pytest.raises(ValueError, match="no schema"):
+            grammar_of_format({"type": "json_schema", "json_schema": named})
+    loose = {"type": "array", "uniqueItems": True, "items": {"type": "integer"}}
+    assert grammar_of_format({"type": "json_schema", "json_schema": {"schema": loose}}) is not None
+    with pytest.raises(GrammarError, match="'uniqueItems' at #"):
+        grammar_of_format({"type": "json_schema", "json_schema": {"schema": loose, "strict": True}})

@@ -62,7 +62,7 @@ def compiled(schema: Any, wrong: Callable[[Schema], str | None], strict: bool = 
         if repaired is None:
             break
         keyword, instead = repaired
-        tell(keyword, path, place, strict, "is enforced as anyOf" if keyword == "oneOf" else "is not enforced")
+        tell(keyword, _own(path), place, strict, "is enforced as anyOf" if keyword == "oneOf" else "is not enforced")
         place.clear()
         place.update(instead)
         message = wrong(found)
@@ -73,7 +73,7 @@ def compiled(schema: Any, wrong: Callable[[Schema], str | None], strict: bool = 
         path, place = f"{path}/pattern", place["pattern"]
     shown = json.dumps(place, ensure_ascii=False, default=repr)
     shown = shown if len(shown) <= _LONGEST_NOTE else shown[:_LONGEST_NOTE] + "..."
-    raise GrammarError(f"the JSON schema cannot be used at {path} ({shown}): {_told(message)}")
+    raise GrammarError(f"the JSON schema cannot be used at {_own(path)} ({shown}): {_told(message)}")
 
 
 def prepared(schema: Any, strict: bool = False) -> Schema:
@@ -83,6 +83,11 @@ def prepared(schema: Any, strict: bool = False) -> Schema:
     if not isinstance(schema, dict):
         raise GrammarError(f"the JSON schema is a {type(schema).__name__}; expected an object, true or false")
     return _Walk(schema, strict).result()
+
+
+def _own(path: str) -> str:
+    """A place as whoever wrote the schema knows it, which may stand in another one as a whole."""
+    return path.replace("#/$defs/whole", "#", 1)
 
 
 def _without_what_it_lacks(schema: Schema, message: str) -> tuple[str, Schema] | None:
@@ -137,12 +142,30 @@ def as_resource(schema: Any, name: str) -> Any:
     """A schema that may stand inside another one: its references to its own root (`#`, `#/$defs/...`) stay its own."""
     if not isinstance(schema, dict) or "$id" in schema:
         return schema
-    return {"$id": f"urn:llamacpu:{name}", **schema}
+    address = f"urn:llamacpu:{name}"
+
+    def addressed(inner: Any) -> Any:
+        if not isinstance(inner, dict):
+            return inner
+        found: Schema = {}
+        for key, value in inner.items():
+            parts = [addressed(part) for _, part in _inner(key, value)]
+            if key in _NAMED and isinstance(value, dict):
+                found[key] = dict(zip(value, parts, strict=True))
+            elif key in _MANY and isinstance(value, list):
+                found[key] = parts
+            elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
+                found[key] = address + value
+            else:
+                found[key] = parts[0] if parts else value
+        return found
+
+    return {"$id": address, **addressed(schema)}
 
 
-def member(schema: Schema, key: str, name: str) -> Schema:
+def member(schema: Mapping[str, Any], key: str, name: str) -> Schema:
     """The schema of one property of an object, with all that it refers to."""
-    whole = as_resource(schema, name)
+    whole = as_resource(dict(schema), name)
     return {"$defs": {"whole": whole}, "$ref": f"{whole['$id']}#/properties/{keywords.pointer(key)}"}
 
 
@@ -210,7 +233,7 @@ class _Walk:
         open_ = open_ or path in self._open
         known, notes = keywords.rewritten(schema)
         for keyword in notes:
-            tell(keyword, path, schema, self._strict)
+            tell(keyword, _own(path), schema, self._strict)
         found: Schema = {}
         combines = open_ or _combines(known)
         for key, value in known.items():

@@ -13,6 +13,8 @@ from typing import Any
 from llamacpu.chat.answer import CALL_TAGS, CODE_TOOLS
 from llamacpu.chat.tool_calls import is_text
 from llamacpu.constraints.grammar import Grammar, schema_text
+from llamacpu.constraints.json_schema import member
+from llamacpu.constraints.schema_keywords import resolved
 from llamacpu.errors import GrammarError
 
 # A call without a tag stands at the beginning of an answer, or after another call.
@@ -25,6 +27,8 @@ _PRINTED = re.compile(r"(?!\s).*\S")
 _TEXT_LIMITS = frozenset(("format", "maxLength", "minLength", "pattern"))
 _MANY_FORMS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
 
+# The name under which a schema refers to itself where one of its properties stands alone.
+_ROOT = "parameters"
 _SPACE = r"( |\n {0,8})?"
 # The lexer takes the longest token that is allowed, text that is no call among them: what sets a call apart from text
 # must be one token from its first letter on.
@@ -152,9 +156,12 @@ class ToolGrammars:
         form = quoted(f'"{names[0]}">')
         if properties is None:
             return f'{form} (ws "<param name=\\"" /[^>\\s"\']{{1,40}}/ "\\">" any "</param>")*'
-        definitions: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
         for key, value in properties.items():
-            inner = _element_text(value) if is_text(value) else f"%json {schema_text(_with(definitions, value))}"
+            inner = (
+                _element_text(value)
+                if is_text(value)
+                else f"%json {schema_text(member(schema, key, _ROOT), strict=True)}"
+            )
             if inner is None:
                 return None
             header = quoted(f'<param name="{key}">')
@@ -170,10 +177,6 @@ def _element_text(schema: Mapping[str, Any]) -> str | None:
         plain = all("<" not in choice and choice.strip("\n") == choice and choice for choice in choices)
         return f"({' | '.join(map(quoted, choices))})" if plain else None
     return None if _TEXT_LIMITS & set(schema) else "/[^<]*/"
-
-
-def _with(definitions: dict[str, Any], schema: Any) -> Any:
-    return {**definitions, **schema} if isinstance(schema, Mapping) else schema
 
 
 def _regex(text: str) -> str:
@@ -195,7 +198,7 @@ def _rules(number: int, name: str, schema: Mapping[str, Any]) -> list[str]:
     )
     inner = f'"{{" ws {body} ws "}}"'
     return [
-        f"arguments_{number}: %json {schema_text(schema)}",
+        f"arguments_{number}: %json {schema_text(schema, strict=True)}",
         f"{body}: WORD_NAME {first} | words {then}",
         f'name_{number}: {first} ws "}}"',
         f'key_{number}: {then} ws "}}"',
@@ -215,10 +218,10 @@ def _pythonic_rules(number: int, name: str, schema: Mapping[str, Any]) -> list[s
     if properties is None:
         return [*found, f"keywords_{number}_0_first: (keyword (comma keyword)*)?"]
     # In the order of the schema; those that are not required may be left out. After the first, a comma comes before.
-    definitions = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
     required = schema.get("required", ())
-    for place, (key, value) in enumerate(properties.items()):
-        found.append(f'value_{number}_{place}: {quoted(key)} "=" %json {schema_text(_with(definitions, value))}')
+    for place, key in enumerate(properties):
+        value = schema_text(member(schema, key, _ROOT), strict=True)
+        found.append(f'value_{number}_{place}: {quoted(key)} "=" %json {value}')
         now, then = f"keywords_{number}_{place}", f"keywords_{number}_{place + 1}"
         for position, before in (("first", ""), ("later", "comma ")):
             rule = f"{now}_{position}: {before}value_{number}_{place} {then}_later"
@@ -233,6 +236,11 @@ def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
     if function.get("strict") is not True:
         return {"type": "object"}
     name = function["name"]
+    if isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
+        # As pydantic writes a model that holds itself: the root is one of its definitions.
+        target = resolved(schema, schema["$ref"])
+        if isinstance(target, dict):
+            schema = {**{key: value for key, value in schema.items() if key != "$ref"}, **target}
     if not isinstance(schema, dict) or schema.get("type", "object") != "object" or _MANY_FORMS & set(schema):
         raise GrammarError(f"the parameters of the strict tool {name} are no plain object; expected type 'object'")
     properties = schema.get("properties", {})
