@@ -19,7 +19,7 @@ mod ternary;
 mod unfold;
 #[cfg(target_arch = "x86_64")]
 mod unfold_avx512;
-mod unfold_units;
+mod unfold_scales;
 
 #[cfg(test)]
 mod folding_tests;

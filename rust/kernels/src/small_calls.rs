@@ -30,30 +30,51 @@ fn product(isa: Isa, threads: usize, weights: &Matrix, input: &[f32], tokens: us
     output.into_iter().map(f32::to_bits).collect()
 }
 
-/// Two groups of rows, the last of one row: both are one panel.
+/// Two groups of rows, the last of one row: both are one panel where panels are used. Kept packed for two tokens, packed anew for
+/// one of them.
 fn check_products(format: Format, columns: usize) {
     let rows = 17;
     let input = numbers(2 * columns, 0.7);
     let mut found = Vec::new();
     for isa in Isa::all() {
-        let kept = matrix(format, rows, columns);
-        let packed_each_time = matrix(format, rows, columns);
-        packed_each_time.resident(false);
-        for weights in [&kept, &packed_each_time] {
-            let together = product(isa, 1, weights, &input, 2);
-            let alone = product(isa, 1, weights, &input[..columns], 1);
-            assert_eq!(alone, together[..rows], "{format:?} {isa}");
-            found.push(together);
-        }
+        let together = product(isa, 1, &matrix(format, rows, columns), &input, 2);
+        let packed_anew = matrix(format, rows, columns);
+        packed_anew.resident(false);
+        let alone = product(isa, 1, &packed_anew, &input[..columns], 1);
+        assert_eq!(alone, together[..rows], "{format:?} {isa}");
+        found.push(together);
     }
     assert!(found.iter().all(|result| *result == found[0]), "{format:?}");
 }
 
+/// Formats with blocks of that many weights whose names begin so.
+fn check_formats(block_elements: usize, start: &str) {
+    let formats = Format::all().iter().filter(|format| {
+        let info = format.info();
+        info.block_elements == block_elements && info.name.starts_with(start)
+    });
+    let checked = formats.map(|format| check_products(*format, block_elements)).count();
+    assert!(checked > 0, "{start}");
+}
+
 #[test]
-fn products_of_quantized_weights() {
-    for format in Format::all().iter().filter(|format| format.info().block_elements > 1) {
-        check_products(*format, 256);
-    }
+fn products_of_blocks_of_32() {
+    check_formats(32, "");
+}
+
+#[test]
+fn products_of_k_quants() {
+    check_formats(256, "Q");
+}
+
+#[test]
+fn products_of_ternary_quants() {
+    check_formats(256, "TQ");
+}
+
+#[test]
+fn products_of_quants_by_grids_and_tables() {
+    check_formats(256, "IQ");
 }
 
 #[test]
@@ -76,8 +97,8 @@ fn products_by_panels_of_plain_weights() {
 
 #[test]
 fn products_by_several_threads() {
-    let weights = matrix(Format::Q4_K, 40, 256);
-    let input = numbers(2 * 256, 0.3);
+    let weights = matrix(Format::Q4_0, 40, 32);
+    let input = numbers(2 * 32, 0.3);
     for isa in Isa::all() {
         assert_eq!(product(isa, 2, &weights, &input, 2), product(isa, 1, &weights, &input, 2), "{isa}");
     }

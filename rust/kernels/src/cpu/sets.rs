@@ -99,16 +99,6 @@ instruction_set!(
     Scalar, []
 );
 
-/// Runs portable work, compiled for a set whose wide vectors the compiler uses by itself, if there is one.
-pub(crate) fn vectorized<C: Code>(isa: Isa, code: C) -> C::Output {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(set) = Avx2::of(isa) {
-        return set.call(code);
-    }
-    let _ = isa;
-    code.run()
-}
-
 impl Scalar {
     /// The token, which every processor has.
     pub(crate) const TOKEN: Self = Self(());

@@ -1,12 +1,11 @@
 //! Writes the packed layout: 16 rows side by side, as the table in `matmul::weights` describes it.
 
-use std::marker::PhantomData;
-
 use super::blocks::Blocks;
 use super::folding::{Folding, fold};
 use super::layout::{Bits, Packing, Scales, Unpacked};
 use crate::cpu::Isa;
-use crate::cpu::sets::{Code, vectorized};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::sets::{Avx2, InstructionSet};
 
 /// Rows in a group.
 const ROWS: usize = 16;
@@ -53,25 +52,20 @@ const fn wide_bytes(scales: Scales, folding: Option<&Folding>) -> usize {
 
 /// `pack_group`, compiled for the instruction set.
 pub(crate) fn pack<B: Blocks>(isa: Isa, source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
-    vectorized(isa, PackGroup::<B> { source, rows, layout, out, format: PhantomData });
-}
-
-/// The arguments of `pack_group`.
-struct PackGroup<'a, B> {
-    source: &'a [u8],
-    rows: usize,
-    layout: Layout,
-    out: &'a mut [u8],
-    format: PhantomData<B>,
-}
-
-impl<B: Blocks> Code for PackGroup<'_, B> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        pack_group::<B>(self.source, self.rows, self.layout, self.out);
+    #[cfg(target_arch = "x86_64")]
+    if Avx2::of(isa).is_some() {
+        // SAFETY: a token exists only where the processor has AVX2.
+        return unsafe { pack_avx2::<B>(source, rows, layout, out) };
     }
+    let _ = isa;
+    pack_group::<B>(source, rows, layout, out);
+}
+
+/// `pack_group` with wide vectors; why not by `InstructionSet::call`, see `unfold_avx2`.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn pack_avx2<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
+    pack_group::<B>(source, rows, layout, out);
 }
 
 /// Packs a group: `rows` (1 to 16) rows of whole blocks, one after the other in `source`, into `group_bytes` at `out`. Rows

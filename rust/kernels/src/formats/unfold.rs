@@ -3,32 +3,36 @@
 use super::blocks::Blocks;
 use super::folding::{FoldedQuants, Plane, TERNARY_VECTORS};
 use super::grids::Grid;
-use super::unfold_units::{Units, unfold_scales, unit_quants};
+use super::unfold_scales::{unfold_scales, unit_quants};
 use crate::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::cpu::sets::{Avx512Vbmi, InstructionSet};
-use crate::cpu::sets::{Code, vectorized};
+use crate::cpu::sets::{Avx2, Avx512Vbmi, InstructionSet};
 
 /// A function that unfolds whole units: quants, scales, where the quants go (unless they are plain), where the scales go.
 pub(crate) type Unfold = fn(Isa, &[u8], &[u8], &mut [u8], &mut [u8]);
 
 /// Unfolds with the best that the instruction set has.
 pub(crate) fn unfold<B: Blocks>(isa: Isa, quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
-    let units = Units::<B>::new(quants, scales, to_quants, to_scales);
     #[cfg(target_arch = "x86_64")]
-    if let Some(set) = Avx512Vbmi::of(isa) {
-        return super::unfold_avx512::unfold(set, units);
+    {
+        if let Some(set) = Avx512Vbmi::of(isa) {
+            return super::unfold_avx512::unfold::<B>(set, quants, scales, to_quants, to_scales);
+        }
+        if Avx2::of(isa).is_some() {
+            // SAFETY: a token exists only where the processor has AVX2.
+            return unsafe { unfold_avx2::<B>(quants, scales, to_quants, to_scales) };
+        }
     }
-    vectorized(isa, units);
+    let _ = isa;
+    unfold_units::<B>(quants, scales, to_quants, to_scales);
 }
 
-impl<B: Blocks> Code for Units<'_, B> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run(self) {
-        unfold_units::<B>(self.quants, self.scales, self.to_quants, self.to_scales);
-    }
+/// `unfold_units` with wide vectors. Not by `InstructionSet::call`: as arguments of a function the slices are known not to overlap,
+/// as fields of a structure they are not, and the compiler makes no vectors.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn unfold_avx2<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
+    unfold_units::<B>(quants, scales, to_quants, to_scales);
 }
 
 /// Unfolds whole units.

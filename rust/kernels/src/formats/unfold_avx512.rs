@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::blocks::Blocks;
 use super::folding::{FoldedQuants, Plane, TERNARY_VECTORS};
 use super::grids::Grid;
-use super::unfold_units::{Units, unfold_scales, unit_quants};
+use super::unfold_scales::{unfold_scales, unit_quants};
 use crate::cpu::sets::Avx512Vbmi;
 
 /// Bytes of four base-3 digits each, by the byte that holds five.
@@ -39,8 +39,13 @@ const fn digits(fifth: bool) -> [u8; 256] {
 ///
 /// # Panics
 /// If the slices are not whole units.
-pub(super) fn unfold<B: Blocks>(_set: Avx512Vbmi, units: Units<B>) {
-    let Units { quants, scales, to_quants, to_scales, .. } = units;
+pub(super) fn unfold<B: Blocks>(
+    _set: Avx512Vbmi,
+    quants: &[u8],
+    scales: &[u8],
+    to_quants: &mut [u8],
+    to_scales: &mut [u8],
+) {
     // SAFETY: the token exists only where the processor has the features.
     unsafe { unfold_units::<B>(quants, scales, to_quants, to_scales) }
 }

@@ -1,30 +1,7 @@
-//! What unfolding has in common on all instruction sets: its arguments, and the scales.
-
-use std::marker::PhantomData;
+//! What unfolding has in common on all instruction sets: the scales.
 
 use super::folding::{FoldedScales, Folding, parts};
 use super::layout::{Bits, Packing};
-
-/// The arguments of an unfolding. They are taken apart before the work begins: as arguments of a function, the compiler knows that
-/// the slices do not overlap, without which the scales take half as long again.
-pub(super) struct Units<'a, B> {
-    /// Folded quants.
-    pub(super) quants: &'a [u8],
-    /// Folded scales.
-    pub(super) scales: &'a [u8],
-    /// Room for the quants, unless they are plain.
-    pub(super) to_quants: &'a mut [u8],
-    /// Room for the scales.
-    pub(super) to_scales: &'a mut [u8],
-    format: PhantomData<B>,
-}
-
-impl<'a, B> Units<'a, B> {
-    /// Whole units, with room for what they become.
-    pub(super) fn new(quants: &'a [u8], scales: &'a [u8], to_quants: &'a mut [u8], to_scales: &'a mut [u8]) -> Self {
-        Self { quants, scales, to_quants, to_scales, format: PhantomData }
-    }
-}
 
 /// Bytes of unfolded quants of a unit.
 pub(super) const fn unit_quants(bits: Bits) -> usize {
