@@ -5,9 +5,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::Budget;
-use super::characters::Classes;
+use super::characters::{Classes, NO_CLASS};
 use super::rules::{Rules, Symbol};
 use super::stacks::{Continuation, END, Follower, Reading, Sets, ended};
+use super::trie::Kind;
 use super::utf8::{Next, Utf8};
 use crate::Error;
 
@@ -20,6 +21,8 @@ pub(crate) const DEAD: StateId = 0;
 const UNKNOWN: StateId = u32::MAX;
 /// A state that bytes have left so often is given a row of the table.
 const OFTEN: u8 = 3;
+/// Up to so many classes of characters are tried to see whether a state stays the same.
+const MOST_CLASSES: usize = 32;
 /// The table of transitions is not made larger than this, in entries.
 const LARGEST_TABLE: usize = 1 << 24;
 
@@ -187,6 +190,37 @@ impl Automaton {
             }
         }
         Ok(next)
+    }
+
+    /// Whether the readings stay the same behind every character of the kind, so that all texts of it may come next.
+    pub(crate) fn stays(&mut self, state: StateId, kind: Kind, budget: &mut Budget<'_>) -> Result<bool, Error> {
+        for byte in kind.ascii() {
+            if self.next(state, byte, budget)? != state {
+                return Ok(false);
+            }
+        }
+        if kind != Kind::Plain {
+            return Ok(true);
+        }
+        let State { set, .. } = self.states[state as usize];
+        let utf8 = Arc::clone(&self.utf8);
+        let mut classes = Vec::new();
+        for class in Kind::OTHERS.iter().flat_map(|(first, last)| utf8.classes.between(*first, *last)) {
+            // Where there are many classes, it is less work to walk the tree.
+            if class == NO_CLASS || classes.len() == MOST_CLASSES {
+                return Ok(false);
+            }
+            if !classes.contains(&class) {
+                classes.push(class);
+            }
+        }
+        for class in classes {
+            let character = utf8.classes.example(class);
+            if self.advance(set, |rules, symbol| matches(rules, symbol, character), budget)? != state {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn step(&mut self, state: StateId, byte: u8, budget: &mut Budget<'_>) -> Result<StateId, Error> {

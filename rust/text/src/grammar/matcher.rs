@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use super::automaton::{Automaton, Compiled, DEAD, StateId};
 use super::rules::{Rules, Symbol};
-use super::trie::Trie;
+use super::trie::{Kind, Part, Trie};
 use super::{Budget, TokenReference};
 use crate::Error;
 use crate::error::shown;
@@ -261,10 +261,27 @@ fn mark(
     bits: &mut [u64],
     budget: &mut Budget<'_>,
 ) -> Result<(), Error> {
-    let nodes = &vocabulary.nodes[..];
     // The states behind the bytes of the path to a node.
     let mut path = vec![DEAD; vocabulary.longest + 1];
     path[0] = state;
+    for part in &vocabulary.parts {
+        if part.kind != Kind::Any && automaton.stays(state, part.kind, budget)? {
+            bits.iter_mut().zip(&part.bits).for_each(|(word, all)| *word |= all);
+        } else {
+            mark_part(automaton, part, &mut path, bits, budget)?;
+        }
+    }
+    Ok(())
+}
+
+fn mark_part(
+    automaton: &mut Automaton,
+    part: &Part,
+    path: &mut [StateId],
+    bits: &mut [u64],
+    budget: &mut Budget<'_>,
+) -> Result<(), Error> {
+    let nodes = &part.nodes[..];
     let mut place = 0;
     let mut visited = 0;
     while place + 1 < nodes.len() {
@@ -281,7 +298,7 @@ fn mark(
         }
         path[depth + 1] = next;
         place += 1;
-        mark_all(&vocabulary.tokens[node.first as usize..nodes[place].first as usize], bits);
+        mark_all(&part.tokens[node.first as usize..nodes[place].first as usize], bits);
     }
     Ok(())
 }

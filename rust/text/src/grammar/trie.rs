@@ -1,4 +1,7 @@
-//! The tokens of a vocabulary by their bytes, as a tree.
+//! The tokens of a vocabulary by their bytes, as trees.
+//!
+//! There is a tree of its own for the tokens that are parts of words and one for other plain text: inside a name or a
+//! string of a grammar all of them go on with it, and then no tree of so many tokens has to be walked.
 
 use crate::Error;
 
@@ -7,19 +10,76 @@ use crate::Error;
 pub(crate) struct Node {
     /// Where the next node is that is no descendant.
     pub(crate) skip: u32,
-    /// The first of the tokens that begin so, in [`Trie::tokens`]. The node's own come before its children's.
+    /// The first of the tokens that begin so, in [`Part::tokens`]. The node's own come before its children's.
     pub(crate) first: u32,
     /// The number of bytes before this one.
     pub(crate) depth: u16,
     pub(crate) byte: u8,
 }
 
-/// A vocabulary as grammars see it.
-pub struct Trie {
+/// Tokens made of some characters.
+pub(crate) struct Part {
+    /// Which characters.
+    pub(crate) kind: Kind,
     /// Depth first, and a last one behind all of them.
     pub(crate) nodes: Vec<Node>,
-    /// The ids of tokens that have a text, in the order of their texts.
+    /// The ids of the tokens, in the order of their texts.
     pub(crate) tokens: Vec<u32>,
+    /// The tokens, a bit for each id.
+    pub(crate) bits: Vec<u64>,
+}
+
+/// Of which characters a token is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// ASCII letters, digits and `_`.
+    Word,
+    /// Whole characters that strings and comments hardly ever leave out: printable ASCII without `"`, `\` and `*`, and
+    /// what is from U+00A0 on, without the separators of lines and paragraphs.
+    Plain,
+    /// Anything.
+    Any,
+}
+
+impl Kind {
+    /// The ASCII characters.
+    pub(crate) fn ascii(self) -> impl Iterator<Item = u8> {
+        (0..0x80).filter(move |byte: &u8| match self {
+            Self::Word => byte.is_ascii_alphanumeric() || *byte == b'_',
+            Self::Plain => (b' '..0x7F).contains(byte) && !b"\"\\*".contains(byte),
+            Self::Any => true,
+        })
+    }
+
+    /// The other characters of [`Kind::Plain`].
+    pub(crate) const OTHERS: [(u32, u32); 3] = [(0xA0, 0x2027), (0x202A, 0xD7FF), (0xE000, 0x0010_FFFF)];
+
+    fn of(text: &[u8]) -> Self {
+        let only = |kind: Self| {
+            let mut ascii = [false; 0x80];
+            kind.ascii().for_each(|byte| ascii[byte as usize] = true);
+            ascii
+        };
+        let (word, plain) = (only(Self::Word), only(Self::Plain));
+        if text.iter().all(|byte| word.get(*byte as usize) == Some(&true)) {
+            return Self::Word;
+        }
+        let Ok(text) = std::str::from_utf8(text) else { return Self::Any };
+        let is_plain = |character: char| {
+            let code = u32::from(character);
+            plain
+                .get(code as usize)
+                .copied()
+                .unwrap_or_else(|| Self::OTHERS.iter().any(|(first, last)| (*first..=*last).contains(&code)))
+        };
+        if text.chars().all(is_plain) { Self::Plain } else { Self::Any }
+    }
+}
+
+/// A vocabulary as grammars see it.
+pub struct Trie {
+    /// [`Kind::Word`], [`Kind::Plain`], then [`Kind::Any`].
+    pub(crate) parts: [Part; 3],
     /// Of each token.
     texts: Vec<Box<[u8]>>,
     /// Tokens that end a text, ascending.
@@ -56,8 +116,15 @@ impl Trie {
         }
         tokens.sort_unstable_by(|one, other| texts[*one as usize].cmp(&texts[*other as usize]).then(one.cmp(other)));
         let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
-        let nodes = nodes(&texts, &tokens);
-        Ok(Self { nodes, tokens, texts, ends, others, longest })
+        let parts = [Kind::Word, Kind::Plain, Kind::Any].map(|kind| {
+            let tokens: Vec<u32> = tokens.extract_if(.., |id| Kind::of(&texts[*id as usize]) == kind).collect();
+            let mut bits = vec![0; count.div_ceil(64)];
+            for id in &tokens {
+                bits[*id as usize / 64] |= 1 << (id % 64);
+            }
+            Part { kind, nodes: nodes(&texts, &tokens), tokens, bits }
+        });
+        Ok(Self { parts, texts, ends, others, longest })
     }
 
     /// Number of tokens, those without a text included.
