@@ -15,7 +15,7 @@ import pytest
 
 from bench_tokenizer import llama3
 from llamacpu import GGUFFile, Tokenizer
-from llamacpu.constraints.grammar import Grammar, Matcher, vocabulary_of
+from llamacpu.constraints.grammar import Grammar, vocabulary_of
 from llamacpu.constraints.tool_constraint import ToolCallConstraint
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")
@@ -49,7 +49,7 @@ def follow(benchmark: Any, tokenizer: Tokenizer, grammar: Grammar, text: str) ->
     logits = np.zeros(tokenizer.vocab_size, dtype=np.float32)
 
     def masks() -> None:
-        matcher = Matcher(grammar, tokenizer)
+        matcher = grammar.matcher(tokenizer)
         for token in ids:
             matcher.mask(logits)
             matcher.consume(token)
@@ -75,8 +75,70 @@ def test_masks_of_a_regular_expression(benchmark: Any, tokenizer: Tokenizer) -> 
     )
 
 
+# In the manner of the grammars that come with llama.cpp.
+GBNF = {
+    "json": (
+        r"""
+root   ::= object
+value  ::= object | list | string | number | "true" | "false" | "null"
+object ::= "{" gap (member ("," gap member)*)? gap "}"
+member ::= string ":" gap value
+list   ::= "[" gap (value ("," gap value)*)? gap "]"
+string ::= "\"" ([^"\\\x00-\x1f\x7f] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F]{4}))* "\""
+number ::= "-"? ("0" | [1-9] [0-9]{0,15}) ("." [0-9]{1,15})? ([eE] [-+]? [0-9]{1,3})?
+gap    ::= [ \n\t]{0,20}
+""",
+        json.dumps(ANSWER),
+    ),
+    "arithmetic": (
+        'root ::= (sum "=" gap number "\\n")+\nsum ::= part ([-+*/] gap part)*\n'
+        'part ::= name | number | "(" gap sum ")" gap\n'
+        "name ::= [a-z] [a-z0-9_]* gap\nnumber ::= [0-9]+ gap\ngap ::= [ \\t]*",
+        "(price + tax_1) * 12 / (count - 3) = 1804\n",
+    ),
+    "program": (
+        r"""
+root      ::= function*
+function  ::= type " " name "(" (type " " name)? ") {\n" statement* "}\n"
+type      ::= "int" | "float" | "char"
+name      ::= [a-zA-Z_] [a-zA-Z0-9_]*
+statement ::= "  "+ (type " ")? name " = " sum ";\n" | "  "+ "return " sum ";\n" | comment
+            | "  "+ "while (" sum [<>] sum ") {\n" statement* "  "+ "}\n"
+comment   ::= "//" [^\n]* "\n" | "/*" ([^*] | "*" [^/])* "*/\n"
+sum       ::= term (" " [-+] " " term)*
+term      ::= factor (" " [*/] " " factor)*
+factor    ::= name | [0-9]+ | "-" factor | name "(" (sum (", " sum)*)? ")" | "(" sum ")"
+""".replace("\n            |", " |"),
+        "int add(int first) {\n  int sum = first + other(2, 3) * 4;\n// one more\n/* or * more */\n  return sum;\n}\n",
+    ),
+    "chess": (
+        'root ::= ([1-9] [0-9]? ". " move " " move "\\n")+\nmove ::= (piece | pawn | "O-O" "-O"?) [+#]?\n'
+        'piece ::= [KQRBN] [a-h]? [1-8]? "x"? [a-h] [1-8]\npawn ::= ([a-h] "x")? [a-h] [1-8] ("=" [QRBN])?',
+        "1. e4 e5\n2. Nf3 Nc6\n3. Bb5 a6\n4. O-O Nxe4\n5. Re1 Nd6\n",
+    ),
+    "list": (
+        'root ::= ("- " [^\\r\\n\\u2028\\u2029]+ "\\n")+',
+        "- apples and pears\n- oranges, for the children\n- water\n",
+    ),
+    "english": (
+        "root ::= word ([ \\t\\n] word)*\nword ::= [!-~]+",
+        "It was the best of times, it was the worst of times.",
+    ),
+    "japanese": (
+        "root ::= [ぁ-ゟァ-ヿ、-〾一-鿿]+ ([ \\n] [ぁ-ゟァ-ヿ、-〾一-鿿]+)*",
+        "吾輩は猫である。名前はまだ無い。",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GBNF)
+def test_masks_of_gbnf(benchmark: Any, tokenizer: Tokenizer, name: str) -> None:
+    grammar, text = GBNF[name]
+    follow(benchmark, tokenizer, Grammar.gbnf(grammar), text)
+
+
 def test_compiling_a_schema(benchmark: Any, tokenizer: Tokenizer) -> None:
-    benchmark(lambda: Matcher(Grammar.json_schema(SCHEMA), tokenizer))
+    benchmark(lambda: Grammar.json_schema(SCHEMA).matcher(tokenizer))
 
 
 @pytest.mark.parametrize("text", ["A plain answer of some words, without any call of a tool at all.", CALL])

@@ -432,6 +432,19 @@ def test_long_work_can_be_stopped() -> None:
         assert matcher.allowed().tolist() == [0, 1]
 
 
+def test_a_generation_stops_the_work_of_its_grammar() -> None:
+    many = Grammar.gbnf('root ::= ("a"?){2000} "b"').constraint(TOKENS)
+    logits = np.zeros(VOCABULARY, dtype=np.float32)
+    cancel = CancelToken()
+    many.stop_with(cancel)
+    many(np.array([START]), logits)
+    cancel.cancel()
+    fresh = Grammar.gbnf('root ::= ("a"?){2000} "b"').constraint(TOKENS)
+    fresh.stop_with(cancel)
+    with pytest.raises(Cancelled):
+        fresh(np.array([START]), logits)
+
+
 def test_what_a_long_text_leaves_behind_is_forgotten() -> None:
     matcher = Grammar.gbnf('root ::= ("(" root ")" | [a-z])*').matcher(TOKENS)
     opening, closing, letter = ids_of("()x")

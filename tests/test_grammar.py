@@ -145,6 +145,13 @@ def test_what_cannot_be_used_is_an_error(make: Callable[[], object]) -> None:
         make()
 
 
+@pytest.mark.parametrize("lark", ['start: /a+/ "ab"', 'start: A "ab"\nA: "a"*', 'start: x "ab"\nx: /a+/'])
+def test_what_must_come_next_without_end_does_not_hang(lark: str) -> None:
+    constraint = Grammar.lark(lark).constraint(TOKENS)
+    logits = constraint(np.array([START]), np.zeros(VOCABULARY, dtype=np.float32))
+    assert np.flatnonzero(logits > -np.inf).tolist() == ids_of("a")
+
+
 def test_control_tokens_are_not_text() -> None:
     constraint = Grammar.regex("<s></s>").constraint(TOKENS)  # type: ignore[arg-type]
     allowed = constraint(np.array([START]), np.zeros(VOCABULARY, dtype=np.float32))

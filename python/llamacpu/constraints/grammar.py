@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from llamacpu.engine.interfaces import CancelToken
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["Grammar", "GrammarConstraint"]
@@ -77,6 +78,13 @@ class Grammar:
     @classmethod
     def lark(cls, grammar: str) -> Grammar:
         """Texts of a Lark grammar (llguidance's dialect)."""
+        # What must come next is looked up token by token: where it has no end, as behind `/a+/ "ab"`, whose first part
+        # takes every a, llguidance would look for the end forever.
+        return cls.trusted_lark(_checked(grammar) + '\n%llguidance {"no_forcing": true}\n')
+
+    @classmethod
+    def trusted_lark(cls, grammar: str) -> Grammar:
+        """As `lark`, for a grammar of one's own in which what must come next always ends; that is a little faster."""
         return cls(_library().LLMatcher.grammar_from_lark(_checked(grammar)))
 
     @classmethod
@@ -183,6 +191,11 @@ class GrammarConstraint:
         self._matcher.mask(logits)
         return logits
 
+    def stop_with(self, cancel: CancelToken) -> None:
+        """Let the work on a mask end, with `Cancelled`, once this token is cancelled."""
+        if isinstance(self._matcher, GbnfMatcher):
+            self._matcher.cancel = cancel
+
     @property
     def complete(self) -> bool:
         """Whether the text so far is one of the grammar's."""
@@ -230,8 +243,16 @@ def _library() -> Any:
 
 
 def _limits() -> Any:
-    # A fifth of a second at most before the first token: the defaults let a short expression take six.
-    return _library().LLParserLimits(initial_lexer_fuel=200_000, max_lexer_states=50_000)
+    # A fifth of a second at most before the first token: the defaults let a short expression take six. Steps are
+    # limited as well, since one that runs cannot be stopped: a generation looks at its time limit between two of them.
+    return _library().LLParserLimits(
+        initial_lexer_fuel=200_000,
+        max_lexer_states=50_000,
+        step_lexer_fuel=200_000,
+        step_max_items=50_000,
+        max_items_in_row=2_000,
+        max_grammar_size=500_000,
+    )
 
 
 def _checked(text: str) -> str:

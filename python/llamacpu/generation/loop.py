@@ -10,6 +10,7 @@ import numpy as np
 
 from llamacpu.errors import Cancelled
 from llamacpu.generation.progress import Progress
+from llamacpu.generation.request import Stoppable
 from llamacpu.generation.result import EndedBy, GeneratedToken
 from llamacpu.generation.steps import Steps
 from llamacpu.sampling import Sampler, TokenLogProbability, log_probability
@@ -37,6 +38,9 @@ class Loop:
         self._tokenizer = tokenizer = session.model.tokenizer
         self._ends = tokenizer.eog
         self._decoder = tokenizer.stream(skip_special=not request.show_special)
+        for process in request.logits_processors:
+            if isinstance(process, Stoppable):
+                process.stop_with(cancel)
 
     def run(self) -> Generator[str, None, EndedBy]:
         """Yields the pieces of text that are certain; returns why it ended. Raises Cancelled."""

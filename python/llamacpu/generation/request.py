@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
     from llamacpu.drafting import Draft
+    from llamacpu.engine.interfaces import CancelToken
     from llamacpu.generation.context_window import Overflow
     from llamacpu.generation.result import GeneratedToken
 
@@ -18,6 +19,16 @@ Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 LogitsProcessor = Callable[[Tokens, Logits], Logits]
 """(prompt and text so far as ids, logits[vocabulary]) -> logits; may change the array in place."""
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """A logits processor whose work may take long and can be stopped."""
+
+    def stop_with(self, cancel: CancelToken) -> None:
+        """End the work, with `Cancelled`, once this token is cancelled."""
+
+
 StoppingCriterion = Callable[[Tokens, Logits], bool]
 """(prompt and text so far as ids, logits[vocabulary] that the last id was chosen from) -> whether to end."""
 PromptProgress = Callable[[int, int], None]
