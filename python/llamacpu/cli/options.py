@@ -45,11 +45,9 @@ kv_type = click.option(
 draft_model = click.option(
     "--draft-model",
     metavar="FILE",
-    help="A small model of the same vocabulary guesses tokens that are then checked together: the same text, sooner.",
+    help="Speculative decoding with a small model of the same vocabulary: the same text, sooner.",
 )
-no_draft = click.option(
-    "--no-draft", is_flag=True, help="Compute one token at a time, and do not guess from what the text repeats."
-)
+no_draft = click.option("--no-draft", is_flag=True, help="No speculative decoding: compute one token at a time.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 _SAMPLING = (

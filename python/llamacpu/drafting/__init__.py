@@ -1,4 +1,4 @@
-"""Drafting: several tokens are guessed, one pass through the model checks them all, and what it confirms is kept.
+"""Speculative decoding: several tokens are proposed, one pass verifies them all, and what it confirms is kept.
 
 The text is the same to the last bit as without: every token is chosen by the sampler from the model's own logits, and a
 guess only decides how many of these logits come out of one pass (Leviathan et al., arXiv:2211.17192; guesses looked up

@@ -62,10 +62,10 @@ def generate(
         ("truncate"); when the context is full, generation ends, or ("shift") the oldest half is forgotten. The
         result tells how many tokens were dropped. keep: how many first tokens are never dropped (None: the start
         token alone).
-    draft: how several tokens are guessed and then checked in one pass, which is quicker where the guesses are right and
+    draft: the source of proposals for speculative decoding, which is faster where proposals are right and
         never changes the text. "auto" looks up what followed the last tokens earlier in the text (`NGramDraft`), and
-        does so only as long as it pays; a `Model` (or `ModelDraft`) of the same vocabulary guesses itself; a function
-        (ids so far) -> ids does; None is off. While iterating, the session may hold tokens that are only guessed.
+        does so only as long as it pays; a `Model` (or `ModelDraft`) of the same vocabulary proposes itself; a
+        function (ids so far) -> ids does; None is off. While iterating, the session may hold unverified tokens.
     cancel, timeout: end the generation from any thread, or after this many seconds; also within a long prompt.
 
     Raises ValueError for wrong arguments, ContextOverflow, ModelError for a draft model of another vocabulary; while

@@ -156,17 +156,17 @@ unsafe impl<K: ScaleKind, const MAXIMUM: u32> Weights for Panel<K, MAXIMUM> {
     }
 }
 
-/// See the table above.
+/// Weights of 2 bits; the layout of their planes is in the module's table.
 pub(crate) struct Quants2;
-/// See the table above.
+/// Weights of 3 bits; the layout of their planes is in the module's table.
 pub(crate) struct Quants3;
-/// See the table above.
+/// Weights of 4 bits; the layout of their planes is in the module's table.
 pub(crate) struct Quants4;
-/// See the table above.
+/// Weights of 5 bits; the layout of their planes is in the module's table.
 pub(crate) struct Quants5;
-/// See the table above.
+/// Weights of 6 bits; the layout of their planes is in the module's table.
 pub(crate) struct Quants6;
-/// See the table above.
+/// Weights of 8 bits; the layout of their planes is in the module's table.
 pub(crate) struct Quants8;
 
 /// Moves bit pair `G % 4` of every byte to bits 0 and 1; other bits are left over.
