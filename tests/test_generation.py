@@ -317,6 +317,36 @@ def test_a_timeout_ends_with_its_own_reason() -> None:
     assert (result.ended_by, result.finish_reason) == ("timeout", "timeout")
 
 
+def test_the_token_alone_tells_what_stopped_a_generation() -> None:
+    """Another clock, that of the progress here, may be late or early: it decides nothing."""
+    for shift in (-1e6, 1e6):
+        generation = generate(repeating_in(10**9), PROMPT, sampling=GREEDY, timeout=0.02)
+        generation._progress.started += shift
+        assert generation.read().ended_by == "timeout"
+        generation = generate(repeating_in(10**9), PROMPT, sampling=GREEDY, timeout=1e6)
+        generation._progress.started += shift
+        next(generation)
+        generation._cancel.cancel()
+        assert generation.read().ended_by == "cancelled"
+    parent = CancelToken(timeout=0.02)
+    assert generate(repeating_in(10**9), PROMPT, sampling=GREEDY, cancel=parent).read().ended_by == "timeout"
+
+
+def test_what_was_seen_first_stays_the_reason() -> None:
+    token = CancelToken()
+    assert (token.reason, token.cancelled) == (None, False)
+    late = CancelToken(timeout=0.0)
+    child = CancelToken(parent=late)
+    assert late.cancelled
+    late.cancel()
+    assert late.reason == "timeout"
+    # The child has not been asked before, and by now its parent was told to stop.
+    assert child.reason == "cancelled"
+    assert CancelToken(timeout=0.0, parent=token).reason == "timeout"
+    token.cancel()
+    assert token.reason == "cancelled"
+
+
 def test_a_cancelled_token_stops_before_any_work() -> None:
     token = CancelToken()
     token.cancel()

@@ -1,7 +1,7 @@
 """What the native module offers, one section per file of rust/bindings/src."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, final
+from typing import Any, Literal, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,9 @@ class CancelToken:
     @property
     def cancelled(self) -> bool:
         """Whether `cancel` has been called or the time is over."""
+    @property
+    def reason(self) -> Literal["cancelled", "timeout"] | None:
+        """What stopped it, whichever was seen first; None while nothing has."""
 
 # --- kernels.rs ------------------------------------------------------------------------------------------------------
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import Cancelled
 from llamacpu.generation.loop import Loop
-from llamacpu.generation.result import EndedBy, GenerationResult
+from llamacpu.generation.result import GenerationResult
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -41,8 +40,6 @@ class Generation(Iterator[str]):
         self._request = request
         self._sampler = sampler
         self._stops = stops
-        self._callers_token = cancel
-        self._timeout = timeout
         self._cancel = CancelToken(timeout, cancel)
         self._closed = False
         self._loop = Loop(session, request, sampler, stops, self._cancel)
@@ -119,7 +116,8 @@ class Generation(Iterator[str]):
         try:
             ended_by = yield from self._loop.run()
         except Cancelled:
-            ended_by = self._why_cancelled()
+            # The token alone knows what stopped it; a callback may have raised the error, too.
+            ended_by = self._cancel.reason or "cancelled"
         except BaseException:
             progress.ended_by = "cancelled"
             raise
@@ -127,8 +125,3 @@ class Generation(Iterator[str]):
         progress.ended_by = "stop_string" if self._stops.found is not None else ended_by
         if rest:
             yield rest
-
-    def _why_cancelled(self) -> EndedBy:
-        late = self._timeout is not None and perf_counter() - self._progress.started >= self._timeout
-        asked = self._closed or (self._callers_token is not None and self._callers_token.cancelled)
-        return "timeout" if late and not asked else "cancelled"

@@ -1,7 +1,7 @@
 //! What stops long work from any thread: `CancelToken`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
@@ -13,10 +13,18 @@ struct Limit {
 }
 
 impl Limit {
-    fn reached(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    fn cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    fn late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
+
+/// What stopped a token, as a number that threads share; 0 while nothing has.
+const CANCELLED: u8 = 1;
+const TIMEOUT: u8 = 2;
 
 /// A flag that stops a running step from any thread, or when its time is over. A token made with a parent is cancelled
 /// with it too; cancelling it leaves the parent alone.
@@ -25,6 +33,25 @@ impl Limit {
 pub(crate) struct CancelToken {
     /// Its own, and those of its parents.
     limits: Vec<Arc<Limit>>,
+    /// Decided by whoever is the first to see that a limit is reached, and the same for everybody from then on.
+    reason: Arc<AtomicU8>,
+}
+
+impl CancelToken {
+    fn reached(&self) -> u8 {
+        let known = self.reason.load(Ordering::Acquire);
+        if known != 0 {
+            return known;
+        }
+        let seen = if self.limits.iter().any(|limit| limit.cancelled()) {
+            CANCELLED
+        } else if self.limits.iter().any(|limit| limit.late()) {
+            TIMEOUT
+        } else {
+            return 0;
+        };
+        self.reason.compare_exchange(0, seen, Ordering::AcqRel, Ordering::Acquire).map_or_else(|first| first, |_| seen)
+    }
 }
 
 #[pymethods]
@@ -46,7 +73,7 @@ impl CancelToken {
         };
         let own = Arc::new(Limit { cancelled: AtomicBool::new(false), deadline });
         let limits = std::iter::once(own).chain(parent.iter().flat_map(|parent| parent.get().limits.clone())).collect();
-        Ok(Self { limits })
+        Ok(Self { limits, reason: Arc::new(AtomicU8::new(0)) })
     }
 
     /// Stops every step that was given this token or a child of it, now and later.
@@ -60,7 +87,17 @@ impl CancelToken {
     /// Whether `cancel` has been called or the time is over, here or at a parent.
     #[getter]
     pub(crate) fn cancelled(&self) -> bool {
-        self.limits.iter().any(|limit| limit.reached())
+        self.reached() != 0
+    }
+
+    /// What stopped it, here or at a parent: "cancelled" or "timeout", whichever was seen first; `None` while nothing has.
+    #[getter]
+    fn reason(&self) -> Option<&'static str> {
+        match self.reached() {
+            CANCELLED => Some("cancelled"),
+            TIMEOUT => Some("timeout"),
+            _ => None,
+        }
     }
 }
 
