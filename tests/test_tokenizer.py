@@ -202,9 +202,6 @@ def test_a_missing_word_rule_is_logged_and_an_unknown_one_refused(
         (vocabulary_pairs("llama", ["a", "b"], scores=[0.0, float("nan")]), GGUFError, "token 1"),
         (vocabulary_pairs("llama", ["a", "b"], kinds=[1]), GGUFError, "1 token types"),
         (vocabulary_pairs("llama", ["a"], scores=None, token_type="x"), GGUFError, "token_type"),
-        (vocabulary_pairs("llama", ["a"], bos_token_id=1), ModelError, "bos_token_id"),
-        (vocabulary_pairs("llama", ["a"], eos_token_id=2**32 - 1), ModelError, "eos_token_id"),
-        (vocabulary_pairs("llama", ["a"], unknown_token_id=5), ModelError, "unknown_token_id"),
         (vocabulary_pairs("gpt2", ["a"], pre="gpt-2"), ModelError, "merges"),
         (vocabulary_pairs("gpt2", ["a"], merges=["ab"], pre="gpt-2"), GGUFError, "merge 0"),
         (vocabulary_pairs("gpt2", ["a"], merges=["a b", " a"], pre="gpt-2"), GGUFError, "merge 1"),
@@ -214,6 +211,32 @@ def test_a_missing_word_rule_is_logged_and_an_unknown_one_refused(
 def test_contradictions_are_errors(tmp_path: Path, pairs: list[bytes], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         load(tmp_path, pairs)
+
+
+@pytest.mark.parametrize("wrong", [300, 2**31, 2**32 - 2, 2**32 - 1])
+def test_special_ids_outside_of_the_vocabulary_are_ignored(
+    tmp_path: Path, wrong: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "llamacpu"):
+        tokenizer = bpe(tmp_path, [], [("<b>", CONTROL)], bos_token_id=256, eos_token_id=wrong, eot_token_id=wrong)
+    assert (tokenizer.bos, tokenizer.eos, tokenizer.eot) == (256, None, None)
+    assert wrong not in tokenizer.eog
+    # All ones is how converters write "none".
+    told = [
+        record.message for record in caplog.records if "outside" in record.message or "it is ignored" in record.message
+    ]
+    assert len(told) == (0 if wrong == 2**32 - 1 else 2)
+    assert all("257 tokens" in line for line in told)
+
+
+def test_tokens_for_filling_in_are_control_tokens_whatever_the_file_says(tmp_path: Path) -> None:
+    names = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|user_defined|>"]
+    tokenizer = bpe(tmp_path, [], [(name, USER_DEFINED) for name in names])
+    assert set(tokenizer.fim.values()) == {256, 257, 258}
+    text = "".join(names)
+    assert set(tokenizer.encode(text, add_special=False)) & {256, 257, 258, 259} == {259}
+    assert tokenizer.encode(text, add_special=False, parse_special=True) == [256, 257, 258, 259]
+    assert tokenizer.decode([256, 259], skip_special=True) == names[-1]
 
 
 def test_a_closed_file_is_an_error(tmp_path: Path) -> None:

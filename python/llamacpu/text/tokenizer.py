@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llamacpu.gguf.file import GGUFFile
     from llamacpu.gguf.metadata import Metadata
 
+    _Types = numpy.typing.NDArray[Any] | None
+
 __all__ = ["StreamDecoder", "Tokenizer"]
 
 logger = logging.getLogger("llamacpu")
@@ -67,6 +69,10 @@ _FILL_IN = {
 }
 
 
+# ggml's types of tokens that are no plain text.
+_CONTROL, _USER_DEFINED = 3, 4
+
+
 class Tokenizer:
     """Text to ids and back, as the vocabulary of a GGUF file wants it.
 
@@ -94,7 +100,12 @@ class Tokenizer:
         self.vocab_size = tokens.count
         is_pieces = model == "llama"
         self.unk = self._id(metadata, "unknown_token_id", 0 if is_pieces else None)
-        self._native = _pieces(metadata, self.unk) if is_pieces else _pairs(metadata)
+        types = _numbers(metadata, "token_type", "int32")
+
+        def native() -> _native.Tokenizer:
+            return _pieces(metadata, types, self.unk) if is_pieces else _pairs(metadata, types)
+
+        self._native = native()
         self.bos = self._id(metadata, "bos_token_id", 1 if is_pieces else 11)
         self.eos = self._id(metadata, "eos_token_id", 2 if is_pieces else 11)
         eot = self._id(metadata, "eot_token_id", None)
@@ -102,6 +113,12 @@ class Tokenizer:
         self.add_bos = metadata.flag(_KEY + "add_bos_token", self._native.adds_bos) and self.bos is not None
         self.add_eos = metadata.flag(_KEY + "add_eos_token", False) and self.eos is not None
         self.fim = self._fill_in(metadata)
+        # Some files mark them as text that users may write: what is told the model about files must not come from text.
+        plain = [id for id in self.fim.values() if types is not None and types[id] == _USER_DEFINED]
+        if types is not None and plain:
+            types = types.copy()
+            types[plain] = _CONTROL
+            self._native = native()
         self.eog = self._endings(metadata)
 
     def encode(
@@ -160,10 +177,17 @@ class Tokenizer:
         return f"<Tokenizer of {self.vocab_size} tokens>"
 
     def _id(self, metadata: Metadata, name: str, default: int | None) -> int | None:
-        """The token id under a key. A default that lies outside of the vocabulary is none."""
-        if _KEY + name in metadata:
-            return metadata.integer(_KEY + name, maximum=self.vocab_size - 1)
-        return default if default is not None and default < self.vocab_size else None
+        """The token id under a key; None for one that lies outside of the vocabulary, which a warning tells."""
+        if _KEY + name not in metadata:
+            return default if default is not None and default < self.vocab_size else None
+        id = metadata.integer(_KEY + name, minimum=-(2**63), maximum=2**64 - 1)
+        if 0 <= id < self.vocab_size:
+            return id
+        if id not in (-1, 2**32 - 1):  # how converters write "none"
+            logger.warning(
+                "%s is %d, outside of the vocabulary of %d tokens: ignored", _KEY + name, id, self.vocab_size
+            )
+        return None
 
     def _by_text(self, texts: Iterable[str]) -> int | None:
         return next((found for found in map(self._native.token, texts) if found is not None), None)
@@ -201,12 +225,12 @@ class StreamDecoder:
         return self._native.flush()
 
 
-def _pieces(metadata: Metadata, unknown: int | None) -> _native.Tokenizer:
+def _pieces(metadata: Metadata, types: _Types, unknown: int | None) -> _native.Tokenizer:
     tokens = metadata.strings(_KEY + "tokens")
     return _native.Tokenizer.sentence_piece(
         tokens.buffer,
         (tokens.offset, tokens.count),
-        _numbers(metadata, "token_type", "int32"),
+        types,
         _numbers(metadata, "scores", "float32"),
         unknown,
         metadata.flag(_KEY + "add_space_prefix", True),
@@ -214,7 +238,7 @@ def _pieces(metadata: Metadata, unknown: int | None) -> _native.Tokenizer:
     )
 
 
-def _pairs(metadata: Metadata) -> _native.Tokenizer:
+def _pairs(metadata: Metadata, types: _Types) -> _native.Tokenizer:
     tokens = metadata.strings(_KEY + "tokens")
     merges = metadata.strings(_KEY + "merges")
     pre = metadata.text(_KEY + "pre", "")
@@ -227,7 +251,7 @@ def _pairs(metadata: Metadata) -> _native.Tokenizer:
     return _native.Tokenizer.byte_pair(
         tokens.buffer,
         (tokens.offset, tokens.count),
-        _numbers(metadata, "token_type", "int32"),
+        types,
         (merges.offset, merges.count),
         pre,
         _keeps_space(metadata),

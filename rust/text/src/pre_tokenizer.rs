@@ -80,14 +80,25 @@ const DEEPSEEK_LETTERS: &str = concat!(
 
 const RULES: &[Rule] = &[
     Rule {
-        names: &["llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+        names: &[
+            "llama3",
+            "llama-v3",
+            "llama-bpe",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+            "jina-v5-nano",
+        ],
         expressions: &[llama3!("{1,3}")],
         whole_words: true,
         adds_bos: true,
     },
-    Rule::plain(&["dbrx", "smaug-bpe", "chatglm-bpe"], &[llama3!("{1,3}")]),
+    Rule::plain(&["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], &[llama3!("{1,3}")]),
+    Rule { names: &["minicpm5"], expressions: &[r"\p{N}{1,3}", llama3!("+")], whole_words: true, adds_bos: false },
     Rule::plain(
-        &["qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo", "solar-open", "grok-2"],
+        &["qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo", "solar-open", "grok-2", "f2llmv2"],
         &[llama3!("")],
     ),
     Rule::plain(&["seed-coder"], &[SEED_CODER]),
@@ -111,11 +122,12 @@ const RULES: &[Rule] = &[
             "jais",
             "trillion",
             "granite-docling",
+            "modern-bert",
         ],
         &[GPT2],
     ),
     Rule::plain(
-        &["gpt-4o", "llama4", "kanana2", "minimax-m2"],
+        &["gpt-4o", "llama4", "kanana2", "minimax-m2", "talkie"],
         &[gpt4o!(concat!("(?:", contractions!(), ")?"), "{1,3}")],
     ),
     Rule { names: &["tekken"], expressions: &[gpt4o!("", "")], whole_words: true, adds_bos: true },
@@ -139,9 +151,25 @@ const RULES: &[Rule] = &[
         &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\x{D7FF}]+", r"\p{N}"],
     ),
     Rule::plain(
-        &["deepseek-v3", "hunyuan-dense", "joyai-llm"],
+        &["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"],
         &[r"\p{N}{1,3}", r"[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+", DEEPSEEK_V3],
     ),
+    Rule::plain(&["qwen35"], &[QWEN_35]),
+    Rule::plain(&["bailingmoe", "bailingmoe2", "llada-moe"], &[llama3!("")]),
+    Rule::plain(&["laguna"], &[r"[^\n]+|[\n]+", llama3!("")]),
+    Rule {
+        names: &["youtu"],
+        expressions: &[
+            concat!(
+                r"[\u{AC00}-\u{D7A3}\u{3131}-\u{318E}]+",
+                r"|[\u{FF01}\u{2026}\u{201C}\u{201D}\u{2018}\u{2019}\u{2014}\u{FF1A}\u{FF1B}\u{FF0C}\u{3001}-\u{303F}\u{FE30}-\u{FE4F}]+",
+                r"|[\u{3105}-\u{312F}]+|[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+"
+            ),
+            gpt4o!(concat!("(?:", contractions!(), ")?"), ""),
+        ],
+        whole_words: true,
+        adds_bos: false,
+    },
     Rule::plain(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"]),
     Rule::plain(&["default", ""], &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
     Rule::plain(&["poro-chat", "bloom", "gpt3-finnish"], &[WORDS_OF_BLOOM]),
@@ -149,6 +177,11 @@ const RULES: &[Rule] = &[
 ];
 
 const WORDS_OF_BLOOM: &str = r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+";
+
+const QWEN_35: &str = concat!(
+    contractions!(),
+    r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
 
 const SEED_CODER: &str =
     concat!(contractions!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+");
@@ -304,6 +337,11 @@ mod tests {
         assert_eq!(words("smollm", "a 12"), ["a", " ", "1", "2"]);
         assert_eq!(words("default", "a!! 1234"), ["a", "!!", " ", "123", "4"]);
         assert_eq!(words("deepseek-v3", "1234 $abc"), ["123", "4", " $", "abc"]);
+        assert_eq!(words("minicpm5", "I'Ve 1234 ab"), ["I", "'Ve", " ", "123", "4", " ab"]);
+        assert_eq!(words("qwen35", "e\u{301}te 12"), ["e\u{301}te", " ", "1", "2"]);
+        assert_eq!(words("youtu", "AbC 한국어日本、x"), ["Ab", "C", " ", "한국어", "日本", "、", "x"]);
+        assert_eq!(words("laguna", "a\n\n b"), ["a", "\n\n", " b"]);
+        assert_eq!(words("bailingmoe", "a \n\n12"), ["a", " \n\n", "1", "2"]);
     }
 
     #[test]
