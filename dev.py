@@ -128,6 +128,7 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
         tests = Job(PYTHON, "-m", "pytest", *marked, *arguments, LLAMACPU_ISA=name)
         # 5: the arguments choose no marked test.
         tests.wait(*([5] if arguments else []))
+    show_times()
     run(PYTHON, "-m", "pytest", *arguments, LLAMACPU_ISA=names[-1])
 
 
@@ -309,7 +310,7 @@ def thorough() -> None:
 
 
 def ci() -> None:
-    """All of it on one machine: Arm under qemu where its compiler is, lints, tests, stress, neighbours; with times."""
+    """What continuous integration runs before test: Arm under qemu (with its compiler), lints, stress, neighbours."""
     packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
     TIMES.append((packages, 0.0, "apt-get"))
     setup()
@@ -318,12 +319,10 @@ def ci() -> None:
         # The kernels are compiled by `emulate`; the platforms of ci.yml and release.yml link the whole on Arm.
         arm("check", "--workspace")
         emulate()
-    lint()
-    test_build_and_rust()
     # The long link needs one core only.
     wheel = (PYTHON, "-m", "maturin", "build", "--release", "--quiet", "--out", "target/wheels")
     release = Job(*wheel, background=True)
-    python_tests([])
+    lint()
     release.wait()
     # The release build is what is stressed and what the neighbours use.
     stress(20)
