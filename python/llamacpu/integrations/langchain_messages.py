@@ -1,0 +1,98 @@
+"""LangChain's messages as those of the OpenAI API, and answers as LangChain's messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+
+
+def messages_of(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Messages as `create_chat_completion` takes them; reasoning and calls that could not be read go with them."""
+    found: list[dict[str, Any]] = convert_to_openai_messages(list(messages))
+    for message, converted in zip(messages, found, strict=True):
+        if isinstance(message, AIMessage):
+            reasoning = message.additional_kwargs.get("reasoning_content")
+            if reasoning:
+                converted["reasoning_content"] = reasoning
+    return found
+
+
+def _usage(usage: Mapping[str, Any] | None) -> dict[str, int] | None:
+    if usage is None:
+        return None
+    given, made = usage["prompt_tokens"], usage["completion_tokens"]
+    return {"input_tokens": given, "output_tokens": made, "total_tokens": given + made}
+
+
+def result_of(response: Mapping[str, Any], name: str) -> ChatResult:
+    """A chat completion as LangChain's result."""
+    choice = response["choices"][0]
+    message = choice["message"]
+    calls, invalid = [], []
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        try:
+            arguments = json.loads(function["arguments"] or "{}")
+            if not isinstance(arguments, dict):
+                raise ValueError(f"the arguments are {type(arguments).__name__}; an object was expected")
+        except ValueError as error:
+            wrong = {"name": function["name"], "args": function["arguments"], "id": call["id"], "error": str(error)}
+            invalid.append(invalid_tool_call(**wrong))
+        else:
+            calls.append(tool_call(name=function["name"], args=arguments, id=call["id"]))
+    metadata: dict[str, Any] = {"finish_reason": choice["finish_reason"], "model_name": name}
+    metadata["model_provider"] = "llamacpu"
+    if choice.get("logprobs") is not None:
+        metadata["logprobs"] = choice["logprobs"]
+    reasoning = message.get("reasoning_content")
+    answer = AIMessage(
+        content=message.get("content") or "",
+        additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
+        tool_calls=calls,
+        invalid_tool_calls=invalid,
+        usage_metadata=_usage(response.get("usage")),
+        response_metadata=metadata,
+        id=response["id"],
+    )
+    info = {"finish_reason": choice["finish_reason"]}
+    return ChatResult(
+        generations=[ChatGeneration(message=answer, generation_info=info)], llm_output={"model_name": name}
+    )
+
+
+def chunk_of(name: str, choice: Mapping[str, Any]) -> ChatGenerationChunk | None:
+    """A piece of an answer, or None where there is nothing in it."""
+    delta = choice["delta"]
+    calls = [
+        tool_call_chunk(
+            name=call["function"].get("name"), args=call["function"].get("arguments"), id=call.get("id"),
+            index=call["index"],
+        )
+        for call in delta.get("tool_calls") or ()
+    ]  # fmt: skip
+    reasoning = delta.get("reasoning_content")
+    content = delta.get("content") or ""
+    if not (content or calls or reasoning):
+        return None
+    message = AIMessageChunk(
+        content=content,
+        additional_kwargs={"reasoning_content": reasoning} if reasoning else {},
+        tool_call_chunks=calls,
+        id=name,
+    )
+    chances = choice.get("logprobs")
+    return ChatGenerationChunk(message=message, generation_info={"logprobs": chances} if chances else None)
+
+
+def last_chunk_of(reason: str | None, usage: Mapping[str, Any] | None, name: str) -> ChatGenerationChunk:
+    """The end of an answer: why it ended, and how many tokens it has."""
+    metadata = {"finish_reason": reason, "model_name": name, "model_provider": "llamacpu"}
+    message = AIMessageChunk(
+        content="", response_metadata=metadata, usage_metadata=_usage(usage), chunk_position="last"
+    )
+    return ChatGenerationChunk(message=message, generation_info={"finish_reason": reason})
