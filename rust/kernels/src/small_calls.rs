@@ -18,7 +18,7 @@ fn numbers(count: usize, step: f32) -> Vec<f32> {
 fn matrix(format: Format, rows: usize, columns: usize) -> Matrix {
     let row_bytes = format.row_bytes(columns).unwrap();
     // No exponent of a float is all ones, whatever the format.
-    let bytes = (0..rows * row_bytes).map(|index| (index * 7919 >> 3) as u8 & 0x3f).collect();
+    let bytes = (0..rows * row_bytes).map(|index| ((index * 7919) >> 3) as u8 & 0x3f).collect();
     Matrix::new(format, rows, columns, Bytes::owned(bytes)).unwrap()
 }
 
