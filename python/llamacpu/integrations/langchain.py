@@ -156,7 +156,8 @@ class ChatLlamaCpu(BaseChatModel):
             yield chunk
 
     def _chunks(self, messages: list[BaseMessage], settings: Mapping[str, Any]) -> Iterator[ChatGenerationChunk]:
-        responses = self._llama.create_chat_completion(messages_of(messages), stream=True, **settings)
+        wanted = {"stream_options": {"include_usage": True}, **settings}
+        responses = self._llama.create_chat_completion(messages_of(messages), stream=True, **wanted)
         reason: str | None = None
         usage: Mapping[str, Any] | None = None
         try:
@@ -168,9 +169,6 @@ class ChatLlamaCpu(BaseChatModel):
                         yield chunk
         finally:
             responses.close()
-        result = self._llama.last_result
-        if usage is None and result is not None:
-            usage = {"prompt_tokens": result.prompt_tokens, "completion_tokens": len(result.tokens)}
         yield last_chunk_of(reason, usage, self._name)
 
     async def _agenerate(
