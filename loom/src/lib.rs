@@ -8,6 +8,7 @@ mod threads {
     pub(crate) mod share;
     pub(crate) mod sync;
     pub(crate) mod turn;
+    pub(crate) mod wait;
 
     #[cfg(all(test, loom))]
     #[path = "../../../../loom/src/models.rs"]

@@ -123,12 +123,12 @@ impl Rope {
                 beta_fast,
                 beta_slow,
             } => {
-                if ![original_context, beta_fast, beta_slow].into_iter().all(positive)
-                    || !ext_factor.is_finite()
-                    || !attn_factor.is_finite()
-                    || !(log_multiplier.is_finite() && log_multiplier >= 0.0)
-                    || settings.base <= 1.0
-                {
+                let sound = [original_context, beta_fast, beta_slow].into_iter().all(positive)
+                    && ext_factor.is_finite()
+                    && attn_factor.is_finite()
+                    && log_multiplier.is_finite()
+                    && log_multiplier >= 0.0;
+                if !sound || settings.base <= 1.0 {
                     return wrong(format!(
                         "YaRN with base {}, original context {original_context}, extrapolation factor {ext_factor}, \
                          attention factor {attn_factor}, multiplier {log_multiplier}, beta {beta_fast} and {beta_slow}; \

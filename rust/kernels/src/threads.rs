@@ -11,6 +11,7 @@ mod crew;
 mod share;
 mod sync;
 mod turn;
+mod wait;
 
 use std::sync::atomic::{AtomicPtr, Ordering};
 

@@ -5,20 +5,13 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-#[cfg(not(loom))]
-use std::time::{Duration, Instant};
 
 use super::share::{Interrupted, Line, Poll, Share, StopOnPanic, Work, alone, next_piece};
 use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, UnsafeCell, sequential};
 use super::turn::Turn;
+use super::wait::wait_briefly;
 use crate::Error;
 
-/// Busy waiting: longer than the serial code between two regions of a step, shorter than a scheduler's time slice.
-#[cfg(not(loom))]
-const SPIN: Duration = Duration::from_micros(40);
-/// Yielding: longer than the work between two steps (sampling, decoding text), so that generation never sleeps.
-#[cfg(not(loom))]
-const YIELD: Duration = Duration::from_millis(2);
 /// `state` is `epoch << 32 | OPEN | active workers`.
 const OPEN: u64 = 1 << 31;
 const ACTIVE: u64 = OPEN - 1;
@@ -35,40 +28,6 @@ loom::thread_local! {
 /// Whether this thread is working on a piece of some region.
 pub(super) fn inside_region() -> bool {
     INSIDE.with(Cell::get)
-}
-
-/// Loom has no time to wait: every order of events comes anyway.
-#[cfg(loom)]
-pub(super) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
-    ready()
-}
-
-/// Spins, then yields, until `ready` or until it is time to sleep; returns whether it is ready.
-#[cfg(not(loom))]
-pub(super) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
-    // The clock is read once per batch of spins: reading it costs as much as a spin.
-    for _ in 0..32 {
-        if ready() {
-            return true;
-        }
-        std::hint::spin_loop();
-    }
-    let start = Instant::now();
-    loop {
-        for _ in 0..16 {
-            if ready() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-        let waited = start.elapsed();
-        if waited > SPIN {
-            std::thread::yield_now();
-        }
-        if waited > SPIN + YIELD {
-            return ready();
-        }
-    }
 }
 
 /// What caller and workers see.

@@ -3,8 +3,8 @@
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
-use super::crew::wait_briefly;
 use super::sync::{AtomicUsize, Condvar, Mutex, sequential};
+use super::wait::wait_briefly;
 
 /// A fair lock.
 pub(super) struct Turn {
