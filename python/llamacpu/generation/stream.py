@@ -42,9 +42,9 @@ class Generation(Iterator[str]):
         self._stops = stops
         self._cancel = CancelToken(timeout, cancel)
         self._closed = False
-        self._loop = Loop(session, request, sampler, stops, self._cancel)
-        self._progress = self._loop.progress
-        self._pieces = self._run()
+        loop = Loop(session, request, sampler, stops, self._cancel)
+        self._progress = loop.progress
+        self._pieces = _run(loop, stops, self._cancel)
 
     def __iter__(self) -> Generation:
         """The generation itself."""
@@ -111,17 +111,19 @@ class Generation(Iterator[str]):
         """How it went. RuntimeError before the end."""
         return self._progress.result(self._request, self._sampler.seed, self._stops.found)
 
-    def _run(self) -> Generator[str, None, None]:
-        progress = self._progress
-        try:
-            ended_by = yield from self._loop.run()
-        except Cancelled:
-            # The token alone knows what stopped it; a callback may have raised the error, too.
-            ended_by = self._cancel.reason or "cancelled"
-        except BaseException:
-            progress.ended_by = "cancelled"
-            raise
-        rest = self._loop.rest()
-        progress.ended_by = "stop_string" if self._stops.found is not None else ended_by
-        if rest:
-            yield rest
+
+def _run(loop: Loop, stops: StopStrings, cancel: CancelToken) -> Generator[str, None, None]:
+    """The pieces of text. It does not hold the `Generation`, so that dropping that closes this."""
+    progress = loop.progress
+    try:
+        ended_by = yield from loop.run()
+    except Cancelled:
+        # The token alone knows what stopped it; a callback may have raised the error, too.
+        ended_by = cancel.reason or "cancelled"
+    except BaseException:
+        progress.ended_by = "cancelled"
+        raise
+    rest = loop.rest()
+    progress.ended_by = "stop_string" if stops.found is not None else ended_by
+    if rest:
+        yield rest

@@ -14,7 +14,8 @@ from llamacpu.sampling.settings import MAX_SEED, Sampling
 from llamacpu.sampling.temperature import dynamic_temperature
 
 History = Sequence[int] | Ids
-Step = Callable[[Candidates, History], Candidates]
+# A function and not a bound method: a sampler that held methods of its own would live until a garbage collection.
+Step = Callable[["Sampler", Candidates, History], Candidates]
 
 
 class Sampler:
@@ -50,7 +51,7 @@ class Sampler:
         with np.errstate(all="ignore"):
             candidates = from_logits(self._biased(logits))
             for step in self._steps:
-                candidates = step(candidates, history)
+                candidates = step(self, candidates, history)
             return self._draw(candidates)
 
     def _bias_arrays(self) -> tuple[Ids, Logits] | None:
@@ -77,23 +78,24 @@ class Sampler:
         return values
 
     def _chain(self) -> list[Step]:
+        kind = type(self)
         if self.sampling.mirostat:
-            return [self._temperature]
+            return [kind._temperature]
         makers: dict[str, Step | None] = {
-            "penalties": self._penalties if self._penalizes() else None,
-            "dry": self._dry if self.sampling.dry_multiplier > 0 and self.sampling.dry_last_n != 0 else None,
-            "top_n_sigma": self._top_n_sigma if self.sampling.top_n_sigma >= 0 else None,
-            "top_k": self._top_k if self.sampling.top_k > 0 else None,
-            "typical_p": self._typical if self.sampling.typical_p < 1 else None,
-            "top_p": self._top_p if self.sampling.top_p < 1 else None,
-            "min_p": self._min_p if self.sampling.min_p > 0 else None,
-            "xtc": self._xtc if self.sampling.xtc_probability > 0 and self.sampling.xtc_threshold <= 0.5 else None,
-            "temperature": self._temperature,
+            "penalties": kind._penalties if self._penalizes() else None,
+            "dry": kind._dry if self.sampling.dry_multiplier > 0 and self.sampling.dry_last_n != 0 else None,
+            "top_n_sigma": kind._top_n_sigma if self.sampling.top_n_sigma >= 0 else None,
+            "top_k": kind._top_k if self.sampling.top_k > 0 else None,
+            "typical_p": kind._typical if self.sampling.typical_p < 1 else None,
+            "top_p": kind._top_p if self.sampling.top_p < 1 else None,
+            "min_p": kind._min_p if self.sampling.min_p > 0 else None,
+            "xtc": kind._xtc if self.sampling.xtc_probability > 0 and self.sampling.xtc_threshold <= 0.5 else None,
+            "temperature": kind._temperature,
         }
         steps = [step for name in self.sampling.samplers if (step := makers.get(name)) is not None]
-        if self.sampling.greedy and self._temperature in steps:
+        if self.sampling.greedy and kind._temperature in steps:
             # These never remove the most likely token, so without them the answer is the same and comes sooner.
-            idle = (self._top_n_sigma, self._top_k, self._top_p, self._min_p)
+            idle = (kind._top_n_sigma, kind._top_k, kind._top_p, kind._min_p)
             steps = [step for step in steps if step not in idle]
         return steps
 
