@@ -130,7 +130,7 @@ with llamacpu.Model(sys.argv[1], threads=1) as model:
     limit_memory()
     try:
         session.hidden([1] * 500_000, range(3))
-    except llamacpu.LlamaCpuError as error:
+    except MemoryError as error:
         print(error, session.position)
 """
 

@@ -251,7 +251,7 @@ def test_a_character_without_any_token_is_an_error(tmp_path: Path) -> None:
     tokenizer = load(tmp_path, vocabulary_pairs("llama", ["▁", "a"], unknown_token_id=0))
     assert tokenizer.encode("ab", add_special=False) == [0, 1, 0]
     with pytest.raises(ModelError, match="no token for"):
-        _native.Tokenizer.sentence_piece(text("a"), (0, 1), None, None, None, True, None).encode("b", False, False)
+        _native.Tokenizer.sentence_piece((text("a"), 1), None, None, None, True, None).encode("b", False, False)
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
@@ -287,12 +287,12 @@ def test_any_bytes_index_or_fail(data: bytes, start: int, count: int) -> None:
 def test_any_bytes_make_a_tokenizer_or_fail(data: bytes, tokens: int, merges: int) -> None:
     strings = b"".join(text(data[at : at + 3]) for at in range(0, len(data), 3)) + data
     try:
-        pieces = _native.Tokenizer.sentence_piece(strings, (0, tokens), None, None, None, True, None)
+        pieces = _native.Tokenizer.sentence_piece((strings, tokens), None, None, None, True, None)
         pieces.decode(pieces.encode(data, True, True), True, True)
     except LlamaCpuError:
         pass
     try:
-        pairs = _native.Tokenizer.byte_pair(strings, (0, tokens), None, (0, merges), "gpt-2", None)
+        pairs = _native.Tokenizer.byte_pair((strings, tokens), None, (strings, merges), "gpt-2", None)
         pairs.decode(pairs.encode(data, True, True), True, True)
     except LlamaCpuError:
         pass

@@ -68,11 +68,10 @@ def native_pieces(tokens: Sequence[str | bytes], scores: Sequence[float], unknow
     """The native tokenizer without a file around it."""
     buffer = b"".join(map(text, tokens))
     values = np.array(scores, np.float32)
-    return _native.Tokenizer.sentence_piece(buffer, (0, len(tokens)), None, values, unknown, True, None)
+    return _native.Tokenizer.sentence_piece((buffer, len(tokens)), None, values, unknown, True, None)
 
 
 def native_pairs(tokens: Sequence[str | bytes], merges: Sequence[str | bytes], pre: str) -> _native.Tokenizer:
     """The native tokenizer without a file around it."""
-    first = b"".join(map(text, tokens))
-    buffer = first + b"".join(map(text, merges))
-    return _native.Tokenizer.byte_pair(buffer, (0, len(tokens)), None, (len(first), len(merges)), pre, None)
+    first, second = b"".join(map(text, tokens)), b"".join(map(text, merges))
+    return _native.Tokenizer.byte_pair((first, len(tokens)), None, (second, len(merges)), pre, None)

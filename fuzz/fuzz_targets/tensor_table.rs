@@ -5,12 +5,12 @@
 //!
 //! The input is a list of edits to a small sound model, so that most cases get past the first check.
 
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use llamacpu_kernels::attention::KvType;
+use llamacpu_kernels::mapping::{Load, SourceFile};
 use llamacpu_kernels::rope::RopeStyle;
 use llamacpu_model::{Config, ExpertGating, Model, RopeConfig, RopeScalingKind, StepItem, TensorInfo, Wanted};
 
@@ -230,8 +230,8 @@ fn edit_tensors(tensors: &mut Vec<TensorInfo>, which: u8, field: TensorField, nu
 }
 
 /// A file of pseudo-random bytes that all tensors point into; finite and not-finite numbers occur.
-fn data_file() -> &'static PathBuf {
-    static FILE: OnceLock<PathBuf> = OnceLock::new();
+fn data_file() -> &'static Arc<SourceFile> {
+    static FILE: OnceLock<Arc<SourceFile>> = OnceLock::new();
     FILE.get_or_init(|| {
         let path = std::env::temp_dir().join(format!("llamacpu-fuzz-{}", std::process::id()));
         let mut state = 1_u32;
@@ -242,7 +242,7 @@ fn data_file() -> &'static PathBuf {
             })
             .collect();
         std::fs::write(&path, bytes).expect("the folder for temporary files is writable");
-        path
+        SourceFile::open(&path).expect("the file that was just written")
     })
 }
 
@@ -255,7 +255,8 @@ fuzz_target!(|input: Input| {
     for &(which, field, number) in input.tensors.iter().take(6) {
         edit_tensors(&mut tensors, which, field, number);
     }
-    let Ok(model) = Model::open(&[data_file().clone()], config, &tensors, Some(1)) else { return };
+    let files = [Arc::clone(data_file())];
+    let Ok(model) = Model::open(&files, config, &tensors, (Some(1), Load::Map), None) else { return };
     let kv_type = [KvType::F32, KvType::F16, KvType::Q8_0][usize::from(input.kv_type) % 3];
     let Ok(session) = model.session(None, kv_type) else { return };
     let tokens = input.tokens.map(u32::from);

@@ -2,6 +2,8 @@
 
 #[path = "../../rust/kernels/src/error.rs"]
 mod error;
+#[path = "../../rust/kernels/src/memory.rs"]
+pub mod memory;
 #[path = "../../rust/kernels/src/threads"]
 mod threads {
     pub(crate) mod crew;

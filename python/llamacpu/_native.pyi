@@ -8,6 +8,31 @@ from numpy.typing import NDArray
 
 __version__: str
 
+# --- files.rs --------------------------------------------------------------------------------------------------------
+
+@final
+class File:
+    """A model file, opened once for its header and for its weights, and read at any position.
+
+    Reading raises GGUFError behind the end, after `close`, and where the file became shorter or was written to since it
+    was opened; MemoryError where memory is short. The constructor raises OSError.
+    """
+
+    def __new__(cls, path: str) -> File: ...
+    @property
+    def size(self) -> int:
+        """Length in bytes when it was opened."""
+    @property
+    def closed(self) -> bool: ...
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from `offset` on."""
+    def keep(self, length: int) -> None:
+        """Read the first `length` bytes into memory: from then on nothing that happens to the file changes them."""
+    def index_strings(self, start: int, count: int) -> tuple[NDArray[np.uint64], int]:
+        """As the function `index_strings`, in this file."""
+    def close(self) -> None:
+        """Close the file; a model that was made of it keeps its own reference."""
+
 # --- gguf.rs ---------------------------------------------------------------------------------------------------------
 
 class _Buffer(Protocol):
@@ -139,18 +164,21 @@ PAGE_TOKENS: int
 
 @final
 class Model:
-    """Mapped, shape-checked weights and the threads that run them.
+    """Mapped or copied, shape-checked weights and the threads that run them.
 
-    `tensors` is the tensor table: name, type number, shape (fastest-varying first), index into `paths`, offset, bytes.
-    Raises GGUFError for bytes outside the files, ModelError for a configuration or tensors that make no model.
+    `tensors` is the tensor table: name, type number, shape (fastest-varying first), index into `files`, offset, bytes.
+    `load` is "map" or "copy". Raises GGUFError for bytes outside the files, ModelError for a configuration or tensors
+    that make no model, MemoryError where memory is short. `step`, `step_hidden` and `prepare` raise ModelError if a
+    mapped file became shorter or was written to.
     """
 
     def __new__(
         cls,
-        paths: Sequence[str],
+        files: Sequence[File],
         config: Mapping[str, object],
         tensors: Sequence[tuple[str, int, tuple[int, ...], int, int, int]],
         threads: int | None = None,
+        load: str = "map",
     ) -> Model: ...
     def session(self, context: int | None = None, kv_type: str = "f16") -> Session:
         """Start a conversation of at most `context` tokens; keys and values are stored as `kv_type`."""
@@ -190,6 +218,9 @@ class Model:
     def isa(self) -> str: ...
     @property
     def unread_tensors(self) -> list[str]: ...
+    @property
+    def mapped(self) -> bool:
+        """Whether all files are mapped, and none is copied."""
     @property
     def weight_bytes(self) -> int: ...
 
@@ -257,7 +288,7 @@ def log(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 # --- tokenizer.rs ----------------------------------------------------------------------------------------------------
 
-_StringArray = tuple[int, int]  # position of the first length prefix in the buffer, number of strings
+_StringArray = tuple[_Buffer, int]  # the bytes of the array as a file has them, number of strings
 
 @final
 class Tokenizer:
@@ -265,7 +296,6 @@ class Tokenizer:
 
     @staticmethod
     def sentence_piece(
-        buffer: _Buffer,
         tokens: _StringArray,
         kinds: NDArray[np.int32] | None,
         scores: NDArray[np.float32] | None,
@@ -279,7 +309,6 @@ class Tokenizer:
         """
     @staticmethod
     def byte_pair(
-        buffer: _Buffer,
         tokens: _StringArray,
         kinds: NDArray[np.int32] | None,
         merges: _StringArray,

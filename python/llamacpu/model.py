@@ -27,15 +27,20 @@ __all__ = ["CancelToken", "Model", "Session", "StepOutput"]
 
 
 class Model(EngineModel):
-    """The weights of a GGUF file, mapped and checked, with the threads that run them.
+    """The weights of a GGUF file, found and checked, with the threads that run them.
 
     path       a `.gguf` file; of a split model the first file
     threads    number of threads; `None` for what the machine gives (affinity, container quota, physical cores)
     on_load    (bytes done, bytes of weights): given, the weights are prepared at once and not by the first step that
                uses them, and this is told how far that is; see `prepare`
     overrides  metadata that takes the place of the file's, as in `GGUFFile`
+    load       "map": the system reads the file's pages as they are needed, and copies where a file system cannot be
+               mapped. "copy": all of the file is read at once into memory of the process, and what becomes of it
+               afterwards has no effect
 
-    Raises `GGUFError` for a file that cannot be read and `ModelError` for one that is no model this version runs.
+    Raises `GGUFError` for a file that cannot be read, `ModelError` for one that is no model this version runs and
+    MemoryError where memory is short. A mapped file that is shortened or written to while it is used is a `ModelError`
+    of the step that used it and of all later ones; renaming another file over it does no harm.
     Use it as a context manager, or call `close()`, or let it go out of scope.
     """
 

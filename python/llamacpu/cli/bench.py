@@ -13,6 +13,7 @@ from llamacpu.cli import options
 from llamacpu.cli.terminal import amount, write
 
 if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import Load
     from llamacpu.model import Model
 
 
@@ -30,6 +31,7 @@ _TOKENS = click.IntRange(min=0, max=1 << 24)
 )
 @click.option("--draft-model", metavar="FILE", help="With --draft-tokens: the small model that would make the drafts.")
 @options.threads
+@options.load
 @options.kv_type
 @options.as_json
 def command(
@@ -40,6 +42,7 @@ def command(
     draft_tokens: int,
     draft_model: str | None,
     threads: int | None,
+    load: Load,
     kv_type: str,
     as_json: bool,
 ) -> None:
@@ -58,7 +61,7 @@ def command(
     from llamacpu.model import Model
 
     started = perf_counter()
-    with Model(model, threads=threads) as opened:
+    with Model(model, threads=threads, load=load) as opened:
         load_seconds = perf_counter() - started
         first = _prompt_speed(opened, min(prompt_tokens, 64) or 1, 1, kv_type, warm=False)
         document: dict[str, Any] = {
@@ -144,7 +147,7 @@ def _draft_price(model: Model, tokens: int, draft_model: str | None, repeat: int
             seconds.append(perf_counter() - started)
             session.truncate(64)
     if draft_model is not None:
-        with Model(draft_model, threads=model.threads) as small:
+        with Model(draft_model, threads=model.threads, load="map" if model.mapped else "copy") as small:
             _generate_speed(small, tokens, 1, kv_type)
             made = _generate_speed(small, tokens, repeat, kv_type)
     step, whole = min(single), min(checked) + min(made)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llamacpu.engine.interfaces import Load
     from llamacpu.text.tokenizer import Tokenizer
 
 # Input that pauses for so long is answered as far as it has come; lines that are read ahead of the model.
@@ -39,6 +40,7 @@ _LINES_AHEAD = 64
 @options.context
 @options.kv_type
 @options.threads
+@options.load
 @options.as_json
 @click.option("--jsonl", is_flag=True, help="Print a JSON object a line, as soon as its batch is done.")
 def command(
@@ -50,6 +52,7 @@ def command(
     context: int | None,
     kv_type: Any,
     threads: int | None,
+    load: Load,
     as_json: bool,
     jsonl: bool,
 ) -> None:
@@ -65,7 +68,7 @@ def command(
         raise click.UsageError("more than one form of output; give one of --json and --jsonl")
     if not texts and sys.stdin.isatty():
         raise click.UsageError("no text; give TEXT, or lines on stdin")
-    with Model(model, threads=threads) as opened:
+    with Model(model, threads=threads, load=load) as opened:
         pooling = pooling or embeddings.default_pooling(opened.metadata)
         given = _Texts(texts or _lines(), opened.tokenizer, context or opened.context_length, not no_truncate)
         vectors = embeddings.vectors(opened, given, pooling, normalize=normalize, kv_type=kv_type)

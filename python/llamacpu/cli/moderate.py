@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from llamacpu.cli import options
 from llamacpu.cli.terminal import write
+
+if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import Load
 
 
 @click.command("moderate", short_help="Judge a message with a Llama Guard model.")
@@ -32,6 +36,7 @@ from llamacpu.cli.terminal import write
 )
 @options.context
 @options.threads
+@options.load
 @options.as_json
 def command(
     model: str,
@@ -42,6 +47,7 @@ def command(
     threshold: float,
     context: int | None,
     threads: int | None,
+    load: Load,
     as_json: bool,
 ) -> None:
     """Judge TEXT (or text on stdin), a user's message, or the --answer to it, with the Llama Guard model MODEL.
@@ -63,7 +69,7 @@ def command(
     messages = [{"role": "user", "content": text}]
     if answer is not None:
         messages.append({"role": "assistant", "content": answer})
-    with Model(model, threads=threads) as opened:
+    with Model(model, threads=threads, load=load) as opened:
         found = moderate(opened.session(context), messages, categories=own, threshold=threshold)
     verdict = "unsafe" if found.unsafe else "safe"
     if as_json:

@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from llamacpu.drafting import Draft
+    from llamacpu.engine.interfaces import Load
     from llamacpu.model import Model
     from llamacpu.sampling import Sampling
 
@@ -41,6 +42,13 @@ kv_type = click.option(
     default="f16",
     show_default=True,
     help="How keys and values are stored: exact, half or about a quarter of the memory.",
+)
+load = click.option(
+    "--no-mmap",
+    "load",
+    is_flag=True,
+    callback=lambda _context, _option, given: "copy" if given else "map",
+    help="Read all of the file into memory at once, instead of mapping it: it may then change or vanish.",
 )
 draft_model = click.option(
     "--draft-model",
@@ -149,7 +157,9 @@ def model_path(name: str | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def draft_source(path: str | None, no_draft: bool, model: Model, threads: int | None) -> Iterator[Draft | None]:
+def draft_source(
+    path: str | None, no_draft: bool, model: Model, threads: int | None, load: Load
+) -> Iterator[Draft | None]:
     """What `--draft-model` and `--no-draft` ask for; ModelError for a draft model that does not fit."""
     if no_draft and path is not None:
         raise click.UsageError("--draft-model and --no-draft; give one of them")
@@ -160,7 +170,7 @@ def draft_source(path: str | None, no_draft: bool, model: Model, threads: int | 
         return
     from llamacpu.model import Model
 
-    with Model(path, threads=threads) as small:
+    with Model(path, threads=threads, load=load) as small:
         draft = ModelDraft(small)
         draft.check(model.session(1))
         yield draft

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 @options.sampling_options
 @options.context
 @options.threads
+@options.load
 @options.kv_type
 @options.draft_model
 @options.no_draft
@@ -81,8 +82,8 @@ def command(**given: Any) -> None:
 
     with (
         options.model_path(given["model"]) as path,
-        Model(path, threads=given["threads"]) as model,
-        options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"]) as draft,
+        Model(path, threads=given["threads"], load=given["load"]) as model,
+        options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"], given["load"]) as draft,
     ):
         settings = _settings(model, given)
         how = {"overflow": given["overflow"], "draft": draft}

@@ -145,7 +145,7 @@ def _check_vocabulary(draft: ModelLike, model: ModelLike) -> None:
         )
     key = "tokenizer.ggml.tokens"
     ours, theirs = draft.metadata.strings(key), model.metadata.strings(key)
-    if ours.buffer[ours.offset : ours.end] == theirs.buffer[theirs.offset : theirs.end]:
+    if ours.data() == theirs.data():
         return
     for token, (one, other) in enumerate(zip(ours, theirs, strict=True)):
         if one != other:

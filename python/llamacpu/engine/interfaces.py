@@ -21,11 +21,23 @@ if TYPE_CHECKING:
     from llamacpu.gguf.metadata import Metadata
     from llamacpu.text.tokenizer import Tokenizer
 
-__all__ = ["CancelToken", "KVType", "LoadProgress", "Logits", "ModelLike", "SessionLike", "StepOutput", "TokenIds"]
+__all__ = [
+    "CancelToken",
+    "KVType",
+    "Load",
+    "LoadProgress",
+    "Logits",
+    "ModelLike",
+    "SessionLike",
+    "StepOutput",
+    "TokenIds",
+]
 
 CancelToken: TypeAlias = _native.CancelToken
 Logits = Literal["last", "all", "none"]
 """Which rows of logits a step returns: of the last token, of every token, or none."""
+Load = Literal["map", "copy"]
+"""How the bytes of a model file come into memory: mapped, so that they are read as they are needed, or read at once."""
 KVType = Literal["f32", "f16", "q8_0"]
 """How keys and values are stored: exact, in half the memory, in about a quarter."""
 TokenIds = Sequence[int]

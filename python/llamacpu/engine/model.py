@@ -13,6 +13,7 @@ from llamacpu import _native
 from llamacpu.engine.interfaces import (
     CancelToken,
     KVType,
+    Load,
     LoadProgress,
     Logits,
     SessionLike,
@@ -40,7 +41,7 @@ Self = TypeVar("Self", bound="EngineModel")
 
 
 class EngineModel:
-    """The weights of a GGUF file, mapped and checked, with the threads that run them; see `llamacpu.Model`."""
+    """The weights of a GGUF file, found and checked, with the threads that run them; see `llamacpu.Model`."""
 
     def __init__(
         self,
@@ -49,15 +50,20 @@ class EngineModel:
         on_load: LoadProgress | None = None,
         *,
         overrides: Mapping[str, bool | int | float | str] | None = None,
+        load: Load = "map",
     ) -> None:
+        if load not in ("map", "copy"):
+            raise ValueError(f'load is {load!r}; expected "map" or "copy"')
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
         self._file = GGUFFile(path, overrides)
         try:
             self._config = config_for(self._file)
             rows = [(t.name, t.type, t.shape, t.file, t.offset, t.nbytes) for t in self._file.tensors]
-            paths = [os.fspath(path) for path in self._file.paths]
-            self._native = _native.Model(paths, dict(self._config), rows, threads)
+            if load == "copy":
+                self._file.keep()
+                _ = self.fingerprint
+            self._native = _native.Model(self._file.native_files, dict(self._config), rows, threads, load)
         except BaseException:
             self._file.close()
             raise
@@ -76,8 +82,8 @@ class EngineModel:
     def prepare(self, on_load: LoadProgress | None = None, cancel: CancelToken | None = None) -> None:
         """Reads all weights and arranges them as the kernels want them, which takes about as long as reading the file.
 
-        Nothing needs this: opening a model only maps its file, and the first step does the same for each matrix that it
-        uses. After `prepare` that step takes no longer than others.
+        Nothing needs this: opening a model maps or copies its file, and the first step does the same for each matrix
+        that it uses. After `prepare` that step takes no longer than others.
 
         on_load  (bytes of the file that are done, bytes of all weights): called before the first and after every layer
         cancel   stops it from another thread or after a timeout: `Cancelled` is raised, and what is done stays done
@@ -143,6 +149,11 @@ class EngineModel:
     def isa(self) -> str:
         """Name of the instruction set in use."""
         return self._native.isa
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the files are mapped: not with load="copy", nor where their file system cannot."""
+        return self._native.mapped
 
     @property
     def weight_bytes(self) -> int:
@@ -211,7 +222,7 @@ class EngineModel:
                 one, and `config["layers"]` what the last norm makes of it, from which logits and embeddings come.
                 Negative numbers count from the end: -1 is the last norm, -2 the last layer.
 
-        The array takes layers times tokens times width times 4 bytes; `LlamaCpuError` if there is no memory for it. As
+        The array takes layers times tokens times width times 4 bytes; MemoryError if there is no memory for it. As
         with logits, batches, pieces and threads change no bit of it. Raises ValueError for a layer that does not exist,
         and what `step` raises.
         """

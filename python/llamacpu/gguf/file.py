@@ -6,13 +6,12 @@
 Split models (`name-00001-of-00003.gguf`) are opened through their first file. Only headers are read: what becomes of
 the metadata is decided in `architectures`, and the native model maps the tensor data itself.
 
-The header stays mapped while the object is open, because string arrays are read on demand. As with every mapped file,
-another program that shortens the file meanwhile makes the operating system stop this process.
+The file stays open, because string arrays are read on demand. Reading one that another program shortens or writes to
+meanwhile is a GGUFError.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import stat
@@ -20,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from llamacpu import _native
 from llamacpu.errors import GGUFError
 from llamacpu.gguf.header import Header, Tensor, read_header
 from llamacpu.gguf.metadata import Metadata, StringArray, Value
@@ -56,8 +56,7 @@ class GGUFFile:
     tensors    every tensor of every file; see `Tensor`
     nbytes     size of all files together
 
-    Raises `GGUFError` if a file is missing, unreadable or not sound. Use it as a context manager or call `close()`:
-    on Windows a mapped file cannot be deleted.
+    Raises `GGUFError` if a file is missing, unreadable or not sound. Use it as a context manager or call `close()`.
     """
 
     def __init__(self, path: str | os.PathLike[str], overrides: Mapping[str, Scalar] | None = None) -> None:
@@ -65,7 +64,8 @@ class GGUFFile:
             raise GGUFError("the path of the model is empty; give the path of a .gguf file")
         self.path = Path(path)
         self.paths = [self.path]
-        self._maps: list[mmap.mmap] = []
+        self._files: list[_native.File] = []
+        self._header_bytes: list[int] = []
         try:
             first = self._read(self.path, 0)
             self.version = first.version
@@ -76,27 +76,33 @@ class GGUFFile:
         except BaseException:
             self.close()
             raise
-        self.nbytes = sum(len(data) for data in self._maps)
+        self.nbytes = sum(file.size for file in self._files)
         if overrides:
             self.metadata = _overridden(self.metadata, overrides)
 
     def tensor_bytes(self, tensor: Tensor, start: int, end: int) -> bytes:
         """The bytes `start` to `end` of a tensor, as they are in the file."""
-        if not self._maps:
+        if not self._files:
             raise GGUFError("the GGUF file is closed: read its tensors before close()")
         if not 0 <= start <= end <= tensor.nbytes:
             raise ValueError(f"bytes {start} to {end} of a tensor of {tensor.nbytes} bytes")
-        return self._maps[tensor.file][tensor.offset + start : tensor.offset + end]
+        return self._files[tensor.file].read(tensor.offset + start, end - start)
+
+    @property
+    def native_files(self) -> list[_native.File]:
+        """The open files, in the order of `paths`, for native code."""
+        return list(self._files)
+
+    def keep(self) -> None:
+        """Reads the headers into memory: from then on metadata can be read whatever becomes of the files."""
+        for file, length in zip(self._files, self._header_bytes, strict=True):
+            file.keep(length)
 
     def close(self) -> None:
-        """Unmaps the files. Metadata and tensor table stay, except string arrays that were not read yet."""
-        for data in self._maps:
-            try:
-                data.close()
-            except BufferError:
-                # A NumPy view of the map is alive somewhere; the map goes with it.
-                continue
-        self._maps = []
+        """Closes the files. Metadata and tensor table stay, except string arrays that were not read yet."""
+        for file in self._files:
+            file.close()
+        self._files = []
 
     def __enter__(self) -> GGUFFile:
         return self
@@ -110,9 +116,11 @@ class GGUFFile:
         return f"<GGUFFile {self.path.name!r}: {len(self.metadata)} keys, {len(self.tensors)} tensors>"
 
     def _read(self, path: Path, index: int) -> Header:
-        data = _map(path)
-        self._maps.append(data)
-        return read_header(data, path.name, index)
+        file = _open(path)
+        self._files.append(file)
+        header = read_header(file, path.name, index)
+        self._header_bytes.append(header.data_offset)
+        return header
 
     def _read_other_shards(self, metadata: Metadata) -> None:
         count = metadata.get("split.count", 1)
@@ -173,17 +181,16 @@ def _overridden(metadata: Metadata, overrides: Mapping[str, Scalar]) -> Metadata
     return Metadata(values)
 
 
-def _map(path: Path) -> mmap.mmap:
-    """Maps a regular file that starts like a GGUF file, read-only."""
+def _open(path: Path) -> _native.File:
+    """Opens a regular file that starts like a GGUF file."""
     try:
         # Opening a pipe would wait for its writer, so look before.
         if not stat.S_ISREG(path.stat().st_mode):
             kind = "a folder; give the path of a .gguf file in it" if path.is_dir() else "not a regular file"
             raise GGUFError(f"{path}: this is {kind}")
-        with path.open("rb") as file:
-            start = file.read(64)
-            _check_magic(path.name, start)
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        file = _native.File(os.fspath(path))
+        _check_magic(path.name, file.read(0, min(64, file.size)))
+        return file
     except FileNotFoundError as error:
         raise GGUFError(f"{path}: no such file; check the path") from error
     except (OSError, OverflowError) as error:
@@ -192,7 +199,7 @@ def _map(path: Path) -> mmap.mmap:
     except ValueError as error:
         if isinstance(error, GGUFError):
             raise
-        # A path with a NUL character, or a file that became empty since it was read.
+        # A path with a NUL character.
         raise GGUFError(f"{path}: the file cannot be opened: {error}") from error
 
 

@@ -7,7 +7,6 @@ read.
 
 from __future__ import annotations
 
-import mmap
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +17,8 @@ from llamacpu.gguf.types import REMOVED_TYPES, TENSOR_TYPES
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
+
+    from llamacpu import _native
 
 __all__ = ["Header", "Tensor", "read_header"]
 
@@ -30,6 +31,7 @@ MAX_ARRAY_ELEMENTS = 1 << 30
 MAX_DIMENSIONS = 4
 MAX_ALIGNMENT = 1 << 20
 DEFAULT_ALIGNMENT = 32
+_BLOCK_BYTES = 1 << 16
 LARGEST = 2**63 - 1
 
 _U32 = struct.Struct("<I")
@@ -83,13 +85,15 @@ class Header(NamedTuple):
 
 
 class _Cursor:
-    """A position in the mapped file; every read is checked against its length first."""
+    """A position in the file; every read is checked against its length first. Bytes are read in blocks."""
 
-    def __init__(self, data: mmap.mmap, name: str) -> None:
-        self.data = data
-        self.size = len(data)
+    def __init__(self, file: _native.File, name: str) -> None:
+        self.file = file
+        self.size = file.size
         self.name = name
         self.position = 0
+        self._block = b""
+        self._block_start = 0
 
     def error(self, problem: str) -> GGUFError:
         return GGUFError(f"{self.name}: {problem}")
@@ -101,10 +105,17 @@ class _Cursor:
                 "its download did not finish or it is damaged: get it again"
             )
 
+    def take(self, count: int, what: str) -> bytes:
+        self.need(count, what)
+        start = self.position - self._block_start
+        if start < 0 or start + count > len(self._block):
+            length = min(max(count, _BLOCK_BYTES), self.size - self.position)
+            self._block, self._block_start, start = self.file.read(self.position, length), self.position, 0
+        self.position += count
+        return self._block[start : start + count]
+
     def unpack(self, layout: struct.Struct, what: str) -> int | float:
-        self.need(layout.size, what)
-        value: int | float = layout.unpack_from(self.data, self.position)[0]
-        self.position += layout.size
+        value: int | float = layout.unpack(self.take(layout.size, what))[0]
         return value
 
     def integer(self, layout: struct.Struct, what: str) -> int:
@@ -114,10 +125,7 @@ class _Cursor:
         length = self.integer(_U64, what)
         if length > limit:
             raise self.error(f"{what} claims {length} bytes, the limit is {limit}; the file is damaged: get it again")
-        self.need(length, what)
-        start = self.position
-        self.position += length
-        return self.data[start : self.position]
+        return self.take(length, what)
 
     def count(self, what: str, smallest: int, limit: int) -> int:
         number = self.integer(_U64, f"the number of {what}")
@@ -129,13 +137,13 @@ class _Cursor:
         return number
 
 
-def read_header(data: mmap.mmap, name: str, file: int) -> Header:
-    """Reads the header at the start of `data`.
+def read_header(source: _native.File, name: str, file: int) -> Header:
+    """Reads the header at the start of `source`.
 
     `name` stands in front of every error message; `file` is stored in every `Tensor`. Raises `GGUFError`.
     The magic has been checked by the caller.
     """
-    cursor = _Cursor(data, name)
+    cursor = _Cursor(source, name)
     cursor.need(24, "the header")
     cursor.position = 4
     version = cursor.integer(_U32, "the version")
@@ -206,24 +214,20 @@ def _array(cursor: _Cursor, key: str) -> Value:
 
 
 def _string_array(cursor: _Cursor, count: int) -> StringArray:
-    from llamacpu import _native
-
     start = cursor.position
     try:
-        offsets, end = _native.index_strings(cursor.data, start, count)
+        offsets, end = cursor.file.index_strings(start, count)
     except GGUFError as error:
         raise cursor.error(str(error)) from None
     cursor.position = end
-    return StringArray(cursor.data, start, count, offsets, end)
+    return StringArray(cursor.file, start, count, offsets, end)
 
 
 def _numeric_array(cursor: _Cursor, what: str, kind: int, count: int) -> numpy.typing.NDArray[numpy.generic]:
     import numpy as np
 
-    start = cursor.position
     dtype = np.dtype(_SCALARS[kind][1])
-    cursor.position += count * dtype.itemsize
-    array: numpy.typing.NDArray[numpy.generic] = np.frombuffer(cursor.data[start : cursor.position], dtype)
+    array: numpy.typing.NDArray[numpy.generic] = np.frombuffer(cursor.take(count * dtype.itemsize, what), dtype)
     if kind == _BOOL:
         if count and int(array.max()) > 1:
             raise cursor.error(f"{what} holds booleans other than 0 and 1; the file is damaged")
@@ -262,10 +266,9 @@ def _tensor_info(cursor: _Cursor, number: int) -> _Info:
     dimensions = cursor.integer(_U32, what)
     if dimensions > MAX_DIMENSIONS:
         raise cursor.error(f"tensor {name!r} claims {dimensions} dimensions; at most {MAX_DIMENSIONS} are possible")
-    cursor.need(8 * dimensions + _TYPE_AND_OFFSET.size, what)
-    shape = struct.unpack_from(f"<{dimensions}q", cursor.data, cursor.position)
-    kind, offset = _TYPE_AND_OFFSET.unpack_from(cursor.data, cursor.position + 8 * dimensions)
-    cursor.position += 8 * dimensions + _TYPE_AND_OFFSET.size
+    rest = cursor.take(8 * dimensions + _TYPE_AND_OFFSET.size, what)
+    shape = struct.unpack_from(f"<{dimensions}q", rest)
+    kind, offset = _TYPE_AND_OFFSET.unpack_from(rest, 8 * dimensions)
     return _Info(name, kind, shape, offset)
 
 

@@ -7,35 +7,41 @@ and raise `ModelError`, naming the key, when the value cannot be what the key me
 from __future__ import annotations
 
 import math
-import mmap
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Union, overload
 
-from llamacpu.errors import GGUFError, ModelError
+from llamacpu.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
+    from llamacpu import _native
+
 __all__ = ["Metadata", "StringArray", "Value"]
 
 
+_BLOCK_BYTES = 1 << 20
+
+
 class StringArray:
-    """An array of strings that stay in the mapped file until they are asked for.
+    """An array of strings that stay in the file until they are asked for.
 
     offset    position in the file of the first element (its length prefix)
     count     number of strings
     end       position after the last element
-    offsets   uint64[count + 1]: string i is `buffer[offsets[i] + 8 : offsets[i + 1]]`
-    buffer    the mapped file, for native code; unusable once the file is closed
+    offsets   uint64[count + 1]: string i is the bytes `offsets[i] + 8` to `offsets[i + 1]` of the file
+
+    Reading raises GGUFError once the file is closed, and where it became shorter or was written to.
     """
 
-    __slots__ = ("buffer", "count", "end", "offset", "offsets")
+    __slots__ = ("_file", "count", "end", "offset", "offsets")
 
     def __init__(
-        self, buffer: mmap.mmap, offset: int, count: int, offsets: numpy.typing.NDArray[numpy.uint64], end: int
+        self, file: _native.File, offset: int, count: int, offsets: numpy.typing.NDArray[numpy.uint64], end: int
     ) -> None:
-        self.buffer = buffer
+        self._file = file
         self.offset = offset
         self.count = count
         self.offsets = offsets
@@ -45,9 +51,12 @@ class StringArray:
         """The bytes of string `index`, as they are in the file (they need not be valid UTF-8)."""
         if not 0 <= index < self.count:
             raise IndexError(f"index {index} in an array of {self.count} strings")
-        if self.buffer.closed:
-            raise GGUFError("the GGUF file is closed: read its string arrays before close()")
-        return self.buffer[int(self.offsets[index]) + 8 : int(self.offsets[index + 1])]
+        start = int(self.offsets[index]) + 8
+        return self._file.read(start, int(self.offsets[index + 1]) - start)
+
+    def data(self) -> bytes:
+        """The whole array as it is in the file: each string behind its length, 8 bytes, little-endian."""
+        return self._file.read(self.offset, self.end - self.offset)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -55,14 +64,26 @@ class StringArray:
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self.count))]
+            places = range(*index.indices(self.count))
+            return list(self._strings(places.start, places.stop)) if places.step == 1 else [self[i] for i in places]
         return self.raw(index + self.count if index < 0 else index).decode("utf-8", "replace")
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[str]:
-        return (self.raw(index).decode("utf-8", "replace") for index in range(self.count))
+        return self._strings(0, self.count)
+
+    def _strings(self, start: int, stop: int) -> Iterator[str]:
+        """Some strings, of which as many as fit into a block are read at once."""
+        while start < stop:
+            first = int(self.offsets[start])
+            end = max(start + 1, min(stop, int(self.offsets.searchsorted(first + _BLOCK_BYTES, "right")) - 1))
+            block = self._file.read(first, int(self.offsets[end]) - first)
+            bounds = (self.offsets[start : end + 1] - first).tolist()
+            for before, after in pairwise(bounds):
+                yield block[before + 8 : after].decode("utf-8", "replace")
+            start = end
 
     def __repr__(self) -> str:
         shown = ", ".join(repr(text) for text in self[:3])

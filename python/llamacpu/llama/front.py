@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from llamacpu.chat import Chat
 from llamacpu.drafting import Draft
-from llamacpu.engine.interfaces import LoadProgress
+from llamacpu.engine.interfaces import Load, LoadProgress
 from llamacpu.engine.session import Session
 from llamacpu.generation import GenerationResult
 from llamacpu.generation.context_window import Overflow, shared_length
@@ -85,6 +85,7 @@ class Llama(Attributes):
     type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)
     logits_all    `scores` keeps the logits of every token, not of the last one only
     vocab_only    only the tokenizer is there
+    use_mmap      False reads all of the file into memory at once: `load="copy"` of `llamacpu.Model`
     draft_model   guesses tokens that are then checked together, with the same text sooner: "auto" and what else
                   `draft` of `llamacpu.generation.generate` takes, or the path of a small model; None for none
     on_load       (bytes done, bytes of weights): prepares the weights at once and is told how far that is, see
@@ -164,7 +165,8 @@ class Llama(Attributes):
             with GGUFFile(self.model_path, overrides) as file:
                 self._file, found = file, Tokenizer(file)
         else:
-            model = Model(self.model_path, threads=n_threads or None, overrides=overrides)
+            load: Load = "map" if use_mmap else "copy"
+            model = Model(self.model_path, threads=n_threads or None, overrides=overrides, load=load)
             if on_load is not None:
                 model.prepare(on_load)
             self._file, found = model.file, model.tokenizer
@@ -345,10 +347,11 @@ class Llama(Attributes):
     # --- Life and death ---
 
     def close(self) -> None:
-        """Give the memory back. Later calls raise `LlamaCpuError`."""
+        """Give the memory back: weights, keys and values, the draft model. Later calls raise `LlamaCpuError`."""
         conversation = getattr(self, "_conversation", None)
         if conversation is not None:
             conversation.close()
+            self._completions.draft_model = None
 
     def __enter__(self) -> Llama:
         return self

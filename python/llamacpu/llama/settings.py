@@ -19,7 +19,6 @@ _NO_MEANING: Mapping[str, Any] = {
     "split_mode": 1,
     "main_gpu": 0,
     "tensor_split": None,
-    "use_mmap": True,
     "use_mlock": False,
     "n_ubatch": 512,
     "n_threads_batch": None,

@@ -95,8 +95,6 @@ class Tokenizer:
                 "(byte-level BPE)"
             )
         tokens = metadata.strings(_KEY + "tokens")
-        if tokens.buffer.closed:
-            raise GGUFError("the GGUF file is closed: build its tokenizer before close()")
         self.vocab_size = tokens.count
         is_pieces = model == "llama"
         self.unk = self._id(metadata, "unknown_token_id", 0 if is_pieces else None)
@@ -228,8 +226,7 @@ class StreamDecoder:
 def _pieces(metadata: Metadata, types: _Types, unknown: int | None) -> _native.Tokenizer:
     tokens = metadata.strings(_KEY + "tokens")
     return _native.Tokenizer.sentence_piece(
-        tokens.buffer,
-        (tokens.offset, tokens.count),
+        (tokens.data(), tokens.count),
         types,
         _numbers(metadata, "scores", "float32"),
         unknown,
@@ -249,10 +246,9 @@ def _pairs(metadata: Metadata, types: _Types) -> _native.Tokenizer:
             _KEY,
         )
     return _native.Tokenizer.byte_pair(
-        tokens.buffer,
-        (tokens.offset, tokens.count),
+        (tokens.data(), tokens.count),
         types,
-        (merges.offset, merges.count),
+        (merges.data(), merges.count),
         pre,
         _keeps_space(metadata),
     )

@@ -1,6 +1,6 @@
 //! The only map from Rust errors to the Python exceptions of `llamacpu.errors`.
 
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use llamacpu_kernels::Error as KernelError;
@@ -28,6 +28,8 @@ impl IntoPython for KernelError {
             // Sizes, formats and instruction sets are arguments here.
             Self::Shape(_) | Self::Unsupported(_) => PyValueError::new_err(message),
             Self::File(_) => raise(py, "GGUFError", &message),
+            Self::Changed(_) => raise(py, "ModelError", &message),
+            Self::Memory { .. } => PyMemoryError::new_err(message),
             Self::Cancelled => raise(py, "Cancelled", "stopped before it was done"),
         }
     }
@@ -41,9 +43,10 @@ impl IntoPython for ModelError {
             Self::Argument(_) => PyValueError::new_err(message),
             Self::Busy(_) => PyRuntimeError::new_err(message),
             Self::ContextOverflow { .. } => raise(py, "ContextOverflow", &message),
-            Self::Kernel(error @ KernelError::Cancelled) => error.into_python(py),
-            Self::Kernel(KernelError::File(_)) => raise(py, "GGUFError", &message),
-            Self::Memory { .. } | Self::Kernel(_) => raise(py, "LlamaCpuError", &message),
+            Self::Memory { .. } => PyMemoryError::new_err(message),
+            // Sizes, formats and instruction sets are not arguments here.
+            Self::Kernel(KernelError::Shape(_) | KernelError::Unsupported(_)) => raise(py, "LlamaCpuError", &message),
+            Self::Kernel(error) => error.into_python(py),
         }
     }
 }
@@ -57,6 +60,7 @@ impl IntoPython for TextError {
             Self::Unsupported(_) => raise(py, "ModelError", &message),
             Self::Grammar(_) => raise(py, "GrammarError", &message),
             Self::Cancelled => raise(py, "Cancelled", &message),
+            Self::Memory => PyMemoryError::new_err(message),
         }
     }
 }

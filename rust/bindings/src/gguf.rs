@@ -5,6 +5,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::lists::array;
 use crate::outside::attached;
 
 /// The bytes of a Python object, without a copy: `bytes` directly, everything else with a buffer through NumPy. With the
@@ -47,6 +48,9 @@ impl<'py> Buffer<'py> {
     }
 }
 
+/// `(offsets, end)`; see `index_strings`.
+pub(crate) type StringIndex<'py> = (Bound<'py, PyArray1<u64>>, u64);
+
 /// Finds the `count` strings of a GGUF string array whose first length prefix lies at byte `start` of `buffer`.
 ///
 /// Returns `(offsets, end)`: `count + 1` positions as uint64, of which the last equals `end`, the first byte after the
@@ -57,11 +61,11 @@ fn index_strings<'py>(
     buffer: &Bound<'py, PyAny>,
     start: u64,
     count: u64,
-) -> PyResult<(Bound<'py, PyArray1<u64>>, u64)> {
+) -> PyResult<StringIndex<'py>> {
     let buffer = Buffer::of(buffer)?;
     let bytes = buffer.bytes()?;
     let index = attached(py, || llamacpu_text::index_strings(bytes, start, count))?;
-    Ok((PyArray1::from_vec(py, index.offsets), index.end))
+    Ok((array(py, index.offsets)?, index.end))
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

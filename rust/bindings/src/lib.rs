@@ -6,11 +6,13 @@ use pyo3::prelude::*;
 mod config;
 mod cpu;
 mod errors;
+mod files;
 mod gguf;
 mod grammar;
 mod interrupt;
 mod kernels;
 mod kv_type;
+mod lists;
 mod model;
 mod outside;
 mod pace;
@@ -19,11 +21,16 @@ mod session;
 mod stand_in;
 mod tokenizer;
 
+/// With a reserve for what cannot report that memory is short.
+#[global_allocator]
+static ALLOCATOR: llamacpu_kernels::memory::Allocator = llamacpu_kernels::memory::Allocator;
+
 /// The private extension module `llamacpu._native`.
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     cpu::register(module)?;
+    files::register(module)?;
     gguf::register(module)?;
     grammar::register(module)?;
     interrupt::register(module)?;

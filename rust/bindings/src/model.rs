@@ -1,21 +1,23 @@
 //! `llamacpu._native.Model`: mapped weights and the step.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
-use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
+use numpy::{PyArray2, PyArray3, PyArrayMethods};
+use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyMapping, PyString};
+use pyo3::types::{PyBytes, PyMapping};
 
 use llamacpu_kernels::attention::PAGE_TOKENS;
+use llamacpu_kernels::mapping::Load;
 use llamacpu_model::{Interrupted, PAGE_LAYOUT, StepItem, TensorInfo, Wanted};
 
 use crate::config::config_from;
 use crate::errors::raise;
+use crate::files::File;
 use crate::interrupt::CancelToken;
 use crate::kv_type::kv_type_from;
+use crate::lists::{array, integers};
 use crate::outside::{attached, detached, released};
 use crate::pace::Pace;
 use crate::session::{Session, Stepped};
@@ -63,17 +65,20 @@ impl Model {
 
 #[pymethods]
 impl Model {
-    /// Maps the files and finds every weight that the configuration asks for.
+    /// Maps or copies the files and finds every weight that the configuration asks for.
     #[new]
-    #[pyo3(signature = (paths, config, tensors, threads=None))]
+    #[pyo3(signature = (files, config, tensors, threads=None, load="map"))]
     fn new(
         py: Python<'_>,
-        paths: Vec<PathBuf>,
+        files: Vec<Bound<'_, File>>,
         config: &Bound<'_, PyMapping>,
         tensors: Vec<TensorRow>,
         threads: Option<usize>,
+        load: &str,
     ) -> PyResult<Self> {
         let config = config_from(config)?;
+        let load = load_from(load)?;
+        let files = files.into_iter().map(|file| file.get().source(py)).collect::<PyResult<Vec<_>>>()?;
         let tensors: Vec<_> = tensors
             .into_iter()
             .map(|(name, ggml_type, shape, file, offset, nbytes)| TensorInfo {
@@ -85,7 +90,9 @@ impl Model {
                 nbytes,
             })
             .collect();
-        let model = detached(py, None, true, move |_| llamacpu_model::Model::open(&paths, config, &tensors, threads))?;
+        let model = detached(py, None, true, move |interrupted| {
+            llamacpu_model::Model::open(&files, config, &tensors, (threads, load), Some(interrupted))
+        })?;
         Ok(Self { open: Mutex::new(Some(Arc::new(model))), pace: Pace::default() })
     }
 
@@ -115,7 +122,7 @@ impl Model {
             model.step(&step_items(parts, wanted), Some(interrupted))
         })?;
         let rows = values.len() / vocabulary;
-        PyArray1::from_vec(py, values).reshape([rows, vocabulary])
+        array(py, values)?.reshape([rows, vocabulary])
     }
 
     /// As `step`; returns the logits and the hidden states of every token at `places`, float32[places, tokens, width].
@@ -138,8 +145,8 @@ impl Model {
             model.step_hidden(&step_items(parts, wanted), &places, Some(interrupted))
         })?;
         let rows = output.logits.len() / vocabulary;
-        let logits = PyArray1::from_vec(py, output.logits).reshape([rows, vocabulary])?;
-        Ok((logits, PyArray1::from_vec(py, output.hidden).reshape(shape)?))
+        let logits = array(py, output.logits)?.reshape([rows, vocabulary])?;
+        Ok((logits, array(py, output.hidden)?.reshape(shape)?))
     }
 
     /// Bytes of a page of keys and values, stored as `kv_type`.
@@ -220,10 +227,25 @@ impl Model {
         Ok(self.get(py)?.unread().to_vec())
     }
 
+    /// Whether the files are mapped, and not copied.
+    #[getter]
+    fn mapped(&self, py: Python<'_>) -> PyResult<bool> {
+        Ok(self.get(py)?.is_mapped())
+    }
+
     /// Bytes of the matrices that a token goes through (all experts counted).
     #[getter]
     fn weight_bytes(&self, py: Python<'_>) -> PyResult<usize> {
         Ok(self.get(py)?.weight_bytes())
+    }
+}
+
+/// How the files come into memory.
+fn load_from(name: &str) -> PyResult<Load> {
+    match name {
+        "map" => Ok(Load::Map),
+        "copy" => Ok(Load::Copy),
+        other => Err(PyValueError::new_err(format!("load is {other:?}; expected \"map\" or \"copy\""))),
     }
 }
 
@@ -250,22 +272,14 @@ fn step_parts(items: Vec<(Bound<'_, Session>, Bound<'_, PyAny>)>) -> PyResult<Ve
 
 /// Token ids from any sequence of integers, or an array of them.
 fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    let py = object.py();
-    let list = if object.hasattr("tolist")? { object.call_method0("tolist")? } else { object.clone() };
-    if list.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err("token ids are needed, not text: encode it with the model's tokenizer first"));
+    let ids = integers(object)?;
+    let mut tokens = Vec::new();
+    tokens.try_reserve_exact(ids.len()).map_err(|_| PyMemoryError::new_err("no memory for the tokens"))?;
+    for id in ids {
+        let outside = |_| PyValueError::new_err(format!("token id {id} is outside the vocabulary"));
+        tokens.push(u32::try_from(id).map_err(outside)?);
     }
-    let ids: Vec<i64> = list.extract().map_err(|error: PyErr| {
-        if error.is_instance_of::<PyOverflowError>(py) {
-            return PyValueError::new_err("a token id is far outside the vocabulary");
-        }
-        PyTypeError::new_err(format!("token ids must be a flat sequence of integers: {}", error.value(py)))
-    })?;
-    ids.into_iter()
-        .map(|id| {
-            u32::try_from(id).map_err(|_| PyValueError::new_err(format!("token id {id} is outside the vocabulary")))
-        })
-        .collect()
+    Ok(tokens)
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use llamacpu_kernels::memory;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
@@ -29,6 +30,7 @@ type Outcome<T, E> = Result<Result<T, E>, Box<dyn Any + Send>>;
 
 /// Runs work that is over at once, with the GIL. A panic becomes `LlamaCpuError`, as everywhere here.
 pub(crate) fn attached<T, E: IntoPython>(py: Python<'_>, work: impl FnOnce() -> Result<T, E>) -> PyResult<T> {
+    ready(py)?;
     finished(py, guarded(work))
 }
 
@@ -37,6 +39,7 @@ pub(crate) fn released<T: Send, E: IntoPython + Send>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T, E> + Send,
 ) -> PyResult<T> {
+    ready(py)?;
     let outcome = py.detach(|| guarded(work));
     finished(py, outcome)
 }
@@ -55,6 +58,7 @@ pub(crate) fn detached<T: Send + 'static, E: IntoPython + Send + 'static>(
     if !long || !on_main_thread(py)? {
         return released(py, move || work(&|| token.as_ref().is_some_and(CancelToken::cancelled)));
     }
+    ready(py)?;
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let work = move || {
@@ -90,6 +94,11 @@ fn wait_for<R>(mut stand_in: StandIn<R>, stop: &AtomicBool) -> (Option<R>, Optio
             stop.store(error.is_some(), Ordering::Relaxed);
         }
     }
+}
+
+/// A MemoryError where the process has no memory left for small things, which have no other way to fail.
+fn ready(py: Python<'_>) -> PyResult<()> {
+    memory::ready().map_err(|error| error.into_python(py))
 }
 
 fn on_main_thread(py: Python<'_>) -> PyResult<bool> {

@@ -1,6 +1,8 @@
 //! The parts of choosing a token that look at the whole vocabulary, on NumPy arrays.
 #![expect(clippy::needless_pass_by_value, reason = "extracted arguments are passed by value")]
 
+use std::borrow::Cow;
+
 use llamacpu_kernels::Error;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::processes::Published;
@@ -9,6 +11,7 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
+use crate::lists::{array, collected, copy_of};
 use crate::outside::{attached, released};
 
 /// From this many numbers on the interpreter is released: below, giving it up and waiting to get it back costs more.
@@ -34,7 +37,7 @@ fn numbers<'a>(logits: &'a PyReadonlyArray1<'_, f32>) -> PyResult<&'a [f32]> {
 /// Runs `work`; without the GIL on a copy, since another thread may write into the array then.
 fn compute<T: Send>(py: Python<'_>, logits: &[f32], work: impl FnOnce(&[f32]) -> T + Send) -> PyResult<T> {
     if logits.len() >= LONG {
-        let logits = logits.to_vec();
+        let logits = copy_of(logits)?;
         return released(py, || Ok::<_, Error>(work(&logits)));
     }
     attached(py, || Ok::<_, Error>(work(logits)))
@@ -53,8 +56,8 @@ fn argmax(py: Python<'_>, logits: PyReadonlyArray1<'_, f32>) -> PyResult<usize> 
 fn top_k<'py>(py: Python<'py>, logits: PyReadonlyArray1<'py, f32>, k: usize) -> PyResult<TopK<'py>> {
     let isa = isa(py)?;
     let chosen = compute(py, numbers(&logits)?, |logits| sampling::top_k(isa, logits, k))?;
-    let ids = PyArray1::from_iter(py, chosen.iter().map(|(id, _)| i64::from(*id)));
-    Ok((ids, PyArray1::from_iter(py, chosen.iter().map(|(_, logit)| *logit))))
+    let ids = collected(py, chosen.iter().map(|(id, _)| i64::from(*id)))?;
+    Ok((ids, collected(py, chosen.iter().map(|(_, logit)| *logit))?))
 }
 
 /// `(log_sum, entropy)` of the softmax, or None where there is none.
@@ -76,7 +79,7 @@ fn log_softmax<'py>(
         let mut output = vec![0.0; logits.len()];
         (sampling::log_softmax(isa, logits, &mut output), output)
     })?;
-    Ok(found.then(|| PyArray1::from_vec(py, output)))
+    found.then(|| array(py, output)).transpose()
 }
 
 fn applied<'py>(
@@ -85,14 +88,14 @@ fn applied<'py>(
     function: fn(Isa, &mut [f64]),
 ) -> PyResult<Bound<'py, PyArray1<f64>>> {
     let isa = isa(py)?;
-    let mut found = values.as_array().to_vec();
+    let mut found = copy_of(&values.as_slice().map_or_else(|_| Cow::Owned(values.as_array().to_vec()), Cow::Borrowed))?;
     let long = found.len() >= LONG;
     let work = move || {
         function(isa, &mut found);
         Ok::<_, Error>(found)
     };
     let found = if long { released(py, work) } else { attached(py, work) }?;
-    Ok(PyArray1::from_vec(py, found))
+    array(py, found)
 }
 
 /// The exponential of each number, the same bits on every processor; 0 below -707, infinity above 709.

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::kv_type::kv_type_name;
+use crate::lists::list;
 use crate::outside::{attached, released};
 
 /// Tokens and their keys and values; continued by `Model.step`.
@@ -40,8 +41,9 @@ impl Session {
 
     /// The tokens that have been processed; in the middle of a step, before that step.
     #[getter]
-    fn tokens(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
-        attached(py, || self.0.tokens())
+    fn tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let tokens = attached(py, || self.0.tokens())?;
+        list(py, &tokens)
     }
 
     /// How keys and values are stored.

@@ -5,6 +5,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
+use llamacpu_kernels::memory;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads kept for the next call; a call inside a signal handler needs one more than the call that it interrupts.
@@ -106,6 +108,6 @@ fn idle(process: u32) -> Option<Worker> {
 fn spawn(process: u32) -> Option<Worker> {
     let (jobs, received) = channel::<Job>();
     let work = move || received.into_iter().for_each(|job| job());
-    let spawned = Builder::new().name("llamacpu-main".to_owned()).spawn(work);
+    let spawned = memory::spawn(Builder::new().name("llamacpu-main".to_owned()), work);
     spawned.ok().map(|_| Worker { process, jobs: Some(jobs) })
 }

@@ -4,13 +4,14 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use llamacpu_text::{Error, Family, Index, TextStream, Tokens, index_strings};
+use llamacpu_text::{Error, Family, TextStream, Tokens, index_strings};
 use numpy::PyReadonlyArray1;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
 use crate::gguf::Buffer;
+use crate::lists::{copy_of, integers, list};
 use crate::outside::{attached, released};
 
 /// Text to token ids and back, built from the arrays of a GGUF file. BOS and EOS are added in Python.
@@ -19,32 +20,31 @@ struct Tokenizer {
     inner: Arc<llamacpu_text::Tokenizer>,
 }
 
-/// Position of the first length prefix, and number of strings.
-type StringArray = (u64, u64);
+/// The bytes of a string array as a file has them, and the number of strings.
+type StringArray<'py> = (Bound<'py, PyAny>, u64);
 
 #[pymethods]
 impl Tokenizer {
     /// A SentencePiece-style vocabulary (`llama`).
     #[staticmethod]
-    #[pyo3(signature = (buffer, tokens, kinds, scores, unknown, space_prefix, strips_right_except))]
+    #[pyo3(signature = (tokens, kinds, scores, unknown, space_prefix, strips_right_except))]
     fn sentence_piece(
         py: Python<'_>,
-        buffer: &Bound<'_, PyAny>,
-        tokens: StringArray,
+        tokens: StringArray<'_>,
         kinds: Option<PyReadonlyArray1<'_, i32>>,
         scores: Option<PyReadonlyArray1<'_, f32>>,
         unknown: Option<u32>,
         space_prefix: bool,
         strips_right_except: Option<Vec<String>>,
     ) -> PyResult<Self> {
-        let buffer = Buffer::of(buffer)?;
-        let data = &*unchanging(py, &buffer, &[tokens])?;
+        let (buffer, count) = (Buffer::of(&tokens.0)?, tokens.1);
+        let data = &*unchanging(&buffer)?;
         let (kinds, scores) = (copied(kinds)?, copied(scores)?);
         let (kinds, scores) = (kinds.as_deref(), scores.as_deref());
         let strips_right_except = strips_right_except.as_deref();
         let family = Family::SentencePiece { scores, unknown, space_prefix };
         Self::build(py, || {
-            let texts = &index(data, tokens)?;
+            let texts = &index_strings(data, 0, count)?;
             llamacpu_text::Tokenizer::new(Tokens { data, texts, kinds, strips_right_except }, family)
         })
     }
@@ -53,22 +53,23 @@ impl Tokenizer {
     #[staticmethod]
     fn byte_pair(
         py: Python<'_>,
-        buffer: &Bound<'_, PyAny>,
-        tokens: StringArray,
+        tokens: StringArray<'_>,
         kinds: Option<PyReadonlyArray1<'_, i32>>,
-        merges: StringArray,
+        merges: StringArray<'_>,
         pre: &str,
         strips_right_except: Option<Vec<String>>,
     ) -> PyResult<Self> {
-        let buffer = Buffer::of(buffer)?;
-        let data = &*unchanging(py, &buffer, &[tokens, merges])?;
+        let (buffer, count) = (Buffer::of(&tokens.0)?, tokens.1);
+        let (merge_buffer, merge_count) = (Buffer::of(&merges.0)?, merges.1);
+        let (data, merges) = (&*unchanging(&buffer)?, &*unchanging(&merge_buffer)?);
         let kinds = copied(kinds)?;
         let kinds = kinds.as_deref();
         let strips_right_except = strips_right_except.as_deref();
         Self::build(py, || {
-            let (texts, merges) = (&index(data, tokens)?, &index(data, merges)?);
+            let texts = &index_strings(data, 0, count)?;
+            let index = &index_strings(merges, 0, merge_count)?;
             let tokens = Tokens { data, texts, kinds, strips_right_except };
-            llamacpu_text::Tokenizer::new(tokens, Family::BytePair { merges, pre })
+            llamacpu_text::Tokenizer::new(tokens, Family::BytePair { data: merges, merges: index, pre })
         })
     }
 
@@ -103,13 +104,13 @@ impl Tokenizer {
     }
 
     /// The ids of a text.
-    fn encode(
+    fn encode<'py>(
         &self,
-        py: Python<'_>,
-        text: &Bound<'_, PyAny>,
+        py: Python<'py>,
+        text: &Bound<'py, PyAny>,
         parse_special: bool,
         space_first: bool,
-    ) -> PyResult<Vec<u32>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
         let bytes = if let Ok(text) = text.cast::<PyString>() {
             text.to_str()?.as_bytes()
         } else if let Ok(bytes) = text.cast::<PyBytes>() {
@@ -117,19 +118,24 @@ impl Tokenizer {
         } else {
             return Err(PyTypeError::new_err(format!("a text is str or bytes, not {}", text.get_type().name()?)));
         };
-        released(py, || self.inner.encode(bytes, parse_special, space_first))
+        let ids = released(py, || self.inner.encode(bytes, parse_special, space_first))?;
+        list(py, &ids)
     }
 
     /// The bytes of a sequence of ids.
     fn decode<'py>(
         &self,
         py: Python<'py>,
-        ids: Vec<i64>,
+        ids: &Bound<'py, PyAny>,
         special: bool,
         stand_alone: bool,
     ) -> PyResult<Bound<'py, PyBytes>> {
+        let ids = integers(ids)?;
         let bytes = released(py, || self.inner.decode(&ids, special, stand_alone))?;
-        Ok(PyBytes::new(py, &bytes))
+        PyBytes::new_with(py, bytes.len(), |out| {
+            out.copy_from_slice(&bytes);
+            Ok(())
+        })
     }
 
     /// A decoder for ids that come one by one.
@@ -145,25 +151,16 @@ impl Tokenizer {
     }
 }
 
-/// The bytes of the header that hold some string arrays: the file's own, or a copy of what Python may change while the
-/// tokenizer is built without the GIL.
-fn unchanging<'a>(py: Python<'_>, buffer: &'a Buffer<'_>, arrays: &[StringArray]) -> PyResult<Cow<'a, [u8]>> {
+/// The bytes of a string array: the file's own, or a copy of what Python may change while the tokenizer is built without
+/// the GIL.
+fn unchanging<'a>(buffer: &'a Buffer<'_>) -> PyResult<Cow<'a, [u8]>> {
     let data = buffer.bytes()?;
-    if buffer.fixed() {
-        return Ok(Cow::Borrowed(data));
-    }
-    let ends = arrays.iter().map(|array| index(data, *array).map(|index| index.end));
-    let end = attached(py, || ends.collect::<Result<Vec<_>, _>>())?.into_iter().max().unwrap_or(0);
-    Ok(Cow::Owned(data[..usize::try_from(end).unwrap_or(usize::MAX).min(data.len())].to_vec()))
+    Ok(if buffer.fixed() { Cow::Borrowed(data) } else { Cow::Owned(copy_of(data)?) })
 }
 
 /// The numbers of an array, which Python may change afterwards.
 fn copied<T: numpy::Element + Copy>(array: Option<PyReadonlyArray1<'_, T>>) -> PyResult<Option<Vec<T>>> {
-    Ok(array.map(|array| array.as_slice().map(<[T]>::to_vec)).transpose()?)
-}
-
-fn index(data: &[u8], (start, count): StringArray) -> Result<Index, Error> {
-    index_strings(data, start, count)
+    array.map(|array| copy_of(array.as_slice()?)).transpose()
 }
 
 /// Turns ids that come one by one into text, never half a character at a time.

@@ -25,6 +25,7 @@ use softmax::{Divide, Join};
 use crate::Error;
 use crate::context::Context;
 use crate::math::{LANES, dispatch};
+use crate::memory::{grow, reserve, room};
 use crate::shared::Pieces;
 
 /// Rows (queries times query heads) of a piece of work: enough to pay for converting keys and values to floats.
@@ -67,12 +68,13 @@ pub fn attention(
     let group = heads / layout.kv_heads;
     for item in items.iter_mut() {
         let count = check_item(layout, heads, item)?;
-        let input = Input::new(item, count);
+        let input = Input::new(item, count)?;
         let step = (ROWS / group).max(1);
         for head in 0..layout.kv_heads {
             for first in (0..count).step_by(step) {
                 let queries = first..(first + step).min(count);
                 let end = input.visible[queries.end - 1].end.div_ceil(CHUNK);
+                reserve(&mut pieces, 1, "attention")?;
                 pieces.push(Piece { item: inputs.len(), head, queries, chunks: 0..end });
             }
         }
@@ -134,12 +136,14 @@ struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    fn new(item: &AttentionItem<'a>, count: usize) -> Self {
+    fn new(item: &AttentionItem<'a>, count: usize) -> Result<Self, Error> {
         let range = |query: usize| {
             let end = item.first_position + query + 1;
             item.first_visible.map_or(0, |first| first[query].min(end))..end
         };
-        Self { queries: item.queries, pages: item.pages, visible: (0..count).map(range).collect() }
+        let mut visible = room(count, "attention")?;
+        visible.extend((0..count).map(range));
+        Ok(Self { queries: item.queries, pages: item.pages, visible })
     }
 }
 
@@ -185,12 +189,14 @@ impl Work<'_> {
     fn in_chunks(&self, pieces: &[Piece]) -> Result<(), Error> {
         let mut parts = Vec::new();
         for piece in pieces {
+            reserve(&mut parts, piece.chunks.len(), "attention")?;
             parts.extend(piece.chunks.clone().map(|chunk| Piece { chunks: chunk..chunk + 1, ..piece.clone() }));
         }
         let size = self.layout.value_size;
         let rows = |piece: &Piece| piece.queries.len() * self.group;
         let longest = pieces.iter().map(|piece| state_len(rows(piece), size)).max().unwrap_or(0);
-        let mut states = vec![0.0; parts.len() * longest];
+        let mut states = Vec::new();
+        grow(&mut states, parts.len() * longest, 0.0, "attention")?;
         let failure = Mutex::new(None);
         let places = Pieces::new(&mut states, longest);
         self.context.for_each(parts.len(), &|index| {

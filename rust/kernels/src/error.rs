@@ -12,6 +12,17 @@ pub enum Error {
     /// The file cannot be opened, mapped or read.
     #[error("{0}")]
     File(String),
+    /// The file was sound when it was opened, and is another one now.
+    #[error("{0}")]
+    Changed(String),
+    /// The operating system gave no memory.
+    #[error("no memory for {bytes} bytes of {purpose}; close other models or sessions, or use a smaller context")]
+    Memory {
+        /// Size of the allocation that failed.
+        bytes: usize,
+        /// What it was for.
+        purpose: &'static str,
+    },
     /// The caller asked to stop; results of the interrupted call are undefined.
     #[error("cancelled")]
     Cancelled,

@@ -10,6 +10,7 @@ pub mod formats;
 pub mod mapping;
 mod math;
 pub mod matmul;
+pub mod memory;
 pub mod norm;
 pub mod processes;
 pub mod rope;

@@ -1,166 +1,220 @@
 //! Bytes that live in a mapped file or in memory of our own. The only module that knows how mapping works.
 
 mod aligned;
+mod bytes;
+mod file;
+mod guard;
 
 use std::fs::File;
 use std::ops::Deref;
-use std::path::Path;
 use std::sync::Arc;
 
 pub use aligned::{AlignedBytes, Plain};
-use memmap2::Mmap;
+pub use bytes::Bytes;
+pub use file::SourceFile;
+use guard::Guard;
+use memmap2::{Mmap, MmapOptions};
 
 use crate::Error;
 
-/// A file mapped for reading, shared by everything that points into it.
-///
-/// As with every mapped file, the process receives a signal if somebody shortens the file while it is in use: replace
-/// model files by renaming a new one over them, not by overwriting.
+/// Bytes that are read at a time into memory of our own.
+const STAGE: usize = 16 << 20;
+
+/// Asked now and then; `true` stops the work.
+type Interrupted<'a> = Option<&'a (dyn Fn() -> bool + Sync)>;
+
+/// How the bytes of a model file come into memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Load {
+    /// The system reads the pages of the file as they are needed, where it can map the file; else they are copied.
+    Map,
+    /// They are read at once into memory of our own; what becomes of the file afterwards does not matter.
+    Copy,
+}
+
+/// The bytes of a file, shared by everything that points into them.
 #[derive(Debug)]
 pub struct Mapping {
-    map: Mmap,
+    memory: Memory,
+}
+
+enum Memory {
+    /// Fields are dropped in this order: no page is unmapped under the protection of the guard.
+    Map {
+        guard: Guard,
+        map: Mmap,
+        source: Arc<SourceFile>,
+    },
+    Copy(AlignedBytes),
+}
+
+/// A way to map a file.
+type Mapper = fn(&File) -> std::io::Result<Mmap>;
+
+/// Ways to map a file, best first: pages of a shared map are the system's own copy of the file, but some file systems (of
+/// networks, in user space) have only private maps, or none.
+const MAPPERS: [Mapper; 2] = [shared, private];
+
+fn shared(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: the map is read-only and belongs to its `Mapping`; `check` tells whether anybody wrote to the file, and what
+    // becomes of a shortened one is the business of `guard`.
+    unsafe { Mmap::map(file) }
+}
+
+fn private(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: as in `shared`.
+    unsafe { MmapOptions::new().map_copy_read_only(file) }
 }
 
 impl Mapping {
-    /// Maps the whole file.
+    /// The whole file as it was opened. `interrupted` is asked now and then while it is copied.
     ///
     /// # Errors
-    /// `Error::File` if it cannot be opened or mapped, or is empty or not a regular file.
-    pub fn open(path: &Path) -> Result<Arc<Self>, Error> {
-        let failed =
-            |what: &str, error: std::io::Error| Error::File(format!("cannot {what} {}: {error}", path.display()));
-        let file = File::open(path).map_err(|error| failed("open", error))?;
-        let about = file.metadata().map_err(|error| failed("look at", error))?;
-        if !about.is_file() {
-            return Err(Error::File(format!("{} is not a regular file; a model file was expected", path.display())));
+    /// `Error::File` if it cannot be read or is empty, `Error::Changed` if it is not as it was when it was opened,
+    /// `Error::Memory` if there is no memory for a copy, `Error::Cancelled`.
+    pub fn of(source: &Arc<SourceFile>, load: Load, interrupted: Interrupted) -> Result<Arc<Self>, Error> {
+        let mappers = if load == Load::Map { &MAPPERS[..] } else { &[] };
+        Self::with(source, mappers, interrupted)
+    }
+
+    fn with(source: &Arc<SourceFile>, mappers: &[Mapper], interrupted: Interrupted) -> Result<Arc<Self>, Error> {
+        let path = source.path().display();
+        if source.is_empty() {
+            return Err(Error::File(format!("{path} is empty; a model file was expected")));
         }
-        if about.len() == 0 {
-            return Err(Error::File(format!("{} is empty; a model file was expected", path.display())));
+        source.check()?;
+        let len = usize::try_from(source.len())
+            .map_err(|_| Error::File(format!("{path} has {} bytes, too many for this machine", source.len())))?;
+        // A map of another length than the checked one is of a file that changes just now.
+        let mapped = mappers.iter().find_map(|mapper| mapper(source.file()).ok().filter(|map| map.len() == len));
+        let memory = match mapped {
+            Some(map) => {
+                Memory::Map { guard: Guard::new(map.as_ptr(), len, source.file()), map, source: Arc::clone(source) }
+            }
+            None => Memory::Copy(copied(source, len, interrupted)?),
+        };
+        Ok(Arc::new(Self { memory }))
+    }
+
+    /// Whether the file is mapped, and not copied.
+    pub fn is_mapped(&self) -> bool {
+        matches!(self.memory, Memory::Map { .. })
+    }
+
+    /// To be called before the bytes are used for a while: sees to it that a file that is shortened meanwhile is an error
+    /// of `check` where the system can tell.
+    pub fn watch(&self) {
+        if self.is_mapped() {
+            guard::watch();
         }
-        // SAFETY: the map is read-only and private to this value; that nobody shortens the file is the documented duty
-        // of whoever manages model files, as for every program that maps them.
-        let map = unsafe { Mmap::map(&file) }.map_err(|error| failed("map", error))?;
-        Ok(Arc::new(Self { map }))
+    }
+
+    /// To be called when they have been used, before anybody sees the result: proves that they were those of the file as
+    /// it was opened.
+    ///
+    /// # Errors
+    /// `Error::Changed` if the file became shorter or was written to. Copies do not change.
+    pub fn check(&self) -> Result<(), Error> {
+        let Memory::Map { guard, source, .. } = &self.memory else { return Ok(()) };
+        source.check()?;
+        if guard.lost() {
+            return Err(Error::Changed(format!(
+                "parts of {} could not be read while it was used: it became shorter, or its disk fails; \
+                 open the model again",
+                source.path().display()
+            )));
+        }
+        Ok(())
     }
 
     /// Length of the file in bytes.
     pub fn len(&self) -> usize {
-        self.map.len()
+        self.deref().len()
     }
 
-    /// Whether the file has no bytes (it always has: `open` refuses empty files).
+    /// Whether the file has no bytes (it always has: `of` refuses empty files).
     pub fn is_empty(&self) -> bool {
-        self.map.is_empty()
-    }
-
-    /// Says that the file will be read from front to back. A hint: failure has no effect but speed.
-    pub fn advise_sequential(&self) {
-        #[cfg(unix)]
-        let _ = self.map.advise(memmap2::Advice::Sequential);
+        self.deref().is_empty()
     }
 
     /// Says that a range will be needed soon. A hint: failure, or a range outside the file, has no effect.
     pub fn advise_needed(&self, offset: usize, len: usize) {
         #[cfg(unix)]
-        if offset.checked_add(len).is_some_and(|end| end <= self.len()) {
-            let _ = self.map.advise_range(memmap2::Advice::WillNeed, offset, len);
+        if let Memory::Map { map, .. } = &self.memory
+            && offset.checked_add(len).is_some_and(|end| end <= map.len())
+        {
+            let _ = map.advise_range(memmap2::Advice::WillNeed, offset, len);
         }
         #[cfg(not(unix))]
         let _ = (offset, len);
     }
+
+    /// Lets the system take back the whole pages inside a range. Of a map they are read from the file again; of a copy they
+    /// are gone, if `gone` allows that.
+    fn release(&self, start: usize, len: usize, gone: bool) {
+        #[cfg(target_os = "linux")]
+        match &self.memory {
+            Memory::Map { map, .. } => {
+                let (first, end) = whole_pages(start, len);
+                if first < end {
+                    // SAFETY: dropping pages of a read-only file map changes no byte that anybody can see: a later access
+                    // reads the same file again.
+                    let _ =
+                        unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, end - first) };
+                }
+            }
+            Memory::Copy(bytes) if gone => bytes.release(start, len),
+            Memory::Copy(_) => {}
+        }
+        #[cfg(not(target_os = "linux"))]
+        if let (Memory::Copy(bytes), true) = (&self.memory, gone) {
+            bytes.release(start, len);
+        }
+    }
+}
+
+/// Reads the file into memory of our own.
+fn copied(source: &SourceFile, len: usize, interrupted: Interrupted) -> Result<AlignedBytes, Error> {
+    let mut bytes = AlignedBytes::mapped(len, "a copy of the model file (load=\"map\" needs none)")?;
+    for (index, part) in bytes.chunks_mut(STAGE).enumerate() {
+        if interrupted.is_some_and(|interrupted| interrupted()) {
+            return Err(Error::Cancelled);
+        }
+        source.read((index * STAGE) as u64, part)?;
+    }
+    source.check()?;
+    Ok(bytes)
 }
 
 impl Deref for Mapping {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.map
-    }
-}
-
-/// A range of a mapped file, or bytes in memory; cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Bytes {
-    source: Source,
-    start: usize,
-    len: usize,
-}
-
-#[derive(Clone, Debug)]
-enum Source {
-    File(Arc<Mapping>),
-    Memory(Arc<Vec<u8>>),
-}
-
-impl Bytes {
-    /// `len` bytes of the file from `offset`.
-    ///
-    /// # Errors
-    /// `Error::Shape` if the range does not lie inside the file.
-    pub fn of_file(map: &Arc<Mapping>, offset: u64, len: u64) -> Result<Self, Error> {
-        let whole = Self { source: Source::File(Arc::clone(map)), start: 0, len: map.len() };
-        match (usize::try_from(offset), usize::try_from(len)) {
-            (Ok(offset), Ok(len)) => whole.slice(offset, len),
-            _ => Err(outside(offset, len, map.len())),
-        }
-    }
-
-    /// Bytes in memory.
-    pub fn owned(bytes: Vec<u8>) -> Self {
-        let len = bytes.len();
-        Self { source: Source::Memory(Arc::new(bytes)), start: 0, len }
-    }
-
-    /// A part of these bytes.
-    ///
-    /// # Errors
-    /// `Error::Shape` if the range does not lie inside them.
-    pub fn slice(&self, offset: usize, len: usize) -> Result<Self, Error> {
-        if offset.checked_add(len).is_none_or(|end| end > self.len) {
-            return Err(outside(offset as u64, len as u64, self.len));
-        }
-        Ok(Self { source: self.source.clone(), start: self.start + offset, len })
-    }
-
-    /// Lets the system take back the memory of these bytes' pages; the next access reads them from the file again.
-    /// Touches only whole pages inside the range, so neighbours are not affected. No effect on bytes in memory and
-    /// where the system has no such call.
-    pub fn release(&self) {
-        #[cfg(target_os = "linux")]
-        if let Source::File(map) = &self.source {
-            let page = page_size();
-            let first = self.start.div_ceil(page) * page;
-            let end = (self.start + self.len) / page * page;
-            if first < end {
-                // SAFETY: dropping pages of a read-only file map changes no byte that anybody can see: a later access
-                // reads the same file again.
-                let _ =
-                    unsafe { map.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, end - first) };
-            }
+        match &self.memory {
+            Memory::Map { map, .. } => map,
+            Memory::Copy(bytes) => bytes,
         }
     }
 }
 
-impl Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        let all: &[u8] = match &self.source {
-            Source::File(map) => map,
-            Source::Memory(bytes) => bytes,
-        };
-        &all[self.start..self.start + self.len]
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Map { map, .. } => write!(formatter, "Map({} bytes)", map.len()),
+            Self::Copy(bytes) => write!(formatter, "Copy({} bytes)", bytes.len()),
+        }
     }
 }
 
-fn outside(offset: u64, len: u64, available: usize) -> Error {
-    Error::Shape(format!(
-        "{len} bytes at offset {offset} do not fit into {available} bytes; the file is shorter than its header says"
-    ))
+/// The whole pages inside a range, as first byte and end; nothing if the end is not behind the first byte.
+#[cfg(unix)]
+fn whole_pages(start: usize, len: usize) -> (usize, usize) {
+    let page = page_size();
+    (start.div_ceil(page) * page, (start + len) / page * page)
 }
 
 /// Size of a memory page in bytes.
-#[cfg(target_os = "linux")]
+#[cfg(unix)]
 fn page_size() -> usize {
     // SAFETY: sysconf reads a constant of the system.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

@@ -44,6 +44,9 @@ impl Pool {
         }
         let (crew, refused) = Crew::start(threads);
         if let Some(reason) = refused {
+            if reason.kind() == std::io::ErrorKind::OutOfMemory {
+                return Err(Error::Memory { bytes: (threads - 1) << 21, purpose: "thread stacks" });
+            }
             return Err(Error::Unsupported(format!(
                 "the system refused to start {threads} threads ({reason}); ask for fewer threads"
             )));

@@ -55,8 +55,10 @@ pub(crate) fn sized<'a>(
 ) -> Result<&'a mut [f32], Error> {
     let len = len.ok_or(Error::Memory { bytes: usize::MAX, purpose })?;
     if buffer.len() < len {
+        // What is in it is of no use: nothing to copy.
+        buffer.clear();
         let memory = |_| Error::Memory { bytes: len.saturating_mul(size_of::<f32>()), purpose };
-        buffer.try_reserve_exact(len - buffer.len()).map_err(memory)?;
+        buffer.try_reserve_exact(len).map_err(memory)?;
         buffer.resize(len, 0.0);
     }
     Ok(&mut buffer[..len])

@@ -10,6 +10,7 @@ use llamacpu_kernels::activation::{add, scale};
 use llamacpu_kernels::attention::{AttentionItem, attention};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
+use llamacpu_kernels::memory;
 use llamacpu_kernels::norm::rms_norm;
 use llamacpu_kernels::rope::Rope;
 
@@ -97,7 +98,8 @@ pub(crate) fn forward(
     let attended = sized(attended, size(query_width), "attention")?;
     let angles = sized(angles, size(config.rope.size), "positions")?;
 
-    let tokens: Vec<u32> = segments.iter().flat_map(|segment| segment.tokens.iter().copied()).collect();
+    let mut tokens: Vec<u32> = memory::room(rows, "tokens")?;
+    tokens.extend(segments.iter().flat_map(|segment| segment.tokens));
     embed(context, config, weights, &tokens, stream)?;
     rotation(context, rope, segments, config.rope.size, angles)?;
 
@@ -184,8 +186,9 @@ fn rotation(
     if rope_size == 0 {
         return Ok(());
     }
-    let positions: Vec<usize> =
-        segments.iter().flat_map(|segment| segment.position..segment.position + segment.tokens.len()).collect();
+    let count = segments.iter().map(|segment| segment.tokens.len()).sum();
+    let mut positions: Vec<usize> = memory::room(count, "positions")?;
+    positions.extend(segments.iter().flat_map(|segment| segment.position..segment.position + segment.tokens.len()));
     for_rows(context, angles, rope_size, &|row, output| rope.table(positions[row], output))
 }
 
@@ -255,7 +258,8 @@ fn attend(
     let layout = first.pages.layout().layer(layer);
     let rows = |segment: &Segment| if last { segment.kept } else { segment.tokens.len() };
     let end = |segment: &Segment| segment.position + segment.tokens.len();
-    let pages: Vec<_> = segments.iter().map(|segment| segment.pages.layer_slices(layer, end(segment))).collect();
+    let pages = segments.iter().map(|segment| segment.pages.layer_slices(layer, end(segment)));
+    let pages = pages.collect::<Result<Vec<_>, Error>>()?;
     let (mut queries, mut outputs) = (query, attended);
     let mut items = Vec::with_capacity(segments.len());
     for (segment, pages) in segments.iter().zip(&pages) {

@@ -7,8 +7,11 @@ use llamacpu_kernels::attention::{KvLayout, KvType, PAGE_TOKENS};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::mapping::AlignedBytes;
+use llamacpu_kernels::memory;
 
 use crate::config::LayerConfig;
+use crate::error::zeroed;
+use crate::page::{PURPOSE, Page, Spare};
 use crate::{Config, Error};
 
 /// Number of the arrangement of keys and values in a page. Pages leave the process in saved sessions: another
@@ -21,10 +24,12 @@ pub(crate) struct PageLayout {
     /// Per layer: its layout and its first byte in the page.
     layers: Vec<(KvLayout, usize)>,
     page_bytes: usize,
+    spare: Arc<Spare>,
 }
 
 impl PageLayout {
-    pub(crate) fn new(config: &Config, kv_type: KvType) -> Result<Self, Error> {
+    /// `spare` is where pages that are dropped may wait.
+    pub(crate) fn new(config: &Config, kv_type: KvType, spare: &Arc<Spare>) -> Result<Self, Error> {
         let mut layers = Vec::with_capacity(config.layers);
         let mut page_bytes = 0usize;
         for index in 0..config.layers {
@@ -33,9 +38,9 @@ impl PageLayout {
             layers.push((layout, page_bytes));
             let next =
                 layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| page_bytes.checked_add(bytes));
-            page_bytes = next.ok_or(Error::Memory { bytes: usize::MAX, purpose: "keys and values" })?;
+            page_bytes = next.ok_or(Error::Memory { bytes: usize::MAX, purpose: PURPOSE })?;
         }
-        Ok(Self { layers, page_bytes })
+        Ok(Self { layers, page_bytes, spare: Arc::clone(spare) })
     }
 
     pub(crate) fn layer(&self, layer: usize) -> &KvLayout {
@@ -58,10 +63,10 @@ impl PageLayout {
 }
 
 /// The pages of one session.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Pages {
     layout: Arc<PageLayout>,
-    pages: Vec<Arc<AlignedBytes>>,
+    pages: Vec<Arc<Page>>,
 }
 
 impl Pages {
@@ -71,6 +76,13 @@ impl Pages {
 
     pub(crate) fn layout(&self) -> &PageLayout {
         &self.layout
+    }
+
+    /// The same pages, which are copied where one of the two writes.
+    pub(crate) fn fork(&self) -> Result<Self, Error> {
+        let mut pages = memory::room(self.pages.len(), PURPOSE)?;
+        pages.extend_from_slice(&self.pages);
+        Ok(Self { layout: Arc::clone(&self.layout), pages })
     }
 
     /// Bytes of all pages, those that other sessions share too.
@@ -83,13 +95,13 @@ impl Pages {
         let pages = end.div_ceil(PAGE_TOKENS);
         for index in first / PAGE_TOKENS..pages.min(self.pages.len()) {
             if Arc::get_mut(&mut self.pages[index]).is_none() {
-                let mut copy = AlignedBytes::zeroed(self.layout.page_bytes)?;
-                copy.copy_from_slice(&self.pages[index]);
-                self.pages[index] = Arc::new(copy);
+                self.pages[index] = Arc::new(Page::copy_of(&self.pages[index], &self.layout.spare)?);
             }
         }
+        let missing = pages.saturating_sub(self.pages.len());
+        memory::reserve(&mut self.pages, missing, PURPOSE)?;
         while self.pages.len() < pages {
-            self.pages.push(Arc::new(AlignedBytes::zeroed(self.layout.page_bytes)?));
+            self.pages.push(Arc::new(Page::zeroed(self.layout.page_bytes, &self.layout.spare)?));
         }
         Ok(())
     }
@@ -101,12 +113,12 @@ impl Pages {
         let Some(page) = self.pages[..pages].get(index) else {
             return Err(Error::Argument(format!("there is no page {index} in {pages} pages of keys and values")));
         };
-        let mut copy = AlignedBytes::zeroed(self.layout.page_bytes)?;
+        let mut copy = AlignedBytes::mapped(self.layout.page_bytes, PURPOSE)?;
         copy.copy_from_slice(page);
         let filled = (tokens - index * PAGE_TOKENS).min(PAGE_TOKENS);
         for (layer, (layout, _)) in self.layout.layers.iter().enumerate() {
-            let zeros = |size: usize| vec![0.0; (PAGE_TOKENS - filled) * layout.kv_heads * size];
-            let (keys, values) = (zeros(layout.key_size), zeros(layout.value_size));
+            let zeros = |size: usize| zeroed(Some((PAGE_TOKENS - filled) * layout.kv_heads * size), PURPOSE);
+            let (keys, values) = (zeros(layout.key_size)?, zeros(layout.value_size)?);
             layout.write(Isa::SCALAR, &mut copy[self.layout.range(layer)], filled, &keys, &values)?;
         }
         Ok(copy)
@@ -121,8 +133,8 @@ impl Pages {
                 self.layout.page_bytes
             )));
         }
-        let mut page = AlignedBytes::zeroed(bytes.len())?;
-        page.copy_from_slice(bytes);
+        let page = Page::copy_of(bytes, &self.layout.spare)?;
+        memory::reserve(&mut self.pages, 1, PURPOSE)?;
         self.pages.push(Arc::new(page));
         Ok(())
     }
@@ -153,7 +165,7 @@ impl Pages {
         let tokens = keys.len() / key_row;
         let first_page = first / PAGE_TOKENS;
         let last_page = (first + tokens).div_ceil(PAGE_TOKENS);
-        let mut pieces = Vec::with_capacity(last_page - first_page);
+        let mut pieces = memory::room(last_page - first_page, PURPOSE)?;
         for page in &mut self.pages[first_page..last_page] {
             let bytes =
                 Arc::get_mut(page).ok_or_else(|| Error::Busy("a page is shared while it is written".to_owned()))?;
@@ -175,9 +187,12 @@ impl Pages {
     }
 
     /// One layer's part of every page that holds one of the first `tokens` tokens, in order.
-    pub(crate) fn layer_slices(&self, layer: usize, tokens: usize) -> Vec<&[u8]> {
+    pub(crate) fn layer_slices(&self, layer: usize, tokens: usize) -> Result<Vec<&[u8]>, Error> {
         let range = self.layout.range(layer);
-        self.pages[..tokens.div_ceil(PAGE_TOKENS)].iter().map(|page| &page[range.clone()]).collect()
+        let pages = &self.pages[..tokens.div_ceil(PAGE_TOKENS)];
+        let mut slices = memory::room(pages.len(), PURPOSE)?;
+        slices.extend(pages.iter().map(|page| &page[range.clone()]));
+        Ok(slices)
     }
 }
 
@@ -190,7 +205,7 @@ mod tests {
     fn pages(kv_type: KvType, tokens: usize) -> Pages {
         let pool = Pool::new(1).unwrap();
         let context = Context::new(Isa::SCALAR, &pool);
-        let mut pages = Pages::new(Arc::new(PageLayout::new(&config(), kv_type).unwrap()));
+        let mut pages = Pages::new(Arc::new(PageLayout::new(&config(), kv_type, &Arc::default()).unwrap()));
         pages.reserve(0, tokens).unwrap();
         for (layer, &heads) in config().kv_heads.iter().enumerate() {
             let numbers = |size: usize, factor: f32| -> Vec<f32> {

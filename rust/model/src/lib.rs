@@ -12,6 +12,7 @@ mod hidden;
 mod kv;
 mod model;
 mod moe;
+mod page;
 mod prepare;
 mod restoration;
 mod rows;

@@ -1,13 +1,12 @@
 //! A loaded model: immutable weights, the threads that run them, and the one way in, `step`.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
-use llamacpu_kernels::mapping::Mapping;
+use llamacpu_kernels::mapping::{Load, Mapping, SourceFile};
 use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::{Pool, Threads, default_threads};
 
@@ -16,6 +15,7 @@ use crate::error::zeroed;
 use crate::forward::{Buffers, Segment, forward};
 use crate::hidden::Hidden;
 use crate::kv::{PageLayout, Pages};
+use crate::page::Spare;
 use crate::session::Held;
 use crate::tensors::{TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
@@ -67,6 +67,7 @@ pub type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
 pub struct Model {
     config: Config,
     weights: Weights,
+    files: Vec<Arc<Mapping>>,
     rope: Rope,
     isa: Isa,
     pool: Pool,
@@ -74,32 +75,43 @@ pub struct Model {
     unread: Vec<String>,
     nbytes: usize,
     buffers: Mutex<Vec<Buffers>>,
+    spare: Arc<Spare>,
     identity: Arc<()>,
 }
 
 impl Model {
-    /// Maps `files` and finds the weights of `config` in the table. `threads` of `None` takes the machine's default.
+    /// Brings `files` into memory and finds the weights of `config` in the table. `threads` of `None` takes the machine's
+    /// default.
     pub fn open(
-        files: &[PathBuf],
+        files: &[Arc<SourceFile>],
         config: Config,
         tensors: &[TensorInfo],
-        threads: Option<usize>,
+        (threads, load): (Option<usize>, Load),
+        interrupted: Option<Interrupted>,
     ) -> Result<Self, Error> {
-        Self::load(files, config, tensors, threads).map_err(|error| match error {
+        Self::load(files, config, tensors, (threads, load), interrupted).map_err(|error| match error {
             // Sizes that do not fit together come from the file here.
             Error::Kernel(KernelError::Shape(message)) => Error::Model(message),
             error => error,
         })
     }
 
-    fn load(files: &[PathBuf], config: Config, tensors: &[TensorInfo], threads: Option<usize>) -> Result<Self, Error> {
+    fn load(
+        files: &[Arc<SourceFile>],
+        config: Config,
+        tensors: &[TensorInfo],
+        (threads, load): (Option<usize>, Load),
+        interrupted: Option<Interrupted>,
+    ) -> Result<Self, Error> {
         config.validate()?;
         let isa = Isa::chosen()?;
-        let files = files.iter().map(|path| Mapping::open(path)).collect::<Result<Vec<_>, _>>()?;
+        let files =
+            files.iter().map(|file| Mapping::of(file, load, interrupted)).collect::<Result<Vec<_>, KernelError>>()?;
         let mut table = Tensors::new(&files, tensors)?;
         let mut weights = Weights::load(&config, &mut table)?;
         let unread = table.unread();
         refuse_unread(&config, &unread)?;
+        check_files(&files)?;
         let unread = unread.into_iter().map(|info| info.name.clone()).collect();
         let rope = Rope::new(&config.rope.settings(weights.rope_factors.take()))?;
         let threads = match threads {
@@ -108,6 +120,7 @@ impl Model {
         };
         Ok(Self {
             nbytes: weights.nbytes(),
+            files,
             config,
             weights,
             rope,
@@ -116,6 +129,7 @@ impl Model {
             threads_reason: threads.why,
             unread,
             buffers: Mutex::new(Vec::new()),
+            spare: Arc::default(),
             identity: Arc::new(()),
         })
     }
@@ -150,6 +164,11 @@ impl Model {
         &self.unread
     }
 
+    /// Whether all files are mapped, and none is copied.
+    pub fn is_mapped(&self) -> bool {
+        self.files.iter().all(|file| file.is_mapped())
+    }
+
     /// Bytes of the matrices that a token goes through (all experts counted).
     pub fn weight_bytes(&self) -> usize {
         self.nbytes
@@ -162,7 +181,10 @@ impl Model {
 
     /// Brings one part of the weights into the form that products use, now instead of in the first step.
     pub fn prepare(&self, part: usize, interrupted: Option<Interrupted>) -> Result<(), Error> {
-        prepare::prepare(&Context { isa: self.isa, pool: &self.pool, interrupted }, &self.weights, part)
+        let context = Context { isa: self.isa, pool: &self.pool, interrupted };
+        self.files.iter().for_each(|file| file.watch());
+        prepare::prepare(&context, &self.weights, part)?;
+        check_files(&self.files)
     }
 
     /// Starts a conversation of at most `context` tokens (`None`: as many as the model was trained for).
@@ -172,7 +194,7 @@ impl Model {
 
     /// Bytes of a page of keys and values, stored as `kv_type`.
     pub fn page_bytes(&self, kv_type: KvType) -> Result<usize, Error> {
-        Ok(PageLayout::new(&self.config, kv_type)?.page_bytes())
+        Ok(PageLayout::new(&self.config, kv_type, &self.spare)?.page_bytes())
     }
 
     /// Starts a conversation that has its first tokens already; their keys and values follow page by page.
@@ -185,7 +207,7 @@ impl Model {
             return Err(Error::ContextOverflow { position: 0, added: tokens.len(), context });
         }
         self.check_tokens(&tokens)?;
-        let layout = PageLayout::new(&self.config, kv_type)?;
+        let layout = PageLayout::new(&self.config, kv_type, &self.spare)?;
         Ok(Restoration { model: Arc::clone(&self.identity), context, tokens, pages: Pages::new(Arc::new(layout)) })
     }
 
@@ -217,8 +239,11 @@ impl Model {
             // What a step that ended in a panic may have left behind.
             session.pages.truncate(position);
         }
+        self.files.iter().for_each(|file| file.watch());
         let mut buffers = self.take_buffers();
         let result = self.run(items, &mut sessions, &mut buffers, &mut hidden, interrupted);
+        // Whatever came out was made of weights that are those of the file, or it does not leave.
+        let result = check_files(&self.files).and(result);
         self.keep_buffers(buffers);
         for (item, session) in items.iter().zip(&mut sessions) {
             session.finish(if result.is_ok() { item.tokens } else { &[] })?;
@@ -327,4 +352,9 @@ impl Model {
             kept.push(buffers);
         }
     }
+}
+
+/// Proves that the files are still as they were when they were opened.
+fn check_files(files: &[Arc<Mapping>]) -> Result<(), Error> {
+    Ok(files.iter().try_for_each(|file| file.check())?)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::mapping::AlignedBytes;
+use llamacpu_kernels::memory;
 
 use crate::Error;
 use crate::kv::Pages;
@@ -66,7 +67,7 @@ impl Session {
 
     /// The tokens that have been processed; in the middle of a step, before that step.
     pub fn tokens(&self) -> Result<Vec<u32>, Error> {
-        Ok(self.told()?.tokens.clone())
+        copy_of(&self.told()?.tokens)
     }
 
     /// Bytes of keys and values, pages shared with forks included; in the middle of a step, before that step.
@@ -132,7 +133,7 @@ impl Session {
     /// A second conversation with the same past. The memory of the past is shared.
     pub fn fork(&self) -> Result<Self, Error> {
         let held = self.hold()?;
-        let mut pages = held.pages.clone();
+        let mut pages = held.pages.fork()?;
         pages.truncate(held.position);
         Ok(Self::new(Arc::clone(&self.model), self.context, self.tokens()?, pages))
     }
@@ -153,4 +154,10 @@ impl Held<'_> {
         told.nbytes = self.pages.nbytes();
         Ok(())
     }
+}
+
+fn copy_of(tokens: &[u32]) -> Result<Vec<u32>, Error> {
+    let mut copy = memory::room(tokens.len(), "tokens")?;
+    copy.extend_from_slice(tokens);
+    Ok(copy)
 }

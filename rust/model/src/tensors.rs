@@ -6,8 +6,10 @@ use std::sync::Arc;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::{Bytes, Mapping};
 use llamacpu_kernels::matmul::Matrix;
+use llamacpu_kernels::memory;
 
 use crate::Error;
+use crate::error::zeroed;
 
 /// One entry of the tensor table, as the reader of the header found it.
 #[derive(Debug, Clone)]
@@ -35,7 +37,11 @@ pub(crate) struct Tensors<'a> {
 impl<'a> Tensors<'a> {
     /// Indexes the table; a name that occurs twice is an error.
     pub(crate) fn new(files: &'a [Arc<Mapping>], infos: &'a [TensorInfo]) -> Result<Self, Error> {
-        let mut by_name = HashMap::with_capacity(infos.len());
+        let mut by_name = HashMap::new();
+        by_name.try_reserve(infos.len()).map_err(|_| Error::Memory {
+            bytes: infos.len().saturating_mul(size_of::<(&str, (&TensorInfo, bool))>()),
+            purpose: "the tensor table",
+        })?;
         for info in infos {
             if by_name.insert(info.name.as_str(), (info, false)).is_some() {
                 return Err(Error::Model(format!("the tensor {:?} occurs twice; expected unique names", info.name)));
@@ -72,7 +78,7 @@ impl<'a> Tensors<'a> {
         let (format, bytes) = self.bytes(name, &[columns, parts.iter().sum(), count])?;
         // `bytes` has proved that a row has a size and that the whole tensor fits into memory arithmetic.
         let row_bytes = format.row_bytes(columns).unwrap_or(0);
-        let mut matrices = Vec::with_capacity(count * parts.len());
+        let mut matrices = memory::room(count.saturating_mul(parts.len()), "the matrices of experts")?;
         let mut start = 0;
         for _ in 0..count {
             for &rows in parts {
@@ -87,7 +93,7 @@ impl<'a> Tensors<'a> {
     /// A vector of `len` elements, as 32-bit floats.
     pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<Vec<f32>, Error> {
         let (format, bytes) = self.bytes(name, &[len])?;
-        let mut values = vec![0.0; len];
+        let mut values = zeroed(Some(len), "weights")?;
         Matrix::new(format, 1, len, bytes)?.row(0, &mut values)?;
         Ok(values)
     }

@@ -60,6 +60,7 @@ impl Weights {
             Arc::new(tensors.matrix("output.weight", width, vocabulary)?)
         } else {
             // Its rows are looked up in the file even after they were packed: a page a token, read again when needed.
+            embedding.keep_rows();
             Arc::clone(&embedding)
         };
         let mut layers = Vec::with_capacity(config.layers);

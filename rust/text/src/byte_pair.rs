@@ -41,8 +41,9 @@ impl BytePairs {
         for byte in 0..=u8::MAX {
             bytes[usize::from(byte)] = vocabulary.intern(&[byte])?;
         }
-        let mut merges = HashTable::with_capacity(count);
+        let mut merges = HashTable::new();
         let hasher = DefaultHashBuilder::default();
+        merges.try_reserve(count, |merge: &Merge| hash(&hasher, merge.left, merge.right)).map_err(|_| Error::Memory)?;
         let mut pair = Vec::new();
         for (rank, text) in index.strings(data).enumerate() {
             let text = text?;
@@ -78,42 +79,52 @@ impl BytePairs {
     }
 
     /// Appends the ids of `text`.
-    pub(crate) fn encode(&self, vocabulary: &Vocabulary, text: &[u8], work: &mut Work, ids: &mut Vec<u32>) {
+    pub(crate) fn encode(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &[u8],
+        work: &mut Work,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), Error> {
         let whole_words = self.words.keeps_whole_words();
         self.words.split(text, &mut |word| {
             if let [byte] = word {
-                self.push(vocabulary, self.bytes[usize::from(*byte)], word, ids);
-                return;
+                return self.push(vocabulary, self.bytes[usize::from(*byte)], word, ids);
             }
             if whole_words
                 && let Some(id) = vocabulary.find(word)
                 && vocabulary.is_token(id)
             {
+                ids.try_reserve(1)?;
                 ids.push(id);
-                return;
+                return Ok(());
             }
             work.symbols.clear();
+            work.symbols.try_reserve(word.len())?;
             work.symbols.extend(word.iter().enumerate().map(|(at, &byte)| Symbol {
                 start: at as u32,
                 length: 1,
                 id: self.bytes[usize::from(byte)],
             }));
-            merge(self, word, &mut work.symbols, &mut work.scratch);
+            merge(self, word, &mut work.symbols, &mut work.scratch)?;
             for symbol in &work.symbols {
                 let bytes = &word[symbol.start as usize..(symbol.start + symbol.length) as usize];
-                self.push(vocabulary, symbol.id, bytes, ids);
+                self.push(vocabulary, symbol.id, bytes, ids)?;
             }
-        });
+            Ok(())
+        })
     }
 
     /// A symbol that is no token becomes the tokens of its bytes; a byte without a token has no place in the vocabulary.
-    fn push(&self, vocabulary: &Vocabulary, id: u32, bytes: &[u8], ids: &mut Vec<u32>) {
+    fn push(&self, vocabulary: &Vocabulary, id: u32, bytes: &[u8], ids: &mut Vec<u32>) -> Result<(), Error> {
+        ids.try_reserve(bytes.len())?;
         if vocabulary.is_token(id) {
             ids.push(id);
         } else {
             let single = bytes.iter().map(|&byte| self.bytes[usize::from(byte)]);
             ids.extend(single.filter(|&id| vocabulary.is_token(id)));
         }
+        Ok(())
     }
 }
 

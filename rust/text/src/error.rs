@@ -1,5 +1,7 @@
 //! The one error type of this crate.
 
+use std::collections::TryReserveError;
+
 /// The beginning of a text from a file, for a message.
 pub(crate) fn shown(text: &[u8]) -> String {
     const LONGEST: usize = 60;
@@ -28,6 +30,20 @@ pub enum Error {
     /// The work was stopped from outside.
     #[error("stopped before it was done")]
     Cancelled,
+    /// The operating system gave no memory.
+    #[error("no memory for a text or a vocabulary of this size; use a shorter text, or close other models or sessions")]
+    Memory,
+}
+
+impl From<TryReserveError> for Error {
+    fn from(_: TryReserveError) -> Self {
+        Self::Memory
+    }
+}
+
+/// Proves that so many bytes can be had, before a library takes them piece by piece and has no way to fail.
+pub(crate) fn needs(bytes: usize) -> Result<(), Error> {
+    Ok(Vec::<u8>::new().try_reserve_exact(bytes)?)
 }
 
 #[cfg(test)]

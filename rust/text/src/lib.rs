@@ -16,6 +16,7 @@ mod ending;
 mod error;
 pub mod grammar;
 mod merging;
+mod places;
 mod pre_tokenizer;
 mod sentence_piece;
 mod special;
@@ -25,7 +26,7 @@ mod utf8;
 mod vocabulary;
 
 pub use error::Error;
-pub use strings::{Index, index_strings};
+pub use strings::{Index, Read, index_strings, index_strings_of};
 pub use tokenizer::{Family, Tokenizer, Tokens};
 pub use utf8::TextStream;
 pub use vocabulary::Kind;

@@ -6,6 +6,8 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use crate::Error;
+
 /// A stretch of the text that has become one symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Symbol {
@@ -59,17 +61,28 @@ struct Candidate {
 }
 
 /// Joins the symbols of `text` in place until nothing can be joined.
-pub(crate) fn merge(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, scratch: &mut Scratch) {
+pub(crate) fn merge(
+    pairs: &impl Pairs,
+    text: &[u8],
+    symbols: &mut Vec<Symbol>,
+    scratch: &mut Scratch,
+) -> Result<(), Error> {
     if symbols.len() <= FEW {
-        merge_few(pairs, text, symbols, &mut scratch.joins);
+        merge_few(pairs, text, symbols, &mut scratch.joins)
     } else {
-        merge_many(pairs, text, symbols, scratch);
+        merge_many(pairs, text, symbols, scratch)
     }
 }
 
 /// Quadratic in the number of symbols, with a very small factor.
-fn merge_few(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, joins: &mut Vec<Option<Join>>) {
+fn merge_few(
+    pairs: &impl Pairs,
+    text: &[u8],
+    symbols: &mut Vec<Symbol>,
+    joins: &mut Vec<Option<Join>>,
+) -> Result<(), Error> {
     joins.clear();
+    joins.try_reserve(symbols.len())?;
     joins.extend(symbols.windows(2).map(|pair| pairs.join(text, pair[0], pair[1])));
     loop {
         let mut best: Option<(usize, Join)> = None;
@@ -80,7 +93,7 @@ fn merge_few(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, joins: 
                 best = Some((at, join));
             }
         }
-        let Some((at, join)) = best else { return };
+        let Some((at, join)) = best else { return Ok(()) };
         symbols[at].length += symbols[at + 1].length;
         symbols[at].id = join.id;
         symbols.remove(at + 1);
@@ -95,11 +108,12 @@ fn merge_few(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, joins: 
 }
 
 /// A priority queue over a linked list: every join adds at most two candidates, so the time is n log n.
-fn merge_many(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, scratch: &mut Scratch) {
+fn merge_many(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, scratch: &mut Scratch) -> Result<(), Error> {
     const NONE: u32 = u32::MAX;
     let count = symbols.len() as u32;
     let links = &mut scratch.links;
     links.clear();
+    links.try_reserve(symbols.len())?;
     links.extend(
         (0..count).map(|at| Link { previous: at.wrapping_sub(1), next: if at + 1 < count { at + 1 } else { NONE } }),
     );
@@ -110,6 +124,7 @@ fn merge_many(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, scratc
     };
     let mut waiting = std::mem::take(&mut scratch.queue);
     waiting.clear();
+    waiting.try_reserve(symbols.len())?;
     waiting.extend((1..count).filter_map(|at| candidate(symbols, at - 1, at)));
     let mut queue = BinaryHeap::from(waiting);
     while let Some(Reverse(Candidate { left, right, id, length, .. })) = queue.pop() {
@@ -118,6 +133,7 @@ fn merge_many(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, scratc
         if first.length == 0 || second.length == 0 || first.length + second.length != length {
             continue;
         }
+        queue.try_reserve(2)?;
         symbols[left as usize] = Symbol { length, id, ..first };
         symbols[right as usize].length = 0;
         let after = links[right as usize].next;
@@ -133,6 +149,7 @@ fn merge_many(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, scratc
     }
     scratch.queue = queue.into_vec();
     symbols.retain(|symbol| symbol.length > 0);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -169,8 +186,8 @@ mod tests {
             }
             let text: Vec<u8> = (0..random(120)).map(|_| b'a' + random(3) as u8).collect();
             let (mut few, mut many) = (symbols(&text), symbols(&text));
-            merge_few(&Table(table.clone()), &text, &mut few, &mut Vec::new());
-            merge_many(&Table(table), &text, &mut many, &mut Scratch::default());
+            merge_few(&Table(table.clone()), &text, &mut few, &mut Vec::new()).unwrap();
+            merge_many(&Table(table), &text, &mut many, &mut Scratch::default()).unwrap();
             assert_eq!(few, many);
         }
     }
@@ -179,7 +196,7 @@ mod tests {
     fn the_best_pair_goes_first_and_the_leftmost_of_equals() {
         let table = Table([(&b"ab"[..], 1), (b"bc", 0), (b"aa", 2)].map(|(k, v)| (k.to_vec(), v)).into());
         let mut found = symbols(b"abcaaa");
-        merge(&table, b"abcaaa", &mut found, &mut Scratch::default());
+        merge(&table, b"abcaaa", &mut found, &mut Scratch::default()).unwrap();
         let lengths: Vec<u32> = found.iter().map(|symbol| symbol.length).collect();
         assert_eq!(lengths, [1, 2, 2, 1]);
     }

@@ -7,7 +7,7 @@
 use regex::bytes::Regex;
 
 use crate::Error;
-use crate::error::shown;
+use crate::error::{needs, shown};
 
 /// A family of models that share the expressions and the habits.
 struct Rule {
@@ -192,6 +192,12 @@ impl Rule {
     }
 }
 
+/// Called with every word; the first error ends the cutting.
+type Words<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Error>;
+
+/// Bytes that compiling an expression of the rules takes at most, with Unicode's tables of letters in it.
+const EXPRESSION_BYTES: usize = 16 << 20;
+
 /// Cuts text into words.
 pub(crate) struct PreTokenizer {
     stages: Vec<Stage>,
@@ -241,12 +247,12 @@ impl PreTokenizer {
     }
 
     /// Calls `word` with every word of `text` in order; together they are the text.
-    pub(crate) fn split(&self, text: &[u8], word: &mut dyn FnMut(&[u8])) {
-        split_by(&self.stages, text, word);
+    pub(crate) fn split(&self, text: &[u8], word: Words) -> Result<(), Error> {
+        split_by(&self.stages, text, word)
     }
 }
 
-fn split_by(stages: &[Stage], text: &[u8], word: &mut dyn FnMut(&[u8])) {
+fn split_by(stages: &[Stage], text: &[u8], word: Words) -> Result<(), Error> {
     match stages {
         [] => word(text),
         [stage, rest @ ..] => stage.split(text, &mut |piece| split_by(rest, piece, word)),
@@ -261,12 +267,13 @@ impl Stage {
             (true, false) => WhiteSpace::LeavesLast,
             (true, true) => WhiteSpace::LeavesLastUnlessLineEnd,
         };
+        needs(EXPRESSION_BYTES)?;
         let expression = Regex::new(&expression.replace(LOOK_AHEAD, ""))
             .map_err(|error| Error::Unsupported(format!("a pre-tokenizer expression is not valid: {error}")))?;
         Ok(Self { expression, white_space })
     }
 
-    fn split(&self, text: &[u8], piece: &mut dyn FnMut(&[u8])) {
+    fn split(&self, text: &[u8], piece: Words) -> Result<(), Error> {
         let mut at = 0;
         while let Some(found) = self.expression.find_at(text, at) {
             let (start, mut end) = (found.start(), found.end());
@@ -274,14 +281,15 @@ impl Stage {
                 end -= self.left_to_the_next(&text[start..end]);
             }
             if start > at {
-                piece(&text[at..start]);
+                piece(&text[at..start])?;
             }
-            piece(&text[start..end]);
+            piece(&text[start..end])?;
             at = end;
         }
         if at < text.len() {
-            piece(&text[at..]);
+            piece(&text[at..])?;
         }
+        Ok(())
     }
 
     /// The bytes at the end of a match that the look-ahead alternative would leave: no other alternative ends in white
@@ -303,9 +311,13 @@ mod tests {
 
     fn words(name: &str, text: &str) -> Vec<String> {
         let mut words = Vec::new();
-        PreTokenizer::named(name).unwrap().split(text.as_bytes(), &mut |word| {
-            words.push(String::from_utf8_lossy(word).into_owned());
-        });
+        PreTokenizer::named(name)
+            .unwrap()
+            .split(text.as_bytes(), &mut |word| {
+                words.push(String::from_utf8_lossy(word).into_owned());
+                Ok(())
+            })
+            .unwrap();
         words
     }
 

@@ -35,7 +35,9 @@ impl SentencePieces {
         if let Some(id) = scores.and_then(|scores| scores.iter().position(|score| score.is_nan())) {
             return Err(Error::File(format!("the score of token {id} is not a number")));
         }
-        let priorities = (0..count).map(|id| priority(scores.map_or(0.0, |scores| scores[id]))).collect();
+        let mut priorities = Vec::new();
+        priorities.try_reserve_exact(count)?;
+        priorities.extend((0..count).map(|id| priority(scores.map_or(0.0, |scores| scores[id]))));
         let bytes = (0..=u8::MAX)
             .map(|byte| vocabulary.find(format!("<0x{byte:02X}>").as_bytes()).or_else(|| vocabulary.find(&[byte])))
             .collect();
@@ -54,10 +56,12 @@ impl SentencePieces {
     ) -> Result<(), Error> {
         let mut escaped = std::mem::take(&mut work.escaped);
         escaped.clear();
+        escaped.try_reserve(text.len() + SPACE.len())?;
         if space_first {
             escaped.extend_from_slice(SPACE.as_bytes());
         }
         for (number, part) in text.split(|&byte| byte == b' ').enumerate() {
+            escaped.try_reserve(part.len() + SPACE.len())?;
             if number > 0 {
                 escaped.extend_from_slice(SPACE.as_bytes());
             }
@@ -87,11 +91,13 @@ impl SentencePieces {
         while start < word.len() {
             let length = character_length(&word[start..]);
             let id = vocabulary.find(&word[start..start + length]).unwrap_or(NO_TOKEN);
+            work.symbols.try_reserve(1)?;
             work.symbols.push(Symbol { start: start as u32, length: length as u32, id });
             start += length;
         }
-        merge(&Joined { pieces: self, vocabulary }, word, &mut work.symbols, &mut work.scratch);
+        merge(&Joined { pieces: self, vocabulary }, word, &mut work.symbols, &mut work.scratch)?;
         for symbol in &work.symbols {
+            ids.try_reserve(symbol.length as usize)?;
             if symbol.id != NO_TOKEN {
                 ids.push(symbol.id);
                 continue;

@@ -3,15 +3,24 @@
 //! Longer tokens come first, over the whole text; equally long ones in the order of their ids, then from left to right.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
 use crate::Error;
+use crate::error::needs;
+use crate::places::Places;
 use crate::vocabulary::{Kind, Vocabulary};
 
 /// All special tokens together: the automaton that finds them takes some forty times as much.
 const MOST_BYTES: usize = 4 << 20;
+
+/// Bytes of the automaton for a byte of the tokens, while it is built.
+const FINDER_BYTES: usize = 80;
+/// Bytes of lists for a token, while it is built.
+const LISTS_BYTES: usize = 64;
+/// Bytes of an automaton for anything.
+const SPARE_BYTES: usize = 4 << 20;
 
 /// A part of the text after cutting.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +55,11 @@ impl SpecialTokens {
             matches!(vocabulary.kind(*id), Kind::Control | Kind::Unknown | Kind::UserDefined)
                 && !vocabulary.bytes(*id).is_empty()
         };
-        let ids: Vec<u32> = (0..vocabulary.len() as u32).filter(is_special).collect();
+        let mut ids: Vec<u32> = Vec::new();
+        for id in (0..vocabulary.len() as u32).filter(is_special) {
+            ids.try_reserve(1)?;
+            ids.push(id);
+        }
         if ids.is_empty() {
             return Ok(Self { finder: None, tokens: Vec::new() });
         }
@@ -56,6 +69,7 @@ impl SpecialTokens {
                 "the special tokens have {bytes} bytes altogether; at most {MOST_BYTES} are supported"
             )));
         }
+        needs(FINDER_BYTES * bytes + ids.len() * (size_of::<Special>() + LISTS_BYTES) + SPARE_BYTES)?;
         // In sorted order, the texts that a text begins with come before it: they are the open ones on a stack.
         let mut shorter = vec![None; ids.len()];
         let mut sorted: Vec<u32> = (0..ids.len() as u32).collect();
@@ -91,7 +105,7 @@ impl SpecialTokens {
         part: &mut dyn FnMut(Part<'a>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let mut at = 0;
-        for (start, number) in self.find(text, control) {
+        for (start, number) in self.find(text, control)? {
             if start > at {
                 part(Part::Text(&text[at..start]))?;
             }
@@ -109,43 +123,58 @@ impl SpecialTokens {
     }
 
     /// Where special tokens are cut out, by position.
-    fn find(&self, text: &[u8], control: bool) -> BTreeMap<usize, u32> {
-        let mut taken = BTreeMap::new();
-        let Some(finder) = &self.finder else { return taken };
+    fn find(&self, text: &[u8], control: bool) -> Result<Vec<(usize, u32)>, Error> {
+        let mut taken = Vec::new();
+        let Some(finder) = &self.finder else { return Ok(taken) };
+        let length = |number: u32| self.tokens[number as usize].length;
         // The longest token at every position; all others there are beginnings of it.
-        let mut longest: BTreeMap<usize, u32> = BTreeMap::new();
+        let mut longest: Vec<(usize, u32)> = Vec::new();
         for found in finder.find_overlapping_iter(text) {
             let number = found.pattern().as_u32();
             if control || self.tokens[number as usize].always {
-                let known = longest.entry(found.start()).or_insert(number);
-                if self.tokens[*known as usize].length < self.tokens[number as usize].length {
-                    *known = number;
-                }
+                longest.try_reserve(1)?;
+                longest.push((found.start(), number));
             }
         }
-        let candidate = |start, number: u32| (self.tokens[number as usize].length, Reverse(number), Reverse(start));
-        let mut queue: BinaryHeap<_> = longest.into_iter().map(|(start, number)| candidate(start, number)).collect();
+        if longest.is_empty() {
+            return Ok(taken);
+        }
+        longest.sort_unstable_by_key(|&(start, number)| (start, Reverse(length(number))));
+        longest.dedup_by_key(|&mut (start, _)| start);
+        let candidate = |start, number: u32| (length(number), Reverse(number), Reverse(start));
+        let mut waiting = Vec::new();
+        waiting.try_reserve_exact(longest.len())?;
+        waiting.extend(longest.iter().map(|&(start, number)| candidate(start, number)));
+        taken.try_reserve_exact(longest.len())?;
+        drop(longest);
+        let mut queue = BinaryHeap::from(waiting);
+        let (mut starts, mut ends) = (Places::new(text.len())?, Places::new(text.len() + 1)?);
         while let Some((length, Reverse(number), Reverse(start))) = queue.pop() {
-            let before = taken.range(..=start).next_back();
-            if before.is_some_and(|(&other, &number)| other + self.tokens[number as usize].length > start) {
+            let next = starts.next(start).unwrap_or(usize::MAX);
+            // Inside of a taken token its end comes before the start of the next one.
+            if ends.next(start + 1).is_some_and(|end| end <= next) {
                 continue;
             }
-            let room = taken.range(start..).next().map_or(usize::MAX, |(&other, _)| other - start);
+            let room = next - start;
             if length <= room {
-                taken.insert(start, number);
+                taken.push((start, number));
+                starts.mark(start);
+                ends.mark(start + length);
                 continue;
             }
             let mut next = self.tokens[number as usize].shorter;
             while let Some(number) = next {
                 let special = &self.tokens[number as usize];
                 if special.length <= room && (control || special.always) {
+                    // In the place of the one that was taken out: the queue does not grow.
                     queue.push(candidate(start, number));
                     break;
                 }
                 next = special.shorter;
             }
         }
-        taken
+        taken.sort_unstable();
+        Ok(taken)
     }
 }
 

@@ -7,6 +7,8 @@ use crate::Error;
 
 /// Bytes of the length in front of every string.
 const PREFIX: usize = 8;
+/// Bytes that are read at a time.
+const WINDOW: u64 = 256 << 10;
 
 /// Where the strings of one array lie.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,38 +39,87 @@ impl Index {
 /// [`Error::File`] if the array does not fit into `data`: the count and every length are checked against the bytes that
 /// are really there before anything is allocated, so the index is never larger than the data.
 pub fn index_strings(data: &[u8], start: u64, count: u64) -> Result<Index, Error> {
-    let mut rest = usize::try_from(start).ok().and_then(|start| data.get(start..)).ok_or_else(|| {
-        Error::File(format!("a string array begins at byte {start}, but there are only {} bytes", data.len()))
-    })?;
-    if count > (rest.len() / PREFIX) as u64 {
+    let read = |at: u64, out: &mut [u8]| {
+        out.copy_from_slice(&data[at as usize..at as usize + out.len()]);
+        Ok(())
+    };
+    index_strings_of(data.len() as u64, start, count, &read)
+}
+
+/// As [`index_strings`], in `size` bytes of which `read(position, out)` reads some.
+///
+/// # Errors
+/// As [`index_strings`], and those of `read`.
+pub fn index_strings_of(size: u64, start: u64, count: u64, read: Read) -> Result<Index, Error> {
+    if start > size {
+        return Err(Error::File(format!("a string array begins at byte {start}, but there are only {size} bytes")));
+    }
+    if count > (size - start) / PREFIX as u64 {
         return Err(Error::File(format!(
             "a string array of {count} strings needs at least {PREFIX} bytes for each, but only {} bytes follow; \
              the file is cut short or damaged",
-            rest.len()
+            size - start
         )));
     }
     let mut offsets = Vec::new();
-    offsets.try_reserve_exact(count as usize + 1).map_err(|_| {
-        Error::File(format!("a string array of {count} strings needs more memory than there is for its index"))
-    })?;
+    offsets.try_reserve_exact(count as usize + 1)?;
+    let mut window = Window { size, read, at: 0, bytes: Vec::new() };
+    let mut position = start;
     for number in 0..count {
-        offsets.push((data.len() - rest.len()) as u64);
-        let (prefix, after) = rest.split_first_chunk::<PREFIX>().ok_or_else(|| cut_short(number, count, rest.len()))?;
-        let length = u64::from_le_bytes(*prefix);
-        rest = usize::try_from(length).ok().and_then(|length| after.get(length..)).ok_or_else(|| {
-            Error::File(format!(
+        offsets.push(position);
+        let length =
+            u64::from_le_bytes(window.prefix(position).ok_or_else(|| cut_short(number, count, size - position))??);
+        position += PREFIX as u64;
+        if length > size - position {
+            return Err(Error::File(format!(
                 "string {number} of {count} claims {length} bytes, but only {} bytes follow; the file is cut short or \
                  damaged",
-                after.len()
-            ))
-        })?;
+                size - position
+            )));
+        }
+        position += length;
     }
-    let end = (data.len() - rest.len()) as u64;
-    offsets.push(end);
-    Ok(Index { offsets, end })
+    offsets.push(position);
+    Ok(Index { offsets, end: position })
 }
 
-fn cut_short(number: u64, count: u64, left: usize) -> Error {
+/// Reads bytes from a position on.
+pub type Read<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<(), Error>;
+
+/// Bytes that were read at once, since strings are short.
+struct Window<'a> {
+    size: u64,
+    read: Read<'a>,
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Window<'_> {
+    /// The length that stands at `position`; none behind the end.
+    fn prefix(&mut self, position: u64) -> Option<Result<[u8; PREFIX], Error>> {
+        if self.size - position < PREFIX as u64 {
+            return None;
+        }
+        let inside = position.checked_sub(self.at).filter(|&from| from + PREFIX as u64 <= self.bytes.len() as u64);
+        if inside.is_none()
+            && let Err(error) = self.refill(position)
+        {
+            return Some(Err(error));
+        }
+        self.bytes.get((position - self.at) as usize..)?.first_chunk().copied().map(Ok)
+    }
+
+    fn refill(&mut self, position: u64) -> Result<(), Error> {
+        let len = (self.size - position).min(WINDOW) as usize;
+        self.at = position;
+        self.bytes.clear();
+        self.bytes.try_reserve_exact(len)?;
+        self.bytes.resize(len, 0);
+        (self.read)(position, &mut self.bytes)
+    }
+}
+
+fn cut_short(number: u64, count: u64, left: u64) -> Error {
     Error::File(format!(
         "string {number} of {count} needs {PREFIX} bytes for its length, but only {left} bytes follow; the file is cut \
          short or damaged"

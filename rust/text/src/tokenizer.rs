@@ -37,6 +37,8 @@ pub enum Family<'a> {
     },
     /// Byte-level BPE (`gpt2`): pairs by their place in a list.
     BytePair {
+        /// The bytes that the index of the list points into.
+        data: &'a [u8],
         /// The list: `tokenizer.ggml.merges`.
         merges: &'a Index,
         /// The rule that cuts text into words: `tokenizer.ggml.pre`.
@@ -81,10 +83,10 @@ impl Tokenizer {
                 }
                 Merging::SentencePiece { pieces: SentencePieces::new(&vocabulary, scores, unknown)?, space_prefix }
             }
-            Family::BytePair { merges, pre } => {
+            Family::BytePair { data, merges, pre } => {
                 let words = PreTokenizer::named(pre)?;
                 adds_bos = words.adds_bos();
-                Merging::BytePair(Box::new(BytePairs::new(&mut vocabulary, tokens.data, merges, words)?))
+                Merging::BytePair(Box::new(BytePairs::new(&mut vocabulary, data, merges, words)?))
             }
         };
         Ok(Self { vocabulary, special, merging, endings, adds_bos })
@@ -130,7 +132,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`Error::Argument`] for a text of more than 64 MiB; [`Error::Unsupported`] for a character that the vocabulary cannot
-    /// express in any way.
+    /// express in any way; [`Error::Memory`].
     pub fn encode(&self, text: &[u8], parse_special: bool, space_first: bool) -> Result<Vec<u32>, Error> {
         if text.len() > LONGEST_TEXT {
             return Err(Error::Argument(format!(
@@ -145,11 +147,12 @@ impl Tokenizer {
         self.special.cut(text, parse_special, &mut |part| {
             match part {
                 Part::Token(id) => {
+                    ids.try_reserve(1)?;
                     ids.push(id);
                     space_wanted = true;
                 }
                 Part::Text(text) => match &self.merging {
-                    Merging::BytePair(merges) => merges.encode(&self.vocabulary, text, &mut pairs, &mut ids),
+                    Merging::BytePair(merges) => merges.encode(&self.vocabulary, text, &mut pairs, &mut ids)?,
                     Merging::SentencePiece { pieces: scores, space_prefix } => {
                         let space_first = *space_prefix && space_wanted;
                         scores.encode(&self.vocabulary, text, space_first, &mut pieces, &mut ids)?;
@@ -165,10 +168,11 @@ impl Tokenizer {
     /// Appends the bytes of a token. Without `special`, control and unknown tokens have none.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no such token.
+    /// [`Error::Argument`] if there is no such token; [`Error::Memory`].
     pub fn decode_into(&self, id: i64, special: bool, out: &mut Vec<u8>) -> Result<(), Error> {
         let id = self.checked(id)?;
         let bytes = self.vocabulary.bytes(id);
+        out.try_reserve(bytes.len())?;
         match (self.vocabulary.kind(id), &self.merging) {
             (Kind::Unused, _) => {}
             (Kind::Control | Kind::Unknown, _) if !special => {}
@@ -200,7 +204,7 @@ impl Tokenizer {
     /// `stand_alone`: the space that encoding put before the text is taken away again, if there is one.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an id is no token.
+    /// [`Error::Argument`] if an id is no token; [`Error::Memory`].
     pub fn decode(&self, ids: &[i64], special: bool, stand_alone: bool) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
         let mut may_strip = stand_alone && matches!(self.merging, Merging::SentencePiece { space_prefix: true, .. });

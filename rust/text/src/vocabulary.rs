@@ -82,14 +82,19 @@ impl Vocabulary {
         }
         let mut vocabulary = Self {
             arena: Vec::new(),
-            offsets: Vec::with_capacity(count + 1),
-            kinds: Vec::with_capacity(count),
-            literal: Vec::with_capacity(count),
-            by_bytes: HashTable::with_capacity(count),
+            offsets: Vec::new(),
+            kinds: Vec::new(),
+            literal: Vec::new(),
+            by_bytes: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             byte_level,
             longest: 0,
         };
+        vocabulary.offsets.try_reserve_exact(count + 1)?;
+        vocabulary.kinds.try_reserve_exact(count)?;
+        vocabulary.literal.try_reserve_exact(count)?;
+        // Empty as it is, nothing is hashed again.
+        vocabulary.by_bytes.try_reserve(count, |_| 0).map_err(|_| Error::Memory)?;
         vocabulary.offsets.push(0);
         for (id, text) in index.strings(data).enumerate() {
             let kind = kinds.map_or(Kind::Normal, |kinds| Kind::of(kinds[id]));
@@ -100,6 +105,7 @@ impl Vocabulary {
     }
 
     fn push(&mut self, text: &[u8], kind: Kind) -> Result<(), Error> {
+        self.arena.try_reserve(text.len())?;
         let literal = !self.byte_level || kind.is_literal() || !byte_level::decode_into(text, &mut self.arena);
         if literal {
             self.arena.extend_from_slice(text);
@@ -199,15 +205,18 @@ impl Vocabulary {
         }
         let id = u32::try_from(self.offsets.len() - 1)
             .map_err(|_| Error::Unsupported("a vocabulary with that many merges is not supported".to_owned()))?;
+        self.arena.try_reserve(bytes.len())?;
         self.arena.extend_from_slice(bytes);
         let end = u32::try_from(self.arena.len())
             .map_err(|_| Error::Unsupported("a vocabulary of 4 GiB of text or more is not supported".to_owned()))?;
+        self.offsets.try_reserve(1)?;
         self.offsets.push(end);
         self.longest = self.longest.max(bytes.len());
         let Self { arena, offsets, by_bytes, hasher, .. } = self;
-        by_bytes.insert_unique(hasher.hash_one(bytes), id, |&id| {
-            hasher.hash_one(&arena[offsets[id as usize] as usize..offsets[id as usize + 1] as usize])
-        });
+        let hash =
+            |&id: &u32| hasher.hash_one(&arena[offsets[id as usize] as usize..offsets[id as usize + 1] as usize]);
+        by_bytes.try_reserve(1, hash).map_err(|_| Error::Memory)?;
+        by_bytes.insert_unique(hasher.hash_one(bytes), id, hash);
         Ok(id)
     }
 }

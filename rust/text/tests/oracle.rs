@@ -112,7 +112,8 @@ fn ids_are_those_of_the_tokenizers_crate() {
             let texts_index = index_strings(&data, 0, tokens.len() as u64).unwrap();
             let merges_index = index_strings(&data, texts.len() as u64, merges.len() as u64).unwrap();
             let arrays = Tokens { data: &data, texts: &texts_index, kinds: None, strips_right_except: None };
-            let ours = Tokenizer::new(arrays, Family::BytePair { merges: &merges_index, pre: name }).unwrap();
+            let ours = Tokenizer::new(arrays, Family::BytePair { data: arrays.data, merges: &merges_index, pre: name })
+                .unwrap();
             for length in [20, 60, 3000] {
                 for text in [random.text(length), random.text(length).replace(char::is_whitespace, "")] {
                     let expected = reference.encode_fast(&text[..], false).unwrap();

@@ -10,14 +10,17 @@ use crate::Error;
 const ALIGNMENT: usize = 64;
 /// Size of a huge page on x86-64, and on aarch64 with 4 KB pages.
 const HUGE: usize = 2 << 20;
+/// Working memory of this size and more is mapped.
+const MAPPED: usize = 64 << 10;
 
 /// One aligned unit of small buffers.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Unit(#[expect(dead_code, reason = "only seen as part of a slice of bytes")] [u8; ALIGNMENT]);
 
-/// A buffer of zeros: 64-byte aligned; from 2 MB on aligned to 2 MB and, on Linux, in huge pages, which halve the cost
-/// of address translation in a weight stream. Large buffers take memory only as they are written.
+/// A buffer of zeros, 64-byte aligned. Large ones are mapped: they take memory only as they are written, and give it back to
+/// the system when they are dropped. From 2 MB on they are aligned to 2 MB and, on Linux, in huge pages, which halve the cost of
+/// address translation in a weight stream.
 pub struct AlignedBytes {
     memory: Memory,
     len: usize,
@@ -25,7 +28,7 @@ pub struct AlignedBytes {
 
 enum Memory {
     Small(Vec<Unit>),
-    Large { map: MmapMut, start: usize },
+    Mapped { map: MmapMut, start: usize },
 }
 
 /// Number types that any bytes are a valid value of.
@@ -43,19 +46,35 @@ macro_rules! plain {
 plain!(u8 i8 u16 i16 u32 i32 u64 i64 f32 f64);
 
 impl AlignedBytes {
-    /// `len` bytes of zeros.
+    /// `len` bytes of zeros for working memory.
     ///
     /// # Errors
-    /// `Error::Shape` if the system does not give that much memory.
+    /// `Error::Memory` if the system does not give that much.
     pub fn zeroed(len: usize) -> Result<Self, Error> {
-        let refused =
-            || Error::Shape(format!("{len} bytes of memory are not available; use a smaller model or context"));
+        const PURPOSE: &str = "working memory";
+        if len >= MAPPED {
+            return Self::mapped(len, PURPOSE);
+        }
+        let units = len.div_ceil(ALIGNMENT);
+        let mut small = Vec::new();
+        small.try_reserve_exact(units).map_err(|_| Error::Memory { bytes: len, purpose: PURPOSE })?;
+        small.resize(units, Unit([0; ALIGNMENT]));
+        Ok(Self { memory: Memory::Small(small), len })
+    }
+
+    /// `len` bytes of zeros that live long and go back to the system, whatever their number: pages of the heap stay with the
+    /// process as long as anything behind them is in use. `purpose` is for the message.
+    ///
+    /// # Errors
+    /// `Error::Memory` if the system does not give that much.
+    pub fn mapped(len: usize, purpose: &'static str) -> Result<Self, Error> {
+        let refused = || Error::Memory { bytes: len, purpose };
+        if len == 0 {
+            return Ok(Self::default());
+        }
         if len < HUGE {
-            let units = len.div_ceil(ALIGNMENT);
-            let mut small = Vec::new();
-            small.try_reserve_exact(units).map_err(|_| refused())?;
-            small.resize(units, Unit([0; ALIGNMENT]));
-            return Ok(Self { memory: Memory::Small(small), len });
+            let map = MmapMut::map_anon(len).map_err(|_| refused())?;
+            return Ok(Self { memory: Memory::Mapped { map, start: 0 }, len });
         }
         let mapped = len.checked_add(HUGE).filter(|size| isize::try_from(*size).is_ok()).ok_or_else(refused)?;
         let map = MmapMut::map_anon(mapped).map_err(|_| refused())?;
@@ -67,7 +86,26 @@ impl AlignedBytes {
         // huge pages: the last one would otherwise take 1 MB too much on average, for every matrix of a model.
         #[cfg(target_os = "linux")]
         let _ = map.advise_range(memmap2::Advice::HugePage, start, len / HUGE * HUGE);
-        Ok(Self { memory: Memory::Large { map, start }, len })
+        Ok(Self { memory: Memory::Mapped { map, start }, len })
+    }
+
+    /// Gives the whole pages inside a range back to the system, where it can take them; nobody reads them again.
+    pub(super) fn release(&self, start: usize, len: usize) {
+        #[cfg(unix)]
+        if let Memory::Mapped { map, start: first } = &self.memory {
+            let (from, end) = super::whole_pages(first + start, len);
+            if from < end && start + len <= self.len {
+                #[cfg(target_os = "linux")]
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                #[cfg(not(target_os = "linux"))]
+                let advice = memmap2::UncheckedAdvice::Free;
+                // SAFETY: the range lies inside the map, and the callers of `Bytes::discard` guarantee that nobody reads
+                // it again.
+                let _ = unsafe { map.unchecked_advise_range(advice, from, end - from) };
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = (start, len);
     }
 
     /// The buffer as numbers; bytes that do not fill a whole number at the end are left out.
@@ -86,6 +124,13 @@ impl AlignedBytes {
     }
 }
 
+impl Default for AlignedBytes {
+    /// No bytes.
+    fn default() -> Self {
+        Self { memory: Memory::Small(Vec::new()), len: 0 }
+    }
+}
+
 impl Deref for AlignedBytes {
     type Target = [u8];
 
@@ -93,7 +138,7 @@ impl Deref for AlignedBytes {
         match &self.memory {
             // SAFETY: `Unit` is 64 bytes without padding, so the units are one run of initialized bytes of at least `len`.
             Memory::Small(units) => unsafe { std::slice::from_raw_parts(units.as_ptr().cast(), self.len) },
-            Memory::Large { map, start } => &map[*start..*start + self.len],
+            Memory::Mapped { map, start } => &map[*start..*start + self.len],
         }
     }
 }
@@ -103,7 +148,7 @@ impl DerefMut for AlignedBytes {
         match &mut self.memory {
             // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
             Memory::Small(units) => unsafe { std::slice::from_raw_parts_mut(units.as_mut_ptr().cast(), self.len) },
-            Memory::Large { map, start } => &mut map[*start..*start + self.len],
+            Memory::Mapped { map, start } => &mut map[*start..*start + self.len],
         }
     }
 }

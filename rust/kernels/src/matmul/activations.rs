@@ -8,7 +8,9 @@
 //! that every output of that token is NaN; one with nothing above 2^-100 counts as zeros (the reciprocal of a smaller
 //! magnitude is no finite f32).
 
+use crate::Error;
 use crate::math::{Kernel, LANES, Lanes, MAGIC};
+use crate::memory::resize;
 use crate::simd::Form;
 
 /// What a kind of weights needs besides quants and scales.
@@ -54,9 +56,15 @@ pub(crate) struct Activations {
 
 impl Activations {
     /// Makes room for `tokens` × `blocks` blocks of 32; the contents are undefined.
-    pub(crate) fn resize(&mut self, tokens: usize, blocks: usize, wanted: impl Iterator<Item = Needs>) {
-        self.quants.resize(tokens * blocks * 8, 0);
-        self.scales.resize(tokens * blocks, 0.0);
+    pub(crate) fn resize(
+        &mut self,
+        tokens: usize,
+        blocks: usize,
+        wanted: impl Iterator<Item = Needs>,
+    ) -> Result<(), Error> {
+        const PURPOSE: &str = "activations";
+        resize(&mut self.quants, tokens * blocks * 8, 0, PURPOSE)?;
+        resize(&mut self.scales, tokens * blocks, 0.0, PURPOSE)?;
         let mut used = 0;
         for needs in wanted {
             if self.variants[..used].iter().any(|variant| variant.needs == needs) {
@@ -68,14 +76,16 @@ impl Activations {
             let variant = &mut self.variants[used];
             variant.needs = needs;
             let sums = tokens * blocks * needs.parts;
-            variant.starts.resize(sums, 0);
-            variant.sums.resize(sums, 0.0);
-            variant.pairs.resize(if needs.pairs { sums / 2 } else { 0 }, 0);
-            variant.pair_scales.resize(if needs.pairs { tokens * blocks / 8 } else { 0 }, 0.0);
-            variant.words.resize(if needs.form == Form::Words { tokens * blocks * 16 } else { 0 }, 0);
+            let words = if needs.form == Form::Words { tokens * blocks * 16 } else { 0 };
+            resize(&mut variant.starts, sums, 0, PURPOSE)?;
+            resize(&mut variant.sums, sums, 0.0, PURPOSE)?;
+            resize(&mut variant.pairs, if needs.pairs { sums / 2 } else { 0 }, 0, PURPOSE)?;
+            resize(&mut variant.pair_scales, if needs.pairs { tokens * blocks / 8 } else { 0 }, 0.0, PURPOSE)?;
+            resize(&mut variant.words, words, 0, PURPOSE)?;
             used += 1;
         }
         self.variants.truncate(used);
+        Ok(())
     }
 
     /// The variant for those needs.
@@ -326,7 +336,7 @@ pub(super) mod tests {
     fn activations_that_were_not_asked_for_are_not_replaced_by_others() {
         let needs = super::Needs { zero: 8, parts: 1, ..Default::default() };
         let mut activations = super::Activations::default();
-        activations.resize(3, 8, [needs].into_iter());
+        activations.resize(3, 8, [needs].into_iter()).unwrap();
         assert_eq!(activations.variant(needs).starts.len(), 24);
         activations.variant(super::Needs { parts: 2, ..needs });
     }

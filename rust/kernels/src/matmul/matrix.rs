@@ -30,6 +30,8 @@ pub struct Matrix {
     /// Held for as long as packing takes: a child forked meanwhile packs for itself.
     packing: PerProcess<Mutex<()>>,
     resident: AtomicBool,
+    /// Whether rows are looked up in the file's bytes after the weights were packed.
+    looked_up: AtomicBool,
 }
 
 impl Matrix {
@@ -71,6 +73,7 @@ impl Matrix {
             packed: Published::new(),
             packing: PerProcess::default(),
             resident: AtomicBool::new(true),
+            looked_up: AtomicBool::new(false),
         })
     }
 
@@ -94,7 +97,7 @@ impl Matrix {
         self.bytes.len()
     }
 
-    /// Dequantizes one row, straight from the file's bytes (embedding lookup).
+    /// Dequantizes one row, straight from the file's bytes (embedding lookup). Of packed weights only after `keep_rows`.
     ///
     /// # Errors
     /// `Error::Shape` if there is no such row, or `out` is not `columns` long.
@@ -116,6 +119,11 @@ impl Matrix {
         self.resident.store(resident, Ordering::Relaxed);
     }
 
+    /// Says that `row` will be called, also after the weights were packed: a copy of the file then keeps these bytes.
+    pub fn keep_rows(&self) {
+        self.looked_up.store(true, Ordering::Relaxed);
+    }
+
     /// Packs the weights if that has not been done and is wanted.
     pub(super) fn prepare(&self, context: &Context) -> Result<(), Error> {
         let Some(layout) = self.layout else { return Ok(()) };
@@ -128,7 +136,7 @@ impl Matrix {
             return Ok(());
         }
         let groups = self.groups();
-        let mut packed = AlignedBytes::zeroed(groups * layout.group_bytes)?;
+        let mut packed = AlignedBytes::mapped(groups * layout.group_bytes, "packed weights")?;
         let out = SharedSlice::new(&mut packed);
         let stage = (STAGE / layout.group_bytes).max(1);
         for first in (0..groups).step_by(stage) {
@@ -139,10 +147,15 @@ impl Matrix {
                 let out = unsafe { out.part(group * layout.group_bytes, layout.group_bytes) };
                 self.pack(context.isa, group, layout, out);
             })?;
-            // A page at the border of two stages is read again by the next one: releasing loses nothing.
+            // A page between two stages is read again by the next one: releasing loses nothing.
             let start = first * GROUP_ROWS * self.row_bytes;
             let end = self.bytes.len().min((first + count) * GROUP_ROWS * self.row_bytes);
             self.bytes.slice(start, end - start)?.release();
+        }
+        // What was packed from a file that changed meanwhile must not stay.
+        self.bytes.check()?;
+        if !self.looked_up.load(Ordering::Relaxed) {
+            self.bytes.discard();
         }
         self.packed.set(packed);
         Ok(())

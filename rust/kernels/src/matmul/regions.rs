@@ -27,7 +27,7 @@ pub(super) fn run(
     let common = common(context.isa);
     let plain = FloatCall::new(context, common, input, tokens, arranged, jobs)?;
     let direct = tokens <= common.direct_tokens;
-    let spans = spans(tokens, if direct { common.direct_widths } else { common.panel_widths });
+    let spans = spans(tokens, if direct { common.direct_widths } else { common.panel_widths })?;
     let mut pieces = 0;
     let mut works = Vec::with_capacity(jobs.len());
     for job in jobs.iter_mut() {
@@ -90,7 +90,7 @@ fn quantize(
 ) -> Result<(), Error> {
     let columns = input.len() / tokens;
     let blocks = columns / 32;
-    activations.resize(tokens, blocks, wanted);
+    activations.resize(tokens, blocks, wanted)?;
     let quants = SharedSlice::new(&mut activations.quants);
     let scales = SharedSlice::new(&mut activations.scales);
     let variants: Vec<_> = activations

@@ -1,5 +1,8 @@
 //! How tokens are divided into tiles.
 
+use crate::Error;
+use crate::memory::room;
+
 /// The tokens of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
@@ -13,8 +16,8 @@ pub(super) struct Span {
 
 /// Divides tokens into tiles of the given widths (ascending, from 1): as many as possible of the largest, the rest in
 /// smaller ones.
-pub(super) fn spans(tokens: usize, widths: &[usize]) -> Vec<Span> {
-    let mut spans = Vec::with_capacity(tokens / widths.last().unwrap_or(&1) + widths.len());
+pub(super) fn spans(tokens: usize, widths: &[usize]) -> Result<Vec<Span>, Error> {
+    let mut spans = room(tokens / widths.last().unwrap_or(&1) + widths.len(), "tiles of tokens")?;
     let mut first = 0;
     for (index, count) in widths.iter().copied().enumerate().rev() {
         while tokens - first >= count {
@@ -22,5 +25,5 @@ pub(super) fn spans(tokens: usize, widths: &[usize]) -> Vec<Span> {
             first += count;
         }
     }
-    spans
+    Ok(spans)
 }

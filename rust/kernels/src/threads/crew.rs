@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::share::{Interrupted, Line, Poll, Share, StopOnPanic, Work, alone, next_piece};
-use super::sync::{AtomicBool, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, UnsafeCell, sequential};
+use super::sync::{
+    AtomicBool, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, UnsafeCell, sequential, spawn,
+};
 use super::turn::Turn;
 use super::wait::wait_briefly;
 use crate::Error;
@@ -97,7 +99,7 @@ impl Crew {
         for worker in 1..threads {
             let shared = Arc::clone(&shared);
             let builder = Builder::new().name(format!("llamacpu-{worker}"));
-            match builder.spawn(move || shared.serve(worker)) {
+            match spawn(builder, move || shared.serve(worker)) {
                 Ok(handle) => workers.push(handle),
                 Err(error) => {
                     refused = Some(error);

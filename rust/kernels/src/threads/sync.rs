@@ -16,6 +16,15 @@ pub(super) use std::{
     thread::{Builder, JoinHandle},
 };
 
+/// Starts a thread.
+#[cfg(loom)]
+pub(super) fn spawn(builder: Builder, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    builder.spawn(work)
+}
+
+#[cfg(not(loom))]
+pub(super) use crate::memory::spawn;
+
 /// The standard cell with the methods of Loom's, which notes every access.
 #[cfg(not(loom))]
 pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);

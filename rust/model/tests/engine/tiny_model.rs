@@ -1,9 +1,11 @@
 //! A tiny model of pseudo-random weights, written to a temporary file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use llamacpu_kernels::formats::Format;
+use llamacpu_kernels::mapping::{Load, SourceFile};
 use llamacpu_model::{Config, Error, Model, RopeConfig, TensorInfo};
 
 /// A model file and its table; the file is removed with this value.
@@ -30,14 +32,23 @@ impl TinyModel {
     }
 
     pub(crate) fn open(&self, threads: usize) -> Result<Model, Error> {
-        Model::open(std::slice::from_ref(&self.path), self.config.clone(), &self.tensors, Some(threads))
+        self.open_by(Load::Map, threads)
+    }
+
+    /// Mapped or copied.
+    pub(crate) fn open_by(&self, load: Load, threads: usize) -> Result<Model, Error> {
+        Model::open(&[self.file()], self.config.clone(), &self.tensors, (Some(threads), load), None)
     }
 
     /// The same file under a changed table.
     pub(crate) fn open_with(&self, change: impl FnOnce(&mut Config, &mut Vec<TensorInfo>)) -> Result<Model, Error> {
         let (mut config, mut tensors) = (self.config.clone(), self.tensors.clone());
         change(&mut config, &mut tensors);
-        Model::open(std::slice::from_ref(&self.path), config, &tensors, Some(1))
+        Model::open(&[self.file()], config, &tensors, (Some(1), Load::Map), None)
+    }
+
+    fn file(&self) -> Arc<SourceFile> {
+        SourceFile::open(&self.path).expect("the file that was just written")
     }
 }
 

@@ -10,6 +10,7 @@ use crate::matmul::job::Job;
 use crate::matmul::kernels::{Common, PlainKernels};
 use crate::matmul::matrix::Matrix;
 use crate::matmul::spans::{Span, spans};
+use crate::memory::{grow, room};
 use crate::shared::SharedSlice;
 
 /// Columns of which as many chains as possible are done before the next tile of tokens: 64 rows are then 1 MB, which a
@@ -34,17 +35,17 @@ pub(crate) struct FloatCall<'a> {
 }
 
 /// Divides tokens into as few tiles as possible, of equal width as far as possible; the narrowest that there is has `least`.
-fn even_spans(tokens: usize, least: usize, most: usize) -> Vec<Span> {
+fn even_spans(tokens: usize, least: usize, most: usize) -> Result<Vec<Span>, Error> {
     let count = tokens.div_ceil(most);
     let (width, wider) = (tokens / count, tokens % count);
     let mut first = 0;
-    let mut spans = Vec::with_capacity(count);
+    let mut spans = room(count, "tiles of tokens")?;
     for tile in 0..count {
         let count = width + usize::from(tile < wider);
         spans.push(Span { first, count, index: count - least });
         first += count;
     }
-    spans
+    Ok(spans)
 }
 
 /// Where the activations of a tile begin among the arranged ones.
@@ -66,15 +67,13 @@ impl<'a> FloatCall<'a> {
         let mut call =
             Self { context, common, input, tokens, columns, direct: Vec::new(), panel: Vec::new(), arranged: &[] };
         if jobs.iter().any(|job| job.weights.layout().is_none()) {
-            call.direct = spans(tokens, common.float_widths);
+            call.direct = spans(tokens, common.float_widths)?;
         }
         if jobs.iter().any(|job| job.weights.layout().is_none() && call.by_panel(job.weights)) {
             let sets = &common.float_panel;
-            call.panel = even_spans(tokens, sets.least, sets.least + sets.tiles.len() - 1);
+            call.panel = even_spans(tokens, sets.least, sets.least + sets.tiles.len() - 1)?;
             let len = CHAINS * (panel::steps(columns) * tokens + call.panel.len() * GAP);
-            if arranged.len() < len {
-                arranged.resize(len, 0.0);
-            }
+            grow(arranged, len, 0.0, "activations")?;
             let out = SharedSlice::new(&mut arranged[..len]);
             context.for_each(call.panel.len(), &|tile| {
                 let span = call.panel[tile];
@@ -190,7 +189,7 @@ mod tests {
             let (least, most) = (sets.least, sets.least + sets.tiles.len() - 1);
             for more in 1..200 {
                 let Some(tokens) = sets.direct_tokens.checked_add(more) else { break };
-                let spans = even_spans(tokens, least, most);
+                let spans = even_spans(tokens, least, most).unwrap();
                 let mut first = 0;
                 for span in &spans {
                     assert_eq!(span.first, first);

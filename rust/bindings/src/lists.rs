@@ -1,0 +1,78 @@
+//! Sequences of numbers from and for Python. Where memory is short they are a MemoryError, which the conversions of PyO3 are
+//! not: these end the process, or panic.
+
+use numpy::{Element, PyArray1};
+use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyMemoryView, PyString};
+
+/// Token ids from any sequence of integers, or an array of them.
+pub(crate) fn integers(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    let py = object.py();
+    let list = if object.hasattr("tolist")? { object.call_method0("tolist")? } else { object.clone() };
+    if list.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err("token ids are needed, not text: encode it with the model's tokenizer first"));
+    }
+    let wrong = |error: PyErr| {
+        if error.is_instance_of::<PyMemoryError>(py) {
+            return error;
+        }
+        if error.is_instance_of::<PyOverflowError>(py) {
+            return PyValueError::new_err("a token id is far outside the vocabulary");
+        }
+        PyTypeError::new_err(format!("token ids must be a flat sequence of integers: {}", error.value(py)))
+    };
+    let mut numbers = Vec::new();
+    numbers.try_reserve_exact(list.len().map_err(wrong)?).map_err(|_| no_memory())?;
+    for item in list.try_iter().map_err(wrong)? {
+        numbers.try_reserve(1).map_err(|_| no_memory())?;
+        numbers.push(item.and_then(|item| item.extract()).map_err(wrong)?);
+    }
+    Ok(numbers)
+}
+
+/// The list of some ids.
+pub(crate) fn list<'py>(py: Python<'py>, ids: &[u32]) -> PyResult<Bound<'py, PyAny>> {
+    let bytes = PyBytes::new_with(py, size_of_val(ids), |out| {
+        for (to, id) in out.as_chunks_mut::<4>().0.iter_mut().zip(ids) {
+            *to = id.to_ne_bytes();
+        }
+        Ok(())
+    })?;
+    PyMemoryView::from(&bytes)?.call_method1("cast", ("I",))?.call_method0("tolist")
+}
+
+/// An array of numbers that takes over their memory.
+pub(crate) fn array<T: Element>(py: Python<'_>, numbers: Vec<T>) -> PyResult<Bound<'_, PyArray1<T>>> {
+    room_for_objects(py)?;
+    Ok(PyArray1::from_vec(py, numbers))
+}
+
+/// A copy of some numbers.
+pub(crate) fn copy_of<T: Copy>(numbers: &[T]) -> PyResult<Vec<T>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(numbers.len()).map_err(|_| no_memory())?;
+    copy.extend_from_slice(numbers);
+    Ok(copy)
+}
+
+/// An array of some numbers.
+pub(crate) fn collected<T: Element>(
+    py: Python<'_>,
+    numbers: impl ExactSizeIterator<Item = T>,
+) -> PyResult<Bound<'_, PyArray1<T>>> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(numbers.len()).map_err(|_| no_memory())?;
+    all.extend(numbers);
+    array(py, all)
+}
+
+/// Proves that there is memory for a few small objects of Python, by taking more and giving it back: PyO3 and rust-numpy
+/// panic where there is none.
+pub(crate) fn room_for_objects(py: Python<'_>) -> PyResult<()> {
+    PyBytes::new_with(py, 16 << 10, |_| Ok(())).map(drop)
+}
+
+fn no_memory() -> PyErr {
+    PyMemoryError::new_err("no memory for a list of numbers; close other models or sessions")
+}
