@@ -138,9 +138,10 @@ def test_the_conversation_cannot_close_its_turn(llama: Make) -> None:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, text: str, *arguments: str) -> Result:
-    monkeypatch.setattr(
-        "llamacpu.model.Model", lambda path, threads: contextlib.nullcontext(Model(Writer(text), GUARD))
-    )
+    def opened(path: str, threads: int | None, load: str) -> contextlib.AbstractContextManager[Model]:
+        return contextlib.nullcontext(Model(Writer(text), GUARD))
+
+    monkeypatch.setattr("llamacpu.model.Model", opened)
     return CliRunner().invoke(command_line, ["moderate", "guard.gguf", *arguments])
 
 

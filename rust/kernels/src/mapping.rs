@@ -4,6 +4,8 @@ mod aligned;
 mod bytes;
 mod file;
 mod guard;
+#[cfg(unix)]
+mod pages;
 
 use std::fs::File;
 use std::ops::Deref;
@@ -155,7 +157,7 @@ impl Mapping {
         #[cfg(target_os = "linux")]
         match &self.memory {
             Memory::Map { map, .. } => {
-                let (first, end) = whole_pages(start, len);
+                let (first, end) = pages::whole_pages(start, len);
                 if first < end {
                     // SAFETY: dropping pages of a read-only file map changes no byte that anybody can see: a later access
                     // reads the same file again.
@@ -204,21 +206,6 @@ impl std::fmt::Debug for Memory {
             Self::Copy(bytes) => write!(formatter, "Copy({} bytes)", bytes.len()),
         }
     }
-}
-
-/// The whole pages inside a range, as first byte and end; nothing if the end is not behind the first byte.
-#[cfg(unix)]
-fn whole_pages(start: usize, len: usize) -> (usize, usize) {
-    let page = page_size();
-    (start.div_ceil(page) * page, (start + len) / page * page)
-}
-
-/// Size of a memory page in bytes.
-#[cfg(unix)]
-fn page_size() -> usize {
-    // SAFETY: sysconf reads a constant of the system.
-    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(4096).max(1)
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl AlignedBytes {
     pub(super) fn release(&self, start: usize, len: usize) {
         #[cfg(unix)]
         if let Memory::Mapped { map, start: first } = &self.memory {
-            let (from, end) = super::whole_pages(first + start, len);
+            let (from, end) = super::pages::whole_pages(first + start, len);
             if from < end && start + len <= self.len {
                 #[cfg(target_os = "linux")]
                 let advice = memmap2::UncheckedAdvice::DontNeed;

@@ -51,7 +51,7 @@ mod signals {
     impl Guard {
         /// Protects `len` bytes at `start`, where `file` is mapped and stays open.
         pub(in super::super) fn new(start: *const u8, len: usize, file: &File) -> Self {
-            PAGE.store(super::super::page_size(), Ordering::Relaxed);
+            PAGE.store(super::super::pages::page_size(), Ordering::Relaxed);
             watch();
             let free = entries().find(|entry| !entry.used.swap(true, Ordering::AcqRel)).unwrap_or_else(|| {
                 let entry: &'static Entry = Box::leak(Box::new(Entry {

@@ -150,7 +150,7 @@ fn a_file_that_is_written_to_is_told_and_one_renamed_over_it_does_no_harm() {
 fn mapped_bytes_leave_the_process_when_they_are_dropped() {
     let resident = || {
         let pages = std::fs::read_to_string("/proc/self/statm").expect("read");
-        pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * page_size()
+        pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * pages::page_size()
     };
     // Small enough for the heap to keep; the last one keeps everything below it there.
     let mut all: Vec<_> = (0..400).map(|_| AlignedBytes::mapped(300_000, "a test").expect("mapped")).collect();

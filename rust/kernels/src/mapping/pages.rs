@@ -1,0 +1,14 @@
+//! Pages of memory, as the system counts them.
+
+/// The whole pages inside a range, as first byte and end; nothing if the end is not behind the first byte.
+pub(super) fn whole_pages(start: usize, len: usize) -> (usize, usize) {
+    let page = page_size();
+    (start.div_ceil(page) * page, (start + len) / page * page)
+}
+
+/// Size of a memory page in bytes.
+pub(super) fn page_size() -> usize {
+    // SAFETY: sysconf reads a constant of the system.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096).max(1)
+}
