@@ -183,3 +183,41 @@ def test_an_unforeseen_error_is_one_line_unless_asked(monkeypatch: pytest.Monkey
     assert "KeyError: 'surprise'" in result.stderr
     monkeypatch.setenv(group.DEBUG, "1")
     assert isinstance(invoke("bench", "x.gguf").exception, KeyError)
+
+
+@pytest.mark.parametrize("given", ["tokenizer.ggml.add_bos_token=false", "tokenizer.ggml.add_bos_token=bool:false"])
+def test_metadata_is_overridden(model: Path, given: str) -> None:
+    plain = invoke("tokenize", model, "Hello", "--ids").stdout.split()
+    assert invoke("tokenize", model, "Hello", "--ids", "--override", given).stdout.split() == plain[1:]
+    changed = invoke("info", model, "--json", "--override", ".context_length=7", "--override", "general.name=int:5")
+    facts = json.loads(changed.stdout)
+    assert facts["context_length"] == 7
+    assert facts["metadata"]["general.name"] == 5
+    run = invoke("run", model, "--raw", "-p", "Hello", "-n", "2", "--json", "--override", given)
+    assert json.loads(run.stdout)["prompt_tokens"] == len(plain) - 1
+
+
+@pytest.mark.parametrize("given", ["nothing", "=5", "a=int:x", "a=bool:maybe", "a=float:"])
+def test_a_wrong_override_is_wrong_usage(model: Path, given: str) -> None:
+    result = invoke("info", model, "--override", given)
+    assert result.exit_code == 2
+    assert repr(given) in result.stderr
+
+
+def test_info_says_whether_it_fits(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = json.loads(invoke("info", model, "--json").stdout)["memory"]
+    assert memory["fits"] is True
+    for free, told in (
+        (memory["total_bytes"], "yes: "),
+        (memory["total_bytes"] - 1, "no: "),
+        (memory["weight_bytes"] - 1, "less than the weights take"),
+        (None, "unknown"),
+    ):
+        monkeypatch.setattr("llamacpu.engine.machine.available_memory", lambda free=free: free)
+        line = next(line for line in invoke("info", model).stdout.splitlines() if line.startswith("fits"))
+        assert told in line
+    monkeypatch.setattr("llamacpu.engine.machine.available_memory", lambda: memory["total_bytes"] - 1)
+    offered = json.loads(invoke("info", model, "--json").stdout)["memory"]["longest_context"]
+    for kv_type, context in offered.items():
+        smaller = json.loads(invoke("info", model, "--json", "-c", context, "--kv-type", kv_type).stdout)["memory"]
+        assert smaller["fits"], kv_type

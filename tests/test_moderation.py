@@ -138,7 +138,7 @@ def test_the_conversation_cannot_close_its_turn(llama: Make) -> None:
 
 
 def command(monkeypatch: pytest.MonkeyPatch, text: str, *arguments: str) -> Result:
-    def opened(path: str, threads: int | None, load: str) -> contextlib.AbstractContextManager[Model]:
+    def opened(path: str, **settings: object) -> contextlib.AbstractContextManager[Model]:
         return contextlib.nullcontext(Model(Writer(text), GUARD))
 
     monkeypatch.setattr("llamacpu.model.Model", opened)

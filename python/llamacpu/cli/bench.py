@@ -32,6 +32,7 @@ _TOKENS = click.IntRange(min=0, max=1 << 24)
 @click.option("--draft-model", metavar="FILE", help="With --draft-tokens: the small model that would make the drafts.")
 @options.threads
 @options.load
+@options.overrides
 @options.kv_type
 @options.as_json
 def command(
@@ -43,6 +44,7 @@ def command(
     draft_model: str | None,
     threads: int | None,
     load: Load,
+    overrides: dict[str, Any],
     kv_type: str,
     as_json: bool,
 ) -> None:
@@ -61,7 +63,7 @@ def command(
     from llamacpu.model import Model
 
     started = perf_counter()
-    with Model(model, threads=threads, load=load) as opened:
+    with Model(model, threads=threads, load=load, overrides=overrides) as opened:
         load_seconds = perf_counter() - started
         first = _prompt_speed(opened, min(prompt_tokens, 64) or 1, 1, kv_type, warm=False)
         document: dict[str, Any] = {

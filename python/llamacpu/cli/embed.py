@@ -41,6 +41,7 @@ _LINES_AHEAD = 64
 @options.kv_type
 @options.threads
 @options.load
+@options.overrides
 @options.as_json
 @click.option("--jsonl", is_flag=True, help="Print a JSON object a line, as soon as its batch is done.")
 def command(
@@ -53,6 +54,7 @@ def command(
     kv_type: Any,
     threads: int | None,
     load: Load,
+    overrides: dict[str, Any],
     as_json: bool,
     jsonl: bool,
 ) -> None:
@@ -68,7 +70,7 @@ def command(
         raise click.UsageError("more than one form of output; give one of --json and --jsonl")
     if not texts and sys.stdin.isatty():
         raise click.UsageError("no text; give TEXT, or lines on stdin")
-    with Model(model, threads=threads, load=load) as opened:
+    with Model(model, threads=threads, load=load, overrides=overrides) as opened:
         pooling = pooling or embeddings.default_pooling(opened.metadata)
         given = _Texts(texts or _lines(), opened.tokenizer, context or opened.context_length, not no_truncate)
         vectors = embeddings.vectors(opened, given, pooling, normalize=normalize, kv_type=kv_type)

@@ -25,12 +25,20 @@ _KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 @options.context
 @options.kv_type
 @click.option("--tensors", "show_tensors", is_flag=True, help="List every tensor.")
+@options.overrides
 @options.as_json
-def command(model: str, context: int | None, kv_type: str, show_tensors: bool, as_json: bool) -> None:
+def command(
+    model: str,
+    context: int | None,
+    kv_type: str,
+    show_tensors: bool,
+    overrides: dict[str, Any],
+    as_json: bool,
+) -> None:
     """Show what is in MODEL (a .gguf file) and how much memory it needs. Only its header is read."""
     from llamacpu.gguf.file import GGUFFile
 
-    with GGUFFile(model) as file:
+    with GGUFFile(model, overrides) as file:
         facts = describe(file, context, kv_type, show_tensors)
     if as_json:
         write(json.dumps(facts, ensure_ascii=False) + "\n")
@@ -94,8 +102,34 @@ def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str,
             "weight_bytes": weights,
             "kv_bytes": kv_bytes,
             "total_bytes": weights + kv_bytes,
+            **_fit(weights, numbers, context, kv_bytes),
         },
     }
+
+
+def _fit(weights: int, numbers: int, context: int, kv_bytes: int) -> dict[str, Any]:
+    """What this machine has left for it, and the longest context that fits, by the type of keys and values."""
+    from llamacpu.engine.machine import available_memory
+
+    available = available_memory()
+    if available is None:
+        return {"available_bytes": None, "fits": None, "longest_context": None}
+    room = max(available - weights, 0)
+    longest = {name: min(int(room / max(numbers * size, 1)), context) for name, size in _KV_BYTES.items()}
+    return {"available_bytes": available, "fits": weights + kv_bytes <= available, "longest_context": longest}
+
+
+def _fitting(memory: dict[str, Any]) -> str:
+    """Whether it fits, and if not, what would."""
+    if memory["fits"] is None:
+        return "unknown: the system does not tell how much memory is free"
+    available = amount(memory["available_bytes"])
+    if memory["fits"]:
+        return f"yes: {available} are free on this machine"
+    ways = [f"-c {count} --kv-type {name}" for name, count in memory["longest_context"].items() if count > 0]
+    if ways:
+        return f"no: {available} are free; would fit: {', '.join(ways)}"
+    return f"no: {available} are free, less than the weights take; it runs from disk, slowly, or needs another machine"
 
 
 def _plain(value: Any) -> Any:
@@ -142,6 +176,7 @@ def _as_text(facts: dict[str, Any]) -> str:
                 f"{amount(memory['weight_bytes'])}, keys and values {amount(memory['kv_bytes'])} "
                 f"({memory['kv_type']}, taken as the conversation grows)",
             ),
+            ("fits", _fitting(memory)),
         ]
     else:
         rows.append(("does not run", facts["problem"]))

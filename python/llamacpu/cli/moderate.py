@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @options.context
 @options.threads
 @options.load
+@options.overrides
 @options.as_json
 def command(
     model: str,
@@ -48,6 +49,7 @@ def command(
     context: int | None,
     threads: int | None,
     load: Load,
+    overrides: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Judge TEXT (or text on stdin), a user's message, or the --answer to it, with the Llama Guard model MODEL.
@@ -69,7 +71,7 @@ def command(
     messages = [{"role": "user", "content": text}]
     if answer is not None:
         messages.append({"role": "assistant", "content": answer})
-    with Model(model, threads=threads, load=load) as opened:
+    with Model(model, threads=threads, load=load, overrides=overrides) as opened:
         found = moderate(opened.session(context), messages, categories=own, threshold=threshold)
     verdict = "unsafe" if found.unsafe else "safe"
     if as_json:

@@ -50,6 +50,14 @@ load = click.option(
     callback=lambda _context, _option, given: "copy" if given else "map",
     help="Read all of the file into memory at once, instead of mapping it: it may then change or vanish.",
 )
+overrides = click.option(
+    "--override",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=lambda _context, option, given: dict(_override(text, option) for text in given),
+    help="Metadata in place of the file's, as in tokenizer.ggml.add_bos_token=false; may be given several times.",
+)
 draft_model = click.option(
     "--draft-model",
     metavar="FILE",
@@ -100,6 +108,23 @@ def stop_texts(_context: click.Context, option: click.Parameter, value: tuple[st
     if "" in value:
         raise click.BadParameter("a text that ends the answer is empty; give at least one character", param=option)
     return tuple(utf8(_context, option, value))
+
+
+def _override(given: str, option: click.Parameter) -> tuple[str, bool | int | float | str]:
+    """KEY=VALUE, or llama.cpp's KEY=TYPE:VALUE; without a type the value is what it looks like."""
+    key, sign, text = given.partition("=")
+    if not sign or not key:
+        raise click.BadParameter(f"{given!r}; expected KEY=VALUE", param=option)
+    kind, colon, rest = text.partition(":")
+    kinds: dict[str, Callable[[str], bool | int | float | str]] = {
+        "int": int, "float": float, "str": str, "bool": lambda word: {"true": True, "false": False}[word],
+    }  # fmt: skip
+    tried = [kinds[kind]] if colon and kind in kinds else list(kinds.values())
+    text = rest if colon and kind in kinds else text
+    for convert in tried if len(tried) == 1 else (kinds["bool"], int, float, str):
+        with contextlib.suppress(ValueError, KeyError):
+            return key, convert(text)
+    raise click.BadParameter(f"{given!r}; {text!r} is no value of the type {kind}", param=option)
 
 
 def field_of(name: str) -> str:

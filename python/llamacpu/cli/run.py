@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 @options.context
 @options.threads
 @options.load
+@options.overrides
 @options.kv_type
 @options.draft_model
 @options.no_draft
@@ -82,7 +83,7 @@ def command(**given: Any) -> None:
 
     with (
         options.model_path(given["model"]) as path,
-        Model(path, threads=given["threads"], load=given["load"]) as model,
+        Model(path, given["threads"], load=given["load"], overrides=given["overrides"]) as model,
         options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"], given["load"]) as draft,
     ):
         settings = _settings(model, given)

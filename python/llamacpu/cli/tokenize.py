@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import click
 
@@ -20,6 +21,7 @@ from llamacpu.cli.terminal import write
 @click.option("--special", is_flag=True, help="Control tokens written in the text are meant as such.")
 @click.option("--ids", "only_ids", is_flag=True, help="Print the ids alone, on one line.")
 @click.option("--count", is_flag=True, help="Print the number of tokens alone.")
+@options.overrides
 @options.as_json
 def command(
     model: str,
@@ -30,6 +32,7 @@ def command(
     special: bool,
     only_ids: bool,
     count: bool,
+    overrides: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Show the tokens of TEXT (or of text on stdin) with the tokenizer of MODEL, a .gguf file.
@@ -48,7 +51,7 @@ def command(
         if text_file is None and sys.stdin.isatty():
             raise click.UsageError("no text; give TEXT, --file, or text on stdin")
         text = options.read_text(text_file or "-")
-    with GGUFFile(model) as file:
+    with GGUFFile(model, overrides) as file:
         tokenizer = Tokenizer(file)
         ids = tokenizer.encode(text, add_special=not no_bos, parse_special=special)
         pieces = [tokenizer.id_to_piece(token) for token in ids]
