@@ -332,6 +332,18 @@ def test_the_token_alone_tells_what_stopped_a_generation() -> None:
     assert generate(repeating_in(10**9), PROMPT, sampling=GREEDY, cancel=parent).read().ended_by == "timeout"
 
 
+def test_the_whole_prompt_may_be_kept() -> None:
+    """With a context of 12 the second half of what follows the prompt is what a shift leaves."""
+    prompt = [START, *ids_of("abcdef")]
+    session = repeating_in(12).session()
+    shifted = generate(session, prompt, sampling=GREEDY, overflow="shift", keep=-1, max_tokens=20).read()
+    assert shifted.shifts > 0
+    assert session.tokens[: len(prompt)] == prompt
+    for keep in (-2, -100):
+        with pytest.raises(ValueError, match=f"keep is {keep}; expected"):
+            generate(repeating_in(12), prompt, keep=keep)
+
+
 def test_what_was_seen_first_stays_the_reason() -> None:
     token = CancelToken()
     assert (token.reason, token.cancelled) == (None, False)

@@ -61,7 +61,7 @@ def generate(
     overflow: a prompt longer than the context is a ContextOverflow before any work ("error"), or loses its middle
         ("truncate"); when the context is full, generation ends, or ("shift") the oldest half is forgotten. The
         result tells how many tokens were dropped. keep: how many first tokens are never dropped (None: the start
-        token alone).
+        token alone; -1: the whole prompt, as far as the context leaves room for an answer).
     draft: the source of proposals for speculative decoding, which is faster where proposals are right and
         never changes the text. "auto" looks up what followed the last tokens earlier in the text (`NGramDraft`), and
         does so only as long as it pays; a `Model` (or `ModelDraft`) of the same vocabulary proposes itself; a
@@ -82,6 +82,10 @@ def generate(
         raise ValueError(f"log_probabilities is {log_probabilities}; expected 0 up to the size of the vocabulary")
     if keep is None:
         keep = int(ids[0] == tokenizer.bos)
+    elif keep == -1:
+        keep = len(ids)
+    elif keep < 0:
+        raise ValueError(f"keep is {keep}; expected a number of tokens, -1 for the whole prompt, or None")
     fitted = fit_prompt(ids, session.context, overflow, keep, max_tokens)
     if not isinstance(sampling, Sampler):
         settings = Sampling.for_model(session.model.metadata) if sampling is None else sampling
