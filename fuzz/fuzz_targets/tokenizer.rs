@@ -78,7 +78,7 @@ fuzz_target!(|input: Input| {
     let merges = index_strings(&both, data.len() as u64, merges.len() as u64).expect("well formed");
     let texts = index_strings(&both, 0, count).expect("well formed");
     let pre = RULES[usize::from(input.rule) % RULES.len()];
-    if let Ok(tokenizer) = Tokenizer::new(of(&both, &texts), Family::BytePair { merges: &merges, pre }) {
+    if let Ok(tokenizer) = Tokenizer::new(of(&both, &texts), Family::BytePair { data: &both, merges: &merges, pre }) {
         check(&tokenizer, &input, input.all_bytes && input.tokens.is_empty());
     }
 });
