@@ -178,7 +178,9 @@ def neighbours(arguments: list[str]) -> None:
     for name in ("langchain_community", "llama_index.llms.llama_cpp", "llm", "PyInstaller"):
         run(python, "-c", f"import llamacpu.compat; llamacpu.compat.install(); import {name}", PYTHONPATH=source)
     show_times()
-    run(python, "-m", "pytest", "-rs", "tests/test_compat.py", "tests/test_frozen.py", *arguments, PYTHONPATH=source)
+    # langchain-tests brings a plugin for asyncio, which these tests do without.
+    plain = (python, "-m", "pytest", "-rs", "-p", "no:asyncio", "tests/test_compat.py", "tests/test_frozen.py")
+    run(*plain, *arguments, PYTHONPATH=source)
     options = ("-rsx", "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
     run(python, "-m", "pytest", *options, "tests/neighbours/test_langchain.py", PYTHONPATH=source)
     llama_cpp_python_tests(python)

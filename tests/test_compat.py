@@ -183,6 +183,9 @@ def test_llama_index_runs_unchanged(tiny_model: Callable[..., Path]) -> None:
 
 LLM = """
 import sys
+# Another plugin may want llama-cpp-python.
+import llamacpu.compat
+llamacpu.compat.install()
 from llm import plugins
 plugins.load_plugins()
 from llamacpu.integrations import llm_plugin
