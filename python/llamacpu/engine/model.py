@@ -22,6 +22,7 @@ from llamacpu.engine.interfaces import (
 )
 from llamacpu.engine.session import Session
 from llamacpu.engine.step_output import ends_of, places_of, split
+from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile, Metadata
 from llamacpu.locks import cached_property
 
@@ -51,9 +52,6 @@ class EngineModel:
         overrides: Mapping[str, bool | int | float | str] | None = None,
         load: Load = "map",
     ) -> None:
-        # Imported with the first model: it brings more of the standard library than all else here.
-        from llamacpu.families.registry import config_for
-
         if load not in ("map", "copy"):
             raise ValueError(f'load is {load!r}; expected "map" or "copy"')
         if threads is not None and threads < 1:
