@@ -5,7 +5,7 @@
 //! system refuses, and `ready` refuses new work until the reserve is whole again.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::{Builder, JoinHandle};
@@ -22,8 +22,23 @@ const NEEDED: usize = 6 << 20;
 const SMALL_THINGS: usize = 64 << 10;
 /// The most reserves that are in use at a time.
 const MOST: usize = 8;
-/// Unit of places in the reserve, and the largest alignment.
+/// Unit of places in the reserve.
 const UNIT: usize = 64;
+/// The alignment of a reserve, and so the largest that it can give.
+const ALIGNMENT: usize = 4096;
+
+thread_local! {
+    /// Whether this thread allocates what it can do without: then the reserve stays for those who cannot.
+    static FALLIBLE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// `allocate()`, which reports that memory is short, from the system alone.
+fn fallible<R>(allocate: impl FnOnce() -> R) -> R {
+    FALLIBLE.set(true);
+    let result = allocate();
+    FALLIBLE.set(false);
+    result
+}
 
 /// Makes `vector` at least `len` long; new elements are `value`.
 ///
@@ -52,7 +67,7 @@ pub fn resize<T: Clone>(vector: &mut Vec<T>, len: usize, value: T, purpose: &'st
 /// `Error::Memory`.
 pub fn reserve<T>(vector: &mut Vec<T>, more: usize, purpose: &'static str) -> Result<(), Error> {
     let bytes = vector.len().saturating_add(more).saturating_mul(size_of::<T>());
-    vector.try_reserve(more).map_err(|_| Error::Memory { bytes, purpose })
+    fallible(|| vector.try_reserve(more)).map_err(|_| Error::Memory { bytes, purpose })
 }
 
 /// An empty vector with room for `count` elements.
@@ -61,7 +76,7 @@ pub fn reserve<T>(vector: &mut Vec<T>, more: usize, purpose: &'static str) -> Re
 /// `Error::Memory`.
 pub fn room<T>(count: usize, purpose: &'static str) -> Result<Vec<T>, Error> {
     let mut vector = Vec::new();
-    vector.try_reserve_exact(count).map_err(|_| {
+    fallible(|| vector.try_reserve_exact(count)).map_err(|_| {
         let bytes = count.saturating_mul(size_of::<T>());
         Error::Memory { bytes, purpose }
     })?;
@@ -138,7 +153,7 @@ unsafe impl GlobalAlloc for Allocator {
 
     unsafe fn dealloc(&self, place: *mut u8, layout: Layout) {
         match holder(place) {
-            Some(reserve) => reserve.give_back(),
+            Some(reserve) => reserve.give_back(place, layout.size()),
             // SAFETY: not of a reserve, so of the system's allocator, with the caller's promise.
             None => unsafe { System.dealloc(place, layout) },
         }
@@ -168,7 +183,7 @@ unsafe impl GlobalAlloc for Allocator {
 }
 
 /// A part of the process's own data that costs no memory before it is used: the first reserve.
-#[repr(C, align(4096))]
+#[repr(C, align(4096))] // ALIGNMENT
 struct Place(UnsafeCell<[u8; RESERVE]>);
 
 // SAFETY: only addresses are taken here; who may use which bytes is decided by `Reserve`.
@@ -236,21 +251,27 @@ impl Reserve {
     }
 
     fn take(&self, layout: Layout) -> *mut u8 {
-        if layout.size() > LARGEST || layout.align() > UNIT {
+        if layout.size() > LARGEST || layout.align() > ALIGNMENT || FALLIBLE.get() {
             return std::ptr::null_mut();
         }
         let units = layout.size().div_ceil(UNIT) as u64;
+        let step = layout.align().div_ceil(UNIT) as u64;
+        let begin = |state: u64| (state >> 32).next_multiple_of(step);
         let taken = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            let end = (state >> 32) + units;
+            let end = begin(state) + units;
             (end <= (RESERVE / UNIT) as u64).then_some(end << 32 | ((state & 0xffff_ffff) + 1))
         });
-        taken.map_or(std::ptr::null_mut(), |state| self.start().wrapping_add((state >> 32) as usize * UNIT))
+        taken.map_or(std::ptr::null_mut(), |state| self.start().wrapping_add(begin(state) as usize * UNIT))
     }
 
-    fn give_back(&self) {
-        // With the last range all of the reserve is free again.
+    fn give_back(&self, place: *mut u8, size: usize) {
+        let first = ((place.addr() - self.start().addr()) / UNIT) as u64;
+        let end = first + size.div_ceil(UNIT) as u64;
+        // With the last range all of the reserve is free again, and what was taken last can be taken once more at once.
         let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
-            Some(if state & 0xffff_ffff == 1 { 0 } else { state - 1 })
+            let count = (state & 0xffff_ffff) - 1;
+            let taken = if state >> 32 == end { first } else { state >> 32 };
+            Some(if count == 0 { 0 } else { taken << 32 | count })
         });
     }
 
@@ -292,9 +313,42 @@ mod tests {
         let more = std::iter::from_fn(|| Some(reserve.take(large)).filter(|place| !place.is_null())).count();
         assert_eq!(more, RESERVE / LARGEST - 1);
         assert!(reserve.free() < NEEDED);
-        (0..more + 2).for_each(|_| reserve.give_back());
+        let block = |index: usize| second.wrapping_add(1024 + index * LARGEST);
+        (0..more).for_each(|index| reserve.give_back(block(index), LARGEST));
+        reserve.give_back(first, 1000);
+        reserve.give_back(second, 1000);
         assert_eq!(reserve.free(), RESERVE);
         assert_eq!(reserve.take(layout), first);
         assert!(!reserve.holds(std::ptr::from_ref(&reserve).cast_mut().cast()));
+    }
+
+    #[test]
+    fn what_was_taken_last_can_be_taken_again_while_others_stay() {
+        let reserve = Reserve::new(std::ptr::null_mut());
+        let layout = Layout::from_size_align(1000, 16).unwrap();
+        reserve.take(layout);
+        let second = reserve.take(layout);
+        for _ in 0..RESERVE {
+            reserve.give_back(second, 1000);
+            assert_eq!(reserve.take(layout), second);
+        }
+    }
+
+    #[test]
+    fn every_alignment_up_to_a_page_is_kept() {
+        let reserve = Reserve::new(std::ptr::null_mut());
+        for align in [1, 64, 128, 4096, 256, 8, 512] {
+            let place = reserve.take(Layout::from_size_align(24, align).unwrap());
+            assert!(!place.is_null() && place.addr().is_multiple_of(align), "{align}");
+        }
+        assert!(reserve.take(Layout::from_size_align(24, 8192).unwrap()).is_null());
+    }
+
+    #[test]
+    fn what_can_fail_leaves_the_reserve_alone() {
+        let reserve = Reserve::new(std::ptr::null_mut());
+        let layout = Layout::from_size_align(1000, 16).unwrap();
+        assert!(fallible(|| reserve.take(layout)).is_null());
+        assert!(!reserve.take(layout).is_null());
     }
 }
