@@ -4,8 +4,12 @@
 //! know formats: they know the [`Packing`] that a format names, the layout its weights take in memory for the kernels.
 
 mod blocks;
+mod compression;
+mod decompress;
+#[cfg(target_arch = "x86_64")]
+mod decompress_avx512;
+mod decompress_scales;
 mod floats;
-mod folding;
 mod four_bit_tables;
 mod grids;
 mod i_quants;
@@ -16,20 +20,16 @@ mod pack;
 mod search;
 mod simple;
 mod ternary;
-mod unfold;
-#[cfg(target_arch = "x86_64")]
-mod unfold_avx512;
-mod unfold_scales;
 
 #[cfg(test)]
-mod folding_tests;
+mod compression_tests;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use folding::Folding;
+pub(crate) use compression::Compression;
+pub(crate) use decompress::Decompress;
 pub(crate) use layout::{Bits, Packing, Scales, half_to_float};
 pub(crate) use pack::Layout;
-pub(crate) use unfold::Unfold;
 
 use crate::Error;
 use crate::cpu::Isa;
@@ -89,10 +89,10 @@ pub struct FormatInfo {
     pub(crate) quantize: Option<Quantize>,
     /// How quantized blocks are laid out for the kernels; the floats stay as they are in the file.
     pub(crate) packing: Option<&'static Packing>,
-    /// How that layout is folded in memory, if it is.
-    pub(crate) folding: Option<&'static Folding>,
-    /// Restores the layout, if it is folded.
-    pub(crate) unfold: Unfold,
+    /// How that layout is compressed in memory, if it is.
+    pub(crate) compression: Option<&'static Compression>,
+    /// Restores the layout, if it is compressed.
+    pub(crate) decompress: Decompress,
     /// Packs 16 rows for the kernels; does nothing for the floats.
     pub(crate) pack: fn(Isa, &[u8], usize, Layout, &mut [u8]),
 }
@@ -108,8 +108,8 @@ const fn row<B: Blocks>(format: Format, name: &'static str, ggml_id: u32, quanti
         dequantize: dequantize_blocks::<B>,
         quantize,
         packing: Some(&B::PACKING),
-        folding: const { &B::FOLDING }.as_ref(),
-        unfold: unfold::unfold::<B>,
+        compression: const { &B::FOLDING }.as_ref(),
+        decompress: decompress::decompress::<B>,
         pack: pack::pack::<B>,
     }
 }
@@ -132,8 +132,8 @@ const fn plain(
         dequantize,
         quantize: Some(quantize),
         packing: None,
-        folding: None,
-        unfold: |_, _, _, _, _| {},
+        compression: None,
+        decompress: |_, _, _, _, _| {},
         pack: |_, _, _, _, _| {},
     }
 }

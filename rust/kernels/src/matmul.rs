@@ -13,6 +13,7 @@ mod activations;
 #[cfg(target_arch = "aarch64")]
 mod arm;
 mod buffers;
+mod decompression;
 mod dispatch;
 mod expand;
 mod floats;
@@ -32,7 +33,6 @@ mod scales;
 mod sets;
 mod spans;
 mod tile;
-mod unfolding;
 mod weights;
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What every quantized format states about itself, and reading its blocks to numbers.
 
-use super::folding::Folding;
+use super::compression::Compression;
 use super::layout::{Packing, Unpacked};
 
 /// A quantized format: how one block is read.
@@ -11,8 +11,8 @@ pub(crate) trait Blocks {
     const BYTES: usize;
     /// Layout in the kernels.
     const PACKING: Packing;
-    /// How the layout is folded in memory, if it is. Only blocks of 256 with `Scales::Signed32` or `Scales::Signed16`.
-    const FOLDING: Option<Folding> = None;
+    /// How the layout is compressed in memory, if it is. Only blocks of 256 with `Scales::Signed32` or `Scales::Signed16`.
+    const FOLDING: Option<Compression> = None;
     /// Reads one block of `BYTES` bytes.
     fn unpack(block: &[u8], out: &mut Unpacked);
 }

@@ -23,7 +23,7 @@ pub(super) const fn entry(grid: usize, index: usize) -> u16 {
     u16::from_le_bytes([GRIDS[at], GRIDS[at + 1]])
 }
 
-/// A grid of the folded layout: what an index means for each of four columns. Of 4 columns that is a magnitude; of 8 it is two
+/// A grid of the compressed layout: what an index means for each of four columns. Of 4 columns that is a magnitude; of 8 it is two
 /// bit pairs, of the column and of the one 4 further, the latter in bits 4 and 5.
 #[derive(Debug)]
 pub(super) struct Grid {

@@ -1,10 +1,10 @@
 //! The IQ formats with grids: an index chooses 4 or 8 small magnitudes at once, signs are stored apart.
 //!
 //! In the layout that kernels read magnitude and sign of a weight become one index into a table of 8 or 16 values; in memory
-//! it is folded.
+//! it is compressed.
 
 use super::blocks::{Blocks, read_u16};
-use super::folding::{FoldedQuants, FoldedScales, Folding, Plane};
+use super::compression::{CompressedQuants, CompressedScales, Compression, Plane};
 use super::grids::{GRID_IQ2_XS, GRID_IQ2_XXS, GRID_IQ3_XXS, IQ1, IQ2_S, IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, entry};
 use super::layout::{Bits, Packing, Scales, Unpacked};
 
@@ -51,9 +51,9 @@ const fn iq2(scales: Scales) -> Packing {
     Packing { bits: Bits::Four, table: Some(&IQ2_VALUES), zero: 43, scales, factor: 0.125 }
 }
 
-/// Folded quants with odd scales below 32.
-const fn folding(quants: FoldedQuants) -> Folding {
-    Folding { quants, scales: FoldedScales::Odd }
+/// Compressed quants with odd scales below 32.
+const fn compression(quants: CompressedQuants) -> Compression {
+    Compression { quants, scales: CompressedScales::Odd }
 }
 
 /// f16 d; for every 32 weights 4 index bytes, then four 7-bit signs and a 4-bit scale.
@@ -63,7 +63,7 @@ impl Blocks for Iq2Xxs {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 66;
     const PACKING: Packing = iq2(Scales::Signed32);
-    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Octets(&GRID_IQ2_XXS)));
+    const FOLDING: Option<Compression> = Some(compression(CompressedQuants::Octets(&GRID_IQ2_XXS)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -87,7 +87,7 @@ impl Blocks for Iq2Xs {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 74;
     const PACKING: Packing = iq2(Scales::Signed16);
-    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Octets(&GRID_IQ2_XS)));
+    const FOLDING: Option<Compression> = Some(compression(CompressedQuants::Octets(&GRID_IQ2_XS)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -109,7 +109,7 @@ impl Blocks for Iq2S {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 82;
     const PACKING: Packing = iq2(Scales::Signed16);
-    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Ternary(Plane::Bits)));
+    const FOLDING: Option<Compression> = Some(compression(CompressedQuants::Ternary(Plane::Bits)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -139,7 +139,7 @@ impl Blocks for Iq3Xxs {
     const BYTES: usize = 98;
     const PACKING: Packing =
         Packing { bits: Bits::Four, table: Some(&IQ3_XXS_VALUES), zero: 62, scales: Scales::Signed32, factor: 0.25 };
-    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Quads(&GRID_IQ3_XXS)));
+    const FOLDING: Option<Compression> = Some(compression(CompressedQuants::Quads(&GRID_IQ3_XXS)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -166,7 +166,7 @@ impl Blocks for Iq3S {
     const BYTES: usize = 110;
     const PACKING: Packing =
         Packing { bits: Bits::Four, table: Some(&IQ3_S_VALUES), zero: 15, scales: Scales::Signed32, factor: 1.0 };
-    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Plain));
+    const FOLDING: Option<Compression> = Some(compression(CompressedQuants::Plain));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -195,7 +195,7 @@ impl Blocks for Iq1S {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 50;
     const PACKING: Packing = iq1(Scales::Signed32);
-    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Ternary(Plane::Rows)));
+    const FOLDING: Option<Compression> = Some(compression(CompressedQuants::Ternary(Plane::Rows)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -219,7 +219,7 @@ impl Blocks for Iq1M {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 56;
     const PACKING: Packing = iq1(Scales::Signed16);
-    const FOLDING: Option<Folding> = Some(folding(FoldedQuants::Ternary(Plane::Octets)));
+    const FOLDING: Option<Compression> = Some(compression(CompressedQuants::Ternary(Plane::Octets)));
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {

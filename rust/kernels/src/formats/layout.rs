@@ -1,4 +1,4 @@
-//! What packing, folding and the kernels share: sizes of quants, kinds of scales, and one block taken out of its file's order.
+//! What packing, compression and the kernels share: sizes of quants, kinds of scales, and one block taken out of its file's order.
 
 /// Bits that the packed layout spends on one quant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub(crate) struct Unpacked {
     pub(crate) scales: [u8; 16],
     /// Byte minimums of the parts (for `Scales::Minimum16` both lie in `scales`, the minimum in the high bits).
     pub(crate) minimums: [u8; 16],
-    /// Grid indices of 8 or 4 weights each, of formats that are folded by them.
+    /// Grid indices of 8 or 4 weights each, of formats that are compressed by them.
     pub(crate) indices: [u16; 64],
 }
 

@@ -1,7 +1,7 @@
 //! Writes the packed layout: 16 rows side by side, as the table in `matmul::weights` describes it.
 
 use super::blocks::Blocks;
-use super::folding::{Folding, fold};
+use super::compression::{Compression, compress};
 use super::layout::{Bits, Packing, Scales, Unpacked};
 use crate::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
@@ -25,10 +25,10 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// The layout of rows of `columns` weights (whole blocks); none if it is too large to count.
-    pub(crate) fn new(packing: &Packing, folding: Option<&Folding>, columns: usize) -> Option<Self> {
-        let folded = folding.and_then(Folding::quant_bytes).map(|bytes| bytes / 8);
-        let block_quants = folded.unwrap_or(packing.bits.block_bytes());
-        let block_scales = wide_bytes(packing.scales, folding) / 8;
+    pub(crate) fn new(packing: &Packing, compression: Option<&Compression>, columns: usize) -> Option<Self> {
+        let compressed = compression.and_then(Compression::quant_bytes).map(|bytes| bytes / 8);
+        let block_quants = compressed.unwrap_or(packing.bits.block_bytes());
+        let block_scales = wide_bytes(packing.scales, compression) / 8;
         let quant_bytes = (columns / 32).checked_mul(block_quants)?;
         let scale_bytes = (columns / 32).checked_mul(block_scales)?;
         let group_bytes = quant_bytes.checked_add(scale_bytes)?.checked_next_multiple_of(64)?;
@@ -37,9 +37,9 @@ impl Layout {
 }
 
 /// Bytes of the scales of 256 columns of 16 rows.
-const fn wide_bytes(scales: Scales, folding: Option<&Folding>) -> usize {
-    if let Some(folding) = folding {
-        return folding.scale_bytes(scales);
+const fn wide_bytes(scales: Scales, compression: Option<&Compression>) -> usize {
+    if let Some(compression) = compression {
+        return compression.scale_bytes(scales);
     }
     match scales {
         Scales::Signed32 => 32 + 8 * ROWS,
@@ -61,7 +61,7 @@ pub(crate) fn pack<B: Blocks>(isa: Isa, source: &[u8], rows: usize, layout: Layo
     pack_group::<B>(source, rows, layout, out);
 }
 
-/// `pack_group` with wide vectors; why not by `InstructionSet::call`, see `unfold_avx2`.
+/// `pack_group` with wide vectors; why not by `InstructionSet::call`, see `decompress_avx2`.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn pack_avx2<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
@@ -85,9 +85,9 @@ pub(crate) fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, 
         }
         let bytes = wide_bytes(B::PACKING.scales, B::FOLDING.as_ref()) / (256 / B::ELEMENTS);
         let scales = &mut scales[index * bytes..][..bytes];
-        if let Some(folding) = &B::FOLDING {
-            fold(folding, &B::PACKING, &blocks, quants, scales);
-            if !folding.plain_quants() {
+        if let Some(compression) = &B::FOLDING {
+            compress(compression, &B::PACKING, &blocks, quants, scales);
+            if !compression.plain_quants() {
                 continue;
             }
         } else {

@@ -3,12 +3,12 @@
 use half::f16;
 
 use super::blocks::{Blocks, read_u16};
-use super::folding::{FoldedQuants, FoldedScales, Folding, Plane};
+use super::compression::{CompressedQuants, CompressedScales, Compression, Plane};
 use super::k_quants::bit_pairs;
 use super::layout::{Bits, Packing, Scales, Unpacked};
 use super::search::inverse;
 
-/// One f16 for 256 weights; the byte scales of the unfolded layout are 1.
+/// One f16 for 256 weights; the byte scales of the decompressed layout are 1.
 const PACKING: Packing = Packing { bits: Bits::Two, table: None, zero: 1, scales: Scales::Signed32, factor: 1.0 };
 
 /// 48 + 4 bytes of five (four) base-3 digits, f16 d.
@@ -18,8 +18,8 @@ impl Blocks for Tq1_0 {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 54;
     const PACKING: Packing = PACKING;
-    const FOLDING: Option<Folding> =
-        Some(Folding { quants: FoldedQuants::Ternary(Plane::None), scales: FoldedScales::Ones });
+    const FOLDING: Option<Compression> =
+        Some(Compression { quants: CompressedQuants::Ternary(Plane::None), scales: CompressedScales::Ones });
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {
@@ -54,7 +54,8 @@ impl Blocks for Tq2_0 {
     const ELEMENTS: usize = 256;
     const BYTES: usize = 66;
     const PACKING: Packing = PACKING;
-    const FOLDING: Option<Folding> = Some(Folding { quants: FoldedQuants::Plain, scales: FoldedScales::Ones });
+    const FOLDING: Option<Compression> =
+        Some(Compression { quants: CompressedQuants::Plain, scales: CompressedScales::Ones });
 
     #[inline(always)]
     fn unpack(block: &[u8], out: &mut Unpacked) {

@@ -15,8 +15,8 @@ pub(super) struct PieceBuffers {
     pub(super) packed: AlignedBytes,
     /// Results of groups that are not whole, or not done.
     pub(super) results: AlignedBytes,
-    /// Quants and scales of some unfolded blocks.
-    pub(super) unfolded: [AlignedBytes; 2],
+    /// Quants and scales of some decompressed blocks.
+    pub(super) decompressed: [AlignedBytes; 2],
 }
 
 thread_local! {
@@ -32,7 +32,7 @@ fn grow(buffer: &mut AlignedBytes, len: usize) -> Result<(), Error> {
 }
 
 impl PieceBuffers {
-    /// Runs `work` with this thread's buffers, in sizes of at least: panel bytes, panel scales, packed, results, unfolded
+    /// Runs `work` with this thread's buffers, in sizes of at least: panel bytes, panel scales, packed, results, decompressed
     /// quants and scales.
     pub(super) fn with(sizes: [usize; 6], work: impl FnOnce(&mut Self)) -> Result<(), Error> {
         let mut buffers = match BUFFERS.take() {
@@ -42,15 +42,15 @@ impl PieceBuffers {
                 scales: AlignedBytes::zeroed(0)?,
                 packed: AlignedBytes::zeroed(0)?,
                 results: AlignedBytes::zeroed(0)?,
-                unfolded: [AlignedBytes::zeroed(0)?, AlignedBytes::zeroed(0)?],
+                decompressed: [AlignedBytes::zeroed(0)?, AlignedBytes::zeroed(0)?],
             },
         };
         grow(&mut buffers.quants, sizes[0])?;
         grow(&mut buffers.scales, sizes[1])?;
         grow(&mut buffers.packed, sizes[2])?;
         grow(&mut buffers.results, sizes[3])?;
-        grow(&mut buffers.unfolded[0], sizes[4])?;
-        grow(&mut buffers.unfolded[1], sizes[5])?;
+        grow(&mut buffers.decompressed[0], sizes[4])?;
+        grow(&mut buffers.decompressed[1], sizes[5])?;
         work(&mut buffers);
         BUFFERS.set(Some(buffers));
         Ok(())

@@ -5,7 +5,7 @@ use super::kernels::{Common, Kernels, PlainKernels};
 use super::multiplied::Multiplied;
 use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32};
 use super::sets::TileSet;
-use super::weights::{Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind, Unfolded};
+use super::weights::{Decompressed, Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind};
 use crate::cpu::Isa;
 use crate::cpu::sets::*;
 use crate::formats::{Bits, Format, Packing, Scales};
@@ -54,8 +54,8 @@ pub(super) fn common(isa: Isa) -> &'static Common {
     for_set!(isa, Set => Set::COMMON)
 }
 
-/// The kernels for a packing, with quants that are `folded` in memory or not; none if no format uses that combination.
-pub(super) fn kernels(isa: Isa, packing: &Packing, folded: bool) -> Option<Kernels> {
+/// The kernels for a packing, with quants that are `compressed` in memory or not; none if no format uses that combination.
+pub(super) fn kernels(isa: Isa, packing: &Packing, compressed: bool) -> Option<Kernels> {
     /// Kernels for quants, scales and largest value.
     macro_rules! packed {
         ($quants:ty, $scales:ty, $table:literal, $maximum:literal) => {
@@ -77,15 +77,19 @@ pub(super) fn kernels(isa: Isa, packing: &Packing, folded: bool) -> Option<Kerne
         };
     }
     let eighths = (packing.factor * 8.0) as u32;
-    if folded {
+    if compressed {
         return Some(match (packing.bits, packing.scales, eighths) {
-            (Bits::Two, Scales::Signed32, 8) => packed!(Unfolded, Quants2, Signed32<8>, false, 3),
+            (Bits::Two, Scales::Signed32, 8) => packed!(Decompressed, Quants2, Signed32<8>, false, 3),
             // IQ1, whose values are small.
-            (Bits::Four, Scales::Signed32, 1) if packing.zero < 16 => packed!(Unfolded, Quants4, Signed32<1>, true, 31),
-            (Bits::Four, Scales::Signed16, 1) if packing.zero < 16 => packed!(Unfolded, Quants4, Signed16<1>, true, 31),
-            (Bits::Four, Scales::Signed32, 1) => packed!(Unfolded, Quants4, Signed32<1>, true, 127),
-            (Bits::Four, Scales::Signed16, 1) => packed!(Unfolded, Quants4, Signed16<1>, true, 127),
-            (Bits::Four, Scales::Signed32, 2) => packed!(Unfolded, Quants4, Signed32<2>, true, 127),
+            (Bits::Four, Scales::Signed32, 1) if packing.zero < 16 => {
+                packed!(Decompressed, Quants4, Signed32<1>, true, 31)
+            }
+            (Bits::Four, Scales::Signed16, 1) if packing.zero < 16 => {
+                packed!(Decompressed, Quants4, Signed16<1>, true, 31)
+            }
+            (Bits::Four, Scales::Signed32, 1) => packed!(Decompressed, Quants4, Signed32<1>, true, 127),
+            (Bits::Four, Scales::Signed16, 1) => packed!(Decompressed, Quants4, Signed16<1>, true, 127),
+            (Bits::Four, Scales::Signed32, 2) => packed!(Decompressed, Quants4, Signed32<2>, true, 127),
             _ => return None,
         });
     }

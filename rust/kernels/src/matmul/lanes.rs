@@ -89,7 +89,7 @@ unsafe impl<S: Simd> Product for LaneProduct<S> {
 pub(super) unsafe fn prefetch<S: Simd, W: Weights>(tile: &TileOperands, block: usize) {
     if W::FOLDED {
         // SAFETY: addresses need not exist.
-        unsafe { prefetch_folded::<S>(tile, block) };
+        unsafe { prefetch_compressed::<S>(tile, block) };
     }
     if W::STREAM {
         // SAFETY: addresses need not exist.
@@ -104,12 +104,12 @@ pub(super) unsafe fn prefetch<S: Simd, W: Weights>(tile: &TileOperands, block: u
     }
 }
 
-/// The same for weights that were unfolded before: a burst of requests while that happens would hold all of the buffers for
+/// The same for weights that were decompressed before: a burst of requests while that happens would hold all of the buffers for
 /// what memory has been asked for, and nothing would be under way afterwards.
 #[inline(always)]
-pub(super) unsafe fn prefetch_folded<S: Simd>(tile: &TileOperands, block: usize) {
-    let (quants, scales) = tile.folded_bytes;
-    let next = tile.folded.0.wrapping_add(block * quants);
+pub(super) unsafe fn prefetch_compressed<S: Simd>(tile: &TileOperands, block: usize) {
+    let (quants, scales) = tile.compressed_bytes;
+    let next = tile.compressed.0.wrapping_add(block * quants);
     // SAFETY: addresses need not exist.
     unsafe {
         // The most that 32 columns have: 192 bytes.
@@ -117,7 +117,7 @@ pub(super) unsafe fn prefetch_folded<S: Simd>(tile: &TileOperands, block: usize)
             S::prefetch_far(next.wrapping_add(FAR + 64 * line));
             S::prefetch_near(next.wrapping_add(NEAR + 64 * line));
         }
-        S::prefetch_far(tile.folded.1.wrapping_add(block * scales + FAR));
+        S::prefetch_far(tile.compressed.1.wrapping_add(block * scales + FAR));
     }
 }
 

@@ -56,7 +56,7 @@ impl Matrix {
         }
         let layout = match info.packing {
             None => None,
-            Some(packing) => Layout::new(packing, info.folding, columns)
+            Some(packing) => Layout::new(packing, info.compression, columns)
                 .filter(|layout| rows.div_ceil(GROUP_ROWS).checked_mul(layout.group_bytes).is_some())
                 .map_or_else(
                     || Err(Error::Shape(format!("a {rows} × {columns} matrix is too large for this machine"))),

@@ -9,10 +9,10 @@ pub(crate) struct TileOperands {
     pub(crate) scales: *const u8,
     /// Bytes from one group of rows to the next, of quants and of scales.
     pub(crate) stride: (usize, usize),
-    /// Where the weights have been unfolded from, if they have been: quants and scales, and bytes of 32 columns of each.
-    pub(crate) folded: (*const u8, *const u8),
-    /// See `folded`.
-    pub(crate) folded_bytes: (usize, usize),
+    /// Where the weights have been decompressed from, if they have been: quants and scales, and bytes of 32 columns of each.
+    pub(crate) compressed: (*const u8, *const u8),
+    /// See `compressed`.
+    pub(crate) compressed_bytes: (usize, usize),
     /// 16 values chosen by quants, for weights that have a table.
     pub(crate) table: *const u8,
     /// Blocks of 32 columns.

@@ -2,11 +2,11 @@
 
 use super::activations::{Activations, Needs};
 use super::buffers::PieceBuffers;
+use super::decompression::{Decompression, STEP};
 use super::kernels::Kernels;
 use super::matrix::Matrix;
 use super::operands::{ExpandOperands, TileOperands};
 use super::spans::Span;
-use super::unfolding::{STEP, Unfolding};
 use crate::Error;
 use crate::context::Context;
 use crate::formats::Layout;
@@ -33,7 +33,7 @@ pub(super) struct Prepared {
     pub(super) layout: Layout,
     pub(super) kernels: Kernels,
     /// None if the layout is as the kernels read it.
-    pub(super) unfolding: Option<Unfolding>,
+    pub(super) decompression: Option<Decompression>,
 }
 
 /// What all pieces share.
@@ -56,8 +56,8 @@ impl Call<'_> {
             quants: std::ptr::null(),
             scales: std::ptr::null(),
             stride: (0, 0),
-            folded: (std::ptr::null(), std::ptr::null()),
-            folded_bytes: (0, 0),
+            compressed: (std::ptr::null(), std::ptr::null()),
+            compressed_bytes: (0, 0),
             table: NO_TABLE.as_ptr(),
             blocks: blocks - block,
             activations: match form {
@@ -77,13 +77,13 @@ impl Call<'_> {
 
     /// Few tokens: one group of rows straight from the packed layout.
     pub(super) fn direct_piece(&self, work: &Work, prepared: &Prepared, group: usize) -> Result<(), Error> {
-        let Prepared { layout, kernels, unfolding } = prepared;
+        let Prepared { layout, kernels, decompression } = prepared;
         let rows = work.weights.rows();
         let row = group * GROUP_ROWS;
         let whole = row + GROUP_ROWS <= rows;
         let blocks = work.weights.columns() / 32;
         let found = work.weights.packed_group(group, *layout);
-        if let (Some(packed), None, true) = (found, unfolding, whole) {
+        if let (Some(packed), None, true) = (found, decompression, whole) {
             // The usual case, which needs no buffers; taking them costs each of many small pieces a tenth of a microsecond.
             for span in self.spans {
                 let mut tile = self.operands(kernels, *span, 0);
@@ -97,27 +97,27 @@ impl Call<'_> {
         }
         let packed_bytes = if found.is_some() { 0 } else { layout.group_bytes };
         let spare_bytes = if whole { 0 } else { self.tokens * GROUP_ROWS * 4 };
-        let [quant_bytes, scale_bytes] = unfolding.as_ref().map_or([0, 0], Unfolding::step_bytes);
+        let [quant_bytes, scale_bytes] = decompression.as_ref().map_or([0, 0], Decompression::step_bytes);
         PieceBuffers::with([0, 0, packed_bytes, spare_bytes, quant_bytes, scale_bytes], |buffers| {
             if found.is_none() {
                 work.weights.pack(self.context.isa, group, *layout, &mut buffers.packed);
             }
             let packed = found.unwrap_or(&buffers.packed);
-            let [quants, scales] = &mut buffers.unfolded;
+            let [quants, scales] = &mut buffers.decompressed;
             let spare = buffers.results.view_mut::<f32>();
-            let step = if unfolding.is_some() { STEP } else { blocks };
+            let step = if decompression.is_some() { STEP } else { blocks };
             for block in (0..blocks).step_by(step) {
                 let count = step.min(blocks - block);
-                if let Some(unfolding) = unfolding {
-                    unfolding.run((packed, *layout), (block, count), quants, scales);
+                if let Some(decompression) = decompression {
+                    decompression.run((packed, *layout), (block, count), quants, scales);
                 }
                 for span in self.spans {
                     let mut tile = self.operands(kernels, *span, block);
                     set_weights(&mut tile, work.weights, packed, *layout);
-                    if unfolding.is_some() {
+                    if decompression.is_some() {
                         skip_blocks(&mut tile, *layout, block);
-                        tile.folded = (tile.quants, tile.scales);
-                        tile.folded_bytes = (layout.block_quants, layout.block_scales);
+                        tile.compressed = (tile.quants, tile.scales);
+                        tile.compressed_bytes = (layout.block_quants, layout.block_scales);
                         if quant_bytes > 0 {
                             tile.quants = quants.as_ptr();
                         }
@@ -147,7 +147,7 @@ impl Call<'_> {
 
     /// Many tokens: up to two groups of rows, expanded into a panel a part of the columns at a time.
     pub(super) fn panel_piece(&self, work: &Work, prepared: &Prepared, piece: usize) -> Result<(), Error> {
-        let Prepared { layout, kernels, unfolding } = prepared;
+        let Prepared { layout, kernels, decompression } = prepared;
         let layout = *layout;
         let rows = work.weights.rows();
         let first_group = piece * PANEL_GROUPS;
@@ -156,16 +156,17 @@ impl Call<'_> {
         let whole = row + groups * GROUP_ROWS <= rows;
         let blocks = work.weights.columns() / 32;
         let panel_blocks = blocks.min(PANEL_BLOCKS);
-        let block_scales = unfolding.as_ref().map_or(kernels.panel_scale_bytes, |unfolding| unfolding.block_scales);
+        let block_scales =
+            decompression.as_ref().map_or(kernels.panel_scale_bytes, |decompression| decompression.block_scales);
         let (quant_bytes, scale_bytes) = (512 * panel_blocks, block_scales * panel_blocks);
-        let step_bytes = unfolding.as_ref().map_or(0, |unfolding| unfolding.step_bytes()[0]);
+        let step_bytes = decompression.as_ref().map_or(0, |decompression| decompression.step_bytes()[0]);
         let spare_bytes = if whole { 0 } else { self.tokens * groups * GROUP_ROWS * 4 };
         let packed_bytes = if work.weights.packed_group(0, layout).is_some() { 0 } else { groups * layout.group_bytes };
         let sizes = [groups * quant_bytes, groups * scale_bytes, packed_bytes, spare_bytes, step_bytes, 0];
         PieceBuffers::with(sizes, |buffers| {
             let quants = &mut buffers.quants;
             let scales = &mut buffers.scales;
-            let unfolded = &mut buffers.unfolded[0];
+            let decompressed = &mut buffers.decompressed[0];
             let packed = &mut buffers.packed;
             let spare = buffers.results.view_mut::<f32>().as_mut_ptr();
             if packed_bytes > 0 {
@@ -182,15 +183,15 @@ impl Call<'_> {
                     let mut from = self.operands(kernels, self.spans[0], 0);
                     set_weights(&mut from, work.weights, bytes, layout);
                     skip_blocks(&mut from, layout, block);
-                    let step = if unfolding.is_some() { STEP } else { count };
+                    let step = if decompression.is_some() { STEP } else { count };
                     for skip in (0..count).step_by(step) {
                         from.blocks = step.min(count - skip);
                         let quants = quants[group * quant_bytes + 512 * skip..].as_mut_ptr();
                         let scales = &mut scales[group * scale_bytes + block_scales * skip..];
-                        if let Some(unfolding) = unfolding {
-                            unfolding.run((bytes, layout), (block + skip, from.blocks), unfolded, scales);
+                        if let Some(decompression) = decompression {
+                            decompression.run((bytes, layout), (block + skip, from.blocks), decompressed, scales);
                             if step_bytes > 0 {
-                                from.quants = unfolded.as_ptr();
+                                from.quants = decompressed.as_ptr();
                             }
                         }
                         // SAFETY: the instruction set is the context's; the panel has room for `panel_blocks` blocks, of

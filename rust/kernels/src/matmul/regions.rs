@@ -3,12 +3,12 @@
 use std::sync::OnceLock;
 
 use super::activations::{Activations, Needs, QuantizeTile, TileParts, Variant};
+use super::decompression::Decompression;
 use super::dispatch::{common, kernels};
 use super::floats::pieces::FloatCall;
 use super::job::{InputBuffers, Job};
 use super::pieces::{Call, PANEL_GROUPS, Prepared, Work};
 use super::spans::{Span, spans};
-use super::unfolding::Unfolding;
 use crate::Error;
 use crate::context::Context;
 use crate::math::dispatch;
@@ -33,9 +33,9 @@ pub(super) fn run(
     for job in jobs.iter_mut() {
         let packed = match (job.weights.format().info().packing, job.weights.layout()) {
             (Some(packing), Some(layout)) => {
-                let unfolding = Unfolding::new(context.isa, job.weights.format());
-                let folded = unfolding.as_ref().is_some_and(|unfolding| unfolding.block_quants > 0);
-                let mut kernels = kernels(context.isa, packing, folded).ok_or_else(|| {
+                let decompression = Decompression::new(context.isa, job.weights.format());
+                let compressed = decompression.as_ref().is_some_and(|decompression| decompression.block_quants > 0);
+                let mut kernels = kernels(context.isa, packing, compressed).ok_or_else(|| {
                     Error::Unsupported(format!(
                         "no kernel for {}; choose another format",
                         job.weights.format().info().name
@@ -44,7 +44,7 @@ pub(super) fn run(
                 if !direct {
                     kernels.needs = kernels.panel_needs;
                 }
-                Some(Prepared { layout, kernels, unfolding })
+                Some(Prepared { layout, kernels, decompression })
             }
             _ => None,
         };

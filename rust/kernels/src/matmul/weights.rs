@@ -12,7 +12,7 @@
 //! | `Quants6` | 384 | as `Quants4`, then two byte vectors as in `Quants2` |
 //! | `Quants8` | 512 | byte vector `g` |
 //!
-//! Formats of few bits are folded into less memory and unfolded to this layout by and by: see `formats::folding`.
+//! Formats of few bits are compressed into less memory and decompressed to this layout a few blocks at a time: see `formats::compression`.
 
 use std::marker::PhantomData;
 
@@ -85,7 +85,7 @@ pub(crate) unsafe trait Weights: 'static {
     const MAXIMUM: u32;
     /// Whether the weights stream from memory, so that they should be asked for early.
     const STREAM: bool;
-    /// Whether the weights have been unfolded from a stream, so that more of that should be asked for.
+    /// Whether the weights were decompressed from a stream of which more should be prefetched.
     const FOLDED: bool;
     /// Whether these are a panel, whose arrangement is the business of the instruction set.
     #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "elsewhere it is the packed one"))]
@@ -118,11 +118,13 @@ unsafe impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weig
     }
 }
 
-/// The packed layout of weights that have just been unfolded.
-pub(crate) struct Unfolded<Q, K, const TABLE: bool, const MAXIMUM: u32>(PhantomData<(Q, K)>);
+/// The packed layout of weights that have just been decompressed.
+pub(crate) struct Decompressed<Q, K, const TABLE: bool, const MAXIMUM: u32>(PhantomData<(Q, K)>);
 
 // SAFETY: within the bytes that the tables above and in `scales` give.
-unsafe impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights for Unfolded<Q, K, TABLE, MAXIMUM> {
+unsafe impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weights
+    for Decompressed<Q, K, TABLE, MAXIMUM>
+{
     const BYTES: usize = Q::BYTES;
     const MAXIMUM: u32 = MAXIMUM;
     const STREAM: bool = false;

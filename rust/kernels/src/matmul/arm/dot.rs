@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 use std::marker::PhantomData;
 
 use crate::matmul::expand::Arrangement;
-use crate::matmul::lanes::prefetch_folded;
+use crate::matmul::lanes::prefetch_compressed;
 use crate::matmul::operands::TileOperands;
 use crate::matmul::tile::{Product, Results, RowVectors};
 use crate::matmul::weights::{ScaleKind, Weights};
@@ -70,7 +70,7 @@ unsafe impl<S: Dot> Product for ElementProduct<S> {
 pub(super) unsafe fn prefetch<S: Dot, W: Weights>(tile: &TileOperands, block: usize) {
     if W::FOLDED {
         // SAFETY: addresses need not exist.
-        unsafe { prefetch_folded::<S>(tile, block) };
+        unsafe { prefetch_compressed::<S>(tile, block) };
     }
     if W::STREAM {
         let next = tile.quants.wrapping_add(block * W::BYTES + AHEAD);

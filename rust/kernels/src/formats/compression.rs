@@ -1,11 +1,11 @@
-//! The folded layout: formats of few bits lie in memory in about the room that they take in the file, and `unfold` restores
+//! The compressed layout: formats of few bits take about as much memory as they take in the file, and `decompress` restores
 //! the layout that kernels read (`matmul::weights`), 16 rows × 256 columns at a time, in the first-level cache.
 //!
 //! For 256 columns of 16 rows, a unit:
 //!
 //! | quants | bytes | content |
 //! |---|---|---|
-//! | `Plain` | | as unfolded |
+//! | `Plain` | | as the kernels read them |
 //! | `Ternary` | 832 | 13 byte vectors of five base-3 digits, see below |
 //! | then, by plane | 0 | `None` |
 //! | | 512 | `Bits`: for 32 columns a byte vector of third bits |
@@ -34,19 +34,19 @@ const ROWS: usize = 16;
 /// Vectors of base-3 digits in a unit.
 pub(super) const TERNARY_VECTORS: usize = 13;
 
-/// How a format is folded.
+/// How a format is compressed.
 #[derive(Debug)]
-pub(crate) struct Folding {
+pub(crate) struct Compression {
     /// The quants.
-    pub(super) quants: FoldedQuants,
+    pub(super) quants: CompressedQuants,
     /// The scales.
-    pub(super) scales: FoldedScales,
+    pub(super) scales: CompressedScales,
 }
 
-/// Folded quants; see above.
+/// Compressed quants; see above.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum FoldedQuants {
-    /// Not folded.
+pub(super) enum CompressedQuants {
+    /// Not compressed.
     Plain,
     /// Base-3 digits and a third bit.
     Ternary(Plane),
@@ -69,36 +69,36 @@ pub(super) enum Plane {
     Octets,
 }
 
-/// Folded scales; see above.
+/// Compressed scales; see above.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FoldedScales {
+pub(super) enum CompressedScales {
     /// All byte scales are 1.
     Ones,
     /// Byte scales are odd and below 32.
     Odd,
 }
 
-impl Folding {
-    /// Only the scales are folded; kernels read the quants from memory.
+impl Compression {
+    /// Only the scales are compressed; kernels read the quants from memory.
     pub(crate) const fn plain_quants(&self) -> bool {
-        matches!(self.quants, FoldedQuants::Plain)
+        matches!(self.quants, CompressedQuants::Plain)
     }
 
-    /// Bytes of the quants of a unit, if they are folded.
+    /// Bytes of the quants of a unit, if they are compressed.
     pub(super) const fn quant_bytes(&self) -> Option<usize> {
         match self.quants {
-            FoldedQuants::Plain => None,
-            FoldedQuants::Ternary(plane) => Some(64 * TERNARY_VECTORS + plane.bytes()),
-            FoldedQuants::Octets(grid) => Some(8 * 64 + if grid.ninth() { 64 } else { 0 } + 8 * 64),
-            FoldedQuants::Quads(_) => Some(8 * 128 + 8 * 64),
+            CompressedQuants::Plain => None,
+            CompressedQuants::Ternary(plane) => Some(64 * TERNARY_VECTORS + plane.bytes()),
+            CompressedQuants::Octets(grid) => Some(8 * 64 + if grid.ninth() { 64 } else { 0 } + 8 * 64),
+            CompressedQuants::Quads(_) => Some(8 * 128 + 8 * 64),
         }
     }
 
     /// Bytes of the scales of a unit.
     pub(super) const fn scale_bytes(&self, scales: Scales) -> usize {
         match self.scales {
-            FoldedScales::Ones => 2 * ROWS,
-            FoldedScales::Odd => 2 * ROWS + parts(scales) * ROWS / 2,
+            CompressedScales::Ones => 2 * ROWS,
+            CompressedScales::Odd => 2 * ROWS + parts(scales) * ROWS / 2,
         }
     }
 }
@@ -122,27 +122,27 @@ pub(super) const fn parts(scales: Scales) -> usize {
 
 /// Writes a unit: `quants` are in order, 16 rows.
 #[inline(always)]
-pub(super) fn fold(
-    folding: &Folding,
+pub(super) fn compress(
+    compression: &Compression,
     packing: &Packing,
     blocks: &[Unpacked; ROWS],
     quants: &mut [u8],
     scales: &mut [u8],
 ) {
-    match folding.quants {
-        FoldedQuants::Plain => {}
-        FoldedQuants::Ternary(plane) => {
+    match compression.quants {
+        CompressedQuants::Plain => {}
+        CompressedQuants::Ternary(plane) => {
             let (digits, bits) = quants.split_at_mut(64 * TERNARY_VECTORS);
-            fold_digits(plane, blocks, digits);
-            fold_plane(plane, blocks, bits);
+            compress_digits(plane, blocks, digits);
+            compress_plane(plane, blocks, bits);
         }
-        FoldedQuants::Octets(grid) => fold_octets(grid, blocks, quants),
-        FoldedQuants::Quads(_) => fold_quads(blocks, quants),
+        CompressedQuants::Octets(grid) => compress_octets(grid, blocks, quants),
+        CompressedQuants::Quads(_) => compress_quads(blocks, quants),
     }
     let (heads, nibbles) = scales.split_at_mut(2 * ROWS);
     for (row, block) in blocks.iter().enumerate() {
         heads[2 * row..][..2].copy_from_slice(&block.scale.to_le_bytes());
-        if folding.scales == FoldedScales::Odd {
+        if compression.scales == CompressedScales::Odd {
             for pair in 0..parts(packing.scales) / 2 {
                 nibbles[ROWS * pair + row] =
                     block.scales[2 * pair] >> 1 & 15 | (block.scales[2 * pair + 1] >> 1 & 15) << 4;
@@ -153,7 +153,7 @@ pub(super) fn fold(
 
 /// Base-3 digits; the digit that multiplying by 3 brings out first is the lowest bit pair, the fifth one comes last.
 #[inline(always)]
-fn fold_digits(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+fn compress_digits(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
     let groups = if plane == Plane::None { [0, 1, 2, 3] } else { [0, 2, 1, 3] };
     for (vector, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
         for (row, block) in blocks.iter().enumerate() {
@@ -171,11 +171,11 @@ fn fold_digits(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
 
 /// Third bits.
 #[inline(always)]
-fn fold_plane(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+fn compress_plane(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
     let third = |row: usize, column: usize| blocks[row].quants[column] >> 2 & 1;
     match plane {
         Plane::None => {}
-        Plane::Bits => fold_bits(blocks, 2, out),
+        Plane::Bits => compress_bits(blocks, 2, out),
         Plane::Rows => {
             for (block, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
                 *out = (0..ROWS).fold(0_u16, |bits, row| bits | u16::from(third(row, 32 * block)) << row).to_le_bytes();
@@ -193,7 +193,7 @@ fn fold_plane(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
 
 /// Bit `shift` of all quants.
 #[inline(always)]
-fn fold_bits(blocks: &[Unpacked; ROWS], shift: u32, out: &mut [u8]) {
+fn compress_bits(blocks: &[Unpacked; ROWS], shift: u32, out: &mut [u8]) {
     for (block, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
         for (row, unpacked) in blocks.iter().enumerate() {
             for column in 0..4 {
@@ -208,7 +208,7 @@ fn fold_bits(blocks: &[Unpacked; ROWS], shift: u32, out: &mut [u8]) {
 
 /// Indices of 8 columns, ninth bits, third bits.
 #[inline(always)]
-fn fold_octets(grid: &Grid, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+fn compress_octets(grid: &Grid, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
     let (indices, rest) = out.split_at_mut(8 * 64);
     let (ninth, bits) = rest.split_at_mut(if grid.ninth() { 64 } else { 0 });
     ninth.fill(0);
@@ -224,12 +224,12 @@ fn fold_octets(grid: &Grid, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
             }
         }
     }
-    fold_bits(blocks, 2, bits);
+    compress_bits(blocks, 2, bits);
 }
 
 /// Indices of 4 columns, fourth bits.
 #[inline(always)]
-fn fold_quads(blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+fn compress_quads(blocks: &[Unpacked; ROWS], out: &mut [u8]) {
     let (indices, bits) = out.split_at_mut(8 * 128);
     for (block, indices) in indices.as_chunks_mut::<128>().0.iter_mut().enumerate() {
         for (row, unpacked) in blocks.iter().enumerate() {
@@ -239,5 +239,5 @@ fn fold_quads(blocks: &[Unpacked; ROWS], out: &mut [u8]) {
             }
         }
     }
-    fold_bits(blocks, 3, bits);
+    compress_bits(blocks, 3, bits);
 }

@@ -1,21 +1,21 @@
-//! What unfolding has in common on all instruction sets: the scales.
+//! What decompression has in common on all instruction sets: the scales.
 
-use super::folding::{FoldedScales, Folding, parts};
+use super::compression::{CompressedScales, Compression, parts};
 use super::layout::{Bits, Packing};
 
-/// Bytes of unfolded quants of a unit.
+/// Bytes of decompressed quants of a unit.
 pub(super) const fn unit_quants(bits: Bits) -> usize {
     8 * bits.block_bytes()
 }
 
 /// f16 scales and bytes.
 #[inline(always)]
-pub(super) fn unfold_scales(folding: &Folding, packing: &Packing, scales: &[u8], out: &mut [u8]) {
-    let bytes = folding.scale_bytes(packing.scales);
+pub(super) fn decompress_scales(compression: &Compression, packing: &Packing, scales: &[u8], out: &mut [u8]) {
+    let bytes = compression.scale_bytes(packing.scales);
     for (scales, out) in scales.chunks_exact(bytes).zip(out.chunks_exact_mut(32 + parts(packing.scales) * 16)) {
         let (heads, parts) = out.split_at_mut(32);
         heads.copy_from_slice(&scales[..32]);
-        if folding.scales == FoldedScales::Ones {
+        if compression.scales == CompressedScales::Ones {
             parts.fill(1);
             continue;
         }

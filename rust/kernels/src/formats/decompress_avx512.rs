@@ -1,11 +1,11 @@
-//! Unfolding with AVX-512 VBMI, whose `vpermi2b` looks up 64 bytes in a table of 128.
+//! Decompression with AVX-512 VBMI, whose `vpermi2b` looks up 64 bytes in a table of 128.
 
 use std::arch::x86_64::*;
 
 use super::blocks::Blocks;
-use super::folding::{FoldedQuants, Plane, TERNARY_VECTORS};
+use super::compression::{CompressedQuants, Plane, TERNARY_VECTORS};
+use super::decompress_scales::{decompress_scales, unit_quants};
 use super::grids::Grid;
-use super::unfold_scales::{unfold_scales, unit_quants};
 use crate::cpu::sets::Avx512Vbmi;
 
 /// Bytes of four base-3 digits each, by the byte that holds five.
@@ -13,7 +13,7 @@ static FOUR_DIGITS: [u8; 256] = digits(false);
 /// The fifth digits, in all four bit pairs.
 static FIFTH_DIGIT: [u8; 256] = digits(true);
 
-/// Digits as `unfold` reads them.
+/// Digits as `decompress` reads them.
 const fn digits(fifth: bool) -> [u8; 256] {
     let mut table = [0; 256];
     let mut index = 0;
@@ -35,11 +35,11 @@ const fn digits(fifth: bool) -> [u8; 256] {
     table
 }
 
-/// As `unfold::unfold_units`.
+/// As `decompress::decompress_units`.
 ///
 /// # Panics
 /// If the slices are not whole units.
-pub(super) fn unfold<B: Blocks>(
+pub(super) fn decompress<B: Blocks>(
     _set: Avx512Vbmi,
     quants: &[u8],
     scales: &[u8],
@@ -47,24 +47,24 @@ pub(super) fn unfold<B: Blocks>(
     to_scales: &mut [u8],
 ) {
     // SAFETY: the token exists only where the processor has the features.
-    unsafe { unfold_units::<B>(quants, scales, to_quants, to_scales) }
+    unsafe { decompress_units::<B>(quants, scales, to_quants, to_scales) }
 }
 
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
-fn unfold_units<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
-    let Some(folding) = &B::FOLDING else { return };
-    if let Some(bytes) = folding.quant_bytes() {
+fn decompress_units<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
+    let Some(compression) = &B::FOLDING else { return };
+    if let Some(bytes) = compression.quant_bytes() {
         for (quants, out) in quants.chunks_exact(bytes).zip(to_quants.chunks_exact_mut(unit_quants(B::PACKING.bits))) {
-            match folding.quants {
-                FoldedQuants::Plain => {}
-                FoldedQuants::Ternary(plane) => ternary(plane, quants, out),
-                FoldedQuants::Octets(grid) if grid.ninth() => octets::<4>(grid, quants, out),
-                FoldedQuants::Octets(grid) => octets::<2>(grid, quants, out),
-                FoldedQuants::Quads(grid) => quads(grid, quants, out),
+            match compression.quants {
+                CompressedQuants::Plain => {}
+                CompressedQuants::Ternary(plane) => ternary(plane, quants, out),
+                CompressedQuants::Octets(grid) if grid.ninth() => octets::<4>(grid, quants, out),
+                CompressedQuants::Octets(grid) => octets::<2>(grid, quants, out),
+                CompressedQuants::Quads(grid) => quads(grid, quants, out),
             }
         }
     }
-    unfold_scales(folding, &B::PACKING, scales, to_scales);
+    decompress_scales(compression, &B::PACKING, scales, to_scales);
 }
 
 /// 64 bytes.

@@ -1,29 +1,29 @@
-//! Folded weights on their way to the kernels: some blocks at a time are unfolded into a buffer of the thread.
+//! Compressed weights are decompressed for the kernels a few blocks at a time, into a buffer of the thread.
 
 use crate::cpu::Isa;
-use crate::formats::{Format, Layout, Unfold};
+use crate::formats::{Decompress, Format, Layout};
 
-/// Blocks of 32 columns that are unfolded at a time; with 16 rows at most 14 KB, which stays in the first-level cache. A
+/// Blocks of 32 columns that are decompressed at a time; with 16 rows at most 14 KB, which stays in the first-level cache. A
 /// multiple of 8.
 pub(super) const STEP: usize = 32;
-/// How a matrix is unfolded.
-pub(super) struct Unfolding {
+/// How a matrix is decompressed.
+pub(super) struct Decompression {
     isa: Isa,
-    unfold: Unfold,
-    /// Bytes of 32 columns of unfolded quants; 0 if they are not folded.
+    decompress: Decompress,
+    /// Bytes of 32 columns of decompressed quants; 0 if they are not compressed.
     pub(super) block_quants: usize,
-    /// Bytes of 32 columns of unfolded scales, on average over 256.
+    /// Bytes of 32 columns of decompressed scales, on average over 256.
     pub(super) block_scales: usize,
 }
 
-impl Unfolding {
-    /// None for formats that are not folded.
+impl Decompression {
+    /// None for formats that are not compressed.
     pub(super) fn new(isa: Isa, format: Format) -> Option<Self> {
         let info = format.info();
-        let folding = info.folding?;
+        let compression = info.compression?;
         let layout = Layout::new(info.packing?, None, 256)?;
-        let block_quants = if folding.plain_quants() { 0 } else { layout.block_quants };
-        Some(Self { isa, unfold: info.unfold, block_quants, block_scales: layout.block_scales })
+        let block_quants = if compression.plain_quants() { 0 } else { layout.block_quants };
+        Some(Self { isa, decompress: info.decompress, block_quants, block_scales: layout.block_scales })
     }
 
     /// Bytes of the quants and of the scales of `STEP` blocks.
@@ -31,7 +31,7 @@ impl Unfolding {
         [STEP * self.block_quants, STEP * self.block_scales]
     }
 
-    /// Unfolds `count` blocks from `block` on (multiples of 8) of a packed group.
+    /// Decompresses `count` blocks from `block` on (multiples of 8) of a packed group.
     pub(super) fn run(
         &self,
         (packed, layout): (&[u8], Layout),
@@ -43,6 +43,6 @@ impl Unfolding {
         let from_quants = &from_quants[layout.block_quants * block..][..layout.block_quants * count];
         let from_scales = &from_scales[layout.block_scales * block..][..layout.block_scales * count];
         let quants = &mut quants[..self.block_quants * count];
-        (self.unfold)(self.isa, from_quants, from_scales, quants, &mut scales[..self.block_scales * count]);
+        (self.decompress)(self.isa, from_quants, from_scales, quants, &mut scales[..self.block_scales * count]);
     }
 }

@@ -1,14 +1,14 @@
-//! Folded weights are those of the layout that kernels read, and take no more room than they may.
+//! Compressed weights are those of the layout that kernels read, and take no more room than they may.
 
 use super::blocks::Blocks;
-use super::folding::Folding;
+use super::compression::Compression;
+use super::decompress::{decompress, digit};
 use super::layout::{Packing, Unpacked};
 use super::pack::{Layout, pack_group};
-use super::unfold::{digit, unfold};
 use super::{Format, i_quants, ternary};
 use crate::cpu::Isa;
 
-/// The same format, not folded.
+/// The same format, not compressed.
 struct Plain<B>(std::marker::PhantomData<B>);
 
 impl<B: Blocks> Blocks for Plain<B> {
@@ -31,16 +31,16 @@ fn compare<B: Blocks>() {
         *byte = (state >> 24) as u8;
     }
     let plain = Layout::new(&B::PACKING, None, columns).unwrap();
-    let folded = Layout::new(&B::PACKING, B::FOLDING.as_ref(), columns).unwrap();
-    let (mut expected, mut packed) = (vec![0; plain.group_bytes], vec![0; folded.group_bytes]);
+    let compressed = Layout::new(&B::PACKING, B::FOLDING.as_ref(), columns).unwrap();
+    let (mut expected, mut packed) = (vec![0; plain.group_bytes], vec![0; compressed.group_bytes]);
     pack_group::<Plain<B>>(&source, 16, plain, &mut expected);
-    pack_group::<B>(&source, 16, folded, &mut packed);
-    let (from_quants, from_scales) = packed.split_at(folded.quant_bytes);
+    pack_group::<B>(&source, 16, compressed, &mut packed);
+    let (from_quants, from_scales) = packed.split_at(compressed.quant_bytes);
     let (expected_quants, expected_scales) = expected.split_at(plain.quant_bytes);
     for isa in &Isa::all() {
         let (mut quants, mut scales) = (vec![0xaa; plain.quant_bytes], vec![0xaa; 24 * plain.block_scales]);
-        unfold::<B>(*isa, from_quants, &from_scales[..24 * folded.block_scales], &mut quants, &mut scales);
-        if B::FOLDING.as_ref().is_some_and(Folding::plain_quants) {
+        decompress::<B>(*isa, from_quants, &from_scales[..24 * compressed.block_scales], &mut quants, &mut scales);
+        if B::FOLDING.as_ref().is_some_and(Compression::plain_quants) {
             quants.copy_from_slice(from_quants);
         }
         // Where the fourth bit does not matter to the table, it may be anything.
@@ -56,7 +56,7 @@ fn compare<B: Blocks>() {
 }
 
 #[test]
-fn unfolding_restores_every_bit() {
+fn decompression_restores_every_bit() {
     compare::<i_quants::Iq1S>();
     compare::<i_quants::Iq1M>();
     compare::<i_quants::Iq2Xxs>();
@@ -69,9 +69,9 @@ fn unfolding_restores_every_bit() {
 }
 
 #[test]
-fn every_folded_format_is_compared() {
-    let folded: Vec<_> = Format::all().iter().filter(|format| format.info().folding.is_some()).collect();
-    assert_eq!(folded.len(), 9, "{folded:?}");
+fn every_compressed_format_is_compared() {
+    let compressed: Vec<_> = Format::all().iter().filter(|format| format.info().compression.is_some()).collect();
+    assert_eq!(compressed.len(), 9, "{compressed:?}");
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn no_format_takes_more_than_five_quarters_of_its_file() {
     for format in Format::all() {
         let info = format.info();
         let Some(packing) = info.packing else { continue };
-        let layout = Layout::new(packing, info.folding, 4096).unwrap();
+        let layout = Layout::new(packing, info.compression, 4096).unwrap();
         let (packed, file) = (layout.group_bytes, 16 * format.row_bytes(4096).unwrap());
         let bits = |bytes: usize| bytes as f64 / 8192.0;
         assert!(4 * packed <= 5 * file, "{format:?}: {:.3} bits of {:.3}", bits(packed), bits(file));

@@ -1,55 +1,61 @@
-//! Restores the layout that kernels read from the folded one; see `folding`. Portable code, which `unfold_avx512` does faster.
+//! Restores the layout that kernels read from the compressed one; see `compression`. Portable code, which `decompress_avx512` does faster.
 
 use super::blocks::Blocks;
-use super::folding::{FoldedQuants, Plane, TERNARY_VECTORS};
+use super::compression::{CompressedQuants, Plane, TERNARY_VECTORS};
+use super::decompress_scales::{decompress_scales, unit_quants};
 use super::grids::Grid;
-use super::unfold_scales::{unfold_scales, unit_quants};
 use crate::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::sets::{Avx2, Avx512Vbmi, InstructionSet};
 
-/// A function that unfolds whole units: quants, scales, where the quants go (unless they are plain), where the scales go.
-pub(crate) type Unfold = fn(Isa, &[u8], &[u8], &mut [u8], &mut [u8]);
+/// A function that decompresses whole units: quants, scales, where the quants go (unless they are plain), where the scales go.
+pub(crate) type Decompress = fn(Isa, &[u8], &[u8], &mut [u8], &mut [u8]);
 
-/// Unfolds with the best that the instruction set has.
-pub(crate) fn unfold<B: Blocks>(isa: Isa, quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
+/// Decompresses with the best that the instruction set has.
+pub(crate) fn decompress<B: Blocks>(
+    isa: Isa,
+    quants: &[u8],
+    scales: &[u8],
+    to_quants: &mut [u8],
+    to_scales: &mut [u8],
+) {
     #[cfg(target_arch = "x86_64")]
     {
         if let Some(set) = Avx512Vbmi::of(isa) {
-            return super::unfold_avx512::unfold::<B>(set, quants, scales, to_quants, to_scales);
+            return super::decompress_avx512::decompress::<B>(set, quants, scales, to_quants, to_scales);
         }
         if Avx2::of(isa).is_some() {
             // SAFETY: a token exists only where the processor has AVX2.
-            return unsafe { unfold_avx2::<B>(quants, scales, to_quants, to_scales) };
+            return unsafe { decompress_avx2::<B>(quants, scales, to_quants, to_scales) };
         }
     }
     let _ = isa;
-    unfold_units::<B>(quants, scales, to_quants, to_scales);
+    decompress_units::<B>(quants, scales, to_quants, to_scales);
 }
 
-/// `unfold_units` with wide vectors. Not by `InstructionSet::call`: as arguments of a function the slices are known not to overlap,
+/// `decompress_units` with wide vectors. Not by `InstructionSet::call`: as arguments of a function the slices are known not to overlap,
 /// as fields of a structure they are not, and the compiler makes no vectors.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn unfold_avx2<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
-    unfold_units::<B>(quants, scales, to_quants, to_scales);
+fn decompress_avx2<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
+    decompress_units::<B>(quants, scales, to_quants, to_scales);
 }
 
-/// Unfolds whole units.
+/// Decompresses whole units.
 #[inline(always)]
-fn unfold_units<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
-    let Some(folding) = &B::FOLDING else { return };
-    if let Some(bytes) = folding.quant_bytes() {
+fn decompress_units<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
+    let Some(compression) = &B::FOLDING else { return };
+    if let Some(bytes) = compression.quant_bytes() {
         for (quants, out) in quants.chunks_exact(bytes).zip(to_quants.chunks_exact_mut(unit_quants(B::PACKING.bits))) {
-            match folding.quants {
-                FoldedQuants::Plain => {}
-                FoldedQuants::Ternary(plane) => unfold_ternary(plane, quants, out),
-                FoldedQuants::Octets(grid) => unfold_octets(grid, quants, out),
-                FoldedQuants::Quads(grid) => unfold_quads(grid, quants, out),
+            match compression.quants {
+                CompressedQuants::Plain => {}
+                CompressedQuants::Ternary(plane) => decompress_ternary(plane, quants, out),
+                CompressedQuants::Octets(grid) => decompress_octets(grid, quants, out),
+                CompressedQuants::Quads(grid) => decompress_quads(grid, quants, out),
             }
         }
     }
-    unfold_scales(folding, &B::PACKING, scales, to_scales);
+    decompress_scales(compression, &B::PACKING, scales, to_scales);
 }
 
 /// The mean, rounded up: one instruction on most processors.
@@ -87,7 +93,7 @@ fn nibbles<const K: usize>(pairs: &[u8; 64], bits: &[u8; 64], out: &mut [u8; 64]
 
 /// Base-3 digits, and third bits.
 #[inline(always)]
-fn unfold_ternary(plane: Plane, quants: &[u8], out: &mut [u8]) {
+fn decompress_ternary(plane: Plane, quants: &[u8], out: &mut [u8]) {
     let (digits, bits) = quants.split_at(64 * TERNARY_VECTORS);
     let mut vectors = [[0_u8; 64]; 16];
     let mut last = [0_u8; 64];
@@ -145,7 +151,7 @@ fn third_bits(plane: Plane, bits: &[u8]) -> [u8; 64] {
 
 /// Indices of 8 columns, and signs.
 #[inline(always)]
-fn unfold_octets(grid: &Grid, quants: &[u8], out: &mut [u8]) {
+fn decompress_octets(grid: &Grid, quants: &[u8], out: &mut [u8]) {
     let (indices, rest) = quants.split_at(8 * 64);
     let (ninth, signs) = rest.split_at(if grid.ninth() { 64 } else { 0 });
     for (block, out) in out.as_chunks_mut::<256>().0.iter_mut().enumerate() {
@@ -172,7 +178,7 @@ fn unfold_octets(grid: &Grid, quants: &[u8], out: &mut [u8]) {
 
 /// Indices of 4 columns, and signs.
 #[inline(always)]
-fn unfold_quads(grid: &Grid, quants: &[u8], out: &mut [u8]) {
+fn decompress_quads(grid: &Grid, quants: &[u8], out: &mut [u8]) {
     let (indices, signs) = quants.split_at(8 * 128);
     for (block, out) in out.as_chunks_mut::<256>().0.iter_mut().enumerate() {
         let indices = &indices.as_chunks::<128>().0[block];
