@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         GrammarError,
         LlamaCpuError,
         ModelError,
+        Overloaded,
         SessionError,
         TemplateError,
     )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from llamacpu.llama import Llama
     from llamacpu.model import Model
     from llamacpu.sampling import Sampler, Sampling
+    from llamacpu.scheduler import Engine
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Cancelled",
     "ChatTemplate",
     "ContextOverflow",
+    "Engine",
     "GGUFError",
     "GGUFFile",
     "Grammar",
@@ -50,6 +53,7 @@ __all__ = [
     "ModelDraft",
     "ModelError",
     "NGramDraft",
+    "Overloaded",
     "Sampler",
     "Sampling",
     "Session",
@@ -65,6 +69,7 @@ _MODULES = {
     "Cancelled": "errors",
     "ChatTemplate": "chat",
     "ContextOverflow": "errors",
+    "Engine": "scheduler",
     "GGUFError": "errors",
     "GGUFFile": "gguf.file",
     "Grammar": "constraints.grammar",
@@ -75,6 +80,7 @@ _MODULES = {
     "ModelDraft": "drafting",
     "ModelError": "errors",
     "NGramDraft": "drafting",
+    "Overloaded": "errors",
     "Sampler": "sampling",
     "Sampling": "sampling",
     "Session": "engine.session",

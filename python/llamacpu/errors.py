@@ -7,6 +7,7 @@ LlamaCpuError
 ├── TemplateError    a chat template that cannot be rendered (also a ValueError)
 ├── GrammarError     a grammar or JSON schema that cannot be used (also a ValueError)
 ├── SessionError     a saved session that is damaged, or belongs to another model (also a ValueError)
+├── Overloaded       an engine has as many requests waiting as it takes; `retry_after` says when to come again
 └── Cancelled        the caller stopped the work: Ctrl-C, close(), a timeout or a dropped client
 
 Wrong arguments of a call are plain ValueError and TypeError, as everywhere in Python.
@@ -19,6 +20,7 @@ __all__ = [
     "GrammarError",
     "LlamaCpuError",
     "ModelError",
+    "Overloaded",
     "SessionError",
     "TemplateError",
 ]
@@ -50,6 +52,19 @@ class GrammarError(LlamaCpuError, ValueError):
 
 class SessionError(LlamaCpuError, ValueError):
     """The file is no sound saved session, or it is one of another model or of a newer version."""
+
+
+class Overloaded(LlamaCpuError):  # noqa: N818 (the public name says what happened)
+    """An engine's queue is full: nothing was begun.
+
+    retry_after  seconds after which a new try is likely to be taken (at least 1)
+    scope        "engine" where all of the queue is full, "client" where the client alone has too many requests in it
+    """
+
+    def __init__(self, message: str, retry_after: float = 1.0, scope: str = "engine") -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.scope = scope
 
 
 class Cancelled(LlamaCpuError):  # noqa: N818 (the public name says what happened)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = [
+    "PAGE_TOKENS",
     "CancelToken",
     "KVType",
     "Load",
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 CancelToken: TypeAlias = _native.CancelToken
+PAGE_TOKENS: int = _native.PAGE_TOKENS
+"""Tokens in a page of keys and values."""
 Logits = Literal["last", "all", "none"]
 """Which rows of logits a step returns: of the last token, of every token, or none."""
 Load = Literal["map", "copy"]

@@ -1,0 +1,175 @@
+"""What stands between requests and steps: it starts requests when it is their turn, and ends them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from itertools import pairwise
+from time import monotonic
+from typing import TYPE_CHECKING, Literal
+
+from llamacpu.engine.interfaces import CancelToken
+from llamacpu.errors import LlamaCpuError
+from llamacpu.scheduler.admission import Queue
+
+if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import ModelLike
+    from llamacpu.scheduler.jobs import Part
+    from llamacpu.scheduler.requests import Work
+    from llamacpu.scheduler.scheduler import Scheduler
+    from llamacpu.scheduler.statistics import Statistics
+
+__all__ = ["Desk", "EngineState"]
+
+log = logging.getLogger("llamacpu")
+
+EngineState = Literal["loading", "ready", "draining", "closed"]
+
+
+class Desk:
+    """The requests of an engine. Its lock is the scheduler's, which it is the `Owner` of."""
+
+    def __init__(self, model: ModelLike, queue: Queue, statistics: Statistics, most_running: int, load: bool) -> None:
+        self._model = model
+        self._queue = queue
+        self._statistics = statistics
+        self._most_running = most_running
+        self._load = load
+        self._loading = CancelToken()
+        self._running: set[Work] = set()
+        self.scheduler: Scheduler  # set before anything is called
+        self.state: EngineState = "loading"
+        self.loaded = (0, 0)
+
+    # --- For those who ask ---
+
+    def submit(self, work: Work) -> None:
+        """Take a request. Overloaded where the queue is full, LlamaCpuError at the end."""
+        with self.scheduler.changed:
+            self.scheduler.check()
+            if self.state in ("draining", "closed"):
+                raise LlamaCpuError("the engine is being closed and takes no more requests; make a new one to go on")
+            free = max(self._most_running - len(self._running), 0) if self.state == "ready" else 0
+            self._queue.add(work, free)
+            self._statistics.add(requests_submitted=1)
+            self._start_due()
+            if work in self._queue and (work.deadline is not None or work.stoppable):
+                # The thread that looks after those that wait does not know it yet.
+                self.scheduler.changed.notify_all()
+
+    def drain(self, seconds: float) -> bool:
+        """Take no more requests and wait for those that there are; returns whether all have ended in this time."""
+        with self.scheduler.changed:
+            if self.state != "closed":
+                self.state = "draining"
+            return self.scheduler.changed.wait_for(self._empty, min(seconds, threading.TIMEOUT_MAX))
+
+    def cancel_all(self) -> None:
+        """End every request soon, and loading too."""
+        with self.scheduler.changed:
+            self.state = "closed"
+            self._loading.cancel()
+            for work in (*self._running, *self._queue):
+                work.token.cancel()
+            self.scheduler.poke()
+
+    def _empty(self) -> bool:
+        return (not self._running and not len(self._queue)) or self.scheduler.ended
+
+    # --- For the scheduler, as its owner ---
+
+    def begin(self) -> None:
+        """Load the weights, where that is wanted."""
+        if self._load:
+            self._model.prepare(self._note_loaded, self._loading)
+        with self.scheduler.changed:
+            if self.state == "loading":
+                self.state = "ready"
+            self._start_due()
+
+    def tick(self) -> float | None:
+        """End those that wait in vain, start those whose turn it is."""
+        with self.scheduler.changed:
+            if self.scheduler.ended:
+                for work in list(self._queue):
+                    work.token.cancel()
+            stopped = self._queue.stopped()
+            self._start_due()
+            pause = self._queue.alarm()
+        for work in stopped:
+            # It is over before its first step, which finds it stopped.
+            work.write()
+            self._end(work)
+        return pause
+
+    def make_room(self, parts: list[Part]) -> list[Part]:
+        """There is room for everything."""
+        return parts
+
+    def _note_loaded(self, done: int, total: int) -> None:
+        self.loaded = done, total
+
+    # --- A request's way ---
+
+    def _start_due(self) -> None:
+        while self.state in ("ready", "draining") and len(self._running) < self._most_running:
+            work = self._queue.next()
+            if work is None:
+                break
+            work.started = monotonic()
+            work.state = "running"
+            self._running.add(work)
+            try:
+                threading.Thread(
+                    target=self._work, args=(work,), name=f"llamacpu-request-{work.number}", daemon=True
+                ).start()
+            except RuntimeError as error:  # the system has no more threads
+                work.fail(error)
+                self._end(work)
+        self._gauge()
+
+    def _work(self, work: Work) -> None:
+        """In a thread of the request."""
+        try:
+            work.write()
+        finally:
+            self._end(work)
+
+    def _end(self, work: Work) -> None:
+        with self.scheduler.changed:
+            self._running.discard(work)
+            self.scheduler.shares.leave(work.client)
+            self.scheduler.forget(work.session.slot)
+            self._queue.ended(work)
+            self._start_due()
+            if self._empty():
+                self.scheduler.changed.notify_all()
+        self._count(work)
+        work.end()
+
+    def _gauge(self) -> None:
+        self._statistics.running, self._statistics.queued = len(self._running), len(self._queue)
+
+    def _count(self, work: Work) -> None:
+        statistics = self._statistics
+        with statistics.lock:
+            now = monotonic()
+            statistics.request_seconds.observe(now - work.submitted)
+            statistics.queue_seconds.observe((work.started or now) - work.submitted)
+            if work.state == "failed":
+                statistics.requests_failed += 1
+                return
+            result = work.running.result
+            reason = result.finish_reason
+            statistics.requests_cancelled += reason == "cancelled"
+            statistics.requests_timed_out += reason == "timeout"
+            statistics.requests_finished += reason in ("stop", "length")
+            if result.timings.prompt_seconds:
+                statistics.prompt_tokens += result.prompt_tokens
+                statistics.cached_tokens += result.cached_tokens
+            statistics.generated_tokens += len(result.tokens)
+            seconds = result.timings.token_seconds
+            if seconds:
+                statistics.first_token_seconds.observe(seconds[0])
+            for before, after in pairwise(seconds):
+                statistics.between_tokens_seconds.observe(after - before)

@@ -1,0 +1,244 @@
+"""`Engine`: one model for many requests at once, for programs that serve users of their own.
+
+with llamacpu.Engine("model.gguf") as engine:
+    requests = [engine.submit(prompt, max_tokens=100) for prompt in prompts]
+    answers = [request.read().content for request in requests]
+
+    async for piece in engine.submit("Once upon a time", client="ada"):
+        print(piece.text, end="")
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.answers import Question, answer, text_prompt
+from llamacpu.engine.interfaces import CancelToken, KVType, ModelLike
+from llamacpu.engine.model import EngineModel
+from llamacpu.scheduler.admission import Queue
+from llamacpu.scheduler.desk import Desk, EngineState
+from llamacpu.scheduler.pace import Pace
+from llamacpu.scheduler.pages import PageCounter
+from llamacpu.scheduler.requests import Request, Work
+from llamacpu.scheduler.scheduler import Scheduler
+from llamacpu.scheduler.session import ScheduledModel
+from llamacpu.scheduler.shares import Shares
+from llamacpu.scheduler.statistics import Statistics
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from llamacpu.generation.context_window import Overflow
+    from llamacpu.generation.request import PromptProgress
+
+__all__ = ["Engine"]
+
+# How long `close` waits for threads that are told to end: a piece of a kernel, a callback of the caller.
+_PATIENCE = 10.0
+# At the end of the interpreter.
+_LAST_PATIENCE = 3.0
+
+
+class Engine:
+    """Runs many requests on one model: continuous batching, prompts in chunks between the tokens of running streams.
+
+    model         a model (`llamacpu.Model`), which stays open when the engine is closed, or the path of a file
+    threads       of the kernels, where a path is given
+    context       the most tokens of a request, prompt and answer together; `None` for the length of the training
+    kv_type       how keys and values are stored: "f32", "f16" or "q8_0"
+    max_running   requests that are computed at the same time
+    max_queue     requests that may wait beside them; one more is `Overloaded`
+    max_queue_per_client  of one client; `None` for as many as `max_queue`
+    longest_step  seconds that a step should take at most while streams are running: prompts are cut into pieces that
+                  keep to it, so it is about the longest gap between two tokens of a stream
+    timeout       seconds that a request may take, its time in the queue included, unless it says something else
+    prepare       whether the weights are read and arranged at once, in the background; `state` is "loading" meanwhile
+
+    Requests of one client are begun in their order; between clients the one that was given the fewest tokens comes
+    first. The text of a request is bit for bit the one that it has alone. All methods may be called from any thread.
+    In a process that was forked from the engine's, it raises LlamaCpuError.
+
+    Raises what opening a model raises, and ValueError for wrong arguments.
+    """
+
+    def __init__(
+        self,
+        model: ModelLike | str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        context: int | None = None,
+        kv_type: KVType = "f16",
+        max_running: int = 16,
+        max_queue: int = 64,
+        max_queue_per_client: int | None = None,
+        longest_step: float = 0.25,
+        timeout: float | None = None,
+        prepare: bool = True,
+    ) -> None:
+        for name, value, least in (
+            ("context", context, 1),
+            ("max_running", max_running, 1),
+            ("max_queue", max_queue, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; expected {least} or more")
+        if not longest_step > 0:
+            raise ValueError(f"longest_step is {longest_step}; expected a number of seconds above 0")
+        _check_timeout(timeout)
+        self._owned: EngineModel | None = None
+        if isinstance(model, str | os.PathLike):
+            self._owned = model = EngineModel(model, threads)
+        elif threads is not None:
+            raise ValueError("threads is for a path; a model that is open has its threads already")
+        self.statistics = Statistics()
+        self.context = model.context_length if context is None else context
+        self.kv_type = kv_type
+        self._timeout = timeout
+        shares = Shares()
+        own = max_queue if max_queue_per_client is None else max_queue_per_client
+        queue = Queue(max_queue, own, max_running, shares, self.statistics)
+        self._desk = Desk(model, queue, self.statistics, max_running, prepare)
+        self._scheduler = Scheduler(
+            model, self.statistics, shares, Pace(longest_step), self._desk, max(max_running, 64)
+        )
+        self._desk.scheduler = self._scheduler
+        counters: dict[str, PageCounter] = {}
+
+        def pages(kv_type: KVType) -> PageCounter:
+            return counters.setdefault(kv_type, PageCounter(model.page_bytes(kv_type)))
+
+        self.model = ScheduledModel(model, self._scheduler, pages)
+        self._scheduler.start()
+        _engines.add(self)
+
+    # --- Requests ---
+
+    def submit(
+        self,
+        prompt: Question | str | Sequence[int],
+        *,
+        client: str = "",
+        timeout: float | None = None,
+        cancel: CancelToken | None = None,
+        overflow: Overflow = "error",
+        on_prompt: PromptProgress | None = None,
+        **settings: Any,
+    ) -> Request:
+        """Takes a request and returns at once; it is answered in the background.
+
+        prompt     a `llamacpu.answers.Question` (from `chat_question`, for conversations), text, or token ids
+        client     whose request it is: clients share the engine fairly
+        timeout    seconds from now until it ends with the finish reason "timeout"; `None` for the engine's
+        cancel     stops it, as `Request.cancel` does
+        overflow   as in `llamacpu.generation.generate`
+        on_prompt  is told how much of the prompt has been read, in a thread of the engine
+        settings   the fields of a `Question`, where `prompt` is none: max_tokens, sampling, stop, ...
+
+        Raises `Overloaded` where the queue is full, and at once what is wrong with the request: ValueError, and
+        `ContextOverflow` for a prompt that is too long. LlamaCpuError once the engine is being closed.
+        """
+        timeout = self._timeout if timeout is None else timeout
+        _check_timeout(timeout)
+        if isinstance(prompt, Question):
+            if settings:
+                raise TypeError(f"{', '.join(settings)}: a Question has its settings; give them to that")
+            question = prompt
+        else:
+            question = Question(prompt=text_prompt(self.model.tokenizer, prompt).ids, **settings)
+        token = CancelToken(timeout, cancel)
+        session = self.model.session(self.context, self.kv_type, client=client)
+        running = answer(session, question, overflow=overflow, draft=None, on_prompt=on_prompt, cancel=token)
+        work = Work(client, question.prompt, session, running, token, timeout, cancel is not None)
+        self._desk.submit(work)
+        return Request(work, self._scheduler.poke)
+
+    @property
+    def state(self) -> EngineState:
+        """ "loading", "ready", "draining" (no new requests, the others are finished) or "closed"."""
+        return "closed" if self._scheduler.ended else self._desk.state
+
+    @property
+    def loaded(self) -> tuple[int, int]:
+        """(bytes of weights that are ready, bytes of all): how far "loading" is."""
+        return self._desk.loaded
+
+    # --- The end ---
+
+    def close(self, drain: float = 0.0) -> bool:
+        """Takes no more requests, waits up to `drain` seconds for those that there are, and cancels what is left then.
+
+        Whoever waits for a request gets its answer as far as it came (finish reason "cancelled"). Returns whether all
+        requests were finished. A model that was opened by the engine is closed. Calling it again does no harm.
+        """
+        return self._close(drain, _PATIENCE)
+
+    async def close_async(self, drain: float = 0.0) -> bool:
+        """As `close`, without blocking the event loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.close, drain)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests and runs none."""
+        return self.state == "closed"
+
+    def _close(self, drain: float, patience: float) -> bool:
+        finished = self._desk.drain(drain)
+        self._desk.cancel_all()
+        self._desk.drain(patience)
+        self._scheduler.stop()
+        ended = self._scheduler.join(patience)
+        if ended and self._owned is not None:
+            self._owned.close()
+        return finished
+
+    def __enter__(self) -> Engine:
+        """For `with`, which closes at its end: at once after an error, else when all requests have ended."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close(drain=0.0 if kind is not None else float("inf"))
+
+    def __del__(self) -> None:
+        if hasattr(self, "model") and not self._scheduler.ended:
+            self._desk.cancel_all()
+            self._scheduler.stop()
+
+    def _forked(self) -> None:
+        self._scheduler.forked()
+
+    def __repr__(self) -> str:
+        running, queued = self.statistics.running, self.statistics.queued
+        return f"<Engine: {self.state}, {running} requests running, {queued} waiting>"
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"timeout is {timeout}; expected seconds, 0 or more, or None for no limit")
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """At the end of the interpreter, before threads lose it in the middle of a step."""
+    for engine in list(_engines):
+        engine._close(0.0, _LAST_PATIENCE)
+
+
+def _forked() -> None:
+    for engine in list(_engines):
+        engine._forked()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

@@ -1,0 +1,118 @@
+"""What waits for a step: tokens that continue a session, cut into the pieces that go into one step each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llamacpu.errors import Cancelled
+
+if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import CancelToken, Logits, SessionLike
+    from llamacpu.scheduler.pages import PageList
+
+__all__ = ["Call", "Job", "Part", "Slot"]
+
+
+class Slot:
+    """A session as the scheduler sees it.
+
+    native  the session that is stepped
+    pages   its pages, for the memory budget
+    client  who is charged for its tokens
+    busy    whether a job of it waits or runs
+    """
+
+    __slots__ = ("__weakref__", "busy", "client", "native", "pages")
+
+    def __init__(self, native: SessionLike, pages: PageList, client: str) -> None:
+        self.native = native
+        self.pages = pages
+        self.client = client
+        self.busy = False
+
+
+class _Waiting:
+    """Somebody waits for it in another thread."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.result: Any = None
+        self.stopped = False
+        # Held until there is a result: the cheapest thing in Python that a thread can wait for.
+        self._latch = threading.Lock()
+        self._latch.acquire()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Let the waiting thread go on."""
+        self.error = error
+        self._latch.release()
+
+    def wait(self) -> None:
+        """Wait for `finish`."""
+        self._latch.acquire()
+
+
+class Call(_Waiting):
+    """A function that must not run beside a step."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+
+class Job(_Waiting):
+    """Tokens that continue a session, and the thread that waits for the logits behind them.
+
+    done     how many of the tokens have been computed
+    start    position of the session before the first of them
+    stopped  nobody wants the result any more
+    """
+
+    def __init__(self, slot: Slot, ids: Sequence[int], logits: Logits, cancel: CancelToken | None) -> None:
+        super().__init__()
+        self.slot = slot
+        self.ids = ids
+        self.logits = logits
+        self.cancel = cancel
+        self.start = slot.native.position
+        self.done = 0
+        self._rows: list[Any] = []
+
+    @property
+    def left(self) -> int:
+        """Tokens that are still to be computed."""
+        return len(self.ids) - self.done
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the result is not wanted any more."""
+        return self.stopped or (self.cancel is not None and self.cancel.cancelled)
+
+    def advance(self, count: int, rows: Any) -> bool:
+        """So many tokens were computed, with these rows of logits; returns whether that was all."""
+        self.done += count
+        if self.logits == "all":
+            self._rows.append(rows)
+        if self.left:
+            return False
+        if self.logits == "all":
+            import numpy as np
+
+            self.result = self._rows[0] if len(self._rows) == 1 else np.concatenate(self._rows)
+        elif self.logits == "last":
+            self.result = rows
+        return True
+
+    def cancel_error(self) -> Cancelled:
+        """What a thread gets whose work was stopped."""
+        reason = None if self.cancel is None else self.cancel.reason
+        return Cancelled("the time for the step was over" if reason == "timeout" else "the step was cancelled")
+
+
+class Part(NamedTuple):
+    """The tokens of a job that go into one step."""
+
+    job: Job
+    ids: Sequence[int]

@@ -1,0 +1,90 @@
+"""Pages of keys and values as they are counted: each once, however many sessions share it.
+
+Native sessions count references to their pages and copy a shared one before they write into it. This is the same count
+beside them, for the memory budget: a list of `Page` objects a session, which forks share.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from llamacpu.engine.interfaces import PAGE_TOKENS
+
+__all__ = ["Page", "PageCounter", "PageList"]
+
+
+class Page:
+    """One page; it counts as long as somebody holds it."""
+
+    __slots__ = ("_freed",)
+
+    def __init__(self, freed: deque[None]) -> None:
+        self._freed = freed
+
+    def __del__(self) -> None:
+        # May run in any thread, in the middle of anything: appending needs no lock.
+        self._freed.append(None)
+
+
+class PageCounter:
+    """How many pages there are. Pages are made under the lock of its owner."""
+
+    def __init__(self, page_bytes: int) -> None:
+        self.page_bytes = page_bytes
+        self._count = 0
+        self._freed: deque[None] = deque()
+
+    def page(self) -> Page:
+        """A new page."""
+        self._count += 1
+        return Page(self._freed)
+
+    @property
+    def pages(self) -> int:
+        """Pages that somebody holds."""
+        while self._freed:
+            self._freed.popleft()
+            self._count -= 1
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of these pages."""
+        return self.pages * self.page_bytes
+
+
+class PageList:
+    """The pages of one session."""
+
+    def __init__(self, counter: PageCounter) -> None:
+        self._counter = counter
+        self._pages: list[Page] = []
+        # Whether the last page may be another session's, too.
+        self._shared = False
+
+    def missing(self, position: int, count: int) -> int:
+        """Pages that a session at `position` needs for so many more tokens."""
+        copied = int(self._shared and position % PAGE_TOKENS != 0)
+        return -(-(position + count) // PAGE_TOKENS) - len(self._pages) + copied
+
+    def grow(self, position: int, count: int) -> None:
+        """A session at `position` takes so many more tokens."""
+        if self._shared and position % PAGE_TOKENS and self._pages:
+            self._pages[-1] = self._counter.page()
+        self._shared = False
+        while len(self._pages) * PAGE_TOKENS < position + count:
+            self._pages.append(self._counter.page())
+
+    def truncate(self, tokens: int) -> None:
+        """The session forgets all but its first tokens."""
+        keep = -(-tokens // PAGE_TOKENS)
+        if keep < len(self._pages):
+            del self._pages[keep:]
+            self._shared = True
+
+    def fork(self) -> PageList:
+        """The pages of a fork."""
+        other = PageList(self._counter)
+        other._pages = list(self._pages)
+        self._shared = other._shared = True
+        return other

@@ -1,0 +1,45 @@
+"""What goes into the next step: every decoded token that is due, and as much of the prompts as the pace allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llamacpu.scheduler.jobs import Job, Part
+from llamacpu.scheduler.pace import LEAST_CHUNK, Pace
+from llamacpu.scheduler.shares import Shares
+
+__all__ = ["MOST_ROWS", "plan"]
+
+# Jobs of so many tokens at most are decoded tokens, with or without a draft: they are never cut.
+SHORT = LEAST_CHUNK
+# Rows of logits that one step returns at most where somebody wants all of his.
+MOST_ROWS = 64
+
+
+def plan(jobs: Sequence[Job], shares: Shares, pace: Pace, most: int) -> list[Part]:
+    """The parts of the next step; `jobs` in the order of their arrival, of which at most `most` take part.
+
+    Prompts come in the order of what their clients were given so far, those of one client in the order of arrival.
+    """
+    short = [job for job in jobs if job.left <= SHORT][:most]
+    parts = [_part(job, job.left) for job in short]
+    prompts = [job for job in jobs if job.left > SHORT]
+    if prompts:
+        decoding = sum(job.left for job in short)
+        room = pace.room(decoding)
+        prompts.sort(key=lambda job: shares.served(job.slot.client))
+        for job in prompts[: max(most - len(parts), 1)]:
+            if room < LEAST_CHUNK:
+                break
+            # What little is left behind would cost a step of its own.
+            count = job.left if job.left <= room + room // 4 else room
+            count = min(count, MOST_ROWS) if job.logits == "all" else count
+            parts.append(_part(job, count))
+            room -= count
+    return parts
+
+
+def _part(job: Job, count: int) -> Part:
+    if count == len(job.ids):
+        return Part(job, job.ids)
+    return Part(job, job.ids[job.done : job.done + count])

@@ -1,0 +1,286 @@
+"""Sessions and a model as they look to generation, answers and tasks, whose steps the scheduler gathers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from llamacpu.engine.interfaces import (
+    CancelToken,
+    KVType,
+    LoadProgress,
+    Logits,
+    ModelLike,
+    SessionLike,
+    StepOutput,
+    TokenIds,
+)
+from llamacpu.scheduler.jobs import Job, Slot
+from llamacpu.scheduler.pages import PageCounter, PageList
+from llamacpu.scheduler.scheduler import IN_USE, Scheduler
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llamacpu.families.config import Config
+    from llamacpu.gguf.metadata import Metadata
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["ScheduledModel", "ScheduledSession"]
+
+# Tokens whose hidden states are computed between two steps of running streams.
+_HIDDEN_TOKENS = 128
+
+
+class ScheduledSession:
+    """A session whose `forward` waits for its turn in a step that it shares with others.
+
+    Methods and errors are those of `llamacpu.Session`; one thread at a time may use it, and different sessions are for
+    different threads.
+    """
+
+    def __init__(self, model: ScheduledModel, scheduler: Scheduler, slot: Slot) -> None:
+        """Use `ScheduledModel.session`."""
+        self._model = model
+        self._scheduler = scheduler
+        self.slot = slot
+
+    @property
+    def model(self) -> ScheduledModel:
+        """The model, whose steps are scheduled too."""
+        return self._model
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the session may hold."""
+        return self.slot.native.context
+
+    @property
+    def position(self) -> int:
+        """Number of tokens that have been processed; in the middle of a step, before that step."""
+        return self.slot.native.position
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens that have been processed; in the middle of a step, before that step."""
+        return self.slot.native.tokens
+
+    @property
+    def kv_type(self) -> KVType:
+        """How keys and values are stored."""
+        return self.slot.native.kv_type
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values; pages shared with others are counted in each of them."""
+        return self.slot.native.nbytes
+
+    @overload
+    def forward(
+        self, ids: TokenIds, logits: Literal["last", "all"] = "last", cancel: CancelToken | None = None
+    ) -> NDArray[np.float32]: ...
+    @overload
+    def forward(self, ids: TokenIds, logits: Literal["none"], cancel: CancelToken | None = None) -> None: ...
+    def forward(
+        self, ids: TokenIds, logits: Logits = "last", cancel: CancelToken | None = None
+    ) -> NDArray[np.float32] | None:
+        """Continues the session by the tokens `ids`; arguments, result and errors as in `Model.step`."""
+        return self._model.step([(self, ids)], logits, cancel)[0]
+
+    def hidden(
+        self, ids: TokenIds, layers: Sequence[int] = (-1,), cancel: CancelToken | None = None
+    ) -> NDArray[np.float32]:
+        """Continues the session by the tokens `ids` and returns their hidden states: float32[layers, tokens, width]."""
+        return self._model.step_hidden([(self, ids)], layers, cancel=cancel)[0].hidden
+
+    def fork(self) -> ScheduledSession:
+        """A second session with the same past, whose memory is shared."""
+        with self._scheduler.changed:
+            slot = self._idle()
+            return ScheduledSession(
+                self._model, self._scheduler, Slot(slot.native.fork(), slot.pages.fork(), slot.client)
+            )
+
+    def truncate(self, tokens: int) -> None:
+        """Forgets all but the first `tokens` tokens."""
+        with self._scheduler.changed:
+            slot = self._idle()
+            slot.native.truncate(tokens)
+            slot.pages.truncate(tokens)
+
+    def page(self, index: int) -> bytes:
+        """The keys and values of a page of tokens, for saved sessions."""
+        return self.slot.native.page(index)
+
+    def _idle(self) -> Slot:
+        if self.slot.busy:
+            raise RuntimeError(IN_USE)
+        return self.slot
+
+    def __repr__(self) -> str:
+        return f"<ScheduledSession: {self.position} of {self.context} tokens>"
+
+
+class ScheduledModel:
+    """A model whose steps are gathered with those of everybody else who uses it.
+
+    What is written for a `Model` works with it unchanged: `generate`, answers, embeddings, moderation. `Engine.model`.
+    """
+
+    def __init__(self, model: ModelLike, scheduler: Scheduler, pages: Callable[[KVType], PageCounter]) -> None:
+        """Use `Engine.model`. pages: what counts the pages of sessions that store keys and values so."""
+        self._model = model
+        self._scheduler = scheduler
+        self._pages = pages
+
+    @property
+    def path(self) -> os.PathLike[str]:
+        """The file that was opened."""
+        return self._model.path
+
+    @property
+    def metadata(self) -> Metadata:
+        """The file's metadata, key to value."""
+        return self._model.metadata
+
+    @property
+    def config(self) -> Config:
+        """The sizes and switches that the metadata comes to."""
+        return self._model.config
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids and back."""
+        return self._model.tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of logits."""
+        return self._model.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of context that the model was trained for."""
+        return self._model.context_length
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits that tell models apart."""
+        return self._model.fingerprint
+
+    def prepare(self, on_load: LoadProgress | None = None, cancel: CancelToken | None = None) -> None:
+        """Reads all weights and arranges them as the kernels want them; see `Model.prepare`."""
+        self._model.prepare(on_load, cancel)
+
+    def session(self, context: int | None = None, kv_type: KVType = "f16", *, client: str = "") -> ScheduledSession:
+        """An empty session; `client` is charged for its tokens where several clients share the model."""
+        return self._adopt(self._model.session(context, kv_type), kv_type, client)
+
+    @overload
+    def step(
+        self,
+        items: Iterable[tuple[SessionLike, TokenIds]],
+        logits: Literal["last", "all"] = "last",
+        cancel: CancelToken | None = None,
+    ) -> list[NDArray[np.float32]]: ...
+    @overload
+    def step(
+        self, items: Iterable[tuple[SessionLike, TokenIds]], logits: Literal["none"], cancel: CancelToken | None = None
+    ) -> list[None]: ...
+    @overload
+    def step(
+        self, items: Iterable[tuple[SessionLike, TokenIds]], logits: Logits, cancel: CancelToken | None = None
+    ) -> list[NDArray[np.float32]] | list[None]: ...
+    def step(
+        self,
+        items: Iterable[tuple[SessionLike, TokenIds]],
+        logits: Logits = "last",
+        cancel: CancelToken | None = None,
+    ) -> list[NDArray[np.float32]] | list[None]:
+        """Continues several sessions; arguments, result and errors as in `Model.step`."""
+        if logits not in ("last", "all", "none"):
+            raise ValueError(f'logits is {logits!r}; expected "last", "all" or "none"')
+        jobs = [Job(self._own(session).slot, ids, logits, cancel) for session, ids in items]
+        found: list[Any] = self._scheduler.run(jobs)
+        return found
+
+    def step_hidden(
+        self,
+        items: Iterable[tuple[SessionLike, TokenIds]],
+        layers: Sequence[int] = (-1,),
+        logits: Logits = "none",
+        cancel: CancelToken | None = None,
+    ) -> list[StepOutput]:
+        """`step`, with the hidden states of every token; arguments, result and errors as in `Model.step_hidden`."""
+        pairs = [(self._own(session).slot, ids) for session, ids in items]
+        starts = [slot.native.position for slot, _ in pairs]
+        found: list[StepOutput] = []
+        try:
+            for group in _groups(pairs):
+                found += self._scheduler.call(partial(self._hidden, group, layers, logits, cancel))
+        except BaseException:
+            with self._scheduler.changed:
+                for (slot, _), start in zip(pairs, starts, strict=True):
+                    if slot.native.position > start:
+                        slot.native.truncate(start)
+                        slot.pages.truncate(start)
+            raise
+        return found
+
+    def page_bytes(self, kv_type: KVType) -> int:
+        """Bytes of a page of keys and values, of all layers together."""
+        return self._model.page_bytes(kv_type)
+
+    def restore(self, context: int, kv_type: KVType, tokens: TokenIds, pages: Iterable[bytes]) -> ScheduledSession:
+        """A session that holds these tokens, with their keys and values in pages; for saved sessions."""
+        return self._adopt(self._model.restore(context, kv_type, tokens, pages), kv_type)
+
+    def _hidden(
+        self,
+        pairs: Sequence[tuple[Slot, TokenIds]],
+        layers: Sequence[int],
+        logits: Logits,
+        cancel: CancelToken | None,
+    ) -> list[StepOutput]:
+        """In the scheduler's thread."""
+        with self._scheduler.changed:
+            if any(slot.busy for slot, _ in pairs):
+                raise RuntimeError(IN_USE)
+        found = self._model.step_hidden([(slot.native, ids) for slot, ids in pairs], layers, logits, cancel)
+        with self._scheduler.changed:
+            for slot, ids in pairs:
+                slot.pages.grow(slot.native.position - len(ids), len(ids))
+                self._scheduler.shares.charge(slot.client, len(ids))
+        return found
+
+    def _adopt(self, native: SessionLike, kv_type: KVType, client: str = "") -> ScheduledSession:
+        with self._scheduler.changed:
+            pages = PageList(self._pages(kv_type))
+            pages.grow(0, native.position)
+        return ScheduledSession(self, self._scheduler, Slot(native, pages, client))
+
+    def _own(self, session: SessionLike) -> ScheduledSession:
+        if not isinstance(session, ScheduledSession) or session.model is not self:
+            raise TypeError(f"an item of the step is {session!r}; expected a session that this scheduled model made")
+        return session
+
+    def __repr__(self) -> str:
+        return f"<ScheduledModel: {self._model!r}>"
+
+
+def _groups(pairs: Sequence[tuple[Slot, TokenIds]]) -> Iterator[list[tuple[Slot, TokenIds]]]:
+    """Runs of whole items, each as long as may keep others waiting."""
+    group: list[tuple[Slot, TokenIds]] = []
+    tokens = 0
+    for slot, ids in pairs:
+        if group and tokens + len(ids) > _HIDDEN_TOKENS:
+            yield group
+            group, tokens = [], 0
+        group.append((slot, ids))
+        tokens += len(ids)
+    if group:
+        yield group
