@@ -106,10 +106,11 @@ def _requirements(extra: str) -> list[str]:
 
 
 @functools.cache
-def build(profile: str = "release") -> None:
+def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
     """Build the extension with full optimization and install the package into .venv, editable."""
     setup()
-    run(PYTHON, "-m", "maturin", "develop", "--profile", profile, "--quiet", VIRTUAL_ENV=str(VENV))
+    if profile != "none":  # it has been built
+        run(PYTHON, "-m", "maturin", "develop", "--profile", profile, "--quiet", VIRTUAL_ENV=str(VENV))
 
 
 def rust_tests() -> None:
@@ -126,12 +127,14 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
         [str(PYTHON), "-c", "from llamacpu import _native; print(*_native.cpu_facts()['available'])"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
+    # A file at a time to each process; more of them would only make tests of threads wait for each other.
+    pytest = (PYTHON, "-m", "pytest", "--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
     for name in names[:-1]:
-        tests = Job(PYTHON, "-m", "pytest", *marked, *arguments, LLAMACPU_ISA=name)
+        tests = Job(*pytest, *marked, *arguments, LLAMACPU_ISA=name)
         # 5: the arguments choose no marked test.
         tests.wait(*([5] if arguments else []))
     show_times()
-    run(PYTHON, "-m", "pytest", *arguments, LLAMACPU_ISA=names[-1])
+    run(*pytest, *arguments, LLAMACPU_ISA=names[-1])
 
 
 def test(arguments: list[str]) -> None:
@@ -293,9 +296,10 @@ def cross() -> None:
     arm("build", "--workspace")
 
 
-def emulate() -> None:
+def emulate(*packages: str) -> None:
     """Run the Rust tests of the kernels and the model for 64-bit Arm under qemu."""
-    tests = ("test", "-p", "llamacpu-kernels", "-p", "llamacpu-model", "--tests")
+    chosen = packages or ("llamacpu-kernels", "llamacpu-model")
+    tests = ("test", *(word for package in chosen for word in ("-p", package)), "--tests")
     # qemu cannot emulate a process with threads that forks.
     arm(*tests, "--", "--skip", "a_forked_child", LLAMACPU_EXPECTED_ISAS="scalar, neon, i8mm", LLAMACPU_EMULATED="1")
     # Processors with less: the right sets are found, and no instruction of another one is executed.
@@ -342,19 +346,17 @@ def ci() -> None:
     packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
     TIMES.append((packages, 0.0, "apt-get"))
     setup()
-    neighbours_setup()  # it waits for the network, while the compilers work
+    installed = neighbours_setup()  # it waits for the network, while the compilers work
+    build("fast")
+    installed.wait()
+    # PyInstaller works on one core, for minutes.
+    beside = Job(sys.executable, "dev.py", "neighbours", background=True, LLAMACPU_PROFILE="none")
     if Path("/usr/bin/rustc").exists() and shutil.which("aarch64-linux-gnu-gcc"):
-        # The kernels are compiled by `emulate`; the platforms of ci.yml and release.yml link the whole on Arm.
-        arm("check", "--workspace")
-        emulate()
-    # The long link needs one core only.
-    wheel = (PYTHON, "-m", "maturin", "build", "--release", "--quiet", "--out", "target/wheels")
-    release = Job(*wheel, background=True)
+        # The platforms of ci.yml and release.yml link the whole on Arm, and test it.
+        emulate("llamacpu-kernels")
     lint()
-    release.wait()
-    # The release build is what is stressed and what the neighbours use.
-    stress(20)
-    neighbours([])
+    beside.wait()
+    stress(10)
 
 
 def test_build_and_rust() -> None:
