@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,3 +62,14 @@ def replaced_sizes(shape: Shape) -> Shape:
     if shape.width % 256 == 0 and isinstance(shape.feed_forward, int) and shape.feed_forward % 256 == 0:
         return shape
     return replace(shape, width=QUANTIZABLE.width, feed_forward=QUANTIZABLE.feed_forward)
+
+
+@pytest.fixture(scope="session")
+def demo_url() -> Iterator[str]:
+    """The address of a server of the demo model, which all tests share; it has the name tiny, too."""
+    pytest.importorskip("starlette", reason="the extra [server] is not installed")
+    import llamacpu
+
+    demo = REPOSITORY / "python" / "llamacpu" / "data" / "demo.gguf"
+    with llamacpu.serve(demo, aliases={"tiny": "demo"}, origins=("https://friend.example",)) as url:
+        yield url

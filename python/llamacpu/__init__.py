@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from llamacpu.model import Model
     from llamacpu.sampling import Sampler, Sampling
     from llamacpu.scheduler import Engine
+    from llamacpu.server import serve
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "Tokenizer",
     "__version__",
     "kernels",
+    "serve",
 ]
 
 _MODULES = {
@@ -87,6 +89,7 @@ _MODULES = {
     "SessionError": "errors",
     "TemplateError": "errors",
     "Tokenizer": "text.tokenizer",
+    "serve": "server",
 }
 
 # A library is silent until its user asks for its log.

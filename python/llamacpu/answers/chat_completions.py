@@ -25,12 +25,23 @@ class ChatShape:
     model      how they name the model
     tokenizer  shows tokens, where `logprobs` says that log-probabilities are told
     legacy     calls of tools are told as "function_call" too, which was their older form
+    id, index  of a response with several answers: that of the response, and the place of this one in it
     """
 
-    def __init__(self, model: str, tokenizer: Tokenizer, *, logprobs: bool = False, legacy: bool = False) -> None:
+    def __init__(
+        self,
+        model: str,
+        tokenizer: Tokenizer,
+        *,
+        logprobs: bool = False,
+        legacy: bool = False,
+        id: str | None = None,
+        index: int = 0,
+    ) -> None:
         self._model = model
         self._legacy = legacy
-        self._id = f"chatcmpl-{uuid.uuid4()}"
+        self._index = index
+        self._id = id or f"chatcmpl-{uuid.uuid4()}"
         self._created = int(time.time())
         self._chances = LogProbabilities(tokenizer, 0) if logprobs else None
 
@@ -76,7 +87,7 @@ class ChatShape:
 
     def _response(self, kind: str, choice: Response) -> Response:
         head = {"id": self._id, "object": kind, "created": self._created, "model": self._model}
-        return {**head, "choices": [{"index": 0, **choice}]}
+        return {**head, "choices": [{"index": self._index, **choice}]}
 
     def _logprobs(self, tokens: Sequence[GeneratedToken]) -> Response | None:
         if self._chances is None:

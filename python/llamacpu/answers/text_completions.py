@@ -38,6 +38,7 @@ class TextShape:
     model      how they name the model
     tokenizer  shows tokens, where `logprobs` says that log-probabilities are told
     echo       whether the prompt comes first: False, True, or True with the log-probabilities of its tokens
+    id, index  of a response with several completions: that of the response, and the place of this one in it
     """
 
     def __init__(
@@ -48,9 +49,12 @@ class TextShape:
         *,
         logprobs: bool = False,
         echo: Sequence[TokenLogProbability | None] | bool = False,
+        id: str | None = None,
+        index: int = 0,
     ) -> None:
+        self._index = index
         self._head = {
-            "id": f"cmpl-{uuid.uuid4()}",
+            "id": id or f"cmpl-{uuid.uuid4()}",
             "object": "text_completion",
             "created": int(time.time()),
             "model": model,
@@ -94,5 +98,5 @@ class TextShape:
         if self._chances is not None:
             self._chances.note(tokens)
             chances = self._chances.as_lists()
-        choice = {"text": text, "index": 0, "logprobs": chances, "finish_reason": finish_reason}
+        choice = {"text": text, "index": self._index, "logprobs": chances, "finish_reason": finish_reason}
         return {**self._head, "choices": [choice]}

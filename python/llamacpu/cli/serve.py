@@ -1,0 +1,182 @@
+"""`llamacpu serve`: an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import signal
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import write
+
+if TYPE_CHECKING:
+    from llamacpu.server.listening import Listener
+
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?$", re.IGNORECASE)
+_TIME = re.compile(r"^(-?\d+(?:\.\d+)?)\s*(ms|s|m|h|)$", re.IGNORECASE)
+
+
+def _bytes(_context: click.Context, option: click.Parameter, value: str | None) -> int | None:
+    if value is None:
+        return None
+    match = _SIZE.match(value.strip())
+    if match is None:
+        raise click.BadParameter(f"{value!r}; expected a size such as 8G or 500M", param=option)
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+def _seconds(_context: click.Context, option: click.Parameter, value: str | None) -> float | None:
+    if value is None:
+        return None
+    match = _TIME.match(value.strip())
+    if match is None:
+        raise click.BadParameter(f"{value!r}; expected a time such as 30s, 5m or -1 for no end", param=option)
+    seconds = float(match[1]) * {"ms": 1e-3, "m": 60, "h": 3600}.get(match[2].lower(), 1)
+    return None if seconds < 0 else seconds
+
+
+def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for given in value:
+        alias, sign, name = given.partition("=")
+        if not sign or not alias or not name:
+            raise click.BadParameter(f"{given!r}; expected ALIAS=MODEL", param=option)
+        found[alias] = name
+    return found
+
+
+@click.command("serve", short_help="Serve models to OpenAI clients, with a chat page.")
+@click.argument("models", nargs=-1, type=str, metavar="[MODEL]...")
+@click.option("--host", default=None, help="Address to listen on. [default: 127.0.0.1]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=None, help="Port; 0 for any that is free. [default: 8080]"
+)
+@click.option(
+    "--api-key",
+    "api_keys",
+    multiple=True,
+    envvar="LLAMACPU_API_KEY",
+    help="Ask clients for this key; may be given several times, or in LLAMACPU_API_KEY.",
+)
+@click.option("--without-key", is_flag=True, help="Allow an address that others can reach without any key.")
+@click.option(
+    "--allowed-origin",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="A web origin whose pages may call the server, as https://example.com.",
+)
+@click.option(
+    "--allowed-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A name that the server is reached by, besides localhost and addresses.",
+)
+@click.option(
+    "--alias", "aliases", multiple=True, metavar="ALIAS=MODEL", callback=_aliases, help="Another name of a model."
+)
+@click.option(
+    "--parallel", type=click.IntRange(1, 256), default=16, show_default=True, help="Answers that are computed at once."
+)
+@click.option(
+    "--queue", type=click.IntRange(0, 100_000), default=256, show_default=True, help="Requests that may wait."
+)
+@click.option("--timeout", default="1h", show_default=True, callback=_seconds, help="Longest time of an answer.")
+@click.option(
+    "--memory-budget",
+    "memory_budget",
+    callback=_bytes,
+    metavar="SIZE",
+    help="Memory of all loaded models together, as 8G; unused ones make room.",
+)
+@click.option(
+    "--keep-alive",
+    callback=_seconds,
+    metavar="TIME",
+    help="Unload a model after it was unused for so long, as 5m. [default: never]",
+)
+@options.context
+@options.kv_type
+@options.threads
+@click.option("--access-log", is_flag=True, help="Tell of every request on stderr, without what was asked.")
+@options.as_json
+@click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr.")
+def command(**given: Any) -> None:
+    """Serve each MODEL (a .gguf file, or a folder of them) on this machine, until Ctrl-C or SIGTERM.
+
+    Programs for the OpenAI API work with it: the base URL is http://127.0.0.1:8080/v1. A model is called by its file's
+    name without the ending. A browser shows a chat page. Without MODEL the small demo model that comes with llamacpu
+    is served. With --json one line on stdout says where it listens, when it does.
+    """
+    from llamacpu import server
+
+    server.require()
+    status = _serve(given)
+    if status:
+        raise click.exceptions.Exit(status)
+
+
+def _serve(given: dict[str, Any]) -> int:
+    from llamacpu import server
+    from llamacpu.server.listening import Listener, bind, url_of
+    from llamacpu.server.security import is_loopback
+
+    host = "127.0.0.1" if given["host"] is None else given["host"]
+    port = 8080 if given["port"] is None else given["port"]
+    if not is_loopback(host) and not given["api_keys"] and not given["without_key"]:
+        raise click.UsageError(
+            f"--host is {host}, which other machines can reach, and no key is asked for; give --api-key, or "
+            "--without-key if everybody may use it"
+        )
+    _logging(given)
+    hosts = (*given["hosts"], *(() if host in ("", "0.0.0.0", "::") else (host.lower(),)))
+    with options.model_path(None) if not given["models"] else nullcontext(list(given["models"])) as models:
+        application = server.app(
+            models, aliases=given["aliases"], threads=given["threads"], memory_budget=given["memory_budget"],
+            keep_alive=given["keep_alive"], api_keys=given["api_keys"], origins=given["origins"], hosts=hosts,
+            parallel=given["parallel"], queue=given["queue"], timeout=given["timeout"] or 1e9,
+            context=given["context"], kv_type=given["kv_type"],
+        )  # fmt: skip
+        with bind(host, port) as listening:
+            listener = Listener(application)
+            told = {"url": url_of(listening), "models": application.models.names, "api_key": bool(given["api_keys"])}
+            _when_started(listener, lambda: _tell(told, given["as_json"]))
+            listener.run([listening])
+    return 130 if listener.signal == signal.SIGINT else 0
+
+
+def _when_started(listener: Listener, tell: Any) -> None:
+    startup = listener.startup
+
+    async def started(sockets: Any = None) -> None:
+        await startup(sockets)
+        if listener.started:
+            tell()
+
+    listener.startup = started  # type: ignore[method-assign]
+
+
+def _tell(told: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        write(json.dumps(told, ensure_ascii=False) + "\n")
+    else:
+        names = ", ".join(told["models"])
+        write(f"Serving {names} at {told['url']} (OpenAI API at {told['url']}/v1). Ctrl-C ends.\n", sys.stderr)
+
+
+def _logging(given: dict[str, Any]) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name, wanted in (("llamacpu.server.access", given["access_log"]), ("llamacpu", given["verbose"])):
+        if wanted:
+            logger = logging.getLogger(name)
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False

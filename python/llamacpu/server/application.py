@@ -1,0 +1,128 @@
+"""The ASGI application: endpoints, page and document behind the checks of who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from llamacpu.server import openai, operations
+from llamacpu.server.access import Access
+from llamacpu.server.endpoints import routes
+from llamacpu.server.errors import ApiError, told
+from llamacpu.server.metrics import Metrics
+from llamacpu.server.openapi import document
+from llamacpu.server.page_files import page_routes
+from llamacpu.server.pool import ModelPool, sources_of
+from llamacpu.server.running import Running
+from llamacpu.server.security import Security
+from llamacpu.server.state import State
+from llamacpu.server.streams import JsonResponse
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+    from llamacpu.server.settings import Settings
+
+__all__ = ["Application"]
+
+log = logging.getLogger("llamacpu.server")
+
+_TIDY_SECONDS = 5.0
+
+
+class Application:
+    """A server as an ASGI application, to run by itself or to mount in another one.
+
+    It loads its first model when the lifespan begins, or with the first request where nobody tells it of that.
+    """
+
+    def __init__(self, models: Any, settings: Settings, pool: Mapping[str, Any]) -> None:
+        """Use `llamacpu.server.app`."""
+        from llamacpu import __version__
+
+        self.settings = settings
+        metrics = Metrics()
+        self.running = Running(settings, metrics)
+        self.models = ModelPool(sources_of(models), settings, run=self.running.short, **pool)
+        self.state = State(settings, self.models, self.running, metrics)
+        self.endpoints = [*openai.ENDPOINTS, *operations.ENDPOINTS]
+        described = document(self.endpoints, __version__, bool(settings.api_keys))
+
+        async def openapi(request: Request) -> Response:
+            request.scope["llamacpu.path"] = "/openapi.json"
+            return JsonResponse(described)
+
+        pages = page_routes()
+        self._inner = Starlette(
+            routes=[*routes(self.state, self.endpoints), Route("/openapi.json", openapi), *pages],
+            exception_handlers={HTTPException: _http_error, Exception: _error},
+        )
+        public = {"/health", "/v1/health", *(page.path for page in pages)}
+        self._asgi = Access(Security(self._inner, settings, public), metrics)
+        self._tidying: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The interface of ASGI."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if self._tidying is None:
+            self._tidying = asyncio.ensure_future(self._tidy())
+        self.state.ready = self.state.ready or scope["path"].startswith(("/v1/c", "/api/"))
+        await self._asgi(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _app: Any = None) -> AsyncIterator[None]:
+        """For the lifespan of an application that mounts this one: loads the first model, and ends what runs."""
+        self._tidying = asyncio.ensure_future(self._tidy())
+        loading = asyncio.ensure_future(self._load())
+        try:
+            yield
+        finally:
+            await self.running.drain()
+            for task in (loading, self._tidying):
+                task.cancel()
+            self.running.close()
+            self.models.close()
+
+    async def _load(self) -> None:
+        try:
+            self.models.give_back(await self.models.take(None))
+        except Exception as error:
+            # Whoever asks for the model is told; others may load.
+            log.error("the first model cannot be loaded: %s", told(error).message)
+        self.state.ready = True
+
+    async def _tidy(self) -> None:
+        while True:
+            await asyncio.sleep(_TIDY_SECONDS)
+            self.models.tidy()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self.lifespan():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    words = {404: "there is nothing at this path; /openapi.json lists what there is",
+             405: "this path takes another method; /openapi.json lists what there is"}  # fmt: skip
+    found = ApiError(error.status_code, words.get(error.status_code, error.detail))
+    return JsonResponse(found.openai(), found.status, dict(error.headers or {}))
+
+
+async def _error(_request: Request, error: Exception) -> Response:
+    found = told(error)
+    return JsonResponse(found.openai(), found.status, found.headers)

@@ -1,0 +1,101 @@
+"""What a client is told when a request fails: a status, and words that say what was wrong and what to do."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from llamacpu.errors import (
+    Cancelled,
+    ContextOverflow,
+    GGUFError,
+    GrammarError,
+    LlamaCpuError,
+    ModelError,
+    TemplateError,
+)
+
+__all__ = ["ApiError", "invalid", "told"]
+
+log = logging.getLogger("llamacpu.server")
+
+_FIELD = re.compile(r"([a-z][a-z0-9_]*) (?:is|has|names|holds|asks) ")
+
+
+@dataclass
+class ApiError(Exception):
+    """A request that fails with a status of HTTP.
+
+    param        the field of the request that is wrong, as "messages[0].content"
+    code         a word for programs
+    retry_after  seconds after which the same request may succeed
+    """
+
+    status: int
+    message: str
+    param: str | None = None
+    code: str | None = None
+    retry_after: int | None = None
+
+    def __str__(self) -> str:
+        """The words."""
+        return self.message
+
+    @property
+    def kind(self) -> str:
+        """The kind of error, in the words of the OpenAI API."""
+        kinds = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+        if self.status in kinds:
+            return kinds[self.status]
+        return "invalid_request_error" if self.status < 500 else "server_error"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Header fields that belong to the answer."""
+        found = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
+        if self.status == 401:
+            found["www-authenticate"] = "Bearer"
+        return found
+
+    def openai(self) -> dict[str, Any]:
+        """The error object of the OpenAI API."""
+        return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
+
+
+def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
+    """The request itself is wrong."""
+    return ApiError(400, message, param, code)
+
+
+def told(error: BaseException) -> ApiError:
+    """What a client is told of an error that the layers below raise."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ContextOverflow):
+        return invalid(text, "messages", "context_length_exceeded")
+    if isinstance(error, TemplateError):
+        return invalid(f"the chat template does not take these messages: {text}", "messages")
+    if isinstance(error, GrammarError):
+        return invalid(text, "response_format")
+    if isinstance(error, Cancelled):
+        return ApiError(503, "the answer was cancelled; ask again", code="cancelled", retry_after=1)
+    if isinstance(error, MemoryError):
+        return ApiError(503, "not enough memory for this request; ask for less, or later", retry_after=10)
+    if isinstance(error, ImportError):
+        return ApiError(501, text, code="not_installed")
+    if isinstance(error, (ModelError, GGUFError, LlamaCpuError)):
+        log.error("a model failed: %s", text)
+        return ApiError(500, text, code="model_error")
+    if isinstance(error, (ValueError, OverflowError)):
+        return invalid(text, _field(text))
+    log.error("a request failed in a way that it should not", exc_info=error)
+    return ApiError(500, "something went wrong that should not; the server's log has the details")
+
+
+def _field(text: str) -> str | None:
+    """The field that a message begins with, as "top_p is 3; expected 0 to 1"."""
+    match = _FIELD.match(text)
+    return match[1] if match else None

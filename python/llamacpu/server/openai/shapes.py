@@ -1,0 +1,78 @@
+"""What the server's responses have besides those of the library: choices that ended early, tokens and times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.answers.chat_completions import ChatShape
+from llamacpu.answers.reading import ToolCall
+from llamacpu.answers.text_completions import TextShape
+from llamacpu.server.usage import finish_reason, timings_of, usage_of
+
+if TYPE_CHECKING:
+    from llamacpu.answers.reading import Answer, Event
+    from llamacpu.answers.responses import Shape
+    from llamacpu.generation import GeneratedToken
+
+__all__ = ["ChatChoice", "Choice", "TextChoice"]
+
+Response = dict[str, Any]
+
+
+class Choice:
+    """One answer of a response, told by a shape."""
+
+    def __init__(self, shape: Shape, one_call: bool = False) -> None:
+        self._shape = shape
+        self._one_call = one_call
+        self._called = False
+
+    def whole(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> Response:
+        """The response with this answer alone."""
+        found = _ended(self._shape.whole(answer, tokens))
+        message = found["choices"][0].get("message")
+        if message is not None:
+            message.setdefault("refusal", None)
+            if self._one_call and message.get("tool_calls"):
+                message["tool_calls"] = message["tool_calls"][:1]
+        return {**found, "usage": usage_of([answer.result]), "timings": timings_of(answer.result)}
+
+    def begin(self) -> list[Response]:
+        """The chunks before the answer."""
+        return self._shape.begin()
+
+    def chunk(self, event: Event, tokens: Sequence[GeneratedToken]) -> list[Response]:
+        """The chunks of a piece of the answer."""
+        if isinstance(event, ToolCall) and self._one_call:
+            if self._called:
+                return []
+            self._called = True
+        return [self._shape.chunk(event, tokens)]
+
+    def end(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> list[Response]:
+        """The chunks behind the answer."""
+        found = [_ended(chunk) for chunk in self._shape.end(answer, tokens)]
+        found[-1]["timings"] = timings_of(answer.result)
+        return found
+
+
+class ChatChoice(Choice):
+    """An answer to a conversation."""
+
+    def __init__(self, model: str, tokenizer: Any, *, one_call: bool = False, **settings: Any) -> None:
+        super().__init__(ChatShape(model, tokenizer, **settings), one_call)
+
+
+class TextChoice(Choice):
+    """A text that goes on behind another."""
+
+    def __init__(self, model: str, tokenizer: Any, prompt: Any, **settings: Any) -> None:
+        super().__init__(TextShape(model, tokenizer, prompt, **settings))
+
+
+def _ended(response: Response) -> Response:
+    for choice in response["choices"]:
+        if choice.get("finish_reason"):
+            choice["finish_reason"] = finish_reason(choice["finish_reason"])
+    return response

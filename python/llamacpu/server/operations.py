@@ -1,0 +1,49 @@
+"""What those who run a server ask it: is it ready, how is it doing, what can it do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from llamacpu.server.endpoints import Endpoint
+from llamacpu.server.streams import JsonResponse
+
+if TYPE_CHECKING:
+    from llamacpu.server.endpoints import Call
+
+__all__ = ["ENDPOINTS"]
+
+
+async def health(call: Call) -> Response:
+    """Whether requests are answered: 200, or 503 while the first model is being loaded and when shutting down."""
+    state = call.state
+    if state.running.draining:
+        return JsonResponse({"status": "shutting down"}, 503, {"retry-after": "5"})
+    if not state.ready:
+        return JsonResponse({"status": "loading model"}, 503, {"retry-after": "1"})
+    return JsonResponse({"status": "ok"})
+
+
+async def metrics(call: Call) -> Response:
+    """The numbers that Prometheus reads."""
+    running = call.state.running
+    active = len(running.active)
+    text = call.state.metrics.text(active - running.waiting, running.waiting, len(call.state.models.loaded))
+    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+_STATUS: dict[str, Any] = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+
+ENDPOINTS = [
+    Endpoint(
+        method="GET", path=path, summary="Whether the server is ready.", handler=health, response=_STATUS,
+        statuses=(503,), error=lambda _error: {"status": "loading model"}, tag="Operation",
+    )
+    for path in ("/health", "/v1/health")
+] + [
+    Endpoint(
+        method="GET", path="/metrics", summary="Metrics in the text format of Prometheus.", handler=metrics,
+        media_type="text/plain", tag="Operation",
+    )
+]  # fmt: skip

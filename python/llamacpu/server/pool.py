@@ -1,0 +1,250 @@
+"""The models of a server by name: loaded when they are asked for, kept, and unloaded to make room."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.server.errors import ApiError
+from llamacpu.server.served import Served
+
+if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import ModelLike
+    from llamacpu.server.settings import Settings
+
+__all__ = ["Entry", "ModelPool", "Source", "sources_of"]
+
+log = logging.getLogger("llamacpu.server")
+
+Source = Any
+"""A model that is open, or the path of a file."""
+
+_PART = re.compile(r"-(\d{5})-of-\d{5}$")
+# Packed weights take up to this many times their bytes in the file.
+_GROWTH = 1.22
+
+
+@dataclass
+class Entry:
+    """A model that the server has a name for. served: None while it is not in memory."""
+
+    name: str
+    source: Source
+    created: int
+    nbytes: int
+    served: Served | None = None
+
+
+def sources_of(models: Source | Sequence[Source] | Mapping[str, Source]) -> dict[str, Source]:
+    """Names and sources of what `app` and `serve` take: paths of files and folders, open models, or a mapping.
+
+    A file is called by its name without the ending. Raises ValueError for what is no model and for a name twice,
+    FileNotFoundError for what is not there.
+    """
+    if isinstance(models, Mapping):
+        return {str(name): _resolved(source)[0][1] for name, source in models.items()}
+    listed = models if isinstance(models, (list, tuple)) else [models]
+    found: dict[str, Source] = {}
+    for given in listed:
+        for name, source in _resolved(given):
+            if name in found:
+                raise ValueError(f"two models are called {name}: {found[name]} and {source}; rename one of the files")
+            found[name] = source
+    if not found:
+        raise ValueError("no model to serve; give a .gguf file, a folder of them or an open model")
+    return found
+
+
+def _resolved(given: Source) -> list[tuple[str, Source]]:
+    if not isinstance(given, (str, os.PathLike)):
+        if not hasattr(given, "session"):
+            raise ValueError(f"{type(given).__name__} is no model; expected a path or an open model")
+        return [(_PART.sub("", Path(given.path).stem), given)]
+    path = Path(given)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix == ".gguf" and file.is_file())
+        first = [file for file in files if (_PART.search(file.stem) or ["", "00001"])[1] == "00001"]
+        if not first:
+            raise FileNotFoundError(2, "a folder without .gguf files; name a file or another folder", str(path))
+        return [(_PART.sub("", file.stem), file.resolve()) for file in first]
+    if not path.is_file():
+        raise FileNotFoundError(2, "no such file; check the path", str(path))
+    return [(_PART.sub("", path.stem), path.resolve())]
+
+
+def _bytes_of(source: Source) -> int:
+    if not isinstance(source, Path):
+        return int(getattr(source, "weight_bytes", 0))
+    first = _PART.search(source.stem)
+    if first is None:
+        return source.stat().st_size
+    stem = source.stem[: first.start()]
+    return sum(file.stat().st_size for file in source.parent.glob("*.gguf") if _PART.sub("", file.stem) == stem)
+
+
+class ModelPool:
+    """The models of a server. It is used on the event loop alone; only opening a model is done in a thread.
+
+    budget      bytes that all models in memory may take together; None for no limit
+    keep_alive  seconds that a model stays in memory unused; None until it has to make room
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        settings: Settings,
+        *,
+        aliases: Mapping[str, str] | None = None,
+        threads: int | None = None,
+        budget: int | None = None,
+        keep_alive: float | None = None,
+        run: Callable[..., Awaitable[Any]] = asyncio.to_thread,
+    ) -> None:
+        self.entries: dict[str, Entry] = {}
+        for name, source in sources.items():
+            created = int(source.stat().st_mtime) if isinstance(source, Path) else int(time.time())
+            self.entries[name] = Entry(name, source, created, _bytes_of(source))
+        self.aliases = dict(aliases or {})
+        for alias, name in self.aliases.items():
+            if name not in self.entries:
+                raise ValueError(f"the alias {alias} means {name}; expected one of {', '.join(self.entries)}")
+            if alias in self.entries:
+                raise ValueError(f"{alias} is an alias and the name of a model; choose another alias")
+        self.settings = settings
+        self.keep_alive = keep_alive
+        self._threads = threads
+        self._budget = budget
+        self._run = run
+        self._loading = asyncio.Lock()
+        self.failed: str | None = None
+
+    @property
+    def default(self) -> Entry:
+        """The model of requests that name none: the first."""
+        return next(iter(self.entries.values()))
+
+    @property
+    def loaded(self) -> list[Served]:
+        """The models in memory."""
+        return [entry.served for entry in self.entries.values() if entry.served is not None]
+
+    @property
+    def names(self) -> list[str]:
+        """What clients may write as model."""
+        return [*self.entries, *self.aliases]
+
+    def find(self, name: str | None) -> Entry:
+        """The model with a name or an alias, with or without Ollama's ":latest". Raises ApiError (404)."""
+        if not name:
+            return self.default
+        for form in (name, name.removesuffix(":latest"), name.removesuffix(".gguf")):
+            entry = self.entries.get(self.aliases.get(form, form))
+            if entry is not None:
+                return entry
+        known = ", ".join(self.names[:50])
+        raise ApiError(404, f"there is no model {name[:200]!r}; there is {known}", "model", "model_not_found")
+
+    async def take(self, name: str | None) -> Served:
+        """A model that is in memory, for one request: `give_back` it. Raises ApiError."""
+        entry = self.find(name)
+        async with self._loading:
+            served = entry.served
+            if served is None or self._stale(served):
+                if served is not None:
+                    self.unload(entry)
+                served = await self._load(entry)
+            served.users += 1
+        return served
+
+    def give_back(self, served: Served) -> None:
+        """A request does not need it any more."""
+        served.users -= 1
+        served.used_at = time.monotonic()
+        if served.expires_after == 0 and served.users == 0:
+            self.unload(self.entries[served.name])
+
+    def unload(self, entry: Entry) -> None:
+        """Take a model out of memory; the requests that use it keep it until they end."""
+        entry.served = None
+
+    def tidy(self) -> None:
+        """Unload what was not used for as long as it is kept."""
+        now = time.monotonic()
+        for entry in self.entries.values():
+            served = entry.served
+            if served is None or served.users or not isinstance(entry.source, Path):
+                continue
+            if served.expires_after is not None and now - served.used_at >= served.expires_after:
+                log.info("%s is unloaded: not used for %g seconds", served.name, served.expires_after)
+                self.unload(entry)
+
+    def close(self) -> None:
+        """Unload everything."""
+        for entry in self.entries.values():
+            self.unload(entry)
+
+    def _stale(self, served: Served) -> bool:
+        """Whether the file on the disk is not the one that was opened."""
+        source = self.entries[served.name].source
+        if not isinstance(source, Path):
+            return False
+        try:
+            now = source.stat()
+        except OSError:
+            return False
+        return served.identity != (now.st_ino, now.st_size, now.st_mtime_ns)
+
+    async def _load(self, entry: Entry) -> Served:
+        source = entry.source
+        if not isinstance(source, Path):
+            entry.served = Served(entry.name, source, self.settings, entry.nbytes)
+            return entry.served
+        needed = int(_bytes_of(source) * _GROWTH)
+        self._make_room(entry.name, needed)
+        try:
+            state = source.stat()
+            model: ModelLike = await self._run(self._open, source)
+        except OSError as error:
+            words = error.strerror or "it cannot be read"
+            raise ApiError(503, f"the model {entry.name} cannot be opened: {words}", retry_after=10) from None
+        served = Served(entry.name, model, self.settings, needed)
+        served.identity = (state.st_ino, state.st_size, state.st_mtime_ns)
+        served.expires_after = self.keep_alive
+        entry.served, entry.nbytes = served, state.st_size
+        log.info("%s is loaded", entry.name)
+        return served
+
+    def _open(self, path: Path) -> ModelLike:
+        from llamacpu.model import Model
+
+        model = Model(path, threads=self._threads)
+        # Made now: a first request that fails here would be the model's fault and not its own.
+        _ = model.tokenizer
+        return model
+
+    def _make_room(self, name: str, needed: int) -> None:
+        if self._budget is None:
+            return
+        unused = sorted((served for served in self.loaded if self._idle(served)), key=lambda served: served.used_at)
+        taken = sum(served.nbytes for served in self.loaded)
+        for served in unused:
+            if taken + needed <= self._budget:
+                break
+            log.info("%s is unloaded, to make room for %s", served.name, name)
+            self.unload(self.entries[served.name])
+            taken -= served.nbytes
+        if taken + needed > self._budget and self.loaded:
+            raise ApiError(
+                503, f"the model {name} needs {needed >> 20} MiB, and the models that answer now leave "
+                f"{max(self._budget - taken, 0) >> 20} MiB; ask again later", code="no_memory", retry_after=10,
+            )  # fmt: skip
+
+    def _idle(self, served: Served) -> bool:
+        return served.users == 0 and isinstance(self.entries[served.name].source, Path)

@@ -1,0 +1,182 @@
+"""From what a request says to questions, the same for every API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.answers import Question, chat_prompt, chat_question
+from llamacpu.errors import ContextOverflow
+from llamacpu.sampling import Sampler, Sampling
+from llamacpu.server.errors import invalid
+
+if TYPE_CHECKING:
+    from llamacpu.constraints.grammar import Grammar
+    from llamacpu.server.running import Run
+    from llamacpu.server.served import Served
+    from llamacpu.server.state import State
+
+__all__ = ["Use", "chat_questions", "check_length", "check_schema", "sampler_of", "text_questions", "using"]
+
+# Seeds of clients have 64 bits; those of samplers 32, of which the last two values mean "any".
+_SEEDS = 0xFFFFFFFE
+# Of the chat template, and never a client's to set beside its fields.
+_OWN_VARIABLES = {"self", "messages", "tools", "control_tokens", "add_generation_prompt"}
+
+
+class Use:
+    """A model that a request uses. It stays in memory until the request and all its answers have ended."""
+
+    def __init__(self, state: State, served: Served) -> None:
+        self.served = served
+        self._state = state
+
+    def start(self, question: Question, timeout: float | None = None) -> Run:
+        """Begin to compute an answer."""
+        run = self._state.running.start(self.served, question, timeout)
+        self.served.users += 1
+        run.at_end(lambda: self._state.models.give_back(self.served))
+        return run
+
+    async def questions(self, function: Any, *arguments: Any, **settings: Any) -> list[Question]:
+        """Make questions, in a thread: a long prompt or a large grammar takes a while."""
+        return list(await self._state.running.short(lambda: function(self.served, *arguments, **settings)))
+
+
+@asynccontextmanager
+async def using(state: State, name: str | None) -> AsyncIterator[Use]:
+    """The model with a name, loaded if need be. Raises ApiError."""
+    served = await state.models.take(name)
+    try:
+        yield Use(state, served)
+    finally:
+        state.models.give_back(served)
+
+
+def sampler_of(served: Served, given: Mapping[str, Any], place: int = 0) -> Sampler:
+    """How tokens are chosen: what the request says, over what the file recommends, over the defaults.
+
+    place: of this answer among several, each of which has a seed of its own.
+    """
+    settings = {name: value for name, value in given.items() if value is not None}
+    seed = settings.get("seed")
+    if seed is not None:
+        settings["seed"] = None if seed == -1 else (seed + place) % _SEEDS
+    tokenizer = served.model.tokenizer
+    return Sampler(
+        Sampling.for_model(served.model.metadata, **settings),
+        served.model.vocab_size,
+        lambda token: tokenizer.decode([token]),
+    )
+
+
+def chat_questions(
+    served: Served,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    count: int = 1,
+    sampling: Mapping[str, Any],
+    tools: Sequence[Any] | None = None,
+    tool_choice: Any = None,
+    response_format: Mapping[str, Any] | None = None,
+    grammar: str | None = None,
+    variables: Mapping[str, Any] | None = None,
+    reasoning: bool = True,
+    streamed: bool = False,
+    stop: Sequence[str] = (),
+    max_tokens: int | None = None,
+    log_probabilities: int | None = None,
+    ignore_end: bool = False,
+) -> list[Question]:
+    """Questions that a conversation asks, `count` times. grammar: GBNF, in place of response_format."""
+    if not messages:
+        raise invalid("messages is empty; expected at least one message", "messages")
+    for name in variables or ():
+        if name in _OWN_VARIABLES:
+            raise invalid(f"chat_template_kwargs sets {name}, which the request has a field for", "chat_template_kwargs")
+    prompt = chat_prompt(served.chat, messages, tools if tool_choice != "none" else None, variables)
+    check_length(served, prompt.ids)
+    return [
+        chat_question(
+            served.chat,
+            prompt,
+            tools=tools,
+            tool_choice=tool_choice,
+            response_format=response_format,
+            grammar=_gbnf(grammar),
+            reasoning=reasoning,
+            streamed=streamed,
+            stop=stop,
+            sampling=sampler_of(served, sampling, place),
+            max_tokens=max_tokens,
+            log_probabilities=log_probabilities,
+            ignore_end=ignore_end,
+        )
+        for place in range(count)
+    ]
+
+
+def text_questions(
+    served: Served,
+    prompts: Sequence[Sequence[int]],
+    *,
+    count: int = 1,
+    sampling: Mapping[str, Any],
+    response_format: Mapping[str, Any] | None = None,
+    grammar: str | None = None,
+    stop: Sequence[str] = (),
+    max_tokens: int | None = None,
+    log_probabilities: int | None = None,
+    ignore_end: bool = False,
+) -> list[Question]:
+    """Questions that go on behind each of some prompts, `count` times each."""
+    from llamacpu.answers.tools import grammar_of_format
+
+    found = []
+    for ids in prompts:
+        check_length(served, ids)
+        for place in range(count):
+            held = _gbnf(grammar) or grammar_of_format(response_format)
+            tokenizer = served.model.tokenizer
+            question = Question(
+                prompt=ids,
+                sampling=sampler_of(served, sampling, place),
+                max_tokens=max_tokens,
+                stop=tuple(stop),
+                logits_processors=() if held is None else (held.constraint(tokenizer),),
+                log_probabilities=log_probabilities,
+                ignore_end=ignore_end,
+            )
+            found.append(question)
+    return found
+
+
+def check_length(served: Served, ids: Sequence[int]) -> None:
+    """Raises ApiError for a prompt without tokens or with others than the model's, ContextOverflow for a long one."""
+    if not ids:
+        raise invalid("the prompt is empty and the model has no start token; expected at least one token", "prompt")
+    vocabulary = served.model.vocab_size
+    wrong = next((token for token in ids if not 0 <= token < vocabulary), None)
+    if wrong is not None:
+        raise invalid(f"the prompt holds token {wrong}; expected ids from 0 to {vocabulary - 1}", "prompt")
+    if len(ids) > served.context:
+        raise ContextOverflow(
+            f"the prompt has {len(ids)} tokens, and the model's context holds {served.context}; shorten the messages"
+        )
+
+
+def check_schema(state: State, schema: Any, param: str) -> None:
+    """Raises ApiError for a schema or grammar that is larger than the server allows."""
+    size = len(schema.encode()) if isinstance(schema, str) else len(json.dumps(schema))
+    if size > state.settings.schema_bytes:
+        raise invalid(f"{param} has {size} bytes; the server takes up to {state.settings.schema_bytes}", param)
+
+
+def _gbnf(grammar: str | None) -> Grammar | None:
+    if not grammar:
+        return None
+    from llamacpu.constraints.grammar import Grammar
+
+    return Grammar.gbnf(grammar)

@@ -1,0 +1,140 @@
+"""Who may ask: the host that a request is meant for, the web page it comes from, its key."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import json
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from llamacpu.server.errors import ApiError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from llamacpu.server.settings import Settings
+
+__all__ = ["Security", "is_loopback"]
+
+_PORT = re.compile(r":\d{1,5}$")
+_FIELDS = 200
+_METHODS = "GET, POST, DELETE, HEAD, OPTIONS"
+# "*" stands for every field but the first.
+_HEADERS = "authorization, *"
+_ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine's own programs reach an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Security:
+    """An ASGI application around another one that refuses what must not reach it.
+
+    A page on the web can make a browser send requests to this machine. It cannot choose the Host header (its own name,
+    even if that name is resolved to this machine: DNS rebinding) nor leave out Origin where it reads or writes.
+
+    public  paths that need no key: what tells nothing, and the page, which asks for the key itself
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, public: Iterable[str] = ("/health",)) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in settings.api_keys]
+        self._origins = set(settings.origins)
+        self._hosts = {host.lower().rstrip(".") for host in settings.hosts}
+        self._public = frozenset(public)
+        self._head_bytes = settings.header_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or hand on."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            elif scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        origin = headers.get(b"origin")
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", []), *_ALWAYS, *self._cors(origin)]}
+            await send(message)
+
+        try:
+            self._check_size(scope["headers"])
+            self._check_host(headers.get(b"host", ""))
+            self._check_origin(origin, headers.get(b"host", ""))
+            if scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+                await sending({"type": "http.response.start", "status": 204, "headers": []})
+                await sending({"type": "http.response.body", "body": b""})
+                return
+            self._check_key(scope["path"], headers)
+        except ApiError as error:
+            await _refuse(sending, error)
+            return
+        await self._app(scope, receive, sending)
+
+    def _check_size(self, fields: list[tuple[bytes, bytes]]) -> None:
+        if sum(len(name) + len(value) + 4 for name, value in fields) > self._head_bytes or len(fields) > _FIELDS:
+            raise ApiError(431, f"the head of the request has more than {self._head_bytes} bytes or {_FIELDS} fields")
+
+    def _check_host(self, given: str) -> None:
+        host = _PORT.sub("", given).lower().rstrip(".")
+        if "*" in self._hosts or host in self._hosts or host == "localhost" or host.endswith(".localhost"):
+            return
+        try:
+            ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            raise ApiError(
+                403, f"the Host header is {given[:100]!r}; expected localhost, an address, or a name that the server "
+                "was told with --allowed-host", code="host_not_allowed",
+            ) from None  # fmt: skip
+
+    def _check_origin(self, origin: str | None, host: str) -> None:
+        if origin is None or "*" in self._origins or origin in self._origins:
+            return
+        # The page of this very server; what it was reached by has been checked.
+        if origin != "null" and urlsplit(origin).netloc.lower() == host.lower():
+            return
+        raise ApiError(
+            403, f"the request comes from the web page {origin[:100]!r}; a server takes none from other origins than "
+            "its own, unless it was told with --allowed-origin", code="origin_not_allowed",
+        )  # fmt: skip
+
+    def _check_key(self, path: str, headers: dict[bytes, str]) -> None:
+        if not self._keys or path in self._public:
+            return
+        kind, _, bearer = headers.get(b"authorization", "").partition(" ")
+        given = bearer.strip() if kind.lower() == "bearer" else headers.get(b"x-api-key", "")
+        # All are compared, each in the same time whatever the difference is.
+        matches = [hmac.compare_digest(given.encode("latin-1", "replace"), key) for key in self._keys]
+        if not any(matches):
+            what = "is wrong" if given else "is missing"
+            raise ApiError(401, f"the API key {what}; send it as Authorization: Bearer", code="invalid_api_key")
+
+    def _cors(self, origin: str | None) -> list[tuple[bytes, bytes]]:
+        if origin is None or not ("*" in self._origins or origin in self._origins):
+            return []
+        return [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-allow-methods", _METHODS.encode()),
+            (b"access-control-allow-headers", _HEADERS.encode()),
+            (b"access-control-max-age", b"600"),
+            (b"vary", b"Origin"),
+        ]
+
+
+async def _refuse(send: Send, error: ApiError) -> None:
+    body = json.dumps(error.openai()).encode()
+    head = {**error.headers, "content-type": "application/json", "content-length": str(len(body))}
+    fields = [(name.encode(), value.encode()) for name, value in head.items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})

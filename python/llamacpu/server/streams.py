@@ -1,0 +1,152 @@
+"""Responses that end when their client goes away: whole ones that take a while, and streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.responses import Response
+
+from llamacpu.server.errors import ApiError, told
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["Gone", "JsonResponse", "Stream", "server_sent", "while_connected"]
+
+log = logging.getLogger("llamacpu.server")
+
+Result = TypeVar("Result")
+
+
+class Gone(Exception):  # noqa: N818 (it is no error: nobody wants the answer)
+    """The client went away."""
+
+
+class JsonResponse(Response):
+    """A JSON document, in UTF-8."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """The bytes."""
+        return encoded(content).encode()
+
+
+def encoded(value: Any) -> str:
+    """A value as JSON on one line. Halves of characters, which no text should hold, are replaced."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8", "replace").decode()
+
+
+def server_sent(value: Any, event: str | None = None) -> str:
+    """A value as a server-sent event (WHATWG HTML, section 9.2)."""
+    data = value if isinstance(value, str) else encoded(value)
+    return (f"event: {event}\n" if event else "") + f"data: {data}\n\n"
+
+
+async def while_connected(request: Request, work: Awaitable[Result], stop: Callable[[], None]) -> Result:
+    """The result of some work, as long as the client waits for it. Raises `Gone` after `stop` where it does not."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Gone
+    finally:
+        if not working.done():
+            stop()
+            working.cancel()
+        gone.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+class Stream(Response):
+    """Pieces of text as they come. What they come from is closed at the end, whatever ends it.
+
+    pieces        texts; they are sent as soon as they are there, several together where several are
+    stop          ends the work that makes them: the client is gone, takes nothing, or the server shuts down
+    on_error      the last piece of a stream that fails
+    ping          a piece that means nothing, sent after `ping_seconds` of silence so that nobody between gives up
+    send_seconds  how long the client may take nothing
+    """
+
+    def __init__(
+        self,
+        pieces: AsyncIterator[str],
+        stop: Callable[[], None],
+        on_error: Callable[[ApiError], str],
+        *,
+        media_type: str = "text/event-stream",
+        ping: str | None = ": ping\n\n",
+        ping_seconds: float = 15.0,
+        send_seconds: float = 60.0,
+    ) -> None:
+        super().__init__(None, 200, {"cache-control": "no-store", "x-accel-buffering": "no"}, media_type)
+        del self.headers["content-length"]
+        self._pieces = pieces
+        self._stop = stop
+        self._on_error = on_error
+        self._ping = ping
+        self._ping_seconds = ping_seconds
+        self._send_seconds = send_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send everything, until the client is gone."""
+        sending = asyncio.ensure_future(self._all(send))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                raise Gone
+            sending.result()
+        finally:
+            self._stop()
+            sending.cancel()
+            gone.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
+
+    async def _all(self, send: Send) -> None:
+        await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for piece in self._with_pings():
+            await self._send(send, {"type": "http.response.body", "body": piece.encode(), "more_body": True})
+        await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _with_pings(self) -> AsyncIterator[str]:
+        waiting: asyncio.Future[str | None] | None = None
+        try:
+            while True:
+                waiting = asyncio.ensure_future(anext(self._pieces, None))
+                while not waiting.done():
+                    done, _ = await asyncio.wait({waiting}, timeout=self._ping_seconds)
+                    if not done and self._ping is not None:
+                        yield self._ping
+                piece = waiting.result()
+                if piece is None:
+                    return
+                yield piece
+        except Exception as error:
+            yield self._on_error(told(error))
+        finally:
+            if waiting is not None and not waiting.done():
+                waiting.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await waiting
+
+    async def _send(self, send: Send, message: dict[str, Any]) -> None:
+        try:
+            await asyncio.wait_for(send(message), self._send_seconds)
+        except (asyncio.TimeoutError, TimeoutError):
+            log.info("a client took nothing for %g seconds; its stream is ended", self._send_seconds)
+            raise Gone from None
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
