@@ -102,6 +102,14 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     metavar="TIME",
     help="Unload a model after it was unused for so long, as 5m. [default: never]",
 )
+@click.option(
+    "--grace",
+    default="10s",
+    show_default=True,
+    callback=_seconds,
+    metavar="TIME",
+    help="How long running answers may go on after Ctrl-C or SIGTERM; a second one ends them at once.",
+)
 @options.context
 @options.kv_type
 @options.threads
@@ -142,6 +150,7 @@ def _serve(given: dict[str, Any]) -> int:
             models, aliases=given["aliases"], threads=given["threads"], memory_budget=given["memory_budget"],
             keep_alive=given["keep_alive"], api_keys=given["api_keys"], origins=given["origins"], hosts=hosts,
             parallel=given["parallel"], queue=given["queue"], timeout=given["timeout"] or 1e9,
+            grace_seconds=1e6 if given["grace"] is None else given["grace"],
             context=given["context"], kv_type=given["kv_type"],
         )  # fmt: skip
         with bind(host, port) as listening:

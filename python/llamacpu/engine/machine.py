@@ -18,10 +18,13 @@ __all__ = [
     "processor_name",
     "product_peak",
     "total_memory",
+    "version",
 ]
 
 memory_bandwidth = _native.memory_bandwidth
 product_peak = _native.product_peak
+version: str = _native.__version__
+"""The version of llamacpu."""
 
 
 def describe() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llamacpu.engine.machine import version
 from llamacpu.server import openai, operations
 from llamacpu.server.access import Access
 from llamacpu.server.endpoints import routes
@@ -21,7 +22,7 @@ from llamacpu.server.metrics import Metrics
 from llamacpu.server.openapi import document
 from llamacpu.server.page_files import page_routes
 from llamacpu.server.pool import ModelPool, sources_of
-from llamacpu.server.running import Running
+from llamacpu.server.running import Work
 from llamacpu.server.security import Security
 from llamacpu.server.state import State
 from llamacpu.server.streams import JsonResponse
@@ -47,15 +48,13 @@ class Application:
 
     def __init__(self, models: Any, settings: Settings, pool: Mapping[str, Any]) -> None:
         """Use `llamacpu.server.app`."""
-        from llamacpu import __version__
-
         self.settings = settings
-        metrics = Metrics()
-        self.running = Running(settings, metrics)
-        self.models = ModelPool(sources_of(models), settings, run=self.running.short, **pool)
-        self.state = State(settings, self.models, self.running, metrics)
+        self.work = Work()
+        self.models = ModelPool(sources_of(models), settings, run=self.work.short, **pool)
+        metrics = Metrics(lambda: {served.name: served.engine.statistics for served in self.models.loaded})
+        self.state = State(settings, self.models, self.work, metrics)
         self.endpoints = [*openai.ENDPOINTS, *operations.ENDPOINTS]
-        described = document(self.endpoints, __version__, bool(settings.api_keys))
+        described = document(self.endpoints, version, bool(settings.api_keys))
 
         async def openapi(request: Request) -> Response:
             request.scope["llamacpu.path"] = "/openapi.json"
@@ -77,30 +76,40 @@ class Application:
             return
         if self._tidying is None:
             self._tidying = asyncio.ensure_future(self._tidy())
-        self.state.ready = self.state.ready or scope["path"].startswith(("/v1/c", "/api/"))
         await self._asgi(scope, receive, send)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Any = None) -> AsyncIterator[None]:
         """For the lifespan of an application that mounts this one: loads the first model, and ends what runs."""
         self._tidying = asyncio.ensure_future(self._tidy())
+        self.models.on_demand = False
         loading = asyncio.ensure_future(self._load())
         try:
             yield
         finally:
-            await self.running.drain()
+            await self.drain()
             for task in (loading, self._tidying):
                 task.cancel()
-            self.running.close()
+            self.work.close()
             self.models.close()
+
+    async def drain(self) -> None:
+        """Take no more requests, let answers end for as long as the settings say, and then end them."""
+        self.work.draining = True
+        await self.models.drain(self.settings.grace_seconds)
+
+    def cancel(self) -> None:
+        """End every answer within a step. From any thread."""
+        self.work.draining = True
+        self.models.cancel()
 
     async def _load(self) -> None:
         try:
             self.models.give_back(await self.models.take(None))
         except Exception as error:
             # Whoever asks for the model is told; others may load.
-            log.error("the first model cannot be loaded: %s", told(error).message)
-        self.state.ready = True
+            self.models.failed = told(error).message
+            log.error("the first model cannot be loaded: %s", self.models.failed)
 
     async def _tidy(self) -> None:
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from llamacpu.errors import (
     GrammarError,
     LlamaCpuError,
     ModelError,
+    Overloaded,
     TemplateError,
 )
 
@@ -80,6 +82,10 @@ def told(error: BaseException) -> ApiError:
         return invalid(f"the chat template does not take these messages: {text}", "messages")
     if isinstance(error, GrammarError):
         return invalid(text, "response_format")
+    if isinstance(error, Overloaded):
+        # Who asks too much alone is told so; where everybody does, the server is full.
+        status = 429 if error.scope == "client" else 503
+        return ApiError(status, text, code="queue_full", retry_after=max(math.ceil(error.retry_after), 1))
     if isinstance(error, Cancelled):
         return ApiError(503, "the answer was cancelled; ask again", code="cancelled", retry_after=1)
     if isinstance(error, MemoryError):

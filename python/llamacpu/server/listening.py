@@ -69,7 +69,7 @@ class Listener(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse what is new, let answers end, and then close."""
-        draining = asyncio.ensure_future(self.application.running.drain())
+        draining = asyncio.ensure_future(self.application.drain())
         await super().shutdown(sockets)
         await draining
 
@@ -92,7 +92,7 @@ class Listener(uvicorn.Server):
         self.signal = self.signal or sig
         if self.should_exit:
             self.force_exit = True
-            self.application.running.close()
+            self.application.cancel()
         self.should_exit = True
 
 

@@ -2,80 +2,109 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 if TYPE_CHECKING:
-    from llamacpu.answers import Answer
+    from llamacpu.scheduler import Statistics
 
 __all__ = ["Metrics"]
 
 _TIMES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-_GAPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 10.0)
+
+# The field of `Statistics`, its name and what it is.
+_COUNTERS = {
+    "requests_submitted": ("requests", "Answers that were asked for"),
+    "requests_rejected": ("requests_rejected", "Refused because the queue was full"),
+    "requests_finished": ("requests_finished", "Ended by the model, a limit or a stop string"),
+    "requests_cancelled": ("requests_cancelled", "Ended because nobody wanted them any more"),
+    "requests_timed_out": ("requests_timed_out", "Ended because they took too long"),
+    "requests_failed": ("requests_failed", "Ended by an error"),
+    "prompt_tokens": ("prompt_tokens", "Tokens of prompts, computed or from the prefix cache"),
+    "cached_tokens": ("prompt_cached_tokens", "Tokens of prompts from the prefix cache"),
+    "generated_tokens": ("generated_tokens", "Tokens of answers"),
+    "steps": ("steps", "Passes through the model"),
+    "step_tokens": ("step_tokens", "Tokens that passes computed"),
+    "preemptions": ("preemptions", "Answers whose keys and values were given up and computed again"),
+    "prefix_lookups": ("prefix_cache_lookups", "Prompts that were looked up in the prefix cache"),
+    "prefix_hits": ("prefix_cache_hits", "Prompts of which a beginning was in the prefix cache"),
+    "prefix_evictions": ("prefix_cache_evictions", "Entries that left the prefix cache"),
+    "prefix_disk_hits": ("prefix_cache_disk_hits", "Beginnings of prompts that were read from the disk"),
+}
+_GAUGES = {
+    "queued": ("requests_waiting", "Requests that wait for a place"),
+    "running": ("requests_running", "Answers that are being computed"),
+    "kv_bytes": ("kv_bytes", "Bytes of keys and values"),
+    "kv_bytes_limit": ("kv_bytes_limit", "Bytes that keys and values may take"),
+    "prefix_entries": ("prefix_cache_entries", "Entries of the prefix cache"),
+    "prefix_disk_bytes": ("prefix_cache_disk_bytes", "Bytes of the prefix cache on the disk"),
+}
+_HISTOGRAMS = {
+    "first_token_seconds": ("time_to_first_token_seconds", "From the request to its first token"),
+    "between_tokens_seconds": ("time_between_tokens_seconds", "Between two tokens of an answer"),
+    "queue_seconds": ("queue_seconds", "How long a request waited for a place"),
+    "request_seconds": ("request_seconds", "From the request to the end of its answer"),
+    "step_seconds": ("step_seconds", "A pass through the model"),
+    "batch_sessions": ("batch_size", "Answers that one pass through the model continued"),
+    "batch_tokens": ("batch_tokens", "Tokens of one pass through the model"),
+}
 
 
 class Metrics:
-    """The numbers of one server; several in a process do not meet."""
+    """The numbers of one server; several in a process do not meet.
 
-    def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
+    engines: the statistics of the models in memory, by name.
+    """
+
+    def __init__(self, engines: Callable[[], Mapping[str, Statistics]]) -> None:
+        self.registry = CollectorRegistry()
         self.requests = Counter(
-            "llamacpu_http_requests", "Requests by path of the API and status", ["path", "status"], registry=registry
-        )
+            "llamacpu_http_requests", "Requests by path of the API and status", ["path", "status"],
+            registry=self.registry,
+        )  # fmt: skip
         self.request_seconds = Histogram(
             "llamacpu_http_request_seconds", "From the head of a request to the end of its response", ["path"],
-            buckets=_TIMES, registry=registry,
+            buckets=_TIMES, registry=self.registry,
         )  # fmt: skip
-        self.first_token_seconds = Histogram(
-            "llamacpu_time_to_first_token_seconds", "From the request to its first token", buckets=_TIMES,
-            registry=registry,
-        )  # fmt: skip
-        self.token_gap_seconds = Histogram(
-            "llamacpu_time_between_tokens_seconds", "Between two tokens of an answer", buckets=_GAPS, registry=registry
-        )
-        self.queue_seconds = Histogram(
-            "llamacpu_queue_seconds", "How long a request waited for a place", buckets=_TIMES, registry=registry
-        )
-        self.prompt_tokens = Counter("llamacpu_prompt_tokens", "Tokens of prompts", registry=registry)
-        self.cached_tokens = Counter(
-            "llamacpu_prompt_cached_tokens", "Tokens of prompts that were not computed again", registry=registry
-        )
-        self.cache_hits = Counter(
-            "llamacpu_prefix_cache_hits", "Prompts of which a beginning was in the prefix cache", registry=registry
-        )
-        self.cache_misses = Counter(
-            "llamacpu_prefix_cache_misses", "Prompts of which nothing was in the prefix cache", registry=registry
-        )
-        self.generated_tokens = Counter("llamacpu_generated_tokens", "Tokens of answers", registry=registry)
-        self.drafted_tokens = Counter("llamacpu_drafted_tokens", "Proposed tokens", registry=registry)
-        self.accepted_tokens = Counter("llamacpu_accepted_tokens", "Proposed tokens that were right", registry=registry)
-        self.answers = Counter("llamacpu_answers", "Answers by what ended them", ["reason"], registry=registry)
-        self.refused = Counter("llamacpu_queue_refused", "Requests that found no place", registry=registry)
-        self.running = Gauge("llamacpu_requests_running", "Answers that are being computed", registry=registry)
-        self.waiting = Gauge("llamacpu_requests_waiting", "Requests that wait for a place", registry=registry)
-        self.loaded = Gauge("llamacpu_models_loaded", "Models in memory", registry=registry)
+        self.registry.register(_Engines(engines))
 
-    def count(self, answer: Answer, waited: float) -> None:
-        """Note a finished answer; waited: seconds before it began. From any thread."""
-        result = answer.result
-        self.prompt_tokens.inc(result.prompt_tokens)
-        self.cached_tokens.inc(result.cached_tokens)
-        (self.cache_hits if result.cached_tokens else self.cache_misses).inc()
-        self.generated_tokens.inc(len(result.tokens))
-        self.drafted_tokens.inc(result.timings.drafted_tokens)
-        self.accepted_tokens.inc(result.timings.accepted_tokens)
-        self.answers.labels(answer.finish_reason).inc()
-        times = result.timings.token_seconds
-        if times:
-            self.first_token_seconds.observe(waited + times[0])
-        for before, after in pairwise(times):
-            self.token_gap_seconds.observe(max(after - before, 0.0))
-
-    def text(self, running: int, waiting: int, loaded: int) -> bytes:
+    def text(self) -> bytes:
         """Everything, in the format that Prometheus reads."""
-        self.running.set(running)
-        self.waiting.set(waiting)
-        self.loaded.set(loaded)
-        return generate_latest(self.registry)
+        found: bytes = generate_latest(self.registry)
+        return found
+
+
+class _Engines:
+    """A collector of what engines count."""
+
+    def __init__(self, engines: Callable[[], Mapping[str, Statistics]]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterator[Any]:
+        """The families of metrics."""
+        engines = {name: statistics.as_dict() for name, statistics in self._engines().items()}
+        loaded = GaugeMetricFamily("llamacpu_models_loaded", "Models in memory")
+        loaded.add_metric([], len(engines))
+        yield loaded
+        for table, kind in ((_COUNTERS, CounterMetricFamily), (_GAUGES, GaugeMetricFamily)):
+            for field, (name, words) in table.items():
+                family = kind(f"llamacpu_{name}", words, labels=["model"])
+                for model, numbers in engines.items():
+                    family.add_metric([model], numbers[field])
+                yield family
+        for field, (name, words) in _HISTOGRAMS.items():
+            histogram = HistogramMetricFamily(f"llamacpu_{name}", words, labels=["model"])
+            for model, numbers in engines.items():
+                histogram.add_metric([model], _cumulative(numbers[field]), numbers[field]["sum"])
+            yield histogram
+
+
+def _cumulative(histogram: Mapping[str, Any]) -> list[tuple[str, float]]:
+    total, found = 0, []
+    for bound, count in zip([*map(str, histogram["bounds"]), "+Inf"], histogram["counts"], strict=True):
+        total += count
+        found.append((bound, float(total)))
+    return found

@@ -18,19 +18,14 @@ __all__ = ["ENDPOINTS"]
 async def health(call: Call) -> Response:
     """Whether requests are answered: 200, or 503 while the first model is being loaded and when shutting down."""
     state = call.state
-    if state.running.draining:
-        return JsonResponse({"status": "shutting down"}, 503, {"retry-after": "5"})
-    if not state.ready:
-        return JsonResponse({"status": "loading model"}, 503, {"retry-after": "1"})
-    return JsonResponse({"status": "ok"})
+    if state.status == "ok":
+        return JsonResponse({"status": "ok"})
+    return JsonResponse({"status": state.status}, 503, {"retry-after": "1"})
 
 
 async def metrics(call: Call) -> Response:
     """The numbers that Prometheus reads."""
-    running = call.state.running
-    active = len(running.active)
-    text = call.state.metrics.text(active - running.waiting, running.waiting, len(call.state.models.loaded))
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(call.state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 _STATUS: dict[str, Any] = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}

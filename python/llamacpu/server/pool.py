@@ -124,6 +124,8 @@ class ModelPool:
         self._run = run
         self._loading = asyncio.Lock()
         self.failed: str | None = None
+        # Without a lifespan nobody loads a model before it is asked for.
+        self.on_demand = True
 
     @property
     def default(self) -> Entry:
@@ -172,7 +174,9 @@ class ModelPool:
 
     def unload(self, entry: Entry) -> None:
         """Take a model out of memory; the requests that use it keep it until they end."""
-        entry.served = None
+        served, entry.served = entry.served, None
+        if served is not None:
+            served.close(self.settings.timeout if served.users else 0.0)
 
     def tidy(self) -> None:
         """Unload what was not used for as long as it is kept."""
@@ -184,6 +188,15 @@ class ModelPool:
             if served.expires_after is not None and now - served.used_at >= served.expires_after:
                 log.info("%s is unloaded: not used for %g seconds", served.name, served.expires_after)
                 self.unload(entry)
+
+    async def drain(self, seconds: float) -> None:
+        """Let running answers end, for so many seconds at most, and then end them."""
+        await asyncio.gather(*(served.engine.close_async(seconds) for served in self.loaded))
+
+    def cancel(self) -> None:
+        """End every answer within a step. From any thread."""
+        for served in self.loaded:
+            served.close(0.0)
 
     def close(self) -> None:
         """Unload everything."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, chat_prompt, chat_question
 from llamacpu.errors import ContextOverflow
 from llamacpu.sampling import Sampler, Sampling
-from llamacpu.server.errors import invalid
+from llamacpu.server.errors import invalid, told
+from llamacpu.server.running import Run, stop_all
 
 if TYPE_CHECKING:
     from llamacpu.constraints.grammar import Grammar
-    from llamacpu.server.running import Run
+    from llamacpu.server.endpoints import Call
     from llamacpu.server.served import Served
     from llamacpu.server.state import State
 
@@ -27,32 +28,52 @@ _OWN_VARIABLES = {"self", "messages", "tools", "control_tokens", "add_generation
 
 
 class Use:
-    """A model that a request uses. It stays in memory until the request and all its answers have ended."""
+    """A model that a request uses. It stays in memory until that ends; `keep` says that a stream goes on with it."""
 
-    def __init__(self, state: State, served: Served) -> None:
+    def __init__(self, state: State, served: Served, client: str) -> None:
         self.served = served
         self._state = state
+        self._client = client
+        self._kept = False
 
-    def start(self, question: Question, timeout: float | None = None) -> Run:
-        """Begin to compute an answer."""
-        run = self._state.running.start(self.served, question, timeout)
+    def start(self, questions: Sequence[Question], timeout: float | None = None) -> list[Run]:
+        """Begin to compute answers: all, or none. Raises ApiError."""
+        runs: list[Run] = []
+        try:
+            self._state.work.admit()
+            for question in questions:
+                runs.append(Run(self.served.submit(question, self._client, timeout)))
+        except BaseException as error:
+            stop_all(runs)
+            raise told(error) from error
+        return runs
+
+    def keep(self) -> Callable[[], None]:
+        """The model is needed until the function is called that this returns."""
+        self._kept = True
         self.served.users += 1
-        run.at_end(lambda: self._state.models.give_back(self.served))
-        return run
+
+        def release() -> None:
+            if self._kept:
+                self._kept = False
+                self._state.models.give_back(self.served)
+
+        return release
 
     async def questions(self, function: Any, *arguments: Any, **settings: Any) -> list[Question]:
         """Make questions, in a thread: a long prompt or a large grammar takes a while."""
-        return list(await self._state.running.short(lambda: function(self.served, *arguments, **settings)))
+        return list(await self._state.work.short(lambda: function(self.served, *arguments, **settings)))
 
 
 @asynccontextmanager
-async def using(state: State, name: str | None) -> AsyncIterator[Use]:
+async def using(call: Call, name: str | None) -> AsyncIterator[Use]:
     """The model with a name, loaded if need be. Raises ApiError."""
-    served = await state.models.take(name)
+    call.state.work.admit()
+    served = await call.state.models.take(name)
     try:
-        yield Use(state, served)
+        yield Use(call.state, served, call.client)
     finally:
-        state.models.give_back(served)
+        call.state.models.give_back(served)
 
 
 def sampler_of(served: Served, given: Mapping[str, Any], place: int = 0) -> Sampler:
@@ -95,7 +116,7 @@ def chat_questions(
         raise invalid("messages is empty; expected at least one message", "messages")
     for name in variables or ():
         if name in _OWN_VARIABLES:
-            raise invalid(f"chat_template_kwargs sets {name}, which the request has a field for", "chat_template_kwargs")
+            raise invalid(f"chat_template_kwargs has {name}, which is not for it to set", "chat_template_kwargs")
     prompt = chat_prompt(served.chat, messages, tools if tool_choice != "none" else None, variables)
     check_length(served, prompt.ids)
     return [

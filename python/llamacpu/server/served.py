@@ -1,19 +1,19 @@
-"""One model in memory: its sessions, its chat template, and who uses it."""
+"""One model in memory: its engine, its chat template, and who uses it."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llamacpu.chat import Chat
-from llamacpu.errors import Cancelled
 from llamacpu.locks import cached_property
+from llamacpu.scheduler import Engine
 
 if TYPE_CHECKING:
-    from llamacpu.engine.interfaces import CancelToken, ModelLike, SessionLike
+    from llamacpu.answers import Question
+    from llamacpu.engine.interfaces import ModelLike
+    from llamacpu.scheduler import Request, ScheduledModel
     from llamacpu.server.settings import Settings
 
 __all__ = ["Served"]
@@ -22,25 +22,31 @@ __all__ = ["Served"]
 class Served:
     """A model that answers requests.
 
-    name    what clients call it
-    model   the model, or one that shares its steps among sessions
-    users   requests that use it now
+    name           what clients call it
+    nbytes         memory of its weights
+    users          requests that use it now
+    expires_after  seconds that it stays in memory unused; None until it has to make room for another
+    identity       of its file: number, size and time of change, which those of the file on disk are compared with
     """
 
     def __init__(self, name: str, model: ModelLike, settings: Settings, nbytes: int) -> None:
         self.name = name
-        self.model = model
         self.nbytes = nbytes
         self.users = 0
         self.loaded_at = time.time()
         self.used_at = time.monotonic()
-        # None: until it has to make room for another.
         self.expires_after: float | None = None
-        # Of the file: number, size and time of change; what is opened later is compared with it.
         self.identity: tuple[int, int, int] | None = None
         self._settings = settings
-        self._one = threading.Lock()
-        self._session: SessionLike | None = None
+        self.engine = Engine(
+            model, context=settings.context, kv_type=settings.kv_type, max_running=settings.parallel,
+            max_queue=settings.queue, timeout=settings.timeout,
+        )  # fmt: skip
+
+    @property
+    def model(self) -> ScheduledModel:
+        """The model, whose steps all its sessions share."""
+        return self.engine.model
 
     @cached_property
     def chat(self) -> Chat:
@@ -50,17 +56,13 @@ class Served:
     @property
     def context(self) -> int:
         """Most tokens of a conversation."""
-        return min(self._settings.context or self.model.context_length, 1 << 30)
+        return self.engine.context
 
-    @contextmanager
-    def session_for(self, ids: list[int], cancel: CancelToken) -> Iterator[SessionLike]:
-        """A session; see `Sessions`."""
-        while not self._one.acquire(timeout=0.1):
-            if cancel.cancelled:
-                raise Cancelled("the request was cancelled while it waited")
-        try:
-            if self._session is None:
-                self._session = self.model.session(self._settings.context, self._settings.kv_type)
-            yield self._session
-        finally:
-            self._one.release()
+    def submit(self, question: Question, client: str, timeout: float | None = None) -> Request:
+        """Begin to answer. Raises what `Engine.submit` raises."""
+        longest = self._settings.timeout
+        return self.engine.submit(question, client=client, timeout=min(timeout or longest, longest))
+
+    def close(self, drain: float) -> None:
+        """End its requests, at the latest after so many seconds, in a thread."""
+        threading.Thread(target=self.engine.close, args=(drain,), name="llamacpu-unload", daemon=True).start()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from llamacpu.server.metrics import Metrics
     from llamacpu.server.pool import ModelPool
-    from llamacpu.server.running import Running
+    from llamacpu.server.running import Work
     from llamacpu.server.settings import Settings
 
 __all__ = ["State"]
@@ -21,7 +21,15 @@ class State:
 
     settings: Settings
     models: ModelPool
-    running: Running
+    work: Work
     metrics: Metrics
     started: float = field(default_factory=time.time)
-    ready: bool = False
+
+    @property
+    def status(self) -> Literal["ok", "loading model", "shutting down"]:
+        """Whether requests are answered at once."""
+        if self.work.draining:
+            return "shutting down"
+        served = self.models.default.served
+        loading = not self.models.failed if served is None else served.engine.state == "loading"
+        return "loading model" if loading and not self.models.on_demand else "ok"

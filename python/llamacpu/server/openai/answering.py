@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.server.errors import ApiError
+from llamacpu.server.running import stop_all
 from llamacpu.server.streams import JsonResponse, Stream, server_sent, while_connected
 from llamacpu.server.usage import usage_of
 
@@ -19,31 +20,25 @@ if TYPE_CHECKING:
     from llamacpu.server.prompts import Use
     from llamacpu.server.running import End, Run, Step
 
-__all__ = ["answered", "start_all", "stop_all"]
-
-
-def start_all(call: Call, use: Use, questions: Sequence[Question]) -> list[Run]:
-    """Begin all answers of a request, or none. Raises ApiError."""
-    call.state.running.admit(len(questions))
-    return [use.start(question) for question in questions]
-
-
-def stop_all(runs: Sequence[Run]) -> None:
-    """Stop what still runs."""
-    for run in runs:
-        run.close()
+__all__ = ["answered"]
 
 
 async def answered(
     call: Call, use: Use, questions: Sequence[Question], choices: Sequence[Choice], stream: bool, usage: bool
 ) -> Response:
     """The response to a request: choices[i] tells of the answer to questions[i]."""
-    runs = start_all(call, use, questions)
+    runs = use.start(questions)
     if stream:
         settings = call.state.settings
+        release = use.keep()
+
+        def stop() -> None:
+            stop_all(runs)
+            release()
+
         return Stream(
             _chunks(runs, choices, usage),
-            lambda: stop_all(runs),
+            stop,
             lambda error: server_sent(error.openai()) + server_sent("[DONE]"),
             ping_seconds=settings.ping_seconds,
             send_seconds=settings.send_seconds,

@@ -39,7 +39,7 @@ async def chat_completions(call: Call) -> Response:
         choice = choice.model_dump()  # type: ignore[assignment]
     if choice not in (None, "none", "auto") and not (tools or functions):
         raise invalid("tool_choice asks for a call, and there are no tools; give tools", "tool_choice")
-    async with using(call.state, body.model) as use:
+    async with using(call, body.model) as use:
         served = use.served
         top = (body.top_logprobs or 0) if body.logprobs else None
         questions = await use.questions(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from llamacpu.answers import Question, TextPrompt, text_prompt
 from llamacpu.answers.log_probabilities import prompt_log_probabilities
-from llamacpu.engine.interfaces import CancelToken
 from llamacpu.server.errors import invalid
 from llamacpu.server.openai.answering import answered
 from llamacpu.server.openai.requests import CompletionRequest, stops
@@ -44,7 +43,7 @@ async def completions(call: Call) -> Response:
     form = body.form()
     check_schema(call.state, form, "response_format")
     check_schema(call.state, body.grammar or "", "grammar")
-    async with using(call.state, body.model) as use:
+    async with using(call, body.model) as use:
         served = use.served
         tokenizer = served.model.tokenizer
         given: list[TextPrompt] = []
@@ -68,7 +67,7 @@ async def completions(call: Call) -> Response:
         echoes: list[bool | Sequence[TokenLogProbability | None]] = [bool(body.echo)] * len(given)
         if body.echo and body.logprobs is not None:
             top = body.logprobs
-            echoes = [await call.state.running.long(_chances, served, prompt, top) for prompt in given]
+            echoes = [await call.state.work.long(_chances, served, prompt, top) for prompt in given]
         name = f"cmpl-{uuid.uuid4()}"
         choices = [
             TextChoice(
@@ -94,5 +93,4 @@ def prompts_of(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[in
 
 
 def _chances(served: Served, prompt: TextPrompt, top: int) -> Sequence[TokenLogProbability | None]:
-    with served.session_for(prompt.ids, CancelToken()) as session:
-        return prompt_log_probabilities(session, prompt.ids, top)
+    return prompt_log_probabilities(served.model.session(served.context), prompt.ids, top)

@@ -29,7 +29,7 @@ async def embed(call: Call) -> Response:
     """Turn texts into vectors of length 1."""
     body: EmbeddingRequest = call.body
     texts = prompts_of(body.input)
-    async with using(call.state, body.model) as use:
+    async with using(call, body.model) as use:
         vectors, tokens = await vectors_of(call, use.served, texts, dimensions=body.dimensions)
         name = use.served.name
     data = []
@@ -58,7 +58,7 @@ async def vectors_of(
     if dimensions is not None and dimensions > width:
         raise invalid(f"dimensions is {dimensions}; the vectors of this model have {width}", "dimensions")
     cancel = CancelToken(call.state.settings.timeout)
-    work = call.state.running.long(_vectors, served, texts, truncate, normalize, cancel)
+    work = call.state.work.long(_vectors, served, texts, truncate, normalize, cancel)
     found, tokens = await while_connected(call.request, work, cancel.cancel)
     if dimensions is None or dimensions == width:
         return found, tokens

@@ -1,0 +1,194 @@
+"""Clients that vanish, stall or come in crowds, and signals: nothing hangs, and what is not wanted is not computed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+import llamacpu
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("starlette")
+
+DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
+# It goes on until the context is full.
+ENDLESS = {"messages": [{"role": "user", "content": "Tell me a story."}], "ignore_eos": True, "temperature": 0}
+
+
+OPEN: list[socket.socket] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """Close what a test has opened."""
+    yield
+    while OPEN:
+        OPEN.pop().close()
+
+
+def connect(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    OPEN.append(socket.create_connection((parts.hostname, parts.port), timeout=60))
+    return OPEN[-1]
+
+
+def request(url: str, body: dict[str, Any], path: str = "/v1/chat/completions", length: int = 0) -> socket.socket:
+    """A connection that has sent a request, the body announced with another length where one is given."""
+    data = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nContent-Length: {length or len(data)}\r\n\r\n"
+    connection = connect(url)
+    connection.sendall(head.encode() + data)
+    return connection
+
+
+def metric(url: str, name: str) -> float:
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0] == name)
+
+
+def wait_for(condition: Any) -> None:
+    for _ in range(1000):
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail("it did not come to that within 20 seconds")
+
+
+@pytest.fixture
+def slow_url() -> Iterator[str]:
+    """A model with a context so long that an answer never ends by itself within a test."""
+    settings = {"context": 100_000, "header_seconds": 0.5, "body_seconds": 0.5, "send_seconds": 1.0}
+    with llamacpu.serve(DEMO, grace_seconds=0.2, ping_seconds=0.1, **settings) as url:
+        yield url
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_work_ends_when_the_client_is_gone(slow_url: str, stream: bool) -> None:
+    connection = request(slow_url, {**ENDLESS, "stream": stream, "n": 2})
+    wait_for(lambda: metric(slow_url, "llamacpu_requests_running") == 2)
+    if stream:
+        assert b"200 OK" in connection.recv(1000)
+    connection.close()
+    wait_for(lambda: metric(slow_url, "llamacpu_requests_running") == 0)
+    assert metric(slow_url, "llamacpu_requests_cancelled_total") == 2
+
+
+def test_clients_that_stall_are_let_go(slow_url: str) -> None:
+    half_a_body = request(slow_url, ENDLESS, length=10_000)
+    half_a_head = connect(slow_url)
+    half_a_head.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n")
+    silent = connect(slow_url)
+    assert b"408" in half_a_body.recv(1000)
+    for connection in (half_a_head, silent):
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1000) == b""
+    assert httpx.get(f"{slow_url}/health").status_code == 200
+
+
+def test_a_client_that_reads_nothing_ends_alone(slow_url: str) -> None:
+    stalled = request(slow_url, {**ENDLESS, "stream": True, "logprobs": True, "top_logprobs": 20, "n": 8})
+    stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    answer = httpx.post(f"{slow_url}/v1/chat/completions", json={**ENDLESS, "max_tokens": 8}, timeout=60)
+    assert answer.status_code == 200
+    wait_for(lambda: metric(slow_url, "llamacpu_requests_running") == 0)
+    stalled.close()
+
+
+def test_a_client_that_reads_slowly_gets_everything(demo_url: str) -> None:
+    connection = request(demo_url, {**ENDLESS, "stream": True, "max_tokens": 20})
+    data = b""
+    while not data.endswith(b"0\r\n\r\n"):
+        piece = connection.recv(7)
+        assert piece
+        data += piece
+        time.sleep(0.0005)
+    assert b"data: [DONE]" in data
+
+
+def test_one_more_than_there_is_room_for_is_refused() -> None:
+    with llamacpu.serve(DEMO, context=100_000, parallel=1, queue=1, grace_seconds=0) as url:
+        held = [request(url, ENDLESS), request(url, ENDLESS)]
+        wait_for(lambda: metric(url, "llamacpu_requests_waiting") == 1)
+        for path, body in (("/v1/chat/completions", ENDLESS), ("/v1/completions", {"prompt": "x", "stream": True})):
+            refused = httpx.post(url + path, json=body)
+            assert refused.status_code in (429, 503)
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.json()["error"]["code"] == "queue_full"
+        for connection in held:
+            connection.close()
+        wait_for(lambda: metric(url, "llamacpu_requests_running") == 0)
+        assert httpx.post(f"{url}/v1/completions", json={"prompt": "x", "max_tokens": 2}).status_code == 200
+
+
+def test_an_answer_ends_when_its_time_is_over() -> None:
+    with llamacpu.serve(DEMO, context=100_000, timeout=0.4) as url:
+        answer = httpx.post(f"{url}/v1/chat/completions", json=ENDLESS, timeout=60).json()
+        assert answer["choices"][0]["finish_reason"] == "length"
+        assert answer["usage"]["completion_tokens"] > 0
+
+
+def test_leaving_the_block_ends_streams_cleanly() -> None:
+    found: list[str] = []
+    begun = threading.Event()
+
+    def read() -> None:
+        with httpx.stream(
+            "POST", f"{url}/v1/chat/completions", json={**ENDLESS, "stream": True}, timeout=60
+        ) as response:
+            for line in response.iter_lines():
+                found.append(line)
+                begun.set()
+
+    with llamacpu.serve(DEMO, context=100_000, grace_seconds=0.1) as url:
+        reader = threading.Thread(target=read)
+        reader.start()
+        assert begun.wait(20)
+    reader.join(20)
+    assert not reader.is_alive()
+    lines = [line for line in found if line]
+    assert lines[-1] == "data: [DONE]"
+    assert json.loads(lines[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_under_load_ends_the_process_cleanly(number: signal.Signals, status: int) -> None:
+    options = ["--port", "0", "--json", "-c", "100000", "--grace", "1s"]
+    command = [sys.executable, "-m", "llamacpu", "serve", str(DEMO), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        assert told["models"] == ["demo"]
+        held = [request(told["url"], {**ENDLESS, "stream": True}) for _ in range(3)]
+        for connection in held:
+            assert b"200 OK" in connection.recv(1000)
+        short = request(told["url"], {**ENDLESS, "max_tokens": 50})
+        time.sleep(0.1)
+        process.send_signal(number)
+        assert b'"finish_reason":"length"' in short.makefile("rb").read()
+        for connection in held:
+            assert b"data: [DONE]" in connection.makefile("rb").read()
+        assert process.wait(60) == status
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+        assert process.stdout.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
