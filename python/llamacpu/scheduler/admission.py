@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from llamacpu.errors import Overloaded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from llamacpu.scheduler.requests import Work
     from llamacpu.scheduler.shares import Shares
     from llamacpu.scheduler.statistics import Statistics
 
-__all__ = ["Queue"]
+__all__ = ["Queue", "alarm"]
 
 # How often tokens of others are asked whether they stop a request that waits, in seconds.
 _ASK = 0.1
@@ -87,13 +87,6 @@ class Queue:
                 del self._waiting[work.client]
         return found
 
-    def alarm(self) -> float | None:
-        """Seconds until one of them may have to be stopped; None without such."""
-        times = [work.deadline - monotonic() for work in self if work.deadline is not None]
-        if any(work.stoppable for work in self):
-            times.append(_ASK)
-        return min(max(min(times), 0.001), _LONGEST_PAUSE) if times else None
-
     def ended(self, work: Work) -> None:
         """A request has ended."""
         if work.started is not None:
@@ -103,3 +96,12 @@ class Queue:
         """Seconds after which the queue is likely to have room."""
         seconds = self._seconds * max(len(self), 1) / self._running
         return float(math.ceil(min(max(seconds, 1.0), _LONGEST_RETRY)))
+
+
+def alarm(works: Iterable[Work]) -> float | None:
+    """Seconds until one of these that wait may have to be stopped; None where there is no need to ask."""
+    waiting = list(works)
+    times = [work.deadline - monotonic() for work in waiting if work.deadline is not None]
+    if any(work.stoppable for work in waiting):
+        times.append(_ASK)
+    return min(max(min(times), 0.001), _LONGEST_PAUSE) if times else None

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Literal
 
 from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import LlamaCpuError
-from llamacpu.scheduler.admission import Queue
+from llamacpu.scheduler.admission import Queue, alarm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from llamacpu.engine.interfaces import ModelLike
-    from llamacpu.scheduler.jobs import Part
+    from llamacpu.scheduler.jobs import Job, Part
+    from llamacpu.scheduler.memory import Memory
+    from llamacpu.scheduler.prefixes import Prefixes
     from llamacpu.scheduler.requests import Work
     from llamacpu.scheduler.scheduler import Scheduler
     from llamacpu.scheduler.statistics import Statistics
@@ -29,9 +33,20 @@ EngineState = Literal["loading", "ready", "draining", "closed"]
 class Desk:
     """The requests of an engine. Its lock is the scheduler's, which it is the `Owner` of."""
 
-    def __init__(self, model: ModelLike, queue: Queue, statistics: Statistics, most_running: int, load: bool) -> None:
+    def __init__(
+        self,
+        model: ModelLike,
+        queue: Queue,
+        memory: Memory,
+        prefixes: Prefixes,
+        statistics: Statistics,
+        most_running: int,
+        load: bool,
+    ) -> None:
         self._model = model
         self._queue = queue
+        self._memory = memory
+        self._prefixes = prefixes
         self._statistics = statistics
         self._most_running = most_running
         self._load = load
@@ -93,18 +108,21 @@ class Desk:
             if self.scheduler.ended:
                 for work in list(self._queue):
                     work.token.cancel()
+                self._prefixes.end()
             stopped = self._queue.stopped()
+            self._prefixes.tick()
             self._start_due()
-            pause = self._queue.alarm()
+            pause = alarm([*self._queue, *self._prefixes.waiting()])
+            self._memory.gauge()
         for work in stopped:
             # It is over before its first step, which finds it stopped.
             work.write()
             self._end(work)
         return pause
 
-    def make_room(self, parts: list[Part]) -> list[Part]:
-        """There is room for everything."""
-        return parts
+    def make_room(self, parts: Sequence[Part], jobs: Sequence[Job]) -> list[Part]:
+        """See `Memory.make_room`."""
+        return self._memory.make_room(parts, jobs)
 
     def _note_loaded(self, done: int, total: int) -> None:
         self.loaded = done, total
@@ -115,6 +133,11 @@ class Desk:
         while self.state in ("ready", "draining") and len(self._running) < self._most_running:
             work = self._queue.next()
             if work is None:
+                break
+            if self._running and not self._memory.fits(
+                len(work.prompt), work.session.kv_type, [other.session.slot for other in self._running]
+            ):
+                self._queue.put_back(work)
                 break
             work.started = monotonic()
             work.state = "running"
@@ -131,6 +154,10 @@ class Desk:
     def _work(self, work: Work) -> None:
         """In a thread of the request."""
         try:
+            self._prefixes.lease(work)
+        except BaseException as error:
+            work.fail(error)
+        else:
             work.write()
         finally:
             self._end(work)
@@ -140,6 +167,8 @@ class Desk:
             self._running.discard(work)
             self.scheduler.shares.leave(work.client)
             self.scheduler.forget(work.session.slot)
+            self._prefixes.give_back(work)
+            self._memory.gauge()
             self._queue.ended(work)
             self._start_due()
             if self._empty():

@@ -17,12 +17,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, answer, text_prompt
-from llamacpu.engine.interfaces import CancelToken, KVType, ModelLike
+from llamacpu.engine.interfaces import PAGE_TOKENS, CancelToken, KVType, ModelLike
 from llamacpu.engine.model import EngineModel
 from llamacpu.scheduler.admission import Queue
 from llamacpu.scheduler.desk import Desk, EngineState
+from llamacpu.scheduler.memory import Memory, default_limit
 from llamacpu.scheduler.pace import Pace
-from llamacpu.scheduler.pages import PageCounter
+from llamacpu.scheduler.prefix_cache import PrefixCache
+from llamacpu.scheduler.prefixes import Prefixes
 from llamacpu.scheduler.requests import Request, Work
 from llamacpu.scheduler.scheduler import Scheduler
 from llamacpu.scheduler.session import ScheduledModel
@@ -55,6 +57,9 @@ class Engine:
     max_queue_per_client  of one client; `None` for as many as `max_queue`
     longest_step  seconds that a step should take at most while streams are running: prompts are cut into pieces that
                   keep to it, so it is about the longest gap between two tokens of a stream
+    memory        bytes of keys and values of all requests and cached prefixes together; `None` for half of what the
+                  machine has left. Where it is short, cached prefixes are dropped, and then the youngest requests wait
+    prefix_cache  whether the keys and values of finished requests are kept, for prompts that begin like them
     timeout       seconds that a request may take, its time in the queue included, unless it says something else
     prepare       whether the weights are read and arranged at once, in the background; `state` is "loading" meanwhile
 
@@ -76,6 +81,8 @@ class Engine:
         max_queue: int = 64,
         max_queue_per_client: int | None = None,
         longest_step: float = 0.25,
+        memory: int | None = None,
+        prefix_cache: bool = True,
         timeout: float | None = None,
         prepare: bool = True,
     ) -> None:
@@ -94,24 +101,28 @@ class Engine:
             self._owned = model = EngineModel(model, threads)
         elif threads is not None:
             raise ValueError("threads is for a path; a model that is open has its threads already")
-        self.statistics = Statistics()
-        self.context = model.context_length if context is None else context
+        self.statistics = statistics = Statistics()
+        page_bytes = model.page_bytes(kv_type)
+        limit = default_limit(model) if memory is None else memory
+        most = max(limit // page_bytes * PAGE_TOKENS, PAGE_TOKENS)
+        if context is not None and context > most and memory is not None:
+            raise ValueError(
+                f"context is {context}, but {limit} bytes of memory hold {most} tokens; expected at most that, or more "
+                "memory"
+            )
+        self.context = min(model.context_length if context is None else context, most)
         self.kv_type = kv_type
         self._timeout = timeout
         shares = Shares()
         own = max_queue if max_queue_per_client is None else max_queue_per_client
-        queue = Queue(max_queue, own, max_running, shares, self.statistics)
-        self._desk = Desk(model, queue, self.statistics, max_running, prepare)
-        self._scheduler = Scheduler(
-            model, self.statistics, shares, Pace(longest_step), self._desk, max(max_running, 64)
-        )
-        self._desk.scheduler = self._scheduler
-        counters: dict[str, PageCounter] = {}
-
-        def pages(kv_type: KVType) -> PageCounter:
-            return counters.setdefault(kv_type, PageCounter(model.page_bytes(kv_type)))
-
-        self.model = ScheduledModel(model, self._scheduler, pages)
+        queue = Queue(max_queue, own, max_running, shares, statistics)
+        cache = PrefixCache() if prefix_cache else None
+        budget = Memory(limit, model.page_bytes, cache, statistics)
+        prefixes = Prefixes(cache, statistics)
+        self._desk = Desk(model, queue, budget, prefixes, statistics, max_running, prepare)
+        self._scheduler = Scheduler(model, statistics, shares, Pace(longest_step), self._desk, max(max_running, 64))
+        self._desk.scheduler = prefixes.scheduler = self._scheduler
+        self.model = ScheduledModel(model, self._scheduler, budget.counter)
         self._scheduler.start()
         _engines.add(self)
 
@@ -151,6 +162,7 @@ class Engine:
             question = Question(prompt=text_prompt(self.model.tokenizer, prompt).ids, **settings)
         token = CancelToken(timeout, cancel)
         session = self.model.session(self.context, self.kv_type, client=client)
+        session.slot.preemptible = True
         running = answer(session, question, overflow=overflow, draft=None, on_prompt=on_prompt, cancel=token)
         work = Work(client, question.prompt, session, running, token, timeout, cancel is not None)
         self._desk.submit(work)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,25 +13,31 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken, Logits, SessionLike
     from llamacpu.scheduler.pages import PageList
 
+_numbers = itertools.count(1)
+
 __all__ = ["Call", "Job", "Part", "Slot"]
 
 
 class Slot:
     """A session as the scheduler sees it.
 
-    native  the session that is stepped
-    pages   its pages, for the memory budget
-    client  who is charged for its tokens
-    busy    whether a job of it waits or runs
+    native       the session that is stepped
+    pages        its pages, for the memory budget
+    client       who is charged for its tokens
+    busy         whether a job of it waits or runs
+    number       grows with every session: where memory is short, older ones come first
+    preemptible  whether its keys and values may be given up while it waits, and computed again
     """
 
-    __slots__ = ("__weakref__", "busy", "client", "native", "pages")
+    __slots__ = ("__weakref__", "busy", "client", "native", "number", "pages", "preemptible")
 
     def __init__(self, native: SessionLike, pages: PageList, client: str) -> None:
         self.native = native
         self.pages = pages
         self.client = client
         self.busy = False
+        self.number = next(_numbers)
+        self.preemptible = False
 
 
 class _Waiting:
@@ -78,6 +85,8 @@ class Job(_Waiting):
         self.cancel = cancel
         self.start = slot.native.position
         self.done = 0
+        # First tokens whose rows of logits are not wanted: they are computed for the second time.
+        self._again = 0
         self._rows: list[Any] = []
 
     @property
@@ -92,9 +101,9 @@ class Job(_Waiting):
 
     def advance(self, count: int, rows: Any) -> bool:
         """So many tokens were computed, with these rows of logits; returns whether that was all."""
-        self.done += count
         if self.logits == "all":
-            self._rows.append(rows)
+            self._rows.append(rows[max(self._again - self.done, 0) :])
+        self.done += count
         if self.left:
             return False
         if self.logits == "all":
@@ -104,6 +113,14 @@ class Job(_Waiting):
         elif self.logits == "last":
             self.result = rows
         return True
+
+    def preempt(self) -> None:
+        """Give up the keys and values of the session; its tokens are computed again before those of the job."""
+        held = self.slot.native.tokens
+        self.ids = [*held, *self.ids[self.done :]]
+        self.done, self._again = 0, max(self._again, len(held))
+        self.slot.native.truncate(0)
+        self.slot.pages.truncate(0)
 
     def cancel_error(self) -> Cancelled:
         """What a thread gets whose work was stopped."""

@@ -7,6 +7,7 @@ beside them, for the memory budget: a list of `Page` objects a session, which fo
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 
 from llamacpu.engine.interfaces import PAGE_TOKENS
 
@@ -62,10 +63,21 @@ class PageList:
         # Whether the last page may be another session's, too.
         self._shared = False
 
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    def __iter__(self) -> Iterator[Page]:
+        return iter(self._pages)
+
+    @property
+    def page_bytes(self) -> int:
+        """Bytes of one."""
+        return self._counter.page_bytes
+
     def missing(self, position: int, count: int) -> int:
         """Pages that a session at `position` needs for so many more tokens."""
         copied = int(self._shared and position % PAGE_TOKENS != 0)
-        return -(-(position + count) // PAGE_TOKENS) - len(self._pages) + copied
+        return max(-(-(position + count) // PAGE_TOKENS) - len(self._pages), 0) + copied
 
     def grow(self, position: int, count: int) -> None:
         """A session at `position` takes so many more tokens."""

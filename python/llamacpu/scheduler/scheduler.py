@@ -35,6 +35,7 @@ _LEAST_PATIENCE = 0.002
 _MOST_PATIENCE = 0.03
 # How long the thread waits where there is no memory for any step.
 _MEMORY_PAUSE = 0.05
+_MOST_MEMORY_PAUSES = 100
 
 IN_USE = "the session is in the middle of another step; wait for it, or use a fork of the session"
 
@@ -48,7 +49,7 @@ class Owner(Protocol):
     def tick(self) -> float | None:
         """Between two steps, or when it asked for it: seconds until it wants to be called at the latest."""
 
-    def make_room(self, parts: list[Part]) -> list[Part]:
+    def make_room(self, parts: Sequence[Part], jobs: Sequence[Job]) -> list[Part]:
         """Sees to it that there is memory for the step; returns the parts for which there is."""
 
 
@@ -71,6 +72,7 @@ class Scheduler:
         self._expected: set[Slot] = set()
         self._idle = False
         self._patience = _LEAST_PATIENCE
+        self._pauses = 0
         # What stops the running step, and whose it is.
         self._step: tuple[CancelToken, list[Part]] | None = None
         self._ended: BaseException | None = None
@@ -236,11 +238,14 @@ class Scheduler:
             if self._ended is not None:
                 return False
             self._drop_cancelled()
-            parts = self._owner.make_room(plan(self._jobs, self.shares, self._pace, self._most))
+            parts = plan(self._jobs, self.shares, self._pace, self._most)
+            parts = self._owner.make_room(parts, self._jobs)
             for part in parts:
                 part.job.slot.pages.grow(part.job.slot.native.position, len(part.ids))
             if self._jobs and not parts:
-                self.changed.wait(_MEMORY_PAUSE)
+                self._wait_for_memory()
+            else:
+                self._pauses = 0
         self._in_steps(parts)
         return True
 
@@ -262,6 +267,21 @@ class Scheduler:
                 self._expected.clear()
             else:
                 self.changed.wait(left)
+
+    def _wait_for_memory(self) -> None:
+        self._pauses += 1
+        if self._pauses <= _MOST_MEMORY_PAUSES:
+            self.changed.wait(_MEMORY_PAUSE)
+            return
+        self._pauses = 0
+        job = max(self._jobs, key=lambda job: job.slot.number)
+        self._finish(
+            job,
+            MemoryError(
+                f"no memory for keys and values: sessions that are kept open use up the budget of "
+                f"{self.statistics.kv_bytes_limit} bytes; close some of them, or give the engine more memory"
+            ),
+        )
 
     def _drop_cancelled(self) -> None:
         for job in [job for job in self._jobs if job.cancelled]:
