@@ -7,6 +7,9 @@ plan                  these three -> what goes into the next step
 scheduler             the thread that steps
 session               sessions and a model that wait for it: what is written for a `Model` runs on them unchanged
 channel, requests     an answer on its way from the thread that writes it to whoever reads it
+memory                the budget of keys and values
+prefix_cache          prefixes in memory, in the order of their tokens; prefix_files, prefix_writer: those on disk
+prefixes              what a request finds computed: by others before it, beside it, or in a file
 admission, desk       the queue; a request's way through it
 engine                `Engine`, the front
 """

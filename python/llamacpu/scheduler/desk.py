@@ -97,6 +97,7 @@ class Desk:
         """Load the weights, where that is wanted."""
         if self._load:
             self._model.prepare(self._note_loaded, self._loading)
+        self._prefixes.begin()
         with self.scheduler.changed:
             if self.state == "loading":
                 self.state = "ready"
@@ -171,6 +172,8 @@ class Desk:
             self._memory.gauge()
             self._queue.ended(work)
             self._start_due()
+            if not self._running:
+                self._prefixes.quiet()
             if self._empty():
                 self.scheduler.changed.notify_all()
         self._count(work)

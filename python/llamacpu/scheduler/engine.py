@@ -24,6 +24,7 @@ from llamacpu.scheduler.desk import Desk, EngineState
 from llamacpu.scheduler.memory import Memory, default_limit
 from llamacpu.scheduler.pace import Pace
 from llamacpu.scheduler.prefix_cache import PrefixCache
+from llamacpu.scheduler.prefix_files import PrefixFiles
 from llamacpu.scheduler.prefixes import Prefixes
 from llamacpu.scheduler.requests import Request, Work
 from llamacpu.scheduler.scheduler import Scheduler
@@ -60,6 +61,10 @@ class Engine:
     memory        bytes of keys and values of all requests and cached prefixes together; `None` for half of what the
                   machine has left. Where it is short, cached prefixes are dropped, and then the youngest requests wait
     prefix_cache  whether the keys and values of finished requests are kept, for prompts that begin like them
+    prefix_cache_directory  a folder in which prefixes outlive the process, as saved sessions that only their owner may
+                  read; nobody else should write there, as for `Model.load_session`. Files that cannot be used are
+                  named in the log and ignored
+    prefix_cache_disk_bytes  size that these files may have together; those that were not used for the longest time go
     timeout       seconds that a request may take, its time in the queue included, unless it says something else
     prepare       whether the weights are read and arranged at once, in the background; `state` is "loading" meanwhile
 
@@ -83,6 +88,8 @@ class Engine:
         longest_step: float = 0.25,
         memory: int | None = None,
         prefix_cache: bool = True,
+        prefix_cache_directory: str | os.PathLike[str] | None = None,
+        prefix_cache_disk_bytes: int = 8 << 30,
         timeout: float | None = None,
         prepare: bool = True,
     ) -> None:
@@ -118,7 +125,12 @@ class Engine:
         queue = Queue(max_queue, own, max_running, shares, statistics)
         cache = PrefixCache() if prefix_cache else None
         budget = Memory(limit, model.page_bytes, cache, statistics)
-        prefixes = Prefixes(cache, statistics)
+        files = None
+        if prefix_cache_directory is not None and prefix_cache:
+            files = PrefixFiles(
+                prefix_cache_directory, prefix_cache_disk_bytes, model, kv_type, self.context, statistics
+            )
+        self._prefixes = prefixes = Prefixes(cache, budget, files, statistics)
         self._desk = Desk(model, queue, budget, prefixes, statistics, max_running, prepare)
         self._scheduler = Scheduler(model, statistics, shares, Pace(longest_step), self._desk, max(max_running, 64))
         self._desk.scheduler = prefixes.scheduler = self._scheduler
@@ -203,6 +215,7 @@ class Engine:
         finished = self._desk.drain(drain)
         self._desk.cancel_all()
         self._desk.drain(patience)
+        self._prefixes.stop_writing(patience)
         self._scheduler.stop()
         ended = self._scheduler.join(patience)
         if ended and self._owned is not None:

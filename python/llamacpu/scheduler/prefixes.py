@@ -5,11 +5,17 @@ from __future__ import annotations
 from threading import Event
 from typing import TYPE_CHECKING
 
+from llamacpu.scheduler.pages import PageList
 from llamacpu.scheduler.prefix_cache import Cached, PrefixCache, TokenKey, key_of, shared_tokens
+from llamacpu.scheduler.prefix_writer import LEAST_TOKENS, PrefixWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from llamacpu.engine.interfaces import SessionLike
+    from llamacpu.scheduler.jobs import Slot
+    from llamacpu.scheduler.memory import Memory
+    from llamacpu.scheduler.prefix_files import PrefixFiles
     from llamacpu.scheduler.requests import Work
     from llamacpu.scheduler.scheduler import Scheduler
     from llamacpu.scheduler.statistics import Statistics
@@ -18,6 +24,10 @@ __all__ = ["Prefixes"]
 
 # Waiting for another request pays where it computes so many tokens that nobody has yet.
 _LEAST_WAIT = 32
+# Differences of so few tokens are not worth a file: headers of a chat template, for instance.
+_OTHER_TOKENS = 16
+# New tokens of a text that is written before the engine is closed.
+_LEAST_QUIET_TOKENS = 256
 
 
 class Wait:
@@ -39,8 +49,14 @@ class Wait:
 class Prefixes:
     """Gives requests their sessions, with the beginning of the prompt in them, and takes them back."""
 
-    def __init__(self, cache: PrefixCache | None, statistics: Statistics) -> None:
+    def __init__(
+        self, cache: PrefixCache | None, memory: Memory, files: PrefixFiles | None, statistics: Statistics
+    ) -> None:
         self._cache = cache
+        self._memory = memory
+        self._files = files
+        self._writer = None if files is None else PrefixWriter(files, self._spare)
+        self._written: set[TokenKey] = set()
         self._statistics = statistics
         self.scheduler: Scheduler  # set before anything is called
         # The prompts of those that have begun.
@@ -57,17 +73,27 @@ class Prefixes:
             with self.scheduler.changed:
                 found = self._cache.length(key)
                 other, shared = self._best_of_others(key, last)
-                if other is None or shared < min(found, last) + _LEAST_WAIT:
+                wait = None
+                if self._worth_reading(key, max(shared, min(found, last))):
+                    pass
+                elif other is None or shared < min(found, last) + _LEAST_WAIT:
                     self._begun[work] = key
                     cached = self._cache.find(key)
                     if cached is not None:
-                        self._use(work, cached[0], min(cached[1], last))
+                        shared = min(cached[1], last)
+                        self._use(work, cached[0], shared)
+                        if shared + _OTHER_TOKENS < cached[0].native.position:
+                            self._keep_shared(work.session.slot, key, shared)
                     self._statistics.add(prefix_lookups=1, prefix_hits=int(cached is not None))
                     return
-                wait = Wait(work, key, other, shared)
-                self._waits.append(wait)
-                # Sessions are copied between steps, by the thread that steps.
-                self.scheduler.changed.notify_all()
+                else:
+                    wait = Wait(work, key, other, shared)
+                    self._waits.append(wait)
+                    # Sessions are copied between steps, by the thread that steps.
+                    self.scheduler.changed.notify_all()
+            if wait is None:
+                self._read(key)
+                continue
             wait.over.wait()
             if wait.served:
                 self._statistics.add(prefix_lookups=1, prefix_hits=1)
@@ -92,6 +118,7 @@ class Prefixes:
                 if slot.native.position < wait.tokens:
                     continue
                 self._use(wait.work, Cached(slot.native, slot.pages), wait.tokens)
+                self._keep_shared(wait.work.session.slot, wait.key, wait.tokens)
                 self._begun[wait.work] = wait.key
                 wait.served = True
             self._waits.remove(wait)
@@ -108,6 +135,70 @@ class Prefixes:
         self._waits.clear()
         if self._cache is not None:
             self._cache.clear()
+
+    # --- Files ---
+
+    def begin(self) -> None:
+        """Find the files that there are, and begin to write others."""
+        if self._files is not None and self._writer is not None:
+            self._files.scan()
+            self._writer.start()
+
+    def quiet(self) -> None:
+        """No request is running."""
+        if self._writer is not None:
+            self._writer.quiet()
+
+    def stop_writing(self, seconds: float) -> None:
+        """Write what is worth it, for so long, and end."""
+        if self._writer is not None:
+            self._writer.stop(seconds)
+
+    def _worth_reading(self, key: TokenKey, known: int) -> bool:
+        if self._files is None or self._files.length(key) < known + LEAST_TOKENS:
+            return False
+        return self._memory.free(self._files.file_bytes(key))
+
+    def _read(self, key: TokenKey) -> None:
+        """Bring the best file for a prompt into the cache, in the thread of a request."""
+        assert self._files is not None
+        assert self._cache is not None
+        with self._files.loading:
+            with self.scheduler.changed:
+                known = self._cache.length(key)
+            if self._files.length(key) < known + LEAST_TOKENS:
+                return  # another request has read it meanwhile
+            native = self._files.load(key)
+            if native is None:
+                return
+            with self.scheduler.changed:
+                pages = PageList(self._memory.counter(native.kv_type))
+                pages.grow(0, native.position)
+                self._cache.add(key_of(native.tokens), Cached(native, pages))
+
+    def _keep_shared(self, slot: Slot, key: TokenKey, shared: int) -> None:
+        """Several requests begin with these tokens: write them."""
+        if self._writer is None or self._files is None or shared < LEAST_TOKENS:
+            return
+        if self._files.length(key) + _OTHER_TOKENS < shared:
+            self._writer.put(slot.native.fork())
+
+    def _spare(self, closing: bool) -> SessionLike | None:
+        """What is kept in memory and not in a file, most recently used first; only while nothing runs."""
+        if self._cache is None or self._files is None:
+            return None
+        with self.scheduler.changed:
+            if self._begun and not closing:
+                return None
+            for key, cached in self._cache.recent():
+                tokens = cached.native.position
+                known = self._files.length(key)
+                # A conversation is not written again for each of its turns.
+                enough = tokens - known > (_OTHER_TOKENS if closing else max(_LEAST_QUIET_TOKENS, known // 4))
+                if tokens >= LEAST_TOKENS and enough and key not in self._written:
+                    self._written.add(key)
+                    return cached.native.fork()
+        return None
 
     def _best_of_others(self, key: TokenKey, last: int) -> tuple[Work | None, int]:
         best, length = None, 0

@@ -1,0 +1,182 @@
+"""Prefixes that outlive the process: saved sessions in a folder, within a limit of bytes.
+
+Every file is a saved session (`llamacpu.engine.saved_sessions`): checksummed, bound to its model, written aside and
+moved into its place. What is in the folder besides is left alone, and so are files of other models until the limit asks for
+their room; a file that cannot be used is named in the log and ignored. Several processes may share a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import stat
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llamacpu.engine import saved_sessions
+from llamacpu.engine.interfaces import PAGE_TOKENS, KVType, ModelLike, SessionLike
+from llamacpu.errors import LlamaCpuError
+from llamacpu.scheduler.prefix_cache import Ordered, TokenKey, key_of
+
+if TYPE_CHECKING:
+    from llamacpu.scheduler.statistics import Statistics
+
+__all__ = ["PrefixFiles"]
+
+log = logging.getLogger("llamacpu")
+
+_NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}\.session")
+_TOKEN = 4
+
+
+class PrefixFiles:
+    """The files of one model in a folder.
+
+    limit    bytes of all files of this kind in the folder, those of other models too; the least recently used go first
+    context  longer sessions are ignored
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        limit: int,
+        model: ModelLike,
+        kv_type: KVType,
+        context: int,
+        statistics: Statistics,
+    ) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(f"{self.folder}: the folder of the prefix cache cannot be read and written")
+        self._limit = limit
+        self._model = model
+        self._kv_type = kv_type
+        self._context = context
+        self._statistics = statistics
+        self._lock = threading.RLock()
+        self._order = Ordered()
+        # Files are read by one thread at a time: others may want the same one, and find it in memory then.
+        self.loading = threading.Lock()
+
+    def scan(self) -> None:
+        """Find the files that can be used."""
+        for _, _, path in self._files():
+            if not path.name.startswith(self._model.fingerprint[:16]):
+                continue
+            try:
+                with saved_sessions.open_regular(path) as file:
+                    header = saved_sessions.read_header(file, path.name)
+                    known = header.fingerprint == bytes.fromhex(self._model.fingerprint)
+                    if not known or header.kv_type != self._kv_type or header.tokens > self._context:
+                        continue
+                    key = key_of(saved_sessions.read_tokens(file, header, path.name))
+            except (OSError, LlamaCpuError, MemoryError) as error:
+                self._complain(path, error)
+                continue
+            if self._path(key) != path:
+                self._complain(path, "its name is not that of its tokens")
+                continue
+            with self._lock:
+                if not self._order.covers(key):
+                    self._order.add(key)
+
+    def length(self, key: TokenKey) -> int:
+        """How many tokens of a prompt some file holds."""
+        with self._lock:
+            nearest = self._order.nearest(key)
+        return nearest[1] if nearest else 0
+
+    def file_bytes(self, key: TokenKey) -> int:
+        """Bytes of keys and values of the session that `load` would read."""
+        with self._lock:
+            nearest = self._order.nearest(key)
+        return 0 if nearest is None else self._bytes(nearest[0])
+
+    def load(self, key: TokenKey) -> SessionLike | None:
+        """The session that shares the most with a prompt; None where its file cannot be used after all."""
+        with self._lock:
+            nearest = self._order.nearest(key)
+        if nearest is None:
+            return None
+        path = self._path(nearest[0])
+        try:
+            session = saved_sessions.load(self._model, path, self._context)
+            if key_of(session.tokens) != nearest[0] or session.kv_type != self._kv_type:
+                raise ValueError("another session has taken its place")
+            os.utime(path)
+        except (OSError, LlamaCpuError, ValueError, MemoryError) as error:
+            with self._lock:
+                self._order.remove(nearest[0])
+            if not isinstance(error, FileNotFoundError):  # another process wanted its room
+                self._complain(path, error)
+            return None
+        self._statistics.add(prefix_disk_hits=1)
+        return session
+
+    def save(self, session: SessionLike) -> None:
+        """Write a session, which nobody else uses, where no file holds its tokens yet."""
+        key = key_of(session.tokens)
+        with self._lock:
+            if self._order.covers(key):
+                return
+        path = self._path(key)
+        try:
+            if not self._make_room(self._bytes(key)):
+                return
+            saved_sessions.save(session, path)
+        except (OSError, LlamaCpuError, MemoryError) as error:
+            self._complain(path, error)
+            return
+        with self._lock:
+            shorter = self._order.add(key) if not self._order.covers(key) else None
+        if shorter is not None:
+            self._path(shorter).unlink(missing_ok=True)
+        self._statistics.add(prefix_disk_writes=1)
+        self._statistics.prefix_disk_bytes = sum(size for _, size, _ in self._files())
+
+    def _make_room(self, nbytes: int) -> bool:
+        """Delete the least recently used files until there is room for so many bytes; False if there cannot be."""
+        if nbytes > self._limit:
+            return False
+        files = sorted(self._files())
+        total = sum(size for _, size, _ in files)
+        for _, size, path in files:
+            if total + nbytes <= self._limit:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+            with self._lock:
+                for key in [key for key in self._order if self._path(key) == path]:
+                    self._order.remove(key)
+        return total + nbytes <= self._limit
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        """Time of the last use, size and path of every file of this kind; links and what else there is are left out."""
+        found = []
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                if not _NAME.fullmatch(entry.name):
+                    continue
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    found.append((status.st_mtime, status.st_size, Path(entry.path)))
+        return found
+
+    def _path(self, key: TokenKey) -> Path:
+        digest = hashlib.sha256(f"{self._kv_type} ".encode() + key).hexdigest()
+        return self.folder / f"{self._model.fingerprint[:16]}-{digest[:32]}.session"
+
+    def _bytes(self, key: TokenKey) -> int:
+        tokens = len(key) // _TOKEN
+        return -(-tokens // PAGE_TOKENS) * self._model.page_bytes(self._kv_type) + len(key)
+
+    def _complain(self, path: Path, error: object) -> None:
+        self._statistics.add(prefix_disk_errors=1)
+        log.warning("prefix cache: %s is not used: %s", path, error)
