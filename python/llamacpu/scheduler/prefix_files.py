@@ -1,8 +1,8 @@
 """Prefixes that outlive the process: saved sessions in a folder, within a limit of bytes.
 
 Every file is a saved session (`llamacpu.engine.saved_sessions`): checksummed, bound to its model, written aside and
-moved into its place. What is in the folder besides is left alone, and so are files of other models until the limit asks for
-their room; a file that cannot be used is named in the log and ignored. Several processes may share a folder.
+moved into its place. What is in the folder besides is left alone, and so are files of other models until the limit asks
+for their room; a file that cannot be used is named in the log and ignored. Several processes may share a folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The thread that writes prefixes to files: what several requests begin with, and in quiet moments what else is kept."""
+"""The thread that writes prefixes to files: what several requests begin with, and in quiet moments what else stays."""
 
 from __future__ import annotations
 
