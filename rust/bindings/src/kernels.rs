@@ -9,7 +9,7 @@ use pyo3::types::PyMapping;
 
 use llamacpu_kernels::Error;
 use llamacpu_kernels::activation;
-use llamacpu_kernels::attention::{AttentionItem, KvLayout, PAGE_TOKENS};
+use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, KvLayout, PAGE_TOKENS, Visible};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::formats::Format;
@@ -206,7 +206,7 @@ fn attention<'py>(
     }
     let (new, heads) = (query_shape[0], query_shape[1]);
     let (tokens, kv_heads, key_size, value_size) = (key_shape[0], key_shape[1], key_shape[2], value_shape[2]);
-    let layout = KvLayout { kv_type, kv_heads, key_size, value_size };
+    let layout = KvLayout { kv_type, kv_heads, key_size, value_size, latent: false };
     let mut output = vec![0.0; new * heads * value_size];
     let isa = isa.map(str::to_owned);
     let long = queries.len().saturating_mul(tokens) > LONG;
@@ -226,9 +226,10 @@ fn attention<'py>(
             first_position,
             pages: &pages,
             output: &mut output,
-            first_visible: None,
+            visible: Visible::Causal,
+            bias: None,
         };
-        llamacpu_kernels::attention::attention(&context, &layout, heads, scale, &mut [item])?;
+        llamacpu_kernels::attention::attention(&context, &layout, &AttentionConfig::new(heads, scale), &mut [item])?;
         Ok::<_, Error>(output)
     })?;
     PyArray1::from_vec(py, output).reshape(vec![new, heads, value_size])

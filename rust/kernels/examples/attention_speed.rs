@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use llamacpu_kernels::Error;
-use llamacpu_kernels::attention::{AttentionItem, KvLayout, KvType, PAGE_TOKENS, attention};
+use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, KvLayout, KvType, PAGE_TOKENS, Visible, attention};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::mapping::AlignedBytes;
@@ -66,7 +66,7 @@ fn measure(
     tokens: usize,
     one: bool,
 ) -> Result<(f64, f64), Error> {
-    let layout = KvLayout { kv_type, kv_heads, key_size: size, value_size: size };
+    let layout = KvLayout { kv_type, kv_heads, key_size: size, value_size: size, latent: false };
     let (pages, bytes) = (tokens / PAGE_TOKENS, layout.layer_bytes());
     // As in a model: all layers of 64 tokens lie together, in huge pages, and together do not fit into caches.
     let layers = (2_usize << 20).div_ceil(bytes).max((256_usize << 20).div_ceil(pages * bytes));
@@ -99,9 +99,10 @@ fn measure(
                 first_position,
                 pages: &pages,
                 output: &mut output,
-                first_visible: None,
+                visible: Visible::Causal,
+                bias: None,
             }];
-            attention(context, &layout, heads, 0.125, &mut items)?;
+            attention(context, &layout, &AttentionConfig::new(heads, 0.125), &mut items)?;
             layer = (layer + 1) % layers;
         }
         best = best.min(begin.elapsed().as_secs_f64() / window as f64);

@@ -1,10 +1,14 @@
 //! Element-wise functions and softmax.
 
+mod functions;
+
 use crate::Error;
 use crate::context::Context;
 use crate::cpu::Isa;
-use crate::math::{Kernel, LANES, Lanes, dispatch, exp, silu};
+use crate::math::{Kernel, LANES, Lanes, dispatch, exp};
 use crate::shared::Pieces;
+pub use functions::Activation;
+use functions::{Activate, Add, ClampedSwiglu, Gate, SoftCap};
 
 /// Numbers in one piece of work, a multiple of the lanes.
 const PIECE: usize = 16 * 1024;
@@ -14,7 +18,44 @@ const PIECE: usize = 16 * 1024;
 /// # Errors
 /// `Error::Shape` for different lengths; `Error::Cancelled`.
 pub fn swiglu(context: &Context, gate: &mut [f32], up: &[f32]) -> Result<(), Error> {
-    pairwise(context, gate, up, "gate and up projections", |x, y| Pair::Swiglu(x, y))
+    gated(context, Activation::Silu, gate, up)
+}
+
+/// `gate = activation(gate) * up`: SwiGLU, GeGLU, ReGLU and the like (N. Shazeer, "GLU Variants Improve Transformer", 2020).
+///
+/// # Errors
+/// `Error::Shape` for different lengths; `Error::Cancelled`.
+pub fn gated(context: &Context, activation: Activation, gate: &mut [f32], up: &[f32]) -> Result<(), Error> {
+    pairwise(context, gate, up, "gate and up projections", |gate, up| {
+        dispatch(context.isa, Gate { activation, gate, up });
+    })
+}
+
+/// `gate = gate * sigmoid(slope * gate) * (up + 1)`, after `gate` was bounded by `limit` from above and `up` by `limit` and
+/// `-limit` (gpt-oss: slope 1.702, limit 7). NaN stays NaN.
+///
+/// # Errors
+/// `Error::Shape` for different lengths; `Error::Cancelled`.
+pub fn clamped_swiglu(context: &Context, gate: &mut [f32], up: &[f32], slope: f32, limit: f32) -> Result<(), Error> {
+    pairwise(context, gate, up, "gate and up projections", |gate, up| {
+        dispatch(context.isa, ClampedSwiglu { gate, up, slope, limit });
+    })
+}
+
+/// `x = activation(x)`.
+///
+/// # Errors
+/// `Error::Cancelled`.
+pub fn activate(context: &Context, activation: Activation, x: &mut [f32]) -> Result<(), Error> {
+    in_pieces(context, x, |_, x| dispatch(context.isa, Activate { activation, x }))
+}
+
+/// `x = cap * tanh(x / cap)`: about x where it is small, never above the cap (Gemma 2). `cap` is positive.
+///
+/// # Errors
+/// `Error::Cancelled`.
+pub fn soft_cap(context: &Context, x: &mut [f32], cap: f32) -> Result<(), Error> {
+    in_pieces(context, x, |_, x| dispatch(context.isa, SoftCap { x, cap }))
 }
 
 /// `x = x + y`.
@@ -22,7 +63,7 @@ pub fn swiglu(context: &Context, gate: &mut [f32], up: &[f32]) -> Result<(), Err
 /// # Errors
 /// `Error::Shape` for different lengths; `Error::Cancelled`.
 pub fn add(context: &Context, x: &mut [f32], y: &[f32]) -> Result<(), Error> {
-    pairwise(context, x, y, "summands", |x, y| Pair::Add(x, y))
+    pairwise(context, x, y, "summands", |x, y| dispatch(context.isa, Add { x, y }))
 }
 
 /// `x = x * factor`.
@@ -30,12 +71,32 @@ pub fn add(context: &Context, x: &mut [f32], y: &[f32]) -> Result<(), Error> {
 /// # Errors
 /// `Error::Cancelled`.
 pub fn scale(context: &Context, x: &mut [f32], factor: f32) -> Result<(), Error> {
-    let pieces = Pieces::new(x, PIECE);
-    let count = pieces.count();
-    context.for_each(count, &|piece| {
-        // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
-        for x in unsafe { pieces.get(piece) } {
-            *x *= factor;
+    in_pieces(context, x, |_, x| x.iter_mut().for_each(|x| *x *= factor))
+}
+
+/// Multiplies every row of `x` (`factors.len()` rows of equal length) by its factor.
+///
+/// # Errors
+/// `Error::Shape` if `x` is not so many rows; `Error::Cancelled`.
+pub fn scale_rows(context: &Context, x: &mut [f32], factors: &[f32]) -> Result<(), Error> {
+    if x.is_empty() && factors.is_empty() {
+        return Ok(());
+    }
+    if factors.is_empty() || !x.len().is_multiple_of(factors.len()) {
+        return Err(Error::Shape(format!(
+            "{} numbers and {} factors of rows; expected as many numbers for each factor",
+            x.len(),
+            factors.len()
+        )));
+    }
+    let size = x.len() / factors.len();
+    in_pieces(context, x, |first, x| {
+        let mut done = 0;
+        while done < x.len() {
+            let row = (first + done) / size;
+            let count = ((row + 1) * size - first - done).min(x.len() - done);
+            x[done..done + count].iter_mut().for_each(|x| *x *= factors[row]);
+            done += count;
         }
     })
 }
@@ -46,60 +107,27 @@ pub fn softmax(isa: Isa, x: &mut [f32]) {
     dispatch(isa, Softmax(x));
 }
 
+/// Calls the function with every piece of `x` and the place of its first number.
+fn in_pieces(context: &Context, x: &mut [f32], function: impl Fn(usize, &mut [f32]) + Sync) -> Result<(), Error> {
+    let pieces = Pieces::new(x, PIECE);
+    context.for_each(pieces.count(), &|piece| {
+        // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
+        function(piece * PIECE, unsafe { pieces.get(piece) });
+    })
+}
+
+/// Calls the function with every piece of `x` and the same part of `y`.
 fn pairwise(
     context: &Context,
     x: &mut [f32],
     y: &[f32],
     what: &str,
-    function: impl for<'a> Fn(&'a mut [f32], &'a [f32]) -> Pair<'a> + Sync,
+    function: impl Fn(&mut [f32], &[f32]) + Sync,
 ) -> Result<(), Error> {
     if x.len() != y.len() {
         return Err(Error::Shape(format!("{} and {} {what}; expected as many of each", x.len(), y.len())));
     }
-    let pieces = Pieces::new(x, PIECE);
-    context.for_each(pieces.count(), &|piece| {
-        // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
-        let x = unsafe { pieces.get(piece) };
-        let y = &y[piece * PIECE..][..x.len()];
-        dispatch(context.isa, function(x, y));
-    })
-}
-
-/// Element-wise functions of two operands; the result replaces the first.
-enum Pair<'a> {
-    Swiglu(&'a mut [f32], &'a [f32]),
-    Add(&'a mut [f32], &'a [f32]),
-}
-
-impl Kernel for Pair<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, set: L::Set) {
-        match self {
-            Pair::Swiglu(x, y) => each(
-                set,
-                x,
-                y,
-                #[inline(always)]
-                |x: L, y| silu(x).mul(y),
-            ),
-            Pair::Add(x, y) => each(
-                set,
-                x,
-                y,
-                #[inline(always)]
-                |x: L, y| x.add(y),
-            ),
-        }
-    }
-}
-
-#[inline(always)]
-fn each<L: Lanes>(set: L::Set, x: &mut [f32], y: &[f32], function: impl Fn(L, L) -> L) {
-    for (x, y) in x.chunks_mut(LANES).zip(y.chunks(LANES)) {
-        function(L::load_part(set, x), L::load_part(set, y)).store_part(x);
-    }
+    in_pieces(context, x, |first, x| function(x, &y[first..][..x.len()]))
 }
 
 struct Softmax<'a>(&'a mut [f32]);

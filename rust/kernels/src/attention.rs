@@ -1,4 +1,4 @@
-//! Causal attention of grouped query heads over paged keys and values (A. Vaswani et al., 2017; N. Shazeer, 2019;
+//! Attention of grouped query heads over paged keys and values (A. Vaswani et al., 2017; N. Shazeer, 2019;
 //! J. Ainslie et al., "GQA", 2023).
 //!
 //! A piece of work is a block of queries with all query heads that share a key and value head: keys and values are read
@@ -6,6 +6,7 @@
 //! joined afterwards.
 
 mod block;
+mod items;
 mod keys;
 mod pages;
 mod scores;
@@ -17,7 +18,9 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use block::{Attend, Block, Scratch, state_len};
+use block::{Attend, Bias, Block, Scratch, state_len};
+pub use items::{AttentionConfig, AttentionItem, Visible};
+use items::{Input, check_config};
 pub use pages::{KvLayout, KvType, PAGE_TOKENS};
 use scores::CHUNK;
 use softmax::{Divide, Join};
@@ -25,7 +28,7 @@ use softmax::{Divide, Join};
 use crate::Error;
 use crate::context::Context;
 use crate::math::{LANES, dispatch};
-use crate::memory::{grow, reserve, room};
+use crate::memory::{grow, reserve};
 use crate::shared::Pieces;
 
 /// Rows (queries times query heads) of a piece of work: enough to pay for converting keys and values to floats.
@@ -33,55 +36,46 @@ const ROWS: usize = 64;
 /// Pieces for each thread below which long sequences are cut.
 const BALANCE: usize = 4;
 
-/// Attention of some consecutive tokens of one sequence.
-pub struct AttentionItem<'a> {
-    /// `n × heads × key_size` numbers, already rotated.
-    pub queries: &'a [f32],
-    /// Position of the first query.
-    pub first_position: usize,
-    /// One layer's part of each page of the sequence, in order; they hold at least the positions below
-    /// `first_position + n`.
-    pub pages: &'a [&'a [u8]],
-    /// `n × heads × value_size` numbers to write.
-    pub output: &'a mut [f32],
-    /// The first position that each of the `n` queries sees (sliding windows, chunked attention); `None` for 0. A query
-    /// that sees nothing gets zeros.
-    pub first_visible: Option<&'a [usize]>,
-}
-
-/// `output = softmax(scale * queries * keys) * values`, where query `i` of an item sees the positions up to
-/// `first_position + i`. Query head `h` uses key and value head `h / (heads / kv_heads)`.
+/// `output = softmax(scale * queries * keys) * values`, over the positions that a query sees. Query head `h` uses key and value
+/// head `h / (heads / kv_heads)`.
 ///
 /// # Errors
-/// `Error::Shape` if sizes do not fit together or there are too few pages; `Error::Cancelled`.
+/// `Error::Shape` if sizes do not fit together, there are too few pages, or one is absent that is seen; `Error::Cancelled`.
 pub fn attention(
     context: &Context,
     layout: &KvLayout,
-    heads: usize,
-    scale: f32,
+    config: &AttentionConfig,
     items: &mut [AttentionItem],
 ) -> Result<(), Error> {
-    check_heads(layout, heads)?;
+    check_config(layout, config)?;
+    let heads = config.heads;
     let mut pieces = Vec::new();
     let mut outputs = Vec::with_capacity(items.len());
     let mut inputs = Vec::with_capacity(items.len());
     let group = heads / layout.kv_heads;
     for item in items.iter_mut() {
-        let count = check_item(layout, heads, item)?;
-        let input = Input::new(item, count)?;
+        let input = Input::new(layout, heads, item)?;
+        let count = input.visible.len();
         let step = (ROWS / group).max(1);
         for head in 0..layout.kv_heads {
             for first in (0..count).step_by(step) {
                 let queries = first..(first + step).min(count);
-                let end = input.visible[queries.end - 1].end.div_ceil(CHUNK);
+                let chunks = seen_chunks(&input.visible[queries.clone()]);
                 reserve(&mut pieces, 1, "attention")?;
-                pieces.push(Piece { item: inputs.len(), head, queries, chunks: 0..end });
+                pieces.push(Piece { item: inputs.len(), head, queries, chunks });
             }
         }
         inputs.push(input);
         outputs.push(Pieces::new(item.output, group * layout.value_size));
     }
-    let work = Work { context, layout, heads, group, scale, inputs, outputs };
+    // Weights are powers of 2; a cap multiplies scores once more.
+    let log2 = |x: f32| (f64::from(x) * std::f64::consts::LOG2_E) as f32;
+    let scale = match config.soft_cap {
+        Some(cap) => (f64::from(config.scale) / f64::from(cap)) as f32,
+        None => log2(config.scale),
+    };
+    let (cap, sinks) = (config.soft_cap.map(log2), config.sinks);
+    let work = Work { context, layout, heads, group, scale, cap, sinks, inputs, outputs };
     if pieces.len() < BALANCE * context.pool.threads() && context.pool.threads() > 1 {
         work.in_chunks(&pieces)
     } else {
@@ -89,62 +83,14 @@ pub fn attention(
     }
 }
 
-fn check_heads(layout: &KvLayout, heads: usize) -> Result<(), Error> {
-    if layout.kv_heads == 0 || layout.key_size == 0 || layout.value_size == 0 {
-        return Err(Error::Shape(format!("attention with {layout:?}; expected sizes of at least 1")));
+/// The chunks that somebody sees something of, and those between; at least one.
+fn seen_chunks(visible: &[Range<usize>]) -> Range<usize> {
+    let (mut first, mut end) = (usize::MAX, 0);
+    for range in visible.iter().filter(|range| !range.is_empty()) {
+        first = first.min(range.start / CHUNK);
+        end = end.max(range.end.div_ceil(CHUNK));
     }
-    if heads == 0 || !heads.is_multiple_of(layout.kv_heads) {
-        return Err(Error::Shape(format!(
-            "attention of {heads} query heads with {} key and value heads; expected a multiple",
-            layout.kv_heads
-        )));
-    }
-    Ok(())
-}
-
-/// Checks the sizes of an item; returns the number of its queries.
-fn check_item(layout: &KvLayout, heads: usize, item: &AttentionItem) -> Result<usize, Error> {
-    let wrong = |what: String| Err(Error::Shape(format!("attention: {what}")));
-    let (row, out_row) = (heads * layout.key_size, heads * layout.value_size);
-    let count = item.queries.len() / row;
-    if item.queries.len() != count * row || item.output.len() != count * out_row {
-        return wrong(format!(
-            "{} numbers of queries and {} of output; expected {row} and {out_row} for each token",
-            item.queries.len(),
-            item.output.len()
-        ));
-    }
-    if item.first_visible.is_some_and(|first| first.len() != count) {
-        return wrong(format!("first visible positions of another number of queries than {count}"));
-    }
-    let places = item.pages.len().saturating_mul(PAGE_TOKENS);
-    if item.first_position.checked_add(count).is_none_or(|end| end > places) {
-        return wrong(format!("{count} queries from position {} on, but pages for {places}", item.first_position));
-    }
-    if let Some(page) = item.pages.iter().find(|page| page.len() != layout.layer_bytes()) {
-        return wrong(format!("a page of {} bytes; expected {}", page.len(), layout.layer_bytes()));
-    }
-    Ok(count)
-}
-
-/// The read-only part of an item.
-struct Input<'a> {
-    queries: &'a [f32],
-    pages: &'a [&'a [u8]],
-    /// Positions that each query sees.
-    visible: Vec<Range<usize>>,
-}
-
-impl<'a> Input<'a> {
-    fn new(item: &AttentionItem<'a>, count: usize) -> Result<Self, Error> {
-        let range = |query: usize| {
-            let end = item.first_position + query + 1;
-            item.first_visible.map_or(0, |first| first[query].min(end))..end
-        };
-        let mut visible = room(count, "attention")?;
-        visible.extend((0..count).map(range));
-        Ok(Self { queries: item.queries, pages: item.pages, visible })
-    }
+    if first < end { first..end } else { 0..1 }
 }
 
 /// A block of queries for one key and value head, and some chunks of positions.
@@ -166,7 +112,10 @@ struct Work<'a> {
     layout: &'a KvLayout,
     heads: usize,
     group: usize,
+    /// See [`Block`].
     scale: f32,
+    cap: Option<f32>,
+    sinks: Option<&'a [f32]>,
     inputs: Vec<Input<'a>>,
     /// For each item: `n × kv_heads` pieces of `group × value_size`.
     outputs: Vec<Pieces<'a, f32>>,
@@ -214,8 +163,8 @@ impl Work<'_> {
         for piece in pieces {
             let (own, others) = rest.split_at_mut(piece.chunks.len() * longest);
             rest = others;
-            let (state, next) = own.split_at_mut(longest.min(own.len()));
             let len = state_len(rows(piece), size);
+            let (state, next) = own.split_at_mut(longest);
             for next in next.chunks_exact(longest) {
                 dispatch(self.context.isa, Join { state: &mut state[..len], next: &next[..len], rows: rows(piece) });
             }
@@ -236,6 +185,13 @@ impl Work<'_> {
             queries: &input.queries[piece.queries.start * self.heads * self.layout.key_size..],
             visible: &input.visible[piece.queries.clone()],
             scale: self.scale,
+            cap: self.cap,
+            bias: Bias {
+                numbers: &input.bias[(piece.head * self.group * input.bias.len()) / self.heads..],
+                queries: input.visible.len(),
+                positions: input.positions,
+                first: piece.queries.start,
+            },
             chunks: piece.chunks.clone(),
         };
         SCRATCH.with_borrow_mut(|scratch| {
@@ -253,13 +209,17 @@ impl Work<'_> {
     unsafe fn finish(&self, piece: &Piece, state: &[f32]) {
         let size = self.layout.value_size;
         let rows = piece.queries.len() * self.group;
-        let (totals, sums) = (&state[rows..2 * rows], &state[2 * rows..]);
+        let (largest, rest) = state.split_at(rows);
+        let (totals, sums) = rest.split_at(rows);
+        let heads = piece.head * self.group..(piece.head + 1) * self.group;
+        let sinks = self.sinks.map(|sinks| &sinks[heads]);
         for (index, query) in piece.queries.clone().enumerate() {
             // SAFETY: the caller guarantees that nobody else writes the outputs of these queries and this head.
             let output = unsafe { self.outputs[piece.item].get(query * self.layout.kv_heads + piece.head) };
             let first = index * self.group;
             let sums = &sums[first * size.next_multiple_of(LANES)..];
-            dispatch(self.context.isa, Divide { sums, totals: &totals[first..][..self.group], output });
+            let (totals, largest) = (&totals[first..][..self.group], &largest[first..][..self.group]);
+            dispatch(self.context.isa, Divide { sums, totals, largest, sinks, output });
         }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) mod tests;
 pub(crate) use circle::{LARGEST_ANGLE, sine_and_cosine};
 pub(crate) use dispatch::dispatch;
 pub(crate) use double_double::{ln, power};
-pub(crate) use functions::{exp, exp2, silu};
+pub(crate) use functions::{exp, exp2, gelu, gelu_tanh, sigmoid, silu, tanh};
 pub(crate) use fused::fma;
 pub(crate) use half_floats::{float_to_half, half_to_float};
 pub(crate) use lanes::{Kernel, LANES, Lanes, MAGIC};

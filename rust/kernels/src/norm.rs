@@ -1,4 +1,5 @@
-//! Root mean square normalization (B. Zhang and R. Sennrich, "Root Mean Square Layer Normalization", 2019).
+//! Normalization of rows: by the root mean square (B. Zhang and R. Sennrich, "Root Mean Square Layer Normalization", 2019) and
+//! by mean and variance (J. Ba et al., "Layer Normalization", 2016).
 
 use crate::Error;
 use crate::context::Context;
@@ -7,6 +8,33 @@ use crate::shared::Pieces;
 
 /// Numbers that one piece of work should have at least, so that handing it over costs less than doing it.
 const PIECE: usize = 16 * 1024;
+
+/// What a row is divided by, and whether its mean is subtracted before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NormKind {
+    /// `x / sqrt(mean(x^2) + epsilon)`.
+    RootMeanSquare,
+    /// `(x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon)`.
+    MeanAndVariance,
+}
+
+/// A normalization of rows of `size` numbers, then `* weight + bias` where there are any.
+///
+/// Heads are rows too: with `size` the numbers of a head, every head is normalized by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// The formula.
+    pub kind: NormKind,
+    /// Numbers in a row.
+    pub size: usize,
+    /// `size` numbers for all rows; or `size` numbers for each of some rows, one after the other and then again from the first
+    /// on, as for heads that have weights of their own.
+    pub weight: Option<&'a [f32]>,
+    /// As the weights.
+    pub bias: Option<&'a [f32]>,
+    /// Added to the mean square.
+    pub epsilon: f32,
+}
 
 /// Normalizes rows of `weight.len()` numbers: `output = input / sqrt(mean(input^2) + epsilon) * weight`.
 ///
@@ -19,45 +47,147 @@ pub fn rms_norm(
     epsilon: f32,
     output: &mut [f32],
 ) -> Result<(), Error> {
-    let size = weight.len();
-    if size == 0 || !input.len().is_multiple_of(size) || output.len() != input.len() {
-        return Err(Error::Shape(format!(
-            "normalization of {} numbers into {} with {size} weights; expected equal lengths, a multiple of the weights",
-            input.len(),
-            output.len()
-        )));
-    }
-    let rows_per_piece = PIECE.div_ceil(size);
-    let output = Pieces::new(output, rows_per_piece * size);
-    context.for_each(output.count(), &|piece| {
-        // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
-        let output = unsafe { output.get(piece) };
-        let input = &input[piece * rows_per_piece * size..][..output.len()];
-        dispatch(context.isa, Norm { input, weight, epsilon, output });
-    })
+    let (kind, size) = (NormKind::RootMeanSquare, weight.len());
+    Norm { kind, size, weight: Some(weight), bias: None, epsilon }.apply(context, input, output)
 }
 
-struct Norm<'a> {
-    input: &'a [f32],
-    weight: &'a [f32],
-    epsilon: f32,
+impl Norm<'_> {
+    /// Normalizes the rows of `input` into `output`.
+    ///
+    /// # Errors
+    /// `Error::Shape` if `input` is not a whole number of rows, `output` has another length, or weights or bias are not a whole
+    /// number of rows; `Error::Cancelled`.
+    pub fn apply(&self, context: &Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
+        let size = self.checked(self.size, input.len())?;
+        if output.len() != input.len() {
+            return Err(Error::Shape(format!(
+                "normalization of {} numbers into {}; expected as many",
+                input.len(),
+                output.len()
+            )));
+        }
+        let rows = PIECE.div_ceil(size);
+        let output = Pieces::new(output, rows * size);
+        context.for_each(output.count(), &|piece| {
+            // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
+            let output = unsafe { output.get(piece) };
+            let input = &input[piece * rows * size..][..output.len()];
+            dispatch(context.isa, Rows { norm: self, first: piece * rows, step: size, input: Some(input), output });
+        })
+    }
+
+    /// Normalizes the first `size` of every `step` numbers of `x`, and leaves the others alone.
+    ///
+    /// # Errors
+    /// `Error::Shape` if `step` is below `size`, `x` is not a multiple of `step`, or weights or bias are not a whole number of
+    /// rows; `Error::Cancelled`.
+    pub fn apply_in_place(&self, context: &Context, x: &mut [f32], step: usize) -> Result<(), Error> {
+        self.checked(step, x.len())?;
+        let rows = PIECE.div_ceil(step);
+        let pieces = Pieces::new(x, rows * step);
+        context.for_each(pieces.count(), &|piece| {
+            // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
+            let output = unsafe { pieces.get(piece) };
+            dispatch(context.isa, Rows { norm: self, first: piece * rows, step, input: None, output });
+        })
+    }
+
+    /// The step, if rows begin every `step` of `count` numbers.
+    fn checked(&self, step: usize, count: usize) -> Result<usize, Error> {
+        let size = self.size;
+        if size == 0 || step < size || !count.is_multiple_of(step) {
+            return Err(Error::Shape(format!(
+                "normalization of {size} of every {step} numbers of {count}; expected at least one, and a multiple"
+            )));
+        }
+        for (what, numbers) in [("weights", self.weight), ("biases", self.bias)] {
+            if let Some(numbers) = numbers
+                && (numbers.is_empty() || !numbers.len().is_multiple_of(size))
+            {
+                return Err(Error::Shape(format!(
+                    "normalization of rows of {size} numbers with {} {what}; expected a multiple",
+                    numbers.len()
+                )));
+            }
+        }
+        Ok(step)
+    }
+}
+
+/// Rows from number `first` on; without an input those of the output are normalized in place.
+struct Rows<'a> {
+    norm: &'a Norm<'a>,
+    first: usize,
+    step: usize,
+    input: Option<&'a [f32]>,
     output: &'a mut [f32],
 }
 
-impl Kernel for Norm<'_> {
+impl Kernel for Rows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
-        let size = self.weight.len();
-        for (input, output) in self.input.chunks_exact(size).zip(self.output.chunks_exact_mut(size)) {
-            let mean = sum_of_squares::<L>(set, input) / size as f32;
-            let factor = L::splat(set, 1.0 / (mean + self.epsilon).sqrt());
-            for ((x, w), y) in input.chunks(LANES).zip(self.weight.chunks(LANES)).zip(output.chunks_mut(LANES)) {
-                L::load_part(set, x).mul(factor).mul(L::load_part(set, w)).store_part(y);
+        let Self { norm: Norm { kind, size, weight, bias, epsilon }, first, step, input, output } = self;
+        for (row, output) in output.chunks_exact_mut(step).enumerate() {
+            let output = &mut output[..*size];
+            let of_row = |numbers: &'_ [f32]| (first + row) % (numbers.len() / size) * size;
+            let weight = weight.map(|weight| &weight[of_row(weight)..][..*size]);
+            let bias = bias.map(|bias| &bias[of_row(bias)..][..*size]);
+            let x = input.map_or(&*output, |input| &input[row * step..][..*size]);
+            let mean = match kind {
+                NormKind::RootMeanSquare => 0.0,
+                NormKind::MeanAndVariance => sum::<L>(set, x) / *size as f32,
+            };
+            let square = match kind {
+                NormKind::RootMeanSquare => sum_of_squares::<L>(set, x),
+                NormKind::MeanAndVariance => sum_of_squared_differences::<L>(set, x, mean),
+            } / *size as f32;
+            let scale = Scale { mean, factor: 1.0 / (square + epsilon).sqrt(), weight, bias };
+            match input {
+                Some(input) => {
+                    for (index, (x, y)) in input[row * step..].chunks(LANES).zip(output.chunks_mut(LANES)).enumerate() {
+                        scale.of(L::load_part(set, &x[..y.len()]), index).store_part(y);
+                    }
+                }
+                None => {
+                    for (index, y) in output.chunks_mut(LANES).enumerate() {
+                        scale.of(L::load_part(set, y), index).store_part(y);
+                    }
+                }
             }
         }
     }
+}
+
+/// What is done with the numbers of a row.
+struct Scale<'a> {
+    mean: f32,
+    factor: f32,
+    weight: Option<&'a [f32]>,
+    bias: Option<&'a [f32]>,
+}
+
+impl Scale<'_> {
+    /// The numbers of vector `index` of the row.
+    #[inline(always)]
+    fn of<L: Lanes>(&self, x: L, index: usize) -> L {
+        let set = x.set();
+        let x = x.sub(L::splat(set, self.mean)).mul(L::splat(set, self.factor));
+        match (self.weight, self.bias) {
+            (None, None) => x,
+            (Some(weight), None) => x.mul(part(set, weight, index)),
+            (None, Some(bias)) => x.add(part(set, bias, index)),
+            (Some(weight), Some(bias)) => x.fma(part(set, weight, index), part(set, bias, index)),
+        }
+    }
+}
+
+/// Vector `index` of a row.
+#[inline(always)]
+fn part<L: Lanes>(set: L::Set, row: &[f32], index: usize) -> L {
+    let rest = &row[index * LANES..];
+    L::load_part(set, &rest[..rest.len().min(LANES)])
 }
 
 /// Sixteen interleaved sums, as all sums over floats of this crate.
@@ -69,6 +199,30 @@ fn sum_of_squares<L: Lanes>(set: L::Set, x: &[f32]) -> f32 {
         sums = x.fma(x, sums);
     }
     sums.sum()
+}
+
+#[inline(always)]
+fn sum<L: Lanes>(set: L::Set, x: &[f32]) -> f32 {
+    let mut sums = L::zero(set);
+    for x in x.chunks(LANES) {
+        sums = L::load_part(set, x).add(sums);
+    }
+    sums.sum()
+}
+
+#[inline(always)]
+fn sum_of_squared_differences<L: Lanes>(set: L::Set, x: &[f32], mean: f32) -> f32 {
+    let mut sums = L::zero(set);
+    let (vectors, rest) = x.as_chunks::<LANES>();
+    for x in vectors {
+        let difference = L::load(set, x).sub(L::splat(set, mean));
+        sums = difference.fma(difference, sums);
+    }
+    // The lanes behind the end have no difference.
+    let mut last = [mean; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    let difference = L::load(set, &last).sub(L::splat(set, mean));
+    difference.fma(difference, sums).sum()
 }
 
 #[cfg(test)]

@@ -29,6 +29,12 @@ pub enum RopeScaling {
         /// Context length over trained context length.
         factor: f64,
     },
+    /// Not at all, but cosines and sines multiplied by a factor (Y. Ding et al., "LongRoPE", 2024): the frequencies themselves
+    /// have `RopeSettings::factors`, of short or long texts.
+    Long {
+        /// The factor, such as `sqrt(1 + ln(context / original context) / ln(original context))`.
+        attn_factor: f64,
+    },
     /// Slow pairs divided by the factor, fast pairs left alone, a ramp between, and a correction of the magnitude.
     Yarn {
         /// Context length over trained context length.
@@ -105,6 +111,10 @@ impl Rope {
         }
         let magnitude = match settings.scaling {
             RopeScaling::None => 1.0,
+            RopeScaling::Long { attn_factor } if !positive(attn_factor) => {
+                return wrong(format!("attention factor {attn_factor}; expected a positive number"));
+            }
+            RopeScaling::Long { attn_factor } => attn_factor,
             RopeScaling::Linear { factor } | RopeScaling::Yarn { factor, .. } if !positive(factor) => {
                 return wrong(format!("scaling factor {factor}; expected a positive number"));
             }
@@ -194,17 +204,32 @@ impl Rope {
         Ok(())
     }
 
-    /// Rotates heads of `head_size` numbers in place, all at the position of the table.
+    /// Rotates the beginning of heads of `head_size` numbers in place, all at the position of the table.
+    ///
+    /// # Errors
+    /// As [`Rope::apply_from`].
+    pub fn apply(&self, isa: Isa, x: &mut [f32], head_size: usize, cos_sin: &[f32]) -> Result<(), Error> {
+        self.apply_from(isa, x, head_size, 0, cos_sin)
+    }
+
+    /// Rotates heads of `head_size` numbers in place from number `first` of each on, all at the position of the table.
     ///
     /// # Errors
     /// `Error::Shape` if heads are shorter than what is rotated, `x` is not a whole number of heads, or the table has
     /// another size.
-    pub fn apply(&self, isa: Isa, x: &mut [f32], head_size: usize, cos_sin: &[f32]) -> Result<(), Error> {
-        if head_size == 0 || head_size < self.size() || !x.len().is_multiple_of(head_size) {
+    pub fn apply_from(
+        &self,
+        isa: Isa,
+        x: &mut [f32],
+        head_size: usize,
+        first: usize,
+        cos_sin: &[f32],
+    ) -> Result<(), Error> {
+        let end = first.saturating_add(self.size());
+        if head_size == 0 || head_size < end || !x.len().is_multiple_of(head_size) {
             return Err(Error::Shape(format!(
-                "rotation of {} numbers in heads of {head_size}; expected whole heads of at least {} numbers",
-                x.len(),
-                self.size()
+                "rotation of {} numbers in heads of {head_size}; expected whole heads of at least {end} numbers",
+                x.len()
             )));
         }
         if cos_sin.len() != self.size() {
@@ -218,7 +243,7 @@ impl Rope {
             return Ok(());
         }
         let (cosines, sines) = cos_sin.split_at(cos_sin.len() / 2);
-        dispatch(isa, Rotate { x, head_size, cosines, sines, style: self.style });
+        dispatch(isa, Rotate { x, head_size, first, cosines, sines, style: self.style });
         Ok(())
     }
 }
@@ -226,6 +251,7 @@ impl Rope {
 struct Rotate<'a> {
     x: &'a mut [f32],
     head_size: usize,
+    first: usize,
     cosines: &'a [f32],
     sines: &'a [f32],
     style: RopeStyle,
@@ -238,7 +264,7 @@ impl Kernel for Rotate<'_> {
     fn run<L: Lanes>(self, set: L::Set) {
         let pairs = self.cosines.len();
         for head in self.x.chunks_exact_mut(self.head_size) {
-            let head = &mut head[..2 * pairs];
+            let head = &mut head[self.first..][..2 * pairs];
             match self.style {
                 RopeStyle::NeoX => {
                     let (first, second) = head.split_at_mut(pairs);

@@ -1,7 +1,7 @@
 //! One small call of every kernel and format: what a slow tool such as Miri can run, over all unsafe code that the instruction set
 //! has. Results are compared between instruction sets and ways to cut the work; other tests compare them with exact arithmetic.
 
-use crate::attention::{AttentionItem, KvLayout, KvType, PAGE_TOKENS, attention};
+use crate::attention::{AttentionConfig, AttentionItem, KvLayout, KvType, PAGE_TOKENS, Visible, attention};
 use crate::context::Context;
 use crate::cpu::Isa;
 use crate::formats::Format;
@@ -109,7 +109,7 @@ fn attention_of_every_type_of_keys_and_values() {
     let (heads, tokens, count) = (1, 5_usize, 2);
     for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
         // No whole number of vectors.
-        let layout = KvLayout { kv_type, kv_heads: 1, key_size: 18, value_size: 17 };
+        let layout = KvLayout { kv_type, kv_heads: 1, key_size: 18, value_size: 17, latent: false };
         let mut found = Vec::new();
         for isa in Isa::all() {
             let mut pages = vec![vec![0; layout.layer_bytes()]; tokens.div_ceil(PAGE_TOKENS)];
@@ -126,10 +126,12 @@ fn attention_of_every_type_of_keys_and_values() {
                 first_position: tokens - count,
                 pages: &pages,
                 output: &mut output,
-                first_visible: None,
+                visible: Visible::Causal,
+                bias: None,
             }];
             let pool = Pool::new(1).unwrap();
-            attention(&Context::new(isa, &pool), &layout, heads, 0.2, &mut items).unwrap();
+            let config = AttentionConfig::new(heads, 0.2);
+            attention(&Context::new(isa, &pool), &layout, &config, &mut items).unwrap();
             found.push(output);
         }
         assert!(found.iter().all(|output| *output == found[0]), "{kv_type:?}");

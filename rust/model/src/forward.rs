@@ -7,7 +7,7 @@
 
 use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::activation::{add, scale};
-use llamacpu_kernels::attention::{AttentionItem, attention};
+use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, Visible, attention};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
 use llamacpu_kernels::memory;
@@ -273,11 +273,13 @@ fn attend(
                 first_position: end(segment) - count,
                 pages,
                 output: own_output,
-                first_visible: None,
+                visible: Visible::Causal,
+                bias: None,
             });
         }
     }
-    attention(context, layout, sizes.heads, config.score_scale(), &mut items)?;
+    let shared = AttentionConfig::new(sizes.heads, config.score_scale());
+    attention(context, layout, &shared, &mut items)?;
     Ok(())
 }
 

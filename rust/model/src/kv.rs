@@ -34,7 +34,7 @@ impl PageLayout {
         let mut page_bytes = 0usize;
         for index in 0..config.layers {
             let LayerConfig { kv_heads, key_size, value_size, .. } = config.layer(index);
-            let layout = KvLayout { kv_type, kv_heads, key_size, value_size };
+            let layout = KvLayout { kv_type, kv_heads, key_size, value_size, latent: false };
             layers.push((layout, page_bytes));
             let next =
                 layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| page_bytes.checked_add(bytes));
@@ -118,7 +118,7 @@ impl Pages {
         let filled = (tokens - index * PAGE_TOKENS).min(PAGE_TOKENS);
         for (layer, (layout, _)) in self.layout.layers.iter().enumerate() {
             let zeros = |size: usize| zeroed(Some((PAGE_TOKENS - filled) * layout.kv_heads * size), PURPOSE);
-            let (keys, values) = (zeros(layout.key_size)?, zeros(layout.value_size)?);
+            let (keys, values) = (zeros(layout.key_size)?, zeros(layout.stored_value_size())?);
             layout.write(Isa::SCALAR, &mut copy[self.layout.range(layer)], filled, &keys, &values)?;
         }
         Ok(copy)
@@ -161,7 +161,7 @@ impl Pages {
     ) -> Result<(), Error> {
         let layout = self.layout.layers[layer].0;
         let range = self.layout.range(layer);
-        let (key_row, value_row) = (layout.kv_heads * layout.key_size, layout.kv_heads * layout.value_size);
+        let (key_row, value_row) = (layout.kv_heads * layout.key_size, layout.kv_heads * layout.stored_value_size());
         let tokens = keys.len() / key_row;
         let first_page = first / PAGE_TOKENS;
         let last_page = (first + tokens).div_ceil(PAGE_TOKENS);

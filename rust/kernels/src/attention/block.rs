@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::keys::{ByteQueries, TILE, byte_scores, scores};
 use super::pages::{KvLayout, KvType, PAGE_TOKENS};
 use super::scores::{CHUNK, CHUNK_PAGES, ChunkScores};
-use super::softmax::{join, weigh};
+use super::softmax::{Adjusted, join, weigh};
 use super::unpack::{PageKeys, Unpacked};
 use super::values::add_weighted;
 use crate::Error;
@@ -35,8 +35,37 @@ pub(super) struct Block<'a> {
     pub(super) queries: &'a [f32],
     /// The visible positions of each query.
     pub(super) visible: &'a [Range<usize>],
+    /// Factor of the scores: as exponents of 2, or as what a cap is applied to.
     pub(super) scale: f32,
+    /// See [`Adjusted::cap`].
+    pub(super) cap: Option<f32>,
+    pub(super) bias: Bias<'a>,
     pub(super) chunks: Range<usize>,
+}
+
+/// Numbers that are added to the scores.
+#[derive(Clone, Copy)]
+pub(super) struct Bias<'a> {
+    /// `group × queries × positions` for the query heads of the block; none: 0.
+    pub(super) numbers: &'a [f32],
+    /// Queries of the item.
+    pub(super) queries: usize,
+    pub(super) positions: usize,
+    /// The first query of the block.
+    pub(super) first: usize,
+}
+
+impl<'a> Bias<'a> {
+    /// The numbers of a query head for the positions of a chunk.
+    #[inline(always)]
+    fn part(&self, head: usize, query: usize, chunk: usize) -> &'a [f32] {
+        if self.numbers.is_empty() {
+            return &[];
+        }
+        let row = &self.numbers[(head * self.queries + self.first + query) * self.positions..][..self.positions];
+        let rest = row.get(chunk * CHUNK..).unwrap_or(&[]);
+        &rest[..rest.len().min(CHUNK)]
+    }
 }
 
 impl<'a> Block<'a> {
@@ -156,7 +185,9 @@ impl Kernel for Attend<'_> {
             for (query, visible) in block.visible.iter().enumerate() {
                 let visible = inside(visible, chunk * CHUNK, CHUNK);
                 for row in query * block.group..(query + 1) * block.group {
-                    let (largest, total) = weigh::<L>(set, &mut scratch.scores[row], visible.clone());
+                    let bias = block.bias.part(row % block.group, query, chunk);
+                    let adjusted = Adjusted { cap: block.cap, bias };
+                    let (largest, total) = weigh::<L>(set, &mut scratch.scores[row], visible.clone(), adjusted);
                     (scratch.chunk.numbers[row], scratch.chunk.numbers[rows + row]) = (largest, total);
                 }
             }
@@ -176,12 +207,11 @@ fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
     (first, end - first)
 }
 
-/// Puts the queries of each tile side by side, multiplied by the scale of the scores and by log2(e), so that the weights
-/// are powers of 2.
+/// Puts the queries of each tile side by side, multiplied by the scale of the scores.
 #[inline(always)]
 fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut Scratch) {
     let (rows, size) = (block.rows(), block.layout.key_size);
-    let scale = (f64::from(block.scale) * std::f64::consts::LOG2_E) as f32;
+    let scale = block.scale;
     let as_bytes = block.layout.kv_type == KvType::Q8_0;
     if as_bytes {
         scratch.byte_queries.resize(rows, size);
@@ -239,6 +269,10 @@ fn add_scores<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratc
     let count = rows.div_ceil(TILE);
     for page in pages.clone() {
         let bytes = block.layout.keys(block.pages[page], block.head);
+        if bytes.is_empty() {
+            // Nobody sees anything of it.
+            continue;
+        }
         let keys = unpacked.keys::<L>(set, block.layout, bytes, !few(block));
         let mut ahead = block.upcoming(pages, page - pages.start + AHEAD);
         for tile in 0..count {
@@ -270,6 +304,10 @@ fn add_values<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratc
     let count = rows.div_ceil(TILE);
     for page in pages.clone() {
         let bytes = block.layout.values(block.pages[page], block.head);
+        if bytes.is_empty() {
+            // Nobody sees anything of it.
+            continue;
+        }
         let values = unpacked.values::<L>(set, block.layout, bytes, !few(block));
         let mut ahead = block.upcoming(pages, pages.len() + page - pages.start + AHEAD);
         for tile in 0..count {

@@ -9,6 +9,10 @@
 //! | F32, F16 | `[number][token]` | `[token][number]` |
 //! | Q8_0 | scales `[block][token]`, bytes `[number / 4][token][4]`, 128 added | scales `[block][token]`, bytes `[token][number]` |
 
+//!
+//! A latent layout (DeepSeek-AI, "DeepSeek-V2", 2024, multi-head latent attention) has keys only: a value is the beginning of
+//! the key.
+
 use crate::Error;
 use crate::cpu::Isa;
 use crate::math::{Kernel, LANES, Lanes, MAGIC, dispatch, float_to_half, half_to_float};
@@ -40,9 +44,16 @@ pub struct KvLayout {
     pub key_size: usize,
     /// Numbers in the value of a head.
     pub value_size: usize,
+    /// The value of a token is the first `value_size` numbers of its key, and nothing else is stored.
+    pub latent: bool,
 }
 
 impl KvLayout {
+    /// Numbers of a value that are stored beside the key.
+    pub fn stored_value_size(&self) -> usize {
+        if self.latent { 0 } else { self.value_size }
+    }
+
     /// Bytes for the keys of one head in a page.
     pub(super) fn key_bytes(&self) -> usize {
         let numbers = match self.kv_type {
@@ -55,10 +66,11 @@ impl KvLayout {
 
     /// Bytes for the values of one head in a page.
     pub(super) fn value_bytes(&self) -> usize {
+        let size = self.stored_value_size();
         let numbers = match self.kv_type {
-            KvType::F32 => self.value_size.saturating_mul(4),
-            KvType::F16 => self.value_size.saturating_mul(2),
-            KvType::Q8_0 => self.scale_bytes(self.value_size).saturating_add(self.value_size),
+            KvType::F32 => size.saturating_mul(4),
+            KvType::F16 => size.saturating_mul(2),
+            KvType::Q8_0 => self.scale_bytes(size).saturating_add(size),
         };
         numbers.saturating_mul(PAGE_TOKENS)
     }
@@ -75,24 +87,31 @@ impl KvLayout {
         self.key_bytes().saturating_add(self.value_bytes()).saturating_mul(self.kv_heads)
     }
 
-    /// The keys of a head inside a layer's part of a page.
+    /// The keys of a head inside a layer's part of a page; nothing of a page that is absent.
     pub(super) fn keys<'a>(&self, page: &'a [u8], head: usize) -> &'a [u8] {
+        if page.is_empty() {
+            return page;
+        }
         &page[head * self.key_bytes()..][..self.key_bytes()]
     }
 
-    /// The values of a head inside a layer's part of a page.
+    /// What the values of a head are read from inside a layer's part of a page; nothing of a page that is absent.
     pub(super) fn values<'a>(&self, page: &'a [u8], head: usize) -> &'a [u8] {
+        if self.latent || page.is_empty() {
+            return self.keys(page, head);
+        }
         &page[self.kv_heads * self.key_bytes() + head * self.value_bytes()..][..self.value_bytes()]
     }
 
     /// Stores the keys and values of consecutive tokens, `tokens × kv_heads × key_size` and `tokens × kv_heads ×
-    /// value_size` numbers, into one layer's part of a page, from token `slot` of the page on.
+    /// value_size` numbers, into one layer's part of a page, from token `slot` of the page on. A latent layout has no
+    /// numbers of values.
     ///
     /// # Errors
     /// `Error::Shape` if the page has not [`KvLayout::layer_bytes`] bytes, the numbers are not those of a whole number of
     /// tokens, or the page has no room for them.
     pub fn write(&self, isa: Isa, page: &mut [u8], slot: usize, keys: &[f32], values: &[f32]) -> Result<(), Error> {
-        let (key_row, value_row) = (self.kv_heads * self.key_size, self.kv_heads * self.value_size);
+        let (key_row, value_row) = (self.kv_heads * self.key_size, self.kv_heads * self.stored_value_size());
         if page.len() != self.layer_bytes() {
             return Err(Error::Shape(format!(
                 "a page of {} bytes for keys and values; expected {}",
@@ -138,7 +157,8 @@ impl Kernel for Write<'_> {
             for head in 0..layout.kv_heads {
                 let row = token * layout.kv_heads + head;
                 let key = &self.keys[row * layout.key_size..][..layout.key_size];
-                let value = &self.values[row * layout.value_size..][..layout.value_size];
+                let value_size = layout.stored_value_size();
+                let value = &self.values[row * value_size..][..value_size];
                 let keys = &mut keys[head * key_bytes..][..key_bytes];
                 let values = &mut values[head * value_bytes..][..value_bytes];
                 match layout.kv_type {

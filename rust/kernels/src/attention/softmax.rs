@@ -3,19 +3,52 @@
 use std::ops::Range;
 
 use super::scores::ChunkScores;
-use crate::math::{Kernel, LANES, Lanes, exp2, fma};
+use crate::math::{Kernel, LANES, Lanes, exp2, fma, tanh};
+
+/// What is done with the scores of a row before the softmax.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Adjusted<'a> {
+    /// Scores become `cap * tanh(score)`, if there is one: an exponent of 2.
+    pub(super) cap: Option<f32>,
+    /// Numbers to add, times log2(e), to the scores from the first of the chunk on; none: 0.
+    pub(super) bias: &'a [f32],
+}
+
+impl Adjusted<'_> {
+    #[inline(always)]
+    fn apply<L: Lanes>(self, set: L::Set, scores: &mut [[f32; LANES]], first: usize) {
+        if let Some(cap) = self.cap {
+            for part in scores.iter_mut() {
+                tanh(L::load(set, part)).mul(L::splat(set, cap)).store(part);
+            }
+        }
+        if !self.bias.is_empty() {
+            let bias = self.bias.get(first * LANES..).unwrap_or(&[]).chunks(LANES);
+            for (part, bias) in scores.iter_mut().zip(bias) {
+                let factor = L::splat(set, std::f32::consts::LOG2_E);
+                L::load_part(set, bias).fma(factor, L::load(set, part)).store(part);
+            }
+        }
+    }
+}
 
 /// Turns the scores of a row into weights `2^(score - largest)`; returns the largest score and the sum of the weights.
 /// Weights of invisible tokens are not defined.
 ///
 /// The sum has 16 parts, each in the order of its positions, and one fixed tree of additions.
 #[inline(always)]
-pub(super) fn weigh<L: Lanes>(set: L::Set, scores: &mut ChunkScores, visible: Range<usize>) -> (f32, f32) {
+pub(super) fn weigh<L: Lanes>(
+    set: L::Set,
+    scores: &mut ChunkScores,
+    visible: Range<usize>,
+    adjusted: Adjusted,
+) -> (f32, f32) {
     if visible.is_empty() {
         return (f32::NEG_INFINITY, 0.0);
     }
     let scores = scores.as_flattened_mut();
     let (first, end) = (visible.start / LANES, visible.end.div_ceil(LANES));
+    adjusted.apply::<L>(set, &mut scores.as_chunks_mut::<LANES>().0[first..end], first);
     scores[first * LANES..visible.start].fill(f32::NEG_INFINITY);
     scores[visible.end..end * LANES].fill(f32::NEG_INFINITY);
     let (parts, _) = scores.as_chunks_mut::<LANES>();
@@ -94,6 +127,10 @@ impl Kernel for Join<'_> {
 pub(super) struct Divide<'a> {
     pub(super) sums: &'a [f32],
     pub(super) totals: &'a [f32],
+    /// The largest score of each row.
+    pub(super) largest: &'a [f32],
+    /// A score without a value for each row: its weight counts in the total.
+    pub(super) sinks: Option<&'a [f32]>,
     pub(super) output: &'a mut [f32],
 }
 
@@ -102,13 +139,29 @@ impl Kernel for Divide<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
-        let size = self.output.len() / self.totals.len();
-        let sums = self.sums.chunks_exact(size.next_multiple_of(LANES));
-        for ((output, total), sums) in self.output.chunks_exact_mut(size).zip(self.totals).zip(sums) {
-            let factor = L::splat(set, if *total == 0.0 { 0.0 } else { 1.0 / total });
+        let Self { sums, totals, largest, sinks, output } = self;
+        let size = output.len() / totals.len();
+        let sums = sums.chunks_exact(size.next_multiple_of(LANES));
+        for (row, (output, sums)) in output.chunks_exact_mut(size).zip(sums).enumerate() {
+            let total = totals[row];
+            let factor = match sinks {
+                _ if total == 0.0 => 0.0,
+                None => 1.0 / total,
+                Some(sinks) => with_sink::<L>(set, largest[row], total, sinks[row] * std::f32::consts::LOG2_E),
+            };
+            let factor = L::splat(set, factor);
             for (part, sum) in output.chunks_mut(LANES).zip(sums.as_chunks::<LANES>().0) {
                 L::load(set, sum).mul(factor).store_part(part);
             }
         }
     }
+}
+
+/// What a row is multiplied with: the weight of its largest score, over the total and the weight of the sink.
+#[inline(always)]
+fn with_sink<L: Lanes>(set: L::Set, largest: f32, total: f32, sink: f32) -> f32 {
+    let both = if sink > largest { sink } else { largest };
+    let own = exp2(L::splat(set, largest - both)).first();
+    let other = exp2(L::splat(set, sink - both)).first();
+    own / fma(total, own, other)
 }

@@ -8,7 +8,10 @@ use crate::threads::Pool;
 
 const TYPES: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
 
+mod scores;
+
 /// A sequence with random queries, keys and values.
+#[derive(Clone)]
 struct Sequence {
     layout: KvLayout,
     heads: usize,
@@ -34,7 +37,8 @@ impl Sequence {
     }
 
     fn fill(&mut self, isa: Isa, tokens: usize) {
-        let (key, value) = (self.layout.kv_heads * self.layout.key_size, self.layout.kv_heads * self.layout.value_size);
+        let (key, value) =
+            (self.layout.kv_heads * self.layout.key_size, self.layout.kv_heads * self.layout.stored_value_size());
         for first in (0..tokens).step_by(PAGE_TOKENS) {
             let count = PAGE_TOKENS.min(tokens - first);
             let keys = &self.keys[first * key..][..count * key];
@@ -54,7 +58,7 @@ impl Sequence {
         threads: usize,
         from: usize,
         lengths: &[usize],
-        first_visible: Option<&[usize]>,
+        visible: Option<&[Range<usize>]>,
     ) -> Vec<f32> {
         let pool = Pool::new(threads).expect("threads start");
         let context = Context::new(isa, &pool);
@@ -68,9 +72,11 @@ impl Sequence {
                 first_position: first,
                 pages: &pages,
                 output: &mut output[(first - from) * out_row..][..length * out_row],
-                first_visible: first_visible.map(|all| &all[first..first + length]),
+                visible: visible.map_or(Visible::Causal, |all| Visible::Ranges(&all[first..first + length])),
+                bias: None,
             }];
-            attention(&context, &self.layout, self.heads, 0.3, &mut items).expect("fitting shapes");
+            attention(&context, &self.layout, &AttentionConfig::new(self.heads, 0.3), &mut items)
+                .expect("fitting shapes");
             first += length;
         }
         output
@@ -125,7 +131,7 @@ fn shapes(random: &mut Random) -> Vec<(KvLayout, usize, usize)> {
     shapes
         .into_iter()
         .map(|(kv_heads, group, key_size, value_size, tokens)| {
-            (KvLayout { kv_type: KvType::F32, kv_heads, key_size, value_size }, kv_heads * group, tokens)
+            (KvLayout { kv_type: KvType::F32, kv_heads, key_size, value_size, latent: false }, kv_heads * group, tokens)
         })
         .collect()
 }
@@ -162,7 +168,7 @@ fn a_prompt_in_pieces_is_the_prompt_at_once() {
         for (kv_heads, group, size, tokens) in
             [(1, 1, 48, 150), (2, 4, 64, 200), (1, 3, 128, 700)].into_iter().take(if emulated() { 1 } else { 3 })
         {
-            let layout = KvLayout { kv_type, kv_heads, key_size: size, value_size: size };
+            let layout = KvLayout { kv_type, kv_heads, key_size: size, value_size: size, latent: false };
             let sequence = Sequence::random(layout, kv_heads * group, tokens, &mut random);
             let isa = *Isa::available().last().expect("at least scalar");
             let whole = sequence.run(isa, 2, 0, &[tokens], None);
@@ -181,7 +187,7 @@ fn a_long_sequence_cut_into_chunks_has_the_same_bits() {
     let mut random = Random::new(42);
     let tokens = 3 * CHUNK + 77;
     for kv_type in TYPES {
-        let layout = KvLayout { kv_type, kv_heads: 2, key_size: 32, value_size: 32 };
+        let layout = KvLayout { kv_type, kv_heads: 2, key_size: 32, value_size: 32, latent: false };
         let sequence = Sequence::random(layout, 6, tokens, &mut random);
         let from = tokens - 3;
         let expected = sequence.run(Isa::SCALAR, 1, from, &[3], None);
@@ -201,10 +207,10 @@ fn a_long_sequence_cut_into_chunks_has_the_same_bits() {
 fn windows_hide_what_is_before_them() {
     let mut random = Random::new(43);
     let tokens = CHUNK + 300;
-    let layout = KvLayout { kv_type: KvType::F32, kv_heads: 1, key_size: 16, value_size: 16 };
+    let layout = KvLayout { kv_type: KvType::F32, kv_heads: 1, key_size: 16, value_size: 16, latent: false };
     let sequence = Sequence::random(layout, 2, tokens, &mut random);
     for window in [1, 5, 64, 100, 513] {
-        let first: Vec<usize> = (0..tokens).map(|query| (query + 1).saturating_sub(window)).collect();
+        let first: Vec<Range<usize>> = (0..tokens).map(|query| (query + 1).saturating_sub(window)..query + 1).collect();
         let expected = sequence.run(Isa::SCALAR, 1, 0, &[tokens], Some(&first));
         for isa in Isa::available() {
             let got = sequence.run(*isa, 2, 0, &[100, tokens - 101, 1], Some(&first));
@@ -212,19 +218,19 @@ fn windows_hide_what_is_before_them() {
         }
         for query in [0, 3, 63, 64, 99, 511, 512, 700, tokens - 1] {
             let got = &expected[(query * 2 + 1) * 16..][..16];
-            let exact = sequence.exact(query, 1, first[query]);
+            let exact = sequence.exact(query, 1, first[query].start);
             assert!(got.iter().zip(&exact).all(|(got, exact)| (f64::from(*got) - exact).abs() < 2e-6));
         }
     }
     // Queries that see nothing at all.
-    let nothing = vec![usize::MAX; tokens];
+    let nothing = vec![7..7; tokens];
     assert!(sequence.run(Isa::SCALAR, 1, 0, &[tokens], Some(&nothing)).iter().all(|x| *x == 0.0));
 }
 
 #[test]
 fn a_batch_is_its_items_one_by_one() {
     let mut random = Random::new(44);
-    let layout = KvLayout { kv_type: KvType::F16, kv_heads: 2, key_size: 32, value_size: 32 };
+    let layout = KvLayout { kv_type: KvType::F16, kv_heads: 2, key_size: 32, value_size: 32, latent: false };
     let sequences: Vec<Sequence> =
         [5, 64, 1, 130].into_iter().map(|tokens| Sequence::random(layout, 4, tokens, &mut random)).collect();
     let pool = Pool::new(2).expect("threads start");
@@ -241,10 +247,11 @@ fn a_batch_is_its_items_one_by_one() {
             first_position: 0,
             pages,
             output,
-            first_visible: None,
+            visible: Visible::Causal,
+            bias: None,
         })
         .collect();
-    attention(&context, &layout, 4, 0.3, &mut items).expect("fitting shapes");
+    attention(&context, &layout, &AttentionConfig::new(4, 0.3), &mut items).expect("fitting shapes");
     for (sequence, output) in sequences.iter().zip(&outputs) {
         assert_eq!(bits(output), bits(&sequence.run(Isa::SCALAR, 1, 0, &[sequence.tokens()], None)));
     }
@@ -255,7 +262,7 @@ fn pages_have_the_same_bytes_however_they_are_written() {
     let mut random = Random::new(45);
     for kv_type in TYPES {
         for size in [1, 16, 31, 33, 64, 100] {
-            let layout = KvLayout { kv_type, kv_heads: 3, key_size: size, value_size: size };
+            let layout = KvLayout { kv_type, kv_heads: 3, key_size: size, value_size: size, latent: false };
             let row = 3 * size;
             let (mut keys, values) = (random.units(10 * row), random.units(10 * row));
             keys[0] = 1e30;
@@ -291,7 +298,7 @@ fn nan_and_infinity_reach_only_those_who_see_them() {
                 .into_iter()
                 .take(if emulated() { 1 } else { 4 })
         {
-            let layout = KvLayout { kv_type, kv_heads: 2, key_size: size, value_size: size };
+            let layout = KvLayout { kv_type, kv_heads: 2, key_size: size, value_size: size, latent: false };
             let mut sequence = Sequence::random(layout, 4, tokens, &mut random);
             let clean = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);
             let numbers = if in_keys { &mut sequence.keys } else { &mut sequence.values };
@@ -358,7 +365,7 @@ fn blocks_of_bytes_are_the_numbers_over_the_scale() {
 
 #[test]
 fn wrong_shapes_are_errors() {
-    let layout = KvLayout { kv_type: KvType::F16, kv_heads: 2, key_size: 8, value_size: 8 };
+    let layout = KvLayout { kv_type: KvType::F16, kv_heads: 2, key_size: 8, value_size: 8, latent: false };
     let mut page = vec![0; layout.layer_bytes()];
     assert!(layout.write(Isa::SCALAR, &mut page[1..], 0, &[0.0; 16], &[0.0; 16]).is_err());
     assert!(layout.write(Isa::SCALAR, &mut page, 0, &[0.0; 17], &[0.0; 16]).is_err());
@@ -372,12 +379,13 @@ fn wrong_shapes_are_errors() {
                output: &mut [f32],
                first_position,
                pages: &[&[u8]],
-               first: Option<&[usize]>| {
-        let item = AttentionItem { queries, first_position, pages, output, first_visible: first };
-        attention(&context, layout, heads, 1.0, &mut [item])
+               first: Option<&[Range<usize>]>| {
+        let visible = first.map_or(Visible::Causal, Visible::Ranges);
+        let item = AttentionItem { queries, first_position, pages, output, visible, bias: None };
+        attention(&context, layout, &AttentionConfig::new(heads, 1.0), &mut [item])
     };
     let (pages, q): ([&[u8]; 1], [f32; 32]) = ([&page], [0.0; 32]);
-    run(&layout, 4, &q, &mut [0.0; 32], 63, &pages, Some(&[0])).expect("these fit");
+    run(&layout, 4, &q, &mut [0.0; 32], 63, &pages, Some(&[0..64])).expect("these fit");
     run(&layout, 4, &[], &mut [], 64, &pages, None).expect("no queries are fine");
     assert!(run(&layout, 3, &q, &mut [0.0; 32], 0, &pages, None).is_err());
     assert!(run(&layout, 0, &[], &mut [], 0, &pages, None).is_err());

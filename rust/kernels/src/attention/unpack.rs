@@ -63,6 +63,43 @@ impl Unpacked {
         values: &'a [u8],
         many: bool,
     ) -> Values<'a> {
+        if layout.latent {
+            return self.values_in_keys::<L>(set, layout, values);
+        }
+        self.separate_values::<L>(set, layout, values, many)
+    }
+
+    /// The beginning of the keys, transposed.
+    #[inline(always)]
+    fn values_in_keys<L: Lanes>(&mut self, set: L::Set, layout: &KvLayout, keys: &[u8]) -> Values<'_> {
+        let size = layout.value_size;
+        let Some(to) = &mut self.values else { return Values { numbers: Numbers::Floats(&[]), scales: None } };
+        let to = &mut to[..4 * PAGE_TOKENS * size.next_multiple_of(LANES)];
+        let mut scales = None;
+        match layout.kv_type {
+            KvType::F32 => transpose::<L, Floats>(set, keys, size, to),
+            KvType::F16 => transpose::<L, Halves>(set, keys, size, to),
+            KvType::Q8_0 => {
+                let (halves, bytes) = keys.split_at(2 * layout.key_size.div_ceil(BLOCK) * PAGE_TOKENS);
+                let converted = self.scales.as_flattened_mut().as_chunks_mut::<LANES>().0;
+                for (scales, halves) in converted.iter_mut().zip(halves.as_chunks::<{ 2 * LANES }>().0) {
+                    L::load_halves(set, halves).store(scales);
+                }
+                scales = Some(&self.scales[..]);
+                transpose_bytes::<L>(set, bytes, size, to);
+            }
+        }
+        Values { numbers: Numbers::Floats(to), scales }
+    }
+
+    #[inline(always)]
+    fn separate_values<'a, L: Lanes>(
+        &'a mut self,
+        set: L::Set,
+        layout: &KvLayout,
+        values: &'a [u8],
+        many: bool,
+    ) -> Values<'a> {
         let size = layout.value_size;
         let whole = size.is_multiple_of(LANES);
         let mut scales = None;
@@ -180,4 +217,47 @@ fn pad<'a, L: Lanes, S: Stored>(set: L::Set, rows: &[u8], to: &'a mut Option<Ali
         }
     }
     &to[..width * PAGE_TOKENS]
+}
+
+/// Writes the first `size` numbers of the keys `[number][token]` as rows of floats, `[token][number]`, filled with zeros to whole
+/// vectors.
+#[inline(always)]
+fn transpose<L: Lanes, S: Stored>(set: L::Set, keys: &[u8], size: usize, to: &mut [u8]) {
+    let (to, _) = to.as_chunks_mut::<{ 4 * LANES }>();
+    let width = size.div_ceil(LANES);
+    for vector in 0..width {
+        for first in (0..PAGE_TOKENS).step_by(LANES) {
+            let mut square = [L::zero(set); LANES];
+            for (lane, row) in square.iter_mut().enumerate().take(size - vector * LANES) {
+                let place = (vector * LANES + lane) * PAGE_TOKENS + first;
+                *row = S::load_part::<L>(set, &keys[place * S::BYTES..][..LANES * S::BYTES]);
+            }
+            for (lane, row) in L::transpose(square).into_iter().enumerate() {
+                row.store_floats(&mut to[(first + lane) * width + vector]);
+            }
+        }
+    }
+}
+
+/// As [`transpose`], from keys `[number / 4][token][4]` of bytes with 128 added.
+#[inline(always)]
+fn transpose_bytes<L: Lanes>(set: L::Set, keys: &[u8], size: usize, to: &mut [u8]) {
+    let (to, _) = to.as_chunks_mut::<{ 4 * LANES }>();
+    let (quads, _) = keys.as_chunks::<4>();
+    let width = size.div_ceil(LANES);
+    for token in 0..PAGE_TOKENS {
+        for vector in 0..width {
+            let mut bytes = [0; LANES];
+            for (quad, bytes) in bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                let number = vector * LANES + 4 * quad;
+                if number < size {
+                    let four = u32::from_le_bytes(quads[number / 4 * PAGE_TOKENS + token]) ^ 0x8080_8080;
+                    *bytes = four.to_le_bytes();
+                }
+            }
+            // Numbers of the key behind the value.
+            bytes[size.saturating_sub(vector * LANES).min(LANES)..].fill(0);
+            L::load_signed_bytes(set, &bytes).store_floats(&mut to[token * width + vector]);
+        }
+    }
 }

@@ -80,6 +80,23 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Converts integers below `2^24` in magnitude.
     fn from_integers(values: Self::Integers) -> Self;
 
+    /// Lane `i` of vector `j` is lane `j` of vector `i`.
+    #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let set = rows[0].set();
+        let mut turned = [[0.0; LANES]; LANES];
+        for (j, row) in rows.into_iter().enumerate() {
+            for (i, value) in row.to_array().into_iter().enumerate() {
+                turned[i][j] = value;
+            }
+        }
+        let mut columns = [Self::zero(set); LANES];
+        for (column, values) in columns.iter_mut().zip(&turned) {
+            *column = Self::load(set, values);
+        }
+        columns
+    }
+
     /// Zeros.
     #[inline(always)]
     fn zero(set: Self::Set) -> Self {

@@ -124,3 +124,49 @@ fn impossible_settings_and_shapes_are_errors() {
     nothing.apply(Isa::SCALAR, &mut x, 4, &[]).expect("nothing to do");
     assert_eq!(x, [1.0; 4]);
 }
+
+#[test]
+fn a_part_of_each_head_can_turn() {
+    let mut random = Random::new(33);
+    for style in [RopeStyle::Interleaved, RopeStyle::NeoX] {
+        let rope = Rope::new(&RopeSettings { style, ..settings(20, 10_000.0) }).expect("valid settings");
+        let mut table = vec![0.0; rope.size()];
+        rope.table(77, &mut table).expect("the right size");
+        let x = random.units(3 * 50);
+        for isa in Isa::available() {
+            for first in [0, 13, 30] {
+                let mut got = x.clone();
+                rope.apply_from(*isa, &mut got, 50, first, &table).expect("fitting shapes");
+                for (x, got) in x.chunks(50).zip(got.chunks(50)) {
+                    let mut part = x[first..first + 20].to_vec();
+                    rope.apply(Isa::SCALAR, &mut part, 20, &table).expect("fitting shapes");
+                    assert_eq!((&got[..first], &got[first..first + 20]), (&x[..first], &part[..]));
+                    assert_eq!(got[first + 20..], x[first + 20..]);
+                }
+            }
+        }
+        for first in [31, usize::MAX] {
+            assert!(rope.apply_from(Isa::SCALAR, &mut x.clone(), 50, first, &table).is_err());
+        }
+    }
+}
+
+#[test]
+fn long_texts_have_factors_and_a_magnitude() {
+    let factors: Vec<f32> = (0..8).map(|pair| 1.0 + pair as f32).collect();
+    let long = RopeSettings {
+        scaling: RopeScaling::Long { attn_factor: 1.19 },
+        factors: Some(factors.clone()),
+        ..settings(16, 10_000.0)
+    };
+    let mut table = vec![0.0; 16];
+    Rope::new(&long).expect("valid settings").table(1000, &mut table).expect("the right size");
+    for (pair, factor) in factors.iter().enumerate() {
+        let angle = 1000.0 * 10_000f64.powf(-(pair as f64) / 8.0) / f64::from(*factor);
+        assert!((f64::from(table[pair]) - 1.19 * angle.cos()).abs() < 2e-7);
+        assert!((f64::from(table[8 + pair]) - 1.19 * angle.sin()).abs() < 2e-7);
+    }
+    for attn_factor in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(Rope::new(&RopeSettings { scaling: RopeScaling::Long { attn_factor }, ..long.clone() }).is_err());
+    }
+}
