@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from llamacpu.engine.machine import version
-from llamacpu.server import openai, operations
+from llamacpu.server import ollama, openai, operations
 from llamacpu.server.access import Access
 from llamacpu.server.endpoints import routes
 from llamacpu.server.errors import ApiError, told
@@ -53,7 +53,7 @@ class Application:
         self.models = ModelPool(sources_of(models), settings, run=self.work.short, **pool)
         metrics = Metrics(lambda: {served.name: served.engine.statistics for served in self.models.loaded})
         self.state = State(settings, self.models, self.work, metrics)
-        self.endpoints = [*openai.ENDPOINTS, *operations.ENDPOINTS]
+        self.endpoints = [*openai.ENDPOINTS, *ollama.ENDPOINTS, *operations.ENDPOINTS]
         described = document(self.endpoints, version, bool(settings.api_keys))
 
         async def openapi(request: Request) -> Response:
@@ -124,14 +124,14 @@ class Application:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     words = {404: "there is nothing at this path; /openapi.json lists what there is",
              405: "this path takes another method; /openapi.json lists what there is"}  # fmt: skip
     found = ApiError(error.status_code, words.get(error.status_code, error.detail))
-    return JsonResponse(found.openai(), found.status, dict(error.headers or {}))
+    return JsonResponse(found.shaped(request.url.path), found.status, dict(error.headers or {}))
 
 
-async def _error(_request: Request, error: Exception) -> Response:
+async def _error(request: Request, error: Exception) -> Response:
     found = told(error)
-    return JsonResponse(found.openai(), found.status, found.headers)
+    return JsonResponse(found.shaped(request.url.path), found.status, found.headers)

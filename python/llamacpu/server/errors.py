@@ -65,6 +65,26 @@ class ApiError(Exception):
         """The error object of the OpenAI API."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
+    def ollama(self) -> dict[str, Any]:
+        """The error object of Ollama's API."""
+        return {"error": self.message}
+
+    def anthropic(self) -> dict[str, Any]:
+        """The error object of the Anthropic API."""
+        kinds = {413: "request_too_large", 500: "api_error", 501: "api_error", 503: "overloaded_error"}
+        kind = kinds.get(self.status, self.kind)
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+    def llama_server(self) -> dict[str, Any]:
+        """The error object of llama-server."""
+        return {"error": {"code": self.status, "message": self.message, "type": self.kind, "param": self.param}}
+
+    def shaped(self, path: str) -> dict[str, Any]:
+        """The error object of the API that a path belongs to."""
+        if path.startswith("/api/"):
+            return self.ollama()
+        return self.anthropic() if path.startswith("/v1/messages") else self.openai()
+
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """The request itself is wrong."""

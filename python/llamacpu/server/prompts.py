@@ -14,7 +14,9 @@ from llamacpu.server.errors import invalid, told
 from llamacpu.server.running import Run, stop_all
 
 if TYPE_CHECKING:
+    from llamacpu.chat import Chat
     from llamacpu.constraints.grammar import Grammar
+    from llamacpu.generation.context_window import Overflow
     from llamacpu.server.endpoints import Call
     from llamacpu.server.served import Served
     from llamacpu.server.state import State
@@ -36,13 +38,18 @@ class Use:
         self._client = client
         self._kept = False
 
-    def start(self, questions: Sequence[Question], timeout: float | None = None) -> list[Run]:
-        """Begin to compute answers: all, or none. Raises ApiError."""
+    def start(
+        self, questions: Sequence[Question], timeout: float | None = None, overflow: Overflow = "error"
+    ) -> list[Run]:
+        """Begin to compute answers: all, or none. Raises ApiError.
+
+        overflow: what becomes of a prompt that is longer than the context, as in `llamacpu.generation.generate`.
+        """
         runs: list[Run] = []
         try:
             self._state.work.admit()
             for question in questions:
-                runs.append(Run(self.served.submit(question, self._client, timeout)))
+                runs.append(Run(self.served.submit(question, self._client, timeout, overflow)))
         except BaseException as error:
             stop_all(runs)
             raise told(error) from error
@@ -110,18 +117,26 @@ def chat_questions(
     max_tokens: int | None = None,
     log_probabilities: int | None = None,
     ignore_end: bool = False,
+    too_long: bool = False,
+    chat: Chat | None = None,
 ) -> list[Question]:
-    """Questions that a conversation asks, `count` times. grammar: GBNF, in place of response_format."""
+    """Questions that a conversation asks, `count` times.
+
+    grammar   GBNF, in place of response_format
+    too_long  a prompt that the context does not hold is allowed, for whoever shortens it
+    chat      how the model is talked to, in place of its own template
+    """
+    chat = chat or served.chat
     if not messages:
         raise invalid("messages is empty; expected at least one message", "messages")
     for name in variables or ():
         if name in _OWN_VARIABLES:
             raise invalid(f"chat_template_kwargs has {name}, which is not for it to set", "chat_template_kwargs")
-    prompt = chat_prompt(served.chat, messages, tools if tool_choice != "none" else None, variables)
-    check_length(served, prompt.ids)
+    prompt = chat_prompt(chat, messages, tools if tool_choice != "none" else None, variables)
+    check_length(served, prompt.ids, too_long)
     return [
         chat_question(
-            served.chat,
+            chat,
             prompt,
             tools=tools,
             tool_choice=tool_choice,
@@ -151,13 +166,14 @@ def text_questions(
     max_tokens: int | None = None,
     log_probabilities: int | None = None,
     ignore_end: bool = False,
+    too_long: bool = False,
 ) -> list[Question]:
     """Questions that go on behind each of some prompts, `count` times each."""
     from llamacpu.answers.tools import grammar_of_format
 
     found = []
     for ids in prompts:
-        check_length(served, ids)
+        check_length(served, ids, too_long)
         for place in range(count):
             held = _gbnf(grammar) or grammar_of_format(response_format)
             tokenizer = served.model.tokenizer
@@ -174,7 +190,7 @@ def text_questions(
     return found
 
 
-def check_length(served: Served, ids: Sequence[int]) -> None:
+def check_length(served: Served, ids: Sequence[int], too_long: bool = False) -> None:
     """Raises ApiError for a prompt without tokens or with others than the model's, ContextOverflow for a long one."""
     if not ids:
         raise invalid("the prompt is empty and the model has no start token; expected at least one token", "prompt")
@@ -182,7 +198,7 @@ def check_length(served: Served, ids: Sequence[int]) -> None:
     wrong = next((token for token in ids if not 0 <= token < vocabulary), None)
     if wrong is not None:
         raise invalid(f"the prompt holds token {wrong}; expected ids from 0 to {vocabulary - 1}", "prompt")
-    if len(ids) > served.context:
+    if len(ids) > served.context and not too_long:
         raise ContextOverflow(
             f"the prompt has {len(ids)} tokens, and the model's context holds {served.context}; shorten the messages"
         )

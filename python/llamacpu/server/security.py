@@ -78,7 +78,7 @@ class Security:
                 return
             self._check_key(scope["path"], headers)
         except ApiError as error:
-            await _refuse(sending, error)
+            await _refuse(sending, error, scope["path"])
             return
         await self._app(scope, receive, sending)
 
@@ -132,8 +132,8 @@ class Security:
         ]
 
 
-async def _refuse(send: Send, error: ApiError) -> None:
-    body = json.dumps(error.openai()).encode()
+async def _refuse(send: Send, error: ApiError, path: str) -> None:
+    body = json.dumps(error.shaped(path)).encode()
     head = {**error.headers, "content-type": "application/json", "content-length": str(len(body))}
     fields = [(name.encode(), value.encode()) for name, value in head.items()]
     await send({"type": "http.response.start", "status": error.status, "headers": fields})

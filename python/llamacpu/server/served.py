@@ -13,6 +13,7 @@ from llamacpu.scheduler import Engine
 if TYPE_CHECKING:
     from llamacpu.answers import Question
     from llamacpu.engine.interfaces import ModelLike
+    from llamacpu.generation.context_window import Overflow
     from llamacpu.scheduler import Request, ScheduledModel
     from llamacpu.server.settings import Settings
 
@@ -58,10 +59,13 @@ class Served:
         """Most tokens of a conversation."""
         return self.engine.context
 
-    def submit(self, question: Question, client: str, timeout: float | None = None) -> Request:
+    def submit(
+        self, question: Question, client: str, timeout: float | None = None, overflow: Overflow = "error"
+    ) -> Request:
         """Begin to answer. Raises what `Engine.submit` raises."""
         longest = self._settings.timeout
-        return self.engine.submit(question, client=client, timeout=min(timeout or longest, longest))
+        seconds = min(timeout or longest, longest)
+        return self.engine.submit(question, client=client, timeout=seconds, overflow=overflow)
 
     def close(self, drain: float) -> None:
         """End its requests, at the latest after so many seconds, in a thread."""

@@ -1,0 +1,64 @@
+"""The table of the endpoints of Ollama's API."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from llamacpu.server.endpoints import Endpoint
+from llamacpu.server.errors import ApiError
+from llamacpu.server.ollama.embedding import embed, embeddings
+from llamacpu.server.ollama.generating import chat, generate
+from llamacpu.server.ollama.models import copy, create, delete, ps, pull, show, tags, version
+from llamacpu.server.ollama.requests import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody, ModelBody, PullBody
+
+__all__ = ["ENDPOINTS"]
+
+
+def _object(*required: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+_LINE = _object("model", "created_at", "done", done={"type": "boolean"})
+_STATUS = _object("status", status={"type": "string"})
+_MODELS = _object("models", models={"type": "array", "items": _object("name", "model", "digest", "details")})
+_endpoint = partial(Endpoint, error=ApiError.ollama, tag="Ollama")
+
+ENDPOINTS = [
+    _endpoint(
+        method="POST", path="/api/generate", summary="Go on behind a prompt.", handler=generate, body=GenerateBody,
+        response=_LINE, stream="application/x-ndjson",
+    ),
+    _endpoint(
+        method="POST", path="/api/chat", summary="Answer a conversation.", handler=chat, body=ChatBody, response=_LINE,
+        stream="application/x-ndjson",
+    ),
+    _endpoint(
+        method="POST", path="/api/embed", summary="Turn texts into vectors.", handler=embed, body=EmbedBody,
+        response=_object("model", "embeddings", embeddings={"type": "array"}),
+    ),
+    _endpoint(
+        method="POST", path="/api/embeddings", summary="Turn a text into a vector.", handler=embeddings,
+        body=EmbeddingsBody, response=_object("embedding", embedding={"type": "array"}),
+    ),
+    _endpoint(method="GET", path="/api/tags", summary="The models that there are.", handler=tags, response=_MODELS),
+    _endpoint(method="GET", path="/api/ps", summary="The models in memory.", handler=ps, response=_MODELS),
+    _endpoint(
+        method="GET", path="/api/version", summary="The version of the API.", handler=version,
+        response=_object("version", version={"type": "string"}),
+    ),
+    _endpoint(
+        method="POST", path="/api/show", summary="Everything about a model.", handler=show, body=ModelBody,
+        response=_object("details", "model_info", "capabilities"),
+    ),
+    _endpoint(
+        method="POST", path="/api/pull", summary="A model that is there needs no download.", handler=pull,
+        body=PullBody, response=_STATUS, stream="application/x-ndjson",
+    ),
+    *(
+        _endpoint(method=method, path=f"/api/{word}", summary="Not done here.", handler=handler, body=PullBody)
+        for word, method, handler in (
+            ("delete", "DELETE", delete), ("copy", "POST", copy), ("create", "POST", create), ("push", "POST", create),
+        )
+    ),
+]  # fmt: skip

@@ -1,0 +1,178 @@
+"""What Ollama's API says of models: tags, show, ps, version; and the endpoints that would change them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from llamacpu.engine.machine import version as own_version
+from llamacpu.gguf.file import GGUFFile
+from llamacpu.server.ollama.answers import refuse_changes
+from llamacpu.server.ollama.requests import ModelBody, PullBody
+from llamacpu.server.streams import JsonResponse, encoded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llamacpu.server.endpoints import Call
+    from llamacpu.server.pool import Entry
+
+__all__ = ["copy", "create", "delete", "ps", "pull", "show", "tags", "version"]
+
+# The version whose API this is: clients compare it with the one that they need.
+_VERSION = "0.12.0"
+# The numbers of GGUF's general.file_type.
+_FILE_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
+    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
+    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
+    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
+}  # fmt: skip
+
+
+async def tags(call: Call) -> Response:
+    """The models that there are."""
+    models = call.state.models
+    return JsonResponse({"models": [_tag(models.find(name), name) for name in models.names]})
+
+
+async def ps(call: Call) -> Response:
+    """The models in memory."""
+    found = []
+    for entry in call.state.models.entries.values():
+        served = entry.served
+        if served is None:
+            continue
+        left = served.expires_after
+        until = (
+            _EPOCH_END if left is None else _moment(time.time() + max(left - (time.monotonic() - served.used_at), 0))
+        )
+        tag = _tag(entry, entry.name)
+        del tag["modified_at"]
+        more = {"size": served.nbytes, "expires_at": until, "size_vram": 0, "context_length": served.context}
+        found.append({**tag, **more})
+    return JsonResponse({"models": found})
+
+
+async def show(call: Call) -> Response:
+    """Everything about a model."""
+    body: ModelBody = call.body
+    entry = call.state.models.find(body.wanted)
+    metadata, details = _facts(entry)
+    template = metadata.get("tokenizer.chat_template", "")
+    capabilities = ["completion"]
+    if "tools" in str(template):
+        capabilities.append("tools")
+    if "tokenizer.ggml.prefix_token_id" in metadata or "tokenizer.ggml.fim_pre_token_id" in metadata:
+        capabilities.append("insert")
+    if "enable_thinking" in str(template) or "<think>" in str(template):
+        capabilities.append("thinking")
+    info: dict[str, Any] = {}
+    for key, value in metadata.items():
+        if isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+            info[key] = value
+        elif body.verbose and not isinstance(value, float):
+            info[key] = [item.item() if hasattr(item, "item") else item for item in value]
+        else:
+            info[key] = None
+    return JsonResponse(
+        {
+            "license": str(metadata.get("general.license", "")),
+            "modelfile": f"FROM {entry.name}\n",
+            "parameters": "",
+            "template": template if isinstance(template, str) else "",
+            "details": details,
+            "model_info": info,
+            "capabilities": capabilities,
+            "modified_at": _moment(entry.created),
+        }
+    )
+
+
+async def version(call: Call) -> Response:
+    """The version of the API, and of this server."""
+    return JsonResponse({"version": _VERSION, "llamacpu": own_version})
+
+
+async def pull(call: Call) -> Response:
+    """A model that is there needs no download; no other can be had."""
+    body: PullBody = call.body
+    if body.wanted:
+        names = call.state.models.names
+        if body.wanted.removesuffix(":latest") in names:
+            done = {"status": "success"}
+            if body.stream is False:
+                return JsonResponse(done)
+            return Response(encoded(done) + "\n", media_type="application/x-ndjson")
+    raise refuse_changes("download")
+
+
+async def delete(call: Call) -> Response:
+    """No client deletes a file."""
+    raise refuse_changes("delete")
+
+
+async def copy(call: Call) -> Response:
+    """No client makes a file."""
+    raise refuse_changes("copy")
+
+
+async def create(call: Call) -> Response:
+    """No client makes a file."""
+    raise refuse_changes("create")
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+_EPOCH_END = (datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(days=365_000)).isoformat().replace("+00:00", "Z")
+
+
+def _tag(entry: Entry, name: str) -> dict[str, Any]:
+    tagged = name if ":" in name else f"{name}:latest"
+    _, details = _facts(entry)
+    digest = hashlib.sha256(f"{entry.name} {entry.nbytes} {entry.created}".encode()).hexdigest()
+    return {
+        "name": tagged, "model": tagged, "modified_at": _moment(entry.created), "size": entry.nbytes, "digest": digest,
+        "details": details,
+    }  # fmt: skip
+
+
+def _facts(entry: Entry) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    """The metadata of a file and what is told of them; a file that cannot be read has none."""
+    if entry.served is not None:
+        return entry.served.model.metadata, _details(entry.served.model.metadata, entry.nbytes, None)
+    if not isinstance(entry.source, Path):
+        return entry.source.metadata, _details(entry.source.metadata, entry.nbytes, None)
+    try:
+        return _read(entry.source, entry.source.stat().st_mtime_ns)
+    except (OSError, ValueError):
+        return {}, _details({}, entry.nbytes, None)
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, _changed: int) -> tuple[Mapping[str, Any], dict[str, Any]]:
+    with GGUFFile(path) as file:
+        count = sum(math.prod(tensor.shape) for tensor in file.tensors)
+        return dict(file.metadata), _details(file.metadata, path.stat().st_size, count)
+
+
+def _details(metadata: Mapping[str, Any], nbytes: int, count: int | None) -> dict[str, Any]:
+    family = str(metadata.get("general.architecture", ""))
+    label = metadata.get("general.size_label")
+    if not isinstance(label, str):
+        label = "" if count is None else f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"
+    kind = metadata.get("general.file_type")
+    level = _FILE_TYPES.get(kind, "unknown") if isinstance(kind, int) else "unknown"
+    return {
+        "parent_model": "", "format": "gguf", "family": family, "families": [family] if family else [],
+        "parameter_size": label, "quantization_level": level,
+    }  # fmt: skip
