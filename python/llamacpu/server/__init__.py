@@ -1,10 +1,14 @@
-"""A server in the shapes of the OpenAI API: an ASGI application, and what listens for it.
+"""A server in the shapes of the APIs of OpenAI, Anthropic, Ollama and llama-server: an ASGI application, and `serve`.
 
-application    the ASGI application      listening   sockets, signals, `serve`
-endpoints      what an endpoint is; one folder an API: openai
-bodies         JSON -> typed models      errors      exceptions -> error objects      openapi    the document
-security       who may ask               access      the log and metrics of requests  streams    answers while they come
-pool, served   models by name            running     answers in threads -> event loop prompts    requests -> questions
+application      the ASGI application
+listening        sockets, signals, the server in a thread
+endpoints        what an endpoint is; one folder an API: openai, responses, anthropic, ollama, llama_server
+openapi          the document that is made of the same table
+bodies, errors   JSON -> typed models; exceptions -> error objects
+security, access who may ask; the log and the metrics of requests
+pool, served     models by name, each with its engine
+prompts          requests -> questions
+running, streams answers of engines -> the event loop -> responses that end when their client is gone
 
 It needs the extra `llamacpu[server]`.
 """

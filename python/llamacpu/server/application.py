@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from llamacpu.engine.machine import version
-from llamacpu.server import ollama, openai, operations
+from llamacpu.server import anthropic, llama_server, ollama, openai, operations, responses
 from llamacpu.server.access import Access
 from llamacpu.server.endpoints import routes
 from llamacpu.server.errors import ApiError, told
@@ -38,6 +38,8 @@ __all__ = ["Application"]
 log = logging.getLogger("llamacpu.server")
 
 _TIDY_SECONDS = 5.0
+# Where clients of other services that speak the OpenAI API look for it.
+_OTHER_PATHS = (("/openai/v1/", "/v1/"), ("/chat/completions", "/v1/chat/completions"))
 
 
 class Application:
@@ -53,7 +55,10 @@ class Application:
         self.models = ModelPool(sources_of(models), settings, run=self.work.short, **pool)
         metrics = Metrics(lambda: {served.name: served.engine.statistics for served in self.models.loaded})
         self.state = State(settings, self.models, self.work, metrics)
-        self.endpoints = [*openai.ENDPOINTS, *ollama.ENDPOINTS, *operations.ENDPOINTS]
+        self.endpoints = [
+            *openai.ENDPOINTS, *responses.ENDPOINTS, *anthropic.ENDPOINTS, *ollama.ENDPOINTS, *llama_server.ENDPOINTS,
+            *operations.ENDPOINTS,
+        ]  # fmt: skip
         described = document(self.endpoints, version, bool(settings.api_keys))
 
         async def openapi(request: Request) -> Response:
@@ -76,6 +81,10 @@ class Application:
             return
         if self._tidying is None:
             self._tidying = asyncio.ensure_future(self._tidy())
+        for other, path in _OTHER_PATHS:
+            if scope["path"].startswith(other):
+                scope = {**scope, "path": path + scope["path"][len(other) :], "raw_path": None}
+                break
         await self._asgi(scope, receive, send)
 
     @contextlib.asynccontextmanager

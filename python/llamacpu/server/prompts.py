@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from llamacpu.server.served import Served
     from llamacpu.server.state import State
 
-__all__ = ["Use", "chat_questions", "check_length", "check_schema", "sampler_of", "text_questions", "using"]
+__all__ = [
+    "Use",
+    "chat_questions",
+    "check_length",
+    "check_schema",
+    "check_variables",
+    "sampler_of",
+    "text_questions",
+    "using",
+]
 
 # Seeds of clients have 64 bits; those of samplers 32, of which the last two values mean "any".
 _SEEDS = 0xFFFFFFFE
@@ -129,9 +138,7 @@ def chat_questions(
     chat = chat or served.chat
     if not messages:
         raise invalid("messages is empty; expected at least one message", "messages")
-    for name in variables or ():
-        if name in _OWN_VARIABLES:
-            raise invalid(f"chat_template_kwargs has {name}, which is not for it to set", "chat_template_kwargs")
+    check_variables(variables or {})
     prompt = chat_prompt(chat, messages, tools if tool_choice != "none" else None, variables)
     check_length(served, prompt.ids, too_long)
     return [
@@ -188,6 +195,13 @@ def text_questions(
             )
             found.append(question)
     return found
+
+
+def check_variables(variables: Mapping[str, Any]) -> None:
+    """Raises ApiError for variables of the chat template that are not a client's to set."""
+    for name in variables:
+        if name in _OWN_VARIABLES:
+            raise invalid(f"chat_template_kwargs has {name}, which is not for it to set", "chat_template_kwargs")
 
 
 def check_length(served: Served, ids: Sequence[int], too_long: bool = False) -> None:

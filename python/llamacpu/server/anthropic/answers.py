@@ -1,0 +1,124 @@
+"""What a message of the Anthropic API looks like, whole and while it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.answers.reading import Piece, ToolCall
+from llamacpu.server.streams import server_sent
+
+if TYPE_CHECKING:
+    from llamacpu.answers import Answer
+    from llamacpu.generation import GenerationResult
+    from llamacpu.server.running import Run
+
+__all__ = ["Shape"]
+
+Block = dict[str, Any]
+
+
+class Shape:
+    """One message.
+
+    identity, model  how it is called, and who wrote it
+    one_call         whether calls after the first are left out
+    """
+
+    def __init__(self, identity: str, model: str, one_call: bool) -> None:
+        self._head = {"id": identity, "type": "message", "role": "assistant", "model": model}
+        self._one_call = one_call
+
+    def whole(self, answer: Answer) -> Block:
+        """The finished message."""
+        content: list[Block] = []
+        if answer.reasoning:
+            content.append({"type": "thinking", "thinking": answer.reasoning, "signature": ""})
+        if answer.content or not answer.tool_calls:
+            content.append({"type": "text", "text": answer.content})
+        calls = answer.tool_calls[:1] if self._one_call else answer.tool_calls
+        content += [{**_call(call), "input": _input(call)} for call in calls]
+        return {**self._head, "content": content, **_reason(answer), "usage": _usage(answer.result)}
+
+    async def events(self, run: Run, prompt_tokens: int) -> AsyncIterator[str]:
+        """The events of the message while it comes."""
+        usage = {"input_tokens": prompt_tokens, "output_tokens": 0, "cache_creation_input_tokens": 0,
+                 "cache_read_input_tokens": 0}  # fmt: skip
+        empty: Block = {**self._head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+        yield _event("message_start", message=empty)
+        yield _event("ping")
+        index, kind, calls = -1, "", 0
+        async for step in run:
+            event = step.event
+            if isinstance(event, ToolCall):
+                calls += 1
+                if self._one_call and calls > 1:
+                    continue
+            wanted = event.kind if isinstance(event, Piece) else "call"
+            found = ""
+            if wanted != kind or wanted == "call":
+                if kind:
+                    found += _event("content_block_stop", index=index)
+                index, kind = index + 1, wanted
+                found += _event("content_block_start", index=index, content_block=_opened(event))
+            found += _event("content_block_delta", index=index, delta=_delta(event))
+            yield found
+        if kind:
+            yield _event("content_block_stop", index=index)
+        assert run.end is not None
+        answer = run.end.answer
+        yield _event("message_delta", delta=_reason(answer), usage=_usage(answer.result))
+        yield _event("message_stop")
+
+
+def _event(kind: str, **fields: Any) -> str:
+    return server_sent({"type": kind, **fields}, kind)
+
+
+def _opened(event: Piece | ToolCall) -> Block:
+    if isinstance(event, ToolCall):
+        return {**_call(event), "input": {}}
+    if event.kind == "content":
+        return {"type": "text", "text": ""}
+    return {"type": "thinking", "thinking": "", "signature": ""}
+
+
+def _delta(event: Piece | ToolCall) -> Block:
+    if isinstance(event, ToolCall):
+        return {"type": "input_json_delta", "partial_json": event.arguments or "{}"}
+    if event.kind == "content":
+        return {"type": "text_delta", "text": event.text}
+    return {"type": "thinking_delta", "thinking": event.text}
+
+
+def _call(call: ToolCall) -> Block:
+    return {"type": "tool_use", "id": call.id, "name": call.name}
+
+
+def _input(call: ToolCall) -> Any:
+    try:
+        found = json.loads(call.arguments or "{}")
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"arguments": call.arguments}
+
+
+def _reason(answer: Answer) -> Block:
+    result = answer.result
+    if answer.finish_reason == "tool_calls":
+        reason = "tool_use"
+    elif result.stop_string is not None:
+        reason = "stop_sequence"
+    else:
+        reason = "end_turn" if answer.finish_reason == "stop" else "max_tokens"
+    return {"stop_reason": reason, "stop_sequence": result.stop_string}
+
+
+def _usage(result: GenerationResult) -> Block:
+    return {
+        "input_tokens": result.prompt_tokens - result.cached_tokens,
+        "output_tokens": len(result.tokens),
+        "cache_creation_input_tokens": 0,
+        "cache_read_input_tokens": result.cached_tokens,
+    }

@@ -1,0 +1,80 @@
+"""The table of llama-server's endpoints."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from llamacpu.server.endpoints import Endpoint
+from llamacpu.server.errors import ApiError
+from llamacpu.server.llama_server.completion import completion, infill
+from llamacpu.server.llama_server.requests import (
+    ApplyTemplate,
+    Completion,
+    Detokenize,
+    EmbeddingBody,
+    Infill,
+    Tokenize,
+)
+from llamacpu.server.llama_server.tokens import (
+    apply_template,
+    detokenize,
+    embedding,
+    lora_adapters,
+    props,
+    slots,
+    tokenize,
+)
+from llamacpu.server.openai.models import list_models
+
+__all__ = ["ENDPOINTS"]
+
+
+def _object(*required: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+_TEXT = {"type": "string"}
+# The fields that a request chooses may be all that there are.
+_COMPLETION = {"type": ["object", "array"]}
+_LIST = {"type": "array"}
+_endpoint = partial(Endpoint, error=ApiError.llama_server, tag="llama-server")
+_post = partial(_endpoint, method="POST")
+_get = partial(_endpoint, method="GET")
+
+ENDPOINTS = [
+    *(
+        _post(
+            path=path, summary="Go on behind a prompt.", handler=completion, body=Completion, response=_COMPLETION,
+            stream="text/event-stream",
+        )
+        for path in ("/completion", "/completions")
+    ),
+    _post(
+        path="/infill", summary="Write what belongs between two texts.", handler=infill, body=Infill,
+        response=_COMPLETION, stream="text/event-stream",
+    ),
+    _post(
+        path="/tokenize", summary="The tokens of a text.", handler=tokenize, body=Tokenize,
+        response=_object("tokens", tokens=_LIST),
+    ),
+    _post(
+        path="/detokenize", summary="The text of tokens.", handler=detokenize, body=Detokenize,
+        response=_object("content", content=_TEXT),
+    ),
+    _post(
+        path="/apply-template", summary="A conversation as a prompt.", handler=apply_template, body=ApplyTemplate,
+        response=_object("prompt", prompt=_TEXT),
+    ),
+    *(
+        _post(path=path, summary="The vectors of texts.", handler=embedding, body=EmbeddingBody, response=_LIST)
+        for path in ("/embedding", "/embeddings")
+    ),
+    _get(
+        path="/props", summary="What the server is set to.", handler=props, statuses=(404, 503),
+        response=_object("default_generation_settings", "total_slots", "chat_template"),
+    ),
+    _get(path="/slots", summary="What is being computed.", handler=slots, response=_LIST),
+    _get(path="/lora-adapters", summary="The adapters that there are.", handler=lora_adapters, response=_LIST),
+    _get(path="/models", summary="The models that there are.", handler=list_models, response=_object("data")),
+]  # fmt: skip

@@ -1,0 +1,122 @@
+"""POST /tokenize, /detokenize, /apply-template, /embedding; GET /props, /slots, /lora-adapters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.chat.conversation import templates_in
+from llamacpu.engine.machine import version
+from llamacpu.server.errors import invalid
+from llamacpu.server.llama_server.requests import ApplyTemplate, Detokenize, EmbeddingBody, Tokenize
+from llamacpu.server.openai.completions import prompts_of
+from llamacpu.server.openai.embeddings import vectors_of
+from llamacpu.server.prompts import check_schema, check_variables, using
+from llamacpu.server.streams import JsonResponse
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from llamacpu.server.endpoints import Call
+
+__all__ = ["apply_template", "detokenize", "embedding", "lora_adapters", "props", "slots", "tokenize"]
+
+
+async def tokenize(call: Call) -> Response:
+    """The tokens of a text."""
+    body: Tokenize = call.body
+    async with using(call, body.model) as use:
+        tokenizer = use.served.model.tokenizer
+        ids = await call.state.work.short(
+            lambda: tokenizer.encode(
+                body.content, add_special=bool(body.add_special), parse_special=body.parse_special is not False
+            )
+        )
+        if not body.with_pieces:
+            return JsonResponse({"tokens": ids})
+        return JsonResponse(
+            {"tokens": [{"id": token, "piece": _piece(tokenizer.decode_bytes([token]))} for token in ids]}
+        )
+
+
+async def detokenize(call: Call) -> Response:
+    """The text of tokens."""
+    body: Detokenize = call.body
+    async with using(call, body.model) as use:
+        wrong = next((token for token in body.tokens if not 0 <= token < use.served.model.vocab_size), None)
+        if wrong is not None:
+            raise invalid(f"tokens holds {wrong}; expected 0 to {use.served.model.vocab_size - 1}", "tokens")
+        return JsonResponse({"content": use.served.model.tokenizer.decode(body.tokens)})
+
+
+async def apply_template(call: Call) -> Response:
+    """A conversation as the prompt that the model reads."""
+    body: ApplyTemplate = call.body
+    tools = [tool.for_template() for tool in body.tools or ()]
+    variables = body.chat_template_kwargs or {}
+    check_schema(call.state, tools, "tools")
+    check_variables(variables)
+    async with using(call, body.model) as use:
+        messages = [message.for_template() for message in body.messages]
+        render = use.served.chat.render
+        prompt = await call.state.work.short(lambda: render(messages, tools or None, **variables))
+        return JsonResponse({"prompt": prompt})
+
+
+async def embedding(call: Call) -> Response:
+    """The vectors of texts."""
+    body: EmbeddingBody = call.body
+    given = body.input if body.content is None else body.content
+    if given is None:
+        raise invalid("content is missing; expected a text or several", "content")
+    async with using(call, body.model) as use:
+        vectors, _ = await vectors_of(call, use.served, prompts_of(given))
+    rows = [{"index": index, "embedding": [list(map(float, vector))]} for index, vector in enumerate(vectors)]
+    return JsonResponse(rows)
+
+
+async def props(call: Call) -> Response:
+    """What the server is set to, and what its first model has. Of files it tells names and no paths."""
+    state = call.state
+    served = await state.models.take(call.request.query_params.get("model"))
+    try:
+        tokenizer, metadata = served.model.tokenizer, served.model.metadata
+        texts = {name: "" if token is None else tokenizer.id_to_piece(token)
+                 for name, token in (("bos_token", tokenizer.bos), ("eos_token", tokenizer.eos))}  # fmt: skip
+        found: dict[str, Any] = {
+            "default_generation_settings": {"n_ctx": served.context, "params": {"n_predict": -1, "stream": True}},
+            "total_slots": state.settings.parallel,
+            "model_alias": served.name,
+            "model_path": f"{served.name}.gguf",
+            "modalities": {"vision": False, "audio": False},
+            "chat_template": templates_in(metadata).get("default", ""),
+            **texts,
+            "build_info": f"llamacpu {version}",
+            "is_sleeping": False,
+        }
+    finally:
+        state.models.give_back(served)
+    return JsonResponse(found)
+
+
+async def slots(call: Call) -> Response:
+    """What is being computed: places and whether they are taken, not a word of what is asked."""
+    settings = call.state.settings
+    loaded = call.state.models.loaded
+    running = sum(served.engine.statistics.running for served in loaded)
+    context = loaded[0].context if loaded else settings.context or 0
+    return JsonResponse(
+        [{"id": place, "n_ctx": context, "is_processing": place < running} for place in range(settings.parallel)]
+    )
+
+
+async def lora_adapters(_call: Call) -> Response:
+    """The adapters that there are: none."""
+    return JsonResponse([])
+
+
+def _piece(data: bytes) -> str | list[int]:
+    """The text of a token, or its bytes where these are no whole characters."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
