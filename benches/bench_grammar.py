@@ -15,7 +15,8 @@ import pytest
 
 from bench_tokenizer import llama3
 from llamacpu import GGUFFile, Tokenizer
-from llamacpu.constraints.grammar import Grammar, vocabulary_of
+from llamacpu.constraints.compiler import vocabulary_of
+from llamacpu.constraints.grammar import Grammar
 from llamacpu.constraints.tool_constraint import ToolCallConstraint
 
 pytest.importorskip("llguidance", reason="llguidance is not installed")

@@ -105,18 +105,23 @@ BEGINNINGS = {
     "Llama 4": "Let me see. <|python_start|>[book(city=",
     "tagged": "<function=book>{",
     "elements": '<function name="book"',
+    "a fenced block": 'Like this:\n```json\n{"name": "book"',
+    "a list in a fenced block": '```\n[{"name": "web.search", ',
+    "a fence after a thought": '<think>hm</think>\n```tool_call\n{ "name": "book_now"',
     "DeepSeek": "<｜tool▁call▁begin｜>function<｜tool▁sep｜>book\n```json\n",  # noqa: RUF001
 }
 
 
-def write(tokens: Tokens, beginning: str, seed: int, limit: int = 1500, tools: Any = TOOLS) -> str:
+def write(
+    tokens: Tokens, beginning: str, seed: int, limit: int = 1500, tools: Any = TOOLS, recipients: bool = False
+) -> str:
     """What a model of random wishes writes after a beginning of its own, up to its end."""
     chance = np.random.default_rng(seed)
     likes = np.zeros(tokens.vocab_size, dtype=np.float32)
     likes[ids_of('"]}')] = 3
     likes[ids_of(" \n\\")] = -3
     likes[END] = 5
-    constraint = ToolCallConstraint(tools, tokens)  # type: ignore[arg-type]
+    constraint = ToolCallConstraint(tools, tokens, begins_recipient=recipients)  # type: ignore[arg-type]
     coming = tokens.ids_of(beginning) if isinstance(tokens, TaggedTokens) else tokens.encode(beginning, False)
     ids = [START]
     while len(ids) < limit:
@@ -135,8 +140,8 @@ def write(tokens: Tokens, beginning: str, seed: int, limit: int = 1500, tools: A
     raise AssertionError(f"no end: {tokens.decode_bytes(ids)[:300]!r}")
 
 
-def calls_in(text: str) -> list[ToolCall]:
-    reader = AnswerReader(SCHEMAS, only_tagged=True)
+def calls_in(text: str, recipients: bool = False) -> list[ToolCall]:
+    reader = AnswerReader(SCHEMAS, only_tagged=True, begins_recipient=recipients)
     return [event for event in reader.push(text) + reader.finish() if isinstance(event, ToolCall)]
 
 
@@ -191,9 +196,11 @@ def test_what_the_constraint_admits_is_read_as_calls(name: str) -> None:
     assert read_back > 8
 
 
-def allowed(text: str, tokens: Tokens = PLAIN, tools: Any = TOOLS, whole: bool = True) -> bool:
+def allowed(
+    text: str, tokens: Tokens = PLAIN, tools: Any = TOOLS, whole: bool = True, recipients: bool = False
+) -> bool:
     """Whether an answer may be this text, or begin with it."""
-    constraint = ToolCallConstraint(tools, tokens)  # type: ignore[arg-type]
+    constraint = ToolCallConstraint(tools, tokens, begins_recipient=recipients)  # type: ignore[arg-type]
     ids = [START]
     written = tokens.ids_of(text) if isinstance(tokens, TaggedTokens) else tokens.encode(text, add_special=False)
     for token in [*written, *([END] if whole else [])]:
@@ -271,6 +278,8 @@ def test_free_text(text: str) -> None:
         '[book(nights=2, city="Paris")]',
         "<tool_call>no",
         '<tool_call>{"name": "book_now", "arguments": {"x": 1}}</tool_call>',
+        '```json\n{"name": "book", "parameters": {"city": "Rome"}}\n```',
+        'So:\n```\n[{"name": "book_now", "arguments": {"x": 1}}]\n```',
     ],
 )
 def test_invalid_calls_cannot_be_said(text: str) -> None:

@@ -80,6 +80,8 @@ class GrammarMatcher:
     def __new__(
         cls, grammar: Grammar, trie: TokenTrie, references: Sequence[int], cancel: CancelToken | None = None
     ) -> GrammarMatcher: ...
+    def restart(self, cancel: CancelToken | None = None) -> None:
+        """Begins another text under the grammar, with what was learned from the last one."""
     def consume(self, id: int, cancel: CancelToken | None = None) -> None:
         """The text goes on by a token. After an error nothing has changed."""
     def feed(self, text: bytes, cancel: CancelToken | None = None) -> bool:

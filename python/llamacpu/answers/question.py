@@ -148,7 +148,7 @@ def chat_question(
 
         strict = any_strict(offered)
         if strict:
-            processors.append(ToolCallConstraint(offered, chat.tokenizer, closing))
+            processors.append(ToolCallConstraint(offered, chat.tokenizer, closing, prompt.text.endswith(">>>")))
     show, reader = False, None
     # What a question does not need is not imported: the first token comes sooner.
     if reasoning or offered:

@@ -7,6 +7,7 @@ from typing import Any
 
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.constraints.json_schema import as_resource, prepared
+from llamacpu.errors import GrammarError
 
 __all__ = ["grammar_of_format", "grammar_of_tools", "tool_names", "tool_schemas", "tools_of", "wanted_tool"]
 
@@ -43,11 +44,13 @@ def wanted_tool(choice: Any) -> str | None:
 
 def grammar_of_tools(tools: Sequence[Any], only: str | None) -> Grammar:
     """The JSON of one call of a tool, its arguments valid under the tool's schema."""
+    from llamacpu.constraints.tool_grammar import function_of
+
     forms = []
     for number, tool in enumerate(tools):
-        function = tool.get("function", tool)
+        function = function_of(tool)
         if only in (None, function["name"]):
-            parameters = prepared(function.get("parameters") or {"type": "object"}, function.get("strict") is True)
+            parameters = _object(prepared(_parameters_of(function), function.get("strict") is True), function["name"])
             # References of the parameters stay within them.
             own = as_resource(parameters, f"tool-{number}")
             properties = {"name": {"const": function["name"]}, "parameters": own}
@@ -56,6 +59,20 @@ def grammar_of_tools(tools: Sequence[Any], only: str | None) -> Grammar:
     if not forms:
         raise ValueError(f"tool_choice names {only!r}; expected one of {', '.join(tool_names(tools)) or 'no tools'}")
     return Grammar.json_schema({"anyOf": forms})
+
+
+def _parameters_of(function: Mapping[str, Any]) -> Any:
+    """The schema of a function's arguments; without one it has none."""
+    parameters = function.get("parameters")
+    return {"type": "object", "properties": {}} if parameters is None else parameters
+
+
+def _object(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    """The schema, for objects only: arguments are nothing else."""
+    types = schema.get("type", "object")
+    if "object" not in (types if isinstance(types, list) else [types]):
+        raise GrammarError(f"the parameters of the tool {name} have the type {types!r}; expected 'object'")
+    return {**schema, "type": "object"}
 
 
 def grammar_of_format(response_format: Mapping[str, Any] | None) -> Grammar | None:

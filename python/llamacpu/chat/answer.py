@@ -19,6 +19,7 @@ from llamacpu.chat.stretches import (
     INNER_MARKS,
     WITH_TAG,
     WRAPPERS,
+    Opening,
     Stretch,
     begins_call,
     begins_fence,
@@ -73,6 +74,7 @@ class AnswerReader:
         offered = self._tools is not None
         self._reasoning, self._forced, self._only_tagged = reasoning, forced and offered, only_tagged
         self._recipient_first = begins_recipient and offered and not forced and not begins_reasoning
+        self._recipients = self._recipient_first
         self._held = ">>>" if self._recipient_first else ""
         self._state, self._skipped, self._closing = "start", "", ""
         # Whether text has been shown since the last start, its last letter, and whether it is in a fenced block.
@@ -226,11 +228,9 @@ class AnswerReader:
                 return ()
             begins = begins_call(text, place)
             return self._open("bare", place, place, Stretch(None)) if begins else None if begins is None else ()
-        if self._only_tagged:
-            return ()
         if mark == ">>>":
-            return self._address(place, final)
-        bracket = None if self._fenced else begins_fence(text, place)
+            return () if self._only_tagged and not self._recipients else self._address(place, final)
+        bracket = None if self._fenced else self._begins_fence(place)
         if bracket is None and not self._fenced and not final:
             return None
         if bracket:
@@ -238,6 +238,18 @@ class AnswerReader:
             return self._open("fence", place, place, Stretch(None, self._from))
         self._fenced = not self._fenced
         return (self._shown(place + 3, trim=False) or [],)
+
+    def _begins_fence(self, place: int) -> int | bool | None:
+        """As `begins_fence`; where calls are held to a grammar, only what that has for them begins one."""
+        if not self._only_tagged:
+            return begins_fence(self._held, place)
+        opening = Opening.of_fences(self._tools or ())
+        if opening is None:
+            return False
+        found = re.compile(opening.opens).match(self._held, place)
+        if found is not None:
+            return re.compile(r"[{\[]").search(self._held, place).start()  # type: ignore[union-attr]
+        return None if re.compile(opening.begun).fullmatch(self._held, place) else False
 
     def _close(self, mark: str, place: int) -> tuple[list[Event]] | tuple[()]:
         """Reasoning that nothing opened ends: its text has been shown, the tag is not."""
@@ -259,7 +271,8 @@ class AnswerReader:
     def _address(self, place: int, final: bool) -> tuple[list[Event]] | tuple[()] | None:
         """``>>>`` and whom what follows is for."""
         before = self._held[:place]
-        line_begins = self._at_start if not before.strip() and "\n" not in before else before.rstrip(" ").endswith("\n")
+        begun = before if self._only_tagged else before.rstrip(" ")
+        line_begins = self._at_start if not before.strip() and "\n" not in before else begun.endswith("\n")
         name = recipient_at(self._held, place, self._tools or ()) if line_begins else ""
         if name is None and not final:
             return None

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterable
 
@@ -76,6 +77,57 @@ def recipient_at(text: str, start: int, names: Collection[str]) -> str | bool | 
     if found is not None:
         return found[1] if found[1] == "all" or found[1] in names else False
     return None if _RECIPIENT_BEGUN.fullmatch(text, start) else False
+
+
+# White space in the openings below.
+_BLANK = r"[ \t\r\n]{0,20}"
+_FENCE_LINE = r"```(?:json|tool_calls?|tool_code)?[ \t]{0,10}\r?"
+FENCE_OPENING = rf"{_FENCE_LINE}\n{_BLANK}"
+FENCED_NAME = rf'\{{{_BLANK}"name"{_BLANK}:{_BLANK}'
+FENCED_LIST = rf"\[{_BLANK}"
+_ADDRESS = re.compile(r"[^\s>]{1,64}")
+
+
+class Opening:
+    """How calls of certain functions begin: with a text that nothing else begins with.
+
+    first   its first letter
+    opens   matches such a text
+    begun   matches, as a whole, what may become one
+
+    The last two are regular expressions, in one notation for text and for bytes.
+    """
+
+    def __init__(self, first: str, opens: str, begun: str) -> None:
+        self.first, self.opens, self.begun = first, opens, begun
+
+    @classmethod
+    def of_fences(cls, names: Iterable[str]) -> Opening | None:
+        """A fenced block that begins with the name of a function, in JSON."""
+        written = [json.dumps(name, ensure_ascii=False) for name in names]
+        if not written:
+            return None
+        head = rf"{FENCE_OPENING}(?:{FENCED_LIST})?"
+        parts = ["\\{", _BLANK, *'"name"', _BLANK, ":", _BLANK]
+        named = "|".join(_nested([*parts, *map(re.escape, name)]) for name in written)
+        fence = rf"`{{1,2}}|```[a-z_]{{0,10}}|{_FENCE_LINE}"
+        return cls("`", f"{head}{FENCED_NAME}(?:{'|'.join(map(re.escape, written))})", f"(?:{fence}|{head}(?:{named}))")
+
+    @classmethod
+    def of_recipients(cls, names: Iterable[str]) -> Opening | None:
+        """``>>>`` and the name of a function, on a line of their own."""
+        lines = [f">>>{name}\n" for name in names if _ADDRESS.fullmatch(name)]
+        if not lines:
+            return None
+        return cls(">", "|".join(map(re.escape, lines)), "|".join(_nested(map(re.escape, line)) for line in lines))
+
+
+def _nested(parts: Iterable[str]) -> str:
+    """An expression that matches the first parts of a sequence, however many."""
+    found = ""
+    for part in reversed([*parts]):
+        found = f"(?:{part}{found})?"
+    return found
 
 
 class Stretch:

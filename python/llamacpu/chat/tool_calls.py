@@ -4,7 +4,8 @@ JSON        {"name": "f", "parameters": {"a": 1}}, several in a list or one afte
             and Qwen inside their tags, with "arguments")
 pythonic    [f(a=1, b="x"), g()] and brave_search.call(query="x") (Llama 3.2, 4): read as Python, never run
 tagged      <function=f>{"a": 1}</function>, and name{"a": 1} (Mistral from version 11)
-elements    <function name="f"><param name="a">1</param></function>, <function=f><parameter=a>1</parameter></function>
+elements    <function name="f"><param name="a">1</param></function>, <function=f><parameter=a>1</parameter></function>,
+            and f<arg_key>a</arg_key><arg_value>1</arg_value> (GLM)
 
 Every reader returns None for a text that is something else. `read_parts` reads what it can: a call that cannot be read
 stays a text among those that can.
@@ -35,6 +36,13 @@ _HEADER = re.compile(r"<function(?:=|\s+name=)\s*([^>\n]+?)\s*>\s*")
 _PARAMETER = re.compile(r"\s*<(param|parameter)(?:=|\s+name=)\s*([^>\n]+?)\s*>(.*?)</\1>\s*", re.DOTALL)
 _FUNCTION_END = re.compile(r"\s*(?:</function>\s*|\Z)")
 _DEEPSEEK = re.compile(r"(?:\w*<｜tool▁sep｜>)?(?P<name>[^\n]+?)\s*```(?:json)?\n(?P<arguments>.*?)\n?```", re.DOTALL)
+_SEPARATED = re.compile(r"(?P<name>[^\n<]+?)\s*<｜tool▁sep｜>\s*(?P<arguments>\{.*\})", re.DOTALL)
+_PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
+_KEYED = re.compile(
+    r"([^\s\[\]{}\"'<>]+)\s*((?:<arg_key>(?:(?!</arg_key>).)*</arg_key>\s*"
+    r"<arg_value>(?:(?!</arg_value>).)*</arg_value>\s*)+)",
+    re.DOTALL,
+)
 _IDENTIFIED = re.compile(r"\[CALL_ID\]\s*([A-Za-z0-9]+)")
 _ID = re.compile(r"[A-Za-z0-9]{9}")
 # Keys of a call that say nothing about its arguments.
@@ -248,10 +256,21 @@ def is_text(schema: Any) -> bool:
 
 
 def read_deepseek(text: str) -> list[Call] | None:
-    """``function<｜tool▁sep｜>f``, a line break and the arguments in a fenced block."""
-    match = _DEEPSEEK.fullmatch(text.strip())
+    """``function<｜tool▁sep｜>f``, a line break and the arguments in a fenced block; or ``f<｜tool▁sep｜>{"a": 1}``."""
+    match = _SEPARATED.fullmatch(text.strip()) or _DEEPSEEK.fullmatch(text.strip())
     arguments = read_arguments(match["arguments"]) if match else None
     return [Call(match["name"].strip(), arguments)] if match and arguments is not None else None
+
+
+def read_keyed(text: str, schemas: Mapping[str, Any] | None = None) -> list[Call] | None:
+    """``f`` and ``<arg_key>a</arg_key><arg_value>1</arg_value>`` for each argument; values as those of elements."""
+    text = text.strip()
+    match = None if _refused(text) else _KEYED.fullmatch(text)
+    if match is None:
+        return None
+    properties = _properties((schemas or {}).get(match[1]))
+    pairs = ((key.strip(), value) for key, value in _PAIR.findall(match[2]))
+    return [Call(match[1], {key: _value_of(value, properties.get(key)) for key, value in pairs})]
 
 
 def read_named(text: str) -> list[Call] | None:
@@ -273,7 +292,7 @@ def read_named(text: str) -> list[Call] | None:
 
 def read_any(text: str) -> list[Call] | None:
     """Whichever notation the text is in, if all of it is calls."""
-    for read in (read_json, read_pythonic, read_tagged, read_named, read_deepseek):
+    for read in (read_json, read_pythonic, read_tagged, read_keyed, read_named, read_deepseek):
         calls = read(text)
         if calls is not None:
             return calls
@@ -290,6 +309,8 @@ def read_parts(text: str, certain: bool = True, schemas: Mapping[str, Any] | Non
     if bare[:1] in ("{", "["):
         found = _pythonic_parts(bare) if is_python(bare) else _json_parts(bare, certain)
     else:
-        found = [*(read_tagged(bare, schemas) or read_named(bare) or read_deepseek(bare) or [])]
+        found = [
+            *(read_tagged(bare, schemas) or read_keyed(bare, schemas) or read_named(bare) or read_deepseek(bare) or [])
+        ]
         found = found or _pythonic_parts(bare)
     return found if found and any(isinstance(part, Call) for part in found) else None

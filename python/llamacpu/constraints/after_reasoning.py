@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from llamacpu.engine.interfaces import CancelToken
     from llamacpu.text.tokenizer import Tokenizer
 
     Processor = Callable[[npt.NDArray[np.int64], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
@@ -37,9 +38,20 @@ class AfterReasoning:
         self._written = tokenizer.encode(closing, add_special=False, parse_special=True, space_prefix=False)
         self._ends = sorted(tokenizer.eog)
         self._answer: Processor | None = None
+        self._cancel: CancelToken | None = None
         self._seen: int | None = None
         self._text = b""
         self._forced: list[int] = []
+
+    def stop_with(self, cancel: CancelToken) -> None:
+        """Let the work of the other processor end, with `Cancelled`, once this token is cancelled."""
+        self._cancel = cancel
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        stop_with = getattr(self._answer, "stop_with", None)
+        if self._cancel is not None and stop_with is not None:
+            stop_with(self._cancel)
 
     @property
     def begun(self) -> bool:
@@ -63,6 +75,7 @@ class AfterReasoning:
         self._text += self._tokenizer.decode_bytes([token])
         if self._closing in self._text:
             self._answer = self._begin()
+            self._pass_on()
         # Only what may be the beginning of the tag is of interest.
         self._text = self._text[-len(self._closing) :]
 

@@ -8,6 +8,7 @@ may end, or where it names them.
 from __future__ import annotations
 
 import weakref
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = ["GbnfGrammar", "GbnfMatcher"]
 
+# How many grammars are kept, how long those are, and how many matchers of each that no text uses.
+_KEPT = 16
+_LONGEST_KEPT = 1 << 16
+_IDLE = 2
+
 _tries: weakref.WeakKeyDictionary[Tokenizer, _native.TokenTrie] = weakref.WeakKeyDictionary()
+
+
+class _Read:
+    """A grammar that was read, and its matchers that no text uses: they know what earlier texts have shown of it."""
+
+    def __init__(self, text: str, root: str) -> None:
+        self.native = _native.Grammar(text, root)
+        self.idle: weakref.WeakKeyDictionary[Tokenizer, list[_native.GrammarMatcher]] = weakref.WeakKeyDictionary()
+
+
+_read = lru_cache(maxsize=_KEPT)(_Read)
 
 
 class GbnfGrammar:
@@ -33,34 +50,66 @@ class GbnfGrammar:
             wrong = text if not isinstance(text, str) else root
             raise GrammarError(f"the grammar is a {type(wrong).__name__}; a text was expected")
         try:
-            self._native = _native.Grammar(text, root)
+            self._grammar = _read(text, root) if len(text) <= _LONGEST_KEPT else _Read(text, root)
         except UnicodeEncodeError as error:
             raise GrammarError(f"the grammar is not Unicode: {error.reason} at character {error.start}") from None
 
     def matcher(self, tokenizer: Tokenizer, cancel: _native.CancelToken | None = None) -> GbnfMatcher:
         """The grammar and one text that is written under it."""
-        references = [_token(tokenizer, id, text) for id, text in self._native.references]
-        return GbnfMatcher(_native.GrammarMatcher(self._native, _trie(tokenizer), references, cancel), cancel)
+        grammar, idle = self._grammar.native, self._grammar.idle.setdefault(tokenizer, [])
+        try:
+            native = idle.pop()
+        except IndexError:
+            references = [_token(tokenizer, id, text) for id, text in grammar.references]
+            native = _native.GrammarMatcher(grammar, _trie(tokenizer), references, cancel)
+        else:
+            native.restart(cancel)
+        return GbnfMatcher(native, idle, cancel)
 
 
 class GbnfMatcher:
-    """A grammar and one text that is being written under it. Raises GrammarError where the two do not go together."""
+    """A grammar and one text that is being written under it. Raises GrammarError where the two do not go together.
 
-    def __init__(self, native: _native.GrammarMatcher, cancel: _native.CancelToken | None = None) -> None:
+    idle: where what does the work goes when the text is done, for another one.
+    """
+
+    def __init__(
+        self,
+        native: _native.GrammarMatcher,
+        idle: list[_native.GrammarMatcher],
+        cancel: _native.CancelToken | None = None,
+    ) -> None:
         self._native = native
+        self._idle = idle
+        # Nothing is passed on that a call did not come back from.
+        self._is_sound = True
         # Stops a call that takes long.
         self.cancel = cancel
 
+    def __del__(self) -> None:
+        if getattr(self, "_is_sound", False) and len(self._idle) < _IDLE:
+            self._idle.append(self._native)
+
     def consume(self, token: int) -> None:
         """The text goes on by a token."""
+        self._is_sound = False
         self._native.consume(token, self.cancel)
+        self._is_sound = True
 
     def feed(self, text: bytes) -> bool:
         """The text goes on by these bytes; False if the grammar forbids that, and then nothing has changed."""
-        return self._native.feed(text, self.cancel)
+        self._is_sound = False
+        found = self._native.feed(text, self.cancel)
+        self._is_sound = True
+        return found
 
     def mask(self, logits: npt.NDArray[np.float32]) -> None:
         """Set the logits of the tokens that cannot come next to minus infinity, in place."""
+        self._is_sound = False
+        self._mask(logits)
+        self._is_sound = True
+
+    def _mask(self, logits: npt.NDArray[np.float32]) -> None:
         if logits.dtype == np.float32 and logits.flags.c_contiguous and logits.flags.writeable:
             self._native.mask(logits, self.cancel)
         else:

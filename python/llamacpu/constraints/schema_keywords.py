@@ -10,12 +10,12 @@ from collections.abc import Callable
 from itertools import permutations, product
 from typing import Any
 
-__all__ = ["pointer", "resolved", "rewritten"]
+__all__ = ["ENFORCED_FORMATS", "pointer", "resolved", "rewritten"]
 
 Schema = dict[str, Any]
 
 # The formats that are enforced; every other one is an annotation (JSON Schema Validation 2020-12, section 7.2.1).
-_FORMATS = frozenset(
+ENFORCED_FORMATS = frozenset(
     ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid")
 )
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
@@ -64,7 +64,7 @@ def rewritten(schema: Schema) -> tuple[Schema, list[str]]:
 
 
 def _format(schema: Schema) -> bool:
-    if schema["format"] not in _FORMATS:
+    if schema["format"] not in ENFORCED_FORMATS:
         del schema["format"]
     return True
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llamacpu.constraints.grammar import DEEPEST
+from llamacpu.constraints.compiler import DEEPEST
 from llamacpu.errors import GrammarError
 
 log = logging.getLogger("llamacpu")

@@ -10,24 +10,32 @@ that is none. A grammar costs time only then.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.chat.answer import CALL_TAGS, REASONING_TAGS
-from llamacpu.constraints.grammar import Grammar, Matcher, vocabulary_of
+from llamacpu.constraints.compiler import Matcher, Vocabulary, compiler_of, vocabulary_of
+from llamacpu.constraints.grammar import Grammar
 from llamacpu.constraints.tool_grammar import BARE, ToolGrammars, function_of, quoted
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from llamacpu.engine.interfaces import CancelToken
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["ToolCallConstraint", "any_strict"]
 
 # What begins like a call without a tag and has not become one within so many bytes is text.
 _DECIDED = 100
+# Openings of calls are not longer, but for long names of functions.
+_LONGEST_OPENING = 512
+_ALL = re.compile(rb"(?:\A|(?<=\n))>>>all\n")
 
 
 def any_strict(tools: Sequence[Any]) -> bool:
@@ -42,25 +50,22 @@ class ToolCallConstraint:
     schema, which must be that of an object; the arguments of others are an object. Only tools on offer are called.
     begins_reasoning: the prompt has opened reasoning: the tag that closes it, or True for the usual one. What stands in
     reasoning is no call.
+    begins_recipient: the prompt ends in ``>>>``: an answer begins with whom it is for, and so do its parts.
 
     Raises GrammarError for a schema that cannot be used.
     """
 
-    def __init__(self, tools: Sequence[Any], tokenizer: Tokenizer, begins_reasoning: bool | str | None = False) -> None:
+    def __init__(
+        self,
+        tools: Sequence[Any],
+        tokenizer: Tokenizer,
+        begins_reasoning: bool | str | None = False,
+        begins_recipient: bool = False,
+    ) -> None:
         self._tokenizer = tokenizer
         self._vocabulary = vocabulary_of(tokenizer)
-        grammars = ToolGrammars(tools, self._mark)
-        # Tags that are tokens of their own, and tags that are spelled.
-        special = [tag for tag in CALL_TAGS if self._vocabulary.control_token(tag) is not None]
-        spelled = [tag for tag in CALL_TAGS if tag not in special]
-        self._at_start = grammars.begun(spelled, bare=True)
-        self._in_text = grammars.begun(spelled, bare=False)
-        after = {tag: grammars.after(tag) for tag in special}
-        self._after = {tag.encode(): grammar for tag, grammar in after.items() if grammar is not None}
-        # Nothing can follow these.
-        forbidden = [self._vocabulary.control_token(tag) for tag, grammar in after.items() if grammar is None]
-        self._forbidden = [token for token in forbidden if token is not None]
-        self._spelled = [tag.encode() for tag in spelled]
+        self._grammars = _grammars_of(tokenizer, tools, begins_recipient)
+        self._cancel: CancelToken | None = None
         self._tags = [tag.encode() for tag in CALL_TAGS]
         self._thoughts = [(opening.encode(), closing.encode()) for opening, closing in REASONING_TAGS]
         self._matcher: Matcher | None = None
@@ -71,10 +76,15 @@ class ToolCallConstraint:
         self._text = b""
         self._state = "thought" if begins_reasoning else "start"
         self._closing = begins_reasoning.encode() if isinstance(begins_reasoning, str) else self._thoughts[0][1]
+        if self._grammars.first is not None and not begins_reasoning:
+            self._state = "recipient"
+            self._put_to_work(self._grammars.first, b"")
 
-    def _mark(self, tag: str) -> str:
-        token = self._vocabulary.control_token(tag)
-        return quoted(tag) if token is None else f"<[{token}]>"
+    def stop_with(self, cancel: CancelToken) -> None:
+        """Let the work end, with `Cancelled`, before its next step once this token is cancelled."""
+        self._cancel = cancel
+        if self._matcher is not None:
+            self._matcher.cancel = cancel
 
     def __call__(self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Forbid what would make a call invalid, in place. `ids` are the prompt and the text so far."""
@@ -84,8 +94,8 @@ class ToolCallConstraint:
         self._seen = len(ids)
         if self._matcher is not None:
             self._matcher.mask(logits)
-        elif self._forbidden and self._state != "thought":
-            logits[self._forbidden] = -math.inf
+        elif self._grammars.forbidden and self._state != "thought":
+            logits[self._grammars.forbidden] = -math.inf
         return logits
 
     def _take(self, token: int) -> None:
@@ -95,7 +105,11 @@ class ToolCallConstraint:
         self._text += added
         self._bytes += len(added)
         {"start": self._look_at_start, "content": self._look_in_text, "call": self._look_in_call,
-         "thought": self._look_in_thought}[self._state]()  # fmt: skip
+         "thought": self._look_in_thought, "recipient": self._look_at_recipient}[self._state]()  # fmt: skip
+
+    def _look_at_recipient(self) -> None:
+        if self._matcher is None or self._matcher.stopped:
+            self._matcher, self._state, self._text = None, "start", b""
 
     def _look_in_call(self) -> None:
         if self._matcher is None or self._matcher.stopped:
@@ -109,71 +123,159 @@ class ToolCallConstraint:
 
     def _look_at_start(self) -> None:
         self._text = text = self._text.lstrip()
+        if self._grammars.first is not None and text.startswith(b">>>all\n"):
+            self._matcher, self._text = None, text[len(b">>>all\n") :]
+            return self._look_at_start()
         for opening, closing in self._thoughts:
             if text.startswith(opening):
                 self._matcher, self._state, self._text, self._closing = None, "thought", text[len(opening) :], closing
                 return self._look_in_thought()
-        if not text or self._tag_found():
+        if not text or self._opened(at_start=True):
             return None
         if BARE.match(text):
             self._state = "call"
-            return self._put_to_work(self._at_start, text)
-        if any(tag.startswith(text) for tag in self._spelled):
-            return self._put_to_work(self._at_start, text)
+            return self._put_to_work(self._grammars.at_start, text)
+        if self._begun(at_start=True) == len(text):
+            return self._put_to_work(self._grammars.at_start, text)
         # A tag that begins inside ends the hope for a bare call, as none holds the beginning of one there.
-        if text[:1] in (b"{", b"[") and len(text) < _DECIDED and not self._tag_begun():
-            return self._put_to_work(self._at_start, text)
+        if text[:1] in (b"{", b"[") and len(text) < _DECIDED and not self._begun(at_start=True):
+            return self._put_to_work(self._grammars.at_start, text)
         if any(opening.startswith(text) for opening, _ in self._thoughts):
             return None
         self._matcher, self._state = None, "content"
         return self._look_in_text()
 
     def _look_in_text(self) -> None:
-        if self._tag_found():
+        if self._opened(at_start=False):
             return None
+        everyone = _ALL.search(self._text) if self._grammars.first is not None else None
+        if everyone is not None and everyone.start() > 0:
+            self._matcher, self._state, self._text = None, "start", self._text[everyone.end() :]
+            return self._look_at_start()
         for _, closing in self._thoughts:
             # Reasoning that nothing opened ends: a call may begin behind it.
             if closing in self._text:
                 self._matcher, self._state, self._text = None, "start", self._text.partition(closing)[2]
                 return self._look_at_start()
-        begun = self._tag_begun()
+        begun = self._begun(at_start=False)
         if begun:
             if self._stretch != self._bytes - begun:
                 self._matcher = None  # it was at work on another beginning, which came to nothing
-            self._put_to_work(self._in_text, self._text[-begun:])
+            self._put_to_work(self._grammars.in_text, self._text[-begun:])
         else:
             self._matcher = None
-        self._text = self._text[-_DECIDED:]
+        self._text = self._text[-_LONGEST_OPENING:]
         return None
 
-    def _tag_found(self) -> bool:
-        """Whether a tag has opened a call."""
+    def _opened(self, at_start: bool) -> bool:
+        """Whether a call has been opened, by a tag or by what else nothing but calls begins with."""
         found = [(place, tag) for tag in self._tags if (place := self._text.find(tag)) >= 0]
+        for opening in self._grammars.openings:
+            places = (match.start() for match in opening.opens.finditer(self._text))
+            found += [(place, b"") for place in places if opening.may_stand(self._text, place, at_start)][:1]
         if not found:
             return False
         place, tag = min(found)
         self._state = "call"
-        if tag in self._after:
+        if tag in self._grammars.after:
             self._matcher = None
-            self._put_to_work(self._after[tag], self._text[place + len(tag) :])
+            self._put_to_work(self._grammars.after[tag], self._text[place + len(tag) :])
         else:
             if self._stretch != self._bytes - len(self._text) + place:
                 self._matcher = None
-            self._put_to_work(self._in_text, self._text[place:])
+            self._put_to_work(self._grammars.in_text, self._text[place:])
         return True
 
-    def _tag_begun(self) -> int:
-        """Length of the longest end of the text that begins a spelled tag."""
-        return max((_begun(self._text, tag) for tag in self._spelled), default=0)
+    def _begun(self, at_start: bool) -> int:
+        """Length of the longest end of the text that begins a spelled tag, or another opening."""
+        longest = max((_begun(self._text, tag) for tag in self._grammars.spelled), default=0)
+        for opening in self._grammars.openings:
+            longest = max(longest, opening.begun_in(self._text, at_start))
+        return longest
 
     def _put_to_work(self, grammar: Grammar, begun: bytes) -> None:
         """Let the grammar decide about a stretch that has begun, unless one does already."""
         if self._matcher is None:
-            self._matcher = Matcher(grammar, self._tokenizer)
+            self._matcher = Matcher(grammar.source, self._tokenizer)
+            self._matcher.cancel = self._cancel
             self._stretch = self._bytes - len(begun)
             if not self._matcher.feed(begun):
                 # One token held both the opening and something that no call goes on with.
                 self._matcher, self._state = None, "content"
+
+
+class _Opening(NamedTuple):
+    """An opening of calls that is no tag, on bytes."""
+
+    first: bytes
+    opens: re.Pattern[bytes]
+    begun: re.Pattern[bytes]
+
+    def may_stand(self, text: bytes, place: int, at_start: bool) -> bool:
+        """Whether calls can be opened here: a recipient stands on a line of its own."""
+        return self.first != b">" or (at_start if place == 0 else text[place - 1] == ord("\n"))
+
+    def begun_in(self, text: bytes, at_start: bool) -> int:
+        """Length of the longest end of the text that may become the opening."""
+        place = text.find(self.first)
+        while place >= 0:
+            if self.may_stand(text, place, at_start) and self.begun.fullmatch(text, place):
+                return len(text) - place
+            place = text.find(self.first, place + 1)
+        return 0
+
+
+class _Grammars(NamedTuple):
+    """What some tools need, made once for a vocabulary.
+
+    at_start, in_text   from the beginning of an opening on, where calls without a tag may stand or not
+    after               after the tags that are tokens of their own
+    forbidden           tokens that nothing can follow
+    spelled             the other tags
+    openings            what else opens a call
+    first               the recipient that a prompt asks for with ``>>>``
+    """
+
+    at_start: Grammar
+    in_text: Grammar
+    after: dict[bytes, Grammar]
+    forbidden: list[int]
+    spelled: list[bytes]
+    openings: list[_Opening]
+    first: Grammar | None
+
+
+def _grammars_of(tokenizer: Tokenizer, tools: Sequence[Any], recipients: bool) -> _Grammars:
+    compiler = compiler_of(tokenizer)
+    try:
+        key = json.dumps([tools, recipients])
+    except (TypeError, ValueError, RecursionError):
+        return _made(compiler.vocabulary, tools, recipients)
+    return compiler.made(key, partial(_made, compiler.vocabulary, tools, recipients))
+
+
+def _made(vocabulary: Vocabulary, tools: Sequence[Any], recipients: bool) -> _Grammars:
+    def mark(tag: str) -> str:
+        token = vocabulary.control_token(tag)
+        return quoted(tag) if token is None else f"<[{token}]>"
+
+    grammars = ToolGrammars(tools, mark, recipients)
+    # Tags that are tokens of their own, and tags that are spelled.
+    special = {tag: token for tag in CALL_TAGS if (token := vocabulary.control_token(tag)) is not None}
+    spelled = [tag for tag in CALL_TAGS if tag not in special]
+    after = {tag: grammars.after(tag) for tag in special}
+    return _Grammars(
+        at_start=grammars.begun(spelled, bare=True),
+        in_text=grammars.begun(spelled, bare=False),
+        after={tag.encode(): grammar for tag, grammar in after.items() if grammar is not None},
+        forbidden=[special[tag] for tag, grammar in after.items() if grammar is None],
+        spelled=[tag.encode() for tag in spelled],
+        openings=[
+            _Opening(opening.first.encode(), re.compile(opening.opens.encode()), re.compile(opening.begun.encode()))
+            for opening in grammars.openings
+        ],
+        first=grammars.first_recipient(),
+    )
 
 
 def _begun(text: bytes, tag: bytes) -> int:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llamacpu.chat.answer import CALL_TAGS, CODE_TOOLS
+from llamacpu.chat.stretches import FENCE_OPENING, FENCED_LIST, FENCED_NAME, Opening
 from llamacpu.chat.tool_calls import is_text
-from llamacpu.constraints.grammar import Grammar, schema_text
+from llamacpu.constraints.compiler import schema_text
+from llamacpu.constraints.grammar import Grammar
 from llamacpu.constraints.json_schema import member
-from llamacpu.constraints.schema_keywords import resolved
+from llamacpu.constraints.schema_keywords import ENFORCED_FORMATS, resolved
 from llamacpu.errors import GrammarError
 
 # A call without a tag stands at the beginning of an answer, or after another call.
@@ -25,6 +27,22 @@ _BEFORE_JSON = re.compile(r"[^\s\[\]{}\"'<>]+")
 _IN_TAG = re.compile(r"[^\s>\"']([^>\n\"']*[^\s>\"'])?")
 _PRINTED = re.compile(r"(?!\s).*\S")
 _TEXT_LIMITS = frozenset(("format", "maxLength", "minLength", "pattern"))
+# Formats in an element, as in RFC 3339 and RFC 4122.
+# The 29th of February, of which not every year has one, is left out.
+_DATE = (
+    r"[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
+    r"|02-(0[1-9]|1[0-9]|2[0-8]))"
+)
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_FORMATS = {
+    "date": _DATE,
+    "date-time": rf"{_DATE}T{_TIME}",
+    "email": r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+(-[a-z0-9]+)*)+",
+    "ipv4": rf"{_BYTE}(\.{_BYTE}){{3}}",
+    "time": _TIME,
+    "uuid": "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+}
 _MANY_FORMS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
 
 # The name under which a schema refers to itself where one of its properties stands alone.
@@ -62,9 +80,10 @@ class ToolGrammars:
     A tool is called in the notations that can write its name and the names of its arguments; JSON can write any.
 
     mark: how a tag stands in a grammar, which depends on the vocabulary: a text in quotes, or `<[id]>` for a token.
+    recipients: each part of an answer begins with ``>>>`` and whom it is for, a function or "all".
     """
 
-    def __init__(self, tools: Sequence[Any], mark: Callable[[str], str]) -> None:
+    def __init__(self, tools: Sequence[Any], mark: Callable[[str], str], recipients: bool = False) -> None:
         functions = [function_of(tool) for tool in tools]
         self._mark = mark
         self._names = [str(function["name"]) for function in functions]
@@ -87,7 +106,50 @@ class ToolGrammars:
             rules.append("python: " + self._each("python_{}".format, self._pythonic))
             begun = self._each("PYTHON_{0} keywords_{0}".format, self._pythonic)
             rules.append(f'pythons: ({begun}) (comma python)* ws "]"')
+        fence = self._fences(rules)
+        self._recipients = Opening.of_recipients(self._names) if recipients else None
+        addressed = self._addressed(rules) if self._recipients else []
+        # What needs no tag, and the openings of it.
+        self._untagged = [*([fence] if fence else []), *addressed]
+        self.openings = [
+            opening for opening in (Opening.of_fences(self._names), self._recipients) if opening is not None
+        ]
+        self._texts = {
+            (number, key): text
+            for number, schema in enumerate(self._schemas)
+            for key, value in schema.get("properties", {}).items()
+            if is_text(value) and (text := _element_text(value)) is not None
+        }
+        for place, text in enumerate(self._texts.values()):
+            rules.append(f"TEXT_{place}: {text}")
         self._rules = "\n".join(rules)
+
+    def _fences(self, rules: list[str]) -> str | None:
+        """Calls in a fenced block, the name first."""
+        if not self._names:
+            return None
+        for number, name in enumerate(self._names):
+            named = f"{FENCED_NAME}{_regex(quoted(name))}"
+            rules.append(f"FENCED_{number}: /{FENCE_OPENING}{named}/")
+            rules.append(f"FENCED_LIST_{number}: /{FENCE_OPENING}{FENCED_LIST}{named}/")
+        form = '{0}_{1} comma words colon arguments_{1} ws "}}"'.format
+        one, listed = (self._each(lambda n, kind=kind: form(kind, n)) for kind in ("FENCED", "FENCED_LIST"))
+        rules.append(f'fenced: ({one}) (/[;,]? ?/ call)* ws "```" | ({listed}) (comma call)* ws "]" ws "```"')
+        return "fenced"
+
+    def _addressed(self, rules: list[str]) -> list[str]:
+        for number, name in enumerate(self._names):
+            rules.append(f"ADDRESSED_{number}: /{_regex(f'>>>{name}')}\\n/")
+        rules.append("addressed: " + self._each("ADDRESSED_{0} ws arguments_{0}".format, self._addressable()))
+        return ["addressed"]
+
+    def _addressable(self) -> list[int]:
+        return [number for number, name in enumerate(self._names) if Opening.of_recipients([name]) is not None]
+
+    def first_recipient(self) -> Grammar | None:
+        """Whom an answer is for whose ``>>>`` stands in the prompt, and the arguments of a function."""
+        forms = [f"{quoted(self._names[n])} NEWLINE ws arguments_{n}" for n in self._addressable()]
+        return self._grammar(['"all" NEWLINE', *forms], "NEWLINE: /\\n/") if self._recipients else None
 
     def _is_pythonic(self, number: int) -> bool:
         names = [self._names[number], *self._schemas[number].get("properties", ())]
@@ -111,6 +173,8 @@ class ToolGrammars:
         """A call with one of these opening tags, or with none if `bare`; or text that begins with none."""
         forms = [f"{quoted(tag)} {called}" for tag in tags if (called := self._called(tag))]
         excluded = [f"~/{_regex(tag)}(.|\\n)*/" for tag in tags]
+        forms += self._untagged
+        excluded += [f"~/({_slashed(opening.opens)})(.|\\n)*/" for opening in self.openings]
         if bare:
             forms += ["calls", "list", *(["pythons"] if self._pythonic else [])]
             excluded.append(f"~/({BARE.pattern.decode()})(.|\\n)*/")
@@ -157,12 +221,11 @@ class ToolGrammars:
         if properties is None:
             return f'{form} (ws "<param name=\\"" /[^>\\s"\']{{1,40}}/ "\\">" any "</param>")*'
         for key, value in properties.items():
-            inner = (
-                _element_text(value)
-                if is_text(value)
-                else f"%json {schema_text(member(schema, key, _ROOT), strict=True)}"
-            )
-            if inner is None:
+            if not is_text(value):
+                inner = f"%json {schema_text(member(schema, key, _ROOT), strict=True)}"
+            elif (number, key) in self._texts:
+                inner = f"TEXT_{[*self._texts].index((number, key))}"
+            else:
                 return None
             header = quoted(f'<param name="{key}">')
             element = f'ws {header} {inner} "</param>"'
@@ -171,17 +234,51 @@ class ToolGrammars:
 
 
 def _element_text(schema: Mapping[str, Any]) -> str | None:
-    """The texts of a schema as they stand in an element; None where the grammar cannot say which these are."""
+    """The texts of a schema as they stand in an element, as a terminal; None where that cannot be said.
+
+    An element holds no tag, and line breaks at its beginning and end belong to its own tags.
+    """
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if choices is not None:
         plain = all("<" not in choice and choice.strip("\n") == choice and choice for choice in choices)
-        return f"({' | '.join(map(quoted, choices))})" if plain else None
-    return None if _TEXT_LIMITS & set(schema) else "/[^<]*/"
+        return " | ".join(map(quoted, choices)) if plain else None
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    if not _TEXT_LIMITS & set(schema):
+        return "/[^<]*/"
+    parts = [f"/[^<]{{{least},{'' if most is None else most}}}/", "~/\\n(.|\\n)*/", "~/(.|\\n)*\\n/"]
+    name = schema.get("format")
+    if name in ENFORCED_FORMATS:
+        if name not in _FORMATS:
+            return None
+        parts.append(f"/{_FORMATS[name]}/")
+    if "pattern" in schema:
+        pattern = _whole(schema["pattern"])
+        if pattern is None:
+            return None
+        parts.append(f"/{_slashed(pattern)}/")
+    return " & ".join(parts)
+
+
+def _whole(pattern: str) -> str | None:
+    """An expression that is looked for in a text as one for the whole text; None where that is not certain."""
+    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "", pattern, flags=re.DOTALL)
+    inner = plain.removeprefix("^").removesuffix("$")
+    if "|" in inner or "^" in inner or "$" in inner or "(?" in inner or re.search(r"\\[bBAzZ]", pattern):
+        return None
+    before = "" if plain.startswith("^") else "(.|\\n)*"
+    after = "" if plain.endswith("$") else "(.|\\n)*"
+    body = pattern[1:] if plain.startswith("^") else pattern
+    return f"{before}({body[:-1] if plain.endswith('$') else body}){after}"
 
 
 def _regex(text: str) -> str:
     """A text as it stands in a regular expression of a grammar."""
-    return re.escape(text).replace("/", "\\/")
+    return _slashed(re.escape(text))
+
+
+def _slashed(expression: str) -> str:
+    """A regular expression as it stands in a grammar, between slashes and on one line."""
+    return expression.replace("/", "\\/").replace("\\\n", "\\n").replace("\n", "\\n")
 
 
 def quoted(text: str) -> str:

@@ -110,6 +110,12 @@ impl GrammarMatcher {
         Ok(Self { matcher: Arc::new(Mutex::new(matcher)), pace: Pace::default() })
     }
 
+    /// Begins another text under the grammar, with what was learned from the last one.
+    #[pyo3(signature = (cancel=None))]
+    fn restart(&self, py: Python<'_>, cancel: Option<&CancelToken>) -> PyResult<()> {
+        self.call(py, cancel, |matcher, interrupted| matcher.restart(&interrupted))
+    }
+
     /// The text goes on by a token.
     #[pyo3(signature = (id, cancel=None))]
     fn consume(&self, py: Python<'_>, id: u32, cancel: Option<&CancelToken>) -> PyResult<()> {

@@ -21,8 +21,10 @@ pub(crate) const DEAD: StateId = 0;
 const UNKNOWN: StateId = u32::MAX;
 /// A state that bytes have left so often is given a row of the table.
 const OFTEN: u8 = 3;
-/// Up to so many classes of characters are tried to see whether a state stays the same.
+/// Up to so many classes of characters are tried to see where a state leads.
 const MOST_CLASSES: usize = 32;
+/// Up to so many states are followed to see whether all texts of a kind may come next.
+const MOST_FOLLOWED: usize = 4;
 /// The table of transitions is not made larger than this, in entries.
 const LARGEST_TABLE: usize = 1 << 24;
 
@@ -47,6 +49,8 @@ pub(crate) struct Automaton {
     /// Where the row of each state begins, or how often it was left without having one.
     rows: Vec<Row>,
     table: Vec<StateId>,
+    /// Whether all texts of [`Kind::Word`] and of [`Kind::Plain`] may come next, for each state.
+    takes_all: Vec<[Option<bool>; 2]>,
     follower: Follower,
     scratch: Vec<Reading>,
 }
@@ -96,6 +100,7 @@ impl Automaton {
             numbers: HashMap::new(),
             rows: Vec::new(),
             table: Vec::new(),
+            takes_all: Vec::new(),
             follower: Follower::default(),
             scratch: Vec::new(),
         };
@@ -121,6 +126,7 @@ impl Automaton {
         *self.numbers.entry(state).or_insert_with(|| {
             self.states.push(state);
             self.rows.push(Row::Left(0));
+            self.takes_all.push([None; 2]);
             self.states.len() as StateId - 1
         })
     }
@@ -192,17 +198,58 @@ impl Automaton {
         Ok(next)
     }
 
-    /// Whether the readings stay the same behind every character of the kind, so that all texts of it may come next.
-    pub(crate) fn stays(&mut self, state: StateId, kind: Kind, budget: &mut Budget<'_>) -> Result<bool, Error> {
+    /// Whether all texts of the kind may come next: every character of it leads to states of which the same is true.
+    /// False also where that is more work to find out than to walk the tree of tokens.
+    pub(crate) fn takes_all(&mut self, state: StateId, kind: Kind, budget: &mut Budget<'_>) -> Result<bool, Error> {
+        let place = match kind {
+            Kind::Word => 0,
+            Kind::Plain => 1,
+            Kind::Any => return Ok(false),
+        };
+        if let Some(known) = self.takes_all[state as usize][place] {
+            return Ok(known);
+        }
+        let mut followed = vec![state];
+        let mut position = 0;
+        while let Some(from) = followed.get(position) {
+            if !self.follow_kind(*from, kind, &mut followed, budget)? {
+                self.takes_all[state as usize][place] = Some(false);
+                return Ok(false);
+            }
+            position += 1;
+        }
+        for state in followed {
+            self.takes_all[state as usize][place] = Some(true);
+        }
+        Ok(true)
+    }
+
+    /// Adds the states that the characters of a kind lead to; false where one leads nowhere, or where there are too many.
+    fn follow_kind(
+        &mut self,
+        from: StateId,
+        kind: Kind,
+        followed: &mut Vec<StateId>,
+        budget: &mut Budget<'_>,
+    ) -> Result<bool, Error> {
+        let State { set, node } = self.states[from as usize];
+        if from == DEAD || node.is_some() {
+            return Ok(false);
+        }
+        let mut add = |state| {
+            if state != DEAD && !followed.contains(&state) {
+                followed.push(state);
+            }
+            state != DEAD && followed.len() <= MOST_FOLLOWED
+        };
         for byte in kind.ascii() {
-            if self.next(state, byte, budget)? != state {
+            if !add(self.next(from, byte, budget)?) {
                 return Ok(false);
             }
         }
         if kind != Kind::Plain {
             return Ok(true);
         }
-        let State { set, .. } = self.states[state as usize];
         let utf8 = Arc::clone(&self.utf8);
         let mut classes = Vec::new();
         for class in Kind::OTHERS.iter().flat_map(|(first, last)| utf8.classes.between(*first, *last)) {
@@ -216,7 +263,7 @@ impl Automaton {
         }
         for class in classes {
             let character = utf8.classes.example(class);
-            if self.advance(set, |rules, symbol| matches(rules, symbol, character), budget)? != state {
+            if !add(self.advance(set, |rules, symbol| matches(rules, symbol, character), budget)?) {
                 return Ok(false);
             }
         }

@@ -13,6 +13,8 @@ use crate::error::shown;
 
 /// How many masks are kept: a string or a comment comes back to its state with every token.
 const KEPT_MASKS: usize = 32;
+/// A tree of so many nodes is worth the question whether all of it may come next.
+const LARGE: usize = 16;
 /// How many nodes of the vocabulary are looked at between two questions whether to stop.
 const PIECE: usize = 1 << 14;
 
@@ -23,6 +25,8 @@ pub struct Matcher {
     /// The token of each reference of the grammar.
     references: Vec<u32>,
     automaton: Automaton,
+    /// The state at the beginning of a text, while the automaton knows it.
+    first: Option<StateId>,
     /// Where the text may stand: one state, but for tokens that are half a character to one reading and whole to another.
     current: Vec<StateId>,
     /// The text has been ended by a token that does so.
@@ -57,11 +61,27 @@ impl Matcher {
             vocabulary,
             references: references.to_vec(),
             automaton,
+            first: Some(first),
             current: vec![first],
             ended: false,
             masks: HashMap::new(),
             reduced_to: 0,
         })
+    }
+
+    /// Begins another text. What was learned about the grammar with the last one is kept, if it is not much.
+    pub fn restart(&mut self, interrupted: &dyn Fn() -> bool) -> Result<(), Error> {
+        let first = match self.first {
+            Some(first) if self.automaton.size() <= Automaton::MANY => first,
+            _ => {
+                let (automaton, first) = Automaton::new(&self.compiled, &mut Budget::new(interrupted))?;
+                (self.automaton, self.reduced_to) = (automaton, 0);
+                self.masks.clear();
+                first
+            }
+        };
+        (self.first, self.current, self.ended) = (Some(first), vec![first], false);
+        Ok(())
     }
 
     /// Whether the text so far is one of the grammar's.
@@ -218,7 +238,7 @@ impl Matcher {
     fn forget_what_is_left_behind(&mut self) -> Result<(), Error> {
         if self.automaton.size() > 2 * self.reduced_to.max(Automaton::MANY) {
             let (automaton, current) = self.automaton.reduced(&self.compiled, &self.current)?;
-            (self.automaton, self.current) = (automaton, current);
+            (self.automaton, self.current, self.first) = (automaton, current, None);
             self.masks.clear();
             self.reduced_to = self.automaton.size();
         }
@@ -265,7 +285,7 @@ fn mark(
     let mut path = vec![DEAD; vocabulary.longest + 1];
     path[0] = state;
     for part in &vocabulary.parts {
-        if part.kind != Kind::Any && automaton.stays(state, part.kind, budget)? {
+        if automaton.takes_all(state, part.kind, budget)? {
             bits.iter_mut().zip(&part.bits).for_each(|(word, all)| *word |= all);
         } else {
             mark_part(automaton, part, &mut path, bits, budget)?;
@@ -294,6 +314,12 @@ fn mark_part(
         let next = automaton.next(path[depth], node.byte, budget)?;
         if next == DEAD {
             place = node.skip as usize;
+            continue;
+        }
+        let is_large = node.skip as usize - place >= LARGE;
+        if is_large && automaton.takes_all(next, node.below, budget)? {
+            place = node.skip as usize;
+            mark_all(&part.tokens[node.first as usize..nodes[place].first as usize], bits);
             continue;
         }
         path[depth + 1] = next;

@@ -1,7 +1,8 @@
 //! The tokens of a vocabulary by their bytes, as trees.
 //!
 //! There is a tree of its own for the tokens that are parts of words and one for other plain text: inside a name or a
-//! string of a grammar all of them go on with it, and then no tree of so many tokens has to be walked.
+//! string of a grammar all of them go on with it, and then no tree of so many tokens has to be walked. Each node says of
+//! which characters all that follows is made, so that a part of a tree need not be walked either.
 
 use crate::Error;
 
@@ -15,6 +16,8 @@ pub(crate) struct Node {
     /// The number of bytes before this one.
     pub(crate) depth: u16,
     pub(crate) byte: u8,
+    /// Of which characters all the texts are made that begin so, behind this byte.
+    pub(crate) below: Kind,
 }
 
 /// Tokens made of some characters.
@@ -29,8 +32,8 @@ pub(crate) struct Part {
     pub(crate) bits: Vec<u64>,
 }
 
-/// Of which characters a token is made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Of which characters a text is made; each kind is among those of the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     /// ASCII letters, digits and `_`.
     Word,
@@ -54,25 +57,36 @@ impl Kind {
     /// The other characters of [`Kind::Plain`].
     pub(crate) const OTHERS: [(u32, u32); 3] = [(0xA0, 0x2027), (0x202A, 0xD7FF), (0xE000, 0x0010_FFFF)];
 
-    fn of(text: &[u8]) -> Self {
-        let only = |kind: Self| {
-            let mut ascii = [false; 0x80];
-            kind.ascii().for_each(|byte| ascii[byte as usize] = true);
-            ascii
+    fn of_character(character: char) -> Self {
+        let is_plain = match u8::try_from(character) {
+            Ok(byte @ (b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')) => {
+                debug_assert!(Self::Word.ascii().any(|word| word == byte));
+                return Self::Word;
+            }
+            Ok(byte @ 0..0x80) => (b' '..0x7F).contains(&byte) && !b"\"\\*".contains(&byte),
+            _ => Self::OTHERS.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(character))),
         };
-        let (word, plain) = (only(Self::Word), only(Self::Plain));
-        if text.iter().all(|byte| word.get(*byte as usize) == Some(&true)) {
-            return Self::Word;
+        if is_plain { Self::Plain } else { Self::Any }
+    }
+
+    /// The kinds of the ends of a text, from each byte on; of the empty end first. Between the bytes of a character there
+    /// is only [`Kind::Any`].
+    fn of_ends(text: &[u8], ends: &mut Vec<Self>) {
+        ends.clear();
+        ends.resize(text.len() + 1, Self::Any);
+        ends[0] = Self::Word;
+        let mut kind = Self::Word;
+        if let Ok(text) = std::str::from_utf8(text) {
+            for (place, character) in text.char_indices().rev() {
+                kind = kind.max(Self::of_character(character));
+                ends[text.len() - place] = kind;
+            }
+        } else {
+            for (place, byte) in text.iter().enumerate().rev() {
+                kind = if byte.is_ascii() { kind.max(Self::of_character(char::from(*byte))) } else { Self::Any };
+                ends[text.len() - place] = kind;
+            }
         }
-        let Ok(text) = std::str::from_utf8(text) else { return Self::Any };
-        let is_plain = |character: char| {
-            let code = u32::from(character);
-            plain
-                .get(code as usize)
-                .copied()
-                .unwrap_or_else(|| Self::OTHERS.iter().any(|(first, last)| (*first..=*last).contains(&code)))
-        };
-        if text.chars().all(is_plain) { Self::Plain } else { Self::Any }
     }
 }
 
@@ -116,8 +130,13 @@ impl Trie {
         }
         tokens.sort_unstable_by(|one, other| texts[*one as usize].cmp(&texts[*other as usize]).then(one.cmp(other)));
         let longest = texts.iter().map(|text| text.len()).max().unwrap_or(0);
+        let mut ends_of = Vec::new();
+        let mut of = |id: &u32| {
+            Kind::of_ends(&texts[*id as usize], &mut ends_of);
+            ends_of[texts[*id as usize].len()]
+        };
         let parts = [Kind::Word, Kind::Plain, Kind::Any].map(|kind| {
-            let tokens: Vec<u32> = tokens.extract_if(.., |id| Kind::of(&texts[*id as usize]) == kind).collect();
+            let tokens: Vec<u32> = tokens.extract_if(.., |id| of(id) == kind).collect();
             let mut bits = vec![0; count.div_ceil(64)];
             for id in &tokens {
                 bits[*id as usize / 64] |= 1 << (id % 64);
@@ -148,6 +167,7 @@ impl Trie {
 fn nodes(texts: &[Box<[u8]>], tokens: &[u32]) -> Vec<Node> {
     let mut nodes: Vec<Node> = Vec::new();
     let mut path: Vec<usize> = Vec::new();
+    let mut ends: Vec<Kind> = Vec::new();
     let mut previous: &[u8] = &[];
     for (place, id) in tokens.iter().enumerate() {
         let text = &texts[*id as usize];
@@ -157,13 +177,23 @@ fn nodes(texts: &[Box<[u8]>], tokens: &[u32]) -> Vec<Node> {
         }
         for depth in shared..text.len() {
             path.push(nodes.len());
-            nodes.push(Node { skip: 0, first: place as u32, depth: depth as u16, byte: text[depth] });
+            nodes.push(Node {
+                skip: 0,
+                first: place as u32,
+                depth: depth as u16,
+                byte: text[depth],
+                below: Kind::Word,
+            });
+        }
+        Kind::of_ends(text, &mut ends);
+        for (depth, open) in path.iter().enumerate() {
+            nodes[*open].below = nodes[*open].below.max(ends[text.len() - depth - 1]);
         }
         previous = text;
     }
     for open in path {
         nodes[open].skip = nodes.len() as u32;
     }
-    nodes.push(Node { skip: nodes.len() as u32 + 1, first: tokens.len() as u32, depth: 0, byte: 0 });
+    nodes.push(Node { skip: nodes.len() as u32 + 1, first: tokens.len() as u32, depth: 0, byte: 0, below: Kind::Any });
     nodes
 }

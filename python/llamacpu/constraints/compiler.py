@@ -1,0 +1,281 @@
+"""llguidance, which compiles JSON schemas, regular expressions and Lark grammars, at work on a vocabulary.
+
+A step of llguidance that has begun is not interrupted: its limits end it. Whoever cancels a generation, or whose time
+is over, waits for the step that runs, a few tenths of a second at most, and for no other.
+
+What is compiled is kept for the next text under the same grammar: the latest grammars of each vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Callable, Hashable
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llamacpu.constraints.json_schema import compiled
+from llamacpu.errors import Cancelled, GrammarError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from llamacpu.engine.interfaces import CancelToken
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["DEEPEST", "Matcher", "Vocabulary", "check_source", "checked", "library", "schema_text", "vocabulary_of"]
+
+Made = TypeVar("Made")
+
+LONGEST = 1 << 20
+DEEPEST = 128
+# How many grammars are kept, of each vocabulary and altogether, and how long those are that may be kept.
+_KEPT = 16
+_LONGEST_KEPT = 1 << 18
+
+_vocabularies: weakref.WeakKeyDictionary[Tokenizer, Compiler] = weakref.WeakKeyDictionary()
+
+
+def library() -> Any:
+    """The module llguidance. Raises GrammarError where it is not installed."""
+    try:
+        import llguidance
+    except ImportError:
+        raise GrammarError(
+            "structured output needs the package llguidance; install it with: pip install llamacpu[grammar]"
+        ) from None
+    return llguidance
+
+
+@lru_cache(maxsize=1)
+def _limits() -> Any:
+    # A fifth of a second at most before the first token: the defaults let a short expression take six. Steps are
+    # limited as well, since one that runs cannot be stopped: a generation looks at its time limit between two of them.
+    return library().LLParserLimits(
+        initial_lexer_fuel=200_000,
+        max_lexer_states=50_000,
+        step_lexer_fuel=200_000,
+        step_max_items=50_000,
+        max_items_in_row=2_000,
+        max_grammar_size=500_000,
+    )
+
+
+def _wrong(source: str) -> str | None:
+    """What is wrong with a grammar; None if it can be used."""
+    wrong, messages = library().LLMatcher.validate_grammar_with_warnings(source, limits=_limits())
+    return str(messages[0]) if wrong else None
+
+
+_wrong_kept = lru_cache(maxsize=4 * _KEPT)(_wrong)
+
+
+def check_source(source: str) -> None:
+    """Raises GrammarError for a grammar that llguidance does not take."""
+    message = (_wrong_kept if len(source) <= _LONGEST_KEPT else _wrong)(source)
+    if message is not None:
+        raise GrammarError(f"the grammar cannot be used: {_first_line(message)}")
+
+
+def schema_text(schema: Any, strict: bool = False) -> str:
+    """A JSON schema as the text that llguidance takes, in a grammar too, checked. Raises GrammarError."""
+    try:
+        checked(json.dumps(schema, ensure_ascii=False))
+        return _spaced(compiled(schema, _what_is_wrong, strict))
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, GrammarError):
+            raise
+        raise GrammarError(f"the JSON schema cannot be used: {_first_line(str(error))}") from None
+
+
+def _spaced(schema: dict[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": {"whitespace_pattern": _SPACE}})
+
+
+def _what_is_wrong(schema: dict[str, Any]) -> str | None:
+    """What llguidance says against a schema; None if it takes it."""
+    try:
+        source = library().LLMatcher.grammar_from_json_schema(_spaced(schema))
+    except ValueError as error:
+        return str(error)
+    return (_wrong_kept if len(source) <= _LONGEST_KEPT else _wrong)(source)
+
+
+# One space, or a line break and an indentation; never an endless run, which small models fall into.
+_SPACE = r"( |\n {0,8})?"
+
+
+def checked(text: str) -> str:
+    """`text`, if it is of a size and depth that a grammar may have. Raises GrammarError."""
+    if not isinstance(text, str):
+        raise GrammarError(f"the grammar is a {type(text).__name__}; a text was expected")
+    if len(text) > LONGEST:
+        raise GrammarError(f"the grammar has {len(text)} characters, at most {LONGEST} are allowed")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise GrammarError(
+            f"the grammar has half of a surrogate pair, {text[error.start]!r}, at character {error.start}; "
+            "write the whole character"
+        ) from None
+    depth = 0
+    for letter in text:
+        if letter in "([{":
+            depth += 1
+            if depth > DEEPEST:
+                raise GrammarError(f"the grammar is nested more than {DEEPEST} levels deep")
+        elif letter in ")]}":
+            depth = max(0, depth - 1)
+    return text
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:300] if text.strip() else "no reason was given"
+
+
+class Vocabulary:
+    """The vocabulary in the form that llguidance reads."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        # llguidance keeps this object, out of sight of the garbage collector, for as long as there is the tokenizer.
+        self._tokenizer = weakref.ref(tokenizer)
+        ends = sorted(tokenizer.eog)
+        self.eos_token_id = tokenizer.eos if tokenizer.eos is not None else (ends[0] if ends else 0)
+        self.bos_token_id = tokenizer.bos
+        shown = [tokenizer.decode_bytes([token], skip_special=True) for token in range(tokenizer.vocab_size)]
+        # A control token has no text of its own: the marker byte keeps its name from being taken for text.
+        self.tokens = [text or b"\xff" + tokenizer.id_to_piece(i).encode() for i, text in enumerate(shown)]
+        self.special_token_ids = [i for i, text in enumerate(shown) if not text]
+        self._special = frozenset(self.special_token_ids)
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        tokenizer = self._tokenizer()
+        if tokenizer is None:
+            raise ReferenceError("the tokenizer of this vocabulary is gone")
+        return tokenizer.encode(text, add_special=False, parse_special=False, space_prefix=False)
+
+    def text_of(self, token: int) -> bytes:
+        """The bytes of a token, or the name of a control token."""
+        return self.tokens[token][1:] if token in self._special else self.tokens[token]
+
+    def control_token(self, name: str) -> int | None:
+        """The id of the control token with this name."""
+        tokenizer = self._tokenizer()
+        token = tokenizer.token_to_id(name) if tokenizer is not None else None
+        return token if token in self._special else None
+
+
+class Compiler:
+    """What is made once for a vocabulary: its form for llguidance, and the latest grammars that are compiled for it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        llguidance = library()
+        self.vocabulary = Vocabulary(tokenizer)
+        ends = sorted(tokenizer.eog) or [self.vocabulary.eos_token_id]
+        native = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self.vocabulary), eos_token=ends)
+        self._new = partial(_new_matcher, native)
+        self._kept = lru_cache(maxsize=_KEPT)(self._new)
+        self._made: dict[Hashable, Any] = {}
+
+    def matcher(self, source: str) -> Any:
+        """A matcher at the beginning of a text."""
+        return self._kept(source).deep_copy() if len(source) <= _LONGEST_KEPT else self._new(source)
+
+    def made(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What `make` makes for this vocabulary, the latest of them made once; it must not hold the tokenizer."""
+        found: Made | None = self._made.pop(key, None)
+        if found is None:
+            found = make()
+        self._made[key] = found
+        if len(self._made) > _KEPT:
+            # A copy of the keys: another thread may add one meanwhile.
+            self._made.pop([*self._made][0], None)  # noqa: RUF015
+        return found
+
+
+def _new_matcher(native: Any, source: str) -> Any:
+    matcher = library().LLMatcher(native, source, log_level=0, limits=_limits())
+    if not matcher.is_error():
+        # What the first token needs is computed here, so that copies have it.
+        matcher.compute_bitmask()
+    if matcher.is_error():
+        raise GrammarError(f"the grammar cannot be used: {_first_line(matcher.get_error())}")
+    return matcher
+
+
+def compiler_of(tokenizer: Tokenizer) -> Compiler:
+    """The compiler for the vocabulary of a tokenizer, made once."""
+    known = _vocabularies.get(tokenizer)
+    if known is None:
+        known = _vocabularies.setdefault(tokenizer, Compiler(tokenizer))
+    return known
+
+
+def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
+    """The vocabulary of a tokenizer, made once."""
+    return compiler_of(tokenizer).vocabulary
+
+
+class Matcher:
+    """A grammar and one text that is being written under it. Raises GrammarError where the two do not go together.
+
+    source: the grammar as llguidance takes it.
+    """
+
+    def __init__(self, source: str, tokenizer: Tokenizer) -> None:
+        self._ends = sorted(tokenizer.eog)
+        self._tokenizer = tokenizer
+        self._matcher = compiler_of(tokenizer).matcher(source)
+        # Looked at before each step: one that runs is not stopped.
+        self.cancel: CancelToken | None = None
+
+    def consume(self, token: int) -> None:
+        """The text goes on by a token."""
+        self._look()
+        self._matcher.consume_token(token)
+        self._check()
+
+    def feed(self, text: bytes) -> bool:
+        """The text goes on by these bytes; False if the grammar forbids that, and then the matcher is of no use."""
+        try:
+            ids = self._tokenizer.encode(text.decode(), add_special=False, parse_special=False, space_prefix=False)
+        except UnicodeDecodeError:
+            return False
+        self._look()
+        return bool(self._matcher.try_consume_tokens(ids) == len(ids))
+
+    def mask(self, logits: npt.NDArray[np.float32]) -> None:
+        """Set the logits of the tokens that cannot come next to minus infinity, in place."""
+        import numpy as np
+
+        self._look()
+        allowed = np.zeros(len(logits), dtype=bool)
+        if self.stopped:
+            allowed[self._ends] = True
+        else:
+            bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+            self._check()
+            unpacked = np.unpackbits(bits, count=min(len(logits), 8 * len(bits)), bitorder="little")
+            allowed[: len(unpacked)] = unpacked
+            if self._ends and not allowed[self._ends].any() and self.accepting:
+                allowed[self._ends] = True
+        np.copyto(logits, -np.inf, where=~allowed)
+
+    @property
+    def accepting(self) -> bool:
+        """Whether the text so far is one of the grammar's."""
+        return bool(self._matcher.is_accepting())
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the text is one of the grammar's and cannot go on."""
+        return bool(self._matcher.is_stopped())
+
+    def _look(self) -> None:
+        if self.cancel is not None and self.cancel.cancelled:
+            raise Cancelled("the generation was cancelled")
+
+    def _check(self) -> None:
+        if self._matcher.is_error():
+            raise GrammarError(f"the grammar cannot be used: {_first_line(self._matcher.get_error())}")
