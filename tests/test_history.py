@@ -149,6 +149,19 @@ def test_tools_with_less_than_a_template_reads() -> None:
     assert of(source).render([], tools=TOOLS) == "add0bare0"
 
 
+def test_arguments_with_half_a_surrogate_pair_can_be_sent_back() -> None:
+    reader = AnswerReader(["f"])
+    (found,) = reader.push('<tool_call>{"name": "f", "arguments": {"a": "\\ud83d", "b": ["x"]}}</tool_call>')
+    assert isinstance(found, ToolCall)
+    source = (
+        "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
+        "{{ c.function.arguments.a }}{{ c.function.arguments.b[0] }}{% endfor %}{% endfor %}{{ tools and '' }}"
+    )
+    sent = {"id": found.id, "type": "function", "function": {"name": "f", "arguments": found.arguments}}
+    text = of(source).render([HISTORY[0], {"role": "assistant", "tool_calls": [sent]}])
+    assert "f\N{REPLACEMENT CHARACTER}x" in text
+
+
 def test_what_is_no_message() -> None:
     for wrong in ([1], [{"role": "user", "content": [{"type": "image_url"}]}], [{"role": "user", "tool_calls": [1]}]):
         with pytest.raises(TemplateError):

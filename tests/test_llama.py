@@ -274,6 +274,17 @@ def test_unknown_formats_are_errors(llama: Make, wrong: dict[str, str]) -> None:
         llama("x").create_chat_completion(USER, response_format=wrong)
 
 
+@pytest.mark.parametrize("choice", ["nosuch", 5, {"type": "function"}, ["f"]])
+def test_what_is_no_choice_is_an_error(llama: Make, choice: Any) -> None:
+    with pytest.raises(ValueError, match="tool_choice"):
+        llama("x").create_chat_completion(USER, tools=[TOOL], tool_choice=choice)
+
+
+def test_what_is_no_format_is_an_error(llama: Make) -> None:
+    with pytest.raises(ValueError, match="response_format is 'json'"):
+        llama("x").create_chat_completion(USER, response_format="json")  # type: ignore[arg-type]
+
+
 def test_a_choice_that_names_no_tool_is_an_error(llama: Make) -> None:
     with pytest.raises(ValueError, match="tool_choice"):
         llama("x").create_chat_completion(USER, tools=[TOOL], tool_choice={"function": {"name": "other"}})

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from fake_llama import NAMES, Tokens, llama
 from fake_model import CONTROL, FIRST_BYTE, ids_of
+from llamacpu import Model
 from llamacpu.answers.log_probabilities import LogProbabilities
+from llamacpu.errors import GGUFError, GrammarError, TemplateError
 from llamacpu.llama import Llama
 from llamacpu.sampling import Sampler, Sampling, TokenLogProbability
 from llamacpu.text.stop_strings import StopStrings
@@ -142,3 +144,14 @@ def test_half_a_surrogate_pair_is_told_in_words(llama: Callable[..., Llama]) -> 
     with pytest.raises(ValueError, match="a stop string has half of a surrogate pair") as caught:
         llama("xy")("a", stop=["\udc00"])
     assert type(caught.value) is ValueError
+    with pytest.raises(ValueError, match="the suffix has half of a surrogate pair"):
+        llama("xy")("a", suffix="\udc00")
+
+
+def test_every_message_can_be_printed() -> None:
+    for kind in (GGUFError, GrammarError, TemplateError):
+        str(kind("a \ud83d é")).encode()
+        assert str(kind("a \ud83d é")) == "a \\ud83d é"
+    with pytest.raises(GGUFError) as caught:
+        Model("a\ud83d.gguf")
+    str(caught.value).encode()

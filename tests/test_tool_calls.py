@@ -149,6 +149,17 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen Coder": (
         "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>", {"calls": [WEATHER]},
     ),
+    "GLM": (
+        "<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n</tool_call>"
+        "<tool_call>add<arg_key>a</arg_key><arg_value>1</arg_value></tool_call>", {"calls": [WEATHER, ADD]},
+    ),
+    "GLM, without arguments": ("<tool_call>add\n</tool_call>", {"calls": [("add", {})]}),
+    "GLM, of something else": ("<tool_call>other\n</tool_call>", {"content": "other\n"}),
+    "DeepSeek, newer": (
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Paris"}<｜tool▁call▁end｜>'
+        '<｜tool▁call▁begin｜>add<｜tool▁sep｜>{"a": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        {"calls": [WEATHER, ADD]},
+    ),
     "a tag in an element": (
         '<function name="get_weather"><param name="city">a </function> b</param></function>',
         {"calls": [("get_weather", {"city": "a </function> b"})]},
@@ -289,6 +300,7 @@ def test_text_comes_out_as_soon_as_it_is_certain() -> None:
         "[add(a=" + "-" * 5000 + "1)]",
         "[add(a=" + "1+" * 50_000 + "1)]",
         "[add(a=9" + "9" * 10_000 + ")]",
+        "[add(a=0x" + "f" * 10_000 + ")]",
         '{"name": "add", "parameters": {"a": NaN}}',
         '{"name": "add", "parameters": {"a": ' + "9" * 10_000 + "}}",
         "[add(**{'a': 1})]",

@@ -27,7 +27,16 @@ __all__ = [
 
 
 class LlamaCpuError(Exception):
-    """Base of every error that llamacpu raises on purpose."""
+    """Base of every error that llamacpu raises on purpose. Halves of surrogate pairs in its message are escaped."""
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(_printable(argument) for argument in arguments))
+
+
+def _printable(argument: object) -> object:
+    if not isinstance(argument, str) or argument.isascii():
+        return argument
+    return argument.encode("utf-8", "backslashreplace").decode()
 
 
 class GGUFError(LlamaCpuError, ValueError):

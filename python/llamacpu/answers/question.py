@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.answers import tools as requested
 from llamacpu.chat.reasoning import REASONING_TAGS, may_begin_inside, open_reasoning
+from llamacpu.text.checks import check_text
 from llamacpu.text.infill import can_infill, infill_prompt
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ def text_prompt(
     parse_special  names of control tokens in the text become these tokens
     encode         tokenizes the text in place of the tokenizer, without begin-of-text token
     """
+    if suffix is not None:
+        check_text(suffix, "the suffix")
     if not isinstance(prompt, str):
         ids = [int(token) for token in prompt]
         return TextPrompt(ids, tokenizer.decode(ids, skip_special=True), "" if can_infill(tokenizer) else suffix or "")
@@ -136,7 +139,7 @@ def chat_question(
         grammar = requested.grammar_of_format(response_format)
     forced = grammar is None and bool(offered) and tool_choice not in (None, "auto")
     if forced:
-        wanted = None if tool_choice == "required" else requested.wanted_tool(tool_choice)
+        wanted = requested.wanted_tool(tool_choice)
         grammar = requested.grammar_of_tools(offered, wanted)
     closing = open_reasoning(prompt.text)
     processors = list(logits_processors)

@@ -32,9 +32,13 @@ def tool_schemas(tools: Sequence[Any] | None) -> dict[str, Any]:
 
 
 def wanted_tool(choice: Any) -> str | None:
-    """The name of the one function that must be called, or None."""
-    if not isinstance(choice, Mapping):
+    """The name of the one function that must be called, or None. Raises ValueError for what is no choice."""
+    if choice is None or (isinstance(choice, str) and choice in ("any", "auto", "none", "required")):
         return None
+    if isinstance(choice, str):
+        return choice
+    if not isinstance(choice, Mapping):
+        raise ValueError(f"tool_choice is {choice!r}; expected 'none', 'auto', 'required' or a function's name")
     function = choice.get("function", choice)
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str):
@@ -77,7 +81,11 @@ def _object(schema: dict[str, Any], name: str) -> dict[str, Any]:
 
 def grammar_of_format(response_format: Mapping[str, Any] | None) -> Grammar | None:
     """The grammar that a response format asks for."""
-    if response_format is None or response_format.get("type") in (None, "text"):
+    if response_format is None:
+        return None
+    if not isinstance(response_format, Mapping):
+        raise ValueError(f"response_format is {response_format!r}; expected a dict such as {{'type': 'json_object'}}")
+    if response_format.get("type") in (None, "text"):
         return None
     kind = response_format["type"]
     if kind == "json_object":

@@ -304,6 +304,9 @@ class AnswerReader:
         parts = read_parts(body, schemas=self._schemas)
         if self._tag == "<|python_tag|>" and not self._is_known(parts or []):
             parts = self._code(body) or parts
+        if not parts and self._tag == "<tool_call>" and body.strip() in (self._tools or ()):
+            # As GLM writes a call without arguments.
+            parts = [Call(body.strip(), {})]
         return self._events(parts) if parts else [Piece("content", body if body.strip() else "")]
 
     def _code(self, text: str) -> list[Call | str] | None:

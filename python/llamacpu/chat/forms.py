@@ -16,6 +16,7 @@ from llamacpu.chat.history import Message, alternating, history, merged_system, 
 from llamacpu.chat.tool_calls import DECODER
 
 # Digits are what no template changes: it may write letters large, or cut white space.
+_HALVES = re.compile("[\ud800-\udfff]")
 _SENTINEL = "4{:04d}90817263"
 
 
@@ -163,10 +164,21 @@ def _as_object(arguments: Any) -> Any:
     if isinstance(arguments, str):
         try:
             value = DECODER.decode(arguments) if arguments.strip() else {}
-            return {} if value is None else value
+            return {} if value is None else _whole(value)
         except (ValueError, RecursionError):
             return arguments
     return arguments
+
+
+def _whole(value: Any) -> Any:
+    """A value of JSON whose texts are Unicode: halves of surrogate pairs, which models may write, become U+FFFD."""
+    if isinstance(value, str):
+        return value if value.isascii() else _HALVES.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole(key): _whole(item) for key, item in value.items()}
+    return value
 
 
 def _as_text(arguments: Any) -> str:

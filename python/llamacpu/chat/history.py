@@ -20,6 +20,8 @@ def history(messages: Iterable[Any]) -> list[Message]:
     Content that is None is empty. The older `function_call` and the role `function` become `tool_calls` and `tool`.
     Raises TemplateError for what is no message, and for content that is no text.
     """
+    if not isinstance(messages, Iterable) or isinstance(messages, (str, bytes, Mapping)):
+        raise TemplateError(f"the messages are a {type(messages).__name__}; a list of dicts was expected")
     found: list[Message] = []
     for number, message in enumerate(messages):
         if not isinstance(message, Mapping):

@@ -131,7 +131,10 @@ class _Reader:
 def _number(text: str) -> int | float:
     if re.search(r"[.eE]", text) and not re.match(r"[+-]?0[xX]", text):
         return finite(text)
-    return int(text, 0) if re.match(r"[+-]?0[xXoObB]", text) else int(text)
+    if re.match(r"[+-]?0[xXoObB]", text):
+        # Python writes no larger number in decimal, as JSON wants it.
+        return int(str(int(text, 0)))
+    return int(text)
 
 
 def read_call(text: str) -> tuple[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from llamacpu.chat.answer import CALL_TAGS, CODE_TOOLS
@@ -133,7 +134,7 @@ class ToolGrammars:
             rules.append(f"FENCED_{number}: /{FENCE_OPENING}{named}/")
             rules.append(f"FENCED_LIST_{number}: /{FENCE_OPENING}{FENCED_LIST}{named}/")
         form = '{0}_{1} comma words colon arguments_{1} ws "}}"'.format
-        one, listed = (self._each(lambda n, kind=kind: form(kind, n)) for kind in ("FENCED", "FENCED_LIST"))
+        one, listed = (self._each(partial(form, kind)) for kind in ("FENCED", "FENCED_LIST"))
         rules.append(f'fenced: ({one}) (/[;,]? ?/ call)* ws "```" | ({listed}) (comma call)* ws "]" ws "```"')
         return "fenced"
 

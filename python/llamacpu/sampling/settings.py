@@ -211,7 +211,7 @@ def _integer(name: str, value: object) -> int:
     number = _real(name, value)
     if number != int(number):
         raise ValueError(f"{name} is {value!r}; expected a whole number")
-    return int(number)
+    return value if isinstance(value, int) else int(number)
 
 
 def _bias(given: Mapping[int, float]) -> dict[int, float]:

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use super::automaton::{Automaton, Compiled, DEAD, StateId};
 use super::rules::{Rules, Symbol};
-use super::trie::{Kind, Part, Trie};
+use super::trie::{Part, Trie};
 use super::{Budget, TokenReference};
 use crate::Error;
 use crate::error::shown;
