@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -53,6 +54,11 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 
 @click.command("serve", short_help="Serve models to OpenAI clients, with a chat page.")
 @click.argument("models", nargs=-1, type=str, metavar="[MODEL]...")
+@click.option(
+    "--ollama",
+    is_flag=True,
+    help="Listen where Ollama does (OLLAMA_HOST, or port 11434) and heed its other variables.",
+)
 @click.option("--host", default=None, help="Address to listen on. [default: 127.0.0.1]")
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=None, help="Port; 0 for any that is free. [default: 8080]"
@@ -82,12 +88,8 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 @click.option(
     "--alias", "aliases", multiple=True, metavar="ALIAS=MODEL", callback=_aliases, help="Another name of a model."
 )
-@click.option(
-    "--parallel", type=click.IntRange(1, 256), default=16, show_default=True, help="Answers that are computed at once."
-)
-@click.option(
-    "--queue", type=click.IntRange(0, 100_000), default=256, show_default=True, help="Requests that may wait."
-)
+@click.option("--parallel", type=click.IntRange(1, 256), help="Answers that are computed at once. [default: 16]")
+@click.option("--queue", type=click.IntRange(0, 100_000), help="Requests that may wait. [default: 256]")
 @click.option("--timeout", default="1h", show_default=True, callback=_seconds, help="Longest time of an answer.")
 @click.option(
     "--memory-budget",
@@ -110,6 +112,26 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     metavar="TIME",
     help="How long running answers may go on after Ctrl-C or SIGTERM; a second one ends them at once.",
 )
+@click.option(
+    "--prefix-cache",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Keep the keys and values of prompts in this folder, so that they outlive the process.",
+)
+@click.option(
+    "--prefix-cache-size",
+    default="8G",
+    show_default=True,
+    callback=_bytes,
+    metavar="SIZE",
+    help="Most that this folder may hold; what was unused longest goes.",
+)
+@click.option(
+    "--kv-memory",
+    callback=_bytes,
+    metavar="SIZE",
+    help="Memory of keys and values of each model. [default: half of what the machine has left]",
+)
 @options.context
 @options.kv_type
 @options.threads
@@ -120,8 +142,9 @@ def command(**given: Any) -> None:
     """Serve each MODEL (a .gguf file, or a folder of them) on this machine, until Ctrl-C or SIGTERM.
 
     Programs for the OpenAI API work with it: the base URL is http://127.0.0.1:8080/v1. A model is called by its file's
-    name without the ending. A browser shows a chat page. Without MODEL the small demo model that comes with llamacpu
-    is served. With --json one line on stdout says where it listens, when it does.
+    name without the ending. Clients of Ollama, of the Anthropic API and of llama-server work with it, too. A browser
+    shows a chat page. Without MODEL the small demo model that comes with llamacpu is served. With --json one line on
+    stdout says where it listens, when it does.
     """
     from llamacpu import server
 
@@ -136,8 +159,13 @@ def _serve(given: dict[str, Any]) -> int:
     from llamacpu.server.listening import Listener, bind, url_of
     from llamacpu.server.security import is_loopback
 
-    host = "127.0.0.1" if given["host"] is None else given["host"]
-    port = 8080 if given["port"] is None else given["port"]
+    defaults: dict[str, Any] = {"host": "127.0.0.1", "port": 8080, "parallel": 16, "queue": 256}
+    if given["ollama"]:
+        from llamacpu.server.ollama.environment import settings_of
+
+        defaults |= settings_of(os.environ)
+    given = given | {name: value for name, value in defaults.items() if given[name] in (None, ())}
+    host, port = given["host"], given["port"]
     if not is_loopback(host) and not given["api_keys"] and not given["without_key"]:
         raise click.UsageError(
             f"--host is {host}, which other machines can reach, and no key is asked for; give --api-key, or "
@@ -151,13 +179,17 @@ def _serve(given: dict[str, Any]) -> int:
             keep_alive=given["keep_alive"], api_keys=given["api_keys"], origins=given["origins"], hosts=hosts,
             parallel=given["parallel"], queue=given["queue"], timeout=given["timeout"] or 1e9,
             grace_seconds=1e6 if given["grace"] is None else given["grace"],
-            context=given["context"], kv_type=given["kv_type"],
+            context=given["context"], kv_type=given["kv_type"], ollama=given["ollama"], kv_memory=given["kv_memory"],
+            prefix_cache=given["prefix_cache"], prefix_cache_bytes=given["prefix_cache_size"],
         )  # fmt: skip
         with bind(host, port) as listening:
             listener = Listener(application)
             told = {"url": url_of(listening), "models": application.models.names, "api_key": bool(given["api_keys"])}
             _when_started(listener, lambda: _tell(told, given["as_json"]))
-            listener.run([listening])
+            try:
+                listener.run([listening])
+            except SystemExit:
+                raise click.ClickException(application.models.failed or "the server could not start") from None
     return 130 if listener.signal == signal.SIGINT else 0
 
 

@@ -23,7 +23,7 @@ from llamacpu.server.openapi import document
 from llamacpu.server.page_files import page_routes
 from llamacpu.server.pool import ModelPool, sources_of
 from llamacpu.server.running import Work
-from llamacpu.server.security import Security
+from llamacpu.server.security import Security, own_path
 from llamacpu.server.state import State
 from llamacpu.server.streams import JsonResponse
 
@@ -65,7 +65,7 @@ class Application:
             request.scope["llamacpu.path"] = "/openapi.json"
             return JsonResponse(described)
 
-        pages = page_routes()
+        pages = page_routes(settings.ollama)
         self._inner = Starlette(
             routes=[*routes(self.state, self.endpoints), Route("/openapi.json", openapi), *pages],
             exception_handlers={HTTPException: _http_error, Exception: _error},
@@ -81,24 +81,24 @@ class Application:
             return
         if self._tidying is None:
             self._tidying = asyncio.ensure_future(self._tidy())
+        root, asked = scope.get("root_path", ""), own_path(scope)
         for other, path in _OTHER_PATHS:
-            if scope["path"].startswith(other):
-                scope = {**scope, "path": path + scope["path"][len(other) :], "raw_path": None}
+            if asked.startswith(other):
+                scope = {**scope, "path": root + path + asked[len(other) :]}
                 break
         await self._asgi(scope, receive, send)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Any = None) -> AsyncIterator[None]:
         """For the lifespan of an application that mounts this one: loads the first model, and ends what runs."""
-        self._tidying = asyncio.ensure_future(self._tidy())
         self.models.on_demand = False
-        loading = asyncio.ensure_future(self._load())
+        await self._load()
+        self._tidying = asyncio.ensure_future(self._tidy())
         try:
             yield
         finally:
             await self.drain()
-            for task in (loading, self._tidying):
-                task.cancel()
+            self._tidying.cancel()
             self.work.close()
             self.models.close()
 
@@ -116,8 +116,10 @@ class Application:
         try:
             self.models.give_back(await self.models.take(None))
         except Exception as error:
-            # Whoever asks for the model is told; others may load.
             self.models.failed = told(error).message
+            if len(self.models.entries) == 1:
+                raise
+            # Whoever asks for the model is told; others may load.
             log.error("the first model cannot be loaded: %s", self.models.failed)
 
     async def _tidy(self) -> None:
@@ -127,9 +129,16 @@ class Application:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        async with self.lifespan():
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
+        begun = False
+        try:
+            async with self.lifespan():
+                begun = True
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            which = "shutdown" if begun else "startup"
+            await send({"type": f"lifespan.{which}.failed", "message": told(error).message})
+            return
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from llamacpu.errors import ModelError
 from llamacpu.server.security import is_loopback
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ class Serving:
         while not listener.started and self._thread.is_alive():
             self._thread.join(0.01)
         if failed:
-            raise failed[0]
+            words = self.application.models.failed
+            raise failed[0] if words is None else ModelError(words)
         return url
 
     def __exit__(

@@ -27,15 +27,32 @@ _HEADERS = {"content-security-policy": POLICY, "x-frame-options": "DENY", "cache
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".html": "text/html"}
 
 
-def page_routes() -> list[Route]:
-    """A route for every file of the page, and `/` for its index.html; none where the package has no page."""
+def page_routes(ollama: bool) -> list[Route]:
+    """A route for every file of the page, and `/` for its index.html; none where the package has no page.
+
+    ollama: at `/` programs, which want no HTML, are told "Ollama is running".
+    """
     folder = resources.files("llamacpu.server") / "page"
     if not folder.is_dir():
-        return []
+        return [Route("/", _running, methods=["GET"])] if ollama else []
     found = {f"/{name}": file.read_bytes() for name, file in _files(folder)}
     routes = [_route(path, data) for path, data in found.items()]
     index = found.get("/index.html")
-    return routes if index is None else [_route("/", index, "/index.html"), *routes]
+    if index is None:
+        return routes
+    page = _route("/", index, "/index.html")
+
+    async def either(request: Request) -> Response:
+        wants_html = "text/html" in request.headers.get("accept", "")
+        found: Response = await (page.endpoint if wants_html or not ollama else _running)(request)
+        return found
+
+    return [Route("/", either, methods=["GET"]), *routes]
+
+
+async def _running(request: Request) -> Response:
+    request.scope["llamacpu.path"] = "/"
+    return Response("Ollama is running", media_type="text/plain")
 
 
 def _files(folder: Traversable, before: str = "") -> Iterator[tuple[str, Traversable]]:

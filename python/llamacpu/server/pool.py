@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llamacpu.gguf.file import GGUFFile
 from llamacpu.server.errors import ApiError
 from llamacpu.server.served import Served
 
@@ -76,6 +77,9 @@ def _resolved(given: Source) -> list[tuple[str, Source]]:
         return [(_PART.sub("", file.stem), file.resolve()) for file in first]
     if not path.is_file():
         raise FileNotFoundError(2, "no such file; check the path", str(path))
+    # A wrong file is told of now; in a folder there may be others than models.
+    with GGUFFile(path):
+        pass
     return [(_PART.sub("", path.stem), path.resolve())]
 
 

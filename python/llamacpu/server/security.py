@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from llamacpu.server.settings import Settings
 
-__all__ = ["Security", "is_loopback"]
+__all__ = ["Security", "is_loopback", "own_path"]
 
 _PORT = re.compile(r":\d{1,5}$")
 _FIELDS = 200
@@ -33,6 +33,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def own_path(scope: Scope) -> str:
+    """The path of a request without what another application put before it, where this one is mounted."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(root) else path
 
 
 class Security:
@@ -76,9 +82,9 @@ class Security:
                 await sending({"type": "http.response.start", "status": 204, "headers": []})
                 await sending({"type": "http.response.body", "body": b""})
                 return
-            self._check_key(scope["path"], headers)
+            self._check_key(own_path(scope), headers)
         except ApiError as error:
-            await _refuse(sending, error, scope["path"])
+            await _refuse(sending, error, own_path(scope))
             return
         await self._app(scope, receive, sending)
 

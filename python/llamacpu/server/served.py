@@ -41,7 +41,8 @@ class Served:
         self._settings = settings
         self.engine = Engine(
             model, context=settings.context, kv_type=settings.kv_type, max_running=settings.parallel,
-            max_queue=settings.queue, timeout=settings.timeout,
+            max_queue=settings.queue, timeout=settings.timeout, memory=settings.kv_memory,
+            prefix_cache_directory=settings.prefix_cache, prefix_cache_disk_bytes=settings.prefix_cache_bytes,
         )  # fmt: skip
 
     @property

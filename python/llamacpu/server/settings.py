@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from llamacpu.engine.interfaces import KVType
@@ -19,6 +20,10 @@ class Settings:
     parallel        answers that are computed at once; further requests wait
     queue           requests that may wait; one more is refused with 429
     timeout         seconds that an answer may take before it ends, where it is
+    ollama          GET / says "Ollama is running" to programs, as some ask
+    kv_memory       bytes of keys and values of each model; None for half of what the machine has left
+    prefix_cache    folder in which the keys and values of prompts outlive the process; None for memory alone
+    prefix_cache_bytes  most that this folder may hold
     context         most tokens of a conversation; None for what the model was trained for
     kv_type         how keys and values are stored
     body_bytes      largest body of a request
@@ -43,6 +48,10 @@ class Settings:
     timeout: float = 3600.0
     context: int | None = None
     kv_type: KVType = "f16"
+    ollama: bool = False
+    kv_memory: int | None = None
+    prefix_cache: str | os.PathLike[str] | None = None
+    prefix_cache_bytes: int = 8 << 30
     body_bytes: int = 16 << 20
     body_seconds: float = 30.0
     send_seconds: float = 60.0
