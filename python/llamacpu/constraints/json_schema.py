@@ -231,7 +231,7 @@ class _Walk:
         if not isinstance(schema, dict):
             return schema
         open_ = open_ or path in self._open
-        known, notes = keywords.rewritten(schema)
+        known, notes = keywords.rewritten(schema, self._schema)
         for keyword in notes:
             tell(keyword, _own(path), schema, self._strict)
         found: Schema = {}

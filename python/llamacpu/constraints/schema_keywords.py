@@ -5,10 +5,22 @@ Each rule works on one schema, without the schemas inside.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from functools import partial
 from itertools import permutations, product
 from typing import Any
+
+from llamacpu.constraints.schema_cases import (
+    both,
+    contains,
+    dependent_schemas,
+    evaluated,
+    if_there,
+    not_all_of,
+    one_of_them,
+)
 
 __all__ = ["ENFORCED_FORMATS", "pointer", "resolved", "rewritten"]
 
@@ -50,9 +62,15 @@ def resolved(root: Schema, reference: str) -> Any:
     return found
 
 
-def rewritten(schema: Schema) -> tuple[Schema, list[str]]:
-    """The schema in keywords that the compiler has, and the keywords that it had to leave out."""
+def rewritten(schema: Schema, root: Schema) -> tuple[Schema, list[str]]:
+    """The schema in keywords that the compiler has, and the keywords that it had to leave out; `root` is all of it."""
     found, notes = dict(schema), []
+    if found.get("unevaluatedProperties") is False and {"$ref", "allOf"} & set(found):
+        names = evaluated(found, partial(resolved, root))
+        if names is not None:
+            del found["unevaluatedProperties"]
+            found["properties"] = {**dict.fromkeys(sorted(names), True), **found.get("properties", {})}
+            found["additionalProperties"] = False
     for keyword, rule in _RULES.items():
         if keyword in found and not rule(found):
             del found[keyword]
@@ -76,7 +94,13 @@ def _unique_items(schema: Schema) -> bool:
     most, least = schema.get("maxItems"), schema.get("minItems", 0)
     if most in (0, 1):
         return True
-    values = items.get("enum") if isinstance(items, dict) else None
+    firsts = [_values(one) for one in schema.get("prefixItems", ())]
+    if firsts and items is False and all(one is not None and len(one) == 1 for one in firsts):
+        # These items are what they are.
+        alone = [json.dumps(one, sort_keys=True) for one in firsts]
+        if len(set(alone)) == len(alone):
+            return True
+    values = _values(items)
     if isinstance(values, list) and len(values) <= _MOST_UNIQUE and not {"anyOf", "prefixItems"} & set(schema):
         longest = min(len(values), most if isinstance(most, int) else len(values))
         lists = [list(row) for size in range(least, longest + 1) for row in permutations(values, size)]
@@ -126,6 +150,11 @@ def _not(schema: Schema) -> bool:
     if not isinstance(forbidden, dict):
         return False
     values = forbidden.get("enum", [forbidden["const"]] if "const" in forbidden else None)
+    several = forbidden.get("anyOf")
+    if set(forbidden) == {"anyOf"} and isinstance(several, list) and all(
+        isinstance(one, dict) and set(one) == {"type"} and isinstance(one["type"], str) for one in several
+    ):  # fmt: skip
+        forbidden = {"type": [one["type"] for one in several]}
     if set(forbidden) == {"type"}:
         types = forbidden["type"] if isinstance(forbidden["type"], list) else [forbidden["type"]]
         given = schema.get("type", [kind for kind in _TYPES if kind != "integer" or "number" in types])
@@ -135,6 +164,8 @@ def _not(schema: Schema) -> bool:
         schema["type"] = [kind for kind in given if kind not in types and (kind, "number") != ("integer", *types)]
     elif set(forbidden) in ({"enum"}, {"const"}) and isinstance(schema.get("enum"), list) and isinstance(values, list):
         schema["enum"] = [value for value in schema["enum"] if not any(_same(value, other) for other in values)]
+    elif set(forbidden) == {"required"} and len(forbidden["required"]) > 1:
+        return not_all_of(schema, forbidden["required"])
     elif set(forbidden) == {"required"} and len(forbidden["required"]) == 1:
         properties = schema.get("properties", {})
         if not isinstance(properties, dict):
@@ -172,6 +203,8 @@ def _if(schema: Schema) -> bool:
         return False
     if not all(isinstance(part, dict) for part in (condition, then, otherwise)):
         return False
+    if "properties" not in condition:
+        return if_there(schema, then, otherwise)
     named, properties = condition.get("properties", {}), schema.get("properties", {})
     if len(named) != 1 or "anyOf" in schema or set(condition.get("required", named)) != set(named):
         return False
@@ -184,9 +217,9 @@ def _if(schema: Schema) -> bool:
     fitting = [value for value in domain if any(_same(value, other) for other in chosen)]
     others = [value for value in domain if value not in fitting]
     forms = [(fitting, then), (others, otherwise)]
-    schema["anyOf"] = [_both(base, key, {"enum": values}, part) for values, part in forms if values]
+    schema["anyOf"] = [both(base, key, {"enum": values}, part) for values, part in forms if values]
     if key not in base.get("required", ()):
-        absent = _both(base, key, False, otherwise if "required" in condition else then)
+        absent = both(base, key, False, otherwise if "required" in condition else then)
         absent["required"] = [name for name in absent["required"] if name != key]
         schema["anyOf"].append(absent)
     return True
@@ -201,16 +234,6 @@ def _values(schema: Any) -> list[Any] | None:
     if isinstance(schema.get("enum"), list):
         return list(schema["enum"])
     return [False, True] if schema.get("type") == "boolean" else None
-
-
-def _both(base: Schema, key: str, value: Any, part: Schema) -> Schema:
-    """An object schema with one property narrowed, and what another schema says of properties added."""
-    properties = {**base.get("properties", {}), key: value}
-    for name, more in part.get("properties", {}).items():
-        properties[name] = {"allOf": [properties[name], more]} if name in properties and name != key else more
-    properties[key] = value
-    required = dict.fromkeys([*base.get("required", ()), key, *part.get("required", ())])
-    return {**base, "properties": properties, "required": list(required)}
 
 
 def _without_contains(keyword: str) -> Callable[[Schema], bool]:
@@ -267,6 +290,9 @@ def _dependencies(schema: Schema) -> bool:
     if isinstance(needs, dict) and all(isinstance(names, list) for names in needs.values()):
         schema["dependentRequired"] = schema.pop("dependencies")
         return _dependent_required(schema)
+    if isinstance(needs, dict) and all(isinstance(part, dict) for part in needs.values()):
+        schema["dependentSchemas"] = schema.pop("dependencies")
+        return dependent_schemas(schema)
     return False
 
 
@@ -317,10 +343,6 @@ def _pattern(schema: Schema) -> bool:
     return True
 
 
-def _cannot(_schema: Schema) -> bool:
-    return False
-
-
 _RULES: dict[str, Callable[[Schema], bool]] = {
     "format": _format,
     "pattern": _pattern,
@@ -330,12 +352,13 @@ _RULES: dict[str, Callable[[Schema], bool]] = {
     "if": _if,
     "then": _without_if("then"),
     "else": _without_if("else"),
+    "contains": contains,
     "minContains": _without_contains("minContains"),
     "maxContains": _without_contains("maxContains"),
-    "contains": _cannot,
     "dependencies": _dependencies,
     "dependentRequired": _dependent_required,
-    "dependentSchemas": _cannot,
+    "dependentSchemas": dependent_schemas,
+    "oneOf": one_of_them,
     "unevaluatedProperties": _unevaluated_properties,
     "unevaluatedItems": _unevaluated_items,
     "exclusiveMinimum": _exclusive("exclusiveMinimum", "minimum"),

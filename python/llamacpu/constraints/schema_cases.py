@@ -1,0 +1,162 @@
+"""Keywords of JSON Schema that are written out as cases: a schema with `anyOf`, each case with plain keywords.
+
+Each rule changes a schema in place; False where it does not apply or where there would be too many cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["both", "contains", "dependent_schemas", "evaluated", "if_there", "not_all_of", "one_of_them"]
+
+Schema = dict[str, Any]
+
+# A rule that writes out every case stops here.
+_MOST_ITEMS = 6
+_MOST_DEPENDENT = 3
+# Keywords that stay where they are when a schema becomes several.
+_KEPT = frozenset(("$anchor", "$defs", "$id", "$schema", "definitions"))
+_OF_PROPERTIES = frozenset(("description", "properties", "required", "title"))
+# Keywords that say nothing of properties, and those through which other schemas name some.
+_PLAIN = frozenset(
+    ("$comment", "$defs", "default", "definitions", "description", "examples", "required", "title", "type")
+)
+
+
+def both(base: Schema, key: str, value: Any, part: Schema) -> Schema:
+    """An object schema with one property narrowed, and what another schema says of properties added."""
+    properties = {**base.get("properties", {}), key: value}
+    for name, more in part.get("properties", {}).items():
+        properties[name] = {"allOf": [properties[name], more]} if name in properties and name != key else more
+    properties[key] = value
+    required = dict.fromkeys([*base.get("required", ()), key, *part.get("required", ())])
+    return {**base, "properties": properties, "required": list(required)}
+
+
+def _apart(schema: Schema, *keywords: str) -> Schema:
+    """Takes out of a schema what each of its cases has, without these keywords."""
+    base = {name: schema.pop(name) for name in list(schema) if name not in _KEPT}
+    return {name: value for name, value in base.items() if name not in keywords}
+
+
+def _absent(base: Schema, key: str) -> Schema:
+    return {**base, "properties": {**base.get("properties", {}), key: False}}
+
+
+def _present(base: Schema, key: str, part: Schema) -> Schema:
+    return both(base, key, base.get("properties", {}).get(key, True), part)
+
+
+def _possible(forms: Iterable[Schema]) -> list[Schema]:
+    """The cases in which no property is both needed and forbidden."""
+    return [
+        form
+        for form in forms
+        if not any(form.get("properties", {}).get(name) is False for name in form.get("required", ()))
+    ]
+
+
+def _is_of_properties(part: Any) -> bool:
+    return isinstance(part, dict) and set(part) - {"type"} <= _OF_PROPERTIES and part.get("type") in (None, "object")
+
+
+def contains(schema: Schema) -> bool:
+    """A list of few items in which one is of a schema: it is the first, or the second, ..."""
+    least, most = schema.get("minContains", 1), schema.get("maxItems")
+    if "maxContains" in schema or least not in (0, 1):
+        return False
+    if least == 0:
+        for keyword in ("contains", "minContains"):
+            schema.pop(keyword, None)
+        return True
+    taken = {"anyOf", "oneOf", "prefixItems", "uniqueItems"} & set(schema)
+    if schema.get("type") != "array" or not isinstance(most, int) or most > _MOST_ITEMS or taken:
+        return False
+    wanted = schema["contains"]
+    base = _apart(schema, "contains", "minContains")
+    items = base.get("items", True)
+    wanted = {"allOf": [items, wanted]} if isinstance(items, dict) else wanted
+    schema["anyOf"] = [
+        {**base, "prefixItems": [*[items] * place, wanted], "minItems": max(base.get("minItems", 0), place + 1)}
+        for place in range(most)
+    ]
+    return True
+
+
+def dependent_schemas(schema: Schema) -> bool:
+    """What else there must be where a property is there."""
+    needs = schema["dependentSchemas"]
+    if not isinstance(needs, dict) or len(needs) > _MOST_DEPENDENT or "anyOf" in schema:
+        return False
+    if not all(_is_of_properties(part) for part in needs.values()):
+        return False
+    forms = [_apart(schema, "dependentSchemas")]
+    for key, part in needs.items():
+        without = [_absent(form, key) for form in forms if key not in form.get("required", ())]
+        forms = _possible([*(_present(form, key, part) for form in forms), *without])
+    schema["anyOf"] = forms
+    return True
+
+
+def if_there(schema: Schema, then: Schema, otherwise: Schema) -> bool:
+    """`if` that asks whether a property is there."""
+    names = schema["if"].get("required")
+    if set(schema["if"]) != {"required"} or not isinstance(names, list) or len(names) != 1 or "anyOf" in schema:
+        return False
+    (key,) = names
+    base = _apart(schema, "if", "then", "else")
+    without = both(base, key, False, otherwise)
+    without["required"] = [name for name in without["required"] if name != key or name in base.get("required", ())]
+    schema["anyOf"] = _possible([_present(base, key, then), without])
+    return True
+
+
+def not_all_of(schema: Schema, names: list[str]) -> bool:
+    """`not` with several required properties: one of them is not there."""
+    if "anyOf" in schema:
+        return False
+    base = _apart(schema, "not")
+    schema["anyOf"] = _possible(_absent(base, name) for name in names)
+    return True
+
+
+def one_of_them(schema: Schema) -> bool:
+    """`oneOf` in which each schema wants one property: the others are not there. Any other stays as it is."""
+    parts = schema["oneOf"]
+    if not isinstance(parts, list) or "anyOf" in schema:
+        return True
+    names = [part["required"] for part in parts if isinstance(part, dict) and set(part) == {"required"}]
+    if len(names) != len(parts) or not all(isinstance(name, list) and len(name) == 1 for name in names):
+        return True
+    base = _apart(schema, "oneOf")
+    keys = [name for (name,) in names]
+    forms = []
+    for key in keys:
+        form = _present(base, key, {})
+        for other in keys:
+            form = form if other == key else _absent(form, other)
+        forms.append(form)
+    schema["anyOf"] = _possible(forms)
+    return True
+
+
+def evaluated(schema: Any, resolve: Any, seen: frozenset[str] = frozenset()) -> set[str] | None:
+    """The properties that a schema and those it combines with name; None where others may be allowed."""
+    if schema is True:
+        return set()
+    if not isinstance(schema, dict) or set(schema) - _PLAIN - {"$ref", "allOf", "properties", "unevaluatedProperties"}:
+        return None
+    found = set(schema.get("properties", ()))
+    parts = list(schema.get("allOf", ()))
+    reference = schema.get("$ref")
+    if reference is not None:
+        if reference in seen:
+            return None
+        seen, parts = seen | {reference}, [*parts, resolve(reference)]
+    for part in parts:
+        more = evaluated(part, resolve, seen)
+        if more is None:
+            return None
+        found |= more
+    return found
