@@ -197,15 +197,24 @@ def test_an_unread_tensor_of_a_layer_is_refused(tiny_model: TinyModel, tmp_path:
         Model(path)
 
 
-def test_other_unread_tensors_are_logged(
-    tiny_model: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_other_unread_tensors_are_refused_too(tiny_model: TinyModel, tmp_path: Path) -> None:
     path = rewritten(
         tiny_model("freqs"), tmp_path / "m.gguf", lambda name: "spare.weight" if name == "rope_freqs.weight" else name
     )
+    with pytest.raises(llamacpu.ModelError, match=r"no use for the tensors spare\.weight"):
+        Model(path)
+
+
+def test_frequencies_that_old_converters_stored_are_logged(
+    tiny_model: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = "blk.0.rope_freqs.weight"
+    path = rewritten(
+        tiny_model("freqs"), tmp_path / "m.gguf", lambda name: stored if name == "rope_freqs.weight" else name
+    )
     with caplog.at_level(logging.WARNING, "llamacpu"), Model(path):
         pass
-    assert "spare.weight" in caplog.text
+    assert stored in caplog.text
 
 
 def test_a_token_stops_a_step_from_another_thread(tiny_model: TinyModel) -> None:

@@ -7,7 +7,7 @@ is the model of the Llama papers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 __all__ = ["Config"]
@@ -20,33 +20,56 @@ class Config(Mapping[str, Any]):
     architecture: str
     """general.architecture, for messages only"""
     vocab_size: int
-    """rows of the embedding and of the output matrix"""
+    """rows of the output matrix, and of the embedding without the extra ones"""
+    extra_embeddings: int = 0
+    """rows of the embedding behind the vocabulary, which stand for no text (pictures)"""
     context_length: int
     """tokens of context that the model was trained for: the default of a session"""
     embedding_length: int
     """width of the residual stream"""
     layers: int
     feed_forward: list[int]
-    """width of the feed-forward network (of one expert, where there are experts), per layer"""
+    """width of the feed-forward network, per layer; 0 for a layer without one"""
     heads: list[int]
-    """query heads, per layer"""
+    """query heads, per layer; 0 for a layer without attention"""
     kv_heads: list[int]
-    """key and value heads, per layer; each divides the number of query heads"""
+    """key and value heads, per layer; a divisor of the query heads, or 0 for a matrix in the place of attention"""
     key_size: int
     """elements of a query or key head"""
     value_size: int
     """elements of a value head"""
-    rms_epsilon: float
-    """added to the mean square in RMS normalization"""
+    latent_size: int = 0
+    """of the latent vector that all keys and values are made of (DeepSeek's MLA); 0 for ordinary keys and values"""
+    query_latent_size: int = 0
+    """of the latent vector that queries are made of; 0 for one matrix"""
 
+    norm: Literal["rms", "layer"] = "rms"
+    """by the root mean square, or by mean and variance"""
+    norm_epsilon: float
+    """added to the mean square or the variance"""
+    norms: Literal["before", "behind", "both"] = "before"
+    """whether what goes into attention and feed-forward networks is normalized, or what comes out, or both"""
+    parallel: bool = False
+    """whether the feed-forward network stands beside attention, with the same norm, and not behind it"""
+    feed_forward_norm: str = "ffn_norm"
+    """name of the norm before the feed-forward network in the file"""
+    query_key_norm: list[Literal["none", "head", "each_head", "width", "unweighted"]] = field(default_factory=list)
+    """norms of queries and keys, per layer: of each head with the weights of all or its own, of all heads together, or
+    behind the rotation and without weights; no entries for no norms"""
+
+    rotation: list[Literal["none", "global", "local"]] = field(default_factory=list)
+    """which rotation, per layer; no entries for the global one everywhere"""
     rope_size: int
-    """elements of a head that are rotated; the rest passes through"""
+    """elements of a head that are rotated (of a latent key, behind the latent part); the rest passes through"""
     rope_base: float = 10000.0
     """of the frequencies of the rotation"""
+    rope_local_base: float = 0.0
+    """the same for the local rotation, which is not scaled; 0 for that of the global one"""
     rope_style: Literal["interleaved", "neox"] = "interleaved"
     """whether neighbours form a pair, or elements half the size apart"""
-    rope_scaling: Literal["none", "linear", "yarn"] = "none"
-    """of positions beyond the original context"""
+    rope_scaling: Literal["none", "linear", "yarn", "longrope"] = "none"
+    """of positions beyond the original context; longrope takes divisors of the frequencies from the file, one set for
+    sessions up to the original context, another for longer ones"""
     rope_factor: float = 1.0
     rope_original_context: int
     """tokens of context before the scaling"""
@@ -58,25 +81,58 @@ class Config(Mapping[str, Any]):
     yarn_beta_fast: float = 32.0
     yarn_beta_slow: float = 1.0
 
+    window: list[int] = field(default_factory=list)
+    """tokens that each token sees, itself included, per layer; 0 and no entries for all before it"""
+    chunk: list[int] = field(default_factory=list)
+    """size of the chunks beyond which a token sees nothing, per layer; 0 and no entries for no chunks"""
     attention_scale: float = 0.0
     """factor of the attention scores; 0 for 1 / sqrt(key_size)"""
+    temperature: list[float] = field(default_factory=list)
+    """growth of the scores, per layer: queries are multiplied by
+    1 + this * ln(1 + floor((position + temperature_offset) / temperature_length))"""
+    temperature_length: int = 0
+    temperature_offset: int = 0
+    attention_soft_cap: float = 0.0
+    """scores become this * tanh(score / this); 0 for scores as they are"""
+
+    gate: Literal["own", "fused", "none"] = "own"
+    """whether feed-forward networks have a gate: a matrix of its own, or the first half of the one that leads up"""
+    activation: Literal["silu", "gelu_tanh", "gelu", "relu_squared", "clamped_silu"] = "silu"
+    """the function inside of feed-forward networks"""
+
     embedding_scale: float = 1.0
-    """factor of the token embeddings (Granite)"""
+    """factor of the token embeddings"""
     residual_scale: float = 1.0
-    """factor of what attention and feed-forward add to the residual stream (Granite)"""
+    """factor of what attention and feed-forward add to the residual stream"""
     logit_scale: float = 1.0
     """factor of the logits"""
+    logit_soft_cap: float = 0.0
+    """logits become this * tanh(logit / this); 0 for logits as they are"""
 
     experts: int = 0
-    """of a layer; 0 for a dense model"""
+    """of a layer that has a router in the file; 0 for a dense model"""
     experts_used: int = 0
     """by each token"""
+    expert_feed_forward: int = 0
+    """width of an expert; 0 for that of feed_forward"""
+    shared_feed_forward: int = 0
+    """width of the network beside the experts that all tokens use; 0 for none"""
     expert_weights_norm: bool = True
     """whether the weights of the chosen experts are divided by their sum"""
     expert_weights_scale: float = 1.0
     """factor of the experts' weights"""
+    expert_weights_on_input: bool = False
+    """whether they multiply what goes into an expert, and not what comes out"""
     expert_gating: Literal["softmax", "sigmoid", "softmax_selected"] = "softmax"
     """how the router's scores become weights: softmax over all, each by itself, or softmax over the chosen ones"""
+    expert_groups: int = 0
+    """groups of experts, of which a token uses some; 0 for no groups"""
+    expert_groups_used: int = 0
+    expert_group_score: Literal["best", "two_best"] = "best"
+    """what makes a group good: its best expert, or its two best together"""
+
+    ignored_tensors: list[str] = field(default_factory=list)
+    """beginnings of the names of tensors that are not for text; any other that is not read is an error"""
 
     def __getitem__(self, name: str) -> Any:
         if name not in _NAMES:
@@ -90,4 +146,4 @@ class Config(Mapping[str, Any]):
         return len(_NAMES)
 
 
-_NAMES = dict.fromkeys(field.name for field in fields(Config))
+_NAMES = dict.fromkeys(each.name for each in fields(Config))

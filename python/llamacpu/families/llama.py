@@ -15,23 +15,9 @@ log = logging.getLogger("llamacpu")
 
 def llama(file: GGUFFile, name: str) -> Config:
     """The configuration of such a model; `name` is its architecture, with which its keys begin."""
-    metadata = file.metadata
-    parts.refuse_lookahead(file, name)
-    sizes = parts.sizes(file, name)
-    heads = parts.heads(file, name, sizes["layers"], sizes["embedding_length"])
-    config = Config(
-        architecture=name,
-        **sizes,
-        **heads,
-        **parts.rope(file, name, heads["key_size"], sizes["context_length"]),
-        **parts.experts(file, name),
-        rms_epsilon=metadata.number(f"{name}.attention.layer_norm_rms_epsilon", above=0),
-        attention_scale=metadata.number(f"{name}.attention.scale", 0.0, minimum=0),
-        embedding_scale=metadata.number(f"{name}.embedding_scale", 0.0, minimum=0) or 1.0,
-        residual_scale=metadata.number(f"{name}.residual_scale", 0.0, minimum=0) or 1.0,
-        # Granite divides the logits by this number.
-        logit_scale=1.0 / (metadata.number(f"{name}.logit_scale", 0.0, minimum=0) or 1.0),
-    )
+    fields = parts.common(file, name)
+    window = parts.window(file, name, 0)
+    config = Config(**fields | parts.granite_scales(file, name) | {"window": [window] * fields["layers"]})
     _warn_about_missing_frequencies(file, config)
     return config
 

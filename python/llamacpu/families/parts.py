@@ -5,14 +5,32 @@ Each function returns fields of `Config` by name. Raises ModelError for metadata
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from llamacpu.errors import ModelError
 from llamacpu.families.config import Config
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.metadata import StringArray
 
-__all__ = ["experts", "heads", "refuse_lookahead", "rope", "sizes", "vocab_size"]
+__all__ = [
+    "common",
+    "experts",
+    "gemma",
+    "gemma_attention_scale",
+    "granite_scales",
+    "has",
+    "heads",
+    "local_layers",
+    "query_key_norm",
+    "refuse_lookahead",
+    "rope",
+    "sizes",
+    "vocab_size",
+    "window",
+]
 
 Fields = dict[str, Any]
 
@@ -24,6 +42,91 @@ MAX_CONTEXT = 1 << 30
 MAX_VOCABULARY = 1 << 30
 
 
+def common(
+    file: GGUFFile,
+    name: str,
+    *,
+    norm: str = "rms",
+    expert_weights_norm: bool = True,
+    absent: bool = False,
+    vocab: int = 0,
+) -> Fields:
+    """The fields that nearly every family reads from the same keys.
+
+    `norm` is the kind of norm, `expert_weights_norm` what a file leaves open that does not say it. `absent`: layers may
+    be without attention or feed-forward network, which their zeros say. `vocab`: rows of the output matrix, where those
+    of the embedding do not tell.
+    """
+    metadata = file.metadata
+    refuse_lookahead(file, name)
+    least = 0 if absent else 1
+    fields: Fields = {"architecture": name, "norm": norm, "vocab_size": vocab or vocab_size(file, name)} | sizes(
+        file, name, least
+    )
+    fields |= heads(file, name, fields["layers"], fields["embedding_length"], least)
+    fields |= rope(file, name, fields["key_size"], fields["context_length"])
+    fields |= experts(file, name, expert_weights_norm)
+    kind = "rms_" if norm == "rms" else ""
+    return fields | {
+        "norm_epsilon": metadata.number(f"{name}.attention.layer_norm_{kind}epsilon", above=0),
+        "attention_scale": metadata.number(f"{name}.attention.scale", 0.0, minimum=0),
+    }
+
+
+def has(file: GGUFFile, tensor: str) -> bool:
+    """Whether the file has a tensor of this name."""
+    return any(other.name == tensor for other in file.tensors)
+
+
+def local_layers(file: GGUFFile, name: str, layers: int, period: int) -> list[bool]:
+    """Which layers see their neighbourhood alone: all but the last of every `period`, unless the file says otherwise.
+
+    `attention.sliding_window_pattern` is another period, or a flag a layer.
+    """
+    key = f"{name}.attention.sliding_window_pattern"
+    pattern = file.metadata.get(key)
+    if isinstance(pattern, np.ndarray):
+        if len(pattern) != layers or pattern.dtype.kind not in "biu":
+            raise ModelError(
+                f"{key} is {pattern!r:.60}; expected a number, or true or false for each of {layers} layers"
+            )
+        return [bool(flag) for flag in pattern]
+    period = file.metadata.integer(key, period, minimum=0, maximum=MAX_LAYERS)
+    return [period == 0 or layer % period < period - 1 for layer in range(layers)]
+
+
+def window(file: GGUFFile, name: str, default: int | None = None) -> int:
+    """Tokens that a token of a local layer sees, itself included; 0 for all."""
+    return file.metadata.integer(f"{name}.attention.sliding_window", default, minimum=0, maximum=MAX_CONTEXT)
+
+
+def granite_scales(file: GGUFFile, name: str) -> Fields:
+    """Constant factors; the logits are divided by theirs. 0 and a missing key stand for 1."""
+    number = file.metadata.number
+    return {
+        "embedding_scale": number(f"{name}.embedding_scale", 0.0, minimum=0) or 1.0,
+        "residual_scale": number(f"{name}.residual_scale", 0.0, minimum=0) or 1.0,
+        "logit_scale": 1.0 / (number(f"{name}.logit_scale", 0.0, minimum=0) or 1.0),
+    }
+
+
+def gemma(fields: Fields) -> Fields:
+    """What all Gemma models have in common: https://arxiv.org/abs/2403.08295."""
+    return {"rope_style": "neox", "activation": "gelu_tanh", "embedding_scale": math.sqrt(fields["embedding_length"])}
+
+
+def gemma_attention_scale(fields: Fields, largest: int) -> float:
+    """The model of 27 billion parameters, which its number of layers tells, scales scores as if it had no head size."""
+    if fields["layers"] != largest:
+        return float(fields["attention_scale"])
+    return 1 / math.sqrt(fields["embedding_length"] / fields["heads"][0])
+
+
+def query_key_norm(file: GGUFFile, layers: int, kind: str) -> list[str]:
+    """`kind` for the layers that have norms of queries and keys in the file."""
+    return [kind if has(file, f"blk.{layer}.attn_q_norm.weight") else "none" for layer in range(layers)]
+
+
 def refuse_lookahead(file: GGUFFile, name: str) -> None:
     """Raise ModelError for a model whose tokens see those behind them."""
     if not file.metadata.flag(f"{name}.attention.causal", True):
@@ -33,16 +136,15 @@ def refuse_lookahead(file: GGUFFile, name: str) -> None:
         )
 
 
-def sizes(file: GGUFFile, name: str) -> Fields:
-    """Layers, widths, context and vocabulary."""
+def sizes(file: GGUFFile, name: str, least: int = 1) -> Fields:
+    """Layers, widths and context; feed-forward networks are at least `least` wide."""
     metadata = file.metadata
     layers = metadata.integer(f"{name}.block_count", minimum=1, maximum=MAX_LAYERS)
     return {
-        "vocab_size": vocab_size(file, name),
         "context_length": metadata.integer(f"{name}.context_length", minimum=1, maximum=MAX_CONTEXT),
         "embedding_length": metadata.integer(f"{name}.embedding_length", minimum=1, maximum=MAX_WIDTH),
         "layers": layers,
-        "feed_forward": metadata.integers(f"{name}.feed_forward_length", layers, minimum=1, maximum=MAX_WIDTH),
+        "feed_forward": metadata.integers(f"{name}.feed_forward_length", layers, minimum=least, maximum=MAX_WIDTH),
     }
 
 
@@ -63,23 +165,24 @@ def vocab_size(file: GGUFFile, name: str) -> int:
     return len(tokens)
 
 
-def heads(file: GGUFFile, name: str, layers: int, width: int) -> Fields:
+def heads(file: GGUFFile, name: str, layers: int, width: int, least: int = 1) -> Fields:
     """Number and size of the attention heads; both counts may differ from layer to layer (pruned models)."""
     metadata = file.metadata
-    heads = metadata.integers(f"{name}.attention.head_count", layers, minimum=1, maximum=MAX_WIDTH)
-    kv_heads = metadata.integers(f"{name}.attention.head_count_kv", layers, heads, minimum=1, maximum=MAX_WIDTH)
+    heads = metadata.integers(f"{name}.attention.head_count", layers, minimum=least, maximum=MAX_WIDTH)
+    kv_heads = metadata.integers(f"{name}.attention.head_count_kv", layers, heads, minimum=least, maximum=MAX_WIDTH)
     for layer, (query, shared) in enumerate(zip(heads, kv_heads, strict=True)):
-        if query % shared:
+        if shared and (query % shared or not query):
             raise ModelError(
                 f"layer {layer} has {query} heads and {shared} key and value heads ({name}.attention.head_count_kv); "
                 "expected a divisor of the number of heads"
             )
-    if f"{name}.attention.key_length" not in metadata and width % heads[0]:
+    most = max(heads) or 1 if least == 0 else heads[0]
+    if f"{name}.attention.key_length" not in metadata and width % most:
         raise ModelError(
-            f"{name}.embedding_length {width} is no multiple of {heads[0]} heads ({name}.attention.head_count), and "
+            f"{name}.embedding_length {width} is no multiple of {most} heads ({name}.attention.head_count), and "
             f"{name}.attention.key_length, which would give the size of a head, is missing"
         )
-    default = width // heads[0]
+    default = width // most
     key_size = metadata.integer(f"{name}.attention.key_length", default, minimum=1, maximum=MAX_HEAD_SIZE)
     value_size = metadata.integer(f"{name}.attention.value_length", default, minimum=1, maximum=MAX_HEAD_SIZE)
     if key_size % 2:
@@ -97,8 +200,10 @@ def rope(file: GGUFFile, name: str, key_size: int, context_length: int) -> Field
     # 0 stands for 1; scale_linear is the key of files from 2023.
     factor = metadata.number(f"{prefix}.factor", metadata.number(f"{name}.rope.scale_linear", 0.0), minimum=0) or 1.0
     scaling = metadata.text(f"{prefix}.type", "linear")
-    if scaling not in ("none", "linear", "yarn"):
-        raise ModelError(f"{prefix}.type is {scaling[:60]!r}; this version runs none, linear and yarn")
+    if f"{prefix}.type" not in metadata and has(file, "rope_factors_long.weight"):
+        scaling = "longrope"
+    if scaling not in ("none", "linear", "yarn", "longrope"):
+        raise ModelError(f"{prefix}.type is {scaling[:60]!r}; this version runs none, linear, yarn and longrope")
     if scaling == "none" or (scaling == "linear" and factor == 1.0):
         scaling, factor = "none", 1.0
     base = metadata.number(f"{name}.rope.freq_base", Config.rope_base, above=0)
@@ -129,8 +234,11 @@ def rope(file: GGUFFile, name: str, key_size: int, context_length: int) -> Field
     }
 
 
-def experts(file: GGUFFile, name: str) -> Fields:
-    """Mixture of experts as in Mixtral: Jiang et al. 2024, https://arxiv.org/abs/2401.04088."""
+def experts(file: GGUFFile, name: str, weights_norm: bool = True) -> Fields:
+    """Mixture of experts as in Mixtral: Jiang et al. 2024, https://arxiv.org/abs/2401.04088.
+
+    `weights_norm` is what holds where the file says nothing.
+    """
     metadata = file.metadata
     experts = metadata.integer(f"{name}.expert_count", 0, maximum=MAX_EXPERTS)
     least = 1 if experts else 0
@@ -142,7 +250,8 @@ def experts(file: GGUFFile, name: str) -> Fields:
     return {
         "experts": experts,
         "experts_used": used if experts else 0,
-        "expert_weights_norm": metadata.flag(f"{name}.expert_weights_norm", Config.expert_weights_norm),
+        "expert_feed_forward": metadata.integer(f"{name}.expert_feed_forward_length", 0, maximum=MAX_WIDTH),
+        "expert_weights_norm": metadata.flag(f"{name}.expert_weights_norm", weights_norm),
         "expert_weights_scale": metadata.number(f"{name}.expert_weights_scale", 0.0, minimum=0) or 1.0,
         "expert_gating": names[gating],
     }

@@ -5,13 +5,69 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llamacpu.errors import ModelError
+from llamacpu.families.arcee import arcee
+from llamacpu.families.cohere2 import cohere2
+from llamacpu.families.command_r import command_r
 from llamacpu.families.config import Config
+from llamacpu.families.deci import deci
+from llamacpu.families.deepseek2 import deepseek2
+from llamacpu.families.ernie4_5 import ernie4_5
+from llamacpu.families.gemma import gemma
+from llamacpu.families.gemma2 import gemma2
+from llamacpu.families.gemma3 import gemma3
+from llamacpu.families.glm4 import glm4
+from llamacpu.families.gpt_oss import gpt_oss
+from llamacpu.families.granite import granite
 from llamacpu.families.llama import llama
+from llamacpu.families.llama4 import llama4
+from llamacpu.families.mistral3 import mistral3
+from llamacpu.families.mllama import mllama
+from llamacpu.families.nemotron import nemotron
+from llamacpu.families.olmo2 import olmo2
+from llamacpu.families.olmoe import olmoe
+from llamacpu.families.phi3 import phi3
+from llamacpu.families.qwen2 import qwen2
+from llamacpu.families.qwen2moe import qwen2moe
+from llamacpu.families.qwen3 import qwen3
+from llamacpu.families.seed_oss import seed_oss
+from llamacpu.families.smollm3 import smollm3
+from llamacpu.families.stablelm import stablelm
+from llamacpu.families.starcoder2 import starcoder2
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["FAMILIES", "config_for"]
 
-FAMILIES: dict[str, Callable[[GGUFFile, str], Config]] = {"llama": llama}
+FAMILIES: dict[str, Callable[[GGUFFile, str], Config]] = {
+    "arcee": arcee,
+    "cohere2": cohere2,
+    "command-r": command_r,
+    "deci": deci,
+    "deepseek2": deepseek2,
+    "ernie4_5": ernie4_5,
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
+    "glm4": glm4,
+    "gpt-oss": gpt_oss,
+    "granite": granite,
+    "granitemoe": granite,
+    "llama": llama,
+    "llama4": llama4,
+    "mistral3": mistral3,
+    "mllama": mllama,
+    "nemotron": nemotron,
+    "olmo2": olmo2,
+    "olmoe": olmoe,
+    "phi3": phi3,
+    "qwen2": qwen2,
+    "qwen2moe": qwen2moe,
+    "qwen3": qwen3,
+    "qwen3moe": qwen3,
+    "seed_oss": seed_oss,
+    "smollm3": smollm3,
+    "stablelm": stablelm,
+    "starcoder2": starcoder2,
+}
 """Architecture name, as in general.architecture, to the function that reads its metadata."""
 
 # Files that are sound GGUF and no language model, by general.type and by general.architecture.
@@ -24,8 +80,6 @@ _OTHER_ARCHITECTURES = {
     "clip": "the vision part of a model; open the language model that belongs to it",
     "controlvector": "a control vector; open the model it was made for",
     "imatrix": _OTHER_KINDS["imatrix"],
-    "mllama": "Llama 3.2 Vision, whose cross-attention layers this version does not run; "
-    "the text models Llama 3.1 8B and 70B are the same without images",
 }
 
 

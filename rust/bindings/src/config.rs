@@ -52,14 +52,19 @@ fn value_from(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
         return Ok(Value::Number(number));
     }
     // Lists of lists mean nothing, so that nothing here goes deeper than one call.
-    let entry = |entry: Bound<'_, PyAny>| match entry.extract() {
-        Ok(number) => Ok(Value::Integer(number)),
-        Err(_) => Ok(Value::Number(entry.extract()?)),
+    let entry = |entry: Bound<'_, PyAny>| {
+        if let Ok(text) = entry.cast::<PyString>() {
+            return Ok(Value::Text(text.to_str()?.to_owned()));
+        }
+        match entry.extract() {
+            Ok(number) => Ok(Value::Integer(number)),
+            Err(_) => Ok(Value::Number(entry.extract()?)),
+        }
     };
     let entries = value.try_iter().and_then(|entries| entries.map(|item| entry(item?)).collect());
     entries.map(Value::List).map_err(|error| {
         let message = format!(
-            "the configuration's {name:?} is {value}; expected a number, text, true or false, or a list of numbers ({})",
+            "the configuration's {name:?} is {value}; expected a number, text, true or false, or a list of numbers or text ({})",
             error.value(value.py())
         );
         raise(value.py(), "ModelError", &message)

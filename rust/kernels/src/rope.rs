@@ -248,6 +248,11 @@ impl Rope {
     }
 }
 
+/// The natural logarithm of a positive number, with the same bits on every processor.
+pub fn natural_logarithm(x: f64) -> f64 {
+    ln(x)
+}
+
 struct Rotate<'a> {
     x: &'a mut [f32],
     head_size: usize,

@@ -1,9 +1,17 @@
 //! The sizes and switches of a model. Every architecture is one `Config`, run by the one forward pass.
 
+mod choices;
+mod layer;
+mod validation;
+
 use llamacpu_kernels::rope::{RopeScaling, RopeSettings, RopeStyle};
 
-use crate::Error;
-use crate::settings::{Choice, settings};
+pub use choices::{
+    Activation, ExpertGating, Gate, GroupScore, NormKind, Norms, QueryKeyNorm, RopeScalingKind, Rotation,
+};
+pub(crate) use layer::{LayerConfig, Sight};
+
+use crate::settings::settings;
 
 /// Most layers of a model.
 pub const LAYERS_LIMIT: usize = 512;
@@ -12,38 +20,6 @@ pub const EXPERTS_LIMIT: usize = 1024;
 /// Most elements along one side of a matrix, entries of the vocabulary, or tokens of a context.
 pub const SIZE_LIMIT: usize = 1 << 30;
 
-/// How the router's scores become the weights of the chosen experts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExpertGating {
-    /// Softmax over all experts, then the largest (Mixtral).
-    Softmax,
-    /// The logistic function of every score.
-    Sigmoid,
-    /// The largest scores, then softmax over these.
-    SoftmaxSelected,
-}
-
-impl Choice for ExpertGating {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("softmax", Self::Softmax), ("sigmoid", Self::Sigmoid), ("softmax_selected", Self::SoftmaxSelected)];
-}
-
-/// How positions beyond the trained context are scaled; see [`RopeScaling`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RopeScalingKind {
-    /// Not at all.
-    None,
-    /// By a factor.
-    Linear,
-    /// By YaRN.
-    Yarn,
-}
-
-impl Choice for RopeScalingKind {
-    const NAMES: &'static [(&'static str, Self)] =
-        &[("none", Self::None), ("linear", Self::Linear), ("yarn", Self::Yarn)];
-}
-
 settings! {
     /// The rotation of queries and keys.
     pub struct RopeConfig {
@@ -51,6 +27,8 @@ settings! {
         size: usize as "rope_size",
         /// Base of the rotation frequencies.
         base: f64 as "rope_base" = 10_000.0,
+        /// Base of the local rotation, which is not scaled; 0 means that of the global one.
+        local_base: f64 as "rope_local_base" = 0.0,
         /// Which elements form a pair.
         style: RopeStyle as "rope_style" = RopeStyle::Interleaved,
         /// How positions beyond the original training context are scaled.
@@ -77,7 +55,7 @@ settings! {
     pub struct Config {
         /// `general.architecture`, for messages only.
         architecture: String,
-        /// Rows of the embedding and of the output matrix.
+        /// Rows of the output matrix, and of the embedding up to `extra_embeddings`.
         vocab_size: usize,
         /// Tokens of context that the model was trained for: the default of a session.
         context_length: usize,
@@ -85,36 +63,93 @@ settings! {
         embedding_length: usize,
         /// Number of layers.
         layers: usize,
-        /// Width of the feed-forward network (of one expert, where there are experts), per layer.
+        /// Rows of the embedding behind the vocabulary, which stand for no text.
+        extra_embeddings: usize = 0,
+        /// Width of the feed-forward network, per layer; 0 for a layer without one.
         feed_forward: Vec<usize>,
-        /// Query heads, per layer.
+        /// Query heads, per layer; 0 for a layer without attention.
         heads: Vec<usize>,
-        /// Key and value heads, per layer; divides `heads`.
+        /// Key and value heads, per layer; divides `heads`. 0 where a matrix stands in the place of attention.
         kv_heads: Vec<usize>,
         /// Elements of one query or key head.
         key_size: usize,
         /// Elements of one value head.
         value_size: usize,
-        /// Added to the mean square in RMS normalization.
-        rms_epsilon: f32,
+        /// Size of the common latent vector that keys and values are made of; 0 for keys and values of their own.
+        latent_size: usize = 0,
+        /// Size of the latent vector that queries are made of; 0 for one matrix.
+        query_latent_size: usize = 0,
+
+        /// How vectors are normalized.
+        norm: NormKind = NormKind::Rms,
+        /// Added to the mean square or to the variance in normalization.
+        norm_epsilon: f32,
+        /// Where a block has its norms.
+        norms: Norms = Norms::Before,
+        /// Whether the feed-forward network stands beside attention and not behind it.
+        parallel: bool = false,
+        /// The name of the norm before the feed-forward network in the file.
+        feed_forward_norm: String = "ffn_norm".to_owned(),
+        /// How queries and keys are normalized, per layer; no entries: in no layer.
+        query_key_norm: Vec<QueryKeyNorm> = Vec::new(),
+
+        /// By which rotation queries and keys are turned, per layer; no entries: all by the global one.
+        rotation: Vec<Rotation> = Vec::new(),
+        /// How many tokens each token sees, itself included, per layer; 0 and no entries: all before it.
+        window: Vec<usize> = Vec::new(),
+        /// Tokens of a chunk, per layer: a token sees those of its chunk alone; 0 and no entries: no chunks.
+        chunk: Vec<usize> = Vec::new(),
         /// Factor of the attention scores; 0 means 1/sqrt(`key_size`).
         attention_scale: f32 = 0.0,
-        /// Factor of the token embeddings (Granite; 1 elsewhere).
+        /// How much the scores grow with the position, per layer: queries are multiplied by
+        /// `1 + this · ln(1 + floor((position + temperature_offset) / temperature_length))`.
+        temperature: Vec<f64> = Vec::new(),
+        /// Tokens after which they grow.
+        temperature_length: usize = 0,
+        /// Added to the position there.
+        temperature_offset: usize = 0,
+        /// Scores become `this · tanh(score / this)`; 0 means that they stay.
+        attention_soft_cap: f32 = 0.0,
+
+        /// Whether the feed-forward networks have a gate, and where.
+        gate: Gate = Gate::Own,
+        /// The function inside of the feed-forward networks.
+        activation: Activation = Activation::Silu,
+
+        /// Factor of the token embeddings (1 = off).
         embedding_scale: f32 = 1.0,
-        /// Factor of what attention and feed-forward add to the residual stream (Granite; 1 elsewhere).
+        /// Factor of what attention and feed-forward add to the residual stream (1 = off).
         residual_scale: f32 = 1.0,
         /// Factor of the logits (1 = off).
         logit_scale: f32 = 1.0,
-        /// Experts of a layer; 0 for a dense model.
+        /// Logits become `this · tanh(logit / this)`; 0 means that they stay.
+        logit_soft_cap: f32 = 0.0,
+
+        /// Experts of a layer that has a router; 0 for a dense model.
         experts: usize = 0,
         /// Experts that each token uses.
         experts_used: usize = 0,
+        /// Width of one expert; 0 means `feed_forward`.
+        expert_feed_forward: usize = 0,
+        /// Width of the network that all tokens use beside the experts; 0 for none.
+        shared_feed_forward: usize = 0,
         /// Whether the weights of the chosen experts are divided by their sum.
         expert_weights_norm: bool = true,
         /// Factor of the experts' weights; 0 and 1 mean none.
         expert_weights_scale: f32 = 1.0,
+        /// Whether weights multiply what goes into an expert, and not what comes out.
+        expert_weights_on_input: bool = false,
         /// How scores become weights.
         expert_gating: ExpertGating = ExpertGating::Softmax,
+        /// Groups of experts, of which a token uses some; 0 and 1 mean no groups.
+        expert_groups: usize = 0,
+        /// Groups that a token uses.
+        expert_groups_used: usize = 0,
+        /// What makes a group good.
+        expert_group_score: GroupScore = GroupScore::Best,
+
+        /// Beginnings of the names of tensors in the file that are for something else than text.
+        ignored_tensors: Vec<String> = Vec::new(),
         ..{
             /// The rotation.
             rope: RopeConfig,
@@ -122,49 +157,13 @@ settings! {
     }
 }
 
-/// The sizes of one layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LayerConfig {
-    /// Query heads.
-    pub(crate) heads: usize,
-    /// Key and value heads.
-    pub(crate) kv_heads: usize,
-    /// Elements of one query or key head.
-    pub(crate) key_size: usize,
-    /// Elements of one value head.
-    pub(crate) value_size: usize,
-    /// Width of the feed-forward network, or of one expert.
-    pub(crate) feed_forward: usize,
-}
-
-impl LayerConfig {
-    /// Elements of all queries of a token.
-    pub(crate) fn query_width(&self) -> usize {
-        self.heads * self.key_size
-    }
-
-    /// Elements of all keys of a token.
-    pub(crate) fn key_width(&self) -> usize {
-        self.kv_heads * self.key_size
-    }
-
-    /// Elements of all values of a token.
-    pub(crate) fn value_width(&self) -> usize {
-        self.kv_heads * self.value_size
-    }
-
-    /// Elements of what attention gives for a token.
-    pub(crate) fn attended_width(&self) -> usize {
-        self.heads * self.value_size
-    }
-}
-
 impl RopeConfig {
-    /// The rotation with the divisors of `rope_freqs.weight`, where the file has them.
+    /// The rotation with the divisors of its frequencies, where the file has them.
     pub fn settings(&self, factors: Option<Vec<f32>>) -> RopeSettings {
         let scaling = match self.scaling {
             RopeScalingKind::None => RopeScaling::None,
             RopeScalingKind::Linear => RopeScaling::Linear { factor: self.factor },
+            RopeScalingKind::LongRope => RopeScaling::Long { attn_factor: self.attn_factor },
             RopeScalingKind::Yarn => RopeScaling::Yarn {
                 factor: self.factor,
                 original_context: self.original_context,
@@ -177,101 +176,12 @@ impl RopeConfig {
         };
         RopeSettings { size: self.size, base: self.base, style: self.style, scaling, factors }
     }
-}
 
-impl Config {
-    /// Checks every field against its range, so that later arithmetic on sizes cannot surprise.
-    pub fn validate(&self) -> Result<(), Error> {
-        within("vocab_size", self.vocab_size, 1, SIZE_LIMIT)?;
-        within("context_length", self.context_length, 1, SIZE_LIMIT)?;
-        within("embedding_length", self.embedding_length, 1, SIZE_LIMIT)?;
-        within("layers", self.layers, 1, LAYERS_LIMIT)?;
-        within("key_size", self.key_size, 2, 1 << 16)?;
-        within("value_size", self.value_size, 1, 1 << 16)?;
-        within("rope_size", self.rope.size, 0, self.key_size)?;
-        within("experts", self.experts, 0, EXPERTS_LIMIT)?;
-        within("experts_used", self.experts_used, usize::from(self.experts > 0), self.experts)?;
-        for (name, size) in [("key_size", self.key_size), ("rope_size", self.rope.size)] {
-            if size % 2 != 0 {
-                return Err(Error::Model(format!(
-                    "{name} is {size}, but elements are rotated in pairs: expected an even number"
-                )));
-            }
-        }
-        per_layer("feed_forward", &self.feed_forward, self.layers)?;
-        per_layer("heads", &self.heads, self.layers)?;
-        per_layer("kv_heads", &self.kv_heads, self.layers)?;
-        for (layer, (&heads, &kv_heads)) in self.heads.iter().zip(&self.kv_heads).enumerate() {
-            if heads % kv_heads != 0 {
-                return Err(Error::Model(format!(
-                    "layer {layer} has {heads} query heads for {kv_heads} key and value heads: expected a multiple"
-                )));
-            }
-            let widest = heads * self.key_size.max(self.value_size);
-            within("heads times head size", widest, 1, SIZE_LIMIT)?;
-        }
-        if !(self.rms_epsilon.is_finite() && self.rms_epsilon > 0.0) {
-            return Err(Error::Model(format!("rms_epsilon is {}: expected a positive number", self.rms_epsilon)));
-        }
-        for (name, value) in [
-            ("attention_scale", self.attention_scale),
-            ("embedding_scale", self.embedding_scale),
-            ("residual_scale", self.residual_scale),
-            ("logit_scale", self.logit_scale),
-            ("expert_weights_scale", self.expert_weights_scale),
-        ] {
-            if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::Model(format!("{name} is {value}: expected a number that is not negative")));
-            }
-        }
-        Ok(())
+    /// The rotation of local layers.
+    pub(crate) fn local_settings(&self) -> RopeSettings {
+        let base = if self.local_base > 0.0 { self.local_base } else { self.base };
+        RopeSettings { size: self.size, base, style: self.style, scaling: RopeScaling::None, factors: None }
     }
-
-    /// Factor of the attention scores.
-    pub(crate) fn score_scale(&self) -> f32 {
-        if self.attention_scale > 0.0 { self.attention_scale } else { 1.0 / (self.key_size as f32).sqrt() }
-    }
-
-    /// The sizes of a layer.
-    pub(crate) fn layer(&self, index: usize) -> LayerConfig {
-        LayerConfig {
-            heads: self.heads[index],
-            kv_heads: self.kv_heads[index],
-            key_size: self.key_size,
-            value_size: self.value_size,
-            feed_forward: self.feed_forward[index],
-        }
-    }
-
-    /// The widest query, key, value and feed-forward rows of any layer, in this order.
-    pub(crate) fn widths(&self) -> [usize; 4] {
-        let most = |width: fn(&LayerConfig) -> usize| {
-            (0..self.layers).map(|index| width(&self.layer(index))).max().unwrap_or(0)
-        };
-        [
-            most(|layer| layer.query_width().max(layer.attended_width())),
-            most(LayerConfig::key_width),
-            most(LayerConfig::value_width),
-            most(|layer| layer.feed_forward),
-        ]
-    }
-}
-
-fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), Error> {
-    if (least..=most).contains(&value) {
-        return Ok(());
-    }
-    Err(Error::Model(format!("{name} is {value}: expected {least} to {most}")))
-}
-
-fn per_layer(name: &str, values: &[usize], layers: usize) -> Result<(), Error> {
-    if values.len() != layers {
-        return Err(Error::Model(format!(
-            "{name} has {} entries for {layers} layers: expected one a layer",
-            values.len()
-        )));
-    }
-    values.iter().try_for_each(|&value| within(name, value, 1, 1 << 28))
 }
 
 #[cfg(test)]

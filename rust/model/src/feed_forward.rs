@@ -1,20 +1,22 @@
-//! Projections, and the gated feed-forward network made of them (N. Shazeer, "GLU Variants Improve Transformer", 2020).
+//! Projections, and the feed-forward networks made of them, gated (N. Shazeer, "GLU Variants Improve Transformer",
+//! arXiv:2002.05202) or plain.
 
-use llamacpu_kernels::activation::swiglu;
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
 
+use crate::activation::{gated, plain};
+use crate::config::Activation;
 use crate::error::{Error, sized};
-use crate::weights::{Linear, SwiGlu};
+use crate::weights::{Linear, Network};
 
-/// Buffers inside a gated feed-forward network.
+/// Buffers inside a feed-forward network.
 #[derive(Default)]
-pub(crate) struct Gated {
+pub(crate) struct Inner {
     gate: Vec<f32>,
     up: Vec<f32>,
 }
 
-impl Gated {
+impl Inner {
     pub(crate) fn views(&mut self, len: Option<usize>) -> Result<(&mut [f32], &mut [f32]), Error> {
         Ok((sized(&mut self.gate, len, "feed-forward buffers")?, sized(&mut self.up, len, "feed-forward buffers")?))
     }
@@ -41,17 +43,23 @@ pub(crate) fn project(
     Ok(())
 }
 
-/// `output = down(silu(gate(input)) * up(input))`.
+/// `output = down(function(gate(input)) * up(input))`, or `down(function(up(input)))` without a gate.
 pub(crate) fn run_network(
     context: &Context,
-    network: &SwiGlu,
+    activation: Activation,
+    network: &Network,
     input: &[f32],
     rows: usize,
-    (gated, scratch): (&mut Gated, &mut InputBuffers),
+    (inner, scratch): (&mut Inner, &mut InputBuffers),
     output: &mut [f32],
 ) -> Result<(), Error> {
-    let (gate, up) = gated.views(rows.checked_mul(network.gate.matrix.rows()))?;
-    project(context, input, rows, scratch, &mut [(&network.gate, &mut *gate), (&network.up, &mut *up)])?;
-    swiglu(context, gate, up)?;
-    project(context, gate, rows, scratch, &mut [(&network.down, output)])
+    let (first, second) = inner.views(rows.checked_mul(network.up.rows()))?;
+    if let Some(gate) = &network.gate {
+        project(context, input, rows, scratch, &mut [(gate, &mut *first), (&network.up, &mut *second)])?;
+        gated(context, activation, first, second)?;
+    } else {
+        project(context, input, rows, scratch, &mut [(&network.up, &mut *first)])?;
+        plain(context, activation, first)?;
+    }
+    project(context, first, rows, scratch, &mut [(&network.down, output)])
 }

@@ -33,8 +33,13 @@ impl PageLayout {
         let mut layers = Vec::with_capacity(config.layers);
         let mut page_bytes = 0usize;
         for index in 0..config.layers {
-            let LayerConfig { kv_heads, key_size, value_size, .. } = config.layer(index);
-            let layout = KvLayout { kv_type, kv_heads, key_size, value_size, latent: false };
+            let LayerConfig { kv_heads, key_size, value_size, latent_size, .. } = config.layer(index);
+            let layout = match latent_size {
+                0 => KvLayout { kv_type, kv_heads, key_size, value_size, latent: false },
+                value_size => {
+                    KvLayout { kv_type, kv_heads, key_size: value_size + config.rope.size, value_size, latent: true }
+                }
+            };
             layers.push((layout, page_bytes));
             let next =
                 layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| page_bytes.checked_add(bytes));

@@ -4,24 +4,34 @@
 //! [`Model::open`] finds the weights that a [`Config`] asks for; [`Model::step`] continues any number of [`Session`]s in
 //! one pass over them.
 
+mod activation;
+mod attention;
 mod config;
 mod error;
 mod feed_forward;
 mod forward;
 mod hidden;
 mod kv;
+mod latent_attention;
 mod model;
 mod moe;
+mod norms;
 mod page;
+mod pass;
 mod prepare;
 mod restoration;
+mod rotations;
+mod routing;
 mod rows;
 mod session;
 mod settings;
 mod tensors;
 mod weights;
 
-pub use config::{Config, EXPERTS_LIMIT, ExpertGating, LAYERS_LIMIT, RopeConfig, RopeScalingKind, SIZE_LIMIT};
+pub use config::{
+    Activation, Config, EXPERTS_LIMIT, ExpertGating, Gate, GroupScore, LAYERS_LIMIT, NormKind, Norms, QueryKeyNorm,
+    RopeConfig, RopeScalingKind, Rotation, SIZE_LIMIT,
+};
 pub use error::Error;
 pub use kv::PAGE_LAYOUT;
 pub use model::{Interrupted, Model, StepItem, StepOutput, Wanted};

@@ -7,15 +7,16 @@ use llamacpu_kernels::attention::KvType;
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::mapping::{Load, Mapping, SourceFile};
-use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::{Pool, Threads, default_threads};
 
 use crate::config::SIZE_LIMIT;
 use crate::error::zeroed;
-use crate::forward::{Buffers, Segment, forward};
+use crate::forward::{Buffers, forward};
 use crate::hidden::Hidden;
 use crate::kv::{PageLayout, Pages};
 use crate::page::Spare;
+use crate::pass::Segment;
+use crate::rotations::Rotations;
 use crate::session::Held;
 use crate::tensors::{TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
@@ -68,7 +69,7 @@ pub struct Model {
     config: Config,
     weights: Weights,
     files: Vec<Arc<Mapping>>,
-    rope: Rope,
+    rotations: Rotations,
     isa: Isa,
     pool: Pool,
     threads_reason: String,
@@ -109,11 +110,9 @@ impl Model {
             files.iter().map(|file| Mapping::of(file, load, interrupted)).collect::<Result<Vec<_>, KernelError>>()?;
         let mut table = Tensors::new(&files, tensors)?;
         let mut weights = Weights::load(&config, &mut table)?;
-        let unread = table.unread();
-        refuse_unread(&config, &unread)?;
+        let unread = refuse_unread(&config, &table.unread())?;
         check_files(&files)?;
-        let unread = unread.into_iter().map(|info| info.name.clone()).collect();
-        let rope = Rope::new(&config.rope.settings(weights.rope_factors.take()))?;
+        let rotations = Rotations::new(&config, &mut weights.rope_factors)?;
         let threads = match threads {
             Some(count) => Threads { count, why: "asked for".to_owned() },
             None => default_threads(),
@@ -123,7 +122,7 @@ impl Model {
             files,
             config,
             weights,
-            rope,
+            rotations,
             isa,
             pool: Pool::new(threads.count)?,
             threads_reason: threads.why,
@@ -271,9 +270,14 @@ impl Model {
 
     fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
         let vocabulary = self.config.vocab_size;
-        tokens.iter().find(|&&token| token as usize >= vocabulary).map_or(Ok(()), |token| {
+        tokens.iter().find(|&&token| token as usize >= vocabulary).map_or(Ok(()), |&token| {
             let last = vocabulary - 1;
-            Err(Error::Argument(format!("token id {token} is outside the vocabulary: expected 0 to {last}")))
+            let pictures = if (token as usize) < self.config.embedding_rows() {
+                "; it stands for a picture, and this version runs the text part of the model alone"
+            } else {
+                ""
+            };
+            Err(Error::Argument(format!("token id {token} is outside the vocabulary: expected 0 to {last}{pictures}")))
         })
     }
 
@@ -313,14 +317,15 @@ impl Model {
                 room -= tokens.len();
                 current = if tokens.len() == left.len() { index + 1 } else { index };
                 let kept = if hidden.needs_last_layer() { tokens.len() } else { wanted };
-                segments.push(Segment { pages: &mut session.pages, tokens, position, wanted, kept });
+                let long = self.rotations.is_long(item.session.context());
+                segments.push(Segment { pages: &mut session.pages, tokens, position, long, wanted, kept });
                 if room == 0 {
                     break;
                 }
             }
             let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
             let end = filled + wanted * self.config.vocab_size;
-            let parts = (&self.config, &self.weights, &self.rope);
+            let parts = (&self.config, &self.weights, &self.rotations);
             let rows = segments.iter().map(|segment| segment.tokens.len()).sum();
             forward(&context, parts, &mut segments, buffers, hidden, &mut logits[filled..end])?;
             hidden.advance(rows);

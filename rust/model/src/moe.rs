@@ -1,19 +1,21 @@
-//! Mixture of experts as in Mixtral (arXiv:2401.04088, section 2.1): a router picks a few feed-forward networks per token.
-//! Tokens are grouped by expert, so that a prompt runs as matrix products; what a token's experts give is added in the
-//! order of their rank, so that the sum does not depend on the other tokens of the batch.
+//! Mixture of experts (Mixtral, arXiv:2401.04088, section 2.1; shared experts: DeepSeekMoE, arXiv:2401.06066): a router
+//! picks a few feed-forward networks per token. Tokens are grouped by expert, so that a prompt runs as matrix products;
+//! what a token's experts give is added in the order of their rank, so that the sum does not depend on the other tokens of
+//! the batch.
 
-use llamacpu_kernels::activation::{softmax, swiglu};
+use llamacpu_kernels::activation::add;
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
 
-use crate::config::{Config, ExpertGating};
+use crate::activation::gated;
+use crate::config::Config;
 use crate::error::{Error, sized};
-use crate::feed_forward::{Gated, project, run_network};
-use crate::weights::{Linear, SwiGlu};
+use crate::feed_forward::{Inner, project, run_network};
+use crate::routing::{Choice, choose, logistic};
+use crate::rows::multiply;
+use crate::weights::{Experts, Linear, Network};
 
-/// The smallest sum by which the weights of the chosen experts are divided.
-const LEAST_WEIGHT_SUM: f32 = 6.103_515_6e-5;
+const PURPOSE: &str = "expert buffers";
 
 /// Buffers of the expert layers.
 #[derive(Default)]
@@ -26,52 +28,50 @@ pub(crate) struct Buffers {
     given: Vec<f32>,
     /// rows × experts used × width
     results: Vec<f32>,
-}
-
-/// One chosen expert of a token.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Choice {
-    expert: usize,
-    weight: f32,
+    /// rows × width
+    shared: Vec<f32>,
+    /// rows
+    shared_weights: Vec<f32>,
 }
 
 /// Sets `output` (rows × width) to what the experts give for `input` (rows × width).
 pub(crate) fn mixture(
     context: &Context,
     config: &Config,
-    (router, experts): (&Linear, &[SwiGlu]),
+    weights: &Experts,
     input: &[f32],
-    (gated, buffers, scratch): (&mut Gated, &mut Buffers, &mut InputBuffers),
+    (inner, buffers, scratch): (&mut Inner, &mut Buffers, &mut InputBuffers),
     output: &mut [f32],
 ) -> Result<(), Error> {
-    const PURPOSE: &str = "expert buffers";
-    let (width, used) = (config.embedding_length, config.experts_used);
+    let (width, used, experts) = (config.embedding_length, config.experts_used, &weights.networks[..]);
     let rows = input.len() / width;
     let scores = sized(&mut buffers.scores, rows.checked_mul(experts.len()), PURPOSE)?;
-    project(context, input, rows, scratch, &mut [(router, scores)])?;
-    let choices: Vec<Choice> = buffers.scores[..rows * experts.len()]
-        .chunks_exact_mut(experts.len())
-        .flat_map(|row| choose(context.isa, config, row))
-        .collect();
+    project(context, input, rows, scratch, &mut [(&weights.router, &mut *scores)])?;
+    let bias = weights.selection_bias.as_deref();
+    let choices: Vec<Choice> =
+        scores.chunks_exact_mut(experts.len()).flat_map(|row| choose(context.isa, config, bias, row)).collect();
     let slots = rows.checked_mul(used).and_then(|slots| slots.checked_mul(width));
     let results = sized(&mut buffers.results, slots, PURPOSE)?;
-    if rows == 1 {
-        single_token(context, experts, &choices, input, (gated, scratch), results)?;
+    if rows == 1 && !config.expert_weights_on_input && experts.iter().all(is_gated_without_bias) {
+        single_token(context, config, experts, &choices, input, (inner, scratch), results)?;
     } else {
-        for (index, expert) in experts.iter().enumerate() {
-            let slots: Vec<usize> = (0..choices.len()).filter(|&slot| choices[slot].expert == index).collect();
-            if slots.is_empty() {
-                continue;
-            }
+        // The slots of an expert stand together, in the order of their tokens.
+        let mut slots: Vec<usize> = (0..choices.len()).collect();
+        slots.sort_by_key(|&slot| choices[slot].expert);
+        for slots in slots.chunk_by(|&left, &right| choices[left].expert == choices[right].expert) {
             let size = slots.len().checked_mul(width);
             let gathered = sized(&mut buffers.gathered, size, PURPOSE)?;
-            for (row, &slot) in gathered.chunks_exact_mut(width).zip(&slots) {
+            for (row, &slot) in gathered.chunks_exact_mut(width).zip(slots) {
                 let token = slot / used;
                 row.copy_from_slice(&input[token * width..(token + 1) * width]);
+                if config.expert_weights_on_input {
+                    multiply(row, choices[slot].weight);
+                }
             }
             let given = sized(&mut buffers.given, size, PURPOSE)?;
-            run_network(context, expert, gathered, slots.len(), (gated, scratch), given)?;
-            for (row, &slot) in given.chunks_exact(width).zip(&slots) {
+            let expert = &experts[choices[slots[0]].expert];
+            run_network(context, config.activation, expert, gathered, slots.len(), (inner, scratch), given)?;
+            for (row, &slot) in given.chunks_exact(width).zip(slots) {
                 results[slot * width..(slot + 1) * width].copy_from_slice(row);
             }
         }
@@ -79,125 +79,55 @@ pub(crate) fn mixture(
     output.fill(0.0);
     for (row, sum) in output.chunks_exact_mut(width).enumerate() {
         for slot in row * used..(row + 1) * used {
-            let weight = choices[slot].weight;
+            let weight = if config.expert_weights_on_input { 1.0 } else { choices[slot].weight };
             for (total, given) in sum.iter_mut().zip(&results[slot * width..(slot + 1) * width]) {
                 *total += weight * given;
             }
         }
     }
-    Ok(())
+    let Some(network) = &weights.shared else { return Ok(()) };
+    let shared = sized(&mut buffers.shared, Some(input.len()), PURPOSE)?;
+    run_network(context, config.activation, network, input, rows, (inner, scratch), shared)?;
+    if let Some(gate) = &weights.shared_gate {
+        let shares = sized(&mut buffers.shared_weights, Some(rows), PURPOSE)?;
+        project(context, input, rows, scratch, &mut [(gate, &mut *shares)])?;
+        for (row, &share) in shared.chunks_exact_mut(width).zip(&*shares) {
+            multiply(row, logistic(context.isa, share));
+        }
+    }
+    Ok(add(context, output, shared)?)
+}
+
+fn is_gated_without_bias(network: &Network) -> bool {
+    let plain = |linear: &Linear| linear.bias.is_none();
+    network.gate.as_ref().is_some_and(plain) && plain(&network.up) && plain(&network.down)
 }
 
 /// All experts of one token: their gates and ups share the input, so one product computes them.
 fn single_token(
     context: &Context,
-    experts: &[SwiGlu],
+    config: &Config,
+    experts: &[Network],
     choices: &[Choice],
     input: &[f32],
-    (gated, scratch): (&mut Gated, &mut InputBuffers),
+    (inner, scratch): (&mut Inner, &mut InputBuffers),
     results: &mut [f32],
 ) -> Result<(), Error> {
-    let inner = experts[0].gate.matrix.rows();
-    let (gate, up) = gated.views(choices.len().checked_mul(inner))?;
+    let width = experts[0].up.rows();
+    let (gate, up) = inner.views(choices.len().checked_mul(width))?;
     let mut jobs = Vec::with_capacity(2 * choices.len());
-    for ((gate, up), choice) in gate.chunks_exact_mut(inner).zip(up.chunks_exact_mut(inner)).zip(choices) {
-        jobs.push(Job { weights: &experts[choice.expert].gate.matrix, output: gate });
-        jobs.push(Job { weights: &experts[choice.expert].up.matrix, output: up });
+    for ((gate, up), choice) in gate.chunks_exact_mut(width).zip(up.chunks_exact_mut(width)).zip(choices) {
+        let expert = &experts[choice.expert];
+        if let Some(weights) = &expert.gate {
+            jobs.push(Job { weights: &weights.matrix, output: gate });
+        }
+        jobs.push(Job { weights: &expert.up.matrix, output: up });
     }
     matmul(context, input, 1, scratch, &mut jobs)?;
-    swiglu(context, gate, up)?;
-    for ((gated, result), choice) in gate.chunks_exact(inner).zip(results.chunks_exact_mut(input.len())).zip(choices) {
+    gated(context, config.activation, gate, up)?;
+    for ((gated, result), choice) in gate.chunks_exact(width).zip(results.chunks_exact_mut(input.len())).zip(choices) {
         let down = &experts[choice.expert].down.matrix;
         matmul(context, gated, 1, scratch, &mut [Job { weights: down, output: result }])?;
     }
     Ok(())
-}
-
-/// The experts of one token, best first, and their weights; the lower index wins a tie.
-fn choose(isa: Isa, config: &Config, scores: &mut [f32]) -> Vec<Choice> {
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    let rank = |expert: usize| if scores[expert].is_nan() { f32::NEG_INFINITY } else { scores[expert] };
-    order.sort_by(|&left, &right| rank(right).total_cmp(&rank(left)));
-    order.truncate(config.experts_used);
-    let mut weights: Vec<f32> = match config.expert_gating {
-        ExpertGating::Softmax => {
-            softmax(isa, scores);
-            order.iter().map(|&expert| scores[expert]).collect()
-        }
-        ExpertGating::SoftmaxSelected => {
-            let mut chosen: Vec<f32> = order.iter().map(|&expert| scores[expert]).collect();
-            softmax(isa, &mut chosen);
-            chosen
-        }
-        // The logistic function of x is the softmax of (x, 0).
-        ExpertGating::Sigmoid => order
-            .iter()
-            .map(|&expert| {
-                let mut pair = [scores[expert], 0.0];
-                softmax(isa, &mut pair);
-                pair[0]
-            })
-            .collect(),
-    };
-    if config.expert_weights_norm {
-        let sum = weights.iter().sum::<f32>().max(LEAST_WEIGHT_SUM);
-        for weight in &mut weights {
-            *weight /= sum;
-        }
-    }
-    if config.expert_weights_scale != 0.0 && config.expert_weights_scale != 1.0 {
-        for weight in &mut weights {
-            *weight *= config.expert_weights_scale;
-        }
-    }
-    order.into_iter().zip(weights).map(|(expert, weight)| Choice { expert, weight }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::tests::config;
-
-    fn chosen(change: impl FnOnce(&mut Config), scores: &[f32]) -> Vec<(usize, f32)> {
-        let mut config = Config { experts: scores.len(), experts_used: 2, ..config() };
-        change(&mut config);
-        let choices = choose(Isa::SCALAR, &config, &mut scores.to_vec());
-        choices.into_iter().map(|choice| (choice.expert, choice.weight)).collect()
-    }
-
-    fn near(got: &[(usize, f32)], expected: &[(usize, f32)]) {
-        assert_eq!(got.len(), expected.len());
-        for (got, expected) in got.iter().zip(expected) {
-            assert_eq!(got.0, expected.0);
-            assert!((got.1 - expected.1).abs() < 1e-6, "{got:?} {expected:?}");
-        }
-    }
-
-    #[test]
-    fn the_best_experts_share_one() {
-        // The softmax of ln 1, ln 2, ln 3, ln 4 is 0.1, 0.2, 0.3, 0.4.
-        let scores = [1.0f32.ln(), 4.0f32.ln(), 2.0f32.ln(), 3.0f32.ln()];
-        near(&chosen(|_| {}, &scores), &[(1, 4.0 / 7.0), (3, 3.0 / 7.0)]);
-        near(&chosen(|config| config.expert_weights_norm = false, &scores), &[(1, 0.4), (3, 0.3)]);
-        let selected = |config: &mut Config| config.expert_gating = ExpertGating::SoftmaxSelected;
-        near(&chosen(selected, &scores), &[(1, 4.0 / 7.0), (3, 3.0 / 7.0)]);
-    }
-
-    #[test]
-    fn scores_alone_may_be_weights() {
-        let sigmoid = |config: &mut Config| {
-            config.expert_gating = ExpertGating::Sigmoid;
-            config.expert_weights_norm = false;
-            config.expert_weights_scale = 2.0;
-        };
-        near(&chosen(sigmoid, &[0.0, -1e30, 3.0f32.ln()]), &[(2, 1.5), (0, 1.0)]);
-    }
-
-    #[test]
-    fn ties_and_nan_have_an_order() {
-        let experts = |scores: &[f32]| chosen(|_| {}, scores).into_iter().map(|choice| choice.0).collect::<Vec<_>>();
-        assert_eq!(experts(&[1.0, 2.0, 2.0, 2.0]), [1, 2]);
-        assert_eq!(experts(&[f32::NAN, 1.0, f32::NAN, 2.0]), [3, 1]);
-        assert_eq!(experts(&[f32::NAN; 3]), [0, 1]);
-    }
 }

@@ -7,6 +7,13 @@ use llamacpu_kernels::context::Context;
 
 use crate::Error;
 
+/// `values *= factor`
+pub(crate) fn multiply(values: &mut [f32], factor: f32) {
+    for value in values {
+        *value *= factor;
+    }
+}
+
 /// What to do with a row, given its index.
 pub(crate) type RowWork<'a> = &'a (dyn Fn(usize, &mut [f32]) -> Result<(), KernelError> + Sync);
 

@@ -103,6 +103,26 @@ impl<'a> Tensors<'a> {
         if self.has(name) { self.vector(name, len).map(Some) } else { Ok(None) }
     }
 
+    /// A table of `rows` rows of `columns` elements, row by row, as 32-bit floats.
+    pub(crate) fn table(&mut self, name: &str, columns: usize, rows: usize) -> Result<Vec<f32>, Error> {
+        let matrix = self.matrix(name, columns, rows)?;
+        let mut values = zeroed(columns.checked_mul(rows), "weights")?;
+        for (row, values) in values.chunks_exact_mut(columns).enumerate() {
+            matrix.row(row, values)?;
+        }
+        Ok(values)
+    }
+
+    /// A table that the file may lack.
+    pub(crate) fn optional_table(
+        &mut self,
+        name: &str,
+        columns: usize,
+        rows: usize,
+    ) -> Result<Option<Vec<f32>>, Error> {
+        if self.has(name) { self.table(name, columns, rows).map(Some) } else { Ok(None) }
+    }
+
     /// The format and the bytes of the tensor, whose shape must be `shape` (trailing ones do not count).
     fn bytes(&mut self, name: &str, shape: &[usize]) -> Result<(Format, Bytes), Error> {
         let Some((info, read)) = self.by_name.get_mut(name) else {

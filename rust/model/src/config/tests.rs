@@ -14,7 +14,7 @@ pub(crate) fn config() -> Config {
         kv_heads: vec![1, 2],
         key_size: 4,
         value_size: 6,
-        rms_epsilon: 1e-5,
+        norm_epsilon: 1e-5,
         rope: RopeConfig { size: 4, original_context: 100.0, ..RopeConfig::default() },
         ..Config::default()
     }
@@ -47,7 +47,7 @@ fn least() -> Vec<(&'static str, Value)> {
         ("feed_forward", numbers(&[16, 12])),
         ("heads", numbers(&[4, 2])),
         ("kv_heads", numbers(&[1, 2])),
-        ("rms_epsilon", Value::Number(1e-5)),
+        ("norm_epsilon", Value::Number(1e-5)),
     ];
     let sizes = [
         ("vocab_size", 8),

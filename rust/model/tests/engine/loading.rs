@@ -18,7 +18,7 @@ fn what_does_not_fit_is_named() {
         ("layers is 0", |config, _| config.layers = 0),
         ("layers is", |config, _| config.layers = usize::MAX),
         ("feed_forward has 2 entries for 1 layers", |config, _| config.layers = 1),
-        ("feed_forward is 0", |config, _| config.feed_forward[1] = 0),
+        ("no use for the tensors blk.1.ffn_down.weight", |config, _| config.feed_forward[1] = 0),
         ("heads is 0", |config, _| config.heads[0] = 0),
         ("4 query heads for 3", |config, _| config.kv_heads[1] = 3),
         ("heads times head size", |config, _| config.heads[0] = 1 << 28),
@@ -28,8 +28,8 @@ fn what_does_not_fit_is_named() {
         }),
         ("rope_size is 10", |config, _| config.rope.size = 10),
         ("rope_size is 5", |config, _| config.rope.size = 5),
-        ("rms_epsilon is 0", |config, _| config.rms_epsilon = 0.0),
-        ("rms_epsilon is NaN", |config, _| config.rms_epsilon = f32::NAN),
+        ("norm_epsilon is 0", |config, _| config.norm_epsilon = 0.0),
+        ("norm_epsilon is NaN", |config, _| config.norm_epsilon = f32::NAN),
         ("rotary", |config, _| config.rope.base = f64::NAN),
         ("logit_scale is inf", |config, _| config.logit_scale = f32::INFINITY),
         ("residual_scale is -1", |config, _| config.residual_scale = -1.0),
@@ -94,14 +94,20 @@ fn a_layer_without_a_router_is_dense() {
 }
 
 #[test]
-fn spare_tensors_are_listed() {
+fn spare_tensors_are_refused_unless_the_configuration_names_them() {
     let tiny = TinyModel::new(routed());
-    let model = tiny.open_with(|_, tensors| {
-        for name in ["spare.weight", "blk.7.attn_q.weight"] {
-            let mut extra = find(tensors, "output_norm.weight").clone();
-            extra.name = name.to_owned();
-            tensors.push(extra);
-        }
-    });
-    assert_eq!(model.unwrap().unread(), ["blk.7.attn_q.weight", "spare.weight"]);
+    let open = |ignored: &[&str]| {
+        tiny.open_with(|config, tensors| {
+            config.ignored_tensors = ignored.iter().map(|&start| start.to_owned()).collect();
+            for name in ["spare.weight", "blk.7.attn_q.weight", "blk.0.rope_freqs.weight"] {
+                let mut extra = find(tensors, "output_norm.weight").clone();
+                extra.name = name.to_owned();
+                tensors.push(extra);
+            }
+        })
+    };
+    let error = open(&["blk.7"]).err().expect("a tensor without use").to_string();
+    assert!(error.contains("no use for the tensors spare.weight:"), "{error}");
+    let model = open(&["blk.7.", "spare."]).expect("both are named");
+    assert_eq!(model.unread(), ["blk.0.rope_freqs.weight"]);
 }

@@ -72,7 +72,7 @@ pub(crate) fn dense() -> Config {
         kv_heads: vec![2, 2],
         key_size: 8,
         value_size: 8,
-        rms_epsilon: 1e-5,
+        norm_epsilon: 1e-5,
         rope: RopeConfig { size: 8, ..RopeConfig::default() },
         ..Config::default()
     }

@@ -1,0 +1,48 @@
+"""DeepSeek V2, V3 and R1 (arXiv:2405.04434, arXiv:2412.19437): latent attention, groups of experts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from llamacpu.families import parts
+from llamacpu.families.config import Config
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["deepseek2"]
+
+
+def deepseek2(file: GGUFFile, name: str) -> Config:
+    """The configuration of such a model."""
+    metadata = file.metadata
+    fields = parts.common(file, name, expert_weights_norm=False)
+    latent = metadata.integer(f"{name}.attention.kv_lora_rank", minimum=1, maximum=parts.MAX_HEAD_SIZE)
+    fields |= {
+        "latent_size": latent,
+        "query_latent_size": metadata.integer(f"{name}.attention.q_lora_rank", 0, maximum=parts.MAX_HEAD_SIZE),
+        "key_size": metadata.integer(f"{name}.attention.key_length_mla", minimum=2, maximum=parts.MAX_HEAD_SIZE),
+        "value_size": metadata.integer(f"{name}.attention.value_length_mla", minimum=1, maximum=parts.MAX_HEAD_SIZE),
+        "kv_heads": [1] * fields["layers"],
+        "shared_feed_forward": fields["expert_feed_forward"]
+        * metadata.integer(f"{name}.expert_shared_count", 0, maximum=parts.MAX_EXPERTS),
+    }
+    return Config(**fields | _groups(file, name, fields["expert_gating"]) | _yarn(fields))
+
+
+def _groups(file: GGUFFile, name: str, gating: str) -> dict[str, Any]:
+    """V2 takes the groups with the best experts; V3, whose scores are logistic, those whose two best are best."""
+    groups = file.metadata.integer(f"{name}.expert_group_count", 0, maximum=parts.MAX_EXPERTS)
+    used = file.metadata.integer(f"{name}.expert_group_used_count", 0, maximum=parts.MAX_EXPERTS)
+    if groups <= 1:
+        return {}
+    score = "two_best" if gating == "sigmoid" else "best"
+    return {"expert_groups": groups, "expert_groups_used": used, "expert_group_score": score}
+
+
+def _yarn(fields: dict[str, Any]) -> dict[str, Any]:
+    """The multiplier of YaRN's magnitude, of which the file has a tenth, goes into the scores, not the angles."""
+    multiplier = fields["yarn_log_multiplier"]
+    if fields["rope_scaling"] != "yarn" or multiplier == 0:
+        return {}
+    magnitude = 1 + multiplier * math.log(fields["rope_factor"])
+    return {"attention_scale": magnitude**2 / math.sqrt(fields["key_size"]), "yarn_log_multiplier": 1.0}

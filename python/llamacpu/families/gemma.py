@@ -1,0 +1,15 @@
+"""Gemma (arXiv:2403.08295): scaled embeddings and GELU gates; weights of norms are stored with 1 added."""
+
+from __future__ import annotations
+
+from llamacpu.families import parts
+from llamacpu.families.config import Config
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["gemma"]
+
+
+def gemma(file: GGUFFile, name: str) -> Config:
+    """The configuration of such a model."""
+    fields = parts.common(file, name)
+    return Config(**fields | parts.gemma(fields))

@@ -1,0 +1,33 @@
+"""Llama 3.2 Vision (arXiv:2407.21783) without pictures: the layers that look at pictures are left out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llamacpu.errors import ModelError
+from llamacpu.families import parts
+from llamacpu.families.config import Config
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["mllama"]
+
+
+def mllama(file: GGUFFile, name: str) -> Config:
+    """The configuration of the text model in such a file."""
+    vocab = file.metadata.integer(f"{name}.vocab_size", minimum=1, maximum=parts.MAX_VOCABULARY)
+    fields = parts.common(file, name, vocab=vocab)
+    rows = next((tensor.shape[1] for tensor in file.tensors if tensor.name == "token_embd.weight"), vocab)
+    crossing = _crossing(file, name, fields["layers"])
+    for part in ("heads", "kv_heads", "feed_forward"):
+        fields[part] = [0 if layer in crossing else size for layer, size in enumerate(fields[part])]
+    ignored = ["v.", "mm.", *(f"blk.{layer}." for layer in sorted(crossing))]
+    return Config(**fields | {"extra_embeddings": max(0, rows - vocab), "ignored_tensors": ignored})
+
+
+def _crossing(file: GGUFFile, name: str, layers: int) -> set[int]:
+    """The layers that attend to pictures."""
+    key = f"{name}.attention.cross_attention_layers"
+    found = file.metadata.get(key)
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or not all(0 <= at < layers for at in found):
+        raise ModelError(f"metadata key {key!r} is {found!r:.60}; expected numbers of layers, from 0 to {layers - 1}")
+    return {int(at) for at in found}

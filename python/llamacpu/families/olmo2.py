@@ -1,0 +1,16 @@
+"""OLMo 2 (arXiv:2501.00656): norms behind the blocks, and over the whole width of queries and keys."""
+
+from __future__ import annotations
+
+from llamacpu.families import parts
+from llamacpu.families.config import Config
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["olmo2"]
+
+
+def olmo2(file: GGUFFile, name: str) -> Config:
+    """The configuration of such a model."""
+    fields = parts.common(file, name)
+    norms = {"norms": "behind", "query_key_norm": ["width"] * fields["layers"]}
+    return Config(**fields | norms | {"rope_style": "neox"})

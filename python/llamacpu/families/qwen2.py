@@ -1,0 +1,14 @@
+"""Qwen 2 and 2.5 (arXiv:2407.10671): biases on queries, keys and values, which the file brings along."""
+
+from __future__ import annotations
+
+from llamacpu.families import parts
+from llamacpu.families.config import Config
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["qwen2"]
+
+
+def qwen2(file: GGUFFile, name: str) -> Config:
+    """The configuration of such a model. Windows in the metadata are of variants that use none of them."""
+    return Config(**parts.common(file, name) | {"rope_style": "neox"})

@@ -1,0 +1,16 @@
+"""SmolLM 3 (Hugging Face, 2025): Llama's graph, in which every fourth layer has no rotation."""
+
+from __future__ import annotations
+
+from llamacpu.families import parts
+from llamacpu.families.config import Config
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["smollm3"]
+
+
+def smollm3(file: GGUFFile, name: str) -> Config:
+    """The configuration of such a model."""
+    fields = parts.common(file, name)
+    rotation = ["none" if layer % 4 == 3 else "global" for layer in range(fields["layers"])]
+    return Config(**fields | {"rotation": rotation})

@@ -1,0 +1,34 @@
+//! From the names of activations to the kernels that compute them.
+
+use llamacpu_kernels::activation::{self as kernels, clamped_swiglu};
+use llamacpu_kernels::context::Context;
+
+use crate::Error;
+use crate::config::Activation;
+
+/// Slope and limit of the clamped function (gpt-oss, arXiv:2508.10925).
+const CLAMPED: (f32, f32) = (1.702, 7.0);
+
+/// `gate = function(gate) * up`.
+pub(crate) fn gated(context: &Context, activation: Activation, gate: &mut [f32], up: &[f32]) -> Result<(), Error> {
+    match kernel(activation) {
+        Some(kernel) => Ok(kernels::gated(context, kernel, gate, up)?),
+        None => Ok(clamped_swiglu(context, gate, up, CLAMPED.0, CLAMPED.1)?),
+    }
+}
+
+/// `values = function(values)`; the configuration has been checked for a function that needs no gate.
+pub(crate) fn plain(context: &Context, activation: Activation, values: &mut [f32]) -> Result<(), Error> {
+    kernel(activation).map_or(Ok(()), |kernel| Ok(kernels::activate(context, kernel, values)?))
+}
+
+/// The function of one number; `None` for the one that bounds gates.
+fn kernel(activation: Activation) -> Option<kernels::Activation> {
+    match activation {
+        Activation::Silu => Some(kernels::Activation::Silu),
+        Activation::GeluTanh => Some(kernels::Activation::GeluTanh),
+        Activation::Gelu => Some(kernels::Activation::Gelu),
+        Activation::ReluSquared => Some(kernels::Activation::ReluSquared),
+        Activation::ClampedSilu => None,
+    }
+}

@@ -1,0 +1,151 @@
+//! Attention of grouped query heads (A. Vaswani et al., arXiv:1706.03762; J. Ainslie et al., arXiv:2305.13245): queries,
+//! keys and values of all rows, keys and values into the pages, and what each row sees of them.
+
+use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, Visible, attention};
+use llamacpu_kernels::matmul::InputBuffers;
+
+use crate::config::{QueryKeyNorm, Sight};
+use crate::error::{Error, sized};
+use crate::feed_forward::project;
+use crate::norms::normalize_heads;
+use crate::pass::{Pass, Segment, keep_last};
+use crate::rows::{for_rows, multiply};
+use crate::weights::HeadAttention;
+
+/// Buffers of attention; rows × the width in the comment.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    /// heads × key size
+    pub(crate) query: Vec<f32>,
+    /// key and value heads × key size
+    pub(crate) key: Vec<f32>,
+    /// key and value heads × value size
+    pub(crate) value: Vec<f32>,
+    /// heads × value size
+    pub(crate) attended: Vec<f32>,
+}
+
+/// Sets `output` (kept rows × width) to what attention gives for `input` (rows × width), and writes keys and values.
+pub(crate) fn run(
+    pass: &Pass,
+    weights: &HeadAttention,
+    input: &[f32],
+    segments: &mut [Segment],
+    (buffers, scratch): (&mut Buffers, &mut InputBuffers),
+    output: &mut [f32],
+) -> Result<(), Error> {
+    let Pass { context, config, sizes, .. } = pass;
+    let rows = pass.places.len();
+    let (query_row, key_row, value_row) = (sizes.query_width(), sizes.key_width(), sizes.value_width());
+    let Buffers { query, key, value, attended } = buffers;
+    let query = sized(query, rows.checked_mul(query_row), "queries")?;
+    let key = sized(key, rows.checked_mul(key_row), "keys")?;
+    let value = sized(value, rows.checked_mul(value_row), "values")?;
+    let attended = sized(attended, pass.kept.checked_mul(sizes.attended_width()), "attention")?;
+
+    let mut projections = [(&weights.query, &mut *query), (&weights.key, &mut *key), (&weights.value, &mut *value)];
+    project(context, input, rows, scratch, &mut projections)?;
+    let behind = sizes.query_key_norm == QueryKeyNorm::Unweighted;
+    for (heads, row_size, norm) in
+        [(&mut *query, query_row, &weights.norms.query), (&mut *key, key_row, &weights.norms.key)]
+    {
+        if !behind {
+            normalize_heads(context, config, sizes, norm.as_ref(), heads)?;
+        }
+        pass.rotations.turn(context, pass.angles, sizes.rotation, (heads, row_size), (sizes.key_size, 0))?;
+        if behind {
+            normalize_heads(context, config, sizes, norm.as_ref(), heads)?;
+        }
+    }
+    warm(pass, query, query_row)?;
+    write_pages(pass, segments, (key, key_row), (value, value_row))?;
+    if pass.kept == 0 {
+        return Ok(());
+    }
+    keep_rows(pass, segments, query, query_row);
+    attend(pass, segments, weights.sinks.as_deref(), &query[..pass.kept * query_row], attended)?;
+    project(context, attended, pass.kept, scratch, &mut [(&weights.output, output)])
+}
+
+/// Multiplies the queries of far positions, where the layer does so (Llama 4; K. Nakanishi, arXiv:2501.19399).
+pub(crate) fn warm(pass: &Pass, query: &mut [f32], row_size: usize) -> Result<(), Error> {
+    let Pass { config, sizes, places, .. } = pass;
+    if sizes.temperature == 0.0 {
+        return Ok(());
+    }
+    for_rows(pass.context, query, row_size, &|row, query| {
+        let steps = (places[row].position + config.temperature_offset) / config.temperature_length;
+        let factor = (1.0 + sizes.temperature * llamacpu_kernels::rope::natural_logarithm(1.0 + steps as f64)) as f32;
+        multiply(query, factor);
+        Ok(())
+    })
+}
+
+/// Stores the keys and values of every row at its position.
+pub(crate) fn write_pages(
+    pass: &Pass,
+    segments: &mut [Segment],
+    (key, key_row): (&[f32], usize),
+    (value, value_row): (&[f32], usize),
+) -> Result<(), Error> {
+    let mut row = 0;
+    for segment in segments {
+        let end = row + segment.tokens.len();
+        let keys = &key[row * key_row..end * key_row];
+        let values = &value[row * value_row..end * value_row];
+        segment.pages.write(pass.context, pass.layer, segment.position, keys, values)?;
+        row = end;
+    }
+    Ok(())
+}
+
+/// In the last layer, moves the queries of the rows that go on to the front.
+pub(crate) fn keep_rows(pass: &Pass, segments: &[Segment], query: &mut [f32], row_size: usize) {
+    if pass.kept < pass.places.len() {
+        keep_last(segments, query, row_size, |segment| (segment.tokens.len(), segment.kept));
+    }
+}
+
+/// Attention of every row that goes on to the positions that it sees.
+pub(crate) fn attend(
+    pass: &Pass,
+    segments: &[Segment],
+    sinks: Option<&[f32]>,
+    query: &[f32],
+    attended: &mut [f32],
+) -> Result<(), Error> {
+    let Pass { config, layer, sizes, .. } = *pass;
+    let Some(first) = segments.first() else { return Ok(()) };
+    let layout = first.pages.layout().layer(layer);
+    let rows = |segment: &Segment| if pass.last { segment.kept } else { segment.tokens.len() };
+    let end = |segment: &Segment| segment.position + segment.tokens.len();
+    let pages = segments.iter().map(|segment| segment.pages.layer_slices(layer, end(segment)));
+    let pages = pages.collect::<Result<Vec<_>, Error>>()?;
+    let visible = match sizes.sight {
+        Sight::Everything => Visible::Causal,
+        Sight::Window(tokens) => Visible::Window(tokens),
+        Sight::Chunk(tokens) => Visible::Chunk(tokens),
+    };
+    let (mut queries, mut outputs) = (query, attended);
+    let mut items = Vec::with_capacity(segments.len());
+    for (segment, pages) in segments.iter().zip(&pages) {
+        let count = rows(segment);
+        let (own_queries, other_queries) = queries.split_at(count * layout.key_size * sizes.heads);
+        let (own_output, other_outputs) = outputs.split_at_mut(count * layout.value_size * sizes.heads);
+        (queries, outputs) = (other_queries, other_outputs);
+        if count > 0 {
+            items.push(AttentionItem {
+                queries: own_queries,
+                first_position: end(segment) - count,
+                pages,
+                output: own_output,
+                visible,
+                bias: None,
+            });
+        }
+    }
+    let soft_cap = (config.attention_soft_cap > 0.0).then_some(config.attention_soft_cap);
+    let shared = AttentionConfig { heads: sizes.heads, scale: config.score_scale(), soft_cap, sinks };
+    attention(pass.context, layout, &shared, &mut items)?;
+    Ok(())
+}

@@ -1,0 +1,147 @@
+//! Every setting against its range, so that later arithmetic on sizes cannot surprise.
+
+use super::{Activation, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, SIZE_LIMIT};
+use crate::Error;
+
+/// Most elements of a head, and of a latent vector.
+const HEAD_LIMIT: usize = 1 << 16;
+/// Most of what is stated layer by layer.
+const WIDTH_LIMIT: usize = 1 << 28;
+
+impl Config {
+    /// Checks every field against its range.
+    pub fn validate(&self) -> Result<(), Error> {
+        within("vocab_size", self.vocab_size, 1, SIZE_LIMIT)?;
+        within("extra_embeddings", self.extra_embeddings, 0, SIZE_LIMIT)?;
+        within("context_length", self.context_length, 1, SIZE_LIMIT)?;
+        within("embedding_length", self.embedding_length, 1, SIZE_LIMIT)?;
+        within("layers", self.layers, 1, LAYERS_LIMIT)?;
+        within("key_size", self.key_size, 2, HEAD_LIMIT)?;
+        within("value_size", self.value_size, 1, HEAD_LIMIT)?;
+        within("latent_size", self.latent_size, 0, HEAD_LIMIT)?;
+        within("query_latent_size", self.query_latent_size, 0, HEAD_LIMIT)?;
+        within("rope_size", self.rope.size, 0, self.key_size)?;
+        within("temperature_length", self.temperature_length, 0, SIZE_LIMIT)?;
+        within("temperature_offset", self.temperature_offset, 0, SIZE_LIMIT)?;
+        for (name, size) in [("key_size", self.key_size), ("rope_size", self.rope.size)] {
+            if size % 2 != 0 {
+                return Err(Error::Model(format!(
+                    "{name} is {size}, but elements are rotated in pairs: expected an even number"
+                )));
+            }
+        }
+        self.validate_layers()?;
+        self.validate_experts()?;
+        if self.activation == Activation::ClampedSilu && self.gate == Gate::None {
+            return Err(Error::Model(
+                "gate is \"none\": expected another with the activation \"clamped_silu\"".to_owned(),
+            ));
+        }
+        if !(self.norm_epsilon.is_finite() && self.norm_epsilon > 0.0) {
+            return Err(Error::Model(format!("norm_epsilon is {}: expected a positive number", self.norm_epsilon)));
+        }
+        let factors = [
+            ("attention_scale", self.attention_scale),
+            ("attention_soft_cap", self.attention_soft_cap),
+            ("embedding_scale", self.embedding_scale),
+            ("residual_scale", self.residual_scale),
+            ("logit_scale", self.logit_scale),
+            ("logit_soft_cap", self.logit_soft_cap),
+            ("expert_weights_scale", self.expert_weights_scale),
+        ];
+        factors.into_iter().try_for_each(|(name, value)| not_negative(name, f64::from(value)))?;
+        not_negative("rope_local_base", self.rope.local_base)?;
+        self.temperature.iter().try_for_each(|&value| not_negative("temperature", value))
+    }
+
+    fn validate_layers(&self) -> Result<(), Error> {
+        for (name, values) in
+            [("feed_forward", &self.feed_forward), ("heads", &self.heads), ("kv_heads", &self.kv_heads)]
+        {
+            per_layer(name, values.len(), self.layers)?;
+            values.iter().try_for_each(|&value| within(name, value, 0, WIDTH_LIMIT))?;
+        }
+        let optional = [
+            ("query_key_norm", self.query_key_norm.len()),
+            ("rotation", self.rotation.len()),
+            ("window", self.window.len()),
+            ("chunk", self.chunk.len()),
+            ("temperature", self.temperature.len()),
+        ];
+        for (name, entries) in optional.into_iter().filter(|(_, entries)| *entries > 0) {
+            per_layer(name, entries, self.layers)?;
+        }
+        for (layer, (&heads, &kv_heads)) in self.heads.iter().zip(&self.kv_heads).enumerate() {
+            if kv_heads > 0 && (heads == 0 || heads % kv_heads != 0) {
+                return Err(Error::Model(format!(
+                    "layer {layer} has {heads} query heads for {kv_heads} key and value heads: expected a multiple"
+                )));
+            }
+            let widest = heads.saturating_mul(self.key_size.max(self.value_size));
+            within("heads times head size", widest, 0, SIZE_LIMIT)?;
+        }
+        for layer in 0..self.layers {
+            let of = |values: &[usize]| values.get(layer).copied().unwrap_or(0);
+            let (window, chunk) = (of(&self.window), of(&self.chunk));
+            if window > 0 && chunk > 0 {
+                return Err(Error::Model(format!(
+                    "layer {layer} has a window of {window} and chunks of {chunk}: expected one of the two"
+                )));
+            }
+        }
+        if self.temperature_length == 0 && self.temperature.iter().any(|&factor| factor != 0.0) {
+            return Err(Error::Model(
+                "temperature_length is 0: expected the tokens after which scores grow".to_owned(),
+            ));
+        }
+        if self.latent_size > 0 && self.rope.size >= self.key_size {
+            return Err(Error::Model(format!(
+                "rope_size is {}: expected less than the {} elements of a head, of which the rest comes from latent vectors",
+                self.rope.size, self.key_size
+            )));
+        }
+        Ok(())
+    }
+
+    fn validate_experts(&self) -> Result<(), Error> {
+        within("experts", self.experts, 0, EXPERTS_LIMIT)?;
+        within("experts_used", self.experts_used, usize::from(self.experts > 0), self.experts)?;
+        within("expert_feed_forward", self.expert_feed_forward, 0, WIDTH_LIMIT)?;
+        within("shared_feed_forward", self.shared_feed_forward, 0, WIDTH_LIMIT)?;
+        let groups = self.expert_groups;
+        if groups <= 1 {
+            return Ok(());
+        }
+        within("expert_groups", groups, 0, self.experts)?;
+        within("expert_groups_used", self.expert_groups_used, 1, groups)?;
+        if !self.experts.is_multiple_of(groups) || self.experts / groups * self.expert_groups_used < self.experts_used {
+            return Err(Error::Model(format!(
+                "{} experts in {groups} groups, of which a token uses {} and {} experts: expected groups of equal size \
+                 that hold as many",
+                self.experts, self.expert_groups_used, self.experts_used
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn within(name: &str, value: usize, least: usize, most: usize) -> Result<(), Error> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Error::Model(format!("{name} is {value}: expected {least} to {most}")))
+}
+
+fn not_negative(name: &str, value: f64) -> Result<(), Error> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::Model(format!("{name} is {value}: expected a number that is not negative")))
+}
+
+fn per_layer(name: &str, entries: usize, layers: usize) -> Result<(), Error> {
+    if entries == layers {
+        return Ok(());
+    }
+    Err(Error::Model(format!("{name} has {entries} entries for {layers} layers: expected one a layer")))
+}

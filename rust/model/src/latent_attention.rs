@@ -1,0 +1,132 @@
+//! Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1) in its absorbed form: what is kept of a token is
+//! one latent vector and one rotated key for all heads. Queries are brought to latent space, attention runs there as if
+//! there were one key and value head, whose value is the latent part of its key, and a matrix a head leads back.
+
+use llamacpu_kernels::context::Context;
+use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul};
+
+use crate::attention::{Buffers as AttentionBuffers, attend, keep_rows, warm, write_pages};
+use crate::error::{Error, sized};
+use crate::feed_forward::project;
+use crate::norms::{normalize, normalize_in_place};
+use crate::pass::{Pass, Segment};
+use crate::weights::{LatentAttention, LatentQuery};
+
+/// Buffers of latent attention; rows × the width in the comment.
+#[derive(Default)]
+pub(crate) struct Buffers {
+    /// latent size of queries
+    between: Vec<f32>,
+    /// the same, normalized
+    normed: Vec<f32>,
+    /// latent size of keys and values
+    latent: Vec<f32>,
+    /// one head's part of queries or of what attention gives
+    head: Vec<f32>,
+    /// one head's product
+    product: Vec<f32>,
+    /// heads × value size
+    values: Vec<f32>,
+}
+
+/// As [`crate::attention::run`].
+pub(crate) fn run(
+    pass: &Pass,
+    weights: &LatentAttention,
+    input: &[f32],
+    segments: &mut [Segment],
+    ((buffers, scratch), own): ((&mut AttentionBuffers, &mut InputBuffers), &mut Buffers),
+    output: &mut [f32],
+) -> Result<(), Error> {
+    let Pass { context, config, sizes, .. } = pass;
+    let rows = pass.places.len();
+    let (latent_size, turned) = (sizes.latent_size, config.rope.size);
+    let still = sizes.key_size - turned;
+    let (query_row, key_row) = (sizes.query_width(), latent_size + turned);
+    let absorbed_row = sizes.heads * key_row;
+    let AttentionBuffers { query, key, value, attended } = buffers;
+
+    // value: the queries before they are brought to latent space.
+    let plain = sized(value, rows.checked_mul(query_row), "queries")?;
+    match &weights.query {
+        LatentQuery::Direct(query) => project(context, input, rows, scratch, &mut [(query, plain)])?,
+        LatentQuery::Through { down, norm, up } => {
+            let size = rows.checked_mul(config.query_latent_size);
+            let between = sized(&mut own.between, size, "queries")?;
+            let normed = sized(&mut own.normed, size, "queries")?;
+            project(context, input, rows, scratch, &mut [(down, between)])?;
+            normalize(context, config, norm, between, normed)?;
+            project(context, normed, rows, scratch, &mut [(up, plain)])?;
+        }
+    }
+    let plain = &mut value[..rows * query_row];
+    pass.rotations.turn(context, pass.angles, sizes.rotation, (plain, query_row), (sizes.key_size, still))?;
+    warm(pass, plain, query_row)?;
+
+    let key = sized(key, rows.checked_mul(key_row), "keys")?;
+    project(context, input, rows, scratch, &mut [(&weights.latent, key)])?;
+    let latent = sized(&mut own.latent, rows.checked_mul(latent_size), "keys")?;
+    copy_columns(key, (key_row, 0), latent, (latent_size, 0), latent_size);
+    normalize_in_place(context, config, Some(&weights.latent_norm), latent)?;
+    copy_columns(latent, (latent_size, 0), key, (key_row, 0), latent_size);
+    pass.rotations.turn(context, pass.angles, sizes.rotation, (key, key_row), (key_row, latent_size))?;
+    // The latent part is the value too: nothing else is stored.
+    write_pages(pass, segments, (key, key_row), (&[], 0))?;
+    if pass.kept == 0 {
+        return Ok(());
+    }
+
+    keep_rows(pass, segments, plain, query_row);
+    let rows = pass.kept;
+    let absorbed = sized(query, rows.checked_mul(absorbed_row), "queries")?;
+    for (index, matrix) in weights.key.iter().enumerate() {
+        let from = (query_row, index * sizes.key_size);
+        let to = (absorbed_row, index * key_row);
+        apply(context, matrix, rows, (plain, from), (absorbed, to), (&mut own.head, &mut own.product), scratch)?;
+        copy_columns(plain, (query_row, from.1 + still), absorbed, (absorbed_row, to.1 + latent_size), turned);
+    }
+    let attended_row = sizes.heads * latent_size;
+    let attended = sized(attended, rows.checked_mul(attended_row), "attention")?;
+    attend(pass, segments, None, absorbed, attended)?;
+    let values_row = sizes.attended_width();
+    let values = sized(&mut own.values, rows.checked_mul(values_row), "attention")?;
+    for (index, matrix) in weights.value.iter().enumerate() {
+        let from = (attended_row, index * latent_size);
+        let to = (values_row, index * sizes.value_size);
+        apply(context, matrix, rows, (attended, from), (values, to), (&mut own.head, &mut own.product), scratch)?;
+    }
+    project(context, values, rows, scratch, &mut [(&weights.output, output)])
+}
+
+/// Multiplies some columns of the rows of `input` by the matrix, into some columns of `output`. A place is the length of a
+/// row and the first column.
+fn apply(
+    context: &Context,
+    matrix: &Matrix,
+    rows: usize,
+    (input, from): (&[f32], (usize, usize)),
+    (output, to): (&mut [f32], (usize, usize)),
+    (head, product): (&mut Vec<f32>, &mut Vec<f32>),
+    scratch: &mut InputBuffers,
+) -> Result<(), Error> {
+    let (columns, results) = (matrix.columns(), matrix.rows());
+    let head = sized(head, rows.checked_mul(columns), "attention")?;
+    let product = sized(product, rows.checked_mul(results), "attention")?;
+    copy_columns(input, from, head, (columns, 0), columns);
+    matmul(context, head, rows, scratch, &mut [Job { weights: matrix, output: &mut *product }])?;
+    copy_columns(product, (results, 0), output, to, results);
+    Ok(())
+}
+
+/// Copies `count` columns of every row; a place is the length of a row and the first column.
+fn copy_columns(
+    source: &[f32],
+    (source_row, source_start): (usize, usize),
+    target: &mut [f32],
+    (target_row, target_start): (usize, usize),
+    count: usize,
+) {
+    for (source, target) in source.chunks_exact(source_row).zip(target.chunks_exact_mut(target_row)) {
+        target[target_start..target_start + count].copy_from_slice(&source[source_start..source_start + count]);
+    }
+}

@@ -1,0 +1,61 @@
+//! Norms of rows and of heads.
+
+use llamacpu_kernels::context::Context;
+use llamacpu_kernels::norm::{Norm as Kernel, NormKind as Formula};
+
+use crate::Error;
+use crate::config::{Config, LayerConfig, NormKind, QueryKeyNorm};
+use crate::weights::Norm;
+
+/// Sets `output` to the normalized rows of `input`.
+pub(crate) fn normalize(
+    context: &Context,
+    config: &Config,
+    norm: &Norm,
+    input: &[f32],
+    output: &mut [f32],
+) -> Result<(), Error> {
+    Ok(kernel(config, Some(norm), norm.weight.len()).apply(context, input, output)?)
+}
+
+/// Normalizes the rows of `values` in place, if there is a norm.
+pub(crate) fn normalize_in_place(
+    context: &Context,
+    config: &Config,
+    norm: Option<&Norm>,
+    values: &mut [f32],
+) -> Result<(), Error> {
+    let Some(norm) = norm else { return Ok(()) };
+    let size = norm.weight.len();
+    Ok(kernel(config, Some(norm), size).apply_in_place(context, values, size)?)
+}
+
+/// Normalizes queries or keys, row after row of heads, in place.
+pub(crate) fn normalize_heads(
+    context: &Context,
+    config: &Config,
+    layer: &LayerConfig,
+    norm: Option<&Norm>,
+    heads: &mut [f32],
+) -> Result<(), Error> {
+    let size = match (layer.query_key_norm, norm) {
+        (QueryKeyNorm::None, _) => return Ok(()),
+        (QueryKeyNorm::Width, Some(norm)) => norm.weight.len(),
+        _ => layer.key_size,
+    };
+    Ok(kernel(config, norm, size).apply_in_place(context, heads, size)?)
+}
+
+/// The norm of rows of `size` numbers.
+fn kernel<'a>(config: &Config, norm: Option<&'a Norm>, size: usize) -> Kernel<'a> {
+    Kernel {
+        kind: match config.norm {
+            NormKind::Rms => Formula::RootMeanSquare,
+            NormKind::Layer => Formula::MeanAndVariance,
+        },
+        size,
+        weight: norm.map(|norm| &norm.weight[..]),
+        bias: norm.and_then(|norm| norm.bias.as_deref()),
+        epsilon: config.norm_epsilon,
+    }
+}

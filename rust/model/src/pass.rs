@@ -1,0 +1,56 @@
+//! What the blocks of a pass have in common: the tokens of each session, and where in the model they are.
+
+use llamacpu_kernels::context::Context;
+
+use crate::config::{Config, LayerConfig};
+use crate::kv::Pages;
+use crate::rotations::{Angles, Place, Rotations};
+
+/// Consecutive tokens of one session: its rows in this chunk.
+pub(crate) struct Segment<'a> {
+    pub(crate) pages: &'a mut Pages,
+    pub(crate) tokens: &'a [u32],
+    /// Position of the first token.
+    pub(crate) position: usize,
+    /// Whether the session may grow beyond the original context of the model.
+    pub(crate) long: bool,
+    /// How many of the last tokens get logits.
+    pub(crate) wanted: usize,
+    /// How many of the last tokens go through the whole last layer: at least those that get logits.
+    pub(crate) kept: usize,
+}
+
+/// What the blocks of a layer have in common.
+pub(crate) struct Pass<'a> {
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) config: &'a Config,
+    pub(crate) rotations: &'a Rotations,
+    pub(crate) angles: &'a Angles,
+    pub(crate) places: &'a [Place],
+    /// The layer, counted from 0.
+    pub(crate) layer: usize,
+    pub(crate) sizes: LayerConfig,
+    /// Whether the rows that nobody asks for end here.
+    pub(crate) last: bool,
+    /// How many rows go on behind this layer.
+    pub(crate) kept: usize,
+}
+
+/// Moves the last rows of every segment to the front of `data`; `count` says how many rows a segment has and how many
+/// of them stay.
+pub(crate) fn keep_last(
+    segments: &[Segment],
+    data: &mut [f32],
+    row_size: usize,
+    count: impl Fn(&Segment) -> (usize, usize),
+) {
+    let (mut end, mut kept) = (0, 0);
+    for segment in segments {
+        let (rows, staying) = count(segment);
+        end += rows;
+        if end - staying != kept {
+            data.copy_within((end - staying) * row_size..end * row_size, kept * row_size);
+        }
+        kept += staying;
+    }
+}

@@ -1,0 +1,108 @@
+//! The rotations of a model: which angles the rows of a pass turn by in which layer.
+
+use llamacpu_kernels::context::Context;
+use llamacpu_kernels::rope::Rope;
+
+use crate::config::{Config, RopeScalingKind, Rotation};
+use crate::error::{Error, sized};
+use crate::rows::for_rows;
+use crate::weights::RopeFactors;
+
+/// Every rotation that layers of a model use.
+pub(crate) struct Rotations {
+    global: Rope,
+    /// In place of `global` for sessions of more than the original context, where those have frequencies of their own.
+    long: Option<Rope>,
+    local: Option<Rope>,
+    original_context: f64,
+}
+
+/// Cosines and sines of the positions of the rows of a pass, by rotation.
+#[derive(Default)]
+pub(crate) struct Angles {
+    global: Vec<f32>,
+    local: Vec<f32>,
+}
+
+/// Where a row stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Position in its session.
+    pub(crate) position: usize,
+    /// Whether the session may grow beyond the original context.
+    pub(crate) long: bool,
+}
+
+impl Rotations {
+    pub(crate) fn new(config: &Config, factors: &mut RopeFactors) -> Result<Self, Error> {
+        let rope = &config.rope;
+        let always = factors.always.take();
+        let (short, long) = match (always, factors.short_and_long.take(), rope.scaling) {
+            (None, Some((short, long)), RopeScalingKind::LongRope) => (Some(short), Some(long)),
+            (None, None, RopeScalingKind::LongRope) => {
+                return Err(Error::Model(
+                    "the rotation is scaled by longrope, but the file lacks rope_factors_short.weight or \
+                     rope_factors_long.weight; it was converted wrongly"
+                        .to_owned(),
+                ));
+            }
+            (always, _, _) => (always, None),
+        };
+        let local =
+            config.rotation.contains(&Rotation::Local).then(|| Rope::new(&rope.local_settings())).transpose()?;
+        Ok(Self {
+            global: Rope::new(&rope.settings(short))?,
+            long: long.map(|long| Rope::new(&rope.settings(Some(long)))).transpose()?,
+            local,
+            original_context: rope.original_context,
+        })
+    }
+
+    /// Whether a session of `context` tokens turns by other angles than a short one.
+    pub(crate) fn is_long(&self, context: usize) -> bool {
+        self.long.is_some() && context as f64 > self.original_context
+    }
+
+    /// Sets the angles of all rows.
+    pub(crate) fn set(&self, context: &Context, places: &[Place], angles: &mut Angles) -> Result<(), Error> {
+        let size = self.global.size();
+        if size == 0 {
+            return Ok(());
+        }
+        let rope = |row: usize| match &self.long {
+            Some(long) if places[row].long => long,
+            _ => &self.global,
+        };
+        let global = sized(&mut angles.global, places.len().checked_mul(size), "positions")?;
+        for_rows(context, global, size, &|row, output| rope(row).table(places[row].position, output))?;
+        if let Some(local) = &self.local {
+            let angles = sized(&mut angles.local, places.len().checked_mul(size), "positions")?;
+            for_rows(context, angles, size, &|row, output| local.table(places[row].position, output))?;
+        }
+        Ok(())
+    }
+
+    /// Turns the heads of every row, from element `start` of each head on.
+    pub(crate) fn turn(
+        &self,
+        context: &Context,
+        angles: &Angles,
+        rotation: Rotation,
+        (heads, row_size): (&mut [f32], usize),
+        (head_size, start): (usize, usize),
+    ) -> Result<(), Error> {
+        let (rope, angles) = match rotation {
+            Rotation::None => return Ok(()),
+            Rotation::Global => (&self.global, &angles.global),
+            Rotation::Local => (self.local.as_ref().unwrap_or(&self.global), &angles.local),
+        };
+        let size = rope.size();
+        if size == 0 {
+            return Ok(());
+        }
+        for_rows(context, heads, row_size, &|row, heads| {
+            let angles = &angles[row * size..(row + 1) * size];
+            rope.apply_from(context.isa, heads, head_size, start, angles)
+        })
+    }
+}

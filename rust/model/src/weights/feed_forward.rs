@@ -1,0 +1,146 @@
+//! The weights of feed-forward networks and of mixtures of them.
+
+use llamacpu_kernels::matmul::Matrix;
+
+use super::Linear;
+use crate::config::Gate;
+use crate::tensors::Tensors;
+use crate::{Config, Error};
+
+/// A feed-forward network: `down(function(gate(x)) * up(x))`, or `down(function(up(x)))` without a gate.
+pub(crate) struct Network {
+    pub(crate) gate: Option<Linear>,
+    pub(crate) up: Linear,
+    pub(crate) down: Linear,
+}
+
+/// What follows attention in a layer.
+pub(crate) enum FeedForward {
+    Dense(Box<Network>),
+    Experts(Box<Experts>),
+}
+
+/// A mixture of networks.
+pub(crate) struct Experts {
+    pub(crate) router: Linear,
+    /// Added to an expert's score where experts are chosen, but not to its weight.
+    pub(crate) selection_bias: Option<Vec<f32>>,
+    pub(crate) networks: Vec<Network>,
+    /// What all tokens go through besides.
+    pub(crate) shared: Option<Network>,
+    /// One row: the logistic function of its product is the weight of `shared`.
+    pub(crate) shared_gate: Option<Linear>,
+}
+
+impl Network {
+    fn load(
+        config: &Config,
+        name: &dyn Fn(&str) -> String,
+        inner: usize,
+        tensors: &mut Tensors,
+    ) -> Result<Self, Error> {
+        let width = config.embedding_length;
+        let (gate, up) = match config.gate {
+            Gate::Own => {
+                (Some(tensors.linear(&name("gate"), width, inner)?), tensors.linear(&name("up"), width, inner)?)
+            }
+            Gate::None => (None, tensors.linear(&name("up"), width, inner)?),
+            Gate::Fused => {
+                let mut halves = tensors.linears(&name("up"), width, &[inner, inner])?;
+                let up = halves.pop().ok_or_else(|| Error::Model("a fused matrix must have two parts".to_owned()))?;
+                (halves.pop(), up)
+            }
+        };
+        Ok(Self { gate, up, down: tensors.linear(&name("down"), inner, width)? })
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        self.gate.iter().chain([&self.up, &self.down]).map(|linear| &linear.matrix)
+    }
+}
+
+impl FeedForward {
+    pub(super) fn load(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Option<Self>, Error> {
+        let inner = config.layer(index).feed_forward;
+        if inner == 0 {
+            return Ok(None);
+        }
+        if config.experts > 0 && tensors.has(&format!("blk.{index}.ffn_gate_inp.weight")) {
+            return Ok(Some(Self::Experts(Box::new(Experts::load(config, index, tensors)?))));
+        }
+        let name = |part: &str| format!("blk.{index}.ffn_{part}");
+        Ok(Some(Self::Dense(Box::new(Network::load(config, &name, inner, tensors)?))))
+    }
+
+    /// Every matrix: the router first, then network by network.
+    pub(super) fn matrices(&self) -> Vec<&Matrix> {
+        match self {
+            Self::Dense(network) => network.matrices().collect(),
+            Self::Experts(experts) => std::iter::once(&experts.router.matrix)
+                .chain(experts.networks.iter().chain(&experts.shared).flat_map(Network::matrices))
+                .chain(experts.shared_gate.iter().map(|gate| &gate.matrix))
+                .collect(),
+        }
+    }
+}
+
+impl Experts {
+    fn load(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Self, Error> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let (width, count) = (config.embedding_length, config.experts);
+        let router = tensors.linear(&name("ffn_gate_inp"), width, count)?;
+        let selection_bias = tensors.optional_vector(&name("exp_probs_b.bias"), count)?;
+        let networks = if tensors.has(&name("ffn_up.0.weight")) {
+            // Files from 2023: one tensor an expert.
+            (0..count)
+                .map(|expert| {
+                    let name = |part: &str| format!("blk.{index}.ffn_{part}.{expert}");
+                    Network::load(config, &name, config.expert_width(index), tensors)
+                })
+                .collect::<Result<_, _>>()?
+        } else {
+            stacked(config, index, tensors)?
+        };
+        let shared_name = |part: &str| format!("blk.{index}.ffn_{part}_shexp");
+        let (shared, shared_gate) = match config.shared_feed_forward {
+            0 => (None, None),
+            inner => {
+                let gate = name("ffn_gate_inp_shexp");
+                let gate =
+                    tensors.has(&format!("{gate}.weight")).then(|| tensors.linear(&gate, width, 1)).transpose()?;
+                (Some(Network::load(config, &shared_name, inner, tensors)?), gate)
+            }
+        };
+        Ok(Self { router, selection_bias, networks, shared, shared_gate })
+    }
+}
+
+/// The experts of stacked tensors: gates and ups apart or, row by row, behind each other.
+fn stacked(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Vec<Network>, Error> {
+    let name = |part: &str| format!("blk.{index}.{part}");
+    let (width, count, inner) = (config.embedding_length, config.experts, config.expert_width(index));
+    let downs = tensors.linear_stack(&name("ffn_down_exps"), inner, width, count)?;
+    let gates_and_ups: Vec<(Option<Linear>, Linear)> = if tensors.has(&name("ffn_gate_up_exps.weight")) {
+        let halves = tensors.stack(&name("ffn_gate_up_exps.weight"), width, &[inner, inner], count)?;
+        let bias = tensors.optional_table(&name("ffn_gate_up_exps.bias"), 2 * inner, count)?;
+        let mut halves = halves.into_iter().enumerate().map(|(half, matrix)| {
+            let bias = bias.as_ref().map(|bias| bias[half * inner..(half + 1) * inner].to_vec());
+            Linear { matrix, bias }
+        });
+        let mut pairs = Vec::with_capacity(count);
+        while let (Some(gate), Some(up)) = (halves.next(), halves.next()) {
+            pairs.push((Some(gate), up));
+        }
+        pairs
+    } else {
+        let ups = tensors.linear_stack(&name("ffn_up_exps"), width, inner, count)?;
+        if config.gate == Gate::None {
+            ups.into_iter().map(|up| (None, up)).collect()
+        } else {
+            let gates = tensors.linear_stack(&name("ffn_gate_exps"), width, inner, count)?;
+            gates.into_iter().map(Some).zip(ups).collect()
+        }
+    };
+    let networks = gates_and_ups.into_iter().zip(downs).map(|((gate, up), down)| Network { gate, up, down });
+    Ok(networks.collect())
+}

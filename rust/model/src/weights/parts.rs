@@ -1,0 +1,75 @@
+//! The two things that all weights are made of: linear maps and norms.
+
+use llamacpu_kernels::matmul::Matrix;
+
+use crate::config::NormKind;
+use crate::tensors::Tensors;
+use crate::{Config, Error};
+
+/// A matrix with an optional bias: `y = W x + b`.
+pub(crate) struct Linear {
+    pub(crate) matrix: Matrix,
+    /// One number a row of the matrix.
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+/// The weights of a norm, and what it adds.
+pub(crate) struct Norm {
+    pub(crate) weight: Vec<f32>,
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+impl Linear {
+    /// Numbers that come out.
+    pub(crate) fn rows(&self) -> usize {
+        self.matrix.rows()
+    }
+}
+
+impl Tensors<'_> {
+    /// A matrix `NAME.weight` with its optional `NAME.bias`.
+    pub(super) fn linear(&mut self, name: &str, columns: usize, rows: usize) -> Result<Linear, Error> {
+        let matrix = self.matrix(&format!("{name}.weight"), columns, rows)?;
+        let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
+        Ok(Linear { matrix, bias })
+    }
+
+    /// The parts of one matrix `NAME.weight` that holds several below each other, each with its part of `NAME.bias`.
+    pub(super) fn linears(&mut self, name: &str, columns: usize, parts: &[usize]) -> Result<Vec<Linear>, Error> {
+        let matrices = self.stack(&format!("{name}.weight"), columns, parts, 1)?;
+        let bias = self.optional_vector(&format!("{name}.bias"), parts.iter().sum())?;
+        let mut start = 0;
+        let mut linears = Vec::with_capacity(parts.len());
+        for (matrix, &rows) in matrices.into_iter().zip(parts) {
+            let bias = bias.as_ref().map(|bias| bias[start..start + rows].to_vec());
+            linears.push(Linear { matrix, bias });
+            start += rows;
+        }
+        Ok(linears)
+    }
+
+    /// `NAME.weight`, a stack of `count` matrices, with the optional `NAME.bias`, a row for each.
+    pub(super) fn linear_stack(
+        &mut self,
+        name: &str,
+        columns: usize,
+        rows: usize,
+        count: usize,
+    ) -> Result<Vec<Linear>, Error> {
+        let matrices = self.stack(&format!("{name}.weight"), columns, &[rows], count)?;
+        let biases = self.optional_table(&format!("{name}.bias"), rows, count)?;
+        let bias = |index: usize| biases.as_ref().map(|biases| biases[index * rows..(index + 1) * rows].to_vec());
+        let linears = matrices.into_iter().enumerate();
+        Ok(linears.map(|(index, matrix)| Linear { matrix, bias: bias(index) }).collect())
+    }
+
+    /// `NAME.weight` and, where vectors are centred, the optional `NAME.bias`.
+    pub(super) fn norm(&mut self, config: &Config, name: &str, len: usize) -> Result<Norm, Error> {
+        let weight = self.vector(&format!("{name}.weight"), len)?;
+        let bias = match config.norm {
+            NormKind::Rms => None,
+            NormKind::Layer => self.optional_vector(&format!("{name}.bias"), len)?,
+        };
+        Ok(Norm { weight, bias })
+    }
+}

@@ -1,0 +1,137 @@
+"""Every family against the reference outputs of tiny models that transformers ran in float32 (golden/families)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llamacpu import Model
+
+pytestmark = pytest.mark.instruction_set
+
+CONTEXTS = {"phi3-short": 256, "llama4-8k": 8448}
+"""What a session may hold where 512 tokens are too few, or would choose another rotation."""
+LIMITS = {"deepseek2-lite": 1e-8}
+"""The largest error with 32-bit weights and keys, where 1e-9 is too little for the depth of the model."""
+FAMILIES = [
+    "arcee",
+    "cohere2",
+    "command-r",
+    "deepseek2-lite",
+    "deepseek2-v2",
+    "deepseek2-v3",
+    "ernie4_5",
+    "glm4",
+    "granite",
+    "granitemoe",
+    "llama",
+    "llama4",
+    "llama4-128e",
+    "llama4-8k",
+    "llama4-dense",
+    "llama4-step2",
+    "mistral-window",
+    "mistral3",
+    "mixtral",
+    "mllama",
+    "nemotron",
+    "olmo2",
+    "olmoe",
+    "phi3",
+    "phi3-long",
+    "phi3-short",
+    "qwen2",
+    "qwen2moe",
+    "qwen3",
+    "qwen3moe",
+    "seed-oss",
+    "smollm3",
+    "stablelm",
+]
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest, golden: Path) -> tuple[str, Path, dict[str, Any]]:
+    """Name, model file and reference outputs."""
+    name, folder = request.param, golden / "families"
+    path = folder / f"{name}.gguf"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} in {folder}")
+    return name, path, dict(np.load(folder / f"{name}.npz"))
+
+
+def error(got: Any, exact: Any) -> float:
+    """Sum of the squares of the differences over that of the exact numbers."""
+    return float(((got - exact.astype(np.float64)) ** 2).sum() / (exact.astype(np.float64) ** 2).sum())
+
+
+def text(reference: dict[str, Any]) -> tuple[list[int], Any, int]:
+    """Tokens, their logits, and which token the first of these belongs to."""
+    ending = "_text" if "tokens_text" in reference else ""
+    return reference[f"tokens{ending}"].tolist(), reference[f"logits{ending}"], int(reference.get("start", 0))
+
+
+def test_logits_and_chosen_tokens(family: tuple[str, Path, dict[str, Any]]) -> None:
+    name, path, reference = family
+    tokens, logits, start = text(reference)
+    context = CONTEXTS.get(name, 512)
+    with Model(path, threads=2) as model:
+        session = model.session(context=context, kv_type="f32")
+        if start:
+            session.forward(tokens[:start], logits="none")
+        assert error(session.forward(tokens[start:], logits="all"), logits) < LIMITS.get(name, 1e-9)
+        half = model.session(context=context, kv_type="f16")
+        if start:
+            half.forward(tokens[:start], logits="none")
+        assert error(half.forward(tokens[start:], logits="all"), logits) < 1e-5
+        if "tokens_text" in reference:
+            return  # the chosen tokens belong to the picture
+        session.truncate(len(tokens) - 1)
+        row = session.forward(tokens[-1:])
+        rows = []
+        for token in reference["greedy"].tolist():
+            assert int(row.argmax()) == token
+            rows.append(row)
+            row = session.forward([token])
+        assert error(np.stack(rows), reference["greedy_logits"]) < LIMITS.get(name, 1e-9)
+
+
+def test_no_bit_depends_on_the_way(family: tuple[str, Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Threads, splits, batches, forks, truncation and saved sessions."""
+    name, path, reference = family
+    tokens, _, _ = text(reference)
+    tokens = tokens[:96]
+    with Model(path, threads=1) as model:
+        context = CONTEXTS.get(name, 512)
+        whole = model.session(context=context).forward(tokens, logits="all")
+    with Model(path, threads=3) as model:
+        one_by_one = model.session(context=context)
+        rows = [one_by_one.forward([token]) for token in tokens]
+        assert np.array_equal(np.stack(rows), whole)
+
+        first, second = model.session(context=context), model.session(context=context)
+        first.forward(tokens[:50], logits="none")
+        second.forward(tokens[:7], logits="none")
+        other = first.fork()
+        together = model.step([(first, tokens[50:]), (second, tokens[7:70]), (other, tokens[50:51])], logits="all")
+        assert np.array_equal(together[0], whole[50:])
+        assert np.array_equal(together[1], whole[7:70])
+        assert np.array_equal(together[2], whole[50:51])
+
+        first.save(tmp_path / "session")
+        restored = model.load_session(tmp_path / "session")
+        assert np.array_equal(restored.forward(tokens[:5]), first.forward(tokens[:5]))
+        for length in (len(tokens) - 3, 60, 13):
+            first.truncate(length)
+            assert np.array_equal(first.forward(tokens[length:], logits="all"), whole[length:])
+
+
+def test_a_picture_is_refused_in_words(golden: Path) -> None:
+    path = golden / "families" / "mllama.gguf"
+    if not path.is_file():
+        pytest.skip(f"no {path}")
+    with Model(path) as model, pytest.raises(ValueError, match="stands for a picture"):
+        model.session().forward([1, model.vocab_size, 2])
