@@ -119,13 +119,7 @@ pub(crate) fn forward(
                     moe::mixture(context, config, mixture, input, buffers, branch)?;
                 }
             }
-            normalize_in_place(
-                context,
-                config,
-                blocks.feed_forward_output_norm.as_ref(),
-                branch,
-                &mut attention.spare,
-            )?;
+            normalize_in_place(context, config, blocks.feed_forward_output_norm.as_ref(), branch)?;
             add_scaled(context, stream, branch, config.residual_scale)?;
         }
         hidden.take(layer, stream);
