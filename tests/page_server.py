@@ -7,7 +7,9 @@ What a message begins with chooses the answer: see `ANSWERS`.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import sys
 import threading
 import time
@@ -83,10 +85,26 @@ class Api(ThreadingHTTPServer):
         self.gone = threading.Event()
         """set when a client has left in the middle of an answer"""
         self.delay = 0.004
+        self.connections: set[Any] = set()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/"
+
+    def stop(self) -> None:
+        """End as a process does: with its connections."""
+        self.shutdown()
+        self.server_close()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        try:
+            super().finish_request(request, client_address)
+        finally:
+            self.connections.discard(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that leave are no news."""
@@ -162,7 +180,8 @@ class Handler(BaseHTTPRequestHandler):
                 pieces += 1
                 time.sleep(self.server.delay)
             if word == "cut" and not continues:
-                # The stream ends in the middle of a chunk.
+                # The stream ends in the middle of a chunk, when the rest has long been read.
+                time.sleep(0.3)
                 self.wfile.write(b"40\r\ndata: {")
                 self.close_connection = True
                 return

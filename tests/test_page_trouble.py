@@ -53,8 +53,7 @@ def test_an_answer_that_breaks_off_is_kept_and_goes_on(chat: Chat, message: str,
 def test_a_server_that_is_gone_and_comes_back(chat: Chat) -> None:  # noqa: F811
     chat.say("One")
     port = chat.api.server_address[1]
-    chat.api.shutdown()
-    chat.api.server_close()
+    chat.api.stop()
     chat.say("Two")
     assert chat.page.inner_text(".problem p") == "The server cannot be reached. Is it still running?"
     again = Api(port)
@@ -65,8 +64,7 @@ def test_a_server_that_is_gone_and_comes_back(chat: Chat) -> None:  # noqa: F811
         assert [m["content"] for m in again.asked[0]["messages"]] == ["One", "Answer number 1.", "Two"]
         chat.done()
     finally:
-        again.shutdown()
-        again.server_close()
+        again.stop()
 
 
 def test_a_server_that_is_not_there_yet(chat: Chat) -> None:  # noqa: F811
@@ -132,7 +130,7 @@ def test_a_browser_without_storage_says_so_and_works(chat: Chat) -> None:  # noq
 
 @pytest.mark.parametrize(("name", "words"), [("QuotaExceededError", "no room left"), ("DataError", "could not store")])
 def test_a_full_browser_is_said_in_words(chat: Chat, name: str, words: str) -> None:  # noqa: F811
-    chat.eval(f"IDBObjectStore.prototype.put = () => {{ throw new DOMException('full', '{name}'); }}")
+    chat.eval(f"() => {{ IDBObjectStore.prototype.put = () => {{ throw new DOMException('full', '{name}'); }}; }}")
     assert chat.say("One") == "Answer number 1."
     assert words in chat.page.inner_text("#notice")
     with chat.page.expect_download():

@@ -113,7 +113,8 @@ export async function* chat(body, signal) {
 
 /** The data of server-sent events. */
 export async function* events(stream) {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  const reader = stream.getReader();
+  const decoder = new TextDecoder();
   let rest = "";
   let data = [];
   try {
@@ -126,7 +127,7 @@ export async function* events(stream) {
         throw new ServerError("lost", "The connection to the server was lost.");
       }
       // A carriage return may be half of a line's end: it waits for the next piece.
-      const lines = (rest + (piece.value ?? "")).split(/\r\n|\n|\r(?!$)/);
+      const lines = (rest + (piece.done ? decoder.decode() : decoder.decode(piece.value, { stream: true }))).split(/\r\n|\n|\r(?!$)/);
       rest = lines.pop();
       for (const line of lines) {
         if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));

@@ -11,6 +11,7 @@ import { Sidebar } from "./sidebar.js";
 import { openStore } from "./store.js";
 import { fileName, LIMITS, read, written } from "./transfer.js";
 import { Transcript } from "./transcript.js";
+import { keepUnfinished, takeUnfinished } from "./unfinished.js";
 
 /** Answers being written, by the id of their conversation. */
 const generations = new Map();
@@ -18,15 +19,16 @@ let conversation = newConversation(defaults());
 
 const store = await openStore((id) => changedElsewhere(id));
 const notice = {
-  /** Show words that stay until they are dismissed; `act` offers a way out. */
-  show(words, action, act) {
+  /** Show words that stay until they are dismissed; `act` offers a way out. `about` names them for `hide`. */
+  show(words, action, act, about = "") {
+    this.about = about;
     const close = make("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => this.hide() }, icon("close"));
     byId("notice").replaceChildren(icon("warning"), make("p", {}, words));
     if (act) byId("notice").append(make("button", { type: "button", class: "small", onclick: act }, action));
     byId("notice").append(close);
   },
-  hide() {
-    byId("notice").replaceChildren();
+  hide(about = this.about) {
+    if (about === this.about) byId("notice").replaceChildren();
   },
 };
 const models = new Models({
@@ -35,10 +37,10 @@ const models = new Models({
     if (conversation.messages.length > 0) save(conversation);
     showContext();
   },
-  loaded: () => { notice.hide(); showContext(); },
+  loaded: () => { notice.hide("models"); showContext(); },
   failed(error) {
-    if (error.kind === "key") notice.show(error.message, "Enter the key", () => openSettings({ key: true }));
-    else notice.show(error.message, "Try again", () => models.load());
+    if (error.kind === "key") notice.show(error.message, "Enter the key", () => openSettings({ key: true }), "models");
+    else notice.show(error.message, "Try again", () => models.load(), "models");
   },
 });
 const transcript = new Transcript({
@@ -95,16 +97,17 @@ async function changedElsewhere(id) {
   list();
   if (id !== conversation.id || generations.has(id)) return;
   const stored = await store.load(id).catch(() => undefined);
+  // An answer may have begun here meanwhile: its save joins both.
+  if (conversation.id !== id || generations.has(id)) return;
   if (!stored) return startNew({ focus: false });
-  if (conversation.id !== id) return;
   conversation = { ...stored, leaf: find(stored, conversation.leaf) ? conversation.leaf : stored.leaf };
   if (branch(conversation).at(-1)) choose(conversation, conversation.leaf);
   show();
 }
 
-function startNew({ focus = true } = {}) {
+function startNew({ focus = true, push = true } = {}) {
   conversation = newConversation(defaults());
-  history.pushState(null, "", location.pathname + location.search);
+  if (push && location.hash) history.pushState(null, "", location.pathname + location.search);
   show();
   list();
   sidebar.leave();
@@ -165,7 +168,7 @@ function ended(generation, error) {
   const { conversation: written, message } = generation;
   clearInterval(generation.clock);
   generations.delete(written.id);
-  if (written === conversation) {
+  if (written.id === conversation.id) {
     show();
     const text = message.content.length > 500 ? `${message.content.slice(0, 500)}…` : message.content;
     announce(error ? message.error : `${message.status === "stopped" ? "Stopped" : "Answer"}: ${text}`);
@@ -207,8 +210,8 @@ async function edit(message, text) {
   }
   const { parent, role, model, reasoning } = message;
   addMessage(conversation, { parent, role, model, reasoning, content: text, status: "stopped" });
-  await save(conversation);
   show();
+  await save(conversation);
 }
 
 function editLast() {
@@ -223,8 +226,8 @@ async function remove(message) {
   await halt();
   removeMessage(conversation, message.id);
   if (conversation.messages.length === 0) return removeAll([conversation.id]);
-  await save(conversation);
   show();
+  await save(conversation);
   composer.focus();
 }
 
@@ -356,17 +359,16 @@ document.addEventListener("keydown", (event) => {
 addEventListener("popstate", () => {
   const id = location.hash.slice(1);
   if (id && id !== conversation.id) open(id);
-  else if (!id && conversation.messages.length > 0) startNew();
+  else if (!id && conversation.messages.length > 0) startNew({ push: false });
 });
-addEventListener("pagehide", () => {
-  for (const { conversation: unfinished } of generations.values()) store.save(unfinished).catch(() => {});
-});
+addEventListener("pagehide", () => keepUnfinished([...generations.values()]));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => byId("theme").setAttribute("aria-pressed", String(isDark())));
 
 byId("theme").setAttribute("aria-pressed", String(isDark()));
 show();
 models.load();
 if (!store.kept) notice.show("This browser lets the page store nothing: conversations are gone when it is closed. Export what you want to keep.");
+await takeUnfinished(store).catch((error) => notice.show(error.message));
 const wanted = location.hash.slice(1);
 if (/^[0-9a-f]{32}$/.test(wanted)) await open(wanted);
 else await list();

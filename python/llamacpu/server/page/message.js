@@ -114,7 +114,7 @@ export class MessageView {
     if (message.content) tools.append(this.#tool("copy", "Copy"), this.#tool("edit", "Edit"));
     if (message.role === "assistant" && status !== "failed" && status !== "lost") tools.append(this.#tool("retry", "Retry"));
     tools.append(this.#tool("delete", "Delete", "remove"));
-    if (status === "stopped" || status === "length") parts.push(this.#button("Continue", "resume"));
+    if (message.content && (status === "stopped" || status === "length")) parts.push(this.#button("Continue", "resume"));
     parts.push(tools);
     return parts;
   }
