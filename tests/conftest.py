@@ -12,6 +12,7 @@ import hypothesis
 import pytest
 from gguf import GGMLQuantizationType
 
+from page_browser import api, browser, chat  # noqa: F401
 from tiny_models import QUANTIZABLE, VARIANTS, Shape, write_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -6,14 +6,13 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from page_server import Api
-
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 # Breaches of the page's security policy are put where `Chat` finds them.
 WATCH = """
@@ -35,6 +34,7 @@ def chromium() -> str:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A headless browser for the tests of a module."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = chromium()
     with sync_api.sync_playwright() as playwright:
         # The sandbox of Chromium cannot be had by root, which is who runs in containers.
@@ -71,13 +71,12 @@ class Chat:
         self.api = api
         self.errors: list[str] = []
         self.hosts: set[str] = set()
-        self.expected_statuses: set[int] = set()
         context.set_default_timeout(20_000)
         context.add_init_script(WATCH)
         self.page = context.new_page()
         self.page.on("pageerror", lambda error: self.errors.append(f"page: {error}"))
         self.page.on("console", self._console)
-        self.page.on("request", lambda request: self.hosts.add(request.url.split("/")[2] if "//" in request.url else ""))
+        self.page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
         if open_now:
             self.open()
 
@@ -105,7 +104,8 @@ class Chat:
     def say(self, text: str) -> str:
         """Send a message and read the whole answer."""
         self.type(text)
-        self.page.wait_for_selector('.message.assistant.last[aria-busy="true"], .message.assistant.last .foot:not(:empty)')
+        last = ".message.assistant.last"
+        self.page.wait_for_selector(f'{last}[aria-busy="true"], {last} .foot:not(:empty)')
         self.done()
         return self.answers()[-1]
 
@@ -132,7 +132,7 @@ class Chat:
         return self.page.evaluate(code, argument)
 
     def until(self, code: str) -> None:
-        """Wait until a JavaScript expression is true. (Playwright's own way to wait is eval, which the policy forbids.)"""
+        """Wait until a JavaScript expression is true: Playwright's own way is eval, which the policy forbids."""
         end = time.monotonic() + 20
         while not self.page.evaluate(f"() => Boolean({code})"):
             assert time.monotonic() < end, f"never true: {code}"
@@ -145,7 +145,4 @@ class Chat:
         """No error in the console, no breach of the policy, no word to another host."""
         assert self.errors == []
         assert self.violations() == []
-        assert self.hosts <= {self.api.url.split("/")[2], ""}
-
-
-Open = Callable[..., Chat]
+        assert self.hosts <= {urlsplit(self.api.url).netloc, ""}

@@ -137,7 +137,7 @@ class Handler(BaseHTTPRequestHandler):
         self.error(401, "Incorrect API key provided")
         return False
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         path = self.path.split("?")[0]
         if path == "/v1/models":
             if self.allowed():
@@ -149,7 +149,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.error(404, "Not Found")
         self.answer(200, file.read_bytes(), TYPES[file.suffix] + "; charset=utf-8", Cache_Control="no-store")
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.allowed():
             return

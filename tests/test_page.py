@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from page_browser import Chat, api, browser, chat  # noqa: F401
-from page_server import RICH, Api
+from page_browser import Chat
+from page_server import RICH
 
 LAST = ".message.assistant.last"
 
 
-def test_an_answer_streams_into_the_page(chat: Chat) -> None:  # noqa: F811
+def test_an_answer_streams_into_the_page(chat: Chat) -> None:
     chat.api.delay = 0.01
     chat.eval("""() => {
         window.lengths = new Set();
-        new MutationObserver(() => window.lengths.add(document.querySelector('.message.assistant .text')?.innerText.length ?? 0))
+        const length = () => document.querySelector('.message.assistant .text')?.innerText.length ?? 0;
+        new MutationObserver(() => window.lengths.add(length()))
           .observe(document.getElementById('transcript'), {childList: true, subtree: true, characterData: true});
     }""")
     answer = chat.say("rich, please")
@@ -39,14 +40,14 @@ def test_an_answer_streams_into_the_page(chat: Chat) -> None:  # noqa: F811
     }
 
 
-def test_a_conversation_is_sent_as_a_whole(chat: Chat) -> None:  # noqa: F811
+def test_a_conversation_is_sent_as_a_whole(chat: Chat) -> None:
     chat.say("One")
     chat.say("Two\n\n  with lines")
     assert chat.messages() == ["One", "Answer number 1.", "Two\n\n  with lines", "Answer number 2."]
     assert [m["content"] for m in chat.api.asked[1]["messages"]] == ["One", "Answer number 1.", "Two\n\n  with lines"]
 
 
-def test_code_is_copied_and_so_are_messages(chat: Chat) -> None:  # noqa: F811
+def test_code_is_copied_and_so_are_messages(chat: Chat) -> None:
     chat.context.grant_permissions(["clipboard-read", "clipboard-write"])
     chat.say("rich")
     chat.page.locator(".copy-code").click()
@@ -58,7 +59,7 @@ def test_code_is_copied_and_so_are_messages(chat: Chat) -> None:  # noqa: F811
     assert chat.eval("navigator.clipboard.readText()") == RICH
 
 
-def test_without_a_clipboard_it_is_copied_the_old_way(chat: Chat) -> None:  # noqa: F811
+def test_without_a_clipboard_it_is_copied_the_old_way(chat: Chat) -> None:
     chat.context.grant_permissions(["clipboard-read", "clipboard-write"])
     # On plain HTTP from another machine browsers have no clipboard.
     chat.eval("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')); }")
@@ -69,7 +70,7 @@ def test_without_a_clipboard_it_is_copied_the_old_way(chat: Chat) -> None:  # no
 
 
 @pytest.mark.parametrize("way", ["button", "escape"])
-def test_an_answer_is_stopped(chat: Chat, way: str) -> None:  # noqa: F811
+def test_an_answer_is_stopped(chat: Chat, way: str) -> None:
     chat.type("endless")
     chat.until(f"document.querySelector('{LAST} .text')?.innerText.length > 40")
     if way == "button":
@@ -86,7 +87,7 @@ def test_an_answer_is_stopped(chat: Chat, way: str) -> None:  # noqa: F811
     assert chat.answers() == [before]
 
 
-def test_an_answer_is_stopped_before_its_first_word(chat: Chat) -> None:  # noqa: F811
+def test_an_answer_is_stopped_before_its_first_word(chat: Chat) -> None:
     chat.type("wait")
     chat.page.wait_for_selector(".waiting:has-text('Reading the prompt… 2 s')")
     chat.page.keyboard.press("Escape")
@@ -97,7 +98,7 @@ def test_an_answer_is_stopped_before_its_first_word(chat: Chat) -> None:  # noqa
     assert [m["role"] for m in chat.api.asked[-1]["messages"]] == ["user"]
 
 
-def test_retry_makes_another_version(chat: Chat) -> None:  # noqa: F811
+def test_retry_makes_another_version(chat: Chat) -> None:
     chat.say("Hello")
     chat.tool("assistant", "Retry").click()
     chat.until("document.querySelector('.versions')?.innerText.includes('2 / 2')")
@@ -111,7 +112,7 @@ def test_retry_makes_another_version(chat: Chat) -> None:  # noqa: F811
     assert chat.answers() == ["Answer number 2."]
 
 
-def test_editing_a_message_begins_a_branch(chat: Chat) -> None:  # noqa: F811
+def test_editing_a_message_begins_a_branch(chat: Chat) -> None:
     chat.say("One")
     chat.say("Two")
     chat.tool("user", "Edit", 0).click()
@@ -127,7 +128,7 @@ def test_editing_a_message_begins_a_branch(chat: Chat) -> None:  # noqa: F811
     assert chat.messages() == ["One", "Answer number 1.", "Two", "Answer number 2."]
 
 
-def test_leaving_the_editor_changes_nothing(chat: Chat) -> None:  # noqa: F811
+def test_leaving_the_editor_changes_nothing(chat: Chat) -> None:
     chat.say("One")
     chat.tool("user", "Edit").click()
     chat.page.get_by_label("Edit message").fill("Else")
@@ -136,7 +137,7 @@ def test_leaving_the_editor_changes_nothing(chat: Chat) -> None:  # noqa: F811
     assert len(chat.api.asked) == 1
 
 
-def test_an_answer_is_edited(chat: Chat) -> None:  # noqa: F811
+def test_an_answer_is_edited(chat: Chat) -> None:
     chat.say("One")
     chat.tool("assistant", "Edit").click()
     chat.page.get_by_label("Edit answer").fill("My **own** words")
@@ -147,7 +148,7 @@ def test_an_answer_is_edited(chat: Chat) -> None:  # noqa: F811
     assert chat.api.asked[-1]["messages"][1] == {"role": "assistant", "content": "My **own** words"}
 
 
-def test_continue_goes_on_where_the_limit_was(chat: Chat) -> None:  # noqa: F811
+def test_continue_goes_on_where_the_limit_was(chat: Chat) -> None:
     assert chat.say("short") == "This is the beginning"
     assert "token limit reached" in chat.page.inner_text(f"{LAST} .facts")
     chat.page.get_by_role("button", name="Continue").click()
@@ -159,7 +160,7 @@ def test_continue_goes_on_where_the_limit_was(chat: Chat) -> None:  # noqa: F811
     assert (asked["continue_final_message"], asked["add_generation_prompt"]) == (True, False)
 
 
-def test_a_message_is_deleted_with_what_follows(chat: Chat) -> None:  # noqa: F811
+def test_a_message_is_deleted_with_what_follows(chat: Chat) -> None:
     chat.say("One")
     chat.say("Two")
     chat.tool("user", "Delete").click()
@@ -169,7 +170,7 @@ def test_a_message_is_deleted_with_what_follows(chat: Chat) -> None:  # noqa: F8
     assert chat.messages() == ["One", "Answer number 1."]
 
 
-def test_reasoning_is_folded_away(chat: Chat) -> None:  # noqa: F811
+def test_reasoning_is_folded_away(chat: Chat) -> None:
     chat.type("think")
     chat.page.wait_for_selector("summary:has-text('Thinking…')")
     chat.done()
@@ -184,7 +185,7 @@ def test_reasoning_is_folded_away(chat: Chat) -> None:  # noqa: F811
     assert chat.api.asked[-1]["messages"][1] == {"role": "assistant", "content": "There are three."}
 
 
-def test_everything_is_there_after_a_reload(chat: Chat) -> None:  # noqa: F811
+def test_everything_is_there_after_a_reload(chat: Chat) -> None:
     chat.say("rich")
     chat.page.locator("#prompt").fill("not sent yet")
     before = chat.page.inner_html(f"{LAST} .text")
@@ -195,7 +196,7 @@ def test_everything_is_there_after_a_reload(chat: Chat) -> None:  # noqa: F811
     assert chat.page.title() == "rich · llamacpu"
 
 
-def test_a_reload_in_the_middle_of_an_answer_keeps_what_there_is(chat: Chat) -> None:  # noqa: F811
+def test_a_reload_in_the_middle_of_an_answer_keeps_what_there_is(chat: Chat) -> None:
     chat.type("endless")
     chat.until(f"document.querySelector('{LAST} .text')?.innerText.length > 200")
     chat.reload()
@@ -205,7 +206,7 @@ def test_a_reload_in_the_middle_of_an_answer_keeps_what_there_is(chat: Chat) -> 
     assert chat.page.get_by_role("button", name="Continue").is_visible()
 
 
-def test_conversations_are_listed_renamed_found_and_deleted(chat: Chat) -> None:  # noqa: F811
+def test_conversations_are_listed_renamed_found_and_deleted(chat: Chat) -> None:
     for text in ("About llamas", "think about alpacas", "Nothing much"):
         chat.page.get_by_role("button", name="New conversation").click()
         chat.say(text)
@@ -220,7 +221,8 @@ def test_conversations_are_listed_renamed_found_and_deleted(chat: Chat) -> None:
     search = chat.page.get_by_role("searchbox")
     for words, found in (("WOOL", ["Wool"]), ("there are three", ["think about alpacas"]), ("zebra", [])):
         search.fill(words)
-        chat.until(f"JSON.stringify([...document.querySelectorAll('#list .open')].map((item) => item.textContent)) === '{json.dumps(found)}'")  # fmt: skip
+        shown = "[...document.querySelectorAll('#list .open')].map((item) => item.textContent)"
+        chat.until(f"JSON.stringify({shown}) === '{json.dumps(found)}'")
     assert "Nothing found" in chat.page.inner_text("#list")
     search.fill("")
     chat.until("document.querySelectorAll('#list .open').length === 3")
@@ -234,7 +236,7 @@ def test_conversations_are_listed_renamed_found_and_deleted(chat: Chat) -> None:
     assert chat.messages() == []
 
 
-def test_an_answer_goes_on_while_another_conversation_is_read(chat: Chat) -> None:  # noqa: F811
+def test_an_answer_goes_on_while_another_conversation_is_read(chat: Chat) -> None:
     chat.say("First")
     chat.page.get_by_role("button", name="New conversation").click()
     chat.type("endless")
@@ -249,7 +251,7 @@ def test_an_answer_goes_on_while_another_conversation_is_read(chat: Chat) -> Non
     chat.done()
 
 
-def test_back_and_forward_move_between_conversations(chat: Chat) -> None:  # noqa: F811
+def test_back_and_forward_move_between_conversations(chat: Chat) -> None:
     chat.say("First")
     chat.page.get_by_role("button", name="New conversation").click()
     chat.say("Second")
@@ -262,7 +264,7 @@ def test_back_and_forward_move_between_conversations(chat: Chat) -> None:  # noq
     chat.page.wait_for_selector(".message.user:has-text('Second')")
 
 
-def test_the_model_is_chosen_and_remembered(chat: Chat) -> None:  # noqa: F811
+def test_the_model_is_chosen_and_remembered(chat: Chat) -> None:
     chat.say("One")
     chat.page.get_by_label("Model").select_option("demo")
     chat.say("Two")
@@ -271,7 +273,7 @@ def test_the_model_is_chosen_and_remembered(chat: Chat) -> None:  # noqa: F811
     chat.until("document.getElementById('model').value === 'demo'")
 
 
-def test_settings_are_sent_and_kept(chat: Chat) -> None:  # noqa: F811
+def test_settings_are_sent_and_kept(chat: Chat) -> None:
     values = {"temperature": "0.25", "top_p": "0.9", "top_k": "40", "min_p": "0.05", "max_tokens": "99", "seed": "7"}
     chat.page.get_by_role("button", name="Settings").click()
     chat.page.get_by_label("System prompt").fill("Be brief.")
@@ -296,8 +298,10 @@ def test_settings_are_sent_and_kept(chat: Chat) -> None:  # noqa: F811
     assert set(chat.api.asked[-1]) == {"model", "messages", "stream", "stream_options"}
 
 
-@pytest.mark.parametrize(("name", "value"), [("temperature", "9"), ("max_tokens", "0"), ("seed", "1.5"), ("top_p", "-1")])
-def test_wrong_settings_are_refused_in_the_dialog(chat: Chat, name: str, value: str) -> None:  # noqa: F811
+@pytest.mark.parametrize(
+    ("name", "value"), [("temperature", "9"), ("max_tokens", "0"), ("seed", "1.5"), ("top_p", "-1")]
+)
+def test_wrong_settings_are_refused_in_the_dialog(chat: Chat, name: str, value: str) -> None:
     chat.page.get_by_role("button", name="Settings").click()
     chat.page.locator(f"#setting-{name}").fill(value)
     chat.page.get_by_role("button", name="Save").click()
@@ -305,7 +309,7 @@ def test_wrong_settings_are_refused_in_the_dialog(chat: Chat, name: str, value: 
     assert chat.eval(f"document.querySelector('#setting-{name}').validationMessage") != ""
 
 
-def test_two_windows_with_one_conversation_lose_nothing(chat: Chat) -> None:  # noqa: F811
+def test_two_windows_with_one_conversation_lose_nothing(chat: Chat) -> None:
     chat.say("One")
     other = Chat(chat.context, chat.api, open_now=False)
     other.open(f"#{chat.page.url.split('#')[1]}")
@@ -330,7 +334,7 @@ def test_two_windows_with_one_conversation_lose_nothing(chat: Chat) -> None:  # 
     other.check()
 
 
-def test_a_conversation_that_another_window_deletes_is_left(chat: Chat) -> None:  # noqa: F811
+def test_a_conversation_that_another_window_deletes_is_left(chat: Chat) -> None:
     chat.say("One")
     other = Chat(chat.context, chat.api)
     other.page.get_by_role("button", name="Options of One").click()
@@ -341,7 +345,7 @@ def test_a_conversation_that_another_window_deletes_is_left(chat: Chat) -> None:
     other.check()
 
 
-def test_export_and_import_bring_everything_back(chat: Chat, tmp_path: Path) -> None:  # noqa: F811
+def test_export_and_import_bring_everything_back(chat: Chat, tmp_path: Path) -> None:
     chat.say("rich")
     chat.tool("assistant", "Retry").click()
     chat.until("document.querySelector('.versions')")
@@ -367,7 +371,7 @@ def test_export_and_import_bring_everything_back(chat: Chat, tmp_path: Path) -> 
     assert chat.messages() == before
 
 
-def test_all_conversations_are_exported_and_deleted(chat: Chat, tmp_path: Path) -> None:  # noqa: F811
+def test_all_conversations_are_exported_and_deleted(chat: Chat, tmp_path: Path) -> None:
     for text in ("One", "Two"):
         chat.page.get_by_role("button", name="New conversation").click()
         chat.say(text)
@@ -421,19 +425,17 @@ HOSTILE_FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", HOSTILE_FILES)
-def test_a_hostile_file_is_refused_in_words(chat: Chat, name: str, tmp_path: Path) -> None:  # noqa: F811
-    content, words = HOSTILE_FILES[name]
-    file = tmp_path / "file.json"
-    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    chat.page.set_input_files("#file", file)
-    notice = chat.page.wait_for_selector("#notice p")
-    assert notice.inner_text().startswith("file.json was not imported.")
-    assert words in notice.inner_text()
-    assert chat.page.locator("#list .open").count() == 0
+def test_hostile_files_are_refused_in_words(chat: Chat, tmp_path: Path) -> None:
+    for number, (content, words) in enumerate(HOSTILE_FILES.values()):
+        file = tmp_path / f"file{number}.json"
+        file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        chat.page.set_input_files("#file", file)
+        notice = chat.page.wait_for_selector(f"#notice p:has-text('{file.name} was not imported.')").inner_text()
+        assert words in notice
+        assert chat.page.locator("#list .open").count() == 0
 
 
-def test_a_file_that_is_too_large_is_not_read(chat: Chat, tmp_path: Path) -> None:  # noqa: F811
+def test_a_file_that_is_too_large_is_not_read(chat: Chat, tmp_path: Path) -> None:
     file = tmp_path / "large.json"
     with file.open("wb") as writer:
         writer.truncate(33 * 1024 * 1024)
@@ -441,7 +443,7 @@ def test_a_file_that_is_too_large_is_not_read(chat: Chat, tmp_path: Path) -> Non
     assert "more than 32 MiB" in chat.page.wait_for_selector("#notice p").inner_text()
 
 
-def test_unknown_fields_of_a_file_are_left_out(chat: Chat, tmp_path: Path) -> None:  # noqa: F811
+def test_unknown_fields_of_a_file_are_left_out(chat: Chat, tmp_path: Path) -> None:
     hostile = conversation(message_onclick="x", message_status="writing", title="<img src=x onerror=1>")
     text = json.dumps(hostile).replace('"title"', '"__proto__": {"polluted": 1}, "constructor": 1, "title"')
     file = tmp_path / "file.json"

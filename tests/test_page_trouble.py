@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from page_browser import Chat, api, browser, chat  # noqa: F401
+from page_browser import Chat
 from page_server import Api
 
 LAST = ".message.assistant.last"
@@ -20,7 +20,7 @@ LAST = ".message.assistant.last"
         ("page", "The server answered with status 502."),
     ],
 )
-def test_what_the_server_refuses_is_shown(chat: Chat, message: str, words: str) -> None:  # noqa: F811
+def test_what_the_server_refuses_is_shown(chat: Chat, message: str, words: str) -> None:
     chat.say(message)
     assert chat.page.inner_text(f"{LAST} .problem p") == words
     asked = len(chat.api.asked)
@@ -39,7 +39,7 @@ def test_what_the_server_refuses_is_shown(chat: Chat, message: str, words: str) 
     ("message", "words"),
     [("cut", "The connection to the server was lost."), ("fault", "the model file was changed while it was used.")],
 )
-def test_an_answer_that_breaks_off_is_kept_and_goes_on(chat: Chat, message: str, words: str) -> None:  # noqa: F811
+def test_an_answer_that_breaks_off_is_kept_and_goes_on(chat: Chat, message: str, words: str) -> None:
     chat.say(message)
     assert chat.answers() == ["This is the beginning"]
     assert chat.page.inner_text(f"{LAST} .problem p") == f"{words} What had been written is kept."
@@ -50,7 +50,7 @@ def test_an_answer_that_breaks_off_is_kept_and_goes_on(chat: Chat, message: str,
         chat.done()
 
 
-def test_a_server_that_is_gone_and_comes_back(chat: Chat) -> None:  # noqa: F811
+def test_a_server_that_is_gone_and_comes_back(chat: Chat) -> None:
     chat.say("One")
     port = chat.api.server_address[1]
     chat.api.stop()
@@ -67,7 +67,7 @@ def test_a_server_that_is_gone_and_comes_back(chat: Chat) -> None:  # noqa: F811
         again.stop()
 
 
-def test_a_server_that_is_not_there_yet(chat: Chat) -> None:  # noqa: F811
+def test_a_server_that_is_not_there_yet(chat: Chat) -> None:
     chat.page.route("**/v1/models", lambda route: route.abort())
     chat.reload()
     chat.page.wait_for_selector("#notice:has-text('cannot be reached')")
@@ -82,7 +82,7 @@ def test_a_server_that_is_not_there_yet(chat: Chat) -> None:  # noqa: F811
     chat.done()
 
 
-def test_the_api_key_is_asked_for_and_kept_for_the_window_only(chat: Chat) -> None:  # noqa: F811
+def test_the_api_key_is_asked_for_and_kept_for_the_window_only(chat: Chat) -> None:
     chat.api.key = "sk-secret"
     chat.reload()
     chat.page.wait_for_selector("#notice:has-text('The server wants an API key.')")
@@ -111,7 +111,7 @@ def test_the_api_key_is_asked_for_and_kept_for_the_window_only(chat: Chat) -> No
     other.check()
 
 
-def test_a_browser_without_storage_says_so_and_works(chat: Chat) -> None:  # noqa: F811
+def test_a_browser_without_storage_says_so_and_works(chat: Chat) -> None:
     chat.context.add_init_script("""
         const refuse = () => { throw new DOMException("denied", "SecurityError"); };
         indexedDB.open = refuse;
@@ -129,7 +129,7 @@ def test_a_browser_without_storage_says_so_and_works(chat: Chat) -> None:  # noq
 
 
 @pytest.mark.parametrize(("name", "words"), [("QuotaExceededError", "no room left"), ("DataError", "could not store")])
-def test_a_full_browser_is_said_in_words(chat: Chat, name: str, words: str) -> None:  # noqa: F811
+def test_a_full_browser_is_said_in_words(chat: Chat, name: str, words: str) -> None:
     chat.eval(f"() => {{ IDBObjectStore.prototype.put = () => {{ throw new DOMException('full', '{name}'); }}; }}")
     assert chat.say("One") == "Answer number 1."
     assert words in chat.page.inner_text("#notice")
@@ -138,7 +138,7 @@ def test_a_full_browser_is_said_in_words(chat: Chat, name: str, words: str) -> N
     assert chat.say("Two") == "Answer number 2."
 
 
-def test_a_long_conversation_shows_its_end_and_the_rest_on_demand(chat: Chat) -> None:  # noqa: F811
+def test_a_long_conversation_shows_its_end_and_the_rest_on_demand(chat: Chat) -> None:
     made = chat.eval("""async () => {
         const { newConversation, addMessage } = await import("./conversation.js");
         const { openStore } = await import("./store.js");
@@ -155,7 +155,8 @@ def test_a_long_conversation_shows_its_end_and_the_rest_on_demand(chat: Chat) ->
     chat.reload()
     assert chat.page.locator(".message").count() == 40
     assert chat.messages()[-1] == "Message 999"
-    assert chat.eval("(({scrollHeight, scrollTop, clientHeight}) => scrollHeight - scrollTop - clientHeight)(document.getElementById('scroller'))") < 80  # fmt: skip
+    box = chat.eval("(({scrollHeight, scrollTop, clientHeight}) => [scrollHeight, scrollTop, clientHeight])(scroller)")
+    assert box[0] - box[1] - box[2] < 80
     chat.page.get_by_role("button", name="Show earlier messages").click()
     chat.until("document.querySelectorAll('.message').length === 80")
     assert chat.messages()[0] == "Message **920**"
@@ -163,7 +164,7 @@ def test_a_long_conversation_shows_its_end_and_the_rest_on_demand(chat: Chat) ->
     assert len(chat.api.asked[-1]["messages"]) == 1001
 
 
-def test_who_reads_further_up_is_left_there(chat: Chat) -> None:  # noqa: F811
+def test_who_reads_further_up_is_left_there(chat: Chat) -> None:
     chat.say("long")
     chat.type("long")
     chat.page.wait_for_selector(f"{LAST} h3")

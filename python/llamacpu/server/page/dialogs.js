@@ -141,6 +141,8 @@ export function showMenu(button, items) {
       act();
     },
   }, words)));
+  // Inside the part of the page that it belongs to.
+  button.closest("aside, main").append(menu);
   menu.setAttribute("aria-label", button.getAttribute("aria-label"));
   menu.showPopover();
   const { right, bottom, top } = button.getBoundingClientRect();

@@ -101,7 +101,8 @@ export class Markdown {
 
   show(text) {
     const tokens = marked.lexer(text);
-    const links = Object.keys(tokens.links).join("\n");
+    // Where a link leads may be said, and go on, far below it.
+    const links = JSON.stringify(tokens.links);
     const same = links === this.#links;
     this.#links = links;
     const wanted = tokens.filter((token) => token.type !== "space" && token.type !== "def");
