@@ -5,9 +5,22 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use llamacpu_text::{Family, Tokenizer, Tokens, index_strings};
+use llamacpu_text::{Family, Tokenizer, Tokens, WhiteSpace, index_strings};
 
-const RULES: [&str; 8] = ["gpt-2", "llama-bpe", "qwen2", "gpt-4o", "tekken", "deepseek-llm", "deepseek-v3", "bloom"];
+const RULES: [&str; 12] = [
+    "gpt-2",
+    "llama-bpe",
+    "qwen2",
+    "gpt-4o",
+    "tekken",
+    "deepseek-llm",
+    "deepseek-v3",
+    "bloom",
+    "jais-2",
+    "superbpe",
+    "tiny_aya",
+    "kimi-k2",
+];
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
@@ -68,6 +81,18 @@ fuzz_target!(|input: Input| {
     if let Ok(tokenizer) = Tokenizer::new(of(&data, &texts), family) {
         check(&tokenizer, &input, false);
     }
+    let unknown = input.unknown.map(u32::from);
+    let (lowercase, strip_accents) = (input.all_bytes, input.space_prefix);
+    if let Ok(tokenizer) = Tokenizer::new(of(&data, &texts), Family::WordPiece { unknown, lowercase, strip_accents }) {
+        check(&tokenizer, &input, false);
+    }
+    for charsmap in [None, Some(input.text)] {
+        let (space_prefix, merges_spaces) = (input.space_prefix, input.all_bytes);
+        let family = Family::Unigram { scores, unknown, charsmap, space_prefix, merges_spaces };
+        if let Ok(tokenizer) = Tokenizer::new(of(&data, &texts), family) {
+            check(&tokenizer, &input, false);
+        }
+    }
     if tokens.is_empty() {
         return;
     }
@@ -78,7 +103,13 @@ fuzz_target!(|input: Input| {
     let merges = index_strings(&both, data.len() as u64, merges.len() as u64).expect("well formed");
     let texts = index_strings(&both, 0, count).expect("well formed");
     let pre = RULES[usize::from(input.rule) % RULES.len()];
-    if let Ok(tokenizer) = Tokenizer::new(of(&both, &texts), Family::BytePair { data: &both, merges: &merges, pre }) {
+    let family = |pre, white_space| Family::BytePair { data: &both, merges: &merges, pre, white_space };
+    if let Ok(tokenizer) = Tokenizer::new(of(&both, &texts), family(pre, WhiteSpace::Kept)) {
         check(&tokenizer, &input, input.all_bytes && input.tokens.is_empty());
+    }
+    for (pre, white_space) in [("gemma4", WhiteSpace::Kept), ("whitespace", WhiteSpace::DroppedAndLowercase)] {
+        if let Ok(tokenizer) = Tokenizer::new(of(&both, &texts), family(pre, white_space)) {
+            check(&tokenizer, &input, false);
+        }
     }
 });

@@ -316,8 +316,36 @@ class Tokenizer:
         merges: _StringArray,
         pre: str,
         strips_right_except: list[str] | None,
+        white_space: Literal["kept", "dropped", "dropped, lowercase"] = "kept",
     ) -> Tokenizer:
-        """Build a byte-level vocabulary with a list of merges; `pre` names the rule that cuts text into words."""
+        """Build a vocabulary with a list of merges; `pre` names the rule that cuts text into words.
+
+        `white_space`: whether it parts words and is dropped before that rule.
+        """
+    @staticmethod
+    def word_piece(
+        tokens: _StringArray,
+        kinds: NDArray[np.int32] | None,
+        unknown: int | None,
+        lowercase: bool,
+        strip_accents: bool,
+    ) -> Tokenizer:
+        """Build a vocabulary that cuts words into the longest tokens; beginnings of words are written U+2581."""
+    @staticmethod
+    def unigram(
+        tokens: _StringArray,
+        kinds: NDArray[np.int32] | None,
+        scores: NDArray[np.float32] | None,
+        unknown: int | None,
+        charsmap: bytes | None,
+        space_prefix: bool,
+        merges_spaces: bool,
+    ) -> Tokenizer:
+        """Build a vocabulary whose texts become the tokens of the highest sum of scores.
+
+        `charsmap`: a table of replacements as SentencePiece writes it. `merges_spaces`: several spaces count as one,
+        and those at the end of a text not at all.
+        """
     @property
     def vocab_size(self) -> int: ...
     @property

@@ -13,25 +13,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llamacpu import _native
-from llamacpu.errors import GGUFError, ModelError
 from llamacpu.text.checks import check_text
+from llamacpu.text.vocabularies import KEY, kind_of, needs_bos, numbers
 
 if TYPE_CHECKING:
-    import numpy.typing
-
     from llamacpu.gguf.file import GGUFFile
     from llamacpu.gguf.metadata import Metadata
-
-    _Types = numpy.typing.NDArray[Any] | None
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 
 logger = logging.getLogger("llamacpu")
-
-_KEY = "tokenizer.ggml."
 
 # Texts of the end of a turn, best first, where no metadata key names it.
 _END_OF_TURN = (
@@ -77,10 +71,12 @@ class Tokenizer:
     """Text to ids and back, as the vocabulary of a GGUF file wants it.
 
     vocab_size          number of tokens
-    bos, eos, eot, unk  ids of begin and end of a text, end of a turn, the unknown token; None where there is none
+    bos, eos, eot, unk  ids of begin and end of a text, end of a turn, the unknown token; None where there is none.
+                        The begin of a text is [CLS] for an encoder
+    sep                 id of what parts or ends texts for an encoder, [SEP]; None where there is none
     eog                 every id that ends a generation
     fim                 ids for filling in the middle: "prefix", "suffix", "middle", ... as far as there are any
-    add_bos, add_eos    whether `encode` puts them around a text when asked to add special tokens
+    add_bos, add_eos, add_sep    whether `encode` puts them around a text when asked to add special tokens
 
     Raises `ModelError` for a tokenizer that is not supported and `GGUFError` for arrays that contradict each other.
     A tokenizer never changes: threads may share it.
@@ -88,35 +84,27 @@ class Tokenizer:
 
     def __init__(self, file: GGUFFile) -> None:
         metadata = file.metadata
-        model = metadata.text(_KEY + "model")
-        if model not in ("llama", "gpt2"):
-            raise ModelError(
-                f"tokenizer model {model[:60]!r} is not supported; supported are 'llama' (SentencePiece) and 'gpt2' "
-                "(byte-level BPE)"
-            )
-        tokens = metadata.strings(_KEY + "tokens")
-        self.vocab_size = tokens.count
-        is_pieces = model == "llama"
-        self.unk = self._id(metadata, "unknown_token_id", 0 if is_pieces else None)
-        types = _numbers(metadata, "token_type", "int32")
-
-        def native() -> _native.Tokenizer:
-            return _pieces(metadata, types, self.unk) if is_pieces else _pairs(metadata, types)
-
-        self._native = native()
-        self.bos = self._id(metadata, "bos_token_id", 1 if is_pieces else 11)
-        self.eos = self._id(metadata, "eos_token_id", 2 if is_pieces else 11)
+        kind = kind_of(metadata.text(KEY + "model"))
+        self.vocab_size = metadata.strings(KEY + "tokens").count
+        self.unk = self._id(metadata, "unknown_token_id", kind.ids.get("unk"))
+        types = numbers(metadata, "token_type", "int32")
+        self._native = kind.native(metadata, types, self.unk)
+        self.bos = self._first_id(metadata, kind.keys_of("bos"), kind.ids.get("bos"))
+        self.eos = self._first_id(metadata, kind.keys_of("eos"), kind.ids.get("eos"))
+        self.sep = self._first_id(metadata, kind.keys_of("sep"), kind.ids.get("sep"))
         eot = self._id(metadata, "eot_token_id", None)
         self.eot = self._by_text(_END_OF_TURN) if eot is None else eot
-        self.add_bos = metadata.flag(_KEY + "add_bos_token", self._native.adds_bos) and self.bos is not None
-        self.add_eos = metadata.flag(_KEY + "add_eos_token", False) and self.eos is not None
+        adds_bos = needs_bos(metadata) or metadata.flag(KEY + "add_bos_token", self._native.adds_bos)
+        self.add_bos = adds_bos and self.bos is not None
+        self.add_eos = metadata.flag(KEY + "add_eos_token", kind.add_eos) and self.eos is not None
+        self.add_sep = kind.framed and self.sep is not None
         self.fim = self._fill_in(metadata)
         # Some files mark them as text that users may write: what is told the model about files must not come from text.
         plain = [id for id in self.fim.values() if types is not None and types[id] == _USER_DEFINED]
         if types is not None and plain:
             types = types.copy()
             types[plain] = _CONTROL
-            self._native = native()
+            self._native = kind.native(metadata, types, self.unk)
         self.eog = self._endings(metadata)
 
     def encode(
@@ -124,7 +112,7 @@ class Tokenizer:
     ) -> list[int]:
         """The ids of `text`.
 
-        add_special    put BOS before and EOS after it, where the model wants that
+        add_special    put BOS ([CLS]) before and EOS ([SEP]) after it, where the model wants that
         parse_special  names of control tokens in the text become these tokens. Leave it off for text from outside:
                        only a prompt that a template made may contain them. Tokens that the vocabulary calls
                        user-defined are matched in any case.
@@ -145,6 +133,8 @@ class Tokenizer:
                 ids.insert(0, self.bos)
             if self.add_eos and self.eos is not None:
                 ids.append(self.eos)
+            if self.add_sep and self.sep is not None:
+                ids.append(self.sep)
         return ids
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
@@ -176,16 +166,18 @@ class Tokenizer:
 
     def _id(self, metadata: Metadata, name: str, default: int | None) -> int | None:
         """The token id under a key; None for one that lies outside of the vocabulary, which a warning tells."""
-        if _KEY + name not in metadata:
+        if KEY + name not in metadata:
             return default if default is not None and default < self.vocab_size else None
-        id = metadata.integer(_KEY + name, minimum=-(2**63), maximum=2**64 - 1)
+        id = metadata.integer(KEY + name, minimum=-(2**63), maximum=2**64 - 1)
         if 0 <= id < self.vocab_size:
             return id
         if id not in (-1, 2**32 - 1):  # how converters write "none"
-            logger.warning(
-                "%s is %d, outside of the vocabulary of %d tokens: ignored", _KEY + name, id, self.vocab_size
-            )
+            logger.warning("%s is %d, outside of the vocabulary of %d tokens: ignored", KEY + name, id, self.vocab_size)
         return None
+
+    def _first_id(self, metadata: Metadata, names: tuple[str, ...], default: int | None) -> int | None:
+        """The id under the first of these keys that there is."""
+        return self._id(metadata, next((name for name in names if KEY + name in metadata), names[0]), default)
 
     def _by_text(self, texts: Iterable[str]) -> int | None:
         return next((found for found in map(self._native.token, texts) if found is not None), None)
@@ -202,7 +194,7 @@ class Tokenizer:
     def _endings(self, metadata: Metadata) -> frozenset[int]:
         ids = {self.eot, self._id(metadata, "eom_token_id", None)}
         # The default id of a vocabulary that names none counts only if the token looks like one.
-        if self.eos is not None and (_KEY + "eos_token_id" in metadata or self._native.is_control(self.eos)):
+        if self.eos is not None and (KEY + "eos_token_id" in metadata or self._native.is_control(self.eos)):
             ids.add(self.eos)
         ids.update(self.fim.get(part) for part in ("padding", "repository", "separator"))
         return frozenset(self._native.endings) | {id for id in ids if id is not None}
@@ -221,57 +213,6 @@ class StreamDecoder:
     def flush(self) -> str:
         """The rest at the end of the text: U+FFFD if half a character is left, else nothing."""
         return self._native.flush()
-
-
-def _pieces(metadata: Metadata, types: _Types, unknown: int | None) -> _native.Tokenizer:
-    tokens = metadata.strings(_KEY + "tokens")
-    return _native.Tokenizer.sentence_piece(
-        (tokens.data(), tokens.count),
-        types,
-        _numbers(metadata, "scores", "float32"),
-        unknown,
-        metadata.flag(_KEY + "add_space_prefix", True),
-        _keeps_space(metadata),
-    )
-
-
-def _pairs(metadata: Metadata, types: _Types) -> _native.Tokenizer:
-    tokens = metadata.strings(_KEY + "tokens")
-    merges = metadata.strings(_KEY + "merges")
-    pre = metadata.text(_KEY + "pre", "")
-    if not pre:
-        logger.warning(
-            "the file does not say how text is cut into words (%spre): the default rule is used, and answers may be "
-            "worse than the model's; convert the model again to get a file that says it",
-            _KEY,
-        )
-    return _native.Tokenizer.byte_pair(
-        (tokens.data(), tokens.count),
-        types,
-        (merges.data(), merges.count),
-        pre,
-        _keeps_space(metadata),
-    )
-
-
-def _numbers(metadata: Metadata, name: str, type_name: str) -> numpy.typing.NDArray[Any] | None:
-    """The numeric array under a key, which any type of number may hold, as native code wants it."""
-    import numpy
-
-    array = metadata.get(_KEY + name)
-    if array is None:
-        return None
-    if not isinstance(array, numpy.ndarray) or array.dtype.kind not in "iuf":
-        raise GGUFError(f"metadata key {_KEY + name!r} is no array of numbers; one number for each token is needed")
-    with numpy.errstate(all="ignore"):
-        return numpy.ascontiguousarray(array, type_name)
-
-
-def _keeps_space(metadata: Metadata) -> list[str] | None:
-    """Phi-3 drops white space after special tokens but these; no key says so, only the name of the model."""
-    name = metadata.get("general.name")
-    is_phi = isinstance(name, str) and any(part in name.lower() for part in ("phi-3", "phi3"))
-    return ["<unk>", "<s>", "<|endoftext|>"] if is_phi else None
 
 
 def _listed(ids: Iterable[int]) -> list[int]:

@@ -4,9 +4,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use llamacpu_text::{Error, Family, TextStream, Tokens, index_strings};
+use llamacpu_text::{Error, Family, TextStream, Tokens, WhiteSpace, index_strings};
 use numpy::PyReadonlyArray1;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString};
 
@@ -49,8 +49,9 @@ impl Tokenizer {
         })
     }
 
-    /// A byte-level BPE vocabulary (`gpt2`).
+    /// A BPE vocabulary with a list of merges (`gpt2`).
     #[staticmethod]
+    #[pyo3(signature = (tokens, kinds, merges, pre, strips_right_except, white_space="kept"))]
     fn byte_pair(
         py: Python<'_>,
         tokens: StringArray<'_>,
@@ -58,7 +59,18 @@ impl Tokenizer {
         merges: StringArray<'_>,
         pre: &str,
         strips_right_except: Option<Vec<String>>,
+        white_space: &str,
     ) -> PyResult<Self> {
+        let white_space = match white_space {
+            "kept" => WhiteSpace::Kept,
+            "dropped" => WhiteSpace::Dropped,
+            "dropped, lowercase" => WhiteSpace::DroppedAndLowercase,
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "there is no way to treat white space called {white_space:?}"
+                )));
+            }
+        };
         let (buffer, count) = (Buffer::of(&tokens.0)?, tokens.1);
         let (merge_buffer, merge_count) = (Buffer::of(&merges.0)?, merges.1);
         let (data, merges) = (&*unchanging(&buffer)?, &*unchanging(&merge_buffer)?);
@@ -69,7 +81,51 @@ impl Tokenizer {
             let texts = &index_strings(data, 0, count)?;
             let index = &index_strings(merges, 0, merge_count)?;
             let tokens = Tokens { data, texts, kinds, strips_right_except };
-            llamacpu_text::Tokenizer::new(tokens, Family::BytePair { data: merges, merges: index, pre })
+            llamacpu_text::Tokenizer::new(tokens, Family::BytePair { data: merges, merges: index, pre, white_space })
+        })
+    }
+
+    /// A WordPiece vocabulary (`bert`).
+    #[staticmethod]
+    fn word_piece(
+        py: Python<'_>,
+        tokens: StringArray<'_>,
+        kinds: Option<PyReadonlyArray1<'_, i32>>,
+        unknown: Option<u32>,
+        lowercase: bool,
+        strip_accents: bool,
+    ) -> PyResult<Self> {
+        let (buffer, count) = (Buffer::of(&tokens.0)?, tokens.1);
+        let data = &*unchanging(&buffer)?;
+        let kinds = copied(kinds)?;
+        let kinds = kinds.as_deref();
+        Self::build(py, || {
+            let texts = &index_strings(data, 0, count)?;
+            let tokens = Tokens { data, texts, kinds, strips_right_except: None };
+            llamacpu_text::Tokenizer::new(tokens, Family::WordPiece { unknown, lowercase, strip_accents })
+        })
+    }
+
+    /// A Unigram vocabulary (`t5`).
+    #[staticmethod]
+    fn unigram(
+        py: Python<'_>,
+        tokens: StringArray<'_>,
+        kinds: Option<PyReadonlyArray1<'_, i32>>,
+        scores: Option<PyReadonlyArray1<'_, f32>>,
+        unknown: Option<u32>,
+        charsmap: Option<&[u8]>,
+        space_prefix: bool,
+        merges_spaces: bool,
+    ) -> PyResult<Self> {
+        let (buffer, count) = (Buffer::of(&tokens.0)?, tokens.1);
+        let data = &*unchanging(&buffer)?;
+        let (kinds, scores) = (copied(kinds)?, copied(scores)?);
+        let (kinds, scores) = (kinds.as_deref(), scores.as_deref());
+        let family = Family::Unigram { scores, unknown, charsmap, space_prefix, merges_spaces };
+        Self::build(py, || {
+            let texts = &index_strings(data, 0, count)?;
+            llamacpu_text::Tokenizer::new(Tokens { data, texts, kinds, strips_right_except: None }, family)
         })
     }
 

@@ -1,4 +1,5 @@
-//! Byte-level BPE (`tokenizer.ggml.model` = `gpt2`): merges are listed in the file, the first is the most urgent.
+//! BPE with a list of merges (`tokenizer.ggml.model` = `gpt2`): the first in the list is the most urgent. Words are merged
+//! from their bytes, or, for a few vocabularies, from their characters.
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -6,7 +7,9 @@ use std::hash::BuildHasher;
 
 use crate::error::shown;
 use crate::merging::{Join, Pairs, Scratch, Symbol, merge};
-use crate::pre_tokenizer::PreTokenizer;
+use crate::pre_tokenizer::{PreTokenizer, Symbols};
+use crate::sentence_piece::SPACE;
+use crate::utf8::character_length;
 use crate::vocabulary::Vocabulary;
 use crate::{Error, Index, byte_level};
 
@@ -23,9 +26,21 @@ struct Merge {
 pub(crate) struct BytePairs {
     merges: HashTable<Merge>,
     hasher: DefaultHashBuilder,
-    /// The symbol of every single byte.
+    /// The symbol of every single byte; without letters for bytes, its token.
     bytes: [u32; 256],
     words: PreTokenizer,
+    white_space: WhiteSpace,
+}
+
+/// What becomes of white space before words are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhiteSpace {
+    /// It is part of the words, as their rule says.
+    Kept,
+    /// It parts words and is dropped.
+    Dropped,
+    /// The same, and letters become small.
+    DroppedAndLowercase,
 }
 
 impl BytePairs {
@@ -35,11 +50,17 @@ impl BytePairs {
         data: &[u8],
         index: &Index,
         words: PreTokenizer,
+        white_space: WhiteSpace,
     ) -> Result<Self, Error> {
         let count = index.offsets.len().saturating_sub(1);
-        let mut bytes = [0; 256];
+        let of_bytes = words.symbols() == Symbols::Bytes;
+        let mut bytes = [NO_TOKEN; 256];
         for byte in 0..=u8::MAX {
-            bytes[usize::from(byte)] = vocabulary.intern(&[byte])?;
+            bytes[usize::from(byte)] = if of_bytes {
+                vocabulary.intern(&[byte])?
+            } else {
+                vocabulary.find(format!("<0x{byte:02X}>").as_bytes()).unwrap_or(NO_TOKEN)
+            };
         }
         let mut merges = HashTable::new();
         let hasher = DefaultHashBuilder::default();
@@ -55,11 +76,15 @@ impl BytePairs {
             })?;
             pair.clear();
             // Words are written in the alphabet of bytes, so that no other merge can ever apply.
-            if !byte_level::decode_into(&text[..space], &mut pair) {
-                continue;
-            }
-            let middle = pair.len();
-            if !byte_level::decode_into(&text[space + 1..], &mut pair) {
+            let mut write = |part: &[u8]| {
+                if of_bytes {
+                    return byte_level::decode_into(part, &mut pair).then_some(pair.len());
+                }
+                pair.extend_from_slice(part);
+                Some(pair.len())
+            };
+            let Some(middle) = write(&text[..space]) else { continue };
+            if write(&text[space + 1..]).is_none() {
                 continue;
             }
             let left = vocabulary.intern(&pair[..middle])?;
@@ -75,7 +100,12 @@ impl BytePairs {
                 entry.insert(merge);
             }
         }
-        Ok(Self { merges, hasher, bytes, words })
+        Ok(Self { merges, hasher, bytes, words, white_space })
+    }
+
+    /// Whether U+2581 in a token is a space.
+    pub(crate) fn marks_spaces(&self) -> bool {
+        self.words.symbols() == Symbols::CharactersAndMarkedSpaces
     }
 
     /// Appends the ids of `text`.
@@ -86,12 +116,66 @@ impl BytePairs {
         work: &mut Work,
         ids: &mut Vec<u32>,
     ) -> Result<(), Error> {
+        if self.white_space != WhiteSpace::Kept {
+            let mut segment = std::mem::take(&mut work.text);
+            segment.clear();
+            let mut at = 0;
+            while at < text.len() {
+                let length = character_length(&text[at..]);
+                let bytes = &text[at..at + length];
+                let character = std::str::from_utf8(bytes).ok().and_then(|text| text.chars().next());
+                at += length;
+                if character.is_some_and(char::is_whitespace) {
+                    self.encode_part(vocabulary, &segment, work, ids)?;
+                    segment.clear();
+                    continue;
+                }
+                segment.try_reserve(4)?;
+                match character {
+                    Some(character) if self.white_space == WhiteSpace::DroppedAndLowercase => {
+                        let small = character.to_lowercase().next().unwrap_or(character);
+                        segment.extend_from_slice(small.encode_utf8(&mut [0; 4]).as_bytes());
+                    }
+                    _ => segment.extend_from_slice(bytes),
+                }
+            }
+            self.encode_part(vocabulary, &segment, work, ids)?;
+            work.text = segment;
+            return Ok(());
+        }
+        if !self.marks_spaces() {
+            return self.encode_part(vocabulary, text, work, ids);
+        }
+        let mut marked = std::mem::take(&mut work.text);
+        marked.clear();
+        for (number, part) in text.split(|&byte| byte == b' ').enumerate() {
+            marked.try_reserve(part.len() + SPACE.len())?;
+            if number > 0 {
+                marked.extend_from_slice(SPACE.as_bytes());
+            }
+            marked.extend_from_slice(part);
+        }
+        self.encode_part(vocabulary, &marked, work, ids)?;
+        work.text = marked;
+        Ok(())
+    }
+
+    fn encode_part(
+        &self,
+        vocabulary: &Vocabulary,
+        text: &[u8],
+        work: &mut Work,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), Error> {
         let whole_words = self.words.keeps_whole_words();
+        let of_bytes = self.words.symbols() == Symbols::Bytes;
         self.words.split(text, &mut |word| {
-            if let [byte] = word {
+            if let ([byte], true) = (word, of_bytes) {
                 return self.push(vocabulary, self.bytes[usize::from(*byte)], word, ids);
             }
-            if whole_words
+            // Line ends stay together where spaces are marked: no merge makes their tokens.
+            let may_be_whole = whole_words || (self.marks_spaces() && word.iter().all(|&byte| byte == b'\n'));
+            if may_be_whole
                 && let Some(id) = vocabulary.find(word)
                 && vocabulary.is_token(id)
             {
@@ -101,11 +185,17 @@ impl BytePairs {
             }
             work.symbols.clear();
             work.symbols.try_reserve(word.len())?;
-            work.symbols.extend(word.iter().enumerate().map(|(at, &byte)| Symbol {
-                start: at as u32,
-                length: 1,
-                id: self.bytes[usize::from(byte)],
-            }));
+            let mut start = 0;
+            while start < word.len() {
+                let length = if of_bytes { 1 } else { character_length(&word[start..]) };
+                let id = if of_bytes {
+                    self.bytes[usize::from(word[start])]
+                } else {
+                    vocabulary.find(&word[start..start + length]).unwrap_or(NO_TOKEN)
+                };
+                work.symbols.push(Symbol { start: start as u32, length: length as u32, id });
+                start += length;
+            }
             merge(self, word, &mut work.symbols, &mut work.scratch)?;
             for symbol in &work.symbols {
                 let bytes = &word[symbol.start as usize..(symbol.start + symbol.length) as usize];
@@ -138,9 +228,13 @@ impl Pairs for BytePairs {
     }
 }
 
+/// The symbol of a character that is no token.
+const NO_TOKEN: u32 = u32::MAX;
+
 /// Working memory of one call.
 #[derive(Default)]
 pub(crate) struct Work {
+    text: Vec<u8>,
     symbols: Vec<Symbol>,
     scratch: Scratch,
 }

@@ -27,14 +27,7 @@ impl SentencePieces {
     /// `scores` has one number per token, or is absent; `unknown` stands for characters that cannot be written in bytes.
     pub(crate) fn new(vocabulary: &Vocabulary, scores: Option<&[f32]>, unknown: Option<u32>) -> Result<Self, Error> {
         let count = vocabulary.len();
-        if let Some(scores) = scores
-            && scores.len() != count
-        {
-            return Err(Error::File(format!("{count} tokens, but {} scores; one for each is needed", scores.len())));
-        }
-        if let Some(id) = scores.and_then(|scores| scores.iter().position(|score| score.is_nan())) {
-            return Err(Error::File(format!("the score of token {id} is not a number")));
-        }
+        let scores = vocabulary.checked_scores(scores)?;
         let mut priorities = Vec::new();
         priorities.try_reserve_exact(count)?;
         priorities.extend((0..count).map(|id| priority(scores.map_or(0.0, |scores| scores[id]))));

@@ -1,10 +1,12 @@
 //! The tokenizer of a model: text to ids and ids to bytes.
 
-use crate::byte_pair::{self, BytePairs};
-use crate::pre_tokenizer::PreTokenizer;
+use crate::byte_pair::{self, BytePairs, WhiteSpace};
+use crate::pre_tokenizer::{PreTokenizer, Symbols, symbols_of};
 use crate::sentence_piece::{self, SPACE, SentencePieces};
 use crate::special::{Part, SpecialTokens};
+use crate::unigram::{self, Spaces, Unigrams};
 use crate::vocabulary::{Kind, Vocabulary};
+use crate::word_piece::{self, Cleaning, WordPieces};
 use crate::{Error, Index, ending};
 
 /// Longer texts are refused: merging a single run of a letter takes up to a hundred times its size in memory.
@@ -43,19 +45,54 @@ pub enum Family<'a> {
         merges: &'a Index,
         /// The rule that cuts text into words: `tokenizer.ggml.pre`.
         pre: &'a str,
+        /// What becomes of white space before that.
+        white_space: WhiteSpace,
+    },
+    /// WordPiece (`bert`): the longest tokens of each word.
+    WordPiece {
+        /// The id that stands for a word that cannot be written.
+        unknown: Option<u32>,
+        /// Whether letters become small.
+        lowercase: bool,
+        /// Whether letters lose their accents.
+        strip_accents: bool,
+    },
+    /// Unigram (`t5`): the tokens of the highest probability.
+    Unigram {
+        /// One per token: `tokenizer.ggml.scores`.
+        scores: Option<&'a [f32]>,
+        /// The id that stands for what cannot be written.
+        unknown: Option<u32>,
+        /// The table of replacements: `tokenizer.ggml.precompiled_charsmap`.
+        charsmap: Option<&'a [u8]>,
+        /// Whether a space is put before a text and after every special token.
+        space_prefix: bool,
+        /// Whether several spaces are one and those at the end none.
+        merges_spaces: bool,
     },
 }
 
-enum Merging {
+enum Algorithm {
     SentencePiece { pieces: SentencePieces, space_prefix: bool },
     BytePair(Box<BytePairs>),
+    WordPiece(Box<WordPieces>),
+    Unigram(Box<Unigrams>),
+}
+
+/// Working memory of one call.
+#[derive(Default)]
+struct Work {
+    byte_pair: byte_pair::Work,
+    sentence_piece: sentence_piece::Work,
+    word_piece: word_piece::Work,
+    unigram: unigram::Work,
 }
 
 /// Text to ids and back. BOS and EOS are the business of the caller.
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     special: SpecialTokens,
-    merging: Merging,
+    algorithm: Algorithm,
     endings: Vec<u32>,
     adds_bos: bool,
 }
@@ -66,7 +103,8 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::File`] if the arrays contradict each other; [`Error::Unsupported`] for an unknown word rule.
     pub fn new(tokens: Tokens<'_>, family: Family<'_>) -> Result<Self, Error> {
-        let byte_level = matches!(family, Family::BytePair { .. });
+        let byte_level =
+            if let Family::BytePair { pre, .. } = family { symbols_of(pre)? == Symbols::Bytes } else { false };
         let mut vocabulary = Vocabulary::new(tokens.data, tokens.texts, tokens.kinds, byte_level)?;
         let endings = ending::mark(&mut vocabulary);
         let strips_right = |id: u32| {
@@ -74,22 +112,34 @@ impl Tokenizer {
         };
         let special = SpecialTokens::new(&vocabulary, &strips_right)?;
         let mut adds_bos = true;
-        let merging = match family {
+        if let Family::SentencePiece { unknown, .. }
+        | Family::WordPiece { unknown, .. }
+        | Family::Unigram { unknown, .. } = family
+            && let Some(id) = unknown
+            && !vocabulary.is_token(id)
+        {
+            return Err(Error::Argument(format!("the unknown token {id} is not in the vocabulary")));
+        }
+        let algorithm = match family {
             Family::SentencePiece { scores, unknown, space_prefix } => {
-                if let Some(id) = unknown
-                    && !vocabulary.is_token(id)
-                {
-                    return Err(Error::Argument(format!("the unknown token {id} is not in the vocabulary")));
-                }
-                Merging::SentencePiece { pieces: SentencePieces::new(&vocabulary, scores, unknown)?, space_prefix }
+                Algorithm::SentencePiece { pieces: SentencePieces::new(&vocabulary, scores, unknown)?, space_prefix }
             }
-            Family::BytePair { data, merges, pre } => {
+            Family::BytePair { data, merges, pre, white_space } => {
                 let words = PreTokenizer::named(pre)?;
                 adds_bos = words.adds_bos();
-                Merging::BytePair(Box::new(BytePairs::new(&mut vocabulary, data, merges, words)?))
+                Algorithm::BytePair(Box::new(BytePairs::new(&mut vocabulary, data, merges, words, white_space)?))
+            }
+            Family::WordPiece { unknown, lowercase, strip_accents } => {
+                let cleaning = Cleaning { lowercase, strip_accents };
+                Algorithm::WordPiece(Box::new(WordPieces::new(&vocabulary, unknown, cleaning)?))
+            }
+            Family::Unigram { scores, unknown, charsmap, space_prefix, merges_spaces } => {
+                adds_bos = false;
+                let spaces = Spaces { prefix: space_prefix, merged: merges_spaces };
+                Algorithm::Unigram(Box::new(Unigrams::new(&vocabulary, scores, unknown, charsmap, spaces)?))
             }
         };
-        Ok(Self { vocabulary, special, merging, endings, adds_bos })
+        Ok(Self { vocabulary, special, algorithm, endings, adds_bos })
     }
 
     /// Number of tokens.
@@ -141,8 +191,7 @@ impl Tokenizer {
             )));
         }
         let mut ids = Vec::new();
-        let mut pairs = byte_pair::Work::default();
-        let mut pieces = sentence_piece::Work::default();
+        let mut work = Work::default();
         let mut space_wanted = space_first;
         self.special.cut(text, parse_special, &mut |part| {
             match part {
@@ -151,18 +200,35 @@ impl Tokenizer {
                     ids.push(id);
                     space_wanted = true;
                 }
-                Part::Text(text) => match &self.merging {
-                    Merging::BytePair(merges) => merges.encode(&self.vocabulary, text, &mut pairs, &mut ids)?,
-                    Merging::SentencePiece { pieces: scores, space_prefix } => {
-                        let space_first = *space_prefix && space_wanted;
-                        scores.encode(&self.vocabulary, text, space_first, &mut pieces, &mut ids)?;
-                        space_wanted = false;
-                    }
-                },
+                Part::Text(text) => {
+                    self.encode_part(text, space_wanted, &mut work, &mut ids)?;
+                    space_wanted = false;
+                }
             }
             Ok(())
         })?;
         Ok(ids)
+    }
+
+    fn encode_part(&self, text: &[u8], space_first: bool, work: &mut Work, ids: &mut Vec<u32>) -> Result<(), Error> {
+        match &self.algorithm {
+            Algorithm::BytePair(pairs) => pairs.encode(&self.vocabulary, text, &mut work.byte_pair, ids),
+            Algorithm::SentencePiece { pieces, space_prefix } => {
+                pieces.encode(&self.vocabulary, text, *space_prefix && space_first, &mut work.sentence_piece, ids)
+            }
+            Algorithm::WordPiece(pieces) => pieces.encode(text, &mut work.word_piece, ids),
+            Algorithm::Unigram(unigrams) => unigrams.encode(text, space_first, &mut work.unigram, ids),
+        }
+    }
+
+    /// Whether encoding puts a space before a text that has none.
+    fn puts_space_first(&self) -> bool {
+        match &self.algorithm {
+            Algorithm::SentencePiece { space_prefix, .. } => *space_prefix,
+            Algorithm::BytePair(_) => false,
+            Algorithm::WordPiece(_) => true,
+            Algorithm::Unigram(unigrams) => unigrams.puts_space_first(),
+        }
     }
 
     /// Appends the bytes of a token. Without `special`, control and unknown tokens have none.
@@ -173,17 +239,16 @@ impl Tokenizer {
         let id = self.checked(id)?;
         let bytes = self.vocabulary.bytes(id);
         out.try_reserve(bytes.len())?;
-        match (self.vocabulary.kind(id), &self.merging) {
+        match (self.vocabulary.kind(id), &self.algorithm) {
             (Kind::Unused, _) => {}
             (Kind::Control | Kind::Unknown, _) if !special => {}
-            (Kind::Control | Kind::Unknown | Kind::UserDefined, _) | (Kind::Normal, Merging::BytePair(_)) => {
-                out.extend_from_slice(bytes);
-            }
+            (Kind::Control | Kind::Unknown | Kind::UserDefined, _) => out.extend_from_slice(bytes),
+            (Kind::Normal, Algorithm::BytePair(pairs)) if !pairs.marks_spaces() => out.extend_from_slice(bytes),
             (Kind::Byte, _) => match byte_of(bytes) {
                 Some(byte) => out.push(byte),
                 None => out.extend_from_slice(bytes),
             },
-            (Kind::Normal, Merging::SentencePiece { .. }) => {
+            (Kind::Normal, _) => {
                 let mut rest = bytes;
                 while let [first, after @ ..] = rest {
                     if let Some(after) = rest.strip_prefix(SPACE.as_bytes()) {
@@ -207,7 +272,7 @@ impl Tokenizer {
     /// [`Error::Argument`] if an id is no token; [`Error::Memory`].
     pub fn decode(&self, ids: &[i64], special: bool, stand_alone: bool) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
-        let mut may_strip = stand_alone && matches!(self.merging, Merging::SentencePiece { space_prefix: true, .. });
+        let mut may_strip = stand_alone && self.puts_space_first();
         for &id in ids {
             let start = out.len();
             self.decode_into(id, special, &mut out)?;

@@ -152,6 +152,22 @@ impl Vocabulary {
         (id as usize) < self.kinds.len()
     }
 
+    /// Scores of the tokens, of which there is one for each and none is no number.
+    pub(crate) fn checked_scores<'a>(&self, scores: Option<&'a [f32]>) -> Result<Option<&'a [f32]>, Error> {
+        let Some(found) = scores else { return Ok(None) };
+        if found.len() != self.len() {
+            return Err(Error::File(format!(
+                "{} tokens, but {} scores; one for each is needed",
+                self.len(),
+                found.len()
+            )));
+        }
+        match found.iter().position(|score| score.is_nan()) {
+            Some(id) => Err(Error::File(format!("the score of token {id} is not a number"))),
+            None => Ok(scores),
+        }
+    }
+
     /// The bytes of a token, or nothing for an id that there is not.
     pub(crate) fn bytes(&self, id: u32) -> &[u8] {
         match self.offsets.get(id as usize..) {

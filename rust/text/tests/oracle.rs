@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use llamacpu_text::{Family, Tokenizer, Tokens, index_strings};
+use llamacpu_text::{Family, Tokenizer, Tokens, WhiteSpace, index_strings};
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence;
@@ -112,8 +112,9 @@ fn ids_are_those_of_the_tokenizers_crate() {
             let texts_index = index_strings(&data, 0, tokens.len() as u64).unwrap();
             let merges_index = index_strings(&data, texts.len() as u64, merges.len() as u64).unwrap();
             let arrays = Tokens { data: &data, texts: &texts_index, kinds: None, strips_right_except: None };
-            let ours = Tokenizer::new(arrays, Family::BytePair { data: arrays.data, merges: &merges_index, pre: name })
-                .unwrap();
+            let family =
+                Family::BytePair { data: arrays.data, merges: &merges_index, pre: name, white_space: WhiteSpace::Kept };
+            let ours = Tokenizer::new(arrays, family).unwrap();
             for length in [20, 60, 3000] {
                 for text in [random.text(length), random.text(length).replace(char::is_whitespace, "")] {
                     let expected = reference.encode_fast(&text[..], false).unwrap();

@@ -1,0 +1,323 @@
+//! The table of rules: the names of `tokenizer.ggml.pre`, and the expressions that the models were trained with.
+
+/// What the tokens of a vocabulary are written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Symbols {
+    /// A letter for every byte.
+    Bytes,
+    /// Characters as they are; bytes without one have a token of their own.
+    Characters,
+    /// The same, with U+2581 for a space.
+    CharactersAndMarkedSpaces,
+}
+
+/// A family of models that share the expressions and the habits.
+pub(super) struct Rule {
+    pub(super) names: &'static [&'static str],
+    /// Applied in order, each to the pieces that the one before left.
+    pub(super) expressions: &'static [&'static str],
+    /// A word that is a token is not merged (`ignore_merges`).
+    pub(super) whole_words: bool,
+    /// Whether texts begin with BOS if the file does not say.
+    pub(super) adds_bos: bool,
+    /// The symbols that merging begins with.
+    pub(super) symbols: Symbols,
+}
+
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+
+/// Contractions in any case, written out: Unicode case folding would let other letters in.
+macro_rules! contractions {
+    () => {
+        r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
+    };
+}
+
+/// One at the end of a word, or none.
+macro_rules! contraction {
+    () => {
+        concat!("(?:", contractions!(), ")?")
+    };
+}
+
+/// The expression of Llama 3 and its relatives, which differ in how many digits make a word.
+macro_rules! llama3 {
+    ($digits:literal) => {
+        concat!(
+            contractions!(),
+            r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
+            $digits,
+            r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        )
+    };
+}
+
+/// The expression of GPT-4o, which cuts before a capital letter.
+macro_rules! gpt4o {
+    ($suffix:expr, $digits:literal) => {
+        concat!(
+            r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+",
+            $suffix,
+            r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*",
+            $suffix,
+            r"|\p{N}",
+            $digits,
+            r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        )
+    };
+}
+
+const CJK: &str = r"[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+";
+
+const DEEPSEEK_V3: &str = concat!(
+    r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+",
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+/// Letters with case of the scripts that the DeepSeek tokenizer lists.
+const DEEPSEEK_LETTERS: &str = concat!(
+    r"\s?[A-Za-z\u{B5}\u{C0}-\u{D6}\u{D8}-\u{F6}\u{F8}-\u{1BA}\u{1BC}-\u{1BF}\u{1C4}-\u{293}\u{295}-\u{2AF}",
+    r"\u{370}-\u{373}\u{376}\u{377}\u{37B}-\u{37D}\u{37F}\u{386}\u{388}-\u{38A}\u{38C}\u{38E}-\u{3A1}",
+    r"\u{3A3}-\u{3F5}\u{3F7}-\u{481}\u{48A}-\u{52F}\u{531}-\u{556}\u{10A0}-\u{10C5}\u{13A0}-\u{13F5}",
+    r"\u{13F8}-\u{13FD}\u{1C90}-\u{1CBA}\u{1CBD}-\u{1CBF}\u{1D00}-\u{1D2B}\u{1D6B}-\u{1D77}\u{1D79}-\u{1D9A}",
+    r"\u{1E00}-\u{1F15}\u{1F18}-\u{1F1D}\u{1F20}-\u{1F45}\u{1F48}-\u{1F4D}\u{1F50}-\u{1F57}\u{1F59}\u{1F5B}",
+    r"\u{1F5D}\u{1F5F}-\u{1F7D}\u{1F80}-\u{1FB4}\u{1FB6}-\u{1FBC}\u{1FBE}\u{1FC2}-\u{1FC4}\u{1FC6}-\u{1FCC}",
+    r"\u{1FD0}-\u{1FD3}\u{1FD6}-\u{1FDB}\u{1FE0}-\u{1FEC}\u{1FF2}-\u{1FF4}\u{1FF6}-\u{1FFC}\u{2102}\u{2107}",
+    r"\u{210A}-\u{2113}\u{2115}\u{2119}-\u{211D}\u{2124}\u{2126}\u{2128}\u{212A}-\u{212D}\u{212F}-\u{2134}",
+    r"\u{2139}\u{213C}-\u{213F}\u{2145}-\u{2149}\u{214E}\u{2183}\u{2184}\u{2C00}-\u{2C7B}\u{2C7E}-\u{2CE4}",
+    r"\u{2CEB}-\u{2CEE}\u{2CF2}\u{2CF3}\u{A640}-\u{A66D}\u{A680}-\u{A69B}\u{A722}-\u{A76F}\u{A771}-\u{A787}",
+    r"\u{A78B}-\u{A78E}\u{AB70}-\u{ABBF}\u{FB00}-\u{FB06}\u{FB13}-\u{FB17}\u{FF21}-\u{FF3A}\u{FF41}-\u{FF5A}",
+    r"\u{10400}-\u{1044F}\u{104B0}-\u{104D3}\u{104D8}-\u{104FB}\u{10C80}-\u{10CB2}\u{10CC0}-\u{10CF2}",
+    r"\u{118A0}-\u{118DF}\u{1E900}-\u{1E943}]+",
+);
+
+/// All rules.
+pub(super) const RULES: &[Rule] = &[
+    Rule {
+        names: &[
+            "llama3",
+            "llama-v3",
+            "llama-bpe",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+            "jina-v5-nano",
+        ],
+        expressions: &[llama3!("{1,3}")],
+        whole_words: true,
+        adds_bos: true,
+        symbols: Symbols::Bytes,
+    },
+    Rule::plain(&["dbrx", "smaug-bpe", "chatglm-bpe", "glm4"], &[llama3!("{1,3}")]),
+    Rule {
+        names: &["minicpm5"],
+        expressions: &[r"\p{N}{1,3}", llama3!("+")],
+        whole_words: true,
+        adds_bos: false,
+        symbols: Symbols::Bytes,
+    },
+    Rule::plain(
+        &["qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "kormo", "solar-open", "grok-2", "f2llmv2"],
+        &[llama3!("")],
+    ),
+    Rule::plain(&["seed-coder"], &[SEED_CODER]),
+    Rule::plain(
+        &[
+            "gpt-2",
+            "phi-2",
+            "jina-es",
+            "jina-de",
+            "jina-v1-en",
+            "jina-v2-es",
+            "jina-v2-de",
+            "jina-v2-code",
+            "mpt",
+            "olmo",
+            "roberta-bpe",
+            "gigachat",
+            "a.x-4.0",
+            "mellum",
+            "exaone4",
+            "jais",
+            "trillion",
+            "granite-docling",
+            "modern-bert",
+        ],
+        &[GPT2],
+    ),
+    Rule::plain(&["gpt-4o", "llama4", "kanana2", "minimax-m2", "talkie"], &[gpt4o!(contraction!(), "{1,3}")]),
+    Rule {
+        names: &["tekken"],
+        expressions: &[gpt4o!("", "")],
+        whole_words: true,
+        adds_bos: true,
+        symbols: Symbols::Bytes,
+    },
+    Rule::plain(
+        &["smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
+        &[r"\p{N}", GPT2],
+    ),
+    Rule::plain(
+        &["deepseek-llm"],
+        &[
+            r"[\r\n]",
+            DEEPSEEK_LETTERS,
+            r"\s?[!-/:-~\u{FF01}-\u{FF0F}\u{FF1A}-\u{FF5E}\u{2018}-\u{201F}\u{3000}-\u{3002}]+",
+            r"\s+$",
+            r"[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\x{D7FF}]+",
+            r"\p{N}+",
+        ],
+    ),
+    Rule::plain(
+        &["deepseek-coder"],
+        &[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", r"[\u{4E00}-\u{9FA5}\u{800}-\u{4E00}\u{AC00}-\x{D7FF}]+", r"\p{N}"],
+    ),
+    Rule::plain(&["deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"], &[r"\p{N}{1,3}", CJK, DEEPSEEK_V3]),
+    Rule::plain(&["qwen35"], &[QWEN_35]),
+    Rule::plain(&["bailingmoe", "bailingmoe2", "llada-moe"], &[llama3!("")]),
+    Rule::plain(&["laguna"], &[r"[^\n]+|[\n]+", llama3!("")]),
+    Rule {
+        names: &["youtu"],
+        expressions: &[
+            concat!(
+                r"[\u{AC00}-\u{D7A3}\u{3131}-\u{318E}]+",
+                r"|[\u{FF01}\u{2026}\u{201C}\u{201D}\u{2018}\u{2019}\u{2014}\u{FF1A}\u{FF1B}\u{FF0C}\u{3001}-\u{303F}\u{FE30}-\u{FE4F}]+",
+                r"|[\u{3105}-\u{312F}]+|[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+"
+            ),
+            gpt4o!(contraction!(), ""),
+        ],
+        whole_words: true,
+        adds_bos: false,
+        symbols: Symbols::Bytes,
+    },
+    Rule::plain(&["jais-2"], &[JAIS_2]),
+    Rule::plain(&["superbpe"], &[r"\p{N}+", CUTS_BEFORE_THREES]),
+    Rule::plain(&["tiny_aya", "cohere2moe"], &[THREES_OF_WORDS, gpt4o!(contraction!(), "{1,3}")]),
+    Rule::plain(&["kimi-k2"], &[KIMI_K2]),
+    Rule {
+        names: &["chameleon"],
+        expressions: &[
+            "<sentinel:[0-9]+>",
+            "IMGIMG[A-I]{1,4}Z",
+            r"[\t\n]|    |  ",
+            r"\p{N}",
+            r"[\p{P}!-/:-@\[-`{-~]",
+            GPT2,
+        ],
+        whole_words: false,
+        adds_bos: true,
+        symbols: Symbols::Bytes,
+    },
+    Rule::plain(&["afmoe"], &[THREES_OF_NUMBERS, AFMOE_SCRIPTS, DEEPSEEK_V3]),
+    Rule::plain(&["exaone-moe"], &[EXAONE_MOE]),
+    Rule::plain(&["spark2_5"], &[r"\p{N}{1,3}", CJK, SPARK_2_5, r"\p{N}"]),
+    Rule::plain(&["ufakzeka"], &[UFAKZEKA]),
+    Rule {
+        names: &["granite-embed-multi-97m"],
+        expressions: &[gpt4o!(contraction!(), "{1,3}")],
+        whole_words: true,
+        adds_bos: false,
+        symbols: Symbols::Bytes,
+    },
+    Rule {
+        names: &["gemma4", "granite-embed-multi-311m"],
+        expressions: &[LINES],
+        whole_words: false,
+        adds_bos: true,
+        symbols: Symbols::CharactersAndMarkedSpaces,
+    },
+    Rule {
+        names: &["sarvam-moe"],
+        expressions: &[LINES],
+        whole_words: false,
+        adds_bos: false,
+        symbols: Symbols::CharactersAndMarkedSpaces,
+    },
+    Rule {
+        names: &["whitespace"],
+        expressions: &[r"\S+"],
+        whole_words: false,
+        adds_bos: false,
+        symbols: Symbols::Characters,
+    },
+    Rule::plain(&["falcon"], &[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"]),
+    Rule::plain(&["default", ""], &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
+    Rule::plain(&["poro-chat", "bloom", "gpt3-finnish"], &[WORDS_OF_BLOOM]),
+    Rule::plain(&["viking"], &[WORDS_OF_BLOOM, r"\p{N}"]),
+];
+
+/// Digits in threes, counted from the end of a word that is a number. A look-ahead, done by hand.
+pub(super) const THREES_OF_WORDS: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
+
+/// The same for every run of numbers.
+pub(super) const THREES_OF_NUMBERS: &str = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))";
+
+/// The same, where only cuts are made: what comes before the first three digits stays with what it follows.
+pub(super) const CUTS_BEFORE_THREES: &str = r"(?=(\d{3})+(?!\d))";
+
+/// White space in powers of two. A look-ahead, done by hand.
+macro_rules! powers_of_two {
+    () => {
+        concat!(
+            r"|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)",
+            r"|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}"
+        )
+    };
+}
+pub(super) const POWERS_OF_TWO: &str = powers_of_two!();
+
+const JAIS_2: &str = concat!(
+    contractions!(),
+    r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+",
+    powers_of_two!()
+);
+
+/// GPT-4o's, with Chinese characters as words of their own kind.
+const KIMI_K2: &str = concat!(
+    r"\p{Han}+",
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+",
+    contraction!(),
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*",
+    contraction!(),
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+/// Scripts of East and South-East Asia that are written without spaces.
+const AFMOE_SCRIPTS: &str = concat!(
+    r"[\u{4E00}-\u{9FFF}\u{3400}-\u{4DBF}\u{F900}-\u{FAFF}\u{3040}-\u{309F}\u{30A0}-\u{30FF}\u{FF65}-\u{FF9F}",
+    r"\u{2F00}-\u{2FDF}\u{E40}-\u{E7F}\u{E80}-\u{EFF}\u{1780}-\u{17FF}\u{1000}-\u{109F}\u{AA60}-\u{AA7F}",
+    r"\u{A9E0}-\u{A9FF}\u{AC00}-\u{D7AF}\u{1100}-\u{11FF}]+"
+);
+
+const EXAONE_MOE: &str = concat!(
+    contractions!(),
+    r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?",
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+);
+
+const SPARK_2_5: &str =
+    concat!(r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+", r"| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+");
+
+/// Qwen 2's without English contractions.
+const UFAKZEKA: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Whole lines, and what ends them.
+const LINES: &str = r"[^\n]+|[\n]+";
+
+const WORDS_OF_BLOOM: &str = r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+";
+
+const QWEN_35: &str = concat!(
+    contractions!(),
+    r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+);
+
+const SEED_CODER: &str =
+    concat!(contractions!(), r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+");
+
+impl Rule {
+    const fn plain(names: &'static [&'static str], expressions: &'static [&'static str]) -> Self {
+        Self { names, expressions, whole_words: false, adds_bos: false, symbols: Symbols::Bytes }
+    }
+}
