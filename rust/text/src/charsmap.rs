@@ -24,7 +24,7 @@ impl CharsMap {
             return Err(wrong(&format!("has {} bytes; expected at least the 4 of a length", bytes.len())));
         };
         let length = u32::from_le_bytes(*length) as usize;
-        if length == 0 || length >= rest.len() || length % 4 != 0 {
+        if length == 0 || length >= rest.len() || !length.is_multiple_of(4) {
             return Err(wrong(&format!(
                 "says that its array has {length} bytes; expected a multiple of 4 below {}, the bytes that follow",
                 rest.len()

@@ -142,8 +142,8 @@ mod tests {
             let trie = Prefixes::new(&vocabulary, |id| id % 7 != 3).unwrap();
             let mut expected: Vec<(usize, u32)> = Vec::new();
             for length in 1..=text.len() {
-                let same = (0..20).filter(|&id| id % 7 != 3 && texts[id as usize] == text[..length]);
-                expected.extend(same.last().map(|id| (length, id)));
+                let mut same = (0..20).filter(|&id| id % 7 != 3 && texts[id as usize] == text[..length]);
+                expected.extend(same.next_back().map(|id| (length, id)));
             }
             assert_eq!(trie.of(text.as_bytes()).collect::<Vec<_>>(), expected, "{texts:?} in {text:?}");
         }
