@@ -112,6 +112,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     metavar="TIME",
     help="How long running answers may go on after Ctrl-C or SIGTERM; a second one ends them at once.",
 )
+@click.option("--guard", metavar="FILE", help="Let this Llama Guard model judge messages and answers before they pass.")
 @click.option(
     "--prefix-cache",
     type=click.Path(file_okay=False),
@@ -179,7 +180,8 @@ def _serve(given: dict[str, Any]) -> int:
             keep_alive=given["keep_alive"], api_keys=given["api_keys"], origins=given["origins"], hosts=hosts,
             parallel=given["parallel"], queue=given["queue"], timeout=given["timeout"] or 1e9,
             grace_seconds=1e6 if given["grace"] is None else given["grace"],
-            context=given["context"], kv_type=given["kv_type"], ollama=given["ollama"], kv_memory=given["kv_memory"],
+            context=given["context"], kv_type=given["kv_type"], ollama=given["ollama"],
+            guard=given["guard"], kv_memory=given["kv_memory"],
             prefix_cache=given["prefix_cache"], prefix_cache_bytes=given["prefix_cache_size"],
         )  # fmt: skip
         with bind(host, port) as listening:

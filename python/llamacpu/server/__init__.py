@@ -33,6 +33,7 @@ def app(
     threads: int | None = None,
     memory_budget: int | None = None,
     keep_alive: float | None = None,
+    guard: Any = None,
     **settings: Any,
 ) -> Application:
     """A server as an ASGI application, to run with any ASGI server or to mount in an application of one's own.
@@ -43,6 +44,7 @@ def app(
     threads        of each model
     memory_budget  bytes that all models in memory may take together; one that is not used makes room for another
     keep_alive     seconds that an unused model stays in memory; None until it has to make room
+    guard          a Llama Guard model, as file or open: it judges what users say and what is answered before it passes
     settings       the fields of `llamacpu.server.settings.Settings`: api_keys, origins, hosts, parallel, timeout ...
 
     A mounted application gets no lifespan of its own: use its `lifespan` in that of the outer one, so that answers are
@@ -54,7 +56,7 @@ def app(
     from llamacpu.server.settings import Settings
 
     pool = {"aliases": aliases, "threads": threads, "budget": memory_budget, "keep_alive": keep_alive}
-    return Application(models, Settings(**settings), pool)
+    return Application(models, Settings(**settings), {"models": pool, "guard": guard})
 
 
 def serve(models: Any, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> Serving:

@@ -18,6 +18,7 @@ from llamacpu.server import anthropic, llama_server, ollama, openai, operations,
 from llamacpu.server.access import Access
 from llamacpu.server.endpoints import routes
 from llamacpu.server.errors import ApiError, told
+from llamacpu.server.guard import Guard
 from llamacpu.server.metrics import Metrics
 from llamacpu.server.openapi import document
 from llamacpu.server.page_files import page_routes
@@ -52,9 +53,13 @@ class Application:
         """Use `llamacpu.server.app`."""
         self.settings = settings
         self.work = Work()
-        self.models = ModelPool(sources_of(models), settings, run=self.work.short, **pool)
+        self.models = ModelPool(sources_of(models), settings, run=self.work.short, **pool["models"])
         metrics = Metrics(lambda: {served.name: served.engine.statistics for served in self.models.loaded})
-        self.state = State(settings, self.models, self.work, metrics)
+        self.guard: Guard | None = None
+        if pool["guard"] is not None:
+            (source,) = list(sources_of(pool["guard"]).values())[:1]
+            self.guard = Guard(source, settings.guard_threshold, settings, self.work)
+        self.state = State(settings, self.models, self.work, metrics, self.guard)
         self.endpoints = [
             *openai.ENDPOINTS, *responses.ENDPOINTS, *anthropic.ENDPOINTS, *ollama.ENDPOINTS, *llama_server.ENDPOINTS,
             *operations.ENDPOINTS,
@@ -101,6 +106,8 @@ class Application:
             self._tidying.cancel()
             self.work.close()
             self.models.close()
+            if self.guard is not None:
+                self.guard.close()
 
     async def drain(self) -> None:
         """Take no more requests, let answers end for as long as the settings say, and then end them."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, chat_prompt, chat_question
 from llamacpu.errors import ContextOverflow
 from llamacpu.sampling import Sampler, Sampling
 from llamacpu.server.errors import invalid, told
+from llamacpu.server.guard import GuardedRun, spoken
 from llamacpu.server.running import Run, stop_all
 
 if TYPE_CHECKING:
@@ -46,6 +48,11 @@ class Use:
         self._state = state
         self._client = client
         self._kept = False
+        self._said: list[list[dict[str, str]]] = []
+
+    def says(self, *conversations: Sequence[Mapping[str, Any]]) -> None:
+        """What a guard is to judge before anything is computed: one conversation for all questions, or each its own."""
+        self._said = [spoken(messages) for messages in conversations]
 
     def start(
         self, questions: Sequence[Question], timeout: float | None = None, overflow: Overflow = "error"
@@ -57,12 +64,23 @@ class Use:
         runs: list[Run] = []
         try:
             self._state.work.admit()
-            for question in questions:
-                runs.append(Run(self.served.submit(question, self._client, timeout, overflow)))
+            for place, question in enumerate(questions):
+                start = partial(self._start, question, timeout, overflow)
+                guard = self._state.guard
+                if guard is None:
+                    runs.append(start())
+                else:
+                    runs.append(GuardedRun(guard, self._said[place % len(self._said)], question, start))
         except BaseException as error:
             stop_all(runs)
             raise told(error) from error
         return runs
+
+    def _start(self, question: Question, timeout: float | None, overflow: Overflow) -> Run:
+        try:
+            return Run(self.served.submit(question, self._client, timeout, overflow))
+        except Exception as error:
+            raise told(error) from error
 
     def keep(self) -> Callable[[], None]:
         """The model is needed until the function is called that this returns."""

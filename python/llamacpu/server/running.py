@@ -29,10 +29,11 @@ class Step:
 
 @dataclass(frozen=True)
 class End:
-    """The finished answer, and the tokens since the last event."""
+    """The finished answer, the tokens since the last event, and why it was refused, if it was."""
 
     answer: Answer
     tokens: list[GeneratedToken]
+    refusal: str | None = None
 
 
 class Run:

@@ -20,6 +20,7 @@ class Settings:
     parallel        answers that are computed at once; further requests wait
     queue           requests that may wait; one more is refused with 429
     timeout         seconds that an answer may take before it ends, where it is
+    guard_threshold  probability of "unsafe" from which on a guard refuses
     ollama          GET / says "Ollama is running" to programs, as some ask
     kv_memory       bytes of keys and values of each model; None for half of what the machine has left
     prefix_cache    folder in which the keys and values of prompts outlive the process; None for memory alone
@@ -48,6 +49,7 @@ class Settings:
     timeout: float = 3600.0
     context: int | None = None
     kv_type: KVType = "f16"
+    guard_threshold: float = 0.5
     ollama: bool = False
     kv_memory: int | None = None
     prefix_cache: str | os.PathLike[str] | None = None

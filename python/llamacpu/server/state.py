@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from llamacpu.server.guard import Guard
     from llamacpu.server.metrics import Metrics
     from llamacpu.server.pool import ModelPool
     from llamacpu.server.running import Work
@@ -23,6 +24,7 @@ class State:
     models: ModelPool
     work: Work
     metrics: Metrics
+    guard: Guard | None = None
     started: float = field(default_factory=time.time)
 
     @property

@@ -10,9 +10,8 @@ from llamacpu.answers.reading import Piece, ToolCall
 from llamacpu.server.streams import server_sent
 
 if TYPE_CHECKING:
-    from llamacpu.answers import Answer
     from llamacpu.generation import GenerationResult
-    from llamacpu.server.running import Run
+    from llamacpu.server.running import End, Run
 
 __all__ = ["Shape"]
 
@@ -30,16 +29,20 @@ class Shape:
         self._head = {"id": identity, "type": "message", "role": "assistant", "model": model}
         self._one_call = one_call
 
-    def whole(self, answer: Answer) -> Block:
+    def whole(self, end: End) -> Block:
         """The finished message."""
+        answer = end.answer
         content: list[Block] = []
+        if end.refusal is not None:
+            content.append({"type": "text", "text": end.refusal})
+            return {**self._head, "content": content, **_reason(end), "usage": _usage(answer.result)}
         if answer.reasoning:
             content.append({"type": "thinking", "thinking": answer.reasoning, "signature": ""})
         if answer.content or not answer.tool_calls:
             content.append({"type": "text", "text": answer.content})
         calls = answer.tool_calls[:1] if self._one_call else answer.tool_calls
         content += [{**_call(call), "input": _input(call)} for call in calls]
-        return {**self._head, "content": content, **_reason(answer), "usage": _usage(answer.result)}
+        return {**self._head, "content": content, **_reason(end), "usage": _usage(answer.result)}
 
     async def events(self, run: Run, prompt_tokens: int) -> AsyncIterator[str]:
         """The events of the message while it comes."""
@@ -66,9 +69,13 @@ class Shape:
             yield found
         if kind:
             yield _event("content_block_stop", index=index)
-        assert run.end is not None
-        answer = run.end.answer
-        yield _event("message_delta", delta=_reason(answer), usage=_usage(answer.result))
+        end = run.end
+        assert end is not None
+        if end.refusal is not None:
+            yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+            yield _event("content_block_delta", index=0, delta={"type": "text_delta", "text": end.refusal})
+            yield _event("content_block_stop", index=0)
+        yield _event("message_delta", delta=_reason(end), usage=_usage(end.answer.result))
         yield _event("message_stop")
 
 
@@ -104,8 +111,10 @@ def _input(call: ToolCall) -> Any:
     return found if isinstance(found, dict) else {"arguments": call.arguments}
 
 
-def _reason(answer: Answer) -> Block:
-    result = answer.result
+def _reason(end: End) -> Block:
+    answer, result = end.answer, end.answer.result
+    if end.refusal is not None:
+        return {"stop_reason": "refusal", "stop_sequence": None}
     if answer.finish_reason == "tool_calls":
         reason = "tool_use"
     elif result.stop_string is not None:

@@ -48,6 +48,7 @@ async def messages(call: Call) -> Response:
             stop=body.stop_sequences or (),
             max_tokens=body.max_tokens,
         )
+        use.says(body.conversation())
         one_call = body.tool_choice is not None and bool(body.tool_choice.disable_parallel_tool_use)
         shape = Shape(f"msg_{uuid.uuid4().hex}", use.served.name, one_call)
 
@@ -55,7 +56,7 @@ async def messages(call: Call) -> Response:
             return shape.events(run, len(question.prompt))
 
         return await one_answer(
-            call, use, question, whole=lambda end: shape.whole(end.answer), pieces=pieces if body.stream else None,
+            call, use, question, whole=shape.whole, pieces=pieces if body.stream else None,
             on_error=_failed, ping=_PING,
         )  # fmt: skip
 

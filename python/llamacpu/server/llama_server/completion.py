@@ -79,6 +79,8 @@ async def _answered(call: Call, use: Use, prompts: Any, several: bool) -> Respon
         )
 
     questions = await use.questions(make)
+    tokenizer = use.served.model.tokenizer
+    use.says(*([{"role": "user", "content": tokenizer.decode(question.prompt)}] for question in questions))
     timeout = body.t_max_predict_ms / 1000 if body.t_max_predict_ms else None
     tellers = [_Teller(use.served, body, question, index) for index, question in enumerate(questions)]
     if not several:
@@ -149,7 +151,8 @@ class _Teller:
             },
             "has_new_line": "\n" in result.text,
             "truncated": result.truncated,
-            "stop_type": _STOPPED.get(result.ended_by, "none"),
+            "stop_type": "none" if end.refusal else _STOPPED.get(result.ended_by, "none"),
+            **({} if end.refusal is None else {"refusal": end.refusal}),
             "stopping_word": result.stop_string or "",
             "tokens_cached": result.prompt_tokens + len(result.tokens),
             "timings": timings_of(result),

@@ -61,8 +61,9 @@ async def answered(
         reason = finish_reason(end.answer.finish_reason)
         return {
             **found,
+            **({} if end.refusal is None else form(end.refusal, "", ())),
             "done": True,
-            "done_reason": "length" if reason == "length" else "stop",
+            "done_reason": "content_filter" if end.refusal else "length" if reason == "length" else "stop",
             **more(end),
             "total_duration": time.monotonic_ns() - started,
             "load_duration": loaded - started,

@@ -44,6 +44,7 @@ async def generate(call: Call) -> Response:
             unload = body.keep_alive is not None and seconds_of(body.keep_alive) == 0
             return JsonResponse(loaded_only(body.wanted or use.served.name, {"response": ""}, unload))
         (question,) = await use.questions(_question, body)
+        use.says(_messages(body))
 
         def form(content: str, thinking: str, calls: Sequence[ToolCall]) -> Line:
             return {"response": content, **({"thinking": thinking} if thinking else {})}
@@ -110,6 +111,7 @@ async def chat(call: Call) -> Response:
             fields = {"message": {"role": "assistant", "content": ""}}
             return JsonResponse(loaded_only(body.wanted or use.served.name, fields, unload))
         options = body.settings
+        use.says([message.for_template() for message in body.messages])
         (question,) = await use.questions(
             chat_questions,
             [message.for_template() for message in body.messages],

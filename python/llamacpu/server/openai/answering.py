@@ -44,7 +44,7 @@ async def answered(
             send_seconds=settings.send_seconds,
         )
     ends = await while_connected(call.request, _ends(runs), lambda: stop_all(runs))
-    wholes = [choice.whole(end.answer, end.tokens) for choice, end in zip(choices, ends, strict=True)]
+    wholes = [choice.whole(end) for choice, end in zip(choices, ends, strict=True)]
     found = wholes[0]
     found["choices"] = [whole["choices"][0] for whole in wholes]
     found["usage"] = _usage(ends)
@@ -72,7 +72,7 @@ async def _chunks(runs: Sequence[Run], choices: Sequence[Choice], usage: bool) -
         else:
             end = runs[place].end
             assert end is not None
-            chunks = choice.end(end.answer, end.tokens)
+            chunks = choice.end(end)
         head = head or (chunks[0] if chunks else None)
         if chunks:
             yield "".join(map(server_sent, chunks))

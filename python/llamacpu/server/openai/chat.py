@@ -58,6 +58,7 @@ async def chat_completions(call: Call) -> Response:
             log_probabilities=top,
             ignore_end=bool(body.ignore_eos),
         )
+        use.says([message.for_template() for message in body.messages])
         name = f"chatcmpl-{uuid.uuid4()}"
         choices = [
             ChatChoice(

@@ -68,6 +68,7 @@ async def completions(call: Call) -> Response:
         if body.echo and body.logprobs is not None:
             top = body.logprobs
             echoes = [await call.state.work.long(_chances, served, prompt, top) for prompt in given]
+        use.says(*([{"role": "user", "content": given[n // count].text}] for n in range(len(questions))))
         name = f"cmpl-{uuid.uuid4()}"
         choices = [
             TextChoice(

@@ -23,7 +23,7 @@ _COUNT = {"type": "integer", "minimum": 0}
 _LIST = {"type": "array"}
 _MODEL = _object({"id": _TEXT, "object": {"const": "model"}, "created": _COUNT, "owned_by": _TEXT})
 _USAGE = _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT})
-_REASON = {"enum": ["stop", "length", "tool_calls", "function_call"]}
+_REASON = {"enum": ["stop", "length", "tool_calls", "function_call", "content_filter"]}
 _MESSAGE = _object({"role": {"const": "assistant"}, "content": {"type": ["string", "null"]}}, tool_calls=_LIST)
 _HEAD = {"id": _TEXT, "created": _COUNT, "model": _TEXT, "usage": _USAGE}
 

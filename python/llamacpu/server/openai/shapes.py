@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,10 @@ from llamacpu.answers.text_completions import TextShape
 from llamacpu.server.usage import finish_reason, timings_of, usage_of
 
 if TYPE_CHECKING:
-    from llamacpu.answers.reading import Answer, Event
+    from llamacpu.answers.reading import Event
     from llamacpu.answers.responses import Shape
     from llamacpu.generation import GeneratedToken
+    from llamacpu.server.running import End
 
 __all__ = ["ChatChoice", "Choice", "TextChoice"]
 
@@ -28,12 +30,15 @@ class Choice:
         self._one_call = one_call
         self._called = False
 
-    def whole(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> Response:
+    def whole(self, end: End) -> Response:
         """The response with this answer alone."""
-        found = _ended(self._shape.whole(answer, tokens))
+        answer = end.answer
+        found = _ended(self._shape.whole(answer, end.tokens), end.refusal)
         message = found["choices"][0].get("message")
         if message is not None:
-            message.setdefault("refusal", None)
+            message["refusal"] = end.refusal
+            if end.refusal is not None:
+                message["content"] = None
             if self._one_call and message.get("tool_calls"):
                 message["tool_calls"] = message["tool_calls"][:1]
         return {**found, "usage": usage_of([answer.result]), "timings": timings_of(answer.result)}
@@ -50,10 +55,15 @@ class Choice:
             self._called = True
         return [self._shape.chunk(event, tokens)]
 
-    def end(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> list[Response]:
+    def end(self, end: End) -> list[Response]:
         """The chunks behind the answer."""
-        found = [_ended(chunk) for chunk in self._shape.end(answer, tokens)]
-        found[-1]["timings"] = timings_of(answer.result)
+        found = [_ended(chunk, end.refusal) for chunk in self._shape.end(end.answer, end.tokens)]
+        found[-1]["timings"] = timings_of(end.answer.result)
+        delta = found[-1]["choices"][0].get("delta")
+        if end.refusal is not None and delta is not None:
+            told = copy.deepcopy(found[-1])
+            told["choices"][0] |= {"delta": {"refusal": end.refusal}, "finish_reason": None}
+            found.insert(-1, told)
         return found
 
 
@@ -71,8 +81,9 @@ class TextChoice(Choice):
         super().__init__(TextShape(model, tokenizer, prompt, **settings))
 
 
-def _ended(response: Response) -> Response:
+def _ended(response: Response, refusal: str | None) -> Response:
     for choice in response["choices"]:
         if choice.get("finish_reason"):
-            choice["finish_reason"] = finish_reason(choice["finish_reason"])
+            reason = finish_reason(choice["finish_reason"])
+            choice["finish_reason"] = reason if refusal is None else "content_filter"
     return response

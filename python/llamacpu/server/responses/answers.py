@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llamacpu.answers import Answer
     from llamacpu.server.errors import ApiError
     from llamacpu.server.responses.requests import ResponsesBody
-    from llamacpu.server.running import Run
+    from llamacpu.server.running import End, Run
 
 __all__ = ["Shape"]
 
@@ -52,9 +52,12 @@ class Shape:
             "user": body.user,
         }
 
-    def whole(self, answer: Answer) -> Fields:
+    def whole(self, end: End) -> Fields:
         """The finished response."""
+        answer = end.answer
         items: list[Fields] = []
+        if end.refusal is not None:
+            return self._ended(answer, [_refused(end.refusal)])
         if answer.reasoning:
             items.append(_done(_item("reasoning"), answer.reasoning))
         if answer.content or not answer.tool_calls:
@@ -91,6 +94,14 @@ class Shape:
         if item is not None:
             yield self._close(item, text, items)
         assert run.end is not None
+        if run.end.refusal is not None:
+            refused = _refused(run.end.refusal)
+            place = {**_place(refused, 0), "refusal": run.end.refusal}
+            del place["logprobs"]
+            yield self._open({**refused, "status": "in_progress", "content": []}, 0)
+            yield self._event("response.refusal.done", **place)
+            yield self._event("response.output_item.done", output_index=0, item=refused)
+            items.append(refused)
         whole = self._ended(run.end.answer, items)
         yield self._event(f"response.{whole['status']}", response=whole)
 
@@ -157,6 +168,11 @@ def _item(what: str | ToolCall) -> Fields:
     if what == "reasoning":
         return {"id": f"rs_{identity}", "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
     return {"id": f"msg_{identity}", "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+
+
+def _refused(words: str) -> Fields:
+    """A message that says why there is no answer."""
+    return {**_item("content"), "status": "completed", "content": [{"type": "refusal", "refusal": words}]}
 
 
 def _done(item: Fields, text: str) -> Fields:

@@ -42,9 +42,10 @@ async def responses(call: Call) -> Response:
             max_tokens=body.max_output_tokens,
             too_long=body.truncation == "auto",
         )
+        use.says(body.conversation())
         shape = Shape(body, use.served.name)
         return await one_answer(
-            call, use, question, whole=lambda end: shape.whole(end.answer),
+            call, use, question, whole=shape.whole,
             pieces=shape.events if body.stream else None, on_error=shape.failed,
             overflow="truncate" if body.truncation == "auto" else "error",
         )  # fmt: skip

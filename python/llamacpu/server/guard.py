@@ -1,0 +1,158 @@
+"""A Llama Guard model in front of the others: it judges what users say, and what is answered, before it passes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.answers import Answer
+from llamacpu.generation import GenerationResult
+from llamacpu.server.errors import ApiError, told
+from llamacpu.server.running import End, Run, Step
+from llamacpu.server.served import Served
+from llamacpu.tasks.moderation import LLAMA_GUARD_3, moderate
+
+if TYPE_CHECKING:
+    from llamacpu.answers import Question
+    from llamacpu.server.running import Work
+    from llamacpu.server.settings import Settings
+
+__all__ = ["Guard", "GuardedRun", "spoken"]
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+class Guard:
+    """A model that judges. What it cannot judge does not pass.
+
+    source     the path of a Llama Guard file, or an open model
+    threshold  the probability of "unsafe" from which on a message is refused
+    """
+
+    def __init__(self, source: Any, threshold: float, settings: Settings, work: Work) -> None:
+        self._source = source
+        self._threshold = threshold
+        self._settings = settings
+        self._work = work
+        self._lock = threading.Lock()
+        self._served: Served | None = None
+
+    async def refusal(self, messages: Messages) -> str | None:
+        """Why the last message is refused; None where it is not. Raises ApiError."""
+        try:
+            found: str | None = await self._work.long(self._judge, messages)
+        except Exception as error:
+            raise told(error) from error
+        return found
+
+    def close(self) -> None:
+        """Unload the model."""
+        if self._served is not None:
+            self._served.close(0.0)
+
+    def _judge(self, messages: Messages) -> str | None:
+        served = self._opened()
+        session = served.model.session(served.context)
+        verdict = moderate(session, messages, threshold=self._threshold, chat=served.chat)
+        if not verdict.unsafe:
+            return None
+        named = [f"{key}: {LLAMA_GUARD_3[key]}" if key in LLAMA_GUARD_3 else key for key in verdict.categories]
+        what = "the answer" if messages[-1]["role"] == "assistant" else "the message"
+        return f"Refused: the guard model finds {what} unsafe" + (f" ({', '.join(named)})." if named else ".")
+
+    def _opened(self) -> Served:
+        with self._lock:
+            if self._served is None:
+                model = self._source
+                if not hasattr(model, "session"):
+                    from llamacpu.model import Model
+
+                    model = Model(model)
+                name = Path(model.path).stem
+                self._served = Served(name, model, self._settings, 0)
+            return self._served
+
+
+class GuardedRun(Run):
+    """A run of which nothing is told before the guard has judged all of it: the user's message, then the answer."""
+
+    def __init__(self, guard: Guard, said: Messages, question: Question, start: Callable[[], Run]) -> None:
+        self.end: End | None = None
+        self._guard = guard
+        self._said = said
+        self._question = question
+        self._start = start
+        self._inner: Run | None = None
+        self._closed = False
+        self._steps: list[Step] | None = None
+
+    async def __anext__(self) -> Step:
+        """The next event, once all have been judged. Raises ApiError."""
+        if self._steps is None:
+            self._steps = await self._judged()
+        if self._steps:
+            return self._steps.pop(0)
+        raise StopAsyncIteration
+
+    async def read(self) -> End:
+        """Wait for the end. Raises ApiError."""
+        steps = await self._judged()
+        assert self.end is not None
+        tokens = [token for step in steps for token in step.tokens]
+        self.end = End(self.end.answer, tokens + self.end.tokens, self.end.refusal)
+        return self.end
+
+    def close(self) -> None:
+        """Stop the work."""
+        self._closed = True
+        if self._inner is not None:
+            self._inner.close()
+
+    async def _judged(self) -> list[Step]:
+        refusal = await self._guard.refusal(self._said)
+        if refusal is not None:
+            nothing = GenerationResult("", (), "end_of_text", len(self._question.prompt), 0, 0)
+            self.end = End(Answer("", "", (), "stop", nothing), [], refusal)
+            return []
+        if self._closed:
+            raise ApiError(503, "the request was given up before it began", retry_after=1)
+        self._inner = self._start()
+        steps = [step async for step in self._inner]
+        end = self._inner.end
+        assert end is not None
+        answer = end.answer
+        calls = [f"{call.name} {call.arguments}" for call in answer.tool_calls]
+        text = "\n".join(part for part in (answer.reasoning, answer.content, *calls) if part)
+        if text:
+            refusal = await self._guard.refusal([*self._said, {"role": "assistant", "content": text}])
+        if refusal is not None:
+            self.end = End(Answer("", "", (), "stop", answer.result), [], refusal)
+            return []
+        self.end = end
+        return steps
+
+
+def spoken(messages: Messages) -> list[dict[str, str]]:
+    """What a guard is shown of a conversation: the turns of user and assistant, up to the last one of the user.
+
+    Everything that is no turn of the assistant counts as said by the user.
+    """
+    found: list[dict[str, str]] = []
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, list):
+            content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+        if not content:
+            continue
+        role = "assistant" if message.get("role") == "assistant" else "user"
+        if found and found[-1]["role"] == role:
+            found[-1]["content"] += f"\n{content}"
+        else:
+            found.append({"role": role, "content": str(content)})
+    while found and found[0]["role"] != "user":
+        found.pop(0)
+    while found and found[-1]["role"] != "user":
+        found.pop()
+    return found or [{"role": "user", "content": ""}]
