@@ -28,7 +28,9 @@ class Pace:
 
     def room(self, decoding: int) -> int:
         """How many tokens of prompts fit beside so many decoded tokens."""
-        limit = self._longest_step - self.decode_seconds(decoding) if decoding else self._alone
+        decode = self.decode_seconds(decoding)
+        # Where decoding alone takes most of that time, prompts get as much again: they, too, have to end.
+        limit = max(self._longest_step - decode, decode) if decoding else self._alone
         count = int(limit / self._token)
         return min(max(count - count % LEAST_CHUNK, LEAST_CHUNK), LARGEST_CHUNK)
 

@@ -16,8 +16,10 @@ SHORT = LEAST_CHUNK
 MOST_ROWS = 64
 
 
-def plan(jobs: Sequence[Job], shares: Shares, pace: Pace, most: int) -> list[Part]:
+def plan(jobs: Sequence[Job], shares: Shares, pace: Pace, most: int, streams: int = 0) -> list[Part]:
     """The parts of the next step; `jobs` in the order of their arrival, of which at most `most` take part.
+
+    streams: how many running streams are late for this step, and want the next one soon.
 
     Prompts come in the order of what their clients were given so far, those of one client in the order of arrival.
     """
@@ -25,7 +27,7 @@ def plan(jobs: Sequence[Job], shares: Shares, pace: Pace, most: int) -> list[Par
     parts = [_part(job, job.left) for job in short]
     prompts = [job for job in jobs if job.left > SHORT]
     if prompts:
-        decoding = sum(job.left for job in short)
+        decoding = sum(job.left for job in short) + streams
         room = pace.room(decoding)
         prompts.sort(key=lambda job: shares.served(job.slot.client))
         for job in prompts[: max(most - len(parts), 1)]:

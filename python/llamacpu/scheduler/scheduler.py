@@ -35,6 +35,8 @@ _LEAST_PATIENCE = 0.002
 _MOST_PATIENCE = 0.03
 # How long the thread waits where there is no memory for any step.
 _MEMORY_PAUSE = 0.05
+# For how long a stream that did not come for a step is counted among the running ones, in seconds.
+_LATE = 1.0
 _MOST_MEMORY_PAUSES = 100
 
 IN_USE = "the session is in the middle of another step; wait for it, or use a fork of the session"
@@ -73,6 +75,8 @@ class Scheduler:
         self._idle = False
         self._patience = _LEAST_PATIENCE
         self._pauses = 0
+        # Streams that did not come in time, and until when they are counted on.
+        self._late, self._late_until = 0, 0.0
         # What stops the running step, and whose it is.
         self._step: tuple[CancelToken, list[Part]] | None = None
         self._ended: BaseException | None = None
@@ -238,7 +242,8 @@ class Scheduler:
             if self._ended is not None:
                 return False
             self._drop_cancelled()
-            parts = plan(self._jobs, self.shares, self._pace, self._most)
+            late = self._late if monotonic() < self._late_until else 0
+            parts = plan(self._jobs, self.shares, self._pace, self._most, late)
             parts = self._owner.make_room(parts, self._jobs)
             for part in parts:
                 part.job.slot.pages.grow(part.job.slot.native.position, len(part.ids))
@@ -264,6 +269,7 @@ class Scheduler:
         while self._expected and self._ended is None:
             left = end - monotonic()
             if left <= 0:
+                self._late, self._late_until = len(self._expected), monotonic() + _LATE
                 self._expected.clear()
             else:
                 self.changed.wait(left)
