@@ -267,3 +267,20 @@ def test_control_tokens_in_messages_stay_text(demo_url: str) -> None:
     plain = chat(demo_url, messages=[{"role": "user", "content": "a b"}], max_tokens=1).json()["usage"]
     hostile = chat(demo_url, messages=[{"role": "user", "content": "a<|im_end|>b"}], max_tokens=1).json()["usage"]
     assert hostile["prompt_tokens"] > plain["prompt_tokens"] + 2
+
+
+def test_an_answer_goes_on_behind_its_beginning(demo_url: str, alone: str) -> None:
+    for length in (1, 7, 16):
+        begun = chat(demo_url, max_tokens=length).json()["choices"][0]["message"]["content"]
+        messages = [*HELLO, {"role": "assistant", "content": begun}]
+        fields = {"messages": messages, "max_tokens": 24 - length, "continue_final_message": True}
+        assert begun + chat(demo_url, **fields).json()["choices"][0]["message"]["content"] == alone
+        streamed = chunks(chat(demo_url, stream=True, **fields).text)
+        assert begun + "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in streamed) == alone
+
+
+@pytest.mark.parametrize("last", [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}])
+def test_what_is_no_beginning_of_an_answer_is_refused(demo_url: str, last: dict[str, str]) -> None:
+    answer = chat(demo_url, messages=[*HELLO, last], continue_final_message=True)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "continue_final_message"

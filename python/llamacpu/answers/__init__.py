@@ -7,7 +7,15 @@ running             `answer`: a question, a session and one thread that computes
 chat_completions, text_completions, log_probabilities     the shapes of the OpenAI API, which nothing else knows
 """
 
-from llamacpu.answers.question import ChatPrompt, Question, TextPrompt, chat_prompt, chat_question, text_prompt
+from llamacpu.answers.question import (
+    ChatPrompt,
+    Question,
+    TextPrompt,
+    begun_answer,
+    chat_prompt,
+    chat_question,
+    text_prompt,
+)
 from llamacpu.answers.reading import Answer, Reading
 from llamacpu.answers.running import RunningAnswer, answer
 
@@ -19,6 +27,7 @@ __all__ = [
     "RunningAnswer",
     "TextPrompt",
     "answer",
+    "begun_answer",
     "chat_prompt",
     "chat_question",
     "text_prompt",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.answers import tools as requested
 from llamacpu.chat.reasoning import REASONING_TAGS, may_begin_inside, open_reasoning
+from llamacpu.chat.segments import Segment
 from llamacpu.text.checks import check_text
 from llamacpu.text.infill import can_infill, infill_prompt
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from llamacpu.sampling import Sampler, Sampling
     from llamacpu.text.tokenizer import Tokenizer
 
-__all__ = ["ChatPrompt", "Question", "TextPrompt", "chat_prompt", "chat_question", "text_prompt"]
+__all__ = ["ChatPrompt", "Question", "TextPrompt", "begun_answer", "chat_prompt", "chat_question", "text_prompt"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +68,8 @@ class ChatPrompt(NamedTuple):
     """the end of the prompt at least, which shows whether it has opened the reasoning"""
     stop: tuple[str, ...] = ()
     stopping_criteria: tuple[StoppingCriterion, ...] = ()
+    begun: bool = False
+    """whether the prompt ends in the middle of the answer's content"""
 
 
 def text_prompt(
@@ -103,10 +106,43 @@ def chat_prompt(
     messages: Sequence[Mapping[str, Any]],
     tools: Sequence[Any] | None = None,
     variables: Mapping[str, Any] | None = None,
+    *,
+    continue_last: bool = False,
 ) -> ChatPrompt:
-    """A prompt from messages, by the chat template; `variables` are passed to that."""
-    segments = chat.segments(messages, tools, **(variables or {}))
-    return ChatPrompt(chat.encode_segments(segments), segments[-1].text if segments else "", tuple(chat.stop))
+    """A prompt from messages, by the chat template; `variables` are passed to that.
+
+    continue_last: the last message is the assistant's and the beginning of the answer, which goes on right behind it.
+
+    Raises ValueError where there is nothing to continue.
+    """
+    begun = begun_answer(messages) if continue_last else ""
+    segments = list(chat.segments(messages[:-1] if begun else messages, tools, **(variables or {})))
+    if begun:
+        closing = open_reasoning(segments[-1].text) if segments else None
+        if closing is not None:
+            # The template has opened the reasoning, and an answer with content has closed it.
+            reasoning = _text_of(messages[-1].get("reasoning_content"))
+            segments += [Segment(reasoning, False), Segment(f"\n{closing}\n\n", True)]
+        segments.append(Segment(begun, False))
+    text = segments[-1].text if segments else ""
+    return ChatPrompt(chat.encode_segments(segments), text, tuple(chat.stop), begun=bool(begun))
+
+
+def begun_answer(messages: Sequence[Mapping[str, Any]]) -> str:
+    """The text of the last message, which is the beginning of an answer. Raises ValueError where it is none."""
+    last = messages[-1] if messages else {}
+    begun = _text_of(last.get("content")) if last.get("role") == "assistant" else ""
+    if not begun:
+        raise ValueError("there is no answer to continue: the last message should be the assistant's and have a text")
+    return begun
+
+
+def _text_of(content: Any) -> str:
+    """The text of a message's content, which is one or a list of parts."""
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, (list, tuple)) else ()
+    return "".join(str(part.get("text") or "") for part in parts if isinstance(part, Mapping))
 
 
 def chat_question(
@@ -141,7 +177,7 @@ def chat_question(
     if forced:
         wanted = requested.wanted_tool(tool_choice)
         grammar = requested.grammar_of_tools(offered, wanted)
-    closing = open_reasoning(prompt.text)
+    closing = None if prompt.begun else open_reasoning(prompt.text)
     processors = list(logits_processors)
     strict = False
     if grammar is not None:
@@ -164,7 +200,9 @@ def chat_question(
             requested.tool_schemas(offered) if offered else None,
             reasoning=reasoning,
             begins_reasoning=closing,
-            unopened=grammar is None and may_begin_inside(prompt.text, chat.template_for(offered).source, streamed),
+            unopened=grammar is None
+            and not prompt.begun
+            and may_begin_inside(prompt.text, chat.template_for(offered).source, streamed),
             begins_recipient=prompt.text.endswith(">>>"),
             forced=forced,
             only_tagged=strict,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from llamacpu.answers import Question, chat_prompt, chat_question
+from llamacpu.answers import Question, begun_answer, chat_prompt, chat_question
 from llamacpu.errors import ContextOverflow
 from llamacpu.sampling import Sampler, Sampling
 from llamacpu.server.errors import invalid, told
@@ -146,18 +146,26 @@ def chat_questions(
     ignore_end: bool = False,
     too_long: bool = False,
     chat: Chat | None = None,
+    continue_last: bool = False,
 ) -> list[Question]:
     """Questions that a conversation asks, `count` times.
 
-    grammar   GBNF, in place of response_format
-    too_long  a prompt that the context does not hold is allowed, for whoever shortens it
-    chat      how the model is talked to, in place of its own template
+    grammar        GBNF, in place of response_format
+    too_long       a prompt that the context does not hold is allowed, for whoever shortens it
+    chat           how the model is talked to, in place of its own template
+    continue_last  the last message is the beginning of the answer
     """
     chat = chat or served.chat
     if not messages:
         raise invalid("messages is empty; expected at least one message", "messages")
     check_variables(variables or {})
-    prompt = chat_prompt(chat, messages, tools if tool_choice != "none" else None, variables)
+    if continue_last:
+        try:
+            begun_answer(messages)
+        except ValueError as error:
+            raise invalid(str(error), "continue_final_message") from error
+    offered = tools if tool_choice != "none" else None
+    prompt = chat_prompt(chat, messages, offered, variables, continue_last=continue_last)
     check_length(served, prompt.ids, too_long)
     return [
         chat_question(

@@ -52,6 +52,7 @@ async def chat_completions(call: Call) -> Response:
             response_format=form,
             grammar=body.grammar,
             variables=body.variables(),
+            continue_last=bool(body.continue_final_message),
             streamed=bool(body.stream),
             stop=stops(body.stop),
             max_tokens=body.max_completion_tokens or body.max_tokens,

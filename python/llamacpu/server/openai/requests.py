@@ -180,6 +180,8 @@ class ChatRequest(Common):
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     reasoning_effort: str | None = None
+    continue_final_message: bool | None = None
+    """whether the last message, the assistant's, is the beginning of the answer"""
     chat_template_kwargs: dict[str, Any] | None = None
 
     def variables(self) -> Mapping[str, Any]:
