@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+import llamacpu
 from page_browser import Chat
 from page_server import Api
+
+DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 
 
 class Address(Api):
@@ -69,9 +73,8 @@ def test_the_server_sends_the_policy_with_the_page(demo_url: str) -> None:
 
 
 def test_an_api_key_does_not_hide_the_page(browser: Any) -> None:
-    import llamacpu
-
-    with llamacpu.serve(api_keys=("secret",)) as url:
+    pytest.importorskip("starlette", reason="the extra [server] is not installed")
+    with llamacpu.serve(DEMO, api_keys=("secret",)) as url:
         chat = Chat(browser.new_context(), Address(url))
         chat.page.get_by_role("button", name="Enter the key").click()
         chat.page.get_by_label("API key").fill("secret")
