@@ -48,7 +48,10 @@ def test_closed_stderr_changes_nothing(model: Path) -> None:
 
 
 @POSIX
-@pytest.mark.parametrize("command", ['run "$MODEL" --raw -p Hello -n 4', 'info "$MODEL"', "doctor --no-bandwidth"])
+@pytest.mark.parametrize(
+    "command",
+    ['run "$MODEL" --raw -p Hello -n 4', 'info "$MODEL"', "doctor --no-bandwidth", "--help", "--version", "run --help"],
+)
 def test_closed_stdout_is_one_line(model: Path, command: str) -> None:
     done = shell(f"{command} >&-", model)
     assert done.returncode == 1

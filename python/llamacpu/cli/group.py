@@ -80,6 +80,10 @@ class CommandLine(click.Group):
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(INTERRUPTED)
+        except OSError as error:
+            # What no command has begun for, the help and the version, has nowhere to go.
+            _told(error).show()
+            sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
 
 
