@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import llamacpu
-from llamacpu import CancelToken, ContextOverflow, Engine, LlamaCpuError, Model, Overloaded, Sampling
+from llamacpu import CancelToken, ContextOverflow, Engine, LlamaCpuError, Model, NGramDraft, Overloaded, Sampling
 from llamacpu.answers import chat_prompt, chat_question
 from llamacpu.answers.chat_completions import ChatShape
 from llamacpu.answers.responses import async_chunks, chunks
@@ -130,6 +130,22 @@ def test_wrong_requests_are_refused_at_once(engine: Engine) -> None:
     with pytest.raises(TypeError, match="nonsense"):
         engine.submit("x", nonsense=1)
     assert engine.statistics.requests_submitted == 0
+
+
+def test_a_request_that_is_alone_is_drafted(model: Model, engine: Engine) -> None:
+    prompt = model.tokenizer.encode("The cat sat. The dog ran. The cat sat. The dog ran. The cat sat. The dog")
+    settings = {"sampling": GREEDY, "max_tokens": 60, "ignore_end": True}
+    draft = NGramDraft(adaptive=False, max_tokens=4)
+    expected = alone(model, prompt, **{key: value for key, value in settings.items() if key != "sampling"})
+    result = engine.submit(prompt, draft=draft, **settings).read().result
+    assert result.text == expected
+    assert result.timings.drafted_tokens >= result.timings.accepted_tokens > 0
+    assert engine.statistics.accepted_tokens == result.timings.accepted_tokens
+    many = [engine.submit(prompt, draft=draft, **settings) for _ in range(5)]
+    assert {request.read().content for request in many} == {expected}
+    assert engine.submit(prompt, draft=None, **settings).read().result.timings.drafted_tokens == 0
+    with pytest.raises(ValueError, match="draft is 'fast'"):
+        engine.submit(prompt, draft="fast")
 
 
 def test_errors_of_one_request_are_its_own(model: Model, engine: Engine) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llamacpu
-from llamacpu import Engine, Model, Sampling
+from llamacpu import Engine, Model, NGramDraft, Sampling
 from llamacpu.engine.interfaces import PAGE_TOKENS
 from llamacpu.generation import generate
 from llamacpu.scheduler.pages import PageCounter, PageList
@@ -229,7 +229,8 @@ def test_whatever_comes_and_goes_every_text_is_the_one_it_is_alone(model: Model,
             which = chance.randrange(len(prompts))
             timeout = chance.choice([None, None, None, 0.0, 0.01, 0.05])
             tokens = chance.randrange(1, 60)
-            request = ask(engine, prompts[which], tokens, client=chance.choice("abc"), timeout=timeout)
+            draft = chance.choice(["auto", NGramDraft(adaptive=False), None])
+            request = ask(engine, prompts[which], tokens, client=chance.choice("abc"), timeout=timeout, draft=draft)
             requests.append((which, tokens, request))
             if chance.random() < 0.3:
                 time.sleep(chance.random() * 0.01)

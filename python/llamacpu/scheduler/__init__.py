@@ -11,6 +11,7 @@ memory                the budget of keys and values
 prefix_cache          prefixes in memory, in the order of their tokens; prefix_files, prefix_writer: those on disk
 prefixes              what a request finds computed: by others before it, beside it, or in a file
 admission, desk       the queue; a request's way through it
+quiet_drafts          speculative decoding while a request is alone
 engine                `Engine`, the front
 """
 

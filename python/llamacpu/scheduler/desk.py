@@ -72,6 +72,10 @@ class Desk:
                 # The thread that looks after those that wait does not know it yet.
                 self.scheduler.changed.notify_all()
 
+    def alone(self) -> bool:
+        """Whether one request is running at most."""
+        return len(self._running) <= 1
+
     def drain(self, seconds: float) -> bool:
         """Take no more requests and wait for those that there are; returns whether all have ended in this time."""
         with self.scheduler.changed:
@@ -200,6 +204,8 @@ class Desk:
                 statistics.prompt_tokens += result.prompt_tokens
                 statistics.cached_tokens += result.cached_tokens
             statistics.generated_tokens += len(result.tokens)
+            statistics.drafted_tokens += result.timings.drafted_tokens
+            statistics.accepted_tokens += result.timings.accepted_tokens
             seconds = result.timings.token_seconds
             if seconds:
                 statistics.first_token_seconds.observe(seconds[0])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from llamacpu.answers import Question, answer, text_prompt
 from llamacpu.engine.interfaces import PAGE_TOKENS, CancelToken, KVType, ModelLike
 from llamacpu.engine.model import EngineModel
+from llamacpu.generation.generate import draft_from
 from llamacpu.scheduler.admission import Queue
 from llamacpu.scheduler.desk import Desk, EngineState
 from llamacpu.scheduler.memory import Memory, default_limit
@@ -26,6 +27,7 @@ from llamacpu.scheduler.pace import Pace
 from llamacpu.scheduler.prefix_cache import PrefixCache
 from llamacpu.scheduler.prefix_files import PrefixFiles
 from llamacpu.scheduler.prefixes import Prefixes
+from llamacpu.scheduler.quiet_drafts import QuietDraft
 from llamacpu.scheduler.requests import Request, Work
 from llamacpu.scheduler.scheduler import Scheduler
 from llamacpu.scheduler.session import ScheduledModel
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llamacpu.generation.context_window import Overflow
+    from llamacpu.generation.generate import Drafts
     from llamacpu.generation.request import PromptProgress
 
 __all__ = ["Engine"]
@@ -148,6 +151,7 @@ class Engine:
         timeout: float | None = None,
         cancel: CancelToken | None = None,
         overflow: Overflow = "error",
+        draft: Drafts = "auto",
         on_prompt: PromptProgress | None = None,
         **settings: Any,
     ) -> Request:
@@ -158,6 +162,8 @@ class Engine:
         timeout    seconds from now until it ends with the finish reason "timeout"; `None` for the engine's
         cancel     stops it, as `Request.cancel` does
         overflow   as in `llamacpu.generation.generate`
+        draft      the source of proposals for speculative decoding, as in `generate`; they are made while the request
+                   runs alone, and never change its text
         on_prompt  is told how much of the prompt has been read, in a thread of the engine
         settings   the fields of a `Question`, where `prompt` is none: max_tokens, sampling, stop, ...
 
@@ -175,7 +181,10 @@ class Engine:
         token = CancelToken(timeout, cancel)
         session = self.model.session(self.context, self.kv_type, client=client)
         session.slot.preemptible = True
-        running = answer(session, question, overflow=overflow, draft=None, on_prompt=on_prompt, cancel=token)
+        drafts = draft_from(draft)
+        if drafts is not None:
+            drafts = QuietDraft(drafts, self._desk.alone)
+        running = answer(session, question, overflow=overflow, draft=drafts, on_prompt=on_prompt, cancel=token)
         work = Work(client, question.prompt, session, running, token, timeout, cancel is not None)
         self._desk.submit(work)
         return Request(work, self._scheduler.poke)

@@ -77,6 +77,10 @@ class Statistics:
     cached_tokens: int = 0
     """of prompts, taken from the prefix cache"""
     generated_tokens: int = 0
+    drafted_tokens: int = 0
+    """proposed by speculative decoding"""
+    accepted_tokens: int = 0
+    """of these, the ones that became part of a text"""
     steps: int = 0
     step_tokens: int = 0
     """that steps computed: prompts, decoded tokens, and what was computed again"""
