@@ -7,6 +7,9 @@
 GBNF grammars are matched by llamacpu itself. JSON schemas, any JSON, regular expressions and Lark grammars are
 compiled by llguidance (``pip install llamacpu[grammar]``). What cannot be compiled, or nests too deep, is a
 `GrammarError`; there is no unconstrained text in its place.
+
+A time limit or a cancelled generation ends the work of a GBNF grammar at once. llguidance is asked between its steps: a
+step that runs goes on to its own limits, which end it after a few tenths of a second.
 """
 
 from __future__ import annotations
