@@ -256,7 +256,7 @@ def long(continues: bool, asked: list[Any]) -> Pieces:
 
 ANSWERS = {
     "rich": rich, "hostile": hostile, "endless": endless, "think": think, "short": short, "cut": short, "long": long,
-    "fault": short,
+    "fault": short, "how": rich, "count": think,
 }  # fmt: skip
 
 

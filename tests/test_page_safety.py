@@ -102,6 +102,65 @@ def test_a_growing_answer_ends_as_if_it_had_come_at_once(chat: Chat) -> None:
             assert slow == quick
 
 
+def test_markdown_becomes_what_it_says(chat: Chat) -> None:
+    text = """# Head
+
+Some *em*, **strong**, ~~del~~, `a<b`, H<sub>2</sub>O<br>next <kbd>Esc</kbd>, https://example.org/x
+
+3. three
+4. four
+   - inner
+
+| l | r | c |
+|:--|--:|:-:|
+| 1 | 2 | 3 |
+
+- [x] done
+- [ ] open
+
+> quoted
+
+---
+
+    indented code
+
+```rust
+fn main() {}
+```
+
+<div>shown</div>
+
+1 < 2 &amp; &copy;
+"""
+    found = chat.eval(
+        """async (text) => {
+        const { Markdown } = await import("./markdown.js");
+        const element = document.createElement("div");
+        new Markdown(element).show(text);
+        const list = (selector) => [...element.querySelectorAll(selector)].map((one) => one.textContent.trim());
+        const cells = [...element.querySelectorAll("td")].map((cell) => cell.align);
+        const tags = "h1 em strong del :not(pre)>code sub kbd a blockquote pre".split(" ");
+        const start = element.querySelector("ol").start;
+        const tasks = list("ul").at(-1);
+        return [Object.fromEntries(tags.map((tag) => [tag, list(tag)])), cells, start, tasks, element.textContent,
+          element.querySelectorAll("hr, br").length, list(".hljs-keyword"), list(".code-head span")];
+    }""",
+        text,
+    )
+    tags, cells, start, tasks, whole, rules, keywords, languages = found
+    assert tags == {
+        "h1": ["Head"], "em": ["em"], "strong": ["strong"], "del": ["del"], ":not(pre)>code": ["a<b"], "sub": ["2"],
+        "kbd": ["Esc"], "a": ["https://example.org/x"], "blockquote": ["quoted"],
+        "pre": ["indented code", "fn main() {}"],
+    }  # fmt: skip
+    assert cells == ["left", "right", "center"]
+    assert start == 3
+    assert tasks.split() == ["☑", "done", "☐", "open"]
+    assert "<div>shown</div>" in whole
+    assert "1 < 2 & ©" in whole
+    assert (rules, keywords, languages) == (2, ["fn"], ["text", "rust"])
+
+
 def test_events_are_read_however_they_are_cut(chat: Chat) -> None:
     wanted = ["one", "zwei €", "a\nb", '{"x": "日本"}', "last", "[DONE]"]
     stream = (

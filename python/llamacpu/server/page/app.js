@@ -3,13 +3,15 @@
 import { Composer } from "./composer.js";
 import { addMessage, branch, choose, find, newConversation, removeMessage, titleOf } from "./conversation.js";
 import { ask, isDark, setTheme, showMenu, showSettings, showShortcuts } from "./dialogs.js";
-import { announce, byId, copy, download, icon, make } from "./dom.js";
+import { announce, byId, copy, icon } from "./dom.js";
+import { exportAll, exportOne, importFile } from "./files.js";
 import { Generation } from "./generation.js";
+import { listen } from "./keyboard.js";
 import { Models } from "./models.js";
+import { notice } from "./notice.js";
 import { defaults, setDefaults } from "./options.js";
 import { Sidebar } from "./sidebar.js";
 import { openStore } from "./store.js";
-import { fileName, LIMITS, read, written } from "./transfer.js";
 import { Transcript } from "./transcript.js";
 import { keepUnfinished, takeUnfinished } from "./unfinished.js";
 
@@ -18,19 +20,6 @@ const generations = new Map();
 let conversation = newConversation(defaults());
 
 const store = await openStore((id) => changedElsewhere(id));
-const notice = {
-  /** Show words that stay until they are dismissed; `act` offers a way out. `about` names them for `hide`. */
-  show(words, action, act, about = "") {
-    this.about = about;
-    const close = make("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => this.hide() }, icon("close"));
-    byId("notice").replaceChildren(icon("warning"), make("p", {}, words));
-    if (act) byId("notice").append(make("button", { type: "button", class: "small", onclick: act }, action));
-    byId("notice").append(close);
-  },
-  hide(about = this.about) {
-    if (about === this.about) byId("notice").replaceChildren();
-  },
-};
 const models = new Models({
   chosen(id) {
     conversation.model = id;
@@ -269,34 +258,6 @@ function showOptions(button, { id, title }) {
   ]);
 }
 
-function exportOne(chosen) {
-  if (chosen) download(fileName(chosen.title), written([chosen]));
-}
-
-async function exportAll() {
-  const all = [];
-  try {
-    await store.each((item) => all.push(item));
-  } catch (error) {
-    return notice.show(error.message);
-  }
-  download("conversations.json", written(all));
-}
-
-async function importFile(file) {
-  try {
-    if (file.size > LIMITS.bytes) throw new Error(`The file has more than ${LIMITS.bytes / 1024 / 1024} MiB.`);
-    const found = read(await file.text());
-    if (found.length === 0) throw new Error("The file has no conversations.");
-    await store.add(found);
-    notice.hide();
-    await open(found[0].id);
-    announce(found.length === 1 ? "One conversation imported" : `${found.length} conversations imported`);
-  } catch (error) {
-    notice.show(`${file.name} was not imported. ${error.message}`);
-  }
-}
-
 function openSettings(options) {
   showSettings(conversation, (values) => {
     Object.assign(conversation, values);
@@ -315,12 +276,12 @@ function copied(button, done) {
   setTimeout(() => button.replaceChildren(...before), 1500);
 }
 
-byId("new").addEventListener("click", () => startNew());
+for (const id of ["new", "new-short"]) byId(id).addEventListener("click", () => startNew());
 byId("settings-open").addEventListener("click", () => openSettings());
 byId("shortcuts-open").addEventListener("click", showShortcuts);
 byId("theme").addEventListener("click", () => setTheme(isDark() ? "light" : "dark"));
 byId("more").addEventListener("click", (event) => showOptions(event.currentTarget, conversation));
-byId("export-all").addEventListener("click", exportAll);
+byId("export-all").addEventListener("click", () => exportAll(store));
 byId("delete-all").addEventListener("click", async () => {
   byId("settings").close("no");
   if (await ask({ title: "Delete all conversations?", words: "They are deleted from this browser.", yes: "Delete all", danger: true })) {
@@ -330,30 +291,29 @@ byId("delete-all").addEventListener("click", async () => {
 byId("import").addEventListener("click", () => byId("file").click());
 byId("file").addEventListener("change", async ({ target }) => {
   const [file] = target.files;
-  if (file) await importFile(file);
+  const found = file ? await importFile(store, file) : [];
   target.value = "";
+  if (found.length === 0) return;
+  await open(found[0].id);
+  announce(found.length === 1 ? "One conversation imported" : `${found.length} conversations imported`);
 });
 byId("transcript").addEventListener("click", async ({ target }) => {
   const button = target.closest(".copy-code");
   if (button) copied(button, await copy(button.closest(".code").querySelector("code").textContent));
 });
 
-document.addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || document.querySelector("dialog[open], :popover-open")) return;
-  const command = event.ctrlKey || event.metaKey;
-  const key = event.key.toLowerCase();
-  if (key === "escape") {
+listen({
+  escape() {
     if (sidebar.covers) sidebar.toggle(false);
     else if (generations.has(conversation.id)) stop();
     else composer.focus();
-  } else if (command && event.shiftKey && key === "o") startNew();
-  else if (command && event.shiftKey && key === "u") [...document.querySelectorAll(".message.assistant")].at(-1)?.focus();
-  else if (command && !event.shiftKey && key === "k") sidebar.find();
-  else if (command && !event.shiftKey && key === "b") sidebar.toggle();
-  else if (command && key === ",") openSettings();
-  else if (command && key === "/") showShortcuts();
-  else return;
-  event.preventDefault();
+  },
+  add: startNew,
+  answer: () => [...document.querySelectorAll(".message.assistant")].at(-1)?.focus(),
+  find: () => sidebar.find(),
+  sidebar: () => sidebar.toggle(),
+  settings: () => openSettings(),
+  shortcuts: showShortcuts,
 });
 
 addEventListener("popstate", () => {

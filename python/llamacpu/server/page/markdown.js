@@ -19,6 +19,8 @@ const ALLOWED = {
   ALLOWED_ATTR: ["align", "class", "href", "start", "title"],
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
+  // What is no address is not to look like one.
+  ADD_URI_SAFE_ATTR: ["align", "start"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:)/i,
   RETURN_DOM_FRAGMENT: true,
 };
