@@ -15,7 +15,17 @@ import numpy as np
 import pytest
 
 import llamacpu
-from llamacpu import CancelToken, ContextOverflow, Engine, LlamaCpuError, Model, NGramDraft, Overloaded, Sampling
+from llamacpu import (
+    Cancelled,
+    CancelToken,
+    ContextOverflow,
+    Engine,
+    LlamaCpuError,
+    Model,
+    NGramDraft,
+    Overloaded,
+    Sampling,
+)
 from llamacpu.answers import chat_prompt, chat_question
 from llamacpu.answers.chat_completions import ChatShape
 from llamacpu.answers.responses import async_chunks, chunks
@@ -281,6 +291,38 @@ def test_an_error_of_the_scheduler_reaches_everybody(model: Model, monkeypatch: 
     engine.close()
 
 
+def test_an_error_while_loading_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        time.sleep(0.05)
+        raise MemoryError("no memory for the weights")
+
+    monkeypatch.setattr(Model, "prepare", broken)
+    engine = Engine(model)
+    assert engine.state == "loading"
+    with pytest.raises(LlamaCpuError, match="no memory for the weights"):
+        engine.submit(PROMPTS[0]).read()
+    assert isinstance(engine.error, MemoryError)
+    assert engine.state == "closed"
+    engine.close()
+
+
+def test_closing_while_it_loads_is_no_error(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def slow(model: Model, on_load: Any, cancel: CancelToken) -> None:
+        while not cancel.cancelled:
+            time.sleep(0.001)
+        raise Cancelled("it was stopped")
+
+    monkeypatch.setattr(Model, "prepare", slow)
+    engine = Engine(model)
+    request = engine.submit(PROMPTS[0])
+    engine.close()
+    assert request.read().finish_reason == "cancelled"
+    assert engine.error is None
+    assert not caplog.records
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_is_told_and_does_not_hang(engine: Engine) -> None:
@@ -288,12 +330,15 @@ def test_a_forked_child_is_told_and_does_not_hang(engine: Engine) -> None:
     next(request)
     child = os.fork()
     if not child:
-        try:
-            engine.submit(PROMPTS[0])
-        except LlamaCpuError as error:
-            os._exit(0 if "forked" in str(error) else 3)
-        os._exit(4)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        told = 0
+        session = engine.model.session()
+        for use in (lambda: engine.submit(PROMPTS[0]), request.read, lambda: session.forward([1])):
+            try:
+                use()
+            except LlamaCpuError as error:
+                told += "forked" in str(error)
+        os._exit(10 * told + int(engine.close()))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) in (30, 31)
     request.cancel()
     assert request.read().finish_reason == "cancelled"
 

@@ -42,6 +42,11 @@ class Channel(Generic[T]):
             self._ended = True
             self._wake("end")
 
+    def forked(self) -> None:
+        """In a forked child: nothing more comes, and whoever held the lock is not here."""
+        self._changed = threading.Condition(threading.RLock())
+        self._tasks, self._threads, self._ended = [], [], True
+
     def take(self) -> T | None:
         """The next item if there is one; does not wait."""
         with self._changed:

@@ -95,6 +95,14 @@ class Desk:
     def _empty(self) -> bool:
         return (not self._running and not len(self._queue)) or self.scheduler.ended
 
+    def forked(self) -> None:
+        """In a forked child: whoever holds a request is told that nobody writes it here."""
+        error = LlamaCpuError("the request belongs to the process that this one was forked from")
+        self._statistics.lock = threading.RLock()
+        for work in (*self._running, *self._queue):
+            work.fail(error)
+            work.channel.forked()
+
     # --- For the scheduler, as its owner ---
 
     def begin(self) -> None:
@@ -119,7 +127,12 @@ class Desk:
             self._start_due()
             pause = alarm([*self._queue, *self._prefixes.waiting()])
             self._memory.gauge()
+        failed = self.scheduler.error is not None
         for work in stopped:
+            if failed:
+                work.fail(LlamaCpuError(f"the engine has ended by an error: {self.scheduler.error!r}"))
+                self._end(work)
+                continue
             # It is over before its first step, which finds it stopped.
             work.write()
             self._end(work)

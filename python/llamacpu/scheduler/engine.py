@@ -11,7 +11,9 @@ with llamacpu.Engine("model.gguf") as engine:
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -137,7 +139,7 @@ class Engine:
         self._desk = Desk(model, queue, budget, prefixes, statistics, max_running, prepare)
         self._scheduler = Scheduler(model, statistics, shares, Pace(longest_step), self._desk, max(max_running, 64))
         self._desk.scheduler = prefixes.scheduler = self._scheduler
-        self.model = ScheduledModel(model, self._scheduler, budget.counter)
+        self.model = ScheduledModel(model, self._scheduler, budget)
         self._scheduler.start()
         _engines.add(self)
 
@@ -195,6 +197,11 @@ class Engine:
         return "closed" if self._scheduler.ended else self._desk.state
 
     @property
+    def error(self) -> BaseException | None:
+        """What has ended the engine, if it was not `close`: weights that could not be read, for instance."""
+        return self._scheduler.error
+
+    @property
     def loaded(self) -> tuple[int, int]:
         """(bytes of weights that are ready, bytes of all): how far "loading" is."""
         return self._desk.loaded
@@ -243,15 +250,22 @@ class Engine:
 
     def __del__(self) -> None:
         if hasattr(self, "model") and not self._scheduler.ended:
-            self._desk.cancel_all()
-            self._scheduler.stop()
+            # May run in the middle of anything, with any lock held: another thread does what takes locks.
+            with contextlib.suppress(RuntimeError):
+                threading.Thread(target=_abandon, args=(self._desk, self._scheduler), daemon=True).start()
 
     def _forked(self) -> None:
         self._scheduler.forked()
+        self._desk.forked()
 
     def __repr__(self) -> str:
         running, queued = self.statistics.running, self.statistics.queued
         return f"<Engine: {self.state}, {running} requests running, {queued} waiting>"
+
+
+def _abandon(desk: Desk, scheduler: Scheduler) -> None:
+    desk.cancel_all()
+    scheduler.stop()
 
 
 def _check_timeout(timeout: float | None) -> None:

@@ -191,8 +191,9 @@ class Request(Iterator[Event]):
         self.close()
 
     def __del__(self) -> None:
+        # May run in the middle of anything: it takes no lock, and the scheduler sees the token after its next step.
         if hasattr(self, "reading"):
-            self.close()
+            self._work.token.cancel()
 
     @property
     def state(self) -> RequestState:

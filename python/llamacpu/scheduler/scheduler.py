@@ -79,7 +79,8 @@ class Scheduler:
         self._late, self._late_until = 0, 0.0
         # What stops the running step, and whose it is.
         self._step: tuple[CancelToken, list[Part]] | None = None
-        self._ended: BaseException | None = None
+        self._ended: LlamaCpuError | None = None
+        self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="llamacpu-scheduler", daemon=True)
 
     def start(self) -> None:
@@ -157,14 +158,14 @@ class Scheduler:
     def check(self) -> None:
         """LlamaCpuError after the end."""
         if self._ended is not None:
-            raise LlamaCpuError(str(self._ended)) from self._ended
+            raise LlamaCpuError(str(self._ended)) from self.error
 
     @property
     def ended(self) -> bool:
         """Whether no step will be run any more."""
         return self._ended is not None
 
-    def stop(self, error: BaseException | None = None) -> None:
+    def stop(self, error: LlamaCpuError | None = None) -> None:
         """End at once: whoever waits gets an error, also from a step that is running."""
         with self.changed:
             if self._ended is None:
@@ -206,7 +207,10 @@ class Scheduler:
             while self._turn():
                 pass
         except BaseException as error:
-            if self._ended is None:
+            if isinstance(error, Cancelled):
+                self.stop()  # while it was loading
+            elif self._ended is None:
+                self.error = error
                 log.exception("the scheduler has ended by an error")
                 self.stop(LlamaCpuError(f"the engine has ended by an error: {error!r}"))
         finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -17,7 +17,8 @@ from llamacpu.engine.interfaces import (
     TokenIds,
 )
 from llamacpu.scheduler.jobs import Job, Slot
-from llamacpu.scheduler.pages import PageCounter, PageList
+from llamacpu.scheduler.memory import Memory
+from llamacpu.scheduler.pages import PageList
 from llamacpu.scheduler.scheduler import IN_USE, Scheduler
 
 if TYPE_CHECKING:
@@ -131,11 +132,11 @@ class ScheduledModel:
     What is written for a `Model` works with it unchanged: `generate`, answers, embeddings, moderation. `Engine.model`.
     """
 
-    def __init__(self, model: ModelLike, scheduler: Scheduler, pages: Callable[[KVType], PageCounter]) -> None:
-        """Use `Engine.model`. pages: what counts the pages of sessions that store keys and values so."""
+    def __init__(self, model: ModelLike, scheduler: Scheduler, memory: Memory) -> None:
+        """Use `Engine.model`."""
         self._model = model
         self._scheduler = scheduler
-        self._pages = pages
+        self._memory = memory
 
     @property
     def path(self) -> os.PathLike[str]:
@@ -250,6 +251,8 @@ class ScheduledModel:
         with self._scheduler.changed:
             if any(slot.busy for slot, _ in pairs):
                 raise RuntimeError(IN_USE)
+            pages = [slot.pages.missing(slot.native.position, len(ids)) * slot.pages.page_bytes for slot, ids in pairs]
+            self._memory.free(sum(pages))
         found = self._model.step_hidden([(slot.native, ids) for slot, ids in pairs], layers, logits, cancel)
         with self._scheduler.changed:
             for slot, ids in pairs:
@@ -259,7 +262,7 @@ class ScheduledModel:
 
     def _adopt(self, native: SessionLike, kv_type: KVType, client: str = "") -> ScheduledSession:
         with self._scheduler.changed:
-            pages = PageList(self._pages(kv_type))
+            pages = PageList(self._memory.counter(kv_type))
             pages.grow(0, native.position)
         return ScheduledSession(self, self._scheduler, Slot(native, pages, client))
 
