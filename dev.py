@@ -173,7 +173,7 @@ def fix() -> None:
 
 
 def neighbours(arguments: list[str]) -> None:
-    """Run the tests with the real LangChain, LlamaIndex, llm, PyInstaller, and llama-cpp-python's own tests."""
+    """Run the tests with the real LangChain, LlamaIndex, llm, PyInstaller, llama-cpp-python's own, and clients."""
     build()
     neighbours_setup().wait()
     python = NEIGHBOURS / PYTHON.relative_to(VENV)
@@ -186,6 +186,9 @@ def neighbours(arguments: list[str]) -> None:
     run(*plain, *arguments, PYTHONPATH=source)
     options = ("-rsx", "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
     run(python, "-m", "pytest", *options, "tests/neighbours/test_langchain.py", PYTHONPATH=source)
+    # The clients' own warnings are not ours to turn into errors.
+    clients = ("-rs", "-p", "no:asyncio", "-o", "filterwarnings=", "-o", "timeout=300", "-p", "no:schemathesis")
+    run(python, "-m", "pytest", *clients, "tests/neighbours/test_server.py", PYTHONPATH=source)
     llama_cpp_python_tests(python)
 
 

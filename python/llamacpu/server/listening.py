@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 import threading
@@ -65,6 +66,8 @@ class Listener(uvicorn.Server):
             timeout_graceful_shutdown=int(settings.grace_seconds) + 8,
         )  # fmt: skip
         super().__init__(config)
+        # A program that wants to see uvicorn's log says so; otherwise Python itself would print its warnings.
+        logging.getLogger("uvicorn").addHandler(logging.NullHandler())
         self.application = application
         self.signal: int | None = None
 

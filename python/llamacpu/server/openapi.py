@@ -57,7 +57,8 @@ def document(endpoints: Sequence[Endpoint], version: str, keys: bool) -> dict[st
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     content: dict[str, Any] = {endpoint.media_type: {} if endpoint.response is None else {"schema": endpoint.response}}
     if endpoint.stream is not None:
-        content[endpoint.stream] = {"schema": {"type": "string"}} if endpoint.stream.startswith("text/") else {}
+        # Events and lines differ from API to API, and so do their last ones.
+        content[endpoint.stream] = {}
     statuses = {*_ALWAYS, *endpoint.statuses, *(_OF_A_BODY if endpoint.body is not None else ())}
     if endpoint.parameters:
         statuses |= {404}
