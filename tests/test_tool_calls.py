@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamacpu.chat.answer import AnswerReader, Event, Piece, ToolCall
+from llamacpu.chat.reasoning import REASONING_TAGS
 from llamacpu.chat.tool_calls import read_any, read_json, read_pythonic
 
 TOOLS = (
@@ -181,6 +182,44 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"content": '{"name": "add", "arguments": 3}', "calls": [WEATHER]},
     ),
     "one bad call in Python": ('[get_weather(city="Paris"), add(3), add(a=1)]', {"content": "add(3)", "calls": [WEATHER, ADD]}),
+    "Phi 4 mini": (
+        '<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "add", "arguments": {"a": 1}}]<|/tool_call|>',
+        {"calls": [WEATHER, ADD]},
+    ),
+    "Granite 3": ('<|tool_call|>[{"name": "get_weather", "arguments": {"city": "Paris"}}]', {"calls": [WEATHER]}),
+    "Command R7B": (
+        '<|START_THINKING|>I will.<|END_THINKING|><|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", "parameters": {"city": "Paris"}},'
+        '\n    {"tool_call_id": "1", "tool_name": "add", "parameters": {"a": 1}}\n]<|END_ACTION|>',
+        {"reasoning": "I will.", "calls": [WEATHER, ADD]},
+    ),
+    "Command R7B's answer": ("<|START_RESPONSE|>It rains.<|END_RESPONSE|>", {"content": "It rains."}),
+    "Command R": (
+        'Action: ```json\n[\n    {\n        "tool_name": "get_weather",\n        "parameters": {"city": "Paris"}\n    }\n]```',
+        {"calls": [WEATHER]},
+    ),
+    "Seed": (
+        "<seed:think>Hm</seed:think><seed:tool_call>\n<function=get_weather>\n<parameter=city>Paris</parameter>\n</function>\n"
+        "<function=add>\n<parameter=a>1</parameter>\n</function>\n</seed:tool_call>",
+        {"reasoning": "Hm", "calls": [WEATHER, ADD]},
+    ),
+    "GLM 4.5": (
+        "<think>Hm</think>\n<tool_call>get_weather\n<arg_key>city</arg_key>\n<arg_value>Paris</arg_value>\n</tool_call>\n"
+        "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+        {"reasoning": "Hm", "calls": [WEATHER, ADD]},
+    ),
+    "GLM 4": ('get_weather\n{"city": "Paris"}', {"calls": [WEATHER]}),
+    "text like GLM 4's": ("get_weather\nis a function", {"content": "get_weather\nis a function"}),
+    "DeepSeek V3.1": (
+        '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Paris"}<｜tool▁call▁end｜>'
+        '<｜tool▁call▁begin｜>add<｜tool▁sep｜>{"a": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+        {"calls": [WEATHER, ADD]},
+    ),
+    "Kimi K2": (
+        '<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"city": "Paris"}<|tool_call_end|>'
+        '<|tool_call_begin|>functions.add:1<|tool_call_argument_begin|>{"a": 1}<|tool_call_end|><|tool_calls_section_end|>',
+        {"calls": [WEATHER, ADD]},
+    ),
+    "OLMo 3": ('<function_calls>\nget_weather(city="Paris")\nadd(a=1)\n</function_calls>', {"calls": [WEATHER, ADD]}),
     "null": ('{"name": "add", "parameters": null}', {"calls": [("add", {})]}),
     "null in a tag": ('<tool_call>{"name": "add", "arguments": null}</tool_call>', {"calls": [("add", {})]}),
     "arguments beside the name": ('<tool_call>{"name": "get_weather", "city": "Paris"}</tool_call>', {"calls": [WEATHER]}),
@@ -200,7 +239,7 @@ def test_answers_are_taken_apart(name: str, size: int | None) -> None:
 
 def test_without_tools_nothing_is_a_call() -> None:
     for text, _ in ANSWERS.values():
-        if not text.startswith(("<think>", "[THINK]")) and "</think>" not in text:
+        if not any(tag in text for pair in REASONING_TAGS for tag in pair):
             assert read(text, 3, tools=None)["content"] == text
 
 

@@ -60,7 +60,14 @@ class TaggedTokens(Tokens):
 
     def __init__(self) -> None:
         super().__init__()
-        marks = [*CALL_TAGS, *(tag for tag in CALL_TAGS.values() if tag), "<｜tool▁sep｜>", "[ARGS]", "[CALL_ID]"]  # noqa: RUF001
+        marks = [
+            *CALL_TAGS,
+            *(tag for tag in CALL_TAGS.values() if tag and tag != "```"),
+            "<｜tool▁sep｜>",  # noqa: RUF001
+            "[ARGS]",
+            "[CALL_ID]",
+            "<|tool_call_argument_begin|>",
+        ]
         self.marks = {VOCABULARY + place: mark for place, mark in enumerate(marks)}
         self.vocab_size = VOCABULARY + len(marks)
 
@@ -108,6 +115,12 @@ BEGINNINGS = {
     "a fenced block": 'Like this:\n```json\n{"name": "book"',
     "a list in a fenced block": '```\n[{"name": "web.search", ',
     "a fence after a thought": '<think>hm</think>\n```tool_call\n{ "name": "book_now"',
+    "Phi 4 mini, Granite 3": '<|tool_call|>[{"name": "book"',
+    "Command R7B": '<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "bo',
+    "Command R": 'Action: ```json\n[{"tool_name": "book"',
+    "Seed": "<seed:tool_call>\n<function=book>",
+    "OLMo 3": "<function_calls>\nbook(city=",
+    "Kimi K2": "<|tool_call_begin|>functions.book:0",
     "DeepSeek": "<｜tool▁call▁begin｜>function<｜tool▁sep｜>book\n```json\n",  # noqa: RUF001
 }
 
@@ -187,7 +200,8 @@ def test_what_the_constraint_admits_is_read_as_calls(name: str) -> None:
             # What has begun like a call and has become none is text that no tag is in.
             assert calls or not any(tag in text for tag in CALL_TAGS), (text, events)
             # Behind a call there may be text again, but nothing of the call is in it.
-            assert not calls or (isinstance(events[0], ToolCall) and '"from"' not in str(events[1:])), text
+            texts = [event.text for event in events if isinstance(event, Piece)]
+            assert not calls or (isinstance(events[0], ToolCall) and '"from"' not in str(texts)), text
             for call in calls:
                 assert call.name in (name, "other"), text
                 if call.name == name:

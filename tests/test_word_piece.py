@@ -60,9 +60,10 @@ UNCASED, CASED = trained(True, None), trained(False, False)
 
 
 def differs(character: str) -> bool:
-    """Where llama.cpp and the library part: Hangul, spacing marks, rare line ends, and new characters."""
+    """Where llama.cpp and the library part: Hangul, spacing marks, rare line ends, and characters after Unicode 3.2."""
     kinds = {unicodedata.category(part) for part in unicodedata.normalize("NFD", character)}
-    return character in "\x0b\x0c\x85" or "가" <= character <= "힣" or bool(kinds & {"Mc", "Me", "Cn", "Cs"})
+    is_new = unicodedata.ucd_3_2_0.category(character) == "Cn"
+    return is_new or character in "\x0b\x0c\x85" or "가" <= character <= "힣" or bool(kinds & {"Mc", "Me", "Cs"})
 
 
 @given(samples)
@@ -82,6 +83,8 @@ pieces = st.text(st.sampled_from("▁ab é你!"), min_size=1, max_size=5)
 def test_ids_are_those_of_the_definition(made: list[str], text: str, lowercase: bool, strip_accents: bool) -> None:
     texts = [*SPECIAL, "▁a", "▁b", "a", "b", *made]
     texts = list(dict.fromkeys(texts))
+    # What Python's tables do not know yet, others may.
+    text = "".join(character for character in text if unicodedata.category(character) != "Cn")
     for sample in (text, "abé b你a!b aab " + text):
         expected = encode_word_pieces(sample, texts, 1, lowercase, strip_accents)
         assert native(texts, lowercase, strip_accents).encode(sample, False, True) == expected

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from llamacpu.generation import Generation
     from llamacpu.tasks.embeddings import Pooling
+    from llamacpu.tasks.prefixes import Task
 
 __all__ = ["CancelToken", "Model", "Session", "StepOutput"]
 
@@ -47,12 +48,14 @@ class Model(EngineModel):
     @overload
     def embed(
         self, input: str | Sequence[str], pooling: Literal["mean", "cls", "last"] | None = None, *,
-        normalize: bool = False, truncate: bool = True, cancel: CancelToken | None = None,
+        normalize: bool = False, truncate: bool = True, task: Task | None = None, prefix: str | None = None,
+        cancel: CancelToken | None = None,
     ) -> NDArray[np.float32]: ...  # fmt: skip
     @overload
     def embed(
         self, input: str | Sequence[str], pooling: Literal["none"], *,
-        normalize: bool = False, truncate: bool = True, cancel: CancelToken | None = None,
+        normalize: bool = False, truncate: bool = True, task: Task | None = None, prefix: str | None = None,
+        cancel: CancelToken | None = None,
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]: ...  # fmt: skip
     def embed(
         self,
@@ -61,6 +64,8 @@ class Model(EngineModel):
         *,
         normalize: bool = False,
         truncate: bool = True,
+        task: Task | None = None,
+        prefix: str | None = None,
         cancel: CancelToken | None = None,
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
         """Embeddings of texts: of one, float32[width]; of several, float32[texts, width].
@@ -71,12 +76,19 @@ class Model(EngineModel):
         normalize  scale every embedding to the Euclidean length 1
         truncate   leave out what is longer than the model's context; otherwise that is a `ContextOverflow`
 
+        task       "query" or "document": put before every text what the model wants before a question, or before what
+                   may answer it. The file tells (sentence_transformers.prompts.query, ...), or the model's name;
+                   ModelError where neither does
+        prefix     put this before every text instead
+
         Several texts go through the model together. ValueError for an empty text if the model puts no start token
         before it: then there is nothing to embed.
         """
         from llamacpu.tasks import embeddings
 
-        return embeddings.embed(self, input, pooling, normalize=normalize, truncate=truncate, cancel=cancel)
+        return embeddings.embed(
+            self, input, pooling, normalize=normalize, truncate=truncate, task=task, prefix=prefix, cancel=cancel
+        )
 
     def generate(self, prompt: str | TokenIds, **settings: Any) -> Generation:
         """Yields the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the settings."""

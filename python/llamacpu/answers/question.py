@@ -8,14 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.answers import tools as requested
-from llamacpu.chat.reasoning import REASONING_TAGS, may_begin_inside, open_reasoning
+from llamacpu.chat.reasoning import REASONING_TAGS, begins_harmony, may_begin_inside, open_reasoning
 from llamacpu.chat.segments import Segment
 from llamacpu.text.checks import check_text
 from llamacpu.text.infill import can_infill, infill_prompt
 
 if TYPE_CHECKING:
     from llamacpu.chat import Chat
-    from llamacpu.chat.answer import AnswerReader
+    from llamacpu.chat.events import Reader
     from llamacpu.constraints.grammar import Grammar
     from llamacpu.generation.request import LogitsProcessor, StoppingCriterion
     from llamacpu.sampling import Sampler, Sampling
@@ -43,7 +43,7 @@ class Question:
     log_probabilities: int | None = None
     ignore_end: bool = False
     show_special: bool = False
-    reader: AnswerReader | None = None
+    reader: Reader | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -188,9 +188,14 @@ def chat_question(
         strict = any_strict(offered)
         if strict:
             processors.append(ToolCallConstraint(offered, chat.tokenizer, closing, prompt.text.endswith(">>>")))
-    show, reader = False, None
+    show = False
+    reader: Reader | None = None
     # What a question does not need is not imported: the first token comes sooner.
-    if reasoning or offered:
+    if (reasoning or offered) and grammar is None and begins_harmony(prompt.text):
+        from llamacpu.chat.harmony import HarmonyReader
+
+        show, reader = True, HarmonyReader(requested.tool_schemas(offered) if offered else None, reasoning=reasoning)
+    elif reasoning or offered:
         from llamacpu.chat.answer import AnswerReader, call_tags
 
         control = chat.control_tokens

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from llamacpu.chat.events import Event, Piece, ToolCall
+from llamacpu.chat.events import Event, Piece, Reader, ToolCall
 
 if TYPE_CHECKING:
-    from llamacpu.chat.answer import AnswerReader
     from llamacpu.generation import GeneratedToken, GenerationResult, Timings
     from llamacpu.generation.result import FinishReason
     from llamacpu.sampling import TokenLogProbability
@@ -51,7 +50,7 @@ class Reading:
     reader: what tells content, reasoning and calls apart; None takes all text for content.
     """
 
-    def __init__(self, reader: AnswerReader | None = None) -> None:
+    def __init__(self, reader: Reader | None = None) -> None:
         self._reader = reader
         self._tokens: list[GeneratedToken] = []
         self._content: list[str] = []

@@ -153,10 +153,24 @@ class AnswerReader:
                     return self._begin("thought")
             if not final and any(opening.startswith(text) for opening in _OPENINGS):
                 return None
+        named = self._begins_named(text, final)
+        if named is None or named:
+            return None if named is None else self._open("recipient", 0, self._held.index("\n") + 1, Stretch(None))[0]
         if self._forced and text[0] in "{[":
             self._held, self._stretch, self._space = text, Stretch(None), ""
             return None if is_undecided(text, 0) and not final else self._begin("bare")
         return self._begin("content")
+
+    def _begins_named(self, text: str, final: bool) -> bool | None:
+        """Whether the text begins with a function on a line of its own and an object below (GLM 4); None to wait."""
+        if self._forced or not self._tools:
+            return False
+        name, line_end, below = text.partition("\n")
+        name, below = name.strip(), below.lstrip()
+        if line_end and name in self._tools:
+            self._tag = name
+            return below.startswith("{") if below or final else None
+        return None if not final and not line_end and any(tool.startswith(name) for tool in self._tools) else False
 
     def _begin(self, state: str) -> list[Event]:
         self._state, self._at_start = state, True
@@ -194,7 +208,9 @@ class AnswerReader:
         while (found := self._marks.search(self._held, position)) is not None:
             decided = self._decide(found[0], found.start(), final)
             if decided is None and not final:
-                return self._shown(found.start(), trim=True)
+                # A longer mark may have begun before this one.
+                begun = len(self._held) - unfinished(self._held, self._whole_marks)
+                return self._shown(min(begun, found.start()), trim=True)
             if decided:
                 return decided[0]
             position = found.end()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
-__all__ = ["Event", "Piece", "ToolCall"]
+__all__ = ["Event", "Piece", "Reader", "ToolCall"]
 
 
 class Piece(NamedTuple):
@@ -26,3 +26,13 @@ class ToolCall:
 
 
 Event = Piece | ToolCall
+
+
+class Reader(Protocol):
+    """Takes an answer apart while it is being written."""
+
+    def push(self, text: str) -> list[Event]:
+        """Add text; returns what is certain now."""
+
+    def finish(self) -> list[Event]:
+        """The answer ends here; returns what was held back."""

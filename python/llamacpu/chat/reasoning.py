@@ -33,4 +33,9 @@ def may_begin_inside(prompt: str, template: str, streamed: bool) -> bool:
     return not streamed or any(closing in template for closing in closings)
 
 
-__all__ = ["REASONING_TAGS", "may_begin_inside", "open_reasoning"]
+def begins_harmony(prompt: str) -> bool:
+    """Whether a prompt asks for an answer in channels (gpt-oss): it ends where the role of a message does."""
+    return prompt.rstrip().endswith("<|start|>assistant")
+
+
+__all__ = ["REASONING_TAGS", "begins_harmony", "may_begin_inside", "open_reasoning"]

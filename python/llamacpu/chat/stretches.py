@@ -18,17 +18,31 @@ CALL_TAGS: dict[str, str | None] = {
     "<function=": "</function>",
     "<function name=": "</function>",
     "<｜tool▁call▁begin｜>": "<｜tool▁call▁end｜>",
+    "<|tool_call|>": "<|/tool_call|>",
+    "<|START_ACTION|>": "<|END_ACTION|>",
+    "Action: ```json": "```",
+    "<seed:tool_call>": "</seed:tool_call>",
+    "<function_calls>": "</function_calls>",
+    "<|tool_call_begin|>": "<|tool_call_end|>",
 }
 """Where a stretch with tool calls begins and ends; None: with the calls, or the answer."""
 # Marks inside such stretches, and marks around them that say nothing.
-INNER_MARKS = ("[ARGS]", "[CALL_ID]", "<｜tool▁sep｜>")
-WRAPPERS = ("<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>", "<|python_end|>")
+INNER_MARKS = ("[ARGS]", "[CALL_ID]", "<｜tool▁sep｜>", "<|tool_call_argument_begin|>")
+WRAPPERS = (
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁calls▁end｜>",
+    "<|python_end|>",
+    "<|tool_calls_section_begin|>",
+    "<|tool_calls_section_end|>",
+    "<|START_RESPONSE|>",
+    "<|END_RESPONSE|>",
+)
 # The tags that belong to what they open: a call is read with them.
 WITH_TAG = ("<function=", "<function name=")
 
 # What begins like a call and has not become one within so many characters is text.
 _DECIDED = 100
-_KEYS = ('"name"', '"type"', '"function"', '"parameters"', '"arguments"', '"id"')
+_KEYS = ('"name"', '"type"', '"function"', '"parameters"', '"arguments"', '"id"', '"tool_name"', '"tool_call_id"')
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[^\s()\[\]{},\"'=:]*")
 _FENCE = re.compile(r"```(json|tool_call|tool_calls|tool_code|)[ \t]*\r?\n\s*")
@@ -192,8 +206,8 @@ class Stretch:
             place = _BEFORE_ARGUMENTS.match(text, place).end()  # type: ignore[union-attr]
             if place < len(text) and text[place] == "[" and _unfinished(text[place:], INNER_MARKS):
                 return None
-        elif self._tag == "<｜tool▁call▁begin｜>":
-            first = re.compile(r"\{|<｜tool▁call▁end｜>").search(text, place)
+        elif self._tag in ("<｜tool▁call▁begin｜>", "<|tool_call_begin|>"):
+            first = re.compile(r"\{|" + re.escape(self._closing or "")).search(text, place)
             return None if first is None else first.start() if first[0] == "{" else -1
         if place == len(text) or is_undecided(text, place):
             return None

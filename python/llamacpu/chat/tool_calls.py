@@ -35,6 +35,10 @@ _BARE_NAME = re.compile(r"[^\s\[\]{}\"'<>]+")
 _HEADER = re.compile(r"<function(?:=|\s+name=)\s*([^>\n]+?)\s*>\s*")
 _PARAMETER = re.compile(r"\s*<(param|parameter)(?:=|\s+name=)\s*([^>\n]+?)\s*>(.*?)</\1>\s*", re.DOTALL)
 _FUNCTION_END = re.compile(r"\s*(?:</function>\s*|\Z)")
+_DEEPSEEK_PLAIN = re.compile(r"(?P<name>[^\n<]+)<｜tool▁sep｜>\s*(?P<arguments>\{.*\})", re.DOTALL)
+_KIMI = re.compile(
+    r"(?:functions\.)?(?P<name>[^\s:]+)(?::\d+)?\s*<\|tool_call_argument_begin\|>(?P<arguments>.*)", re.DOTALL
+)
 _DEEPSEEK = re.compile(r"(?:\w*<｜tool▁sep｜>)?(?P<name>[^\n]+?)\s*```(?:json)?\n(?P<arguments>.*?)\n?```", re.DOTALL)
 _SEPARATED = re.compile(r"(?P<name>[^\n<]+?)\s*<｜tool▁sep｜>\s*(?P<arguments>\{.*\})", re.DOTALL)
 _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
@@ -46,7 +50,7 @@ _KEYED = re.compile(
 _IDENTIFIED = re.compile(r"\[CALL_ID\]\s*([A-Za-z0-9]+)")
 _ID = re.compile(r"[A-Za-z0-9]{9}")
 # Keys of a call that say nothing about its arguments.
-_ABOUT_CALL = frozenset(("call_id", "function", "id", "index", "name", "type"))
+_ABOUT_CALL = frozenset(("call_id", "function", "id", "index", "name", "tool_call_id", "tool_name", "type"))
 
 
 class Call(NamedTuple):
@@ -129,7 +133,7 @@ def _from_object(value: Any, certain: bool) -> Call | None:
     if isinstance(inner, dict):
         call = _from_object(inner, certain)
         return call and IdentifiedCall.of(call, value.get("id"))
-    name = value.get("name", inner)
+    name = value.get("name", value.get("tool_name", inner))
     if not isinstance(name, str) or not name.strip():
         return None
     key = next((key for key in ("arguments", "parameters") if key in value), None)
@@ -139,7 +143,7 @@ def _from_object(value: Any, certain: bool) -> Call | None:
         if others:
             left_out = ", ".join(sorted(others))
             log.warning("a call of %s has keys besides its name and arguments, which are left out: %s", name, left_out)
-    elif (others and not certain) or ("name" not in value and not others):
+    elif (others and not certain) or (not {"name", "tool_name"} & set(value) and not others):
         return None
     else:
         arguments = others
@@ -190,6 +194,14 @@ def _pythonic_parts(text: str) -> list[Call | str] | None:
             parts.append(Call(*pythonic.read_call(item)))
         except ValueError:
             parts.append(item)
+    return parts if any(isinstance(part, Call) for part in parts) else None
+
+
+def _pythonic_lines(text: str) -> list[Call | str] | None:
+    """A call in Python's notation on every line."""
+    parts: list[Call | str] = []
+    for line in text.splitlines():
+        parts += _pythonic_parts(line) or ([line] if line.strip() else [])
     return parts if any(isinstance(part, Call) for part in parts) else None
 
 
@@ -256,8 +268,12 @@ def is_text(schema: Any) -> bool:
 
 
 def read_deepseek(text: str) -> list[Call] | None:
-    """``function<｜tool▁sep｜>f``, a line break and the arguments in a fenced block; or ``f<｜tool▁sep｜>{"a": 1}``."""
-    match = _SEPARATED.fullmatch(text.strip()) or _DEEPSEEK.fullmatch(text.strip())
+    """``function<｜tool▁sep｜>f``, a line break and the arguments in a fenced block; or ``f<｜tool▁sep｜>{"a": 1}``.
+
+    Kimi's ``functions.f:0<|tool_call_argument_begin|>{"a": 1}`` too.
+    """
+    bare = text.strip()
+    match = _SEPARATED.fullmatch(bare) or _DEEPSEEK.fullmatch(bare) or _KIMI.fullmatch(bare)
     arguments = read_arguments(match["arguments"]) if match else None
     return [Call(match["name"].strip(), arguments)] if match and arguments is not None else None
 
@@ -312,5 +328,5 @@ def read_parts(text: str, certain: bool = True, schemas: Mapping[str, Any] | Non
         found = [
             *(read_tagged(bare, schemas) or read_keyed(bare, schemas) or read_named(bare) or read_deepseek(bare) or [])
         ]
-        found = found or _pythonic_parts(bare)
+        found = found or _pythonic_parts(bare) or _pythonic_lines(bare)
     return found if found and any(isinstance(part, Call) for part in found) else None

@@ -36,6 +36,12 @@ _LINES_AHEAD = 64
     "[default: what the file recommends, else mean]",
 )
 @click.option("--normalize", is_flag=True, help="Scale every vector to length 1.")
+@click.option(
+    "--task",
+    type=click.Choice(["query", "document"]),
+    help="Put before every text what the model wants before a question, or before what may answer it.",
+)
+@click.option("--prefix", help="Put this before every text.")
 @click.option("--no-truncate", is_flag=True, help="Refuse texts that are too long, instead of leaving out their end.")
 @options.context
 @options.kv_type
@@ -49,6 +55,8 @@ def command(
     texts: tuple[str, ...],
     pooling: Any,
     normalize: bool,
+    task: Any,
+    prefix: str | None,
     no_truncate: bool,
     context: int | None,
     kv_type: Any,
@@ -68,11 +76,15 @@ def command(
 
     if as_json and jsonl:
         raise click.UsageError("more than one form of output; give one of --json and --jsonl")
+    if task and prefix is not None:
+        raise click.UsageError("what is put before the texts is given twice; give one of --task and --prefix")
     if not texts and sys.stdin.isatty():
         raise click.UsageError("no text; give TEXT, or lines on stdin")
     with Model(model, threads=threads, load=load, overrides=overrides) as opened:
         pooling = pooling or embeddings.default_pooling(opened.metadata)
-        given = _Texts(texts or _lines(), opened.tokenizer, context or opened.context_length, not no_truncate)
+        before = embeddings.before_texts(opened.metadata, task, prefix)
+        limit = context or opened.context_length
+        given = _Texts(texts or _lines(), before, opened.tokenizer, limit, not no_truncate)
         vectors = embeddings.vectors(opened, given, pooling, normalize=normalize, kv_type=kv_type)
         entries = ({**given.pop(), "embedding": _numbers(vector)} for vector in vectors)
         if as_json:
@@ -98,8 +110,10 @@ def command(
 class _Texts:
     """The tokens of texts, and what is said of each in the answer."""
 
-    def __init__(self, texts: Iterable[str | None], tokenizer: Tokenizer, limit: int, truncate: bool) -> None:
-        self._texts = texts
+    def __init__(
+        self, texts: Iterable[str | None], before: str, tokenizer: Tokenizer, limit: int, truncate: bool
+    ) -> None:
+        self._texts, self._before = texts, before
         self._tokenizer = tokenizer
         self._limit = limit
         self._truncate = truncate
@@ -112,7 +126,7 @@ class _Texts:
                 yield None
                 continue
             index += 1
-            ids = self._tokenizer.encode(text)
+            ids = self._tokenizer.encode(self._before + text)
             too_long = len(ids) > self._limit
             if not ids:
                 raise click.ClickException(
@@ -125,7 +139,7 @@ class _Texts:
                 )
             if too_long:
                 click.echo(f"Text {index} is cut from {len(ids)} to {self._limit} tokens.", err=True)
-            ids = ids[: self._limit]
+            ids = self._tokenizer.truncate(ids, self._limit)
             self._facts.append({"index": index, "tokens": len(ids), "truncated": too_long})
             yield ids
 

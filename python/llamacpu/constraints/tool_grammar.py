@@ -25,6 +25,7 @@ BARE = re.compile(rb'\[?\s*\{\s*"(name|type|function|parameters|arguments)"|\[\s
 # Names that can stand without quotes: in Python's notation, before JSON, in a tag.
 _PYTHONIC = re.compile(r"(?!.*\.call$)[^\s()\[\]{},\"'=:*;]+")
 _BEFORE_JSON = re.compile(r"[^\s\[\]{}\"'<>]+")
+_BEFORE_COLON = re.compile(r"(?!functions\.)[^\s:<]+")
 _IN_TAG = re.compile(r"[^\s>\"']([^>\n\"']*[^\s>\"'])?")
 _PRINTED = re.compile(r"(?!\s).*\S")
 _TEXT_LIMITS = frozenset(("format", "maxLength", "minLength", "pattern"))
@@ -209,18 +210,42 @@ class ToolGrammars:
             begun = self._mark("<｜tool▁sep｜>")  # noqa: RUF001
             named = self._named(_PRINTED, "\n```json\n", "")
             return f'"function" {begun} ({named}) {fence} {close}' if named else None
+        if tag in ("<|START_ACTION|>", "Action: ```json"):
+            identity = r'("\"tool_call_id\"" colon "\"" /[0-9]{1,9}/ "\"" comma)?'
+            form = 'ws "{{" ws {2} "\\"tool_name\\"" colon {1} comma words colon arguments_{0} ws "}}"'
+            actions = self._each(lambda n: form.format(n, quoted(quoted(self._names[n])), identity))
+            return f'ws "[" ({actions}) (comma ({actions}))* ws "]" ws {close}'
+        if tag == "<seed:tool_call>":
+            forms = [found for number in range(len(self._names)) if (found := self._elements(number, "parameter"))]
+            opened, closed = self._mark("<function="), self._mark("</function>")
+            return f"(ws {opened} ({' | '.join(forms)}) ws {closed})+ ws {close}" if forms else None
+        if tag == "<function_calls>":
+            return f"ws python (/\\n/ python)* ws {close}" if self._pythonic else None
+        if tag == "<|tool_call_begin|>":
+            begun = self._mark("<|tool_call_argument_begin|>")
+            named = self._named(_BEFORE_COLON, "", f"(/:[0-9]{{1,4}}/)? {begun} ws ")
+            return f'"functions."? ({named}) ws {close}' if named else None
+        if tag == "<|tool_call|>":
+            # Granite leaves the closing tag out.
+            return f"ws (calls | list) (ws {close})?"
         return f"ws call ws {close}"
 
-    def _elements(self, number: int) -> str | None:
-        """The arguments of a function as elements, in the order of the schema; None where they cannot be."""
+    def _elements(self, number: int, element: str = "param") -> str | None:
+        """The arguments of a function as elements, in the order of the schema; None where they cannot be.
+
+        element: "param" for ``"f"><param name="a">1</param>``, "parameter" for ``f><parameter=a>1</parameter>``.
+        """
         schema = self._schemas[number]
         properties = schema.get("properties")
         names = [self._names[number], *(properties or ())]
         if not all(_IN_TAG.fullmatch(name) for name in names):
             return None
-        form = quoted(f'"{names[0]}">')
+        is_short = element == "param"
+        before, after = ('<param name="', '">') if is_short else ("<parameter=", ">")
+        form = quoted(f'"{names[0]}">' if is_short else f"{names[0]}>")
+        closing = quoted(f"</{element}>")
         if properties is None:
-            return f'{form} (ws "<param name=\\"" /[^>\\s"\']{{1,40}}/ "\\">" any "</param>")*'
+            return f"{form} (ws {quoted(before)} /[^>\\s\"']{{1,40}}/ {quoted(after)} any {closing})*"
         for key, value in properties.items():
             if not is_text(value):
                 inner = f"%json {schema_text(member(schema, key, _ROOT), strict=True)}"
@@ -228,9 +253,8 @@ class ToolGrammars:
                 inner = f"TEXT_{[*self._texts].index((number, key))}"
             else:
                 return None
-            header = quoted(f'<param name="{key}">')
-            element = f'ws {header} {inner} "</param>"'
-            form += f" {element}" if key in schema.get("required", ()) else f" ({element})?"
+            argument = f"ws {quoted(before + key + after)} {inner} {closing}"
+            form += f" {argument}" if key in schema.get("required", ()) else f" ({argument})?"
         return form
 
 

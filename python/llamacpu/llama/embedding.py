@@ -87,8 +87,9 @@ class Embeddings:
                     raise ValueError(
                         f"a text has {len(ids)} tokens, and n_ctx and n_batch allow {limit}; shorten it or truncate"
                     )
-                count += len(ids[:limit])
-                yield ids[:limit]
+                ids = self._conversation.model.tokenizer.truncate(ids, limit)
+                count += len(ids)
+                yield ids
 
         found = vectors(
             self._conversation.model, tokens(), pooling, normalize=normalize, kv_type=self._conversation.kv_type

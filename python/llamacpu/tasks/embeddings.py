@@ -15,11 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from llamacpu.errors import ContextOverflow, ModelError
+from llamacpu.tasks.prefixes import Task, prefix_for
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken, KVType, ModelLike, SessionLike, TokenIds
+    from llamacpu.text.tokenizer import Tokenizer
 
-__all__ = ["Pooling", "default_pooling", "embed", "pooling_name", "pooling_number", "pooling_of", "vectors"]
+__all__ = [
+    "Pooling",
+    "before_texts",
+    "default_pooling",
+    "embed",
+    "pooling_name",
+    "pooling_number",
+    "pooling_of",
+    "vectors",
+]
 
 Pooling = Literal["none", "mean", "cls", "last"]
 """Nothing (a vector a token), the mean of all tokens, the first token, the last token."""
@@ -74,14 +85,17 @@ def embed(
     *,
     normalize: bool = False,
     truncate: bool = True,
+    task: Task | None = None,
+    prefix: str | None = None,
     cancel: CancelToken | None = None,
 ) -> Vector | list[Vector]:
     """The embeddings of texts; see `Model.embed`."""
+    before = before_texts(model.metadata, task, prefix)
     if pooling is None:
         pooling = default_pooling(model.metadata)
     texts = [input] if isinstance(input, str) else list(input)
     limit = model.context_length
-    ids = (_limited(model.tokenizer.encode(text), limit, truncate) for text in texts)
+    ids = (_limited(model.tokenizer, before + text, limit, truncate) for text in texts)
     found = list(vectors(model, ids, pooling, normalize=normalize, cancel=cancel))
     if isinstance(input, str):
         return found[0]
@@ -90,12 +104,22 @@ def embed(
     return np.stack(found) if found else np.zeros((0, int(model.config["embedding_length"])), dtype=np.float32)
 
 
-def _limited(ids: list[int], limit: int, truncate: bool) -> list[int]:
+def before_texts(metadata: Mapping[str, object], task: Task | None, prefix: str | None) -> str:
+    """What is put before every text: `prefix`, or what the model wants for `task`. ValueError for both."""
+    if prefix is not None and task is not None:
+        raise ValueError("both a task and a prefix are given; give one of them")
+    if task is not None:
+        return prefix_for(metadata, task)
+    return prefix or ""
+
+
+def _limited(tokenizer: Tokenizer, text: str, limit: int, truncate: bool) -> list[int]:
+    ids = tokenizer.encode(text)
     if len(ids) > limit and not truncate:
         raise ContextOverflow(
             f"a text has {len(ids)} tokens and the model holds {limit}; shorten it, or ask for truncation"
         )
-    return ids[:limit]
+    return tokenizer.truncate(ids, limit)
 
 
 def vectors(

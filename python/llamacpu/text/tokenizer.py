@@ -137,6 +137,13 @@ class Tokenizer:
                 ids.append(self.sep)
         return ids
 
+    def truncate(self, ids: list[int], length: int) -> list[int]:
+        """The first `length` of the ids that `encode` gave; the token that ends every text stays the last one."""
+        ending = self.sep if self.add_sep else self.eos if self.add_eos else None
+        if len(ids) <= length or ending is None or ids[-1] != ending or length < 1:
+            return ids[:length]
+        return [*ids[: length - 1], ending]
+
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of `ids`, a text of its own: the space that `encode` put before it is taken away again.
 

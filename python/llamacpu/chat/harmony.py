@@ -1,0 +1,120 @@
+"""Answers in channels, as gpt-oss writes them (OpenAI's "harmony" format).
+
+<|channel|>analysis<|message|>...<|end|><|start|>assistant<|channel|>final<|message|>...<|return|>
+<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}<|call|>
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable
+
+from llamacpu.chat.events import Event, Piece, ToolCall
+from llamacpu.chat.stretches import unfinished
+from llamacpu.chat.tool_calls import read_arguments
+
+__all__ = ["HarmonyReader"]
+
+_MESSAGE = "<|message|>"
+_ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
+_END = re.compile("|".join(map(re.escape, _ENDS)))
+_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
+_RECIPIENT = re.compile(r"to=([^\s<]+)")
+# What a header may begin with, after a prompt that ends in the role.
+_HEADERS = ("<|channel|>", "<|start|>", "to=")
+# A longer header is none.
+_LONGEST_HEADER = 1000
+_CODE_TOOLS = ("python", "code_interpreter")
+
+
+class HarmonyReader:
+    """Takes an answer in channels apart while it is being written; it has the methods of `AnswerReader`.
+
+    tools      names of the functions on offer; None: calls stay in the text
+    reasoning  whether the channel "analysis" is told apart from the content
+    """
+
+    def __init__(self, tools: Iterable[str] | None = None, *, reasoning: bool = True) -> None:
+        self._tools = None if tools is None else frozenset(tools)
+        self._reasoning = reasoning
+        self._held = ""
+        # Where what is held belongs to: a header, or the body of a message of this kind.
+        self._kind = "header"
+        self._recipient = ""
+        self._calls = 0
+
+    @property
+    def calls(self) -> int:
+        """How many tool calls have been found."""
+        return self._calls
+
+    def push(self, text: str) -> list[Event]:
+        """Add text; returns what is certain now."""
+        self._held += text
+        return self._events(final=False)
+
+    def finish(self) -> list[Event]:
+        """The answer ends here."""
+        return self._events(final=True)
+
+    def _events(self, final: bool) -> list[Event]:
+        events: list[Event] = []
+        while (found := self._header(final) if self._kind == "header" else self._body(final)) is not None:
+            events += (event for event in found if isinstance(event, ToolCall) or event.text)
+        return events
+
+    def _header(self, final: bool) -> list[Event] | None:
+        """Read up to the text of a message; None to wait, or at the end."""
+        text = self._held.lstrip()
+        if not text:
+            return None
+        place = self._held.find(_MESSAGE)
+        begun = any(text.startswith(mark) or mark.startswith(text) for mark in _HEADERS)
+        if place < 0 and begun and not final and len(text) < _LONGEST_HEADER:
+            return None
+        if place < 0 or not begun:
+            if final and begun:
+                # A header that was cut off says nothing to anybody.
+                self._held = ""
+                return None
+            self._kind = "content"
+            return []
+        header, self._held = self._held[:place], self._held[place + len(_MESSAGE) :]
+        channel, recipient = _CHANNEL.search(header), _RECIPIENT.search(header)
+        if recipient is not None and self._tools is not None:
+            self._kind, self._recipient = "call", recipient[1].removeprefix("functions.")
+        else:
+            is_thought = channel is not None and channel[1] == "analysis" and self._reasoning
+            self._kind = "reasoning" if is_thought else "content"
+        return []
+
+    def _body(self, final: bool) -> list[Event] | None:
+        """Pass on the text of a message, or the call that it is once it is complete."""
+        end = _END.search(self._held)
+        if end is None and self._kind == "call" and not final:
+            return None
+        stop = end.start() if end else len(self._held) - (0 if final else unfinished(self._held, _ENDS))
+        body, kind = self._held[:stop], self._kind
+        if end is None:
+            self._held = self._held[stop:]
+            if not body:
+                return None
+        else:
+            # The start of a message belongs to its header.
+            self._held = self._held[end.start() if end[0] == "<|start|>" else end.end() :]
+            self._kind = "header"
+        if kind == "call":
+            return [self._call(body)]
+        return [Piece("reasoning" if kind == "reasoning" else "content", body)]
+
+    def _call(self, body: str) -> Event:
+        name, arguments = self._recipient, read_arguments(body)
+        if arguments is None and name in _CODE_TOOLS:
+            arguments = {"code": body}
+        if arguments is None:
+            return Piece("content", body)
+        self._calls += 1
+        text = json.dumps(arguments, ensure_ascii=False)
+        return ToolCall(self._calls - 1, secrets.token_hex(5)[:9], name, text)
