@@ -35,7 +35,7 @@ LAYERS = [
     {"text"},
     {"gguf"},
     {"store"},
-    {"errors", "files", "kernels", "locks"},
+    {"errors", "files", "kernels", "locks", "log"},
 ]
 
 

@@ -9,7 +9,6 @@ Names are imported when they are first used, so that `import llamacpu` costs nex
 """
 
 import importlib
-import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -91,9 +90,6 @@ _MODULES = {
     "Tokenizer": "text.tokenizer",
     "serve": "server",
 }
-
-# A library is silent until its user asks for its log.
-logging.getLogger("llamacpu").addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llamacpu import log
 from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of
 from llamacpu.chat.forms import Form, forms, missing
 from llamacpu.chat.limits import Limits, TemplateLimit
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike
     from llamacpu.text.tokenizer import Tokenizer
 
-log = logging.getLogger("llamacpu")
 
 _KEY = "tokenizer.chat_template"
 _CONTROL, _UNKNOWN = 3, 2

@@ -16,15 +16,13 @@ stays a text among those that can.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from llamacpu import log
 from llamacpu.chat import pythonic
 from llamacpu.chat.brackets import is_python, items_of, too_deep
-
-log = logging.getLogger("llamacpu")
 
 # Longer texts, and nesting beyond this, are no tool calls.
 LONGEST = 256 << 10

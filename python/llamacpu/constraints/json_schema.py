@@ -11,18 +11,17 @@ that may name more: models fall into making up properties without end.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+from llamacpu import log
 from llamacpu.constraints import schema_keywords as keywords
 from llamacpu.errors import GrammarError
 
 __all__ = ["as_resource", "compiled", "is_closed", "member", "prepared"]
 
-log = logging.getLogger("llamacpu")
 
 Schema = dict[str, Any]
 

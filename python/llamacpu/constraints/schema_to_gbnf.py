@@ -7,15 +7,13 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llamacpu import log
 from llamacpu.constraints.compiler import DEEPEST
 from llamacpu.errors import GrammarError
-
-log = logging.getLogger("llamacpu")
 
 _COMMON = {
     "blank": r'(" " | "\n" [ \t]{0,20})?',

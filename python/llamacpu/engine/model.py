@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
-from llamacpu import _native
+from llamacpu import _native, log
 from llamacpu.engine.interfaces import (
     CancelToken,
     KVType,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineModel"]
 
-log = logging.getLogger("llamacpu")
 
 Self = TypeVar("Self", bound="EngineModel")
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
+from llamacpu import log
 from llamacpu.families import parts
 from llamacpu.families.config import Config
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["llama"]
-
-log = logging.getLogger("llamacpu")
 
 
 def llama(file: GGUFFile, name: str) -> Config:

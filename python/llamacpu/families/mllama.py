@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from llamacpu.errors import ModelError
 from llamacpu.families import parts
 from llamacpu.families.config import Config
@@ -26,6 +24,8 @@ def mllama(file: GGUFFile, name: str) -> Config:
 
 def _crossing(file: GGUFFile, name: str, layers: int) -> set[int]:
     """The layers that attend to pictures."""
+    import numpy as np
+
     key = f"{name}.attention.cross_attention_layers"
     found = file.metadata.get(key)
     if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or not all(0 <= at < layers for at in found):

@@ -8,8 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from llamacpu.errors import ModelError
 from llamacpu.families.config import Config
 from llamacpu.gguf.file import GGUFFile
@@ -83,6 +81,8 @@ def local_layers(file: GGUFFile, name: str, layers: int, period: int) -> list[bo
 
     `attention.sliding_window_pattern` is another period, or a flag a layer.
     """
+    import numpy as np
+
     key = f"{name}.attention.sliding_window_pattern"
     pattern = file.metadata.get(key)
     if isinstance(pattern, np.ndarray):

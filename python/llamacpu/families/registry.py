@@ -2,73 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 
 from llamacpu.errors import ModelError
-from llamacpu.families.arcee import arcee
-from llamacpu.families.cohere2 import cohere2
-from llamacpu.families.command_r import command_r
 from llamacpu.families.config import Config
-from llamacpu.families.deci import deci
-from llamacpu.families.deepseek2 import deepseek2
-from llamacpu.families.ernie4_5 import ernie4_5
-from llamacpu.families.gemma import gemma
-from llamacpu.families.gemma2 import gemma2
-from llamacpu.families.gemma3 import gemma3
-from llamacpu.families.glm4 import glm4
-from llamacpu.families.gpt_oss import gpt_oss
-from llamacpu.families.granite import granite
-from llamacpu.families.llama import llama
-from llamacpu.families.llama4 import llama4
-from llamacpu.families.mistral3 import mistral3
-from llamacpu.families.mllama import mllama
-from llamacpu.families.nemotron import nemotron
-from llamacpu.families.olmo2 import olmo2
-from llamacpu.families.olmoe import olmoe
-from llamacpu.families.phi3 import phi3
-from llamacpu.families.qwen2 import qwen2
-from llamacpu.families.qwen2moe import qwen2moe
-from llamacpu.families.qwen3 import qwen3
-from llamacpu.families.seed_oss import seed_oss
-from llamacpu.families.smollm3 import smollm3
-from llamacpu.families.stablelm import stablelm
-from llamacpu.families.starcoder2 import starcoder2
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["FAMILIES", "config_for"]
 
-FAMILIES: dict[str, Callable[[GGUFFile, str], Config]] = {
-    "arcee": arcee,
-    "cohere2": cohere2,
-    "command-r": command_r,
-    "deci": deci,
-    "deepseek2": deepseek2,
-    "ernie4_5": ernie4_5,
-    "gemma": gemma,
-    "gemma2": gemma2,
-    "gemma3": gemma3,
-    "glm4": glm4,
-    "gpt-oss": gpt_oss,
-    "granite": granite,
-    "granitemoe": granite,
-    "llama": llama,
-    "llama4": llama4,
-    "mistral3": mistral3,
-    "mllama": mllama,
-    "nemotron": nemotron,
-    "olmo2": olmo2,
-    "olmoe": olmoe,
-    "phi3": phi3,
-    "qwen2": qwen2,
-    "qwen2moe": qwen2moe,
-    "qwen3": qwen3,
-    "qwen3moe": qwen3,
-    "seed_oss": seed_oss,
-    "smollm3": smollm3,
-    "stablelm": stablelm,
-    "starcoder2": starcoder2,
+FAMILIES = {
+    "arcee": "arcee",
+    "cohere2": "cohere2",
+    "command-r": "command_r",
+    "deci": "deci",
+    "deepseek2": "deepseek2",
+    "ernie4_5": "ernie4_5",
+    "gemma": "gemma",
+    "gemma2": "gemma2",
+    "gemma3": "gemma3",
+    "glm4": "glm4",
+    "gpt-oss": "gpt_oss",
+    "granite": "granite",
+    "granitemoe": "granite",
+    "llama": "llama",
+    "llama4": "llama4",
+    "mistral3": "mistral3",
+    "mllama": "mllama",
+    "nemotron": "nemotron",
+    "olmo2": "olmo2",
+    "olmoe": "olmoe",
+    "phi3": "phi3",
+    "qwen2": "qwen2",
+    "qwen2moe": "qwen2moe",
+    "qwen3": "qwen3",
+    "qwen3moe": "qwen3",
+    "seed_oss": "seed_oss",
+    "smollm3": "smollm3",
+    "stablelm": "stablelm",
+    "starcoder2": "starcoder2",
 }
-"""Architecture name, as in general.architecture, to the function that reads its metadata."""
+"""Architecture, as in general.architecture, to the family: a file here with a function of the same name.
+
+It is imported when it is needed: that of one model is enough.
+"""
 
 # Files that are sound GGUF and no language model, by general.type and by general.architecture.
 _OTHER_KINDS = {
@@ -104,6 +80,12 @@ def config_for(file: GGUFFile) -> Config:
             raise ModelError(
                 "the file holds a vocabulary and no weights; open it with llamacpu.Tokenizer, or get the model"
             )
-        return FAMILIES[name](file, name)
+        return _family(FAMILIES[name], file, name)
     except ModelError as error:
         raise ModelError(f"{file.path.name}: {error}") from None
+
+
+def _family(family: str, file: GGUFFile, name: str) -> Config:
+    module = importlib.import_module(f"llamacpu.families.{family}")
+    config: Config = getattr(module, family)(file, name)
+    return config

@@ -7,10 +7,10 @@ thrown away, and the session forgets the rest of the draft.
 
 from __future__ import annotations
 
-import logging
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from llamacpu import log
 from llamacpu.drafting import Proposer
 from llamacpu.errors import Cancelled
 from llamacpu.generation.context_window import room_by_shifting, shared_length
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from llamacpu.generation.progress import Progress
     from llamacpu.generation.request import Logits, Request
 
-log = logging.getLogger("llamacpu")
 
 # A prompt goes in pieces, so that progress is seen; their size follows the speed (results do not depend on it).
 _FIRST_CHUNK = 32

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import struct
 from collections import OrderedDict
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from llamacpu import log
 from llamacpu.engine import saved_sessions
 from llamacpu.errors import SessionError
 from llamacpu.generation.context_window import shared_length
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache"]
 
-log = logging.getLogger("llamacpu")
 
 _MISSING = "there is no state with a common beginning"
 _SUFFIX = ".session"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import numpy.typing as npt
 
+from llamacpu import log
 from llamacpu.errors import LlamaCpuError
 from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.logits import KeptLogits
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from llamacpu.model import Model
 
 __all__ = ["Conversation"]
-
-log = logging.getLogger("llamacpu")
 
 
 class Conversation:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from llamacpu import log
 from llamacpu.sampling import Sampler, Sampling
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RANDOM_SEED", "Samplers", "samplings"]
 
-log = logging.getLogger("llamacpu")
 
 RANDOM_SEED = 0xFFFFFFFF
 # The steps of llama-cpp-python, which are fewer than llama.cpp's.

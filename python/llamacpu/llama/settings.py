@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from llamacpu import log
 from llamacpu.drafting import Draft
 from llamacpu.generation.generate import draft_from
 from llamacpu.model import Model
-
-log = logging.getLogger("llamacpu")
 
 # Arguments that say where or how llama.cpp computes; results do not depend on them.
 _NO_MEANING: Mapping[str, Any] = {

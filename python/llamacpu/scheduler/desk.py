@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from itertools import pairwise
 from time import monotonic
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Desk", "EngineState"]
 
-log = logging.getLogger("llamacpu")
 
 EngineState = Literal["loading", "ready", "draining", "closed"]
 

@@ -8,7 +8,6 @@ for their room; a file that cannot be used is named in the log and ignored. Seve
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import stat
@@ -16,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llamacpu import log
 from llamacpu.engine import saved_sessions
 from llamacpu.engine.interfaces import PAGE_TOKENS, KVType, ModelLike, SessionLike
 from llamacpu.errors import LlamaCpuError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PrefixFiles"]
 
-log = logging.getLogger("llamacpu")
 
 _NAME = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}\.session")
 _TOKEN = 4

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
+
+from llamacpu import log
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import SessionLike
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LEAST_TOKENS", "PrefixWriter"]
 
-log = logging.getLogger("llamacpu")
 
 # Shorter prefixes are computed faster than they are worth a file.
 LEAST_TOKENS = 64

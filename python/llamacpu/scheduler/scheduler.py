@@ -7,13 +7,13 @@ it goes on at once when all of them are there.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llamacpu import log
 from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import Cancelled, LlamaCpuError
 from llamacpu.scheduler.jobs import Call, Job, Part, Slot
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["IN_USE", "Owner", "Scheduler"]
 
-log = logging.getLogger("llamacpu")
 
 # How long is waited for the streams of the step before: a share of what that step took, within bounds, in seconds.
 _PATIENCE = 0.2

@@ -11,11 +11,10 @@ what the metadata means; cutting, merging and decoding are native.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from llamacpu import _native
+from llamacpu import _native, log
 from llamacpu.text.checks import check_text
 from llamacpu.text.vocabularies import KEY, kind_of, needs_bos, numbers
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamDecoder", "Tokenizer"]
 
-logger = logging.getLogger("llamacpu")
 
 # Texts of the end of a turn, best first, where no metadata key names it.
 _END_OF_TURN = (
@@ -129,7 +127,7 @@ class Tokenizer:
         if add_special:
             if self.add_bos and self.bos is not None:
                 if ids and ids[0] == self.bos:
-                    logger.warning("the text already begins with BOS (token %d): now there are two", self.bos)
+                    log.warning("the text already begins with BOS (token %d): now there are two", self.bos)
                 ids.insert(0, self.bos)
             if self.add_eos and self.eos is not None:
                 ids.append(self.eos)
@@ -179,7 +177,7 @@ class Tokenizer:
         if 0 <= id < self.vocab_size:
             return id
         if id not in (-1, 2**32 - 1):  # how converters write "none"
-            logger.warning("%s is %d, outside of the vocabulary of %d tokens: ignored", KEY + name, id, self.vocab_size)
+            log.warning("%s is %d, outside of the vocabulary of %d tokens: ignored", KEY + name, id, self.vocab_size)
         return None
 
     def _first_id(self, metadata: Metadata, names: tuple[str, ...], default: int | None) -> int | None:

@@ -5,12 +5,11 @@ For each the native tokenizer that it becomes, and the ids where the file names 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from llamacpu import _native
+from llamacpu import _native, log
 from llamacpu.errors import GGUFError, ModelError
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["KEY", "Kind", "kind_of", "needs_bos", "numbers"]
 
-logger = logging.getLogger("llamacpu")
 
 KEY = "tokenizer.ggml."
 
@@ -95,7 +93,7 @@ def _pieces(metadata: Metadata, types: Types, unknown: int | None) -> _native.To
 def _pairs(metadata: Metadata, types: Types, unknown: int | None) -> _native.Tokenizer:
     pre = metadata.text(KEY + "pre", "")
     if not pre:
-        logger.warning(
+        log.warning(
             "the file does not say how text is cut into words (%spre): the default rule is used, and answers may be "
             "worse than the model's; convert the model again to get a file that says it",
             KEY,
