@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
-__all__ = ["Pace"]
+__all__ = ["LEAST_CHUNK", "Pace"]
 
 LEAST_CHUNK = 16
 LARGEST_CHUNK = 512
-# What is believed before anything was measured, in seconds.
-_PRIOR_TOKEN = 0.004
-# How far one measurement moves an estimate.
-_RATE = 0.3
+# Chunks are multiples of this, which the kernels' tiles like.
+_GRAIN = 8
+# Before anything was measured.
+_FIRST_CHUNK = 64
+# How far one measurement moves an estimate, and by which factor at most.
+_RATE = 0.5
+_MOST_FACTOR = 2.0
+# A chunk that is so much smaller than what was allowed says little: most of its time is the same for any size.
+_TELLING = 0.75
 
 
 class Pace:
-    """Chooses the number of prompt tokens of a step.
+    """Chooses the number of prompt tokens of a step, beside running streams and without.
 
-    longest_step  seconds that a step beside running streams may take: the gap between two of their tokens
+    longest_step  seconds that a step beside running streams may take: the gap between two of their tokens. Where
+                  decoding alone takes more than half of that, prompts get as much time as decoding
     alone         seconds of a step of prompts only: how soon it looks up for newcomers
     """
 
     def __init__(self, longest_step: float, alone: float = 0.5) -> None:
         self._longest_step = longest_step
         self._alone = max(alone, longest_step)
-        self._token = _PRIOR_TOKEN
+        # Whether there are streams -> tokens that take the time allowed.
+        self._size = {True: float(_FIRST_CHUNK), False: float(_FIRST_CHUNK)}
         # Seconds of a step without prompts, by the number of its tokens.
         self._decode: dict[int, float] = {}
 
     def room(self, decoding: int) -> int:
         """How many tokens of prompts fit beside so many decoded tokens."""
-        decode = self.decode_seconds(decoding)
-        # Where decoding alone takes most of that time, prompts get as much again: they, too, have to end.
-        limit = max(self._longest_step - decode, decode) if decoding else self._alone
-        count = int(limit / self._token)
-        return min(max(count - count % LEAST_CHUNK, LEAST_CHUNK), LARGEST_CHUNK)
+        count = int(self._size[decoding > 0])
+        return min(max(count - count % _GRAIN, LEAST_CHUNK), LARGEST_CHUNK)
 
     def note(self, decoding: int, prompt: int, seconds: float) -> None:
         """A step of so many decoded tokens and tokens of prompts took so long."""
         if not prompt:
             old = self._decode.get(decoding, seconds)
             self._decode[decoding] = old + _RATE * (seconds - old)
-        elif prompt >= LEAST_CHUNK:
-            each = max(seconds - self.decode_seconds(decoding), 0.1 * seconds) / prompt
-            self._token += _RATE * (each - self._token)
+            return
+        limit = max(self._longest_step, 2 * self.decode_seconds(decoding)) if decoding else self._alone
+        size = self._size[decoding > 0]
+        factor = min(max(limit / max(seconds, 1e-9), 1 / _MOST_FACTOR), _MOST_FACTOR)
+        fitting = prompt * factor
+        if prompt >= _TELLING * size or fitting > size:
+            size += _RATE * (fitting - size)
+        self._size[decoding > 0] = min(max(size, LEAST_CHUNK), LARGEST_CHUNK)
 
     def decode_seconds(self, decoding: int) -> float:
         """Seconds of a step of so many decoded tokens, as far as known."""
