@@ -70,9 +70,15 @@ def ask(engine: Engine, ids: list[int], tokens: int) -> Request:
     return engine.submit(ids, sampling=GREEDY, max_tokens=tokens, ignore_end=True)
 
 
+def long_prompt(model: Model) -> list[int]:
+    """A prompt of 4096 tokens."""
+    ids: list[int] = np.random.default_rng(0).integers(100, min(model.vocab_size, 30000), LONG).tolist()
+    return ids
+
+
 def gap(model: Model, running: int) -> str:
     """The longest gap of running streams while a long prompt arrives, and what that takes."""
-    ids = np.random.default_rng(0).integers(100, min(model.vocab_size, 30000), LONG).tolist()
+    ids = long_prompt(model)
     with Engine(model, context=8192, prepare=False) as engine:
         streams = [ask(engine, [1, 100 + number], 4000) for number in range(running)]
         for stream in streams:
@@ -108,6 +114,11 @@ def main(path: str, streams: str = "1,4,8,16", tokens: int = 64) -> None:
                 flush=True,
             )
         if model.context_length >= 2 * LONG:
+            session = model.session(context=8192)
+            started = time.perf_counter()
+            for start in range(0, LONG, 512):
+                session.forward(long_prompt(model)[start : start + 512], "none")
+            print(f"nothing running: a prompt of {LONG} tokens in {time.perf_counter() - started:.1f} s")
             for running in (1, 8):
                 print(gap(model, running), flush=True)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +88,13 @@ def test_the_prompt_of_the_client_that_was_given_least_comes_first() -> None:
     assert plan(jobs, shares, Pace(0.25), 16)[0].job is jobs[1]
     shares.charge("b", 101)
     assert plan(jobs, shares, Pace(0.25), 16)[0].job is jobs[0]
+
+
+def test_all_rows_of_one_token_need_no_step_of_their_own() -> None:
+    one = job(1, logits="all")
+    assert one.logits == "last"
+    assert one.advance(1, np.arange(5))
+    assert one.result.shape == (1, 5)
 
 
 def test_rows_of_all_tokens_are_bounded() -> None:

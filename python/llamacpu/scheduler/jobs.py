@@ -81,7 +81,9 @@ class Job(_Waiting):
         super().__init__()
         self.slot = slot
         self.ids = ids
-        self.logits = logits
+        # All rows of one token are its last one: they need no step of their own.
+        self._one = logits == "all" and len(ids) == 1
+        self.logits: Logits = "last" if self._one else logits
         self.cancel = cancel
         self.start = slot.native.position
         self.done = 0
@@ -111,7 +113,7 @@ class Job(_Waiting):
 
             self.result = self._rows[0] if len(self._rows) == 1 else np.concatenate(self._rows)
         elif self.logits == "last":
-            self.result = rows
+            self.result = rows[None] if self._one else rows
         return True
 
     def preempt(self) -> None:
