@@ -172,7 +172,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             if word == "wait":
-                time.sleep(2.5)
+                time.sleep(30)
             pieces = 0
             self.chunk({"role": "assistant", "content": ""})
             for kind, text in ANSWERS.get(word, plain)(continues, self.server.asked):

@@ -85,7 +85,7 @@ def test_the_policy_stops_what_would_get_past_everything_else(chat: Chat) -> Non
 SAME = """async ([text, cuts]) => {
     const { Markdown } = await import("./markdown.js");
     const [slow, quick] = [new Markdown(document.createElement("div")), new Markdown(document.createElement("div"))];
-    for (const cut of cuts) slow.show(text.slice(0, cut));
+    for (const cut of cuts) slow.show(text.slice(0, cut), true);
     slow.show(text);
     quick.show(text);
     return [slow.element.innerHTML, quick.element.innerHTML];
@@ -96,8 +96,10 @@ def test_a_growing_answer_ends_as_if_it_had_come_at_once(chat: Chat) -> None:
     links = "See [one] and [two].\n\n" + RICH + "\n\n[one]: https://example.org/1\n[two]: https://example.org/2\n"
     lists = "1. a\n2. b\n\n   ```js\n   let x = 1;\n   ```\n- [x] done\n- [ ] open\n\n"
     lists += "| a |\n|---|\n| `x` |\n\n***\n~~a~~ **x"
-    for text in (RICH, HOSTILE, links, lists, "```python\nprint(1)\n```\n\n```python\nprint(2)\n```\n"):
-        for step in (1, 7):
+    code = "```python\n" + "def f(x):\n    return 'a' + x  # add\n" * 200
+    codes = "```python\nprint(1)\n```\n\n```python\nprint(2)\n```\n"
+    for text in (RICH, HOSTILE, links, lists, codes, code, code + "```\n\nThe end."):
+        for step in (1, 7) if len(text) < 4000 else (97, 1001):
             slow, quick = chat.eval(SAME, [text, list(range(0, len(text), step))])
             assert slow == quick
 

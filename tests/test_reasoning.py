@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fake_llama import Tokens, llama
+from fake_llama import Model, Tokens, Writer, llama
 from fake_model import CONTROL, END, START, ids_of
+from llamacpu.answers import answer as run_answer
+from llamacpu.answers import chat_prompt, chat_question
+from llamacpu.chat import Chat
 from llamacpu.chat.answer import AnswerReader, Piece
 from llamacpu.chat.reasoning import REASONING_TAGS, may_begin_inside, open_reasoning
 from llamacpu.constraints.after_reasoning import AfterReasoning
 from llamacpu.constraints.tool_constraint import ToolCallConstraint
+from llamacpu.sampling import Sampling
 
 __all__ = ["llama"]
 USER = [{"role": "user", "content": "Hi"}]
@@ -225,3 +229,31 @@ def test_an_unopened_tag_is_never_shown() -> None:
         Piece("content", "Hm"),
         Piece("content", "Yes"),
     ]
+
+
+@pytest.mark.parametrize(
+    "content", ["The answer", [{"type": "text", "text": "The "}, {"type": "text", "text": "answer"}]]
+)
+@pytest.mark.parametrize("end", ["<assistant>", "<assistant><think>\n"])
+def test_a_begun_answer_goes_on_behind_its_reasoning(end: str, content: Any) -> None:
+    model: Any = Model(Writer(" is 4."))
+    chat = Chat({}, model.tokenizer, template(end))
+    last = {"role": "assistant", "content": content, "reasoning_content": "Two and two."}
+    prompt = chat_prompt(chat, [*USER, last], continue_last=True)
+    thought = "Two and two.\n</think>\n\n" if "think" in end else ""
+    assert model.tokenizer.decode(prompt.ids).endswith(f"<user>Hi{end}{thought}The answer")
+    question = chat_question(chat, prompt, sampling=Sampling(temperature=0), streamed=True)
+    running = run_answer(model.session(), question)
+    # All of it is content, as it comes.
+    kinds = [event.kind for event in running]
+    assert set(kinds) == {"content"}
+    assert len(kinds) > 3
+    assert running.answer.content == " is 4."
+
+
+@pytest.mark.parametrize("messages", [[], USER, [*USER, {"role": "assistant", "content": None}]])
+def test_nothing_is_no_beginning_of_an_answer(messages: list[dict[str, Any]]) -> None:
+    model: Any = Model(Writer("x"))
+    chat = Chat({}, model.tokenizer, template("<assistant>"))
+    with pytest.raises(ValueError, match="no answer to continue"):
+        chat_prompt(chat, messages, continue_last=True)

@@ -163,6 +163,8 @@ function ended(generation, error) {
     announce(error ? message.error : `${message.status === "stopped" ? "Stopped" : "Answer"}: ${text}`);
   }
   if (error?.kind === "key") models.failed(error);
+  // A server that loads a model when it is asked for knows its context from then on.
+  else if (models.context === null) models.load({ quiet: true });
 }
 
 /** Stop the answer of the shown conversation; it is over when this ends. */

@@ -8,6 +8,8 @@ import { make } from "./dom.js";
 
 /** Longer code is not coloured: that would hold up the page. */
 const HIGHLIGHT_LIMIT = 50_000;
+/** Longer code that grows is coloured again when it has grown by a quarter, and at its end. */
+const GROWING_LIMIT = 4000;
 /** HTML that answers use where Markdown has nothing, without attributes. */
 const INLINE_HTML = /^<\/?(?:br|sub|sup|kbd|u|mark|small)\s*\/?>$/i;
 
@@ -91,6 +93,20 @@ function dressCode(pre) {
   frame.append(make("div", { class: "code-head" }, make("span", {}, language || "text"), button), pre);
 }
 
+/** Show more of a block of code; what is new stays without colours at first where colouring all of it takes long. */
+function growCode(block, token, unfinished) {
+  const code = block.element.querySelector("code");
+  const { length } = block.coloured;
+  if (unfinished && length > GROWING_LIMIT && token.text.length < length * 1.25 && token.text.startsWith(block.coloured)) {
+    block.tail ??= code.appendChild(document.createTextNode(""));
+    block.tail.data = token.text.slice(length);
+    return;
+  }
+  code.replaceChildren(...fragmentOf(token).querySelector("code").childNodes);
+  block.coloured = token.text;
+  block.tail = null;
+}
+
 /** An element that shows a growing Markdown text: what has not changed since the last time is left alone. */
 export class Markdown {
   element;
@@ -101,7 +117,8 @@ export class Markdown {
     this.element = element;
   }
 
-  show(text) {
+  /** growing: whether more of the text will come. */
+  show(text, growing = false) {
     const tokens = marked.lexer(text);
     // Where a link leads may be said, and go on, far below it.
     const links = JSON.stringify(tokens.links);
@@ -110,11 +127,12 @@ export class Markdown {
     const wanted = tokens.filter((token) => token.type !== "space" && token.type !== "def");
     wanted.forEach((token, index) => {
       const block = this.#blocks[index];
-      if (block && same && block.token.raw === token.raw && block.token.type === token.type) return;
+      const unfinished = growing && index === wanted.length - 1;
+      const unchanged = block && same && block.token.raw === token.raw && block.token.type === token.type;
+      if (unchanged && (unfinished || !block.tail)) return;
       if (block && block.token.type === "code" && token.type === "code" && block.token.lang === token.lang) {
         // The frame stays, and with it the focus on its button.
-        const fresh = fragmentOf(token).querySelector("code");
-        block.element.querySelector("code").replaceChildren(...fresh.childNodes);
+        growCode(block, token, unfinished);
         block.token = token;
         return;
       }
@@ -122,7 +140,7 @@ export class Markdown {
       element.append(fragmentOf(token));
       if (block) block.element.replaceWith(element);
       else this.element.append(element);
-      this.#blocks[index] = { token, element };
+      this.#blocks[index] = { token, element, coloured: token.text, tail: null };
     });
     for (const { element } of this.#blocks.splice(wanted.length)) element.remove();
   }

@@ -9,6 +9,10 @@ const ENDINGS = {
   filtered: "withheld by the server's guard",
 };
 
+function speedOf(speed) {
+  return `${speed.toFixed(speed < 100 ? 1 : 0)} tokens/s`;
+}
+
 export class MessageView {
   element;
   #message = null;
@@ -50,13 +54,13 @@ export class MessageView {
     if (this.#markdown) this.#showAnswer(message, status, generation);
     else this.#text.textContent = message.content;
     const keep = this.#foot.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
-    this.#foot.replaceChildren(...this.#footOf(message, status, beside));
+    this.#foot.replaceChildren(...this.#footOf(message, status, beside, generation));
     if (keep) this.#foot.querySelector(`[aria-label="${CSS.escape(keep)}"]`)?.focus();
   }
 
   #showAnswer(message, status, generation) {
     this.#showReasoning(message, status);
-    this.#markdown.show(message.content);
+    this.#markdown.show(message.content, status === "writing");
     const waiting = status === "writing" && generation.waiting;
     if (waiting && !this.#waiting) {
       this.#waiting = make("p", { class: "waiting" }, make("span", { class: "pulse", "aria-hidden": "true" }), make("span"));
@@ -97,11 +101,14 @@ export class MessageView {
     const seconds = Math.round(message.thought ?? 0);
     const words = thinking ? "Thinking…" : seconds > 0 ? `Thought for ${seconds} ${seconds === 1 ? "second" : "seconds"}` : "Thoughts";
     if (summary.textContent !== words) summary.textContent = words;
-    if (details.open) markdown.show(message.reasoning);
+    if (details.open) markdown.show(message.reasoning, thinking);
   }
 
-  #footOf(message, status, beside) {
-    if (status === "writing") return [];
+  #footOf(message, status, beside, generation) {
+    if (status === "writing") {
+      const rate = generation.rate;
+      return rate ? [make("span", { class: "facts" }, speedOf(rate))] : [];
+    }
     const parts = message.role === "assistant" ? [this.#facts(message, status)] : [];
     if (beside.length > 1) {
       const index = beside.indexOf(message);
@@ -123,7 +130,7 @@ export class MessageView {
   #facts(message, status) {
     const facts = [message.model, ENDINGS[status]].filter(Boolean);
     if (message.usage?.answer) facts.push(`${message.usage.answer.toLocaleString("en")} tokens`);
-    if (message.speed) facts.push(`${message.speed.toFixed(message.speed < 100 ? 1 : 0)} tokens/s`);
+    if (message.speed) facts.push(speedOf(message.speed));
     const cached = message.usage?.cached;
     const prompt = message.usage && `Prompt of ${message.usage.prompt.toLocaleString("en")} tokens`;
     const title = prompt && (cached ? `${prompt}, ${cached.toLocaleString("en")} of them from the cache` : prompt);

@@ -36,7 +36,7 @@ export class Models {
       return;
     }
     this.#draw(this.#select.value);
-    if (!quiet) this.#hooks.loaded();
+    this.#hooks.loaded();
   }
 
   failed(error) {
