@@ -1,17 +1,23 @@
 """Built-in templates give the prompts that the models were trained on, and files get the right one."""
 
-# ruff: noqa: E501 (prompts as they are)
+# ruff: noqa: E501, RUF001 (prompts as they are)
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from llamacpu.chat import Chat, ChatTemplate, Segment, templates_in
+from llamacpu.chat.answer import AnswerReader, Piece, ToolCall
 from llamacpu.chat.builtin import BUILTINS, builtin, guess, source_of
+from llamacpu.chat.harmony import HarmonyReader
+from llamacpu.chat.reasoning import begins_harmony
 from llamacpu.errors import TemplateError
 
 TURNS = [
@@ -26,6 +32,27 @@ EXPECTED = {
     "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n",
     "codellama-70b": "<s>Source: system\n\n Be brief. <step> Source: user\n\n Hi <step> Source: assistant\nDestination: user\n\n "
     "Hello <step> Source: user\n\n Bye <step> Source: assistant\nDestination: user\n\n ",
+    "command-r": "<s><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>Be brief.<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hi<|END_OF_TURN_TOKEN|>"
+    "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>Hello<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>Bye<|END_OF_TURN_TOKEN|>"
+    "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+    "command-r7b": "<s><|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>Be brief.<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>Hi<|END_OF_TURN_TOKEN|>"
+    "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|><|START_RESPONSE|>Hello<|END_RESPONSE|><|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|USER_TOKEN|>Bye"
+    "<|END_OF_TURN_TOKEN|><|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+    "deepseek": "<s>Be brief.<｜User｜>Hi<｜Assistant｜>Hello</s><｜User｜>Bye<｜Assistant｜>",
+    "glm-4": "[gMASK]<sop><|system|>\nBe brief.<|user|>\nHi<|assistant|>\nHello<|user|>\nBye<|assistant|>",
+    "gpt-oss": "<|start|>system<|message|>You are ChatGPT, a large language model trained by OpenAI.\nKnowledge cutoff: 2024-06\nCurrent date: "
+    f"{date.today()}\n\nReasoning: medium\n\n# Valid channels: analysis, commentary, final. Channel must be included for every message.<|end|>"
+    "<|start|>developer<|message|># Instructions\n\nBe brief.<|end|><|start|>user<|message|>Hi<|end|>"
+    "<|start|>assistant<|channel|>final<|message|>Hello<|end|><|start|>user<|message|>Bye<|end|><|start|>assistant",
+    "granite": "<|start_of_role|>system<|end_of_role|>Be brief.<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>Hi<|end_of_text|>\n"
+    "<|start_of_role|>assistant<|end_of_role|>Hello<|end_of_text|>\n<|start_of_role|>user<|end_of_role|>Bye<|end_of_text|>\n"
+    "<|start_of_role|>assistant<|end_of_role|>",
+    "olmo-2": "<s><|system|>\nBe brief.\n<|user|>\nHi\n<|assistant|>\nHello</s>\n<|user|>\nBye\n<|assistant|>\n",
+    "phi-4": "<|im_start|>system<|im_sep|>Be brief.<|im_end|><|im_start|>user<|im_sep|>Hi<|im_end|><|im_start|>assistant<|im_sep|>Hello<|im_end|>"
+    "<|im_start|>user<|im_sep|>Bye<|im_end|><|im_start|>assistant<|im_sep|>",
+    "phi-4-mini": "<|system|>Be brief.<|end|><|user|>Hi<|end|><|assistant|>Hello<|end|><|user|>Bye<|end|><|assistant|>",
+    "seed": "<seed:bos>system\nBe brief.<seed:eos><seed:bos>user\nHi<seed:eos><seed:bos>assistant\nHello<seed:eos>"
+    "<seed:bos>user\nBye<seed:eos><seed:bos>assistant\n",
     "gemma": "<s><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n"
     "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
     "llama-2": "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello </s><s>[INST] Bye [/INST]",
@@ -83,12 +110,115 @@ CALL = [
     {"role": "tool", "content": "3", "tool_call_id": "123456789"},
 ]
 TOOL_PARTS = {
+    "command-r7b": ['<|START_TOOL_RESULT|>[{"tool_call_id": "0", "results": {"0": "3"}, "is_error": null}]<|END_TOOL_RESULT|>'],
+    "command-r": ["<results>\n3\n</results>", '"tool_name": "add", "parameters": {"a": 1}'],
+    "deepseek": ["<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n", "<｜tool▁output▁begin｜>3<｜tool▁output▁end｜><｜tool▁outputs▁end｜>"],
+    "glm-4": ['<|assistant|>add\n{"a": 1}<|observation|>\n3', "## add"],
+    "gpt-oss": ["<|start|>functions.add to=assistant<|channel|>commentary<|message|>3<|end|>", "type add = (_: "],
+    "granite": ["<|start_of_role|>tool_response<|end_of_role|>3<|end_of_text|>", "<|start_of_role|>tools<|end_of_role|>["],
+    "phi-4-mini": ['<|tool|>[{"type"', '<|tool_call|>[{"name": "add", "arguments": {"a": 1}}]<|/tool_call|><|end|><|tool|>3<|end|>'],
+    "seed": ["<function=add>\n<parameter=a>1</parameter>\n</function>", "<seed:bos>tool\n3<seed:eos>"],
     "chatml": ['<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>', "<tool_response>\n3\n</tool_response>"],
     "llama-3.1": ['{"name": "add", "parameters": {"a": 1}}<|eot_id|>', 'ipython<|end_header_id|>\n\n"3"', "Environment: ipython"],
     "llama-4": ['<|python_start|>{"name": "add", "parameters": {"a": 1}}<|python_end|><|eom|>', 'ipython<|header_end|>\n\n"3"'],
     "mistral-v3": ['[TOOL_CALLS] [{"name": "add", "arguments": {"a": 1}, "id": "123456789"}]</s>', "[AVAILABLE_TOOLS] [{"],
     "mistral-v7-tekken": ['[TOOL_RESULTS]{"content": "3", "call_id": "123456789"}[/TOOL_RESULTS]', "[AVAILABLE_TOOLS][{"],
 }  # fmt: skip
+
+
+SCHEMAS = {
+    "weather": {"properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
+    "now": {"properties": {}},
+}
+CALLS = [("weather", {"city": 'Paris "x"', "days": 3}), ("now", {})]
+# Texts that end an answer, as the tokens of a vocabulary do.
+ENDS = (
+    "</s>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|eom|>",
+    "<|eot|>",
+    "<|im_end|>",
+    "<|end|>",
+    "<|end_of_text|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<seed:eos>",
+)
+ALL_CALLS = [
+    "chatml",
+    "command-r",
+    "command-r7b",
+    "deepseek",
+    "glm-4",
+    "gpt-oss",
+    "granite",
+    "llama-3.1",
+    "llama-4",
+    "mistral-v3",
+    "mistral-v7-tekken",
+    "phi-4-mini",
+    "seed",
+]
+
+
+@pytest.mark.parametrize("name", ALL_CALLS)
+@pytest.mark.parametrize("calls", [CALLS[:1], CALLS[1:], CALLS], ids=["arguments", "none", "both"])
+@pytest.mark.parametrize("size", [1, 5, 10**6])
+def test_calls_that_a_built_in_template_prints_are_read_back(name: str, calls: list[Any], size: int) -> None:
+    if len(calls) > 1 and name in ("llama-3.1", "glm-4"):
+        calls = calls[:1]
+    written = [
+        {"id": f"12345678{n}", "type": "function", "function": {"name": function, "arguments": arguments}}
+        for n, (function, arguments) in enumerate(calls)
+    ]
+    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "", "tool_calls": written}]
+    prompt = template(name).render(turns[:1], tools=[TOOL])
+    whole = template(name).render(turns, tools=[TOOL], add_generation_prompt=False)
+    assert whole.startswith(prompt) or name == "llama-4"
+    answer = whole[len(prompt) :] if whole.startswith(prompt) else whole[whole.index("<|python_start|>") :]
+    reader: Any = HarmonyReader(SCHEMAS) if begins_harmony(prompt) else AnswerReader(SCHEMAS, drop=ENDS)
+    events = [event for start in range(0, len(answer), size) for event in reader.push(answer[start : start + size])]
+    events += reader.finish()
+    assert [(event.name, json.loads(event.arguments)) for event in events if isinstance(event, ToolCall)] == calls
+    assert not "".join(event.text for event in events if isinstance(event, Piece)).strip()
+
+
+PUBLISHED = [
+    "Qwen-Qwen3-0.6B",
+    "Qwen-Qwen2.5-7B-Instruct",
+    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use",
+    "mistralai-Mistral-Nemo-Instruct-2407",
+    "meta-llama-Llama-3.1-8B-Instruct",
+    "meta-llama-Llama-3.2-3B-Instruct",
+    "deepseek-ai-DeepSeek-R1-Distill-Llama-8B",
+]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("size", [1, 10**6])
+def test_calls_that_a_published_template_prints_are_read_back(golden: Path, name: str, size: int) -> None:
+    source = (golden / "templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    published = ChatTemplate(source, bos_token="<s>", eos_token="</s>")
+    function, arguments = CALLS[0]
+    given: Any = json.dumps(arguments) if "DeepSeek" in name else arguments
+    call = {"id": "123456789", "type": "function", "function": {"name": function, "arguments": given}}
+    content = None if "DeepSeek" in name else ""
+    turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": content, "tool_calls": [call]}]
+    described = {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "w",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string", "description": "c"}}},
+        },
+    }
+    prompt = published.render(turns[:1], tools=[described])
+    whole = published.render(turns, tools=[described], add_generation_prompt=False)
+    begun = next(length for length in range(len(whole), 0, -1) if prompt.startswith(whole[:length]))
+    reader = AnswerReader(SCHEMAS, drop=(*ENDS, "<｜end▁of▁sentence｜>"))
+    events = [event for start in range(begun, len(whole), size) for event in reader.push(whole[start : start + size])]
+    events += reader.finish()
+    assert [(event.name, json.loads(event.arguments)) for event in events if isinstance(event, ToolCall)] == CALLS[:1]
 
 
 @pytest.mark.parametrize("name", TOOL_PARTS)
@@ -162,6 +292,17 @@ def test_the_templates_of_a_file() -> None:
         ([], "CodeLlama 7B", "llama-2"),
         ([], "TinyLlama", "zephyr"),
         ([], "Something", "chatml"),
+        (["<|im_start|>", "<|im_sep|>"], "", "phi-4"),
+        (["<|START_OF_TURN_TOKEN|>"], "", "command-r"),
+        (["<|START_OF_TURN_TOKEN|>", "<|START_ACTION|>"], "", "command-r7b"),
+        (["<｜Assistant｜>"], "", "deepseek"),
+        (["<|start|>", "<|channel|>"], "", "gpt-oss"),
+        (["<|start_of_role|>", "<|tool_call|>"], "", "granite"),
+        (["<seed:bos>"], "", "seed"),
+        (["[gMASK]", "<|assistant|>"], "", "glm-4"),
+        (["<|assistant|>", "<|/tool_call|>"], "", "phi-4-mini"),
+        (["<|assistant|>"], "", "phi-3"),
+        ([], "OLMo 2 7B", "olmo-2"),
     ],
 )
 def test_a_file_without_a_template_gets_the_one_its_tokens_point_to(tokens: list[str], model: str, name: str) -> None:

@@ -23,11 +23,22 @@ def _mistral(space: str, system_turns: bool) -> Builtin:
     return Builtin("mistral", f'{{%- set space = "{space}" %}}{{%- set system_turns = {str(system_turns).lower()} %}}')
 
 
+def _command_r(opening: str, closing: str, responses: bool) -> Builtin:
+    prelude = f'{{%- set opening = "{opening}" %}}{{%- set closing = "{closing}" %}}'
+    return Builtin("command-r", f"{prelude}{{%- set responses = {str(responses).lower()} %}}")
+
+
 BUILTINS: Mapping[str, Builtin] = {
     "alpaca": Builtin("alpaca", stop=("### Instruction:",)),
     "chatml": Builtin("chatml", stop=("<|im_end|>",)),
     "codellama-70b": Builtin("codellama-70b", stop=("<step>",)),
+    "command-r": _command_r("Action: ```json\\n", "```", False),
+    "command-r7b": _command_r("<|START_ACTION|>", "<|END_ACTION|>", True),
+    "deepseek": Builtin("deepseek"),
     "gemma": Builtin("gemma", stop=("<end_of_turn>",)),
+    "glm-4": Builtin("glm-4", stop=("<|user|>", "<|observation|>")),
+    "gpt-oss": Builtin("gpt-oss"),
+    "granite": Builtin("granite"),
     "llama-2": Builtin("llama-2"),
     "llama-3": Builtin("llama-3"),
     "llama-3.1": Builtin("llama-3.1"),
@@ -38,8 +49,12 @@ BUILTINS: Mapping[str, Builtin] = {
     "mistral-v3-tekken": _mistral("", False),
     "mistral-v7": _mistral(" ", True),
     "mistral-v7-tekken": _mistral("", True),
+    "olmo-2": Builtin("olmo-2"),
     "openchat": Builtin("openchat", stop=("<|end_of_turn|>",)),
     "phi-3": Builtin("phi-3", stop=("<|end|>",)),
+    "phi-4": Builtin("phi-4", stop=("<|im_end|>",)),
+    "phi-4-mini": Builtin("phi-4-mini", stop=("<|end|>",)),
+    "seed": Builtin("seed", stop=("<seed:eos>",)),
     "vicuna": Builtin("vicuna", stop=("USER:",)),
     "zephyr": Builtin("zephyr", stop=("<|user|>",)),
 }
@@ -88,14 +103,25 @@ def source_of(template: Builtin) -> str:
 _TELLING_TOKENS = (
     ("<|header_start|>", "llama-4"),
     ("<|start_header_id|>", "llama-3"),
+    ("<|im_sep|>", "phi-4"),
     ("<|im_start|>", "chatml"),
     ("<start_of_turn>", "gemma"),
+    ("<|START_ACTION|>", "command-r7b"),
+    ("<|START_OF_TURN_TOKEN|>", "command-r"),
+    ("<\uff5cAssistant\uff5c>", "deepseek"),
+    ("<|channel|>", "gpt-oss"),
+    ("<|start_of_role|>", "granite"),
+    ("<seed:bos>", "seed"),
+    ("[gMASK]", "glm-4"),
+    ("<|/tool_call|>", "phi-4-mini"),
     ("<|assistant|>", "phi-3"),
     ("[SYSTEM_PROMPT]", "mistral-v7-tekken"),
     ("[INST]", "mistral-v3"),
 )
 # Which format a model's name speaks of, where the vocabulary says nothing.
 _TELLING_NAMES = (
+    ("olmo-2", "olmo-2"),
+    ("olmo2", "olmo-2"),
     ("codellama-70b", "codellama-70b"),
     ("codellama", "llama-2"),
     ("llama-2", "llama-2"),
