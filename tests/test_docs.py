@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,18 @@ def test_python_of_the_readme_runs(
     monkeypatch.chdir(tmp_path)
     exec(compile(code.replace("n_ctx=4096", "n_ctx=256"), "README.md", "exec"), {})
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@pytest.mark.parametrize("line", re.findall(r"^curl .*", README, re.MULTILINE))
+def test_curl_of_the_readme_gets_an_answer(line: str, demo_url: str) -> None:
+    words = shlex.split(line.replace("http://127.0.0.1:8080", demo_url))
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout)["usage"]["total_tokens"] > 0
+
+
+def test_readme_has_a_curl() -> None:
+    assert "\ncurl " in README
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"^(?:.*\| )?llamacpu (\w+)", README, re.MULTILINE))))
