@@ -171,7 +171,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            if word == "wait":
+            if word == "wait" and len(self.server.asked) == 1:
                 time.sleep(30)
             pieces = 0
             self.chunk({"role": "assistant", "content": ""})
