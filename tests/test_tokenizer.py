@@ -229,6 +229,12 @@ def test_special_ids_outside_of_the_vocabulary_are_ignored(
     assert all("257 tokens" in line for line in told)
 
 
+def test_a_vocabulary_of_glm_has_no_bos_unless_the_file_names_one(tmp_path: Path) -> None:
+    assert bpe(tmp_path, [], pre="gpt-2").bos == 11
+    assert bpe(tmp_path, [], pre="glm4").bos is None
+    assert bpe(tmp_path, [], pre="glm4", bos_token_id=3).bos == 3
+
+
 def test_tokens_for_filling_in_are_control_tokens_whatever_the_file_says(tmp_path: Path) -> None:
     names = ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|user_defined|>"]
     tokenizer = bpe(tmp_path, [], [(name, USER_DEFINED) for name in names])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from llamacpu import _native, log
 from llamacpu.text.checks import check_text
-from llamacpu.text.vocabularies import KEY, kind_of, needs_bos, numbers
+from llamacpu.text.vocabularies import KEY, default_id, kind_of, needs_bos, numbers
 
 if TYPE_CHECKING:
     from llamacpu.gguf.file import GGUFFile
@@ -87,7 +87,7 @@ class Tokenizer:
         self.unk = self._id(metadata, "unknown_token_id", kind.ids.get("unk"))
         types = numbers(metadata, "token_type", "int32")
         self._native = kind.native(metadata, types, self.unk)
-        self.bos = self._first_id(metadata, kind.keys_of("bos"), kind.ids.get("bos"))
+        self.bos = self._first_id(metadata, kind.keys_of("bos"), default_id(metadata, kind, "bos"))
         self.eos = self._first_id(metadata, kind.keys_of("eos"), kind.ids.get("eos"))
         self.sep = self._first_id(metadata, kind.keys_of("sep"), kind.ids.get("sep"))
         eot = self._id(metadata, "eot_token_id", None)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Types = numpy.typing.NDArray[Any] | None
 
-__all__ = ["KEY", "Kind", "kind_of", "needs_bos", "numbers"]
+__all__ = ["KEY", "Kind", "default_id", "kind_of", "needs_bos", "numbers"]
 
 
 KEY = "tokenizer.ggml."
@@ -56,6 +56,14 @@ def kind_of(model: str) -> Kind:
         supported = ", ".join(f"{name!r} ({kind.describes})" for name, kind in _KINDS.items())
         raise ModelError(f"tokenizer model {model[:60]!r} is not supported; supported are {supported}")
     return found
+
+
+def default_id(metadata: Metadata, kind: Kind, name: str) -> int | None:
+    """The id of a special token that the file does not name."""
+    # ChatGLM has no BOS, although its vocabulary is one that otherwise has.
+    if name == "bos" and metadata.get(KEY + "pre") in ("glm4", "chatglm-bpe"):
+        return None
+    return kind.ids.get(name)
 
 
 def needs_bos(metadata: Metadata) -> bool:
