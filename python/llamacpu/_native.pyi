@@ -200,6 +200,10 @@ class Model:
         A place below the number of layers is the residual stream behind that layer, the number of layers the stream
         behind the last norm.
         """
+    def complete(self, session: Session) -> None:
+        """Computes the keys and values that the session lacks because it was rewound too far."""
+    def kv_bytes(self, kv_type: str, tokens: int) -> int:
+        """Bytes of keys and values of a session of `tokens` tokens: windows make it less than as many pages."""
     def page_bytes(self, kv_type: str) -> int:
         """Bytes of a page of keys and values."""
     def restore(self, context: int, kv_type: str, tokens: Sequence[int], pages: Iterable[bytes]) -> Session:

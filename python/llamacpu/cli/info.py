@@ -13,6 +13,7 @@ from llamacpu.cli import options
 from llamacpu.cli.terminal import amount, write
 
 if TYPE_CHECKING:
+    from llamacpu.families.config import Config
     from llamacpu.gguf.file import GGUFFile
 
 _LONGEST_TEXT = 60
@@ -75,6 +76,7 @@ def describe(file: GGUFFile, context: int | None, kv_type: str, with_tensors: bo
 def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
     """Sizes and memory of the model; only the reason where this version does not run it."""
     from llamacpu.errors import LlamaCpuError
+    from llamacpu.families.memory import kv_numbers
     from llamacpu.families.registry import config_for
 
     try:
@@ -82,8 +84,7 @@ def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str,
     except LlamaCpuError as error:
         return {"runs": False, "problem": str(error)}
     context = config["context_length"] if context is None else context
-    numbers = sum(config["kv_heads"]) * (config["key_size"] + config["value_size"])
-    kv_bytes = int(numbers * _KV_BYTES[kv_type]) * context
+    kv_bytes = int(kv_numbers(config, context) * _KV_BYTES[kv_type])
     weights = sum(tensor.nbytes for tensor in file.tensors)
     return {
         "runs": True,
@@ -102,20 +103,21 @@ def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str,
             "weight_bytes": weights,
             "kv_bytes": kv_bytes,
             "total_bytes": weights + kv_bytes,
-            **_fit(weights, numbers, context, kv_bytes),
+            **_fit(config, weights, context, kv_bytes),
         },
     }
 
 
-def _fit(weights: int, numbers: int, context: int, kv_bytes: int) -> dict[str, Any]:
+def _fit(config: Config, weights: int, context: int, kv_bytes: int) -> dict[str, Any]:
     """What this machine has left for it, and the longest context that fits, by the type of keys and values."""
     from llamacpu.engine.machine import available_memory
+    from llamacpu.families.memory import longest_context
 
     available = available_memory()
     if available is None:
         return {"available_bytes": None, "fits": None, "longest_context": None}
     room = max(available - weights, 0)
-    longest = {name: min(int(room / max(numbers * size, 1)), context) for name, size in _KV_BYTES.items()}
+    longest = {name: longest_context(config, int(room / size), context) for name, size in _KV_BYTES.items()}
     return {"available_bytes": available, "fits": weights + kv_bytes <= available, "longest_context": longest}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from llamacpu.engine.interfaces import CancelToken, KVType, Logits, ModelLike, TokenIds
 
@@ -92,6 +92,8 @@ class Session:
 
     def page(self, index: int) -> bytes:
         """The keys and values of a page of tokens, for saved sessions (`llamacpu.engine.saved_sessions`)."""
+        model: Any = self._model
+        model._native.complete(self._native)
         return self._native.page(index)
 
     def fork(self) -> Session:
@@ -99,7 +101,11 @@ class Session:
         return Session(self._model, self._native.fork())
 
     def truncate(self, tokens: int) -> None:
-        """Forgets all but the first `tokens` tokens, to go on from there."""
+        """Forgets all but the first `tokens` tokens, to go on from there.
+
+        Layers with a window keep what the last 128 tokens need; a session that is rewound further computes its past
+        again in its next step, with the same results.
+        """
         if tokens < 0:
             raise ValueError(f"cannot truncate the session to {tokens} tokens; expected 0 to {self.position}")
         self._native.truncate(tokens)

@@ -155,6 +155,12 @@ impl Model {
         attached(py, || model.page_bytes(kv_type))
     }
 
+    /// Bytes of keys and values of a session of `tokens` tokens, stored as `kv_type`.
+    fn kv_bytes(&self, py: Python<'_>, kv_type: &str, tokens: usize) -> PyResult<usize> {
+        let (model, kv_type) = (self.get(py)?, kv_type_from(kv_type)?);
+        attached(py, || model.kv_bytes(kv_type, tokens))
+    }
+
     /// Starts a conversation that has its first tokens already; `pages` yields their keys and values as bytes.
     fn restore(
         &self,
@@ -173,6 +179,12 @@ impl Model {
             released(py, || restoration.push(page))?;
         }
         attached(py, || restoration.finish()).map(Session::new)
+    }
+
+    /// Computes the keys and values that the session lacks because it was rewound too far.
+    fn complete(&self, py: Python<'_>, session: &Bound<'_, Session>) -> PyResult<()> {
+        let (model, session) = (self.get(py)?, session.get().inner());
+        detached(py, None, true, move |interrupted| model.complete(&session, Some(interrupted)))
     }
 
     /// Bytes in the file of the parts that `prepare` takes: the layers, then the output matrix.

@@ -116,7 +116,7 @@ pub(crate) fn attend(
 ) -> Result<(), Error> {
     let Pass { config, layer, sizes, .. } = *pass;
     let Some(first) = segments.first() else { return Ok(()) };
-    let layout = first.pages.layout().layer(layer);
+    let layout = first.pages.layout().layer(layer)?;
     let rows = |segment: &Segment| if pass.last { segment.kept } else { segment.tokens.len() };
     let end = |segment: &Segment| segment.position + segment.tokens.len();
     let pages = segments.iter().map(|segment| segment.pages.layer_slices(layer, end(segment)));

@@ -1,82 +1,42 @@
-//! Keys and values of a conversation, in pages of `PAGE_TOKENS` tokens × all layers. Pages are counted by reference:
-//! a fork shares them, and whoever writes into a shared page gets an own copy first.
+//! Keys and values of a conversation, in pages of `PAGE_TOKENS` tokens × the layers that see the same tokens. Pages are
+//! counted by reference: a fork shares them, and whoever writes into a shared page gets an own copy first. Pages that a layer
+//! with a window cannot see any more are dropped; whoever rewinds a session further than that has it computed again.
 
+mod layout;
+
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use llamacpu_kernels::attention::{KvLayout, KvType, PAGE_TOKENS};
+use llamacpu_kernels::attention::PAGE_TOKENS;
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::mapping::AlignedBytes;
 use llamacpu_kernels::memory;
 
-use crate::config::LayerConfig;
+pub(crate) use layout::PageLayout;
+
+use crate::Error;
 use crate::error::zeroed;
-use crate::page::{PURPOSE, Page, Spare};
-use crate::{Config, Error};
+use crate::page::{PURPOSE, Page};
 
 /// Number of the arrangement of keys and values in a page. Pages leave the process in saved sessions: another
 /// arrangement takes the next number, so that old files are refused and not misread.
 pub const PAGE_LAYOUT: u32 = 1;
 
-/// Where each layer's keys and values lie in a page.
-#[derive(Debug)]
-pub(crate) struct PageLayout {
-    /// Per layer: its layout and its first byte in the page.
-    layers: Vec<(KvLayout, usize)>,
-    page_bytes: usize,
-    spare: Arc<Spare>,
-}
-
-impl PageLayout {
-    /// `spare` is where pages that are dropped may wait.
-    pub(crate) fn new(config: &Config, kv_type: KvType, spare: &Arc<Spare>) -> Result<Self, Error> {
-        let mut layers = Vec::with_capacity(config.layers);
-        let mut page_bytes = 0usize;
-        for index in 0..config.layers {
-            let LayerConfig { kv_heads, key_size, value_size, latent_size, .. } = config.layer(index);
-            let layout = match latent_size {
-                0 => KvLayout { kv_type, kv_heads, key_size, value_size, latent: false },
-                value_size => {
-                    KvLayout { kv_type, kv_heads, key_size: value_size + config.rope.size, value_size, latent: true }
-                }
-            };
-            layers.push((layout, page_bytes));
-            let next =
-                layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| page_bytes.checked_add(bytes));
-            page_bytes = next.ok_or(Error::Memory { bytes: usize::MAX, purpose: PURPOSE })?;
-        }
-        Ok(Self { layers, page_bytes, spare: Arc::clone(spare) })
-    }
-
-    pub(crate) fn layer(&self, layer: usize) -> &KvLayout {
-        &self.layers[layer].0
-    }
-
-    /// How numbers are stored; every model has a layer.
-    pub(crate) fn kv_type(&self) -> KvType {
-        self.layers.first().map_or(KvType::F16, |(layout, _)| layout.kv_type)
-    }
-
-    pub(crate) fn page_bytes(&self) -> usize {
-        self.page_bytes
-    }
-
-    fn range(&self, layer: usize) -> std::ops::Range<usize> {
-        let (layout, start) = &self.layers[layer];
-        *start..start + layout.layer_bytes()
-    }
-}
-
 /// The pages of one session.
 #[derive(Debug)]
 pub(crate) struct Pages {
     layout: Arc<PageLayout>,
-    pages: Vec<Arc<Page>>,
+    /// For each group of layers a page for the same tokens; those that are not needed are absent.
+    groups: Vec<Vec<Option<Arc<Page>>>>,
+    /// Whether pages are there whose keys and values are still being computed again.
+    unfinished: bool,
 }
 
 impl Pages {
     pub(crate) fn new(layout: Arc<PageLayout>) -> Self {
-        Self { layout, pages: Vec::new() }
+        let groups = layout.groups.iter().map(|_| Vec::new()).collect();
+        Self { layout, groups, unfinished: false }
     }
 
     pub(crate) fn layout(&self) -> &PageLayout {
@@ -85,73 +45,147 @@ impl Pages {
 
     /// The same pages, which are copied where one of the two writes.
     pub(crate) fn fork(&self) -> Result<Self, Error> {
-        let mut pages = memory::room(self.pages.len(), PURPOSE)?;
-        pages.extend_from_slice(&self.pages);
-        Ok(Self { layout: Arc::clone(&self.layout), pages })
+        let mut groups = Vec::with_capacity(self.groups.len());
+        for group in &self.groups {
+            let mut pages = memory::room(group.len(), PURPOSE)?;
+            pages.extend_from_slice(group);
+            groups.push(pages);
+        }
+        Ok(Self { layout: Arc::clone(&self.layout), groups, unfinished: self.unfinished })
     }
 
     /// Bytes of all pages, those that other sessions share too.
     pub(crate) fn nbytes(&self) -> usize {
-        self.pages.len() * self.layout.page_bytes
+        let bytes =
+            |(pages, group): (&Vec<Option<_>>, &layout::Group)| pages.iter().flatten().count() * group.page_bytes;
+        self.groups.iter().zip(&self.layout.groups).map(bytes).sum()
+    }
+
+    /// Whether everything is there that the next token of a session of `tokens` tokens needs.
+    pub(crate) fn hold(&self, tokens: usize) -> bool {
+        let present = self.groups.iter().zip(&self.layout.groups).all(|(pages, group)| {
+            let needed = pages.get(group.needed(tokens));
+            needed.is_some_and(|pages| pages.iter().all(Option::is_some))
+        });
+        present && !self.unfinished
+    }
+
+    /// Everything is computed again: what is there does not count until `finish`.
+    pub(crate) fn begin_again(&mut self) {
+        self.groups.iter_mut().for_each(Vec::clear);
+        self.unfinished = true;
+    }
+
+    /// Everything has been computed again.
+    pub(crate) fn finish(&mut self) {
+        self.unfinished = false;
     }
 
     /// Makes the slots of the tokens `first..end` writable: copies a shared page, allocates missing ones.
     pub(crate) fn reserve(&mut self, first: usize, end: usize) -> Result<(), Error> {
-        let pages = end.div_ceil(PAGE_TOKENS);
-        for index in first / PAGE_TOKENS..pages.min(self.pages.len()) {
-            if Arc::get_mut(&mut self.pages[index]).is_none() {
-                self.pages[index] = Arc::new(Page::copy_of(&self.pages[index], &self.layout.spare)?);
+        let count = end.div_ceil(PAGE_TOKENS);
+        for (pages, group) in self.groups.iter_mut().zip(&self.layout.groups) {
+            memory::reserve(pages, count.saturating_sub(pages.len()), PURPOSE)?;
+            pages.resize(pages.len().max(count), None);
+            for slot in &mut pages[first / PAGE_TOKENS..count] {
+                let Some(page) = slot else {
+                    *slot = Some(Arc::new(Page::zeroed(group.page_bytes, &self.layout.spare)?));
+                    continue;
+                };
+                if Arc::get_mut(page).is_none() {
+                    *page = Arc::new(Page::copy_of(page, &self.layout.spare)?);
+                }
             }
-        }
-        let missing = pages.saturating_sub(self.pages.len());
-        memory::reserve(&mut self.pages, missing, PURPOSE)?;
-        while self.pages.len() < pages {
-            self.pages.push(Arc::new(Page::zeroed(self.layout.page_bytes, &self.layout.spare)?));
         }
         Ok(())
     }
 
-    /// A copy of page `index` of a conversation of `tokens` tokens. Places behind the last token are zeros, whatever was
-    /// there before: neither forgotten tokens nor chance shall leave the process.
+    /// Drops the pages that a session of `tokens` tokens does not keep, but those that one of `also` tokens needs.
+    pub(crate) fn release(&mut self, tokens: usize, also: Option<usize>) {
+        for (pages, group) in self.groups.iter_mut().zip(&self.layout.groups) {
+            let other = also.map_or(0..0, |also| group.needed(also));
+            let end = group.kept(tokens).start.min(pages.len());
+            for (index, slot) in pages[..end].iter_mut().enumerate() {
+                if !other.contains(&index) {
+                    *slot = None;
+                }
+            }
+        }
+    }
+
+    /// A copy of page `index` of a conversation of `tokens` tokens, the groups behind each other. Zeros stand for what is not
+    /// needed any more, and for places behind the last token, whatever was there before: neither forgotten tokens nor chance
+    /// shall leave the process.
     pub(crate) fn copy_page(&self, index: usize, tokens: usize) -> Result<AlignedBytes, Error> {
         let pages = tokens.div_ceil(PAGE_TOKENS);
-        let Some(page) = self.pages[..pages].get(index) else {
+        if index >= pages {
             return Err(Error::Argument(format!("there is no page {index} in {pages} pages of keys and values")));
-        };
-        let mut copy = AlignedBytes::mapped(self.layout.page_bytes, PURPOSE)?;
-        copy.copy_from_slice(page);
+        }
+        if !self.hold(tokens) {
+            return Err(Error::Argument(
+                "the session was rewound to where its keys and values are computed again by the next step; continue it first"
+                    .to_owned(),
+            ));
+        }
+        let mut copy = AlignedBytes::mapped(self.layout.page_bytes(), PURPOSE)?;
         let filled = (tokens - index * PAGE_TOKENS).min(PAGE_TOKENS);
-        for (layer, (layout, _)) in self.layout.layers.iter().enumerate() {
-            let zeros = |size: usize| zeroed(Some((PAGE_TOKENS - filled) * layout.kv_heads * size), PURPOSE);
-            let (keys, values) = (zeros(layout.key_size)?, zeros(layout.stored_value_size())?);
-            layout.write(Isa::SCALAR, &mut copy[self.layout.range(layer)], filled, &keys, &values)?;
+        let mut rest = &mut copy[..];
+        for (number, (pages, group)) in self.groups.iter().zip(&self.layout.groups).enumerate() {
+            let (own, others) = rest.split_at_mut(group.page_bytes);
+            rest = others;
+            let Some(page) =
+                pages.get(index).and_then(Option::as_ref).filter(|_| group.needed(tokens).contains(&index))
+            else {
+                own.fill(0);
+                continue;
+            };
+            own.copy_from_slice(page);
+            for layer in self.layout.layers_of(number) {
+                let layout = &layer.layout;
+                let zeros = |size: usize| zeroed(Some((PAGE_TOKENS - filled) * layout.kv_heads * size), PURPOSE);
+                let (keys, values) = (zeros(layout.key_size)?, zeros(layout.stored_value_size())?);
+                layout.write(Isa::SCALAR, &mut own[layer.range()], filled, &keys, &values)?;
+            }
         }
         Ok(copy)
     }
 
-    /// Adds a page that `copy_page` made.
-    pub(crate) fn push_page(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if bytes.len() != self.layout.page_bytes {
+    /// Adds a page that `copy_page` made of a conversation of `tokens` tokens.
+    pub(crate) fn push_page(&mut self, bytes: &[u8], tokens: usize) -> Result<(), Error> {
+        if bytes.len() != self.layout.page_bytes() {
             return Err(Error::Argument(format!(
                 "a page of {} bytes of keys and values; expected {}",
                 bytes.len(),
-                self.layout.page_bytes
+                self.layout.page_bytes()
             )));
         }
-        let page = Page::copy_of(bytes, &self.layout.spare)?;
-        memory::reserve(&mut self.pages, 1, PURPOSE)?;
-        self.pages.push(Arc::new(page));
+        let mut rest = bytes;
+        for (pages, group) in self.groups.iter_mut().zip(&self.layout.groups) {
+            let (own, others) = rest.split_at(group.page_bytes);
+            rest = others;
+            memory::reserve(pages, 1, PURPOSE)?;
+            let needed = group.needed(tokens).contains(&pages.len());
+            let page = needed.then(|| Page::copy_of(own, &self.layout.spare)).transpose()?;
+            pages.push(page.map(Arc::new));
+        }
         Ok(())
     }
 
-    /// Number of pages.
+    /// Number of pages, absent ones too.
     pub(crate) fn len(&self) -> usize {
-        self.pages.len()
+        self.groups.first().map_or(0, Vec::len)
     }
 
-    /// Drops the pages behind the first `tokens` tokens.
+    /// Drops the pages behind the first `tokens` tokens, and all where some are absent that these tokens need.
     pub(crate) fn truncate(&mut self, tokens: usize) {
-        self.pages.truncate(tokens.div_ceil(PAGE_TOKENS));
+        let count = tokens.div_ceil(PAGE_TOKENS);
+        for pages in &mut self.groups {
+            pages.truncate(count);
+        }
+        if !self.hold(tokens) {
+            self.groups.iter_mut().for_each(Vec::clear);
+            self.unfinished = false;
+        }
     }
 
     /// Writes the keys (`n × kv_heads × key_size`) and values (`n × kv_heads × value_size`) of the tokens from
@@ -164,17 +198,17 @@ impl Pages {
         keys: &[f32],
         values: &[f32],
     ) -> Result<(), Error> {
-        let layout = self.layout.layers[layer].0;
-        let range = self.layout.range(layer);
+        let place = *self.layout.place(layer)?;
+        let layout = place.layout;
         let (key_row, value_row) = (layout.kv_heads * layout.key_size, layout.kv_heads * layout.stored_value_size());
         let tokens = keys.len() / key_row;
         let first_page = first / PAGE_TOKENS;
         let last_page = (first + tokens).div_ceil(PAGE_TOKENS);
         let mut pieces = memory::room(last_page - first_page, PURPOSE)?;
-        for page in &mut self.pages[first_page..last_page] {
-            let bytes =
-                Arc::get_mut(page).ok_or_else(|| Error::Busy("a page is shared while it is written".to_owned()))?;
-            pieces.push(Mutex::new((&mut bytes[range.clone()], Ok(()))));
+        for page in &mut self.groups[place.group][first_page..last_page] {
+            let bytes = page.as_mut().and_then(Arc::get_mut);
+            let bytes = bytes.ok_or_else(|| Error::Busy("a page is shared while it is written".to_owned()))?;
+            pieces.push(Mutex::new((&mut bytes[place.range()], Ok(()))));
         }
         context.for_each(pieces.len(), &|piece| {
             let mut guard = pieces[piece].lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,12 +225,13 @@ impl Pages {
         Ok(())
     }
 
-    /// One layer's part of every page that holds one of the first `tokens` tokens, in order.
+    /// One layer's part of every page that holds one of the first `tokens` tokens, in order; nothing for absent ones.
     pub(crate) fn layer_slices(&self, layer: usize, tokens: usize) -> Result<Vec<&[u8]>, Error> {
-        let range = self.layout.range(layer);
-        let pages = &self.pages[..tokens.div_ceil(PAGE_TOKENS)];
+        let place = self.layout.place(layer)?;
+        let range: Range<usize> = place.range();
+        let pages = &self.groups[place.group][..tokens.div_ceil(PAGE_TOKENS)];
         let mut slices = memory::room(pages.len(), PURPOSE)?;
-        slices.extend(pages.iter().map(|page| &page[range.clone()]));
+        slices.extend(pages.iter().map(|page| page.as_ref().map_or(&[][..], |page| &page[range.clone()])));
         Ok(slices)
     }
 }
@@ -205,6 +240,7 @@ impl Pages {
 mod tests {
     use super::*;
     use crate::config::tests::config;
+    use llamacpu_kernels::attention::KvType;
     use llamacpu_kernels::threads::Pool;
 
     fn pages(kv_type: KvType, tokens: usize) -> Pages {
@@ -244,9 +280,9 @@ mod tests {
             }
             assert!(long.copy_page(2, 70).is_err());
             let mut restored = Pages::new(Arc::clone(&short.layout));
-            restored.push_page(&short.copy_page(0, 70).unwrap()).unwrap();
+            restored.push_page(&short.copy_page(0, 70).unwrap(), 64).unwrap();
             assert_eq!(*restored.copy_page(0, 64).unwrap(), *short.copy_page(0, 64).unwrap());
-            assert!(restored.push_page(&[0; 8]).is_err());
+            assert!(restored.push_page(&[0; 8], 64).is_err());
         }
     }
 }

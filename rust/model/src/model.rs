@@ -191,6 +191,11 @@ impl Model {
         self.restore(context, kv_type, Vec::new())?.finish()
     }
 
+    /// Bytes of keys and values of a session of `tokens` tokens, stored as `kv_type`: windows make it less than as many pages.
+    pub fn kv_bytes(&self, kv_type: KvType, tokens: usize) -> Result<usize, Error> {
+        Ok(PageLayout::new(&self.config, kv_type, &self.spare)?.bytes_for(tokens))
+    }
+
     /// Bytes of a page of keys and values, stored as `kv_type`.
     pub fn page_bytes(&self, kv_type: KvType) -> Result<usize, Error> {
         Ok(PageLayout::new(&self.config, kv_type, &self.spare)?.page_bytes())
@@ -240,7 +245,9 @@ impl Model {
         }
         self.files.iter().for_each(|file| file.watch());
         let mut buffers = self.take_buffers();
-        let result = self.run(items, &mut sessions, &mut buffers, &mut hidden, interrupted);
+        let result = self
+            .recompute(items, &mut sessions, &mut buffers, interrupted)
+            .and_then(|()| self.run(items, &mut sessions, &mut buffers, &mut hidden, interrupted));
         // Whatever came out was made of weights that are those of the file, or it does not leave.
         let result = check_files(&self.files).and(result);
         self.keep_buffers(buffers);
@@ -248,6 +255,50 @@ impl Model {
             session.finish(if result.is_ok() { item.tokens } else { &[] })?;
         }
         Ok(StepOutput { logits: result?, hidden: hidden.into_values() })
+    }
+
+    /// Computes the keys and values that sessions lack because they were rewound too far.
+    fn recompute(
+        &self,
+        items: &[StepItem],
+        sessions: &mut [Held],
+        buffers: &mut Buffers,
+        interrupted: Option<Interrupted>,
+    ) -> Result<(), Error> {
+        for (item, session) in items.iter().zip(sessions) {
+            let position = session.position;
+            if session.pages.hold(position) {
+                continue;
+            }
+            let tokens = item.session.tokens()?;
+            let again = StepItem { session: item.session, tokens: &tokens, wanted: Wanted::None };
+            let mut hidden = Hidden::new(&[], self.config.layers, self.config.embedding_length, 0)?;
+            session.pages.begin_again();
+            session.position = 0;
+            let done = self.run(&[again], std::slice::from_mut(session), buffers, &mut hidden, interrupted);
+            session.position = position;
+            done?;
+            session.pages.finish();
+        }
+        Ok(())
+    }
+
+    /// Computes the keys and values that a session lacks because it was rewound too far, now instead of in its next step.
+    pub fn complete(&self, session: &Session, interrupted: Option<Interrupted>) -> Result<(), Error> {
+        let mut held = session.hold()?;
+        if held.pages.hold(held.position) {
+            return Ok(());
+        }
+        if !Arc::ptr_eq(&session.model, &self.identity) {
+            return Err(Error::Argument("the session belongs to another model".to_owned()));
+        }
+        let item = StepItem { session, tokens: &[], wanted: Wanted::None };
+        let mut buffers = self.take_buffers();
+        let result = self.recompute(&[item], std::slice::from_mut(&mut held), &mut buffers, interrupted);
+        self.keep_buffers(buffers);
+        let result = check_files(&self.files).and(result);
+        held.finish(&[])?;
+        result
     }
 
     fn check(&self, items: &[StepItem]) -> Result<(), Error> {
@@ -312,6 +363,8 @@ impl Model {
                     Wanted::Last => usize::from(tokens.len() == left.len()),
                     Wanted::All => tokens.len(),
                 };
+                // Nothing that the session needs if this step fails.
+                session.pages.release(position, Some(session.position));
                 session.pages.reserve(position, position + tokens.len())?;
                 done[index] += tokens.len();
                 room -= tokens.len();

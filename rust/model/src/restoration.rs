@@ -28,7 +28,7 @@ impl Restoration {
         if self.missing() == 0 {
             return Err(Error::Argument("more pages of keys and values than the tokens fill".to_owned()));
         }
-        self.pages.push_page(page)
+        self.pages.push_page(page, self.tokens.len())
     }
 
     /// The session.

@@ -116,7 +116,8 @@ impl Session {
         held.pages.copy_page(index, held.position)
     }
 
-    /// Forgets all but the first `tokens` tokens.
+    /// Forgets all but the first `tokens` tokens. Keys and values that those need and that were dropped, because no later token
+    /// could see them, are computed again by the next step, with the same bits.
     pub fn truncate(&self, tokens: usize) -> Result<(), Error> {
         let mut held = self.hold()?;
         let position = held.position;
@@ -124,6 +125,7 @@ impl Session {
             return Err(Error::Argument(format!("cannot truncate the session to {tokens} tokens: it has {position}")));
         }
         held.pages.truncate(tokens);
+        held.pages.release(tokens, None);
         let mut told = self.told()?;
         told.tokens.truncate(tokens);
         told.nbytes = held.pages.nbytes();
@@ -148,7 +150,9 @@ impl Held<'_> {
 
     /// The end of a step: the session has `added` more tokens, or what pages it began for them is dropped.
     pub(crate) fn finish(&mut self, added: &[u32]) -> Result<(), Error> {
-        self.pages.truncate(self.position + added.len());
+        let position = self.position + added.len();
+        self.pages.truncate(position);
+        self.pages.release(position, None);
         let mut told = self.session.told()?;
         told.tokens.extend_from_slice(added);
         told.nbytes = self.pages.nbytes();

@@ -38,6 +38,17 @@ pub(crate) enum Sight {
     Chunk(usize),
 }
 
+impl Sight {
+    /// The first position that the token at `position` sees.
+    pub(crate) fn first(self, position: usize) -> usize {
+        match self {
+            Self::Everything => 0,
+            Self::Window(tokens) => (position + 1).saturating_sub(tokens),
+            Self::Chunk(tokens) => position / tokens * tokens,
+        }
+    }
+}
+
 impl LayerConfig {
     /// Elements of all queries of a token.
     pub(crate) fn query_width(&self) -> usize {

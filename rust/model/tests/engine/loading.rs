@@ -19,7 +19,7 @@ fn what_does_not_fit_is_named() {
         ("layers is", |config, _| config.layers = usize::MAX),
         ("feed_forward has 2 entries for 1 layers", |config, _| config.layers = 1),
         ("no use for the tensors blk.1.ffn_down.weight", |config, _| config.feed_forward[1] = 0),
-        ("heads is 0", |config, _| config.heads[0] = 0),
+        ("layer 0 has 0 query heads", |config, _| config.heads[0] = 0),
         ("4 query heads for 3", |config, _| config.kv_heads[1] = 3),
         ("heads times head size", |config, _| config.heads[0] = 1 << 28),
         ("key_size is 7", |config, _| {

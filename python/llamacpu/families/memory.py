@@ -1,0 +1,32 @@
+"""How many numbers a session keeps: what memory of keys and values is made of."""
+
+from __future__ import annotations
+
+from llamacpu.families.config import Config
+
+__all__ = ["kv_numbers", "longest_context"]
+
+_KEPT = 128 + 64
+"""Tokens that layers with a window keep beyond it: those to rewind by, and the rest of the first page."""
+
+
+def kv_numbers(config: Config, tokens: int) -> int:
+    """Numbers that a session of `tokens` tokens keeps at most, in all layers."""
+    count = 0
+    for layer in range(config.layers):
+        size = config.latent_size + config.rope_size if config.latent_size else config.key_size + config.value_size
+        near = [values[layer] for values in (config.window, config.chunk) if values and values[layer]]
+        count += config.kv_heads[layer] * size * min([tokens, *(seen + _KEPT for seen in near)])
+    return count
+
+
+def longest_context(config: Config, numbers: int, most: int) -> int:
+    """The largest number of tokens, up to `most`, whose keys and values are not more than `numbers` numbers."""
+    least = 0
+    while least < most:
+        middle = (least + most + 1) // 2
+        if kv_numbers(config, middle) <= numbers:
+            least = middle
+        else:
+            most = middle - 1
+    return least

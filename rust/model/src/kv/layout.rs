@@ -1,0 +1,122 @@
+//! Where keys and values lie in pages. Layers that see the same tokens share pages, so that those of layers with a window can
+//! be dropped while those of the others stay.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use llamacpu_kernels::attention::{KvLayout, KvType, PAGE_TOKENS};
+
+use crate::config::{LayerConfig, Sight};
+use crate::page::{PURPOSE, Spare};
+use crate::{Config, Error};
+
+/// Tokens by which a session can always be rewound without computing anything again.
+pub(crate) const REWOUND_TOKENS: usize = 128;
+
+/// Where each layer's keys and values lie in a page.
+#[derive(Debug)]
+pub(crate) struct PageLayout {
+    /// What layers without keys and values have is nothing.
+    layers: Vec<Option<LayerLayout>>,
+    pub(super) groups: Vec<Group>,
+    pub(super) kv_type: KvType,
+    pub(super) spare: Arc<Spare>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LayerLayout {
+    pub(super) layout: KvLayout,
+    /// Which of the groups the layer belongs to, and its first byte in a page of it.
+    pub(super) group: usize,
+    start: usize,
+}
+
+/// The layers that see the same tokens.
+#[derive(Debug)]
+pub(super) struct Group {
+    sight: Sight,
+    pub(super) page_bytes: usize,
+}
+
+impl PageLayout {
+    /// `spare` is where pages that are dropped may wait.
+    pub(crate) fn new(config: &Config, kv_type: KvType, spare: &Arc<Spare>) -> Result<Self, Error> {
+        let mut layers = Vec::with_capacity(config.layers);
+        let mut groups: Vec<Group> = Vec::new();
+        for index in 0..config.layers {
+            let LayerConfig { kv_heads, key_size, value_size, latent_size, sight, .. } = config.layer(index);
+            if kv_heads == 0 {
+                layers.push(None);
+                continue;
+            }
+            let layout = match latent_size {
+                0 => KvLayout { kv_type, kv_heads, key_size, value_size, latent: false },
+                value_size => {
+                    KvLayout { kv_type, kv_heads, key_size: value_size + config.rope.size, value_size, latent: true }
+                }
+            };
+            let group = groups.iter().position(|group| group.sight == sight).unwrap_or(groups.len());
+            if group == groups.len() {
+                groups.push(Group { sight, page_bytes: 0 });
+            }
+            let start = groups[group].page_bytes;
+            layers.push(Some(LayerLayout { layout, group, start }));
+            let next = layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| start.checked_add(bytes));
+            groups[group].page_bytes = next.ok_or(Error::Memory { bytes: usize::MAX, purpose: PURPOSE })?;
+        }
+        let all = groups.iter().try_fold(0usize, |sum, group| sum.checked_add(group.page_bytes));
+        all.ok_or(Error::Memory { bytes: usize::MAX, purpose: PURPOSE })?;
+        Ok(Self { layers, groups, kv_type, spare: Arc::clone(spare) })
+    }
+
+    /// The layout of a layer that keeps keys and values.
+    pub(crate) fn layer(&self, layer: usize) -> Result<&KvLayout, Error> {
+        Ok(&self.place(layer)?.layout)
+    }
+
+    pub(super) fn place(&self, layer: usize) -> Result<&LayerLayout, Error> {
+        let place = self.layers.get(layer).and_then(Option::as_ref);
+        place.ok_or_else(|| Error::Argument(format!("layer {layer} keeps no keys and values")))
+    }
+
+    /// The layers of a group.
+    pub(super) fn layers_of(&self, group: usize) -> impl Iterator<Item = &LayerLayout> {
+        self.layers.iter().flatten().filter(move |layer| layer.group == group)
+    }
+
+    /// How numbers are stored.
+    pub(crate) fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
+    /// Bytes of the pages of the same tokens in all layers.
+    pub(crate) fn page_bytes(&self) -> usize {
+        self.groups.iter().map(|group| group.page_bytes).sum()
+    }
+
+    /// Bytes of keys and values of a session of `tokens` tokens.
+    pub(crate) fn bytes_for(&self, tokens: usize) -> usize {
+        let bytes = |group: &Group| group.kept(tokens).len().saturating_mul(group.page_bytes);
+        self.groups.iter().map(bytes).fold(0, usize::saturating_add)
+    }
+}
+
+impl LayerLayout {
+    pub(super) fn range(&self) -> Range<usize> {
+        self.start..self.start + self.layout.layer_bytes()
+    }
+}
+
+impl Group {
+    /// The pages that the next token of a session of `tokens` tokens needs.
+    pub(super) fn needed(&self, tokens: usize) -> Range<usize> {
+        let end = tokens.div_ceil(PAGE_TOKENS);
+        (self.sight.first(tokens) / PAGE_TOKENS).min(end)..end
+    }
+
+    /// The pages that such a session keeps: those that it needs after it was rewound by a few tokens, too.
+    pub(super) fn kept(&self, tokens: usize) -> Range<usize> {
+        let first = self.needed(tokens.saturating_sub(REWOUND_TOKENS)).start;
+        first..tokens.div_ceil(PAGE_TOKENS)
+    }
+}

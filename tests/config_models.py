@@ -1,0 +1,135 @@
+"""Model files of random weights that fit a configuration, and models that run them without a family of their own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gguf
+import numpy as np
+
+from llamacpu import Model
+from llamacpu.families import registry
+from llamacpu.families.config import Config
+
+
+def write_config_model(path: Path, config: Config, seed: int = 0, biases: bool = False, tied: bool = False) -> Path:
+    """Writes the tensors that the configuration asks for, in F32, with a vocabulary of as many tokens."""
+    writer = gguf.GGUFWriter(path, "test")
+    writer.add_token_list([f"t{index}" for index in range(config.vocab_size)])
+    writer.add_tokenizer_model("gpt2")
+    for name, tensor in sorted(tensors(config, np.random.default_rng(seed), biases, tied).items()):
+        writer.add_tensor(name, tensor.astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def open_config_model(path: Path, config: Config, threads: int = 2) -> Model:
+    """A model of that file and configuration."""
+    family = ModuleType("test")
+    family.test = lambda file, name: config  # type: ignore[attr-defined]
+    sys.modules["llamacpu.families.test"] = family
+    registry.FAMILIES["test"] = "test"
+    try:
+        return Model(path, threads=threads)
+    finally:
+        del registry.FAMILIES["test"], sys.modules["llamacpu.families.test"]
+
+
+def tensors(config: Config, random: np.random.Generator, biases: bool, tied: bool) -> dict[str, Any]:
+    """Every tensor by name, in NumPy's order of sizes."""
+    found: dict[str, Any] = {}
+    width = config.embedding_length
+
+    def matrix(name: str, rows: int, columns: int, *, stack: int = 0, bias: bool = biases) -> None:
+        shape = (stack, rows, columns) if stack else (rows, columns)
+        found[f"{name}.weight"] = random.standard_normal(shape) * columns**-0.5
+        if bias:
+            found[f"{name}.bias"] = random.standard_normal(shape[:-1]) * 0.2
+
+    def norm(name: str, *shape: int) -> None:
+        found[f"{name}.weight"] = 1 + 0.2 * random.standard_normal(shape)
+        if config.norm == "layer" and biases and len(shape) == 1:
+            found[f"{name}.bias"] = 0.2 * random.standard_normal(shape)
+
+    def network(prefix: str, suffix: str, inner: int, stack: int = 0) -> None:
+        if config.gate == "own" or (stack and config.gate == "fused"):
+            matrix(f"{prefix}_gate{suffix}", inner, width, stack=stack)
+        double = 2 if config.gate == "fused" and not stack else 1
+        matrix(f"{prefix}_up{suffix}", double * inner, width, stack=stack)
+        matrix(f"{prefix}_down{suffix}", width, inner, stack=stack)
+
+    matrix("token_embd", config.vocab_size, width, bias=False)
+    if not tied:
+        matrix("output", config.vocab_size, width)
+    norm("output_norm", width)
+    if config.rope_scaling == "longrope":
+        for name in ("short", "long"):
+            found[f"rope_factors_{name}.weight"] = random.uniform(1, 8, config.rope_size // 2)
+    before, behind = config.norms != "behind", config.norms != "before"
+    for layer in range(config.layers):
+        prefix = f"blk.{layer}"
+        heads, shared = config.heads[layer], config.kv_heads[layer]
+        if before and (heads or config.parallel):
+            norm(f"{prefix}.attn_norm", width)
+        if behind and heads:
+            norm(f"{prefix}.post_attention_norm", width)
+        if heads and not shared:
+            matrix(f"{prefix}.attn_output", width, width)
+        elif heads:
+            _attention(config, layer, matrix, norm)
+            if biases and not config.latent_size:
+                found[f"{prefix}.attn_sinks.weight"] = random.standard_normal(heads)
+        if not config.feed_forward[layer]:
+            continue
+        if before and not config.parallel:
+            norm(f"{prefix}.{config.feed_forward_norm}", width)
+        if behind:
+            norm(f"{prefix}.post_ffw_norm", width)
+        if config.experts and layer % 2 == 0:
+            matrix(f"{prefix}.ffn_gate_inp", config.experts, width)
+            network(f"{prefix}.ffn", "_exps", config.expert_feed_forward, config.experts)
+            if config.expert_groups:
+                found[f"{prefix}.exp_probs_b.bias"] = random.standard_normal(config.experts) * 0.1
+            if config.shared_feed_forward:
+                network(f"{prefix}.ffn", "_shexp", config.shared_feed_forward)
+                if biases:
+                    matrix(f"{prefix}.ffn_gate_inp_shexp", 1, width, bias=False)
+        else:
+            network(f"{prefix}.ffn", "", config.feed_forward[layer])
+    return found
+
+
+def _attention(config: Config, layer: int, matrix: Any, norm: Any) -> None:
+    prefix, width = f"blk.{layer}.attn", config.embedding_length
+    heads, shared, size = config.heads[layer], config.kv_heads[layer], config.key_size
+    matrix(f"{prefix}_output", width, heads * config.value_size)
+    if config.latent_size:
+        between, latent, turned = config.query_latent_size, config.latent_size, config.rope_size
+        if between:
+            matrix(f"{prefix}_q_a", between, width)
+            norm(f"{prefix}_q_a_norm", between)
+        matrix(f"{prefix}_q_b" if between else f"{prefix}_q", heads * size, between or width)
+        matrix(f"{prefix}_kv_a_mqa", latent + turned, width)
+        norm(f"{prefix}_kv_a_norm", latent)
+        matrix(f"{prefix}_k_b", latent, size - turned, stack=heads, bias=False)
+        matrix(f"{prefix}_v_b", config.value_size, latent, stack=heads, bias=False)
+        return
+    matrix(f"{prefix}_q", heads * size, width)
+    matrix(f"{prefix}_k", shared * size, width)
+    matrix(f"{prefix}_v", shared * config.value_size, width)
+    kind = config.query_key_norm[layer] if config.query_key_norm else "none"
+    if kind == "head":
+        norm(f"{prefix}_q_norm", size)
+        norm(f"{prefix}_k_norm", size)
+    elif kind == "each_head":
+        norm(f"{prefix}_q_norm", heads, size)
+        norm(f"{prefix}_k_norm", shared, size)
+    elif kind == "width":
+        norm(f"{prefix}_q_norm", heads * size)
+        norm(f"{prefix}_k_norm", shared * size)

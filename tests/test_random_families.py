@@ -1,0 +1,161 @@
+"""Random configurations, all switches: the native forward pass against the NumPy reference."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import llamacpu
+from config_models import open_config_model, write_config_model
+from llamacpu.families.config import Config
+from reference_model import ReferenceModel
+
+pytestmark = pytest.mark.instruction_set
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> Config:
+    """Any sizes and any switches that fit together."""
+    layers = draw(st.integers(1, 4))
+    latent = draw(st.sampled_from([0, 0, 0, 8, 40]))
+    key_size = 2 * draw(st.integers(2, 40))
+    experts = draw(st.sampled_from([0, 0, 4, 6, 12]))
+
+    def each(values: Any) -> list[Any]:
+        return [draw(values) for _ in range(layers)]
+
+    kv_heads = [1] * layers if latent else each(st.integers(1, 3))
+    heads = [shared * draw(st.integers(1, 4)) for shared in kv_heads]
+    gate = draw(st.sampled_from(["own", "own", "fused", "none"]))
+    functions = ["silu", "gelu", "gelu_tanh", "relu_squared"] + ["clamped_silu"] * (gate != "none")
+    parallel = draw(st.booleans()) and draw(st.booleans())
+    fields: dict[str, Any] = {
+        "window": each(st.sampled_from([0, 5, 30])),
+        "temperature": each(st.sampled_from([0.0, 0.1])),
+        "temperature_length": draw(st.integers(3, 30)),
+        "temperature_offset": draw(st.integers(0, 1)),
+        "rotation": each(st.sampled_from(["global", "global", "local", "none"])),
+        "query_key_norm": [] if latent else each(st.sampled_from(["none", "head", "each_head", "width", "unweighted"])),
+    }
+    fields["chunk"] = [0 if window else draw(st.sampled_from([0, 7])) for window in fields["window"]]
+    if draw(st.booleans()):  # layers without parts, as pruned models have
+        fate = draw(st.integers(0, 2))
+        if not latent and fate == 0:
+            kv_heads[-1] = 0
+        elif fate == 1:
+            heads[-1] = kv_heads[-1] = 0
+    feed_forward = each(st.integers(1, 70))
+    if draw(st.booleans()) and draw(st.booleans()):
+        feed_forward[-1] = 0
+    if experts:
+        groups = draw(st.sampled_from([0, 2]))
+        fields |= {
+            "experts": experts,
+            "experts_used": draw(st.integers(1, experts // 2)),
+            "expert_feed_forward": draw(st.integers(1, 40)),
+            "shared_feed_forward": draw(st.sampled_from([0, 24])),
+            "expert_weights_norm": draw(st.booleans()),
+            "expert_weights_scale": draw(st.sampled_from([1.0, 2.5])),
+            "expert_weights_on_input": draw(st.booleans()),
+            "expert_gating": draw(st.sampled_from(["softmax", "sigmoid", "softmax_selected"])),
+            "expert_groups": groups,
+            "expert_groups_used": 1 if groups else 0,
+            "expert_group_score": draw(st.sampled_from(["best", "two_best"])),
+        }
+    return Config(
+        architecture="test",
+        vocab_size=50,
+        context_length=200,
+        embedding_length=draw(st.integers(16, 80)),
+        layers=layers,
+        feed_forward=feed_forward,
+        heads=heads,
+        kv_heads=kv_heads,
+        key_size=key_size,
+        value_size=draw(st.integers(1, 70)),
+        latent_size=latent,
+        query_latent_size=draw(st.sampled_from([0, 12])) if latent else 0,
+        norm=draw(st.sampled_from(["rms", "layer"])),
+        norm_epsilon=1e-5,
+        norms="before" if parallel else draw(st.sampled_from(["before", "behind", "both"])),
+        parallel=parallel,
+        feed_forward_norm=draw(st.sampled_from(["ffn_norm", "spare_norm"])),
+        rope_size=2 * draw(st.integers(1, key_size // 2 - 1)),
+        rope_base=draw(st.sampled_from([100.0, 1e4])),
+        rope_local_base=draw(st.sampled_from([0.0, 300.0])),
+        rope_style=draw(st.sampled_from(["interleaved", "neox"])),
+        rope_scaling=draw(st.sampled_from(["none", "linear", "yarn", "longrope"])),
+        rope_factor=draw(st.sampled_from([1.5, 8.0])),
+        rope_original_context=draw(st.sampled_from([32, 400])),
+        yarn_ext_factor=1.0,
+        yarn_attn_factor=draw(st.sampled_from([1.0, 1.25])),
+        attention_scale=draw(st.sampled_from([0.0, 0.2])),
+        attention_soft_cap=draw(st.sampled_from([0.0, 3.0])),
+        logit_soft_cap=draw(st.sampled_from([0.0, 4.0])),
+        logit_scale=draw(st.sampled_from([1.0, 0.25])),
+        embedding_scale=draw(st.sampled_from([1.0, 5.0])),
+        residual_scale=draw(st.sampled_from([1.0, 0.5])),
+        gate=gate,
+        activation=draw(st.sampled_from(functions)),
+        **fields,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("random")
+
+
+@settings(max_examples=80)
+@given(
+    config=configurations(),
+    count=st.integers(1, 80),
+    seed=st.integers(0, 2**32 - 1),
+    biases=st.booleans(),
+    tied=st.booleans(),
+    data=st.data(),
+)
+def test_any_configuration_against_exact_arithmetic(
+    folder: Path, config: Config, count: int, seed: int, biases: bool, tied: bool, data: st.DataObject
+) -> None:
+    path = write_config_model(folder / "model.gguf", config, seed, biases, tied)
+    with open_config_model(path, config, data.draw(st.integers(1, 2))) as model:
+        tokens = np.random.default_rng(seed).integers(0, config.vocab_size, count).tolist()
+        got = model.session(kv_type="f32").forward(tokens, logits="all")
+        split = data.draw(st.integers(0, count - 1))
+        session = model.session(kv_type="f32")
+        if split:
+            session.forward(tokens[:split], logits="none")
+        assert np.array_equal(session.forward(tokens[split:], logits="all"), got[split:])
+    exact = ReferenceModel(path, config).logits(tokens)
+    assert float(((got - exact) ** 2).sum()) <= 1e-9 * float((exact**2).sum())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation": "tanh"}, r"\"activation\" cannot be \"tanh\": expected one of \"silu\""),
+        ({"norms": "beside"}, "norms"),
+        ({"query_key_norm": ["heads"]}, "query_key_norm"),
+        ({"rotation": ["global", "global"]}, "rotation has 2 entries for 1 layers"),
+        ({"window": [4], "chunk": [4]}, "a window of 4 and chunks of 4"),
+        ({"gate": "none", "activation": "clamped_silu"}, "gate"),
+        ({"temperature": [0.1]}, "temperature_length is 0"),
+        ({"experts": 6, "experts_used": 4, "expert_groups": 3, "expert_groups_used": 1}, "groups"),
+        ({"heads": [0]}, "0 query heads"),
+        ({"ignored_tensors": ["blk"], "norm_epsilon": 0.0}, "norm_epsilon"),
+    ],
+)
+def test_switches_that_mean_nothing_are_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+    fields: dict[str, Any] = dict(
+        architecture="test", vocab_size=50, context_length=200, embedding_length=16, layers=1, feed_forward=[8],
+        heads=[1], kv_heads=[1], key_size=8, value_size=8, norm_epsilon=1e-5, rope_size=8, rope_original_context=200,
+    )  # fmt: skip
+    path = write_config_model(folder / "refused.gguf", Config(**fields))
+    with pytest.raises(llamacpu.ModelError, match=message):
+        open_config_model(path, Config(**fields | changes))
