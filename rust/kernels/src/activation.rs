@@ -27,7 +27,7 @@ pub fn swiglu(context: &Context, gate: &mut [f32], up: &[f32]) -> Result<(), Err
 /// `Error::Shape` for different lengths; `Error::Cancelled`.
 pub fn gated(context: &Context, activation: Activation, gate: &mut [f32], up: &[f32]) -> Result<(), Error> {
     pairwise(context, gate, up, "gate and up projections", |gate, up| {
-        dispatch(context.isa, Gate { activation, gate, up });
+        dispatch(context.isa, Gate { activation, values: gate, up });
     })
 }
 
@@ -38,7 +38,7 @@ pub fn gated(context: &Context, activation: Activation, gate: &mut [f32], up: &[
 /// `Error::Shape` for different lengths; `Error::Cancelled`.
 pub fn clamped_swiglu(context: &Context, gate: &mut [f32], up: &[f32], slope: f32, limit: f32) -> Result<(), Error> {
     pairwise(context, gate, up, "gate and up projections", |gate, up| {
-        dispatch(context.isa, ClampedSwiglu { gate, up, slope, limit });
+        dispatch(context.isa, ClampedSwiglu { values: gate, up, slope, limit });
     })
 }
 

@@ -47,10 +47,10 @@ impl Kernel for Activate<'_> {
     }
 }
 
-/// `gate = activation(gate) * up`.
+/// `values = activation(values) * up`.
 pub(super) struct Gate<'a> {
     pub(super) activation: Activation,
-    pub(super) gate: &'a mut [f32],
+    pub(super) values: &'a mut [f32],
     pub(super) up: &'a [f32],
 }
 
@@ -59,7 +59,7 @@ impl Kernel for Gate<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
-        let Self { activation, gate, up } = self;
+        let Self { activation, values: gate, up } = self;
         match activation {
             Activation::Silu => two::<L, Times<Silu>>(set, gate, up),
             Activation::Gelu => two::<L, Times<Gelu>>(set, gate, up),
@@ -90,7 +90,7 @@ impl Kernel for Add<'_> {
 
 /// `gate = gate * sigmoid(slope * gate) * (up + 1)` of bounded operands.
 pub(super) struct ClampedSwiglu<'a> {
-    pub(super) gate: &'a mut [f32],
+    pub(super) values: &'a mut [f32],
     pub(super) up: &'a [f32],
     pub(super) slope: f32,
     pub(super) limit: f32,
@@ -103,7 +103,7 @@ impl Kernel for ClampedSwiglu<'_> {
     fn run<L: Lanes>(self, set: L::Set) {
         let (slope, one) = (L::splat(set, self.slope), L::splat(set, 1.0));
         let (limit, negative) = (L::splat(set, self.limit), L::splat(set, -self.limit));
-        for (gate, up) in self.gate.chunks_mut(LANES).zip(self.up.chunks(LANES)) {
+        for (gate, up) in self.values.chunks_mut(LANES).zip(self.up.chunks(LANES)) {
             // This order keeps NaN.
             let x = limit.min(L::load_part(set, gate));
             let y = negative.max(limit.min(L::load_part(set, up)));

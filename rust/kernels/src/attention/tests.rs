@@ -385,7 +385,7 @@ fn wrong_shapes_are_errors() {
         attention(&context, layout, &AttentionConfig::new(heads, 1.0), &mut [item])
     };
     let (pages, q): ([&[u8]; 1], [f32; 32]) = ([&page], [0.0; 32]);
-    run(&layout, 4, &q, &mut [0.0; 32], 63, &pages, Some(&[0..64])).expect("these fit");
+    run(&layout, 4, &q, &mut [0.0; 32], 63, &pages, Some(std::slice::from_ref(&(0..64)))).expect("these fit");
     run(&layout, 4, &[], &mut [], 64, &pages, None).expect("no queries are fine");
     assert!(run(&layout, 3, &q, &mut [0.0; 32], 0, &pages, None).is_err());
     assert!(run(&layout, 0, &[], &mut [], 0, &pages, None).is_err());

@@ -19,7 +19,7 @@ const EXP2: [f32; 6] =
 /// Coefficients of `r^4` to `r` of `(exp(r) - 1 - r) / r`.
 const EXP_TAIL: [f32; 5] = [EXP[4], EXP[3], EXP[2], EXP[1], EXP[0]];
 /// `2 sqrt(2 / pi)`, and 0.044715 of it.
-const GELU_TANH: (f32, f32) = (1.595_769_1, 0.071_354_814);
+const GELU_TANH: (f32, f32) = (1.595_769, 0.071_354_814);
 /// Coefficients of `x^10` to 1 of `(Phi(x) - 1 / 2) / x` for `|x| <= 1`: relative error of `Phi` 3e-9, fitted in the same way.
 const CENTRE: [f32; 6] = [-8.169_593_5e-6, 0.000_115_018_86, -0.001_188_02, 0.009_974_163, -0.066_490_54, 0.398_942_3];
 /// Coefficients of `s^9` to 1 of `Phi(-x) exp(x^2 / 2) / s` with `s = 1 / (1 + 0.3 x)` for `0 <= x <= 13.5`: relative error
