@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +207,31 @@ def test_prefixes_outlive_the_server(tmp_path: Path) -> None:
                 cached.append(usage["prompt_tokens_details"]["cached_tokens"])
     assert cached[0] == 0
     assert min(cached[1:]) > 0
+
+
+def test_without_the_extra_it_says_what_to_install() -> None:
+    code = (
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name.partition('.')[0] in ('starlette', 'uvicorn', 'pydantic', 'prometheus_client'):\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from llamacpu.cli import main\n"
+        "sys.argv = ['llamacpu', 'serve', '--port', '0']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "pip install llamacpu[server]" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_importing_llamacpu_and_showing_help_needs_nothing_of_the_server() -> None:
+    code = (
+        "import sys, llamacpu, llamacpu.cli\n"
+        "from llamacpu.cli.serve import command\n"
+        "found = {'starlette', 'uvicorn', 'pydantic', 'prometheus_client', 'llamacpu.server'} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

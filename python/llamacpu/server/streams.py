@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -96,55 +96,55 @@ class Stream(Response):
         self._ping = ping
         self._ping_seconds = ping_seconds
         self._send_seconds = send_seconds
+        # Since when a piece is being sent, or nothing was sent.
+        self._since, self._sending = 0.0, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, until the client is gone."""
+        # Three tasks a stream and none a piece: a token should cost as little as it can.
         sending = asyncio.ensure_future(self._all(send))
+        watching = asyncio.ensure_future(self._watch(send))
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending, watching, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
                 raise Gone
             sending.result()
         finally:
             self._stop()
-            sending.cancel()
-            gone.cancel()
-            await asyncio.gather(sending, gone, return_exceptions=True)
+            for task in (sending, watching, gone):
+                task.cancel()
+            await asyncio.gather(sending, watching, gone, return_exceptions=True)
 
     async def _all(self, send: Send) -> None:
         await self._send(send, {"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async for piece in self._with_pings():
-            await self._send(send, {"type": "http.response.body", "body": piece.encode(), "more_body": True})
+        try:
+            async for piece in self._pieces:
+                await self._send(send, {"type": "http.response.body", "body": piece.encode(), "more_body": True})
+        except Exception as error:
+            last = self._on_error(told(error)).encode()
+            await self._send(send, {"type": "http.response.body", "body": last, "more_body": True})
         await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _with_pings(self) -> AsyncIterator[str]:
-        waiting: asyncio.Future[str | None] | None = None
-        try:
-            while True:
-                waiting = asyncio.ensure_future(anext(self._pieces, None))
-                while not waiting.done():
-                    done, _ = await asyncio.wait({waiting}, timeout=self._ping_seconds)
-                    if not done and self._ping is not None:
-                        yield self._ping
-                piece = waiting.result()
-                if piece is None:
-                    return
-                yield piece
-        except Exception as error:
-            yield self._on_error(told(error))
-        finally:
-            if waiting is not None and not waiting.done():
-                waiting.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await waiting
-
     async def _send(self, send: Send, message: dict[str, Any]) -> None:
-        try:
-            await asyncio.wait_for(send(message), self._send_seconds)
-        except (asyncio.TimeoutError, TimeoutError):
-            log.info("a client took nothing for %g seconds; its stream is ended", self._send_seconds)
-            raise Gone from None
+        self._since, self._sending = time.monotonic(), True
+        await send(message)
+        self._since, self._sending = time.monotonic(), False
+
+    async def _watch(self, send: Send) -> None:
+        """Returns when the client has taken nothing for too long; gives signs of life where there is nothing else."""
+        begun = False
+        while True:
+            await asyncio.sleep(min(self._ping_seconds, self._send_seconds) / 2)
+            silent = time.monotonic() - self._since
+            if self._sending:
+                if silent >= self._send_seconds:
+                    log.info("a client took nothing for %g seconds; its stream is ended", self._send_seconds)
+                    return
+                continue
+            begun = begun or self._since > 0
+            if begun and self._ping is not None and silent >= self._ping_seconds:
+                await self._send(send, {"type": "http.response.body", "body": self._ping.encode(), "more_body": True})
 
 
 async def _gone(receive: Receive) -> None:
