@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from config_models import open_config_model, write_config_model
+from family_shapes import SHAPES
 from llamacpu import Model
 from llamacpu.chat import ChatTemplate
 from llamacpu.chat.builtin import BUILTINS, source_of
@@ -27,6 +29,7 @@ VOCABULARY: dict[str, Any] = json.loads((FOLDER / "vocabulary.json").read_text(e
 TEXTS: list[str] = VOCABULARY["texts"]
 RULES = sorted(VOCABULARY.keys() - {"texts", "tokens", "merges", "spm"})
 LOGITS = np.load(FOLDER / "logits.npz")
+FAMILY_LOGITS = np.load(FOLDER / "family_logits.npz")
 SOURCES = {**{name: source_of(template) for name, template in BUILTINS.items()}, **SNIPPETS}
 
 
@@ -75,5 +78,18 @@ def test_logits_are_those_of_the_reference(tiny_model: Callable[..., Path], vari
     assert ((rows - expected) ** 2).sum() / (expected**2).sum() < 1e-10
 
 
+@pytest.mark.instruction_set
+@pytest.mark.parametrize("name", SHAPES)
+def test_logits_of_other_families_are_those_of_the_reference(tmp_path: Path, name: str) -> None:
+    config = SHAPES[name]
+    path = write_config_model(tmp_path / "model.gguf", config, biases=True)
+    prompt = ((np.arange(40) * 37 + 11) % 360 % config.vocab_size).tolist()
+    with open_config_model(path, config) as model:
+        rows = model.session(kv_type="f32").forward(prompt, logits="all")[[19, 39]]
+    expected = FAMILY_LOGITS[name].astype(np.float64)
+    assert ((rows - expected) ** 2).sum() / (expected**2).sum() < 1e-10
+
+
 def test_every_variant_has_its_logits() -> None:
     assert set(LOGITS.files) == set(VARIANTS)
+    assert set(FAMILY_LOGITS.files) == set(SHAPES)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from config_models import open_config_model, write_config_model
+from family_shapes import SHAPES
 from llamacpu import Cancelled, CancelToken, Model
 from tiny_models import Shape
 
@@ -99,7 +101,6 @@ def test_a_step_that_is_stopped_leaves_the_session_as_it_was(model: Model) -> No
         with pytest.raises(Cancelled):
             session.forward(tokens[100:], logits="none", cancel=token)
         assert session.position == 100
-        session.truncate(50) if session.position > 100 else None
     assert np.array_equal(session.forward(tokens[100:], logits="all"), whole[100:])
     session.truncate(100)
     with pytest.raises(Cancelled):
@@ -124,3 +125,21 @@ def test_chunks_and_original_contexts(golden: Path) -> None:
             for length in (490, 330, 70):
                 session.truncate(length)
                 assert np.array_equal(session.forward(tokens[length:], logits="all"), whole[length:])
+
+
+def test_a_session_is_restored_into_a_context_with_another_rotation(tmp_path: Path) -> None:
+    """Sessions beyond the original context of LongRoPE turn by other angles: their keys are computed again."""
+    config = SHAPES["fused and long"]
+    path = write_config_model(tmp_path / "model.gguf", config)
+    tokens = [3, 1, 4, 1, 5, 9, 2, 6]
+    with open_config_model(path, config) as model:
+        short, long = model.session(context=64), model.session(context=65)
+        short.forward(tokens, logits="none")
+        long.forward(tokens, logits="none")
+        expected = [session.forward([5]) for session in (short.fork(), long.fork())]
+        assert not np.array_equal(*expected)
+        short.save(tmp_path / "session")
+        for context, logits in zip((None, 60, 65), (expected[0], expected[0], expected[1]), strict=True):
+            restored = model.load_session(tmp_path / "session", context=context)
+            assert restored.tokens == tokens
+            assert np.array_equal(restored.forward([5]), logits)

@@ -21,8 +21,11 @@ import numpy as np
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER.parent), str(FOLDER.parent.parent / "python")]
 
+from config_models import write_config_model  # noqa: E402
+from family_shapes import SHAPES  # noqa: E402
 from llamacpu.chat.builtin import BUILTINS, source_of  # noqa: E402
 from reference_llama import ReferenceLlama  # noqa: E402
+from reference_model import ReferenceModel  # noqa: E402
 from template_cases import SNIPPETS  # noqa: E402
 from test_templates import CONVERSATIONS, TOOLS  # noqa: E402
 from tiny_models import VARIANTS, write_model  # noqa: E402
@@ -173,6 +176,17 @@ def logits() -> dict[str, Any]:
     return found
 
 
+def family_logits() -> dict[str, Any]:
+    """The same of each configuration in the manner of another family."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, config in SHAPES.items():
+            path = write_config_model(Path(folder) / "model.gguf", config, biases=True)
+            rows = ReferenceModel(path, config).logits([token % config.vocab_size for token in PROMPT])
+            found[name] = rows[[19, 39]].astype(np.float32)
+    return found
+
+
 def main() -> None:
     """Write the files."""
     # An item a line, so that a change shows what it changes.
@@ -183,6 +197,7 @@ def main() -> None:
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(row, separators=(',', ':'))}" for name, row in rows.items())
     (FOLDER / "vocabulary.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     np.savez_compressed(FOLDER / "logits.npz", **logits())
+    np.savez_compressed(FOLDER / "family_logits.npz", **family_logits())
 
 
 if __name__ == "__main__":

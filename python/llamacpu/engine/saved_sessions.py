@@ -201,11 +201,23 @@ def read(model: ModelLike, file: BinaryIO, context: int | None = None, name: str
             raise SessionError(f"{name}: the checksum is wrong; {_DAMAGED}")
 
     try:
-        return model.restore(header.context if context is None else context, header.kv_type, tokens, pages())
+        session = model.restore(header.context if context is None else context, header.kv_type, tokens, pages())
     except ValueError as error:
         if isinstance(error, LlamaCpuError):
             raise
         raise SessionError(f"{name}: {error}; {_DAMAGED}") from None
+    if tokens and _turns_otherwise(model, header.context, session.context):
+        # Its keys were rotated by the other one of LongRoPE's tables: they are computed again.
+        session = model.session(session.context, header.kv_type)
+        session.forward(tokens, logits="none")
+    return session
+
+
+def _turns_otherwise(model: ModelLike, before: int, now: int) -> bool:
+    """Whether a session of another context has other angles."""
+    config = model.config
+    original = config.rope_original_context
+    return config.rope_scaling == "longrope" and (before > original) != (now > original)
 
 
 def read_header(file: BinaryIO, name: str = "the saved session") -> Header:

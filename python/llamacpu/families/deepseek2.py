@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from llamacpu.errors import ModelError
 from llamacpu.families import parts
 from llamacpu.families.config import Config
 from llamacpu.gguf.file import GGUFFile
@@ -15,6 +16,11 @@ __all__ = ["deepseek2"]
 def deepseek2(file: GGUFFile, name: str) -> Config:
     """The configuration of such a model."""
     metadata = file.metadata
+    if f"{name}.attention.key_length_mla" not in metadata:
+        raise ModelError(
+            f"{name}.attention.key_length_mla is missing: the file was written before converters split attn_kv_b into "
+            "attn_k_b and attn_v_b (April 2025), which this version needs; get a newer file, or convert the model again"
+        )
     fields = parts.common(file, name, expert_weights_norm=False)
     latent = metadata.integer(f"{name}.attention.kv_lora_rank", minimum=1, maximum=parts.MAX_HEAD_SIZE)
     fields |= {
