@@ -9,6 +9,7 @@ mod block;
 mod items;
 mod keys;
 mod pages;
+mod relative;
 mod scores;
 mod softmax;
 mod unpack;
@@ -22,6 +23,7 @@ use block::{Attend, Bias, Block, Scratch, state_len};
 pub use items::{AttentionConfig, AttentionItem, Visible};
 use items::{Input, check_config};
 pub use pages::{KvLayout, KvType, PAGE_TOKENS};
+pub use relative::{RelativeTerm, add_relative_bias};
 use scores::CHUNK;
 use softmax::{Divide, Join};
 
