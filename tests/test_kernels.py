@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import gguf
 import numpy as np
@@ -190,6 +191,98 @@ def test_attention(isa: str, kv_type: Any, limit: float, new: int, tokens: int) 
     assert np.array_equal(got[-1:], last)
 
 
+def seen_attention(queries: Any, keys: Any, values: Any, seen: Any, cap: Any, sinks: Any, bias: Any) -> Any:
+    """Attention in float64 where `seen[query, key]`."""
+    group = queries.shape[1] // keys.shape[1]
+    k, v = (np.repeat(x.astype(np.float64), group, axis=1) for x in (keys, values))
+    scores = 0.3 * np.einsum("nhd,mhd->hnm", queries.astype(np.float64), k)
+    if cap is not None:
+        scores = cap * np.tanh(scores / cap)
+    if bias is not None:
+        scores = scores + bias
+    weights = np.where(seen, np.exp(scores), 0.0)
+    total = weights.sum(-1, keepdims=True)
+    if sinks is not None:
+        total = total + np.exp(sinks.astype(np.float64))[:, None, None]
+    return np.einsum("hnm,mhd->nhd", weights / total, v)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("visible", [{}, {"causal": False}, {"window": 20}, {"chunk": 48}])
+@pytest.mark.parametrize("extra", [(None, False, False), (1.5, False, False), (None, True, False), (0.8, True, True)])
+def test_attention_that_is_not_plain(isa: str, visible: dict[str, Any], extra: tuple[Any, bool, bool]) -> None:
+    n, m, heads = 30, 100, 4
+    queries, keys, values = normal(n, heads, 24), normal(m, 2, 24, seed=1), normal(m, 2, 40, seed=2)
+    cap, sinks, bias = extra[0], normal(heads, seed=3) * 3 if extra[1] else None, normal(heads, n, m, seed=4)
+    bias = bias if extra[2] else None
+    i, j = np.arange(m - n, m)[:, None], np.arange(m)[None, :]
+    seen = (j <= i) | (visible.get("causal") is False)
+    seen &= i - j < visible.get("window", m)
+    seen &= i // visible.get("chunk", m) == j // visible.get("chunk", m)
+    got = kernels.attention(
+        queries, keys, values, scale=0.3, soft_cap=cap, sinks=sinks, bias=bias, isa=isa, threads=2, **visible
+    )
+    np.testing.assert_allclose(got, seen_attention(queries, keys, values, seen, cap, sinks, bias), rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_values_may_be_the_beginning_of_keys(isa: str) -> None:
+    queries, keys = normal(3, 16, 576), normal(90, 1, 576, seed=1)
+    got = kernels.attention(queries, keys, None, value_size=512, isa=isa, threads=2)
+    separate = kernels.attention(queries, keys, keys[..., :512].copy(), isa="scalar")
+    assert np.array_equal(got, separate)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("weighted", "biased"), [(False, False), (True, False), (True, True), (False, True)])
+def test_norms(isa: str, weighted: bool, biased: bool) -> None:
+    x = normal(4, 3, 77) * 5 + 20
+    weight, bias = normal(77, seed=1) if weighted else None, normal(77, seed=2) if biased else None
+    x64 = x.astype(np.float64)
+    centred = x64 - x64.mean(-1, keepdims=True)
+    exact = centred / np.sqrt(x64.var(-1, keepdims=True) + 1e-3)
+    exact = exact * (1 if weight is None else weight) + (0 if bias is None else bias)
+    np.testing.assert_allclose(kernels.layer_norm(x, weight, bias, 1e-3, isa=isa), exact, rtol=1e-5, atol=3e-6)
+    if not biased:
+        rms = x64 / np.sqrt((x64**2).mean(-1, keepdims=True) + 1e-3) * (1 if weight is None else weight)
+        np.testing.assert_allclose(kernels.rms_norm(x, weight, 1e-3, isa=isa), rms, rtol=1e-5, atol=1e-6)
+
+
+def sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+ACTIVATIONS: dict[Any, Callable[[Any], Any]] = {
+    "silu": silu,
+    "gelu": lambda x: 0.5 * x * np.vectorize(math.erfc)(-x / math.sqrt(2)),
+    "gelu_tanh": lambda x: x * sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)),
+    "gelu_sigmoid": lambda x: x * sigmoid(1.702 * x),
+    "relu": lambda x: np.maximum(x, 0),
+    "relu_squared": lambda x: np.maximum(x, 0) ** 2,
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(isa: str, name: Any) -> None:
+    x, up = normal(7, 333) * 3, normal(7, 333, seed=1)
+    exact = ACTIVATIONS[name](x.astype(np.float64))
+    np.testing.assert_allclose(kernels.activate(x, name, isa=isa), exact, rtol=4e-6, atol=1e-12)
+    np.testing.assert_allclose(kernels.gated(x, up, name, isa=isa), exact * up, rtol=4e-6, atol=1e-12)
+    assert np.array_equal(kernels.activate(x, name, isa=isa), kernels.activate(x, name, isa="scalar"))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_clamped_swiglu_and_soft_cap(isa: str) -> None:
+    gate, up = normal(5, 33) * 8, normal(5, 33, seed=1) * 8
+    bounded = np.minimum(gate.astype(np.float64), 7)
+    exact = bounded * sigmoid(1.702 * bounded) * (np.clip(up, -7, 7).astype(np.float64) + 1)
+    np.testing.assert_allclose(kernels.clamped_swiglu(gate, up, isa=isa), exact, rtol=3e-6, atol=1e-6)
+    np.testing.assert_allclose(kernels.soft_cap(gate, 6.0, isa=isa), 6 * np.tanh(gate / 6.0), rtol=1e-6)
+
+
 X, W = normal(4, 64), normal(8, 64, seed=1)
 Q = kernels.quantize(W, "Q8_0")
 HEADS = normal(2, 4, 8)
@@ -199,6 +292,20 @@ HEADS = normal(2, 4, 8)
     ("call", "message"),
     [
         (lambda: kernels.quantize(X, "Q9_9"), "expected one of F32"),
+        (lambda: kernels.layer_norm(X, X), "rows of 64, weight the shape"),
+        (lambda: kernels.layer_norm(X, None, X), "rows of 64, bias the shape"),
+        (lambda: kernels.activate(X, cast(Any, "swish")), "expected one of silu"),
+        (lambda: kernels.gated(X, W, "gelu"), "expected the same"),
+        (lambda: kernels.clamped_swiglu(X, W), "expected the same"),
+        (lambda: kernels.soft_cap(X, 0.0), "expected a positive number"),
+        (lambda: kernels.attention(HEADS, HEADS, HEADS, soft_cap=-1.0), "expected a positive cap"),
+        (lambda: kernels.attention(HEADS, HEADS, HEADS, sinks=X), "sinks has the shape"),
+        (lambda: kernels.attention(HEADS, HEADS, HEADS, bias=X), "bias has the shape"),
+        (lambda: kernels.attention(HEADS, HEADS, HEADS, window=0), "window is 0"),
+        (lambda: kernels.attention(HEADS, HEADS, HEADS, window=1, chunk=2), "expected one of them"),
+        (lambda: kernels.attention(HEADS, HEADS, None), "either values or value_size"),
+        (lambda: kernels.attention(HEADS, HEADS, None, value_size=9), "no longer than the keys"),
+        (lambda: kernels.attention(HEADS, HEADS, None, value_size=-1), "value_size is -1"),
         (lambda: kernels.quantize(X, "Q4_K"), "multiple of 256"),
         (lambda: kernels.quantize(np.zeros((), dtype=np.float32), "F32"), "at least one dimension"),
         (lambda: kernels.dequantize(Q[:, :33].copy(), "Q8_0"), "multiple of 34"),

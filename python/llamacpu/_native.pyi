@@ -131,11 +131,24 @@ class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submod
         x: NDArray[np.float32], weights: NDArray[Any], format: str, threads: int, isa: str | None
     ) -> NDArray[np.float32]: ...
     @staticmethod
-    def rms_norm(
-        x: NDArray[np.float32], weight: NDArray[np.float32], epsilon: float, isa: str | None
+    def norm(
+        x: NDArray[np.float32],
+        mean: bool,
+        weight: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
+        epsilon: float,
+        isa: str | None,
     ) -> NDArray[np.float32]: ...
     @staticmethod
-    def swiglu(gate: NDArray[np.float32], up: NDArray[np.float32], isa: str | None) -> NDArray[np.float32]: ...
+    def activate(
+        x: NDArray[np.float32], up: NDArray[np.float32] | None, name: str, isa: str | None
+    ) -> NDArray[np.float32]: ...
+    @staticmethod
+    def clamped_swiglu(
+        gate: NDArray[np.float32], up: NDArray[np.float32], slope: float, limit: float, isa: str | None
+    ) -> NDArray[np.float32]: ...
+    @staticmethod
+    def soft_cap(x: NDArray[np.float32], cap: float, isa: str | None) -> NDArray[np.float32]: ...
     @staticmethod
     def softmax(x: NDArray[np.float32], isa: str | None) -> NDArray[np.float32]: ...
     @staticmethod
@@ -150,8 +163,14 @@ class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submod
     def attention(
         queries: NDArray[np.float32],
         keys: NDArray[np.float32],
-        values: NDArray[np.float32],
+        values: NDArray[np.float32] | None,
+        value_size: int,
         scale: float,
+        seen: str,
+        span: int,
+        soft_cap: float | None,
+        sinks: NDArray[np.float32] | None,
+        bias: NDArray[np.float32] | None,
         kv_type: str,
         threads: int,
         isa: str | None,

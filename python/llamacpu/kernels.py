@@ -20,13 +20,19 @@ from llamacpu import _native
 
 __all__ = [
     "FORMATS",
+    "Activation",
     "Format",
+    "activate",
     "attention",
+    "clamped_swiglu",
     "dequantize",
+    "gated",
+    "layer_norm",
     "matmul",
     "quantize",
     "rms_norm",
     "rope",
+    "soft_cap",
     "softmax",
     "swiglu",
 ]
@@ -34,6 +40,9 @@ __all__ = [
 _kernels = _native.kernels
 Floats = NDArray[np.float32]
 Blocks = NDArray[np.uint8]
+Activation = Literal["silu", "gelu", "gelu_tanh", "gelu_sigmoid", "relu", "relu_squared", "sigmoid", "tanh"]
+"""Functions between the products of a feed-forward network. GELU (Hendrycks and Gimpel, 2016) has three forms: `x Φ(x)`
+("gelu"), `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2` ("gelu_tanh") and `x / (1 + exp(-1.702 x))` ("gelu_sigmoid")."""
 
 
 class Format(NamedTuple):
@@ -79,9 +88,27 @@ def matmul(
     return _kernels.matmul(x, weights, format, _threads(threads), isa)
 
 
-def rms_norm(x: Floats, weight: Floats, epsilon: float = 1e-5, *, isa: str | None = None) -> Floats:
-    """`x / sqrt(mean(x²) + epsilon) * weight` for every row (last axis)."""
-    return _kernels.rms_norm(x, weight, epsilon, isa)
+def rms_norm(x: Floats, weight: Floats | None = None, epsilon: float = 1e-5, *, isa: str | None = None) -> Floats:
+    """`x / sqrt(mean(x²) + epsilon) * weight` for every row (last axis); without weights not multiplied.
+
+    B. Zhang and R. Sennrich, "Root Mean Square Layer Normalization", 2019.
+    """
+    return _kernels.norm(x, False, weight, None, epsilon, isa)
+
+
+def layer_norm(
+    x: Floats,
+    weight: Floats | None = None,
+    bias: Floats | None = None,
+    epsilon: float = 1e-5,
+    *,
+    isa: str | None = None,
+) -> Floats:
+    """`(x - mean) / sqrt(mean((x - mean)²) + epsilon) * weight + bias` for every row (last axis).
+
+    Weights and bias, float32[row], may be absent. J. Ba et al., "Layer Normalization", 2016.
+    """
+    return _kernels.norm(x, True, weight, bias, epsilon, isa)
 
 
 def rope(
@@ -125,23 +152,52 @@ def rope(
 def attention(
     queries: Floats,
     keys: Floats,
-    values: Floats,
+    values: Floats | None,
     *,
     scale: float | None = None,
     kv_type: Literal["f32", "f16", "q8_0"] = "f32",
+    causal: bool = True,
+    window: int | None = None,
+    chunk: int | None = None,
+    soft_cap: float | None = None,
+    sinks: Floats | None = None,
+    bias: Floats | None = None,
+    value_size: int | None = None,
     threads: int = 1,
     isa: str | None = None,
 ) -> Floats:
-    """Causal attention of the last n of m tokens: float32[n, heads, value size].
+    """Attention of the last n of m tokens: float32[n, heads, value size].
 
-    queries  float32[n, heads, key size]; the first belongs to token m - n
-    keys     float32[m, kv heads, key size]; heads / kv heads neighbouring query heads share one
-    values   float32[m, kv heads, value size]
-    scale    factor of the scores; `None` for 1 / sqrt(key size)
-    kv_type  how keys and values are stored in between
+    queries     float32[n, heads, key size]; the first belongs to token m - n
+    keys        float32[m, kv heads, key size]; heads / kv heads neighbouring query heads share one
+    values      float32[m, kv heads, value size]; `None`: the first `value_size` numbers of the keys, stored once
+    scale       factor of the scores; `None` for 1 / sqrt(key size)
+    kv_type     how keys and values are stored in between
+    causal      whether a token sees those up to itself; otherwise all m
+    window      how many of the last tokens a token sees, itself included
+    chunk       length of the chunks, counted from the first token, in which tokens see each other
+    soft_cap    scores become `soft_cap * tanh(score / soft_cap)`
+    sinks       float32[heads]: scores without values that take part in the softmax
+    bias        float32[heads, n, m]: added to the scores, after a cap
     """
+    if (not causal) + (window is not None) + (chunk is not None) > 1:
+        raise ValueError("more than one of causal=False, window and chunk; expected one of them")
+    seen, span = "causal" if causal else "all", 0
+    for name, size in (("window", window), ("chunk", chunk)):
+        if size is not None:
+            if size < 1:
+                raise ValueError(f"{name} is {size}; expected at least 1")
+            seen, span = name, size
+    if (values is None) != (value_size is not None):
+        raise ValueError("either values or value_size is wanted: without values, value_size of the keys are the values")
     factor = max(queries.shape[-1], 1) ** -0.5 if scale is None else scale
-    return _kernels.attention(queries, keys, values, factor, kv_type, _threads(threads), isa)
+    size = 0 if value_size is None else value_size
+    if size < 0:
+        raise ValueError(f"value_size is {size}; expected at least 1")
+    workers = _threads(threads)
+    return _kernels.attention(
+        queries, keys, values, size, factor, seen, span, soft_cap, sinks, bias, kv_type, workers, isa
+    )
 
 
 def softmax(x: Floats, *, isa: str | None = None) -> Floats:
@@ -150,8 +206,35 @@ def softmax(x: Floats, *, isa: str | None = None) -> Floats:
 
 
 def swiglu(gate: Floats, up: Floats, *, isa: str | None = None) -> Floats:
-    """`gate / (1 + exp(-gate)) * up`, element by element."""
-    return _kernels.swiglu(gate, up, isa)
+    """`gate / (1 + exp(-gate)) * up`, element by element (Shazeer, "GLU Variants Improve Transformer", 2020)."""
+    return _kernels.activate(gate, up, "silu", isa)
+
+
+def gated(gate: Floats, up: Floats, activation: Activation, *, isa: str | None = None) -> Floats:
+    """`activation(gate) * up`, element by element: SwiGLU, GeGLU, ReGLU and the like."""
+    return _kernels.activate(gate, up, activation, isa)
+
+
+def activate(x: Floats, activation: Activation, *, isa: str | None = None) -> Floats:
+    """`activation(x)`, element by element."""
+    return _kernels.activate(x, None, activation, isa)
+
+
+def clamped_swiglu(
+    gate: Floats, up: Floats, *, slope: float = 1.702, limit: float = 7.0, isa: str | None = None
+) -> Floats:
+    """`gate / (1 + exp(-slope * gate)) * (up + 1)`, element by element: the network of gpt-oss.
+
+    Before that `gate` is bounded by `limit` from above, and `up` by `limit` and `-limit`.
+    """
+    return _kernels.clamped_swiglu(gate, up, slope, limit, isa)
+
+
+def soft_cap(x: Floats, cap: float, *, isa: str | None = None) -> Floats:
+    """`cap * tanh(x / cap)`, element by element: about x where that is small, never beyond the cap (Gemma 2)."""
+    if not 0.0 < cap < float("inf"):
+        raise ValueError(f"cap is {cap}; expected a positive number")
+    return _kernels.soft_cap(x, cap, isa)
 
 
 def _threads(threads: int) -> int:

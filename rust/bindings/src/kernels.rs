@@ -2,28 +2,41 @@
 //!
 //! Operands are copied before the GIL is released, because another Python thread may write into its arrays at any time.
 
+mod attention;
+
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyMapping;
 
 use llamacpu_kernels::Error;
-use llamacpu_kernels::activation;
-use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, KvLayout, PAGE_TOKENS, Visible};
+use llamacpu_kernels::activation::{self, Activation};
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix};
+use llamacpu_kernels::norm::{Norm, NormKind};
 use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::Pool;
 
 use crate::config::rope_config_from;
-use crate::kv_type::kv_type_from;
 use crate::outside::{detached, released};
 
 /// Multiplications that take long enough for signal handlers to be run meanwhile.
 const LONG: usize = 1 << 24;
+
+/// Names of functions between the products of a network.
+const ACTIVATIONS: [(&str, Activation); 8] = [
+    ("silu", Activation::Silu),
+    ("gelu", Activation::Gelu),
+    ("gelu_tanh", Activation::GeluTanh),
+    ("gelu_sigmoid", Activation::GeluSigmoid),
+    ("relu", Activation::Relu),
+    ("relu_squared", Activation::ReluSquared),
+    ("sigmoid", Activation::Sigmoid),
+    ("tanh", Activation::Tanh),
+];
 
 type Floats<'py> = PyReadonlyArrayDyn<'py, f32>;
 type Output<'py> = PyResult<Bound<'py, PyArrayDyn<f32>>>;
@@ -101,32 +114,95 @@ fn matmul<'py>(
     shaped(py, output, &shape, rows)
 }
 
-/// Root mean square normalization of every row.
+/// Normalization of every row: by mean and variance, or by the root mean square.
 #[pyfunction]
-fn rms_norm<'py>(py: Python<'py>, x: Floats<'py>, weight: Floats<'py>, epsilon: f32, isa: Option<&str>) -> Output<'py> {
+fn norm<'py>(
+    py: Python<'py>,
+    x: Floats<'py>,
+    mean: bool,
+    weight: Option<Floats<'py>>,
+    bias: Option<Floats<'py>>,
+    epsilon: f32,
+    isa: Option<&str>,
+) -> Output<'py> {
     let (input, shape) = operand("x", x)?;
-    let (weight, weight_shape) = operand("weight", weight)?;
-    if weight_shape != [last(&shape)?] {
-        let message = format!("x has rows of {}, weight the shape {weight_shape:?}; expected the same", last(&shape)?);
-        return Err(PyValueError::new_err(message));
-    }
+    let size = last(&shape)?;
+    let row = |name: &str, row: Option<Floats<'py>>| {
+        let Some(row) = row else { return Ok(None) };
+        let (numbers, row_shape) = operand(name, row)?;
+        if row_shape != [size] {
+            let message = format!("x has rows of {size}, {name} the shape {row_shape:?}; expected the same");
+            return Err(PyValueError::new_err(message));
+        }
+        Ok(Some(numbers))
+    };
+    let (weight, bias) = (row("weight", weight)?, row("bias", bias)?);
     let mut output = vec![0.0; input.len()];
     let output = single(py, isa, |context| {
-        llamacpu_kernels::norm::rms_norm(context, &input, &weight, epsilon, &mut output).map(|()| output)
+        let kind = if mean { NormKind::MeanAndVariance } else { NormKind::RootMeanSquare };
+        let norm = Norm { kind, size, weight: weight.as_deref(), bias: bias.as_deref(), epsilon };
+        norm.apply(context, &input, &mut output).map(|()| output)
     })?;
-    shaped(py, output, &shape, weight.len())
+    shaped(py, output, &shape, size)
 }
 
-/// `silu(gate) * up`.
+/// `activation(x)`, or `activation(x) * up`.
 #[pyfunction]
-fn swiglu<'py>(py: Python<'py>, gate: Floats<'py>, up: Floats<'py>, isa: Option<&str>) -> Output<'py> {
+fn activate<'py>(
+    py: Python<'py>,
+    x: Floats<'py>,
+    up: Option<Floats<'py>>,
+    name: &str,
+    isa: Option<&str>,
+) -> Output<'py> {
+    let Some((_, function)) = ACTIVATIONS.iter().find(|(known, _)| *known == name) else {
+        let known: Vec<_> = ACTIVATIONS.iter().map(|(known, _)| *known).collect();
+        return Err(PyValueError::new_err(format!("activation is {name:?}; expected one of {}", known.join(", "))));
+    };
+    let Some(up) = up else {
+        let (mut x, shape) = operand("x", x)?;
+        let x = single(py, isa, |context| activation::activate(context, *function, &mut x).map(|()| x))?;
+        return PyArray1::from_vec(py, x).reshape(shape);
+    };
+    with_up(py, x, up, isa, |context, gate, up| activation::gated(context, *function, gate, up))
+}
+
+/// `gate * sigmoid(slope * gate) * (up + 1)` of bounded operands.
+#[pyfunction]
+fn clamped_swiglu<'py>(
+    py: Python<'py>,
+    gate: Floats<'py>,
+    up: Floats<'py>,
+    slope: f32,
+    limit: f32,
+    isa: Option<&str>,
+) -> Output<'py> {
+    with_up(py, gate, up, isa, |context, gate, up| activation::clamped_swiglu(context, gate, up, slope, limit))
+}
+
+/// `cap * tanh(x / cap)`.
+#[pyfunction]
+fn soft_cap<'py>(py: Python<'py>, x: Floats<'py>, cap: f32, isa: Option<&str>) -> Output<'py> {
+    let (mut x, shape) = operand("x", x)?;
+    let x = single(py, isa, |context| activation::soft_cap(context, &mut x, cap).map(|()| x))?;
+    PyArray1::from_vec(py, x).reshape(shape)
+}
+
+/// A function of two arrays of equal shape.
+fn with_up<'py>(
+    py: Python<'py>,
+    gate: Floats<'py>,
+    up: Floats<'py>,
+    isa: Option<&str>,
+    function: impl Fn(&Context, &mut [f32], &[f32]) -> Result<(), Error> + Send + Sync,
+) -> Output<'py> {
     let (mut gate, shape) = operand("gate", gate)?;
     let (up, up_shape) = operand("up", up)?;
     if shape != up_shape {
         let message = format!("gate has the shape {shape:?}, up {up_shape:?}; expected the same");
         return Err(PyValueError::new_err(message));
     }
-    let gate = single(py, isa, |context| activation::swiglu(context, &mut gate, &up).map(|()| gate))?;
+    let gate = single(py, isa, |context| function(context, &mut gate, &up).map(|()| gate))?;
     PyArray1::from_vec(py, gate).reshape(shape)
 }
 
@@ -171,68 +247,6 @@ fn rope<'py>(
         Ok(values)
     })?;
     PyArray1::from_vec(py, values).reshape(shape)
-}
-
-/// Causal attention of the last tokens of a sequence: queries (n × heads × key size), keys (m × heads × key size) and
-/// values (m × heads × value size) of all m ≥ n tokens, stored as `kv_type` in between.
-#[pyfunction]
-fn attention<'py>(
-    py: Python<'py>,
-    queries: Floats<'py>,
-    keys: Floats<'py>,
-    values: Floats<'py>,
-    scale: f32,
-    kv_type: &str,
-    threads: usize,
-    isa: Option<&str>,
-) -> Output<'py> {
-    let kv_type = kv_type_from(kv_type)?;
-    let (queries, query_shape) = operand("queries", queries)?;
-    let (keys, key_shape) = operand("keys", keys)?;
-    let (values, value_shape) = operand("values", values)?;
-    let shapes = (query_shape.as_slice(), key_shape.as_slice(), value_shape.as_slice());
-    let fits = match shapes {
-        (&[n, heads, key_size], &[m, kv_heads, size], &[count, value_heads, _]) => {
-            key_size == size && m == count && kv_heads == value_heads && n <= m && kv_heads > 0 && heads % kv_heads == 0
-        }
-        _ => false,
-    };
-    if !fits {
-        return Err(PyValueError::new_err(format!(
-            "queries, keys and values have the shapes {query_shape:?}, {key_shape:?}, {value_shape:?}; expected \
-             n × heads × key size, m × kv heads × key size and m × kv heads × value size with n ≤ m and heads a \
-             multiple of kv heads"
-        )));
-    }
-    let (new, heads) = (query_shape[0], query_shape[1]);
-    let (tokens, kv_heads, key_size, value_size) = (key_shape[0], key_shape[1], key_shape[2], value_shape[2]);
-    let layout = KvLayout { kv_type, kv_heads, key_size, value_size, latent: false };
-    let mut output = vec![0.0; new * heads * value_size];
-    let isa = isa.map(str::to_owned);
-    let long = queries.len().saturating_mul(tokens) > LONG;
-    let output = detached(py, None, long, move |interrupted| {
-        let pool = Pool::new(threads)?;
-        let context = Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted) };
-        let mut pages = vec![vec![0u8; layout.layer_bytes()]; tokens.div_ceil(PAGE_TOKENS)];
-        let key_rows = keys.chunks_exact((kv_heads * key_size).max(1));
-        let value_rows = values.chunks_exact((kv_heads * value_size).max(1));
-        for (token, (key, value)) in key_rows.zip(value_rows).enumerate() {
-            layout.write(context.isa, &mut pages[token / PAGE_TOKENS], token % PAGE_TOKENS, key, value)?;
-        }
-        let pages: Vec<&[u8]> = pages.iter().map(Vec::as_slice).collect();
-        let first_position = tokens - new;
-        let item = AttentionItem {
-            queries: &queries,
-            first_position,
-            pages: &pages,
-            output: &mut output,
-            visible: Visible::Causal,
-            bias: None,
-        };
-        llamacpu_kernels::attention::attention(&context, &layout, &AttentionConfig::new(heads, scale), &mut [item])?;
-        Ok::<_, Error>(output)
-    })?;
-    PyArray1::from_vec(py, output).reshape(vec![new, heads, value_size])
 }
 
 /// Runs a kernel on one thread.
@@ -312,10 +326,12 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     kernels.add_function(wrap_pyfunction!(quantize, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(dequantize, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(matmul, &kernels)?)?;
-    kernels.add_function(wrap_pyfunction!(rms_norm, &kernels)?)?;
-    kernels.add_function(wrap_pyfunction!(swiglu, &kernels)?)?;
+    kernels.add_function(wrap_pyfunction!(norm, &kernels)?)?;
+    kernels.add_function(wrap_pyfunction!(activate, &kernels)?)?;
+    kernels.add_function(wrap_pyfunction!(clamped_swiglu, &kernels)?)?;
+    kernels.add_function(wrap_pyfunction!(soft_cap, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(softmax, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(rope, &kernels)?)?;
-    kernels.add_function(wrap_pyfunction!(attention, &kernels)?)?;
+    kernels.add_function(wrap_pyfunction!(attention::attention, &kernels)?)?;
     module.add_submodule(&kernels)
 }

@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p llamacpu-kernels --example attention_speed -- [threads] [isa,isa...] [type,type...] [model,...] [case,...]`
 //! with the types f32, f16 and q8_0, the models 1b and 8b, and the cases d512, d2048, d8192, d32768 (generation at that
-//! depth), p512 and p4096 (a prompt of that length); `all` for everything.
+//! depth), p512 and p4096 (a prompt of that length); `all` for everything. Other models are named after the size of their keys.
 
 #![expect(clippy::print_stdout, reason = "the product of this program is its table")]
 
@@ -17,8 +17,19 @@ use llamacpu_kernels::mapping::AlignedBytes;
 use llamacpu_kernels::threads::{Pool, read_bandwidth};
 
 const TYPES: [(&str, KvType); 3] = [("f32", KvType::F32), ("f16", KvType::F16), ("q8_0", KvType::Q8_0)];
-/// Query heads, key and value heads and head size of Llama 3.2 1B and Llama 3.1 8B.
-const MODELS: [(&str, [usize; 3]); 2] = [("1b", [32, 8, 64]), ("8b", [32, 8, 128])];
+/// Query heads, key and value heads, sizes of keys and values of Llama 3.2 1B, Llama 3.1 8B and other families: Phi 2, Phi 3, a
+/// size that fills no whole registers, DeepSeek 2 Lite in both forms (in the second, values are the beginning of keys), Gemma 3.
+const MODELS: [(&str, [usize; 4]); 9] = [
+    ("1b", [32, 8, 64, 64]),
+    ("8b", [32, 8, 128, 128]),
+    ("80", [32, 8, 80, 80]),
+    ("96", [32, 8, 96, 96]),
+    ("112", [32, 8, 112, 112]),
+    ("192", [16, 16, 192, 128]),
+    ("256", [32, 8, 256, 256]),
+    ("512", [32, 8, 512, 512]),
+    ("576", [16, 1, 576, 512]),
+];
 /// Tokens with one query at the end, and tokens that are all queries.
 const CASES: [(&str, usize, bool); 6] = [
     ("d512", 512, true),
@@ -61,19 +72,21 @@ fn main() -> Result<(), Error> {
 /// GB/s of keys and values, and GFLOP/s.
 fn measure(
     context: &Context,
-    [heads, kv_heads, size]: [usize; 3],
+    [heads, kv_heads, key_size, value_size]: [usize; 4],
     kv_type: KvType,
     tokens: usize,
     one: bool,
 ) -> Result<(f64, f64), Error> {
-    let layout = KvLayout { kv_type, kv_heads, key_size: size, value_size: size, latent: false };
+    let layout = KvLayout { kv_type, kv_heads, key_size, value_size, latent: kv_heads == 1 };
     let (pages, bytes) = (tokens / PAGE_TOKENS, layout.layer_bytes());
     // As in a model: all layers of 64 tokens lie together, in huge pages, and together do not fit into caches.
     let layers = (2_usize << 20).div_ceil(bytes).max((256_usize << 20).div_ceil(pages * bytes));
     let numbers = |count: usize, step: f32| (0..count).map(|i| (i as f32 * step).sin()).collect::<Vec<f32>>();
-    let row = kv_heads * size;
     let mut part = vec![0; bytes];
-    let (keys, values) = (numbers(PAGE_TOKENS * row, 7.919), numbers(PAGE_TOKENS * row, 1.237));
+    let (keys, values) = (
+        numbers(PAGE_TOKENS * kv_heads * key_size, 7.919),
+        numbers(PAGE_TOKENS * kv_heads * layout.stored_value_size(), 1.237),
+    );
     layout.write(context.isa, &mut part, 0, &keys, &values)?;
     let mut memory = Vec::with_capacity(pages);
     for _ in 0..pages {
@@ -82,8 +95,8 @@ fn measure(
         memory.push(page);
     }
     let count = if one { 1 } else { tokens };
-    let queries = numbers(count * heads * size, 0.713);
-    let mut output = vec![0.0; count * heads * size];
+    let queries = numbers(count * heads * key_size, 0.713);
+    let mut output = vec![0.0; count * heads * value_size];
     let first_position = tokens - count;
     let positions: usize = (first_position..tokens).map(|position| position + 1).sum();
     // The best of short windows: other programs disturb long ones.
@@ -107,7 +120,7 @@ fn measure(
         }
         best = best.min(begin.elapsed().as_secs_f64() / window as f64);
     }
-    Ok(((pages * bytes) as f64 / best / 1e9, (4 * heads * size * positions) as f64 / best / 1e9))
+    Ok(((pages * bytes) as f64 / best / 1e9, (2 * heads * (key_size + value_size) * positions) as f64 / best / 1e9))
 }
 
 /// GFLOP/s of fused multiply-adds that wait for nothing, on all threads.

@@ -9,6 +9,8 @@ use crate::math::{Kernel, LANES, Lanes, half_to_float, prefetch};
 const VECTORS: usize = PAGE_TOKENS / LANES;
 /// Groups of four numbers that share a scale.
 const BLOCK_QUADS: usize = BLOCK / 4;
+/// Bytes that the processor fetches at once.
+pub(super) const CACHE_LINE: usize = 64;
 /// The most queries that one tile has.
 pub(super) const TILE: usize = 6;
 
@@ -141,8 +143,10 @@ impl<S: Source, const R: usize> Kernel for Score<'_, S, R> {
         if L::MANY_REGISTERS {
             tile::<L, S, R, VECTORS>(set, keys, queries, scores, page, 0, ahead);
         } else {
+            // At least a cache line beside each number.
+            let (mut ahead, share) = (ahead, (ahead.len() / VECTORS).max(queries.len() * CACHE_LINE));
             for vector in 0..VECTORS {
-                tile::<L, S, R, 1>(set, keys, queries, scores, page, vector, if vector == 0 { ahead } else { &[] });
+                tile::<L, S, R, 1>(set, keys, queries, scores, page, vector, take(&mut ahead, share));
             }
         }
     }
@@ -272,7 +276,8 @@ impl<const R: usize> Kernel for ByteScore<'_, R> {
         let key_lines = keys.bytes.as_chunks::<{ 4 * LANES }>().0.as_chunks::<VECTORS>().0;
         let key_scales = keys.scales.as_chunks::<{ 2 * LANES }>().0.as_chunks::<VECTORS>().0;
         for vector in 0..VECTORS {
-            let step = if vector == 0 { ahead.len() / blocks } else { 0 };
+            let share = ahead.len() / VECTORS;
+            let (ahead, step) = (&ahead[vector * share..][..share], share / blocks);
             let mut totals = [L::zero(set); R];
             for (block, (scales, sums)) in query_scales.iter().zip(query_sums).enumerate() {
                 prefetch(ahead, block * step..(block + 1) * step);
@@ -331,4 +336,12 @@ impl ByteQueries {
             }
         }
     }
+}
+
+/// Cuts off the first bytes.
+#[inline(always)]
+pub(super) fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
+    let (first, rest) = bytes.split_at(count.min(bytes.len()));
+    *bytes = rest;
+    first
 }

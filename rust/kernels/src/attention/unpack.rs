@@ -239,25 +239,32 @@ fn transpose<L: Lanes, S: Stored>(set: L::Set, keys: &[u8], size: usize, to: &mu
     }
 }
 
-/// As [`transpose`], from keys `[number / 4][token][4]` of bytes with 128 added.
+/// As [`transpose`], from keys `[number / 4][token][4]` of bytes with 128 added: quads of bytes change places as one.
 #[inline(always)]
 fn transpose_bytes<L: Lanes>(set: L::Set, keys: &[u8], size: usize, to: &mut [u8]) {
+    /// Numbers of sixteen quads.
+    const NUMBERS: usize = 4 * LANES;
     let (to, _) = to.as_chunks_mut::<{ 4 * LANES }>();
-    let (quads, _) = keys.as_chunks::<4>();
+    let (quads, _) = keys.as_chunks::<{ 4 * PAGE_TOKENS }>();
     let width = size.div_ceil(LANES);
-    for token in 0..PAGE_TOKENS {
-        for vector in 0..width {
-            let mut bytes = [0; LANES];
-            for (quad, bytes) in bytes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                let number = vector * LANES + 4 * quad;
-                if number < size {
-                    let four = u32::from_le_bytes(quads[number / 4 * PAGE_TOKENS + token]) ^ 0x8080_8080;
-                    *bytes = four.to_le_bytes();
+    for start in (0..size).step_by(NUMBERS) {
+        let count = NUMBERS.min(size - start);
+        for first in (0..PAGE_TOKENS).step_by(LANES) {
+            let mut square = [L::zero(set); LANES];
+            for (row, quad) in square.iter_mut().zip(&quads[start / 4..][..count.div_ceil(4)]) {
+                *row = L::load_floats(set, &quad.as_chunks().0[first / LANES]);
+            }
+            for (lane, row) in L::transpose(square).into_iter().enumerate() {
+                let mut bytes = [0; NUMBERS];
+                row.store_floats(&mut bytes);
+                bytes.iter_mut().for_each(|byte| *byte ^= 0x80);
+                // Numbers of the key behind the value.
+                bytes[count..].fill(0);
+                let to = &mut to[(first + lane) * width + start / LANES..][..count.div_ceil(LANES)];
+                for (to, bytes) in to.iter_mut().zip(bytes.as_chunks::<LANES>().0) {
+                    L::load_signed_bytes(set, bytes).store_floats(to);
                 }
             }
-            // Numbers of the key behind the value.
-            bytes[size.saturating_sub(vector * LANES).min(LANES)..].fill(0);
-            L::load_signed_bytes(set, &bytes).store_floats(&mut to[token * width + vector]);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::keys::TILE;
+use super::keys::{CACHE_LINE, TILE, take};
 use super::pages::{BLOCK, PAGE_TOKENS};
 use super::scores::{CHUNK_PAGES, ChunkScores, Scores};
 use crate::math::{Kernel, LANES, Lanes, prefetch};
@@ -218,26 +218,25 @@ struct Tile<'a, S, const R: usize> {
 }
 
 impl<S: Source, const R: usize> Tile<'_, S, R> {
-    /// Adds to some of the vectors.
+    /// Adds to some of the vectors, and asks for `ahead` on the way: a part of it beside each vector, at least a cache line
+    /// beside each token.
     #[inline(always)]
     fn run<L: Lanes>(&mut self, set: L::Set, range: Range<usize>, ahead: &[u8]) {
-        let (mut first, mut ahead) = (range.start, ahead);
+        let mut first = range.start;
+        let (mut ahead, share) = (ahead, ahead.len() / range.len().max(1));
+        let least = PAGE_TOKENS * CACHE_LINE;
         if L::MANY_REGISTERS {
             while range.end - first >= 4 {
-                self.add::<L, 4>(set, first, ahead);
-                // What will be needed next is asked for once, on the way through the first numbers.
-                ahead = &[];
+                self.add::<L, 4>(set, first, take(&mut ahead, least.max(4 * share)));
                 first += 4;
             }
             while range.end - first >= 2 {
-                self.add::<L, 2>(set, first, ahead);
-                ahead = &[];
+                self.add::<L, 2>(set, first, take(&mut ahead, least.max(2 * share)));
                 first += 2;
             }
         }
         while first < range.end {
-            self.add::<L, 1>(set, first, ahead);
-            ahead = &[];
+            self.add::<L, 1>(set, first, take(&mut ahead, least.max(share)));
             first += 1;
         }
     }

@@ -51,6 +51,36 @@ pub(super) unsafe fn largest8(eight: __m256) -> f32 {
     })
 }
 
+/// Lane `i` of vector `j` becomes lane `j` of vector `i`.
+///
+/// # Safety
+/// The processor has AVX.
+#[inline(always)]
+unsafe fn transpose8(rows: [__m256; 8]) -> [__m256; 8] {
+    let mut pairs = rows;
+    let mut fours = rows;
+    let mut columns = rows;
+    vector!({
+        for i in 0..4 {
+            pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+            pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+        }
+        for i in 0..2 {
+            for j in 0..2 {
+                let (first, second) = (_mm256_castps_pd(pairs[4 * i + j]), _mm256_castps_pd(pairs[4 * i + j + 2]));
+                fours[4 * i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(first, second));
+                fours[4 * i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(first, second));
+            }
+        }
+        // Half h of fours[4 * i + j] has column 4 * h + j of the rows from 4 * i on.
+        for j in 0..4 {
+            columns[j] = _mm256_permute2f128_ps::<0x20>(fours[j], fours[4 + j]);
+            columns[4 + j] = _mm256_permute2f128_ps::<0x31>(fours[j], fours[4 + j]);
+        }
+    });
+    columns
+}
+
 /// `Lanes::dot4` for eight lanes. `vpmaddubsw` wants one unsigned operand: the magnitudes of the factors; their signs go to
 /// the bytes. No pair of products leaves 16 bits, since 2 * 127 * 127 < 2^15.
 ///
@@ -193,6 +223,27 @@ impl Lanes for Lanes256 {
             let second = _mm256_slli_epi32::<23>(_mm256_castps_si256(self.1));
             Self(_mm256_castsi256_ps(_mm256_add_epi32(first, one)), _mm256_castsi256_ps(_mm256_add_epi32(second, one)))
         })
+    }
+
+    #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let mut columns = rows;
+        for half in 0..2 {
+            let (mut first, mut second) = ([rows[0].0; 8], [rows[0].0; 8]);
+            for i in 0..8 {
+                (first[i], second[i]) = (rows[8 * half + i].0, rows[8 * half + i].1);
+            }
+            // The rows of this half become this half of the columns.
+            let (first, second) = vector!((transpose8(first), transpose8(second)));
+            for i in 0..8 {
+                if half == 0 {
+                    (columns[i].0, columns[8 + i].0) = (first[i], second[i]);
+                } else {
+                    (columns[i].1, columns[8 + i].1) = (first[i], second[i]);
+                }
+            }
+        }
+        columns
     }
 
     #[inline(always)]

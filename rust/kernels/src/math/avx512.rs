@@ -120,6 +120,38 @@ impl Lanes for Lanes512 {
     }
 
     #[inline(always)]
+    fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        let mut pairs = rows;
+        let mut fours = rows;
+        let mut columns = rows;
+        vector!({
+            for i in 0..8 {
+                pairs[2 * i].0 = _mm512_unpacklo_ps(rows[2 * i].0, rows[2 * i + 1].0);
+                pairs[2 * i + 1].0 = _mm512_unpackhi_ps(rows[2 * i].0, rows[2 * i + 1].0);
+            }
+            for i in 0..4 {
+                for j in 0..2 {
+                    let first = _mm512_castps_pd(pairs[4 * i + j].0);
+                    let second = _mm512_castps_pd(pairs[4 * i + j + 2].0);
+                    fours[4 * i + 2 * j].0 = _mm512_castpd_ps(_mm512_unpacklo_pd(first, second));
+                    fours[4 * i + 2 * j + 1].0 = _mm512_castpd_ps(_mm512_unpackhi_pd(first, second));
+                }
+            }
+            // Quarter q of fours[4 * i + j] has column 4 * q + j of the rows from 4 * i on.
+            for j in 0..4 {
+                let [a, b, c, d] = [fours[j].0, fours[4 + j].0, fours[8 + j].0, fours[12 + j].0];
+                let even = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0x88>(c, d));
+                let odd = (_mm512_shuffle_f32x4::<0xdd>(a, b), _mm512_shuffle_f32x4::<0xdd>(c, d));
+                columns[j].0 = _mm512_shuffle_f32x4::<0x88>(even.0, even.1);
+                columns[4 + j].0 = _mm512_shuffle_f32x4::<0x88>(odd.0, odd.1);
+                columns[8 + j].0 = _mm512_shuffle_f32x4::<0xdd>(even.0, even.1);
+                columns[12 + j].0 = _mm512_shuffle_f32x4::<0xdd>(odd.0, odd.1);
+            }
+        });
+        columns
+    }
+
+    #[inline(always)]
     fn sum(self) -> f32 {
         vector!({
             let eight = _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
