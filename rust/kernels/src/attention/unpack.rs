@@ -257,7 +257,9 @@ fn transpose_bytes<L: Lanes>(set: L::Set, keys: &[u8], size: usize, to: &mut [u8
             for (lane, row) in L::transpose(square).into_iter().enumerate() {
                 let mut bytes = [0; NUMBERS];
                 row.store_floats(&mut bytes);
-                bytes.iter_mut().for_each(|byte| *byte ^= 0x80);
+                for byte in &mut bytes {
+                    *byte ^= 0x80;
+                }
                 // Numbers of the key behind the value.
                 bytes[count..].fill(0);
                 let to = &mut to[(first + lane) * width + start / LANES..][..count.div_ceil(LANES)];
