@@ -1,0 +1,95 @@
+"""What metadata of other families becomes, where no reference output shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import raw_gguf as raw
+from llamacpu.errors import ModelError
+from llamacpu.families.registry import FAMILIES, config_for
+from llamacpu.gguf.file import GGUFFile
+from raw_gguf import array, gguf_bytes, info, pair
+from test_families import SMALLEST, f32, string, u32
+
+Read = Callable[..., Any]
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """`read("gemma3", {"KEY": bytes})`: the configuration of a small file of this architecture with these keys."""
+
+    def config(name: str, changes: dict[str, bytes] | None = None, tensors: tuple[str, ...] = ("x",)) -> Any:
+        keys = {key.removeprefix("llama."): value for key, value in SMALLEST.items() if key.startswith("llama.")}
+        keys |= {"attention.layer_norm_epsilon": f32(1e-5)} | (changes or {})
+        pairs = [pair("general.architecture", string(name))]
+        pairs += [pair("tokenizer.ggml.tokens", SMALLEST["tokenizer.ggml.tokens"])]
+        pairs += [pair(f"{name}.{key}", value) for key, value in keys.items()]
+        path = tmp_path / "model.gguf"
+        infos = [info(tensor, [8], 0, 32 * index) for index, tensor in enumerate(tensors)]
+        path.write_bytes(gguf_bytes(pairs, infos, bytes(32 * len(tensors))))
+        with GGUFFile(path) as file:
+            return config_for(file)
+
+    return config
+
+
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"deepseek2", "mllama"}))
+def test_the_least_metadata_is_enough(read: Read, name: str) -> None:
+    assert read(name).architecture == name
+
+
+def test_pruned_layers(read: Read) -> None:
+    config = read(
+        "deci",
+        {
+            "attention.head_count": array(raw.I32, [4, 4, 0]),
+            "attention.head_count_kv": array(raw.I32, [2, 0, 0]),
+            "feed_forward_length": array(raw.I32, [96, 0, 80]),
+        },
+    )
+    assert (config.heads, config.kv_heads, config.feed_forward) == ([4, 4, 0], [2, 0, 0], [96, 0, 80])
+    assert config.key_size == 16
+
+
+def test_the_largest_gemmas_scale_scores_by_the_width(read: Read) -> None:
+    sizes = {"attention.key_length": u32(32), "attention.value_length": u32(32)}
+    for name, layers in (("gemma2", 46), ("gemma3", 62)):
+        assert read(name, sizes | {"block_count": u32(layers)}).attention_scale == 0.25
+        assert read(name, sizes).attention_scale == 0.0
+
+
+def test_patterns_of_local_layers(read: Read) -> None:
+    four = {"block_count": u32(4), "attention.sliding_window": u32(9)}
+    assert read("cohere2", four).window == [9, 9, 9, 0]
+    assert read("gemma3", four).window == [9, 9, 9, 9]
+    assert read("gpt-oss", four).window == [9, 0, 9, 0]
+    flags = array(raw.BOOL, [False, True, True, False])
+    for given, expected in ((u32(2), [9, 0, 9, 0]), (flags, [0, 9, 9, 0])):
+        assert read("gemma3", four | {"attention.sliding_window_pattern": given}).window == expected
+    with pytest.raises(ModelError, match="sliding_window_pattern"):
+        read("gemma3", four | {"attention.sliding_window_pattern": array(raw.BOOL, [True])})
+
+
+def test_llama_4_without_a_window_rotates_everywhere(read: Read) -> None:
+    config = read("llama4", {"block_count": u32(4), "attention.sliding_window": u32(0)})
+    assert config.rotation == ["global"] * 4
+    assert config.chunk == [0] * 4
+    assert config.temperature == [0.0] * 4
+    config = read("llama4", {"block_count": u32(4)})
+    assert config.rotation == ["global"] * 3 + ["none"]
+    assert config.chunk == [8192] * 3 + [0]
+
+
+def test_tensors_say_what_metadata_does_not(read: Read) -> None:
+    assert read("stablelm").parallel
+    assert not read("stablelm", tensors=("blk.0.ffn_norm.weight",)).parallel
+    assert read("command-r", tensors=("blk.1.attn_q_norm.weight",)).query_key_norm == ["none", "each_head", "none"]
+
+
+def test_old_files_of_deepseek_are_refused_in_words(read: Read) -> None:
+    with pytest.raises(ModelError, match="before converters split attn_kv_b"):
+        read("deepseek2", {"attention.kv_lora_rank": u32(8)})
