@@ -135,7 +135,7 @@ class Engine:
             files = PrefixFiles(
                 prefix_cache_directory, prefix_cache_disk_bytes, model, kv_type, self.context, statistics
             )
-        self._prefixes = prefixes = Prefixes(cache, budget, files, statistics)
+        self._prefixes = prefixes = Prefixes(cache, budget, files, statistics, _windowed(model))
         self._desk = Desk(model, queue, budget, prefixes, statistics, max_running, prepare)
         self._scheduler = Scheduler(model, statistics, shares, Pace(longest_step), self._desk, max(max_running, 64))
         self._desk.scheduler = prefixes.scheduler = self._scheduler
@@ -261,6 +261,10 @@ class Engine:
     def __repr__(self) -> str:
         running, queued = self.statistics.running, self.statistics.queued
         return f"<Engine: {self.state}, {running} requests running, {queued} waiting>"
+
+
+def _windowed(model: ModelLike) -> bool:
+    return any(model.config.window) or any(model.config.chunk)
 
 
 def _abandon(desk: Desk, scheduler: Scheduler) -> None:

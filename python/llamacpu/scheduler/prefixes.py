@@ -26,6 +26,8 @@ __all__ = ["Prefixes"]
 _LEAST_WAIT = 32
 # Differences of so few tokens are not worth a file: headers of a chat template, for instance.
 _OTHER_TOKENS = 16
+# Tokens by which sessions of models with windows can be rewound.
+_REWOUND = 128
 # New tokens of a text that is written before the engine is closed.
 _LEAST_QUIET_TOKENS = 256
 
@@ -50,11 +52,18 @@ class Prefixes:
     """Gives requests their sessions, with the beginning of the prompt in them, and takes them back."""
 
     def __init__(
-        self, cache: PrefixCache | None, memory: Memory, files: PrefixFiles | None, statistics: Statistics
+        self,
+        cache: PrefixCache | None,
+        memory: Memory,
+        files: PrefixFiles | None,
+        statistics: Statistics,
+        windowed: bool = False,
     ) -> None:
+        """windowed: whether layers of the model forget what lies behind a window."""
         self._cache = cache
         self._memory = memory
         self._files = files
+        self._windowed = windowed
         self._writer = None if files is None else PrefixWriter(files, self._spare)
         self._written: set[TokenKey] = set()
         self._statistics = statistics
@@ -72,13 +81,15 @@ class Prefixes:
         while not work.token.cancelled:
             with self.scheduler.changed:
                 found = self._cache.length(key)
-                other, shared = self._best_of_others(key, last)
+                other, shared = (None, 0) if self._windowed else self._best_of_others(key, last)
                 wait = None
                 if self._worth_reading(key, max(shared, min(found, last))):
                     pass
                 elif other is None or shared < min(found, last) + _LEAST_WAIT:
                     self._begun[work] = key
                     cached = self._cache.find(key)
+                    if cached is not None and not self._rewinds(cached[0], min(cached[1], last)):
+                        cached = None
                     if cached is not None:
                         shared = min(cached[1], last)
                         self._use(work, cached[0], shared)
@@ -199,6 +210,11 @@ class Prefixes:
                     self._written.add(key)
                     return cached.native.fork()
         return None
+
+    def _rewinds(self, cached: Cached, shared: int) -> bool:
+        """Whether a session can go back to its first tokens without computing them again in a step that holds up all
+        others."""
+        return not self._windowed or cached.native.position - shared <= _REWOUND
 
     def _best_of_others(self, key: TokenKey, last: int) -> tuple[Work | None, int]:
         best, length = None, 0
