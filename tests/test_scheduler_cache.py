@@ -248,3 +248,25 @@ def test_whatever_comes_and_goes_every_text_is_the_one_it_is_alone(model: Model,
         assert statistics.running == statistics.queued == 0
         ended = statistics.requests_finished + statistics.requests_cancelled + statistics.requests_timed_out
         assert ended == statistics.requests_submitted == 120
+
+
+def test_the_end_of_a_request_wakes_those_that_wait_for_it(model: Model) -> None:
+    """Nothing else runs then: whoever waits depends on being woken."""
+    prompt = [*SYSTEM, 700]
+    with Engine(model, longest_step=0.001, max_running=2) as engine:
+        for _ in range(20):
+            stopped = threading.Event()
+
+            def hold(done: int, total: int, stopped: threading.Event = stopped) -> None:
+                stopped.wait(10)
+
+            first = ask(engine, prompt, on_prompt=hold)
+            while not engine._desk._prefixes._begun:
+                time.sleep(0.0005)
+            second = ask(engine, [*prompt, 5], 3)
+            while not list(engine._desk._prefixes.waiting()):
+                time.sleep(0.0005)
+            first.cancel()
+            stopped.set()
+            assert second.read(30).finish_reason == "length"
+            engine._desk._memory.free(1 << 60)

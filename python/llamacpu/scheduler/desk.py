@@ -7,6 +7,7 @@ from itertools import pairwise
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
+from llamacpu import log
 from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import LlamaCpuError
 from llamacpu.scheduler.admission import Queue, alarm
@@ -68,7 +69,7 @@ class Desk:
             self._start_due()
             if work in self._queue and (work.deadline is not None or work.stoppable):
                 # The thread that looks after those that wait does not know it yet.
-                self.scheduler.changed.notify_all()
+                self.scheduler.wake()
 
     def alone(self) -> bool:
         """Whether one request is running at most."""
@@ -183,14 +184,17 @@ class Desk:
             self._running.discard(work)
             self.scheduler.shares.leave(work.client)
             self.scheduler.forget(work.session.slot)
-            self._prefixes.give_back(work)
+            try:
+                self._prefixes.give_back(work)
+            except Exception:
+                log.exception("what a request has computed is not kept")
             self._memory.gauge()
             self._queue.ended(work)
             self._start_due()
             if not self._running:
                 self._prefixes.quiet()
-            if self._empty():
-                self.scheduler.changed.notify_all()
+            # Others may wait for this one, and so may `drain`.
+            self.scheduler.wake()
         self._count(work)
         work.end()
 

@@ -101,7 +101,7 @@ class Prefixes:
                     wait = Wait(work, key, other, shared)
                     self._waits.append(wait)
                     # Sessions are copied between steps, by the thread that steps.
-                    self.scheduler.changed.notify_all()
+                    self.scheduler.wake()
             if wait is None:
                 self._read(key)
                 continue

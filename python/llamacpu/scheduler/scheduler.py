@@ -74,6 +74,7 @@ class Scheduler:
         self._idle = False
         self._patience = _LEAST_PATIENCE
         self._pauses = 0
+        self._again = False
         # Streams that did not come in time, and until when they are counted on.
         self._late, self._late_until = 0, 0.0
         # What stops the running step, and whose it is.
@@ -144,6 +145,12 @@ class Scheduler:
         with self.changed:
             if self._step is not None and all(part.job.cancelled for part in self._step[1]):
                 self._step[0].cancel()
+            self.wake()
+
+    def wake(self) -> None:
+        """Ask the owner soon, also where the thread is just about to wait."""
+        with self.changed:
+            self._again = True
             self.changed.notify_all()
 
     def forget(self, slot: Slot) -> None:
@@ -229,11 +236,12 @@ class Scheduler:
 
     def _turn(self) -> bool:
         """One step, or a wait for work; False at the end."""
+        self._again = False
         pause = self._owner.tick()
         with self.changed:
             if self._ended is not None:
                 return False
-            if not self._jobs and not self._calls:
+            if not self._jobs and not self._calls and not self._again:
                 self._idle = True
                 self.changed.wait(pause)
                 self._idle = False
