@@ -74,6 +74,7 @@ class FakeModel:
         self.context_length = context
         self.tokenizer = FakeTokenizer()
         self.metadata: dict[str, Any] = {}
+        self.config: dict[str, Any] = {}
 
     def session(self, context: int | None = None) -> FakeSession:
         return FakeSession(self, self.context_length if context is None else context)

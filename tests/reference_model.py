@@ -128,7 +128,8 @@ class ReferenceModel:
             steps = (positions + self.setting("temperature_offset")) // self.setting("temperature_length")
             query = query * (1 + growth * np.log(1 + steps))[:, None, None]
         scale = self.setting("attention_scale") or self.setting("key_size") ** -0.5
-        seen = visible(len(x), self.setting("window", layer=layer), self.setting("chunk", layer=layer))
+        window, chunk = self.setting("window", layer=layer), self.setting("chunk", layer=layer)
+        seen = visible(len(x), window, chunk, self.setting("causal", True))
         sinks = self.weight(f"{prefix}_sinks.weight")
         heads, shared = query.shape[1], key.shape[1]
         attended = np.empty((len(x), heads, value.shape[-1]))
@@ -314,9 +315,11 @@ class ReferenceModel:
         return blended, magnitude
 
 
-def visible(count: int, window: int, chunk: int) -> NDArray[np.bool_]:
+def visible(count: int, window: int, chunk: int, causal: bool = True) -> NDArray[np.bool_]:
     """Whether a token (row) sees another one (column)."""
     query, key = np.arange(count)[:, None], np.arange(count)[None, :]
+    if not causal:
+        return np.abs(query - key) <= (window // 2 if window else count)
     seen = key <= query
     if window:
         seen &= query - key < window

@@ -131,8 +131,6 @@ def test_what_this_version_cannot_embed_is_an_error(tiny_model: TinyModel) -> No
             with pytest.raises(llamacpu.ModelError, match="pooling_type"):
                 model.embed("a")
             model.embed("a", "mean")
-    with pytest.raises(llamacpu.ModelError, match="causal"):
-        Model(tiny_model(replace(VARIANTS["mha"], extra={"attention.causal": False})))
 
 
 # --- Llama ---

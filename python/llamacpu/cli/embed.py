@@ -83,7 +83,7 @@ def command(
     with Model(model, threads=threads, load=load, overrides=overrides) as opened:
         pooling = pooling or embeddings.default_pooling(opened.metadata)
         before = embeddings.before_texts(opened.metadata, task, prefix)
-        limit = context or opened.context_length
+        limit = embeddings.most_tokens(opened, context)
         given = _Texts(texts or _lines(), before, opened.tokenizer, limit, not no_truncate)
         vectors = embeddings.vectors(opened, given, pooling, normalize=normalize, kv_type=kv_type)
         entries = ({**given.pop(), "embedding": _numbers(vector)} for vector in vectors)

@@ -23,6 +23,18 @@ class Config(Mapping[str, Any]):
     """rows of the output matrix, and of the embedding without the extra ones"""
     extra_embeddings: int = 0
     """rows of the embedding behind the vocabulary, which stand for no text (pictures)"""
+    learned_positions: bool = False
+    """whether an embedding of its own is added for each of the context_length positions"""
+    token_types: int = 0
+    """rows of the embedding of token types, of which the first is added to every token; 0 for none"""
+    embedding_norm: bool = False
+    """whether the sum of the embeddings is normalized"""
+    causal: bool = True
+    """whether a token sees only those before it; False for encoders, whose sessions hold one text, read by one step"""
+    output_norm: bool = True
+    """whether there is a norm behind the last layer"""
+    output: bool = True
+    """whether the last states become logits; False for models that make vectors of texts"""
     context_length: int
     """tokens of context that the model was trained for: the default of a session"""
     embedding_length: int
@@ -47,8 +59,9 @@ class Config(Mapping[str, Any]):
     """by the root mean square, or by mean and variance"""
     norm_epsilon: float
     """added to the mean square or the variance"""
-    norms: Literal["before", "behind", "both"] = "before"
-    """whether what goes into attention and feed-forward networks is normalized, or what comes out, or both"""
+    norms: Literal["before", "behind", "both", "stream"] = "before"
+    """whether what goes into attention and feed-forward networks is normalized, or what comes out, or both; or the
+    residual stream after each of them"""
     parallel: bool = False
     """whether the feed-forward network stands beside attention, with the same norm, and not behind it"""
     feed_forward_norm: str = "ffn_norm"
@@ -82,7 +95,8 @@ class Config(Mapping[str, Any]):
     yarn_beta_slow: float = 1.0
 
     window: list[int] = field(default_factory=list)
-    """tokens that each token sees, itself included, per layer; 0 and no entries for all before it"""
+    """tokens that each token sees, itself included, per layer; 0 and no entries for all before it. Where tokens look
+    ahead: half of it on each side"""
     chunk: list[int] = field(default_factory=list)
     """size of the chunks beyond which a token sees nothing, per layer; 0 and no entries for no chunks"""
     attention_scale: float = 0.0

@@ -22,8 +22,8 @@ __all__ = [
     "has",
     "heads",
     "local_layers",
+    "lookahead",
     "query_key_norm",
-    "refuse_lookahead",
     "rope",
     "sizes",
     "vocab_size",
@@ -56,11 +56,9 @@ def common(
     of the embedding do not tell.
     """
     metadata = file.metadata
-    refuse_lookahead(file, name)
     least = 0 if absent else 1
-    fields: Fields = {"architecture": name, "norm": norm, "vocab_size": vocab or vocab_size(file, name)} | sizes(
-        file, name, least
-    )
+    fields: Fields = {"architecture": name, "norm": norm, "vocab_size": vocab or vocab_size(file, name)}
+    fields |= sizes(file, name, least) | lookahead(file, name)
     fields |= heads(file, name, fields["layers"], fields["embedding_length"], least)
     fields |= rope(file, name, fields["key_size"], fields["context_length"])
     fields |= experts(file, name, expert_weights_norm)
@@ -127,13 +125,11 @@ def query_key_norm(file: GGUFFile, layers: int, kind: str) -> list[str]:
     return [kind if has(file, f"blk.{layer}.attn_q_norm.weight") else "none" for layer in range(layers)]
 
 
-def refuse_lookahead(file: GGUFFile, name: str) -> None:
-    """Raise ModelError for a model whose tokens see those behind them."""
-    if not file.metadata.flag(f"{name}.attention.causal", True):
-        raise ModelError(
-            f"{name}.attention.causal is false: tokens of this model look ahead, which this version does not run; "
-            "expected a model whose tokens see only those before them"
-        )
+def lookahead(file: GGUFFile, name: str) -> Fields:
+    """Decoders that were trained on as embedding models look ahead and have no use for an output matrix."""
+    if file.metadata.flag(f"{name}.attention.causal", True):
+        return {}
+    return {"causal": False, "output": False, "ignored_tensors": ["output.weight", "output.bias"]}
 
 
 def sizes(file: GGUFFile, name: str, least: int = 1) -> Fields:

@@ -12,6 +12,7 @@ __all__ = ["FAMILIES", "config_for"]
 
 FAMILIES = {
     "arcee": "arcee",
+    "bert": "bert",
     "cohere2": "cohere2",
     "command-r": "command_r",
     "deci": "deci",
@@ -29,6 +30,8 @@ FAMILIES = {
     "mistral3": "mistral3",
     "mllama": "mllama",
     "nemotron": "nemotron",
+    "nomic-bert": "nomic_bert",
+    "nomic-bert-moe": "nomic_bert",
     "olmo2": "olmo2",
     "olmoe": "olmoe",
     "phi3": "phi3",

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias, cast
 from llamacpu.drafting import Draft, FunctionDraft, ModelDraft, NGramDraft
 from llamacpu.drafting.draft import ProposeTokens
 from llamacpu.engine.interfaces import CancelToken, ModelLike, SessionLike
+from llamacpu.errors import ModelError
 from llamacpu.generation.context_window import Overflow, fit_prompt
 from llamacpu.generation.request import LogitsProcessor, PromptProgress, Request, StoppingCriterion
 from llamacpu.generation.result import GeneratedToken, GenerationResult, Timings
@@ -72,6 +73,7 @@ def generate(
     iterating also what the callbacks raise.
     """
     session = _session_of(source)
+    _check_writes(session.model)
     tokenizer = session.model.tokenizer
     ids = _prompt_ids(session, prompt)
     if max_tokens is not None and max_tokens < 0:
@@ -129,6 +131,14 @@ def draft_from(draft: Drafts) -> Draft | None:
 def _session_of(source: ModelLike | SessionLike) -> SessionLike:
     # Whatever behaves like a session is one: programs wrap them, tests replace them.
     return cast(SessionLike, source) if hasattr(source, "forward") else source.session()
+
+
+def _check_writes(model: ModelLike) -> None:
+    if not model.config.get("output", True):
+        raise ModelError(
+            f"the model ({model.config['architecture']}) makes vectors of texts and cannot write; use its embeddings "
+            "(Model.embed, llamacpu embed), or open a model that generates text"
+        )
 
 
 def _prompt_ids(session: SessionLike, prompt: str | Sequence[int]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llamacpu.tasks.embeddings import pooling_name, pooling_number, vectors
+from llamacpu.tasks.embeddings import most_tokens, pooling_name, pooling_number, vectors
 
 if TYPE_CHECKING:
     from llamacpu.llama.conversation import Conversation
@@ -76,7 +76,8 @@ class Embeddings:
             raise RuntimeError("embeddings need a Llama that was made with embedding=True")
         texts = [input] if isinstance(input, str) else list(input)
         pooling = pooling_name(self.pooling_type())
-        limit = min(self._conversation.n_ctx(), self.n_batch)
+        model = self._conversation.model
+        limit = min(most_tokens(model, self._conversation.n_ctx()), self.n_batch)
         count = 0
 
         def tokens() -> Iterator[list[int]]:
@@ -87,13 +88,11 @@ class Embeddings:
                     raise ValueError(
                         f"a text has {len(ids)} tokens, and n_ctx and n_batch allow {limit}; shorten it or truncate"
                     )
-                ids = self._conversation.model.tokenizer.truncate(ids, limit)
+                ids = model.tokenizer.truncate(ids, limit)
                 count += len(ids)
                 yield ids
 
-        found = vectors(
-            self._conversation.model, tokens(), pooling, normalize=normalize, kv_type=self._conversation.kv_type
-        )
+        found = vectors(model, tokens(), pooling, normalize=normalize, kv_type=self._conversation.kv_type)
         lists = [vector.tolist() for vector in found]
         output = lists[0] if isinstance(input, str) else lists
         return (output, count) if return_count else output

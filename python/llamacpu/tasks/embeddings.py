@@ -26,6 +26,7 @@ __all__ = [
     "before_texts",
     "default_pooling",
     "embed",
+    "most_tokens",
     "pooling_name",
     "pooling_number",
     "pooling_of",
@@ -122,6 +123,14 @@ def _limited(tokenizer: Tokenizer, text: str, limit: int, truncate: bool) -> lis
     return tokenizer.truncate(ids, limit)
 
 
+def most_tokens(model: ModelLike, context: int | None = None) -> int:
+    """The most tokens of a text: those of the context that was asked for, and no more than there are positions."""
+    known = int(model.context_length)
+    if context is None:
+        return known
+    return min(context, known) if model.config.get("learned_positions", False) else context
+
+
 def vectors(
     model: ModelLike,
     texts: Iterable[TokenIds | None],
@@ -141,6 +150,7 @@ def vectors(
     if pooling not in get_args(Pooling):
         raise ValueError(f'pooling is {pooling!r}; expected "none", "mean", "cls" or "last"')
     source = iter(texts)
+    causal = model.config.get("causal", True)
     number = 0
     running: deque[_Text] = deque()
     while True:
@@ -155,14 +165,19 @@ def vectors(
                 continue
             if len(ids) == 0:
                 raise ValueError(f"text {number} (counted from 0) has no tokens: there is nothing to embed")
-            running.append(_Text(ids, model.session(len(ids), kv_type)))
+            # Keys and values of a text that is read by one step are forgotten after it: rounding them saves nothing.
+            running.append(_Text(ids, model.session(len(ids), kv_type if causal else "f32")))
             number += 1
         if not running:
             return
         room = _TOKENS
         pieces: list[tuple[_Text, TokenIds]] = []
         for text in running:
-            piece = text.ids[text.session.position :][:room]
+            piece = text.ids[text.session.position :]
+            if causal:
+                piece = piece[: max(room, 0)]
+            elif pieces and len(piece) > room:
+                break
             room -= len(piece)
             if len(piece) > 0:
                 pieces.append((text, piece))

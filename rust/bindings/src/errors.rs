@@ -42,7 +42,7 @@ impl IntoPython for ModelError {
             Self::Model(_) => raise(py, "ModelError", &message),
             Self::Argument(_) => PyValueError::new_err(message),
             Self::Busy(_) => PyRuntimeError::new_err(message),
-            Self::ContextOverflow { .. } => raise(py, "ContextOverflow", &message),
+            Self::ContextOverflow { .. } | Self::TextTooLong { .. } => raise(py, "ContextOverflow", &message),
             Self::Memory { .. } => PyMemoryError::new_err(message),
             // Sizes, formats and instruction sets are not arguments here.
             Self::Kernel(KernelError::Shape(_) | KernelError::Unsupported(_)) => raise(py, "LlamaCpuError", &message),

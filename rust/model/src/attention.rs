@@ -1,10 +1,12 @@
 //! Attention of grouped query heads (A. Vaswani et al., arXiv:1706.03762; J. Ainslie et al., arXiv:2305.13245): queries,
 //! keys and values of all rows, keys and values into the pages, and what each row sees of them.
 
+use std::ops::Range;
+
 use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, Visible, attention};
 use llamacpu_kernels::matmul::InputBuffers;
 
-use crate::config::{QueryKeyNorm, Sight};
+use crate::config::{Config, LayerConfig, QueryKeyNorm, Sight};
 use crate::error::{Error, sized};
 use crate::feed_forward::project;
 use crate::norms::normalize_heads;
@@ -121,14 +123,18 @@ pub(crate) fn attend(
     let end = |segment: &Segment| segment.position + segment.tokens.len();
     let pages = segments.iter().map(|segment| segment.pages.layer_slices(layer, end(segment)));
     let pages = pages.collect::<Result<Vec<_>, Error>>()?;
-    let visible = match sizes.sight {
+    let ranges: Vec<_> =
+        segments.iter().map(|segment| both_sides(config, &sizes, end(segment), rows(segment))).collect();
+    let visible = |ranges| match sizes.sight {
+        Sight::Everything if !config.causal => Visible::All,
+        _ if !config.causal => Visible::Ranges(ranges),
         Sight::Everything => Visible::Causal,
         Sight::Window(tokens) => Visible::Window(tokens),
         Sight::Chunk(tokens) => Visible::Chunk(tokens),
     };
     let (mut queries, mut outputs) = (query, attended);
     let mut items = Vec::with_capacity(segments.len());
-    for (segment, pages) in segments.iter().zip(&pages) {
+    for ((segment, pages), ranges) in segments.iter().zip(&pages).zip(&ranges) {
         let count = rows(segment);
         let (own_queries, other_queries) = queries.split_at(count * layout.key_size * sizes.heads);
         let (own_output, other_outputs) = outputs.split_at_mut(count * layout.value_size * sizes.heads);
@@ -139,7 +145,7 @@ pub(crate) fn attend(
                 first_position: end(segment) - count,
                 pages,
                 output: own_output,
-                visible,
+                visible: visible(ranges),
                 bias: None,
             });
         }
@@ -148,4 +154,14 @@ pub(crate) fn attend(
     let shared = AttentionConfig { heads: sizes.heads, scale: config.score_scale(), soft_cap, sinks };
     attention(pass.context, layout, &shared, &mut items)?;
     Ok(())
+}
+
+/// What the last `rows` tokens of a text of `tokens` see, where they look ahead within a window: half of it on each side.
+fn both_sides(config: &Config, sizes: &LayerConfig, tokens: usize, rows: usize) -> Vec<Range<usize>> {
+    let Sight::Window(size) = sizes.sight else { return Vec::new() };
+    if config.causal {
+        return Vec::new();
+    }
+    let range = |position: usize| position.saturating_sub(size / 2)..(position + size / 2 + 1).min(tokens);
+    (tokens - rows..tokens).map(range).collect()
 }

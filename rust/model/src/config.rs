@@ -65,6 +65,18 @@ settings! {
         layers: usize,
         /// Rows of the embedding behind the vocabulary, which stand for no text.
         extra_embeddings: usize = 0,
+        /// Whether an embedding of its own is added for each of the `context_length` positions.
+        learned_positions: bool = false,
+        /// Rows of the embedding of token types, of which the first is added to every token; 0 for none.
+        token_types: usize = 0,
+        /// Whether the sum of the embeddings is normalized.
+        embedding_norm: bool = false,
+        /// Whether a token sees only those before it; otherwise a session holds one text, read by one step.
+        causal: bool = true,
+        /// Whether there is a norm behind the last layer.
+        output_norm: bool = true,
+        /// Whether the last states become logits.
+        output: bool = true,
         /// Width of the feed-forward network, per layer; 0 for a layer without one.
         feed_forward: Vec<usize>,
         /// Query heads, per layer; 0 for a layer without attention.

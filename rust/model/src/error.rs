@@ -24,6 +24,16 @@ pub enum Error {
         /// The most tokens that the session may hold.
         context: usize,
     },
+    /// A text that must go through the model as a whole is longer than the session or the model allows.
+    #[error(
+        "the text has {tokens} tokens and at most {most} have a place here; shorten it, or cut it into several texts"
+    )]
+    TextTooLong {
+        /// Tokens of the text.
+        tokens: usize,
+        /// The most that fit.
+        most: usize,
+    },
     /// The session is in the middle of another call.
     #[error("{0}")]
     Busy(String),

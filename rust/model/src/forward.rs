@@ -12,14 +12,14 @@ use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
 use llamacpu_kernels::memory;
 
 use crate::attention;
-use crate::config::Config;
+use crate::config::{Config, Norms};
+use crate::embedding::embed;
 use crate::error::{Error, sized};
 use crate::feed_forward::{Inner, project, run_network};
 use crate::hidden::Hidden;
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment, keep_last};
 use crate::rotations::{Angles, Place, Rotations};
-use crate::rows::for_rows;
 use crate::weights::{Attention, FeedForward, Norm, Weights};
 use crate::{latent_attention, moe};
 
@@ -59,8 +59,8 @@ pub(crate) fn forward(
     let mut normed = sized(normed, rows.checked_mul(width), "activations")?;
     let mut branch = sized(branch, rows.checked_mul(width), "activations")?;
 
-    embed(context, config, weights, segments, stream)?;
     let places = places(segments, rows)?;
+    embed(context, (config, &weights.embedding), segments, &places, stream)?;
     rotations.set(context, &places, angles)?;
 
     for (layer, blocks) in weights.layers.iter().enumerate() {
@@ -101,8 +101,7 @@ pub(crate) fn forward(
             branch = &mut branch[..rows * width];
         }
         if blocks.attention.is_some() {
-            normalize_in_place(context, config, blocks.attention_output_norm.as_ref(), branch)?;
-            add_scaled(context, stream, branch, config.residual_scale)?;
+            join(context, config, blocks.attention_output_norm.as_ref(), stream, branch)?;
         }
         if let Some(block) = &blocks.feed_forward {
             let input = if config.parallel {
@@ -119,21 +118,21 @@ pub(crate) fn forward(
                     moe::mixture(context, config, mixture, input, buffers, branch)?;
                 }
             }
-            normalize_in_place(context, config, blocks.feed_forward_output_norm.as_ref(), branch)?;
-            add_scaled(context, stream, branch, config.residual_scale)?;
+            join(context, config, blocks.feed_forward_output_norm.as_ref(), stream, branch)?;
         }
         hidden.take(layer, stream);
     }
 
-    normalize(context, config, &weights.output_norm, stream, normed)?;
-    hidden.take(weights.layers.len(), normed);
-    if wanted == 0 {
-        return Ok(());
+    match &weights.output_norm {
+        Some(norm) => normalize(context, config, norm, stream, normed)?,
+        None => normed.copy_from_slice(stream),
     }
+    hidden.take(weights.layers.len(), normed);
+    let Some(output) = weights.output.as_ref().filter(|_| wanted > 0) else { return Ok(()) };
     keep_last(segments, normed, width, |segment| (segment.kept, segment.wanted));
     let normed = &normed[..wanted * width];
-    matmul(context, normed, wanted, scratch, &mut [Job { weights: &weights.output.matrix, output: &mut *logits }])?;
-    finish(context, config, weights.output.bias.as_deref(), logits)
+    matmul(context, normed, wanted, scratch, &mut [Job { weights: &output.matrix, output: &mut *logits }])?;
+    finish(context, config, output.bias.as_deref(), logits)
 }
 
 /// What goes into a block: the normalized stream, or the stream where the block has no norm before it.
@@ -172,26 +171,19 @@ fn places(segments: &[Segment], rows: usize) -> Result<Vec<Place>, Error> {
     Ok(places)
 }
 
-/// Sets every row of `stream` to the embedding of its token.
-fn embed(
+/// Adds what a block gives to the stream, and normalizes one or the other where the model does so. `branch` is overwritten.
+fn join(
     context: &Context,
     config: &Config,
-    weights: &Weights,
-    segments: &[Segment],
+    norm: Option<&Norm>,
     stream: &mut [f32],
+    branch: &mut [f32],
 ) -> Result<(), Error> {
-    let mut tokens: Vec<u32> = memory::room(stream.len() / config.embedding_length, "tokens")?;
-    tokens.extend(segments.iter().flat_map(|segment| segment.tokens));
-    for_rows(context, stream, config.embedding_length, &|row, output| {
-        weights.embedding.row(tokens[row] as usize, output)
-    })?;
-    scaled(context, stream, config.embedding_scale)
-}
-
-/// `stream += branch * factor`; `branch` is overwritten.
-fn add_scaled(context: &Context, stream: &mut [f32], branch: &mut [f32], factor: f32) -> Result<(), Error> {
-    scaled(context, branch, factor)?;
-    Ok(add(context, stream, branch)?)
+    let (of_branch, of_stream) = if config.norms == Norms::Stream { (None, norm) } else { (norm, None) };
+    normalize_in_place(context, config, of_branch, branch)?;
+    scaled(context, branch, config.residual_scale)?;
+    add(context, stream, branch)?;
+    normalize_in_place(context, config, of_stream, stream)
 }
 
 /// `values *= factor`, where there is something to do.

@@ -7,6 +7,7 @@
 mod activation;
 mod attention;
 mod config;
+mod embedding;
 mod error;
 mod feed_forward;
 mod forward;

@@ -235,7 +235,17 @@ impl Model {
         let mut hidden = Hidden::new(places, self.config.layers, self.config.embedding_length, rows)?;
         let mut sessions = items.iter().map(|item| item.session.hold()).collect::<Result<Vec<_>, _>>()?;
         for (item, session) in items.iter().zip(&mut sessions) {
-            let (position, added, context) = (session.position, item.tokens.len(), item.session.context());
+            let (position, added) = (session.position, item.tokens.len());
+            let context = item.session.context().min(self.config.most_tokens());
+            if position > 0 && !self.config.causal {
+                return Err(Error::Argument(format!(
+                    "tokens of this model see those behind them, so that a text of {position} tokens cannot go on: \
+                     give the whole text to one step, and a new session to every text"
+                )));
+            }
+            if added > context && !self.config.causal {
+                return Err(Error::TextTooLong { tokens: added, most: context });
+            }
             if added > context.saturating_sub(position) {
                 return Err(Error::ContextOverflow { position, added, context });
             }
@@ -303,6 +313,13 @@ impl Model {
 
     fn check(&self, items: &[StepItem]) -> Result<(), Error> {
         for (index, item) in items.iter().enumerate() {
+            if !self.config.output && item.wanted != Wanted::None {
+                return Err(Error::Model(format!(
+                    "the model ({}) makes vectors of texts and has no logits: it cannot write; ask for embeddings or \
+                     hidden states, or open a model that generates text",
+                    self.config.architecture
+                )));
+            }
             if !Arc::ptr_eq(&item.session.model, &self.identity) {
                 return Err(Error::Argument("the session belongs to another model".to_owned()));
             }
@@ -356,7 +373,11 @@ impl Model {
             let mut segments = Vec::new();
             for (index, (item, session)) in items.iter().zip(sessions.iter_mut()).enumerate().skip(current) {
                 let left = &item.tokens[done[index]..];
-                let tokens = &left[..left.len().min(room)];
+                // Tokens that see those behind them go through the layers with their whole text.
+                if !self.config.causal && left.len() > room && !segments.is_empty() {
+                    break;
+                }
+                let tokens = if self.config.causal { &left[..left.len().min(room)] } else { left };
                 let position = session.position + done[index];
                 let wanted = match item.wanted {
                     Wanted::None => 0,
@@ -367,7 +388,7 @@ impl Model {
                 session.pages.release(position, Some(session.position));
                 session.pages.reserve(position, position + tokens.len())?;
                 done[index] += tokens.len();
-                room -= tokens.len();
+                room = room.saturating_sub(tokens.len());
                 current = if tokens.len() == left.len() { index + 1 } else { index };
                 let kept = if hidden.needs_last_layer() { tokens.len() } else { wanted };
                 let long = self.rotations.is_long(item.session.context());

@@ -1,6 +1,7 @@
 //! From tensor names to matrices and vectors: every name, shape, size and format is checked here, once.
 
 mod attention;
+mod embedding;
 mod feed_forward;
 mod parts;
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use llamacpu_kernels::matmul::Matrix;
 
 pub(crate) use attention::{Attention, HeadAttention, LatentAttention, LatentQuery};
+pub(crate) use embedding::Embedding;
 pub(crate) use feed_forward::{Experts, FeedForward, Network};
 pub(crate) use parts::{Linear, Norm};
 
@@ -20,27 +22,27 @@ use crate::{Config, Error};
 pub(crate) struct Layer {
     pub(crate) attention_norm: Option<Norm>,
     pub(crate) attention: Option<Attention>,
-    /// On what attention gives.
+    /// On what attention gives, or on the stream with it.
     pub(crate) attention_output_norm: Option<Norm>,
     pub(crate) feed_forward_norm: Option<Norm>,
     pub(crate) feed_forward: Option<FeedForward>,
-    /// On what the feed-forward network gives.
+    /// On what the feed-forward network gives, or on the stream with it.
     pub(crate) feed_forward_output_norm: Option<Norm>,
 }
 
 /// All weights of a model.
 pub(crate) struct Weights {
-    /// vocabulary × embedding; looked up row by row.
-    pub(crate) embedding: Arc<Matrix>,
+    pub(crate) embedding: Embedding,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) output_norm: Norm,
-    /// vocabulary × embedding; the same matrix as `embedding` where the file has no own one.
-    pub(crate) output: Output,
+    pub(crate) output_norm: Option<Norm>,
+    /// Absent where the last states are the result.
+    pub(crate) output: Option<Output>,
     pub(crate) rope_factors: RopeFactors,
 }
 
 /// What makes logits of the last hidden state.
 pub(crate) struct Output {
+    /// vocabulary × embedding; the same matrix as that of the embedding where the file has no own one.
     pub(crate) matrix: Arc<Matrix>,
     pub(crate) bias: Option<Vec<f32>>,
 }
@@ -57,22 +59,14 @@ pub(crate) struct RopeFactors {
 impl Weights {
     /// Finds and checks every tensor that `config` asks for.
     pub(crate) fn load(config: &Config, tensors: &mut Tensors) -> Result<Self, Error> {
-        let (width, vocabulary) = (config.embedding_length, config.vocab_size);
-        let embedding = Arc::new(tensors.matrix("token_embd.weight", width, config.embedding_rows())?);
-        let matrix = if tensors.has("output.weight") {
-            embedding.resident(false);
-            Arc::new(tensors.matrix("output.weight", width, vocabulary)?)
-        } else {
-            // Its rows are looked up in the file even after they were packed: a page a token, read again when needed.
-            embedding.keep_rows();
-            Arc::clone(&embedding)
-        };
-        let output = Output { matrix, bias: tensors.optional_vector("output.bias", vocabulary)? };
+        let embedding = Embedding::load(config, tensors)?;
+        let output = config.output.then(|| Output::load(config, &embedding.tokens, tensors)).transpose()?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             layers.push(Layer::load(config, index, tensors)?);
         }
-        let output_norm = tensors.norm(config, "output_norm", width)?;
+        let width = config.embedding_length;
+        let output_norm = config.output_norm.then(|| tensors.norm(config, "output_norm", width)).transpose()?;
         Ok(Self { embedding, layers, output_norm, output, rope_factors: RopeFactors::load(config, tensors)? })
     }
 
@@ -83,7 +77,22 @@ impl Weights {
 
     /// The matrices part by part: one part a layer, then the output.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Vec<&Matrix>> {
-        self.layers.iter().map(Layer::matrices).chain(std::iter::once(vec![&*self.output.matrix]))
+        self.layers.iter().map(Layer::matrices).chain(self.output.iter().map(|output| vec![&*output.matrix]))
+    }
+}
+
+impl Output {
+    fn load(config: &Config, embedding: &Arc<Matrix>, tensors: &mut Tensors) -> Result<Self, Error> {
+        let (width, vocabulary) = (config.embedding_length, config.vocab_size);
+        let matrix = if tensors.has("output.weight") {
+            embedding.resident(false);
+            Arc::new(tensors.matrix("output.weight", width, vocabulary)?)
+        } else {
+            // Its rows are looked up in the file even after they were packed: a page a token, read again when needed.
+            embedding.keep_rows();
+            Arc::clone(embedding)
+        };
+        Ok(Self { matrix, bias: tensors.optional_vector("output.bias", vocabulary)? })
     }
 }
 
@@ -110,13 +119,18 @@ impl Layer {
             let name = format!("blk.{index}.{part}");
             if wanted { tensors.norm(config, &name, config.embedding_length).map(Some) } else { Ok(None) }
         };
-        let (before, behind) = (config.norms != Norms::Behind, config.norms != Norms::Before);
+        let before = matches!(config.norms, Norms::Before | Norms::Both);
+        let behind = config.norms != Norms::Before;
+        let behind_names = match config.norms {
+            Norms::Stream => ["attn_output_norm", "layer_output_norm"],
+            _ => ["post_attention_norm", "post_ffw_norm"],
+        };
         let (attends, feeds) = (sizes.heads > 0, sizes.feed_forward > 0);
         Ok(Self {
             attention_norm: norm(before && (attends || config.parallel), "attn_norm")?,
-            attention_output_norm: norm(behind && attends, "post_attention_norm")?,
+            attention_output_norm: norm(behind && attends, behind_names[0])?,
             feed_forward_norm: norm(before && feeds && !config.parallel, &config.feed_forward_norm)?,
-            feed_forward_output_norm: norm(behind && feeds, "post_ffw_norm")?,
+            feed_forward_output_norm: norm(behind && feeds, behind_names[1])?,
             attention: Attention::load(config, index, tensors)?,
             feed_forward: FeedForward::load(config, index, tensors)?,
         })

@@ -77,9 +77,10 @@ def _vectors(
             raise invalid(f"input[{number}] is empty; expected a text", "input")
         if any(not 0 <= token < vocabulary for token in ids):
             raise invalid(f"input[{number}] holds an unknown token; expected 0 to {vocabulary - 1}", "input")
-        if len(ids) > served.context and not truncate:
-            raise ContextOverflow(f"input[{number}] has {len(ids)} tokens and the model holds {served.context}; cut it")
-        rows.append(ids[: served.context])
+        limit = embeddings.most_tokens(served.model, served.context)
+        if len(ids) > limit and not truncate:
+            raise ContextOverflow(f"input[{number}] has {len(ids)} tokens and the model holds {limit}; cut it")
+        rows.append(tokenizer.truncate(ids, limit))
     pooling = embeddings.default_pooling(served.model.metadata)
     found = list(embeddings.vectors(served.model, rows, pooling, normalize=normalize, cancel=cancel))
     return found, sum(map(len, rows))

@@ -57,6 +57,8 @@ choices! {
         Behind = "behind",
         /// On both.
         Both = "both",
+        /// On the residual stream, after what comes out was added to it.
+        Stream = "stream",
     }
 
     /// How queries and keys are normalized.

@@ -32,7 +32,7 @@ pub(crate) struct LayerConfig {
 pub(crate) enum Sight {
     /// All.
     Everything,
-    /// The last ones, this many with itself.
+    /// The last ones, this many with itself; where tokens look ahead, half as many on each side.
     Window(usize),
     /// Those of its chunk, whose size this is.
     Chunk(usize),
@@ -75,6 +75,11 @@ impl Config {
     /// Rows of the embedding.
     pub(crate) fn embedding_rows(&self) -> usize {
         self.vocab_size + self.extra_embeddings
+    }
+
+    /// The most tokens that have a place, whatever the context of a session.
+    pub(crate) fn most_tokens(&self) -> usize {
+        if self.learned_positions { self.context_length } else { usize::MAX }
     }
 
     /// Factor of the attention scores.

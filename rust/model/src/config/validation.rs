@@ -21,6 +21,7 @@ impl Config {
         within("latent_size", self.latent_size, 0, HEAD_LIMIT)?;
         within("query_latent_size", self.query_latent_size, 0, HEAD_LIMIT)?;
         within("rope_size", self.rope.size, 0, self.key_size)?;
+        within("token_types", self.token_types, 0, SIZE_LIMIT)?;
         within("temperature_length", self.temperature_length, 0, SIZE_LIMIT)?;
         within("temperature_offset", self.temperature_offset, 0, SIZE_LIMIT)?;
         for (name, size) in [("key_size", self.key_size), ("rope_size", self.rope.size)] {
@@ -88,6 +89,12 @@ impl Config {
                     "layer {layer} has a window of {window} and chunks of {chunk}: expected one of the two"
                 )));
             }
+        }
+        if !self.causal && (self.latent_size > 0 || self.chunk.iter().any(|&chunk| chunk > 0)) {
+            return Err(Error::Model(
+                "causal is false: expected neither chunks nor latent keys in a model whose tokens see those behind them"
+                    .to_owned(),
+            ));
         }
         if self.temperature_length == 0 && self.temperature.iter().any(|&factor| factor != 0.0) {
             return Err(Error::Model(
