@@ -3,8 +3,9 @@
 //! Operands are copied before the GIL is released, because another Python thread may write into its arrays at any time.
 
 mod attention;
+mod operands;
 
-use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
+use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyMapping;
@@ -12,7 +13,6 @@ use pyo3::types::PyMapping;
 use llamacpu_kernels::Error;
 use llamacpu_kernels::activation::{self, Activation};
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix};
@@ -20,11 +20,9 @@ use llamacpu_kernels::norm::{Norm, NormKind};
 use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::Pool;
 
+use self::operands::{Floats, LONG, Output, chosen, operand};
 use crate::config::rope_config_from;
 use crate::outside::{detached, released};
-
-/// Multiplications that take long enough for signal handlers to be run meanwhile.
-const LONG: usize = 1 << 24;
 
 /// Names of functions between the products of a network.
 const ACTIVATIONS: [(&str, Activation); 8] = [
@@ -37,9 +35,6 @@ const ACTIVATIONS: [(&str, Activation); 8] = [
     ("sigmoid", Activation::Sigmoid),
     ("tanh", Activation::Tanh),
 ];
-
-type Floats<'py> = PyReadonlyArrayDyn<'py, f32>;
-type Output<'py> = PyResult<Bound<'py, PyArrayDyn<f32>>>;
 
 /// Every format of the table: name, number in GGUF files, weights in a block, bytes of a block, whether it can be written.
 #[pyfunction]
@@ -261,10 +256,6 @@ fn single<T: Send>(
     })
 }
 
-fn chosen(isa: Option<&str>) -> Result<Isa, Error> {
-    isa.map_or_else(Isa::chosen, Isa::named)
-}
-
 fn format_named(name: &str) -> PyResult<Format> {
     Format::named(name).ok_or_else(|| {
         let known: Vec<_> = Format::all().iter().map(|format| format.info().name).collect();
@@ -286,16 +277,6 @@ fn columns_of(format: Format, row_bytes: usize) -> PyResult<usize> {
     }
     let message = format!("rows of {row_bytes} bytes in {}; expected a multiple of {}", info.name, info.block_bytes);
     Err(PyValueError::new_err(message))
-}
-
-/// A copy of the numbers, and the shape.
-#[expect(clippy::needless_pass_by_value, reason = "ends the borrow of the array")]
-fn operand<T: numpy::Element + Copy>(name: &str, array: PyReadonlyArrayDyn<'_, T>) -> PyResult<(Vec<T>, Vec<usize>)> {
-    if !array.is_c_contiguous() {
-        let message = format!("{name} is not contiguous in memory; pass numpy.ascontiguousarray({name})");
-        return Err(PyValueError::new_err(message));
-    }
-    Ok((array.as_slice()?.to_vec(), array.shape().to_vec()))
 }
 
 /// The length of a row.

@@ -11,7 +11,7 @@ use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, KvLayout, PAGE
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::threads::Pool;
 
-use super::{Floats, LONG, Output, chosen, operand};
+use super::operands::{Floats, LONG, Output, chosen, operand};
 use crate::kv_type::kv_type_from;
 use crate::outside::detached;
 
