@@ -67,7 +67,7 @@ def test_a_telephone_never_scrolls_sideways(chat: Chat, width: int) -> None:
     look()
     assert chat.page.locator("#list .open").first.is_visible()
     chat.page.locator("#list .open").first.click()
-    assert not chat.page.locator("#sidebar").is_visible()
+    chat.page.locator("#sidebar").wait_for(state="hidden")
     for opens in ("Settings", "Conversation options"):
         chat.page.get_by_role("button", name=opens).click()
         box = chat.page.locator("dialog[open], #menu:popover-open").bounding_box()
@@ -155,7 +155,7 @@ def test_the_keyboard_alone_is_enough(chat: Chat) -> None:
     keys.press("Control+Shift+U")
     assert chat.eval("document.activeElement.className").startswith("message assistant")
     keys.press("Control+b")
-    assert not chat.page.locator("#sidebar").is_visible()
+    chat.page.locator("#sidebar").wait_for(state="hidden")
     keys.press("Control+b")
     for shortcut, dialog in (("Control+,", "settings"), ("Control+/", "shortcuts")):
         keys.press(shortcut)
