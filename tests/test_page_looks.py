@@ -24,10 +24,11 @@ def test_dark_and_light_follow_the_system_and_the_switch(chat: Chat) -> None:
     dark = background(chat)
     assert light != dark
     switch = chat.page.get_by_role("button", name="Dark")
-    assert switch.get_attribute("aria-pressed") == "true"
+    # The page is told a moment after it has been drawn anew.
+    chat.page.locator('[aria-pressed="true"]').and_(switch).wait_for()
     switch.click()
+    chat.page.locator('[aria-pressed="false"]').and_(switch).wait_for()
     assert background(chat) == light
-    assert switch.get_attribute("aria-pressed") == "false"
     chat.reload()
     assert background(chat) == light
     # Back to what the system says.
