@@ -26,6 +26,8 @@ from llamacpu.locks import ProcessLock, cached_property
 
 PATIENCE_SECONDS = 20
 PROMPT = [1, 2, 3]
+# The status of a child that was told that the session it uses was being changed when it was forked.
+TOLD = 3
 
 
 def fork(work: Callable[[], bool]) -> int:
@@ -121,8 +123,9 @@ def running(path: Path) -> list[int]:
         try:
             known = session.position in (0, 3)
         except RuntimeError as error:
-            # Forked in the instant in which the session was being changed.
-            known = "forked while another thread" in str(error)
+            if "forked while another thread" in str(error):
+                os._exit(TOLD)
+            raise
         return known and np.array_equal(model.session().forward(PROMPT), expected)
 
     thread = threading.Thread(target=work)
@@ -130,7 +133,9 @@ def running(path: Path) -> list[int]:
     statuses = [fork(child) for _ in range(30)]
     ends.set()
     thread.join()
-    return statuses
+    # The instants in which a session is being changed are few, and none when nobody uses it.
+    told = [status for status in statuses if status == TOLD]
+    return [status for status in statuses if status != TOLD] + told[3:] + [fork(child)]
 
 
 def vocabulary(path: Path) -> list[int]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -137,6 +137,13 @@ class Chat:
         while not self.page.evaluate(f"() => Boolean({code})"):
             assert time.monotonic() < end, f"never true: {code}"
             self.page.wait_for_timeout(20)
+
+    def settle(self, read: Callable[[], Any], wanted: Any) -> None:
+        """`read()` is `wanted`, at once or when the page has done what it was told: its handlers are asynchronous."""
+        end = time.monotonic() + 20
+        while (found := read()) != wanted and time.monotonic() < end:
+            self.page.wait_for_timeout(20)
+        assert found == wanted
 
     def violations(self) -> list[str]:
         return list(self.eval("window.violations"))

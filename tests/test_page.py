@@ -103,11 +103,11 @@ def test_retry_makes_another_version(chat: Chat) -> None:
     chat.done()
     assert chat.answers() == ["Answer number 2."]
     chat.page.get_by_role("button", name="Earlier version").click()
-    assert chat.answers() == ["Answer number 1."]
+    chat.settle(chat.answers, ["Answer number 1."])
     chat.reload()
     assert chat.answers() == ["Answer number 1."]
     chat.page.get_by_role("button", name="Later version").click()
-    assert chat.answers() == ["Answer number 2."]
+    chat.settle(chat.answers, ["Answer number 2."])
 
 
 def test_editing_a_message_begins_a_branch(chat: Chat) -> None:
@@ -123,7 +123,7 @@ def test_editing_a_message_begins_a_branch(chat: Chat) -> None:
     assert chat.messages() == ["Uno", "Answer number 3."]
     assert chat.api.asked[-1]["messages"] == [{"role": "user", "content": "Uno"}]
     chat.page.get_by_role("button", name="Earlier version").click()
-    assert chat.messages() == ["One", "Answer number 1.", "Two", "Answer number 2."]
+    chat.settle(chat.messages, ["One", "Answer number 1.", "Two", "Answer number 2."])
 
 
 def test_leaving_the_editor_changes_nothing(chat: Chat) -> None:
@@ -131,7 +131,7 @@ def test_leaving_the_editor_changes_nothing(chat: Chat) -> None:
     chat.tool("user", "Edit").click()
     chat.page.get_by_label("Edit message").fill("Else")
     chat.page.get_by_label("Edit message").press("Escape")
-    assert chat.messages() == ["One", "Answer number 1."]
+    chat.settle(chat.messages, ["One", "Answer number 1."])
     assert len(chat.api.asked) == 1
 
 
@@ -240,8 +240,8 @@ def test_an_answer_goes_on_while_another_conversation_is_read(chat: Chat) -> Non
     chat.type("endless")
     chat.until(f"document.querySelector('{LAST} .text')?.innerText.length > 40")
     chat.page.locator("#list .open", has_text="First").click()
-    assert chat.answers() == ["Answer number 1."]
-    assert chat.page.locator("#list .pulse").count() == 1
+    chat.settle(chat.answers, ["Answer number 1."])
+    chat.settle(chat.page.locator("#list .pulse").count, 1)
     chat.page.locator("#list .open", has_text="endless").click()
     length = len(chat.answers()[0])
     chat.until(f"document.querySelector('{LAST} .text').innerText.length > {length + 40}")
@@ -289,7 +289,7 @@ def test_settings_are_sent_and_kept(chat: Chat) -> None:
     chat.page.get_by_role("button", name="New conversation").click()
     chat.reload()
     chat.page.get_by_role("button", name="Settings").click()
-    assert chat.page.locator("#setting-temperature").input_value() == "0.25"
+    chat.settle(chat.page.locator("#setting-temperature").input_value, "0.25")
     chat.page.get_by_role("button", name="Reset").click()
     chat.page.get_by_role("button", name="Save").click()
     chat.say("Hello")

@@ -24,18 +24,17 @@ def test_dark_and_light_follow_the_system_and_the_switch(chat: Chat) -> None:
     dark = background(chat)
     assert light != dark
     switch = chat.page.get_by_role("button", name="Dark")
-    # The page is told a moment after it has been drawn anew.
-    chat.page.locator('[aria-pressed="true"]').and_(switch).wait_for()
+    chat.settle(lambda: switch.get_attribute("aria-pressed"), "true")
     switch.click()
-    chat.page.locator('[aria-pressed="false"]').and_(switch).wait_for()
-    assert background(chat) == light
+    chat.settle(lambda: background(chat), light)
+    assert switch.get_attribute("aria-pressed") == "false"
     chat.reload()
     assert background(chat) == light
     # Back to what the system says.
     chat.page.get_by_role("button", name="Settings").click()
     chat.page.get_by_role("radio", name="System").check()
     chat.page.get_by_role("button", name="Save").click()
-    assert background(chat) == dark
+    chat.settle(lambda: background(chat), dark)
 
 
 def test_the_chosen_theme_is_there_before_the_page_is_drawn(chat: Chat) -> None:
@@ -100,7 +99,7 @@ def tab_to(chat: Chat, name: str, back: bool = False) -> None:
 def test_the_keyboard_alone_is_enough(chat: Chat) -> None:
     keys = chat.page.keyboard
     keys.press("Escape")
-    assert focused(chat) == "Message"
+    chat.settle(lambda: focused(chat), "Message")
     keys.type("One")
     keys.press("Shift+Enter")
     keys.type("more")
@@ -124,7 +123,7 @@ def test_the_keyboard_alone_is_enough(chat: Chat) -> None:
     # The last message is edited from the empty field.
     keys.press("Escape")
     keys.press("ArrowUp")
-    assert focused(chat) == "Edit message"
+    chat.settle(lambda: focused(chat), "Edit message")
     keys.press("Control+a")
     keys.type("Two")
     keys.press("Enter")
@@ -133,34 +132,34 @@ def test_the_keyboard_alone_is_enough(chat: Chat) -> None:
     # A menu, a dialog, and back to where one was.
     tab_to(chat, "Conversation options", back=True)
     keys.press("Enter")
-    assert focused(chat) == "Rename"
+    chat.settle(lambda: focused(chat), "Rename")
     keys.press("ArrowDown")
-    assert focused(chat) == "Export"
+    chat.settle(lambda: focused(chat), "Export")
     keys.press("End")
-    assert focused(chat) == "Delete"
+    chat.settle(lambda: focused(chat), "Delete")
     keys.press("ArrowDown")
-    assert focused(chat) == "Rename"
+    chat.settle(lambda: focused(chat), "Rename")
     keys.press("Enter")
     keys.type("Numbers")
     keys.press("Enter")
     chat.until("document.getElementById('title').textContent === 'Numbers'")
     # Shortcuts.
     keys.press("Control+Shift+O")
-    assert focused(chat) == "Message"
-    assert chat.messages() == []
+    chat.settle(lambda: focused(chat), "Message")
+    chat.settle(chat.messages, [])
     keys.press("Control+k")
-    assert focused(chat) == "Search conversations"
+    chat.settle(lambda: focused(chat), "Search conversations")
     tab_to(chat, "Numbers")
     keys.press("Enter")
     chat.page.wait_for_selector(".message")
     keys.press("Control+Shift+U")
-    assert chat.eval("document.activeElement.className").startswith("message assistant")
+    chat.until('document.activeElement.className.startsWith("message assistant")')
     keys.press("Control+b")
     chat.page.locator("#sidebar").wait_for(state="hidden")
     keys.press("Control+b")
     for shortcut, dialog in (("Control+,", "settings"), ("Control+/", "shortcuts")):
         keys.press(shortcut)
-        assert chat.page.locator(f"#{dialog}").is_visible()
+        chat.settle(chat.page.locator(f"#{dialog}").is_visible, True)
         # The focus does not leave an open dialog.
         for _ in range(30):
             keys.press("Tab")
@@ -168,7 +167,7 @@ def test_the_keyboard_alone_is_enough(chat: Chat) -> None:
                 f"document.activeElement.closest('#{dialog}, body') !== document.activeElement.closest('main')"
             )
         keys.press("Escape")
-        assert not chat.page.locator(f"#{dialog}").is_visible()
+        chat.settle(chat.page.locator(f"#{dialog}").is_visible, False)
 
 
 def test_enter_belongs_to_a_word_that_is_being_composed(chat: Chat) -> None:

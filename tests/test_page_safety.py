@@ -38,10 +38,10 @@ def test_a_hostile_message_and_title_are_text(chat: Chat) -> None:
     attack = "<img src=x onerror=\"window.harmed='own'\">"
     chat.say(f"rich {attack}")
     chat.page.keyboard.press("Control+k")
-    assert chat.titles() == [f"rich {attack}"]
+    chat.settle(chat.titles, [f"rich {attack}"])
     chat.page.get_by_role("button", name="Options of rich").click()
     chat.page.get_by_role("menuitem", name="Delete").click()
-    assert attack in chat.page.inner_text("#ask-words")
+    chat.settle(lambda: attack in chat.page.inner_text("#ask-words"), True)
     assert chat.eval("window.harmed") is None
 
 

@@ -87,7 +87,7 @@ def test_the_api_key_is_asked_for_and_kept_for_the_window_only(chat: Chat) -> No
     chat.reload()
     chat.page.wait_for_selector("#notice:has-text('The server wants an API key.')")
     chat.page.get_by_role("button", name="Enter the key").click()
-    assert chat.eval("document.activeElement.id") == "key"
+    chat.settle(lambda: chat.eval("document.activeElement.id"), "key")
     chat.page.get_by_label("API key").fill("sk-wrong")
     chat.page.get_by_role("button", name="Save").click()
     chat.page.wait_for_selector("#notice:has-text('does not accept this API key')")

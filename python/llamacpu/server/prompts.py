@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Use",
     "chat_questions",
+    "check_choice",
     "check_length",
     "check_schema",
     "check_variables",
@@ -242,6 +243,12 @@ def check_length(served: Served, ids: Sequence[int], too_long: bool = False) -> 
         raise ContextOverflow(
             f"the prompt has {len(ids)} tokens, and the model's context holds {served.context}; shorten the messages"
         )
+
+
+def check_choice(choice: Any, tools: Any) -> None:
+    """Raises ApiError where a call is asked for and nothing can be called."""
+    if choice not in (None, "auto", "none") and not tools:
+        raise invalid("tool_choice asks for a call, and there are no tools; give tools", "tool_choice")
 
 
 def check_schema(state: State, schema: Any, param: str) -> None:

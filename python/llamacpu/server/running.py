@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from llamacpu.answers.reading import Piece
 from llamacpu.server.errors import ApiError, told
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from llamacpu.generation import GeneratedToken
     from llamacpu.scheduler import Request
 
-__all__ = ["End", "Run", "Step", "Work"]
+__all__ = ["End", "Run", "Step", "Work", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,22 @@ class Run:
     def close(self) -> None:
         """Stop the work."""
         self.request.close()
+
+
+async def blocks(run: Run, one_call: bool) -> AsyncIterator[tuple[Event, bool]]:
+    """The events of an answer for APIs that put them into blocks: each with whether it begins a block.
+
+    Pieces of one kind in a row are a block, and so is every call; with `one_call` those after the first are left out.
+    """
+    kind, calls = "", 0
+    async for step in run:
+        event = step.event
+        found = event.kind if isinstance(event, Piece) else "call"
+        calls += found == "call"
+        if one_call and found == "call" and calls > 1:
+            continue
+        yield event, found != kind or found == "call"
+        kind = found
 
 
 class Work:

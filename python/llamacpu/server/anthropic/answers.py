@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers.reading import Piece, ToolCall
+from llamacpu.server.running import blocks
 from llamacpu.server.streams import server_sent
 
 if TYPE_CHECKING:
@@ -51,23 +52,17 @@ class Shape:
         empty: Block = {**self._head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
         yield _event("message_start", message=empty)
         yield _event("ping")
-        index, kind, calls = -1, "", 0
-        async for step in run:
-            event = step.event
-            if isinstance(event, ToolCall):
-                calls += 1
-                if self._one_call and calls > 1:
-                    continue
-            wanted = event.kind if isinstance(event, Piece) else "call"
+        index = -1
+        async for event, begins in blocks(run, self._one_call):
             found = ""
-            if wanted != kind or wanted == "call":
-                if kind:
+            if begins:
+                if index >= 0:
                     found += _event("content_block_stop", index=index)
-                index, kind = index + 1, wanted
+                index += 1
                 found += _event("content_block_start", index=index, content_block=_opened(event))
             found += _event("content_block_delta", index=index, delta=_delta(event))
             yield found
-        if kind:
+        if index >= 0:
             yield _event("content_block_stop", index=index)
         end = run.end
         assert end is not None

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from llamacpu.answers import chat_prompt
 from llamacpu.server.anthropic.answers import Shape
 from llamacpu.server.anthropic.requests import CountBody, MessagesBody
-from llamacpu.server.errors import ApiError, invalid
-from llamacpu.server.prompts import chat_questions, check_schema, using
+from llamacpu.server.errors import ApiError
+from llamacpu.server.prompts import chat_questions, check_choice, check_schema, using
 from llamacpu.server.single import one_answer
 from llamacpu.server.streams import JsonResponse, server_sent
 
@@ -30,8 +30,7 @@ async def messages(call: Call) -> Response:
     body: MessagesBody = call.body
     tools = [tool.for_template() for tool in body.tools or ()]
     choice = None if body.tool_choice is None else body.tool_choice.as_openai()
-    if choice not in (None, "auto", "none") and not tools:
-        raise invalid("tool_choice asks for a call, and there are no tools; give tools", "tool_choice")
+    check_choice(choice, tools)
     form = body.form()
     check_schema(call.state, tools, "tools")
     check_schema(call.state, form, "output_config")

@@ -10,7 +10,7 @@ from llamacpu.server.errors import invalid
 from llamacpu.server.openai.answering import answered
 from llamacpu.server.openai.requests import ChatRequest, stops
 from llamacpu.server.openai.shapes import ChatChoice
-from llamacpu.server.prompts import chat_questions, check_schema, using
+from llamacpu.server.prompts import chat_questions, check_choice, check_schema, using
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -37,8 +37,7 @@ async def chat_completions(call: Call) -> Response:
     choice = body.tool_choice if body.tool_choice is not None else body.function_call
     if not isinstance(choice, str) and choice is not None:
         choice = choice.model_dump()  # type: ignore[assignment]
-    if choice not in (None, "none", "auto") and not (tools or functions):
-        raise invalid("tool_choice asks for a call, and there are no tools; give tools", "tool_choice")
+    check_choice(choice, tools or functions)
     async with using(call, body.model) as use:
         served = use.served
         top = (body.top_logprobs or 0) if body.logprobs else None

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from llamacpu.answers.reading import Piece, ToolCall
+from llamacpu.answers.reading import ToolCall
+from llamacpu.server.running import blocks
 from llamacpu.server.streams import server_sent
 from llamacpu.server.usage import finish_reason
 
@@ -72,19 +73,13 @@ class Shape:
         yield self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
         items: list[Fields] = []
         item: Fields | None = None
-        kind, text, calls = "", "", 0
-        async for step in run:
-            event = step.event
-            if isinstance(event, ToolCall):
-                calls += 1
-                if self._one_call and calls > 1:
-                    continue
-            wanted = event.kind if isinstance(event, Piece) else "call"
+        text = ""
+        async for event, begins in blocks(run, self._one_call):
             found = ""
-            if wanted != kind or isinstance(event, ToolCall):
+            if begins:
                 if item is not None:
                     found += self._close(item, text, items)
-                kind, text = wanted, ""
+                text = ""
                 item = _item(event if isinstance(event, ToolCall) else event.kind)
                 found += self._open(item, len(items))
             assert item is not None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llamacpu.server.endpoints import Endpoint
-from llamacpu.server.errors import invalid
-from llamacpu.server.prompts import chat_questions, check_schema, using
+from llamacpu.server.prompts import chat_questions, check_choice, check_schema, using
 from llamacpu.server.responses.answers import Shape
 from llamacpu.server.responses.requests import ResponsesBody
 from llamacpu.server.single import one_answer
@@ -24,8 +23,7 @@ async def responses(call: Call) -> Response:
     body: ResponsesBody = call.body
     tools = [tool.for_template() for tool in body.tools or ()]
     choice = body.tool_choice
-    if choice not in (None, "auto", "none") and not tools:
-        raise invalid("tool_choice asks for a call, and there are no tools; give tools", "tool_choice")
+    check_choice(choice, tools)
     form = body.form()
     check_schema(call.state, tools, "tools")
     check_schema(call.state, form, "text")
