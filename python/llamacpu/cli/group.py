@@ -17,7 +17,7 @@ COMMANDS = {
     "tokenize": "Show the tokens of a text.",
     "embed": "Turn texts into vectors.",
     "bench": "Measure how fast a model runs on this machine.",
-    "serve": "Serve models to clients of OpenAI, Ollama and others, with a chat page.",
+    "serve": "Serve models to OpenAI and Ollama clients, with a page.",
     "moderate": "Judge a message with a Llama Guard model.",
     "doctor": "Show what llamacpu finds on this machine and what it chooses.",
 }

@@ -52,7 +52,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     return found
 
 
-@click.command("serve", short_help="Serve models to clients of OpenAI, Ollama and others, with a chat page.")
+@click.command("serve", short_help="Serve models to OpenAI and Ollama clients, with a page.")
 @click.argument("models", nargs=-1, type=str, metavar="[MODEL]...")
 @click.option(
     "--ollama",
