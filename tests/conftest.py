@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +25,16 @@ hypothesis.settings.load_profile("no time is asserted")
 # A suite that was started in the background may have inherited an ignored SIGINT, and would hand it on to the commands
 # that it starts in order to interrupt them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def drawn_seeds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the seeds that a test does not name from its own name: it samples the same tokens in every run.
+
+    LLAMACPU_TEST_SEED=N draws others, to find tests that depend on what is sampled.
+    """
+    draws = random.Random(request.node.nodeid + os.environ.get("LLAMACPU_TEST_SEED", ""))
+    monkeypatch.setattr("secrets.randbelow", draws.randrange)
 
 
 @pytest.fixture(scope="session")
