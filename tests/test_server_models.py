@@ -62,7 +62,7 @@ def test_unused_models_make_room_for_others(folder: Path) -> None:
 def test_an_open_model_is_served_as_it_is() -> None:
     with llamacpu.Model(DEMO) as model, llamacpu.serve({"mine": model}) as url:
         assert ask(url).json()["model"] == "mine"
-        assert model.generate("x", max_tokens=1, temperature=0).read().tokens
+        assert model.generate("x", max_tokens=1, sampling=llamacpu.Sampling(temperature=0)).read().tokens
 
 
 def test_a_model_is_unloaded_when_it_was_unused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
