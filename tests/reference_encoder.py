@@ -1,7 +1,8 @@
 """Encoders in NumPy and float64, written down from the papers and from the tensors of a file: their oracle.
 
 Each architecture is spelled out; nothing here reads the switches that the package makes of metadata. Sources: BERT
-(arXiv:1810.04805), Nomic Embed (arXiv:2402.01613, arXiv:2502.07972), RoPE (arXiv:2104.09864).
+(arXiv:1810.04805), Nomic Embed (arXiv:2402.01613, arXiv:2502.07972), RoPE (arXiv:2104.09864), DeBERTa
+(arXiv:2006.03654).
 """
 
 from __future__ import annotations
@@ -71,11 +72,43 @@ class ReferenceEncoder:
         else:
             parts = [self.linear(x, f"{block}.attn_{part}") for part in "qkv"]
         query, key, value = (part.reshape(len(x), heads, -1).transpose(1, 0, 2) for part in parts)
-        if self.architecture != "bert":
+        if self.architecture.startswith("nomic"):
             query, key = self.rotated(query), self.rotated(key)
-        scores = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1])
+        if self.architecture == "deberta-v2":
+            scores = self.disentangled(query, key, block)
+        else:
+            scores = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1])
         mixed = softmax(scores) @ value
         return self.linear(mixed.transpose(1, 0, 2).reshape(len(x), -1), f"{block}.attn_output")
+
+    def disentangled(self, query: Array, key: Array, block: str) -> Array:
+        """Formula 4 of the paper: content to content, content to position and position to content."""
+        table = self.norm(self.tensor("rel_embd.weight"), "rel_embd_norm")
+        heads, tokens, size = query.shape
+        far_key, far_query = (
+            self.linear(table, f"{block}.attn_{part}").reshape(len(table), heads, size).transpose(1, 0, 2)
+            for part in "kq"
+        )
+        scores = query @ key.transpose(0, 2, 1)
+        for i in range(tokens):
+            for j in range(tokens):
+                row = self.distance_row(i - j)
+                scores[:, i, j] += (query[:, i] * far_key[:, row]).sum(-1) + (key[:, j] * far_query[:, row]).sum(-1)
+        return scores / np.sqrt(3 * size)
+
+    def distance_row(self, difference: int) -> int:
+        buckets, most = self.key("attention.relative_buckets_count"), self.key("attention.relative_positions_max")
+        span, middle, distance = buckets or most, buckets // 2, abs(difference)
+        bucket = distance
+        if buckets and distance > middle:
+            share = np.log(distance / middle) / np.log((most - 1) / middle)
+            bucket = int(np.ceil(share * (middle - 1))) + middle
+        return int(np.clip(np.sign(difference) * bucket + span, 0, 2 * span - 1))
+
+    def classes(self, state: Array) -> Array:
+        """The scores of a state by the two matrices of the classifier."""
+        inner = self.linear(state, "cls")
+        return self.linear(gelu(inner) if self.architecture == "deberta-v2" else np.tanh(inner), "cls.output")
 
     def rotated(self, x: Array) -> Array:
         """x[heads, tokens, size]: element i turns with element i + size / 2."""

@@ -92,7 +92,8 @@ def test_long_texts_are_cut_and_said_to_be(path: Path) -> None:
 
 def test_wrong_usage_and_wrong_input(path: Path) -> None:
     assert invoke(path, "a", "--json", "--jsonl").exit_code == 2
-    assert invoke(path, "a", "--pooling", "rank").exit_code == 2
+    assert invoke(path, "a", "--pooling", "sum").exit_code == 2
+    assert "no classifier" in invoke(path, "a", "--pooling", "rank").stderr
     assert invoke().exit_code == 2
     wrong = invoke(path, stdin=b"fine\n\xff\xfe\n")
     assert wrong.exit_code == 1

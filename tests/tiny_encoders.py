@@ -38,6 +38,8 @@ class Encoder:
     experts: int = 0
     window: int = 0
     labels: tuple[str, ...] = ()
+    buckets: int = 0
+    distances: int = 0
     pooling: int | None = 1
     extra: dict[str, Any] = field(default_factory=dict)
     """more metadata: key without the architecture to int, float, bool or str"""
@@ -49,6 +51,12 @@ ENCODERS = {
     "bert-wide": Encoder(width=96, inner=80, heads=3, pooling=None, types=0),
     "nomic": Encoder("nomic-bert", fused=True, bias=False, extra={"rope.freq_base": 1000.0}),
     "nomic-moe": Encoder("nomic-bert-moe", fused=True, experts=4, types=1, extra={"rope.freq_base": 1000.0}),
+    "deberta": Encoder(
+        "deberta-v2", types=0, context=90, buckets=16, distances=60, labels=("BENIGN", "BAD"), pooling=4
+    ),
+    "deberta-plain": Encoder(
+        "deberta-v2", width=48, heads=3, layers=2, types=0, context=40, distances=12, labels=("a", "b", "c"), pooling=4
+    ),
 }
 
 
@@ -79,6 +87,9 @@ def write_encoder(path: Path, shape: Encoder, kind: Type = Type.F32, seed: int =
         tensor("token_types.weight", shape.types, width, spread=0.3)
     if shape.architecture == "bert":
         tensor("position_embd.weight", shape.context, width, spread=0.3)
+    if shape.distances:
+        tensor("rel_embd.weight", 2 * (shape.buckets or shape.distances), width, spread=0.6)
+        norm("rel_embd_norm")
     for layer in range(shape.layers):
         block = f"blk.{layer}"
         if shape.fused:
@@ -125,6 +136,9 @@ def _metadata(writer: GGUFWriter, shape: Encoder) -> None:
         writer.add_uint32(f"{shape.architecture}.moe_every_n_layers", 2)
     if shape.labels:
         writer.add_classifier_output_labels(list(shape.labels))
+    if shape.distances:
+        writer.add_uint32(f"{shape.architecture}.attention.relative_positions_max", shape.distances)
+        writer.add_uint32(f"{shape.architecture}.attention.relative_buckets_count", shape.buckets)
     for key, value in shape.extra.items():
         add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
         add[type(value)](f"{shape.architecture}.{key}", value)

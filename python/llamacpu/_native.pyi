@@ -223,6 +223,8 @@ class Model:
         """Computes the keys and values that the session lacks because it was rewound too far."""
     def kv_bytes(self, kv_type: str, tokens: int) -> int:
         """Bytes of keys and values of a session of `tokens` tokens: windows make it less than as many pages."""
+    def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The scores that the classifier gives of states: float32[rows, width] -> float32[rows, classes]."""
     def page_bytes(self, kv_type: str) -> int:
         """Bytes of a page of keys and values."""
     def restore(self, context: int, kv_type: str, tokens: Sequence[int], pages: Iterable[bytes]) -> Session:

@@ -47,7 +47,7 @@ class Model(EngineModel):
 
     @overload
     def embed(
-        self, input: str | Sequence[str], pooling: Literal["mean", "cls", "last"] | None = None, *,
+        self, input: str | Sequence[str], pooling: Literal["mean", "cls", "last", "rank"] | None = None, *,
         normalize: bool = False, truncate: bool = True, task: Task | None = None, prefix: str | None = None,
         cancel: CancelToken | None = None,
     ) -> NDArray[np.float32]: ...  # fmt: skip
@@ -71,8 +71,9 @@ class Model(EngineModel):
         """Embeddings of texts: of one, float32[width]; of several, float32[texts, width].
 
         pooling    how the states of the tokens behind the last norm become one: their "mean", the "last" or the first
-                   one ("cls"). "none" returns those of all tokens: float32[tokens, width], or a list of them. `None`
-                   for what the file recommends; "mean" where it recommends none of the three
+                   one ("cls"). "rank": the scores of the model's classifier, float32[classes] a text, not normalized.
+                   "none" returns the states of all tokens: float32[tokens, width], or a list of them. `None` for what
+                   the file recommends; "mean" where it recommends nothing that makes one vector
         normalize  scale every embedding to the Euclidean length 1
         truncate   leave out what is longer than the model's context; otherwise that is a `ContextOverflow`
 

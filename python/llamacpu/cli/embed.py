@@ -31,8 +31,9 @@ _LINES_AHEAD = 64
 @click.argument("texts", nargs=-1, callback=options.utf8)
 @click.option(
     "--pooling",
-    type=click.Choice(["mean", "last", "cls", "none"]),
-    help="Make one vector of those of all tokens, of the last or of the first one; 'none' prints one for each token. "
+    type=click.Choice(["mean", "last", "cls", "rank", "none"]),
+    help="Make one vector of those of all tokens, of the last or of the first one; 'rank' prints the scores of the "
+    "model's classifier, 'none' a vector for each token. "
     "[default: what the file recommends, else mean]",
 )
 @click.option("--normalize", is_flag=True, help="Scale every vector to length 1.")
@@ -92,7 +93,7 @@ def command(
                 "model": str(opened.path),
                 "pooling": pooling,
                 "normalized": normalize,
-                "dimensions": opened.config["embedding_length"],
+                "dimensions": opened.config["classes" if pooling == "rank" else "embedding_length"],
                 "embeddings": list(entries),
             }
             write(json.dumps(document) + "\n")

@@ -19,9 +19,10 @@ COMMANDS = {
     "bench": "Measure how fast a model runs on this machine.",
     "serve": "Serve models to OpenAI and Ollama clients, with a page.",
     "moderate": "Judge a message with a Llama Guard model.",
+    "guard-prompt": "Judge a text with a Prompt Guard model.",
     "doctor": "Show what llamacpu finds on this machine and what it chooses.",
 }
-"""Name and one line of help; the command itself is `command` in `llamacpu.cli.<name>`."""
+"""Name and one line of help; the command itself is `command` in `llamacpu.cli.<name>`, with `_` for `-`."""
 
 INTERRUPTED = 130
 DEBUG = "LLAMACPU_DEBUG"
@@ -39,7 +40,7 @@ class CommandLine(click.Group):
         """Import a command."""
         if cmd_name not in COMMANDS:
             return None
-        command = importlib.import_module(f"llamacpu.cli.{cmd_name}").command
+        command = importlib.import_module(f"llamacpu.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
         return command
 

@@ -98,6 +98,7 @@ class ModelLike(Protocol):
         logits: Logits = "none",
         cancel: CancelToken | None = None,
     ) -> list[StepOutput]: ...
+    def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]: ...
     def page_bytes(self, kv_type: KVType) -> int:
         """Bytes of a page of keys and values: of all layers together."""
 

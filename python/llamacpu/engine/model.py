@@ -231,6 +231,21 @@ class EngineModel:
         parts = [hidden[:, start:end] for start, end in pairwise(ends_of(counts))]
         return [StepOutput(row, part) for row, part in zip(split(rows, counts, logits), parts, strict=True)]
 
+    def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The scores that the model's classifier gives of states behind the last norm.
+
+        states: float32[rows, width], for BERT and DeBERTa those of the first token of each text. Returns
+        float32[rows, classes], before any softmax. ModelError for a model without a classifier, ValueError for states
+        of another width.
+        """
+        import numpy
+
+        states = numpy.ascontiguousarray(states, dtype=numpy.float32)
+        width = self._config.embedding_length
+        if states.ndim != 2 or states.shape[1] != width:
+            raise ValueError(f"the states have the shape {states.shape}; expected rows of {width} numbers")
+        return self._native.classify(states)
+
     @cached_property
     def fingerprint(self) -> str:
         """64 hexadecimal digits that tell models apart: of their sizes, tensor tables and samples of their weights."""

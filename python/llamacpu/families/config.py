@@ -29,6 +29,14 @@ class Config(Mapping[str, Any]):
     """rows of the embedding of token types, of which the first is added to every token; 0 for none"""
     embedding_norm: bool = False
     """whether the sum of the embeddings is normalized"""
+    relative_positions: int = 0
+    """farthest distance with a bias of its own in attention (DeBERTa); 0 for attention without such biases"""
+    relative_buckets: int = 0
+    """into how many buckets these distances fall in each direction; 0 for one a distance"""
+    classes: int = 0
+    """scores that a classifier gives of a state; 0 for no classifier"""
+    classifier_activation: Literal["tanh", "gelu"] = "tanh"
+    """the function between the two matrices of the classifier"""
     causal: bool = True
     """whether a token sees only those before it; False for encoders, whose sessions hold one text, read by one step"""
     output_norm: bool = True

@@ -13,7 +13,9 @@ __all__ = ["encoder"]
 def encoder(file: GGUFFile, name: str) -> dict[str, Any]:
     """The fields of an encoder as BERT: tokens look ahead, and norms stand behind the additions and the embedding."""
     fields = parts.common(file, name, norm="layer", expert_weights_norm=False)
-    types = next((tensor.shape for tensor in file.tensors if tensor.name == "token_types.weight"), (0, 0))
+    shapes = {tensor.name: tensor.shape for tensor in file.tensors}
+    types = shapes.get("token_types.weight", (0, 0))
+    classifier = shapes.get("cls.output.weight", shapes.get("cls.weight", (0, 0)))
     return fields | {
         "causal": False,
         "output": False,
@@ -21,4 +23,5 @@ def encoder(file: GGUFFile, name: str) -> dict[str, Any]:
         "norms": "stream",
         "embedding_norm": True,
         "token_types": types[1] if len(types) > 1 else 1,
+        "classes": classifier[1] if len(classifier) > 1 else 1,
     }

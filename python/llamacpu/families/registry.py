@@ -16,6 +16,7 @@ FAMILIES = {
     "cohere2": "cohere2",
     "command-r": "command_r",
     "deci": "deci",
+    "deberta-v2": "deberta_v2",
     "deepseek2": "deepseek2",
     "ernie4_5": "ernie4_5",
     "gemma": "gemma",

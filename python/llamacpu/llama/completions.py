@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llamacpu.llama.sampling import Samplers
     from llamacpu.llama.text import LlamaText
     from llamacpu.tasks.moderation import Moderation
+    from llamacpu.tasks.prompt_guard import PromptGuard
 
 __all__ = ["Completions"]
 
@@ -256,6 +257,12 @@ class Completions:
             return moderate(session, messages, categories=categories, threshold=threshold, chat=self.chat)
         finally:
             self._conversation.give_back(session, None)
+
+    def guard_prompt(self, text: str, threshold: float = 0.5) -> PromptGuard:
+        """Judge a text with a Prompt Guard model; see `llamacpu.tasks.prompt_guard`."""
+        from llamacpu.tasks.prompt_guard import guard_prompt
+
+        return guard_prompt(self._conversation.model, text, threshold=threshold)
 
     def _answer(
         self,

@@ -42,7 +42,8 @@ class Embeddings:
         self._asked_pooling = asked_pooling
 
     def pooling_type(self) -> int:
-        """How `embed` makes one vector of many: 0 not at all, 1 the mean, 2 the first token, 3 the last one.
+        """How `embed` makes one vector of many: 0 not at all, 1 the mean, 2 the first token, 3 the last one,
+        4 the scores of the model's classifier.
 
         It is what was asked for, else what the file says, else 0.
         """

@@ -257,6 +257,7 @@ class Llama(Attributes):
 
     create_completion = method_of("_completions", Completions.create_completion)
     moderate = method_of("_completions", Completions.moderate)
+    guard_prompt = method_of("_completions", Completions.guard_prompt)
 
     def infill(self, prefix: str, suffix: str, **settings: Any) -> Any:
         """What belongs between two texts; `settings` as in `create_completion`.

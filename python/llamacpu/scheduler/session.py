@@ -232,6 +232,10 @@ class ScheduledModel:
             raise
         return found
 
+    def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The scores that the model's classifier gives of states; see `Model.classify`."""
+        return self._model.classify(states)
+
     def page_bytes(self, kv_type: KVType) -> int:
         """Bytes of a page of keys and values, of all layers together."""
         return self._model.page_bytes(kv_type)

@@ -33,11 +33,12 @@ __all__ = [
     "vectors",
 ]
 
-Pooling = Literal["none", "mean", "cls", "last"]
-"""Nothing (a vector a token), the mean of all tokens, the first token, the last token."""
+Pooling = Literal["none", "mean", "cls", "last", "rank"]
+"""Nothing (a vector a token), the mean of all tokens, the first token, the last token, or the scores that the model's
+classifier gives of the first token."""
 
 # The numbers of GGUF's key <architecture>.pooling_type.
-_NUMBERS: tuple[Pooling, ...] = ("none", "mean", "cls", "last")
+_NUMBERS: tuple[Pooling, ...] = ("none", "mean", "cls", "last", "rank")
 
 # What goes through the model together: tokens enough to keep matrix products at full speed, and few enough texts that
 # the pages of their keys and values stay small.
@@ -76,7 +77,7 @@ def pooling_name(number: int) -> Pooling:
     """The pooling with a number of GGUF, which is llama.cpp's too. ValueError for one that this version lacks."""
     if 0 <= number < len(_NUMBERS):
         return _NUMBERS[number]
-    raise ValueError(f"pooling_type is {number}; this version has 0 (none), 1 (mean), 2 (cls) and 3 (last)")
+    raise ValueError(f"pooling_type is {number}; this version has 0 (none), 1 (mean), 2 (cls), 3 (last) and 4 (rank)")
 
 
 def embed(
@@ -141,14 +142,19 @@ def vectors(
     cancel: CancelToken | None = None,
 ) -> Iterator[Vector]:
     """Yields the embeddings of texts that are given as token ids, in their order: float32[width], or with the pooling
-    "none" float32[tokens, width].
+    "none" float32[tokens, width], with "rank" float32[classes].
 
     Several texts go through the model in one step; which ones they are changes no bit. Texts are taken from the
     iterable as they are needed; None in place of one says that the next may take a while: what there is goes through
     the model now. ValueError for a text without tokens.
     """
     if pooling not in get_args(Pooling):
-        raise ValueError(f'pooling is {pooling!r}; expected "none", "mean", "cls" or "last"')
+        raise ValueError(f'pooling is {pooling!r}; expected "none", "mean", "cls", "last" or "rank"')
+    if pooling == "rank" and not model.config.get("classes", 0):
+        raise ModelError(
+            "pooling is 'rank' (pooling_type 4), but the model has no classifier (cls.weight, cls.output.weight); "
+            'expected "none", "mean", "cls" or "last" for it'
+        )
     source = iter(texts)
     causal = model.config.get("causal", True)
     number = 0
@@ -186,7 +192,10 @@ def vectors(
             text.take(step.hidden[0], pooling)
         while running and running[0].left == 0:
             vector = running.popleft().vector(pooling)
-            yield _normalized(vector) if normalize else vector
+            if pooling == "rank":
+                yield model.classify(vector[np.newaxis])[0]
+            else:
+                yield _normalized(vector) if normalize else vector
 
 
 @dataclass
@@ -209,7 +218,7 @@ class _Text:
             self.kept.append(states)
         elif pooling == "last":
             self.kept = [states[-1]]
-        elif pooling == "cls":
+        elif pooling in ("cls", "rank"):
             self.kept = self.kept or [states[0]]
         else:
             if self.total is None:

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use numpy::{PyArray2, PyArray3, PyArrayMethods};
+use numpy::{PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMapping};
@@ -17,7 +17,7 @@ use crate::errors::raise;
 use crate::files::File;
 use crate::interrupt::CancelToken;
 use crate::kv_type::kv_type_from;
-use crate::lists::{array, integers};
+use crate::lists::{array, copy_of, integers};
 use crate::outside::{attached, detached, released};
 use crate::pace::Pace;
 use crate::session::{Session, Stepped};
@@ -147,6 +147,21 @@ impl Model {
         let rows = output.logits.len() / vocabulary;
         let logits = array(py, output.logits)?.reshape([rows, vocabulary])?;
         Ok((logits, array(py, output.hidden)?.reshape(shape)?))
+    }
+
+    /// The scores that the classifier gives of states, float32[rows, width] -> float32[rows, classes].
+    fn classify<'py>(
+        &self,
+        py: Python<'py>,
+        states: PyReadonlyArray2<'py, f32>,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
+        let model = self.get(py)?;
+        let states = states.as_slice().map_err(|_| PyValueError::new_err("the states must be contiguous"))?;
+        let states = copy_of(states)?;
+        let classes = model.config().classes;
+        let scores = detached(py, None, false, move |interrupted| model.classify(&states, Some(interrupted)))?;
+        let rows = scores.len().checked_div(classes).unwrap_or(0);
+        array(py, scores)?.reshape([rows, classes])
     }
 
     /// Bytes of a page of keys and values, stored as `kv_type`.

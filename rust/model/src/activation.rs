@@ -28,6 +28,7 @@ fn kernel(activation: Activation) -> Option<kernels::Activation> {
         Activation::Silu => Some(kernels::Activation::Silu),
         Activation::GeluTanh => Some(kernels::Activation::GeluTanh),
         Activation::Gelu => Some(kernels::Activation::Gelu),
+        Activation::Tanh => Some(kernels::Activation::Tanh),
         Activation::ReluSquared => Some(kernels::Activation::ReluSquared),
         Activation::ClampedSilu => None,
     }

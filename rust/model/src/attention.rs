@@ -11,6 +11,7 @@ use crate::error::{Error, sized};
 use crate::feed_forward::project;
 use crate::norms::normalize_heads;
 use crate::pass::{Pass, Segment, keep_last};
+use crate::relative;
 use crate::rows::{for_rows, multiply};
 use crate::weights::HeadAttention;
 
@@ -60,12 +61,14 @@ pub(crate) fn run(
         }
     }
     warm(pass, query, query_row)?;
+    let biases = relative::biases(pass, weights, segments, query, key, scratch)?;
     write_pages(pass, segments, (key, key_row), (value, value_row))?;
     if pass.kept == 0 {
         return Ok(());
     }
     keep_rows(pass, segments, query, query_row);
-    attend(pass, segments, weights.sinks.as_deref(), &query[..pass.kept * query_row], attended)?;
+    let more = (weights.sinks.as_deref(), &biases[..]);
+    attend(pass, segments, more, &query[..pass.kept * query_row], attended)?;
     project(context, attended, pass.kept, scratch, &mut [(&weights.output, output)])
 }
 
@@ -112,7 +115,7 @@ pub(crate) fn keep_rows(pass: &Pass, segments: &[Segment], query: &mut [f32], ro
 pub(crate) fn attend(
     pass: &Pass,
     segments: &[Segment],
-    sinks: Option<&[f32]>,
+    (sinks, biases): (Option<&[f32]>, &[Vec<f32>]),
     query: &[f32],
     attended: &mut [f32],
 ) -> Result<(), Error> {
@@ -134,7 +137,7 @@ pub(crate) fn attend(
     };
     let (mut queries, mut outputs) = (query, attended);
     let mut items = Vec::with_capacity(segments.len());
-    for ((segment, pages), ranges) in segments.iter().zip(&pages).zip(&ranges) {
+    for (index, ((segment, pages), ranges)) in segments.iter().zip(&pages).zip(&ranges).enumerate() {
         let count = rows(segment);
         let (own_queries, other_queries) = queries.split_at(count * layout.key_size * sizes.heads);
         let (own_output, other_outputs) = outputs.split_at_mut(count * layout.value_size * sizes.heads);
@@ -146,7 +149,7 @@ pub(crate) fn attend(
                 pages,
                 output: own_output,
                 visible: visible(ranges),
-                bias: None,
+                bias: biases.get(index).map(|bias| &bias[..]),
             });
         }
     }

@@ -73,6 +73,14 @@ settings! {
         embedding_norm: bool = false,
         /// Whether a token sees only those before it; otherwise a session holds one text, read by one step.
         causal: bool = true,
+        /// The farthest distance with a bias of its own in attention that adds biases of relative positions; 0 for others.
+        relative_positions: usize = 0,
+        /// Into how many buckets these distances fall in each direction, the far ones logarithmically; 0: each has its own.
+        relative_buckets: usize = 0,
+        /// Scores that a classifier gives of a state; 0 for no classifier.
+        classes: usize = 0,
+        /// The function between the two matrices of the classifier.
+        classifier_activation: Activation = Activation::Tanh,
         /// Whether there is a norm behind the last layer.
         output_norm: bool = true,
         /// Whether the last states become logits.

@@ -19,6 +19,7 @@ use crate::feed_forward::{Inner, project, run_network};
 use crate::hidden::Hidden;
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment, keep_last};
+use crate::relative::Distances;
 use crate::rotations::{Angles, Place, Rotations};
 use crate::weights::{Attention, FeedForward, Norm, Weights};
 use crate::{latent_attention, moe};
@@ -62,6 +63,8 @@ pub(crate) fn forward(
     let places = places(segments, rows)?;
     embed(context, (config, &weights.embedding), segments, &places, stream)?;
     rotations.set(context, &places, angles)?;
+    let distances =
+        weights.distances.as_ref().map(|table| Distances::of(context, config, table, segments)).transpose()?;
 
     for (layer, blocks) in weights.layers.iter().enumerate() {
         if context.interrupted.is_some_and(|interrupted| interrupted()) {
@@ -70,7 +73,9 @@ pub(crate) fn forward(
         let last = layer + 1 == weights.layers.len();
         let behind = if last { kept } else { rows };
         let sizes = config.layer(layer);
-        let pass = Pass { context, config, rotations, angles, places: &places, layer, sizes, last, kept: behind };
+        let distances = distances.as_ref();
+        let pass =
+            Pass { context, config, rotations, angles, places: &places, distances, layer, sizes, last, kept: behind };
 
         if let Some(block) = &blocks.attention {
             let input = normalized(context, config, blocks.attention_norm.as_ref(), stream, normed)?;

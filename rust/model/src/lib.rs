@@ -6,6 +6,7 @@
 
 mod activation;
 mod attention;
+mod classifier;
 mod config;
 mod embedding;
 mod error;
@@ -20,6 +21,7 @@ mod norms;
 mod page;
 mod pass;
 mod prepare;
+mod relative;
 mod restoration;
 mod rotations;
 mod routing;

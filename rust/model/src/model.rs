@@ -143,6 +143,11 @@ impl Model {
         self.isa
     }
 
+    /// What products with the weights need.
+    pub(crate) fn parts<'a>(&'a self, interrupted: Option<Interrupted<'a>>) -> (Context<'a>, &'a Config, &'a Weights) {
+        (Context { isa: self.isa, pool: &self.pool, interrupted }, &self.config, &self.weights)
+    }
+
     /// Uses another instruction set than the chosen one: slower or faster, the results are the same.
     pub fn use_isa(&mut self, isa: Isa) {
         self.isa = isa;

@@ -4,6 +4,7 @@ use llamacpu_kernels::context::Context;
 
 use crate::config::{Config, LayerConfig};
 use crate::kv::Pages;
+use crate::relative::Distances;
 use crate::rotations::{Angles, Place, Rotations};
 
 /// Consecutive tokens of one session: its rows in this chunk.
@@ -27,6 +28,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) rotations: &'a Rotations,
     pub(crate) angles: &'a Angles,
     pub(crate) places: &'a [Place],
+    pub(crate) distances: Option<&'a Distances>,
     /// The layer, counted from 0.
     pub(crate) layer: usize,
     pub(crate) sizes: LayerConfig,

@@ -1,6 +1,7 @@
 //! From tensor names to matrices and vectors: every name, shape, size and format is checked here, once.
 
 mod attention;
+mod classifier;
 mod embedding;
 mod feed_forward;
 mod parts;
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use llamacpu_kernels::matmul::Matrix;
 
 pub(crate) use attention::{Attention, HeadAttention, LatentAttention, LatentQuery};
-pub(crate) use embedding::Embedding;
+pub(crate) use classifier::Classifier;
+pub(crate) use embedding::{DistanceTable, Embedding};
 pub(crate) use feed_forward::{Experts, FeedForward, Network};
 pub(crate) use parts::{Linear, Norm};
 
@@ -37,6 +39,10 @@ pub(crate) struct Weights {
     pub(crate) output_norm: Option<Norm>,
     /// Absent where the last states are the result.
     pub(crate) output: Option<Output>,
+    /// Absent where attention knows no distances, or by rotation.
+    pub(crate) distances: Option<DistanceTable>,
+    /// Absent where the states are not classified.
+    pub(crate) classifier: Option<Classifier>,
     pub(crate) rope_factors: RopeFactors,
 }
 
@@ -67,7 +73,15 @@ impl Weights {
         }
         let width = config.embedding_length;
         let output_norm = config.output_norm.then(|| tensors.norm(config, "output_norm", width)).transpose()?;
-        Ok(Self { embedding, layers, output_norm, output, rope_factors: RopeFactors::load(config, tensors)? })
+        Ok(Self {
+            embedding,
+            layers,
+            output_norm,
+            output,
+            distances: DistanceTable::load(config, tensors)?,
+            classifier: Classifier::load(config, tensors)?,
+            rope_factors: RopeFactors::load(config, tensors)?,
+        })
     }
 
     /// Bytes of the matrices that a token may go through: those of all layers, all experts counted, and the output.

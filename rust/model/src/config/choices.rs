@@ -93,6 +93,8 @@ choices! {
         GeluTanh = "gelu_tanh",
         /// The same exactly, by the error function.
         Gelu = "gelu",
+        /// The hyperbolic tangent.
+        Tanh = "tanh",
         /// The square of what is positive (arXiv:2109.08668).
         ReluSquared = "relu_squared",
         /// `(up + 1) · gate / (1 + exp(-1.702 gate))` with a gate of at most 7 and an `up` of -7 to 7 (gpt-oss).

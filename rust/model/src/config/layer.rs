@@ -79,7 +79,12 @@ impl Config {
 
     /// The most tokens that have a place, whatever the context of a session.
     pub(crate) fn most_tokens(&self) -> usize {
-        if self.learned_positions { self.context_length } else { usize::MAX }
+        if self.learned_positions || self.relative_positions > 0 { self.context_length } else { usize::MAX }
+    }
+
+    /// Rows of the table of distances in each direction.
+    pub(crate) fn relative_span(&self) -> usize {
+        if self.relative_buckets > 0 { self.relative_buckets } else { self.relative_positions }
     }
 
     /// Factor of the attention scores.

@@ -22,6 +22,8 @@ impl Config {
         within("query_latent_size", self.query_latent_size, 0, HEAD_LIMIT)?;
         within("rope_size", self.rope.size, 0, self.key_size)?;
         within("token_types", self.token_types, 0, SIZE_LIMIT)?;
+        within("classes", self.classes, 0, WIDTH_LIMIT)?;
+        self.validate_relative_positions()?;
         within("temperature_length", self.temperature_length, 0, SIZE_LIMIT)?;
         within("temperature_offset", self.temperature_offset, 0, SIZE_LIMIT)?;
         for (name, size) in [("key_size", self.key_size), ("rope_size", self.rope.size)] {
@@ -106,6 +108,29 @@ impl Config {
                 "rope_size is {}: expected less than the {} elements of a head, of which the rest comes from latent vectors",
                 self.rope.size, self.key_size
             )));
+        }
+        Ok(())
+    }
+
+    fn validate_relative_positions(&self) -> Result<(), Error> {
+        within("relative_positions", self.relative_positions, 0, WIDTH_LIMIT)?;
+        within("relative_buckets", self.relative_buckets, 0, WIDTH_LIMIT)?;
+        let (buckets, most) = (self.relative_buckets, self.relative_positions);
+        if most == 0 {
+            return Ok(());
+        }
+        // Half of the buckets have a distance each, and farther ones share the others.
+        if buckets > 0 && (buckets < 4 || most <= buckets / 2 + 1) {
+            return Err(Error::Model(format!(
+                "relative_positions is {most} with {buckets} buckets: expected at least 4 buckets, and distances beyond half of them"
+            )));
+        }
+        let plain = (0..self.layers).all(|layer| self.heads[layer] == self.kv_heads[layer] && self.heads[layer] > 0);
+        if self.causal || self.latent_size > 0 || !plain || self.window.iter().any(|&window| window > 0) {
+            return Err(Error::Model(
+                "relative_positions is not 0: expected layers whose heads each have keys, and whose tokens see the whole text"
+                    .to_owned(),
+            ));
         }
         Ok(())
     }

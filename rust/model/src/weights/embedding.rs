@@ -40,3 +40,21 @@ impl Embedding {
         })
     }
 }
+
+/// The embeddings of relative positions.
+pub(crate) struct DistanceTable {
+    /// twice the span × width, row by row, from the farthest key behind a query to the farthest before it.
+    pub(crate) rows: Vec<f32>,
+    pub(crate) norm: Norm,
+}
+
+impl DistanceTable {
+    pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<Option<Self>, Error> {
+        if config.relative_positions == 0 {
+            return Ok(None);
+        }
+        let width = config.embedding_length;
+        let rows = tensors.table("rel_embd.weight", width, 2 * config.relative_span())?;
+        Ok(Some(Self { rows, norm: tensors.norm(config, "rel_embd_norm", width)? }))
+    }
+}

@@ -1,0 +1,71 @@
+"""`llamacpu guard-prompt`: does a text try to take a model over? A Prompt Guard model judges it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import write
+
+if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import Load
+
+
+@click.command("guard-prompt", short_help="Judge a text with a Prompt Guard model.")
+@click.argument("model", type=str)
+@click.argument("text", required=False)
+@click.option("-p", "--prompt", help="The text, where it begins with a dash.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="The probability of an attack from which on the text counts as one.",
+)
+@options.threads
+@options.load
+@options.overrides
+@options.as_json
+def command(
+    model: str,
+    text: str | None,
+    prompt: str | None,
+    threshold: float,
+    threads: int | None,
+    load: Load,
+    overrides: dict[str, Any],
+    as_json: bool,
+) -> None:
+    """Judge TEXT (or text on stdin) with the Prompt Guard model MODEL: is it an injection or a jailbreak?
+
+    Prints 'benign' or 'malicious', a tab, the probability of an attack, and after another tab the model's label. A text
+    that is longer than the model reads goes through in overlapping windows, of which the worst counts.
+    """
+    from llamacpu.model import Model
+    from llamacpu.tasks.prompt_guard import guard_prompt
+
+    if text is not None and prompt is not None:
+        raise click.UsageError("more than one text; give one of TEXT and --prompt")
+    text = prompt if text is None else text
+    if text is None:
+        if sys.stdin.isatty():
+            raise click.UsageError("no text; give TEXT, or text on stdin")
+        text = options.read_text("-")
+    with Model(model, threads=threads, load=load, overrides=overrides) as opened:
+        found = guard_prompt(opened, text, threshold=threshold)
+    verdict = "malicious" if found.malicious else "benign"
+    if as_json:
+        document = {
+            "verdict": verdict,
+            "probability": found.probability,
+            "label": found.label,
+            "scores": found.scores,
+            "windows": found.windows,
+        }
+        write(json.dumps(document, ensure_ascii=False) + "\n")
+    else:
+        write(f"{verdict}\t{found.probability:.4f}\t{found.label}\n")

@@ -1,0 +1,42 @@
+//! Scores of classes: what a classifier makes of states (of the first token of each text, for BERT and DeBERTa).
+
+use llamacpu_kernels::matmul::InputBuffers;
+
+use crate::activation::plain;
+use crate::error::{Error, zeroed};
+use crate::feed_forward::project;
+use crate::{Interrupted, Model};
+
+impl Model {
+    /// The scores of `states` (rows × embedding): rows × classes.
+    pub fn classify(&self, states: &[f32], interrupted: Option<Interrupted>) -> Result<Vec<f32>, Error> {
+        let (context, config, weights) = self.parts(interrupted);
+        let Some(classifier) = &weights.classifier else {
+            return Err(Error::Model(
+                "the model has no classifier (cls.weight, cls.output.weight): it gives states of tokens, and no classes"
+                    .to_owned(),
+            ));
+        };
+        let (width, classes) = (config.embedding_length, config.classes);
+        let rows = states.len() / width;
+        if rows * width != states.len() {
+            return Err(Error::Argument(format!("{} numbers: expected rows of {width}", states.len())));
+        }
+        let mut scores = zeroed(rows.checked_mul(classes), "scores of classes")?;
+        if rows == 0 {
+            return Ok(scores);
+        }
+        let mut scratch = InputBuffers::default();
+        let mut dense;
+        let input = if let Some(linear) = &classifier.dense {
+            dense = zeroed(Some(states.len()), "activations")?;
+            project(&context, states, rows, &mut scratch, &mut [(linear, &mut dense[..])])?;
+            plain(&context, config.classifier_activation, &mut dense)?;
+            &dense
+        } else {
+            states
+        };
+        project(&context, input, rows, &mut scratch, &mut [(&classifier.output, &mut scores)])?;
+        Ok(scores)
+    }
+}
