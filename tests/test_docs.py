@@ -43,7 +43,7 @@ def test_readme_has_a_curl() -> None:
     assert "\ncurl " in README
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"^(?:.*\| )?llamacpu (\w+)", README, re.MULTILINE))))
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"^(?:.*\| )?llamacpu (\w[\w-]*)", README, re.MULTILINE))))
 def test_commands_of_the_readme_exist(name: str) -> None:
     result = CliRunner().invoke(command_line, [name, "--help"])
     assert result.exit_code == 0, result.output

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use numpy::{PyArray2, PyArray3, PyArrayMethods, PyReadonlyArray2};
+use numpy::{PyArray2, PyArray3, PyArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMapping};
@@ -153,9 +153,10 @@ impl Model {
     fn classify<'py>(
         &self,
         py: Python<'py>,
-        states: PyReadonlyArray2<'py, f32>,
+        states: &Bound<'py, PyArray2<f32>>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let model = self.get(py)?;
+        let states = states.readonly();
         let states = states.as_slice().map_err(|_| PyValueError::new_err("the states must be contiguous"))?;
         let states = copy_of(states)?;
         let classes = model.config().classes;
