@@ -337,6 +337,7 @@ ACTIVATIONS = {
     "silu": lambda x: silu(x),
     "gelu": gelu,
     "gelu_tanh": lambda x: x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "tanh": np.tanh,
     "relu_squared": lambda x: np.maximum(x, 0) ** 2,
 }
 

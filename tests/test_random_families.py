@@ -32,7 +32,7 @@ def configurations(draw: st.DrawFn) -> Config:
     kv_heads = [1] * layers if latent else each(st.integers(1, 3))
     heads = [shared * draw(st.integers(1, 4)) for shared in kv_heads]
     gate = draw(st.sampled_from(["own", "own", "fused", "none"]))
-    functions = ["silu", "gelu", "gelu_tanh", "relu_squared"] + ["clamped_silu"] * (gate != "none")
+    functions = ["silu", "gelu", "gelu_tanh", "tanh", "relu_squared"] + ["clamped_silu"] * (gate != "none")
     parallel = draw(st.booleans()) and draw(st.booleans())
     fields: dict[str, Any] = {
         "window": each(st.sampled_from([0, 5, 30])),
@@ -139,7 +139,7 @@ def test_any_configuration_against_exact_arithmetic(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"activation": "tanh"}, r"\"activation\" cannot be \"tanh\": expected one of \"silu\""),
+        ({"activation": "swish"}, r"\"activation\" cannot be \"swish\": expected one of \"silu\""),
         ({"norms": "beside"}, "norms"),
         ({"query_key_norm": ["heads"]}, "query_key_norm"),
         ({"rotation": ["global", "global"]}, "rotation has 2 entries for 1 layers"),

@@ -119,7 +119,7 @@ class Config(Mapping[str, Any]):
 
     gate: Literal["own", "fused", "none"] = "own"
     """whether feed-forward networks have a gate: a matrix of its own, or the first half of the one that leads up"""
-    activation: Literal["silu", "gelu_tanh", "gelu", "relu_squared", "clamped_silu"] = "silu"
+    activation: Literal["silu", "gelu_tanh", "gelu", "tanh", "relu_squared", "clamped_silu"] = "silu"
     """the function inside of feed-forward networks"""
 
     embedding_scale: float = 1.0
