@@ -26,6 +26,9 @@ hypothesis.settings.load_profile("no time is asserted")
 # that it starts in order to interrupt them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The configuration file of whoever runs the tests says nothing about the code, here and in commands that are started.
+os.environ["LLAMACPU_CONFIG"] = ""
+
 
 @pytest.fixture(autouse=True)
 def drawn_seeds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

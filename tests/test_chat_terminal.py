@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llamacpu.chat import Chat
 from llamacpu.cli.chat import complete, read_message, take_turn
 from llamacpu.cli.chat_commands import COMMANDS, act
 from llamacpu.cli.conversation import Conversation
@@ -112,7 +113,9 @@ def conversation(tiny_model: Callable[..., Path]) -> Iterator[Conversation]:
             "ignore_end": True,
             "grammar": None,
         }
-        yield Conversation(model.session(), settings, {}, "Be brief.", "chatml", stats=False, drawn=False)
+        yield Conversation(
+            model.session(), settings, {}, "Be brief.", Chat.of(model, "chatml"), stats=False, drawn=False
+        )
 
 
 def test_answers_are_remembered(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:

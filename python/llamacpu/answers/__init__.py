@@ -14,6 +14,7 @@ from llamacpu.answers.question import (
     begun_answer,
     chat_prompt,
     chat_question,
+    raw_question,
     text_prompt,
 )
 from llamacpu.answers.reading import Answer, Reading
@@ -30,5 +31,6 @@ __all__ = [
     "begun_answer",
     "chat_prompt",
     "chat_question",
+    "raw_question",
     "text_prompt",
 ]

@@ -17,11 +17,21 @@ if TYPE_CHECKING:
     from llamacpu.chat import Chat
     from llamacpu.chat.events import Reader
     from llamacpu.constraints.grammar import Grammar
+    from llamacpu.engine.interfaces import ModelLike
     from llamacpu.generation.request import LogitsProcessor, StoppingCriterion
     from llamacpu.sampling import Sampler, Sampling
     from llamacpu.text.tokenizer import Tokenizer
 
-__all__ = ["ChatPrompt", "Question", "TextPrompt", "begun_answer", "chat_prompt", "chat_question", "text_prompt"]
+__all__ = [
+    "ChatPrompt",
+    "Question",
+    "TextPrompt",
+    "begun_answer",
+    "chat_prompt",
+    "chat_question",
+    "raw_question",
+    "text_prompt",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +232,18 @@ def chat_question(
         reader=reader,
         **settings,
     )
+
+
+def raw_question(
+    model: ModelLike, text: str, *, parse_special: bool = False, grammar: Grammar | None = None, **settings: Any
+) -> Question:
+    """The question how a text goes on, without any chat template.
+
+    parse_special: names of control tokens in the text become these tokens. grammar: of the answer.
+    """
+    if grammar is not None:
+        settings["logits_processors"] = (grammar.constraint(model.tokenizer, model.vocab_size),)
+    return Question(prompt=text_prompt(model.tokenizer, text, parse_special=parse_special).ids, **settings)
 
 
 def _held(grammar: Grammar, tokenizer: Tokenizer, closing: str | None) -> LogitsProcessor:

@@ -15,9 +15,9 @@ environment, filters, operations, limits   the sandbox and what it bounds
 traced, data   what came from the caller, and where it went
 """
 
-from llamacpu.chat.conversation import Chat, templates_in
+from llamacpu.chat.conversation import Chat, is_base_model, templates_in
 from llamacpu.chat.limits import Limits
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
 
-__all__ = ["Chat", "ChatTemplate", "Limits", "Segment", "templates_in"]
+__all__ = ["Chat", "ChatTemplate", "Limits", "Segment", "is_base_model", "templates_in"]

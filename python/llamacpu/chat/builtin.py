@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from llamacpu.errors import TemplateError
 
@@ -132,6 +134,20 @@ _TELLING_NAMES = (
     ("vicuna", "vicuna"),
     ("alpaca", "alpaca"),
 )
+
+
+# What names of models say that were trained to answer.
+_CHAT_WORDS = re.compile(
+    r"instruct|chat|assistant|guard|vicuna|zephyr|alpaca|hermes|dolphin|wizard|orca|tulu|koala|guanaco"
+    r"|(?<![a-z])(it|sft|dpo|rlhf|tuned)(?![a-z])"
+)
+_NAME_KEYS = ("general.name", "general.basename", "general.finetune")
+
+
+def speaks_of_chat(metadata: Mapping[str, Any], file_name: str = "") -> bool:
+    """Whether a name of the model says that it was trained to answer messages."""
+    names = " ".join([*(str(metadata.get(key, "")) for key in _NAME_KEYS), file_name]).lower()
+    return _CHAT_WORDS.search(names) is not None
 
 
 def guess(model_name: str, has_token: Callable[[str], bool]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu import log
-from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of
+from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of, speaks_of_chat
 from llamacpu.chat.forms import Form, forms, missing
 from llamacpu.chat.limits import Limits, TemplateLimit
 from llamacpu.chat.segments import Segment
@@ -30,14 +30,19 @@ _LEFT_OUT = {
 
 
 def templates_in(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates in a GGUF file by name; the main one is called "default"."""
+    """The chat templates in a GGUF file by name; the main one is called "default". An empty one is none."""
     found = {}
-    if isinstance(metadata.get(_KEY), str):
+    if isinstance(metadata.get(_KEY), str) and metadata[_KEY]:
         found["default"] = metadata[_KEY]
     for key in metadata:
-        if key.startswith(f"{_KEY}.") and isinstance(metadata[key], str):
+        if key.startswith(f"{_KEY}.") and isinstance(metadata[key], str) and metadata[key]:
             found.setdefault(key[len(_KEY) + 1 :], metadata[key])
     return found
+
+
+def is_base_model(metadata: Mapping[str, Any], file_name: str = "") -> bool:
+    """Whether nothing says that a model was trained to answer: no chat template, and no name of a chat model."""
+    return not templates_in(metadata) and not speaks_of_chat(metadata, file_name)
 
 
 class Chat:

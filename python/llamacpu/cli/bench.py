@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli import options
-from llamacpu.cli.terminal import amount, write
+from llamacpu.cli.terminal import BenchBar, amount, write
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import Load
@@ -22,7 +24,7 @@ _TOKENS = click.IntRange(min=0, max=1 << 24)
 
 
 @click.command("bench", short_help="Measure how fast a model runs on this machine.")
-@click.argument("model", type=str)
+@click.argument("model", type=str, shell_complete=options.complete_files)
 @click.option("--prompt-tokens", type=_TOKENS, default=512, show_default=True, help="0 skips this part.")
 @click.option("--generate-tokens", type=_TOKENS, default=128, show_default=True, help="0 skips this part.")
 @click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Measure this often.")
@@ -79,9 +81,12 @@ def command(
             "repeat": repeat,
             "machine": machine.describe(),
         }
+        show = (lambda _text: None) if as_json else write
+        show(_heading(document))
         if prompt_tokens:
             seconds = _prompt_speed(opened, prompt_tokens, repeat, kv_type)
             document["prompt"] = {"tokens": prompt_tokens, **_speeds(prompt_tokens, seconds)}
+            show(_row("prompt", document["prompt"]))
         if generate_tokens:
             seconds = _generate_speed(opened, generate_tokens, repeat, kv_type)
             speeds = _speeds(generate_tokens, seconds)
@@ -92,9 +97,12 @@ def command(
                 "bytes_per_token": traffic,
                 "gigabytes_per_second": traffic * speeds["tokens_per_second"] / 1e9,
             }
+            show(_row("generate", document["generate"]))
         if draft_tokens:
             document["draft"] = _draft_price(opened, draft_tokens, draft_model, repeat, kv_type)
-    write(json.dumps(document) + "\n" if as_json else _as_text(document))
+            show(_draft_text(document["draft"]))
+    if as_json:
+        write(json.dumps(document) + "\n")
 
 
 def bytes_per_token(model: Model) -> int:
@@ -113,24 +121,37 @@ def _tokens(model: Model, count: int) -> list[int]:
 
 def _prompt_speed(model: Model, tokens: int, repeat: int, kv_type: Any, warm: bool = True) -> list[float]:
     seconds = []
-    for _ in range(repeat + warm):
-        session = model.session(tokens, kv_type)
-        started = perf_counter()
-        session.forward(_tokens(model, tokens))
-        seconds.append(perf_counter() - started)
+    with _bar("the prompt") as bar:
+        for done in range(repeat + warm):
+            session = model.session(tokens, kv_type)
+            bar(done, repeat + warm)
+            started = perf_counter()
+            session.forward(_tokens(model, tokens))
+            seconds.append(perf_counter() - started)
     return seconds[warm:]
 
 
 def _generate_speed(model: Model, tokens: int, repeat: int, kv_type: Any) -> list[float]:
     seconds = []
-    for _ in range(repeat):
-        session = model.session(tokens + 1, kv_type)
-        session.forward(_tokens(model, 1))
-        started = perf_counter()
-        for token in _tokens(model, tokens):
-            session.forward([token])
-        seconds.append(perf_counter() - started)
+    with _bar("generation") as bar:
+        for done in range(repeat):
+            session = model.session(tokens + 1, kv_type)
+            session.forward(_tokens(model, 1))
+            bar(done, repeat)
+            started = perf_counter()
+            for token in _tokens(model, tokens):
+                session.forward([token])
+            seconds.append(perf_counter() - started)
     return seconds
+
+
+@contextmanager
+def _bar(text: str) -> Iterator[BenchBar]:
+    bar = BenchBar(text)
+    try:
+        yield bar
+    finally:
+        bar.clear()
 
 
 def _draft_price(model: Model, tokens: int, draft_model: str | None, repeat: int, kv_type: Any) -> dict[str, Any]:
@@ -172,27 +193,24 @@ def _speeds(tokens: int, seconds: list[float]) -> dict[str, Any]:
     }
 
 
-def _as_text(document: dict[str, Any]) -> str:
+def _heading(document: dict[str, Any]) -> str:
     where = document["machine"]
-    lines = [
+    return (
         f"{document['model']}: {amount(document['weight_bytes'])} of weights, loaded in "
-        f"{document['load_seconds']:.2f} s, first pass {document['first_pass_seconds']:.2f} s",
-        f"{where['processor']}, {document['threads']} threads, {where['isa']}",
-        "",
-        f"{'':<10}{'tokens':>8}{'mean tokens/s':>16}{'best tokens/s':>16}{'GB/s':>8}",
-    ]
-    for name in ("prompt", "generate"):
-        part = document[name]
-        if part is None:
-            continue
-        traffic = f"{part['gigabytes_per_second']:>8.2f}" if "gigabytes_per_second" in part else ""
-        mean, best = part["tokens_per_second"], part["best_tokens_per_second"]
-        lines.append(f"{name:<10}{part['tokens']:>8}{mean:>16.2f}{best:>16.2f}{traffic}")
-    draft = document["draft"]
-    if draft is not None:
-        lines += [
-            "",
-            f"{draft['break_even']:.1f} of {draft['tokens']} drafted tokens must be right to lose nothing; "
-            f"{draft['best_tokens_per_second']:.1f} tokens/s if all are",
-        ]
-    return "\n".join(lines) + "\n"
+        f"{document['load_seconds']:.2f} s, first pass {document['first_pass_seconds']:.2f} s\n"
+        f"{where['processor']}, {document['threads']} threads, {where['isa']}\n\n"
+        f"{'':<10}{'tokens':>8}{'mean tokens/s':>16}{'best tokens/s':>16}{'GB/s':>8}\n"
+    )
+
+
+def _row(name: str, part: dict[str, Any]) -> str:
+    traffic = f"{part['gigabytes_per_second']:>8.2f}" if "gigabytes_per_second" in part else ""
+    mean, best = part["tokens_per_second"], part["best_tokens_per_second"]
+    return f"{name:<10}{part['tokens']:>8}{mean:>16.2f}{best:>16.2f}{traffic}\n"
+
+
+def _draft_text(draft: dict[str, Any]) -> str:
+    return (
+        f"\n{draft['break_even']:.1f} of {draft['tokens']} drafted tokens must be right to lose nothing; "
+        f"{draft['best_tokens_per_second']:.1f} tokens/s if all are\n"
+    )

@@ -11,6 +11,8 @@ from llamacpu.cli.terminal import PromptBar, prepare, summary, write
 from llamacpu.errors import LlamaCpuError
 
 if TYPE_CHECKING:
+    from llamacpu.answers import Question
+    from llamacpu.chat import Chat
     from llamacpu.engine.session import Session
     from llamacpu.generation.result import GenerationResult
 
@@ -24,17 +26,16 @@ class Conversation:
         settings: dict[str, Any],
         how: dict[str, Any],
         system: str | None,
-        template: str | None,
+        chat: Chat | None,
         stats: bool,
         drawn: bool,
     ) -> None:
         """Begin one.
 
         settings: what `chat_question` is called with. how: what `answer` is called with.
+        chat: how the model is talked to; None where it only continues the text so far.
         drawn: whether Markdown is.
         """
-        from llamacpu.chat import Chat
-
         self.session = session
         self.settings = settings
         self.how = how
@@ -43,7 +44,7 @@ class Conversation:
         self.drawn = drawn
         self.messages: list[dict[str, str]] = []
         self.result: GenerationResult | None = None
-        self._chat = Chat.of(session.model, template)
+        self._chat = chat
 
     def answer(self, text: str) -> None:
         """Answer a message; one that fails or that Ctrl-C stopped before its first word is forgotten."""
@@ -59,12 +60,20 @@ class Conversation:
         else:
             self.messages.pop()
 
-    def _generate(self) -> str:
-        from llamacpu.answers import answer, chat_prompt, chat_question
+    def _question(self) -> Question:
+        from llamacpu.answers import chat_prompt, chat_question, raw_question
 
+        if self._chat is None:
+            text = "".join(message["content"] for message in self.messages)
+            return raw_question(self.session.model, text, **self.settings)
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         prompt = chat_prompt(self._chat, [*system, *self.messages])
-        question = chat_question(self._chat, prompt, reasoning=False, **self.settings)
+        return chat_question(self._chat, prompt, reasoning=False, **self.settings)
+
+    def _generate(self) -> str:
+        from llamacpu.answers import answer
+
+        question = self._question()
         bar = PromptBar()
         said = ""
         page = Markdown(write) if self.drawn else None

@@ -26,6 +26,8 @@ def command(no_bandwidth: bool, threads: int | None, as_json: bool) -> None:
     from llamacpu.engine import machine
 
     facts = machine.describe()
+    if threads is not None:
+        facts |= {"threads": threads, "threads_reason": "as asked for by --threads"}
     facts["kernels"] = machine.kernels()
     facts["bandwidth_gigabytes_per_second"] = None
     facts["peak_gigaproducts_per_second"] = None

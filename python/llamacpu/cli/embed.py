@@ -27,7 +27,7 @@ _LINES_AHEAD = 64
 
 
 @click.command("embed", short_help="Turn texts into vectors.")
-@click.argument("model", type=str)
+@click.argument("model", type=str, shell_complete=options.complete_files)
 @click.argument("texts", nargs=-1, callback=options.utf8)
 @click.option(
     "--pooling",

@@ -6,7 +6,8 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -21,12 +22,15 @@ COMMANDS = {
     "moderate": "Judge a message with a Llama Guard model.",
     "guard-prompt": "Judge a text with a Prompt Guard model.",
     "doctor": "Show what llamacpu finds on this machine and what it chooses.",
+    "config": "Show the configuration file and what it sets.",
 }
 """Name and one line of help; the command itself is `command` in `llamacpu.cli.<name>`, with `_` for `-`."""
 
 INTERRUPTED = 130
 DEBUG = "LLAMACPU_DEBUG"
-"""Environment variable: set, an error that nothing expects comes with its traceback."""
+"""Environment variable: set, every error comes with its traceback, as with -vv."""
+_VERBOSITY = "llamacpu.verbosity"
+_LONGEST_ERROR = 400
 
 
 class CommandLine(click.Group):
@@ -42,7 +46,22 @@ class CommandLine(click.Group):
             return None
         command = importlib.import_module(f"llamacpu.cli.{cmd_name.replace('-', '_')}").command
         assert isinstance(command, click.Command)
+        if not any("-v" in parameter.opts for parameter in command.params):
+            command.params.append(verbose_option())
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, and what the configuration file sets for it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name is not None and command is not None and name != "config" and not {"-h", "--help"} & set(rest):
+            from llamacpu.cli import configuration
+
+            tables = configuration.read(COMMANDS)
+            if tables:
+                ctx.default_map = {name: configuration.defaults_for(command, name, tables)}
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in `--help`, from the table alone."""
@@ -58,18 +77,15 @@ class CommandLine(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
+            _show_traceback(ctx, error)
             raise _told(error) from error
         except Exception as error:
             from llamacpu.errors import LlamaCpuError
 
+            _show_traceback(ctx, error)
             if isinstance(error, (LlamaCpuError, ValueError, OverflowError, MemoryError, ImportError)):
                 raise _told(error) from error
-            if os.environ.get(DEBUG):
-                raise
-            told = f"{type(error).__name__}: {_told(error).message}"
-            raise click.ClickException(
-                f"something went wrong that should not ({told}); please report it, with what {DEBUG}=1 shows"
-            ) from error
+            raise _unforeseen(error) from error
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
         """Run and exit with the status that the package's documentation names, however the program is called."""
@@ -77,6 +93,7 @@ class CommandLine(click.Group):
         try:
             status = super().main(args, "llamacpu", standalone_mode=False, **extra)
         except click.ClickException as error:
+            vars(error)["message"] = _shortened(error.message)  # declared final, and may hold what was given
             error.show()
             sys.exit(error.exit_code)
         except click.Abort:
@@ -85,13 +102,68 @@ class CommandLine(click.Group):
             # What no command has begun for, the help and the version, has nowhere to go.
             _told(error).show()
             sys.exit(1)
+        except Exception as error:
+            # Before any command has begun: reading the command line, importing the command.
+            if os.environ.get(DEBUG):
+                traceback.print_exception(error)
+            (_told(error) if isinstance(error, ImportError) else _unforeseen(error)).show()
+            sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
 
 
 def _told(error: BaseException) -> click.ClickException:
     from llamacpu.cli.terminal import one_line
 
-    return click.ClickException(one_line(error))
+    return click.ClickException(_shortened(one_line(error)))
+
+
+def _unforeseen(error: BaseException) -> click.ClickException:
+    told = f"{type(error).__name__}: {_told(error).message}"
+    return click.ClickException(
+        f"something went wrong that should not ({told}); please report it, with what -vv or {DEBUG}=1 shows"
+    )
+
+
+def _shortened(text: str) -> str:
+    """The text without its middle where it is long: what somebody gave may be, and is part of it."""
+    if len(text) <= _LONGEST_ERROR:
+        return text
+    half = _LONGEST_ERROR // 2
+    return f"{text[:half]} … {text[-half:]}"
+
+
+def _show_traceback(context: click.Context, error: BaseException) -> None:
+    if context.meta.get(_VERBOSITY, 0) > 1 or os.environ.get(DEBUG):
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+
+
+def verbose_option() -> click.Option:
+    """`-v`: the log on stderr; twice, the tracebacks of errors too."""
+    return click.Option(
+        ["-v", "--verbose"],
+        count=True,
+        is_eager=True,
+        expose_value=False,
+        callback=heed_verbosity,
+        help="Show the log on stderr; twice: the traceback of an error, too.",
+    )
+
+
+def note_verbosity(context: click.Context, _option: click.Parameter, count: int) -> int:
+    """Callback of the `-v` of a command with a log of its own: twice, errors come with their tracebacks."""
+    context.meta[_VERBOSITY] = count
+    return count
+
+
+def heed_verbosity(context: click.Context, _option: click.Parameter, count: int) -> int:
+    """Callback of `-v`: what is logged goes to stderr."""
+    note_verbosity(context, _option, count)
+    if count and not context.resilient_parsing:
+        import logging
+
+        logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+        logging.getLogger("llamacpu").setLevel(logging.DEBUG)
+    return count
 
 
 def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -102,11 +174,37 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
         ctx.exit()
 
 
+def _completion(name: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    """A callback of `completion.py`, which is imported when it is needed."""
+
+    def call(context: click.Context, option: click.Parameter, shell: str | None) -> None:
+        if shell is not None:
+            getattr(importlib.import_module("llamacpu.cli.completion"), name)(context, option, shell)
+
+    return call
+
+
 @click.group(
     "llamacpu", cls=CommandLine, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.option(
     "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Show the version and exit."
+)
+@click.option(
+    "--install-completion",
+    metavar="SHELL",
+    is_eager=True,
+    expose_value=False,
+    callback=_completion("install"),
+    help="Install completion for bash, zsh, fish, or auto: the shell of this terminal.",
+)
+@click.option(
+    "--show-completion",
+    metavar="SHELL",
+    is_eager=True,
+    expose_value=False,
+    callback=_completion("show"),
+    help="Print the completion script instead.",
 )
 def command_line() -> None:
     """Run language models of the Llama family from GGUF files on this machine's processor."""

@@ -22,7 +22,7 @@ _KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 
 
 @click.command("info", short_help="Show what is in a model file and how much memory it needs.")
-@click.argument("model", type=str)
+@click.argument("model", type=str, shell_complete=options.complete_files)
 @options.context
 @options.kv_type
 @click.option("--tensors", "show_tensors", is_flag=True, help="List every tensor.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("moderate", short_help="Judge a message with a Llama Guard model.")
-@click.argument("model", type=str)
+@click.argument("model", type=str, shell_complete=options.complete_files)
 @click.argument("text", required=False)
 @click.option("-p", "--prompt", help="The user's message, where it begins with a dash.")
 @click.option("-a", "--answer", help="Judge this answer of an assistant to the message.")

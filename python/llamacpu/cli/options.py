@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
     from llamacpu.drafting import Draft
@@ -23,6 +24,12 @@ MOST_TOKENS = 1 << 30
 """The longest context that a session can have."""
 MOST_THREADS = 1024
 """More than any machine that this is for has processors."""
+
+
+def complete_files(_context: click.Context, _option: click.Parameter, begun: str) -> list[CompletionItem]:
+    """For the completion of shells: paths."""
+    return [CompletionItem(begun, type="file")]
+
 
 threads = click.option(
     "-t",
@@ -61,6 +68,7 @@ overrides = click.option(
 draft_model = click.option(
     "--draft-model",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Speculative decoding with a small model of the same vocabulary: the same text, sooner.",
 )
 no_draft = click.option("--no-draft", is_flag=True, help="No speculative decoding: compute one token at a time.")

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from llamacpu.cli import markdown, options
+from llamacpu.cli.group import heed_verbosity
+from llamacpu.cli.prompt import prompt_of
 from llamacpu.cli.terminal import PromptBar, prepare, summary, write
 
 if TYPE_CHECKING:
@@ -19,9 +22,17 @@ if TYPE_CHECKING:
 
 
 @click.command("run", short_help="Talk to a model, or let it answer one prompt.")
-@click.argument("model", required=False, type=str)
-@click.option("-p", "--prompt", callback=options.utf8, help="Answer this and exit.")
-@click.option("-f", "--file", "prompt_file", help="Answer the text of this file ('-': stdin); after --prompt if both.")
+@click.argument("model", required=False, type=str, shell_complete=options.complete_files)
+@click.argument("words", nargs=-1, metavar="[PROMPT]...", callback=options.utf8)
+@click.option("-p", "--prompt", callback=options.utf8, help="Answer this and exit: a prompt that begins with a dash.")
+@click.option(
+    "-f",
+    "--file",
+    "prompt_files",
+    multiple=True,
+    shell_complete=options.complete_files,
+    help="Answer the text of this file ('-': stdin), behind the prompt; may be given several times.",
+)
 @click.option("-s", "--system", callback=options.utf8, help="The system prompt: how the model is to behave.")
 @click.option("-n", "--max-tokens", type=click.IntRange(min=-1), help="Most tokens of an answer; -1 is no limit.")
 @click.option(
@@ -58,17 +69,29 @@ if TYPE_CHECKING:
 @options.as_json
 @click.option("--plain", is_flag=True, help="Show the text as it comes, without drawing its Markdown.")
 @click.option("--stats", is_flag=True, help="Show the speed on stderr after every answer.")
-@click.option("-v", "--verbose", is_flag=True, help="Show the log and the speed on stderr.")
-def command(**given: Any) -> None:
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    is_eager=True,
+    callback=heed_verbosity,
+    help="Show the log and the speed on stderr; twice: the traceback of an error, too.",
+)
+@click.pass_context
+def command(context: click.Context, /, **given: Any) -> None:
     """Talk to MODEL (a .gguf file), or let it answer one prompt.
 
-    With --prompt, --file or text piped to stdin the answer is printed and the command ends; at a terminal a
-    conversation begins otherwise. Without MODEL the small demo model that comes with llamacpu is used.
+    With PROMPT, --prompt, --file or text piped to stdin the answer is printed and the command ends; of several, the
+    texts are joined in this order. At a terminal a conversation begins otherwise. Without MODEL the small demo model
+    that comes with llamacpu is used; - in the place of MODEL or PROMPT reads the prompt from stdin.
+
+    A model without a chat template that is no chat model by its name continues the prompt as it is.
 
     The text is printed as it comes. On a terminal, and after the answer of a chat model, the output ends with a
     line end; with --raw into a pipe or file it is the text of the model and nothing else.
     """
-    prompt = _prompt(given)
+    _name_default_model(context, given)
+    prompt = prompt_of(given)
     if given["raw"] and given["system"] is not None:
         raise click.UsageError("--system needs a chat template; leave out --raw, or write it into the prompt")
     if given["special"] and not given["raw"]:
@@ -76,9 +99,7 @@ def command(**given: Any) -> None:
     if given["json_schema"] is not None and given["grammar_file"] is not None:
         raise click.UsageError("--json-schema and --grammar; give one of them")
     if prompt is None and (given["as_json"] or given["raw"]):
-        raise click.UsageError("--json and --raw need a prompt: give --prompt, --file or text on stdin")
-    if given["verbose"]:
-        _show_log()
+        raise click.UsageError("--json and --raw need a prompt: give it after MODEL, with --prompt, --file or on stdin")
     from llamacpu.model import Model
 
     with (
@@ -86,31 +107,42 @@ def command(**given: Any) -> None:
         Model(path, given["threads"], load=given["load"], overrides=given["overrides"]) as model,
         options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"], given["load"]) as draft,
     ):
+        raw = given["raw"] or _without_template(model, given)
         settings = _settings(model, given)
         how = {"overflow": given["overflow"], "draft": draft}
         session = model.session(given["context"], given["kv_type"])
         if prompt is None:
+            from llamacpu.chat import Chat
             from llamacpu.cli.chat import interact
             from llamacpu.cli.conversation import Conversation
 
             drawn = not given["plain"] and markdown.wanted()
-            interact(Conversation(session, settings, how, given["system"], given["template"], _stats(given), drawn))
+            template = None if raw else Chat.of(model, given["template"])
+            interact(Conversation(session, settings, how, given["system"], template, _stats(given), drawn))
         else:
-            _answer(session, prompt, settings, how, given)
+            _answer(session, prompt, settings, how, {**given, "raw": raw})
 
 
-def _prompt(given: dict[str, Any]) -> str | None:
-    """The text to answer; None for a conversation."""
-    parts = []
-    if given["prompt"] is not None:
-        parts.append(given["prompt"])
-    if given["prompt_file"] is not None:
-        parts.append(options.read_text(given["prompt_file"]))
-    if not parts and not sys.stdin.isatty():
-        parts.append(options.read_text("-"))
-        if not parts[0].strip() and not given["raw"]:
-            raise click.UsageError("nothing on stdin; give --prompt, --file, or text on stdin")
-    return "\n\n".join(parts) if parts else None
+def _name_default_model(context: click.Context, given: dict[str, Any]) -> None:
+    if context.get_parameter_source("model") is ParameterSource.DEFAULT_MAP:
+        click.echo(f"No model named: using {given['model']}, as the configuration file says.", err=True)
+
+
+def _without_template(model: Model, given: dict[str, Any]) -> bool:
+    """Whether the model is continued raw, for want of a chat template; one line says so."""
+    from llamacpu.chat import is_base_model
+
+    if given["raw"] or given["template"] is not None or not is_base_model(model.metadata, Path(model.path).name):
+        return False
+    if given["system"] is not None:
+        raise click.UsageError(
+            "the model has no chat template, and so no place for --system; give --template, or write it into the prompt"
+        )
+    click.echo(
+        "The model has no chat template: it continues the text, as with --raw; for a chat model give --template.",
+        err=True,
+    )
+    return True
 
 
 def _settings(model: Model, given: dict[str, Any]) -> dict[str, Any]:
@@ -138,14 +170,10 @@ def _grammar(given: dict[str, Any]) -> Grammar | None:
 
 
 def _question(session: Any, prompt: str, settings: dict[str, Any], given: dict[str, Any]) -> Question:
-    from llamacpu.answers import Question, chat_prompt, chat_question, text_prompt
+    from llamacpu.answers import chat_prompt, chat_question, raw_question
 
     if given["raw"]:
-        grammar, model = settings.pop("grammar"), session.model
-        if grammar is not None:
-            settings["logits_processors"] = (grammar.constraint(model.tokenizer, model.vocab_size),)
-        ids = text_prompt(model.tokenizer, prompt, parse_special=given["special"]).ids
-        return Question(prompt=ids, **settings)
+        return raw_question(session.model, prompt, parse_special=given["special"], **settings)
     from llamacpu.chat import Chat
 
     chat = Chat.of(session.model, given["template"])
@@ -181,14 +209,18 @@ def _answer(session: Any, prompt: str, settings: dict[str, Any], how: dict[str, 
         write("\n")
     if _stats(given):
         click.echo(summary(result), err=True)
+    if settings["grammar"] is not None and result.ended_by in ("max_tokens", "context"):
+        _tell_cut(given, result.ended_by)
+
+
+def _tell_cut(given: dict[str, Any], ended_by: str) -> None:
+    """An answer that had to keep to a schema or grammar, and does not, because it was cut."""
+    kept = "JSON" if given["json_schema"] is not None else "text of the grammar"
+    cause, remedy = "the end of the context", "give a larger --context"
+    if ended_by == "max_tokens":
+        cause, remedy = f"--max-tokens {given['max_tokens']}", "give more"
+    raise click.ClickException(f"the answer was cut by {cause} before the {kept} was complete; {remedy}")
 
 
 def _stats(given: dict[str, Any]) -> bool:
     return bool(given["stats"] or given["verbose"])
-
-
-def _show_log() -> None:
-    import logging
-
-    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
-    logging.getLogger("llamacpu").setLevel(logging.DEBUG)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli import options
+from llamacpu.cli.group import note_verbosity
 from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 
 
 @click.command("serve", short_help="Serve models to OpenAI and Ollama clients, with a page.")
-@click.argument("models", nargs=-1, type=str, metavar="[MODEL]...")
+@click.argument("models", nargs=-1, type=str, metavar="[MODEL]...", shell_complete=options.complete_files)
 @click.option(
     "--ollama",
     is_flag=True,
@@ -138,7 +139,14 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 @options.threads
 @click.option("--access-log", is_flag=True, help="Tell of every request on stderr, without what was asked.")
 @options.as_json
-@click.option("-v", "--verbose", is_flag=True, help="Show the log on stderr.")
+@click.option(
+    "-v",
+    "--verbose",
+    count=True,
+    is_eager=True,
+    callback=note_verbosity,
+    help="Show the log on stderr; twice: the traceback of an error, too.",
+)
 def command(**given: Any) -> None:
     """Serve each MODEL (a .gguf file, or a folder of them) on this machine, until Ctrl-C or SIGTERM.
 

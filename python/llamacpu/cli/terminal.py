@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from abc import ABC, abstractmethod
@@ -23,12 +24,21 @@ def write(text: str, stream: TextIO | None = None) -> None:
     stream.flush()
 
 
+def width_of(stream: TextIO) -> int:
+    """Columns of the terminal behind a stream; 80 where nothing tells."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (AttributeError, OSError, ValueError):
+        return 80
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, on one line, without Python's own words for it."""
     if isinstance(error, MemoryError):
         return "not enough memory; use a smaller model or a smaller --context"
     if isinstance(error, OSError) and error.strerror:
-        place = "" if error.filename is None else f"{error.filename}: "
+        name = str(error.filename)
+        place = "" if error.filename is None else f"{name if name.isprintable() else repr(name)}: "
         # Messages of our own say what to do; the system's do not.
         hint = "" if ";" in error.strerror or error.filename is None else "; check the path"
         return f"{place}{error.strerror}{hint}"
@@ -55,10 +65,18 @@ class ProgressBar(ABC):
         if done >= total:
             self.clear()
         elif time.monotonic() - self._started >= self._PATIENCE:
-            filled = self._WIDTH * done // total
-            bar = "#" * filled + "-" * (self._WIDTH - filled)
-            write(f"\r{self._TEXT} [{bar}] {self._amounts(done, total)}", self._stream)
+            write("\r" + self._line(done, total) + "\x1b[K", self._stream)
             self._shown = True
+
+    def _line(self, done: int, total: int) -> str:
+        """What fits on one line: without the bar where there is no room, without the end where that is not enough."""
+        room = width_of(self._stream) - 1
+        amounts = self._amounts(done, total)
+        width = min(self._WIDTH, room - len(self._TEXT) - len(amounts) - 4)
+        if width < 3:
+            return f"{self._TEXT} {amounts}"[: max(room, 0)]
+        filled = width * done // total
+        return f"{self._TEXT} [{'#' * filled}{'-' * (width - filled)}] {amounts}"
 
     def clear(self) -> None:
         """Remove the bar."""
@@ -78,6 +96,17 @@ class PromptBar(ProgressBar):
 
     def _amounts(self, done: int, total: int) -> str:
         return f"{done}/{total} tokens"
+
+
+class BenchBar(ProgressBar):
+    """While something is measured over and over."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._TEXT = f"Measuring {text}"
+
+    def _amounts(self, done: int, total: int) -> str:
+        return f"{done}/{total}"
 
 
 class LoadBar(ProgressBar):

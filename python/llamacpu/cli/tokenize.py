@@ -13,7 +13,7 @@ from llamacpu.cli.terminal import write
 
 
 @click.command("tokenize", short_help="Show the tokens of a text.")
-@click.argument("model", type=str)
+@click.argument("model", type=str, shell_complete=options.complete_files)
 @click.argument("text", required=False, callback=options.utf8)
 @click.option("-p", "--prompt", callback=options.utf8, help="The text, where it begins with a dash.")
 @click.option("-f", "--file", "text_file", help="Take the text from this file ('-': stdin).")
