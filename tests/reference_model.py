@@ -62,11 +62,16 @@ class ReferenceModel:
 
         `context` is that of the session, on which some rotations depend.
         """
-        output = self.weight("output.weight")
-        logits = self.hidden(tokens, context)[-1] @ (self.matrix("token_embd.weight") if output is None else output).T
-        bias = self.weight("output.bias")
-        logits = (logits if bias is None else logits + bias) * self.setting("logit_scale", 1.0)
+        logits = self.output(self.hidden(tokens, context)[-1]) * self.setting("logit_scale", 1.0)
         return soft_cap(logits, self.setting("logit_soft_cap"))
+
+    def output(self, x: Array) -> Array:
+        """The output matrix, or that of the embedding, of x[tokens, width]."""
+        if self.weight("output.weight") is not None:
+            return self.linear(x, "output")
+        bias = self.weight("output.bias")
+        logits = x @ self.matrix("token_embd.weight").T
+        return logits if bias is None else logits + bias
 
     def hidden(self, tokens: Tokens, context: int | None = None) -> list[Array]:
         """The residual stream after every layer, and that after the last norm; float64[len(tokens), width] each."""
@@ -253,9 +258,7 @@ class ReferenceModel:
             return self.network(x, *(f"{prefix}_{part}.{expert}" for part in ("gate", "up", "down")))
 
         def slice_of(part: str, x: Array) -> Array:
-            y = self.matrix(f"{prefix}_{part}_exps.weight")[expert] @ x
-            bias = self.weight(f"{prefix}_{part}_exps.bias")
-            return y if bias is None else y + bias[expert]
+            return self.expert_part(x, f"{prefix}_{part}_exps", expert)
 
         if self.weight(f"{prefix}_gate_up_exps.weight") is not None:
             inner = self.activate(*np.split(slice_of("gate_up", x), 2))
@@ -264,6 +267,12 @@ class ReferenceModel:
         else:
             inner = self.activate(slice_of("gate", x), slice_of("up", x))
         return slice_of("down", inner)
+
+    def expert_part(self, x: Array, name: str, expert: int) -> Array:
+        """The matrix of one expert and its bias, if it has one, for x[width]."""
+        y = self.matrix(f"{name}.weight")[expert] @ x
+        bias = self.weight(f"{name}.bias")
+        return y if bias is None else y + bias[expert]
 
     def rotation(self, layer: int, positions: NDArray[np.integer[Any]], context: int) -> tuple[Array, Array]:
         """Cosine and sine of every pair of a head at every position: float64[positions, pairs], magnitude included."""
