@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import llamacpu
 from config_models import open_config_model, write_config_model
 from llamacpu.families.config import Config
-from reference_model import ReferenceModel
+from reference_model import ReferenceModel, is_exact
 
 pytestmark = pytest.mark.instruction_set
 
@@ -132,8 +132,7 @@ def test_any_configuration_against_exact_arithmetic(
         if split:
             session.forward(tokens[:split], logits="none")
         assert np.array_equal(session.forward(tokens[split:], logits="all"), got[split:])
-    exact = ReferenceModel(path, config).logits(tokens)
-    assert float(((got - exact) ** 2).sum()) <= 1e-9 * float((exact**2).sum())
+    assert is_exact(got, ReferenceModel(path, config), tokens)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from llamacpu.model import Model
 from reference_llama import ReferenceLlama
+from reference_model import is_exact
 from tiny_models import Shape, write_model
 
 pytestmark = pytest.mark.instruction_set
@@ -115,5 +116,22 @@ def test_any_configuration_against_exact_arithmetic(
         if split:
             session.forward(tokens[:split], logits="none")
         assert np.array_equal(session.forward(tokens[split:], logits="all"), got[split:])
+    assert is_exact(got, ReferenceLlama(path), tokens)
+
+
+def test_roundings_may_grow_as_the_model_makes_them_grow(folder: Path) -> None:
+    """A model of width 2 that no 32-bit arithmetic computes to the usual limit; what is further off is told."""
+    sizes: dict[str, Any] = {"feed_forward": (16, 90, 72), "heads": (3, 6, 2), "kv_heads": (3, 2, 1), "head_size": 58}
+    extra = {"rope.scaling.type": "linear", "rope.scaling.factor": 5.25}
+    shape = Shape(width=2, layers=3, tied=True, rope_base=1.5, extra=extra, **sizes)
+    path = write_model(folder / "narrow.gguf", shape, seed=384)
+    with Model(path, threads=1) as model:
+        tokens = np.random.default_rng(384).integers(0, model.vocab_size, 51).tolist()
+        got = model.session(kv_type="f32").forward(tokens, logits="all")
     exact = ReferenceLlama(path).logits(tokens)
-    assert float(((got - exact) ** 2).sum()) <= 1e-9 * float((exact**2).sum())
+    assert float(((got - exact) ** 2).sum()) > 1e-9 * float((exact**2).sum())
+    assert is_exact(got, ReferenceLlama(path), tokens)
+    assert not is_exact(got * np.float32(1.01), ReferenceLlama(path), tokens)
+    well = write_model(folder / "well.gguf", Shape())
+    exact = ReferenceLlama(well).logits(tokens)
+    assert not is_exact((exact * 1.0001).astype(np.float32), ReferenceLlama(well), tokens)
