@@ -114,11 +114,8 @@ def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
 
 
 def rust_tests() -> None:
-    """Run the Rust tests: the kernels with every check of the compiler, the rest with the kernels as they are used."""
-    run("cargo", "test", "--quiet", "-p", "llamacpu-kernels", "-p", "llamacpu-text", "--tests")
-    # With the packages of the extension, so that nothing is compiled twice.
-    packages = ("-p", "llamacpu-model", "-p", "llamacpu-bindings")
-    run("cargo", "test", "--quiet", "--profile", "fast", *packages, "--tests")
+    """Run the Rust tests with the optimized kernels; `thorough` has the checks of every pointer and sum in them too."""
+    run("cargo", "test", "--quiet", "--profile", "fast", "--workspace", "--tests")
 
 
 def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set")) -> None:
@@ -230,7 +227,7 @@ def neighbours_setup() -> Job:
 
 def stress(seconds: int = 60) -> None:
     """Run the stress test for a minute on each of two models."""
-    build()
+    build("fast")
     names = "demo or another_format"
     run(PYTHON, "-m", "pytest", "-rs", "tests/test_stress.py", "-k", names, LLAMACPU_STRESS_SECONDS=str(seconds))
 
@@ -337,6 +334,7 @@ def check() -> None:
 def thorough() -> None:
     """What a release is tested with: every test with every instruction set and every check, stress and fuzzing."""
     build()
+    os.environ["LLAMACPU_THOROUGH"] = "1"  # more cases where the suite takes some
     run("cargo", "test", "--quiet", "--workspace")
     python_tests([], marked=())
     stress()

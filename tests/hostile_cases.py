@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -254,14 +256,19 @@ def _odd_tensors(
         yield f"offset {other_offset}", ((name, shape, kind, other_offset),)
 
 
+def some(cases: Iterator[Case], first: int = 0) -> Iterator[Case]:
+    """Every fifth case; the four kinds of flipped bits meet every byte together. LLAMACPU_THOROUGH: all, in minutes."""
+    return cases if os.environ.get("LLAMACPU_THOROUGH") else itertools.islice(cases, first, None, 5)
+
+
 KINDS = {
     "truncations": truncations,
-    "header bits 0 and 1": lambda: header_bits(0),
-    "header bits 2 and 3": lambda: header_bits(1),
-    "header bits 4 and 5": lambda: header_bits(2),
-    "header bits 6 and 7": lambda: header_bits(3),
-    "more header bits": more_header_bits,
-    "large numbers": large_numbers,
+    "header bits 0 and 1": lambda: some(header_bits(0)),
+    "header bits 2 and 3": lambda: some(header_bits(1), 1),
+    "header bits 4 and 5": lambda: some(header_bits(2), 2),
+    "header bits 6 and 7": lambda: some(header_bits(3), 3),
+    "more header bits": lambda: some(more_header_bits()),
+    "large numbers": lambda: some(large_numbers()),
     "data bits": data_bits,
     "random blocks": random_blocks,
     "metadata values": metadata_values,

@@ -85,6 +85,9 @@ class Api(ThreadingHTTPServer):
         self.gone = threading.Event()
         """set when a client has left in the middle of an answer"""
         self.delay = 0.004
+        self.pause_after: int | None = None
+        """how many pieces of an answer come before it waits for `go`"""
+        self.go = threading.Event()
         self.connections: set[Any] = set()
 
     @property
@@ -179,6 +182,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.chunk({kind: text})
                 pieces += 1
                 time.sleep(self.server.delay)
+                if pieces == self.server.pause_after:
+                    self.server.go.wait(60)
             if word == "cut" and not continues:
                 # The stream ends in the middle of a chunk, when the rest has long been read.
                 time.sleep(0.3)

@@ -166,6 +166,7 @@ def test_a_long_conversation_shows_its_end_and_the_rest_on_demand(chat: Chat) ->
 
 def test_who_reads_further_up_is_left_there(chat: Chat) -> None:
     chat.say("long")
+    chat.api.pause_after = 300
     chat.type("long")
     chat.page.wait_for_selector(f"{LAST} h3")
     chat.page.locator("#scroller").hover()
@@ -173,6 +174,7 @@ def test_who_reads_further_up_is_left_there(chat: Chat) -> None:
     chat.page.wait_for_selector("#latest:not([hidden])")
     place = chat.eval("document.getElementById('scroller').scrollTop")
     height = chat.eval("document.getElementById('scroller').scrollHeight")
+    chat.api.go.set()
     chat.until(f"document.getElementById('scroller').scrollHeight > {height + 1000}")
     assert chat.eval("document.getElementById('scroller').scrollTop") == pytest.approx(place, abs=400)
     chat.page.get_by_role("button", name="Latest").click()
