@@ -12,11 +12,13 @@
 mod activations;
 #[cfg(target_arch = "aarch64")]
 mod arm;
+mod batches;
 mod buffers;
 mod decompression;
 mod dispatch;
 mod expand;
 mod floats;
+mod grouped;
 mod job;
 mod kernels;
 mod lanes;
@@ -38,12 +40,16 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+pub use grouped::{GroupedJob, Table, grouped_matmul};
 pub use job::{InputBuffers, Job};
 pub use matrix::Matrix;
 pub use peak::product_peak;
 
 use crate::Error;
 use crate::context::Context;
+use crate::memory::room;
+use crate::shared::SharedSlice;
+use batches::{Batch, Output, Product};
 
 /// Multiplies `tokens` rows of `input` (tokens × columns) with the weights of every job; all jobs share the input.
 ///
@@ -74,7 +80,15 @@ pub fn matmul(
     for job in jobs.iter() {
         job.weights.prepare(context)?;
     }
-    regions::run(context, input, tokens, buffers, jobs)
+    let mut outputs = room(jobs.len(), "products")?;
+    outputs.extend(jobs.iter_mut().map(|job| (job.weights, SharedSlice::new(job.output))));
+    let mut products = room(outputs.len(), "products")?;
+    products.extend(outputs.iter().map(|(weights, numbers)| {
+        let output = Output { numbers, start: 0, stride: weights.rows() };
+        Product { weights, output }
+    }));
+    let columns = input.len() / tokens;
+    regions::run(context, columns, &[Batch { input, stride: columns, tokens, products }], buffers)
 }
 
 /// Checks that all sizes fit together.

@@ -108,9 +108,11 @@ pub(crate) struct TileParts<'a> {
     pub(crate) variants: &'a mut [Variant<&'a mut [i32], &'a mut [f32]>],
 }
 
-/// Quantizes one tile of `columns` rows of `input`.
+/// Quantizes one tile of `columns` rows of `input`: the first `width` numbers of every `stride`.
 pub(crate) struct QuantizeTile<'a, 'b> {
     pub(crate) input: &'a [f32],
+    pub(crate) stride: usize,
+    pub(crate) width: usize,
     pub(crate) columns: usize,
     /// Whether two groups of 4 values of a column lie side by side: `[block][4][column][2]`.
     pub(crate) eights: bool,
@@ -122,13 +124,9 @@ impl Kernel for QuantizeTile<'_, '_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
-        let Self { input, columns, eights, tile } = self;
-        let width = input.len() / columns;
-        if width == 0 {
-            return;
-        }
-        for (column, row) in input.chunks_exact(width).enumerate() {
-            for (index, values) in row.as_chunks::<32>().0.iter().enumerate() {
+        let Self { input, stride, width, columns, eights, tile } = self;
+        for (column, row) in input.chunks(stride.max(1)).take(columns).enumerate() {
+            for (index, values) in row[..width].as_chunks::<32>().0.iter().enumerate() {
                 let block = quantize_block::<L>(set, values);
                 tile.scales[index * columns + column] = block.scale;
                 let to = &mut tile.quants[index * 8 * columns..][..8 * columns];

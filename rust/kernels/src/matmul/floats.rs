@@ -43,6 +43,8 @@ pub(crate) struct FloatTileOperands {
     pub(crate) rows: usize,
     /// Activations of the first token.
     pub(crate) input: *const f32,
+    /// Floats from one token's activations to the next.
+    pub(crate) input_stride: usize,
     /// Length of rows and activations.
     pub(crate) columns: usize,
     /// Results: `[token][row]`.
@@ -146,7 +148,7 @@ unsafe fn float_tile<S: Square, E: Element, const R: usize, const C: usize>(tile
                     let row = (row + r).min(tile.rows - 1);
                     weights[r] = tile.weights.add(row * row_bytes + first * E::BYTES);
                 }
-                add::<S, E, R, C>(&mut sums, row, weights, (next, far), input, tile.columns, count);
+                add::<S, E, R, C>(&mut sums, row, weights, (next, far), input, tile.input_stride, count);
             }
         }
         for c in 0..C {
@@ -173,10 +175,10 @@ unsafe fn add<S: Simd, E: Element, const R: usize, const C: usize>(
     weights: [*const u8; R],
     (next, far): (usize, usize),
     input: *const f32,
-    columns: usize,
+    stride: usize,
     count: usize,
 ) {
-    // SAFETY: `count` columns of the rows at `weights` and of `C` tokens, `columns` apart; what does not fill a vector is copied first; a
+    // SAFETY: `count` columns of the rows at `weights` and of `C` tokens, `stride` apart; what does not fill a vector is copied first; a
     // prefetch may have any address.
     unsafe {
         let vectors = SUMS / S::LANES;
@@ -191,14 +193,14 @@ unsafe fn add<S: Simd, E: Element, const R: usize, const C: usize>(
         }
         // A macro instead of a closure, which would be compiled without the instruction set of the function around it.
         macro_rules! step {
-            ($weights:expr, $at:expr, $input:expr, $columns:expr) => {
+            ($weights:expr, $at:expr, $input:expr, $stride:expr) => {
                 for vector in 0..vectors {
                     let mut values = [S::zero(); R];
                     for r in 0..R {
                         values[r] = E::load::<S>($weights[r].add(($at + vector * S::LANES) * E::BYTES));
                     }
                     for c in 0..C {
-                        let input = S::floats($input.add(c * $columns + $at + vector * S::LANES));
+                        let input = S::floats($input.add(c * $stride + $at + vector * S::LANES));
                         for r in 0..R {
                             some[r][c][vector] = S::fma(values[r], input, some[r][c][vector]);
                         }
@@ -217,11 +219,11 @@ unsafe fn add<S: Simd, E: Element, const R: usize, const C: usize>(
                 S::prefetch_near(weights[r].wrapping_add(near));
             }
             for part in (0..line).step_by(SUMS) {
-                step!(weights, k + part, input, columns);
+                step!(weights, k + part, input, stride);
             }
         }
         for k in (lines..whole).step_by(SUMS) {
-            step!(weights, k, input, columns);
+            step!(weights, k, input, stride);
         }
         let rest = count - whole;
         if rest > 0 {
@@ -234,7 +236,7 @@ unsafe fn add<S: Simd, E: Element, const R: usize, const C: usize>(
                 pointers[r] = last_weights[r].as_ptr();
             }
             for c in 0..C {
-                input.add(c * columns + whole).copy_to_nonoverlapping(last_input[c].as_mut_ptr(), rest);
+                input.add(c * stride + whole).copy_to_nonoverlapping(last_input[c].as_mut_ptr(), rest);
             }
             let input = last_input.as_ptr().cast::<f32>();
             step!(pointers, 0, input, SUMS);

@@ -1,6 +1,7 @@
 //! Pieces of work of a product of quantized weights: straight from the packed layout, or by panels.
 
 use super::activations::{Activations, Needs};
+use super::batches::{Plan, Product};
 use super::buffers::PieceBuffers;
 use super::decompression::{Decompression, STEP};
 use super::kernels::Kernels;
@@ -10,7 +11,6 @@ use super::spans::Span;
 use crate::Error;
 use crate::context::Context;
 use crate::formats::Layout;
-use crate::shared::SharedSlice;
 use crate::simd::{Form, GROUP_ROWS};
 
 /// Groups of rows in a piece of work of the panel way.
@@ -18,11 +18,12 @@ pub(super) const PANEL_GROUPS: usize = 2;
 /// Blocks of 32 columns that a panel holds: with 32 rows at most 320 KB, which stays in the second-level cache.
 const PANEL_BLOCKS: usize = 256;
 
-/// A job, prepared.
+/// A product, prepared.
 pub(super) struct Work<'a> {
-    pub(super) weights: &'a Matrix,
-    pub(super) output: SharedSlice<'a, f32>,
-    /// First piece of this job.
+    pub(super) product: &'a Product<'a>,
+    /// The tokens that are multiplied.
+    pub(super) plan: &'a Plan<'a>,
+    /// First piece of this product.
     pub(super) first_piece: usize,
     /// None for plain weights.
     pub(super) packed: Option<Prepared>,
@@ -39,19 +40,18 @@ pub(super) struct Prepared {
 /// What all pieces share.
 pub(super) struct Call<'a> {
     pub(super) context: &'a Context<'a>,
-    pub(super) input: &'a [f32],
-    pub(super) tokens: usize,
-    pub(super) spans: &'a [Span],
+    /// Length of a token's activations.
+    pub(super) columns: usize,
     pub(super) activations: &'a Activations,
 }
 
 impl Call<'_> {
     /// Operands of a tile of tokens, from block `block` on; weights and results are left to the caller.
-    fn operands(&self, kernels: &Kernels, span: Span, block: usize) -> TileOperands {
-        let blocks = self.input.len() / self.tokens / 32;
+    fn operands(&self, plan: &Plan, kernels: &Kernels, span: Span, block: usize) -> TileOperands {
+        let blocks = self.columns / 32;
         let Needs { parts, pairs, form, .. } = kernels.needs;
         let variant = self.activations.variant(kernels.needs);
-        let first = span.first * blocks + block * span.count;
+        let first = (plan.first + span.first) * blocks + block * span.count;
         TileOperands {
             quants: std::ptr::null(),
             scales: std::ptr::null(),
@@ -78,17 +78,18 @@ impl Call<'_> {
     /// Few tokens: one group of rows straight from the packed layout.
     pub(super) fn direct_piece(&self, work: &Work, prepared: &Prepared, group: usize) -> Result<(), Error> {
         let Prepared { layout, kernels, decompression } = prepared;
-        let rows = work.weights.rows();
+        let (plan, Product { weights, output }) = (work.plan, work.product);
+        let rows = weights.rows();
         let row = group * GROUP_ROWS;
         let whole = row + GROUP_ROWS <= rows;
-        let blocks = work.weights.columns() / 32;
-        let found = work.weights.packed_group(group, *layout);
+        let blocks = weights.columns() / 32;
+        let found = weights.packed_group(group, *layout);
         if let (Some(packed), None, true) = (found, decompression, whole) {
             // The usual case, which needs no buffers; taking them costs each of many small pieces a tenth of a microsecond.
-            for span in self.spans {
-                let mut tile = self.operands(kernels, *span, 0);
-                set_weights(&mut tile, work.weights, packed, *layout);
-                (tile.output, tile.output_stride) = (work.output.at(span.first * rows + row), rows);
+            for span in &plan.spans {
+                let mut tile = self.operands(plan, kernels, *span, 0);
+                set_weights(&mut tile, weights, packed, *layout);
+                (tile.output, tile.output_stride) = output.at(span.first, row);
                 // SAFETY: the instruction set is the context's; operands have the sizes of the layout and of the activations;
                 // rows of this group are written by this piece only.
                 unsafe { kernels.direct[span.index](&tile) };
@@ -96,11 +97,11 @@ impl Call<'_> {
             return Ok(());
         }
         let packed_bytes = if found.is_some() { 0 } else { layout.group_bytes };
-        let spare_bytes = if whole { 0 } else { self.tokens * GROUP_ROWS * 4 };
+        let spare_bytes = if whole { 0 } else { plan.tokens * GROUP_ROWS * 4 };
         let [quant_bytes, scale_bytes] = decompression.as_ref().map_or([0, 0], Decompression::step_bytes);
         PieceBuffers::with([0, 0, packed_bytes, spare_bytes, quant_bytes, scale_bytes], |buffers| {
             if found.is_none() {
-                work.weights.pack(self.context.isa, group, *layout, &mut buffers.packed);
+                weights.pack(self.context.isa, group, *layout, &mut buffers.packed);
             }
             let packed = found.unwrap_or(&buffers.packed);
             let [quants, scales] = &mut buffers.decompressed;
@@ -111,9 +112,9 @@ impl Call<'_> {
                 if let Some(decompression) = decompression {
                     decompression.run((packed, *layout), (block, count), quants, scales);
                 }
-                for span in self.spans {
-                    let mut tile = self.operands(kernels, *span, block);
-                    set_weights(&mut tile, work.weights, packed, *layout);
+                for span in &plan.spans {
+                    let mut tile = self.operands(plan, kernels, *span, block);
+                    set_weights(&mut tile, weights, packed, *layout);
                     if decompression.is_some() {
                         skip_blocks(&mut tile, *layout, block);
                         tile.compressed = (tile.quants, tile.scales);
@@ -126,7 +127,7 @@ impl Call<'_> {
                     tile.blocks = count;
                     tile.resume = block > 0;
                     (tile.output, tile.output_stride) = if whole {
-                        (work.output.at(span.first * rows + row), rows)
+                        output.at(span.first, row)
                     } else {
                         (spare[span.first * GROUP_ROWS..].as_mut_ptr(), GROUP_ROWS)
                     };
@@ -136,9 +137,9 @@ impl Call<'_> {
                 }
             }
             if !whole {
-                for (token, results) in spare.chunks_exact(GROUP_ROWS).take(self.tokens).enumerate() {
+                for (token, results) in spare.chunks_exact(GROUP_ROWS).take(plan.tokens).enumerate() {
                     // SAFETY: the rows of this group of one token, which this piece alone writes.
-                    let out = unsafe { work.output.part(token * rows + row, rows - row) };
+                    let out = unsafe { output.part(token, row, rows - row) };
                     out.copy_from_slice(&results[..rows - row]);
                 }
             }
@@ -148,20 +149,21 @@ impl Call<'_> {
     /// Many tokens: up to two groups of rows, expanded into a panel a part of the columns at a time.
     pub(super) fn panel_piece(&self, work: &Work, prepared: &Prepared, piece: usize) -> Result<(), Error> {
         let Prepared { layout, kernels, decompression } = prepared;
+        let (plan, Product { weights, output }) = (work.plan, work.product);
         let layout = *layout;
-        let rows = work.weights.rows();
+        let rows = weights.rows();
         let first_group = piece * PANEL_GROUPS;
-        let groups = PANEL_GROUPS.min(work.weights.groups() - first_group);
+        let groups = PANEL_GROUPS.min(weights.groups() - first_group);
         let row = first_group * GROUP_ROWS;
         let whole = row + groups * GROUP_ROWS <= rows;
-        let blocks = work.weights.columns() / 32;
+        let blocks = weights.columns() / 32;
         let panel_blocks = blocks.min(PANEL_BLOCKS);
         let block_scales =
             decompression.as_ref().map_or(kernels.panel_scale_bytes, |decompression| decompression.block_scales);
         let (quant_bytes, scale_bytes) = (512 * panel_blocks, block_scales * panel_blocks);
         let step_bytes = decompression.as_ref().map_or(0, |decompression| decompression.step_bytes()[0]);
-        let spare_bytes = if whole { 0 } else { self.tokens * groups * GROUP_ROWS * 4 };
-        let packed_bytes = if work.weights.packed_group(0, layout).is_some() { 0 } else { groups * layout.group_bytes };
+        let spare_bytes = if whole { 0 } else { plan.tokens * groups * GROUP_ROWS * 4 };
+        let packed_bytes = if weights.packed_group(0, layout).is_some() { 0 } else { groups * layout.group_bytes };
         let sizes = [groups * quant_bytes, groups * scale_bytes, packed_bytes, spare_bytes, step_bytes, 0];
         PieceBuffers::with(sizes, |buffers| {
             let quants = &mut buffers.quants;
@@ -171,17 +173,17 @@ impl Call<'_> {
             let spare = buffers.results.view_mut::<f32>().as_mut_ptr();
             if packed_bytes > 0 {
                 for (group, out) in packed.chunks_exact_mut(layout.group_bytes).take(groups).enumerate() {
-                    work.weights.pack(self.context.isa, first_group + group, layout, out);
+                    weights.pack(self.context.isa, first_group + group, layout, out);
                 }
             }
             // All groups in one slice, so that pointers may go from one to the next.
-            let packed = work.weights.packed_from(first_group, layout).unwrap_or(packed);
+            let packed = weights.packed_from(first_group, layout).unwrap_or(packed);
             for block in (0..blocks).step_by(PANEL_BLOCKS) {
                 let count = PANEL_BLOCKS.min(blocks - block);
                 for group in 0..groups {
                     let bytes = &packed[group * layout.group_bytes..];
-                    let mut from = self.operands(kernels, self.spans[0], 0);
-                    set_weights(&mut from, work.weights, bytes, layout);
+                    let mut from = self.operands(plan, kernels, plan.spans[0], 0);
+                    set_weights(&mut from, weights, bytes, layout);
                     skip_blocks(&mut from, layout, block);
                     let step = if decompression.is_some() { STEP } else { count };
                     for skip in (0..count).step_by(step) {
@@ -202,9 +204,9 @@ impl Call<'_> {
                         from.quants = from.quants.wrapping_add(layout.block_quants * from.blocks);
                     }
                 }
-                for span in self.spans {
+                for span in &plan.spans {
                     let token = span.first;
-                    let mut tile = self.operands(kernels, *span, block);
+                    let mut tile = self.operands(plan, kernels, *span, block);
                     tile.blocks = count;
                     tile.resume = block > 0;
                     tile.stride = (quant_bytes, if scale_bytes == 0 { layout.group_bytes } else { scale_bytes });
@@ -218,7 +220,7 @@ impl Call<'_> {
                             scales[group * scale_bytes..].as_ptr()
                         };
                         (tile.output, tile.output_stride) = if whole {
-                            (work.output.at(token * rows + row + group * GROUP_ROWS), rows)
+                            output.at(token, row + group * GROUP_ROWS)
                         } else {
                             (spare.wrapping_add((token * groups + group) * GROUP_ROWS), groups * GROUP_ROWS)
                         };
@@ -230,10 +232,10 @@ impl Call<'_> {
                 }
             }
             if !whole {
-                for token in 0..self.tokens {
+                for token in 0..plan.tokens {
                     // SAFETY: rows of this piece are written by this piece only; `spare` holds tokens × groups × 16.
                     unsafe {
-                        let out = work.output.part(token * rows + row, rows - row);
+                        let out = output.part(token, row, rows - row);
                         out.as_mut_ptr().copy_from_nonoverlapping(spare.add(token * groups * GROUP_ROWS), out.len());
                     }
                 }

@@ -1,75 +1,67 @@
-//! The parallel regions of a product: activations are quantized, then groups of rows are multiplied.
+//! The parallel regions of a call of some products: activations are quantized, then groups of rows are multiplied.
 
 use std::sync::OnceLock;
 
 use super::activations::{Activations, Needs, QuantizeTile, TileParts, Variant};
+use super::batches::{Batch, Plan, Product};
 use super::decompression::Decompression;
 use super::dispatch::{common, kernels};
-use super::floats::pieces::FloatCall;
-use super::job::{InputBuffers, Job};
+use super::job::InputBuffers;
 use super::pieces::{Call, PANEL_GROUPS, Prepared, Work};
-use super::spans::{Span, spans};
+use super::spans::Span;
 use crate::Error;
 use crate::context::Context;
 use crate::math::dispatch;
+use crate::memory::{grow, room};
 use crate::shared::SharedSlice;
 use crate::simd::Form;
 
-/// Runs a checked call; the weights are packed if they are to be.
+/// Runs checked products, whose inputs all have `columns` numbers a token, at least 1; the weights are packed if they are to be.
 pub(super) fn run(
     context: &Context,
-    input: &[f32],
-    tokens: usize,
+    columns: usize,
+    batches: &[Batch],
     buffers: &mut InputBuffers,
-    jobs: &mut [Job],
 ) -> Result<(), Error> {
     let InputBuffers { activations, arranged } = buffers;
     let common = common(context.isa);
-    let plain = FloatCall::new(context, common, input, tokens, arranged, jobs)?;
-    let direct = tokens <= common.direct_tokens;
-    let spans = spans(tokens, if direct { common.direct_widths } else { common.panel_widths })?;
+    let mut plans = room(batches.len(), "products")?;
+    let (mut tokens, mut floats) = (0, 0);
+    for batch in batches {
+        let plan = Plan::new(common, batch, columns, tokens, floats)?;
+        tokens += batch.tokens;
+        floats += plan.plain.arranged_len();
+        plans.push(plan);
+    }
+    arrange(context, &plans, floats, arranged)?;
     let mut pieces = 0;
-    let mut works = Vec::with_capacity(jobs.len());
-    for job in jobs.iter_mut() {
-        let packed = match (job.weights.format().info().packing, job.weights.layout()) {
-            (Some(packing), Some(layout)) => {
-                let decompression = Decompression::new(context.isa, job.weights.format());
-                let compressed = decompression.as_ref().is_some_and(|decompression| decompression.block_quants > 0);
-                let mut kernels = kernels(context.isa, packing, compressed).ok_or_else(|| {
-                    Error::Unsupported(format!(
-                        "no kernel for {}; choose another format",
-                        job.weights.format().info().name
-                    ))
-                })?;
-                if !direct {
-                    kernels.needs = kernels.panel_needs;
-                }
-                Some(Prepared { layout, kernels, decompression })
-            }
-            _ => None,
-        };
-        let first_piece = pieces;
-        pieces += match &packed {
-            Some(_) if direct => job.weights.groups(),
-            Some(_) => job.weights.groups().div_ceil(PANEL_GROUPS),
-            None => plain.pieces(job.weights),
-        };
-        works.push(Work { weights: job.weights, output: SharedSlice::new(job.output), first_piece, packed });
+    let mut works = room(batches.iter().map(|batch| batch.products.len()).sum(), "products")?;
+    for plan in &plans {
+        for product in &plan.batch.products {
+            let packed = prepared(context, product, plan.direct)?;
+            let first_piece = pieces;
+            pieces += match &packed {
+                Some(_) if plan.direct => product.weights.groups(),
+                Some(_) => product.weights.groups().div_ceil(PANEL_GROUPS),
+                None => plan.plain.pieces(product.weights),
+            };
+            works.push(Work { product, plan, first_piece, packed });
+        }
     }
     let wanted = works.iter().filter_map(|work| work.packed.as_ref()).map(|prepared| prepared.kernels.needs);
     if wanted.clone().next().is_some() {
-        quantize(context, input, tokens, &spans, activations, wanted)?;
+        quantize(context, columns, &plans, activations, wanted)?;
     }
-    let call = Call { context, input, tokens, spans: &spans, activations };
+    let call = Call { context, columns, activations };
     let failed = OnceLock::new();
     context.for_each(pieces, &|piece| {
         let index = works.partition_point(|work| work.first_piece <= piece) - 1;
         let work = &works[index];
         let piece = piece - work.first_piece;
         let done = match &work.packed {
-            Some(prepared) if direct => call.direct_piece(work, prepared, piece),
+            Some(prepared) if work.plan.direct => call.direct_piece(work, prepared, piece),
             Some(prepared) => call.panel_piece(work, prepared, piece),
-            None => plain.run(work.weights, &work.output, piece),
+            None => work.plan.plain.run(context.isa, arranged, work.product, piece),
         };
         if let Err(error) = done {
             // The first error is reported; others say the same.
@@ -79,18 +71,49 @@ pub(super) fn run(
     failed.into_inner().map_or(Ok(()), Err)
 }
 
-/// Quantizes all tokens, one tile a piece.
+/// How a quantized matrix is multiplied; nothing for plain weights.
+fn prepared(context: &Context, product: &Product, direct: bool) -> Result<Option<Prepared>, Error> {
+    let format = product.weights.format();
+    let (Some(packing), Some(layout)) = (format.info().packing, product.weights.layout()) else { return Ok(None) };
+    let decompression = Decompression::new(context.isa, format);
+    let compressed = decompression.as_ref().is_some_and(|decompression| decompression.block_quants > 0);
+    let mut kernels = kernels(context.isa, packing, compressed)
+        .ok_or_else(|| Error::Unsupported(format!("no kernel for {}; choose another format", format.info().name)))?;
+    if !direct {
+        kernels.needs = kernels.panel_needs;
+    }
+    Ok(Some(Prepared { layout, kernels, decompression }))
+}
+
+/// Sorts the activations of all batches for panels of plain weights, one tile a piece.
+fn arrange(context: &Context, plans: &[Plan], floats: usize, arranged: &mut Vec<f32>) -> Result<(), Error> {
+    if floats == 0 {
+        return Ok(());
+    }
+    grow(arranged, floats, 0.0, "activations")?;
+    let mut tiles = room(plans.iter().map(|plan| plan.plain.arranged_tiles()).sum(), "tiles of tokens")?;
+    tiles.extend(plans.iter().flat_map(|plan| (0..plan.plain.arranged_tiles()).map(move |tile| (&plan.plain, tile))));
+    let out = SharedSlice::new(&mut arranged[..floats]);
+    context.for_each(tiles.len(), &|piece| {
+        let (plan, tile) = tiles[piece];
+        // SAFETY: every tile of every plan has a part of its own and is one piece.
+        unsafe { plan.arrange(tile, &out) };
+    })
+}
+
+/// Quantizes the tokens of all batches, one tile a piece.
 fn quantize(
     context: &Context,
-    input: &[f32],
-    tokens: usize,
-    spans: &[Span],
+    columns: usize,
+    plans: &[Plan],
     activations: &mut Activations,
     wanted: impl Iterator<Item = Needs>,
 ) -> Result<(), Error> {
-    let columns = input.len() / tokens;
     let blocks = columns / 32;
+    let tokens = plans.last().map_or(0, |plan| plan.first + plan.tokens);
     activations.resize(tokens, blocks, wanted)?;
+    let mut tiles = room(plans.iter().map(|plan| plan.spans.len()).sum(), "tiles of tokens")?;
+    tiles.extend(plans.iter().flat_map(|plan| plan.spans.iter().map(move |span| (plan, *span))));
     let quants = SharedSlice::new(&mut activations.quants);
     let scales = SharedSlice::new(&mut activations.scales);
     let variants: Vec<_> = activations
@@ -105,8 +128,11 @@ fn quantize(
             words: SharedSlice::new(&mut variant.words),
         })
         .collect();
-    context.for_each(spans.len(), &|tile| {
-        let Span { first, count, .. } = spans[tile];
+    context.for_each(tiles.len(), &|tile| {
+        let (plan, Span { first, count, .. }) = tiles[tile];
+        let Batch { input, stride, .. } = *plan.batch;
+        let input = &input[first * stride..][..(count - 1) * stride + columns];
+        let first = plan.first + first;
         let range = |per_token: usize| (first * per_token, count * per_token);
         // SAFETY: tiles are contiguous runs of tokens in every buffer, and every tile is one piece.
         unsafe {
@@ -132,8 +158,8 @@ fn quantize(
                 scales: scales.part(range(blocks).0, range(blocks).1),
                 variants: &mut variants,
             };
-            let input = &input[range(columns).0..][..range(columns).1];
-            dispatch(context.isa, QuantizeTile { input, columns: count, eights: common(context.isa).eights, tile });
+            let eights = common(context.isa).eights;
+            dispatch(context.isa, QuantizeTile { input, stride, width: columns, columns: count, eights, tile });
         }
     })
 }

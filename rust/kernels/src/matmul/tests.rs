@@ -64,7 +64,7 @@ fn half_offsets(format: Format) -> &'static [usize] {
     }
 }
 
-fn random_matrix(format: Format, rows: usize, columns: usize, random: &mut Random) -> Matrix {
+pub(super) fn random_matrix(format: Format, rows: usize, columns: usize, random: &mut Random) -> Matrix {
     Matrix::new(format, rows, columns, Bytes::owned(random_rows(format, rows, columns, random))).unwrap()
 }
 

@@ -76,8 +76,10 @@ pub(crate) struct PanelSource {
 /// Tokens to be sorted by chain.
 #[derive(Clone, Copy)]
 pub(crate) struct ArrangeOperands {
-    /// Activations of the tile's tokens, one token after the other.
+    /// Activations of the tile's first token.
     pub(crate) input: *const f32,
+    /// Floats from one token's activations to the next.
+    pub(crate) stride: usize,
     /// How many tokens.
     pub(crate) tokens: usize,
     /// Length of their activations.
@@ -127,9 +129,9 @@ unsafe impl<S: Square> Entry for Arrange<S> {
 
     #[inline(always)]
     unsafe fn run(operands: &ArrangeOperands) {
-        let ArrangeOperands { input, tokens, columns, output } = *operands;
+        let ArrangeOperands { input, stride, tokens, columns, output } = *operands;
         // SAFETY: the caller promises the set and the operands.
-        unsafe { arrange::<S>(input, tokens, columns, output) }
+        unsafe { arrange::<S>((input, stride), tokens, columns, output) }
     }
 }
 
@@ -212,7 +214,9 @@ unsafe fn expand<S: Square, E: Element, const R: usize>(from: &PanelSource) {
         for r in 0..R {
             let first = (r * S::LANES).min(from.rows - 1);
             let weights = from.weights.add(first * from.columns * E::BYTES);
-            sort::<S, E>(weights, from.rows - first, from.columns, R * S::LANES, from.panel.add(r * S::LANES));
+            let row_bytes = from.columns * E::BYTES;
+            let to = from.panel.add(r * S::LANES);
+            sort::<S, E>((weights, row_bytes), from.rows - first, from.columns, R * S::LANES, to);
         }
     }
 }
@@ -220,25 +224,30 @@ unsafe fn expand<S: Square, E: Element, const R: usize>(from: &PanelSource) {
 /// Sorts the activations of a tile of tokens by chain.
 ///
 /// # Safety
-/// The processor has the set, and the code is compiled for it; `columns` × `tokens` floats lie at `input`, and `out` has room for
+/// The processor has the set, and the code is compiled for it; `tokens` × `columns` floats lie at `input`, `stride` apart, and `out` has room for
 /// `CHAINS` × `chain_stride` floats.
 #[inline(always)]
-unsafe fn arrange<S: Square>(input: *const f32, tokens: usize, columns: usize, out: *mut f32) {
+unsafe fn arrange<S: Square>((input, stride): (*const f32, usize), tokens: usize, columns: usize, out: *mut f32) {
     // SAFETY: the caller promises the tokens and the room. The vector of the last tokens may reach into the next step, of which
     // those floats are written later, or into the gap behind a chain.
     unsafe {
         for first in (0..tokens).step_by(S::LANES).rev() {
-            let from = input.add(first * columns).cast();
+            let from = (input.add(first * stride).cast(), 4 * stride);
             sort::<S, super::SingleElement>(from, tokens - first, columns, tokens, out.add(first));
         }
     }
 }
 
-/// Writes the columns of `LANES` rows (of which there may be fewer: then the last one is repeated) by chain, `width` floats
-/// from one step to the next.
+/// Writes the columns of `LANES` rows, `row_bytes` apart (of which there may be fewer: then the last one is repeated), by chain,
+/// `width` floats from one step to the next.
 #[inline(always)]
-unsafe fn sort<S: Square, E: Element>(from: *const u8, rows: usize, columns: usize, width: usize, to: *mut f32) {
-    let row_bytes = columns * E::BYTES;
+unsafe fn sort<S: Square, E: Element>(
+    (from, row_bytes): (*const u8, usize),
+    rows: usize,
+    columns: usize,
+    width: usize,
+    to: *mut f32,
+) {
     let stride = chain_stride(columns, width);
     // SAFETY: rows from 0 to `rows - 1`; `count` columns from `column` on are inside them, and a part of a vector is copied first; `to` has
     // room for `CHAINS` × `stride` floats.

@@ -3,14 +3,14 @@
 use super::panel::{self, ArrangeOperands, CHAINS, GAP, PanelSource, PanelTileOperands, WAITING, chain_stride};
 use super::{FLOAT_ROWS, FloatTileOperands, SUMS};
 use crate::Error;
-use crate::context::Context;
+use crate::cpu::Isa;
+use crate::matmul::batches::{Batch, Product};
 use crate::matmul::buffers::PieceBuffers;
 use crate::matmul::dispatch::plain;
-use crate::matmul::job::Job;
 use crate::matmul::kernels::{Common, PlainKernels};
 use crate::matmul::matrix::Matrix;
 use crate::matmul::spans::{Span, spans};
-use crate::memory::{grow, room};
+use crate::memory::room;
 use crate::shared::SharedSlice;
 
 /// Columns of which as many chains as possible are done before the next tile of tokens: 64 rows are then 1 MB, which a
@@ -19,19 +19,20 @@ const PART_COLUMNS: usize = 4096;
 /// Longer rows are multiplied straight from the file, so that panels stay small.
 const MOST_COLUMNS: usize = CHAINS * PART_COLUMNS;
 
-/// The products of plain weights of one call.
-pub(crate) struct FloatCall<'a> {
-    context: &'a Context<'a>,
+/// How the products of a batch with plain weights are cut.
+pub(crate) struct FloatPlan<'a> {
     common: &'static Common,
     input: &'a [f32],
-    tokens: usize,
+    /// Floats from one token's activations to the next, and how many of them count.
+    stride: usize,
     columns: usize,
+    tokens: usize,
     /// Tiles of tokens straight from the file.
     direct: Vec<Span>,
     /// Tiles of tokens of panels; none if nothing is multiplied so.
     panel: Vec<Span>,
-    /// Activations sorted for panels: see `panel::arrange`.
-    arranged: &'a [f32],
+    /// Where its activations begin among those that are sorted for panels: see `panel::arrange`.
+    first: usize,
 }
 
 /// Divides tokens into as few tiles as possible, of equal width as far as possible; the narrowest that there is has `least`.
@@ -53,45 +54,57 @@ fn arranged_at(columns: usize, tile: usize, span: Span) -> usize {
     CHAINS * (panel::steps(columns) * span.first + tile * GAP)
 }
 
-impl<'a> FloatCall<'a> {
-    /// Prepares the products of the jobs with plain weights: sorts the activations if there are panels.
-    pub(crate) fn new(
-        context: &'a Context<'a>,
-        common: &'static Common,
-        input: &'a [f32],
-        tokens: usize,
-        arranged: &'a mut Vec<f32>,
-        jobs: &[Job],
-    ) -> Result<Self, Error> {
-        let columns = input.len() / tokens;
-        let mut call =
-            Self { context, common, input, tokens, columns, direct: Vec::new(), panel: Vec::new(), arranged: &[] };
-        if jobs.iter().any(|job| job.weights.layout().is_none()) {
-            call.direct = spans(tokens, common.float_widths)?;
+impl<'a> FloatPlan<'a> {
+    /// Cuts the products of those matrices of the batch that have plain weights. `first` is where its sorted activations
+    /// begin.
+    pub(crate) fn new(common: &'static Common, batch: &Batch<'a>, columns: usize, first: usize) -> Result<Self, Error> {
+        let Batch { input, stride, tokens, .. } = *batch;
+        let mut plan = Self { common, input, stride, columns, tokens, direct: Vec::new(), panel: Vec::new(), first };
+        let plain =
+            || batch.products.iter().map(|product| product.weights).filter(|weights| weights.layout().is_none());
+        if plain().next().is_some() {
+            plan.direct = spans(tokens, common.float_widths)?;
         }
-        if jobs.iter().any(|job| job.weights.layout().is_none() && call.by_panel(job.weights)) {
+        if plain().any(|weights| plan.by_panel(weights)) {
             let sets = &common.float_panel;
-            call.panel = even_spans(tokens, sets.least, sets.least + sets.tiles.len() - 1)?;
-            let len = CHAINS * (panel::steps(columns) * tokens + call.panel.len() * GAP);
-            grow(arranged, len, 0.0, "activations")?;
-            let out = SharedSlice::new(&mut arranged[..len]);
-            context.for_each(call.panel.len(), &|tile| {
-                let span = call.panel[tile];
-                let from = &input[span.first * columns..][..span.count * columns];
-                // SAFETY: every tile is one piece, which writes its own part of the room; the instruction set is the context's.
-                unsafe {
-                    let part = out.part(arranged_at(columns, tile, span), CHAINS * chain_stride(columns, span.count));
-                    (sets.arrange)(&ArrangeOperands {
-                        input: from.as_ptr(),
-                        tokens: span.count,
-                        columns,
-                        output: part.as_mut_ptr(),
-                    });
-                }
-            })?;
-            call.arranged = &arranged[..len];
+            plan.panel = even_spans(tokens, sets.least, sets.least + sets.tiles.len() - 1)?;
         }
-        Ok(call)
+        Ok(plan)
+    }
+
+    /// Floats of the sorted activations.
+    pub(crate) fn arranged_len(&self) -> usize {
+        if self.panel.is_empty() {
+            return 0;
+        }
+        CHAINS * (panel::steps(self.columns) * self.tokens + self.panel.len() * GAP)
+    }
+
+    /// Tiles of sorted activations.
+    pub(crate) fn arranged_tiles(&self) -> usize {
+        self.panel.len()
+    }
+
+    /// Sorts the activations of a tile for panels.
+    ///
+    /// # Safety
+    /// Nobody else uses this tile's part of `out` meanwhile.
+    pub(crate) unsafe fn arrange(&self, tile: usize, out: &SharedSlice<f32>) {
+        let span = self.panel[tile];
+        let from = &self.input[span.first * self.stride..][..(span.count - 1) * self.stride + self.columns];
+        // SAFETY: the caller promises that the part is this piece's own; the input reaches to the last token's activations, and the
+        // part has room for them; the table is that of the context's instruction set.
+        unsafe {
+            let len = CHAINS * chain_stride(self.columns, span.count);
+            let part = out.part(self.first + arranged_at(self.columns, tile, span), len);
+            (self.common.float_panel.arrange)(&ArrangeOperands {
+                input: from.as_ptr(),
+                stride: self.stride,
+                tokens: span.count,
+                columns: self.columns,
+                output: part.as_mut_ptr(),
+            });
+        }
     }
 
     /// Whether rows are made panels: where there are enough tokens and rows to pay for it.
@@ -105,23 +118,26 @@ impl<'a> FloatCall<'a> {
         weights.rows().div_ceil(if self.by_panel(weights) { self.common.float_panel.rows } else { FLOAT_ROWS })
     }
 
-    /// Some rows, all tokens.
-    pub(crate) fn run(&self, weights: &Matrix, output: &SharedSlice<f32>, piece: usize) -> Result<(), Error> {
-        let Some(kernels) = plain(self.context.isa, weights.format()) else { return Ok(()) };
+    /// Some rows, all tokens; `arranged` is what `arrange` has sorted for all plans.
+    pub(crate) fn run(&self, isa: Isa, arranged: &[f32], product: &Product, piece: usize) -> Result<(), Error> {
+        let Product { weights, output } = product;
+        let Some(kernels) = plain(isa, weights.format()) else { return Ok(()) };
         if self.by_panel(weights) {
-            return self.panel_piece(&kernels, weights, output, piece * self.common.float_panel.rows);
+            return self.panel_piece(&kernels, arranged, product, piece * self.common.float_panel.rows);
         }
         let rows = weights.rows();
         let first = piece * FLOAT_ROWS;
         let some = FLOAT_ROWS.min(rows - first);
         for span in &self.direct {
+            let (output, output_stride) = output.at(span.first, first);
             let tile = FloatTileOperands {
                 weights: weights.source(first, some).as_ptr(),
                 rows: some,
-                input: self.input[span.first * self.columns..].as_ptr(),
+                input: self.input[span.first * self.stride..].as_ptr(),
+                input_stride: self.stride,
                 columns: self.columns,
-                output: output.at(span.first * rows + first),
-                output_stride: rows,
+                output,
+                output_stride,
             };
             // SAFETY: the instruction set is the context's; `some` rows and the span's tokens lie at the pointers; rows of this
             // piece are written by this piece only.
@@ -134,8 +150,8 @@ impl<'a> FloatCall<'a> {
     fn panel_piece(
         &self,
         kernels: &PlainKernels,
-        weights: &Matrix,
-        output: &SharedSlice<f32>,
+        arranged: &[f32],
+        Product { weights, output }: &Product,
         row: usize,
     ) -> Result<(), Error> {
         let sets = &self.common.float_panel;
@@ -157,14 +173,15 @@ impl<'a> FloatCall<'a> {
             for place in (0..SUMS).step_by(places) {
                 for (index, span) in self.panel.iter().enumerate() {
                     let before = if places == SUMS { 0 } else { span.first };
+                    let (output, output_stride) = output.at(span.first, row);
                     let tile = PanelTileOperands {
                         weights: panel,
-                        input: self.arranged[arranged_at(columns, index, *span)..].as_ptr(),
+                        input: arranged[self.first + arranged_at(columns, index, *span)..].as_ptr(),
                         columns,
                         places: (place, places),
                         waiting: waiting.wrapping_add(WAITING * before * sets.rows),
-                        output: output.at(span.first * rows + row),
-                        output_stride: rows,
+                        output,
+                        output_stride,
                         rows: wanted,
                     };
                     // SAFETY: the instruction set is the context's; panel, activations and waiting sums have the sizes of the
@@ -179,7 +196,6 @@ impl<'a> FloatCall<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Isa;
     use crate::matmul::dispatch::common;
 
     #[test]

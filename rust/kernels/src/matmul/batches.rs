@@ -1,0 +1,88 @@
+//! What a call of several products multiplies: tokens, which some matrices share, and how they are cut into tiles.
+
+use super::floats::pieces::FloatPlan;
+use super::kernels::Common;
+use super::matrix::Matrix;
+use super::spans::{Span, spans};
+use crate::Error;
+use crate::shared::SharedSlice;
+
+/// Tokens, and what they are multiplied with. All sizes have been checked.
+pub(super) struct Batch<'a> {
+    /// From the first token's first number on.
+    pub(super) input: &'a [f32],
+    /// Numbers from one token to the next.
+    pub(super) stride: usize,
+    /// At least 1.
+    pub(super) tokens: usize,
+    pub(super) products: Vec<Product<'a>>,
+}
+
+/// One matrix, and where its results go.
+pub(super) struct Product<'a> {
+    pub(super) weights: &'a Matrix,
+    pub(super) output: Output<'a>,
+}
+
+/// A rectangle of results: a row for each token.
+#[derive(Clone, Copy)]
+pub(super) struct Output<'a> {
+    pub(super) numbers: &'a SharedSlice<'a, f32>,
+    /// Index of the first result.
+    pub(super) start: usize,
+    /// Numbers from one token's results to the next.
+    pub(super) stride: usize,
+}
+
+impl Output<'_> {
+    /// Pointer to a result, and the numbers from there to the next token's.
+    pub(super) fn at(&self, token: usize, row: usize) -> (*mut f32, usize) {
+        (self.numbers.at(self.start + token * self.stride + row), self.stride)
+    }
+
+    /// Some results of a token.
+    ///
+    /// # Safety
+    /// As for [`SharedSlice::part`].
+    #[expect(clippy::mut_from_ref, reason = "disjointness is the caller's promise")]
+    pub(super) unsafe fn part(&self, token: usize, row: usize, len: usize) -> &mut [f32] {
+        // SAFETY: the caller promises that no two parts in use overlap.
+        unsafe { self.numbers.part(self.start + token * self.stride + row, len) }
+    }
+}
+
+/// How the tokens of a batch are cut.
+pub(super) struct Plan<'a> {
+    pub(super) batch: &'a Batch<'a>,
+    pub(super) tokens: usize,
+    /// Tokens of the batches before.
+    pub(super) first: usize,
+    /// Whether quantized weights are multiplied straight from the packed layout.
+    pub(super) direct: bool,
+    /// Tiles for quantized weights.
+    pub(super) spans: Vec<Span>,
+    /// For plain weights.
+    pub(super) plain: FloatPlan<'a>,
+}
+
+impl<'a> Plan<'a> {
+    /// The plan of a batch behind `first` tokens, and behind `arranged` floats of sorted activations.
+    pub(super) fn new(
+        common: &'static Common,
+        batch: &'a Batch<'a>,
+        columns: usize,
+        first: usize,
+        arranged: usize,
+    ) -> Result<Self, Error> {
+        let tokens = batch.tokens;
+        let direct = tokens <= common.direct_tokens;
+        Ok(Self {
+            batch,
+            tokens,
+            first,
+            direct,
+            spans: spans(tokens, if direct { common.direct_widths } else { common.panel_widths })?,
+            plain: FloatPlan::new(common, batch, columns, arranged)?,
+        })
+    }
+}

@@ -1,0 +1,121 @@
+//! Grouped matrix multiplication: products with inputs of their own in one call, which threads share as if they were one.
+
+use super::batches::{Batch, Output, Product};
+use super::job::InputBuffers;
+use super::matrix::Matrix;
+use super::regions;
+use crate::Error;
+use crate::context::Context;
+use crate::memory::room;
+use crate::shared::SharedSlice;
+
+/// Rows of `width` numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table<Numbers> {
+    /// rows × width.
+    pub numbers: Numbers,
+    /// Length of a row.
+    pub width: usize,
+}
+
+/// One product of a call: some rows and columns of the input times a matrix are some rows and columns of the output.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupedJob<'a> {
+    /// rows × columns.
+    pub weights: &'a Matrix,
+    /// Rows of the tables that are multiplied.
+    pub tokens: usize,
+    /// First row and first column of the input; it has as many columns as the matrix.
+    pub input: (usize, usize),
+    /// First row and first column of the output; as many columns as the matrix has rows are overwritten.
+    pub output: (usize, usize),
+}
+
+/// Multiplies parts of `input` with the weights of every job; the bits are those of [`matmul`](super::matmul) with the same
+/// rows. All matrices have the same number of columns. Neighbouring jobs of the same input share its preparation.
+///
+/// # Errors
+/// `Error::Shape` if sizes do not fit, memory is short, or parts of the output are not apart: parts that share a row must
+/// have all rows in common and different columns. `Error::Cancelled` if the context was interrupted, with outputs undefined.
+pub fn grouped_matmul(
+    context: &Context,
+    input: Table<&[f32]>,
+    output: Table<&mut [f32]>,
+    buffers: &mut InputBuffers,
+    jobs: &[GroupedJob],
+) -> Result<(), Error> {
+    check((input.numbers.len(), input.width), (output.numbers.len(), output.width), jobs)?;
+    let columns = jobs.first().map_or(0, |job| job.weights.columns());
+    let numbers = SharedSlice::new(output.numbers);
+    let mut batches: Vec<Batch> = room(jobs.len(), "products")?;
+    let mut last = None;
+    for job in jobs.iter().filter(|job| job.tokens > 0 && job.weights.rows() > 0) {
+        let (row, column) = job.output;
+        let place = Output { numbers: &numbers, start: row * output.width + column, stride: output.width };
+        if columns == 0 {
+            // Sums of nothing.
+            for token in 0..job.tokens {
+                // SAFETY: this thread alone writes.
+                unsafe { place.part(token, 0, job.weights.rows()) }.fill(0.0);
+            }
+            continue;
+        }
+        job.weights.prepare(context)?;
+        if last != Some((job.input, job.tokens)) {
+            last = Some((job.input, job.tokens));
+            let input_start = job.input.0 * input.width + job.input.1;
+            let numbers = &input.numbers[input_start..];
+            batches.push(Batch { input: numbers, stride: input.width, tokens: job.tokens, products: Vec::new() });
+        }
+        if let Some(batch) = batches.last_mut() {
+            batch.products.push(Product { weights: job.weights, output: place });
+        }
+    }
+    if batches.is_empty() { Ok(()) } else { regions::run(context, columns, &batches, buffers) }
+}
+
+/// Checks that all jobs have a place in the tables, given as numbers and width, and the output a place for each.
+fn check(input: (usize, usize), output: (usize, usize), jobs: &[GroupedJob]) -> Result<(), Error> {
+    let mut places = room(jobs.len(), "products")?;
+    for job in jobs {
+        let (rows, columns) = (job.weights.rows(), job.weights.columns());
+        if columns != jobs[0].weights.columns() {
+            let first = jobs[0].weights.columns();
+            return Err(Error::Shape(format!(
+                "matrices of {first} and {columns} columns; expected the same for all jobs"
+            )));
+        }
+        for (name, (numbers, width), (row, column), count) in
+            [("input", input, job.input, columns), ("output", output, job.output, rows)]
+        {
+            let lines = numbers.checked_div(width).unwrap_or(0);
+            let fits =
+                |first: usize, count: usize, most: usize| first.checked_add(count).is_some_and(|end| end <= most);
+            if lines * width != numbers || !fits(row, job.tokens, lines) || !fits(column, count, width) {
+                return Err(Error::Shape(format!(
+                    "{} rows of {count} numbers from row {row}, column {column} on; expected them inside an {name} of \
+                     {numbers} numbers in rows of {width}",
+                    job.tokens
+                )));
+            }
+        }
+        if job.tokens > 0 && rows > 0 {
+            places.push((job.output.0, job.output.1, job.tokens, rows));
+        }
+    }
+    places.sort_unstable();
+    for pair in places.windows(2) {
+        let [(row, column, tokens, rows), (next_row, next_column, next_tokens, _)] = [pair[0], pair[1]];
+        let beside = row == next_row && tokens == next_tokens && column + rows <= next_column;
+        if row + tokens > next_row && !beside {
+            return Err(Error::Shape(format!(
+                "outputs that begin at row {row}, column {column} and at row {next_row}, column {next_column} overlap; \
+                 expected parts that share all rows or none, and no columns"
+            )));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
