@@ -2,7 +2,7 @@
 //! arXiv:2002.05202) or plain.
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
+use llamacpu_kernels::matmul::{GroupedJob, InputBuffers, Job, Table, grouped_matmul, matmul};
 
 use crate::activation::{gated, plain};
 use crate::config::Activation;
@@ -20,6 +20,11 @@ impl Inner {
     pub(crate) fn views(&mut self, len: Option<usize>) -> Result<(&mut [f32], &mut [f32]), Error> {
         Ok((sized(&mut self.gate, len, "feed-forward buffers")?, sized(&mut self.up, len, "feed-forward buffers")?))
     }
+
+    /// One buffer, for gates and ups behind each other.
+    pub(crate) fn whole(&mut self, len: Option<usize>) -> Result<&mut [f32], Error> {
+        sized(&mut self.gate, len, "feed-forward buffers")
+    }
 }
 
 /// `output = W input + b` for several matrices that share the input.
@@ -36,6 +41,44 @@ pub(crate) fn project(
     for (linear, output) in projections {
         if let Some(bias) = &linear.bias {
             for row in output.chunks_exact_mut(bias.len()) {
+                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A linear map of some rows of an input to some rows of an output.
+pub(crate) struct Projection<'a> {
+    pub(crate) linear: &'a Linear,
+    /// How many rows, and the first of each side.
+    pub(crate) tokens: usize,
+    pub(crate) from: usize,
+    pub(crate) to: usize,
+}
+
+/// `output = W input + b` for several matrices of the same size, each with rows of its own.
+pub(crate) fn project_rows(
+    context: &Context,
+    input: &[f32],
+    output: &mut [f32],
+    scratch: &mut InputBuffers,
+    projections: &[Projection],
+) -> Result<(), Error> {
+    let Some(Projection { linear, .. }) = projections.first() else { return Ok(()) };
+    let (columns, rows) = (linear.matrix.columns(), linear.matrix.rows());
+    let jobs = projections.iter().map(|projection| GroupedJob {
+        weights: &projection.linear.matrix,
+        tokens: projection.tokens,
+        input: (projection.from, 0),
+        output: (projection.to, 0),
+    });
+    let jobs: Vec<_> = jobs.collect();
+    let (from, to) = (Table { numbers: input, width: columns }, Table { numbers: &mut *output, width: rows });
+    grouped_matmul(context, from, to, scratch, &jobs)?;
+    for Projection { linear, tokens, to, .. } in projections {
+        if let Some(bias) = &linear.bias {
+            for row in output[to * rows..(to + tokens) * rows].chunks_exact_mut(rows) {
                 row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
             }
         }

@@ -3,13 +3,14 @@
 //! there were one key and value head, whose value is the latent part of its key, and a matrix a head leads back.
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul};
+use llamacpu_kernels::matmul::{GroupedJob, InputBuffers, Matrix, Table, grouped_matmul};
 
 use crate::attention::{Buffers as AttentionBuffers, attend, keep_rows, warm, write_pages};
 use crate::error::{Error, sized};
 use crate::feed_forward::project;
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment};
+use crate::rows::for_rows;
 use crate::weights::{LatentAttention, LatentQuery};
 
 /// Buffers of latent attention; rows × the width in the comment.
@@ -21,10 +22,6 @@ pub(crate) struct Buffers {
     normed: Vec<f32>,
     /// latent size of keys and values
     latent: Vec<f32>,
-    /// one head's part of queries or of what attention gives
-    head: Vec<f32>,
-    /// one head's product
-    product: Vec<f32>,
     /// heads × value size
     values: Vec<f32>,
 }
@@ -79,43 +76,44 @@ pub(crate) fn run(
     keep_rows(pass, segments, plain, query_row);
     let rows = pass.kept;
     let absorbed = sized(query, rows.checked_mul(absorbed_row), "queries")?;
-    for (index, matrix) in weights.key.iter().enumerate() {
-        let from = (query_row, index * sizes.key_size);
-        let to = (absorbed_row, index * key_row);
-        apply(context, matrix, rows, (plain, from), (absorbed, to), (&mut own.head, &mut own.product), scratch)?;
-        copy_columns(plain, (query_row, from.1 + still), absorbed, (absorbed_row, to.1 + latent_size), turned);
-    }
+    let from = Table { numbers: &*plain, width: query_row };
+    let to = Table { numbers: &mut *absorbed, width: absorbed_row };
+    each_head(context, &weights.key, rows, (from, sizes.key_size), (to, key_row), scratch)?;
+    let plain = &*plain;
+    for_rows(context, absorbed, absorbed_row, &|row, absorbed| {
+        let plain = &plain[row * query_row..(row + 1) * query_row];
+        copy_columns(plain, (sizes.key_size, still), absorbed, (key_row, latent_size), turned);
+        Ok(())
+    })?;
     let attended_row = sizes.heads * latent_size;
     let attended = sized(attended, rows.checked_mul(attended_row), "attention")?;
     attend(pass, segments, (None, &[]), absorbed, attended)?;
     let values_row = sizes.attended_width();
     let values = sized(&mut own.values, rows.checked_mul(values_row), "attention")?;
-    for (index, matrix) in weights.value.iter().enumerate() {
-        let from = (attended_row, index * latent_size);
-        let to = (values_row, index * sizes.value_size);
-        apply(context, matrix, rows, (attended, from), (values, to), (&mut own.head, &mut own.product), scratch)?;
-    }
+    let from = Table { numbers: &*attended, width: attended_row };
+    let to = Table { numbers: &mut *values, width: values_row };
+    each_head(context, &weights.value, rows, (from, latent_size), (to, sizes.value_size), scratch)?;
     project(context, values, rows, scratch, &mut [(&weights.output, output)])
 }
 
-/// Multiplies some columns of the rows of `input` by the matrix, into some columns of `output`. A place is the length of a
-/// row and the first column.
-fn apply(
+/// Multiplies each head's part of all rows by the head's matrix, in one parallel region. `from` and `to` are how far the parts of
+/// the heads are apart in a row; each matrix uses the beginning of its head's part.
+fn each_head(
     context: &Context,
-    matrix: &Matrix,
+    matrices: &[Matrix],
     rows: usize,
-    (input, from): (&[f32], (usize, usize)),
-    (output, to): (&mut [f32], (usize, usize)),
-    (head, product): (&mut Vec<f32>, &mut Vec<f32>),
+    (input, from): (Table<&[f32]>, usize),
+    (output, to): (Table<&mut [f32]>, usize),
     scratch: &mut InputBuffers,
 ) -> Result<(), Error> {
-    let (columns, results) = (matrix.columns(), matrix.rows());
-    let head = sized(head, rows.checked_mul(columns), "attention")?;
-    let product = sized(product, rows.checked_mul(results), "attention")?;
-    copy_columns(input, from, head, (columns, 0), columns);
-    matmul(context, head, rows, scratch, &mut [Job { weights: matrix, output: &mut *product }])?;
-    copy_columns(product, (results, 0), output, to, results);
-    Ok(())
+    let heads = matrices.iter().enumerate();
+    let jobs = heads.map(|(head, weights)| GroupedJob {
+        weights,
+        tokens: rows,
+        input: (0, head * from),
+        output: (0, head * to),
+    });
+    Ok(grouped_matmul(context, input, output, scratch, &jobs.collect::<Vec<_>>())?)
 }
 
 /// Copies `count` columns of every row; a place is the length of a row and the first column.

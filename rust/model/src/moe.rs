@@ -5,27 +5,28 @@
 
 use llamacpu_kernels::activation::add;
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
+use llamacpu_kernels::matmul::InputBuffers;
 
-use crate::activation::gated;
+use crate::activation::{gated, plain};
 use crate::config::Config;
 use crate::error::{Error, sized};
-use crate::feed_forward::{Inner, project, run_network};
+use crate::feed_forward::{Inner, Projection, project, project_rows, run_network};
 use crate::routing::{Choice, choose, logistic};
-use crate::rows::multiply;
-use crate::weights::{Experts, Linear, Network};
+use crate::rows::{for_rows, multiply};
+use crate::weights::{Experts, Network};
 
 const PURPOSE: &str = "expert buffers";
+
+/// The fewest slots (a token and one of its experts) for which it pays to make a parallel region of its own.
+const LEAST_SLOTS: usize = 128;
 
 /// Buffers of the expert layers.
 #[derive(Default)]
 pub(crate) struct Buffers {
     /// rows × experts
     scores: Vec<f32>,
-    /// rows of one expert × width
+    /// slots of some experts × width
     gathered: Vec<f32>,
-    /// rows of one expert × width
-    given: Vec<f32>,
     /// rows × experts used × width
     results: Vec<f32>,
     /// rows × width
@@ -52,39 +53,42 @@ pub(crate) fn mixture(
         scores.chunks_exact_mut(experts.len()).flat_map(|row| choose(context.isa, config, bias, row)).collect();
     let slots = rows.checked_mul(used).and_then(|slots| slots.checked_mul(width));
     let results = sized(&mut buffers.results, slots, PURPOSE)?;
-    if rows == 1 && !config.expert_weights_on_input && experts.iter().all(is_gated_without_bias) {
-        single_token(context, config, experts, &choices, input, (inner, scratch), results)?;
-    } else {
-        // The slots of an expert stand together, in the order of their tokens.
-        let mut slots: Vec<usize> = (0..choices.len()).collect();
-        slots.sort_by_key(|&slot| choices[slot].expert);
-        for slots in slots.chunk_by(|&left, &right| choices[left].expert == choices[right].expert) {
-            let size = slots.len().checked_mul(width);
-            let gathered = sized(&mut buffers.gathered, size, PURPOSE)?;
-            for (row, &slot) in gathered.chunks_exact_mut(width).zip(slots) {
-                let token = slot / used;
+    // The slots of an expert stand together, in the order of their tokens.
+    let mut slots: Vec<usize> = (0..choices.len()).collect();
+    slots.sort_by_key(|&slot| choices[slot].expert);
+    let mut rest = &mut *results;
+    for slots in parts(&slots, &choices, rows.max(LEAST_SLOTS)) {
+        let (own, others) = rest.split_at_mut(slots.len() * width);
+        rest = others;
+        let gathered = sized(&mut buffers.gathered, slots.len().checked_mul(width), PURPOSE)?;
+        let input = if rows == 1 && !config.expert_weights_on_input {
+            input
+        } else {
+            for_rows(context, gathered, width, &|index, row| {
+                let token = slots[index] / used;
                 row.copy_from_slice(&input[token * width..(token + 1) * width]);
                 if config.expert_weights_on_input {
-                    multiply(row, choices[slot].weight);
+                    multiply(row, choices[slots[index]].weight);
                 }
-            }
-            let given = sized(&mut buffers.given, size, PURPOSE)?;
-            let expert = &experts[choices[slots[0]].expert];
-            run_network(context, config.activation, expert, gathered, slots.len(), (inner, scratch), given)?;
-            for (row, &slot) in given.chunks_exact(width).zip(slots) {
-                results[slot * width..(slot + 1) * width].copy_from_slice(row);
-            }
-        }
+                Ok(())
+            })?;
+            gathered
+        };
+        run_experts(context, config, experts, (slots, &choices), input, (inner, scratch), own)?;
     }
-    output.fill(0.0);
-    for (row, sum) in output.chunks_exact_mut(width).enumerate() {
+    let mut places = vec![0; slots.len()];
+    slots.iter().enumerate().for_each(|(place, &slot)| places[slot] = place);
+    let results = &*results;
+    for_rows(context, output, width, &|row, sum| {
+        sum.fill(0.0);
         for slot in row * used..(row + 1) * used {
             let weight = if config.expert_weights_on_input { 1.0 } else { choices[slot].weight };
-            for (total, given) in sum.iter_mut().zip(&results[slot * width..(slot + 1) * width]) {
+            for (total, given) in sum.iter_mut().zip(&results[places[slot] * width..][..width]) {
                 *total += weight * given;
             }
         }
-    }
+        Ok(())
+    })?;
     let Some(network) = &weights.shared else { return Ok(()) };
     let shared = sized(&mut buffers.shared, Some(input.len()), PURPOSE)?;
     run_network(context, config.activation, network, input, rows, (inner, scratch), shared)?;
@@ -98,36 +102,62 @@ pub(crate) fn mixture(
     Ok(add(context, output, shared)?)
 }
 
-fn is_gated_without_bias(network: &Network) -> bool {
-    let plain = |linear: &Linear| linear.bias.is_none();
-    network.gate.as_ref().is_some_and(plain) && plain(&network.up) && plain(&network.down)
+/// Slots in the order of their experts, cut between experts into parts of at most so many slots, or of one expert.
+fn parts<'a>(slots: &'a [usize], choices: &[Choice], most: usize) -> Vec<&'a [usize]> {
+    let mut parts = Vec::new();
+    let (mut start, mut end) = (0, 0);
+    for own in by_expert(slots, choices) {
+        if end > start && end + own.len() - start > most {
+            parts.push(&slots[start..end]);
+            start = end;
+        }
+        end += own.len();
+    }
+    parts.push(&slots[start..end]);
+    parts
 }
 
-/// All experts of one token: their gates and ups share the input, so one product computes them.
-fn single_token(
+/// The slots of each expert.
+fn by_expert<'a>(slots: &'a [usize], choices: &[Choice]) -> impl Iterator<Item = &'a [usize]> {
+    slots.chunk_by(|&left, &right| choices[left].expert == choices[right].expert)
+}
+
+/// Sets `results` (slots × width) to what each slot's expert gives for its row of `input`: gates and ups of all experts are one
+/// parallel region, downs another. `input` has one row for all slots, or one for each.
+fn run_experts(
     context: &Context,
     config: &Config,
     experts: &[Network],
-    choices: &[Choice],
+    (slots, choices): (&[usize], &[Choice]),
     input: &[f32],
     (inner, scratch): (&mut Inner, &mut InputBuffers),
     results: &mut [f32],
 ) -> Result<(), Error> {
-    let width = experts[0].up.rows();
-    let (gate, up) = inner.views(choices.len().checked_mul(width))?;
-    let mut jobs = Vec::with_capacity(2 * choices.len());
-    for ((gate, up), choice) in gate.chunks_exact_mut(width).zip(up.chunks_exact_mut(width)).zip(choices) {
-        let expert = &experts[choice.expert];
-        if let Some(weights) = &expert.gate {
-            jobs.push(Job { weights: &weights.matrix, output: gate });
-        }
-        jobs.push(Job { weights: &expert.up.matrix, output: up });
+    let (width, inner_width) = (config.embedding_length, experts[0].up.rows());
+    let common = input.len() == width;
+    let mut first = 0;
+    let mut networks = Vec::new();
+    for own in by_expert(slots, choices) {
+        networks.push((&experts[choices[own[0]].expert], first, own.len()));
+        first += own.len();
     }
-    matmul(context, input, 1, scratch, &mut jobs)?;
-    gated(context, config.activation, gate, up)?;
-    for ((gated, result), choice) in gate.chunks_exact(width).zip(results.chunks_exact_mut(input.len())).zip(choices) {
-        let down = &experts[choice.expert].down.matrix;
-        matmul(context, gated, 1, scratch, &mut [Job { weights: down, output: result }])?;
+    let both = inner.whole(slots.len().checked_mul(2).and_then(|rows| rows.checked_mul(inner_width)))?;
+    let mut projections = Vec::with_capacity(2 * networks.len());
+    for &(network, row, tokens) in &networks {
+        let from = if common { 0 } else { row };
+        let outputs = network.gate.iter().map(|gate| (gate, 0)).chain([(&network.up, slots.len())]);
+        projections.extend(outputs.map(|(linear, skip)| Projection { linear, tokens, from, to: skip + row }));
     }
-    Ok(())
+    project_rows(context, input, both, scratch, &projections)?;
+    let (gate, up) = both.split_at_mut(slots.len() * inner_width);
+    let gated_values = if experts[0].gate.is_some() {
+        gated(context, config.activation, gate, up)?;
+        gate
+    } else {
+        plain(context, config.activation, up)?;
+        up
+    };
+    let downs =
+        networks.iter().map(|&(network, row, tokens)| Projection { linear: &network.down, tokens, from: row, to: row });
+    project_rows(context, gated_values, results, scratch, &downs.collect::<Vec<_>>())
 }
