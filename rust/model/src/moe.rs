@@ -161,3 +161,21 @@ fn run_experts(
         networks.iter().map(|&(network, row, tokens)| Projection { linear: &network.down, tokens, from: row, to: row });
     project_rows(context, gated_values, results, scratch, &downs.collect::<Vec<_>>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_cut_between_experts() {
+        let experts = [0, 0, 0, 1, 4, 4, 5, 5, 5, 5, 5, 7];
+        let choices: Vec<Choice> = experts.iter().map(|&expert| Choice { expert, weight: 1.0 }).collect();
+        let slots: Vec<usize> = (0..choices.len()).collect();
+        let lengths = |most| parts(&slots, &choices, most).iter().map(|part| part.len()).collect::<Vec<_>>();
+        assert_eq!(lengths(4), [4, 2, 5, 1]);
+        assert_eq!(lengths(5), [4, 2, 5, 1]);
+        assert_eq!(lengths(6), [6, 6]);
+        assert_eq!(lengths(12), [12]);
+        assert_eq!(parts(&slots, &choices, 4).concat(), slots);
+    }
+}

@@ -40,18 +40,18 @@ pub struct GroupedJob<'a> {
 pub fn grouped_matmul(
     context: &Context,
     input: Table<&[f32]>,
-    output: Table<&mut [f32]>,
+    Table { numbers: output, width: output_width }: Table<&mut [f32]>,
     buffers: &mut InputBuffers,
     jobs: &[GroupedJob],
 ) -> Result<(), Error> {
-    check((input.numbers.len(), input.width), (output.numbers.len(), output.width), jobs)?;
+    check((input.numbers.len(), input.width), (output.len(), output_width), jobs)?;
     let columns = jobs.first().map_or(0, |job| job.weights.columns());
-    let numbers = SharedSlice::new(output.numbers);
+    let numbers = SharedSlice::new(output);
     let mut batches: Vec<Batch> = room(jobs.len(), "products")?;
     let mut last = None;
     for job in jobs.iter().filter(|job| job.tokens > 0 && job.weights.rows() > 0) {
         let (row, column) = job.output;
-        let place = Output { numbers: &numbers, start: row * output.width + column, stride: output.width };
+        let place = Output { numbers: &numbers, start: row * output_width + column, stride: output_width };
         if columns == 0 {
             // Sums of nothing.
             for token in 0..job.tokens {

@@ -78,7 +78,7 @@ fn sizes_that_do_not_fit_are_errors() {
     let context = Context::new(Isa::SCALAR, &pool);
     let job = |input, output| GroupedJob { weights: &weights, tokens: 2, input, output };
     let run = |(numbers, width): (usize, usize), jobs: &[GroupedJob]| {
-        let mut output = vec![0.0; 40];
+        let mut output = [0.0; 40];
         let output = Table { numbers: &mut output[..], width: 10 };
         grouped_matmul(
             &context,
