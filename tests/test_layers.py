@@ -35,7 +35,7 @@ LAYERS = [
     {"text"},
     {"gguf"},
     {"store"},
-    {"errors", "files", "kernels", "locks", "log"},
+    {"arguments", "errors", "files", "kernels", "locks", "log"},
 ]
 
 

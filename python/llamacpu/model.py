@@ -9,9 +9,11 @@ A `Model` is immutable and may be shared by threads; a `Session` is one conversa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, overload
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
+from llamacpu.arguments import meant
 from llamacpu.engine.interfaces import CancelToken, StepOutput, TokenIds
 from llamacpu.engine.model import EngineModel
 from llamacpu.engine.session import Session
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamacpu.generation import Generation
+    from llamacpu.answers import Answer, RunningAnswer
+    from llamacpu.answers.messages import ChatMessage, ChatTool, ResponseFormat, ToolChoice
+    from llamacpu.constraints.grammar import Grammar
+    from llamacpu.generation import GeneratedToken, Generation
+    from llamacpu.generation.context_window import Overflow
+    from llamacpu.generation.generate import Drafts
+    from llamacpu.generation.request import LogitsProcessor, PromptProgress, StoppingCriterion
+    from llamacpu.sampling import Sampler, Sampling
     from llamacpu.tasks.embeddings import Pooling
     from llamacpu.tasks.prefixes import Task
 
@@ -91,8 +100,123 @@ class Model(EngineModel):
             self, input, pooling, normalize=normalize, truncate=truncate, task=task, prefix=prefix, cancel=cancel
         )
 
-    def generate(self, prompt: str | TokenIds, **settings: Any) -> Generation:
-        """Yields the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the settings."""
+    def generate(
+        self,
+        prompt: str | TokenIds,
+        *,
+        max_tokens: int | None = None,
+        sampling: Sampling | Sampler | None = None,
+        stop: str | Iterable[str] = (),
+        logits_processors: Iterable[LogitsProcessor] = (),
+        stopping_criteria: Iterable[StoppingCriterion] = (),
+        on_token: Callable[[GeneratedToken], None] | None = None,
+        on_prompt: PromptProgress | None = None,
+        log_probabilities: int | None = None,
+        ignore_end: bool = False,
+        show_special: bool = False,
+        overflow: Overflow = "error",
+        keep: int | None = None,
+        draft: Drafts = "auto",
+        cancel: CancelToken | None = None,
+        timeout: float | None = None,
+        **other: NoReturn,
+    ) -> Generation:
+        """Yields the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the arguments."""
         from llamacpu import generation
 
-        return generation.generate(self, prompt, **settings)
+        _refuse("generate", other, Model.generate)
+        return generation.generate(
+            self, prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, logits_processors=logits_processors,
+            stopping_criteria=stopping_criteria, on_token=on_token, on_prompt=on_prompt,
+            log_probabilities=log_probabilities, ignore_end=ignore_end, show_special=show_special, overflow=overflow,
+            keep=keep, draft=draft, cancel=cancel, timeout=timeout,
+        )  # fmt: skip
+
+    @overload
+    def chat(
+        self, messages: Sequence[ChatMessage], *, stream: Literal[False] = False, system: str | None = None,
+        tools: Sequence[ChatTool] | None = None, tool_choice: ToolChoice | None = None,
+        response_format: ResponseFormat | None = None, grammar: Grammar | None = None,
+        sampling: Sampling | Sampler | None = None, max_tokens: int | None = None, stop: str | Sequence[str] = (),
+        reasoning: bool = True, template: str | None = None, context: int | None = None, overflow: Overflow = "error",
+        draft: Drafts = "auto", cancel: CancelToken | None = None, timeout: float | None = None, **other: NoReturn,
+    ) -> Answer: ...  # fmt: skip
+    @overload
+    def chat(
+        self, messages: Sequence[ChatMessage], *, stream: Literal[True], system: str | None = None,
+        tools: Sequence[ChatTool] | None = None, tool_choice: ToolChoice | None = None,
+        response_format: ResponseFormat | None = None, grammar: Grammar | None = None,
+        sampling: Sampling | Sampler | None = None, max_tokens: int | None = None, stop: str | Sequence[str] = (),
+        reasoning: bool = True, template: str | None = None, context: int | None = None, overflow: Overflow = "error",
+        draft: Drafts = "auto", cancel: CancelToken | None = None, timeout: float | None = None, **other: NoReturn,
+    ) -> RunningAnswer: ...  # fmt: skip
+    def chat(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        stream: bool = False,
+        system: str | None = None,
+        tools: Sequence[ChatTool] | None = None,
+        tool_choice: ToolChoice | None = None,
+        response_format: ResponseFormat | None = None,
+        grammar: Grammar | None = None,
+        sampling: Sampling | Sampler | None = None,
+        max_tokens: int | None = None,
+        stop: str | Sequence[str] = (),
+        reasoning: bool = True,
+        template: str | None = None,
+        context: int | None = None,
+        overflow: Overflow = "error",
+        draft: Drafts = "auto",
+        cancel: CancelToken | None = None,
+        timeout: float | None = None,
+        **other: NoReturn,
+    ) -> Answer | RunningAnswer:
+        """Answer a conversation: an `Answer` (`content`, `reasoning`, `tool_calls`, `result`).
+
+        stream           return the answer while it is written: iterate over it with `for` or `async for` for `Piece`s
+                         (`kind` "content" or "reasoning", `text`) and tool calls, then read its `answer`
+        system           a system prompt before the messages
+        tools, tool_choice, response_format  as in the OpenAI API: a choice of a tool, and a format, hold the answer
+        grammar          of the whole answer, instead
+        sampling         None for what the file recommends
+        reasoning        whether stretches of reasoning are told apart from the content
+        template         a built-in chat template, one in the file, or Jinja source; None for the file's
+        context          tokens of the session that this call makes; None for the length of the training
+
+        The others are arguments of `generate`. Without `stream`, `await asyncio.to_thread(model.chat, messages)` does
+        not block an event loop. Raises TypeError and ValueError for messages, tools and arguments of a wrong shape,
+        TemplateError, GrammarError, ContextOverflow.
+        """
+        from llamacpu import answers
+        from llamacpu.chat import Chat
+
+        _refuse("chat", other, Model.chat)
+        answers.check_messages(messages)
+        answers.check_tools(tools)
+        answers.check_response_format(response_format)
+        given = [{"role": "system", "content": system}, *messages] if system is not None else messages
+        chat = Chat.of(self, template)
+        question = answers.chat_question(
+            chat, answers.chat_prompt(chat, given, tools if tool_choice != "none" else None), tools=tools,
+            tool_choice=tool_choice, response_format=response_format, grammar=grammar, reasoning=reasoning,
+            streamed=stream, stop=(stop,) if isinstance(stop, str) else stop, sampling=sampling, max_tokens=max_tokens,
+        )  # fmt: skip
+        running = answers.answer(
+            self.session(context), question, overflow=overflow, draft=draft, cancel=cancel, timeout=timeout
+        )
+        return running if stream else running.read()
+
+
+_FIELDS_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed", "repeat_penalty", "mirostat", "logit_bias")
+
+
+def _refuse(name: str, other: Mapping[str, object], method: Callable[..., object]) -> None:
+    """Raise TypeError, with what was probably meant, for arguments that a method does not take."""
+    for given, value in other.items():
+        hint = meant(given, inspect.signature(method).parameters)
+        if given in _FIELDS_OF_SAMPLING:
+            hint = f"; it is part of the sampling: sampling=llamacpu.Sampling({given}={value!r})"
+        elif given in ("n_predict", "num_predict", "max_new_tokens"):
+            hint = "; did you mean 'max_tokens'?"
+        raise TypeError(f"{name} takes no argument {given!r}{hint}")

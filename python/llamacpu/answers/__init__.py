@@ -7,6 +7,7 @@ running             `answer`: a question, a session and one thread that computes
 chat_completions, text_completions, log_probabilities     the shapes of the OpenAI API, which nothing else knows
 """
 
+from llamacpu.answers.checks import check_messages, check_response_format, check_tools
 from llamacpu.answers.question import (
     ChatPrompt,
     Question,
@@ -31,6 +32,9 @@ __all__ = [
     "begun_answer",
     "chat_prompt",
     "chat_question",
+    "check_messages",
+    "check_response_format",
+    "check_tools",
     "raw_question",
     "text_prompt",
 ]

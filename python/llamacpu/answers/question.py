@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.answers import tools as requested
+from llamacpu.arguments import described, token_ids
 from llamacpu.chat.reasoning import REASONING_TAGS, begins_harmony, may_begin_inside, open_reasoning
 from llamacpu.chat.segments import Segment
 from llamacpu.text.checks import check_text
@@ -99,9 +100,11 @@ def text_prompt(
     encode         tokenizes the text in place of the tokenizer, without begin-of-text token
     """
     if suffix is not None:
+        if not isinstance(suffix, str):
+            raise TypeError(f"suffix is {described(suffix)}; expected a text")
         check_text(suffix, "the suffix")
     if not isinstance(prompt, str):
-        ids = [int(token) for token in prompt]
+        ids = token_ids("prompt", prompt)
         return TextPrompt(ids, tokenizer.decode(ids, skip_special=True), "" if can_infill(tokenizer) else suffix or "")
     if suffix is not None and can_infill(tokenizer):
         return TextPrompt(infill_prompt(tokenizer, prompt, suffix, suffix_first), prompt)

@@ -99,6 +99,9 @@ class Chat:
         """The conversations of `model`."""
         return cls(model.metadata, model.tokenizer, template)
 
+    def __repr__(self) -> str:
+        return f"<Chat {self.name!r} of {self.tokenizer!r}>"
+
     def _text(self, token: int | None) -> str:
         return "" if token is None else self.tokenizer.id_to_piece(token)
 

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 from llamacpu import _native, log
+from llamacpu.arguments import described, function, integer
+from llamacpu.arguments import path as check_path
 from llamacpu.engine.interfaces import (
     CancelToken,
     KVType,
@@ -50,6 +52,11 @@ class EngineModel:
         overrides: Mapping[str, bool | int | float | str] | None = None,
         load: Load = "map",
     ) -> None:
+        check_path("path", path)
+        integer("threads", threads)
+        function("on_load", on_load)
+        if overrides is not None and not isinstance(overrides, Mapping):
+            raise TypeError(f"overrides is {described(overrides)}; expected a dict of metadata keys to values")
         if load not in ("map", "copy"):
             raise ValueError(f'load is {load!r}; expected "map" or "copy"')
         if threads is not None and threads < 1:
@@ -165,6 +172,7 @@ class EngineModel:
                  the conversation grows, not before.
         kv_type  how keys and values are stored: "f32" exact, "f16" half the memory, "q8_0" about a quarter
         """
+        integer("context", context)
         if context is not None and context < 1:
             raise ValueError(f"context is {context}; expected at least 1, or None for the length of the training")
         return Session(self, self._native.session(context, kv_type))

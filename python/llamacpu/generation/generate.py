@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeAlias, cast
 
+from llamacpu.arguments import Kinds, check_kinds, described, flag, function, integer, listed, number, texts, token_ids
 from llamacpu.drafting import Draft, FunctionDraft, ModelDraft, NGramDraft
 from llamacpu.drafting.draft import ProposeTokens
 from llamacpu.engine.interfaces import CancelToken, ModelLike, SessionLike
@@ -26,6 +27,14 @@ __all__ = ["CancelToken", "GeneratedToken", "Generation", "GenerationResult", "T
 
 Drafts: TypeAlias = Literal["auto"] | Draft | ModelLike | ProposeTokens | None
 """What `draft` takes: "auto", a `Draft`, a small model, a function that proposes tokens, or None."""
+_KINDS: Kinds = {
+    integer: ("max_tokens", "log_probabilities", "keep"),
+    number: ("timeout",),
+    flag: ("ignore_end", "show_special"),
+    texts: ("stop",),
+    listed: ("logits_processors", "stopping_criteria"),
+    function: ("on_token", "on_prompt"),
+}
 
 
 def generate(
@@ -72,6 +81,11 @@ def generate(
     Raises ValueError for wrong arguments, ContextOverflow, ModelError for a draft model of another vocabulary; while
     iterating also what the callbacks raise.
     """
+    check_kinds(locals(), _KINDS)
+    if sampling is not None and not isinstance(sampling, (Sampling, Sampler)):
+        raise TypeError(f"sampling is {described(sampling)}; expected Sampling(temperature=0.8, ...) or a Sampler")
+    if cancel is not None and not isinstance(cancel, CancelToken):
+        raise TypeError(f"cancel is {described(cancel)}; expected a CancelToken")
     session = _session_of(source)
     _check_writes(session.model)
     tokenizer = session.model.tokenizer
@@ -149,7 +163,7 @@ def _prompt_ids(session: SessionLike, prompt: str | Sequence[int]) -> list[int]:
             # A prompt is to go on.
             ids.pop()
     else:
-        ids = [int(token) for token in prompt]
+        ids = token_ids("prompt", prompt)
     if not ids and tokenizer.bos is not None:
         ids = [tokenizer.bos]
     if not ids:

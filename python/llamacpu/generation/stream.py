@@ -46,6 +46,11 @@ class Generation(Iterator[str]):
         self._progress = loop.progress
         self._pieces = _run(loop, stops, self._cancel)
 
+    def __repr__(self) -> str:
+        ended = self._progress.ended_by
+        count = len(self._progress.tokens)
+        return f"<Generation: {count} tokens {'so far' if ended is None else 'and ended by ' + ended}>"
+
     def __iter__(self) -> Generation:
         """The generation itself."""
         return self

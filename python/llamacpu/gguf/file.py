@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from llamacpu import _native
+from llamacpu.arguments import path as check_path
 from llamacpu.errors import GGUFError
 from llamacpu.gguf.header import Header, Tensor, read_header
 from llamacpu.gguf.metadata import Metadata, StringArray, Value
@@ -60,6 +61,7 @@ class GGUFFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], overrides: Mapping[str, Scalar] | None = None) -> None:
+        check_path("path", path)
         if not os.fspath(path):
             raise GGUFError("the path of the model is empty; give the path of a .gguf file")
         self.path = Path(path)

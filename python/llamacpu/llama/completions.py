@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import ChatPrompt, Question, RunningAnswer, answer, chat_prompt, chat_question, text_prompt
 from llamacpu.answers.chat_completions import ChatShape
+from llamacpu.answers.checks import check_messages, check_response_format, check_tools
 from llamacpu.answers.log_probabilities import prompt_log_probabilities
 from llamacpu.answers.responses import Shape, chunks, whole
 from llamacpu.answers.text_completions import TextShape
 from llamacpu.answers.tools import tools_of
+from llamacpu.arguments import integer
 from llamacpu.chat import Chat
 from llamacpu.chat.segments import cut
 from llamacpu.chat.template import Traced
 from llamacpu.llama.formats import registered
+from llamacpu.llama.settings import check_completion
 from llamacpu.llama.steps import criteria_of
 from llamacpu.locks import cached_property
 from llamacpu.text.infill import can_infill, infill_prompt
@@ -111,6 +114,8 @@ class Completions:
         answer. With `stream_options={"include_usage": True}` a last chunk of a stream counts the tokens. `on_prompt`
         is told how much of the prompt has been read; `cancel` and `timeout` (seconds) end the work early.
         """
+        check_completion(locals())
+        integer("logprobs", None if isinstance(logprobs, bool) else logprobs)
         given = text_prompt(
             self._text.tokenizer, prompt.decode("utf-8", "replace") if isinstance(prompt, bytes) else prompt,
             suffix, suffix_first=self.spm_infill,
@@ -189,6 +194,11 @@ class Completions:
         (enable_thinking=False, for instance); a `formatter` makes the prompt in its place (`llamacpu.llama.formats`).
         `stream_options`, `on_prompt`, `cancel` and `timeout` as in `create_completion`.
         """
+        check_completion(locals())
+        check_messages(messages)
+        check_tools(functions, "functions")
+        check_tools(tools)
+        check_response_format(response_format)
         offered = tools_of(functions, tools)
         choice = tool_choice if tool_choice is not None else function_call
         if formatter is None:

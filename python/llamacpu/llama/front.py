@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import SimpleNamespace, TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -151,7 +151,7 @@ class Llama(Attributes):
         verbose: bool = True,
         overflow: Overflow = "error",
         on_load: LoadProgress | None = None,
-        **other: Any,
+        **other: NoReturn,
     ) -> None:
         settings.check(self._arguments, other)
         overrides = settings.overrides(self._arguments)
@@ -187,6 +187,23 @@ class Llama(Attributes):
             self._conversation, self._text, self._samplers, self.model_path,
             chat_format=chat_format, spm_infill=spm_infill, overflow=overflow, draft_model=drafts,
         )  # fmt: skip
+        if chat_format is not None and model is not None:
+            self._check_format(model)
+
+    def _check_format(self, model: Model) -> None:
+        """Raise TemplateError at once for a chat format that there is not."""
+        try:
+            _ = self._completions.chat
+        except BaseException:
+            model.close()
+            raise
+
+    def __repr__(self) -> str:
+        name = os.path.basename(self.model_path)  # noqa: PTH119 (it may be bytes)
+        conversation = getattr(self, "_conversation", None)
+        if conversation is None or conversation.closed:
+            return f"<Llama {name!r}, closed>"
+        return f"<Llama {name!r}: {self.n_tokens} of {self.n_ctx()} tokens>"
 
     # --- Fields of its parts ---
 

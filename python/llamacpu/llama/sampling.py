@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llamacpu import log
+from llamacpu.arguments import described
 from llamacpu.sampling import Sampler, Sampling
 
 if TYPE_CHECKING:
@@ -67,7 +68,10 @@ def samplings(
     """The settings of a request. A negative temperature draws from the model's own distribution."""
     if tfs_z != 1.0 or not penalize_nl:
         log.info("tfs_z and penalize_nl have no effect")
-    bias = {int(token): float(value) for token, value in (logit_bias or {}).items()}
+    try:
+        bias = {int(token): float(value) for token, value in (logit_bias or {}).items()}
+    except (TypeError, ValueError):
+        raise ValueError(f"logit_bias is {described(logit_bias)}; expected token ids to numbers") from None
     steps = _STEPS if temp >= 0 else ("penalties",)
     return Sampling(
         temperature=temp if temp >= 0 else 1.0,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from llamacpu import log
+from llamacpu.arguments import Kinds, check_kinds, described, flag, function, integer, meant, number, path, texts
 from llamacpu.drafting import Draft
 from llamacpu.generation.generate import draft_from
 from llamacpu.model import Model
@@ -52,12 +54,66 @@ _KV_TYPES: Mapping[int | str | None, Literal["f32", "f16", "q8_0"]] = {
 }  # fmt: skip
 
 
+# What completions take, by the kind of value.
+COMPLETION_KINDS: Kinds = {
+    number: (
+        "temperature", "top_p", "min_p", "typical_p", "frequency_penalty", "presence_penalty", "repeat_penalty",
+        "tfs_z", "mirostat_tau", "mirostat_eta", "timeout",
+    ),
+    integer: ("max_tokens", "top_k", "seed", "mirostat_mode", "top_logprobs"),
+    flag: ("stream", "echo", "reasoning"),
+    function: ("on_prompt", "formatter"),
+    texts: ("stop",),
+}  # fmt: skip
+_KINDS: Kinds = {
+    integer: (
+        "n_gpu_layers", "split_mode", "main_gpu", "seed", "n_ctx", "n_batch", "n_ubatch", "n_threads",
+        "n_threads_batch", "rope_scaling_type", "pooling_type", "attention_type", "yarn_orig_ctx",
+        "last_n_tokens_size",
+    ),
+    number: (
+        "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast",
+        "yarn_beta_slow", "lora_scale",
+    ),
+    flag: (
+        "vocab_only", "use_mmap", "use_mlock", "logits_all", "embedding", "offload_kqv", "flash_attn", "op_offload",
+        "swa_full", "no_perf", "spm_infill", "verbose",
+    ),
+    function: ("chat_handler", "on_load"),
+    path: ("model_path",),
+}  # fmt: skip
+
+
+def check_completion(given: Mapping[str, Any]) -> None:
+    """Raises TypeError or ValueError for arguments of a completion that are nothing of their kind."""
+    check_kinds(given, COMPLETION_KINDS)
+    grammar, bias = given.get("grammar"), given.get("logit_bias")
+    if grammar is not None and not hasattr(grammar, "constraint"):
+        raise TypeError(f"grammar is {described(grammar)}; expected a Grammar, as of Grammar.gbnf(text)")
+    if bias is not None and not isinstance(bias, Mapping):
+        raise TypeError(f"logit_bias is {described(bias)}; expected a dict of token ids to numbers")
+    processors = given.get("logits_processor")
+    if processors is not None and not hasattr(processors, "__iter__"):
+        raise TypeError(f"logits_processor is {described(processors)}; expected a list of functions")
+
+
 def check(arguments: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Note arguments without meaning in the log; raise ValueError for those that cannot be followed.
+    """Note arguments without meaning in the log; raise ValueError or TypeError for those that cannot be followed.
+
+    An argument that there is not is a warning, as a misspelt one would do nothing in silence.
 
     arguments  name to value, as the constructor names them
     other      what was given beyond them
     """
+    check_kinds(arguments, _KINDS)
+    overflow, overrides = arguments["overflow"], arguments["kv_overrides"]
+    if overflow not in ("error", "truncate", "shift"):
+        raise ValueError(f'overflow is {overflow!r}; expected "error", "truncate" or "shift"')
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise TypeError(f"kv_overrides is {described(overrides)}; expected a dict of metadata keys to values")
+    n_ctx = arguments["n_ctx"]
+    if n_ctx is not None and n_ctx < 0:
+        raise ValueError(f"n_ctx is {n_ctx}; expected a number of tokens, or 0 for what the model was trained for")
     for name, default in _NOT_CHANGEABLE.items():
         value = arguments[name]
         if value not in (default, None, "") and (name, value) not in _NO_WISH:
@@ -71,7 +127,11 @@ def check(arguments: Mapping[str, Any], other: Mapping[str, Any]) -> None:
     for name in sorted(set(other) & _RETIRED):
         log.info("%s=%r: an argument of older versions, which changes nothing", name, other[name])
     for name in sorted(set(other) - _RETIRED):
-        log.warning("Llama takes no argument %r; it is left out", name)
+        warnings.warn(
+            f"Llama takes no argument {name!r}, and leaves it out{meant(name, set(arguments) - set(other))}",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def overrides(arguments: Mapping[str, Any]) -> dict[str, Any]:

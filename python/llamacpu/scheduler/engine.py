@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, answer, text_prompt
+from llamacpu.arguments import described, integer, number
 from llamacpu.engine.interfaces import PAGE_TOKENS, CancelToken, KVType, ModelLike
 from llamacpu.engine.model import EngineModel
 from llamacpu.generation.generate import draft_from
@@ -98,6 +99,12 @@ class Engine:
         timeout: float | None = None,
         prepare: bool = True,
     ) -> None:
+        if not isinstance(model, (str, bytes, os.PathLike)) and not hasattr(model, "session"):
+            raise TypeError(f"model is {described(model)}; expected a Model, or the path of a .gguf file")
+        for name in ("threads", "context", "max_running", "max_queue", "max_queue_per_client", "memory"):
+            integer(name, locals()[name])
+        number("longest_step", longest_step)
+        number("timeout", timeout)
         for name, value, least in (
             ("context", context, 1),
             ("max_running", max_running, 1),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from llamacpu.arguments import described
 from llamacpu.errors import ContextOverflow, ModelError
 from llamacpu.tasks.prefixes import Task, prefix_for
 
@@ -95,6 +96,8 @@ def embed(
     before = before_texts(model.metadata, task, prefix)
     if pooling is None:
         pooling = default_pooling(model.metadata)
+    if not isinstance(input, (str, Sequence)) or not all(isinstance(text, str) for text in input):
+        raise TypeError(f"input is {described(input)}; expected a text or a list of texts")
     texts = [input] if isinstance(input, str) else list(input)
     limit = model.context_length
     ids = (_limited(model.tokenizer, before + text, limit, truncate) for text in texts)

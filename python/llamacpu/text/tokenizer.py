@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from llamacpu import _native, log
+from llamacpu.arguments import described
 from llamacpu.text.checks import check_text
 from llamacpu.text.vocabularies import KEY, default_id, kind_of, needs_bos, numbers
 
@@ -81,6 +82,8 @@ class Tokenizer:
     """
 
     def __init__(self, file: GGUFFile) -> None:
+        if not hasattr(file, "metadata"):
+            raise TypeError(f"file is {described(file)}; expected a GGUFFile, as in Tokenizer(GGUFFile(path))")
         metadata = file.metadata
         kind = kind_of(metadata.text(KEY + "model"))
         self.vocab_size = metadata.strings(KEY + "tokens").count

@@ -1,0 +1,98 @@
+"""Checks of what programs pass: a wrong type is one sentence that names the argument, before any work begins.
+
+None passes everywhere: what it means is the callee's business.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+__all__ = [
+    "Kinds", "check_kinds", "described", "flag", "function", "integer", "listed", "meant", "number", "path", "texts",
+    "token_ids",
+]  # fmt: skip
+
+
+def described(value: object) -> str:
+    """A value and its type for a sentence, shortened: `'4096' (str)`."""
+    shown = repr(value)
+    return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__name__})"
+
+
+def meant(given: str, known: Iterable[str]) -> str:
+    """A guess at what was misspelt, to be put behind a sentence; "" without one."""
+    close = difflib.get_close_matches(given, list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def integer(name: str, value: object) -> None:
+    """Raises TypeError for what is no whole number."""
+    if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
+        raise TypeError(f"{name} is {described(value)}; expected a whole number")
+
+
+def number(name: str, value: object) -> None:
+    """Raises TypeError for what is no number."""
+    if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
+        raise TypeError(f"{name} is {described(value)}; expected a number")
+
+
+def flag(name: str, value: object) -> None:
+    """Raises TypeError for a text: "false" would count as true."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} is {described(value)}; expected True or False")
+
+
+def path(name: str, value: object) -> None:
+    """Raises TypeError for what is no path of a file."""
+    if not isinstance(value, (str, bytes, os.PathLike)):
+        raise TypeError(f"{name} is {described(value)}; expected the path of a file")
+
+
+def texts(name: str, value: object) -> None:
+    """Raises TypeError for what is neither a text nor several."""
+    if value is None or isinstance(value, str):
+        return
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} is {described(value)}; expected a text or a list of texts")
+
+
+def listed(name: str, value: object) -> None:
+    """Raises TypeError for what is no list of functions."""
+    if value is not None and (isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable)):
+        raise TypeError(f"{name} is {described(value)}; expected a list of functions")
+
+
+def function(name: str, value: object) -> None:
+    """Raises TypeError for what cannot be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} is {described(value)}; expected a function")
+
+
+def token_ids(name: str, value: object) -> list[int]:
+    """The token ids that are given in the place of a text. Raises TypeError for what is neither."""
+    if isinstance(value, Mapping) or not isinstance(value, Iterable):
+        raise TypeError(f"{name} is {described(value)}; expected a text or a list of token ids")
+    ids = list(value)
+    wrong = next((entry for entry in ids if not isinstance(entry, Integral) or isinstance(entry, bool)), None)
+    if isinstance(wrong, Mapping):
+        raise TypeError(f"{name} is a list of messages; expected a text or token ids: messages are for a chat")
+    if wrong is not None:
+        raise TypeError(f"{name} holds {described(wrong)}; expected a text or a list of token ids")
+    return [int(entry) for entry in ids]
+
+
+Kinds: TypeAlias = Mapping[Callable[[str, object], None], Iterable[str]]
+"""Each of the checks above to the names of the arguments that it is for."""
+
+
+def check_kinds(given: Mapping[str, Any], kinds: Kinds) -> None:
+    """Check arguments by their names."""
+    for check, names in kinds.items():
+        for name in names:
+            if name in given:
+                check(name, given[name])
