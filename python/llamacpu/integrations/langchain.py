@@ -141,7 +141,8 @@ class ChatLlamaCpu(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         settings = self._settings(stop, kwargs)
-        return result_of(self._llama.create_chat_completion(messages_of(messages), **settings), self._name)
+        create: Any = self._llama.create_chat_completion
+        return result_of(create(messages_of(messages), **settings), self._name)
 
     def _stream(
         self,
@@ -157,7 +158,8 @@ class ChatLlamaCpu(BaseChatModel):
 
     def _chunks(self, messages: list[BaseMessage], settings: Mapping[str, Any]) -> Iterator[ChatGenerationChunk]:
         wanted = {"stream_options": {"include_usage": True}, **settings}
-        responses = self._llama.create_chat_completion(messages_of(messages), stream=True, **wanted)
+        create: Any = self._llama.create_chat_completion
+        responses = create(messages_of(messages), stream=True, **wanted)
         reason: str | None = None
         usage: Mapping[str, Any] | None = None
         try:

@@ -83,7 +83,8 @@ class LlamacpuModel(llm.Model):  # type: ignore[misc]
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any = None) -> Iterator[str]:
         """The answer to a prompt, piece by piece."""
         options = prompt.options
-        found = self._open(options.context).create_chat_completion(
+        create: Any = self._open(options.context).create_chat_completion
+        found = create(
             self._messages(prompt, conversation),
             tools=[_tool(tool) for tool in getattr(prompt, "tools", None) or ()] or None,
             response_format={"type": "json_object", "schema": prompt.schema} if prompt.schema else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import ChatPrompt, Question, RunningAnswer, answer, chat_prompt, chat_question, text_prompt
@@ -19,6 +19,7 @@ from llamacpu.chat.template import Traced
 from llamacpu.llama.formats import registered
 from llamacpu.llama.settings import check_completion
 from llamacpu.llama.steps import criteria_of
+from llamacpu.llama.streams import ResponseStream
 from llamacpu.locks import cached_property
 from llamacpu.text.infill import can_infill, infill_prompt
 
@@ -295,7 +296,9 @@ class Completions:
         stream_options: Mapping[str, Any] | None,
     ) -> Any:
         if stream:
-            return self._stream(ids, begin, bool((stream_options or {}).get("include_usage")))
+            started: list[RunningAnswer] = []
+            usage = bool((stream_options or {}).get("include_usage"))
+            return ResponseStream(self._stream(ids, begin, usage, started), started)
         session = self._conversation.lease(ids)
         running = None
         try:
@@ -305,12 +308,13 @@ class Completions:
             self._conversation.give_back(session, _result(running))
 
     def _stream(
-        self, ids: Sequence[int], begin: Callable[[SessionLike], Started], usage: bool
-    ) -> Iterator[dict[str, Any]]:
+        self, ids: Sequence[int], begin: Callable[[SessionLike], Started], usage: bool, started: list[RunningAnswer]
+    ) -> Generator[dict[str, Any], None, None]:
         session = self._conversation.lease(ids)
         running = None
         try:
             running, shape = begin(session)
+            started.append(running)
             yield from chunks(running, shape, usage)
         finally:
             self._conversation.give_back(session, _result(running))

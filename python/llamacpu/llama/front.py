@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import SimpleNamespace, TracebackType
-from typing import Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from llamacpu.llama.delegation import FieldOf, method_of, named, with_signature_
 from llamacpu.llama.embedding import Embeddings
 from llamacpu.llama.formats import OwnHandler, registered
 from llamacpu.llama.sampling import RANDOM_SEED, Samplers
+from llamacpu.llama.signatures import Signatures
 from llamacpu.llama.state import LlamaState
 from llamacpu.llama.steps import Steps
 from llamacpu.llama.text import LlamaText
@@ -68,7 +69,7 @@ def _keeping_arguments(initialize: Constructor) -> Constructor:
     return cast(Constructor, call)
 
 
-class Llama(Attributes):
+class Llama(Attributes, Signatures):
     """A model and its conversation; see the module's description.
 
     model_path    a GGUF file
@@ -272,7 +273,6 @@ class Llama(Attributes):
 
     # --- Completions ---
 
-    create_completion = method_of("_completions", Completions.create_completion)
     moderate = method_of("_completions", Completions.moderate)
     guard_prompt = method_of("_completions", Completions.guard_prompt)
 
@@ -283,19 +283,22 @@ class Llama(Attributes):
         """
         return self._completions.infill(prefix, suffix, **settings)
 
-    @with_signature_of(Completions.create_completion)
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """`create_completion`, and its arguments."""
-        return self.create_completion(*args, **kwargs)
+    if not TYPE_CHECKING:  # where `Signatures` says more than this
+        create_completion = method_of("_completions", Completions.create_completion)
 
-    @with_signature_of(Completions.create_chat_completion)
-    def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
-        handler = self.chat_handler
-        if handler is None or kwargs.get("formatter") is not None:
-            return self._completions.create_chat_completion(*args, **kwargs)
-        given = named(Completions.create_chat_completion, args, kwargs)
-        left_out = ("formatter", *(() if isinstance(handler, OwnHandler) else _OWN_CHAT_SETTINGS))
-        return handler(llama=self, **{name: value for name, value in given.items() if name not in left_out})
+        @with_signature_of(Completions.create_completion)
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            """`create_completion`, and its arguments."""
+            return self.create_completion(*args, **kwargs)
+
+        @with_signature_of(Completions.create_chat_completion)
+        def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any:
+            handler = self.chat_handler
+            if handler is None or kwargs.get("formatter") is not None:
+                return self._completions.create_chat_completion(*args, **kwargs)
+            given = named(Completions.create_chat_completion, args, kwargs)
+            left_out = ("formatter", *(() if isinstance(handler, OwnHandler) else _OWN_CHAT_SETTINGS))
+            return handler(llama=self, **{name: value for name, value in given.items() if name not in left_out})
 
     def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
         """`create_chat_completion` with the classes of the openai package as results."""
@@ -305,7 +308,7 @@ class Llama(Attributes):
             raise ImportError(
                 "create_chat_completion_openai_v1 needs the openai package; install it with: pip install openai"
             ) from None
-        found = self.create_chat_completion(*args, **kwargs)
+        found: Any = self.create_chat_completion(*args, **kwargs)
         return (ChatCompletionChunk(**chunk) for chunk in found) if kwargs.get("stream") else ChatCompletion(**found)
 
     # --- Embeddings ---

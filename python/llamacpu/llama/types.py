@@ -222,7 +222,7 @@ class ChatCompletionStreamResponseDelta(TypedDict, total=False):
 
 class _StreamChoice(TypedDict):
     index: int
-    delta: ChatCompletionStreamResponseDelta | ChatCompletionStreamResponseDeltaEmpty
+    delta: ChatCompletionStreamResponseDelta
     finish_reason: Literal["stop", "length", "tool_calls", "function_call"] | None
 
 
@@ -230,12 +230,16 @@ class ChatCompletionStreamResponseChoice(_StreamChoice, total=False):
     logprobs: ChatCompletionLogprobs | None
 
 
-class CreateChatCompletionStreamResponse(TypedDict):
+class _StreamResponse(TypedDict):
     id: str
     model: str
     object: Literal["chat.completion.chunk"]
     created: int
     choices: list[ChatCompletionStreamResponseChoice]
+
+
+class CreateChatCompletionStreamResponse(_StreamResponse, total=False):
+    usage: CompletionUsage | None
 
 
 # --- Messages of a conversation ---
