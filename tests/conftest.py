@@ -28,6 +28,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The configuration file of whoever runs the tests says nothing about the code, here and in commands that are started.
 os.environ["LLAMACPU_CONFIG"] = ""
+# No test, and no process that one starts, reaches for the network or for what other programs keep on this machine.
+os.environ["LLAMACPU_OFFLINE"] = "1"
+os.environ["LLAMACPU_MODELS"] = os.environ["OLLAMA_MODELS"] = os.devnull
 
 
 @pytest.fixture(autouse=True)

@@ -31,11 +31,11 @@ LAYERS = [
     {"drafting"},
     {"sampling"},
     {"engine"},
+    {"store"},
     {"families"},
     {"text"},
     {"gguf"},
-    {"store"},
-    {"arguments", "errors", "files", "kernels", "locks", "log"},
+    {"arguments", "errors", "files", "kernels", "locks", "log", "memory"},
 ]
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ModelError,
         Overloaded,
         SessionError,
+        StoreError,
         TemplateError,
     )
     from llamacpu.gguf.file import GGUFFile
@@ -58,6 +59,7 @@ __all__ = [
     "Sampling",
     "Session",
     "SessionError",
+    "StoreError",
     "TemplateError",
     "Tokenizer",
     "__version__",
@@ -86,6 +88,7 @@ _MODULES = {
     "Sampling": "sampling",
     "Session": "engine.session",
     "SessionError": "errors",
+    "StoreError": "errors",
     "TemplateError": "errors",
     "Tokenizer": "text.tokenizer",
     "serve": "server",

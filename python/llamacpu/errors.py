@@ -7,6 +7,7 @@ LlamaCpuError
 ├── TemplateError    a chat template that cannot be rendered (also a ValueError)
 ├── GrammarError     a grammar or JSON schema that cannot be used (also a ValueError)
 ├── SessionError     a saved session that is damaged, or belongs to another model (also a ValueError)
+├── StoreError       a model that a name stands for cannot be found, downloaded or stored (also a ValueError)
 ├── Overloaded       an engine has as many requests waiting as it takes; `retry_after` says when to come again
 └── Cancelled        the caller stopped the work: Ctrl-C, close(), a timeout or a dropped client
 
@@ -22,6 +23,7 @@ __all__ = [
     "ModelError",
     "Overloaded",
     "SessionError",
+    "StoreError",
     "TemplateError",
 ]
 
@@ -61,6 +63,10 @@ class GrammarError(LlamaCpuError, ValueError):
 
 class SessionError(LlamaCpuError, ValueError):
     """The file is no sound saved session, or it is one of another model or of a newer version."""
+
+
+class StoreError(LlamaCpuError, ValueError):
+    """The model that a name stands for cannot be found, downloaded or stored."""
 
 
 class Overloaded(LlamaCpuError):  # noqa: N818 (the public name says what happened)

@@ -10,7 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["replacing"]
+__all__ = ["is_file", "replacing"]
+
+
+def is_file(name: str) -> bool:
+    """Whether a file of this name is there; also of names that no file system takes."""
+    return os.path.isfile(name)  # noqa: PTH113 (Path.is_file raises for a name that is too long)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,9 @@ def command(
     from llamacpu.model import Model
 
     started = perf_counter()
-    with Model(model, threads=threads, load=load, overrides=overrides) as opened:
+    with Model(
+        options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
+    ) as opened:
         load_seconds = perf_counter() - started
         first = _prompt_speed(opened, min(prompt_tokens, 64) or 1, 1, kv_type, warm=False)
         document: dict[str, Any] = {

@@ -81,7 +81,9 @@ def command(
         raise click.UsageError("what is put before the texts is given twice; give one of --task and --prefix")
     if not texts and sys.stdin.isatty():
         raise click.UsageError("no text; give TEXT, or lines on stdin")
-    with Model(model, threads=threads, load=load, overrides=overrides) as opened:
+    with Model(
+        options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
+    ) as opened:
         pooling = pooling or embeddings.default_pooling(opened.metadata)
         before = embeddings.before_texts(opened.metadata, task, prefix)
         limit = embeddings.most_tokens(opened, context)

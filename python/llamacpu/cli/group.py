@@ -14,6 +14,11 @@ import click
 
 COMMANDS = {
     "run": "Talk to a model, or let it answer one prompt.",
+    "pull": "Download a model by its name.",
+    "list": "List the models on this machine, also those of other programs.",
+    "show": "Show where a model lies, what comes with it, and its licence.",
+    "rm": "Remove models that were pulled or created.",
+    "cp": "Give a model another name.",
     "info": "Show what is in a model file and how much memory it needs.",
     "tokenize": "Show the tokens of a text.",
     "embed": "Turn texts into vectors.",

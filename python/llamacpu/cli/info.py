@@ -39,7 +39,7 @@ def command(
     """Show what is in MODEL (a .gguf file) and how much memory it needs. Only its header is read."""
     from llamacpu.gguf.file import GGUFFile
 
-    with GGUFFile(model, overrides) as file:
+    with GGUFFile(options.named_file(model) if model else model, overrides) as file:
         facts = describe(file, context, kv_type, show_tensors)
     if as_json:
         write(json.dumps(facts, ensure_ascii=False) + "\n")

@@ -71,7 +71,9 @@ def command(
     messages = [{"role": "user", "content": text}]
     if answer is not None:
         messages.append({"role": "assistant", "content": answer})
-    with Model(model, threads=threads, load=load, overrides=overrides) as opened:
+    with Model(
+        options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
+    ) as opened:
         found = moderate(opened.session(context), messages, categories=own, threshold=threshold)
     verdict = "unsafe" if found.unsafe else "safe"
     if as_json:

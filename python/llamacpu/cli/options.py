@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
+from llamacpu.files import is_file
+
 if TYPE_CHECKING:
     from llamacpu.drafting import Draft
     from llamacpu.engine.interfaces import Load
@@ -172,13 +174,27 @@ def sampling_of(metadata: Any, given: dict[str, Any]) -> Sampling:
         raise click.UsageError(str(error)) from None
 
 
+def named_file(name: str) -> Path:
+    """The file of the model that a name stands for; it is downloaded where it is not on this machine."""
+    if not name or is_file(name):
+        return Path(name)
+    from llamacpu.cli.download_bar import DownloadBar, show
+    from llamacpu.store.resolve import resolve
+
+    bar = DownloadBar()
+    try:
+        return resolve(name, on_plan=show, on_progress=bar).path
+    finally:
+        bar.clear()
+
+
 @contextlib.contextmanager
 def model_path(name: str | None) -> Iterator[Path]:
     """The file of a model: the one that is named, or the demo model that comes with the package."""
     if name is not None:
         if not name:
             raise click.ClickException("the path of the model is empty; give the path of a .gguf file")
-        yield Path(name)
+        yield named_file(name)
         return
     from importlib import resources
 
@@ -203,7 +219,7 @@ def draft_source(
         return
     from llamacpu.model import Model
 
-    with Model(path, threads=threads, load=load) as small:
+    with Model(named_file(path), threads=threads, load=load) as small:
         draft = ModelDraft(small)
         draft.check(model.session(1))
         yield draft

@@ -51,7 +51,7 @@ def command(
         if text_file is None and sys.stdin.isatty():
             raise click.UsageError("no text; give TEXT, --file, or text on stdin")
         text = options.read_text(text_file or "-")
-    with GGUFFile(model, overrides) as file:
+    with GGUFFile(options.named_file(model) if model else model, overrides) as file:
         tokenizer = Tokenizer(file)
         ids = tokenizer.encode(text, add_special=not no_bos, parse_special=special)
         pieces = [tokenizer.id_to_piece(token) for token in ids]

@@ -24,6 +24,7 @@ from llamacpu.engine.interfaces import (
 from llamacpu.engine.session import Session
 from llamacpu.engine.step_output import ends_of, places_of, split
 from llamacpu.families.registry import config_for
+from llamacpu.files import is_file
 from llamacpu.gguf.file import GGUFFile, Metadata
 from llamacpu.locks import cached_property
 
@@ -61,6 +62,11 @@ class EngineModel:
             raise ValueError(f'load is {load!r}; expected "map" or "copy"')
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
+        if isinstance(path, str) and path and not is_file(path):
+            # Imported here: most models are opened by their path.
+            from llamacpu.store.resolve import resolve
+
+            path = resolve(path).path
         self._file = GGUFFile(path, overrides)
         try:
             self._config = config_for(self._file)

@@ -95,6 +95,11 @@ class GGUFFile:
         """The open files, in the order of `paths`, for native code."""
         return list(self._files)
 
+    @property
+    def header_length(self) -> int:
+        """Bytes of the first file's header: its metadata, its tensor table and what fills up the place behind them."""
+        return self._header_bytes[0]
+
     def keep(self) -> None:
         """Reads the headers into memory: from then on metadata can be read whatever becomes of the files."""
         for file, length in zip(self._files, self._header_bytes, strict=True):

@@ -163,7 +163,7 @@ class Llama(Attributes, Signatures):
         drafts = settings.draft(draft_model)
         model = None
         if vocab_only:
-            with GGUFFile(self.model_path, overrides) as file:
+            with GGUFFile(settings.file_of(self.model_path), overrides) as file:
                 self._file, found = file, Tokenizer(file)
         else:
             load: Load = "map" if use_mmap else "copy"

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from llamacpu import log
 from llamacpu.arguments import Kinds, check_kinds, described, flag, function, integer, meant, number, path, texts
 from llamacpu.drafting import Draft
+from llamacpu.files import is_file
 from llamacpu.generation.generate import draft_from
 from llamacpu.model import Model
 
@@ -169,3 +170,12 @@ def draft(wanted: Any) -> Draft | None:
     if isinstance(wanted, os.PathLike) or (isinstance(wanted, str) and wanted != "auto"):
         wanted = Model(wanted)
     return draft_from(wanted)
+
+
+def file_of(name: str) -> str:
+    """The file of the model that a name stands for."""
+    if not name or is_file(name):
+        return name
+    from llamacpu.store.resolve import resolve
+
+    return os.fspath(resolve(name).path)

@@ -76,11 +76,28 @@ def _resolved(given: Source) -> list[tuple[str, Source]]:
             raise FileNotFoundError(2, "a folder without .gguf files; name a file or another folder", str(path))
         return [(_PART.sub("", file.stem), file.resolve()) for file in first]
     if not path.is_file():
-        raise FileNotFoundError(2, "no such file; check the path", str(path))
+        named = _named(given)
+        if named is None:
+            raise FileNotFoundError(2, "no such file; check the path", str(path))
+        name, path = named
+        with GGUFFile(path):
+            pass
+        return [(name, path.resolve())]
     # A wrong file is told of now; in a folder there may be others than models.
     with GGUFFile(path):
         pass
     return [(_PART.sub("", path.stem), path.resolve())]
+
+
+def _named(given: str | os.PathLike[str]) -> tuple[str, Path] | None:
+    """Name and file of the model that a name stands for; None for what is a path."""
+    from llamacpu.store.names import parse
+    from llamacpu.store.resolve import resolve
+
+    if not isinstance(given, str) or isinstance(parse(given), Path):
+        return None
+    entry = resolve(given)
+    return entry.name, entry.path
 
 
 def _bytes_of(source: Source) -> int:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from llamacpu.engine.machine import version as own_version
 from llamacpu.gguf.file import GGUFFile
+from llamacpu.gguf.types import FILE_TYPES
 from llamacpu.server.ollama.answers import refuse_changes
 from llamacpu.server.ollama.requests import ModelBody, PullBody
 from llamacpu.server.streams import JsonResponse, encoded
@@ -28,13 +29,6 @@ __all__ = ["copy", "create", "delete", "ps", "pull", "show", "tags", "version"]
 
 # The version whose API this is: clients compare it with the one that they need.
 _VERSION = "0.12.0"
-# The numbers of GGUF's general.file_type.
-_FILE_TYPES = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
-    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
-    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
-    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
-}  # fmt: skip
 
 
 async def tags(call: Call) -> Response:
@@ -171,7 +165,7 @@ def _details(metadata: Mapping[str, Any], nbytes: int, count: int | None) -> dic
     if not isinstance(label, str):
         label = "" if count is None else f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.2f}M"
     kind = metadata.get("general.file_type")
-    level = _FILE_TYPES.get(kind, "unknown") if isinstance(kind, int) else "unknown"
+    level = FILE_TYPES.get(kind, "unknown") if isinstance(kind, int) else "unknown"
     return {
         "parent_model": "", "format": "gguf", "family": family, "families": [family] if family else [],
         "parameter_size": label, "quantization_level": level,

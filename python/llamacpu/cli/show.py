@@ -1,0 +1,74 @@
+"""`llamacpu show`: where a model lies, what comes with it, and its licence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import amount, write
+from llamacpu.errors import StoreError
+
+_BUILT_WITH_LLAMA = "Built with Llama"
+
+
+@click.command("show", short_help="Show where a model lies, what comes with it, and its licence.")
+@click.argument("model", type=str)
+@click.option("--license", "only_license", is_flag=True, help="Print the licence alone.")
+@options.context
+@options.kv_type
+@options.as_json
+def command(model: str, only_license: bool, context: int | None, kv_type: str, as_json: bool) -> None:
+    """Show where MODEL (a name or a .gguf file) lies, its size and memory, the settings and the system prompt that come
+    with it, and its licence."""
+    from llamacpu.store.facts import describe
+    from llamacpu.store.known import did_you_mean
+    from llamacpu.store.local import find
+
+    entry = find(model)
+    if entry is None:
+        raise StoreError(f"{model} is not on this machine; `llamacpu list` shows what is{did_you_mean(model)}")
+    preset = entry.preset
+    if only_license:
+        if not preset.licenses:
+            raise StoreError(f"no licence came with {model}; the page of the model names it")
+        write("\n".join(text.rstrip() + "\n" for text in preset.licenses))
+        return
+    facts = describe(entry, context, kv_type)
+    text = "\n".join(preset.licenses)
+    llama = _BUILT_WITH_LLAMA in text or "llama" in str(facts.get("license") or "").lower()
+    told = dataclasses.asdict(preset)
+    facts |= {"notice": _BUILT_WITH_LLAMA if llama else None, "settings": dict(told.pop("parameters")), **told}
+    write(json.dumps(facts, ensure_ascii=False) + "\n" if as_json else _as_text(facts))
+
+
+def _as_text(facts: dict[str, Any]) -> str:
+    rows = [("name", facts["name"]), ("origin", facts["origin"]), ("file", facts["path"])]
+    if facts["files"] > 1:
+        rows.append(("parts", str(facts["files"])))
+    if facts["projector"]:
+        rows.append(("projector", facts["projector"]))
+    rows += [("size", amount(facts["size_bytes"])), ("quantization", facts["quantization"] or "-")]
+    if "architecture" in facts:
+        rows += [("architecture", facts["architecture"]), ("parameters", f"{facts['parameters']:,}")]
+    if facts["runs"]:
+        rows.append(("memory", f"{amount(facts['memory_bytes'])} with {facts['context']:,} tokens of context"))
+        fits = {None: "unknown", True: "yes", False: "no"}[facts["fits"]]
+        free = facts["available_bytes"]
+        rows.append(("fits", fits if free is None else f"{fits}: {amount(free)} are free"))
+    else:
+        rows.append(("does not run", facts["problem"]))
+    for key, value in facts["settings"].items():
+        rows.append((key, json.dumps(value, ensure_ascii=False)))
+    if facts["system"]:
+        rows.append(("system", facts["system"].strip().replace("\n", "\n  ")))
+    if facts["licenses"] or facts.get("license"):
+        first = next((line.strip() for text in facts["licenses"] for line in text.splitlines() if line.strip()), "")
+        rows.append(("license", f"{first or facts.get('license')}" + ("  (all of it: --license)" if first else "")))
+    if facts["notice"]:
+        rows.append(("notice", facts["notice"]))
+    width = max(len(name) for name, _ in rows) + 2
+    return "".join(f"{name:<{width}}{value}\n" for name, value in rows)

@@ -1,0 +1,84 @@
+"""What is told of a model on this machine: its header is read, nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from llamacpu.errors import LlamaCpuError
+from llamacpu.families.memory import kv_numbers
+from llamacpu.families.registry import config_for
+from llamacpu.gguf.file import GGUFFile
+from llamacpu.gguf.types import FILE_TYPES
+from llamacpu.memory import available_memory
+from llamacpu.store.entries import Entry, quantization, stem_of
+
+__all__ = ["KV_BYTES", "USUAL_CONTEXT", "describe", "header_facts", "token_bytes"]
+
+KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+"""Bytes of a number in the cache of keys and values."""
+USUAL_CONTEXT = 8192
+"""Tokens that memory is counted for where no context is named, if the model was trained for as many."""
+
+
+def describe(entry: Entry, context: int | None = None, kv_type: str = "f16") -> dict[str, Any]:
+    """Plain facts for JSON; of a file that cannot be read, or that this version does not run, the problem."""
+    facts: dict[str, Any] = {
+        "name": entry.name,
+        "origin": entry.origin,
+        "path": str(entry.path),
+        "files": len(entry.files),
+        "projector": None if entry.projector is None else str(entry.projector),
+        "size_bytes": entry.nbytes,
+        "modified": entry.modified,
+        "quantization": quantization(stem_of(entry.path)),
+    }
+    try:
+        with GGUFFile(entry.path) as file:
+            return facts | header_facts(file, context, kv_type, facts["quantization"])
+    except LlamaCpuError as error:
+        return facts | {"runs": False, "fits": None, "problem": str(error)}
+
+
+def header_facts(file: GGUFFile, context: int | None, kv_type: str, named: str | None = None) -> dict[str, Any]:
+    """What the header tells: architecture, quantization, and the memory that it takes with a context."""
+    kind = file.metadata.get("general.file_type")
+    weights = sum(tensor.nbytes for tensor in file.tensors)
+    facts: dict[str, Any] = {
+        "architecture": str(file.metadata.get("general.architecture", "")),
+        "parameters": sum(math.prod(tensor.shape) for tensor in file.tensors),
+        "quantization": FILE_TYPES.get(kind) or named if isinstance(kind, int) else named,
+        "license": _text(file.metadata.get("general.license")),
+        "weight_bytes": weights,
+    }
+    try:
+        config = config_for(file)
+    except LlamaCpuError as error:
+        return facts | {"runs": False, "fits": None, "problem": str(error)}
+    wanted = context or min(config.context_length, USUAL_CONTEXT)
+    needed = weights + int(kv_numbers(config, wanted) * KV_BYTES[kv_type])
+    available = available_memory()
+    return facts | {
+        "runs": True,
+        "context": wanted,
+        "context_length": config.context_length,
+        "memory_bytes": needed,
+        "available_bytes": available,
+        "fits": None if available is None else needed <= available,
+        "token_bytes": token_bytes(file, config.experts, config.experts_used),
+    }
+
+
+def token_bytes(file: GGUFFile, experts: int, used: int) -> int:
+    """Bytes of weights that one token goes through: of the experts those that are used, of the embedding a row."""
+    names = {tensor.name for tensor in file.tensors}
+    total = 0.0
+    for tensor in file.tensors:
+        if tensor.name == "token_embd.weight" and "output.weight" in names:
+            continue
+        total += tensor.nbytes * (used / experts if experts and "_exps" in tensor.name else 1)
+    return int(total)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,71 @@
+"""The header of a model that is not here yet: only its first megabytes are fetched."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from llamacpu.errors import GGUFError, StoreError
+from llamacpu.gguf.file import GGUFFile
+from llamacpu.store.facts import header_facts
+from llamacpu.store.transfer import open_url, patiently
+
+__all__ = ["remote_facts"]
+
+_FIRST = 1 << 20
+_MOST = 64 << 20
+
+
+def remote_facts(
+    url: str, size: int, headers: Mapping[str, str], context: int | None, kv_type: str, named: str | None
+) -> dict[str, Any] | None:
+    """What `header_facts` tells of the file at `url`; None where the server sends no ranges or the model is split.
+
+    Raises StoreError for what is no GGUF file.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="llamacpu-"))
+    try:
+        path = folder / "model.gguf"
+        with path.open("wb") as file:
+            # As long as the whole file, and of the disk takes what is written: sizes are checked against its length.
+            file.truncate(size)
+        here, wanted = 0, min(_FIRST, size)
+        while True:
+            data = _range(url, headers, here, wanted)
+            if data is None:
+                return None
+            with path.open("r+b") as file:
+                file.seek(here)
+                file.write(data)
+            here = wanted
+            try:
+                with GGUFFile(path) as opened:
+                    if opened.header_length <= here:
+                        return header_facts(opened, context, kv_type, named)
+            except GGUFError as error:
+                if "name ending in" in str(error):
+                    return None  # one part of several, each of which would have to be asked
+                if here >= min(size, _MOST):
+                    raise StoreError(
+                        f"{urlsplit(url).path.rpartition('/')[2]} is no model that can be used: {error}"
+                    ) from None
+            wanted = min(2 * here, size)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _range(url: str, headers: Mapping[str, str], first: int, end: int) -> bytes | None:
+    def once() -> bytes | None:
+        with open_url(url, headers, first, end - 1) as answer:
+            if answer.status != 206 and (first, end) != (0, int(answer.headers.get("Content-Length") or -1)):
+                return None
+            data = bytes(answer.read(end - first))
+            if len(data) != end - first:
+                raise ConnectionError("the connection ended too early")
+            return data
+
+    return patiently(once, urlsplit(url).hostname or url)

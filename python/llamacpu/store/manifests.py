@@ -1,0 +1,171 @@
+"""Manifests in the layout of Ollama's store: which blobs a model consists of, and the settings that come with it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llamacpu.errors import StoreError
+
+__all__ = [
+    "MODEL",
+    "PROJECTOR",
+    "Layer",
+    "Manifest",
+    "Preset",
+    "blob_name",
+    "hexadecimal",
+    "preset_of",
+    "read_manifest",
+]
+
+LARGEST = 4 << 20
+"""Bytes that a manifest, a template, a licence or a list of parameters may have."""
+MODEL, PROJECTOR = "model", "projector"
+_DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
+_MEDIA_TYPE = "application/vnd.ollama.image."
+
+
+def hexadecimal(digest: object, where: str) -> str:
+    """The 64 digits of `sha256:...`; StoreError for anything else, so that no digest names a file elsewhere."""
+    match = _DIGEST.fullmatch(digest) if isinstance(digest, str) else None
+    if match is None:
+        raise StoreError(f"{where}: {digest!r:.80} is no digest; expected sha256: and 64 hexadecimal digits")
+    return match[1]
+
+
+def blob_name(digits: str) -> str:
+    """The name of the file of a blob."""
+    return f"sha256-{digits}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A part of a model. kind: "model", "projector", "template", "system", "params", "license", "messages", ...
+
+    path  where it lies instead of among the blobs, for models of our own that name a file elsewhere
+    """
+
+    kind: str
+    digits: str
+    size: int
+    path: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """The layer in a manifest."""
+        found = {"mediaType": _MEDIA_TYPE + self.kind, "size": self.size}
+        return {**found, "digest": f"sha256:{self.digits}"} if self.path is None else {**found, "path": self.path}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a manifest lists."""
+
+    layers: tuple[Layer, ...]
+    config: Layer | None = None
+
+    def only(self, kind: str) -> list[Layer]:
+        """The layers of one kind, in order."""
+        return [layer for layer in self.layers if layer.kind == kind]
+
+    @property
+    def blobs(self) -> list[Layer]:
+        """What lies among the blobs."""
+        return [layer for layer in (*self.layers, self.config) if layer is not None and layer.path is None]
+
+    def as_bytes(self) -> bytes:
+        """The manifest as it is stored."""
+        document: dict[str, Any] = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+            "layers": [layer.as_json() for layer in self.layers],
+        }
+        if self.config is not None:
+            document["config"] = {
+                **self.config.as_json(), "mediaType": "application/vnd.docker.container.image.v1+json",
+            }  # fmt: skip
+        return json.dumps(document).encode()
+
+
+def read_manifest(data: bytes, where: str, *, own: bool = False) -> Manifest:
+    """Check and read a manifest. own: it is of our own store, whose layers may name files elsewhere."""
+    if len(data) > LARGEST:
+        raise StoreError(f"{where}: a manifest of {len(data)} bytes; expected at most {LARGEST}")
+    try:
+        document = json.loads(data)
+        listed, config = document["layers"], document.get("config")
+        layers = tuple(_layer(row, where, own) for row in listed)
+        return Manifest(layers, _layer(config, where, own) if config else None)
+    except StoreError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StoreError(f"{where}: this is no manifest of a model ({type(error).__name__}); get it again") from None
+
+
+def _layer(row: Mapping[str, Any], where: str, own: bool) -> Layer:
+    size = row["size"]
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 50:
+        raise StoreError(f"{where}: a layer of {size!r:.40} bytes; expected its size")
+    path = row.get("path") if own else None
+    kind = str(row.get("mediaType", "")).rpartition(".")[2]
+    if isinstance(path, str):
+        return Layer(kind, "", size, path)
+    return Layer(kind, hexadecimal(row["digest"], where), size)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What comes with a model besides its weights.
+
+    parameters  names of Ollama's options and their values; "stop" is a list
+    system      the system prompt that applies where none is given
+    template    in Go's notation, for a model whose file has no chat template
+    messages    (role, content): a conversation that stands before every other
+    licenses    texts
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    system: str | None = None
+    template: str | None = None
+    messages: tuple[tuple[str, str], ...] = ()
+    licenses: tuple[str, ...] = ()
+
+
+def preset_of(manifest: Manifest, blobs: Path) -> Preset:
+    """Read the small layers. What is missing or damaged is a StoreError that names the blob."""
+
+    def texts(kind: str) -> list[str]:
+        return [_small(blobs, layer) for layer in manifest.only(kind)]
+
+    parameters: dict[str, Any] = {}
+    messages: list[tuple[str, str]] = []
+    try:
+        for text in texts("params"):
+            parameters.update(json.loads(text))
+        for text in texts("messages"):
+            messages += [(str(row["role"]), str(row["content"])) for row in json.loads(text)]
+    except StoreError:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise StoreError("the parameters or messages of the model are not JSON; pull it again") from None
+    system, template = texts("system"), texts("template") or texts("prompt")
+    return Preset(
+        parameters, system[-1] if system else None, template[-1] if template else None, tuple(messages),
+        tuple(texts("license")),
+    )  # fmt: skip
+
+
+def _small(blobs: Path, layer: Layer) -> str:
+    path = Path(layer.path) if layer.path else blobs / blob_name(layer.digits)
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise StoreError(f"{path}: {error.strerror}; pull the model again") from None
+    if len(data) > LARGEST:
+        raise StoreError(f"{path}: more than {LARGEST} bytes of {layer.kind}; pull the model again")
+    return data.decode("utf-8", "replace")
