@@ -47,9 +47,3 @@ def test_anything_else_is_an_error_that_names_the_files(hub: list[str], pattern:
         download("someone/model", pattern)
     assert "model-Q4_K_M.gguf" in str(caught.value)
     assert hub == []
-
-
-def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"llamacpu\[hub\]"):
-        download("someone/model", "*.gguf")

@@ -55,7 +55,9 @@ def command(
         if sys.stdin.isatty():
             raise click.UsageError("no text; give TEXT, or text on stdin")
         text = options.read_text("-")
-    with Model(model, threads=threads, load=load, overrides=overrides) as opened:
+    with Model(
+        options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
+    ) as opened:
         found = guard_prompt(opened, text, threshold=threshold)
     verdict = "malicious" if found.malicious else "benign"
     if as_json:

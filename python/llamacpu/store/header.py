@@ -59,13 +59,19 @@ def remote_facts(
 
 
 def _range(url: str, headers: Mapping[str, str], first: int, end: int) -> bytes | None:
-    def once() -> bytes | None:
-        with open_url(url, headers, first, end - 1) as answer:
-            if answer.status != 206 and (first, end) != (0, int(answer.headers.get("Content-Length") or -1)):
-                return None
-            data = bytes(answer.read(end - first))
-            if len(data) != end - first:
-                raise ConnectionError("the connection ended too early")
-            return data
+    data = bytearray()
 
-    return patiently(once, urlsplit(url).hostname or url)
+    def go_on() -> bool:
+        place = first + len(data)
+        with open_url(url, headers, place, end - 1) as answer:
+            whole = (place, end) == (0, int(answer.headers.get("Content-Length") or -1))
+            if answer.status != 206 and not whole:
+                return False
+            while len(data) < end - first:
+                block = answer.read(min(1 << 18, end - first - len(data)))
+                if not block:
+                    raise ConnectionError("the connection ended too early")
+                data.extend(block)
+        return True
+
+    return bytes(data) if patiently(go_on, urlsplit(url).hostname or url, place=lambda: len(data)) else None
