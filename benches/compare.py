@@ -8,6 +8,8 @@ defaults and with `-rtr 1` if it is given, one after the other, so that a slow m
 them; the best round of each counts. The ratio is to the best of the peers and their settings. The last column is our
 share of the limit, measured in the same run: of the peak of the chosen instruction set's dot products for prompts
 (plain weights are multiplied in f32, which has a quarter of that at most), of the read bandwidth for generation.
+Of a model that makes vectors of texts, only reading is timed. `benches/big_models.py` makes files of the shapes of
+published models.
 `--memory` adds the cold start: seconds to the first token at the model's full context, and peak resident memory.
 `--scaling` runs everything with one thread and with `--threads`, the peers with their defaults, and prints what the
 threads gain.
@@ -16,11 +18,13 @@ threads gain.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import os
 import platform
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -39,8 +43,8 @@ PARTS = ("prompt", "generate")
 def ours(model: Path, options: argparse.Namespace, threads: int) -> dict[str, float]:
     """Tokens per second of one round of `llamacpu bench`."""
     command = [sys.executable, "-m", "llamacpu", "bench", str(model), "--json", "--repeat", "1"]
-    command += ["--threads", str(threads)]
-    command += ["--prompt-tokens", str(options.prompt_tokens), "--generate-tokens", str(options.generate_tokens)]
+    command += ["--threads", str(threads), "--prompt-tokens", str(options.prompt_tokens)]
+    command += ["--generate-tokens", str(0 if encodes(model) else options.generate_tokens)]
     answer = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {part: float((answer[part] or {}).get("tokens_per_second") or 0.0) for part in PARTS}
 
@@ -48,9 +52,17 @@ def ours(model: Path, options: argparse.Namespace, threads: int) -> dict[str, fl
 def peer(program: Path, model: Path, extra: list[str], options: argparse.Namespace, threads: int) -> dict[str, float]:
     """Tokens per second of one round of a `llama-bench`."""
     command = [str(program), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
-    command += ["-p", str(options.prompt_tokens), "-n", str(options.generate_tokens), *extra]
+    command += ["-p", str(options.prompt_tokens), *extra]
+    command += ["-n", "0", "-embd", "1"] if encodes(model) else ["-n", str(options.generate_tokens)]
     rows = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return {"generate" if row["n_gen"] else "prompt": float(row["avg_ts"]) for row in rows}
+
+
+@functools.cache
+def encodes(path: Path) -> bool:
+    """Whether the model of a file computes vectors of whole texts and generates nothing."""
+    with Model(path) as model:
+        return not model.config["causal"]
 
 
 def cold_start(model: Path, threads: int) -> tuple[float, float]:
@@ -130,25 +142,28 @@ def scaling(model: Path, options: argparse.Namespace) -> None:
         print(f"| {model.stem} | {part} | {' | '.join(cells)} |", flush=True)
 
 
-def compare(model: Path, options: argparse.Namespace) -> None:
-    """Run the rounds of one file and print its rows."""
+def compare(model: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Run the rounds of one file, print its rows and return the ratios to the best by part."""
     peers = programs(options)
     found = rounds(model, options, peers, [options.threads])
     best = {name: row for (name, _), row in found.items()}
     peak, bandwidth = limits(options.threads)
     products, traffic = work(model)
+    ratios = {}
     for part in PARTS:
         own, others = best["llamacpu"][part], [best[name][part] for name in peers]
         if own and max(others):
             text = " / ".join(f"{value:.1f}" for value in others)
             rate, limit, unit = (products, peak, "GMAC/s") if part == "prompt" else (traffic, bandwidth, "GB/s")
+            ratios[part] = own / max(others)
             share = f"{own * rate:.1f} of {limit:.1f} {unit} ({own * rate / limit:.0%})"
-            print(f"| {model.stem} | {part} | {own:.1f} | {text} | {own / max(others):.2f} | {share} |", flush=True)
+            print(f"| {model.stem} | {part} | {own:.1f} | {text} | {ratios[part]:.2f} | {share} |", flush=True)
     if options.memory:
         runs = [cold_start(model, options.threads) for _ in range(3)]
         seconds, memory, size = min(run[0] for run in runs), max(run[1] for run in runs), model.stat().st_size / 1e9
         cold = f"{seconds:.2f} s, peak {memory:.2f} GB, file {size:.2f} GB"
         print(f"| {model.stem} | cold start | {cold} | | | |", flush=True)
+    return ratios
 
 
 def main() -> None:
@@ -176,8 +191,15 @@ def main() -> None:
     else:
         print(f"| file | tokens/s | llamacpu | {' / '.join(peers)} | ratio to the best | share of the limit |")
         print("|---|---|---|---|---|---|")
-    for model in options.models:
-        (scaling if options.scaling else compare)(model, options)
+    if options.scaling:
+        for model in options.models:
+            scaling(model, options)
+        return
+    found = [compare(model, options) for model in options.models]
+    for part in PARTS:
+        ratios = [row[part] for row in found if part in row]
+        if len(ratios) > 1:
+            print(f"| median | {part} | | | {statistics.median(ratios):.2f} | |")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from llamacpu.cli.group import COMMANDS, command_line
 from llamacpu.cli.terminal import PromptBar, amount
+from tiny_encoders import ENCODERS, write_encoder
 from tiny_models import Shape
 
 PYTHON = str(Path(__file__).resolve().parent.parent / "python")
@@ -285,6 +286,17 @@ def test_bench_counts_only_the_experts_that_are_used(tiny_model: Callable[..., P
     path = tiny_model(Shape(experts=4, experts_used=2))
     document = json.loads(invoke("bench", path, "--prompt-tokens", "0", "--generate-tokens", "2", "--json").stdout)
     assert document["generate"]["bytes_per_token"] < document["weight_bytes"]
+
+
+def test_bench_of_a_model_that_cannot_write_times_reading(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path / "encoder.gguf", ENCODERS["bert"])
+    document = json.loads(invoke("bench", path, "--prompt-tokens", "16", "--repeat", "1", "--json").stdout)
+    assert document["prompt"]["tokens_per_second"] > 0
+    assert document["generate"] is None
+    for refused, word in ((("--prompt-tokens", 0), "nothing is left"), (("--draft-tokens", 2), "nothing to draft")):
+        result = invoke("bench", path, *refused)
+        assert result.exit_code == 2
+        assert word in result.stderr
 
 
 def test_doctor_in_text_and_json() -> None:

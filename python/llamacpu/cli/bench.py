@@ -53,8 +53,10 @@ def command(
     """Measure how fast MODEL (a .gguf file) reads a prompt and generates, each from an empty context.
 
     tokens_per_second is the mean over the repetitions, best_tokens_per_second that of the fastest one. A first pass
-    is not counted: it brings the weights into memory. gigabytes_per_second is the weights that a token goes
-    through times the tokens per second, in units of 10^9 bytes.
+    is not counted: it brings the weights into memory, as do the experts that it left out, where there is room for all.
+    gigabytes_per_second is the weights that a token goes through times the tokens per second, in units of 10^9 bytes.
+
+    Of a model that makes vectors of texts and cannot write, only reading is measured.
 
     With --draft-tokens, the best pass over one token and all drafted ones is compared with the best over one alone:
     break_even is how many drafted tokens must be right on average so that nothing is lost.
@@ -69,7 +71,15 @@ def command(
         options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
     ) as opened:
         load_seconds = perf_counter() - started
+        if not opened.config["causal"]:
+            if draft_tokens:
+                raise click.UsageError(f"{Path(opened.path).name} makes vectors of texts; there is nothing to draft")
+            generate_tokens = 0
+            if not prompt_tokens:
+                raise click.UsageError("with --prompt-tokens 0 nothing is left to measure of a model that cannot write")
         first = _prompt_speed(opened, min(prompt_tokens, 64) or 1, 1, kv_type, warm=False)
+        if opened.config["experts"] and opened.weight_bytes < (machine.available_memory() or 0):
+            opened.prepare()
         document: dict[str, Any] = {
             "model": Path(opened.path).name,
             "weight_bytes": opened.weight_bytes,
@@ -126,9 +136,10 @@ def _prompt_speed(model: Model, tokens: int, repeat: int, kv_type: Any, warm: bo
     with _bar("the prompt") as bar:
         for done in range(repeat + warm):
             session = model.session(tokens, kv_type)
+            read = session.forward if model.config["causal"] else session.hidden
             bar(done, repeat + warm)
             started = perf_counter()
-            session.forward(_tokens(model, tokens))
+            read(_tokens(model, tokens))
             seconds.append(perf_counter() - started)
     return seconds[warm:]
 
