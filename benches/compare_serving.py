@@ -4,10 +4,11 @@
 
 Three servers run on loopback: ours, and llama-server with its defaults and with `-np 16`. Streams begin together with a
 prompt of 200 tokens that they share and eight of their own, in ids, and write `--tokens` tokens each, greedily; no
-prompt is sent to a server twice. For each number of streams the servers are asked one after the other, and the round with the most
-tokens a second of each counts. In the table: tokens/s of all streams together from the first request to the last
-answer; 50th and 95th percentile of the time to the first event of a stream and between its events. llama-server has
-`-c 16384` in both cases, because the context of the model would take more memory than a machine may have.
+prompt is sent to a server twice. For each number of streams the servers are asked one after the other, and the round
+with the most tokens a second of each counts. In the table: tokens/s of all streams together from the first request to
+the last answer; 50th and 95th percentile of the time to the first event of a stream and between its events.
+llama-server has `-c 16384` in both cases, because the context of the model would take more memory than a machine may
+have.
 """
 
 from __future__ import annotations
