@@ -71,7 +71,7 @@ def _checked(commands: dict[str, str]) -> dict[str, dict[str, Any]]:
     tables = configuration.read(commands)
     known: set[str] = set()
     for name in commands if tables else ():
-        command = importlib.import_module(f"llamacpu.cli.{name}").command
+        command = importlib.import_module(f"llamacpu.cli.{name.replace('-', '_')}").command
         configuration.defaults_for(command, name, tables)
         known.update(configuration.key_of(parameter) for parameter in command.params)
     unknown = [key for key in tables.get("defaults", {}) if key.replace("_", "-") not in known]
