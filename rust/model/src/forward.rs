@@ -13,13 +13,13 @@ use llamacpu_kernels::memory;
 
 use crate::attention;
 use crate::config::{Config, Norms};
+use crate::distances::Distances;
 use crate::embedding::embed;
 use crate::error::{Error, sized};
 use crate::feed_forward::{Inner, project, run_network};
 use crate::hidden::Hidden;
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment, keep_last};
-use crate::relative::Distances;
 use crate::rotations::{Angles, Place, Rotations};
 use crate::weights::{Attention, FeedForward, Norm, Weights};
 use crate::{latent_attention, moe};
@@ -63,8 +63,9 @@ pub(crate) fn forward(
     let places = places(segments, rows)?;
     embed(context, (config, &weights.embedding), segments, &places, stream)?;
     rotations.set(context, &places, angles)?;
+    let longest = segments.iter().map(|segment| segment.tokens.len()).max().unwrap_or(0);
     let distances =
-        weights.distances.as_ref().map(|table| Distances::of(context, config, table, segments)).transpose()?;
+        weights.distances.as_ref().map(|table| Distances::of(context, config, table, longest)).transpose()?;
 
     for (layer, blocks) in weights.layers.iter().enumerate() {
         if context.interrupted.is_some_and(|interrupted| interrupted()) {

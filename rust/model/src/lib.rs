@@ -8,6 +8,7 @@ mod activation;
 mod attention;
 mod classifier;
 mod config;
+mod distances;
 mod embedding;
 mod error;
 mod feed_forward;

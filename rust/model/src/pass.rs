@@ -3,8 +3,8 @@
 use llamacpu_kernels::context::Context;
 
 use crate::config::{Config, LayerConfig};
+use crate::distances::Distances;
 use crate::kv::Pages;
-use crate::relative::Distances;
 use crate::rotations::{Angles, Place, Rotations};
 
 /// Consecutive tokens of one session: its rows in this chunk.
