@@ -170,7 +170,7 @@ def fix() -> None:
 
 
 def neighbours(arguments: list[str]) -> None:
-    """Run the tests with the real LangChain, LlamaIndex, llm, PyInstaller, llama-cpp-python's own, and clients."""
+    """Run the tests with the real LangChain, LlamaIndex, llm, PyInstaller, llama-cpp-python's own, clients, Ray."""
     build()
     neighbours_setup().wait()
     python = NEIGHBOURS / PYTHON.relative_to(VENV)
@@ -186,6 +186,8 @@ def neighbours(arguments: list[str]) -> None:
     # The clients' own warnings are not ours to turn into errors.
     clients = ("-rs", "-p", "no:asyncio", "-o", "filterwarnings=", "-o", "timeout=300", "-p", "no:schemathesis")
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_server.py", PYTHONPATH=source)
+    # Ray leaves files and sockets to its own processes.
+    run(python, "-m", "pytest", *clients, "tests/neighbours/test_ray.py", PYTHONPATH=source)
     llama_cpp_python_tests(python)
 
 

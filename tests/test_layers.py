@@ -18,7 +18,7 @@ NATIVE_USERS = {"constraints", "engine", "gguf", "kernels", "sampling", "text", 
 LAYERS = [
     {"__init__", "__main__", "_pyinstaller", "compat"},
     {"cli"},
-    {"integrations"},
+    {"integrations", "ray"},
     {"server"},
     {"llama"},
     {"model"},

@@ -1,0 +1,50 @@
+"""Past one machine, with Ray: files of prompts to files of answers.
+
+rows               rows with a prompt -> an engine -> columns of the answer; knows no Ray
+inputs             the rows of JSONL and Parquet files, and where they can be cut into parts
+parts              what is to be computed, what is there already, and the files it is written to
+cluster            whether the cluster can hold what it is asked for
+stages, batch      `Answerer` for datasets of Ray Data; `answer_files`, which can be resumed
+
+It needs the extra `llamacpu[ray]`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamacpu.ray.batch import Summary, answer_files
+    from llamacpu.ray.rows import Answering
+    from llamacpu.ray.stages import Answerer
+
+__all__ = ["Answerer", "Answering", "Summary", "answer_files"]
+
+_MODULES = {
+    "Answerer": "stages",
+    "Answering": "rows",
+    "Summary": "batch",
+    "answer_files": "batch",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'llamacpu.ray' has no attribute {name!r}")
+    _require()
+    return getattr(importlib.import_module(f"llamacpu.ray.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _require() -> None:
+    try:
+        import pyarrow  # noqa: F401
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"llamacpu.ray needs {error.name}; install it with: pip install llamacpu[ray]", name=error.name
+        ) from None

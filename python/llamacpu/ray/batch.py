@@ -1,0 +1,122 @@
+"""`answer_files`: files of prompts -> a folder of answers, on a cluster, in as many runs as it takes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ray
+import ray.data
+
+from llamacpu.ray.cluster import check_fits, weights_of
+from llamacpu.ray.inputs import files_in, format_of, parts_of
+from llamacpu.ray.parts import Folder
+from llamacpu.ray.rows import Answering
+from llamacpu.ray.stages import PartAnswerer
+
+__all__ = ["Summary", "answer_files"]
+
+log = logging.getLogger("llamacpu.ray")
+
+
+class Summary(NamedTuple):
+    """What a run did.
+
+    rows     that it answered
+    errors   of these, rows whose column "error" says why there is no answer
+    parts    files that it wrote
+    skipped  files that were there already
+    """
+
+    rows: int
+    errors: int
+    parts: int
+    skipped: int
+
+
+def answer_files(
+    model: str | os.PathLike[str],
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    outputs: str | os.PathLike[str],
+    *,
+    actors: int | tuple[int, int] = 1,
+    num_cpus: int = 1,
+    parallel: int = 16,
+    rows_per_part: int = 256,
+    context: int | None = None,
+    kv_memory: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    **answering: Any,
+) -> Summary:
+    """Answer the rows of JSONL or Parquet files, and write them with their answers into a folder, in the same format.
+
+    A run that was ended by anything is gone on with by the same call: it computes the parts that are not written yet.
+    A part is a file that is moved into its place when it is whole; so no row is lost and none is there twice, whatever
+    dies: an actor (Ray starts another one), a machine, the program. Rows stay in their order, empty lines are left out.
+
+    model         a .gguf file. It, the inputs and the outputs are paths that all machines can read
+    inputs        files and folders
+    outputs       an empty folder, a new one, or that of an earlier run with the same model, inputs and settings
+    actors        engines, each with its own copy of the weights: a number, or the least and the most
+    num_cpus      cores of each of them, which are the threads of its engine
+    parallel      rows of an actor that share each pass over the weights
+    rows_per_part rows of a file of answers, and the most that is computed again after a kill, for each actor
+    context       most tokens of a row, prompt and answer together; None for the length of the training
+    kv_memory     bytes of keys and values of an actor; None for half of what its machine has left
+    on_progress   is told (parts done, parts in all)
+    answering     the fields of `llamacpu.ray.Answering`: max_tokens, sampling, system, stop ...
+
+    It joins the cluster that `ray.init` has connected to, or starts a local one. Raises ValueError for inputs and
+    outputs that do not go together and for more cores or memory than a machine has, what opening the model raises,
+    and Ray's errors where actors cannot be started.
+    """
+    if rows_per_part < 1 or parallel < 1:
+        raise ValueError(f"rows_per_part is {rows_per_part} and parallel {parallel}; expected 1 or more of each")
+    asked = Answering(**answering)
+    path = Path(model).resolve()
+    weights = weights_of(path)
+    files = files_in(inputs)
+    folder = Folder(outputs, format_of(files[0]))
+    if any(file.is_relative_to(folder.path) for file in files):
+        raise ValueError(f"{folder.path} holds the inputs; give another folder for the answers")
+    parts, digest = parts_of(files, rows_per_part, asked.columns)
+    manifest = {
+        "version": 1,
+        "model": {"name": path.name, "bytes": path.stat().st_size},
+        "inputs": {"sha256": digest, "files": len(files), "rows": sum(part.count for part in parts)},
+        "settings": {**asked.described(), "context": context},
+        "rows_per_part": rows_per_part,
+    }
+    if not ray.is_initialized():
+        ray.init()
+    memory = weights + (kv_memory or 0)
+    check_fits(path, num_cpus, memory)
+    folder.begin(manifest)
+    missing = folder.missing(parts)
+    done, rows, errors = len(parts) - len(missing), 0, 0
+    log.info("%d of %d parts are there", done, len(parts))
+    skipped = done
+    if missing:
+        low, high = (actors, actors) if isinstance(actors, int) else actors
+        settings = {"answering": asked, "parallel": parallel, "context": context, "kv_memory": kv_memory}
+        dataset = ray.data.from_items([{"part": asdict(part)} for part in missing], override_num_blocks=len(missing))
+        answered = dataset.map_batches(
+            PartAnswerer,
+            fn_constructor_args=(str(path), folder),
+            fn_constructor_kwargs=settings,
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high, max_tasks_in_flight_per_actor=2),
+            num_cpus=num_cpus,
+            memory=memory,
+        )
+        for row in answered.iter_rows():
+            done, rows, errors = done + 1, rows + int(row["rows"]), errors + int(row["errors"])
+            if on_progress is not None:
+                on_progress(done, len(parts))
+    if left := folder.missing(parts):
+        raise RuntimeError(f"{len(left)} parts have no answers, {folder.file(left[0])} first; run it again")
+    return Summary(rows, errors, len(missing), skipped)

@@ -1,0 +1,90 @@
+"""The folder of answers: a file for each part, moved into its place when it is whole, and what they are answers to."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llamacpu.files import replacing
+from llamacpu.ray.inputs import Format, Part
+
+__all__ = ["Folder"]
+
+# Its name has no ending of data, so that programs that read the folder leave it out.
+_MANIFEST = "_llamacpu_answers"
+
+
+class Folder:
+    """Where answers are written to: `part-00000.jsonl` (or .parquet) and so on, one for each part of the input."""
+
+    def __init__(self, path: str | os.PathLike[str], form: Format) -> None:
+        self.path = Path(path).resolve()
+        self.form = form
+
+    def file(self, part: Part) -> Path:
+        """The file with the answers to a part."""
+        return self.path / f"part-{part.number:05d}.{self.form}"
+
+    def begin(self, manifest: Mapping[str, Any]) -> None:
+        """Make the folder, or go on in one that belongs to the same run.
+
+        Raises ValueError, which says what differs, for a folder with the answers of another run or with other files.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / _MANIFEST
+        if file.exists():
+            try:
+                older = json.loads(file.read_bytes())
+            except ValueError:
+                raise ValueError(f"{file} is damaged; give another folder for the answers") from None
+            differing = [name for name in manifest if not isinstance(older, dict) or older.get(name) != manifest[name]]
+            if differing:
+                raise ValueError(
+                    f"{self.path} holds answers of another run, which differs in: {', '.join(differing)}; give another "
+                    "folder, or the same model, inputs and settings to go on with that run"
+                )
+        else:
+            others = [name.name for name in self.path.iterdir() if not name.name.startswith(".")]
+            if others:
+                raise ValueError(f"{self.path} is not empty (it has {others[0]}); give an empty or a new folder")
+            with replacing(file, "the facts of a run", lambda _: True) as written:
+                written.write(json.dumps(manifest, indent=1).encode())
+        # What a run that was killed had begun to write.
+        for begun in self.path.glob(".part-*.part"):
+            begun.unlink(missing_ok=True)
+
+    def missing(self, parts: Sequence[Part]) -> list[Part]:
+        """The parts that have no answers yet. A file stands in its place only when it is whole."""
+        there = {file.name for file in self.path.iterdir()}
+        return [part for part in parts if self.file(part).name not in there]
+
+    def write(self, part: Part, rows: list[dict[str, Any]], table: Any, answers: list[dict[str, Any]]) -> None:
+        """The rows of a part with their answers, all of them or none. Raises OSError."""
+        with replacing(self.file(part), "a part of the answers", lambda _: True) as file:
+            if table is None:
+                for row, answer in zip(rows, answers, strict=True):
+                    kept = {name: value for name, value in row.items() if name is not None}
+                    line = json.dumps({**kept, **answer}, ensure_ascii=False)
+                    file.write(line.encode("utf-8", "backslashreplace") + b"\n")
+            else:
+                import pyarrow.parquet
+
+                pyarrow.parquet.write_table(with_columns(table, answers), file)
+
+
+def with_columns(table: Any, answers: Sequence[Mapping[str, Any]]) -> Any:
+    """An Arrow table and the columns of the answers behind its own, whose types do not depend on the answers."""
+    import pyarrow
+
+    for name in answers[0] if answers else ():
+        kind = pyarrow.int64() if name.endswith("_tokens") else pyarrow.string()
+        table = table.append_column(name, pyarrow.array([_text(answer[name]) for answer in answers], kind))
+    return table
+
+
+def _text(value: Any) -> Any:
+    """Arrow takes no halves of surrogate pairs."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -1,0 +1,229 @@
+"""Rows with a prompt or messages -> requests of an engine -> columns of the answer."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.answers import Question, chat_prompt, chat_question, text_prompt
+from llamacpu.answers.tools import grammar_of_format
+from llamacpu.chat import Chat
+from llamacpu.errors import LlamaCpuError
+from llamacpu.sampling import Sampling
+from llamacpu.scheduler import Engine
+
+if TYPE_CHECKING:
+    import os
+
+    from llamacpu.scheduler import Request
+
+__all__ = ["COLUMNS", "Answering", "RowEngine"]
+
+log = logging.getLogger("llamacpu.ray")
+
+COLUMNS: dict[str, Any] = {
+    "answer": None,
+    "reasoning": None,
+    "tool_calls": None,
+    "finish_reason": None,
+    "prompt_tokens": 0,
+    "cached_tokens": 0,
+    "completion_tokens": 0,
+    "error": None,
+}
+"""The columns of an answer, with their values where there is none. tool_calls: JSON, a list in the OpenAI shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """What is asked of every row.
+
+    prompt, messages  the columns with a text to go on with, and with a conversation to answer (a list of messages as
+                      in the OpenAI API, or that as JSON text); of a row that has both, the conversation is answered
+    system            put before every conversation that has no system message
+    max_tokens        of an answer; None for as many as the context holds
+    sampling          settings of `llamacpu.Sampling`: temperature, seed, top_p ... over those that the file recommends
+    stop              texts that end an answer
+    response_format, tools, tool_choice  as in the OpenAI API
+    timeout           seconds that a row may take; its answer then ends with the finish reason "timeout"
+    column_prefix     put before the names of the columns of the answer, where a column of the input has one of them
+    """
+
+    prompt: str = "prompt"
+    messages: str = "messages"
+    system: str | None = None
+    max_tokens: int | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    response_format: Mapping[str, Any] | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    tool_choice: Any = None
+    timeout: float | None = None
+    column_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a model. Raises ValueError and TypeError."""
+        Sampling(**self.sampling)
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ValueError(f"max_tokens is {self.max_tokens}; expected 1 or more, or None")
+        if isinstance(self.stop, str):
+            raise TypeError("stop is a text; expected a tuple of texts")
+        if self.timeout is not None and not self.timeout > 0:
+            raise ValueError(f"timeout is {self.timeout}; expected seconds above 0, or None")
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns of the answer."""
+        return [self.column_prefix + name for name in COLUMNS]
+
+    def described(self) -> dict[str, Any]:
+        """For JSON: what two runs have to agree on for their answers to lie in one folder."""
+        return json.loads(json.dumps(asdict(self), default=str))  # type: ignore[no-any-return]
+
+
+class RowEngine:
+    """An engine that answers rows: as many at once as it runs, the others wait.
+
+    Raises what opening a model raises; MemoryError where it does not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        answering: Answering,
+        *,
+        threads: int | None = None,
+        parallel: int = 16,
+        context: int | None = None,
+        kv_memory: int | None = None,
+    ) -> None:
+        self.answering = answering
+        self.parallel = parallel
+        self.engine = Engine(
+            model, threads=threads, context=context, max_running=parallel, max_queue=2 * parallel, memory=kv_memory
+        )
+        self._chat: Chat | None = None
+
+    def answers(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """The columns of the answer for each row, in order. What is wrong with a row alone is in its column "error".
+
+        Raises LlamaCpuError where the engine itself has ended: no further row would be answered.
+        """
+        pending: deque[Request | Exception] = deque()
+        for row in rows:
+            # What waits behind the running ones is begun as soon as one of them ends.
+            while len(pending) >= 2 * self.parallel:
+                yield self._read(pending.popleft())
+            pending.append(self._begin(row))
+        while pending:
+            yield self._read(pending.popleft())
+
+    def close(self) -> None:
+        """End what runs."""
+        self.engine.close()
+
+    def _begin(self, row: Mapping[str, Any]) -> Request | Exception:
+        try:
+            return self.engine.submit(self._question(row), timeout=self.answering.timeout)
+        except Exception as error:
+            self._check_engine(error)
+            return error
+
+    def _read(self, request: Request | Exception) -> dict[str, Any]:
+        if isinstance(request, Exception):
+            return self._columns(error=_words(request))
+        try:
+            answer = request.read()
+        except Exception as error:
+            self._check_engine(error)
+            return self._columns(error=_words(error))
+        if answer.finish_reason == "cancelled":
+            raise LlamaCpuError("the engine was closed while rows were being answered; run the stage again")
+        result = answer.result
+        calls = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in answer.tool_calls
+        ]
+        return self._columns(
+            answer=answer.content,
+            reasoning=answer.reasoning or None,
+            tool_calls=json.dumps(calls, ensure_ascii=False) if calls else None,
+            finish_reason=answer.finish_reason,
+            prompt_tokens=result.prompt_tokens,
+            cached_tokens=result.cached_tokens,
+            completion_tokens=len(result.tokens),
+        )
+
+    def _columns(self, **found: Any) -> dict[str, Any]:
+        prefix = self.answering.column_prefix
+        return {prefix + name: found.get(name, value) for name, value in COLUMNS.items()}
+
+    def _check_engine(self, error: Exception) -> None:
+        if self.engine.error is not None or self.engine.closed:
+            raise LlamaCpuError(
+                f"the engine has ended: {self.engine.error or error}; nothing more is answered here"
+            ) from error
+
+    def _question(self, row: Mapping[str, Any]) -> Question:
+        said = self.answering
+        model = self.engine.model
+        settings: dict[str, Any] = {
+            "sampling": Sampling.for_model(model.metadata, **said.sampling),
+            "max_tokens": said.max_tokens,
+        }
+        messages = row.get(said.messages)
+        if messages is not None:
+            if self._chat is None:
+                self._chat = Chat.of(model)
+            tools = list(said.tools)
+            prompt = chat_prompt(self._chat, _conversation(messages, said), tools or None)
+            return chat_question(
+                self._chat, prompt, tools=tools or None, tool_choice=said.tool_choice,
+                response_format=said.response_format, stop=said.stop, **settings,
+            )  # fmt: skip
+        text = row.get(said.prompt)
+        if not isinstance(text, str):
+            found = "nothing" if text is None else type(text).__name__
+            raise ValueError(
+                f"the column {said.prompt} holds {found} and there is no column {said.messages}; expected a text in "
+                "the one or a list of messages in the other"
+            )
+        grammar = grammar_of_format(said.response_format)
+        processors = () if grammar is None else (grammar.constraint(model.tokenizer),)
+        ids = text_prompt(model.tokenizer, text).ids
+        return Question(prompt=ids, stop=said.stop, logits_processors=processors, **settings)
+
+
+def _conversation(messages: Any, said: Answering) -> list[dict[str, Any]]:
+    if isinstance(messages, str):
+        try:
+            messages = json.loads(messages)
+        except ValueError as error:
+            raise ValueError(f"the column {said.messages} holds text that is no JSON: {error}") from None
+    messages = _plain(messages)
+    if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
+        raise ValueError(f"the column {said.messages} holds no conversation; expected a list of messages, not empty")
+    for place, message in enumerate(messages):
+        if not isinstance(message.get("role"), str):
+            raise ValueError(f"message {place} has no role; expected system, user, assistant or tool")
+    if said.system is not None and messages[0]["role"] not in ("system", "developer"):
+        messages.insert(0, {"role": "system", "content": said.system})
+    return messages
+
+
+def _plain(value: Any) -> Any:
+    """Lists and dictionaries, whatever kind of table a cell comes from; fields that are null there are not there."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items() if item is not None}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _words(error: Exception) -> str:
+    log.debug("a row cannot be answered", exc_info=error)
+    return f"{type(error).__name__}: {error}"
