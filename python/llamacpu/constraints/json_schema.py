@@ -93,6 +93,9 @@ def _without_what_it_lacks(schema: Schema, message: str) -> tuple[str, Schema] |
     """The keyword that the compiler lacks in this very place, and the schema without it; None for another fault."""
     if "oneOf" in message and "oneOf" in schema and "anyOf" not in schema:
         return "oneOf", {("anyOf" if key == "oneOf" else key): value for key, value in schema.items()}
+    if "oneOf" in message and "oneOf" in schema and isinstance(schema.get("allOf", []), list):
+        rest = {key: value for key, value in schema.items() if key != "oneOf"}
+        return "oneOf", {**rest, "allOf": [*schema.get("allOf", ()), {"anyOf": schema["oneOf"]}]}
     for keyword in ("maxProperties", "minProperties", *_unimplemented(message)):
         if keyword in schema and ("Unimplemented" in message or "maxProperties" in message):
             return keyword, {key: value for key, value in schema.items() if key != keyword}
@@ -233,6 +236,8 @@ class _Walk:
         known, notes = keywords.rewritten(schema, self._schema)
         for keyword in notes:
             tell(keyword, _own(path), schema, self._strict)
+        if keywords.may_repeat(known):
+            tell("minProperties", _own(path), schema, self._strict, "can be met by a key that is written twice")
         found: Schema = {}
         combines = open_ or _combines(known)
         for key, value in known.items():

@@ -5,10 +5,23 @@ Each rule changes a schema in place; False where it does not apply or where ther
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from math import inf
 from typing import Any
 
-__all__ = ["both", "contains", "dependent_schemas", "evaluated", "if_there", "not_all_of", "one_of_them"]
+__all__ = [
+    "both",
+    "contains",
+    "dependent_schemas",
+    "evaluated",
+    "if_there",
+    "not_all_of",
+    "one_of_them",
+    "only_contained",
+    "same",
+    "values_of",
+]
 
 Schema = dict[str, Any]
 
@@ -18,10 +31,29 @@ _MOST_DEPENDENT = 3
 # Keywords that stay where they are when a schema becomes several.
 _KEPT = frozenset(("$anchor", "$defs", "$id", "$schema", "definitions"))
 _OF_PROPERTIES = frozenset(("description", "properties", "required", "title"))
+_LISTING = frozenset(("const", "description", "enum", "title"))
+_LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
+_OF_NUMBERS = frozenset(("description", "multipleOf", "title", "type", *_LIMITS))
 # Keywords that say nothing of properties, and those through which other schemas name some.
 _PLAIN = frozenset(
     ("$comment", "$defs", "default", "definitions", "description", "examples", "required", "title", "type")
 )
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equality as JSON has it: true is not 1."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def values_of(schema: Any) -> list[Any] | None:
+    """All values that a schema allows, if it lists them."""
+    if not isinstance(schema, dict):
+        return None
+    if "const" in schema:
+        return [schema["const"]]
+    if isinstance(schema.get("enum"), list):
+        return list(schema["enum"])
+    return [False, True] if schema.get("type") == "boolean" else None
 
 
 def both(base: Schema, key: str, value: Any, part: Schema) -> Schema:
@@ -84,6 +116,20 @@ def contains(schema: Schema) -> bool:
     return True
 
 
+def only_contained(schema: Schema) -> bool:
+    """A list in which nothing but `contains` allows items: each of them is of its schema."""
+    others = {"$ref", "additionalItems", "allOf", "anyOf", "if", "items", "oneOf", "prefixItems"} & set(schema)
+    if schema["unevaluatedItems"] is not False or schema.get("type") != "array" or others:
+        return False
+    del schema["unevaluatedItems"]
+    schema["items"] = schema.pop("contains")
+    schema["minItems"] = max(schema.get("minItems", 0), schema.pop("minContains", 1))
+    if "maxContains" in schema:
+        most = schema.pop("maxContains")
+        schema["maxItems"] = min(schema.get("maxItems", most), most)
+    return True
+
+
 def dependent_schemas(schema: Schema) -> bool:
     """What else there must be where a property is there."""
     needs = schema["dependentSchemas"]
@@ -122,9 +168,22 @@ def not_all_of(schema: Schema, names: list[str]) -> bool:
 
 
 def one_of_them(schema: Schema) -> bool:
-    """`oneOf` in which each schema wants one property: the others are not there. Any other stays as it is."""
+    """`oneOf` of listed values, of numbers apart from each other, or in which each schema wants one property.
+
+    In the last case the other properties are not there. Any other `oneOf` stays as it is.
+    """
     parts = schema["oneOf"]
     if not isinstance(parts, list) or "anyOf" in schema:
+        return True
+    lists = [values_of(part) for part in parts if set(part if isinstance(part, dict) else ("",)) <= _LISTING]
+    if len(lists) == len(parts) and not {"const", "enum"} & set(schema) and all(found is not None for found in lists):
+        every = [[*_different(found or ())] for found in lists]
+        allowed = [value for found in every for value in found if _count(value, every) == 1]
+        del schema["oneOf"]
+        schema["enum"] = allowed
+        return True
+    if _are_apart(parts):
+        schema["anyOf"] = schema.pop("oneOf")
         return True
     names = [part["required"] for part in parts if isinstance(part, dict) and set(part) == {"required"}]
     if len(names) != len(parts) or not all(isinstance(name, list) and len(name) == 1 for name in names):
@@ -139,6 +198,36 @@ def one_of_them(schema: Schema) -> bool:
         forms.append(form)
     schema["anyOf"] = _possible(forms)
     return True
+
+
+def _different(values: Iterable[Any]) -> Iterator[Any]:
+    seen: list[Any] = []
+    for value in values:
+        if not any(same(value, other) for other in seen):
+            seen.append(value)
+            yield value
+
+
+def _count(value: Any, lists: Iterable[Iterable[Any]]) -> int:
+    return sum(any(same(value, other) for other in found) for found in lists)
+
+
+def _are_apart(parts: list[Any]) -> bool:
+    """Whether the schemas are ranges of numbers of which no two meet."""
+    ranges = []
+    for part in parts:
+        if not isinstance(part, dict) or part.get("type") not in ("integer", "number") or set(part) - _OF_NUMBERS:
+            return False
+        limits = [part.get(name) for name in _LIMITS]
+        if any(isinstance(limit, bool) for limit in limits):
+            return False
+        # A limit itself is the least or the most, or, exclusive, just not.
+        least, above, most, below = limits
+        lows = [(least, 0)] * (least is not None) + [(above, 1)] * (above is not None)
+        highs = [(most, 0)] * (most is not None) + [(below, -1)] * (below is not None)
+        ranges.append((max(lows, default=(-inf, 0)), min(highs, default=(inf, 0))))
+    ranges.sort()
+    return all(high < low for (_, high), (low, _) in pairwise(ranges))
 
 
 def evaluated(schema: Any, resolve: Any, seen: frozenset[str] = frozenset()) -> set[str] | None:

@@ -20,9 +20,12 @@ from llamacpu.constraints.schema_cases import (
     if_there,
     not_all_of,
     one_of_them,
+    only_contained,
+    same,
+    values_of,
 )
 
-__all__ = ["ENFORCED_FORMATS", "pointer", "resolved", "rewritten"]
+__all__ = ["ENFORCED_FORMATS", "may_repeat", "pointer", "resolved", "rewritten"]
 
 Schema = dict[str, Any]
 
@@ -71,11 +74,25 @@ def rewritten(schema: Schema, root: Schema) -> tuple[Schema, list[str]]:
             del found["unevaluatedProperties"]
             found["properties"] = {**dict.fromkeys(sorted(names), True), **found.get("properties", {})}
             found["additionalProperties"] = False
+    if "contains" in found and found.get("unevaluatedItems", True) is not True and not only_contained(found):
+        # Items that the one looks at are none that the other looks at.
+        del found["unevaluatedItems"]
+        notes.append("unevaluatedItems")
     for keyword, rule in _RULES.items():
         if keyword in found and not rule(found):
             del found[keyword]
             notes.append(keyword)
     return found, notes
+
+
+def may_repeat(schema: Schema) -> bool:
+    """Whether `minProperties` can be met by a key that is written twice, which the compiler does not prevent.
+
+    It prevents that for keys that are named, and one key beside those has no other that it could repeat. Where a named
+    key may be absent it refuses `minProperties` altogether.
+    """
+    least, required, named = (schema.get(key, ()) for key in ("minProperties", "required", "properties"))
+    return isinstance(least, int) and set(named) <= set(required) and least > len(set(required)) + 1
 
 
 # Each rule changes the schema in place so that the keyword is gone or can stay; False where that is impossible.
@@ -94,13 +111,13 @@ def _unique_items(schema: Schema) -> bool:
     most, least = schema.get("maxItems"), schema.get("minItems", 0)
     if most in (0, 1):
         return True
-    firsts = [_values(one) for one in schema.get("prefixItems", ())]
+    firsts = [values_of(one) for one in schema.get("prefixItems", ())]
     if firsts and items is False and all(one is not None and len(one) == 1 for one in firsts):
         # These items are what they are.
         alone = [json.dumps(one, sort_keys=True) for one in firsts]
         if len(set(alone)) == len(alone):
             return True
-    values = _values(items)
+    values = values_of(items)
     if isinstance(values, list) and len(values) <= _MOST_UNIQUE and not {"anyOf", "prefixItems"} & set(schema):
         longest = min(len(values), most if isinstance(most, int) else len(values))
         lists = [list(row) for size in range(least, longest + 1) for row in permutations(values, size)]
@@ -147,6 +164,10 @@ def _not(schema: Schema) -> bool:
     if forbidden is False:
         del schema["not"]
         return True
+    if forbidden is True or forbidden == {}:
+        schema.clear()
+        schema["enum"] = []
+        return True
     if not isinstance(forbidden, dict):
         return False
     values = forbidden.get("enum", [forbidden["const"]] if "const" in forbidden else None)
@@ -162,8 +183,9 @@ def _not(schema: Schema) -> bool:
         if "integer" in types and "number" not in types and "number" in given:
             return False
         schema["type"] = [kind for kind in given if kind not in types and (kind, "number") != ("integer", *types)]
-    elif set(forbidden) in ({"enum"}, {"const"}) and isinstance(schema.get("enum"), list) and isinstance(values, list):
-        schema["enum"] = [value for value in schema["enum"] if not any(_same(value, other) for other in values)]
+    elif set(forbidden) in ({"enum"}, {"const"}) and isinstance(values, list) and (domain := values_of(schema)):
+        schema["enum"] = [value for value in domain if not any(same(value, other) for other in values)]
+        schema.pop("const", None)
     elif set(forbidden) == {"required"} and len(forbidden["required"]) > 1:
         return not_all_of(schema, forbidden["required"])
     elif set(forbidden) == {"required"} and len(forbidden["required"]) == 1:
@@ -175,11 +197,6 @@ def _not(schema: Schema) -> bool:
         return False
     del schema["not"]
     return True
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality as JSON has it: true is not 1."""
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _without_if(keyword: str) -> Callable[[Schema], bool]:
@@ -209,12 +226,12 @@ def _if(schema: Schema) -> bool:
     if len(named) != 1 or "anyOf" in schema or set(condition.get("required", named)) != set(named):
         return False
     ((key, wanted),) = named.items()
-    domain, chosen = _values(properties.get(key)), _values(wanted)
+    domain, chosen = values_of(properties.get(key)), values_of(wanted)
     if domain is None or chosen is None:
         return False
     base = {name: schema.pop(name) for name in list(schema) if name not in ("$defs", "$id", "definitions")}
     base = {name: value for name, value in base.items() if name not in ("if", "then", "else")}
-    fitting = [value for value in domain if any(_same(value, other) for other in chosen)]
+    fitting = [value for value in domain if any(same(value, other) for other in chosen)]
     others = [value for value in domain if value not in fitting]
     forms = [(fitting, then), (others, otherwise)]
     schema["anyOf"] = [both(base, key, {"enum": values}, part) for values, part in forms if values]
@@ -223,17 +240,6 @@ def _if(schema: Schema) -> bool:
         absent["required"] = [name for name in absent["required"] if name != key]
         schema["anyOf"].append(absent)
     return True
-
-
-def _values(schema: Any) -> list[Any] | None:
-    """All values that a schema allows, if it lists them."""
-    if not isinstance(schema, dict):
-        return None
-    if "const" in schema:
-        return [schema["const"]]
-    if isinstance(schema.get("enum"), list):
-        return list(schema["enum"])
-    return [False, True] if schema.get("type") == "boolean" else None
 
 
 def _without_contains(keyword: str) -> Callable[[Schema], bool]:
