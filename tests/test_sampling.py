@@ -1,19 +1,27 @@
 """Every step of the sampler chain against its definition, and the chain against cases worked out by hand."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import llamacpu
 import reference_sampling as reference
+from llamacpu import Llama
 from llamacpu.errors import ModelError
 from llamacpu.sampling import Sampler, Sampling, log_probability, repetition, truncation
 from llamacpu.sampling.candidates import Candidates, from_logits, probabilities
 from llamacpu.sampling.draw import Mirostat, NearTarget, position_at
 from llamacpu.sampling.mersenne import Mersenne
 from llamacpu.sampling.temperature import dynamic_temperature
+from llamacpu.server.prompts import sampler_of
+
+_DEMO = str(Path(llamacpu.__file__).parent / "data" / "demo.gguf")
 
 # Quarters are exact in float32, and many of them are equal, so ties are tried all the time.
 quarters = st.integers(-60, 60).map(lambda number: number / 4)
@@ -315,6 +323,29 @@ def test_the_same_seed_chooses_the_same_tokens(seed: int) -> None:
     assert [first.sample(row) for _ in range(5)] == [second.sample(row) for _ in range(5)]
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [(2**33, 0), (2**33 + 7, 7), (-2, 2**32 - 2), (2**64 - 2, 2**32 - 2), (2**32 - 2, 2**32 - 2), (-(2**63), 0),
+     (None, None), (-1, None), (2**32 - 1, None), (2**64 - 1, None)],
+)  # fmt: skip
+def test_the_low_bits_of_a_seed_count(given: int | None, meant: int | None) -> None:
+    assert Sampling(seed=given).seed == meant
+    with Llama(_DEMO, n_ctx=64, seed=given) as llama:
+        served: Any = SimpleNamespace(model=llama.model)
+        assert sampler_of(served, {"seed": given}).sampling.seed == meant
+        following = None if meant is None else (meant + 1) % (2**32 - 1)
+        assert sampler_of(served, {"seed": given}, 1).sampling.seed == following
+        assert llama._seed == meant
+        llama.set_seed(1)
+        llama.set_seed(-1 if given is None else given)
+        assert llama._seed == meant
+        texts = {
+            llama("a", seed=number, temperature=2.0, max_tokens=12)["choices"][0]["text"]
+            for number in (given, meant, given)
+        }
+        assert (len(texts) == 1) == (meant is not None)
+
+
 def test_without_a_seed_two_samplers_differ_and_say_their_seed() -> None:
     first, second = Sampler(Sampling()), Sampler(Sampling())
     assert first.seed != second.seed
@@ -397,7 +428,9 @@ def test_logit_bias_adds_and_forbids() -> None:
         ({"top_k": 2.5}, "top_k is 2.5; expected a whole number"),
         ({"repeat_penalty": 0}, "repeat_penalty is 0.0; expected a number above 0"),
         ({"mirostat": 3}, "mirostat is 3; expected 0 .off., 1 or 2"),
-        ({"seed": -2}, "seed is -2; expected 0 to 4294967294"),
+        ({"seed": 2**64}, "seed is 18446744073709551616; expected a number of up to 64 bits"),
+        ({"seed": -(2**63) - 1}, "expected a number of up to 64 bits, or None or -1 for a random one"),
+        ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
         ({"samplers": "top_k;magic"}, "samplers names 'magic'; expected some of penalties"),
         ({"logit_bias": {-4: 1.0}}, "logit_bias names token -4"),
         ({"logit_bias": [1, 2]}, "logit_bias is a list"),

@@ -96,7 +96,7 @@ _SAMPLING = (
     ("--mirostat-eta", float, "How quickly mirostat adjusts. [default: 0.1]"),
     ("--adaptive-target", float, "Prefer tokens of about this probability; negative is off."),
     ("--samplers", str, "The steps in order, as names or letters. [default: edskypmxt]"),
-    ("--seed", int, "Gives the same text again; -1 draws one. [default: -1]"),
+    ("--seed", int, "Gives the same text again (32 bits of it count); -1 draws one. [default: -1]"),
 )
 _FIELDS = {"repeat_last_n": "penalty_last_n"}
 SAMPLING_NAMES = tuple(flag.removeprefix("--").replace("-", "_") for flag, _, _ in _SAMPLING)

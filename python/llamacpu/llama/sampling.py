@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llamacpu import log
 from llamacpu.arguments import described
 from llamacpu.sampling import Sampler, Sampling
+from llamacpu.sampling.settings import MAX_SEED, seed_of
 
 if TYPE_CHECKING:
     from llamacpu.constraints.grammar import Grammar
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["RANDOM_SEED", "Samplers", "samplings"]
 
 
-RANDOM_SEED = 0xFFFFFFFF
+RANDOM_SEED = MAX_SEED
 # The steps of llama-cpp-python, which are fewer than llama.cpp's.
 _STEPS = ("penalties", "top_k", "typical_p", "top_p", "min_p", "temperature")
 
@@ -38,8 +39,8 @@ class Samplers:
         self.set_seed(seed)
 
     def set_seed(self, seed: int) -> None:
-        """The seed of the random choices to come; -1 draws one."""
-        self.seed = None if seed < 0 or seed == RANDOM_SEED else seed & RANDOM_SEED
+        """The seed of the random choices to come; -1 draws one, and of a longer number the low 32 bits count."""
+        self.seed = seed_of(seed)
         self._random = random.Random(self.seed)
 
     def sampler(self, seed: int | None, **settings: Any) -> Sampler:

@@ -24,6 +24,25 @@ DEFAULT_SAMPLERS = tuple(SAMPLER_LETTERS.values())
 _OTHER_NAMES = {"typ_p": "typical_p", "typical": "typical_p", "temp": "temperature", "adaptive_p": "adaptive_p"}
 MAX_SEED = 0xFFFFFFFF
 
+
+def seed_of(given: Any, place: int = 0) -> int | None:
+    """The seed that a number of up to 64 bits means, which is its low 32 bits as in llama.cpp; None: draw one.
+
+    The low bits 0xFFFFFFFF, those of -1, ask for a drawn one too.
+
+    place: of this text among several that one request asks for; each has a seed of its own.
+
+    Raises ValueError for what is no whole number of up to 64 bits, signed or not.
+    """
+    if given is None:
+        return None
+    seed = _integer("seed", given)
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ValueError(f"seed is {seed}; expected a number of up to 64 bits, or None or -1 for a random one")
+    seed &= MAX_SEED
+    return None if seed == MAX_SEED else (seed + place) % MAX_SEED
+
+
 _METADATA_NAMES = {
     "temp": "temperature",
     "top_k": "top_k",
@@ -63,7 +82,7 @@ class Sampling:
     logit_bias: token id -> number added to its logit (-inf forbids the token).
     samplers: the steps in order, as names, one string "top_k;temperature", or letters "kt".
     min_keep: truncating steps (not top_k) leave at least this many tokens.
-    seed: 0 to 2**32 - 2; None, -1 and 2**32 - 1 draw a fresh one (`Sampler.seed` tells it).
+    seed: 0 to 2**32 - 2, or None for a fresh one (`Sampler.seed` tells it); any other number is taken as in `seed_of`.
     """
 
     temperature: float = 0.8
@@ -109,12 +128,7 @@ class Sampling:
             raise ValueError(f"repeat_penalty is {self.repeat_penalty!r}; expected a number above 0 (1 is off)")
         if self.mirostat not in (0, 1, 2):
             raise ValueError(f"mirostat is {self.mirostat!r}; expected 0 (off), 1 or 2")
-        if self.seed is not None:
-            seed = _integer("seed", self.seed)
-            if not -1 <= seed <= MAX_SEED:
-                raise ValueError(f"seed is {seed}; expected 0 to {MAX_SEED - 1}, or None or -1 for a random one")
-            # llama.cpp's two ways of writing "any".
-            object.__setattr__(self, "seed", None if seed in (-1, MAX_SEED) else seed)
+        object.__setattr__(self, "seed", seed_of(self.seed))
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
         object.__setattr__(self, "samplers", _sampler_names(self.samplers))
         object.__setattr__(self, "dry_sequence_breakers", _breakers(self.dry_sequence_breakers))

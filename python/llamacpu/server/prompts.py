@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llamacpu.answers import Question, begun_answer, chat_prompt, chat_question
 from llamacpu.errors import ContextOverflow
 from llamacpu.sampling import Sampler, Sampling
+from llamacpu.sampling.settings import seed_of
 from llamacpu.server.errors import invalid, told
 from llamacpu.server.guard import GuardedRun, spoken
 from llamacpu.server.running import Run, stop_all
@@ -36,7 +37,6 @@ __all__ = [
 ]
 
 # Seeds of clients have 64 bits; those of samplers 32, of which the last two values mean "any".
-_SEEDS = 0xFFFFFFFE
 # Of the chat template, and never a client's to set beside its fields.
 _OWN_VARIABLES = {"self", "messages", "tools", "control_tokens", "add_generation_prompt"}
 
@@ -117,9 +117,8 @@ def sampler_of(served: Served, given: Mapping[str, Any], place: int = 0) -> Samp
     place: of this answer among several, each of which has a seed of its own.
     """
     settings = {name: value for name, value in given.items() if value is not None}
-    seed = settings.get("seed")
-    if seed is not None:
-        settings["seed"] = None if seed == -1 else (seed + place) % _SEEDS
+    if "seed" in settings:
+        settings["seed"] = seed_of(settings["seed"], place)
     tokenizer = served.model.tokenizer
     return Sampler(
         Sampling.for_model(served.model.metadata, **settings),
