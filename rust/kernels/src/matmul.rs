@@ -29,6 +29,7 @@ mod narrow;
 mod operands;
 mod peak;
 mod pieces;
+mod plan;
 mod regions;
 mod registers;
 mod scales;

@@ -1,10 +1,6 @@
-//! What a call of several products multiplies: tokens, which some matrices share, and how they are cut into tiles.
+//! What a call of several products multiplies: tokens, which some matrices share.
 
-use super::floats::pieces::FloatPlan;
-use super::kernels::Common;
 use super::matrix::Matrix;
-use super::spans::{Span, spans};
-use crate::Error;
 use crate::shared::SharedSlice;
 
 /// Tokens, and what they are multiplied with. All sizes have been checked.
@@ -48,41 +44,5 @@ impl Output<'_> {
     pub(super) unsafe fn part(&self, token: usize, row: usize, len: usize) -> &mut [f32] {
         // SAFETY: the caller promises that no two parts in use overlap.
         unsafe { self.numbers.part(self.start + token * self.stride + row, len) }
-    }
-}
-
-/// How the tokens of a batch are cut.
-pub(super) struct Plan<'a> {
-    pub(super) batch: &'a Batch<'a>,
-    pub(super) tokens: usize,
-    /// Tokens of the batches before.
-    pub(super) first: usize,
-    /// Whether quantized weights are multiplied straight from the packed layout.
-    pub(super) direct: bool,
-    /// Tiles for quantized weights.
-    pub(super) spans: Vec<Span>,
-    /// For plain weights.
-    pub(super) plain: FloatPlan<'a>,
-}
-
-impl<'a> Plan<'a> {
-    /// The plan of a batch behind `first` tokens, and behind `arranged` floats of sorted activations.
-    pub(super) fn new(
-        common: &'static Common,
-        batch: &'a Batch<'a>,
-        columns: usize,
-        first: usize,
-        arranged: usize,
-    ) -> Result<Self, Error> {
-        let tokens = batch.tokens;
-        let direct = tokens <= common.direct_tokens;
-        Ok(Self {
-            batch,
-            tokens,
-            first,
-            direct,
-            spans: spans(tokens, if direct { common.direct_widths } else { common.panel_widths })?,
-            plain: FloatPlan::new(common, batch, columns, arranged)?,
-        })
     }
 }

@@ -1,12 +1,13 @@
 //! Pieces of work of a product of quantized weights: straight from the packed layout, or by panels.
 
 use super::activations::{Activations, Needs};
-use super::batches::{Plan, Product};
+use super::batches::Product;
 use super::buffers::PieceBuffers;
 use super::decompression::{Decompression, STEP};
 use super::kernels::Kernels;
 use super::matrix::Matrix;
 use super::operands::{ExpandOperands, TileOperands};
+use super::plan::Plan;
 use super::spans::Span;
 use crate::Error;
 use crate::context::Context;

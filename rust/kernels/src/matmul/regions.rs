@@ -3,11 +3,12 @@
 use std::sync::OnceLock;
 
 use super::activations::{Activations, Needs, QuantizeTile, TileParts, Variant};
-use super::batches::{Batch, Plan, Product};
+use super::batches::{Batch, Product};
 use super::decompression::Decompression;
 use super::dispatch::{common, kernels};
 use super::job::InputBuffers;
 use super::pieces::{Call, PANEL_GROUPS, Prepared, Work};
+use super::plan::Plan;
 use super::spans::Span;
 use crate::Error;
 use crate::context::Context;

@@ -1,0 +1,43 @@
+//! How a call of several products cuts the tokens of each batch into tiles.
+
+use super::batches::Batch;
+use super::floats::pieces::FloatPlan;
+use super::kernels::Common;
+use super::spans::{Span, spans};
+use crate::Error;
+
+/// How the tokens of a batch are cut.
+pub(super) struct Plan<'a> {
+    pub(super) batch: &'a Batch<'a>,
+    pub(super) tokens: usize,
+    /// Tokens of the batches before.
+    pub(super) first: usize,
+    /// Whether quantized weights are multiplied straight from the packed layout.
+    pub(super) direct: bool,
+    /// Tiles for quantized weights.
+    pub(super) spans: Vec<Span>,
+    /// For plain weights.
+    pub(super) plain: FloatPlan<'a>,
+}
+
+impl<'a> Plan<'a> {
+    /// The plan of a batch behind `first` tokens, and behind `arranged` floats of sorted activations.
+    pub(super) fn new(
+        common: &'static Common,
+        batch: &'a Batch<'a>,
+        columns: usize,
+        first: usize,
+        arranged: usize,
+    ) -> Result<Self, Error> {
+        let tokens = batch.tokens;
+        let direct = tokens <= common.direct_tokens;
+        Ok(Self {
+            batch,
+            tokens,
+            first,
+            direct,
+            spans: spans(tokens, if direct { common.direct_widths } else { common.panel_widths })?,
+            plain: FloatPlan::new(common, batch, columns, arranged)?,
+        })
+    }
+}
