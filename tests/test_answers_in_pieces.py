@@ -67,6 +67,11 @@ def test_streamed_and_whole_answers_agree(text: str, data: st.DataObject, given:
     assert read([*text], offered, **given) == whole
 
 
+@pytest.mark.parametrize("text", ["```Action: ```json", "```\nAction: ```json", "``` Action: ```x ```"])
+def test_a_fence_may_be_the_end_of_a_longer_mark(text: str) -> None:
+    assert read([*text], TOOLS) == read([text], TOOLS)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from([*(f for f in FRAGMENTS if f not in TAGS and ">>>" not in f), '"id": 1'])).map("".join))
 def test_what_is_no_call_is_not_touched(text: str) -> None:

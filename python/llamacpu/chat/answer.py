@@ -205,12 +205,14 @@ class AnswerReader:
 
     def _in_content(self, final: bool) -> list[Event] | None:
         position = 0
+        begun = len(self._held) - (0 if final else unfinished(self._held, self._whole_marks))
         while (found := self._marks.search(self._held, position)) is not None:
+            if begun < found.start():
+                # This may be the end of a longer mark, as that of "Action: ```json" is.
+                return self._shown(begun, trim=True)
             decided = self._decide(found[0], found.start(), final)
             if decided is None and not final:
-                # A longer mark may have begun before this one.
-                begun = len(self._held) - unfinished(self._held, self._whole_marks)
-                return self._shown(min(begun, found.start()), trim=True)
+                return self._shown(found.start(), trim=True)
             if decided:
                 return decided[0]
             position = found.end()
