@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import signal
@@ -41,6 +42,15 @@ def drawn_seeds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """
     draws = random.Random(request.node.nodeid + os.environ.get("LLAMACPU_TEST_SEED", ""))
     monkeypatch.setattr("secrets.randbelow", draws.randrange)
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """A command that a test runs with -v in this process turns the log on for that test alone."""
+    log = logging.getLogger("llamacpu")
+    level = log.level
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")
