@@ -72,49 +72,7 @@ if TYPE_CHECKING:
         ) -> CreateCompletionResponse | ResponseStream[CreateCompletionResponse]: ...  # fmt: skip
         def create_completion(self, *args: Any, **kwargs: Any) -> Any: ...
 
-        @overload
-        def __call__(
-            self, prompt: str | bytes | Sequence[int], suffix: str | None = None, max_tokens: int |
-            None = 16, temperature: float = 0.8, top_p: float = 0.95, min_p: float = 0.05,
-            typical_p: float = 1.0, logprobs: int | None = None, echo: bool = False, stop: str |
-            Sequence[str] | None = (), frequency_penalty: float = 0.0, presence_penalty: float =
-            0.0, repeat_penalty: float = 1.0, top_k: int = 40, stream: Literal[False] = False, seed:
-            int | None = None, tfs_z: float = 1.0, mirostat_mode: int = 0, mirostat_tau: float =
-            5.0, mirostat_eta: float = 0.1, model: str | None = None, stopping_criteria:
-            Iterable[Any] | Callable[..., bool] | None = None, logits_processor: Iterable[Any] |
-            None = None, grammar: Grammar | None = None, logit_bias: Mapping[Any, float] | None =
-            None, *, stream_options: Mapping[str, Any] | None = None, on_prompt: PromptProgress |
-            None = None, cancel: CancelToken | None = None, timeout: float | None = None,
-        ) -> CreateCompletionResponse: ...  # fmt: skip
-        @overload
-        def __call__(
-            self, prompt: str | bytes | Sequence[int], *, stream: Literal[True], suffix: str | None
-            = None, max_tokens: int | None = 16, temperature: float = 0.8, top_p: float = 0.95,
-            min_p: float = 0.05, typical_p: float = 1.0, logprobs: int | None = None, echo: bool =
-            False, stop: str | Sequence[str] | None = (), frequency_penalty: float = 0.0,
-            presence_penalty: float = 0.0, repeat_penalty: float = 1.0, top_k: int = 40, seed: int |
-            None = None, tfs_z: float = 1.0, mirostat_mode: int = 0, mirostat_tau: float = 5.0,
-            mirostat_eta: float = 0.1, model: str | None = None, stopping_criteria: Iterable[Any] |
-            Callable[..., bool] | None = None, logits_processor: Iterable[Any] | None = None,
-            grammar: Grammar | None = None, logit_bias: Mapping[Any, float] | None = None,
-            stream_options: Mapping[str, Any] | None = None, on_prompt: PromptProgress | None =
-            None, cancel: CancelToken | None = None, timeout: float | None = None,
-        ) -> ResponseStream[CreateCompletionResponse]: ...  # fmt: skip
-        @overload
-        def __call__(
-            self, prompt: str | bytes | Sequence[int], *, stream: bool, suffix: str | None = None,
-            max_tokens: int | None = 16, temperature: float = 0.8, top_p: float = 0.95, min_p: float
-            = 0.05, typical_p: float = 1.0, logprobs: int | None = None, echo: bool = False, stop:
-            str | Sequence[str] | None = (), frequency_penalty: float = 0.0, presence_penalty: float
-            = 0.0, repeat_penalty: float = 1.0, top_k: int = 40, seed: int | None = None, tfs_z:
-            float = 1.0, mirostat_mode: int = 0, mirostat_tau: float = 5.0, mirostat_eta: float =
-            0.1, model: str | None = None, stopping_criteria: Iterable[Any] | Callable[..., bool] |
-            None = None, logits_processor: Iterable[Any] | None = None, grammar: Grammar | None =
-            None, logit_bias: Mapping[Any, float] | None = None, stream_options: Mapping[str, Any] |
-            None = None, on_prompt: PromptProgress | None = None, cancel: CancelToken | None = None,
-            timeout: float | None = None,
-        ) -> CreateCompletionResponse | ResponseStream[CreateCompletionResponse]: ...  # fmt: skip
-        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+        __call__ = create_completion
 
         @overload
         def create_chat_completion(
