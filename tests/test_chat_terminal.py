@@ -341,3 +341,26 @@ def test_interrupting_an_answer_keeps_the_conversation(tiny_model: Callable[...,
     terminal.wait_for(r"ended by cancelled\s+.*>>> ")
     terminal.type("\x04")
     assert terminal.status() == 0
+
+
+def test_a_full_context_drops_the_oldest_turns_and_says_so(
+    tiny_model: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Model(tiny_model("mha"), threads=1) as model:
+        settings = {
+            "max_tokens": 4, "sampling": Sampling(temperature=0), "stop": (), "ignore_end": True, "grammar": None,
+        }  # fmt: skip
+        small = Conversation(model.session(160), settings, {}, None, Chat.of(model), stats=False, drawn=False)
+        for number in range(6):
+            small.answer(f"message {number} of several words")
+        told = capsys.readouterr().err
+        assert "the oldest turn is dropped" in told
+        assert "Error" not in told
+        assert small.messages[0]["role"] == "user"
+        assert small.messages[-2]["content"].startswith("message 5")
+
+
+def test_the_system_prompt_is_cleared(conversation: Conversation) -> None:
+    act(conversation, "/system -")
+    assert conversation.system is None
+    assert act(conversation, "/quit") is True

@@ -49,7 +49,7 @@ def _clear(conversation: Conversation, _argument: str) -> None:
 
 def _system(conversation: Conversation, argument: str) -> None:
     if argument:
-        conversation.system = argument
+        conversation.system = None if argument == "-" else argument
     _say(f"System prompt: {conversation.system or 'none'}")
 
 
@@ -143,7 +143,7 @@ def _stats(conversation: Conversation, _argument: str) -> None:
 COMMANDS: dict[str, tuple[Callable[[Conversation, str], bool | None], str]] = {
     "/help": (_help, "show this"),
     "/set": (_set, "show the settings, or change one: /set temperature 0.5"),
-    "/system": (_system, "show the system prompt, or set it"),
+    "/system": (_system, "show the system prompt, or set it; - clears it"),
     "/save": (_save, "write the conversation to a file"),
     "/load": (_load, "go on with a conversation from a file"),
     "/clear": (_clear, "forget the conversation"),
@@ -151,4 +151,6 @@ COMMANDS: dict[str, tuple[Callable[[Conversation, str], bool | None], str]] = {
     "/stats": (_stats, "show the speed of the last answer and how full the context is"),
     "/exit": (_exit, "end; also /bye or Ctrl-D"),
     "/bye": (_exit, "end"),
+    "/quit": (_exit, "end"),
+    "/?": (_help, "show this"),
 }

@@ -8,7 +8,7 @@ import click
 
 from llamacpu.cli.markdown import Markdown
 from llamacpu.cli.terminal import PromptBar, prepare, summary, write
-from llamacpu.errors import LlamaCpuError
+from llamacpu.errors import ContextOverflow, LlamaCpuError
 
 if TYPE_CHECKING:
     from llamacpu.answers import Question
@@ -50,7 +50,7 @@ class Conversation:
         """Answer a message; one that fails or that Ctrl-C stopped before its first word is forgotten."""
         self.messages.append({"role": "user", "content": text})
         try:
-            said = self._generate()
+            said = self._within_context()
         except (LlamaCpuError, ValueError) as error:
             self.messages.pop()
             click.echo(f"Error: {error}", err=True)
@@ -59,6 +59,18 @@ class Conversation:
             self.messages.append({"role": "assistant", "content": said})
         else:
             self.messages.pop()
+
+    def _within_context(self) -> str:
+        """Answer, without the oldest turns where the context does not hold all of them."""
+        while True:
+            try:
+                return self._generate()
+            except ContextOverflow:
+                kept = next((i for i, m in enumerate(self.messages) if i and m["role"] == "user"), None)
+                if kept is None:
+                    raise
+                del self.messages[:kept]
+                click.echo("The context is full: the oldest turn is dropped.", err=True)
 
     def _question(self) -> Question:
         from llamacpu.answers import chat_prompt, chat_question, raw_question
