@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from llamacpu.cli.group import COMMANDS, command_line
-from llamacpu.cli.terminal import PromptBar, amount
+from llamacpu.cli.terminal import PromptBar
+from llamacpu.families.memory import amount
 from tiny_encoders import ENCODERS, write_encoder
 from tiny_models import Shape
 

@@ -201,6 +201,11 @@ class Model:
         threads: int | None = None,
         load: str = "map",
     ) -> Model: ...
+    def limit_memory(self, bytes: int) -> int:
+        """Keep weights in at most `bytes` of memory, to be called before any step: those of all tokens, then experts.
+
+        Every product reads the others from the file. Returns the bytes of these.
+        """
     def session(self, context: int | None = None, kv_type: str = "f16") -> Session:
         """Start a conversation of at most `context` tokens; keys and values are stored as `kv_type`."""
     def step(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli import options
-from llamacpu.cli.terminal import BenchBar, amount, write
+from llamacpu.cli.terminal import BenchBar, write
+from llamacpu.families.memory import amount
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import Load
@@ -70,6 +71,7 @@ def command(
     with Model(
         options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
     ) as opened:
+        options.say_what_stays_on_disk(opened)
         load_seconds = perf_counter() - started
         if not opened.config["causal"]:
             if draft_tokens:

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from llamacpu.cli import options
-from llamacpu.cli.terminal import amount, write
+from llamacpu.cli.terminal import write
+from llamacpu.families.memory import amount
 
 _BUFFER_BYTES = 256 << 20
 

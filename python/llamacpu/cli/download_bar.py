@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from llamacpu.cli.terminal import ProgressBar, amount, write
+from llamacpu.cli.terminal import ProgressBar, write
+from llamacpu.families.memory import amount
 
 if TYPE_CHECKING:
     from llamacpu.store.pull import Plan

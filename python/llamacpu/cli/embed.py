@@ -84,6 +84,7 @@ def command(
     with Model(
         options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
     ) as opened:
+        options.say_what_stays_on_disk(opened)
         pooling = pooling or embeddings.default_pooling(opened.metadata)
         before = embeddings.before_texts(opened.metadata, task, prefix)
         limit = embeddings.most_tokens(opened, context)

@@ -58,6 +58,7 @@ def command(
     with Model(
         options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
     ) as opened:
+        options.say_what_stays_on_disk(opened)
         found = guard_prompt(opened, text, threshold=threshold)
     verdict = "malicious" if found.malicious else "benign"
     if as_json:

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli import options
-from llamacpu.cli.terminal import amount, write
+from llamacpu.cli.terminal import write
+from llamacpu.families.memory import amount
 
 if TYPE_CHECKING:
-    from llamacpu.families.config import Config
     from llamacpu.gguf.file import GGUFFile
 
 _LONGEST_TEXT = 60
-# Bytes of one number: f32, f16, and q8_0 (32 numbers and an f16 scale in 34 bytes).
-_KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
 
 
 @click.command("info", short_help="Show what is in a model file and how much memory it needs.")
@@ -75,17 +73,15 @@ def describe(file: GGUFFile, context: int | None, kv_type: str, with_tensors: bo
 
 def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
     """Sizes and memory of the model; only the reason where this version does not run it."""
+    from llamacpu.engine.room import Room
     from llamacpu.errors import LlamaCpuError
-    from llamacpu.families.memory import kv_numbers
     from llamacpu.families.registry import config_for
 
     try:
         config = config_for(file)
     except LlamaCpuError as error:
         return {"runs": False, "problem": str(error)}
-    context = config["context_length"] if context is None else context
-    kv_bytes = int(kv_numbers(config, context) * _KV_BYTES[kv_type])
-    weights = sum(tensor.nbytes for tensor in file.tensors)
+    room = Room(file, config, context, kv_type)
     return {
         "runs": True,
         "layers": config["layers"],
@@ -98,40 +94,18 @@ def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str,
         "vocab_size": config["vocab_size"],
         "context_length": config["context_length"],
         "memory": {
-            "context": context,
-            "kv_type": kv_type,
-            "weight_bytes": weights,
-            "kv_bytes": kv_bytes,
-            "total_bytes": weights + kv_bytes,
-            **_fit(config, weights, context, kv_bytes),
+            "context": room.context,
+            "kv_type": room.kv_type,
+            "weight_bytes": room.weights,
+            "expert_bytes": room.experts,
+            "kv_bytes": room.keys,
+            "total_bytes": room.weights + room.keys,
+            "available_bytes": room.free,
+            "fits": room.fits,
+            "longest_context": room.longest_contexts(),
+            "in_words": room.fitting(),
         },
     }
-
-
-def _fit(config: Config, weights: int, context: int, kv_bytes: int) -> dict[str, Any]:
-    """What this machine has left for it, and the longest context that fits, by the type of keys and values."""
-    from llamacpu.engine.machine import available_memory
-    from llamacpu.families.memory import longest_context
-
-    available = available_memory()
-    if available is None:
-        return {"available_bytes": None, "fits": None, "longest_context": None}
-    room = max(available - weights, 0)
-    longest = {name: longest_context(config, int(room / size), context) for name, size in _KV_BYTES.items()}
-    return {"available_bytes": available, "fits": weights + kv_bytes <= available, "longest_context": longest}
-
-
-def _fitting(memory: dict[str, Any]) -> str:
-    """Whether it fits, and if not, what would."""
-    if memory["fits"] is None:
-        return "unknown: the system does not tell how much memory is free"
-    available = amount(memory["available_bytes"])
-    if memory["fits"]:
-        return f"yes: {available} are free on this machine"
-    ways = [f"-c {count} --kv-type {name}" for name, count in memory["longest_context"].items() if count > 0]
-    if ways:
-        return f"no: {available} are free; would fit: {', '.join(ways)}"
-    return f"no: {available} are free, less than the weights take; it runs from disk, slowly, or needs another machine"
 
 
 def _plain(value: Any) -> Any:
@@ -178,7 +152,7 @@ def _as_text(facts: dict[str, Any]) -> str:
                 f"{amount(memory['weight_bytes'])}, keys and values {amount(memory['kv_bytes'])} "
                 f"({memory['kv_type']}, taken as the conversation grows)",
             ),
-            ("fits", _fitting(memory)),
+            ("fits", memory["in_words"]),
         ]
     else:
         rows.append(("does not run", facts["problem"]))

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from llamacpu.cli import options
-from llamacpu.cli.terminal import amount, write
+from llamacpu.cli.terminal import write
+from llamacpu.families.memory import amount
 
 
 @click.command("list", short_help="List the models on this machine, also those of other programs.")

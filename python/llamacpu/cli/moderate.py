@@ -74,6 +74,7 @@ def command(
     with Model(
         options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
     ) as opened:
+        options.say_what_stays_on_disk(opened)
         found = moderate(opened.session(context), messages, categories=own, threshold=threshold)
     verdict = "unsafe" if found.unsafe else "safe"
     if as_json:

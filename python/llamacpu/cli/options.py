@@ -205,6 +205,12 @@ def model_path(name: str | None) -> Iterator[Path]:
         yield path
 
 
+def say_what_stays_on_disk(model: Model) -> None:
+    """A line on stderr where the model is larger than the memory, and therefore slow."""
+    if model.memory_note:
+        click.echo(model.memory_note, err=True)
+
+
 @contextlib.contextmanager
 def draft_source(
     path: str | None, no_draft: bool, model: Model, threads: int | None, load: Load

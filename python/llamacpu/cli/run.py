@@ -107,6 +107,7 @@ def command(context: click.Context, /, **given: Any) -> None:
         Model(path, given["threads"], load=given["load"], overrides=given["overrides"]) as model,
         options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"], given["load"]) as draft,
     ):
+        options.say_what_stays_on_disk(model)
         raw = given["raw"] or _without_template(model, given)
         settings = _settings(model, given)
         how = {"overflow": given["overflow"], "draft": draft}

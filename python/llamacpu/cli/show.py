@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from llamacpu.cli import options
-from llamacpu.cli.terminal import amount, write
+from llamacpu.cli.terminal import write
 from llamacpu.errors import StoreError
+from llamacpu.families.memory import amount
 
 _BUILT_WITH_LLAMA = "Built with Llama"
 

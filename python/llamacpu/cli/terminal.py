@@ -8,9 +8,14 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TextIO
 
+from llamacpu.families.memory import amount
+
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike
     from llamacpu.generation.result import GenerationResult
+
+
+_NO_MEMORY = "not enough memory; use a smaller model or a smaller --context"
 
 
 def write(text: str, stream: TextIO | None = None) -> None:
@@ -35,7 +40,7 @@ def width_of(stream: TextIO) -> int:
 def one_line(error: BaseException) -> str:
     """What an error says, on one line, without Python's own words for it."""
     if isinstance(error, MemoryError):
-        return "not enough memory; use a smaller model or a smaller --context"
+        return f"not enough memory; {error}" if error.args else _NO_MEMORY
     if isinstance(error, OSError) and error.strerror:
         name = str(error.filename)
         place = "" if error.filename is None else f"{name if name.isprintable() else repr(name)}: "
@@ -147,12 +152,3 @@ def summary(result: GenerationResult) -> str:
         parts.append(f"{result.dropped_tokens} tokens dropped: the context is full")
     parts.append(f"ended by {result.ended_by.replace('_', ' ')}")
     return ", ".join(parts)
-
-
-def amount(size: float) -> str:
-    """Bytes for a reader: 1500 -> "1.5 kB" (1 kB is 1000 bytes, as in the GB/s that commands show)."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -21,8 +21,10 @@ from llamacpu.engine.interfaces import (
     StepOutput,
     TokenIds,
 )
+from llamacpu.engine.room import Room
 from llamacpu.engine.session import Session
 from llamacpu.engine.step_output import ends_of, places_of, split
+from llamacpu.families.memory import amount
 from llamacpu.families.registry import config_for
 from llamacpu.files import is_file
 from llamacpu.gguf.file import GGUFFile, Metadata
@@ -67,9 +69,16 @@ class EngineModel:
             from llamacpu.store.resolve import resolve
 
             path = resolve(path).path
+        self._memory_note: str | None = None
         self._file = GGUFFile(path, overrides)
         try:
             self._config = config_for(self._file)
+            room = Room(self._file, self._config)
+            if load == "copy" and room.free is not None and room.weights > room.free:
+                raise MemoryError(
+                    f"{self._file.path.name}: the weights take {amount(room.weights)}, and {amount(room.free)} of "
+                    f'memory are free; with load="map" {room.from_disk()}'
+                )
             rows = [(t.name, t.type, t.shape, t.file, t.offset, t.nbytes) for t in self._file.tensors]
             if load == "copy":
                 self._file.keep()
@@ -78,6 +87,8 @@ class EngineModel:
         except BaseException:
             self._file.close()
             raise
+        if room.limit is not None:
+            self._leave_on_disk(room)
         if self._native.unread_tensors:
             log.warning(
                 "%s: tensors that nothing uses: %s", self._file.path.name, ", ".join(self._native.unread_tensors)
@@ -89,6 +100,21 @@ class EngineModel:
             except BaseException:
                 self.close()
                 raise
+
+    def _leave_on_disk(self, room: Room) -> None:
+        assert room.limit is not None
+        left = self._native.limit_memory(room.limit)
+        if left:
+            self._memory_note = (
+                f"{self._file.path.name}: the weights take {amount(room.weights)}, and {amount(room.free or 0)} of "
+                f"memory are free: {amount(left)} of them stay on disk; {room.from_disk()}"
+            )
+            log.warning("%s", self._memory_note)
+
+    @property
+    def memory_note(self) -> str | None:
+        """A line about weights that stay on disk because there is no memory for them; None where all have a place."""
+        return self._memory_note
 
     def prepare(self, on_load: LoadProgress | None = None, cancel: CancelToken | None = None) -> None:
         """Reads all weights and arranges them as the kernels want them, which takes about as long as reading the file.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from llamacpu.families.config import Config
+from typing import TYPE_CHECKING
 
-__all__ = ["kv_numbers", "longest_context"]
+if TYPE_CHECKING:
+    from llamacpu.families.config import Config
+
+__all__ = ["amount", "kv_numbers", "longest_context"]
 
 _KEPT = 128 + 64
 """Tokens that layers with a window keep beyond it: those to rewind by, and the rest of the first page."""
@@ -30,3 +33,12 @@ def longest_context(config: Config, numbers: int, most: int) -> int:
         else:
             most = middle - 1
     return least
+
+
+def amount(size: float) -> str:
+    """Bytes for a reader: 1500 -> "1.5 kB" (1 kB is 1000 bytes, as in the GB/s that commands show)."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -96,6 +96,11 @@ impl Model {
         Ok(Self { open: Mutex::new(Some(Arc::new(model))), pace: Pace::default() })
     }
 
+    /// Keeps weights in at most `bytes` of memory; products read the others, whose bytes are returned, from the file.
+    fn limit_memory(&self, py: Python<'_>, bytes: usize) -> PyResult<usize> {
+        Ok(self.get(py)?.limit_memory(bytes))
+    }
+
     /// Starts a conversation of at most `context` tokens; keys and values are stored as `kv_type`.
     #[pyo3(signature = (context=None, kv_type="f16"))]
     fn session(&self, py: Python<'_>, context: Option<usize>, kv_type: &str) -> PyResult<Session> {

@@ -143,6 +143,12 @@ impl Model {
         self.isa
     }
 
+    /// Keeps weights in at most `bytes` of memory, if none have been used yet; the others, whose bytes are returned, are read
+    /// from the file by every product.
+    pub fn limit_memory(&self, bytes: usize) -> usize {
+        self.weights.limit(bytes)
+    }
+
     /// What products with the weights need.
     pub(crate) fn parts<'a>(&'a self, interrupted: Option<Interrupted<'a>>) -> (Context<'a>, &'a Config, &'a Weights) {
         (Context { isa: self.isa, pool: &self.pool, interrupted }, &self.config, &self.weights)

@@ -5,7 +5,7 @@
 
 use llamacpu_kernels::activation::add;
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::InputBuffers;
+use llamacpu_kernels::matmul::{InputBuffers, Matrix};
 
 use crate::activation::{gated, plain};
 use crate::config::Config;
@@ -51,6 +51,7 @@ pub(crate) fn mixture(
     let bias = weights.selection_bias.as_deref();
     let choices: Vec<Choice> =
         scores.chunks_exact_mut(experts.len()).flat_map(|row| choose(context.isa, config, bias, row)).collect();
+    read_ahead(experts, &choices);
     let slots = rows.checked_mul(used).and_then(|slots| slots.checked_mul(width));
     let results = sized(&mut buffers.results, slots, PURPOSE)?;
     // The slots of an expert stand together, in the order of their tokens.
@@ -100,6 +101,16 @@ pub(crate) fn mixture(
         }
     }
     Ok(add(context, output, shared)?)
+}
+
+/// The chosen experts that lie on disk are read together, while the first of them computes.
+fn read_ahead(experts: &[Network], choices: &[Choice]) {
+    let mut asked = vec![false; experts.len()];
+    for choice in choices {
+        if !std::mem::replace(&mut asked[choice.expert], true) {
+            experts[choice.expert].matrices().for_each(Matrix::read_ahead);
+        }
+    }
 }
 
 /// Slots in the order of their experts, cut between experts into parts of at most so many slots, or of one expert.

@@ -19,7 +19,7 @@ pub(crate) fn prepare(context: &Context, weights: &Weights, part: usize) -> Resu
         Error::Argument(format!("part {part} of the weights: expected 0 to {}", weights.layers.len()))
     })?;
     let mut scratch = InputBuffers::default();
-    for weights in matrices {
+    for weights in matrices.into_iter().filter(|matrix| matrix.is_resident()) {
         let input = zeroed(Some(weights.columns()), "activations")?;
         let mut output = zeroed(Some(weights.rows()), "activations")?;
         matmul(context, &input, 1, &mut scratch, &mut [Job { weights, output: &mut output }])?;

@@ -89,6 +89,28 @@ impl Weights {
         self.parts().flatten().map(Matrix::nbytes).sum()
     }
 
+    /// Keeps weights in at most `bytes` of memory: first those that every token goes through, then experts. Products read the
+    /// others from the file each time. Returns how many bytes these are.
+    pub(crate) fn limit(&self, bytes: usize) -> usize {
+        let routed: Vec<&Matrix> = self.layers.iter().flat_map(Layer::routed).collect();
+        let all: usize = self.parts().flatten().map(Matrix::resident_bytes).sum();
+        let always = all - routed.iter().map(|matrix| matrix.resident_bytes()).sum::<usize>();
+        let (candidates, mut room) = match bytes.checked_sub(always) {
+            Some(room) => (routed, room),
+            None => (self.parts().flatten().collect(), bytes),
+        };
+        let mut left = 0;
+        for matrix in candidates {
+            if let Some(rest) = room.checked_sub(matrix.resident_bytes()) {
+                room = rest;
+            } else {
+                matrix.resident(false);
+                left += matrix.nbytes();
+            }
+        }
+        left
+    }
+
     /// The matrices part by part: one part a layer, then the output.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Vec<&Matrix>> {
         self.layers.iter().map(Layer::matrices).chain(self.output.iter().map(|output| vec![&*output.matrix]))
@@ -125,6 +147,14 @@ impl Layer {
     pub(crate) fn matrices(&self) -> Vec<&Matrix> {
         let attention = self.attention.iter().flat_map(Attention::matrices);
         attention.chain(self.feed_forward.iter().flat_map(FeedForward::matrices)).collect()
+    }
+
+    /// Those that only the tokens whose router chose them go through.
+    fn routed(&self) -> Vec<&Matrix> {
+        match &self.feed_forward {
+            Some(FeedForward::Experts(experts)) => experts.networks.iter().flat_map(Network::matrices).collect(),
+            _ => Vec::new(),
+        }
     }
 
     fn load(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Self, Error> {

@@ -70,6 +70,13 @@ impl Bytes {
         }
     }
 
+    /// Says that they will be needed soon, so that the system reads a mapped file ahead.
+    pub fn read_ahead(&self) {
+        if let Source::File(map) = &self.source {
+            map.advise_needed(self.start, self.len);
+        }
+    }
+
     /// As `release`, for bytes that nobody reads again: a copy gives its memory back too, and has zeros there.
     pub(crate) fn discard(&self) {
         if let Source::File(map) = &self.source {

@@ -119,6 +119,23 @@ impl Matrix {
         self.resident.store(resident, Ordering::Relaxed);
     }
 
+    /// Whether they may.
+    pub fn is_resident(&self) -> bool {
+        self.resident.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of memory that products take for good: those of the packed form, or of the file for plain weights.
+    pub fn resident_bytes(&self) -> usize {
+        self.layout.map_or(self.nbytes(), |layout| self.groups() * layout.group_bytes)
+    }
+
+    /// Has the system read the file's bytes ahead, if the next product will read them: those of weights that may not be kept.
+    pub fn read_ahead(&self) {
+        if !self.is_resident() {
+            self.bytes.read_ahead();
+        }
+    }
+
     /// Says that `row` will be called, also after the weights were packed: a copy of the file then keeps these bytes.
     pub fn keep_rows(&self) {
         self.looked_up.store(true, Ordering::Relaxed);
@@ -127,7 +144,7 @@ impl Matrix {
     /// Packs the weights if that has not been done and is wanted.
     pub(super) fn prepare(&self, context: &Context) -> Result<(), Error> {
         let Some(layout) = self.layout else { return Ok(()) };
-        if self.packed.get().is_some() || !self.resident.load(Ordering::Relaxed) || self.bytes.is_empty() {
+        if self.packed.get().is_some() || !self.is_resident() || self.bytes.is_empty() {
             return Ok(());
         }
         // One caller packs, others wait. A caller that failed leaves nothing behind.

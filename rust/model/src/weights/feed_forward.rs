@@ -54,7 +54,7 @@ impl Network {
         Ok(Self { gate, up, down: tensors.linear(&name("down"), inner, width)? })
     }
 
-    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         self.gate.iter().chain([&self.up, &self.down]).map(|linear| &linear.matrix)
     }
 }

@@ -1,0 +1,96 @@
+"""How much memory a model needs and whether this machine has it, from the header of its file alone."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from llamacpu.engine import machine
+from llamacpu.families.memory import amount, kv_numbers, longest_context
+
+if TYPE_CHECKING:
+    from llamacpu.families.config import Config
+    from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["Room"]
+
+# Bytes of one number: f32, f16, and q8_0 (32 numbers and an f16 scale in 34 bytes).
+_KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+# Tokens whose keys and values find a place beside the weights of a model that does not fit as a whole.
+_USUAL_CONTEXT = 4096
+_EXPERT = re.compile(r"\.ffn_(gate|up|down|gate_up)(_exps|\.\d+)\.")
+
+
+class Room:
+    """What the model in a file needs with `context` tokens (`None`: as many as it was trained for), and what there is.
+
+    All numbers are bytes.
+    """
+
+    def __init__(self, file: GGUFFile, config: Config, context: int | None = None, kv_type: str = "f16") -> None:
+        self._file = file
+        self._config = config
+        self.context = config.context_length if context is None else context
+        self.kv_type = kv_type
+        self.weights = sum(tensor.nbytes for tensor in file.tensors)
+        self.free = machine.available_memory()
+        """memory that programs may still take; None where the system does not tell"""
+
+    @property
+    def keys(self) -> int:
+        """Keys and values of a conversation of `context` tokens."""
+        return int(kv_numbers(self._config, self.context) * _KV_BYTES[self.kv_type])
+
+    @property
+    def experts(self) -> int:
+        """Weights that a router chooses among."""
+        return sum(tensor.nbytes for tensor in self._file.tensors if _EXPERT.search(tensor.name))
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether weights, keys and values fit together; None where the system does not tell."""
+        return None if self.free is None else self.weights + self.keys <= self.free
+
+    @property
+    def limit(self) -> int | None:
+        """What weights may take of the memory if they do not fit beside a short conversation; None if they do."""
+        if self.free is None or self.weights + self._short <= self.free:
+            return None
+        return max(self.free - self.free // 8 - self._short, 0)
+
+    def longest_contexts(self) -> dict[str, int] | None:
+        """The longest context, up to `context`, that fits, by the type of keys and values."""
+        if self.free is None:
+            return None
+        left = max(self.free - self.weights, 0)
+        return {name: longest_context(self._config, int(left / size), self.context) for name, size in _KV_BYTES.items()}
+
+    def fitting(self) -> str:
+        """Whether it fits, and if not, what would: a line."""
+        if self.free is None:
+            return "unknown: the system does not tell how much memory is free"
+        if self.fits:
+            return f"yes: {amount(self.free)} are free on this machine"
+        longest = self.longest_contexts() or {}
+        ways = [f"-c {count} --kv-type {name}" for name, count in longest.items() if count > 0]
+        if ways:
+            return f"no: {amount(self.free)} are free; would fit: {', '.join(ways)}"
+        return f"no: {amount(self.free)} are free, less than the weights take; {self.from_disk()}"
+
+    def from_disk(self) -> str:
+        """What it is like to run the model from disk, and what would fit instead."""
+        count, used, experts = self._config.experts, self._config.experts_used, self.experts
+        read = ""
+        if count and experts:
+            token = self.weights - experts + experts * used // count
+            read = f", {amount(token)} of it for a token ({used} of {count} experts)"
+        numbers = sum(math.prod(tensor.shape) for tensor in self._file.tensors)
+        bits = 8 * max((self.free or 0) - self._short, 0) / max(numbers, 1)
+        fitting = f"a file of at most {bits:.1f} bits a weight" if bits >= 1.5 else "a smaller model"
+        return f"it runs from disk, slowly{read}; {fitting} would fit, or a machine with more memory"
+
+    @property
+    def _short(self) -> int:
+        """Keys and values of a short conversation."""
+        return int(kv_numbers(self._config, min(self._config.context_length, _USUAL_CONTEXT)) * _KV_BYTES["f16"])
