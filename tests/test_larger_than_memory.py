@@ -83,7 +83,7 @@ def test_what_would_fit_is_told(tiny_model: Callable[..., Path], free: Free) -> 
     with llamacpu.GGUFFile(path) as file:
         config = config_for(file)
         numbers = sum(int(np.prod(tensor.shape)) for tensor in file.tensors)
-        free(int(numbers * 4 / 8) + Room(file, config)._short)
+        free(int(numbers * 4 / 8) + Room(file, config).short_conversation)
         assert "a file of at most 4.0 bits a weight would fit" in Room(file, config).from_disk()
         free(1000)
         assert "a smaller model would fit" in Room(file, config).from_disk()
@@ -98,4 +98,4 @@ def test_a_copy_that_has_no_room_is_refused(tiny_model: Callable[..., Path], fre
         llamacpu.Model(path, load="copy")
     told = CliRunner().invoke(command_line, ["run", str(path), "--no-mmap", "--raw", "-p", "x"])
     assert told.exit_code == 1
-    assert told.stderr.startswith("Error: not enough memory; ")
+    assert told.stderr.startswith(f"Error: {path.name}: the weights take ")

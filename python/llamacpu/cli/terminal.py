@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike
     from llamacpu.generation.result import GenerationResult
 
-
 _NO_MEMORY = "not enough memory; use a smaller model or a smaller --context"
 
 
@@ -40,7 +39,7 @@ def width_of(stream: TextIO) -> int:
 def one_line(error: BaseException) -> str:
     """What an error says, on one line, without Python's own words for it."""
     if isinstance(error, MemoryError):
-        return f"not enough memory; {error}" if error.args else _NO_MEMORY
+        return str(error) or _NO_MEMORY
     if isinstance(error, OSError) and error.strerror:
         name = str(error.filename)
         place = "" if error.filename is None else f"{name if name.isprintable() else repr(name)}: "

@@ -55,9 +55,9 @@ class Room:
     @property
     def limit(self) -> int | None:
         """What weights may take of the memory if they do not fit beside a short conversation; None if they do."""
-        if self.free is None or self.weights + self._short <= self.free:
+        if self.free is None or self.weights + self.short_conversation <= self.free:
             return None
-        return max(self.free - self.free // 8 - self._short, 0)
+        return max(self.free - self.free // 8 - self.short_conversation, 0)
 
     def longest_contexts(self) -> dict[str, int] | None:
         """The longest context, up to `context`, that fits, by the type of keys and values."""
@@ -86,11 +86,11 @@ class Room:
             token = self.weights - experts + experts * used // count
             read = f", {amount(token)} of it for a token ({used} of {count} experts)"
         numbers = sum(math.prod(tensor.shape) for tensor in self._file.tensors)
-        bits = 8 * max((self.free or 0) - self._short, 0) / max(numbers, 1)
+        bits = 8 * max((self.free or 0) - self.short_conversation, 0) / max(numbers, 1)
         fitting = f"a file of at most {bits:.1f} bits a weight" if bits >= 1.5 else "a smaller model"
         return f"it runs from disk, slowly{read}; {fitting} would fit, or a machine with more memory"
 
     @property
-    def _short(self) -> int:
+    def short_conversation(self) -> int:
         """Keys and values of a short conversation."""
         return int(kv_numbers(self._config, min(self._config.context_length, _USUAL_CONTEXT)) * _KV_BYTES["f16"])
