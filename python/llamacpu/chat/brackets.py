@@ -16,7 +16,7 @@ class Brackets:
     """
 
     def __init__(self, start: int = 0, python: bool = False) -> None:
-        self.depth = 0
+        self.depth: int = 0
         self._position = start
         self._found: int | None = None
         self._quote = ""

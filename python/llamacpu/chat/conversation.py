@@ -71,7 +71,7 @@ class Chat:
         if template is None:
             if "default" not in sources and sources:
                 sources["default"] = next(iter(sources.values()))
-            self.name = "default" if sources else guess(str(metadata.get("general.name", "")), self._has_token)
+            self.name: str = "default" if sources else guess(str(metadata.get("general.name", "")), self._has_token)
             if not sources:
                 log.info("the file has no chat template; the built-in template %s is used", self.name)
         elif template in sources or is_builtin(template):
@@ -89,8 +89,8 @@ class Chat:
             self.stop = known.stop
             sources = {self.name: source_of(known)}
         special = {"bos_token": self._text(tokenizer.bos), "eos_token": self._text(tokenizer.eos)}
-        self.template = ChatTemplate(sources[self.name], name=self.name, limits=limits, **special)
-        self.tool_template = self.template
+        self.template: ChatTemplate = ChatTemplate(sources[self.name], name=self.name, limits=limits, **special)
+        self.tool_template: ChatTemplate = self.template
         if self.name == "default" and "tool_use" in sources:
             self.tool_template = ChatTemplate(sources["tool_use"], name="tool_use", limits=limits, **special)
 

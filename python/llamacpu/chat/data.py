@@ -23,7 +23,7 @@ class PlainData:
 
     def __init__(self, trace: bool = False) -> None:
         self.trace = trace
-        self.size = 0
+        self.size: int = 0
 
     def text(self, value: str) -> str:
         """`value` as an exact string, or as a traced one."""

@@ -120,14 +120,14 @@ class _Formatter(SandboxedFormatter):
 class ChatEnvironment(ImmutableSandboxedEnvironment):
     """The sandbox; `with_budget` makes the copy in which one rendering runs."""
 
-    code_generator_class = _Generator
-    intercepted_binops = frozenset(operations.BINARY)
-    concat = staticmethod(concatenate)
+    code_generator_class: type[CodeGenerator] = _Generator
+    intercepted_binops: frozenset[str] = frozenset(operations.BINARY)
+    concat: staticmethod[[Iterable[str]], str] = staticmethod(concatenate)
     budget: Budget
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, optimized=False, extensions=[_Generation, loopcontrols])
-        self.filters = filters.all_filters()
+        self.filters: dict[str, Callable[..., Any]] = filters.all_filters()
         del self.globals["lipsum"]
         self.globals["dict"] = _make_dict
         self.globals["namespace"] = filters.TemplateNamespace

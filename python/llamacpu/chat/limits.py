@@ -51,12 +51,12 @@ class Budget:
     __slots__ = ("_data", "_deadline", "_kept", "_sizes", "depth", "limits", "steps", "total", "tracking", "value")
 
     def __init__(self, limits: Limits, input_size: int, tracking: bool) -> None:
-        self.limits = limits
-        self.tracking = tracking
-        self.steps = limits.steps
-        self.value = limits.value + 4 * input_size
-        self.total = limits.total + 64 * input_size
-        self.depth = 0
+        self.limits: Limits = limits
+        self.tracking: bool = tracking
+        self.steps: int = limits.steps
+        self.value: int = limits.value + 4 * input_size
+        self.total: int = limits.total + 64 * input_size
+        self.depth: int = 0
         self._deadline = time.thread_time() + limits.seconds
         # Sizes of lists and dicts by identity. A template cannot change them, and `_kept` keeps the identity valid.
         self._sizes: dict[int, int] = {}

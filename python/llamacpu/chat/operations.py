@@ -128,7 +128,7 @@ def modulo(budget: Budget, left: Any, right: Any) -> Any:
 
 
 BINARY: dict[str, Callable[[Budget, Any, Any], Any]] = {"+": add, "*": multiply, "**": power, "%": modulo}
-PLAIN_BINARY = {"-": operator.sub, "/": operator.truediv, "//": operator.floordiv}
+PLAIN_BINARY: dict[str, Callable[[Any, Any], Any]] = {"-": operator.sub, "/": operator.truediv, "//": operator.floordiv}
 
 
 def forbidden(what: str) -> SecurityError:

@@ -113,7 +113,9 @@ class Opening:
     """
 
     def __init__(self, first: str, opens: str, begun: str) -> None:
-        self.first, self.opens, self.begun = first, opens, begun
+        self.first: str = first
+        self.opens: str = opens
+        self.begun: str = begun
 
     @classmethod
     def of_fences(cls, names: Iterable[str]) -> Opening | None:

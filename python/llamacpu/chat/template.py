@@ -48,7 +48,7 @@ class ChatTemplate:
         self.bos_token = bos_token
         self.eos_token = eos_token
         self.name = name
-        self.limits = limits or Limits()
+        self.limits: Limits = limits or Limits()
         if len(source) > self.limits.source:
             raise TemplateError(
                 f"the chat template has {len(source)} characters, at most {self.limits.source} are allowed"

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+
+class Decorator(Protocol):
+    """What adds an option to the function of a command."""
+
+    def __call__(self, function: Function, /) -> Function: ...
+
+
 MOST_TOKENS = 1 << 30
 """The longest context that a session can have."""
 MOST_THREADS = 1024
@@ -33,33 +40,33 @@ def complete_files(_context: click.Context, _option: click.Parameter, begun: str
     return [CompletionItem(begun, type="file")]
 
 
-threads = click.option(
+threads: Decorator = click.option(
     "-t",
     "--threads",
     type=click.IntRange(min=1, max=MOST_THREADS),
     help="Number of threads. [default: what affinity, container quota and cores allow]",
 )
-context = click.option(
+context: Decorator = click.option(
     "-c",
     "--context",
     type=click.IntRange(min=1, max=MOST_TOKENS),
     help="Most tokens of the conversation. [default: what the model was trained for]",
 )
-kv_type = click.option(
+kv_type: Decorator = click.option(
     "--kv-type",
     type=click.Choice(["f32", "f16", "q8_0"]),
     default="f16",
     show_default=True,
     help="How keys and values are stored: exact, half or about a quarter of the memory.",
 )
-load = click.option(
+load: Decorator = click.option(
     "--no-mmap",
     "load",
     is_flag=True,
     callback=lambda _context, _option, given: "copy" if given else "map",
     help="Read all of the file into memory at once, instead of mapping it: it may then change or vanish.",
 )
-overrides = click.option(
+overrides: Decorator = click.option(
     "--override",
     "overrides",
     multiple=True,
@@ -67,14 +74,16 @@ overrides = click.option(
     callback=lambda _context, option, given: dict(_override(text, option) for text in given),
     help="Metadata in place of the file's, as in tokenizer.ggml.add_bos_token=false; may be given several times.",
 )
-draft_model = click.option(
+draft_model: Decorator = click.option(
     "--draft-model",
     metavar="FILE",
     shell_complete=complete_files,
     help="Speculative decoding with a small model of the same vocabulary: the same text, sooner.",
 )
-no_draft = click.option("--no-draft", is_flag=True, help="No speculative decoding: compute one token at a time.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
+no_draft: Decorator = click.option(
+    "--no-draft", is_flag=True, help="No speculative decoding: compute one token at a time."
+)
+as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 _SAMPLING = (
     ("--temperature", float, "Randomness; 0 always takes the most likely token. [default: 0.8]"),

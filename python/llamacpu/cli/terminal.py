@@ -58,7 +58,7 @@ class ProgressBar(ABC):
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self.on_terminal = self._stream.isatty()
+        self.on_terminal: bool = self._stream.isatty()
         self._started = time.monotonic()
         self._shown = False
 

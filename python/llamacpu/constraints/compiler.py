@@ -141,12 +141,12 @@ class Vocabulary:
         # llguidance keeps this object, out of sight of the garbage collector, for as long as there is the tokenizer.
         self._tokenizer = weakref.ref(tokenizer)
         ends = sorted(tokenizer.eog)
-        self.eos_token_id = tokenizer.eos if tokenizer.eos is not None else (ends[0] if ends else 0)
-        self.bos_token_id = tokenizer.bos
+        self.eos_token_id: int = tokenizer.eos if tokenizer.eos is not None else (ends[0] if ends else 0)
+        self.bos_token_id: int | None = tokenizer.bos
         shown = [tokenizer.decode_bytes([token], skip_special=True) for token in range(tokenizer.vocab_size)]
         # A control token has no text of its own: the marker byte keeps its name from being taken for text.
-        self.tokens = [text or b"\xff" + tokenizer.id_to_piece(i).encode() for i, text in enumerate(shown)]
-        self.special_token_ids = [i for i, text in enumerate(shown) if not text]
+        self.tokens: list[bytes] = [text or b"\xff" + tokenizer.id_to_piece(i).encode() for i, text in enumerate(shown)]
+        self.special_token_ids: list[int] = [i for i, text in enumerate(shown) if not text]
         self._special = frozenset(self.special_token_ids)
 
     def __call__(self, text: bytes | str) -> list[int]:
@@ -171,7 +171,7 @@ class Compiler:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         llguidance = library()
-        self.vocabulary = Vocabulary(tokenizer)
+        self.vocabulary: Vocabulary = Vocabulary(tokenizer)
         ends = sorted(tokenizer.eog) or [self.vocabulary.eos_token_id]
         native = llguidance.LLTokenizer(llguidance.TokenizerWrapper(self.vocabulary), eos_token=ends)
         self._new = partial(_new_matcher, native)

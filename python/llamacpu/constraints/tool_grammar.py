@@ -113,7 +113,7 @@ class ToolGrammars:
         addressed = self._addressed(rules) if self._recipients else []
         # What needs no tag, and the openings of it.
         self._untagged = [*([fence] if fence else []), *addressed]
-        self.openings = [
+        self.openings: list[Opening] = [
             opening for opening in (Opening.of_fences(self._names), self._recipients) if opening is not None
         ]
         self._texts = {

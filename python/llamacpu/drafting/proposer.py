@@ -22,9 +22,9 @@ class Proposer:
     """
 
     def __init__(self, draft: Draft, session: SessionLike, prompt: Sequence[int], cancel: CancelToken | None) -> None:
-        self.drafted = 0
-        self.accepted = 0
-        self.seconds = 0.0
+        self.drafted: int = 0
+        self.accepted: int = 0
+        self.seconds: float = 0.0
         self._draft = draft
         self._cost = cost_of(session.model)
         self._rule = AdaptiveLength(self._cost, draft.max_tokens)

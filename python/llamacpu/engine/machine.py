@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from llamacpu import _native
 from llamacpu.memory import available_memory, total_memory
@@ -22,8 +22,8 @@ __all__ = [
     "version",
 ]
 
-memory_bandwidth = _native.memory_bandwidth
-product_peak = _native.product_peak
+memory_bandwidth: Final = _native.memory_bandwidth
+product_peak: Final = _native.product_peak
 version: str = _native.__version__
 """The version of llamacpu."""
 

@@ -27,7 +27,7 @@ class Loop:
     def __init__(
         self, session: SessionLike, request: Request, sampler: Sampler, stops: StopStrings, cancel: CancelToken
     ) -> None:
-        self.progress = Progress()
+        self.progress: Progress = Progress()
         self._request = request
         self._sampler = sampler
         self._stops = stops

@@ -64,21 +64,21 @@ class GGUFFile:
         check_path("path", path)
         if not os.fspath(path):
             raise GGUFError("the path of the model is empty; give the path of a .gguf file")
-        self.path = Path(path)
-        self.paths = [self.path]
+        self.path: Path = Path(path)
+        self.paths: list[Path] = [self.path]
         self._files: list[_native.File] = []
         self._header_bytes: list[int] = []
         try:
             first = self._read(self.path, 0)
-            self.version = first.version
-            self.alignment = first.alignment
-            self.metadata = first.metadata
-            self.tensors = first.tensors
+            self.version: int = first.version
+            self.alignment: int = first.alignment
+            self.metadata: Metadata = first.metadata
+            self.tensors: list[Tensor] = first.tensors
             self._read_other_shards(first.metadata)
         except BaseException:
             self.close()
             raise
-        self.nbytes = sum(file.size for file in self._files)
+        self.nbytes: int = sum(file.size for file in self._files)
         if overrides:
             self.metadata = _overridden(self.metadata, overrides)
 

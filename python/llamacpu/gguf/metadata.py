@@ -42,10 +42,10 @@ class StringArray:
         self, file: _native.File, offset: int, count: int, offsets: numpy.typing.NDArray[numpy.uint64], end: int
     ) -> None:
         self._file = file
-        self.offset = offset
-        self.count = count
-        self.offsets = offsets
-        self.end = end
+        self.offset: int = offset
+        self.count: int = count
+        self.offsets: numpy.typing.NDArray[numpy.uint64] = offsets
+        self.end: int = end
 
     def raw(self, index: int) -> bytes:
         """The bytes of string `index`, as they are in the file (they need not be valid UTF-8)."""

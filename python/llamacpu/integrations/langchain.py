@@ -26,9 +26,9 @@ try:
     from langchain_core.runnables import Runnable, run_in_executor
     from langchain_core.tools import BaseTool
     from pydantic import BaseModel, Field, PrivateAttr
-except ImportError as error:
+except ImportError as _error:
     raise ImportError(
-        f"llamacpu.integrations.langchain needs langchain-core ({error}); install it with: "
+        f"llamacpu.integrations.langchain needs langchain-core ({_error}); install it with: "
         "pip install llamacpu[langchain]"
     ) from None
 

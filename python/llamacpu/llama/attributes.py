@@ -29,14 +29,14 @@ class Attributes:
     _conversation: Conversation
     _samplers: Samplers
 
-    kv_overrides = _Argument()
-    lora_base = _Argument()
-    lora_path = _Argument()
-    lora_scale = _Argument()
-    main_gpu = _Argument()
-    numa = _Argument()
-    split_mode = _Argument()
-    tensor_split = _Argument()
+    kv_overrides: _Argument = _Argument()
+    lora_base: _Argument = _Argument()
+    lora_path: _Argument = _Argument()
+    lora_scale: _Argument = _Argument()
+    main_gpu: _Argument = _Argument()
+    numa: _Argument = _Argument()
+    split_mode: _Argument = _Argument()
+    tensor_split: _Argument = _Argument()
     _logits_all = _Argument()
     # Recurrent models, and those with some recurrent layers, are not run.
     _is_recurrent = False

@@ -151,7 +151,7 @@ class LlamaDiskCache(BaseLlamaCache):
 
     def __init__(self, cache_dir: str | os.PathLike[str] = ".cache/llama_cache", capacity_bytes: int = 2 << 30) -> None:
         super().__init__(capacity_bytes)
-        self.cache_dir = Path(cache_dir)
+        self.cache_dir: Path = Path(cache_dir)
         self.cache_dir.mkdir(parents=True, exist_ok=True)
         self._entries: dict[str, _Entry] = {}
         self._lock = ProcessLock()

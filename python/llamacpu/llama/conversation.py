@@ -53,7 +53,7 @@ class Conversation:
         self.cache: BaseLlamaCache | None = None
         self.last_result: GenerationResult | None = None
         self.restore: Callable[[LlamaState], None] | None = None
-        self.kept = KeptLogits(vocab_size)
+        self.kept: KeptLogits = KeptLogits(vocab_size)
         self._model = model
         self._samplers = samplers
         self._vocab_size = vocab_size

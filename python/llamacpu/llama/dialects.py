@@ -189,7 +189,7 @@ class Functionary(Dialect):
 class FunctionaryV1(Functionary):
     """As those before, with control tokens at the ends of turns and around calls."""
 
-    stop = ("<|END_OF_ASSISTANT|>", "<|END_OF_FUNCTION_CALL|>")
+    stop: tuple[str, ...] = ("<|END_OF_ASSISTANT|>", "<|END_OF_FUNCTION_CALL|>")
     opening = "<|START_OF_FUNCTION_CALL|>"
 
     def prompt(self, messages: Messages, functions: Functions) -> str:

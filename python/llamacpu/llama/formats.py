@@ -94,7 +94,7 @@ class Jinja2ChatFormatter:
         self.eos_token = eos_token
         self.bos_token = bos_token
         self.add_generation_prompt = add_generation_prompt
-        self.stop_token_ids = None if stop_token_ids is None else set(stop_token_ids)
+        self.stop_token_ids: set[int] | None = None if stop_token_ids is None else set(stop_token_ids)
         self._compiled = ChatTemplate(template, bos_token=bos_token, eos_token=eos_token)
 
     def __call__(

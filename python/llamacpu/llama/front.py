@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from types import SimpleNamespace, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -156,8 +156,8 @@ class Llama(Attributes, Signatures):
     ) -> None:
         settings.check(self._arguments, other)
         overrides = settings.overrides(self._arguments)
-        self.model_path = os.fspath(model_path)
-        self.chat_handler = chat_handler or registered(chat_format)
+        self.model_path: str = os.fspath(model_path)
+        self.chat_handler: Callable[..., Any] | None = chat_handler or registered(chat_format)
         self.verbose = verbose
         kv_type = settings.kv_type(type_k, type_v)
         drafts = settings.draft(draft_model)
@@ -208,15 +208,15 @@ class Llama(Attributes, Signatures):
 
     # --- Fields of its parts ---
 
-    n_batch = FieldOf[int]("_embeddings", "n_batch")
-    tokenizer_ = FieldOf[Any]("_text", "given")
-    last_n_tokens_size = FieldOf[int]("_samplers", "last_n_tokens_size")
-    cache = FieldOf[BaseLlamaCache | None]("_conversation", "cache")
-    last_result = FieldOf[GenerationResult | None]("_conversation", "last_result")
-    chat_format = FieldOf[str | None]("_completions", "chat_format")
-    spm_infill = FieldOf[bool]("_completions", "spm_infill")
-    overflow = FieldOf[Overflow]("_completions", "overflow")
-    draft_model = FieldOf[Draft | None]("_completions", "draft_model")
+    n_batch: FieldOf[int] = FieldOf[int]("_embeddings", "n_batch")
+    tokenizer_: FieldOf[Any] = FieldOf[Any]("_text", "given")
+    last_n_tokens_size: FieldOf[int] = FieldOf[int]("_samplers", "last_n_tokens_size")
+    cache: FieldOf[BaseLlamaCache | None] = FieldOf[BaseLlamaCache | None]("_conversation", "cache")
+    last_result: FieldOf[GenerationResult | None] = FieldOf[GenerationResult | None]("_conversation", "last_result")
+    chat_format: FieldOf[str | None] = FieldOf[str | None]("_completions", "chat_format")
+    spm_infill: FieldOf[bool] = FieldOf[bool]("_completions", "spm_infill")
+    overflow: FieldOf[Overflow] = FieldOf[Overflow]("_completions", "overflow")
+    draft_model: FieldOf[Draft | None] = FieldOf[Draft | None]("_completions", "draft_model")
 
     # --- What it is ---
 
@@ -249,7 +249,7 @@ class Llama(Attributes, Signatures):
             pooling_type=self.pooling_type(), embeddings=self._embeddings.wanted,
         )  # fmt: skip
 
-    n_ctx = method_of("_conversation", Conversation.n_ctx)
+    n_ctx: Final = method_of("_conversation", Conversation.n_ctx)
 
     def n_embd(self) -> int:
         """Length of an embedding."""
@@ -265,16 +265,16 @@ class Llama(Attributes, Signatures):
 
     # --- Text and tokens ---
 
-    tokenize = method_of("_text", LlamaText.tokenize)
-    detokenize = method_of("_text", LlamaText.detokenize)
-    token_bos = method_of("_text", LlamaText.token_bos)
-    token_eos = method_of("_text", LlamaText.token_eos)
-    token_nl = method_of("_text", LlamaText.token_nl)
+    tokenize: Final = method_of("_text", LlamaText.tokenize)
+    detokenize: Final = method_of("_text", LlamaText.detokenize)
+    token_bos: Final = method_of("_text", LlamaText.token_bos)
+    token_eos: Final = method_of("_text", LlamaText.token_eos)
+    token_nl: Final = method_of("_text", LlamaText.token_nl)
 
     # --- Completions ---
 
-    moderate = method_of("_completions", Completions.moderate)
-    guard_prompt = method_of("_completions", Completions.guard_prompt)
+    moderate: Final = method_of("_completions", Completions.moderate)
+    guard_prompt: Final = method_of("_completions", Completions.guard_prompt)
 
     def infill(self, prefix: str, suffix: str, **settings: Any) -> Any:
         """What belongs between two texts; `settings` as in `create_completion`.
@@ -313,9 +313,9 @@ class Llama(Attributes, Signatures):
 
     # --- Embeddings ---
 
-    pooling_type = method_of("_embeddings", Embeddings.pooling_type)
-    create_embedding = method_of("_embeddings", Embeddings.create_embedding)
-    embed = method_of("_embeddings", Embeddings.embed)
+    pooling_type: Final = method_of("_embeddings", Embeddings.pooling_type)
+    create_embedding: Final = method_of("_embeddings", Embeddings.create_embedding)
+    embed: Final = method_of("_embeddings", Embeddings.embed)
 
     # --- Step by step ---
 
@@ -356,14 +356,14 @@ class Llama(Attributes, Signatures):
     _input_ids = input_ids
     _scores = scores
 
-    set_seed = method_of("_samplers", Samplers.set_seed)
-    reset = method_of("_conversation", Conversation.reset)
-    eval = method_of("_conversation", Conversation.eval)
-    sample = method_of("_steps", Steps.sample)
-    generate = method_of("_steps", Steps.generate)
-    save_state = method_of("_conversation", Conversation.save_state)
-    load_state = method_of("_conversation", Conversation.load_state)
-    set_cache = method_of("_conversation", Conversation.set_cache)
+    set_seed: Final = method_of("_samplers", Samplers.set_seed)
+    reset: Final = method_of("_conversation", Conversation.reset)
+    eval: Final = method_of("_conversation", Conversation.eval)
+    sample: Final = method_of("_steps", Steps.sample)
+    generate: Final = method_of("_steps", Steps.generate)
+    save_state: Final = method_of("_conversation", Conversation.save_state)
+    load_state: Final = method_of("_conversation", Conversation.load_state)
+    set_cache: Final = method_of("_conversation", Conversation.set_cache)
 
     # --- Life and death ---
 

@@ -194,9 +194,9 @@ class _FunctionaryOfBoth(OwnHandler):
         return FunctionCalling(dialect)(llama, messages, **settings)
 
 
-chatml_function_calling = FunctionCalling(ChatMLFunctions())
-functionary_chat_handler = FunctionCalling(Functionary())
-functionary_v1_v2_chat_handler = _FunctionaryOfBoth()
+chatml_function_calling: FunctionCalling = FunctionCalling(ChatMLFunctions())
+functionary_chat_handler: FunctionCalling = FunctionCalling(Functionary())
+functionary_v1_v2_chat_handler: _FunctionaryOfBoth = _FunctionaryOfBoth()
 
 for _name, _handler in (
     ("chatml-function-calling", chatml_function_calling),

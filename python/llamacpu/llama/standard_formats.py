@@ -121,60 +121,64 @@ def _header(role: str) -> str:
     return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
 
 
-format_llama3 = Turns(
+format_llama3: Turns = Turns(
     {role: _header(role) for role in ("system", "user", "assistant")}, separators=("<|eot_id|>",), system=None,
     stop="<|eot_id|>",
 )  # fmt: skip
-format_alpaca = Turns(
+format_alpaca: Turns = Turns(
     _two("### Instruction", "### Response"), ": ", ":", ("\n\n", "</s>"), behind="\n\n", answer=False
 )  # fmt: skip
-format_qwen = Turns(
+format_qwen: Turns = Turns(
     _two("<|im_start|>user", "<|im_start|>assistant"), _LINE, _LINE, ("<|im_end|>\n",), "<|im_start|>system\n{}",
     "You are a helpful assistant.", behind="<|im_end|>\n", stop="<|endoftext|>",
 )  # fmt: skip
-format_vicuna = Turns(_two("USER", "ASSISTANT"), ": ", ":", (" ", "</s>"), fixed=True, default=_CURIOUS, behind=" ")
-format_oasst_llama = Turns(
+format_vicuna: Turns = Turns(
+    _two("USER", "ASSISTANT"), ": ", ":", (" ", "</s>"), fixed=True, default=_CURIOUS, behind=" "
+)
+format_oasst_llama: Turns = Turns(
     _two("<|prompter|>", "<|assistant|>"), separators=("</s>",), system="[INST] <<SYS>>\n{}\n<</SYS>>\n\n"
 )
-format_baichuan2 = Turns(_two("<reserved_106>", "<reserved_107>"))
-format_baichuan = Turns(_two("<reserved_102>", "<reserved_103>"))
-format_openbuddy = Turns(_two("User", "Assistant"), ": ", ":", (_LINE,), fixed=True, default=_BUDDY, behind=_LINE)
-format_redpajama_incite = Turns(_two("<human>", "<bot>"), ": ", ":", (_LINE,), behind=_LINE, stop="<human>")
-format_snoozy = Turns(
+format_baichuan2: Turns = Turns(_two("<reserved_106>", "<reserved_107>"))
+format_baichuan: Turns = Turns(_two("<reserved_102>", "<reserved_103>"))
+format_openbuddy: Turns = Turns(
+    _two("User", "Assistant"), ": ", ":", (_LINE,), fixed=True, default=_BUDDY, behind=_LINE
+)
+format_redpajama_incite: Turns = Turns(_two("<human>", "<bot>"), ": ", ":", (_LINE,), behind=_LINE, stop="<human>")
+format_snoozy: Turns = Turns(
     _two("### Prompt", "### Response"), ": ", ":", (_LINE,), default=_SNOOZY, behind=_LINE, stop="###"
 )
-format_phind = Turns(
+format_phind: Turns = Turns(
     _two("### User Message", "### Assistant"), ": ", ":", ("\n\n",),
     fixed=True, default="### System Prompt\nYou are an intelligent programming assistant.", behind="\n\n",
 )  # fmt: skip
-format_intel = Turns(
+format_intel: Turns = Turns(
     _two("### User:", "### Assistant:"), ": ", ":", (_LINE,), system="### System:\n{}", behind=_LINE
 )  # fmt: skip
-format_open_orca = Turns(
+format_open_orca: Turns = Turns(
     _two("User", "Assistant"), ": ", ": ", ("<|end_of_turn|>\n",), fixed=True, default=_ORCA,
     behind="<|end_of_turn|>\n", stop="User",
 )  # fmt: skip
-format_mistrallite = Turns(
+format_mistrallite: Turns = Turns(
     _two("<|prompter|>", "</s>\n<|assistant|>"), separators=(" ",), system="<|system|>{}</s>"
 )  # fmt: skip
-format_zephyr = Turns(
+format_zephyr: Turns = Turns(
     _two("<|user|>\n", "<|assistant|>\n"), _LINE, _LINE, ("</s>\n",), "<|system|>\n{}", behind="</s>\n", stop="</s>"
 )
-format_pygmalion = Turns(
+format_pygmalion: Turns = Turns(
     _two("<|user|>", "<|model|>"), _LINE, _LINE, ("\n\n",), "<|system|>{}", behind="\n\n", stop=_LINE
 )
-format_chatml = Turns(
+format_chatml: Turns = Turns(
     _two("<|im_start|>user", "<|im_start|>assistant"), _LINE, _LINE, ("<|im_end|>\n",), "<|im_start|>system\n{}",
     behind="<|im_end|>\n", stop="<|im_end|>",
 )  # fmt: skip
-format_chatglm3 = Turns(
+format_chatglm3: Turns = Turns(
     _two("<|user|>", "<|assistant|>"), "\n ", system="<|system|>\n{}", stop="</s>"
 )  # fmt: skip
-format_openchat = Turns(
+format_openchat: Turns = Turns(
     _two("GPT4 Correct User: ", "<|end_of_turn|>GPT4 Correct Assistant: "), _LINE, _LINE, ("<|end_of_turn|>\n",),
     "{}<|end_of_turn|>", behind="<|end_of_turn|>\n", stop="<|end_of_turn|>",
 )  # fmt: skip
-format_gemma = Turns(
+format_gemma: Turns = Turns(
     _two("<start_of_turn>user\n", "<start_of_turn>model\n"), separators=("<end_of_turn>\n",), system=None,
     stop="<end_of_turn>\n",
 )  # fmt: skip

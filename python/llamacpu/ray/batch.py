@@ -20,7 +20,7 @@ from llamacpu.ray.stages import PartAnswerer
 
 __all__ = ["Summary", "answer_files"]
 
-log = logging.getLogger("llamacpu.ray")
+log: logging.Logger = logging.getLogger("llamacpu.ray")
 
 
 class Summary(NamedTuple):

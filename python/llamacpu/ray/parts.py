@@ -21,7 +21,7 @@ class Folder:
     """Where answers are written to: `part-00000.jsonl` (or .parquet) and so on, one for each part of the input."""
 
     def __init__(self, path: str | os.PathLike[str], form: Format) -> None:
-        self.path = Path(path).resolve()
+        self.path: Path = Path(path).resolve()
         self.form = form
 
     def file(self, part: Part) -> Path:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "Answering", "RowEngine"]
 
-log = logging.getLogger("llamacpu.ray")
+log: logging.Logger = logging.getLogger("llamacpu.ray")
 
 COLUMNS: dict[str, Any] = {
     "answer": None,
@@ -103,7 +103,7 @@ class RowEngine:
     ) -> None:
         self.answering = answering
         self.parallel = parallel
-        self.engine = Engine(
+        self.engine: Engine = Engine(
             model, threads=threads, context=context, max_running=parallel, max_queue=2 * parallel, memory=kv_memory
         )
         self._chat: Chat | None = None

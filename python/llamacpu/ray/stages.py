@@ -52,7 +52,7 @@ class Answerer:
             raise TypeError(f"{', '.join(fields)}: answering has its settings; give them to that")
         threads = threads or cores_of_this_actor()
         try:
-            self.rows = RowEngine(
+            self.rows: RowEngine = RowEngine(
                 model, answering or Answering(**fields),
                 threads=threads, parallel=parallel, context=context, kv_memory=kv_memory,
             )  # fmt: skip

@@ -33,8 +33,8 @@ class Sampler:
         vocab_size: checks the ids of logit_bias where given; mirostat 1 uses it too.
         piece: token id -> its text; DRY finds its sequence breakers with it and has none without.
         """
-        self.sampling = Sampling() if sampling is None else sampling
-        self.seed = secrets.randbelow(MAX_SEED) if self.sampling.seed is None else self.sampling.seed
+        self.sampling: Sampling = Sampling() if sampling is None else sampling
+        self.seed: int = secrets.randbelow(MAX_SEED) if self.sampling.seed is None else self.sampling.seed
         self._vocab_size = vocab_size
         self._bias = self._bias_arrays()
         self._breakers = repetition.Breakers(self.sampling.dry_sequence_breakers, piece)

@@ -55,7 +55,7 @@ class Mirostat:
         self._eta = eta
         self._vocabulary = vocabulary
         self._stream = stream
-        self.mu = 2 * tau
+        self.mu: float = 2 * tau
 
     def __call__(self, candidates: Candidates) -> int:
         """The id of the chosen token."""

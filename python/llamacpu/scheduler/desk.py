@@ -53,7 +53,7 @@ class Desk:
         self._running: set[Work] = set()
         self.scheduler: Scheduler  # set before anything is called
         self.state: EngineState = "loading"
-        self.loaded = (0, 0)
+        self.loaded: tuple[int, int] = (0, 0)
 
     # --- For those who ask ---
 

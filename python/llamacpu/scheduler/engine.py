@@ -120,7 +120,8 @@ class Engine:
             self._owned = model = EngineModel(model, threads)
         elif threads is not None:
             raise ValueError("threads is for a path; a model that is open has its threads already")
-        self.statistics = statistics = Statistics()
+        statistics = Statistics()
+        self.statistics: Statistics = statistics
         page_bytes = model.page_bytes(kv_type)
         limit = default_limit(model) if memory is None else memory
         most = max(limit // page_bytes * PAGE_TOKENS, PAGE_TOKENS)
@@ -129,7 +130,7 @@ class Engine:
                 f"context is {context}, but {limit} bytes of memory hold {most} tokens; expected at most that, or more "
                 "memory"
             )
-        self.context = min(model.context_length if context is None else context, most)
+        self.context: int = min(model.context_length if context is None else context, most)
         self.kv_type = kv_type
         self._timeout = timeout
         shares = Shares()
@@ -146,7 +147,7 @@ class Engine:
         self._desk = Desk(model, queue, budget, prefixes, statistics, max_running, prepare)
         self._scheduler = Scheduler(model, statistics, shares, Pace(longest_step), self._desk, max(max_running, 64))
         self._desk.scheduler = prefixes.scheduler = self._scheduler
-        self.model = ScheduledModel(model, self._scheduler, budget)
+        self.model: ScheduledModel = ScheduledModel(model, self._scheduler, budget)
         self._scheduler.start()
         _engines.add(self)
 

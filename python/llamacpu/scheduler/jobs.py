@@ -32,12 +32,12 @@ class Slot:
     __slots__ = ("__weakref__", "busy", "client", "native", "number", "pages", "preemptible")
 
     def __init__(self, native: SessionLike, pages: PageList, client: str) -> None:
-        self.native = native
-        self.pages = pages
-        self.client = client
-        self.busy = False
-        self.number = next(_numbers)
-        self.preemptible = False
+        self.native: SessionLike = native
+        self.pages: PageList = pages
+        self.client: str = client
+        self.busy: bool = False
+        self.number: int = next(_numbers)
+        self.preemptible: bool = False
 
 
 class _Waiting:
@@ -77,16 +77,18 @@ class Job(_Waiting):
     stopped  nobody wants the result any more
     """
 
+    result: Any
+
     def __init__(self, slot: Slot, ids: Sequence[int], logits: Logits, cancel: CancelToken | None) -> None:
         super().__init__()
         self.slot = slot
-        self.ids = ids
+        self.ids: Sequence[int] = ids
         # All rows of one token are its last one: they need no step of their own.
         self._one = logits == "all" and len(ids) == 1
         self.logits: Logits = "last" if self._one else logits
         self.cancel = cancel
-        self.start = slot.native.position
-        self.done = 0
+        self.start: int = slot.native.position
+        self.done: int = 0
         # First tokens whose rows of logits are not wanted: they are computed for the second time.
         self._again = 0
         self._rows: list[Any] = []

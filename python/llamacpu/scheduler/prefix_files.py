@@ -47,7 +47,7 @@ class PrefixFiles:
         context: int,
         statistics: Statistics,
     ) -> None:
-        self.folder = Path(folder)
+        self.folder: Path = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(f"{self.folder}: the folder of the prefix cache cannot be read and written")
@@ -59,7 +59,7 @@ class PrefixFiles:
         self._lock = threading.RLock()
         self._order = Ordered()
         # Files are read by one thread at a time: others may want the same one, and find it in memory then.
-        self.loading = threading.Lock()
+        self.loading: threading.Lock = threading.Lock()
 
     def scan(self) -> None:
         """Find the files that can be used."""

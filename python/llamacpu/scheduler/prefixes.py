@@ -45,7 +45,7 @@ class Wait:
         self.other = other
         self.tokens = tokens
         self.served = False
-        self.over = Event()
+        self.over: Event = Event()
 
 
 class Prefixes:

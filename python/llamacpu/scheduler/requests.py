@@ -53,15 +53,15 @@ class Work:
         timeout: float | None,
         stoppable: bool,
     ) -> None:
-        self.number = next(_numbers)
+        self.number: int = next(_numbers)
         self.client = client
         self.prompt = prompt
         self.session = session
         self.running = running
         self.token = token
-        self.submitted = monotonic()
+        self.submitted: float = monotonic()
         self.started: float | None = None
-        self.deadline = None if timeout is None else self.submitted + timeout
+        self.deadline: float | None = None if timeout is None else self.submitted + timeout
         self.stoppable = stoppable
         self.state: RequestState = "queued"
         self.error: BaseException | None = None
@@ -120,9 +120,9 @@ class Request(Iterator[Event]):
         """Use `Engine.submit`."""
         self._work = work
         self._poke = poke
-        self.id = work.number
-        self.client = work.client
-        self.reading = Taken()
+        self.id: int = work.number
+        self.client: str = work.client
+        self.reading: Taken = Taken()
 
     def __iter__(self) -> Request:
         """The request itself."""

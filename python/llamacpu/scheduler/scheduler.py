@@ -61,7 +61,7 @@ class Scheduler:
         self, model: ModelLike, statistics: Statistics, shares: Shares, pace: Pace, owner: Owner, most: int
     ) -> None:
         self.model = model
-        self.changed = threading.Condition(threading.RLock())
+        self.changed: threading.Condition = threading.Condition(threading.RLock())
         self.statistics = statistics
         self.shares = shares
         self._pace = pace

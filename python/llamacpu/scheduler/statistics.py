@@ -24,9 +24,9 @@ class Histogram:
     """
 
     def __init__(self, bounds: Iterable[float]) -> None:
-        self.bounds = tuple(float(bound) for bound in bounds)
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.sum = 0.0
+        self.bounds: tuple[float, ...] = tuple(float(bound) for bound in bounds)
+        self.counts: list[int] = [0] * (len(self.bounds) + 1)
+        self.sum: float = 0.0
 
     @property
     def count(self) -> int:
@@ -116,7 +116,7 @@ class Statistics:
     """tokens of a step"""
 
     def __post_init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
 
     def add(self, **counts: float) -> None:
         """Adds to counters."""

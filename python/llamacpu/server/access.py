@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Access"]
 
-log = logging.getLogger("llamacpu.server.access")
+log: logging.Logger = logging.getLogger("llamacpu.server.access")
 
 
 class Access:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from llamacpu.engine.machine import version
 from llamacpu.server import anthropic, llama_server, ollama, openai, operations, responses
 from llamacpu.server.access import Access
-from llamacpu.server.endpoints import routes
+from llamacpu.server.endpoints import Endpoint, routes
 from llamacpu.server.errors import ApiError, told
 from llamacpu.server.guard import Guard
 from llamacpu.server.metrics import Metrics
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Application"]
 
-log = logging.getLogger("llamacpu.server")
+log: logging.Logger = logging.getLogger("llamacpu.server")
 
 _TIDY_SECONDS = 5.0
 # Where clients of other services that speak the OpenAI API look for it.
@@ -52,15 +52,15 @@ class Application:
     def __init__(self, models: Any, settings: Settings, pool: Mapping[str, Any]) -> None:
         """Use `llamacpu.server.app`."""
         self.settings = settings
-        self.work = Work()
-        self.models = ModelPool(sources_of(models), settings, run=self.work.short, **pool["models"])
+        self.work: Work = Work()
+        self.models: ModelPool = ModelPool(sources_of(models), settings, run=self.work.short, **pool["models"])
         metrics = Metrics(lambda: {served.name: served.engine.statistics for served in self.models.loaded})
         self.guard: Guard | None = None
         if pool["guard"] is not None:
             (source,) = list(sources_of(pool["guard"]).values())[:1]
             self.guard = Guard(source, settings.guard_threshold, settings, self.work)
-        self.state = State(settings, self.models, self.work, metrics, self.guard)
-        self.endpoints = [
+        self.state: State = State(settings, self.models, self.work, metrics, self.guard)
+        self.endpoints: list[Endpoint] = [
             *openai.ENDPOINTS, *responses.ENDPOINTS, *anthropic.ENDPOINTS, *ollama.ENDPOINTS, *llama_server.ENDPOINTS,
             *operations.ENDPOINTS,
         ]  # fmt: skip

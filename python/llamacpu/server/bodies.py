@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -26,7 +26,9 @@ _TAG = re.compile(r"^(function-|nullable|constrained-|(str|int|float|bool|dict|l
 class Body(BaseModel):
     """The body of a request: fields that are not known are accepted and not used, a wrong value never is."""
 
-    model_config = ConfigDict(extra="ignore", strict=True, protected_namespaces=(), allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        extra="ignore", strict=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 Checked = TypeVar("Checked", bound=BaseModel)

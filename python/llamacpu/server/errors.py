@@ -21,7 +21,7 @@ from llamacpu.errors import (
 
 __all__ = ["ApiError", "invalid", "told"]
 
-log = logging.getLogger("llamacpu.server")
+log: logging.Logger = logging.getLogger("llamacpu.server")
 
 _FIELD = re.compile(r"([a-z][a-z0-9_]*) (?:is|has|names|holds|asks) ")
 

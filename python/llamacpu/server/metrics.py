@@ -60,12 +60,12 @@ class Metrics:
     """
 
     def __init__(self, engines: Callable[[], Mapping[str, Statistics]]) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
+        self.registry: CollectorRegistry = CollectorRegistry()
+        self.requests: Counter = Counter(
             "llamacpu_http_requests", "Requests by path of the API and status", ["path", "status"],
             registry=self.registry,
         )  # fmt: skip
-        self.request_seconds = Histogram(
+        self.request_seconds: Histogram = Histogram(
             "llamacpu_http_request_seconds", "From the head of a request to the end of its response", ["path"],
             buckets=_TIMES, registry=self.registry,
         )  # fmt: skip

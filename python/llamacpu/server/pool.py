@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "ModelPool", "Source", "sources_of"]
 
-log = logging.getLogger("llamacpu.server")
+log: logging.Logger = logging.getLogger("llamacpu.server")
 
 Source = Any
 """A model that is open, or the path of a file."""
@@ -132,7 +132,7 @@ class ModelPool:
         for name, source in sources.items():
             created = int(source.stat().st_mtime) if isinstance(source, Path) else int(time.time())
             self.entries[name] = Entry(name, source, created, _bytes_of(source))
-        self.aliases = dict(aliases or {})
+        self.aliases: dict[str, str] = dict(aliases or {})
         for alias, name in self.aliases.items():
             if name not in self.entries:
                 raise ValueError(f"the alias {alias} means {name}; expected one of {', '.join(self.entries)}")

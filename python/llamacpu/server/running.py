@@ -97,7 +97,7 @@ class Work:
     """The threads of a server for what is no answer, and whether it takes requests at all."""
 
     def __init__(self, longest: int = 4) -> None:
-        self.draining = False
+        self.draining: bool = False
         # What is short must not wait for what is long.
         self._short = ThreadPoolExecutor(2, thread_name_prefix="llamacpu-prompt")
         self._long = ThreadPoolExecutor(longest, thread_name_prefix="llamacpu-request")

@@ -34,12 +34,12 @@ class Served:
         self.name = name
         self.nbytes = nbytes
         self.users = 0
-        self.loaded_at = time.time()
-        self.used_at = time.monotonic()
+        self.loaded_at: float = time.time()
+        self.used_at: float = time.monotonic()
         self.expires_after: float | None = None
         self.identity: tuple[int, int, int] | None = None
         self._settings = settings
-        self.engine = Engine(
+        self.engine: Engine = Engine(
             model, context=settings.context, kv_type=settings.kv_type, max_running=settings.parallel,
             max_queue=settings.queue, timeout=settings.timeout, memory=settings.kv_memory,
             prefix_cache_directory=settings.prefix_cache, prefix_cache_disk_bytes=settings.prefix_cache_bytes,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gone", "JsonResponse", "Stream", "server_sent", "while_connected"]
 
-log = logging.getLogger("llamacpu.server")
+log: logging.Logger = logging.getLogger("llamacpu.server")
 
 Result = TypeVar("Result")
 

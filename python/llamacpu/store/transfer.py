@@ -35,7 +35,9 @@ class HttpError(StoreError):
     """A server refused. status: its number; headers: of the answer; wait: seconds that it asks to wait."""
 
     def __init__(self, status: int, url: str, headers: Mapping[str, str], detail: str = "") -> None:
-        self.status, self.headers, self.detail = status, headers, detail
+        self.status: int = status
+        self.headers: Mapping[str, str] = headers
+        self.detail: str = detail
         host = urlsplit(url).hostname
         words = _WORDS.get(
             status, "the server has trouble; try again later" if status >= 500 else "the request was refused"

@@ -86,27 +86,27 @@ class Tokenizer:
             raise TypeError(f"file is {described(file)}; expected a GGUFFile, as in Tokenizer(GGUFFile(path))")
         metadata = file.metadata
         kind = kind_of(metadata.text(KEY + "model"))
-        self.vocab_size = metadata.strings(KEY + "tokens").count
-        self.unk = self._id(metadata, "unknown_token_id", kind.ids.get("unk"))
+        self.vocab_size: int = metadata.strings(KEY + "tokens").count
+        self.unk: int | None = self._id(metadata, "unknown_token_id", kind.ids.get("unk"))
         types = numbers(metadata, "token_type", "int32")
         self._native = kind.native(metadata, types, self.unk)
-        self.bos = self._first_id(metadata, kind.keys_of("bos"), default_id(metadata, kind, "bos"))
-        self.eos = self._first_id(metadata, kind.keys_of("eos"), kind.ids.get("eos"))
-        self.sep = self._first_id(metadata, kind.keys_of("sep"), kind.ids.get("sep"))
+        self.bos: int | None = self._first_id(metadata, kind.keys_of("bos"), default_id(metadata, kind, "bos"))
+        self.eos: int | None = self._first_id(metadata, kind.keys_of("eos"), kind.ids.get("eos"))
+        self.sep: int | None = self._first_id(metadata, kind.keys_of("sep"), kind.ids.get("sep"))
         eot = self._id(metadata, "eot_token_id", None)
-        self.eot = self._by_text(_END_OF_TURN) if eot is None else eot
+        self.eot: int | None = self._by_text(_END_OF_TURN) if eot is None else eot
         adds_bos = needs_bos(metadata) or metadata.flag(KEY + "add_bos_token", self._native.adds_bos)
-        self.add_bos = adds_bos and self.bos is not None
-        self.add_eos = metadata.flag(KEY + "add_eos_token", kind.add_eos) and self.eos is not None
-        self.add_sep = kind.framed and self.sep is not None
-        self.fim = self._fill_in(metadata)
+        self.add_bos: bool = adds_bos and self.bos is not None
+        self.add_eos: bool = metadata.flag(KEY + "add_eos_token", kind.add_eos) and self.eos is not None
+        self.add_sep: bool = kind.framed and self.sep is not None
+        self.fim: dict[str, int] = self._fill_in(metadata)
         # Some files mark them as text that users may write: what is told the model about files must not come from text.
         plain = [id for id in self.fim.values() if types is not None and types[id] == _USER_DEFINED]
         if types is not None and plain:
             types = types.copy()
             types[plain] = _CONTROL
             self._native = kind.native(metadata, types, self.unk)
-        self.eog = self._endings(metadata)
+        self.eog: frozenset[int] = self._endings(metadata)
 
     def encode(
         self, text: str | bytes, add_special: bool = True, parse_special: bool = False, *, space_prefix: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -21,7 +21,7 @@ Bias = Annotated[dict[str, Annotated[float, Field(ge=-1000, le=1000)]], Field(ma
 class Kept(BaseModel):
     """A part of a request whose further fields are handed on to the chat template."""
 
-    model_config = ConfigDict(extra="allow", strict=True, protected_namespaces=())
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
 
 class Part(Kept):
