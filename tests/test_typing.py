@@ -1,6 +1,7 @@
 """Type checkers find the mistakes in a user's file, and nothing else."""
 
 import asyncio
+import importlib.util
 import json
 import os
 import shutil
@@ -56,6 +57,29 @@ def test_pyright_finds_the_wrong_uses_and_no_others(tmp_path: Path) -> None:
         pytest.skip(f"pyright does not run here: {done.stderr[-300:]}")
     errors = [entry for entry in found if entry["severity"] == "error"]
     assert {entry["range"]["start"]["line"] + 1 for entry in errors} == WRONG, [entry["message"] for entry in errors]
+
+
+@pytest.mark.timeout(600)
+def test_every_public_name_has_a_known_type() -> None:
+    pyright = shutil.which("pyright", path=str(Path(sys.executable).parent))
+    if pyright is None:
+        pytest.skip("pyright is not installed")
+    options = ["--outputjson", "--ignoreexternal", "--verifytypes", "llamacpu"]
+    # It looks for packages with the first Python of the path, whatever --pythonpath says.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "python"), "PATH": path}
+    done = subprocess.run([pyright, *options], capture_output=True, text=True, env=environment, check=False)
+    try:
+        found = json.loads(done.stdout)["typeCompleteness"]
+    except ValueError:
+        pytest.skip(f"pyright does not run here: {done.stderr[-300:]}")
+    # Classes of these modules are built on those of a package, which is not always installed.
+    bases = {"llamacpu.integrations.langchain": "langchain_core", "llamacpu.integrations.llm_plugin": "llm"}
+    unknown = tuple(name + "." for name, package in bases.items() if importlib.util.find_spec(package) is None)
+    exported = [symbol for symbol in found["symbols"] if symbol["isExported"]]
+    assert len(exported) > 4000
+    incomplete = [symbol["name"] for symbol in exported if not symbol["isTypeKnown"] or symbol["isTypeAmbiguous"]]
+    assert [name for name in incomplete if not name.startswith(unknown or ("-",))] == []
 
 
 def test_chat_completions_stream_under_async_for() -> None:
