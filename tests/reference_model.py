@@ -322,8 +322,12 @@ class ReferenceModel:
             """The pair that makes this many turns within the original context."""
             return size * math.log(original / (turns * 2 * np.pi)) / (2 * math.log(base))
 
-        first = max(0.0, np.floor(pair_of(self.setting("yarn_beta_fast", 32.0))))
-        last = min(size - 1.0, np.ceil(pair_of(self.setting("yarn_beta_slow", 1.0))))
+        first, last = (
+            pair_of(self.setting(f"yarn_beta_{end}", turns)) for end, turns in (("fast", 32.0), ("slow", 1.0))
+        )
+        if self.setting("yarn_truncate", True):
+            first, last = np.floor(first), np.ceil(last)
+        first, last = max(0.0, first), min(size - 1.0, last)
         kept = 1 - np.clip((np.arange(size // 2) - first) / max(0.001, last - first), 0, 1)
         extrapolated = self.setting("yarn_ext_factor", 0.0)
         kept *= extrapolated

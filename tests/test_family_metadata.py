@@ -12,12 +12,15 @@ import raw_gguf as raw
 from llamacpu.errors import ModelError
 from llamacpu.families.registry import FAMILIES, config_for
 from llamacpu.gguf.file import GGUFFile
-from raw_gguf import array, gguf_bytes, info, pair
+from raw_gguf import array, gguf_bytes, info, pair, scalar
 from test_families import SMALLEST, f32, string, u32
 
 Read = Callable[..., Any]
 
-NEEDED = {"deberta-v2": {"attention.relative_positions_max": u32(8)}}
+NEEDED = {
+    "deberta-v2": {"attention.relative_positions_max": u32(8)},
+    "deepseek2": {"attention.kv_lora_rank": u32(8)},
+}
 """Keys that a family cannot do without, besides those of all."""
 
 
@@ -40,7 +43,7 @@ def read(tmp_path: Path) -> Read:
     return config
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"deepseek2", "mllama"}))
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"mllama"}))
 def test_the_least_metadata_is_enough(read: Read, name: str) -> None:
     assert read(name, NEEDED.get(name)).architecture == name
 
@@ -93,6 +96,11 @@ def test_tensors_say_what_metadata_does_not(read: Read) -> None:
     assert read("command-r", tensors=("blk.1.attn_q_norm.weight",)).query_key_norm == ["none", "each_head", "none"]
 
 
-def test_old_files_of_deepseek_are_refused_in_words(read: Read) -> None:
-    with pytest.raises(ModelError, match="before converters split attn_kv_b"):
-        read("deepseek2", {"attention.kv_lora_rank": u32(8)})
+def test_the_ramp_of_yarn_ends_between_pairs_in_published_models(read: Read) -> None:
+    yarn = {"rope.scaling.type": string("yarn"), "rope.scaling.factor": f32(32)}
+    published = yarn | {"rope.scaling.original_context_length": u32(4096)}
+    assert read("gpt-oss", yarn).yarn_truncate
+    assert not read("gpt-oss", published).yarn_truncate
+    assert read("gpt-oss", published | {"rope.scaling.yarn_truncate": scalar(raw.BOOL, 1)}).yarn_truncate
+    assert read("llama", published).yarn_truncate
+    assert not read("llama", published | {"rope.scaling.yarn_truncate": scalar(raw.BOOL, 0)}).yarn_truncate

@@ -93,6 +93,7 @@ def configurations(draw: st.DrawFn) -> Config:
         rope_factor=draw(st.sampled_from([1.5, 8.0])),
         rope_original_context=draw(st.sampled_from([32, 400])),
         yarn_ext_factor=1.0,
+        yarn_truncate=draw(st.booleans()),
         yarn_attn_factor=draw(st.sampled_from([1.0, 1.25])),
         attention_scale=draw(st.sampled_from([0.0, 0.2])),
         attention_soft_cap=draw(st.sampled_from([0.0, 3.0])),

@@ -101,6 +101,8 @@ class Config(Mapping[str, Any]):
     """divides them by 1 + 0.1 * this * ln(rope_factor)"""
     yarn_beta_fast: float = 32.0
     yarn_beta_slow: float = 1.0
+    yarn_truncate: bool = True
+    """whether the ramp between fast and slow pairs begins and ends at whole pairs"""
 
     window: list[int] = field(default_factory=list)
     """tokens that each token sees, itself included, per layer; 0 and no entries for all before it. Where tokens look

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from llamacpu.errors import ModelError
 from llamacpu.families import parts
 from llamacpu.families.config import Config
 from llamacpu.gguf.file import GGUFFile
@@ -16,23 +15,31 @@ __all__ = ["deepseek2"]
 def deepseek2(file: GGUFFile, name: str) -> Config:
     """The configuration of such a model."""
     metadata = file.metadata
-    if f"{name}.attention.key_length_mla" not in metadata:
-        raise ModelError(
-            f"{name}.attention.key_length_mla is missing: the file was written before converters split attn_kv_b into "
-            "attn_k_b and attn_v_b (April 2025), which this version needs; get a newer file, or convert the model again"
-        )
     fields = parts.common(file, name, expert_weights_norm=False)
     latent = metadata.integer(f"{name}.attention.kv_lora_rank", minimum=1, maximum=parts.MAX_HEAD_SIZE)
     fields |= {
         "latent_size": latent,
         "query_latent_size": metadata.integer(f"{name}.attention.q_lora_rank", 0, maximum=parts.MAX_HEAD_SIZE),
-        "key_size": metadata.integer(f"{name}.attention.key_length_mla", minimum=2, maximum=parts.MAX_HEAD_SIZE),
-        "value_size": metadata.integer(f"{name}.attention.value_length_mla", minimum=1, maximum=parts.MAX_HEAD_SIZE),
         "kv_heads": [1] * fields["layers"],
         "shared_feed_forward": fields["expert_feed_forward"]
         * metadata.integer(f"{name}.expert_shared_count", 0, maximum=parts.MAX_EXPERTS),
     }
+    fields |= _head_sizes(file, name, fields)
     return Config(**fields | _groups(file, name, fields["expert_gating"]) | _yarn(fields))
+
+
+def _head_sizes(file: GGUFFile, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Sizes of a head outside of latent space; files written before April 2025 have them in the usual keys.
+
+    Those have the matrices of keys and values in one tensor, `attn_kv_b`. Some have parts of it besides.
+    """
+    integer, key = file.metadata.integer, f"{name}.attention.key_length_mla"
+    if key not in file.metadata:
+        return {"ignored_tensors": [f"blk.{at}.attn_{part}_b." for at in range(fields["layers"]) for part in "kv"]}
+    return {
+        "key_size": integer(key, minimum=2, maximum=parts.MAX_HEAD_SIZE),
+        "value_size": integer(f"{name}.attention.value_length_mla", minimum=1, maximum=parts.MAX_HEAD_SIZE),
+    }
 
 
 def _groups(file: GGUFFile, name: str, gating: str) -> dict[str, Any]:

@@ -10,13 +10,19 @@ __all__ = ["gpt_oss"]
 
 
 def gpt_oss(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The configuration of such a model.
+
+    The published models, which 4096 tokens of original context tell, have a ramp of YaRN that begins and ends between
+    pairs (`truncate: false`). Converters write no key for it; one of our own may say it.
+    """
     fields = parts.common(file, name, expert_weights_norm=False)
     window = parts.window(file, name, 128)
+    whole = file.metadata.flag(f"{name}.rope.scaling.yarn_truncate", fields["rope_original_context"] != 4096)
     return Config(
         **fields
         | {
             "rope_style": "neox",
+            "yarn_truncate": whole,
             "feed_forward_norm": "post_attention_norm",
             "window": [window * near for near in parts.local_layers(file, name, fields["layers"], 2)],
             "activation": "clamped_silu",

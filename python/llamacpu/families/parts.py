@@ -227,6 +227,7 @@ def rope(file: GGUFFile, name: str, key_size: int, context_length: int) -> Field
         "yarn_log_multiplier": metadata.number(f"{prefix}.yarn_log_multiplier", Config.yarn_log_multiplier, minimum=0),
         "yarn_beta_fast": metadata.number(f"{prefix}.yarn_beta_fast", Config.yarn_beta_fast, above=0),
         "yarn_beta_slow": metadata.number(f"{prefix}.yarn_beta_slow", Config.yarn_beta_slow, above=0),
+        "yarn_truncate": metadata.flag(f"{prefix}.yarn_truncate", Config.yarn_truncate),
     }
 
 

@@ -51,6 +51,8 @@ pub enum RopeScaling {
         beta_fast: f64,
         /// Rotations below which a pair is slow: 1.
         beta_slow: f64,
+        /// Whether the ramp begins and ends at whole pairs.
+        truncate: bool,
     },
 }
 
@@ -132,6 +134,7 @@ impl Rope {
                 log_multiplier,
                 beta_fast,
                 beta_slow,
+                truncate,
             } => {
                 let sound = [original_context, beta_fast, beta_slow].into_iter().all(positive)
                     && ext_factor.is_finite()
@@ -150,8 +153,9 @@ impl Rope {
                 let pair_of = |rotations: f64| {
                     size as f64 * ln(original_context / (rotations * std::f64::consts::TAU)) / (2.0 * ln(settings.base))
                 };
-                let start = pair_of(beta_fast).floor().max(0.0);
-                let end = pair_of(beta_slow).ceil().min(size as f64 - 1.0);
+                let (start, end) = (pair_of(beta_fast), pair_of(beta_slow));
+                let (start, end) = if truncate { (start.floor(), end.ceil()) } else { (start, end) };
+                let (start, end) = (start.max(0.0), end.min(size as f64 - 1.0));
                 for (pair, frequency) in frequencies.iter_mut().enumerate() {
                     let ramp = (pair as f64 - start) / (end - start).max(0.001);
                     let kept = (1.0 - ramp.clamp(0.0, 1.0)) * ext_factor;

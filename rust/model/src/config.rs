@@ -47,6 +47,8 @@ settings! {
         beta_fast: f64 as "yarn_beta_fast" = 32.0,
         /// Rotations below which a frequency is divided by the whole factor.
         beta_slow: f64 as "yarn_beta_slow" = 1.0,
+        /// Whether the ramp between these begins and ends at whole pairs.
+        truncate: bool as "yarn_truncate" = true,
     }
 }
 
@@ -192,6 +194,7 @@ impl RopeConfig {
                 log_multiplier: self.log_multiplier,
                 beta_fast: self.beta_fast,
                 beta_slow: self.beta_slow,
+                truncate: self.truncate,
             },
         };
         RopeSettings { size: self.size, base: self.base, style: self.style, scaling, factors }

@@ -75,19 +75,19 @@ impl<'a> Tensors<'a> {
         parts: &[usize],
         count: usize,
     ) -> Result<Vec<Matrix>, Error> {
-        let (format, bytes) = self.bytes(name, &[columns, parts.iter().sum(), count])?;
-        // `bytes` has proved that a row has a size and that the whole tensor fits into memory arithmetic.
-        let row_bytes = format.row_bytes(columns).unwrap_or(0);
-        let mut matrices = memory::room(count.saturating_mul(parts.len()), "the matrices of experts")?;
-        let mut start = 0;
-        for _ in 0..count {
-            for &rows in parts {
-                let part = bytes.slice(start, rows * row_bytes)?;
-                matrices.push(Matrix::new(format, rows, columns, part)?);
-                start += rows * row_bytes;
-            }
-        }
-        Ok(matrices)
+        cut(self.bytes(name, &[columns, parts.iter().sum(), count])?, columns, parts, count)
+    }
+
+    /// The same in a tensor of two dimensions.
+    pub(crate) fn fused(
+        &mut self,
+        name: &str,
+        columns: usize,
+        parts: &[usize],
+        count: usize,
+    ) -> Result<Vec<Matrix>, Error> {
+        let rows = parts.iter().sum::<usize>().saturating_mul(count);
+        cut(self.bytes(name, &[columns, rows])?, columns, parts, count)
     }
 
     /// A vector of `len` elements, as 32-bit floats.
@@ -168,6 +168,22 @@ impl<'a> Tensors<'a> {
         })?;
         Ok((format, Bytes::of_file(file, info.offset, info.nbytes)?))
     }
+}
+
+/// Matrices that lie one after the other, `count` times those of `parts` rows. `Tensors::bytes` has proved that a row has a size
+/// and that the whole tensor fits into memory arithmetic.
+fn cut((format, bytes): (Format, Bytes), columns: usize, parts: &[usize], count: usize) -> Result<Vec<Matrix>, Error> {
+    let row_bytes = format.row_bytes(columns).unwrap_or(0);
+    let mut matrices = memory::room(count.saturating_mul(parts.len()), "the matrices of experts and heads")?;
+    let mut start = 0;
+    for _ in 0..count {
+        for &rows in parts {
+            let part = bytes.slice(start, rows * row_bytes)?;
+            matrices.push(Matrix::new(format, rows, columns, part)?);
+            start += rows * row_bytes;
+        }
+    }
+    Ok(matrices)
 }
 
 /// A shape without its trailing ones.

@@ -14,6 +14,7 @@ fn yarn(factor: f64, ext_factor: f64) -> RopeScaling {
         log_multiplier: 0.0,
         beta_fast: 32.0,
         beta_slow: 1.0,
+        truncate: true,
     }
 }
 

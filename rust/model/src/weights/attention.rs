@@ -1,9 +1,13 @@
 //! The weights of attention.
 
+use llamacpu_kernels::formats::Format;
+use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::Matrix;
+use llamacpu_kernels::memory;
 
 use super::{Linear, Norm};
 use crate::config::{LayerConfig, QueryKeyNorm};
+use crate::error::zeroed;
 use crate::tensors::Tensors;
 use crate::{Config, Error};
 
@@ -146,13 +150,21 @@ impl LatentAttention {
                 up: tensors.linear(&name("attn_q_b"), between, sizes.query_width())?,
             }
         };
-        let still = sizes.key_size - turned;
+        let (still, value_size) = (sizes.key_size - turned, sizes.value_size);
+        let (key, value) = if tensors.has(&name("attn_kv_b.weight")) {
+            keys_and_values(tensors.fused(&name("attn_kv_b.weight"), latent, &[still, value_size], sizes.heads)?)?
+        } else {
+            (
+                tensors.stack(&name("attn_k_b.weight"), still, &[latent], sizes.heads)?,
+                tensors.stack(&name("attn_v_b.weight"), latent, &[value_size], sizes.heads)?,
+            )
+        };
         Ok(Self {
             query,
             latent: tensors.linear(&name("attn_kv_a_mqa"), width, latent + turned)?,
             latent_norm: tensors.norm(config, &name("attn_kv_a_norm"), latent)?,
-            key: tensors.stack(&name("attn_k_b.weight"), still, &[latent], sizes.heads)?,
-            value: tensors.stack(&name("attn_v_b.weight"), latent, &[sizes.value_size], sizes.heads)?,
+            key,
+            value,
             output: tensors.linear(&name("attn_output"), sizes.attended_width(), width)?,
         })
     }
@@ -167,6 +179,39 @@ impl LatentAttention {
         matrices.push(&self.output.matrix);
         matrices
     }
+}
+
+/// From the matrices that lead from latent space to the keys and to the values of each head, in turn: those of the absorbed form.
+/// Keys are the other way round there. Blocks of a quantized format lie along rows, so that those become 32-bit floats, which
+/// have the same values.
+fn keys_and_values(matrices: Vec<Matrix>) -> Result<(Vec<Matrix>, Vec<Matrix>), Error> {
+    let heads = matrices.len() / 2;
+    let mut keys = memory::room(heads, "the matrices of heads")?;
+    let mut values = memory::room(heads, "the matrices of heads")?;
+    for (index, matrix) in matrices.into_iter().enumerate() {
+        if index % 2 == 0 {
+            keys.push(transposed(&matrix)?);
+        } else {
+            values.push(matrix);
+        }
+    }
+    Ok((keys, values))
+}
+
+/// The matrix with rows and columns exchanged, in 32-bit floats.
+fn transposed(matrix: &Matrix) -> Result<Matrix, Error> {
+    const PURPOSE: &str = "transposed weights";
+    let (rows, columns) = (matrix.rows(), matrix.columns());
+    let mut numbers = zeroed(rows.checked_mul(columns), PURPOSE)?;
+    for (row, numbers) in numbers.chunks_exact_mut(columns).enumerate() {
+        matrix.row(row, numbers)?;
+    }
+    let mut bytes = memory::room(numbers.len().saturating_mul(size_of::<f32>()), PURPOSE)?;
+    for column in 0..columns {
+        let numbers = numbers[column..].iter().step_by(columns);
+        bytes.extend(numbers.flat_map(|number| number.to_le_bytes()));
+    }
+    Ok(Matrix::new(Format::F32, columns, rows, Bytes::owned(bytes))?)
 }
 
 fn three(linears: Vec<Linear>) -> Result<[Linear; 3], Error> {
