@@ -31,10 +31,10 @@ class Room:
     def __init__(self, file: GGUFFile, config: Config, context: int | None = None, kv_type: str = "f16") -> None:
         self._file = file
         self._config = config
-        self.context = config.context_length if context is None else context
+        self.context: int = config.context_length if context is None else context
         self.kv_type = kv_type
-        self.weights = sum(tensor.nbytes for tensor in file.tensors)
-        self.free = machine.available_memory()
+        self.weights: int = sum(tensor.nbytes for tensor in file.tensors)
+        self.free: int | None = machine.available_memory()
         """memory that programs may still take; None where the system does not tell"""
 
     @property

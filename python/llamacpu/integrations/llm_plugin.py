@@ -128,7 +128,7 @@ class LlamacpuModel(llm.Model):  # type: ignore[misc]
 class LlamacpuEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
     """One GGUF file as an embedding model of ``llm``; pooling is what the file recommends, else the mean."""
 
-    batch_size = 64
+    batch_size: int = 64
 
     def __init__(self, model_id: str, path: str) -> None:
         self.model_id = model_id
