@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llamacpu.chat.answer import CALL_TAGS, REASONING_TAGS, AnswerReader, Event, Piece, ToolCall
+from llamacpu.chat.answer import AnswerReader, Event, Piece, ToolCall
+from llamacpu.chat.marks import CALL_TAGS
+from llamacpu.chat.reasoning import REASONING_TAGS
 
 TOOLS = {"add": {"type": "object", "properties": {"a": {"type": "integer"}, "s": {"type": "string"}}}, "python": {}}
 TAGS = [*CALL_TAGS, *(tag for tag in CALL_TAGS.values() if tag), *(tag for pair in REASONING_TAGS for tag in pair)]

@@ -24,8 +24,9 @@ import pytest
 from fake_llama import Tokens
 from llamacpu import Model
 from llamacpu.chat import ChatTemplate, Limits
-from llamacpu.chat.answer import CALL_TAGS, REASONING_TAGS
 from llamacpu.chat.builtin import BUILTINS, source_of
+from llamacpu.chat.marks import CALL_TAGS
+from llamacpu.chat.reasoning import REASONING_TAGS
 from llamacpu.chat.tool_calls import read_any, read_arguments, read_json, read_pythonic
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.engine import saved_sessions

@@ -150,6 +150,52 @@ def test_tools_with_less_than_a_template_reads() -> None:
     assert of(source).render([], tools=TOOLS) == "add0bare0"
 
 
+@every
+@pytest.mark.parametrize(
+    "returned",
+    [{"degrees": 21, "rain": None}, [{"type": "city", "name": "Oslo"}, True]],
+    ids=["object", "list"],
+)
+def test_what_a_tool_returns_is_shown_as_json(name: str, returned: Any) -> None:
+    messages = [HISTORY[0], {"role": "assistant", "tool_calls": [call("first", "id1")]}, result(returned, "id1")]
+    text = of(SOURCES[name]).render(messages, tools=TOOLS)
+    written = json.dumps(returned)
+    assert written in text or json.dumps(written)[1:-1] in text
+
+
+@every
+def test_a_conversation_may_begin_with_the_assistant(name: str) -> None:
+    text = of(SOURCES[name]).render([{"role": "assistant", "content": "how-can-I-help"}, HISTORY[0]])
+    assert -1 < text.find("how-can-I-help") < text.rindex("begin")
+
+
+@every
+def test_tools_are_shown_whoever_spoke(name: str) -> None:
+    text = of(SOURCES[name]).render([{"role": "system", "content": "be-brief"}], tools=TOOLS)
+    assert [word for word in ("be-brief", "add", "bare") if word not in text] == []
+
+
+def test_text_that_a_template_leaves_out_beside_a_call_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    source = (
+        "{% for m in messages %}{% for c in m.tool_calls or [] %}{{ c.function.name }}{% else %}{{ m.content }}"
+        "{% endfor %}{% endfor %}"
+    )
+    message = {"role": "assistant", "content": "I-look", "tool_calls": [call("first", "id1")]}
+    for _ in range(2):
+        assert of(source).render([HISTORY[0], {**message, "content": None}, result("out", "id1")]) == "beginfirstout"
+    assert not caplog.text
+    found = of(source)
+    for _ in range(2):
+        assert found.render([HISTORY[0], message, result("out", "id1")]) == "beginfirstout"
+    assert caplog.text.count("leaves out the text of messages that call tools") == 1
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [{"a": 1}], b"text", [1], object()])
+def test_content_that_is_no_text(content: Any) -> None:
+    with pytest.raises(TemplateError, match="content of the type"):
+        of(DROPS).render([{"role": "user", "content": content}])
+
+
 def test_arguments_with_half_a_surrogate_pair_can_be_sent_back() -> None:
     reader = AnswerReader(["f"])
     (found,) = reader.push('<tool_call>{"name": "f", "arguments": {"a": "\\ud83d", "b": ["x"]}}</tool_call>')

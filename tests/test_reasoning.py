@@ -227,7 +227,7 @@ def test_an_unopened_tag_is_never_shown() -> None:
     reader = AnswerReader()
     assert [*reader.push("Hm"), *reader.push("</th"), *reader.push("ink> Yes"), *reader.finish()] == [
         Piece("content", "Hm"),
-        Piece("content", "Yes"),
+        Piece("content", " Yes"),
     ]
 
 

@@ -165,13 +165,13 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
         '<function name="get_weather"><param name="city">a </function> b</param></function>',
         {"calls": [("get_weather", {"city": "a </function> b"})]},
     ),
-    "a fence": ('Sure:\n```json\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n```\nThere.', {"content": "Sure:There.", "calls": [WEATHER]}),
+    "a fence": ('Sure:\n```json\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n```\nThere.', {"content": "Sure:\nThere.", "calls": [WEATHER]}),
     "a list in a fence": ('```\n[{"name": "get_weather", "arguments": {"city": "Paris"}},\n{"name": "add", "arguments": {"a": 1}}]\n```', {"calls": [WEATHER, ADD]}),
     "a fence of other JSON": ('```json\n{"name": "other"}\n```', {"content": '```json\n{"name": "other"}\n```'}),
     "a fence of Python": ("```python\n [add(a=1)]\n```", {"content": "```python\n [add(a=1)]\n```"}),
     "text around a call": (
         'I look it up. {"name": "get_weather", "parameters": {"city": "Paris"}} Wait.',
-        {"content": "I look it up.Wait.", "calls": [WEATHER]},
+        {"content": "I look it up. Wait.", "calls": [WEATHER]},
     ),
     "one bad call": (
         '[TOOL_CALLS][{"name": "get_weather", "arguments": {"city": "Paris"}}, {"name": "add", "arguments": {x}}, {"name": "add", "arguments": {"a": 1}}]',
@@ -220,6 +220,29 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"calls": [WEATHER, ADD]},
     ),
     "OLMo 3": ('<function_calls>\nget_weather(city="Paris")\nadd(a=1)\n</function_calls>', {"calls": [WEATHER, ADD]}),
+    "text between calls": (
+        'One. <tool_call>{"name": "add", "arguments": {}}</tool_call>\n<tool_call>{"name": "add"}</tool_call>\n\ntwo[TOOL_CALLS]add{}\n three',
+        {"content": "One. two\n three", "calls": [("add", {})] * 3},
+    ),
+    "broken in tags, behind text": ("Hm\n<tool_call>nope</tool_call>", {"content": "Hm\nnope"}),
+    "several after a python tag": (
+        '<|python_tag|>{"name": "get_weather", "parameters": {"city": "Paris"}}; {"name": "add", "parameters": {"a": 1}}',
+        {"calls": [WEATHER, ADD]},
+    ),
+    "a large name of a fence": ('```JSON\n{"name": "add", "arguments": {"a": 1}}\n```', {"calls": [ADD]}),
+    "a fence on one line": ('```json {"name": "add", "arguments": {"a": 1}} ```', {"calls": [ADD]}),
+    "a fence of jsonc": ('```jsonc\n{"name": "add"}\n```', {"content": '```jsonc\n{"name": "add"}\n```'}),
+    "an element that is closed at once": ('<function name="add"/><function name="get_weather"><param name="city">Paris</param></function>', {"calls": [("add", {}), WEATHER]}),
+    "a tag of an element in its text": (
+        "<function=add><parameter=s>\na</parameter> b\n</parameter><parameter=t>c</parameter></function>",
+        {"calls": [("add", {"s": "a</parameter> b", "t": "c"})]},
+    ),
+    "null in every notation": (
+        '<function=add>null</function><function=add> null </function><|tool_call_begin|>functions.add:0<|tool_call_argument_begin|>null<|tool_call_end|>'
+        '<｜tool▁call▁begin｜>add<｜tool▁sep｜>null<｜tool▁call▁end｜>[TOOL_CALLS]add[TOOL_CALLS]add[ARGS][TOOL_CALLS]add[CALL_ID]abcdefghi[ARGS]null',
+        {"calls": [("add", {})] * 7},
+    ),
+    "null for a recipient": (">>>add\nnull", {"calls": [("add", {})]}),
     "null": ('{"name": "add", "parameters": null}', {"calls": [("add", {})]}),
     "null in a tag": ('<tool_call>{"name": "add", "arguments": null}</tool_call>', {"calls": [("add", {})]}),
     "arguments beside the name": ('<tool_call>{"name": "get_weather", "city": "Paris"}</tool_call>', {"calls": [WEATHER]}),

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from fake_llama import NAMES, Tokens, llama
 from fake_model import END, START, VOCABULARY, ids_of
 from llamacpu.answers.tools import grammar_of_format, grammar_of_tools
-from llamacpu.chat.answer import CALL_TAGS, AnswerReader, Piece, ToolCall
+from llamacpu.chat.answer import AnswerReader, Piece, ToolCall
+from llamacpu.chat.marks import CALL_TAGS
 from llamacpu.constraints.tool_constraint import ToolCallConstraint
 from llamacpu.errors import GrammarError
 from test_grammar import write as write_under

@@ -209,7 +209,8 @@ def chat_question(
 
         show, reader = True, HarmonyReader(requested.tool_schemas(offered) if offered else None, reasoning=reasoning)
     elif reasoning or offered:
-        from llamacpu.chat.answer import AnswerReader, call_tags
+        from llamacpu.chat.answer import AnswerReader
+        from llamacpu.chat.marks import call_tags
 
         control = chat.control_tokens
         tags = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()

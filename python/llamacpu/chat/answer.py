@@ -6,40 +6,26 @@ of what comes next, whatever follows, or waits.
 
 from __future__ import annotations
 
-import json
 import re
-import secrets
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from llamacpu.chat.events import Event, Piece, ToolCall
+from llamacpu.chat.found_calls import FoundCalls
+from llamacpu.chat.joined import Joined
+from llamacpu.chat.left_out import LeftOut, any_of
+from llamacpu.chat.marks import CALL_TAGS, INNER_MARKS, WITH_TAG, WRAPPERS, unfinished
+from llamacpu.chat.openings import Opening, begins_call, begins_fence, begins_named, is_undecided, recipient_at
 from llamacpu.chat.reasoning import REASONING_TAGS
-from llamacpu.chat.stretches import (
-    CALL_TAGS,
-    INNER_MARKS,
-    WITH_TAG,
-    WRAPPERS,
-    Opening,
-    Stretch,
-    begins_call,
-    begins_fence,
-    is_undecided,
-    recipient_at,
-    unfinished,
-)
-from llamacpu.chat.tool_calls import Call, IdentifiedCall, read_arguments, read_forced, read_parts
+from llamacpu.chat.stretches import Stretch
+from llamacpu.chat.tool_calls import Call, read_arguments, read_forced, read_parts
 
-__all__ = ["CALL_TAGS", "REASONING_TAGS", "AnswerReader", "Event", "Piece", "ToolCall", "call_tags"]
+__all__ = ["AnswerReader", "Event", "Piece", "ToolCall"]
 
 _SPACE = " \t\r\n"
-CODE_TOOLS = ("code_interpreter", "python", "ipython")
+_SEPARATORS = _SPACE + ";,"
 _OPENINGS = tuple(opening for opening, _ in REASONING_TAGS)
 _CLOSINGS = tuple(closing for _, closing in REASONING_TAGS)
-_SEPARATORS = _SPACE + ";,"
-
-
-def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
 class AnswerReader:
@@ -69,9 +55,8 @@ class AnswerReader:
         only_tagged: bool = False,
         drop: Collection[str] = (),
     ) -> None:
-        self._tools = None if tools is None else frozenset(tools)
-        self._schemas = tools if isinstance(tools, Mapping) else None
-        offered = self._tools is not None
+        self._found, self._joined = FoundCalls(tools), Joined()
+        offered = self._found.offered
         self._reasoning, self._forced, self._only_tagged = reasoning, forced and offered, only_tagged
         self._recipient_first = begins_recipient and offered and not forced and not begins_reasoning
         self._recipients = self._recipient_first
@@ -81,8 +66,6 @@ class AnswerReader:
         self._at_start, self._last, self._fenced = True, "", False
         self._bare_calls = True
         self._stretch, self._tag, self._from, self._space = Stretch(None), "", 0, ""
-        self._calls = 0
-        self._ids: set[str] = set()
         self._opened = False
         if begins_reasoning and reasoning:
             self._closing = begins_reasoning if isinstance(begins_reasoning, str) else REASONING_TAGS[0][1]
@@ -93,56 +76,40 @@ class AnswerReader:
         if offered:
             known.update(CALL_TAGS, (close for close in CALL_TAGS.values() if close), INNER_MARKS)
         dropped = ({*drop, *(WRAPPERS if offered else ())} - known) - {""}
-        self._dropped, self._drop, self._raw = tuple(dropped), _any_of(dropped), ""
+        self._left_out = LeftOut(dropped)
         self._whole_marks = (*(CALL_TAGS if offered else ()), *((*_OPENINGS, *_CLOSINGS) if reasoning else ()))
         self._held_marks = (*self._whole_marks, *(("```", ">>>") if offered else ()))
-        self._marks = _any_of((*self._held_marks, *("{[" if offered else ())))
+        self._marks = any_of((*self._held_marks, *("{[" if offered else ())))
 
     @property
     def calls(self) -> int:
         """How many tool calls have been found."""
-        return self._calls
+        return self._found.count
 
     def push(self, text: str) -> list[Event]:
         """Add text; returns what is certain now."""
-        self._take(text, final=False)
-        return self._merged(final=False)
+        self._held += self._left_out.without(text, final=False)
+        return self._taken_apart(final=False)
 
     def finish(self) -> list[Event]:
         """The answer ends here: what is left is text, or a call without its closing mark."""
-        self._take("", final=True)
-        return self._merged(final=True)
+        self._held += self._left_out.without("", final=True)
+        return self._taken_apart(final=True)
 
-    def _take(self, text: str, final: bool) -> None:
-        """Add the text without what is to be dropped."""
-        raw = self._raw + text
-        sure = len(raw) if final else len(raw) - unfinished(raw, self._dropped)
-        position = 0
-        for found in self._drop.finditer(raw):
-            if found.start() >= sure:
-                break
-            self._held += raw[position : found.start()]
-            position = found.end()
-        sure = max(sure, position)
-        self._held += raw[position:sure]
-        self._raw = raw[sure:]
-
-    def _merged(self, final: bool) -> list[Event]:
+    def _taken_apart(self, final: bool) -> list[Event]:
         events: list[Event] = []
         while (step := getattr(self, f"_in_{self._state}")(final)) is not None:
-            for event in step:
-                last = events[-1] if events else None
-                if isinstance(event, Piece) and isinstance(last, Piece) and event.kind == last.kind:
-                    events[-1] = Piece(event.kind, last.text + event.text)
-                elif isinstance(event, ToolCall) or event.text:
-                    events.append(event)
+            self._joined.add(events, step)
         return events
 
     # Each state looks at the held text and returns events, or None to wait for more.
 
     def _in_start(self, final: bool) -> list[Event] | None:
         # Between reasoning, calls and text there is nothing but white space and separators.
-        self._held = self._held.lstrip(self._skipped) if self._skipped else self._held
+        if self._skipped:
+            rest = self._held.lstrip(self._skipped)
+            self._joined.parted(self._space, self._held[: len(self._held) - len(rest)])
+            self._held = rest
         text = self._held.lstrip()
         if not text:
             return self._begin("content") if final and self._held else None
@@ -153,24 +120,16 @@ class AnswerReader:
                     return self._begin("thought")
             if not final and any(opening.startswith(text) for opening in _OPENINGS):
                 return None
-        named = self._begins_named(text, final)
-        if named is None or named:
-            return None if named is None else self._open("recipient", 0, self._held.index("\n") + 1, Stretch(None))[0]
+        name = False if self._forced else begins_named(text, self._found.names, final)
+        if name is None:
+            return None
+        if isinstance(name, str):
+            self._tag = name
+            return self._open("recipient", 0, self._held.index("\n") + 1, Stretch(None))[0]
         if self._forced and text[0] in "{[":
             self._held, self._stretch, self._space = text, Stretch(None), ""
             return None if is_undecided(text, 0) and not final else self._begin("bare")
         return self._begin("content")
-
-    def _begins_named(self, text: str, final: bool) -> bool | None:
-        """Whether the text begins with a function on a line of its own and an object below (GLM 4); None to wait."""
-        if self._forced or not self._tools:
-            return False
-        name, line_end, below = text.partition("\n")
-        name, below = name.strip(), below.lstrip()
-        if line_end and name in self._tools:
-            self._tag = name
-            return below.startswith("{") if below or final else None
-        return None if not final and not line_end and any(tool.startswith(name) for tool in self._tools) else False
 
     def _begin(self, state: str) -> list[Event]:
         self._state, self._at_start = state, True
@@ -181,7 +140,7 @@ class AnswerReader:
         self._state, self._skipped, self._at_start, self._last = "start", skipped, True, ""
 
     def _in_unopened(self, final: bool) -> list[Event] | None:
-        found = _any_of((*_OPENINGS, *_CLOSINGS)).search(self._held)
+        found = any_of((*_OPENINGS, *_CLOSINGS)).search(self._held)
         if found is None or found[0] in _OPENINGS:
             return self._begin("start") if found is not None or final else None
         thought, self._held, self._opened = self._held[: found.start()].strip(), self._held[found.end() :], True
@@ -218,7 +177,7 @@ class AnswerReader:
             position = found.end()
         stop = len(self._held) - (0 if final else unfinished(self._held, self._held_marks))
         # White space before a call does not belong to the content.
-        return self._shown(stop, trim=self._tools is not None and not final)
+        return self._shown(stop, trim=self._found.offered and not final)
 
     def _shown(self, stop: int, trim: bool) -> list[Event] | None:
         """The held text up to a place is content; with `trim` the white space before that waits."""
@@ -261,7 +220,7 @@ class AnswerReader:
         """As `begins_fence`; where calls are held to a grammar, only what that has for them begins one."""
         if not self._only_tagged:
             return begins_fence(self._held, place)
-        opening = Opening.of_fences(self._tools or ())
+        opening = Opening.of_fences(self._found.names)
         if opening is None:
             return False
         found = re.compile(opening.opens).match(self._held, place)
@@ -274,7 +233,8 @@ class AnswerReader:
         if self._opened:
             return ()
         self._opened = True
-        before = self._held[:place].rstrip() if self._tools is not None else self._held[:place]
+        before = self._held[:place].rstrip() if self._found.offered else self._held[:place]
+        self._space = self._held[len(before) : place]
         self._held = self._held[place + len(mark) :]
         self._restart(_SPACE)
         return ([Piece("content", before)],)
@@ -291,7 +251,7 @@ class AnswerReader:
         before = self._held[:place]
         begun = before if self._only_tagged else before.rstrip(" ")
         line_begins = self._at_start if not before.strip() and "\n" not in before else begun.endswith("\n")
-        name = recipient_at(self._held, place, self._tools or ()) if line_begins else ""
+        name = recipient_at(self._held, place, self._found.names) if line_begins else ""
         if name is None and not final:
             return None
         if isinstance(name, str) and name:
@@ -318,19 +278,12 @@ class AnswerReader:
             return None
         body = self._held[: found[1] if self._tag in WITH_TAG else found[0]]
         self._held = self._held[found[1] :]
-        self._restart(_SPACE)
-        parts = read_parts(body, schemas=self._schemas)
-        if self._tag == "<|python_tag|>" and not self._is_known(parts or []):
-            parts = self._code(body) or parts
-        if not parts and self._tag == "<tool_call>" and body.strip() in (self._tools or ()):
-            # As GLM writes a call without arguments.
-            parts = [Call(body.strip(), {})]
-        return self._events(parts) if parts else [Piece("content", body if body.strip() else "")]
-
-    def _code(self, text: str) -> list[Call | str] | None:
-        """Python source after ``<|python_tag|>`` is for the code interpreter, where one is on offer."""
-        name = next((name for name in CODE_TOOLS if name in (self._tools or ())), None)
-        return [Call(name, {"code": text})] if name and text.strip() and text.lstrip()[0] not in "{[" else None
+        # Llama 3.1 writes ";" between calls.
+        self._restart(_SEPARATORS if self._tag == "<|python_tag|>" else _SPACE)
+        self._joined.parted(self._space, "")
+        self._space = ""
+        parts = self._found.tagged(self._tag, body)
+        return self._found.events(parts) if parts else [Piece("content", body if body.strip() else "")]
 
     def _in_bare(self, final: bool) -> list[Event] | None:
         found = self._stretch.end(self._held, False)
@@ -344,11 +297,11 @@ class AnswerReader:
         text = self._held[:end]
         call = read_forced(text) if self._forced else None
         parts: list[Call | str] = [call] if call else read_parts(text, certain=False) or []
-        if not call and not self._is_known(parts):
+        if not call and not self._found.any_known(parts):
             return self._not_a_call(end)
         self._held = self._held[end:]
         self._restart(_SEPARATORS)
-        return self._events(parts)
+        return self._found.events(parts)
 
     def _not_a_call(self, end: int) -> list[Event]:
         """What looked like a call up to `end` is text, with the white space before it."""
@@ -364,11 +317,11 @@ class AnswerReader:
                 if len(rest) < 3 and not final:
                     return None
                 parts = read_parts(self._held[self._from : end], certain=False) or []
-                if not self._is_known(parts):
+                if not self._found.any_known(parts):
                     return self._not_a_call(place + len(rest[:3]))
                 self._held = rest[3:]
                 self._restart(_SPACE)
-                return self._events(parts)
+                return self._found.events(parts)
             if rest[0] not in "{[":
                 break
             if is_undecided(rest, 0) and not final:
@@ -391,7 +344,7 @@ class AnswerReader:
             if found and arguments is not None:
                 self._held = text[found[0] :]
                 self._restart(_SPACE)
-                return self._events([Call(self._tag, arguments)])
+                return self._found.events([Call(self._tag, arguments)])
         elif not text and not final:
             return None
         place = self._held.find("\n>>>")
@@ -400,33 +353,4 @@ class AnswerReader:
         body = self._held if place < 0 else self._held[:place]
         self._held = self._held[len(body) :]
         self._restart(_SPACE)
-        if self._tag in CODE_TOOLS:
-            return self._events([Call(self._tag, {"code": body.rstrip()})])
-        return self._events([Call(self._tag, {})] if not body.strip() else [body])
-
-    def _is_known(self, parts: Iterable[Call | str]) -> bool:
-        return any(isinstance(part, Call) and part.name in (self._tools or ()) for part in parts)
-
-    def _events(self, parts: Iterable[Call | str]) -> list[Event]:
-        events: list[Event] = []
-        for part in parts:
-            if isinstance(part, str):
-                events.append(Piece("content", part))
-                continue
-            given = part.id if isinstance(part, IdentifiedCall) and part.id not in self._ids else None
-            identity = given or secrets.token_hex(5)[:9]
-            self._ids.add(identity)
-            events.append(ToolCall(self._calls, identity, part.name, _json(part.arguments)))
-            self._calls += 1
-        return events
-
-
-def _json(value: Any) -> str:
-    """JSON text; half of a surrogate pair, which no encoding of text can hold, stays an escape."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if text.isascii() or not re.search("[\ud800-\udfff]", text) else json.dumps(value)
-
-
-def call_tags() -> set[str]:
-    """Every mark around and in tool calls."""
-    return {*CALL_TAGS, *(close for close in CALL_TAGS.values() if close), *WRAPPERS, *INNER_MARKS}
+        return self._found.events(self._found.addressed(self._tag, body))

@@ -12,7 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
-from llamacpu.chat.history import Message, alternating, history, merged_system, short_ids, single_calls
+from llamacpu.chat.history import (
+    Message,
+    alternating,
+    as_text,
+    history,
+    merged_system,
+    objects_as_text,
+    short_ids,
+    single_calls,
+)
 from llamacpu.chat.tool_calls import DECODER
 
 # Digits are what no template changes: it may write letters large, or cut white space.
@@ -33,9 +42,9 @@ def forms(messages: Sequence[Any], tools: Sequence[Any], source: str) -> Iterato
 
     The arguments of tool calls come as an object; some templates want the JSON text. A message that only calls a tool
     has no content: empty for most templates, null for some. A template that knows nothing of tools gets them in words.
-    Then come changes for templates that cannot do all that a conversation may hold, as few as possible: nine letters as
-    ids, one call in a message, system messages with the user's, neighbours of one role as one, calls in words, and
-    tools with all their keys. Last, content as a list of parts.
+    Then come changes for templates that cannot do all that a conversation may hold, as few as possible: results that
+    are objects as JSON text, nine letters as ids, one call in a message, system messages with the user's, neighbours of
+    one role as one, calls in words, and tools with all their keys. Last, content as a list of parts.
     """
     plain, offered = history(messages), [_tool(tool) for tool in tools]
     if "tool_calls" not in source:
@@ -43,6 +52,7 @@ def forms(messages: Sequence[Any], tools: Sequence[Any], source: str) -> Iterato
     if offered and not re.search(r"\btools\b", source):
         plain = _with_instructions(plain, offered)
     changes: dict[str, Callable[[Form], Form]] = {
+        "objects": lambda form: form._replace(messages=objects_as_text(form.messages)),
         "ids": lambda form: form._replace(messages=short_ids(form.messages)),
         "single": lambda form: form._replace(messages=single_calls(form.messages)),
         "system": lambda form: form._replace(messages=merged_system(form.messages)),
@@ -79,33 +89,41 @@ def _written(form: Form) -> Iterator[Form]:
 
 
 def missing(form: Form, text: str, render: Callable[[Form], str]) -> set[str]:
-    """Which of "system", "user", "calls" and "results" a rendered prompt leaves out.
+    """Which of "system", "user", "calls", "results", "tools" and "text" a rendered prompt leaves out.
 
-    Where a template may have changed a text before it was printed, digits are rendered in its place.
+    "text" is that of messages which call tools. Where a template may have changed a text before it was printed, digits
+    are rendered in its place.
     """
+    functions = [tool.get("function") for tool in form.tools if isinstance(tool, Mapping)]
+    names = [function.get("name") for function in functions if isinstance(function, Mapping)]
+    tools = set() if all(_is_in(str(name), text) for name in names if name) else {"tools"}
     found = _left_out(form.messages, text)
     if not found:
-        return found
+        return tools
     marked = []
     for place, message in enumerate(form.messages):
-        shown = message.get("role") in ("system", "user", "tool") and message.get("content")
+        shown = message.get("role") in ("system", "user", "tool") or message.get("tool_calls")
+        shown = shown and message.get("content")
         marked.append({**message, "content": _SENTINEL.format(place)} if shown and _has_text(message) else message)
     if form.changes == ("parts",):
-        return found
+        return found | tools
     try:
-        return found & _left_out(marked, render(form._replace(messages=marked)))
+        return tools | (found & _left_out(marked, render(form._replace(messages=marked))))
     except Exception:
-        return found
+        return found | tools
 
 
 def _left_out(messages: Sequence[Message], text: str) -> set[str]:
     found: set[str] = set()
-    kinds = {"system": "system", "user": "user", "tool": "results"}
+    kinds: dict[str, str | None] = {"system": "system", "user": "user", "tool": "results"}
     for message in messages:
         kind = kinds.get(str(message.get("role")))
         content = message.get("content")
-        if isinstance(content, list):
+        if not isinstance(content, str) and kind == "results":
+            content = as_text(content)
+        elif isinstance(content, list):
             content = content[0].get("text") if content else None
+        kind = "text" if message.get("tool_calls") else kind
         if kind and isinstance(content, str) and not _is_in(content.strip(), text):
             found.add(kind)
         for call in message.get("tool_calls", ()):
@@ -206,7 +224,7 @@ def _with_instructions(messages: list[Message], tools: Sequence[Any]) -> list[Me
 def _as_words(message: Message) -> Message:
     """Calls and results of tools in words, for templates that have none for them."""
     if message.get("role") == "tool":
-        return {"role": "user", "content": f"The function returned: {message.get('content')}"}
+        return {"role": "user", "content": f"The function returned: {as_text(message.get('content'))}"}
     calls = message.get("tool_calls")
     if not calls:
         return message

@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable
 
 from llamacpu.chat.events import Event, Piece, ToolCall
-from llamacpu.chat.stretches import unfinished
+from llamacpu.chat.marks import unfinished
 from llamacpu.chat.tool_calls import read_arguments
 
 __all__ = ["HarmonyReader"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ from llamacpu.errors import TemplateError
 
 Message = dict[str, Any]
 
+# What may hold the result of a tool, which need not be text.
+_RESULTS = ("tool", "function", "ipython")
+_MEDIA = re.compile("image|audio|video|file|document")
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
@@ -31,7 +35,7 @@ def history(messages: Iterable[Any]) -> list[Message]:
         plain = {key: value for key, value in message.items() if key not in ("tool_calls", "function_call")}
         if plain.get("role") == "developer":
             plain["role"] = "system"
-        plain["content"] = _text(message.get("content"))
+        plain["content"] = _text(message.get("content"), is_result=message.get("role") in _RESULTS)
         calls = _calls(message, number)
         if calls:
             plain["tool_calls"] = calls
@@ -42,22 +46,55 @@ def history(messages: Iterable[Any]) -> list[Message]:
     return found
 
 
-def _text(content: Any) -> Any:
-    """Content as one text; an object of a tool's result stays one."""
-    if content is None:
-        return ""
+def _text(content: Any, is_result: bool) -> Any:
+    """Content as one text; an object or a list that a tool returned stays one."""
+    if content is None or isinstance(content, str):
+        return content or ""
     if isinstance(content, (bool, int, float)):
         return json.dumps(content)
-    if not isinstance(content, (list, tuple)):
+    if is_result and _is_data(content):
         return content
+    if isinstance(content, Mapping):
+        content = [content]
+    if not isinstance(content, (list, tuple)):
+        raise TemplateError(
+            f"a message has content of the type {type(content).__name__}; a text or a list of parts was expected"
+        )
     texts = []
     for part in content:
-        kind = part.get("type", "text") if isinstance(part, Mapping) else "text" if isinstance(part, str) else None
+        kind = "text" if isinstance(part, str) else None
+        if isinstance(part, Mapping):
+            kind = part.get("type", "text" if "text" in part else "dict without 'type' and 'text'")
         if kind not in _TEXTS:
             kind = kind or type(part).__name__
             raise TemplateError(f"a message has content of the type {kind!r}; this model reads text only")
         texts.append(part if isinstance(part, str) else str(part.get(_TEXTS[kind]) or ""))
     return "\n".join(texts)
+
+
+def _is_data(content: Any) -> bool:
+    """Whether a tool returned an object or a list of its own, and no parts of a message."""
+    if isinstance(content, Mapping):
+        return content.get("type") not in _TEXTS
+    if not isinstance(content, (list, tuple)):
+        return False
+    kinds = [part.get("type") if isinstance(part, Mapping) else None for part in content]
+    if any(isinstance(kind, str) and _MEDIA.search(kind) for kind in kinds):
+        return False
+    return not all(
+        isinstance(part, str) or kind in _TEXTS or (kind is None and isinstance(part, Mapping) and "text" in part)
+        for part, kind in zip(content, kinds, strict=True)
+    )
+
+
+def as_text(content: Any) -> str:
+    """What a tool returned as text: JSON, where it is an object or a list."""
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
+
+
+def objects_as_text(messages: Sequence[Message]) -> list[Message]:
+    """Objects and lists that tools returned as JSON text, for templates that would print them as Python does."""
+    return [{**message, "content": as_text(message["content"])} for message in messages]
 
 
 def _calls(message: Mapping[str, Any], number: int) -> list[Message]:
@@ -162,7 +199,10 @@ def merged_system(messages: Sequence[Message]) -> list[Message]:
 
 
 def alternating(messages: Sequence[Message]) -> list[Message]:
-    """Neighbours of one role as one message, for templates that want the roles to alternate."""
+    """Neighbours of one role as one message, for templates that want the roles to alternate.
+
+    A conversation that begins with the assistant, as a greeting does, gets an empty message of the user before it.
+    """
     found: list[Message] = []
     for message in messages:
         last = found[-1] if found else None
@@ -177,4 +217,7 @@ def alternating(messages: Sequence[Message]) -> list[Message]:
             found[-1] = {**last, "content": "\n\n".join(filter(None, (last["content"], message["content"])))}
         else:
             found.append(message)
+    begin = next((place for place, message in enumerate(found) if message.get("role") != "system"), None)
+    if begin is not None and found[begin].get("role") == "assistant":
+        found.insert(begin, {"role": "user", "content": ""})
     return found

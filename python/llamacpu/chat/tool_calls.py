@@ -30,15 +30,18 @@ DEEPEST = 64
 
 # What may stand around a name that is written without quotes.
 _BARE_NAME = re.compile(r"[^\s\[\]{}\"'<>]+")
-_HEADER = re.compile(r"<function(?:=|\s+name=)\s*([^>\n]+?)\s*>\s*")
-_PARAMETER = re.compile(r"\s*<(param|parameter)(?:=|\s+name=)\s*([^>\n]+?)\s*>(.*?)</\1>\s*", re.DOTALL)
+_HEADER = re.compile(r"<function(?:=|\s+name=)\s*([^>\n]+?)\s*(/?)>\s*")
+# What looks like a closing tag and has other text behind it is part of the value.
+_PARAMETER = re.compile(
+    r"\s*<(param|parameter)(?:=|\s+name=)\s*([^>\n]+?)\s*>(.*?)</\1>\s*(?=<param|</function>|\Z)", re.DOTALL
+)
+_NULL = re.compile(r"null\s*(?=</function>|\Z)")
 _FUNCTION_END = re.compile(r"\s*(?:</function>\s*|\Z)")
-_DEEPSEEK_PLAIN = re.compile(r"(?P<name>[^\n<]+)<｜tool▁sep｜>\s*(?P<arguments>\{.*\})", re.DOTALL)
 _KIMI = re.compile(
     r"(?:functions\.)?(?P<name>[^\s:]+)(?::\d+)?\s*<\|tool_call_argument_begin\|>(?P<arguments>.*)", re.DOTALL
 )
 _DEEPSEEK = re.compile(r"(?:\w*<｜tool▁sep｜>)?(?P<name>[^\n]+?)\s*```(?:json)?\n(?P<arguments>.*?)\n?```", re.DOTALL)
-_SEPARATED = re.compile(r"(?P<name>[^\n<]+?)\s*<｜tool▁sep｜>\s*(?P<arguments>\{.*\})", re.DOTALL)
+_SEPARATED = re.compile(r"(?P<name>[^\n<]+?)\s*<｜tool▁sep｜>\s*(?P<arguments>\{.*\}|null|)", re.DOTALL)
 _PAIR = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", re.DOTALL)
 _KEYED = re.compile(
     r"([^\s\[\]{}\"'<>]+)\s*((?:<arg_key>(?:(?!</arg_key>).)*</arg_key>\s*"
@@ -218,7 +221,12 @@ def read_tagged(text: str, schemas: Mapping[str, Any] | None = None) -> list[Cal
     while (header := _HEADER.match(text, position)) is not None:
         name, position = header[1].strip("\"'"), header.end()
         arguments: Any = {}
-        if text.startswith("{", position):
+        if header[2]:
+            calls.append(Call(name, arguments))
+            continue
+        if (null := _NULL.match(text, position)) is not None:
+            position = null.end()
+        elif text.startswith("{", position):
             try:
                 arguments, position = DECODER.raw_decode(text, position)
             except (ValueError, RecursionError):
@@ -297,8 +305,9 @@ def read_named(text: str) -> list[Call] | None:
     identified = _IDENTIFIED.match(rest)
     if identified is not None:
         rest = rest[identified.end() :].strip()
+    marked = rest.startswith("[ARGS]")
     rest = rest.removeprefix("[ARGS]").strip()
-    arguments = read_arguments(rest) if rest else None
+    arguments = read_arguments(rest) if rest or marked else None
     if arguments is None:
         return None
     return [IdentifiedCall.of(Call(match[0], arguments), identified and identified[1])]

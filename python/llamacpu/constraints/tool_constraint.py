@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llamacpu.chat.answer import CALL_TAGS, REASONING_TAGS
+from llamacpu.chat.marks import CALL_TAGS
+from llamacpu.chat.reasoning import REASONING_TAGS
 from llamacpu.constraints.compiler import Matcher, Vocabulary, compiler_of, vocabulary_of
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.constraints.tool_grammar import BARE, ToolGrammars, function_of, quoted

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from llamacpu.chat.answer import CALL_TAGS, CODE_TOOLS
-from llamacpu.chat.stretches import FENCE_OPENING, FENCED_LIST, FENCED_NAME, Opening
+from llamacpu.chat.found_calls import CODE_TOOLS
+from llamacpu.chat.marks import CALL_TAGS
+from llamacpu.chat.openings import FENCE_OPENING, FENCED_LIST, FENCED_NAME, Opening
 from llamacpu.chat.tool_calls import is_text
 from llamacpu.constraints.compiler import schema_text
 from llamacpu.constraints.grammar import Grammar

@@ -1,0 +1,36 @@
+"""Texts that do not belong to an answer, such as control tokens, taken out of it while it arrives in pieces."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+
+from llamacpu.chat.marks import unfinished
+
+__all__ = ["LeftOut", "any_of"]
+
+
+def any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """What matches any of the texts, the longest first; nothing where there are none."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
+
+
+class LeftOut:
+    """Takes these texts out of a text."""
+
+    def __init__(self, texts: Collection[str]) -> None:
+        self._texts, self._pattern, self._held = tuple(texts), any_of(texts), ""
+
+    def without(self, text: str, final: bool) -> str:
+        """What is certain to stay of the text so far; what may become one of the texts waits."""
+        held = self._held + text
+        sure = len(held) if final else len(held) - unfinished(held, self._texts)
+        position, kept = 0, ""
+        for found in self._pattern.finditer(held):
+            if found.start() >= sure:
+                break
+            kept += held[position : found.start()]
+            position = found.end()
+        sure = max(sure, position)
+        self._held = held[sure:]
+        return kept + held[position:sure]

@@ -1,0 +1,126 @@
+"""What opens tool calls without a tag of theirs: brackets, fenced blocks, recipients, a name above an object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable
+
+# What begins like a call and has not become one within so many characters is text.
+_DECIDED = 100
+_KEYS = ('"name"', '"type"', '"function"', '"parameters"', '"arguments"', '"id"', '"tool_name"', '"tool_call_id"')
+_SPACE = re.compile(r"\s*")
+_NAME = re.compile(r"[^\s()\[\]{},\"'=:]*")
+_FENCE = re.compile(r"```(json|JSON|tool_calls?|tool_code|)\s*(?=[^\sA-Za-z_])")
+_FENCE_BEGUN = re.compile(r"`{1,2}|```[A-Za-z_]{0,10}\s{0,100}")
+_RECIPIENT = re.compile(r">>>([^\s>]{1,64})\n")
+_RECIPIENT_BEGUN = re.compile(r">{1,3}|>>>[^\s>]{1,64}")
+
+
+def begins_call(text: str, start: int) -> bool | None:
+    """Whether the bracket at `start` begins what may be a call without a tag; None where that is to be seen."""
+    begun = text[start : start + _DECIDED]
+    open_ended = len(text) - start < _DECIDED
+    place = _SPACE.match(begun, 1).end()  # type: ignore[union-attr]
+    if begun[0] == "[":
+        if place < len(begun) and begun[place] == "{":
+            place = _SPACE.match(begun, place + 1).end()  # type: ignore[union-attr]
+        else:
+            end = _NAME.match(begun, place).end()  # type: ignore[union-attr]
+            if end == len(begun):
+                return None if open_ended else False
+            return end > place and begun[end] == "("
+    if place == len(begun):
+        return None if open_ended else False
+    if begun.startswith(_KEYS, place):
+        return True
+    return None if open_ended and any(key.startswith(begun[place:]) for key in _KEYS) else False
+
+
+def begins_fence(text: str, start: int) -> int | bool | None:
+    """Where the bracket is that may begin a call in the fenced block at `start`; False, or None as above."""
+    found = _FENCE.match(text, start)
+    if found is None:
+        undecided = len(text) - start < _DECIDED and _FENCE_BEGUN.fullmatch(text, start)
+        return None if undecided else False
+    if text[found.end()] not in "{[":
+        return False
+    begins = begins_call(text, found.end())
+    return found.end() if begins else begins
+
+
+def recipient_at(text: str, start: int, names: Collection[str]) -> str | bool | None:
+    """The function that ``>>>f`` and a line break address at `start` ("all" is the reader); False, or None."""
+    found = _RECIPIENT.match(text, start)
+    if found is not None:
+        return found[1] if found[1] == "all" or found[1] in names else False
+    return None if _RECIPIENT_BEGUN.fullmatch(text, start) else False
+
+
+def is_undecided(text: str, place: int) -> bool:
+    """Whether the text ends before it shows what kind of list begins at `place`."""
+    return text[place] == "[" and _SPACE.match(text, place + 1).end() == len(text)  # type: ignore[union-attr]
+
+
+def begins_named(text: str, names: Collection[str], final: bool) -> str | bool | None:
+    """The function that stands on the first line with an object below it (GLM 4); False, or None to wait."""
+    if not names:
+        return False
+    name, line_end, below = text.partition("\n")
+    name, below = name.strip(), below.lstrip()
+    if line_end and name in names:
+        return (name if below.startswith("{") else False) if below or final else None
+    return None if not final and not line_end and any(known.startswith(name) for known in names) else False
+
+
+# White space in the openings below.
+_BLANK = r"[ \t\r\n]{0,20}"
+_FENCE_LINE = r"```(?:json|tool_calls?|tool_code)?[ \t]{0,10}\r?"
+FENCE_OPENING = rf"{_FENCE_LINE}\n{_BLANK}"
+FENCED_NAME = rf'\{{{_BLANK}"name"{_BLANK}:{_BLANK}'
+FENCED_LIST = rf"\[{_BLANK}"
+_ADDRESS = re.compile(r"[^\s>]{1,64}")
+
+
+class Opening:
+    """How calls of certain functions begin: with a text that nothing else begins with.
+
+    first   its first letter
+    opens   matches such a text
+    begun   matches, as a whole, what may become one
+
+    The last two are regular expressions, in one notation for text and for bytes.
+    """
+
+    def __init__(self, first: str, opens: str, begun: str) -> None:
+        self.first: str = first
+        self.opens: str = opens
+        self.begun: str = begun
+
+    @classmethod
+    def of_fences(cls, names: Iterable[str]) -> Opening | None:
+        """A fenced block that begins with the name of a function, in JSON."""
+        written = [json.dumps(name, ensure_ascii=False) for name in names]
+        if not written:
+            return None
+        head = rf"{FENCE_OPENING}(?:{FENCED_LIST})?"
+        parts = ["\\{", _BLANK, *'"name"', _BLANK, ":", _BLANK]
+        named = "|".join(_nested([*parts, *map(re.escape, name)]) for name in written)
+        fence = rf"`{{1,2}}|```[a-z_]{{0,10}}|{_FENCE_LINE}"
+        return cls("`", f"{head}{FENCED_NAME}(?:{'|'.join(map(re.escape, written))})", f"(?:{fence}|{head}(?:{named}))")
+
+    @classmethod
+    def of_recipients(cls, names: Iterable[str]) -> Opening | None:
+        """``>>>`` and the name of a function, on a line of their own."""
+        lines = [f">>>{name}\n" for name in names if _ADDRESS.fullmatch(name)]
+        if not lines:
+            return None
+        return cls(">", "|".join(map(re.escape, lines)), "|".join(_nested(map(re.escape, line)) for line in lines))
+
+
+def _nested(parts: Iterable[str]) -> str:
+    """An expression that matches the first parts of a sequence, however many."""
+    found = ""
+    for part in reversed([*parts]):
+        found = f"(?:{part}{found})?"
+    return found
