@@ -1,6 +1,7 @@
 """The conversation at the terminal: what is drawn, what the commands do, and a real terminal."""
 
 import builtins
+import io
 import itertools
 import json
 import os
@@ -17,9 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llamacpu.chat import Chat
-from llamacpu.cli.chat import complete, read_message, take_turn
-from llamacpu.cli.chat_commands import COMMANDS, act
-from llamacpu.cli.conversation import Conversation
+from llamacpu.cli.chat.commands import COMMANDS, act
+from llamacpu.cli.chat.completion import completions
+from llamacpu.cli.chat.conversation import Conversation
+from llamacpu.cli.chat.lines import Lines, complete, read_message
+from llamacpu.cli.chat.loop import take_turn
 from llamacpu.cli.markdown import Markdown
 from llamacpu.model import Model
 from llamacpu.sampling import Sampling
@@ -187,7 +190,13 @@ def test_a_conversation_is_saved_over_an_older_one_and_through_a_link(
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     act(conversation, "/save ~/talk.json")
     (tmp_path / "link.json").symlink_to(tmp_path / "talk.json")
+    before = (tmp_path / "talk.json").read_bytes()
     conversation.answer("Hello")
+    for said in ("n\n", ""):
+        monkeypatch.setattr("sys.stdin", io.StringIO(said))
+        act(conversation, "/save ~/link.json")
+        assert (tmp_path / "talk.json").read_bytes() == before
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     act(conversation, "/save ~/link.json")
     messages = list(conversation.messages)
     act(conversation, "/clear")
@@ -224,18 +233,19 @@ def test_a_mistyped_command_is_no_message(
     conversation: Conversation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     type_lines(monkeypatch, "/sav talk.json")
-    assert take_turn(conversation) is True
+    assert take_turn(conversation, Lines()) is True
     assert capsys.readouterr().err.startswith("Error: there is no command /sav")
     assert conversation.messages == []
     type_lines(monkeypatch, "/etc/hosts is a file", " /sav")
     for _ in range(2):
-        assert take_turn(conversation) is True
+        assert take_turn(conversation, Lines()) is True
     assert [m["content"] for m in conversation.messages if m["role"] == "user"] == ["/etc/hosts is a file", " /sav"]
 
 
 def test_the_tab_key_completes_commands_and_settings() -> None:
-    assert [complete("/s", number) for number in range(5)] == ["/set ", "/system ", "/save ", "/stats ", None]
-    assert complete("temp", 0) == "temperature "
+    assert [complete("/s", number) for number in range(5)] == ["/set ", "/system ", "/save ", "/stats", None]
+    assert completions("/set temp") == [("temp", "temperature ")]
+    assert completions("/set overflow t") == [("t", "truncate")]
     assert complete("", 0) is None
     assert complete("word", 0) is None
 
@@ -264,7 +274,7 @@ class Terminal:
     def __init__(self, *arguments: object) -> None:
         import pty
 
-        environment = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent / "python"), "TERM": "xterm"}
+        environment = {"PYTHONPATH": str(Path(__file__).resolve().parent.parent / "python"), "TERM": "dumb"}
         self.process, self.terminal = pty.fork()
         if self.process == 0:
             command = [sys.executable, "-m", "llamacpu", *map(str, arguments)]
@@ -354,10 +364,91 @@ def test_a_full_context_drops_the_oldest_turns_and_says_so(
         for number in range(6):
             small.answer(f"message {number} of several words")
         told = capsys.readouterr().err
-        assert "the oldest turn is dropped" in told
+        assert "The context is full: the oldest 3 turns are dropped." in told
         assert "Error" not in told
         assert small.messages[0]["role"] == "user"
         assert small.messages[-2]["content"].startswith("message 5")
+        kept = list(small.messages)
+        small.answer("word " * 200)
+        assert capsys.readouterr().err.startswith("Error: the prompt has")
+        assert small.messages == kept, "a message that is too long alone costs nothing"
+
+
+def test_a_saved_conversation_goes_on_without_computing_it_again(
+    conversation: Conversation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation.answer("Hello")
+    act(conversation, f"/save {tmp_path / 'a talk'}")
+    assert "keys and values" in capsys.readouterr().err
+    assert (tmp_path / "a talk").stat().st_mode & 0o077 == 0
+    messages, known = list(conversation.messages), conversation.session.position
+    conversation.answer("More")
+    second = conversation.messages[-1]
+    act(conversation, "/clear")
+    act(conversation, "/system Be long.")
+    act(conversation, f"/load {tmp_path / 'a talk'}")
+    assert (conversation.messages, conversation.system) == (messages, "Be brief.")
+    assert conversation.session.position == known
+    conversation.answer("More")
+    assert conversation.result is not None
+    assert conversation.result.cached_tokens >= known - 1
+    assert conversation.messages[-1] == second
+
+
+def test_damaged_sessions_and_those_of_other_models_are_one_line(
+    conversation: Conversation, tiny_model: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation.answer("Hello")
+    good = tmp_path / "good.session"
+    act(conversation, f"/save {good}")
+    data = good.read_bytes()
+    conversation.session.save(tmp_path / "bare.session")
+    (tmp_path / "short.session").write_bytes(data[:-50])
+    (tmp_path / "flipped.session").write_bytes(data[:-50] + bytes([data[-50] ^ 1]) + data[-49:])
+    (tmp_path / "header.session").write_bytes(data[:16] + bytes(32) + data[48:])
+    (tmp_path / "binary.json").write_bytes(bytes(range(256)) * 40)
+    (tmp_path / "number.json").write_text('{"messages": ' + "9" * 5000 + "}")
+    (tmp_path / "role.json").write_text('{"messages": [{"role": "root", "content": "x"}]}')
+    os.mkfifo(tmp_path / "pipe.session")
+    messages = list(conversation.messages)
+    capsys.readouterr()
+    for name in ("bare", "short", "flipped", "header", "pipe", "nosuch"):
+        assert not act(conversation, f"/load {tmp_path / name}.session")
+    for name in ("binary", "number", "role", ""):
+        assert not act(conversation, f"/load {tmp_path / name}.json")
+    assert not act(conversation, f"/load {tmp_path}")
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 11
+    assert all(line.startswith("Error: ") for line in told), told
+    assert conversation.messages == messages
+    with Model(tiny_model("gqa"), threads=1) as other:
+        settings = {**conversation.settings}
+        stranger = Conversation(other.session(), settings, {}, None, Chat.of(other, "chatml"), stats=False, drawn=False)
+        act(stranger, f"/load {good}")
+        assert "of another model" in capsys.readouterr().err
+        assert stranger.messages == messages
+        stranger.answer("More")
+        assert len(stranger.messages) == 4
+
+
+def test_context_and_overflow_are_settings_and_wrong_values_are_one_sentence(
+    conversation: Conversation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation.answer("Hello")
+    act(conversation, "/set context 300")
+    act(conversation, "/set overflow shift")
+    assert (conversation.session.context, conversation.how["overflow"]) == (300, "shift")
+    conversation.answer("More")
+    assert len(conversation.messages) == 4
+    act(conversation, "/set overflow")
+    assert capsys.readouterr().err.endswith("overflow = shift\n")
+    for wrong in ("context 0", "context 99999999999999", "context many", "overflow never", "overflo shift",
+                  "temperature hot", "top_k 1.5", "mirostat 9", "seed 1e999", "max_tokens 3.5"):  # fmt: skip
+        act(conversation, f"/set {wrong}")
+        told = capsys.readouterr().err
+        assert told.startswith("Error: ") and told.count("\n") == 1, told
+        assert wrong.split()[0] in told
+    assert (conversation.session.context, conversation.how["overflow"]) == (300, "shift")
 
 
 def test_the_system_prompt_is_cleared(conversation: Conversation) -> None:

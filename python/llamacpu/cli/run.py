@@ -67,6 +67,12 @@ if TYPE_CHECKING:
 @options.draft_model
 @options.no_draft
 @options.as_json
+@click.option(
+    "--history/--no-history",
+    "kept",
+    default=True,
+    help="Keep what is typed in a conversation, for the arrow keys and Ctrl-R in later ones. [default: history]",
+)
 @click.option("--plain", is_flag=True, help="Show the text as it comes, without drawing its Markdown.")
 @click.option("--stats", is_flag=True, help="Show the speed on stderr after every answer.")
 @click.option(
@@ -114,14 +120,20 @@ def command(context: click.Context, /, **given: Any) -> None:
         session = model.session(given["context"], given["kv_type"])
         if prompt is None:
             from llamacpu.chat import Chat
-            from llamacpu.cli.chat import interact
-            from llamacpu.cli.conversation import Conversation
+            from llamacpu.cli.chat.conversation import Conversation
+            from llamacpu.cli.chat.loop import interact
 
             drawn = not given["plain"] and markdown.wanted()
             template = None if raw else Chat.of(model, given["template"])
-            interact(Conversation(session, settings, how, given["system"], template, _stats(given), drawn))
+            conversation = Conversation(session, settings, how, given["system"], template, _stats(given), drawn)
+            interact(conversation, given["kept"])
         else:
             _answer(session, prompt, settings, how, {**given, "raw": raw})
+
+
+def drawing(plain: bool) -> bool:
+    """Whether Markdown is drawn."""
+    return not plain and markdown.wanted()
 
 
 def _name_default_model(context: click.Context, given: dict[str, Any]) -> None:

@@ -1,0 +1,138 @@
+"""The commands of the conversation: lines that begin with a slash."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import click
+
+from llamacpu.cli.chat import saved, settings
+from llamacpu.cli.chat.conversation import Conversation
+from llamacpu.cli.terminal import one_line, summary, width_of
+
+_KEYS = (
+    'A line that ends with \\ goes on in the next; a message in """ may have many lines.',
+    "With llamacpu[terminal]: Alt-Enter begins a line, Ctrl-R searches, Ctrl-X Ctrl-E opens an editor.",
+)
+
+
+def act(conversation: Conversation, line: str) -> bool:
+    """Do what the line says; True ends the conversation."""
+    name, *rest = line.split(None, 1)
+    argument = rest[0].strip() if rest else ""
+    try:
+        return bool(COMMANDS[name].action(conversation, argument))
+    except (OSError, ValueError, RuntimeError, MemoryError, OverflowError, click.ClickException) as error:
+        text = error.message if isinstance(error, click.ClickException) else one_line(error)
+        click.echo(f"Error: {text}", err=True)
+    except click.Abort:
+        click.echo("Nothing was done.", err=True)
+    return False
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _exit(_conversation: Conversation, _argument: str) -> bool:
+    return True
+
+
+def _help(_conversation: Conversation, _argument: str) -> None:
+    import textwrap
+
+    width = max(width_of(sys.stderr), 20)
+    for name, command in COMMANDS.items():
+        _say(textwrap.fill(f"{name:<8} {command.help}", width, subsequent_indent=" " * 9))
+    for line in _KEYS:
+        _say(textwrap.fill(line, width))
+
+
+def _clear(conversation: Conversation, _argument: str) -> None:
+    conversation.messages.clear()
+    conversation.session.truncate(0)
+    _say("The conversation is forgotten; the system prompt stays.")
+
+
+def _system(conversation: Conversation, argument: str) -> None:
+    if argument:
+        conversation.system = None if argument == "-" else argument
+    _say(f"System prompt: {conversation.system or 'none'}")
+
+
+def _set(conversation: Conversation, argument: str) -> None:
+    name, *value = argument.split(None, 1)[:2] or [""]
+    if value:
+        name = settings.change(conversation, name, value[0].strip())
+    elif name and name.replace("-", "_") not in settings.names():
+        raise ValueError(f"there is no setting {name[:40]!r}; /set shows all")
+    for known in [name.replace("-", "_")] if name else settings.names():
+        _say(f"{known} = {settings.shown(conversation, known)}")
+
+
+def _save(conversation: Conversation, argument: str) -> None:
+    if not argument:
+        raise ValueError("no file; expected /save FILE")
+    _say(saved.save(conversation, argument))
+
+
+def _load(conversation: Conversation, argument: str) -> None:
+    if not argument:
+        raise ValueError("no file; expected /load FILE")
+    _say(saved.load(conversation, argument))
+
+
+def _edit(conversation: Conversation, argument: str) -> None:
+    """A message in an editor: $VISUAL, $EDITOR or what the system has."""
+    last = next((m["content"] for m in reversed(conversation.messages) if m["role"] == "user"), "")
+    begun = argument or last
+    text = click.edit(begun, extension=".md", require_save=True)
+    if text is None or not text.strip():
+        _say("Nothing was sent: the text was not saved, or is empty.")
+        return
+    conversation.answer(text.rstrip("\n"))
+
+
+def _retry(conversation: Conversation, _argument: str) -> None:
+    kept = list(conversation.messages)
+    while conversation.messages and conversation.messages[-1]["role"] != "user":
+        conversation.messages.pop()
+    if not conversation.messages:
+        conversation.messages = kept
+        raise ValueError("there is nothing to answer again")
+    conversation.answer(conversation.messages.pop()["content"])
+
+
+def _stats(conversation: Conversation, _argument: str) -> None:
+    if conversation.result is None:
+        raise ValueError("there is no answer yet")
+    session = conversation.session
+    _say(summary(conversation.result))
+    _say(f"context: {session.position} of {session.context} tokens, {len(conversation.messages)} messages")
+
+
+class Command(NamedTuple):
+    """What a command does, what the help says of it, and whether something follows its name."""
+
+    action: Callable[[Conversation, str], bool | None]
+    help: str
+    argument: bool = False
+
+
+COMMANDS = {
+    "/help": Command(_help, "show this; also /?"),
+    "/set": Command(_set, "show the settings, or change one: /set temperature 0.5", True),
+    "/system": Command(_system, "show the system prompt, or set it; - clears it", True),
+    "/save": Command(_save, "write the conversation to a file, with keys and values (.json: the text alone)", True),
+    "/load": Command(_load, "go on with a conversation from a file", True),
+    "/edit": Command(_edit, "write a message in an editor ($VISUAL, $EDITOR), beginning with the last", True),
+    "/clear": Command(_clear, "forget the conversation"),
+    "/retry": Command(_retry, "answer the last message again"),
+    "/stats": Command(_stats, "show the speed of the last answer and how full the context is"),
+    "/exit": Command(_exit, "end; also /bye, /quit or Ctrl-D"),
+    "/bye": Command(_exit, "end"),
+    "/quit": Command(_exit, "end"),
+    "/?": Command(_help, "show this"),
+}

@@ -1,0 +1,153 @@
+"""A conversation with a model: messages so far, the session that has read them, and how an answer is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli.chat.interrupts import stopping, unechoed
+from llamacpu.cli.chat.preparing import Preparation
+from llamacpu.cli.markdown import Markdown
+from llamacpu.cli.terminal import PromptBar, one_line, summary, write
+from llamacpu.errors import Cancelled, LlamaCpuError
+
+if TYPE_CHECKING:
+    from llamacpu.answers import Question
+    from llamacpu.chat import Chat
+    from llamacpu.engine.interfaces import SessionLike
+    from llamacpu.generation.result import GenerationResult
+
+Message = dict[str, str]
+
+
+class Conversation:
+    """Messages so far, and the session that has read them."""
+
+    def __init__(
+        self,
+        session: SessionLike,
+        settings: dict[str, Any],
+        how: dict[str, Any],
+        system: str | None,
+        chat: Chat | None,
+        stats: bool,
+        drawn: bool,
+    ) -> None:
+        """Begin one. In a `with` block the model is read ahead.
+
+        settings: what `chat_question` is called with. how: what `answer` is called with.
+        chat: how the model is talked to; None where it only continues the text so far.
+        drawn: whether Markdown is.
+        """
+        self.session = session
+        self.settings = settings
+        self.how = how
+        self.system = system
+        self.stats = stats
+        self.drawn = drawn
+        self.messages: list[Message] = []
+        self.result: GenerationResult | None = None
+        self._chat = chat
+        self._preparation: Preparation | None = None
+
+    def __enter__(self) -> Conversation:
+        """Begin to read the model."""
+        self._preparation = Preparation(self.session.model)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """Stop reading it."""
+        if self._preparation is not None:
+            self._preparation.close()
+
+    def answer(self, text: str) -> None:
+        """Answer a message; one that fails or that Ctrl-C stopped before its first word is forgotten."""
+        self.messages.append({"role": "user", "content": text})
+        try:
+            with unechoed():
+                said = self._generate()
+        except Cancelled:
+            said = ""
+        except (LlamaCpuError, ValueError, MemoryError) as error:
+            self.messages.pop()
+            click.echo(f"Error: {one_line(error)}", err=True)
+            return
+        if said:
+            self.messages.append({"role": "assistant", "content": said})
+        else:
+            self.messages.pop()
+
+    def resize(self, context: int) -> None:
+        """Go on in a context of another size; what was said is read again with the next message."""
+        self.session = self.session.model.session(context, self.session.kv_type)
+
+    def _question(self, first: int = 0) -> Question:
+        """What the model is asked, without the messages before the first."""
+        from llamacpu.answers import chat_prompt, chat_question, raw_question
+
+        messages = self.messages[first:]
+        if self._chat is None:
+            text = "".join(message["content"] for message in messages)
+            return raw_question(self.session.model, text, **self.settings)
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        prompt = chat_prompt(self._chat, [*system, *messages])
+        return chat_question(self._chat, prompt, reasoning=False, **self.settings)
+
+    def _fitting_question(self) -> Question:
+        """What the model is asked, without the oldest turns where the context does not hold all and an answer.
+
+        Then half of the context is made free, so that not every turn has to read the whole conversation again.
+        """
+        question = self._question()
+        context = self.session.context
+        limit = self.settings["max_tokens"]
+        room = context // 4 if limit is None else min(limit, context // 4)
+        if len(question.prompt) + room <= context or self.how.get("overflow", "error") != "error":
+            return question
+        starts = [place for place, message in enumerate(self.messages) if place and message["role"] == "user"]
+        low, high = 0, len(starts) - 1
+        while low < high:
+            middle = (low + high) // 2
+            if len(self._question(starts[middle]).prompt) <= context // 2:
+                high = middle
+            else:
+                low = middle + 1
+        if not starts:
+            return question
+        shorter = self._question(starts[low])
+        if len(shorter.prompt) >= context:
+            return question  # the last message alone is too long, which is an error that must cost nothing
+        del self.messages[: starts[low]]
+        turns = "turn is" if low == 0 else f"{low + 1} turns are"
+        click.echo(f"The context is full: the oldest {turns} dropped.", err=True)
+        return shorter
+
+    def _generate(self) -> str:
+        from llamacpu.answers import answer
+
+        if self._preparation is not None:
+            with stopping(self._preparation.stop):
+                self._preparation.wait()
+        question = self._fitting_question()
+        bar = PromptBar()
+        said = ""
+        page = Markdown(write) if self.drawn else None
+        show = write if page is None else page.push
+        running = answer(self.session, question, on_prompt=bar, **self.how)
+        with stopping(running.close):
+            try:
+                for piece in running.text():
+                    show(piece)
+                    said += piece
+            finally:
+                bar.clear()
+                if page is not None:
+                    page.flush()
+            write("\n")
+        self.result = running.result
+        if self.result.ended_by == "context":
+            click.echo("The context is full: the answer ends here; /set context N makes room.", err=True)
+        if self.stats:
+            click.echo(summary(self.result), err=True)
+        return said

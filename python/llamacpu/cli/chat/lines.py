@@ -1,0 +1,83 @@
+"""Messages from a terminal without prompt_toolkit: a line each, or several that say so."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TextIO
+
+from llamacpu.cli.chat.completion import completions
+from llamacpu.cli.terminal import write
+
+__all__ = ["CONTINUED", "PROMPT", "Lines", "complete", "read_message"]
+
+PROMPT = ">>> "
+CONTINUED = "... "
+_FENCE = '"""'
+
+
+class Lines:
+    """Reads messages by lines."""
+
+    def __init__(self) -> None:
+        """With `readline`, where Python has it, lines that are typed have editing and history."""
+        with contextlib.suppress(ImportError):
+            import readline
+
+            readline.set_completer(complete)
+            readline.set_completer_delims(" ")
+            readline.parse_and_bind("tab: complete")
+
+    def read(self) -> str:
+        """A message. EOFError at the end of the input, KeyboardInterrupt for Ctrl-C."""
+        return read_message()
+
+
+def complete(begun: str, number: int) -> str | None:
+    """One after the other, what a word could become, for readline."""
+    try:
+        import readline
+
+        line = readline.get_line_buffer()[: readline.get_endidx()]
+    except ImportError:
+        line = begun
+    line = line or begun
+    found = completions(line) if line else []
+    if number >= len(found):
+        return None
+    replaced, text = found[number]
+    # readline replaces the word alone, which spaces end.
+    return text[len(replaced) - len(begun) :] if replaced.endswith(begun) else None
+
+
+def read_message() -> str:
+    """A message from the terminal.
+
+    It ends with its line, unless that ends with a backslash or the message begins with triple quotes: then it ends
+    with the next triple quotes.
+    """
+    line = _line(PROMPT)
+    if line.startswith(_FENCE):
+        lines = [line[len(_FENCE) :]]
+        while not lines[-1].rstrip().endswith(_FENCE) or (len(lines) == 1 and lines[0].strip() == ""):
+            lines.append(_line(CONTINUED))
+        text = "\n".join(lines).rstrip()
+        return text[: -len(_FENCE)].strip("\n")
+    while line.endswith("\\"):
+        line = line[:-1] + "\n" + _line(CONTINUED)
+    return line
+
+
+def _line(prompt: str) -> str:
+    """A line; what asks for it is no part of the product, and goes to stderr where stdout is no terminal."""
+    if _is_terminal(sys.stdout) or not _is_terminal(sys.stdin):
+        return input(prompt)
+    write(prompt, sys.stderr)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.removesuffix("\n")
+
+
+def _is_terminal(stream: TextIO) -> bool:
+    return stream.isatty()

@@ -1,0 +1,82 @@
+"""The conversation: it reads a message and answers it, or does what a command says."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from typing import Protocol
+
+import click
+
+from llamacpu.cli.chat import history
+from llamacpu.cli.chat.commands import COMMANDS, act
+from llamacpu.cli.chat.conversation import Conversation
+from llamacpu.cli.chat.lines import Lines
+from llamacpu.cli.terminal import write
+
+__all__ = ["interact", "reader", "take_turn"]
+
+# What looks like a command and is none was mistyped; a path, with more slashes, is text.
+_COMMAND = re.compile(r"/[a-z]+")
+
+
+class Reader(Protocol):
+    """Where messages come from."""
+
+    def read(self) -> str:
+        """A message. EOFError at the end of the input, KeyboardInterrupt for Ctrl-C."""
+
+
+def interact(conversation: Conversation, kept: bool = True) -> None:
+    """Read and answer until the input ends.
+
+    kept: whether what is typed is there for the arrow keys of later conversations.
+    """
+    typed = reader(kept)
+    click.echo("Type a message, or /help. Ctrl-C stops an answer, Ctrl-D or /exit ends.", err=True)
+    going_on = True
+    with conversation:
+        while going_on:
+            try:
+                going_on = take_turn(conversation, typed)
+            except EOFError:
+                write("\n")
+                return
+            except KeyboardInterrupt:
+                write("\n")
+                click.echo("Ctrl-D or /exit ends the conversation.", err=True)
+
+
+def reader(kept: bool) -> Reader:
+    """The best one that this terminal and what is installed allow."""
+    terminal = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
+    if not terminal or os.environ.get("TERM", "dumb" if os.name == "posix" else "") in ("dumb", "unknown"):
+        return Lines()
+    try:
+        from llamacpu.cli.chat.editor import Editor
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != "prompt_toolkit":
+            raise
+        click.echo('For several lines in a message, history and completion: pip install "llamacpu[terminal]"', err=True)
+        return Lines()
+    return Editor(history.path() if kept else None)
+
+
+def take_turn(conversation: Conversation, typed: Reader) -> bool:
+    """Read a message and answer it, or do what a command says; False ends the conversation."""
+    try:
+        # A terminal may send bytes that are no text.
+        text = typed.read().encode(errors="replace").decode()
+    except UnicodeDecodeError:
+        click.echo("Error: that is not UTF-8 text; check the terminal's encoding", err=True)
+        return True
+    name = text.split()[0] if text.startswith("/") else ""
+    if name in COMMANDS:
+        return not act(conversation, text)
+    if _COMMAND.fullmatch(name):
+        click.echo(f"Error: there is no command {name}; /help shows all, a space before it makes it text", err=True)
+        return True
+    if text.strip():
+        conversation.answer(text)
+    return True

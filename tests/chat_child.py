@@ -1,0 +1,82 @@
+"""A conversation at this terminal with a model whose answers are known: `chat_child.py [--plain] [--context N]`.
+
+The last word of a message names the answer; it goes on with each byte that comes through the pipe of descriptor
+CHAT_GATE, if there is one: tests hold answers back and look at the screen.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import fake_model
+from llamacpu.cli.chat.conversation import Conversation
+from llamacpu.cli.chat.loop import interact
+from llamacpu.cli.run import drawing
+from llamacpu.sampling import Sampling
+
+MARK = "\x05"
+ANSWERS = {
+    "endless": "word " * 100_000,
+    "prose": (
+        "The quick *brown fox* jumps over the **lazy dog** and then, after a while, comes back to `run()` once more "
+        "to see whether anything at all has changed.\n\nSecond paragraph."
+    ),
+}
+
+
+def answer_to(message: str) -> str:
+    word = (message.split() or [""])[-1]
+    return ANSWERS.get(word, f"You said {len(message.splitlines())} lines: {message!r}.")
+
+
+def next_token(tokens: list[int]) -> int:
+    said = bytes(token - fake_model.FIRST_BYTE for token in tokens if token >= fake_model.FIRST_BYTE)
+    _, _, turn = said.rpartition(MARK.encode())
+    message, _, answer = turn.partition(b"\x06")
+    wanted = answer_to(message.decode()).encode()
+    gate = os.environ.get("CHAT_GATE")
+    if gate and len(answer) == int(os.environ.get("CHAT_HOLD", "0")):
+        os.read(int(gate), 1)
+    return fake_model.FIRST_BYTE + wanted[len(answer)] if len(answer) < len(wanted) else fake_model.END
+
+
+class Session(fake_model.FakeSession):
+    kv_type = "f16"
+
+
+class Tokenizer(fake_model.FakeTokenizer):
+    add_bos = False
+
+
+class Model(fake_model.FakeModel):
+    path = "fake.gguf"
+    tokenizer: Any
+    fingerprint = "00" * 32
+
+    def session(self, context: int | None = None, kv_type: str = "f16") -> Session:
+        return Session(self, self.context_length if context is None else context)
+
+    def prepare(self, on_load: Any = None, cancel: Any = None) -> None:
+        on_load(0, 1)
+        on_load(1, 1)
+
+
+class Talk(Conversation):
+    """Marks what was said, so that the model knows where a message begins and ends."""
+
+    def answer(self, text: str) -> None:
+        super().answer(f"{MARK}{text}\x06")
+
+
+def main() -> None:
+    settings = {"max_tokens": None, "sampling": Sampling(temperature=0), "stop": (), "ignore_end": False}
+    model = Model(next_token, context=int(os.environ.get("CHAT_CONTEXT", "100000")))
+    model.tokenizer = Tokenizer()
+    plain = "--plain" in sys.argv
+    talk = Talk(model.session(), {**settings, "grammar": None}, {"draft": None}, None, None, False, drawing(plain))
+    interact(talk)
+
+
+main()

@@ -1,0 +1,182 @@
+"""What a person sees of a conversation: a real terminal at 40, 80 and 200 columns."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("pty", reason="Windows has no pseudo-terminals of this kind")
+pyte = pytest.importorskip("pyte")
+
+from terminal_screen import TESTS, Screen  # noqa: E402
+
+CHILD = TESTS / "chat_child.py"
+Chat = Callable[..., Screen]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def chat(home: Path) -> Iterator[Chat]:
+    """Start a conversation in a home of its own."""
+    running: list[Screen] = []
+
+    def start(*arguments: object, **options: object) -> Screen:
+        folders = {"HOME": str(home), "XDG_STATE_HOME": str(home / "state"), "XDG_CONFIG_HOME": str(home)}
+        screen = Screen(CHILD, *arguments, **{**folders, **options})  # type: ignore[arg-type]
+        running.append(screen)
+        screen.prompt()
+        return screen
+
+    yield start
+    for screen in running:
+        screen.__exit__()
+
+
+def test_a_paste_of_several_lines_is_one_message_and_is_edited_across_lines(chat: Chat, home: Path) -> None:
+    screen = chat()
+    screen.paste("first\nsecond\nthird")
+    screen.wait_for("... third")
+    assert "You said" not in screen.text()
+    screen.type("\x1b[A\x1b[AX")  # up, up: within the message
+    screen.wait_for(lambda text: ">>> firstX" in text)
+    screen.type("\r")
+    screen.wait_for("You said 3 lines: 'firstX\\nsecond\\nthird'.")
+    screen.prompt()
+    screen.type("one \\\r")
+    screen.wait_for("\n...")
+    screen.type("two\x1b\rthree\r")
+    screen.wait_for("3 lines: 'one \\ntwo\\nthree'.")
+    screen.prompt()
+    screen.type('"""\ra\rb"""\r')
+    screen.wait_for("2 lines: 'a\\nb'.")
+    screen.prompt()
+    screen.type("\x04")
+    assert screen.status() == 0
+    file = home / "state" / "llamacpu" / "history.jsonl"
+    assert file.stat().st_mode & 0o777 == 0o600
+    kept = [json.loads(line) for line in file.read_text().splitlines()]
+    assert kept == ["firstX\nsecond\nthird", "one \ntwo\nthree", '"""\na\nb"""']
+
+
+def test_history_outlives_the_conversation_and_is_searched(chat: Chat) -> None:
+    screen = chat()
+    for text in ("alpha one", "beta two", "gamma three"):
+        screen.type(f"{text}\r")
+        screen.wait_for(f"'{text}'.")
+        screen.prompt()
+    screen.type("\x04")
+    assert screen.status() == 0
+    later = chat()
+    later.type("\x1b[A")
+    later.wait_for(">>> gamma three")
+    later.type("\x03")
+    later.prompt()
+    later.type("\x12alph")
+    later.wait_for(lambda text: "reverse-i-search" in text and "alpha one" in text)
+    later.type("\r")
+    later.type("\r")
+    later.wait_for("1 lines: 'alpha one'.")
+    later.prompt()
+    later.type("\x04")
+    assert later.status() == 0
+
+
+@pytest.mark.parametrize("content", [b'\xff\x00\n[[[\n3\n"good"\n' + b"[" * 200_000, b""])
+def test_a_damaged_history_costs_nothing(chat: Chat, home: Path, content: bytes) -> None:
+    file = home / "state" / "llamacpu" / "history.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    screen = chat()
+    if content:
+        screen.type("\x1b[A")
+        screen.wait_for(">>> good")
+        screen.type("\x03")
+        screen.prompt()
+    screen.type("hello\r")
+    screen.wait_for("'hello'.")
+    screen.prompt()
+
+
+def test_a_history_that_cannot_be_kept_is_told_once(chat: Chat, home: Path) -> None:
+    (home / "state").write_text("no folder")
+    screen = chat()
+    screen.type("hello\r")
+    screen.wait_for("'hello'.")
+    screen.prompt()
+    screen.type("more\r")
+    screen.wait_for("'more'.")
+    assert screen.prompt().count("is not kept for later") == 1
+
+
+def test_ctrl_c_and_ctrl_d(chat: Chat) -> None:
+    screen = chat()
+    screen.type("half a message\x03")
+    screen.wait_for("ends the conversation")
+    screen.prompt()
+    screen.type("endless\r")
+    screen.wait_for("word word word word")
+    screen.interrupt()
+    screen.prompt()
+    assert "Error" not in screen.text()
+    screen.type("more\r")
+    screen.wait_for("'more'.")
+    screen.prompt()
+    screen.type("x\x04\x01\x04\x04")  # deletes nothing behind the x, then the x; on an empty line it is the end
+    assert screen.status() == 0
+
+
+def test_commands_settings_and_files_are_completed(chat: Chat, home: Path) -> None:
+    (home / "talk of today.session").write_text("x")
+    (home / "talks").mkdir()
+    screen = chat()
+    screen.type("/cl\t")
+    screen.wait_for(">>> /clear")
+    screen.type("\x15/set tempe\t")
+    screen.wait_for(">>> /set temperature")
+    screen.type("0.5\r")
+    screen.wait_for("temperature = 0.5")
+    screen.prompt()
+    screen.type("/set overflow sh\t")
+    screen.wait_for("/set overflow shift")
+    screen.type("\x15/load ~/talk\t")
+    screen.wait_for(lambda text: "talk of today.session" in text and "talks/" in text)
+    screen.type(" \t")
+    screen.wait_for("/load ~/talk of today.session")
+    screen.type("\r")
+    screen.wait_for("Error: ~/talk of today.session is no JSON")
+    screen.prompt()
+
+
+def test_an_external_editor_writes_the_message(chat: Chat, home: Path) -> None:
+    editor = home / "editor.sh"
+    editor.write_text('#!/bin/sh\nprintf " and\\nmore" >> "$1"\n')
+    editor.chmod(0o700)
+    screen = chat(EDITOR=str(editor))
+    screen.type("begun\x18\x05")
+    screen.wait_for("2 lines: 'begun and\\nmore'.")
+    screen.prompt()
+    screen.type("/edit text\r")
+    screen.wait_for("3 lines: 'text\\n and\\nmore'.")
+    screen.prompt()
+
+
+def test_what_is_typed_during_an_answer_waits_for_the_next_prompt(chat: Chat) -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(reading, True)
+    screen = chat(CHAT_GATE=str(reading), CHAT_HOLD="8")
+    screen.type("now\r")
+    screen.wait_for("You said")
+    screen.type("typed ahead")
+    os.write(writing, b"..")
+    screen.wait_for(">>> typed ahead")
+    assert screen.text().count("typed ahead") == 1
+    os.close(reading)
+    os.close(writing)
