@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     type=click.Choice(["error", "truncate", "shift"]),
     default="error",
     show_default=True,
-    help="When the context is full: an error, shorten the prompt, or forget the oldest half and go on.",
+    help="When the context is full: an error (a conversation drops its oldest turns), shorten the prompt, or forget "
+    "the oldest half and go on.",
 )
 @options.sampling_options
 @options.context
