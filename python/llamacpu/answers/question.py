@@ -187,24 +187,29 @@ def chat_question(
     if grammar is None:
         grammar = requested.grammar_of_format(response_format)
     forced = grammar is None and bool(offered) and tool_choice not in (None, "auto")
+    wanted = requested.wanted_tool(tool_choice) if forced else None
     if forced:
-        wanted = requested.wanted_tool(tool_choice)
         grammar = requested.grammar_of_tools(offered, wanted)
     closing = None if prompt.begun else open_reasoning(prompt.text)
     processors = list(logits_processors)
-    strict = False
-    if grammar is not None:
-        processors.append(_held(grammar, chat.tokenizer, closing))
-    elif offered:
-        from llamacpu.constraints.tool_constraint import ToolCallConstraint, any_strict
+    strict = grammar is None and bool(offered) and requested.any_strict(offered)
+    channels = begins_harmony(prompt.text) and (reasoning or bool(offered))
+    if channels and (strict or grammar is not None):
+        from llamacpu.constraints.channels import ChannelConstraint
 
-        strict = any_strict(offered)
-        if strict:
-            processors.append(ToolCallConstraint(offered, chat.tokenizer, closing, prompt.text.endswith(">>>")))
+        held = [tool for tool in offered if not forced or wanted is None or requested.tool_names([tool]) == [wanted]]
+        final = None if forced else grammar
+        processors.append(ChannelConstraint(chat.tokenizer, held, must_call=forced, final=final))
+    elif grammar is not None:
+        processors.append(_held(grammar, chat.tokenizer, closing))
+    elif strict:
+        from llamacpu.constraints.tool_constraint import ToolCallConstraint
+
+        processors.append(ToolCallConstraint(offered, chat.tokenizer, closing, prompt.text.endswith(">>>")))
     show = False
     reader: Reader | None = None
     # What a question does not need is not imported: the first token comes sooner.
-    if (reasoning or offered) and grammar is None and begins_harmony(prompt.text):
+    if channels:
         from llamacpu.chat.harmony import HarmonyReader
 
         show, reader = True, HarmonyReader(requested.tool_schemas(offered) if offered else None, reasoning=reasoning)

@@ -7,9 +7,16 @@ from typing import Any
 
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.constraints.json_schema import as_resource, prepared
-from llamacpu.errors import GrammarError
 
-__all__ = ["grammar_of_format", "grammar_of_tools", "tool_names", "tool_schemas", "tools_of", "wanted_tool"]
+__all__ = [
+    "any_strict",
+    "grammar_of_format",
+    "grammar_of_tools",
+    "tool_names",
+    "tool_schemas",
+    "tools_of",
+    "wanted_tool",
+]
 
 
 def tools_of(functions: Sequence[Any] | None, tools: Sequence[Any] | None) -> list[Any] | None:
@@ -31,6 +38,13 @@ def tool_schemas(tools: Sequence[Any] | None) -> dict[str, Any]:
     return {function["name"]: function.get("parameters") for function in named}
 
 
+def any_strict(tools: Sequence[Any]) -> bool:
+    """Whether one of the tools asks for arguments that are valid for certain (`"strict": true`)."""
+    from llamacpu.constraints.tool_grammar import function_of
+
+    return any(function_of(tool).get("strict") is True for tool in tools)
+
+
 def wanted_tool(choice: Any) -> str | None:
     """The name of the one function that must be called, or None. Raises ValueError for what is no choice."""
     if choice is None or (isinstance(choice, str) and choice in ("any", "auto", "none", "required")):
@@ -48,13 +62,15 @@ def wanted_tool(choice: Any) -> str | None:
 
 def grammar_of_tools(tools: Sequence[Any], only: str | None) -> Grammar:
     """The JSON of one call of a tool, its arguments valid under the tool's schema."""
-    from llamacpu.constraints.tool_grammar import function_of
+    from llamacpu.constraints.tool_grammar import for_objects, function_of
 
     forms = []
     for number, tool in enumerate(tools):
         function = function_of(tool)
         if only in (None, function["name"]):
-            parameters = _object(prepared(_parameters_of(function), function.get("strict") is True), function["name"])
+            parameters = for_objects(
+                prepared(_parameters_of(function), function.get("strict") is True), function["name"]
+            )
             # References of the parameters stay within them.
             own = as_resource(parameters, f"tool-{number}")
             properties = {"name": {"const": function["name"]}, "parameters": own}
@@ -69,14 +85,6 @@ def _parameters_of(function: Mapping[str, Any]) -> Any:
     """The schema of a function's arguments; without one it has none."""
     parameters = function.get("parameters")
     return {"type": "object", "properties": {}} if parameters is None else parameters
-
-
-def _object(schema: dict[str, Any], name: str) -> dict[str, Any]:
-    """The schema, for objects only: arguments are nothing else."""
-    types = schema.get("type", "object")
-    if "object" not in (types if isinstance(types, list) else [types]):
-        raise GrammarError(f"the parameters of the tool {name} have the type {types!r}; expected 'object'")
-    return {**schema, "type": "object"}
 
 
 def grammar_of_format(response_format: Mapping[str, Any] | None) -> Grammar | None:

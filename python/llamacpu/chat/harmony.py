@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Iterable
 
 from llamacpu.chat.events import Event, Piece, ToolCall
+from llamacpu.chat.found_calls import CODE_TOOLS
 from llamacpu.chat.marks import unfinished
 from llamacpu.chat.tool_calls import read_arguments
 
@@ -26,7 +27,6 @@ _RECIPIENT = re.compile(r"to=([^\s<]+)")
 _HEADERS = ("<|channel|>", "<|start|>", "to=")
 # A longer header is none.
 _LONGEST_HEADER = 1000
-_CODE_TOOLS = ("python", "code_interpreter")
 
 
 class HarmonyReader:
@@ -111,7 +111,7 @@ class HarmonyReader:
 
     def _call(self, body: str) -> Event:
         name, arguments = self._recipient, read_arguments(body)
-        if arguments is None and name in _CODE_TOOLS:
+        if arguments is None and name in CODE_TOOLS:
             arguments = {"code": body}
         if arguments is None:
             return Piece("content", body)

@@ -21,7 +21,7 @@ from llamacpu.chat.marks import CALL_TAGS
 from llamacpu.chat.reasoning import REASONING_TAGS
 from llamacpu.constraints.compiler import Matcher, Vocabulary, compiler_of, vocabulary_of
 from llamacpu.constraints.grammar import Grammar
-from llamacpu.constraints.tool_grammar import BARE, ToolGrammars, function_of, quoted
+from llamacpu.constraints.tool_grammar import BARE, ToolGrammars, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,18 +30,13 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken
     from llamacpu.text.tokenizer import Tokenizer
 
-__all__ = ["ToolCallConstraint", "any_strict"]
+__all__ = ["ToolCallConstraint"]
 
 # What begins like a call without a tag and has not become one within so many bytes is text.
 _DECIDED = 100
 # Openings of calls are not longer, but for long names of functions.
 _LONGEST_OPENING = 512
 _ALL = re.compile(rb"(?:\A|(?<=\n))>>>all\n")
-
-
-def any_strict(tools: Sequence[Any]) -> bool:
-    """Whether one of the tools asks for arguments that are valid for certain (`"strict": true`)."""
-    return any(function_of(tool).get("strict") is True for tool in tools)
 
 
 class ToolCallConstraint:

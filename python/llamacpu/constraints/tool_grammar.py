@@ -90,7 +90,7 @@ class ToolGrammars:
         functions = [function_of(tool) for tool in tools]
         self._mark = mark
         self._names = [str(function["name"]) for function in functions]
-        self._schemas = [_parameters(function) for function in functions]
+        self._schemas = [parameters_of(function) for function in functions]
         self._pythonic = [number for number in range(len(functions)) if self._is_pythonic(number)]
         rules = [_COMMON]
         for number, name in enumerate(self._names):
@@ -353,7 +353,15 @@ def _pythonic_rules(number: int, name: str, schema: Mapping[str, Any]) -> list[s
     return [*found, f'keywords_{number}_{end}_first: ""', f'keywords_{number}_{end}_later: ""']
 
 
-def _parameters(function: Mapping[str, Any]) -> dict[str, Any]:
+def for_objects(schema: dict[str, Any], name: str) -> dict[str, Any]:
+    """The schema of a function's arguments, for objects only: they are nothing else."""
+    types = schema.get("type", "object")
+    if "object" not in (types if isinstance(types, list) else [types]):
+        raise GrammarError(f"the parameters of the tool {name} have the type {types!r}; expected 'object'")
+    return {**schema, "type": "object"}
+
+
+def parameters_of(function: Mapping[str, Any]) -> dict[str, Any]:
     """The schema of the arguments: that of the definition if it is strict, else that of any object."""
     schema = function.get("parameters") or {"type": "object", "properties": {}}
     if function.get("strict") is not True:
