@@ -101,6 +101,20 @@ def test_completion_scripts_for_each_shell(tmp_path: Path, monkeypatch: pytest.M
     assert invoke("--install-completion", "cmd.exe").exit_code == 2
 
 
+def test_a_completion_script_replaces_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    place = tmp_path / "fish" / "completions" / "llamacpu.fish"
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    refused = invoke("--install-completion", "fish")
+    assert (refused.exit_code, place.read_text()) == (1, "mine")
+    assert refused.stderr.startswith(f"Error: {place}: the file holds something other than")
+    place.write_text("_LLAMACPU_COMPLETE of an older version")
+    assert invoke("--install-completion", "fish").exit_code == 0
+    assert place.read_text() != "_LLAMACPU_COMPLETE of an older version"
+    assert [file.name for file in place.parent.iterdir()] == [place.name]
+
+
 def test_options_are_completed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_WORDS", "llamacpu run --sys")
     monkeypatch.setenv("COMP_CWORD", "2")

@@ -69,6 +69,21 @@ def test_closed_stdin_is_an_empty_one(model: Path) -> None:
 
 
 @POSIX
+@pytest.mark.parametrize("name", ["", ".", "/", "./none.gguf", "/dev/null", __file__])
+def test_a_wrong_model_is_named_before_the_prompt_is_missed(name: str, model: Path) -> None:
+    nothing, prompt = shell(f"run '{name}' </dev/null", model), shell(f"run '{name}' Hi", model)
+    assert nothing.returncode == prompt.returncode == 1
+    assert nothing.stderr == prompt.stderr
+    assert ("empty" if not name else Path(name).name) in nothing.stderr
+
+
+@POSIX
+def test_an_empty_name_is_not_the_folder_one_is_in(model: Path) -> None:
+    done = shell("serve '' --port 0", model)
+    assert (done.returncode, done.stderr.count("the path of the model is empty")) == (1, 1)
+
+
+@POSIX
 def test_no_file_becomes_a_standard_stream() -> None:
     code = (
         "import os, sys; sys.stdin = sys.stderr = None; os.close(0); os.close(2)\n"

@@ -122,6 +122,8 @@ def test_formats_are_guessed() -> None:
     assert guess({"tokenizer.chat_template": "{{ messages[0].content }}"}) is None
     assert guess({"tokenizer.chat_template": "{{"}) is None
     assert guess({"tokenizer.chat_template": templates["CHATML_CHAT_TEMPLATE"]}) == "chatml"
+    for name in ("MISTRAL", "MIXTRAL"):
+        assert guess({"tokenizer.chat_template": templates[f"{name}_INSTRUCT_CHAT_TEMPLATE"]}) == "mistral-instruct"
     assert guess({"tokenizer.chat_template": templates["LLAMA3_INSTRUCT_CHAT_TEMPLATE"]}) == "llama-3"
 
 
@@ -266,6 +268,9 @@ def test_attributes(llama: Make) -> None:
     assert (found.n_tokens, found.input_ids.tolist()) == (2, ids_of("ab"))
     with pytest.raises(ValueError, match="0 to 2"):
         found.n_tokens = 5
+    for wrong in (-1, 1.5, "1", None, True):
+        with pytest.raises(ValueError, match="0 to 2"):
+            found.n_tokens = wrong  # type: ignore[assignment]
     found.close()
     assert found.ctx is None
 

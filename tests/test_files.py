@@ -101,8 +101,10 @@ def test_permissions(tmp_path: Path) -> None:
 
 @POSIX
 def test_a_missing_folder_and_a_circle_of_links(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"no such folder.*nowhere.a'$"):
         write(tmp_path / "nowhere" / "a")
+    with pytest.raises(OSError, match="zero character"):
+        write(tmp_path / "a\0b")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
     with pytest.raises(OSError, match="circle"):
         write(tmp_path / "circle")

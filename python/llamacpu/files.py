@@ -35,8 +35,12 @@ def replacing(
     """
     import tempfile  # brings half of the standard library
 
+    if "\0" in os.fsdecode(path):
+        raise OSError(errno.EINVAL, "no file can have a name with a zero character; give another name", repr(path))
     target = Path(os.path.realpath(path))
     mode = _checked(Path(path), target, kind, is_kind)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder; make it, or give another name", str(path))
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 from click.shell_completion import get_completion_class
 
 from llamacpu.cli.terminal import write
+from llamacpu.files import replacing
 
 __all__ = ["install", "script", "show"]
 
@@ -43,7 +44,8 @@ def install(context: click.Context, _option: click.Parameter, shell: str | None)
     place = _place(shell)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(script(shell), encoding="utf-8")
+        with replacing(place, "a completion script of llamacpu", _is_script) as file:
+            file.write(script(shell).encode())
     except OSError as error:
         raise click.ClickException(
             f"{place}: {error.strerror}; --show-completion {shell} prints the script instead"
@@ -60,6 +62,10 @@ def install(context: click.Context, _option: click.Parameter, shell: str | None)
     else:
         click.echo("Open a new shell.", err=True)
     context.exit()
+
+
+def _is_script(file: BinaryIO) -> bool:
+    return _VARIABLE.encode() in file.read(1 << 16)
 
 
 def _named(shell: str) -> str:

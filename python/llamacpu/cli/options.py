@@ -183,6 +183,9 @@ def sampling_of(metadata: Any, given: dict[str, Any]) -> Sampling:
         raise click.UsageError(str(error)) from None
 
 
+_NO_NAME = "the path of the model is empty; give the path of a .gguf file"
+
+
 def named_file(name: str) -> Path:
     """The file of the model that a name stands for; it is downloaded where it is not on this machine."""
     if not name or is_file(name):
@@ -197,12 +200,26 @@ def named_file(name: str) -> Path:
         bar.clear()
 
 
+def check_path(name: str | None) -> None:
+    """Refuse a name that can only be meant as a path and is none of a model's file; other names are not looked up."""
+    from llamacpu.gguf.file import GGUFFile
+    from llamacpu.store.names import local_path
+
+    if name == "":
+        raise click.ClickException(_NO_NAME)
+    path = None if name is None else local_path(name)
+    if path is None and name is not None and Path(name).is_dir():
+        path = Path(name)
+    if path is not None:
+        GGUFFile(path).close()
+
+
 @contextlib.contextmanager
 def model_path(name: str | None) -> Iterator[Path]:
     """The file of a model: the one that is named, or the demo model that comes with the package."""
     if name is not None:
         if not name:
-            raise click.ClickException("the path of the model is empty; give the path of a .gguf file")
+            raise click.ClickException(_NO_NAME)
         yield named_file(name)
         return
     from importlib import resources

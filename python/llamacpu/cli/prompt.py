@@ -38,6 +38,8 @@ def prompt_of(given: dict[str, Any]) -> str | None:
     if STANDARD_INPUT not in files and (wanted or _something_comes(alone=not parts)):
         text = _read(patiently=bool(parts))
         if not parts and not text.strip() and not given["raw"]:
+            # Whoever named no model, or a wrong one, is told of that first.
+            options.check_path(given["model"])
             raise click.UsageError("nothing on stdin; give a prompt after MODEL, --prompt, --file, or text on stdin")
         if text.strip() or not parts:
             parts.append(text)

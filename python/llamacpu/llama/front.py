@@ -326,7 +326,7 @@ class Llama(Attributes, Signatures):
 
     @n_tokens.setter
     def n_tokens(self, count: int) -> None:
-        if not 0 <= count <= self.session.position:
+        if isinstance(count, bool) or not hasattr(count, "__index__") or not 0 <= count <= self.session.position:
             raise ValueError(
                 f"n_tokens is set to {count!r}; expected 0 to {self.session.position}, the tokens there are"
             )

@@ -96,9 +96,9 @@ _CONVERSATION = (
     {"role": "assistant", "content": "answer"},
     {"role": "user", "content": "another"},
 )
-_KNOWN = {
+_KNOWN: dict[str, str | tuple[str, ...]] = {
     "chatml": "<|im_start|>user\nquestion<|im_end|>\n<|im_start|>assistant\nanswer<|im_end|>\n",
-    "mistral-instruct": "[INST] question [/INST]answer</s>",
+    "mistral-instruct": ("[INST] question [/INST]answer</s>", "[INST] question [/INST] answer</s>"),
     "llama-3": "<|start_header_id|>user<|end_header_id|>\n\nquestion<|eot_id|>"
     "<|start_header_id|>assistant<|end_header_id|>\n\nanswer<|eot_id|>",
 }

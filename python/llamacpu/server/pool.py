@@ -68,6 +68,8 @@ def _resolved(given: Source) -> list[tuple[str, Source]]:
         if not hasattr(given, "session"):
             raise ValueError(f"{type(given).__name__} is no model; expected a path or an open model")
         return [(_PART.sub("", Path(given.path).stem), given)]
+    if not os.fspath(given):
+        raise FileNotFoundError(2, "the path of the model is empty; give a .gguf file or a folder of them")
     path = Path(given)
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix == ".gguf" and file.is_file())
