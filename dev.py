@@ -270,6 +270,13 @@ def bench(arguments: list[str]) -> None:
     run(PYTHON, "-m", "pytest", "benches", "--benchmark-enable", "--benchmark-only", "-s", *arguments)
 
 
+def docs() -> None:
+    """Build the documentation as a website, target/site; links that lead nowhere are errors."""
+    setup()
+    run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_requirements("docs"))
+    run(PYTHON, "-m", "mkdocs", "build", "--strict", NO_MKDOCS_2_WARNING="1")
+
+
 def arm(*command: str, cpu: str = "max", **variables: str) -> None:
     """Run a cargo command for 64-bit Arm with Debian's compiler and cross linker; what it builds runs under qemu."""
     rustc, linker = Path("/usr/bin/rustc"), shutil.which("aarch64-linux-gnu-gcc")
@@ -369,7 +376,7 @@ def test_build_and_rust() -> None:
     loom()
 
 
-_DAILY = (setup, build, test, neighbours, stress, fuzz, loom, sanitize, lint, fix, bench)
+_DAILY = (setup, build, test, neighbours, stress, fuzz, loom, sanitize, lint, fix, bench, docs)
 COMMANDS = {f.__name__: f for f in (*_DAILY, cross, emulate, miri, check, ci, thorough)}
 
 

@@ -2,51 +2,58 @@
 
 from __future__ import annotations
 
-import json
+import pkgutil
 import re
-import shlex
 import shutil
-import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-import llamacpu
-from llamacpu.cli.group import command_line
+import llamacpu.errors
+from documents import PAGES, REPOSITORY, Page, furnish, hub
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-DEMO = ROOT / "python" / "llamacpu" / "data" / "demo.gguf"
+DOCUMENTS = ("ARCHITECTURE.md", "CONTRIBUTING.md")
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_python_of_the_readme_runs(
-    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copy(DEMO, tmp_path / "model.gguf")
-    shutil.copy(DEMO, tmp_path / "small.gguf")
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code.replace("n_ctx=4096", "n_ctx=256"), "README.md", "exec"), {})
-    assert capsys.readouterr().out.strip()
+@pytest.fixture
+def page_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_url: str) -> Iterator[Callable[[Path], Page]]:
+    """Makes a page in a folder of its own, with a hub on this machine and nothing of the user's."""
+    server = hub()
+    for name in ("LLAMACPU_OFFLINE", "HF_HUB_OFFLINE", "HF_TOKEN", "http_proxy", "HTTP_PROXY", "LLAMACPU_FOLDERS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "USERPROFILE", "OLLAMA_MODELS", "HF_HOME", "LLM_USER_PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    monkeypatch.setenv("LLAMACPU_MODELS", str(tmp_path / "own"))
+    monkeypatch.setenv("LLAMACPU_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.setenv("LLAMACPU_REGISTRY", server.url)
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    folder = tmp_path / "page"
+    folder.mkdir()
+    furnish(folder)
+    monkeypatch.chdir(folder)
+    yield lambda path: Page(path, folder, demo_url)
+    server.close()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
-@pytest.mark.parametrize("line", re.findall(r"^curl .*", README, re.MULTILINE))
-def test_curl_of_the_readme_gets_an_answer(line: str, demo_url: str) -> None:
-    words = shlex.split(line.replace("http://127.0.0.1:8080", demo_url))
-    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
-    assert json.loads(done.stdout)["usage"]["total_tokens"] > 0
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_everything_on_a_page_runs(path: Path, page_of: Callable[[Path], Page]) -> None:
+    assert page_of(path).run() > 0 or path.name == "reference.md"
 
 
-def test_readme_has_a_curl() -> None:
-    assert "\ncurl " in README
+def test_the_reference_has_every_public_name() -> None:
+    text = (REPOSITORY / "docs" / "reference.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE)
+    shown = {entry.rpartition(".")[2] for entry in entries} | set(vars(llamacpu.errors))
+    assert set(llamacpu.__all__) - shown == {"__version__"}
+    for entry in entries:
+        pkgutil.resolve_name(entry)
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"^(?:.*\| )?llamacpu (\w[\w-]*)", README, re.MULTILINE))))
-def test_commands_of_the_readme_exist(name: str) -> None:
-    result = CliRunner().invoke(command_line, [name, "--help"])
-    assert result.exit_code == 0, result.output
+def test_every_page_is_in_the_navigation() -> None:
+    text = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    assert sorted(re.findall(r": (\w+\.md)$", text, re.MULTILINE)) == sorted(path.name for path in PAGES[1:])
 
 
 def test_public_names_are_sorted_and_exist() -> None:
@@ -57,14 +64,29 @@ def test_public_names_are_sorted_and_exist() -> None:
 
 
 def test_the_version_lives_in_one_place() -> None:
-    text = (ROOT / "Cargo.toml").read_text(encoding="utf-8")
+    text = (REPOSITORY / "Cargo.toml").read_text(encoding="utf-8")
     match = re.search(r'^version = "(.*)"', text, re.MULTILINE)
     assert match is not None
     assert llamacpu.__version__ == match[1]
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_links_and_paths_lead_somewhere(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-        assert (ROOT / target).exists(), f"{document} links to {target}"
+@pytest.mark.parametrize("path", [*PAGES[1:], *(REPOSITORY / name for name in DOCUMENTS)], ids=lambda path: path.name)
+def test_links_and_paths_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text):
+        found = path.parent / target if target else path
+        assert found.is_file(), f"{path.name} links to {target}"
+        headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        places = {"#" + re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+        assert not anchor or anchor in places, f"{path.name} links to {target}{anchor}"
+    for name in re.findall(r"`((?:docs|examples)/\w[\w./]*)`", text):
+        assert (REPOSITORY / name).exists(), f"{path.name} speaks of {name}"
+
+
+def test_the_readme_has_no_link_that_only_a_checkout_can_follow() -> None:
+    """It is the page of the package in an index, too, which has none of the other files."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")] == []
+    named = set(re.findall(r"`((?:docs|examples)/[\w./]*|[A-Z]+\.md)`", text))
+    assert len(named) > 8
+    assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []
