@@ -1,13 +1,14 @@
 """langchain-tests' standard suites on `llamacpu.integrations.langchain`, with the demo model.
 
-Left out by the suites' own switches: images, sound and PDF (the engine reads text alone), the name of another model
-in a call (a file is one model), and the mode in which only the prompt says which keys the JSON has. What the demo model
-cannot do is expected to fail, each with its reason.
+Left out by the suites' own switches: images, sound, video and PDF in messages of the user and of tools (the engine reads
+text alone), the name of another model in a call (an object has one file open), and recorded answers of an HTTP service
+(there is none). What the demo model cannot do is expected to fail, each with its reason.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ import pytest
 pytest.importorskip("langchain_tests", reason="langchain-tests is not installed")
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import HumanMessage
+from langchain_core.load import dumpd, load
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests, EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests, EmbeddingsUnitTests
 from pydantic import BaseModel
@@ -39,7 +41,26 @@ class TestChatUnits(ChatModelUnitTests):
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model_path": DEMO, "n_ctx": 512, "n_threads": 1}
+        return {"model_path": "demo.gguf", "n_ctx": 512, "n_threads": 1}
+
+    @property
+    def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+        return {"LLAMACPU_MODEL_PATH": DEMO}, {"n_ctx": 64}, {"model_path": DEMO, "n_ctx": 64}
+
+    @pytest.fixture(autouse=True)
+    def folder(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(Path(DEMO).parent)
+
+    def test_serdes(self, model: BaseChatModel, snapshot: Any) -> None:
+        """The suite's own test loads classes on a list that LangChain keeps, and no others."""
+        written = dumpd(model)
+        kwargs = {"model_path": "demo.gguf", "n_ctx": 512, "n_threads": 1, "max_tokens": 100, "temperature": 0.0}
+        assert written["id"] == ["llamacpu", "integrations", "langchain", "ChatLlamaCpu"]
+        assert written["kwargs"] == {**kwargs, "timeout": 60.0, "stop": []}
+        assert json.loads(json.dumps(written)) == written
+        again = load(written, valid_namespaces=["llamacpu"], allowed_objects=[ChatLlamaCpu])
+        assert isinstance(again, ChatLlamaCpu)
+        assert again.model_dump() == model.model_dump()
 
 
 class TestChat(ChatModelIntegrationTests):
@@ -50,6 +71,14 @@ class TestChat(ChatModelIntegrationTests):
     @property
     def chat_model_params(self) -> dict[str, Any]:
         return {"model_path": DEMO, "n_ctx": 4096, "seed": 1, "temperature": 0, "max_tokens": 200}
+
+    @property
+    def supports_anthropic_inputs(self) -> bool:
+        return True
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
 
     @pytest.mark.xfail(reason=DECIDES, strict=True)
     def test_tool_calling(self, model: BaseChatModel) -> None:
@@ -144,3 +173,21 @@ async def test_a_cancelled_call_stops_the_model(chat: ChatLlamaCpu) -> None:
     done = steps
     assert len(chat.invoke("Hi", max_tokens=3).text) > 0
     assert steps == done
+
+
+def test_messages_in_the_form_of_anthropic() -> None:
+    from llamacpu.integrations.langchain_messages import messages_of
+
+    use = {"type": "tool_use", "id": "u1", "name": "add", "input": {"a": 1}}
+    answer = AIMessage([{"type": "thinking", "thinking": "Hm", "signature": "x"}, {"type": "text", "text": "So."}, use])
+    results = [
+        {"type": "tool_result", "tool_use_id": name, "content": text} for name, text in (("u1", "2"), ("u2", "3"))
+    ]
+    found = messages_of([HumanMessage("Hi"), answer, HumanMessage([*results, {"type": "text", "text": "And?"}])])
+    assert [message["role"] for message in found] == ["user", "assistant", "tool", "tool", "user"]
+    assert found[1]["reasoning_content"] == "Hm"
+    assert found[1]["tool_calls"][0]["function"] == {"name": "add", "arguments": '{"a": 1}'}
+    assert [message["tool_call_id"] for message in found[2:4]] == ["u1", "u2"]
+    own = AIMessage([{"type": "reasoning", "reasoning": "Hm"}, {"type": "text", "text": "Yes"}])
+    assert messages_of([own])[0]["reasoning_content"] == "Hm"
+    assert "Hm" not in str(messages_of([own])[0]["content"])

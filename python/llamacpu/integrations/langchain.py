@@ -25,6 +25,7 @@ try:
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
     from langchain_core.runnables import Runnable, run_in_executor
     from langchain_core.tools import BaseTool
+    from langchain_core.utils import from_env
     from pydantic import BaseModel, Field, PrivateAttr
 except ImportError as _error:
     raise ImportError(
@@ -39,6 +40,8 @@ from llamacpu.llama import Llama
 
 __all__ = ["ChatLlamaCpu", "LlamaCpuEmbeddings"]
 
+_PLACE = "LLAMACPU_MODEL_PATH"
+_NO_MODEL = f"there is no model_path; name a .gguf file, or set {_PLACE} to its path"
 # What programs bind for every chat model, and is of no use here.
 _OF_OTHERS = ("model", "parallel_tool_calls", "ls_structured_output_format", "stream_usage")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed", "timeout")
@@ -47,12 +50,15 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_to
 class ChatLlamaCpu(BaseChatModel):
     """A chat model from a GGUF file.
 
+    Messages may be written as Anthropic's are: `tool_use` and `tool_result` are calls and results, `thinking` is
+    reasoning. `langchain_core.load.dumpd` writes the settings down, and `load` opens the file again with them.
+
     `temperature` and the settings after it are those of `Llama.create_chat_completion`, and can be given with each call
     (`chat.invoke(..., max_tokens=20)`) or bound; None leaves them to their defaults there.
     """
 
-    model_path: str
-    """The file."""
+    model_path: str = Field(default_factory=from_env(_PLACE, error_message=_NO_MODEL))
+    """The file; by default the one that the environment variable LLAMACPU_MODEL_PATH names."""
     n_ctx: int = 0
     """The most tokens of prompt and answer together; 0 for what the model was trained for."""
     n_threads: int | None = None
@@ -86,6 +92,16 @@ class ChatLlamaCpu(BaseChatModel):
             self.model_path,
             **{"n_ctx": self.n_ctx, "n_threads": self.n_threads, "chat_format": self.chat_format, **self.model_kwargs},
         )
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """True: the settings say it all."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Where `load` finds the class."""
+        return ["llamacpu", "integrations", "langchain"]
 
     @property
     def llama(self) -> Llama:
@@ -235,7 +251,8 @@ class ChatLlamaCpu(BaseChatModel):
         """The model with answers as the schema says: of its class, or dicts where it is none of pydantic's.
 
         method  "json_schema" (the answer is JSON that is valid under the schema), "function_calling" (it is a call of
-                a function with that schema) or "json_mode" (some JSON object; the prompt must say which)
+                a function with that schema) or "json_mode" (as the first where a schema is given, which other
+                models only read; else some JSON object)
         """
         return structured(self, schema, method, include_raw, strict, kwargs)
 
@@ -274,8 +291,8 @@ def _closed(chunks: Any, cancelling: _Cancelling) -> None:
 class LlamaCpuEmbeddings(BaseModel, Embeddings):
     """Embeddings of texts from a GGUF file."""
 
-    model_path: str
-    """The file."""
+    model_path: str = Field(default_factory=from_env(_PLACE, error_message=_NO_MODEL))
+    """The file; by default the one that the environment variable LLAMACPU_MODEL_PATH names."""
     n_ctx: int = 0
     """The most tokens of a text; 0 for what the model was trained for."""
     n_threads: int | None = None

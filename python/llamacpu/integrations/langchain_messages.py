@@ -12,14 +12,37 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 
 def messages_of(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Messages as `create_chat_completion` takes them; reasoning and calls that could not be read go with them."""
-    found: list[dict[str, Any]] = convert_to_openai_messages(list(messages))
-    for message, converted in zip(messages, found, strict=True):
+    """Messages as `create_chat_completion` takes them; reasoning and calls that could not be read go with them.
+
+    A message in Anthropic's form may become several: each result of a tool in it is a message of its own.
+    """
+    found: list[dict[str, Any]] = []
+    for message in messages:
+        reasoning = ""
         if isinstance(message, AIMessage):
-            reasoning = message.additional_kwargs.get("reasoning_content")
-            if reasoning:
-                converted["reasoning_content"] = reasoning
+            reasoning = message.additional_kwargs.get("reasoning_content") or ""
+            if isinstance(message.content, list):
+                thoughts = [part for part in message.content if _kind(part) in _THOUGHTS]
+                reasoning = reasoning or "\n".join(filter(None, map(_thought, thoughts)))
+                content = [part for part in message.content if _kind(part) not in _THOUGHTS]
+                message = message.model_copy(update={"content": content})
+        # Results come right behind their calls, and what the user says after them.
+        found += sorted(convert_to_openai_messages([message]), key=lambda made: made["role"] != "tool")
+        if reasoning:
+            found[-1]["reasoning_content"] = reasoning
     return found
+
+
+# Blocks of reasoning: Anthropic's, and LangChain's own.
+_THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
+
+
+def _kind(part: Any) -> Any:
+    return part.get("type") if isinstance(part, Mapping) else None
+
+
+def _thought(part: Mapping[str, Any]) -> str:
+    return str(part.get("thinking") or part.get("reasoning") or "")
 
 
 def _usage(usage: Mapping[str, Any] | None) -> dict[str, int] | None:

@@ -57,7 +57,7 @@ def structured(
             parser = JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
     else:
         form: dict[str, Any] = {"type": "json_object"}
-        if method == "json_schema":
+        if schema is not None:
             found = convert_to_json_schema(schema)
             inner = {
                 "name": found.get("title", "answer"),
