@@ -23,7 +23,8 @@ FRAGMENTS = [
     '[add(a=1, s="]"), add(b)]', '{"name": "nope", "x": "', "}", "]", "[", "{", '"', "'", "\\", "`", "```", "```json\n",
     "\n", " ", ">>>", ">>>add\n", ">>>all\n", ">>>python\n", "[ARGS]", "[CALL_ID]", "abcdefghi", "text", ";", ",",
     "<", "</", '"f">', '<param name="a">', "</param>", "<parameter=s>", "</parameter>", "add>", "<|x|>", "<|x|>y", "<|",
-    "(", ")", "=", "<｜tool▁sep｜>", "function", "[{", f"[{CALL}, {{}}]", '{"a": ', "x",
+    "(", ")", "=", "<｜tool▁sep｜>", "function", "[{", "```tool_code\n", "add(a=1)", "print(add(a=1))\n```", "add\n",
+    f"[{CALL}, {{}}]", '{"a": ', "x",
 ]  # fmt: skip
 texts = st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join) | st.text("<>{}[]()\"'`\\n ad=:,", max_size=40)
 options = st.fixed_dictionaries(

@@ -207,6 +207,13 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
         "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
         {"reasoning": "Hm", "calls": [WEATHER, ADD]},
     ),
+    "GLM 4, behind a line break": ('\n\nget_weather \n {"city": "Paris"}\nadd\n{"a": 1}', {"calls": [WEATHER, ADD]}),
+    "GLM 4, broken": ('get_weather\n{nope} and {', {"content": 'get_weather\n{nope} and {'}),
+    "Gemma": ('Let me see.\n```tool_code\nget_weather(city="Paris")\n```', {"content": "Let me see.", "calls": [WEATHER]}),
+    "Gemma, printed": ('```tool_code\nprint(get_weather(\n    city="Paris",\n))\nadd(a=1)```There.', {"content": "There.", "calls": [WEATHER, ADD]}),
+    "Gemma, a list": ('```tool_code\n[get_weather(city="Paris"), add(a=1)]\n```', {"calls": [WEATHER, ADD]}),
+    "code that is no call": ("```tool_code\nother(a=1)\n```\n[", {"content": "```tool_code\nother(a=1)\n```\n["}),
+    "code without an end": ("```tool_code\nadd(a=1)", {"content": "```tool_code\nadd(a=1)"}),
     "GLM 4": ('get_weather\n{"city": "Paris"}', {"calls": [WEATHER]}),
     "text like GLM 4's": ("get_weather\nis a function", {"content": "get_weather\nis a function"}),
     "DeepSeek V3.1": (

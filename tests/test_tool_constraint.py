@@ -122,6 +122,10 @@ BEGINNINGS = {
     "Seed": "<seed:tool_call>\n<function=book>",
     "OLMo 3": "<function_calls>\nbook(city=",
     "Kimi K2": "<|tool_call_begin|>functions.book:0",
+    "GLM 4": 'book\n{"ci',
+    "GLM 4, after a thought": "<think>hm</think>\nbook_now \n\n{",
+    "Gemma": "I look:\n```tool_code\nbook(city=",
+    "DeepSeek V3.1": "<｜tool▁call▁begin｜>book<｜tool▁sep｜>{",  # noqa: RUF001
     "DeepSeek": "<｜tool▁call▁begin｜>function<｜tool▁sep｜>book\n```json\n",  # noqa: RUF001
 }
 
@@ -245,7 +249,7 @@ WORDS = [
     "<",
     "book",
 ]
-OPENING = re.compile(r'.*<tool_call>|\s*(\{\s*"name"|\[\s*(\{\s*"name"|[a-z]+\())', re.DOTALL)
+OPENING = re.compile(r'.*<tool_call>|\s*(\{\s*"name"|\[\s*(\{\s*"name"|[a-z]+\()|book *\n\s*\{)', re.DOTALL)
 
 
 @settings(deadline=None, max_examples=200)

@@ -40,7 +40,7 @@ def tool_schemas(tools: Sequence[Any] | None) -> dict[str, Any]:
 
 def any_strict(tools: Sequence[Any]) -> bool:
     """Whether one of the tools asks for arguments that are valid for certain (`"strict": true`)."""
-    from llamacpu.constraints.tool_grammar import function_of
+    from llamacpu.constraints.tool_definitions import function_of
 
     return any(function_of(tool).get("strict") is True for tool in tools)
 
@@ -62,7 +62,7 @@ def wanted_tool(choice: Any) -> str | None:
 
 def grammar_of_tools(tools: Sequence[Any], only: str | None) -> Grammar:
     """The JSON of one call of a tool, its arguments valid under the tool's schema."""
-    from llamacpu.constraints.tool_grammar import for_objects, function_of
+    from llamacpu.constraints.tool_definitions import for_objects, function_of
 
     forms = []
     for number, tool in enumerate(tools):

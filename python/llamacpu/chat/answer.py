@@ -15,7 +15,16 @@ from llamacpu.chat.found_calls import FoundCalls
 from llamacpu.chat.joined import Joined
 from llamacpu.chat.left_out import LeftOut, any_of
 from llamacpu.chat.marks import CALL_TAGS, INNER_MARKS, WITH_TAG, WRAPPERS, unfinished
-from llamacpu.chat.openings import Opening, begins_call, begins_fence, begins_named, is_undecided, recipient_at
+from llamacpu.chat.openings import (
+    Opening,
+    begins_call,
+    begins_code,
+    begins_fence,
+    begins_line,
+    begins_named,
+    is_undecided,
+    recipient_at,
+)
 from llamacpu.chat.reasoning import REASONING_TAGS
 from llamacpu.chat.stretches import Stretch
 from llamacpu.chat.tool_calls import Call, read_arguments, read_forced, read_parts
@@ -24,6 +33,7 @@ __all__ = ["AnswerReader", "Event", "Piece", "ToolCall"]
 
 _SPACE = " \t\r\n"
 _SEPARATORS = _SPACE + ";,"
+_CODE_END = re.compile(r"(?:\n[ \t]*|(?<=\))[ \t]*)()```")
 _OPENINGS = tuple(opening for opening, _ in REASONING_TAGS)
 _CLOSINGS = tuple(closing for _, closing in REASONING_TAGS)
 
@@ -120,16 +130,23 @@ class AnswerReader:
                     return self._begin("thought")
             if not final and any(opening.startswith(text) for opening in _OPENINGS):
                 return None
-        name = False if self._forced else begins_named(text, self._found.names, final)
+        name = self._begins_line(text, final)
         if name is None:
             return None
         if isinstance(name, str):
-            self._tag = name
-            return self._open("recipient", 0, self._held.index("\n") + 1, Stretch(None))[0]
+            self._tag, self._from = name, self._held.index("{", self._held.index("\n", len(self._held) - len(text)))
+            return self._open("named", 0, 0, Stretch(None, self._from))[0]
         if self._forced and text[0] in "{[":
             self._held, self._stretch, self._space = text, Stretch(None), ""
             return None if is_undecided(text, 0) and not final else self._begin("bare")
         return self._begin("content")
+
+    def _begins_line(self, text: str, final: bool) -> str | bool | None:
+        if self._forced:
+            return False
+        names = self._found.names
+        name = begins_line(text, names) if self._only_tagged else begins_named(text, names, final)
+        return False if name is None and final else name
 
     def _begin(self, state: str) -> list[Event]:
         self._state, self._at_start = state, True
@@ -207,7 +224,11 @@ class AnswerReader:
             return self._open("bare", place, place, Stretch(None)) if begins else None if begins is None else ()
         if mark == ">>>":
             return () if self._only_tagged and not self._recipients else self._address(place, final)
-        bracket = None if self._fenced else self._begins_fence(place)
+        code = False if self._fenced else self._begins_code(place)
+        if code:
+            self._from = self._held.index("\n", place) - place
+            return self._open("code", place, place, Stretch(None))
+        bracket = None if self._fenced or code is None else self._begins_fence(place)
         if bracket is None and not self._fenced and not final:
             return None
         if bracket:
@@ -215,6 +236,17 @@ class AnswerReader:
             return self._open("fence", place, place, Stretch(None, self._from))
         self._fenced = not self._fenced
         return (self._shown(place + 3, trim=False) or [],)
+
+    def _begins_code(self, place: int) -> bool | None:
+        """As `begins_code`, and as below where calls are held to a grammar."""
+        if not self._only_tagged:
+            return begins_code(self._held, place)
+        opening = Opening.of_code(self._found.names)
+        if opening is None:
+            return False
+        if re.compile(opening.opens).match(self._held, place):
+            return True
+        return None if re.compile(opening.begun).fullmatch(self._held, place) else False
 
     def _begins_fence(self, place: int) -> int | bool | None:
         """As `begins_fence`; where calls are held to a grammar, only what that has for them begins one."""
@@ -332,6 +364,31 @@ class AnswerReader:
                 return None
         self._fenced = True
         return self._not_a_call(3)
+
+    def _in_code(self, final: bool) -> list[Event] | None:
+        found = _CODE_END.search(self._held, self._from)
+        if found is None and not final:
+            return None
+        parts = self._found.code(self._held[self._from : found.start(1)]) if found else []
+        if not found or not self._found.any_known(parts):
+            self._fenced = True
+            return self._not_a_call(3)
+        self._held = self._held[found.end() :]
+        self._restart(_SPACE)
+        return self._found.events(parts)
+
+    def _in_named(self, final: bool) -> list[Event] | None:
+        found = self._stretch.end(self._held, False)
+        if found is None:
+            if final:
+                self._bare_calls = False
+            return self._not_a_call(0) if final else None
+        arguments = read_arguments(self._held[self._from : found[0]])
+        if arguments is None:
+            return self._not_a_call(found[0])
+        self._held = self._held[found[0] :]
+        self._restart(_SPACE)
+        return self._found.events([Call(self._tag, arguments)])
 
     def _in_recipient(self, final: bool) -> list[Event] | None:
         text = self._held.lstrip()

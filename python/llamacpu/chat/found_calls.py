@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llamacpu.chat.events import Event, Piece, ToolCall
-from llamacpu.chat.tool_calls import Call, IdentifiedCall, read_parts
+from llamacpu.chat.tool_calls import Call, IdentifiedCall, read_code, read_parts
 
 __all__ = ["CODE_TOOLS", "FoundCalls"]
 
@@ -39,6 +39,11 @@ class FoundCalls:
         if not parts and tag in _NAME_ALONE and body.strip() in self.names:
             parts = [Call(body.strip(), {})]
         return parts or []
+
+    def code(self, body: str) -> list[Call | str]:
+        """Calls in a fenced block of Python, one after the other."""
+        calls = read_code(body)
+        return [*calls] if calls is not None else read_parts(body, certain=False) or []
 
     def _code(self, text: str) -> list[Call | str] | None:
         """Python source after ``<|python_tag|>`` is for the code interpreter, where one is on offer."""

@@ -13,6 +13,10 @@ _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[^\s()\[\]{},\"'=:]*")
 _FENCE = re.compile(r"```(json|JSON|tool_calls?|tool_code|)\s*(?=[^\sA-Za-z_])")
 _FENCE_BEGUN = re.compile(r"`{1,2}|```[A-Za-z_]{0,10}\s{0,100}")
+_CODE_LINE = r"```tool_code[ \t]{0,20}\r?"
+_CODE_NAME = r"\n\s{0,100}[^\s()\[\]{},\"'=:*;`]"
+_CODE = re.compile(rf"{_CODE_LINE}{_CODE_NAME}{{1,64}}\(")
+_CODE_BEGUN = re.compile(rf"`{{1,2}}|```[a-z_]{{0,9}}|{_CODE_LINE}(\n\s{{0,100}}|{_CODE_NAME}{{1,64}})?")
 _RECIPIENT = re.compile(r">>>([^\s>]{1,64})\n")
 _RECIPIENT_BEGUN = re.compile(r">{1,3}|>>>[^\s>]{1,64}")
 
@@ -49,6 +53,13 @@ def begins_fence(text: str, start: int) -> int | bool | None:
     return found.end() if begins else begins
 
 
+def begins_code(text: str, start: int) -> bool | None:
+    """Whether a fenced block of calls in Python begins at `start` (Gemma); None where that is to be seen."""
+    if _CODE.match(text, start):
+        return True
+    return None if _CODE_BEGUN.fullmatch(text, start) else False
+
+
 def recipient_at(text: str, start: int, names: Collection[str]) -> str | bool | None:
     """The function that ``>>>f`` and a line break address at `start` ("all" is the reader); False, or None."""
     found = _RECIPIENT.match(text, start)
@@ -73,12 +84,25 @@ def begins_named(text: str, names: Collection[str], final: bool) -> str | bool |
     return None if not final and not line_end and any(known.startswith(name) for known in names) else False
 
 
+def begins_line(text: str, names: Collection[str]) -> str | bool | None:
+    """As `begins_named`, for what `Opening.of_line` says."""
+    openings = [(name, opening) for name in names if (opening := Opening.of_line(name)) is not None]
+    for name, opening in openings:
+        if re.match(opening.opens, text):
+            return name
+    return None if any(re.fullmatch(opening.begun, text) for _, opening in openings) else False
+
+
 # White space in the openings below.
 _BLANK = r"[ \t\r\n]{0,20}"
 _FENCE_LINE = r"```(?:json|tool_calls?|tool_code)?[ \t]{0,10}\r?"
 FENCE_OPENING = rf"{_FENCE_LINE}\n{_BLANK}"
 FENCED_NAME = rf'\{{{_BLANK}"name"{_BLANK}:{_BLANK}'
 FENCED_LIST = rf"\[{_BLANK}"
+LINE_END = r"[ \t]{0,10}\r?\n" + _BLANK
+CODE_OPENING = r"```tool_code[ \t]{0,10}\r?\n" + _BLANK
+PYTHON_NAME = re.compile(r"(?!.*\.call$)[^\s()\[\]{},\"'=:*;`]+")
+_LINE = re.compile(r"[^\s\[\]{}\"'<>`]+")
 _ADDRESS = re.compile(r"[^\s>]{1,64}")
 
 
@@ -88,14 +112,16 @@ class Opening:
     first   its first letter
     opens   matches such a text
     begun   matches, as a whole, what may become one
+    leads   whether it stands at the beginning of an answer, or behind another call, alone
 
     The last two are regular expressions, in one notation for text and for bytes.
     """
 
-    def __init__(self, first: str, opens: str, begun: str) -> None:
+    def __init__(self, first: str, opens: str, begun: str, leads: bool = False) -> None:
         self.first: str = first
         self.opens: str = opens
         self.begun: str = begun
+        self.leads: bool = leads
 
     @classmethod
     def of_fences(cls, names: Iterable[str]) -> Opening | None:
@@ -108,6 +134,25 @@ class Opening:
         named = "|".join(_nested([*parts, *map(re.escape, name)]) for name in written)
         fence = rf"`{{1,2}}|```[a-z_]{{0,10}}|{_FENCE_LINE}"
         return cls("`", f"{head}{FENCED_NAME}(?:{'|'.join(map(re.escape, written))})", f"(?:{fence}|{head}(?:{named}))")
+
+    @classmethod
+    def of_code(cls, names: Iterable[str]) -> Opening | None:
+        """A fenced block that begins with a call in Python."""
+        written = [f"{name}(" for name in names if PYTHON_NAME.fullmatch(name)]
+        if not written:
+            return None
+        named = "|".join(_nested(map(re.escape, name)) for name in written)
+        begun = rf"`{{1,2}}|{_nested('```tool_code')}|```tool_code[ \t]{{0,10}}\r?|{CODE_OPENING}(?:{named})"
+        return cls("`", f"{CODE_OPENING}(?:{'|'.join(map(re.escape, written))})", f"(?:{begun})")
+
+    @classmethod
+    def of_line(cls, name: str) -> Opening | None:
+        """A function on a line of its own, above an object."""
+        if not _LINE.fullmatch(name):
+            return None
+        written = re.escape(name)
+        begun = rf"(?:{_nested(map(re.escape, name))}|{written}[ \t]{{0,10}}\r?|{written}{LINE_END})"
+        return cls(name[0], rf"{written}{LINE_END}\{{", begun, leads=True)
 
     @classmethod
     def of_recipients(cls, names: Iterable[str]) -> Opening | None:

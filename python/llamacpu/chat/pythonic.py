@@ -12,6 +12,7 @@ from typing import Any
 
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[^\s()\[\]{},\"'=:*;]+")
+_PRINT = re.compile(r"print\(\s*(?=[^\s()\[\]{},\"'=:*;]+\()")
 _NUMBER = re.compile(r"[+-]?(?:0[xXoObB][\da-fA-F_]+|(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?)")
 _STRING = re.compile(
     r'"""(?:[^\\]|\\.)*?"""|\'\'\'(?:[^\\]|\\.)*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'', re.DOTALL
@@ -135,6 +136,23 @@ def _number(text: str) -> int | float:
         # Python writes no larger number in decimal, as JSON wants it.
         return int(str(int(text, 0)))
     return int(text)
+
+
+def read_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """Calls one after the other, each as it is or in `print(...)`. ValueError for anything else."""
+    reader = _Reader(text)
+    found = []
+    try:
+        while reader.space():
+            printed = _PRINT.match(text, reader.position)
+            reader.position = printed.end() if printed else reader.position
+            found.append(reader.call())
+            if printed:
+                reader.expect(")")
+            reader.take(";")
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError("not a call") from error
+    return found
 
 
 def read_call(text: str) -> tuple[str, dict[str, Any]]:

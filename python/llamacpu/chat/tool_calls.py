@@ -2,7 +2,8 @@
 
 JSON        {"name": "f", "parameters": {"a": 1}}, several in a list or one after the other (Llama 3.1; Mistral, Hermes
             and Qwen inside their tags, with "arguments")
-pythonic    [f(a=1, b="x"), g()] and brave_search.call(query="x") (Llama 3.2, 4): read as Python, never run
+pythonic    [f(a=1, b="x"), g()] and brave_search.call(query="x") (Llama 3.2, 4), f(a=1) in a fenced block `tool_code`
+            (Gemma): read as Python, never run
 tagged      <function=f>{"a": 1}</function>, and name{"a": 1} (Mistral from version 11)
 elements    <function name="f"><param name="a">1</param></function>, <function=f><parameter=a>1</parameter></function>,
             and f<arg_key>a</arg_key><arg_value>1</arg_value> (GLM)
@@ -204,6 +205,16 @@ def _pythonic_lines(text: str) -> list[Call | str] | None:
     for line in text.splitlines():
         parts += _pythonic_parts(line) or ([line] if line.strip() else [])
     return parts if any(isinstance(part, Call) for part in parts) else None
+
+
+def read_code(text: str) -> list[Call] | None:
+    """Calls in Python one after the other, each in `print` or not (Gemma)."""
+    if _refused(text, python=True):
+        return None
+    try:
+        return [Call(*call) for call in pythonic.read_calls(text)]
+    except ValueError:
+        return None
 
 
 def read_tagged(text: str, schemas: Mapping[str, Any] | None = None) -> list[Call] | None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from llamacpu.chat.found_calls import CODE_TOOLS
 from llamacpu.constraints.compiler import Matcher, Vocabulary, compiler_of, schema_text, vocabulary_of
 from llamacpu.constraints.grammar import Grammar
+from llamacpu.constraints.grammar_texts import quoted
 from llamacpu.constraints.json_schema import prepared
-from llamacpu.constraints.tool_grammar import for_objects, function_of, parameters_of, quoted
+from llamacpu.constraints.tool_definitions import for_objects, function_of, parameters_of
 from llamacpu.errors import GrammarError
 
 if TYPE_CHECKING:

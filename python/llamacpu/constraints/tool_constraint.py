@@ -21,7 +21,8 @@ from llamacpu.chat.marks import CALL_TAGS
 from llamacpu.chat.reasoning import REASONING_TAGS
 from llamacpu.constraints.compiler import Matcher, Vocabulary, compiler_of, vocabulary_of
 from llamacpu.constraints.grammar import Grammar
-from llamacpu.constraints.tool_grammar import BARE, ToolGrammars, quoted
+from llamacpu.constraints.grammar_texts import quoted
+from llamacpu.constraints.tool_grammar import BARE, ToolGrammars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,7 +180,8 @@ class ToolCallConstraint:
         else:
             if self._stretch != self._bytes - len(self._text) + place:
                 self._matcher = None
-            self._put_to_work(self._grammars.in_text, self._text[place:])
+            leads = at_start and place == 0
+            self._put_to_work(self._grammars.at_start if leads else self._grammars.in_text, self._text[place:])
         return True
 
     def _begun(self, at_start: bool) -> int:
@@ -206,9 +208,12 @@ class _Opening(NamedTuple):
     first: bytes
     opens: re.Pattern[bytes]
     begun: re.Pattern[bytes]
+    leads: bool
 
     def may_stand(self, text: bytes, place: int, at_start: bool) -> bool:
         """Whether calls can be opened here: a recipient stands on a line of its own."""
+        if self.leads:
+            return at_start and place == 0
         return self.first != b">" or (at_start if place == 0 else text[place - 1] == ord("\n"))
 
     def begun_in(self, text: bytes, at_start: bool) -> int:
@@ -267,7 +272,12 @@ def _made(vocabulary: Vocabulary, tools: Sequence[Any], recipients: bool) -> _Gr
         forbidden=[special[tag] for tag, grammar in after.items() if grammar is None],
         spelled=[tag.encode() for tag in spelled],
         openings=[
-            _Opening(opening.first.encode(), re.compile(opening.opens.encode()), re.compile(opening.begun.encode()))
+            _Opening(
+                opening.first.encode(),
+                re.compile(opening.opens.encode()),
+                re.compile(opening.begun.encode()),
+                opening.leads,
+            )
             for opening in grammars.openings
         ],
         first=grammars.first_recipient(),

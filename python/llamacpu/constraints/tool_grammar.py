@@ -5,7 +5,6 @@ Every grammar is a text in llguidance's dialect of Lark: a call, its tag, or tex
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,13 +12,21 @@ from typing import Any
 
 from llamacpu.chat.found_calls import CODE_TOOLS
 from llamacpu.chat.marks import CALL_TAGS
-from llamacpu.chat.openings import FENCE_OPENING, FENCED_LIST, FENCED_NAME, Opening
+from llamacpu.chat.openings import (
+    CODE_OPENING,
+    FENCE_OPENING,
+    FENCED_LIST,
+    FENCED_NAME,
+    LINE_END,
+    PYTHON_NAME,
+    Opening,
+)
 from llamacpu.chat.tool_calls import is_text
 from llamacpu.constraints.compiler import schema_text
 from llamacpu.constraints.grammar import Grammar
+from llamacpu.constraints.grammar_texts import as_regex, element_text, quoted, slashed
 from llamacpu.constraints.json_schema import member
-from llamacpu.constraints.schema_keywords import ENFORCED_FORMATS, resolved
-from llamacpu.errors import GrammarError
+from llamacpu.constraints.tool_definitions import function_of, parameters_of
 
 # A call without a tag stands at the beginning of an answer, or after another call.
 BARE = re.compile(rb'\[?\s*\{\s*"(name|type|function|parameters|arguments)"|\[\s*[^\s()\[\]{},"\'=:]+\(')
@@ -27,26 +34,10 @@ BARE = re.compile(rb'\[?\s*\{\s*"(name|type|function|parameters|arguments)"|\[\s
 _PYTHONIC = re.compile(r"(?!.*\.call$)[^\s()\[\]{},\"'=:*;]+")
 _BEFORE_JSON = re.compile(r"[^\s\[\]{}\"'<>]+")
 _BEFORE_COLON = re.compile(r"(?!functions\.)[^\s:<]+")
+# A name that the older form of DeepSeek's calls cannot be taken for.
+_SEPARATED = re.compile(r"(?!function$)[^\s<]([^\n<]*[^\s<])?")
 _IN_TAG = re.compile(r"[^\s>\"']([^>\n\"']*[^\s>\"'])?")
 _PRINTED = re.compile(r"(?!\s).*\S")
-_TEXT_LIMITS = frozenset(("format", "maxLength", "minLength", "pattern"))
-# Formats in an element, as in RFC 3339 and RFC 4122.
-# The 29th of February, of which not every year has one, is left out.
-_DATE = (
-    r"[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
-    r"|02-(0[1-9]|1[0-9]|2[0-8]))"
-)
-_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
-_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-_FORMATS = {
-    "date": _DATE,
-    "date-time": rf"{_DATE}T{_TIME}",
-    "email": r"[A-Za-z0-9_+-]+(\.[A-Za-z0-9_+-]+)*@[a-z0-9]+(-[a-z0-9]+)*(\.[a-z0-9]+(-[a-z0-9]+)*)+",
-    "ipv4": rf"{_BYTE}(\.{_BYTE}){{3}}",
-    "time": _TIME,
-    "uuid": "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-}
-_MANY_FORMS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
 
 # The name under which a schema refers to itself where one of its properties stands alone.
 _ROOT = "parameters"
@@ -66,15 +57,6 @@ keyword: KEYWORD "=" any
 KEYWORD: /[A-Za-z_][A-Za-z_0-9]{0,40}/
 any: %json {}
 """
-
-
-def function_of(tool: Any) -> Mapping[str, Any]:
-    """The function in the definition of a tool. Raises GrammarError where there is none with a usable name."""
-    function = tool.get("function", tool) if isinstance(tool, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if function is None or not isinstance(name, str) or not name.strip() or not name.isprintable():
-        raise GrammarError(f"a tool has the name {name!r}; expected a text of letters, digits, '_' and '-'")
-    return function  # type: ignore[no-any-return]
 
 
 class ToolGrammars:
@@ -112,16 +94,25 @@ class ToolGrammars:
         fence = self._fences(rules)
         self._recipients = Opening.of_recipients(self._names) if recipients else None
         addressed = self._addressed(rules) if self._recipients else []
+        self._lines = self._named_lines(rules)
+        code = self._code(rules)
         # What needs no tag, and the openings of it.
-        self._untagged = [*([fence] if fence else []), *addressed]
+        self._untagged = [*([fence] if fence else []), *code, *addressed]
         self.openings: list[Opening] = [
-            opening for opening in (Opening.of_fences(self._names), self._recipients) if opening is not None
+            opening
+            for opening in (
+                Opening.of_fences(self._names),
+                Opening.of_code(self._names),
+                self._recipients,
+                *map(Opening.of_line, self._names),
+            )
+            if opening is not None
         ]
         self._texts = {
             (number, key): text
             for number, schema in enumerate(self._schemas)
             for key, value in schema.get("properties", {}).items()
-            if is_text(value) and (text := _element_text(value)) is not None
+            if is_text(value) and (text := element_text(value)) is not None
         }
         for place, text in enumerate(self._texts.values()):
             rules.append(f"TEXT_{place}: {text}")
@@ -132,7 +123,7 @@ class ToolGrammars:
         if not self._names:
             return None
         for number, name in enumerate(self._names):
-            named = f"{FENCED_NAME}{_regex(quoted(name))}"
+            named = f"{FENCED_NAME}{as_regex(quoted(name))}"
             rules.append(f"FENCED_{number}: /{FENCE_OPENING}{named}/")
             rules.append(f"FENCED_LIST_{number}: /{FENCE_OPENING}{FENCED_LIST}{named}/")
         form = '{0}_{1} comma words colon arguments_{1} ws "}}"'.format
@@ -142,9 +133,23 @@ class ToolGrammars:
 
     def _addressed(self, rules: list[str]) -> list[str]:
         for number, name in enumerate(self._names):
-            rules.append(f"ADDRESSED_{number}: /{_regex(f'>>>{name}')}\\n/")
+            rules.append(f"ADDRESSED_{number}: /{as_regex(f'>>>{name}')}\\n/")
         rules.append("addressed: " + self._each("ADDRESSED_{0} ws arguments_{0}".format, self._addressable()))
         return ["addressed"]
+
+    def _named_lines(self, rules: list[str]) -> list[str]:
+        """A function on a line of its own, and its arguments below."""
+        numbers = [number for number, name in enumerate(self._names) if Opening.of_line(name) is not None]
+        rules += [f"LINE_{number}: /{as_regex(self._names[number])}{LINE_END}/" for number in numbers]
+        return [f"LINE_{number} arguments_{number}" for number in numbers]
+
+    def _code(self, rules: list[str]) -> list[str]:
+        """Calls in a fenced block of Python."""
+        numbers = [number for number in self._pythonic if PYTHON_NAME.fullmatch(self._names[number])]
+        for number in numbers:
+            rules.append(f"CODE_{number}: /{CODE_OPENING}{as_regex(self._names[number])}\\(/")
+        begun = self._each("CODE_{0} keywords_{0}".format, numbers)
+        return [f'({begun}) (/\\r?\\n/ python)* ws "```"'] if numbers else []
 
     def _addressable(self) -> list[int]:
         return [number for number, name in enumerate(self._names) if Opening.of_recipients([name]) is not None]
@@ -175,11 +180,12 @@ class ToolGrammars:
     def begun(self, tags: Sequence[str], bare: bool) -> Grammar:
         """A call with one of these opening tags, or with none if `bare`; or text that begins with none."""
         forms = [f"{quoted(tag)} {called}" for tag in tags if (called := self._called(tag))]
-        excluded = [f"~/{_regex(tag)}(.|\\n)*/" for tag in tags]
+        excluded = [f"~/{as_regex(tag)}(.|\\n)*/" for tag in tags]
         forms += self._untagged
-        excluded += [f"~/({_slashed(opening.opens)})(.|\\n)*/" for opening in self.openings]
+        openings = [opening.opens for opening in self.openings if bare or not opening.leads]
+        excluded += [f"~/({slashed(opening)})(.|\\n)*/" for opening in openings]
         if bare:
-            forms += ["calls", "list", *(["pythons"] if self._pythonic else [])]
+            forms += [*self._lines, "calls", "list", *(["pythons"] if self._pythonic else [])]
             excluded.append(f"~/({BARE.pattern.decode()})(.|\\n)*/")
         return self._grammar([*forms, "OTHER"], "OTHER: " + " & ".join(["/(.|\\n)*/", *excluded]))
 
@@ -210,7 +216,10 @@ class ToolGrammars:
             fence = quoted("\n```")
             begun = self._mark("<｜tool▁sep｜>")  # noqa: RUF001
             named = self._named(_PRINTED, "\n```json\n", "")
-            return f'"function" {begun} ({named}) {fence} {close}' if named else None
+            newer = self._named(_SEPARATED, "", f"{begun} ws ")
+            forms = [f'"function" {begun} ({named}) {fence}'] if named else []
+            forms += [f"({newer}) ws"] if newer else []
+            return f"({' | '.join(forms)}) {close}" if forms else None
         if tag in ("<|START_ACTION|>", "Action: ```json"):
             identity = r'("\"tool_call_id\"" colon "\"" /[0-9]{1,9}/ "\"" comma)?'
             form = 'ws "{{" ws {2} "\\"tool_name\\"" colon {1} comma words colon arguments_{0} ws "}}"'
@@ -259,59 +268,6 @@ class ToolGrammars:
         return form
 
 
-def _element_text(schema: Mapping[str, Any]) -> str | None:
-    """The texts of a schema as they stand in an element, as a terminal; None where that cannot be said.
-
-    An element holds no tag, and line breaks at its beginning and end belong to its own tags.
-    """
-    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if choices is not None:
-        plain = all("<" not in choice and choice.strip("\n") == choice and choice for choice in choices)
-        return " | ".join(map(quoted, choices)) if plain else None
-    least, most = schema.get("minLength", 0), schema.get("maxLength")
-    if not _TEXT_LIMITS & set(schema):
-        return "/[^<]*/"
-    parts = [f"/[^<]{{{least},{'' if most is None else most}}}/", "~/\\n(.|\\n)*/", "~/(.|\\n)*\\n/"]
-    name = schema.get("format")
-    if name in ENFORCED_FORMATS:
-        if name not in _FORMATS:
-            return None
-        parts.append(f"/{_FORMATS[name]}/")
-    if "pattern" in schema:
-        pattern = _whole(schema["pattern"])
-        if pattern is None:
-            return None
-        parts.append(f"/{_slashed(pattern)}/")
-    return " & ".join(parts)
-
-
-def _whole(pattern: str) -> str | None:
-    """An expression that is looked for in a text as one for the whole text; None where that is not certain."""
-    plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "", pattern, flags=re.DOTALL)
-    inner = plain.removeprefix("^").removesuffix("$")
-    if "|" in inner or "^" in inner or "$" in inner or "(?" in inner or re.search(r"\\[bBAzZ]", pattern):
-        return None
-    before = "" if plain.startswith("^") else "(.|\\n)*"
-    after = "" if plain.endswith("$") else "(.|\\n)*"
-    body = pattern[1:] if plain.startswith("^") else pattern
-    return f"{before}({body[:-1] if plain.endswith('$') else body}){after}"
-
-
-def _regex(text: str) -> str:
-    """A text as it stands in a regular expression of a grammar."""
-    return _slashed(re.escape(text))
-
-
-def _slashed(expression: str) -> str:
-    """A regular expression as it stands in a grammar, between slashes and on one line."""
-    return expression.replace("/", "\\/").replace("\\\n", "\\n").replace("\n", "\\n")
-
-
-def quoted(text: str) -> str:
-    """A text as it stands in a grammar."""
-    return json.dumps(text, ensure_ascii=False)
-
-
 def _rules(number: int, name: str, schema: Mapping[str, Any]) -> list[str]:
     """The rules of one function: its arguments in JSON, and calls around them."""
     written, body = quoted(quoted(name)), f"body_{number}"
@@ -334,7 +290,7 @@ def _pythonic_rules(number: int, name: str, schema: Mapping[str, Any]) -> list[s
     """The rules of a function's calls in Python's notation, values in JSON's."""
     found = [
         f'python_{number}: {quoted(name)} ".call"? "(" keywords_{number}',
-        f"PYTHON_{number}: /\\[{_SPACE}{_regex(name)}(\\.call)?\\(/",
+        f"PYTHON_{number}: /\\[{_SPACE}{as_regex(name)}(\\.call)?\\(/",
         f'keywords_{number}: ws keywords_{number}_0_first ws ")"',
     ]
     properties = schema.get("properties")
@@ -351,31 +307,3 @@ def _pythonic_rules(number: int, name: str, schema: Mapping[str, Any]) -> list[s
             found.append(rule if key in required else f"{rule} | {then}_{position}")
     end = len(properties)
     return [*found, f'keywords_{number}_{end}_first: ""', f'keywords_{number}_{end}_later: ""']
-
-
-def for_objects(schema: dict[str, Any], name: str) -> dict[str, Any]:
-    """The schema of a function's arguments, for objects only: they are nothing else."""
-    types = schema.get("type", "object")
-    if "object" not in (types if isinstance(types, list) else [types]):
-        raise GrammarError(f"the parameters of the tool {name} have the type {types!r}; expected 'object'")
-    return {**schema, "type": "object"}
-
-
-def parameters_of(function: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of the arguments: that of the definition if it is strict, else that of any object."""
-    schema = function.get("parameters") or {"type": "object", "properties": {}}
-    if function.get("strict") is not True:
-        return {"type": "object"}
-    name = function["name"]
-    if isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
-        # As pydantic writes a model that holds itself: the root is one of its definitions.
-        target = resolved(schema, schema["$ref"])
-        if isinstance(target, dict):
-            schema = {**{key: value for key, value in schema.items() if key != "$ref"}, **target}
-    if not isinstance(schema, dict) or schema.get("type", "object") != "object" or _MANY_FORMS & set(schema):
-        raise GrammarError(f"the parameters of the strict tool {name} are no plain object; expected type 'object'")
-    properties = schema.get("properties", {})
-    required = schema.get("required", [])
-    if not isinstance(properties, dict) or not isinstance(required, list) or not set(required) <= set(properties):
-        raise GrammarError(f"the strict tool {name} requires arguments that its properties do not name")
-    return {**schema, "type": "object", "properties": properties}
