@@ -1,399 +1,93 @@
 #!/usr/bin/env python3
-"""A small chat window: `python examples/desktop_chat.py [MODEL.gguf]`, without a file the demo model.
+"""The smallest chat window: `python examples/desktop_chat.py [MODEL]`, without a file the demo model.
 
-It shows how a program with a window uses llamacpu: one thread owns the model and tells by events what happens; the
-window looks into the queue fifty times a second and never waits for anything. It needs nothing but llamacpu and the
-tkinter that comes with Python (on Debian and Ubuntu: the package python3-tk).
+It shows how a program with a window uses a model: a thread works and puts pieces of text into a queue, the window looks
+into the queue fifty times a second and never waits, and a `CancelToken` stops an answer. `llamacpu window` is the same
+idea with everything that belongs to it. It needs nothing but llamacpu and the tkinter that comes with Python.
 """
 
 from __future__ import annotations
 
 import argparse
 import queue
-import sys
 import threading
+import tkinter as tk
 from importlib import resources
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import llamacpu
+from llamacpu.answers.reading import Piece
 
-try:
-    import tkinter as tk
-    from tkinter import filedialog, font, ttk
-except ImportError:
-    sys.exit("Error: this Python has no tkinter; install it (on Debian and Ubuntu: apt install python3-tk)")
-
-POLL_MILLISECONDS = 20
-PAPER, BAND, INK, FAINT, ACCENT, MODEL_INK, WRONG = (
-    "#ffffff", "#eef3fc", "#1d2433", "#697386", "#2f5fd0", "#1f7a4d", "#b3261e"
-)  # fmt: skip
-REASONS = {"cancelled": "Stopped.", "length": "The context is full, or the limit is reached: the answer ends here."}
+DEMO = str(resources.files("llamacpu") / "data" / "demo.gguf")
 
 
-# --- What the engine tells the window ---
+class Chat:
+    """A text, a field and a button."""
 
-
-class Loading(NamedTuple):
-    """So much of the model is prepared."""
-
-    part: float
-
-
-class Ready(NamedTuple):
-    """The model is loaded."""
-
-    name: str
-
-
-class Reading(NamedTuple):
-    """So many tokens of the prompt have been read."""
-
-    done: int
-    total: int
-
-
-class Said(NamedTuple):
-    """The answer goes on; `thought` is text of a reasoning block."""
-
-    text: str
-    thought: bool
-
-
-class Ended(NamedTuple):
-    """The answer is complete, or was stopped."""
-
-    reason: str
-    tokens: int
-    tokens_per_second: float | None
-    dropped_tokens: int
-
-
-class Failed(NamedTuple):
-    """Something went wrong; the text says what, what was expected, and what to do."""
-
-    text: str
-
-
-class Engine(threading.Thread):
-    """The thread that owns the model. Its methods return at once; what comes of them is told in `events`."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(name="engine", daemon=True)
-        self.events: queue.SimpleQueue[Loading | Ready | Reading | Said | Ended | Failed] = queue.SimpleQueue()
-        self._path = path
-        self._jobs: queue.SimpleQueue[tuple[list[dict[str, str]], llamacpu.CancelToken] | None] = queue.SimpleQueue()
-        self._cancel = llamacpu.CancelToken()
-
-    def ask(self, messages: list[dict[str, str]]) -> None:
-        """Answer a conversation."""
-        self._cancel = llamacpu.CancelToken()
-        self._jobs.put((list(messages), self._cancel))
-
-    def stop(self) -> None:
-        """End the answer, wherever it is: in the middle of a long prompt too."""
-        self._cancel.cancel()
-
-    def close(self) -> None:
-        """End the answer and then the thread."""
-        self._cancel.cancel()
-        self._jobs.put(None)
-
-    def run(self) -> None:
-        """Load the model and answer until `close`."""
-        try:
-            with llamacpu.Llama(self._path, n_ctx=0, overflow="truncate", on_load=self._loaded) as llm:
-                self.events.put(Ready(llm.metadata.get("general.name", self._path.name)))
-                while (job := self._jobs.get()) is not None:
-                    self._answer(llm, *job)
-        except Exception as error:  # Whatever it is, the window shows it: nobody reads this program's stderr.
-            self.events.put(Failed(str(error) or type(error).__name__))
-
-    def _loaded(self, done: int, total: int) -> None:
-        if self._cancel.cancelled:
-            raise llamacpu.Cancelled("the window was closed")
-        self.events.put(Loading(done / max(total, 1)))
-
-    def _answer(self, llm: llamacpu.Llama, messages: list[dict[str, str]], cancel: llamacpu.CancelToken) -> None:
-        try:
-            chunks = llm.create_chat_completion(
-                messages, stream=True, temperature=0.7, cancel=cancel,
-                on_prompt=lambda done, total: self.events.put(Reading(done, total)),
-            )  # fmt: skip
-            reason = ""
-            for chunk in chunks:
-                choice = chunk["choices"][0]
-                for key in ("reasoning_content", "content"):
-                    if text := choice["delta"].get(key):
-                        self.events.put(Said(text, key != "content"))
-                reason = choice["finish_reason"] or reason
-        except (llamacpu.LlamaCpuError, ValueError, MemoryError) as error:
-            self.events.put(Failed(str(error) or type(error).__name__))
-            return
-        result = llm.last_result
-        speed = result.timings.tokens_per_second
-        self.events.put(Ended(reason, len(result.tokens), speed, result.dropped_tokens))
-
-
-class Window:
-    """The window: the conversation, a field for the next message, and buttons."""
-
-    def __init__(self, root: tk.Tk, path: Path) -> None:
+    def __init__(self, root: tk.Tk, model: llamacpu.Model) -> None:
+        self.model = model
+        self.messages: Any = []
+        self.pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.cancel: llamacpu.CancelToken | None = None
+        self.text = tk.Text(root, wrap="word", width=70, height=24)
+        self.text.pack(fill="both", expand=True)
+        self.field = tk.Entry(root)
+        self.field.pack(fill="x", side="left", expand=True)
+        self.field.bind("<Return>", lambda _event: self.ask())
+        tk.Button(root, text="Stop", command=self.stop).pack(side="right")
         self.root = root
-        self.messages: list[dict[str, str]] = []
-        self.state = "loading"  # then "idle", "answering", "failed", "closing"
-        self._said = ""
-        self._build()
-        self._open(path)
-        self._poll()
+        self.look()
 
-    # --- Its parts ---
-
-    def _build(self) -> None:
-        root = self.root
-        root.title("llamacpu")
-        root.geometry("760x640")
-        root.minsize(420, 320)
-        root.configure(background=PAPER)
-        root.protocol("WM_DELETE_WINDOW", self.close)
-        self._fonts()
-        style = ttk.Style(root)
-        if style.theme_use() == "default":
-            style.theme_use("clam")
-        for name in (".", "TFrame", "TLabel"):
-            style.configure(name, background=PAPER, foreground=INK)
-        style.configure("Name.TLabel", font="ChatBold")
-        style.configure("Faint.TLabel", foreground=FAINT, font="ChatSmall")
-        style.configure("TButton", padding=(14, 7), background="#f1f3f7", borderwidth=0, focusthickness=1)
-        style.map("TButton", background=[("disabled", "#f7f8fa"), ("active", "#e4e8ef")],
-                  foreground=[("disabled", "#b4bac4")])  # fmt: skip
-        style.configure("Send.TButton", background=ACCENT, foreground="#ffffff")
-        style.map("Send.TButton", background=[("disabled", "#b9c6e6"), ("active", "#264fb3")],
-                  foreground=[("disabled", "#ffffff")])  # fmt: skip
-        thumb = ("Vertical.Scrollbar.thumb", {"expand": 1, "sticky": "nswe"})
-        style.layout("Vertical.TScrollbar", [("Vertical.Scrollbar.trough", {"sticky": "ns", "children": [thumb]})])
-        style.configure("Vertical.TScrollbar", width=8, gripcount=0, borderwidth=0, background="#cfd5df",
-                        troughcolor=PAPER, bordercolor=PAPER, lightcolor="#cfd5df", darkcolor="#cfd5df")  # fmt: skip
-        style.map("Vertical.TScrollbar", background=[("disabled", PAPER), ("active", "#aab2bf")])
-        root.columnconfigure(0, weight=1)
-        root.rowconfigure(1, weight=1)
-
-        head = ttk.Frame(root, padding=(16, 12, 14, 10))
-        head.grid(row=0, column=0, sticky="ew")
-        head.columnconfigure(0, weight=1)
-        self.name = ttk.Label(head, style="Name.TLabel", text="llamacpu")
-        self.name.grid(row=0, column=0, sticky="w")
-        ttk.Button(head, text="Open…", command=self.choose_file).grid(row=0, column=1, padx=(0, 8))
-        ttk.Button(head, text="New chat", command=self.clear).grid(row=0, column=2)
-
-        middle = ttk.Frame(root)
-        middle.grid(row=1, column=0, sticky="nsew")
-        middle.columnconfigure(0, weight=1)
-        middle.rowconfigure(0, weight=1)
-        self.page = tk.Text(
-            middle, wrap="word", state="disabled", font="Chat", background=PAPER, foreground=INK, borderwidth=0,
-            highlightthickness=0, padx=0, pady=0, spacing2=3, cursor="arrow", takefocus=False, width=1, height=1,
-        )  # fmt: skip
-        self.page.grid(row=0, column=0, sticky="nsew")
-        bar = ttk.Scrollbar(middle, command=self.page.yview)
-        bar.grid(row=0, column=1, sticky="ns", padx=2)
-        self.page.configure(yscrollcommand=bar.set)
-        self._tags()
-
-        rail = tk.Frame(root, height=3, background=PAPER)
-        rail.grid(row=2, column=0, sticky="ew")
-        self.progress = tk.Frame(rail, background=ACCENT)
-
-        foot = ttk.Frame(root, padding=(18, 10, 14, 6))
-        foot.grid(row=3, column=0, sticky="ew")
-        foot.columnconfigure(0, weight=1)
-        self.field = tk.Text(
-            foot, height=3, width=1, wrap="word", font="Chat", background="#f7f8fa", foreground=INK, relief="flat",
-            highlightthickness=1, highlightbackground="#d8dde6", highlightcolor=ACCENT, padx=10, pady=8, undo=True,
-        )  # fmt: skip
-        self.field.grid(row=0, column=0, rowspan=2, sticky="nsew", padx=(0, 10))
-        self.send_button = ttk.Button(foot, text="Send", style="Send.TButton", command=self.send)
-        self.send_button.grid(row=0, column=1, sticky="ew")
-        self.stop_button = ttk.Button(foot, text="Stop", command=self.stop)
-        self.stop_button.grid(row=1, column=1, sticky="ew", pady=(6, 0))
-        self.status = ttk.Label(root, style="Faint.TLabel", padding=(16, 0, 16, 10))
-        self.status.grid(row=4, column=0, sticky="ew")
-
-        self.field.bind("<Return>", self._return_pressed)
-        root.bind("<Escape>", lambda _event: self.stop())
-        self.field.focus_set()
-
-    def _fonts(self) -> None:
-        plain = font.nametofont("TkDefaultFont").actual()
-        size = max(11, abs(plain["size"]))
-        kinds: dict[str, dict[str, Any]] = {"Chat": {}, "ChatBold": {"weight": "bold"}, "ChatSmall": {"size": size - 2}}
-        # Tk removes a named font together with the object that made it, so these are kept.
-        self._kept = [
-            font.Font(self.root, name=name, **{"family": plain["family"], "size": size, **more})
-            for name, more in kinds.items()
-        ]
-
-    def _tags(self) -> None:
-        for name, ground in (("user", BAND), ("model", PAPER), ("wrong", "#fdf0ef")):
-            both: dict[str, Any] = {"lmargin1": 18, "lmargin2": 18, "rmargin": 18, "background": ground,
-                                    "lmargincolor": ground, "rmargincolor": ground}  # fmt: skip
-            self.page.tag_configure(name, **both, spacing3=2)
-            self.page.tag_configure(f"{name} name", **both, font="ChatBold", spacing1=10, spacing3=3)
-            self.page.tag_configure(f"{name} end", **both, font="ChatSmall", spacing3=4)
-        self.page.tag_configure("user name", foreground=ACCENT)
-        self.page.tag_configure("model name", foreground=MODEL_INK)
-        for name in ("wrong", "wrong name"):
-            self.page.tag_configure(name, foreground=WRONG)
-        self.page.tag_configure("thought", foreground=FAINT)
-        self.page.tag_configure("model end", foreground=FAINT)
-
-    # --- What the user does ---
-
-    def send(self) -> None:
-        """Ask what stands in the field."""
-        text = self.field.get("1.0", "end-1c").strip()
-        if not text or self.state != "idle":
+    def ask(self) -> None:
+        """Answer what stands in the field."""
+        question = self.field.get().strip()
+        if self.cancel is not None or not question:
             return
-        self.field.delete("1.0", "end")
-        self.messages.append({"role": "user", "content": text})
-        self._write("You\n", "user name")
-        self._write(f"{text}\n", "user")
-        self._write("\n", "user end")
-        self._write("Model\n", "model name")
-        self._said = ""
-        self._enter("answering", "Reading the prompt…")
-        self.engine.ask(self.messages)
+        self.field.delete(0, "end")
+        self.text.insert("end", f"You: {question}\nModel: ")
+        self.messages.append({"role": "user", "content": question})
+        self.cancel = llamacpu.CancelToken()
+        threading.Thread(target=self.work, args=(self.cancel,), daemon=True).start()
+
+    def work(self, cancel: llamacpu.CancelToken) -> None:
+        """In a thread: everything that takes time. Nothing here touches the window."""
+        said = ""
+        try:
+            for piece in self.model.chat(self.messages, stream=True, overflow="truncate", cancel=cancel):
+                if isinstance(piece, Piece) and piece.kind == "content":
+                    said += piece.text
+                    self.pieces.put(piece.text)
+        except (llamacpu.LlamaCpuError, ValueError, MemoryError) as error:
+            self.pieces.put(f"Error: {error}")
+        self.messages.append({"role": "assistant", "content": said})
+        self.pieces.put(None)
+
+    def look(self) -> None:
+        """Show what has come since the last time."""
+        for _ in range(self.pieces.qsize()):
+            piece = self.pieces.get()
+            if piece is None:
+                self.cancel = None
+            self.text.insert("end", "\n\n" if piece is None else piece)
+            self.text.see("end")
+        self.root.after(20, self.look)
 
     def stop(self) -> None:
         """End the answer."""
-        if self.state == "answering":
-            self.engine.stop()
-
-    def clear(self) -> None:
-        """Begin a new conversation."""
-        if self.state in ("idle", "failed"):
-            self.messages.clear()
-            self.page.configure(state="normal")
-            self.page.delete("1.0", "end")
-            self.page.configure(state="disabled")
-
-    def choose_file(self) -> None:
-        """Ask for a model file and load it."""
-        kinds = [("GGUF models", "*.gguf"), ("All files", "*")]
-        if path := filedialog.askopenfilename(parent=self.root, title="Open a model", filetypes=kinds):
-            self.engine.close()
-            self._open(Path(path))
-            self.clear()
-
-    def close(self) -> None:
-        """End everything: the window goes at once, the program when the engine has put down its work."""
-        if self.state != "closing":
-            self.state = "closing"
-            self.engine.close()
-            self.root.withdraw()
-
-    def _return_pressed(self, event: tk.Event[Any]) -> str | None:
-        if int(event.state) & 1:  # with the shift key: a line break
-            return None
-        self.send()
-        return "break"
-
-    # --- What the engine tells ---
-
-    def _open(self, path: Path) -> None:
-        self._enter("loading", f"Loading {path.name}…")
-        self.engine = Engine(path)
-        self.engine.start()
-
-    def _poll(self) -> None:
-        """Take what has happened since the last time, and no more: a fast model must not keep the window busy."""
-        said: Said | None = None
-        for _ in range(self.engine.events.qsize()):
-            event = self.engine.events.get()
-            if isinstance(event, Said) and said is not None and said.thought == event.thought:
-                said = Said(said.text + event.text, said.thought)
-                continue
-            if said is not None:
-                self._take(said)
-            said = event if isinstance(event, Said) else None
-            if said is None:
-                self._take(event)
-        if said is not None:
-            self._take(said)
-        if self.state == "closing" and not self.engine.is_alive():
-            self.root.destroy()
-            return
-        self.root.after(POLL_MILLISECONDS, self._poll)
-
-    def _take(self, event: Loading | Ready | Reading | Said | Ended | Failed) -> None:
-        if self.state == "closing":
-            return
-        if isinstance(event, Loading):
-            self.progress.place(relwidth=event.part, relheight=1)
-        elif isinstance(event, Ready):
-            self.name.configure(text=event.name)
-            self._enter("idle", "Ready.")
-        elif isinstance(event, Reading):
-            self.progress.place(relwidth=event.done / event.total, relheight=1)
-            self.status.configure(text=f"Reading the prompt: {event.done} of {event.total} tokens")
-        elif isinstance(event, Said):
-            self._said += "" if event.thought else event.text
-            self._write(event.text, "model", *(["thought"] if event.thought else []))
-            self.progress.place_forget()
-            self.status.configure(text="Answering… Escape stops.")
-        elif isinstance(event, Failed):
-            self._fail(event.text)
-        else:
-            self._finish(event)
-
-    def _finish(self, ended: Ended) -> None:
-        if self._said:
-            self.messages.append({"role": "assistant", "content": self._said})
-        else:
-            self.messages.pop()  # the next message takes the place of one without an answer
-        note = REASONS.get(ended.reason, "")
-        self._write("\n" if self._said or note else "", "model")
-        self._write(f"{note}\n", "model end")
-        speed = f", {ended.tokens_per_second:.0f} tokens/s" if ended.tokens_per_second else ""
-        dropped = f"; {ended.dropped_tokens} tokens of older text left out" if ended.dropped_tokens else ""
-        self._enter("idle", f"{ended.tokens} tokens{speed}{dropped}")
-
-    def _fail(self, text: str) -> None:
-        if self.state == "answering":
-            self.messages.pop()
-        self._write("Error\n", "wrong name")
-        self._write(f"{text}\n", "wrong")
-        self._write("\n", "wrong end")
-        self._enter("idle" if self.state == "answering" else "failed", "Something went wrong.")
-
-    def _write(self, text: str, *tags: str) -> None:
-        below = self.page.yview()[1] >= 0.999  # follow the text, unless the reader has scrolled up
-        self.page.configure(state="normal")
-        self.page.insert("end", text, tags)
-        self.page.configure(state="disabled")
-        if below:
-            self.page.see("end")
-
-    def _enter(self, state: str, status: str) -> None:
-        self.state = state
-        self.status.configure(text=status)
-        self.send_button.state(["!disabled" if state == "idle" else "disabled"])
-        self.stop_button.state(["!disabled" if state == "answering" else "disabled"])
-        self.progress.place_forget()
+        if self.cancel is not None:
+            self.cancel.cancel()
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Open the window and stay until it is closed."""
-    parser = argparse.ArgumentParser(description="A chat window for a GGUF model.")
-    parser.add_argument("model", nargs="?", type=Path, help="a .gguf file; without it the demo model")
-    given = parser.parse_args(arguments)
-    try:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default=DEMO, help="file or name (the demo model)")
+    given = parser.parse_args()
+    with llamacpu.Model(given.model) as model:
         root = tk.Tk(className="llamacpu")
-    except tk.TclError as error:
-        sys.exit(f"Error: no window can be opened ({error}); run this where there is a screen")
-    with resources.as_file(resources.files("llamacpu") / "data" / "demo.gguf") as demo:
-        Window(root, given.model or demo)
+        chat = Chat(root, model)
         root.mainloop()
+        chat.stop()
 
 
 if __name__ == "__main__":

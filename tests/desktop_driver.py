@@ -1,11 +1,10 @@
-"""Uses the window of examples/desktop_chat.py as a person would; run by test_desktop.py, prints what it saw as JSON.
+"""Uses the window of `llamacpu window` as a person would; run by test_desktop.py, prints what it saw as JSON.
 
 python tests/desktop_driver.py talk|stop|long|close|early|missing MODEL [PICTURE]
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import threading
@@ -16,21 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import llamacpu
+from llamacpu.window.window import Window
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "desktop_chat.py"
 PATIENCE_SECONDS = 60
-
-
-def example() -> Any:
-    """The example as a module."""
-    found = importlib.util.spec_from_file_location("desktop_chat", EXAMPLE)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    sys.modules["desktop_chat"] = module
-    found.loader.exec_module(module)
-    return module
-
 
 looked = threading.Event()
 """Set after every look at the page."""
@@ -70,7 +57,7 @@ class Person:
 
     def __init__(self, model: str) -> None:
         self.root = tk.Tk()
-        self.window = example().Window(self.root, Path(model))
+        self.window = Window(self.root, Path(model))
         self.beats = 0
         self.longest_gap = 0.0
         self._last = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The chat window of examples/, used like a person uses it, on a screen of its own (Xvfb)."""
+"""The chat window, and the small one of examples/, used like a person uses it, on a screen of its own (Xvfb)."""
 
 from __future__ import annotations
 
@@ -105,18 +105,77 @@ def test_errors_are_shown_in_the_window(display: str, tmp_path: Path) -> None:
     assert "nothing.gguf" in page
 
 
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `llamacpu window` where there is no screen."""
+    plain = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "PYTHONPATH")}
+    paths = os.pathsep.join(filter(None, [environment.pop("first", ""), str(SOURCE)]))
+    return subprocess.run(
+        [sys.executable, "-m", "llamacpu", "window", *arguments],
+        env={**plain, "PYTHONPATH": paths, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
 def test_without_a_screen_it_says_so() -> None:
     pytest.importorskip("tkinter", reason="this Python has no tkinter")
     if sys.platform != "linux":
         pytest.skip("only X servers can be absent")
+    done = command()
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: no window can be opened")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_tk_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "tkinter.py").write_text("raise ModuleNotFoundError(\"No module named '_tkinter'\")\n", "utf-8")
+    done = command(first=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: a window needs tkinter")
+    assert "apt install python3-tk" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_model_that_is_not_there_is_said_before_a_window_opens(display: str, tmp_path: Path) -> None:
+    done = command(str(tmp_path / "missing.gguf"), DISPLAY=display)
+    assert done.returncode == 1
+    assert "missing.gguf" in done.stderr
+
+
+CHILD = """
+import importlib.util, sys, time, tkinter
+import llamacpu
+spec = importlib.util.spec_from_file_location("desktop_chat", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+sys.modules["desktop_chat"] = module
+spec.loader.exec_module(module)
+root = tkinter.Tk()
+with llamacpu.Model(module.DEMO) as model:
+    chat = module.Chat(root, model)
+    for question in ("What can you do?", "Tell me a short story"):
+        chat.field.insert(0, question)
+        chat.ask()
+        while chat.cancel is not None:
+            root.update()
+            time.sleep(0.001)
+    print(chat.text.get("1.0", "end"))
+    print(*(message["role"] for message in chat.messages))
+"""
+
+
+def test_the_small_window_of_the_examples(display: str) -> None:
     example = DRIVER.parent.parent / "examples" / "desktop_chat.py"
-    environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
     done = subprocess.run(
-        [sys.executable, str(example)],
-        env={**environment, "PYTHONPATH": str(SOURCE)},
+        [sys.executable, "-c", CHILD, str(example)],
+        env={**os.environ, "PYTHONPATH": str(SOURCE), "DISPLAY": display},
         capture_output=True,
         text=True,
         check=False,
+        timeout=100,
     )
-    assert done.returncode == 1
-    assert done.stderr.startswith("Error: no window can be opened")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("You: What can you do?\nModel: ")
+    assert "\n\nYou: Tell me a short story\nModel: " in done.stdout
+    assert done.stdout.endswith("user assistant user assistant\n")

@@ -18,7 +18,7 @@ import llamacpu
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLES = REPOSITORY / "examples"
 DEMO = REPOSITORY / "python" / "llamacpu" / "data" / "demo.gguf"
-TESTED_ELSEWHERE = {"desktop_chat.py": "desktop_driver.py", "ray_batch.py": "neighbours/test_ray.py"}
+TESTED_ELSEWHERE = {"desktop_chat.py": "test_desktop.py", "ray_batch.py": "neighbours/test_ray.py"}
 
 
 def run(name: str, *arguments: str, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:

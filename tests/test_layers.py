@@ -18,7 +18,7 @@ NATIVE_USERS = {"constraints", "engine", "gguf", "kernels", "sampling", "text", 
 LAYERS = [
     {"__init__", "__main__", "_pyinstaller", "compat"},
     {"cli"},
-    {"integrations", "ray"},
+    {"integrations", "ray", "window"},
     {"server"},
     {"llama"},
     {"model"},

@@ -4,7 +4,10 @@
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules
 
-_NOT_FROZEN = ("llamacpu._pyinstaller", "llamacpu.integrations.llm_plugin")
+# The window would bring Tk into every program; one that imports it has it.
+_NOT_FROZEN = (
+    "llamacpu._pyinstaller", "llamacpu.integrations.llm_plugin", "llamacpu.window", "llamacpu.cli.window",
+)  # fmt: skip
 
 hiddenimports = collect_submodules("llamacpu", filter=lambda name: not name.startswith(_NOT_FROZEN))
 datas = collect_data_files("llamacpu", excludes=["**/*.pyi"])

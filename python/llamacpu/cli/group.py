@@ -23,6 +23,7 @@ COMMANDS = {
     "tokenize": "Show the tokens of a text.",
     "embed": "Turn texts into vectors.",
     "bench": "Measure how fast a model runs on this machine.",
+    "window": "Chat in a window.",
     "serve": "Serve models to OpenAI and Ollama clients, with a page.",
     "moderate": "Judge a message with a Llama Guard model.",
     "guard-prompt": "Judge a text with a Prompt Guard model.",

@@ -40,7 +40,7 @@ class Conversation:
         chat: how the model is talked to; None where it only continues the text so far.
         drawn: whether Markdown is.
         """
-        self.session = session
+        self.session: SessionLike = session
         self.settings = settings
         self.how = how
         self.system = system

@@ -1,0 +1,39 @@
+"""`llamacpu window`: a chat window."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from llamacpu.cli import options
+
+if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import KVType
+
+
+@click.command("window", short_help="Chat in a window.")
+@click.argument("model", required=False, type=str, shell_complete=options.complete_files)
+@click.option("-s", "--system", callback=options.utf8, help="The system prompt: how the model is to behave.")
+@options.context
+@options.kv_type
+@options.threads
+def command(model: str | None, system: str | None, context: int | None, kv_type: KVType, threads: int | None) -> None:
+    """Open a window to chat with MODEL, a .gguf file or a name; without it with the small demo model.
+
+    Return sends, Escape stops an answer. It needs tkinter, which most builds of Python bring.
+    """
+    from llamacpu.gguf.file import GGUFFile
+    from llamacpu.window import show
+
+    settings = {"n_ctx": context or 0, "type_k": kv_type, "type_v": kv_type, "n_threads": threads}
+    if model is not None:
+        path = options.named_file(model)
+        # What is wrong with the file is said here, as by the other commands, and not in a window.
+        GGUFFile(path).close()
+        show(path, system, settings)
+        return
+    with resources.as_file(resources.files("llamacpu") / "data" / "demo.gguf") as demo:
+        show(Path(demo), system, settings)

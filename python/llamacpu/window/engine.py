@@ -1,0 +1,122 @@
+"""The thread that owns the model of a window, and what it tells."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from llamacpu.engine.interfaces import CancelToken
+from llamacpu.errors import Cancelled, LlamaCpuError
+from llamacpu.llama import Llama
+
+__all__ = ["Ended", "Engine", "Event", "Failed", "Loading", "Reading", "Ready", "Said"]
+
+
+class Loading(NamedTuple):
+    """So much of the model is prepared."""
+
+    part: float
+
+
+class Ready(NamedTuple):
+    """The model is loaded."""
+
+    name: str
+
+
+class Reading(NamedTuple):
+    """So many tokens of the prompt have been read."""
+
+    done: int
+    total: int
+
+
+class Said(NamedTuple):
+    """The answer goes on; `thought` is text of a reasoning block."""
+
+    text: str
+    thought: bool
+
+
+class Ended(NamedTuple):
+    """The answer is complete, or was stopped."""
+
+    reason: str
+    tokens: int
+    tokens_per_second: float | None
+    dropped_tokens: int
+
+
+class Failed(NamedTuple):
+    """Something went wrong; the text says what, what was expected, and what to do."""
+
+    text: str
+
+
+Event = Loading | Ready | Reading | Said | Ended | Failed
+
+
+class Engine(threading.Thread):
+    """The thread that owns the model. Its methods return at once; what comes of them is told in `events`."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """`settings` are arguments of `Llama`."""
+        super().__init__(name="engine", daemon=True)
+        self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._path = path
+        self._settings = settings
+        self._jobs: queue.SimpleQueue[tuple[list[dict[str, str]], CancelToken] | None] = queue.SimpleQueue()
+        self._cancel = CancelToken()
+
+    def ask(self, messages: list[dict[str, str]]) -> None:
+        """Answer a conversation."""
+        self._cancel = CancelToken()
+        self._jobs.put((list(messages), self._cancel))
+
+    def stop(self) -> None:
+        """End the answer, wherever it is: in the middle of a long prompt too."""
+        self._cancel.cancel()
+
+    def close(self) -> None:
+        """End the answer and then the thread."""
+        self._cancel.cancel()
+        self._jobs.put(None)
+
+    def run(self) -> None:
+        """Load the model and answer until `close`."""
+        try:
+            with Llama(self._path, overflow="truncate", on_load=self._loaded, **self._settings) as llm:
+                self.events.put(Ready(llm.metadata.get("general.name", self._path.name)))
+                while (job := self._jobs.get()) is not None:
+                    self._answer(llm, *job)
+        except Exception as error:  # Whatever it is, the window shows it: nobody reads this program's stderr.
+            self.events.put(Failed(str(error) or type(error).__name__))
+
+    def _loaded(self, done: int, total: int) -> None:
+        if self._cancel.cancelled:
+            raise Cancelled("the window was closed")
+        self.events.put(Loading(done / max(total, 1)))
+
+    def _answer(self, llm: Llama, messages: Any, cancel: CancelToken) -> None:
+        try:
+            chunks: Any = llm.create_chat_completion(
+                messages, stream=True, temperature=0.7, cancel=cancel,
+                on_prompt=lambda done, total: self.events.put(Reading(done, total)),
+            )  # fmt: skip
+            reason = ""
+            for chunk in chunks:
+                choice = chunk["choices"][0]
+                for key in ("reasoning_content", "content"):
+                    if text := choice["delta"].get(key):
+                        self.events.put(Said(text, key != "content"))
+                reason = choice["finish_reason"] or reason
+        except (LlamaCpuError, ValueError, MemoryError) as error:
+            self.events.put(Failed(str(error) or type(error).__name__))
+            return
+        result = llm.last_result
+        assert result is not None
+        speed = result.timings.tokens_per_second
+        self.events.put(Ended(reason, len(result.tokens), speed, result.dropped_tokens))
