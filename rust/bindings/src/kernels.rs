@@ -20,7 +20,7 @@ use llamacpu_kernels::norm::{Norm, NormKind};
 use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::Pool;
 
-use self::operands::{Floats, LONG, Output, chosen, operand};
+use self::operands::{FloatArray, LONG, Output, chosen, operand};
 use crate::config::rope_config_from;
 use crate::outside::{detached, released};
 
@@ -50,7 +50,7 @@ fn formats() -> Vec<(&'static str, u32, usize, usize, bool)> {
 
 /// Rows of weights to blocks.
 #[pyfunction]
-fn quantize<'py>(py: Python<'py>, x: Floats<'py>, format: &str) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
+fn quantize<'py>(py: Python<'py>, x: FloatArray<'py>, format: &str) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
     let format = format_named(format)?;
     let (values, shape) = operand("x", x)?;
     let columns = last(&shape)?;
@@ -75,7 +75,7 @@ fn dequantize<'py>(py: Python<'py>, data: PyReadonlyArrayDyn<'py, u8>, format: &
 #[pyfunction]
 fn matmul<'py>(
     py: Python<'py>,
-    x: Floats<'py>,
+    x: FloatArray<'py>,
     weights: PyReadonlyArrayDyn<'py, u8>,
     format: &str,
     threads: usize,
@@ -113,16 +113,16 @@ fn matmul<'py>(
 #[pyfunction]
 fn norm<'py>(
     py: Python<'py>,
-    x: Floats<'py>,
+    x: FloatArray<'py>,
     mean: bool,
-    weight: Option<Floats<'py>>,
-    bias: Option<Floats<'py>>,
+    weight: Option<FloatArray<'py>>,
+    bias: Option<FloatArray<'py>>,
     epsilon: f32,
     isa: Option<&str>,
 ) -> Output<'py> {
     let (input, shape) = operand("x", x)?;
     let size = last(&shape)?;
-    let row = |name: &str, row: Option<Floats<'py>>| {
+    let row = |name: &str, row: Option<FloatArray<'py>>| {
         let Some(row) = row else { return Ok(None) };
         let (numbers, row_shape) = operand(name, row)?;
         if row_shape != [size] {
@@ -145,8 +145,8 @@ fn norm<'py>(
 #[pyfunction]
 fn activate<'py>(
     py: Python<'py>,
-    x: Floats<'py>,
-    up: Option<Floats<'py>>,
+    x: FloatArray<'py>,
+    up: Option<FloatArray<'py>>,
     name: &str,
     isa: Option<&str>,
 ) -> Output<'py> {
@@ -166,8 +166,8 @@ fn activate<'py>(
 #[pyfunction]
 fn clamped_swiglu<'py>(
     py: Python<'py>,
-    gate: Floats<'py>,
-    up: Floats<'py>,
+    gate: FloatArray<'py>,
+    up: FloatArray<'py>,
     slope: f32,
     limit: f32,
     isa: Option<&str>,
@@ -177,7 +177,7 @@ fn clamped_swiglu<'py>(
 
 /// `cap * tanh(x / cap)`.
 #[pyfunction]
-fn soft_cap<'py>(py: Python<'py>, x: Floats<'py>, cap: f32, isa: Option<&str>) -> Output<'py> {
+fn soft_cap<'py>(py: Python<'py>, x: FloatArray<'py>, cap: f32, isa: Option<&str>) -> Output<'py> {
     let (mut x, shape) = operand("x", x)?;
     let x = single(py, isa, |context| activation::soft_cap(context, &mut x, cap).map(|()| x))?;
     PyArray1::from_vec(py, x).reshape(shape)
@@ -186,8 +186,8 @@ fn soft_cap<'py>(py: Python<'py>, x: Floats<'py>, cap: f32, isa: Option<&str>) -
 /// A function of two arrays of equal shape.
 fn with_up<'py>(
     py: Python<'py>,
-    gate: Floats<'py>,
-    up: Floats<'py>,
+    gate: FloatArray<'py>,
+    up: FloatArray<'py>,
     isa: Option<&str>,
     function: impl Fn(&Context, &mut [f32], &[f32]) -> Result<(), Error> + Send + Sync,
 ) -> Output<'py> {
@@ -203,7 +203,7 @@ fn with_up<'py>(
 
 /// Softmax of every row.
 #[pyfunction]
-fn softmax<'py>(py: Python<'py>, x: Floats<'py>, isa: Option<&str>) -> Output<'py> {
+fn softmax<'py>(py: Python<'py>, x: FloatArray<'py>, isa: Option<&str>) -> Output<'py> {
     let (mut values, shape) = operand("x", x)?;
     let columns = last(&shape)?;
     let values = single(py, isa, |context| {
@@ -217,7 +217,7 @@ fn softmax<'py>(py: Python<'py>, x: Floats<'py>, isa: Option<&str>) -> Output<'p
 #[pyfunction]
 fn rope<'py>(
     py: Python<'py>,
-    x: Floats<'py>,
+    x: FloatArray<'py>,
     positions: Vec<usize>,
     settings: &Bound<'py, PyMapping>,
     factors: Option<Vec<f32>>,

@@ -6,6 +6,7 @@
 //! joined afterwards.
 
 mod block;
+mod byte_keys;
 mod items;
 mod keys;
 mod pages;
@@ -34,7 +35,7 @@ use crate::memory::{grow, reserve};
 use crate::shared::Pieces;
 
 /// Rows (queries times query heads) of a piece of work: enough to pay for converting keys and values to floats.
-const ROWS: usize = 64;
+const QUERY_ROWS: usize = 64;
 /// Pieces for each thread below which long sequences are cut.
 const BALANCE: usize = 4;
 
@@ -58,7 +59,7 @@ pub fn attention(
     for item in items.iter_mut() {
         let input = Input::new(layout, heads, item)?;
         let count = input.visible.len();
-        let step = (ROWS / group).max(1);
+        let step = (QUERY_ROWS / group).max(1);
         for head in 0..layout.kv_heads {
             for first in (0..count).step_by(step) {
                 let queries = first..(first + step).min(count);

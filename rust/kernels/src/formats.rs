@@ -28,7 +28,7 @@ mod tests;
 
 pub(crate) use compression::Compression;
 pub(crate) use decompress::Decompress;
-pub(crate) use layout::{Bits, Packing, Scales, half_to_float};
+pub(crate) use layout::{Bits, GROUP_ROWS, Packing, Scales, half_to_float};
 pub(crate) use pack::Layout;
 
 use crate::Error;

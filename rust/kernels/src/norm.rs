@@ -72,7 +72,10 @@ impl Norm<'_> {
             // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
             let output = unsafe { output.get(piece) };
             let input = &input[piece * rows * size..][..output.len()];
-            dispatch(context.isa, Rows { norm: self, first: piece * rows, step: size, input: Some(input), output });
+            dispatch(
+                context.isa,
+                Normalize { norm: self, first: piece * rows, step: size, input: Some(input), output },
+            );
         })
     }
 
@@ -88,7 +91,7 @@ impl Norm<'_> {
         context.for_each(pieces.count(), &|piece| {
             // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
             let output = unsafe { pieces.get(piece) };
-            dispatch(context.isa, Rows { norm: self, first: piece * rows, step, input: None, output });
+            dispatch(context.isa, Normalize { norm: self, first: piece * rows, step, input: None, output });
         })
     }
 
@@ -115,7 +118,7 @@ impl Norm<'_> {
 }
 
 /// Rows from number `first` on; without an input those of the output are normalized in place.
-struct Rows<'a> {
+struct Normalize<'a> {
     norm: &'a Norm<'a>,
     first: usize,
     step: usize,
@@ -123,7 +126,7 @@ struct Rows<'a> {
     output: &'a mut [f32],
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for Normalize<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -32,9 +32,6 @@ pub(crate) use operations;
 
 use crate::cpu::sets::InstructionSet;
 
-/// Rows in a group of the packed layout.
-pub(crate) const GROUP_ROWS: usize = 16;
-
 /// How a tile takes the activations and the start values of sums.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 wants the other forms"))]

@@ -17,7 +17,7 @@ use crate::weights::HeadAttention;
 
 /// Buffers of attention; rows × the width in the comment.
 #[derive(Default)]
-pub(crate) struct Buffers {
+pub(crate) struct AttentionBuffers {
     /// heads × key size
     pub(crate) query: Vec<f32>,
     /// key and value heads × key size
@@ -34,13 +34,13 @@ pub(crate) fn run(
     weights: &HeadAttention,
     input: &[f32],
     segments: &mut [Segment],
-    (buffers, scratch): (&mut Buffers, &mut InputBuffers),
+    (buffers, scratch): (&mut AttentionBuffers, &mut InputBuffers),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let Pass { context, config, sizes, .. } = pass;
     let rows = pass.places.len();
     let (query_row, key_row, value_row) = (sizes.query_width(), sizes.key_width(), sizes.value_width());
-    let Buffers { query, key, value, attended } = buffers;
+    let AttentionBuffers { query, key, value, attended } = buffers;
     let query = sized(query, rows.checked_mul(query_row), "queries")?;
     let key = sized(key, rows.checked_mul(key_row), "keys")?;
     let value = sized(value, rows.checked_mul(value_row), "values")?;

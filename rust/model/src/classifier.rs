@@ -26,17 +26,19 @@ impl Model {
         if rows == 0 {
             return Ok(scores);
         }
-        let mut scratch = InputBuffers::default();
-        let mut dense;
-        let input = if let Some(linear) = &classifier.dense {
-            dense = zeroed(Some(states.len()), "activations")?;
-            project(&context, states, rows, &mut scratch, &mut [(linear, &mut dense[..])])?;
-            plain(&context, config.classifier_activation, &mut dense)?;
-            &dense
-        } else {
-            states
-        };
-        project(&context, input, rows, &mut scratch, &mut [(&classifier.output, &mut scores)])?;
+        self.with_files(|| {
+            let mut scratch = InputBuffers::default();
+            let mut dense;
+            let input = if let Some(linear) = &classifier.dense {
+                dense = zeroed(Some(states.len()), "activations")?;
+                project(&context, states, rows, &mut scratch, &mut [(linear, &mut dense[..])])?;
+                plain(&context, config.classifier_activation, &mut dense)?;
+                &dense
+            } else {
+                states
+            };
+            project(&context, input, rows, &mut scratch, &mut [(&classifier.output, &mut scores)])
+        })?;
         Ok(scores)
     }
 }

@@ -11,12 +11,12 @@ use crate::weights::{Linear, Network};
 
 /// Buffers inside a feed-forward network.
 #[derive(Default)]
-pub(crate) struct Inner {
+pub(crate) struct NetworkBuffers {
     gate: Vec<f32>,
     up: Vec<f32>,
 }
 
-impl Inner {
+impl NetworkBuffers {
     pub(crate) fn views(&mut self, len: Option<usize>) -> Result<(&mut [f32], &mut [f32]), Error> {
         Ok((sized(&mut self.gate, len, "feed-forward buffers")?, sized(&mut self.up, len, "feed-forward buffers")?))
     }
@@ -93,7 +93,7 @@ pub(crate) fn run_network(
     network: &Network,
     input: &[f32],
     rows: usize,
-    (inner, scratch): (&mut Inner, &mut InputBuffers),
+    (inner, scratch): (&mut NetworkBuffers, &mut InputBuffers),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let (first, second) = inner.views(rows.checked_mul(network.up.rows()))?;

@@ -16,7 +16,7 @@ use crate::config::{Config, Norms};
 use crate::distances::Distances;
 use crate::embedding::embed;
 use crate::error::{Error, sized};
-use crate::feed_forward::{Inner, project, run_network};
+use crate::feed_forward::{NetworkBuffers, project, run_network};
 use crate::hidden::Hidden;
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment, keep_last};
@@ -26,7 +26,7 @@ use crate::{latent_attention, moe};
 
 /// Intermediate results, kept from step to step; rows × the width in the comment.
 #[derive(Default)]
-pub(crate) struct Buffers {
+pub(crate) struct PassBuffers {
     /// embedding: the residual stream
     stream: Vec<f32>,
     /// embedding: what goes into a block
@@ -34,10 +34,10 @@ pub(crate) struct Buffers {
     /// embedding: what a block adds to the stream
     branch: Vec<f32>,
     angles: Angles,
-    attention: attention::Buffers,
-    latent: latent_attention::Buffers,
-    inner: Inner,
-    experts: moe::Buffers,
+    attention: attention::AttentionBuffers,
+    latent: latent_attention::LatentBuffers,
+    inner: NetworkBuffers,
+    experts: moe::ExpertBuffers,
     scratch: InputBuffers,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn forward(
     context: &Context,
     (config, weights, rotations): (&Config, &Weights, &Rotations),
     segments: &mut [Segment],
-    buffers: &mut Buffers,
+    buffers: &mut PassBuffers,
     hidden: &mut Hidden,
     logits: &mut [f32],
 ) -> Result<(), Error> {
@@ -55,7 +55,7 @@ pub(crate) fn forward(
     let mut rows: usize = segments.iter().map(|segment| segment.tokens.len()).sum();
     let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
     let kept: usize = segments.iter().map(|segment| segment.kept).sum();
-    let Buffers { stream, normed, branch, angles, attention, latent, inner, experts, scratch } = buffers;
+    let PassBuffers { stream, normed, branch, angles, attention, latent, inner, experts, scratch } = buffers;
     let mut stream = sized(stream, rows.checked_mul(width), "activations")?;
     let mut normed = sized(normed, rows.checked_mul(width), "activations")?;
     let mut branch = sized(branch, rows.checked_mul(width), "activations")?;

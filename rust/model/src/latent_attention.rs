@@ -5,7 +5,7 @@
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{GroupedJob, InputBuffers, Matrix, Table, grouped_matmul};
 
-use crate::attention::{Buffers as AttentionBuffers, attend, keep_rows, warm, write_pages};
+use crate::attention::{AttentionBuffers, attend, keep_rows, warm, write_pages};
 use crate::error::{Error, sized};
 use crate::feed_forward::project;
 use crate::norms::{normalize, normalize_in_place};
@@ -15,7 +15,7 @@ use crate::weights::{LatentAttention, LatentQuery};
 
 /// Buffers of latent attention; rows × the width in the comment.
 #[derive(Default)]
-pub(crate) struct Buffers {
+pub(crate) struct LatentBuffers {
     /// latent size of queries
     between: Vec<f32>,
     /// the same, normalized
@@ -32,7 +32,7 @@ pub(crate) fn run(
     weights: &LatentAttention,
     input: &[f32],
     segments: &mut [Segment],
-    ((buffers, scratch), own): ((&mut AttentionBuffers, &mut InputBuffers), &mut Buffers),
+    ((buffers, scratch), own): ((&mut AttentionBuffers, &mut InputBuffers), &mut LatentBuffers),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let Pass { context, config, sizes, .. } = pass;

@@ -6,6 +6,7 @@
 
 mod activation;
 mod attention;
+mod chunks;
 mod classifier;
 mod config;
 mod distances;
@@ -29,6 +30,8 @@ mod routing;
 mod rows;
 mod session;
 mod settings;
+mod step;
+mod step_item;
 mod tensors;
 mod weights;
 
@@ -38,8 +41,9 @@ pub use config::{
 };
 pub use error::Error;
 pub use kv::PAGE_LAYOUT;
-pub use model::{Interrupted, Model, StepItem, StepOutput, Wanted};
+pub use model::{Interrupted, Model};
 pub use restoration::Restoration;
 pub use session::Session;
 pub use settings::{Value, Values};
+pub use step_item::{StepItem, StepOutput, Wanted};
 pub use tensors::TensorInfo;

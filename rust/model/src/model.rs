@@ -1,4 +1,4 @@
-//! A loaded model: immutable weights, the threads that run them, and the one way in, `step`.
+//! A loaded model: immutable weights and the threads that run them.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,56 +10,16 @@ use llamacpu_kernels::mapping::{Load, Mapping, SourceFile};
 use llamacpu_kernels::threads::{Pool, Threads, default_threads};
 
 use crate::config::SIZE_LIMIT;
-use crate::error::zeroed;
-use crate::forward::{Buffers, forward};
-use crate::hidden::Hidden;
+use crate::forward::PassBuffers;
 use crate::kv::{PageLayout, Pages};
 use crate::page::Spare;
-use crate::pass::Segment;
 use crate::rotations::Rotations;
-use crate::session::Held;
 use crate::tensors::{TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
 use crate::{Config, Error, Restoration, Session, prepare};
 
-/// Most tokens that go through the layers together: enough to keep matrix products at full speed, few enough for small
-/// buffers and a quick cancellation.
-const CHUNK_TOKENS: usize = 512;
-/// Rows of a chunk are also bounded by the memory of their activations, in bytes.
-const CHUNK_BYTES: usize = 256 << 20;
 /// Buffers kept for the next steps; further concurrent steps bring their own.
 const BUFFERS_KEPT: usize = 2;
-
-/// For which of its tokens a step returns logits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// For none: the tokens only become part of the context.
-    None,
-    /// For the last token.
-    Last,
-    /// For every token.
-    All,
-}
-
-/// What one session contributes to a step.
-#[derive(Debug, Clone, Copy)]
-pub struct StepItem<'a> {
-    /// The conversation that the tokens continue.
-    pub session: &'a Session,
-    /// At least one token.
-    pub tokens: &'a [u32],
-    /// Which rows of logits are returned.
-    pub wanted: Wanted,
-}
-
-/// What a step returns.
-#[derive(Debug, Default)]
-pub struct StepOutput {
-    /// The logits of the wanted rows: rows × vocabulary, items in order.
-    pub logits: Vec<f32>,
-    /// The hidden states of every token: places × tokens × embedding, items in order.
-    pub hidden: Vec<f32>,
-}
 
 /// Asked now and then by the thread that called; `true` stops the step.
 pub type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -75,7 +35,7 @@ pub struct Model {
     threads_reason: String,
     unread: Vec<String>,
     nbytes: usize,
-    buffers: Mutex<Vec<Buffers>>,
+    buffers: Mutex<Vec<PassBuffers>>,
     spare: Arc<Spare>,
     identity: Arc<()>,
 }
@@ -154,6 +114,11 @@ impl Model {
         (Context { isa: self.isa, pool: &self.pool, interrupted }, &self.config, &self.weights)
     }
 
+    /// How queries and keys are rotated.
+    pub(crate) fn rotations(&self) -> &Rotations {
+        &self.rotations
+    }
+
     /// Uses another instruction set than the chosen one: slower or faster, the results are the same.
     pub fn use_isa(&mut self, isa: Isa) {
         self.isa = isa;
@@ -192,9 +157,7 @@ impl Model {
     /// Brings one part of the weights into the form that products use, now instead of in the first step.
     pub fn prepare(&self, part: usize, interrupted: Option<Interrupted>) -> Result<(), Error> {
         let context = Context { isa: self.isa, pool: &self.pool, interrupted };
-        self.files.iter().for_each(|file| file.watch());
-        prepare::prepare(&context, &self.weights, part)?;
-        check_files(&self.files)
+        self.with_files(|| prepare::prepare(&context, &self.weights, part))
     }
 
     /// Starts a conversation of at most `context` tokens (`None`: as many as the model was trained for).
@@ -226,128 +189,25 @@ impl Model {
         Ok(Restoration { model: Arc::clone(&self.identity), context, tokens, pages: Pages::new(Arc::new(layout)) })
     }
 
-    /// Continues every item's session by its tokens, in one pass over the weights, and returns the logits of the wanted
-    /// rows: rows × vocabulary, items in order. After an error every session is where it was before the call.
-    pub fn step(&self, items: &[StepItem], interrupted: Option<Interrupted>) -> Result<Vec<f32>, Error> {
-        self.step_hidden(items, &[], interrupted).map(|output| output.logits)
-    }
-
-    /// As `step`, and returns the hidden states of every token at `places` too: a number below the number of layers
-    /// stands for the residual stream behind that layer (counted from 0), the number of layers for the stream behind the
-    /// last norm, which the logits are made of.
-    pub fn step_hidden(
-        &self,
-        items: &[StepItem],
-        places: &[usize],
-        interrupted: Option<Interrupted>,
-    ) -> Result<StepOutput, Error> {
-        self.check(items)?;
-        let rows = items.iter().map(|item| item.tokens.len()).sum();
-        let mut hidden = Hidden::new(places, self.config.layers, self.config.embedding_length, rows)?;
-        let mut sessions = items.iter().map(|item| item.session.hold()).collect::<Result<Vec<_>, _>>()?;
-        for (item, session) in items.iter().zip(&mut sessions) {
-            let (position, added) = (session.position, item.tokens.len());
-            let context = item.session.context().min(self.config.most_tokens());
-            if position > 0 && !self.config.causal {
-                return Err(Error::Argument(format!(
-                    "tokens of this model see those behind them, so that a text of {position} tokens cannot go on: \
-                     give the whole text to one step, and a new session to every text"
-                )));
-            }
-            if added > context && !self.config.causal {
-                return Err(Error::TextTooLong { tokens: added, most: context });
-            }
-            if added > context.saturating_sub(position) {
-                return Err(Error::ContextOverflow { position, added, context });
-            }
-            session.expect(added)?;
-            // What a step that ended in a panic may have left behind.
-            session.pages.truncate(position);
-        }
-        self.files.iter().for_each(|file| file.watch());
-        let mut buffers = self.take_buffers();
-        let result = self
-            .recompute(items, &mut sessions, &mut buffers, interrupted)
-            .and_then(|()| self.run(items, &mut sessions, &mut buffers, &mut hidden, interrupted));
-        // Whatever came out was made of weights that are those of the file, or it does not leave.
-        let result = check_files(&self.files).and(result);
-        self.keep_buffers(buffers);
-        for (item, session) in items.iter().zip(&mut sessions) {
-            session.finish(if result.is_ok() { item.tokens } else { &[] })?;
-        }
-        Ok(StepOutput { logits: result?, hidden: hidden.into_values() })
-    }
-
-    /// Computes the keys and values that sessions lack because they were rewound too far.
-    fn recompute(
-        &self,
-        items: &[StepItem],
-        sessions: &mut [Held],
-        buffers: &mut Buffers,
-        interrupted: Option<Interrupted>,
-    ) -> Result<(), Error> {
-        for (item, session) in items.iter().zip(sessions) {
-            let position = session.position;
-            if session.pages.hold(position) {
-                continue;
-            }
-            let tokens = item.session.tokens()?;
-            let again = StepItem { session: item.session, tokens: &tokens, wanted: Wanted::None };
-            let mut hidden = Hidden::new(&[], self.config.layers, self.config.embedding_length, 0)?;
-            session.pages.begin_again();
-            session.position = 0;
-            let done = self.run(&[again], std::slice::from_mut(session), buffers, &mut hidden, interrupted);
-            session.position = position;
-            done?;
-            session.pages.finish();
-        }
-        Ok(())
-    }
-
-    /// Computes the keys and values that a session lacks because it was rewound too far, now instead of in its next step.
-    pub fn complete(&self, session: &Session, interrupted: Option<Interrupted>) -> Result<(), Error> {
-        let mut held = session.hold()?;
-        if held.pages.hold(held.position) {
+    /// # Errors
+    /// `Error::Argument` if the session was not started by this model.
+    pub(crate) fn check_owner(&self, session: &Session) -> Result<(), Error> {
+        if Arc::ptr_eq(&session.model, &self.identity) {
             return Ok(());
         }
-        if !Arc::ptr_eq(&session.model, &self.identity) {
-            return Err(Error::Argument("the session belongs to another model".to_owned()));
-        }
-        let item = StepItem { session, tokens: &[], wanted: Wanted::None };
-        let mut buffers = self.take_buffers();
-        let result = self.recompute(&[item], std::slice::from_mut(&mut held), &mut buffers, interrupted);
-        self.keep_buffers(buffers);
-        let result = check_files(&self.files).and(result);
-        held.finish(&[])?;
-        result
+        Err(Error::Argument("the session belongs to another model".to_owned()))
     }
 
-    fn check(&self, items: &[StepItem]) -> Result<(), Error> {
-        for (index, item) in items.iter().enumerate() {
-            if !self.config.output && item.wanted != Wanted::None {
-                return Err(Error::Model(format!(
-                    "the model ({}) makes vectors of texts and has no logits: it cannot write; ask for embeddings or \
-                     hidden states, or open a model that generates text",
-                    self.config.architecture
-                )));
-            }
-            if !Arc::ptr_eq(&item.session.model, &self.identity) {
-                return Err(Error::Argument("the session belongs to another model".to_owned()));
-            }
-            if items[..index].iter().any(|other| std::ptr::eq(other.session, item.session)) {
-                return Err(Error::Argument(
-                    "a session occurs twice in one step; join its tokens into one item".to_owned(),
-                ));
-            }
-            if item.tokens.is_empty() {
-                return Err(Error::Argument("no tokens: a step needs at least one per session".to_owned()));
-            }
-            self.check_tokens(item.tokens)?;
-        }
-        Ok(())
+    /// Runs `work`, which reads weights: its result leaves only if the files are still as they were when they were opened.
+    pub(crate) fn with_files<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.files.iter().for_each(|file| file.watch());
+        let result = work();
+        check_files(&self.files).and(result)
     }
 
-    fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
+    /// # Errors
+    /// `Error::Argument` if a token is outside the vocabulary.
+    pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
         let vocabulary = self.config.vocab_size;
         tokens.iter().find(|&&token| token as usize >= vocabulary).map_or(Ok(()), |&token| {
             let last = vocabulary - 1;
@@ -360,82 +220,14 @@ impl Model {
         })
     }
 
-    /// The chunks of a step, one after the other.
-    fn run(
-        &self,
-        items: &[StepItem],
-        sessions: &mut [Held],
-        buffers: &mut Buffers,
-        hidden: &mut Hidden,
-        interrupted: Option<Interrupted>,
-    ) -> Result<Vec<f32>, Error> {
-        let context = Context { isa: self.isa, pool: &self.pool, interrupted };
-        let rows = items.iter().map(|item| match item.wanted {
-            Wanted::None => 0,
-            Wanted::Last => 1,
-            Wanted::All => item.tokens.len(),
-        });
-        let mut logits = zeroed(rows.sum::<usize>().checked_mul(self.config.vocab_size), "logits")?;
-        let mut filled = 0;
-        let mut done = vec![0; items.len()];
-        let mut current = 0;
-        while current < items.len() {
-            let mut room = self.chunk_rows();
-            let mut segments = Vec::new();
-            for (index, (item, session)) in items.iter().zip(sessions.iter_mut()).enumerate().skip(current) {
-                let left = &item.tokens[done[index]..];
-                // Tokens that see those behind them go through the layers with their whole text.
-                if !self.config.causal && left.len() > room && !segments.is_empty() {
-                    break;
-                }
-                let tokens = if self.config.causal { &left[..left.len().min(room)] } else { left };
-                let position = session.position + done[index];
-                let wanted = match item.wanted {
-                    Wanted::None => 0,
-                    Wanted::Last => usize::from(tokens.len() == left.len()),
-                    Wanted::All => tokens.len(),
-                };
-                // Nothing that the session needs if this step fails.
-                session.pages.release(position, Some(session.position));
-                session.pages.reserve(position, position + tokens.len())?;
-                done[index] += tokens.len();
-                room = room.saturating_sub(tokens.len());
-                current = if tokens.len() == left.len() { index + 1 } else { index };
-                let kept = if hidden.needs_last_layer() { tokens.len() } else { wanted };
-                let long = self.rotations.is_long(item.session.context());
-                segments.push(Segment { pages: &mut session.pages, tokens, position, long, wanted, kept });
-                if room == 0 {
-                    break;
-                }
-            }
-            let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
-            let end = filled + wanted * self.config.vocab_size;
-            let parts = (&self.config, &self.weights, &self.rotations);
-            let rows = segments.iter().map(|segment| segment.tokens.len()).sum();
-            forward(&context, parts, &mut segments, buffers, hidden, &mut logits[filled..end])?;
-            hidden.advance(rows);
-            filled = end;
-        }
-        Ok(logits)
-    }
-
-    /// Rows of a chunk: fewer where rows are very wide.
-    fn chunk_rows(&self) -> usize {
-        let [query, key, value, inner] = self.config.widths();
-        let experts = self.config.experts_used.saturating_mul(self.config.embedding_length);
-        let row = [4 * self.config.embedding_length, 2 * query, key, value, inner, inner, experts]
-            .into_iter()
-            .fold(0usize, usize::saturating_add)
-            .saturating_mul(size_of::<f32>());
-        (CHUNK_BYTES / row.max(1)).clamp(1, CHUNK_TOKENS)
-    }
-
-    fn take_buffers(&self) -> Buffers {
+    /// Memory of an earlier step, if there is some.
+    pub(crate) fn take_buffers(&self) -> PassBuffers {
         // Not `lock`: a process forked while another thread held it would wait for ever.
         self.buffers.try_lock().ok().and_then(|mut kept| kept.pop()).unwrap_or_default()
     }
 
-    fn keep_buffers(&self, buffers: Buffers) {
+    /// Keeps the memory of a step for the next one.
+    pub(crate) fn keep_buffers(&self, buffers: PassBuffers) {
         if let Ok(mut kept) = self.buffers.try_lock()
             && kept.len() < BUFFERS_KEPT
         {

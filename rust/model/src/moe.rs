@@ -10,7 +10,7 @@ use llamacpu_kernels::matmul::{InputBuffers, Matrix};
 use crate::activation::{gated, plain};
 use crate::config::Config;
 use crate::error::{Error, sized};
-use crate::feed_forward::{Inner, Projection, project, project_rows, run_network};
+use crate::feed_forward::{NetworkBuffers, Projection, project, project_rows, run_network};
 use crate::routing::{Choice, choose, logistic};
 use crate::rows::{for_rows, multiply};
 use crate::weights::{Experts, Network};
@@ -22,7 +22,7 @@ const LEAST_SLOTS: usize = 128;
 
 /// Buffers of the expert layers.
 #[derive(Default)]
-pub(crate) struct Buffers {
+pub(crate) struct ExpertBuffers {
     /// rows × experts
     scores: Vec<f32>,
     /// slots of some experts × width
@@ -41,7 +41,7 @@ pub(crate) fn mixture(
     config: &Config,
     weights: &Experts,
     input: &[f32],
-    (inner, buffers, scratch): (&mut Inner, &mut Buffers, &mut InputBuffers),
+    (inner, buffers, scratch): (&mut NetworkBuffers, &mut ExpertBuffers, &mut InputBuffers),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let (width, used, experts) = (config.embedding_length, config.experts_used, &weights.networks[..]);
@@ -141,7 +141,7 @@ fn run_experts(
     experts: &[Network],
     (slots, choices): (&[usize], &[Choice]),
     input: &[f32],
-    (inner, scratch): (&mut Inner, &mut InputBuffers),
+    (inner, scratch): (&mut NetworkBuffers, &mut InputBuffers),
     results: &mut [f32],
 ) -> Result<(), Error> {
     let (width, inner_width) = (config.embedding_length, experts[0].up.rows());

@@ -1,7 +1,7 @@
 //! Norms of rows and of heads.
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::norm::{Norm as Kernel, NormKind as Formula};
+use llamacpu_kernels::norm;
 
 use crate::Error;
 use crate::config::{Config, LayerConfig, NormKind, QueryKeyNorm};
@@ -15,7 +15,7 @@ pub(crate) fn normalize(
     input: &[f32],
     output: &mut [f32],
 ) -> Result<(), Error> {
-    Ok(kernel(config, Some(norm), norm.weight.len()).apply(context, input, output)?)
+    Ok(of_rows(config, Some(norm), norm.weight.len()).apply(context, input, output)?)
 }
 
 /// Normalizes the rows of `values` in place, if there is a norm.
@@ -27,7 +27,7 @@ pub(crate) fn normalize_in_place(
 ) -> Result<(), Error> {
     let Some(norm) = norm else { return Ok(()) };
     let size = norm.weight.len();
-    Ok(kernel(config, Some(norm), size).apply_in_place(context, values, size)?)
+    Ok(of_rows(config, Some(norm), size).apply_in_place(context, values, size)?)
 }
 
 /// Normalizes queries or keys, row after row of heads, in place.
@@ -43,19 +43,19 @@ pub(crate) fn normalize_heads(
         (QueryKeyNorm::Width, Some(norm)) => norm.weight.len(),
         _ => layer.key_size,
     };
-    Ok(kernel(config, norm, size).apply_in_place(context, heads, size)?)
+    Ok(of_rows(config, norm, size).apply_in_place(context, heads, size)?)
 }
 
 /// The norm of rows of `size` numbers.
-fn kernel<'a>(config: &Config, norm: Option<&'a Norm>, size: usize) -> Kernel<'a> {
-    Kernel {
+fn of_rows<'a>(config: &Config, weights: Option<&'a Norm>, size: usize) -> norm::Norm<'a> {
+    norm::Norm {
         kind: match config.norm {
-            NormKind::Rms => Formula::RootMeanSquare,
-            NormKind::Layer => Formula::MeanAndVariance,
+            NormKind::Rms => norm::NormKind::RootMeanSquare,
+            NormKind::Layer => norm::NormKind::MeanAndVariance,
         },
         size,
-        weight: norm.map(|norm| &norm.weight[..]),
-        bias: norm.and_then(|norm| norm.bias.as_deref()),
+        weight: weights.map(|norm| &norm.weight[..]),
+        bias: weights.and_then(|norm| norm.bias.as_deref()),
         epsilon: config.norm_epsilon,
     }
 }

@@ -6,7 +6,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
 use crate::error::shown;
-use crate::merging::{Join, Pairs, Scratch, Symbol, merge};
+use crate::merging::{Join, MergeBuffers, Pairs, Symbol, merge};
 use crate::pre_tokenizer::{PreTokenizer, Symbols};
 use crate::sentence_piece::SPACE;
 use crate::utf8::character_length;
@@ -236,7 +236,7 @@ const NO_TOKEN: u32 = u32::MAX;
 pub(crate) struct Work {
     text: Vec<u8>,
     symbols: Vec<Symbol>,
-    scratch: Scratch,
+    scratch: MergeBuffers,
 }
 
 fn hash(hasher: &DefaultHashBuilder, left: u32, right: u32) -> u64 {

@@ -37,7 +37,7 @@ const FEW: usize = 48;
 
 /// Working memory, reused from text to text.
 #[derive(Default)]
-pub(crate) struct Scratch {
+pub(crate) struct MergeBuffers {
     joins: Vec<Option<Join>>,
     links: Vec<Link>,
     queue: Vec<Reverse<Candidate>>,
@@ -65,7 +65,7 @@ pub(crate) fn merge(
     pairs: &impl Pairs,
     text: &[u8],
     symbols: &mut Vec<Symbol>,
-    scratch: &mut Scratch,
+    scratch: &mut MergeBuffers,
 ) -> Result<(), Error> {
     if symbols.len() <= FEW {
         merge_few(pairs, text, symbols, &mut scratch.joins)
@@ -108,7 +108,12 @@ fn merge_few(
 }
 
 /// A priority queue over a linked list: every join adds at most two candidates, so the time is n log n.
-fn merge_many(pairs: &impl Pairs, text: &[u8], symbols: &mut Vec<Symbol>, scratch: &mut Scratch) -> Result<(), Error> {
+fn merge_many(
+    pairs: &impl Pairs,
+    text: &[u8],
+    symbols: &mut Vec<Symbol>,
+    scratch: &mut MergeBuffers,
+) -> Result<(), Error> {
     const NONE: u32 = u32::MAX;
     let count = symbols.len() as u32;
     let links = &mut scratch.links;
@@ -187,7 +192,7 @@ mod tests {
             let text: Vec<u8> = (0..random(120)).map(|_| b'a' + random(3) as u8).collect();
             let (mut few, mut many) = (symbols(&text), symbols(&text));
             merge_few(&Table(table.clone()), &text, &mut few, &mut Vec::new()).unwrap();
-            merge_many(&Table(table), &text, &mut many, &mut Scratch::default()).unwrap();
+            merge_many(&Table(table), &text, &mut many, &mut MergeBuffers::default()).unwrap();
             assert_eq!(few, many);
         }
     }
@@ -196,7 +201,7 @@ mod tests {
     fn the_best_pair_goes_first_and_the_leftmost_of_equals() {
         let table = Table([(&b"ab"[..], 1), (b"bc", 0), (b"aa", 2)].map(|(k, v)| (k.to_vec(), v)).into());
         let mut found = symbols(b"abcaaa");
-        merge(&table, b"abcaaa", &mut found, &mut Scratch::default()).unwrap();
+        merge(&table, b"abcaaa", &mut found, &mut MergeBuffers::default()).unwrap();
         let lengths: Vec<u32> = found.iter().map(|symbol| symbol.length).collect();
         assert_eq!(lengths, [1, 2, 2, 1]);
     }

@@ -2,7 +2,7 @@
 //! the token of the highest score first (Kudo and Richardson 2018, model type BPE, identity normalization).
 
 use crate::Error;
-use crate::merging::{Join, Pairs, Scratch, Symbol, merge};
+use crate::merging::{Join, MergeBuffers, Pairs, Symbol, merge};
 use crate::utf8::character_length;
 use crate::vocabulary::Vocabulary;
 
@@ -116,7 +116,7 @@ impl SentencePieces {
 pub(crate) struct Work {
     escaped: Vec<u8>,
     symbols: Vec<Symbol>,
-    scratch: Scratch,
+    scratch: MergeBuffers,
 }
 
 struct Joined<'a> {

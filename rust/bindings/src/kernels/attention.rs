@@ -11,7 +11,7 @@ use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, KvLayout, PAGE
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::threads::Pool;
 
-use super::operands::{Floats, LONG, Output, chosen, operand};
+use super::operands::{FloatArray, LONG, Output, chosen, operand};
 use crate::kv_type::kv_type_from;
 use crate::outside::detached;
 
@@ -22,16 +22,16 @@ use crate::outside::detached;
 #[expect(clippy::too_many_arguments, reason = "the arguments of `llamacpu.kernels.attention`")]
 pub(super) fn attention<'py>(
     py: Python<'py>,
-    queries: Floats<'py>,
-    keys: Floats<'py>,
-    values: Option<Floats<'py>>,
+    queries: FloatArray<'py>,
+    keys: FloatArray<'py>,
+    values: Option<FloatArray<'py>>,
     value_size: usize,
     scale: f32,
     seen: &str,
     span: usize,
     soft_cap: Option<f32>,
-    sinks: Option<Floats<'py>>,
-    bias: Option<Floats<'py>>,
+    sinks: Option<FloatArray<'py>>,
+    bias: Option<FloatArray<'py>>,
     kv_type: &str,
     threads: usize,
     isa: Option<&str>,
@@ -96,7 +96,7 @@ pub(super) fn attention<'py>(
 }
 
 /// The numbers of an array that may be absent.
-fn shaped_as(name: &str, array: Option<Floats<'_>>, expected: &[usize]) -> PyResult<Option<Vec<f32>>> {
+fn shaped_as(name: &str, array: Option<FloatArray<'_>>, expected: &[usize]) -> PyResult<Option<Vec<f32>>> {
     let Some(array) = array else { return Ok(None) };
     let (numbers, shape) = operand(name, array)?;
     if shape != expected {

@@ -10,7 +10,7 @@ use llamacpu_kernels::cpu::Isa;
 /// Multiplications that take long enough for signal handlers to be run meanwhile.
 pub(super) const LONG: usize = 1 << 24;
 
-pub(super) type Floats<'py> = PyReadonlyArrayDyn<'py, f32>;
+pub(super) type FloatArray<'py> = PyReadonlyArrayDyn<'py, f32>;
 pub(super) type Output<'py> = PyResult<Bound<'py, PyArrayDyn<f32>>>;
 
 /// The instruction set of that name, or the best that may be used.

@@ -8,7 +8,8 @@
 
 use std::ops::Range;
 
-use super::keys::{ByteQueries, TILE, byte_scores, scores};
+use super::byte_keys::{ByteQueries, byte_scores};
+use super::keys::{TILE, scores};
 use super::pages::{KvLayout, KvType, PAGE_TOKENS};
 use super::scores::{CHUNK, CHUNK_PAGES, ChunkScores};
 use super::softmax::{Adjusted, join, weigh};

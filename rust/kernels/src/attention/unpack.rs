@@ -1,7 +1,8 @@
 //! Keys and values of a page made ready for the tiles: as they are where a few rows read them once, converted to floats
 //! where many rows share the work or where rows do not fill whole vectors.
 
-use super::keys::{ByteKeys, Keys};
+use super::byte_keys::ByteKeys;
+use super::keys::Keys;
 use super::pages::{BLOCK, KvLayout, KvType, PAGE_TOKENS};
 use super::scores::Scores;
 use super::values::{Numbers, Values};
@@ -77,8 +78,8 @@ impl Unpacked {
         let to = &mut to[..4 * PAGE_TOKENS * size.next_multiple_of(LANES)];
         let mut scales = None;
         match layout.kv_type {
-            KvType::F32 => transpose::<L, Floats>(set, keys, size, to),
-            KvType::F16 => transpose::<L, Halves>(set, keys, size, to),
+            KvType::F32 => transpose::<L, StoredFloats>(set, keys, size, to),
+            KvType::F16 => transpose::<L, StoredHalves>(set, keys, size, to),
             KvType::Q8_0 => {
                 let (halves, bytes) = keys.split_at(2 * layout.key_size.div_ceil(BLOCK) * PAGE_TOKENS);
                 let converted = self.scales.as_flattened_mut().as_chunks_mut::<LANES>().0;
@@ -107,8 +108,8 @@ impl Unpacked {
             KvType::F32 if whole => Numbers::Floats(values),
             KvType::F16 if whole && !many => Numbers::Halves(values),
             KvType::F16 if whole => Numbers::Floats(floats_of_halves::<L>(set, values, &mut self.values)),
-            KvType::F32 => Numbers::Floats(pad::<L, Floats>(set, values, &mut self.values, size)),
-            KvType::F16 => Numbers::Floats(pad::<L, Halves>(set, values, &mut self.values, size)),
+            KvType::F32 => Numbers::Floats(pad::<L, StoredFloats>(set, values, &mut self.values, size)),
+            KvType::F16 => Numbers::Floats(pad::<L, StoredHalves>(set, values, &mut self.values, size)),
             KvType::Q8_0 => {
                 let (halves, bytes) = values.split_at(2 * size.div_ceil(BLOCK) * PAGE_TOKENS);
                 let (halves, _) = halves.as_chunks::<{ 2 * LANES }>();
@@ -118,7 +119,7 @@ impl Unpacked {
                 }
                 scales = Some(&self.scales[..]);
                 if !whole {
-                    Numbers::Floats(pad::<L, Bytes>(set, bytes, &mut self.values, size))
+                    Numbers::Floats(pad::<L, StoredBytes>(set, bytes, &mut self.values, size))
                 } else if many {
                     Numbers::Floats(floats_of_bytes::<L>(set, bytes, &mut self.values))
                 } else {
@@ -169,11 +170,11 @@ trait Stored {
     fn load_part<L: Lanes>(set: L::Set, bytes: &[u8]) -> L;
 }
 
-struct Floats;
-struct Halves;
-struct Bytes;
+struct StoredFloats;
+struct StoredHalves;
+struct StoredBytes;
 
-impl Stored for Floats {
+impl Stored for StoredFloats {
     const BYTES: usize = 4;
     #[inline(always)]
     fn load_part<L: Lanes>(set: L::Set, bytes: &[u8]) -> L {
@@ -181,7 +182,7 @@ impl Stored for Floats {
     }
 }
 
-impl Stored for Halves {
+impl Stored for StoredHalves {
     const BYTES: usize = 2;
     #[inline(always)]
     fn load_part<L: Lanes>(set: L::Set, bytes: &[u8]) -> L {
@@ -189,7 +190,7 @@ impl Stored for Halves {
     }
 }
 
-impl Stored for Bytes {
+impl Stored for StoredBytes {
     const BYTES: usize = 1;
     #[inline(always)]
     fn load_part<L: Lanes>(set: L::Set, bytes: &[u8]) -> L {

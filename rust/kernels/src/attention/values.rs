@@ -27,14 +27,14 @@ pub(super) enum Numbers<'a> {
 }
 
 /// Loads `N` vectors of one token's value.
-trait Source: Copy {
+trait ValueSource: Copy {
     fn load<L: Lanes, const N: usize>(self, set: L::Set, token: usize, first: usize) -> [L; N];
 }
 
 #[derive(Clone, Copy)]
-struct Floats<'a>(&'a [[u8; 4 * LANES]], usize);
+struct FloatValues<'a>(&'a [[u8; 4 * LANES]], usize);
 
-impl Source for Floats<'_> {
+impl ValueSource for FloatValues<'_> {
     #[inline(always)]
     fn load<L: Lanes, const N: usize>(self, set: L::Set, token: usize, first: usize) -> [L; N] {
         let mut vectors = [L::zero(set); N];
@@ -46,9 +46,9 @@ impl Source for Floats<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Halves<'a>(&'a [[u8; 2 * LANES]], usize);
+struct HalfValues<'a>(&'a [[u8; 2 * LANES]], usize);
 
-impl Source for Halves<'_> {
+impl ValueSource for HalfValues<'_> {
     #[inline(always)]
     fn load<L: Lanes, const N: usize>(self, set: L::Set, token: usize, first: usize) -> [L; N] {
         let mut vectors = [L::zero(set); N];
@@ -60,9 +60,9 @@ impl Source for Halves<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Bytes<'a>(&'a [[u8; LANES]], usize);
+struct ByteValues<'a>(&'a [[u8; LANES]], usize);
 
-impl Source for Bytes<'_> {
+impl ValueSource for ByteValues<'_> {
     #[inline(always)]
     fn load<L: Lanes, const N: usize>(self, set: L::Set, token: usize, first: usize) -> [L; N] {
         let mut vectors = [L::zero(set); N];
@@ -90,22 +90,22 @@ pub(super) fn add_weighted<L: Lanes>(
     let (sums, _) = sums.as_chunks_mut::<LANES>();
     match values.numbers {
         Numbers::Floats(bytes) => {
-            let source = Floats(bytes.as_chunks::<{ 4 * LANES }>().0, vectors);
+            let source = FloatValues(bytes.as_chunks::<{ 4 * LANES }>().0, vectors);
             by_height::<L, _>(set, (source, values.scales), weights, page, visible, sums, ahead);
         }
         Numbers::Halves(bytes) => {
-            let source = Halves(bytes.as_chunks::<{ 2 * LANES }>().0, vectors);
+            let source = HalfValues(bytes.as_chunks::<{ 2 * LANES }>().0, vectors);
             by_height::<L, _>(set, (source, values.scales), weights, page, visible, sums, ahead);
         }
         Numbers::Bytes(bytes) => {
-            let source = Bytes(bytes.as_chunks::<LANES>().0, vectors);
+            let source = ByteValues(bytes.as_chunks::<LANES>().0, vectors);
             by_height::<L, _>(set, (source, values.scales), weights, page, visible, sums, ahead);
         }
     }
 }
 
 #[inline(always)]
-fn by_height<L: Lanes, S: Source>(
+fn by_height<L: Lanes, S: ValueSource>(
     set: L::Set,
     values: Scaled<S>,
     weights: &[ChunkScores],
@@ -145,7 +145,7 @@ fn by_height<L: Lanes, S: Source>(
 }
 
 #[inline(always)]
-fn sum<L: Lanes, S: Source, const R: usize>(
+fn sum<L: Lanes, S: ValueSource, const R: usize>(
     set: L::Set,
     values: Scaled<S>,
     weights: &[ChunkScores],
@@ -172,7 +172,7 @@ struct Sum<'a, S, const R: usize> {
     ahead: &'a [u8],
 }
 
-impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
+impl<S: ValueSource, const R: usize> Kernel for Sum<'_, S, R> {
     type Output = ();
 
     #[inline(always)]
@@ -184,7 +184,7 @@ impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
             page_weights[r] = &weights[r][page % CHUNK_PAGES];
         }
         let Some(scales) = scales else {
-            Tile { source, weights: page_weights, tokens, sums, vectors }.run::<L>(set, 0..vectors, ahead);
+            PageSum { source, weights: page_weights, tokens, sums, vectors }.run::<L>(set, 0..vectors, ahead);
             return;
         };
         let step = ahead.len() / scales.len().max(1);
@@ -203,13 +203,13 @@ impl<S: Source, const R: usize> Kernel for Sum<'_, S, R> {
             let first = block * (BLOCK / LANES);
             let own = first..(first + BLOCK / LANES).min(vectors);
             let ahead = &ahead[block * step..][..step];
-            Tile { source, weights, tokens: tokens.clone(), sums: &mut *sums, vectors }.run::<L>(set, own, ahead);
+            PageSum { source, weights, tokens: tokens.clone(), sums: &mut *sums, vectors }.run::<L>(set, own, ahead);
         }
     }
 }
 
 /// `R` rows of weights for the tokens of a page, and sums of so many vectors for each.
-struct Tile<'a, S, const R: usize> {
+struct PageSum<'a, S, const R: usize> {
     source: S,
     weights: [&'a Scores; R],
     tokens: Range<usize>,
@@ -217,7 +217,7 @@ struct Tile<'a, S, const R: usize> {
     vectors: usize,
 }
 
-impl<S: Source, const R: usize> Tile<'_, S, R> {
+impl<S: ValueSource, const R: usize> PageSum<'_, S, R> {
     /// Adds to some of the vectors, and asks for `ahead` on the way: a part of it beside each vector, at least a cache line
     /// beside each token.
     #[inline(always)]

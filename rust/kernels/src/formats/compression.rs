@@ -27,10 +27,8 @@
 //! parts in a byte vector, the first one in the low bits.
 
 use super::grids::Grid;
-use super::layout::{Packing, Scales, Unpacked};
+use super::layout::{GROUP_ROWS, Packing, Scales, Unpacked};
 
-/// Rows in a group.
-const ROWS: usize = 16;
 /// Vectors of base-3 digits in a unit.
 pub(super) const TERNARY_VECTORS: usize = 13;
 
@@ -97,8 +95,8 @@ impl Compression {
     /// Bytes of the scales of a unit.
     pub(super) const fn scale_bytes(&self, scales: Scales) -> usize {
         match self.scales {
-            CompressedScales::Ones => 2 * ROWS,
-            CompressedScales::Odd => 2 * ROWS + parts(scales) * ROWS / 2,
+            CompressedScales::Ones => 2 * GROUP_ROWS,
+            CompressedScales::Odd => 2 * GROUP_ROWS + parts(scales) * GROUP_ROWS / 2,
         }
     }
 }
@@ -125,7 +123,7 @@ pub(super) const fn parts(scales: Scales) -> usize {
 pub(super) fn compress(
     compression: &Compression,
     packing: &Packing,
-    blocks: &[Unpacked; ROWS],
+    blocks: &[Unpacked; GROUP_ROWS],
     quants: &mut [u8],
     scales: &mut [u8],
 ) {
@@ -139,12 +137,12 @@ pub(super) fn compress(
         CompressedQuants::Octets(grid) => compress_octets(grid, blocks, quants),
         CompressedQuants::Quads(_) => compress_quads(blocks, quants),
     }
-    let (heads, nibbles) = scales.split_at_mut(2 * ROWS);
+    let (heads, nibbles) = scales.split_at_mut(2 * GROUP_ROWS);
     for (row, block) in blocks.iter().enumerate() {
         heads[2 * row..][..2].copy_from_slice(&block.scale.to_le_bytes());
         if compression.scales == CompressedScales::Odd {
             for pair in 0..parts(packing.scales) / 2 {
-                nibbles[ROWS * pair + row] =
+                nibbles[GROUP_ROWS * pair + row] =
                     block.scales[2 * pair] >> 1 & 15 | (block.scales[2 * pair + 1] >> 1 & 15) << 4;
             }
         }
@@ -153,7 +151,7 @@ pub(super) fn compress(
 
 /// Base-3 digits; the digit that multiplying by 3 brings out first is the lowest bit pair, the fifth one comes last.
 #[inline(always)]
-fn compress_digits(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+fn compress_digits(plane: Plane, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     let groups = if plane == Plane::None { [0, 1, 2, 3] } else { [0, 2, 1, 3] };
     for (vector, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
         for (row, block) in blocks.iter().enumerate() {
@@ -171,14 +169,16 @@ fn compress_digits(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
 
 /// Third bits.
 #[inline(always)]
-fn compress_plane(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+fn compress_plane(plane: Plane, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     let third = |row: usize, column: usize| blocks[row].quants[column] >> 2 & 1;
     match plane {
         Plane::None => {}
         Plane::Bits => compress_bits(blocks, 2, out),
         Plane::Rows => {
             for (block, out) in out.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-                *out = (0..ROWS).fold(0_u16, |bits, row| bits | u16::from(third(row, 32 * block)) << row).to_le_bytes();
+                *out = (0..GROUP_ROWS)
+                    .fold(0_u16, |bits, row| bits | u16::from(third(row, 32 * block)) << row)
+                    .to_le_bytes();
             }
         }
         Plane::Octets => {
@@ -193,7 +193,7 @@ fn compress_plane(plane: Plane, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
 
 /// Bit `shift` of all quants.
 #[inline(always)]
-fn compress_bits(blocks: &[Unpacked; ROWS], shift: u32, out: &mut [u8]) {
+fn compress_bits(blocks: &[Unpacked; GROUP_ROWS], shift: u32, out: &mut [u8]) {
     for (block, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
         for (row, unpacked) in blocks.iter().enumerate() {
             for column in 0..4 {
@@ -208,7 +208,7 @@ fn compress_bits(blocks: &[Unpacked; ROWS], shift: u32, out: &mut [u8]) {
 
 /// Indices of 8 columns, ninth bits, third bits.
 #[inline(always)]
-fn compress_octets(grid: &Grid, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+fn compress_octets(grid: &Grid, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     let (indices, rest) = out.split_at_mut(8 * 64);
     let (ninth, bits) = rest.split_at_mut(if grid.ninth() { 64 } else { 0 });
     ninth.fill(0);
@@ -229,7 +229,7 @@ fn compress_octets(grid: &Grid, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
 
 /// Indices of 4 columns, fourth bits.
 #[inline(always)]
-fn compress_quads(blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+fn compress_quads(blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     let (indices, bits) = out.split_at_mut(8 * 128);
     for (block, indices) in indices.as_chunks_mut::<128>().0.iter_mut().enumerate() {
         for (row, unpacked) in blocks.iter().enumerate() {

@@ -1,5 +1,8 @@
 //! What packing, compression and the kernels share: sizes of quants, kinds of scales, and one block taken out of its file's order.
 
+/// Rows in a group of the packed layout: they stand side by side.
+pub(crate) const GROUP_ROWS: usize = 16;
+
 /// Bits that the packed layout spends on one quant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bits {

@@ -2,13 +2,10 @@
 
 use super::blocks::Blocks;
 use super::compression::{Compression, compress};
-use super::layout::{Bits, Packing, Scales, Unpacked};
+use super::layout::{Bits, GROUP_ROWS, Packing, Scales, Unpacked};
 use crate::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::sets::{Avx2, InstructionSet};
-
-/// Rows in a group.
-const ROWS: usize = 16;
 
 /// Sizes of the packed layout of one group of 16 rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +39,9 @@ const fn wide_bytes(scales: Scales, compression: Option<&Compression>) -> usize 
         return compression.scale_bytes(scales);
     }
     match scales {
-        Scales::Signed32 => 32 + 8 * ROWS,
-        Scales::Signed16 => 32 + 16 * ROWS,
-        Scales::Minimum32 | Scales::Minimum16 => 64 + 16 * ROWS,
+        Scales::Signed32 => 32 + 8 * GROUP_ROWS,
+        Scales::Signed16 => 32 + 16 * GROUP_ROWS,
+        Scales::Minimum32 | Scales::Minimum16 => 64 + 16 * GROUP_ROWS,
         Scales::Half | Scales::Brain => 8 * 32,
         Scales::HalfMinimum => 8 * 64,
     }
@@ -77,7 +74,7 @@ pub(crate) fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, 
     }
     let row_bytes = source.len() / rows;
     let (quants, scales) = out[..layout.group_bytes].split_at_mut(layout.quant_bytes);
-    let mut blocks = [const { Unpacked::new() }; ROWS];
+    let mut blocks = [const { Unpacked::new() }; GROUP_ROWS];
     let step = quants.len() / (row_bytes / B::BYTES);
     for (index, quants) in quants.chunks_exact_mut(step).enumerate() {
         for (row, block) in blocks[..rows].iter_mut().enumerate() {
@@ -101,12 +98,12 @@ pub(crate) fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, 
 }
 
 /// 4 columns of 16 rows.
-type Group = [u32; ROWS];
+type Group = [u32; GROUP_ROWS];
 
 /// 32 columns from `first` on: 8 groups of 4 columns, rows side by side.
 #[inline(always)]
-fn interleave(blocks: &[Unpacked; ROWS], first: usize) -> [Group; 8] {
-    let mut groups = [[0; ROWS]; 8];
+fn interleave(blocks: &[Unpacked; GROUP_ROWS], first: usize) -> [Group; 8] {
+    let mut groups = [[0; GROUP_ROWS]; 8];
     for (row, block) in blocks.iter().enumerate() {
         for (group, quants) in groups.iter_mut().zip(block.quants[first..first + 32].as_chunks::<4>().0) {
             group[row] = u32::from_le_bytes(*quants);
@@ -168,7 +165,7 @@ fn pack_quants(bits: Bits, groups: &[Group; 8], out: &mut [u8]) {
 
 /// Packs the scales of one block of the file.
 #[inline(always)]
-fn pack_scales(kind: Scales, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
+fn pack_scales(kind: Scales, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     let (heads, parts) = out.split_at_mut(if kind.minimum() { 64 } else { 32 });
     for (row, block) in blocks.iter().enumerate() {
         heads[2 * row..][..2].copy_from_slice(&block.scale.to_le_bytes());
@@ -177,7 +174,7 @@ fn pack_scales(kind: Scales, blocks: &[Unpacked; ROWS], out: &mut [u8]) {
         }
     }
     let mut vector = |index: usize, of: &dyn Fn(&Unpacked) -> u8| {
-        for (out, block) in parts[ROWS * index..][..ROWS].iter_mut().zip(blocks) {
+        for (out, block) in parts[GROUP_ROWS * index..][..GROUP_ROWS].iter_mut().zip(blocks) {
             *out = of(block);
         }
     };

@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use super::operands::{ExpandOperands, TileOperands};
 use super::weights::{ScaleKind, Weights};
 use crate::cpu::sets::Entry;
-use crate::simd::{GROUP_ROWS, Simd};
+use crate::formats::GROUP_ROWS;
+use crate::simd::Simd;
 
 /// How a panel arranges the bytes of `LANES` rows.
 ///

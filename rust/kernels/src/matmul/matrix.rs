@@ -6,11 +6,10 @@ use std::sync::{Mutex, PoisonError};
 use crate::Error;
 use crate::context::Context;
 use crate::cpu::Isa;
-use crate::formats::{Format, Layout};
+use crate::formats::{Format, GROUP_ROWS, Layout};
 use crate::mapping::{AlignedBytes, Bytes};
 use crate::processes::{PerProcess, Published};
 use crate::shared::SharedSlice;
-use crate::simd::GROUP_ROWS;
 
 /// Bytes packed at a time before the file's pages are given back: the most that lies in memory twice.
 const STAGE: usize = 16 << 20;

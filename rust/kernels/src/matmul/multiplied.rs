@@ -11,7 +11,8 @@ use super::expand::{RowAfterRow, expand};
 use super::operands::ExpandOperands;
 use super::weights::{ScaleKind, Weights};
 use crate::cpu::sets::Entry;
-use crate::simd::{GROUP_ROWS, Simd};
+use crate::formats::GROUP_ROWS;
+use crate::simd::Simd;
 
 /// The largest integer scale, for quants with a zero.
 const LARGEST: i32 = 31;

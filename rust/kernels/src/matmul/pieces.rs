@@ -11,8 +11,8 @@ use super::plan::Plan;
 use super::spans::Span;
 use crate::Error;
 use crate::context::Context;
-use crate::formats::Layout;
-use crate::simd::{Form, GROUP_ROWS};
+use crate::formats::{GROUP_ROWS, Layout};
+use crate::simd::Form;
 
 /// Groups of rows in a piece of work of the panel way.
 pub(super) const PANEL_GROUPS: usize = 2;

@@ -18,7 +18,8 @@
 use super::operands::TileOperands;
 use super::weights::{ScaleKind, Weights};
 use crate::cpu::sets::Entry;
-use crate::simd::{GROUP_ROWS, Simd};
+use crate::formats::GROUP_ROWS;
+use crate::simd::Simd;
 
 /// Where the vectors of results of a tile find their rows.
 #[derive(Clone, Copy)]

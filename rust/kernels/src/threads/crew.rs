@@ -33,7 +33,7 @@ pub(super) fn inside_region() -> bool {
 }
 
 /// What caller and workers see.
-struct Shared {
+struct CrewState {
     state: Line<AtomicU64>,
     finished: Line<AtomicUsize>,
     /// Set by the turn's holder while no worker is active; read by workers that have joined.
@@ -50,14 +50,14 @@ struct Shared {
 
 // SAFETY: `work` is the only part that is not Sync; it is written while no worker is active (state word) and the writer
 // holds the turn, and what it points to is Sync.
-unsafe impl Sync for Shared {}
+unsafe impl Sync for CrewState {}
 // SAFETY: as above; the reference inside may be sent because its target is Sync.
-unsafe impl Send for Shared {}
+unsafe impl Send for CrewState {}
 
 /// Workers of one process.
 pub(super) struct Crew {
     process: u32,
-    shared: Arc<Shared>,
+    shared: Arc<CrewState>,
     turn: Turn,
     workers: Vec<JoinHandle<()>>,
 }
@@ -81,7 +81,7 @@ impl Drop for Inside {
 impl Crew {
     /// Starts `threads - 1` workers, or as many as the system allows and the reason why not more.
     pub(super) fn start(threads: usize) -> (Self, Option<std::io::Error>) {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(CrewState {
             state: Line(AtomicU64::new(0)),
             finished: Line(AtomicUsize::new(0)),
             work: UnsafeCell::new(None),
@@ -216,7 +216,7 @@ impl Drop for Crew {
     }
 }
 
-impl Shared {
+impl CrewState {
     /// The life of a worker.
     fn serve(&self, worker: usize) {
         let mut seen = 0;

@@ -1,14 +1,16 @@
 //! Which byte leads from which readings to which: a deterministic automaton, built as far as it is walked.
 
+mod kinds;
+mod reduced;
+
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::Budget;
-use super::characters::{Classes, NO_CLASS};
+use super::characters::Classes;
 use super::rules::{Rules, Symbol};
-use super::stacks::{Continuation, END, Follower, Reading, Sets, ended};
-use super::trie::Kind;
+use super::stacks::{END, Follower, Reading, Sets, ended};
 use super::utf8::{Next, Utf8};
 use crate::Error;
 
@@ -21,10 +23,6 @@ pub(crate) const DEAD: StateId = 0;
 const UNKNOWN: StateId = u32::MAX;
 /// A state that bytes have left so often is given a row of the table.
 const OFTEN: u8 = 3;
-/// Up to so many classes of characters are tried to see where a state leads.
-const MOST_CLASSES: usize = 32;
-/// Up to so many states are followed to see whether all texts of a kind may come next.
-const MOST_FOLLOWED: usize = 4;
 /// The table of transitions is not made larger than this, in entries.
 const LARGEST_TABLE: usize = 1 << 24;
 
@@ -198,78 +196,6 @@ impl Automaton {
         Ok(next)
     }
 
-    /// Whether all texts of the kind may come next: every character of it leads to states of which the same is true.
-    /// False also where that is more work to find out than to walk the tree of tokens.
-    pub(crate) fn takes_all(&mut self, state: StateId, kind: Kind, budget: &mut Budget<'_>) -> Result<bool, Error> {
-        let place = match kind {
-            Kind::Word => 0,
-            Kind::Plain => 1,
-            Kind::Any => return Ok(false),
-        };
-        if let Some(known) = self.takes_all[state as usize][place] {
-            return Ok(known);
-        }
-        let mut followed = vec![state];
-        let mut position = 0;
-        while let Some(from) = followed.get(position) {
-            if !self.follow_kind(*from, kind, &mut followed, budget)? {
-                self.takes_all[state as usize][place] = Some(false);
-                return Ok(false);
-            }
-            position += 1;
-        }
-        for state in followed {
-            self.takes_all[state as usize][place] = Some(true);
-        }
-        Ok(true)
-    }
-
-    /// Adds the states that the characters of a kind lead to; false where one leads nowhere, or where there are too many.
-    fn follow_kind(
-        &mut self,
-        from: StateId,
-        kind: Kind,
-        followed: &mut Vec<StateId>,
-        budget: &mut Budget<'_>,
-    ) -> Result<bool, Error> {
-        let State { set, node } = self.states[from as usize];
-        if from == DEAD || node.is_some() {
-            return Ok(false);
-        }
-        let mut add = |state| {
-            if state != DEAD && !followed.contains(&state) {
-                followed.push(state);
-            }
-            state != DEAD && followed.len() <= MOST_FOLLOWED
-        };
-        for byte in kind.ascii() {
-            if !add(self.next(from, byte, budget)?) {
-                return Ok(false);
-            }
-        }
-        if kind != Kind::Plain {
-            return Ok(true);
-        }
-        let utf8 = Arc::clone(&self.utf8);
-        let mut classes = Vec::new();
-        for class in Kind::OTHERS.iter().flat_map(|(first, last)| utf8.classes.between(*first, *last)) {
-            // Where there are many classes, it is less work to walk the tree.
-            if class == NO_CLASS || classes.len() == MOST_CLASSES {
-                return Ok(false);
-            }
-            if !classes.contains(&class) {
-                classes.push(class);
-            }
-        }
-        for class in classes {
-            let character = utf8.classes.example(class);
-            if !add(self.advance(set, |rules, symbol| matches(rules, symbol, character), budget)?) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     fn step(&mut self, state: StateId, byte: u8, budget: &mut Budget<'_>) -> Result<StateId, Error> {
         let State { set, node } = self.states[state as usize];
         match self.utf8.next(node, byte) {
@@ -325,71 +251,9 @@ impl Automaton {
         }
     }
 
-    /// One state for several that stand at the same beginning of a character: the readings of all.
-    pub(crate) fn joined(&mut self, states: &[StateId]) -> Result<Vec<StateId>, Error> {
-        let mut nodes: Vec<(Option<u32>, Vec<Reading>, bool)> = Vec::new();
-        for state in states {
-            let State { set, node } = self.states[*state as usize];
-            let may_end = self.may_end[set as usize];
-            match nodes.iter_mut().find(|(known, ..)| *known == node) {
-                None => nodes.push((node, self.sets.get(set).to_vec(), may_end)),
-                Some((_, readings, known)) => {
-                    readings.extend_from_slice(self.sets.get(set));
-                    *known |= may_end;
-                }
-            }
-        }
-        let mut joined = Vec::with_capacity(nodes.len());
-        for (node, mut readings, may_end) in nodes {
-            let set = self.set(&mut readings, may_end)?;
-            joined.push(self.state(set, node));
-        }
-        Ok(joined)
-    }
-
     /// How much is remembered: about eight bytes each.
     pub(crate) fn size(&self) -> usize {
         self.continuations.size() + self.sets.size() + 4 * self.states.len() + self.table.len() / 2
-    }
-
-    /// An automaton that knows only these states, and their numbers in it.
-    pub(crate) fn reduced(&self, compiled: &Compiled, states: &[StateId]) -> Result<(Self, Vec<StateId>), Error> {
-        let mut fresh = Self::bare(compiled)?;
-        // Continuations hold earlier ones only.
-        let mut wanted = vec![false; self.continuations.count()];
-        let sets = states.iter().map(|state| self.sets.get(self.states[*state as usize].set));
-        for (_, continuation) in sets.flatten() {
-            wanted[*continuation as usize] = true;
-        }
-        for number in (1..wanted.len()).rev() {
-            if wanted[number] {
-                for (_, continuation) in self.continuations.get(number as u32) {
-                    wanted[*continuation as usize] = true;
-                }
-            }
-        }
-        let mut numbers: Vec<Continuation> = vec![END; wanted.len()];
-        let renumbered = |set: &[Reading], numbers: &[Continuation]| -> Vec<Reading> {
-            set.iter().map(|(position, after)| (*position, numbers[*after as usize])).collect()
-        };
-        for number in 1..wanted.len() {
-            if wanted[number] {
-                let mut set = renumbered(self.continuations.get(number as u32), &numbers);
-                numbers[number] = fresh.continuations.number(&mut set)?;
-            }
-        }
-        let mut found = Vec::with_capacity(states.len());
-        for state in states {
-            let State { set, node } = self.states[*state as usize];
-            // The reading that stands for the end comes along.
-            let mut readings = renumbered(self.sets.get(set), &numbers);
-            let fresh_set = fresh.sets.number(&mut readings)?;
-            if fresh_set as usize == fresh.may_end.len() {
-                fresh.may_end.push(self.may_end[set as usize]);
-            }
-            found.push(fresh.state(fresh_set, node));
-        }
-        Ok((fresh, found))
     }
 }
 

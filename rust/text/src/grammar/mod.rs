@@ -10,6 +10,7 @@
 mod automaton;
 mod builder;
 mod characters;
+mod marks;
 mod matcher;
 mod notation;
 mod recursion;

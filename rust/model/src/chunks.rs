@@ -1,0 +1,112 @@
+//! A step goes through the layers in chunks of tokens: large enough for fast matrix products, small enough to be stopped soon.
+
+use crate::error::zeroed;
+use crate::forward::{PassBuffers, forward};
+use crate::hidden::Hidden;
+use crate::model::{Interrupted, Model};
+use crate::pass::Segment;
+use crate::session::Held;
+use crate::step_item::{StepItem, Wanted};
+use crate::{Config, Error};
+
+/// Most tokens that go through the layers together: enough to keep matrix products at full speed, few enough for small
+/// buffers and a quick cancellation.
+const CHUNK_TOKENS: usize = 512;
+/// Rows of a chunk are also bounded by the memory of their activations, in bytes.
+const CHUNK_BYTES: usize = 256 << 20;
+
+/// The chunks of a step, one after the other.
+pub(crate) fn run(
+    model: &Model,
+    items: &[StepItem],
+    sessions: &mut [Held],
+    buffers: &mut PassBuffers,
+    hidden: &mut Hidden,
+    interrupted: Option<Interrupted>,
+) -> Result<Vec<f32>, Error> {
+    let (context, config, weights) = model.parts(interrupted);
+    let rows = items.iter().map(|item| match item.wanted {
+        Wanted::None => 0,
+        Wanted::Last => 1,
+        Wanted::All => item.tokens.len(),
+    });
+    let mut logits = zeroed(rows.sum::<usize>().checked_mul(config.vocab_size), "logits")?;
+    let mut filled = 0;
+    let mut done = vec![0; items.len()];
+    let mut current = 0;
+    while current < items.len() {
+        let mut room = chunk_rows(config);
+        let mut segments = Vec::new();
+        for (index, (item, session)) in items.iter().zip(sessions.iter_mut()).enumerate().skip(current) {
+            let left = &item.tokens[done[index]..];
+            // Tokens that see those behind them go through the layers with their whole text.
+            if !config.causal && left.len() > room && !segments.is_empty() {
+                break;
+            }
+            let tokens = if config.causal { &left[..left.len().min(room)] } else { left };
+            let position = session.position + done[index];
+            let wanted = match item.wanted {
+                Wanted::None => 0,
+                Wanted::Last => usize::from(tokens.len() == left.len()),
+                Wanted::All => tokens.len(),
+            };
+            // Nothing that the session needs if this step fails.
+            session.pages.release(position, Some(session.position));
+            session.pages.reserve(position, position + tokens.len())?;
+            done[index] += tokens.len();
+            room = room.saturating_sub(tokens.len());
+            current = if tokens.len() == left.len() { index + 1 } else { index };
+            let kept = if hidden.needs_last_layer() { tokens.len() } else { wanted };
+            let long = model.rotations().is_long(item.session.context());
+            segments.push(Segment { pages: &mut session.pages, tokens, position, long, wanted, kept });
+            if room == 0 {
+                break;
+            }
+        }
+        let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
+        let end = filled + wanted * config.vocab_size;
+        let parts = (config, weights, model.rotations());
+        let rows = segments.iter().map(|segment| segment.tokens.len()).sum();
+        forward(&context, parts, &mut segments, buffers, hidden, &mut logits[filled..end])?;
+        hidden.advance(rows);
+        filled = end;
+    }
+    Ok(logits)
+}
+
+/// Computes the keys and values that sessions lack because they were rewound too far.
+pub(crate) fn recompute(
+    model: &Model,
+    items: &[StepItem],
+    sessions: &mut [Held],
+    buffers: &mut PassBuffers,
+    interrupted: Option<Interrupted>,
+) -> Result<(), Error> {
+    for (item, session) in items.iter().zip(sessions) {
+        let position = session.position;
+        if session.pages.hold(position) {
+            continue;
+        }
+        let tokens = item.session.tokens()?;
+        let again = StepItem { session: item.session, tokens: &tokens, wanted: Wanted::None };
+        let mut hidden = Hidden::new(&[], model.config().layers, model.config().embedding_length, 0)?;
+        session.pages.begin_again();
+        session.position = 0;
+        let done = run(model, &[again], std::slice::from_mut(session), buffers, &mut hidden, interrupted);
+        session.position = position;
+        done?;
+        session.pages.finish();
+    }
+    Ok(())
+}
+
+/// Rows of a chunk: fewer where rows are very wide.
+fn chunk_rows(config: &Config) -> usize {
+    let [query, key, value, inner] = config.widths();
+    let experts = config.experts_used.saturating_mul(config.embedding_length);
+    let row = [4 * config.embedding_length, 2 * query, key, value, inner, inner, experts]
+        .into_iter()
+        .fold(0usize, usize::saturating_add)
+        .saturating_mul(size_of::<f32>());
+    (CHUNK_BYTES / row.max(1)).clamp(1, CHUNK_TOKENS)
+}

@@ -1,0 +1,98 @@
+//! The one way into the engine: a step, which continues any number of sessions in one pass over the weights.
+
+use crate::chunks::{recompute, run};
+use crate::hidden::Hidden;
+use crate::model::{Interrupted, Model};
+use crate::step_item::{StepItem, StepOutput, Wanted};
+use crate::{Error, Session};
+
+impl Model {
+    /// Continues every item's session by its tokens, in one pass over the weights, and returns the logits of the wanted
+    /// rows: rows × vocabulary, items in order. After an error every session is where it was before the call.
+    pub fn step(&self, items: &[StepItem], interrupted: Option<Interrupted>) -> Result<Vec<f32>, Error> {
+        self.step_hidden(items, &[], interrupted).map(|output| output.logits)
+    }
+
+    /// As `step`, and returns the hidden states of every token at `places` too: a number below the number of layers
+    /// stands for the residual stream behind that layer (counted from 0), the number of layers for the stream behind the
+    /// last norm, which the logits are made of.
+    pub fn step_hidden(
+        &self,
+        items: &[StepItem],
+        places: &[usize],
+        interrupted: Option<Interrupted>,
+    ) -> Result<StepOutput, Error> {
+        self.check(items)?;
+        let rows = items.iter().map(|item| item.tokens.len()).sum();
+        let mut hidden = Hidden::new(places, self.config().layers, self.config().embedding_length, rows)?;
+        let mut sessions = items.iter().map(|item| item.session.hold()).collect::<Result<Vec<_>, _>>()?;
+        for (item, session) in items.iter().zip(&mut sessions) {
+            let (position, added) = (session.position, item.tokens.len());
+            let context = item.session.context().min(self.config().most_tokens());
+            if position > 0 && !self.config().causal {
+                return Err(Error::Argument(format!(
+                    "tokens of this model see those behind them, so that a text of {position} tokens cannot go on: \
+                     give the whole text to one step, and a new session to every text"
+                )));
+            }
+            if added > context && !self.config().causal {
+                return Err(Error::TextTooLong { tokens: added, most: context });
+            }
+            if added > context.saturating_sub(position) {
+                return Err(Error::ContextOverflow { position, added, context });
+            }
+            session.expect(added)?;
+            // What a step that ended in a panic may have left behind.
+            session.pages.truncate(position);
+        }
+        let mut buffers = self.take_buffers();
+        let result = self.with_files(|| {
+            recompute(self, items, &mut sessions, &mut buffers, interrupted)?;
+            run(self, items, &mut sessions, &mut buffers, &mut hidden, interrupted)
+        });
+        self.keep_buffers(buffers);
+        for (item, session) in items.iter().zip(&mut sessions) {
+            session.finish(if result.is_ok() { item.tokens } else { &[] })?;
+        }
+        Ok(StepOutput { logits: result?, hidden: hidden.into_values() })
+    }
+
+    /// Computes the keys and values that a session lacks because it was rewound too far, now instead of in its next step.
+    pub fn complete(&self, session: &Session, interrupted: Option<Interrupted>) -> Result<(), Error> {
+        let mut held = session.hold()?;
+        if held.pages.hold(held.position) {
+            return Ok(());
+        }
+        self.check_owner(session)?;
+        let item = StepItem { session, tokens: &[], wanted: Wanted::None };
+        let mut buffers = self.take_buffers();
+        let sessions = std::slice::from_mut(&mut held);
+        let result = self.with_files(|| recompute(self, &[item], sessions, &mut buffers, interrupted));
+        self.keep_buffers(buffers);
+        held.finish(&[])?;
+        result
+    }
+
+    fn check(&self, items: &[StepItem]) -> Result<(), Error> {
+        for (index, item) in items.iter().enumerate() {
+            if !self.config().output && item.wanted != Wanted::None {
+                return Err(Error::Model(format!(
+                    "the model ({}) makes vectors of texts and has no logits: it cannot write; ask for embeddings or \
+                     hidden states, or open a model that generates text",
+                    self.config().architecture
+                )));
+            }
+            self.check_owner(item.session)?;
+            if items[..index].iter().any(|other| std::ptr::eq(other.session, item.session)) {
+                return Err(Error::Argument(
+                    "a session occurs twice in one step; join its tokens into one item".to_owned(),
+                ));
+            }
+            if item.tokens.is_empty() {
+                return Err(Error::Argument("no tokens: a step needs at least one per session".to_owned()));
+            }
+            self.check_tokens(item.tokens)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,34 @@
+//! What goes into a step and what comes out.
+
+use crate::Session;
+
+/// For which of its tokens a step returns logits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// For none: the tokens only become part of the context.
+    None,
+    /// For the last token.
+    Last,
+    /// For every token.
+    All,
+}
+
+/// What one session contributes to a step.
+#[derive(Debug, Clone, Copy)]
+pub struct StepItem<'a> {
+    /// The conversation that the tokens continue.
+    pub session: &'a Session,
+    /// At least one token.
+    pub tokens: &'a [u32],
+    /// Which rows of logits are returned.
+    pub wanted: Wanted,
+}
+
+/// What a step returns.
+#[derive(Debug, Default)]
+pub struct StepOutput {
+    /// The logits of the wanted rows: rows × vocabulary, items in order.
+    pub logits: Vec<f32>,
+    /// The hidden states of every token: places × tokens × embedding, items in order.
+    pub hidden: Vec<f32>,
+}

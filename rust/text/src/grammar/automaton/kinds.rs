@@ -1,0 +1,88 @@
+//! Whether all texts of a kind may come next: then a part of the vocabulary is allowed without walking it.
+
+use std::sync::Arc;
+
+use super::{Automaton, DEAD, State, StateId, matches};
+use crate::Error;
+use crate::grammar::Budget;
+use crate::grammar::characters::NO_CLASS;
+use crate::grammar::trie::Kind;
+
+/// Up to so many classes of characters are tried to see where a state leads.
+const MOST_CLASSES: usize = 32;
+/// Up to so many states are followed to see whether all texts of a kind may come next.
+const MOST_FOLLOWED: usize = 4;
+
+impl Automaton {
+    /// Whether all texts of the kind may come next: every character of it leads to states of which the same is true.
+    /// False also where that is more work to find out than to walk the tree of tokens.
+    pub(crate) fn takes_all(&mut self, state: StateId, kind: Kind, budget: &mut Budget<'_>) -> Result<bool, Error> {
+        let place = match kind {
+            Kind::Word => 0,
+            Kind::Plain => 1,
+            Kind::Any => return Ok(false),
+        };
+        if let Some(known) = self.takes_all[state as usize][place] {
+            return Ok(known);
+        }
+        let mut followed = vec![state];
+        let mut position = 0;
+        while let Some(from) = followed.get(position) {
+            if !self.follow_kind(*from, kind, &mut followed, budget)? {
+                self.takes_all[state as usize][place] = Some(false);
+                return Ok(false);
+            }
+            position += 1;
+        }
+        for state in followed {
+            self.takes_all[state as usize][place] = Some(true);
+        }
+        Ok(true)
+    }
+
+    /// Adds the states that the characters of a kind lead to; false where one leads nowhere, or where there are too many.
+    fn follow_kind(
+        &mut self,
+        from: StateId,
+        kind: Kind,
+        followed: &mut Vec<StateId>,
+        budget: &mut Budget<'_>,
+    ) -> Result<bool, Error> {
+        let State { set, node } = self.states[from as usize];
+        if from == DEAD || node.is_some() {
+            return Ok(false);
+        }
+        let mut add = |state| {
+            if state != DEAD && !followed.contains(&state) {
+                followed.push(state);
+            }
+            state != DEAD && followed.len() <= MOST_FOLLOWED
+        };
+        for byte in kind.ascii() {
+            if !add(self.next(from, byte, budget)?) {
+                return Ok(false);
+            }
+        }
+        if kind != Kind::Plain {
+            return Ok(true);
+        }
+        let utf8 = Arc::clone(&self.utf8);
+        let mut classes = Vec::new();
+        for class in Kind::OTHERS.iter().flat_map(|(first, last)| utf8.classes.between(*first, *last)) {
+            // Where there are many classes, it is less work to walk the tree.
+            if class == NO_CLASS || classes.len() == MOST_CLASSES {
+                return Ok(false);
+            }
+            if !classes.contains(&class) {
+                classes.push(class);
+            }
+        }
+        for class in classes {
+            let character = utf8.classes.example(class);
+            if !add(self.advance(set, |rules, symbol| matches(rules, symbol, character), budget)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
