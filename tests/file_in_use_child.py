@@ -121,6 +121,52 @@ def shortened_while_a_step_runs(path: Path, folder: Path) -> list[str]:
 
 
 @case
+def shortened_before_texts_are_classified(path: Path, folder: Path) -> list[str]:
+    own = copied(path, folder)
+    model = llamacpu.Model(own, threads=2)
+    states = np.ones((1, model.config.embedding_length), dtype=np.float32)
+    model.classify(states)
+    model.embed("the dog")
+    with own.open("r+b") as file:
+        file.truncate(6000)
+    return [outcome(lambda: model.classify(states)), outcome(lambda: model.embed("the dog"))]
+
+
+@case
+def shortened_before_a_past_is_computed_again(path: Path, folder: Path) -> list[str]:
+    own = copied(path, folder)
+    model = llamacpu.Model(own, threads=2)
+    session = model.session()
+    session.forward(TOKENS * 12, logits="none")
+    session.truncate(20)
+    assert model.fingerprint  # read now, so that it is the past that is lost
+    faulthandler.enable()  # takes the signal over, as anybody may between two calls
+    with own.open("r+b") as file:
+        file.truncate(6000)
+    found = [outcome(lambda: session.save(folder / "never")), outcome(lambda: session.forward([5]))]
+    assert session.position == 20
+    assert not (folder / "never").exists()
+    return found
+
+
+@case
+def shortened_while_another_model_has_it(path: Path, folder: Path) -> list[str]:
+    own = copied(path, folder)
+    first, second = llamacpu.Model(own, threads=2), llamacpu.Model(own, threads=2)
+    logits(first)
+    first.close()
+    with own.open("r+b") as file:
+        file.truncate(6000)
+    found = [outcome(lambda: logits(second)), outcome(lambda: llamacpu.Model(own, threads=2))]
+    shutil.copy(path, folder / "new")
+    (folder / "new").replace(own)
+    found.append(outcome(lambda: logits(second)))
+    with llamacpu.Model(own, threads=2) as third:
+        logits(third)
+    return found
+
+
+@case
 def written_to_in_place(path: Path, folder: Path) -> list[str]:
     own = copied(path, folder)
     model = llamacpu.Model(own, threads=2)

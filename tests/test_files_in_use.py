@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 import llamacpu
+from tiny_encoders import ENCODERS, write_encoder
+from tiny_models import Shape
 
 HERE = Path(__file__).parent
 TOKENS = list(range(2, 40))
@@ -83,6 +85,31 @@ def test_a_shortened_file_is_an_error_of_every_step(case: str, model: Path, tmp_
     for found in result(case, model, tmp_path / "own"):
         assert found.startswith("ModelError")
         assert "became shorter while it was used" in found
+
+
+@signals
+def test_a_shortened_file_is_an_error_of_classifying(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path / "encoder.gguf", ENCODERS["deberta"])
+    (tmp_path / "own").mkdir()
+    for found in result("shortened_before_texts_are_classified", path, tmp_path / "own"):
+        assert found.startswith("ModelError")
+        assert "became shorter while it was used" in found
+
+
+@signals
+def test_a_shortened_file_is_an_error_of_computing_a_past_again(
+    tiny_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    window = Shape(context=4096, extra={"attention.sliding_window": 40})
+    for found in result("shortened_before_a_past_is_computed_again", tiny_model(window), tmp_path):
+        assert found.startswith("ModelError")
+        assert "became shorter while it was used" in found
+
+
+@signals
+def test_a_shortened_file_that_two_models_have(tiny_model: Callable[..., Path], tmp_path: Path) -> None:
+    found = result("shortened_while_another_model_has_it", tiny_model("bpe", "Q4_0"), tmp_path)
+    assert [text.partition(":")[0] for text in found] == ["ModelError", "GGUFError", "ModelError"]
 
 
 @signals
