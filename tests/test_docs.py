@@ -70,6 +70,18 @@ def test_the_version_lives_in_one_place() -> None:
     assert llamacpu.__version__ == match[1]
 
 
+def test_every_command_of_the_conversation_and_of_the_command_line_is_described() -> None:
+    from llamacpu.cli.chat.commands import COMMANDS as SPOKEN
+    from llamacpu.cli.group import COMMANDS
+
+    text = (REPOSITORY / "docs" / "terminal.md").read_text(encoding="utf-8")
+    assert {re.sub(r"\W.*", "", word) for word in re.findall(r"`/([?\w][^`]*)`", text)} - {""} == {
+        name[1:] for name in SPOKEN if name != "/?"
+    }
+    everything = "".join(path.read_text(encoding="utf-8") for path in PAGES)
+    assert [name for name in COMMANDS if f"llamacpu {name}" not in everything] == []
+
+
 @pytest.mark.parametrize("path", [*PAGES[1:], *(REPOSITORY / name for name in DOCUMENTS)], ids=lambda path: path.name)
 def test_links_and_paths_lead_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
