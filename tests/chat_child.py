@@ -17,7 +17,31 @@ from llamacpu.cli.run import drawing
 from llamacpu.sampling import Sampling
 
 MARK = "\x05"
+DOCUMENT = """\
+# A title
+
+Some *slanted*, **strong** and `coded` words, which go over the edge of any narrow terminal that there is, and [a \
+link](https://example.org/).
+
+1. One
+   - with a nested item that is long enough to be wrapped at forty columns
+2. Two
+
+> Quoted words that are long enough to be wrapped at the edge, too.
+
+| Name | Count |
+|------|------:|
+| one  | 1 |
+| many | 1000 |
+
+```python
+print("hello")  # code
+```
+日本語の文章は空白なしで書かれますから、行の端で折り返します。🎉
+"""
 ANSWERS = {
+    "document": DOCUMENT,
+    "hostile": "A \x1b]0;title\x07 \x1b[2J\x1b[31mred \x9b5n \x1b[6n **\x1b[5mbold** `\x1b[1A` [x](http://a\x1b[2J) end",
     "endless": "word " * 100_000,
     "prose": (
         "The quick *brown fox* jumps over the **lazy dog** and then, after a while, comes back to `run()` once more "

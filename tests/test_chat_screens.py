@@ -168,6 +168,168 @@ def test_an_external_editor_writes_the_message(chat: Chat, home: Path) -> None:
     screen.prompt()
 
 
+DOCUMENT = {
+    40: [
+        "A title", "",
+        "Some slanted, strong and coded words,", "which go over the edge of any narrow",
+        "terminal that there is, and a link", "(https://example.org/).", "",
+        "1. One", "   ◦ with a nested item that is long", "     enough to be wrapped at forty", "     columns", "2. Two", "",
+        "▌ Quoted words that are long enough to", "▌ be wrapped at the edge, too.", "",
+        "Name   Count", "────────────", "one        1", "many    1000", "",
+        "```python", 'print("hello")  # code', "```",
+        "日本語の文章は空白なしで書かれますから、", "行の端で折り返します。🎉",
+    ],
+    80: [
+        "A title", "",
+        "Some slanted, strong and coded words, which go over the edge of any narrow",
+        "terminal that there is, and a link (https://example.org/).", "",
+        "1. One", "   ◦ with a nested item that is long enough to be wrapped at forty columns", "2. Two", "",
+        "▌ Quoted words that are long enough to be wrapped at the edge, too.", "",
+        "Name   Count", "────────────", "one        1", "many    1000", "",
+        "```python", 'print("hello")  # code', "```",
+        "日本語の文章は空白なしで書かれますから、行の端で折り返します。🎉",
+    ],
+    200: [
+        "A title", "",
+        "Some slanted, strong and coded words, which go over the edge of any narrow terminal that there is, and a link "
+        "(https://example.org/).", "",
+        "1. One", "   ◦ with a nested item that is long enough to be wrapped at forty columns", "2. Two", "",
+        "▌ Quoted words that are long enough to be wrapped at the edge, too.", "",
+        "Name   Count", "────────────", "one        1", "many    1000", "",
+        "```python", 'print("hello")  # code', "```",
+        "日本語の文章は空白なしで書かれますから、行の端で折り返します。🎉",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_an_answer_is_drawn_at_every_width(chat: Chat, columns: int) -> None:
+    screen = chat(columns=columns, rows=50)
+    greeting = len(screen.lines()) - 1
+    screen.type("document\r")
+    screen.wait_for("print")
+    screen.prompt()
+    assert screen.lines()[greeting:] == [">>> document", *DOCUMENT[columns], ">>>"]
+    assert screen.style("A title").bold
+    assert screen.style("slanted").italics
+    assert screen.style("print").fg != "default"
+    screen.type("/help\r")
+    screen.wait_for("opens an editor")
+    screen.prompt()
+    assert all(len(line) <= columns for line in screen.lines())
+    screen.type("日本語の長い文章を入力します。🎉" * 2)
+    screen.wait_for(lambda text: text.count("🎉") >= 4)
+    screen.type("\r")
+    screen.prompt()
+
+
+def test_the_window_is_resized_during_an_answer(chat: Chat) -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(reading, True)
+    screen = chat(columns=80, rows=40, CHAT_GATE=str(reading), CHAT_HOLD="27")
+    screen.type("prose\r")
+    screen.wait_for("The quick brown fox")
+    screen.resize(40, 40)
+    os.write(writing, b"..")
+    screen.wait_for("Second paragraph.")
+    screen.prompt()
+    answer = screen.lines()[2:-1]
+    assert " ".join(answer).split() == [
+        "The",
+        "quick",
+        "brown",
+        "fox",
+        "jumps",
+        "over",
+        "the",
+        "lazy",
+        "dog",
+        "and",
+        "then,",
+        "after",
+        "a",
+        "while,",
+        "comes",
+        "back",
+        "to",
+        "run()",
+        "once",
+        "more",
+        "to",
+        "see",
+        "whether",
+        "anything",
+        "at",
+        "all",
+        "has",
+        "changed.",
+        "Second",
+        "paragraph.",
+    ]
+    assert max(map(len, answer)) <= 40
+    screen.type("more\r")
+    screen.wait_for("'more'.")
+    os.close(reading)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("environment", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}, {"PYTHONPATH": "hidden"}], ids=str)
+def test_text_of_a_model_never_commands_the_terminal(chat: Chat, home: Path, environment: dict[str, str]) -> None:
+    if "PYTHONPATH" in environment:
+        environment = without_terminal_extra(home)
+    screen = chat(columns=60, **environment)
+    before = len(screen.written)
+    screen.type("hostile\r")
+    screen.wait_for(lambda text: " end\n" in text.replace("end\n", " end\n"))
+    screen.prompt()
+    written = screen.written[before:]
+    for sequence in (b"\x1b]0;", b"\x1b[2J", b"\x1b[5m", b"\x1b[1A`", b"\x07", b"\xc2\x9b", b"\x1b[6n **"):
+        assert sequence not in written
+    assert "␛]0;title␇" in screen.text()
+    plain = bool(environment)
+    assert ("**␛[5mbold**" in screen.text().replace("\n", "")) is plain
+    assert (b"\x1b[0m" in written.split(b"title")[1].split(b"end")[0]) is not plain
+
+
+def without_terminal_extra(home: Path) -> dict[str, str]:
+    """An environment in which neither prompt_toolkit nor rich is installed."""
+    for name in ("prompt_toolkit", "rich", "markdown_it", "pygments"):
+        (home / "none").mkdir(exist_ok=True)
+        (home / "none" / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name}', name='{name}')\n")
+    return {"PYTHONPATH": os.pathsep.join([str(home / "none"), str(TESTS.parent / "python"), str(TESTS)])}
+
+
+def test_without_the_extra_a_conversation_is_plain_and_the_extra_is_recommended(chat: Chat, home: Path) -> None:
+    screen = chat(columns=40, **without_terminal_extra(home))
+    assert screen.text().replace("\n", "").count('pip install "llamacpu[terminal]"') == 1
+    screen.type("prose\r")
+    screen.wait_for("Second paragraph.")
+    screen.prompt()
+    assert "*brown fox*" in screen.text()
+    screen.type("two \\\r")
+    screen.wait_for("\n...")
+    screen.type("lines\r")
+    screen.wait_for("said 2 lines")
+    screen.prompt()
+    screen.type("\x04")
+    assert screen.status() == 0
+
+
+def test_answers_go_into_a_pipe_alone(home: Path) -> None:
+    file = home / "answers.txt"
+    code = f"import os, sys; os.dup2(os.open({str(file)!r}, 0o1101, 0o600), 1); os.execv(sys.executable, ['python', {str(CHILD)!r}])"
+    with Screen("-c", code, HOME=str(home), XDG_STATE_HOME=str(home)) as screen:
+        screen.prompt()
+        screen.type("prose\r")
+        screen.wait_for(lambda text: text.count(">>>") == 2)
+        screen.type("\x04")
+        assert screen.status() == 0
+    written = file.read_text()
+    assert written.startswith("The quick *brown fox*")
+    assert ">>>" not in written
+    assert "\x1b" not in written
+
+
 def test_what_is_typed_during_an_answer_waits_for_the_next_prompt(chat: Chat) -> None:
     reading, writing = os.pipe()
     os.set_inheritable(reading, True)

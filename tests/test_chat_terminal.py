@@ -2,7 +2,6 @@
 
 import builtins
 import io
-import itertools
 import json
 import os
 import re
@@ -14,8 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from llamacpu.chat import Chat
 from llamacpu.cli.chat.commands import COMMANDS, act
@@ -23,67 +20,8 @@ from llamacpu.cli.chat.completion import completions
 from llamacpu.cli.chat.conversation import Conversation
 from llamacpu.cli.chat.lines import Lines, complete, read_message
 from llamacpu.cli.chat.loop import take_turn
-from llamacpu.cli.markdown import Markdown
 from llamacpu.model import Model
 from llamacpu.sampling import Sampling
-
-STYLES = re.compile(r"\x1b\[\d+m")
-
-
-def drawn(*pieces: str) -> str:
-    out: list[str] = []
-    page = Markdown(out.append)
-    for piece in pieces:
-        page.push(piece)
-    page.flush()
-    return "".join(out)
-
-
-marked = st.text(st.sampled_from(list("ab *`#-\n+ 1")), max_size=60)
-
-
-@given(marked, st.lists(st.integers(0, 60), max_size=6))
-def test_how_text_is_cut_changes_nothing(text: str, cuts: list[int]) -> None:
-    ends = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
-    pieces = [text[start:end] for start, end in itertools.pairwise(ends)]
-    assert drawn(*pieces) == drawn(text)
-
-
-@given(st.text(st.characters(exclude_characters="*`#-+\x1b", exclude_categories=["Cs"])))
-def test_text_without_marks_stays_as_it_is(text: str) -> None:
-    assert drawn(text) == text
-
-
-@given(marked)
-def test_nothing_but_marks_is_lost(text: str) -> None:
-    shown = STYLES.sub("", drawn(text))
-    kept = re.sub(r"[*`#+•-]", "", shown)
-    # A heading loses the space after its marks, too.
-    assert kept.replace(" ", "") == re.sub(r"[*`#+ -]", "", text)
-
-
-@given(marked)
-def test_the_terminal_is_left_as_it_was(text: str) -> None:
-    styles = STYLES.findall(drawn(text))
-    assert not styles or styles[-1] == "\x1b[0m"
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("**b** c", "\x1b[0m\x1b[1mb\x1b[0m c"),
-        ("a `x*y` z", "a \x1b[0m\x1b[36mx*y\x1b[0m z"),
-        ("# Title\nx", "\x1b[1mTitle\x1b[0m\nx"),
-        ("- one\n  * two", "• one\n  • two"),
-        ("2 ** 3 * 4", "2 ** 3 * 4"),
-        ("```py\n# x **y**\n```\nz", "\x1b[2m```py\x1b[0m\n\x1b[36m# x **y**\n\x1b[2m```\x1b[0m\nz"),
-        ("**open", "\x1b[0m\x1b[1mopen\x1b[0m"),
-        ("-", "-"),
-        ("#hash", "#hash"),
-    ],
-)
-def test_what_is_drawn(text: str, expected: str) -> None:
-    assert drawn(text) == expected
 
 
 def type_lines(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:

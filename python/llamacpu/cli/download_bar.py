@@ -37,7 +37,7 @@ class DownloadBar(ProgressBar):
             return
         self._last = now
         self._seen = [*(row for row in self._seen if now - row[0] < _WINDOW), (now, done)]
-        write(f"\r{self._line(done, total)}\x1b[K", self._stream)
+        write(f"\r{self._line(done, total)}\x1b[K", self._stream, drawn=True)
         self._shown = True
 
     def _line(self, done: int, total: int) -> str:

@@ -99,7 +99,7 @@ class CommandLine(click.Group):
         try:
             status = super().main(args, "llamacpu", standalone_mode=False, **extra)
         except click.ClickException as error:
-            vars(error)["message"] = _shortened(error.message)  # declared final, and may hold what was given
+            vars(error)["message"] = _harmless(_shortened(error.message))  # declared final, and may hold what was given
             error.show()
             sys.exit(error.exit_code)
         except click.Abort:
@@ -136,6 +136,12 @@ def _shortened(text: str) -> str:
         return text
     half = _LONGEST_ERROR // 2
     return f"{text[:half]} … {text[-half:]}"
+
+
+def _harmless(text: str) -> str:
+    from llamacpu.cli.terminal import shown
+
+    return shown(text)
 
 
 def _show_traceback(context: click.Context, error: BaseException) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from llamacpu.cli import markdown, options
+from llamacpu.cli import options
+from llamacpu.cli.drawing.page import new_page, wanted
 from llamacpu.cli.group import heed_verbosity
 from llamacpu.cli.prompt import prompt_of
 from llamacpu.cli.terminal import PromptBar, prepare, summary, write
@@ -124,7 +125,7 @@ def command(context: click.Context, /, **given: Any) -> None:
             from llamacpu.cli.chat.conversation import Conversation
             from llamacpu.cli.chat.loop import interact
 
-            drawn = not given["plain"] and markdown.wanted()
+            drawn = drawing(given["plain"])
             template = None if raw else Chat.of(model, given["template"])
             conversation = Conversation(session, settings, how, given["system"], template, _stats(given), drawn)
             interact(conversation, given["kept"])
@@ -134,7 +135,7 @@ def command(context: click.Context, /, **given: Any) -> None:
 
 def drawing(plain: bool) -> bool:
     """Whether Markdown is drawn."""
-    return not plain and markdown.wanted()
+    return not plain and wanted()
 
 
 def _name_default_model(context: click.Context, given: dict[str, Any]) -> None:
@@ -200,27 +201,22 @@ def _answer(session: Any, prompt: str, settings: dict[str, Any], how: dict[str, 
     from llamacpu.answers import answer
 
     question = _question(session, prompt, settings, given)
-    drawn = not (given["raw"] or given["plain"] or given["as_json"]) and markdown.wanted()
-    page = markdown.Markdown(write) if drawn else None
+    page = new_page(not (given["raw"] or given["as_json"]) and drawing(given["plain"]))
     prepare(session.model)
     bar = PromptBar()
     try:
         running = answer(session, question, on_prompt=bar, **how)
         for piece in running.text():
-            if page is not None:
+            if not given["as_json"]:
                 page.push(piece)
-            elif not given["as_json"]:
-                write(piece)
     finally:
         bar.clear()
-        if page is not None:
+        if sys.stdout.isatty() or not given["raw"]:
             page.flush()
     result = running.result
     if given["as_json"]:
         document = {"model": Path(session.model.path).name, **result.as_dict()}
         write(json.dumps(document, ensure_ascii=False) + "\n")
-    elif not result.text.endswith("\n") and (sys.stdout.isatty() or not given["raw"]):
-        write("\n")
     if _stats(given):
         click.echo(summary(result), err=True)
     if settings["grammar"] is not None and result.ended_by in ("max_tokens", "context"):

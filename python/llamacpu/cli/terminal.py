@@ -17,9 +17,33 @@ if TYPE_CHECKING:
 _NO_MEMORY = "not enough memory; use a smaller model or a smaller --context"
 
 
-def write(text: str, stream: TextIO | None = None) -> None:
-    """Write at once. Text that the stream's encoding does not have is replaced, never an error."""
+# Pictures of control characters; what turns the direction of text around could show other words than there are.
+_SHOWN = {
+    **{code: 0x2400 + code for code in range(32) if code not in (9, 10)},
+    13: None,
+    127: 0x2421,
+    **dict.fromkeys([*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD),
+}
+
+
+def shown(text: str) -> str:
+    """Text that does nothing to a terminal but show itself, whoever wrote it."""
+    return text.translate(_SHOWN)
+
+
+def tell(text: str) -> None:
+    """A line on stderr."""
+    write(f"{text}\n", sys.stderr)
+
+
+def write(text: str, stream: TextIO | None = None, *, drawn: bool = False) -> None:
+    """Write at once. Text that the stream's encoding does not have is replaced, never an error.
+
+    On a terminal control characters are shown and not sent, unless the text is `drawn`: then they are ours.
+    """
     stream = sys.stdout if stream is None else stream
+    if not drawn and stream.isatty():
+        text = shown(text)
     try:
         stream.write(text)
     except UnicodeEncodeError:
@@ -69,7 +93,7 @@ class ProgressBar(ABC):
         if done >= total:
             self.clear()
         elif time.monotonic() - self._started >= self._PATIENCE:
-            write("\r" + self._line(done, total) + "\x1b[K", self._stream)
+            write("\r" + self._line(done, total) + "\x1b[K", self._stream, drawn=True)
             self._shown = True
 
     def _line(self, done: int, total: int) -> str:
@@ -85,7 +109,7 @@ class ProgressBar(ABC):
     def clear(self) -> None:
         """Remove the bar."""
         if self._shown:
-            write("\r\x1b[K", self._stream)
+            write("\r\x1b[K", self._stream, drawn=True)
             self._shown = False
 
     @abstractmethod

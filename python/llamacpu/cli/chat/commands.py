@@ -10,7 +10,7 @@ import click
 
 from llamacpu.cli.chat import saved, settings
 from llamacpu.cli.chat.conversation import Conversation
-from llamacpu.cli.terminal import one_line, summary, width_of
+from llamacpu.cli.terminal import one_line, summary, tell, width_of
 
 _KEYS = (
     'A line that ends with \\ goes on in the next; a message in """ may have many lines.',
@@ -26,14 +26,14 @@ def act(conversation: Conversation, line: str) -> bool:
         return bool(COMMANDS[name].action(conversation, argument))
     except (OSError, ValueError, RuntimeError, MemoryError, OverflowError, click.ClickException) as error:
         text = error.message if isinstance(error, click.ClickException) else one_line(error)
-        click.echo(f"Error: {text}", err=True)
+        tell(f"Error: {text}")
     except click.Abort:
-        click.echo("Nothing was done.", err=True)
+        tell("Nothing was done.")
     return False
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    tell(text)
 
 
 def _exit(_conversation: Conversation, _argument: str) -> bool:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from llamacpu.cli.chat.interrupts import stopping, unechoed
 from llamacpu.cli.chat.preparing import Preparation
-from llamacpu.cli.markdown import Markdown
-from llamacpu.cli.terminal import PromptBar, one_line, summary, write
+from llamacpu.cli.drawing.page import new_page
+from llamacpu.cli.terminal import PromptBar, one_line, summary, tell
 from llamacpu.errors import Cancelled, LlamaCpuError
 
 if TYPE_CHECKING:
@@ -71,7 +69,7 @@ class Conversation:
             said = ""
         except (LlamaCpuError, ValueError, MemoryError) as error:
             self.messages.pop()
-            click.echo(f"Error: {one_line(error)}", err=True)
+            tell(f"Error: {one_line(error)}")
             return
         if said:
             self.messages.append({"role": "assistant", "content": said})
@@ -120,7 +118,7 @@ class Conversation:
             return question  # the last message alone is too long, which is an error that must cost nothing
         del self.messages[: starts[low]]
         turns = "turn is" if low == 0 else f"{low + 1} turns are"
-        click.echo(f"The context is full: the oldest {turns} dropped.", err=True)
+        tell(f"The context is full: the oldest {turns} dropped.")
         return shorter
 
     def _generate(self) -> str:
@@ -132,22 +130,19 @@ class Conversation:
         question = self._fitting_question()
         bar = PromptBar()
         said = ""
-        page = Markdown(write) if self.drawn else None
-        show = write if page is None else page.push
+        page = new_page(self.drawn)
         running = answer(self.session, question, on_prompt=bar, **self.how)
         with stopping(running.close):
             try:
                 for piece in running.text():
-                    show(piece)
+                    page.push(piece)
                     said += piece
             finally:
                 bar.clear()
-                if page is not None:
-                    page.flush()
-            write("\n")
+                page.flush()
         self.result = running.result
         if self.result.ended_by == "context":
-            click.echo("The context is full: the answer ends here; /set context N makes room.", err=True)
+            tell("The context is full: the answer ends here; /set context N makes room.")
         if self.stats:
-            click.echo(summary(self.result), err=True)
+            tell(summary(self.result))
         return said

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import click
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
@@ -21,7 +20,7 @@ from prompt_toolkit.output import create_output
 from llamacpu.cli.chat import history
 from llamacpu.cli.chat.completion import completions
 from llamacpu.cli.chat.lines import CONTINUED, PROMPT
-from llamacpu.cli.terminal import one_line
+from llamacpu.cli.terminal import one_line, tell
 
 __all__ = ["Editor"]
 
@@ -114,4 +113,4 @@ class _Kept(History):
 
     def _give_up(self, error: OSError) -> None:
         self._place = None
-        click.echo(f"What is typed is not kept for later conversations: {one_line(error)}", err=True)
+        tell(f"What is typed is not kept for later conversations: {one_line(error)}")

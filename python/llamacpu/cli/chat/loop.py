@@ -7,13 +7,11 @@ import re
 import sys
 from typing import Protocol
 
-import click
-
 from llamacpu.cli.chat import history
 from llamacpu.cli.chat.commands import COMMANDS, act
 from llamacpu.cli.chat.conversation import Conversation
 from llamacpu.cli.chat.lines import Lines
-from llamacpu.cli.terminal import write
+from llamacpu.cli.terminal import tell, write
 
 __all__ = ["interact", "reader", "take_turn"]
 
@@ -34,7 +32,7 @@ def interact(conversation: Conversation, kept: bool = True) -> None:
     kept: whether what is typed is there for the arrow keys of later conversations.
     """
     typed = reader(kept)
-    click.echo("Type a message, or /help. Ctrl-C stops an answer, Ctrl-D or /exit ends.", err=True)
+    tell("Type a message, or /help. Ctrl-C stops an answer, Ctrl-D or /exit ends.")
     going_on = True
     with conversation:
         while going_on:
@@ -45,7 +43,7 @@ def interact(conversation: Conversation, kept: bool = True) -> None:
                 return
             except KeyboardInterrupt:
                 write("\n")
-                click.echo("Ctrl-D or /exit ends the conversation.", err=True)
+                tell("Ctrl-D or /exit ends the conversation.")
 
 
 def reader(kept: bool) -> Reader:
@@ -58,7 +56,7 @@ def reader(kept: bool) -> Reader:
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "prompt_toolkit":
             raise
-        click.echo('For several lines in a message, history and completion: pip install "llamacpu[terminal]"', err=True)
+        tell('For several lines in a message, history and completion: pip install "llamacpu[terminal]"')
         return Lines()
     return Editor(history.path() if kept else None)
 
@@ -69,13 +67,13 @@ def take_turn(conversation: Conversation, typed: Reader) -> bool:
         # A terminal may send bytes that are no text.
         text = typed.read().encode(errors="replace").decode()
     except UnicodeDecodeError:
-        click.echo("Error: that is not UTF-8 text; check the terminal's encoding", err=True)
+        tell("Error: that is not UTF-8 text; check the terminal's encoding")
         return True
     name = text.split()[0] if text.startswith("/") else ""
     if name in COMMANDS:
         return not act(conversation, text)
     if _COMMAND.fullmatch(name):
-        click.echo(f"Error: there is no command {name}; /help shows all, a space before it makes it text", err=True)
+        tell(f"Error: there is no command {name}; /help shows all, a space before it makes it text")
         return True
     if text.strip():
         conversation.answer(text)
