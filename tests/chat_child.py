@@ -41,7 +41,9 @@ print("hello")  # code
 """
 ANSWERS = {
     "document": DOCUMENT,
-    "hostile": "A \x1b]0;title\x07 \x1b[2J\x1b[31mred \x9b5n \x1b[6n **\x1b[5mbold** `\x1b[1A` [x](http://a\x1b[2J) end",
+    "hostile": (
+        "A \x1b]0;title\x07 \x1b[2J\x1b[31mred \x9b5n \x1b[6n **\x1b[5mbold** `\x1b[1A` [x](http://a\x1b[2J) end"
+    ),
     "endless": "word " * 100_000,
     "prose": (
         "The quick *brown fox* jumps over the **lazy dog** and then, after a while, comes back to `run()` once more "

@@ -173,7 +173,8 @@ DOCUMENT = {
         "A title", "",
         "Some slanted, strong and coded words,", "which go over the edge of any narrow",
         "terminal that there is, and a link", "(https://example.org/).", "",
-        "1. One", "   ◦ with a nested item that is long", "     enough to be wrapped at forty", "     columns", "2. Two", "",
+        "1. One", "   ◦ with a nested item that is long", "     enough to be wrapped at forty", "     columns",
+        "2. Two", "",
         "▌ Quoted words that are long enough to", "▌ be wrapped at the edge, too.", "",
         "Name   Count", "────────────", "one        1", "many    1000", "",
         "```python", 'print("hello")  # code', "```",
@@ -218,9 +219,8 @@ def test_an_answer_is_drawn_at_every_width(chat: Chat, columns: int) -> None:
     screen.prompt()
     assert all(len(line) <= columns for line in screen.lines())
     screen.type("日本語の長い文章を入力します。🎉" * 2)
-    screen.wait_for(lambda text: text.count("🎉") >= 4)
-    screen.type("\r")
-    screen.prompt()
+    typed = "日本語の長い文章を入力します。🎉" * 2
+    screen.wait_for(lambda text: text.replace("\n", "").endswith(typed))
 
 
 def test_the_window_is_resized_during_an_answer(chat: Chat) -> None:
@@ -234,38 +234,11 @@ def test_the_window_is_resized_during_an_answer(chat: Chat) -> None:
     screen.wait_for("Second paragraph.")
     screen.prompt()
     answer = screen.lines()[2:-1]
-    assert " ".join(answer).split() == [
-        "The",
-        "quick",
-        "brown",
-        "fox",
-        "jumps",
-        "over",
-        "the",
-        "lazy",
-        "dog",
-        "and",
-        "then,",
-        "after",
-        "a",
-        "while,",
-        "comes",
-        "back",
-        "to",
-        "run()",
-        "once",
-        "more",
-        "to",
-        "see",
-        "whether",
-        "anything",
-        "at",
-        "all",
-        "has",
-        "changed.",
-        "Second",
-        "paragraph.",
-    ]
+    whole = (
+        "The quick brown fox jumps over the lazy dog and then, after a while, comes back to run() once more to see "
+        "whether anything at all has changed. Second paragraph."
+    )
+    assert " ".join(" ".join(answer).split()) == whole
     assert max(map(len, answer)) <= 40
     screen.type("more\r")
     screen.wait_for("'more'.")
@@ -317,7 +290,10 @@ def test_without_the_extra_a_conversation_is_plain_and_the_extra_is_recommended(
 
 def test_answers_go_into_a_pipe_alone(home: Path) -> None:
     file = home / "answers.txt"
-    code = f"import os, sys; os.dup2(os.open({str(file)!r}, 0o1101, 0o600), 1); os.execv(sys.executable, ['python', {str(CHILD)!r}])"
+    code = (
+        f"import os, sys; os.dup2(os.open({str(file)!r}, os.O_WRONLY | os.O_CREAT, 0o600), 1); "
+        f"os.execv(sys.executable, [sys.executable, {str(CHILD)!r}])"
+    )
     with Screen("-c", code, HOME=str(home), XDG_STATE_HOME=str(home)) as screen:
         screen.prompt()
         screen.type("prose\r")
