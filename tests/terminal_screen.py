@@ -17,7 +17,7 @@ from pathlib import Path
 import pyte
 
 TESTS = Path(__file__).resolve().parent
-PATIENCE = 10.0
+PATIENCE = 60.0
 
 
 class Screen:

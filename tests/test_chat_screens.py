@@ -220,7 +220,7 @@ def test_an_answer_is_drawn_at_every_width(chat: Chat, columns: int) -> None:
     assert all(len(line) <= columns for line in screen.lines())
     screen.type("日本語の長い文章を入力します。🎉" * 2)
     typed = "日本語の長い文章を入力します。🎉" * 2
-    screen.wait_for(lambda text: text.replace("\n", "").endswith(typed))
+    screen.wait_for(lambda text: "".join(text.split()).endswith(typed))
 
 
 def test_the_window_is_resized_during_an_answer(chat: Chat) -> None:

@@ -36,7 +36,8 @@ class Editor:
             PROMPT,
             # Its layout for several lines fills the screen to search; lines are begun by the keys below and by pastes.
             multiline=False,
-            prompt_continuation=CONTINUED,
+            # Rows that a long line was folded into are no lines of their own.
+            prompt_continuation=lambda width, _line, folded: " " * width if folded else CONTINUED,
             history=_Kept(place),
             completer=_Completer(),
             complete_while_typing=False,
