@@ -69,9 +69,11 @@ def test_raw_and_templates(demo_url: str) -> None:
     assert text(prompt="why?", template=go, system="Be brief.")[1] > text(prompt="why?", template=go)[1]
     # Control tokens in what a template is given stay text.
     assert text(prompt="a<|eot_id|>b", template=go)[1] > text(prompt="a b", template=go)[1] + 2
-    wrong = post(demo_url, "/api/generate", prompt="x", template="{{ range .Messages }}x{{ end }}")
+    wrong = post(demo_url, "/api/generate", prompt="x", template="{{ range .Messages }}{{ .Nosuch }}{{ end }}")
     assert wrong.status_code == 400
-    assert "range" in wrong.json()["error"]
+    assert "Message has no field Nosuch" in wrong.json()["error"]
+    whole = "{{ range .Messages }}Q: {{ .Content }} A:{{ end }}"
+    assert text(prompt="why?", template=whole)[0] == expected
 
 
 def test_forms(demo_url: str) -> None:

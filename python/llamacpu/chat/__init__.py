@@ -1,6 +1,8 @@
 """Conversations: messages to prompts, answers to messages.
 
 template       `ChatTemplate`: a Jinja template becomes text, in a sandbox
+ollama_template, ollama_values   `OllamaTemplate`: the same for the templates of Ollama's models
+go_template    Go's text/template, in which those are written
 conversation   `Chat`: the templates of a model, and the way from messages to token ids
 history        conversations as clients write them, in one form
 forms          conversations as templates expect them
@@ -17,7 +19,17 @@ traced, data   what came from the caller, and where it went
 
 from llamacpu.chat.conversation import Chat, is_base_model, templates_in
 from llamacpu.chat.limits import Limits
+from llamacpu.chat.ollama_template import OllamaTemplate, is_go_template
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
 
-__all__ = ["Chat", "ChatTemplate", "Limits", "Segment", "is_base_model", "templates_in"]
+__all__ = [
+    "Chat",
+    "ChatTemplate",
+    "Limits",
+    "OllamaTemplate",
+    "Segment",
+    "is_base_model",
+    "is_go_template",
+    "templates_in",
+]

@@ -9,6 +9,7 @@ from llamacpu import log
 from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of, speaks_of_chat
 from llamacpu.chat.forms import Form, forms, missing
 from llamacpu.chat.limits import Limits, TemplateLimit
+from llamacpu.chat.ollama_template import OllamaTemplate, is_go_template
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
 from llamacpu.errors import TemplateError
@@ -50,9 +51,10 @@ def is_base_model(metadata: Mapping[str, Any], file_name: str = "") -> bool:
 class Chat:
     """How a model is talked to: its chat templates, and the way from messages to token ids.
 
-    `template` overrides what the file says: the name of a built-in template, the name of a template in the file, or
-    Jinja source. Without it the file's own template is used ("tool_use" instead where tools are given and the file has
-    one), and for a file without any the built-in one that its tokens or its name point to.
+    `template` overrides what the file says: the name of a built-in template, the name of a template in the file,
+    Jinja source, or a template of Ollama in Go's notation. Without it the file's own template is used ("tool_use"
+    instead where tools are given and the file has one), and for a file without any the built-in one that its tokens
+    or its name point to.
 
     name    which template it is: "default", another name in the file, a built-in name, or "custom"
     stop    texts that end an answer, where the template is a built-in one
@@ -84,15 +86,19 @@ class Chat:
             names = ", ".join(sorted(sources)) or "none"
             raise TemplateError(
                 f"there is no chat template {template!r}: the file has {names}; expected one of these, the name of a "
-                "built-in template or Jinja source"
+                "built-in template, Jinja source or a template of Ollama"
             )
         if self.name not in sources:
             known = builtin(self.name)
             self.stop = known.stop
             sources = {self.name: source_of(known)}
         special = {"bos_token": self._text(tokenizer.bos), "eos_token": self._text(tokenizer.eos)}
-        self.template: ChatTemplate = ChatTemplate(sources[self.name], name=self.name, limits=limits, **special)
-        self.tool_template: ChatTemplate = self.template
+        self.template: ChatTemplate | OllamaTemplate
+        if self.name == "custom" and is_go_template(sources[self.name]):
+            self.template = OllamaTemplate(sources[self.name], name=self.name, limits=limits)
+        else:
+            self.template = ChatTemplate(sources[self.name], name=self.name, limits=limits, **special)
+        self.tool_template: ChatTemplate | OllamaTemplate = self.template
         if self.name == "default" and "tool_use" in sources:
             self.tool_template = ChatTemplate(sources["tool_use"], name="tool_use", limits=limits, **special)
 
@@ -121,7 +127,7 @@ class Chat:
         ids.update(token for token in special if token is not None)
         return frozenset(text for text in map(self.tokenizer.id_to_piece, sorted(ids)) if text)
 
-    def template_for(self, tools: Sequence[Any] | None) -> ChatTemplate:
+    def template_for(self, tools: Sequence[Any] | None) -> ChatTemplate | OllamaTemplate:
         """The template that is used with these tools."""
         return self.tool_template if tools else self.template
 
@@ -160,7 +166,7 @@ class Chat:
 
         error: TemplateError | None = None
         best: tuple[int, list[Segment], Form, set[str]] | None = None
-        for form in forms(list(messages), tools or (), template.source):
+        for form in forms(list(messages), tools or (), template.reads):
             if "words" in form.changes and best is not None:
                 continue
             try:

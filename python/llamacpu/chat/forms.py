@@ -38,7 +38,7 @@ class Form(NamedTuple):
 
 
 def forms(messages: Sequence[Any], tools: Sequence[Any], source: str) -> Iterator[Form]:
-    """The conversation in the forms that the template `source` may want.
+    """The conversation in the forms that a template may want; `source`: it, or those words of it that tell.
 
     The arguments of tool calls come as an object; some templates want the JSON text. A message that only calls a tool
     has no content: empty for most templates, null for some. A template that knows nothing of tools gets them in words.

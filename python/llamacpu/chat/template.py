@@ -64,6 +64,11 @@ class ChatTemplate:
         with _template_errors():
             return compile_template(_environment(), self.source)
 
+    @property
+    def reads(self) -> str:
+        """What `forms` is to know of it: the source."""
+        return self.source
+
     def check(self) -> None:
         """Raise TemplateError if the source is not a template; nothing is rendered."""
         _ = self._code

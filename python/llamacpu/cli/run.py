@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is: no chat template.")
 @click.option("--special", is_flag=True, help="With --raw: control tokens written in the prompt are meant as such.")
 @click.option(
-    "--template", callback=options.utf8, help="Chat template: a built-in name, a name in the file, or Jinja source."
+    "--template",
+    callback=options.utf8,
+    help="Chat template: a built-in name, a name in the file, Jinja source, or a template of Ollama.",
 )
 @click.option(
     "--json-schema", callback=options.utf8, help="Answer with JSON valid under this schema: JSON text, or a file."

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, text_prompt
-from llamacpu.chat.template import ChatTemplate
+from llamacpu.chat import ChatTemplate, OllamaTemplate, Segment, is_go_template
+from llamacpu.errors import TemplateError
 from llamacpu.server.errors import invalid
 from llamacpu.server.ollama.answers import Line, answered, arguments_of, loaded_only
 from llamacpu.server.ollama.requests import ChatBody, GenerateBody, seconds_of
-from llamacpu.server.ollama.template import jinja_of
 from llamacpu.server.prompts import Use, chat_questions, check_schema, text_questions, using
 from llamacpu.server.streams import JsonResponse
 from llamacpu.text.infill import can_infill
@@ -73,11 +73,7 @@ def _question(served: Served, body: GenerateBody) -> list[Question]:
         ids = text_prompt(model.tokenizer, body.prompt or "", parse_special=True).ids
         return text_questions(served, [ids], **common)
     if body.template:
-        segments = ChatTemplate(jinja_of(body.template), name="template").segments(
-            _messages(body), control_tokens=served.chat.control_tokens,
-            system=body.system or "", prompt=body.prompt or "", suffix="",
-        )  # fmt: skip
-        ids = [*(body.context or ()), *served.chat.encode_segments(segments)]
+        ids = [*(body.context or ()), *served.chat.encode_segments(_templated(served, body, body.template))]
         return text_questions(served, [ids], **common)
     questions = chat_questions(
         served, _messages(body), variables=body.variables, streamed=body.streamed,
@@ -89,6 +85,19 @@ def _question(served: Served, body: GenerateBody) -> list[Question]:
     own = questions[0].prompt
     start = 1 if own and own[0] == model.tokenizer.bos else 0
     return text_questions(served, [[*body.context, *own[start:]]], **common)
+
+
+def _templated(served: Served, body: GenerateBody, template: str) -> list[Segment]:
+    """The prompt by the template of a request: Ollama's, or Jinja's with system and prompt as variables."""
+    control = served.chat.control_tokens
+    try:
+        if is_go_template(template):
+            return OllamaTemplate(template).segments(_messages(body), control_tokens=control, **body.variables)
+        return ChatTemplate(template).segments(
+            _messages(body), control_tokens=control, system=body.system or "", prompt=body.prompt or "", suffix=""
+        )
+    except TemplateError as error:
+        raise invalid(str(error), "template") from None
 
 
 def _messages(body: GenerateBody) -> list[dict[str, Any]]:

@@ -1,0 +1,25 @@
+"""The text of a template, and where in it something is wrong."""
+
+from __future__ import annotations
+
+from llamacpu.errors import TemplateError
+
+__all__ = ["GoTemplateError", "Source"]
+
+
+class GoTemplateError(TemplateError):
+    """A template in Go's notation that is not valid, does what is not supported, or fails."""
+
+
+class Source:
+    """The text of a template. name: how messages call it."""
+
+    def __init__(self, text: str, name: str = "template") -> None:
+        self.text = text
+        self.name = name
+
+    def error(self, place: int, message: str) -> GoTemplateError:
+        """An error that tells line and column of an offset in the text."""
+        before = self.text[:place]
+        line, column = before.count("\n") + 1, place - (before.rfind("\n") + 1) + 1
+        return GoTemplateError(f"the {self.name}, line {line}, column {column}: {message}")
