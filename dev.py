@@ -187,7 +187,8 @@ def neighbours(arguments: list[str]) -> None:
     clients = ("-rs", "-p", "no:asyncio", "-o", "filterwarnings=", "-o", "timeout=300", "-p", "no:schemathesis")
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_server.py", PYTHONPATH=source)
     # Ray leaves files and sockets to its own processes.
-    run(python, "-m", "pytest", *clients, "tests/neighbours/test_ray.py", PYTHONPATH=source)
+    on_ray = ("tests/neighbours/test_ray.py", "tests/neighbours/test_ray_serve.py")
+    run(python, "-m", "pytest", *clients, *on_ray, PYTHONPATH=source)
     llama_cpp_python_tests(python)
 
 

@@ -1,10 +1,13 @@
-"""Past one machine, with Ray: files of prompts to files of answers.
+"""Past one machine, with Ray: files of prompts to files of answers, and the server in replicas.
 
 rows               rows with a prompt -> an engine -> columns of the answer; knows no Ray
 inputs             the rows of JSONL and Parquet files, and where they can be cut into parts
 parts              what is to be computed, what is there already, and the files it is written to
 cluster            whether the cluster can hold what it is asked for
 stages, batch      `Answerer` for datasets of Ray Data; `answer_files`, which can be resumed
+affinity           requests -> the key of their prefix -> replicas in the order of preference; knows no Ray
+forwarding         requests of HTTP to a replica and its answers back; knows no Ray
+router, serving    `application` for Ray Serve: replicas of the server behind a front that knows prefixes
 
 It needs the extra `llamacpu[ray]`.
 """
@@ -17,15 +20,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llamacpu.ray.batch import Summary, answer_files
     from llamacpu.ray.rows import Answering
+    from llamacpu.ray.serving import application
     from llamacpu.ray.stages import Answerer
 
-__all__ = ["Answerer", "Answering", "Summary", "answer_files"]
+__all__ = ["Answerer", "Answering", "Summary", "answer_files", "application"]
 
 _MODULES = {
     "Answerer": "stages",
     "Answering": "rows",
     "Summary": "batch",
     "answer_files": "batch",
+    "application": "serving",
 }
 
 
@@ -33,7 +38,11 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module 'llamacpu.ray' has no attribute {name!r}")
     _require()
-    return getattr(importlib.import_module(f"llamacpu.ray.{_MODULES[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"llamacpu.ray.{_MODULES[name]}"), name)
+    except ImportError as error:
+        # Ray alone comes without what its libraries need.
+        raise _missing(error) from error
 
 
 def __dir__() -> list[str]:
@@ -45,6 +54,8 @@ def _require() -> None:
         import pyarrow  # noqa: F401
         import ray  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            f"llamacpu.ray needs {error.name}; install it with: pip install llamacpu[ray]", name=error.name
-        ) from None
+        raise _missing(error) from None
+
+
+def _missing(error: ImportError) -> ImportError:
+    return ImportError(f"llamacpu.ray needs {error.name}; install it with: pip install llamacpu[ray]", name=error.name)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import ray
 import ray.data
 
-from llamacpu.ray.cluster import check_fits, weights_of
+from llamacpu.ray.cluster import PROCESS_BYTES, check_fits, weights_of
 from llamacpu.ray.inputs import files_in, format_of, parts_of
 from llamacpu.ray.parts import Folder
 from llamacpu.ray.rows import Answering
@@ -93,7 +93,7 @@ def answer_files(
     }
     if not ray.is_initialized():
         ray.init()
-    memory = weights + (kv_memory or 0)
+    memory = PROCESS_BYTES + weights + (kv_memory or 0)
     check_fits(path, num_cpus, memory)
     folder.begin(manifest)
     missing = folder.missing(parts)

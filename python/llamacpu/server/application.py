@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from llamacpu.server.settings import Settings
 
-__all__ = ["Application"]
+__all__ = ["Application", "public_paths"]
 
 log: logging.Logger = logging.getLogger("llamacpu.server")
 
@@ -75,8 +75,7 @@ class Application:
             routes=[*routes(self.state, self.endpoints), Route("/openapi.json", openapi), *pages],
             exception_handlers={HTTPException: _http_error, Exception: _error},
         )
-        public = {"/health", "/v1/health", *(page.path for page in pages)}
-        self._asgi = Access(Security(self._inner, settings, public), metrics)
+        self._asgi = Access(Security(self._inner, settings, public_paths(settings)), metrics)
         self._tidying: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,6 +146,11 @@ class Application:
             await send({"type": f"lifespan.{which}.failed", "message": told(error).message})
             return
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def public_paths(settings: Settings) -> set[str]:
+    """The paths that are answered without a key: they tell nothing, or are the page, which asks for the key itself."""
+    return {"/health", "/v1/health", *(page.path for page in page_routes(settings.ollama))}
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
