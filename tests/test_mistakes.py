@@ -34,6 +34,10 @@ class Given:
     def complete(self, prompt: Any = "Hello", **arguments: Any) -> Any:
         return self.llama.create_completion(prompt, **{"max_tokens": 1, **arguments})
 
+    def submit(self, prompt: Any, **arguments: Any) -> Any:
+        with llamacpu.Engine(self.model) as engine:
+            return engine.submit(prompt, **arguments)
+
 
 @pytest.fixture(scope="module")
 def given() -> Iterator[Given]:
@@ -120,6 +124,17 @@ CASES: list[tuple[Callable[[Given], Any], type[Exception], str]] = [
     (lambda g: g.model.chat("Hello"), TypeError, "messages is 'Hello' (str)"),  # type: ignore[call-overload]
     (lambda g: g.model.chat(HELLO, temperature=1), TypeError, "sampling=llamacpu.Sampling(temperature=1)"),  # type: ignore[call-overload]
     (lambda g: g.model.chat(HELLO, tools=[{}]), ValueError, "tools[0] has no name"),  # type: ignore[call-overload]
+    (lambda g: llamacpu.Sampling(temp=1), TypeError, "no argument 'temp'; did you mean 'temperature'?"),  # type: ignore[call-arg]
+    (lambda g: llamacpu.Sampling(top_pp=1), TypeError, "no argument 'top_pp'; did you mean 'top_p'?"),  # type: ignore[call-arg]
+    (lambda g: llamacpu.ModelDraft("x.gguf"), TypeError, "model is 'x.gguf' (str); expected a Model"),  # type: ignore[arg-type]
+    (lambda g: g.submit("x", temperature=0.5), TypeError, "sampling=llamacpu.Sampling(temperature=0.5)"),
+    (
+        lambda g: g.submit("x", max_token=5),
+        TypeError,
+        "submit takes no argument 'max_token'; did you mean 'max_tokens'?",
+    ),
+    (lambda g: g.submit(HELLO), TypeError, "prompt is a list of messages"),
+    (lambda g: llamacpu.Grammar.json_schema(5), llamacpu.GrammarError, "the JSON schema is 5 (int); expected"),  # type: ignore[arg-type]
 ]
 
 
@@ -174,3 +189,18 @@ def test_a_chat_of_the_model_in_three_ways(given: Given) -> None:
     assert system.result.prompt_tokens > answer.result.prompt_tokens
     call = given.model.chat(messages, tools=[TOOL], tool_choice="required", sampling=sampling)  # type: ignore[list-item]
     assert [(found.name, found.arguments) for found in call.tool_calls] == [("f", "{}")]
+
+
+def test_what_is_made_says_what_it_is(given: Given) -> None:
+    small = llamacpu.ModelDraft(given.model, max_tokens=4)
+    assert repr(small) == "<ModelDraft of at most 4 tokens by <Model 'demo.gguf': llama, 4 layers>>"
+    assert repr(llamacpu.NGramDraft(2)) == "NGramDraft(min_match=2, max_tokens=15, adaptive=True)"
+    assert repr(llamacpu.Grammar.gbnf('root ::=   "a"')) == "<Grammar 'root ::= \"a\"'>"
+    assert len(repr(llamacpu.Grammar.gbnf('root ::= "' + "a" * 500 + '"'))) < 90
+    running = given.model.chat(HELLO, stream=True, max_tokens=3, sampling=llamacpu.Sampling(temperature=0))
+    assert repr(running) == "<RunningAnswer: <Generation: 0 tokens so far>>"
+    running.close()
+    with llamacpu.Engine(given.model) as engine:
+        request = engine.submit("Hello", client="ada", max_tokens=1)
+        request.read()
+        assert repr(request).endswith(" of 'ada': finished>")

@@ -79,7 +79,8 @@ def test_every_public_name_has_a_known_type() -> None:
     exported = [symbol for symbol in found["symbols"] if symbol["isExported"]]
     assert len(exported) > 4000
     incomplete = [symbol["name"] for symbol in exported if not symbol["isTypeKnown"] or symbol["isTypeAmbiguous"]]
-    assert [name for name in incomplete if not name.startswith(unknown or ("-",))] == []
+    wrong = [name for name in incomplete if not name.startswith(unknown or ("-",))]
+    assert wrong == [], "declare their types, as in self.name: int = 1 where the value is a call or an argument"
 
 
 def test_chat_completions_stream_under_async_for() -> None:

@@ -12,8 +12,8 @@ from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 __all__ = [
-    "Kinds", "check_kinds", "described", "flag", "function", "integer", "listed", "meant", "number", "path", "texts",
-    "token_ids",
+    "Kinds", "check_kinds", "described", "flag", "function", "integer", "listed", "meant", "number", "path",
+    "refuse", "texts", "token_ids",
 ]  # fmt: skip
 
 
@@ -27,6 +27,20 @@ def meant(given: str, known: Iterable[str]) -> str:
     """A guess at what was misspelt, to be put behind a sentence; "" without one."""
     close = difflib.get_close_matches(given, list(known), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+_FIELDS_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed", "repeat_penalty", "mirostat", "logit_bias")
+
+
+def refuse(name: str, other: Mapping[str, object], known: Iterable[str]) -> None:
+    """Raise TypeError, with what was probably meant, for arguments that a function or class `name` does not take."""
+    for given, value in other.items():
+        hint = meant(given, known)
+        if given in _FIELDS_OF_SAMPLING:
+            hint = f"; it is part of the sampling: sampling=llamacpu.Sampling({given}={value!r})"
+        elif given in ("n_predict", "num_predict", "max_new_tokens"):
+            hint = "; did you mean 'max_tokens'?"
+        raise TypeError(f"{name} takes no argument {given!r}{hint}")
 
 
 def integer(name: str, value: object) -> None:

@@ -10,10 +10,10 @@ A `Model` is immutable and may be shared by threads; a `Session` is one conversa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
-from llamacpu.arguments import meant
+from llamacpu.arguments import refuse
 from llamacpu.engine.interfaces import CancelToken, StepOutput, TokenIds
 from llamacpu.engine.model import EngineModel
 from llamacpu.engine.session import Session
@@ -124,7 +124,7 @@ class Model(EngineModel):
         """Yields the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the arguments."""
         from llamacpu import generation
 
-        _refuse("generate", other, Model.generate)
+        refuse("generate", other, inspect.signature(Model.generate).parameters)
         return generation.generate(
             self, prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, logits_processors=logits_processors,
             stopping_criteria=stopping_criteria, on_token=on_token, on_prompt=on_prompt,
@@ -191,7 +191,7 @@ class Model(EngineModel):
         from llamacpu import answers
         from llamacpu.chat import Chat
 
-        _refuse("chat", other, Model.chat)
+        refuse("chat", other, inspect.signature(Model.chat).parameters)
         answers.check_messages(messages)
         answers.check_tools(tools)
         answers.check_response_format(response_format)
@@ -206,17 +206,3 @@ class Model(EngineModel):
             self.session(context), question, overflow=overflow, draft=draft, cancel=cancel, timeout=timeout
         )
         return running if stream else running.read()
-
-
-_FIELDS_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed", "repeat_penalty", "mirostat", "logit_bias")
-
-
-def _refuse(name: str, other: Mapping[str, object], method: Callable[..., object]) -> None:
-    """Raise TypeError, with what was probably meant, for arguments that a method does not take."""
-    for given, value in other.items():
-        hint = meant(given, inspect.signature(method).parameters)
-        if given in _FIELDS_OF_SAMPLING:
-            hint = f"; it is part of the sampling: sampling=llamacpu.Sampling({given}={value!r})"
-        elif given in ("n_predict", "num_predict", "max_new_tokens"):
-            hint = "; did you mean 'max_tokens'?"
-        raise TypeError(f"{name} takes no argument {given!r}{hint}")

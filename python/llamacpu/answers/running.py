@@ -65,6 +65,10 @@ class RunningAnswer(Iterator[Event]):
         self._ready: deque[Event] = deque()
         self._ended = False
 
+    def __repr__(self) -> str:
+        """How far it is."""
+        return f"<RunningAnswer: {self.generation!r}>"
+
     def __iter__(self) -> RunningAnswer:
         """The answer itself."""
         return self

@@ -45,7 +45,7 @@ class OllamaTemplate:
     def __init__(self, source: str, *, name: str | None = None, limits: Limits | None = None) -> None:
         self.source = source
         self.name = name
-        self.limits = limits or Limits()
+        self.limits: Limits = limits or Limits()
         if len(source) > self.limits.source:
             raise TemplateError(f"the template has {len(source)} characters, at most {self.limits.source} are allowed")
 

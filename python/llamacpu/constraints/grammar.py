@@ -106,6 +106,11 @@ class Grammar:
         """The grammar of a JSON schema."""
         return cls.json_schema(json_schema)
 
+    def __repr__(self) -> str:
+        """Its beginning."""
+        shown = " ".join(self.source.split())
+        return f"<Grammar {shown if len(shown) <= 60 else shown[:57] + '...'!r}>"
+
     def matcher(self, tokenizer: Tokenizer) -> Matcher | GbnfMatcher:
         """The grammar and one text that is written under it."""
         return Matcher(self.source, tokenizer) if self._gbnf is None else self._gbnf.matcher(tokenizer)

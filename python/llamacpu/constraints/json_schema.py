@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 
 from llamacpu import log
+from llamacpu.arguments import described
 from llamacpu.constraints import schema_keywords as keywords
 from llamacpu.errors import GrammarError
 
@@ -80,7 +81,7 @@ def prepared(schema: Any, strict: bool = False) -> Schema:
     if isinstance(schema, bool):
         return {} if schema else {"enum": []}
     if not isinstance(schema, dict):
-        raise GrammarError(f"the JSON schema is a {type(schema).__name__}; expected an object, true or false")
+        raise GrammarError(f"the JSON schema is {described(schema)}; expected an object, true or false")
     return _Walk(schema, strict).result()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from llamacpu.arguments import described
 from llamacpu.drafting.draft import MOST_TOKENS, Draft, Drafter
 from llamacpu.errors import ModelError
 from llamacpu.sampling import log_probability
@@ -29,11 +30,17 @@ class ModelDraft(Draft):
     """
 
     def __init__(self, model: ModelLike, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
+        if not hasattr(model, "session"):
+            raise TypeError(f"model is {described(model)}; expected a Model, as in ModelDraft(Model(path))")
         super().__init__(max_tokens, adaptive)
         self.model = model
         # Taken and given back without a lock, which a process forked in the wrong moment could wait for for ever.
         self._idle: deque[SessionLike] = deque(maxlen=1)
         self._checked: object = None
+
+    def __repr__(self) -> str:
+        """What drafts, and how much at most."""
+        return f"<ModelDraft of at most {self.max_tokens} tokens by {self.model!r}>"
 
     def check(self, session: SessionLike) -> None:
         """Raise ModelError unless both models have the same vocabulary."""

@@ -78,6 +78,10 @@ class NGramDraft(Draft):
             raise ValueError(f"min_match is {min_match}; expected 1 to {_LONGEST_MATCH}")
         self.min_match = min_match
 
+    def __repr__(self) -> str:
+        """What it was made with."""
+        return f"NGramDraft(min_match={self.min_match}, max_tokens={self.max_tokens}, adaptive={self.adaptive})"
+
     def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
         """As in `Draft`."""
         return NGramDrafter(text, self.min_match)

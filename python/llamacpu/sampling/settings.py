@@ -1,9 +1,12 @@
 """What the caller asks of the sampler, with the defaults that users of llama.cpp know."""
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.arguments import meant
 
 SAMPLER_LETTERS = {
     "e": "penalties",
@@ -156,6 +159,22 @@ class Sampling:
     def greedy(self) -> bool:
         """Whether the temperature alone says: always the most likely token."""
         return self.temperature <= 0 and self.dynatemp_range <= 0 and self.mirostat == 0 and self.adaptive_target < 0
+
+
+if not TYPE_CHECKING:
+    _initialize = Sampling.__init__
+
+    @functools.wraps(_initialize)
+    def _with_known_names(self, *positional, **given):
+        known = [entry.name for entry in fields(Sampling)]
+        for name in given:
+            if name not in known:
+                other = _OTHER_NAMES.get(name)
+                hint = meant(name, known) if other not in known else f"; did you mean {other!r}?"
+                raise TypeError(f"Sampling takes no argument {name!r}{hint}")
+        _initialize(self, *positional, **given)
+
+    Sampling.__init__ = _with_known_names
 
 
 _INFINITY = math.inf

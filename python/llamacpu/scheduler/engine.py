@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import os
 import threading
 import weakref
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, answer, text_prompt
-from llamacpu.arguments import described, integer, number
+from llamacpu.arguments import described, integer, number, refuse
 from llamacpu.engine.interfaces import PAGE_TOKENS, CancelToken, KVType, ModelLike
 from llamacpu.engine.model import EngineModel
 from llamacpu.generation.generate import draft_from
@@ -187,6 +188,8 @@ class Engine:
                 raise TypeError(f"{', '.join(settings)}: a Question has its settings; give them to that")
             question = prompt
         else:
+            known = [field.name for field in dataclasses.fields(Question)]
+            refuse("submit", {name: settings[name] for name in settings if name not in known}, known)
             question = Question(prompt=text_prompt(self.model.tokenizer, prompt).ids, **settings)
         token = CancelToken(timeout, cancel)
         session = self.model.session(self.context, self.kv_type, client=client)

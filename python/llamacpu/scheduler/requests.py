@@ -124,6 +124,11 @@ class Request(Iterator[Event]):
         self.client: str = work.client
         self.reading: Taken = Taken()
 
+    def __repr__(self) -> str:
+        """Which one it is, whose, and where it is."""
+        whose = f" of {self.client!r}" if self.client else ""
+        return f"<Request {self.id}{whose}: {self.state}>"
+
     def __iter__(self) -> Request:
         """The request itself."""
         return self

@@ -30,7 +30,10 @@ class Record:
     def __init__(
         self, kind: str, fields: Mapping[str, Any], layout: Sequence[tuple[str, str, bool]] = (), json: bool = False
     ) -> None:
-        self.kind, self.fields, self.layout, self.json = kind, fields, layout, json
+        self.kind: str = kind
+        self.fields: Mapping[str, Any] = fields
+        self.layout: Sequence[tuple[str, str, bool]] = layout
+        self.json: bool = json
 
 
 class JsonList(list[Any]):
