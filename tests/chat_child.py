@@ -7,6 +7,7 @@ CHAT_GATE, if there is one: tests hold answers back and look at the screen.
 from __future__ import annotations
 
 import os
+import select
 import sys
 from typing import Any
 
@@ -14,6 +15,7 @@ import fake_model
 from llamacpu.cli.chat.conversation import Conversation
 from llamacpu.cli.chat.loop import interact
 from llamacpu.cli.run import drawing
+from llamacpu.errors import Cancelled
 from llamacpu.sampling import Sampling
 
 MARK = "\x05"
@@ -85,8 +87,13 @@ class Model(fake_model.FakeModel):
         return Session(self, self.context_length if context is None else context)
 
     def prepare(self, on_load: Any = None, cancel: Any = None) -> None:
-        on_load(0, 1)
-        on_load(1, 1)
+        on_load(3 << 30, 8 << 30)
+        gate = os.environ.get("CHAT_LOAD")
+        while gate and not (cancel.cancelled or select.select([int(gate)], [], [], 0.01)[0]):
+            pass
+        if cancel.cancelled:
+            raise Cancelled("the fake was cancelled")
+        on_load(8 << 30, 8 << 30)
 
 
 class Talk(Conversation):
@@ -102,7 +109,7 @@ def main() -> None:
     model.tokenizer = Tokenizer()
     plain = "--plain" in sys.argv
     talk = Talk(model.session(), {**settings, "grammar": None}, {"draft": None}, None, None, False, drawing(plain))
-    interact(talk)
+    interact(talk, "--no-history" not in sys.argv)
 
 
 main()

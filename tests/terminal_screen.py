@@ -85,6 +85,15 @@ class Screen:
     def type(self, text: str) -> None:
         os.write(self._terminal, text.encode())
 
+    def press(self, key: str, wanted: str) -> None:
+        """Press a key until it shows: Python misses a signal between a prompt and the wait for input, until a key."""
+        end = time.monotonic() + PATIENCE
+        self.type(key)
+        while wanted not in self.text():
+            assert time.monotonic() < end, f"not seen: {wanted!r}\n{self.text()}"
+            if self._read(1.0) is None:
+                self.type(key)
+
     def paste(self, text: str) -> None:
         """As terminals paste: bracketed, with carriage returns for ends of lines."""
         self.type("\x1b[200~" + text.replace("\n", "\r") + "\x1b[201~")

@@ -274,7 +274,7 @@ def without_terminal_extra(home: Path) -> dict[str, str]:
 
 def test_without_the_extra_a_conversation_is_plain_and_the_extra_is_recommended(chat: Chat, home: Path) -> None:
     screen = chat(columns=40, **without_terminal_extra(home))
-    assert screen.text().replace("\n", "").count('pip install "llamacpu[terminal]"') == 1
+    assert " ".join(screen.text().split()).count('pip install "llamacpu[terminal]"') == 1
     screen.type("prose\r")
     screen.wait_for("Second paragraph.")
     screen.prompt()
@@ -286,6 +286,8 @@ def test_without_the_extra_a_conversation_is_plain_and_the_extra_is_recommended(
     screen.prompt()
     screen.type("\x04")
     assert screen.status() == 0
+    kept = (home / "state" / "llamacpu" / "history.jsonl").read_text()
+    assert [json.loads(line) for line in kept.splitlines()] == ["prose", "two \nlines"]
 
 
 def test_answers_go_into_a_pipe_alone(home: Path) -> None:
@@ -304,6 +306,74 @@ def test_answers_go_into_a_pipe_alone(home: Path) -> None:
     assert written.startswith("The quick *brown fox*")
     assert ">>>" not in written
     assert "\x1b" not in written
+
+
+def test_the_model_is_read_while_a_message_is_typed(chat: Chat) -> None:
+    reading, writing = os.pipe()
+    os.set_inheritable(reading, True)
+    screen = chat(columns=40, CHAT_LOAD=str(reading))
+    screen.type("first message\r")
+    screen.wait_for("Loading the model")
+    bar = next(line for line in screen.lines() if "Loading" in line)
+    assert len(bar) <= 40
+    assert "3.2 GB/8.6 GB" in bar
+    screen.interrupt()
+    screen.prompt()
+    assert "Loading" not in screen.text()
+    screen.type("second message\r")
+    screen.wait_for("Loading the model")
+    os.write(writing, b".")
+    screen.wait_for("'second message'.")
+    assert "'first message'" not in screen.text()
+    other = chat(columns=40, CHAT_LOAD=str(reading))
+    os.read(reading, 1)
+    other.type("/exit\r")
+    assert other.status() == 0
+    os.close(reading)
+    os.close(writing)
+
+
+def test_nothing_is_overwritten_without_a_yes(chat: Chat, home: Path) -> None:
+    screen = chat()
+    screen.type("hello\r")
+    screen.prompt()
+    screen.type("/save ~/talk.json\r")
+    screen.wait_for("Saved 2 messages")
+    screen.prompt()
+    before = (home / "talk.json").read_bytes()
+    screen.type("more\r")
+    screen.wait_for("'more'.")
+    screen.prompt()
+    for answer, told in (("n\r", "Nothing was saved"), ("\x03", "Nothing was done"), ("y\r", "Saved 4 messages")):
+        screen.type("/save ~/talk.json\r")
+        screen.wait_for(lambda text: text.endswith("[y/N]:"))
+        assert (home / "talk.json").read_bytes() == before
+        screen.press(answer, told)
+        screen.prompt()
+    assert (home / "talk.json").read_bytes() != before
+    (home / "notes.txt").write_text("mine")
+    screen.type("/save ~/notes.txt\r")
+    screen.wait_for("something other than a saved conversation")
+    screen.prompt()
+    assert (home / "notes.txt").read_text() == "mine"
+
+
+def test_history_can_be_turned_off(chat: Chat, home: Path) -> None:
+    screen = chat("--no-history")
+    screen.type("secret\r")
+    screen.wait_for("'secret'.")
+    screen.prompt()
+    screen.type("\x1b[A")
+    screen.wait_for(lambda text: text.endswith(">>> secret"))
+    screen.type("\x03")
+    screen.prompt()
+    screen.resize(60, 20)
+    screen.type("after a resize\r")
+    screen.wait_for("'after a resize'.")
+    screen.prompt()
+    screen.type("\x04")
+    assert screen.status() == 0
+    assert not (home / "state").exists()
 
 
 def test_what_is_typed_during_an_answer_waits_for_the_next_prompt(chat: Chat) -> None:

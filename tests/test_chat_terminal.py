@@ -266,7 +266,7 @@ def test_a_conversation_at_a_real_terminal(tiny_model: Callable[..., Path], tmp_
     terminal.type("/set max_tokens -1\n")
     terminal.wait_for(r"max_tokens = -1\s+.*>>> ")
     terminal.type(f"/save {file}\n")
-    terminal.wait_for(r"Saved 2 messages.*\s+.*>>> ")
+    terminal.wait_for(r"(?s)Saved 2 messages.*>>> ")
     terminal.press("\x03", r"ends the conversation")
     terminal.type("/exit\n")
     assert terminal.status() == 0

@@ -32,7 +32,15 @@ def shown(text: str) -> str:
 
 
 def tell(text: str) -> None:
-    """A line on stderr."""
+    """A line on stderr; on a terminal it is wrapped between words."""
+    if sys.stderr.isatty():
+        import textwrap
+
+        width = max(width_of(sys.stderr), 20)
+        lines = (
+            textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) for line in text.split("\n")
+        )
+        text = "\n".join("\n".join(line) for line in lines)
     write(f"{text}\n", sys.stderr)
 
 

@@ -10,7 +10,7 @@ import click
 
 from llamacpu.cli.chat import saved, settings
 from llamacpu.cli.chat.conversation import Conversation
-from llamacpu.cli.terminal import one_line, summary, tell, width_of
+from llamacpu.cli.terminal import one_line, summary, tell, width_of, write
 
 _KEYS = (
     'A line that ends with \\ goes on in the next; a message in """ may have many lines.',
@@ -24,16 +24,12 @@ def act(conversation: Conversation, line: str) -> bool:
     argument = rest[0].strip() if rest else ""
     try:
         return bool(COMMANDS[name].action(conversation, argument))
+    except click.Abort:  # Ctrl-C or Ctrl-D in answer to a question
+        tell("\nNothing was done.")
     except (OSError, ValueError, RuntimeError, MemoryError, OverflowError, click.ClickException) as error:
         text = error.message if isinstance(error, click.ClickException) else one_line(error)
         tell(f"Error: {text}")
-    except click.Abort:
-        tell("Nothing was done.")
     return False
-
-
-def _say(text: str) -> None:
-    tell(text)
 
 
 def _exit(_conversation: Conversation, _argument: str) -> bool:
@@ -45,21 +41,21 @@ def _help(_conversation: Conversation, _argument: str) -> None:
 
     width = max(width_of(sys.stderr), 20)
     for name, command in COMMANDS.items():
-        _say(textwrap.fill(f"{name:<8} {command.help}", width, subsequent_indent=" " * 9))
+        write(textwrap.fill(f"{name:<8} {command.help}", width, subsequent_indent=" " * 9) + "\n", sys.stderr)
     for line in _KEYS:
-        _say(textwrap.fill(line, width))
+        tell(line)
 
 
 def _clear(conversation: Conversation, _argument: str) -> None:
     conversation.messages.clear()
     conversation.session.truncate(0)
-    _say("The conversation is forgotten; the system prompt stays.")
+    tell("The conversation is forgotten; the system prompt stays.")
 
 
 def _system(conversation: Conversation, argument: str) -> None:
     if argument:
         conversation.system = None if argument == "-" else argument
-    _say(f"System prompt: {conversation.system or 'none'}")
+    tell(f"System prompt: {conversation.system or 'none'}")
 
 
 def _set(conversation: Conversation, argument: str) -> None:
@@ -69,19 +65,19 @@ def _set(conversation: Conversation, argument: str) -> None:
     elif name and name.replace("-", "_") not in settings.names():
         raise ValueError(f"there is no setting {name[:40]!r}; /set shows all")
     for known in [name.replace("-", "_")] if name else settings.names():
-        _say(f"{known} = {settings.shown(conversation, known)}")
+        tell(f"{known} = {settings.shown(conversation, known)}")
 
 
 def _save(conversation: Conversation, argument: str) -> None:
     if not argument:
         raise ValueError("no file; expected /save FILE")
-    _say(saved.save(conversation, argument))
+    tell(saved.save(conversation, argument))
 
 
 def _load(conversation: Conversation, argument: str) -> None:
     if not argument:
         raise ValueError("no file; expected /load FILE")
-    _say(saved.load(conversation, argument))
+    tell(saved.load(conversation, argument))
 
 
 def _edit(conversation: Conversation, argument: str) -> None:
@@ -90,7 +86,7 @@ def _edit(conversation: Conversation, argument: str) -> None:
     begun = argument or last
     text = click.edit(begun, extension=".md", require_save=True)
     if text is None or not text.strip():
-        _say("Nothing was sent: the text was not saved, or is empty.")
+        tell("Nothing was sent: the text was not saved, or is empty.")
         return
     conversation.answer(text.rstrip("\n"))
 
@@ -109,8 +105,8 @@ def _stats(conversation: Conversation, _argument: str) -> None:
     if conversation.result is None:
         raise ValueError("there is no answer yet")
     session = conversation.session
-    _say(summary(conversation.result))
-    _say(f"context: {session.position} of {session.context} tokens, {len(conversation.messages)} messages")
+    tell(summary(conversation.result))
+    tell(f"context: {session.position} of {session.context} tokens, {len(conversation.messages)} messages")
 
 
 class Command(NamedTuple):

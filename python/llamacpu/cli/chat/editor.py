@@ -20,7 +20,7 @@ from prompt_toolkit.output import create_output
 from llamacpu.cli.chat import history
 from llamacpu.cli.chat.completion import completions
 from llamacpu.cli.chat.lines import CONTINUED, PROMPT
-from llamacpu.cli.terminal import one_line, tell
+from llamacpu.cli.terminal import tell
 
 __all__ = ["Editor"]
 
@@ -114,4 +114,4 @@ class _Kept(History):
 
     def _give_up(self, error: OSError) -> None:
         self._place = None
-        tell(f"What is typed is not kept for later conversations: {one_line(error)}")
+        tell(history.trouble(error))

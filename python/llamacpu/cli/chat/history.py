@@ -9,7 +9,9 @@ import stat
 import tempfile
 from pathlib import Path
 
-__all__ = ["append", "path", "read"]
+from llamacpu.cli.terminal import one_line
+
+__all__ = ["append", "path", "read", "trouble"]
 
 _MOST_BYTES = 1 << 20
 _MOST_ENTRIES = 1000
@@ -60,6 +62,11 @@ def append(place: Path, text: str) -> None:
         os.write(descriptor, _line(text))
     finally:
         os.close(descriptor)
+
+
+def trouble(error: OSError) -> str:
+    """A sentence for the user about a file that cannot be used."""
+    return f"What is typed is not kept for later conversations: {one_line(error)}"
 
 
 def _line(text: str) -> bytes:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import TextIO
 
+from llamacpu.cli.chat import history
 from llamacpu.cli.chat.completion import completions
-from llamacpu.cli.terminal import write
+from llamacpu.cli.terminal import tell, write
 
 __all__ = ["CONTINUED", "PROMPT", "Lines", "complete", "read_message"]
 
@@ -19,18 +21,40 @@ _FENCE = '"""'
 class Lines:
     """Reads messages by lines."""
 
-    def __init__(self) -> None:
-        """With `readline`, where Python has it, lines that are typed have editing and history."""
+    def __init__(self, place: Path | None = None) -> None:
+        """With `readline`, where Python has it, lines that are typed have editing and history.
+
+        place: the file of what was typed before, and will be; None keeps it for this conversation alone.
+        """
+        self._place = place
         with contextlib.suppress(ImportError):
             import readline
 
             readline.set_completer(complete)
             readline.set_completer_delims(" ")
             readline.parse_and_bind("tab: complete")
+            for text in [] if place is None else self._kept(place):
+                if "\n" not in text:
+                    readline.add_history(text)
 
     def read(self) -> str:
         """A message. EOFError at the end of the input, KeyboardInterrupt for Ctrl-C."""
-        return read_message()
+        text = read_message()
+        if self._place is not None and text.strip():
+            try:
+                history.append(self._place, text)
+            except OSError as error:
+                self._place = None
+                tell(history.trouble(error))
+        return text
+
+    def _kept(self, place: Path) -> list[str]:
+        try:
+            return history.read(place)
+        except OSError as error:
+            self._place = None
+            tell(history.trouble(error))
+            return []
 
 
 def complete(begun: str, number: int) -> str | None:

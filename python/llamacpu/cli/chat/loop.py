@@ -49,6 +49,7 @@ def interact(conversation: Conversation, kept: bool = True) -> None:
 def reader(kept: bool) -> Reader:
     """The best one that this terminal and what is installed allow."""
     terminal = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
+    place = history.path() if kept and terminal else None
     if not terminal or os.environ.get("TERM", "dumb" if os.name == "posix" else "") in ("dumb", "unknown"):
         return Lines()
     try:
@@ -57,8 +58,8 @@ def reader(kept: bool) -> Reader:
         if (error.name or "").partition(".")[0] != "prompt_toolkit":
             raise
         tell('For several lines in a message, history and completion: pip install "llamacpu[terminal]"')
-        return Lines()
-    return Editor(history.path() if kept else None)
+        return Lines(place)
+    return Editor(place)
 
 
 def take_turn(conversation: Conversation, typed: Reader) -> bool:
