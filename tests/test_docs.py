@@ -102,3 +102,27 @@ def test_the_readme_has_no_link_that_only_a_checkout_can_follow() -> None:
     named = set(re.findall(r"`((?:docs|examples)/[\w./]*|[A-Z]+\.md)`", text))
     assert len(named) > 8
     assert [name for name in sorted(named) if not (REPOSITORY / name).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```sh\nllamacpu nosuch\n```",
+        "```sh\nllamacpu run model.gguf -p Hello --no-such-option\n```",
+        "```sh\nllamacpu run missing.gguf -p Hello\n```",
+        "```sh\nllamacpu pull nobody-has-this\n```",
+        "```sh\ncat missing.txt | llamacpu run model.gguf -p Hello\n```",
+        "```sh\npip install llamacpu[nosuch]\n```",
+        "```sh\npip install other\n```",
+        "```sh\ncurl -s http://127.0.0.1:8080/v1/nosuch\n```",
+        "```sh\nrm -r everything\n```",
+        "```sh\npython examples/missing.py\n```",
+        "```python\nimport llamacpu\nllamacpu.Nosuch\n```",
+        "```console\nanything\n```",
+    ],
+)
+def test_a_wrong_page_is_found(block: str, page_of: Callable[[Path], Page], tmp_path: Path) -> None:
+    path = tmp_path / "wrong.md"
+    path.write_text(f"# A page\n\n{block}\n", encoding="utf-8")
+    with pytest.raises((AssertionError, AttributeError)):
+        page_of(path).run()
