@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llamacpu
+from llamacpu.ray.answering import COLUMNS, Answering
 from llamacpu.ray.inputs import files_in, parts_of, read_part
 from llamacpu.ray.parts import Folder
-from llamacpu.ray.rows import COLUMNS, Answering, RowEngine
+from llamacpu.ray.rows import RowEngine
 
 DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 GREEDY = {"temperature": 0}
@@ -154,3 +155,50 @@ def test_settings_are_checked_before_anything_runs() -> None:
     for wrong in ({"max_tokens": 0}, {"timeout": 0}, {"sampling": {"top_p": 7}}, {"stop": "a"}):
         with pytest.raises((ValueError, TypeError)):
             Answering(**wrong)  # type: ignore[arg-type]
+    for wrong in (["prompt"], ["colour"], "max_tokens"):
+        with pytest.raises(ValueError, match=r"row_settings is .*expected some of adaptive_decay"):
+            Answering(row_settings=wrong)
+
+
+def test_rows_with_settings_of_their_own() -> None:
+    own = ("max_tokens", "temperature", "seed", "stop", "response_format", "logit_bias", "system")
+    said = Answering(max_tokens=6, sampling=GREEDY, row_settings=own)
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"enum": [True]}}}
+    rows: list[dict[str, Any]] = [
+        {"prompt": "The cat"},
+        {"prompt": "The cat", "max_tokens": 2.0, "temperature": float("nan")},
+        {"prompt": "The cat", "response_format": form, "max_tokens": 9},
+        {"prompt": "The cat", "response_format": json.dumps(form), "max_tokens": 9},
+        {"prompt": "The cat", "temperature": -1.0, "seed": 7, "stop": None},
+        {"prompt": "The cat", "max_tokens": 0},
+        {"prompt": "The cat", "temperature": "hot"},
+        {"prompt": "The cat", "response_format": "{"},
+        {"prompt": "The cat", "max_tokens": 2.5},
+    ]
+    engine = RowEngine(DEMO, said, threads=1, parallel=4)
+    common, short, schema, text, same, *wrong = engine.answers(rows)
+    engine.close()
+    assert (common["completion_tokens"], short["completion_tokens"]) == (6, 2)
+    assert common["answer"].startswith(short["answer"])
+    assert schema["answer"] == text["answer"] == "true"
+    assert same["answer"] == common["answer"]
+    assert [row["answer"] for row in wrong] == [None] * 4
+    for row, words in zip(
+        wrong, ("max_tokens is 0", "temperature is 'hot'", "response_format holds text", "2.5"), strict=True
+    ):
+        assert words in row["error"]
+    assert said.for_row({"stop": "a"}).stop == ("a",)
+    assert said.for_row({"stop": '["a", "b"]'}).stop == ("a", "b")
+    assert said.for_row({"logit_bias": '{"3": -1}'}).sampling["logit_bias"] == {3: -1}
+    assert said.for_row({"timeout": 3, "other": 1}) is said
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    first, second = Folder(tmp_path / "out", "jsonl"), Folder(tmp_path / "out", "jsonl")
+    with first.locked():
+        first.begin({"a": 1})
+        with pytest.raises(ValueError, match=r"another run writes its answers into .*out now; wait"), second.locked():
+            pass
+    with second.locked():
+        second.begin({"a": 1})
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["_llamacpu_answers"]

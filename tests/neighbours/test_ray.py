@@ -52,6 +52,50 @@ def test_the_example_killed_in_the_middle_loses_and_doubles_no_row(cluster: str,
     assert len(list(out.glob("part-*"))) == 24
 
 
+def answering_actors() -> list[int]:
+    """The processes that answer parts of files in the cluster of this test: children of a child of ours."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"PartAnswerer" in (folder / "cmdline").read_bytes() and parent(parent(folder)).name == str(os.getpid()):
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def parent(folder: Path) -> Path:
+    status = (folder / "status").read_text()
+    return Path("/proc") / next(line.split()[1] for line in status.splitlines() if line.startswith("PPid"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="finds the actors in /proc")
+def test_an_actor_killed_in_the_middle_loses_and_doubles_no_row(cluster: str, tmp_path: Path) -> None:
+    from llamacpu.ray import answer_files
+
+    rows = [{"id": number, "prompt": f"The cat number {number}", "max_tokens": 8 + number % 3} for number in range(64)]
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    killed: list[int] = []
+
+    def kill(done: int, _total: int) -> None:
+        if done == 3:
+            killed.append(answering_actors()[0])
+            os.kill(killed[0], signal.SIGKILL)
+            with pytest.raises(ValueError, match="another run writes its answers"):
+                answer_files(DEMO, source, tmp_path / "out", rows_per_part=2, row_settings=["max_tokens"])
+
+    summary = answer_files(
+        DEMO, source, tmp_path / "out", actors=2, rows_per_part=2, on_progress=kill, row_settings=["max_tokens"]
+    )
+    assert killed
+    assert summary == (64, 0, 32, 0)
+    files = sorted((tmp_path / "out").glob("part-*"))
+    found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    assert [row["id"] for row in found] == list(range(64))
+    assert all(row["error"] is None and 0 < row["completion_tokens"] <= row["max_tokens"] for row in found)
+
+
 def test_a_dataset_and_parquet(cluster: str, tmp_path: Path) -> None:
     import pyarrow
     import pyarrow.parquet

@@ -28,9 +28,18 @@ REPLICA = "x-llamacpu-replica"
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def monkeypatch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The example, on a cluster of its own."""
     log = tmp_path_factory.mktemp("example") / "log"
+    # How often replicas and fronts tell of their load; ten seconds otherwise.
+    for who in ("REPLICA", "HANDLE"):
+        monkeypatch.setenv(f"RAY_SERVE_{who}_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "0.5")
     context = ray.init(num_cpus=2, include_dashboard=False, logging_level="warning")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,5 +1,6 @@
 """Past one machine, with Ray: files of prompts to files of answers, and the server in replicas.
 
+answering          what is asked of every row, and the columns of its answer
 rows               rows with a prompt -> an engine -> columns of the answer; knows no Ray
 inputs             the rows of JSONL and Parquet files, and where they can be cut into parts
 parts              what is to be computed, what is there already, and the files it is written to
@@ -18,8 +19,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llamacpu.ray.answering import Answering
     from llamacpu.ray.batch import Summary, answer_files
-    from llamacpu.ray.rows import Answering
     from llamacpu.ray.serving import application
     from llamacpu.ray.stages import Answerer
 
@@ -27,7 +28,7 @@ __all__ = ["Answerer", "Answering", "Summary", "answer_files", "application"]
 
 _MODULES = {
     "Answerer": "stages",
-    "Answering": "rows",
+    "Answering": "answering",
     "Summary": "batch",
     "answer_files": "batch",
     "application": "serving",

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import ray
 import ray.data
 
+from llamacpu.ray.answering import Answering
 from llamacpu.ray.cluster import PROCESS_BYTES, check_fits, weights_of
 from llamacpu.ray.inputs import files_in, format_of, parts_of
 from llamacpu.ray.parts import Folder
-from llamacpu.ray.rows import Answering
 from llamacpu.ray.stages import PartAnswerer
 
 __all__ = ["Summary", "answer_files"]
@@ -60,7 +60,8 @@ def answer_files(
 
     model         a .gguf file. It, the inputs and the outputs are paths that all machines can read
     inputs        files and folders
-    outputs       an empty folder, a new one, or that of an earlier run with the same model, inputs and settings
+    outputs       an empty folder, a new one, or that of an earlier run with the same model, inputs and settings;
+                  one run at a time writes into it
     actors        engines, each with its own copy of the weights: a number, or the least and the most
     num_cpus      cores of each of them, which are the threads of its engine
     parallel      rows of an actor that share each pass over the weights
@@ -68,7 +69,8 @@ def answer_files(
     context       most tokens of a row, prompt and answer together; None for the length of the training
     kv_memory     bytes of keys and values of an actor; None for half of what its machine has left
     on_progress   is told (parts done, parts in all)
-    answering     the fields of `llamacpu.ray.Answering`: max_tokens, sampling, system, stop ...
+    answering     the fields of `llamacpu.ray.Answering`: max_tokens, sampling, system, stop, and row_settings
+                  for columns with settings of a row's own
 
     It joins the cluster that `ray.init` has connected to, or starts a local one. Raises ValueError for inputs and
     outputs that do not go together and for more cores or memory than a machine has, what opening the model raises,
@@ -95,28 +97,31 @@ def answer_files(
         ray.init()
     memory = PROCESS_BYTES + weights + (kv_memory or 0)
     check_fits(path, num_cpus, memory)
-    folder.begin(manifest)
-    missing = folder.missing(parts)
-    done, rows, errors = len(parts) - len(missing), 0, 0
-    log.info("%d of %d parts are there", done, len(parts))
-    skipped = done
-    if missing:
-        low, high = (actors, actors) if isinstance(actors, int) else actors
-        settings = {"answering": asked, "parallel": parallel, "context": context, "kv_memory": kv_memory}
-        dataset = ray.data.from_items([{"part": asdict(part)} for part in missing], override_num_blocks=len(missing))
-        answered = dataset.map_batches(
-            PartAnswerer,
-            fn_constructor_args=(str(path), folder),
-            fn_constructor_kwargs=settings,
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high, max_tasks_in_flight_per_actor=2),
-            num_cpus=num_cpus,
-            memory=memory,
-        )
-        for row in answered.iter_rows():
-            done, rows, errors = done + 1, rows + int(row["rows"]), errors + int(row["errors"])
-            if on_progress is not None:
-                on_progress(done, len(parts))
+    with folder.locked():
+        folder.begin(manifest)
+        missing = folder.missing(parts)
+        done, rows, errors = len(parts) - len(missing), 0, 0
+        log.info("%d of %d parts are there", done, len(parts))
+        skipped = done
+        if missing:
+            low, high = (actors, actors) if isinstance(actors, int) else actors
+            settings = {"answering": asked, "parallel": parallel, "context": context, "kv_memory": kv_memory}
+            dataset = ray.data.from_items(
+                [{"part": asdict(part)} for part in missing], override_num_blocks=len(missing)
+            )
+            answered = dataset.map_batches(
+                PartAnswerer,
+                fn_constructor_args=(str(path), folder),
+                fn_constructor_kwargs=settings,
+                batch_size=1,
+                compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high, max_tasks_in_flight_per_actor=2),
+                num_cpus=num_cpus,
+                memory=memory,
+            )
+            for row in answered.iter_rows():
+                done, rows, errors = done + 1, rows + int(row["rows"]), errors + int(row["errors"])
+                if on_progress is not None:
+                    on_progress(done, len(parts))
     if left := folder.missing(parts):
         raise RuntimeError(f"{len(left)} parts have no answers, {folder.file(left[0])} first; run it again")
     return Summary(rows, errors, len(missing), skipped)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from llamacpu.files import replacing
 from llamacpu.ray.inputs import Format, Part
+from llamacpu.store.file_lock import file_lock
 
 __all__ = ["Folder"]
 
+log = logging.getLogger("llamacpu.ray")
+
 # Its name has no ending of data, so that programs that read the folder leave it out.
 _MANIFEST = "_llamacpu_answers"
+_LOCK = ".llamacpu_lock"
 
 
 class Folder:
@@ -55,6 +61,27 @@ class Folder:
         # What a run that was killed had begun to write.
         for begun in self.path.glob(".part-*.part"):
             begun.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and keep other runs out of it; the lock ends with the process that holds it.
+
+        Raises ValueError where another run writes here.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+
+        def taken() -> None:
+            raise ValueError(
+                f"another run writes its answers into {self.path} now; wait until it ends, or give another folder"
+            )
+
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(file_lock(self.path / _LOCK, taken))
+            except OSError as error:
+                # Some file systems of networks have no locks. Parts are put in their places whole in any case.
+                log.warning("%s cannot be locked (%s): do not start a second run there", self.path, error.strerror)
+            yield
 
     def missing(self, parts: Sequence[Part]) -> list[Part]:
         """The parts that have no answers yet. A file stands in its place only when it is whole."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, chat_prompt, chat_question, text_prompt
 from llamacpu.answers.tools import grammar_of_format
 from llamacpu.chat import Chat
 from llamacpu.errors import LlamaCpuError
+from llamacpu.ray.answering import COLUMNS, Answering, plain
 from llamacpu.sampling import Sampling
 from llamacpu.scheduler import Engine
 
@@ -21,68 +21,9 @@ if TYPE_CHECKING:
 
     from llamacpu.scheduler import Request
 
-__all__ = ["COLUMNS", "Answering", "RowEngine"]
+__all__ = ["RowEngine"]
 
 log: logging.Logger = logging.getLogger("llamacpu.ray")
-
-COLUMNS: dict[str, Any] = {
-    "answer": None,
-    "reasoning": None,
-    "tool_calls": None,
-    "finish_reason": None,
-    "prompt_tokens": 0,
-    "cached_tokens": 0,
-    "completion_tokens": 0,
-    "error": None,
-}
-"""The columns of an answer, with their values where there is none. tool_calls: JSON, a list in the OpenAI shape."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answering:
-    """What is asked of every row.
-
-    prompt, messages  the columns with a text to go on with, and with a conversation to answer (a list of messages as
-                      in the OpenAI API, or that as JSON text); of a row that has both, the conversation is answered
-    system            put before every conversation that has no system message
-    max_tokens        of an answer; None for as many as the context holds
-    sampling          settings of `llamacpu.Sampling`: temperature, seed, top_p ... over those that the file recommends
-    stop              texts that end an answer
-    response_format, tools, tool_choice  as in the OpenAI API
-    timeout           seconds that a row may take; its answer then ends with the finish reason "timeout"
-    column_prefix     put before the names of the columns of the answer, where a column of the input has one of them
-    """
-
-    prompt: str = "prompt"
-    messages: str = "messages"
-    system: str | None = None
-    max_tokens: int | None = None
-    sampling: Mapping[str, Any] = field(default_factory=dict)
-    stop: tuple[str, ...] = ()
-    response_format: Mapping[str, Any] | None = None
-    tools: Sequence[Mapping[str, Any]] = ()
-    tool_choice: Any = None
-    timeout: float | None = None
-    column_prefix: str = ""
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without a model. Raises ValueError and TypeError."""
-        Sampling(**self.sampling)
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise ValueError(f"max_tokens is {self.max_tokens}; expected 1 or more, or None")
-        if isinstance(self.stop, str):
-            raise TypeError("stop is a text; expected a tuple of texts")
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout is {self.timeout}; expected seconds above 0, or None")
-
-    @property
-    def columns(self) -> list[str]:
-        """The names of the columns of the answer."""
-        return [self.column_prefix + name for name in COLUMNS]
-
-    def described(self) -> dict[str, Any]:
-        """For JSON: what two runs have to agree on for their answers to lie in one folder."""
-        return json.loads(json.dumps(asdict(self), default=str))  # type: ignore[no-any-return]
 
 
 class RowEngine:
@@ -128,7 +69,8 @@ class RowEngine:
 
     def _begin(self, row: Mapping[str, Any]) -> Request | Exception:
         try:
-            return self.engine.submit(self._question(row), timeout=self.answering.timeout)
+            said = self.answering.for_row(row)
+            return self.engine.submit(self._question(row, said), timeout=said.timeout)
         except Exception as error:
             self._check_engine(error)
             return error
@@ -168,8 +110,7 @@ class RowEngine:
                 f"the engine has ended: {self.engine.error or error}; nothing more is answered here"
             ) from error
 
-    def _question(self, row: Mapping[str, Any]) -> Question:
-        said = self.answering
+    def _question(self, row: Mapping[str, Any], said: Answering) -> Question:
         model = self.engine.model
         settings: dict[str, Any] = {
             "sampling": Sampling.for_model(model.metadata, **said.sampling),
@@ -204,7 +145,7 @@ def _conversation(messages: Any, said: Answering) -> list[dict[str, Any]]:
             messages = json.loads(messages)
         except ValueError as error:
             raise ValueError(f"the column {said.messages} holds text that is no JSON: {error}") from None
-    messages = _plain(messages)
+    messages = plain(messages)
     if not isinstance(messages, list) or not messages or not all(isinstance(message, dict) for message in messages):
         raise ValueError(f"the column {said.messages} holds no conversation; expected a list of messages, not empty")
     for place, message in enumerate(messages):
@@ -213,15 +154,6 @@ def _conversation(messages: Any, said: Answering) -> list[dict[str, Any]]:
     if said.system is not None and messages[0]["role"] not in ("system", "developer"):
         messages.insert(0, {"role": "system", "content": said.system})
     return messages
-
-
-def _plain(value: Any) -> Any:
-    """Lists and dictionaries, whatever kind of table a cell comes from; fields that are null there are not there."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items() if item is not None}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _words(error: Exception) -> str:

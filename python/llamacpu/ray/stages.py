@@ -9,10 +9,11 @@ from typing import Any
 import ray
 
 from llamacpu.errors import LlamaCpuError
+from llamacpu.ray.answering import Answering
 from llamacpu.ray.cluster import cores_of_this_actor
 from llamacpu.ray.inputs import Part, read_part
 from llamacpu.ray.parts import Folder, with_columns
-from llamacpu.ray.rows import Answering, RowEngine
+from llamacpu.ray.rows import RowEngine
 
 __all__ = ["Answerer", "PartAnswerer"]
 
@@ -33,8 +34,8 @@ class Answerer:
     context    most tokens of a row, prompt and answer together; None for the length of the training
     kv_memory  bytes of keys and values; None for half of what the machine has left, which suits one actor on a machine
 
-    Rows that cannot be answered say why in the column "error"; `llamacpu.ray.rows.COLUMNS` lists the columns. Batches
-    of every format (NumPy, pandas, Arrow) are taken and given back.
+    Rows that cannot be answered say why in the column "error"; `llamacpu.ray.answering.COLUMNS` lists the columns.
+    Batches of every format (NumPy, pandas, Arrow) are taken and given back.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Answerer:
         both = set(said.columns).intersection(names)
         if both:
             raise ValueError(f"the dataset has a column {min(both)}, as the answer has; give a column_prefix")
-        wanted = [name for name in (said.prompt, said.messages) if name in names]
+        wanted = [name for name in (said.prompt, said.messages, *said.row_settings) if name in names]
         if hasattr(batch, "column_names"):
             columns = {name: batch.column(name).to_pylist() for name in wanted}
             count = batch.num_rows
