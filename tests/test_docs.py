@@ -28,6 +28,9 @@ def page_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_url: str) -> I
     monkeypatch.setenv("LLAMACPU_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.setenv("LLAMACPU_REGISTRY", server.url)
     monkeypatch.setenv("HF_ENDPOINT", server.url)
+    # What the machine could do takes seconds to measure, and pages ask for it several times.
+    monkeypatch.setattr("llamacpu.engine.machine.memory_bandwidth", lambda *_: 40.0)
+    monkeypatch.setattr("llamacpu.engine.machine.product_peak", lambda *_: 400.0)
     folder = tmp_path / "page"
     folder.mkdir()
     furnish(folder)
