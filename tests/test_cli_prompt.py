@@ -41,6 +41,22 @@ def test_a_dash_reads_stdin(model: Path) -> None:
     assert "demo model" in done.stderr
 
 
+@pytest.mark.parametrize("text", [None, "and more"])
+def test_a_prompt_without_a_model_is_told_from_a_model(text: str | None) -> None:
+    result = invoke("run", "What can you do?", stdin=text)
+    assert result.exit_code == 2
+    assert (
+        "'What can you do?' is no model; put the model before the prompt, or give the prompt with -p" in result.stderr
+    )
+
+
+def test_a_file_may_be_called_like_a_sentence(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "my very own model.gguf"
+    path.write_bytes(model.read_bytes())
+    result = invoke("run", path, "Hello", "-n", "2")
+    assert result.exit_code == 0, result.stderr
+
+
 def test_an_empty_pipe_adds_nothing(model: Path) -> None:
     assert tokens(model, "-p", "hello", stdin="") == tokens(model, "-p", "hello", stdin=" \n")
 

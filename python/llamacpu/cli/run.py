@@ -101,6 +101,7 @@ def command(context: click.Context, /, **given: Any) -> None:
     line end; with --raw into a pipe or file it is the text of the model and nothing else.
     """
     _name_default_model(context, given)
+    _refuse_a_prompt_for_the_model(given)
     prompt = prompt_of(given)
     if given["raw"] and given["system"] is not None:
         raise click.UsageError("--system needs a chat template; leave out --raw, or write it into the prompt")
@@ -143,6 +144,25 @@ def drawing(plain: bool) -> bool:
 def _name_default_model(context: click.Context, given: dict[str, Any]) -> None:
     if context.get_parameter_source("model") is ParameterSource.DEFAULT_MAP:
         click.echo(f"No model named: using {given['model']}, as the configuration file says.", err=True)
+
+
+def _refuse_a_prompt_for_the_model(given: dict[str, Any]) -> None:
+    """The first word is the model; a sentence there is a prompt whose model was left out."""
+    name = given["model"]
+    if name is None or len(name.split()) < 3 or given["words"] or Path(name).exists():
+        return
+    from llamacpu.errors import StoreError
+    from llamacpu.store.local import find
+
+    try:
+        known = find(name) is not None
+    except StoreError:
+        known = False
+    if not known:
+        raise click.UsageError(
+            f"{name[:60]!r} is no model; put the model before the prompt, or give the prompt with -p to ask the "
+            "default model"
+        )
 
 
 def _without_template(model: Model, given: dict[str, Any]) -> bool:
