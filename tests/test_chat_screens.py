@@ -89,17 +89,15 @@ def test_history_outlives_the_conversation_and_is_searched(chat: Chat) -> None:
     assert later.status() == 0
 
 
-@pytest.mark.parametrize("content", [b'\xff\x00\n[[[\n3\n"good"\n' + b"[" * 200_000])
-def test_a_damaged_history_costs_nothing(chat: Chat, home: Path, content: bytes) -> None:
+def test_a_damaged_history_costs_nothing(chat: Chat, home: Path) -> None:
     file = home / "state" / "llamacpu" / "history.jsonl"
     file.parent.mkdir(parents=True)
-    file.write_bytes(content)
+    file.write_bytes(b'\xff\x00\n[[[\n3\n"good"\n' + b"[" * 200_000)
     screen = chat()
-    if content:
-        screen.type("\x1b[A")
-        screen.wait_for(">>> good")
-        screen.type("\x03")
-        screen.prompt()
+    screen.type("\x1b[A")
+    screen.wait_for(">>> good")
+    screen.type("\x03")
+    screen.prompt()
     screen.type("hello\r")
     screen.wait_for("'hello'.")
     screen.prompt()

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from llamacpu.cli import bench, configuration
+from llamacpu.cli.download_bar import DownloadBar
 from llamacpu.cli.group import _shortened
 from llamacpu.cli.terminal import LoadBar, PromptBar
 from test_cli import invoke
@@ -210,6 +211,7 @@ def test_bars_fit_the_terminal(columns: int, monkeypatch: pytest.MonkeyPatch) ->
         with open(writing, "w", closefd=False) as stream:
             PromptBar(stream)(70_000, 100_000)
             LoadBar(stream)(70_000_000_000, 100_000_000_000)
+            DownloadBar(stream)(70_000_000_000, 100_000_000_000)
         shown = os.read(reading, 4096).decode()
     finally:
         os.close(reading)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -153,6 +155,7 @@ def test_tables_are_aligned_and_fit_the_width() -> None:
         "Before", "", "Name                   Value", "────────────────────────────",
         "a                          1", "long words in a cell      22", "", "After",
     ]  # fmt: skip
+    assert rows("| a | b |\n|---|---|\n| x <br> y | z |")[2:] == ["x   z", "y"]
     narrow = rows(TABLE, width=16)
     assert all(len(row) <= 16 for row in narrow)
     assert "words in a cell" in " ".join(narrow)
@@ -221,6 +224,12 @@ def test_long_hostile_lines_take_no_time_to_speak_of() -> None:
         "a" * 9000,
     ):
         assert rows(text, width=40)
+
+
+def test_nothing_of_it_is_imported_before_it_draws() -> None:
+    code = "import sys, llamacpu.cli.run; print(*sorted({'rich', 'markdown_it', 'prompt_toolkit'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
 
 
 def test_control_characters_are_shown() -> None:

@@ -6,9 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, TextIO
 
-import click
-
-from llamacpu.cli.terminal import ProgressBar, write
+from llamacpu.cli.terminal import ProgressBar, tell, write
 from llamacpu.families.memory import amount
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ class DownloadBar(ProgressBar):
 def show(plan: Plan) -> None:
     """Tell the plan on stderr."""
     for line in lines(plan):
-        click.echo(line, err=True)
+        tell(line)
 
 
 def lines(plan: Plan) -> list[str]:

@@ -50,8 +50,8 @@ class Conversation:
         self._preparation: Preparation | None = None
 
     def __enter__(self) -> Conversation:
-        """Begin to read the model."""
-        self._preparation = Preparation(self.session.model)
+        """Begin to read the model, and to import what draws the answers."""
+        self._preparation = Preparation(self.session.model, lambda: new_page(self.drawn))
         return self
 
     def __exit__(self, *_error: object) -> None:

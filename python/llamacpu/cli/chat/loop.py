@@ -31,10 +31,10 @@ def interact(conversation: Conversation, kept: bool = True) -> None:
 
     kept: whether what is typed is there for the arrow keys of later conversations.
     """
-    typed = reader(kept)
-    tell("Type a message, or /help. Ctrl-C stops an answer, Ctrl-D or /exit ends.")
     going_on = True
     with conversation:
+        typed = reader(kept)
+        tell("Type a message, or /help. Ctrl-C stops an answer, Ctrl-D or /exit ends.")
         while going_on:
             try:
                 going_on = take_turn(conversation, typed)
@@ -57,7 +57,7 @@ def reader(kept: bool) -> Reader:
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "prompt_toolkit":
             raise
-        tell('For several lines in a message, history and completion: pip install "llamacpu[terminal]"')
+        tell('Markdown and editing across lines come with: pip install "llamacpu[terminal]"')
         return Lines(place)
     return Editor(place)
 

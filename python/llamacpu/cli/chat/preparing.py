@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llamacpu.cli.terminal import LoadBar
@@ -20,7 +21,9 @@ _PAUSE = 0.05
 class Preparation:
     """Reads a model's weights in a thread of its own, where stderr is a terminal; elsewhere the first step does."""
 
-    def __init__(self, model: ModelLike) -> None:
+    def __init__(self, model: ModelLike, first: Callable[[], object]) -> None:
+        """first: is called in that thread before."""
+        self._first = first
         self._model = model
         self._cancel = CancelToken()
         self._error: Exception | None = None
@@ -64,6 +67,7 @@ class Preparation:
 
     def _run(self) -> None:
         try:
+            self._first()
             self._model.prepare(self._note, self._cancel)
         except Cancelled:
             pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 
 from markdown_it import MarkdownIt
@@ -22,6 +23,8 @@ from llamacpu.cli.drawing.surface import PLAIN, Piece
 
 __all__ = ["Code", "table_lines"]
 
+# Tables have no other way to say it.
+_BREAK = re.compile(r" *<br */?> *", re.IGNORECASE)
 _MOST_CODE = 20_000
 _tables = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
 _theme = Syntax.get_theme("ansi_dark")
@@ -70,7 +73,7 @@ def table_lines(rows: list[str], width: int) -> Iterator[str] | None:
         elif token.type == "inline":
             cell = Text(justify=justify if justify in ("left", "right", "center") else "left")  # type: ignore[arg-type]
             for piece in spans(token.children or [], PLAIN):
-                cell.append(piece.text, piece.style)
+                cell.append(_BREAK.sub("\n", piece.text), piece.style)
             cells.append(cell)
         elif token.type == "tr_close":
             if in_head:
