@@ -18,7 +18,6 @@ import llamacpu
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLES = REPOSITORY / "examples"
 DEMO = REPOSITORY / "python" / "llamacpu" / "data" / "demo.gguf"
-TESTED_ELSEWHERE = {"desktop_chat.py": "test_desktop.py", "ray_batch.py": "neighbours/test_ray.py"}
 
 
 def run(name: str, *arguments: str, folder: Path, status: int = 0) -> subprocess.CompletedProcess[str]:
@@ -45,10 +44,9 @@ def example(name: str) -> Any:
 
 
 def test_every_example_has_a_test() -> None:
-    here = Path(__file__).read_text(encoding="utf-8")
+    tests = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py"))
     for path in EXAMPLES.glob("*.py"):
-        text = (REPOSITORY / "tests" / TESTED_ELSEWHERE.get(path.name, Path(__file__).name)).read_text(encoding="utf-8")
-        assert path.name in text or f'example("{path.stem}")' in here, f"nothing runs {path.name}"
+        assert f'"{path.name}"' in tests or f'example("{path.stem}")' in tests, f"nothing runs {path.name}"
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

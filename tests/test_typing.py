@@ -74,7 +74,11 @@ def test_every_public_name_has_a_known_type() -> None:
     except ValueError:
         pytest.skip(f"pyright does not run here: {done.stderr[-300:]}")
     # Classes of these modules are built on those of a package, which is not always installed.
-    bases = {"llamacpu.integrations.langchain": "langchain_core", "llamacpu.integrations.llm_plugin": "llm"}
+    bases = {
+        "llamacpu.integrations.langchain": "langchain_core",
+        "llamacpu.integrations.llm_plugin": "llm",
+        "llamacpu.ray.router": "ray",
+    }
     unknown = tuple(name + "." for name, package in bases.items() if importlib.util.find_spec(package) is None)
     exported = [symbol for symbol in found["symbols"] if symbol["isExported"]]
     assert len(exported) > 4000

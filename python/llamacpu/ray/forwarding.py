@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Forwarding", "ReplicaLost", "answered"]
 
-log = logging.getLogger("llamacpu.ray")
+log: logging.Logger = logging.getLogger("llamacpu.ray")
 
 Ask = Callable[[str, dict[str, Any], bytes], AsyncIterator[list[dict[str, Any]]]]
 """Calls a replica: the key of the prefix, the scope and the body of a request -> messages of ASGI as they come."""

@@ -16,7 +16,7 @@ from llamacpu.store.file_lock import file_lock
 
 __all__ = ["Folder"]
 
-log = logging.getLogger("llamacpu.ray")
+log: logging.Logger = logging.getLogger("llamacpu.ray")
 
 # Its name has no ending of data, so that programs that read the folder leave it out.
 _MANIFEST = "_llamacpu_answers"

@@ -25,8 +25,8 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]  # Ray comes without ty
 
     # A replica that computes may take a while to say how busy it is, and with Ray's tenth of a second would be passed
     # over for one without the prefix. One that has died is known at once.
-    queue_len_response_deadline_s = 5.0
-    max_queue_len_response_deadline_s = 10.0
+    queue_len_response_deadline_s: float = 5.0
+    max_queue_len_response_deadline_s: float = 10.0
 
     async def choose_replicas(
         self, candidate_replicas: list[RunningReplica], pending_request: PendingRequest | None = None
