@@ -59,6 +59,11 @@ class Conversation:
         if self._preparation is not None:
             self._preparation.close()
 
+    def awaits_message(self) -> None:
+        """The user is typing: there is time for what the first answer needs."""
+        if self._preparation is not None:
+            self._preparation.prompt_is_shown()
+
     def answer(self, text: str) -> None:
         """Answer a message; one that fails or that Ctrl-C stopped before its first word is forgotten."""
         self.messages.append({"role": "user", "content": text})

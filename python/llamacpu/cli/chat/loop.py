@@ -64,6 +64,7 @@ def reader(kept: bool) -> Reader:
 
 def take_turn(conversation: Conversation, typed: Reader) -> bool:
     """Read a message and answer it, or do what a command says; False ends the conversation."""
+    conversation.awaits_message()
     try:
         # A terminal may send bytes that are no text.
         text = typed.read().encode(errors="replace").decode()

@@ -21,9 +21,10 @@ _PAUSE = 0.05
 class Preparation:
     """Reads a model's weights in a thread of its own, where stderr is a terminal; elsewhere the first step does."""
 
-    def __init__(self, model: ModelLike, first: Callable[[], object]) -> None:
-        """first: is called in that thread before."""
-        self._first = first
+    def __init__(self, model: ModelLike, then: Callable[[], object]) -> None:
+        """then: is called in that thread afterwards, but not before `prompt_is_shown`, which it would delay."""
+        self._then = then
+        self._shown = threading.Event()
         self._model = model
         self._cancel = CancelToken()
         self._error: Exception | None = None
@@ -38,6 +39,7 @@ class Preparation:
     def wait(self) -> None:
         """Wait for the end, with a bar. Raises what went wrong, once; Cancelled after `stop`."""
         self._stopped = False
+        self._shown.set()
         thread = self._thread
         if thread is None:
             return
@@ -54,6 +56,10 @@ class Preparation:
         if error is not None:
             raise error
 
+    def prompt_is_shown(self) -> None:
+        """The user is typing."""
+        self._shown.set()
+
     def stop(self) -> None:
         """End `wait`; the reading goes on. Signal handlers may call it."""
         self._stopped = True
@@ -61,14 +67,17 @@ class Preparation:
     def close(self) -> None:
         """Stop reading."""
         self._cancel.cancel()
+        self._shown.set()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
 
     def _run(self) -> None:
         try:
-            self._first()
             self._model.prepare(self._note, self._cancel)
+            self._shown.wait()
+            if not self._cancel.cancelled:
+                self._then()
         except Cancelled:
             pass
         except Exception as error:
