@@ -92,8 +92,9 @@ def command(context: click.Context, /, **given: Any) -> None:
     """Talk to MODEL (a .gguf file), or let it answer one prompt.
 
     With PROMPT, --prompt, --file or text piped to stdin the answer is printed and the command ends; of several, the
-    texts are joined in this order. At a terminal a conversation begins otherwise. Without MODEL the small demo model
-    that comes with llamacpu is used; - in the place of MODEL or PROMPT reads the prompt from stdin.
+    texts are joined in this order. At a terminal a conversation begins otherwise; /help lists its commands. Without
+    MODEL the small demo model that comes with llamacpu is used; - in the place of MODEL or PROMPT reads the prompt
+    from stdin.
 
     A model without a chat template that is no chat model by its name continues the prompt as it is.
 

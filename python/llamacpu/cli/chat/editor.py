@@ -53,8 +53,13 @@ class Editor:
         self._session.app.renderer.cpr_not_supported_callback = None
 
     def read(self) -> str:
-        """A message. EOFError at the end of the input, KeyboardInterrupt for Ctrl-C."""
-        text = self._session.prompt()
+        """A message. EOFError at the end of the input, KeyboardInterrupt for Ctrl-C on an empty line."""
+        try:
+            text = self._session.prompt()
+        except KeyboardInterrupt:
+            if self._session.default_buffer.text:
+                return ""  # what was typed is given up
+            raise
         if text.startswith(_FENCE) and text.rstrip().endswith(_FENCE) and text.count(_FENCE) == 2:
             return text.strip()[len(_FENCE) : -len(_FENCE)].strip("\n")
         return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -39,7 +40,7 @@ def save(conversation: Conversation, name: str) -> str:
         with path.open("rb") as older:
             if _is_conversation(older):
                 asked = True
-                if not click.confirm(f"{name} is there already. Overwrite it?", err=True):
+                if not click.confirm(f"{name} is there already. Overwrite it?", err=sys.stderr.isatty()):
                     return "Nothing was saved."
     with replacing(path, _KIND, lambda file: asked and _is_conversation(file), private=True) as file:
         if path.suffix == ".json":
