@@ -10,9 +10,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from llamacpu.chat.call_states import SPACE, CallStates
 from llamacpu.chat.events import Event, Piece, ToolCall
-from llamacpu.chat.found_calls import FoundCalls
-from llamacpu.chat.joined import Joined
 from llamacpu.chat.left_out import LeftOut, any_of
 from llamacpu.chat.marks import CALL_TAGS, INNER_MARKS, WITH_TAG, WRAPPERS, unfinished
 from llamacpu.chat.openings import (
@@ -27,18 +26,14 @@ from llamacpu.chat.openings import (
 )
 from llamacpu.chat.reasoning import REASONING_TAGS
 from llamacpu.chat.stretches import Stretch
-from llamacpu.chat.tool_calls import Call, read_arguments, read_forced, read_parts
 
 __all__ = ["AnswerReader", "Event", "Piece", "ToolCall"]
 
-_SPACE = " \t\r\n"
-_SEPARATORS = _SPACE + ";,"
-_CODE_END = re.compile(r"(?:\n[ \t]*|(?<=\))[ \t]*)()```")
 _OPENINGS = tuple(opening for opening, _ in REASONING_TAGS)
 _CLOSINGS = tuple(closing for _, closing in REASONING_TAGS)
 
 
-class AnswerReader:
+class AnswerReader(CallStates):
     """Takes an answer apart while it is being written.
 
     tools              names of the functions on offer, or the schemas of their arguments by name; None: none are, and
@@ -65,21 +60,16 @@ class AnswerReader:
         only_tagged: bool = False,
         drop: Collection[str] = (),
     ) -> None:
-        self._found, self._joined = FoundCalls(tools), Joined()
+        super().__init__(tools)
         offered = self._found.offered
         self._reasoning, self._forced, self._only_tagged = reasoning, forced and offered, only_tagged
         self._recipient_first = begins_recipient and offered and not forced and not begins_reasoning
         self._recipients = self._recipient_first
         self._held = ">>>" if self._recipient_first else ""
-        self._state, self._skipped, self._closing = "start", "", ""
-        # Whether text has been shown since the last start, its last letter, and whether it is in a fenced block.
-        self._at_start, self._last, self._fenced = True, "", False
-        self._bare_calls = True
-        self._stretch, self._tag, self._from, self._space = Stretch(None), "", 0, ""
-        self._opened = False
+        self._closing, self._opened = "", False
         if begins_reasoning and reasoning:
             self._closing = begins_reasoning if isinstance(begins_reasoning, str) else REASONING_TAGS[0][1]
-            self._state, self._skipped, self._opened = "thought", _SPACE, True
+            self._state, self._skipped, self._opened = "thought", SPACE, True
         elif unopened and reasoning and not self._recipient_first:
             self._state = "unopened"
         known = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
@@ -126,7 +116,7 @@ class AnswerReader:
         if self._reasoning:
             for opening, closing in REASONING_TAGS:
                 if text.startswith(opening):
-                    self._held, self._closing, self._skipped, self._opened = text[len(opening) :], closing, _SPACE, True
+                    self._held, self._closing, self._skipped, self._opened = text[len(opening) :], closing, SPACE, True
                     return self._begin("thought")
             if not final and any(opening.startswith(text) for opening in _OPENINGS):
                 return None
@@ -148,20 +138,12 @@ class AnswerReader:
         name = begins_line(text, names) if self._only_tagged else begins_named(text, names, final)
         return False if name is None and final else name
 
-    def _begin(self, state: str) -> list[Event]:
-        self._state, self._at_start = state, True
-        return []
-
-    def _restart(self, skipped: str) -> None:
-        """Something is complete: what follows, after the letters of `skipped`, may be anything again."""
-        self._state, self._skipped, self._at_start, self._last = "start", skipped, True, ""
-
     def _in_unopened(self, final: bool) -> list[Event] | None:
         found = any_of((*_OPENINGS, *_CLOSINGS)).search(self._held)
         if found is None or found[0] in _OPENINGS:
             return self._begin("start") if found is not None or final else None
         thought, self._held, self._opened = self._held[: found.start()].strip(), self._held[found.end() :], True
-        self._restart(_SPACE)
+        self._restart(SPACE)
         return [Piece("reasoning", thought)]
 
     def _in_thought(self, final: bool) -> list[Event] | None:
@@ -172,7 +154,7 @@ class AnswerReader:
         # White space before the closing tag does not belong to the thought.
         if place >= 0:
             thought, self._held = self._held[:place].rstrip(), self._held[place + len(self._closing) :]
-            self._restart(_SPACE)
+            self._restart(SPACE)
             return [Piece("reasoning", thought)]
         stop = len(self._held) - (0 if final else unfinished(self._held, (self._closing,)))
         thought = self._held[:stop].rstrip()
@@ -195,14 +177,6 @@ class AnswerReader:
         stop = len(self._held) - (0 if final else unfinished(self._held, self._held_marks))
         # White space before a call does not belong to the content.
         return self._shown(stop, trim=self._found.offered and not final)
-
-    def _shown(self, stop: int, trim: bool) -> list[Event] | None:
-        """The held text up to a place is content; with `trim` the white space before that waits."""
-        text = self._held[:stop].rstrip() if trim else self._held[:stop]
-        if not text:
-            return None
-        self._held, self._at_start, self._last = self._held[len(text) :], False, text[-1]
-        return [Piece("content", text)]
 
     def _decide(self, mark: str, place: int, final: bool) -> tuple[list[Event]] | tuple[()] | None:
         """What a mark in the held text is: events of something that begins, () for text, None to wait."""
@@ -268,7 +242,7 @@ class AnswerReader:
         before = self._held[:place].rstrip() if self._found.offered else self._held[:place]
         self._space = self._held[len(before) : place]
         self._held = self._held[place + len(mark) :]
-        self._restart(_SPACE)
+        self._restart(SPACE)
         return ([Piece("content", before)],)
 
     def _may_be_bare(self, place: int) -> bool:
@@ -295,119 +269,3 @@ class AnswerReader:
             self._held, self._recipient_first = self._held[:place] + self._held[place + len(">>>") :], False
             return ([],)
         return ()
-
-    def _open(self, state: str, place: int, start: int, stretch: Stretch) -> tuple[list[Event]]:
-        """A stretch begins: the text before `place` is content, what is held from now on begins at `start`."""
-        before = self._held[:place].rstrip()
-        self._space, self._held = self._held[len(before) : place], self._held[start:]
-        self._restart("")
-        self._state, self._stretch = state, stretch
-        return ([Piece("content", before)] if before else [],)
-
-    def _in_call(self, final: bool) -> list[Event] | None:
-        found = self._stretch.end(self._held, final)
-        if found is None:
-            return None
-        body = self._held[: found[1] if self._tag in WITH_TAG else found[0]]
-        self._held = self._held[found[1] :]
-        # Llama 3.1 writes ";" between calls.
-        self._restart(_SEPARATORS if self._tag == "<|python_tag|>" else _SPACE)
-        self._joined.parted(self._space, "")
-        self._space = ""
-        parts = self._found.tagged(self._tag, body)
-        return self._found.events(parts) if parts else [Piece("content", body if body.strip() else "")]
-
-    def _in_bare(self, final: bool) -> list[Event] | None:
-        found = self._stretch.end(self._held, False)
-        if found is None:
-            if final:
-                # Brackets that never close: tags may follow, but calls without one would be looked for again and again.
-                self._not_a_call(0)
-                self._bare_calls = self._forced = False
-            return [] if final else None
-        end = found[0]
-        text = self._held[:end]
-        call = read_forced(text) if self._forced else None
-        parts: list[Call | str] = [call] if call else read_parts(text, certain=False) or []
-        if not call and not self._found.any_known(parts):
-            return self._not_a_call(end)
-        self._held = self._held[end:]
-        self._restart(_SEPARATORS)
-        return self._found.events(parts)
-
-    def _not_a_call(self, end: int) -> list[Event]:
-        """What looked like a call up to `end` is text, with the white space before it."""
-        self._held, self._state = self._space + self._held, "content"
-        return (self._shown(len(self._space) + end, trim=False) or []) if end else []
-
-    def _in_fence(self, final: bool) -> list[Event] | None:
-        while (found := self._stretch.end(self._held, False)) is not None:
-            end = found[0]
-            rest = self._held[end:].lstrip(_SEPARATORS)
-            place = len(self._held) - len(rest)
-            if "```".startswith(rest[:3]):
-                if len(rest) < 3 and not final:
-                    return None
-                parts = read_parts(self._held[self._from : end], certain=False) or []
-                if not self._found.any_known(parts):
-                    return self._not_a_call(place + len(rest[:3]))
-                self._held = rest[3:]
-                self._restart(_SPACE)
-                return self._found.events(parts)
-            if rest[0] not in "{[":
-                break
-            if is_undecided(rest, 0) and not final:
-                return None
-            self._stretch = Stretch(None, place)
-        else:
-            if not final:
-                return None
-        self._fenced = True
-        return self._not_a_call(3)
-
-    def _in_code(self, final: bool) -> list[Event] | None:
-        found = _CODE_END.search(self._held, self._from)
-        if found is None and not final:
-            return None
-        parts = self._found.code(self._held[self._from : found.start(1)]) if found else []
-        if not found or not self._found.any_known(parts):
-            self._fenced = True
-            return self._not_a_call(3)
-        self._held = self._held[found.end() :]
-        self._restart(_SPACE)
-        return self._found.events(parts)
-
-    def _in_named(self, final: bool) -> list[Event] | None:
-        found = self._stretch.end(self._held, False)
-        if found is None:
-            if final:
-                self._bare_calls = False
-            return self._not_a_call(0) if final else None
-        arguments = read_arguments(self._held[self._from : found[0]])
-        if arguments is None:
-            return self._not_a_call(found[0])
-        self._held = self._held[found[0] :]
-        self._restart(_SPACE)
-        return self._found.events([Call(self._tag, arguments)])
-
-    def _in_recipient(self, final: bool) -> list[Event] | None:
-        text = self._held.lstrip()
-        if text.startswith("{"):
-            self._held = text
-            found = self._stretch.end(text, False)
-            arguments = read_arguments(text[: found[0]]) if found else None
-            if found is None and not final:
-                return None
-            if found and arguments is not None:
-                self._held = text[found[0] :]
-                self._restart(_SPACE)
-                return self._found.events([Call(self._tag, arguments)])
-        elif not text and not final:
-            return None
-        place = self._held.find("\n>>>")
-        if place < 0 and not final:
-            return None
-        body = self._held if place < 0 else self._held[:place]
-        self._held = self._held[len(body) :]
-        self._restart(_SPACE)
-        return self._found.events(self._found.addressed(self._tag, body))

@@ -19,6 +19,7 @@ from typing import Any
 from llamacpu import log
 from llamacpu.arguments import described
 from llamacpu.constraints import schema_keywords as keywords
+from llamacpu.constraints.schema_references import pointer, resolved
 from llamacpu.errors import GrammarError
 
 __all__ = ["as_resource", "compiled", "is_closed", "member", "prepared"]
@@ -169,7 +170,7 @@ def as_resource(schema: Any, name: str) -> Any:
 def member(schema: Mapping[str, Any], key: str, name: str) -> Schema:
     """The schema of one property of an object, with all that it refers to."""
     whole = as_resource(dict(schema), name)
-    return {"$defs": {"whole": whole}, "$ref": f"{whole['$id']}#/properties/{keywords.pointer(key)}"}
+    return {"$defs": {"whole": whole}, "$ref": f"{whole['$id']}#/properties/{pointer(key)}"}
 
 
 def is_closed(schema: Schema) -> bool:
@@ -191,7 +192,7 @@ def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, Any]]:
 
 def _inner(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     if key in _NAMED and isinstance(value, dict):
-        yield from ((f"/{keywords.pointer(name)}", inner) for name, inner in value.items())
+        yield from ((f"/{pointer(name)}", inner) for name, inner in value.items())
     elif key in _MANY and isinstance(value, list):
         yield from ((f"/{number}", inner) for number, inner in enumerate(value))
     elif key in _ONE and isinstance(value, (dict, bool)):
@@ -227,7 +228,7 @@ class _Walk:
             reference = schema.get("$ref")
             if isinstance(reference, str) and reference.startswith("#"):
                 self._open.add(reference)
-                waiting.append((reference, keywords.resolved(self._schema, reference)))
+                waiting.append((reference, resolved(self._schema, reference)))
             self._open.add(path)
 
     def _changed(self, schema: Any, path: str, open_: bool) -> Any:
@@ -244,7 +245,7 @@ class _Walk:
         for key, value in known.items():
             if key in _NAMED and isinstance(value, dict):
                 found[key] = {
-                    name: self._changed(inner, f"{path}/{key}/{keywords.pointer(name)}", open_=False)
+                    name: self._changed(inner, f"{path}/{key}/{pointer(name)}", open_=False)
                     for name, inner in value.items()
                 }
             elif key in _MANY and isinstance(value, list):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from llamacpu.constraints.schema_keywords import resolved
+from llamacpu.constraints.schema_references import resolved
 from llamacpu.errors import GrammarError
 
 __all__ = ["for_objects", "function_of", "parameters_of"]

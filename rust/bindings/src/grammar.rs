@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
 use llamacpu_text::Error;
-use llamacpu_text::grammar::{Matcher, Rules, TokenReference, Trie};
+use llamacpu_text::grammar::{Matcher, Rules, TokenReference, Trie, forbid_others};
 use numpy::{PyArray1, PyReadwriteArray1};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -141,18 +141,7 @@ impl GrammarMatcher {
         let logits = logits
             .as_slice_mut()
             .map_err(|_| PyValueError::new_err("logits must be contiguous; numpy.ascontiguousarray makes them so"))?;
-        for (place, logits) in logits.chunks_mut(64).enumerate() {
-            let mut word = bits.get(place).copied().unwrap_or(0);
-            if word == u64::MAX {
-                continue;
-            }
-            for logit in logits {
-                if word & 1 == 0 {
-                    *logit = f32::NEG_INFINITY;
-                }
-                word >>= 1;
-            }
-        }
+        forbid_others(&bits, logits);
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use super::Budget;
 use super::characters::Classes;
 use super::rules::{Rules, Symbol};
 use super::stacks::{END, Follower, Reading, Sets, ended};
+use super::trie::Kind;
 use super::utf8::{Next, Utf8};
 use crate::Error;
 
@@ -47,8 +48,8 @@ pub(crate) struct Automaton {
     /// Where the row of each state begins, or how often it was left without having one.
     rows: Vec<Row>,
     table: Vec<StateId>,
-    /// Whether all texts of [`Kind::Word`] and of [`Kind::Plain`] may come next, for each state.
-    takes_all: Vec<[Option<bool>; 2]>,
+    /// Whether all texts of a kind may come next, for each state and each [`Kind`] but the last.
+    takes_all: Vec<[Option<bool>; Kind::Any as usize]>,
     follower: Follower,
     scratch: Vec<Reading>,
 }
@@ -124,7 +125,7 @@ impl Automaton {
         *self.numbers.entry(state).or_insert_with(|| {
             self.states.push(state);
             self.rows.push(Row::Left(0));
-            self.takes_all.push([None; 2]);
+            self.takes_all.push([None; Kind::Any as usize]);
             self.states.len() as StateId - 1
         })
     }

@@ -6,7 +6,7 @@ use super::trie::{Part, Trie};
 use crate::Error;
 
 /// A tree of so many nodes is worth the question whether all of it may come next.
-const LARGE: usize = 16;
+const LARGE: usize = 6;
 /// How many nodes of the vocabulary are looked at between two questions whether to stop.
 const PIECE: usize = 1 << 14;
 
@@ -66,6 +66,36 @@ fn mark_part(
     Ok(())
 }
 
+/// Without a branch for each bit, which nothing could foresee.
+fn forbid_of_eight(byte: u64, logits: &mut [f32; 8]) {
+    let byte = byte as u32;
+    for (lane, logit) in logits.iter_mut().enumerate() {
+        let kept = if byte & (1 << lane) == 0 { 0 } else { u32::MAX };
+        *logit = f32::from_bits((logit.to_bits() & kept) | (f32::NEG_INFINITY.to_bits() & !kept));
+    }
+}
+
+/// Sets the numbers of all tokens whose bit is not set to minus infinity; so, too, those behind the last bit.
+pub fn forbid_others(bits: &[u64], logits: &mut [f32]) {
+    for (place, logits) in logits.chunks_mut(64).enumerate() {
+        match bits.get(place).copied().unwrap_or(0) {
+            u64::MAX => {}
+            0 => logits.fill(f32::NEG_INFINITY),
+            word => {
+                let (whole, rest) = logits.as_chunks_mut::<8>();
+                for (part, eight) in whole.iter_mut().enumerate() {
+                    forbid_of_eight(word >> (8 * part), eight);
+                }
+                for (lane, logit) in rest.iter_mut().enumerate() {
+                    if word >> (8 * whole.len() + lane) & 1 == 0 {
+                        *logit = f32::NEG_INFINITY;
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Sets the bits of these tokens.
 pub(super) fn mark_all(ids: &[u32], bits: &mut [u64]) {
     for id in ids {
@@ -75,4 +105,25 @@ pub(super) fn mark_all(ids: &[u32], bits: &mut [u64]) {
 
 fn set(bits: &mut [u64], id: u32) {
     bits[id as usize / 64] |= 1 << (id % 64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_forbidden_whatever_the_length() {
+        let words = [0x9E37_79B9_7F4A_7C15_u64, 0, u64::MAX, 0x0102_0408_1020_4080];
+        for length in (0..300).step_by(7).chain([63, 64, 65, 255, 256, 257]) {
+            let mut logits: Vec<f32> = (0..length).map(|number| number as f32 - 100.0).collect();
+            let wanted: Vec<f32> = (logits.iter().enumerate())
+                .map(|(place, logit)| match words.get(place / 64) {
+                    Some(word) if word >> (place % 64) & 1 != 0 => *logit,
+                    _ => f32::NEG_INFINITY,
+                })
+                .collect();
+            forbid_others(&words, &mut logits);
+            assert_eq!(logits, wanted);
+        }
+    }
 }

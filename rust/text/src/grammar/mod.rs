@@ -19,6 +19,7 @@ mod stacks;
 mod trie;
 mod utf8;
 
+pub use marks::forbid_others;
 pub use matcher::Matcher;
 pub use rules::{Rules, TokenReference};
 pub use trie::Trie;

@@ -1,8 +1,8 @@
 //! The tokens of a vocabulary by their bytes, as trees.
 //!
-//! There is a tree of its own for the tokens that are parts of words and one for other plain text: inside a name or a
-//! string of a grammar all of them go on with it, and then no tree of so many tokens has to be walked. Each node says of
-//! which characters all that follows is made, so that a part of a tree need not be walked either.
+//! There is a tree of its own for the tokens that are parts of words, with capitals or without, and one for other plain
+//! text: inside a name or a string of a grammar all of them go on with it, and then no tree of so many tokens has to be
+//! walked. Each node says of which characters all that follows is made, so that a part of a tree need not be walked either.
 
 use crate::Error;
 
@@ -35,6 +35,8 @@ pub(crate) struct Part {
 /// Of which characters a text is made; each kind is among those of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
+    /// Small ASCII letters.
+    Small,
     /// ASCII letters, digits and `_`.
     Word,
     /// Whole characters that strings and comments hardly ever leave out: printable ASCII without `"`, `\` and `*`, and
@@ -48,6 +50,7 @@ impl Kind {
     /// The ASCII characters.
     pub(crate) fn ascii(self) -> impl Iterator<Item = u8> {
         (0..0x80).filter(move |byte: &u8| match self {
+            Self::Small => byte.is_ascii_lowercase(),
             Self::Word => byte.is_ascii_alphanumeric() || *byte == b'_',
             Self::Plain => (b' '..0x7F).contains(byte) && !b"\"\\*".contains(byte),
             Self::Any => true,
@@ -59,10 +62,8 @@ impl Kind {
 
     fn of_character(character: char) -> Self {
         let is_plain = match u8::try_from(character) {
-            Ok(byte @ (b'_' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z')) => {
-                debug_assert!(Self::Word.ascii().any(|word| word == byte));
-                return Self::Word;
-            }
+            Ok(b'a'..=b'z') => return Self::Small,
+            Ok(b'_' | b'0'..=b'9' | b'A'..=b'Z') => return Self::Word,
             Ok(byte @ 0..0x80) => (b' '..0x7F).contains(&byte) && !b"\"\\*".contains(&byte),
             _ => Self::OTHERS.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(character))),
         };
@@ -74,8 +75,8 @@ impl Kind {
     fn of_ends(text: &[u8], ends: &mut Vec<Self>) {
         ends.clear();
         ends.resize(text.len() + 1, Self::Any);
-        ends[0] = Self::Word;
-        let mut kind = Self::Word;
+        ends[0] = Self::Small;
+        let mut kind = Self::Small;
         if let Ok(text) = std::str::from_utf8(text) {
             for (place, character) in text.char_indices().rev() {
                 kind = kind.max(Self::of_character(character));
@@ -92,8 +93,8 @@ impl Kind {
 
 /// A vocabulary as grammars see it.
 pub struct Trie {
-    /// [`Kind::Word`], [`Kind::Plain`], then [`Kind::Any`].
-    pub(crate) parts: [Part; 3],
+    /// Of each kind, in their order.
+    pub(crate) parts: [Part; 4],
     /// Of each token.
     texts: Vec<Box<[u8]>>,
     /// Tokens that end a text, ascending.
@@ -135,7 +136,7 @@ impl Trie {
             Kind::of_ends(&texts[*id as usize], &mut ends_of);
             ends_of[texts[*id as usize].len()]
         };
-        let parts = [Kind::Word, Kind::Plain, Kind::Any].map(|kind| {
+        let parts = [Kind::Small, Kind::Word, Kind::Plain, Kind::Any].map(|kind| {
             let tokens: Vec<u32> = tokens.extract_if(.., |id| of(id) == kind).collect();
             let mut bits = vec![0; count.div_ceil(64)];
             for id in &tokens {
@@ -182,7 +183,7 @@ fn nodes(texts: &[Box<[u8]>], tokens: &[u32]) -> Vec<Node> {
                 first: place as u32,
                 depth: depth as u16,
                 byte: text[depth],
-                below: Kind::Word,
+                below: Kind::Small,
             });
         }
         Kind::of_ends(text, &mut ends);

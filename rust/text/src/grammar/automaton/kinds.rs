@@ -17,11 +17,10 @@ impl Automaton {
     /// Whether all texts of the kind may come next: every character of it leads to states of which the same is true.
     /// False also where that is more work to find out than to walk the tree of tokens.
     pub(crate) fn takes_all(&mut self, state: StateId, kind: Kind, budget: &mut Budget<'_>) -> Result<bool, Error> {
-        let place = match kind {
-            Kind::Word => 0,
-            Kind::Plain => 1,
-            Kind::Any => return Ok(false),
-        };
+        if kind == Kind::Any {
+            return Ok(false);
+        }
+        let place = kind as usize;
         if let Some(known) = self.takes_all[state as usize][place] {
             return Ok(known);
         }

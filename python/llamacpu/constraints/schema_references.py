@@ -1,0 +1,31 @@
+"""References inside a schema: names as steps of a JSON pointer, and what such a pointer names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def pointer(name: str) -> str:
+    """A name as a step of a JSON pointer in a reference (RFC 6901, sections 3 and 6)."""
+    escaped = name.replace("~", "~0").replace("/", "~1")
+    return "".join(letter if letter.isalnum() or letter in "-._~$" else _percent(letter) for letter in escaped)
+
+
+def _percent(letter: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogatepass"))
+
+
+def resolved(root: dict[str, Any], reference: str) -> Any:
+    """The schema that a local reference names; None where there is none."""
+    from urllib.parse import unquote
+
+    found: Any = root
+    for step in reference.removeprefix("#").split("/")[1:]:
+        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and name.isdigit() and int(name) < len(found):
+            found = found[int(name)]
+        elif isinstance(found, dict) and name in found:
+            found = found[name]
+        else:
+            return None
+    return found
