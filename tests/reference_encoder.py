@@ -52,10 +52,13 @@ class ReferenceEncoder:
         y = y * self.tensor(f"{name}.weight")
         return y + self.tensor(f"{name}.bias") if self.has(f"{name}.bias") else y
 
-    def states(self, tokens: list[int]) -> Array:
+    def states(self, tokens: list[int], first_part: int | None = None) -> Array:
+        """`first_part`: tokens of the first of two texts."""
         x = self.tensor("token_embd.weight")[tokens]
         if self.has("token_types.weight"):
-            x = x + self.tensor("token_types.weight")[0]
+            types = self.tensor("token_types.weight")
+            second = np.arange(len(tokens)) >= (len(tokens) if first_part is None else first_part)
+            x = x + types[np.minimum(second, len(types) - 1)]
         if self.architecture == "bert":
             x = x + self.tensor("position_embd.weight")[: len(tokens)]
         x = self.norm(x, "token_embd_norm")

@@ -35,6 +35,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/detokenize": {"tokens": [300]},
     "/apply-template": {"messages": HELLO},
     "/embedding": {"content": "hi"},
+    "/rerank": {"query": "hi", "documents": ["ho"]},
 }
 FIELDS = [
     "model", "messages", "prompt", "input", "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k",

@@ -272,6 +272,8 @@ class Session:
     def kv_type(self) -> str: ...
     @property
     def nbytes(self) -> int: ...
+    def set_first_part(self, tokens: int) -> None:
+        """The tokens behind the first `tokens` ones are a second text (BERT's second type); call it before a step."""
     def page(self, index: int) -> bytes:
         """The keys and values of the tokens from `index * PAGE_TOKENS` on."""
     def fork(self) -> Session:

@@ -100,6 +100,18 @@ class Model(EngineModel):
             self, input, pooling, normalize=normalize, truncate=truncate, task=task, prefix=prefix, cancel=cancel
         )
 
+    def rank(
+        self, query: str, documents: Sequence[str], *, truncate: bool = True, cancel: CancelToken | None = None
+    ) -> NDArray[np.float32]:
+        """How well each document answers the query, by a reranker: float32[documents], higher is better.
+
+        The numbers are what the model gives: logits for most, probabilities for Qwen 3. Documents that are too long
+        lose their end; with truncate=False that is a `ContextOverflow`. ModelError for a model that is no reranker.
+        """
+        from llamacpu.tasks import reranking
+
+        return reranking.rank(self, query, documents, truncate=truncate, cancel=cancel)
+
     def generate(
         self,
         prompt: str | TokenIds,

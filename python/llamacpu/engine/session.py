@@ -49,6 +49,13 @@ class Session:
         """How keys and values are stored: "f32", "f16" or "q8_0"."""
         return cast(KVType, self._native.kv_type)
 
+    def set_first_part(self, tokens: int) -> None:
+        """Says that the tokens behind the first `tokens` ones are a second text; call it before they are processed.
+
+        Models with types of tokens (BERT) tell the two apart.
+        """
+        self._native.set_first_part(tokens)
+
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values; pages shared with forks are counted in each of them.

@@ -15,13 +15,15 @@ def encoder(file: GGUFFile, name: str) -> dict[str, Any]:
     fields = parts.common(file, name, norm="layer", expert_weights_norm=False)
     shapes = {tensor.name: tensor.shape for tensor in file.tensors}
     types = shapes.get("token_types.weight", (0, 0))
-    classifier = shapes.get("cls.output.weight", shapes.get("cls.weight", (0, 0)))
-    return fields | {
-        "causal": False,
-        "output": False,
-        "output_norm": False,
-        "norms": "stream",
-        "embedding_norm": True,
-        "token_types": types[1] if len(types) > 1 else 1,
-        "classes": classifier[1] if len(classifier) > 1 else 1,
-    }
+    return (
+        fields
+        | parts.classes(file)
+        | {
+            "causal": False,
+            "output": False,
+            "output_norm": False,
+            "norms": "stream",
+            "embedding_norm": True,
+            "token_types": types[1] if len(types) > 1 else 1,
+        }
+    )

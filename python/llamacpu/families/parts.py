@@ -14,6 +14,7 @@ from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.metadata import StringArray
 
 __all__ = [
+    "classes",
     "common",
     "experts",
     "gemma",
@@ -67,6 +68,13 @@ def common(
         "norm_epsilon": metadata.number(f"{name}.attention.layer_norm_{kind}epsilon", above=0),
         "attention_scale": metadata.number(f"{name}.attention.scale", 0.0, minimum=0),
     }
+
+
+def classes(file: GGUFFile) -> Fields:
+    """The scores that a classifier of the file gives: 0 where it has none."""
+    shapes = {tensor.name: tensor.shape for tensor in file.tensors}
+    shape = shapes.get("cls.output.weight", shapes.get("cls.weight", (0, 0)))
+    return {"classes": shape[1] if len(shape) > 1 else 1}
 
 
 def has(file: GGUFFile, tensor: str) -> bool:

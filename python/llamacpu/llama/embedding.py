@@ -97,3 +97,10 @@ class Embeddings:
         lists = [vector.tolist() for vector in found]
         output = lists[0] if isinstance(input, str) else lists
         return (output, count) if return_count else output
+
+    def rank(self, query: str, documents: Sequence[str], truncate: bool = True) -> list[float]:
+        """How well each document answers the query; see `Model.rank`. The conversation is not touched."""
+        from llamacpu.tasks.reranking import rank
+
+        found: list[float] = rank(self._conversation.model, query, documents, truncate=truncate).tolist()
+        return found

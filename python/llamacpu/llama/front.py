@@ -316,6 +316,7 @@ class Llama(Attributes, Signatures):
     pooling_type: Final = method_of("_embeddings", Embeddings.pooling_type)
     create_embedding: Final = method_of("_embeddings", Embeddings.create_embedding)
     embed: Final = method_of("_embeddings", Embeddings.embed)
+    rank: Final = method_of("_embeddings", Embeddings.rank)
 
     # --- Step by step ---
 

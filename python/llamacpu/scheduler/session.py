@@ -113,6 +113,10 @@ class ScheduledSession:
             slot.native.truncate(tokens)
             slot.pages.truncate(tokens)
 
+    def set_first_part(self, tokens: int) -> None:
+        """Says that the tokens behind the first `tokens` ones are a second text; see `llamacpu.Session`."""
+        self.slot.native.set_first_part(tokens)
+
     def page(self, index: int) -> bytes:
         """The keys and values of a page of tokens, for saved sessions."""
         return self.slot.native.page(index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Pooling",
+    "TextPair",
     "before_texts",
     "default_pooling",
     "embed",
@@ -36,7 +37,7 @@ __all__ = [
 
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
 """Nothing (a vector a token), the mean of all tokens, the first token, the last token, or the scores that the model's
-classifier gives of the first token."""
+classifier gives of the first token (of the last one, for a model that looks back alone)."""
 
 # The numbers of GGUF's key <architecture>.pooling_type.
 _NUMBERS: tuple[Pooling, ...] = ("none", "mean", "cls", "last", "rank")
@@ -47,6 +48,17 @@ _TOKENS = 512
 _TEXTS = 16
 
 Vector = npt.NDArray[np.float32]
+
+
+class TextPair(NamedTuple):
+    """Two texts that are read together.
+
+    first: tokens of the first one and of what stands before the second. tail: of what stands behind that.
+    """
+
+    ids: list[int]
+    first: int
+    tail: int
 
 
 def pooling_of(metadata: Mapping[str, object]) -> Pooling | None:
@@ -137,7 +149,7 @@ def most_tokens(model: ModelLike, context: int | None = None) -> int:
 
 def vectors(
     model: ModelLike,
-    texts: Iterable[TokenIds | None],
+    texts: Iterable[TokenIds | TextPair | None],
     pooling: Pooling,
     *,
     normalize: bool = False,
@@ -172,10 +184,15 @@ def vectors(
                 if running:
                     break
                 continue
-            if len(ids) == 0:
+            pair = ids if isinstance(ids, TextPair) else None
+            tokens: TokenIds = ids.ids if isinstance(ids, TextPair) else ids
+            if len(tokens) == 0:
                 raise ValueError(f"text {number} (counted from 0) has no tokens: there is nothing to embed")
             # Keys and values of a text that is read by one step are forgotten after it: rounding them saves nothing.
-            running.append(_Text(ids, model.session(len(ids), kv_type if causal else "f32")))
+            session = model.session(len(tokens), kv_type if causal else "f32")
+            if pair and model.config.token_types > 1:
+                session.set_first_part(pair.first)
+            running.append(_Text(tokens, session, causal))
             number += 1
         if not running:
             return
@@ -207,6 +224,7 @@ class _Text:
 
     ids: TokenIds
     session: SessionLike
+    causal: bool
     kept: list[Vector] = field(default_factory=list)
     total: npt.NDArray[np.float64] | None = None
 
@@ -219,7 +237,7 @@ class _Text:
         """Note the states of the next tokens, as far as they are needed."""
         if pooling == "none":
             self.kept.append(states)
-        elif pooling == "last":
+        elif pooling == "last" or (pooling == "rank" and self.causal):
             self.kept = [states[-1]]
         elif pooling in ("cls", "rank"):
             self.kept = self.kept or [states[0]]

@@ -46,6 +46,11 @@ impl Session {
         list(py, &tokens)
     }
 
+    /// Says that the tokens behind the first `tokens` ones are a second text.
+    fn set_first_part(&self, tokens: usize) {
+        self.0.set_first_part(tokens);
+    }
+
     /// How keys and values are stored.
     #[getter]
     fn kv_type(&self) -> &'static str {

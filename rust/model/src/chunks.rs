@@ -58,7 +58,9 @@ pub(crate) fn run(
             current = if tokens.len() == left.len() { index + 1 } else { index };
             let kept = if hidden.needs_last_layer() { tokens.len() } else { wanted };
             let long = model.rotations().is_long(item.session.context());
-            segments.push(Segment { pages: &mut session.pages, tokens, position, long, wanted, kept });
+            let second_part = item.session.first_part();
+            let pages = &mut session.pages;
+            segments.push(Segment { pages, tokens, position, long, second_part, wanted, kept });
             if room == 0 {
                 break;
             }

@@ -28,9 +28,9 @@ pub(crate) fn embed(
     if config.embedding_scale != 1.0 {
         scale(context, stream, config.embedding_scale)?;
     }
-    if weights.token_type.is_some() || weights.positions.is_some() {
+    if !weights.token_types.is_empty() || weights.positions.is_some() {
         for_rows(context, stream, width, &|row, output| {
-            if let Some(token_type) = &weights.token_type {
+            if let Some(token_type) = weights.token_type(places[row].second) {
                 add(output, token_type);
             }
             if let Some(positions) = &weights.positions {

@@ -171,8 +171,9 @@ fn finish(context: &Context, config: &Config, bias: Option<&[f32]>, logits: &mut
 /// Where every row stands.
 fn places(segments: &[Segment], rows: usize) -> Result<Vec<Place>, Error> {
     let mut places = memory::room(rows, "positions")?;
-    for Segment { position, tokens, long, .. } in segments {
-        places.extend((*position..position + tokens.len()).map(|position| Place { position, long: *long }));
+    for &Segment { position, tokens, long, second_part, .. } in segments {
+        let place = |position| Place { position, long, second: position >= second_part };
+        places.extend((position..position + tokens.len()).map(place));
     }
     Ok(places)
 }

@@ -15,6 +15,8 @@ pub(crate) struct Segment<'a> {
     pub(crate) position: usize,
     /// Whether the session may grow beyond the original context of the model.
     pub(crate) long: bool,
+    /// Position from which tokens have the second type, as those of the second of two texts.
+    pub(crate) second_part: usize,
     /// How many of the last tokens get logits.
     pub(crate) wanted: usize,
     /// How many of the last tokens go through the whole last layer: at least those that get logits.

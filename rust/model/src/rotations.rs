@@ -31,6 +31,8 @@ pub(crate) struct Place {
     pub(crate) position: usize,
     /// Whether the session may grow beyond the original context.
     pub(crate) long: bool,
+    /// Whether it belongs to the second of two texts.
+    pub(crate) second: bool,
 }
 
 impl Rotations {

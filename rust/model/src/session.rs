@@ -4,6 +4,7 @@
 //! `Error::Busy`. `told` is held for the time of a copy, so that what the session says of itself can be read in the middle
 //! of a step: it is what was true before that.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub struct Session {
     pub(crate) model: Arc<()>,
     context: usize,
     kv_type: KvType,
+    /// Tokens of the first of two texts that are read together; the others have the second type.
+    first_part: AtomicUsize,
     told: Mutex<Told>,
     pages: Mutex<Pages>,
 }
@@ -47,7 +50,26 @@ pub(crate) struct Held<'a> {
 impl Session {
     pub(crate) fn new(model: Arc<()>, context: usize, tokens: Vec<u32>, pages: Pages) -> Self {
         let (kv_type, nbytes) = (pages.layout().kv_type(), pages.nbytes());
-        Self { model, context, kv_type, told: Mutex::new(Told { tokens, nbytes }), pages: Mutex::new(pages) }
+        let first_part = AtomicUsize::new(usize::MAX);
+        Self {
+            model,
+            context,
+            kv_type,
+            first_part,
+            told: Mutex::new(Told { tokens, nbytes }),
+            pages: Mutex::new(pages),
+        }
+    }
+
+    /// Says that the tokens behind the first `tokens` ones are a second text, where a model tells the two apart by types of
+    /// tokens; to be called before they are processed.
+    pub fn set_first_part(&self, tokens: usize) {
+        self.first_part.store(tokens, Ordering::Relaxed);
+    }
+
+    /// How many tokens the first text has.
+    pub(crate) fn first_part(&self) -> usize {
+        self.first_part.load(Ordering::Relaxed)
     }
 
     /// The most tokens that the session may hold.
@@ -137,7 +159,9 @@ impl Session {
         let held = self.hold()?;
         let mut pages = held.pages.fork()?;
         pages.truncate(held.position);
-        Ok(Self::new(Arc::clone(&self.model), self.context, self.tokens()?, pages))
+        let fork = Self::new(Arc::clone(&self.model), self.context, self.tokens()?, pages);
+        fork.set_first_part(self.first_part());
+        Ok(fork)
     }
 }
 

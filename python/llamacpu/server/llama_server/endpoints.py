@@ -14,8 +14,10 @@ from llamacpu.server.llama_server.requests import (
     Detokenize,
     EmbeddingBody,
     Infill,
+    RerankBody,
     Tokenize,
 )
+from llamacpu.server.llama_server.reranking import rerank
 from llamacpu.server.llama_server.tokens import (
     apply_template,
     detokenize,
@@ -69,6 +71,13 @@ ENDPOINTS = [
     *(
         _post(path=path, summary="The vectors of texts.", handler=embedding, body=EmbeddingBody, response=_LIST)
         for path in ("/embedding", "/embeddings")
+    ),
+    *(
+        _post(
+            path=path, summary="How well documents answer a query.", handler=rerank, body=RerankBody,
+            response={"type": ["object", "array"]},
+        )
+        for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking")
     ),
     _get(
         path="/props", summary="What the server is set to.", handler=props, statuses=(404, 503),

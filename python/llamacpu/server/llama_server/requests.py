@@ -10,7 +10,7 @@ from llamacpu.server.bodies import Body
 from llamacpu.server.openai.requests import Message, Stop, Tool
 from llamacpu.server.sampling_fields import SamplingFields
 
-__all__ = ["ApplyTemplate", "Completion", "Detokenize", "EmbeddingBody", "Infill", "Tokenize"]
+__all__ = ["ApplyTemplate", "Completion", "Detokenize", "EmbeddingBody", "Infill", "RerankBody", "Tokenize"]
 
 Ids = list[int]
 Prompt = str | Ids | list[str | int] | list[str | Ids | list[str | int]]
@@ -91,6 +91,18 @@ class ApplyTemplate(Body):
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
     tools: Annotated[list[Tool], Field(max_length=512)] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+
+class RerankBody(Body):
+    """POST /v1/rerank: Jina's form, and that of Text Embeddings Inference (with `texts`)."""
+
+    model: str | None = Field(None, max_length=500)
+    query: str
+    documents: list[str] | None = None
+    texts: list[str] | None = None
+    top_n: Annotated[int, Field(ge=1)] | None = None
+    return_documents: bool = False
+    return_text: bool = False
 
 
 class EmbeddingBody(Body):

@@ -14,8 +14,8 @@ pub(crate) struct Embedding {
     pub(crate) tokens: Arc<Matrix>,
     /// positions × width, row by row.
     pub(crate) positions: Option<Vec<f32>>,
-    /// width: the type that all tokens have.
-    pub(crate) token_type: Option<Vec<f32>>,
+    /// The types of the tokens of a text, and of the second of two texts: at most two rows of the width.
+    pub(crate) token_types: Vec<Vec<f32>>,
     /// Of the sum.
     pub(crate) norm: Option<Norm>,
 }
@@ -27,17 +27,26 @@ impl Embedding {
         let positions = config.learned_positions;
         let positions = positions.then(|| tensors.table("position_embd.weight", width, config.context_length));
         let types = (config.token_types > 0).then(|| tensors.matrix("token_types.weight", width, config.token_types));
-        let first_row = |types: Matrix| {
-            let mut row = crate::error::zeroed(Some(width), "weights")?;
-            types.row(0, &mut row)?;
-            Ok::<_, Error>(row)
-        };
+        let mut token_types = Vec::new();
+        if let Some(types) = types.transpose()? {
+            for index in 0..types.rows().min(2) {
+                let mut row = crate::error::zeroed(Some(width), "weights")?;
+                types.row(index, &mut row)?;
+                token_types.push(row);
+            }
+        }
         Ok(Self {
             tokens,
             positions: positions.transpose()?,
-            token_type: types.transpose()?.map(first_row).transpose()?,
+            token_types,
             norm: config.embedding_norm.then(|| tensors.norm(config, "token_embd_norm", width)).transpose()?,
         })
+    }
+
+    /// The type of a token, of the second of two texts or not.
+    pub(crate) fn token_type(&self, second: bool) -> Option<&[f32]> {
+        let last = self.token_types.len().checked_sub(1)?;
+        self.token_types.get(last.min(usize::from(second))).map(Vec::as_slice)
     }
 }
 
