@@ -404,3 +404,19 @@ def test_the_bar_shows_on_a_terminal_only(terminal: bool, monkeypatch: pytest.Mo
 )
 def test_amounts_for_readers(size: int, text: str) -> None:
     assert amount(size) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("ls", "; did you mean 'list'?"), ("chat x.gguf", "; did you mean 'run'?"),
+        ("download", "; did you mean 'pull'?"),
+        ("delete x", "; did you mean 'rm'?"), ("lst", "; did you mean 'list'?"), ("serv", "; did you mean 'serve'?"),
+        ("version", "; did you mean '--version'?"), ("model.gguf", "; for a conversation: llamacpu run model.gguf"),
+        ("llama3.2:1b Hello", "; for a conversation: llamacpu run llama3.2:1b"), ("qqqq", ""),
+    ],
+)  # fmt: skip
+def test_a_command_that_is_not_there_is_guessed(words: str, hint: str) -> None:
+    result = invoke(*words.split())
+    assert result.exit_code == 2
+    assert result.stderr.endswith(f"Error: there is no command {words.split()[0]!r}{hint}\n")

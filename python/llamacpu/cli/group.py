@@ -32,11 +32,30 @@ COMMANDS = {
 }
 """Name and one line of help; the command itself is `command` in `llamacpu.cli.<name>`, with `_` for `-`."""
 
+_WORDS_OF_OTHERS = {
+    "ls": "list", "models": "list", "ps": "list", "chat": "run", "cli": "run", "generate": "run", "prompt": "run",
+    "get": "pull", "download": "pull", "install": "pull", "delete": "rm", "remove": "rm", "copy": "cp",
+    "server": "serve", "start": "serve", "benchmark": "bench", "embeddings": "embed", "embedding": "embed",
+    "count": "tokenize", "settings": "config", "gui": "window", "version": "--version", "help": "--help",
+}  # fmt: skip
+"""What other programs call a command."""
 INTERRUPTED = 130
 DEBUG = "LLAMACPU_DEBUG"
 """Environment variable: set, every error comes with its traceback, as with -vv."""
 _VERBOSITY = "llamacpu.verbosity"
 _LONGEST_ERROR = 400
+
+
+def _meant(words: Sequence[str]) -> str:
+    """A guess at what was meant by a command that there is not, to be put behind a sentence; "" without one."""
+    name = words[0]
+    if name.endswith(".gguf") or ":" in name or "/" in name or "." in name:
+        return f"; for a conversation: llamacpu run {name}"
+    if name.lower() in _WORDS_OF_OTHERS:
+        return f"; did you mean {_WORDS_OF_OTHERS[name.lower()]!r}?"
+    from llamacpu.arguments import meant
+
+    return meant(name, COMMANDS)
 
 
 class CommandLine(click.Group):
@@ -60,6 +79,8 @@ class CommandLine(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, and what the configuration file sets for it."""
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.UsageError(f"there is no command {args[0]!r}{_meant(args)}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
         if name is not None and command is not None and name != "config" and not {"-h", "--help"} & set(rest):
             from llamacpu.cli import configuration
