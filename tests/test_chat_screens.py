@@ -260,6 +260,8 @@ def test_text_of_a_model_never_commands_the_terminal(chat: Chat, home: Path, env
     for sequence in (b"\x1b]0;", b"\x1b[2J", b"\x1b[5m", b"\x1b[1A`", b"\x07", b"\xc2\x9b", b"\x1b[6n **"):
         assert sequence not in written
     assert "␛]0;title␇" in screen.text()
+    if environment.get("TERM") == "dumb":
+        assert b"\x1b" not in screen.written
     plain = bool(environment)
     assert ("**␛[5mbold**" in screen.text().replace("\n", "")) is plain
     assert (b"\x1b[0m" in written.split(b"title")[1].split(b"end")[0]) is not plain
@@ -332,6 +334,32 @@ def test_the_model_is_read_while_a_message_is_typed(chat: Chat) -> None:
     assert other.status() == 0
     os.close(reading)
     os.close(writing)
+
+
+def test_a_conversation_with_a_model_is_stopped_saved_and_goes_on(tiny_model: Chat, home: Path) -> None:
+    from tiny_models import Shape
+
+    model = tiny_model(Shape(context=1_000_000))
+    words = ("-m", "llamacpu", "run", model, "--template", "chatml", "--ignore-end", "--plain", "--stats", "-t", "1")
+    with Screen(*words, columns=60, HOME=str(home), XDG_STATE_HOME=str(home)) as screen:
+        screen.prompt()
+        screen.paste("hello\nthere")
+        screen.type("\r")
+        screen.wait_for(lambda text: len(text.partition("... there")[2]) > 80)
+        screen.interrupt()
+        screen.wait_for("ended by cancelled")
+        screen.prompt()
+        screen.type("/save ~/talk\r")
+        screen.wait_for("with keys and values")
+        screen.prompt()
+        screen.type("/clear\r/set max_tokens 3\r/load ~/talk\r")
+        screen.wait_for("Loaded 2 messages")
+        screen.prompt()
+        screen.type("more\r")
+        screen.wait_for("already known")
+        screen.prompt()
+        screen.type("/quit\r")
+        assert screen.status() == 0
 
 
 def test_nothing_is_overwritten_without_a_yes(chat: Chat, home: Path) -> None:
