@@ -146,9 +146,7 @@ def test_models_are_loaded_and_unloaded_as_asked() -> None:
 @pytest.mark.parametrize(
     ("path", "body", "word"),
     [
-        ("/api/pull", {"model": "other"}, "download"),
         ("/api/create", {"model": "x"}, "create"),
-        ("/api/copy", {"source": "demo", "destination": "x"}, "copy"),
         ("/api/chat", {"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, "pictures"),
         ("/api/generate", {"prompt": "x", "images": ["aGk="]}, "pictures"),
         ("/api/generate", {"prompt": "x", "suffix": "y"}, "insert"),

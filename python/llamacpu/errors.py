@@ -66,7 +66,14 @@ class SessionError(LlamaCpuError, ValueError):
 
 
 class StoreError(LlamaCpuError, ValueError):
-    """The model that a name stands for cannot be found, downloaded or stored."""
+    """The model that a name stands for cannot be found, downloaded or stored.
+
+    missing: there is no model of this name where it was looked for.
+    """
+
+    def __init__(self, *arguments: object, missing: bool = False) -> None:
+        super().__init__(*arguments)
+        self.missing = missing
 
 
 class Overloaded(LlamaCpuError):  # noqa: N818 (the public name says what happened)

@@ -14,6 +14,9 @@ import pytest
 
 import llamacpu
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from model_hub import ModelHub
+
 openai = pytest.importorskip("openai")
 ollama = pytest.importorskip("ollama")
 anthropic = pytest.importorskip("anthropic")
@@ -149,6 +152,33 @@ def test_ollama(url: str, alone: str) -> None:
     for change in (lambda: client.pull("other"), lambda: client.delete("demo"), lambda: client.copy("demo", "x")):
         with pytest.raises(ollama.ResponseError, match="this server does not"):
             change()
+
+
+def test_ollama_changes_the_store_where_it_may(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hub = ModelHub()
+    hub.put_model("other:v2", DEMO.read_bytes())
+    for name in ("LLAMACPU_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LLAMACPU_MODELS", str(tmp_path / "own"))
+    monkeypatch.setenv("LLAMACPU_REGISTRY", hub.url)
+    with llamacpu.serve(DEMO, store_changes=True) as url:
+        client = ollama.Client(host=url)
+        told = list(client.pull("other:v2", stream=True))
+        assert told[0].status == "pulling manifest"
+        assert told[-1].status == "success"
+        assert any(line.completed == line.total == DEMO.stat().st_size for line in told if line.total)
+        assert client.generate("other:v2", "Once", options={"num_predict": 3}).response
+        assert client.copy("other:v2", "mine").status == "success"
+        assert {model.model for model in client.list().models} == {"demo:latest", "other:v2", "mine:latest"}
+        assert client.delete("other:v2").status == "success"
+        assert client.delete("mine").status == "success"
+        for change in (lambda: client.delete("mine"), lambda: client.copy("mine", "x"), lambda: client.pull("none")):
+            with pytest.raises(ollama.ResponseError) as error:
+                change()
+            assert error.value.status_code == 404
+        with pytest.raises(ollama.ResponseError, match="neither on this machine nor in the registry"):
+            list(client.pull("none", stream=True))
+    hub.close()
 
 
 # --- anthropic, groq ---

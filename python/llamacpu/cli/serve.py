@@ -87,6 +87,11 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     help="A name that the server is reached by, besides localhost and addresses.",
 )
 @click.option(
+    "--store-changes",
+    is_flag=True,
+    help="Let clients pull, copy and delete models in llamacpu's own store, and use all that are in it.",
+)
+@click.option(
     "--alias", "aliases", multiple=True, metavar="ALIAS=MODEL", callback=_aliases, help="Another name of a model."
 )
 @click.option("--parallel", type=click.IntRange(1, 256), help="Answers that are computed at once. [default: 16]")
@@ -189,7 +194,7 @@ def _serve(given: dict[str, Any]) -> int:
             parallel=given["parallel"], queue=given["queue"], timeout=given["timeout"] or 1e9,
             grace_seconds=1e6 if given["grace"] is None else given["grace"],
             context=given["context"], kv_type=given["kv_type"], ollama=given["ollama"],
-            guard=given["guard"], kv_memory=given["kv_memory"],
+            guard=given["guard"], store_changes=given["store_changes"], kv_memory=given["kv_memory"],
             prefix_cache=given["prefix_cache"], prefix_cache_bytes=given["prefix_cache_size"],
         )  # fmt: skip
         with bind(host, port) as listening:

@@ -26,6 +26,7 @@ from llamacpu.server.pool import ModelPool, sources_of
 from llamacpu.server.running import Work
 from llamacpu.server.security import Security, own_path
 from llamacpu.server.state import State
+from llamacpu.server.stored import Store
 from llamacpu.server.streams import JsonResponse
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Application:
         if pool["guard"] is not None:
             (source,) = list(sources_of(pool["guard"]).values())[:1]
             self.guard = Guard(source, settings.guard_threshold, settings, self.work)
-        self.state: State = State(settings, self.models, self.work, metrics, self.guard)
+        store = Store(self.models) if settings.store_changes else None
+        self.state: State = State(settings, self.models, self.work, metrics, self.guard, store)
         self.endpoints: list[Endpoint] = [
             *openai.ENDPOINTS, *responses.ENDPOINTS, *anthropic.ENDPOINTS, *ollama.ENDPOINTS, *llama_server.ENDPOINTS,
             *operations.ENDPOINTS,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.server.errors import ApiError
@@ -34,13 +34,28 @@ _GROWTH = 1.22
 
 @dataclass
 class Entry:
-    """A model that the server has a name for. served: None while it is not in memory."""
+    """A model that the server has a name for.
+
+    served  None while it is not in memory
+    stored  it is one of llamacpu's store, which clients may change
+    """
 
     name: str
     source: Source
     created: int
     nbytes: int
     served: Served | None = None
+    stored: bool = False
+
+
+class Elsewhere(Protocol):
+    """Models besides those that the server was started with."""
+
+    def find(self, name: str) -> Entry | None:
+        """The model of this name, which is one of the pool's entries then."""
+
+    def refresh(self) -> None:
+        """Make entries of all that there are, and of nothing else."""
 
 
 def sources_of(models: Source | Sequence[Source] | Mapping[str, Source]) -> dict[str, Source]:
@@ -147,6 +162,7 @@ class ModelPool:
         self._run = run
         self._loading = asyncio.Lock()
         self.failed: str | None = None
+        self.elsewhere: Elsewhere | None = None
         # Without a lifespan nobody loads a model before it is asked for.
         self.on_demand = True
 
@@ -163,6 +179,8 @@ class ModelPool:
     @property
     def names(self) -> list[str]:
         """What clients may write as model."""
+        if self.elsewhere is not None:
+            self.elsewhere.refresh()
         return [*self.entries, *self.aliases]
 
     def find(self, name: str | None) -> Entry:
@@ -173,6 +191,9 @@ class ModelPool:
             entry = self.entries.get(self.aliases.get(form, form))
             if entry is not None:
                 return entry
+        elsewhere = None if self.elsewhere is None else self.elsewhere.find(name)
+        if elsewhere is not None:
+            return elsewhere
         known = ", ".join(self.names[:50])
         raise ApiError(404, f"there is no model {name[:200]!r}; there is {known}", "model", "model_not_found")
 
@@ -192,14 +213,20 @@ class ModelPool:
         """A request does not need it any more."""
         served.users -= 1
         served.used_at = time.monotonic()
-        if served.expires_after == 0 and served.users == 0:
-            self.unload(self.entries[served.name])
+        entry = self.entries.get(served.name)
+        if served.expires_after == 0 and served.users == 0 and entry is not None and entry.served is served:
+            self.unload(entry)
 
     def unload(self, entry: Entry) -> None:
         """Take a model out of memory; the requests that use it keep it until they end."""
         served, entry.served = entry.served, None
         if served is not None:
             served.close(self.settings.timeout if served.users else 0.0)
+
+    def remove(self, entry: Entry) -> None:
+        """Forget a model."""
+        self.unload(entry)
+        self.entries.pop(entry.name, None)
 
     def tidy(self) -> None:
         """Unload what was not used for as long as it is kept."""

@@ -22,6 +22,7 @@ class Settings:
     timeout         seconds that an answer may take before it ends, where it is
     guard_threshold  probability of "unsafe" from which on a guard refuses
     ollama          GET / says "Ollama is running" to programs, as some ask
+    store_changes   clients may pull, copy and delete models of llamacpu's own store, and use all that are in it
     kv_memory       bytes of keys and values of each model; None for half of what the machine has left
     prefix_cache    folder in which the keys and values of prompts outlive the process; None for memory alone
     prefix_cache_bytes  most that this folder may hold
@@ -51,6 +52,7 @@ class Settings:
     kv_type: KVType = "f16"
     guard_threshold: float = 0.5
     ollama: bool = False
+    store_changes: bool = False
     kv_memory: int | None = None
     prefix_cache: str | os.PathLike[str] | None = None
     prefix_cache_bytes: int = 8 << 30

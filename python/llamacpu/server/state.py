@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from llamacpu.server.pool import ModelPool
     from llamacpu.server.running import Work
     from llamacpu.server.settings import Settings
+    from llamacpu.server.stored import Store
 
 __all__ = ["State"]
 
@@ -25,6 +26,7 @@ class State:
     work: Work
     metrics: Metrics
     guard: Guard | None = None
+    store: Store | None = None
     started: float = field(default_factory=time.time)
 
     @property

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from llamacpu.errors import StoreError
 
-__all__ = ["REGISTRY", "HubName", "RegistryName", "local_path", "parse"]
+__all__ = ["REGISTRY", "HubName", "RegistryName", "local_path", "parse", "parse_name"]
 
 REGISTRY = "registry.ollama.ai"
 """The host of Ollama's registry, as folders of manifests are called by it."""
@@ -60,10 +60,13 @@ def parse(name: str) -> Path | HubName | RegistryName:
     """What a name means. A file that is there is meant before anything else; StoreError for what is no name."""
     if not name.strip() or "\0" in name:
         raise StoreError(f"{name!r} names no model; expected {FORMS}")
-    given = name.strip()
     path = local_path(name)
-    if path is not None:
-        return path
+    return parse_name(name) if path is None else path
+
+
+def parse_name(name: str) -> HubName | RegistryName:
+    """What a name means that is none of a file, whatever files there are; StoreError for what is no name."""
+    given = name.strip()
     lower = given.lower()
     if lower.startswith(("http://", "https://")):
         return _of_address(given)

@@ -82,11 +82,11 @@ def own_name(name: str) -> RegistryName:
     return wanted
 
 
-def copy(source: str, target: str, where: Places | None = None) -> Entry:
+def copy(source: str | Entry, target: str | RegistryName, where: Places | None = None) -> Entry:
     """Give a model a second name in our own store. Weights are not copied, wherever they lie."""
     where = where or places()
-    name = own_name(target)
-    entry = find(source, where)
+    name = own_name(target) if isinstance(target, str) else target
+    entry = find(source, where) if isinstance(source, str) else source
     if entry is None:
         raise StoreError(f"{source} is not on this machine; `llamacpu list` shows what is")
     write_manifest(where.own, name, manifest_of(entry, where).as_bytes())
@@ -112,13 +112,13 @@ def manifest_of(entry: Entry, where: Places, kinds: Iterable[str] | None = None)
     )
 
 
-def remove(name: str, where: Places | None = None) -> Entry:
+def remove(name: str | HubName | RegistryName, where: Places | None = None) -> Entry:
     """Remove a model from our own store, with the blobs that no other model needs.
 
     StoreError for a model that is not there; those of other programs are theirs to remove.
     """
     where = where or places()
-    wanted = parse(name)
+    wanted = parse(name) if isinstance(name, str) else name
     entry = None if isinstance(wanted, Path) else find(wanted, where, own=True)
     if entry is None or entry.origin != "llamacpu":
         other = find(name, where)

@@ -96,10 +96,12 @@ class Plan:
             )
 
 
-def plan_of(name: str, where: Places | None = None, context: int | None = None, kv_type: str = "f16") -> Plan:
+def plan_of(
+    name: str | HubName | RegistryName, where: Places | None = None, context: int | None = None, kv_type: str = "f16"
+) -> Plan:
     """What `pull` would do. Only lists and the beginning of the file are fetched."""
     where = where or places()
-    wanted = parse(name)
+    wanted = parse(name) if isinstance(name, str) else name
     if isinstance(wanted, HubName):
         return _of_hub(wanted, where, context, kv_type)
     if isinstance(wanted, RegistryName):
@@ -108,7 +110,7 @@ def plan_of(name: str, where: Places | None = None, context: int | None = None, 
 
 
 def pull(
-    name: str,
+    name: str | HubName | RegistryName,
     where: Places | None = None,
     *,
     context: int | None = None,
@@ -141,7 +143,7 @@ def pull(
         try:
             download(file.url, file.target, file.size, file.sha256, file.headers, tell, again=file.stale)
         except HttpError as error:
-            wanted = parse(name)
+            wanted = parse(name) if isinstance(name, str) else name
             raise (refused(error, wanted) if isinstance(wanted, HubName) else error) from None
         done += file.size
     return plan.finish()

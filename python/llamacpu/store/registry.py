@@ -58,7 +58,9 @@ def look_up(name: RegistryName) -> RemoteModel:
             hint = did_you_mean(str(name).removesuffix(":latest"))
             if name.namespace != "library":
                 hint = f"; for a repository of the hub write hf:{name.namespace}/{name.model}"
-            raise StoreError(f"{name} is neither on this machine nor in the registry {name.host}{hint}") from None
+            raise StoreError(
+                f"{name} is neither on this machine nor in the registry {name.host}{hint}", missing=True
+            ) from None
         raise
     manifest = read_manifest(data, f"the registry's manifest of {name}")
     models = manifest.only(MODEL)

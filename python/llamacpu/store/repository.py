@@ -157,7 +157,9 @@ def refused(error: HttpError, name: HubName) -> StoreError:
         return StoreError(f"the hub does not let you read {name.repository}; open {page} to see what it asks for")
     if error.status == 404:
         what = f"revision {name.revision!r} of {name.repository}" if code == "RevisionNotFound" else name.repository
-        return StoreError(f"the hub has no {what}; expected hf:owner/repository as the page {page} is called")
+        return StoreError(
+            f"the hub has no {what}; expected hf:owner/repository as the page {page} is called", missing=True
+        )
     return error
 
 

@@ -9,8 +9,17 @@ from llamacpu.server.endpoints import Endpoint
 from llamacpu.server.errors import ApiError
 from llamacpu.server.ollama.embedding import embed, embeddings
 from llamacpu.server.ollama.generating import chat, generate
-from llamacpu.server.ollama.models import copy, create, delete, ps, pull, show, tags, version
-from llamacpu.server.ollama.requests import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody, ModelBody, PullBody
+from llamacpu.server.ollama.models import create, ps, show, tags, version
+from llamacpu.server.ollama.requests import (
+    ChatBody,
+    CopyBody,
+    EmbedBody,
+    EmbeddingsBody,
+    GenerateBody,
+    ModelBody,
+    PullBody,
+)
+from llamacpu.server.ollama.store import copy, delete, pull
 
 __all__ = ["ENDPOINTS"]
 
@@ -52,13 +61,19 @@ ENDPOINTS = [
         response=_object("details", "model_info", "capabilities"),
     ),
     _endpoint(
-        method="POST", path="/api/pull", summary="A model that is there needs no download.", handler=pull,
+        method="POST", path="/api/pull", summary="Bring a model to the server.", handler=pull,
         body=PullBody, response=_STATUS, stream="application/x-ndjson",
     ),
+    _endpoint(
+        method="POST", path="/api/copy", summary="Give a model a second name.", handler=copy, body=CopyBody,
+        media_type="text/plain",
+    ),
+    _endpoint(
+        method="DELETE", path="/api/delete", summary="Remove a model of the store.", handler=delete, body=ModelBody,
+        media_type="text/plain",
+    ),
     *(
-        _endpoint(method=method, path=f"/api/{word}", summary="Not done here.", handler=handler, body=PullBody)
-        for word, method, handler in (
-            ("delete", "DELETE", delete), ("copy", "POST", copy), ("create", "POST", create), ("push", "POST", create),
-        )
+        _endpoint(method="POST", path=f"/api/{word}", summary="Not done here.", handler=create, body=PullBody)
+        for word in ("create", "push")
     ),
 ]  # fmt: skip

@@ -16,8 +16,8 @@ from llamacpu.engine.machine import version as own_version
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.types import FILE_TYPES
 from llamacpu.server.ollama.answers import refuse_changes
-from llamacpu.server.ollama.requests import ModelBody, PullBody
-from llamacpu.server.streams import JsonResponse, encoded
+from llamacpu.server.ollama.requests import ModelBody
+from llamacpu.server.streams import JsonResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from llamacpu.server.endpoints import Call
     from llamacpu.server.pool import Entry
 
-__all__ = ["copy", "create", "delete", "ps", "pull", "show", "tags", "version"]
+__all__ = ["create", "ps", "show", "tags", "version"]
 
 # The version whose API this is: clients compare it with the one that they need.
 _VERSION = "0.12.0"
@@ -93,29 +93,6 @@ async def show(call: Call) -> Response:
 async def version(call: Call) -> Response:
     """The version of the API, and of this server."""
     return JsonResponse({"version": _VERSION, "llamacpu": own_version})
-
-
-async def pull(call: Call) -> Response:
-    """A model that is there needs no download; no other can be had."""
-    body: PullBody = call.body
-    if body.wanted:
-        names = call.state.models.names
-        if body.wanted.removesuffix(":latest") in names:
-            done = {"status": "success"}
-            if body.stream is False:
-                return JsonResponse(done)
-            return Response(encoded(done) + "\n", media_type="application/x-ndjson")
-    raise refuse_changes("download")
-
-
-async def delete(call: Call) -> Response:
-    """No client deletes a file."""
-    raise refuse_changes("delete")
-
-
-async def copy(call: Call) -> Response:
-    """No client makes a file."""
-    raise refuse_changes("copy")
 
 
 async def create(call: Call) -> Response:

@@ -9,7 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from llamacpu.server.bodies import Body
 
-__all__ = ["ChatBody", "EmbedBody", "EmbeddingsBody", "GenerateBody", "ModelBody", "Options", "PullBody", "seconds_of"]
+__all__ = [
+    "ChatBody",
+    "CopyBody",
+    "EmbedBody",
+    "EmbeddingsBody",
+    "GenerateBody",
+    "ModelBody",
+    "Options",
+    "PullBody",
+    "seconds_of",
+]
 
 Count = Annotated[int, Field(ge=-2, le=1 << 31)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -81,12 +91,17 @@ class ModelBody(Body):
 
 
 class PullBody(ModelBody):
-    """A model that is to be there; also of what changes the store of models."""
+    """A model that is to be there; the registry is always asked with encryption, whatever `insecure` says."""
 
     stream: bool | None = None
     insecure: bool | None = None
-    source: str | None = None
-    destination: str | None = None
+
+
+class CopyBody(Body):
+    """A second name of a model."""
+
+    source: str | None = Field(None, max_length=500)
+    destination: str | None = Field(None, max_length=500)
 
 
 class Answering(ModelBody):
