@@ -85,6 +85,16 @@ def test_every_command_of_the_conversation_and_of_the_command_line_is_described(
     assert [name for name in COMMANDS if f"llamacpu {name}" not in everything] == []
 
 
+@pytest.mark.parametrize("name", ["README.md", "docs/troubleshooting.md"])
+def test_messages_that_pages_explain_exist(name: str) -> None:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    messages = re.findall(r"^\| [^|]*`([^`|]+ [^`|]+)` \|", text[text.lower().index("troubleshooting") :], re.MULTILINE)
+    assert len(messages) > 2
+    sources = [*(REPOSITORY / "python" / "llamacpu").rglob("*.py"), *(REPOSITORY / "rust").glob("*/src/**/*.rs")]
+    code = "".join(path.read_text(encoding="utf-8") for path in sources)
+    assert [message for message in messages if message not in code] == []
+
+
 @pytest.mark.parametrize("path", [*PAGES[1:], *(REPOSITORY / name for name in DOCUMENTS)], ids=lambda path: path.name)
 def test_links_and_paths_lead_somewhere(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
