@@ -98,6 +98,22 @@ def test_recursive_models() -> None:
         Node.model_validate_json(write(Grammar.json_schema(Node.model_json_schema()), seed))
 
 
+@pytest.mark.parametrize("name", ["Größe", "日本", "a b", "List[int]", "a<b>", 'a"b', "x^y", "a/b", "~1", "a%b", ""])
+def test_names_that_no_uri_holds(name: str) -> None:
+    """References as many programs write them, without escaping what RFC 3986 wants escaped."""
+    plain = name.replace("~", "~0").replace("/", "~1")
+    there = {"type": "array", "items": {"$ref": f"#/$defs/{plain}"}, "maxItems": 1}
+    for schema in (
+        {"$defs": {name: there}, "$ref": f"#/$defs/{plain}"},
+        {
+            "$defs": {name: {"type": "object", "properties": {"a": {"const": 1}}}},
+            "allOf": [{"$ref": f"#/$defs/{plain}"}],
+        },
+    ):
+        for seed in range(3):
+            jsonschema.validate(json.loads(write(Grammar.json_schema(schema), seed)), schema)
+
+
 OBJECT = {"type": "object"}
 AB = {"a": {"type": "integer"}, "b": {"type": "boolean"}}
 

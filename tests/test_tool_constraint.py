@@ -374,6 +374,15 @@ def test_references_resolve_against_the_root_of_the_tool(parameters: dict[str, A
     ToolCallConstraint([strict], Tokens())  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["größe", "日本", "a/b", "a b", "a[b]", "%C3", "e\N{COMBINING ACUTE ACCENT}"])
+def test_arguments_of_every_name_are_held_to_their_schema(name: str) -> None:
+    parameters = {"type": "object", "properties": {name: {"const": 1}}, "required": [name]}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": True}}
+    for value, wanted in ((1, True), (2, False)):
+        text = json.dumps({"name": "f", "parameters": {name: value}}, ensure_ascii=False)
+        assert allowed(text, tools=[tool]) is wanted
+
+
 def test_strict_tools_name_what_cannot_be_enforced() -> None:
     parameters = {"type": "object", "properties": {"a": {"type": "array", "contains": {"const": 1}}}}
     strict = {"type": "function", "function": {"name": "f", "parameters": parameters, "strict": True}}

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from llamacpu import Llama, Model
+from llamacpu.constraints.grammar import Grammar
 from llamacpu.drafting import NGramDraft
 from llamacpu.generation import generate
 from llamacpu.sampling import Sampling
@@ -112,6 +113,32 @@ def test_a_tool_is_called_with_what_was_said(llm: Llama) -> None:
     assert call["function"]["name"] == "book"
     assert json.loads(call["function"]["arguments"])["city"] == "Oslo"
     assert answer["finish_reason"] == "tool_calls"
+
+
+def test_a_state_brings_the_random_choices_back(path: Path) -> None:
+    """What llama-cpp-python's own test asks of a real model, but for the words that it knows of another one."""
+    numbers = Grammar.gbnf('root ::= "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "10"')
+    with Llama(path, n_ctx=32, verbose=False) as llm:
+        wanted = llm.tokenize(b"rot", add_bos=False)
+
+        def raised(_ids: Any, logits: Any) -> Any:
+            logits[wanted] += 1000
+            return logits
+
+        found = llm.create_completion("The capital of France is par", max_tokens=2, logits_processor=raised)
+        assert found["choices"][0]["text"].startswith("rot")
+        llm.set_seed(1337)
+        state = llm.save_state()
+        drawn = []
+        for place in range(6):
+            if place == 3:
+                llm.load_state(state)
+            found = llm.create_completion(
+                "Pick a number from 1 to 10:\n", max_tokens=4, temperature=1.0, grammar=numbers
+            )
+            drawn.append(found["choices"][0]["text"])
+    assert drawn[:3] == drawn[3:]
+    assert len(set(drawn)) > 1
 
 
 def test_embeddings_of_related_texts_are_nearer(path: Path) -> None:

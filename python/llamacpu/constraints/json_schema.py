@@ -19,7 +19,7 @@ from typing import Any
 from llamacpu import log
 from llamacpu.arguments import described
 from llamacpu.constraints import schema_keywords as keywords
-from llamacpu.constraints.schema_references import pointer, resolved
+from llamacpu.constraints.schema_references import pointer, resolved, written
 from llamacpu.errors import GrammarError
 
 __all__ = ["as_resource", "compiled", "is_closed", "member", "prepared"]
@@ -159,7 +159,7 @@ def as_resource(schema: Any, name: str) -> Any:
             elif key in _MANY and isinstance(value, list):
                 found[key] = parts
             elif key == "$ref" and isinstance(value, str) and value.startswith("#"):
-                found[key] = address + value
+                found[key] = address + written(value)
             else:
                 found[key] = parts[0] if parts else value
         return found
@@ -227,8 +227,8 @@ class _Walk:
                 waiting += [(f"{path}/{key}/{number}", inner) for number, inner in _inner_of(key, branches)]
             reference = schema.get("$ref")
             if isinstance(reference, str) and reference.startswith("#"):
-                self._open.add(reference)
-                waiting.append((reference, resolved(self._schema, reference)))
+                self._open.add(written(reference))
+                waiting.append((written(reference), resolved(self._schema, reference)))
             self._open.add(path)
 
     def _changed(self, schema: Any, path: str, open_: bool) -> Any:
@@ -255,6 +255,8 @@ class _Walk:
                 ]
             elif key in _ONE:
                 found[key] = self._changed(value, f"{path}/{key}", open_=False)
+            elif key == "$ref" and isinstance(value, str):
+                found[key] = written(value)
             else:
                 found[key] = value
         if is_closed(found):

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from string import ascii_letters, digits
 from typing import Any
+
+_PLAIN = frozenset(ascii_letters + digits + "-._~$")
 
 
 def pointer(name: str) -> str:
     """A name as a step of a JSON pointer in a reference (RFC 6901, sections 3 and 6)."""
     escaped = name.replace("~", "~0").replace("/", "~1")
-    return "".join(letter if letter.isalnum() or letter in "-._~$" else _percent(letter) for letter in escaped)
+    return "".join(letter if letter in _PLAIN else _percent(letter) for letter in escaped)
+
+
+def written(reference: str) -> str:
+    """A local reference as `pointer` writes it: a name may hold what no URI can (RFC 3986), often without escapes."""
+    if not reference.startswith("#/"):
+        return reference
+    return "#/" + "/".join(pointer(_name(step)) for step in reference[2:].split("/"))
+
+
+def _name(step: str) -> str:
+    from urllib.parse import unquote
+
+    return unquote(step).replace("~1", "/").replace("~0", "~")
 
 
 def _percent(letter: str) -> str:
@@ -17,11 +33,9 @@ def _percent(letter: str) -> str:
 
 def resolved(root: dict[str, Any], reference: str) -> Any:
     """The schema that a local reference names; None where there is none."""
-    from urllib.parse import unquote
-
     found: Any = root
     for step in reference.removeprefix("#").split("/")[1:]:
-        name = unquote(step).replace("~1", "/").replace("~0", "~")
+        name = _name(step)
         if isinstance(found, list) and name.isdigit() and int(name) < len(found):
             found = found[int(name)]
         elif isinstance(found, dict) and name in found:
