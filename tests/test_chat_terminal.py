@@ -381,8 +381,14 @@ def test_context_and_overflow_are_settings_and_wrong_values_are_one_sentence(
     assert len(conversation.messages) == 4
     act(conversation, "/set overflow")
     assert capsys.readouterr().err.endswith("overflow = shift\n")
-    for wrong in ("context 0", "context 99999999999999", "context many", "overflow never", "overflo shift",
-                  "temperature hot", "top_k 1.5", "mirostat 9", "seed 1e999", "max_tokens 3.5"):  # fmt: skip
+    act(conversation, "/set top_k " + "9" * 30)
+    act(conversation, "/set overflow error")
+    conversation.answer("And with that?")
+    assert "Traceback" not in capsys.readouterr().err
+    act(conversation, "/set overflow shift")
+    capsys.readouterr()
+    for wrong in ("repeat_last_n -5", "context 0", "context 99999999999999", "context many", "overflow never",
+                  "overflo shift", "temperature hot", "top_k 1.5", "mirostat 9", "seed 1e999", "max_tokens 3.5"):  # fmt: skip
         act(conversation, f"/set {wrong}")
         told = capsys.readouterr().err
         assert told.startswith("Error: "), told

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from llamacpu.cli.chat.commands import COMMANDS
 from llamacpu.cli.chat.settings import choices, names

@@ -70,9 +70,9 @@ class Conversation:
         try:
             with unechoed():
                 said = self._generate()
-        except Cancelled:
+        except (Cancelled, KeyboardInterrupt):
             said = ""
-        except (LlamaCpuError, ValueError, MemoryError) as error:
+        except (LlamaCpuError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
             self.messages.pop()
             tell(f"Error: {one_line(error)}")
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import stat
@@ -42,7 +43,8 @@ def read(place: Path) -> list[str]:
             raise OSError(None, "not a regular file; remove it", str(place))
         file.seek(max(0, status.st_size - _MOST_BYTES))
         lines = file.read(_MOST_BYTES).splitlines()
-    entries = [entry for entry in map(_entry, lines) if entry is not None][-_MOST_ENTRIES:]
+    newest = (entry for entry in map(_entry, reversed(lines)) if entry is not None)
+    entries = [*itertools.islice(newest, _MOST_ENTRIES)][::-1]
     if status.st_size > _MOST_BYTES:
         _replace(place, entries)
     return entries

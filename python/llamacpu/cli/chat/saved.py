@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import sys
 from pathlib import Path
@@ -31,7 +32,7 @@ def save(conversation: Conversation, name: str) -> str:
     A name that ends in .json gets the messages alone; any other the keys and values, too, so that `load` goes on
     at once. An older conversation is overwritten if the user says so, and another file never.
     """
-    path = Path(name).expanduser()
+    path = _path(name)
     document = {"system": conversation.system, "messages": conversation.messages}
     note = json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace")
     count = len(conversation.messages)
@@ -55,7 +56,7 @@ def load(conversation: Conversation, name: str) -> str:
 
     ValueError (SessionError for a damaged session) for what is no conversation; then nothing has changed.
     """
-    path = Path(name).expanduser()
+    path = _path(name)
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{name} is not a regular file; {_EXPECTED}")
     with path.open("rb") as file:
@@ -78,6 +79,10 @@ def load(conversation: Conversation, name: str) -> str:
         session = saved_sessions.read(model, file, context if header.tokens < context else None, name)
     conversation.session, conversation.system, conversation.messages = session, system, messages
     return f"{loaded}, with keys and values of {session.position} tokens."
+
+
+def _path(name: str) -> Path:
+    return Path(os.path.expanduser(name))  # noqa: PTH111 (Path's raises for a user that there is not)
 
 
 def _is_conversation(file: BinaryIO) -> bool:

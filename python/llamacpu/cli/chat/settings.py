@@ -54,7 +54,10 @@ def change(conversation: Conversation, name: str, value: str) -> str:
             raise ValueError(f"overflow is {value!r}; expected one of {', '.join(_OVERFLOW)}")
         conversation.how["overflow"] = value
     elif name in options.SAMPLING_NAMES:
-        conversation.settings["sampling"] = options.changed(conversation.settings["sampling"], name, value)
+        try:
+            conversation.settings["sampling"] = options.changed(conversation.settings["sampling"], name, value)
+        except ValueError as error:
+            raise ValueError(str(error).replace(options.field_of(name), name, 1)) from None
     else:
         close = difflib.get_close_matches(name, names(), 1)
         meant = f"did you mean {close[0]}? " if close else ""
