@@ -388,7 +388,8 @@ def test_context_and_overflow_are_settings_and_wrong_values_are_one_sentence(
     act(conversation, "/set overflow shift")
     capsys.readouterr()
     for wrong in ("repeat_last_n -5", "context 0", "context 99999999999999", "context many", "overflow never",
-                  "overflo shift", "temperature hot", "top_k 1.5", "mirostat 9", "seed 1e999", "max_tokens 3.5"):  # fmt: skip
+                  "overflo shift", "temperature hot", "top_k 1.5", "mirostat 9", "seed 1e999",
+                  "max_tokens 3.5"):  # fmt: skip
         act(conversation, f"/set {wrong}")
         told = capsys.readouterr().err
         assert told.startswith("Error: "), told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from llamacpu.cli.chat.commands import COMMANDS
 from llamacpu.cli.chat.settings import choices, names
