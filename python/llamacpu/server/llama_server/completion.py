@@ -54,9 +54,11 @@ async def infill(call: Call) -> Response:
         tokenizer = use.served.model.tokenizer
         if not can_infill(tokenizer):
             raise invalid(f"infill is not supported by {use.served.name}: it was not trained for it", "input_suffix")
-        extra = "".join(f"{file.text}\n" for file in body.input_extra or ())
-        prefix = extra + body.input_prefix + body.prompt
-        return await _answered(call, use, lambda: [infill_prompt(tokenizer, prefix, body.input_suffix)], False)
+        files = [(file.filename or f"file{place}", file.text) for place, file in enumerate(body.input_extra or (), 1)]
+        prefix = body.input_prefix + body.prompt
+        return await _answered(
+            call, use, lambda: [infill_prompt(tokenizer, prefix, body.input_suffix, files=files)], False
+        )
 
 
 async def _answered(call: Call, use: Use, prompts: Any, several: bool) -> Response:
