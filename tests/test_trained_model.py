@@ -125,7 +125,7 @@ def test_a_state_brings_the_random_choices_back(path: Path) -> None:
             logits[wanted] += 1000
             return logits
 
-        found = llm.create_completion("The capital of France is par", max_tokens=2, logits_processor=raised)
+        found = llm.create_completion("The capital of France is par", max_tokens=2, logits_processor=[raised])
         assert found["choices"][0]["text"].startswith("rot")
         llm.set_seed(1337)
         state = llm.save_state()
