@@ -65,6 +65,8 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
         matrix(f"{prefix}_down{suffix}", width, inner, stack=stack)
 
     matrix("token_embd", config.vocab_size, width, bias=False)
+    if config.learned_positions:
+        matrix("position_embd", config.context_length, width, bias=False)
     if not tied:
         matrix("output", config.vocab_size, width)
     norm("output_norm", width)

@@ -88,6 +88,8 @@ class ReferenceModel:
         """The residual stream after every layer, and that after the last norm; float64[len(tokens), width] each."""
         states = []
         x = self.matrix("token_embd.weight")[np.asarray(tokens)] * self.setting("embedding_scale", 1.0)
+        if self.setting("learned_positions", False):
+            x = x + self.matrix("position_embd.weight")[: len(x)]
         norms, residual = self.setting("norms", "before"), self.setting("residual_scale", 1.0)
         context = context or self.setting("context_length")
         for layer in range(self.setting("layers")):

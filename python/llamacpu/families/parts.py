@@ -26,9 +26,11 @@ __all__ = [
     "lookahead",
     "query_key_norm",
     "rope",
+    "sigmoid_experts",
     "sizes",
     "vocab_size",
     "window",
+    "without_predictors",
 ]
 
 Fields = dict[str, Any]
@@ -237,6 +239,24 @@ def rope(file: GGUFFile, name: str, key_size: int, context_length: int) -> Field
         "yarn_beta_slow": metadata.number(f"{prefix}.yarn_beta_slow", Config.yarn_beta_slow, above=0),
         "yarn_truncate": metadata.flag(f"{prefix}.yarn_truncate", Config.yarn_truncate),
     }
+
+
+def sigmoid_experts(file: GGUFFile, name: str) -> Fields:
+    """Experts as DeepSeek V3's: scores each by itself unless the file says otherwise, and shared experts."""
+    metadata = file.metadata
+    inner = metadata.integer(f"{name}.expert_feed_forward_length", 0, maximum=MAX_WIDTH)
+    fields: Fields = {
+        "shared_feed_forward": inner * metadata.integer(f"{name}.expert_shared_count", 0, maximum=MAX_EXPERTS)
+    }
+    return fields if f"{name}.expert_gating_func" in metadata else fields | {"expert_gating": "sigmoid"}
+
+
+def without_predictors(file: GGUFFile, name: str, fields: Fields) -> Fields:
+    """The layers that predict tokens further ahead, behind the others in the file, are left out."""
+    more = file.metadata.integer(f"{name}.nextn_predict_layers", 0, maximum=fields["layers"] - 1)
+    layers = fields["layers"] - more
+    lists = {part: fields[part][:layers] for part in ("feed_forward", "heads", "kv_heads")}
+    return {"layers": layers, "ignored_tensors": [f"blk.{layers + at}." for at in range(more)], **lists}
 
 
 def experts(file: GGUFFile, name: str, weights_norm: bool = True) -> Fields:

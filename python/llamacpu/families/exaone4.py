@@ -1,0 +1,26 @@
+"""EXAONE 4 (arXiv:2507.11407): norms behind the blocks and on heads; layers that see everything have no rotation."""
+
+from __future__ import annotations
+
+from llamacpu.families import parts
+from llamacpu.families.config import Config
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["exaone4"]
+
+
+def exaone4(file: GGUFFile, name: str) -> Config:
+    """The configuration of such a model; small ones have no windows, and rotation in every layer."""
+    fields = parts.common(file, name)
+    layers, window = fields["layers"], parts.window(file, name, 0)
+    local = [window == 0 or near for near in parts.local_layers(file, name, layers, 4)]
+    return Config(
+        **fields
+        | {
+            "rope_style": "neox",
+            "norms": "behind",
+            "query_key_norm": ["head"] * layers,
+            "window": [window * near for near in local],
+            "rotation": ["global" if near else "none" for near in local],
+        }
+    )

@@ -1,0 +1,14 @@
+"""EmbeddingGemma (arXiv:2509.20354): Gemma 3 whose tokens look ahead, too."""
+
+from __future__ import annotations
+
+from llamacpu.families.config import Config
+from llamacpu.families.gemma3 import gemma3
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["gemma_embedding"]
+
+
+def gemma_embedding(file: GGUFFile, name: str) -> Config:
+    """The configuration of such a model."""
+    return Config(**dict(gemma3(file, name)) | {"causal": False, "output": False, "ignored_tensors": ["output.weight"]})
