@@ -312,6 +312,25 @@ def test_a_full_context_drops_the_oldest_turns_and_says_so(
         assert small.messages == kept, "a message that is too long alone costs nothing"
 
 
+def test_an_answer_that_fills_the_context_goes_on_without_the_oldest_turns(
+    conversation: Conversation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    act(conversation, "/set context 500")
+    conversation.answer("one message of several words")
+    conversation.answer("another message of several words")
+    act(conversation, "/set max_tokens -1")
+    capsys.readouterr()
+    conversation.answer("go on")
+    out, told = capsys.readouterr()
+    assert "the oldest 2 turns are dropped, and the answer went on" in told
+    assert told.splitlines()[-1].startswith("The context is full: the answer ends here")
+    assert [message["content"] for message in conversation.messages] == ["go on", out.removesuffix("\n")]
+    act(conversation, "/set max_tokens 3")
+    conversation.answer("more")
+    assert "Error" not in capsys.readouterr().err
+    assert conversation.messages[-2]["content"] == "more"
+
+
 def test_a_saved_conversation_goes_on_without_computing_it_again(
     conversation: Conversation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

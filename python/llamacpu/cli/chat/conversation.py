@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.cli.chat.interrupts import stopping, unechoed
 from llamacpu.cli.chat.preparing import Preparation
-from llamacpu.cli.drawing.page import new_page
+from llamacpu.cli.drawing.page import Page, new_page
 from llamacpu.cli.terminal import PromptBar, one_line, summary, tell
 from llamacpu.errors import Cancelled, LlamaCpuError
 
@@ -98,44 +99,86 @@ class Conversation:
         return chat_question(self._chat, prompt, reasoning=False, **self.settings)
 
     def _fitting_question(self) -> Question:
-        """What the model is asked, without the oldest turns where the context does not hold all and an answer.
-
-        Then half of the context is made free, so that not every turn has to read the whole conversation again.
-        """
+        """What the model is asked, without the oldest turns where the context does not hold all and an answer."""
         question = self._question()
         context = self.session.context
         limit = self.settings["max_tokens"]
         room = context // 4 if limit is None else min(limit, context // 4)
-        if len(question.prompt) + room <= context or self.how.get("overflow", "error") != "error":
+        if len(question.prompt) + room <= context or not self._drops_turns:
             return question
+        shorter, dropped = self._without_oldest(0)
+        if shorter is None:
+            return question  # where the last message alone is too long that is an error, which must cost nothing
+        tell(f"The context is full: {dropped} dropped.")
+        return shorter
+
+    @property
+    def _drops_turns(self) -> bool:
+        return bool(self.how.get("overflow", "error") == "error")
+
+    def _without_oldest(self, said: int) -> tuple[Question | None, str]:
+        """Forget the oldest turns, until half of the context is free or the last one is left.
+
+        Half, so that not every turn has to read the whole conversation again. said: tokens of the answer so far.
+        Returns what the model is asked then, and which turns are gone; None where nothing can be, or helps.
+        """
+        context = self.session.context
         starts = [place for place, message in enumerate(self.messages) if place and message["role"] == "user"]
+        if not starts:
+            return None, ""
         low, high = 0, len(starts) - 1
         while low < high:
             middle = (low + high) // 2
-            if len(self._question(starts[middle]).prompt) <= context // 2:
+            if len(self._question(starts[middle]).prompt) + said <= context // 2:
                 high = middle
             else:
                 low = middle + 1
-        if not starts:
-            return question
         shorter = self._question(starts[low])
-        if len(shorter.prompt) >= context:
-            return question  # the last message alone is too long, which is an error that must cost nothing
+        if len(shorter.prompt) + said >= context:
+            return None, ""
         del self.messages[: starts[low]]
-        turns = "turn is" if low == 0 else f"{low + 1} turns are"
-        tell(f"The context is full: the oldest {turns} dropped.")
-        return shorter
+        return shorter, "the oldest turn is" if low == 0 else f"the oldest {low + 1} turns are"
 
     def _generate(self) -> str:
-        from llamacpu.answers import answer
-
         if self._preparation is not None:
             with stopping(self._preparation.stop):
                 self._preparation.wait()
         question = self._fitting_question()
+        limit = self.settings["max_tokens"]
+        page = new_page(self.drawn)
+        told = []
+        said = ""
+        tokens: list[int] = []
+        try:
+            while True:
+                said += self._part(question, page)
+                assert self.result is not None
+                tokens += self.result.tokens
+                # A grammar cannot go on in the middle of its text.
+                if self.result.ended_by != "context" or not self._drops_turns or self.settings["grammar"] is not None:
+                    break
+                shorter, dropped = self._without_oldest(len(tokens))
+                if shorter is None:
+                    break
+                told.append(f"The context was full: {dropped} dropped, and the answer went on.")
+                left = None if limit is None else limit - len(tokens)
+                question = replace(shorter, prompt=[*shorter.prompt, *tokens], max_tokens=left)
+        finally:
+            page.flush()
+        for line in told:
+            tell(line)
+        if self.result.ended_by == "context":
+            tell("The context is full: the answer ends here; /set context N makes room.")
+        if self.stats:
+            tell(summary(self.result))
+        return said
+
+    def _part(self, question: Question, page: Page) -> str:
+        """Answer, as far as the context goes."""
+        from llamacpu.answers import answer
+
         bar = PromptBar()
         said = ""
-        page = new_page(self.drawn)
         running = answer(self.session, question, on_prompt=bar, **self.how)
         with stopping(running.close):
             try:
@@ -144,10 +187,5 @@ class Conversation:
                     said += piece
             finally:
                 bar.clear()
-                page.flush()
         self.result = running.result
-        if self.result.ended_by == "context":
-            tell("The context is full: the answer ends here; /set context N makes room.")
-        if self.stats:
-            tell(summary(self.result))
         return said
