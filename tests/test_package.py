@@ -29,7 +29,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         llamacpu.Lama  # noqa: B018
 
 
-@pytest.mark.parametrize("module", ["numpy", "jinja2", "click", "platformdirs", "llamacpu._native"])
+@pytest.mark.parametrize("module", ["typing", "numpy", "jinja2", "click", "platformdirs", "llamacpu._native"])
 def test_importing_the_package_imports_nothing_slow(module: str) -> None:
     code = f"import sys, llamacpu; sys.exit({module!r} in sys.modules)"
     path = str(llamacpu.__file__).removesuffix("llamacpu/__init__.py")

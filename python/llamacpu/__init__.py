@@ -8,10 +8,15 @@
 Names are imported when they are first used, so that `import llamacpu` costs next to nothing.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+import importlib
+
+# As type checkers know it: importing typing would be most of what importing this package costs.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from llamacpu import kernels
     from llamacpu.chat import ChatTemplate
     from llamacpu.constraints.grammar import Grammar
