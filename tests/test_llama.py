@@ -12,7 +12,7 @@ from fake_llama import Model, llama
 from fake_model import END, FIRST_BYTE, START, ids_of
 from llamacpu.errors import ContextOverflow
 from llamacpu.generation import CancelToken
-from llamacpu.llama import Llama
+from llamacpu.llama import Llama, LlamaRAMCache
 
 __all__ = ["llama"]
 Make = Callable[..., Llama]
@@ -157,6 +157,21 @@ def test_seeds_give_the_same_text_again(llama: Make) -> None:
     found.set_seed(5)
     assert first == [text(found), text(found)]
     assert first[0] != first[1]
+    # A state brings the choices back, wherever in their order it was saved.
+    state = found.save_state()
+    following = [text(found), text(found), text(found)]
+    assert len({*first, *following}) == 5
+    found.load_state(state)
+    assert following == [text(found), text(found), text(found)]
+    # One that a cache finds does not: the text is asked for anew.
+    found.set_cache(LlamaRAMCache())
+    assert len({text(found) for _ in range(4)}) == 4
+    # Without a seed there is nothing to go back to.
+    found.set_seed(-1)
+    state = found.save_state()
+    drawn = text(found)
+    found.load_state(state)
+    assert text(found) != drawn
 
 
 # --- Chat ---

@@ -210,6 +210,9 @@ class Conversation:
             known = shared_length(self.session.tokens, prompt)
             state = self.cache.best_for(self.model, prompt, known, self.kv_type)
             if state is not None:
+                seed = self._samplers.seed
                 (self.restore or self.load_state)(state)
+                # The text is asked for anew, with other random choices than the one before.
+                self._samplers.seed = seed
         except LlamaCpuError as error:  # of a model that was closed, of another length, damaged
             log.warning("a state of the cache cannot be used: %s", error)

@@ -20,6 +20,8 @@ __all__ = ["RANDOM_SEED", "Samplers", "samplings"]
 
 
 RANDOM_SEED = MAX_SEED
+# Prime to the number of seeds: all of them come before one comes again.
+_STRIDE = 2654435761
 # The steps of llama-cpp-python, which are fewer than llama.cpp's.
 _STEPS = ("penalties", "top_k", "typical_p", "top_p", "min_p", "temperature")
 
@@ -28,7 +30,7 @@ class Samplers:
     """Makes the samplers of a `Llama`.
 
     last_n_tokens_size  how many tokens the penalties look back
-    seed                of the random choices to come; None where it is drawn
+    seed                of the random choices to come, which goes on with each text; None where it is drawn
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, last_n_tokens_size: int, seed: int) -> None:
@@ -41,12 +43,22 @@ class Samplers:
     def set_seed(self, seed: int) -> None:
         """The seed of the random choices to come; -1 draws one, and of a longer number the low 32 bits count."""
         self.seed = seed_of(seed)
-        self._random = random.Random(self.seed)
+
+    def _next_seed(self) -> int | None:
+        """The seed of a text that names none: with one that was set, all of them follow from it and from how many came.
+
+        That is in `seed` alone, so that a saved state brings the choices back as it brings the text back.
+        """
+        if self.seed is None:
+            return None
+        found = random.Random(self.seed).randrange(RANDOM_SEED)
+        self.seed = (self.seed + _STRIDE) % RANDOM_SEED
+        return found
 
     def sampler(self, seed: int | None, **settings: Any) -> Sampler:
         """A sampler with the settings of `samplings`; a seed of None draws one."""
         if seed is None:
-            seed = self._random.randrange(RANDOM_SEED)
+            seed = self._next_seed()
         chosen = samplings(seed=seed, penalty_last_n=self.last_n_tokens_size, **settings)
         tokenizer = self._tokenizer
         return Sampler(chosen, self._vocab_size, lambda token: tokenizer.decode([token]))
