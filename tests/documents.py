@@ -70,6 +70,8 @@ class Page:
             elif language == "sh":
                 for command in text.replace("\\\n", " ").splitlines():
                     self.command(command)
+            elif text.startswith("FROM "):
+                (self.folder / "Modelfile").write_text(text, encoding="utf-8")
             else:
                 assert language in ("text", "json", "toml", "jinja"), f"{self.path.name}:{line}: {language}"
                 continue

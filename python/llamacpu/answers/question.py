@@ -234,7 +234,7 @@ def chat_question(
         )
     return Question(
         prompt=prompt.ids,
-        stop=(*stop, *prompt.stop),
+        stop=(*(tuple(stop) or chat.preset.stop), *prompt.stop),
         stopping_criteria=prompt.stopping_criteria,
         logits_processors=tuple(processors),
         show_special=show,

@@ -19,7 +19,7 @@ traced, data   what came from the caller, and where it went
 
 from llamacpu.chat.conversation import Chat, is_base_model, templates_in
 from llamacpu.chat.limits import Limits
-from llamacpu.chat.ollama_template import OllamaTemplate, is_go_template
+from llamacpu.chat.ollama_template import OllamaTemplate, check_template, is_go_template
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
 
@@ -29,6 +29,7 @@ __all__ = [
     "Limits",
     "OllamaTemplate",
     "Segment",
+    "check_template",
     "is_base_model",
     "is_go_template",
     "templates_in",

@@ -12,8 +12,10 @@ from llamacpu.chat.limits import Limits, TemplateLimit
 from llamacpu.chat.ollama_template import OllamaTemplate, is_go_template
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
+from llamacpu.engine.interfaces import preset_of
 from llamacpu.errors import TemplateError
 from llamacpu.locks import cached_property
+from llamacpu.store.manifests import Preset
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike
@@ -56,6 +58,9 @@ class Chat:
     instead where tools are given and the file has one), and for a file without any the built-in one that its tokens
     or its name point to.
 
+    `preset`: what came with the name of the model. Its system prompt and messages stand before every conversation; its
+    template is used where the file has none, or where `template` is "modelfile".
+
     name    which template it is: "default", another name in the file, a built-in name, or "custom"
     stop    texts that end an answer, where the template is a built-in one
     """
@@ -66,16 +71,22 @@ class Chat:
         tokenizer: Tokenizer,
         template: str | None = None,
         limits: Limits | None = None,
+        preset: Preset | None = None,
     ) -> None:
         self.tokenizer = tokenizer
+        self.preset: Preset = preset or Preset()
         self.stop: tuple[str, ...] = ()
         self._metadata = metadata
         self._told: set[str] = set()
         sources = templates_in(metadata)
-        if template is None:
+        own = self.preset.template
+        if own and (template == "modelfile" or (template is None and not sources)):
+            self.name: str = "modelfile"
+            sources = {"modelfile": own}
+        elif template is None:
             if "default" not in sources and sources:
                 sources["default"] = next(iter(sources.values()))
-            self.name: str = "default" if sources else guess(str(metadata.get("general.name", "")), self._has_token)
+            self.name = "default" if sources else guess(str(metadata.get("general.name", "")), self._has_token)
             if not sources:
                 log.info("the file has no chat template; the built-in template %s is used", self.name)
         elif template in sources or is_builtin(template):
@@ -94,7 +105,7 @@ class Chat:
             sources = {self.name: source_of(known)}
         special = {"bos_token": self._text(tokenizer.bos), "eos_token": self._text(tokenizer.eos)}
         self.template: ChatTemplate | OllamaTemplate
-        if self.name == "custom" and is_go_template(sources[self.name]):
+        if self.name in ("custom", "modelfile") and is_go_template(sources[self.name]):
             self.template = OllamaTemplate(sources[self.name], name=self.name, limits=limits)
         else:
             self.template = ChatTemplate(sources[self.name], name=self.name, limits=limits, **special)
@@ -105,7 +116,7 @@ class Chat:
     @classmethod
     def of(cls, model: ModelLike, template: str | None = None) -> Chat:
         """The conversations of `model`."""
-        return cls(model.metadata, model.tokenizer, template)
+        return cls(model.metadata, model.tokenizer, template, preset=preset_of(model))
 
     def __repr__(self) -> str:
         return f"<Chat {self.name!r} of {self.tokenizer!r}>"
@@ -166,7 +177,7 @@ class Chat:
 
         error: TemplateError | None = None
         best: tuple[int, list[Segment], Form, set[str]] | None = None
-        for form in forms(list(messages), tools or (), template.reads):
+        for form in forms(self.preset.before(list(messages)), tools or (), template.reads):
             if "words" in form.changes and best is not None:
                 continue
             try:

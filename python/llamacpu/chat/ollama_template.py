@@ -18,11 +18,12 @@ from llamacpu.chat.go_template.walking import before_response, names_in, with_re
 from llamacpu.chat.limits import Budget, Limits
 from llamacpu.chat.ollama_values import message_of, messages_of, tools_of
 from llamacpu.chat.segments import Segment, cut
+from llamacpu.chat.template import ChatTemplate
 from llamacpu.chat.traced import concatenate
 from llamacpu.errors import TemplateError
 from llamacpu.locks import cached_property
 
-__all__ = ["OllamaTemplate", "is_go_template"]
+__all__ = ["OllamaTemplate", "check_template", "is_go_template"]
 
 _GO = re.compile(
     r"\{\{-?\s*(?:/\*|[.$(\"`]|(?:if|with|range|template|define|block|else|end|break|continue|json|eq|and|or|not|printf?"
@@ -33,6 +34,11 @@ _GO = re.compile(
 def is_go_template(source: str) -> bool:
     """Whether a template is in Go's notation and not in Jinja's, which has statements in {% %}."""
     return "{%" not in source and _GO.search(source) is not None
+
+
+def check_template(source: str) -> None:
+    """Raise TemplateError for a template, in either notation, that is not valid."""
+    (OllamaTemplate(source) if is_go_template(source) else ChatTemplate(source)).check()
 
 
 class OllamaTemplate:

@@ -19,6 +19,7 @@ COMMANDS = {
     "show": "Show where a model lies, what comes with it, and its licence.",
     "rm": "Remove models that were pulled or created.",
     "cp": "Give a model another name.",
+    "create": "Give a model settings and a name of its own, by a Modelfile.",
     "info": "Show what is in a model file and how much memory it needs.",
     "tokenize": "Show the tokens of a text.",
     "embed": "Turn texts into vectors.",

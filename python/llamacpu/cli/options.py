@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import Load
     from llamacpu.model import Model
     from llamacpu.sampling import Sampling
+    from llamacpu.store.entries import Entry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -169,7 +170,7 @@ def sampling_options(function: Function) -> Function:
     return function
 
 
-def sampling_of(metadata: Any, given: dict[str, Any]) -> Sampling:
+def sampling_of(metadata: Any, given: dict[str, Any], preset: dict[str, Any] | None = None) -> Sampling:
     """The settings: the options that were given, over what the file recommends, over the defaults.
 
     given: option name -> value, None where it was not given.
@@ -178,7 +179,7 @@ def sampling_of(metadata: Any, given: dict[str, Any]) -> Sampling:
 
     settings = {field_of(name): value for name, value in given.items() if value is not None}
     try:
-        return Sampling.for_model(metadata, **settings)
+        return Sampling.for_model(metadata, preset, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
 
@@ -188,14 +189,28 @@ _NO_NAME = "the path of the model is empty; give the path of a .gguf file"
 
 def named_file(name: str) -> Path:
     """The file of the model that a name stands for; it is downloaded where it is not on this machine."""
+    return Path(name) if not name or is_file(name) else entry_of(name).path
+
+
+def named_model(name: str, context: int | None = None, kv_type: str = "f16") -> str | Path:
+    """The file of the model that a name stands for, or the name itself where settings come with it.
+
+    context, kv_type: of the session that is wanted, for the plan of a download.
+    """
     if not name or is_file(name):
         return Path(name)
+    entry = entry_of(name, context, kv_type)
+    return entry.path if entry.manifest is None else name
+
+
+def entry_of(name: str, context: int | None = None, kv_type: str = "f16") -> Entry:
+    """The model that a name stands for; it is downloaded, with a bar, where it is not on this machine."""
     from llamacpu.cli.download_bar import DownloadBar, show
     from llamacpu.store.resolve import resolve
 
     bar = DownloadBar()
     try:
-        return resolve(name, on_plan=show, on_progress=bar).path
+        return resolve(name, context=context, kv_type=kv_type, on_plan=show, on_progress=bar)
     finally:
         bar.clear()
 
@@ -215,12 +230,12 @@ def check_path(name: str | None) -> None:
 
 
 @contextlib.contextmanager
-def model_path(name: str | None) -> Iterator[Path]:
-    """The file of a model: the one that is named, or the demo model that comes with the package."""
+def model_path(name: str | None, context: int | None = None, kv_type: str = "f16") -> Iterator[str | Path]:
+    """What to open: the model that is named, or the demo model that comes with the package."""
     if name is not None:
         if not name:
             raise click.ClickException(_NO_NAME)
-        yield named_file(name)
+        yield named_model(name, context, kv_type)
         return
     from importlib import resources
 
@@ -229,6 +244,13 @@ def model_path(name: str | None) -> Iterator[Path]:
             raise click.UsageError("no MODEL named, and this build has no demo model; name a .gguf file")
         click.echo("No model named: using the small demo model that comes with llamacpu.", err=True)
         yield path
+
+
+def say_what_has_no_effect(model: Model) -> None:
+    """Tell, on a line, which settings that came with the model's name change nothing here."""
+    names = model.preset.without_effect
+    if names:
+        click.echo(f"Settings of this model that have no effect here: {', '.join(names)}.", err=True)
 
 
 def say_what_stays_on_disk(model: Model) -> None:

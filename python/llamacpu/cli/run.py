@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 @click.option(
     "--template",
     callback=options.utf8,
-    help="Chat template: a built-in name, a name in the file, Jinja source, or a template of Ollama.",
+    help="Chat template: a built-in name, a name in the file, modelfile, Jinja source, or a template of Ollama.",
 )
 @click.option(
     "--json-schema", callback=options.utf8, help="Answer with JSON valid under this schema: JSON text, or a file."
@@ -89,7 +90,7 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
-    """Talk to MODEL (a .gguf file), or let it answer one prompt.
+    """Talk to MODEL (a name such as llama3.2, or a .gguf file), or let it answer one prompt.
 
     With PROMPT, --prompt, --file or text piped to stdin the answer is printed and the command ends; of several, the
     texts are joined in this order. At a terminal a conversation begins otherwise; /help lists its commands. Without
@@ -115,11 +116,12 @@ def command(context: click.Context, /, **given: Any) -> None:
     from llamacpu.model import Model
 
     with (
-        options.model_path(given["model"]) as path,
+        options.model_path(given["model"], given["context"], given["kv_type"]) as path,
         Model(path, given["threads"], load=given["load"], overrides=given["overrides"]) as model,
         options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"], given["load"]) as draft,
     ):
         options.say_what_stays_on_disk(model)
+        options.say_what_has_no_effect(model)
         raw = given["raw"] or _without_template(model, given)
         settings = _settings(model, given)
         how = {"overflow": given["overflow"], "draft": draft}
@@ -131,7 +133,12 @@ def command(context: click.Context, /, **given: Any) -> None:
 
             drawn = drawing(given["plain"])
             template = None if raw else Chat.of(model, given["template"])
-            conversation = Conversation(session, settings, how, given["system"], template, _stats(given), drawn)
+            system = given["system"]
+            if template is not None:
+                # The conversation shows it, and can change and clear it.
+                system = template.preset.system if system is None else system
+                template.preset = replace(template.preset, system=None)
+            conversation = Conversation(session, settings, how, system, template, _stats(given), drawn)
             interact(conversation, given["kept"])
         else:
             _answer(session, prompt, settings, how, {**given, "raw": raw})
@@ -170,7 +177,8 @@ def _without_template(model: Model, given: dict[str, Any]) -> bool:
     """Whether the model is continued raw, for want of a chat template; one line says so."""
     from llamacpu.chat import is_base_model
 
-    if given["raw"] or given["template"] is not None or not is_base_model(model.metadata, Path(model.path).name):
+    templated = given["template"] is not None or model.preset.template is not None
+    if given["raw"] or templated or not is_base_model(model.metadata, Path(model.path).name):
         return False
     if given["system"] is not None:
         raise click.UsageError(
@@ -183,12 +191,17 @@ def _without_template(model: Model, given: dict[str, Any]) -> bool:
     return True
 
 
+def _unlimited(model: Model, given: dict[str, Any]) -> int | None:
+    """No limit of tokens, also where the settings of the model have one."""
+    return None if model.preset.max_tokens is None else given["context"] or model.context_length
+
+
 def _settings(model: Model, given: dict[str, Any]) -> dict[str, Any]:
     sampling = {name: given[name] for name in options.SAMPLING_NAMES}
     limit = given["max_tokens"]
     return {
-        "max_tokens": None if limit == -1 else limit,
-        "sampling": options.sampling_of(model.metadata, sampling),
+        "max_tokens": _unlimited(model, given) if limit == -1 else limit,
+        "sampling": options.sampling_of(model.metadata, sampling, model.preset.sampling),
         "stop": given["stop"],
         "ignore_end": given["ignore_end"],
         "grammar": _grammar(given),

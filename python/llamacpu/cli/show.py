@@ -12,17 +12,22 @@ from llamacpu.cli import options
 from llamacpu.cli.terminal import write
 from llamacpu.errors import StoreError
 from llamacpu.families.memory import amount
+from llamacpu.store.entries import Entry
 
 _BUILT_WITH_LLAMA = "Built with Llama"
 
 
 @click.command("show", short_help="Show where a model lies, what comes with it, and its licence.")
-@click.argument("model", type=str)
-@click.option("--license", "only_license", is_flag=True, help="Print the licence alone.")
+@click.argument("model", type=str, shell_complete=options.complete_files)
+@click.option("--license", "part", flag_value="license", help="Print the licence alone.")
+@click.option("--modelfile", "part", flag_value="modelfile", help="Print a Modelfile that makes this model again.")
+@click.option("--parameters", "part", flag_value="parameters", help="Print the settings that come with it alone.")
+@click.option("--system", "part", flag_value="system", help="Print the system prompt that comes with it alone.")
+@click.option("--template", "part", flag_value="template", help="Print the template that comes with it alone.")
 @options.context
 @options.kv_type
 @options.as_json
-def command(model: str, only_license: bool, context: int | None, kv_type: str, as_json: bool) -> None:
+def command(model: str, part: str | None, context: int | None, kv_type: str, as_json: bool) -> None:
     """Show where MODEL (a name or a .gguf file) lies, its size and memory, the settings and the system prompt that come
     with it, and its licence."""
     from llamacpu.store.facts import describe
@@ -33,17 +38,46 @@ def command(model: str, only_license: bool, context: int | None, kv_type: str, a
     if entry is None:
         raise StoreError(f"{model} is not on this machine; `llamacpu list` shows what is{did_you_mean(model)}")
     preset = entry.preset
-    if only_license:
-        if not preset.licenses:
-            raise StoreError(f"no licence came with {model}; the page of the model names it")
-        write("\n".join(text.rstrip() + "\n" for text in preset.licenses))
+    if part is not None:
+        write(_part(entry, part))
         return
     facts = describe(entry, context, kv_type)
     text = "\n".join(preset.licenses)
     llama = _BUILT_WITH_LLAMA in text or "llama" in str(facts.get("license") or "").lower()
     told = dataclasses.asdict(preset)
+    told["template_used"] = _template_used(facts, preset.template)
     facts |= {"notice": _BUILT_WITH_LLAMA if llama else None, "settings": dict(told.pop("parameters")), **told}
     write(json.dumps(facts, ensure_ascii=False) + "\n" if as_json else _as_text(facts))
+
+
+def _template_used(facts: dict[str, Any], own: str | None) -> str | None:
+    """Which template conversations use, in words."""
+    if facts.get("chat_template"):
+        return "the file's own" + (" (that of the Modelfile: --template modelfile)" if own else "")
+    return "that of the Modelfile" if own else None
+
+
+def _part(entry: Entry, part: str) -> str:
+    """One thing that comes with a model; StoreError where it does not."""
+    from llamacpu.store import create, parameters
+
+    preset = entry.preset
+    found = {
+        "license": "\n".join(text.rstrip() + "\n" for text in preset.licenses),
+        "parameters": parameters.as_text(preset.parameters),
+        "system": preset.system,
+        "template": preset.template,
+    }
+    text = create.text_of(entry) if part == "modelfile" else found[part]
+    if not text:
+        raise StoreError(f"no {part} came with {entry.name}" + _ELSEWHERE.get(part, ""))
+    return text if text.endswith("\n") else text + "\n"
+
+
+_ELSEWHERE = {
+    "license": "; the page of the model names it",
+    "template": "; `llamacpu info` shows what the file has",
+}
 
 
 def _as_text(facts: dict[str, Any]) -> str:
@@ -64,6 +98,10 @@ def _as_text(facts: dict[str, Any]) -> str:
         rows.append(("does not run", facts["problem"]))
     for key, value in facts["settings"].items():
         rows.append((key, json.dumps(value, ensure_ascii=False)))
+    if facts["template"]:
+        rows.append(("template", facts["template_used"]))
+    if facts["messages"]:
+        rows.append(("messages", f"{len(facts['messages'])} before every conversation"))
     if facts["system"]:
         rows.append(("system", facts["system"].strip().replace("\n", "\n  ")))
     if facts["licenses"] or facts.get("license"):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, overload
 
 from llamacpu import _native
+from llamacpu.store.manifests import Preset
 
 if TYPE_CHECKING:
     import os
@@ -32,6 +33,7 @@ __all__ = [
     "SessionLike",
     "StepOutput",
     "TokenIds",
+    "preset_of",
 ]
 
 CancelToken: TypeAlias = _native.CancelToken
@@ -107,6 +109,12 @@ class ModelLike(Protocol):
 
         Raises ValueError for tokens and pages that do not go together.
         """
+
+
+def preset_of(model: object) -> Preset:
+    """The settings that came with a model that was opened by its name; empty for a file, and for what wraps a model."""
+    found = getattr(model, "preset", None)
+    return found if isinstance(found, Preset) else Preset()
 
 
 class SessionLike(Protocol):

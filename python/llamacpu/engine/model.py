@@ -29,6 +29,7 @@ from llamacpu.families.registry import config_for
 from llamacpu.files import is_file
 from llamacpu.gguf.file import GGUFFile, Metadata
 from llamacpu.locks import cached_property
+from llamacpu.store.manifests import Preset
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,12 +65,15 @@ class EngineModel:
             raise ValueError(f'load is {load!r}; expected "map" or "copy"')
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
+        preset = Preset()
         if isinstance(path, str) and path and not is_file(path):
             # Imported here: most models are opened by their path.
             from llamacpu.store.resolve import resolve
 
-            path = resolve(path).path
+            entry = resolve(path)
+            path, preset = entry.path, entry.preset
         self._memory_note: str | None = None
+        self._preset = preset
         self._file = GGUFFile(path, overrides)
         try:
             self._config = config_for(self._file)
@@ -146,6 +150,11 @@ class EngineModel:
         return self._file.path
 
     @property
+    def preset(self) -> Preset:
+        """The settings that came with the model, where it was opened by the name of one that has some."""
+        return self._preset
+
+    @property
     def metadata(self) -> Metadata:
         """The file's metadata, key to value."""
         return self._file.metadata
@@ -200,14 +209,14 @@ class EngineModel:
     def session(self, context: int | None = None, kv_type: KVType = "f16") -> Session:
         """Starts a conversation.
 
-        context  the most tokens it may hold; `None` for the length that the model was trained for. Memory is taken as
-                 the conversation grows, not before.
+        context  the most tokens it may hold; `None` for num_ctx of its settings, or the length of its training. Memory
+                 is taken as the conversation grows, not before.
         kv_type  how keys and values are stored: "f32" exact, "f16" half the memory, "q8_0" about a quarter
         """
         integer("context", context)
         if context is not None and context < 1:
             raise ValueError(f"context is {context}; expected at least 1, or None for the length of the training")
-        return Session(self, self._native.session(context, kv_type))
+        return Session(self, self._native.session(context or self._preset.context, kv_type))
 
     @overload
     def step(

@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias, cast
 from llamacpu.arguments import Kinds, check_kinds, described, flag, function, integer, listed, number, texts, token_ids
 from llamacpu.drafting import Draft, FunctionDraft, ModelDraft, NGramDraft
 from llamacpu.drafting.draft import ProposeTokens
-from llamacpu.engine.interfaces import CancelToken, ModelLike, SessionLike
+from llamacpu.engine.interfaces import CancelToken, ModelLike, SessionLike, preset_of
 from llamacpu.errors import ModelError
 from llamacpu.generation.context_window import Overflow, fit_prompt
 from llamacpu.generation.request import LogitsProcessor, PromptProgress, Request, StoppingCriterion
@@ -62,9 +62,10 @@ def generate(
     source: a model (a session is made for this call) or a session. Of a session the beginning that it shares with
         the prompt is used again and the rest forgotten: pass the whole conversation as the prompt every time.
     prompt: text (encoded with the model's special start, control tokens in it stay text) or token ids.
-    max_tokens: None goes on until the model ends or the context is full.
-    sampling: settings, or a `Sampler` that goes on with its random stream; None is what the file recommends.
-    stop: texts that end the generation; they do not appear in it.
+    max_tokens: None goes on until the model ends or the context is full, unless the model's name has a limit.
+    sampling: settings, or a `Sampler` that goes on with its random stream; None is what the file recommends, or the
+        settings that came with the model's name.
+    stop: texts that end the generation; they do not appear in it. Without any, those that came with the model's name.
     log_probabilities: None for none, n for those of each token and of the n most likely ones in its place.
     ignore_end: forbids the end-of-text tokens, so that generation goes on.
     show_special: control tokens appear as text.
@@ -89,6 +90,8 @@ def generate(
     session = _session_of(source)
     _check_writes(session.model)
     tokenizer = session.model.tokenizer
+    preset = preset_of(session.model)
+    max_tokens = preset.max_tokens if max_tokens is None else max_tokens
     ids = _prompt_ids(session, prompt)
     if max_tokens is not None and max_tokens < 0:
         raise ValueError(f"max_tokens is {max_tokens}; expected 0 or more, or None for no limit")
@@ -104,7 +107,8 @@ def generate(
         raise ValueError(f"keep is {keep}; expected a number of tokens, -1 for the whole prompt, or None")
     fitted = fit_prompt(ids, session.context, overflow, keep, max_tokens)
     if not isinstance(sampling, Sampler):
-        settings = Sampling.for_model(session.model.metadata) if sampling is None else sampling
+        recommended = Sampling.for_model(session.model.metadata, preset.sampling)
+        settings = recommended if sampling is None else sampling
         sampling = Sampler(settings, session.model.vocab_size, lambda token: tokenizer.decode([token]))
     drafts = draft_from(draft)
     if drafts is not None:
@@ -124,7 +128,7 @@ def generate(
         dropped_tokens=len(ids) - len(fitted),
         draft=drafts,
     )
-    return Generation(session, request, sampling, StopStrings(stop), cancel, timeout)
+    return Generation(session, request, sampling, StopStrings(stop or preset.stop), cancel, timeout)
 
 
 def draft_from(draft: Drafts) -> Draft | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from llamacpu.answers import ChatPrompt, Question, RunningAnswer, answer, chat_prompt, chat_question, text_prompt
 from llamacpu.answers.chat_completions import ChatShape
@@ -40,6 +42,28 @@ if TYPE_CHECKING:
 __all__ = ["Completions"]
 
 Started = tuple[RunningAnswer, Shape]
+P = ParamSpec("P")
+T = TypeVar("T")
+_OTHER_NAMES = {"mirostat": "mirostat_mode"}
+
+
+def recommended(method: Callable[P, T]) -> Callable[P, T]:
+    """Decorator: arguments that are not given are those that came with the name of the model, where some did."""
+    signature = inspect.signature(method)
+
+    @wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        preset = args[0]._conversation.preset  # type: ignore[attr-defined]
+        if preset.parameters:
+            given = signature.bind_partial(*args, **kwargs).arguments
+            wanted = {_OTHER_NAMES.get(name, name): value for name, value in preset.sampling.items()}
+            wanted |= {"stop": list(preset.stop) or None, "max_tokens": preset.max_tokens}
+            for name, value in wanted.items():
+                if name not in given and name in signature.parameters and value is not None:
+                    kwargs[name] = value
+        return method(*args, **kwargs)
+
+    return call
 
 
 class Completions:
@@ -71,9 +95,11 @@ class Completions:
         """How the model is talked to: its chat template and the way from messages to tokens."""
         # llama-cpp-python calls the templates of a file chat_template.default and so on.
         name = None if registered(self.chat_format) else self.chat_format
-        metadata = self._conversation.model.metadata
-        return Chat(metadata, self._text.tokenizer, name and name.removeprefix("chat_template."))
+        model = self._conversation.model
+        source = name and name.removeprefix("chat_template.")
+        return Chat(model.metadata, self._text.tokenizer, source, preset=self._conversation.preset)
 
+    @recommended
     def create_completion(
         self,
         prompt: str | bytes | Sequence[int],
@@ -147,6 +173,7 @@ class Completions:
 
         return self._run(given.ids, begin, stream, stream_options)
 
+    @recommended
     def create_chat_completion(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from llamacpu import log
+from llamacpu.engine.interfaces import preset_of
 from llamacpu.errors import LlamaCpuError
 from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.logits import KeptLogits
 from llamacpu.llama.state import LlamaState
 from llamacpu.locks import ProcessLock
+from llamacpu.store.manifests import Preset
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import KVType
@@ -69,6 +71,11 @@ class Conversation:
         if self._model is None:
             raise LlamaCpuError("the model is closed, or was opened with vocab_only=True: only the tokenizer is there")
         return self._model
+
+    @property
+    def preset(self) -> Preset:
+        """The settings that came with the model's name."""
+        return preset_of(self._model)
 
     @property
     def session(self) -> Session:

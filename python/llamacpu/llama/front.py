@@ -63,6 +63,7 @@ def _keeping_arguments(initialize: Constructor) -> Constructor:
     @wraps(initialize)
     def call(self: Any, *args: Any, **kwargs: Any) -> None:
         self._arguments = named(initialize, args, kwargs)
+        self._given = frozenset(kwargs)
         self._arguments.pop("on_load")
         initialize(self, *args, **kwargs)
 
@@ -73,7 +74,8 @@ class Llama(Attributes, Signatures):
     """A model and its conversation; see the module's description.
 
     model_path    a GGUF file
-    n_ctx         the most tokens of prompt and answer together; 0 for what the model was trained for
+    n_ctx         the most tokens of prompt and answer together; 0 for what the model was trained for. Not given, the
+                  num_ctx that came with a model opened by its name counts; so do its other settings in completions
     n_batch       the most tokens of a text that `embed` takes
     n_threads     number of threads; None or 0 for what the machine gives
     seed          of the random choices; the default, -1 and None draw one
@@ -100,6 +102,7 @@ class Llama(Attributes, Signatures):
     """
 
     _arguments: dict[str, Any]
+    _given: frozenset[str]
 
     @_keeping_arguments
     def __init__(
@@ -168,6 +171,8 @@ class Llama(Attributes, Signatures):
         else:
             load: Load = "map" if use_mmap else "copy"
             model = Model(self.model_path, threads=n_threads or None, overrides=overrides, load=load)
+            if "n_ctx" not in self._given and model.preset.context is not None:
+                n_ctx = model.preset.context
             if on_load is not None:
                 model.prepare(on_load)
             self._file, found = model.file, model.tokenizer

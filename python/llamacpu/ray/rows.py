@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llamacpu.answers import Question, chat_prompt, chat_question, text_prompt
 from llamacpu.answers.tools import grammar_of_format
 from llamacpu.chat import Chat
+from llamacpu.engine.interfaces import preset_of
 from llamacpu.errors import LlamaCpuError
 from llamacpu.ray.answering import COLUMNS, Answering, plain
 from llamacpu.sampling import Sampling
@@ -113,7 +114,7 @@ class RowEngine:
     def _question(self, row: Mapping[str, Any], said: Answering) -> Question:
         model = self.engine.model
         settings: dict[str, Any] = {
-            "sampling": Sampling.for_model(model.metadata, **said.sampling),
+            "sampling": Sampling.for_model(model.metadata, preset_of(model).sampling, **said.sampling),
             "max_tokens": said.max_tokens,
         }
         messages = row.get(said.messages)

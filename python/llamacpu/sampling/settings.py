@@ -137,12 +137,23 @@ class Sampling:
         object.__setattr__(self, "dry_sequence_breakers", _breakers(self.dry_sequence_breakers))
 
     @classmethod
-    def for_model(cls, metadata: Mapping[str, Any], **given: Any) -> "Sampling":
-        """The settings that a GGUF file recommends (`general.sampling.*`), under the ones given here.
+    def for_model(
+        cls, metadata: Mapping[str, Any], preset: Mapping[str, Any] | None = None, **given: Any
+    ) -> "Sampling":
+        """The settings that a GGUF file recommends (`general.sampling.*`), under those that came with its name
+        (`preset`: fields of this class), under the ones given here.
 
         A recommendation that is not valid is left out: a file cannot make generation fail this way.
         """
         settings = cls(**given)
+        for name, value in (preset or {}).items():
+            if name in given:
+                continue
+            try:
+                settings = cls(**{**given, name: value})
+            except (TypeError, ValueError):
+                continue
+            given[name] = value
         for key, name in _METADATA_NAMES.items():
             value = metadata.get(f"general.sampling.{key}")
             if value is None or name in given:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, answer, text_prompt
 from llamacpu.arguments import described, integer, number, refuse
-from llamacpu.engine.interfaces import PAGE_TOKENS, CancelToken, KVType, ModelLike
+from llamacpu.engine.interfaces import PAGE_TOKENS, CancelToken, KVType, ModelLike, preset_of
 from llamacpu.engine.model import EngineModel
 from llamacpu.generation.generate import draft_from
 from llamacpu.scheduler.admission import Queue
@@ -131,6 +131,7 @@ class Engine:
                 f"context is {context}, but {limit} bytes of memory hold {most} tokens; expected at most that, or more "
                 "memory"
             )
+        context = preset_of(model).context if context is None else context
         self.context: int = min(model.context_length if context is None else context, most)
         self.kv_type = kv_type
         self._timeout = timeout

@@ -15,11 +15,13 @@ from llamacpu.engine.interfaces import (
     SessionLike,
     StepOutput,
     TokenIds,
+    preset_of,
 )
 from llamacpu.scheduler.jobs import Job, Slot
 from llamacpu.scheduler.memory import Memory
 from llamacpu.scheduler.pages import PageList
 from llamacpu.scheduler.scheduler import IN_USE, Scheduler
+from llamacpu.store.manifests import Preset
 
 if TYPE_CHECKING:
     import os
@@ -146,6 +148,11 @@ class ScheduledModel:
     def path(self) -> os.PathLike[str]:
         """The file that was opened."""
         return self._model.path
+
+    @property
+    def preset(self) -> Preset:
+        """The settings that came with the model."""
+        return preset_of(self._model)
 
     @property
     def metadata(self) -> Metadata:

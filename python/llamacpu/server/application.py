@@ -22,7 +22,7 @@ from llamacpu.server.guard import Guard
 from llamacpu.server.metrics import Metrics
 from llamacpu.server.openapi import document
 from llamacpu.server.page_files import page_routes
-from llamacpu.server.pool import ModelPool, sources_of
+from llamacpu.server.pool import ModelPool, Stored, sources_of
 from llamacpu.server.running import Work
 from llamacpu.server.security import Security, own_path
 from llamacpu.server.state import State
@@ -59,7 +59,9 @@ class Application:
         self.guard: Guard | None = None
         if pool["guard"] is not None:
             (source,) = list(sources_of(pool["guard"]).values())[:1]
-            self.guard = Guard(source, settings.guard_threshold, settings, self.work)
+            self.guard = Guard(
+                source.path if isinstance(source, Stored) else source, settings.guard_threshold, settings, self.work
+            )
         store = Store(self.models) if settings.store_changes else None
         self.state: State = State(settings, self.models, self.work, metrics, self.guard, store)
         self.endpoints: list[Endpoint] = [

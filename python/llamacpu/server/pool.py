@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from llamacpu.engine.interfaces import preset_of
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.server.errors import ApiError
 from llamacpu.server.served import Served
@@ -19,6 +20,7 @@ from llamacpu.server.served import Served
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike
     from llamacpu.server.settings import Settings
+    from llamacpu.store.manifests import Preset
 
 __all__ = ["Entry", "ModelPool", "Source", "sources_of"]
 
@@ -38,6 +40,7 @@ class Entry:
 
     served  None while it is not in memory
     stored  it is one of llamacpu's store, which clients may change
+    named   what the store of models calls it, where settings may come with its name
     """
 
     name: str
@@ -46,6 +49,25 @@ class Entry:
     nbytes: int
     served: Served | None = None
     stored: bool = False
+    named: str | None = None
+
+    @property
+    def preset(self) -> Preset:
+        """The settings that come with its name; StoreError where they cannot be read."""
+        if self.served is not None:
+            return self.served.model.preset
+        from llamacpu.store.local import find
+
+        found = None if self.named is None else find(self.named)
+        return preset_of(self.source) if found is None else found.preset
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model that a name stands for, with the settings that come with it. path: its file."""
+
+    name: str
+    path: Path
 
 
 class Elsewhere(Protocol):
@@ -96,25 +118,24 @@ def _resolved(given: Source) -> list[tuple[str, Source]]:
         named = _named(given)
         if named is None:
             raise FileNotFoundError(2, "no such file; check the path", str(path))
-        name, path = named
-        with GGUFFile(path):
+        with GGUFFile(named.path):
             pass
-        return [(name, path.resolve())]
+        return [(named.name, named)]
     # A wrong file is told of now; in a folder there may be others than models.
     with GGUFFile(path):
         pass
     return [(_PART.sub("", path.stem), path.resolve())]
 
 
-def _named(given: str | os.PathLike[str]) -> tuple[str, Path] | None:
-    """Name and file of the model that a name stands for; None for what is a path."""
+def _named(given: str | os.PathLike[str]) -> Stored | None:
+    """The model that a name stands for; None for what is a path."""
     from llamacpu.store.names import parse
     from llamacpu.store.resolve import resolve
 
     if not isinstance(given, str) or isinstance(parse(given), Path):
         return None
     entry = resolve(given)
-    return entry.name, entry.path
+    return Stored(entry.name, entry.path.resolve())
 
 
 def _bytes_of(source: Source) -> int:
@@ -147,8 +168,10 @@ class ModelPool:
     ) -> None:
         self.entries: dict[str, Entry] = {}
         for name, source in sources.items():
+            named = source.name if isinstance(source, Stored) else None
+            source = source.path if isinstance(source, Stored) else source
             created = int(source.stat().st_mtime) if isinstance(source, Path) else int(time.time())
-            self.entries[name] = Entry(name, source, created, _bytes_of(source))
+            self.entries[name] = Entry(name, source, created, _bytes_of(source), named=named)
         self.aliases: dict[str, str] = dict(aliases or {})
         for alias, name in self.aliases.items():
             if name not in self.entries:
@@ -273,7 +296,7 @@ class ModelPool:
         self._make_room(entry.name, needed)
         try:
             state = source.stat()
-            model: ModelLike = await self._run(self._open, source)
+            model: ModelLike = await self._run(self._open, entry.named or source)
         except OSError as error:
             words = error.strerror or "it cannot be read"
             raise ApiError(503, f"the model {entry.name} cannot be opened: {words}", retry_after=10) from None
@@ -284,10 +307,10 @@ class ModelPool:
         log.info("%s is loaded", entry.name)
         return served
 
-    def _open(self, path: Path) -> ModelLike:
+    def _open(self, source: str | Path) -> ModelLike:
         from llamacpu.model import Model
 
-        model = Model(path, threads=self._threads)
+        model = Model(source, threads=self._threads)
         # Made now: a first request that fails here would be the model's fault and not its own.
         _ = model.tokenizer
         return model

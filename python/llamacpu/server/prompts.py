@@ -121,7 +121,7 @@ def sampler_of(served: Served, given: Mapping[str, Any], place: int = 0) -> Samp
         settings["seed"] = seed_of(settings["seed"], place)
     tokenizer = served.model.tokenizer
     return Sampler(
-        Sampling.for_model(served.model.metadata, **settings),
+        Sampling.for_model(served.model.metadata, served.model.preset.sampling, **settings),
         served.model.vocab_size,
         lambda token: tokenizer.decode([token]),
     )

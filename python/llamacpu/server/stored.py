@@ -110,10 +110,11 @@ class Store:
         entry = self._models.entries.get(name)
         if entry is not None and not entry.stored:
             return entry
-        if entry is None or entry.source != found.path:
+        if entry is None or entry.source != found.path or entry.created != int(found.modified):
             if entry is not None:
                 self._models.remove(entry)
-            entry = Entry(name, found.path, int(found.modified), found.nbytes, stored=True)
+            named = found.name if found.manifest is not None else None
+            entry = Entry(name, found.path, int(found.modified), found.nbytes, stored=True, named=named)
             self._models.entries[name] = entry
         return entry
 

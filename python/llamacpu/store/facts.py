@@ -48,6 +48,7 @@ def header_facts(file: GGUFFile, context: int | None, kv_type: str, named: str |
         "architecture": str(file.metadata.get("general.architecture", "")),
         "parameters": sum(math.prod(tensor.shape) for tensor in file.tensors),
         "quantization": FILE_TYPES.get(kind) or named if isinstance(kind, int) else named,
+        "chat_template": bool(_text(file.metadata.get("tokenizer.chat_template"))),
         "license": _text(file.metadata.get("general.license")),
         "weight_bytes": weights,
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llamacpu.errors import StoreError
+from llamacpu.store import parameters
 
 __all__ = [
     "MODEL",
@@ -134,6 +135,43 @@ class Preset:
     messages: tuple[tuple[str, str], ...] = ()
     licenses: tuple[str, ...] = ()
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Fields of `Sampling`."""
+        return parameters.sampling_of(self.parameters)
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Texts that end an answer."""
+        return parameters.stops_of(self.parameters)
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens of a conversation; None for the length of the training."""
+        return parameters.context_of(self.parameters)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The most tokens of an answer; None for no limit."""
+        return parameters.limit_of(self.parameters)
+
+    @property
+    def without_effect(self) -> list[str]:
+        """The names of the parameters that change nothing here."""
+        return parameters.without_effect(self.parameters)
+
+    def before(self, messages: Sequence[Any]) -> list[Any]:
+        """A conversation with what stands before it: the system prompt, unless it has its own, and the messages."""
+        given = list(messages)
+        first = given[:1] if given and _role(given[0]) in ("system", "developer") else []
+        system = [{"role": "system", "content": self.system}] if self.system and not first else first
+        told = [{"role": role, "content": content} for role, content in self.messages]
+        return [*system, *told, *given[len(first) :]]
+
+
+def _role(message: Any) -> Any:
+    return message.get("role") if isinstance(message, Mapping) else None
+
 
 def preset_of(manifest: Manifest, blobs: Path) -> Preset:
     """Read the small layers. What is missing or damaged is a StoreError that names the blob."""
@@ -141,11 +179,11 @@ def preset_of(manifest: Manifest, blobs: Path) -> Preset:
     def texts(kind: str) -> list[str]:
         return [_small(blobs, layer) for layer in manifest.only(kind)]
 
-    parameters: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     messages: list[tuple[str, str]] = []
     try:
         for text in texts("params"):
-            parameters.update(json.loads(text))
+            found.update(json.loads(text))
         for text in texts("messages"):
             messages += [(str(row["role"]), str(row["content"])) for row in json.loads(text)]
     except StoreError:
@@ -154,7 +192,7 @@ def preset_of(manifest: Manifest, blobs: Path) -> Preset:
         raise StoreError("the parameters or messages of the model are not JSON; pull it again") from None
     system, template = texts("system"), texts("template") or texts("prompt")
     return Preset(
-        parameters, system[-1] if system else None, template[-1] if template else None, tuple(messages),
+        found, system[-1] if system else None, template[-1] if template else None, tuple(messages),
         tuple(texts("license")),
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ async def generate(call: Call) -> Response:
 def _question(served: Served, body: GenerateBody) -> list[Question]:
     options, model = body.settings, served.model
     common: dict[str, Any] = {
-        "sampling": options.sampling(model.metadata),
+        "sampling": options.sampling(model.metadata, model.preset.sampling),
         "response_format": body.form,
         "stop": options.stops,
         "max_tokens": options.most_tokens,
@@ -124,7 +124,7 @@ async def chat(call: Call) -> Response:
         (question,) = await use.questions(
             chat_questions,
             [message.for_template() for message in body.messages],
-            sampling=options.sampling(use.served.model.metadata),
+            sampling=options.sampling(use.served.model.metadata, use.served.model.preset.sampling),
             tools=tools or None,
             response_format=body.form,
             variables=body.variables,

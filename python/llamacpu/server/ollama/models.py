@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 from starlette.responses import Response
 
 from llamacpu.engine.machine import version as own_version
+from llamacpu.errors import StoreError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.types import FILE_TYPES
 from llamacpu.server.ollama.answers import refuse_changes
 from llamacpu.server.ollama.requests import ModelBody
 from llamacpu.server.streams import JsonResponse
+from llamacpu.store.manifests import Preset
+from llamacpu.store.modelfile import Modelfile, written
+from llamacpu.store.parameters import as_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,9 +64,13 @@ async def show(call: Call) -> Response:
     body: ModelBody = call.body
     entry = call.state.models.find(body.wanted)
     metadata, details = _facts(entry)
-    template = metadata.get("tokenizer.chat_template", "")
+    try:
+        preset = entry.preset
+    except StoreError:
+        preset = Preset()
+    template = metadata.get("tokenizer.chat_template") or preset.template or ""
     capabilities = ["completion"]
-    if "tools" in str(template):
+    if "tools" in str(template).lower():
         capabilities.append("tools")
     if "tokenizer.ggml.prefix_token_id" in metadata or "tokenizer.ggml.fim_pre_token_id" in metadata:
         capabilities.append("insert")
@@ -78,16 +86,26 @@ async def show(call: Call) -> Response:
             info[key] = None
     return JsonResponse(
         {
-            "license": str(metadata.get("general.license", "")),
-            "modelfile": f"FROM {entry.name}\n",
-            "parameters": "",
-            "template": template if isinstance(template, str) else "",
+            "license": "\n".join(preset.licenses) or str(metadata.get("general.license", "")),
+            "modelfile": written(_modelfile(entry.name, preset)),
+            "parameters": as_text(preset.parameters),
+            "template": preset.template or (template if isinstance(template, str) else ""),
+            **({"system": preset.system} if preset.system else {}),
+            **(
+                {"messages": [dict(zip(("role", "content"), one, strict=True)) for one in preset.messages]}
+                if preset.messages
+                else {}
+            ),
             "details": details,
             "model_info": info,
             "capabilities": capabilities,
             "modified_at": _moment(entry.created),
         }
     )
+
+
+def _modelfile(source: str, preset: Preset) -> Modelfile:
+    return Modelfile(source, preset.parameters, preset.system, preset.template, preset.messages, preset.licenses)
 
 
 async def version(call: Call) -> Response:

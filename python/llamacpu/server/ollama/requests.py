@@ -56,10 +56,13 @@ class Options(Body):
     num_keep: Annotated[int, Field(ge=-1, le=1 << 31)] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=32)] | None = None
 
-    def sampling(self, metadata: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of `Sampling`: what the request says; where it and the file say nothing, Ollama's defaults."""
+    def sampling(self, metadata: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of `Sampling`: what the request says; where it, the model's name and the file say nothing,
+        Ollama's defaults."""
         found: dict[str, Any] = {
-            name: value for name, value in _DEFAULTS.items() if metadata.get(f"general.sampling.{name}") is None
+            name: value
+            for name, value in _DEFAULTS.items()
+            if name not in preset and metadata.get(f"general.sampling.{name}") is None
         }
         for name, value in self:
             if value is not None and name not in ("num_predict", "num_ctx", "num_keep", "stop"):

@@ -1,0 +1,120 @@
+"""Models of one's own: a Modelfile over a model that is there, whose weights stay where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from llamacpu.errors import StoreError
+from llamacpu.gguf.file import GGUFFile
+from llamacpu.store.entries import Entry
+from llamacpu.store.local import find
+from llamacpu.store.manifests import Manifest, Preset
+from llamacpu.store.modelfile import Modelfile, written
+from llamacpu.store.own import manifest_of, own_name, write_blob, write_manifest
+from llamacpu.store.places import Places, places
+from llamacpu.store.resolve import resolve
+
+__all__ = ["create", "modelfile_of", "text_of"]
+
+
+def create(
+    name: str,
+    modelfile: Modelfile,
+    folder: Path,
+    where: Places | None = None,
+    *,
+    get: Callable[[str], Entry] = resolve,
+    check_template: Callable[[str], None] = lambda _source: None,
+) -> Entry:
+    """Store a model under a name: the file of another one, with the settings of a Modelfile over those of that one.
+
+    folder          paths of the Modelfile are relative to it
+    get             finds the model that FROM names, and downloads it where it has to
+    check_template  raises TemplateError for a template that cannot be used
+
+    Raises StoreError; then nothing has changed.
+    """
+    where = where or places()
+    wanted = own_name(name)
+    if modelfile.adapters:
+        raise StoreError(
+            f"ADAPTER {modelfile.adapters[0]}: adapters are not run by this version; merge the adapter into the model "
+            "and name the merged file in FROM"
+        )
+    if modelfile.template:
+        check_template(modelfile.template)
+    base = _base(modelfile.source, folder, get)
+    if not base.path.is_file():
+        raise StoreError(f"FROM {modelfile.source}: there is no file {base.path}; check the path")
+    GGUFFile(base.path).close()
+    manifest = manifest_of(base, where)
+    preset = base.preset
+    layers = [layer for layer in manifest.layers if layer.kind not in _replaced(modelfile)]
+    parameters = {**preset.parameters, **modelfile.parameters}
+    for kind, value in (
+        ("template", modelfile.template),
+        ("system", modelfile.system),
+        ("params", json.dumps(parameters, ensure_ascii=False) if modelfile.parameters else None),
+        ("messages", _messages(modelfile) if modelfile.messages else None),
+        *(("license", text) for text in modelfile.licenses),
+    ):
+        if value is not None:
+            layers.append(write_blob(where.own, kind, value.encode("utf-8", "replace")))
+    write_manifest(where.own, wanted, Manifest(tuple(layers)).as_bytes())
+    found = find(wanted, where, own=True)
+    assert found is not None
+    return found
+
+
+def _base(source: str, folder: Path, get: Callable[[str], Entry]) -> Entry:
+    path = Path(source).expanduser()
+    beside = path if path.is_absolute() else folder / path
+    if beside.is_dir() and (path.is_absolute() or os.sep in source or source in (".", "..")):
+        files = sorted(one for one in beside.iterdir() if one.suffix.lower() == ".gguf")
+        if len(files) != 1:
+            raise StoreError(
+                f"FROM {source}: the folder has {len(files)} .gguf files; expected the path of one. Weights in "
+                "safetensors have to be converted to GGUF first"
+            )
+        beside = files[0]
+    return get(os.fspath(beside) if beside.is_file() else source)
+
+
+def _replaced(modelfile: Modelfile) -> set[str]:
+    """The kinds of layers that a Modelfile has its own of."""
+    return {
+        kind
+        for kinds, given in (
+            (("template", "prompt"), modelfile.template is not None),
+            (("system",), modelfile.system is not None),
+            (("params",), bool(modelfile.parameters)),
+            (("messages",), bool(modelfile.messages)),
+        )
+        if given
+        for kind in kinds
+    }
+
+
+def _messages(modelfile: Modelfile) -> str:
+    return json.dumps([{"role": role, "content": text} for role, text in modelfile.messages], ensure_ascii=False)
+
+
+def modelfile_of(entry: Entry) -> Modelfile:
+    """The Modelfile that makes this model again from its file."""
+    preset: Preset = entry.preset
+    known: dict[str, Any] = {
+        "parameters": preset.parameters, "system": preset.system, "template": preset.template,
+        "messages": preset.messages, "licenses": preset.licenses,
+    }  # fmt: skip
+    return replace(Modelfile(str(entry.path)), **known)
+
+
+def text_of(entry: Entry) -> str:
+    """That Modelfile as text."""
+    again = f"To build on this model, write: FROM {entry.name}" if entry.manifest is not None else ""
+    return written(modelfile_of(entry), again)
