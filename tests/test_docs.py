@@ -85,6 +85,13 @@ def test_every_command_of_the_conversation_and_of_the_command_line_is_described(
     assert [name for name in COMMANDS if f"llamacpu {name}" not in everything] == []
 
 
+def test_every_architecture_is_listed() -> None:
+    from llamacpu.families.registry import FAMILIES
+
+    text = (REPOSITORY / "docs" / "models.md").read_text(encoding="utf-8")
+    assert [name for name in FAMILIES if f"`{name}`" not in text] == []
+
+
 @pytest.mark.parametrize("name", ["README.md", "docs/troubleshooting.md"])
 def test_messages_that_pages_explain_exist(name: str) -> None:
     text = (REPOSITORY / name).read_text(encoding="utf-8")
