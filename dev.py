@@ -186,6 +186,7 @@ def neighbours(arguments: list[str]) -> None:
     # The clients' own warnings are not ours to turn into errors.
     clients = ("-rs", "-p", "no:asyncio", "-o", "filterwarnings=", "-o", "timeout=300", "-p", "no:schemathesis")
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_server.py", PYTHONPATH=source)
+    run(python, "-m", "pytest", *clients, "tests/neighbours/test_llama_stack.py", PYTHONPATH=source)
     # Ray leaves files and sockets to its own processes.
     on_ray = ("tests/neighbours/test_ray.py", "tests/neighbours/test_ray_serve.py")
     run(python, "-m", "pytest", *clients, *on_ray, PYTHONPATH=source)

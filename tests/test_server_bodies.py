@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +15,14 @@ pytest.importorskip("starlette")
 bodies = pytest.importorskip("llamacpu.server.bodies")
 CLIENT = httpx.Client(timeout=60)
 parsed, ApiError = bodies.parsed, bodies.ApiError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def closed_client() -> Iterator[None]:
+    """Its connections end with the module, and not with the interpreter."""
+    yield
+    CLIENT.close()
+
 
 HELLO = [{"role": "user", "content": "hi"}]
 VALID: dict[str, dict[str, Any]] = {

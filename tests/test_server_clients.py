@@ -29,6 +29,13 @@ DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 ENDLESS = {"messages": [{"role": "user", "content": "Tell me a story."}], "ignore_eos": True, "temperature": 0}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def closed_client() -> Iterator[None]:
+    """Its connections end with the module, and not with the interpreter."""
+    yield
+    CLIENT.close()
+
+
 OPEN: list[socket.socket] = []
 
 

@@ -146,6 +146,8 @@ class Common(SamplingFields):
     response_format: ResponseFormat | None = None
     grammar: str | None = None
     json_schema: dict[str, Any] | None = None
+    guided_json: dict[str, Any] | None = None
+    """the schema as clients of vLLM send it, Llama Stack among them"""
     user: str | None = None
 
     def bias(self) -> dict[int, float] | None:
@@ -161,8 +163,9 @@ class Common(SamplingFields):
 
     def form(self) -> dict[str, Any] | None:
         """The form of the answer, however it was asked for."""
-        if self.response_format is None and self.json_schema is not None:
-            return {"type": "json_schema", "json_schema": {"schema": self.json_schema}}
+        schema = self.json_schema if self.json_schema is not None else self.guided_json
+        if self.response_format is None and schema is not None:
+            return {"type": "json_schema", "json_schema": {"schema": schema}}
         return None if self.response_format is None else self.response_format.as_dict()
 
 
