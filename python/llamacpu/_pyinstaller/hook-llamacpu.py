@@ -4,9 +4,11 @@
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules
 
-# The window would bring Tk into every program; one that imports it has it.
+# The window would bring Tk into every program, LangChain's classes and Ray what they are for wherever that is installed;
+# a program that imports one of them has it.
 _NOT_FROZEN = (
-    "llamacpu._pyinstaller", "llamacpu.integrations.llm_plugin", "llamacpu.window", "llamacpu.cli.window",
+    "llamacpu._pyinstaller", "llamacpu.integrations.llm_plugin", "llamacpu.integrations.langchain", "llamacpu.ray",
+    "llamacpu.window", "llamacpu.cli.window",
 )  # fmt: skip
 
 hiddenimports = collect_submodules("llamacpu", filter=lambda name: not name.startswith(_NOT_FROZEN))

@@ -276,7 +276,10 @@ unsafe fn of_integer_scales<P: Product, W: Weights, const R: usize, const C: usi
             let mut inner = [[P::Set::zero(); C]; R];
             for block in first..first + 8 {
                 P::prefetch::<W>(tile, block);
-                let terms = P::sums::<W, R, C>(tile, rows, block);
+                let mut terms = P::sums::<W, R, C>(tile, rows, block);
+                if !W::Scales::MINIMUM {
+                    P::hold(&mut terms);
+                }
                 for c in 0..C {
                     let factor = P::columns(tile.activation_scales.add(block * width::<P, C>() + c * P::SPREAD));
                     for r in 0..R {
