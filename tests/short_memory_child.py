@@ -225,7 +225,9 @@ def main(name: str, path: str, folder: str) -> None:
     outcomes: Counter[str] = Counter()
     wrong = []
     done = 0
-    for room in ROOMS:
+    # LLAMACPU_THOROUGH: every room; otherwise every second one, the odd or the even ones by the name.
+    rooms = ROOMS if os.environ.get("LLAMACPU_THOROUGH") else ROOMS[len(name) % 2 :: 2]
+    for room in rooms:
         end = forked(work, room, wanted)
         outcomes[end.split(":")[0]] += 1
         if end.startswith("wrong"):

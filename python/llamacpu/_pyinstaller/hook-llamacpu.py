@@ -4,7 +4,7 @@
 
 from PyInstaller.utils.hooks import collect_data_files, collect_submodules
 
-# The window would bring Tk into every program, LangChain's classes and Ray what they are for wherever that is installed;
+# The window would bring Tk into every program, the classes for LangChain and Ray these two wherever they are installed;
 # a program that imports one of them has it.
 _NOT_FROZEN = (
     "llamacpu._pyinstaller", "llamacpu.integrations.llm_plugin", "llamacpu.integrations.langchain", "llamacpu.ray",
