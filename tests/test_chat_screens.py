@@ -116,7 +116,9 @@ def test_a_history_that_cannot_be_kept_is_told_once(chat: Chat, home: Path) -> N
 
 def test_ctrl_c_and_ctrl_d(chat: Chat) -> None:
     screen = chat()
-    screen.type("half a message\x03")
+    screen.type("half a message")
+    screen.wait_for(">>> half a message")
+    screen.type("\x03")
     screen.prompt()
     assert "ends the conversation" not in screen.text()
     screen.type("\x03")
@@ -365,6 +367,7 @@ def test_a_conversation_with_a_model_is_stopped_saved_and_goes_on(tiny_model: Ch
 def test_nothing_is_overwritten_without_a_yes(chat: Chat, home: Path) -> None:
     screen = chat()
     screen.type("hello\r")
+    screen.wait_for("'hello'.")
     screen.prompt()
     screen.type("/save ~/talk.json\r")
     screen.wait_for("Saved 2 messages")
