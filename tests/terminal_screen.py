@@ -30,6 +30,7 @@ class Screen:
         self._screen = pyte.HistoryScreen(columns, rows, history=2000, ratio=0.5)
         self._screen.write_process_input = self._answer  # type: ignore[method-assign]
         self._stream = pyte.ByteStream(self._screen)
+        self._rows: list[str] = []  # as they were drawn last: only rows that changed are read again
         self.written = b""
         given = {"PYTHONPATH": f"{TESTS.parent / 'python'}{os.pathsep}{TESTS}", "TERM": "xterm-256color"}
         self.process, self._terminal = pty.fork()
@@ -53,9 +54,17 @@ class Screen:
 
     def lines(self) -> list[str]:
         """The rows without spaces at their ends, those that were scrolled away first, and no empty ones at the end."""
-        columns = self._screen.columns
-        past = ["".join(row[column].data for column in range(columns)) for row in self._screen.history.top]
-        rows = [row.rstrip() for row in [*past, *self._screen.display]]
+        columns, height = range(self._screen.columns), self._screen.lines
+        past = ["".join(row[column].data for column in columns) for row in self._screen.history.top]
+        if len(self._rows) != height:
+            self._rows = [""] * height
+            self._screen.dirty.update(range(height))
+        for number in self._screen.dirty:
+            if number < height:
+                row = self._screen.buffer[number]
+                self._rows[number] = "".join(row[column].data for column in columns)
+        self._screen.dirty.clear()
+        rows = [row.rstrip() for row in [*past, *self._rows]]
         while rows and not rows[-1]:
             rows.pop()
         return rows
@@ -100,6 +109,7 @@ class Screen:
 
     def resize(self, columns: int, rows: int) -> None:
         self._screen.resize(rows, columns)
+        self._rows = []
         self._set_size(columns, rows)
 
     def interrupt(self) -> None:
@@ -120,10 +130,16 @@ class Screen:
         """Draw more output: True; None where nothing came; False where the child has gone."""
         if not select.select([self._terminal], [], [], seconds)[0]:
             return None
+        data = b""
         try:
-            data = os.read(self._terminal, 1 << 16)
+            while select.select([self._terminal], [], [], 0)[0] and len(data) < 1 << 16:
+                more = os.read(self._terminal, 1 << 16)
+                if not more:
+                    break
+                data += more
         except OSError:
-            return False
+            if not data:
+                return False
         if not data:
             return False
         self.written += data
