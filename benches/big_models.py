@@ -78,8 +78,9 @@ SHAPES = {
             "rope.scaling.yarn_log_multiplier": 0.0707,
         },
     ),
-    "llama-4-scout-2-layers": Shape(
-        "llama4", 2, 5120, 40, 8, 128, 16384, 202048, 262144, 5e5,
+    # Of four layers one sees everything; without one llama-bench ends with an assertion.
+    "llama-4-scout-4-layers": Shape(
+        "llama4", 4, 5120, 40, 8, 128, 16384, 202048, 262144, 5e5,
         experts=16, expert_feed_forward=8192, shared_feed_forward=8192,
         extra={"expert_used_count": 1, "interleave_moe_layer_step": 1},
     ),

@@ -70,6 +70,8 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
     if not tied:
         matrix("output", config.vocab_size, width)
     norm("output_norm", width)
+    if config.embedding_norm:
+        norm("token_embd_norm", width)
     if config.rope_scaling == "longrope":
         for name in ("short", "long"):
             found[f"rope_factors_{name}.weight"] = random.uniform(1, 8, config.rope_size // 2)
@@ -77,7 +79,8 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
     for layer in range(config.layers):
         prefix = f"blk.{layer}"
         heads, shared = config.heads[layer], config.kv_heads[layer]
-        if before and (heads or config.parallel):
+        starts = layer > 0 or config.first_attention_norm
+        if before and starts and (heads or config.parallel):
             norm(f"{prefix}.attn_norm", width)
         if behind and heads:
             norm(f"{prefix}.post_attention_norm", width)

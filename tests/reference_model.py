@@ -90,12 +90,15 @@ class ReferenceModel:
         x = self.matrix("token_embd.weight")[np.asarray(tokens)] * self.setting("embedding_scale", 1.0)
         if self.setting("learned_positions", False):
             x = x + self.matrix("position_embd.weight")[: len(x)]
+        if self.setting("embedding_norm", False):
+            x = self.norm(x, "token_embd_norm")
         norms, residual = self.setting("norms", "before"), self.setting("residual_scale", 1.0)
         context = context or self.setting("context_length")
         for layer in range(self.setting("layers")):
             start = x
             if self.setting("heads", layer=layer):
-                inner = x if norms == "behind" else self.norm(x, f"blk.{layer}.attn_norm")
+                plain = norms == "behind" or (layer == 0 and not self.setting("first_attention_norm", True))
+                inner = x if plain else self.norm(x, f"blk.{layer}.attn_norm")
                 branch = self.attention(layer, inner, context)
                 if norms != "before":
                     branch = self.norm(branch, f"blk.{layer}.post_attention_norm")

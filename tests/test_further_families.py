@@ -134,27 +134,50 @@ def test_the_larger_falcons_are_refused(tmp_path: Path) -> None:
         Model(write(tmp_path / "model.gguf", "falcon", second))
 
 
-def test_embedding_gemma_looks_ahead(tmp_path: Path) -> None:
-    keys = {"attention.sliding_window": 12}
-    FAMILIES["gemma-embedding"] = (
+ENCODERS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
+    "gemma-embedding": (
         HALVES | HEADS
         | {
-            "norms": "both", "activation": "gelu_tanh", "embedding_scale": 48**0.5, "causal": False, "output": False,
-            "window": [12] * LAYERS, "rotation": ["local"] * LAYERS, "rope_local_base": 10000.0,
+            "norms": "both", "activation": "gelu_tanh", "embedding_scale": 48**0.5, "window": [12] * LAYERS,
+            "rotation": ["local"] * LAYERS, "rope_local_base": 10000.0,
         },
-        keys,
+        {"attention.sliding_window": 12},
         False,
-    )  # fmt: skip
-    try:
-        path = write(tmp_path / "model.gguf", "gemma-embedding")
-        wanted = expected("gemma-embedding")
-    finally:
-        del FAMILIES["gemma-embedding"]
+    ),
+    "modern-bert": (
+        HALVES
+        | {
+            "norm": "layer", "embedding_norm": True, "first_attention_norm": False, "gate": "fused",
+            "activation": "gelu", "kv_heads": [6] * LAYERS, "window": [0, 12, 12, 0], "rope_base": 160000.0,
+            "rotation": ["global", "local", "local", "global"], "rope_local_base": 500.0,
+        },
+        {"attention.sliding_window": 12, "rope.freq_base": 160000.0, "rope.freq_base_swa": 500.0},
+        False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_states_of_encoders_against_exact_arithmetic(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switches, keys, biases = ENCODERS[name]
+    monkeypatch.setitem(FAMILIES, name, (switches | {"causal": False, "output": False}, keys, biases))
+    path = write(tmp_path / "model.gguf", name)
     tokens = np.random.default_rng(2).integers(0, VOCABULARY, 40).tolist()
     with Model(path) as model:
         got = model.session(kv_type="f32").hidden(tokens)[0]
-    exact = ReferenceModel(path, wanted).hidden(tokens)[-1]
+    exact = ReferenceModel(path, expected(name)).hidden(tokens)[-1]
     assert float(((got - exact) ** 2).sum() / (exact**2).sum()) < 1e-9
+
+
+def test_a_classifier_of_modern_bert_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    switches, keys, biases = ENCODERS["modern-bert"]
+    monkeypatch.setitem(FAMILIES, "modern-bert", (switches | {"causal": False, "output": False}, keys, biases))
+    head = {"cls.weight": np.zeros((48, 48)), "cls.norm.weight": np.ones(48)}
+    Model(write(tmp_path / "words.gguf", "modern-bert", head)).close()
+    with pytest.raises(ModelError, match=r"cls\.norm\.weight, cls\.output\.weight"):
+        Model(write(tmp_path / "classes.gguf", "modern-bert", head | {"cls.output.weight": np.zeros((1, 48))}))
 
 
 def test_exaone_4_against_transformers(tmp_path: Path) -> None:

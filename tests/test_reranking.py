@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -171,3 +172,23 @@ def test_over_http(path: Path) -> None:
         found = httpx.post(f"{url}/v1/rerank", json={"query": QUERY, "documents": DOCUMENTS}, timeout=60)
         assert found.status_code == 400
         assert "has no classifier" in found.text
+
+
+def test_roberta_doubles_what_stands_between_two_texts() -> None:
+    class Tokenizer:
+        bos, eos, sep, add_bos, add_eos, add_sep = 0, 2, 2, True, True, False
+
+        def encode(self, text: str, add_special: bool = True) -> list[int]:
+            return [10 + len(text)]
+
+        def id_to_piece(self, token: int) -> str:
+            return {0: "<s>", 2: self.end}[token]
+
+        end = "</s>"
+
+    model: Any = SimpleNamespace(tokenizer=Tokenizer(), metadata={}, context_length=512, config={})
+    (pair,) = pairs(model, "a", ["bc"], truncate=False)
+    assert pair == ([0, 11, 2, 2, 12, 2], 4, 1)
+    Tokenizer.end = "[SEP]"
+    (pair,) = pairs(model, "a", ["bc"], truncate=False)
+    assert pair == ([0, 11, 2, 12, 2], 3, 1)

@@ -70,6 +70,8 @@ class Config(Mapping[str, Any]):
     norms: Literal["before", "behind", "both", "stream"] = "before"
     """whether what goes into attention and feed-forward networks is normalized, or what comes out, or both; or the
     residual stream after each of them"""
+    first_attention_norm: bool = True
+    """whether the first layer has a norm before attention, as others have; that of the embedding may stand for it"""
     parallel: bool = False
     """whether the feed-forward network stands beside attention, with the same norm, and not behind it"""
     feed_forward_norm: str = "ffn_norm"

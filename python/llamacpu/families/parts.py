@@ -84,9 +84,10 @@ def has(file: GGUFFile, tensor: str) -> bool:
     return any(other.name == tensor for other in file.tensors)
 
 
-def local_layers(file: GGUFFile, name: str, layers: int, period: int) -> list[bool]:
+def local_layers(file: GGUFFile, name: str, layers: int, period: int, *, first: bool = False) -> list[bool]:
     """Which layers see their neighbourhood alone: all but the last of every `period`, unless the file says otherwise.
 
+    `first`: all but the first.
     `attention.sliding_window_pattern` is another period, or a flag a layer.
     """
     import numpy as np
@@ -100,7 +101,8 @@ def local_layers(file: GGUFFile, name: str, layers: int, period: int) -> list[bo
             )
         return [bool(flag) for flag in pattern]
     period = file.metadata.integer(key, period, minimum=0, maximum=MAX_LAYERS)
-    return [period == 0 or layer % period < period - 1 for layer in range(layers)]
+    far = 0 if first else period - 1
+    return [period == 0 or layer % period != far for layer in range(layers)]
 
 
 def window(file: GGUFFile, name: str, default: int | None = None) -> int:

@@ -39,6 +39,7 @@ FAMILIES = {
     "minicpm": "minicpm",
     "mistral3": "mistral3",
     "mllama": "mllama",
+    "modern-bert": "modern_bert",
     "nemotron": "nemotron",
     "nomic-bert": "nomic_bert",
     "nomic-bert-moe": "nomic_bert",

@@ -92,13 +92,14 @@ def pairs(model: ModelLike, query: str, documents: Sequence[str], *, truncate: b
 
 
 def _framed(model: ModelLike, query: str, document: str) -> TextPair:
-    """Begin, query, end and separator, document, end: as BERT, RoBERTa and their kin were trained."""
+    """Begin, query, separator, document, end: as BERT, RoBERTa and their kin were trained."""
     tokenizer = model.tokenizer
     begin = [tokenizer.bos] if tokenizer.add_bos and tokenizer.bos is not None else []
-    end = [tokenizer.eos] if tokenizer.add_eos and tokenizer.eos is not None else []
-    separator = [tokenizer.sep] if tokenizer.sep is not None and (tokenizer.add_sep or not end) else []
-    first = [*begin, *tokenizer.encode(query, add_special=False), *end, *separator]
-    last = end or separator
+    mark = tokenizer.eos if tokenizer.add_eos else tokenizer.sep
+    last = [] if mark is None else [mark]
+    # RoBERTa and XLM-R have two of their </s> between two texts, BERT one [SEP].
+    between = 2 * last if mark is not None and tokenizer.id_to_piece(mark) == "</s>" else last
+    first = [*begin, *tokenizer.encode(query, add_special=False), *between]
     second = tokenizer.encode(document, add_special=False)
     return TextPair([*first, *second, *last], len(first), len(last))
 

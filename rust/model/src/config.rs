@@ -108,6 +108,8 @@ settings! {
         norm_epsilon: f32,
         /// Where a block has its norms.
         norms: Norms = Norms::Before,
+        /// Whether the first layer has a norm before attention, as the others have; the embedding may have one in its place.
+        first_attention_norm: bool = true,
         /// Whether the feed-forward network stands beside attention and not behind it.
         parallel: bool = false,
         /// The name of the norm before the feed-forward network in the file.

@@ -170,8 +170,9 @@ impl Layer {
             _ => ["post_attention_norm", "post_ffw_norm"],
         };
         let (attends, feeds) = (sizes.heads > 0, sizes.feed_forward > 0);
+        let starts = index > 0 || config.first_attention_norm;
         Ok(Self {
-            attention_norm: norm(before && (attends || config.parallel), "attn_norm")?,
+            attention_norm: norm(before && starts && (attends || config.parallel), "attn_norm")?,
             attention_output_norm: norm(behind && attends, behind_names[0])?,
             feed_forward_norm: norm(before && feeds && !config.parallel, &config.feed_forward_norm)?,
             feed_forward_output_norm: norm(behind && feeds, behind_names[1])?,
