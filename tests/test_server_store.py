@@ -203,3 +203,53 @@ def test_a_download_that_nobody_waits_for_ends_and_is_resumed(url: str, hub: Mod
         assert found.headers["retry-after"] == "30"
     assert found.json() == {"status": "success"}
     assert answers(url, "other:v2")
+
+
+def test_a_model_is_created_shown_and_used(url: str, hub: ModelHub) -> None:
+    settings = {"temperature": 0, "num_predict": 4, "stop": ["<x>"]}
+    more = {"from": "demo", "system": "Be kind.", "parameters": settings, "template": "{{ .Prompt }}", "license": ["L"]}
+    told = lines(post(url, "/api/create", model="mine", messages=[{"role": "user", "content": "a"}], **more))
+    assert [line["status"] for line in told] == ["reading model metadata", "writing manifest", "success"]
+    assert "mine:latest" in names(url)
+    shown = post(url, "/api/show", model="mine").json()
+    assert (shown["system"], shown["template"], shown["license"]) == ("Be kind.", "{{ .Prompt }}", "L")
+    assert shown["parameters"].splitlines() == [
+        "temperature                    0", "num_predict                    4", 'stop                           "<x>"',
+    ]  # fmt: skip
+    assert shown["messages"] == [{"role": "user", "content": "a"}]
+    assert "SYSTEM" in shown["modelfile"]
+    asked = {"model": "mine", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+    assert post(url, "/api/chat", **asked).json()["eval_count"] == 4
+    # Another one over it, and again under the same name: the new settings apply.
+    text = "FROM mine\nPARAMETER num_predict 2"
+    assert post(url, "/api/create", model="short", modelfile=text, stream=False).json() == {"status": "success"}
+    assert post(url, "/api/chat", **{**asked, "model": "short"}).json()["eval_count"] == 2
+    again = {"model": "short", "from": "mine", "parameters": {"num_predict": 3}, "stream": False}
+    assert post(url, "/api/create", **again).status_code == 200
+    assert post(url, "/api/chat", **{**asked, "model": "short"}).json()["eval_count"] == 3
+    assert delete(url, "mine").status_code == 200
+    assert post(url, "/api/chat", **{**asked, "model": "short"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "message"),
+    [
+        ({}, 400, "from: the model is missing"),
+        ({"from": "nosuch"}, 404, "there is no model 'nosuch'"),
+        ({"from": str(DEMO)}, 404, "there is no model"),
+        ({"modelfile": f"FROM {DEMO}"}, 404, "there is no model"),
+        ({"modelfile": "FROM demo\nPARAMETER top_k x"}, 400, "line 2: top_k is 'x'"),
+        ({"from": "demo", "parameters": {"top_p": 5}}, 400, "top_p is 5"),
+        ({"from": "demo", "parameters": {"nosuch": 5}}, 400, "there is no parameter 'nosuch'"),
+        ({"from": "demo", "template": "{{ .A | nosuch }}"}, 400, "column 9: the function nosuch is not supported"),
+        ({"from": "demo", "adapters": {"a": "sha256:0"}}, 400, "adapters are not run"),
+        ({"from": "demo", "files": {"a": "sha256:0"}}, 400, "files are not taken from clients"),
+        ({"from": "demo", "quantize": "q4_K_M"}, 400, "not quantized by this server"),
+        ({"from": "demo", "model": "../x"}, 400, "model"),
+        ({"from": "demo", "model": "demo"}, 403, "started with"),
+    ],
+)
+def test_what_cannot_be_created(url: str, more: dict[str, Any], status: int, message: str) -> None:
+    answer = post(url, "/api/create", **{"model": "mine", **more})
+    assert (answer.status_code, message in answer.json()["error"]) == (status, True), answer.text
+    assert names(url) == ["demo:latest", "best:latest"]

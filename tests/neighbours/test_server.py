@@ -170,6 +170,14 @@ def test_ollama_changes_the_store_where_it_may(monkeypatch: pytest.MonkeyPatch, 
         assert client.generate("other:v2", "Once", options={"num_predict": 3}).response
         assert client.copy("other:v2", "mine").status == "success"
         assert {model.model for model in client.list().models} == {"demo:latest", "other:v2", "mine:latest"}
+        settings = {"temperature": 0, "num_predict": 4, "stop": ["<x>"]}
+        told = list(client.create("brief", from_="mine", system="Be kind.", parameters=settings, stream=True))
+        assert told[-1].status == "success"
+        shown = client.show("brief")
+        assert "SYSTEM" in str(shown.modelfile)
+        assert str(shown.parameters).split() == ["temperature", "0", "num_predict", "4", "stop", '"<x>"']
+        assert client.chat("brief", HELLO).eval_count == 4
+        assert client.delete("brief").status == "success"
         assert client.delete("other:v2").status == "success"
         assert client.delete("mine").status == "success"
         for change in (lambda: client.delete("mine"), lambda: client.copy("mine", "x"), lambda: client.pull("none")):

@@ -89,7 +89,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 @click.option(
     "--store-changes",
     is_flag=True,
-    help="Let clients pull, copy and delete models in llamacpu's own store, and use all that are in it.",
+    help="Let clients pull, create, copy and delete models in llamacpu's own store, and use all that are in it.",
 )
 @click.option(
     "--alias", "aliases", multiple=True, metavar="ALIAS=MODEL", callback=_aliases, help="Another name of a model."

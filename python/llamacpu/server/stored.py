@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llamacpu.chat import check_template
 from llamacpu.errors import Cancelled, StoreError
 from llamacpu.server.errors import ApiError, invalid
 from llamacpu.server.pool import Entry, ModelPool
 from llamacpu.store import own
-from llamacpu.store.entries import entries
+from llamacpu.store.create import create_over
+from llamacpu.store.entries import entries, entry_of_file
 from llamacpu.store.local import find
+from llamacpu.store.modelfile import Modelfile
 from llamacpu.store.names import REGISTRY, HubName, RegistryName, parse_name
 from llamacpu.store.places import Places, places
 from llamacpu.store.pull import Plan, Wanted, pull
@@ -83,6 +86,24 @@ class Store:
         self._check_owned(str(name))
         entry = find(name_of(source), _own(), own=True) if found.stored else None
         self._serve(own.copy(str(found.source) if entry is None else entry, name))
+
+    def create(self, name: str, modelfile: Modelfile) -> None:
+        """Store a model: settings over one that is served here. Raises ApiError, StoreError and TemplateError."""
+        base = self._models.find(modelfile.source)
+        if not isinstance(base.source, Path):
+            raise invalid(f"from: {modelfile.source} is an open model and no file; only files have other names", "from")
+        wanted = name_of(name)
+        if not isinstance(wanted, RegistryName):
+            raise invalid(f"model: {name!r} is a repository of the hub; expected a word such as my-model", "model")
+        self._check_owned(str(wanted))
+        if modelfile.template:
+            check_template(modelfile.template)
+        found = None if base.named is None else find(base.named)
+        made = create_over(found or entry_of_file(base.source), wanted, modelfile)
+        older = self._models.entries.get(_short(made.name))
+        if older is not None:
+            self._models.remove(older)
+        self._serve(made)
 
     def delete(self, name: str) -> None:
         """Remove a model. Raises ApiError and StoreError."""

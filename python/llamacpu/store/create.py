@@ -15,11 +15,12 @@ from llamacpu.store.entries import Entry
 from llamacpu.store.local import find
 from llamacpu.store.manifests import Manifest, Preset
 from llamacpu.store.modelfile import Modelfile, written
+from llamacpu.store.names import RegistryName
 from llamacpu.store.own import manifest_of, own_name, write_blob, write_manifest
 from llamacpu.store.places import Places, places
 from llamacpu.store.resolve import resolve
 
-__all__ = ["create", "modelfile_of", "text_of"]
+__all__ = ["create", "create_over", "modelfile_of", "text_of"]
 
 
 def create(
@@ -41,6 +42,11 @@ def create(
     """
     where = where or places()
     wanted = own_name(name)
+    _check(modelfile, check_template)
+    return create_over(_base(modelfile.source, folder, get), wanted, modelfile, where)
+
+
+def _check(modelfile: Modelfile, check_template: Callable[[str], None]) -> None:
     if modelfile.adapters:
         raise StoreError(
             f"ADAPTER {modelfile.adapters[0]}: adapters are not run by this version; merge the adapter into the model "
@@ -48,7 +54,12 @@ def create(
         )
     if modelfile.template:
         check_template(modelfile.template)
-    base = _base(modelfile.source, folder, get)
+
+
+def create_over(base: Entry, wanted: RegistryName, modelfile: Modelfile, where: Places | None = None) -> Entry:
+    """`create` over a model that was found already, whatever FROM says."""
+    where = where or places()
+    _check(modelfile, lambda _source: None)
     if not base.path.is_file():
         raise StoreError(f"FROM {modelfile.source}: there is no file {base.path}; check the path")
     GGUFFile(base.path).close()

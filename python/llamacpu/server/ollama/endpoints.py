@@ -9,17 +9,18 @@ from llamacpu.server.endpoints import Endpoint
 from llamacpu.server.errors import ApiError
 from llamacpu.server.ollama.embedding import embed, embeddings
 from llamacpu.server.ollama.generating import chat, generate
-from llamacpu.server.ollama.models import create, ps, show, tags, version
+from llamacpu.server.ollama.models import ps, push, show, tags, version
 from llamacpu.server.ollama.requests import (
     ChatBody,
     CopyBody,
+    CreateBody,
     EmbedBody,
     EmbeddingsBody,
     GenerateBody,
     ModelBody,
     PullBody,
 )
-from llamacpu.server.ollama.store import copy, delete, pull
+from llamacpu.server.ollama.store import copy, create, delete, pull
 
 __all__ = ["ENDPOINTS"]
 
@@ -72,8 +73,9 @@ ENDPOINTS = [
         method="DELETE", path="/api/delete", summary="Remove a model of the store.", handler=delete, body=ModelBody,
         media_type="text/plain",
     ),
-    *(
-        _endpoint(method="POST", path=f"/api/{word}", summary="Not done here.", handler=create, body=PullBody)
-        for word in ("create", "push")
+    _endpoint(
+        method="POST", path="/api/create", summary="Give a model settings and a name of its own.", handler=create,
+        body=CreateBody, response=_STATUS, stream="application/x-ndjson",
     ),
+    _endpoint(method="POST", path="/api/push", summary="Not done here.", handler=push, body=PullBody),
 ]  # fmt: skip

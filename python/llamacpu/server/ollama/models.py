@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llamacpu.server.endpoints import Call
     from llamacpu.server.pool import Entry
 
-__all__ = ["create", "ps", "show", "tags", "version"]
+__all__ = ["ps", "push", "show", "tags", "version"]
 
 # The version whose API this is: clients compare it with the one that they need.
 _VERSION = "0.12.0"
@@ -113,9 +113,9 @@ async def version(call: Call) -> Response:
     return JsonResponse({"version": _VERSION, "llamacpu": own_version})
 
 
-async def create(call: Call) -> Response:
-    """No client makes a file."""
-    raise refuse_changes("create")
+async def push(call: Call) -> Response:
+    """Nothing is sent to a registry."""
+    raise refuse_changes("push")
 
 
 def _moment(seconds: float) -> str:

@@ -12,6 +12,7 @@ from llamacpu.server.bodies import Body
 __all__ = [
     "ChatBody",
     "CopyBody",
+    "CreateBody",
     "EmbedBody",
     "EmbeddingsBody",
     "GenerateBody",
@@ -237,6 +238,22 @@ class ChatBody(Answering):
 
     messages: Annotated[list[OllamaMessage], Field(max_length=10_000)] | None = None
     tools: Annotated[list[OllamaTool], Field(max_length=512)] | None = None
+
+
+class CreateBody(ModelBody):
+    """Settings over a model that there is; `modelfile` is their older form."""
+
+    base: str | None = Field(None, alias="from", max_length=500)
+    modelfile: str | None = Field(None, max_length=4 << 20)
+    system: str | None = None
+    template: str | None = None
+    license: str | list[str] | None = None
+    parameters: dict[str, Any] | None = None
+    messages: list[OllamaMessage] | None = None
+    stream: bool | None = None
+    files: dict[str, str] | None = None
+    adapters: dict[str, str] | None = None
+    quantize: str | None = None
 
 
 class EmbedBody(ModelBody):

@@ -1,4 +1,4 @@
-"""POST /api/pull and /api/copy, DELETE /api/delete: the store of models, where the server's owner allows it."""
+"""POST /api/pull, create and copy, DELETE /api/delete: the store of models, where the server's owner allows it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
+from llamacpu.errors import StoreError, TemplateError
 from llamacpu.server.errors import ApiError, invalid
-from llamacpu.server.ollama.requests import CopyBody, ModelBody, PullBody
+from llamacpu.server.ollama.requests import CopyBody, CreateBody, ModelBody, PullBody
 from llamacpu.server.streams import JsonResponse, Stream, encoded, while_connected
+from llamacpu.store.modelfile import ROLES, Modelfile, parse_modelfile
+from llamacpu.store.parameters import value_of
 
 if TYPE_CHECKING:
     from llamacpu.server.endpoints import Call
     from llamacpu.server.stored import Download, Store
 
-__all__ = ["copy", "delete", "pull"]
+__all__ = ["copy", "create", "delete", "pull"]
 
 
 async def pull(call: Call) -> Response:
@@ -44,6 +47,54 @@ async def copy(call: Call) -> Response:
     source, destination = _given(body.source, "source"), _given(body.destination, "destination")
     _store(call, "copy").copy(source, destination)
     return Response()
+
+
+async def create(call: Call) -> Response:
+    """Give a model settings and a name of its own. Weights are not copied."""
+    body: CreateBody = call.body
+    name, store = _given(body.wanted), _store(call, "create")
+    try:
+        modelfile = _modelfile(body)
+        await call.state.work.short(lambda: store.create(name, modelfile))
+    except TemplateError as error:
+        raise invalid(str(error), "template") from None
+    except StoreError as error:
+        raise invalid(str(error)) from None
+    lines = [{"status": status} for status in ("reading model metadata", "writing manifest", "success")]
+    if body.stream is False:
+        return JsonResponse(lines[-1])
+    return Response("".join(encoded(line) + "\n" for line in lines), media_type="application/x-ndjson")
+
+
+def _modelfile(body: CreateBody) -> Modelfile:
+    """What a request says, as a Modelfile. Raises ApiError and StoreError."""
+    for field, words in (
+        ("files", "files are not taken from clients; put the file into the server's folder, and name it in from"),
+        ("adapters", "adapters are not run by this version; merge the adapter into the model"),
+        ("quantize", "models are not quantized by this server; name a quantized one in from"),
+    ):
+        if getattr(body, field):
+            raise invalid(f"{field}: {words}", field)
+    if body.modelfile:
+        return parse_modelfile(body.modelfile, "modelfile")
+    if not body.base:
+        raise invalid("from: the model is missing that settings are to come over", "from")
+    parameters: dict[str, Any] = {}
+    for key, value in (body.parameters or {}).items():
+        try:
+            values = value if key == "stop" and isinstance(value, list) else [value]
+            checked = [value_of(key, one) for one in values]
+        except ValueError as error:
+            raise invalid(f"parameters: {error}", "parameters") from None
+        parameters[key] = checked if key == "stop" else checked[0]
+    for message in body.messages or ():
+        if message.role not in ROLES:
+            raise invalid(f"messages: the role is {message.role}; expected {', '.join(ROLES)}", "messages")
+    licenses = [body.license] if isinstance(body.license, str) else body.license or []
+    return Modelfile(
+        body.base, parameters, body.system, body.template,
+        tuple((message.role, message.content or "") for message in body.messages or ()), tuple(licenses),
+    )  # fmt: skip
 
 
 async def delete(call: Call) -> Response:
