@@ -109,7 +109,7 @@ def _requirements(extra: str) -> list[str]:
 def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
     """Build the extension with full optimization and install the package into .venv, editable."""
     setup()
-    if profile != "none":  # it has been built
+    if "none" not in (profile, os.environ.get("LLAMACPU_PROFILE")):  # it has been built
         run(PYTHON, "-m", "maturin", "develop", "--profile", profile, "--quiet", VIRTUAL_ENV=str(VENV))
 
 
@@ -153,6 +153,7 @@ def lint() -> None:
     run(PYTHON, "-m", "mypy.stubtest", "llamacpu._native", "--allowlist", "stubtest-allowlist.txt")
     if shutil.which("cargo-deny"):
         run("cargo", "deny", "check")
+    show_times()
 
 
 def fuzz_check() -> None:
@@ -229,11 +230,12 @@ def neighbours_setup() -> Job:
     return Job(PYTHON, "-c", code, background=True)
 
 
-def stress(seconds: int = 60) -> None:
-    """Run the stress test for a minute on each of two models."""
+def stress() -> None:
+    """Run the stress test for a minute, or LLAMACPU_STRESS_SECONDS, on each of two models."""
     build("fast")
+    seconds = os.environ.get("LLAMACPU_STRESS_SECONDS", "60")
     names = "demo or another_format"
-    run(PYTHON, "-m", "pytest", "-rs", "tests/test_stress.py", "-k", names, LLAMACPU_STRESS_SECONDS=str(seconds))
+    run(PYTHON, "-m", "pytest", "-rs", "tests/test_stress.py", "-k", names, LLAMACPU_STRESS_SECONDS=seconds)
 
 
 def fuzz(arguments: list[str]) -> None:
@@ -245,7 +247,13 @@ def fuzz(arguments: list[str]) -> None:
 
 def loom() -> None:
     """Run the models of the thread pool in every order of events that Loom finds: seconds."""
-    run("cargo", "test", "--quiet", "--release", "--manifest-path", "loom/Cargo.toml", RUSTFLAGS="--cfg loom")
+    loom_job(background=False).wait()
+
+
+def loom_job(*, background: bool) -> Job:
+    """Start to compile and run these models."""
+    command = ("cargo", "test", "--quiet", "--release", "--manifest-path", "loom/Cargo.toml")
+    return Job(*command, background=background, RUSTFLAGS="--cfg loom")
 
 
 def sanitize() -> None:
@@ -361,21 +369,27 @@ def ci() -> None:
     installed = neighbours_setup()  # it waits for the network, while the compilers work
     build("fast")
     installed.wait()
-    # PyInstaller works on one core, for minutes.
-    beside = Job(sys.executable, "dev.py", "neighbours", background=True, LLAMACPU_PROFILE="none")
+    # Each of them leaves a core alone for much of its time: compilers of one crate, types, waits for other processes.
+    beside = [
+        Job(sys.executable, "dev.py", command, background=True, LLAMACPU_PROFILE="none")
+        for command in ("neighbours", "lint")
+    ]
     if Path("/usr/bin/rustc").exists() and shutil.which("aarch64-linux-gnu-gcc"):
         # The platforms of ci.yml and release.yml link the whole on Arm, and test it.
         emulate("llamacpu-kernels")
-    lint()
-    beside.wait()
-    stress(10)
+    beside.append(
+        Job(sys.executable, "dev.py", "stress", background=True, LLAMACPU_PROFILE="none", LLAMACPU_STRESS_SECONDS="10")
+    )
+    for job in reversed(beside):
+        job.wait()
 
 
 def test_build_and_rust() -> None:
     """The quick build of the extension, and the Rust tests."""
     build("fast")
+    models = loom_job(background=True)  # beside the compilers, which wait for one crate at the end
     rust_tests()
-    loom()
+    models.wait()
 
 
 _DAILY = (setup, build, test, neighbours, stress, fuzz, loom, sanitize, lint, fix, bench, docs)
