@@ -20,7 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import llamacpu
+from llamacpu.constraints.gbnf import GbnfGrammar
+from llamacpu.sampling import Sampler
 
 KB = 1 << 10
 # Around what any small thing needs, then up to all that these cases need.
@@ -163,6 +167,57 @@ def generate(path: Path, folder: Path) -> Work:
     sampling = llamacpu.Sampling(seed=1, dry_multiplier=1, typical_p=0.9)
     assert model.tokenizer
     return lambda: model.generate(given, max_tokens=30, sampling=sampling, log_probabilities=3).read().text
+
+
+@case
+def grammar(path: Path, folder: Path) -> Work:
+    """A grammar of megabytes, and a text of many states under it."""
+    tokenizer = llamacpu.Model(path).tokenizer
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = " | ".join(f'"{letter * place}" "." letter' for letter in letters for place in range(1, 40))
+    letter = " | ".join(f'"{letter}"' for letter in letters)
+    long = "ab" * 20_000
+    given = f'root ::= ("<" letter{{0,1500}} ">")* long?\nletter ::= {letter} | "!" words\nwords ::= {words}\n'
+    given += f'long ::= "{long}"'
+    text = b"".join(b"<" + letters.encode() * count + b">" for count in (50, 50, 50, 50, 57)) + long.encode()
+
+    def work() -> Any:
+        matcher = GbnfGrammar(given, "root").matcher(tokenizer)
+        return matcher.feed(text), matcher.accepting, matcher.allowed().tolist()
+
+    return work
+
+
+@case
+def saving(path: Path, folder: Path) -> Work:
+    model = llamacpu.Model(path, threads=2)
+    session = model.session()
+    session.forward(list(range(2, 302)), logits="none")
+    number = iter(range(1000))
+
+    def work() -> Any:
+        target = folder / f"saved{os.getpid()}-{next(number)}"
+        session.save(target)
+        found = target.read_bytes()
+        target.unlink()
+        return found
+
+    return work
+
+
+@case
+def sampling(path: Path, folder: Path) -> Work:
+    """The steps of the sampler alone, over a vocabulary of 60,000."""
+    given = np.random.default_rng(1).normal(size=60_000).astype(np.float32)
+    settings = llamacpu.Sampling(
+        seed=1, top_k=0, top_p=0.9, min_p=0.01, typical_p=0.9, repeat_penalty=1.1, dry_multiplier=1.0
+    )
+
+    def work() -> Any:
+        chain = Sampler(settings)
+        return [chain.sample(given, list(range(5)) * 4) for _ in range(2)]
+
+    return work
 
 
 def limit(room: int) -> None:

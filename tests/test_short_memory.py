@@ -17,7 +17,7 @@ from tiny_models import Shape
 HERE = Path(__file__).parent
 NAMES = (
     "encode", "encode_one_word", "decode", "tokenizer", "sessions", "forward", "hidden", "embed", "load", "load_a_copy",
-    "prepare", "restore", "generate",
+    "prepare", "restore", "generate", "grammar", "saving", "sampling",
 )  # fmt: skip
 MODELS = {
     "packed": ("Q4_K", Shape(width=512, heads=8, kv_heads=4, layers=3, feed_forward=2048, tokenizer="bpe", tied=True)),

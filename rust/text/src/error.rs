@@ -43,12 +43,53 @@ impl From<TryReserveError> for Error {
 
 /// Proves that so many bytes can be had, before a library takes them piece by piece and has no way to fail.
 pub(crate) fn needs(bytes: usize) -> Result<(), Error> {
-    Ok(Vec::<u8>::new().try_reserve_exact(bytes)?)
+    let mut room = Vec::<u8>::new();
+    room.try_reserve_exact(bytes)?;
+    // The compiler leaves out an allocation that it sees nobody use, and takes it for one that came.
+    std::hint::black_box(&room);
+    Ok(())
+}
+
+/// Proves now and then that there is memory for what is about to be made piece by piece and has no way to fail. What the
+/// process keeps in reserve is no such memory, since it is less than the least that is proved here.
+pub(crate) struct Headroom {
+    /// Bytes that may be used without another proof.
+    left: usize,
+}
+
+impl Headroom {
+    /// Bytes that are proved at a time, at least.
+    const STEP: usize = 4 << 20;
+
+    /// `left` bytes may be used unproved.
+    pub(crate) fn new(left: usize) -> Self {
+        Self { left }
+    }
+
+    /// `bytes` are about to be used.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Error> {
+        if bytes > self.left {
+            self.left = bytes.max(Self::STEP);
+            // Twice: what grows is there twice while it moves.
+            needs(self.left.saturating_mul(2))?;
+        }
+        self.left -= bytes;
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_had_is_an_error() {
+        assert!(matches!(needs(1 << 46), Err(Error::Memory)));
+        assert!(needs(1 << 20).is_ok());
+        let mut headroom = Headroom::new(10);
+        assert!(headroom.take(10).is_ok());
+        assert!(matches!(headroom.take(1 << 45), Err(Error::Memory)));
+    }
 
     #[test]
     fn long_texts_are_cut_in_messages() {

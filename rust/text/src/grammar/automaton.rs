@@ -8,12 +8,13 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::Budget;
-use super::characters::Classes;
+use super::characters::{Characters, Classes};
 use super::rules::{Rules, Symbol};
 use super::stacks::{END, Follower, Reading, Sets, ended};
 use super::trie::Kind;
 use super::utf8::{Next, Utf8};
 use crate::Error;
+use crate::error::needs;
 
 /// The number of a state.
 pub(crate) type StateId = u32;
@@ -24,6 +25,11 @@ pub(crate) const DEAD: StateId = 0;
 const UNKNOWN: StateId = u32::MAX;
 /// A state that bytes have left so often is given a row of the table.
 const OFTEN: u8 = 3;
+/// Bytes of [`Utf8`] that a range of characters asks for at most, and those of the smallest and the largest: one node
+/// for every 64 characters there are.
+const RANGE_BYTES: usize = 4 << 10;
+const LEAST_UTF8_BYTES: usize = 3 << 20;
+const MOST_UTF8_BYTES: usize = 64 << 20;
 /// The table of transitions is not made larger than this, in entries.
 const LARGEST_TABLE: usize = 1 << 24;
 
@@ -68,9 +74,11 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    pub(crate) fn new(rules: Arc<Rules>) -> Self {
+    pub(crate) fn new(rules: Arc<Rules>) -> Result<Self, Error> {
+        let ranges = rules.sets.iter().map(Characters::len).sum::<usize>();
+        needs(ranges.saturating_mul(RANGE_BYTES).clamp(LEAST_UTF8_BYTES, MOST_UTF8_BYTES))?;
         let utf8 = Arc::new(Utf8::of(Classes::of(&rules.sets)));
-        Self { rules, utf8 }
+        Ok(Self { rules, utf8 })
     }
 }
 
@@ -104,7 +112,7 @@ impl Automaton {
             scratch: Vec::new(),
         };
         let nothing = automaton.set(&mut Vec::new(), false)?;
-        automaton.state(nothing, None);
+        automaton.state(nothing, None)?;
         Ok(automaton)
     }
 
@@ -113,6 +121,7 @@ impl Automaton {
         if may_end {
             readings.push((u32::MAX, END));
         }
+        self.may_end.try_reserve(1)?;
         let set = self.sets.number(readings)?;
         if set as usize == self.may_end.len() {
             self.may_end.push(may_end);
@@ -120,14 +129,21 @@ impl Automaton {
         Ok(set)
     }
 
-    fn state(&mut self, set: u32, node: Option<u32>) -> StateId {
+    fn state(&mut self, set: u32, node: Option<u32>) -> Result<StateId, Error> {
         let state = State { set, node };
-        *self.numbers.entry(state).or_insert_with(|| {
-            self.states.push(state);
-            self.rows.push(Row::Left(0));
-            self.takes_all.push([None; Kind::Any as usize]);
-            self.states.len() as StateId - 1
-        })
+        if let Some(known) = self.numbers.get(&state) {
+            return Ok(*known);
+        }
+        self.numbers.try_reserve(1).map_err(|_| Error::Memory)?;
+        self.states.try_reserve(1)?;
+        self.rows.try_reserve(1)?;
+        self.takes_all.try_reserve(1)?;
+        let number = self.states.len() as StateId;
+        self.numbers.insert(state, number);
+        self.states.push(state);
+        self.rows.push(Row::Left(0));
+        self.takes_all.push([None; Kind::Any as usize]);
+        Ok(number)
     }
 
     /// The state that the readings given to the follower lead to.
@@ -136,7 +152,7 @@ impl Automaton {
         let may_end = self.follower.follow(&self.rules, &mut self.continuations, budget, &mut readings);
         let set = may_end.and_then(|may_end| self.set(&mut readings, may_end));
         self.scratch = readings;
-        Ok(self.state(set?, None))
+        self.state(set?, None)
     }
 
     /// The readings of a state that wait for a character or a token; none in the middle of a character.
@@ -188,6 +204,7 @@ impl Automaton {
             }
             row @ Row::Left(_) => {
                 let start = self.table.len();
+                self.table.try_reserve(width)?;
                 *row = Row::At(start as u32);
                 self.table.resize(start + width, UNKNOWN);
                 self.table[start] = DEAD;
@@ -215,7 +232,7 @@ impl Automaton {
                         classes.iter().any(|class| matches(&self.rules, *symbol, self.utf8.classes.example(*class)))
                     })
                 });
-                Ok(if alive { self.state(set, Some(node)) } else { DEAD })
+                if alive { self.state(set, Some(node)) } else { Ok(DEAD) }
             }
         }
     }

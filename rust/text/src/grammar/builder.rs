@@ -1,43 +1,66 @@
 //! Rules while they are read, until all of them are known and can be checked.
 
+use std::rc::Rc;
+
 use hashbrown::HashMap;
 
 use super::characters::Characters;
 use super::rules::{Rules, Symbol, TokenReference};
 use super::{MOST_SYMBOLS, recursion};
 use crate::Error;
+use crate::error::Headroom;
+
+/// Bytes that a symbol takes at most while rules are read and checked: a repetition is a rule of its own for four of them.
+const SYMBOL_BYTES: usize = 256;
 
 /// Rules while they are read.
-#[derive(Default)]
 pub(crate) struct Builder {
     /// The alternatives of each rule, once it is defined.
     rules: Vec<Option<Vec<Vec<Symbol>>>>,
     /// The rule of the grammar's text that each rule belongs to.
-    names: Vec<String>,
-    named: HashMap<String, u32>,
+    names: Vec<Rc<str>>,
+    named: HashMap<Rc<str>, u32>,
     sets: Vec<Characters>,
     set_numbers: HashMap<Characters, u32>,
     references: Vec<TokenReference>,
     reference_numbers: HashMap<TokenReference, u32>,
     /// How many symbols there are.
     size: usize,
+    headroom: Headroom,
 }
 
 impl Builder {
+    /// For a grammar whose text has so many bytes.
+    pub(crate) fn new(bytes: usize) -> Result<Self, Error> {
+        let mut headroom = Headroom::new(0);
+        headroom.take(bytes.saturating_mul(SYMBOL_BYTES / 4))?;
+        Ok(Self {
+            rules: Vec::new(),
+            names: Vec::new(),
+            named: HashMap::new(),
+            sets: Vec::new(),
+            set_numbers: HashMap::new(),
+            references: Vec::new(),
+            reference_numbers: HashMap::new(),
+            size: 0,
+            headroom,
+        })
+    }
+
     /// The number of the rule with this name.
-    pub(crate) fn rule(&mut self, name: &str) -> u32 {
+    pub(crate) fn rule(&mut self, name: &Rc<str>) -> u32 {
         if let Some(rule) = self.named.get(name) {
             return *rule;
         }
         let rule = self.own_rule(name);
-        self.named.insert(name.to_owned(), rule);
+        self.named.insert(Rc::clone(name), rule);
         rule
     }
 
     /// A new rule for a part of the rule `name`.
-    pub(crate) fn own_rule(&mut self, name: &str) -> u32 {
+    pub(crate) fn own_rule(&mut self, name: &Rc<str>) -> u32 {
         self.rules.push(None);
-        self.names.push(name.to_owned());
+        self.names.push(Rc::clone(name));
         self.rules.len() as u32 - 1
     }
 
@@ -71,7 +94,7 @@ impl Builder {
                  braces smaller"
             )));
         }
-        Ok(())
+        self.headroom.take(symbols.saturating_mul(SYMBOL_BYTES))
     }
 
     /// The rules, checked, with `root` for the whole text.
@@ -105,5 +128,19 @@ impl Builder {
         }
         rules.ranks = recursion::ranks(&rules, &self.names)?;
         Ok(rules)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rules made for repetitions share the name of the rule that they belong to, however long it is.
+    #[test]
+    fn a_long_name_is_stored_once() {
+        let name = "n".repeat(200_000);
+        let rules =
+            Rules::parse(&format!("root ::= {name}\n{name} ::= {}", "\"a\"{0,2000} ".repeat(20)), "root").unwrap();
+        assert_eq!(rules.count(), 40_002);
     }
 }

@@ -46,6 +46,11 @@ impl Characters {
         Self { ranges }
     }
 
+    /// Number of ranges.
+    pub(crate) fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
     /// Every character, line breaks included.
     pub(crate) fn any() -> Self {
         Self { ranges: vec![(0, LAST)] }

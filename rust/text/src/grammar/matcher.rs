@@ -51,7 +51,7 @@ impl Matcher {
                 return Err(Error::Grammar(unknown_token(reference, vocabulary.size())));
             }
         }
-        let compiled = Compiled::new(rules);
+        let compiled = Compiled::new(rules)?;
         let (automaton, first) = Automaton::new(&compiled, &mut Budget::new(interrupted))?;
         Ok(Self {
             compiled,

@@ -25,6 +25,7 @@ pub use rules::{Rules, TokenReference};
 pub use trie::Trie;
 
 use crate::Error;
+use crate::error::Headroom;
 
 /// The longest grammar, in bytes.
 pub const LONGEST: usize = 1 << 20;
@@ -42,15 +43,20 @@ pub const MOST_REMEMBERED: usize = 1 << 22;
 /// What one call may do: a number of readings, and until when.
 pub(crate) struct Budget<'a> {
     left: u64,
+    headroom: Headroom,
     interrupted: &'a dyn Fn() -> bool,
 }
 
 impl<'a> Budget<'a> {
     /// How many readings are looked at between two questions whether to stop.
     const PIECE: u64 = 1024;
+    /// Bytes that a reading takes at most while it is followed.
+    const READING_BYTES: usize = 64;
+    /// What a call may use unproved: much less than the reserve, which is whole when it begins.
+    const UNPROVED: usize = 1 << 20;
 
     pub(crate) fn new(interrupted: &'a dyn Fn() -> bool) -> Self {
-        Self { left: MOST_READINGS, interrupted }
+        Self { left: MOST_READINGS, headroom: Headroom::new(Self::UNPROVED), interrupted }
     }
 
     /// Counts `readings`.
@@ -65,7 +71,7 @@ impl<'a> Budget<'a> {
             self.look()?;
         }
         self.left = left;
-        Ok(())
+        self.headroom.take((readings as usize).saturating_mul(Self::READING_BYTES))
     }
 
     /// Stops the work if it is to be stopped.

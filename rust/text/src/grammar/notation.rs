@@ -6,6 +6,8 @@
 
 mod terminals;
 
+use std::rc::Rc;
+
 use super::builder::Builder;
 use super::characters::Characters;
 use super::rules::{Rules, Symbol};
@@ -26,7 +28,7 @@ fn parse(text: &str) -> Result<Builder, Error> {
         let message = format!("the grammar has {} bytes, at most {LONGEST} are allowed", text.len());
         return Err(Error::Grammar(message));
     }
-    let mut parser = Parser { text, at: 0, depth: 0, builder: Builder::default() };
+    let mut parser = Parser { text, at: 0, depth: 0, builder: Builder::new(text.len())? };
     parser.space(true);
     if parser.rest().is_empty() {
         return Err(parser.wrong("the grammar is empty; expected a line `root ::= ...`"));
@@ -93,12 +95,12 @@ impl Parser<'_> {
         }
     }
 
-    fn name(&mut self) -> Result<String, Error> {
+    fn name(&mut self) -> Result<Rc<str>, Error> {
         let length = self.rest().bytes().take_while(|byte| is_word(*byte)).count();
         if length == 0 {
             return Err(self.wrong("expected the name of a rule, made of letters, digits, '-' and '_'"));
         }
-        let name = self.rest()[..length].to_owned();
+        let name = Rc::from(&self.rest()[..length]);
         self.at += length;
         Ok(name)
     }
@@ -120,7 +122,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    fn alternatives(&mut self, name: &str) -> Result<Vec<Vec<Symbol>>, Error> {
+    fn alternatives(&mut self, name: &Rc<str>) -> Result<Vec<Vec<Symbol>>, Error> {
         let mut alternatives = vec![self.sequence(name)?];
         while self.take("|") {
             self.space(true);
@@ -130,7 +132,7 @@ impl Parser<'_> {
         Ok(alternatives)
     }
 
-    fn sequence(&mut self, name: &str) -> Result<Vec<Symbol>, Error> {
+    fn sequence(&mut self, name: &Rc<str>) -> Result<Vec<Symbol>, Error> {
         let mut sequence = Vec::new();
         // Where the part begins to which `*`, `+`, `?` and braces belong.
         let mut part = 0;
@@ -182,7 +184,7 @@ impl Parser<'_> {
         Ok(sequence)
     }
 
-    fn group(&mut self, name: &str) -> Result<Symbol, Error> {
+    fn group(&mut self, name: &Rc<str>) -> Result<Symbol, Error> {
         if self.depth == DEEPEST {
             return Err(self.wrong(&format!("parentheses are nested more than {DEEPEST} levels deep")));
         }
@@ -247,7 +249,7 @@ impl Parser<'_> {
         &mut self,
         sequence: &mut Vec<Symbol>,
         part: usize,
-        name: &str,
+        name: &Rc<str>,
         repetition: &Repetition,
     ) -> Result<(), Error> {
         let Repetition { least, most } = *repetition;

@@ -1,5 +1,7 @@
 //! Which rules can be called at one place of the text, and whether one of them calls itself there without end.
 
+use std::rc::Rc;
+
 use super::rules::{Rules, Symbol};
 use crate::Error;
 
@@ -16,7 +18,7 @@ struct Call {
 /// too. Raises an error for left recursion, where a text could be read in endlessly many steps.
 ///
 /// A rule that calls itself last, behind what may be empty, is none: the repetitions of `("a"*)*`.
-pub(crate) fn ranks(rules: &Rules, names: &[String]) -> Result<Vec<u32>, Error> {
+pub(crate) fn ranks(rules: &Rules, names: &[Rc<str>]) -> Result<Vec<u32>, Error> {
     let empty = may_be_empty(rules);
     let calls: Vec<Vec<Call>> = (0..rules.count() as u32).map(|rule| calls(rules, rule, &empty)).collect();
     let ranks = components(calls.len(), |rule, call| calls[rule].get(call).map(|call| call.to as usize));

@@ -63,13 +63,17 @@ impl Sets {
             )));
         }
         let number = self.ends.len() as u32;
+        self.readings.try_reserve(set.len())?;
+        self.ends.try_reserve(1)?;
         self.readings.extend_from_slice(set);
         self.ends.push(self.readings.len() as u32);
         let Self { index, readings, ends, hasher } = self;
-        index.insert_unique(hash, number, |number| {
+        let hash_of = |number: &u32| {
             let start = number.checked_sub(1).map_or(0, |before| ends[before as usize] as usize);
             hasher.hash_one(&readings[start..ends[*number as usize] as usize])
-        });
+        };
+        index.try_reserve(1, hash_of).map_err(|_| Error::Memory)?;
+        index.insert_unique(hash, number, hash_of);
         Ok(number)
     }
 }

@@ -22,7 +22,7 @@ impl Automaton {
         let mut joined = Vec::with_capacity(nodes.len());
         for (node, mut readings, may_end) in nodes {
             let set = self.set(&mut readings, may_end)?;
-            joined.push(self.state(set, node));
+            joined.push(self.state(set, node)?);
         }
         Ok(joined)
     }
@@ -62,7 +62,7 @@ impl Automaton {
             if fresh_set as usize == fresh.may_end.len() {
                 fresh.may_end.push(self.may_end[set as usize]);
             }
-            found.push(fresh.state(fresh_set, node));
+            found.push(fresh.state(fresh_set, node)?);
         }
         Ok((fresh, found))
     }
