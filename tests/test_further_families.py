@@ -51,6 +51,11 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     ),
     "gpt2": (POSITIONS | PLAIN | {"norm": "layer", "kv_heads": [6] * LAYERS}, {}, True),
     "starcoder": (POSITIONS | PLAIN | {"norm": "layer", "kv_heads": [1] * LAYERS}, {}, True),
+    "ernie4_5-moe": (
+        EXPERTS | {"shared_feed_forward": 20, "expert_gating": "softmax", "expert_weights_scale": 2.5},
+        EXPERT_KEYS,
+        False,
+    ),
     "dots1": (HALVES | HEADS | EXPERTS | {"shared_feed_forward": 20, "expert_weights_scale": 2.5}, EXPERT_KEYS, False),
     "glm4moe": (
         HALVES | HEADS | EXPERTS
@@ -144,6 +149,7 @@ ENCODERS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         {"attention.sliding_window": 12},
         False,
     ),
+    "eurobert": (HALVES, {}, False),
     "modern-bert": (
         HALVES
         | {

@@ -20,6 +20,8 @@ FAMILIES = {
     "deepseek2": "deepseek2",
     "dots1": "dots1",
     "ernie4_5": "ernie4_5",
+    "ernie4_5-moe": "ernie4_5",
+    "eurobert": "eurobert",
     "exaone": "exaone",
     "exaone4": "exaone4",
     "falcon": "falcon",

@@ -1,0 +1,15 @@
+"""EuroBERT (arXiv:2503.05500): Llama's graph whose tokens look ahead, too."""
+
+from __future__ import annotations
+
+from llamacpu.families import parts
+from llamacpu.families.config import Config
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["eurobert"]
+
+
+def eurobert(file: GGUFFile, name: str) -> Config:
+    """The configuration of such a model."""
+    ahead = {"causal": False, "output": False, "ignored_tensors": ["output."]}
+    return Config(**parts.common(file, name) | ahead | {"rope_style": "neox"})
