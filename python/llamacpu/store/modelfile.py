@@ -136,7 +136,7 @@ def parse_modelfile(text: str, name: str = "the Modelfile") -> Modelfile:
             raise reader.error(place, "a second FROM; expected one model")
         else:
             single[instruction] = reader.value(f"what stands behind {instruction}")
-    if "FROM" not in single:
+    if not single.get("FROM", "").strip():
         raise StoreError(f"{name} names no model; expected a line such as FROM llama3.2 or FROM ./model.gguf")
     return Modelfile(
         single["FROM"], parameters, single.get("SYSTEM"), single.get("TEMPLATE"), tuple(messages),
