@@ -235,3 +235,23 @@ def test_importing_llamacpu_and_showing_help_needs_nothing_of_the_server() -> No
         "assert not found, found\n"
     )
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--timeout", "0"], "timeout is 0"),
+        (["--memory-budget", "0"], "memory_budget is 0"),
+        (["--allowed-origin", "example.com"], "the allowed origin is 'example.com'"),
+        (["--allowed-origin", "https://example.com/page"], "without a path"),
+        (["--allowed-host", ""], "the allowed host is ''"),
+        (["--allowed-host", "http://example.com"], "expected a name"),
+        (["--guard", "{folder}"], "the guard is 3 models: a, b, c.v2"),
+        (["--guard", "{folder}/none.gguf"], "no such file"),
+    ],
+)
+def test_senseless_options_are_refused_in_words(folder: Path, arguments: list[str], words: str) -> None:
+    given = [argument.format(folder=folder) for argument in arguments]
+    result = CliRunner().invoke(command_line, ["serve", str(DEMO), "--port", "0", *given])
+    assert result.exit_code == 1
+    assert words in " ".join(result.stderr.split())

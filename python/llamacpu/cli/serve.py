@@ -191,7 +191,8 @@ def _serve(given: dict[str, Any]) -> int:
         application = server.app(
             models, aliases=given["aliases"], threads=given["threads"], memory_budget=given["memory_budget"],
             keep_alive=given["keep_alive"], api_keys=given["api_keys"], origins=given["origins"], hosts=hosts,
-            parallel=given["parallel"], queue=given["queue"], timeout=given["timeout"] or 1e9,
+            parallel=given["parallel"], queue=given["queue"],
+            timeout=1e9 if given["timeout"] is None else given["timeout"],
             grace_seconds=1e6 if given["grace"] is None else given["grace"],
             context=given["context"], kv_type=given["kv_type"], ollama=given["ollama"],
             guard=given["guard"], store_changes=given["store_changes"], kv_memory=given["kv_memory"],

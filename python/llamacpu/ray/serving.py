@@ -19,7 +19,7 @@ from llamacpu.ray.router import PrefixRouter
 from llamacpu.server import app
 from llamacpu.server.application import public_paths
 from llamacpu.server.errors import ApiError
-from llamacpu.server.pool import sources_of
+from llamacpu.server.pool import Stored, sources_of
 from llamacpu.server.security import Security
 from llamacpu.server.settings import Settings
 
@@ -35,7 +35,7 @@ class Replica:
 
     def __init__(self, models: Mapping[str, str], options: Mapping[str, Any]) -> None:
         options = {"threads": cores_of_this_actor(), **options}
-        self._app = app({name: Path(path) for name, path in models.items()}, **options)
+        self._app = app(models, **options)
         self._lifespan = self._app.lifespan()
         self._name = serve.get_replica_context().replica_id.unique_id
         self._begun: asyncio.Task[Any] | None = None
@@ -115,7 +115,8 @@ def application(
     model with the same system prompt, tools and first message (or the same field `prompt_cache_key`). A replica that
     runs `parallel` requests is passed over for the next one. The header field `x-llamacpu-replica` names who answered.
 
-    models      as `llamacpu.server.app` takes them, but files only, at paths that all machines can read
+    models      as `llamacpu.server.app` takes them, but files only, at paths that all machines can read, or names
+                of models that all of them have
     replicas    a number, or the least and the most: between them their number follows the requests
     num_cpus    cores of each replica, which are the threads of its models
     target_ongoing_requests  running and waiting requests for each replica that autoscaling aims at
@@ -133,7 +134,10 @@ def application(
         raise ValueError(f"replicas is {replicas} and fronts {fronts}; expected 1 or more, and the least first")
     if not target_ongoing_requests > 0:
         raise ValueError(f"target_ongoing_requests is {target_ongoing_requests}; expected a number above 0")
-    files = {name: _path(name, source) for name, source in sources_of(models).items()}
+    sources = sources_of(models)
+    files = {name: _path(name, source) for name, source in sources.items()}
+    # A model that is called by a name comes with settings of its own, which its file has not.
+    given = {name: found.name if isinstance(found, Stored) else str(found) for name, found in sources.items()}
     outer = {name: options[name] for name in options if name not in _OF_POOL}
     settings = Settings(**outer)
     # Wrong aliases, and a guard that is not there, are told of here and not in a log of the cluster.
@@ -162,7 +166,7 @@ def application(
         ray_actor_options={"num_cpus": 0, "memory": PROCESS_BYTES},
         max_ongoing_requests=settings.connections,
     )
-    return front.bind(replica.bind({name: str(path) for name, path in files.items()}, options))
+    return front.bind(replica.bind(given, options))
 
 
 class _Ingress:
@@ -176,6 +180,8 @@ _OF_POOL = ("aliases", "threads", "memory_budget", "keep_alive", "guard")
 
 
 def _path(name: str, source: Any) -> Path:
+    if isinstance(source, Stored):
+        return source.path
     if not isinstance(source, Path):
         raise ValueError(f"the model {name} is open; replicas open models themselves: give the path of its file")
     return source.resolve()
@@ -188,5 +194,5 @@ def _memory(files: Mapping[str, Path], options: Mapping[str, Any], settings: Set
         weights = min(weights, options["memory_budget"])
     guard = options.get("guard")
     if guard is not None:
-        weights += weights_of(guard)
+        weights += sum(weights_of(_path(name, source)) for name, source in sources_of(guard).items())
     return PROCESS_BYTES + weights + (settings.kv_memory or 0) * len(files)

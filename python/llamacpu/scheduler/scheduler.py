@@ -1,41 +1,32 @@
-"""The thread that steps: it gathers what is due, runs one step over all of it, and hands out the logits.
-
-A stream that is being decoded asks for its next token as soon as it has chosen the last one. So that streams stay
-together in one step instead of taking turns, the thread waits a moment for those that were served by the step before;
-it goes on at once when all of them are there.
-"""
+"""The thread that steps: it gathers what is due, runs one step over all of it, and hands out the logits."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llamacpu import log
 from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import Cancelled, LlamaCpuError
+from llamacpu.scheduler.accounts import charge, note
+from llamacpu.scheduler.expected import Expected
 from llamacpu.scheduler.jobs import Call, Job, Part, Slot
-from llamacpu.scheduler.plan import MOST_ROWS, SHORT, plan
-from llamacpu.scheduler.shares import ANSWER_WEIGHT, PROMPT_WEIGHT, Shares
+from llamacpu.scheduler.plan import MOST_ROWS, plan
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike
     from llamacpu.scheduler.pace import Pace
+    from llamacpu.scheduler.shares import Shares
     from llamacpu.scheduler.statistics import Statistics
 
 __all__ = ["IN_USE", "Owner", "Scheduler"]
 
 
-# How long is waited for the streams of the step before: a share of what that step took, within bounds, in seconds.
-_PATIENCE = 0.2
-_LEAST_PATIENCE = 0.002
-_MOST_PATIENCE = 0.03
 # How long the thread waits where there is no memory for any step.
 _MEMORY_PAUSE = 0.05
-# For how long a stream that did not come for a step is counted among the running ones, in seconds.
-_LATE = 1.0
 _MOST_MEMORY_PAUSES = 100
 
 IN_USE = "the session is in the middle of another step; wait for it, or use a fork of the session"
@@ -69,14 +60,10 @@ class Scheduler:
         self._most = most
         self._jobs: list[Job] = []
         self._calls: deque[Call] = deque()
-        # Slots whose next token is due at once.
-        self._expected: set[Slot] = set()
+        self._expected = Expected()
         self._idle = False
-        self._patience = _LEAST_PATIENCE
         self._pauses = 0
         self._again = False
-        # Streams that did not come in time, and until when they are counted on.
-        self._late, self._late_until = 0, 0.0
         # What stops the running step, and whose it is.
         self._step: tuple[CancelToken, list[Part]] | None = None
         self._ended: LlamaCpuError | None = None
@@ -106,7 +93,7 @@ class Scheduler:
                 raise RuntimeError(IN_USE)
             for slot in slots:
                 slot.busy = True
-            self._expected -= slots
+            self._expected.came(slots)
             self._jobs.extend(jobs)
             if self._idle or not self._expected:
                 self.changed.notify_all()
@@ -156,10 +143,8 @@ class Scheduler:
     def forget(self, slot: Slot) -> None:
         """No job of this slot will come."""
         with self.changed:
-            if slot in self._expected:
-                self._expected.discard(slot)
-                if not self._expected:
-                    self.changed.notify_all()
+            if self._expected.forget(slot):
+                self.changed.notify_all()
 
     def check(self) -> None:
         """LlamaCpuError after the end."""
@@ -249,12 +234,12 @@ class Scheduler:
         if call is not None:
             self._answer(call)
         with self.changed:
-            self._wait_for_the_others()
+            if self._jobs:
+                self._expected.wait(self.changed, lambda: self._ended is not None)
             if self._ended is not None:
                 return False
             self._drop_cancelled()
-            late = self._late if monotonic() < self._late_until else 0
-            parts = plan(self._jobs, self.shares, self._pace, self._most, late)
+            parts = plan(self._jobs, self.shares, self._pace, self._most, self._expected.late)
             parts = self._owner.make_room(parts, self._jobs)
             for part in parts:
                 part.job.slot.pages.grow(part.job.slot.native.position, len(part.ids))
@@ -272,18 +257,6 @@ class Scheduler:
             call.finish(error)
         else:
             call.finish()
-
-    def _wait_for_the_others(self) -> None:
-        if not self._jobs:
-            return
-        end = monotonic() + self._patience
-        while self._expected and self._ended is None:
-            left = end - monotonic()
-            if left <= 0:
-                self._late, self._late_until = len(self._expected), monotonic() + _LATE
-                self._expected.clear()
-            else:
-                self.changed.wait(left)
 
     def _wait_for_memory(self) -> None:
         self._pauses += 1
@@ -335,7 +308,10 @@ class Scheduler:
             self._step = None
         seconds = perf_counter() - started
         if error is None:
-            self._note(parts, seconds)
+            note(parts, seconds, self._pace, self.statistics)
+            with self.changed:
+                self._expected.note(seconds)
+                charge(parts, self.shares)
             self._deliver(parts, rows, logits)
             return
         with self.changed:
@@ -366,20 +342,3 @@ class Scheduler:
         if error is not None:
             self._undo(job)
         job.finish(error)
-
-    def _note(self, parts: list[Part], seconds: float) -> None:
-        decoding = sum(len(part.ids) for part in parts if len(part.job.ids) <= SHORT)
-        prompt = sum(len(part.ids) for part in parts) - decoding
-        self._pace.note(decoding, prompt, seconds)
-        self._patience = min(max(_PATIENCE * seconds, _LEAST_PATIENCE), _MOST_PATIENCE)
-        with self.changed:
-            for part in parts:
-                short = len(part.job.ids) <= SHORT
-                self.shares.charge(part.job.slot.client, len(part.ids), ANSWER_WEIGHT if short else PROMPT_WEIGHT)
-        statistics = self.statistics
-        with statistics.lock:
-            statistics.steps += 1
-            statistics.step_tokens += decoding + prompt
-            statistics.step_seconds.observe(seconds)
-            statistics.batch_sessions.observe(len(parts))
-            statistics.batch_tokens.observe(decoding + prompt)

@@ -58,7 +58,10 @@ class Application:
         metrics = Metrics(lambda: {served.name: served.engine.statistics for served in self.models.loaded})
         self.guard: Guard | None = None
         if pool["guard"] is not None:
-            (source,) = list(sources_of(pool["guard"]).values())[:1]
+            found = sources_of(pool["guard"])
+            if len(found) != 1:
+                raise ValueError(f"the guard is {len(found)} models: {', '.join(found)}; name the file of one")
+            (source,) = found.values()
             self.guard = Guard(
                 source.path if isinstance(source, Stored) else source, settings.guard_threshold, settings, self.work
             )

@@ -178,6 +178,8 @@ class ModelPool:
                 raise ValueError(f"the alias {alias} means {name}; expected one of {', '.join(self.entries)}")
             if alias in self.entries:
                 raise ValueError(f"{alias} is an alias and the name of a model; choose another alias")
+        if budget is not None and budget <= 0:
+            raise ValueError(f"memory_budget is {budget}; expected bytes above 0, or None for no limit")
         self.settings = settings
         self.keep_alive = keep_alive
         self._threads = threads

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from llamacpu.engine.interfaces import KVType
 
 __all__ = ["Settings"]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,5 +79,14 @@ class Settings:
                 lowest = 0 if name in ("queue", "grace_seconds") else 1e-3
                 if not lowest <= value < float("inf"):
                     raise ValueError(f"{name} is {value!r}; expected a number above 0")
+        for origin in self.origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f"the allowed origin is {origin!r}; expected scheme and host without a path, as "
+                    "https://example.com, or * for all"
+                )
+        for host in self.hosts:
+            if not host.strip() or set(host) & set("/ @,"):
+                raise ValueError(f"the allowed host is {host!r}; expected a name as models.example.com, or * for all")
         if any(not key.strip() for key in self.api_keys):
             raise ValueError("an API key is empty; give a text that cannot be guessed")

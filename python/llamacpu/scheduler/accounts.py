@@ -1,0 +1,37 @@
+"""What a step is charged to, and what is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from llamacpu.scheduler.plan import SHORT
+from llamacpu.scheduler.shares import ANSWER_WEIGHT, PROMPT_WEIGHT
+
+if TYPE_CHECKING:
+    from llamacpu.scheduler.jobs import Part
+    from llamacpu.scheduler.pace import Pace
+    from llamacpu.scheduler.shares import Shares
+    from llamacpu.scheduler.statistics import Statistics
+
+__all__ = ["charge", "note"]
+
+
+def charge(parts: Sequence[Part], shares: Shares) -> None:
+    """Charge the clients for their parts of a step."""
+    for part in parts:
+        short = len(part.job.ids) <= SHORT
+        shares.charge(part.job.slot.client, len(part.ids), ANSWER_WEIGHT if short else PROMPT_WEIGHT)
+
+
+def note(parts: Sequence[Part], seconds: float, pace: Pace, statistics: Statistics) -> None:
+    """Remember how long a step of so many tokens took."""
+    tokens = sum(len(part.ids) for part in parts)
+    decoding = sum(len(part.ids) for part in parts if len(part.job.ids) <= SHORT)
+    pace.note(decoding, tokens - decoding, seconds)
+    with statistics.lock:
+        statistics.steps += 1
+        statistics.step_tokens += tokens
+        statistics.step_seconds.observe(seconds)
+        statistics.batch_sessions.observe(len(parts))
+        statistics.batch_tokens.observe(tokens)
