@@ -279,3 +279,13 @@ def test_errors_name_the_place_and_the_value(schema: dict[str, Any], told: list[
     for part in told:
         assert part in str(caught.value), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("", "line 1, column 1"), ('{"type":', "line 1, column 9"), ('{\n"a" 1}', "line 2, column 5")],
+)
+def test_text_that_is_no_json_is_told_in_words(text: str, told: str) -> None:
+    with pytest.raises(GrammarError, match=f"not JSON: .*{told}; expected an object") as caught:
+        Grammar.json_schema(text)
+    assert "Expecting" not in str(caught.value)

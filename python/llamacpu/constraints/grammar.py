@@ -14,14 +14,13 @@ step that runs goes on to its own limits, which end it after a few tenths of a s
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.constraints.compiler import Matcher, check_source, checked, library, schema_text
 from llamacpu.constraints.gbnf import GbnfGrammar, GbnfMatcher
-from llamacpu.errors import GrammarError
+from llamacpu.constraints.json_schema import parsed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,10 +52,7 @@ class Grammar:
         GrammarError that names the keyword and its place.
         """
         if isinstance(schema, str):
-            try:
-                schema = json.loads(checked(schema))
-            except (ValueError, RecursionError) as error:
-                raise GrammarError(f"the JSON schema is not JSON: {error}") from None
+            schema = parsed(checked(schema))
         return cls(library().LLMatcher.grammar_from_json_schema(schema_text(schema, strict)))
 
     @classmethod

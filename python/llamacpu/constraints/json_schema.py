@@ -22,7 +22,7 @@ from llamacpu.constraints import schema_keywords as keywords
 from llamacpu.constraints.schema_references import pointer, resolved, written
 from llamacpu.errors import GrammarError
 
-__all__ = ["as_resource", "compiled", "is_closed", "member", "prepared"]
+__all__ = ["as_resource", "compiled", "is_closed", "member", "parsed", "prepared"]
 
 
 Schema = dict[str, Any]
@@ -75,6 +75,20 @@ def compiled(schema: Any, wrong: Callable[[Schema], str | None], strict: bool = 
     shown = json.dumps(place, ensure_ascii=False, default=repr)
     shown = shown if len(shown) <= _LONGEST_NOTE else shown[:_LONGEST_NOTE] + "..."
     raise GrammarError(f"the JSON schema cannot be used at {_own(path)} ({shown}): {_told(message)}")
+
+
+def parsed(text: str | bytes) -> Any:
+    """A schema that comes as JSON text. Raises GrammarError for other text, with the place."""
+    where = "it is nested too deep"
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"it breaks off or goes wrong in line {error.lineno}, column {error.colno}"
+    except UnicodeDecodeError as error:
+        where = f"it is no Unicode at byte {error.start}"
+    except RecursionError:
+        pass
+    raise GrammarError(f'the JSON schema is not JSON: {where}; expected an object such as {{"type": "integer"}}')
 
 
 def prepared(schema: Any, strict: bool = False) -> Schema:

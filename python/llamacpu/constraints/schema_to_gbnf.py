@@ -13,6 +13,7 @@ from typing import Any
 
 from llamacpu import log
 from llamacpu.constraints.compiler import DEEPEST
+from llamacpu.constraints.json_schema import parsed
 from llamacpu.errors import GrammarError
 
 _COMMON = {
@@ -49,10 +50,7 @@ def json_schema_to_gbnf(schema: str, prop_order: Sequence[str] | None = None) ->
 
     An object with named properties has no others, unless `additionalProperties` says so. Raises GrammarError.
     """
-    try:
-        found = json.loads(schema) if isinstance(schema, (str, bytes)) else schema
-    except (ValueError, RecursionError) as error:
-        raise GrammarError(f"the JSON schema is not JSON: {error}") from None
+    found = parsed(schema) if isinstance(schema, (str, bytes)) else schema
     converter = _Converter(found, list(prop_order or ()))
     root = converter.rule(found, "$", 0)
     rules = {"root": root, **converter.rules}
