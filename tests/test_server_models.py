@@ -246,6 +246,7 @@ def test_importing_llamacpu_and_showing_help_needs_nothing_of_the_server() -> No
         (["--allowed-origin", "https://example.com/page"], "without a path"),
         (["--allowed-host", ""], "the allowed host is ''"),
         (["--allowed-host", "http://example.com"], "expected a name"),
+        (["--prefix-cache", "{folder}/notes.txt/x"], "the folder of the prefix cache cannot be used"),
         (["--guard", "{folder}"], "the guard is 3 models: a, b, c.v2"),
         (["--guard", "{folder}/none.gguf"], "no such file"),
     ],

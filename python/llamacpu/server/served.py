@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from llamacpu.chat import Chat
 from llamacpu.locks import cached_property
 from llamacpu.scheduler import Engine
+from llamacpu.server.errors import ApiError
 
 if TYPE_CHECKING:
     from llamacpu.answers import Question
@@ -39,11 +40,18 @@ class Served:
         self.expires_after: float | None = None
         self.identity: tuple[int, int, int] | None = None
         self._settings = settings
-        self.engine: Engine = Engine(
-            model, context=settings.context, kv_type=settings.kv_type, max_running=settings.parallel,
-            max_queue=settings.queue, timeout=settings.timeout, memory=settings.kv_memory,
-            prefix_cache_directory=settings.prefix_cache, prefix_cache_disk_bytes=settings.prefix_cache_bytes,
-        )  # fmt: skip
+        try:
+            self.engine: Engine = Engine(
+                model, context=settings.context, kv_type=settings.kv_type, max_running=settings.parallel,
+                max_queue=settings.queue, timeout=settings.timeout, memory=settings.kv_memory,
+                prefix_cache_directory=settings.prefix_cache, prefix_cache_disk_bytes=settings.prefix_cache_bytes,
+            )  # fmt: skip
+        except OSError as error:
+            # The words are those of the system; the folder is the owner's and not told to clients.
+            raise ApiError(
+                503, f"the folder of the prefix cache cannot be used: {error.strerror}; whoever runs the server can "
+                "name another one with --prefix-cache",
+            ) from error  # fmt: skip
 
     @property
     def model(self) -> ScheduledModel:
