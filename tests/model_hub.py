@@ -46,6 +46,8 @@ class ModelHub(ThreadingHTTPServer):
         self.manifests: dict[str, bytes] = {}
         self.repositories: dict[str, dict[str, bytes]] = {}
         self.gated: set[str] = set()
+        self.token: str | None = None
+        """what the registry wants to be shown, and /token gives"""
         self.faults = Faults()
         self.requests: list[tuple[str, str | None, str | None]] = []
         """(path, range, authorization)"""
@@ -105,7 +107,12 @@ class _Handler(BaseHTTPRequestHandler):
                     errors.pop(0)
                 return self._error(abs(status))
         path = self.path.partition("?")[0]
+        if path == "/token":
+            return self._body(json.dumps({"token": hub.token}).encode(), plain=True)
         if path.startswith("/v2/"):
+            if hub.token is not None and self.headers["Authorization"] != f"Bearer {hub.token}":
+                challenge = f'Bearer realm="{hub.url}/token",service="registry",scope="repository:tiny:pull"'
+                return self._error(401, {"WWW-Authenticate": challenge})
             return self._registry(path[4:])
         if path.startswith("/api/models/"):
             return self._tree(path)
@@ -118,6 +125,10 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._error(401, {"X-Error-Code": "GatedRepo"})
             return self._moved(hub.repositories[match[1]][match[2]])
         return self._error(404)
+
+    def do_CONNECT(self) -> None:
+        """No tunnels."""
+        self._error(405)
 
     def _registry(self, path: str) -> None:
         if path in self.server.manifests:

@@ -205,6 +205,30 @@ def test_a_gated_repository_says_what_to_do_and_takes_a_key(hub: ModelHub, monke
     assert told == {True: None, False: f"Bearer {TOKEN}"}
 
 
+def test_a_registry_may_ask_for_a_key_of_its_own(hub: ModelHub) -> None:
+    hub.token, hub.faults.redirect = "anonymous", True
+    assert pull("tiny").path.is_file()
+    asked = [path for path, _, key in hub.requests if path.startswith("/token")]
+    assert asked == ["/token?service=registry&scope=repository%3Atiny%3Apull"]
+    # The key goes to the registry alone, not to where its files are.
+    assert {key for path, _, key in hub.requests if path.startswith("/cdn/")} == {None}
+    assert {key for path, _, key in hub.requests if "/blobs/" in path} == {"Bearer anonymous"}
+
+
+def test_a_proxy_is_asked_unless_the_host_needs_none(hub: ModelHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = ModelHub()
+    monkeypatch.setenv("http_proxy", proxy.url)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert pull("tiny").path.is_file()
+    assert not proxy.requests
+    monkeypatch.setenv("no_proxy", "example.com")
+    monkeypatch.setenv("LLAMACPU_REGISTRY", "http://registry.invalid")
+    with pytest.raises(StoreError, match="neither on this machine nor in the registry"):
+        pull("other")
+    proxy.close()
+    assert proxy.requests[0][0] == "http://registry.invalid/v2/library/other/manifests/latest"
+
+
 def test_the_licence_is_kept(hub: ModelHub) -> None:
     pull("hf:maker/Tiny-GGUF:Q8_0")
     assert json.loads(CliRunner().invoke(command_line, ["show", "hf:maker/Tiny-GGUF", "--json"]).stdout)["notice"]

@@ -51,7 +51,7 @@ def command(
     kv_type: str,
     as_json: bool,
 ) -> None:
-    """Measure how fast MODEL (a .gguf file) reads a prompt and generates, each from an empty context.
+    """Measure how fast MODEL (a .gguf file, or a name) reads a prompt and generates, each from an empty context.
 
     tokens_per_second is the mean over the repetitions, best_tokens_per_second that of the fastest one. A first pass
     is not counted: it brings the weights into memory, as do the experts that it left out, where there is room for all.

@@ -67,7 +67,7 @@ def command(
     as_json: bool,
     jsonl: bool,
 ) -> None:
-    """Print the embedding of every TEXT, or of every line on stdin, made by MODEL, a .gguf file.
+    """Print the embedding of every TEXT, or of every line on stdin, made by MODEL, a .gguf file or a name.
 
     Without --json and --jsonl a line holds the numbers of a vector; with --pooling none an empty line follows the
     vectors of a text. Several texts go through the model together.

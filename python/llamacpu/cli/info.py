@@ -34,7 +34,7 @@ def command(
     overrides: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Show what is in MODEL (a .gguf file) and how much memory it needs. Only its header is read."""
+    """Show what is in MODEL (a .gguf file, or a name) and how much memory it needs. Only its header is read."""
     from llamacpu.gguf.file import GGUFFile
 
     with GGUFFile(options.named_file(model) if model else model, overrides) as file:

@@ -153,7 +153,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     help="Show the log on stderr; twice: the traceback of an error, too.",
 )
 def command(**given: Any) -> None:
-    """Serve each MODEL (a .gguf file, or a folder of them) on this machine, until Ctrl-C or SIGTERM.
+    """Serve each MODEL (a name, a .gguf file or a folder of them) on this machine, until Ctrl-C or SIGTERM.
 
     Programs for the OpenAI API work with it: the base URL is http://127.0.0.1:8080/v1. A model is called by its file's
     name without the ending. Clients of Ollama, of the Anthropic API and of llama-server work with it, too. A browser

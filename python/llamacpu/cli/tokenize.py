@@ -35,7 +35,7 @@ def command(
     overrides: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Show the tokens of TEXT (or of text on stdin) with the tokenizer of MODEL, a .gguf file.
+    """Show the tokens of TEXT (or of text on stdin) with the tokenizer of MODEL, a .gguf file or a name.
 
     Prints a line for each token: its id, a tab, and its text in quotes. A vocabulary without weights is enough.
     """
