@@ -101,6 +101,13 @@ def test_run_pulls_and_says_what(hub: ModelHub) -> None:
     assert "tokens/s" in result.stderr
 
 
+def test_the_plan_of_run_is_for_its_context(hub: ModelHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+    monkeypatch.setattr("llamacpu.cli.download_bar.show", lambda plan: planned.append(plan.facts["context"]))
+    answer = CliRunner().invoke(command_line, ["run", "tiny", "a", "-c", "24", "--raw", "-n", "1"])
+    assert (answer.exit_code, planned) == (0, [24]), answer.output
+
+
 def test_what_fits_depends_on_memory(hub: ModelHub, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = plan_of("hf:maker/Tiny-GGUF:Q8_0").facts
     small = len(hub.repositories["maker/Tiny-GGUF"]["sub/Tiny-Q4_K_M.gguf"])
