@@ -45,7 +45,9 @@ def example(name: str) -> Any:
 
 def test_every_example_has_a_test() -> None:
     tests = "".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests").rglob("test_*.py"))
-    for path in EXAMPLES.glob("*.py"):
+    paths = list(EXAMPLES.glob("*.py"))
+    assert paths
+    for path in paths:
         assert f'"{path.name}"' in tests or f'example("{path.stem}")' in tests, f"nothing runs {path.name}"
 
 

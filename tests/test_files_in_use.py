@@ -37,7 +37,9 @@ def run(case: str, path: Path, folder: Path) -> subprocess.CompletedProcess[str]
 def result(case: str, path: Path, folder: Path) -> Any:
     child = run(case, path, folder)
     assert child.returncode == 0, f"ended with {child.returncode}:\n{child.stderr[-3000:]}"
-    return json.loads(child.stdout)
+    found = json.loads(child.stdout)
+    assert found
+    return found
 
 
 @pytest.fixture(params=["F32", "Q4_0", "split"])

@@ -100,7 +100,9 @@ def test_another_thread_stops_a_step(tiny_model: Callable[..., Path], counter: C
 @pytest.mark.skipif(not SOURCES.is_dir(), reason="the sources of the extension are not here")
 def test_native_work_has_one_entry() -> None:
     """Where panics are caught, the lock is given up and errors become exceptions: nowhere else."""
-    for path in SOURCES.glob("*.rs"):
+    paths = list(SOURCES.glob("*.rs"))
+    assert "outside.rs" in {path.name for path in paths}
+    for path in paths:
         text = path.read_text(encoding="utf-8")
         for word in (".detach(", "catch_unwind(", "allow_threads", "map_err(|error| error.into_python"):
             assert word not in text or path.name == "outside.rs", f"{path.name} has {word}"

@@ -210,5 +210,8 @@ def test_static_helpers() -> None:
 
 
 def test_results_are_json(llama: Make) -> None:
-    json.dumps(llama("x").create_completion("a", logprobs=3))
-    json.dumps(llama("x").create_chat_completion(USER, logprobs=True, top_logprobs=3))
+    for result in (
+        llama("x").create_completion("a", logprobs=3),
+        llama("x").create_chat_completion(USER, logprobs=True, top_logprobs=3),
+    ):
+        assert json.loads(json.dumps(result)) == result
