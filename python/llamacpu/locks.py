@@ -1,4 +1,4 @@
-"""A lock and a cached attribute for which neither a signal handler nor a forked child can wait for ever."""
+"""A lock and a cached attribute for which neither a signal handler nor a forked child can wait forever."""
 
 from __future__ import annotations
 

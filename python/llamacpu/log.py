@@ -18,7 +18,7 @@ def _logger() -> logging.Logger:
 
     logger = logging.getLogger("llamacpu")
     if not any(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
-        # Without a handler of its own, what nobody asked for would be printed.
+        # Without its own handler, what nobody asked for would be printed.
         logger.addHandler(logging.NullHandler())
     return logger
 

@@ -94,7 +94,7 @@ def _tojson(
     if indent is not None:
         width = len(indent) if isinstance(indent, str) else indent
         budget = budget_of(context)
-        # Each element is at least a byte of the size, and a line of its own.
+        # Each element is at least a byte of the size, and its own line.
         budget.expect(budget.size(value) // 8 * (1 + width * _depth(value)))
     if separators is not None and sum(map(len, separators)) > 32:
         raise TemplateError("the chat template separates JSON with more than 32 characters")

@@ -222,7 +222,7 @@ def _with_instructions(messages: list[Message], tools: Sequence[Any]) -> list[Me
 
 
 def _as_words(message: Message) -> Message:
-    """Calls and results of tools in words, for templates that have none for them."""
+    """Tool calls and results as plain text, for templates that have no form for them."""
     if message.get("role") == "tool":
         return {"role": "user", "content": f"The function returned: {as_text(message.get('content'))}"}
     calls = message.get("tool_calls")

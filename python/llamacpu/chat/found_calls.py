@@ -19,7 +19,7 @@ _NAME_ALONE = ("<tool_call>", "[TOOL_CALLS]")
 
 
 class FoundCalls:
-    """The calls of one answer, numbered, each with an id of its own.
+    """The calls of one answer, numbered, each with its own id.
 
     tools   names of the functions on offer, or the schemas of their arguments by name; None: none are
     """

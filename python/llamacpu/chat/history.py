@@ -73,7 +73,7 @@ def _text(content: Any, is_result: bool) -> Any:
 
 
 def _is_data(content: Any) -> bool:
-    """Whether a tool returned an object or a list of its own, and no parts of a message."""
+    """Whether a tool returned an object or a list as its result, rather than message parts."""
     if isinstance(content, Mapping):
         return content.get("type") not in _TEXTS
     if not isinstance(content, (list, tuple)):

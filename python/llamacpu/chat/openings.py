@@ -147,7 +147,7 @@ class Opening:
 
     @classmethod
     def of_line(cls, name: str) -> Opening | None:
-        """A function on a line of its own, above an object."""
+        """A function on its own line, above an object."""
         if not _LINE.fullmatch(name):
             return None
         written = re.escape(name)

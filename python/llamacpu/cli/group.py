@@ -184,7 +184,7 @@ def verbose_option() -> click.Option:
 
 
 def note_verbosity(context: click.Context, _option: click.Parameter, count: int) -> int:
-    """Callback of the `-v` of a command with a log of its own: twice, errors come with their tracebacks."""
+    """Callback of the `-v` of a command with its own log: twice, errors come with their tracebacks."""
     context.meta[_VERBOSITY] = count
     return count
 

@@ -51,7 +51,7 @@ def command(model: str, part: str | None, context: int | None, kv_type: str, as_
 
 
 def _template_used(facts: dict[str, Any], own: str | None) -> str | None:
-    """Which template conversations use, in words."""
+    """A description of the template that conversations use."""
     if facts.get("chat_template"):
         return "the file's own" + (" (that of the Modelfile: --template modelfile)" if own else "")
     return "that of the Modelfile" if own else None

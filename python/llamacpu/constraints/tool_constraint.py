@@ -211,7 +211,7 @@ class _Opening(NamedTuple):
     leads: bool
 
     def may_stand(self, text: bytes, place: int, at_start: bool) -> bool:
-        """Whether calls can be opened here: a recipient stands on a line of its own."""
+        """Whether calls can be opened here: a recipient stands on its own line."""
         if self.leads:
             return at_start and place == 0
         return self.first != b">" or (at_start if place == 0 else text[place - 1] == ord("\n"))

@@ -34,7 +34,7 @@ class ModelDraft(Draft):
             raise TypeError(f"model is {described(model)}; expected a Model, as in ModelDraft(Model(path))")
         super().__init__(max_tokens, adaptive)
         self.model = model
-        # Taken and given back without a lock, which a process forked in the wrong moment could wait for for ever.
+        # Taken and returned without a lock, on which a process forked at the wrong moment could wait forever.
         self._idle: deque[SessionLike] = deque(maxlen=1)
         self._checked: object = None
 

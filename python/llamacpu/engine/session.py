@@ -73,13 +73,13 @@ class Session:
     def forward(
         self, ids: TokenIds, logits: Logits = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32] | None:
-        """Continues the conversation by the tokens `ids`; arguments, result and errors as in `Model.step`."""
+        """Appends the tokens `ids` to the conversation; arguments, result and errors as in `Model.step`."""
         return self._model.step([(self, ids)], logits, cancel)[0]
 
     def hidden(
         self, ids: TokenIds, layers: Sequence[int] = (-1,), cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
-        """Continues the conversation by the tokens `ids` and returns their hidden states.
+        """Appends the tokens `ids` to the conversation and returns their hidden states.
 
         float32[layers, tokens, width]; `layers` and errors as in `Model.step_hidden`.
         """
@@ -88,10 +88,10 @@ class Session:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the conversation to a file, from which `Model.load_session` continues it to the last bit.
 
-        The file holds the tokens and their keys and values, about `nbytes` bytes. It takes the place of an older one at
-        once or not at all, and only its owner may read it: whoever has the vocabulary can read the conversation in it.
-        A symbolic link is followed. Raises FileExistsError where something other than a saved session would be lost,
-        another OSError where the file cannot be written, RuntimeError in the middle of a step of the session.
+        The file holds the tokens and their keys and values, about `nbytes` bytes. It replaces an older one
+        atomically, and only its owner may read it, since anybody with the vocabulary can read the conversation in it.
+        A symbolic link is followed. Raises FileExistsError if something other than a saved session would be lost,
+        another OSError if the file cannot be written, RuntimeError while the session is being stepped.
         """
         from llamacpu.engine import saved_sessions
 
@@ -104,14 +104,14 @@ class Session:
         return self._native.page(index)
 
     def fork(self) -> Session:
-        """A second conversation with the same past, whose memory is shared: it costs nearly nothing."""
+        """A second conversation with the same past. They share its memory, so a fork costs almost nothing."""
         return Session(self._model, self._native.fork())
 
     def truncate(self, tokens: int) -> None:
-        """Forgets all but the first `tokens` tokens, to go on from there.
+        """Forgets all but the first `tokens` tokens, to continue from there.
 
-        Layers with a window keep what the last 128 tokens need; a session that is rewound further computes its past
-        again in its next step, with the same results.
+        Layers with a window keep what the last 128 tokens need; a session that is rewound further recomputes its past
+        in its next step, with the same results.
         """
         if tokens < 0:
             raise ValueError(f"cannot truncate the session to {tokens} tokens; expected 0 to {self.position}")

@@ -10,5 +10,5 @@ __all__ = ["arcee"]
 
 
 def arcee(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     return Config(**parts.common(file, name) | {"gate": "none", "activation": "relu_squared"})

@@ -10,7 +10,7 @@ __all__ = ["bert"]
 
 
 def bert(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model. GELU is the exact one, as in the code that these models were trained with."""
+    """The `Config` of this architecture. GELU is the exact one, as in the code that these models were trained with."""
     fields = encoder(file, name)
     positions = {"learned_positions": True, "rope_size": 0, "rotation": ["none"] * fields["layers"]}
     return Config(**fields | positions | {"gate": "none", "activation": "gelu"})

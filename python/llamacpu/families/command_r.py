@@ -10,7 +10,7 @@ __all__ = ["command_r"]
 
 
 def command_r(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name, norm="layer")
     return Config(
         **fields

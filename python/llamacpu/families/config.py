@@ -24,13 +24,13 @@ class Config(Mapping[str, Any]):
     extra_embeddings: int = 0
     """rows of the embedding behind the vocabulary, which stand for no text (pictures)"""
     learned_positions: bool = False
-    """whether an embedding of its own is added for each of the context_length positions"""
+    """whether a separate embedding is added for each of the context_length positions"""
     token_types: int = 0
     """rows of the embedding of token types, of which the first is added to every token; 0 for none"""
     embedding_norm: bool = False
     """whether the sum of the embeddings is normalized"""
     relative_positions: int = 0
-    """farthest distance with a bias of its own in attention (DeBERTa); 0 for attention without such biases"""
+    """farthest distance that has its own bias in attention (DeBERTa); 0 for attention without such biases"""
     relative_buckets: int = 0
     """into how many buckets these distances fall in each direction; 0 for one a distance"""
     classes: int = 0
@@ -122,7 +122,7 @@ class Config(Mapping[str, Any]):
     """scores become this * tanh(score / this); 0 for scores as they are"""
 
     gate: Literal["own", "fused", "none"] = "own"
-    """whether feed-forward networks have a gate: a matrix of its own, or the first half of the one that leads up"""
+    """whether feed-forward networks have a gate: a separate matrix, or the first half of the one that leads up"""
     activation: Literal["silu", "gelu_tanh", "gelu", "tanh", "relu_squared", "clamped_silu"] = "silu"
     """the function inside of feed-forward networks"""
 

@@ -28,7 +28,7 @@ __all__ = ["deberta_v2"]
 
 
 def deberta_v2(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model. Three products make a score: of contents, and twice with a distance."""
+    """The `Config` of this architecture. Three products make a score: of contents, and twice with a distance."""
     fields, integer = encoder(file, name), file.metadata.integer
     distances = {
         "relative_positions": integer(f"{name}.attention.relative_positions_max", minimum=1, maximum=parts.MAX_CONTEXT),

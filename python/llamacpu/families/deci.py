@@ -10,5 +10,5 @@ __all__ = ["deci"]
 
 
 def deci(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     return Config(**parts.common(file, name, absent=True))

@@ -13,7 +13,7 @@ __all__ = ["deepseek2"]
 
 
 def deepseek2(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     metadata = file.metadata
     fields = parts.common(file, name, expert_weights_norm=False)
     latent = metadata.integer(f"{name}.attention.kv_lora_rank", minimum=1, maximum=parts.MAX_HEAD_SIZE)

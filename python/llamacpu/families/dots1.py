@@ -10,6 +10,6 @@ __all__ = ["dots1"]
 
 
 def dots1(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name) | parts.sigmoid_experts(file, name)
     return Config(**fields | {"rope_style": "neox", "query_key_norm": ["head"] * fields["layers"]})

@@ -10,7 +10,7 @@ __all__ = ["exaone4"]
 
 
 def exaone4(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model; small ones have no windows, and rotation in every layer."""
+    """The `Config` of this architecture; small ones have no windows, and rotation in every layer."""
     fields = parts.common(file, name)
     layers, window = fields["layers"], parts.window(file, name, 0)
     local = [window == 0 or near for near in parts.local_layers(file, name, layers, 4)]

@@ -10,6 +10,6 @@ __all__ = ["falcon"]
 
 
 def falcon(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model. The larger ones, whose blocks have two norms (`attn_norm_2`), do not run."""
+    """The `Config` of this architecture. The larger ones, whose blocks have two norms (`attn_norm_2`), do not run."""
     fields = parts.common(file, name, norm="layer")
     return Config(**fields | {"rope_style": "neox", "parallel": True, "gate": "none", "activation": "gelu"})

@@ -10,6 +10,6 @@ __all__ = ["gemma"]
 
 
 def gemma(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name)
     return Config(**fields | parts.gemma(fields))

@@ -10,7 +10,7 @@ __all__ = ["gemma2"]
 
 
 def gemma2(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     metadata = file.metadata
     fields = parts.common(file, name)
     layers = fields["layers"]

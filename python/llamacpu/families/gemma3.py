@@ -10,7 +10,7 @@ __all__ = ["gemma3"]
 
 
 def gemma3(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     metadata = file.metadata
     fields = parts.common(file, name)
     window = parts.window(file, name, 1024)

@@ -10,5 +10,5 @@ __all__ = ["gemma_embedding"]
 
 
 def gemma_embedding(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     return Config(**dict(gemma3(file, name)) | {"causal": False, "output": False, "ignored_tensors": ["output.weight"]})

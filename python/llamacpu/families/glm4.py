@@ -10,5 +10,5 @@ __all__ = ["glm4"]
 
 
 def glm4(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     return Config(**parts.common(file, name) | {"norms": "both", "gate": "fused"})

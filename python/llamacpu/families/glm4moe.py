@@ -10,7 +10,7 @@ __all__ = ["glm4moe"]
 
 
 def glm4moe(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name) | parts.sigmoid_experts(file, name)
     fields |= parts.without_predictors(file, name, fields)
     norms = parts.query_key_norm(file, fields["layers"], "head")

@@ -10,7 +10,7 @@ __all__ = ["gpt2"]
 
 
 def gpt2(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name, norm="layer")
     positions = {"learned_positions": True, "rope_size": 0, "rotation": ["none"] * fields["layers"]}
     return Config(**fields | positions | {"gate": "none", "activation": "gelu_tanh"})

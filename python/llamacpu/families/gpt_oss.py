@@ -10,7 +10,7 @@ __all__ = ["gpt_oss"]
 
 
 def gpt_oss(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model.
+    """The `Config` of this architecture.
 
     The published models, which 4096 tokens of original context tell, have a ramp of YaRN that begins and ends between
     pairs (`truncate: false`). Converters write no key for it; one of our own may say it.

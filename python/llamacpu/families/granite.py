@@ -10,7 +10,7 @@ __all__ = ["granite"]
 
 
 def granite(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name)
     shared = file.metadata.integer(f"{name}.expert_shared_feed_forward_length", 0, maximum=parts.MAX_WIDTH)
     return Config(**fields | parts.granite_scales(file, name) | {"shared_feed_forward": shared})

@@ -10,5 +10,5 @@ __all__ = ["internlm2"]
 
 
 def internlm2(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     return Config(**parts.common(file, name))

@@ -11,7 +11,7 @@ __all__ = ["llama"]
 
 
 def llama(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model; `name` is its architecture, with which its keys begin."""
+    """The `Config` of such a file; `name` is its architecture, with which its keys begin."""
     fields = parts.common(file, name)
     window = parts.window(file, name, 0)
     config = Config(**fields | parts.granite_scales(file, name) | {"window": [window] * fields["layers"]})

@@ -10,7 +10,7 @@ __all__ = ["llama4"]
 
 
 def llama4(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model.
+    """The `Config` of this architecture.
 
     No key says the length of chunks or where scores begin to grow: both are 8192 unless the file has keys of our own.
     """

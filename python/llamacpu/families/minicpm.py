@@ -12,7 +12,7 @@ __all__ = ["minicpm"]
 
 
 def minicpm(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model; the first files have no keys for the factors, which were the same for all."""
+    """The `Config` of this architecture; the first files have no keys for the factors, which were the same for all."""
     fields, metadata = parts.common(file, name), file.metadata
     scales = parts.granite_scales(file, name)
     if f"{name}.embedding_scale" not in metadata:

@@ -10,7 +10,7 @@ __all__ = ["mistral3"]
 
 
 def mistral3(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     metadata = file.metadata
     fields = parts.common(file, name)
     growth = metadata.number(f"{name}.attention.temperature_scale", 0.0, minimum=0)

@@ -11,7 +11,7 @@ __all__ = ["modern_bert"]
 
 
 def modern_bert(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model. The norm of the embedding stands for that before the first attention.
+    """The `Config` of this architecture. The norm of the embedding stands for that before the first attention.
 
     The head that predicts masked words is left out. A classifier (`cls.output`) does not run: it has a norm of its own.
     """

@@ -10,6 +10,6 @@ __all__ = ["nemotron"]
 
 
 def nemotron(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name, norm="layer")
     return Config(**fields | {"rope_style": "neox", "gate": "none", "activation": "relu_squared"})

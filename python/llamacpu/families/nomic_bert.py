@@ -11,7 +11,7 @@ __all__ = ["nomic_bert"]
 
 
 def nomic_bert(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = encoder(file, name) | {"rope_style": "neox"}
     if fields["experts"]:
         fields |= {"gate": "none", "activation": "gelu"}

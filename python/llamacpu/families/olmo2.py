@@ -10,7 +10,7 @@ __all__ = ["olmo2"]
 
 
 def olmo2(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name)
     norms = {"norms": "behind", "query_key_norm": ["width"] * fields["layers"]}
     return Config(**fields | norms | {"rope_style": "neox"})

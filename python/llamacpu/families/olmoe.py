@@ -10,6 +10,6 @@ __all__ = ["olmoe"]
 
 
 def olmoe(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name, expert_weights_norm=False)
     return Config(**fields | {"rope_style": "neox", "query_key_norm": ["width"] * fields["layers"]})

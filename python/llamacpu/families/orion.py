@@ -10,5 +10,5 @@ __all__ = ["orion"]
 
 
 def orion(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     return Config(**parts.common(file, name, norm="layer") | {"rope_style": "neox"})

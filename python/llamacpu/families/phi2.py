@@ -10,6 +10,6 @@ __all__ = ["phi2"]
 
 
 def phi2(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name, norm="layer")
     return Config(**fields | {"rope_style": "neox", "parallel": True, "gate": "none", "activation": "gelu_tanh"})

@@ -10,7 +10,7 @@ __all__ = ["phi3"]
 
 
 def phi3(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name)
     window = parts.window(file, name, 0)
     return Config(**fields | {"rope_style": "neox", "gate": "fused", "window": [window] * fields["layers"]})

@@ -10,5 +10,5 @@ __all__ = ["qwen2"]
 
 
 def qwen2(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model. Windows in the metadata are of variants that use none of them."""
+    """The `Config` of this architecture. Windows in the metadata are of variants that use none of them."""
     return Config(**parts.common(file, name) | {"rope_style": "neox"})

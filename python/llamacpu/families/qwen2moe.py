@@ -1,4 +1,4 @@
-"""Qwen 1.5 and 2 with experts (arXiv:2407.10671): a shared expert that a gate of its own weighs."""
+"""Qwen 1.5 and 2 with experts (arXiv:2407.10671): a shared expert that its own gate weighs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["qwen2moe"]
 
 
 def qwen2moe(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name, expert_weights_norm=False)
     shared = file.metadata.integer(
         f"{name}.expert_shared_feed_forward_length", fields["feed_forward"][0], maximum=parts.MAX_WIDTH

@@ -10,6 +10,6 @@ __all__ = ["qwen3"]
 
 
 def qwen3(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name) | parts.classes(file)
     return Config(**fields | {"rope_style": "neox", "query_key_norm": ["head"] * fields["layers"]})

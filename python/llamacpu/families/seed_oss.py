@@ -10,5 +10,5 @@ __all__ = ["seed_oss"]
 
 
 def seed_oss(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     return Config(**parts.common(file, name) | {"rope_style": "neox", "feed_forward_norm": "post_attention_norm"})

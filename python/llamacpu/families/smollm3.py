@@ -10,7 +10,7 @@ __all__ = ["smollm3"]
 
 
 def smollm3(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name)
     rotation = ["none" if layer % 4 == 3 else "global" for layer in range(fields["layers"])]
     return Config(**fields | {"rotation": rotation})

@@ -10,7 +10,7 @@ __all__ = ["stablelm"]
 
 
 def stablelm(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name, norm="layer")
     beside = not parts.has(file, f"blk.0.{Config.feed_forward_norm}.weight")
     return Config(

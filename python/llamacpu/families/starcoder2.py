@@ -10,7 +10,7 @@ __all__ = ["starcoder2"]
 
 
 def starcoder2(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields = parts.common(file, name, norm="layer")
     window = parts.window(file, name, 0)
     return Config(

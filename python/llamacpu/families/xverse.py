@@ -10,5 +10,5 @@ __all__ = ["xverse"]
 
 
 def xverse(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     return Config(**parts.common(file, name))

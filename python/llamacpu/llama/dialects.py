@@ -144,7 +144,7 @@ _SYSTEM = (
 
 
 class Functionary(Dialect):
-    """The first functionary models: names of roles in words, "assistant to=functions.NAME:" for a call."""
+    """The first functionary models: role names as words, "assistant to=functions.NAME:" for a call."""
 
     stop: tuple[str, ...] = ("user:", "</s>")
     opening = ""

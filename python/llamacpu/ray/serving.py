@@ -31,7 +31,7 @@ _STREAMS = 8
 
 
 class Replica:
-    """An engine (or several, of as many models) in an actor of its own, and the whole server in front of it."""
+    """An engine (or several, of as many models) in its own actor, and the whole server in front of it."""
 
     def __init__(self, models: Mapping[str, str], options: Mapping[str, Any]) -> None:
         options = {"threads": cores_of_this_actor(), **options}

@@ -22,7 +22,7 @@ class Sampler:
     """Chooses the tokens of one text.
 
     Its random stream and mirostat's and adaptive-p's memory belong to that text: use one sampler for one
-    conversation, and not from two threads at once.
+    conversation, and never from two threads at once.
     """
 
     def __init__(

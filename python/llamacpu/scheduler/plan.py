@@ -33,7 +33,7 @@ def plan(jobs: Sequence[Job], shares: Shares, pace: Pace, most: int, streams: in
         for job in prompts[: max(most - len(parts), 1)]:
             if room < LEAST_CHUNK:
                 break
-            # What little is left behind would cost a step of its own.
+            # What little is left behind would cost its own step.
             count = job.left if job.left <= room + room // 4 else room
             count = min(count, MOST_ROWS) if job.logits == "all" else count
             parts.append(_part(job, count))

@@ -37,7 +37,7 @@ class Work:
     """A request as the engine sees it. It does not hold the `Request`, so that dropping that cancels this.
 
     prompt    token ids
-    running   the answer that is to be written, in a thread of its own once it is the request's turn
+    running   the answer that is to be written, in its own thread once it is the request's turn
     token     stops it
     deadline  when its time is over, by the monotonic clock
     stoppable whether somebody else's token may stop it too, which has to be asked now and then

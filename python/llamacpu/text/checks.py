@@ -4,7 +4,7 @@ __all__ = ["check_text"]
 
 
 def check_text(text: str, what: str = "the text") -> None:
-    """Raises ValueError, in words, for half of a surrogate pair: Python's strings may hold one, UTF-8 does not."""
+    """Raises ValueError for half of a surrogate pair, which Python's strings may hold and UTF-8 does not."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -146,7 +146,7 @@ class Tokenizer:
         return [*ids[: length - 1], ending]
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of `ids`, a text of its own: the space that `encode` put before it is taken away again.
+        """The text of `ids`, its own text: the space that `encode` put before it is taken away again.
 
         Control and unknown tokens are shown by name, or not at all if `skip_special`. Bytes that are no UTF-8 become
         U+FFFD. Spaces before punctuation stay as they are.

@@ -16,7 +16,7 @@ _READ = ("text", "tool_use", "tool_result", "thinking", "redacted_thinking")
 
 
 class AnthropicBlock(Body):
-    """A block of a message. Pictures and documents are refused in words."""
+    """A block of a message. Pictures and documents are refused with a clear message."""
 
     type: str
     text: str | None = None
@@ -78,7 +78,7 @@ class AnthropicMessage(Body):
 
 
 class AnthropicTool(Body):
-    """A tool that the model may call. Those that a server would have to run itself are refused in words."""
+    """A tool that the model may call. Those that a server would have to run itself are refused with a clear message."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f\"\\]+$")]
     description: str | None = None

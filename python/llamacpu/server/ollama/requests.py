@@ -275,7 +275,7 @@ class EmbeddingsBody(ModelBody):
 
 
 def seconds_of(keep_alive: KeepAlive) -> float | None:
-    """How long a model stays in memory, in seconds: a number, or a text such as "5m" or "1h30m"; None is for ever.
+    """How long a model stays in memory, in seconds: a number, or a text such as "5m" or "1h30m"; None is forever.
 
     Raises ValueError.
     """

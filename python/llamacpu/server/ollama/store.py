@@ -50,7 +50,7 @@ async def copy(call: Call) -> Response:
 
 
 async def create(call: Call) -> Response:
-    """Give a model settings and a name of its own. Weights are not copied."""
+    """Give a model settings and its own name. Weights are not copied."""
     body: CreateBody = call.body
     name, store = _given(body.wanted), _store(call, "create")
     try:

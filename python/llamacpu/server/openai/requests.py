@@ -25,7 +25,7 @@ class Kept(BaseModel):
 
 
 class Part(Kept):
-    """A part of a message: text. Pictures and sound are refused in words."""
+    """A part of a message: text. Pictures and sound are refused with a clear message."""
 
     type: Literal["text", "input_text", "output_text", "refusal", "image_url", "input_image", "input_audio", "file"]
     text: str | None = None

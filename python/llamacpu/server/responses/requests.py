@@ -34,7 +34,7 @@ class ResponseItem(Body):
 
 
 class ResponseTool(Body):
-    """A tool that the model may call. Those that a server would have to run itself are refused in words."""
+    """A tool that the model may call. Those that a server would have to run itself are refused with a clear message."""
 
     type: str
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f\"\\]+$")] | None = None
