@@ -28,9 +28,12 @@ _TOKENS = click.IntRange(min=0, max=1 << 24)
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @click.option("--prompt-tokens", type=_TOKENS, default=512, show_default=True, help="0 skips this part.")
 @click.option("--generate-tokens", type=_TOKENS, default=128, show_default=True, help="0 skips this part.")
-@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Measure this often.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Number of measurements.")
 @click.option(
-    "--draft-tokens", type=click.IntRange(min=0, max=15), default=0, help="Also price drafts of so many tokens."
+    "--draft-tokens",
+    type=click.IntRange(min=0, max=15),
+    default=0,
+    help="Also measure the cost of drafts of this many tokens.",
 )
 @click.option("--draft-model", metavar="FILE", help="With --draft-tokens: the small model that would make the drafts.")
 @options.threads

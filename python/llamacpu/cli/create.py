@@ -9,7 +9,7 @@ import click
 from llamacpu.cli import options
 
 
-@click.command("create", short_help="Give a model settings and a name of its own, by a Modelfile.")
+@click.command("create", short_help="Create a named model with its own settings from a Modelfile.")
 @click.argument("name", type=str)
 @click.option(
     "-f",

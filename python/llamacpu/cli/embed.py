@@ -43,14 +43,14 @@ _LINES_AHEAD = 64
     help="Put before every text what the model wants before a question, or before what may answer it.",
 )
 @click.option("--prefix", help="Put this before every text.")
-@click.option("--no-truncate", is_flag=True, help="Refuse texts that are too long, instead of leaving out their end.")
+@click.option("--no-truncate", is_flag=True, help="Refuse texts that are too long, instead of truncating them.")
 @options.context
 @options.kv_type
 @options.threads
 @options.load
 @options.overrides
 @options.as_json
-@click.option("--jsonl", is_flag=True, help="Print a JSON object a line, as soon as its batch is done.")
+@click.option("--jsonl", is_flag=True, help="Print one JSON object per line, as soon as its batch is done.")
 def command(
     model: str,
     texts: tuple[str, ...],

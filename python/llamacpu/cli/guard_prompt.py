@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("guard-prompt", short_help="Judge a text with a Prompt Guard model.")
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @click.argument("text", required=False)
-@click.option("-p", "--prompt", help="The text, where it begins with a dash.")
+@click.option("-p", "--prompt", help="The text, for a text that begins with a dash.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),

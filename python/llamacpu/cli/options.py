@@ -51,7 +51,7 @@ context: Decorator = click.option(
     "-c",
     "--context",
     type=click.IntRange(min=1, max=MOST_TOKENS),
-    help="Most tokens of the conversation. [default: what the model was trained for]",
+    help="Maximum number of tokens in the conversation. [default: what the model was trained for]",
 )
 kv_type: Decorator = click.option(
     "--kv-type",
@@ -79,7 +79,7 @@ draft_model: Decorator = click.option(
     "--draft-model",
     metavar="FILE",
     shell_complete=complete_files,
-    help="Speculative decoding with a small model of the same vocabulary: the same text, sooner.",
+    help="Speculative decoding with a small model of the same vocabulary: the same text, faster.",
 )
 no_draft: Decorator = click.option(
     "--no-draft", is_flag=True, help="No speculative decoding: compute one token at a time."
@@ -91,22 +91,22 @@ _SAMPLING = (
     ("--top-k", int, "Keep the k most likely tokens; 0 keeps all. [default: 40]"),
     ("--top-p", float, "Keep the most likely tokens up to this probability. [default: 0.95]"),
     ("--min-p", float, "Keep tokens at least this fraction as likely as the best. [default: 0.05]"),
-    ("--typical-p", float, "Keep the tokens of typical surprise up to this probability; 1 is off."),
+    ("--typical-p", float, "Locally typical sampling up to this probability; 1 is off."),
     ("--top-n-sigma", float, "Keep logits within n standard deviations of the best; negative is off."),
     ("--repeat-penalty", float, "Make recent tokens less likely; 1 is off."),
-    ("--repeat-last-n", int, "How many tokens count as recent; -1 is all. [default: 64]"),
+    ("--repeat-last-n", int, "Number of tokens that count as recent; -1 means all. [default: 64]"),
     ("--presence-penalty", float, "Subtracted from the logits of recent tokens."),
-    ("--frequency-penalty", float, "Subtracted for every time that a recent token occurred."),
+    ("--frequency-penalty", float, "Subtracted from a logit for each recent occurrence of its token."),
     ("--dry-multiplier", float, "Strength of the penalty against repeated sequences (DRY); 0 is off."),
-    ("--xtc-probability", float, "Chance to leave out the top choices (XTC); 0 is off."),
-    ("--xtc-threshold", float, "Probability from which a token is a top choice. [default: 0.1]"),
+    ("--xtc-probability", float, "Probability of excluding the top choices (XTC); 0 is off."),
+    ("--xtc-threshold", float, "Probability above which a token is a top choice. [default: 0.1]"),
     ("--dynatemp-range", float, "Temperature varies by this much with the entropy; 0 is off."),
     ("--mirostat", int, "Hold the surprise constant: version 1 or 2; 0 is off."),
     ("--mirostat-tau", float, "The surprise to hold, in bits. [default: 5]"),
     ("--mirostat-eta", float, "How quickly mirostat adjusts. [default: 0.1]"),
     ("--adaptive-target", float, "Prefer tokens of about this probability; negative is off."),
-    ("--samplers", str, "The steps in order, as names or letters. [default: edskypmxt]"),
-    ("--seed", int, "Gives the same text again (32 bits of it count); -1 draws one. [default: -1]"),
+    ("--samplers", str, "The sampling steps in order, as names or letters. [default: edskypmxt]"),
+    ("--seed", int, "Seed of the random numbers (32 bits); -1 draws one. [default: -1]"),
 )
 _FIELDS = {"repeat_last_n": "penalty_last_n"}
 SAMPLING_NAMES = tuple(flag.removeprefix("--").replace("-", "_") for flag, _, _ in _SAMPLING)

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     help="Answer the text of this file ('-': stdin), behind the prompt; may be given several times.",
 )
 @click.option("-s", "--system", callback=options.utf8, help="The system prompt: how the model is to behave.")
-@click.option("-n", "--max-tokens", type=click.IntRange(min=-1), help="Most tokens of an answer; -1 is no limit.")
+@click.option(
+    "-n", "--max-tokens", type=click.IntRange(min=-1), help="Maximum number of tokens in an answer; -1 means no limit."
+)
 @click.option(
     "--stop",
     multiple=True,
@@ -53,8 +55,8 @@ if TYPE_CHECKING:
 @click.option(
     "--json-schema", callback=options.utf8, help="Answer with JSON valid under this schema: JSON text, or a file."
 )
-@click.option("--grammar", "grammar_file", help="Answer with a text of the GBNF grammar in this file.")
-@click.option("--ignore-end", is_flag=True, help="Go on when the model wants to end.")
+@click.option("--grammar", "grammar_file", help="Answer with text that matches the GBNF grammar in this file.")
+@click.option("--ignore-end", is_flag=True, help="Continue when the model wants to end.")
 @click.option(
     "--overflow",
     type=click.Choice(["error", "truncate", "shift"]),
@@ -78,7 +80,7 @@ if TYPE_CHECKING:
     default=True,
     help="Keep what is typed in a conversation, for the arrow keys and Ctrl-R in later ones. [default: history]",
 )
-@click.option("--plain", is_flag=True, help="Show the text as it comes, without drawing its Markdown.")
+@click.option("--plain", is_flag=True, help="Show the text as it comes, without rendering its Markdown.")
 @click.option("--stats", is_flag=True, help="Show the speed on stderr after every answer.")
 @click.option(
     "-v",

@@ -58,7 +58,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 @click.option(
     "--ollama",
     is_flag=True,
-    help="Listen where Ollama does (OLLAMA_HOST, or port 11434) and heed its other variables.",
+    help="Listen where Ollama does (OLLAMA_HOST, or port 11434) and respect its other variables.",
 )
 @click.option("--host", default=None, help="Address to listen on. [default: 127.0.0.1]")
 @click.option(
@@ -69,7 +69,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     "api_keys",
     multiple=True,
     envvar="LLAMACPU_API_KEY",
-    help="Ask clients for this key; may be given several times, or in LLAMACPU_API_KEY.",
+    help="Require this key from clients; may be given several times, or in LLAMACPU_API_KEY.",
 )
 @click.option("--without-key", is_flag=True, help="Allow an address that others can reach without any key.")
 @click.option(
@@ -92,11 +92,13 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     help="Let clients pull, create, copy and delete models in llamacpu's own store, and use all that are in it.",
 )
 @click.option(
-    "--alias", "aliases", multiple=True, metavar="ALIAS=MODEL", callback=_aliases, help="Another name of a model."
+    "--alias", "aliases", multiple=True, metavar="ALIAS=MODEL", callback=_aliases, help="Another name for a model."
 )
-@click.option("--parallel", type=click.IntRange(1, 256), help="Answers that are computed at once. [default: 16]")
+@click.option(
+    "--parallel", type=click.IntRange(1, 256), help="Answers that are computed at the same time. [default: 16]"
+)
 @click.option("--queue", type=click.IntRange(0, 100_000), help="Requests that may wait. [default: 256]")
-@click.option("--timeout", default="1h", show_default=True, callback=_seconds, help="Longest time of an answer.")
+@click.option("--timeout", default="1h", show_default=True, callback=_seconds, help="Maximum time for an answer.")
 @click.option(
     "--memory-budget",
     "memory_budget",
@@ -108,7 +110,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     "--keep-alive",
     callback=_seconds,
     metavar="TIME",
-    help="Unload a model after it was unused for so long, as 5m. [default: never]",
+    help="Unload a model after it has been unused for this long, such as 5m. [default: never]",
 )
 @click.option(
     "--grace",
@@ -131,7 +133,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     show_default=True,
     callback=_bytes,
     metavar="SIZE",
-    help="Most that this folder may hold; what was unused longest goes.",
+    help="Maximum size of this folder; the least recently used entries are removed.",
 )
 @click.option(
     "--kv-memory",
@@ -142,7 +144,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 @options.context
 @options.kv_type
 @options.threads
-@click.option("--access-log", is_flag=True, help="Tell of every request on stderr, without what was asked.")
+@click.option("--access-log", is_flag=True, help="Log every request to stderr, without its content.")
 @options.as_json
 @click.option(
     "-v",

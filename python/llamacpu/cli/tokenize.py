@@ -15,12 +15,12 @@ from llamacpu.cli.terminal import write
 @click.command("tokenize", short_help="Show the tokens of a text.")
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @click.argument("text", required=False, callback=options.utf8)
-@click.option("-p", "--prompt", callback=options.utf8, help="The text, where it begins with a dash.")
+@click.option("-p", "--prompt", callback=options.utf8, help="The text, for a text that begins with a dash.")
 @click.option("-f", "--file", "text_file", help="Take the text from this file ('-': stdin).")
 @click.option("--no-bos", is_flag=True, help="Without the start and end tokens that the model adds to a text.")
 @click.option("--special", is_flag=True, help="Control tokens written in the text are meant as such.")
-@click.option("--ids", "only_ids", is_flag=True, help="Print the ids alone, on one line.")
-@click.option("--count", is_flag=True, help="Print the number of tokens alone.")
+@click.option("--ids", "only_ids", is_flag=True, help="Print only the ids, on one line.")
+@click.option("--count", is_flag=True, help="Print only the number of tokens.")
 @options.overrides
 @options.as_json
 def command(
