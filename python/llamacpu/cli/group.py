@@ -15,7 +15,7 @@ import click
 COMMANDS = {
     "run": "Talk to a model, or let it answer one prompt.",
     "pull": "Download a model by its name.",
-    "list": "List models on this machine, including those of other programs.",
+    "list": "List the models on this machine, also those of other programs.",
     "show": "Show where a model is stored, what comes with it, and its licence.",
     "rm": "Remove models that were pulled or created.",
     "cp": "Give a model another name.",
