@@ -16,7 +16,7 @@ COMMANDS = {
     "run": "Talk to a model, or let it answer one prompt.",
     "pull": "Download a model by its name.",
     "list": "List the models on this machine, also those of other programs.",
-    "show": "Show where a model is stored, what comes with it, and its licence.",
+    "show": "Show where a model is stored, its settings, and its licence.",
     "rm": "Remove models that were pulled or created.",
     "cp": "Give a model another name.",
     "create": "Create a named model with its own settings from a Modelfile.",

@@ -17,7 +17,7 @@ from llamacpu.store.entries import Entry
 _BUILT_WITH_LLAMA = "Built with Llama"
 
 
-@click.command("show", short_help="Show where a model is stored, what comes with it, and its licence.")
+@click.command("show", short_help="Show where a model is stored, its settings, and its licence.")
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @click.option("--license", "part", flag_value="license", help="Print the licence alone.")
 @click.option("--modelfile", "part", flag_value="modelfile", help="Print a Modelfile that makes this model again.")
