@@ -89,6 +89,7 @@ class Model(FakeModel):
         self.prompts: list[list[int]] = []
         self.closed = False
         self.fingerprint = "00" * 32
+        self.memory_note: str | None = None
 
     def session(self, context: int | None = None, kv_type: str = "f16") -> Session:  # type: ignore[override]
         return Session(self, context or 1000)
