@@ -2,8 +2,11 @@
 
 #[path = "../../rust/kernels/src/error.rs"]
 mod error;
-#[path = "../../rust/kernels/src/memory.rs"]
-pub mod memory;
+// In a module with a folder, so that its own module is found beside it.
+#[path = "../../rust/kernels/src"]
+mod kernels {
+    pub mod memory;
+}
 #[path = "../../rust/kernels/src/threads"]
 mod threads {
     pub(crate) mod crew;
@@ -21,3 +24,4 @@ mod threads {
 }
 
 pub use error::Error;
+pub use kernels::memory;
