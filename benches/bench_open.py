@@ -1,7 +1,7 @@
-"""How long it takes to import the package and to open a file with the vocabulary of Llama 3.
+"""The time to import the package and to open a file with a vocabulary the size of Llama 3's.
 
-The file has 128256 tokens and 280147 merges, the counts of Llama 3, of random letters. The reader of the `gguf` package
-opens the same file for comparison.
+The file has 128256 tokens and 280147 merges, as many as Llama 3, made of random letters. The reader of the `gguf`
+package opens the same file for comparison.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TENSORS = 291  # of an 8B model
 
 
 def strings(random: np.random.Generator, count: int, pattern: str) -> bytes:
-    """A GGUF array of `count` strings of lower-case letters and numbers that occur once."""
+    """Return a GGUF array of `count` distinct strings of lower-case letters and digits."""
     letters = random.integers(97, 123, (count, 4), dtype=np.uint8).tobytes().decode()
     texts = (pattern.format(letters[4 * i : 4 * i + 4], i) for i in range(count))
     return struct.pack("<IIQ", 9, 8, count) + b"".join(struct.pack("<Q", len(t)) + t.encode() for t in texts)
@@ -59,7 +59,7 @@ def test_open(benchmark: Any, large_vocabulary: Path) -> None:
 
 
 def test_open_in_a_new_process(benchmark: Any, large_vocabulary: Path) -> None:
-    """With the import of NumPy and of the package, without the start of Python itself."""
+    """Includes importing NumPy and the package, but not starting Python itself."""
     code = (
         "import sys, time; start = time.perf_counter(); import llamacpu;"
         "llamacpu.GGUFFile(sys.argv[1]); print(time.perf_counter() - start)"

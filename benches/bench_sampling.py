@@ -1,4 +1,4 @@
-"""How long it takes to choose a token from the vocabulary of Llama 3 (128256 logits)."""
+"""The time to sample a token from the vocabulary of Llama 3 (128256 logits)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def logits() -> np.ndarray:
-    """A plausible step: a few hundred likely tokens above a broad rest."""
+    """Plausible logits: a few hundred likely tokens above a broad background."""
     random = np.random.default_rng(1)
     row = random.standard_normal(VOCABULARY).astype(np.float32) * 2 - 4
     row[random.integers(0, VOCABULARY, 300)] += random.exponential(4, 300).astype(np.float32)

@@ -1,7 +1,7 @@
-"""How long it takes to open the vocabulary of Llama 3, to build its tokenizer, and to encode and decode a megabyte.
+"""The time to open the vocabulary of Llama 3, to build its tokenizer, and to encode and decode a megabyte.
 
-The file is the published vocabulary where the reference outputs are at hand, else one of the same size: 128256 tokens
-and 280147 merges over the letters. The reader of the `gguf` package opens the same file for comparison.
+The file is the published vocabulary if the reference outputs are available, else one of the same size: 128256 tokens
+and 280147 merges of letters. The reader of the `gguf` package opens the same file for comparison.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ GOLDEN = Path(os.environ.get("LLAMACPU_GOLDEN", Path(__file__).resolve().parents
 
 
 def strings(texts: list[str]) -> bytes:
-    """A GGUF array of strings."""
+    """Return a GGUF array of strings."""
     raw = [text.encode() for text in texts]
     return struct.pack("<IIQ", 9, 8, len(raw)) + b"".join(struct.pack("<Q", len(text)) + text for text in raw)
 
 
 def made_up() -> bytes:
-    """A file of words of up to four letters, each merged from all its halves."""
+    """Return a file whose tokens are words of up to four letters, with the merges of every split into two."""
     letters = [
         chr(code) for code in (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100), *range(0x100, 0x144))
     ]
@@ -117,7 +117,7 @@ def test_decode_a_megabyte(benchmark: Any, tokenizer: Tokenizer, prose: str) -> 
 
 
 def test_stream_a_megabyte(benchmark: Any, tokenizer: Tokenizer, prose: str) -> None:
-    """One call a token, as generation does it."""
+    """One call per token, as in generation."""
     ids = tokenizer.encode(prose, add_special=False)
 
     def stream() -> str:

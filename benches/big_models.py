@@ -22,7 +22,7 @@ from random_weights import TYPES, kind_of, random_blocks
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes and switches of a model; `extra` is more metadata, key without the architecture."""
+    """Sizes and switches of a model; `extra` holds further metadata, its keys without the architecture prefix."""
 
     architecture: str
     layers: int
@@ -69,7 +69,7 @@ SHAPES = {
         "deepseek2", 4, 2048, 16, 1, 192, 10944, 102400, 163840, dense_layers=1, latent=512, rotated=64,
         experts=64, expert_feed_forward=1408, shared_feed_forward=2816,
         extra={
-            # Zero says that queries have no latent vector, where fewer than 27 layers would not.
+            # Zero states that queries have no latent vector; fewer than 27 layers would not imply it.
             "attention.q_lora_rank": 0, "attention.kv_lora_rank": 512, "attention.key_length_mla": 192,
             "attention.value_length_mla": 128, "leading_dense_block_count": 1, "expert_used_count": 6,
             "expert_shared_count": 2, "expert_weights_scale": 1.0, "expert_gating_func": 1,
@@ -78,7 +78,7 @@ SHAPES = {
             "rope.scaling.yarn_log_multiplier": 0.0707,
         },
     ),
-    # Of four layers one sees everything; without one llama-bench ends with an assertion.
+    # One layer in four attends to the whole context; without such a layer, llama-bench fails an assertion.
     "llama-4-scout-4-layers": Shape(
         "llama4", 4, 5120, 40, 8, 128, 16384, 202048, 262144, 5e5,
         experts=16, expert_feed_forward=8192, shared_feed_forward=8192,
@@ -88,13 +88,13 @@ SHAPES = {
 }  # fmt: skip
 
 PLAIN_BYTES = {*range(33, 127), *range(161, 173), *range(174, 256)}
-"""Bytes that GPT-2 writes as the character of the same number; the others follow from 256 on."""
+"""Bytes that GPT-2 maps to the character with the same code; all others are mapped to codes from 256 on."""
 
 Sizes = tuple[str, tuple[int, ...]]
 
 
 def matrices(shape: Shape) -> Iterator[Sizes]:
-    """Names and sizes of all matrices, the length of a row last."""
+    """Yield names and sizes of all matrices, row length last."""
     yield "token_embd", (shape.vocabulary, shape.width)
     if shape.architecture == "bert":
         yield "token_types", (2, shape.width)
@@ -107,7 +107,7 @@ def matrices(shape: Shape) -> Iterator[Sizes]:
 
 
 def attention(shape: Shape) -> Iterator[Sizes]:
-    """The matrices of a layer's attention."""
+    """Yield the attention matrices of a layer."""
     width, heads, size = shape.width, shape.heads, shape.head_size
     if shape.latent:
         plain, values = size - shape.rotated, size - shape.rotated
@@ -127,7 +127,7 @@ def attention(shape: Shape) -> Iterator[Sizes]:
 
 
 def network(shape: Shape, layer: int) -> Iterator[Sizes]:
-    """The matrices of a layer's feed-forward network."""
+    """Yield the feed-forward matrices of a layer."""
     width = shape.width
     if shape.experts and layer >= shape.dense_layers:
         yield "ffn_gate_inp", (shape.experts, width)
@@ -148,7 +148,7 @@ def network(shape: Shape, layer: int) -> Iterator[Sizes]:
 
 
 def vectors(shape: Shape) -> Iterator[tuple[str, int, float]]:
-    """Names, lengths and values of norms, biases and factors of the rotation."""
+    """Yield names, lengths and values of norms, biases and rotary factors."""
     blocks = [f"blk.{layer}" for layer in range(shape.layers)]
     if shape.architecture == "bert":
         norms = [f"{block}.{name}" for block in blocks for name in ("attn_output_norm", "layer_output_norm")]
@@ -174,7 +174,7 @@ def vectors(shape: Shape) -> Iterator[tuple[str, int, float]]:
 
 
 def metadata(shape: Shape) -> dict[str, Any]:
-    """All keys behind the architecture."""
+    """Return all metadata keys, without the architecture prefix."""
     keys: dict[str, Any] = {
         "context_length": shape.context, "embedding_length": shape.width, "block_count": shape.layers,
         "feed_forward_length": shape.feed_forward, "attention.head_count": shape.heads,
@@ -195,13 +195,13 @@ def metadata(shape: Shape) -> dict[str, Any]:
 
 
 def add(writer: GGUFWriter, key: str, value: Any) -> None:
-    """A value of the type that it has in Python; integers have 32 bits."""
+    """Add a value with the GGUF type of its Python type; integers have 32 bits."""
     by_type = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
     by_type.get(type(value), writer.add_array)(key, value)
 
 
 def made_up_vocabulary(shape: Shape) -> dict[str, Any]:
-    """A tokenizer of the right size that reads and writes single bytes or letters; all other tokens are filling."""
+    """Return a tokenizer of the right size for single bytes or letters; all other tokens are padding."""
     if shape.architecture == "bert":
         letters = (f"▁{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
         known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
@@ -221,13 +221,13 @@ def made_up_vocabulary(shape: Shape) -> dict[str, Any]:
 
 
 def copied_vocabulary(path: Path) -> dict[str, Any]:
-    """The tokenizer of another file."""
+    """Return the tokenizer metadata of another file."""
     fields = GGUFReader(path).fields
     return {key: found.contents() for key, found in fields.items() if key.startswith("tokenizer.")}
 
 
 def write(path: Path, name: str, mixture: str, vocabulary: Path | None = None) -> Path:
-    """Writes a file of the shape `name` to `path` and returns it."""
+    """Write a file of the shape `name` to `path`, and return `path`."""
     shape = SHAPES[name]
     random = np.random.default_rng(7)
     writer = GGUFWriter(path, shape.architecture)

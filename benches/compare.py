@@ -41,7 +41,7 @@ PARTS = ("prompt", "generate")
 
 
 def ours(model: Path, options: argparse.Namespace, threads: int) -> dict[str, float]:
-    """Tokens per second of one round of `llamacpu bench`."""
+    """Return tokens per second of one round of `llamacpu bench`."""
     command = [sys.executable, "-m", "llamacpu", "bench", str(model), "--json", "--repeat", "1"]
     command += ["--threads", str(threads), "--prompt-tokens", str(options.prompt_tokens)]
     command += ["--generate-tokens", str(0 if encodes(model) else options.generate_tokens)]
@@ -50,7 +50,7 @@ def ours(model: Path, options: argparse.Namespace, threads: int) -> dict[str, fl
 
 
 def peer(program: Path, model: Path, extra: list[str], options: argparse.Namespace, threads: int) -> dict[str, float]:
-    """Tokens per second of one round of a `llama-bench`."""
+    """Return tokens per second of one round of a `llama-bench`."""
     command = [str(program), "-m", str(model), "-t", str(threads), "-r", "1", "-o", "json"]
     command += ["-p", str(options.prompt_tokens), *extra]
     command += ["-n", "0", "-embd", "1"] if encodes(model) else ["-n", str(options.generate_tokens)]
@@ -60,13 +60,13 @@ def peer(program: Path, model: Path, extra: list[str], options: argparse.Namespa
 
 @functools.cache
 def encodes(path: Path) -> bool:
-    """Whether the model of a file computes vectors of whole texts and generates nothing."""
+    """Whether the model in a file only computes embeddings of whole texts and does not generate."""
     with Model(path) as model:
         return not model.config["causal"]
 
 
 def cold_start(model: Path, threads: int) -> tuple[float, float]:
-    """Seconds from process start to the first token at the full context, and peak resident memory in GB (Linux)."""
+    """Return seconds from process start to the first token at full context, and peak resident memory in GB (Linux)."""
     code = (
         "import sys, llamacpu\n"
         "with llamacpu.Model(sys.argv[1], threads=int(sys.argv[2])) as model:\n"
@@ -80,7 +80,7 @@ def cold_start(model: Path, threads: int) -> tuple[float, float]:
 
 
 def processor() -> str:
-    """The name of the processor, as the system tells it."""
+    """Return the processor name, as reported by the system."""
     facts = Path("/proc/cpuinfo")
     lines = facts.read_text(encoding="utf-8").splitlines() if facts.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -88,13 +88,13 @@ def processor() -> str:
 
 
 def limits(threads: int) -> tuple[float, float]:
-    """Peak of dot products in 10^9 a second and read bandwidth in GB/s, best of two."""
+    """Return the peak rate of dot products in 10^9 per second and the read bandwidth in GB/s, best of two runs."""
     runs = [(machine.product_peak(threads), machine.memory_bandwidth(1 << 30, threads)) for _ in range(2)]
     return max(run[0] for run in runs), max(run[1] for run in runs)
 
 
 def work(path: Path) -> tuple[float, float]:
-    """Per token, in 10^9: multiplications in the layers (prompt), bytes of weights read (generation)."""
+    """Return, per token and in 10^9: multiplications in the layers (prompt), bytes of weights read (generation)."""
     with Model(path) as model:
         tensors = model.file.tensors
         experts, used = int(model.config["experts"]), int(model.config["experts_used"])
@@ -107,7 +107,7 @@ def work(path: Path) -> tuple[float, float]:
 
 
 def programs(options: argparse.Namespace) -> dict[str, tuple[Path, list[str]]]:
-    """The peers that were given, each with each of its settings, defaults first."""
+    """Return the given peers, each with all of its settings, defaults first."""
     peers = {name: (options.llama_bench, extra) for name, extra in PEER_SETTINGS.items()}
     if options.ik_bench:
         peers |= {name: (options.ik_bench, extra) for name, extra in IK_SETTINGS.items()}
@@ -117,7 +117,7 @@ def programs(options: argparse.Namespace) -> dict[str, tuple[Path, list[str]]]:
 def rounds(
     model: Path, options: argparse.Namespace, peers: dict[str, tuple[Path, list[str]]], threads: list[int]
 ) -> dict[tuple[str, int], dict[str, float]]:
-    """The best of all rounds, interleaved, by program and number of threads."""
+    """Return the best of all rounds, which are interleaved, by program and number of threads."""
     best = {(name, count): dict.fromkeys(PARTS, 0.0) for name in ("llamacpu", *peers) for count in threads}
     for _ in range(options.rounds):
         for (name, count), found in best.items():
@@ -131,7 +131,7 @@ def rounds(
 
 
 def scaling(model: Path, options: argparse.Namespace) -> None:
-    """Run the rounds of one file with one thread and with all, and print its rows."""
+    """Run the rounds of one file with one thread and with all threads, and print its rows."""
     peers = {name: found for name, found in programs(options).items() if not found[1]}
     best = rounds(model, options, peers, [1, options.threads])
     for part in PARTS:
@@ -143,7 +143,7 @@ def scaling(model: Path, options: argparse.Namespace) -> None:
 
 
 def compare(model: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Run the rounds of one file, print its rows and return the ratios to the best by part."""
+    """Run the rounds of one file, print its rows and return the ratio to the best peer for each part."""
     peers = programs(options)
     found = rounds(model, options, peers, [options.threads])
     best = {name: row for (name, _), row in found.items()}

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from compare import PARTS, PEER_SETTINGS, processor
 
-# One process: the whole depth is processed by the same steps as any prompt, then one token a step.
+# One process: the whole depth is processed in the same steps as any prompt, then one token per step.
 OURS = """
 import sys, time, llamacpu
 path, kv_type, part = sys.argv[1:4]
@@ -44,14 +44,14 @@ print(rate)
 
 
 def ours(model: Path, kv_type: str, part: str, options: argparse.Namespace) -> float:
-    """Tokens per second of one round of ours."""
+    """Return tokens per second of one round of llamacpu."""
     sizes = [options.threads, options.prompt_tokens if part == "prompt" else options.depth, options.generate_tokens]
     command = [sys.executable, "-c", OURS, str(model), kv_type, part, *map(str, sizes)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
 def peer(model: Path, kv_type: str, part: str, extra: list[str], options: argparse.Namespace) -> float:
-    """Tokens per second of one round of `llama-bench`."""
+    """Return tokens per second of one round of `llama-bench`."""
     command = [str(options.llama_bench), "-m", str(model), "-t", str(options.threads), "-r", "1", "-o", "json"]
     command += ["--no-warmup", "-fa", "1", "-ctk", kv_type, "-ctv", kv_type, *extra]
     if part == "prompt":
@@ -63,7 +63,7 @@ def peer(model: Path, kv_type: str, part: str, extra: list[str], options: argpar
 
 
 def compare(model: Path, kv_type: str, part: str, options: argparse.Namespace) -> None:
-    """Run the rounds of one line of the table and print it."""
+    """Run the rounds for one row of the table, and print the row."""
     own, others = 0.0, dict.fromkeys(options.settings, 0.0)
     for _ in range(options.rounds):
         own = max(own, ours(model, kv_type, part, options))

@@ -41,7 +41,7 @@ OURS, DEFAULT, PARALLEL = "llamacpu serve", "llama-server", "llama-server -np 16
 
 @dataclass
 class Round:
-    """What one server did with one number of streams: seconds are lists by stream, and so are the texts."""
+    """The results of one server with one number of streams; seconds and texts are lists with one entry per stream."""
 
     tokens_per_second: float
     seconds: list[list[float]]
@@ -50,7 +50,7 @@ class Round:
 
 @contextmanager
 def server(command: list[str], port: int, log: Path) -> Iterator[str]:
-    """Runs a server until the block ends; the address, once it has said that it is ready."""
+    """Run a server until the block ends, and yield its URL once it reports that it is ready."""
     url = f"http://127.0.0.1:{port}"
     with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
         try:
@@ -69,7 +69,7 @@ def server(command: list[str], port: int, log: Path) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens at."""
+    """Return a port on which nothing listens."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]
@@ -77,13 +77,13 @@ def free_port() -> int:
 
 
 def prompts(streams: int, seed: int, vocabulary: int) -> list[list[int]]:
-    """Prompts with one beginning."""
+    """Return prompts with a common prefix."""
     ids = np.random.default_rng([streams, seed]).integers(100, vocabulary, SHARED + streams * OWN).tolist()
     return [ids[:SHARED] + ids[SHARED + OWN * number :][:OWN] for number in range(streams)]
 
 
 async def stream(client: httpx.AsyncClient, url: str, ids: list[int], tokens: int) -> tuple[list[float], str]:
-    """The times of the events of one answer, and its text."""
+    """Return the times of the events of one answer, and its text."""
     asked = {"prompt": ids, "n_predict": tokens, "temperature": 0, "ignore_eos": True, "stream": True}
     times, lines = [], []
     async with client.stream("POST", f"{url}/completion", json=asked) as answer:
@@ -100,7 +100,7 @@ async def stream(client: httpx.AsyncClient, url: str, ids: list[int], tokens: in
 
 
 async def measure(url: str, tokens: int, asked: list[list[int]]) -> Round:
-    """One round of one server."""
+    """Run one round of one server."""
     limits = httpx.Limits(max_connections=len(asked))
     async with httpx.AsyncClient(timeout=600, limits=limits) as client:
         started = time.perf_counter()
@@ -111,7 +111,7 @@ async def measure(url: str, tokens: int, asked: list[list[int]]) -> Round:
 
 
 def row(streams: int, name: str, best: Round, ratio: str) -> str:
-    """A line of the table."""
+    """Return a row of the table."""
     first = np.quantile([times[0] for times in best.seconds], [0.5, 0.95])
     between = 1000 * np.quantile(np.concatenate([np.diff(times) for times in best.seconds]), [0.5, 0.95])
     return (
@@ -121,7 +121,7 @@ def row(streams: int, name: str, best: Round, ratio: str) -> str:
 
 
 def commands(options: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
-    """The servers' command lines and ports."""
+    """Return the command lines and ports of the servers."""
     ports = [free_port() for _ in range(3)]
     model, threads = str(options.model), str(options.threads)
     own = [sys.executable, "-m", "llamacpu", "serve", model, "--threads", threads, "--port", str(ports[0])]
@@ -136,7 +136,7 @@ def commands(options: argparse.Namespace) -> dict[str, tuple[list[str], int]]:
 
 
 def check_texts(path: Path, threads: int, tokens: int, texts: list[tuple[list[int], str]]) -> None:
-    """Ends the program where a stream among many has another text than alone. texts: prompts and what was written."""
+    """Exit if a stream among many produced a different text than it does alone. texts: prompts with their answers."""
     with Model(path, threads=threads) as model:
         for number, (ids, text) in enumerate(texts, 1):
             alone = model.generate(ids, max_tokens=tokens, sampling=Sampling(temperature=0), ignore_end=True).read()
@@ -158,7 +158,7 @@ def main() -> None:
     options = parser.parse_args()
     texts: list[tuple[list[int], str]] = []
     with GGUFFile(options.model) as file:
-        # Some tokens that are no text lie behind the others.
+        # Some tokens that are not text come after all others.
         vocabulary = min(len(file.metadata["tokenizer.ggml.tokens"]) - 100, 30000)
     with ExitStack() as running:
         urls = {

@@ -34,7 +34,7 @@ Message = dict[str, str]
 
 
 def cost(model: llamacpu.Model, context: int, rounds: int) -> dict[int, float]:
-    """Best seconds of a pass by the number of its tokens, with all their logits, after `context` tokens."""
+    """Return the best seconds of a pass by its number of tokens, with the logits of all, after `context` tokens."""
     session = model.session(context + 16)
     ids = [(7919 * place + 1) % model.vocab_size for place in range(context)]
     session.forward(ids, logits="none")
@@ -49,7 +49,7 @@ def cost(model: llamacpu.Model, context: int, rounds: int) -> dict[int, float]:
 
 
 def print_cost(model: llamacpu.Model, rounds: int) -> None:
-    """The table of passes."""
+    """Print the table of passes."""
     print("| tokens in one pass, context | " + " | ".join(str(size) for size in SIZES) + " |")
     print("|---" * (len(SIZES) + 1) + "|")
     for context in (64, min(4096, model.context_length - 32)):
@@ -60,7 +60,7 @@ def print_cost(model: llamacpu.Model, rounds: int) -> None:
 
 
 def tasks(model: llamacpu.Model) -> list[tuple[str, list[int], Sequence[str], llamacpu.Sampling]]:
-    """Name, prompt, stop strings and settings."""
+    """Return name, prompt, stop strings and sampling settings of each task."""
     chat = Chat.of(model)
     greedy = llamacpu.Sampling(temperature=0)
 
@@ -90,7 +90,7 @@ def tasks(model: llamacpu.Model) -> list[tuple[str, list[int], Sequence[str], ll
 
 
 def replays(model: llamacpu.Model) -> list[tuple[str, list[int], list[int]]]:
-    """Name, prompt and the text to write, both short enough to be timed."""
+    """Return name, prompt and the text to generate, both short enough to be timed."""
     root = Path(__file__).parent.parent
     code = (root / "python" / "llamacpu" / "tokenizer.py").read_text(encoding="utf-8")
     prose = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -107,7 +107,7 @@ def replays(model: llamacpu.Model) -> list[tuple[str, list[int], list[int]]]:
 
 
 def replay(session: llamacpu.Session, prompt: list[int], text: list[int], draft: Any) -> GenerationResult:
-    """One timed generation of a given text."""
+    """Run one timed generation of a given text."""
 
     def only_the_next(history: Any, logits: Any) -> Any:
         logits[:] = -np.inf
@@ -121,13 +121,13 @@ def replay(session: llamacpu.Session, prompt: list[int], text: list[int], draft:
 
 
 def answer(model: llamacpu.Model, task: Any, draft: Any) -> GenerationResult:
-    """One timed generation."""
+    """Run one timed generation."""
     _, prompt, stop, sampling = task
     return generate(model, prompt, sampling=sampling, stop=stop, max_tokens=200, draft=draft).read()
 
 
 def compare(name: str, drafts: dict[str, Any], run: Callable[[Any], GenerationResult], rounds: int) -> None:
-    """One row for each kind of draft."""
+    """Print one row for each kind of draft."""
     best: dict[str, GenerationResult] = {}
     for _ in range(rounds):
         for kind, draft in drafts.items():
@@ -148,7 +148,7 @@ def compare(name: str, drafts: dict[str, Any], run: Callable[[Any], GenerationRe
 
 
 def speed(result: GenerationResult) -> float:
-    """Tokens per second after the prompt."""
+    """Return tokens per second after the prompt."""
     return result.timings.tokens_per_second or 0.0
 
 
@@ -170,7 +170,7 @@ def main() -> None:
             return
         drafts: dict[str, Any] = {"none": None, "n-gram": "auto"}
         if options.draft_model is not None:
-            # One thread: a small model gains nothing from more.
+            # One thread: a small model does not benefit from more.
             drafts["model"] = ModelDraft(llamacpu.Model(options.draft_model, threads=1))
         print("| text | drafts | tokens | passes | confirmed | tokens/s | ratio |")
         print("|---|---|---|---|---|---|---|")

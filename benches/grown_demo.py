@@ -18,7 +18,7 @@ WIDTH, FEED_FORWARD, LAYERS = 2048, 8192, 16
 
 
 def grow(demo: Path, path: Path) -> Path:
-    """Writes the grown model to `path`."""
+    """Write the grown model to `path`, and return `path`."""
     with llamacpu.GGUFFile(demo) as file:
         small = int(file.metadata["llama.embedding_length"])  # type: ignore[call-overload]
         factor = WIDTH // small
@@ -51,7 +51,7 @@ def grow(demo: Path, path: Path) -> Path:
         def norm(name: str) -> None:
             grown = np.zeros(WIDTH, dtype=np.float32)
             if name in known:
-                # The mean over more numbers is smaller by the factor.
+                # The mean over more elements is smaller by this factor.
                 own = np.frombuffer(data, np.float32, small, known[name].offset)
                 grown[:small] = own / np.sqrt(np.float32(factor))
             writer.add_tensor(name, grown)
@@ -95,7 +95,7 @@ def _metadata(writer: gguf.GGUFWriter, file: llamacpu.GGUFFile, heads: dict[str,
 
 
 def demo_path() -> Path:
-    """The demo model of the package."""
+    """Return the path of the demo model in the package."""
     return Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 
 

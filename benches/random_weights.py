@@ -12,10 +12,10 @@ __all__ = ["TYPES", "kind_of", "random_blocks"]
 Type = GGMLQuantizationType
 SPREAD = 0.02
 DISTINCT = 1 << 16
-"""so many different blocks a tensor; they repeat, which no time depends on"""
+"""Number of distinct blocks per tensor; they repeat, which does not affect timings."""
 
-# Where a block has its 16-bit factors, each with its value as a multiple of the spread: what the quants of random bits
-# are on average is divided out.
+# Offsets of the 16-bit factors in a block, each with its value as a multiple of the spread, divided by the average
+# magnitude of quants of random bits.
 FACTORS: dict[Type, tuple[tuple[int, float], ...]] = {
     Type.Q4_0: ((0, 1 / 4.6),),
     Type.Q5_0: ((0, 1 / 9.2),),
@@ -31,14 +31,14 @@ TYPES: dict[str, tuple[int, Type]] = {
     "q6_k": (18, Type.Q6_K),
     "f16": (1, Type.F16),
 }
-"""Number of the file type and type of most tensors."""
+"""File type number, and the type of most tensors."""
 
 FALLBACKS = {Type.Q4_K: Type.Q5_0, Type.Q5_K: Type.Q8_0, Type.Q6_K: Type.Q8_0}
-"""For rows that are no multiple of 256 long."""
+"""Types for rows whose length is not a multiple of 256."""
 
 
 def kind_of(name: str, columns: int, layers: int, mixture: str, tied: bool) -> Type:
-    """The type of a matrix in a file of `mixture`, as the tools that people quantize with choose it."""
+    """Return the type of a matrix in a file of `mixture`, as the usual quantization tools choose it."""
     parts = name.split(".")
     layer, part = (int(parts[1]), parts[2]) if parts[0] == "blk" else (0, parts[0])
     base = TYPES[mixture][1]
@@ -59,7 +59,7 @@ def kind_of(name: str, columns: int, layers: int, mixture: str, tied: bool) -> T
 
 
 def random_blocks(kind: Type, sizes: Iterable[int], random: np.random.Generator) -> np.ndarray:
-    """A tensor of `sizes` (the length of a row last) as bytes; its values have about the spread of trained weights."""
+    """Return the bytes of a tensor of `sizes` (row length last), its values spread about like trained weights."""
     *rows, columns = sizes
     if kind in (Type.F32, Type.F16):
         values = (random.standard_normal(DISTINCT) * SPREAD).astype(np.float32 if kind == Type.F32 else np.float16)

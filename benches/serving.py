@@ -1,12 +1,12 @@
-"""What an engine gives many streams, beside bare steps of the same model.
+"""The throughput of an engine with many streams, compared with bare steps of the same model.
 
     python benches/serving.py MODEL.gguf [STREAMS,STREAMS,...] [TOKENS]
 
-Streams begin together with a prompt of 200 tokens that they share and eight of their own, and write TOKENS (64) tokens
-each. For each number of streams: tokens/s of all streams together, of bare steps (prompts read once and forked, then
-steps over all sessions, the most likely token taken) and of the engine, both with the prompts and without; and the 50th
-and 95th percentile of the time to the first token and between tokens. Then the longest gap between two tokens of a
-stream that is running while a prompt of 4096 tokens arrives.
+All streams start together, each with a prompt of 200 shared tokens and eight of its own, and generate TOKENS (64)
+tokens each. For each number of streams: total tokens/s of all streams, for bare steps (the shared prompt is processed
+once and forked, then steps run over all sessions with greedy sampling) and for the engine, both including and excluding
+prompts; and the 50th and 95th percentiles of the time to the first token and between tokens. Finally, the longest gap
+between two tokens of a running stream while a prompt of 4096 tokens arrives.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ GREEDY = Sampling(temperature=0)
 
 
 def prompts(model: Model, streams: int) -> list[list[int]]:
-    """Prompts with one beginning."""
+    """Return prompts with a common prefix."""
     ids = np.random.default_rng(streams).integers(100, min(model.vocab_size, 30000), SHARED + streams * OWN).tolist()
     return [ids[:SHARED] + ids[SHARED + OWN * number :][:OWN] for number in range(streams)]
 
 
 def bare(model: Model, streams: int, tokens: int) -> tuple[float, float, list[list[int]]]:
-    """Tokens/s of steps alone, with the prompts and without, and what was chosen."""
+    """Return tokens/s of bare steps, including and excluding the prompts, and the chosen tokens."""
     asked = prompts(model, streams)
     started = time.perf_counter()
     first = model.session(context=4096)
@@ -51,7 +51,7 @@ Measured = tuple[float, float, list[list[float]]]
 
 
 def served(model: Model, streams: int, tokens: int, expected: list[list[int]]) -> Measured:
-    """Tokens/s of an engine, with the prompts and without, and the seconds of every token of every stream."""
+    """Return tokens/s of an engine, including and excluding the prompts, and the times of all tokens of each stream."""
     with Engine(model, context=4096, max_running=max(streams, 1), prepare=False) as engine:
         asked = prompts(model, streams)
         started = time.perf_counter()
@@ -66,18 +66,18 @@ def served(model: Model, streams: int, tokens: int, expected: list[list[int]]) -
 
 
 def ask(engine: Engine, ids: list[int], tokens: int) -> Request:
-    """A greedy request of exactly so many tokens."""
+    """Submit a greedy request for exactly `tokens` tokens."""
     return engine.submit(ids, sampling=GREEDY, max_tokens=tokens, ignore_end=True)
 
 
 def long_prompt(model: Model) -> list[int]:
-    """A prompt of 4096 tokens."""
+    """Return a prompt of 4096 tokens."""
     ids: list[int] = np.random.default_rng(0).integers(100, min(model.vocab_size, 30000), LONG).tolist()
     return ids
 
 
 def gap(model: Model, running: int) -> str:
-    """The longest gap of running streams while a long prompt arrives, and what that takes."""
+    """Report the longest gap of running streams while a long prompt arrives, and how long that prompt takes."""
     ids = long_prompt(model)
     with Engine(model, context=8192, prepare=False) as engine:
         streams = [ask(engine, [1, 100 + number], 4000) for number in range(running)]
@@ -99,7 +99,7 @@ def gap(model: Model, running: int) -> str:
 
 
 def main(path: str, streams: str = "1,4,8,16", tokens: int = 64) -> None:
-    """Measure and print."""
+    """Run the measurements and print the results."""
     with Model(path) as model:
         model.prepare()
         for count in map(int, streams.split(",")):

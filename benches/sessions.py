@@ -1,8 +1,8 @@
-"""What embeddings and saved sessions cost beside a prompt, with one model.
+"""The cost of embeddings and saved sessions compared with that of a prompt, with one model.
 
     python benches/sessions.py MODEL.gguf [ROUNDS]
 
-Prints a line for each measurement, the best of the rounds.
+Prints one line per measurement: the best of the rounds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SAVED_TOKENS = 2048
 
 
 def best(rounds: int, work: Callable[[], object]) -> float:
-    """Seconds of the quickest run."""
+    """Return the seconds of the fastest run."""
     seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
@@ -34,10 +34,10 @@ def best(rounds: int, work: Callable[[], object]) -> float:
 
 
 def main(path: str, rounds: int = 3) -> None:
-    """Measure and print."""
+    """Run the measurements and print the results."""
     with Model(path) as model, tempfile.TemporaryDirectory() as folder:
         tokens = np.random.default_rng(0).integers(0, model.vocab_size, TOKENS).tolist()
-        model.session().forward(tokens)  # arranges the weights
+        model.session().forward(tokens)  # packs the weights
         print(f"prompt of {TOKENS}: {TOKENS / best(rounds, lambda: model.session().forward(tokens)):.0f} tokens/s")
         for length in LENGTHS:
             texts = [tokens[start : start + length] for start in range(0, TOKENS, length)]

@@ -34,7 +34,7 @@ class Passage(NamedTuple):
 
 
 def passages_of(folder: Path, longest: int) -> list[Passage]:
-    """Paragraphs of all text files, joined or cut to about `longest` characters."""
+    """Return the paragraphs of all text files, joined or split to about `longest` characters."""
     found = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix in ENDINGS and p.is_file()):
         name = str(path.relative_to(folder))
@@ -53,7 +53,7 @@ def passages_of(folder: Path, longest: int) -> list[Passage]:
 
 
 def vectors_of(folder: Path, passages: list[Passage], model: llamacpu.Model) -> npt.NDArray[np.float32]:
-    """A vector of length 1 for every passage: those that are kept in the folder, as long as nothing changed."""
+    """Return a unit vector for every passage, read from the folder if nothing has changed."""
     state = hashlib.sha256(repr((Path(model.path).name, passages)).encode()).hexdigest()
     file = folder / KEPT
     if file.exists():
@@ -66,7 +66,7 @@ def vectors_of(folder: Path, passages: list[Passage], model: llamacpu.Model) -> 
 
 
 def closest(passages: list[Passage], scores: npt.NDArray[np.float32], count: int) -> list[Passage]:
-    """The passages with the highest scores."""
+    """Return the `count` passages with the highest scores."""
     return [passages[i] for i in np.argsort(-scores, kind="stable")[:count]]
 
 

@@ -64,7 +64,7 @@ def main() -> None:
                 question = chat_question(chat, asked, max_tokens=given.max_tokens)
                 running.append((row, engine.submit(question)))
             row, request = running.popleft()
-            # In the order of the rows, so that a run that is stopped leaves no hole.
+            # In row order, so that an interrupted run leaves no gaps.
             writer.writerow({**row, given.column: request.read().content})
             lines.flush()
             done += 1

@@ -22,7 +22,7 @@ DEMO = str(resources.files("llamacpu") / "data" / "demo.gguf")
 
 
 class Chat:
-    """A text, a field and a button."""
+    """A window with a text, an input field and a button."""
 
     def __init__(self, root: tk.Tk, model: llamacpu.Model) -> None:
         self.model = model
@@ -39,7 +39,7 @@ class Chat:
         self.look()
 
     def ask(self) -> None:
-        """Answer what stands in the field."""
+        """Answer the question in the input field."""
         question = self.field.get().strip()
         if self.cancel is not None or not question:
             return
@@ -50,7 +50,7 @@ class Chat:
         threading.Thread(target=self.work, args=(self.cancel,), daemon=True).start()
 
     def work(self, cancel: llamacpu.CancelToken) -> None:
-        """In a thread: everything that takes time. Nothing here touches the window."""
+        """Do everything that takes time, in a thread. Nothing here touches the window."""
         said = ""
         try:
             for piece in self.model.chat(self.messages, stream=True, overflow="truncate", cancel=cancel):
@@ -63,7 +63,7 @@ class Chat:
         self.pieces.put(None)
 
     def look(self) -> None:
-        """Show what has come since the last time."""
+        """Show the pieces that have arrived since the last call."""
         for _ in range(self.pieces.qsize()):
             piece = self.pieces.get()
             if piece is None:
@@ -73,13 +73,13 @@ class Chat:
         self.root.after(20, self.look)
 
     def stop(self) -> None:
-        """End the answer."""
+        """Stop the answer."""
         if self.cancel is not None:
             self.cancel.cancel()
 
 
 def main() -> None:
-    """Open the window and stay until it is closed."""
+    """Open the window and run until it is closed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default=DEMO, help="file or name (the demo model)")
     given = parser.parse_args()

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import llamacpu
 
 DEMO = str(resources.files("llamacpu") / "data" / "demo.gguf")
-# Every value has a longest form, so that the answer ends whatever the model would like to write.
+# Every value has a maximum length, so that the answer ends whatever the model tends to write.
 LONGEST_TEXT, LONGEST_LIST, LARGEST = 80, 5, 10**9
 PLAIN: dict[Any, dict[str, Any]] = {
     bool: {"type": "boolean"},
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class Order:
-    """What this program looks for: put your own fields here."""
+    """The data that this program extracts: replace the fields with your own."""
 
     customer: str
     articles: list[str]
@@ -45,7 +45,7 @@ class Order:
 
 
 def schema_of(kind: Any) -> dict[str, Any]:
-    """The JSON schema of a type: a dataclass, plain types, lists, literals and None."""
+    """Return the JSON schema of a type: a dataclass, plain types, lists, literals and None."""
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         properties = {field.name: schema_of(hints[field.name]) for field in dataclasses.fields(kind)}
@@ -63,7 +63,7 @@ def schema_of(kind: Any) -> dict[str, Any]:
 
 
 def extract(model: llamacpu.Model, kind: type[T], text: str) -> T:
-    """An object of the dataclass `kind` with what the text says. ValueError where the context is too short for it."""
+    """Return an object of the dataclass `kind` filled from the text. Raises ValueError if the context is too short."""
     schema = schema_of(kind)
     fields = ", ".join(schema["properties"])
     answer = model.chat(

@@ -29,7 +29,7 @@ class Text(BaseModel):
 
 
 def application(model: llamacpu.Model) -> FastAPI:
-    """The application; the server under /llm begins and ends with it."""
+    """Return the application; the server under /llm starts and stops with it."""
     llm = server.app(model)
     api = FastAPI(title="Summaries", lifespan=llm.lifespan)
 

@@ -31,7 +31,7 @@ def main() -> None:
         parser.error("--replicas takes a number, or the least and the most")
     ray.init(logging_level="warning")
     ended = threading.Event()
-    # Behind `ray.init`, which has handlers of its own.
+    # After `ray.init`, which installs its own handlers.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     serve.start(http_options={"host": "127.0.0.1", "port": given.port})

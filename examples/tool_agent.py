@@ -49,7 +49,7 @@ def date_today() -> str:
 
 
 def tool_of(function: Callable[..., str]) -> dict[str, Any]:
-    """How a function is told to the model: its name, its description and the types of its arguments."""
+    """Return the tool that describes a function to the model: its name, description and argument types."""
     hints = get_type_hints(function)
     properties = {name: TYPES[hints[name]] for name in inspect.signature(function).parameters}
     parameters = {
@@ -67,7 +67,7 @@ def run(
     first: Any = "auto",
     most_turns: int = 6,
 ) -> str:
-    """The answer. `first` is the choice of a tool in the first turn; "required" makes the model call one."""
+    """Return the answer. `first` is the tool choice of the first turn; "required" makes the model call a tool."""
     tools: Any = [tool_of(function) for function in functions]
     by_name = {function.__name__: function for function in functions}
     messages: Any = [{"role": "user", "content": question}]
@@ -81,7 +81,7 @@ def run(
         ]
         messages.append({"role": "assistant", "content": answer.content, "tool_calls": calls})
         for call in answer.tool_calls:
-            # Whatever goes wrong is told to the model: it may try again.
+            # Every error is reported to the model, which may try again.
             try:
                 result = by_name[call.name](**json.loads(call.arguments))
             except Exception as error:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib
 
-# As type checkers know it: importing typing would be most of what importing this package costs.
+# Type checkers recognize this name; importing typing would account for most of this package's import time.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any

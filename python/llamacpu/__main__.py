@@ -1,4 +1,4 @@
-"""`python -m llamacpu` is the command `llamacpu`."""
+"""Entry point of `python -m llamacpu`, which is the same as the command `llamacpu`."""
 
 from llamacpu.cli import main
 

@@ -1,4 +1,4 @@
-"""What the native module offers, one section per file of rust/bindings/src."""
+"""The interface of the native module, with one section per file of rust/bindings/src."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol, final
@@ -12,26 +12,26 @@ __version__: str
 
 @final
 class File:
-    """A model file, opened once for its header and for its weights, and read at any position.
+    """A model file, opened once for both its header and its weights, and readable at any position.
 
-    Reading raises GGUFError behind the end, after `close`, and where the file became shorter or was written to since it
-    was opened; MemoryError where memory is short. The constructor raises OSError.
+    Reading raises GGUFError past the end, after `close`, and if the file has been shortened or written to since it was
+    opened; it raises MemoryError if there is not enough memory. The constructor raises OSError.
     """
 
     def __new__(cls, path: str) -> File: ...
     @property
     def size(self) -> int:
-        """Length in bytes when it was opened."""
+        """The length of the file in bytes when it was opened."""
     @property
     def closed(self) -> bool: ...
     def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on."""
+        """Return `length` bytes, starting at `offset`."""
     def keep(self, length: int) -> None:
-        """Read the first `length` bytes into memory: from then on nothing that happens to the file changes them."""
+        """Read the first `length` bytes into memory, so that later changes to the file do not affect them."""
     def index_strings(self, start: int, count: int) -> tuple[NDArray[np.uint64], int]:
-        """As the function `index_strings`, in this file."""
+        """Index a string array in this file, as the function `index_strings` does."""
     def close(self) -> None:
-        """Close the file; a model that was made of it keeps its own reference."""
+        """Close the file; a model made from it keeps its own reference."""
 
 # --- gguf.rs ---------------------------------------------------------------------------------------------------------
 
@@ -41,38 +41,38 @@ class _Buffer(Protocol):
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
 def index_strings(buffer: _Buffer, start: int, count: int) -> tuple[NDArray[np.uint64], int]:
-    """Find the `count` strings of a GGUF string array whose first length prefix lies at byte `start` of `buffer`.
+    """Find the `count` strings of a GGUF string array whose first length prefix starts at byte `start` of `buffer`.
 
-    Returns `(offsets, end)`. `offsets` has `count + 1` entries: where the length prefix of every string begins, then
+    Returns `(offsets, end)`. `offsets` has `count + 1` entries: the position of each string's length prefix, then
     `end`, the position of the first byte after the array. String `i` is `buffer[offsets[i] + 8 : offsets[i + 1]]`.
-    Raises GGUFError if the strings do not fit into the buffer; nothing is allocated that the buffer does not justify.
+    Raises GGUFError if the strings do not fit into the buffer; allocates no more than the buffer justifies.
     """
 
 # --- grammar.rs ------------------------------------------------------------------------------------------------------
 
 @final
 class Grammar:
-    """A grammar in GBNF whose texts are those of the rule `root`. Raises GrammarError."""
+    """A grammar in GBNF whose start symbol is the rule `root`. Raises GrammarError."""
 
     def __new__(cls, text: str, root: str) -> Grammar: ...
     @property
     def references(self) -> list[tuple[int | None, str | None]]:
-        """The tokens that the grammar names: an id or a text each."""
+        """The tokens that the grammar names, each by its id or its text."""
 
 @final
 class TokenTrie:
-    """The tokens of a vocabulary as a tree of their bytes.
+    """The tokens of a vocabulary as a trie over their bytes.
 
-    texts: the bytes of each token, empty where it has none; named: ids of those without a text that can be written,
-    such as control tokens; ends: ids of those that end a text. Raises ValueError for ids outside of the vocabulary.
+    texts: the bytes of each token, empty if it has none; named: the ids of tokens without text that can be generated,
+    such as control tokens; ends: the ids of tokens that end a text. Raises ValueError for ids outside the vocabulary.
     """
 
     def __new__(cls, texts: Sequence[bytes], named: Sequence[int], ends: Sequence[int]) -> TokenTrie: ...
 
 @final
 class GrammarMatcher:
-    """A grammar and one text that is written under it. Raises GrammarError where they do not go together, or when the
-    text can be read in too many ways; Cancelled once `cancel` is.
+    """Matches one text against a grammar as it is generated. Raises GrammarError if the text does not fit the grammar
+    or can be parsed in too many ways, and Cancelled once `cancel` has been cancelled.
 
     references: the ids of the tokens that the grammar names, in the order of `Grammar.references`.
     """
@@ -81,44 +81,44 @@ class GrammarMatcher:
         cls, grammar: Grammar, trie: TokenTrie, references: Sequence[int], cancel: CancelToken | None = None
     ) -> GrammarMatcher: ...
     def restart(self, cancel: CancelToken | None = None) -> None:
-        """Begins another text under the grammar, with what was learned from the last one."""
+        """Begin another text under the same grammar, reusing what was learned from the last one."""
     def consume(self, id: int, cancel: CancelToken | None = None) -> None:
-        """The text goes on by a token. After an error nothing has changed."""
+        """Extend the text by a token. After an error the state is unchanged."""
     def feed(self, text: bytes, cancel: CancelToken | None = None) -> bool:
-        """The text goes on by these bytes; False if the grammar forbids that, and then nothing has changed."""
+        """Extend the text by these bytes; return False, with the state unchanged, if the grammar forbids it."""
     def mask(self, logits: NDArray[np.float32], cancel: CancelToken | None = None) -> None:
         """Set the logits of tokens that cannot come next to minus infinity, in place. float32[any], contiguous."""
     def allowed(self, cancel: CancelToken | None = None) -> NDArray[np.int64]:
         """The ids of the tokens that may come next, ascending. int64[tokens]"""
     @property
     def accepting(self) -> bool:
-        """Whether the text so far is one of the grammar's."""
+        """Whether the text so far is a complete text of the grammar."""
     def stopped(self, cancel: CancelToken | None = None) -> bool:
-        """Whether the text is one of the grammar's and no token but one that ends it may come next."""
+        """Whether the text is complete and only a token that ends it may come next."""
 
 # --- interrupt.rs ----------------------------------------------------------------------------------------------------
 
 @final
 class CancelToken:
-    """A flag that stops a running step from any thread, or when its time (in seconds from now) is over.
+    """A flag that stops a running step, set from any thread or by a timeout (in seconds from now).
 
-    A token made with a parent is cancelled with it too; cancelling it leaves the parent alone.
+    A token made with a parent is cancelled along with it; cancelling the token does not affect the parent.
     """
 
     def __new__(cls, timeout: float | None = None, parent: CancelToken | None = None) -> CancelToken: ...
     def cancel(self) -> None:
-        """Stop every step that was given this token, now and later."""
+        """Stop every step that was given this token, or will be."""
     @property
     def cancelled(self) -> bool:
-        """Whether `cancel` has been called or the time is over."""
+        """Whether `cancel` has been called or the timeout has expired."""
     @property
     def reason(self) -> Literal["cancelled", "timeout"] | None:
-        """What stopped it, whichever was seen first; None while nothing has."""
+        """What cancelled it, whichever was seen first; None while it is not cancelled."""
 
 # --- kernels.rs ------------------------------------------------------------------------------------------------------
 
 class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submodules are files of their own)
-    """The kernels on NumPy arrays; `llamacpu.kernels` gives them their defaults and documents them."""
+    """The kernels on NumPy arrays; `llamacpu.kernels` adds defaults and documents them."""
 
     @staticmethod
     def formats() -> list[tuple[str, int, int, int, bool]]: ...
@@ -179,18 +179,18 @@ class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submod
 # --- model.rs --------------------------------------------------------------------------------------------------------
 
 PAGE_LAYOUT: int
-"""Number of the arrangement of keys and values in a page."""
+"""Identifying number of the layout of keys and values in a page."""
 PAGE_TOKENS: int
 """Tokens in a page of keys and values."""
 
 @final
 class Model:
-    """Mapped or copied, shape-checked weights and the threads that run them.
+    """Memory-mapped or copied weights with checked shapes, and the threads that run them.
 
     `tensors` is the tensor table: name, type number, shape (fastest-varying first), index into `files`, offset, bytes.
     `load` is "map" or "copy". Raises GGUFError for bytes outside the files, ModelError for a configuration or tensors
-    that make no model, MemoryError where memory is short. `step`, `step_hidden` and `prepare` raise ModelError if a
-    mapped file became shorter or was written to.
+    that do not form a model, and MemoryError if there is not enough memory. `step`, `step_hidden` and `prepare` raise
+    ModelError if a mapped file has been shortened or written to.
     """
 
     def __new__(
@@ -202,16 +202,17 @@ class Model:
         load: str = "map",
     ) -> Model: ...
     def limit_memory(self, bytes: int) -> int:
-        """Keep weights in at most `bytes` of memory, to be called before any step: those of all tokens, then experts.
+        """Keep weights in at most `bytes` of memory, first those used for every token, then experts.
 
-        Every product reads the others from the file. Returns the bytes of these.
+        Must be called before any step. The remaining weights are read from the file for every product; returns their
+        size in bytes.
         """
     def session(self, context: int | None = None, kv_type: str = "f16") -> Session:
         """Start a conversation of at most `context` tokens; keys and values are stored as `kv_type`."""
     def step(
         self, items: Sequence[tuple[Session, Sequence[int]]], logits: str = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
-        """Continue the sessions by the tokens: the wanted rows of logits, float32[rows, vocabulary], items in order."""
+        """Extend the sessions by the tokens; return the requested logits, float32[rows, vocabulary], items in order."""
     def step_hidden(
         self,
         items: Sequence[tuple[Session, Sequence[int]]],
@@ -219,27 +220,27 @@ class Model:
         logits: str = "none",
         cancel: CancelToken | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """`step`, and the hidden states of every token: float32[places, tokens, width].
+        """Run `step` and also return the hidden states of every token: float32[places, tokens, width].
 
-        A place below the number of layers is the residual stream behind that layer, the number of layers the stream
-        behind the last norm.
+        A place below the number of layers is the residual stream after that layer; a place equal to the number of
+        layers is the stream after the final norm.
         """
     def complete(self, session: Session) -> None:
-        """Computes the keys and values that the session lacks because it was rewound too far."""
+        """Compute the keys and values that the session lacks because it was rewound too far."""
     def kv_bytes(self, kv_type: str, tokens: int) -> int:
-        """Bytes of keys and values of a session of `tokens` tokens: windows make it less than as many pages."""
+        """Bytes of keys and values of a session of `tokens` tokens; less than as many pages if layers have windows."""
     def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The scores that the classifier gives of states: float32[rows, width] -> float32[rows, classes]."""
+        """Return the classifier's scores for hidden states: float32[rows, width] -> float32[rows, classes]."""
     def page_bytes(self, kv_type: str) -> int:
         """Bytes of a page of keys and values."""
     def restore(self, context: int, kv_type: str, tokens: Sequence[int], pages: Iterable[bytes]) -> Session:
-        """Start a conversation that has its first tokens already; `pages` are what `Session.page` gave."""
+        """Start a conversation that already has its first tokens; `pages` are those that `Session.page` returned."""
     def part_bytes(self) -> list[int]:
-        """Bytes in the file of the parts that `prepare` takes: the layers, then the output matrix."""
+        """Bytes in the file of each part that `prepare` accepts: the layers, then the output matrix."""
     def prepare(self, part: int, cancel: CancelToken | None = None) -> None:
         """Bring one part of the weights into the form that products use."""
     def close(self) -> None:
-        """Give the weights back."""
+        """Release the weights."""
     @property
     def closed(self) -> bool: ...
     @property
@@ -252,7 +253,7 @@ class Model:
     def unread_tensors(self) -> list[str]: ...
     @property
     def mapped(self) -> bool:
-        """Whether all files are mapped, and none is copied."""
+        """Whether all files are memory-mapped and none is copied."""
     @property
     def weight_bytes(self) -> int: ...
 
@@ -260,7 +261,7 @@ class Model:
 
 @final
 class Session:
-    """One conversation: tokens and their keys and values; continued by `Model.step`."""
+    """One conversation: its tokens and their keys and values. `Model.step` continues it."""
 
     @property
     def context(self) -> int: ...
@@ -273,60 +274,64 @@ class Session:
     @property
     def nbytes(self) -> int: ...
     def set_first_part(self, tokens: int) -> None:
-        """The tokens behind the first `tokens` ones are a second text (BERT's second type); call it before a step."""
+        """Treat the tokens after the first `tokens` as a second text (BERT's second type); call it before a step."""
     def page(self, index: int) -> bytes:
-        """The keys and values of the tokens from `index * PAGE_TOKENS` on."""
+        """The keys and values of the page of tokens that starts at `index * PAGE_TOKENS`."""
     def fork(self) -> Session:
-        """A second conversation with the same past, whose memory is shared."""
+        """Return a second conversation with the same past, sharing its memory."""
     def truncate(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens."""
 
 # --- cpu.rs ----------------------------------------------------------------------------------------------------------
 
 def cpu_facts() -> dict[str, Any]:
-    """What this processor has and what is chosen for it.
+    """Return what this processor supports and what is chosen for it.
 
-    Keys: architecture, available (instruction sets, slowest first), chosen, chosen_features (what that set consists
-    of), processor_features (all that kernels exist for), threads, threads_reason.
+    Keys: architecture, available (instruction sets, slowest first), chosen, chosen_features (the features that make up
+    that set), processor_features (all for which kernels exist), threads, threads_reason.
     """
 
 def memory_bandwidth(bytes: int = ..., threads: int | None = None) -> float:
-    """Measured read bandwidth in GB/s (10^9 bytes per second) over a buffer of `bytes`."""
+    """Measure the read bandwidth over a buffer of `bytes` bytes, in GB/s (10^9 bytes per second)."""
 
 def product_peak(threads: int | None = None) -> float:
-    """Measured peak of the chosen instruction set's dot products of bytes, in 10^9 multiplications a second."""
+    """Measure the peak rate of 8-bit dot products with the chosen instruction set, in 10^9 multiplications a second."""
 
 # --- sampling.rs -----------------------------------------------------------------------------------------------------
-# Logits are contiguous float32 arrays of one dimension; NaN counts as -inf.
+# Logits are contiguous, one-dimensional float32 arrays; NaN counts as -inf.
 
 def argmax(logits: NDArray[np.float32]) -> int:
-    """The id of the largest logit, the lowest among equals. Raises ValueError where all are NaN or there is none."""
+    """Return the id of the largest logit, the lowest id among equals.
+
+    Raises ValueError if all are NaN or there are none.
+    """
 
 def top_k(logits: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The ids and logits of the `k` largest (all, if fewer) in descending order, lower ids first among equals."""
+    """Return the ids and values of the `k` largest logits (all, if fewer), descending; lower ids first among equals."""
 
 def distribution(logits: NDArray[np.float32]) -> tuple[float, float] | None:
-    """`(log_sum, entropy)` of the softmax: a logit minus log_sum is its log-probability; entropy is in nats.
+    """Return `(log_sum, entropy)` of the softmax: a logit minus log_sum is its log-probability; entropy is in nats.
 
-    Relative error of probabilities about 1e-6. None where there is no softmax: no finite logit, or +inf among them.
+    The relative error of probabilities is about 1e-6. None if the softmax is undefined: no logit is finite, or one is
+    +inf.
     """
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """The log-probability of every token; None where there is no softmax."""
+    """Return the log-probability of every token; None if the softmax is undefined."""
 
 def exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """e to the power of each number, the same bits on every processor; below -707 it is 0, above 709 infinity."""
+    """Compute e to the power of each value, bit-identical on every processor; 0 below -707, infinity above 709."""
 
 def log(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The natural logarithm of each number, the same bits on every processor; -inf for 0, NaN below."""
+    """Compute the natural logarithm of each value, bit-identical on every processor; -inf for 0, NaN below."""
 
 # --- tokenizer.rs ----------------------------------------------------------------------------------------------------
 
-_StringArray = tuple[_Buffer, int]  # the bytes of the array as a file has them, number of strings
+_StringArray = tuple[_Buffer, int]  # the bytes of the array as stored in a file, number of strings
 
 @final
 class Tokenizer:
-    """Text to token ids and back. BOS and EOS are added in Python."""
+    """Converts text to token ids and back. BOS and EOS are added in Python."""
 
     @staticmethod
     def sentence_piece(
@@ -337,9 +342,9 @@ class Tokenizer:
         space_prefix: bool,
         strips_right_except: list[str] | None,
     ) -> Tokenizer:
-        """Build a vocabulary whose merges follow from the scores of its tokens.
+        """Build a vocabulary whose merges are determined by the scores of its tokens.
 
-        `strips_right_except`: special tokens with other names swallow the white space behind them.
+        `strips_right_except`: special tokens with other names swallow the white space after them.
         """
     @staticmethod
     def byte_pair(
@@ -350,9 +355,9 @@ class Tokenizer:
         strips_right_except: list[str] | None,
         white_space: Literal["kept", "dropped", "dropped, lowercase"] = "kept",
     ) -> Tokenizer:
-        """Build a vocabulary with a list of merges; `pre` names the rule that cuts text into words.
+        """Build a vocabulary with a list of merges; `pre` names the rule that splits text into words.
 
-        `white_space`: whether it parts words and is dropped before that rule.
+        `white_space`: whether it separates words and is dropped before that rule is applied.
         """
     @staticmethod
     def word_piece(
@@ -362,7 +367,7 @@ class Tokenizer:
         lowercase: bool,
         strip_accents: bool,
     ) -> Tokenizer:
-        """Build a vocabulary that cuts words into the longest tokens; beginnings of words are written U+2581."""
+        """Build a vocabulary that splits words into the longest tokens; U+2581 marks the beginning of a word."""
     @staticmethod
     def unigram(
         tokens: _StringArray,
@@ -373,19 +378,19 @@ class Tokenizer:
         space_prefix: bool,
         merges_spaces: bool,
     ) -> Tokenizer:
-        """Build a vocabulary whose texts become the tokens of the highest sum of scores.
+        """Build a vocabulary that splits a text into the tokens with the highest total score.
 
-        `charsmap`: a table of replacements as SentencePiece writes it. `merges_spaces`: several spaces count as one,
-        and those at the end of a text not at all.
+        `charsmap`: a table of replacements in SentencePiece's format. `merges_spaces`: several spaces count as one, and
+        those at the end of a text are ignored.
         """
     @property
     def vocab_size(self) -> int: ...
     @property
     def adds_bos(self) -> bool:
-        """Whether texts begin with BOS if the file does not say."""
+        """Whether texts begin with BOS if the file does not specify it."""
     @property
     def endings(self) -> list[int]:
-        """Tokens whose text says that generation ends with them."""
+        """Tokens whose text marks them as the end of generation."""
     def token(self, text: str) -> int | None: ...
     def piece(self, id: int) -> str: ...
     def is_control(self, id: int) -> bool: ...
@@ -395,7 +400,7 @@ class Tokenizer:
 
 @final
 class StreamDecoder:
-    """Turns ids that come one by one into text, never half a character at a time."""
+    """Turns a stream of ids into text, never returning part of a character."""
 
     def push(self, id: int) -> str: ...
     def flush(self) -> str: ...

@@ -1,6 +1,6 @@
-"""Checks of what programs pass: a wrong type is one sentence that names the argument, before any work begins.
+"""Argument checks: a wrong type is reported in one sentence that names the argument, before any work begins.
 
-None passes everywhere: what it means is the callee's business.
+None passes every check but `path` and `token_ids`: its meaning is up to the callee.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ __all__ = [
 
 
 def described(value: object) -> str:
-    """A value and its type for a sentence, shortened: `'4096' (str)`."""
+    """Return a value and its type for use in a sentence, shortened: `'4096' (str)`."""
     shown = repr(value)
     return f"{shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__name__})"
 
 
 def meant(given: str, known: Iterable[str]) -> str:
-    """A guess at what was misspelt, to be put behind a sentence; "" without one."""
+    """Return a guess at the intended spelling, to be appended to a sentence; "" if there is none."""
     close = difflib.get_close_matches(given, list(known), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -33,7 +33,7 @@ _FIELDS_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed", "repeat
 
 
 def refuse(name: str, other: Mapping[str, object], known: Iterable[str]) -> None:
-    """Raise TypeError, with what was probably meant, for arguments that a function or class `name` does not take."""
+    """Raise TypeError, suggesting what was meant, for arguments that the function or class `name` does not take."""
     for given, value in other.items():
         hint = meant(given, known)
         if given in _FIELDS_OF_SAMPLING:
@@ -44,31 +44,31 @@ def refuse(name: str, other: Mapping[str, object], known: Iterable[str]) -> None
 
 
 def integer(name: str, value: object) -> None:
-    """Raises TypeError for what is no whole number."""
+    """Raise TypeError unless `value` is a whole number."""
     if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
         raise TypeError(f"{name} is {described(value)}; expected a whole number")
 
 
 def number(name: str, value: object) -> None:
-    """Raises TypeError for what is no number."""
+    """Raise TypeError unless `value` is a number."""
     if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):
         raise TypeError(f"{name} is {described(value)}; expected a number")
 
 
 def flag(name: str, value: object) -> None:
-    """Raises TypeError for a text: "false" would count as true."""
+    """Raise TypeError for a string: "false" would count as true."""
     if isinstance(value, (str, bytes)):
         raise TypeError(f"{name} is {described(value)}; expected True or False")
 
 
 def path(name: str, value: object) -> None:
-    """Raises TypeError for what is no path of a file."""
+    """Raise TypeError unless `value` is a file path."""
     if not isinstance(value, (str, bytes, os.PathLike)):
         raise TypeError(f"{name} is {described(value)}; expected the path of a file")
 
 
 def texts(name: str, value: object) -> None:
-    """Raises TypeError for what is neither a text nor several."""
+    """Raise TypeError unless `value` is a text or an iterable of texts."""
     if value is None or isinstance(value, str):
         return
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
@@ -76,19 +76,19 @@ def texts(name: str, value: object) -> None:
 
 
 def listed(name: str, value: object) -> None:
-    """Raises TypeError for what is no list of functions."""
+    """Raise TypeError unless `value` is a list of functions."""
     if value is not None and (isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable)):
         raise TypeError(f"{name} is {described(value)}; expected a list of functions")
 
 
 def function(name: str, value: object) -> None:
-    """Raises TypeError for what cannot be called."""
+    """Raise TypeError unless `value` is callable."""
     if value is not None and not callable(value):
         raise TypeError(f"{name} is {described(value)}; expected a function")
 
 
 def token_ids(name: str, value: object) -> list[int]:
-    """The token ids that are given in the place of a text. Raises TypeError for what is neither."""
+    """Return the token ids that were passed in place of a text. Raises TypeError for anything else."""
     if isinstance(value, Mapping) or not isinstance(value, Iterable):
         raise TypeError(f"{name} is {described(value)}; expected a text or a list of token ids")
     ids = list(value)
@@ -101,11 +101,11 @@ def token_ids(name: str, value: object) -> list[int]:
 
 
 Kinds: TypeAlias = Mapping[Callable[[str, object], None], Iterable[str]]
-"""Each of the checks above to the names of the arguments that it is for."""
+"""Maps each of the checks above to the names of the arguments that it applies to."""
 
 
 def check_kinds(given: Mapping[str, Any], kinds: Kinds) -> None:
-    """Check arguments by their names."""
+    """Run the checks in `kinds` on the arguments in `given`, by name."""
     for check, names in kinds.items():
         for name in names:
             if name in given:

@@ -1,4 +1,4 @@
-"""The module `llama_cpp` for programs that were written for it: the public name of `llamacpu.integrations.compat`."""
+"""A stand-in for the module `llama_cpp`, for programs written for it: an alias of `llamacpu.integrations.compat`."""
 
 import sys
 

@@ -2,16 +2,16 @@
 
 LlamaCpuError
 ├── GGUFError        the file is not a readable GGUF file (also a ValueError)
-├── ModelError       a sound GGUF file that does not describe a model this version runs (also a ValueError)
+├── ModelError       a valid GGUF file that does not describe a model this version can run (also a ValueError)
 ├── ContextOverflow  more tokens than the session's context holds (also a ValueError)
 ├── TemplateError    a chat template that cannot be rendered (also a ValueError)
 ├── GrammarError     a grammar or JSON schema that cannot be used (also a ValueError)
-├── SessionError     a saved session that is damaged, or belongs to another model (also a ValueError)
-├── StoreError       a model that a name stands for cannot be found, downloaded or stored (also a ValueError)
-├── Overloaded       an engine has as many requests waiting as it takes; `retry_after` says when to come again
-└── Cancelled        the caller stopped the work: Ctrl-C, close(), a timeout or a dropped client
+├── SessionError     a saved session that is damaged or belongs to another model (also a ValueError)
+├── StoreError       the model that a name refers to cannot be found, downloaded or stored (also a ValueError)
+├── Overloaded       an engine has as many requests waiting as it accepts; `retry_after` says when to try again
+└── Cancelled        the caller stopped the work: Ctrl-C, close(), a timeout or a client that disconnected
 
-Wrong arguments of a call are plain ValueError and TypeError, as everywhere in Python.
+Wrong arguments raise plain ValueError and TypeError, as everywhere in Python.
 """
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 
 
 class LlamaCpuError(Exception):
-    """Base of every error that llamacpu raises on purpose. Halves of surrogate pairs in its message are escaped."""
+    """Base of every error that llamacpu raises on purpose. Lone surrogates in its message are escaped."""
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(_printable(argument) for argument in arguments))
@@ -42,15 +42,15 @@ def _printable(argument: object) -> object:
 
 
 class GGUFError(LlamaCpuError, ValueError):
-    """The file cannot be opened, or it is not a sound GGUF file."""
+    """The file cannot be opened or is not a valid GGUF file."""
 
 
 class ModelError(LlamaCpuError, ValueError):
-    """The GGUF file is sound but does not describe a model that this version can run."""
+    """The GGUF file is valid but does not describe a model that this version can run."""
 
 
 class ContextOverflow(LlamaCpuError, ValueError):  # noqa: N818 (the public name says what happened)
-    """More tokens than the context of the session holds."""
+    """There are more tokens than the session's context holds."""
 
 
 class TemplateError(LlamaCpuError, ValueError):
@@ -62,13 +62,13 @@ class GrammarError(LlamaCpuError, ValueError):
 
 
 class SessionError(LlamaCpuError, ValueError):
-    """The file is no sound saved session, or it is one of another model or of a newer version."""
+    """The file is not a valid saved session, or it belongs to another model or a newer version."""
 
 
 class StoreError(LlamaCpuError, ValueError):
-    """The model that a name stands for cannot be found, downloaded or stored.
+    """The model that a name refers to cannot be found, downloaded or stored.
 
-    missing: there is no model of this name where it was looked for.
+    missing: no model of this name exists where it was looked for.
     """
 
     def __init__(self, *arguments: object, missing: bool = False) -> None:
@@ -77,10 +77,10 @@ class StoreError(LlamaCpuError, ValueError):
 
 
 class Overloaded(LlamaCpuError):  # noqa: N818 (the public name says what happened)
-    """An engine's queue is full: nothing was begun.
+    """An engine's queue is full: no work was started.
 
-    retry_after  seconds after which a new try is likely to be taken (at least 1)
-    scope        "engine" where all of the queue is full, "client" where the client alone has too many requests in it
+    retry_after  seconds after which a new attempt is likely to be accepted (at least 1)
+    scope        "engine" if the whole queue is full, "client" if only this client has too many requests in it
     """
 
     def __init__(self, message: str, retry_after: float = 1.0, scope: str = "engine") -> None:

@@ -1,4 +1,4 @@
-"""Files that take the place of older ones: written aside, checked first, moved over at once or not at all."""
+"""Safe replacement of files: checked first, written to a temporary file, then moved into place atomically."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["is_file", "replacing"]
 
 
 def is_file(name: str) -> bool:
-    """Whether a file of this name is there; also of names that no file system takes."""
+    """Return whether a regular file of this name exists; False for names that no file system accepts."""
     return os.path.isfile(name)  # noqa: PTH113 (Path.is_file raises for a name that is too long)
 
 
@@ -22,18 +22,18 @@ def is_file(name: str) -> bool:
 def replacing(
     path: str | os.PathLike[str], kind: str, is_kind: Callable[[BinaryIO], bool], *, private: bool = False
 ) -> Iterator[BinaryIO]:
-    """An open file that becomes `path` when the block ends without an error; otherwise an older file stays as it was.
+    """Open a file that becomes `path` if the block ends without an error; otherwise an older file stays as it was.
 
-    A symbolic link is followed: the file that it points to is replaced, the link stays. Only its owner may read a new
-    file; one that takes the place of an older file keeps the permissions of that, unless it is to be `private`.
+    A symbolic link is followed: the file that it points to is replaced, and the link stays. Only its owner may read a
+    new file; one that replaces an older file keeps the older file's permissions, unless it is to be `private`.
 
-    kind: what is written, for error messages ("a saved session"). is_kind: whether an open, readable file that is not
-    empty holds that kind, so that no other file is overwritten by a slip.
+    kind: what is written, for error messages ("a saved session"). is_kind: tells whether an open, readable, non-empty
+    file holds that kind, so that no other file is overwritten by accident.
 
-    Raises FileExistsError where another kind of file, or something that is no regular file, stands in the place,
-    PermissionError for a file that may not be written, and other kinds of OSError.
+    Raises FileExistsError if `path` is a file of another kind or is not a regular file, PermissionError for a file that
+    may not be written, and other kinds of OSError.
     """
-    import tempfile  # brings half of the standard library
+    import tempfile  # imports half of the standard library
 
     if "\0" in os.fsdecode(path):
         raise OSError(errno.EINVAL, "no file can have a name with a zero character; give another name", repr(path))
@@ -57,9 +57,9 @@ def replacing(
 
 
 def _checked(path: Path, target: Path, kind: str, is_kind: Callable[[BinaryIO], bool]) -> int | None:
-    """The permissions of the file that will be replaced, None where there is none."""
+    """Return the permissions of the file that will be replaced, None if there is none."""
     try:
-        # Of the path and not of the target: what stands in /proc/self/fd is no link that could be read.
+        # The status of the path, not of the target: the entries of /proc/self/fd are not links that could be read.
         status = path.stat()
     except FileNotFoundError:
         if not target.name:

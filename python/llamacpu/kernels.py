@@ -1,11 +1,11 @@
-"""The kernels of the engine on NumPy arrays, to test them, to measure them and to build other things with them.
+"""The engine's kernels on NumPy arrays, for testing, benchmarking and building other things on them.
 
     blocks = quantize(weights, "Q8_0")              # float32[rows, columns] -> uint8[rows, bytes of a row]
     y = matmul(x, blocks, "Q8_0")                    # float32[tokens, columns] -> float32[tokens, rows]
 
-Arrays are float32 (blocks uint8) and contiguous in memory; results are new arrays. `isa` names the instruction set to
-use instead of the fastest ("scalar", "avx2", "avx512", ...): the result is the same to the last bit. Raises ValueError
-for shapes, formats and names that do not fit, TypeError for arrays of another type.
+Arrays are float32 (quantization blocks uint8) and contiguous in memory; results are new arrays. `isa` names the
+instruction set to use instead of the fastest ("scalar", "avx2", "avx512", ...); the results are bit-identical. Raises
+ValueError for invalid shapes, formats and names, and TypeError for arrays of another type.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _kernels = _native.kernels
 Floats = NDArray[np.float32]
 Blocks = NDArray[np.uint8]
 Activation = Literal["silu", "gelu", "gelu_tanh", "gelu_sigmoid", "relu", "relu_squared", "sigmoid", "tanh"]
-"""Functions between the products of a feed-forward network. GELU (Hendrycks and Gimpel, 2016) has three forms: `x Φ(x)`
+"""Activation functions of a feed-forward network. GELU (Hendrycks and Gimpel, 2016) has three forms: `x Φ(x)`
 ("gelu"), `x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2` ("gelu_tanh") and `x / (1 + exp(-1.702 x))` ("gelu_sigmoid")."""
 
 
@@ -50,9 +50,9 @@ class Format(NamedTuple):
 
     name: str
     number: int
-    """in the tensor table of a file"""
+    """the type number in the tensor table of a file"""
     block_elements: int
-    """weights in a block; rows are whole blocks"""
+    """weights in a block; rows consist of whole blocks"""
     block_bytes: int
     writable: bool
     """whether `quantize` can write it"""
@@ -63,23 +63,23 @@ FORMATS: dict[str, Format] = {row[0]: Format(*row) for row in _kernels.formats()
 
 
 def quantize(x: Floats, format: str) -> Blocks:
-    """Rows of weights (last axis) to blocks of `format`."""
+    """Quantize rows of weights (last axis) to blocks of `format`."""
     return _kernels.quantize(x, format)
 
 
 def dequantize(data: Blocks, format: str) -> Floats:
-    """Rows of blocks (last axis, bytes) to weights."""
+    """Dequantize rows of blocks (last axis, in bytes) to weights."""
     return _kernels.dequantize(data, format)
 
 
 def matmul(
     x: Floats, weights: Blocks | Floats, format: str | None = None, *, threads: int = 1, isa: str | None = None
 ) -> Floats:
-    """`x @ W.T`: activations float32[tokens, columns] times a matrix W[rows, columns].
+    """Compute `x @ W.T`: activations float32[tokens, columns] times a matrix W[rows, columns].
 
     weights  uint8[rows, bytes of a row] in `format`, or float32[rows, columns] without one
 
-    With quantized weights the activations are rounded to 8 bits, one scale per 32, as in the engine.
+    With quantized weights the activations are rounded to 8 bits, with one scale per 32 elements, as in the engine.
     """
     if format is None:
         if weights.dtype != np.float32:
@@ -89,7 +89,7 @@ def matmul(
 
 
 def rms_norm(x: Floats, weight: Floats | None = None, epsilon: float = 1e-5, *, isa: str | None = None) -> Floats:
-    """`x / sqrt(mean(x²) + epsilon) * weight` for every row (last axis); without weights not multiplied.
+    """Compute `x / sqrt(mean(x²) + epsilon) * weight` for every row (last axis); `weight` may be omitted.
 
     B. Zhang and R. Sennrich, "Root Mean Square Layer Normalization", 2019.
     """
@@ -104,9 +104,9 @@ def layer_norm(
     *,
     isa: str | None = None,
 ) -> Floats:
-    """`(x - mean) / sqrt(mean((x - mean)²) + epsilon) * weight + bias` for every row (last axis).
+    """Compute `(x - mean) / sqrt(mean((x - mean)²) + epsilon) * weight + bias` for every row (last axis).
 
-    Weights and bias, float32[row], may be absent. J. Ba et al., "Layer Normalization", 2016.
+    Weight and bias, float32[row], may be omitted. J. Ba et al., "Layer Normalization", 2016.
     """
     return _kernels.norm(x, True, weight, bias, epsilon, isa)
 
@@ -124,12 +124,12 @@ def rope(
     factors: Sequence[float] | None = None,
     isa: str | None = None,
 ) -> Floats:
-    """Rotates the heads x[tokens, heads, head size] by the positions of their tokens.
+    """Rotate the heads x[tokens, heads, head size] by the positions of their tokens.
 
-    size     elements of a head that are rotated, the rest passes through; `None` for all
-    style    pairs of neighbours, or of elements half the size apart ("neox")
-    scaling  of positions beyond the original context, by `factor`
-    factors  divisors of the frequencies, one a pair (Llama 3.1 and later)
+    size     elements of a head that are rotated, the rest are left unchanged; `None` for all
+    style    rotate pairs of adjacent elements, or of elements half the size apart ("neox")
+    scaling  how positions are scaled for contexts longer than the original one, by `factor`
+    factors  divisors of the frequencies, one per pair (Llama 3.1 and later)
     """
     settings = {
         "rope_size": x.shape[-1] if size is None else size,
@@ -166,19 +166,19 @@ def attention(
     threads: int = 1,
     isa: str | None = None,
 ) -> Floats:
-    """Attention of the last n of m tokens: float32[n, heads, value size].
+    """Compute the attention of the last n of m tokens: float32[n, heads, value size].
 
     queries     float32[n, heads, key size]; the first belongs to token m - n
-    keys        float32[m, kv heads, key size]; heads / kv heads neighbouring query heads share one
-    values      float32[m, kv heads, value size]; `None`: the first `value_size` numbers of the keys, stored once
+    keys        float32[m, kv heads, key size]; each group of heads / kv heads adjacent query heads shares one
+    values      float32[m, kv heads, value size]; `None`: the first `value_size` elements of the keys, stored once
     scale       factor of the scores; `None` for 1 / sqrt(key size)
-    kv_type     how keys and values are stored in between
-    causal      whether a token sees those up to itself; otherwise all m
-    window      how many of the last tokens a token sees, itself included
-    chunk       length of the chunks, counted from the first token, in which tokens see each other
+    kv_type     how keys and values are stored for the computation
+    causal      whether a token attends only to tokens up to itself; otherwise to all m
+    window      how many of the last tokens a token attends to, including itself
+    chunk       length of the chunks, counted from the first token, within which tokens attend to each other
     soft_cap    scores become `soft_cap * tanh(score / soft_cap)`
     sinks       float32[heads]: scores without values that take part in the softmax
-    bias        float32[heads, n, m]: added to the scores, after a cap
+    bias        float32[heads, n, m]: added to the scores, after the soft cap
     """
     if (not causal) + (window is not None) + (chunk is not None) > 1:
         raise ValueError("more than one of causal=False, window and chunk; expected one of them")
@@ -201,37 +201,37 @@ def attention(
 
 
 def softmax(x: Floats, *, isa: str | None = None) -> Floats:
-    """`exp(x - max) / sum(exp(x - max))` for every row (last axis)."""
+    """Compute `exp(x - max) / sum(exp(x - max))` for every row (last axis)."""
     return _kernels.softmax(x, isa)
 
 
 def swiglu(gate: Floats, up: Floats, *, isa: str | None = None) -> Floats:
-    """`gate / (1 + exp(-gate)) * up`, element by element (Shazeer, "GLU Variants Improve Transformer", 2020)."""
+    """Compute `gate / (1 + exp(-gate)) * up` elementwise (Shazeer, "GLU Variants Improve Transformer", 2020)."""
     return _kernels.activate(gate, up, "silu", isa)
 
 
 def gated(gate: Floats, up: Floats, activation: Activation, *, isa: str | None = None) -> Floats:
-    """`activation(gate) * up`, element by element: SwiGLU, GeGLU, ReGLU and the like."""
+    """Compute `activation(gate) * up` elementwise: SwiGLU, GeGLU, ReGLU and the like."""
     return _kernels.activate(gate, up, activation, isa)
 
 
 def activate(x: Floats, activation: Activation, *, isa: str | None = None) -> Floats:
-    """`activation(x)`, element by element."""
+    """Compute `activation(x)` elementwise."""
     return _kernels.activate(x, None, activation, isa)
 
 
 def clamped_swiglu(
     gate: Floats, up: Floats, *, slope: float = 1.702, limit: float = 7.0, isa: str | None = None
 ) -> Floats:
-    """`gate / (1 + exp(-slope * gate)) * (up + 1)`, element by element: the network of gpt-oss.
+    """Compute `gate / (1 + exp(-slope * gate)) * (up + 1)` elementwise, as in the feed-forward network of gpt-oss.
 
-    Before that `gate` is bounded by `limit` from above, and `up` by `limit` and `-limit`.
+    Before that, `gate` is clamped to at most `limit`, and `up` to the range from `-limit` to `limit`.
     """
     return _kernels.clamped_swiglu(gate, up, slope, limit, isa)
 
 
 def soft_cap(x: Floats, cap: float, *, isa: str | None = None) -> Floats:
-    """`cap * tanh(x / cap)`, element by element: about x where that is small, never beyond the cap (Gemma 2)."""
+    """Compute `cap * tanh(x / cap)` elementwise: close to x where x is small, never beyond the cap (Gemma 2)."""
     if not 0.0 < cap < float("inf"):
         raise ValueError(f"cap is {cap}; expected a positive number")
     return _kernels.soft_cap(x, cap, isa)

@@ -1,4 +1,4 @@
-"""A lock and a cached attribute for which neither a signal handler nor a forked child can wait forever."""
+"""A lock and a cached property on which neither a signal handler nor a forked child can block forever."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 class ProcessLock:
-    """A lock for `with` around a few lines that call nothing slow.
+    """A lock to be used with `with` around a few lines that call nothing slow.
 
-    The thread that holds it may take it again, as a signal handler does that runs in the middle of those lines; and a
-    forked child has a free one, whichever thread of its parent held it at that moment.
+    The thread that holds it may acquire it again, as a signal handler that runs in the middle of those lines does. In a
+    forked child the lock is free, whichever thread of the parent held it at the time of the fork.
     """
 
     def __init__(self) -> None:
@@ -35,9 +35,9 @@ class ProcessLock:
 
 
 class cached_property(Generic[T]):  # noqa: N801 (the name in functools)
-    """As `functools.cached_property`, which holds a lock in Python 3.10 and 3.11 while the attribute is computed.
+    """`functools.cached_property` without the lock that Python 3.10 and 3.11 hold while the attribute is computed.
 
-    Without one two threads may both compute it; the first one's value is kept, and both get that.
+    Without a lock, two threads may both compute the value; the first to finish stores its value, and both return that.
     """
 
     def __init__(self, function: Callable[[Any], T]) -> None:

@@ -1,6 +1,7 @@
-"""The log of the library: `logging.getLogger("llamacpu")`, of which nothing is printed until its user asks for it.
+"""The library's log, `logging.getLogger("llamacpu")`, which prints nothing until the user asks for it.
 
-The standard library's `logging` is imported with the first entry, since it is a third of the time of `import llamacpu`.
+The standard library's `logging` is imported with the first entry, since it takes a third of the time of
+`import llamacpu`.
 """
 
 from __future__ import annotations
@@ -18,31 +19,31 @@ def _logger() -> logging.Logger:
 
     logger = logging.getLogger("llamacpu")
     if not any(isinstance(handler, logging.NullHandler) for handler in logger.handlers):
-        # Without its own handler, what nobody asked for would be printed.
+        # Without a handler of its own, messages nobody asked for would be printed.
         logger.addHandler(logging.NullHandler())
     return logger
 
 
 def debug(message: str, *arguments: object) -> None:
-    """An entry for those who look for a fault; `arguments` are put into the message as `logging` does it."""
+    """Log details that help to diagnose a fault; `arguments` are formatted into the message as in `logging`."""
     _logger().debug(message, *arguments, stacklevel=2)
 
 
 def info(message: str, *arguments: object) -> None:
-    """An entry about what was done."""
+    """Log what was done."""
     _logger().info(message, *arguments, stacklevel=2)
 
 
 def warning(message: str, *arguments: object) -> None:
-    """An entry about what may not be what the user wants."""
+    """Log something that may not be what the user wants."""
     _logger().warning(message, *arguments, stacklevel=2)
 
 
 def error(message: str, *arguments: object) -> None:
-    """An entry about what went wrong."""
+    """Log an error."""
     _logger().error(message, *arguments, stacklevel=2)
 
 
 def exception(message: str, *arguments: object) -> None:
-    """An entry about what went wrong, with the exception that is being handled."""
+    """Log an error, with the exception that is being handled."""
     _logger().exception(message, *arguments, stacklevel=2)

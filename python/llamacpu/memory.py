@@ -10,12 +10,12 @@ __all__ = ["available_memory", "total_memory"]
 
 
 def total_memory() -> int | None:
-    """Bytes of memory of the machine; None where the system does not tell."""
+    """Return the bytes of memory of the machine; None if the system does not report it."""
     return _memory_of_linux("MemTotal") or _pages("SC_PHYS_PAGES") or _windows_memory()[0]
 
 
 def available_memory() -> int | None:
-    """Bytes that programs may still take without swapping; None where the system does not tell."""
+    """Return the bytes that programs can still use without swapping; None if the system does not report it."""
     return _memory_of_linux("MemAvailable") or _windows_memory()[1]
 
 
@@ -35,7 +35,7 @@ def _pages(name: str) -> int | None:
 
 
 def _windows_memory() -> tuple[int | None, int | None]:
-    """Total and available bytes, by GlobalMemoryStatusEx."""
+    """Total and available bytes, according to GlobalMemoryStatusEx."""
     if sys.platform != "win32":
         return None, None
     import ctypes

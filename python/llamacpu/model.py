@@ -1,4 +1,4 @@
-"""`Model`: what most programs open. The engine's model, with what is built upon it.
+"""`Model`, which most programs open: the engine's model and the functions built on it.
 
     with llamacpu.Model("model.gguf") as model:
         session = model.session()
@@ -37,20 +37,20 @@ __all__ = ["CancelToken", "Model", "Session", "StepOutput"]
 
 
 class Model(EngineModel):
-    """The weights of a GGUF file, found and checked, with the threads that run them.
+    """The weights of a GGUF file, located and checked, with the threads that run them.
 
-    path       a `.gguf` file; of a split model the first file
-    threads    number of threads; `None` for what the machine gives (affinity, container quota, physical cores)
-    on_load    (bytes done, bytes of weights): given, the weights are prepared at once and not by the first step that
-               uses them, and this is told how far that is; see `prepare`
-    overrides  metadata that takes the place of the file's, as in `GGUFFile`
-    load       "map": the system reads the file's pages as they are needed, and copies where a file system cannot be
-               mapped. "copy": all of the file is read at once into memory of the process, and what becomes of it
-               afterwards has no effect
+    path       a `.gguf` file; for a split model, the first file
+    threads    number of threads; `None` for what the machine offers (affinity, container quota, physical cores)
+    on_load    called with (bytes done, bytes of weights) to report progress; if given, the weights are prepared at
+               once instead of by the first step that uses them; see `prepare`
+    overrides  metadata that replaces the file's, as in `GGUFFile`
+    load       "map": the file is memory-mapped and the system reads its pages as they are needed; it is copied if its
+               file system does not support mapping. "copy": the whole file is read into the process's memory at once,
+               and later changes to it have no effect
 
-    Raises `GGUFError` for a file that cannot be read, `ModelError` for one that is no model this version runs and
-    MemoryError where memory is short. A mapped file that is shortened or written to while it is used is a `ModelError`
-    of the step that used it and of all later ones; renaming another file over it does no harm.
+    Raises `GGUFError` for a file that cannot be read, `ModelError` for one that is not a model this version can run,
+    and MemoryError if there is not enough memory. If a mapped file is shortened or written to while in use, the step
+    that used it and all later ones raise `ModelError`; renaming another file over it does no harm.
     Use it as a context manager, or call `close()`, or let it go out of scope.
     """
 
@@ -77,22 +77,22 @@ class Model(EngineModel):
         prefix: str | None = None,
         cancel: CancelToken | None = None,
     ) -> NDArray[np.float32] | list[NDArray[np.float32]]:
-        """Embeddings of texts: of one, float32[width]; of several, float32[texts, width].
+        """Compute embeddings of texts: float32[width] for one text, float32[texts, width] for several.
 
-        pooling    how the states of the tokens behind the last norm become one: their "mean", the "last" or the first
-                   one ("cls"). "rank": the scores of the model's classifier, float32[classes] a text, not normalized.
+        pooling    how the states of the tokens after the final norm become one: their "mean", the "last" or the first
+                   one ("cls"). "rank": the scores of the model's classifier, float32[classes] per text, not normalized.
                    "none" returns the states of all tokens: float32[tokens, width], or a list of them. `None` for what
-                   the file recommends; "mean" where it recommends nothing that makes one vector
-        normalize  scale every embedding to the Euclidean length 1
-        truncate   leave out what is longer than the model's context; otherwise that is a `ContextOverflow`
+                   the file recommends, or "mean" if it recommends nothing that makes one vector
+        normalize  scale every embedding to Euclidean length 1
+        truncate   cut off what exceeds the model's context; otherwise raise `ContextOverflow`
 
-        task       "query" or "document": put before every text what the model wants before a question, or before what
-                   may answer it. The file tells (sentence_transformers.prompts.query, ...), or the model's name;
-                   ModelError where neither does
+        task       "query" or "document": prefix every text with what the model expects before a question or before a
+                   passage that may answer it. Taken from the file (sentence_transformers.prompts.query, ...) or the
+                   model's name; ModelError if neither provides it
         prefix     put this before every text instead
 
-        Several texts go through the model together. ValueError for an empty text if the model puts no start token
-        before it: then there is nothing to embed.
+        Several texts go through the model together. Raises ValueError for an empty text if the model puts no start
+        token before it, because there is nothing to embed.
         """
         from llamacpu.tasks import embeddings
 
@@ -103,10 +103,11 @@ class Model(EngineModel):
     def rank(
         self, query: str, documents: Sequence[str], *, truncate: bool = True, cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
-        """How well each document answers the query, by a reranker: float32[documents], higher is better.
+        """Score how well each document answers the query, with a reranker: float32[documents], higher is better.
 
-        The numbers are what the model gives: logits for most, probabilities for Qwen 3. Documents that are too long
-        lose their end; with truncate=False that is a `ContextOverflow`. ModelError for a model that is no reranker.
+        The scores are the model's raw output: logits for most models, probabilities for Qwen 3. Documents that are too
+        long are cut off at the end; with truncate=False they raise `ContextOverflow`. Raises ModelError for a model
+        that is not a reranker.
         """
         from llamacpu.tasks import reranking
 
@@ -133,7 +134,7 @@ class Model(EngineModel):
         timeout: float | None = None,
         **other: NoReturn,
     ) -> Generation:
-        """Yields the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the arguments."""
+        """Yield the pieces of text that follow `prompt`; see `llamacpu.generation.generate` for the arguments."""
         from llamacpu import generation
 
         refuse("generate", other, inspect.signature(Model.generate).parameters)
@@ -184,21 +185,21 @@ class Model(EngineModel):
         timeout: float | None = None,
         **other: NoReturn,
     ) -> Answer | RunningAnswer:
-        """Answer a conversation: an `Answer` (`content`, `reasoning`, `tool_calls`, `result`).
+        """Answer a conversation; return an `Answer` (`content`, `reasoning`, `tool_calls`, `result`).
 
-        stream           return the answer while it is written: iterate over it with `for` or `async for` for `Piece`s
-                         (`kind` "content" or "reasoning", `text`) and tool calls, then read its `answer`
+        stream           return the answer while it is being generated: iterate over it with `for` or `async for` to
+                         get `Piece`s (`kind` "content" or "reasoning", `text`) and tool calls, then read its `answer`
         system           a system prompt before the messages
-        tools, tool_choice, response_format  as in the OpenAI API: a choice of a tool, and a format, hold the answer
-        grammar          of the whole answer, instead
+        tools, tool_choice, response_format  as in the OpenAI API: a tool choice and a format constrain the answer
+        grammar          a grammar for the whole answer, instead of these
         sampling         None for what the file recommends
-        reasoning        whether stretches of reasoning are told apart from the content
+        reasoning        whether reasoning is separated from the content
         template         a built-in chat template, one in the file, or Jinja source; None for the file's
-        context          tokens of the session that this call makes; None for the length of the training
+        context          tokens of the session that this call creates; None for the model's training context
 
-        The others are arguments of `generate`. Without `stream`, `await asyncio.to_thread(model.chat, messages)` does
-        not block an event loop. Raises TypeError and ValueError for messages, tools and arguments of a wrong shape,
-        TemplateError, GrammarError, ContextOverflow.
+        The remaining arguments are those of `generate`. Without `stream`, use
+        `await asyncio.to_thread(model.chat, messages)` to avoid blocking an event loop. Raises TypeError and ValueError
+        for malformed messages, tools and arguments, as well as TemplateError, GrammarError and ContextOverflow.
         """
         from llamacpu import answers
         from llamacpu.chat import Chat

@@ -25,7 +25,7 @@ Q4_K, Q6_K = gguf.GGMLQuantizationType.Q4_K, gguf.GGMLQuantizationType.Q6_K
 
 
 def describe(writer: gguf.GGUFWriter, sizes: Sizes) -> None:
-    """Write who the model is and how large."""
+    """Write the name, licence and sizes of the model."""
     writer.add_name("llamacpu demo")
     writer.add_author("The llamacpu authors")
     writer.add_description(DESCRIPTION)
@@ -69,7 +69,7 @@ def add_tokenizer(writer: gguf.GGUFWriter, tokenizer: dict, template: str) -> No
 
 
 def add_matrix(writer: gguf.GGUFWriter, name: str, rows: np.ndarray, fine: bool) -> None:
-    """Write a matrix of (outputs, inputs)."""
+    """Write a matrix (outputs, inputs); fine: as Q6_K instead of Q4_K."""
     kind, quantize = (Q6_K, q6_k) if fine else (Q4_K, q4_k)
     writer.add_tensor(f"{name}.weight", quantize(np.ascontiguousarray(rows, np.float32)), raw_dtype=kind)
 

@@ -22,7 +22,7 @@ PIECES = (
 
 
 def texts(path: Path) -> Iterator[str]:
-    """Yield every text of the documents."""
+    """Yield all texts of the documents."""
     with path.open(encoding="utf-8") as file:
         for line in file:
             document = json.loads(line)

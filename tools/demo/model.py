@@ -1,4 +1,4 @@
-"""The demo model in JAX, a small Llama with tied embeddings: its first weights, and the logits of packed documents."""
+"""The demo model in JAX, a small Llama with tied embeddings: initial weights, and logits of packed documents."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def first_weights(sizes: Sizes, key: jax.Array) -> Weights:
 
 
 def logits(weights: Weights, sizes: Sizes, tokens: jax.Array, documents: jax.Array) -> jax.Array:
-    """Return (rows, length, vocabulary) logits; a token sees the earlier tokens of its own document only.
+    """Return (rows, length, vocabulary) logits; a token attends only to earlier tokens of its own document.
 
-    Rotation uses neighbouring pairs, as GGUF files of the `llama` architecture expect. Positions count from the start
-    of the row: only differences of positions matter.
+    The rotary embedding uses adjacent pairs, as GGUF files of the `llama` architecture expect. Positions are counted
+    from the start of the row, since only differences of positions matter.
     """
     rows, length = tokens.shape
     pairs = sizes.head_size // 2

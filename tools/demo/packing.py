@@ -1,4 +1,4 @@
-"""Documents to rows of tokens: several documents in a row, with weights that say which tokens are to be learned."""
+"""Packs documents into rows of tokens, several documents per row, with the loss weight of each token."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from tokenizers import Tokenizer
 
 USER_WEIGHT = 0.1
-# An answer of more tokens weighs as much as one of this length, so that stories do not outweigh the rest.
+# A longer answer has the same total weight as one of this length, so that stories do not outweigh the rest.
 LONG_ANSWER = 40
-# A rare word of the question that comes again at the beginning of the answer (a name, an animal, a country, a number)
-# is what a small model learns last, and what makes an answer right.
+# A rare word of the question that recurs at the beginning of the answer (a name, an animal, a country, a number) is
+# what a small model learns last, and what makes an answer right.
 ECHO_WEIGHT, ECHO_LENGTH = 3.0, 24
 
 
@@ -35,7 +35,7 @@ class Rows:
 def encode(document: dict, tokenizer: Tokenizer, common: frozenset[int]) -> tuple[list[int], list[float]]:
     """Return a document's tokens in the form of the chat template, and the weight of each token.
 
-    `common`: tokens that are not worth more when a question and its answer share them.
+    `common`: tokens that get no extra weight when a question and its answer share them.
     """
     identifier = tokenizer.token_to_id
     begin, end, eot = (identifier(f"<|{name}|>") for name in ("begin_of_text", "end_of_text", "eot_id"))
@@ -61,7 +61,7 @@ def encode(document: dict, tokenizer: Tokenizer, common: frozenset[int]) -> tupl
 
 
 def common_tokens(documents: list[dict], tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the tokens that more than one answer in fifty begins with (within the length of an echo)."""
+    """Return the tokens that occur in the first `ECHO_LENGTH` tokens of more than one answer in fifty."""
     answers = [m["content"] for d in documents for m in d.get("messages", ()) if m["role"] == "assistant"]
     counts: Counter[int] = Counter()
     for answer in tokenizer.encode_batch(answers, add_special_tokens=False):
@@ -80,7 +80,7 @@ def read(path: Path, tokenizer: Tokenizer, longest: int) -> Iterator[tuple[list[
 
 
 def pack(documents: list[tuple[list[int], list[float]]], length: int, seed: int) -> Rows:
-    """Return rows of `length` tokens filled with documents, none of which is cut."""
+    """Return rows of `length` tokens filled with whole documents."""
     order = np.random.default_rng(seed).permutation(len(documents))
     rows: list[list[int]] = []
     room: list[int] = []

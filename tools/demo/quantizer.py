@@ -1,6 +1,6 @@
-"""Q4_K and Q6_K blocks from float rows, in NumPy, by least squares over a few candidate scales.
+"""Quantizes float rows to Q4_K and Q6_K blocks, in NumPy, by least squares over a few candidate scales.
 
-Block layouts: K-quants of the GGUF format, 256 elements each. `gguf.quants.dequantize` reads the result.
+Block layouts: K-quants of the GGUF format, 256 elements per block. `gguf.quants.dequantize` reads the result.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def q4_k(rows: np.ndarray) -> np.ndarray:
 
 
 def _symmetric_scale(x: np.ndarray) -> np.ndarray:
-    """Return for each last axis the scale whose multiples -32..31 come closest in the weighted square."""
+    """Return, along the last axis, the scale whose multiples -32..31 have the least weighted squared error."""
     peak = np.take_along_axis(x, np.argmax(np.abs(x), -1)[..., None], -1)
     weight = x * x
     best, chosen = np.full(x.shape[:-1], -1.0, np.float32), np.zeros(x.shape[:-1], np.float32)
@@ -61,7 +61,7 @@ def _symmetric_scale(x: np.ndarray) -> np.ndarray:
 
 
 def _affine_scale(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each last axis a scale s >= 0 and a minimum m >= 0 so that q s - m with q in 0..15 comes closest."""
+    """Return, along the last axis, the scale s >= 0 and minimum m >= 0 that best fit q s - m with q in 0..15."""
     weight = np.sqrt(np.mean(x * x, -1, keepdims=True)) + np.abs(x)
     low = np.minimum(x.min(-1, keepdims=True), 0)
     reach = x.max(-1, keepdims=True) - low

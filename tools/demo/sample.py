@@ -32,7 +32,7 @@ def weights_of_gguf(path: Path) -> dict[str, np.ndarray]:
 
 
 class Speaker:
-    """One conversation: keys and values of the tokens so far, and the logits of the next."""
+    """One conversation: the keys and values of its tokens so far, and the logits of the next one."""
 
     def __init__(self, weights: dict[str, np.ndarray], sizes: Sizes) -> None:
         self.weights, self.sizes = {name: value.astype(np.float32) for name, value in weights.items()}, sizes
@@ -81,7 +81,7 @@ class Speaker:
 
 
 def choose(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> int:
-    """Return a token: the best one at temperature 0, otherwise top-k 40, top-p 0.95, min-p 0.05, then by chance."""
+    """Return a token: the most likely one at temperature 0, else sampled after top-k 40, top-p 0.95, min-p 0.05."""
     if temperature == 0:
         return int(logits.argmax())
     order = np.argsort(-logits)[:40]
@@ -93,7 +93,7 @@ def choose(logits: np.ndarray, temperature: float, rng: np.random.Generator) -> 
 
 
 def answer(speaker: Speaker, tokenizer: Tokenizer, prompt: str, temperature: float, seed: int) -> str:
-    """Return the text up to the end-of-turn token (shown), or 300 tokens."""
+    """Return the text up to and including the end-of-turn token, or 300 tokens."""
     rng = np.random.default_rng(seed)
     ends = {tokenizer.token_to_id("<|eot_id|>"), tokenizer.token_to_id("<|end_of_text|>")}
     logits = speaker.feed(tokenizer.encode(prompt, add_special_tokens=False).ids)[-1]

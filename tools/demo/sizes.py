@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """The shape of the model. Row lengths are multiples of 256, so that K-quants fit."""
+    """The shape of the model. Row lengths are multiples of 256, as K-quants require."""
 
     vocabulary: int = 2048
     width: int = 256

@@ -39,9 +39,9 @@ jax.tree_util.register_dataclass(Rows, ["tokens", "documents", "weights"], [])
 
 
 def orthogonal(update: jax.Array) -> jax.Array:
-    """Return nearly orthogonal matrices in the directions of (layers, inputs, outputs) updates.
+    """Return nearly orthogonal matrices in the directions of the updates (layers, inputs, outputs).
 
-    Newton-Schulz iteration of Muon (K. Jordan, 2024) with its quintic coefficients.
+    The Newton-Schulz iteration of Muon (K. Jordan, 2024) with its quintic coefficients.
     """
     x = update / (jnp.linalg.norm(update, axis=(1, 2), keepdims=True) + 1e-7)
     tall = x.shape[1] > x.shape[2]
@@ -77,7 +77,7 @@ def step(
 
 
 def save(path: Path, weights: Weights) -> None:
-    """Write the weights so that a reader never sees half a file."""
+    """Write the weights atomically, so that a reader never sees half a file."""
     part = path.with_suffix(".part.npz")
     np.savez(part, **{name: np.asarray(value) for name, value in weights.items()})
     part.replace(path)

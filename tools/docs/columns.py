@@ -1,7 +1,7 @@
-"""For the reference of the documentation: the columns of our docstrings become lists.
+"""Turns the columns of our docstrings into lists, for the reference in the documentation.
 
-A docstring describes arguments and fields in two columns, a name and, behind two spaces or more, a text that may go on
-in the next lines. Markdown would run them together.
+A docstring describes arguments and fields in two columns: a name and, after two or more spaces, a text that may
+continue on the following lines. Markdown would run them together.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ROW = re.compile(r"^(\w[\w.*]*(?:, \w[\w.*]*)*) {2,}(\S.*)$")
 
 
 def as_list(text: str) -> str:
-    """The text with every row of two columns as an item of a list."""
+    """Return the text with every two-column row as a list item."""
     lines: list[str] = []
     column = 0
     for line in text.splitlines():
@@ -36,7 +36,7 @@ def as_list(text: str) -> str:
 
 
 class Columns(Extension):
-    """Changes the docstring of everything that has one."""
+    """A griffe extension that converts every docstring."""
 
     def on_instance(self, *, obj: Object, **_: Any) -> None:
         """Called by griffe for each module, class, function and attribute."""

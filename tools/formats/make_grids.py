@@ -1,4 +1,4 @@
-"""Write the grids of the IQ formats, as the gguf package has them, to rust/kernels/src/formats/grids.bin.
+"""Write the grids of the IQ formats, taken from the gguf package, to rust/kernels/src/formats/grids.bin.
 
 Every entry is 16 bits, little-endian: 8 values of 2 bits (IQ2, IQ1) or 4 values of 4 bits (IQ3), each the rank of its
 magnitude (IQ1: of the value), the first value in the lowest bits. The grids are constant data of ggml (MIT licence).
@@ -18,7 +18,7 @@ TARGET = Path(__file__).parents[2] / "rust/kernels/src/formats/grids.bin"
 
 
 def entries(name: str) -> np.ndarray:
-    """The 16-bit entries of one grid."""
+    """Return the 16-bit entries of one grid."""
     owner = getattr(quants, name)
     owner.init_grid()
     grid = owner.grid.reshape(owner.grid_shape)

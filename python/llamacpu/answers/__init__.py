@@ -1,10 +1,12 @@
-"""From a question to an answer: messages or text -> prompt -> generation -> message, tool calls, reasoning, reason.
+"""From a question to an answer: messages or text -> prompt -> generation -> message, tool calls, finish reason.
 
-question            what is asked -> `Question`: a prompt, and how it is to be answered, whoever computes it
-tools               what is asked of tools and of the form of the answer -> grammars
-reading             tokens and pieces of text -> `Piece`, `ToolCall`, and at the end `Answer`, whoever computed them
-running             `answer`: a question, a session and one thread that computes; sync, streaming and async
-chat_completions, text_completions, log_probabilities     the shapes of the OpenAI API, which nothing else knows
+question            messages or text -> `Question`: a prompt and the settings for answering it; not tied to an engine
+tools               tools and response formats of a request -> grammars
+reading             tokens and pieces of text -> `Piece`, `ToolCall`, and at the end `Answer`; not tied to an engine
+running             `answer`: runs a question in a session on one thread; synchronous, streaming and asynchronous
+messages, checks    the types of messages and tools, and their validation
+chat_completions, text_completions, log_probabilities     the response formats of the OpenAI API, defined only here
+responses           a running answer as one response or as chunks
 """
 
 from llamacpu.answers.checks import check_messages, check_response_format, check_tools

@@ -1,4 +1,4 @@
-"""Chat completions in the shapes of the OpenAI API, as llama-cpp-python returns them."""
+"""Chat completions in the format of the OpenAI API, as returned by llama-cpp-python."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["ChatShape", "message_of"]
 
 
 class ChatShape:
-    """The responses that tell of one answer.
+    """Builds the responses for one answer.
 
-    model      how they name the model
-    tokenizer  shows tokens, where `logprobs` says that log-probabilities are told
-    legacy     calls of tools are told as "function_call" too, which was their older form
-    id, index  of a response with several answers: that of the response, and the place of this one in it
+    model      the name of the model in the responses
+    tokenizer  converts tokens to text, if `logprobs` asks for log-probabilities
+    legacy     tool calls are also given as "function_call", their older form
+    id, index  for a response with several answers: the id of the response, and the position of this answer in it
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ChatShape:
         self._chances = LogProbabilities(tokenizer, 0) if logprobs else None
 
     def whole(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> Response:
-        """The finished answer."""
+        """The complete response with the finished answer."""
         choice = {
             "message": message_of(answer, self._legacy),
             "logprobs": self._logprobs(tokens),
@@ -56,11 +56,11 @@ class ChatShape:
         return {**response, "usage": usage_of(answer.result), "timings": answer.timings.as_dict()}
 
     def begin(self) -> list[Response]:
-        """The chunks before the answer: they say who speaks."""
+        """The chunks before the answer, which give the role."""
         return [self._chunk({"role": "assistant"}, None)]
 
     def chunk(self, event: Event, tokens: Sequence[GeneratedToken]) -> Response:
-        """A piece of the answer, or a tool call; `tokens` are those chosen since the chunk before."""
+        """The chunk for a piece of the answer or a tool call; `tokens` are those chosen since the previous chunk."""
         if isinstance(event, Piece):
             key = "content" if event.kind == "content" else "reasoning_content"
             return self._chunk({key: event.text}, self._logprobs(tokens))
@@ -70,12 +70,12 @@ class ChatShape:
         return self._chunk(delta, self._logprobs(tokens))
 
     def end(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> list[Response]:
-        """The chunks behind the answer: they say why it ended."""
+        """The chunks after the answer, which give the finish reason."""
         last = self._chunk({}, self._logprobs(tokens), self._reason(answer))
         return [{**last, "timings": answer.timings.as_dict()}]
 
     def usage(self, answer: Answer) -> Response:
-        """The chunk behind all others, where a request asks for the number of tokens."""
+        """The last chunk, with the token counts, for requests that ask for them."""
         return {**self._response("chat.completion.chunk", {}), "choices": [], "usage": usage_of(answer.result)}
 
     def _reason(self, answer: Answer) -> str:
@@ -98,7 +98,7 @@ class ChatShape:
 
 
 def message_of(answer: Answer, legacy: bool = False) -> Response:
-    """An answer as a message of the conversation that it belongs to."""
+    """The answer as an assistant message; with `legacy`, its first tool call is also given as "function_call"."""
     calls = answer.tool_calls
     message: Response = {"role": "assistant", "content": answer.content if answer.content or not calls else None}
     if answer.reasoning:

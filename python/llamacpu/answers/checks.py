@@ -1,4 +1,4 @@
-"""Whether messages and tools have the shape of the OpenAI API: a sentence says where they have not."""
+"""Checks that messages and tools have the format of the OpenAI API, with error messages that say where they do not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INSTEAD_OF_CONTENT = ("tool_calls", "function_call", "reasoning_content", "refu
 
 
 def check_messages(messages: object) -> None:
-    """Raises TypeError or ValueError for what is no list of messages; says which one is wrong."""
+    """Raise TypeError or ValueError if `messages` is not a valid list of messages, naming the one that is wrong."""
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise TypeError(f"messages is {described(messages)}; expected a list of messages, each {_MESSAGE[9:]}")
     if not messages:
@@ -36,7 +36,7 @@ def check_messages(messages: object) -> None:
 
 
 def check_tools(tools: object, name: str = "tools") -> None:
-    """Raises TypeError or ValueError for what is no list of tools; says which one is wrong."""
+    """Raise TypeError or ValueError if `tools` is not None or a valid list of tools, naming the one that is wrong."""
     if tools is None:
         return
     if isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Sequence):
@@ -58,7 +58,7 @@ def check_tools(tools: object, name: str = "tools") -> None:
 
 
 def check_response_format(given: object) -> None:
-    """Raises ValueError for what is no response format."""
+    """Raise ValueError if `given` is neither None nor a dict."""
     if given is not None and not isinstance(given, Mapping):
         raise ValueError(f"response_format is {described(given)}; expected a dict such as {{'type': 'json_object'}}")
 

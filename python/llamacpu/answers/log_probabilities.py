@@ -1,4 +1,4 @@
-"""Log-probabilities as the OpenAI API writes them, and those of a prompt."""
+"""Log-probabilities in the format of the OpenAI API, and those of a prompt."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["LogProbabilities", "prompt_log_probabilities"]
 
-# Rows of logits that are held at once while the log-probabilities of a prompt are taken.
+# Rows of logits held at once while the log-probabilities of a prompt are computed.
 _PROMPT_ROWS = 64
 
 
 class Row(NamedTuple):
-    """A token, where its text begins, and how likely it and others were: None for the first of a prompt."""
+    """A token, the offset of its text, and the log-probabilities at its position: None for the first of a prompt."""
 
     id: int
     offset: int
@@ -28,34 +28,34 @@ class Row(NamedTuple):
 
 
 class LogProbabilities:
-    """The log-probabilities of a text as the OpenAI API writes them, gathered token by token.
+    """The log-probabilities of a text in the format of the OpenAI API, collected token by token.
 
-    offset: of the first token, in characters.
+    offset: the offset of the first token in the text, in characters.
     """
 
     def __init__(self, tokenizer: Tokenizer, offset: int) -> None:
         self._tokenizer = tokenizer
         self._offset = offset
         self._rows: list[Row] = []
-        # A character may be spread over several tokens: it counts where its last byte is.
+        # A character may span several tokens: it is counted at the token with its last byte.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, token: int, chance: TokenLogProbability | None, shown: bool = True) -> None:
-        """Note a token; None where nothing is known of it. shown: whether a control token is part of the text."""
+        """Add a token; `chance` is None if unknown. shown: whether control tokens are part of the text."""
         self._rows.append(Row(token, self._offset, chance))
         data = self._tokenizer.decode_bytes([token], skip_special=not shown)
         self._offset += len(self._decoder.decode(data))
 
     def note(self, tokens: Iterable[GeneratedToken]) -> None:
-        """Note tokens of the answer, in whose text no control token is shown."""
+        """Add tokens of the answer, whose text does not show control tokens."""
         for token in tokens:
             self.add(token.id, token.log_probability, shown=False)
 
     def as_lists(self) -> dict[str, Any] | None:
-        """What was gathered since the last call, as text completions have it; None where there is nothing.
+        """The log-probabilities since the last call, in the format of text completions; None if there are none.
 
-        `top_logprobs` is empty where no other token was asked for, and else holds the chosen one too. Of tokens that
-        look alike, all but the likeliest are named by their ids.
+        The entries of `top_logprobs` are empty if no alternatives were requested; otherwise they include the chosen
+        token. Of several tokens with the same text, all but the most likely are named by their ids.
         """
         rows = self._taken()
         if not rows:
@@ -68,7 +68,7 @@ class LogProbabilities:
         }
 
     def as_objects(self) -> list[dict[str, Any]]:
-        """What was gathered since the last call, as chat completions have it: an object a token."""
+        """The log-probabilities since the last call, in the format of chat completions: one object per token."""
         return [
             {
                 **self._object(row.id, row.chance.log_probability),
@@ -99,7 +99,7 @@ class LogProbabilities:
         return found
 
     def _name(self, token: int) -> str:
-        """A token as text; one that is no whole characters as its bytes, the way the OpenAI API writes them."""
+        """The text of a token; if it is not valid UTF-8, its bytes as the OpenAI API writes them."""
         data = self._tokenizer.decode_bytes([token])
         try:
             return data.decode()
@@ -108,9 +108,9 @@ class LogProbabilities:
 
 
 def prompt_log_probabilities(session: SessionLike, prompt: Sequence[int], top: int) -> list[TokenLogProbability | None]:
-    """How likely the model finds each token of the prompt after those before it; the first has none.
+    """The log-probability of each token of the prompt given the tokens before it, with the `top` most likely ones.
 
-    The session is truncated, and holds the prompt without its last token afterwards.
+    The first entry is None. The session is truncated first, and afterwards holds the prompt without its last token.
     """
     session.truncate(0)
     found: list[TokenLogProbability | None] = [None]

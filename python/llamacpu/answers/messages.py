@@ -1,4 +1,4 @@
-"""The types of what a conversation is asked with, in the shape of the OpenAI API."""
+"""Types for the messages, tools and response formats of a request, in the format of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Content: TypeAlias = str | Sequence[_TextPart]
 
 
 class SystemMessage(TypedDict):
-    """How the model is to behave."""
+    """A system message: how the model should behave."""
 
     role: Literal["system", "developer"]
     content: Content
@@ -40,7 +40,7 @@ class _User(TypedDict):
 
 
 class UserMessage(_User, total=False):
-    """What is asked."""
+    """A message of the user."""
 
     name: str
 
@@ -64,7 +64,7 @@ class _Tool(TypedDict):
 
 
 class ToolMessage(_Tool, total=False):
-    """What a tool returned."""
+    """The result of a tool call."""
 
     tool_call_id: str
     name: str
@@ -103,7 +103,7 @@ class _ChosenFunction(TypedDict):
 
 
 ToolChoice: TypeAlias = Literal["none", "auto", "required"] | _ChosenFunction
-"""Whether a tool is called: as the model likes, never, any one, or the named one."""
+"""Whether a tool is called: never, as the model decides, any one, or the named one."""
 
 
 class _TextFormat(TypedDict):
@@ -115,7 +115,7 @@ class _JSONObject(TypedDict):
 
 
 class JSONObjectFormat(_JSONObject, total=False):
-    """An answer in JSON, under a schema where one is given."""
+    """An answer in JSON, valid under a schema if one is given."""
 
     schema: Mapping[str, Any]
 
@@ -140,4 +140,4 @@ class JSONSchemaFormat(TypedDict):
 
 
 ResponseFormat: TypeAlias = _TextFormat | JSONObjectFormat | JSONSchemaFormat
-"""The form of an answer."""
+"""The format of an answer: text, JSON, or JSON valid under a schema."""

@@ -1,4 +1,4 @@
-"""What is asked, and how it is to be answered: prompts from messages and text, and the settings of a generation."""
+"""Questions: prompts built from messages or text, and the settings for generating the answer."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A prompt, and how it is to be answered, whoever computes it. For one answer: grammars remember its text.
+    """A prompt and the settings for answering it, independent of the engine.
+
+    Usable for one answer only, because grammars keep the state of its text.
 
     prompt  token ids
-    reader  takes the answer apart; None where all text is content
+    reader  splits the answer into events; with None, all text is content
 
     The other fields are settings of `llamacpu.generation.generate`.
     """
@@ -58,17 +60,17 @@ class Question:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings of `generate`."""
+        """The keyword arguments for `generate`."""
         return {name: value for name, value in vars(self).items() if name not in ("prompt", "reader")}
 
 
 class TextPrompt(NamedTuple):
-    """A text to go on with."""
+    """A text to continue."""
 
     ids: list[int]
     text: str
     suffix: str = ""
-    """what is put behind the answer, because the model cannot write towards it"""
+    """the text to append to the answer, for a model that cannot fill in the middle"""
 
 
 class ChatPrompt(NamedTuple):
@@ -76,7 +78,7 @@ class ChatPrompt(NamedTuple):
 
     ids: list[int]
     text: str
-    """the end of the prompt at least, which shows whether it has opened the reasoning"""
+    """at least the end of the prompt, which shows whether it has opened the reasoning"""
     stop: tuple[str, ...] = ()
     stopping_criteria: tuple[StoppingCriterion, ...] = ()
     begun: bool = False
@@ -92,12 +94,14 @@ def text_prompt(
     parse_special: bool = False,
     encode: Callable[[str], list[int]] | None = None,
 ) -> TextPrompt:
-    """A prompt of text or token ids, with exactly one begin-of-text token where the model uses one.
+    """Build a prompt from text or token ids, with exactly one begin-of-text token if the model uses one.
 
-    suffix         what comes after the answer: a model that can fill in the middle writes what belongs between
-    suffix_first   the order in which such a model is told
-    parse_special  names of control tokens in the text become these tokens
-    encode         tokenizes the text in place of the tokenizer, without begin-of-text token
+    suffix         the text after the answer: a model that supports fill-in-the-middle writes the text between
+    suffix_first   whether such a model gets the suffix before the prompt
+    parse_special  whether names of control tokens in the text become these tokens
+    encode         tokenizes the text instead of the tokenizer, without the begin-of-text token
+
+    Raises TypeError for a prompt or suffix of the wrong type, ValueError for a suffix with an unpaired surrogate.
     """
     if suffix is not None:
         if not isinstance(suffix, str):
@@ -122,18 +126,18 @@ def chat_prompt(
     *,
     continue_last: bool = False,
 ) -> ChatPrompt:
-    """A prompt from messages, by the chat template; `variables` are passed to that.
+    """Build a prompt from messages with the chat template; `variables` are passed to the template.
 
-    continue_last: the last message is the assistant's and the beginning of the answer, which goes on right behind it.
+    continue_last: the last message is the assistant's and begins the answer, which continues right after it.
 
-    Raises ValueError where there is nothing to continue.
+    Raises ValueError if there is nothing to continue, TemplateError if the template cannot render the messages.
     """
     begun = begun_answer(messages) if continue_last else ""
     segments = list(chat.segments(messages[:-1] if begun else messages, tools, **(variables or {})))
     if begun:
         closing = open_reasoning(segments[-1].text) if segments else None
         if closing is not None:
-            # The template has opened the reasoning, and an answer with content has closed it.
+            # The template has opened the reasoning, but an answer that already has content must have closed it.
             reasoning = _text_of(messages[-1].get("reasoning_content"))
             segments += [Segment(reasoning, False), Segment(f"\n{closing}\n\n", True)]
         segments.append(Segment(begun, False))
@@ -142,7 +146,7 @@ def chat_prompt(
 
 
 def begun_answer(messages: Sequence[Mapping[str, Any]]) -> str:
-    """The text of the last message, which is the beginning of an answer. Raises ValueError where it is none."""
+    """The text of the last message, which begins the answer. Raises ValueError if it is not the assistant's text."""
     last = messages[-1] if messages else {}
     begun = _text_of(last.get("content")) if last.get("role") == "assistant" else ""
     if not begun:
@@ -151,7 +155,7 @@ def begun_answer(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _text_of(content: Any) -> str:
-    """The text of a message's content, which is one or a list of parts."""
+    """The text of a message's content, which is a string or a list of parts."""
     if isinstance(content, str):
         return content
     parts = content if isinstance(content, (list, tuple)) else ()
@@ -172,16 +176,16 @@ def chat_question(
     logits_processors: Iterable[LogitsProcessor] = (),
     **settings: Any,
 ) -> Question:
-    """The question that a conversation asks.
+    """Build the question for a conversation.
 
-    tools, tool_choice, response_format  as in the OpenAI API: tools make calls in the answer, and a choice of one (or
-                                         "required") makes the answer one call with valid arguments
-    grammar                              of the whole answer, in place of what these ask for
-    reasoning                            whether stretches of reasoning are told apart from the content
-    streamed                             whether the answer is told while it is written: a whole one can wait for tags
+    tools, tool_choice, response_format  as in the OpenAI API: with tools the answer may contain calls, and choosing one
+                                         (or "required") makes the answer a single call with valid arguments
+    grammar                              grammar of the whole answer, which takes precedence over these
+    reasoning                            whether reasoning is separated from the content
+    streamed                             whether the answer is streamed: a complete one can wait for reasoning tags
     settings                             the other fields of `Question`
 
-    Raises GrammarError for a schema that cannot be used, ValueError for a tool or a format that there is not.
+    Raises GrammarError for a schema that cannot be used, ValueError for an unknown tool or response format.
     """
     offered = list(tools or ()) if tool_choice != "none" else []
     if grammar is None:
@@ -208,7 +212,7 @@ def chat_question(
         processors.append(ToolCallConstraint(offered, chat.tokenizer, closing, prompt.text.endswith(">>>")))
     show = False
     reader: Reader | None = None
-    # What a question does not need is not imported: the first token comes sooner.
+    # Only what the question needs is imported, which shortens the time to the first token.
     if channels:
         from llamacpu.chat.harmony import HarmonyReader
 
@@ -246,9 +250,9 @@ def chat_question(
 def raw_question(
     model: ModelLike, text: str, *, parse_special: bool = False, grammar: Grammar | None = None, **settings: Any
 ) -> Question:
-    """The question how a text goes on, without any chat template.
+    """Build the question for continuing a text, without a chat template.
 
-    parse_special: names of control tokens in the text become these tokens. grammar: of the answer.
+    parse_special: whether names of control tokens in the text become these tokens. grammar: grammar of the answer.
     """
     if grammar is not None:
         settings["logits_processors"] = (grammar.constraint(model.tokenizer, model.vocab_size),)
@@ -256,7 +260,7 @@ def raw_question(
 
 
 def _held(grammar: Grammar, tokenizer: Tokenizer, closing: str | None) -> LogitsProcessor:
-    """What holds an answer to a grammar; `closing` ends the reasoning that the prompt has opened, which is free."""
+    """The constraint of an answer to a grammar; reasoning opened by the prompt is unconstrained up to `closing`."""
     if closing is None:
         return grammar.constraint(tokenizer)
     from llamacpu.constraints.after_reasoning import AfterReasoning

@@ -1,4 +1,4 @@
-"""How what was generated becomes an answer: content, reasoning, tool calls, and why it ended."""
+"""Turns generated text into an answer: content, reasoning, tool calls and the finish reason."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Answer:
     """A finished answer.
 
     content         the text for the reader
-    reasoning       what the model thought before it, where the two are told apart; else empty
-    tool_calls      in their order
+    reasoning       the model's reasoning before it, if the two are separated; else empty
+    tool_calls      the tool calls in order
     finish_reason   "stop", "length", "tool_calls", "cancelled" or "timeout"
-    result          how the generation went: text as it was generated, tokens, log-probabilities, timings
+    result          the result of the generation: raw text, tokens, log-probabilities, timings
     """
 
     content: str
@@ -34,20 +34,20 @@ class Answer:
 
     @property
     def log_probabilities(self) -> tuple[TokenLogProbability, ...] | None:
-        """Of every token; None where they were not asked for."""
+        """The log-probabilities of every token; None if they were not requested."""
         return self.result.log_probabilities
 
     @property
     def timings(self) -> Timings:
-        """How long everything took."""
+        """The timings of the generation."""
         return self.result.timings
 
 
 class Reading:
-    """Takes an answer apart while it is being written, and puts it together at its end. For one answer.
+    """Splits an answer into events while it is being generated, and assembles it at the end. Usable for one answer.
 
-    Whoever runs the steps calls `note` with every token, `push` with every piece of text, and `finish` at the end.
-    reader: what tells content, reasoning and calls apart; None takes all text for content.
+    The caller that runs the steps calls `note` with every token, `push` with every piece of text, and `finish` at the
+    end. reader: separates content, reasoning and calls; with None, all text is content.
     """
 
     def __init__(self, reader: Reader | None = None) -> None:
@@ -58,24 +58,24 @@ class Reading:
         self._calls: list[ToolCall] = []
 
     def note(self, token: GeneratedToken) -> None:
-        """A token was chosen."""
+        """Record a token that was chosen."""
         self._tokens.append(token)
 
     def taken(self) -> list[GeneratedToken]:
-        """The tokens since the last call."""
+        """Return the tokens recorded since the last call."""
         found, self._tokens = self._tokens, []
         return found
 
     def push(self, text: str) -> list[Event]:
-        """A piece of text was generated; returns what is certain now."""
+        """Add a piece of generated text and return the events that are now certain."""
         return self._kept([Piece("content", text)] if self._reader is None else self._reader.push(text))
 
     def finish(self) -> list[Event]:
-        """The text has ended; returns what was held back."""
+        """End the text and return the events held back so far."""
         return [] if self._reader is None else self._kept(self._reader.finish())
 
     def answer(self, result: GenerationResult) -> Answer:
-        """The whole of it, after `finish`."""
+        """The complete answer; call it after `finish`."""
         reason: FinishReason | Literal["tool_calls"] = result.finish_reason
         if self._calls and reason == "stop":
             reason = "tool_calls"

@@ -1,4 +1,4 @@
-"""A running answer as responses of the OpenAI API: one, or chunks as they come, or chunks for an event loop."""
+"""A running answer as OpenAI API responses: a single one, or a synchronous or asynchronous stream of chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Response = dict[str, Any]
 
 
 class Shape(Protocol):
-    """What responses look like: `ChatShape`, `TextShape`."""
+    """The interface of `ChatShape` and `TextShape`, which build the responses."""
 
     def whole(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> Response: ...
     def begin(self) -> list[Response]: ...
@@ -26,14 +26,14 @@ class Shape(Protocol):
 
 
 def whole(running: RunningAnswer, shape: Shape) -> Response:
-    """Runs to the end and returns the one response."""
+    """Run to the end and return the complete response."""
     return shape.whole(running.read(), running.reading.taken())
 
 
 def chunks(running: RunningAnswer, shape: Shape, usage: bool = False) -> Iterator[Response]:
-    """Yields the chunks as they come; closes the answer when it is left.
+    """Yield the chunks as they are generated; closes the answer when the iteration ends.
 
-    usage: whether a last chunk without choices tells how many tokens prompt and answer have.
+    usage: whether to add a last chunk without choices that has the token counts of prompt and answer.
     """
     with running:
         yield from shape.begin()
@@ -45,7 +45,7 @@ def chunks(running: RunningAnswer, shape: Shape, usage: bool = False) -> Iterato
 
 
 async def async_chunks(running: RunningAnswer, shape: Shape, usage: bool = False) -> AsyncIterator[Response]:
-    """As `chunks`, without blocking the event loop."""
+    """Like `chunks`, without blocking the event loop."""
     with running:
         for response in shape.begin():
             yield response

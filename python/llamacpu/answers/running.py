@@ -1,4 +1,4 @@
-"""A question that a session answers in the thread that iterates."""
+"""Runs a question in a session, on the thread that iterates."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def answer(
     cancel: CancelToken | None = None,
     timeout: float | None = None,
 ) -> RunningAnswer:
-    """Answer a question; iterate over what is returned, with `for` or `async for`, or call its `read`.
+    """Answer a question; iterate over the result with `for` or `async for`, or call its `read`.
 
-    The settings are those of `llamacpu.generation.generate`, and so are the errors. A question has one answer: make
-    another for the next.
+    The settings and errors are those of `llamacpu.generation.generate`. A question can be answered only once: build a
+    new one for each answer.
     """
     reading = Reading(question.reader)
     generation = generate(
@@ -53,9 +53,9 @@ def answer(
 
 
 class RunningAnswer(Iterator[Event]):
-    """An answer that is being written: iterate for its pieces and tool calls, then read `answer`.
+    """An answer in progress: iterate over its pieces and tool calls, then read `answer`.
 
-    Closing, `with` and threads are as in `llamacpu.generation.Generation`, which it holds.
+    Closing, `with` and threads work as in `llamacpu.generation.Generation`, which it wraps.
     """
 
     def __init__(self, generation: Generation, reading: Reading) -> None:
@@ -66,7 +66,7 @@ class RunningAnswer(Iterator[Event]):
         self._ended = False
 
     def __repr__(self) -> str:
-        """How far it is."""
+        """The progress of the generation."""
         return f"<RunningAnswer: {self.generation!r}>"
 
     def __iter__(self) -> RunningAnswer:
@@ -74,7 +74,7 @@ class RunningAnswer(Iterator[Event]):
         return self
 
     def __next__(self) -> Event:
-        """The next piece of content or reasoning, or tool call, as soon as it is certain."""
+        """The next piece of content or reasoning, or the next tool call, as soon as it is certain."""
         while not self._ready and not self._ended:
             self._take(next(self.generation, None))
         if not self._ready:
@@ -86,7 +86,7 @@ class RunningAnswer(Iterator[Event]):
         return self
 
     async def __anext__(self) -> Event:
-        """As `__next__`, without blocking the event loop. Cancelling the task stops the work."""
+        """Like `__next__`, without blocking the event loop. Cancelling the task stops the generation."""
         while not self._ready and not self._ended:
             self._take(await anext(self.generation, None))
         if not self._ready:
@@ -94,27 +94,27 @@ class RunningAnswer(Iterator[Event]):
         return self._ready.popleft()
 
     def __enter__(self) -> RunningAnswer:
-        """For `with`, which closes at its end."""
+        """Enter a `with` block, which closes the answer at its end."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the answer."""
         self.close()
 
     def text(self) -> Iterator[str]:
-        """Yields the pieces of content alone: all of the text, where nothing is told apart from it."""
+        """Yield only the pieces of content: all of the text, if nothing is separated from it."""
         for event in self:
             if isinstance(event, Piece) and event.kind == "content":
                 yield event.text
 
     def close(self) -> None:
-        """Stop; see `Generation.close`."""
+        """Stop the generation; see `Generation.close`."""
         self.generation.close()
 
     def read(self) -> Answer:
-        """Run to the end and return the answer."""
+        """Run the generation to its end and return the answer."""
         if not self._ended:
             self._ready.clear()
             self.reading.push("".join(self.generation))
@@ -123,12 +123,12 @@ class RunningAnswer(Iterator[Event]):
 
     @property
     def answer(self) -> Answer:
-        """The answer as far as it came. RuntimeError before the end."""
+        """The answer as far as it was generated. Raises RuntimeError before the end."""
         return self.reading.answer(self.result)
 
     @property
     def result(self) -> GenerationResult:
-        """How the generation went. RuntimeError before the end."""
+        """The result of the generation. Raises RuntimeError before the end."""
         return self.generation.result
 
     def _take(self, piece: str | None) -> None:

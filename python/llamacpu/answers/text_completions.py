@@ -1,4 +1,4 @@
-"""Text completions in the shapes of the OpenAI API, as llama-cpp-python returns them."""
+"""Text completions in the format of the OpenAI API, as returned by llama-cpp-python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Response = dict[str, Any]
 
 
 def usage_of(result: GenerationResult) -> Response:
-    """How many tokens prompt and answer have."""
+    """The token counts of the prompt and the answer."""
     count = len(result.tokens)
     return {
         "prompt_tokens": result.prompt_tokens,
@@ -33,12 +33,12 @@ def usage_of(result: GenerationResult) -> Response:
 
 
 class TextShape:
-    """The responses that tell of one completion.
+    """Builds the responses for one completion.
 
-    model      how they name the model
-    tokenizer  shows tokens, where `logprobs` says that log-probabilities are told
-    echo       whether the prompt comes first: False, True, or True with the log-probabilities of its tokens
-    id, index  of a response with several completions: that of the response, and the place of this one in it
+    model      the name of the model in the responses
+    tokenizer  converts tokens to text, if `logprobs` asks for log-probabilities
+    echo       whether the prompt comes first: False, True, or the log-probabilities of its tokens, which imply True
+    id, index  for a response with several completions: the id of the response, and the position of this one in it
     """
 
     def __init__(
@@ -71,26 +71,26 @@ class TextShape:
                     self._chances.add(token, chance if place else None)
 
     def whole(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> Response:
-        """The finished completion."""
+        """The complete response with the finished completion."""
         response = self._choice(self._prompt + answer.content + self._suffix, tokens, answer.finish_reason)
         return {**response, "usage": usage_of(answer.result), "timings": answer.timings.as_dict()}
 
     def begin(self) -> list[Response]:
-        """The chunks before the text."""
+        """The chunks before the text: the prompt, if it is echoed."""
         return [self._choice(self._prompt, ())] if self._prompt else []
 
     def chunk(self, event: Event, tokens: Sequence[GeneratedToken]) -> Response:
-        """A piece of the text; `tokens` are those chosen since the chunk before."""
+        """The chunk for a piece of the text; `tokens` are those chosen since the previous chunk."""
         return self._choice(event.text if isinstance(event, Piece) else "", tokens)
 
     def end(self, answer: Answer, tokens: Sequence[GeneratedToken]) -> list[Response]:
-        """The chunks behind the text; the last has no text and says why it ended."""
+        """The chunks after the text; the last has no text and gives the finish reason."""
         found = [self._choice(self._suffix, tokens)] if self._suffix else []
         last = self._choice("", () if found else tokens, answer.finish_reason)
         return [*found, {**last, "timings": answer.timings.as_dict()}]
 
     def usage(self, answer: Answer) -> Response:
-        """The chunk behind all others, where a request asks for the number of tokens."""
+        """The last chunk, with the token counts, for requests that ask for them."""
         return {**self._head, "choices": [], "usage": usage_of(answer.result)}
 
     def _choice(self, text: str, tokens: Sequence[GeneratedToken], finish_reason: str | None = None) -> Response:

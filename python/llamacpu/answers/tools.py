@@ -1,4 +1,4 @@
-"""What a request says of tools and of the form of its answer, as grammars."""
+"""Turns the tools and the response format of a request into grammars."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 def tools_of(functions: Sequence[Any] | None, tools: Sequence[Any] | None) -> list[Any] | None:
-    """The tools of a request; `functions` is their older form."""
+    """The tools of a request, or None if there are none; `functions` is their older form."""
     if tools:
         return list(tools)
     return [{"type": "function", "function": function} for function in functions] if functions else None
@@ -32,21 +32,21 @@ def tool_names(tools: Sequence[Any] | None) -> list[str]:
 
 
 def tool_schemas(tools: Sequence[Any] | None) -> dict[str, Any]:
-    """The schemas of the arguments of the functions in tool definitions, by name."""
+    """The argument schemas of the functions in tool definitions, by function name."""
     inner = [tool.get("function", tool) for tool in tools or () if isinstance(tool, Mapping)]
     named = [function for function in inner if isinstance(function, Mapping) and "name" in function]
     return {function["name"]: function.get("parameters") for function in named}
 
 
 def any_strict(tools: Sequence[Any]) -> bool:
-    """Whether one of the tools asks for arguments that are valid for certain (`"strict": true`)."""
+    """Whether any of the tools requires arguments that are guaranteed to be valid (`"strict": true`)."""
     from llamacpu.constraints.tool_definitions import function_of
 
     return any(function_of(tool).get("strict") is True for tool in tools)
 
 
 def wanted_tool(choice: Any) -> str | None:
-    """The name of the one function that must be called, or None. Raises ValueError for what is no choice."""
+    """The name of the one function that must be called, or None. Raises ValueError for an invalid tool choice."""
     if choice is None or (isinstance(choice, str) and choice in ("any", "auto", "none", "required")):
         return None
     if isinstance(choice, str):
@@ -61,7 +61,10 @@ def wanted_tool(choice: Any) -> str | None:
 
 
 def grammar_of_tools(tools: Sequence[Any], only: str | None) -> Grammar:
-    """The JSON of one call of a tool, its arguments valid under the tool's schema."""
+    """The grammar of a single tool call in JSON, with arguments that are valid under the tool's schema.
+
+    only: the name of the function to call; None allows any. Raises ValueError if no tool matches.
+    """
     from llamacpu.constraints.tool_definitions import for_objects, function_of
 
     forms = []
@@ -71,7 +74,7 @@ def grammar_of_tools(tools: Sequence[Any], only: str | None) -> Grammar:
             parameters = for_objects(
                 prepared(_parameters_of(function), function.get("strict") is True), function["name"]
             )
-            # References of the parameters stay within them.
+            # References in the parameters are resolved within them.
             own = as_resource(parameters, f"tool-{number}")
             properties = {"name": {"const": function["name"]}, "parameters": own}
             form = {"type": "object", "properties": properties, "required": ["name", "parameters"]}
@@ -82,13 +85,16 @@ def grammar_of_tools(tools: Sequence[Any], only: str | None) -> Grammar:
 
 
 def _parameters_of(function: Mapping[str, Any]) -> Any:
-    """The schema of a function's arguments; without one it has none."""
+    """The schema of a function's arguments; a function without a schema takes none."""
     parameters = function.get("parameters")
     return {"type": "object", "properties": {}} if parameters is None else parameters
 
 
 def grammar_of_format(response_format: Mapping[str, Any] | None) -> Grammar | None:
-    """The grammar that a response format asks for."""
+    """The grammar that a response format requires, or None if it allows any text.
+
+    Raises ValueError for an invalid response format.
+    """
     if response_format is None:
         return None
     if not isinstance(response_format, Mapping):

@@ -1,20 +1,20 @@
-"""Conversations: messages to prompts, answers to messages.
+"""Conversations: turns messages into prompts, and answers into messages.
 
-template       `ChatTemplate`: a Jinja template becomes text, in a sandbox
+template       `ChatTemplate`: renders a Jinja template in a sandbox
 ollama_template, ollama_values   `OllamaTemplate`: the same for the templates of Ollama's models
-go_template    Go's text/template, in which those are written
-conversation   `Chat`: the templates of a model, and the way from messages to token ids
-history        conversations as clients write them, in one form
-forms          conversations as templates expect them
-builtin        templates by name, for files without one
-segments       prompts as pieces for the tokenizer: where control tokens are meant, and where they are only text
-answer         answers as they stream in: reasoning, content and tool calls
-events         what they are taken apart into
-reasoning      the tags around reasoning, and what a prompt has done about it
-stretches      where stretches of an answer begin and end that may be tool calls
-tool_calls     the notations of tool calls; pythonic and brackets: what they are read with
-environment, filters, operations, limits   the sandbox and what it bounds
-traced, data   what came from the caller, and where it went
+go_template    Go's text/template, the language those templates are written in
+conversation   `Chat`: the templates of a model, and the conversion of messages to token ids
+history        normalizes conversations as clients write them
+forms          adapts conversations to what templates expect
+builtin        built-in templates by name, for files without one
+segments       prompts as pieces for the tokenizer: where control tokens are parsed, and where they are plain text
+answer         splits streamed answers into reasoning, content and tool calls
+events         the events produced by that split
+reasoning      the tags around reasoning, and whether a prompt has opened or closed one
+stretches      finds the spans of an answer that may be tool calls
+tool_calls     parsers for the notations of tool calls; pythonic and brackets support them
+environment, filters, operations, limits   the sandbox and its limits
+traced, data   track which text came from the caller
 """
 
 from llamacpu.chat.conversation import Chat, is_base_model, templates_in

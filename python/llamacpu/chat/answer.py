@@ -1,7 +1,7 @@
-"""An answer as it streams in, taken apart: reasoning, text for the reader, and tool calls.
+"""Splits a streamed answer into reasoning, text for the reader, and tool calls.
 
-What a piece of text becomes depends on the text alone, not on the pieces that it arrives in: a state either is certain
-of what comes next, whatever follows, or waits.
+The result depends only on the text, not on how it is divided into pieces: a state either decides what comes next
+regardless of what follows, or waits for more text.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _CLOSINGS = tuple(closing for _, closing in REASONING_TAGS)
 
 
 class AnswerReader(CallStates):
-    """Takes an answer apart while it is being written.
+    """Splits an answer into reasoning, content and tool calls while it is being generated.
 
-    tools              names of the functions on offer, or the schemas of their arguments by name; None: none are, and
-                       nothing is taken for a call
-    reasoning          whether stretches in reasoning tags are told apart from the content
+    tools              names of the available functions, or the schemas of their arguments by name; with None there are
+                       no tools, and nothing is treated as a call
+    reasoning          whether text in reasoning tags is separated from the content
     begins_reasoning   the prompt has opened the reasoning: the tag that closes it, or True for the usual one
-    unopened           the answer may begin with reasoning that nothing has opened: its text is held back until a
-                       closing tag, or the end, tells
-    begins_recipient   the prompt ends in ``>>>``, and the answer begins with whom it is for
+    unopened           the answer may begin with reasoning that has no opening tag: its text is held back until a
+                       closing tag, or the end of the answer, decides
+    begins_recipient   the prompt ends in ``>>>``, and the answer begins with its recipient
     forced             the answer is one call in JSON, whatever it looks like
-    only_tagged        calls without a tag stand at the beginning, or after another call, and nowhere else
+    only_tagged        calls without a tag occur only at the beginning or after another call
     drop               texts that do not belong to the answer: the control tokens of the vocabulary
     """
 
@@ -83,16 +83,16 @@ class AnswerReader(CallStates):
 
     @property
     def calls(self) -> int:
-        """How many tool calls have been found."""
+        """The number of tool calls found so far."""
         return self._found.count
 
     def push(self, text: str) -> list[Event]:
-        """Add text; returns what is certain now."""
+        """Add text and return the events that are now certain."""
         self._held += self._left_out.without(text, final=False)
         return self._taken_apart(final=False)
 
     def finish(self) -> list[Event]:
-        """The answer ends here: what is left is text, or a call without its closing mark."""
+        """End the answer and return the remaining events: text, or a call without its closing mark."""
         self._held += self._left_out.without("", final=True)
         return self._taken_apart(final=True)
 
@@ -105,7 +105,7 @@ class AnswerReader(CallStates):
     # Each state looks at the held text and returns events, or None to wait for more.
 
     def _in_start(self, final: bool) -> list[Event] | None:
-        # Between reasoning, calls and text there is nothing but white space and separators.
+        # Only white space and separators come between reasoning, calls and text.
         if self._skipped:
             rest = self._held.lstrip(self._skipped)
             self._joined.parted(self._space, self._held[: len(self._held) - len(rest)])
@@ -151,7 +151,7 @@ class AnswerReader(CallStates):
             self._held = self._held.lstrip(self._skipped)
             self._skipped = "" if self._held else self._skipped
         place = self._held.find(self._closing)
-        # White space before the closing tag does not belong to the thought.
+        # White space before the closing tag does not belong to the reasoning.
         if place >= 0:
             thought, self._held = self._held[:place].rstrip(), self._held[place + len(self._closing) :]
             self._restart(SPACE)
@@ -166,7 +166,7 @@ class AnswerReader(CallStates):
         begun = len(self._held) - (0 if final else unfinished(self._held, self._whole_marks))
         while (found := self._marks.search(self._held, position)) is not None:
             if begun < found.start():
-                # This may be the end of a longer mark, as that of "Action: ```json" is.
+                # This may be the end of a longer mark, such as "Action: ```json".
                 return self._shown(begun, trim=True)
             decided = self._decide(found[0], found.start(), final)
             if decided is None and not final:
@@ -179,7 +179,7 @@ class AnswerReader(CallStates):
         return self._shown(stop, trim=self._found.offered and not final)
 
     def _decide(self, mark: str, place: int, final: bool) -> tuple[list[Event]] | tuple[()] | None:
-        """What a mark in the held text is: events of something that begins, () for text, None to wait."""
+        """Decide what a mark in the held text is: events if something begins, () for plain text, None to wait."""
         text = self._held
         if mark in _OPENINGS:
             self._opened = True
@@ -212,7 +212,7 @@ class AnswerReader(CallStates):
         return (self._shown(place + 3, trim=False) or [],)
 
     def _begins_code(self, place: int) -> bool | None:
-        """As `begins_code`, and as below where calls are held to a grammar."""
+        """Like `begins_code`; if a grammar constrains the calls, only its opening for them counts."""
         if not self._only_tagged:
             return begins_code(self._held, place)
         opening = Opening.of_code(self._found.names)
@@ -223,7 +223,7 @@ class AnswerReader(CallStates):
         return None if re.compile(opening.begun).fullmatch(self._held, place) else False
 
     def _begins_fence(self, place: int) -> int | bool | None:
-        """As `begins_fence`; where calls are held to a grammar, only what that has for them begins one."""
+        """Like `begins_fence`; if a grammar constrains the calls, only its opening for them counts."""
         if not self._only_tagged:
             return begins_fence(self._held, place)
         opening = Opening.of_fences(self._found.names)
@@ -235,7 +235,7 @@ class AnswerReader(CallStates):
         return None if re.compile(opening.begun).fullmatch(self._held, place) else False
 
     def _close(self, mark: str, place: int) -> tuple[list[Event]] | tuple[()]:
-        """Reasoning that nothing opened ends: its text has been shown, the tag is not."""
+        """End reasoning that had no opening tag: its text has already been shown; the tag itself is dropped."""
         if self._opened:
             return ()
         self._opened = True
@@ -246,14 +246,14 @@ class AnswerReader(CallStates):
         return ([Piece("content", before)],)
 
     def _may_be_bare(self, place: int) -> bool:
-        """Whether a call without a tag may begin at a place of the held text."""
+        """Whether a call without a tag may begin at this position of the held text."""
         before = self._held[:place]
         if not self._bare_calls or self._fenced or not (before or self._last or " ")[-1].isspace():
             return False
         return not self._only_tagged or (self._at_start and not before.strip())
 
     def _address(self, place: int, final: bool) -> tuple[list[Event]] | tuple[()] | None:
-        """``>>>`` and whom what follows is for."""
+        """Read ``>>>`` and the recipient of the text that follows."""
         before = self._held[:place]
         begun = before if self._only_tagged else before.rstrip(" ")
         line_begins = self._at_start if not before.strip() and "\n" not in before else begun.endswith("\n")
@@ -265,7 +265,7 @@ class AnswerReader(CallStates):
             state = "start" if name == "all" else "recipient"
             return self._open(state, place, self._held.index("\n", place) + 1, Stretch(None))
         if self._recipient_first:
-            # The mark is the prompt's.
+            # The mark belongs to the prompt.
             self._held, self._recipient_first = self._held[:place] + self._held[place + len(">>>") :], False
             return ([],)
         return ()

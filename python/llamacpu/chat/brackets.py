@@ -1,4 +1,4 @@
-"""Where bracketed expressions end, in text that arrives in pieces: strings and escapes are respected."""
+"""Finds the end of bracketed expressions in text that arrives in pieces, respecting strings and escapes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _ENDS = {quote: re.compile(rf"{quote}|\\") for quote in "\"'"}
 
 
 class Brackets:
-    """Finds the end of the expression that begins at `start`, in time proportional to the text.
+    """Finds the end of the expression that begins at `start`, in time linear in the length of the text.
 
-    python: single quotes enclose strings too, and parentheses are brackets.
+    python: single quotes also enclose strings, and parentheses count as brackets.
     """
 
     def __init__(self, start: int = 0, python: bool = False) -> None:
@@ -23,14 +23,14 @@ class Brackets:
         self._marks = _PYTHON if python else _JSON
 
     def end(self, text: str) -> int | None:
-        """The position after the closing bracket, given the whole text so far; None while it is open."""
+        """The position after the closing bracket, given the whole text so far; None while the expression is open."""
         while self._found is None and self.step(text):
             if self.depth <= 0 and not self._quote and text[self._position - 1] in ")]}":
                 self._found = self._position
         return self._found
 
     def step(self, text: str) -> bool:
-        """Go on behind the next bracket or quotation mark; False at the end of the text."""
+        """Advance past the next bracket or quotation mark; return False at the end of the text."""
         while True:
             found = (_ENDS[self._quote] if self._quote else self._marks).search(text, self._position)
             if found is None:
@@ -54,12 +54,12 @@ class Brackets:
 
 
 def is_python(text: str, start: int = 0) -> bool:
-    """Whether the bracket at `start` opens a list of calls in Python's notation; else it is JSON's."""
+    """Whether the bracket at `start` opens a list of calls in Python notation rather than JSON."""
     return text[start] == "[" and re.compile(r'\[\s*[^\s{"\]\[]').match(text, start) is not None
 
 
 def items_of(text: str, python: bool) -> list[str]:
-    """The elements of a list, cut at its commas."""
+    """The elements of a list, split at its commas."""
     items: list[str] = []
     begin, position = 1, 1
     last = len(text) - 1

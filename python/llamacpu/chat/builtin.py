@@ -1,4 +1,4 @@
-"""Chat templates by name, for files that bring none of their own."""
+"""Built-in chat templates by name, for files without one of their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llamacpu.errors import TemplateError
 
 @dataclass(frozen=True)
 class Builtin:
-    """A built-in template: the file it is in, lines put before it, and texts that end an answer."""
+    """A built-in template: its file, the text placed before it, and the texts that end an answer."""
 
     file: str
     prelude: str = ""
@@ -62,7 +62,7 @@ BUILTINS: Mapping[str, Builtin] = {
 }
 """Every built-in template by its name."""
 
-# What other programs call them.
+# Names that other programs use for them.
 _OTHER_NAMES = {
     "chatml-function-calling": "chatml",
     "code-llama-70b": "codellama-70b",
@@ -82,7 +82,10 @@ _OTHER_NAMES = {
 
 
 def builtin(name: str) -> Builtin:
-    """The built-in template `name`; other programs' names for it are known too."""
+    """The built-in template `name`; names used by other programs are also accepted.
+
+    Raises TemplateError if there is no such template.
+    """
     found = BUILTINS.get(_OTHER_NAMES.get(name, name))
     if found is None:
         raise TemplateError(f"there is no built-in chat template {name!r}; expected one of {', '.join(BUILTINS)}")
@@ -96,12 +99,12 @@ def is_builtin(name: str) -> bool:
 
 @functools.cache
 def source_of(template: Builtin) -> str:
-    """The Jinja text of a built-in template."""
+    """The Jinja source of a built-in template."""
     file = resources.files("llamacpu.chat").joinpath("templates", f"{template.file}.jinja")
     return template.prelude + file.read_text(encoding="utf-8")
 
 
-# Which format a vocabulary was made for, the most telling tokens first.
+# Tokens that reveal which format a vocabulary was made for, the most specific first.
 _TELLING_TOKENS = (
     ("<|header_start|>", "llama-4"),
     ("<|start_header_id|>", "llama-3"),
@@ -120,7 +123,7 @@ _TELLING_TOKENS = (
     ("[SYSTEM_PROMPT]", "mistral-v7-tekken"),
     ("[INST]", "mistral-v3"),
 )
-# Which format a model's name speaks of, where the vocabulary says nothing.
+# Parts of model names that reveal the format when the vocabulary does not.
 _TELLING_NAMES = (
     ("olmo-2", "olmo-2"),
     ("olmo2", "olmo-2"),
@@ -136,7 +139,7 @@ _TELLING_NAMES = (
 )
 
 
-# What names of models say that were trained to answer.
+# Words in the names of models that were trained to answer.
 _CHAT_WORDS = re.compile(
     r"instruct|chat|assistant|guard|vicuna|zephyr|alpaca|hermes|dolphin|wizard|orca|tulu|koala|guanaco"
     r"|(?<![a-z])(it|sft|dpo|rlhf|tuned)(?![a-z])"
@@ -145,13 +148,13 @@ _NAME_KEYS = ("general.name", "general.basename", "general.finetune")
 
 
 def speaks_of_chat(metadata: Mapping[str, Any], file_name: str = "") -> bool:
-    """Whether a name of the model says that it was trained to answer messages."""
+    """Whether one of the model's names says that it was trained to answer messages."""
     names = " ".join([*(str(metadata.get(key, "")) for key in _NAME_KEYS), file_name]).lower()
     return _CHAT_WORDS.search(names) is not None
 
 
 def guess(model_name: str, has_token: Callable[[str], bool]) -> str:
-    """The name of the built-in template for a file without one: ChatML, unless its tokens or its name tell better."""
+    """Guess the built-in template for a file without one: ChatML, unless its tokens or its name indicate another."""
     for token, name in _TELLING_TOKENS:
         if has_token(token):
             return name

@@ -1,4 +1,4 @@
-"""The states of an answer's reader in which a tool call is under way: each waits for its end, and reads it."""
+"""The states of the answer reader during a tool call: each waits for the end of the call, then parses it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _CODE_END = re.compile(r"(?:\n[ \t]*|(?<=\))[ \t]*)()```")
 
 
 class CallStates:
-    """Holds the text that is not decided yet, and the state that looks at it.
+    """Holds the undecided text and the state that examines it.
 
-    Each state is a method: it returns events, or None to wait for more text. `final` says that none will come.
+    Each state is a method that returns events, or None to wait for more text. `final` says that no more will come.
     """
 
     def __init__(self, tools: Iterable[str] | Mapping[str, Any] | None) -> None:
         self._found, self._joined = FoundCalls(tools), Joined()
         self._held, self._state, self._skipped = "", "start", ""
         self._forced, self._bare_calls = False, True
-        # Whether text has been shown since the last start, its last letter, and whether it is in a fenced block.
+        # Whether no text has been shown since the last start, its last character, and whether it is in a fenced block.
         self._at_start, self._last, self._fenced = True, "", False
-        # The stretch that may be a call, what opened it, where its bracket is, and the white space before it.
+        # The span that may be a call, what opened it, where its bracket is, and the white space before it.
         self._stretch, self._tag, self._from, self._space = Stretch(None), "", 0, ""
 
     def _begin(self, state: str) -> list[Event]:
@@ -41,11 +41,11 @@ class CallStates:
         return []
 
     def _restart(self, skipped: str) -> None:
-        """Something is complete: what follows, after the letters of `skipped`, may be anything again."""
+        """Start afresh after something is complete: after the characters in `skipped`, anything may follow."""
         self._state, self._skipped, self._at_start, self._last = "start", skipped, True, ""
 
     def _shown(self, stop: int, trim: bool) -> list[Event] | None:
-        """The held text up to a place is content; with `trim` the white space before that waits."""
+        """Emit the held text up to `stop` as content; with `trim`, trailing white space stays held."""
         text = self._held[:stop].rstrip() if trim else self._held[:stop]
         if not text:
             return None
@@ -53,7 +53,7 @@ class CallStates:
         return [Piece("content", text)]
 
     def _open(self, state: str, place: int, start: int, stretch: Stretch) -> tuple[list[Event]]:
-        """A stretch begins: the text before `place` is content, what is held from now on begins at `start`."""
+        """Begin a span: the text before `place` is content, and the held text now begins at `start`."""
         before = self._held[:place].rstrip()
         self._space, self._held = self._held[len(before) : place], self._held[start:]
         self._restart("")
@@ -77,7 +77,7 @@ class CallStates:
         found = self._stretch.end(self._held, False)
         if found is None:
             if final:
-                # Brackets that never close: tags may follow, but calls without one would be looked for again and again.
+                # The brackets never close. Tags may follow, but untagged calls would be searched for over and over.
                 self._not_a_call(0)
                 self._bare_calls = self._forced = False
             return [] if final else None
@@ -92,7 +92,7 @@ class CallStates:
         return self._found.events(parts)
 
     def _not_a_call(self, end: int) -> list[Event]:
-        """What looked like a call up to `end` is text, with the white space before it."""
+        """Treat what looked like a call up to `end` as text, with the white space before it."""
         self._held, self._state = self._space + self._held, "content"
         return (self._shown(len(self._space) + end, trim=False) or []) if end else []
 

@@ -1,4 +1,4 @@
-"""`Chat`: the conversations of one model, from messages to token ids."""
+"""`Chat`: the chat format of one model, from messages to token ids."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _LEFT_OUT = {
 
 
 def templates_in(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates in a GGUF file by name; the main one is called "default". An empty one is none."""
+    """The chat templates in a GGUF file by name; the main one is called "default". Empty templates are ignored."""
     found = {}
     if isinstance(metadata.get(_KEY), str) and metadata[_KEY]:
         found["default"] = metadata[_KEY]
@@ -46,23 +46,25 @@ def templates_in(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_base_model(metadata: Mapping[str, Any], file_name: str = "") -> bool:
-    """Whether nothing says that a model was trained to answer: no chat template, and no name of a chat model."""
+    """Whether nothing suggests that a model was trained to answer: no chat template, and no chat model's name."""
     return not templates_in(metadata) and not speaks_of_chat(metadata, file_name)
 
 
 class Chat:
-    """How a model is talked to: its chat templates, and the way from messages to token ids.
+    """The chat format of a model: its chat templates, and the conversion of messages to token ids.
 
-    `template` overrides what the file says: the name of a built-in template, the name of a template in the file,
-    Jinja source, or a template of Ollama in Go's notation. Without it the file's own template is used ("tool_use"
-    instead where tools are given and the file has one), and for a file without any the built-in one that its tokens
-    or its name point to.
+    `template` overrides the file's choice: the name of a built-in template, the name of a template in the file, Jinja
+    source, or an Ollama template in Go's notation. By default the file's own template is used (or "tool_use" when
+    tools are given and the file has one); for a file without a template, the built-in one that its tokens or its name
+    indicate.
 
-    `preset`: what came with the name of the model. Its system prompt and messages stand before every conversation; its
-    template is used where the file has none, or where `template` is "modelfile".
+    `preset`: the settings that came with the name of the model. Its system prompt and messages precede every
+    conversation; its template is used if the file has none, or if `template` is "modelfile".
 
-    name    which template it is: "default", another name in the file, a built-in name, or "custom"
-    stop    texts that end an answer, where the template is a built-in one
+    Raises TemplateError if `template` names nothing that exists.
+
+    name    the template in use: "default", another name in the file, a built-in name, "modelfile" or "custom"
+    stop    texts that end an answer, if the template is a built-in one
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class Chat:
 
     @classmethod
     def of(cls, model: ModelLike, template: str | None = None) -> Chat:
-        """The conversations of `model`."""
+        """The chat format of `model`."""
         return cls(model.metadata, model.tokenizer, template, preset=preset_of(model))
 
     def __repr__(self) -> str:
@@ -129,7 +131,7 @@ class Chat:
 
     @cached_property
     def control_tokens(self) -> frozenset[str]:
-        """The texts that the tokenizer reads as control tokens where special tokens are parsed."""
+        """The texts that the tokenizer recognizes as control tokens when it parses special tokens."""
         types = self._metadata.get("tokenizer.ggml.token_type")
         ids = set(self.tokenizer.eog)
         if types is not None:
@@ -139,7 +141,7 @@ class Chat:
         return frozenset(text for text in map(self.tokenizer.id_to_piece, sorted(ids)) if text)
 
     def template_for(self, tools: Sequence[Any] | None) -> ChatTemplate | OllamaTemplate:
-        """The template that is used with these tools."""
+        """The template used with these tools."""
         return self.tool_template if tools else self.template
 
     def render(
@@ -149,7 +151,7 @@ class Chat:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The prompt as text; see `ChatTemplate.render`. Messages are brought into the form that the template takes."""
+        """The prompt as text; see `ChatTemplate.render`. Messages are adapted to the form that the template accepts."""
         return "".join(s.text for s in self.segments(messages, tools, add_generation_prompt, **variables))
 
     def segments(
@@ -159,7 +161,10 @@ class Chat:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> list[Segment]:
-        """The prompt as pieces for the tokenizer; see `ChatTemplate.segments`."""
+        """The prompt as segments for the tokenizer; see `ChatTemplate.segments`.
+
+        Raises TemplateError if the template renders the conversation in none of its forms, or exceeds a limit.
+        """
         template = self.template_for(tools)
         template.check()
 
@@ -190,7 +195,7 @@ class Chat:
             lost = missing(form, text_of(found), lambda marked: text_of(run(marked)))
             if best is None or len(lost) < best[0]:
                 best = len(lost), found, form, lost
-            # No form brings the text back that a template leaves out beside a call.
+            # If a template leaves out the text next to a call, no other form brings it back.
             if lost <= {"text"}:
                 break
         if best is None:
@@ -200,7 +205,7 @@ class Chat:
         return best[1]
 
     def _tell(self, form: Form, lost: set[str]) -> None:
-        """Warn, once, of what the template does not show as it was written."""
+        """Warn once about everything that the template does not show as written."""
         told = []
         if "system" in form.changes:
             told.append("has no place for system messages; they are put before the user's")
@@ -217,14 +222,14 @@ class Chat:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> list[int]:
-        """The prompt as token ids, with exactly one begin-of-text token where the model uses one.
+        """The prompt as token ids, with exactly one begin-of-text token if the model uses one.
 
-        Control tokens are parsed in the template's own text only: text of messages, tools and variables stays text.
+        Control tokens are parsed only in the template's own text: text from messages, tools and variables stays text.
         """
         return self.encode_segments(self.segments(messages, tools, add_generation_prompt, **variables))
 
     def encode_segments(self, segments: Sequence[Segment]) -> list[int]:
-        """The token ids of a prompt in pieces."""
+        """The token ids of a prompt given as segments."""
         tokenizer = self.tokenizer
         bos = tokenizer.bos
         ids: list[int] = []

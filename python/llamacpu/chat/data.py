@@ -1,4 +1,4 @@
-"""Messages and tools as plain values: all that a chat template gets to see of the caller's objects."""
+"""Messages and tools as plain values: all that a chat template can see of the caller's objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 
 
 class PlainData:
-    """Rebuilds values out of None, bool, int, float, str, list, tuple and dict; `size` adds up what it has seen.
+    """Rebuilds values from None, bool, int, float, str, list, tuple and dict; `size` is their total size in bytes.
 
     With `trace`, every string is marked as the caller's data.
     """
@@ -26,13 +26,16 @@ class PlainData:
         self.size: int = 0
 
     def text(self, value: str) -> str:
-        """`value` as an exact string, or as a traced one."""
+        """`value` as a plain `str`, or as a `Traced` one."""
         plain = str.__str__(value)
         self.size += len(plain) if plain.isascii() else 4 * len(plain)
         return Traced(plain) if self.trace else "".join((plain,))
 
     def plain(self, value: Any, depth: int = 0) -> Any:
-        """`value` rebuilt; an object of another kind becomes a text that names its type."""
+        """Rebuild `value`; an object of any other kind becomes a string that names its type.
+
+        Raises TemplateError if the value is nested too deeply.
+        """
         if depth > _DEEPEST:
             raise TemplateError(f"messages and tools may not be nested more than {_DEEPEST} levels deep")
         self.size += ELEMENT_COST
@@ -62,7 +65,10 @@ class PlainData:
         return f"<{type(value).__name__}>"
 
     def messages(self, messages: Any) -> list[dict[str, Any]]:
-        """The conversation, each message a dict; its reasoning under every name that templates read."""
+        """The conversation, each message a dict, with its reasoning under every name that templates read.
+
+        Raises TemplateError for a string or dict in place of the list, and for a message that cannot become a dict.
+        """
         if isinstance(messages, (str, bytes, Mapping)):
             raise TemplateError("messages must be a list of dicts with 'role' and 'content'")
         rebuilt = []

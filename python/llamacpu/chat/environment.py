@@ -1,8 +1,8 @@
 """The sandbox in which chat templates run.
 
 It is Jinja's immutable sandbox, set up as Hugging Face transformers sets it up for ``apply_chat_template`` (blocks
-trimmed, loop controls, the ``generation`` tag, plain JSON), with a code generator that puts every loop, call, operator
-and piece of output on the account of the rendering (`limits`) and keeps track of where text came from (`traced`).
+trimmed, loop controls, the ``generation`` tag, plain JSON), with a code generator that charges every loop, call,
+operator and piece of output to the budget of the rendering (`limits`) and tracks where text came from (`traced`).
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from llamacpu.errors import TemplateError
 
 
 class _Generation(Extension):
-    """``{% generation %}``: marks the assistant's text for training; for a prompt it is its content."""
+    """``{% generation %}``: marks the assistant's text for training; in a prompt it renders its content."""
 
-    tags = {"generation"}  # noqa: RUF012 (Jinja declares it so)
+    tags = {"generation"}  # noqa: RUF012 (declared this way in Jinja)
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        # A scope of its own, as the call block has that transformers makes of it.
+        # A separate scope, because transformers turns the tag into a call block, which has one.
         return [nodes.Scope(body)]
 
 
 class _Generator(CodeGenerator):
-    """Jinja's code generator with every value, step and piece of output handed to the environment."""
+    """Jinja's code generator, which passes every value, step and piece of output to the environment."""
 
     def _output_const_repr(self, group: Iterable[Any]) -> str:
         return f"environment.literal({''.join(group)!r})"
 
     def _output_child_to_const(self, node: nodes.Expr, frame: Frame, finalize: Any) -> str:
-        # Nothing is computed while compiling: no budget is at hand there.
+        # Nothing is computed during compilation, because no budget applies there.
         if not isinstance(node, nodes.TemplateData):
             raise nodes.Impossible()
         return node.data
@@ -56,7 +56,7 @@ class _Generator(CodeGenerator):
     def _output_child_post(self, node: nodes.Expr, frame: Frame, finalize: Any) -> None:
         self.write(")")
 
-    def visit_For(self, node: nodes.For, frame: Frame) -> None:  # noqa: N802 (Jinja names it)
+    def visit_For(self, node: nodes.For, frame: Frame) -> None:  # noqa: N802 (a Jinja name)
         node.body.insert(0, nodes.ExprStmt(_tick(), lineno=node.lineno))
         if node.test is not None:
             node.test = nodes.And(_tick(), node.test, lineno=node.lineno)
@@ -110,7 +110,7 @@ def _tick() -> nodes.Expr:
 
 
 class _Formatter(SandboxedFormatter):
-    """``str.format`` that refuses widths out of proportion."""
+    """``str.format`` that rejects excessive widths."""
 
     def format_field(self, value: Any, format_spec: str) -> Any:
         operations.check_format(format_spec)
@@ -118,7 +118,7 @@ class _Formatter(SandboxedFormatter):
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """The sandbox; `with_budget` makes the copy in which one rendering runs."""
+    """The sandbox; `render` makes a copy of it for each rendering."""
 
     code_generator_class: type[CodeGenerator] = _Generator
     intercepted_binops: frozenset[str] = frozenset(operations.BINARY)
@@ -135,14 +135,14 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.globals["strftime_now"] = filters.strftime_now
 
     def render(self, code: types.CodeType, budget: Budget, variables: Mapping[str, Any]) -> str:
-        """Run compiled template `code` on the account of `budget`."""
+        """Run the compiled template `code` and charge it to `budget`."""
         environment = copy.copy(self)
         environment.budget = budget
         template = Template.from_code(environment, code, environment.make_globals(None))
         context = template.new_context(dict(variables))
         return concatenate(template.root_render_func(context))
 
-    # What the generated code calls.
+    # Called by the generated code.
 
     def tick(self) -> bool:
         return self.budget.tick()
@@ -171,7 +171,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.budget.tick()
         return operations.BINARY[operator](self.budget, left, right)
 
-    # What the sandbox asks.
+    # Called by the sandbox.
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return super().is_safe_attribute(obj, attr, value) and operations.allowed_attribute(obj, attr)
@@ -223,7 +223,7 @@ def _make_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
 
 
 def compile_template(environment: ChatEnvironment, source: str) -> types.CodeType:
-    """The code of a template; whatever is wrong with it is a TemplateError."""
+    """Compile a template's source to a code object; raises Jinja's TemplateSyntaxError for invalid source."""
     code = environment.compile(source, filename="<chat template>")
     return code if isinstance(code, types.CodeType) else compile(code, "<chat template>", "exec")
 

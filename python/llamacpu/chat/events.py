@@ -1,4 +1,4 @@
-"""What an answer is taken apart into: pieces of text, and tool calls."""
+"""The events that an answer is split into: pieces of text and tool calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Event", "Piece", "Reader", "ToolCall"]
 
 
 class Piece(NamedTuple):
-    """A stretch of text of the answer."""
+    """A piece of the answer's text."""
 
     kind: Literal["content", "reasoning"]
     text: str
@@ -17,7 +17,7 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A complete tool call; `arguments` is JSON text, `id` nine letters and digits, as Mistral's templates want."""
+    """A complete tool call; `arguments` is JSON text, `id` nine letters and digits, as Mistral's templates require."""
 
     index: int
     id: str
@@ -29,10 +29,10 @@ Event = Piece | ToolCall
 
 
 class Reader(Protocol):
-    """Takes an answer apart while it is being written."""
+    """Splits an answer into events while it is being generated."""
 
     def push(self, text: str) -> list[Event]:
-        """Add text; returns what is certain now."""
+        """Add text and return the events that are now certain."""
 
     def finish(self) -> list[Event]:
-        """The answer ends here; returns what was held back."""
+        """End the answer and return the events held back so far."""

@@ -1,6 +1,6 @@
-"""The filters and functions that chat templates may use, each within the budget of its rendering.
+"""The filters and functions that chat templates may use, each charged to the budget of its rendering.
 
-They are Jinja's own, behind a guard that counts what goes in and what comes out, and the few that Hugging Face defines
+They are Jinja's own, wrapped in a guard that counts their operands and results, plus the few that Hugging Face defines
 differently or whose cost cannot be bounded from outside.
 """
 
@@ -22,7 +22,7 @@ from llamacpu.chat.operations import add, call_string_method, check_format, gath
 from llamacpu.chat.traced import Traced
 from llamacpu.errors import TemplateError
 
-# Filters that walk the text in Python, about a microsecond a character: only for short text.
+# Filters that process text in Python at about a microsecond per character: allowed for short text only.
 _SLOW = frozenset(("title", "urlencode", "escape", "e", "forceescape", "truncate"))
 _SLOW_BYTES = 256 << 10
 # Markup for web pages, random text and pretty-printing have no place in a prompt, and their cost is hard to bound.
@@ -31,17 +31,17 @@ _LARGEST_COUNT = 100_000
 
 
 def budget_of(context: Context) -> Budget:
-    """The account of the rendering that `context` belongs to."""
+    """The budget of the rendering that `context` belongs to."""
     return cast(Budget, context.environment.budget)  # type: ignore[attr-defined]
 
 
 def raise_exception(message: object) -> None:
-    """What templates call to refuse a conversation."""
+    """Raise Jinja's TemplateError with `message`; templates call this to reject a conversation."""
     raise JinjaError(str(message))
 
 
 def strftime_now(format: str) -> str:
-    """The local date and time."""
+    """The local date and time in the given `strftime` format."""
     if len(format) > 1000:
         raise TemplateError("the chat template asks for the date in a format of more than 1000 characters")
     check_format(format)
@@ -49,10 +49,10 @@ def strftime_now(format: str) -> str:
 
 
 class TemplateNamespace(Namespace):
-    """Jinja's namespace without names that begin with an underscore, and with a short text of its own."""
+    """Jinja's namespace, without names that begin with an underscore and with a short `repr`."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
-        # The object comes in `args`, so that an attribute may be called "self".
+        # The object itself is `args[0]`, so that an attribute may be called "self".
         values = dict(*args[1:], **kwargs)
         for name in values:
             _check_name(name)
@@ -88,13 +88,13 @@ def _tojson(
     separators: Any = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as Hugging Face writes it: other scripts kept, nothing escaped for HTML."""
+    """JSON as Hugging Face writes it: non-ASCII characters are kept, and nothing is escaped for HTML."""
     if indent is not None and (len(indent) if isinstance(indent, str) else indent) > 32:
         raise TemplateError("the chat template indents JSON by more than 32 characters")
     if indent is not None:
         width = len(indent) if isinstance(indent, str) else indent
         budget = budget_of(context)
-        # Each element is at least a byte of the size, and its own line.
+        # Each element adds at least eight bytes to the size, and takes a line of its own.
         budget.expect(budget.size(value) // 8 * (1 + width * _depth(value)))
     if separators is not None and sum(map(len, separators)) > 32:
         raise TemplateError("the chat template separates JSON with more than 32 characters")
@@ -148,7 +148,7 @@ def _string(context: Context, value: Any) -> str:
 
 
 def text_of(budget: Budget, value: Any) -> str:
-    """``str(value)``, data if anything in it is."""
+    """``str(value)``, marked as the caller's data if anything in `value` is."""
     budget.expect(budget.size(value))
     text = budget.made(str(value))
     return Traced(text) if budget.has_data(value) else text
@@ -161,7 +161,7 @@ def _stepping(budget: Budget, values: Iterator[Any]) -> Generator[Any, None, Non
 
 
 def _check_arguments(name: str, budget: Budget, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Refuse counts, widths and precisions that make much out of little."""
+    """Reject counts, widths and precisions that turn a small input into a large result."""
     if name == "round":
         limit = 300
     elif name in ("center", "indent"):
@@ -179,7 +179,7 @@ def _check_arguments(name: str, budget: Budget, args: tuple[Any, ...], kwargs: d
 
 
 def guarded(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Jinja's filter `plain` with its operands and its result on the account."""
+    """Wrap Jinja's filter `plain` so that its operands and its result are charged to the budget."""
     wants = getattr(plain, "jinja_pass_arg", None)
 
     @pass_context
@@ -219,7 +219,7 @@ _OWN: dict[str, Callable[..., Any]] = {
 
 
 def all_filters() -> dict[str, Callable[..., Any]]:
-    """Every filter of the sandbox by name."""
+    """All filters of the sandbox by name."""
     found = {name: guarded(name, plain) for name, plain in jinja_filters.FILTERS.items() if name not in _LEFT_OUT}
     return {**found, **_OWN}
 

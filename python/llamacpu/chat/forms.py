@@ -1,7 +1,7 @@
 """The forms in which chat templates expect a conversation.
 
-Clients write a conversation in one way, templates read it in several. Here are the ways, the most usual first; the
-caller takes the first that the template renders with everything in it.
+Clients write conversations in one form; templates read several. This module yields those forms, the most common first;
+the caller uses the first one that the template renders completely.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from llamacpu.chat.history import (
 )
 from llamacpu.chat.tool_calls import DECODER
 
-# Digits are what no template changes: it may write letters large, or cut white space.
+# No template changes digits, whereas it may change the case of letters or strip white space.
 _HALVES = re.compile("[\ud800-\udfff]")
 _SENTINEL = "4{:04d}90817263"
 
 
 class Form(NamedTuple):
-    """A conversation in one form: the messages, the tools, and what had to be done for it."""
+    """A conversation in one form: the messages, the tools, and the names of the changes applied."""
 
     messages: list[Message]
     tools: list[Any]
@@ -38,13 +38,16 @@ class Form(NamedTuple):
 
 
 def forms(messages: Sequence[Any], tools: Sequence[Any], source: str) -> Iterator[Form]:
-    """The conversation in the forms that a template may want; `source`: it, or those words of it that tell.
+    """Yield the conversation in the forms that a template may expect.
 
-    The arguments of tool calls come as an object; some templates want the JSON text. A message that only calls a tool
-    has no content: empty for most templates, null for some. A template that knows nothing of tools gets them in words.
-    Then come changes for templates that cannot do all that a conversation may hold, as few as possible: results that
-    are objects as JSON text, nine letters as ids, one call in a message, system messages with the user's, neighbours of
-    one role as one, calls in words, and tools with all their keys. Last, content as a list of parts.
+    source: the template, or the words in it that show what it supports.
+
+    The arguments of tool calls are given as an object first, then as JSON text, which some templates expect. A message
+    that only calls a tool has empty content for most templates, null for some. A template without support for tools
+    gets them as plain text. Then come changes for templates that do not support everything in the conversation, as few
+    as possible: results that are objects as JSON text, ids of nine characters, one call per message, system messages
+    merged into the user's, adjacent messages of one role merged, calls as plain text, and tools with all their keys.
+    The last form gives content as a list of parts.
     """
     plain, offered = history(messages), [_tool(tool) for tool in tools]
     if "tool_calls" not in source:
@@ -61,10 +64,10 @@ def forms(messages: Sequence[Any], tools: Sequence[Any], source: str) -> Iterato
         "alternating": lambda form: form._replace(messages=alternating(form.messages)),
     }
     first = Form(plain, offered)
-    # Words may leave neighbours of one role: that change counts with any other.
+    # Calls as plain text may leave adjacent messages of one role, so this change is always a candidate.
     able = [name for name, change in changes.items() if change(first) != first or name == "alternating"]
     if not offered and re.search(r"\btools\b", source):
-        able.append("tools")  # an empty list, for templates that go through it without looking
+        able.append("tools")  # an empty list, for templates that iterate over it without a check
     for count in range(len(able) + 1):
         for chosen in combinations(able, count):
             form = first
@@ -91,8 +94,8 @@ def _written(form: Form) -> Iterator[Form]:
 def missing(form: Form, text: str, render: Callable[[Form], str]) -> set[str]:
     """Which of "system", "user", "calls", "results", "tools" and "text" a rendered prompt leaves out.
 
-    "text" is that of messages which call tools. Where a template may have changed a text before it was printed, digits
-    are rendered in its place.
+    "text" is the text of messages that call tools. A text that seems to be missing may only have been changed by the
+    template, so the prompt is rendered again with digits in its place.
     """
     functions = [tool.get("function") for tool in form.tools if isinstance(tool, Mapping)]
     names = [function.get("name") for function in functions if isinstance(function, Mapping)]
@@ -137,14 +140,14 @@ def _is_in(content: str, text: str) -> bool:
 
 
 def _tool(tool: Any) -> Any:
-    """The definition of a tool in OpenAI's form."""
+    """The definition of a tool in OpenAI's format."""
     if isinstance(tool, Mapping) and "function" not in tool and "name" in tool:
         return {"type": "function", "function": dict(tool)}
     return tool
 
 
 def _complete(tool: Any) -> Any:
-    """A tool with a description and parameters."""
+    """The tool with its description and parameters filled in if they are absent."""
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping):
         return tool
@@ -189,7 +192,7 @@ def _as_object(arguments: Any) -> Any:
 
 
 def _whole(value: Any) -> Any:
-    """A value of JSON whose texts are Unicode: halves of surrogate pairs, which models may write, become U+FFFD."""
+    """A JSON value with valid Unicode strings: unpaired surrogates, which models may write, become U+FFFD."""
     if isinstance(value, str):
         return value if value.isascii() else _HALVES.sub("\N{REPLACEMENT CHARACTER}", value)
     if isinstance(value, list):
@@ -212,7 +215,7 @@ Otherwise answer in plain text."""
 
 
 def _with_instructions(messages: list[Message], tools: Sequence[Any]) -> list[Message]:
-    """The tools explained in the first message of the system or the user."""
+    """The messages with the tools explained in the first system or user message."""
     text = _INSTRUCTIONS.format(tools="\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools))
     for index, message in enumerate(messages):
         if message.get("role") in ("system", "user") and _has_text(message):
@@ -222,7 +225,7 @@ def _with_instructions(messages: list[Message], tools: Sequence[Any]) -> list[Me
 
 
 def _as_words(message: Message) -> Message:
-    """Tool calls and results as plain text, for templates that have no form for them."""
+    """Tool calls and results as plain text, for templates that do not support them."""
     if message.get("role") == "tool":
         return {"role": "user", "content": f"The function returned: {as_text(message.get('content'))}"}
     calls = message.get("tool_calls")

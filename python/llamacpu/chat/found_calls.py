@@ -1,4 +1,4 @@
-"""The tool calls found in one answer: which functions are on offer, the ids, and what a stretch of calls says."""
+"""The tool calls found in one answer: the available functions, the ids, and the parsing of a span of calls."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from llamacpu.chat.tool_calls import Call, IdentifiedCall, read_code, read_parts
 __all__ = ["CODE_TOOLS", "FoundCalls"]
 
 CODE_TOOLS: tuple[str, ...] = ("code_interpreter", "python", "ipython")
-# Tags after which a name alone is a call without arguments.
+# Tags after which a bare name is a call without arguments.
 _NAME_ALONE = ("<tool_call>", "[TOOL_CALLS]")
 
 
 class FoundCalls:
-    """The calls of one answer, numbered, each with its own id.
+    """The calls of one answer, numbered, each with a unique id.
 
-    tools   names of the functions on offer, or the schemas of their arguments by name; None: none are
+    tools   names of the available functions, or the schemas of their arguments by name; None if there are none
     """
 
     def __init__(self, tools: Iterable[str] | Mapping[str, Any] | None) -> None:
@@ -32,7 +32,7 @@ class FoundCalls:
         self._ids: set[str] = set()
 
     def tagged(self, tag: str, body: str) -> list[Call | str]:
-        """What stands between tags: calls and what could not be read among them; [] where no call is."""
+        """Parse the text between tags into calls and the text that could not be parsed; [] if there is no call."""
         parts = read_parts(body, schemas=self._schemas)
         if tag == "<|python_tag|>" and not self.any_known(parts or []):
             parts = self._code(body) or parts
@@ -41,27 +41,27 @@ class FoundCalls:
         return parts or []
 
     def code(self, body: str) -> list[Call | str]:
-        """Calls in a fenced block of Python, one after the other."""
+        """Parse consecutive calls in a fenced block of Python."""
         calls = read_code(body)
         return [*calls] if calls is not None else read_parts(body, certain=False) or []
 
     def _code(self, text: str) -> list[Call | str] | None:
-        """Python source after ``<|python_tag|>`` is for the code interpreter, where one is on offer."""
+        """Treat Python source after ``<|python_tag|>`` as a call of the code interpreter, if one is available."""
         name = next((name for name in CODE_TOOLS if name in self.names), None)
         return [Call(name, {"code": text})] if name and text.strip() and text.lstrip()[0] not in "{[" else None
 
     def addressed(self, name: str, body: str) -> list[Call | str]:
-        """What is written for a recipient without being an object of arguments: source, nothing at all, or text."""
+        """Parse text for a recipient that is not a JSON object of arguments: source code, nothing, or plain text."""
         if name in CODE_TOOLS:
             return [Call(name, {"code": body.rstrip()})]
         return [Call(name, {})] if body.strip() in ("", "null") else [body]
 
     def any_known(self, parts: Iterable[Call | str]) -> bool:
-        """Whether one of the parts calls a function on offer."""
+        """Whether one of the parts calls an available function."""
         return any(isinstance(part, Call) and part.name in self.names for part in parts)
 
     def events(self, parts: Iterable[Call | str]) -> list[Event]:
-        """Calls with a number and an id, that of the model where it gave one; what is no call is content."""
+        """Turn calls into events with a number and an id, the model's own if it gave one; other parts are content."""
         events: list[Event] = []
         for part in parts:
             if isinstance(part, str):
@@ -76,6 +76,6 @@ class FoundCalls:
 
 
 def _json(value: Any) -> str:
-    """JSON text; half of a surrogate pair, which no encoding of text can hold, stays an escape."""
+    """JSON text; an unpaired surrogate, which no text encoding can represent, stays an escape."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isascii() or not re.search("[\ud800-\udfff]", text) else json.dumps(value)

@@ -23,40 +23,40 @@ _ENDS = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
 _END = re.compile("|".join(map(re.escape, _ENDS)))
 _CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 _RECIPIENT = re.compile(r"to=([^\s<]+)")
-# What a header may begin with, after a prompt that ends in the role.
+# What a header may begin with after a prompt that ends with the role.
 _HEADERS = ("<|channel|>", "<|start|>", "to=")
-# A longer header is none.
+# Anything longer is not a header.
 _LONGEST_HEADER = 1000
 
 
 class HarmonyReader:
-    """Takes an answer in channels apart while it is being written; it has the methods of `AnswerReader`.
+    """Splits an answer in channels while it is being generated, with the same methods as `AnswerReader`.
 
-    tools      names of the functions on offer; None: calls stay in the text
-    reasoning  whether the channel "analysis" is told apart from the content
+    tools      names of the available functions; with None, calls stay in the text
+    reasoning  whether the "analysis" channel is separated from the content
     """
 
     def __init__(self, tools: Iterable[str] | None = None, *, reasoning: bool = True) -> None:
         self._tools = None if tools is None else frozenset(tools)
         self._reasoning = reasoning
         self._held = ""
-        # Where what is held belongs to: a header, or the body of a message of this kind.
+        # What the held text belongs to: a header, or the body of a message of this kind.
         self._kind = "header"
         self._recipient = ""
         self._calls = 0
 
     @property
     def calls(self) -> int:
-        """How many tool calls have been found."""
+        """The number of tool calls found so far."""
         return self._calls
 
     def push(self, text: str) -> list[Event]:
-        """Add text; returns what is certain now."""
+        """Add text and return the events that are now certain."""
         self._held += text
         return self._events(final=False)
 
     def finish(self) -> list[Event]:
-        """The answer ends here."""
+        """End the answer and return the remaining events."""
         return self._events(final=True)
 
     def _events(self, final: bool) -> list[Event]:
@@ -66,7 +66,7 @@ class HarmonyReader:
         return events
 
     def _header(self, final: bool) -> list[Event] | None:
-        """Read up to the text of a message; None to wait, or at the end."""
+        """Read up to the text of a message; return None to wait, or at the end."""
         text = self._held.lstrip()
         if not text:
             return None
@@ -76,7 +76,7 @@ class HarmonyReader:
             return None
         if place < 0 or not begun:
             if final and begun:
-                # A header that was cut off says nothing to anybody.
+                # A truncated header is of no use.
                 self._held = ""
                 return None
             self._kind = "content"
@@ -91,7 +91,7 @@ class HarmonyReader:
         return []
 
     def _body(self, final: bool) -> list[Event] | None:
-        """Pass on the text of a message, or the call that it is once it is complete."""
+        """Emit the text of a message, or a call once it is complete."""
         end = _END.search(self._held)
         if end is None and self._kind == "call" and not final:
             return None
@@ -102,7 +102,7 @@ class HarmonyReader:
             if not body:
                 return None
         else:
-            # The start of a message belongs to its header.
+            # The start mark of a message belongs to its header.
             self._held = self._held[end.start() if end[0] == "<|start|>" else end.end() :]
             self._kind = "header"
         if kind == "call":

@@ -1,4 +1,4 @@
-"""A conversation as clients write it, in one form: what the ways of writing it share, before templates differ."""
+"""Normalizes conversations as clients write them, before they are adapted to individual templates."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from llamacpu.errors import TemplateError
 
 Message = dict[str, Any]
 
-# What may hold the result of a tool, which need not be text.
+# Roles of messages with the result of a tool, which need not be text.
 _RESULTS = ("tool", "function", "ipython")
 _MEDIA = re.compile("image|audio|video|file|document")
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
 def history(messages: Iterable[Any]) -> list[Message]:
-    """The messages with content as one text, `developer` as `system`, and functions as tools.
+    """The messages with content as a single string, `developer` as `system`, and functions as tools.
 
-    Content that is None is empty. The older `function_call` and the role `function` become `tool_calls` and `tool`.
-    Raises TemplateError for what is no message, and for content that is no text.
+    Content that is None becomes empty. The older `function_call` and the role `function` become `tool_calls` and
+    `tool`. Raises TemplateError for anything that is not a message, and for content that is not text.
     """
     if not isinstance(messages, Iterable) or isinstance(messages, (str, bytes, Mapping)):
         raise TemplateError(f"the messages are a {type(messages).__name__}; a list of dicts was expected")
@@ -47,7 +47,7 @@ def history(messages: Iterable[Any]) -> list[Message]:
 
 
 def _text(content: Any, is_result: bool) -> Any:
-    """Content as one text; an object or a list that a tool returned stays one."""
+    """Content as a single string; an object or a list that a tool returned is left as it is."""
     if content is None or isinstance(content, str):
         return content or ""
     if isinstance(content, (bool, int, float)):
@@ -88,12 +88,12 @@ def _is_data(content: Any) -> bool:
 
 
 def as_text(content: Any) -> str:
-    """What a tool returned as text: JSON, where it is an object or a list."""
+    """The result of a tool as text: JSON if it is an object or a list."""
     return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False, default=str)
 
 
 def objects_as_text(messages: Sequence[Message]) -> list[Message]:
-    """Objects and lists that tools returned as JSON text, for templates that would print them as Python does."""
+    """The messages with results that are objects or lists as JSON text, for templates that would print their `repr`."""
     return [{**message, "content": as_text(message["content"])} for message in messages]
 
 
@@ -114,7 +114,7 @@ def _calls(message: Mapping[str, Any], number: int) -> list[Message]:
 
 
 def _call_of(messages: Sequence[Message], name: Any) -> str:
-    """The id of the last call of a function."""
+    """The id of the last call of a function, or an id derived from its name if there is none."""
     for message in reversed(messages):
         for call in reversed(message.get("tool_calls", ())):
             if call["function"].get("name") == name and call.get("id"):
@@ -123,14 +123,14 @@ def _call_of(messages: Sequence[Message], name: Any) -> str:
 
 
 def _short(text: str) -> str:
-    """Nine letters and digits that stand for a text."""
+    """An id of nine letters and digits derived from a text by hashing."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:9]
 
 
 def short_ids(messages: Sequence[Message]) -> list[Message]:
-    """Every call and result with an id of nine letters and digits, as Mistral's templates want.
+    """The messages with an id of nine letters and digits in every call and result, as Mistral's templates require.
 
-    An id of another form becomes the same one in a call and in its result.
+    An id in another form is replaced by the same new one in a call and in its result.
     """
     found = []
     waiting: list[str] = []
@@ -142,7 +142,7 @@ def short_ids(messages: Sequence[Message]) -> list[Message]:
             message = {**message, "tool_calls": calls}
         elif message.get("role") == "tool":
             given = message.get("tool_call_id")
-            # A result without an id answers the first call that none has answered.
+            # A result without an id belongs to the first call without a result.
             identity = _nine(given, "") if given else (waiting[0] if waiting else _short("result"))
             if identity in waiting:
                 waiting.remove(identity)
@@ -157,7 +157,7 @@ def _nine(identity: Any, otherwise: str) -> str:
 
 
 def single_calls(messages: Sequence[Message]) -> list[Message]:
-    """One call in a message, its result behind it, for templates that know no more."""
+    """The messages with one call each, followed by its result, for templates that support only one."""
     found: list[Message] = []
     index = 0
     while index < len(messages):
@@ -184,7 +184,7 @@ def single_calls(messages: Sequence[Message]) -> list[Message]:
 
 
 def merged_system(messages: Sequence[Message]) -> list[Message]:
-    """System messages before the next message of the user, for templates that have no place for them."""
+    """The messages with system text prepended to the next user message, for templates without system messages."""
     found: list[Message] = []
     waiting: list[str] = []
     for message in messages:
@@ -199,9 +199,9 @@ def merged_system(messages: Sequence[Message]) -> list[Message]:
 
 
 def alternating(messages: Sequence[Message]) -> list[Message]:
-    """Neighbours of one role as one message, for templates that want the roles to alternate.
+    """The messages with adjacent ones of one role merged, for templates that require alternating roles.
 
-    A conversation that begins with the assistant, as a greeting does, gets an empty message of the user before it.
+    A conversation that begins with the assistant, such as a greeting, gets an empty user message before it.
     """
     found: list[Message] = []
     for message in messages:

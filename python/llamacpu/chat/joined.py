@@ -1,4 +1,4 @@
-"""The events of an answer as its reader gets them: neighbouring pieces joined, white space around calls kept once."""
+"""Joins adjacent pieces of an answer, and keeps the white space around calls once."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["Joined"]
 class Joined:
     """Joins the pieces of an answer.
 
-    White space before and behind a call belongs to neither: between two stretches of content what stood before the
-    calls is kept, or else what stood behind them, so that their words stay apart.
+    White space before and after a call belongs to neither side. Between two pieces of content, the white space before
+    the calls is kept, or else that after them, so that words stay separated.
     """
 
     def __init__(self) -> None:
@@ -19,13 +19,13 @@ class Joined:
         self._before = self._behind = ""
 
     def parted(self, before: str, behind: str) -> None:
-        """What ends here stood between this white space; more of that behind it may follow."""
+        """Record the white space before and after something that ends here; more may follow after it."""
         self._apart = True
         self._before = self._before or before
         self._behind += behind.strip(";,")
 
     def add(self, events: list[Event], more: list[Event]) -> None:
-        """Add what comes next to `events`."""
+        """Append the events in `more` to `events`, joining adjacent pieces of the same kind."""
         for event in more:
             if isinstance(event, Piece):
                 if not event.text:

@@ -1,4 +1,4 @@
-"""Texts that do not belong to an answer, such as control tokens, taken out of it while it arrives in pieces."""
+"""Removes texts that do not belong to an answer, such as control tokens, while it arrives in pieces."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ __all__ = ["LeftOut", "any_of"]
 
 
 def any_of(texts: Iterable[str]) -> re.Pattern[str]:
-    """What matches any of the texts, the longest first; nothing where there are none."""
+    """A pattern that matches any of the texts, the longest first; without texts it matches nothing."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
 class LeftOut:
-    """Takes these texts out of a text."""
+    """Removes the given texts from text that arrives in pieces."""
 
     def __init__(self, texts: Collection[str]) -> None:
         self._texts, self._pattern, self._held = tuple(texts), any_of(texts), ""
 
     def without(self, text: str, final: bool) -> str:
-        """What is certain to stay of the text so far; what may become one of the texts waits."""
+        """The part of the text so far that is certain to stay; an end that may become one of the texts is held back."""
         held = self._held + text
         sure = len(held) if final else len(held) - unfinished(held, self._texts)
         position, kept = 0, ""

@@ -1,7 +1,7 @@
-"""What one rendering of a chat template may cost, and the account that holds it to that.
+"""The limits on the cost of rendering a chat template, and the budget that enforces them.
 
-Every value that a template can make stays below a size, so that one operation of the interpreter takes milliseconds at
-most; between operations the account looks at the number of steps and at the processor time. Together they bound time
+Every value that a template makes is limited in size, so that one operation of the interpreter takes milliseconds at
+most; between operations the budget checks the number of steps and the processor time. Together these bound the time
 and memory of any template, whatever it does.
 """
 
@@ -17,36 +17,36 @@ from llamacpu.errors import TemplateError
 
 T = TypeVar("T")
 
-# What an element of a list or dict is counted as, beside its own size: about what the interpreter needs for it.
+# Bytes charged for an element of a list or dict in addition to its own size: roughly the interpreter's overhead.
 ELEMENT_COST = 16
-# A number cannot be larger than this many bits: chat templates count messages, not atoms.
+# The largest size of an integer, in bits: chat templates only count messages.
 LARGEST_NUMBER_BITS = 4096
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one rendering; sizes in bytes, to which a multiple of the size of the messages is added."""
+    """Limits of one rendering; sizes are in bytes, and a multiple of the input size is added to them."""
 
     seconds: float = 1.0
     """Processor time of the rendering thread."""
     steps: int = 5_000_000
     """Loop iterations, calls, operators and filters."""
     value: int = 2 << 20
-    """Largest single value (a string, or a list with everything in it); four times the size of the input is added."""
+    """Largest single value (a string, or a list with all its contents); four times the size of the input is added."""
     total: int = 64 << 20
-    """All values and output that are made, together; 64 times the size of the input is added."""
+    """Total of all values and output; 64 times the size of the input is added."""
     depth: int = 64
-    """Macros and recursive loops inside each other."""
+    """Nesting depth of macros and recursive loops."""
     source: int = 64 << 10
-    """Characters of the template itself."""
+    """Length of the template itself, in characters."""
 
 
 class TemplateLimit(TemplateError):  # noqa: N818 (the name says what was reached)
-    """The template asks for more than a rendering may cost."""
+    """The template exceeds a limit of the rendering."""
 
 
 class Budget:
-    """The account of one rendering."""
+    """The budget of one rendering: what it may still spend."""
 
     __slots__ = ("_data", "_deadline", "_kept", "_sizes", "depth", "limits", "steps", "total", "tracking", "value")
 
@@ -58,13 +58,16 @@ class Budget:
         self.total: int = limits.total + 64 * input_size
         self.depth: int = 0
         self._deadline = time.thread_time() + limits.seconds
-        # Sizes of lists and dicts by identity. A template cannot change them, and `_kept` keeps the identity valid.
+        # Sizes of lists and dicts by `id`. A template cannot change them, and `_kept` keeps each `id` valid.
         self._sizes: dict[int, int] = {}
         self._data: dict[int, bool] = {}
         self._kept: list[object] = []
 
     def tick(self) -> bool:
-        """Count one step; true, so that it can stand in a condition."""
+        """Count one step; returns True, so that it can be used in a condition.
+
+        Raises TemplateLimit if the steps or the processor time are used up.
+        """
         self.steps -= 1
         if self.steps < 0:
             raise TemplateLimit(f"the chat template takes more than {self.limits.steps} steps; it may not end at all")
@@ -75,20 +78,20 @@ class Budget:
         return True
 
     def expect(self, size: int) -> None:
-        """Refuse a value of `size` bytes before it is made."""
+        """Raise TemplateLimit if a value of `size` bytes, not yet made, would be too large."""
         if size > self.value:
             raise TemplateLimit(f"the chat template makes a value of {size} bytes, at most {self.value} are allowed")
 
     def spend(self, size: int) -> None:
-        """Count `size` bytes of values or output that were made."""
+        """Count `size` bytes of new values or output; raises TemplateLimit if the total is exceeded."""
         self.total -= size
         if self.total < 0:
             raise TemplateLimit("the chat template makes more text than the messages can justify")
 
     def made(self, value: T) -> T:
-        """Count a new value, and refuse it if it is too large.
+        """Count a new value and return it; raises TemplateLimit if it is too large.
 
-        What a list or dict holds was counted when it was made: only its own elements are paid for.
+        The contents of a list or dict were counted when they were made, so only its own slots are charged.
         """
         size = self.size(value)
         self.expect(size)
@@ -97,7 +100,7 @@ class Budget:
         return value
 
     def size(self, value: object) -> int:
-        """Bytes of `value` written out: shared parts are counted each time they occur."""
+        """The size of `value` in bytes if written out: shared parts count each time they occur."""
         if isinstance(value, str):
             return len(value) if value.isascii() else 4 * len(value)
         if not isinstance(value, (list, tuple, dict, set, frozenset)):
@@ -118,7 +121,7 @@ class Budget:
         return size
 
     def has_data(self, value: object) -> bool:
-        """Whether text from the caller is anywhere in `value`."""
+        """Whether `value` contains any text from the caller."""
         if not self.tracking:
             return False
         if not isinstance(value, (list, tuple, dict, set, frozenset)):

@@ -1,4 +1,4 @@
-"""The marks of tool calls in an answer: tags around calls, marks in them, and what is around both."""
+"""The marks of tool calls in an answer: tags around calls, marks inside them, and wrappers around the tags."""
 
 # ruff: noqa: RUF001 (the bars of DeepSeek tags)
 
@@ -21,8 +21,8 @@ CALL_TAGS: dict[str, str | None] = {
     "<function_calls>": "</function_calls>",
     "<|tool_call_begin|>": "<|tool_call_end|>",
 }
-"""Where a stretch with tool calls begins and ends; None: with the calls, or the answer."""
-# Marks inside such stretches, and marks around them that say nothing.
+"""The opening and closing tags of a span with tool calls; None if it ends with the calls or the answer."""
+# Marks inside such spans, and marks around them that carry no information.
 INNER_MARKS = ("[ARGS]", "[CALL_ID]", "<｜tool▁sep｜>", "<|tool_call_argument_begin|>")
 WRAPPERS = (
     "<｜tool▁calls▁begin｜>",
@@ -33,17 +33,17 @@ WRAPPERS = (
     "<|START_RESPONSE|>",
     "<|END_RESPONSE|>",
 )
-# The tags that belong to what they open: a call is read with them.
+# Tags that are part of the call they open, and are parsed with it.
 WITH_TAG = ("<function=", "<function name=")
 
 
 def call_tags() -> set[str]:
-    """Every mark around and in tool calls."""
+    """All marks around and inside tool calls."""
     return {*CALL_TAGS, *(close for close in CALL_TAGS.values() if close), *WRAPPERS, *INNER_MARKS}
 
 
 def unfinished(text: str, tags: Iterable[str]) -> int:
-    """Length of the longest end of `text` that begins a tag."""
+    """The length of the longest suffix of `text` that is a proper prefix of a tag."""
     longest = 0
     for tag in tags:
         if tag[0] not in text[-len(tag) :]:

@@ -1,7 +1,8 @@
-"""`OllamaTemplate`: the TEMPLATE of a Modelfile, in Go's notation, as Ollama runs it.
+"""`OllamaTemplate`: the TEMPLATE of a Modelfile, in Go's notation, rendered as Ollama does.
 
-A template that reads .Messages sees the whole conversation. An older one, which knows .System, .Prompt and .Response
-alone, runs once for each pair of a question and its answer, and the last time up to .Response, where the answer begins.
+A template that reads .Messages sees the whole conversation. An older one, which knows only .System, .Prompt and
+.Response, runs once for each pair of question and answer, and the last time only up to .Response, where the answer
+begins.
 https://docs.ollama.com/modelfile#template
 """
 
@@ -32,20 +33,20 @@ _GO = re.compile(
 
 
 def is_go_template(source: str) -> bool:
-    """Whether a template is in Go's notation and not in Jinja's, which has statements in {% %}."""
+    """Whether a template is in Go's notation rather than Jinja's, which has statements in {% %}."""
     return "{%" not in source and _GO.search(source) is not None
 
 
 def check_template(source: str) -> None:
-    """Raise TemplateError for a template, in either notation, that is not valid."""
+    """Raise TemplateError if a template, in either notation, is not valid."""
     (OllamaTemplate(source) if is_go_template(source) else ChatTemplate(source)).check()
 
 
 class OllamaTemplate:
-    """A template in Go's notation; used as a `ChatTemplate` is.
+    """A template in Go's notation, with the same interface as `ChatTemplate`.
 
-    Whatever goes wrong, from a syntax error to a construct that is not supported, is a `TemplateError` with line and
-    column; steps, time, depth and output are bounded by `limits`.
+    Every error, from a syntax error to an unsupported construct, is a `TemplateError` with line and column; steps,
+    time, depth and output are bounded by `limits`.
     """
 
     def __init__(self, source: str, *, name: str | None = None, limits: Limits | None = None) -> None:
@@ -74,17 +75,17 @@ class OllamaTemplate:
         return found
 
     def check(self) -> None:
-        """Raise TemplateError if the source is not a template; nothing is rendered."""
+        """Raise TemplateError if the source is not a valid template; nothing is rendered."""
         _ = self._templates
 
     @cached_property
     def variables(self) -> frozenset[str]:
-        """The names of fields that the template reads: Messages, Role, Tools and the like."""
+        """The names of the fields that the template reads: Messages, Role, Tools and so on."""
         return frozenset(names_in(self._templates))
 
     @property
     def reads(self) -> str:
-        """What `forms` is to know of it: whether it has a place for tools and for their calls."""
+        """The `source` argument of `forms`: shows whether the template supports tools and tool calls."""
         return " ".join(
             word for name, word in (("Tools", "tools"), ("ToolCalls", "tool_calls")) if name in self.variables
         )
@@ -96,7 +97,7 @@ class OllamaTemplate:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The prompt as one text; see `ChatTemplate.render`. The template decides about the generation prompt."""
+        """The prompt as one string; see `ChatTemplate.render`. The template itself decides on the generation prompt."""
         return "".join((self._run(False, messages, tools, variables),))
 
     def segments(
@@ -108,7 +109,7 @@ class OllamaTemplate:
         control_tokens: Collection[str],
         **variables: Any,
     ) -> list[Segment]:
-        """The same prompt as pieces for the tokenizer; see `ChatTemplate.segments`."""
+        """The same prompt as segments for the tokenizer; see `ChatTemplate.segments`."""
         return cut(self._run(True, messages, tools, variables), control_tokens)
 
     def _run(
@@ -144,7 +145,7 @@ class OllamaTemplate:
             raise GoTemplateError("the template is nested too deeply") from None
 
     def _in_turns(self, rows: Sequence[Mapping[str, Any]], main: Sequence[Node], made: Any) -> str:
-        """The conversation with a template that knows one question and one answer."""
+        """Render the conversation with a template for a single question and answer."""
         parts: list[str] = []
         turn = {"System": "", "Prompt": "", "Response": ""}
         for row in rows:
@@ -165,7 +166,7 @@ def _joined(texts: Sequence[str]) -> str:
 
 
 def _merged(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Neighbours of one role as one message, but for results of tools."""
+    """Merge adjacent messages of one role, except the results of tools."""
     found: list[dict[str, Any]] = []
     for row in rows:
         if found and found[-1]["Role"] == row["Role"] != "tool":

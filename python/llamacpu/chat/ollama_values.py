@@ -1,4 +1,4 @@
-"""Messages and tools as the templates of Ollama's models see them: the structs of its API."""
+"""Messages and tools as Ollama's templates see them: the structs of its API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["message_of", "messages_of", "tools_of"]
 
 
 def messages_of(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The fields of each message. What is no text as content is written as JSON by whoever reads it."""
+    """The fields of each message; values that are not strings become empty, so callers pass content as JSON text."""
     return [
         {
             "Role": _text(one.get("role")),
@@ -29,7 +29,7 @@ def messages_of(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def message_of(fields: Mapping[str, Any]) -> Record:
-    """A message."""
+    """A message as the struct of Ollama's API, from its fields."""
     layout = (
         ("role", "Role", False), ("content", "Content", False), ("thinking", "Thinking", True),
         ("images", "Images", True), ("tool_calls", "ToolCalls", True), ("tool_name", "ToolName", True),
@@ -39,7 +39,7 @@ def message_of(fields: Mapping[str, Any]) -> Record:
 
 
 def tools_of(tools: Sequence[Any]) -> JsonList:
-    """The tools that are offered."""
+    """The available tools as the structs of Ollama's API."""
     found = JsonList()
     for tool in tools:
         function = tool.get("function") if isinstance(tool, dict) else None
@@ -55,7 +55,7 @@ def _text(value: Any) -> str:
 
 
 def _marked(value: Any) -> Any:
-    """A value whose texts are the caller's."""
+    """The value with all strings marked as the caller's data."""
     if isinstance(value, dict):
         return {_marked(key): _marked(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -97,7 +97,7 @@ def _record(
     kind: str, given: Mapping[str, Any], known: Sequence[tuple[str, str]], changed: Mapping[str, Any],
     always: Sequence[str],
 ) -> Record:  # fmt: skip
-    """A struct of what JSON gives: the fields that the API knows in its order, then the others, in JSON alone."""
+    """A struct from a JSON object: the API's fields in its order, then other keys, which appear only in the JSON."""
     fields: dict[str, Any] = {field: given.get(name) for name, field in known}
     fields.update(changed)
     layout = [(name, field, name not in always) for name, field in known]

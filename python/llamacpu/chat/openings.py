@@ -1,4 +1,4 @@
-"""What opens tool calls without a tag of theirs: brackets, fenced blocks, recipients, a name above an object."""
+"""The openings of tool calls without a tag: brackets, fenced blocks, recipients, and a name above an object."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterable
 
-# What begins like a call and has not become one within so many characters is text.
+# Text that begins like a call but has not become one within this many characters is plain text.
 _DECIDED = 100
 _KEYS = ('"name"', '"type"', '"function"', '"parameters"', '"arguments"', '"id"', '"tool_name"', '"tool_call_id"')
 _SPACE = re.compile(r"\s*")
@@ -22,7 +22,7 @@ _RECIPIENT_BEGUN = re.compile(r">{1,3}|>>>[^\s>]{1,64}")
 
 
 def begins_call(text: str, start: int) -> bool | None:
-    """Whether the bracket at `start` begins what may be a call without a tag; None where that is to be seen."""
+    """Whether the bracket at `start` may begin a call without a tag; None if that is still undecided."""
     begun = text[start : start + _DECIDED]
     open_ended = len(text) - start < _DECIDED
     place = _SPACE.match(begun, 1).end()  # type: ignore[union-attr]
@@ -42,7 +42,10 @@ def begins_call(text: str, start: int) -> bool | None:
 
 
 def begins_fence(text: str, start: int) -> int | bool | None:
-    """Where the bracket is that may begin a call in the fenced block at `start`; False, or None as above."""
+    """The position of the bracket that may begin a call in the fenced block at `start`.
+
+    False if there is none, None if that is still undecided.
+    """
     found = _FENCE.match(text, start)
     if found is None:
         undecided = len(text) - start < _DECIDED and _FENCE_BEGUN.fullmatch(text, start)
@@ -54,14 +57,17 @@ def begins_fence(text: str, start: int) -> int | bool | None:
 
 
 def begins_code(text: str, start: int) -> bool | None:
-    """Whether a fenced block of calls in Python begins at `start` (Gemma); None where that is to be seen."""
+    """Whether a fenced block of calls in Python begins at `start` (Gemma); None if that is still undecided."""
     if _CODE.match(text, start):
         return True
     return None if _CODE_BEGUN.fullmatch(text, start) else False
 
 
 def recipient_at(text: str, start: int, names: Collection[str]) -> str | bool | None:
-    """The function that ``>>>f`` and a line break address at `start` ("all" is the reader); False, or None."""
+    """The function addressed by ``>>>f`` and a line break at `start` ("all" means the reader).
+
+    False if there is none, None if that is still undecided.
+    """
     found = _RECIPIENT.match(text, start)
     if found is not None:
         return found[1] if found[1] == "all" or found[1] in names else False
@@ -69,12 +75,12 @@ def recipient_at(text: str, start: int, names: Collection[str]) -> str | bool | 
 
 
 def is_undecided(text: str, place: int) -> bool:
-    """Whether the text ends before it shows what kind of list begins at `place`."""
+    """Whether the text ends before showing what kind of list begins at `place`."""
     return text[place] == "[" and _SPACE.match(text, place + 1).end() == len(text)  # type: ignore[union-attr]
 
 
 def begins_named(text: str, names: Collection[str], final: bool) -> str | bool | None:
-    """The function that stands on the first line with an object below it (GLM 4); False, or None to wait."""
+    """The function named on the first line with an object below it (GLM 4); False if there is none, None to wait."""
     if not names:
         return False
     name, line_end, below = text.partition("\n")
@@ -85,7 +91,7 @@ def begins_named(text: str, names: Collection[str], final: bool) -> str | bool |
 
 
 def begins_line(text: str, names: Collection[str]) -> str | bool | None:
-    """As `begins_named`, for what `Opening.of_line` says."""
+    """Like `begins_named`, but only for openings that match `Opening.of_line`."""
     openings = [(name, opening) for name in names if (opening := Opening.of_line(name)) is not None]
     for name, opening in openings:
         if re.match(opening.opens, text):
@@ -107,14 +113,14 @@ _ADDRESS = re.compile(r"[^\s>]{1,64}")
 
 
 class Opening:
-    """How calls of certain functions begin: with a text that nothing else begins with.
+    """The unambiguous beginning of calls of certain functions.
 
-    first   its first letter
-    opens   matches such a text
-    begun   matches, as a whole, what may become one
-    leads   whether it stands at the beginning of an answer, or behind another call, alone
+    first   its first character
+    opens   regular expression that matches the opening
+    begun   regular expression whose full match is text that may become the opening
+    leads   whether it occurs only at the beginning of an answer or after another call
 
-    The last two are regular expressions, in one notation for text and for bytes.
+    Both regular expressions are written so that they work on text and on bytes.
     """
 
     def __init__(self, first: str, opens: str, begun: str, leads: bool = False) -> None:
@@ -125,7 +131,7 @@ class Opening:
 
     @classmethod
     def of_fences(cls, names: Iterable[str]) -> Opening | None:
-        """A fenced block that begins with the name of a function, in JSON."""
+        """A fenced block of JSON that begins with the name of a function."""
         written = [json.dumps(name, ensure_ascii=False) for name in names]
         if not written:
             return None
@@ -137,7 +143,7 @@ class Opening:
 
     @classmethod
     def of_code(cls, names: Iterable[str]) -> Opening | None:
-        """A fenced block that begins with a call in Python."""
+        """A fenced block that begins with a call in Python notation."""
         written = [f"{name}(" for name in names if PYTHON_NAME.fullmatch(name)]
         if not written:
             return None
@@ -147,7 +153,7 @@ class Opening:
 
     @classmethod
     def of_line(cls, name: str) -> Opening | None:
-        """A function on its own line, above an object."""
+        """The name of a function on a line of its own, above an object."""
         if not _LINE.fullmatch(name):
             return None
         written = re.escape(name)
@@ -156,7 +162,7 @@ class Opening:
 
     @classmethod
     def of_recipients(cls, names: Iterable[str]) -> Opening | None:
-        """``>>>`` and the name of a function, on a line of their own."""
+        """``>>>`` and the name of a function on a line of their own."""
         lines = [f">>>{name}\n" for name in names if _ADDRESS.fullmatch(name)]
         if not lines:
             return None
@@ -164,7 +170,7 @@ class Opening:
 
 
 def _nested(parts: Iterable[str]) -> str:
-    """An expression that matches the first parts of a sequence, however many."""
+    """A regular expression that matches any number of leading parts of a sequence, including none."""
     found = ""
     for part in reversed([*parts]):
         found = f"(?:{part}{found})?"

@@ -1,4 +1,4 @@
-"""String methods and operators of templates, each refused before it makes more than the budget allows."""
+"""String methods and operators of templates, each rejected before its result exceeds the budget."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from llamacpu.chat.limits import ELEMENT_COST, LARGEST_NUMBER_BITS, Budget
 from llamacpu.chat.traced import Traced
 from llamacpu.errors import TemplateError
 
-# Digits of a width or precision in a format: three are more than any prompt needs.
+# Widths or precisions of four or more digits in a format: three digits are more than any prompt needs.
 _LONG_NUMBER = re.compile(r"\d{4,}")
 _PERCENT_STAR = re.compile(r"%[^a-zA-Z%]*\*")
 
-# What a template may call on the values it is given; nothing else of these types is reachable.
+# The methods that a template may call on the values it is given; nothing else of these types is reachable.
 _STRING_METHODS = (
     "capitalize casefold center count endswith expandtabs find format format_map index isalnum isalpha isascii "
     "isdecimal isdigit isidentifier islower isnumeric isprintable isspace istitle isupper join ljust lower lstrip "
@@ -31,7 +31,7 @@ NUMBER_METHODS = frozenset(("bit_length", "conjugate", "denominator", "imag", "i
 
 
 def allowed_attribute(value: object, name: str) -> bool:
-    """Whether a template may read attribute `name` of `value`, for the types whose methods could do harm."""
+    """Whether a template may read attribute `name` of `value`; limited for types whose methods could do harm."""
     if isinstance(value, str):
         return name in STRING_METHODS
     if isinstance(value, dict):
@@ -44,13 +44,13 @@ def allowed_attribute(value: object, name: str) -> bool:
 
 
 def check_format(text: str) -> None:
-    """Refuse a format string whose widths make long text out of nothing."""
+    """Raise TemplateError for a format string with a very large or variable width or precision."""
     if _LONG_NUMBER.search(text) or _PERCENT_STAR.search(text):
         raise TemplateError("the chat template formats with a width that is too large or not known")
 
 
 def gather(budget: Budget, values: Iterable[Any]) -> list[Any]:
-    """``list(values)``, step by step."""
+    """``list(values)``, with each element counted as a step."""
     found: list[Any] = []
     for value in values:
         budget.tick()
@@ -61,7 +61,7 @@ def gather(budget: Budget, values: Iterable[Any]) -> list[Any]:
 
 
 def call_string_method(budget: Budget, text: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """``getattr(text, name)(*args, **kwargs)`` within the budget, following the origin of characters."""
+    """``getattr(text, name)(*args, **kwargs)`` within the budget, keeping track of the origin of characters."""
     if budget.tracking and not isinstance(text, Traced) and any(map(budget.has_data, (*args, *kwargs.values()))):
         text = Traced(text, bytes(len(text)))
     if name == "join" and args:
@@ -74,7 +74,7 @@ def call_string_method(budget: Budget, text: str, name: str, args: tuple[Any, ..
 
 
 def _result_bound(budget: Budget, text: str, name: str, args: tuple[Any, ...]) -> int:
-    """At most how many bytes the method makes; 0 where it is no more than a few times its operands."""
+    """An upper bound on the result of the method in bytes; 0 if it is at most a few times its operands."""
     size = budget.size(text)
     if name in ("center", "ljust", "rjust", "zfill") and args:
         return max(0, int(args[0])) * 4
@@ -85,19 +85,19 @@ def _result_bound(budget: Budget, text: str, name: str, args: tuple[Any, ...]) -
     if name == "join" and args:
         return budget.size(args[0]) + len(args[0]) * size
     if name in ("split", "rsplit", "splitlines"):
-        # Counted by the interpreter first: following each piece costs more than finding it.
+        # The plain method counts the pieces first: tracking the origin of each piece costs more than finding it.
         return size + len(getattr(str, name)(text, *args)) * ELEMENT_COST
     return 0
 
 
 def add(budget: Budget, left: Any, right: Any) -> Any:
-    """``left + right``."""
+    """``left + right`` within the budget."""
     budget.expect(budget.size(left) + budget.size(right))
     return budget.made(left + right)
 
 
 def multiply(budget: Budget, left: Any, right: Any) -> Any:
-    """``left * right``."""
+    """``left * right`` within the budget."""
     for value, count in ((left, right), (right, left)):
         if isinstance(value, (str, list, tuple)) and isinstance(count, int):
             budget.expect(budget.size(value) * max(0, count))
@@ -111,14 +111,14 @@ def multiply(budget: Budget, left: Any, right: Any) -> Any:
 
 
 def power(budget: Budget, left: Any, right: Any) -> Any:
-    """``left ** right``."""
+    """``left ** right`` within the budget."""
     if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > LARGEST_NUMBER_BITS:
         raise TemplateError(f"the chat template makes a number of more than {LARGEST_NUMBER_BITS} bits")
     return left**right
 
 
 def modulo(budget: Budget, left: Any, right: Any) -> Any:
-    """``left % right``: a remainder, or printf-style formatting."""
+    """``left % right`` within the budget: a remainder, or printf-style formatting."""
     if isinstance(left, str):
         check_format(left)
         if budget.tracking and not isinstance(left, Traced) and budget.has_data(right):
@@ -132,5 +132,5 @@ PLAIN_BINARY: dict[str, Callable[[Any, Any], Any]] = {"-": operator.sub, "/": op
 
 
 def forbidden(what: str) -> SecurityError:
-    """The error for something that templates may not touch."""
+    """The error for access to something that templates may not use."""
     return SecurityError(f"the chat template uses {what}, which is not allowed")

@@ -1,6 +1,6 @@
-"""Calls in Python's notation, `[f(a=1, b="x"), g()]`, read by a parser of their own: nothing of them is ever run.
+"""Calls in Python notation, `[f(a=1, b="x"), g()]`, parsed by a dedicated parser: nothing in them is ever executed.
 
-Values are Python's or JSON's literals. Names may be what Python would not let them be: keywords, and `get-x`.
+Values are Python or JSON literals. Names may be ones that Python does not allow: keywords, and names such as `get-x`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LARGEST = 1.7976931348623157e308
 
 
 def finite(text: str) -> float:
-    """A number as the nearest one that JSON can hold: `1e999` is the largest, not infinity."""
+    """A number as the nearest finite float, which JSON can represent: `1e999` becomes the largest, not infinity."""
     return max(-_LARGEST, min(_LARGEST, float(text)))
 
 
@@ -30,20 +30,20 @@ _STRINGS = json.JSONDecoder(strict=False)
 
 
 class _Reader:
-    """Reads from a position on; ValueError where the text is something else."""
+    """A recursive-descent parser with a position in the text; raises ValueError if the text does not match."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.position = 0
 
     def space(self) -> str:
-        """Skip white space; the next letter, "" at the end."""
+        """Skip white space and return the next character, or "" at the end."""
         found = _SPACE.match(self.text, self.position)
         self.position = found.end() if found else self.position
         return self.text[self.position : self.position + 1]
 
     def take(self, letter: str) -> bool:
-        """Whether the letter comes next; if so, it is skipped."""
+        """Skip the character if it comes next; returns whether it did."""
         if self.space() != letter:
             return False
         self.position += 1
@@ -100,11 +100,11 @@ class _Reader:
                 value, self.position = _STRINGS.raw_decode(self.text, self.position)
                 return str(value)
             except ValueError:
-                pass  # escapes that are Python's
+                pass  # Python escapes
         return str(ast.literal_eval(self.match(_STRING)))
 
     def sequence(self, end: str) -> tuple[list[Any], bool]:
-        """The values up to the closing bracket, and whether there was a comma."""
+        """Read the values up to the closing bracket; returns them and whether there was a comma."""
         self.position += 1
         values: list[Any] = []
         comma = False
@@ -133,13 +133,13 @@ def _number(text: str) -> int | float:
     if re.search(r"[.eE]", text) and not re.match(r"[+-]?0[xX]", text):
         return finite(text)
     if re.match(r"[+-]?0[xXoObB]", text):
-        # Python writes no larger number in decimal, as JSON wants it.
+        # Raises ValueError for an integer that Python refuses to convert to decimal, which JSON requires.
         return int(str(int(text, 0)))
     return int(text)
 
 
 def read_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Calls one after the other, each as it is or in `print(...)`. ValueError for anything else."""
+    """Read consecutive calls, each bare or inside `print(...)`. Raises ValueError for anything else."""
     reader = _Reader(text)
     found = []
     try:
@@ -156,7 +156,7 @@ def read_calls(text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def read_call(text: str) -> tuple[str, dict[str, Any]]:
-    """One call, its name and arguments. ValueError for anything else."""
+    """Read one call and return its name and arguments. Raises ValueError for anything else."""
     reader = _Reader(text)
     try:
         found = reader.call()

@@ -1,4 +1,4 @@
-"""Where an answer reasons: the tags that models write around it, and what a prompt has done about it."""
+"""The tags that models write around reasoning, and whether a prompt has already opened or closed it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ REASONING_TAGS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),
 )
-"""What opens and closes a stretch of reasoning; the first pair is the usual one."""
+"""The opening and closing tags of reasoning; the first pair is the usual one."""
 
 
 def open_reasoning(prompt: str) -> str | None:
-    """The tag that closes the reasoning which the prompt ends in; None where it ends in none."""
+    """The tag that closes the reasoning opened at the end of the prompt; None if the prompt opens none."""
     end = prompt.rstrip()
     return next((closing for opening, closing in REASONING_TAGS if end.endswith(opening)), None)
 
 
 def may_begin_inside(prompt: str, template: str, streamed: bool) -> bool:
-    """Whether to wait for a tag that closes reasoning which neither the prompt nor the answer has opened.
+    """Whether to wait for a tag that closes reasoning that neither the prompt nor the answer has opened.
 
-    A whole answer can wait. A stream waits for models whose template speaks of such a tag. No answer waits after a
-    prompt that has closed the reasoning itself.
+    A complete answer can always wait. A stream waits only if the model's template contains such a tag. No answer waits
+    after a prompt that has closed the reasoning itself.
     """
     closings = tuple(closing for _, closing in REASONING_TAGS)
     if prompt.rstrip().endswith(closings):
@@ -34,7 +34,7 @@ def may_begin_inside(prompt: str, template: str, streamed: bool) -> bool:
 
 
 def begins_harmony(prompt: str) -> bool:
-    """Whether a prompt asks for an answer in channels (gpt-oss): it ends where the role of a message does."""
+    """Whether a prompt asks for an answer in channels (gpt-oss), that is, ends right after the assistant's role."""
     return prompt.rstrip().endswith("<|start|>assistant")
 
 

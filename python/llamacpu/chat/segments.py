@@ -1,4 +1,4 @@
-"""Prompts as pieces for the tokenizer: where control tokens are meant, and where they are only text."""
+"""Prompts as segments for the tokenizer: where control tokens are parsed, and where they are plain text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llamacpu.chat.traced import Traced
 
 
 class Segment(NamedTuple):
-    """A piece of a prompt; `special` says whether the tokenizer parses control tokens in it."""
+    """A segment of a prompt; `special` says whether the tokenizer parses control tokens in it."""
 
     text: str
     special: bool
@@ -25,17 +25,17 @@ def _pattern(tokens: frozenset[str]) -> re.Pattern[str]:
 
 
 def cut(text: str, control_tokens: Collection[str]) -> list[Segment]:
-    """Pieces of a traced `text`, which together are the text.
+    """Split a traced `text` into segments whose concatenation is the text.
 
-    The text is cut only at the template's own control tokens, where a tokenizer cuts anyway, so without control tokens
-    in the data the ids are those of the whole text. A control token is the template's if its first character is: in
-    ``'<|' + role + '|>'`` the template means a token.
+    The text is split only at the template's own control tokens, where a tokenizer splits anyway, so if the data has no
+    control tokens, the ids are those of the whole text. A control token belongs to the template if its first character
+    does: in ``'<|' + role + '|>'`` the template means a token.
     """
     plain = "".join((text,))
     if not isinstance(text, Traced):
         return [Segment(plain, True)] if plain else []
     segments: list[Segment] = []
-    begin = end = 0  # what lies before `begin` is done; the stretch between two control tokens begins at `end`
+    begin = end = 0  # the text before `begin` is done; the span between two control tokens begins at `end`
     hostile = False
     pattern = _pattern(frozenset(control_tokens))
     position = 0
@@ -52,7 +52,7 @@ def cut(text: str, control_tokens: Collection[str]) -> list[Segment]:
         start, position = match.span()
         if text.origin[start]:
             hostile = True
-            # The token's tail may begin a token of the template's own.
+            # The end of this token may begin one of the template's own.
             own = text.origin.find(0, start, position)
             position = own if own > 0 else position
         else:

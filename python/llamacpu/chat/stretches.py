@@ -1,4 +1,4 @@
-"""Where stretches of an answer end that may be tool calls: what tags enclose, and what stands bare."""
+"""Finds the end of spans of an answer that may be tool calls: text enclosed in tags, and calls without a tag."""
 
 # ruff: noqa: RUF001 (the bars of DeepSeek tags)
 
@@ -18,7 +18,7 @@ _PARAMETERS_END = re.compile(r">(\s*null)?\s*$")
 
 
 class Stretch:
-    """The end of a stretch that begins with the held text: of calls after `tag`, or of a bare call where it is None."""
+    """Finds the end of a span that begins with the held text: of calls after `tag`, or of a bare call if it is None."""
 
     def __init__(self, tag: str | None, start: int = 0) -> None:
         self._tag = tag
@@ -28,10 +28,10 @@ class Stretch:
         self._searched = start
 
     def end(self, text: str, final: bool) -> tuple[int, int] | None:
-        """Where the calls end and where the text goes on; None while that is open. At the end there is an answer."""
+        """Where the calls end and where the text continues; None while undecided, which never happens if `final`."""
         found = self._end(text)
         if found is None and final:
-            # No string is respected where brackets or quotation marks do not match.
+            # Brackets or quotation marks do not match, so strings are not respected.
             place = text.find(self._closing, self._start) if self._closing else -1
             return (place, place + len(self._closing or "")) if place >= 0 else (len(text), len(text))
         return found
@@ -53,7 +53,7 @@ class Stretch:
             self._searched = place
             if self._closing is None:
                 return place, place
-            # What follows is the closing tag, or another call.
+            # The closing tag or another call should follow.
             following = _SPACE.match(text, place).end()  # type: ignore[union-attr]
             if self._closing.startswith(text[following:]) or following == len(text):
                 complete = text.startswith(self._closing, following)
@@ -70,7 +70,7 @@ class Stretch:
             self._brackets = Brackets(other, python=is_python(text, other))
 
     def _opening(self, text: str) -> int | None:
-        """Where the bracket is that everything of interest is in; -1: there is none, None: it may come."""
+        """The position of the bracket that encloses the calls; -1 if there is none, None if it may still come."""
         place = _SPACE.match(text, self._start).end()  # type: ignore[union-attr]
         if self._tag in ("<function=", "<function name="):
             header = text.find(">", place)
@@ -91,7 +91,7 @@ class Stretch:
         return place if text[place] in "{[" else -1
 
     def _plain(self, text: str) -> tuple[int, int] | None:
-        """The end at the first closing tag, which for elements follows one of theirs."""
+        """The end at the first closing tag, which in element notation must follow another tag or null."""
         if self._tag == "[TOOL_CALLS]":
             place = text.find(self._tag, self._start)
             return (place, place) if place >= 0 else None
@@ -102,7 +102,7 @@ class Stretch:
             if self._tag not in WITH_TAG or _PARAMETERS_END.search(text[max(0, place - 200) : place]):
                 return place, place + len(self._closing)
             position = place + 1
-        # A closing tag that is not complete is looked for again.
+        # The next search starts where an incomplete closing tag could begin.
         self._searched = max(self._searched, len(text) - len(self._closing))
         return None
 

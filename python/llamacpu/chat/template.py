@@ -1,4 +1,4 @@
-"""`ChatTemplate`: a conversation becomes the text that a model was trained to continue."""
+"""`ChatTemplate`: renders a conversation as the text that a model was trained to continue."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def _environment() -> ChatEnvironment:
 class ChatTemplate:
     """A Jinja chat template, as in ``tokenizer.chat_template`` of a GGUF file.
 
-    It renders as ``apply_chat_template`` of Hugging Face transformers does, in a sandbox: no attribute of a Python
-    object is reachable, and time, steps, output and memory are bounded by `limits`. Whatever goes wrong, from a syntax
-    error to the template's own ``raise_exception``, is a `TemplateError`.
+    It renders like ``apply_chat_template`` of Hugging Face transformers, in a sandbox: no attribute of a Python object
+    is reachable, and time, steps, output and memory are bounded by `limits`. Every error, from a syntax error to the
+    template's own ``raise_exception``, is a `TemplateError`.
 
-    `bos_token` and `eos_token` are the texts of these tokens, "" for a model without.
+    `bos_token` and `eos_token` are the texts of these tokens, "" for a model without them.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class ChatTemplate:
 
     @property
     def reads(self) -> str:
-        """What `forms` is to know of it: the source."""
+        """The `source` argument of `forms`: the source of the template."""
         return self.source
 
     def check(self) -> None:
-        """Raise TemplateError if the source is not a template; nothing is rendered."""
+        """Raise TemplateError if the source is not a valid template; nothing is rendered."""
         _ = self._code
 
     @cached_property
     def variables(self) -> frozenset[str]:
-        """The names that the template reads and does not define: messages, tools, enable_thinking and the like."""
+        """The names that the template reads but does not define: messages, tools, enable_thinking and so on."""
         from jinja2 import meta
 
         with _template_errors():
@@ -88,11 +88,11 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The prompt as one text.
+        """The prompt as one string.
 
         `messages` are dicts with "role" and "content" (and "tool_calls", "tool_call_id", "name"); `tools` are OpenAI
         tool definitions; `add_generation_prompt` ends the text where the assistant's answer begins. `variables` are
-        passed to the template. To turn the prompt into tokens use `segments`, which knows what the messages may not do.
+        passed to the template. To tokenize the prompt, use `segments`, which keeps control tokens out of the messages.
         """
         return "".join((self._run(False, messages, tools, add_generation_prompt, variables),))
 
@@ -105,11 +105,11 @@ class ChatTemplate:
         control_tokens: Collection[str],
         **variables: Any,
     ) -> list[Segment]:
-        """The same prompt as pieces for the tokenizer, in order.
+        """The same prompt as segments for the tokenizer, in order.
 
-        The piece's `special` says whether control tokens are parsed in it. A control token spelled out in a message, a
-        tool or a variable ends up in a piece where it is plain text, whatever the template did to it, so nobody can
-        end their turn and begin another's. `control_tokens` are the texts of the vocabulary's control tokens.
+        A segment's `special` says whether control tokens are parsed in it. A control token spelled out in a message, a
+        tool or a variable ends up in a segment where it is plain text, whatever the template did to it, so a message
+        cannot end its own turn and begin another. `control_tokens` are the texts of the vocabulary's control tokens.
         """
         text = self._run(True, messages, tools, add_generation_prompt, variables)
         return cut(text, control_tokens)
@@ -137,7 +137,7 @@ class ChatTemplate:
 
 
 class _template_errors:  # noqa: N801 (used as a statement)
-    """Turns everything that a template can raise into a TemplateError."""
+    """Turns every exception that a template can raise into a TemplateError."""
 
     def __enter__(self) -> None:
         return None

@@ -1,15 +1,15 @@
-"""Tool calls in the text of an answer, in the notations that models of the Llama family write them.
+"""Parsers for tool calls in the text of an answer, in the notations that models of the Llama family use.
 
-JSON        {"name": "f", "parameters": {"a": 1}}, several in a list or one after the other (Llama 3.1; Mistral, Hermes
+JSON        {"name": "f", "parameters": {"a": 1}}, several in a list or in succession (Llama 3.1; Mistral, Hermes
             and Qwen inside their tags, with "arguments")
 pythonic    [f(a=1, b="x"), g()] and brave_search.call(query="x") (Llama 3.2, 4), f(a=1) in a fenced block `tool_code`
-            (Gemma): read as Python, never run
+            (Gemma): parsed as Python, never executed
 tagged      <function=f>{"a": 1}</function>, and name{"a": 1} (Mistral from version 11)
 elements    <function name="f"><param name="a">1</param></function>, <function=f><parameter=a>1</parameter></function>,
             and f<arg_key>a</arg_key><arg_value>1</arg_value> (GLM)
 
-Every reader returns None for a text that is something else. `read_parts` reads what it can: a call that cannot be read
-stays a text among those that can.
+Every parser returns None for text in another notation. `read_parts` parses what it can: a call that cannot be parsed
+stays as text among the others.
 """
 
 # ruff: noqa: RUF001, RUF002 (the bars of DeepSeek tags)
@@ -25,14 +25,14 @@ from llamacpu import log
 from llamacpu.chat import pythonic
 from llamacpu.chat.brackets import is_python, items_of, too_deep
 
-# Longer texts, and nesting beyond this, are no tool calls.
+# Longer texts, in characters, and deeper nesting are not tool calls.
 LONGEST = 256 << 10
 DEEPEST = 64
 
-# What may stand around a name that is written without quotes.
+# A name without quotes.
 _BARE_NAME = re.compile(r"[^\s\[\]{}\"'<>]+")
 _HEADER = re.compile(r"<function(?:=|\s+name=)\s*([^>\n]+?)\s*(/?)>\s*")
-# What looks like a closing tag and has other text behind it is part of the value.
+# What looks like a closing tag but is followed by other text is part of the value.
 _PARAMETER = re.compile(
     r"\s*<(param|parameter)(?:=|\s+name=)\s*([^>\n]+?)\s*>(.*?)</\1>\s*(?=<param|</function>|\Z)", re.DOTALL
 )
@@ -51,25 +51,25 @@ _KEYED = re.compile(
 )
 _IDENTIFIED = re.compile(r"\[CALL_ID\]\s*([A-Za-z0-9]+)")
 _ID = re.compile(r"[A-Za-z0-9]{9}")
-# Keys of a call that say nothing about its arguments.
+# Keys of a call that are not arguments.
 _ABOUT_CALL = frozenset(("call_id", "function", "id", "index", "name", "tool_call_id", "tool_name", "type"))
 
 
 class Call(NamedTuple):
-    """A function and the arguments that it is called with."""
+    """The name of a function and the arguments of its call."""
 
     name: str
     arguments: dict[str, Any]
 
 
 class IdentifiedCall(Call):
-    """A call to which the model gave an id, of nine letters and digits."""
+    """A call to which the model gave an id of nine letters and digits."""
 
     id: str
 
     @classmethod
     def of(cls, call: Call, given: Any) -> Call:
-        """The call with this id, if it is one."""
+        """The call with the given id, or unchanged if the id is not valid."""
         if not isinstance(given, str) or not _ID.fullmatch(given):
             return call
         found = cls(*call)
@@ -82,7 +82,7 @@ def _reject(constant: str) -> Any:
 
 
 DECODER = json.JSONDecoder(parse_constant=_reject, parse_float=pythonic.finite, strict=False)
-"""JSON with line breaks in strings, and without numbers that are infinite or none."""
+"""A JSON decoder that accepts line breaks in strings, rejects NaN and infinity, and clamps numbers that overflow."""
 
 
 def _refused(text: str, python: bool = False) -> bool:
@@ -90,7 +90,7 @@ def _refused(text: str, python: bool = False) -> bool:
 
 
 def read_json(text: str) -> list[Call] | None:
-    """One call, a list of calls, or several one after the other."""
+    """Parse one call, a list of calls, or several in succession."""
     parts = _json_parts(text, certain=False)
     return None if parts is None else _only_calls(parts)
 
@@ -101,9 +101,9 @@ def _only_calls(parts: list[Call | str]) -> list[Call] | None:
 
 
 def _json_parts(text: str, certain: bool) -> list[Call | str] | None:
-    """The calls of a text in JSON, and what is none; None where nothing is JSON.
+    """The calls in a JSON text and the parts that are not calls; None if nothing is JSON.
 
-    certain: the text is known to be of calls, so that an object without arguments holds the arguments itself.
+    certain: the text is known to consist of calls, so an object without an arguments key holds the arguments itself.
     """
     if _refused(text):
         return None
@@ -119,7 +119,7 @@ def _json_parts(text: str, certain: bool) -> list[Call | str] | None:
         except (ValueError, RecursionError):
             if text[begin] != "[" or not text.rstrip().endswith("]"):
                 return [*parts, text[begin:]] if parts else None
-            # One element that is no JSON: the others may be.
+            # One element is not JSON, but the others may be.
             for item in items_of(text[begin:].rstrip(), python=False):
                 parts += _json_parts(item, certain) or [item]
             return parts
@@ -157,7 +157,7 @@ def _from_object(value: Any, certain: bool) -> Call | None:
 
 
 def read_forced(text: str) -> Call | None:
-    """The one call that a grammar has made of a whole answer, however long or deep it is."""
+    """Parse the single call that a grammar has made of a whole answer, however long or deeply nested it is."""
     try:
         value = DECODER.decode(text)
         name, arguments = value["name"], value.get("parameters", value.get("arguments"))
@@ -167,7 +167,7 @@ def read_forced(text: str) -> Call | None:
 
 
 def read_arguments(text: str) -> dict[str, Any] | None:
-    """An object of arguments written as JSON text; empty text and null are no arguments."""
+    """Parse an object of arguments from JSON text; empty text and null mean no arguments."""
     if _refused(text):
         return None
     try:
@@ -180,7 +180,7 @@ def read_arguments(text: str) -> dict[str, Any] | None:
 
 
 def read_pythonic(text: str) -> list[Call] | None:
-    """A list of calls with keyword arguments, or one call; only literals are understood."""
+    """Parse a list of calls with keyword arguments, or one call; only literal values are supported."""
     parts = _pythonic_parts(text)
     return None if parts is None else _only_calls(parts)
 
@@ -200,7 +200,7 @@ def _pythonic_parts(text: str) -> list[Call | str] | None:
 
 
 def _pythonic_lines(text: str) -> list[Call | str] | None:
-    """A call in Python's notation on every line."""
+    """Parse text with one call in Python notation per line."""
     parts: list[Call | str] = []
     for line in text.splitlines():
         parts += _pythonic_parts(line) or ([line] if line.strip() else [])
@@ -208,7 +208,7 @@ def _pythonic_lines(text: str) -> list[Call | str] | None:
 
 
 def read_code(text: str) -> list[Call] | None:
-    """Calls in Python one after the other, each in `print` or not (Gemma)."""
+    """Parse consecutive calls in Python notation, each bare or inside `print` (Gemma)."""
     if _refused(text, python=True):
         return None
     try:
@@ -218,11 +218,11 @@ def read_code(text: str) -> list[Call] | None:
 
 
 def read_tagged(text: str, schemas: Mapping[str, Any] | None = None) -> list[Call] | None:
-    """``<function=f>{...}</function>``, once or more often; in place of JSON there may be elements for the arguments.
+    """Parse one or more ``<function=f>{...}</function>``, with JSON or with elements for the arguments.
 
-    These are ``<param name="a">1</param>`` and ``<parameter=a>1</parameter>``; the function may be ``name="f"``.
-    schemas: the schemas of the arguments by the names of the functions: a value is a text where they say so, else JSON
-    where it is JSON.
+    The elements are ``<param name="a">1</param>`` and ``<parameter=a>1</parameter>``; the function may be ``name="f"``.
+    schemas: the schemas of the arguments by function name: a value is a string if its schema says so; otherwise it is
+    parsed as JSON if it is valid JSON.
     """
     text = text.strip()
     if _refused(text):
@@ -263,7 +263,7 @@ def _properties(schema: Any) -> Mapping[str, Any]:
 def _value_of(text: str, schema: Any) -> Any:
     if text.startswith("<![CDATA[") and text.endswith("]]>"):
         return text[9:-3]
-    # One line break after the opening and one before the closing tag belong to the tags.
+    # A line break after the opening tag and one before the closing tag belong to the tags.
     text = text[text.startswith("\n") :]
     text = text[: len(text) - text.endswith("\n")]
     if is_text(schema) or _refused(text):
@@ -275,7 +275,7 @@ def _value_of(text: str, schema: Any) -> Any:
 
 
 def is_text(schema: Any) -> bool:
-    """Whether values of the schema are texts and nothing else."""
+    """Whether the schema allows only strings."""
     if not isinstance(schema, Mapping):
         return False
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
@@ -285,9 +285,9 @@ def is_text(schema: Any) -> bool:
 
 
 def read_deepseek(text: str) -> list[Call] | None:
-    """``function<｜tool▁sep｜>f``, a line break and the arguments in a fenced block; or ``f<｜tool▁sep｜>{"a": 1}``.
+    """Parse ``function<｜tool▁sep｜>f`` with the arguments in a fenced block below, or ``f<｜tool▁sep｜>{"a": 1}``.
 
-    Kimi's ``functions.f:0<|tool_call_argument_begin|>{"a": 1}`` too.
+    Kimi's ``functions.f:0<|tool_call_argument_begin|>{"a": 1}`` is also accepted.
     """
     bare = text.strip()
     match = _SEPARATED.fullmatch(bare) or _DEEPSEEK.fullmatch(bare) or _KIMI.fullmatch(bare)
@@ -296,7 +296,7 @@ def read_deepseek(text: str) -> list[Call] | None:
 
 
 def read_keyed(text: str, schemas: Mapping[str, Any] | None = None) -> list[Call] | None:
-    """``f`` and ``<arg_key>a</arg_key><arg_value>1</arg_value>`` for each argument; values as those of elements."""
+    """Parse ``f`` with ``<arg_key>a</arg_key><arg_value>1</arg_value>`` per argument; values as in `read_tagged`."""
     text = text.strip()
     match = None if _refused(text) else _KEYED.fullmatch(text)
     if match is None:
@@ -307,7 +307,7 @@ def read_keyed(text: str, schemas: Mapping[str, Any] | None = None) -> list[Call
 
 
 def read_named(text: str) -> list[Call] | None:
-    """``f{"a": 1}``, ``f[ARGS]{"a": 1}`` or ``f[CALL_ID]abcdefghi[ARGS]{"a": 1}``."""
+    """Parse ``f{"a": 1}``, ``f[ARGS]{"a": 1}`` or ``f[CALL_ID]abcdefghi[ARGS]{"a": 1}``."""
     text = text.strip()
     match = _BARE_NAME.match(text)
     if match is None:
@@ -325,7 +325,7 @@ def read_named(text: str) -> list[Call] | None:
 
 
 def read_any(text: str) -> list[Call] | None:
-    """Whichever notation the text is in, if all of it is calls."""
+    """Parse a text in any notation that consists entirely of calls."""
     for read in (read_json, read_pythonic, read_tagged, read_keyed, read_named, read_deepseek):
         calls = read(text)
         if calls is not None:
@@ -334,9 +334,9 @@ def read_any(text: str) -> list[Call] | None:
 
 
 def read_parts(text: str, certain: bool = True, schemas: Mapping[str, Any] | None = None) -> list[Call | str] | None:
-    """The calls in a text of calls, and what could not be read between them; None where there is no call at all.
+    """Parse the calls in a text, and the text between them that could not be parsed; None if there is no call.
 
-    certain: the text stood where calls stand, in their tags; otherwise it may be an object that only looks like one.
+    certain: the text was inside the tags of calls; otherwise it may be an object that only looks like a call.
     """
     bare = text.strip()
     found: list[Call | str] | None

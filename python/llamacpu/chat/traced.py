@@ -1,10 +1,10 @@
-"""Strings that know which of their characters came from the caller.
+"""Strings that track which of their characters came from the caller.
 
 A chat template mixes its own text, where ``<|eot_id|>`` means "end of turn", with text from messages, where the same
-characters are only characters. `Traced` is a ``str`` that carries one byte per character, 1 for the caller's data and
-0 for the template's text, through the string operations that templates use. It is equal to, hashes as and compares as
-the plain string, so a template renders the same with it. An operation whose result cannot be followed character by
-character marks the whole result as data: text is then read as text, never as a control token.
+characters are plain text. `Traced` is a ``str`` that carries one byte per character, 1 for the caller's data and 0 for
+the template's text, through the string operations that templates use. It compares and hashes like the plain string, so
+a template renders the same with it. An operation whose result cannot be traced character by character marks the whole
+result as data, which is then tokenized as text, never as a control token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PERCENT = re.compile(
 
 
 def origin_of(value: str) -> bytes:
-    """One byte per character of `value`: 1 where it came from the caller, 0 where it is the template's own."""
+    """One byte per character of `value`: 1 if it came from the caller, 0 if it is the template's own."""
     return value.origin if isinstance(value, Traced) else bytes(len(value))
 
 
@@ -31,7 +31,7 @@ def has_data(value: object) -> bool:
 
 
 def concatenate(parts: Iterable[str]) -> str:
-    """``"".join(parts)``, traced if a part is."""
+    """``"".join(parts)``, traced if any part is."""
     parts = list(parts)
     if not any(isinstance(part, Traced) for part in parts):
         return "".join(parts)
@@ -39,9 +39,9 @@ def concatenate(parts: Iterable[str]) -> str:
 
 
 class Traced(str):
-    """A string with the origin of each character, see the module's description.
+    """A string with the origin of each character; see the module docstring.
 
-    `origin` has one byte per character; without it every character is data.
+    `origin` has one byte per character; if it is None, every character is data.
     """
 
     __slots__ = ("origin",)
@@ -56,14 +56,14 @@ class Traced(str):
         return Traced(str.__getitem__(self, slice(start, stop)), self.origin[start:stop])
 
     def _whole(self, value: str, *others: object) -> Traced:
-        """`value` with this string's origin where lengths agree, else all data if anything that made it was data."""
+        """`value` with this string's origin if the lengths agree and `others` have no data; else one origin for all."""
         if len(value) == len(self.origin) and not any(has_data(other) for other in others):
             return Traced(value, self.origin)
         data = has_data(self) or any(has_data(other) for other in others)
         return Traced(value, (b"\x01" if data else b"\x00") * len(value))
 
     def _pieces(self, pieces: Iterable[str], gap: int = 0) -> list[Traced]:
-        """Give each of `pieces`, which lie in this string in order and at least `gap` apart, its origin."""
+        """Trace `pieces`, which occur in this string in order and at least `gap` characters apart."""
         found, position = [], 0
         for piece in pieces:
             start = str.find(self, piece, position)
@@ -120,7 +120,7 @@ class Traced(str):
                 used += stars + 1
                 parts.append(_like(directive % taken, *taken))
         parts.append(self._cut(position, len(self)))
-        # Python's own rules on missing, surplus and wrongly typed arguments.
+        # Python's own formatting checks for missing, surplus and wrongly typed arguments.
         expected = str.__mod__(self, values)
         result = concatenate(parts)
         return (
@@ -134,8 +134,11 @@ class Traced(str):
         return self.format_with(string.Formatter(), (), mapping)
 
     def format_with(self, formatter: string.Formatter, args: Iterable[object], kwargs: Mapping[str, object]) -> Traced:
-        """``str.format`` through `formatter`; the literal text keeps its origin where the format string has none of
-        the caller's data."""
+        """``str.format`` through `formatter`.
+
+        The literal text keeps its origin if the format string has none of the caller's data; otherwise the whole
+        result is data.
+        """
         arguments = tuple(args)
         plain = str.__str__(self)
         expected = formatter.vformat(plain, arguments, kwargs)
@@ -151,7 +154,7 @@ class Traced(str):
                 return Traced(expected)
             name = field
             if not re.match(r"[^.\[]", field):
-                # An automatically numbered field is given its number, so that it can be formatted alone.
+                # An automatically numbered field gets an explicit number, so that it can be formatted on its own.
                 name, automatic = f"{automatic}{field}", automatic + 1
             one = "{" + name + (f"!{conversion}" if conversion else "") + ":" + (specification or "") + "}"
             value = formatter.get_field(name, arguments, kwargs)[0]
@@ -188,7 +191,7 @@ class Traced(str):
         return cast(list[str], self._pieces(str.split(self, sep, maxsplit), len(sep or "")))
 
     def rsplit(self, sep: str | None = None, maxsplit: SupportsIndex = -1) -> list[str]:
-        # Pieces keep the separators inside them only at the left end, so they are placed from the right.
+        # Only the leftmost piece can contain separators, so the pieces are located from the right.
         found, end = [], len(self)
         for piece in reversed(str.rsplit(self, sep, maxsplit)):
             start = str.rfind(self, piece, 0, end)

@@ -1,7 +1,7 @@
-"""The command `llamacpu`: one file a command, each imported when it is used.
+"""The `llamacpu` command line: one file per command, each imported on first use.
 
-stdout carries the product, stderr everything else. Exit status: 0 done, 1 an error that one line on stderr
-describes, 2 wrong usage, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit status: 0 for success, 1 for an error described in one line on
+stderr, 2 for wrong usage, 130 if interrupted.
 """
 
 import sys
@@ -18,5 +18,5 @@ def main() -> None:
         open_standard_streams()
         command_line()
     except KeyboardInterrupt:
-        # Interrupted while modules were still being imported, or while errors were being told.
+        # Interrupted while modules were still being imported or an error was being reported.
         sys.exit(130)

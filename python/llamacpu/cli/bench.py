@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llamacpu.model import Model
 
 
-# Each is a list of so many numbers, and a context of that length.
+# Each value allocates a token list and a context of that length.
 _TOKENS = click.IntRange(min=0, max=1 << 24)
 
 
@@ -123,7 +123,7 @@ def command(
 
 
 def bytes_per_token(model: Model) -> int:
-    """Bytes of weights that one generated token goes through: of the experts only those that are used."""
+    """Bytes of weights read per generated token; of the experts, only those in use are counted."""
     experts, used = int(model.config["experts"]), int(model.config["experts_used"])
     if not experts:
         return model.weight_bytes
@@ -132,7 +132,7 @@ def bytes_per_token(model: Model) -> int:
 
 
 def _tokens(model: Model, count: int) -> list[int]:
-    """Tokens all over the vocabulary, the same ones every time."""
+    """Tokens spread over the whole vocabulary, the same ones every time."""
     return [(7919 * place + 1) % model.vocab_size for place in range(count)]
 
 
@@ -173,7 +173,7 @@ def _bar(text: str) -> Iterator[BenchBar]:
 
 
 def _draft_price(model: Model, tokens: int, draft_model: str | None, repeat: int, kv_type: Any) -> dict[str, Any]:
-    """What it costs to make a draft and to check it, best of `repeat`, behind a short text."""
+    """The cost of making and verifying a draft after a short text, best of `repeat`."""
     from llamacpu.model import Model
 
     single: list[float] = []

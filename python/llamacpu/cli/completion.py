@@ -1,4 +1,4 @@
-"""Shell completion: click's scripts, put where each shell looks for them."""
+"""Shell completion: click's scripts, installed where each shell looks for them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def script(shell: str) -> str:
-    """The script that teaches a shell to complete this program."""
+    """The script that makes a shell complete the commands of this program."""
     from llamacpu.cli.group import command_line
 
     kind: Any = get_completion_class(shell)
     completion = kind(command_line, {}, "llamacpu", _VARIABLE)
-    # Not `source()`, which starts bash to look at its version.
+    # Not `source()`, which starts bash to check its version.
     text: str = completion.source_template % completion.source_vars()
     return text
 
@@ -37,7 +37,7 @@ def show(context: click.Context, _option: click.Parameter, shell: str | None) ->
 
 
 def install(context: click.Context, _option: click.Parameter, shell: str | None) -> None:
-    """Callback of `--install-completion`: write the script, and say what is left to do."""
+    """Callback of `--install-completion`: write the script and say what remains to be done."""
     if shell is None or context.resilient_parsing:
         return
     shell = _named(shell)
@@ -69,7 +69,7 @@ def _is_script(file: BinaryIO) -> bool:
 
 
 def _named(shell: str) -> str:
-    """The shell that is meant; "auto" is the one of the environment."""
+    """The name of the shell; "auto" means the one in the environment variable SHELL. Raises UsageError for others."""
     if shell == "auto":
         shell = Path(os.environ.get("SHELL", "")).name
     if shell not in SHELLS:

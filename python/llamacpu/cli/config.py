@@ -1,4 +1,4 @@
-"""`llamacpu config`: the configuration file, and what it sets."""
+"""`llamacpu config`: the configuration file and its settings."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def command(only_path: bool, init: bool, as_json: bool) -> None:
 
 
 def _checked(commands: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """The tables of the file, with everything in them checked as its command would."""
+    """The tables of the file, with every setting checked as its command would check it."""
     tables = configuration.read(commands)
     known: set[str] = set()
     for name in commands if tables else ():

@@ -1,4 +1,4 @@
-"""The configuration file: defaults of the command line, one table a command.
+"""The configuration file: defaults for the command line, one table per command.
 
     [defaults]              # for every command that has the option
     threads = 4
@@ -8,7 +8,7 @@
     system = "Answer in one sentence."
     temperature = 0.5
 
-Keys are the long names of options, and `model`. What is given on the command line goes first.
+Keys are the long names of options, and `model`. The command line takes precedence.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import click
 __all__ = ["PLACE", "defaults_for", "key_of", "path", "read"]
 
 PLACE = "LLAMACPU_CONFIG"
-"""Environment variable: another file, or, empty, none."""
+"""Environment variable with the path of another file; if it is empty, no file is read."""
 _ALL = "defaults"
 _MOST_BYTES = 1 << 20
 
 
 def path() -> Path | None:
-    """Where the file is, or would be; None where the environment says that there is none."""
+    """The path of the file, which need not exist; None if the environment variable is empty."""
     given = os.environ.get(PLACE)
     if given is not None:
         return Path(given).expanduser() if given else None
@@ -41,9 +41,9 @@ def path() -> Path | None:
 
 
 def read(commands: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The tables of the file; nothing where there is none.
+    """The tables of the file; empty if there is no file.
 
-    commands: the names that tables can have. Raises ClickException where the file cannot be used.
+    commands: the names that tables can have. Raises ClickException if the file cannot be used.
     """
     place = path()
     if place is None:
@@ -67,7 +67,10 @@ def read(commands: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def defaults_for(command: click.Command, name: str, tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What the file sets for a command: parameter name -> value. Raises ClickException for a key that it has not."""
+    """The settings for a command: parameter name -> value.
+
+    Raises ClickException for a key that the command does not have and for a value that it does not take.
+    """
     known = {key_of(parameter): parameter for parameter in command.params if parameter.expose_value}
     found = {}
     for table in (_ALL, name):
@@ -85,7 +88,7 @@ def defaults_for(command: click.Command, name: str, tables: Mapping[str, Mapping
 
 
 def key_of(parameter: click.Parameter) -> str:
-    """The name that a parameter has in the file."""
+    """The name of a parameter in the file."""
     longest = max(parameter.opts, key=len)
     return longest.lstrip("-")
 

@@ -1,4 +1,4 @@
-"""`llamacpu create`: a model of one's own, from a Modelfile."""
+"""`llamacpu create`: a custom model from a Modelfile."""
 
 from __future__ import annotations
 

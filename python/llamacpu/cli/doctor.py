@@ -33,7 +33,7 @@ def command(no_bandwidth: bool, threads: int | None, as_json: bool) -> None:
     facts["bandwidth_gigabytes_per_second"] = None
     facts["peak_gigaproducts_per_second"] = None
     if not no_bandwidth:
-        # A small machine is measured with less: the buffer must not push anything out of memory.
+        # A small machine is measured with a smaller buffer, which must not push anything else out of memory.
         size = min(_BUFFER_BYTES, (facts["available_memory_bytes"] or 8 * _BUFFER_BYTES) // 8)
         facts["bandwidth_gigabytes_per_second"] = machine.memory_bandwidth(max(size, 1 << 20), threads)
         facts["peak_gigaproducts_per_second"] = machine.product_peak(threads)
@@ -65,7 +65,7 @@ def _as_text(facts: dict[str, Any]) -> str:
 
 
 def _features(facts: dict[str, Any]) -> str:
-    """The features of the chosen set, and those that only others of this processor use."""
+    """The features that the chosen instruction set uses, and those that the processor has but the set does not use."""
     chosen, found = facts["isa_features"], facts["processor_features"]
     unused = [name for name in found if name not in chosen]
     text = ", ".join(chosen) or "none beyond the baseline of this architecture"

@@ -1,4 +1,4 @@
-"""What is shown of a download: the plan before it, and a bar while it runs."""
+"""Display of a download: the plan before it, and a progress bar while it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WINDOW = 10.0
 
 
 class DownloadBar(ProgressBar):
-    """How much is here, how fast it comes and how long it will take, within the width of the terminal."""
+    """A bar with the amount downloaded, the rate and the time left, within the width of the terminal."""
 
     _TEXT = "Downloading"
 
@@ -29,7 +29,7 @@ class DownloadBar(ProgressBar):
         self._seen: list[tuple[float, int]] = []
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how much is here; called by several threads, one at a time."""
+        """Show the progress in bytes; called by several threads, one at a time."""
         now = time.monotonic()
         if not self.on_terminal or (now - self._last < _PAUSE and done < total):
             return
@@ -61,13 +61,13 @@ class DownloadBar(ProgressBar):
 
 
 def show(plan: Plan) -> None:
-    """Tell the plan on stderr."""
+    """Print the plan to stderr."""
     for line in lines(plan):
         tell(line)
 
 
 def lines(plan: Plan) -> list[str]:
-    """The plan for a reader."""
+    """The plan as lines of text."""
     facts = plan.facts or {}
     size = amount(plan.size_bytes)
     if plan.missing_bytes < plan.size_bytes:
@@ -88,7 +88,10 @@ def lines(plan: Plan) -> list[str]:
 
 
 def expected_speed(plan: Plan) -> float | None:
-    """Tokens a second that the measured bandwidth of the memory allows; None where the header was not read."""
+    """Tokens per second that the measured memory bandwidth allows.
+
+    None if the header was not read, the model cannot be run or its bytes per token are not known.
+    """
     facts = plan.facts
     if facts is None or not facts["runs"] or not facts["token_bytes"]:
         return None

@@ -1,4 +1,4 @@
-"""`llamacpu embed`: texts to vectors."""
+"""`llamacpu embed`: embeddings of texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import Load
     from llamacpu.text.tokenizer import Tokenizer
 
-# Input that pauses for so long is answered as far as it has come; lines that are read ahead of the model.
+# Input pause after which the texts read so far are computed, and how many lines are read ahead of the model.
 _PAUSE_SECONDS = 0.02
 _LINES_AHEAD = 64
 
@@ -112,7 +112,7 @@ def command(
 
 
 class _Texts:
-    """The tokens of texts, and what is said of each in the answer."""
+    """An iterable of the tokens of texts that also records the facts to print with each."""
 
     def __init__(
         self, texts: Iterable[str | None], before: str, tokenizer: Tokenizer, limit: int, truncate: bool
@@ -148,12 +148,12 @@ class _Texts:
             yield ids
 
     def pop(self) -> dict[str, Any]:
-        """Index, tokens and whether it was cut, of the next text."""
+        """The index and token count of the next text, and whether it was truncated."""
         return self._facts.pop(0)
 
 
 def _lines() -> Iterator[str | None]:
-    """The lines of stdin, as they come; None when the next one is not there yet."""
+    """Yield the lines of stdin as they arrive, and None when the next one is not available yet."""
     number = 0
     for line in _as_they_come(sys.stdin.buffer):
         if line is None:
@@ -167,7 +167,7 @@ def _lines() -> Iterator[str | None]:
 
 
 def _as_they_come(stream: BinaryIO) -> Iterator[bytes | None]:
-    """The lines of a stream, read by a thread: waiting for a pipe with a time limit works on no system but so."""
+    """Yield the lines of a stream, read by a thread: the only way to wait for a pipe with a timeout on every system."""
     lines: Queue[bytes | BaseException | None] = Queue(_LINES_AHEAD)
 
     def read() -> None:
@@ -193,7 +193,7 @@ def _as_they_come(stream: BinaryIO) -> Iterator[bytes | None]:
 
 
 def _numbers(vector: NDArray[np.float32]) -> Any:
-    """The numbers in lists, each with as many digits as tell it from its neighbours."""
+    """The elements as (nested) lists, each with just enough digits to identify its float32 value."""
     if vector.ndim > 1:
         return [_numbers(row) for row in vector]
     return [float(text) for text in vector.astype(str)]

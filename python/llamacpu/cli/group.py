@@ -1,4 +1,4 @@
-"""The table of commands, and how errors leave the program."""
+"""The table of commands, and the reporting of errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COMMANDS = {
     "doctor": "Show what llamacpu finds on this machine and what it chooses.",
     "config": "Show the configuration file and what it sets.",
 }
-"""Name and one line of help; the command itself is `command` in `llamacpu.cli.<name>`, with `_` for `-`."""
+"""Command name -> line of help. The command itself is `command` in `llamacpu.cli.<name>`, with `_` for `-`."""
 
 _WORDS_OF_OTHERS = {
     "ls": "list", "models": "list", "ps": "list", "chat": "run", "cli": "run", "generate": "run", "prompt": "run",
@@ -39,16 +39,16 @@ _WORDS_OF_OTHERS = {
     "server": "serve", "start": "serve", "benchmark": "bench", "embeddings": "embed", "embedding": "embed",
     "count": "tokenize", "settings": "config", "gui": "window", "version": "--version", "help": "--help",
 }  # fmt: skip
-"""What other programs call a command."""
+"""Names that other programs use -> the corresponding command or option."""
 INTERRUPTED = 130
 DEBUG = "LLAMACPU_DEBUG"
-"""Environment variable: set, every error comes with its traceback, as with -vv."""
+"""Environment variable: if it is set, every error is shown with its traceback, as with -vv."""
 _VERBOSITY = "llamacpu.verbosity"
 _LONGEST_ERROR = 400
 
 
 def _meant(words: Sequence[str]) -> str:
-    """A guess at what was meant by a command that there is not, to be put behind a sentence; "" without one."""
+    """A suggestion for an unknown command, to be appended to a sentence; "" if there is none."""
     name = words[0]
     if name.endswith(".gguf") or ":" in name or "/" in name or "." in name:
         return f"; for a conversation: llamacpu run {name}"
@@ -63,11 +63,11 @@ class CommandLine(click.Group):
     """A group whose commands are imported when they are called, so that `--help` is quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the table."""
+        """The names of the commands, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
+        """Import a command; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         command = importlib.import_module(f"llamacpu.cli.{cmd_name.replace('-', '_')}").command
@@ -79,7 +79,7 @@ class CommandLine(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command, and what the configuration file sets for it."""
+        """Find the command, and load its defaults from the configuration file."""
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.UsageError(f"there is no command {args[0]!r}{_meant(args)}", ctx)
         name, command, rest = super().resolve_command(ctx, args)
@@ -92,7 +92,7 @@ class CommandLine(click.Group):
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in `--help`, from the table alone."""
+        """Write the list of commands in `--help` from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -116,22 +116,22 @@ class CommandLine(click.Group):
             raise _unforeseen(error) from error
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:  # type: ignore[override]
-        """Run and exit with the status that the package's documentation names, however the program is called."""
+        """Run and exit with the status documented in `llamacpu.cli`, however the program is called."""
         extra.pop("standalone_mode", None)
         try:
             status = super().main(args, "llamacpu", standalone_mode=False, **extra)
         except click.ClickException as error:
-            vars(error)["message"] = _harmless(_shortened(error.message))  # declared final, and may hold what was given
+            vars(error)["message"] = _harmless(_shortened(error.message))  # declared final, and may quote user input
             error.show()
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(INTERRUPTED)
         except OSError as error:
-            # What no command has begun for, the help and the version, has nowhere to go.
+            # The output of --help or --version, for which no command is run, could not be written.
             _told(error).show()
             sys.exit(1)
         except Exception as error:
-            # Before any command has begun: reading the command line, importing the command.
+            # An error before any command has begun: in parsing the command line or importing the command.
             if os.environ.get(DEBUG):
                 traceback.print_exception(error)
             (_told(error) if isinstance(error, ImportError) else _unforeseen(error)).show()
@@ -153,7 +153,7 @@ def _unforeseen(error: BaseException) -> click.ClickException:
 
 
 def _shortened(text: str) -> str:
-    """The text without its middle where it is long: what somebody gave may be, and is part of it."""
+    """The text without its middle if it is long: it may quote user input of any length."""
     if len(text) <= _LONGEST_ERROR:
         return text
     half = _LONGEST_ERROR // 2
@@ -172,7 +172,7 @@ def _show_traceback(context: click.Context, error: BaseException) -> None:
 
 
 def verbose_option() -> click.Option:
-    """`-v`: the log on stderr; twice, the tracebacks of errors too."""
+    """The option `-v`: show the log on stderr; if given twice, also the tracebacks of errors."""
     return click.Option(
         ["-v", "--verbose"],
         count=True,
@@ -184,13 +184,13 @@ def verbose_option() -> click.Option:
 
 
 def note_verbosity(context: click.Context, _option: click.Parameter, count: int) -> int:
-    """Callback of the `-v` of a command with its own log: twice, errors come with their tracebacks."""
+    """Callback of `-v` for commands with their own log: if given twice, errors are shown with their tracebacks."""
     context.meta[_VERBOSITY] = count
     return count
 
 
 def heed_verbosity(context: click.Context, _option: click.Parameter, count: int) -> int:
-    """Callback of `-v`: what is logged goes to stderr."""
+    """Callback of `-v`: send the log to stderr."""
     note_verbosity(context, _option, count)
     if count and not context.resilient_parsing:
         import logging
@@ -209,7 +209,7 @@ def _version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None
 
 
 def _completion(name: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
-    """A callback of `completion.py`, which is imported when it is needed."""
+    """A callback that calls the function `name` of `completion.py`, imported only when needed."""
 
     def call(context: click.Context, option: click.Parameter, shell: str | None) -> None:
         if shell is not None:

@@ -1,4 +1,4 @@
-"""`llamacpu guard-prompt`: does a text try to take a model over? A Prompt Guard model judges it."""
+"""`llamacpu guard-prompt`: does a text try to take over a model? A Prompt Guard model judges it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`llamacpu info`: what is in a model file, and how much memory it needs."""
+"""`llamacpu info`: the contents of a model file, and how much memory it needs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def command(
 
 
 def describe(file: GGUFFile, context: int | None, kv_type: str, with_tensors: bool) -> dict[str, Any]:
-    """The facts of a file as plain values for JSON."""
+    """The facts about a file as plain values for JSON."""
     types = Counter(tensor.type_name for tensor in file.tensors)
     sizes: Counter[str] = Counter()
     for tensor in file.tensors:
@@ -72,7 +72,7 @@ def describe(file: GGUFFile, context: int | None, kv_type: str, with_tensors: bo
 
 
 def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
-    """Sizes and memory of the model; only the reason where this version does not run it."""
+    """Sizes and memory of the model, or only the reason if this version cannot run it."""
     from llamacpu.engine.room import Room
     from llamacpu.errors import LlamaCpuError
     from llamacpu.families.registry import config_for
@@ -109,7 +109,7 @@ def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str,
 
 
 def _plain(value: Any) -> Any:
-    """A metadata value for JSON; of a long list only its length and beginning."""
+    """A metadata value for JSON; a long list is reduced to its length and first entries."""
     if value is None or isinstance(value, (str, bool, int)):
         return value
     if isinstance(value, float):

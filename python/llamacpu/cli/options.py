@@ -1,4 +1,4 @@
-"""Options that several commands share, and what becomes of them."""
+"""Options shared by several commands, and their processing."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Decorator(Protocol):
-    """What adds an option to the function of a command."""
+    """A decorator that adds an option to the function of a command."""
 
     def __call__(self, function: Function, /) -> Function: ...
 
 
 MOST_TOKENS = 1 << 30
-"""The longest context that a session can have."""
+"""The longest context of a session, in tokens."""
 MOST_THREADS = 1024
-"""More than any machine that this is for has processors."""
+"""The maximum number of threads, more than the processors of any supported machine."""
 
 
 def complete_files(_context: click.Context, _option: click.Parameter, begun: str) -> list[CompletionItem]:
-    """For the completion of shells: paths."""
+    """Shell completion for paths."""
     return [CompletionItem(begun, type="file")]
 
 
@@ -114,7 +114,7 @@ SAMPLING_NAMES = tuple(flag.removeprefix("--").replace("-", "_") for flag, _, _ 
 
 
 def utf8(_context: click.Context, option: click.Parameter, value: Any) -> Any:
-    """Callback of options with text: bytes of the command line that are no UTF-8 are wrong usage."""
+    """Callback of options that take text. Raises BadParameter for bytes that are not valid UTF-8."""
     for text in (value,) if isinstance(value, str) else value or ():
         try:
             text.encode()
@@ -124,14 +124,14 @@ def utf8(_context: click.Context, option: click.Parameter, value: Any) -> Any:
 
 
 def stop_texts(_context: click.Context, option: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    """Callback of `--stop`."""
+    """Callback of `--stop`. Raises BadParameter for an empty text and for one that is not valid UTF-8."""
     if "" in value:
         raise click.BadParameter("a text that ends the answer is empty; give at least one character", param=option)
     return tuple(utf8(_context, option, value))
 
 
 def _override(given: str, option: click.Parameter) -> tuple[str, bool | int | float | str]:
-    """KEY=VALUE, or llama.cpp's KEY=TYPE:VALUE; without a type the value is what it looks like."""
+    """Parse KEY=VALUE, or llama.cpp's KEY=TYPE:VALUE; without a type, the value's form determines it."""
     key, sign, text = given.partition("=")
     if not sign or not key:
         raise click.BadParameter(f"{given!r}; expected KEY=VALUE", param=option)
@@ -153,7 +153,7 @@ def field_of(name: str) -> str:
 
 
 def changed(sampling: Sampling, name: str, value: str) -> Sampling:
-    """The settings with one option changed; ValueError for a value that it cannot have."""
+    """The settings with one option changed. Raises ValueError for a value that the option cannot have."""
     kind = next(kind for flag, kind, _ in _SAMPLING if flag == "--" + name.replace("_", "-"))
     try:
         given: Any = kind(value)
@@ -164,16 +164,16 @@ def changed(sampling: Sampling, name: str, value: str) -> Sampling:
 
 
 def sampling_options(function: Function) -> Function:
-    """Add every option that ends up in `Sampling`."""
+    """Add all options that set fields of `Sampling`."""
     for flag, kind, text in reversed(_SAMPLING):
         function = click.option(flag, type=kind, help=text)(function)
     return function
 
 
 def sampling_of(metadata: Any, given: dict[str, Any], preset: dict[str, Any] | None = None) -> Sampling:
-    """The settings: the options that were given, over what the file recommends, over the defaults.
+    """The sampling settings: given options take precedence over what the file recommends, and that over the defaults.
 
-    given: option name -> value, None where it was not given.
+    given: option name -> value, None for an option that was not given. Raises UsageError for values that are invalid.
     """
     from llamacpu.sampling import Sampling
 
@@ -188,14 +188,14 @@ _NO_NAME = "the path of the model is empty; give the path of a .gguf file"
 
 
 def named_file(name: str) -> Path:
-    """The file of the model that a name stands for; it is downloaded where it is not on this machine."""
+    """The file of the model that a name refers to; a model that is not on this machine is downloaded."""
     return Path(name) if not name or is_file(name) else entry_of(name).path
 
 
 def named_model(name: str, context: int | None = None, kv_type: str = "f16") -> str | Path:
-    """The file of the model that a name stands for, or the name itself where settings come with it.
+    """The file of the model that a name refers to, or the name itself if settings come with it.
 
-    context, kv_type: of the session that is wanted, for the plan of a download.
+    context, kv_type: those of the intended session, for the download plan.
     """
     if not name or is_file(name):
         return Path(name)
@@ -204,7 +204,7 @@ def named_model(name: str, context: int | None = None, kv_type: str = "f16") -> 
 
 
 def entry_of(name: str, context: int | None = None, kv_type: str = "f16") -> Entry:
-    """The model that a name stands for; it is downloaded, with a bar, where it is not on this machine."""
+    """The model that a name refers to; one that is not on this machine is downloaded, with a progress bar."""
     from llamacpu.cli.download_bar import DownloadBar, show
     from llamacpu.store.resolve import resolve
 
@@ -216,7 +216,7 @@ def entry_of(name: str, context: int | None = None, kv_type: str = "f16") -> Ent
 
 
 def check_path(name: str | None) -> None:
-    """Refuse a name that can only be meant as a path and is none of a model's file; other names are not looked up."""
+    """Raise an error for a name that can only be a path but is not that of a model file; other names are ignored."""
     from llamacpu.gguf.file import GGUFFile
     from llamacpu.store.names import local_path
 
@@ -231,7 +231,7 @@ def check_path(name: str | None) -> None:
 
 @contextlib.contextmanager
 def model_path(name: str | None, context: int | None = None, kv_type: str = "f16") -> Iterator[str | Path]:
-    """What to open: the model that is named, or the demo model that comes with the package."""
+    """The model to open: the one named, or the demo model that comes with the package."""
     if name is not None:
         if not name:
             raise click.ClickException(_NO_NAME)
@@ -247,14 +247,14 @@ def model_path(name: str | None, context: int | None = None, kv_type: str = "f16
 
 
 def say_what_has_no_effect(model: Model) -> None:
-    """Tell, on a line, which settings that came with the model's name change nothing here."""
+    """Print a line to stderr that names the model's settings that have no effect here."""
     names = model.preset.without_effect
     if names:
         click.echo(f"Settings of this model that have no effect here: {', '.join(names)}.", err=True)
 
 
 def say_what_stays_on_disk(model: Model) -> None:
-    """A line on stderr where the model is larger than the memory, and therefore slow."""
+    """Print a line to stderr if the model is larger than memory and therefore slow."""
     if model.memory_note:
         click.echo(model.memory_note, err=True)
 
@@ -263,7 +263,10 @@ def say_what_stays_on_disk(model: Model) -> None:
 def draft_source(
     path: str | None, no_draft: bool, model: Model, threads: int | None, load: Load
 ) -> Iterator[Draft | None]:
-    """What `--draft-model` and `--no-draft` ask for; ModelError for a draft model that does not fit."""
+    """The draft source that `--draft-model` and `--no-draft` select.
+
+    Raises ModelError for a draft model that does not match the model, UsageError if both options are given.
+    """
     if no_draft and path is not None:
         raise click.UsageError("--draft-model and --no-draft; give one of them")
     from llamacpu.drafting import ModelDraft, NGramDraft
@@ -280,7 +283,7 @@ def draft_source(
 
 
 def read_text(path: str) -> str:
-    """The text of a file, or of stdin for "-"."""
+    """The text of a file, or of stdin for "-". Raises ClickException if it is not UTF-8."""
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         return data.decode("utf-8-sig")

@@ -1,4 +1,4 @@
-"""The text that `run` answers: words of the command line, files, and what a pipe brings."""
+"""The text that `run` answers: words of the command line, files, and piped input."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PATIENCE = 2.0
 
 
 def prompt_of(given: dict[str, Any]) -> str | None:
-    """The text to answer, its parts with an empty line between them; None for a conversation.
+    """The text to answer, its parts separated by an empty line; None for a conversation.
 
-    `given` are the options of `run`: "model", "words", "prompt", "prompt_files" and "raw". A model that is named "-"
-    stands for none, and a text on stdin.
+    `given` are the options of `run`: "model", "words", "prompt", "prompt_files" and "raw". The model name "-" means
+    that no model is named and the prompt is on stdin; it is then set to None in `given`.
     """
     words, files = list(given["words"]), list(given["prompt_files"])
     wanted = given["model"] == STANDARD_INPUT
@@ -38,7 +38,7 @@ def prompt_of(given: dict[str, Any]) -> str | None:
     if STANDARD_INPUT not in files and (wanted or _something_comes(alone=not parts)):
         text = _read(patiently=bool(parts))
         if not parts and not text.strip() and not given["raw"]:
-            # Whoever named no model, or a wrong one, is told of that first.
+            # An empty or wrong model path is reported first.
             options.check_path(given["model"])
             raise click.UsageError("nothing on stdin; give a prompt after MODEL, --prompt, --file, or text on stdin")
         if text.strip() or not parts:
@@ -47,18 +47,21 @@ def prompt_of(given: dict[str, Any]) -> str | None:
 
 
 def _something_comes(alone: bool) -> bool:
-    """Whether stdin is a pipe or a file. Where there is a prompt already, a device (/dev/null, a terminal) is none."""
+    """Whether text can be expected on stdin: a pipe, a socket or a file.
+
+    alone: whether there is no other prompt; then any stdin that is not a terminal counts, such as /dev/null.
+    """
     try:
         if sys.stdin.isatty():
             return False
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError):
-        return True  # a stream of a program that calls this one
+        return True  # a stream set by the calling program
     return alone or stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
 def _read(patiently: bool) -> str:
-    """What is on stdin; where nothing comes for long, a line says what is waited for."""
+    """The text on stdin; if `patiently` is set and it takes long, a line says that stdin is being read."""
     told = threading.Timer(
         _PATIENCE, click.echo, ("Reading more of the prompt from stdin; < /dev/null goes without.",), {"err": True}
     )

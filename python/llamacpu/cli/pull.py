@@ -1,4 +1,4 @@
-"""`llamacpu pull`: bring a model to this machine."""
+"""`llamacpu pull`: download a model."""
 
 from __future__ import annotations
 

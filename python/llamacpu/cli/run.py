@@ -137,7 +137,7 @@ def command(context: click.Context, /, **given: Any) -> None:
             template = None if raw else Chat.of(model, given["template"])
             system = given["system"]
             if template is not None:
-                # The conversation shows it, and can change and clear it.
+                # The conversation handles the system prompt itself: it can show, change and clear it.
                 system = template.preset.system if system is None else system
                 template.preset = replace(template.preset, system=None)
             conversation = Conversation(session, settings, how, system, template, _stats(given), drawn)
@@ -147,7 +147,7 @@ def command(context: click.Context, /, **given: Any) -> None:
 
 
 def drawing(plain: bool) -> bool:
-    """Whether Markdown is drawn."""
+    """Whether Markdown is rendered."""
     return not plain and wanted()
 
 
@@ -157,7 +157,7 @@ def _name_default_model(context: click.Context, given: dict[str, Any]) -> None:
 
 
 def _refuse_a_prompt_for_the_model(given: dict[str, Any]) -> None:
-    """The first word is the model; a sentence there is a prompt whose model was left out."""
+    """Raise UsageError if the model argument is a sentence, that is, a prompt before which the model was left out."""
     name = given["model"]
     if name is None or len(name.split()) < 3 or given["words"] or Path(name).exists():
         return
@@ -176,7 +176,7 @@ def _refuse_a_prompt_for_the_model(given: dict[str, Any]) -> None:
 
 
 def _without_template(model: Model, given: dict[str, Any]) -> bool:
-    """Whether the model is continued raw, for want of a chat template; one line says so."""
+    """Whether the model continues the prompt as it is for lack of a chat template; if so, one line says so."""
     from llamacpu.chat import is_base_model
 
     templated = given["template"] is not None or model.preset.template is not None
@@ -194,7 +194,7 @@ def _without_template(model: Model, given: dict[str, Any]) -> bool:
 
 
 def _unlimited(model: Model, given: dict[str, Any]) -> int | None:
-    """No limit of tokens, also where the settings of the model have one."""
+    """The `max_tokens` that means no limit, also if the settings of the model have one."""
     return None if model.preset.max_tokens is None else given["context"] or model.context_length
 
 
@@ -211,7 +211,7 @@ def _settings(model: Model, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grammar(given: dict[str, Any]) -> Grammar | None:
-    """The grammar that answers keep to, if one was asked for."""
+    """The grammar that constrains answers, if one was requested."""
     if given["json_schema"] is None and given["grammar_file"] is None:
         return None
     from llamacpu.constraints.grammar import Grammar
@@ -262,7 +262,7 @@ def _answer(session: Any, prompt: str, settings: dict[str, Any], how: dict[str, 
 
 
 def _tell_cut(given: dict[str, Any], ended_by: str) -> None:
-    """An answer that had to keep to a schema or grammar, and does not, because it was cut."""
+    """Raise ClickException for an answer that was cut before it satisfied its schema or grammar."""
     kept = "JSON" if given["json_schema"] is not None else "text of the grammar"
     cause, remedy = "the end of the context", "give a larger --context"
     if ended_by == "max_tokens":

@@ -1,4 +1,4 @@
-"""`llamacpu serve`: an OpenAI-compatible server."""
+"""`llamacpu serve`: a server for OpenAI, Ollama and Anthropic clients."""
 
 from __future__ import annotations
 

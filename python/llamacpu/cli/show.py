@@ -1,4 +1,4 @@
-"""`llamacpu show`: where a model lies, what comes with it, and its licence."""
+"""`llamacpu show`: where a model is stored, what comes with it, and its licence."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _template_used(facts: dict[str, Any], own: str | None) -> str | None:
 
 
 def _part(entry: Entry, part: str) -> str:
-    """One thing that comes with a model; StoreError where it does not."""
+    """The text of one thing that comes with a model. Raises StoreError if the model does not have it."""
     from llamacpu.store import create, parameters
 
     preset = entry.preset

@@ -1,4 +1,4 @@
-"""The standard streams as the commands want them, also where the caller closed some (`2>&-`, cron, pythonw)."""
+"""Standard streams that the commands can rely on, even if the caller closed some (`2>&-`, cron, pythonw)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["open_standard_streams"]
 
 
 class _Closed(io.TextIOBase):
-    """Stands for a closed stdout: the product has nowhere to go, which is an error of whoever writes to it."""
+    """A stand-in for a closed stdout: the output has nowhere to go, so writing to it is an error."""
 
     encoding = "utf-8"
 
     def writable(self) -> bool:
-        """It is a stream for writing."""
+        """True: this is an output stream."""
         return True
 
     def write(self, _text: str, /) -> NoReturn:
@@ -27,18 +27,18 @@ class _Closed(io.TextIOBase):
 
 
 def open_standard_streams() -> None:
-    """Put something in the place of every standard stream that is closed.
+    """Replace every standard stream that is closed.
 
-    stdin reads as empty, stderr swallows what it is told, and writing to stdout is an OSError. The descriptors 0 to 2
-    are taken too: otherwise the next file to be opened, a model or a saved session, would become somebody's stderr.
+    stdin then reads as empty, stderr discards its output, and writing to stdout raises OSError. The descriptors 0 to 2
+    are occupied too: otherwise the next file to be opened, a model or a saved session, could be mistaken for stderr.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             with contextlib.suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)  # the lowest free number
-    # The streams are for the whole process, whose end closes them.
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor
+    # The streams stay open for the whole process and are closed when it ends.
     if sys.stdin is None:
         sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123
     if sys.stderr is None:

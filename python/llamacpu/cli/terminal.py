@@ -1,4 +1,4 @@
-"""What the commands show on a terminal, and how they write when there is none."""
+"""Output of the commands, on a terminal and elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _NO_MEMORY = "not enough memory; use a smaller model or a smaller --context"
 
 
-# Pictures of control characters; what turns the direction of text around could show other words than there are.
+# Pictures of control characters. Bidirectional controls are replaced because they can make text read differently.
 _SHOWN = {
     **{code: 0x2400 + code for code in range(32) if code not in (9, 10)},
     13: None,
@@ -27,12 +27,12 @@ _SHOWN = {
 
 
 def shown(text: str) -> str:
-    """Text that does nothing to a terminal but show itself, whoever wrote it."""
+    """The text with control characters replaced, so that a terminal can only display it."""
     return text.translate(_SHOWN)
 
 
 def tell(text: str) -> None:
-    """A line on stderr; on a terminal it is wrapped between words."""
+    """Write a line to stderr, wrapped between words on a terminal."""
     if sys.stderr.isatty():
         import textwrap
 
@@ -45,9 +45,10 @@ def tell(text: str) -> None:
 
 
 def write(text: str, stream: TextIO | None = None, *, drawn: bool = False) -> None:
-    """Write at once. Text that the stream's encoding does not have is replaced, never an error.
+    """Write text and flush. Characters that the stream's encoding lacks are replaced and never raise an error.
 
-    On a terminal control characters are shown and not sent, unless the text is `drawn`: then they are ours.
+    On a terminal, control characters are made visible instead of being sent, unless the text is `drawn`: then they are
+    our own.
     """
     stream = sys.stdout if stream is None else stream
     if not drawn and stream.isatty():
@@ -61,7 +62,7 @@ def write(text: str, stream: TextIO | None = None, *, drawn: bool = False) -> No
 
 
 def width_of(stream: TextIO) -> int:
-    """Columns of the terminal behind a stream; 80 where nothing tells."""
+    """The number of columns of the stream's terminal; 80 if it is not known."""
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
     except (AttributeError, OSError, ValueError):
@@ -69,20 +70,20 @@ def width_of(stream: TextIO) -> int:
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, on one line, without Python's own words for it."""
+    """The message of an error on one line, without the text that Python adds."""
     if isinstance(error, MemoryError):
         return str(error) or _NO_MEMORY
     if isinstance(error, OSError) and error.strerror:
         name = str(error.filename)
         place = "" if error.filename is None else f"{name if name.isprintable() else repr(name)}: "
-        # Messages of our own say what to do; the system's do not.
+        # Our own messages, which contain a semicolon, say what to do; those of the system do not.
         hint = "" if ";" in error.strerror or error.filename is None else "; check the path"
         return f"{place}{error.strerror}{hint}"
     return " ".join(str(error).split()) or type(error).__name__
 
 
 class ProgressBar(ABC):
-    """A progress bar on stderr; only on a terminal, only when it takes a while."""
+    """A progress bar on stderr, shown only on a terminal and only if the work takes a while."""
 
     _PATIENCE = 0.4
     _WIDTH = 30
@@ -95,7 +96,7 @@ class ProgressBar(ABC):
         self._shown = False
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how much is done; the bar goes away when all is."""
+        """Show the progress; the bar is removed when everything is done."""
         if not self.on_terminal:
             return
         if done >= total:
@@ -105,7 +106,7 @@ class ProgressBar(ABC):
             self._shown = True
 
     def _line(self, done: int, total: int) -> str:
-        """What fits on one line: without the bar where there is no room, without the end where that is not enough."""
+        """The text of the bar, fitted to one line: the bar itself is dropped first, then the end of the text."""
         room = width_of(self._stream) - 1
         amounts = self._amounts(done, total)
         width = min(self._WIDTH, room - len(self._TEXT) - len(amounts) - 4)
@@ -122,11 +123,11 @@ class ProgressBar(ABC):
 
     @abstractmethod
     def _amounts(self, done: int, total: int) -> str:
-        """What is counted."""
+        """The progress as text: what is done, and of how much."""
 
 
 class PromptBar(ProgressBar):
-    """While a long prompt is read."""
+    """The progress bar shown while a long prompt is read."""
 
     _TEXT = "Reading the prompt"
 
@@ -135,7 +136,7 @@ class PromptBar(ProgressBar):
 
 
 class BenchBar(ProgressBar):
-    """While something is measured over and over."""
+    """The progress bar shown while a measurement is repeated."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -146,7 +147,7 @@ class BenchBar(ProgressBar):
 
 
 class LoadBar(ProgressBar):
-    """While the weights of a large model are read."""
+    """The progress bar shown while the weights of a large model are read."""
 
     _TEXT = "Loading the model"
 
@@ -155,7 +156,7 @@ class LoadBar(ProgressBar):
 
 
 def prepare(model: ModelLike) -> None:
-    """Read the weights ahead where a bar can show it; elsewhere the first step reads them, in the same time."""
+    """Read the weights ahead if a bar can show the progress; otherwise the first step reads them, in the same time."""
     bar = LoadBar()
     try:
         if bar.on_terminal:

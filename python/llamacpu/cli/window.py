@@ -31,7 +31,7 @@ def command(model: str | None, system: str | None, context: int | None, kv_type:
     settings = {"n_ctx": context or 0, "type_k": kv_type, "type_v": kv_type, "n_threads": threads}
     if model is not None:
         path = options.named_file(model)
-        # What is wrong with the file is said here, as by the other commands, and not in a window.
+        # Report problems with the file here, like the other commands, rather than in a window.
         GGUFFile(path).close()
         show(path, system, settings)
         return

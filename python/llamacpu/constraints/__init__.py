@@ -1,1 +1,1 @@
-"""What an answer must look like: schemas, grammars and tool calls become masks over the vocabulary."""
+"""Constrained output: schemas, grammars and tool calls become masks over the vocabulary."""

@@ -1,4 +1,4 @@
-"""A constraint that begins behind the reasoning: what a model thinks is free, what it answers is not."""
+"""A constraint that takes effect after the reasoning: the reasoning is free, the answer is not."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 __all__ = ["AfterReasoning"]
 
-# Tokens that begin with the rest of a closing tag and go on with text, by that rest.
+# Tokens that begin with the rest of a closing tag and continue with text, keyed by that rest.
 _crossing: weakref.WeakKeyDictionary[Tokenizer, dict[bytes, list[int]]] = weakref.WeakKeyDictionary()
 
 
 class AfterReasoning:
-    """A logits processor that leaves reasoning alone and hands what follows to another one. For one text only.
+    """A logits processor that leaves reasoning alone and passes the answer to another one. For one text only.
 
-    begin: makes the processor of the answer; it is called when the reasoning has ended.
+    begin: creates the processor of the answer; called when the reasoning has ended.
     closing: the tag that ends the reasoning, which the prompt has opened.
 
-    An answer cannot end inside the reasoning: where the model wants it to, the closing tag is written first. No token
-    holds the end of the tag and the beginning of the answer both.
+    A text cannot end inside the reasoning: where the model wants it to, the closing tag is forced first. No token may
+    contain both the end of the tag and the beginning of the answer.
     """
 
     def __init__(self, begin: Callable[[], Processor], tokenizer: Tokenizer, closing: str) -> None:
@@ -44,7 +44,7 @@ class AfterReasoning:
         self._forced: list[int] = []
 
     def stop_with(self, cancel: CancelToken) -> None:
-        """Let the work of the other processor end, with `Cancelled`, once this token is cancelled."""
+        """Make the other processor stop, raising `Cancelled`, once this token is cancelled."""
         self._cancel = cancel
         self._pass_on()
 
@@ -59,7 +59,7 @@ class AfterReasoning:
         return self._answer is not None
 
     def __call__(self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Forbid what may not come next, in place. `ids` are the prompt and the text so far."""
+        """Mask the tokens that may not come next, in place. `ids` are the prompt and the text so far."""
         if self._answer is None:
             for token in ids[self._seen :].tolist() if self._seen is not None else ():
                 self._take(token)
@@ -76,7 +76,7 @@ class AfterReasoning:
         if self._closing in self._text:
             self._answer = self._begin()
             self._pass_on()
-        # Only what may be the beginning of the tag is of interest.
+        # Keep only what may be the beginning of the tag.
         self._text = self._text[-len(self._closing) :]
 
     def _mask(self, logits: npt.NDArray[np.float32]) -> None:

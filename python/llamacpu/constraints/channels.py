@@ -1,6 +1,6 @@
 """Constraints for answers in channels, as gpt-oss writes them (OpenAI's "harmony" format; see chat/harmony.py).
 
-What is thought is free. A call of a tool is held to its schema from its header on, and a format to the channel "final".
+Reasoning is free. A tool call must follow its schema from its header on; a format applies to the channel "final".
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ __all__ = ["ChannelConstraint"]
 
 _START, _END, _CALL = "<|start|>", "<|end|>", "<|call|>"
 _CALLED = re.compile(r"to=functions\.|to=(?:python|code_interpreter)\b")
-# Names that a header can hold.
+# Names that a header can contain.
 _NAME = re.compile(r"(?!functions\.)[^\s<]+")
 
 
 class ChannelConstraint:
-    """A logits processor for an answer in channels, behind a prompt that ends in the role. For one answer only.
+    """A logits processor for an answer in channels, after a prompt that ends with the role. For one answer only.
 
-    tools: definitions as in the OpenAI interface. Only they are called; the arguments of those with `"strict": true`
-    are valid under their schema, and those of others are an object.
-    must_call: the answer is a call, before which there may be reasoning.
-    final: what the channel "final" is held to. There are no calls then.
+    tools: definitions as in the OpenAI interface. No other tools can be called; the arguments of those with
+    `"strict": true` are valid under their schema, and those of the rest are an object.
+    must_call: the answer is a call, possibly after reasoning.
+    final: the grammar of the channel "final". With it, there are no calls.
 
-    An answer that must hold something cannot end before that: where the model wants it to, the message is ended.
+    An answer with required content cannot end before it: where the model wants it to, only the message is ended.
 
     Raises GrammarError for a schema that cannot be used.
     """
@@ -64,7 +64,7 @@ class ChannelConstraint:
         self._ends = sorted(tokenizer.eog)
         self._cancel: CancelToken | None = None
         self._seen: int | None = None
-        # The text since the header began, or the last of what may be the mark that ends a message.
+        # The text since the header began, or its last bytes, which may be part of the tag that ends a message.
         self._text = b""
         self._matcher: Matcher | None = None
         self._answer: GrammarConstraint | None = None
@@ -72,7 +72,7 @@ class ChannelConstraint:
         self._begin(self._first)
 
     def stop_with(self, cancel: CancelToken) -> None:
-        """Let the work end, with `Cancelled`, before its next step once this token is cancelled."""
+        """Stop before the next step, raising `Cancelled`, once this token is cancelled."""
         self._cancel = cancel
         if self._matcher is not None:
             self._matcher.cancel = cancel
@@ -80,7 +80,7 @@ class ChannelConstraint:
             self._answer.stop_with(cancel)
 
     def __call__(self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Forbid what may not come next, in place. `ids` are the prompt and the text so far."""
+        """Mask the tokens that may not come next, in place. `ids` are the prompt and the text so far."""
         if self._answer is None:
             for token in ids[self._seen :].tolist() if self._seen is not None else ():
                 self._take(token)
@@ -120,7 +120,7 @@ class ChannelConstraint:
                 self._answer.stop_with(self._cancel)
 
     def _mask_message(self, logits: npt.NDArray[np.float32]) -> None:
-        """The text of a message is free, up to its end."""
+        """Leave the text of a message free, up to its end."""
         import numpy as np
 
         if self._start is not None:
@@ -139,7 +139,7 @@ class ChannelConstraint:
 
 
 def _grammars_of(tokenizer: Tokenizer, tools: Sequence[Any], must_call: bool, final: bool) -> tuple[Grammar, Grammar]:
-    """The grammars of the first header and of those behind it, made once for a vocabulary."""
+    """The grammars of the first header and of later ones, built once per vocabulary."""
     compiler = compiler_of(tokenizer)
     make = partial(_made, compiler.vocabulary, tools, must_call, final)
     try:
@@ -149,7 +149,7 @@ def _grammars_of(tokenizer: Tokenizer, tools: Sequence[Any], must_call: bool, fi
 
 
 def _made(vocabulary: Vocabulary, tools: Sequence[Any], must_call: bool, final: bool) -> tuple[Grammar, Grammar]:
-    """Headers of messages, and the arguments of a function behind the header of its call."""
+    """Build the grammars of message headers, including a function's arguments after the header of its call."""
 
     def mark(tag: str) -> str:
         token = vocabulary.control_token(tag)
@@ -184,7 +184,7 @@ def _made(vocabulary: Vocabulary, tools: Sequence[Any], must_call: bool, final: 
 
 
 def _arguments(function: Mapping[str, Any], must_call: bool) -> str:
-    """The schema of a function's arguments; they are valid where it is strict, or must be called."""
+    """The schema of a function's arguments, enforced if the function is strict or must be called."""
     if function.get("strict") is True or not must_call:
         return schema_text(parameters_of(function), strict=True)
     parameters = function.get("parameters")

@@ -1,9 +1,9 @@
-"""llguidance, which compiles JSON schemas, regular expressions and Lark grammars, at work on a vocabulary.
+"""JSON schemas, regular expressions and Lark grammars, compiled by llguidance for a vocabulary.
 
-A step of llguidance that has begun is not interrupted: its limits end it. Whoever cancels a generation, or whose time
-is over, waits for the step that runs, a few tenths of a second at most, and for no other.
+A running step of llguidance is not interrupted: its limits end it. A generation that is cancelled or out of time waits
+for the running step, a few tenths of a second at most, and for no other.
 
-What is compiled is kept for the next text under the same grammar: the latest grammars of each vocabulary.
+Compiled grammars are cached for later texts under the same grammar: the latest ones of each vocabulary.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Made = TypeVar("Made")
 
 LONGEST = 1 << 20
 DEEPEST = 128
-# How many grammars are kept, of each vocabulary and altogether, and how long those are that may be kept.
+# How many grammars are cached, per vocabulary and in total, and how long they may be.
 _KEPT = 16
 _LONGEST_KEPT = 1 << 18
 
@@ -38,7 +38,7 @@ _vocabularies: weakref.WeakKeyDictionary[Tokenizer, Compiler] = weakref.WeakKeyD
 
 
 def library() -> Any:
-    """The module llguidance. Raises GrammarError where it is not installed."""
+    """The module llguidance. Raises GrammarError if it is not installed."""
     try:
         import llguidance
     except ImportError:
@@ -50,8 +50,8 @@ def library() -> Any:
 
 @lru_cache(maxsize=1)
 def _limits() -> Any:
-    # A fifth of a second at most before the first token: the defaults let a short expression take six. Steps are
-    # limited as well, since one that runs cannot be stopped: a generation looks at its time limit between two of them.
+    # A fifth of a second at most before the first token: with the defaults, a short expression may take six. Steps are
+    # limited as well, since a running one cannot be stopped: a generation checks its time limit only between steps.
     return library().LLParserLimits(
         initial_lexer_fuel=200_000,
         max_lexer_states=50_000,
@@ -63,7 +63,7 @@ def _limits() -> Any:
 
 
 def _wrong(source: str) -> str | None:
-    """What is wrong with a grammar; None if it can be used."""
+    """The error in a grammar; None if it can be used."""
     wrong, messages = library().LLMatcher.validate_grammar_with_warnings(source, limits=_limits())
     return str(messages[0]) if wrong else None
 
@@ -72,14 +72,14 @@ _wrong_kept = lru_cache(maxsize=4 * _KEPT)(_wrong)
 
 
 def check_source(source: str) -> None:
-    """Raises GrammarError for a grammar that llguidance does not take."""
+    """Raise GrammarError for a grammar that llguidance rejects."""
     message = (_wrong_kept if len(source) <= _LONGEST_KEPT else _wrong)(source)
     if message is not None:
         raise GrammarError(f"the grammar cannot be used: {_first_line(message)}")
 
 
 def schema_text(schema: Any, strict: bool = False) -> str:
-    """A JSON schema as the text that llguidance takes, in a grammar too, checked. Raises GrammarError."""
+    """A checked JSON schema as text for llguidance, also for use inside a grammar. Raises GrammarError."""
     try:
         checked(json.dumps(schema, ensure_ascii=False))
         return _spaced(compiled(schema, _what_is_wrong, strict))
@@ -94,7 +94,7 @@ def _spaced(schema: dict[str, Any]) -> str:
 
 
 def _what_is_wrong(schema: dict[str, Any]) -> str | None:
-    """What llguidance says against a schema; None if it takes it."""
+    """llguidance's objection to a schema; None if it accepts it."""
     try:
         source = library().LLMatcher.grammar_from_json_schema(_spaced(schema))
     except ValueError as error:
@@ -102,12 +102,12 @@ def _what_is_wrong(schema: dict[str, Any]) -> str | None:
     return (_wrong_kept if len(source) <= _LONGEST_KEPT else _wrong)(source)
 
 
-# One space, or a line break and an indentation; never an endless run, which small models fall into.
+# One space, or a line break and an indentation; never an endless run, in which small models get stuck.
 _SPACE = r"( |\n {0,8})?"
 
 
 def checked(text: str) -> str:
-    """`text`, if it is of a size and depth that a grammar may have. Raises GrammarError."""
+    """Return `text` if it is neither too long nor too deeply nested for a grammar. Raises GrammarError otherwise."""
     if not isinstance(text, str):
         raise GrammarError(f"the grammar is a {type(text).__name__}; a text was expected")
     if len(text) > LONGEST:
@@ -138,13 +138,13 @@ class Vocabulary:
     """The vocabulary in the form that llguidance reads."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        # llguidance keeps this object, out of sight of the garbage collector, for as long as there is the tokenizer.
+        # llguidance holds this object, invisibly to the garbage collector, for as long as the tokenizer exists.
         self._tokenizer = weakref.ref(tokenizer)
         ends = sorted(tokenizer.eog)
         self.eos_token_id: int = tokenizer.eos if tokenizer.eos is not None else (ends[0] if ends else 0)
         self.bos_token_id: int | None = tokenizer.bos
         shown = [tokenizer.decode_bytes([token], skip_special=True) for token in range(tokenizer.vocab_size)]
-        # A control token has no text of its own: the marker byte keeps its name from being taken for text.
+        # A control token has no text of its own: the marker byte keeps its name from being mistaken for text.
         self.tokens: list[bytes] = [text or b"\xff" + tokenizer.id_to_piece(i).encode() for i, text in enumerate(shown)]
         self.special_token_ids: list[int] = [i for i, text in enumerate(shown) if not text]
         self._special = frozenset(self.special_token_ids)
@@ -167,7 +167,7 @@ class Vocabulary:
 
 
 class Compiler:
-    """What is made once for a vocabulary: its form for llguidance, and the latest grammars that are compiled for it."""
+    """What is built once per vocabulary: its form for llguidance, and the latest grammars compiled for it."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         llguidance = library()
@@ -183,7 +183,7 @@ class Compiler:
         return self._kept(source).deep_copy() if len(source) <= _LONGEST_KEPT else self._new(source)
 
     def made(self, key: Hashable, make: Callable[[], Made]) -> Made:
-        """What `make` makes for this vocabulary, the latest of them made once; it must not hold the tokenizer."""
+        """What `make` builds for this vocabulary, cached for the latest keys; it must not hold the tokenizer."""
         found: Made | None = self._made.pop(key, None)
         if found is None:
             found = make()
@@ -197,7 +197,7 @@ class Compiler:
 def _new_matcher(native: Any, source: str) -> Any:
     matcher = library().LLMatcher(native, source, log_level=0, limits=_limits())
     if not matcher.is_error():
-        # What the first token needs is computed here, so that copies have it.
+        # What the first token needs is computed here, so that copies already have it.
         matcher.compute_bitmask()
     if matcher.is_error():
         raise GrammarError(f"the grammar cannot be used: {_first_line(matcher.get_error())}")
@@ -205,7 +205,7 @@ def _new_matcher(native: Any, source: str) -> Any:
 
 
 def compiler_of(tokenizer: Tokenizer) -> Compiler:
-    """The compiler for the vocabulary of a tokenizer, made once."""
+    """The compiler for the vocabulary of a tokenizer, created once."""
     known = _vocabularies.get(tokenizer)
     if known is None:
         known = _vocabularies.setdefault(tokenizer, Compiler(tokenizer))
@@ -213,31 +213,31 @@ def compiler_of(tokenizer: Tokenizer) -> Compiler:
 
 
 def vocabulary_of(tokenizer: Tokenizer) -> Vocabulary:
-    """The vocabulary of a tokenizer, made once."""
+    """The vocabulary of a tokenizer, created once."""
     return compiler_of(tokenizer).vocabulary
 
 
 class Matcher:
-    """A grammar and one text that is being written under it. Raises GrammarError where the two do not go together.
+    """A grammar and one text being written under it. Raises GrammarError if the text does not match the grammar.
 
-    source: the grammar as llguidance takes it.
+    source: the grammar in llguidance's form.
     """
 
     def __init__(self, source: str, tokenizer: Tokenizer) -> None:
         self._ends = sorted(tokenizer.eog)
         self._tokenizer = tokenizer
         self._matcher = compiler_of(tokenizer).matcher(source)
-        # Looked at before each step: one that runs is not stopped.
+        # Checked before each step: a running one is not stopped.
         self.cancel: CancelToken | None = None
 
     def consume(self, token: int) -> None:
-        """The text goes on by a token."""
+        """Append a token to the text."""
         self._look()
         self._matcher.consume_token(token)
         self._check()
 
     def feed(self, text: bytes) -> bool:
-        """The text goes on by these bytes; False if the grammar forbids that, and then the matcher is of no use."""
+        """Append these bytes to the text. Returns False if the grammar forbids that; the matcher is then unusable."""
         try:
             ids = self._tokenizer.encode(text.decode(), add_special=False, parse_special=False, space_prefix=False)
         except UnicodeDecodeError:
@@ -264,12 +264,12 @@ class Matcher:
 
     @property
     def accepting(self) -> bool:
-        """Whether the text so far is one of the grammar's."""
+        """Whether the text so far is complete under the grammar."""
         return bool(self._matcher.is_accepting())
 
     @property
     def stopped(self) -> bool:
-        """Whether the text is one of the grammar's and cannot go on."""
+        """Whether the text is complete under the grammar and cannot continue."""
         return bool(self._matcher.is_stopped())
 
     def _look(self) -> None:

@@ -1,8 +1,8 @@
-"""Grammars in GBNF, the notation of llama.cpp, matched by the extension; no other package is needed.
+"""Grammars in GBNF, llama.cpp's notation, matched by the native extension; no other package is needed.
 
-A grammar describes a text character by character. Tokens without a text, such as control tokens, come only where the
-grammar names them (`<think>`, `<[10]>`) or excludes another (`!<[11]>`); tokens that end a text come where the grammar
-may end, or where it names them.
+A grammar describes a text character by character. Tokens without text, such as control tokens, are allowed only where
+the grammar names them (`<think>`, `<[10]>`) or excludes another (`!<[11]>`); tokens that end a text are allowed where
+the grammar may end, or where it names them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GbnfGrammar", "GbnfMatcher"]
 
-# How many grammars are kept, how long those are, and how many matchers of each that no text uses.
+# How many grammars are cached, how long they may be, and how many idle matchers of each are kept.
 _KEPT = 16
 _LONGEST_KEPT = 1 << 16
 _IDLE = 2
@@ -32,7 +32,7 @@ _tries: weakref.WeakKeyDictionary[Tokenizer, _native.TokenTrie] = weakref.WeakKe
 
 
 class _Read:
-    """A grammar that was read, and its matchers that no text uses: they know what earlier texts have shown of it."""
+    """A parsed grammar and its idle matchers, which remember what earlier texts have revealed about it."""
 
     def __init__(self, text: str, root: str) -> None:
         self.native = _native.Grammar(text, root)
@@ -43,7 +43,7 @@ _read = lru_cache(maxsize=_KEPT)(_Read)
 
 
 class GbnfGrammar:
-    """A grammar in GBNF whose texts are those of the rule `root`. Raises GrammarError."""
+    """A grammar in GBNF that starts at the rule `root`. Raises GrammarError if it cannot be used."""
 
     def __init__(self, text: str, root: str = "root") -> None:
         if not isinstance(text, str) or not isinstance(root, str):
@@ -55,7 +55,7 @@ class GbnfGrammar:
             raise GrammarError(f"the grammar is not Unicode: {error.reason} at character {error.start}") from None
 
     def matcher(self, tokenizer: Tokenizer, cancel: _native.CancelToken | None = None) -> GbnfMatcher:
-        """The grammar and one text that is written under it."""
+        """A matcher for one text to be written under the grammar."""
         grammar, idle = self._grammar.native, self._grammar.idle.setdefault(tokenizer, [])
         try:
             native = idle.pop()
@@ -68,9 +68,9 @@ class GbnfGrammar:
 
 
 class GbnfMatcher:
-    """A grammar and one text that is being written under it. Raises GrammarError where the two do not go together.
+    """A grammar and one text being written under it. Raises GrammarError if the text does not match the grammar.
 
-    idle: where what does the work goes when the text is done, for another one.
+    idle: the list to which the native matcher returns when the text is done, for reuse.
     """
 
     def __init__(
@@ -81,9 +81,9 @@ class GbnfMatcher:
     ) -> None:
         self._native = native
         self._idle = idle
-        # Nothing is passed on that a call did not come back from.
+        # False while a call has not returned: such a matcher is not reused.
         self._is_sound = True
-        # Stops a call that takes long.
+        # Stops a long call.
         self.cancel = cancel
 
     def __del__(self) -> None:
@@ -91,13 +91,13 @@ class GbnfMatcher:
             self._idle.append(self._native)
 
     def consume(self, token: int) -> None:
-        """The text goes on by a token."""
+        """Append a token to the text."""
         self._is_sound = False
         self._native.consume(token, self.cancel)
         self._is_sound = True
 
     def feed(self, text: bytes) -> bool:
-        """The text goes on by these bytes; False if the grammar forbids that, and then nothing has changed."""
+        """Append these bytes to the text. Returns False, with nothing changed, if the grammar forbids that."""
         self._is_sound = False
         found = self._native.feed(text, self.cancel)
         self._is_sound = True
@@ -119,17 +119,17 @@ class GbnfMatcher:
             logits[forbidden] = -np.inf
 
     def allowed(self) -> npt.NDArray[np.int64]:
-        """The ids of the tokens that may come next, ascending."""
+        """The ids of the tokens that may come next, in ascending order."""
         return self._native.allowed(self.cancel)
 
     @property
     def accepting(self) -> bool:
-        """Whether the text so far is one of the grammar's."""
+        """Whether the text so far is complete under the grammar."""
         return self._native.accepting
 
     @property
     def stopped(self) -> bool:
-        """Whether the text is one of the grammar's and cannot go on."""
+        """Whether the text is complete under the grammar and cannot continue."""
         return self._native.stopped(self.cancel)
 
 
@@ -152,7 +152,7 @@ def _quoted(text: str) -> str:
 
 
 def _trie(tokenizer: Tokenizer) -> _native.TokenTrie:
-    """The vocabulary of a tokenizer as the extension reads it, made once."""
+    """The vocabulary of a tokenizer as a trie for the extension, built once."""
     known = _tries.get(tokenizer)
     if known is None:
         texts = [tokenizer.decode_bytes([token], skip_special=True) for token in range(tokenizer.vocab_size)]

@@ -1,4 +1,4 @@
-"""Grammars in GBNF that llama-cpp-python offers as constants, written anew for the same languages."""
+"""The GBNF grammars that llama-cpp-python offers as constants, rewritten for the same languages."""
 
 _VALUES = r"""
 value  ::= (object | array | string | number | ("true" | "false" | "null") blank)
@@ -58,9 +58,9 @@ blank  ::= (" " | "\n" [ \t]{{0,20}})?
 JSON_ARR_GBNF = (
     'root ::= "[\\n" blank (value (",\\n" blank value)*)? "]"\n' + _VALUES.replace("PLAIN", _PRINTED) + _LONG
 )
-"""A JSON array, an element on each line."""
+"""A JSON array with one element per line."""
 
-# Those two are a JSON object in llama-cpp-python, too.
+# In llama-cpp-python, too, these two describe a JSON object.
 CHESS_GBNF = "root ::= object\n" + _VALUES.replace("PLAIN", r'[^"\\]') + _LONG
 JAPANESE_GBNF = CHESS_GBNF
 

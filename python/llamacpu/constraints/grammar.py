@@ -5,11 +5,11 @@
     model.generate(prompt, logits_processors=[constraint])
 
 GBNF grammars are matched by llamacpu itself. JSON schemas, any JSON, regular expressions and Lark grammars are
-compiled by llguidance (``pip install llamacpu[grammar]``). What cannot be compiled, or nests too deep, is a
-`GrammarError`; there is no unconstrained text in its place.
+compiled by llguidance (``pip install llamacpu[grammar]``). What cannot be compiled, or is nested too deeply, raises
+`GrammarError`; there is no fallback to unconstrained text.
 
-A time limit or a cancelled generation ends the work of a GBNF grammar at once. llguidance is asked between its steps: a
-step that runs goes on to its own limits, which end it after a few tenths of a second.
+A time limit or a cancelled generation stops the work on a GBNF grammar at once. llguidance is stopped only between its
+steps: a running step continues up to its own limits, which end it after a few tenths of a second.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = ["Grammar", "GrammarConstraint"]
 
 
 class Grammar:
-    """A description of the texts that are allowed. Made by one of the class methods, which check it.
+    """A description of the texts that are allowed. Created by one of the class methods, which check it.
 
-    source   the grammar as llguidance takes it, or in GBNF
+    source   the grammar in llguidance's form, or in GBNF
     """
 
     def __init__(self, source: str) -> None:
@@ -45,11 +45,11 @@ class Grammar:
 
     @classmethod
     def json_schema(cls, schema: dict[str, Any] | bool | str, strict: bool = False) -> Grammar:
-        """Texts that are JSON and valid under `schema`, a dict or JSON text.
+        """The grammar of JSON texts that are valid under `schema`, a dict, a bool or JSON text.
 
         An object with named properties gets no others unless the schema says that it may. What cannot be enforced
-        while a text is written (`contains`, overlapping `oneOf`, ...) is a note in the log; with `strict` it is a
-        GrammarError that names the keyword and its place.
+        during generation (`contains`, overlapping `oneOf`, ...) is logged; with `strict`, it raises a GrammarError
+        that names the keyword and its place.
         """
         if isinstance(schema, str):
             schema = parsed(checked(schema))
@@ -57,29 +57,29 @@ class Grammar:
 
     @classmethod
     def any_json(cls) -> Grammar:
-        """Texts that are a JSON object."""
+        """The grammar of JSON objects."""
         return cls.json_schema({"type": "object"})
 
     @classmethod
     def regex(cls, pattern: str) -> Grammar:
-        """Texts that a regular expression (Rust's syntax, without look-around) matches as a whole."""
+        """The grammar of texts that a regular expression (Rust's syntax, without look-around) matches in full."""
         return cls(library().LLMatcher.grammar_from_regex(checked(pattern)))
 
     @classmethod
     def lark(cls, grammar: str) -> Grammar:
-        """Texts of a Lark grammar (llguidance's dialect)."""
-        # What must come next is looked up token by token: where it has no end, as behind `/a+/ "ab"`, whose first part
-        # takes every a, llguidance would look for the end forever.
+        """The grammar of texts that a Lark grammar (llguidance's dialect) describes."""
+        # llguidance looks up forced text token by token: where it is endless, as after `/a+/ "ab"`, whose first part
+        # takes every a, it would look for the end forever.
         return cls.trusted_lark(checked(grammar) + '\n%llguidance {"no_forcing": true}\n')
 
     @classmethod
     def trusted_lark(cls, grammar: str) -> Grammar:
-        """As `lark`, for a grammar of one's own in which what must come next always ends; that is a little faster."""
+        """The same as `lark` for a trusted grammar, in which forced text always ends; that is a little faster."""
         return cls(library().LLMatcher.grammar_from_lark(checked(grammar)))
 
     @classmethod
     def gbnf(cls, grammar: str, root: str = "root") -> Grammar:
-        """Texts of the rule `root` of a grammar in llama.cpp's notation. llguidance is not needed."""
+        """A grammar in llama.cpp's notation (GBNF) that starts at the rule `root`. llguidance is not needed."""
         made = cls.__new__(cls)
         made.source = grammar
         made._gbnf = GbnfGrammar(grammar, root)
@@ -89,12 +89,12 @@ class Grammar:
 
     @classmethod
     def from_string(cls, grammar: str, verbose: bool = True) -> Grammar:
-        """A grammar in GBNF."""
+        """Read a grammar in GBNF."""
         return cls.gbnf(grammar)
 
     @classmethod
     def from_file(cls, file: str | os.PathLike[str], verbose: bool = True) -> Grammar:
-        """A grammar in GBNF from a file."""
+        """Read a grammar in GBNF from a file."""
         return cls.gbnf(Path(file).read_text(encoding="utf-8"))
 
     @classmethod
@@ -103,21 +103,21 @@ class Grammar:
         return cls.json_schema(json_schema)
 
     def __repr__(self) -> str:
-        """Its beginning."""
+        """The beginning of the grammar."""
         shown = " ".join(self.source.split())
         return f"<Grammar {shown if len(shown) <= 60 else shown[:57] + '...'!r}>"
 
     def matcher(self, tokenizer: Tokenizer) -> Matcher | GbnfMatcher:
-        """The grammar and one text that is written under it."""
+        """A matcher for one text to be written under the grammar."""
         return Matcher(self.source, tokenizer) if self._gbnf is None else self._gbnf.matcher(tokenizer)
 
     def constraint(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> GrammarConstraint:
-        """The grammar at work on one text; `vocab_size` is the number of logits where it is not the tokenizer's."""
+        """A logits processor for one text; `vocab_size` is the number of logits where it is not the tokenizer's."""
         return GrammarConstraint(self, tokenizer, vocab_size)
 
 
 class GrammarConstraint:
-    """A logits processor that forbids every token which the grammar does not allow next. For one text only."""
+    """A logits processor that masks every token the grammar does not allow next. For one text only."""
 
     def __init__(self, grammar: Grammar, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
         self._matcher = grammar.matcher(tokenizer)
@@ -133,13 +133,13 @@ class GrammarConstraint:
         return logits
 
     def stop_with(self, cancel: CancelToken) -> None:
-        """Let the work on a mask end, with `Cancelled`, once this token is cancelled.
+        """Stop the work on a mask, raising `Cancelled`, once this token is cancelled.
 
-        That of a GBNF grammar ends at once, that of another grammar before its next step.
+        A GBNF grammar stops at once, any other grammar before its next step.
         """
         self._matcher.cancel = cancel
 
     @property
     def complete(self) -> bool:
-        """Whether the text so far is one of the grammar's."""
+        """Whether the text so far is complete under the grammar."""
         return self._matcher.accepting or self._matcher.stopped

@@ -1,4 +1,4 @@
-"""Texts as they stand in grammars: in quotes, in regular expressions, and those of a schema in an element."""
+"""Texts as grammars write them: in quotes, in regular expressions, and the strings of a schema in an element."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["as_regex", "element_text", "quoted", "slashed"]
 
 _TEXT_LIMITS = frozenset(("format", "maxLength", "minLength", "pattern"))
 # Formats in an element, as in RFC 3339 and RFC 4122.
-# The 29th of February, of which not every year has one, is left out.
+# February 29, which does not exist in every year, is left out.
 _DATE = (
     r"[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)"
     r"|02-(0[1-9]|1[0-9]|2[0-8]))"
@@ -31,9 +31,9 @@ _FORMATS = {
 
 
 def element_text(schema: Mapping[str, Any]) -> str | None:
-    """The texts of a schema as they stand in an element, as a terminal; None where that cannot be said.
+    """A terminal for the strings of a schema inside an element; None where that cannot be expressed.
 
-    An element holds no tag, and line breaks at its beginning and end belong to its own tags.
+    An element contains no tag, and line breaks at its beginning and end belong to its own tags.
     """
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if choices is not None:
@@ -57,7 +57,7 @@ def element_text(schema: Mapping[str, Any]) -> str | None:
 
 
 def _whole(pattern: str) -> str | None:
-    """An expression that is looked for in a text as one for the whole text; None where that is not certain."""
+    """Turn an expression that is searched for in a text into one for the whole text; None if that is uncertain."""
     plain = re.sub(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", "", pattern, flags=re.DOTALL)
     inner = plain.removeprefix("^").removesuffix("$")
     if "|" in inner or "^" in inner or "$" in inner or "(?" in inner or re.search(r"\\[bBAzZ]", pattern):
@@ -69,15 +69,15 @@ def _whole(pattern: str) -> str | None:
 
 
 def as_regex(text: str) -> str:
-    """A text as it stands in a regular expression of a grammar."""
+    """Escape a text for a regular expression of a grammar."""
     return slashed(re.escape(text))
 
 
 def slashed(expression: str) -> str:
-    """A regular expression as it stands in a grammar, between slashes and on one line."""
+    """Escape a regular expression for a grammar, where it is between slashes and on one line."""
     return expression.replace("/", "\\/").replace("\\\n", "\\n").replace("\n", "\\n")
 
 
 def quoted(text: str) -> str:
-    """A text as it stands in a grammar."""
+    """Quote a text for a grammar."""
     return json.dumps(text, ensure_ascii=False)

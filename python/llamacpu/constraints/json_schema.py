@@ -1,11 +1,11 @@
-"""JSON schemas as the grammar compiler takes them: what it does not know is rewritten, or left out and told.
+"""JSON schemas as the grammar compiler accepts them: what it does not support is rewritten, or dropped and reported.
 
-A schema is walked along the places where schemas stand (JSON Schema Core 2020-12, section 10; drafts 4 to 7 are read
-too), so that a property called "enum" is a property. What cannot be enforced while a text is written is a note in the
-log; in strict mode it is a `GrammarError` that names the keyword and its place.
+A schema is traversed only through the places where subschemas occur (JSON Schema Core 2020-12, section 10; drafts 4 to
+7 are read too), so that a property called "enum" is a property. What cannot be enforced during generation is logged; in
+strict mode it raises a `GrammarError` that names the keyword and its place.
 
 An object with named properties gets no others unless the schema says that it may, or combines it with other schemas
-that may name more: models fall into making up properties without end.
+that may name more: otherwise models tend to make up properties without end.
 """
 
 from __future__ import annotations
@@ -32,26 +32,26 @@ _ONE = frozenset(("additionalProperties", "contains", "else", "if", "items", "no
 _ONE |= frozenset(("additionalItems", "unevaluatedItems", "unevaluatedProperties"))
 _MANY = frozenset(("allOf", "anyOf", "items", "oneOf", "prefixItems"))
 _NAMED = frozenset(("$defs", "definitions", "dependentSchemas", "patternProperties", "properties"))
-# What lets an object have more properties than those beside it name.
+# What lets an object have more properties than the keywords next to it name.
 _COMBINING = frozenset(("$ref", "allOf", "anyOf", "oneOf", "if"))
 _OPENING = _COMBINING | {"additionalProperties", "patternProperties", "unevaluatedProperties", "propertyNames"}
-# Keywords that tell but do not constrain: beside them a reference does not combine.
+# Keywords that annotate but do not constrain: a reference next to them does not combine schemas.
 _TELLING = frozenset(("$comment", "default", "deprecated", "description", "examples", "title"))
 _TELLING |= frozenset(("$anchor", "$defs", "$id", "$schema", "definitions", "readOnly", "writeOnly"))
 _LONGEST_NOTE = 200
-# Schemas in a schema that are tried one by one when it cannot be compiled.
+# How many subschemas are tried one by one when a schema cannot be compiled.
 _MOST_PLACES = 200
-# Keywords that the compiler turns out to lack, one after the other.
+# How many keywords the compiler may turn out to lack, one after the other.
 _MOST_REPAIRS = 50
 
 
 def compiled(schema: Any, wrong: Callable[[Schema], str | None], strict: bool = False) -> Schema:
-    """The schema as the compiler takes it, checked.
+    """The schema as the compiler accepts it, checked.
 
-    wrong: what the compiler says against a schema, None if it takes it.
+    wrong: returns the compiler's objection to a schema, None if it accepts it.
 
-    Raises GrammarError for what is no schema or cannot be used, with the place and the value that are wrong; in strict
-    mode also for a keyword that cannot be enforced.
+    Raises GrammarError, with the place and value at fault, for what is not a schema or cannot be used; in strict mode
+    also for a keyword that cannot be enforced.
     """
     found = prepared(schema, strict)
     message = wrong(found)
@@ -69,7 +69,7 @@ def compiled(schema: Any, wrong: Callable[[Schema], str | None], strict: bool = 
         message = wrong(found)
     if message is None:
         return found
-    # Of a pattern the compiler quotes the expression: it is what the reader looks for.
+    # For a pattern, the compiler quotes the expression, so that is what to show.
     if isinstance(place, dict) and "regex" in message and isinstance(place.get("pattern"), str):
         path, place = f"{path}/pattern", place["pattern"]
     shown = json.dumps(place, ensure_ascii=False, default=repr)
@@ -78,7 +78,7 @@ def compiled(schema: Any, wrong: Callable[[Schema], str | None], strict: bool = 
 
 
 def parsed(text: str | bytes) -> Any:
-    """A schema that comes as JSON text. Raises GrammarError for other text, with the place."""
+    """Parse a schema given as JSON text. Raises GrammarError for any other text, with the place of the error."""
     where = "it is nested too deep"
     try:
         return json.loads(text)
@@ -92,7 +92,7 @@ def parsed(text: str | bytes) -> Any:
 
 
 def prepared(schema: Any, strict: bool = False) -> Schema:
-    """The schema in keywords that the compiler has; see `compiled`, which also asks it."""
+    """The schema in keywords that the compiler has; see `compiled`, which also consults the compiler."""
     if isinstance(schema, bool):
         return {} if schema else {"enum": []}
     if not isinstance(schema, dict):
@@ -101,12 +101,12 @@ def prepared(schema: Any, strict: bool = False) -> Schema:
 
 
 def _own(path: str) -> str:
-    """A place as whoever wrote the schema knows it, which may stand in another one as a whole."""
+    """A place as the author of the schema knows it, even if the schema is embedded in another one."""
     return path.replace("#/$defs/whole", "#", 1)
 
 
 def _without_what_it_lacks(schema: Schema, message: str) -> tuple[str, Schema] | None:
-    """The keyword that the compiler lacks in this very place, and the schema without it; None for another fault."""
+    """The keyword that the compiler lacks at this very place, and the schema without it; None for another error."""
     if "oneOf" in message and "oneOf" in schema and "anyOf" not in schema:
         return "oneOf", {("anyOf" if key == "oneOf" else key): value for key, value in schema.items()}
     if "oneOf" in message and "oneOf" in schema and isinstance(schema.get("allOf", []), list):
@@ -123,13 +123,13 @@ def _unimplemented(message: str) -> list[str]:
 
 
 def _part(schema: Schema, path: str) -> Schema:
-    """One schema of a schema, with all that it refers to."""
+    """One subschema, with everything it refers to."""
     whole = as_resource(schema, "whole")
     return {"$defs": {"whole": whole}, "$ref": f"{whole['$id']}{path}"}
 
 
 def _place(schema: Schema, wrong: Callable[[Schema], str | None], message: str) -> tuple[str, Any]:
-    """Where the innermost schema stands of which the compiler says the same as of the whole."""
+    """The place and value of the innermost subschema that causes the same compiler message as the whole."""
     found: tuple[str, Any] = ("#", schema)
     for path, inner in islice(subschemas(schema), _MOST_PLACES):
         if len(path) > len(found[0]) and path.startswith(found[0]) and _alike(wrong(_part(schema, path)), message):
@@ -138,26 +138,26 @@ def _place(schema: Schema, wrong: Callable[[Schema], str | None], message: str) 
 
 
 def _alike(one: str | None, other: str) -> bool:
-    """Whether two messages tell of one fault: what makes a part unsatisfiable makes the whole so, in other words."""
+    """Whether two messages report one error: an unsatisfiable part makes the whole so, in different wording."""
     if one is None:
         return False
     return _lines(one) == _lines(other) or one.split(":")[0] == other.split(":")[0] == "Unsatisfiable schema"
 
 
 def _lines(message: str) -> list[str]:
-    """What the compiler says, without the references on the way to the place."""
+    """The lines of a compiler message, without the references on the way to the place."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     return [line for line in lines if not line.startswith("while processing ")]
 
 
 def _told(message: str) -> str:
-    """What the compiler says, on one line; of an error in an expression its end, which names it."""
+    """A compiler message on one line; for an error in an expression its last line, which names the error."""
     lines = _lines(message) or ["no reason was given"]
     return (lines[-1] if lines[0].startswith("regex parse error") else lines[0])[:300]
 
 
 def as_resource(schema: Any, name: str) -> Any:
-    """A schema that may stand inside another one: its references to its own root (`#`, `#/$defs/...`) stay its own."""
+    """Make a schema embeddable in another: references to its own root (`#`, `#/$defs/...`) stay its own."""
     if not isinstance(schema, dict) or "$id" in schema:
         return schema
     address = f"urn:llamacpu:{name}"
@@ -182,7 +182,7 @@ def as_resource(schema: Any, name: str) -> Any:
 
 
 def member(schema: Mapping[str, Any], key: str, name: str) -> Schema:
-    """The schema of one property of an object, with all that it refers to."""
+    """The schema of one property of an object, with everything it refers to."""
     whole = as_resource(dict(schema), name)
     return {"$defs": {"whole": whole}, "$ref": f"{whole['$id']}#/properties/{pointer(key)}"}
 
@@ -195,7 +195,7 @@ def is_closed(schema: Schema) -> bool:
 
 
 def subschemas(schema: Any, path: str = "#") -> Iterator[tuple[str, Any]]:
-    """Every schema in a schema, itself first, with its JSON pointer."""
+    """Yield the schema itself, then all its subschemas, each with its JSON pointer."""
     yield path, schema
     if not isinstance(schema, dict):
         return
@@ -214,7 +214,7 @@ def _inner(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 class _Walk:
-    """One way through one schema."""
+    """One traversal of one schema."""
 
     def __init__(self, schema: Schema, strict: bool) -> None:
         self._schema = schema
@@ -228,7 +228,7 @@ class _Walk:
         return found
 
     def _find_open(self) -> None:
-        """Note the references whose targets are combined with other schemas, which may name more properties."""
+        """Record the references whose targets are combined with other schemas, which may name more properties."""
         waiting = [(path, inner) for path, inner in subschemas(self._schema) if _combines(inner)]
         seen: set[str] = set()
         while waiting:
@@ -274,13 +274,13 @@ class _Walk:
             else:
                 found[key] = value
         if is_closed(found):
-            # Said in words where it stays open, so that a schema that stands in another one later is left as it is.
+            # Explicit where it stays open, so that a schema that is embedded in another one later is left as it is.
             found["additionalProperties"] = open_
         return found
 
 
 def tell(keyword: str, path: str, schema: Schema, strict: bool, what: str = "is not enforced") -> None:
-    """Note a keyword that cannot be enforced. Raises GrammarError in strict mode."""
+    """Log a keyword that cannot be enforced. Raises GrammarError in strict mode."""
     value = json.dumps(schema.get(keyword), ensure_ascii=False, default=repr)[:_LONGEST_NOTE]
     if strict:
         raise GrammarError(
@@ -295,7 +295,7 @@ def _inner_of(key: str, branches: Any) -> list[tuple[int, Any]]:
 
 
 def _combines(schema: Any) -> bool:
-    """Whether several schemas at once describe one object here."""
+    """Whether several schemas together describe one object here."""
     if not isinstance(schema, Mapping):
         return False
     found = _COMBINING & set(schema)

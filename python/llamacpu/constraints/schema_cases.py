@@ -1,6 +1,6 @@
-"""Keywords of JSON Schema that are written out as cases: a schema with `anyOf`, each case with plain keywords.
+"""JSON Schema keywords that are expanded into cases: a schema with `anyOf`, each case with plain keywords.
 
-Each rule changes a schema in place; False where it does not apply or where there would be too many cases.
+Each rule changes a schema in place; it returns False if it does not apply or there would be too many cases.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ __all__ = [
 
 Schema = dict[str, Any]
 
-# A rule that writes out every case stops here.
+# Limits of the rules that write out every case.
 _MOST_ITEMS = 6
 _MOST_DEPENDENT = 3
-# Keywords that stay where they are when a schema becomes several.
+# Keywords that stay in place when a schema is split into cases.
 _KEPT = frozenset(("$anchor", "$defs", "$id", "$schema", "definitions"))
 _OF_PROPERTIES = frozenset(("description", "properties", "required", "title"))
 _LISTING = frozenset(("const", "description", "enum", "title"))
 _LIMITS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
 _OF_NUMBERS = frozenset(("description", "multipleOf", "title", "type", *_LIMITS))
-# Keywords that say nothing of properties, and those through which other schemas name some.
+# Keywords that say nothing about properties, and those through which other schemas name some.
 _PLAIN = frozenset(
     ("$comment", "$defs", "default", "definitions", "description", "examples", "required", "title", "type")
 )
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality as JSON has it: true is not 1."""
+    """Equality of JSON values: true is not 1."""
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def values_of(schema: Any) -> list[Any] | None:
-    """All values that a schema allows, if it lists them."""
+    """All values that a schema allows; None if it does not list them."""
     if not isinstance(schema, dict):
         return None
     if "const" in schema:
@@ -57,7 +57,7 @@ def values_of(schema: Any) -> list[Any] | None:
 
 
 def both(base: Schema, key: str, value: Any, part: Schema) -> Schema:
-    """An object schema with one property narrowed, and what another schema says of properties added."""
+    """An object schema with one property narrowed, and what another schema says about properties added."""
     properties = {**base.get("properties", {}), key: value}
     for name, more in part.get("properties", {}).items():
         properties[name] = {"allOf": [properties[name], more]} if name in properties and name != key else more
@@ -67,7 +67,7 @@ def both(base: Schema, key: str, value: Any, part: Schema) -> Schema:
 
 
 def _apart(schema: Schema, *keywords: str) -> Schema:
-    """Takes out of a schema what each of its cases has, without these keywords."""
+    """Remove from a schema what all of its cases share, and return it without these keywords."""
     base = {name: schema.pop(name) for name in list(schema) if name not in _KEPT}
     return {name: value for name, value in base.items() if name not in keywords}
 
@@ -81,7 +81,7 @@ def _present(base: Schema, key: str, part: Schema) -> Schema:
 
 
 def _possible(forms: Iterable[Schema]) -> list[Schema]:
-    """The cases in which no property is both needed and forbidden."""
+    """The cases in which no property is both required and forbidden."""
     return [
         form
         for form in forms
@@ -94,7 +94,7 @@ def _is_of_properties(part: Any) -> bool:
 
 
 def contains(schema: Schema) -> bool:
-    """A list of few items in which one is of a schema: it is the first, or the second, ..."""
+    """`contains` for a short list: the first item matches, or the second, and so on."""
     least, most = schema.get("minContains", 1), schema.get("maxItems")
     if "maxContains" in schema or least not in (0, 1):
         return False
@@ -117,7 +117,7 @@ def contains(schema: Schema) -> bool:
 
 
 def only_contained(schema: Schema) -> bool:
-    """A list in which nothing but `contains` allows items: each of them is of its schema."""
+    """A list in which only `contains` allows items: each of them matches its schema."""
     others = {"$ref", "additionalItems", "allOf", "anyOf", "if", "items", "oneOf", "prefixItems"} & set(schema)
     if schema["unevaluatedItems"] is not False or schema.get("type") != "array" or others:
         return False
@@ -131,7 +131,7 @@ def only_contained(schema: Schema) -> bool:
 
 
 def dependent_schemas(schema: Schema) -> bool:
-    """What else there must be where a property is there."""
+    """`dependentSchemas`: what else must hold where a property is present."""
     needs = schema["dependentSchemas"]
     if not isinstance(needs, dict) or len(needs) > _MOST_DEPENDENT or "anyOf" in schema:
         return False
@@ -146,7 +146,7 @@ def dependent_schemas(schema: Schema) -> bool:
 
 
 def if_there(schema: Schema, then: Schema, otherwise: Schema) -> bool:
-    """`if` that asks whether a property is there."""
+    """`if` that tests whether a property is present."""
     names = schema["if"].get("required")
     if set(schema["if"]) != {"required"} or not isinstance(names, list) or len(names) != 1 or "anyOf" in schema:
         return False
@@ -159,7 +159,7 @@ def if_there(schema: Schema, then: Schema, otherwise: Schema) -> bool:
 
 
 def not_all_of(schema: Schema, names: list[str]) -> bool:
-    """`not` with several required properties: one of them is not there."""
+    """`not` with several required properties: one of them is absent."""
     if "anyOf" in schema:
         return False
     base = _apart(schema, "not")
@@ -168,9 +168,9 @@ def not_all_of(schema: Schema, names: list[str]) -> bool:
 
 
 def one_of_them(schema: Schema) -> bool:
-    """`oneOf` of listed values, of numbers apart from each other, or in which each schema wants one property.
+    """`oneOf` of listed values, of disjoint ranges of numbers, or of schemas that each require one property.
 
-    In the last case the other properties are not there. Any other `oneOf` stays as it is.
+    In the last case, the other properties are absent. Any other `oneOf` stays as it is.
     """
     parts = schema["oneOf"]
     if not isinstance(parts, list) or "anyOf" in schema:
@@ -213,7 +213,7 @@ def _count(value: Any, lists: Iterable[Iterable[Any]]) -> int:
 
 
 def _are_apart(parts: list[Any]) -> bool:
-    """Whether the schemas are ranges of numbers of which no two meet."""
+    """Whether the schemas are pairwise disjoint ranges of numbers."""
     ranges = []
     for part in parts:
         if not isinstance(part, dict) or part.get("type") not in ("integer", "number") or set(part) - _OF_NUMBERS:
@@ -221,7 +221,7 @@ def _are_apart(parts: list[Any]) -> bool:
         limits = [part.get(name) for name in _LIMITS]
         if any(isinstance(limit, bool) for limit in limits):
             return False
-        # A limit itself is the least or the most, or, exclusive, just not.
+        # An inclusive limit is itself the least or greatest value; an exclusive one is just outside.
         least, above, most, below = limits
         lows = [(least, 0)] * (least is not None) + [(above, 1)] * (above is not None)
         highs = [(most, 0)] * (most is not None) + [(below, -1)] * (below is not None)
@@ -231,7 +231,7 @@ def _are_apart(parts: list[Any]) -> bool:
 
 
 def evaluated(schema: Any, resolve: Any, seen: frozenset[str] = frozenset()) -> set[str] | None:
-    """The properties that a schema and those it combines with name; None where others may be allowed."""
+    """The properties named by a schema and those it combines with; None where others may be allowed."""
     if schema is True:
         return set()
     if not isinstance(schema, dict) or set(schema) - _PLAIN - {"$ref", "allOf", "properties", "unevaluatedProperties"}:

@@ -1,6 +1,6 @@
-"""Keywords of JSON Schema that make one thing depend on another (`not`, `if`, `dependentRequired`), as cases.
+"""JSON Schema keywords that make one thing depend on another (`not`, `if`, `dependentRequired`), as cases.
 
-Each rule changes a schema in place so that the keyword is gone or can stay; False where that is impossible.
+Each rule changes a schema in place so that the keyword is gone or can stay; it returns False where that is impossible.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from llamacpu.constraints.schema_cases import both, dependent_schemas, if_there,
 Schema = dict[str, Any]
 
 _TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
-# A rule that writes out every case stops here.
+# Limit of a rule that writes out every case.
 _MOST_DEPENDENT = 4
 
 
@@ -69,7 +69,7 @@ def without_if(keyword: str) -> Callable[[Schema], bool]:
 
 
 def conditional(schema: Schema) -> bool:
-    """Every case for itself where one property with few values decides and the rest is about properties."""
+    """`if`, case by case, where one property with few values decides and the rest concerns properties."""
     condition, otherwise = schema["if"], schema.get("else", {})
     then = schema.get("then", {})
     if not {"then", "else"} & set(schema):

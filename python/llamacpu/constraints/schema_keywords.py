@@ -1,6 +1,6 @@
-"""Keywords of JSON Schema that the grammar compiler lacks, written with those that it has where that is exact.
+"""JSON Schema keywords that the grammar compiler lacks, expressed with those it has where that is exact.
 
-Each rule works on one schema, without the schemas inside.
+Each rule works on one schema, without its subschemas.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Schema = dict[str, Any]
 ENFORCED_FORMATS = frozenset(
     ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid")
 )
-# A rule that writes out every case stops here.
+# Limit of a rule that writes out every case.
 _MOST_UNIQUE = 4
 
 
 def rewritten(schema: Schema, root: Schema) -> tuple[Schema, list[str]]:
-    """The schema in keywords that the compiler has, and the keywords that it had to leave out; `root` is all of it."""
+    """The schema in keywords that the compiler has, and the keywords left out; `root` is the whole schema."""
     found, notes = dict(schema), []
     if found.get("unevaluatedProperties") is False and {"$ref", "allOf"} & set(found):
         names = evaluated(found, partial(resolved, root))
@@ -45,7 +45,7 @@ def rewritten(schema: Schema, root: Schema) -> tuple[Schema, list[str]]:
             found["properties"] = {**dict.fromkeys(sorted(names), True), **found.get("properties", {})}
             found["additionalProperties"] = False
     if "contains" in found and found.get("unevaluatedItems", True) is not True and not only_contained(found):
-        # Items that the one looks at are none that the other looks at.
+        # The two keywords apply to disjoint sets of items.
         del found["unevaluatedItems"]
         notes.append("unevaluatedItems")
     for keyword, rule in _RULES.items():
@@ -56,16 +56,16 @@ def rewritten(schema: Schema, root: Schema) -> tuple[Schema, list[str]]:
 
 
 def may_repeat(schema: Schema) -> bool:
-    """Whether `minProperties` can be met by a key that is written twice, which the compiler does not prevent.
+    """Whether `minProperties` can be met by a repeated key, which the compiler does not prevent.
 
-    It prevents that for keys that are named, and one key beside those has no other that it could repeat. Where a named
-    key may be absent it refuses `minProperties` altogether.
+    It prevents repetition of named keys, and a single key besides those has no other that it could repeat. Where a
+    named key may be absent, it rejects `minProperties` altogether.
     """
     least, required, named = (schema.get(key, ()) for key in ("minProperties", "required", "properties"))
     return isinstance(least, int) and set(named) <= set(required) and least > len(set(required)) + 1
 
 
-# Each rule changes the schema in place so that the keyword is gone or can stay; False where that is impossible.
+# Each rule changes the schema in place so that the keyword is gone or can stay; it returns False if it cannot.
 
 
 def _format(schema: Schema) -> bool:
@@ -83,7 +83,7 @@ def _unique_items(schema: Schema) -> bool:
         return True
     firsts = [values_of(one) for one in schema.get("prefixItems", ())]
     if firsts and items is False and all(one is not None and len(one) == 1 for one in firsts):
-        # These items are what they are.
+        # Each of these items has one fixed value.
         alone = [json.dumps(one, sort_keys=True) for one in firsts]
         if len(set(alone)) == len(alone):
             return True
@@ -161,7 +161,7 @@ def _unevaluated_items(schema: Schema) -> bool:
 
 def _exclusive(exclusive: str, inclusive: str) -> Callable[[Schema], bool]:
     def rule(schema: Schema) -> bool:
-        """In draft 4 this is true or false beside the limit."""
+        """In draft 4, this is true or false next to the limit."""
         if isinstance(schema[exclusive], bool) and schema.pop(exclusive) and inclusive in schema:
             schema[exclusive] = schema.pop(inclusive)
         return True
@@ -180,7 +180,7 @@ def _recursive_reference(keyword: str) -> Callable[[Schema], bool]:
 
 
 def _pattern(schema: Schema) -> bool:
-    """A `\\Z` of Python is a `\\z` of the compiler's."""
+    """Python's `\\Z` is the compiler's `\\z`."""
     if isinstance(schema["pattern"], str):
         schema["pattern"] = re.sub(r"(?<!\\)((?:\\\\)*)\\Z", r"\1\\z", schema["pattern"])
     return True

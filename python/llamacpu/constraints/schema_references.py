@@ -1,4 +1,4 @@
-"""References inside a schema: names as steps of a JSON pointer, and what such a pointer names."""
+"""References inside a schema: names as steps of a JSON pointer, and the schema that such a pointer names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pointer(name: str) -> str:
 
 
 def written(reference: str) -> str:
-    """A local reference as `pointer` writes it: a name may hold what no URI can (RFC 3986), often without escapes."""
+    """A local reference in `pointer`'s form: a name may contain what no URI can (RFC 3986), often unescaped."""
     if not reference.startswith("#/"):
         return reference
     return "#/" + "/".join(pointer(_name(step)) for step in reference[2:].split("/"))
@@ -32,7 +32,7 @@ def _percent(letter: str) -> str:
 
 
 def resolved(root: dict[str, Any], reference: str) -> Any:
-    """The schema that a local reference names; None where there is none."""
+    """The schema that a local reference names; None if there is none."""
     found: Any = root
     for step in reference.removeprefix("#").split("/")[1:]:
         name = _name(step)

@@ -1,7 +1,7 @@
-"""JSON schemas as grammars in GBNF, for programs that want the text of one.
+"""JSON schemas as grammars in GBNF, for programs that want the grammar's text.
 
-`Grammar.json_schema` is what structured output uses: it knows more of JSON Schema. What cannot be written in GBNF is a
-`GrammarError` here, never a wider grammar, but for limits of numbers and `format`, which are noted in the log.
+Structured output uses `Grammar.json_schema`, which supports more of JSON Schema. What GBNF cannot express raises
+`GrammarError` here and never widens the grammar, except for numeric limits and `format`, which are logged.
 """
 
 from __future__ import annotations
@@ -43,12 +43,13 @@ _REPEAT = 2000
 
 
 def json_schema_to_gbnf(schema: str, prop_order: Sequence[str] | None = None) -> str:
-    """The grammar of the JSON texts that are valid under a schema.
+    """The GBNF grammar of the JSON texts that are valid under a schema.
 
     schema      the schema as JSON text
-    prop_order  names of properties in the order in which they are written; the others follow as the schema has them
+    prop_order  names of properties in the order in which they are written; the rest follow in the schema's order
 
-    An object with named properties has no others, unless `additionalProperties` says so. Raises GrammarError.
+    An object with named properties has no others unless `additionalProperties` says so. Raises GrammarError for a
+    schema that is invalid or that GBNF cannot express.
     """
     found = parsed(schema) if isinstance(schema, (str, bytes)) else schema
     converter = _Converter(found, list(prop_order or ()))
@@ -72,7 +73,7 @@ class _Converter:
         self._references: dict[str, str] = {}
 
     def rule(self, schema: Any, path: str, depth: int) -> str:
-        """The right side of a rule for a schema."""
+        """The right-hand side of a rule for a schema."""
         if depth > DEEPEST:
             raise GrammarError(f"the JSON schema is nested more than {DEEPEST} levels deep at {path}")
         if schema is True or schema == {}:
@@ -123,7 +124,7 @@ class _Converter:
         return f"({' | '.join(dict.fromkeys(forms))})"
 
     def _new(self, text: str, path: str) -> str:
-        """The name of a new rule."""
+        """Add a rule and return its name."""
         base = re.sub("[^a-zA-Z0-9]+", "-", path).strip("-") or "schema"
         name, number = f"r-{base}"[:60], 0
         while name in self.rules or name in _COMMON:
@@ -153,7 +154,7 @@ class _Converter:
         return target
 
     def _merged(self, schema: Mapping[str, Any], path: str, depth: int = 0) -> dict[str, Any]:
-        """One schema in place of several that hold together."""
+        """One schema in place of several that apply together."""
         if depth > DEEPEST:
             raise GrammarError(f"the JSON schema has parts that refer to themselves at {path}")
         merged = {key: value for key, value in schema.items() if key != "allOf"}
@@ -200,8 +201,8 @@ class _Converter:
         return f'"{{" blank {self._members(pairs, path)} "}}" blank'
 
     def _members(self, pairs: Sequence[tuple[str, bool]], path: str) -> str:
-        """Pairs in their order, of which those that are not required may be left out."""
-        # What may follow when something stands before, and when nothing does; from the last to the first.
+        """Pairs in order; those that are not required may be left out."""
+        # What may come after another pair, and what may come first; computed from the last pair to the first.
         after = first = ""
         for number, (pair, required) in reversed(list(enumerate(pairs))):
             begun, following = f"{pair} {after}".strip(), f'"," blank {pair} {after}'.strip()
@@ -248,7 +249,7 @@ class _Converter:
         return "string" if (least, most) == (0, None) else rf'"\"" char{_times(least, most)} "\"" blank'
 
 
-# Keywords that say nothing of the text.
+# Keywords that do not affect the text.
 _NOTES = ("title", "description", "default", "examples", "$defs", "definitions", "$comment", "deprecated")
 
 
@@ -269,7 +270,7 @@ def _times(least: int, most: int | None) -> str:
 
 
 def _literal(text: str) -> str:
-    """A text in GBNF's quotes."""
+    """A text as a quoted GBNF literal."""
     for letter, escaped in (("\\", r"\\"), ('"', r"\""), ("\n", r"\n"), ("\r", r"\r"), ("\t", r"\t")):
         text = text.replace(letter, escaped)
     return f'"{text}"'

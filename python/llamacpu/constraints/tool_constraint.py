@@ -1,11 +1,11 @@
-"""Tool calls kept valid while the rest of an answer is free.
+"""Constrained tool calls: every call is valid, while the rest of an answer is free.
 
     generate(session, prompt, logits_processors=[ToolCallConstraint(tools, model.tokenizer)])
 
 A model decides by itself whether it calls a tool, and each family opens a call in its own way: `{"name": ...` (Llama
 3.1), `[f(...` (Llama 3.2 and 4), or a tag such as `<tool_call>`, `<|python_tag|>` and `[TOOL_CALLS]`. Text is free
-until one of these may have begun; from its first character on, a grammar lets through either a valid call, or text
-that is none. A grammar costs time only then.
+until one of these may have begun; from its first character on, a grammar allows either a valid call or text that is
+not a call. The grammar costs time only then.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 
 __all__ = ["ToolCallConstraint"]
 
-# What begins like a call without a tag and has not become one within so many bytes is text.
+# What begins like a call without a tag and has not become one within this many bytes is text.
 _DECIDED = 100
-# Openings of calls are not longer, but for long names of functions.
+# Openings of calls are no longer than this, except with long function names.
 _LONGEST_OPENING = 512
 _ALL = re.compile(rb"(?:\A|(?<=\n))>>>all\n")
 
 
 class ToolCallConstraint:
-    """A logits processor under which every tool call is complete and valid, and text is free. For one answer only.
+    """A logits processor that keeps every tool call complete and valid; text is free. For one answer only.
 
     tools: definitions as in the OpenAI interface. The arguments of those with `"strict": true` are valid under their
-    schema, which must be that of an object; the arguments of others are an object. Only tools on offer are called.
-    begins_reasoning: the prompt has opened reasoning: the tag that closes it, or True for the usual one. What stands in
-    reasoning is no call.
-    begins_recipient: the prompt ends in ``>>>``: an answer begins with whom it is for, and so do its parts.
+    schema, which must describe an object; the arguments of the rest are an object. No other tools can be called.
+    begins_reasoning: the prompt has opened reasoning: the tag that closes it, or True for the usual one. Text inside
+    the reasoning is not a call.
+    begins_recipient: the prompt ends with ``>>>``: an answer begins with its recipient, and so does each of its parts.
 
     Raises GrammarError for a schema that cannot be used.
     """
@@ -67,9 +67,9 @@ class ToolCallConstraint:
         self._thoughts = [(opening.encode(), closing.encode()) for opening, closing in REASONING_TAGS]
         self._matcher: Matcher | None = None
         self._seen: int | None = None
-        # How many bytes came so far, and how many before the stretch that the grammar decides about.
+        # How many bytes there are so far, and how many before the stretch that the grammar decides about.
         self._bytes = self._stretch = 0
-        # The text since the state began; what the state is, and what ends a stretch of reasoning.
+        # The text since the state began, the state itself, and the tag that ends a stretch of reasoning.
         self._text = b""
         self._state = "thought" if begins_reasoning else "start"
         self._closing = begins_reasoning.encode() if isinstance(begins_reasoning, str) else self._thoughts[0][1]
@@ -78,13 +78,13 @@ class ToolCallConstraint:
             self._put_to_work(self._grammars.first, b"")
 
     def stop_with(self, cancel: CancelToken) -> None:
-        """Let the work end, with `Cancelled`, before its next step once this token is cancelled."""
+        """Stop before the next step, raising `Cancelled`, once this token is cancelled."""
         self._cancel = cancel
         if self._matcher is not None:
             self._matcher.cancel = cancel
 
     def __call__(self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Forbid what would make a call invalid, in place. `ids` are the prompt and the text so far."""
+        """Mask the tokens that would make a call invalid, in place. `ids` are the prompt and the text so far."""
         if self._seen is not None:
             for token in ids[self._seen :].tolist():
                 self._take(token)
@@ -134,7 +134,7 @@ class ToolCallConstraint:
             return self._put_to_work(self._grammars.at_start, text)
         if self._begun(at_start=True) == len(text):
             return self._put_to_work(self._grammars.at_start, text)
-        # A tag that begins inside ends the hope for a bare call, as none holds the beginning of one there.
+        # A tag that begins inside rules out a bare call, which cannot contain the beginning of one there.
         if text[:1] in (b"{", b"[") and len(text) < _DECIDED and not self._begun(at_start=True):
             return self._put_to_work(self._grammars.at_start, text)
         if any(opening.startswith(text) for opening, _ in self._thoughts):
@@ -150,14 +150,14 @@ class ToolCallConstraint:
             self._matcher, self._state, self._text = None, "start", self._text[everyone.end() :]
             return self._look_at_start()
         for _, closing in self._thoughts:
-            # Reasoning that nothing opened ends: a call may begin behind it.
+            # This ends reasoning that no tag opened: a call may follow it.
             if closing in self._text:
                 self._matcher, self._state, self._text = None, "start", self._text.partition(closing)[2]
                 return self._look_at_start()
         begun = self._begun(at_start=False)
         if begun:
             if self._stretch != self._bytes - begun:
-                self._matcher = None  # it was at work on another beginning, which came to nothing
+                self._matcher = None  # it was matching another beginning, which came to nothing
             self._put_to_work(self._grammars.in_text, self._text[-begun:])
         else:
             self._matcher = None
@@ -165,7 +165,7 @@ class ToolCallConstraint:
         return None
 
     def _opened(self, at_start: bool) -> bool:
-        """Whether a call has been opened, by a tag or by what else nothing but calls begins with."""
+        """Whether a call has been opened, by a tag or by another opening that only calls have."""
         found = [(place, tag) for tag in self._tags if (place := self._text.find(tag)) >= 0]
         for opening in self._grammars.openings:
             places = (match.start() for match in opening.opens.finditer(self._text))
@@ -185,25 +185,25 @@ class ToolCallConstraint:
         return True
 
     def _begun(self, at_start: bool) -> int:
-        """Length of the longest end of the text that begins a spelled tag, or another opening."""
+        """Length of the longest suffix of the text that begins a spelled tag or another opening."""
         longest = max((_begun(self._text, tag) for tag in self._grammars.spelled), default=0)
         for opening in self._grammars.openings:
             longest = max(longest, opening.begun_in(self._text, at_start))
         return longest
 
     def _put_to_work(self, grammar: Grammar, begun: bytes) -> None:
-        """Let the grammar decide about a stretch that has begun, unless one does already."""
+        """Let the grammar decide about a stretch that has begun, unless one already does."""
         if self._matcher is None:
             self._matcher = Matcher(grammar.source, self._tokenizer)
             self._matcher.cancel = self._cancel
             self._stretch = self._bytes - len(begun)
             if not self._matcher.feed(begun):
-                # One token held both the opening and something that no call goes on with.
+                # One token contained both the opening and something that cannot continue a call.
                 self._matcher, self._state = None, "content"
 
 
 class _Opening(NamedTuple):
-    """An opening of calls that is no tag, on bytes."""
+    """An opening of calls other than a tag, as bytes."""
 
     first: bytes
     opens: re.Pattern[bytes]
@@ -211,13 +211,13 @@ class _Opening(NamedTuple):
     leads: bool
 
     def may_stand(self, text: bytes, place: int, at_start: bool) -> bool:
-        """Whether calls can be opened here: a recipient stands on its own line."""
+        """Whether a call can be opened here: a recipient must begin a line."""
         if self.leads:
             return at_start and place == 0
         return self.first != b">" or (at_start if place == 0 else text[place - 1] == ord("\n"))
 
     def begun_in(self, text: bytes, at_start: bool) -> int:
-        """Length of the longest end of the text that may become the opening."""
+        """Length of the longest suffix of the text that may become the opening."""
         place = text.find(self.first)
         while place >= 0:
             if self.may_stand(text, place, at_start) and self.begun.fullmatch(text, place):
@@ -227,10 +227,10 @@ class _Opening(NamedTuple):
 
 
 class _Grammars(NamedTuple):
-    """What some tools need, made once for a vocabulary.
+    """What a set of tools needs, built once per vocabulary.
 
-    at_start, in_text   from the beginning of an opening on, where calls without a tag may stand or not
-    after               after the tags that are tokens of their own
+    at_start, in_text   from the beginning of an opening on, where calls without a tag are allowed or not
+    after               after the tags that are single tokens, by tag
     forbidden           tokens that nothing can follow
     spelled             the other tags
     openings            what else opens a call
@@ -261,7 +261,7 @@ def _made(vocabulary: Vocabulary, tools: Sequence[Any], recipients: bool) -> _Gr
         return quoted(tag) if token is None else f"<[{token}]>"
 
     grammars = ToolGrammars(tools, mark, recipients)
-    # Tags that are tokens of their own, and tags that are spelled.
+    # Tags that are single tokens, and tags that are spelled out.
     special = {tag: token for tag in CALL_TAGS if (token := vocabulary.control_token(tag)) is not None}
     spelled = [tag for tag in CALL_TAGS if tag not in special]
     after = {tag: grammars.after(tag) for tag in special}
@@ -285,5 +285,5 @@ def _made(vocabulary: Vocabulary, tools: Sequence[Any], recipients: bool) -> _Gr
 
 
 def _begun(text: bytes, tag: bytes) -> int:
-    """Length of the longest end of the text that begins the tag."""
+    """Length of the longest suffix of the text that begins the tag."""
     return next((n for n in range(min(len(text), len(tag) - 1), 0, -1) if text.endswith(tag[:n])), 0)

@@ -1,4 +1,4 @@
-"""The functions in definitions of tools, and the schemas of their arguments."""
+"""The functions in tool definitions, and the schemas of their arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MANY_FORMS = frozenset(("$ref", "allOf", "anyOf", "oneOf"))
 
 
 def function_of(tool: Any) -> Mapping[str, Any]:
-    """The function in the definition of a tool. Raises GrammarError where there is none with a usable name."""
+    """The function in a tool definition. Raises GrammarError if there is none with a usable name."""
     function = tool.get("function", tool) if isinstance(tool, Mapping) else None
     name = function.get("name") if isinstance(function, Mapping) else None
     if function is None or not isinstance(name, str) or not name.strip() or not name.isprintable():
@@ -23,7 +23,7 @@ def function_of(tool: Any) -> Mapping[str, Any]:
 
 
 def for_objects(schema: dict[str, Any], name: str) -> dict[str, Any]:
-    """The schema of a function's arguments, for objects only: they are nothing else."""
+    """The schema of a function's arguments, restricted to objects. Raises GrammarError if it excludes them."""
     types = schema.get("type", "object")
     if "object" not in (types if isinstance(types, list) else [types]):
         raise GrammarError(f"the parameters of the tool {name} have the type {types!r}; expected 'object'")
@@ -31,13 +31,13 @@ def for_objects(schema: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def parameters_of(function: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of the arguments: that of the definition if it is strict, else that of any object."""
+    """The schema of the arguments: that of the definition if it is strict, otherwise that of any object."""
     schema = function.get("parameters") or {"type": "object", "properties": {}}
     if function.get("strict") is not True:
         return {"type": "object"}
     name = function["name"]
     if isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
-        # As pydantic writes a model that holds itself: the root is one of its definitions.
+        # This is how pydantic writes a model that contains itself: the root is one of its definitions.
         target = resolved(schema, schema["$ref"])
         if isinstance(target, dict):
             schema = {**{key: value for key, value in schema.items() if key != "$ref"}, **target}

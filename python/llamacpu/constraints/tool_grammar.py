@@ -1,6 +1,6 @@
-"""Grammars of tool calls, in the notations of the Llama family, for one set of tools.
+"""Grammars of tool calls for one set of tools, in the notations of the Llama family.
 
-Every grammar is a text in llguidance's dialect of Lark: a call, its tag, or text that is no call.
+Every grammar is written in llguidance's dialect of Lark: a call, its tag, or text that is not a call.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from llamacpu.constraints.grammar_texts import as_regex, element_text, quoted, s
 from llamacpu.constraints.json_schema import member
 from llamacpu.constraints.tool_definitions import function_of, parameters_of
 
-# A call without a tag stands at the beginning of an answer, or after another call.
+# A call without a tag comes at the beginning of an answer, or after another call.
 BARE = re.compile(rb'\[?\s*\{\s*"(name|type|function|parameters|arguments)"|\[\s*[^\s()\[\]{},"\'=:]+\(')
-# Names that can stand without quotes: in Python's notation, before JSON, in a tag.
+# Names that can be written without quotes: in Python's notation, before JSON, in a tag.
 _PYTHONIC = re.compile(r"(?!.*\.call$)[^\s()\[\]{},\"'=:*;]+")
 _BEFORE_JSON = re.compile(r"[^\s\[\]{}\"'<>]+")
 _BEFORE_COLON = re.compile(r"(?!functions\.)[^\s:<]+")
-# A name that the older form of DeepSeek's calls cannot be taken for.
+# A name that cannot be confused with the older form of DeepSeek's calls.
 _SEPARATED = re.compile(r"(?!function$)[^\s<]([^\n<]*[^\s<])?")
 _IN_TAG = re.compile(r"[^\s>\"']([^>\n\"']*[^\s>\"'])?")
 _PRINTED = re.compile(r"(?!\s).*\S")
 
-# The name under which a schema refers to itself where one of its properties stands alone.
+# The name under which a schema refers to itself where one of its properties is used alone.
 _ROOT = "parameters"
 _SPACE = r"( |\n {0,8})?"
-# The lexer takes the longest token that is allowed, text that is no call among them: what sets a call apart from text
-# must be one token from its first letter on.
+# The lexer takes the longest token that is allowed, and text that is not a call is one of them: what distinguishes a
+# call from text must be one token from its first letter on.
 _OPENINGS = {"NAME": "name", "KEY": "(parameters|arguments)", "TYPE": "type", "FUNCTION": "function"}
 _COMMON = r"""
 ws: SPACE?
@@ -60,12 +60,12 @@ any: %json {}
 
 
 class ToolGrammars:
-    """The grammars of calls of some tools.
+    """The grammars of calls of a set of tools.
 
     A tool is called in the notations that can write its name and the names of its arguments; JSON can write any.
 
-    mark: how a tag stands in a grammar, which depends on the vocabulary: a text in quotes, or `<[id]>` for a token.
-    recipients: each part of an answer begins with ``>>>`` and whom it is for, a function or "all".
+    mark: writes a tag for a grammar, which depends on the vocabulary: a text in quotes, or `<[id]>` for a token.
+    recipients: each part of an answer begins with ``>>>`` and its recipient, a function or "all".
     """
 
     def __init__(self, tools: Sequence[Any], mark: Callable[[str], str], recipients: bool = False) -> None:
@@ -96,7 +96,7 @@ class ToolGrammars:
         addressed = self._addressed(rules) if self._recipients else []
         self._lines = self._named_lines(rules)
         code = self._code(rules)
-        # What needs no tag, and the openings of it.
+        # Calls that need no tag, and their openings.
         self._untagged = [*([fence] if fence else []), *code, *addressed]
         self.openings: list[Opening] = [
             opening
@@ -119,7 +119,7 @@ class ToolGrammars:
         self._rules = "\n".join(rules)
 
     def _fences(self, rules: list[str]) -> str | None:
-        """Calls in a fenced block, the name first."""
+        """Calls in a fenced block, with the name first."""
         if not self._names:
             return None
         for number, name in enumerate(self._names):
@@ -138,7 +138,7 @@ class ToolGrammars:
         return ["addressed"]
 
     def _named_lines(self, rules: list[str]) -> list[str]:
-        """A function on a line of its own, and its arguments below."""
+        """A function name on a line by itself, and its arguments below."""
         numbers = [number for number, name in enumerate(self._names) if Opening.of_line(name) is not None]
         rules += [f"LINE_{number}: /{as_regex(self._names[number])}{LINE_END}/" for number in numbers]
         return [f"LINE_{number} arguments_{number}" for number in numbers]
@@ -155,7 +155,7 @@ class ToolGrammars:
         return [number for number, name in enumerate(self._names) if Opening.of_recipients([name]) is not None]
 
     def first_recipient(self) -> Grammar | None:
-        """Whom an answer is for whose ``>>>`` stands in the prompt, and the arguments of a function."""
+        """The recipient of an answer whose ``>>>`` is in the prompt, and the arguments of a function."""
         forms = [f"{quoted(self._names[n])} NEWLINE ws arguments_{n}" for n in self._addressable()]
         return self._grammar(['"all" NEWLINE', *forms], "NEWLINE: /\\n/") if self._recipients else None
 
@@ -167,18 +167,18 @@ class ToolGrammars:
         return " | ".join(form(number) for number in (range(len(self._names)) if numbers is None else numbers))
 
     def _named(self, names: re.Pattern[str], after_name: str, rules: str) -> str | None:
-        """A function's name and a text right after it, some rules, and the arguments; None if no name can stand so."""
+        """A function's name and a text right after it, some rules, and the arguments; None if no name fits there."""
         numbers = [number for number, name in enumerate(self._names) if names.fullmatch(name)]
         form = "{} {}arguments_{}".format
         return self._each(lambda n: form(quoted(self._names[n] + after_name), rules, n), numbers) or None
 
     def after(self, tag: str) -> Grammar | None:
-        """A call after an opening tag, up to the closing one; None where no tool can be called so."""
+        """A call after an opening tag, up to the closing one; None if no tool can be called that way."""
         called = self._called(tag)
         return self._grammar([called], "") if called else None
 
     def begun(self, tags: Sequence[str], bare: bool) -> Grammar:
-        """A call with one of these opening tags, or with none if `bare`; or text that begins with none."""
+        """A call with one of these opening tags, or without one if `bare`; or text that does not begin with one."""
         forms = [f"{quoted(tag)} {called}" for tag in tags if (called := self._called(tag))]
         excluded = [f"~/{as_regex(tag)}(.|\\n)*/" for tag in tags]
         forms += self._untagged
@@ -193,13 +193,13 @@ class ToolGrammars:
         return Grammar.trusted_lark(f"start: {' | '.join(forms)}\n{other}\n{self._rules}\n")
 
     def _called(self, tag: str) -> str | None:
-        """What stands after an opening tag, closing tag included; None where none of the tools can be called so."""
+        """What follows an opening tag, including the closing tag; None if no tool can be called that way."""
         closing = CALL_TAGS[tag]
         close = "" if closing is None else self._mark(closing)
         if tag == "<|python_start|>":
             return f"ws ({'pythons | ' if self._pythonic else ''}calls | list) ws {close}"
         if tag == "<|python_tag|>":
-            # Python source for a code interpreter is none of the grammar's business.
+            # Python source for a code interpreter is not constrained.
             free = " | /[^{\\s](.|\\n)*/" if any(name in CODE_TOOLS for name in self._names) else ""
             return f"(ws calls{free})"
         if tag == "[TOOL_CALLS]":
@@ -236,12 +236,12 @@ class ToolGrammars:
             named = self._named(_BEFORE_COLON, "", f"(/:[0-9]{{1,4}}/)? {begun} ws ")
             return f'"functions."? ({named}) ws {close}' if named else None
         if tag == "<|tool_call|>":
-            # Granite leaves the closing tag out.
+            # Granite omits the closing tag.
             return f"ws (calls | list) (ws {close})?"
         return f"ws call ws {close}"
 
     def _elements(self, number: int, element: str = "param") -> str | None:
-        """The arguments of a function as elements, in the order of the schema; None where they cannot be.
+        """The arguments of a function as elements, in the schema's order; None if they cannot be written so.
 
         element: "param" for ``"f"><param name="a">1</param>``, "parameter" for ``f><parameter=a>1</parameter>``.
         """
@@ -287,7 +287,7 @@ def _rules(number: int, name: str, schema: Mapping[str, Any]) -> list[str]:
 
 
 def _pythonic_rules(number: int, name: str, schema: Mapping[str, Any]) -> list[str]:
-    """The rules of a function's calls in Python's notation, values in JSON's."""
+    """The rules of a function's calls in Python's notation, with values in JSON's."""
     found = [
         f'python_{number}: {quoted(name)} ".call"? "(" keywords_{number}',
         f"PYTHON_{number}: /\\[{_SPACE}{as_regex(name)}(\\.call)?\\(/",
@@ -296,7 +296,7 @@ def _pythonic_rules(number: int, name: str, schema: Mapping[str, Any]) -> list[s
     properties = schema.get("properties")
     if properties is None:
         return [*found, f"keywords_{number}_0_first: (keyword (comma keyword)*)?"]
-    # In the order of the schema; those that are not required may be left out. After the first, a comma comes before.
+    # In the schema's order; arguments that are not required may be left out. All but the first follow a comma.
     required = schema.get("required", ())
     for place, key in enumerate(properties):
         value = schema_text(member(schema, key, _ROOT), strict=True)

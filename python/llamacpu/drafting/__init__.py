@@ -1,6 +1,6 @@
-"""Speculative decoding: several tokens are proposed, one pass verifies them all, and what it confirms is kept.
+"""Speculative decoding: several tokens are proposed, one pass verifies them all, and the confirmed ones are kept.
 
-The text is the same to the last bit as without: every token is chosen by the sampler from the model's own logits, and a
+The text is exactly the same as without it: the sampler chooses every token from the model's own logits, and a
 guess only decides how many of these logits come out of one pass (Leviathan et al., arXiv:2211.17192; guesses looked up
 in the text itself: Saxena, "Prompt lookup decoding", 2023).
 """

@@ -1,4 +1,4 @@
-"""What can propose tokens: the interface, and a caller's own function behind it."""
+"""The interface of what proposes tokens, and an implementation that calls a function of the caller."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken, SessionLike
 
 MOST_TOKENS = 15
-"""Longest proposal. One pass over 16 tokens still streams the weights once; beyond that, passes get dear quickly."""
+"""Longest proposal. One pass over 16 tokens still streams the weights once; beyond that, the cost rises quickly."""
 
 ProposeTokens = Callable[[npt.NDArray[np.intc]], Sequence[int] | npt.NDArray[np.integer]]
-"""(prompt and text so far as ids) -> ids that may come next, as `llama_cpp`'s draft models are called."""
+"""(prompt and text so far as ids) -> ids that may come next; this is how `llama_cpp` calls its draft models."""
 
 
 class Drafter(ABC):
-    """Proposes how one text goes on."""
+    """Proposes how one text continues."""
 
     free = False
-    """Whether a proposal costs next to nothing, so that its worth may be watched without using it."""
+    """Whether a proposal costs next to nothing, so that its quality may be observed without using it."""
 
     def strength(self) -> int | None:
-        """How much speaks for a proposal now: the length of a match, 0 where that is unknown, None for no proposal."""
+        """The evidence for a proposal now: the length of a match, 0 if that is unknown, None for no proposal."""
         return 0
 
     @abstractmethod
     def propose(self, count: int) -> Sequence[int]:
-        """At most `count` tokens that may come next."""
+        """Return at most `count` tokens that may come next."""
 
     def shifted(self, tokens: Sequence[int]) -> None:
-        """The context has lost a part and holds `tokens` now; the text goes on behind them."""
+        """Follow a shortened context, which now holds `tokens`; the text continues after them."""
         return
 
     def close(self) -> None:
-        """No more proposals are needed."""
+        """Finish: no more proposals are needed."""
         return
 
 
 class Draft(ABC):
-    """Where proposals come from; what `draft` of `generate` takes.
+    """A source of proposals; what `draft` of `generate` takes.
 
-    max_tokens: longest proposal, 1 to 15. adaptive: propose only as much as pays, by the measured cost of a pass and by
-    how many proposals were right; otherwise always propose `max_tokens`.
+    max_tokens: longest proposal, 1 to 15. adaptive: propose only as much as pays off, judging by the measured cost of a
+    pass and by how many proposals were right; otherwise always propose `max_tokens`.
     """
 
     def __init__(self, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
@@ -61,18 +61,18 @@ class Draft(ABC):
 
     @abstractmethod
     def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
-        """Propose for a session whose prompt is `text`; the list grows with the text, and the drafter sees it."""
+        """Begin drafting for a session whose prompt is `text`; the drafter sees the list grow with the text."""
 
 
 class FunctionDraft(Draft):
-    """Asks a function of the caller for every proposal."""
+    """Calls a function of the caller for every proposal."""
 
     def __init__(self, function: ProposeTokens, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
         super().__init__(max_tokens, adaptive)
         self._function = function
 
     def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
-        """As in `Draft`."""
+        """See `Draft.begin`."""
         return _FunctionDrafter(self._function, text, session.model.vocab_size)
 
 
@@ -83,7 +83,7 @@ class _FunctionDrafter(Drafter):
         self._vocabulary = vocabulary
 
     def propose(self, count: int) -> Sequence[int]:
-        """What the function says. ValueError for tokens that the model does not have."""
+        """What the function returns. Raises ValueError for tokens that the model does not have."""
         tokens = [int(token) for token in self._function(np.array(self._text, dtype=np.intc))][:count]
         for token in tokens:
             if not 0 <= token < self._vocabulary:

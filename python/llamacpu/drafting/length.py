@@ -1,16 +1,16 @@
-"""How many tokens to propose: as many as are expected to pay, and none that have not been earned."""
+"""How many tokens to propose: as many as are expected to pay off, within a budget that has been earned."""
 
 from __future__ import annotations
 
 from llamacpu.drafting.cost import StepCost
 
-# What is believed before anything is seen: how often the next token of a proposal is right, by the number of binary
-# digits of the match's length (0: unknown, 1: one token, 2: 2 and 3, 3: 4 to 7, ...).
+# The prior: how often the next token of a proposal is right before anything has been observed, by the number of binary
+# digits of the match length (0: unknown, 1: one token, 2: 2 and 3, 3: 4 to 7, ...).
 _BELIEF = (0.6, 0.2, 0.35, 0.5, 0.7, 0.85)
 _BELIEF_WEIGHT = 2.0
-# How much of the older evidence remains after a newer one.
+# How much of the older evidence remains after each new observation.
 _MEMORY = 0.95
-# The account, in passes over one token: what a generation begins with, what every pass adds, and its bounds.
+# The account, in passes over one token: its value at the start of a generation, what every pass adds, its bounds.
 _START = 0.5
 _INCOME = 0.02
 _MOST = 4.0
@@ -18,10 +18,11 @@ _LEAST = -1.0
 
 
 class AdaptiveLength:
-    """Weighs the chance that proposals are right against what it costs to check them.
+    """Weighs the chance that proposals are right against the cost of checking them.
 
-    It keeps an account of the time that proposals won and lost, and proposes only what the account can pay if all of
-    it is wrong. So a text that never confirms a proposal becomes slower by `_INCOME` (2 %) and `_START` passes at most.
+    It keeps an account of the time that proposals have saved and lost, and proposes only what the account can pay for
+    if all of it is wrong. So a text that never confirms a proposal becomes slower by at most `_INCOME` (2 %) and
+    `_START` passes.
     """
 
     def __init__(self, cost: StepCost, longest: int) -> None:
@@ -33,13 +34,13 @@ class AdaptiveLength:
         self._effort = 0.0
 
     def chance(self, strength: int) -> float:
-        """How likely the next token of a proposal is right, given the length of its match (0: unknown)."""
+        """The chance that the next token of a proposal is right, given the length of its match (0: unknown)."""
         place = _class_of(strength)
         belief = _BELIEF_WEIGHT * _BELIEF[place]
         return (self._right[place] + belief) / (self._tried[place] + _BELIEF_WEIGHT)
 
     def choose(self, strength: int, room: int, watched: bool) -> int:
-        """How many tokens to propose, at most `room`; 0 where that pays best.
+        """How many tokens to propose, at most `room`; 0 if that pays off best.
 
         watched: whether proposals that are not made are still compared with the text. If not, one is made now and then.
         """
@@ -60,18 +61,18 @@ class AdaptiveLength:
         return best
 
     def passed(self) -> None:
-        """A pass through the model is done."""
+        """Record that a pass through the model is done."""
         self._account = min(self._account + _INCOME, _MOST)
 
     def seen(self, strength: int, right: int, wrong: bool) -> None:
-        """Of a proposal, this many tokens were right, and then one was wrong, or none was compared any more."""
+        """Record that the first `right` tokens of a proposal were right; `wrong`: the next one was not."""
         for count in range(right):
             self._note(_later(strength, count), 1.0)
         if wrong:
             self._note(_later(strength, right), 0.0)
 
     def paid(self, count: int, right: int, seconds: float) -> None:
-        """A proposal of `count` tokens that took `seconds` to make was checked, and `right` tokens were confirmed."""
+        """Record that of a proposal of `count` tokens, made in `seconds`, `right` tokens were confirmed."""
         effort = seconds / self._cost.seconds if self._cost.seconds else 0.0
         if count:
             share = 0.2 if self._effort else 1.0
@@ -94,5 +95,5 @@ def _class_of(strength: int) -> int:
 
 
 def _later(strength: int, count: int) -> int:
-    """The length of a match after so many more tokens have confirmed it."""
+    """The length of a match after `count` more tokens have confirmed it."""
     return strength + count if strength else 0

@@ -17,16 +17,16 @@ from llamacpu.sampling import log_probability
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken, ModelLike, SessionLike
 
-# A proposal ends where the draft model itself gives all of it less than this chance.
+# A proposal ends where the draft model itself gives the whole of it less than this probability.
 _LEAST_CHANCE = 0.3
 
 
 class ModelDraft(Draft):
     """Proposes what a smaller model finds most likely.
 
-    model: its vocabulary must be that of the model it drafts for (ModelError when a generation begins otherwise).
-    It keeps what the model has read from one generation to the next, so pass the same one to each call of a
-    conversation. Generations that run at the same time are served too.
+    model: its vocabulary must be that of the model it drafts for (otherwise ModelError when a generation begins).
+    It keeps what the model has read from one generation to the next, so pass the same object to each call of a
+    conversation. Concurrent generations are served too.
     """
 
     def __init__(self, model: ModelLike, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
@@ -34,12 +34,12 @@ class ModelDraft(Draft):
             raise TypeError(f"model is {described(model)}; expected a Model, as in ModelDraft(Model(path))")
         super().__init__(max_tokens, adaptive)
         self.model = model
-        # Taken and returned without a lock, on which a process forked at the wrong moment could wait forever.
+        # Taken and returned without a lock: a process forked at the wrong moment could wait for one forever.
         self._idle: deque[SessionLike] = deque(maxlen=1)
         self._checked: object = None
 
     def __repr__(self) -> str:
-        """What drafts, and how much at most."""
+        """The draft model and the longest proposal."""
         return f"<ModelDraft of at most {self.max_tokens} tokens by {self.model!r}>"
 
     def check(self, session: SessionLike) -> None:
@@ -49,7 +49,7 @@ class ModelDraft(Draft):
             self._checked = session.model
 
     def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
-        """As in `Draft`; reads the prompt."""
+        """See `Draft.begin`; reads the prompt."""
         try:
             own = self._idle.pop()
         except IndexError:
@@ -72,13 +72,13 @@ class _ModelDrafter(Drafter):
         # The context is `_first` and then the text from `_from` on.
         self._first: list[int] = []
         self._from = 0
-        # The session holds `_sure` tokens of the context and then some of the last proposal.
+        # The session holds `_sure` tokens of the context and then part of the last proposal.
         self._sure = 0
         self._proposed: list[int] = []
         self._begin()
 
     def propose(self, count: int) -> Sequence[int]:
-        """The draft model's most likely tokens, while it is fairly sure of all of them."""
+        """The draft model's most likely tokens, as long as it is fairly sure of all of them."""
         size = self._size()
         if size + count - 1 > self._session.context:
             return []
@@ -101,7 +101,7 @@ class _ModelDrafter(Drafter):
         return proposed
 
     def shifted(self, tokens: Sequence[int]) -> None:
-        """Begin again with the shorter context."""
+        """Start again with the shorter context."""
         self._first = list(tokens)
         self._from = len(self._text)
         self._begin()
@@ -114,12 +114,12 @@ class _ModelDrafter(Drafter):
         return len(self._first) + len(self._text) - self._from
 
     def _tokens(self, start: int) -> list[int]:
-        """The context from a place on."""
+        """The tokens of the context from a position on."""
         first = self._first[start:]
         return first + self._text[self._from + max(start - len(self._first), 0) :]
 
     def _begin(self) -> None:
-        """Read the context but for its last token, as far as the session does not hold it."""
+        """Read the context except for its last token, as far as the session does not hold it yet."""
         wanted = self._tokens(0)[:-1]
         same = 0
         for one, other in zip(self._session.tokens, wanted, strict=False):
@@ -132,7 +132,7 @@ class _ModelDrafter(Drafter):
         self._sure, self._proposed = len(wanted), []
 
     def _go_back(self) -> None:
-        """Forget what was proposed and did not come; at least one token of the context is left to read."""
+        """Forget the proposed tokens that were not confirmed; at least one token of the context is left to read."""
         said = self._tokens(self._sure)
         same = 0
         for one, other in zip(said, self._proposed, strict=False):

@@ -1,4 +1,4 @@
-"""Proposals from the text itself: where its last tokens stood before, what followed there may follow again."""
+"""Proposals from the text itself: what followed an earlier occurrence of its last tokens may follow again."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from llamacpu.drafting.draft import MOST_TOKENS, Draft, Drafter
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken, SessionLike
 
-# Longer matches say no more than this one does.
+# A longer match is no better evidence than one of this length.
 _LONGEST_MATCH = 32
-# Earlier places of the same n-gram that are compared, newest first.
+# How many earlier places of the same n-gram are compared, newest first.
 _PLACES = 16
 
 
 class NGramIndex:
-    """Every place of every n-gram of a growing text; a lookup costs the same however long the text is."""
+    """Every place of every n-gram in a growing text; the cost of a lookup does not depend on the text's length."""
 
     def __init__(self, text: Sequence[int], size: int) -> None:
-        """text: ids; what is appended to it later is indexed by the next lookup. size: tokens of an n-gram."""
+        """text: ids; what is appended later is indexed by the next lookup. size: tokens of an n-gram."""
         self._text = text
         self._size = size
         # n-gram -> end of its newest place; end of a place -> end of the place before it. Both ends are exclusive.
@@ -29,10 +29,10 @@ class NGramIndex:
         self._end = 0
 
     def longest_match(self) -> tuple[int, int] | None:
-        """(end of the earlier place, length) of the longest match with the end of the text; the newest of equals.
+        """(end of the earlier place, length) of the longest match with the end of the text, the newest if several.
 
-        Looks at the newest places of the last n-gram only, and at no more tokens than tell a long match. None: the last
-        n-gram has not occurred before.
+        Looks only at the newest places of the last n-gram, and at no more tokens than a long match needs. None if the
+        last n-gram has not occurred before.
         """
         self._catch_up()
         text, end = self._text, len(self._text)
@@ -68,8 +68,8 @@ class NGramIndex:
 class NGramDraft(Draft):
     """Proposes what followed the longest earlier match of the text's last tokens (prompt lookup).
 
-    min_match: tokens that must agree. Short matches are often wrong, which the adaptive rule sees: then it proposes one
-    token or none. It helps where answers repeat: quoting, summarizing, editing, code, tables.
+    min_match: tokens that must agree. Short matches are often wrong, which the adaptive rule notices: then it proposes
+    one token or none. Drafting helps where answers repeat text: quoting, summarizing, editing, code, tables.
     """
 
     def __init__(self, min_match: int = 1, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
@@ -79,11 +79,11 @@ class NGramDraft(Draft):
         self.min_match = min_match
 
     def __repr__(self) -> str:
-        """What it was made with."""
+        """The arguments that it was made with."""
         return f"NGramDraft(min_match={self.min_match}, max_tokens={self.max_tokens}, adaptive={self.adaptive})"
 
     def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
-        """As in `Draft`."""
+        """See `Draft.begin`."""
         return NGramDrafter(text, self.min_match)
 
 
@@ -95,7 +95,7 @@ class NGramDrafter(Drafter):
     def __init__(self, text: list[int], min_match: int) -> None:
         self._text = text
         self._index = NGramIndex(text, min_match)
-        # The place that the last match came from, and its length, when the text had `_length` tokens.
+        # The end of the earlier place that matched, and the length of the match, when the text had `_length` tokens.
         self._place = 0
         self._match = 0
         self._length = 0
@@ -106,7 +106,7 @@ class NGramDrafter(Drafter):
         return self._match or None
 
     def propose(self, count: int) -> Sequence[int]:
-        """The tokens after the match; where they reach the end of the text, they go on with themselves."""
+        """The tokens after the match; where they reach the end of the text, they repeat."""
         self._follow()
         if not self._match:
             return []
@@ -118,7 +118,7 @@ class NGramDrafter(Drafter):
         return tokens
 
     def _follow(self) -> None:
-        """Move the match on to the text's end: a match that held grows, another is looked up."""
+        """Move the match on to the end of the text: one that still holds grows, otherwise a new one is looked up."""
         text = self._text
         while self._length < len(text) and self._match and text[self._place] == text[self._length]:
             self._place += 1

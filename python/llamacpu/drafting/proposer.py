@@ -1,4 +1,4 @@
-"""One generation's drafting: what is proposed now, and what came of it."""
+"""The drafting of one generation: what is proposed, and how much of it is confirmed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Proposer:
-    """Joins where proposals come from with the rule of their length.
+    """Combines a source of proposals with the rule for their length.
 
-    drafted, accepted: tokens so far. seconds: the time that making proposals took.
+    drafted, accepted: tokens so far. seconds: the time spent on making proposals.
     """
 
     def __init__(self, draft: Draft, session: SessionLike, prompt: Sequence[int], cancel: CancelToken | None) -> None:
@@ -32,11 +32,11 @@ class Proposer:
         self._drafter = draft.begin(session, self._text, cancel)
         self._strength = 0
         self._made_in = 0.0
-        # A token that was expected but not proposed.
+        # A token that was expected but not proposed, after the strength of its match.
         self._watched: tuple[int, int] | None = None
 
     def note(self, token: int) -> None:
-        """The text goes on by a token."""
+        """Append a token to the text."""
         self._text.append(token)
         if self._watched is not None:
             strength, expected = self._watched
@@ -44,7 +44,7 @@ class Proposer:
             self._watched = None
 
     def propose(self, room: int) -> list[int]:
-        """Tokens that may come next, at most `room` of them."""
+        """Return at most `room` tokens that may come next."""
         if room < 1:
             return []
         started = perf_counter()
@@ -64,26 +64,26 @@ class Proposer:
         self.seconds += self._made_in
         self._strength = strength
         if count and not tokens:
-            # Asked in vain: what that cost is lost.
+            # There was no proposal: the time spent on it is lost.
             self._rule.paid(0, 0, self._made_in)
         return tokens
 
     def passed(self, tokens: int, seconds: float) -> None:
-        """A pass over so many tokens took so long."""
+        """Record that a pass over `tokens` tokens took `seconds`."""
         self._cost.note(tokens, seconds)
         self._rule.passed()
         self.drafted += tokens - 1
 
     def settled(self, count: int, right: int, wrong: bool) -> None:
-        """Of `count` proposed tokens, `right` were confirmed; then one was wrong, or no more were compared."""
+        """Record that `right` of `count` proposed tokens were confirmed; `wrong`: the next one was not."""
         self.accepted += right
         self._rule.seen(self._strength, right, wrong)
         self._rule.paid(count, right, 0.0 if self._drafter.free else self._made_in)
 
     def shifted(self, tokens: Sequence[int]) -> None:
-        """The context holds `tokens` now; the text goes on behind them."""
+        """Follow a shortened context, which now holds `tokens`; the text continues after them."""
         self._drafter.shifted(tokens)
 
     def close(self) -> None:
-        """The generation has ended."""
+        """Finish: the generation has ended."""
         self._drafter.close()

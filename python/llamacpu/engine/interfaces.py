@@ -1,7 +1,7 @@
-"""What the layers above know of models and sessions: their types, and the Protocols that they are written against.
+"""Models and sessions as the layers above see them: types, and the Protocols that those layers are written against.
 
-Generation, drafting, tasks and saved sessions work with whatever behaves like these: programs wrap models and sessions,
-and tests put others in their place.
+Generation, drafting, tasks and saved sessions work with anything that behaves like these: programs wrap models and
+sessions, and tests substitute their own.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ PAGE_TOKENS: int = _native.PAGE_TOKENS
 Logits = Literal["last", "all", "none"]
 """Which rows of logits a step returns: of the last token, of every token, or none."""
 Load = Literal["map", "copy"]
-"""How the bytes of a model file come into memory: mapped, so that they are read as they are needed, or read at once."""
+"""How the bytes of a model file get into memory: mapped, so that they are read as needed, or read all at once."""
 KVType = Literal["f32", "f16", "q8_0"]
-"""How keys and values are stored: exact, in half the memory, in about a quarter."""
+"""How keys and values are stored: exactly, in half the memory, or in about a quarter."""
 TokenIds = Sequence[int]
 LoadProgress = Callable[[int, int], None]
 """(bytes of weights that are ready, bytes of all weights)"""
@@ -60,7 +60,7 @@ class StepOutput(NamedTuple):
 
 
 class ModelLike(Protocol):
-    """A model: documented in `llamacpu.Model`, but for the two methods of saved sessions."""
+    """A model: documented in `llamacpu.Model`, except for the two methods for saved sessions."""
 
     @property
     def path(self) -> os.PathLike[str]: ...
@@ -102,23 +102,23 @@ class ModelLike(Protocol):
     ) -> list[StepOutput]: ...
     def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]: ...
     def page_bytes(self, kv_type: KVType) -> int:
-        """Bytes of a page of keys and values: of all layers together."""
+        """Bytes of a page of keys and values, all layers together."""
 
     def restore(self, context: int, kv_type: KVType, tokens: TokenIds, pages: Iterable[bytes]) -> SessionLike:
         """A session that holds these tokens, with their keys and values in pages as `SessionLike.page` gives them.
 
-        Raises ValueError for tokens and pages that do not go together.
+        Raises ValueError for tokens and pages that do not match.
         """
 
 
 def preset_of(model: object) -> Preset:
-    """The settings that came with a model that was opened by its name; empty for a file, and for what wraps a model."""
+    """The settings that came with a model opened by name; empty for a file, and for an object that wraps a model."""
     found = getattr(model, "preset", None)
     return found if isinstance(found, Preset) else Preset()
 
 
 class SessionLike(Protocol):
-    """A session: documented in `llamacpu.Session`, but for `page`."""
+    """A session: documented in `llamacpu.Session`, except for `page`."""
 
     @property
     def model(self) -> ModelLike: ...
@@ -142,4 +142,4 @@ class SessionLike(Protocol):
     def truncate(self, tokens: int) -> None: ...
     def set_first_part(self, tokens: int) -> None: ...
     def page(self, index: int) -> bytes:
-        """The keys and values of a page of tokens, in the arrangement with the number `_native.PAGE_LAYOUT`."""
+        """The keys and values of a page of tokens, in the layout with the number `_native.PAGE_LAYOUT`."""

@@ -1,4 +1,4 @@
-"""What is known about the machine: processor, memory, and what llamacpu chooses for it."""
+"""Facts about the machine: processor, memory, and what llamacpu chooses for it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def describe() -> dict[str, Any]:
 
 
 def kernels() -> dict[str, str]:
-    """Format of weights -> the kernel that multiplies with it here."""
+    """Format of weights -> the kernel that multiplies with it on this machine."""
     from llamacpu.kernels import FORMATS
 
     isa = _native.cpu_facts()["chosen"]
@@ -65,7 +65,7 @@ def kernels() -> dict[str, str]:
 
 
 def processor_name() -> str:
-    """The name that the maker gave it, as far as the system tells."""
+    """The processor's name as its maker gave it, as far as the system reports it."""
     if sys.platform == "linux":
         for line in _lines("/proc/cpuinfo"):
             key, _, value = line.partition(":")

@@ -1,4 +1,4 @@
-"""The engine: the weights of a file and the steps through them. `llamacpu.Model` is this with what stands above it."""
+"""The engine: the weights of a file and the steps through them. `llamacpu.Model` adds the layers above it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Self = TypeVar("Self", bound="EngineModel")
 
 
 class EngineModel:
-    """The weights of a GGUF file, found and checked, with the threads that run them; see `llamacpu.Model`."""
+    """The weights of a GGUF file, located and checked, with the threads that run them; see `llamacpu.Model`."""
 
     def __init__(
         self,
@@ -117,17 +117,17 @@ class EngineModel:
 
     @property
     def memory_note(self) -> str | None:
-        """A line about weights that stay on disk because there is no memory for them; None where all have a place."""
+        """A line about weights that stay on disk for lack of memory; None if all of them fit."""
         return self._memory_note
 
     def prepare(self, on_load: LoadProgress | None = None, cancel: CancelToken | None = None) -> None:
-        """Reads all weights and arranges them as the kernels want them, which takes about as long as reading the file.
+        """Read all weights and arrange them as the kernels need them, which takes about as long as reading the file.
 
-        Nothing needs this: opening a model maps or copies its file, and the first step does the same for each matrix
-        that it uses. After `prepare` that step takes no longer than others.
+        This is optional: opening a model maps or copies its file, and the first step does the same for each matrix
+        that it uses. After `prepare`, that step takes no longer than later ones.
 
         on_load  (bytes of the file that are done, bytes of all weights): called before the first and after every layer
-        cancel   stops it from another thread or after a timeout: `Cancelled` is raised, and what is done stays done
+        cancel   stops it from another thread or after a timeout: `Cancelled` is raised, and finished parts stay ready
         """
         parts = self._native.part_bytes()
         done, total = 0, sum(parts)
@@ -151,34 +151,34 @@ class EngineModel:
 
     @property
     def preset(self) -> Preset:
-        """The settings that came with the model, where it was opened by the name of one that has some."""
+        """The settings that came with the model, if it was opened by name and has some."""
         return self._preset
 
     @property
     def metadata(self) -> Metadata:
-        """The file's metadata, key to value."""
+        """The file's metadata, a mapping of keys to values."""
         return self._file.metadata
 
     @property
     def config(self) -> Config:
-        """The sizes and switches that the metadata comes to: fields, or by name as in a dict."""
+        """The sizes and switches derived from the metadata: as fields, or by name as in a dict."""
         return self._config
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """Text to token ids and back, from the vocabulary in the file; made at first use."""
+        """Text to token ids and back, from the vocabulary in the file; created at first use."""
         from llamacpu.text.tokenizer import Tokenizer
 
         return Tokenizer(self._file)
 
     @property
     def vocab_size(self) -> int:
-        """Number of logits."""
+        """Number of logits per token."""
         return self._config.vocab_size
 
     @property
     def context_length(self) -> int:
-        """Tokens of context that the model was trained for: the default of a session."""
+        """Tokens of context that the model was trained for; the default of a session."""
         return self._config.context_length
 
     @property
@@ -188,7 +188,7 @@ class EngineModel:
 
     @property
     def threads_reason(self) -> str:
-        """Why that number of threads."""
+        """Why that number of threads was chosen."""
         return self._native.threads_reason
 
     @property
@@ -198,20 +198,20 @@ class EngineModel:
 
     @property
     def mapped(self) -> bool:
-        """Whether the files are mapped: not with load="copy", nor where their file system cannot."""
+        """Whether the files are memory-mapped: not with load="copy", nor where their file system cannot do it."""
         return self._native.mapped
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of weights that one token goes through (all experts counted)."""
+        """Bytes of weights that one token passes through (counting all experts)."""
         return self._native.weight_bytes
 
     def session(self, context: int | None = None, kv_type: KVType = "f16") -> Session:
-        """Starts a conversation.
+        """Start a conversation.
 
-        context  the most tokens it may hold; `None` for num_ctx of its settings, or the length of its training. Memory
-                 is taken as the conversation grows, not before.
-        kv_type  how keys and values are stored: "f32" exact, "f16" half the memory, "q8_0" about a quarter
+        context  the most tokens it may hold; `None` for num_ctx of the model's settings, or else the length it was
+                 trained for. Memory is allocated as the conversation grows, not before.
+        kv_type  how keys and values are stored: "f32" exactly, "f16" in half the memory, "q8_0" in about a quarter
         """
         integer("context", context)
         if context is not None and context < 1:
@@ -239,17 +239,17 @@ class EngineModel:
         logits: Logits = "last",
         cancel: CancelToken | None = None,
     ) -> list[NDArray[np.float32]] | list[None]:
-        """Continues several sessions in one pass over the weights.
+        """Continue several sessions in one pass over the weights.
 
         items   sessions of this model, each once, with the ids of the tokens that continue it
         logits  what is returned per item. "last": float32[vocabulary], for its last token;
                 "all": float32[tokens, vocabulary]; "none": None
         cancel  stops the step from another thread or after a timeout: `Cancelled` is raised
 
-        The logits of a token do not depend on the other items, on how a prompt is cut into calls, or on the number of
-        threads, to the last bit. Raises `ContextOverflow` if an item does not fit, ValueError for ids outside the
-        vocabulary, RuntimeError for a session that another thread is stepping. After any error, Ctrl-C included,
-        every session is as it was before the call.
+        No bit of a token's logits depends on the other items, on how a prompt is split into calls, or on the number of
+        threads. Raises `ContextOverflow` if an item does not fit, ValueError for ids outside the vocabulary,
+        RuntimeError for a session that another thread is stepping. After any error, Ctrl-C included, every session is
+        as it was before the call.
         """
         pairs = [(_native_of(session), ids) for session, ids in items]
         rows = self._native.step(pairs, logits, cancel)
@@ -263,15 +263,15 @@ class EngineModel:
         logits: Logits = "none",
         cancel: CancelToken | None = None,
     ) -> list[StepOutput]:
-        """`step`, with the hidden states of every token.
+        """Run `step` and also return the hidden states of every token.
 
-        layers  which states: 0 is the residual stream behind the first layer, `config["layers"]` - 1 behind the last
-                one, and `config["layers"]` what the last norm makes of it, from which logits and embeddings come.
-                Negative numbers count from the end: -1 is the last norm, -2 the last layer.
+        layers  which states: 0 is the residual stream after the first layer, `config["layers"]` - 1 after the last
+                one, and `config["layers"]` the output of the final norm, from which logits and embeddings are computed.
+                Negative indices count from the end: -1 is the final norm, -2 the last layer.
 
-        The array takes layers times tokens times width times 4 bytes; MemoryError if there is no memory for it. As
-        with logits, batches, pieces and threads change no bit of it. Raises ValueError for a layer that does not exist,
-        and what `step` raises.
+        The array takes layers * tokens * width * 4 bytes; MemoryError if there is no memory for it. As with logits,
+        batching, splitting and threads change no bit of it. Raises ValueError for no layers and for a layer that does
+        not exist or is named twice, and what `step` raises.
         """
         places = places_of(layers, self._config.layers + 1)
         pairs = [(_native_of(session), ids) for session, ids in items]
@@ -281,11 +281,11 @@ class EngineModel:
         return [StepOutput(row, part) for row, part in zip(split(rows, counts, logits), parts, strict=True)]
 
     def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The scores that the model's classifier gives of states behind the last norm.
+        """The scores that the model's classifier gives to states after the final norm.
 
         states: float32[rows, width], for BERT and DeBERTa those of the first token of each text. Returns
-        float32[rows, classes], before any softmax. ModelError for a model without a classifier, ValueError for states
-        of another width.
+        float32[rows, classes], before any softmax. Raises ModelError for a model without a classifier, ValueError for
+        states of another width.
         """
         import numpy
 
@@ -297,17 +297,17 @@ class EngineModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that tell models apart: of their sizes, tensor tables and samples of their weights."""
+        """64 hexadecimal digits that tell models apart, from their sizes, tensor tables and samples of weights."""
         from llamacpu.engine import saved_sessions  # brings NumPy
 
         return saved_sessions.fingerprint(self._file).hex()
 
     def load_session(self, path: str | os.PathLike[str], context: int | None = None) -> Session:
-        """Goes on with a conversation that `Session.save` wrote.
+        """Continue a conversation that `Session.save` wrote.
 
-        context  the most tokens it may hold; `None` for what it was saved with
+        context  the most tokens it may hold; `None` for the value it was saved with
 
-        Raises `SessionError` for a file that is damaged, is no saved session, or is one of another model or of a newer
+        Raises `SessionError` for a file that is damaged, is not a saved session, or belongs to another model or a newer
         version; `ContextOverflow` if the conversation is longer than `context`; OSError if there is no such file.
         """
         from llamacpu.engine import saved_sessions
@@ -315,18 +315,18 @@ class EngineModel:
         return cast(Session, saved_sessions.load(self, path, context))
 
     def page_bytes(self, kv_type: KVType) -> int:
-        """Bytes of a page of keys and values, of all layers together; for saved sessions."""
+        """Bytes of a page of keys and values, all layers together; for saved sessions."""
         return self._native.page_bytes(kv_type)
 
     def restore(self, context: int, kv_type: KVType, tokens: TokenIds, pages: Iterable[bytes]) -> Session:
         """A session that holds these tokens, with their keys and values in pages; for saved sessions.
 
-        Raises ValueError for tokens and pages that do not go together.
+        Raises ValueError for tokens and pages that do not match.
         """
         return Session(self, self._native.restore(context, kv_type, tokens, pages))
 
     def close(self) -> None:
-        """Gives the weights back. Steps that are running finish; later ones raise `LlamaCpuError`."""
+        """Release the weights. Running steps finish; later ones raise `LlamaCpuError`."""
         self._native.close()
         self._file.close()
 

@@ -1,4 +1,4 @@
-"""How much memory a model needs and whether this machine has it, from the header of its file alone."""
+"""How much memory a model needs and whether this machine has it, from the file header alone."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Room"]
 
-# Bytes of one number: f32, f16, and q8_0 (32 numbers and an f16 scale in 34 bytes).
+# Bytes per element: f32, f16, and q8_0 (32 elements and an f16 scale in 34 bytes).
 _KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
-# Tokens whose keys and values find a place beside the weights of a model that does not fit as a whole.
+# Tokens for whose keys and values room is left next to the weights of a model that does not fit as a whole.
 _USUAL_CONTEXT = 4096
 _EXPERT = re.compile(r"\.ffn_(gate|up|down|gate_up)(_exps|\.\d+)\.")
 
 
 class Room:
-    """What the model in a file needs with `context` tokens (`None`: as many as it was trained for), and what there is.
+    """The memory that a model needs with `context` tokens (`None`: as many as it was trained for), and what is free.
 
-    All numbers are bytes.
+    All sizes are in bytes.
     """
 
     def __init__(self, file: GGUFFile, config: Config, context: int | None = None, kv_type: str = "f16") -> None:
@@ -35,39 +35,39 @@ class Room:
         self.kv_type = kv_type
         self.weights: int = sum(tensor.nbytes for tensor in file.tensors)
         self.free: int | None = machine.available_memory()
-        """memory that programs may still take; None where the system does not tell"""
+        """memory that programs may still take; None if the system does not report it"""
 
     @property
     def keys(self) -> int:
-        """Keys and values of a conversation of `context` tokens."""
+        """Size of the keys and values of a conversation of `context` tokens."""
         return int(kv_numbers(self._config, self.context) * _KV_BYTES[self.kv_type])
 
     @property
     def experts(self) -> int:
-        """Weights that a router chooses among."""
+        """Size of the weights that a router chooses among."""
         return sum(tensor.nbytes for tensor in self._file.tensors if _EXPERT.search(tensor.name))
 
     @property
     def fits(self) -> bool | None:
-        """Whether weights, keys and values fit together; None where the system does not tell."""
+        """Whether weights, keys and values fit together; None if the free memory is unknown."""
         return None if self.free is None else self.weights + self.keys <= self.free
 
     @property
     def limit(self) -> int | None:
-        """What weights may take of the memory if they do not fit beside a short conversation; None if they do."""
+        """The memory that weights may take if they do not fit next to a short conversation; None otherwise."""
         if self.free is None or self.weights + self.short_conversation <= self.free:
             return None
         return max(self.free - self.free // 8 - self.short_conversation, 0)
 
     def longest_contexts(self) -> dict[str, int] | None:
-        """The longest context, up to `context`, that fits, by the type of keys and values."""
+        """The longest context, up to `context`, that fits, by the type of keys and values; None if unknown."""
         if self.free is None:
             return None
         left = max(self.free - self.weights, 0)
         return {name: longest_context(self._config, int(left / size), self.context) for name, size in _KV_BYTES.items()}
 
     def fitting(self) -> str:
-        """Whether it fits, and if not, what would: a line."""
+        """A line that says whether the model fits, and if not, what would."""
         if self.free is None:
             return "unknown: the system does not tell how much memory is free"
         if self.fits:
@@ -79,7 +79,7 @@ class Room:
         return f"no: {amount(self.free)} are free, less than the weights take; {self.from_disk()}"
 
     def from_disk(self) -> str:
-        """What it is like to run the model from disk, and what would fit instead."""
+        """A phrase on running the model from disk, and on what would fit instead."""
         count, used, experts = self._config.experts, self._config.experts_used, self.experts
         read = ""
         if count and experts:
@@ -92,5 +92,5 @@ class Room:
 
     @property
     def short_conversation(self) -> int:
-        """Keys and values of a short conversation."""
+        """Size of the keys and values of a short conversation."""
         return int(kv_numbers(self._config, min(self._config.context_length, _USUAL_CONTEXT)) * _KV_BYTES["f16"])

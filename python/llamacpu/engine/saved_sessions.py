@@ -1,11 +1,11 @@
-"""Sessions as files: tokens, and their keys and values, so that a conversation goes on without computing it again.
+"""Sessions as files: tokens with their keys and values, so that a conversation continues without being recomputed.
 
-Everything is little-endian:
+All values are little-endian:
 
     position  bytes
     0         8     magic
     8         4     version of the format
-    12        4     number of the arrangement of keys and values in a page
+    12        4     number of the layout of keys and values in a page
     16        32    fingerprint of the model
     48        4     how keys and values are stored, by ggml's type numbers: 0 F32, 1 F16, 8 Q8_0
     52        4     tokens in a page
@@ -15,16 +15,16 @@ Everything is little-endian:
     80        8     bytes of the note
     88        4     0
     92        4     CRC-32 of the bytes before
-    96        4 bytes a token, the note (bytes that belong to whoever wrote the file), the pages
+    96        4 bytes per token, the note (bytes for the program that wrote the file), the pages
               4     CRC-32 of all bytes before
 
-All sizes are checked against the length of the file before anything is allocated, and the session comes into being
-after the last checksum was right. A file that somebody made on purpose can hold wrong keys and values, and so change
-what the model says, but nothing else.
+All sizes are checked against the length of the file before anything is allocated, and the session is created only
+after the last checksum has been verified. A crafted file can contain wrong keys and values, and so change what the
+model says, but nothing else.
 
 The fingerprint is SHA-256 over the metadata of the architecture, the tensor table and 256 bytes from the middle of up
-to 256 tensors spread over the file: milliseconds for a file of any size. Models that differ in none of these bytes
-count as the same; tokenizers and chat templates do not change what a session holds, and do not count.
+to 256 tensors spread over the file; this takes milliseconds for a file of any size. Models that differ in none of these
+bytes count as the same; tokenizers and chat templates do not change what a session holds, and do not count.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ _DAMAGED = "the file is damaged: save the session again"
 
 
 class Header(NamedTuple):
-    """The numbers at the beginning of the file."""
+    """The fields at the beginning of the file."""
 
     layout: int
     fingerprint: bytes
@@ -90,7 +90,7 @@ class Header(NamedTuple):
 
 
 def fingerprint(file: GGUFFile) -> bytes:
-    """32 bytes that tell models apart; see the module's description. Raises GGUFError for a closed file."""
+    """32 bytes that tell models apart; see the module docstring. Raises GGUFError for a closed file."""
     digest = hashlib.sha256(b"llamacpu model 1")
     architecture = str(file.metadata.get("general.architecture"))
     for key in sorted(key for key in file.metadata if key.startswith(f"{architecture}.")):
@@ -109,19 +109,19 @@ def fingerprint(file: GGUFFile) -> bytes:
 
 
 def save(session: SessionLike, path: str | os.PathLike[str], note: bytes = b"") -> None:
-    """Write the session to a file that takes the place of an older one at once; see `Session.save`."""
+    """Write the session to a file, which replaces an older one atomically; see `Session.save`."""
     with replacing(path, "a saved session", is_saved_session, private=True) as file:
         write(session, file, note)
 
 
 def is_saved_session(file: BinaryIO) -> bool:
-    """Whether an open file begins like a saved session, of whatever version."""
+    """Whether an open file begins like a saved session of any version."""
     return file.read(len(MAGIC)) == MAGIC
 
 
 def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
     """Write the session to an open file."""
-    # What another thread does to the session meanwhile is not its copy's concern.
+    # The copy is not affected by what another thread does to the session meanwhile.
     frozen = session.fork()
     model, tokens, kv_type = frozen.model, frozen.tokens, frozen.kv_type
     header = Header(
@@ -154,20 +154,23 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
 
 
 def load(model: ModelLike, path: str | os.PathLike[str], context: int | None = None) -> SessionLike:
-    """The session of a file; see `Model.load_session`."""
+    """Load the session of a file; see `Model.load_session`."""
     with open_regular(path) as file:
         return read(model, file, context, Path(path).name)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """The open file. SessionError for what is no file: opening a pipe would wait for its writer."""
+    """Open a file. Raises SessionError if it is not a regular one: opening a pipe would wait for its writer."""
     if not stat.S_ISREG(Path(path).stat().st_mode):
         raise SessionError(f"{Path(path).name}: not a regular file; expected one that Session.save wrote")
     return Path(path).open("rb")
 
 
 def read(model: ModelLike, file: BinaryIO, context: int | None = None, name: str = "the saved session") -> SessionLike:
-    """The session of an open file, read from its beginning to its end."""
+    """Read the session of an open file, from its beginning to its end.
+
+    Raises SessionError for a damaged file or the session of another model, ValueError for a `context` out of range.
+    """
     if context is not None and not 1 <= context <= MAX_CONTEXT:
         raise ValueError(f"context is {context}; expected 1 to {MAX_CONTEXT}, or None for that of the saved session")
     header = read_header(file, name)
@@ -207,21 +210,24 @@ def read(model: ModelLike, file: BinaryIO, context: int | None = None, name: str
             raise
         raise SessionError(f"{name}: {error}; {_DAMAGED}") from None
     if tokens and _turns_otherwise(model, header.context, session.context):
-        # Its keys were rotated by the other one of LongRoPE's tables: they are computed again.
+        # Its keys were rotated with the other one of LongRoPE's tables, so they are recomputed.
         session = model.session(session.context, header.kv_type)
         session.forward(tokens, logits="none")
     return session
 
 
 def _turns_otherwise(model: ModelLike, before: int, now: int) -> bool:
-    """Whether a session of another context has other angles."""
+    """Whether a session with the new context has other rotation angles."""
     config = model.config
     original = config.rope_original_context
     return config.rope_scaling == "longrope" and (before > original) != (now > original)
 
 
 def read_header(file: BinaryIO, name: str = "the saved session") -> Header:
-    """The header of an open file, checked against itself and against the length of the file."""
+    """Read the header of an open file, checked for consistency and against the length of the file.
+
+    Raises SessionError if it is wrong, or newer than this version reads.
+    """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
     first = file.read(HEADER_BYTES)
@@ -251,14 +257,14 @@ def read_header(file: BinaryIO, name: str = "the saved session") -> Header:
 
 
 def read_tokens(file: BinaryIO, header: Header, name: str = "the saved session") -> list[int]:
-    """The tokens of an open file; the checksum behind them is not looked at."""
+    """Read the tokens of an open file; the checksum at its end is not verified."""
     file.seek(HEADER_BYTES)
     found: list[int] = np.frombuffer(_exactly(file, 4 * header.tokens, name), dtype="<u4").tolist()
     return found
 
 
 def read_note(file: BinaryIO, header: Header, name: str = "the saved session") -> bytes:
-    """The note of an open file; the checksum behind it is not looked at."""
+    """Read the note of an open file; the checksum at its end is not verified."""
     file.seek(HEADER_BYTES + 4 * header.tokens)
     return _exactly(file, header.note_bytes, name)
 

@@ -18,7 +18,7 @@ __all__ = ["Session"]
 
 
 class Session:
-    """One conversation with a model: its tokens, and their keys and values. Made by `Model.session()`."""
+    """One conversation with a model: its tokens, and their keys and values. Created by `Model.session()`."""
 
     def __init__(self, model: ModelLike, native: _native.Session) -> None:
         self._model = model
@@ -36,12 +36,12 @@ class Session:
 
     @property
     def position(self) -> int:
-        """Number of tokens that have been processed; in the middle of a step, before that step."""
+        """Number of tokens that have been processed; during a step, the number before it."""
         return self._native.position
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens that have been processed; in the middle of a step, before that step."""
+        """The tokens that have been processed; during a step, those before it."""
         return self._native.tokens
 
     @property
@@ -50,9 +50,9 @@ class Session:
         return cast(KVType, self._native.kv_type)
 
     def set_first_part(self, tokens: int) -> None:
-        """Says that the tokens behind the first `tokens` ones are a second text; call it before they are processed.
+        """Declare the tokens after the first `tokens` ones a second text; call this before they are processed.
 
-        Models with types of tokens (BERT) tell the two apart.
+        Models with token types (BERT) tell the two apart.
         """
         self._native.set_first_part(tokens)
 
@@ -60,7 +60,7 @@ class Session:
     def nbytes(self) -> int:
         """Bytes of keys and values; pages shared with forks are counted in each of them.
 
-        In the middle of a step, before that step.
+        During a step, the size before it.
         """
         return self._native.nbytes
 
@@ -73,23 +73,23 @@ class Session:
     def forward(
         self, ids: TokenIds, logits: Logits = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32] | None:
-        """Appends the tokens `ids` to the conversation; arguments, result and errors as in `Model.step`."""
+        """Append the tokens `ids` to the conversation; arguments, result and errors as in `Model.step`."""
         return self._model.step([(self, ids)], logits, cancel)[0]
 
     def hidden(
         self, ids: TokenIds, layers: Sequence[int] = (-1,), cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
-        """Appends the tokens `ids` to the conversation and returns their hidden states.
+        """Append the tokens `ids` to the conversation and return their hidden states.
 
-        float32[layers, tokens, width]; `layers` and errors as in `Model.step_hidden`.
+        Returns float32[layers, tokens, width]; `layers` and errors as in `Model.step_hidden`.
         """
         return self._model.step_hidden([(self, ids)], layers, cancel=cancel)[0].hidden
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the conversation to a file, from which `Model.load_session` continues it to the last bit.
+        """Write the conversation to a file, from which `Model.load_session` continues it exactly, bit for bit.
 
         The file holds the tokens and their keys and values, about `nbytes` bytes. It replaces an older one
-        atomically, and only its owner may read it, since anybody with the vocabulary can read the conversation in it.
+        atomically, and only its owner may read it, since anyone with the vocabulary can read the conversation in it.
         A symbolic link is followed. Raises FileExistsError if something other than a saved session would be lost,
         another OSError if the file cannot be written, RuntimeError while the session is being stepped.
         """
@@ -104,11 +104,11 @@ class Session:
         return self._native.page(index)
 
     def fork(self) -> Session:
-        """A second conversation with the same past. They share its memory, so a fork costs almost nothing."""
+        """Create a second conversation with the same past. It shares the memory, so a fork costs almost nothing."""
         return Session(self._model, self._native.fork())
 
     def truncate(self, tokens: int) -> None:
-        """Forgets all but the first `tokens` tokens, to continue from there.
+        """Forget all but the first `tokens` tokens, to continue from there.
 
         Layers with a window keep what the last 128 tokens need; a session that is rewound further recomputes its past
         in its next step, with the same results.

@@ -1,4 +1,4 @@
-"""What a step returns: rows of logits and hidden states, taken apart by item."""
+"""The results of a step: rows of logits and hidden states, split by item."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ends_of(counts: Sequence[int]) -> list[int]:
 
 
 def split(rows: NDArray[np.float32], counts: Sequence[int], logits: Logits) -> Any:
-    """The rows of logits that belong to each item; `counts` are the numbers of their tokens."""
+    """The rows of logits of each item; `counts` gives the number of tokens per item."""
     if logits == "none":
         return [None] * len(counts)
     if logits == "last":
@@ -34,7 +34,10 @@ def split(rows: NDArray[np.float32], counts: Sequence[int], logits: Logits) -> A
 
 
 def places_of(layers: Sequence[int], count: int) -> list[int]:
-    """Indices of layers, negative ones counted from the end, as the native model counts them."""
+    """Layer indices as the native model counts them; negative ones count from the end.
+
+    Raises ValueError for no layers, and for one that is out of range or named twice.
+    """
     places = [operator.index(layer) for layer in layers]
     if not places:
         raise ValueError("no layers: expected at least one; -1 is the last norm")

@@ -1,1 +1,1 @@
-"""What a file is: metadata to the configuration of the forward pass, one file a family."""
+"""Model families: from a file's metadata to the configuration of the forward pass, one module per family."""

@@ -1,4 +1,4 @@
-"""Command R7B and A (Cohere, 2024): three layers with a window, then one without rotation that sees everything."""
+"""Command R7B and A (Cohere, 2024): three sliding-window layers, then a full-attention layer without rotation."""
 
 from __future__ import annotations
 

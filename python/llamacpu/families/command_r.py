@@ -1,4 +1,4 @@
-"""Command R and R+ (Cohere, 2024): LayerNorm, and the feed-forward network beside attention."""
+"""Command R and R+ (Cohere, 2024): LayerNorm, and a feed-forward network parallel to attention."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the forward pass needs to know of a model besides its weights: sizes and switches, one field each.
+"""What the forward pass needs to know about a model besides its weights: sizes and switches, one field each.
 
-The native model takes the fields by these names. Every architecture is one `Config`; where a field has a default, that
-is the model of the Llama papers.
+The native model takes the fields by these names. Every architecture is one `Config`; the defaults are those of the
+model in the Llama papers.
 """
 
 from __future__ import annotations
@@ -15,36 +15,36 @@ __all__ = ["Config"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Config(Mapping[str, Any]):
-    """The sizes and switches of a model. A mapping too: `config["layers"]` is `config.layers`."""
+    """The sizes and switches of a model. It is also a mapping: `config["layers"]` is `config.layers`."""
 
     architecture: str
     """general.architecture, for messages only"""
     vocab_size: int
-    """rows of the output matrix, and of the embedding without the extra ones"""
+    """rows of the output matrix, and of the embedding without the extra rows"""
     extra_embeddings: int = 0
-    """rows of the embedding behind the vocabulary, which stand for no text (pictures)"""
+    """rows of the embedding after the vocabulary, which stand for no text (images)"""
     learned_positions: bool = False
     """whether a separate embedding is added for each of the context_length positions"""
     token_types: int = 0
-    """rows of the embedding of token types, of which the first is added to every token; 0 for none"""
+    """rows of the token-type embedding, the first of which is added to every token; 0 for none"""
     embedding_norm: bool = False
     """whether the sum of the embeddings is normalized"""
     relative_positions: int = 0
     """farthest distance that has its own bias in attention (DeBERTa); 0 for attention without such biases"""
     relative_buckets: int = 0
-    """into how many buckets these distances fall in each direction; 0 for one a distance"""
+    """number of buckets for these distances in each direction; 0 for one per distance"""
     classes: int = 0
-    """scores that a classifier gives of a state; 0 for no classifier"""
+    """scores that a classifier gives to a state; 0 for no classifier"""
     classifier_activation: Literal["tanh", "gelu"] = "tanh"
     """the function between the two matrices of the classifier"""
     causal: bool = True
     """whether a token sees only those before it; False for encoders, whose sessions hold one text, read by one step"""
     output_norm: bool = True
-    """whether there is a norm behind the last layer"""
+    """whether there is a norm after the last layer"""
     output: bool = True
-    """whether the last states become logits; False for models that make vectors of texts"""
+    """whether the last states become logits; False for embedding models"""
     context_length: int
-    """tokens of context that the model was trained for: the default of a session"""
+    """tokens of context that the model was trained for; the default of a session"""
     embedding_length: int
     """width of the residual stream"""
     layers: int
@@ -53,52 +53,52 @@ class Config(Mapping[str, Any]):
     heads: list[int]
     """query heads, per layer; 0 for a layer without attention"""
     kv_heads: list[int]
-    """key and value heads, per layer; a divisor of the query heads, or 0 for a matrix in the place of attention"""
+    """key and value heads, per layer; a divisor of the query heads, or 0 for a matrix in place of attention"""
     key_size: int
     """elements of a query or key head"""
     value_size: int
     """elements of a value head"""
     latent_size: int = 0
-    """of the latent vector that all keys and values are made of (DeepSeek's MLA); 0 for ordinary keys and values"""
+    """size of the latent vector from which all keys and values are made (DeepSeek's MLA); 0 for ordinary ones"""
     query_latent_size: int = 0
-    """of the latent vector that queries are made of; 0 for one matrix"""
+    """size of the latent vector from which queries are made; 0 for a single matrix"""
 
     norm: Literal["rms", "layer"] = "rms"
-    """by the root mean square, or by mean and variance"""
+    """kind of norm: by the root mean square, or by mean and variance (LayerNorm)"""
     norm_epsilon: float
     """added to the mean square or the variance"""
     norms: Literal["before", "behind", "both", "stream"] = "before"
-    """whether what goes into attention and feed-forward networks is normalized, or what comes out, or both; or the
-    residual stream after each of them"""
+    """whether the input of attention and feed-forward networks is normalized, or the output, or both; or the residual
+    stream after each of them"""
     first_attention_norm: bool = True
-    """whether the first layer has a norm before attention, as others have; that of the embedding may stand for it"""
+    """whether the first layer has a norm before attention, as the rest do; that of the embedding may replace it"""
     parallel: bool = False
-    """whether the feed-forward network stands beside attention, with the same norm, and not behind it"""
+    """whether the feed-forward network is parallel to attention, with the same norm, instead of after it"""
     feed_forward_norm: str = "ffn_norm"
-    """name of the norm before the feed-forward network in the file"""
+    """name, in the file, of the norm before the feed-forward network"""
     query_key_norm: list[Literal["none", "head", "each_head", "width", "unweighted"]] = field(default_factory=list)
-    """norms of queries and keys, per layer: of each head with the weights of all or its own, of all heads together, or
-    behind the rotation and without weights; no entries for no norms"""
+    """norms of queries and keys, per layer: of each head with shared weights or its own, of all heads together, or
+    after the rotation and without weights; empty for no norms"""
 
     rotation: list[Literal["none", "global", "local"]] = field(default_factory=list)
-    """which rotation, per layer; no entries for the global one everywhere"""
+    """which rotation, per layer; empty for the global one everywhere"""
     rope_size: int
-    """elements of a head that are rotated (of a latent key, behind the latent part); the rest passes through"""
+    """elements of a head that are rotated (of a latent key, after the latent part); the rest passes through"""
     rope_base: float = 10000.0
-    """of the frequencies of the rotation"""
+    """base of the rotation's frequencies"""
     rope_local_base: float = 0.0
-    """the same for the local rotation, which is not scaled; 0 for that of the global one"""
+    """the same for the local rotation, which is not scaled; 0 for that of the global rotation"""
     rope_style: Literal["interleaved", "neox"] = "interleaved"
-    """whether neighbours form a pair, or elements half the size apart"""
+    """whether adjacent elements form a pair, or elements half of rope_size apart"""
     rope_scaling: Literal["none", "linear", "yarn", "longrope"] = "none"
-    """of positions beyond the original context; longrope takes divisors of the frequencies from the file, one set for
-    sessions up to the original context, another for longer ones"""
+    """scaling of positions beyond the original context; longrope takes divisors of the frequencies from the file, one
+    set for sessions up to the original context, another for longer ones"""
     rope_factor: float = 1.0
     rope_original_context: int
-    """tokens of context before the scaling"""
+    """tokens of context before scaling"""
     yarn_ext_factor: float = 0.0
     yarn_attn_factor: float = 1.0
-    """factor of sine and cosine, besides the 1 + 0.1 ln(rope_factor) of YaRN"""
+    """factor of sine and cosine, in addition to YaRN's 1 + 0.1 ln(rope_factor)"""
     yarn_log_multiplier: float = 0.0
     """divides them by 1 + 0.1 * this * ln(rope_factor)"""
     yarn_beta_fast: float = 32.0
@@ -107,10 +107,10 @@ class Config(Mapping[str, Any]):
     """whether the ramp between fast and slow pairs begins and ends at whole pairs"""
 
     window: list[int] = field(default_factory=list)
-    """tokens that each token sees, itself included, per layer; 0 and no entries for all before it. Where tokens look
-    ahead: half of it on each side"""
+    """tokens that each token sees, itself included, per layer; 0 or empty for all before it. With bidirectional
+    attention, half of it on each side"""
     chunk: list[int] = field(default_factory=list)
-    """size of the chunks beyond which a token sees nothing, per layer; 0 and no entries for no chunks"""
+    """size of the chunks beyond which a token sees nothing, per layer; 0 or empty for no chunks"""
     attention_scale: float = 0.0
     """factor of the attention scores; 0 for 1 / sqrt(key_size)"""
     temperature: list[float] = field(default_factory=list)
@@ -119,12 +119,12 @@ class Config(Mapping[str, Any]):
     temperature_length: int = 0
     temperature_offset: int = 0
     attention_soft_cap: float = 0.0
-    """scores become this * tanh(score / this); 0 for scores as they are"""
+    """scores become this * tanh(score / this); 0 for unchanged scores"""
 
     gate: Literal["own", "fused", "none"] = "own"
-    """whether feed-forward networks have a gate: a separate matrix, or the first half of the one that leads up"""
+    """whether feed-forward networks have a gate: a separate matrix, or the first half of the up projection"""
     activation: Literal["silu", "gelu_tanh", "gelu", "tanh", "relu_squared", "clamped_silu"] = "silu"
-    """the function inside of feed-forward networks"""
+    """the activation function of feed-forward networks"""
 
     embedding_scale: float = 1.0
     """factor of the token embeddings"""
@@ -133,32 +133,32 @@ class Config(Mapping[str, Any]):
     logit_scale: float = 1.0
     """factor of the logits"""
     logit_soft_cap: float = 0.0
-    """logits become this * tanh(logit / this); 0 for logits as they are"""
+    """logits become this * tanh(logit / this); 0 for unchanged logits"""
 
     experts: int = 0
-    """of a layer that has a router in the file; 0 for a dense model"""
+    """experts of a layer that has a router in the file; 0 for a dense model"""
     experts_used: int = 0
-    """by each token"""
+    """experts used by each token"""
     expert_feed_forward: int = 0
-    """width of an expert; 0 for that of feed_forward"""
+    """width of an expert; 0 for the width in feed_forward"""
     shared_feed_forward: int = 0
-    """width of the network beside the experts that all tokens use; 0 for none"""
+    """width of the network that all tokens use in addition to the experts; 0 for none"""
     expert_weights_norm: bool = True
     """whether the weights of the chosen experts are divided by their sum"""
     expert_weights_scale: float = 1.0
     """factor of the experts' weights"""
     expert_weights_on_input: bool = False
-    """whether they multiply what goes into an expert, and not what comes out"""
+    """whether they multiply the input of an expert instead of its output"""
     expert_gating: Literal["softmax", "sigmoid", "softmax_selected"] = "softmax"
-    """how the router's scores become weights: softmax over all, each by itself, or softmax over the chosen ones"""
+    """how the router's scores become weights: softmax over all, sigmoid of each, or softmax over the chosen ones"""
     expert_groups: int = 0
-    """groups of experts, of which a token uses some; 0 for no groups"""
+    """groups of experts, some of which a token uses; 0 for no groups"""
     expert_groups_used: int = 0
     expert_group_score: Literal["best", "two_best"] = "best"
-    """what makes a group good: its best expert, or its two best together"""
+    """how a group is scored: by its best expert, or by its two best together"""
 
     ignored_tensors: list[str] = field(default_factory=list)
-    """beginnings of the names of tensors that are not for text; any other that is not read is an error"""
+    """name prefixes of tensors that text does not need; any other tensor that is not read is an error"""
 
     def __getitem__(self, name: str) -> Any:
         if name not in _NAMES:

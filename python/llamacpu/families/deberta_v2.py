@@ -1,4 +1,4 @@
-"""DeBERTa V2 and V3 (arXiv:2006.03654, arXiv:2111.09543), of which Prompt Guard is made.
+"""DeBERTa V2 and V3 (arXiv:2006.03654, arXiv:2111.09543), the basis of Prompt Guard.
 
 llama.cpp has no such architecture. The layout is that of its `bert`, under `deberta-v2.`, with these additions:
 
@@ -8,11 +8,11 @@ llama.cpp has no such architecture. The layout is that of its `bert`, under `deb
     deberta-v2.classifier.output_labels            names of the classes
     rel_embd.weight                                twice the buckets (or distances) x width
     rel_embd_norm.weight, rel_embd_norm.bias
-    cls.weight, cls.bias                           the pooler's matrix, which GELU follows
-    cls.output.weight, cls.output.bias             a row a class
+    cls.weight, cls.bias                           the pooler's matrix, followed by GELU
+    cls.output.weight, cls.output.bias             one row per class
 
-Both terms of relative positions are there (pos_att_type "p2c|c2p"), with the matrices of queries and keys
-(share_att_key). Words alone go in: neither learned positions nor token types.
+Both terms of relative positions are used (pos_att_type "p2c|c2p"), with the matrices of queries and keys
+(share_att_key). The input is token embeddings alone: neither learned positions nor token types.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["deberta_v2"]
 
 
 def deberta_v2(file: GGUFFile, name: str) -> Config:
-    """The `Config` of this architecture. Three products make a score: of contents, and twice with a distance."""
+    """The `Config` of this architecture. A score sums three products: one of contents, two with a distance."""
     fields, integer = encoder(file, name), file.metadata.integer
     distances = {
         "relative_positions": integer(f"{name}.attention.relative_positions_max", minimum=1, maximum=parts.MAX_CONTEXT),

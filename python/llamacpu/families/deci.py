@@ -1,4 +1,4 @@
-"""Llama Nemotron (arXiv:2411.19146): Llama's graph, whose layers may lack attention or feed-forward network."""
+"""Llama Nemotron (arXiv:2411.19146): Llama's graph, with layers that may lack attention or feed-forward network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DeepSeek V2, V3 and R1 (arXiv:2405.04434, arXiv:2412.19437): latent attention, groups of experts."""
+"""DeepSeek V2, V3 and R1 (arXiv:2405.04434, arXiv:2412.19437): latent attention, experts in groups."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def deepseek2(file: GGUFFile, name: str) -> Config:
 
 
 def _head_sizes(file: GGUFFile, name: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """Sizes of a head outside of latent space; files written before April 2025 have them in the usual keys.
+    """Sizes of a head outside latent space; files written before April 2025 have them in the usual keys.
 
-    Those have the matrices of keys and values in one tensor, `attn_kv_b`. Some have parts of it besides.
+    Those files store the matrices of keys and values in one tensor, `attn_kv_b`. Some also store its parts.
     """
     integer, key = file.metadata.integer, f"{name}.attention.key_length_mla"
     if key not in file.metadata:
@@ -43,7 +43,7 @@ def _head_sizes(file: GGUFFile, name: str, fields: dict[str, Any]) -> dict[str, 
 
 
 def _groups(file: GGUFFile, name: str, gating: str) -> dict[str, Any]:
-    """V2 takes the groups with the best experts; V3, whose scores are logistic, those whose two best are best."""
+    """Expert groups: V2 takes those with the best expert; V3, with sigmoid scores, those with the best two."""
     groups = file.metadata.integer(f"{name}.expert_group_count", 0, maximum=parts.MAX_EXPERTS)
     used = file.metadata.integer(f"{name}.expert_group_used_count", 0, maximum=parts.MAX_EXPERTS)
     if groups <= 1:
@@ -53,7 +53,7 @@ def _groups(file: GGUFFile, name: str, gating: str) -> dict[str, Any]:
 
 
 def _yarn(fields: dict[str, Any]) -> dict[str, Any]:
-    """The multiplier of YaRN's magnitude, of which the file has a tenth, goes into the scores, not the angles."""
+    """YaRN's magnitude, whose multiplier the file stores as a tenth, scales the scores, not sine and cosine."""
     multiplier = fields["yarn_log_multiplier"]
     if fields["rope_scaling"] != "yarn" or multiplier == 0:
         return {}

@@ -1,4 +1,4 @@
-"""dots.llm1 (arXiv:2506.05767): Qwen 3's attention and DeepSeek V3's experts."""
+"""dots.llm1 (arXiv:2506.05767): Qwen 3's attention with DeepSeek V3's experts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts of a configuration that encoders have in common."""
+"""The parts of a configuration that encoders have in common."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["encoder"]
 
 
 def encoder(file: GGUFFile, name: str) -> dict[str, Any]:
-    """The fields of an encoder as BERT: tokens look ahead, and norms stand behind the additions and the embedding."""
+    """The fields of an encoder like BERT: bidirectional, with norms after residual additions and the embedding."""
     fields = parts.common(file, name, norm="layer", expert_weights_norm=False)
     shapes = {tensor.name: tensor.shape for tensor in file.tensors}
     types = shapes.get("token_types.weight", (0, 0))

@@ -1,4 +1,4 @@
-"""ERNIE 4.5 (Baidu, 2025), dense and with experts: Llama's graph; a bias takes part in the choice of experts."""
+"""ERNIE 4.5 (Baidu, 2025), dense and with experts: Llama's graph; a bias affects the choice of experts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["ernie4_5"]
 
 
 def ernie4_5(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     fields, shared = parts.common(file, name), file.metadata.integer(f"{name}.expert_shared_count", 0, maximum=64)
     return Config(**fields | {"shared_feed_forward": shared * fields["expert_feed_forward"]})

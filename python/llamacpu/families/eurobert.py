@@ -1,4 +1,4 @@
-"""EuroBERT (arXiv:2503.05500): Llama's graph whose tokens look ahead, too."""
+"""EuroBERT (arXiv:2503.05500): Llama's graph with bidirectional attention."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["eurobert"]
 
 
 def eurobert(file: GGUFFile, name: str) -> Config:
-    """The configuration of such a model."""
+    """The `Config` of this architecture."""
     ahead = {"causal": False, "output": False, "ignored_tensors": ["output."]}
     return Config(**parts.common(file, name) | ahead | {"rope_style": "neox"})

@@ -1,4 +1,4 @@
-"""EXAONE 3 (arXiv:2408.03541): Llama's graph with halves of a head as pairs."""
+"""EXAONE 3 (arXiv:2408.03541): Llama's graph with NeoX-style rotation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EXAONE 4 (arXiv:2507.11407): norms behind the blocks and on heads; layers that see everything have no rotation."""
+"""EXAONE 4 (arXiv:2507.11407): norms after the blocks and on heads; full-attention layers have no rotation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["exaone4"]
 
 
 def exaone4(file: GGUFFile, name: str) -> Config:
-    """The `Config` of this architecture; small ones have no windows, and rotation in every layer."""
+    """The `Config` of this architecture; small models have no windows, and rotation in every layer."""
     fields = parts.common(file, name)
     layers, window = fields["layers"], parts.window(file, name, 0)
     local = [window == 0 or near for near in parts.local_layers(file, name, layers, 4)]

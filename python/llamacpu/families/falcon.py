@@ -1,4 +1,4 @@
-"""Falcon 7B (arXiv:2311.16867): LayerNorm, one key and value head, and plain networks beside attention."""
+"""Falcon 7B (arXiv:2311.16867): LayerNorm, one key and value head, and ungated networks parallel to attention."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["falcon"]
 
 
 def falcon(file: GGUFFile, name: str) -> Config:
-    """The `Config` of this architecture. The larger ones, whose blocks have two norms (`attn_norm_2`), do not run."""
+    """The `Config` of this architecture. Larger models, with two norms per block (`attn_norm_2`), do not run."""
     fields = parts.common(file, name, norm="layer")
     return Config(**fields | {"rope_style": "neox", "parallel": True, "gate": "none", "activation": "gelu"})

@@ -1,4 +1,4 @@
-"""Gemma (arXiv:2403.08295): scaled embeddings and GELU gates; weights of norms are stored with 1 added."""
+"""Gemma (arXiv:2403.08295): scaled embeddings and GELU gates; norm weights are stored with 1 added."""
 
 from __future__ import annotations
 

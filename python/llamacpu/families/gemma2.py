@@ -1,4 +1,4 @@
-"""Gemma 2 (arXiv:2408.00118): windows in every other layer, soft caps, norms on both sides of the blocks."""
+"""Gemma 2 (arXiv:2408.00118): sliding windows in every other layer, soft caps, norms on both sides of the blocks."""
 
 from __future__ import annotations
 

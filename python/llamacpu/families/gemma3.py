@@ -1,4 +1,4 @@
-"""Gemma 3 (arXiv:2503.19786): five layers with a window and a rotation of their own, then one that sees everything."""
+"""Gemma 3 (arXiv:2503.19786): five sliding-window layers with their own rotation, then a full-attention layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EmbeddingGemma (arXiv:2509.20354): Gemma 3 whose tokens look ahead, too."""
+"""EmbeddingGemma (arXiv:2509.20354): Gemma 3 with bidirectional attention."""
 
 from __future__ import annotations
 

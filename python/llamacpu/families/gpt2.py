@@ -1,4 +1,4 @@
-"""GPT-2 (Radford et al. 2019) and StarCoder (arXiv:2305.06161): learned positions, LayerNorm, plain networks."""
+"""GPT-2 (Radford et al. 2019) and StarCoder (arXiv:2305.06161): learned positions, LayerNorm, ungated networks."""
 
 from __future__ import annotations
 

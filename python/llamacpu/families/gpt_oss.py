@@ -1,4 +1,4 @@
-"""gpt-oss (arXiv:2508.10925): attention sinks, windows in every other layer, experts with clamped SwiGLU."""
+"""gpt-oss (arXiv:2508.10925): attention sinks, sliding windows in every other layer, experts with clamped SwiGLU."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["gpt_oss"]
 def gpt_oss(file: GGUFFile, name: str) -> Config:
     """The `Config` of this architecture.
 
-    The published models, which 4096 tokens of original context tell, have a ramp of YaRN that begins and ends between
-    pairs (`truncate: false`). Converters write no key for it; one of our own may say it.
+    The published models, recognized by an original context of 4096 tokens, have a YaRN ramp that begins and ends
+    between pairs (`truncate: false`). Converters write no key for it; a key of llamacpu's own may set it.
     """
     fields = parts.common(file, name, expert_weights_norm=False)
     window = parts.window(file, name, 128)

@@ -1,4 +1,4 @@
-"""Granite, dense and with experts (arXiv:2407.13739): factors of embeddings, scores, residuals and logits."""
+"""Granite, dense and with experts (arXiv:2407.13739): scale factors of embeddings, scores, residuals and logits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Llama 4 (Meta, 2025), Scout, Maverick and dense: chunks with rotation, and layers without that see everything."""
+"""Llama 4 (Meta, 2025), Scout, Maverick and dense: chunked layers with rotation, full-attention layers without."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ __all__ = ["llama4"]
 def llama4(file: GGUFFile, name: str) -> Config:
     """The `Config` of this architecture.
 
-    No key says the length of chunks or where scores begin to grow: both are 8192 unless the file has keys of our own.
+    No standard key gives the chunk length or where scores begin to grow: both are 8192 unless llamacpu's own keys do.
     """
     metadata = file.metadata
     fields = parts.common(file, name, expert_weights_norm=False)
     layers = fields["layers"]
-    # A window of 0 stands for a model of rotating layers that see everything.
+    # A window of 0 means that all layers have rotation and full attention.
     plain = metadata.get(f"{name}.attention.sliding_window") == 0
     chunk = metadata.integer(f"{name}.attention.chunk_size", 8192, minimum=1, maximum=parts.MAX_CONTEXT)
     far = metadata.integer(f"{name}.attention.temperature_length", 8192, minimum=1, maximum=parts.MAX_CONTEXT)
     growth = metadata.number(f"{name}.attention.temperature_scale", 0.1, minimum=0)
     local = [plain or near for near in parts.local_layers(file, name, layers, 4)]
-    # The models of 128 experts were trained without these norms.
+    # The models with 128 experts were trained without these norms.
     normed = [near and fields["experts"] != 128 for near in local]
     return Config(
         **fields

@@ -1,4 +1,4 @@
-"""How many numbers a session keeps: what memory of keys and values is made of."""
+"""The size of a session's keys and values, in elements."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 __all__ = ["amount", "kv_numbers", "longest_context"]
 
 _KEPT = 128 + 64
-"""Tokens that layers with a window keep beyond it: those to rewind by, and the rest of the first page."""
+"""Tokens that layers with a window keep beyond it: those for rewinding, and the rest of the first page."""
 
 
 def kv_numbers(config: Config, tokens: int) -> int:
-    """Numbers that a session of `tokens` tokens keeps at most, in all layers."""
+    """The most elements of keys and values that a session of `tokens` tokens keeps, all layers together."""
     count = 0
     for layer in range(config.layers):
         size = config.latent_size + config.rope_size if config.latent_size else config.key_size + config.value_size
@@ -24,7 +24,7 @@ def kv_numbers(config: Config, tokens: int) -> int:
 
 
 def longest_context(config: Config, numbers: int, most: int) -> int:
-    """The largest number of tokens, up to `most`, whose keys and values are not more than `numbers` numbers."""
+    """The largest number of tokens, up to `most`, whose keys and values have at most `numbers` elements."""
     least = 0
     while least < most:
         middle = (least + most + 1) // 2
@@ -36,7 +36,7 @@ def longest_context(config: Config, numbers: int, most: int) -> int:
 
 
 def amount(size: float) -> str:
-    """Bytes for a reader: 1500 -> "1.5 kB" (1 kB is 1000 bytes, as in the GB/s that commands show)."""
+    """Format bytes for a reader: 1500 -> "1.5 kB" (1 kB is 1000 bytes, as in the GB/s that commands show)."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""MiniCPM (arXiv:2404.06395): Llama's graph with factors of embeddings, residuals and logits."""
+"""MiniCPM (arXiv:2404.06395): Llama's graph with scale factors of embeddings, residuals and logits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["minicpm"]
 
 
 def minicpm(file: GGUFFile, name: str) -> Config:
-    """The `Config` of this architecture; the first files have no keys for the factors, which were the same for all."""
+    """The `Config` of this architecture; early files have no keys for the factors, which were the same for all."""
     fields, metadata = parts.common(file, name), file.metadata
     scales = parts.granite_scales(file, name)
     if f"{name}.embedding_scale" not in metadata:

@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision (arXiv:2407.21783) without pictures: the layers that look at pictures are left out."""
+"""Llama 3.2 Vision (arXiv:2407.21783) without images: the layers that attend to images are left out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["mllama"]
 
 
 def mllama(file: GGUFFile, name: str) -> Config:
-    """The configuration of the text model in such a file."""
+    """The `Config` of the text model in such a file."""
     vocab = file.metadata.integer(f"{name}.vocab_size", minimum=1, maximum=parts.MAX_VOCABULARY)
     fields = parts.common(file, name, vocab=vocab)
     rows = next((tensor.shape[1] for tensor in file.tensors if tensor.name == "token_embd.weight"), vocab)
@@ -23,7 +23,7 @@ def mllama(file: GGUFFile, name: str) -> Config:
 
 
 def _crossing(file: GGUFFile, name: str, layers: int) -> set[int]:
-    """The layers that attend to pictures."""
+    """The layers that attend to images."""
     import numpy as np
 
     key = f"{name}.attention.cross_attention_layers"

@@ -1,4 +1,4 @@
-"""ModernBERT (arXiv:2412.13663): an encoder with norms before the blocks, gates, windows and two rotations."""
+"""ModernBERT (arXiv:2412.13663): an encoder with norms before the blocks, gates, sliding windows and two rotations."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["modern_bert"]
 
 
 def modern_bert(file: GGUFFile, name: str) -> Config:
-    """The `Config` of this architecture. The norm of the embedding stands for that before the first attention.
+    """The `Config` of this architecture. The norm of the embedding replaces the one before the first attention.
 
-    The head that predicts masked words is left out. A classifier (`cls.output`) does not run: it has a norm of its own.
+    The head that predicts masked tokens is left out. A classifier (`cls.output`) does not run: it has its own norm.
     """
     metadata = file.metadata
     fields = parts.common(file, name, norm="layer")

@@ -1,4 +1,4 @@
-"""Nemotron 4 (arXiv:2402.16819): LayerNorm whose weights are stored with 1 added, and ReLU² without gates."""
+"""Nemotron 4 (arXiv:2402.16819): LayerNorm with weights stored with 1 added, and ReLU² without gates."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Nomic Embed (arXiv:2402.01613): BERT with rotated queries and keys and gated networks; the second version with
-experts (arXiv:2502.07972), which have no gate."""
+"""Nomic Embed (arXiv:2402.01613): BERT with rotated queries and keys and gated networks.
+
+The second version has experts (arXiv:2502.07972), which have no gate.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OLMo 2 (arXiv:2501.00656): norms behind the blocks, and over the whole width of queries and keys."""
+"""OLMo 2 (arXiv:2501.00656): norms after the blocks, and over the full width of queries and keys."""
 
 from __future__ import annotations
 

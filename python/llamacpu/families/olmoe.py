@@ -1,4 +1,4 @@
-"""OLMoE (arXiv:2409.02060): experts, and norms over the whole width of queries and keys."""
+"""OLMoE (arXiv:2409.02060): experts, and norms over the full width of queries and keys."""
 
 from __future__ import annotations
 

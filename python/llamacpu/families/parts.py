@@ -1,4 +1,4 @@
-"""Parts of a configuration that many families read from the same keys.
+"""The parts of a configuration that many families read from the same keys.
 
 Each function returns fields of `Config` by name. Raises ModelError for metadata that is missing or out of range.
 """
@@ -54,9 +54,9 @@ def common(
 ) -> Fields:
     """The fields that nearly every family reads from the same keys.
 
-    `norm` is the kind of norm, `expert_weights_norm` what a file leaves open that does not say it. `absent`: layers may
-    be without attention or feed-forward network, which their zeros say. `vocab`: rows of the output matrix, where those
-    of the embedding do not tell.
+    `norm` is the kind of norm, `expert_weights_norm` the default for files that do not state it. `absent`: layers may
+    lack attention or feed-forward network, as zeros indicate. `vocab`: rows of the output matrix, where the embedding's
+    rows do not give them.
     """
     metadata = file.metadata
     least = 0 if absent else 1
@@ -73,22 +73,22 @@ def common(
 
 
 def classes(file: GGUFFile) -> Fields:
-    """The scores that a classifier of the file gives: 0 where it has none."""
+    """The number of scores of the classifier in the file: 0 if it has none."""
     shapes = {tensor.name: tensor.shape for tensor in file.tensors}
     shape = shapes.get("cls.output.weight", shapes.get("cls.weight", (0, 0)))
     return {"classes": shape[1] if len(shape) > 1 else 1}
 
 
 def has(file: GGUFFile, tensor: str) -> bool:
-    """Whether the file has a tensor of this name."""
+    """Whether the file has a tensor with this name."""
     return any(other.name == tensor for other in file.tensors)
 
 
 def local_layers(file: GGUFFile, name: str, layers: int, period: int, *, first: bool = False) -> list[bool]:
-    """Which layers see their neighbourhood alone: all but the last of every `period`, unless the file says otherwise.
+    """Which layers see only their neighbourhood: all but the last of every `period`, unless the file says otherwise.
 
     `first`: all but the first.
-    `attention.sliding_window_pattern` is another period, or a flag a layer.
+    `attention.sliding_window_pattern` is another period, or one flag per layer.
     """
     import numpy as np
 
@@ -106,12 +106,12 @@ def local_layers(file: GGUFFile, name: str, layers: int, period: int, *, first: 
 
 
 def window(file: GGUFFile, name: str, default: int | None = None) -> int:
-    """Tokens that a token of a local layer sees, itself included; 0 for all."""
+    """Number of tokens that a token sees in a local layer, itself included; 0 for all."""
     return file.metadata.integer(f"{name}.attention.sliding_window", default, minimum=0, maximum=MAX_CONTEXT)
 
 
 def granite_scales(file: GGUFFile, name: str) -> Fields:
-    """Constant factors; the logits are divided by theirs. 0 and a missing key stand for 1."""
+    """Constant factors; the logits are divided by theirs. 0 and a missing key mean 1."""
     number = file.metadata.number
     return {
         "embedding_scale": number(f"{name}.embedding_scale", 0.0, minimum=0) or 1.0,
@@ -126,19 +126,19 @@ def gemma(fields: Fields) -> Fields:
 
 
 def gemma_attention_scale(fields: Fields, largest: int) -> float:
-    """The model of 27 billion parameters, which its number of layers tells, scales scores as if it had no head size."""
+    """Factor of attention scores; the 27B model, recognized by its layer count, takes width / heads as head size."""
     if fields["layers"] != largest:
         return float(fields["attention_scale"])
     return 1 / math.sqrt(fields["embedding_length"] / fields["heads"][0])
 
 
 def query_key_norm(file: GGUFFile, layers: int, kind: str) -> list[str]:
-    """`kind` for the layers that have norms of queries and keys in the file."""
+    """`kind` for the layers that have norms of queries and keys in the file, "none" for the rest."""
     return [kind if has(file, f"blk.{layer}.attn_q_norm.weight") else "none" for layer in range(layers)]
 
 
 def lookahead(file: GGUFFile, name: str) -> Fields:
-    """Decoders that were trained on as embedding models look ahead and have no use for an output matrix."""
+    """The fields of decoders trained further as embedding models: bidirectional, without an output matrix."""
     if file.metadata.flag(f"{name}.attention.causal", True):
         return {}
     return {"causal": False, "output": False, "ignored_tensors": ["output.weight", "output.bias"]}
@@ -157,7 +157,7 @@ def sizes(file: GGUFFile, name: str, least: int = 1) -> Fields:
 
 
 def vocab_size(file: GGUFFile, name: str) -> int:
-    """Rows of the embedding: one a token of the vocabulary, where the file has one."""
+    """Rows of the embedding: one per token of the vocabulary, if the file has one."""
     key = f"{name}.vocab_size"
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, StringArray):
@@ -174,7 +174,7 @@ def vocab_size(file: GGUFFile, name: str) -> int:
 
 
 def heads(file: GGUFFile, name: str, layers: int, width: int, least: int = 1) -> Fields:
-    """Number and size of the attention heads; both counts may differ from layer to layer (pruned models)."""
+    """Number and size of the attention heads; both counts may vary by layer (pruned models)."""
     metadata = file.metadata
     heads = metadata.integers(f"{name}.attention.head_count", layers, minimum=least, maximum=MAX_WIDTH)
     kv_heads = metadata.integers(f"{name}.attention.head_count_kv", layers, heads, minimum=least, maximum=MAX_WIDTH)
@@ -205,7 +205,7 @@ def rope(file: GGUFFile, name: str, key_size: int, context_length: int) -> Field
     size = metadata.integer(f"{name}.rope.dimension_count", key_size, minimum=0, maximum=key_size)
     if size % 2:
         raise ModelError(f"{name}.rope.dimension_count is {size}; expected an even number: elements turn in pairs")
-    # 0 stands for 1; scale_linear is the key of files from 2023.
+    # 0 means 1; scale_linear is the key in files from 2023.
     factor = metadata.number(f"{prefix}.factor", metadata.number(f"{name}.rope.scale_linear", 0.0), minimum=0) or 1.0
     scaling = metadata.text(f"{prefix}.type", "linear")
     if f"{prefix}.type" not in metadata and has(file, "rope_factors_long.weight"):
@@ -244,7 +244,7 @@ def rope(file: GGUFFile, name: str, key_size: int, context_length: int) -> Field
 
 
 def sigmoid_experts(file: GGUFFile, name: str) -> Fields:
-    """Experts as DeepSeek V3's: scores each by itself unless the file says otherwise, and shared experts."""
+    """Experts like DeepSeek V3's: sigmoid scores unless the file says otherwise, and shared experts."""
     metadata = file.metadata
     inner = metadata.integer(f"{name}.expert_feed_forward_length", 0, maximum=MAX_WIDTH)
     fields: Fields = {
@@ -254,7 +254,7 @@ def sigmoid_experts(file: GGUFFile, name: str) -> Fields:
 
 
 def without_predictors(file: GGUFFile, name: str, fields: Fields) -> Fields:
-    """The layers that predict tokens further ahead, behind the others in the file, are left out."""
+    """The fields without the layers that predict tokens further ahead, which are the last ones in the file."""
     more = file.metadata.integer(f"{name}.nextn_predict_layers", 0, maximum=fields["layers"] - 1)
     layers = fields["layers"] - more
     lists = {part: fields[part][:layers] for part in ("feed_forward", "heads", "kv_heads")}
@@ -264,7 +264,7 @@ def without_predictors(file: GGUFFile, name: str, fields: Fields) -> Fields:
 def experts(file: GGUFFile, name: str, weights_norm: bool = True) -> Fields:
     """Mixture of experts as in Mixtral: Jiang et al. 2024, https://arxiv.org/abs/2401.04088.
 
-    `weights_norm` is what holds where the file says nothing.
+    `weights_norm` is the default if the file does not state it.
     """
     metadata = file.metadata
     experts = metadata.integer(f"{name}.expert_count", 0, maximum=MAX_EXPERTS)

@@ -1,4 +1,4 @@
-"""Phi 1, 1.5 and 2 (arXiv:2309.05463): LayerNorm, biases, and plain networks beside attention."""
+"""Phi 1, 1.5 and 2 (arXiv:2309.05463): LayerNorm, biases, and ungated networks parallel to attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qwen 2 and 2.5 (arXiv:2407.10671): biases on queries, keys and values, which the file brings along."""
+"""Qwen 2 and 2.5 (arXiv:2407.10671): biases on queries, keys and values, which the file contains."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["qwen2"]
 
 
 def qwen2(file: GGUFFile, name: str) -> Config:
-    """The `Config` of this architecture. Windows in the metadata are of variants that use none of them."""
+    """The `Config` of this architecture. Windows in the metadata belong to variants that do not use them."""
     return Config(**parts.common(file, name) | {"rope_style": "neox"})

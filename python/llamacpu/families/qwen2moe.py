@@ -1,4 +1,4 @@
-"""Qwen 1.5 and 2 with experts (arXiv:2407.10671): a shared expert that its own gate weighs."""
+"""Qwen 1.5 and 2 with experts (arXiv:2407.10671): a shared expert weighted by its own gate."""
 
 from __future__ import annotations
 

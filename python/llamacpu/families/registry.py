@@ -1,4 +1,4 @@
-"""The families by their names in `general.architecture`, and what a file is that belongs to none."""
+"""Families by their names in `general.architecture`, and descriptions of files that belong to none."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ FAMILIES = {
     "starcoder2": "starcoder2",
     "xverse": "xverse",
 }
-"""Architecture, as in general.architecture, to the family: a file here with a function of the same name.
+"""Architecture, as in general.architecture, to family: a module here with a function of the same name.
 
-It is imported when it is needed: that of one model is enough.
+It is imported on demand: a model needs only one.
 """
 
-# Files that are sound GGUF and no language model, by general.type and by general.architecture.
+# Files that are valid GGUF but not language models, by general.type and by general.architecture.
 _OTHER_KINDS = {
     "adapter": "a LoRA adapter; open the model it was made for",
     "imatrix": "an importance matrix, which is input for quantizing; open a model",
@@ -82,8 +82,8 @@ _OTHER_ARCHITECTURES = {
 def config_for(file: GGUFFile) -> Config:
     """The configuration of the model in `file`, as its family reads it.
 
-    Raises `ModelError` if the file is not a language model, has an architecture that is not known, or has metadata that
-    is missing or out of range. Tensors are looked up and shape-checked by the native model.
+    Raises `ModelError` if the file is not a language model, has an unknown architecture, or has metadata that is
+    missing or out of range. Tensors are looked up and shape-checked by the native model.
     """
     metadata = file.metadata
     try:

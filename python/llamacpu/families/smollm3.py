@@ -1,4 +1,4 @@
-"""SmolLM 3 (Hugging Face, 2025): Llama's graph, in which every fourth layer has no rotation."""
+"""SmolLM 3 (Hugging Face, 2025): Llama's graph with no rotation in every fourth layer."""
 
 from __future__ import annotations
 

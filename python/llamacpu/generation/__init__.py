@@ -1,4 +1,4 @@
-"""From logits to text: a prompt is continued piece by piece, and a result says how it went."""
+"""Text generation: a prompt is continued piece by piece, and a result reports how it went."""
 
 from llamacpu.generation.generate import CancelToken, generate
 from llamacpu.generation.result import GeneratedToken, GenerationResult, Timings

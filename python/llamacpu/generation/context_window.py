@@ -1,4 +1,4 @@
-"""What happens when the tokens do not fit into the context: an error, or tokens dropped by a stated rule."""
+"""Handling of tokens that do not fit into the context: an error, or tokens are dropped by a fixed rule."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,10 +11,10 @@ Overflow = Literal["error", "truncate", "shift"]
 def fit_prompt(
     ids: Sequence[int], context: int, overflow: Overflow, keep: int, max_tokens: int | None
 ) -> Sequence[int]:
-    """The prompt as it is used.
+    """The prompt, shortened if necessary to fit into the context.
 
-    One that fits stays whole. A longer one is a ContextOverflow; or, unless overflow is "error", its first `keep`
-    tokens and its last ones remain, with room for `max_tokens` more but at most for half of the context.
+    A prompt that fits is returned whole. A longer one raises ContextOverflow if overflow is "error"; otherwise its
+    first `keep` tokens and its last tokens remain, leaving room for `max_tokens` more, but at most half of the context.
     """
     if len(ids) <= context:
         return ids
@@ -30,14 +30,14 @@ def fit_prompt(
 
 
 def room_by_shifting(tokens: Sequence[int], keep: int) -> Sequence[int]:
-    """The tokens of a full context that remain: the first `keep` and the newer half of the others."""
+    """The tokens of a full context that remain: the first `keep` and the newer half of the rest."""
     keep = min(keep, max(len(tokens) - 2, 0))
     rest = tokens[keep:]
     return [*tokens[:keep], *rest[(len(rest) + 1) // 2 :]]
 
 
 def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Length of the longest common beginning of two runs of tokens."""
+    """The length of the longest common prefix of two token sequences."""
     for place, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return place

@@ -1,4 +1,4 @@
-"""Continue a prompt: text comes out piece by piece, and a result says how it went.
+"""Continue a prompt: text is produced piece by piece, and a result reports how it went.
 
 generation = generate(model, "Once upon a time", max_tokens=50)
 for piece in generation:
@@ -26,7 +26,7 @@ from llamacpu.text.stop_strings import StopStrings
 __all__ = ["CancelToken", "GeneratedToken", "Generation", "GenerationResult", "Timings", "generate"]
 
 Drafts: TypeAlias = Literal["auto"] | Draft | ModelLike | ProposeTokens | None
-"""What `draft` takes: "auto", a `Draft`, a small model, a function that proposes tokens, or None."""
+"""What `draft` accepts: "auto", a `Draft`, a small model, a function that proposes tokens, or None."""
 _KINDS: Kinds = {
     integer: ("max_tokens", "log_probabilities", "keep"),
     number: ("timeout",),
@@ -59,28 +59,30 @@ def generate(
 ) -> Generation:
     """Continue a prompt; iterate over the returned `Generation` for the pieces of text.
 
-    source: a model (a session is made for this call) or a session. Of a session the beginning that it shares with
-        the prompt is used again and the rest forgotten: pass the whole conversation as the prompt every time.
-    prompt: text (encoded with the model's special start, control tokens in it stay text) or token ids.
-    max_tokens: None goes on until the model ends or the context is full, unless the model's name has a limit.
-    sampling: settings, or a `Sampler` that goes on with its random stream; None is what the file recommends, or the
+    source: a model (a session is created for this call) or a session. The prefix that a session shares with the
+        prompt is reused and the rest is discarded, so pass the whole conversation as the prompt every time.
+    prompt: text (encoded with the model's start token; control tokens in it are treated as text) or token ids.
+    max_tokens: None continues until the model ends or the context is full, unless the model's name comes with a limit.
+    sampling: settings, or a `Sampler` that continues its random stream; None uses what the file recommends, or the
         settings that came with the model's name.
-    stop: texts that end the generation; they do not appear in it. Without any, those that came with the model's name.
-    log_probabilities: None for none, n for those of each token and of the n most likely ones in its place.
-    ignore_end: forbids the end-of-text tokens, so that generation goes on.
+    stop: texts that end the generation and do not appear in it; if none are given, those that came with the model's
+        name.
+    log_probabilities: None for none; n for those of each token and of the n most likely tokens at its position.
+    ignore_end: forbids the end-of-text tokens, so that generation continues.
     show_special: control tokens appear as text.
-    overflow: a prompt longer than the context is a ContextOverflow before any work ("error"), or loses its middle
-        ("truncate"); when the context is full, generation ends, or ("shift") the oldest half is forgotten. The
-        result tells how many tokens were dropped. keep: how many first tokens are never dropped (None: the start
-        token alone; -1: the whole prompt, as far as the context leaves room for an answer).
-    draft: the source of proposals for speculative decoding, which is faster where proposals are right and
-        never changes the text. "auto" looks up what followed the last tokens earlier in the text (`NGramDraft`), and
-        does so only as long as it pays; a `Model` (or `ModelDraft`) of the same vocabulary proposes itself; a
-        function (ids so far) -> ids does; None is off. While iterating, the session may hold unverified tokens.
+    overflow: a prompt longer than the context raises ContextOverflow before any work ("error") or loses its middle
+        ("truncate"); when the context is full, generation ends, or ("shift") the oldest half is discarded. The
+        result reports how many tokens were dropped. keep: how many initial tokens are never dropped (None: only the
+        start token; -1: the whole prompt, as far as the context leaves room for an answer).
+    draft: the source of proposals for speculative decoding, which is faster where proposals are right and never
+        changes the text. "auto" looks up what followed the last tokens earlier in the text (`NGramDraft`), and only
+        as long as that is faster; a `Model` (or `ModelDraft`) with the same vocabulary, or a function
+        (ids so far) -> ids, makes the proposals itself; None is off. While iterating, the session may hold unverified
+        tokens.
     cancel, timeout: end the generation from any thread, or after this many seconds; also within a long prompt.
 
-    Raises ValueError for wrong arguments, ContextOverflow, ModelError for a draft model of another vocabulary; while
-    iterating also what the callbacks raise.
+    Raises TypeError or ValueError for invalid arguments, ContextOverflow, and ModelError for a model that cannot
+    generate text or a draft model with another vocabulary; while iterating, also whatever the callbacks raise.
     """
     check_kinds(locals(), _KINDS)
     if sampling is not None and not isinstance(sampling, (Sampling, Sampler)):
@@ -132,7 +134,7 @@ def generate(
 
 
 def draft_from(draft: Drafts) -> Draft | None:
-    """The source of drafts that `draft` of `generate` means. Raises ValueError or TypeError for what is none."""
+    """The source of drafts for the argument `draft` of `generate`. Raises ValueError or TypeError if it is invalid."""
     if draft is None or isinstance(draft, Draft):
         return draft
     if isinstance(draft, str):
@@ -147,7 +149,7 @@ def draft_from(draft: Drafts) -> Draft | None:
 
 
 def _session_of(source: ModelLike | SessionLike) -> SessionLike:
-    # Whatever behaves like a session is one: programs wrap them, tests replace them.
+    # Anything that behaves like a session is accepted: programs wrap them, tests replace them.
     return cast(SessionLike, source) if hasattr(source, "forward") else source.session()
 
 
@@ -164,7 +166,7 @@ def _prompt_ids(session: SessionLike, prompt: str | Sequence[int]) -> list[int]:
     if isinstance(prompt, str):
         ids = tokenizer.encode(prompt)
         if tokenizer.add_eos:
-            # A prompt is to go on.
+            # A prompt is to be continued, so it must not end with the end-of-text token.
             ids.pop()
     else:
         ids = token_ids("prompt", prompt)

@@ -1,4 +1,4 @@
-"""The loop of a generation: choose a token, take it, go on behind it, until one of the ends is reached."""
+"""The generation loop: choose a token, append it, continue, until one of the stopping conditions is met."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """The state of one text; `run` writes it."""
+    """The state of one text; `run` generates it."""
 
     def __init__(
         self, session: SessionLike, request: Request, sampler: Sampler, stops: StopStrings, cancel: CancelToken
@@ -43,7 +43,7 @@ class Loop:
                 process.stop_with(cancel)
 
     def run(self) -> Generator[str, None, EndedBy]:
-        """Yields the pieces of text that are certain; returns why it ended. Raises Cancelled."""
+        """Yield the pieces of text as they become certain; return why generation ended. Raises Cancelled."""
         try:
             ended_by = yield from self._until_the_end()
         finally:
@@ -85,7 +85,7 @@ class Loop:
         return "max_tokens"
 
     def _choose(self, logits: Logits) -> tuple[int, TokenLogProbability | None, Logits]:
-        """The next token, its log-probability where wanted, and the logits that it was chosen from."""
+        """The next token, its log-probability if requested, and the logits it was chosen from."""
         request = self._request
         if self._cancel.cancelled:
             raise Cancelled("the generation was cancelled")
@@ -103,7 +103,7 @@ class Loop:
         return token, log_probability(logits, token, request.log_probabilities), changed
 
     def _take(self, token: int, chance: TokenLogProbability | None) -> str:
-        """Note a chosen token; returns the text that became certain."""
+        """Record a chosen token; return the text that became certain."""
         progress = self.progress
         self._remember(token)
         seconds = perf_counter() - progress.started
@@ -118,7 +118,7 @@ class Loop:
         return text
 
     def _hidden(self, token: int) -> str:
-        """What becomes certain because of the name of a control token: a stop string may name one that is not shown."""
+        """The text that the name of a hidden control token makes certain: a stop string may name such a token."""
         if not self._stops or self._request.show_special or self._tokenizer.decode_bytes([token], skip_special=True):
             return ""
         name = self._tokenizer.decode_bytes([token]).decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""What has happened in a running generation; becomes its result."""
+"""The progress of a running generation, from which its result is made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """Counts and times so far."""
+    """Counts and times of a generation so far."""
 
     started: float = field(default_factory=perf_counter)
     cached_tokens: int = 0
@@ -35,7 +35,7 @@ class Progress:
     ended_by: EndedBy | None = None
 
     def result(self, request: Request, seed: int, stop_string: str | None) -> GenerationResult:
-        """How it went. RuntimeError before the end."""
+        """The result of the generation. Raises RuntimeError before its end."""
         if self.ended_by is None:
             raise RuntimeError("the generation has not ended yet; iterate to its end or close it first")
         timings = Timings(

@@ -1,4 +1,4 @@
-"""What a generation was asked, checked; and the forms of the functions that a caller may hand in."""
+"""The validated arguments of a generation, and the types of the functions that a caller may pass."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ class Stoppable(Protocol):
     """A logits processor whose work may take long and can be stopped."""
 
     def stop_with(self, cancel: CancelToken) -> None:
-        """End the work, with `Cancelled`, once this token is cancelled."""
+        """Raise `Cancelled` to end the work once this token is cancelled."""
 
 
 StoppingCriterion = Callable[[Tokens, Logits], bool]
 """(prompt and text so far as ids, logits[vocabulary] that the last id was chosen from) -> whether to end."""
 PromptProgress = Callable[[int, int], None]
-"""(tokens of the prompt that are done, tokens of the prompt): called before the first and after every chunk."""
+"""(prompt tokens done, prompt tokens in total): called before the first chunk and after every chunk."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `generate` was asked, checked."""
+    """The validated arguments of `generate`."""
 
     prompt: tuple[int, ...]
     max_tokens: int | None

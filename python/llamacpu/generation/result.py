@@ -1,4 +1,4 @@
-"""What a generation tells about itself: text, tokens, why it ended, and how long everything took."""
+"""The result of a generation: text, tokens, why it ended, and how long everything took."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 from llamacpu.sampling import TokenLogProbability
 
 EndedBy = Literal["end_of_text", "stop_string", "criterion", "max_tokens", "context", "cancelled", "timeout"]
-"""end_of_text: the model ended; criterion: a stopping criterion said so; context: the session is full."""
+"""end_of_text: the model ended; criterion: a stopping criterion returned true; context: the session is full."""
 
 FinishReason = Literal["stop", "length", "cancelled", "timeout"]
 
@@ -23,10 +23,10 @@ _FINISH_REASONS: dict[EndedBy, FinishReason] = {
 
 @dataclass(frozen=True)
 class GeneratedToken:
-    """One token at the moment it was chosen.
+    """One token, as passed to `on_token` when it is chosen.
 
-    text: what became certain with it; may be empty (half a character, a possible stop string) or belong to earlier
-    tokens too. seconds: since the generation began.
+    text: the text that became certain with it; may be empty (half a character, a possible stop string) or belong to
+    earlier tokens too. seconds: time since the generation began.
     """
 
     id: int
@@ -37,14 +37,15 @@ class GeneratedToken:
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds of work, without the time that the caller took between the pieces.
+    """Seconds of work, excluding the time that the caller took between the pieces.
 
     prompt_tokens: tokens of the prompt that were computed (cached ones are not).
-    steps, generate_seconds: the passes through the model after the prompt; the first token needs none.
-    token_seconds: when each token was chosen, counted from the beginning, by the wall clock; tokens that one pass
-    confirmed have nearly the same time.
-    drafted_tokens, accepted_tokens: how many tokens were guessed, and how many of them became part of the text.
-    draft_seconds: the part of `generate_seconds` that guessing took.
+    steps, generate_seconds: number and time of the passes through the model after the prompt; the first token needs
+    none.
+    token_seconds: wall-clock time from the beginning to the choice of each token; tokens that one pass confirmed have
+    nearly the same time.
+    drafted_tokens, accepted_tokens: how many tokens were drafted, and how many of them became part of the text.
+    draft_seconds: the part of `generate_seconds` spent on drafting.
     """
 
     prompt_tokens: int = 0
@@ -58,22 +59,22 @@ class Timings:
 
     @property
     def prompt_tokens_per_second(self) -> float | None:
-        """None where nothing was computed."""
+        """Computed prompt tokens per second; None if none were computed."""
         return self.prompt_tokens / self.prompt_seconds if self.prompt_tokens and self.prompt_seconds > 0 else None
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Of the tokens after the first, which the prompt paid for; None where there is none."""
+        """Tokens per second after the first one, whose cost is part of the prompt; None if there are none."""
         tokens = self.steps + self.accepted_tokens
         return tokens / self.generate_seconds if tokens and self.generate_seconds > 0 else None
 
     @property
     def first_token_seconds(self) -> float | None:
-        """How long the first token took; None where there is none."""
+        """Seconds until the first token was chosen; None if there is none."""
         return self.token_seconds[0] if self.token_seconds else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The timings as plain values, for JSON."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "prompt_seconds": self.prompt_seconds,
@@ -91,12 +92,12 @@ class Timings:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """A generation that has ended.
+    """The result of a generation that has ended.
 
     text: everything that was yielded. tokens: the chosen ids without the end-of-text token, which is `end_token`.
-    prompt_tokens: length of the prompt as it was used; cached_tokens: how many of them the session already held.
+    prompt_tokens: length of the prompt as used; cached_tokens: how many of its tokens the session already held.
     dropped_tokens: how many tokens were left out because the context was full (only with overflow="truncate" or
-    "shift"); shifts: how often the session was moved on. seed: gives the same text again.
+    "shift"); shifts: how often the context was shifted. seed: the seed that gives the same text again.
     """
 
     text: str
@@ -114,7 +115,7 @@ class GenerationResult:
 
     @property
     def finish_reason(self) -> FinishReason:
-        """`ended_by` in the words of the OpenAI interface, with "cancelled" and "timeout" besides."""
+        """`ended_by` in the terms of the OpenAI API, plus "cancelled" and "timeout"."""
         return _FINISH_REASONS[self.ended_by]
 
     @property
@@ -123,7 +124,7 @@ class GenerationResult:
         return self.dropped_tokens > 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """The result as plain values, for JSON."""
         return {
             "text": self.text,
             "prompt_tokens": self.prompt_tokens,

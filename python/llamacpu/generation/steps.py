@@ -1,8 +1,8 @@
 """The passes through the model that a generation needs: the prompt in chunks, then each token with its draft.
 
-A draft of k tokens makes one pass of the chosen token and the k. Its rows of logits are those that 1 + k passes would
-have given, as long as the tokens that are chosen from them are the drafted ones; from the first other token on they are
-thrown away, and the session forgets the rest of the draft.
+The chosen token and a draft of k tokens go through the model in one pass. Its rows of logits equal those of 1 + k
+passes as long as the tokens chosen from them are the drafted ones; from the first mismatch on they are discarded, and
+the rest of the draft is removed from the session.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from llamacpu.generation.request import Logits, Request
 
 
-# A prompt goes in pieces, so that progress is seen; their size follows the speed (results do not depend on it).
+# A prompt is processed in chunks so that progress is visible; their size adapts to the speed (results do not depend on
+# it).
 _FIRST_CHUNK = 32
 _LARGEST_CHUNK = 512
 _CHUNK_SECONDS = 0.5
 
 
 class Steps:
-    """One generation's way through its session."""
+    """The passes of one generation through its session."""
 
     def __init__(self, session: SessionLike, request: Request, progress: Progress, cancel: CancelToken) -> None:
         self._session = session
@@ -36,15 +37,15 @@ class Steps:
         self._progress = progress
         self._cancel = cancel
         self._proposer: Proposer | None = None
-        # A checked draft: its tokens, the logits after the token before it and after each of them, how many of its
-        # tokens have been chosen, and where in the session it begins.
+        # The draft of the last pass: its tokens, the logits after the token before it and after each of them, how many
+        # of its tokens have been chosen so far, and the position in the session where it begins.
         self._draft: list[int] = []
         self._rows: Logits | None = None
         self._right = 0
         self._begin = 0
 
     def read_prompt(self) -> Logits:
-        """The logits after the prompt; what the session already holds of it is not computed again."""
+        """The logits after the prompt; the prefix that the session already holds is not computed again."""
         request, progress, session = self._request, self._progress, self._session
         started = perf_counter()
         prompt = list(request.prompt)
@@ -88,10 +89,10 @@ class Steps:
         return self._pass(token)
 
     def close(self) -> None:
-        """Leave the session with the chosen tokens but for the last, as it is without drafts."""
+        """Leave the session with all chosen tokens except the last, as it would be without drafts."""
         if self._rows is not None:
             held = self._session.tokens
-            # Whoever continued the session elsewhere meanwhile has thrown the draft away already.
+            # If the session was continued elsewhere in the meantime, the draft has already been discarded.
             ours = held[self._begin :] == self._draft
             self._settle(wrong=False, truncate=ours)
         if self._proposer is not None:
@@ -99,7 +100,7 @@ class Steps:
             self._proposer = None
 
     def _pass(self, token: int) -> Logits:
-        """One pass over a token and its draft; the logits after the token."""
+        """Run one pass over a token and its draft; return the logits after the token."""
         session, proposer, progress = self._session, self._proposer, self._progress
         if proposer is None:
             logits = session.forward([token], cancel=self._cancel)
@@ -120,14 +121,14 @@ class Steps:
         return following
 
     def _room(self) -> int:
-        """How many tokens may be drafted: the context must hold them, and what comes after them must be wanted."""
+        """How many tokens may be drafted: they must fit into the context, and at least one more must be wanted."""
         room = self._session.context - self._session.position - 1
         if self._request.max_tokens is not None:
             room = min(room, self._request.max_tokens - len(self._progress.tokens) - 1)
         return room
 
     def _settle(self, wrong: bool, truncate: bool = True) -> None:
-        """Forget what is left of the draft."""
+        """Discard what is left of the draft."""
         if truncate and self._right < len(self._draft):
             self._session.truncate(self._begin + self._right)
         if self._proposer is not None:
@@ -140,9 +141,9 @@ class Steps:
             self._request.on_prompt(done, len(self._request.prompt))
 
     def _shift(self) -> None:
-        """Make room in a full session: the older half of what follows the kept tokens is forgotten.
+        """Make room in a full session by discarding the older half of what follows the kept tokens.
 
-        The rest is computed again at its new place, so that the result is exactly that of the shorter text.
+        The rest is recomputed at its new position, so the result is exactly that of the shorter text.
         """
         session = self._session
         tokens = session.tokens

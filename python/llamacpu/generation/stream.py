@@ -1,4 +1,4 @@
-"""`Generation`: a running generation as its caller holds it."""
+"""`Generation`: the caller's handle to a running generation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Generation(Iterator[str]):
     """A running generation: iterate for the pieces of text, then read `result`.
 
     The work is done while iterating, in the thread that iterates. `close()` may be called from any thread; leaving a
-    `with` block, or dropping the last reference, closes too.
+    `with` block or dropping the last reference also closes it.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Generation(Iterator[str]):
         cancel: CancelToken | None,
         timeout: float | None,
     ) -> None:
-        """Use `generate`."""
+        """Not called directly: use `generate`."""
         self.session = session
         self._request = request
         self._sampler = sampler
@@ -60,33 +60,33 @@ class Generation(Iterator[str]):
         return next(self._pieces)
 
     def __enter__(self) -> Generation:
-        """For `with`, which closes at its end."""
+        """The generation itself; the `with` block closes it at its end."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the generation."""
         self.close()
 
     def close(self) -> None:
-        """Stop the generation; a step that another thread is in ends soon. `ended_by` is then "cancelled"."""
+        """Stop the generation; a step running in another thread ends soon. `ended_by` is then "cancelled"."""
         self._closed = True
         self._cancel.cancel()
         try:
             self._pieces.close()
         except ValueError:
-            # Another thread is inside: it sees the token and ends by itself.
+            # Another thread is running it, sees the cancel token, and ends it.
             return
         if self._progress.ended_by is None:
             self._progress.ended_by = "cancelled"
 
     def __aiter__(self) -> Generation:
-        """The generation itself: `async for` works in threads of the event loop's pool."""
+        """The generation itself; `async for` runs the work in the event loop's thread pool."""
         return self
 
     async def __anext__(self) -> str:
-        """As `__next__`, without blocking the event loop. Cancelling the task stops the work."""
+        """Like `__next__`, but without blocking the event loop. Cancelling the task stops the work."""
         import asyncio
 
         try:
@@ -101,7 +101,7 @@ class Generation(Iterator[str]):
     def _next_in_a_thread(self) -> str | None:
         piece = next(self._pieces, None)
         if self._closed:
-            # Nobody waits for the piece any more, and nobody will come for the next.
+            # Nothing is waiting for this piece any more, and nothing will ask for the next.
             self.close()
         return piece
 
@@ -113,17 +113,17 @@ class Generation(Iterator[str]):
 
     @property
     def result(self) -> GenerationResult:
-        """How it went. RuntimeError before the end."""
+        """The result of the generation. Raises RuntimeError before its end."""
         return self._progress.result(self._request, self._sampler.seed, self._stops.found)
 
 
 def _run(loop: Loop, stops: StopStrings, cancel: CancelToken) -> Generator[str, None, None]:
-    """The pieces of text. It does not hold the `Generation`, so that dropping that closes this."""
+    """Yield the pieces of text. It holds no reference to the `Generation`, so dropping that one closes this."""
     progress = loop.progress
     try:
         ended_by = yield from loop.run()
     except Cancelled:
-        # The token alone knows what stopped it; a callback may have raised the error, too.
+        # Only the cancel token knows the reason; the error may also have been raised by a callback.
         ended_by = cancel.reason or "cancelled"
     except BaseException:
         progress.ended_by = "cancelled"

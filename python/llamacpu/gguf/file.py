@@ -3,11 +3,11 @@
     with llamacpu.GGUFFile("model.gguf") as file:
         print(file.metadata["general.name"], len(file.tensors))
 
-Split models (`name-00001-of-00003.gguf`) are opened through their first file. Only headers are read: what becomes of
-the metadata is decided in `architectures`, and the native model maps the tensor data itself.
+Split models (`name-00001-of-00003.gguf`) are opened through their first file. Only headers are read: the metadata is
+interpreted in `architectures`, and the native model maps the tensor data itself.
 
-The file stays open, because string arrays are read on demand. Reading one that another program shortens or writes to
-meanwhile is a GGUFError.
+The file stays open, because string arrays are read on demand. Reading one raises a GGUFError if another program has
+truncated or written to the file in the meantime.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Scalar = bool | int | float | str
 MAX_SHARDS = 1024
 _SHARD_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
-# The old formats store their magic as a little-endian number, so that it reads backwards in the file.
+# The old formats store their magic as a little-endian integer, so it reads backwards in the file.
 _OLD_MAGICS = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt", b"algg": "ggla", b"ggml": "ggml", b"ggjt": "ggjt"}
 _OTHER_FORMATS = (
     (b"PK\x03\x04", "a zip archive or a PyTorch checkpoint; convert the model to GGUF"),
@@ -48,16 +48,16 @@ class GGUFFile:
     """The header of a GGUF file, or of all files of a split model.
 
     path       the file that was opened
-    overrides  values that take the place of those in the file's metadata, by key; a key that begins with a dot belongs
+    overrides  values that replace those in the file's metadata, by key; a key that begins with a dot belongs
                to the architecture (".rope.freq_base")
-    paths      all files, first the opened one; `Tensor.file` is an index into it
+    paths      all files, the opened one first; `Tensor.file` is an index into it
     version    2 or 3
     alignment  of the tensors, in bytes
     metadata   key to value; see `Metadata`
     tensors    every tensor of every file; see `Tensor`
-    nbytes     size of all files together
+    nbytes     total size of all files
 
-    Raises `GGUFError` if a file is missing, unreadable or not sound. Use it as a context manager or call `close()`.
+    Raises `GGUFError` if a file is missing, unreadable or invalid. Use it as a context manager or call `close()`.
     """
 
     def __init__(self, path: str | os.PathLike[str], overrides: Mapping[str, Scalar] | None = None) -> None:
@@ -83,7 +83,10 @@ class GGUFFile:
             self.metadata = _overridden(self.metadata, overrides)
 
     def tensor_bytes(self, tensor: Tensor, start: int, end: int) -> bytes:
-        """The bytes `start` to `end` of a tensor, as they are in the file."""
+        """The bytes `start` to `end` (exclusive) of a tensor, as stored in the file.
+
+        Raises GGUFError once the file is closed, ValueError for a range outside the tensor.
+        """
         if not self._files:
             raise GGUFError("the GGUF file is closed: read its tensors before close()")
         if not 0 <= start <= end <= tensor.nbytes:
@@ -97,16 +100,16 @@ class GGUFFile:
 
     @property
     def header_length(self) -> int:
-        """Bytes of the first file's header: its metadata, its tensor table and what fills up the place behind them."""
+        """Size of the first file's header in bytes: its metadata, its tensor table and the padding after them."""
         return self._header_bytes[0]
 
     def keep(self) -> None:
-        """Reads the headers into memory: from then on metadata can be read whatever becomes of the files."""
+        """Read the headers into memory; from then on metadata can be read whatever happens to the files."""
         for file, length in zip(self._files, self._header_bytes, strict=True):
             file.keep(length)
 
     def close(self) -> None:
-        """Closes the files. Metadata and tensor table stay, except string arrays that were not read yet."""
+        """Close the files. Metadata and the tensor table stay usable, except for string arrays not yet read."""
         for file in self._files:
             file.close()
         self._files = []
@@ -189,9 +192,9 @@ def _overridden(metadata: Metadata, overrides: Mapping[str, Scalar]) -> Metadata
 
 
 def _open(path: Path) -> _native.File:
-    """Opens a regular file that starts like a GGUF file."""
+    """Open a regular file that starts with the GGUF magic."""
     try:
-        # Opening a pipe would wait for its writer, so look before.
+        # Opening a pipe would block until it has a writer, so check first.
         if not stat.S_ISREG(path.stat().st_mode):
             kind = "a folder; give the path of a .gguf file in it" if path.is_dir() else "not a regular file"
             raise GGUFError(f"{path}: this is {kind}")
@@ -206,12 +209,12 @@ def _open(path: Path) -> _native.File:
     except ValueError as error:
         if isinstance(error, GGUFError):
             raise
-        # A path with a NUL character.
+        # A path containing a NUL character.
         raise GGUFError(f"{path}: the file cannot be opened: {error}") from error
 
 
 def _check_magic(name: str, start: bytes) -> None:
-    """Says what the file is when it is not GGUF."""
+    """Raise an error that says what the file is if it is not GGUF."""
     if start[:4] == b"GGUF":
         return
     if start[:4] in _OLD_MAGICS:

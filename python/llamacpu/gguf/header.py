@@ -1,7 +1,7 @@
-"""Reads the header of one GGUF file: metadata and tensor table, every size proven against the file's length.
+"""Reader for the header of one GGUF file: metadata and tensor table, every size checked against the file's length.
 
 Layout: magic, version, counts, key-value pairs, tensor infos, padding, data (the GGUF specification of the ggml
-project, versions 2 and 3). Nothing is allocated that the length of the file does not justify, and no tensor data is
+project, versions 2 and 3). Nothing larger than the length of the file justifies is allocated, and no tensor data is
 read.
 """
 
@@ -38,7 +38,7 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _TYPE_AND_OFFSET = struct.Struct("<IQ")
 _BOOL, _STRING, _ARRAY = 7, 8, 9
-# Metadata value types: number -> layout of one value, NumPy type of an array of them.
+# Metadata value types: type number -> layout of one value, NumPy dtype of an array of them.
 _SCALARS = {
     0: (struct.Struct("<B"), "<u1"),
     1: (struct.Struct("<b"), "<i1"),
@@ -52,8 +52,8 @@ _SCALARS = {
     11: (struct.Struct("<q"), "<i8"),
     12: (struct.Struct("<d"), "<f8"),
 }
-# A pair takes at least a key length, one byte of key, a type and one byte of value; an info a name length, one byte of
-# name, the number of dimensions, a type and an offset.
+# A pair takes at least a key length, one byte of key, a type and one byte of value; a tensor info takes at least a name
+# length, one byte of name, the number of dimensions, a type and an offset.
 _SMALLEST_PAIR = 8 + 1 + 4 + 1
 _SMALLEST_INFO = 8 + 1 + 4 + 4 + 8
 
@@ -63,19 +63,19 @@ class Tensor(NamedTuple):
 
     name: str
     type: int
-    """ggml's number of the type"""
+    """ggml's number for the type"""
     type_name: str
     shape: tuple[int, ...]
-    """ne order: the first dimension is the contiguous one (the inputs of a matrix); () for a scalar"""
+    """in ggml's ne order: the first dimension is the contiguous one (the inputs of a matrix); () for a scalar"""
     offset: int
-    """first byte, counted from the start of the file"""
+    """position of the first byte, counted from the start of the file"""
     nbytes: int
     file: int
-    """which file of a split model: index into `GGUFFile.paths`"""
+    """the file of a split model that holds the tensor: index into `GGUFFile.paths`"""
 
 
 class Header(NamedTuple):
-    """What the header of one file says."""
+    """The contents of one file's header."""
 
     version: int
     alignment: int
@@ -85,7 +85,7 @@ class Header(NamedTuple):
 
 
 class _Cursor:
-    """A position in the file; every read is checked against its length first. Bytes are read in blocks."""
+    """A position in the file. Every read is first checked against the file's length; bytes are read in blocks."""
 
     def __init__(self, file: _native.File, name: str) -> None:
         self.file = file
@@ -138,10 +138,10 @@ class _Cursor:
 
 
 def read_header(source: _native.File, name: str, file: int) -> Header:
-    """Reads the header at the start of `source`.
+    """Read the header at the start of `source`.
 
-    `name` stands in front of every error message; `file` is stored in every `Tensor`. Raises `GGUFError`.
-    The magic has been checked by the caller.
+    `name` is put in front of every error message; `file` is stored in every `Tensor`. Raises `GGUFError`.
+    The caller has already checked the magic.
     """
     cursor = _Cursor(source, name)
     cursor.need(24, "the header")
@@ -273,7 +273,7 @@ def _tensor_info(cursor: _Cursor, number: int) -> _Info:
 
 
 def _place(cursor: _Cursor, info: _Info, alignment: int, data_offset: int, file: int) -> Tensor:
-    """Proves that the tensor lies in the data section; Python's integers cannot overflow, Rust's must not later."""
+    """Check that the tensor is inside the data section; Python's integers cannot overflow, so Rust's will not later."""
     name, kind, shape, offset = info
     if kind in REMOVED_TYPES:
         type_name, advice = REMOVED_TYPES[kind]

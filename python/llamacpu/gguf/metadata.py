@@ -1,7 +1,7 @@
-"""The metadata of a GGUF file: a read-only mapping, with getters that accept what third-party writers vary.
+"""The metadata of a GGUF file: a read-only mapping, with getters that tolerate the variations of third-party writers.
 
-Writers disagree on integer widths and signs, and on integers for floats. The getters take any type that holds the value
-and raise `ModelError`, naming the key, when the value cannot be what the key means.
+Writers disagree on integer widths and signs, and some write integers for floats. The getters accept any type that holds
+the value and raise `ModelError`, naming the key, if the value is missing or cannot be valid for the key.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _BLOCK_BYTES = 1 << 20
 
 
 class StringArray:
-    """An array of strings that stay in the file until they are asked for.
+    """An array of strings that are read from the file on demand.
 
     offset    position in the file of the first element (its length prefix)
     count     number of strings
     end       position after the last element
     offsets   uint64[count + 1]: string i is the bytes `offsets[i] + 8` to `offsets[i + 1]` of the file
 
-    Reading raises GGUFError once the file is closed, and where it became shorter or was written to.
+    Reading raises GGUFError once the file is closed, or if it has been truncated or written to.
     """
 
     __slots__ = ("_file", "count", "end", "offset", "offsets")
@@ -48,14 +48,17 @@ class StringArray:
         self.end: int = end
 
     def raw(self, index: int) -> bytes:
-        """The bytes of string `index`, as they are in the file (they need not be valid UTF-8)."""
+        """The bytes of string `index` as stored in the file (they need not be valid UTF-8).
+
+        Raises IndexError unless 0 <= index < count.
+        """
         if not 0 <= index < self.count:
             raise IndexError(f"index {index} in an array of {self.count} strings")
         start = int(self.offsets[index]) + 8
         return self._file.read(start, int(self.offsets[index + 1]) - start)
 
     def data(self) -> bytes:
-        """The whole array as it is in the file: each string behind its length, 8 bytes, little-endian."""
+        """The whole array as stored in the file: each string preceded by its length (8 bytes, little-endian)."""
         return self._file.read(self.offset, self.end - self.offset)
 
     @overload
@@ -75,7 +78,7 @@ class StringArray:
         return self._strings(0, self.count)
 
     def _strings(self, start: int, stop: int) -> Iterator[str]:
-        """Some strings, of which as many as fit into a block are read at once."""
+        """The strings `start` to `stop`, reading as many at once as fit into a block."""
         while start < stop:
             first = int(self.offsets[start])
             end = max(start + 1, min(stop, int(self.offsets.searchsorted(first + _BLOCK_BYTES, "right")) - 1))
@@ -90,12 +93,15 @@ class StringArray:
         return f"<StringArray of {self.count}: [{shown}{', ...' if self.count > 3 else ''}]>"
 
 
-# Numeric and boolean arrays are NumPy arrays of the type in the file.
+# Numeric and boolean arrays are NumPy arrays with the element type of the file.
 Value = Union[bool, int, float, str, StringArray, "numpy.typing.NDArray[numpy.generic]"]
 
 
 class Metadata(Mapping[str, Value]):
-    """Key to value, in file order: bool, int, float, str, `StringArray`, or a one-dimensional NumPy array."""
+    """A mapping of keys to values in file order: bool, int, float, str, `StringArray` or a one-dimensional NumPy array.
+
+    The getters raise `ModelError` for a missing key without a default and for a value that is not as described.
+    """
 
     __slots__ = ("_values",)
 
@@ -115,7 +121,10 @@ class Metadata(Mapping[str, Value]):
         return f"<Metadata of {len(self)} keys>"
 
     def integer(self, key: str, default: int | None = None, *, minimum: int = 0, maximum: int = 2**31 - 1) -> int:
-        """The integer `key`, of any width or sign in the file. A missing key gives `default`, or an error if None."""
+        """The integer `key`, of any width and signedness in the file.
+
+        A missing key gives `default`, or an error if that is None.
+        """
         value = self._required(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
             raise self._unexpected(key, value, f"an integer from {minimum} to {maximum}")
@@ -141,7 +150,7 @@ class Metadata(Mapping[str, Value]):
         return value
 
     def flag(self, key: str, default: bool | None = None) -> bool:
-        """The boolean `key`; the integers 0 and 1 are accepted."""
+        """The boolean `key`; the integers 0 and 1 are accepted too."""
         value = self._required(key, default)
         if not isinstance(value, int) or value not in (0, 1):
             raise self._unexpected(key, value, "true or false")
@@ -157,7 +166,7 @@ class Metadata(Mapping[str, Value]):
     def integers(
         self, key: str, count: int, default: list[int] | None = None, *, minimum: int = 0, maximum: int = 2**31 - 1
     ) -> list[int]:
-        """`count` integers: an array of exactly that length, or one integer that stands for all of them."""
+        """The `count` integers of `key`: an array of exactly that length, or one integer repeated `count` times."""
         value = self._required(key, default)
         expected = f"an integer from {minimum} to {maximum}, or {count} of them"
         if isinstance(value, int) and not isinstance(value, bool):

@@ -1,7 +1,8 @@
-"""The tensor types that a GGUF file may name, with the size of their blocks.
+"""The tensor types that a GGUF file may name, with their block sizes.
 
-Facts of the GGUF format (ggml's type numbers are part of it). The reader needs the size of every type, also of those
-that have no kernel here, to prove where each tensor ends. Which types have kernels is known to the native module.
+These are facts of the GGUF format (ggml's type numbers are part of it). The reader needs the size of every type,
+including those without a kernel here, to check where each tensor ends. The native module knows which types have
+kernels.
 """
 
 from typing import NamedTuple
@@ -10,7 +11,7 @@ __all__ = ["REMOVED_TYPES", "TENSOR_TYPES", "TensorType"]
 
 
 class TensorType(NamedTuple):
-    """One tensor type: its name, and how many elements share a block of how many bytes."""
+    """One tensor type: its name, and the elements and bytes per quantization block."""
 
     name: str
     block_elements: int
@@ -68,7 +69,7 @@ REMOVED_TYPES: dict[int, tuple[str, str]] = {
     37: ("IQ4_NL_4_8", "it is IQ4_NL rearranged for one processor; use an IQ4_NL file"),
     38: ("IQ4_NL_8_8", "it is IQ4_NL rearranged for one processor; use an IQ4_NL file"),
 }
-"""Types that files once used: number to name and advice."""
+"""Types that files once used: type number -> name and advice."""
 
 FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
@@ -76,4 +77,4 @@ FILE_TYPES = {
     21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
     29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4",
 }  # fmt: skip
-"""general.file_type -> the name of the quantization."""
+"""`general.file_type` -> name of the quantization."""

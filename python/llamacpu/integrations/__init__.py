@@ -1,1 +1,1 @@
-"""For programs that were written for something else."""
+"""Adapters for programs written for other libraries."""

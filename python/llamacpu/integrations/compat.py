@@ -4,7 +4,7 @@
     llamacpu.compat.install()
     from llama_cpp import Llama          # llamacpu.Llama
 
-LangChain's ``ChatLlamaCpp`` and ``LlamaCpp`` and LlamaIndex's ``LlamaCPP`` run unchanged on it.
+LangChain's ``ChatLlamaCpp`` and ``LlamaCpp`` and LlamaIndex's ``LlamaCPP`` run on it unchanged.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from llamacpu.llama.state import LlamaState
 
 __all__ = ["LogitsProcessorList", "MinTokensLogitsProcessor", "StoppingCriteriaList", "install", "uninstall"]
 
-# The version of llama-cpp-python whose interface this is.
+# The version of llama-cpp-python whose interface this module provides.
 VERSION = "0.3.36"
 
 Scores = npt.NDArray[np.single]
@@ -42,7 +42,7 @@ Tokens = npt.NDArray[np.intc]
 
 
 class LogitsProcessorList(list[Callable[[Tokens, Scores], Scores]]):
-    """Logits processors, one after the other."""
+    """A list of logits processors, applied one after another."""
 
     def __call__(self, input_ids: Tokens, scores: Scores) -> Scores:
         for process in self:
@@ -51,14 +51,14 @@ class LogitsProcessorList(list[Callable[[Tokens, Scores], Scores]]):
 
 
 class StoppingCriteriaList(list[Callable[[Tokens, Scores], bool]]):
-    """Stopping criteria, of which one is enough."""
+    """A list of stopping criteria, any one of which ends the text."""
 
     def __call__(self, input_ids: Tokens, logits: Scores) -> bool:
         return any(criterion(input_ids, logits) for criterion in self)
 
 
 class MinTokensLogitsProcessor:
-    """Forbids the end-of-text token before `min_tokens` tokens of answer."""
+    """Forbids the end-of-text token until the answer has `min_tokens` tokens."""
 
     def __init__(self, min_tokens: int, token_eos: int) -> None:
         self.min_tokens = min_tokens
@@ -74,15 +74,15 @@ class MinTokensLogitsProcessor:
 
 
 class LlamaDraftModel(ABC):
-    """Base of draft models that are written for llama-cpp-python."""
+    """Base class of draft models written for llama-cpp-python."""
 
     @abstractmethod
     def __call__(self, input_ids: Tokens, /, **kwargs: Any) -> Tokens:
-        """The tokens that may follow these."""
+        """Return tokens that may follow these."""
 
 
 class LlamaPromptLookupDecoding(LlamaDraftModel, NGramDraft):
-    """Proposes what followed the last tokens where they stood before; see `llamacpu.NGramDraft`."""
+    """Proposes what followed an earlier occurrence of the last tokens; see `llamacpu.NGramDraft`."""
 
     def __init__(self, max_ngram_size: int = 2, num_pred_tokens: int = 10) -> None:
         NGramDraft.__init__(self, min_match=1, max_tokens=max(1, min(num_pred_tokens, MOST_TOKENS)))
@@ -94,10 +94,10 @@ class LlamaPromptLookupDecoding(LlamaDraftModel, NGramDraft):
 
     @staticmethod
     def find_candidate_pred_tokens(input_ids: Tokens, max_ngram_size: int, num_pred_tokens: int) -> Tokens:
-        """Up to `num_pred_tokens` tokens that followed the first earlier occurrence of the last tokens.
+        """Return up to `num_pred_tokens` tokens that followed the first earlier occurrence of the last tokens.
 
-        The longest run of last tokens counts that occurs earlier, of `max_ngram_size` at most. Empty without any.
-        The idea: prompt lookup decoding, https://github.com/apoorvumang/prompt-lookup-decoding.
+        The longest suffix that occurs earlier is used, of at most `max_ngram_size` tokens; without one the result is
+        empty. The method is prompt lookup decoding, https://github.com/apoorvumang/prompt-lookup-decoding.
         """
         count = len(input_ids)
         for size in range(min(max_ngram_size, count - 1), 0, -1):
@@ -110,7 +110,7 @@ class LlamaPromptLookupDecoding(LlamaDraftModel, NGramDraft):
 
 
 def _names() -> dict[str, dict[str, Any]]:
-    """What each module of the package offers."""
+    """The names that each module of the package offers."""
     caches = {name: getattr(llama_caches, name) for name in llama_caches.__all__}
     shapes = {name: getattr(llama_types, name) for name in llama_types.NAMES}
     grammar = {
@@ -159,9 +159,9 @@ def _names() -> dict[str, dict[str, Any]]:
 
 
 def install() -> types.ModuleType:
-    """Make ``import llama_cpp`` give llamacpu in this process, and return that module.
+    """Make ``import llama_cpp`` return llamacpu in this process, and return that module.
 
-    RuntimeError if llama-cpp-python itself has been imported already: both at once would meet in one name.
+    Raises RuntimeError if llama-cpp-python itself has already been imported: the two would share one name.
     """
     known = sys.modules.get("llama_cpp")
     if known is not None and not hasattr(known, "__llamacpu__"):

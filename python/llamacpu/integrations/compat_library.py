@@ -1,4 +1,4 @@
-"""What the module `llama_cpp` has of the C library: constants, functions that ask what it can do or keep it quiet."""
+"""The parts of the C library that the module `llama_cpp` offers: constants, capability queries and log functions."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ CONSTANTS: dict[str, int] = {
     "GGML_TYPE_Q4_K": 12, "GGML_TYPE_Q5_K": 13, "GGML_TYPE_Q6_K": 14, "GGML_TYPE_Q8_K": 15, "GGML_TYPE_BF16": 30,
     "GGML_NUMA_STRATEGY_DISABLED": 0, "GGML_NUMA_STRATEGY_DISTRIBUTE": 1, "GGML_NUMA_STRATEGY_ISOLATE": 2,
 }  # fmt: skip
-"""Numbers by their names in llama.cpp."""
+"""Constants by their names in llama.cpp."""
 
 
 def llama_supports_gpu_offload() -> bool:
-    """False: everything is computed on the processor."""
+    """Return False: everything is computed on the CPU."""
     return False
 
 
 def llama_supports_mmap() -> bool:
-    """True: files are mapped."""
+    """Return True: files are memory-mapped."""
     return True
 
 
 def llama_supports_mlock() -> bool:
-    """False: pages are not locked in memory."""
+    """Return False: pages are not locked in memory."""
     return False
 
 
 def llama_max_devices() -> int:
-    """1: the processor."""
+    """Return 1: the CPU is the only device."""
     return 1
 
 
 def llama_backend_init() -> None:
-    """Nothing has to be prepared."""
+    """Do nothing: there is nothing to initialize."""
 
 
 def llama_backend_free() -> None:
-    """Nothing has to be given back."""
+    """Do nothing: there is nothing to free."""
 
 
 def llama_numa_init(numa: int) -> None:
-    """Nothing has to be chosen."""
+    """Do nothing: there is nothing to configure."""
 
 
 def llama_log_callback(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself."""
+    """Return the function unchanged."""
     return function
 
 
 def llama_log_set(callback: Any, user_data: Any) -> None:
-    """Nothing is printed that could be kept quiet; the log is `logging.getLogger("llamacpu")`."""
+    """Do nothing: nothing is printed that could be redirected; the log is `logging.getLogger("llamacpu")`."""
 
 
 def llama_print_system_info() -> bytes:
@@ -83,7 +83,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def missing(name: str) -> Any:
-    """`__getattr__` of the modules: says what a name of the C library is that this engine has not."""
+    """`__getattr__` of the modules: raise AttributeError, with an explanation for names of the C library."""
     if name.startswith(("llama_", "ggml_", "mtmd_")):
         raise AttributeError(
             f"{name} belongs to the C library of llama.cpp, which is not used here; use the methods of llama_cpp.Llama"

@@ -1,4 +1,4 @@
-"""LangChain's chat model and embeddings, over `llamacpu.Llama` (``pip install llamacpu[langchain]``).
+"""LangChain chat model and embeddings based on `llamacpu.Llama` (``pip install llamacpu[langchain]``).
 
     from llamacpu.integrations.langchain import ChatLlamaCpu, LlamaCpuEmbeddings
 
@@ -7,8 +7,8 @@
     chat.with_structured_output(Person).invoke("Who wrote Faust?")      # Person: a pydantic class
     LlamaCpuEmbeddings(model_path="model.gguf").embed_query("a text")
 
-A call that is cancelled by its event loop stops the model, too. Reasoning comes in `additional_kwargs` of the message
-as "reasoning_content", and goes back to the model from there.
+Cancelling a call in its event loop also stops the model. Reasoning is in `additional_kwargs` of the message as
+"reasoning_content", and is passed back to the model from there.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = ["ChatLlamaCpu", "LlamaCpuEmbeddings"]
 
 _PLACE = "LLAMACPU_MODEL_PATH"
 _NO_MODEL = f"there is no model_path; name a .gguf file, or set {_PLACE} to its path"
-# What programs bind for every chat model, and is of no use here.
+# Arguments that programs bind for every chat model and that have no effect here.
 _OF_OTHERS = ("model", "parallel_tool_calls", "ls_structured_output_format", "stream_usage")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed", "timeout")
 
@@ -50,21 +50,21 @@ _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_to
 class ChatLlamaCpu(BaseChatModel):
     """A chat model from a GGUF file.
 
-    Messages may be written as Anthropic's are: `tool_use` and `tool_result` are calls and results, `thinking` is
-    reasoning. `langchain_core.load.dumpd` writes the settings down, and `load` opens the file again with them.
+    Messages may also be in Anthropic's form: `tool_use` and `tool_result` are calls and results, `thinking` is
+    reasoning. `langchain_core.load.dumpd` serializes the settings, and `load` opens the file again with them.
 
-    `temperature` and the settings after it are those of `Llama.create_chat_completion`, and can be given with each call
-    (`chat.invoke(..., max_tokens=20)`) or bound; None leaves them to their defaults there.
+    `temperature` and the settings after it are those of `Llama.create_chat_completion`, and can be passed with each
+    call (`chat.invoke(..., max_tokens=20)`) or bound; None leaves them at their defaults there.
     """
 
     model_path: str = Field(default_factory=from_env(_PLACE, error_message=_NO_MODEL))
-    """The file; by default the one that the environment variable LLAMACPU_MODEL_PATH names."""
+    """Path of the file; defaults to the environment variable LLAMACPU_MODEL_PATH."""
     n_ctx: int = 0
-    """The most tokens of prompt and answer together; 0 for what the model was trained for."""
+    """Maximum number of tokens of prompt and answer together; 0 for the model's training context."""
     n_threads: int | None = None
-    """Number of threads; None for what the machine gives."""
+    """Number of threads; None for as many as the machine provides."""
     chat_format: str | None = None
-    """A chat template by name or source; None for what the file says."""
+    """A chat template by name or source; None for the file's own."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Other arguments of `llamacpu.Llama`."""
     temperature: float | None = None
@@ -75,18 +75,18 @@ class ChatLlamaCpu(BaseChatModel):
     max_tokens: int | None = None
     seed: int | None = None
     timeout: float | None = None
-    """Seconds after which an answer ends where it is."""
+    """Seconds after which an answer is cut off."""
     stop: list[str] | None = None
-    """Texts that end an answer, where a call names none."""
+    """Texts that end an answer, unless a call gives its own."""
     template_variables: dict[str, Any] | None = None
-    """Passed to the chat template, `{"enable_thinking": False}` for instance."""
+    """Variables passed to the chat template, for instance `{"enable_thinking": False}`."""
     streaming: bool = False
-    """`invoke` gets the answer piece by piece, and tells callbacks of each."""
+    """Whether `invoke` gets the answer piece by piece and calls the callbacks for each."""
 
     _llama: Llama = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
-        """Opens the file."""
+        """Open the file."""
         super().model_post_init(context)
         self._llama = Llama(
             self.model_path,
@@ -95,7 +95,7 @@ class ChatLlamaCpu(BaseChatModel):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """True: the settings say it all."""
+        """Return True: the settings describe the object completely."""
         return True
 
     @classmethod
@@ -105,11 +105,11 @@ class ChatLlamaCpu(BaseChatModel):
 
     @property
     def llama(self) -> Llama:
-        """The `llamacpu.Llama` behind."""
+        """The underlying `llamacpu.Llama`."""
         return self._llama
 
     def close(self) -> None:
-        """Gives the memory of the model back; the object is of no use after that."""
+        """Free the model's memory; the object cannot be used afterwards."""
         self._llama.close()
 
     @property
@@ -136,14 +136,14 @@ class ChatLlamaCpu(BaseChatModel):
         return list(self._llama.tokenize(text.encode(), add_bos=False))
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
-        """How many tokens the prompt has that the chat template makes of messages and tools."""
+        """The number of tokens in the prompt that the chat template makes from messages and tools."""
         offered = [tool_of(tool) for tool in tools or ()]
         return len(self._llama.chat.encode(messages_of(messages), offered or None))
 
     # --- Answers ---
 
     def _settings(self, stop: list[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of `create_chat_completion`: those of the object, and above them those of the call."""
+        """The arguments of `create_chat_completion`: those of the object, overridden by those of the call."""
         found: dict[str, Any] = {name: getattr(self, name) for name in (*_SAMPLING, "template_variables")}
         found.update({name: value for name, value in given.items() if name not in _OF_OTHERS})
         found = {name: value for name, value in found.items() if value is not None}
@@ -229,10 +229,12 @@ class ChatLlamaCpu(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """The model with tools that it may call.
+        """Return the model with tools that it may call.
 
         tool_choice  "auto", "none", "any" or "required" or True (it must call one), or the name of the one it must call
-        strict       the arguments of calls are valid under the tools' schemas also where the model decides itself
+        strict       call arguments are valid under the tools' schemas even if the model itself decides to call
+
+        Raises ValueError for a tool_choice that is not among the tools.
         """
         offered = [tool_of(tool, strict) for tool in tools]
         if tool_choice:
@@ -248,17 +250,19 @@ class ChatLlamaCpu(BaseChatModel):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """The model with answers as the schema says: of its class, or dicts where it is none of pydantic's.
+        """Return the model with answers that follow the schema: instances of a pydantic class, or else dicts.
 
         method  "json_schema" (the answer is JSON that is valid under the schema), "function_calling" (it is a call of
-                a function with that schema) or "json_mode" (as the first where a schema is given, which other
-                models only read; else some JSON object)
+                a function with that schema) or "json_mode" (like the first if a schema is given, which other
+                models only use for parsing; otherwise any JSON object)
+
+        Raises ValueError for an unknown method, or if the method needs a schema and there is none.
         """
         return structured(self, schema, method, include_raw, strict, kwargs)
 
 
 class _Cancelling:
-    """Work in another thread, which stops where the task that waits for it is cancelled."""
+    """Work in another thread that stops when the task waiting for it is cancelled."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.token = settings.setdefault("cancel", CancelToken())
@@ -272,13 +276,13 @@ class _Cancelling:
             self.token.cancel()
 
     async def wait(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """The result of the function."""
+        """Run the function in another thread and return its result."""
         running = asyncio.ensure_future(run_in_executor(None, function, *args, **kwargs))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             self.token.cancel()
-            # The model is busy until its step has ended.
+            # The model is busy until its current step has ended.
             await asyncio.wait([running])
             raise
 
@@ -292,24 +296,24 @@ class LlamaCpuEmbeddings(BaseModel, Embeddings):
     """Embeddings of texts from a GGUF file."""
 
     model_path: str = Field(default_factory=from_env(_PLACE, error_message=_NO_MODEL))
-    """The file; by default the one that the environment variable LLAMACPU_MODEL_PATH names."""
+    """Path of the file; defaults to the environment variable LLAMACPU_MODEL_PATH."""
     n_ctx: int = 0
-    """The most tokens of a text; 0 for what the model was trained for."""
+    """Maximum number of tokens of a text; 0 for the model's training context."""
     n_threads: int | None = None
-    """Number of threads; None for what the machine gives."""
+    """Number of threads; None for as many as the machine provides."""
     pooling_type: int = -1
-    """1 the mean over the tokens, 2 the first token, 3 the last; -1 for what the file says, else the mean."""
+    """Pooling: 1 the mean over the tokens, 2 the first token, 3 the last; -1 for the file's setting, else the mean."""
     normalize: bool = True
-    """Every embedding has the Euclidean length 1."""
+    """Whether embeddings are scaled to Euclidean length 1."""
     truncate: bool = True
-    """What a text has too much is left out; otherwise that is a ValueError."""
+    """Whether texts that are too long are cut; otherwise they raise ValueError."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
     """Other arguments of `llamacpu.Llama`."""
 
     _llama: Llama = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
-        """Opens the file."""
+        """Open the file."""
         super().model_post_init(context)
         chosen = {"n_ctx": self.n_ctx, "n_threads": self.n_threads, **self.model_kwargs}
         self._llama = Llama(self.model_path, embedding=True, **{"pooling_type": self.pooling_type, **chosen})
@@ -320,18 +324,18 @@ class LlamaCpuEmbeddings(BaseModel, Embeddings):
 
     @property
     def llama(self) -> Llama:
-        """The `llamacpu.Llama` behind."""
+        """The underlying `llamacpu.Llama`."""
         return self._llama
 
     def close(self) -> None:
-        """Gives the memory of the model back; the object is of no use after that."""
+        """Free the model's memory; the object cannot be used afterwards."""
         self._llama.close()
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """The embeddings of texts."""
+        """Return the embeddings of texts."""
         found = self._llama.embed(list(texts), normalize=self.normalize, truncate=self.truncate) if texts else []
         return [list(vector) for vector in found]
 
     def embed_query(self, text: str) -> list[float]:
-        """The embedding of a text."""
+        """Return the embedding of a text."""
         return self.embed_documents([text])[0]

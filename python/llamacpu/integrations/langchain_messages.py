@@ -1,4 +1,4 @@
-"""LangChain's messages as those of the OpenAI API, and answers as LangChain's messages."""
+"""Conversion of LangChain's messages to those of the OpenAI API, and of answers to LangChain's messages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 
 
 def messages_of(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
-    """Messages as `create_chat_completion` takes them; reasoning and calls that could not be read go with them.
+    """The messages in the form that `create_chat_completion` takes, including reasoning and calls that were not parsed.
 
-    A message in Anthropic's form may become several: each result of a tool in it is a message of its own.
+    A message in Anthropic's form may become several: each tool result in it becomes a separate message.
     """
     found: list[dict[str, Any]] = []
     for message in messages:
@@ -26,14 +26,14 @@ def messages_of(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
                 reasoning = reasoning or "\n".join(filter(None, map(_thought, thoughts)))
                 content = [part for part in message.content if _kind(part) not in _THOUGHTS]
                 message = message.model_copy(update={"content": content})
-        # Results come right behind their calls, and what the user says after them.
+        # Results come right after their calls, and the user's text after the results.
         found += sorted(convert_to_openai_messages([message]), key=lambda made: made["role"] != "tool")
         if reasoning:
             found[-1]["reasoning_content"] = reasoning
     return found
 
 
-# Blocks of reasoning: Anthropic's, and LangChain's own.
+# Types of reasoning blocks: Anthropic's and LangChain's.
 _THOUGHTS = ("thinking", "redacted_thinking", "reasoning")
 
 
@@ -53,7 +53,7 @@ def _usage(usage: Mapping[str, Any] | None) -> dict[str, int] | None:
 
 
 def result_of(response: Mapping[str, Any], name: str) -> ChatResult:
-    """A chat completion as LangChain's result."""
+    """Convert a chat completion to LangChain's result."""
     choice = response["choices"][0]
     message = choice["message"]
     calls, invalid = [], []
@@ -89,7 +89,7 @@ def result_of(response: Mapping[str, Any], name: str) -> ChatResult:
 
 
 def chunk_of(name: str, choice: Mapping[str, Any]) -> ChatGenerationChunk | None:
-    """A piece of an answer, or None where there is nothing in it."""
+    """Convert a chunk of an answer to LangChain's; None if it is empty."""
     delta = choice["delta"]
     calls = [
         tool_call_chunk(
@@ -113,7 +113,7 @@ def chunk_of(name: str, choice: Mapping[str, Any]) -> ChatGenerationChunk | None
 
 
 def last_chunk_of(reason: str | None, usage: Mapping[str, Any] | None, name: str) -> ChatGenerationChunk:
-    """The end of an answer: why it ended, and how many tokens it has."""
+    """The last chunk of an answer: why it ended, and how many tokens it has."""
     metadata = {"finish_reason": reason, "model_name": name, "model_provider": "llamacpu"}
     message = AIMessageChunk(
         content="", response_metadata=metadata, usage_metadata=_usage(usage), chunk_position="last"

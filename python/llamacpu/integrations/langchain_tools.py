@@ -1,4 +1,4 @@
-"""Tools and structured answers of LangChain's chat model."""
+"""Tools and structured answers for LangChain's chat model."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ METHODS = ("json_schema", "function_calling", "json_mode")
 
 
 def tool_of(tool: Any, strict: bool | None = None) -> dict[str, Any]:
-    """The definition of a tool as the OpenAI API has it."""
+    """The definition of a tool in the form of the OpenAI API."""
     found: dict[str, Any] = convert_to_openai_tool(tool, strict=strict)
     return found
 
 
 def choice_of(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
-    """Which tool must be called, as the OpenAI API says it. ValueError for the name of none of them."""
+    """The tool choice in the form of the OpenAI API. Raises ValueError for a name that is not among the tools."""
     if isinstance(choice, Mapping):
         return choice
     if choice is True or choice in ("any", "required"):
@@ -40,7 +40,10 @@ def choice_of(choice: Any, tools: Sequence[Mapping[str, Any]]) -> Any:
 def structured(
     model: Any, schema: Any, method: str, include_raw: bool, strict: bool | None, kwargs: Mapping[str, Any]
 ) -> Runnable[Any, Any]:
-    """The model and what reads its answers; see `ChatLlamaCpu.with_structured_output`."""
+    """The model followed by a parser for its answers; see `ChatLlamaCpu.with_structured_output`.
+
+    Raises ValueError for an unknown method, or if the method needs a schema and there is none.
+    """
     if method not in METHODS:
         raise ValueError(f"method is {method!r}; expected one of {', '.join(METHODS)}")
     if schema is None and method != "json_mode":

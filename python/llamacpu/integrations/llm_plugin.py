@@ -4,7 +4,7 @@
     llm -m NAME "Hello"
     llm embed -m NAME -c "Hello"
 
-The list of files is kept in ``llamacpu.json`` in the folder of ``llm``; the demo model is called ``llamacpu-demo``.
+The list of files is stored in ``llamacpu.json`` in the folder of ``llm``; the demo model is called ``llamacpu-demo``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _list_file() -> Path:
 
 
 def known_models() -> dict[str, str]:
-    """Name to path of the models that were added."""
+    """The added models, as a mapping of names to paths."""
     file = _list_file()
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
@@ -51,14 +51,14 @@ def _is_list(file: BinaryIO) -> bool:
 
 
 class LlamacpuModel(llm.Model):  # type: ignore[misc]
-    """One GGUF file as a model of ``llm``; it is opened when it is first used."""
+    """One GGUF file as a model of ``llm``; it is opened on first use."""
 
     can_stream = True
     supports_schema = True
     supports_tools = True
 
     class Options(llm.Options):  # type: ignore[misc]
-        """Settings that ``llm -o`` takes."""
+        """Settings for ``llm -o``."""
 
         max_tokens: int | None = Field(default=None, description="The most tokens of an answer")
         temperature: float = Field(default=0.8, description="0 always takes the most likely token")
@@ -81,7 +81,7 @@ class LlamacpuModel(llm.Model):  # type: ignore[misc]
         return self._llama
 
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any = None) -> Iterator[str]:
-        """The answer to a prompt, piece by piece."""
+        """Yield the answer to a prompt, piece by piece."""
         options = prompt.options
         create: Any = self._open(options.context).create_chat_completion
         found = create(
@@ -126,7 +126,7 @@ class LlamacpuModel(llm.Model):  # type: ignore[misc]
 
 
 class LlamacpuEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
-    """One GGUF file as an embedding model of ``llm``; pooling is what the file recommends, else the mean."""
+    """One GGUF file as an embedding model of ``llm``; pooling is as the file recommends, else the mean."""
 
     batch_size: int = 64
 
@@ -136,7 +136,7 @@ class LlamacpuEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
         self._model: Model | None = None
 
     def embed_batch(self, items: Iterable[str | bytes]) -> Iterator[list[float]]:
-        """The vectors of texts."""
+        """Yield the embeddings of texts."""
         from llamacpu.model import Model
 
         if self._model is None:
@@ -164,28 +164,28 @@ def _tool(tool: Any) -> dict[str, Any]:
 
 
 def _every_model() -> dict[str, str]:
-    """Name to path of all models."""
+    """All models, as a mapping of names to paths."""
     demo = Path(__file__).parents[1] / "data" / "demo.gguf"
     return {**({DEMO: str(demo)} if demo.exists() else {}), **known_models()}
 
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
 def register_models(register: Any) -> None:
-    """Called by ``llm``: the models that there are."""
+    """Register the models; called by ``llm``."""
     for name, path in _every_model().items():
         register(LlamacpuModel(name, path))
 
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
 def register_embedding_models(register: Any) -> None:
-    """Called by ``llm``: the same models, for embeddings."""
+    """Register the same models for embeddings; called by ``llm``."""
     for name, path in _every_model().items():
         register(LlamacpuEmbeddingModel(name, path))
 
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
 def register_commands(cli: click.Group) -> None:
-    """Called by ``llm``: the commands that there are."""
+    """Register the commands; called by ``llm``."""
 
     @cli.group()
     def llamacpu() -> None:

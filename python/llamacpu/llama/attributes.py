@@ -1,4 +1,4 @@
-"""What programs for llama-cpp-python read off a `Llama`: the arguments that it was made with, and its handles."""
+"""The attributes that programs for llama-cpp-python read from a `Llama`: its constructor arguments and handles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llamacpu.llama.sampling import Samplers
 
 
 class _Argument:
-    """An argument of the constructor, as it was given."""
+    """An argument of the constructor, as given."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -20,9 +20,10 @@ class _Argument:
 
 
 class Attributes:
-    """The attributes of `Llama` that say what it was made with.
+    """The attributes of `Llama` that describe how it was created.
 
-    `ctx` stands for llama.cpp's context: it is there as long as the object is of use, and only that can be asked of it.
+    `ctx` stands for llama.cpp's context, but only shows whether the object can still be used: it is None once it
+    cannot.
     """
 
     _arguments: dict[str, Any]
@@ -38,29 +39,29 @@ class Attributes:
     split_mode: _Argument = _Argument()
     tensor_split: _Argument = _Argument()
     _logits_all = _Argument()
-    # Recurrent models, and those with some recurrent layers, are not run.
+    # Recurrent models, and those with some recurrent layers, are not supported.
     _is_recurrent = False
     _is_hybrid = False
 
     @property
     def n_threads(self) -> int:
-        """Number of threads."""
+        """The number of threads."""
         return self._conversation.model.threads
 
     @property
     def n_threads_batch(self) -> int:
-        """Number of threads for prompts: the same."""
+        """The number of threads for prompts, which is the same."""
         return self.n_threads
 
     @property
     def model_params(self) -> SimpleNamespace:
-        """How the model was opened, by llama.cpp's names."""
+        """The arguments the model was opened with, under llama.cpp's names."""
         names = ("n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "vocab_only", "use_mmap", "use_mlock")
         return SimpleNamespace(**{name: self._arguments[name] for name in names})
 
     @property
     def ctx(self) -> object | None:
-        """Stands for llama.cpp's context; None where the model is closed."""
+        """A placeholder for llama.cpp's context; None once the model is closed."""
         return self._conversation if self._arguments["vocab_only"] or not self._conversation.closed else None
 
     @property

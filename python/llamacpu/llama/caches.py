@@ -1,4 +1,4 @@
-"""Caches of states for `Llama.set_cache`, in memory and on disk, as llama-cpp-python has them."""
+"""Caches of states for `Llama.set_cache`, in memory and on disk, with llama-cpp-python's interface."""
 
 from __future__ import annotations
 
@@ -29,27 +29,32 @@ __all__ = ["BaseLlamaCache", "LlamaCache", "LlamaDiskCache", "LlamaRAMCache"]
 
 _MISSING = "there is no state with a common beginning"
 _SUFFIX = ".session"
-# The note of a session in the cache: seed (-1 for none), rows and columns of the logits, which follow.
+# Header of the note in a cached session: seed (-1 for none), then rows and columns of the logits, which follow.
 _NOTE = struct.Struct("<qQQ")
 
 
 class BaseLlamaCache:
-    """What `Llama.set_cache` takes: states by the tokens that they hold."""
+    """Base class of the caches that `Llama.set_cache` takes: states by their tokens.
+
+    capacity_bytes  maximum size of the cache
+
+    This class itself stores nothing.
+    """
 
     def __init__(self, capacity_bytes: int = 2 << 30) -> None:
         self.capacity_bytes = capacity_bytes
 
     @property
     def cache_size(self) -> int:
-        """Bytes in the cache."""
+        """The size of the cache in bytes."""
         return 0
 
     def best_for(
         self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0, kv_type: KVType | None = None
     ) -> LlamaState | None:
-        """The state of the model that shares the longest beginning with the tokens, if that is longer.
+        """The state of the model with the longest common prefix with the tokens, if longer than `longer_than` tokens.
 
-        With `kv_type` one whose keys and values are stored so.
+        With `kv_type`, only states whose keys and values are stored in that type are considered.
         """
         try:
             state = self[tokens]
@@ -66,11 +71,11 @@ class BaseLlamaCache:
         raise KeyError(_MISSING)
 
     def __setitem__(self, key: Sequence[int], value: LlamaState) -> None:
-        """Nothing is kept."""
+        """Store nothing."""
 
 
 class LlamaRAMCache(BaseLlamaCache):
-    """States in memory; the one used longest ago goes first when they need more than `capacity_bytes`."""
+    """States in memory; the least recently used are removed first when they exceed `capacity_bytes`."""
 
     def __init__(self, capacity_bytes: int = 2 << 30) -> None:
         super().__init__(capacity_bytes)
@@ -78,15 +83,15 @@ class LlamaRAMCache(BaseLlamaCache):
 
     @property
     def cache_size(self) -> int:
-        """Bytes in the cache; keys and values that states share are counted in each of them."""
+        """The size of the cache in bytes; keys and values shared between states are counted in each of them."""
         return sum(state.llama_state_size for state in self.cache_state.values())
 
     def best_for(
         self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0, kv_type: KVType | None = None
     ) -> LlamaState | None:
-        """The state of the model that shares the longest beginning with the tokens, if that is longer.
+        """The state of the model with the longest common prefix with the tokens, if longer than `longer_than` tokens.
 
-        With `kv_type` one whose keys and values are stored so.
+        With `kv_type`, only states whose keys and values are stored in that type are considered.
         """
         best = self._best(tokens, model, longer_than, kv_type)
         return None if best is None else self._used(best)
@@ -131,7 +136,7 @@ LlamaCache = LlamaRAMCache
 
 
 class _Entry(NamedTuple):
-    """What is known of a file without reading all of it."""
+    """The data of a file that is known without reading all of it."""
 
     fingerprint: bytes
     kv_type: KVType
@@ -139,14 +144,14 @@ class _Entry(NamedTuple):
 
 
 class LlamaDiskCache(BaseLlamaCache):
-    """States as files in a folder, which later processes and other programs with the same model find again.
+    """States as files in a folder, shared with later processes and other programs that use the same model.
 
-    cache_dir       the folder; it is made when it is missing. Its files hold conversations, and are readable by their
-                    owner only
-    capacity_bytes  the file used longest ago is deleted first when all need more
+    cache_dir       the folder, created if missing. Its files contain conversations and are readable only by their
+                    owner
+    capacity_bytes  maximum total size of the files; the least recently used are deleted first
 
-    Each is a saved session (`llamacpu.engine.saved_sessions`), checksummed and bound to its model: nothing is
-    unpickled, and a file that is damaged is forgotten. Several processes may share a folder.
+    Each file is a saved session (`llamacpu.engine.saved_sessions`), checksummed and bound to its model: nothing is
+    unpickled, and damaged files are deleted. Several processes may share a folder.
     """
 
     def __init__(self, cache_dir: str | os.PathLike[str] = ".cache/llama_cache", capacity_bytes: int = 2 << 30) -> None:
@@ -158,15 +163,15 @@ class LlamaDiskCache(BaseLlamaCache):
 
     @property
     def cache_size(self) -> int:
-        """Bytes of the files."""
+        """The total size of the files in bytes."""
         return sum(size for _, size, _ in self._files())
 
     def best_for(
         self, model: ModelLike, tokens: Sequence[int], longer_than: int = 0, kv_type: KVType | None = None
     ) -> LlamaState | None:
-        """The state of the model that shares the longest beginning with the tokens, if that is longer.
+        """The state of the model with the longest common prefix with the tokens, if longer than `longer_than` tokens.
 
-        With `kv_type` one whose keys and values are stored so.
+        With `kv_type`, only states whose keys and values are stored in that type are considered.
         """
         return self._state(self._best(tokens, bytes.fromhex(model.fingerprint), longer_than, kv_type))
 
@@ -192,7 +197,7 @@ class LlamaDiskCache(BaseLlamaCache):
         self._make_room()
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Time of last use, size and path of every file of the cache."""
+        """The time of last use, size and path of every file in the cache."""
         found = []
         for path in self.cache_dir.glob(f"*{_SUFFIX}"):
             with contextlib.suppress(OSError):  # another process may have deleted it
@@ -216,7 +221,7 @@ class LlamaDiskCache(BaseLlamaCache):
             self._entries.pop(path.name, None)
 
     def _known(self) -> Iterator[tuple[Path, _Entry]]:
-        """Every file whose header is sound; a file is looked at once."""
+        """Every file with a valid header; each file is read only once."""
         for _, _, path in self._files():
             with self._lock:
                 entry = self._entries.get(path.name)
@@ -271,7 +276,7 @@ class LlamaDiskCache(BaseLlamaCache):
 
 
 def _noted(note: bytes) -> tuple[int | None, npt.NDArray[np.float32]]:
-    """Seed and logits."""
+    """The seed and the logits, float32[rows, vocabulary], stored in a note. Raises SessionError if it is invalid."""
     if len(note) < _NOTE.size:
         raise SessionError("a session of the cache has no seed and logits; delete the file")
     seed, rows, columns = _NOTE.unpack(note[: _NOTE.size])

@@ -1,4 +1,4 @@
-"""The completions of `Llama`: llama-cpp-python's arguments become questions, and answers its responses."""
+"""The completions of `Llama`: llama-cpp-python's arguments are converted to questions, and answers to its responses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _OTHER_NAMES = {"mirostat": "mirostat_mode"}
 
 
 def recommended(method: Callable[P, T]) -> Callable[P, T]:
-    """Decorator: arguments that are not given are those that came with the name of the model, where some did."""
+    """Decorator: arguments that are not given default to the settings that came with the model's name, if any."""
     signature = inspect.signature(method)
 
     @wraps(method)
@@ -67,7 +67,7 @@ def recommended(method: Callable[P, T]) -> Callable[P, T]:
 
 
 class Completions:
-    """Answers with the model of a conversation; the fields are arguments of `Llama`."""
+    """Text and chat completions with the model of a conversation; the fields are arguments of `Llama`."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class Completions:
 
     @cached_property
     def chat(self) -> Chat:
-        """How the model is talked to: its chat template and the way from messages to tokens."""
-        # llama-cpp-python calls the templates of a file chat_template.default and so on.
+        """The chat template of the model and the conversion of messages to tokens."""
+        # llama-cpp-python names the templates of a file chat_template.default and so on.
         name = None if registered(self.chat_format) else self.chat_format
         model = self._conversation.model
         source = name and name.removeprefix("chat_template.")
@@ -133,13 +133,14 @@ class Completions:
         cancel: CancelToken | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Continue a prompt, a text (bytes of UTF-8, too) or token ids: a dict, or with `stream` an iterator of dicts.
+        """Continue a prompt (text, UTF-8 bytes or token ids); return a dict, or with `stream` an iterator of dicts.
 
-        Control tokens that the prompt names are these tokens. `suffix` is what comes after the text: a model that can
-        fill in the middle writes what belongs between. `max_tokens` of None or 0 goes on until the model ends or the
-        context is full. `logprobs` asks for that many most likely tokens in each place, `echo` for the prompt in the
-        answer. With `stream_options={"include_usage": True}` a last chunk of a stream counts the tokens. `on_prompt`
-        is told how much of the prompt has been read; `cancel` and `timeout` (seconds) end the work early.
+        Names of control tokens in the prompt are encoded as these tokens. `suffix` is the text that follows: a model
+        trained to fill in the middle writes what belongs in between. With `max_tokens` None or 0, generation continues
+        until the model ends or the context is full. `logprobs` is the number of most likely tokens to report at each
+        position; `echo` includes the prompt in the answer. With `stream_options={"include_usage": True}`, a last chunk
+        of the stream has the token counts. `on_prompt` is called with the progress of the prompt; `cancel` and
+        `timeout` (seconds) end the work early.
         """
         check_completion(locals())
         integer("logprobs", None if isinstance(logprobs, bool) else logprobs)
@@ -213,14 +214,15 @@ class Completions:
         cancel: CancelToken | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Answer a conversation: a dict, or with `stream` an iterator of dicts.
+        """Answer a conversation; return a dict, or with `stream` an iterator of dicts.
 
-        Calls of `tools` come as "tool_calls" of the message; `tool_choice` "required" or naming a function makes the
-        answer one call with valid arguments. Otherwise the model decides; if it calls a tool that is `"strict": true`,
-        the arguments are valid too. `response_format` asks for JSON. A stretch of reasoning comes as
-        "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template
-        (enable_thinking=False, for instance); a `formatter` makes the prompt in its place (`llamacpu.llama.formats`).
-        `stream_options`, `on_prompt`, `cancel` and `timeout` as in `create_completion`.
+        Calls of `tools` are in "tool_calls" of the message; with `tool_choice` "required" or naming a function, the
+        answer is one call with valid arguments. Otherwise the model decides; if it calls a tool that is
+        `"strict": true`, the arguments are valid too. `response_format` asks for JSON. Reasoning is returned as
+        "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template (for
+        instance enable_thinking=False); a `formatter` makes the prompt instead of the template
+        (`llamacpu.llama.formats`). `stream_options`, `on_prompt`, `cancel` and `timeout` are as in
+        `create_completion`.
         """
         check_completion(locals())
         check_messages(messages)
@@ -273,7 +275,7 @@ class Completions:
         return self._run(prompt.ids, begin, stream, stream_options)
 
     def infill(self, prefix: str, suffix: str, **settings: Any) -> Any:
-        """What belongs between two texts; `settings` as in `create_completion`.
+        """Generate the text that belongs between two texts; `settings` as in `create_completion`.
 
         Raises ModelError for a model that was not trained for it.
         """
@@ -348,7 +350,7 @@ class Completions:
 
 
 def _limit(max_tokens: int | None) -> int | None:
-    """llama-cpp-python's 0 and -1 mean no limit."""
+    """The token limit; llama-cpp-python's 0 and -1 mean no limit."""
     return max_tokens if max_tokens is not None and max_tokens > 0 else None
 
 

@@ -1,4 +1,4 @@
-"""The conversation of a `Llama`: its session, the logits that were kept, the cache of states, and who uses it."""
+"""The conversation of a `Llama`: its session, the stored logits, the cache of states, and whether it is in use."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ __all__ = ["Conversation"]
 
 
 class Conversation:
-    """A model, the session that is continued from call to call, and what is known of it.
+    """A model, the session that is continued from call to call, and the state that belongs to it.
 
-    model        None where there is a vocabulary only
-    context      the most tokens of the conversation; None for what the model was trained for
-    logits_all   whether the logits of all tokens are kept, not of the last one only
-    cache        keeps the states of completions, or None
-    last_result  how the last completion went
-    restore      loads the states of the cache in place of `load_state`, or None
+    model        the model; None if only the vocabulary was opened
+    context      maximum number of tokens of the conversation; None for the model's training context
+    logits_all   whether the logits of all tokens are stored, not only of the last one
+    cache        stores the states of completions, or None
+    last_result  the result of the last completion
+    restore      loads states from the cache instead of `load_state`, or None
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Conversation:
 
     @property
     def model(self) -> Model:
-        """The model; LlamaCpuError where there is none (any more)."""
+        """The model. Raises LlamaCpuError if there is none, or once it is closed."""
         if self._model is None:
             raise LlamaCpuError("the model is closed, or was opened with vocab_only=True: only the tokenizer is there")
         return self._model
@@ -79,7 +79,7 @@ class Conversation:
 
     @property
     def session(self) -> Session:
-        """The session; LlamaCpuError where there is none (any more)."""
+        """The session. Raises LlamaCpuError if there is no model, or once it is closed."""
         if self._session is None:
             self.model.session()
         assert self._session is not None
@@ -87,23 +87,23 @@ class Conversation:
 
     @property
     def vocab_size(self) -> int:
-        """Number of logits, of the tokenizer's tokens where there is no model."""
+        """The number of logits per token, or without a model the number of the tokenizer's tokens."""
         return self._vocab_size if self._model is None else self._model.vocab_size
 
     @property
     def closed(self) -> bool:
-        """Whether there is no model (any more)."""
+        """Whether there is no model, or it has been closed."""
         return self._model is None
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         if self._model is not None:
             self._model.close()
             self._model = self._session = self._leased = None
             self.kept = KeptLogits(self._vocab_size)
 
     def n_ctx(self) -> int:
-        """The most tokens of prompt and answer together."""
+        """Return the maximum number of tokens of prompt and answer together."""
         return self.session.context
 
     # --- Step by step ---
@@ -115,7 +115,7 @@ class Conversation:
 
     @property
     def scores(self) -> npt.NDArray[np.single]:
-        """The logits that `eval` kept, float32[rows, vocabulary]: of all with `logits_all`, else of the last."""
+        """The logits that `eval` kept, float32[rows, vocabulary]: of all tokens with `logits_all`, else of the last."""
         return self.kept.rows
 
     @property
@@ -129,18 +129,19 @@ class Conversation:
         return deque(self.scores.tolist(), maxlen=self.n_ctx() if self.logits_all else 1)
 
     def reset(self) -> None:
-        """Forget the conversation."""
+        """Discard the conversation."""
         self.truncate(0)
 
     def truncate(self, count: int) -> None:
-        """Forget all but the first tokens."""
+        """Discard all but the first `count` tokens."""
         self.session.truncate(count)
         self.kept.truncate(count if self.logits_all else 0)
 
     def eval(self, tokens: Sequence[int]) -> npt.NDArray[np.single]:
-        """Continue the conversation by tokens; returns the logits of the last one.
+        """Append tokens to the conversation and return the logits of the last one, float32[vocabulary].
 
-        Without tokens nothing happens, and the logits of the token before are returned again, if they were kept.
+        With no tokens nothing happens, and the stored logits of the previous token are returned; empty if there are
+        none.
         """
         if len(tokens) > 0 and self.logits_all:
             self.kept.append(self.session.forward(list(tokens), logits="all"))
@@ -151,15 +152,15 @@ class Conversation:
     # --- States ---
 
     def save_state(self) -> LlamaState:
-        """The conversation as it is now; it costs next to nothing."""
+        """Return a snapshot of the conversation; it costs next to nothing."""
         tokens = self.input_ids
         seed = self._samplers.seed
         return LlamaState(tokens, self.scores.copy(), len(tokens), seed=seed, session=self.session.fork())
 
     def load_state(self, state: LlamaState) -> None:
-        """Go back to a saved conversation. SessionError for one with another model.
+        """Return to a saved conversation. Raises SessionError for one with another model.
 
-        Keys and values stay stored as this conversation stores them: those of another type are computed again.
+        The conversation keeps its storage type of keys and values: those of another type are computed again.
         """
         session = state.session_for(self.model, self.n_ctx(), self.kv_type)
         if session is not None:
@@ -172,16 +173,16 @@ class Conversation:
         self._samplers.seed = state.seed
 
     def set_cache(self, cache: BaseLlamaCache | None) -> None:
-        """Keep the states of completions in `cache`, and begin each from the best of them.
+        """Store the states of completions in `cache`, and start each completion from the best match.
 
-        `llamacpu.llama.caches` has one in memory and one on disk.
+        `llamacpu.llama.caches` has a cache in memory and one on disk. None turns caching off.
         """
         self.cache = cache
 
     # --- Completions ---
 
     def lease(self, prompt: Sequence[int]) -> Session:
-        """The session for a completion: the own one, or another while that is in use."""
+        """The session for a completion: this conversation's, or a new one while that is in use."""
         with self._lock:
             if self._leased is not None:
                 return self.model.session(context=self.n_ctx(), kv_type=self.kv_type)
@@ -196,12 +197,12 @@ class Conversation:
         return self._leased
 
     def give_back(self, session: Session, result: GenerationResult | None) -> None:
-        """The completion has ended."""
+        """Return a leased session after its completion, and store its state in the cache."""
         self.last_result = result
         if session is not self._leased:
             return
         try:
-            # While it was in use, somebody may have gone on with another state.
+            # While it was in use, another state may have been loaded.
             if self.cache is not None and session.tokens and session is self._session:
                 self.cache[session.tokens] = self.save_state()
         except OSError as error:
@@ -210,7 +211,7 @@ class Conversation:
             self._leased = None
 
     def _restore(self, prompt: Sequence[int]) -> None:
-        """Load the state of the cache that shares the most with a prompt, if it is more than the session does."""
+        """Load the cached state with the longest common prefix with a prompt, if longer than the session's."""
         if self.cache is None:
             return
         try:
@@ -219,7 +220,7 @@ class Conversation:
             if state is not None:
                 seed = self._samplers.seed
                 (self.restore or self.load_state)(state)
-                # The text is asked for anew, with other random choices than the one before.
+                # The new text gets other random choices than the cached one.
                 self._samplers.seed = seed
-        except LlamaCpuError as error:  # of a model that was closed, of another length, damaged
+        except LlamaCpuError as error:  # its model is closed, it does not fit, or it is damaged
             log.warning("a state of the cache cannot be used: %s", error)

@@ -1,4 +1,4 @@
-"""How `Llama` offers what its parts do: methods with the signature and description of the part's, fields of a part."""
+"""Delegation from `Llama` to its parts: methods with the signature and docstring of the part's, fields of a part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Field = TypeVar("Field")
 
 
 def method_of(part: str, method: Callable[Concatenate[Part, P], Result]) -> Callable[Concatenate[Any, P], Result]:
-    """A method that calls `method` of the part of the object that is kept under the name `part`."""
+    """A method that calls `method` of the object's attribute named `part`."""
 
     @functools.wraps(method)
     def call(self: Any, *args: P.args, **kwargs: P.kwargs) -> Result:
@@ -26,7 +26,7 @@ def method_of(part: str, method: Callable[Concatenate[Part, P], Result]) -> Call
 def with_signature_of(
     method: Callable[Concatenate[Part, P], Result],
 ) -> Callable[[Callable[..., Any]], Callable[Concatenate[Any, P], Result]]:
-    """Decorator: the function takes the arguments of `method`, and has its description unless it has one."""
+    """Decorator: the function gets the signature of `method`, and its docstring unless it has one."""
 
     def decorate(function: Callable[..., Any]) -> Callable[Concatenate[Any, P], Result]:
         name, text = function.__name__, function.__doc__ or method.__doc__
@@ -38,7 +38,7 @@ def with_signature_of(
 
 
 class FieldOf(Generic[Field]):
-    """A field of an object that is kept in one of its parts."""
+    """A field of an object that is stored in one of its parts."""
 
     def __init__(self, part: str, name: str) -> None:
         self._part = part
@@ -56,7 +56,7 @@ class FieldOf(Generic[Field]):
 
 
 def named(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name, with the defaults of those not given; the object itself is left out."""
+    """The arguments of a call by name, including the defaults of those not given, without the object itself."""
     bound = _signature(method).bind(None, *args, **kwargs)
     bound.apply_defaults()
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Ways in which models are told of functions and call them: the prompts of chatml-function-calling and functionary."""
+"""Function-calling notations of models: the prompts of chatml-function-calling and functionary."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Functions = Sequence[Mapping[str, Any]]
 
 
 class Dialect(Protocol):
-    """What a model reads and writes around functions.
+    """The notation in which a model reads function definitions and writes calls.
 
     stop     texts that end an answer
-    many     whether there may be several calls in one answer
+    many     whether one answer may contain several calls
     opening  the control token that begins a call, "" for none
     """
 
@@ -26,30 +26,30 @@ class Dialect(Protocol):
     many: bool
 
     def prompt(self, messages: Messages, functions: Functions) -> str:
-        """The conversation, up to where the model decides what it does."""
+        """The conversation as text, up to the point where the model decides between a text and a call."""
 
     def call(self, name: str) -> tuple[str, str]:
-        """What the model writes to call a function, and what is put behind that, before the arguments."""
+        """What the model writes to call a function, and what is added after it, before the arguments."""
 
     def text(self) -> tuple[str, str]:
-        """What it writes to answer in text, and what is put behind that; of no use where there are no functions."""
+        """What the model writes to answer in text, and what is added after it; not used without functions."""
 
     def plain(self) -> str:
-        """What begins an answer where there are no functions."""
+        """The beginning of an answer if there are no functions."""
 
     def between(self) -> str:
-        """What is put behind a call, before the model decides what follows."""
+        """What is added after a call, before the model decides what follows."""
 
 
 def _data(value: Any) -> str:
-    """A text of the caller; that of its parts where it has such."""
+    """A text from the caller, marked as data; the texts of its parts are joined."""
     if isinstance(value, (list, tuple)):
         value = "".join(str(part.get("text", "")) if isinstance(part, Mapping) else str(part) for part in value)
     return Traced(str(value)) if value else ""
 
 
 def _calls(message: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and arguments of every call in a message of the assistant, in the old form, too."""
+    """The name and arguments of every call in an assistant message, including calls in the old form."""
     calls = [call.get("function", call) for call in message.get("tool_calls") or ()]
     if not calls and message.get("function_call"):
         calls = [message["function_call"]]
@@ -61,7 +61,7 @@ def _calls(message: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _names_of_results(messages: Messages) -> dict[str, str]:
-    """The functions by the ids of their calls."""
+    """The names of the called functions by call id."""
     calls = [call for message in messages for call in message.get("tool_calls") or ()]
     return {str(call["id"]): str(call["function"]["name"]) for call in calls if "id" in call and "function" in call}
 
@@ -76,7 +76,7 @@ def _name(message: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 class ChatMLFunctions(Dialect):
-    """ChatML with functions in the system message; an answer begins with "message:" or "functions.NAME:"."""
+    """ChatML with the functions in the system message; an answer begins with "message:" or "functions.NAME:"."""
 
     stop: tuple[str, ...] = ("<|im_end|>",)
     opening = ""
@@ -90,7 +90,7 @@ class ChatMLFunctions(Dialect):
     )
 
     def prompt(self, messages: Messages, functions: Functions) -> str:
-        """The conversation."""
+        """The conversation as text."""
         if functions and not any(message["role"] in ("system", "developer") for message in messages):
             messages = [{"role": "system", "content": "You are a helpful assistant."}, *messages]
         names = _names_of_results(messages)
@@ -129,7 +129,7 @@ class ChatMLFunctions(Dialect):
         return "message:", "\n"
 
     def plain(self) -> str:
-        """Nothing."""
+        """The empty string: an answer without functions has no prefix."""
         return ""
 
     def between(self) -> str:
@@ -144,14 +144,14 @@ _SYSTEM = (
 
 
 class Functionary(Dialect):
-    """The first functionary models: role names as words, "assistant to=functions.NAME:" for a call."""
+    """The first functionary models: role names in plain text, "assistant to=functions.NAME:" for a call."""
 
     stop: tuple[str, ...] = ("user:", "</s>")
     opening = ""
     many = False
 
     def prompt(self, messages: Messages, functions: Functions) -> str:
-        """The conversation."""
+        """The conversation as text."""
         names = _names_of_results(messages)
         text = "system:\n" + _data(definitions(functions, "  ")) + "\n\n" if functions else ""
         text += "system:\n" + _SYSTEM + "\n"
@@ -182,18 +182,18 @@ class Functionary(Dialect):
         return ":\n"
 
     def between(self) -> str:
-        """There is one call only."""
+        """The empty string: there is only one call."""
         return ""
 
 
 class FunctionaryV1(Functionary):
-    """As those before, with control tokens at the ends of turns and around calls."""
+    """Functionary 1: like `Functionary`, but with control tokens at the ends of turns and around calls."""
 
     stop: tuple[str, ...] = ("<|END_OF_ASSISTANT|>", "<|END_OF_FUNCTION_CALL|>")
     opening = "<|START_OF_FUNCTION_CALL|>"
 
     def prompt(self, messages: Messages, functions: Functions) -> str:
-        """The conversation."""
+        """The conversation as text."""
         names = _names_of_results(messages)
         text = "system:\n" + _data(definitions(functions)) + "<|END_OF_SYSTEM|>\n" if functions else ""
         text += "system:\n" + _SYSTEM + "<|END_OF_SYSTEM|>\n"
@@ -219,23 +219,23 @@ class FunctionaryV1(Functionary):
         return f"{name}:", "\n"
 
     def text(self) -> tuple[str, str]:
-        """Any text that is no call."""
+        """Two empty strings: any text that is not a call."""
         return "", ""
 
     def plain(self) -> str:
-        """Nothing."""
+        """The empty string: an answer without functions has no prefix."""
         return ""
 
 
 class FunctionaryV2(Dialect):
-    """Functionary 2: every message names who wrote it and for whom it is."""
+    """Functionary 2: every message names its sender and its recipient."""
 
     stop: tuple[str, ...] = ("<|stop|>", "<|from|>")
     opening = ""
     many = True
 
     def prompt(self, messages: Messages, functions: Functions) -> str:
-        """The conversation."""
+        """The conversation as text."""
         names = _names_of_results(messages)
         text = self._turn("system", "all", _data(definitions(functions))) if functions else ""
         text += self._turn("system", "all", _SYSTEM)
@@ -265,9 +265,9 @@ class FunctionaryV2(Dialect):
         return "all\n", "<|content|>"
 
     def plain(self) -> str:
-        """A text for all."""
+        """The recipient "all" and the start of the content."""
         return "all\n<|content|>"
 
     def between(self) -> str:
-        """Another message."""
+        """The start of another message."""
         return "\n<|from|>assistant\n<|recipient|>"

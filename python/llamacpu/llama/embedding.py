@@ -15,11 +15,11 @@ __all__ = ["Embeddings"]
 
 
 class Embeddings:
-    """Makes them with the model of a conversation, which is not touched.
+    """Computes embeddings with the model of a conversation, without changing the conversation.
 
-    wanted          whether they were asked for when the `Llama` was made
-    asked_pooling   how one vector is made of many, by llama.cpp's numbers; -1 for what the file says
-    n_batch         the most tokens of a text
+    wanted          whether the `Llama` was created with embedding=True
+    asked_pooling   the pooling type, by llama.cpp's numbers; -1 for the file's setting
+    n_batch         maximum number of tokens of a text
     """
 
     def __init__(
@@ -42,16 +42,19 @@ class Embeddings:
         self._asked_pooling = asked_pooling
 
     def pooling_type(self) -> int:
-        """How `embed` makes one vector of many: 0 not at all, 1 the mean, 2 the first token, 3 the last one,
-        4 the scores of the model's classifier.
+        """Return how `embed` combines token vectors into one.
 
-        It is what was asked for, else what the file says, else 0.
+        0 is no pooling, 1 the mean, 2 the first token, 3 the last one, 4 the scores of the model's classifier. The
+        result is the requested type, else the file's setting, else 0.
         """
         asked = self._asked_pooling if self._asked_pooling != -1 else pooling_number(self._metadata)
         return max(asked, 0)
 
     def create_embedding(self, input: str | Sequence[str], model: str | None = None) -> dict[str, Any]:
-        """Embeddings of texts, in the shape of the OpenAI interface."""
+        """Return the embeddings of texts in the format of the OpenAI API.
+
+        Raises RuntimeError unless the Llama was created with embedding=True.
+        """
         texts = [input] if isinstance(input, str) else list(input)
         vectors, count = self.embed(texts, return_count=True)
         data = [{"object": "embedding", "embedding": vector, "index": i} for i, vector in enumerate(vectors)]
@@ -65,13 +68,15 @@ class Embeddings:
         truncate: bool = True,
         return_count: bool = False,
     ) -> Any:
-        """The embeddings of texts: a list of numbers, or without pooling a list of them for each token.
+        """Return the embedding of a text, or a list of those of several texts.
 
-        normalize     scale every embedding to the Euclidean length 1
-        truncate      leave out what is longer than `n_batch` or the context; otherwise that is a ValueError
-        return_count  return the number of tokens too
+        An embedding is a list of numbers, or without pooling a list of such lists, one for each token.
 
-        RuntimeError unless the Llama was made with embedding=True. The conversation is not touched.
+        normalize     scale every embedding to Euclidean length 1
+        truncate      cut texts longer than `n_batch` or the context; otherwise they raise ValueError
+        return_count  also return the number of tokens
+
+        Raises RuntimeError unless the Llama was created with embedding=True. The conversation is not changed.
         """
         if not self.wanted:
             raise RuntimeError("embeddings need a Llama that was made with embedding=True")
@@ -99,7 +104,7 @@ class Embeddings:
         return (output, count) if return_count else output
 
     def rank(self, query: str, documents: Sequence[str], truncate: bool = True) -> list[float]:
-        """How well each document answers the query; see `Model.rank`. The conversation is not touched."""
+        """Score how well each document answers the query; see `Model.rank`. The conversation is not changed."""
         from llamacpu.tasks.reranking import rank
 
         found: list[float] = rank(self._conversation.model, query, documents, truncate=truncate).tolist()

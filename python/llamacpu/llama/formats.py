@@ -1,4 +1,4 @@
-"""Chat formats of one's own, under the names of llama-cpp-python's module `llama_chat_format`.
+"""Custom chat formats, under the names of llama-cpp-python's module `llama_chat_format`.
 
     @register_chat_format("shouting")
     def shouting(messages, **settings):
@@ -6,9 +6,9 @@
 
     Llama("model.gguf", chat_format="shouting")
 
-A formatter turns messages into the text of a prompt; a handler answers the whole conversation. In the text of a
-formatter the names of control tokens are these tokens, wherever they came from: where messages are not to be trusted,
-use a template, which tells the two apart.
+A formatter turns messages into the text of a prompt; a handler answers the whole conversation. In a formatter's text,
+names of control tokens are encoded as these tokens, wherever they came from: for untrusted messages, use a template,
+which distinguishes the two.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ LlamaChatCompletionHandler = Callable[..., Any]
 
 @dataclass
 class ChatFormatterResponse:
-    """What a formatter makes of messages.
+    """The result of a formatter.
 
-    prompt             the text
+    prompt             the text of the prompt
     stop               texts that end the answer
     stopping_criteria  functions of tokens and logits that end it
-    added_special      whether the text has its start token in it
+    added_special      whether the text already contains the start token
     """
 
     prompt: str
@@ -58,17 +58,23 @@ ChatFormatter = Callable[..., ChatFormatterResponse]
 
 
 class _Answers(Protocol):
-    """What is asked of a `Llama` here."""
+    """The part of a `Llama` that is used here."""
 
     def create_chat_completion(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Any: ...
 
 
 class OwnHandler:
-    """Base of the handlers that know all settings of `Llama.create_chat_completion`, also those of its own."""
+    """Base class of handlers that support all settings of `Llama.create_chat_completion`.
+
+    That includes the settings that llama-cpp-python does not have.
+    """
 
 
 class FormattedChat(OwnHandler):
-    """A handler whose prompts a formatter makes; `template_instead` where a `Llama` has a template in its place."""
+    """A handler that makes its prompts with a formatter.
+
+    template_instead  whether a `Llama` uses the built-in template of the same name instead
+    """
 
     def __init__(self, formatter: ChatFormatter, *, template_instead: bool = False) -> None:
         self.formatter = formatter
@@ -80,7 +86,7 @@ class FormattedChat(OwnHandler):
 
 
 class Jinja2ChatFormatter:
-    """A formatter from the source of a Jinja template, which runs in the sandbox of `llamacpu.ChatTemplate`."""
+    """A formatter made from the source of a Jinja template, which runs in the sandbox of `llamacpu.ChatTemplate`."""
 
     def __init__(
         self,
@@ -100,7 +106,7 @@ class Jinja2ChatFormatter:
     def __call__(
         self, *, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None = None, **variables: Any
     ) -> ChatFormatterResponse:
-        """The prompt of the messages."""
+        """Return the prompt for the messages."""
         prompt = self._compiled.render(
             messages, tools=tools, add_generation_prompt=self.add_generation_prompt, **variables
         )
@@ -110,34 +116,34 @@ class Jinja2ChatFormatter:
         return ChatFormatterResponse(prompt, stop=stop, stopping_criteria=criteria, added_special=True)
 
     def to_chat_handler(self) -> LlamaChatCompletionHandler:
-        """The handler, for `Llama(chat_handler=...)`."""
+        """Return a handler for `Llama(chat_handler=...)`."""
         return FormattedChat(self)
 
 
 class LlamaChatCompletionHandlerNotFoundException(Exception):  # noqa: N818 (llama-cpp-python's name)
-    """There is no handler of this name."""
+    """Raised for a name without a registered handler."""
 
 
 class LlamaChatCompletionHandlerRegistry:
-    """The handlers of this process by name: what `chat_format` can name besides templates."""
+    """The handlers of this process by name, which `chat_format` can name in addition to templates."""
 
     _chat_handlers: dict[str, LlamaChatCompletionHandler] = {}  # noqa: RUF012 (one table for all objects, as its users expect)
 
     def register_chat_completion_handler(
         self, name: str, chat_handler: LlamaChatCompletionHandler, overwrite: bool = False
     ) -> None:
-        """Add a handler. ValueError for a name that is taken, unless `overwrite`."""
+        """Add a handler. Raises ValueError if the name is taken, unless `overwrite` is true."""
         if not overwrite and name in self._chat_handlers:
             raise ValueError(f"a chat format {name!r} is registered already; pass overwrite=True to replace it")
         self._chat_handlers[name] = chat_handler
 
     def unregister_chat_handler(self, name: str) -> None:
-        """Remove a handler. ValueError if there is none of this name."""
+        """Remove a handler. Raises ValueError if there is none of this name."""
         if self._chat_handlers.pop(name, None) is None:
             raise ValueError(f"no chat format {name!r} is registered")
 
     def get_chat_completion_handler_by_name(self, name: str) -> LlamaChatCompletionHandler:
-        """The handler. LlamaChatCompletionHandlerNotFoundException if there is none of this name."""
+        """Return the handler of a name. Raises LlamaChatCompletionHandlerNotFoundException if there is none."""
         if name not in self._chat_handlers:
             names = ", ".join(sorted(self._chat_handlers)) or "none"
             raise LlamaChatCompletionHandlerNotFoundException(
@@ -147,17 +153,20 @@ class LlamaChatCompletionHandlerRegistry:
 
 
 def get_chat_completion_handler(name: str) -> LlamaChatCompletionHandler:
-    """The registered handler of a name."""
+    """Return the registered handler of a name.
+
+    Raises LlamaChatCompletionHandlerNotFoundException if there is none.
+    """
     return LlamaChatCompletionHandlerRegistry().get_chat_completion_handler_by_name(name)
 
 
 def chat_formatter_to_chat_completion_handler(chat_formatter: ChatFormatter) -> LlamaChatCompletionHandler:
-    """A handler whose prompts the formatter makes."""
+    """Return a handler that makes its prompts with the formatter."""
     return FormattedChat(chat_formatter)
 
 
 def register_chat_completion_handler(name: str) -> Callable[[LlamaChatCompletionHandler], LlamaChatCompletionHandler]:
-    """Decorator that registers a handler."""
+    """Decorator that registers a handler. Raises ValueError if the name is taken."""
 
     def register(handler: LlamaChatCompletionHandler) -> LlamaChatCompletionHandler:
         LlamaChatCompletionHandlerRegistry().register_chat_completion_handler(name, handler)
@@ -167,7 +176,7 @@ def register_chat_completion_handler(name: str) -> Callable[[LlamaChatCompletion
 
 
 def register_chat_format(name: str) -> Callable[[ChatFormatter], ChatFormatter]:
-    """Decorator that registers a formatter."""
+    """Decorator that registers a formatter. Raises ValueError if the name is taken."""
 
     def register(formatter: ChatFormatter) -> ChatFormatter:
         LlamaChatCompletionHandlerRegistry().register_chat_completion_handler(name, FormattedChat(formatter))
@@ -177,6 +186,6 @@ def register_chat_format(name: str) -> Callable[[ChatFormatter], ChatFormatter]:
 
 
 def registered(name: str | None) -> LlamaChatCompletionHandler | None:
-    """The handler of a name; None where there is none, or where a template is used in its place."""
+    """The handler of a name; None if there is none, or if a built-in template is used instead."""
     handler = None if name is None else LlamaChatCompletionHandlerRegistry._chat_handlers.get(name)
     return None if isinstance(handler, FormattedChat) and handler.template_instead else handler

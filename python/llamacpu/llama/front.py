@@ -1,4 +1,4 @@
-"""The class `Llama`: its constructor, and what its parts offer under llama-cpp-python's names."""
+"""The class `Llama`: its constructor, and the methods of its parts under llama-cpp-python's names."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = ["Llama"]
 
 
 def _loader(owner: weakref.ref[Llama]) -> Callable[[LlamaState], None]:
-    """Calls `load_state` of an object that is alive, without keeping it so."""
+    """A function that calls `load_state` of an object if it is still alive, without keeping it alive."""
 
     def load(state: LlamaState) -> None:
         found = owner()
@@ -53,12 +53,12 @@ def _loader(owner: weakref.ref[Llama]) -> Callable[[LlamaState], None]:
 
 
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
-# Settings that handlers written for llama-cpp-python do not know.
+# Settings that handlers written for llama-cpp-python do not support.
 _OWN_CHAT_SETTINGS = ("template_variables", "reasoning", "on_prompt", "cancel", "timeout")
 
 
 def _keeping_arguments(initialize: Constructor) -> Constructor:
-    """Decorator of the constructor: its arguments are what a copy of the object is made with."""
+    """Decorator of the constructor that stores its arguments, from which a copy of the object is made."""
 
     @wraps(initialize)
     def call(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -73,32 +73,34 @@ def _keeping_arguments(initialize: Constructor) -> Constructor:
 class Llama(Attributes, Signatures):
     """A model and its conversation; see the module's description.
 
-    model_path    a GGUF file
-    n_ctx         the most tokens of prompt and answer together; 0 for what the model was trained for. Not given, the
-                  num_ctx that came with a model opened by its name counts; so do its other settings in completions
-    n_batch       the most tokens of a text that `embed` takes
-    n_threads     number of threads; None or 0 for what the machine gives
-    seed          of the random choices; the default, -1 and None draw one
-    embedding     `embed` and `create_embedding` may be called
-    pooling_type  how they make one vector of many, see the method `pooling_type`; -1 for what the file says
-    chat_format   a built-in chat template, one of the file's, Jinja source, or what is registered in
-                  `llamacpu.llama.formats`; None for what the file says
-    chat_handler  answers conversations in its own way, see there
-    tokenizer     tokenizes texts in place of the file's tokenizer: an object like `llamacpu.llama.tokenizer` has
+    model_path    path of a GGUF file, or the name of a model
+    n_ctx         maximum number of tokens of prompt and answer together; 0 for the model's training context. If not
+                  given, the num_ctx that came with a model opened by name applies, like its other settings in
+                  completions
+    n_batch       maximum number of tokens of a text that `embed` takes
+    n_threads     number of threads; None or 0 for as many as the machine provides
+    seed          seed of the random choices; the default, -1 and None draw one
+    embedding     whether `embed` and `create_embedding` may be called
+    pooling_type  how these combine token vectors into one, see the method `pooling_type`; -1 for the file's setting
+    chat_format   a built-in chat template, one of the file's, Jinja source, or a name registered in
+                  `llamacpu.llama.formats`; None for the file's own
+    chat_handler  a function that answers conversations itself, see `llamacpu.llama.formats`
+    tokenizer     replaces the file's tokenizer: an object like those in `llamacpu.llama.tokenizer`
     type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)
-    logits_all    `scores` keeps the logits of every token, not of the last one only
-    vocab_only    only the tokenizer is there
-    use_mmap      False reads all of the file into memory at once: `load="copy"` of `llamacpu.Model`
-    draft_model   guesses tokens that are then checked together, with the same text sooner: "auto" and what else
-                  `draft` of `llamacpu.generation.generate` takes, or the path of a small model; None for none
-    on_load       (bytes done, bytes of weights): prepares the weights at once and is told how far that is, see
+    logits_all    whether `scores` keeps the logits of every token, not only of the last one
+    vocab_only    whether to open only the tokenizer
+    use_mmap      False reads the whole file into memory at once: `load="copy"` of `llamacpu.Model`
+    draft_model   speculative decoding, which gives the same text sooner: "auto" or anything else that `draft` of
+                  `llamacpu.generation.generate` takes, or the path of a small model; None for none
+    on_load       (bytes done, bytes of weights): prepares the weights at once and is called with the progress, see
                   `llamacpu.Model.prepare`
-    overflow      what becomes of a text that the context cannot hold: "error", "truncate" or "shift", as in
-                  `llamacpu.generation.generate`; `last_result.dropped_tokens` tells what was left out
+    overflow      what happens to a text that the context cannot hold: "error", "truncate" or "shift", as in
+                  `llamacpu.generation.generate`; `last_result.dropped_tokens` says how many tokens were left out
 
-    The other arguments are those of llama-cpp-python; `kv_overrides` and those of the rotation (rope_..., yarn_...)
-    take the place of metadata in the file. What has no meaning on a CPU is noted in the log, and what would change the
-    result in a way that this engine has not (LoRA, attention in both directions) is a ValueError.
+    The other arguments are those of llama-cpp-python; `kv_overrides` and those of the rotary position embedding
+    (rope_..., yarn_...) replace metadata of the file. Arguments without meaning on a CPU are noted in the log, and
+    those that would change the result in a way that this engine does not support (LoRA, bidirectional attention) raise
+    ValueError.
     """
 
     _arguments: dict[str, Any]
@@ -182,7 +184,7 @@ class Llama(Attributes, Signatures):
         self._conversation = Conversation(
             model, self._samplers, vocabulary, context=n_ctx or None, kv_type=kv_type, logits_all=logits_all
         )
-        # What a program has put in the place of `load_state` sees the states of the cache, too.
+        # If a program has replaced `load_state`, its function also gets the states from the cache.
         self._conversation.restore = _loader(weakref.ref(self))
         self._steps = Steps(self._conversation, self._samplers)
         self._embeddings = Embeddings(
@@ -197,7 +199,7 @@ class Llama(Attributes, Signatures):
             self._check_format(model)
 
     def _check_format(self, model: Model) -> None:
-        """Raise TemplateError at once for a chat format that there is not."""
+        """Raise TemplateError at once for an unknown chat format."""
         try:
             _ = self._completions.chat
         except BaseException:
@@ -227,7 +229,7 @@ class Llama(Attributes, Signatures):
 
     @property
     def model(self) -> Model:
-        """The `llamacpu.Model` behind."""
+        """The underlying `llamacpu.Model`."""
         return self._conversation.model
 
     @property
@@ -237,18 +239,18 @@ class Llama(Attributes, Signatures):
 
     @property
     def chat(self) -> Chat:
-        """How the model is talked to: its chat template and the way from messages to tokens."""
+        """The chat template of the model and the conversion of messages to tokens."""
         return self._completions.chat
 
     @cached_property
     def metadata(self) -> dict[str, str]:
-        """The metadata of the file as texts, without the arrays."""
+        """The metadata of the file as strings, without the arrays."""
         plain = {key: value for key, value in self._file.metadata.items() if isinstance(value, (bool, int, float, str))}
         return {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in plain.items()}
 
     @property
     def context_params(self) -> SimpleNamespace:
-        """The settings of the conversation by llama.cpp's names."""
+        """The settings of the conversation, under llama.cpp's names."""
         return SimpleNamespace(
             n_ctx=self.n_ctx(), n_batch=self.n_batch, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
             pooling_type=self.pooling_type(), embeddings=self._embeddings.wanted,
@@ -257,11 +259,11 @@ class Llama(Attributes, Signatures):
     n_ctx: Final = method_of("_conversation", Conversation.n_ctx)
 
     def n_embd(self) -> int:
-        """Length of an embedding."""
+        """The length of an embedding."""
         return int(self.model.config["embedding_length"])
 
     def n_vocab(self) -> int:
-        """Number of tokens in the vocabulary."""
+        """The number of tokens in the vocabulary."""
         return self._conversation.vocab_size
 
     def tokenizer(self) -> LlamaTokenizer:
@@ -282,18 +284,18 @@ class Llama(Attributes, Signatures):
     guard_prompt: Final = method_of("_completions", Completions.guard_prompt)
 
     def infill(self, prefix: str, suffix: str, **settings: Any) -> Any:
-        """What belongs between two texts; `settings` as in `create_completion`.
+        """Generate the text that belongs between two texts; `settings` as in `create_completion`.
 
         Raises ModelError for a model that was not trained for it.
         """
         return self._completions.infill(prefix, suffix, **settings)
 
-    if not TYPE_CHECKING:  # where `Signatures` says more than this
+    if not TYPE_CHECKING:  # for type checkers, `Signatures` is more precise than this
         create_completion = method_of("_completions", Completions.create_completion)
 
         @with_signature_of(Completions.create_completion)
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
-            """`create_completion`, and its arguments."""
+            """Call `create_completion` with the same arguments."""
             return self.create_completion(*args, **kwargs)
 
         @with_signature_of(Completions.create_chat_completion)
@@ -306,7 +308,7 @@ class Llama(Attributes, Signatures):
             return handler(llama=self, **{name: value for name, value in given.items() if name not in left_out})
 
     def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
-        """`create_chat_completion` with the classes of the openai package as results."""
+        """Like `create_chat_completion`, but returns objects of the openai package. Raises ImportError without it."""
         try:
             from openai.types.chat import ChatCompletion, ChatCompletionChunk
         except ImportError:
@@ -327,7 +329,7 @@ class Llama(Attributes, Signatures):
 
     @property
     def n_tokens(self) -> int:
-        """Number of tokens in the conversation; a smaller one can be set, to go on from there."""
+        """The number of tokens in the conversation; a smaller value can be set, to continue from there."""
         return self.session.position
 
     @n_tokens.setter
@@ -345,7 +347,7 @@ class Llama(Attributes, Signatures):
 
     @property
     def scores(self) -> npt.NDArray[np.single]:
-        """The logits that `eval` kept, float32[rows, vocabulary]: of all with `logits_all`, else of the last."""
+        """The logits that `eval` kept, float32[rows, vocabulary]: of all tokens with `logits_all`, else of the last."""
         return self._conversation.scores
 
     @property
@@ -358,7 +360,7 @@ class Llama(Attributes, Signatures):
         """`scores` as lists."""
         return self._conversation.eval_logits
 
-    # Programs that were written for llama-cpp-python know these two by their private names.
+    # Programs written for llama-cpp-python use these two under their private names.
     _input_ids = input_ids
     _scores = scores
 
@@ -371,10 +373,10 @@ class Llama(Attributes, Signatures):
     load_state: Final = method_of("_conversation", Conversation.load_state)
     set_cache: Final = method_of("_conversation", Conversation.set_cache)
 
-    # --- Life and death ---
+    # --- Lifetime ---
 
     def close(self) -> None:
-        """Give the memory back: weights, keys and values, the draft model. Later calls raise `LlamaCpuError`."""
+        """Free the memory of weights, keys and values, and the draft model. Later calls raise `LlamaCpuError`."""
         conversation = getattr(self, "_conversation", None)
         if conversation is not None:
             conversation.close()
@@ -405,7 +407,10 @@ class Llama(Attributes, Signatures):
         cache_dir: str | os.PathLike[str] | None = None,
         **kwargs: Any,
     ) -> Llama:
-        """Download a file of a Hugging Face repository (a name or a pattern) and open it; see `llamacpu.store.hub`."""
+        """Download a file of a Hugging Face repository and open it; see `llamacpu.store.hub`.
+
+        filename: a name or a pattern; None for "*.gguf". `kwargs` are arguments of `Llama`.
+        """
         from llamacpu.store.hub import download
 
         path = download(repo_id, filename or "*.gguf", additional_files or (), local_dir, cache_dir)
@@ -413,7 +418,7 @@ class Llama(Attributes, Signatures):
 
     @staticmethod
     def logits_to_logprobs(logits: npt.ArrayLike, axis: int = -1) -> npt.NDArray[np.single]:
-        """The log-probabilities of logits (their log-softmax)."""
+        """Return the log-probabilities of logits (their log-softmax along `axis`)."""
         values = np.asarray(logits, dtype=np.single)
         largest = values.max(axis=axis, keepdims=True)
         shifted = values - np.where(np.isfinite(largest), largest, 0)
@@ -422,5 +427,5 @@ class Llama(Attributes, Signatures):
 
     @staticmethod
     def longest_token_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-        """Length of the longest common beginning."""
+        """Return the length of the longest common prefix of two token sequences."""
         return shared_length(a, b)

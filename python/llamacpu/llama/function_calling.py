@@ -1,10 +1,10 @@
-"""Chat handlers for models that call functions in a notation of their own, under llama-cpp-python's names.
+"""Chat handlers for models with a special notation for function calls, under llama-cpp-python's names.
 
     Llama("functionary.gguf", chat_format="functionary-v2")
 
-The model decides under a grammar between the names of the functions and a text, and then writes arguments that are
-valid under the function's schema. In a stream, each call comes in one piece. A file's own chat template does more: it
-is used without `chat_format`.
+Constrained by a grammar, the model first chooses between the names of the functions and a text, and then writes
+arguments that are valid under the function's schema. In a stream, each call arrives in one piece. The file's own chat
+template, which is used without `chat_format`, does more.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ __all__ = [
     "functionary_v1_v2_chat_handler",
 ]
 
-# More calls than that in one answer are a model that repeats itself.
+# A model that makes more calls than this in one answer is repeating itself.
 MOST_CALLS = 32
 Call = dict[str, Any]
 
 
 class _Answers(Protocol):
-    """What is asked of a `Llama` here."""
+    """The part of a `Llama` that is used here."""
 
     def create_chat_completion(self, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Any: ...
 
 
 class FunctionCalling(OwnHandler):
-    """A handler that speaks a dialect."""
+    """A chat handler for one dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -56,7 +56,10 @@ class FunctionCalling(OwnHandler):
         stop: str | Sequence[str] | None = None,
         **settings: Any,
     ) -> Any:
-        """Answer the conversation; the arguments and the result are those of `Llama.create_chat_completion`."""
+        """Answer the conversation; arguments and result are those of `Llama.create_chat_completion`.
+
+        Raises ValueError if the tool choice names an unknown function.
+        """
         stops = [stop] if isinstance(stop, str) else list(stop or ())
         one = _Conversation(llama, self.dialect, messages, [*stops, *self.dialect.stop], settings)
         choice = tool_choice if tool_choice is not None else function_call
@@ -98,11 +101,11 @@ class _Conversation:
         self._settings = dict(settings)
 
     def prompt(self, functions: Sequence[Mapping[str, Any]]) -> str:
-        """The conversation, up to where the model decides."""
+        """The conversation as text, up to the point where the model decides."""
         return self.dialect.prompt(self._messages, functions)
 
     def answer(self, prompt: str, **more: Any) -> Any:
-        """What the model writes behind a prompt, as a chat completion."""
+        """Continue a prompt; return what the model writes as a chat completion."""
         found = self._llama.create_chat_completion(
             self._messages,
             **{**self._settings, "stop": self._stop, **more, "reasoning": False},
@@ -115,7 +118,7 @@ class _Conversation:
         return found
 
     def decide(self, prompt: str, known: Mapping[str, Any], *, text: bool, end: bool = False) -> str | None:
-        """The name of the function that the model calls; None for a text, or for the end of its calls."""
+        """The name of the function that the model chooses to call; None for a text, or for the end of its calls."""
         words = {self.dialect.call(name)[0]: name for name in known}
         if len(words) == 1 and not text and not end:
             return next(iter(known))
@@ -135,7 +138,7 @@ class _Conversation:
         return words.get(written)
 
     def calls(self, prompt: str, known: Mapping[str, Any], name: str, several: bool) -> Iterator[Call]:
-        """The calls of functions, the first one by its name."""
+        """Yield the function calls, starting with one to the function `name`."""
         following: str | None = name
         for _ in range(MOST_CALLS):
             assert following is not None
@@ -185,7 +188,7 @@ def _chunks(one: _Conversation, calls: Iterator[Call], legacy: bool) -> Iterator
 
 
 class _FunctionaryOfBoth(OwnHandler):
-    """The handler for functionary 1 and 2: which of them a model is shows in its vocabulary."""
+    """The handler for functionary 1 and 2; the model's vocabulary shows which of them it is."""
 
     def __call__(self, llama: Any, messages: Sequence[Mapping[str, Any]], **settings: Any) -> Any:
         """Answer the conversation."""

@@ -1,4 +1,4 @@
-"""Functions as the type definitions that the functionary models were trained to read."""
+"""Functions rendered as the type definitions that the functionary models were trained to read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ DEEPEST = 64
 
 
 def definitions(functions: Sequence[Mapping[str, Any]], indent: str = "") -> str:
-    """The definitions of functions in a namespace; `indent` stands before the lines of each."""
+    """The type definitions of functions in one namespace; `indent` precedes the lines of each.
+
+    Raises TemplateError for parameters nested more than `DEEPEST` levels deep.
+    """
     lines = ["// Supported function definitions that should be called when necessary.", "namespace functions {", ""]
     shared: dict[str, Any] = {}
     for function in functions:
@@ -31,7 +34,7 @@ def definitions(functions: Sequence[Mapping[str, Any]], indent: str = "") -> str
 
 
 def _type(schema: Any, level: int) -> str:
-    """The type of a value, whose inner lines stand `level` steps in."""
+    """The type of a value, with its inner lines indented by `level` steps."""
     if level > DEEPEST:
         raise TemplateError(f"a tool's parameters are nested more than {DEEPEST} levels deep")
     if not isinstance(schema, Mapping):

@@ -1,4 +1,4 @@
-"""Chat formats from what Hugging Face transformers keeps of a model, and guesses from the metadata of a file."""
+"""Chat formats from the files of Hugging Face transformers, and guesses from the metadata of a GGUF file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ __all__ = [
 
 
 def hf_autotokenizer_to_chat_formatter(pretrained_model_name_or_path: str | os.PathLike[str]) -> ChatFormatter:
-    """A formatter with the chat template of a folder or a Hugging Face repository. ImportError without transformers."""
+    """A formatter with the chat template of a folder or a Hugging Face repository.
+
+    Raises ImportError without transformers.
+    """
     try:
         from transformers import AutoTokenizer
     except ImportError:
@@ -41,17 +44,20 @@ def hf_autotokenizer_to_chat_formatter(pretrained_model_name_or_path: str | os.P
 def hf_autotokenizer_to_chat_completion_handler(
     pretrained_model_name_or_path: str | os.PathLike[str],
 ) -> LlamaChatCompletionHandler:
-    """A handler with the chat template of a folder or a Hugging Face repository."""
+    """A handler with the chat template of a folder or a Hugging Face repository.
+
+    Raises ImportError without transformers.
+    """
     return FormattedChat(hf_autotokenizer_to_chat_formatter(pretrained_model_name_or_path))
 
 
 def hf_tokenizer_config_to_chat_formatter(
     tokenizer_config: Mapping[str, Any], add_generation_prompt: bool = True
 ) -> ChatFormatter:
-    """A formatter with the template in a ``tokenizer_config.json``: its "chat_template", "bos_token" and "eos_token".
+    """A formatter with the template of a ``tokenizer_config.json``: its "chat_template", "bos_token" and "eos_token".
 
-    As in llama-cpp-python, the answer is begun by an empty message of the assistant at the end of the conversation,
-    unless the template knows `add_generation_prompt` itself. ValueError where one of the three is missing.
+    As in llama-cpp-python, the answer begins with an empty assistant message at the end of the conversation, unless
+    the template uses `add_generation_prompt` itself. Raises ValueError if one of the three is missing.
     """
     template = ChatTemplate(
         _configured(tokenizer_config, "chat_template"),
@@ -73,12 +79,12 @@ def hf_tokenizer_config_to_chat_formatter(
 def hf_tokenizer_config_to_chat_completion_handler(
     tokenizer_config: Mapping[str, Any], add_generation_prompt: bool = True
 ) -> LlamaChatCompletionHandler:
-    """A handler with the template in a ``tokenizer_config.json``."""
+    """A handler with the template of a ``tokenizer_config.json``; see `hf_tokenizer_config_to_chat_formatter`."""
     return FormattedChat(hf_tokenizer_config_to_chat_formatter(tokenizer_config, add_generation_prompt))
 
 
 def _configured(config: Mapping[str, Any], name: str) -> str:
-    """A text of the configuration; tokens may also be objects with their text as "content"."""
+    """A string of the configuration; tokens may also be objects with their text as "content"."""
     value = config.get(name) if isinstance(config, Mapping) else None
     if isinstance(value, Mapping):
         value = value.get("content")
@@ -90,7 +96,7 @@ def _configured(config: Mapping[str, Any], name: str) -> str:
     return value
 
 
-# A conversation that every one of the known templates takes, and what begins its prompt.
+# A conversation that all of the known templates accept, and the beginning of the prompt that each makes of it.
 _CONVERSATION = (
     {"role": "user", "content": "question"},
     {"role": "assistant", "content": "answer"},
@@ -105,9 +111,10 @@ _KNOWN: dict[str, str | tuple[str, ...]] = {
 
 
 def guess_chat_format_from_gguf_metadata(metadata: Mapping[str, Any]) -> str | None:
-    """The name of the chat format that the template in the metadata writes: chatml, mistral-instruct or llama-3.
+    """The name of the chat format of the template in the metadata: chatml, mistral-instruct or llama-3.
 
-    None where it writes another one, or there is none. The template is asked what it makes of a conversation.
+    None if there is no template or it writes another format. The format is determined by rendering a conversation with
+    the template.
     """
     source = metadata.get("tokenizer.chat_template")
     if not isinstance(source, str):

@@ -9,7 +9,7 @@ Rows = npt.NDArray[np.float32]
 
 
 class KeptLogits:
-    """Rows of logits, one for each token, in one array that grows."""
+    """Rows of logits, one per token, in one growing array."""
 
     def __init__(self, vocabulary: int) -> None:
         self._array: Rows = np.zeros((0, vocabulary), dtype=np.float32)
@@ -20,15 +20,15 @@ class KeptLogits:
 
     @property
     def rows(self) -> Rows:
-        """float32[rows, vocabulary]: the array itself, not a copy of it."""
+        """The logits, float32[rows, vocabulary]: a view of the array, not a copy."""
         return self._array[: self._count]
 
     def replace(self, rows: Rows) -> None:
-        """Keep these rows alone."""
+        """Keep only these rows."""
         self._array, self._count = rows, len(rows)
 
     def append(self, rows: Rows) -> None:
-        """Keep these rows behind the others."""
+        """Append these rows."""
         needed = self._count + len(rows)
         if needed > len(self._array):
             larger = np.empty((max(needed, 2 * self._count), rows.shape[1]), dtype=np.float32)
@@ -38,5 +38,5 @@ class KeptLogits:
         self._count = needed
 
     def truncate(self, count: int) -> None:
-        """Keep the first rows alone."""
+        """Keep only the first `count` rows."""
         self._count = min(self._count, count)

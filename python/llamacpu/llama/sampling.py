@@ -1,4 +1,4 @@
-"""llama-cpp-python's sampling arguments as `Sampler`, and the seed of those that name none."""
+"""Conversion of llama-cpp-python's sampling arguments to `Sampler`, and the seeds of requests without one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["RANDOM_SEED", "Samplers", "samplings"]
 
 
 RANDOM_SEED = MAX_SEED
-# Prime to the number of seeds: all of them come before one comes again.
+# Coprime to the number of seeds, so that all of them are used before one repeats.
 _STRIDE = 2654435761
 # The steps of llama-cpp-python, which are fewer than llama.cpp's.
 _STEPS = ("penalties", "top_k", "typical_p", "top_p", "min_p", "temperature")
@@ -30,7 +30,7 @@ class Samplers:
     """Makes the samplers of a `Llama`.
 
     last_n_tokens_size  how many tokens the penalties look back
-    seed                of the random choices to come, which goes on with each text; None where it is drawn
+    seed                state from which the seed of the next text is derived, advanced with each; None to draw seeds
     """
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, last_n_tokens_size: int, seed: int) -> None:
@@ -41,13 +41,13 @@ class Samplers:
         self.set_seed(seed)
 
     def set_seed(self, seed: int) -> None:
-        """The seed of the random choices to come; -1 draws one, and of a longer number the low 32 bits count."""
+        """Set the seed of future random choices; -1 draws one, and a longer integer is cut to its low 32 bits."""
         self.seed = seed_of(seed)
 
     def _next_seed(self) -> int | None:
-        """The seed of a text that names none: with one that was set, all of them follow from it and from how many came.
+        """The seed of a text without one: if a seed was set, it follows from that seed and the number of texts so far.
 
-        That is in `seed` alone, so that a saved state brings the choices back as it brings the text back.
+        Both are contained in `seed` alone, so that a saved state restores the choices together with the text.
         """
         if self.seed is None:
             return None
@@ -56,7 +56,7 @@ class Samplers:
         return found
 
     def sampler(self, seed: int | None, **settings: Any) -> Sampler:
-        """A sampler with the settings of `samplings`; a seed of None draws one."""
+        """A sampler with the settings of `samplings`; with seed None it gets the next seed of this object."""
         if seed is None:
             seed = self._next_seed()
         chosen = samplings(seed=seed, penalty_last_n=self.last_n_tokens_size, **settings)
@@ -64,7 +64,7 @@ class Samplers:
         return Sampler(chosen, self._vocab_size, lambda token: tokenizer.decode([token]))
 
     def processors(self, given: Iterable[LogitsProcessor] | None, grammar: Grammar | None) -> list[LogitsProcessor]:
-        """The logits processors of one text: those given, and what keeps it to the grammar."""
+        """The logits processors of one text: those given, followed by the grammar's constraint."""
         processors = list(given or ())
         return [*processors, grammar.constraint(self._tokenizer)] if grammar is not None else processors
 
@@ -78,7 +78,10 @@ def samplings(
     logit_bias: Mapping[Any, float] | None = None,
     **settings: Any,
 ) -> Sampling:
-    """The settings of a request. A negative temperature draws from the model's own distribution."""
+    """The sampling settings of a request. A negative temperature draws from the model's own distribution.
+
+    Raises ValueError for an invalid setting.
+    """
     if tfs_z != 1.0 or not penalize_nl:
         log.info("tfs_z and penalize_nl have no effect")
     try:

@@ -1,4 +1,4 @@
-"""The arguments of `Llama` that llama-cpp-python has and a CPU engine of our kind reads in its own way."""
+"""The arguments of `Llama`: checks, and the meaning of llama-cpp-python's arguments for this CPU engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llamacpu.files import is_file
 from llamacpu.generation.generate import draft_from
 from llamacpu.model import Model
 
-# Arguments that say where or how llama.cpp computes; results do not depend on them.
+# Arguments that control where or how llama.cpp computes; results do not depend on them.
 _NO_MEANING: Mapping[str, Any] = {
     "n_gpu_layers": 0,
     "split_mode": 1,
@@ -30,14 +30,14 @@ _NO_MEANING: Mapping[str, Any] = {
     "no_perf": False,
     "numa": False,
 }
-# Arguments that would change what the model computes in a way that this engine does not.
+# Arguments that would change what the model computes in a way that this engine does not support.
 _NOT_CHANGEABLE: Mapping[str, Any] = {
     "yarn_attn_factor": 1.0,
     "attention_type": -1,
     "lora_base": None,
     "lora_path": None,
 }
-# Arguments that take the place of metadata: the value that leaves it to the file, and the key.
+# Arguments that replace metadata: the value that keeps the file's metadata, and the key.
 _METADATA: Mapping[str, tuple[Any, str]] = {
     "rope_freq_base": (0.0, ".rope.freq_base"),
     "yarn_ext_factor": (-1.0, ".rope.scaling.yarn_ext_factor"),
@@ -46,16 +46,16 @@ _METADATA: Mapping[str, tuple[Any, str]] = {
     "yarn_orig_ctx": (0, ".rope.scaling.original_context_length"),
 }
 _SCALINGS = {0: "none", 1: "linear", 2: "yarn"}
-# What LangChain passes to every model, whatever its file says: taken as "no wish".
+# Values that LangChain passes to every model, whatever its file says: treated as not given.
 _NO_WISH = (("rope_freq_base", 10000.0), ("rope_freq_scale", 1.0), ("attention_type", 0))
-# Arguments of older versions of llama-cpp-python, some of which LangChain passes to this day.
+# Arguments of older versions of llama-cpp-python, some of which LangChain still passes.
 _RETIRED = frozenset(("f16_kv", "low_vram", "mul_mat_q", "n_gqa", "n_parts", "rms_norm_eps", "tensor_read_ahead"))
 _KV_TYPES: Mapping[int | str | None, Literal["f32", "f16", "q8_0"]] = {
     None: "f16", 0: "f32", 1: "f16", 8: "q8_0", "f32": "f32", "f16": "f16", "q8_0": "q8_0",
 }  # fmt: skip
 
 
-# What completions take, by the kind of value.
+# The arguments of completions, by kind of value.
 COMPLETION_KINDS: Kinds = {
     number: (
         "temperature", "top_p", "min_p", "typical_p", "frequency_penalty", "presence_penalty", "repeat_penalty",
@@ -86,7 +86,7 @@ _KINDS: Kinds = {
 
 
 def check_completion(given: Mapping[str, Any]) -> None:
-    """Raises TypeError or ValueError for arguments of a completion that are nothing of their kind."""
+    """Raise TypeError or ValueError for arguments of a completion with a value of the wrong kind."""
     check_kinds(given, COMPLETION_KINDS)
     grammar, bias = given.get("grammar"), given.get("logit_bias")
     if grammar is not None and not hasattr(grammar, "constraint"):
@@ -99,12 +99,12 @@ def check_completion(given: Mapping[str, Any]) -> None:
 
 
 def check(arguments: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    """Note arguments without meaning in the log; raise ValueError or TypeError for those that cannot be followed.
+    """Note arguments without effect in the log; raise ValueError or TypeError for those that cannot be honoured.
 
-    An argument that there is not is a warning, as a misspelt one would do nothing in silence.
+    An unknown argument is reported as a warning, because a misspelt one would otherwise be silently ignored.
 
-    arguments  name to value, as the constructor names them
-    other      what was given beyond them
+    arguments  the constructor's arguments, name to value
+    other      arguments that the constructor does not have
     """
     check_kinds(arguments, _KINDS)
     overflow, overrides = arguments["overflow"], arguments["kv_overrides"]
@@ -136,7 +136,10 @@ def check(arguments: Mapping[str, Any], other: Mapping[str, Any]) -> None:
 
 
 def overrides(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata that takes the place of the file's, for `Model`: that of `kv_overrides` and of the rotation."""
+    """The metadata overrides for `Model`, from `kv_overrides` and the arguments of the rotary position embedding.
+
+    Raises ValueError for an unknown rope_scaling_type.
+    """
     found: dict[str, Any] = dict(arguments["kv_overrides"] or {})
     for name, (default, key) in _METADATA.items():
         value = arguments[name]
@@ -156,7 +159,10 @@ def overrides(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kv_type(key: int | str | None, value: int | str | None) -> Literal["f32", "f16", "q8_0"]:
-    """How keys and values are stored, from ggml's type numbers or names; both are stored alike."""
+    """The storage type of keys and values, from ggml's type numbers or names; both use the same type.
+
+    Raises ValueError for a type that is not supported.
+    """
     wanted = key if key is not None else value
     if wanted not in _KV_TYPES:
         raise ValueError(f"type_k is {wanted!r}; expected 0 (f32), 1 (f16), 8 (q8_0) or None")
@@ -166,14 +172,14 @@ def kv_type(key: int | str | None, value: int | str | None) -> Literal["f32", "f
 
 
 def draft(wanted: Any) -> Draft | None:
-    """What guesses tokens: as `generate` takes it, or the path of a draft model."""
+    """The source of drafts: an argument as `generate` takes it, or the path of a draft model."""
     if isinstance(wanted, os.PathLike) or (isinstance(wanted, str) and wanted != "auto"):
         wanted = Model(wanted)
     return draft_from(wanted)
 
 
 def file_of(name: str) -> str:
-    """The file of the model that a name stands for."""
+    """The path of the model file for a path or a model's name."""
     if not name or is_file(name):
         return name
     from llamacpu.store.resolve import resolve

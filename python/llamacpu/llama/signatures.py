@@ -1,6 +1,6 @@
-"""The types of the completions of `Llama`: what each takes, and what comes back with and without `stream`.
+"""The types of the completions of `Llama`: the arguments of each, and the results with and without `stream`.
 
-For type checkers only: when a program runs, `Llama` has the methods of its parts.
+For type checkers only: at run time, `Llama` has the methods of its parts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
 
     class Signatures:
-        """The overloads."""
+        """The overloads of the completion methods."""
 
         @overload
         def create_completion(
@@ -131,4 +131,4 @@ if TYPE_CHECKING:
 else:
 
     class Signatures:
-        """Nothing, when a program runs."""
+        """An empty class at run time."""

@@ -1,10 +1,10 @@
-"""The chat formats that llama-cpp-python has by name: functions from messages to a prompt, all of them registered.
+"""The named chat formats of llama-cpp-python: functions from messages to a prompt, all of them registered.
 
     format_llama3(messages=[{"role": "user", "content": "Hi"}]).prompt
 
-Prompts are those of that library; where it loses the messages (open-orca) or shows the name of a variable (intel), they
-are in their place here. In the text of messages nothing is a control token. `Llama(chat_format=...)` prefers the
-built-in template of a name where there is one: that knows tools, too.
+The prompts are those of that library, except where it loses the messages (open-orca) or prints the name of a variable
+(intel): here the prompts have the messages and the value. Nothing in the text of messages is treated as a control
+token. `Llama(chat_format=...)` prefers the built-in template of a name if there is one, because that supports tools.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ Messages = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Turns:
-    """A format of turns.
+    """A chat format made of turns.
 
-    roles       what begins the turn of a role; messages of other roles are left out
-    gap         between that and the text
-    empty       in place of gap, text and separator where a message has no text, and where the answer begins
-    separators  behind the texts, in turn
-    system      the text of system messages in its place "{}"; None where they are turns like the others
-    default     the text if there is none, or in any case if `fixed`
-    behind      behind the system text
-    stop        what ends an answer
-    answer      whether the turn of the assistant is begun at the end
+    roles       what begins the turn of each role; messages of other roles are left out
+    gap         text between that and the message
+    empty       replaces gap, text and separator for a message without text, and at the start of the answer
+    separators  texts after the messages, used in rotation
+    system      the system part, with "{}" for the text of system messages; None if these are turns like the others
+    default     the system text if there is none, or in any case if `fixed`
+    behind      text after the system part
+    stop        the text that ends an answer
+    answer      whether the assistant's turn is started at the end
     """
 
     roles: Mapping[str, str]
@@ -52,7 +52,7 @@ class Turns:
     answer: bool = True
 
     def __call__(self, messages: Messages, **kwargs: Any) -> ChatFormatterResponse:
-        """The prompt of the messages."""
+        """Return the prompt for the messages."""
         prompt = ""
         if self.system is not None:
             before, _, after = self.system.partition("{}")
@@ -67,7 +67,7 @@ class Turns:
 
 
 def _text(message: Mapping[str, Any]) -> str:
-    """The text of a message, marked as data; that of its parts where it has such."""
+    """The text of a message, marked as data; the texts of its parts are joined."""
     content = message.get("content")
     if isinstance(content, (list, tuple)):
         parts = [part if isinstance(part, str) else part.get("text", "") for part in content]
@@ -93,7 +93,7 @@ _CURIOUS = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-# The texts below are what models were trained with.
+# The texts below are those that the models were trained with.
 _BUDDY = """You are a helpful, respectful and honest INTP-T AI Assistant named Buddy. You are talking to a human User.
 Always answer as helpfully and logically as possible, while being safe. Your answers should not include any harmful, political, religious, unethical, racist, sexist, toxic, dangerous, or illegal content. Please ensure that your responses are socially unbiased and positive in nature.
 If a question does not make any sense, or is not factually coherent, explain why instead of answering something not correct. If you don't know the answer to a question, please don't share false information.
@@ -185,7 +185,7 @@ format_gemma: Turns = Turns(
 
 
 def format_llama2(messages: Messages, **kwargs: Any) -> ChatFormatterResponse:
-    """The prompt of the messages; the system text is part of the first turn."""
+    """Return the prompt for the messages; the system text is part of the first turn."""
     system = _system(messages)
     prompt = "[INST] <<SYS>>\n" + system + "\n<</SYS>> " if system else " "
     for place, (role, text) in enumerate(_turns(messages, _two("<s>[INST]", "[/INST]"))):
@@ -198,7 +198,7 @@ def format_llama2(messages: Messages, **kwargs: Any) -> ChatFormatterResponse:
 
 
 def format_mistral_instruct(messages: Messages, **kwargs: Any) -> ChatFormatterResponse:
-    """The prompt of the messages, without system message."""
+    """Return the prompt for the messages, without the system message."""
     prompt = ""
     for message in messages:
         if message.get("content") is None:
@@ -211,7 +211,7 @@ def format_mistral_instruct(messages: Messages, **kwargs: Any) -> ChatFormatterR
 
 
 def format_saiga(messages: Messages, **kwargs: Any) -> ChatFormatterResponse:
-    """The prompt of the messages; the model calls the assistant "bot"."""
+    """Return the prompt for the messages; the model calls the assistant "bot"."""
     prompt = ""
     roles = {"user": "user", "bot": "bot", "assistant": "bot", "system": "system"}
     for role, text in _turns(messages, roles):
@@ -228,9 +228,9 @@ FORMATS: Mapping[str, ChatFormatter] = {
     "chatml": format_chatml, "mistral-instruct": format_mistral_instruct, "chatglm3": format_chatglm3,
     "openchat": format_openchat, "saiga": format_saiga, "gemma": format_gemma,
 }  # fmt: skip
-"""Every format by the name that `chat_format` gives it."""
+"""All formats by their name in `chat_format`."""
 
-# Under the names of the functions; that of vicuna is called `format` in llama-cpp-python.
+# All formats by the names of their functions; the one for vicuna is called `format` in llama-cpp-python.
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "format": format_vicuna,
     **{name: value for name, value in dict(globals()).items() if name.startswith("format_")},
@@ -238,7 +238,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 
 
 def templates() -> dict[str, str]:
-    """Jinja sources and tokens under llama-cpp-python's names."""
+    """Jinja sources and special tokens under llama-cpp-python's names."""
     mistral = source_of(builtin("mistral-v1"))
     return {
         "CHATML_CHAT_TEMPLATE": source_of(builtin("chatml")),

@@ -1,4 +1,4 @@
-"""The states of a `Llama`, as llama-cpp-python has them."""
+"""Saved states of a `Llama`, with llama-cpp-python's interface."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["LlamaState"]
 
 
 class LlamaState:
-    """A conversation at one moment: its tokens, their keys and values, the logits that were kept, and the seed.
+    """A snapshot of a conversation: its tokens, their keys and values, the stored logits, and the seed.
 
     input_ids         the tokens, intc[n_tokens]
     scores            the logits, float32[rows, vocabulary]
     n_tokens          number of tokens
-    llama_state       tokens, keys and values as bytes (see `llamacpu.engine.saved_sessions`); made when asked for
-    llama_state_size  bytes that the state holds on to
-    seed              of the random choices, None for none
+    llama_state       tokens, keys and values as bytes (see `llamacpu.engine.saved_sessions`), made on demand
+    llama_state_size  memory used by the state, in bytes
+    seed              seed of the random choices, None for none
     session           the conversation itself, if the state comes from this process; None after pickling
 
-    Keys and values are shared with the `Llama` until one of the two goes on. A pickled state has them in it.
+    Keys and values are shared with the `Llama` until one of the two continues. A pickled state contains them.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LlamaState:
 
     @property
     def llama_state(self) -> bytes:
-        """The saved session; empty where there are tokens alone."""
+        """The saved session as bytes; empty for a state of tokens alone."""
         if not self._bytes and self.session is not None:
             file = io.BytesIO()
             saved_sessions.write(self.session, file)
@@ -61,7 +61,7 @@ class LlamaState:
 
     @property
     def llama_state_size(self) -> int:
-        """Bytes that the state holds on to."""
+        """The memory used by the state, in bytes."""
         if self._size is None:
             held = self.session.nbytes if self.session is not None else len(self._bytes)
             self._size = held + self.input_ids.nbytes + self.scores.nbytes
@@ -69,19 +69,19 @@ class LlamaState:
 
     @property
     def kv_type(self) -> KVType | None:
-        """How its keys and values are stored; None for a state of tokens alone."""
+        """The storage type of its keys and values; None for a state of tokens alone."""
         if self.session is not None:
             return self.session.kv_type
         return saved_sessions.read_header(io.BytesIO(self._bytes), "the state").kv_type if self._bytes else None
 
     def is_of(self, model: ModelLike) -> bool:
-        """Whether the state is one of this model or of another one of the same file; a state of tokens is of any."""
+        """Whether the state belongs to this model or another one of the same file; true for a state of tokens alone."""
         if self.session is not None and self.session.model is model:
             return True
         if self.session is not None:
             try:
                 return self.session.model.fingerprint == model.fingerprint
-            except GGUFError:  # it is closed, and its states with it
+            except GGUFError:  # the model is closed, which makes its states unusable
                 return False
         return (
             not self._bytes
@@ -89,10 +89,10 @@ class LlamaState:
         )
 
     def session_for(self, model: ModelLike, context: int, kv_type: KVType | None = None) -> SessionLike | None:
-        """A session of the model that goes on from here.
+        """A session of the model that continues from this state.
 
-        None for a state of tokens alone, and for one whose keys and values are not stored as `kv_type` says: then its
-        tokens are computed again. SessionError for a state of another model, ContextOverflow if it does not fit.
+        None for a state of tokens alone, and for one whose keys and values are not stored as `kv_type`: the caller then
+        computes its tokens again. Raises SessionError for a state of another model, ContextOverflow if it does not fit.
         """
         if self.session is not None and self.session.model is model and self.session.context == context:
             return self.session.fork() if kv_type in (None, self.session.kv_type) else None

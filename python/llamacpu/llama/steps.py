@@ -1,4 +1,4 @@
-"""`Llama` step by step: look at the logits of the tokens that were evaluated, and choose the next one."""
+"""Step-by-step use of `Llama`: choose the next token from the logits of the evaluated ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Steps", "criteria_of"]
 
 
 def criteria_of(given: Iterable[StoppingCriterion] | StoppingCriterion | None) -> tuple[StoppingCriterion, ...]:
-    """The stopping criteria: of a list, which may be callable itself, or one."""
+    """The stopping criteria as a tuple, from a list (which may itself be callable), a single one, or None."""
     if given is None:
         return ()
     return tuple(given) if isinstance(given, Iterable) else (given,)
@@ -54,7 +54,10 @@ class Steps:
         grammar: Grammar | None = None,
         idx: int | None = None,
     ) -> int:
-        """Choose the token after the last evaluated one (or after token number `idx`, with `logits_all`)."""
+        """Choose the token after the last evaluated one (with `logits_all`, after the token at index `idx`).
+
+        Raises LlamaCpuError if no logits are stored for that token.
+        """
         sampler = self._samplers.sampler(
             None, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, temp=temp, repeat_penalty=repeat_penalty,
             frequency_penalty=frequency_penalty, presence_penalty=presence_penalty, tfs_z=tfs_z,
@@ -85,10 +88,10 @@ class Steps:
         stopping_criteria: Iterable[StoppingCriterion] | StoppingCriterion | None = None,
         grammar: Grammar | None = None,
     ) -> Generator[int, Sequence[int] | None, None]:
-        """The tokens that follow `tokens`, without end: end-of-text tokens come out like others.
+        """Yield the tokens that follow `tokens`, without end: end-of-text tokens are yielded like any other.
 
-        With `reset` the beginning that the conversation shares with `tokens` is kept and the rest forgotten; without
-        it, `tokens` continue the conversation. Tokens that are sent into the generator follow the one it gave.
+        With `reset`, the prefix that the conversation shares with `tokens` is reused and the rest discarded; without
+        it, `tokens` continue the conversation. Tokens sent into the generator follow the one it yielded.
         """
         sampler = self._samplers.sampler(
             None, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p, temp=temp, repeat_penalty=repeat_penalty,

@@ -1,4 +1,4 @@
-"""A response of `Llama` that comes in chunks: for `for`, and for `async for`."""
+"""A streamed response of `Llama`, for use with `for` and `async for`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Chunk = TypeVar("Chunk")
 
 
 class ResponseStream(Iterator[Chunk], Generic[Chunk]):
-    """The chunks of a response, as they are made; dropping it ends the work, and so does `close`."""
+    """The chunks of a response as they are generated; dropping the stream or calling `close` ends the work."""
 
     def __init__(self, chunks: Generator[Chunk, None, None], running: list[RunningAnswer]) -> None:
-        """running: what makes them, once it has begun."""
+        """Make the stream; `running` gets the answer that produces the chunks, once it has begun."""
         self._chunks = chunks
         self._running = running
         self._closed = False
@@ -31,11 +31,11 @@ class ResponseStream(Iterator[Chunk], Generic[Chunk]):
         return next(self._chunks)
 
     def __aiter__(self) -> ResponseStream[Chunk]:
-        """The stream itself: `async for` works in threads of the event loop's pool."""
+        """The stream itself; `async for` runs the work in the event loop's thread pool."""
         return self
 
     async def __anext__(self) -> Chunk:
-        """As `__next__`, without blocking the event loop. Cancelling the task stops the work."""
+        """Like `__next__`, but without blocking the event loop. Cancelling the task stops the work."""
         import asyncio
 
         try:
@@ -50,16 +50,16 @@ class ResponseStream(Iterator[Chunk], Generic[Chunk]):
     def _next_in_a_thread(self) -> list[Chunk]:
         found = [chunk for chunk in (next(self._chunks, None),) if chunk is not None]
         if self._closed:
-            # Nobody waits for the chunk any more, and nobody will come for the next.
+            # Nothing is waiting for this chunk any more, and nothing will ask for the next.
             self._chunks.close()
         return found
 
     def close(self) -> None:
-        """Stop; a step that another thread is in ends soon."""
+        """Stop the work; a step running in another thread ends soon."""
         self._closed = True
         for running in self._running:
             running.close()
         try:
             self._chunks.close()
         except ValueError:
-            return  # another thread is inside, and closes it
+            return  # another thread is running it, and closes it

@@ -1,4 +1,4 @@
-"""The tokens of a `Llama`: its file's tokenizer, or the one that was given in its place."""
+"""Tokenization for `Llama`: by the file's tokenizer, or by one that replaces it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["LlamaText"]
 
 
 class LlamaText:
-    """Text to tokens and back, as llama-cpp-python does it.
+    """Converts text to tokens and back as llama-cpp-python does.
 
-    tokenizer  that of the file
-    given      tokenizes texts in its place, or None
+    tokenizer  the tokenizer of the file
+    given      a tokenizer that replaces it, or None
     """
 
     def __init__(self, tokenizer: Tokenizer, given: Any = None) -> None:
@@ -23,9 +23,9 @@ class LlamaText:
         self.given = given
 
     def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]:
-        """The tokens of a text, with `add_bos` between the start and end tokens that the model wants.
+        """Return the tokens of a text; with `add_bos`, including the start and end tokens that the model expects.
 
-        `special` reads the names of control tokens as these tokens.
+        With `special`, names of control tokens are encoded as these tokens.
         """
         if self.given is not None:
             return list(self.given.tokenize(text, add_bos, special))
@@ -34,7 +34,7 @@ class LlamaText:
     def detokenize(
         self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
     ) -> bytes:
-        """The bytes of tokens, as they continue `prev_tokens`; `special` shows the names of control tokens."""
+        """Return the bytes of tokens that follow `prev_tokens`; `special` includes the names of control tokens."""
         tokens = list(tokens)
         if self.given is not None:
             return bytes(self.given.detokenize(tokens, prev_tokens=prev_tokens, special=special))
@@ -43,13 +43,13 @@ class LlamaText:
         return text.removeprefix(b" ") if begins else text
 
     def token_bos(self) -> int:
-        """The begin-of-text token, -1 for none."""
+        """Return the begin-of-text token, -1 for none."""
         return -1 if self.tokenizer.bos is None else self.tokenizer.bos
 
     def token_eos(self) -> int:
-        """The end-of-text token, -1 for none."""
+        """Return the end-of-text token, -1 for none."""
         return -1 if self.tokenizer.eos is None else self.tokenizer.eos
 
     def token_nl(self) -> int:
-        """The token of a line break, -1 for none."""
+        """Return the token of a line break, -1 for none."""
         return (self.tokenizer.encode("\n", add_special=False, space_prefix=False) or [-1])[-1]

@@ -1,4 +1,4 @@
-"""Tokenizers in the shape of llama-cpp-python: that of a `Llama`, and what can be given to one in its place."""
+"""Tokenizers with llama-cpp-python's interface: that of a `Llama`, and those that can replace it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["BaseLlamaTokenizer", "LlamaHFTokenizer", "LlamaTokenizer"]
 
 
 class BaseLlamaTokenizer(ABC):
-    """What `Llama(tokenizer=...)` takes."""
+    """Base class of the tokenizers that `Llama(tokenizer=...)` takes."""
 
     @abstractmethod
     def tokenize(self, text: bytes, add_bos: bool = True, special: bool = True) -> list[int]:
-        """The tokens of a text."""
+        """Return the tokens of a text."""
 
     @abstractmethod
     def detokenize(
         self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
     ) -> bytes:
-        """The bytes of tokens, as they continue `prev_tokens`."""
+        """Return the bytes of tokens that follow `prev_tokens`."""
 
 
 class _Tokenizes(Protocol):
@@ -46,45 +46,45 @@ class LlamaTokenizer(BaseLlamaTokenizer):
         self._llama = llama
 
     def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = True) -> list[int]:
-        """The tokens of a text."""
+        """Return the tokens of a text."""
         return self._llama.tokenize(text, add_bos, special)
 
     def detokenize(
         self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
     ) -> bytes:
-        """The bytes of tokens, as they continue `prev_tokens`."""
+        """Return the bytes of tokens that follow `prev_tokens`."""
         return self._llama.detokenize(tokens, prev_tokens, special)
 
     def encode(self, text: str, add_bos: bool = True, special: bool = True) -> list[int]:
-        """The tokens of a text."""
+        """Return the tokens of a text."""
         return self._llama.tokenize(text, add_bos, special)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens."""
+        """Return the text of tokens."""
         return self._llama.detokenize(tokens).decode("utf-8", "ignore")
 
     @classmethod
     def from_ggml_file(cls, path: str | os.PathLike[str]) -> LlamaTokenizer:
-        """The tokenizer of a file, without its weights."""
+        """Read the tokenizer of a file, without the weights."""
         with GGUFFile(path) as file:
             return cls(LlamaText(Tokenizer(file)))
 
 
 class LlamaHFTokenizer(BaseLlamaTokenizer):
-    """A tokenizer of Hugging Face transformers."""
+    """A tokenizer from Hugging Face transformers."""
 
     def __init__(self, hf_tokenizer: Any) -> None:
         self.hf_tokenizer = hf_tokenizer
 
     def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = True) -> list[int]:
-        """The tokens of a text; with `special` between the start and end tokens that the tokenizer adds."""
+        """Return the tokens of a text; with `special`, including the start and end tokens that the tokenizer adds."""
         text = text.decode("utf-8", "ignore") if isinstance(text, bytes) else text
         return list(self.hf_tokenizer.encode(text, add_special_tokens=special))
 
     def detokenize(
         self, tokens: Iterable[int], prev_tokens: Sequence[int] | None = None, special: bool = False
     ) -> bytes:
-        """The bytes of tokens, as they continue `prev_tokens`."""
+        """Return the bytes of tokens that follow `prev_tokens`."""
         before = list(prev_tokens or ())
         whole = self._decoded([*before, *tokens], special)
         return whole[len(self._decoded(before, special)) :] if before else whole
@@ -95,7 +95,7 @@ class LlamaHFTokenizer(BaseLlamaTokenizer):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str) -> LlamaHFTokenizer:
-        """The tokenizer of a folder or of a Hugging Face repository. ImportError without transformers."""
+        """Load the tokenizer of a folder or a Hugging Face repository. Raises ImportError without transformers."""
         try:
             from transformers import AutoTokenizer
         except ImportError:

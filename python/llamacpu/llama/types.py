@@ -1,6 +1,6 @@
-"""The shapes of what `Llama` takes and returns, under the names of llama-cpp-python's module `llama_types`.
+"""The types of what `Llama` takes and returns, under the names of llama-cpp-python's module `llama_types`.
 
-All are dictionaries; programs name them in annotations, and call them to make messages.
+All are dictionaries; programs use them in annotations and call them to create messages.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class CreateCompletionResponse(_Completion, total=False):
     usage: CompletionUsage
 
 
-# --- Functions and their calls ---
+# --- Functions and function calls ---
 
 
 class _Named(TypedDict):
@@ -160,7 +160,7 @@ class ChatCompletionNamedToolChoice(TypedDict):
 
 ChatCompletionToolChoiceOption = Literal["none", "auto", "required"] | ChatCompletionNamedToolChoice
 
-# --- Answers to conversations ---
+# --- Chat completions ---
 
 
 class _ResponseMessage(TypedDict):
@@ -205,7 +205,7 @@ class CreateChatCompletionResponse(TypedDict):
     usage: CompletionUsage
 
 
-# --- Their streams ---
+# --- Chat completion streams ---
 
 
 class ChatCompletionStreamResponseDeltaEmpty(TypedDict):
@@ -317,7 +317,7 @@ ChatCompletionRequestMessage = (
     | ChatCompletionRequestFunctionMessage
 )
 
-# --- Other names of the same ---
+# --- Aliases ---
 
 EmbeddingData = Embedding
 Completion = CompletionChunk = CreateCompletionStreamResponse = CreateCompletionResponse
@@ -332,4 +332,4 @@ ChatCompletionResponseFunction = ChatCompletionFunction
 ChatCompletionFunctionCall = ChatCompletionResponseFunctionCall
 
 NAMES = tuple(name for name in dict(globals()) if name[0].isupper() and name not in ("Any", "Literal", "TypedDict"))
-"""The names of that module."""
+"""The names of the module `llama_types`."""

@@ -1,16 +1,16 @@
-"""Past one machine, with Ray: files of prompts to files of answers, and the server in replicas.
+"""Beyond one machine, with Ray: from files of prompts to files of answers, and replicas of the server.
 
 answering          what is asked of every row, and the columns of its answer
-rows               rows with a prompt -> an engine -> columns of the answer; knows no Ray
-inputs             the rows of JSONL and Parquet files, and where they can be cut into parts
-parts              what is to be computed, what is there already, and the files it is written to
-cluster            whether the cluster can hold what it is asked for
+rows               rows with a prompt -> an engine -> columns of the answer; independent of Ray
+inputs             the rows of JSONL and Parquet files, and where the files can be split into parts
+parts              what is to be computed, what exists already, and the files it is written to
+cluster            whether the cluster has the resources that are requested
 stages, batch      `Answerer` for datasets of Ray Data; `answer_files`, which can be resumed
-affinity           requests -> the key of their prefix -> replicas in the order of preference; knows no Ray
-forwarding         requests of HTTP to a replica and its answers back; knows no Ray
-router, serving    `application` for Ray Serve: replicas of the server behind a front that knows prefixes
+affinity           requests -> the key of their prefix -> replicas in order of preference; independent of Ray
+forwarding         HTTP requests to a replica and its responses back; independent of Ray
+router, serving    `application` for Ray Serve: replicas of the server behind a prefix-aware front
 
-It needs the extra `llamacpu[ray]`.
+Requires the extra `llamacpu[ray]`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def __getattr__(name: str) -> Any:
     try:
         return getattr(importlib.import_module(f"llamacpu.ray.{_MODULES[name]}"), name)
     except ImportError as error:
-        # Ray alone comes without what its libraries need.
+        # Plain Ray is installed without the dependencies of its libraries.
         raise _missing(error) from error
 
 

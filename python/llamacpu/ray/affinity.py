@@ -1,4 +1,4 @@
-"""Which requests should meet in one replica: those whose prompts begin alike, since it has that beginning computed."""
+"""Which requests should go to the same replica: those whose prompts share a prefix, which it has already computed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, TypeVar
 
 __all__ = ["prefix_key", "ranked"]
 
-# A text without turns: as much of its beginning as tells documents apart and does not change while it grows.
+# For a text without turns: enough of its beginning to tell documents apart, yet unchanged as it grows.
 _CHARACTERS = 256
-# Endpoints that compute no prompt twice: any replica will do.
+# Endpoints that never reuse a computed prompt: any replica will do.
 _ANYWHERE = ("embed", "tokenize", "detokenize", "rerank", "moderations")
 
 Replica = TypeVar("Replica")
 
 
 def prefix_key(path: str, body: bytes) -> str:
-    """What requests with the same beginning have in common, as a digest; empty where any replica will do.
+    """Return a digest of what requests with the same prefix have in common; empty if any replica will do.
 
-    A client that knows better names the conversation itself, in the OpenAI field `prompt_cache_key`. Otherwise it is
-    the model, what stands before the conversation (system prompt, tools) and its first message of a user: they stay
-    the same in all turns. Of a prompt that is a text, the first 256 characters.
+    A client that knows better names the conversation itself, in the OpenAI field `prompt_cache_key`. Otherwise the key
+    is made from the model, what precedes the conversation (system prompt, tools) and the first user message, which
+    stay the same in all turns. For a text prompt, its first 256 characters are used instead of messages.
     """
     if any(word in path for word in _ANYWHERE):
         return ""
@@ -41,10 +41,10 @@ def prefix_key(path: str, body: bytes) -> str:
 
 
 def ranked(key: str, replicas: Iterable[tuple[str, Replica]]) -> list[Replica]:
-    """Replicas in the order in which a key prefers them (rendezvous hashing: Thaler and Ravishankar, 1998).
+    """Return replicas in a key's order of preference (rendezvous hashing: Thaler and Ravishankar, 1998).
 
-    Each comes with its name. When one goes, only its own keys move, each to the second in its order; when one comes,
-    only the keys that prefer it move.
+    Each is given with its name. When a replica leaves, only its own keys move, each to the second in its order; when
+    one joins, only the keys that prefer it move.
     """
     weighed = [(hashlib.sha256(f"{name}\n{key}".encode()).digest(), name, replica) for name, replica in replicas]
     return [replica for _, _, replica in sorted(weighed, key=lambda found: found[:2], reverse=True)]
@@ -65,7 +65,7 @@ def _beginning(asked: Mapping[str, Any]) -> list[Any]:
 
 
 def _first_turn(turns: Sequence[Any]) -> list[Any]:
-    """All up to the first message that is no instruction of the system."""
+    """Return the messages up to and including the first that is not a system instruction."""
     for place, turn in enumerate(turns):
         role = turn.get("role") if isinstance(turn, dict) else None
         if role not in ("system", "developer"):

@@ -22,7 +22,7 @@ COLUMNS: dict[str, Any] = {
     "completion_tokens": 0,
     "error": None,
 }
-"""The columns of an answer, with their values where there is none. tool_calls: JSON, a list in the OpenAI shape."""
+"""The columns of an answer, with their values if there is none. tool_calls: JSON, a list in OpenAI's format."""
 
 _SAMPLING = {one.name for one in fields(Sampling)}
 _STRUCTURED = ("response_format", "tools", "logit_bias", "dry_sequence_breakers")
@@ -34,18 +34,19 @@ _WHOLE = {"max_tokens", "top_k", "penalty_last_n", "dry_allowed_length", "dry_la
 class Answering:
     """What is asked of every row.
 
-    prompt, messages  the columns with a text to go on with, and with a conversation to answer (a list of messages as
-                      in the OpenAI API, or that as JSON text); of a row that has both, the conversation is answered
-    system            put before every conversation that has no system message
-    max_tokens        of an answer; None for as many as the context holds
-    sampling          settings of `llamacpu.Sampling`: temperature, seed, top_p ... over those that the file recommends
+    prompt, messages  the columns with a text to continue, and with a conversation to answer (a list of messages as in
+                      the OpenAI API, or the same as JSON text); if a row has both, the conversation is answered
+    system            the system prompt for every conversation that has no system message
+    max_tokens        the most tokens of an answer; None for as many as the context holds
+    sampling          settings of `llamacpu.Sampling` (temperature, seed, top_p ...), overriding those that the file
+                      recommends
     stop              texts that end an answer
     response_format, tools, tool_choice  as in the OpenAI API
     timeout           seconds that a row may take; its answer then ends with the finish reason "timeout"
-    row_settings      columns with settings of each row's own: names of the fields above from `system` on, and of the
-                      settings of `llamacpu.Sampling`. A row without a value has the common one; lists and objects may
-                      be JSON text. What is wrong with a value is in the row's column "error"
-    column_prefix     put before the names of the columns of the answer, where a column of the input has one of them
+    row_settings      columns with per-row settings: names of the fields above from `system` on, and of the settings of
+                      `llamacpu.Sampling`. A row without a value uses the common one; lists and objects may be JSON
+                      text. An invalid value is reported in the row's column "error"
+    column_prefix     a prefix for the names of the answer's columns, in case the input has a column of the same name
     """
 
     prompt: str = "prompt"
@@ -62,7 +63,7 @@ class Answering:
     column_prefix: str = ""
 
     def __post_init__(self) -> None:
-        """Check what can be checked without a model. Raises ValueError and TypeError."""
+        """Check what can be checked without a model. Raises ValueError or TypeError."""
         Sampling(**self.sampling)
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"max_tokens is {self.max_tokens}; expected 1 or more, or None")
@@ -76,15 +77,15 @@ class Answering:
 
     @property
     def columns(self) -> list[str]:
-        """The names of the columns of the answer."""
+        """The names of the answer's columns."""
         return [self.column_prefix + name for name in COLUMNS]
 
     def described(self) -> dict[str, Any]:
-        """For JSON: what two runs have to agree on for their answers to lie in one folder."""
+        """Return, for JSON, what two runs must agree on for their answers to share a folder."""
         return json.loads(json.dumps(asdict(self), default=str))  # type: ignore[no-any-return]
 
     def for_row(self, row: Mapping[str, Any]) -> Answering:
-        """These settings with those that a row has of its own. Raises ValueError and TypeError for wrong ones."""
+        """Return these settings with a row's own applied. Raises ValueError or TypeError for invalid ones."""
         own = {name: _cell(name, row.get(name)) for name in self.row_settings}
         own = {name: value for name, value in own.items() if value is not None}
         if not own:
@@ -94,12 +95,12 @@ class Answering:
 
 
 def _cell(name: str, value: Any) -> Any:
-    """A setting as it is in a column, which cannot always hold what the setting is."""
+    """Convert a cell to a setting, since a column cannot always hold the setting's own type."""
     value = plain(value)
     if value is None:
         return None
     if isinstance(value, float):
-        # A column of whole numbers where some are missing is one of floats, and those are no numbers.
+        # A column of integers with missing values becomes one of floats, in which the missing values are NaN.
         if math.isnan(value):
             return None
         return int(value) if name in _WHOLE and value.is_integer() else value
@@ -116,7 +117,7 @@ def _cell(name: str, value: Any) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Lists and dictionaries, whatever kind of table a cell comes from; fields that are null there are not there."""
+    """Convert a cell to lists and dictionaries, whatever kind of table it comes from; null fields are left out."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):

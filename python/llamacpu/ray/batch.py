@@ -1,4 +1,4 @@
-"""`answer_files`: files of prompts -> a folder of answers, on a cluster, in as many runs as it takes."""
+"""`answer_files`: from files of prompts to a folder of answers, on a cluster, in as many runs as it takes."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ log: logging.Logger = logging.getLogger("llamacpu.ray")
 
 
 class Summary(NamedTuple):
-    """What a run did.
+    """Summary of a run.
 
-    rows     that it answered
-    errors   of these, rows whose column "error" says why there is no answer
+    rows     rows that it answered
+    errors   rows among these whose column "error" says why there is no answer
     parts    files that it wrote
-    skipped  files that were there already
+    skipped  files that existed already
     """
 
     rows: int
@@ -54,27 +54,27 @@ def answer_files(
 ) -> Summary:
     """Answer the rows of JSONL or Parquet files, and write them with their answers into a folder, in the same format.
 
-    A run that was ended by anything is gone on with by the same call: it computes the parts that are not written yet.
-    A part is a file that is moved into its place when it is whole; so no row is lost and none is there twice, whatever
-    dies: an actor (Ray starts another one), a machine, the program. Rows stay in their order, empty lines are left out.
+    A run that ended early for any reason is resumed by the same call, which computes the parts that are not written
+    yet. A part is a file that is moved into place when it is complete, so no row is lost or duplicated, whatever dies:
+    an actor (Ray starts another one), a machine, the program. Rows stay in order; empty lines are left out.
 
     model         a .gguf file. It, the inputs and the outputs are paths that all machines can read
     inputs        files and folders
-    outputs       an empty folder, a new one, or that of an earlier run with the same model, inputs and settings;
-                  one run at a time writes into it
+    outputs       an empty or new folder, or that of an earlier run with the same model, inputs and settings; only one
+                  run at a time may write to it
     actors        engines, each with its own copy of the weights: a number, or the least and the most
-    num_cpus      cores of each of them, which are the threads of its engine
+    num_cpus      cores of each actor, which are the threads of its engine
     parallel      rows of an actor that share each pass over the weights
-    rows_per_part rows of a file of answers, and the most that is computed again after a kill, for each actor
-    context       most tokens of a row, prompt and answer together; None for the length of the training
+    rows_per_part rows in a file of answers, and the most that each actor recomputes after being killed
+    context       the most tokens of a row, prompt and answer together; None for the model's training context
     kv_memory     bytes of keys and values of an actor; None for half of what its machine has left
-    on_progress   is told (parts done, parts in all)
+    on_progress   called with (parts done, total parts)
     answering     the fields of `llamacpu.ray.Answering`: max_tokens, sampling, system, stop, and row_settings
-                  for columns with settings of a row's own
+                  for columns with per-row settings
 
-    It joins the cluster that `ray.init` has connected to, or starts a local one. Raises ValueError for inputs and
-    outputs that do not go together and for more cores or memory than a machine has, what opening the model raises,
-    and Ray's errors where actors cannot be started.
+    Joins the cluster that `ray.init` has connected to, or starts a local one. Raises ValueError for inputs and outputs
+    that do not match and for more cores or memory than a machine has, what opening the model raises, and Ray's errors
+    if actors cannot be started.
     """
     if rows_per_part < 1 or parallel < 1:
         raise ValueError(f"rows_per_part is {rows_per_part} and parallel {parallel}; expected 1 or more of each")

@@ -1,4 +1,4 @@
-"""Whether a cluster can hold what it is asked for, asked before it waits for that forever."""
+"""Checks whether a cluster has the requested resources, for which it would otherwise wait forever."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["PROCESS_BYTES", "check_fits", "cores_of_this_actor", "weights_of"]
 
-# An actor without a model: the interpreter, Ray, Arrow, NumPy and this package (190 to 208 MB were measured).
+# Memory of an actor without a model: the interpreter, Ray, Arrow, NumPy and this package (measured: 190 to 208 MB).
 PROCESS_BYTES = 256 << 20
 
-# Packed weights take up to this many times their bytes in the file.
+# Packed weights take up to this many times their size in the file.
 _GROWTH = 1.22
 
 
 def weights_of(model: str | os.PathLike[str]) -> int:
-    """Bytes of memory that a model's weights take at most. Raises what opening a GGUF file raises."""
+    """Return the most bytes of memory that a model's weights take. Raises what opening a GGUF file raises."""
     with GGUFFile(model) as file:
         return int(sum(tensor.nbytes for tensor in file.tensors) * _GROWTH)
 
 
 def check_fits(model: str | os.PathLike[str], num_cpus: int, memory: int) -> None:
-    """Raises ValueError where no machine of the cluster has the cores or the memory that one actor wants."""
+    """Raise ValueError if no machine of the cluster has the cores or the bytes of memory that one actor needs."""
     if num_cpus < 1 or num_cpus != int(num_cpus):
         raise ValueError(f"num_cpus is {num_cpus}; expected a whole number of cores, 1 or more")
     nodes: list[dict[str, Any]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -45,7 +45,7 @@ def check_fits(model: str | os.PathLike[str], num_cpus: int, memory: int) -> Non
 
 
 def cores_of_this_actor() -> int | None:
-    """The cores that Ray gave to the actor that asks; None outside of one, or where it was given none."""
+    """Return the cores that Ray assigned to the calling actor; None outside an actor, or if it was assigned none."""
     if not ray.is_initialized():
         return None
     given = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)

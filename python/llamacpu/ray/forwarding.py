@@ -1,4 +1,4 @@
-"""Requests of HTTP handed on to a replica, and its answers handed back; knows no Ray."""
+"""HTTP requests forwarded to a replica, and its responses passed back; independent of Ray."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ __all__ = ["Forwarding", "ReplicaLost", "answered"]
 log: logging.Logger = logging.getLogger("llamacpu.ray")
 
 Ask = Callable[[str, dict[str, Any], bytes], AsyncIterator[list[dict[str, Any]]]]
-"""Calls a replica: the key of the prefix, the scope and the body of a request -> messages of ASGI as they come."""
+"""Calls a replica: the prefix key, the scope and the body of a request -> ASGI messages as they arrive."""
 
 _TRIES = 3
-# What a scope of ASGI holds that is no object of the server that made it.
+# The entries of an ASGI scope that are not objects of the server that made it.
 _SENT = (
     "type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path", "headers", "client",
     "server",
 )  # fmt: skip
 
 
-class ReplicaLost(Exception):  # noqa: N818 (what is an error is decided by whoever asked)
-    """The replica that was asked is gone."""
+class ReplicaLost(Exception):  # noqa: N818 (the caller decides whether it is an error)
+    """The replica that was called is gone."""
 
 
 class Forwarding:
-    """An ASGI application that answers with what replicas answer.
+    """An ASGI application that responds with the responses of replicas.
 
-    A request whose replica dies before it has answered anything is given to another one. A stream that has begun ends
-    with an error in the shape of its API: the next pieces of another replica would not fit where nothing but text was
-    sampled, and the client can tell that the answer is not whole.
+    A request whose replica dies before responding is given to another one. A stream that has begun ends with an error
+    in the format of its API: sampled text from another replica would not continue it consistently, and this way the
+    client can tell that the answer is incomplete.
     """
 
     def __init__(self, ask: Ask, settings: Settings) -> None:
@@ -52,7 +52,7 @@ class Forwarding:
         self._settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the body, find the key, hand on."""
+        """Read the body, determine the prefix key, and forward the request."""
         if scope["type"] != "http":
             return
         path = own_path(scope)
@@ -76,14 +76,14 @@ class Forwarding:
                 return
             last = _last_piece(error, path, kind)
             if last is None:
-                # Half a document: only a broken connection says so.
+                # Half a document: only a broken connection can signal that.
                 raise
             await send({"type": "http.response.body", "body": last.encode(), "more_body": False})
 
     async def _hand_on(
         self, key: str, asked: dict[str, Any], body: bytes, send: Send, begun: Callable[[], bool]
     ) -> None:
-        # What removes something is not asked for twice: the second time it would not be there.
+        # A DELETE is not retried: the second time, the resource would no longer exist.
         tries = 1 if asked["method"] == "DELETE" else _TRIES
         for left in reversed(range(tries)):
             try:
@@ -104,9 +104,9 @@ class Forwarding:
 
 
 async def answered(app: ASGIApp, scope: dict[str, Any], body: bytes) -> AsyncIterator[list[Message]]:
-    """What an ASGI application answers to a request whose body is there: messages, several where several are.
+    """Yield an ASGI application's response to a request with a complete body: lists of the messages available so far.
 
-    The application is told that its client is gone when this is closed before its end.
+    If the iterator is closed before its end, the application is told that its client has disconnected.
     """
     queue: asyncio.Queue[Message | None] = asyncio.Queue()
     gone = asyncio.Event()
@@ -143,12 +143,12 @@ async def answered(app: ASGIApp, scope: dict[str, Any], body: bytes) -> AsyncIte
         await running
     finally:
         gone.set()
-        # It ends within a step of the model; until then the replica is busy with it.
+        # The application ends within a step of the model; until then the replica counts as busy.
         await asyncio.wait({running})
 
 
 def _last_piece(error: ApiError, path: str, kind: str) -> str | None:
-    """The end of a stream that fails, in the shape of its API; None where it is no stream."""
+    """Return the last piece of a stream that fails, in the format of its API; None if it is not a stream."""
     if kind.startswith("application/x-ndjson"):
         return encoded(error.shaped(path)) + "\n"
     if not kind.startswith("text/event-stream"):

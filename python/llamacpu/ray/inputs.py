@@ -1,4 +1,4 @@
-"""The rows of JSONL and Parquet files, and where the files can be cut into parts."""
+"""The rows of JSONL and Parquet files, and where the files can be split into parts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["Format", "Part", "files_in", "format_of", "parts_of", "read_part"]
 Format = Literal["jsonl", "parquet"]
 
 _FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-# One line of a file that is not JSONL at all could fill the memory.
+# A single line of a file that is not JSONL at all could fill the memory.
 _LINE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a file, which lie together.
+    """Consecutive rows of a file.
 
-    number   of the part in all of the input
-    first    row of the file
-    count    rows
-    start, end  bytes of the file, of JSONL; 0 for Parquet
+    number   index of the part in the whole input
+    first    index of its first row in the file
+    count    number of rows
+    start, end  byte range in a JSONL file; 0 for Parquet
     """
 
     number: int
@@ -39,7 +39,7 @@ class Part:
 
 
 def format_of(path: Path) -> Format:
-    """By the ending. Raises ValueError."""
+    """Return the format of a file, by its extension. Raises ValueError for any other."""
     found = _FORMATS.get(path.suffix.lower())
     if found is None:
         raise ValueError(f"{path} ends in {path.suffix or 'nothing'}; expected a .jsonl or .parquet file")
@@ -47,11 +47,11 @@ def format_of(path: Path) -> Format:
 
 
 def parts_of(paths: Iterable[Path], rows_per_part: int, taken: Iterable[str]) -> tuple[list[Part], str]:
-    """The parts of some files, in order, and a digest of what was in them.
+    """Return the parts of some files, in order, and a digest of their contents.
 
     taken: names that no column of the input may have.
 
-    Raises ValueError for a file that cannot be read and a column of a taken name, OSError.
+    Raises ValueError for a file in an invalid format and a column with a taken name, and OSError.
     """
     names = set(taken)
     digest = hashlib.sha256()
@@ -64,9 +64,10 @@ def parts_of(paths: Iterable[Path], rows_per_part: int, taken: Iterable[str]) ->
 
 
 def read_part(part: Part) -> tuple[list[dict[str, Any]], Any]:
-    """The rows of a part, and of Parquet the table that they are.
+    """Return the rows of a part and, for Parquet, the table that holds them (else None).
 
-    A line that is no JSON object is a row with the key "error" alone, under None, so that no column has its name.
+    A line that is not a JSON object becomes a row with only the error message, under the key None, which no column can
+    have.
     """
     if format_of(Path(part.path)) == "parquet":
         table = _table(part)
@@ -78,7 +79,7 @@ def read_part(part: Part) -> tuple[list[dict[str, Any]], Any]:
 
 
 def _cut_lines(path: Path, size: int, taken: set[str], digest: Any) -> Iterator[tuple[int, int, int, int]]:
-    """Empty lines are no rows."""
+    """Yield (first row, number of rows, start, end) of each part of a JSONL file; empty lines are not rows."""
     first = count = start = position = 0
     with path.open("rb") as file:
         while line := file.readline(_LINE_BYTES):
@@ -114,7 +115,7 @@ def _cut_rows(path: Path, size: int, taken: set[str], digest: Any) -> Iterator[t
 
 
 def _digest_file(file: io.BufferedReader, digest: Any) -> None:
-    """All of a file into a digest."""
+    """Add a whole file to a digest."""
     while piece := file.read(1 << 20):
         digest.update(piece)
 
@@ -152,8 +153,8 @@ def _check_names(row: dict[Any, Any], taken: set[str], where: str) -> None:
 
 
 def files_in(inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The files that are named, and those of folders, in the order of their names. Raises FileNotFoundError,
-    ValueError where there is none, or of both formats."""
+    """Return the given files and those in given folders, the latter sorted by name. Raises FileNotFoundError, and
+    ValueError if there are no files, a file is given twice, or the formats differ."""
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     found: list[Path] = []
     for name in given:

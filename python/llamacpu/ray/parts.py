@@ -1,4 +1,4 @@
-"""The folder of answers: a file for each part, moved into its place when it is whole, and what they are answers to."""
+"""The folder of answers: one file per part, moved into place when complete, and a record of what they answer."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ __all__ = ["Folder"]
 
 log: logging.Logger = logging.getLogger("llamacpu.ray")
 
-# Its name has no ending of data, so that programs that read the folder leave it out.
+# Its name has no data file extension, so that programs that read the folder skip it.
 _MANIFEST = "_llamacpu_answers"
 _LOCK = ".llamacpu_lock"
 
 
 class Folder:
-    """Where answers are written to: `part-00000.jsonl` (or .parquet) and so on, one for each part of the input."""
+    """The folder that answers are written to: `part-00000.jsonl` (or .parquet) and so on, one per part of the input."""
 
     def __init__(self, path: str | os.PathLike[str], form: Format) -> None:
         self.path: Path = Path(path).resolve()
         self.form = form
 
     def file(self, part: Part) -> Path:
-        """The file with the answers to a part."""
+        """Return the path of the file with the answers to a part."""
         return self.path / f"part-{part.number:05d}.{self.form}"
 
     def begin(self, manifest: Mapping[str, Any]) -> None:
-        """Make the folder, or go on in one that belongs to the same run.
+        """Create the folder, or continue in one that belongs to the same run.
 
-        Raises ValueError, which says what differs, for a folder with the answers of another run or with other files.
+        Raises ValueError for a folder with other files or with the answers of another run, naming what differs.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         file = self.path / _MANIFEST
@@ -58,15 +58,15 @@ class Folder:
                 raise ValueError(f"{self.path} is not empty (it has {others[0]}); give an empty or a new folder")
             with replacing(file, "the facts of a run", lambda _: True) as written:
                 written.write(json.dumps(manifest, indent=1).encode())
-        # What a run that was killed had begun to write.
+        # Files that a killed run had begun to write.
         for begun in self.path.glob(".part-*.part"):
             begun.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and keep other runs out of it; the lock ends with the process that holds it.
+        """Create the folder and lock out other runs; the lock ends with the process that holds it.
 
-        Raises ValueError where another run writes here.
+        Raises ValueError if another run is writing here.
         """
         self.path.mkdir(parents=True, exist_ok=True)
 
@@ -79,17 +79,17 @@ class Folder:
             try:
                 stack.enter_context(file_lock(self.path / _LOCK, taken))
             except OSError as error:
-                # Some file systems of networks have no locks. Parts are put in their places whole in any case.
+                # Some network file systems have no locks. Parts are moved into place atomically in any case.
                 log.warning("%s cannot be locked (%s): do not start a second run there", self.path, error.strerror)
             yield
 
     def missing(self, parts: Sequence[Part]) -> list[Part]:
-        """The parts that have no answers yet. A file stands in its place only when it is whole."""
+        """Return the parts that have no answers yet. A file is in place only when it is complete."""
         there = {file.name for file in self.path.iterdir()}
         return [part for part in parts if self.file(part).name not in there]
 
     def write(self, part: Part, rows: list[dict[str, Any]], table: Any, answers: list[dict[str, Any]]) -> None:
-        """The rows of a part with their answers, all of them or none. Raises OSError."""
+        """Write the rows of a part with their answers, all of them or none. Raises OSError."""
         with replacing(self.file(part), "a part of the answers", lambda _: True) as file:
             if table is None:
                 for row, answer in zip(rows, answers, strict=True):
@@ -103,7 +103,7 @@ class Folder:
 
 
 def with_columns(table: Any, answers: Sequence[Mapping[str, Any]]) -> Any:
-    """An Arrow table and the columns of the answers behind its own, whose types do not depend on the answers."""
+    """Append the columns of the answers to an Arrow table, with types that do not depend on the answers."""
     import pyarrow
 
     for name in answers[0] if answers else ():
@@ -113,5 +113,5 @@ def with_columns(table: Any, answers: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _text(value: Any) -> Any:
-    """Arrow takes no halves of surrogate pairs."""
+    """Replace lone surrogates, which Arrow does not accept."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

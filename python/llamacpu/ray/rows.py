@@ -1,4 +1,4 @@
-"""Rows with a prompt or messages -> requests of an engine -> columns of the answer."""
+"""From rows with a prompt or messages, through requests of an engine, to columns of the answer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ log: logging.Logger = logging.getLogger("llamacpu.ray")
 
 
 class RowEngine:
-    """An engine that answers rows: as many at once as it runs, the others wait.
+    """An engine that answers rows: up to `parallel` at once, while the others wait.
 
-    Raises what opening a model raises; MemoryError where it does not fit.
+    Raises what opening a model raises, and MemoryError if it does not fit.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class RowEngine:
         self._chat: Chat | None = None
 
     def answers(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """The columns of the answer for each row, in order. What is wrong with a row alone is in its column "error".
+        """Yield the columns of the answer for each row, in order. Errors of a single row are in its column "error".
 
-        Raises LlamaCpuError where the engine itself has ended: no further row would be answered.
+        Raises LlamaCpuError if the engine itself has ended, since no further row would be answered.
         """
         pending: deque[Request | Exception] = deque()
         for row in rows:
-            # What waits behind the running ones is begun as soon as one of them ends.
+            # Requests that wait behind the running ones start as soon as one of those ends.
             while len(pending) >= 2 * self.parallel:
                 yield self._read(pending.popleft())
             pending.append(self._begin(row))
@@ -65,7 +65,7 @@ class RowEngine:
             yield self._read(pending.popleft())
 
     def close(self) -> None:
-        """End what runs."""
+        """Close the engine, cancelling running requests."""
         self.engine.close()
 
     def _begin(self, row: Mapping[str, Any]) -> Request | Exception:

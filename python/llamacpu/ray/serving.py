@@ -1,4 +1,4 @@
-"""The server on a cluster, with Ray Serve: replicas of the ASGI application behind a front that knows prefixes."""
+"""The server on a cluster, with Ray Serve: replicas of the ASGI application behind a prefix-aware front."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from llamacpu.server.settings import Settings
 __all__ = ["application"]
 
 _REPLICA = "LlamacpuReplica"
-# From here on another stream in the same engine adds little to its tokens per second.
+# Beyond this, another stream in the same engine adds little to its tokens per second.
 _STREAMS = 8
 
 
 class Replica:
-    """An engine (or several, of as many models) in its own actor, and the whole server in front of it."""
+    """An engine (or several, one per model) in its own actor, with the whole server in front of it."""
 
     def __init__(self, models: Mapping[str, str], options: Mapping[str, Any]) -> None:
         options = {"threads": cores_of_this_actor(), **options}
@@ -41,7 +41,7 @@ class Replica:
         self._begun: asyncio.Task[Any] | None = None
 
     async def check_health(self) -> None:
-        """Ray asks this before a replica is given requests, and again and again: it starts another one on an error."""
+        """Called by Ray before a replica gets requests, and then periodically; Ray replaces the replica on an error."""
         if self._begun is None:
             self._begun = asyncio.ensure_future(self._lifespan.__aenter__())
         await asyncio.shield(self._begun)
@@ -50,7 +50,7 @@ class Replica:
                 raise served.engine.error
 
     async def answer(self, key: str, scope: dict[str, Any], body: bytes) -> AsyncIterator[list[dict[str, Any]]]:
-        """The messages of ASGI that are the answer to a request. `key` is what the router chose this replica by."""
+        """Yield the ASGI messages of the response to a request. `key` is what the router chose this replica by."""
         async for messages in answered(self._app, scope, body):
             for message in messages:
                 if message["type"] == "http.response.start":
@@ -58,20 +58,20 @@ class Replica:
             yield [dict(message) for message in messages]
 
     async def __del__(self) -> None:
-        """Ray calls this when it ends a replica, behind the last answer."""
+        """Called by Ray when it ends a replica, after the last response."""
         if self._begun is not None:
             await self._lifespan.__aexit__(None, None, None)
 
 
 class Front:
-    """An ASGI application that hands requests on to replicas, behind the checks of who may ask."""
+    """An ASGI application that forwards requests to replicas after checking access."""
 
     def __init__(self, settings: Settings) -> None:
         self._asgi = Security(Forwarding(self._ask, settings), settings, public_paths(settings))
         self._handle: Any = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """The interface of ASGI."""
+        """Handle an ASGI connection."""
         await self._asgi(scope, receive, send)
 
     async def _ask(self, key: str, scope: dict[str, Any], body: bytes) -> AsyncIterator[list[dict[str, Any]]]:
@@ -111,23 +111,24 @@ def application(
 
         serve.run(llamacpu.ray.application("/models/8b.gguf", replicas=(1, 4), num_cpus=16))
 
-    Requests whose prompts begin alike go to one replica, which has that beginning in its prefix cache: those of one
-    model with the same system prompt, tools and first message (or the same field `prompt_cache_key`). A replica that
-    runs `parallel` requests is passed over for the next one. The header field `x-llamacpu-replica` names who answered.
+    Requests whose prompts share a prefix go to the same replica, which has it in its prefix cache: those for one model
+    with the same system prompt, tools and first message (or the same field `prompt_cache_key`). A replica that runs
+    `parallel` requests is skipped in favor of the next one. The header field `x-llamacpu-replica` names the replica
+    that answered.
 
-    models      as `llamacpu.server.app` takes them, but files only, at paths that all machines can read, or names
-                of models that all of them have
-    replicas    a number, or the least and the most: between them their number follows the requests
+    models      as in `llamacpu.server.app`, but only files at paths that all machines can read, or names of models
+                that all of them have
+    replicas    a number, or the least and the most, between which their number follows the load
     num_cpus    cores of each replica, which are the threads of its models
-    target_ongoing_requests  running and waiting requests for each replica that autoscaling aims at
+    target_ongoing_requests  the number of running and waiting requests per replica that autoscaling aims for
     autoscaling further fields of `ray.serve.config.AutoscalingConfig`, such as upscale_delay_s
-    fronts      processes that read requests and hand them on
-    options     of `llamacpu.server.app`: `hosts` for names that clients reach the cluster by, `api_keys`, `parallel`,
-                `queue` (of each front), `kv_memory` ...
+    fronts      processes that read requests and forward them
+    options     options of `llamacpu.server.app`: `hosts` for names that clients reach the cluster by, `api_keys`,
+                `parallel`, `queue` (of each front), `kv_memory` ...
 
     Ray Serve listens on loopback unless `serve.start` or `serve run` says otherwise. Raises ValueError and
-    FileNotFoundError for models and settings that there are not; ValueError for more cores or memory than a machine
-    of the cluster has, where Ray is initialized.
+    FileNotFoundError for invalid or missing models and settings, and ValueError for more cores or memory than a machine
+    of the cluster has, if Ray is initialized.
     """
     low, high = (replicas, replicas) if isinstance(replicas, int) else replicas
     if not 0 < low <= high or fronts < 1:
@@ -136,11 +137,11 @@ def application(
         raise ValueError(f"target_ongoing_requests is {target_ongoing_requests}; expected a number above 0")
     sources = sources_of(models)
     files = {name: _path(name, source) for name, source in sources.items()}
-    # A model that is called by a name comes with settings of its own, which its file has not.
+    # A model referred to by name comes with its own settings, which its file does not have.
     given = {name: found.name if isinstance(found, Stored) else str(found) for name, found in sources.items()}
     outer = {name: options[name] for name in options if name not in _OF_POOL}
     settings = Settings(**outer)
-    # Wrong aliases, and a guard that is not there, are told of here and not in a log of the cluster.
+    # Wrong aliases and a missing guard are reported here instead of in a log of the cluster.
     app(files, **options)
     memory = _memory(files, options, settings)
     if ray.is_initialized():
@@ -170,7 +171,7 @@ def application(
 
 
 class _Ingress:
-    """What Ray Serve wraps around `Front`; it is given the handle of the replicas so that they belong to one app."""
+    """The class that Ray Serve wraps around `Front`; it gets the replicas' handle so that they belong to one app."""
 
     def __init__(self, replicas: Any) -> None:
         self.replicas = replicas
@@ -188,7 +189,7 @@ def _path(name: str, source: Any) -> Path:
 
 
 def _memory(files: Mapping[str, Path], options: Mapping[str, Any], settings: Settings) -> int:
-    """Bytes that a replica is to have: of its process, of the models that are loaded at once, of keys and values."""
+    """Return the bytes that a replica needs: for its process, the models loaded at once, and keys and values."""
     weights = sum(weights_of(path) for path in files.values())
     if options.get("memory_budget") is not None:
         weights = min(weights, options["memory_budget"])

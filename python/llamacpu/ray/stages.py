@@ -1,4 +1,4 @@
-"""What runs in the actors of Ray Data: one engine each."""
+"""The code that runs in the actors of Ray Data, with one engine each."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Answerer:
         )
 
     model      path of a .gguf file, the same on all machines
-    answering  what is asked of every row; or its fields, as in the example
+    answering  what is asked of every row; its fields may be given instead, as in the example
     threads    None for the cores that Ray gives the actor (`num_cpus` of `map_batches`)
-    parallel   rows that are computed in one pass over the weights; `batch_size` should be some times that
-    context    most tokens of a row, prompt and answer together; None for the length of the training
-    kv_memory  bytes of keys and values; None for half of what the machine has left, which suits one actor on a machine
+    parallel   rows that are computed in one pass over the weights; `batch_size` should be a few times that
+    context    the most tokens of a row, prompt and answer together; None for the model's training context
+    kv_memory  bytes of keys and values; None for half of what the machine has left, which suits one actor per machine
 
-    Rows that cannot be answered say why in the column "error"; `llamacpu.ray.answering.COLUMNS` lists the columns.
-    Batches of every format (NumPy, pandas, Arrow) are taken and given back.
+    Rows that cannot be answered give the reason in the column "error"; `llamacpu.ray.answering.COLUMNS` lists the
+    columns. Batches of every format (NumPy, pandas, Arrow) are accepted, and returned in the same format.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Answerer:
             raise type(error)(f"{_here()}: {error}") from error
 
     def __call__(self, batch: Any) -> Any:
-        """The batch with the columns of the answers."""
+        """Return the batch with the columns of the answers."""
         said = self.rows.answering
         names = batch.column_names if hasattr(batch, "column_names") else list(batch)
         both = set(said.columns).intersection(names)
@@ -84,14 +84,14 @@ class Answerer:
 
 
 class PartAnswerer(Answerer):
-    """Answers parts of files: reads each, and writes its file of answers when all of its rows are done."""
+    """Answers parts of files: reads each part, and writes its file of answers when all of its rows are done."""
 
     def __init__(self, model: str, folder: Folder, **settings: Any) -> None:
         super().__init__(model, **settings)
         self._folder = folder
 
     def __call__(self, batch: Any) -> dict[str, Any]:
-        """The numbers of rows and of errors of each part."""
+        """Return the number of rows and of errors of each part, int64 arrays by name."""
         import numpy as np
 
         counts: dict[str, list[int]] = {"part": [], "rows": [], "errors": []}

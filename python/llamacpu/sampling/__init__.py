@@ -1,13 +1,13 @@
 """Logits in, one token id out: the sampler chain of the llama family as small pure steps.
 
-settings       what the caller asks for (`Sampling`), validated
+settings       the caller's choices (`Sampling`), validated
 candidates     the tokens still in play, and their probabilities
-truncation     top-n-sigma, top-k, typical, top-p, min-p, XTC: which candidates stay
+truncation     top-n-sigma, top-k, typical, top-p, min-p, XTC: which candidates remain
 repetition     repeat, frequency and presence penalties, DRY
 temperature    fixed and dynamic temperature
-draw           the last step: by distribution, mirostat 1 and 2, adaptive-p
+draw           the last step: draws from the distribution, mirostat 1 and 2, adaptive-p
 mersenne       the random numbers: a seed gives the same ones everywhere
-chain          `Sampler`: the steps in the order asked for, and their memory
+chain          `Sampler`: the steps in the requested order, and their state
 log_probability  how likely the model found a token
 """
 

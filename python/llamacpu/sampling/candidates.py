@@ -1,4 +1,4 @@
-"""The tokens still in play, and what is computed from their logits."""
+"""The tokens still in play, and quantities computed from their logits."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ Ids = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
 Probabilities = Numbers
 
-# Up to so many, or this part of all, the largest are selected; beyond, sorting everything is quicker.
+# Up to _FEW candidates, or 1/_SELECT_PART of the vocabulary, selecting the largest is faster than sorting everything.
 _FEW = 256
 _SELECT_PART = 16
 _LARGE = 4096
@@ -25,7 +25,7 @@ class Candidates:
 
     logits: float32[n], none of them NaN or +inf.
     ids: int64[n], or None where position i is token i (the untouched vocabulary).
-    ordered: whether the logits descend; equal logits then stand in order of their ids.
+    ordered: whether the logits are in descending order; equal logits are then in ascending order of id.
     """
 
     logits: Logits
@@ -33,7 +33,7 @@ class Candidates:
     ordered: bool = False
 
     def __len__(self) -> int:
-        """How many tokens are in play."""
+        """The number of tokens in play."""
         return len(self.logits)
 
     def take(self, positions: Ids, ordered: bool) -> "Candidates":
@@ -42,18 +42,18 @@ class Candidates:
         return Candidates(self.logits[positions], ids, ordered)
 
     def keep(self, mask: npt.NDArray[np.bool_]) -> "Candidates":
-        """The candidates where the mask (bool[n]) is true, in the present order."""
+        """The candidates where the mask (bool[n]) is true, in the current order."""
         return self.take(np.flatnonzero(mask), self.ordered)
 
     def first(self, count: int) -> "Candidates":
-        """The first `count` candidates in the present order."""
+        """The first `count` candidates in the current order."""
         if count >= len(self):
             return self
         ids = np.arange(count) if self.ids is None else self.ids[:count]
         return Candidates(self.logits[:count], ids, self.ordered)
 
     def largest(self, count: int) -> "Candidates":
-        """The `count` candidates with the largest logits, in descending order; lower ids first among equals."""
+        """The `count` candidates with the largest logits, in descending order; ties go to the lower id."""
         count = min(count, len(self))
         if self.ordered:
             return self.first(count)
@@ -67,7 +67,7 @@ class Candidates:
         return self.take(positions, ordered=True)
 
     def in_order(self) -> "Candidates":
-        """All candidates with descending logits."""
+        """All candidates, in descending order of logits."""
         return self if self.ordered else self.largest(len(self))
 
     def with_logits(self, logits: Logits, ordered: bool = False) -> "Candidates":
@@ -75,7 +75,7 @@ class Candidates:
         return Candidates(logits, self.ids, ordered)
 
     def positions_of(self, tokens: Ids) -> tuple[Ids, Ids]:
-        """Where these distinct tokens stand: (positions, indices into `tokens`); absent ones are left out."""
+        """The positions of these distinct tokens, as (positions, indices into `tokens`); absent tokens are left out."""
         if self.ids is None:
             found = np.flatnonzero((tokens >= 0) & (tokens < len(self)))
             return tokens[found], found
@@ -83,7 +83,7 @@ class Candidates:
         return positions, found
 
     def token(self, position: int) -> int:
-        """The id at a position."""
+        """The token id at a position."""
         return position if self.ids is None else int(self.ids[position])
 
     def largest_logit(self) -> float:
@@ -94,8 +94,8 @@ class Candidates:
 def from_logits(logits: npt.ArrayLike) -> Candidates:
     """The whole vocabulary as candidates.
 
-    logits: float[vocabulary]. NaN counts as -inf; where some are +inf, only those remain, as equals.
-    Raises ModelError when no token can be chosen at all.
+    logits: float[vocabulary]. NaN counts as -inf; if any are +inf, only those remain, all equally likely.
+    Raises ValueError for logits that are not one non-empty row, ModelError if no token can be chosen at all.
     """
     values = np.ascontiguousarray(logits, dtype=np.float32)
     if values.ndim != 1 or values.size == 0:
@@ -117,7 +117,7 @@ def from_logits(logits: npt.ArrayLike) -> Candidates:
 
 
 def weights(candidates: Candidates) -> Probabilities:
-    """The probabilities of the candidates times a common factor, float64[n] in their order."""
+    """The unnormalized probabilities of the candidates, float64[n] in their order; the largest weight is 1."""
     return exp(candidates.logits.astype(np.float64) - candidates.largest_logit())
 
 
@@ -128,7 +128,7 @@ def probabilities(candidates: Candidates) -> Probabilities:
 
 
 def total_weight(candidates: Candidates) -> float:
-    """The sum of `weights`. Of a large vocabulary it is computed natively, with a relative error of about 1e-6."""
+    """The sum of `weights`. For a large vocabulary it is computed natively, with a relative error of about 1e-6."""
     if (
         candidates.ids is None
         and len(candidates) > _LARGE
@@ -139,6 +139,6 @@ def total_weight(candidates: Candidates) -> float:
 
 
 def entropy(chances: Probabilities) -> float:
-    """Shannon entropy in nats; tokens of probability 0 add nothing."""
+    """Shannon entropy in nats; tokens with probability 0 contribute nothing."""
     positive = chances[chances > 0]
     return max(0.0, float(-(positive * log(positive)).sum()))

@@ -1,4 +1,4 @@
-"""The sampler: the steps that the settings ask for, in their order, and what they remember."""
+"""The sampler: the steps requested by the settings, in order, and the state they carry."""
 
 import secrets
 from collections.abc import Callable, Sequence
@@ -14,14 +14,15 @@ from llamacpu.sampling.settings import MAX_SEED, Sampling
 from llamacpu.sampling.temperature import dynamic_temperature
 
 History = Sequence[int] | Ids
-# A function and not a bound method: a sampler that held methods of its own would live until a garbage collection.
+# A plain function, not a bound method: a sampler holding its own bound methods would stay alive until the garbage
+# collector ran.
 Step = Callable[["Sampler", Candidates, History], Candidates]
 
 
 class Sampler:
     """Chooses the tokens of one text.
 
-    Its random stream and mirostat's and adaptive-p's memory belong to that text: use one sampler for one
+    Its random stream and the state of mirostat and adaptive-p belong to that text: use one sampler per
     conversation, and never from two threads at once.
     """
 
@@ -30,8 +31,10 @@ class Sampler:
     ) -> None:
         """Build the chain.
 
-        vocab_size: checks the ids of logit_bias where given; mirostat 1 uses it too.
-        piece: token id -> its text; DRY finds its sequence breakers with it and has none without.
+        vocab_size: if given, the ids in logit_bias are checked against it; mirostat 1 uses it too.
+        piece: token id -> its text; DRY finds its sequence breakers with it, and has none without it.
+
+        Raises ValueError if logit_bias names a token outside the vocabulary.
         """
         self.sampling: Sampling = Sampling() if sampling is None else sampling
         self.seed: int = secrets.randbelow(MAX_SEED) if self.sampling.seed is None else self.sampling.seed
@@ -45,8 +48,8 @@ class Sampler:
     def sample(self, logits: npt.ArrayLike, history: History = ()) -> int:
         """Choose the next token.
 
-        logits: float[vocabulary]; history: the tokens of the text so far, prompt included.
-        Raises ModelError where no token can be chosen (every logit NaN or -inf).
+        logits: float[vocabulary]; history: the tokens of the text so far, including the prompt.
+        Raises ModelError if no token can be chosen (every logit is NaN or -inf).
         """
         with np.errstate(all="ignore"):
             candidates = from_logits(self._biased(logits))
@@ -94,7 +97,7 @@ class Sampler:
         }
         steps = [step for name in self.sampling.samplers if (step := makers.get(name)) is not None]
         if self.sampling.greedy and kind._temperature in steps:
-            # These never remove the most likely token, so without them the answer is the same and comes sooner.
+            # These never remove the most likely token, so skipping them gives the same answer faster.
             idle = (kind._top_n_sigma, kind._top_k, kind._top_p, kind._min_p)
             steps = [step for step in steps if step not in idle]
         return steps

@@ -1,4 +1,4 @@
-"""The last step: from the remaining candidates to one token."""
+"""The last step: choosing one token from the remaining candidates."""
 
 from typing import Protocol
 
@@ -10,27 +10,30 @@ from llamacpu.sampling.mersenne import Mersenne
 
 
 class Draw(Protocol):
-    """Chooses one of the candidates; may remember what it chose."""
+    """Chooses one of the candidates; may remember its choices."""
 
     def __call__(self, candidates: Candidates) -> int:
         """The id of the chosen token."""
 
 
 def draw_one(factors: Probabilities, stream: Mersenne) -> int:
-    """A position with the probability of its weight; a single one is taken without a draw of the stream."""
+    """A position drawn in proportion to its weight; a single candidate is taken without drawing from the stream."""
     return 0 if len(factors) == 1 else position_at(factors, stream.double())
 
 
 def position_at(factors: Probabilities, point: float) -> int:
-    """Where the running sum of the weights passes `point` (0 to 1) of their total; never a weight of 0."""
+    """The position where the running sum of the weights passes `point` (0 to 1) times their total.
+
+    Never a position with weight 0.
+    """
     reached = np.cumsum(factors)
     position = int(np.searchsorted(reached, point * reached[-1], side="right"))
-    # Rounding may push the point onto the total itself: then it is the last token that has any weight.
+    # Rounding may push the point onto the total itself: then take the last token with a nonzero weight.
     return position if position < len(reached) else int(np.searchsorted(reached, reached[-1]))
 
 
 class ByDistribution:
-    """Each candidate with its probability; one draw of the random stream for every token."""
+    """Draws each candidate with its probability; takes one value from the random stream per token."""
 
     def __init__(self, stream: Mersenne) -> None:
         self._stream = stream
@@ -43,8 +46,8 @@ class ByDistribution:
 class Mirostat:
     """Holds the surprise of the chosen tokens at `tau` bits (Basu et al., arXiv:2007.14966).
 
-    Version 2 keeps tokens whose surprise is at most mu; version 1 estimates from the slope of the largest
-    probabilities how many tokens that would be. After each token mu moves against the error, eta at a time.
+    Version 2 keeps tokens whose surprise is at most mu; version 1 estimates the number of such tokens from the
+    slope of the largest probabilities. After each token, mu decreases by eta times the error.
     """
 
     _SLOPE_TOKENS = 100
@@ -70,7 +73,7 @@ class Mirostat:
         return int(np.count_nonzero(-log(probabilities(candidates)) * LOG2_E <= self.mu))
 
     def _by_slope(self, candidates: Candidates) -> int:
-        # Only ratios of neighbours matter, so that these need not be divided by the sum over all.
+        # Only the ratios of neighbours matter, so the weights need not be normalized.
         top = weights(candidates.largest(self._SLOPE_TOKENS))
         top = top[top > 0]
         if len(top) < 2:
@@ -80,7 +83,7 @@ class Mirostat:
         slope = float((steps * log(top[:-1] / top[1:])).sum() / (steps * steps).sum())
         excess = slope - 1
         if slope == 0 or excess == 0:
-            # A flat or exactly harmonic top has no estimate: nothing is cut.
+            # A flat or exactly harmonic top gives no estimate: nothing is cut.
             return len(candidates)
         with np.errstate(all="ignore"):
             wanted = np.float64(excess * exp(self.mu * LN_2)) / (1 - power(float(self._vocabulary), -excess))
@@ -89,11 +92,13 @@ class Mirostat:
 
 
 class NearTarget:
-    """Adaptive-p: prefers tokens whose probability is near a target, and moves the target so that the running
-    average of the chosen tokens' probabilities comes to it.
+    """Adaptive-p: prefers tokens whose probability is near a target.
 
-    With the distance d = |p - target| / 0.3 the new logit is 5 - 10 d² / (1 + d). The average decays by
-    `decay` a token and begins at the target (github.com/MrJackSpade/adaptive-p-docs, "The algorithm").
+    The target is adjusted after each token so that the running average of the chosen tokens' probabilities
+    approaches the requested one.
+
+    With the distance d = |p - target| / 0.3, the new logit is 5 - 10 d² / (1 + d). The average decays by
+    `decay` per token and starts at the target (github.com/MrJackSpade/adaptive-p-docs, "The algorithm").
     """
 
     _WIDTH = 0.3

@@ -1,8 +1,9 @@
-"""Elementary functions with the same bits on every machine.
+"""Elementary functions that give bit-identical results on every machine.
 
-NumPy and the C library choose among several `exp` and `log` by the processor, and these differ in the last bit: enough
-to choose another token now and then. Sums, products and quotients are exact everywhere, so sampling uses these and the
-functions here, and a seed gives the same text wherever the logits are the same.
+NumPy and the C library select among several versions of `exp` and `log` depending on the processor, and these differ
+in the last bit: enough to choose another token now and then. Sums, products and quotients are rounded the same way
+everywhere, so sampling uses only those and the functions here, and a seed gives the same text wherever the logits are
+the same.
 """
 
 import math
@@ -21,14 +22,14 @@ OneOrMany = TypeVar("OneOrMany", float, Numbers)
 
 
 def exp(x: OneOrMany) -> OneOrMany:
-    """e^x of a number, or of each number in float64[n]; 0 below -707, infinity above 709."""
+    """e^x of a number, or of each element of a float64[n]; 0 below -707, infinity above 709."""
     if isinstance(x, np.ndarray):
         return _native.exp(x)
     return float(_native.exp(np.array([x], dtype=np.float64))[0])
 
 
 def log(x: OneOrMany) -> OneOrMany:
-    """The natural logarithm of a number, or of each number in float64[n]; -inf for 0, NaN below."""
+    """The natural logarithm of a number, or of each element of a float64[n]; -inf for 0, NaN below."""
     if isinstance(x, np.ndarray):
         return _native.log(x)
     return float(_native.log(np.array([x], dtype=np.float64))[0])
@@ -44,7 +45,7 @@ def power(base: float, exponent: float) -> float:
 
 
 def powers(base: float, count: int) -> Numbers:
-    """base^0, base^1, ... as float64[count]; infinity where they leave the range."""
+    """base^0, base^1, ... as float64[count]; infinity on overflow."""
     factors = np.full(count, base, dtype=np.float64)
     factors[:1] = 1.0
     with np.errstate(over="ignore"):

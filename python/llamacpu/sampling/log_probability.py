@@ -1,4 +1,4 @@
-"""How likely the model found a token, before any sampling setting changed that."""
+"""The log-probability that the model gave a token, before any sampling setting changed it."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from llamacpu.sampling.candidates import from_logits
 
 @dataclass(frozen=True)
 class TokenLogProbability:
-    """A chosen token with its natural log-probability, and the most likely ones as (id, log-probability)."""
+    """A chosen token with its natural log-probability, and the most likely tokens as (id, log-probability)."""
 
     id: int
     log_probability: float
@@ -20,8 +20,8 @@ class TokenLogProbability:
 def log_probability(logits: npt.ArrayLike, token: int, top: int = 0) -> TokenLogProbability:
     """The log-probability of a token, and of the `top` most likely ones, under the softmax of all logits.
 
-    logits: float[vocabulary]. An impossible token has -inf. Lower ids come first among equals.
-    The error is about 1e-6. Raises ModelError where every logit is NaN or -inf, ValueError for a token outside the
+    logits: float[vocabulary]. An impossible token has -inf. Ties go to the lower id.
+    The error is about 1e-6. Raises ModelError if every logit is NaN or -inf, ValueError for a token outside the
     vocabulary.
     """
     candidates = from_logits(logits)

@@ -1,8 +1,8 @@
-"""Random numbers from a seed: MT19937, seeded and read as C++ programs read it.
+"""Random numbers from a seed: MT19937, seeded and read as in C++ programs.
 
-So a seed gives the same draws on every machine, every Python and every NumPy, and the ones that llama.cpp
-draws where it is built with the GNU standard library. Python's generator is the same MT19937; only its
-way to turn a seed into a state differs, so the state is computed here (Matsumoto and Nishimura,
+A seed therefore gives the same draws on every machine and with every version of Python and NumPy, and the same
+draws as llama.cpp when that is built with the GNU standard library. Python's generator is also MT19937, but
+turns a seed into a state differently, so the state is computed here (Matsumoto and Nishimura,
 "Mersenne Twister", 1998; the 2002 initialization).
 """
 
@@ -15,7 +15,7 @@ _MASK = 0xFFFFFFFF
 
 
 class Mersenne:
-    """A stream of uniform draws that the seed (0 to 2**32 - 1) decides."""
+    """A stream of uniform draws determined by the seed (0 to 2**32 - 1)."""
 
     def __init__(self, seed: int) -> None:
         word = seed & _MASK
@@ -31,11 +31,11 @@ class Mersenne:
         return self._random.getrandbits(32)
 
     def double(self) -> float:
-        """A number in [0, 1) from 64 bits, the low word first."""
+        """A uniform value in [0, 1) from 64 bits, low word first."""
         low = self.word()
         number = (low + self.word() * 4294967296.0) / 18446744073709551616.0
         return number if number < 1 else math.nextafter(1.0, 0.0)
 
     def single(self) -> float:
-        """A float32 number in [0, 1) from 32 bits."""
+        """A uniform value in [0, 1) from 32 bits, at most the largest float32 below 1."""
         return min(self.word() / 4294967296.0, 1.0 - 2.0**-24)

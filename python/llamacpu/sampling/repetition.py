@@ -1,4 +1,4 @@
-"""Against repetition: penalties for tokens seen lately, and DRY for sequences seen lately."""
+"""Steps against repetition: penalties for recent tokens, and DRY for recent sequences."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,20 +7,23 @@ import numpy as np
 from llamacpu.sampling.candidates import Candidates, Ids, Probabilities
 from llamacpu.sampling.functions import log, powers
 
-# Many tokens are counted rather than sorted, in an array as long as the largest id.
+# From this many tokens on, they are counted in an array as long as the largest id instead of being sorted.
 _MANY = 2000
 _LARGEST_VOCABULARY = 10_000_000
 _LARGEST_FLOAT = float(np.finfo(np.float32).max)
 
 
 def recent(history: Sequence[int] | Ids, last: int) -> Ids:
-    """The last tokens of the history as int64[n]: at most `last`, all of them for -1."""
+    """The last tokens of the history as int64[n]: at most `last` of them, or all for -1."""
     return np.asarray(history if last < 0 else history[max(0, len(history) - last) :], dtype=np.int64)
 
 
 def penalties(candidates: Candidates, seen: Ids, repeat: float, frequency: float, presence: float) -> Candidates:
-    """Penalize the tokens in `seen`: the repeat penalty multiplies logits of 0 and less and divides the others
-    (Keskar et al., arXiv:1909.05858); then count * frequency + presence is subtracted."""
+    """Penalize the tokens in `seen`.
+
+    The repeat penalty divides positive logits and multiplies the rest (Keskar et al., arXiv:1909.05858); then
+    count * frequency + presence is subtracted.
+    """
     if len(seen) == 0 or (repeat == 1 and frequency == 0 and presence == 0):
         return candidates
     tokens, counts = _counted(seen)
@@ -41,7 +44,7 @@ def _counted(tokens: Ids) -> tuple[Ids, Ids]:
 
 
 def _lowered(candidates: Candidates, positions: Ids, values: Probabilities, amounts: Probabilities) -> Candidates:
-    """New logits `values - amounts` at some positions; what leaves the float32 range stays at its end."""
+    """The candidates with the logits `values - amounts` at some positions, clamped to the float32 range."""
     forbidden = values == -np.inf
     lowered = (values - amounts.clip(-_LARGEST_FLOAT, _LARGEST_FLOAT)).clip(-_LARGEST_FLOAT, _LARGEST_FLOAT)
     lowered[forbidden] = -np.inf
@@ -53,7 +56,7 @@ def _lowered(candidates: Candidates, positions: Ids, values: Probabilities, amou
 class Breakers:
     """Finds the texts that a repeated sequence must not cross.
 
-    piece: token id -> its text. One instance serves one tokenizer: texts are looked up once.
+    piece: token id -> its text. One instance serves one tokenizer: each text is looked up once.
     """
 
     def __init__(self, breakers: Sequence[str], piece: Callable[[int], str] | None) -> None:
@@ -71,15 +74,15 @@ class Breakers:
         return text
 
     def breaks(self, token: int) -> bool:
-        """Whether the token alone holds a breaker: such a token is never penalized."""
+        """Whether the token by itself contains a breaker; such a token is never penalized."""
         text = self.text(token)
         return any(breaker in text for breaker in self._breakers)
 
     def tokens_after_last(self, tokens: Ids) -> int:
-        """How many of the last tokens stand wholly after the last breaker (all where there is none)."""
+        """The number of tokens that come entirely after the last breaker (all of them if there is none)."""
         if not self._breakers:
             return len(tokens)
-        tail = ""  # the start of the text that follows, for breakers that lie across tokens
+        tail = ""  # the start of the text that follows, for breakers that span tokens
         for back, token in enumerate(tokens[::-1].tolist()):
             text = self.text(token)
             ends = [self._end(text, tail, breaker) for breaker in self._breakers]
@@ -91,7 +94,7 @@ class Breakers:
 
     @staticmethod
     def _end(text: str, tail: str, breaker: str) -> int:
-        """How far the last occurrence that begins inside `text` reaches beyond it (0: not at all, -1: none)."""
+        """How far the last occurrence that begins inside `text` extends beyond it (0: not at all, -1: none found)."""
         start = (text + tail).rfind(breaker, 0, len(text) + len(breaker) - 1)
         return -1 if start < 0 else max(0, start + len(breaker) - len(text))
 
@@ -103,11 +106,13 @@ class Breakers:
 
 
 def repeated_lengths(tokens: Ids, limit: int, shortest: int) -> dict[int, int]:
-    """token -> the longest run (at most `limit` tokens) that ends the text, stood before that token earlier,
-    and is at least `shortest` long."""
+    """Map each token to the longest run that ends the text and preceded that token earlier.
+
+    Runs have at least `shortest` and at most `limit` tokens.
+    """
     count = len(tokens)
     longest: dict[int, int] = {}
-    ends = np.arange(count - 1)  # where the run that is compared with the end of the text ends
+    ends = np.arange(count - 1)  # last positions of the runs that are compared with the end of the text
     length = 0
     while length < limit and len(ends):
         ends = ends[ends >= length]
@@ -124,14 +129,14 @@ def repeated_lengths(tokens: Ids, limit: int, shortest: int) -> dict[int, int]:
 def dry(
     candidates: Candidates, seen: Ids, multiplier: float, base: float, allowed: int, breakers: Breakers
 ) -> Candidates:
-    """DRY ("don't repeat yourself"): a token that would extend a run already seen loses
-    multiplier * base^(length - allowed) for the longest such run of at least `allowed` tokens.
+    """DRY ("don't repeat yourself"): penalize tokens that would extend a run already seen.
 
-    Breaker tokens are never penalized; base below 1 or multiplier 0 is off.
+    The logit of such a token decreases by multiplier * base^(length - allowed), where length is that of the longest
+    such run of at least `allowed` tokens. Breaker tokens are never penalized; base below 1 or multiplier 0 is off.
     """
     if multiplier <= 0 or base < 1 or len(seen) <= allowed:
         return candidates
-    # Beyond this exponent the penalty leaves the float32 range: longer runs need not be told apart.
+    # Beyond this exponent the penalty leaves the float32 range, so longer runs need not be distinguished.
     most = int(log(_LARGEST_FLOAT) / log(base)) if base > 1.000001 else len(seen)
     limit = breakers.tokens_after_last(seen[max(0, len(seen) - allowed - most) :])
     if limit < allowed:

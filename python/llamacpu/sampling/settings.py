@@ -1,4 +1,4 @@
-"""What the caller asks of the sampler, with the defaults that users of llama.cpp know."""
+"""The settings of the sampler, with llama.cpp's defaults."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ SAMPLER_LETTERS = {
     "x": "xtc",
     "t": "temperature",
 }
-"""One-letter codes of the steps, as in llama.cpp's `--sampler-seq`."""
+"""One-letter codes for the steps, as in llama.cpp's `--sampler-seq`."""
 
 DEFAULT_SAMPLERS = tuple(SAMPLER_LETTERS.values())
 """The steps in their default order."""
@@ -29,13 +29,13 @@ MAX_SEED = 0xFFFFFFFF
 
 
 def seed_of(given: Any, place: int = 0) -> int | None:
-    """The seed that a number of up to 64 bits means, which is its low 32 bits as in llama.cpp; None: draw one.
+    """The seed given by an integer of up to 64 bits: its low 32 bits, as in llama.cpp; None draws one at random.
 
-    The low bits 0xFFFFFFFF, those of -1, ask for a drawn one too.
+    The low bits 0xFFFFFFFF (those of -1) also ask for a random seed.
 
-    place: of this text among several that one request asks for; each has a seed of its own.
+    place: index of this text among the several of one request; each gets its own seed.
 
-    Raises ValueError for what is no whole number of up to 64 bits, signed or not.
+    Raises ValueError for anything but a whole number of up to 64 bits, signed or unsigned.
     """
     if given is None:
         return None
@@ -64,28 +64,30 @@ _METADATA_NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the next token is chosen from the logits. Every value is checked; a wrong one is a ValueError.
+    """How the next token is chosen from the logits. Every value is checked; an invalid one raises ValueError.
 
-    temperature: logits are divided by it; 0 or less takes the most likely token (lowest id on ties).
+    temperature: the logits are divided by it; 0 or less takes the most likely token (lowest id on ties).
     top_k: keep the k most likely tokens; 0 or less keeps all.
-    top_p: keep the shortest run of most likely tokens whose probabilities reach it (Holtzman et al., arXiv:1904.09751).
+    top_p: keep the fewest most likely tokens whose total probability reaches it (Holtzman et al., arXiv:1904.09751).
     min_p: keep tokens at least this fraction as likely as the most likely one (Nguyen et al., arXiv:2407.01082).
-    typical_p: keep the tokens closest to the expected surprise, up to this mass (Meister et al., arXiv:2202.00666).
+    typical_p: keep the tokens closest to the expected surprise up to this total probability (Meister et al.,
+        arXiv:2202.00666).
     top_n_sigma: keep logits within n standard deviations of the largest; negative is off (arXiv:2411.07641).
-    xtc_probability, xtc_threshold: with this chance, remove all tokens above the threshold but the last of them.
+    xtc_probability, xtc_threshold: with this probability, remove all tokens at or above the threshold except the least
+        likely of them.
     dynatemp_range, dynatemp_exponent: temperature between temperature ± range, growing with the entropy.
-    repeat_penalty, frequency_penalty, presence_penalty: against the tokens of the last penalty_last_n
-        (prompt included; -1 is the whole history, 0 is off); frequency counts, presence does not.
-    dry_multiplier, dry_base, dry_allowed_length, dry_last_n, dry_sequence_breakers: against continuing a repeated
-        sequence longer than allowed; matches do not cross the breakers (texts); dry_last_n as penalty_last_n.
-    mirostat: 0 off, 1 or 2: hold the surprise of the text at mirostat_tau bits with learning rate mirostat_eta
-        (Basu et al., arXiv:2007.14966); then only logit_bias and temperature act besides.
+    repeat_penalty, frequency_penalty, presence_penalty: penalize the last penalty_last_n tokens (including the prompt;
+        -1 is the whole history, 0 is off); the frequency penalty grows with the count, the presence penalty does not.
+    dry_multiplier, dry_base, dry_allowed_length, dry_last_n, dry_sequence_breakers: penalize continuing a repeated
+        sequence longer than allowed; matches do not cross the breakers (texts); dry_last_n works like penalty_last_n.
+    mirostat: 0 is off; 1 or 2 holds the surprise of the text at mirostat_tau bits with learning rate mirostat_eta
+        (Basu et al., arXiv:2007.14966); only logit_bias and temperature then act in addition.
     adaptive_target, adaptive_decay: prefer tokens near a target probability, steering the running average of the
-        chosen ones to it; a negative target is off.
-    logit_bias: token id -> number added to its logit (-inf forbids the token).
+        chosen tokens' probabilities to it; a negative target is off.
+    logit_bias: token id -> value added to its logit (-inf forbids the token).
     samplers: the steps in order, as names, one string "top_k;temperature", or letters "kt".
     min_keep: truncating steps (not top_k) leave at least this many tokens.
-    seed: 0 to 2**32 - 2, or None for a fresh one (`Sampler.seed` tells it); any other number is taken as in `seed_of`.
+    seed: 0 to 2**32 - 2, or None for a random one (then in `Sampler.seed`); `seed_of` says how other numbers are taken.
     """
 
     temperature: float = 0.8
@@ -118,7 +120,7 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        """Check every value, and bring lists and strings into their one form."""
+        """Check every value, and convert lists and strings to their canonical form."""
         for name in _REAL_FIELDS:
             object.__setattr__(self, name, _real(name, getattr(self, name)))
         for name in _INTEGER_FIELDS:
@@ -140,10 +142,12 @@ class Sampling:
     def for_model(
         cls, metadata: Mapping[str, Any], preset: Mapping[str, Any] | None = None, **given: Any
     ) -> "Sampling":
-        """The settings that a GGUF file recommends (`general.sampling.*`), under those that came with its name
-        (`preset`: fields of this class), under the ones given here.
+        """The settings for a model, merged from three sources.
 
-        A recommendation that is not valid is left out: a file cannot make generation fail this way.
+        Settings given here take precedence over those that came with the model's name (`preset`: fields of this
+        class), and these over the GGUF file's recommendations (`general.sampling.*`).
+
+        An invalid recommendation is ignored, so a file cannot make generation fail this way.
         """
         settings = cls(**given)
         for name, value in (preset or {}).items():
@@ -168,7 +172,7 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether the temperature alone says: always the most likely token."""
+        """Whether the temperature alone means that the most likely token is always chosen."""
         return self.temperature <= 0 and self.dynatemp_range <= 0 and self.mirostat == 0 and self.adaptive_target < 0
 
 

@@ -7,21 +7,21 @@ from llamacpu.sampling.functions import log, power
 
 
 def temperature(candidates: Candidates, value: float) -> Candidates:
-    """Divide the logits by the temperature; 0 or less leaves only the most likely token (lowest id on ties)."""
+    """Divide the logits by the temperature; 0 or less keeps only the most likely token (lowest id on ties)."""
     if value <= 0:
         return candidates.largest(1)
     with np.errstate(all="ignore"):
         divided = candidates.logits / np.float32(value)
     if not np.isfinite(divided.max()):
-        # So small a temperature that the quotient overflows is the limit 0.
+        # A temperature so small that the quotient overflows is treated as the limit 0.
         return candidates.largest(1)
     return candidates.with_logits(divided, candidates.ordered)
 
 
 def dynamic_temperature(candidates: Candidates, value: float, spread: float, exponent: float) -> Candidates:
-    """A temperature between value - spread (not below 0) and value + spread that grows with the entropy.
+    """Apply a temperature between value - spread (not below 0) and value + spread that grows with the entropy.
 
-    T = low + (high - low) * (H / ln n)^exponent over n candidates; `spread` 0 is the fixed temperature.
+    T = low + (high - low) * (H / ln n)^exponent over n candidates; `spread` 0 gives the fixed temperature.
     """
     if spread <= 0:
         return temperature(candidates, value)

@@ -1,7 +1,7 @@
-"""Which candidates stay: each function takes candidates and gives candidates, and nothing else happens.
+"""Truncation: which candidates remain. Each function takes candidates and returns candidates, without side effects.
 
-`min_keep` is the number that a step leaves at least. Probabilities are taken over the candidates that the
-step is given, so earlier steps count.
+`min_keep` is the smallest number of candidates that a step leaves. Probabilities are taken over the candidates
+passed to the step, so earlier steps affect them.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from llamacpu.sampling.candidates import Candidates, Ids, Probabilities, entropy, probabilities, total_weight, weights
 from llamacpu.sampling.functions import log
 
-# A whole vocabulary is not sorted for a handful of tokens: ever longer prefixes are, from this length on.
+# The whole vocabulary is not sorted for a handful of tokens: ever longer prefixes are, starting at this length.
 _FIRST_PREFIX = 256
 
 
@@ -23,14 +23,14 @@ def top_n_sigma(candidates: Candidates, sigmas: float) -> Candidates:
 
 
 def top_k(candidates: Candidates, count: int) -> Candidates:
-    """Keep the `count` largest, in descending order; 0 or less keeps all as they are."""
+    """Keep the `count` largest logits, in descending order; 0 or less keeps all candidates as they are."""
     return candidates if count <= 0 else candidates.largest(count)
 
 
 def typical(candidates: Candidates, mass: float, min_keep: int) -> Candidates:
-    """Keep the tokens whose surprise is closest to the entropy until their mass exceeds `mass`; 1 is off.
+    """Keep the tokens whose surprise is closest to the entropy until their probability exceeds `mass`; 1 is off.
 
-    The result stands in order of that closeness.
+    The result is ordered by that closeness.
     """
     if mass >= 1:
         return candidates
@@ -46,7 +46,7 @@ def typical(candidates: Candidates, mass: float, min_keep: int) -> Candidates:
 
 
 def _smallest(values: Probabilities, count: int) -> Ids:
-    """The positions of at least `count` smallest values, ascending; earlier ones first among equals."""
+    """The positions of at least the `count` smallest values, in ascending order; equal values keep their order."""
     if count >= len(values):
         return np.argsort(values, kind="stable")
     positions = np.flatnonzero(values <= np.partition(values, count - 1)[count - 1])
@@ -54,7 +54,7 @@ def _smallest(values: Probabilities, count: int) -> Ids:
 
 
 def top_p(candidates: Candidates, mass: float, min_keep: int) -> Candidates:
-    """Keep the shortest run of most likely tokens that reaches `mass`, the crossing one included; 1 is off."""
+    """Keep the fewest most likely tokens whose probability reaches `mass`, including the crossing one; 1 is off."""
     if mass >= 1:
         return candidates
     needed = mass * total_weight(candidates)
@@ -69,7 +69,7 @@ def top_p(candidates: Candidates, mass: float, min_keep: int) -> Candidates:
 
 
 def min_p(candidates: Candidates, fraction: float, min_keep: int) -> Candidates:
-    """Keep logits of at least max + ln(fraction); where fewer than min_keep pass, the min_keep largest."""
+    """Keep logits of at least max + ln(fraction); if fewer than min_keep pass, keep the min_keep largest."""
     if fraction <= 0:
         return candidates
     passing = candidates.logits >= candidates.largest_logit() + log(fraction)
@@ -81,8 +81,8 @@ def min_p(candidates: Candidates, fraction: float, min_keep: int) -> Candidates:
 def xtc(candidates: Candidates, threshold: float, min_keep: int) -> Candidates:
     """Remove every token at or above the threshold except the least likely of them ("exclude top choices").
 
-    Nothing happens where fewer than two qualify or too few would remain. The chance to act at all is drawn by
-    the chain: this step is what happens when it does.
+    Nothing happens if fewer than two qualify or too few would remain. Whether the step acts at all is drawn at
+    random by the chain; this function is what happens when it does.
     """
     if len(candidates) < 2:
         return candidates

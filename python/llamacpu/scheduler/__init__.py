@@ -1,18 +1,18 @@
-"""Many requests on one model: continuous batching over `Model.step`, fairly between clients, within bounds.
+"""Many requests on one model: continuous batching over `Model.step`, fair between clients and within limits.
 
-statistics            what is counted
+statistics            counters, gauges and histograms
 pages                 pages of keys and values, each counted once
-jobs, shares, pace    what waits for a step; who was given how much; how many tokens of prompts fit into a step
+jobs, shares, pace    what waits for a step; how much each client was served; how many prompt tokens fit into a step
 plan                  these three -> what goes into the next step
-scheduler             the thread that steps
-session               sessions and a model that wait for it: what is written for a `Model` runs on them unchanged
-channel, requests     an answer on its way from the thread that writes it to whoever reads it
-memory                the budget of keys and values
+scheduler             the thread that runs the steps
+session               sessions and a model that wait for it: code written for a `Model` runs on them unchanged
+channel, requests     an answer on its way from the thread that writes it to its reader
+memory                the memory budget of keys and values
 prefix_cache          prefixes in memory, in the order of their tokens; prefix_files, prefix_writer: those on disk
-prefixes              what a request finds computed: by others before it, beside it, or in a file
+prefixes              what a request finds already computed: by earlier or concurrent requests, or in a file
 admission, desk       the queue; a request's way through it
-quiet_drafts          speculative decoding while a request is alone
-engine                `Engine`, the front
+quiet_drafts          speculative decoding while a request runs alone
+engine                `Engine`, the public interface
 """
 
 from llamacpu.errors import Overloaded

@@ -1,4 +1,4 @@
-"""What a step is charged to, and what is told of it."""
+"""Accounting for a step: who is charged for it, and what is recorded about it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["charge", "note"]
 
 
 def charge(parts: Sequence[Part], shares: Shares) -> None:
-    """Charge the clients for their parts of a step."""
+    """Charge each client for its parts of a step."""
     for part in parts:
         short = len(part.job.ids) <= SHORT
         shares.charge(part.job.slot.client, len(part.ids), ANSWER_WEIGHT if short else PROMPT_WEIGHT)
 
 
 def note(parts: Sequence[Part], seconds: float, pace: Pace, statistics: Statistics) -> None:
-    """Remember how long a step of so many tokens took."""
+    """Record how long a step with these parts took."""
     tokens = sum(len(part.ids) for part in parts)
     decoding = sum(len(part.ids) for part in parts if len(part.job.ids) <= SHORT)
     pace.note(decoding, tokens - decoding, seconds)

@@ -1,4 +1,4 @@
-"""Which requests run: a bounded queue, the turn of each client, and what memory there is."""
+"""Admission of requests: a bounded queue in which clients take turns."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Queue", "alarm"]
 
-# How often tokens of others are asked whether they stop a request that waits, in seconds.
+# How often callers' cancel tokens are polled for waiting requests, in seconds.
 _ASK = 0.1
 _LONGEST_PAUSE = 3600.0
-# What a request is believed to take before one has ended, in seconds, and how far one moves the estimate.
+# The estimated duration of a request before the first one has ended, in seconds, and how far one moves the estimate.
 _PRIOR_SECONDS = 5.0
 _RATE = 0.1
 _LONGEST_RETRY = 120.0
 
 
 class Queue:
-    """The requests that wait. Used under the scheduler's lock."""
+    """The waiting requests. Used under the scheduler's lock."""
 
     def __init__(self, limit: int, client_limit: int, running: int, shares: Shares, statistics: Statistics) -> None:
         self._limit = limit
@@ -43,11 +43,11 @@ class Queue:
         return sum(map(len, self._waiting.values()))
 
     def __iter__(self) -> Iterator[Work]:
-        """In no particular order."""
+        """Iterate over the waiting requests in no particular order."""
         return iter([work for works in self._waiting.values() for work in works])
 
     def add(self, work: Work, free: int) -> None:
-        """Let a request wait; `free` is how many more could run now. Overloaded where that is too many."""
+        """Queue a request; `free` is how many more could run now. Raises Overloaded if too many are waiting."""
         waiting = len(self)
         own = len(self._waiting.get(work.client, ()))
         full = waiting - free >= self._limit
@@ -65,7 +65,7 @@ class Queue:
         self._waiting.setdefault(work.client, deque()).append(work)
 
     def next(self) -> Work | None:
-        """The request whose turn it is: the first one of the client that was served least."""
+        """Take out the next request: the first one of the client that was served least; None if there is none."""
         if not self._waiting:
             return None
         client = min(self._waiting, key=self._shares.served)
@@ -75,11 +75,11 @@ class Queue:
         return work
 
     def put_back(self, work: Work) -> None:
-        """It cannot run yet: it stays the next one of its client."""
+        """Put back a request that cannot run yet, so that it stays its client's next one."""
         self._waiting.setdefault(work.client, deque()).appendleft(work)
 
     def stopped(self) -> list[Work]:
-        """Takes out the requests that nobody waits for any more."""
+        """Take out the requests that have been cancelled or have timed out."""
         found = [work for work in self if work.token.cancelled]
         for work in found:
             self._waiting[work.client].remove(work)
@@ -88,18 +88,18 @@ class Queue:
         return found
 
     def ended(self, work: Work) -> None:
-        """A request has ended."""
+        """Note that a request has ended."""
         if work.started is not None:
             self._seconds += _RATE * (monotonic() - work.started - self._seconds)
 
     def retry_after(self) -> float:
-        """Seconds after which the queue is likely to have room."""
+        """Estimate the seconds after which the queue is likely to have room."""
         seconds = self._seconds * max(len(self), 1) / self._running
         return float(math.ceil(min(max(seconds, 1.0), _LONGEST_RETRY)))
 
 
 def alarm(works: Iterable[Work]) -> float | None:
-    """Seconds until one of these that wait may have to be stopped; None where there is no need to ask."""
+    """Return the seconds until one of these waiting requests may have to be stopped; None if none can."""
     waiting = list(works)
     times = [work.deadline - monotonic() for work in waiting if work.deadline is not None]
     if any(work.stoppable for work in waiting):

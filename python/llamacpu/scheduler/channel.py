@@ -1,4 +1,4 @@
-"""From the thread that writes an answer to whoever reads it: a thread, or a task of an event loop."""
+"""A queue from the thread that writes an answer to its reader, which is a thread or a task of an event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Until = Literal["item", "end"]
 
 
 class Channel(Generic[T]):
-    """Items in their order, and an end. Whoever puts never waits; what waits to be taken is small (pieces of text)."""
+    """An ordered stream of items that ends. `put` never blocks: the items are small (pieces of text)."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.RLock())
@@ -37,23 +37,23 @@ class Channel(Generic[T]):
             self._wake("item")
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """End the stream: no more items will be put."""
         with self._changed:
             self._ended = True
             self._wake("end")
 
     def forked(self) -> None:
-        """In a forked child: nothing more comes, and whoever held the lock is not here."""
+        """End the stream in a forked child, where the thread that held the lock does not exist."""
         self._changed = threading.Condition(threading.RLock())
         self._tasks, self._threads, self._ended = [], [], True
 
     def take(self) -> T | None:
-        """The next item if there is one; does not wait."""
+        """Take the next item if there is one, else return None; does not wait."""
         with self._changed:
             return self._items.popleft() if self._items else None
 
     def wait(self, until: Until = "item", timeout: float | None = None) -> bool:
-        """Wait for an item, or for the end; False if the time was over first."""
+        """Wait for an item or for the end; return False if `timeout` seconds passed first."""
         with self._changed:
             self._threads.append(until)
             try:
@@ -62,7 +62,7 @@ class Channel(Generic[T]):
                 self._threads.remove(until)
 
     async def wait_async(self, until: Until = "item") -> None:
-        """Wait for an item, or for the end, without blocking the event loop."""
+        """Wait for an item or for the end without blocking the event loop."""
         import asyncio
 
         loop = asyncio.get_running_loop()
@@ -91,7 +91,7 @@ class Channel(Generic[T]):
             try:
                 loop.call_soon_threadsafe(_resolve, future)
             except RuntimeError:
-                continue  # the loop is closed: nobody waits any more
+                continue  # the loop is closed: nobody is waiting any more
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -1,4 +1,4 @@
-"""What stands between requests and steps: it starts requests when it is their turn, and ends them."""
+"""The layer between requests and steps: it starts requests when it is their turn, and ends them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EngineState = Literal["loading", "ready", "draining", "closed"]
 
 
 class Desk:
-    """The requests of an engine. Its lock is the scheduler's, which it is the `Owner` of."""
+    """The requests of an engine. It is the scheduler's `Owner` and uses the scheduler's lock."""
 
     def __init__(
         self,
@@ -55,10 +55,10 @@ class Desk:
         self.state: EngineState = "loading"
         self.loaded: tuple[int, int] = (0, 0)
 
-    # --- For those who ask ---
+    # --- For the callers ---
 
     def submit(self, work: Work) -> None:
-        """Take a request. Overloaded where the queue is full, LlamaCpuError at the end."""
+        """Accept a request. Raises Overloaded if the queue is full, LlamaCpuError once the engine is closing."""
         with self.scheduler.changed:
             self.scheduler.check()
             if self.state in ("draining", "closed"):
@@ -68,22 +68,22 @@ class Desk:
             self._statistics.add(requests_submitted=1)
             self._start_due()
             if work in self._queue and (work.deadline is not None or work.stoppable):
-                # The thread that looks after those that wait does not know it yet.
+                # The thread that watches the waiting requests does not know about this one yet.
                 self.scheduler.wake()
 
     def alone(self) -> bool:
-        """Whether one request is running at most."""
+        """Return whether at most one request is running."""
         return len(self._running) <= 1
 
     def drain(self, seconds: float) -> bool:
-        """Take no more requests and wait for those that there are; returns whether all have ended in this time."""
+        """Accept no more requests and wait for the existing ones; return whether all ended within `seconds`."""
         with self.scheduler.changed:
             if self.state != "closed":
                 self.state = "draining"
             return self.scheduler.changed.wait_for(self._empty, min(seconds, threading.TIMEOUT_MAX))
 
     def cancel_all(self) -> None:
-        """End every request soon, and loading too."""
+        """Cancel every request, and loading as well."""
         with self.scheduler.changed:
             self.state = "closed"
             self._loading.cancel()
@@ -95,7 +95,7 @@ class Desk:
         return (not self._running and not len(self._queue)) or self.scheduler.ended
 
     def forked(self) -> None:
-        """In a forked child: whoever holds a request is told that nobody writes it here."""
+        """In a forked child, fail all requests: no thread writes their answers here."""
         error = LlamaCpuError("the request belongs to the process that this one was forked from")
         self._statistics.lock = threading.RLock()
         for work in (*self._running, *self._queue):
@@ -105,7 +105,7 @@ class Desk:
     # --- For the scheduler, as its owner ---
 
     def begin(self) -> None:
-        """Load the weights, where that is wanted."""
+        """Load the weights if requested, then start the requests that are due."""
         if self._load:
             self._model.prepare(self._note_loaded, self._loading)
         self._prefixes.begin()
@@ -115,7 +115,7 @@ class Desk:
             self._start_due()
 
     def tick(self) -> float | None:
-        """End those that wait in vain, start those whose turn it is."""
+        """End waiting requests that were stopped, and start those whose turn it is."""
         with self.scheduler.changed:
             if self.scheduler.ended:
                 for work in list(self._queue):
@@ -132,7 +132,7 @@ class Desk:
                 work.fail(LlamaCpuError(f"the engine has ended by an error: {self.scheduler.error!r}"))
                 self._end(work)
                 continue
-            # It is over before its first step, which finds it stopped.
+            # It ends before its first step, because its token is already cancelled.
             work.write()
             self._end(work)
         return pause
@@ -144,7 +144,7 @@ class Desk:
     def _note_loaded(self, done: int, total: int) -> None:
         self.loaded = done, total
 
-    # --- A request's way ---
+    # --- The life of a request ---
 
     def _start_due(self) -> None:
         while self.state in ("ready", "draining") and len(self._running) < self._most_running:
@@ -169,7 +169,7 @@ class Desk:
         self._gauge()
 
     def _work(self, work: Work) -> None:
-        """In a thread of the request."""
+        """Write the answer of a request, in the request's own thread."""
         try:
             self._prefixes.lease(work)
         except BaseException as error:
@@ -193,7 +193,7 @@ class Desk:
             self._start_due()
             if not self._running:
                 self._prefixes.quiet()
-            # Others may wait for this one, and so may `drain`.
+            # Other requests may be waiting for this one, and so may `drain`.
             self.scheduler.wake()
         self._count(work)
         work.end()

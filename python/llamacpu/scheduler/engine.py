@@ -1,4 +1,4 @@
-"""`Engine`: one model for many requests at once, for programs that serve users of their own.
+"""`Engine` runs many requests on one model at once, for programs that serve their own users.
 
 with llamacpu.Engine("model.gguf") as engine:
     requests = [engine.submit(prompt, max_tokens=100) for prompt in prompts]
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine"]
 
-# How long `close` waits for threads that are told to end: a piece of a kernel, a callback of the caller.
+# Seconds that `close` waits for threads that were told to end: a part of a kernel, a callback of the caller.
 _PATIENCE = 10.0
-# At the end of the interpreter.
+# The same at interpreter exit.
 _LAST_PATIENCE = 3.0
 
 
@@ -57,29 +57,29 @@ class Engine:
     """Runs many requests on one model: continuous batching, prompts in chunks between the tokens of running streams.
 
     model         a model (`llamacpu.Model`), which stays open when the engine is closed, or the path of a file
-    threads       of the kernels, where a path is given
-    context       the most tokens of a request, prompt and answer together; `None` for the length of the training
+    threads       threads of the kernels, if a path is given
+    context       the most tokens of a request, prompt and answer together; `None` for the model's training context
     kv_type       how keys and values are stored: "f32", "f16" or "q8_0"
     max_running   requests that are computed at the same time
-    max_queue     requests that may wait beside them; one more is `Overloaded`
-    max_queue_per_client  of one client; `None` for as many as `max_queue`
-    longest_step  seconds that a step should take at most while streams are running: prompts are cut into pieces that
-                  keep to it, so it is about the longest gap between two tokens of a stream
+    max_queue     requests that may wait in addition to these; one more raises `Overloaded`
+    max_queue_per_client  the same limit for one client; `None` for as many as `max_queue`
+    longest_step  seconds that a step should take at most while streams are running: prompts are split into chunks
+                  that respect it, so it is roughly the longest gap between two tokens of a stream
     memory        bytes of keys and values of all requests and cached prefixes together; `None` for half of what the
-                  machine has left. Where it is short, cached prefixes are dropped, and then the youngest requests wait
-    prefix_cache  whether the keys and values of finished requests are kept, for prompts that begin like them
+                  machine has left. When it runs short, cached prefixes are dropped, then the youngest requests wait
+    prefix_cache  whether the keys and values of finished requests are kept, for prompts with the same prefix
     prefix_cache_directory  a folder in which prefixes outlive the process, as saved sessions that only their owner may
                   read; nobody else should write there, as for `Model.load_session`. Files that cannot be used are
                   named in the log and ignored
-    prefix_cache_disk_bytes  size that these files may have together; those that were not used for the longest time go
-    timeout       seconds that a request may take, its time in the queue included, unless it says something else
-    prepare       whether the weights are read and arranged at once, in the background; `state` is "loading" meanwhile
+    prefix_cache_disk_bytes  the most bytes of these files together; the least recently used are deleted
+    timeout       seconds that a request may take, including its time in the queue, unless it sets its own
+    prepare       whether the weights are read and prepared at once, in the background; `state` is "loading" meanwhile
 
-    Requests of one client are begun in their order; between clients the one that was given the fewest tokens comes
-    first. The text of a request is bit for bit the one that it has alone. All methods may be called from any thread.
-    In a process that was forked from the engine's, it raises LlamaCpuError.
+    Requests of one client start in order; between clients, the one that was served the fewest tokens comes first. The
+    text of a request is bit-identical to the text it would get running alone. All methods may be called from any
+    thread. In a process forked from the engine's process, they raise LlamaCpuError.
 
-    Raises what opening a model raises, and ValueError for wrong arguments.
+    Raises what opening a model raises, and TypeError or ValueError for wrong arguments.
     """
 
     def __init__(
@@ -167,20 +167,20 @@ class Engine:
         on_prompt: PromptProgress | None = None,
         **settings: Any,
     ) -> Request:
-        """Takes a request and returns at once; it is answered in the background.
+        """Submit a request and return at once; it is answered in the background.
 
         prompt     a `llamacpu.answers.Question` (from `chat_question`, for conversations), text, or token ids
         client     whose request it is: clients share the engine fairly
-        timeout    seconds from now until it ends with the finish reason "timeout"; `None` for the engine's
-        cancel     stops it, as `Request.cancel` does
+        timeout    seconds from now until it ends with the finish reason "timeout"; `None` for the engine's timeout
+        cancel     a token that stops it, as `Request.cancel` does
         overflow   as in `llamacpu.generation.generate`
-        draft      the source of proposals for speculative decoding, as in `generate`; they are made while the request
-                   runs alone, and never change its text
-        on_prompt  is told how much of the prompt has been read, in a thread of the engine
-        settings   the fields of a `Question`, where `prompt` is none: max_tokens, sampling, stop, ...
+        draft      the source of draft tokens for speculative decoding, as in `generate`; they are proposed only while
+                   the request runs alone, and never change its text
+        on_prompt  called with how much of the prompt has been processed, in a thread of the engine
+        settings   the fields of a `Question`, if `prompt` is not one: max_tokens, sampling, stop, ...
 
-        Raises `Overloaded` where the queue is full, and at once what is wrong with the request: ValueError, and
-        `ContextOverflow` for a prompt that is too long. LlamaCpuError once the engine is being closed.
+        Raises `Overloaded` if the queue is full, and reports errors of the request at once: TypeError, ValueError, and
+        `ContextOverflow` for a prompt that is too long. Raises LlamaCpuError once the engine is being closed.
         """
         timeout = self._timeout if timeout is None else timeout
         _check_timeout(timeout)
@@ -205,38 +205,38 @@ class Engine:
 
     @property
     def state(self) -> EngineState:
-        """ "loading", "ready", "draining" (no new requests, the others are finished) or "closed"."""
+        """The engine's state: "loading", "ready", "draining" (finishes its requests, accepts no more) or "closed"."""
         return "closed" if self._scheduler.ended else self._desk.state
 
     @property
     def error(self) -> BaseException | None:
-        """What has ended the engine, if it was not `close`: weights that could not be read, for instance."""
+        """The error that ended the engine, if it was not `close`: weights that could not be read, for instance."""
         return self._scheduler.error
 
     @property
     def loaded(self) -> tuple[int, int]:
-        """(bytes of weights that are ready, bytes of all): how far "loading" is."""
+        """The progress of "loading": (bytes of weights that are ready, bytes of all weights)."""
         return self._desk.loaded
 
     # --- The end ---
 
     def close(self, drain: float = 0.0) -> bool:
-        """Takes no more requests, waits up to `drain` seconds for those that there are, and cancels what is left then.
+        """Accept no more requests, wait up to `drain` seconds for the existing ones, and cancel those that remain.
 
-        Whoever waits for a request gets its answer as far as it came (finish reason "cancelled"). Returns whether all
-        requests were finished. A model that was opened by the engine is closed. Calling it again does no harm.
+        A cancelled request returns the answer generated so far (finish reason "cancelled"). Returns whether all
+        requests finished. A model that the engine opened is closed. Calling it again does no harm.
         """
         return self._close(drain, _PATIENCE)
 
     async def close_async(self, drain: float = 0.0) -> bool:
-        """As `close`, without blocking the event loop."""
+        """Close the engine as `close` does, without blocking the event loop."""
         import asyncio
 
         return await asyncio.to_thread(self.close, drain)
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more requests and runs none."""
+        """Whether the engine is closed: it accepts no requests and runs none."""
         return self.state == "closed"
 
     def _close(self, drain: float, patience: float) -> bool:
@@ -251,18 +251,18 @@ class Engine:
         return finished
 
     def __enter__(self) -> Engine:
-        """For `with`, which closes at its end: at once after an error, else when all requests have ended."""
+        """Return the engine for `with`, which closes it at the end: at once after an error, else after all requests."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the engine."""
         self.close(drain=0.0 if kind is not None else float("inf"))
 
     def __del__(self) -> None:
         if hasattr(self, "model") and not self._scheduler.ended:
-            # May run in the middle of anything, with any lock held: another thread does what takes locks.
+            # May run at any point, with any lock held: whatever acquires locks is left to another thread.
             with contextlib.suppress(RuntimeError):
                 threading.Thread(target=_abandon, args=(self._desk, self._scheduler), daemon=True).start()
 
@@ -293,7 +293,7 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """At the end of the interpreter, before threads lose it in the middle of a step."""
+    """Close all engines at interpreter exit, before threads are cut off in the middle of a step."""
     for engine in list(_engines):
         engine._close(0.0, _LAST_PATIENCE)
 

@@ -1,8 +1,8 @@
-"""The streams whose next token is due at once, and how long a step waits for them.
+"""The streams that will ask for their next token at once, and how long a step waits for them.
 
-A stream that is being decoded asks for its next token as soon as it has chosen the last one. So that streams stay
-together in one step instead of taking turns, a step waits a moment for those that the one before has served; it begins
-at once when all of them are there.
+A stream that is being decoded asks for its next token as soon as it has sampled the last one. To keep streams together
+in one step instead of having them take turns, a step waits briefly for those that the previous step served; it starts
+as soon as all of them have come.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
 
 __all__ = ["Expected"]
 
-# How long is waited: a share of what the step before took, within bounds, in seconds.
+# How long to wait: a fraction of the duration of the previous step, and its bounds in seconds.
 _PATIENCE = 0.2
 _LEAST_PATIENCE = 0.002
 _MOST_PATIENCE = 0.03
-# For how long a stream that did not come for a step is counted among the running ones, in seconds.
+# How long a stream that missed a step still counts as running, in seconds.
 _LATE = 1.0
 
 
 class Expected:
-    """Slots that are expected; the lock of the scheduler guards them."""
+    """The slots that are expected, guarded by the scheduler's lock."""
 
     def __init__(self) -> None:
         self._slots: set[Slot] = set()
         self._patience = _LEAST_PATIENCE
-        # Streams that did not come in time, and until when they are counted on.
+        # How many streams did not come in time, and until when they are still counted.
         self._late, self._late_until = 0, 0.0
 
     def __bool__(self) -> bool:
-        """Whether anybody is expected."""
+        """Whether any slot is expected."""
         return bool(self._slots)
 
     def add(self, slot: Slot) -> None:
-        """It was served."""
+        """Expect a slot that was just served."""
         self._slots.add(slot)
 
     def came(self, slots: Iterable[Slot]) -> None:
-        """They have asked again."""
+        """Note that these slots have asked again."""
         self._slots.difference_update(slots)
 
     def forget(self, slot: Slot) -> bool:
-        """It will not ask; whether it was the last one that was expected."""
+        """Stop expecting a slot; return whether it was the last one expected."""
         if slot not in self._slots:
             return False
         self._slots.discard(slot)
@@ -56,15 +56,15 @@ class Expected:
 
     @property
     def late(self) -> int:
-        """Streams that did not come in time and may come soon."""
+        """The number of streams that did not come in time and may come soon."""
         return self._late if monotonic() < self._late_until else 0
 
     def note(self, seconds: float) -> None:
-        """What a step took."""
+        """Note how many seconds a step took."""
         self._patience = min(max(_PATIENCE * seconds, _LEAST_PATIENCE), _MOST_PATIENCE)
 
     def wait(self, changed: threading.Condition, ended: Callable[[], bool]) -> None:
-        """Wait, with the lock, until all have come or patience is over."""
+        """Wait, holding the lock, until all slots have come or the time is up."""
         end = monotonic() + self._patience
         while self._slots and not ended():
             left = end - monotonic()

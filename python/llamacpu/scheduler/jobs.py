@@ -1,4 +1,4 @@
-"""What waits for a step: tokens that continue a session, cut into the pieces that go into one step each."""
+"""Jobs that wait for a step: tokens that continue a session, split into the parts that go into one step each."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Slot:
 
     native       the session that is stepped
     pages        its pages, for the memory budget
-    client       who is charged for its tokens
-    busy         whether a job of it waits or runs
-    number       grows with every session: where memory is short, older ones come first
-    preemptible  whether its keys and values may be given up while it waits, and computed again
+    client       the client that is charged for its tokens
+    busy         whether one of its jobs is waiting or running
+    number       grows with every session: when memory is short, older sessions come first
+    preemptible  whether its keys and values may be discarded while it waits, and recomputed later
     """
 
     __slots__ = ("__weakref__", "busy", "client", "native", "number", "pages", "preemptible")
@@ -41,18 +41,18 @@ class Slot:
 
 
 class _Waiting:
-    """Somebody waits for it in another thread."""
+    """Something that another thread waits for."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
         self.result: Any = None
         self.stopped = False
-        # Held until there is a result: the cheapest thing in Python that a thread can wait for.
+        # Held until there is a result: the cheapest way to make a thread wait in Python.
         self._latch = threading.Lock()
         self._latch.acquire()
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Let the waiting thread go on."""
+        """Wake the waiting thread."""
         self.error = error
         self._latch.release()
 
@@ -62,7 +62,7 @@ class _Waiting:
 
 
 class Call(_Waiting):
-    """A function that must not run beside a step."""
+    """A function that must not run concurrently with a step."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
         super().__init__()
@@ -70,11 +70,11 @@ class Call(_Waiting):
 
 
 class Job(_Waiting):
-    """Tokens that continue a session, and the thread that waits for the logits behind them.
+    """Tokens that continue a session, whose logits a thread is waiting for.
 
     done     how many of the tokens have been computed
     start    position of the session before the first of them
-    stopped  nobody wants the result any more
+    stopped  whether the result is no longer wanted
     """
 
     result: Any
@@ -83,28 +83,28 @@ class Job(_Waiting):
         super().__init__()
         self.slot = slot
         self.ids: Sequence[int] = ids
-        # All rows of one token are its last one: they need no step of their own.
+        # With one token, "all" rows and the "last" row are the same: no separate step is needed.
         self._one = logits == "all" and len(ids) == 1
         self.logits: Logits = "last" if self._one else logits
         self.cancel = cancel
         self.start: int = slot.native.position
         self.done: int = 0
-        # First tokens whose rows of logits are not wanted: they are computed for the second time.
+        # Number of leading tokens whose logits are not wanted, because they are being recomputed.
         self._again = 0
         self._rows: list[Any] = []
 
     @property
     def left(self) -> int:
-        """Tokens that are still to be computed."""
+        """The number of tokens still to be computed."""
         return len(self.ids) - self.done
 
     @property
     def cancelled(self) -> bool:
-        """Whether the result is not wanted any more."""
+        """Whether the result is no longer wanted."""
         return self.stopped or (self.cancel is not None and self.cancel.cancelled)
 
     def advance(self, count: int, rows: Any) -> bool:
-        """So many tokens were computed, with these rows of logits; returns whether that was all."""
+        """Record that `count` tokens were computed, with these rows of logits; return whether the job is done."""
         if self.logits == "all":
             self._rows.append(rows[max(self._again - self.done, 0) :])
         self.done += count
@@ -119,7 +119,7 @@ class Job(_Waiting):
         return True
 
     def preempt(self) -> None:
-        """Give up the keys and values of the session; its tokens are computed again before those of the job."""
+        """Discard the keys and values of the session; its tokens will be recomputed before those of the job."""
         held = self.slot.native.tokens
         self.ids = [*held, *self.ids[self.done :]]
         self.done, self._again = 0, max(self._again, len(held))
@@ -127,7 +127,7 @@ class Job(_Waiting):
         self.slot.pages.truncate(0)
 
     def cancel_error(self) -> Cancelled:
-        """What a thread gets whose work was stopped."""
+        """Return the error to raise in the thread whose work was stopped."""
         reason = None if self.cancel is None else self.cancel.reason
         return Cancelled("the time for the step was over" if reason == "timeout" else "the step was cancelled")
 

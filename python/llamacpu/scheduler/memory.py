@@ -1,4 +1,4 @@
-"""The memory budget of keys and values: cached prefixes give way first, then the youngest requests wait."""
+"""The memory budget of keys and values: cached prefixes are evicted first, then the youngest requests wait."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 __all__ = ["Memory", "default_limit"]
 
-# Where the system does not tell how much memory there is.
+# For systems that do not report how much memory there is.
 _PRIOR_LIMIT = 4 << 30
 _LEAST_LIMIT = 256 << 20
 
 
 def default_limit(model: ModelLike) -> int:
-    """Half of the memory that is left once the weights are in it."""
+    """Return half of the memory that is left once the weights are loaded, in bytes."""
     available = available_memory()
     if available is None:
         return _PRIOR_LIMIT
-    # Weights that are mapped, and not read yet, will take memory too.
+    # Weights that are mapped but not read yet will take memory too.
     weights = int(getattr(model, "weight_bytes", 0))
     return max((available - weights) // 2, _LEAST_LIMIT)
 
 
 class Memory:
-    """Counts pages and finds room for more. Used under the scheduler's lock.
+    """Counts pages and makes room for more. Used under the scheduler's lock.
 
     limit  bytes of keys and values of all sessions and of the cache
-    cache  None where nothing is cached
+    cache  the prefix cache; None if prefixes are not cached
     """
 
     def __init__(
@@ -49,23 +49,23 @@ class Memory:
         statistics.kv_bytes_limit = limit
 
     def counter(self, kv_type: KVType) -> PageCounter:
-        """What counts the pages of sessions that store keys and values so."""
+        """Return the counter for the pages of sessions that store keys and values as `kv_type`."""
         if kv_type not in self._counters:
             self._counters[kv_type] = PageCounter(self._page_bytes(kv_type))
         return self._counters[kv_type]
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are in use."""
+        """The bytes in use."""
         return sum(counter.nbytes for counter in self._counters.values())
 
     def gauge(self) -> None:
-        """Tell the statistics."""
+        """Update the gauges in the statistics."""
         self._statistics.kv_bytes = self.nbytes
         self._statistics.prefix_entries = 0 if self.cache is None else len(self.cache)
 
     def free(self, nbytes: int) -> bool:
-        """Let cached prefixes go until there is room for so many bytes; whether there is."""
+        """Evict cached prefixes until there is room for `nbytes` bytes; return whether there is."""
         while self.nbytes + nbytes > self.limit:
             if self.cache is None or not self.cache.evict():
                 return False
@@ -73,16 +73,16 @@ class Memory:
         return True
 
     def fits(self, tokens: int, kv_type: KVType, running: Iterable[Slot]) -> bool:
-        """Whether a request of so many tokens can run beside these, once no prefix is cached any more."""
+        """Return whether a request of `tokens` tokens can run alongside these, once all cached prefixes are evicted."""
         page = self.counter(kv_type).page_bytes
         held = {id(page) for slot in running for page in slot.pages}
-        # Each of the others will want its next page, too.
+        # One more page, since the sessions keep growing.
         pages = len(held) + -(-tokens // PAGE_TOKENS) + 1
         return pages * page <= self.limit
 
     def make_room(self, parts: Sequence[Part], jobs: Sequence[Job]) -> list[Part]:
-        """The parts for which there is memory. Older sessions come first; for them younger ones are preempted: their
-        keys and values are given up, and computed again when their turn comes."""
+        """Return the parts for which there is memory. Older sessions come first, and younger ones are preempted for
+        them: their keys and values are discarded, and recomputed when their turn comes."""
         taken: list[Part] = []
         given_up: set[Job] = set()
         needed = 0
@@ -104,7 +104,7 @@ class Memory:
         return taken
 
     def _youngest(self, slot: Slot, jobs: Sequence[Job]) -> Job | None:
-        """The job of the youngest session whose memory may be taken for `slot`."""
+        """Return the job of the youngest session whose memory may be taken for `slot`, None if there is none."""
         younger = [
             job for job in jobs if job.slot.preemptible and job.slot.number > slot.number and len(job.slot.pages)
         ]

@@ -1,7 +1,7 @@
-"""Pages of keys and values as they are counted: each once, however many sessions share it.
+"""Counting pages of keys and values: each once, however many sessions share it.
 
-Native sessions count references to their pages and copy a shared one before they write into it. This is the same count
-beside them, for the memory budget: a list of `Page` objects a session, which forks share.
+Native sessions count references to their pages and copy a shared one before they write to it. This module mirrors that
+count for the memory budget: each session has a list of `Page` objects, which forks share.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Page", "PageCounter", "PageList"]
 
 
 class Page:
-    """One page; it counts as long as somebody holds it."""
+    """One page, which counts as long as it is referenced."""
 
     __slots__ = ("_freed",)
 
@@ -23,12 +23,12 @@ class Page:
         self._freed = freed
 
     def __del__(self) -> None:
-        # May run in any thread, in the middle of anything: appending needs no lock.
+        # May run in any thread at any point: appending needs no lock.
         self._freed.append(None)
 
 
 class PageCounter:
-    """How many pages there are. Pages are made under the lock of its owner."""
+    """Counts the existing pages. Pages are created under the owner's lock."""
 
     def __init__(self, page_bytes: int) -> None:
         self.page_bytes = page_bytes
@@ -36,13 +36,13 @@ class PageCounter:
         self._freed: deque[None] = deque()
 
     def page(self) -> Page:
-        """A new page."""
+        """Create a page."""
         self._count += 1
         return Page(self._freed)
 
     @property
     def pages(self) -> int:
-        """Pages that somebody holds."""
+        """The number of pages in use."""
         while self._freed:
             self._freed.popleft()
             self._count -= 1
@@ -50,7 +50,7 @@ class PageCounter:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of these pages."""
+        """The bytes of these pages."""
         return self.pages * self.page_bytes
 
 
@@ -60,7 +60,7 @@ class PageList:
     def __init__(self, counter: PageCounter) -> None:
         self._counter = counter
         self._pages: list[Page] = []
-        # Whether the last page may be another session's, too.
+        # Whether the last page may be shared with another session.
         self._shared = False
 
     def __len__(self) -> int:
@@ -71,16 +71,16 @@ class PageList:
 
     @property
     def page_bytes(self) -> int:
-        """Bytes of one."""
+        """The bytes of one page."""
         return self._counter.page_bytes
 
     def missing(self, position: int, count: int) -> int:
-        """Pages that a session at `position` needs for so many more tokens."""
+        """Return how many more pages a session at `position` needs for `count` more tokens."""
         copied = int(self._shared and position % PAGE_TOKENS != 0)
         return max(-(-(position + count) // PAGE_TOKENS) - len(self._pages), 0) + copied
 
     def grow(self, position: int, count: int) -> None:
-        """A session at `position` takes so many more tokens."""
+        """Add the pages for `count` more tokens of a session at `position`."""
         if self._shared and position % PAGE_TOKENS and self._pages:
             self._pages[-1] = self._counter.page()
         self._shared = False
@@ -88,14 +88,14 @@ class PageList:
             self._pages.append(self._counter.page())
 
     def truncate(self, tokens: int) -> None:
-        """The session forgets all but its first tokens."""
+        """Drop the pages beyond the first `tokens` tokens."""
         keep = -(-tokens // PAGE_TOKENS)
         if keep < len(self._pages):
             del self._pages[keep:]
             self._shared = True
 
     def fork(self) -> PageList:
-        """The pages of a fork."""
+        """Return the pages of a fork of the session."""
         other = PageList(self._counter)
         other._pages = list(self._pages)
         self._shared = other._shared = True

@@ -10,18 +10,18 @@ from llamacpu.scheduler.shares import Shares
 
 __all__ = ["MOST_ROWS", "plan"]
 
-# Jobs of so many tokens at most are decoded tokens, with or without a draft: they are never cut.
+# Jobs of at most this many tokens are decoded tokens, with or without a draft: they are never split.
 SHORT = LEAST_CHUNK
-# Rows of logits that one step returns at most where somebody wants all of his.
+# The most rows of logits that one step returns if a job wants all of its rows.
 MOST_ROWS = 64
 
 
 def plan(jobs: Sequence[Job], shares: Shares, pace: Pace, most: int, streams: int = 0) -> list[Part]:
-    """The parts of the next step; `jobs` in the order of their arrival, of which at most `most` take part.
+    """Choose the parts of the next step from `jobs`, which are in order of arrival; at most `most` take part.
 
-    streams: how many running streams are late for this step, and want the next one soon.
+    streams: how many running streams are late for this step and will soon ask for the next one.
 
-    Prompts come in the order of what their clients were given so far, those of one client in the order of arrival.
+    Prompts are ordered by how much their clients were served so far, those of one client by arrival.
     """
     short = [job for job in jobs if job.left <= SHORT][:most]
     parts = [_part(job, job.left) for job in short]
@@ -33,7 +33,7 @@ def plan(jobs: Sequence[Job], shares: Shares, pace: Pace, most: int, streams: in
         for job in prompts[: max(most - len(parts), 1)]:
             if room < LEAST_CHUNK:
                 break
-            # What little is left behind would cost its own step.
+            # A small remainder would need a step of its own.
             count = job.left if job.left <= room + room // 4 else room
             count = min(count, MOST_ROWS) if job.logits == "all" else count
             parts.append(_part(job, count))

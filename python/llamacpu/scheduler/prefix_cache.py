@@ -1,7 +1,7 @@
-"""Keys and values of texts that were computed before, for prompts that begin like them.
+"""The prefix cache: keys and values of texts that were computed before, for prompts with the same prefix.
 
-The texts are kept in lexicographic order of their tokens: the one that shares the longest beginning with a prompt is
-then a neighbour of the place where the prompt would stand. No text is kept that is the beginning of another one.
+The texts are stored in lexicographic order of their tokens, so the one that shares the longest prefix with a prompt is
+adjacent to the position where the prompt would be inserted. No stored text is a prefix of another one.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 __all__ = ["Cached", "PrefixCache", "TokenKey", "key_of", "shared_tokens"]
 
 TokenKey = bytes
-"""Tokens as big-endian 32-bit numbers: bytes compare as the tokens do."""
+"""Tokens as big-endian 32-bit integers, so that the bytes compare in the same order as the tokens."""
 _TOKEN = 4
 
 
 def key_of(tokens: TokenIds) -> TokenKey:
-    """The key of tokens."""
+    """Return the key of a sequence of tokens."""
     return np.asarray(tokens, dtype=">u4").tobytes()
 
 
 def shared_tokens(first: TokenKey, second: TokenKey) -> int:
-    """Length of the longest common beginning, in tokens."""
+    """Return the length of the longest common prefix, in tokens."""
     length = min(len(first), len(second))
     if first[:length] == second[:length]:
         return length // _TOKEN
@@ -40,7 +40,7 @@ def shared_tokens(first: TokenKey, second: TokenKey) -> int:
 
 
 class Ordered:
-    """Keys in order, none of them the beginning of another."""
+    """A sorted list of keys, none of which is a prefix of another."""
 
     def __init__(self) -> None:
         self._keys: list[TokenKey] = []
@@ -52,19 +52,19 @@ class Ordered:
         return iter(self._keys)
 
     def nearest(self, key: TokenKey) -> tuple[TokenKey, int] | None:
-        """The key that shares the longest beginning with this one, and how many tokens that is; None if nothing."""
+        """Return the key that shares the longest prefix with this one, and its length in tokens; None if none does."""
         place = bisect_left(self._keys, key)
         found = [(shared_tokens(near, key), near) for near in self._keys[max(place - 1, 0) : place + 1]]
         length, near = max(found, default=(0, b""))
         return (near, length) if length else None
 
     def covers(self, key: TokenKey) -> bool:
-        """Whether the key is the beginning of one that there is, or one itself."""
+        """Return whether the key equals a stored key or is a prefix of one."""
         place = bisect_left(self._keys, key)
         return place < len(self._keys) and self._keys[place].startswith(key)
 
     def add(self, key: TokenKey) -> TokenKey | None:
-        """Add a key that is not covered; returns the one that was its beginning, and is removed."""
+        """Add a key that is not covered; return the key that is a prefix of it and was removed, None if none was."""
         place = bisect_left(self._keys, key)
         shorter = None
         if place and key.startswith(self._keys[place - 1]):
@@ -97,7 +97,7 @@ class PrefixCache:
         return len(self._entries)
 
     def find(self, key: TokenKey) -> tuple[Cached, int] | None:
-        """The text that shares the longest beginning with `key`, and how many tokens that is; it counts as used."""
+        """Return the text that shares the longest prefix with `key`, and its length in tokens; counts as a use."""
         nearest = self._order.nearest(key)
         if nearest is None:
             return None
@@ -105,12 +105,12 @@ class PrefixCache:
         return self._entries[nearest[0]], nearest[1]
 
     def length(self, key: TokenKey) -> int:
-        """How many tokens `find` would find."""
+        """Return the number of tokens that `find` would find."""
         nearest = self._order.nearest(key)
         return nearest[1] if nearest else 0
 
     def add(self, key: TokenKey, cached: Cached) -> None:
-        """Keep a session; what it begins with is not kept beside it."""
+        """Add a session, replacing an entry that is a prefix of it."""
         if self._order.covers(key):
             return
         shorter = self._order.add(key)
@@ -119,7 +119,7 @@ class PrefixCache:
         self._entries[key] = cached
 
     def evict(self) -> bool:
-        """Drop the text that was not used for the longest time; False if there is none."""
+        """Drop the least recently used text; return False if there is none."""
         if not self._entries:
             return False
         key, _ = self._entries.popitem(last=False)
@@ -132,5 +132,5 @@ class PrefixCache:
         self._entries.clear()
 
     def recent(self) -> Iterable[tuple[TokenKey, Cached]]:
-        """The texts, most recently used first."""
+        """Return the texts, most recently used first."""
         return list(reversed(self._entries.items()))

@@ -1,8 +1,9 @@
 """Prefixes that outlive the process: saved sessions in a folder, within a limit of bytes.
 
-Every file is a saved session (`llamacpu.engine.saved_sessions`): checksummed, bound to its model, written aside and
-moved into its place. What is in the folder besides is left alone, and so are files of other models until the limit asks
-for their room; a file that cannot be used is named in the log and ignored. Several processes may share a folder.
+Every file is a saved session (`llamacpu.engine.saved_sessions`): checksummed, bound to its model, written to a
+temporary file and moved into place. Other files in the folder are left alone, and so are those of other models until
+the limit requires their space; a file that cannot be used is named in the log and ignored. Several processes may share
+a folder.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ _TOKEN = 4
 class PrefixFiles:
     """The files of one model in a folder.
 
-    limit    bytes of all files of this kind in the folder, those of other models too; the least recently used go first
-    context  longer sessions are ignored
+    limit    bytes of all files of this kind in the folder, including those of other models; the least recently used
+             are deleted first
+    context  the most tokens of a session; longer ones are ignored
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class PrefixFiles:
         self._statistics = statistics
         self._lock = threading.RLock()
         self._order = Ordered()
-        # Files are read by one thread at a time: others may want the same one, and find it in memory then.
+        # Files are read by one thread at a time: others may want the same file, and then find it in memory.
         self.loading: threading.Lock = threading.Lock()
 
     def scan(self) -> None:
@@ -84,19 +86,19 @@ class PrefixFiles:
                     self._order.add(key)
 
     def length(self, key: TokenKey) -> int:
-        """How many tokens of a prompt some file holds."""
+        """Return how many tokens of a prompt the best file holds."""
         with self._lock:
             nearest = self._order.nearest(key)
         return nearest[1] if nearest else 0
 
     def file_bytes(self, key: TokenKey) -> int:
-        """Bytes of keys and values of the session that `load` would read."""
+        """Return the bytes of keys and values of the session that `load` would read."""
         with self._lock:
             nearest = self._order.nearest(key)
         return 0 if nearest is None else self._bytes(nearest[0])
 
     def load(self, key: TokenKey) -> SessionLike | None:
-        """The session that shares the most with a prompt; None where its file cannot be used after all."""
+        """Load the session that shares the most tokens with a prompt; None if its file turns out to be unusable."""
         with self._lock:
             nearest = self._order.nearest(key)
         if nearest is None:
@@ -110,14 +112,14 @@ class PrefixFiles:
         except (OSError, LlamaCpuError, ValueError, MemoryError) as error:
             with self._lock:
                 self._order.remove(nearest[0])
-            if not isinstance(error, FileNotFoundError):  # another process wanted its room
+            if not isinstance(error, FileNotFoundError):  # otherwise another process needed its space
                 self._complain(path, error)
             return None
         self._statistics.add(prefix_disk_hits=1)
         return session
 
     def save(self, session: SessionLike) -> None:
-        """Write a session, which nobody else uses, where no file holds its tokens yet."""
+        """Write a session that nobody else uses, unless a file already holds its tokens."""
         key = key_of(session.tokens)
         with self._lock:
             if self._order.covers(key):
@@ -138,7 +140,7 @@ class PrefixFiles:
         self._statistics.prefix_disk_bytes = sum(size for _, size, _ in self._files())
 
     def _make_room(self, nbytes: int) -> bool:
-        """Delete the least recently used files until there is room for so many bytes; False if there cannot be."""
+        """Delete the least recently used files until there is room for `nbytes` bytes; False if there cannot be."""
         if nbytes > self._limit:
             return False
         files = sorted(self._files())
@@ -154,7 +156,7 @@ class PrefixFiles:
         return total + nbytes <= self._limit
 
     def _files(self) -> list[tuple[float, int, Path]]:
-        """Time of the last use, size and path of every file of this kind; links and what else there is are left out."""
+        """Return the time of last use, size and path of every file of this kind; links and other files are skipped."""
         found = []
         with os.scandir(self.folder) as entries:
             for entry in entries:

@@ -1,4 +1,4 @@
-"""The thread that writes prefixes to files: what several requests begin with, and in quiet moments what else stays."""
+"""The thread that writes prefixes to files: those shared by several requests and, when idle, others in memory."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 __all__ = ["LEAST_TOKENS", "PrefixWriter"]
 
 
-# Shorter prefixes are computed faster than they are worth a file.
+# Shorter prefixes are so fast to compute that they are not worth a file.
 LEAST_TOKENS = 64
-# Nothing runs for so long before what is kept in memory is written, in seconds.
+# How long nothing must run before prefixes held in memory are written, in seconds.
 _QUIET = 1.0
-# How many prefixes may wait to be written: each keeps its pages.
+# How many prefixes may wait to be written: each holds on to its pages.
 _MOST_WAITING = 4
 
 
 class PrefixWriter:
-    """Writes in the background.
+    """Writes sessions to files in the background.
 
-    spare  gives a session that is worth writing while nothing runs, or None; it is asked in the writer's thread
+    spare  returns a session that is worth writing while nothing runs, or None; called in the writer's thread with
+           whether the engine is closing
     """
 
     def __init__(self, files: PrefixFiles, spare: Callable[[bool], SessionLike | None]) -> None:
@@ -41,7 +42,7 @@ class PrefixWriter:
         self._thread = threading.Thread(target=self._run, name="llamacpu-prefixes", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def put(self, session: SessionLike) -> None:
@@ -52,13 +53,13 @@ class PrefixWriter:
                 self._changed.notify_all()
 
     def quiet(self) -> None:
-        """Nothing runs now."""
+        """Note that nothing is running now."""
         with self._changed:
             self._asked = True
             self._changed.notify_all()
 
     def stop(self, seconds: float) -> None:
-        """Write what is left, for so long, and end."""
+        """Write what is left for at most `seconds` seconds, then end."""
         with self._changed:
             self._end = monotonic() + seconds
             self._changed.notify_all()
@@ -74,7 +75,7 @@ class PrefixWriter:
             log.exception("prefixes are not written any more")
 
     def _next(self) -> SessionLike | None:
-        """The next session to write; None at the end."""
+        """Return the next session to write; None at the end."""
         while True:
             with self._changed:
                 while not self._waiting and not self._asked and self._end is None:
@@ -82,7 +83,7 @@ class PrefixWriter:
                 if self._waiting:
                     return self._waiting.popleft()
                 if self._end is None:
-                    # Woken by a quiet moment: does it last?
+                    # Woken because nothing is running: wait to see whether that lasts.
                     self._asked = False
                     self._changed.wait(_QUIET)
                     if self._asked or self._waiting:

@@ -1,4 +1,4 @@
-"""What a request finds already computed: by requests before it, or by one that runs beside it."""
+"""What a request finds already computed: by earlier requests, or by one that runs concurrently."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Prefixes"]
 
-# Waiting for another request pays where it computes so many tokens that nobody has yet.
+# Waiting for another request pays off if it computes at least this many tokens that are not available yet.
 _LEAST_WAIT = 32
-# Differences of so few tokens are not worth a file: headers of a chat template, for instance.
+# A difference of so few tokens is not worth a file: headers of a chat template, for instance.
 _OTHER_TOKENS = 16
-# Tokens by which sessions of models with windows can be rewound.
+# The number of tokens by which sessions of models with windows can be rewound.
 _REWOUND = 128
-# New tokens of a text that is written before the engine is closed.
+# The least new tokens for which a text is written while the engine is not closing.
 _LEAST_QUIET_TOKENS = 256
 
 
 class Wait:
-    """A request that waits until another one has computed so many tokens of its prompt.
+    """A request that waits until another one has computed `tokens` tokens of its prompt.
 
-    served  whether it was given them
-    over    whether waiting has an end
+    served  whether it was given those tokens
+    over    set when the wait is over
     """
 
     def __init__(self, work: Work, key: TokenKey, other: Work, tokens: int) -> None:
@@ -49,7 +49,7 @@ class Wait:
 
 
 class Prefixes:
-    """Gives requests their sessions, with the beginning of the prompt in them, and takes them back."""
+    """Fills the sessions of requests with the computed prefix of their prompts, and takes the results back."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Prefixes:
         statistics: Statistics,
         windowed: bool = False,
     ) -> None:
-        """windowed: whether layers of the model forget what lies behind a window."""
+        """windowed: whether layers of the model forget tokens outside a window."""
         self._cache = cache
         self._memory = memory
         self._files = files
@@ -68,7 +68,7 @@ class Prefixes:
         self._written: set[TokenKey] = set()
         self._statistics = statistics
         self.scheduler: Scheduler  # set before anything is called
-        # The prompts of those that have begun.
+        # The prompts of the requests that have started.
         self._begun: dict[Work, TokenKey] = {}
         self._waits: list[Wait] = []
 
@@ -100,7 +100,7 @@ class Prefixes:
                 else:
                     wait = Wait(work, key, other, shared)
                     self._waits.append(wait)
-                    # Sessions are copied between steps, by the thread that steps.
+                    # Sessions are copied between steps, by the scheduler's thread.
                     self.scheduler.wake()
             if wait is None:
                 self._read(key)
@@ -111,18 +111,18 @@ class Prefixes:
                 return
 
     def give_back(self, work: Work) -> None:
-        """The request has ended: what it computed is kept for others. Under the scheduler's lock."""
+        """Cache what a request that has ended computed. Under the scheduler's lock."""
         self._begun.pop(work, None)
         slot = work.session.slot
         tokens = slot.native.tokens
         if tokens and self._cache is not None:
             self._cache.add(key_of(tokens), Cached(slot.native.fork(), slot.pages.fork()))
-        # Whoever still holds the request does not hold its keys and values.
+        # References to the request that still exist must not hold its keys and values.
         slot.native.truncate(0)
         slot.pages.truncate(0)
 
     def tick(self) -> None:
-        """Between two steps: serve those that have waited long enough. Under the scheduler's lock."""
+        """Between two steps, serve the requests whose prefix is ready. Under the scheduler's lock."""
         for wait in list(self._waits):
             slot = wait.other.session.slot
             if wait.other in self._begun and not wait.work.token.cancelled:
@@ -136,11 +136,11 @@ class Prefixes:
             wait.over.set()
 
     def waiting(self) -> Iterable[Work]:
-        """The requests that wait for others."""
+        """Return the requests that wait for others."""
         return [wait.work for wait in self._waits]
 
     def end(self) -> None:
-        """Nobody shall wait any more, and nothing is kept."""
+        """End all waiting and clear the cache."""
         for wait in self._waits:
             wait.over.set()
         self._waits.clear()
@@ -150,18 +150,18 @@ class Prefixes:
     # --- Files ---
 
     def begin(self) -> None:
-        """Find the files that there are, and begin to write others."""
+        """Find the existing files and start the writer."""
         if self._files is not None and self._writer is not None:
             self._files.scan()
             self._writer.start()
 
     def quiet(self) -> None:
-        """No request is running."""
+        """Note that no request is running."""
         if self._writer is not None:
             self._writer.quiet()
 
     def stop_writing(self, seconds: float) -> None:
-        """Write what is worth it, for so long, and end."""
+        """Write what is worth writing for at most `seconds` seconds, then end."""
         if self._writer is not None:
             self._writer.stop(seconds)
 
@@ -171,14 +171,14 @@ class Prefixes:
         return self._memory.free(self._files.file_bytes(key))
 
     def _read(self, key: TokenKey) -> None:
-        """Bring the best file for a prompt into the cache, in the thread of a request."""
+        """Load the best file for a prompt into the cache, in the thread of a request."""
         assert self._files is not None
         assert self._cache is not None
         with self._files.loading:
             with self.scheduler.changed:
                 known = self._cache.length(key)
             if self._files.length(key) < known + LEAST_TOKENS:
-                return  # another request has read it meanwhile
+                return  # another request has read it in the meantime
             native = self._files.load(key)
             if native is None:
                 return
@@ -188,14 +188,14 @@ class Prefixes:
                 self._cache.add(key_of(native.tokens), Cached(native, pages))
 
     def _keep_shared(self, slot: Slot, key: TokenKey, shared: int) -> None:
-        """Several requests begin with these tokens: write them."""
+        """Write the first `shared` tokens, which several requests begin with, to a file."""
         if self._writer is None or self._files is None or shared < LEAST_TOKENS:
             return
         if self._files.length(key) + _OTHER_TOKENS < shared:
             self._writer.put(slot.native.fork())
 
     def _spare(self, closing: bool) -> SessionLike | None:
-        """What is kept in memory and not in a file, most recently used first; only while nothing runs."""
+        """Return a prefix that is in memory but not in a file, most recently used first; only while nothing runs."""
         if self._cache is None or self._files is None:
             return None
         with self.scheduler.changed:
@@ -204,7 +204,7 @@ class Prefixes:
             for key, cached in self._cache.recent():
                 tokens = cached.native.position
                 known = self._files.length(key)
-                # A conversation is not written again for each of its turns.
+                # A conversation is not written again after every turn.
                 enough = tokens - known > (_OTHER_TOKENS if closing else max(_LEAST_QUIET_TOKENS, known // 4))
                 if tokens >= LEAST_TOKENS and enough and key not in self._written:
                     self._written.add(key)
@@ -212,8 +212,8 @@ class Prefixes:
         return None
 
     def _rewinds(self, cached: Cached, shared: int) -> bool:
-        """Whether a session can go back to its first tokens without computing them again in a step that holds up all
-        others."""
+        """Return whether a session can be rewound to its first `shared` tokens without recomputing tokens in a step
+        that holds up all other requests."""
         return not self._windowed or cached.native.position - shared <= _REWOUND
 
     def _best_of_others(self, key: TokenKey, last: int) -> tuple[Work | None, int]:

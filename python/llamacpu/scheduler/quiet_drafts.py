@@ -1,4 +1,4 @@
-"""Speculative decoding while a request is alone: beside others, the rows of a pass are better spent on their tokens."""
+"""Speculative decoding while a request runs alone: otherwise the rows of a pass are better spent on other requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["QuietDraft"]
 
 
 class QuietDraft(Draft):
-    """Proposes what another draft proposes, while `alone()` is true."""
+    """Proposes what another draft proposes, but only while `alone()` is true."""
 
     def __init__(self, draft: Draft, alone: Callable[[], bool]) -> None:
         super().__init__(draft.max_tokens, draft.adaptive)
@@ -22,16 +22,16 @@ class QuietDraft(Draft):
         self._alone = alone
 
     def check(self, session: SessionLike) -> None:
-        """As in `Draft`."""
+        """See `Draft.check`."""
         self._draft.check(session)
 
     def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
-        """As in `Draft`."""
+        """See `Draft.begin`."""
         return _QuietDrafter(lambda: self._draft.begin(session, text, cancel), self._alone)
 
 
 class _QuietDrafter(Drafter):
-    """Begins when it is needed for the first time: that may cost as much as reading the prompt."""
+    """Starts its inner drafter when first needed, since starting may cost as much as processing the prompt."""
 
     def __init__(self, begin: Callable[[], Drafter], alone: Callable[[], bool]) -> None:
         self._begin = begin
@@ -40,7 +40,7 @@ class _QuietDrafter(Drafter):
         self._lost = False
 
     def strength(self) -> int | None:
-        """None while others are running."""
+        """The inner drafter's strength, None while other requests are running."""
         if self._lost or not self._alone():
             return None
         if self._inner is None:
@@ -49,17 +49,17 @@ class _QuietDrafter(Drafter):
         return self._inner.strength()
 
     def propose(self, count: int) -> Sequence[int]:
-        """As the other one."""
+        """Propose what the inner drafter proposes."""
         return [] if self._inner is None else self._inner.propose(count)
 
     def shifted(self, tokens: Sequence[int]) -> None:
-        """As the other one; one that has not begun does not know any more what the context holds."""
+        """Pass the shift on; a drafter that has not started can no longer know what the context holds."""
         if self._inner is None:
             self._lost = True
         else:
             self._inner.shifted(tokens)
 
     def close(self) -> None:
-        """As the other one."""
+        """Close the inner drafter."""
         if self._inner is not None:
             self._inner.close()

@@ -1,4 +1,4 @@
-"""A request: what its owner holds, and the work behind it."""
+"""A request: the handle that its owner holds, and the work behind it."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 __all__ = ["Request", "RequestState", "Work"]
 
 RequestState = Literal["queued", "running", "finished", "failed"]
-"""finished: there is an answer, perhaps of a request that was cancelled or timed out; failed: there is an error."""
+"""finished: there is an answer, possibly cut short by a cancel or a timeout; failed: there is an error."""
 
 _numbers = itertools.count(1)
 
 
 class Told(NamedTuple):
-    """What the worker tells at a time."""
+    """What the worker passes on at a time."""
 
     event: Event | None
     tokens: Sequence[GeneratedToken]
 
 
 class Work:
-    """A request as the engine sees it. It does not hold the `Request`, so that dropping that cancels this.
+    """A request as the engine sees it. It holds no reference to the `Request`, so dropping the `Request` cancels it.
 
     prompt    token ids
-    running   the answer that is to be written, in its own thread once it is the request's turn
-    token     stops it
-    deadline  when its time is over, by the monotonic clock
-    stoppable whether somebody else's token may stop it too, which has to be asked now and then
+    running   the answer to be written, in its own thread once it is the request's turn
+    token     the token that cancels it
+    deadline  when it times out, by the monotonic clock
+    stoppable whether a caller's token, which has to be polled, may stop it too
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Work:
         self.channel: Channel[Told] = Channel()
 
     def write(self) -> None:
-        """Write the answer; ends with an answer or an error, and raises nothing."""
+        """Write the answer; ends with an answer or an error, and never raises."""
         try:
             for event in self.running:
                 self.channel.put(Told(event, self.running.reading.taken()))
@@ -79,41 +79,42 @@ class Work:
             self.fail(error)
 
     def fail(self, error: BaseException) -> None:
-        """There will be no answer."""
-        # The frames of the worker would keep its session.
+        """End the request with an error instead of an answer."""
+        # The frames of the worker would keep its session alive.
         self.error = error.with_traceback(None)
         self.state = "failed"
 
     def end(self) -> None:
-        """Tell the owner."""
+        """Tell the owner that the request has ended."""
         self.channel.end()
 
 
 class Taken:
-    """The tokens of the events that were taken, for the shapes of responses (as `answers.Reading.taken`)."""
+    """The tokens of the events that were taken, for the response formats (as `answers.Reading.taken`)."""
 
     def __init__(self) -> None:
         self._tokens: list[GeneratedToken] = []
 
     def note(self, tokens: Sequence[GeneratedToken]) -> None:
-        """Tokens came with an event."""
+        """Add tokens that came with an event."""
         self._tokens.extend(tokens)
 
     def taken(self) -> list[GeneratedToken]:
-        """The tokens since the last call."""
+        """Return the tokens added since the last call."""
         found, self._tokens = self._tokens, []
         return found
 
 
 class Request(Iterator[Event]):
-    """A submitted request: iterate, with `for` or `async for`, for its pieces and tool calls; then read `answer`.
+    """A submitted request: iterate with `for` or `async for` over its pieces and tool calls, then read `answer`.
 
-    It is written in the background, whether or not anybody iterates; what was written waits to be taken. `cancel()`,
-    `close()`, leaving a `with` block and dropping the last reference stop it. It has what `answers.responses.chunks`
-    and `async_chunks` ask of a running answer. One thread or one task at a time may iterate.
+    The answer is written in the background, whether or not anybody iterates; what was written waits to be taken.
+    `cancel()`, `close()`, leaving a `with` block and dropping the last reference stop it. It provides what
+    `answers.responses.chunks` and `async_chunks` need from a running answer. Only one thread or task at a time may
+    iterate.
 
     id      a number, unique in the process
-    client  on whose behalf it is
+    client  the client that submitted it
     """
 
     def __init__(self, work: Work, poke: Callable[[], None]) -> None:
@@ -125,7 +126,7 @@ class Request(Iterator[Event]):
         self.reading: Taken = Taken()
 
     def __repr__(self) -> str:
-        """Which one it is, whose, and where it is."""
+        """Show the request's number, client and state."""
         whose = f" of {self.client!r}" if self.client else ""
         return f"<Request {self.id}{whose}: {self.state}>"
 
@@ -134,7 +135,7 @@ class Request(Iterator[Event]):
         return self
 
     def __next__(self) -> Event:
-        """The next piece of content or reasoning, or tool call; waits for it. Raises what went wrong."""
+        """Wait for the next piece of content or reasoning, or tool call. Raises the request's error if it failed."""
         while (event := self._next()) is None:
             self._work.channel.wait()
         return event
@@ -144,7 +145,10 @@ class Request(Iterator[Event]):
         return self
 
     async def __anext__(self) -> Event:
-        """As `__next__`, without blocking the event loop or a thread. Cancelling the task cancels the request."""
+        """Wait for the next event without blocking the event loop or a thread; see `__next__`.
+
+        Cancelling the task cancels the request.
+        """
         while True:
             try:
                 event = self._next()
@@ -155,64 +159,67 @@ class Request(Iterator[Event]):
             await self._wait("item")
 
     def text(self) -> Iterator[str]:
-        """Yields the pieces of content alone."""
+        """Yield only the pieces of content."""
         for event in self:
             if isinstance(event, Piece) and event.kind == "content":
                 yield event.text
 
     def read(self, timeout: float | None = None) -> Answer:
-        """Wait for the end; the whole answer.
+        """Wait for the end and return the whole answer.
 
-        Events that were not taken are dropped. Raises what went wrong; TimeoutError if the end does not come within
-        `timeout` seconds (the request goes on).
+        Events that were not taken are dropped. Raises the request's error if it failed, and TimeoutError if it does
+        not end within `timeout` seconds (it keeps running).
         """
         if not self._work.channel.wait("end", timeout):
             raise TimeoutError(f"the request has not ended after {timeout} seconds; it goes on")
         return self._read()
 
     async def read_async(self) -> Answer:
-        """As `read`, without blocking the event loop. Cancelling the task cancels the request."""
+        """Wait for the end and return the whole answer without blocking the event loop; see `read`.
+
+        Cancelling the task cancels the request.
+        """
         await self._wait("end")
         return self._read()
 
     def cancel(self) -> None:
-        """Stop it, from any thread: within a step it ends, and its finish reason is "cancelled" unless it has ended."""
+        """Stop the request, from any thread: it ends within a step, as "cancelled" unless it has already ended."""
         self._work.token.cancel()
         self._poke()
 
     def close(self) -> None:
-        """As `cancel`."""
+        """Cancel the request unless it has ended."""
         if not self.ended:
             self.cancel()
 
     def __enter__(self) -> Request:
-        """For `with`, which closes at its end."""
+        """Return the request for `with`, which closes it at the end."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the request."""
         self.close()
 
     def __del__(self) -> None:
-        # May run in the middle of anything: it takes no lock, and the scheduler sees the token after its next step.
+        # May run at any point, so it acquires no lock; the scheduler sees the token after its next step.
         if hasattr(self, "reading"):
             self._work.token.cancel()
 
     @property
     def state(self) -> RequestState:
-        """Where it is."""
+        """The state of the request: "queued", "running", "finished" or "failed"."""
         return self._work.state
 
     @property
     def ended(self) -> bool:
-        """Whether it has an answer or an error."""
+        """Whether the request has an answer or an error."""
         return self._work.channel.ended
 
     @property
     def answer(self) -> Answer:
-        """The answer. RuntimeError before the end; what went wrong, if something did."""
+        """The answer. Raises RuntimeError before the end, and the request's error if it failed."""
         if self._work.error is not None:
             raise self._work.error
         if not self.ended:
@@ -221,17 +228,17 @@ class Request(Iterator[Event]):
 
     @property
     def result(self) -> GenerationResult:
-        """How the generation went: tokens, cached tokens, timings (counted from the submission). As `answer`."""
+        """The result of the generation: tokens, cached tokens, timings (from submission). Raises what `answer` does."""
         return self.answer.result
 
     @property
     def queued_seconds(self) -> float:
-        """How long it waited for its turn, or has waited so far."""
+        """Seconds that the request waited for its turn, or has waited so far."""
         work = self._work
         return (monotonic() if work.started is None else work.started) - work.submitted
 
     def _next(self) -> Event | None:
-        """The next event if there is one. StopIteration at the end."""
+        """Return the next event if there is one, else None. Raises StopIteration at the end."""
         channel = self._work.channel
         while (told := channel.take()) is not None:
             self.reading.note(told.tokens)

@@ -1,4 +1,4 @@
-"""The thread that steps: it gathers what is due, runs one step over all of it, and hands out the logits."""
+"""The thread that runs the steps: it gathers the jobs that are due, runs one step over them, and returns the logits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["IN_USE", "Owner", "Scheduler"]
 
 
-# How long the thread waits where there is no memory for any step.
+# Seconds that the thread waits if there is no memory for any step.
 _MEMORY_PAUSE = 0.05
 _MOST_MEMORY_PAUSES = 100
 
@@ -33,20 +33,20 @@ IN_USE = "the session is in the middle of another step; wait for it, or use a fo
 
 
 class Owner(Protocol):
-    """Who is asked in the scheduler's thread."""
+    """The owner of a scheduler, whose methods are called in the scheduler's thread."""
 
     def begin(self) -> None:
-        """Before the first step; what it raises ends the scheduler."""
+        """Called before the first step; an exception ends the scheduler."""
 
     def tick(self) -> float | None:
-        """Between two steps, or when it asked for it: seconds until it wants to be called at the latest."""
+        """Called between two steps or when due; returns the seconds until it must be called again, None for never."""
 
     def make_room(self, parts: Sequence[Part], jobs: Sequence[Job]) -> list[Part]:
-        """Sees to it that there is memory for the step; returns the parts for which there is."""
+        """Make room in memory for the step; return the parts for which there is room."""
 
 
 class Scheduler:
-    """Runs the steps of a model; its lock guards the jobs, the pages and what its owner keeps beside them."""
+    """Runs the steps of a model; its lock guards the jobs, the pages and its owner's state."""
 
     def __init__(
         self, model: ModelLike, statistics: Statistics, shares: Shares, pace: Pace, owner: Owner, most: int
@@ -64,25 +64,25 @@ class Scheduler:
         self._idle = False
         self._pauses = 0
         self._again = False
-        # What stops the running step, and whose it is.
+        # The token that cancels the running step, and the parts of that step.
         self._step: tuple[CancelToken, list[Part]] | None = None
         self._ended: LlamaCpuError | None = None
         self.error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="llamacpu-scheduler", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
-    # --- For the threads that want something ---
+    # --- For the calling threads ---
 
     def run(self, jobs: Sequence[Job]) -> list[Any]:
-        """Wait for jobs; their results. After an error every session is as it was before."""
+        """Run jobs and return their results. After an error every session is as it was before."""
         for job in jobs:
             if job.cancelled:
                 raise job.cancel_error()
             if job.start + len(job.ids) > job.slot.native.context:
-                # It is refused before any work, in the model's own words.
+                # Refused before any work is done, with the model's own error message.
                 self.model.step([(job.slot.native, job.ids)], job.logits, job.cancel)
         with self.changed:
             self.check()
@@ -114,7 +114,7 @@ class Scheduler:
         return [job.result for job in jobs]
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """Run a function between two steps, in the scheduler's thread; returns what it returns."""
+        """Run a function between two steps, in the scheduler's thread, and return its result."""
         if threading.current_thread() is self._thread:
             return function()
         call = Call(function)
@@ -128,36 +128,36 @@ class Scheduler:
         return call.result
 
     def poke(self) -> None:
-        """Somebody was cancelled: a step that nobody wants any more ends, and the owner is asked what is next."""
+        """Note that something was cancelled: end a step that is no longer wanted, and ask the owner what is next."""
         with self.changed:
             if self._step is not None and all(part.job.cancelled for part in self._step[1]):
                 self._step[0].cancel()
             self.wake()
 
     def wake(self) -> None:
-        """Ask the owner soon, also where the thread is just about to wait."""
+        """Have the owner asked soon, even if the thread is just about to wait."""
         with self.changed:
             self._again = True
             self.changed.notify_all()
 
     def forget(self, slot: Slot) -> None:
-        """No job of this slot will come."""
+        """Expect no more jobs of this slot."""
         with self.changed:
             if self._expected.forget(slot):
                 self.changed.notify_all()
 
     def check(self) -> None:
-        """LlamaCpuError after the end."""
+        """Raise LlamaCpuError if the scheduler has ended."""
         if self._ended is not None:
             raise LlamaCpuError(str(self._ended)) from self.error
 
     @property
     def ended(self) -> bool:
-        """Whether no step will be run any more."""
+        """Whether the scheduler has ended and will run no more steps."""
         return self._ended is not None
 
     def stop(self, error: LlamaCpuError | None = None) -> None:
-        """End at once: whoever waits gets an error, also from a step that is running."""
+        """End at once: all waiting threads get an error, including those of a running step."""
         with self.changed:
             if self._ended is None:
                 self._ended = error or LlamaCpuError("the engine is closed; make a new one to go on")
@@ -166,13 +166,13 @@ class Scheduler:
             self.changed.notify_all()
 
     def join(self, seconds: float) -> bool:
-        """Wait for the end of the thread; returns whether it has ended."""
+        """Wait for the thread to end; return whether it has."""
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def forked(self) -> None:
-        """In a forked child, which has no such thread and perhaps a lock that nobody releases."""
+        """End in a forked child, which lacks the thread and may have a lock that is never released."""
         self.changed = threading.Condition(threading.RLock())
         self._jobs, self._calls, self._step = [], deque(), None
         self._ended = LlamaCpuError(
@@ -185,7 +185,7 @@ class Scheduler:
         self.poke()
 
     def _undo(self, job: Job) -> None:
-        """What a job has computed is forgotten."""
+        """Forget what a job has computed."""
         if job.slot.native.position > job.start:
             job.slot.native.truncate(job.start)
             job.slot.pages.truncate(job.start)
@@ -199,7 +199,7 @@ class Scheduler:
                 pass
         except BaseException as error:
             if isinstance(error, Cancelled):
-                self.stop()  # while it was loading
+                self.stop()  # cancelled while loading
             elif self._ended is None:
                 self.error = error
                 log.exception("the scheduler has ended by an error")
@@ -220,7 +220,7 @@ class Scheduler:
         self._owner.tick()
 
     def _turn(self) -> bool:
-        """One step, or a wait for work; False at the end."""
+        """Run one step or wait for work; return False at the end."""
         self._again = False
         pause = self._owner.tick()
         with self.changed:
@@ -278,7 +278,7 @@ class Scheduler:
             self._finish(job, job.cancel_error())
 
     def _in_steps(self, parts: list[Part]) -> None:
-        """One step for all parts, or two: all rows of many tokens would take much memory."""
+        """Run one step for all parts, or two, because all rows of logits of many tokens would take a lot of memory."""
         everything = [part for part in parts if part.job.logits == "all"]
         if everything and sum(len(part.ids) for part in parts) > MOST_ROWS:
             parts = [part for part in parts if part.job.logits != "all"]
@@ -318,11 +318,11 @@ class Scheduler:
             for part in parts:
                 part.job.slot.pages.truncate(part.job.slot.native.position)
             if isinstance(error, Cancelled) and token.cancelled:
-                return  # who wanted it is told before the next step
+                return  # the callers are notified before the next step
             if len(parts) == 1:
                 self._finish(parts[0].job, error)
                 return
-        # One of them is to blame: each gets what is its own.
+        # One of the parts caused the error: run them one by one, so that each gets its own result.
         for part in parts:
             self._step_over([part])
 

@@ -1,4 +1,4 @@
-"""Sessions and a model as they look to generation, answers and tasks, whose steps the scheduler gathers."""
+"""A session and a model for generation, answers and tasks whose steps are gathered by the scheduler."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 __all__ = ["ScheduledModel", "ScheduledSession"]
 
-# Tokens whose hidden states are computed between two steps of running streams.
+# The number of tokens whose hidden states are computed between two steps of running streams.
 _HIDDEN_TOKENS = 128
 
 
 class ScheduledSession:
     """A session whose `forward` waits for its turn in a step that it shares with others.
 
-    Methods and errors are those of `llamacpu.Session`; one thread at a time may use it, and different sessions are for
-    different threads.
+    Methods and errors are those of `llamacpu.Session`; only one thread at a time may use a session, but different
+    sessions may be used by different threads.
     """
 
     def __init__(self, model: ScheduledModel, scheduler: Scheduler, slot: Slot) -> None:
@@ -54,7 +54,7 @@ class ScheduledSession:
 
     @property
     def model(self) -> ScheduledModel:
-        """The model, whose steps are scheduled too."""
+        """The model of the session, whose steps are scheduled too."""
         return self._model
 
     @property
@@ -64,12 +64,12 @@ class ScheduledSession:
 
     @property
     def position(self) -> int:
-        """Number of tokens that have been processed; in the middle of a step, before that step."""
+        """The number of processed tokens; during a step, the number before that step."""
         return self.slot.native.position
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens that have been processed; in the middle of a step, before that step."""
+        """The processed tokens; during a step, those before that step."""
         return self.slot.native.tokens
 
     @property
@@ -79,7 +79,7 @@ class ScheduledSession:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values; pages shared with others are counted in each of them."""
+        """Bytes of keys and values; pages shared with other sessions are counted in each of them."""
         return self.slot.native.nbytes
 
     @overload
@@ -91,17 +91,17 @@ class ScheduledSession:
     def forward(
         self, ids: TokenIds, logits: Logits = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32] | None:
-        """Continues the session by the tokens `ids`; arguments, result and errors as in `Model.step`."""
+        """Extend the session by the tokens `ids`; arguments, result and errors are those of `Model.step`."""
         return self._model.step([(self, ids)], logits, cancel)[0]
 
     def hidden(
         self, ids: TokenIds, layers: Sequence[int] = (-1,), cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
-        """Continues the session by the tokens `ids` and returns their hidden states: float32[layers, tokens, width]."""
+        """Extend the session by the tokens `ids` and return their hidden states: float32[layers, tokens, width]."""
         return self._model.step_hidden([(self, ids)], layers, cancel=cancel)[0].hidden
 
     def fork(self) -> ScheduledSession:
-        """A second session with the same past, whose memory is shared."""
+        """Return a second session with the same past, sharing its memory."""
         with self._scheduler.changed:
             slot = self._idle()
             return ScheduledSession(
@@ -109,18 +109,18 @@ class ScheduledSession:
             )
 
     def truncate(self, tokens: int) -> None:
-        """Forgets all but the first `tokens` tokens."""
+        """Forget all but the first `tokens` tokens."""
         with self._scheduler.changed:
             slot = self._idle()
             slot.native.truncate(tokens)
             slot.pages.truncate(tokens)
 
     def set_first_part(self, tokens: int) -> None:
-        """Says that the tokens behind the first `tokens` ones are a second text; see `llamacpu.Session`."""
+        """Treat the tokens after the first `tokens` as a second text; see `llamacpu.Session`."""
         self.slot.native.set_first_part(tokens)
 
     def page(self, index: int) -> bytes:
-        """The keys and values of a page of tokens, for saved sessions."""
+        """Return the keys and values of a page of tokens, for saved sessions."""
         return self.slot.native.page(index)
 
     def _idle(self) -> Slot:
@@ -133,9 +133,9 @@ class ScheduledSession:
 
 
 class ScheduledModel:
-    """A model whose steps are gathered with those of everybody else who uses it.
+    """A model whose steps are batched with those of all its other users; see `Engine.model`.
 
-    What is written for a `Model` works with it unchanged: `generate`, answers, embeddings, moderation. `Engine.model`.
+    Code written for a `Model` works with it unchanged: `generate`, answers, embeddings, moderation.
     """
 
     def __init__(self, model: ModelLike, scheduler: Scheduler, memory: Memory) -> None:
@@ -156,40 +156,40 @@ class ScheduledModel:
 
     @property
     def metadata(self) -> Metadata:
-        """The file's metadata, key to value."""
+        """The file's metadata, as a mapping from keys to values."""
         return self._model.metadata
 
     @property
     def config(self) -> Config:
-        """The sizes and switches that the metadata comes to."""
+        """The sizes and options derived from the metadata."""
         return self._model.config
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Text to token ids and back."""
+        """The tokenizer, which converts text to token ids and back."""
         return self._model.tokenizer
 
     @property
     def vocab_size(self) -> int:
-        """Number of logits."""
+        """The number of logits per token."""
         return self._model.vocab_size
 
     @property
     def context_length(self) -> int:
-        """Tokens of context that the model was trained for."""
+        """The context length that the model was trained for, in tokens."""
         return self._model.context_length
 
     @property
     def fingerprint(self) -> str:
-        """64 hexadecimal digits that tell models apart."""
+        """64 hexadecimal digits that identify the model."""
         return self._model.fingerprint
 
     def prepare(self, on_load: LoadProgress | None = None, cancel: CancelToken | None = None) -> None:
-        """Reads all weights and arranges them as the kernels want them; see `Model.prepare`."""
+        """Read all weights and bring them into the layout that the kernels need; see `Model.prepare`."""
         self._model.prepare(on_load, cancel)
 
     def session(self, context: int | None = None, kv_type: KVType = "f16", *, client: str = "") -> ScheduledSession:
-        """An empty session; `client` is charged for its tokens where several clients share the model."""
+        """Create an empty session; `client` is charged for its tokens if several clients share the model."""
         return self._adopt(self._model.session(context, kv_type), kv_type, client)
 
     @overload
@@ -213,7 +213,7 @@ class ScheduledModel:
         logits: Logits = "last",
         cancel: CancelToken | None = None,
     ) -> list[NDArray[np.float32]] | list[None]:
-        """Continues several sessions; arguments, result and errors as in `Model.step`."""
+        """Extend several sessions; arguments, result and errors are those of `Model.step`."""
         if logits not in ("last", "all", "none"):
             raise ValueError(f'logits is {logits!r}; expected "last", "all" or "none"')
         jobs = [Job(self._own(session).slot, ids, logits, cancel) for session, ids in items]
@@ -227,7 +227,7 @@ class ScheduledModel:
         logits: Logits = "none",
         cancel: CancelToken | None = None,
     ) -> list[StepOutput]:
-        """`step`, with the hidden states of every token; arguments, result and errors as in `Model.step_hidden`."""
+        """Run `step` and also return hidden states; arguments, result and errors are those of `Model.step_hidden`."""
         pairs = [(self._own(session).slot, ids) for session, ids in items]
         starts = [slot.native.position for slot, _ in pairs]
         found: list[StepOutput] = []
@@ -244,15 +244,15 @@ class ScheduledModel:
         return found
 
     def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The scores that the model's classifier gives of states; see `Model.classify`."""
+        """Return the classifier's scores for hidden states; see `Model.classify`."""
         return self._model.classify(states)
 
     def page_bytes(self, kv_type: KVType) -> int:
-        """Bytes of a page of keys and values, of all layers together."""
+        """Return the bytes of a page of keys and values, over all layers."""
         return self._model.page_bytes(kv_type)
 
     def restore(self, context: int, kv_type: KVType, tokens: TokenIds, pages: Iterable[bytes]) -> ScheduledSession:
-        """A session that holds these tokens, with their keys and values in pages; for saved sessions."""
+        """Create a session that holds these tokens, with their keys and values in pages; for saved sessions."""
         return self._adopt(self._model.restore(context, kv_type, tokens, pages), kv_type)
 
     def _hidden(
@@ -262,7 +262,7 @@ class ScheduledModel:
         logits: Logits,
         cancel: CancelToken | None,
     ) -> list[StepOutput]:
-        """In the scheduler's thread."""
+        """Run in the scheduler's thread."""
         with self._scheduler.changed:
             if any(slot.busy for slot, _ in pairs):
                 raise RuntimeError(IN_USE)
@@ -291,7 +291,7 @@ class ScheduledModel:
 
 
 def _groups(pairs: Sequence[tuple[Slot, TokenIds]]) -> Iterator[list[tuple[Slot, TokenIds]]]:
-    """Runs of whole items, each as long as may keep others waiting."""
+    """Split the items into groups of whole items, each short enough not to keep other requests waiting for long."""
     group: list[tuple[Slot, TokenIds]] = []
     tokens = 0
     for slot, ids in pairs:

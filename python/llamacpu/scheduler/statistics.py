@@ -1,4 +1,4 @@
-"""What an engine counts: plain numbers and histograms, for a log, a test, or an exporter of metrics."""
+"""An engine's statistics: plain numbers and histograms, for a log, a test, or a metrics exporter."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TOKENS = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 class Histogram:
-    """Counts of values by size.
+    """Counts values by size.
 
-    bounds  upper bounds of the buckets, ascending; a last bucket takes what is larger than all of them
-    counts  how many values fell into each bucket (not cumulative); one longer than `bounds`
-    sum     of all values
+    bounds  upper bounds of the buckets, ascending; a last bucket takes everything above them
+    counts  how many values fell into each bucket (not cumulative); one element longer than `bounds`
+    sum     the sum of all values
     """
 
     def __init__(self, bounds: Iterable[float]) -> None:
@@ -30,16 +30,16 @@ class Histogram:
 
     @property
     def count(self) -> int:
-        """How many values were observed."""
+        """The number of observed values."""
         return sum(self.counts)
 
     def observe(self, value: float) -> None:
-        """Note a value."""
+        """Add a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def quantile(self, share: float) -> float | None:
-        """The upper bound of the bucket in which a quantile (0 to 1) lies; None without values, inf beyond the last."""
+        """Return the upper bound of a quantile's (0 to 1) bucket; None without values, inf beyond the last bound."""
         total = self.count
         if not total:
             return None
@@ -51,15 +51,15 @@ class Histogram:
         return float("inf")
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return the histogram as plain values for JSON."""
         return {"bounds": list(self.bounds), "counts": list(self.counts), "sum": self.sum, "count": self.count}
 
 
 @dataclass
 class Statistics:
-    """Counters (they only grow), gauges (the state of now) and histograms (seconds, unless they say otherwise).
+    """Counters (which only grow), gauges (current values) and histograms (of seconds unless stated otherwise).
 
-    Reading single numbers needs no lock; `as_dict` is a copy of one moment.
+    Reading single values needs no lock; `as_dict` returns a consistent snapshot.
     """
 
     # --- Counters ---
@@ -67,7 +67,7 @@ class Statistics:
     requests_rejected: int = 0
     """refused because the queue was full"""
     requests_finished: int = 0
-    """ended by the model, a limit of tokens or a stop string"""
+    """ended by the model, a token limit or a stop string"""
     requests_cancelled: int = 0
     requests_timed_out: int = 0
     requests_failed: int = 0
@@ -80,12 +80,12 @@ class Statistics:
     drafted_tokens: int = 0
     """proposed by speculative decoding"""
     accepted_tokens: int = 0
-    """of these, the ones that became part of a text"""
+    """drafted tokens that became part of a text"""
     steps: int = 0
     step_tokens: int = 0
-    """that steps computed: prompts, decoded tokens, and what was computed again"""
+    """tokens computed by steps: prompts, decoded tokens, and recomputed ones"""
     preemptions: int = 0
-    """requests whose keys and values were given up for others and computed again later"""
+    """how often keys and values of a request were discarded for other requests and recomputed later"""
     prefix_lookups: int = 0
     prefix_hits: int = 0
     prefix_evictions: int = 0
@@ -111,21 +111,21 @@ class Statistics:
     """from the submission to the end"""
     step_seconds: Histogram = field(default_factory=lambda: Histogram(_SECONDS))
     batch_sessions: Histogram = field(default_factory=lambda: Histogram(_COUNTS))
-    """sessions of a step"""
+    """sessions in a step"""
     batch_tokens: Histogram = field(default_factory=lambda: Histogram(_TOKENS))
-    """tokens of a step"""
+    """tokens in a step"""
 
     def __post_init__(self) -> None:
         self.lock: threading.RLock = threading.RLock()
 
     def add(self, **counts: float) -> None:
-        """Adds to counters."""
+        """Add to counters, by name."""
         with self.lock:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
 
     def as_dict(self) -> dict[str, Any]:
-        """All numbers by name, histograms as dicts: plain values for JSON."""
+        """Return all values by name, histograms as dicts: plain values for JSON."""
         with self.lock:
             return {
                 name: value.as_dict() if isinstance(value, Histogram) else value

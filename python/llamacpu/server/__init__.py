@@ -1,16 +1,16 @@
-"""A server in the shapes of the APIs of OpenAI, Anthropic, Ollama and llama-server: an ASGI application, and `serve`.
+"""A server with the APIs of OpenAI, Anthropic, Ollama and llama-server: an ASGI application, and `serve`.
 
 application      the ASGI application
-listening        sockets, signals, the server in a thread
-endpoints        what an endpoint is; one folder an API: openai, responses, anthropic, ollama, llama_server
-openapi          the document that is made of the same table
+listening        sockets, signals, running the server in a thread
+endpoints        what an endpoint is; one folder per API: openai, responses, anthropic, ollama, llama_server
+openapi          the OpenAPI document, generated from the same table of endpoints
 bodies, errors   JSON -> typed models; exceptions -> error objects
-security, access who may ask; the log and the metrics of requests
-pool, served     models by name, each with its engine
+security, access who may send requests; the access log and the request metrics
+pool, served     models by name, each with its own engine
 prompts          requests -> questions
-running, streams answers of engines -> the event loop -> responses that end when their client is gone
+running, streams answers of engines -> the event loop -> responses that end when their client disconnects
 
-It needs the extra `llamacpu[server]`.
+Requires the extra `llamacpu[server]`.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ def app(
     guard: Any = None,
     **settings: Any,
 ) -> Application:
-    """A server as an ASGI application, to run with any ASGI server or to mount in an application of one's own.
+    """Return a server as an ASGI application, to run under any ASGI server or to mount in your own application.
 
-    models         an open `Model`, the path of a .gguf file or of a folder of them, a list of these, or a mapping of
-                   names to these; the first is used where a request names none
+    models         an open `Model`, the path of a .gguf file or of a folder of them, a list of these, or a mapping from
+                   names to these; requests that name no model use the first
     aliases        other names: alias -> name
-    threads        of each model
-    memory_budget  bytes that all models in memory may take together; one that is not used makes room for another
-    keep_alive     seconds that an unused model stays in memory; None until it has to make room
-    guard          a Llama Guard model, as file or open: it judges what users say and what is answered before it passes
+    threads        number of threads for each model
+    memory_budget  total bytes that the models in memory may take; unused models are unloaded to make room
+    keep_alive     seconds that an unused model stays in memory; None: until it has to make room
+    guard          a Llama Guard model, open or as a file: it checks messages and answers before they are passed on
     settings       the fields of `llamacpu.server.settings.Settings`: api_keys, origins, hosts, parallel, timeout ...
 
-    A mounted application gets no lifespan of its own: use its `lifespan` in that of the outer one, so that answers are
-    ended at the shutdown. Raises ValueError and FileNotFoundError for models that there are not, ImportError without
-    the extra.
+    A mounted application receives no lifespan events: enter its `lifespan` from that of the outer application, so that
+    answers are ended at shutdown. Raises ValueError and FileNotFoundError for models that do not exist, ImportError
+    without the extra.
     """
     require()
     from llamacpu.server.application import Application
@@ -60,13 +60,13 @@ def app(
 
 
 def serve(models: Any, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> Serving:
-    """A server that runs in a thread while a `with` block does: its address is what the block is given.
+    """Return a context manager that runs a server in a thread for the duration of a `with` block and yields its URL.
 
         with llamacpu.serve("model.gguf") as url:
             client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
 
-    port     0 for any that is free
-    options  those of `llamacpu.server.app`
+    port     0 for any free port
+    options  the keyword arguments of `llamacpu.server.app`
     """
     require()
     from llamacpu.server.listening import Serving
@@ -75,7 +75,7 @@ def serve(models: Any, *, host: str = "127.0.0.1", port: int = 0, **options: Any
 
 
 def require() -> None:
-    """Raises ImportError, which says what to install, without the extra."""
+    """Raise ImportError, which says what to install, if the extra is missing."""
     try:
         import prometheus_client  # noqa: F401
         import pydantic  # noqa: F401

@@ -1,4 +1,4 @@
-"""The access log and the metrics of requests. Neither holds a word of what was asked or answered."""
+"""The access log and the metrics of requests. Neither contains any text of prompts or answers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ log: logging.Logger = logging.getLogger("llamacpu.server.access")
 
 
 class Access:
-    """An ASGI application around another one that counts its requests, and ends those whose client is gone."""
+    """ASGI middleware that logs and counts requests, and ends those whose client has disconnected."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on, and note."""
+        """Pass the request on, then log and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -47,7 +47,7 @@ class Access:
             pass
         finally:
             seconds = time.monotonic() - started
-            # The pattern of the path, not what a client made up: that would be a label without end.
+            # The pattern of the path, not the path that a client made up, which would make the set of labels unbounded.
             path = scope.get("llamacpu.path", "other")
             self._metrics.requests.labels(path, str(status)).inc()
             self._metrics.request_seconds.labels(path).observe(seconds)

@@ -1,4 +1,4 @@
-"""The ASGI application: endpoints, page and document behind the checks of who may ask."""
+"""The ASGI application: endpoints, chat page and OpenAPI document behind the access checks."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ __all__ = ["Application", "public_paths"]
 log: logging.Logger = logging.getLogger("llamacpu.server")
 
 _TIDY_SECONDS = 5.0
-# Where clients of other services that speak the OpenAI API look for it.
+# Paths at which clients of other OpenAI-compatible services expect the API.
 _OTHER_PATHS = (("/openai/v1/", "/v1/"), ("/chat/completions", "/v1/chat/completions"))
 
 
 class Application:
-    """A server as an ASGI application, to run by itself or to mount in another one.
+    """A server as an ASGI application, to run on its own or to mount in another one.
 
-    It loads its first model when the lifespan begins, or with the first request where nobody tells it of that.
+    It loads its first model when the lifespan begins, or with the first request if it receives no lifespan events.
     """
 
     def __init__(self, models: Any, settings: Settings, pool: Mapping[str, Any]) -> None:
@@ -86,7 +86,7 @@ class Application:
         self._tidying: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The interface of ASGI."""
+        """Handle one ASGI connection."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
@@ -101,7 +101,7 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Any = None) -> AsyncIterator[None]:
-        """For the lifespan of an application that mounts this one: loads the first model, and ends what runs."""
+        """Load the first model on entry and end running answers on exit; for the lifespan of a mounting application."""
         self.models.on_demand = False
         await self._load()
         self._tidying = asyncio.ensure_future(self._tidy())
@@ -116,12 +116,12 @@ class Application:
                 self.guard.close()
 
     async def drain(self) -> None:
-        """Take no more requests, let answers end for as long as the settings say, and then end them."""
+        """Accept no more requests, give running answers the grace period of the settings, and then end them."""
         self.work.draining = True
         await self.models.drain(self.settings.grace_seconds)
 
     def cancel(self) -> None:
-        """End every answer within a step. From any thread."""
+        """End every answer within one step. May be called from any thread."""
         self.work.draining = True
         self.models.cancel()
 
@@ -132,7 +132,7 @@ class Application:
             self.models.failed = told(error).message
             if len(self.models.entries) == 1:
                 raise
-            # Whoever asks for the model is told; others may load.
+            # Requests for this model get the error; the other models may still load.
             log.error("the first model cannot be loaded: %s", self.models.failed)
 
     async def _tidy(self) -> None:
@@ -156,7 +156,7 @@ class Application:
 
 
 def public_paths(settings: Settings) -> set[str]:
-    """The paths that are answered without a key: they tell nothing, or are the page, which asks for the key itself."""
+    """Return the paths that need no key: they reveal nothing, or belong to the page, which asks for the key itself."""
     return {"/health", "/v1/health", *(page.path for page in page_routes(settings.ollama))}
 
 

@@ -1,4 +1,4 @@
-"""The body of a request: read within limits, parsed strictly, checked against its typed model."""
+"""Request bodies: read within limits, parsed strictly, validated against their typed models."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from llamacpu.server.settings import Settings
 
 __all__ = ["Body", "checked", "parsed", "read"]
 
-# It matches whatever it began with, up to the end where nothing closes it: never tried twice from other places.
+# A string that is never closed matches up to the end of the data, so no position is scanned twice.
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _TAG = re.compile(r"^(function-|nullable|constrained-|(str|int|float|bool|dict|list|literal|json-or-python|any)\b)|\[")
 
 
 class Body(BaseModel):
-    """The body of a request: fields that are not known are accepted and not used, a wrong value never is."""
+    """The body of a request: unknown fields are ignored, wrong values are rejected."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="ignore", strict=True, protected_namespaces=(), allow_inf_nan=False
@@ -35,7 +35,7 @@ Checked = TypeVar("Checked", bound=BaseModel)
 
 
 async def read(request: Request, settings: Settings) -> bytes:
-    """The bytes of the body. Raises ApiError for one that is too large, too slow or compressed."""
+    """Read the bytes of the body. Raises ApiError if it is too large, too slow or compressed."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise ApiError(415, "the body is compressed; send it as it is")
     limit = settings.body_bytes
@@ -62,10 +62,10 @@ async def read(request: Request, settings: Settings) -> bytes:
 
 
 def parsed(data: bytes, depth: int = 64) -> dict[str, Any]:
-    """The JSON object that a body is. Raises ApiError for anything else.
+    """Parse a body as a JSON object. Raises ApiError for anything else.
 
-    As strict as the standard (RFC 8259): UTF-8, no key twice, numbers that are finite, text without halves of
-    characters, and no nesting deeper than `depth`.
+    As strict as the standard (RFC 8259): UTF-8, no duplicate keys, finite numbers, no unpaired surrogates, and no
+    nesting deeper than `depth`.
     """
     _check_depth(data, depth)
     try:
@@ -93,11 +93,11 @@ def parsed(data: bytes, depth: int = 64) -> dict[str, Any]:
 
 
 def checked(model: type[Checked], value: dict[str, Any]) -> Checked:
-    """The body as its typed model. Raises ApiError that names the field that is wrong."""
+    """Validate the body against its typed model. Raises ApiError that names the wrong field."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        # Of the forms that a field may have, the one that fitted furthest is what was meant.
+        # Where a field may have several forms, the error deepest in the body belongs to the form that was meant.
         first = max(error.errors(include_url=False, include_context=False), key=lambda found: len(found["loc"]))
         field = _name(first["loc"])
         what = str(first["msg"]).removeprefix("Value error, ")

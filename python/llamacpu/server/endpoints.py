@@ -1,4 +1,4 @@
-"""Endpoints: what they take and give, and how errors leave them."""
+"""Endpoints: what they accept and return, and how their errors are reported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Call:
 
     @property
     def client(self) -> str:
-        """Who asks, for fairness: the key or the address."""
+        """Who sent the request, for fair scheduling: the API key or the address."""
         key = self.request.headers.get("authorization") or self.request.headers.get("x-api-key")
         return key or (self.request.client.host if self.request.client else "")
 
@@ -42,10 +42,10 @@ class Call:
 class Endpoint:
     """One method of one path.
 
-    body      the typed model of its body; None where it takes none
-    response  JSON schema of what comes with 200; None for a text
-    stream    media type of its stream, where there is one
-    statuses  errors that it answers with besides those that all have
+    body      the typed model of its body; None if it takes none
+    response  JSON schema of the body of a 200 response; None for plain text
+    stream    media type of its stream; None if it does not stream
+    statuses  error statuses in addition to those that all endpoints have
     """
 
     method: str
@@ -63,7 +63,7 @@ class Endpoint:
 
 
 def routes(state: State, endpoints: list[Endpoint]) -> list[Route]:
-    """The routes of endpoints."""
+    """Return the routes of the endpoints, one per path."""
     by_path: dict[str, list[Endpoint]] = {}
     for endpoint in endpoints:
         by_path.setdefault(endpoint.path, []).append(endpoint)

@@ -1,4 +1,4 @@
-"""What a client is told when a request fails: a status, and words that say what was wrong and what to do."""
+"""What a client receives when a request fails: a status and a message that says what was wrong and what to do."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _FIELD = re.compile(r"([a-z][a-z0-9_]*) (?:is|has|names|holds|asks) ")
 
 @dataclass
 class ApiError(Exception):
-    """A request that fails with a status of HTTP.
+    """A failed request with its HTTP status.
 
-    param        the field of the request that is wrong, as "messages[0].content"
-    code         a word for programs
+    param        the wrong field of the request, such as "messages[0].content"
+    code         a machine-readable error code
     retry_after  seconds after which the same request may succeed
     """
 
@@ -42,12 +42,12 @@ class ApiError(Exception):
     retry_after: int | None = None
 
     def __str__(self) -> str:
-        """The words."""
+        """Return the message."""
         return self.message
 
     @property
     def kind(self) -> str:
-        """The kind of error, in the words of the OpenAI API."""
+        """The type of the error, as the OpenAI API names it."""
         kinds = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
         if self.status in kinds:
             return kinds[self.status]
@@ -55,44 +55,44 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Header fields that belong to the answer."""
+        """Header fields that belong in the response."""
         found = {} if self.retry_after is None else {"retry-after": str(self.retry_after)}
         if self.status == 401:
             found["www-authenticate"] = "Bearer"
         return found
 
     def openai(self) -> dict[str, Any]:
-        """The error object of the OpenAI API."""
+        """Return the error object of the OpenAI API."""
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.code}}
 
     def ollama(self) -> dict[str, Any]:
-        """The error object of Ollama's API."""
+        """Return the error object of Ollama's API."""
         return {"error": self.message}
 
     def anthropic(self) -> dict[str, Any]:
-        """The error object of the Anthropic API."""
+        """Return the error object of the Anthropic API."""
         kinds = {413: "request_too_large", 500: "api_error", 501: "api_error", 503: "overloaded_error"}
         kind = kinds.get(self.status, self.kind)
         return {"type": "error", "error": {"type": kind, "message": self.message}}
 
     def llama_server(self) -> dict[str, Any]:
-        """The error object of llama-server."""
+        """Return the error object of llama-server."""
         return {"error": {"code": self.status, "message": self.message, "type": self.kind, "param": self.param}}
 
     def shaped(self, path: str) -> dict[str, Any]:
-        """The error object of the API that a path belongs to."""
+        """Return the error object of the API that a path belongs to."""
         if path.startswith("/api/"):
             return self.ollama()
         return self.anthropic() if path.startswith("/v1/messages") else self.openai()
 
 
 def invalid(message: str, param: str | None = None, code: str | None = None) -> ApiError:
-    """The request itself is wrong."""
+    """Return the error for a request that is itself wrong (400)."""
     return ApiError(400, message, param, code)
 
 
 def told(error: BaseException) -> ApiError:
-    """What a client is told of an error that the layers below raise."""
+    """Convert an exception of the layers below into the error that the client receives."""
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, ApiError):
         return error
@@ -103,7 +103,7 @@ def told(error: BaseException) -> ApiError:
     if isinstance(error, GrammarError):
         return invalid(text, "response_format")
     if isinstance(error, Overloaded):
-        # Who asks too much alone is told so; where everybody does, the server is full.
+        # 429 if this client alone has too many requests, 503 if the server as a whole is full.
         status = 429 if error.scope == "client" else 503
         return ApiError(status, text, code="queue_full", retry_after=max(math.ceil(error.retry_after), 1))
     if isinstance(error, Cancelled):
@@ -122,6 +122,6 @@ def told(error: BaseException) -> ApiError:
 
 
 def _field(text: str) -> str | None:
-    """The field that a message begins with, as "top_p is 3; expected 0 to 1"."""
+    """The field that a message begins with, as in "top_p is 3; expected 0 to 1"."""
     match = _FIELD.match(text)
     return match[1] if match else None

@@ -1,4 +1,4 @@
-"""A Llama Guard model in front of the others: it judges what users say, and what is answered, before it passes."""
+"""A Llama Guard model in front of the served models: it judges messages and answers before they are passed on."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Messages = Sequence[Mapping[str, Any]]
 
 
 class Guard:
-    """A model that judges. What it cannot judge does not pass.
+    """A model that judges conversations. Whatever it cannot judge is not passed on.
 
     source     the path of a Llama Guard file, or an open model
-    threshold  the probability of "unsafe" from which on a message is refused
+    threshold  the probability of "unsafe" at or above which a message is refused
     """
 
     def __init__(self, source: Any, threshold: float, settings: Settings, work: Work) -> None:
@@ -40,7 +40,7 @@ class Guard:
         self._served: Served | None = None
 
     async def refusal(self, messages: Messages) -> str | None:
-        """Why the last message is refused; None where it is not. Raises ApiError."""
+        """Return why the last message is refused, or None if it is not. Raises ApiError."""
         try:
             found: str | None = await self._work.long(self._judge, messages)
         except Exception as error:
@@ -76,7 +76,7 @@ class Guard:
 
 
 class GuardedRun(Run):
-    """A run of which nothing is told before the guard has judged all of it: the user's message, then the answer."""
+    """A run that reveals nothing until the guard has judged both the user's message and the complete answer."""
 
     def __init__(self, guard: Guard, said: Messages, question: Question, start: Callable[[], Run]) -> None:
         self.end: End | None = None
@@ -89,7 +89,7 @@ class GuardedRun(Run):
         self._steps: list[Step] | None = None
 
     async def __anext__(self) -> Step:
-        """The next event, once all have been judged. Raises ApiError."""
+        """Return the next event, once the whole answer has been judged. Raises ApiError."""
         if self._steps is None:
             self._steps = await self._judged()
         if self._steps:
@@ -97,7 +97,7 @@ class GuardedRun(Run):
         raise StopAsyncIteration
 
     async def read(self) -> End:
-        """Wait for the end. Raises ApiError."""
+        """Wait for the end and return it. Raises ApiError."""
         steps = await self._judged()
         assert self.end is not None
         tokens = [token for step in steps for token in step.tokens]
@@ -135,9 +135,9 @@ class GuardedRun(Run):
 
 
 def spoken(messages: Messages) -> list[dict[str, str]]:
-    """What a guard is shown of a conversation: the turns of user and assistant, up to the last one of the user.
+    """Return the part of a conversation that the guard sees: user and assistant turns up to the last user turn.
 
-    Everything that is no turn of the assistant counts as said by the user.
+    Every turn that is not the assistant's counts as the user's.
     """
     found: list[dict[str, str]] = []
     for message in messages:

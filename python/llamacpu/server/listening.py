@@ -1,4 +1,4 @@
-"""What listens: sockets, the head of a request within limits, signals and the way to the end."""
+"""Listening: sockets, limits on the head of a request, signals and shutdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["Listener", "Serving", "bind", "url_of"]
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises OSError that names the address."""
+    """Return a listening socket. Raises OSError that names the address."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         found = socket.socket(family, socket.SOCK_STREAM)
@@ -48,14 +48,14 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(listening: socket.socket) -> str:
-    """The address that clients use."""
+    """Return the URL that clients use."""
     host, port = listening.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Listener(uvicorn.Server):
-    """uvicorn, which tells the application when it is to end before it waits for its connections."""
+    """A uvicorn server that tells the application to drain before it waits for open connections."""
 
     def __init__(self, application: Application) -> None:
         settings = application.settings
@@ -66,20 +66,20 @@ class Listener(uvicorn.Server):
             timeout_graceful_shutdown=int(settings.grace_seconds) + 8,
         )  # fmt: skip
         super().__init__(config)
-        # A program that wants to see uvicorn's log says so; otherwise Python itself would print its warnings.
+        # Programs that want uvicorn's log configure it; without a handler, Python itself would print its warnings.
         logging.getLogger("uvicorn").addHandler(logging.NullHandler())
         self.application = application
         self.signal: int | None = None
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse what is new, let answers end, and then close."""
+        """Refuse new requests, let running answers end, and then close."""
         draining = asyncio.ensure_future(self.application.drain())
         await super().shutdown(sockets)
         await draining
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """SIGINT and SIGTERM end the server; a second one ends it at once."""
+        """Shut down on SIGINT or SIGTERM, and end at once on a second signal."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -92,7 +92,7 @@ class Listener(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """Handle a signal: shut down, or end at once on the second one."""
         self.signal = self.signal or sig
         if self.should_exit:
             self.force_exit = True
@@ -101,7 +101,7 @@ class Listener(uvicorn.Server):
 
 
 class Serving:
-    """A server in a thread, for `with`."""
+    """A server in a thread, used as a context manager."""
 
     def __init__(self, application: Application, host: str, port: int) -> None:
         """Use `llamacpu.serve`."""
@@ -113,7 +113,7 @@ class Serving:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> str:
-        """Begin to listen; the address, as http://127.0.0.1:8080."""
+        """Start to listen, and return the URL, such as http://127.0.0.1:8080."""
         listening = bind(*self._address)
         listener = self._listener = Listener(self.application)
         url = url_of(listening)
@@ -139,7 +139,7 @@ class Serving:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the answers that run, and stop listening."""
+        """End running answers, and stop listening."""
         assert self._listener is not None
         assert self._thread is not None
         self._listener.should_exit = True
@@ -147,7 +147,7 @@ class Serving:
 
 
 def _protocol(seconds: float) -> type[H11Protocol]:
-    """uvicorn's HTTP/1.1, where the head of a first request has so many seconds to arrive."""
+    """uvicorn's HTTP/1.1 protocol with a time limit, in seconds, for the head of a connection's first request."""
 
     class Protocol(H11Protocol):
         _waiting: asyncio.TimerHandle | None = None

@@ -1,4 +1,4 @@
-"""What Prometheus reads of a server: histograms of times, counters of tokens, gauges of what runs."""
+"""Prometheus metrics of a server: histograms of times, counters of tokens, gauges of running work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Metrics"]
 
 _TIMES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
-# The field of `Statistics`, its name and what it is.
+# Field of `Statistics` -> name and description of the metric.
 _COUNTERS = {
     "requests_submitted": ("requests", "Answers that were asked for"),
     "requests_rejected": ("requests_rejected", "Refused because the queue was full"),
@@ -54,9 +54,9 @@ _HISTOGRAMS = {
 
 
 class Metrics:
-    """The numbers of one server; several in a process do not meet.
+    """The metrics of one server; several servers in one process do not share them.
 
-    engines: the statistics of the models in memory, by name.
+    engines: returns the statistics of the models in memory, by name.
     """
 
     def __init__(self, engines: Callable[[], Mapping[str, Statistics]]) -> None:
@@ -72,19 +72,19 @@ class Metrics:
         self.registry.register(_Engines(engines))
 
     def text(self) -> bytes:
-        """Everything, in the format that Prometheus reads."""
+        """Return all metrics in the text format of Prometheus."""
         found: bytes = generate_latest(self.registry)
         return found
 
 
 class _Engines:
-    """A collector of what engines count."""
+    """A collector for the statistics of the engines."""
 
     def __init__(self, engines: Callable[[], Mapping[str, Statistics]]) -> None:
         self._engines = engines
 
     def collect(self) -> Iterator[Any]:
-        """The families of metrics."""
+        """Yield the metric families."""
         engines = {name: statistics.as_dict() for name, statistics in self._engines().items()}
         loaded = GaugeMetricFamily("llamacpu_models_loaded", "Models in memory")
         loaded.add_metric([], len(engines))

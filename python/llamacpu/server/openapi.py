@@ -1,4 +1,4 @@
-"""The OpenAPI document of a server, made from the same table that the routes are made of."""
+"""The OpenAPI document of a server, generated from the same table as the routes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _OF_A_BODY = (400, 404, 408, 413, 415, 429, 500, 501, 503)
 
 
 def document(endpoints: Sequence[Endpoint], version: str, keys: bool) -> dict[str, Any]:
-    """The document; keys: whether the server asks for one."""
+    """Return the document; keys: whether the server requires API keys."""
     bodies: list[type[Body]] = list(dict.fromkeys(e.body for e in endpoints if e.body is not None))
     _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=_REFERENCE)
     paths: dict[str, dict[str, Any]] = {}
@@ -57,7 +57,7 @@ def document(endpoints: Sequence[Endpoint], version: str, keys: bool) -> dict[st
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     content: dict[str, Any] = {endpoint.media_type: {} if endpoint.response is None else {"schema": endpoint.response}}
     if endpoint.stream is not None:
-        # Events and lines differ from API to API, and so do their last ones.
+        # The format of events and lines, and of the last one, differs from API to API.
         content[endpoint.stream] = {}
     statuses = {*_ALWAYS, *endpoint.statuses, *(_OF_A_BODY if endpoint.body is not None else ())}
     if endpoint.parameters:
@@ -85,7 +85,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _schema_of(value: Any) -> dict[str, Any]:
-    """The schema of an error object with the keys of an example."""
+    """The schema of an error object, derived from an example."""
     if isinstance(value, dict):
         return {
             "type": "object",

@@ -1,4 +1,4 @@
-"""What those who run a server ask it: is it ready, how is it doing, what can it do."""
+"""Endpoints for operating a server: whether it is ready, and its metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ENDPOINTS"]
 
 
 async def health(call: Call) -> Response:
-    """Whether requests are answered: 200, or 503 while the first model is being loaded and when shutting down."""
+    """Report whether requests are answered: 200, or 503 while the first model is loading and during shutdown."""
     state = call.state
     if state.status == "ok":
         return JsonResponse({"status": "ok"})
@@ -24,7 +24,7 @@ async def health(call: Call) -> Response:
 
 
 async def metrics(call: Call) -> Response:
-    """The numbers that Prometheus reads."""
+    """Return the metrics for Prometheus."""
     return Response(call.state.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

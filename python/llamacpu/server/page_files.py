@@ -1,4 +1,4 @@
-"""The chat page: files of the package, read once, under names that are known. No path of a client is ever opened."""
+"""The chat page: files of the package, read once and served under fixed paths. No client path is ever opened."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Nothing from another host, no script but the page's own files, in nobody's frame."""
+"""Content security policy: nothing from other hosts, only the page's own scripts, no embedding in frames."""
 
 _HEADERS = {"content-security-policy": POLICY, "x-frame-options": "DENY", "cache-control": "no-cache"}
 _TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".html": "text/html"}
 
 
 def page_routes(ollama: bool) -> list[Route]:
-    """A route for every file of the page, and `/` for its index.html; none where the package has no page.
+    """Return a route for every file of the page, and `/` for its index.html; none if the package has no page.
 
-    ollama: at `/` programs, which want no HTML, are told "Ollama is running".
+    ollama: at `/`, clients that do not accept HTML get "Ollama is running", even if there is no page.
     """
     folder = resources.files("llamacpu.server") / "page"
     if not folder.is_dir():

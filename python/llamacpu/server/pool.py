@@ -1,4 +1,4 @@
-"""The models of a server by name: loaded when they are asked for, kept, and unloaded to make room."""
+"""The models of a server by name: loaded on request, kept in memory, and unloaded to make room."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["Entry", "ModelPool", "Source", "sources_of"]
 log: logging.Logger = logging.getLogger("llamacpu.server")
 
 Source = Any
-"""A model that is open, or the path of a file."""
+"""An open model, or the path of a file."""
 
 _PART = re.compile(r"-(\d{5})-of-\d{5}$")
-# Packed weights take up to this many times their bytes in the file.
+# Weights in the packed layout take up to this many times their size in the file.
 _GROWTH = 1.22
 
 
@@ -38,9 +38,9 @@ _GROWTH = 1.22
 class Entry:
     """A model that the server has a name for.
 
-    served  None while it is not in memory
-    stored  it is one of llamacpu's store, which clients may change
-    named   what the store of models calls it, where settings may come with its name
+    served  the model in memory; None while it is not loaded
+    stored  whether it is in llamacpu's own store, which clients may change
+    named   its name in the model store, from which it may have settings; None if it has none
     """
 
     name: str
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def preset(self) -> Preset:
-        """The settings that come with its name; StoreError where they cannot be read."""
+        """The settings that come with its name. Raises StoreError if they cannot be read."""
         if self.served is not None:
             return self.served.model.preset
         from llamacpu.store.local import find
@@ -64,27 +64,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class Stored:
-    """A model that a name stands for, with the settings that come with it. path: its file."""
+    """A model given by its name in the store, from which its settings come. path: its file."""
 
     name: str
     path: Path
 
 
 class Elsewhere(Protocol):
-    """Models besides those that the server was started with."""
+    """A source of models besides those that the server was started with."""
 
     def find(self, name: str) -> Entry | None:
-        """The model of this name, which is one of the pool's entries then."""
+        """Return the model with this name, added to the entries of the pool; None if there is none."""
 
     def refresh(self) -> None:
-        """Make entries of all that there are, and of nothing else."""
+        """Bring the entries of the pool into line with the models that exist now."""
 
 
 def sources_of(models: Source | Sequence[Source] | Mapping[str, Source]) -> dict[str, Source]:
-    """Names and sources of what `app` and `serve` take: paths of files and folders, open models, or a mapping.
+    """Return names and sources for what `app` and `serve` accept: files, folders, open models, or a mapping.
 
-    A file is called by its name without the ending. Raises ValueError for what is no model and for a name twice,
-    FileNotFoundError for what is not there.
+    A file is named by its file name without the suffix. Raises ValueError for anything that is not a model and for
+    duplicate names, FileNotFoundError for missing files.
     """
     if isinstance(models, Mapping):
         return {str(name): _resolved(source)[0][1] for name, source in models.items()}
@@ -121,14 +121,14 @@ def _resolved(given: Source) -> list[tuple[str, Source]]:
         with GGUFFile(named.path):
             pass
         return [(named.name, named)]
-    # A wrong file is told of now; in a folder there may be others than models.
+    # A file that is not GGUF is reported now; a folder, in contrast, may contain other files than models.
     with GGUFFile(path):
         pass
     return [(_PART.sub("", path.stem), path.resolve())]
 
 
 def _named(given: str | os.PathLike[str]) -> Stored | None:
-    """The model that a name stands for; None for what is a path."""
+    """The model that a name stands for; None if it is a path."""
     from llamacpu.store.names import parse
     from llamacpu.store.resolve import resolve
 
@@ -149,10 +149,10 @@ def _bytes_of(source: Source) -> int:
 
 
 class ModelPool:
-    """The models of a server. It is used on the event loop alone; only opening a model is done in a thread.
+    """The models of a server. Used only on the event loop; only opening a model runs in a thread.
 
-    budget      bytes that all models in memory may take together; None for no limit
-    keep_alive  seconds that a model stays in memory unused; None until it has to make room
+    budget      total bytes that the models in memory may take; None for no limit
+    keep_alive  seconds that an unused model stays in memory; None: until it has to make room
     """
 
     def __init__(
@@ -188,12 +188,12 @@ class ModelPool:
         self._loading = asyncio.Lock()
         self.failed: str | None = None
         self.elsewhere: Elsewhere | None = None
-        # Without a lifespan nobody loads a model before it is asked for.
+        # Without a lifespan, no model is loaded before a request needs it.
         self.on_demand = True
 
     @property
     def default(self) -> Entry:
-        """The model of requests that name none: the first."""
+        """The model for requests that name none: the first one."""
         return next(iter(self.entries.values()))
 
     @property
@@ -203,13 +203,13 @@ class ModelPool:
 
     @property
     def names(self) -> list[str]:
-        """What clients may write as model."""
+        """The names that clients may use as `model`."""
         if self.elsewhere is not None:
             self.elsewhere.refresh()
         return [*self.entries, *self.aliases]
 
     def find(self, name: str | None) -> Entry:
-        """The model with a name or an alias, with or without Ollama's ":latest". Raises ApiError (404)."""
+        """Return the model with this name or alias, with or without Ollama's ":latest". Raises ApiError (404)."""
         if not name:
             return self.default
         for form in (name, name.removesuffix(":latest"), name.removesuffix(".gguf")):
@@ -223,7 +223,7 @@ class ModelPool:
         raise ApiError(404, f"there is no model {name[:200]!r}; there is {known}", "model", "model_not_found")
 
     async def take(self, name: str | None) -> Served:
-        """A model that is in memory, for one request: `give_back` it. Raises ApiError."""
+        """Return a model for one request, loaded if necessary; pass it to `give_back` afterwards. Raises ApiError."""
         entry = self.find(name)
         async with self._loading:
             served = entry.served
@@ -235,7 +235,7 @@ class ModelPool:
         return served
 
     def give_back(self, served: Served) -> None:
-        """A request does not need it any more."""
+        """Release a model that a request no longer needs."""
         served.users -= 1
         served.used_at = time.monotonic()
         entry = self.entries.get(served.name)
@@ -243,18 +243,18 @@ class ModelPool:
             self.unload(entry)
 
     def unload(self, entry: Entry) -> None:
-        """Take a model out of memory; the requests that use it keep it until they end."""
+        """Unload a model; running requests continue to use it until they end."""
         served, entry.served = entry.served, None
         if served is not None:
             served.close(self.settings.timeout if served.users else 0.0)
 
     def remove(self, entry: Entry) -> None:
-        """Forget a model."""
+        """Unload a model and remove its entry."""
         self.unload(entry)
         self.entries.pop(entry.name, None)
 
     def tidy(self) -> None:
-        """Unload what was not used for as long as it is kept."""
+        """Unload models whose keep-alive time has expired."""
         now = time.monotonic()
         for entry in self.entries.values():
             served = entry.served
@@ -265,21 +265,21 @@ class ModelPool:
                 self.unload(entry)
 
     async def drain(self, seconds: float) -> None:
-        """Let running answers end, for so many seconds at most, and then end them."""
+        """Give running answers at most this many seconds to finish, and then end them."""
         await asyncio.gather(*(served.engine.close_async(seconds) for served in self.loaded))
 
     def cancel(self) -> None:
-        """End every answer within a step. From any thread."""
+        """End every answer within one step. May be called from any thread."""
         for served in self.loaded:
             served.close(0.0)
 
     def close(self) -> None:
-        """Unload everything."""
+        """Unload all models."""
         for entry in self.entries.values():
             self.unload(entry)
 
     def _stale(self, served: Served) -> bool:
-        """Whether the file on the disk is not the one that was opened."""
+        """Whether the file on disk has changed since it was opened."""
         source = self.entries[served.name].source
         if not isinstance(source, Path):
             return False
@@ -313,7 +313,7 @@ class ModelPool:
         from llamacpu.model import Model
 
         model = Model(source, threads=self._threads)
-        # Made now: a first request that fails here would be the model's fault and not its own.
+        # Created now, so that a broken tokenizer is an error of loading the model and not of the first request.
         _ = model.tokenizer
         return model
 

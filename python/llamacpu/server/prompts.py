@@ -1,4 +1,4 @@
-"""From what a request says to questions, the same for every API."""
+"""Turns requests into questions, in the same way for every API."""
 
 from __future__ import annotations
 
@@ -36,13 +36,12 @@ __all__ = [
     "using",
 ]
 
-# Seeds of clients have 64 bits; those of samplers 32, of which the last two values mean "any".
-# Of the chat template, and never a client's to set beside its fields.
+# Variables of the chat template that clients may not set.
 _OWN_VARIABLES = {"self", "messages", "tools", "control_tokens", "add_generation_prompt"}
 
 
 class Use:
-    """A model that a request uses. It stays in memory until that ends; `keep` says that a stream goes on with it."""
+    """A model in use by a request. It stays in memory until the request ends, or longer for a stream after `keep`."""
 
     def __init__(self, state: State, served: Served, client: str) -> None:
         self.served = served
@@ -52,15 +51,15 @@ class Use:
         self._said: list[list[dict[str, str]]] = []
 
     def says(self, *conversations: Sequence[Mapping[str, Any]]) -> None:
-        """What a guard is to judge before anything is computed: one conversation for all questions, or each its own."""
+        """Set what the guard judges before computation starts: one conversation for all questions, or one for each."""
         self._said = [spoken(messages) for messages in conversations]
 
     def start(
         self, questions: Sequence[Question], timeout: float | None = None, overflow: Overflow = "error"
     ) -> list[Run]:
-        """Begin to compute answers: all, or none. Raises ApiError.
+        """Start to compute answers: all of them, or none. Raises ApiError.
 
-        overflow: what becomes of a prompt that is longer than the context, as in `llamacpu.generation.generate`.
+        overflow: how to treat a prompt that is longer than the context, as in `llamacpu.generation.generate`.
         """
         runs: list[Run] = []
         try:
@@ -84,7 +83,7 @@ class Use:
             raise told(error) from error
 
     def keep(self) -> Callable[[], None]:
-        """The model is needed until the function is called that this returns."""
+        """Keep the model in use until the returned function is called."""
         self._kept = True
         self.served.users += 1
 
@@ -96,13 +95,13 @@ class Use:
         return release
 
     async def questions(self, function: Any, *arguments: Any, **settings: Any) -> list[Question]:
-        """Make questions, in a thread: a long prompt or a large grammar takes a while."""
+        """Prepare questions in a thread, since a long prompt or a large grammar takes a while."""
         return list(await self._state.work.short(lambda: function(self.served, *arguments, **settings)))
 
 
 @asynccontextmanager
 async def using(call: Call, name: str | None) -> AsyncIterator[Use]:
-    """The model with a name, loaded if need be. Raises ApiError."""
+    """Use the model with this name, loaded if necessary. Raises ApiError."""
     call.state.work.admit()
     served = await call.state.models.take(name)
     try:
@@ -112,9 +111,9 @@ async def using(call: Call, name: str | None) -> AsyncIterator[Use]:
 
 
 def sampler_of(served: Served, given: Mapping[str, Any], place: int = 0) -> Sampler:
-    """How tokens are chosen: what the request says, over what the file recommends, over the defaults.
+    """Return a sampler. The request's settings override the model's recommendations, which override the defaults.
 
-    place: of this answer among several, each of which has a seed of its own.
+    place: index of this answer among several, each of which has its own seed.
     """
     settings = {name: value for name, value in given.items() if value is not None}
     if "seed" in settings:
@@ -148,11 +147,11 @@ def chat_questions(
     chat: Chat | None = None,
     continue_last: bool = False,
 ) -> list[Question]:
-    """Questions that a conversation asks, `count` times.
+    """Return `count` questions for a conversation.
 
-    grammar        GBNF, in place of response_format
-    too_long       a prompt that the context does not hold is allowed, for whoever shortens it
-    chat           how the model is talked to, in place of its own template
+    grammar        GBNF, instead of response_format
+    too_long       allow a prompt longer than the context, for callers that shorten it
+    chat           the chat format, instead of the model's own template
     continue_last  the last message is the beginning of the answer
     """
     chat = chat or served.chat
@@ -201,7 +200,7 @@ def text_questions(
     ignore_end: bool = False,
     too_long: bool = False,
 ) -> list[Question]:
-    """Questions that go on behind each of some prompts, `count` times each."""
+    """Return `count` questions for each prompt, which the answers continue."""
     from llamacpu.answers.tools import grammar_of_format
 
     found = []
@@ -224,14 +223,14 @@ def text_questions(
 
 
 def check_variables(variables: Mapping[str, Any]) -> None:
-    """Raises ApiError for variables of the chat template that are not a client's to set."""
+    """Raise ApiError for variables of the chat template that clients may not set."""
     for name in variables:
         if name in _OWN_VARIABLES:
             raise invalid(f"chat_template_kwargs has {name}, which is not for it to set", "chat_template_kwargs")
 
 
 def check_length(served: Served, ids: Sequence[int], too_long: bool = False) -> None:
-    """Raises ApiError for a prompt without tokens or with others than the model's, ContextOverflow for a long one."""
+    """Raise ApiError for an empty prompt or token ids out of range, ContextOverflow for a prompt that is too long."""
     if not ids:
         raise invalid("the prompt is empty and the model has no start token; expected at least one token", "prompt")
     vocabulary = served.model.vocab_size
@@ -245,13 +244,13 @@ def check_length(served: Served, ids: Sequence[int], too_long: bool = False) -> 
 
 
 def check_choice(choice: Any, tools: Any) -> None:
-    """Raises ApiError where a call is asked for and nothing can be called."""
+    """Raise ApiError if a tool call is required and there are no tools."""
     if choice not in (None, "auto", "none") and not tools:
         raise invalid("tool_choice asks for a call, and there are no tools; give tools", "tool_choice")
 
 
 def check_schema(state: State, schema: Any, param: str) -> None:
-    """Raises ApiError for a schema or grammar that is larger than the server allows."""
+    """Raise ApiError for a schema or grammar that is larger than the server allows."""
     size = len(schema.encode()) if isinstance(schema, str) else len(json.dumps(schema))
     if size > state.settings.schema_bytes:
         raise invalid(f"{param} has {size} bytes; the server takes up to {state.settings.schema_bytes}", param)

@@ -1,4 +1,4 @@
-"""Answers on their way from an engine to a response, and work of a request that is no answer."""
+"""Answers on their way from an engine to a response, and work for requests other than answers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["End", "Run", "Step", "Work", "blocks"]
 
 @dataclass(frozen=True)
 class Step:
-    """What became certain: an event of the answer, and the tokens since the one before."""
+    """One step of an answer: an event, and the tokens since the previous event."""
 
     event: Event
     tokens: list[GeneratedToken]
@@ -38,9 +38,9 @@ class End:
 
 
 class Run:
-    """One answer: iterate over its `Step`s with `async for` and read `end` behind them, or `read` it.
+    """One answer: iterate over its `Step`s with `async for` and then use `end`, or await `read`.
 
-    Leaving it early needs `close`, which stops the work within a step.
+    To stop early, call `close`, which stops the work within one step.
     """
 
     def __init__(self, request: Request) -> None:
@@ -48,11 +48,11 @@ class Run:
         self.end: End | None = None
 
     def __aiter__(self) -> Run:
-        """The run itself."""
+        """Return the run itself."""
         return self
 
     async def __anext__(self) -> Step:
-        """The next event. Raises ApiError where the answer failed."""
+        """Return the next step. Raises ApiError if the answer failed."""
         if self.end is None:
             try:
                 event = await anext(self.request, None)
@@ -64,7 +64,7 @@ class Run:
         raise StopAsyncIteration
 
     async def read(self) -> End:
-        """Wait for the end; its tokens are all that there are. Raises ApiError."""
+        """Wait for the end and return it, with all tokens of the answer. Raises ApiError."""
         try:
             answer = await self.request.read_async()
         except Exception as error:
@@ -78,9 +78,9 @@ class Run:
 
 
 async def blocks(run: Run, one_call: bool) -> AsyncIterator[tuple[Event, bool]]:
-    """The events of an answer for APIs that put them into blocks: each with whether it begins a block.
+    """Yield the events of an answer, each with whether it begins a block, for APIs that group them into blocks.
 
-    Pieces of one kind in a row are a block, and so is every call; with `one_call` those after the first are left out.
+    Consecutive pieces of one kind form a block, and so does every call; `one_call` drops all calls after the first.
     """
     kind, calls = "", 0
     async for step in run:
@@ -94,28 +94,28 @@ async def blocks(run: Run, one_call: bool) -> AsyncIterator[tuple[Event, bool]]:
 
 
 class Work:
-    """The threads of a server for what is no answer, and whether it takes requests at all."""
+    """The threads of a server for work other than answers, and whether it accepts requests at all."""
 
     def __init__(self, longest: int = 4) -> None:
         self.draining: bool = False
-        # What is short must not wait for what is long.
+        # Short work must not wait for long work.
         self._short = ThreadPoolExecutor(2, thread_name_prefix="llamacpu-prompt")
         self._long = ThreadPoolExecutor(longest, thread_name_prefix="llamacpu-request")
         self._waiting = 0
         self._most = longest * 16
 
     def admit(self) -> None:
-        """Raises ApiError where the server takes nothing more."""
+        """Raise ApiError if the server no longer accepts requests."""
         if self.draining:
             raise ApiError(503, "the server is shutting down; ask another one, or later", retry_after=5)
 
     async def short(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Work that takes a moment: prompts, grammars."""
+        """Run work that takes a moment: prompts, grammars. Raises ApiError while shutting down."""
         self.admit()
         return await asyncio.get_running_loop().run_in_executor(self._short, function, *arguments)
 
     async def long(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Work that goes through the model: embeddings, verdicts. Raises ApiError where too much of it waits."""
+        """Run work that needs the model: embeddings, verdicts. Raises ApiError if too much of it is waiting."""
         self.admit()
         if self._waiting >= self._most:
             raise ApiError(429, f"{self._waiting} requests wait; ask again later", code="queue_full", retry_after=5)
@@ -126,13 +126,13 @@ class Work:
             self._waiting -= 1
 
     def close(self) -> None:
-        """Take nothing more. From any thread."""
+        """Accept no more work. May be called from any thread."""
         self.draining = True
         self._short.shutdown(wait=False, cancel_futures=True)
         self._long.shutdown(wait=False, cancel_futures=True)
 
 
 def stop_all(runs: Iterable[Run]) -> None:
-    """Stop what still runs."""
+    """Stop all runs."""
     for run in runs:
         run.close()

@@ -1,4 +1,4 @@
-"""The fields of a request that say how tokens are chosen, under the names that clients use for them."""
+"""The sampling fields of a request, under the names that clients use for them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OTHER_NAMES = {
 
 
 class SamplingFields(Body):
-    """How tokens are chosen: the fields of the OpenAI API, and those that llama-server has besides."""
+    """Sampling parameters: those of the OpenAI API, and the additional ones of llama-server."""
 
     temperature: float | None = Field(None, ge=0, le=1000)
     top_p: Share | None = None
@@ -58,7 +58,7 @@ class SamplingFields(Body):
     ignore_eos: bool | None = None
 
     def sampling(self) -> dict[str, Any]:
-        """The fields of `Sampling` that the request gives."""
+        """Return the fields of `Sampling` that the request sets."""
         found: dict[str, Any] = {}
         for name in SamplingFields.model_fields:
             value = getattr(self, name)

@@ -1,4 +1,4 @@
-"""Who may ask: the host that a request is meant for, the web page it comes from, its key."""
+"""Access checks: the host that a request is addressed to, the origin it comes from, its API key."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ __all__ = ["Security", "is_loopback", "own_path"]
 _PORT = re.compile(r":\d{1,5}$")
 _FIELDS = 200
 _METHODS = "GET, POST, DELETE, HEAD, OPTIONS"
-# "*" stands for every field but the first.
+# "*" covers every header except authorization, which must be listed explicitly.
 _HEADERS = "authorization, *"
 _ALWAYS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine's own programs reach an address."""
+    """Whether an address can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
@@ -36,18 +36,18 @@ def is_loopback(host: str) -> bool:
 
 
 def own_path(scope: Scope) -> str:
-    """The path of a request without what another application put before it, where this one is mounted."""
+    """Return the path of a request without the prefix under which the application is mounted."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(root) else path
 
 
 class Security:
-    """An ASGI application around another one that refuses what must not reach it.
+    """ASGI middleware that refuses requests that must not reach the application.
 
-    A page on the web can make a browser send requests to this machine. It cannot choose the Host header (its own name,
-    even if that name is resolved to this machine: DNS rebinding) nor leave out Origin where it reads or writes.
+    A web page can make a browser send requests to this machine. It can neither choose the Host header (the page's own
+    name, even if that name resolves to this machine: DNS rebinding) nor omit Origin when it reads or writes.
 
-    public  paths that need no key: what tells nothing, and the page, which asks for the key itself
+    public  paths that need no key: those that reveal nothing, and the page, which asks for the key itself
     """
 
     def __init__(self, app: ASGIApp, settings: Settings, public: Iterable[str] = ("/health",)) -> None:
@@ -59,7 +59,7 @@ class Security:
         self._head_bytes = settings.header_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or hand on."""
+        """Refuse the request, or pass it on."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
@@ -107,7 +107,7 @@ class Security:
     def _check_origin(self, origin: str | None, host: str) -> None:
         if origin is None or "*" in self._origins or origin in self._origins:
             return
-        # The page of this very server; what it was reached by has been checked.
+        # A page of this server itself; the host by which it was reached has already been checked.
         if origin != "null" and urlsplit(origin).netloc.lower() == host.lower():
             return
         raise ApiError(
@@ -120,7 +120,7 @@ class Security:
             return
         kind, _, bearer = headers.get(b"authorization", "").partition(" ")
         given = bearer.strip() if kind.lower() == "bearer" else headers.get(b"x-api-key", "")
-        # All are compared, each in the same time whatever the difference is.
+        # Compare all keys, each in constant time, whatever the difference.
         matches = [hmac.compare_digest(given.encode("latin-1", "replace"), key) for key in self._keys]
         if not any(matches):
             what = "is wrong" if given else "is missing"

@@ -1,4 +1,4 @@
-"""One model in memory: its engine, its chat template, and who uses it."""
+"""One model in memory: its engine, its chat template, and the requests that use it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = ["Served"]
 class Served:
     """A model that answers requests.
 
-    name           what clients call it
-    nbytes         memory of its weights
-    users          requests that use it now
-    expires_after  seconds that it stays in memory unused; None until it has to make room for another
-    identity       of its file: number, size and time of change, which those of the file on disk are compared with
+    name           the name that clients use
+    nbytes         bytes of memory of its weights
+    users          number of requests that use it now
+    expires_after  seconds that it stays in memory unused; None: until it has to make room for another model
+    identity       inode, size and modification time (ns) of its file, compared with those of the file on disk
     """
 
     def __init__(self, name: str, model: ModelLike, settings: Settings, nbytes: int) -> None:
@@ -47,7 +47,7 @@ class Served:
                 prefix_cache_directory=settings.prefix_cache, prefix_cache_disk_bytes=settings.prefix_cache_bytes,
             )  # fmt: skip
         except OSError as error:
-            # The words are those of the system; the folder is the owner's and not told to clients.
+            # The message comes from the operating system; the path of the folder is not revealed to clients.
             raise ApiError(
                 503, f"the folder of the prefix cache cannot be used: {error.strerror}; whoever runs the server can "
                 "name another one with --prefix-cache",
@@ -55,27 +55,27 @@ class Served:
 
     @property
     def model(self) -> ScheduledModel:
-        """The model, whose steps all its sessions share."""
+        """The model, whose steps are shared by all its sessions."""
         return self.engine.model
 
     @cached_property
     def chat(self) -> Chat:
-        """How the model is talked to."""
+        """The chat format of the model."""
         return Chat.of(self.model)
 
     @property
     def context(self) -> int:
-        """Most tokens of a conversation."""
+        """Maximum number of tokens in a conversation."""
         return self.engine.context
 
     def submit(
         self, question: Question, client: str, timeout: float | None = None, overflow: Overflow = "error"
     ) -> Request:
-        """Begin to answer. Raises what `Engine.submit` raises."""
+        """Start to answer a question; timeout: seconds. Raises what `Engine.submit` raises."""
         longest = self._settings.timeout
         seconds = min(timeout or longest, longest)
         return self.engine.submit(question, client=client, timeout=seconds, overflow=overflow)
 
     def close(self, drain: float) -> None:
-        """End its requests, at the latest after so many seconds, in a thread."""
+        """Close the engine in a thread, giving running requests at most `drain` seconds to finish."""
         threading.Thread(target=self.engine.close, args=(drain,), name="llamacpu-unload", daemon=True).start()

@@ -1,4 +1,4 @@
-"""What a server allows and how much of it, each limit stated once."""
+"""The limits and permissions of a server, each defined once."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+", re.IGNORECASE)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The limits and permissions of a server. The defaults are closed: nothing but this machine's own programs.
+    """The limits and permissions of a server. The defaults admit only programs on this machine.
 
-    api_keys        one of these is wanted as `Authorization: Bearer` or `x-api-key`; none: no key is asked for
+    api_keys        keys, one of which is required as `Authorization: Bearer` or `x-api-key`; empty: no key is required
     origins         web origins that browsers may call from ("https://example.com", "*" for all)
-    hosts           further names that the Host header may have ("*" for all); addresses and localhost always may
+    hosts           further names allowed in the Host header ("*" for all); addresses and localhost are always allowed
     parallel        answers that are computed at once; further requests wait
-    queue           requests that may wait; one more is refused with 429
-    timeout         seconds that an answer may take before it ends, where it is
-    guard_threshold  probability of "unsafe" from which on a guard refuses
-    ollama          GET / says "Ollama is running" to programs, as some ask
-    store_changes   clients may pull, copy and delete models of llamacpu's own store, and use all that are in it
-    kv_memory       bytes of keys and values of each model; None for half of what the machine has left
-    prefix_cache    folder in which the keys and values of prompts outlive the process; None for memory alone
-    prefix_cache_bytes  most that this folder may hold
-    context         most tokens of a conversation; None for what the model was trained for
-    kv_type         how keys and values are stored
-    body_bytes      largest body of a request
-    body_seconds    longest time that a body may take to arrive
-    send_seconds    longest time that a client may take nothing of a response
-    header_bytes    largest head of a request
-    header_seconds  longest time that a head may take to arrive
-    schema_bytes    largest JSON schema or grammar
-    json_depth      deepest nesting of a body
-    choices         most answers to one request (`n`, prompts times `n`)
-    inputs          most texts of one request for embeddings
-    connections     most connections at once; one more is answered with 503
-    grace_seconds   how long running answers may go on after the server was asked to end
-    ping_seconds    silence after which a stream carries a sign of life
+    queue           requests that may wait; further ones are refused with 429
+    timeout         seconds after which an answer is cut off
+    guard_threshold  probability of "unsafe" at or above which a guard refuses
+    ollama          GET / answers programs with "Ollama is running", which some of them check for
+    store_changes   clients may pull, copy and delete models of llamacpu's own store, and use all models in it
+    kv_memory       bytes of keys and values of each model; None for half of the memory that the machine has left
+    prefix_cache    folder in which the keys and values of prompts outlive the process; None for memory only
+    prefix_cache_bytes  maximum bytes in this folder
+    context         maximum tokens of a conversation; None for the context that the model was trained for
+    kv_type         storage type of keys and values
+    body_bytes      maximum size of a request body
+    body_seconds    maximum time for a body to arrive
+    send_seconds    maximum time for which a client may read nothing of a response
+    header_bytes    maximum size of a request head
+    header_seconds  maximum time for a request head to arrive
+    schema_bytes    maximum size of a JSON schema or grammar
+    json_depth      maximum nesting depth of a body
+    choices         maximum answers per request (`n`, or the number of prompts times `n`)
+    inputs          maximum texts per embedding request
+    connections     maximum simultaneous connections; further ones are answered with 503
+    grace_seconds   how long running answers may continue after the server was asked to shut down
+    ping_seconds    silence after which a stream sends a keep-alive
     """
 
     api_keys: tuple[str, ...] = ()
@@ -73,7 +73,7 @@ class Settings:
     ping_seconds: float = 15.0
 
     def __post_init__(self) -> None:
-        """Check every number. Raises ValueError."""
+        """Check all values. Raises ValueError."""
         for name, value in vars(self).items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 lowest = 0 if name in ("queue", "grace_seconds") else 1e-3

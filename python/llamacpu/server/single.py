@@ -1,4 +1,4 @@
-"""One answer to one request, whole or as a stream, in whatever shape an API has for it."""
+"""One answer to one request, whole or as a stream, in the format of any of the APIs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def one_answer(
     timeout: float | None = None,
     overflow: Overflow = "error",
 ) -> Response:
-    """The response: `whole` makes it of the finished answer, or `pieces` of the running one where that is given."""
+    """Return the response, made by `pieces` from the running answer if given, else by `whole` from the finished one."""
     (run,) = use.start([question], timeout, overflow)
     if pieces is None:
         return JsonResponse(whole(await while_connected(call.request, run.read(), run.close)))

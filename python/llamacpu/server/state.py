@@ -1,4 +1,4 @@
-"""What all endpoints of a server share."""
+"""The state that all endpoints of a server share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["State"]
 
 @dataclass
 class State:
-    """Settings, models, and what is being computed."""
+    """Settings, models, and running work."""
 
     settings: Settings
     models: ModelPool
@@ -31,7 +31,7 @@ class State:
 
     @property
     def status(self) -> Literal["ok", "loading model", "shutting down"]:
-        """Whether requests are answered at once."""
+        """Whether the server is ready to answer requests."""
         if self.work.draining:
             return "shutting down"
         served = self.models.default.served

@@ -1,4 +1,4 @@
-"""The models of llamacpu's own store on a server, where its owner lets clients pull, copy and delete them."""
+"""The models of llamacpu's own store, on servers that allow clients to pull, copy and delete them."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _PROGRESS_SECONDS = 0.1
 
 
 class Store:
-    """The models of the store by name, beside those that a server was started with, which no client changes.
+    """The models of the store by name, in addition to those the server was started with, which clients cannot change.
 
-    Names of clients are never looked for as paths, and downloads come from the registry and the hub alone.
+    Names from clients are never treated as paths, and downloads come only from the registry and the hub.
     """
 
     def __init__(self, models: ModelPool) -> None:
@@ -44,7 +44,7 @@ class Store:
         models.elsewhere = self
 
     def find(self, name: str) -> Entry | None:
-        """The model of the store with this name; None where there is none, or it is no name."""
+        """Return the model of the store with this name; None if there is none, or if the name is invalid."""
         try:
             found = find(name_of(name), _own(), own=True)
         except (ApiError, StoreError):
@@ -52,7 +52,7 @@ class Store:
         return None if found is None or not found.path.is_file() else self._serve(found)
 
     def refresh(self) -> None:
-        """Serve what is in the store now; other programs change it, too."""
+        """Serve the current models of the store, which other programs may change as well."""
         there = {entry.name: entry for entry in entries(_own()) if entry.origin == "llamacpu" and entry.path.is_file()}
         for found in there.values():
             self._serve(found)
@@ -61,7 +61,7 @@ class Store:
             self._models.remove(entry)
 
     def download(self, name: str) -> Download:
-        """Begin to bring a model into the store. Raises ApiError."""
+        """Start to download a model into the store. Raises ApiError."""
         wanted = name_of(name)
         if self._downloads >= _DOWNLOADS:
             raise ApiError(
@@ -88,7 +88,7 @@ class Store:
         self._serve(own.copy(str(found.source) if entry is None else entry, name))
 
     def create(self, name: str, modelfile: Modelfile) -> None:
-        """Store a model: settings over one that is served here. Raises ApiError, StoreError and TemplateError."""
+        """Store a model: new settings on top of a served one. Raises ApiError, StoreError and TemplateError."""
         base = self._models.find(modelfile.source)
         if not isinstance(base.source, Path):
             raise invalid(f"from: {modelfile.source} is an open model and no file; only files have other names", "from")
@@ -117,7 +117,7 @@ class Store:
             self._models.remove(entry)
 
     def _check_owned(self, name: str) -> None:
-        """Raises ApiError for a name of a model that the server was started with."""
+        """Raise ApiError for the name of a model that the server was started with."""
         for form in (name, _short(name)):
             entry = self._models.entries.get(self._models.aliases.get(form, form))
             if entry is not None and not entry.stored:
@@ -141,7 +141,7 @@ class Store:
 
 
 class Download:
-    """A download in a thread: iterate over the lines that tell of it, in the words of Ollama's API."""
+    """A download in a thread: iterate over the lines that report its progress, in the format of Ollama's API."""
 
     def __init__(self, name: HubName | RegistryName, serve: Callable[[StoredEntry], Any], ended: Callable[[], None]):
         self._name = name
@@ -155,11 +155,11 @@ class Download:
         threading.Thread(target=self._run, name="llamacpu-download", daemon=True).start()
 
     def stop(self) -> None:
-        """Nobody waits for it any more. What is here is kept for the next try."""
+        """Stop the download. The part that has arrived is kept for the next attempt."""
         self._stopped.set()
 
     async def lines(self) -> AsyncIterator[dict[str, Any]]:
-        """What happens, the last line being success. Raises what `pull` raises."""
+        """Yield progress lines, the last of which reports success. Raises what `pull` raises."""
         yield {"status": "pulling manifest"}
         while True:
             found = await self._queue.get()
@@ -188,7 +188,7 @@ class Download:
         self._check()
 
     def _progress(self, done: int, _total: int) -> None:
-        """In threads of the download, often."""
+        """Called often, from threads of the download."""
         self._check()
         number = 0
         while number < len(self._files) - 1 and done >= self._files[number].size:
@@ -214,12 +214,12 @@ class Download:
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:
-            # The server has ended meanwhile.
+            # The server has ended in the meantime.
             self._stopped.set()
 
 
 def name_of(name: str, field: str = "model") -> HubName | RegistryName:
-    """The name that a client gave. Raises ApiError for what is none, paths among it."""
+    """Parse the name that a client gave. Raises ApiError for invalid names, including paths."""
     try:
         found = parse_name(name)
     except StoreError as error:
@@ -230,7 +230,7 @@ def name_of(name: str, field: str = "model") -> HubName | RegistryName:
 
 
 def _own() -> Places:
-    """Our own store alone: what other programs keep is not served for that."""
+    """Only llamacpu's own store: models of other programs' stores are not served to clients."""
     return replace(places(), ollama=(), hugging_face=(), lm_studio=(), llama_cpp=(), folders=())
 
 

@@ -1,4 +1,4 @@
-"""Responses that end when their client goes away: whole ones that take a while, and streams."""
+"""Responses that end when their client disconnects: whole ones that take a while, and streams."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ log: logging.Logger = logging.getLogger("llamacpu.server")
 Result = TypeVar("Result")
 
 
-class Gone(Exception):  # noqa: N818 (it is no error: nobody wants the answer)
-    """The client went away."""
+class Gone(Exception):  # noqa: N818 (not an error: the answer is no longer wanted)
+    """The client has disconnected."""
 
 
 class JsonResponse(Response):
-    """A JSON document, in UTF-8."""
+    """A JSON response, in UTF-8."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """The bytes."""
+        """Encode the content as JSON."""
         return encoded(content).encode()
 
 
 def encoded(value: Any) -> str:
-    """A value as JSON on one line. Halves of characters, which no text should hold, are replaced."""
+    """Return a value as JSON on one line. Unpaired surrogates, which no text should contain, are replaced."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-8", "replace").decode()
 
 
 def server_sent(value: Any, event: str | None = None) -> str:
-    """A value as a server-sent event (WHATWG HTML, section 9.2)."""
+    """Return a value as a server-sent event (WHATWG HTML, section 9.2)."""
     data = value if isinstance(value, str) else encoded(value)
     return (f"event: {event}\n" if event else "") + f"data: {data}\n\n"
 
 
 async def while_connected(request: Request, work: Awaitable[Result], stop: Callable[[], None]) -> Result:
-    """The result of some work, as long as the client waits for it. Raises `Gone` after `stop` where it does not."""
+    """Await some work while the client is connected. Calls `stop` and raises `Gone` if the client disconnects."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request.receive))
     try:
@@ -68,13 +68,13 @@ async def while_connected(request: Request, work: Awaitable[Result], stop: Calla
 
 
 class Stream(Response):
-    """Pieces of text as they come. What they come from is closed at the end, whatever ends it.
+    """A response that sends pieces of text as they arrive. `stop` is called at the end, whatever ends the stream.
 
-    pieces        texts; they are sent as soon as they are there, several together where several are
-    stop          ends the work that makes them: the client is gone, takes nothing, or the server shuts down
-    on_error      the last piece of a stream that fails
-    ping          a piece that means nothing, sent after `ping_seconds` of silence so that nobody between gives up
-    send_seconds  how long the client may take nothing
+    pieces        the texts, each sent as soon as it is available
+    stop          ends the work that produces them: the client disconnected or stalled, or the server shuts down
+    on_error      makes the last piece of a stream that fails
+    ping          a meaningless piece, sent after `ping_seconds` of silence so that no proxy gives up
+    send_seconds  how long the client may read nothing
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Stream(Response):
         self._ping = ping
         self._ping_seconds = ping_seconds
         self._send_seconds = send_seconds
-        # Since when a piece is being sent, or nothing was sent.
+        # The time since which a piece is being sent, or since which nothing has been sent.
         self._since, self._sending = 0.0, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything, until the client is gone."""
-        # Three tasks a stream and none a piece: a token should cost as little as it can.
+        """Send everything, until the client disconnects."""
+        # Three tasks per stream and none per piece, so that a token costs as little as possible.
         sending = asyncio.ensure_future(self._all(send))
         watching = asyncio.ensure_future(self._watch(send))
         gone = asyncio.ensure_future(_gone(receive))
@@ -132,7 +132,7 @@ class Stream(Response):
         self._since, self._sending = time.monotonic(), False
 
     async def _watch(self, send: Send) -> None:
-        """Returns when the client has taken nothing for too long; gives signs of life where there is nothing else."""
+        """Return when the client has read nothing for too long; until then, send pings during silence."""
         begun = False
         while True:
             await asyncio.sleep(min(self._ping_seconds, self._send_seconds) / 2)

@@ -1,4 +1,4 @@
-"""What responses tell of tokens and of time."""
+"""Token counts and timings in responses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["finish_reason", "timings_of", "usage_of"]
 
 
 def usage_of(results: Sequence[GenerationResult], reasoning: int = 0) -> dict[str, Any]:
-    """The tokens of one prompt and its answers, as the OpenAI API counts them."""
+    """Return the token counts of one prompt and its answers, as the OpenAI API reports them."""
     prompt = results[0].prompt_tokens if results else 0
     answer = sum(len(result.tokens) for result in results)
     return {
@@ -25,7 +25,7 @@ def usage_of(results: Sequence[GenerationResult], reasoning: int = 0) -> dict[st
 
 
 def timings_of(result: GenerationResult) -> dict[str, Any]:
-    """How long an answer took, under llama-server's names: milliseconds, tokens per second."""
+    """Return the timings of an answer under llama-server's names, in milliseconds and tokens per second."""
     timings = result.timings
     tokens = len(result.tokens)
     prompt_ms, predicted_ms = timings.prompt_seconds * 1000, timings.generate_seconds * 1000
@@ -45,5 +45,5 @@ def timings_of(result: GenerationResult) -> dict[str, Any]:
 
 
 def finish_reason(reason: str) -> str:
-    """Why an answer ended, in the words that clients know: one that was cut off is too short."""
+    """Return why an answer ended, in terms that clients know: cancelled and timed-out answers report "length"."""
     return "length" if reason in ("cancelled", "timeout") else reason

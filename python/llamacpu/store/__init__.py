@@ -1,1 +1,1 @@
-"""Names of models to files."""
+"""From the names of models to their files."""

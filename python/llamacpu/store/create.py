@@ -1,4 +1,4 @@
-"""Models of one's own: a Modelfile over a model that is there, whose weights stay where they are."""
+"""Custom models: a Modelfile applied to an existing model, whose weights stay where they are."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def create(
     get: Callable[[str], Entry] = resolve,
     check_template: Callable[[str], None] = lambda _source: None,
 ) -> Entry:
-    """Store a model under a name: the file of another one, with the settings of a Modelfile over those of that one.
+    """Store a model under a name: another model's file, with the settings of a Modelfile overriding that model's.
 
-    folder          paths of the Modelfile are relative to it
-    get             finds the model that FROM names, and downloads it where it has to
+    folder          the folder to which paths in the Modelfile are relative
+    get             finds the model that FROM names, downloading it if necessary
     check_template  raises TemplateError for a template that cannot be used
 
-    Raises StoreError; then nothing has changed.
+    Raises StoreError, in which case nothing has changed.
     """
     where = where or places()
     wanted = own_name(name)
@@ -57,7 +57,7 @@ def _check(modelfile: Modelfile, check_template: Callable[[str], None]) -> None:
 
 
 def create_over(base: Entry, wanted: RegistryName, modelfile: Modelfile, where: Places | None = None) -> Entry:
-    """`create` over a model that was found already, whatever FROM says."""
+    """Create a model as `create` does, from a base model that was already found, regardless of FROM."""
     where = where or places()
     _check(modelfile, lambda _source: None)
     if not base.path.is_file():
@@ -97,7 +97,7 @@ def _base(source: str, folder: Path, get: Callable[[str], Entry]) -> Entry:
 
 
 def _replaced(modelfile: Modelfile) -> set[str]:
-    """The kinds of layers that a Modelfile has its own of."""
+    """Return the kinds of layers that a Modelfile replaces."""
     return {
         kind
         for kinds, given in (
@@ -116,7 +116,7 @@ def _messages(modelfile: Modelfile) -> str:
 
 
 def modelfile_of(entry: Entry) -> Modelfile:
-    """The Modelfile that makes this model again from its file."""
+    """Return the Modelfile that recreates this model from its file."""
     preset: Preset = entry.preset
     known: dict[str, Any] = {
         "parameters": preset.parameters, "system": preset.system, "template": preset.template,
@@ -126,6 +126,6 @@ def modelfile_of(entry: Entry) -> Modelfile:
 
 
 def text_of(entry: Entry) -> str:
-    """That Modelfile as text."""
+    """Return the Modelfile of `modelfile_of` as text."""
     again = f"To build on this model, write: FROM {entry.name}" if entry.manifest is not None else ""
     return written(modelfile_of(entry), again)

@@ -1,4 +1,4 @@
-"""One file from an address: in ranges side by side, resumed after an interruption, checked before it gets its name."""
+"""Downloading a file: in parallel ranges, resumed after an interruption, checked before it gets its final name."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from llamacpu.store.transfer import open_url, patiently
 __all__ = ["Progress", "download", "partial_path"]
 
 CHUNK = 8 << 20
-"""Bytes that one request asks for."""
+"""The bytes requested at a time."""
 CONNECTIONS = 4
 _BLOCK = 1 << 18
 Progress = Callable[[int, int], None]
-"""(bytes that are here, bytes of all)"""
+"""Called with (bytes downloaded so far, total bytes)."""
 
 
 class _NoRangesError(Exception):
-    """The server sends the whole file whatever is asked for."""
+    """The server sends the whole file, whatever range is requested."""
 
 
 def partial_path(target: Path) -> Path:
-    """Where a file lies until all of it is here and checked."""
+    """Return where a file is stored until it is complete and checked."""
     return target.with_name(target.name + ".partial")
 
 
@@ -47,11 +47,11 @@ def download(
     *,
     again: bool = False,
 ) -> None:
-    """Bring the file of `size` bytes at `url` to `target`, unless it is there; `again`: whatever is there.
+    """Download the file of `size` bytes at `url` to `target`, unless it exists; `again`: even if it exists.
 
-    Until its bytes are checked against `sha256` it is called otherwise, and what is here of it is kept for the next
-    try. Of several processes one downloads while the others wait for it. Raises StoreError; KeyboardInterrupt leaves
-    the part that is here.
+    Until its bytes have been checked against `sha256` it has another name, and what has been downloaded is kept for the
+    next attempt. If several processes want the file, one downloads it while the others wait. Raises StoreError;
+    KeyboardInterrupt keeps what has been downloaded so far.
     """
     tell = on_progress or (lambda _done, _total: None)
     try:
@@ -72,7 +72,7 @@ def download(
 
 
 class _State:
-    """Which chunks of the partial file are here; kept beside it, a byte each behind a line of JSON."""
+    """Which chunks of the partial file are complete; stored next to it, one byte per chunk after a line of JSON."""
 
     def __init__(self, target: Path, size: int, sha256: str | None) -> None:
         self.target, self.size = target, size
@@ -84,7 +84,7 @@ class _State:
         self._lock = threading.Lock()
 
     def load(self) -> int:
-        """Bytes that an earlier try has left; what belongs to another file is thrown away."""
+        """Return the bytes that an earlier attempt has left; discard what belongs to another file."""
         with contextlib.suppress(OSError):
             data = self._list.read_bytes()
             fits = data.startswith(self._head) and len(data) == len(self._head) + self.count
@@ -96,11 +96,11 @@ class _State:
 
     @property
     def here(self) -> int:
-        """Bytes of the chunks that are here."""
+        """Bytes of the complete chunks."""
         return sum(min(CHUNK, self.size - index * CHUNK) for index, done in enumerate(self.done) if done)
 
     def peek(self) -> int:
-        """Bytes that another process has brought so far."""
+        """Return the bytes that another process has downloaded so far."""
         try:
             data = self._list.read_bytes()[len(self._head) :]
         except OSError:
@@ -108,14 +108,14 @@ class _State:
         return min(sum(data[: self.count]) * CHUNK, self.size)
 
     def begin(self) -> None:
-        """Make both files, at their full length."""
+        """Create both files at their full length."""
         if not self.path.exists():
             with self.path.open("wb") as file:
                 file.truncate(self.size)
             self._list.write_bytes(self._head + self.done)
 
     def mark(self, index: int) -> None:
-        """This chunk is written."""
+        """Mark a chunk as complete."""
         with self._lock:
             self.done[index] = 1
             with self._list.open("r+b") as file:
@@ -123,14 +123,14 @@ class _State:
                 file.write(b"\1")
 
     def forget(self) -> None:
-        """Throw away what is here."""
+        """Discard what has been downloaded."""
         self.done = bytearray(self.count)
         for path in (self.path, self._list):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
 
     def finish(self) -> None:
-        """Give the file its name."""
+        """Give the file its final name."""
         with self.path.open("rb+") as file:
             os.fsync(file.fileno())
         self.path.replace(self.target)
@@ -155,7 +155,7 @@ def _fetch(url: str, state: _State, headers: Mapping[str, str], tell: Progress) 
     if not missing:
         return
     try:
-        # The first chunk alone: it tells whether the server knows ranges, and of most that can be wrong.
+        # The first chunk alone: it reveals whether the server supports ranges, and most other problems.
         work.chunk(missing[0])
         with ThreadPoolExecutor(CONNECTIONS, "download") as pool:
             waiting = {pool.submit(work.chunk, index) for index in missing[1:]}
@@ -173,7 +173,7 @@ def _fetch(url: str, state: _State, headers: Mapping[str, str], tell: Progress) 
 
 
 class _Work:
-    """Requests of one file. here: bytes that have come, with those of chunks that are not complete."""
+    """The requests for one file. here: bytes received, including those of incomplete chunks."""
 
     def __init__(self, url: str, state: _State, headers: Mapping[str, str], here: int, tell: Progress) -> None:
         self.url, self.state, self.headers, self.here = url, state, headers, here
@@ -183,7 +183,7 @@ class _Work:
         self._lock = threading.Lock()
 
     def chunk(self, index: int) -> None:
-        """Bring one chunk; a broken connection goes on where it broke."""
+        """Download one chunk; a broken connection resumes where it broke off."""
         place = start = index * CHUNK
         end = min(start + CHUNK, self.state.size)
 
@@ -208,7 +208,7 @@ class _Work:
             self.state.mark(index)
 
     def whole(self) -> None:
-        """All of the file on one connection, from its beginning at each try."""
+        """Download the whole file over one connection, from the beginning on each attempt."""
 
         def once() -> None:
             self.here, place = 0, 0
@@ -227,7 +227,7 @@ class _Work:
             self.state.mark(index)
 
     def _compare(self, answer: object, place: int) -> None:
-        """The answer must be about the place that was asked for, in a file of the size that was announced."""
+        """Check that the response is for the requested position, in a file of the announced size."""
         headers = answer.headers  # type: ignore[attr-defined]
         told = headers.get("Content-Range")
         if told is not None:

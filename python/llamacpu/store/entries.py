@@ -1,4 +1,4 @@
-"""The models that lie on this machine, each where it is."""
+"""The models on this machine, each in its own place."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _DEPTH = 6
 class Entry:
     """A model on this machine.
 
-    name        what it may be called by
+    name        a name that it can be opened by
     origin      "llamacpu", "ollama", "hugging face", "lm studio", "llama.cpp" or "folder"
-    files       its files in order: more than one where it is split
-    projector   the encoder of pictures that belongs to it (mmproj), None without
-    repository  owner/repository of the hub, where that is known
-    manifest    of a model in the layout of Ollama's store, and the folder of its blobs
+    files       its files in order: more than one if the model is split
+    projector   the image encoder that belongs to it (mmproj); None if there is none
+    repository  owner/repository on the hub, if known
+    manifest    the manifest of a model in the layout of Ollama's store, with its file and the folder of its blobs
     """
 
     name: str
@@ -61,12 +61,12 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Size of its files, without the projector; of what is missing 0."""
+        """Size of its files in bytes, without the projector; missing files count as 0."""
         return sum(_size(file) for file in self.files)
 
     @property
     def modified(self) -> float:
-        """When it came, in seconds since 1970."""
+        """When it was last modified, in seconds since 1970; 0 if unknown."""
         try:
             return (self.manifest_file or self.path).stat().st_mtime
         except OSError:
@@ -74,7 +74,7 @@ class Entry:
 
     @cached_property
     def preset(self) -> Preset:
-        """Settings, system prompt, template and licence that come with it; StoreError where they cannot be read."""
+        """The settings, system prompt, template and license that come with it. Raises StoreError if unreadable."""
         if self.manifest is None or self.blobs is None:
             return Preset(licenses=tuple(_licences(self.path.parent)) if self.repository else ())
         return preset_of(self.manifest, self.blobs)
@@ -97,28 +97,28 @@ def _size(path: Path) -> int:
 
 
 def is_projector(name: str) -> bool:
-    """Whether the name of a file is that of an encoder of pictures."""
+    """Return whether a file's name is that of an image encoder."""
     return _PROJECTOR.search(name) is not None
 
 
 def quantization(stem: str) -> str | None:
-    """The quantization that the name of a file ends with, as "Q4_K_M"."""
+    """Return the quantization that a file's name ends with, such as "Q4_K_M"; None if there is none."""
     match = _QUANT.search(_SHARD.sub("", stem))
     return match[1].upper().replace("FP16", "F16").replace("FP32", "F32") if match else None
 
 
 def stem_of(path: Path) -> str:
-    """The name of a model's file without the ending and the number of its part."""
+    """Return the name of a model's file without the extension and the part number."""
     return _SHARD.sub("", path.name[:-5] if path.name.lower().endswith(".gguf") else path.name)
 
 
 def manifest_path(root: Path, name: RegistryName) -> Path:
-    """Where a store keeps the manifest of a name."""
+    """Return where a store keeps the manifest of a name."""
     return root.joinpath("manifests", *name.parts)
 
 
 def entries(found: Places) -> Iterator[Entry]:
-    """Every model in these folders. What cannot be read is passed over."""
+    """Iterate over all models in these folders, skipping what cannot be read."""
     yield from _manifests(found.own, "llamacpu", own=True)
     yield from _files(found.own, "llamacpu", hub=found.own / "hub")
     for root in found.ollama:
@@ -136,7 +136,7 @@ def entries(found: Places) -> Iterator[Entry]:
 
 
 def entry_of_file(path: Path, origin: str = "folder", name: str | None = None, repository: str | None = None) -> Entry:
-    """A .gguf file, with its further parts and the projector beside it."""
+    """Return the model of a .gguf file, with its other parts and the projector next to it."""
     match = _SHARD.search(path.name[:-5])
     parts = [path]
     if match:
@@ -150,7 +150,7 @@ def entry_of_file(path: Path, origin: str = "folder", name: str | None = None, r
 
 
 def entry_of_manifest(file: Path, root: Path, name: RegistryName, origin: str) -> Entry:
-    """A model of a store in Ollama's layout; StoreError for a manifest that is damaged or names no weights."""
+    """Return a model of a store in Ollama's layout. Raises StoreError for a manifest damaged or without weights."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -183,7 +183,7 @@ def _manifests(root: Path, origin: str, own: bool = False) -> Iterator[Entry]:
 
 
 def _hub_cache(root: Path, origin: str = "hugging face") -> Iterator[Entry]:
-    """models--owner--name/snapshots/<commit>/files, of which refs/main names the newest commit."""
+    """Iterate over models--owner--name/snapshots/<commit>/files; refs/main names the newest commit."""
     for folder in _listed(root):
         kind, _, rest = folder.name.partition("--")
         owner, sign, name = rest.partition("--")
@@ -204,7 +204,7 @@ def _hub_cache(root: Path, origin: str = "hugging face") -> Iterator[Entry]:
 
 
 def _files(root: Path, origin: str, hub: Path | None = None) -> Iterator[Entry]:
-    """The .gguf files below a folder; below `hub` the first two folders are owner and repository."""
+    """Iterate over the .gguf files below a folder; below `hub` the first two folders are owner and repository."""
 
     def repository(file: Path) -> str | None:
         parts = file.relative_to(hub).parts if hub is not None and hub in file.parents else ()

@@ -1,4 +1,4 @@
-"""What is told of a model on this machine: its header is read, nothing else."""
+"""Facts about a model on this machine, read from its header alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from llamacpu.store.entries import Entry, quantization, stem_of
 __all__ = ["KV_BYTES", "USUAL_CONTEXT", "describe", "header_facts", "token_bytes"]
 
 KV_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
-"""Bytes of a number in the cache of keys and values."""
+"""Bytes of an element in the cache of keys and values."""
 USUAL_CONTEXT = 8192
-"""Tokens that memory is counted for where no context is named, if the model was trained for as many."""
+"""The context for which memory is estimated if none is given, unless the model was trained for fewer tokens."""
 
 
 def describe(entry: Entry, context: int | None = None, kv_type: str = "f16") -> dict[str, Any]:
-    """Plain facts for JSON; of a file that cannot be read, or that this version does not run, the problem."""
+    """Return plain facts for JSON; they include the problem of a file that cannot be read or run by this version."""
     facts: dict[str, Any] = {
         "name": entry.name,
         "origin": entry.origin,
@@ -41,7 +41,7 @@ def describe(entry: Entry, context: int | None = None, kv_type: str = "f16") -> 
 
 
 def header_facts(file: GGUFFile, context: int | None, kv_type: str, named: str | None = None) -> dict[str, Any]:
-    """What the header tells: architecture, quantization, and the memory that it takes with a context."""
+    """Return what the header says: architecture, quantization, and the memory needed with a given context."""
     kind = file.metadata.get("general.file_type")
     weights = sum(tensor.nbytes for tensor in file.tensors)
     facts: dict[str, Any] = {
@@ -71,7 +71,10 @@ def header_facts(file: GGUFFile, context: int | None, kv_type: str, named: str |
 
 
 def token_bytes(file: GGUFFile, experts: int, used: int) -> int:
-    """Bytes of weights that one token goes through: of the experts those that are used, of the embedding a row."""
+    """Return the bytes of weights read per token.
+
+    Only the used experts count; a separate embedding matrix does not, because a token reads only one row of it.
+    """
     names = {tensor.name for tensor in file.tensors}
     total = 0.0
     for tensor in file.tensors:

@@ -1,4 +1,4 @@
-"""A lock between processes: who downloads a file, while others wait for it."""
+"""A lock between processes: one downloads a file while the others wait for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["file_lock"]
 
 @contextlib.contextmanager
 def file_lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the lock of this name; it ends with its process, however that ends. `waiting` is called now and then."""
+    """Hold the lock file at `path`, released when the process ends in any way; `waiting` is called while it waits."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -27,7 +27,7 @@ def file_lock(path: Path, waiting: Callable[[], None] | None = None) -> Iterator
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # whoever had it has removed the file: others look at the next one
+        os.close(descriptor)  # the previous holder has removed the file: try again with a new one
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The header of a model that is not here yet: only its first megabytes are fetched."""
+"""The header of a model that has not been downloaded: only its first megabytes are fetched."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _MOST = 64 << 20
 def remote_facts(
     url: str, size: int, headers: Mapping[str, str], context: int | None, kv_type: str, named: str | None
 ) -> dict[str, Any] | None:
-    """What `header_facts` tells of the file at `url`; None where the server sends no ranges or the model is split.
+    """Return `header_facts` of the file at `url`; None if the server does not send ranges or the model is split.
 
-    Raises StoreError for what is no GGUF file.
+    Raises StoreError if the file is not a usable GGUF file.
     """
     folder = Path(tempfile.mkdtemp(prefix="llamacpu-"))
     try:
         path = folder / "model.gguf"
         with path.open("wb") as file:
-            # As long as the whole file, and of the disk takes what is written: sizes are checked against its length.
+            # As long as the whole file, because sizes are checked against its length; only what is written uses disk.
             file.truncate(size)
         here, wanted = 0, min(_FIRST, size)
         while True:
@@ -48,7 +48,7 @@ def remote_facts(
                         return header_facts(opened, context, kv_type, named)
             except GGUFError as error:
                 if "name ending in" in str(error):
-                    return None  # one part of several, each of which would have to be asked
+                    return None  # one part of several, all of which would have to be fetched
                 if here >= min(size, _MOST):
                     raise StoreError(
                         f"{urlsplit(url).path.rpartition('/')[2]} is no model that can be used: {error}"

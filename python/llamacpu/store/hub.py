@@ -1,4 +1,4 @@
-"""`from_pretrained`: files of the Hugging Face Hub, into the cache that other programs share or our own store."""
+"""Downloads for `from_pretrained`: files of the Hugging Face Hub, into the shared cache or our own store."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def download(
 ) -> str:
     """Download the file of a repository that matches `filename`, a name or a pattern, and return its path.
 
-    `additional_files` (names or patterns) are downloaded beside it: the further parts of a split model. They go to
-    `local_dir` where it is given; otherwise into the hub's cache (`cache_dir`) if huggingface_hub is installed, else
-    into our own store. Raises ValueError where a pattern fits no file or several, StoreError where the hub refuses.
+    `additional_files` (names or patterns) are downloaded next to it: the other parts of a split model. Files go to
+    `local_dir` if it is given; otherwise into the hub's cache (`cache_dir`) if huggingface_hub is installed, else into
+    our own store. Raises ValueError if a pattern matches no file or several, StoreError if the hub refuses.
     """
     wanted = (filename, *additional_files)
     try:

@@ -1,4 +1,4 @@
-"""A short table of models that many people ask for, for "did you mean"."""
+"""A short table of popular models, for "did you mean"."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ KNOWN = (
     "qwen3:0.6b", "qwen3:4b", "smollm", "smollm2", "smollm2:135m", "stablelm2", "starcoder2", "tinyllama",
     "vicuna", "zephyr",
 )  # fmt: skip
-"""Names in Ollama's registry whose architectures this version runs."""
+"""Names in Ollama's registry whose architectures this version can run."""
 
 
 def did_you_mean(name: str, local: Iterable[str] = ()) -> str:
-    """ "; did you mean ...?" for a name that is unknown, "" where none is like it."""
+    """Return "; did you mean ...?" for an unknown name, "" if no known name is similar."""
     choices = list(dict.fromkeys([*local, *KNOWN]))
     close = difflib.get_close_matches(name.lower(), choices, n=3, cutoff=0.6)
     if not close:

@@ -1,4 +1,4 @@
-"""Finds the model that a name stands for among those on this machine."""
+"""Finding the model that a name refers to among those on this machine."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["find"]
 
 
 def find(name: str | HubName | RegistryName, where: Places | None = None, *, own: bool = False) -> Entry | None:
-    """The model of this name, None where it has to be downloaded first. own: look into our own store alone.
+    """Return the model of this name, None if it has to be downloaded first. own: look only in our own store.
 
-    A path is returned as it is, whether a file is there or not. StoreError for what is no name, and for a manifest
-    that is damaged.
+    A path is returned as it is, whether or not the file exists. Raises StoreError for an invalid name and for a damaged
+    manifest.
     """
     where = where or places()
     wanted = parse(name) if isinstance(name, str) else name
@@ -59,7 +59,7 @@ def _of_hub(wanted: HubName, where: Places, own: bool) -> Entry | None:
 
 
 def selected(file: str, selector: str) -> bool:
-    """Whether a selector (a quantization, a file's name or a pattern) means this file."""
+    """Return whether a selector (a quantization, a file name or a pattern) matches this file."""
     name, wanted = file.rpartition("/")[2].lower(), selector.rpartition("/")[2].lower()
     stem = stem_of(Path(name))
     if stem_of(Path(wanted)) == stem:
@@ -69,6 +69,6 @@ def selected(file: str, selector: str) -> bool:
 
 
 def _by_stem(name: str, where: Places) -> Entry | None:
-    """A file is also called by its name without the ending."""
+    """Find a file by its name without the extension."""
     lower = name.lower().removesuffix(":latest")
     return next((entry for entry in entries(where) if lower in (entry.name.lower(), stem_of(entry.path).lower())), None)

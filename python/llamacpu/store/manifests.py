@@ -25,14 +25,14 @@ __all__ = [
 ]
 
 LARGEST = 4 << 20
-"""Bytes that a manifest, a template, a licence or a list of parameters may have."""
+"""The most bytes that a manifest, a template, a license or a list of parameters may have."""
 MODEL, PROJECTOR = "model", "projector"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 _MEDIA_TYPE = "application/vnd.ollama.image."
 
 
 def hexadecimal(digest: object, where: str) -> str:
-    """The 64 digits of `sha256:...`; StoreError for anything else, so that no digest names a file elsewhere."""
+    """Return the 64 digits of `sha256:...`. Raises StoreError otherwise, so that no digest names a file elsewhere."""
     match = _DIGEST.fullmatch(digest) if isinstance(digest, str) else None
     if match is None:
         raise StoreError(f"{where}: {digest!r:.80} is no digest; expected sha256: and 64 hexadecimal digits")
@@ -40,7 +40,7 @@ def hexadecimal(digest: object, where: str) -> str:
 
 
 def blob_name(digits: str) -> str:
-    """The name of the file of a blob."""
+    """Return the file name of a blob."""
     return f"sha256-{digits}"
 
 
@@ -48,7 +48,7 @@ def blob_name(digits: str) -> str:
 class Layer:
     """A part of a model. kind: "model", "projector", "template", "system", "params", "license", "messages", ...
 
-    path  where it lies instead of among the blobs, for models of our own that name a file elsewhere
+    path  where it is stored if not among the blobs, for our own models that refer to a file elsewhere
     """
 
     kind: str
@@ -57,29 +57,29 @@ class Layer:
     path: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The layer in a manifest."""
+        """Return the layer as it appears in a manifest."""
         found = {"mediaType": _MEDIA_TYPE + self.kind, "size": self.size}
         return {**found, "digest": f"sha256:{self.digits}"} if self.path is None else {**found, "path": self.path}
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a manifest lists."""
+    """The contents of a manifest."""
 
     layers: tuple[Layer, ...]
     config: Layer | None = None
 
     def only(self, kind: str) -> list[Layer]:
-        """The layers of one kind, in order."""
+        """Return the layers of one kind, in order."""
         return [layer for layer in self.layers if layer.kind == kind]
 
     @property
     def blobs(self) -> list[Layer]:
-        """What lies among the blobs."""
+        """The layers that are stored as blobs, including the configuration."""
         return [layer for layer in (*self.layers, self.config) if layer is not None and layer.path is None]
 
     def as_bytes(self) -> bytes:
-        """The manifest as it is stored."""
+        """Return the manifest as it is stored."""
         document: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
@@ -93,7 +93,10 @@ class Manifest:
 
 
 def read_manifest(data: bytes, where: str, *, own: bool = False) -> Manifest:
-    """Check and read a manifest. own: it is of our own store, whose layers may name files elsewhere."""
+    """Check and read a manifest. own: it is from our own store, whose layers may refer to files elsewhere.
+
+    Raises StoreError for an invalid manifest.
+    """
     if len(data) > LARGEST:
         raise StoreError(f"{where}: a manifest of {len(data)} bytes; expected at most {LARGEST}")
     try:
@@ -122,11 +125,11 @@ def _layer(row: Mapping[str, Any], where: str, own: bool) -> Layer:
 class Preset:
     """What comes with a model besides its weights.
 
-    parameters  names of Ollama's options and their values; "stop" is a list
-    system      the system prompt that applies where none is given
-    template    in Go's notation, for a model whose file has no chat template
-    messages    (role, content): a conversation that stands before every other
-    licenses    texts
+    parameters  Ollama's options and their values, by name; "stop" is a list
+    system      the system prompt that applies if none is given
+    template    a Go template, for a model whose file has no chat template
+    messages    (role, content): a conversation that precedes every other
+    licenses    the texts of the licenses
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -137,7 +140,7 @@ class Preset:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Fields of `Sampling`."""
+        """The parameters that are fields of `Sampling`."""
         return parameters.sampling_of(self.parameters)
 
     @property
@@ -147,7 +150,7 @@ class Preset:
 
     @property
     def context(self) -> int | None:
-        """The most tokens of a conversation; None for the length of the training."""
+        """The most tokens of a conversation; None for the model's training context."""
         return parameters.context_of(self.parameters)
 
     @property
@@ -157,11 +160,11 @@ class Preset:
 
     @property
     def without_effect(self) -> list[str]:
-        """The names of the parameters that change nothing here."""
+        """The names of the parameters that have no effect here."""
         return parameters.without_effect(self.parameters)
 
     def before(self, messages: Sequence[Any]) -> list[Any]:
-        """A conversation with what stands before it: the system prompt, unless it has its own, and the messages."""
+        """Return a conversation preceded by the system prompt, unless it has its own, and the preset messages."""
         given = list(messages)
         first = given[:1] if given and _role(given[0]) in ("system", "developer") else []
         system = [{"role": "system", "content": self.system}] if self.system and not first else first
@@ -174,7 +177,7 @@ def _role(message: Any) -> Any:
 
 
 def preset_of(manifest: Manifest, blobs: Path) -> Preset:
-    """Read the small layers. What is missing or damaged is a StoreError that names the blob."""
+    """Read the small layers. Raises StoreError if one is missing or damaged."""
 
     def texts(kind: str) -> list[str]:
         return [_small(blobs, layer) for layer in manifest.only(kind)]

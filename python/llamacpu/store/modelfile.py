@@ -1,4 +1,4 @@
-"""Modelfiles: what a model is made of, in lines of instructions. https://docs.ollama.com/modelfile"""
+"""Modelfiles, which describe a model in lines of instructions. https://docs.ollama.com/modelfile"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["ROLES", "Modelfile", "parse_modelfile", "written"]
 INSTRUCTIONS = ("FROM", "PARAMETER", "TEMPLATE", "SYSTEM", "ADAPTER", "LICENSE", "MESSAGE", "REQUIRES")
 ROLES = ("system", "user", "assistant")
 LARGEST = 4 << 20
-"""Characters that a Modelfile may have."""
+"""The most characters that a Modelfile may have."""
 _WORD = re.compile(r"[^\s]+")
 _SPACES = " \t"
 _TRIPLE = '"""'
@@ -23,7 +23,7 @@ _TRIPLE = '"""'
 
 @dataclass(frozen=True)
 class Modelfile:
-    """What a Modelfile says. parameters: by Ollama's names, "stop" as a list; messages: (role, content)."""
+    """The contents of a Modelfile. parameters: by Ollama's names, "stop" as a list; messages: (role, content)."""
 
     source: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -36,17 +36,17 @@ class Modelfile:
 
 
 class _Reader:
-    """Goes through the text; `line` is the line that is read, from 1."""
+    """Reads the text of a Modelfile from start to end."""
 
     def __init__(self, text: str, name: str) -> None:
         self.text, self.name, self.place = text, name, 0
 
     def error(self, place: int, message: str) -> StoreError:
-        """An error that tells the line."""
+        """Return an error that names the line."""
         return StoreError(f"{self.name}, line {self.text.count(chr(10), 0, place) + 1}: {message}")
 
     def instructions(self) -> Iterator[tuple[int, str, str]]:
-        """Place, instruction in capitals, and what stands behind it on its line."""
+        """Iterate over the instructions: position, instruction in capitals, and instruction as written."""
         while self.place < len(self.text):
             end = self._end()
             line = self.text[self.place : end].strip()
@@ -65,12 +65,12 @@ class _Reader:
         return len(self.text) if end < 0 else end
 
     def word(self, start: int) -> str:
-        """The word that begins here, "" at the end of the line."""
+        """Return the word that begins here, "" if there is none."""
         match = _WORD.match(self.text, start)
         return match[0] if match else ""
 
     def next_word(self, what: str) -> str:
-        """The next word of this line."""
+        """Read the next word of this line. Raises StoreError if it is missing."""
         self._skip()
         word = self.word(self.place)
         if not word:
@@ -83,7 +83,7 @@ class _Reader:
             self.place += 1
 
     def value(self, what: str) -> str:
-        """The rest of the line, or a text in quotes, which may have many lines; what follows it is left out."""
+        """Read the rest of the line, or a quoted text, which may span lines; skip what follows it."""
         self._skip()
         start = self.place
         quote = _TRIPLE if self.text.startswith(_TRIPLE, start) else '"' if self.text.startswith('"', start) else ""
@@ -103,7 +103,7 @@ class _Reader:
         return found
 
     def _closing(self, start: int, quote: str) -> int:
-        """The quotes that end a text: behind them the line ends."""
+        """Return the position of the quotes that end a text, after which the line ends; -1 if there are none."""
         end = self.text.find(quote, start)
         while end >= 0:
             behind = self.text[end + len(quote) :].partition("\n")[0]
@@ -114,7 +114,7 @@ class _Reader:
 
 
 def parse_modelfile(text: str, name: str = "the Modelfile") -> Modelfile:
-    """Read a Modelfile; StoreError, with the line, for what is none. name: how messages call it."""
+    """Parse a Modelfile. Raises StoreError, with the line, if it is invalid. name: what error messages call it."""
     if len(text) > LARGEST:
         raise StoreError(f"{name} has {len(text)} characters; expected {LARGEST} at most")
     reader = _Reader(text.removeprefix("\ufeff").replace("\r\n", "\n"), name)
@@ -158,7 +158,7 @@ def _parameter(reader: _Reader, place: int, parameters: dict[str, Any]) -> None:
 
 
 def written(model: Modelfile, comment: str = "") -> str:
-    """The text of a Modelfile; read again it says the same."""
+    """Return the text of a Modelfile, which parses back to the same contents."""
     lines = [*(f"# {line}".rstrip() for line in comment.splitlines()), f"FROM {model.source}"]
     if model.template is not None:
         lines.append(f"TEMPLATE {_quoted(model.template)}")
@@ -174,7 +174,7 @@ def written(model: Modelfile, comment: str = "") -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text in the quotes that it does not contain in such a way that they would end it."""
+    """Put a text in quotes that nothing within it would end."""
     if '"' not in text and "\n" not in text:
         return f'"{text}"'
     return f"{_TRIPLE}{text}{_TRIPLE}"

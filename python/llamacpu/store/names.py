@@ -1,4 +1,4 @@
-"""What a user may call a model: a path, a repository of the Hugging Face Hub, a name of Ollama's registry."""
+"""The names that a user may give for a model: a path, a Hugging Face Hub repository, a name in Ollama's registry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llamacpu.errors import StoreError
 __all__ = ["REGISTRY", "HubName", "RegistryName", "local_path", "parse", "parse_name"]
 
 REGISTRY = "registry.ollama.ai"
-"""The host of Ollama's registry, as folders of manifests are called by it."""
+"""The host of Ollama's registry, after which folders of manifests are named."""
 
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9_-])?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -25,7 +25,7 @@ FORMS = "a .gguf file, a name such as llama3.2 or llama3.1:8b, or hf:owner/repos
 
 @dataclass(frozen=True)
 class HubName:
-    """A repository of the hub. selector: a quantization such as Q4_K_M, or a file; None for the best that fits."""
+    """A repository on the hub. selector: a quantization such as Q4_K_M, or a file; None for the best that fits."""
 
     repository: str
     selector: str | None = None
@@ -37,7 +37,7 @@ class HubName:
 
 @dataclass(frozen=True)
 class RegistryName:
-    """A model of a registry that speaks Ollama's protocol."""
+    """A model in a registry that speaks Ollama's protocol."""
 
     model: str
     tag: str = "latest"
@@ -46,7 +46,7 @@ class RegistryName:
 
     @property
     def parts(self) -> tuple[str, str, str, str]:
-        """The folders and the file of its manifest."""
+        """The path components of its manifest: folders, then the file."""
         return self.host.replace(":", "_") if os.name == "nt" else self.host, self.namespace, self.model, self.tag
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class RegistryName:
 
 
 def parse(name: str) -> Path | HubName | RegistryName:
-    """What a name means. A file that is there is meant before anything else; StoreError for what is no name."""
+    """Return what a name refers to; an existing file takes precedence. Raises StoreError for an invalid name."""
     if not name.strip() or "\0" in name:
         raise StoreError(f"{name!r} names no model; expected {FORMS}")
     path = local_path(name)
@@ -65,7 +65,7 @@ def parse(name: str) -> Path | HubName | RegistryName:
 
 
 def parse_name(name: str) -> HubName | RegistryName:
-    """What a name means that is none of a file, whatever files there are; StoreError for what is no name."""
+    """Return what a name refers to, without looking for files. Raises StoreError for an invalid name."""
     given = name.strip()
     lower = given.lower()
     if lower.startswith(("http://", "https://")):
@@ -85,7 +85,7 @@ def parse_name(name: str) -> HubName | RegistryName:
 
 
 def local_path(name: str) -> Path | None:
-    """The path that a name is: a file that is there, or what can only be meant as a path."""
+    """Return the path that a name stands for: an existing file, or what can only be a path; None otherwise."""
     path = Path(name)
     try:
         if path.is_file():
@@ -153,7 +153,7 @@ def _registry(rest: str, name: str) -> RegistryName:
 
 
 def safe_path(name: str) -> bool:
-    """Whether the name of a file stays inside the folder that it is put into, on every system."""
+    """Return whether a file with this name stays inside the folder that it is put into, on every system."""
     parts = name.split("/")
     if not name or "\\" in name or ":" in name or "\0" in name or any(ord(c) < 32 for c in name) or len(name) > 1000:
         return False

@@ -1,4 +1,4 @@
-"""Our own store, the only folder that is written: manifests and blobs as in Ollama's, and files of the hub.
+"""Our own store, the only folder that is written to: manifests and blobs as in Ollama's, and files of the hub.
 
 manifests/<registry>/<namespace>/<model>/<tag>    blobs/sha256-<digits>    hub/<owner>/<repository>/<file>
 """
@@ -29,17 +29,17 @@ _LARGEST_RECORD = 1 << 20
 
 
 def repository_of(name: HubName) -> str:
-    """The folder of a repository: a revision other than the main one has its own."""
+    """Return the folder of a repository; a revision other than main has its own."""
     return name.repository + ("" if name.revision == "main" else f"@{name.revision}")
 
 
 def hub_folder(root: Path, name: HubName) -> Path:
-    """Where files of a repository are put."""
+    """Return where files of a repository are stored."""
     return root.joinpath("hub", *repository_of(name).split("/"))
 
 
 def read_record(folder: Path) -> dict[str, str | None]:
-    """File -> sha256 of what was downloaded there."""
+    """Read the record of what was downloaded there: file -> sha256."""
     try:
         with (folder / _RECORD).open("rb") as file:
             found = json.loads(file.read(_LARGEST_RECORD))
@@ -49,12 +49,12 @@ def read_record(folder: Path) -> dict[str, str | None]:
 
 
 def write_record(folder: Path, record: Mapping[str, str | None]) -> None:
-    """Remember what was downloaded."""
+    """Write the record of what was downloaded."""
     _put(folder / _RECORD, json.dumps(record).encode())
 
 
 def write_blob(root: Path, kind: str, data: bytes) -> Layer:
-    """Store a small layer."""
+    """Store a small layer as a blob."""
     import hashlib
 
     digits = hashlib.sha256(data).hexdigest()
@@ -65,7 +65,7 @@ def write_blob(root: Path, kind: str, data: bytes) -> Layer:
 
 
 def write_manifest(root: Path, name: RegistryName, data: bytes) -> None:
-    """Give a model its name; blobs that only its older manifest named are removed."""
+    """Store a model's manifest under its name; remove blobs that only its older manifest referred to."""
     file = manifest_path(root, name)
     older = _layers(file)
     _put(file, data)
@@ -73,7 +73,7 @@ def write_manifest(root: Path, name: RegistryName, data: bytes) -> None:
 
 
 def own_name(name: str) -> RegistryName:
-    """A name for a model of our own store; StoreError for what cannot be one."""
+    """Parse a name for a model in our own store. Raises StoreError if it cannot be one."""
     wanted = parse(name)
     if not isinstance(wanted, RegistryName):
         raise StoreError(
@@ -83,7 +83,7 @@ def own_name(name: str) -> RegistryName:
 
 
 def copy(source: str | Entry, target: str | RegistryName, where: Places | None = None) -> Entry:
-    """Give a model a second name in our own store. Weights are not copied, wherever they lie."""
+    """Give a model a second name in our own store. Weights are not copied, wherever they are stored."""
     where = where or places()
     name = own_name(target) if isinstance(target, str) else target
     entry = find(source, where) if isinstance(source, str) else source
@@ -96,7 +96,7 @@ def copy(source: str | Entry, target: str | RegistryName, where: Places | None =
 
 
 def manifest_of(entry: Entry, where: Places, kinds: Iterable[str] | None = None) -> Manifest:
-    """A manifest for our own store that names the files of a model where they are."""
+    """Return a manifest for our own store that refers to a model's files where they are."""
     if not entry.path.is_file():
         raise StoreError(f"{entry.path}: no such file; check the path")
     if entry.manifest is None:
@@ -115,7 +115,7 @@ def manifest_of(entry: Entry, where: Places, kinds: Iterable[str] | None = None)
 def remove(name: str | HubName | RegistryName, where: Places | None = None) -> Entry:
     """Remove a model from our own store, with the blobs that no other model needs.
 
-    StoreError for a model that is not there; those of other programs are theirs to remove.
+    Raises StoreError for a model that is not in the store; models of other programs must be removed there.
     """
     where = where or places()
     wanted = parse(name) if isinstance(name, str) else name
@@ -169,7 +169,7 @@ def _remove_empty(folder: Path, root: Path) -> None:
 
 
 def _put(path: Path, data: bytes) -> None:
-    """Write a small file that is there as a whole or not at all."""
+    """Write a small file atomically."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)

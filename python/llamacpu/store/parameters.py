@@ -1,4 +1,4 @@
-"""The parameters of a Modelfile, under Ollama's names: what each of them sets here.
+"""The parameters of a Modelfile, under Ollama's names, and what each of them sets here.
 
 https://docs.ollama.com/modelfile#parameter
 """
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class Parameter(NamedTuple):
-    """A parameter. field: of `Sampling`, or what it sets besides; None for what has no effect here."""
+    """A parameter. field: a field of `Sampling`, or what else it sets; None for a parameter without effect here."""
 
     kind: type
     field: str | None = None
@@ -60,13 +60,13 @@ KNOWN: Mapping[str, Parameter] = {
         Parameter(bool),
     ),
 }  # fmt: skip
-"""Ollama's name -> what it is here. `stop` may be given several times."""
+"""Ollama's name -> the parameter here. `stop` may be given several times."""
 _NOT_SAMPLING = ("context", "max_tokens", "stop", None)
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
 
 
 def value_of(name: str, given: Any) -> Any:
-    """The value of a parameter that a Modelfile or JSON gives; ValueError for one that it cannot have."""
+    """Return the value of a parameter given in a Modelfile or JSON. Raises ValueError for an invalid value."""
     known = KNOWN.get(name)
     if known is None:
         raise ValueError(f"there is no parameter {name!r:.60}; expected one of {', '.join(KNOWN)}")
@@ -108,7 +108,7 @@ def _valid(parameters: Mapping[str, Any], name: str) -> Any:
 
 
 def sampling_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of `Sampling`; values that a field cannot have are left out."""
+    """Return the fields of `Sampling`; invalid values are left out."""
     found = {}
     for name, known in KNOWN.items():
         value = None if known.field in _NOT_SAMPLING else _valid(parameters, name)
@@ -118,26 +118,26 @@ def sampling_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def context_of(parameters: Mapping[str, Any]) -> int | None:
-    """The most tokens of a conversation; None where nothing is said."""
+    """Return the most tokens of a conversation; None if unspecified."""
     found: int | None = _valid(parameters, "num_ctx")
     return found
 
 
 def limit_of(parameters: Mapping[str, Any]) -> int | None:
-    """The most tokens of an answer; None for no limit."""
+    """Return the most tokens of an answer; None for no limit."""
     found: int | None = _valid(parameters, "num_predict")
     return found if found is not None and found >= 0 else None
 
 
 def stops_of(parameters: Mapping[str, Any]) -> tuple[str, ...]:
-    """The texts that end an answer."""
+    """Return the texts that end an answer."""
     given = parameters.get("stop")
     texts = [given] if isinstance(given, str) else given if isinstance(given, (list, tuple)) else []
     return tuple(text for text in texts if isinstance(text, str) and text)
 
 
 def without_effect(parameters: Mapping[str, Any]) -> list[str]:
-    """The names of what changes nothing here: what belongs to another engine, is unknown, or has a wrong value."""
+    """Return the names of parameters without effect: of another engine, unknown, or with an invalid value."""
     return [
         name
         for name in parameters
@@ -146,12 +146,12 @@ def without_effect(parameters: Mapping[str, Any]) -> list[str]:
 
 
 def plain(value: Any) -> str:
-    """A number or truth value as a Modelfile writes it."""
+    """Return a number or Boolean as written in a Modelfile."""
     return str(value).lower() if isinstance(value, bool) else f"{value}".removesuffix(".0")
 
 
 def as_text(parameters: Mapping[str, Any]) -> str:
-    """Parameters in lines, as Ollama shows them: the name, and the value in a column; texts in quotes."""
+    """Format parameters as Ollama does: one per line, the values in a column, texts in quotes."""
     lines = []
     for name, value in parameters.items():
         for one in value if isinstance(value, (list, tuple)) else (value,):

@@ -1,4 +1,4 @@
-"""The folders where models lie: one of our own, and those of other programs, which are only read."""
+"""The folders where models are stored: one of our own, and those of other programs, which are only read."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Places", "offline", "places"]
 
 @dataclass(frozen=True)
 class Places:
-    """Folders with models, whether they exist or not.
+    """Folders with models, whether or not they exist.
 
-    own           LLAMACPU_MODELS, or the folder for a program's data that is usual; the only one that is written
-    ollama        Ollama's: OLLAMA_MODELS, or ~/.ollama/models and that of the system's service
+    own           LLAMACPU_MODELS, or the usual folder for a program's data; the only one that is written to
+    ollama        Ollama's: OLLAMA_MODELS, or ~/.ollama/models and that of the system service
     hugging_face  the cache of the Hugging Face Hub: HF_HUB_CACHE, HF_HOME/hub, ...
     lm_studio     LM Studio's folder of downloads
     llama_cpp     llama.cpp's cache: LLAMA_CACHE, ...
-    folders       folders with .gguf files that LLAMACPU_FOLDERS names, separated as in PATH
+    folders       folders with .gguf files listed in LLAMACPU_FOLDERS, separated as in PATH
     """
 
     own: Path
@@ -33,7 +33,7 @@ class Places:
 
 
 def places(environment: Mapping[str, str] | None = None) -> Places:
-    """The folders that the environment names, and the usual ones where it names none."""
+    """Return the folders that the environment names, and the usual ones where it names none."""
     env = os.environ if environment is None else environment
     home = _home(env)
     cache = _first(env, "XDG_CACHE_HOME") or home / ".cache"
@@ -60,7 +60,7 @@ def places(environment: Mapping[str, str] | None = None) -> Places:
 
 
 def offline(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether HF_HUB_OFFLINE or LLAMACPU_OFFLINE forbids to use the network."""
+    """Return whether HF_HUB_OFFLINE or LLAMACPU_OFFLINE forbids using the network."""
     env = os.environ if environment is None else environment
     return any(
         env.get(name, "").strip().lower() in ("1", "true", "yes", "on")

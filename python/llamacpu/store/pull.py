@@ -1,4 +1,4 @@
-"""Brings a model into our own store: first a plan from its header, then the files, last the name."""
+"""Downloading a model into our own store: first a plan from its header, then the files, finally the name."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from llamacpu.store.transfer import HttpError
 __all__ = ["Plan", "Wanted", "plan_of", "pull"]
 
 _ROOM = 1.1
-"""What a model takes at most of its file's size, where its header could not be read."""
+"""The memory that a model needs at most, relative to its file size, if its header could not be read."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file to download. missing: bytes that are not here yet; stale: what is there is an older one."""
+    """A file to download. missing: bytes not downloaded yet; stale: the existing file is an older version."""
 
     url: str
     target: Path
@@ -42,14 +42,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a download would be.
+    """What a download would involve.
 
-    name        with the quantization that was chosen
-    files       what would be downloaded, in order
-    facts       as `header_facts` tells them; None where the header could not be read by itself
-    free_bytes  of the disk that the store is on
-    others      quantizations that there are besides, the largest first
-    chosen      whether the quantization was chosen here and not by the name
+    name        the model's name with the chosen quantization
+    files       the files that would be downloaded, in order
+    facts       as returned by `header_facts`; None if the header could not be read by itself
+    free_bytes  free bytes on the disk that holds the store
+    others      the other available quantizations, the largest first
+    chosen      whether the quantization was chosen automatically rather than by the name
     """
 
     name: str
@@ -67,11 +67,11 @@ class Plan:
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes that are still to come."""
+        """Bytes still to be downloaded."""
         return sum(file.missing for file in self.files)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain facts for JSON."""
+        """Return plain facts for JSON."""
         facts = dict(self.facts or {})
         return {
             "name": self.name, "chosen": self.chosen, "others": list(self.others), "size_bytes": self.size_bytes,
@@ -79,7 +79,7 @@ class Plan:
         }  # fmt: skip
 
     def check(self) -> None:
-        """StoreError for what cannot fit, in memory or on the disk."""
+        """Raise StoreError if the model would not run, or would not fit into memory or on the disk."""
         if self.missing_bytes > self.free_bytes:
             raise StoreError(
                 f"{self.name} needs {self.missing_bytes / 1e9:.1f} GB of disk, {self.free_bytes / 1e9:.1f} GB are "
@@ -99,7 +99,7 @@ class Plan:
 def plan_of(
     name: str | HubName | RegistryName, where: Places | None = None, context: int | None = None, kv_type: str = "f16"
 ) -> Plan:
-    """What `pull` would do. Only lists and the beginning of the file are fetched."""
+    """Return what `pull` would do. Only file lists and the beginning of the file are fetched."""
     where = where or places()
     wanted = parse(name) if isinstance(name, str) else name
     if isinstance(wanted, HubName):
@@ -119,13 +119,13 @@ def pull(
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: Progress | None = None,
 ) -> Entry:
-    """Download the model that a name stands for into our own store, and return it.
+    """Download the model that a name refers to into our own store, and return it.
 
-    context, kv_type  what it is to fit with; see `header_facts`
-    force             also what does not fit, or does not run
-    on_plan           called before the download; what it raises stops it
+    context, kv_type  the context and storage of keys and values that it has to fit with; see `header_facts`
+    force             download it even if it would not fit or run
+    on_plan           called before the download; an exception stops it
 
-    Raises StoreError. What is here of an earlier try is used.
+    Raises StoreError. Downloads resume from an earlier attempt.
     """
     plan = plan_of(name, where, context, kv_type)
     if on_plan is not None:
@@ -215,7 +215,7 @@ def _of_hub(name: HubName, where: Places, context: int | None, kv_type: str) -> 
 def _best(
     repository: Repository, headers: Mapping[str, str], context: int | None, kv_type: str
 ) -> tuple[Candidate, dict[str, Any] | None]:
-    """The first of the models that fits; the smallest where none does."""
+    """Return the first model that fits, or the smallest if none does, with its facts."""
     candidates = choose(repository)
 
     def facts_of(one: Candidate) -> dict[str, Any] | None:
@@ -228,7 +228,7 @@ def _best(
     available = available_memory()
     if len(candidates) == 1 or available is None:
         return candidates[0], first
-    # Keys and values take the same memory whatever the weights are stored as.
+    # Keys and values take the same memory, however the weights are stored.
     more = first["memory_bytes"] - first["weight_bytes"] if first is not None and first["runs"] else None
 
     def fits(one: Candidate) -> bool:

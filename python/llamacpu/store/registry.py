@@ -22,7 +22,7 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A model of a registry: its manifest, and where its blobs are."""
+    """A model in a registry: its manifest, and where its blobs are."""
 
     name: RegistryName
     manifest: Manifest
@@ -36,12 +36,12 @@ class RemoteModel:
         return self.manifest.only(MODEL)[0]
 
     def blob(self, layer: Layer) -> str:
-        """The address of a blob."""
+        """Return the URL of a blob."""
         return f"{self.base}/blobs/sha256:{layer.digits}"
 
 
 def look_up(name: RegistryName) -> RemoteModel:
-    """Ask for the manifest of a name. StoreError, with what was perhaps meant, where there is none."""
+    """Fetch the manifest of a name. Raises StoreError, suggesting what may have been meant, if there is none."""
     base = f"{_origin(name.host)}/v2/{name.namespace}/{name.model}"
     url = f"{base}/manifests/{name.tag}"
     headers = {"Accept": _ACCEPT}
@@ -78,12 +78,12 @@ def _origin(host: str) -> str:
                 f"LLAMACPU_REGISTRY is {given!r}; expected an address such as https://registry.example.com"
             )
         return given
-    # Only a registry on this machine is asked without encryption.
+    # Only a registry on this machine is contacted without encryption.
     return f"http://{host}" if urlsplit(f"//{host}").hostname in _LOCAL else f"https://{host}"
 
 
 def _token(error: HttpError, base: str) -> dict[str, str]:
-    """An anonymous key, from where the registry says that there is one."""
+    """Get an anonymous token from where the registry says it can be obtained."""
     fields = {key.lower(): value for key, value in error.headers.items()}
     kind, _, rest = fields.get("www-authenticate", "").partition(" ")
     told = dict(re.findall(r'(\w+)="([^"]*)"', rest))

@@ -1,4 +1,4 @@
-"""The protocol of the Hugging Face Hub: the files of a repository, and which of them make a model."""
+"""The protocol of the Hugging Face Hub: the files of a repository, and which of them form a model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Candidate", "RemoteFile", "Repository", "choose", "endpoint", "hub_h
 
 _PAGES = 50
 LICENSES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "USE_POLICY.md")
-# From the best to the smallest. What is not in it comes behind, by size.
+# Unquantized types, which are ranked last.
 _WHOLE = ("F32", "BF16", "F16")
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository. sha256 is None for what is kept in Git itself."""
+    """A file in a repository. sha256 is None for files stored in Git itself."""
 
     path: str
     size: int
@@ -35,7 +35,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model of a repository: one file, or all files of a split model."""
+    """A model in a repository: one file, or all files of a split model."""
 
     name: str
     quantization: str | None
@@ -49,13 +49,13 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Repository:
-    """What a repository holds."""
+    """The contents of a repository."""
 
     name: HubName
     files: tuple[RemoteFile, ...]
 
     def url(self, path: str) -> str:
-        """The address of a file."""
+        """Return the URL of a file."""
         return f"{endpoint()}/{self.name.repository}/resolve/{quote(self.name.revision, safe='')}/{quote(path)}"
 
     @property
@@ -76,7 +76,7 @@ class Repository:
 
     @property
     def projector(self) -> RemoteFile | None:
-        """The encoder of pictures: the smallest of at least 8 bits."""
+        """The smallest image encoder; None if there is none."""
         found = [
             one
             for one in self.files
@@ -86,7 +86,7 @@ class Repository:
 
 
 def endpoint() -> str:
-    """HF_ENDPOINT, or the hub's own address."""
+    """Return HF_ENDPOINT, or the hub's own URL. Raises StoreError if HF_ENDPOINT is not a URL."""
     given = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
     if urlsplit(given).scheme not in ("http", "https") or not urlsplit(given).hostname:
         raise StoreError(f"HF_ENDPOINT is {given!r}; expected an address such as https://huggingface.co")
@@ -94,7 +94,7 @@ def endpoint() -> str:
 
 
 def hub_headers(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The user's key for the hub: HF_TOKEN, or what `hf auth login` has kept."""
+    """Return the header with the user's token for the hub: HF_TOKEN, or the token stored by `hf auth login`."""
     env = os.environ if environment is None else environment
     key = (env.get("HF_TOKEN") or env.get("HUGGING_FACE_HUB_TOKEN") or "").strip()
     if not key:
@@ -113,7 +113,7 @@ def hub_headers(environment: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def list_files(name: HubName) -> Repository:
-    """Ask the hub for the files of a repository. StoreError that says what to do where it does not tell."""
+    """Ask the hub for the files of a repository. Raises StoreError, which says what to do, if it refuses."""
     base = endpoint()
     url: str | None = f"{base}/api/models/{name.repository}/tree/{quote(name.revision, safe='')}?recursive=true"
     found: list[RemoteFile] = []
@@ -137,7 +137,7 @@ def list_files(name: HubName) -> Repository:
 
 
 def refused(error: HttpError, name: HubName) -> StoreError:
-    """What to do where the hub refuses."""
+    """Return an error that says what to do when the hub refuses."""
     fields = {key.lower(): value for key, value in error.headers.items()}
     code, page = fields.get("x-error-code", ""), f"{endpoint()}/{name.repository}"
     has_key = bool(hub_headers())
@@ -179,7 +179,7 @@ def _file(row: Any) -> RemoteFile | None:
 
 
 def choose(repository: Repository) -> Sequence[Candidate]:
-    """The models that the name means, the best first: what is asked for, or all from Q8_0 down, then the rest."""
+    """Return the models that the name refers to, the best first: those requested, or all, unquantized ones last."""
     every, wanted = repository.candidates, repository.name.selector
     listed = ", ".join(dict.fromkeys(one.quantization or one.name for one in every))
     if not every:
@@ -187,7 +187,7 @@ def choose(repository: Repository) -> Sequence[Candidate]:
             f"{repository.name.repository} has no GGUF files; look for a repository whose name ends in -GGUF"
         )
     if wanted is None:
-        # More than 8 bits a weight is slower and hardly better.
+        # More than 8 bits per weight are slower and hardly better.
         return sorted(every, key=lambda one: one.quantization in _WHOLE)
     found = [one for one in every if any(selected(file.path, wanted) for file in one.files)]
     if len(found) > 1:

@@ -1,4 +1,4 @@
-"""From a name to a model on this machine: found where it lies, or downloaded."""
+"""From a name to a model on this machine: found where it is stored, or downloaded."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ def resolve(
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: Progress | None = None,
 ) -> Entry:
-    """The model that a name stands for: a path, `hf:owner/repository[:QUANT or file]`, `llama3.2`, `llama3.1:8b`, ...
+    """Return the model for a name: a path, `hf:owner/repository[:QUANT or file]`, `llama3.2`, `llama3.1:8b`, ...
 
-    What is not on this machine is downloaded, if it fits; see `pull`. StoreError for a name that stands for nothing.
+    A model that is not on this machine is downloaded if it fits; see `pull`. Raises StoreError if the name refers to
+    nothing.
     """
     wanted = parse(name)
     found = find(name if isinstance(wanted, Path) else wanted)
     if found is not None:
         return found
     if Path(name).is_dir():
-        # Whoever opens it says that this is a folder.
+        # The error that this is a folder is raised when it is opened.
         return Entry(name, "folder", (Path(name),))
     if offline():
         raise StoreError(

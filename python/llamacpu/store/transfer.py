@@ -1,4 +1,4 @@
-"""HTTP as downloads need it: proxies, redirects that do not carry the key away, tries again, errors in words."""
+"""HTTP for downloads: proxies, redirects that do not leak the token, retries, clear error messages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["HttpError", "Response", "get", "get_json", "open_url", "patiently"]
 
 TRIES = 5
 DELAY = 0.5
-"""Seconds before the second try; each further wait is twice as long."""
+"""Seconds before the second attempt; each further wait is twice as long."""
 LONGEST_DELAY = 30.0
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as lost."""
@@ -28,11 +28,11 @@ _AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 Value = TypeVar("Value")
 Response = Any
-"""What urllib gives for an open connection: `status`, `headers`, `read`."""
+"""What urllib returns for an open connection: `status`, `headers`, `read`."""
 
 
 class HttpError(StoreError):
-    """A server refused. status: its number; headers: of the answer; wait: seconds that it asks to wait."""
+    """A server refused a request. status: the status code; headers: of the response; wait: seconds it asks to wait."""
 
     def __init__(self, status: int, url: str, headers: Mapping[str, str], detail: str = "") -> None:
         self.status: int = status
@@ -46,7 +46,7 @@ class HttpError(StoreError):
 
     @property
     def wait(self) -> float | None:
-        """What Retry-After says, in seconds."""
+        """The value of Retry-After in seconds; None if it is missing or not a number."""
         try:
             return max(float(self.headers.get("Retry-After", "")), 0.0)
         except ValueError:
@@ -62,7 +62,7 @@ _WORDS = {
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https alone, never from https to http, and tells no other host the key."""
+    """Follows redirects only to http and https, never from https to http, and never sends the token to another host."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
@@ -77,7 +77,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def open_url(url: str, headers: Mapping[str, str] | None = None, first: int = 0, last: int | None = None) -> Response:
-    """An open answer to GET, from byte `first` to `last` where `last` is given. StoreError where there is none."""
+    """Open a GET request, from byte `first` to `last` if `last` is given. Raises StoreError if it is refused."""
     if offline():
         raise StoreError("the network is not to be used: HF_HUB_OFFLINE or LLAMACPU_OFFLINE is set")
     fields = {"User-Agent": "llamacpu", "Accept-Encoding": "identity", **(headers or {})}
@@ -111,9 +111,9 @@ def patiently(
     stopped: Callable[[], bool] = lambda: False,
     place: Callable[[], int] = lambda: 0,
 ) -> Value:
-    """What `work` returns; a connection that breaks and a server that has trouble are tried again after a while.
+    """Return what `work` returns; retry after a delay if the connection breaks or the server has trouble.
 
-    `place` says how far the work is: as long as it gets further, its tries are not counted.
+    `place` returns how far the work has got: as long as it makes progress, attempts are not counted.
     """
     turn, delay, reached = 0, DELAY, place()
     while True:
@@ -139,7 +139,7 @@ def patiently(
 
 
 def _tries(reason: object) -> int:
-    """How often it is worth to try: what is wrong for good fails at once."""
+    """Return how many attempts are worthwhile: permanent errors fail at once."""
     if isinstance(reason, socket.gaierror) or type(reason).__name__ == "SSLCertVerificationError":
         return 1
     return 2 if isinstance(reason, ConnectionRefusedError) else TRIES
@@ -150,7 +150,7 @@ def _words(reason: object) -> str:
 
 
 def get(url: str, headers: Mapping[str, str] | None = None, most: int = _LARGEST) -> tuple[bytes, Mapping[str, str]]:
-    """The whole answer and its headers; StoreError where it is longer than `most` bytes."""
+    """Fetch the whole response and its headers. Raises StoreError if it is longer than `most` bytes."""
 
     def once() -> tuple[bytes, Mapping[str, str]]:
         with open_url(url, headers) as answer:
@@ -163,13 +163,13 @@ def get(url: str, headers: Mapping[str, str] | None = None, most: int = _LARGEST
 
 
 def get_json(url: str, headers: Mapping[str, str] | None = None) -> Any:
-    """The answer, read as JSON."""
+    """Fetch a response and parse it as JSON."""
     data, _ = get(url, headers)
     return parsed(data, url)
 
 
 def parsed(data: bytes, url: str) -> Any:
-    """JSON of an answer; StoreError for anything else."""
+    """Parse a response as JSON. Raises StoreError if it is not JSON."""
     try:
         return json.loads(data)
     except (ValueError, RecursionError):

@@ -1,1 +1,1 @@
-"""What a model is used for beside writing: embeddings and moderation."""
+"""Tasks other than text generation: embeddings, reranking and moderation."""

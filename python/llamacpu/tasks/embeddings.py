@@ -1,4 +1,4 @@
-"""Embeddings: one vector that stands for a text, made of the hidden states of its tokens behind the last norm.
+"""Embeddings: one vector per text, pooled from the hidden states of its tokens after the final norm.
 
 with llamacpu.Model("model.gguf") as model:
     model.embed(["one text", "another"], normalize=True)      # float32[2, width]
@@ -36,14 +36,14 @@ __all__ = [
 ]
 
 Pooling = Literal["none", "mean", "cls", "last", "rank"]
-"""Nothing (a vector a token), the mean of all tokens, the first token, the last token, or the scores that the model's
-classifier gives of the first token (of the last one, for a model that looks back alone)."""
+"""How hidden states become a vector: not at all (one vector per token), the mean over all tokens, the first token, the
+last token, or the scores that the model's classifier gives for the first token (for a causal model, the last)."""
 
-# The numbers of GGUF's key <architecture>.pooling_type.
+# In the order of the values of GGUF's key <architecture>.pooling_type.
 _NUMBERS: tuple[Pooling, ...] = ("none", "mean", "cls", "last", "rank")
 
-# What goes through the model together: tokens enough to keep matrix products at full speed, and few enough texts that
-# the pages of their keys and values stay small.
+# Limits of a batch: enough tokens to run matrix products at full speed, and few enough texts that their KV pages
+# stay small.
 _TOKENS = 512
 _TEXTS = 16
 
@@ -51,9 +51,9 @@ Vector = npt.NDArray[np.float32]
 
 
 class TextPair(NamedTuple):
-    """Two texts that are read together.
+    """Two texts that the model reads together.
 
-    first: tokens of the first one and of what stands before the second. tail: of what stands behind that.
+    first: the number of tokens before the second text. tail: the number of tokens after it.
     """
 
     ids: list[int]
@@ -62,7 +62,7 @@ class TextPair(NamedTuple):
 
 
 def pooling_of(metadata: Mapping[str, object]) -> Pooling | None:
-    """What the file recommends, or None. Raises ModelError for a model that ranks instead of embedding."""
+    """The pooling that the file recommends, or None. Raises ModelError for a pooling_type that is not supported."""
     number = pooling_number(metadata)
     if number == -1:
         return None
@@ -73,13 +73,13 @@ def pooling_of(metadata: Mapping[str, object]) -> Pooling | None:
 
 
 def default_pooling(metadata: Mapping[str, object]) -> Pooling:
-    """What the file recommends, if that makes one vector of a text, else "mean"."""
+    """The pooling that the file recommends if it gives one vector per text, else "mean"."""
     recommended = pooling_of(metadata)
     return "mean" if recommended in (None, "none") else recommended
 
 
 def pooling_number(metadata: Mapping[str, object]) -> int:
-    """The pooling_type of the file, -1 where it has none. Raises ModelError if that is no integer."""
+    """The file's pooling_type, or -1 if it has none. Raises ModelError if it is not an integer."""
     value = metadata.get(f"{metadata.get('general.architecture')}.pooling_type", -1)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ModelError(f"pooling_type is {value!r:.40} in this file; expected an integer")
@@ -87,7 +87,7 @@ def pooling_number(metadata: Mapping[str, object]) -> int:
 
 
 def pooling_name(number: int) -> Pooling:
-    """The pooling with a number of GGUF, which is llama.cpp's too. ValueError for one that this version lacks."""
+    """The pooling for a GGUF pooling_type, numbered as in llama.cpp. Raises ValueError for an unsupported one."""
     if 0 <= number < len(_NUMBERS):
         return _NUMBERS[number]
     raise ValueError(f"pooling_type is {number}; this version has 0 (none), 1 (mean), 2 (cls), 3 (last) and 4 (rank)")
@@ -122,7 +122,10 @@ def embed(
 
 
 def before_texts(metadata: Mapping[str, object], task: Task | None, prefix: str | None) -> str:
-    """What is put before every text: `prefix`, or what the model wants for `task`. ValueError for both."""
+    """The prefix of every text: `prefix`, or the one that the model expects for `task`.
+
+    Raises ValueError if both are given, ModelError if the prefix for `task` is not known.
+    """
     if prefix is not None and task is not None:
         raise ValueError("both a task and a prefix are given; give one of them")
     if task is not None:
@@ -140,7 +143,10 @@ def _limited(tokenizer: Tokenizer, text: str, limit: int, truncate: bool) -> lis
 
 
 def most_tokens(model: ModelLike, context: int | None = None) -> int:
-    """The most tokens of a text: those of the context that was asked for, and no more than there are positions."""
+    """The maximum number of tokens in a text: the requested context, or by default the model's context length.
+
+    A model with learned positions never reads more tokens than it has positions.
+    """
     known = int(model.context_length)
     if context is None:
         return known
@@ -156,12 +162,13 @@ def vectors(
     kv_type: KVType = "f16",
     cancel: CancelToken | None = None,
 ) -> Iterator[Vector]:
-    """Yields the embeddings of texts that are given as token ids, in their order: float32[width], or with the pooling
-    "none" float32[tokens, width], with "rank" float32[classes].
+    """Yield the embeddings of texts given as token ids, in order: float32[width], with pooling "none"
+    float32[tokens, width], with "rank" float32[classes].
 
-    Several texts go through the model in one step; which ones they are changes no bit. Texts are taken from the
-    iterable as they are needed; None in place of one says that the next may take a while: what there is goes through
-    the model now. ValueError for a text without tokens.
+    Several texts go through the model in one step; the results are bit-identical however texts are batched. Texts are
+    taken from the iterable as needed; a None in place of a text means that the next one may take a while, so the texts
+    collected so far are computed at once. Raises ValueError for an unknown pooling and for a text without tokens,
+    ModelError for "rank" with a model that has no classifier.
     """
     if pooling not in get_args(Pooling):
         raise ValueError(f'pooling is {pooling!r}; expected "none", "mean", "cls", "last" or "rank"')
@@ -188,7 +195,7 @@ def vectors(
             tokens: TokenIds = ids.ids if isinstance(ids, TextPair) else ids
             if len(tokens) == 0:
                 raise ValueError(f"text {number} (counted from 0) has no tokens: there is nothing to embed")
-            # Keys and values of a text that is read by one step are forgotten after it: rounding them saves nothing.
+            # A text that is read in one step needs its keys and values only during that step: rounding saves nothing.
             session = model.session(len(tokens), kv_type if causal else "f32")
             if pair and model.config.token_types > 1:
                 session.set_first_part(pair.first)
@@ -220,7 +227,7 @@ def vectors(
 
 @dataclass
 class _Text:
-    """A text on its way through the model."""
+    """A text that is being computed."""
 
     ids: TokenIds
     session: SessionLike
@@ -230,11 +237,11 @@ class _Text:
 
     @property
     def left(self) -> int:
-        """Tokens that are still to be computed."""
+        """The number of tokens still to be computed."""
         return len(self.ids) - self.session.position
 
     def take(self, states: Vector, pooling: Pooling) -> None:
-        """Note the states of the next tokens, as far as they are needed."""
+        """Record what the pooling needs of the next tokens' hidden states, float32[tokens, width]."""
         if pooling == "none":
             self.kept.append(states)
         elif pooling == "last" or (pooling == "rank" and self.causal):
@@ -244,20 +251,20 @@ class _Text:
         else:
             if self.total is None:
                 self.total = np.zeros(states.shape[1], dtype=np.float64)
-            # One row after the other: the order of the sum must not depend on how the text was cut.
+            # Row by row: the order of summation must not depend on how the text was split.
             for row in states:
                 self.total += row
 
     def vector(self, pooling: Pooling) -> Vector:
-        """The embedding."""
+        """The embedding of the text."""
         if self.total is not None:
             return (self.total / len(self.ids)).astype(np.float32)
-        # A copy: a row would keep the states of a whole step alive.
+        # Copy, because a view of the row would keep the states of a whole step alive.
         return np.concatenate(self.kept) if pooling == "none" else self.kept[0].copy()
 
 
 def _normalized(vector: Vector) -> Vector:
-    """With the Euclidean length 1 along the last axis; zeros stay zeros."""
+    """The vector scaled to Euclidean length 1 along the last axis; zero vectors stay zero."""
     exact = vector.astype(np.float64)
     length = np.sqrt((exact**2).sum(axis=-1, keepdims=True))
     return (exact / np.where(length == 0, 1, length)).astype(np.float32)

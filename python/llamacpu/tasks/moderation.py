@@ -1,7 +1,7 @@
 """Moderation with Llama Guard 1 to 3: is the last message of a conversation safe?
 
-The prompt is the one in the model file. With categories of one's own, which the templates of these files do not take,
-it is written in the same form (Inan et al., arXiv:2312.06674, and the model cards of Llama Guard 2 and 3).
+The prompt comes from the chat template in the model file. For custom categories, which the templates in these files do
+not accept, it is written in the same form (Inan et al., arXiv:2312.06674, and the model cards of Llama Guard 2 and 3).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ LLAMA_GUARD_3: Mapping[str, str] = {
     "S9": "Indiscriminate Weapons", "S10": "Hate", "S11": "Suicide & Self-Harm", "S12": "Sexual Content",
     "S13": "Elections", "S14": "Code Interpreter Abuse",
 }  # fmt: skip
-"""The categories of Llama Guard 3 by their keys (S14 in the 8B model only)."""
+"""The categories of Llama Guard 3 by key (S14 in the 8B model only)."""
 
-# A verdict is "unsafe" and a line of categories.
+# Maximum number of tokens in a verdict: at most "unsafe" and a line of categories.
 _LONGEST_VERDICT = 30
 
 
@@ -42,8 +42,8 @@ class Moderation:
     """A verdict.
 
     unsafe        whether `probability` reaches the threshold
-    probability   of the word "unsafe" where the model gives its verdict, among all words
-    categories    the keys that the model names, as it names them; empty for a verdict of "safe"
+    probability   probability of the word "unsafe" at the position of the verdict, over the whole vocabulary
+    categories    the keys of the categories as the model names them; empty for a verdict of "safe"
     text          what the model wrote
     """
 
@@ -63,10 +63,10 @@ def moderate(
 ) -> Moderation:
     """Judge the last message of a conversation, the user's or the assistant's, with a Llama Guard model.
 
-    categories   key to description, in place of the model's own
-    threshold    the probability of "unsafe" from which on the message counts as unsafe
+    categories   key to description, replacing the model's own categories
+    threshold    the message counts as unsafe if the probability of "unsafe" is at least this
 
-    Raises ModelError if the model gives no verdict or its logits are not numbers, ValueError for an empty conversation.
+    Raises ModelError if the model gives no verdict or its logits are not finite, ValueError for an empty conversation.
     """
     if not messages:
         raise ValueError("there is no message to judge; expected a conversation of at least one message")
@@ -110,7 +110,7 @@ def moderate(
 
 
 def read_verdict(text: str) -> tuple[str, ...] | None:
-    """The categories of a verdict, () for "safe", None for a text that is no verdict."""
+    """The categories in a verdict; () for "safe", None for a text that is not a verdict."""
     first, _, rest = text.strip().partition("\n")
     word = first.strip().lower()
     if word == "safe":
@@ -122,14 +122,14 @@ def read_verdict(text: str) -> tuple[str, ...] | None:
 
 
 def _first_tokens(tokenizer: Tokenizer, word: str) -> set[int]:
-    """The tokens that a verdict may begin with, after a space or without."""
+    """The tokens that `word` may begin with, with or without a space before it."""
     forms = [tokenizer.encode(word, add_special=False, space_prefix=space) for space in (True, False)]
     forms.append(tokenizer.encode(" " + word, add_special=False, space_prefix=False))
     return {ids[0] for ids in forms if ids and tokenizer.decode_bytes(ids[:1]).strip()}
 
 
 def _probability(logits: npt.NDArray[np.float32], tokens: set[int]) -> float:
-    """That of `tokens` together. Raises ModelError where these are not finite numbers: a verdict would be made up."""
+    """The total probability of `tokens`. Raises ModelError for logits that are not finite and so give no verdict."""
     largest = float(logits.max())
     if not math.isfinite(largest) or all(float(logits[token]) == -math.inf for token in tokens):
         raise ModelError(

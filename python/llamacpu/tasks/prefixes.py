@@ -1,7 +1,7 @@
-"""What an embedding model wants to read before a text: one thing before a question, another before what may answer it.
+"""Prefixes that embedding models expect before a text: one for a query, another for a document that may answer it.
 
-The file tells under sentence_transformers.prompts.NAME, as config_sentence_transformers.json has them. Few converters
-write these keys, so the prefixes of well-known models are here too, by their names, from their cards.
+The file stores them under sentence_transformers.prompts.NAME, with the names in config_sentence_transformers.json. Few
+converters write these keys, so the prefixes of well-known models are listed here by name, as in their model cards.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from llamacpu.errors import ModelError
 __all__ = ["Task", "prefix_for"]
 
 Task = Literal["query", "document"]
-"""What a text is: a question or search, or what is searched."""
+"""The role of a text: a question or search query, or a document to be searched."""
 
 _KEY = "sentence_transformers.prompts."
-# What sentence-transformers and model cards call the two, the most usual first.
+# The names that sentence-transformers and model cards use for the two tasks, most common first.
 _NAMES: dict[Task, tuple[str, ...]] = {
     "query": ("query", "search_query", "s2p_query", "Retrieval-query", "retrieval.query"),
     "document": ("document", "passage", "search_document", "corpus", "Retrieval-document", "retrieval.passage"),
 }
 _SEARCH = "Represent this sentence for searching relevant passages: "
-# The name of a model has one of these parts; the first that fits counts. (query, document)
+# Substrings of model names with the prefixes (query, document); the first match counts.
 _CARDS = (
     (("nomic-embed-text", "nomic-bert"), ("search_query: ", "search_document: ")),
     (("embeddinggemma", "embedding-gemma"), ("task: search result | query: ", "title: none | text: ")),
@@ -45,12 +45,15 @@ _CARDS = (
     (("snowflake-arctic-embed", "mxbai-embed", "bge-small-en", "bge-base-en", "bge-large-en"), (_SEARCH, "")),
     (("e5-small", "e5-base", "e5-large"), ("query: ", "passage: ")),
 )
-# Cards that ask for nothing.
+# Models whose cards ask for no prefix.
 _WITHOUT = ("bge-m3", "all-minilm", "all-mpnet", "gte-", "jina-embeddings-v2")
 
 
 def prefix_for(metadata: Mapping[str, object], task: Task) -> str:
-    """The prefix of a text for this task. Raises ModelError where neither the file nor its name tells."""
+    """The prefix of a text for this task.
+
+    Raises ModelError if neither the file's keys nor the model's name determine it, ValueError for an unknown task.
+    """
     if task not in get_args(Task):
         raise ValueError(f'task is {task!r}; expected "query" or "document"')
     prompts = {key[len(_KEY) :]: value for key, value in metadata.items() if key.startswith(_KEY)}
@@ -60,7 +63,7 @@ def prefix_for(metadata: Mapping[str, object], task: Task) -> str:
             raise ModelError(f"a key below {_KEY} holds {found!r:.40}; expected a text")
         return found
     if prompts:
-        # A model with a prompt for questions alone wants texts as they are.
+        # A model that has a prompt only for queries takes documents as they are.
         return ""
     names = [str(metadata.get(f"general.{key}", "")) for key in ("name", "basename")]
     plain = " ".join(names).lower().replace(" ", "-").replace("_", "-")

@@ -1,7 +1,7 @@
-"""Prompt Guard: does a text try to take a model over (injection, jailbreak)?
+"""Prompt Guard: does a text try to take over a model (injection, jailbreak)?
 
-Any encoder with a classifier serves. A text that is longer than the model reads goes through in overlapping windows,
-of which the one that looks worst counts (as the model card of Prompt Guard asks for: its context is 512 tokens).
+Any encoder with a classifier can be used. A text longer than the model's context is read in overlapping windows, and
+the worst window counts (as the model card of Prompt Guard recommends: its context is 512 tokens).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PromptGuard", "guard_prompt", "labels_of"]
 
-# What the models call a harmless text; the first class, where none of their labels is one of these.
+# Labels for a harmless text; if the model has none of them, the first class is taken as harmless.
 _HARMLESS = ("benign", "safe", "label_0")
 
 
@@ -30,10 +30,10 @@ class PromptGuard:
     """A verdict.
 
     malicious     whether `probability` reaches the threshold
-    probability   of anything but the harmless label, in the window that has the highest
-    label         the likeliest label of that window
-    scores        the probability of every label there
-    windows       pieces in which the text was read
+    probability   total probability of all labels but the harmless one, in the window where it is highest
+    label         the most likely label of that window
+    scores        the probability of every label in that window
+    windows       number of windows in which the text was read
     """
 
     malicious: bool
@@ -44,7 +44,10 @@ class PromptGuard:
 
 
 def labels_of(model: ModelLike) -> list[str]:
-    """The names of the classes: those of the file, or their numbers. ModelError for a model without a classifier."""
+    """The names of the classes from the file, or LABEL_0, LABEL_1, ... if it has none.
+
+    Raises ModelError for a model without a classifier and for labels that do not match its classes.
+    """
     classes = model.config.classes
     if not classes:
         raise ModelError(
@@ -61,7 +64,10 @@ def labels_of(model: ModelLike) -> list[str]:
 def guard_prompt(
     model: ModelLike, text: str, *, threshold: float = 0.5, cancel: CancelToken | None = None
 ) -> PromptGuard:
-    """Judge a text. ModelError for a model without a classifier, ValueError for a threshold outside of 0 to 1."""
+    """Judge a text.
+
+    Raises ModelError for a model without a classifier, ValueError for a threshold outside 0 to 1.
+    """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}; expected 0 to 1")
     labels = labels_of(model)
@@ -75,7 +81,7 @@ def guard_prompt(
         if worst is None or shares[harmless] < worst[harmless]:
             worst = shares
     assert worst is not None
-    # The others' sum, and not what is left of 1: a probability of 1e-20 stays what it is.
+    # The sum over the other labels rather than 1 minus the harmless one, so that a probability of 1e-20 is not lost.
     probability = float(sum(share for i, share in enumerate(worst) if i != harmless))
     return PromptGuard(
         malicious=probability >= threshold,
@@ -87,7 +93,7 @@ def guard_prompt(
 
 
 def _windows(model: ModelLike, text: str) -> Iterator[list[int]]:
-    """Pieces of a text, each with the tokens that frame one; neighbours have half of their tokens in common."""
+    """Yield the windows of a text, each enclosed in the special tokens; adjacent windows overlap by half."""
     tokenizer, limit = model.tokenizer, model.context_length
     plain, frame = tokenizer.encode(text, add_special=False), tokenizer.encode("")
     first = 1 if tokenizer.add_bos else 0

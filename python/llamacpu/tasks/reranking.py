@@ -1,4 +1,4 @@
-"""Reranking: how well documents answer a query, by a model that reads the two together (a cross-encoder).
+"""Reranking: how well documents answer a query, judged by a model that reads both together (a cross-encoder).
 
 with llamacpu.Model("bge-reranker-v2-m3.gguf") as model:
     model.rank("what is a panda?", ["a bear of China", "a pan of iron"])      # float32[2], higher is better
@@ -34,7 +34,7 @@ def rank(
     truncate: bool = True,
     cancel: CancelToken | None = None,
 ) -> npt.NDArray[np.float32]:
-    """The scores of documents, in their order; see `Model.rank`."""
+    """The scores of the documents, in order: float32[documents]; see `Model.rank`."""
     if not isinstance(query, str):
         raise TypeError(f"query is {described(query)}; expected a text")
     if isinstance(documents, str) or not isinstance(documents, Sequence):
@@ -45,9 +45,10 @@ def rank(
 
 
 def scores(model: ModelLike, texts: Iterator[TextPair], cancel: CancelToken | None = None) -> npt.NDArray[np.float32]:
-    """The scores of a query and documents that are given as tokens: float32[documents].
+    """The scores of pairs of a query and a document, given as token ids: float32[documents].
 
-    A classifier of one class gives the score itself. One of "yes" and "no" (Qwen 3) gives the probability of "yes".
+    A classifier with one class gives the score itself. With the classes "yes" and "no" (Qwen 3), the score is the
+    probability of "yes".
     """
     probability = check(model)
     found = [vector.astype(np.float64) for vector in vectors(model, texts, "rank", cancel=cancel)]
@@ -58,7 +59,10 @@ def scores(model: ModelLike, texts: Iterator[TextPair], cancel: CancelToken | No
 
 
 def check(model: ModelLike) -> bool:
-    """Whether the classifier says "yes" or "no"; else it gives one score. ModelError for any other, and for none."""
+    """Whether the classifier has the classes "yes" and "no"; otherwise it has one class, the score.
+
+    Raises ModelError for any other classifier, and for a model without one.
+    """
     name, classes = model.config.architecture, model.config.classes
     if not classes:
         raise ModelError(f"the model ({name}) has no classifier; open a reranker, such as bge-reranker-v2-m3")
@@ -73,7 +77,10 @@ def check(model: ModelLike) -> bool:
 
 
 def pairs(model: ModelLike, query: str, documents: Sequence[str], *, truncate: bool) -> Iterator[TextPair]:
-    """Yields the query and each document as the model reads them together, cut at the end of the document."""
+    """Yield the query and each document as the model reads them together, truncated at the end of the document.
+
+    Raises ContextOverflow if a pair does not fit and `truncate` is False, or if the document has too few tokens to cut.
+    """
     limit = most_tokens(model, model.context_length)
     template = model.metadata.text(_TEMPLATE) if _TEMPLATE in model.metadata else None
     for number, document in enumerate(documents):
@@ -92,12 +99,12 @@ def pairs(model: ModelLike, query: str, documents: Sequence[str], *, truncate: b
 
 
 def _framed(model: ModelLike, query: str, document: str) -> TextPair:
-    """Begin, query, separator, document, end: as BERT, RoBERTa and their kin were trained."""
+    """BOS, query, separator, document, end, as BERT, RoBERTa and related models were trained."""
     tokenizer = model.tokenizer
     begin = [tokenizer.bos] if tokenizer.add_bos and tokenizer.bos is not None else []
     mark = tokenizer.eos if tokenizer.add_eos else tokenizer.sep
     last = [] if mark is None else [mark]
-    # RoBERTa and XLM-R have two of their </s> between two texts, BERT one [SEP].
+    # RoBERTa and XLM-R put two </s> between two texts, BERT one [SEP].
     between = 2 * last if mark is not None and tokenizer.id_to_piece(mark) == "</s>" else last
     first = [*begin, *tokenizer.encode(query, add_special=False), *between]
     second = tokenizer.encode(document, add_special=False)
@@ -105,7 +112,7 @@ def _framed(model: ModelLike, query: str, document: str) -> TextPair:
 
 
 def _filled(model: ModelLike, template: str, query: str, document: str) -> TextPair:
-    """The template of the file with both texts in their places; names of control tokens in these are text."""
+    """The file's template with both texts filled in; names of control tokens in these texts stay plain text."""
     from llamacpu.chat import Chat
     from llamacpu.chat.segments import cut
     from llamacpu.chat.traced import Traced, concatenate
@@ -114,7 +121,7 @@ def _filled(model: ModelLike, template: str, query: str, document: str) -> TextP
     chat = Chat(model.metadata, model.tokenizer)
     text = concatenate([before, Traced(query), middle, Traced(document), after])
     ids = chat.encode_segments(cut(text, chat.control_tokens))
-    # Where the document stands among the tokens, for texts that are too long.
+    # The position of the document among the tokens, needed to truncate it.
     tail = len(model.tokenizer.encode(after, add_special=False, parse_special=True))
     head = len(model.tokenizer.encode(f"{before}{query}{middle}", add_special=False, parse_special=True))
     return TextPair(ids, head, tail)

@@ -1,10 +1,10 @@
-"""Texts from outside: what no file and no tokenizer can hold."""
+"""Validation of text from outside: what neither a file nor a tokenizer can represent."""
 
 __all__ = ["check_text"]
 
 
 def check_text(text: str, what: str = "the text") -> None:
-    """Raises ValueError for half of a surrogate pair, which Python's strings may hold and UTF-8 does not."""
+    """Raise ValueError if the text has a lone surrogate, which a Python string can hold but UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

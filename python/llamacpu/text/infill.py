@@ -1,6 +1,6 @@
-"""Filling in the middle of a text, for models that were trained for it (Code Llama 7B and 13B and others).
+"""Fill-in-the-middle prompts for models trained for infilling (Code Llama 7B and 13B, and others).
 
-The order of the pieces is that of the Code Llama paper (Rozière et al., arXiv:2308.12950, section 2.3): prefix, suffix,
+The pieces are ordered as in the Code Llama paper (Rozière et al., arXiv:2308.12950, section 2.3): prefix, suffix,
 middle; or suffix first ("SPM").
 """
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["can_infill", "infill_prompt"]
 
-# What stands where a name is wanted and none is known.
+# Placeholders for names that are required but unknown.
 _PROJECT = "project"
 _FILE = "file"
 
 
 def can_infill(tokenizer: Tokenizer) -> bool:
-    """Whether the vocabulary has the tokens for it."""
+    """Whether the vocabulary has the tokens that infilling needs."""
     return {"prefix", "suffix", "middle"} <= set(tokenizer.fim)
 
 
@@ -33,12 +33,12 @@ def infill_prompt(
     suffix_first: bool = False,
     files: Sequence[tuple[str, str]] = (),
 ) -> list[int]:
-    """The token ids after which the model writes what belongs between `prefix` and `suffix`.
+    """The token ids of a prompt that makes the model write what belongs between `prefix` and `suffix`.
 
-    The later of the two pieces continues a text and gets no space before it. `files` are names and texts of other files
-    of the project, put before both as in the Qwen2.5-Coder report (Hui et al., arXiv:2409.12186, section 3.2.1): each
-    behind a separator and its name where the vocabulary has that token. Raises ModelError for a vocabulary without the
-    tokens for filling in.
+    The second of the two pieces continues a text, so no space is put before it. `files` are the names and texts of
+    other files of the project. They precede both pieces, as in the Qwen2.5-Coder report (Hui et al., arXiv:2409.12186,
+    section 3.2.1): each follows a separator token and its name if the vocabulary has that token. Raises ModelError if
+    the vocabulary lacks the infilling tokens.
     """
     if not can_infill(tokenizer):
         raise ModelError(

@@ -1,12 +1,12 @@
-"""Text to token ids and back.
+"""The tokenizer: text to token ids and back.
 
     with llamacpu.GGUFFile("model.gguf") as file:
         tokenizer = llamacpu.Tokenizer(file)
     ids = tokenizer.encode("Hello")
     tokenizer.decode(ids, skip_special=True)
 
-The file may hold a vocabulary only. Everything is copied out of it, so it can be closed afterwards. This module decides
-what the metadata means; cutting, merging and decoding are native.
+The file may contain only a vocabulary. Everything is copied out of it, so it can be closed afterwards. This module
+interprets the metadata; splitting, merging and decoding are done in native code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamDecoder", "Tokenizer"]
 
 
-# Texts of the end of a turn, best first, where no metadata key names it.
+# Texts of end-of-turn tokens, best first, used if no metadata key names the token.
 _END_OF_TURN = (
     "<|eot_id|>",
     "<|im_end|>",
@@ -42,7 +42,7 @@ _END_OF_TURN = (
     "<end_of_utterance>",
 )
 
-# Tokens for filling in the middle: metadata keys, then texts, best first.
+# Tokens for infilling: metadata keys, then texts, best first.
 _FILL_IN = {
     "prefix": (
         ("fim_pre_token_id", "prefix_token_id"),
@@ -62,23 +62,23 @@ _FILL_IN = {
 }
 
 
-# ggml's types of tokens that are no plain text.
+# ggml's token types for tokens that are not plain text.
 _CONTROL, _USER_DEFINED = 3, 4
 
 
 class Tokenizer:
-    """Text to ids and back, as the vocabulary of a GGUF file wants it.
+    """The tokenizer of a GGUF file: text to token ids and back.
 
     vocab_size          number of tokens
-    bos, eos, eot, unk  ids of begin and end of a text, end of a turn, the unknown token; None where there is none.
-                        The begin of a text is [CLS] for an encoder
-    sep                 id of what parts or ends texts for an encoder, [SEP]; None where there is none
-    eog                 every id that ends a generation
-    fim                 ids for filling in the middle: "prefix", "suffix", "middle", ... as far as there are any
-    add_bos, add_eos, add_sep    whether `encode` puts them around a text when asked to add special tokens
+    bos, eos, eot, unk  ids of the tokens for beginning of text, end of text, end of turn and unknown text; None if
+                        the vocabulary has no such token. For an encoder, beginning of text is [CLS]
+    sep                 id of the token that separates or ends texts for an encoder, [SEP]; None if there is none
+    eog                 all ids that end a generation
+    fim                 ids of the infilling tokens that the vocabulary has: "prefix", "suffix", "middle", ...
+    add_bos, add_eos, add_sep    whether `encode` adds the token to a text when asked to add special tokens
 
     Raises `ModelError` for a tokenizer that is not supported and `GGUFError` for arrays that contradict each other.
-    A tokenizer never changes: threads may share it.
+    A tokenizer is immutable, so threads may share it.
     """
 
     def __init__(self, file: GGUFFile) -> None:
@@ -100,7 +100,7 @@ class Tokenizer:
         self.add_eos: bool = metadata.flag(KEY + "add_eos_token", kind.add_eos) and self.eos is not None
         self.add_sep: bool = kind.framed and self.sep is not None
         self.fim: dict[str, int] = self._fill_in(metadata)
-        # Some files mark them as text that users may write: what is told the model about files must not come from text.
+        # Some files mark these tokens as user-defined, but what tells the model about files must not come from text.
         plain = [id for id in self.fim.values() if types is not None and types[id] == _USER_DEFINED]
         if types is not None and plain:
             types = types.copy()
@@ -111,16 +111,16 @@ class Tokenizer:
     def encode(
         self, text: str | bytes, add_special: bool = True, parse_special: bool = False, *, space_prefix: bool = True
     ) -> list[int]:
-        """The ids of `text`.
+        """The token ids of `text`.
 
-        add_special    put BOS ([CLS]) before and EOS ([SEP]) after it, where the model wants that
-        parse_special  names of control tokens in the text become these tokens. Leave it off for text from outside:
-                       only a prompt that a template made may contain them. Tokens that the vocabulary calls
-                       user-defined are matched in any case.
-        space_prefix   False keeps a SentencePiece vocabulary from putting a space before the text: for a text that
-                       continues another one
+        add_special    put BOS ([CLS]) before the text and EOS ([SEP]) after it if the model expects them
+        parse_special  convert names of control tokens in the text to these tokens. Leave it off for untrusted text:
+                       only a prompt produced by a template may contain control tokens. Tokens that the vocabulary
+                       declares user-defined are always matched.
+        space_prefix   False keeps a SentencePiece vocabulary from putting a space before the text; use it for a text
+                       that continues another one
 
-        Raises ValueError for half of a surrogate pair in the text.
+        Raises ValueError for a lone surrogate in the text.
         """
         try:
             ids = self._native.encode(text, parse_special, space_prefix)
@@ -139,41 +139,44 @@ class Tokenizer:
         return ids
 
     def truncate(self, ids: list[int], length: int) -> list[int]:
-        """The first `length` of the ids that `encode` gave; the token that ends every text stays the last one."""
+        """The first `length` ids returned by `encode`, with the token that ends every text still in last place."""
         ending = self.sep if self.add_sep else self.eos if self.add_eos else None
         if len(ids) <= length or ending is None or ids[-1] != ending or length < 1:
             return ids[:length]
         return [*ids[: length - 1], ending]
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
-        """The text of `ids`, its own text: the space that `encode` put before it is taken away again.
+        """The text of `ids` as a text of its own, without the space that `encode` put before it.
 
-        Control and unknown tokens are shown by name, or not at all if `skip_special`. Bytes that are no UTF-8 become
-        U+FFFD. Spaces before punctuation stay as they are.
+        Control and unknown tokens are shown by name, or omitted if `skip_special` is set. Bytes that are not valid
+        UTF-8 become U+FFFD. Spaces before punctuation are preserved.
         """
         return self._native.decode(_listed(ids), not skip_special, True).decode("utf-8", "replace")
 
     def decode_bytes(self, ids: Iterable[int], skip_special: bool = False) -> bytes:
-        """The bytes of `ids` exactly as they continue a text: nothing is taken away and nothing replaced."""
+        """The bytes of `ids` exactly as they continue a text: nothing is removed or replaced."""
         return self._native.decode(_listed(ids), not skip_special, False)
 
     def stream(self, skip_special: bool = False) -> StreamDecoder:
-        """A decoder for ids that come one by one and continue a text."""
+        """A decoder for ids that arrive one by one and continue a text."""
         return StreamDecoder(self._native.stream(not skip_special))
 
     def id_to_piece(self, id: int) -> str:
-        """The text of a token as the file has it, for instance 'Ġworld' or '▁world' for ' world'."""
+        """The text of a token as stored in the file, for instance 'Ġworld' or '▁world' for ' world'."""
         return self._native.piece(id)
 
     def token_to_id(self, text: str) -> int | None:
-        """The id of the token whose text in the file is `text`."""
+        """The id of the token whose text in the file is `text`, or None."""
         return self._native.token(text)
 
     def __repr__(self) -> str:
         return f"<Tokenizer of {self.vocab_size} tokens>"
 
     def _id(self, metadata: Metadata, name: str, default: int | None) -> int | None:
-        """The token id under a key; None for one that lies outside of the vocabulary, which a warning tells."""
+        """The token id under a key, or `default` if the key is missing.
+
+        None for an id outside the vocabulary, with a warning unless it is a common way to write "none".
+        """
         if KEY + name not in metadata:
             return default if default is not None and default < self.vocab_size else None
         id = metadata.integer(KEY + name, minimum=-(2**63), maximum=2**64 - 1)
@@ -184,7 +187,7 @@ class Tokenizer:
         return None
 
     def _first_id(self, metadata: Metadata, names: tuple[str, ...], default: int | None) -> int | None:
-        """The id under the first of these keys that there is."""
+        """The id under the first of these keys that is present."""
         return self._id(metadata, next((name for name in names if KEY + name in metadata), names[0]), default)
 
     def _by_text(self, texts: Iterable[str]) -> int | None:
@@ -201,7 +204,7 @@ class Tokenizer:
 
     def _endings(self, metadata: Metadata) -> frozenset[int]:
         ids = {self.eot, self._id(metadata, "eom_token_id", None)}
-        # The default id of a vocabulary that names none counts only if the token looks like one.
+        # If the file names no EOS, the default id counts only if its token is a control token.
         if self.eos is not None and (KEY + "eos_token_id" in metadata or self._native.is_control(self.eos)):
             ids.add(self.eos)
         ids.update(self.fim.get(part) for part in ("padding", "repository", "separator"))
@@ -209,7 +212,7 @@ class Tokenizer:
 
 
 class StreamDecoder:
-    """Text from ids that come one by one: what it returns never ends within a character."""
+    """A decoder for ids that arrive one by one; the text it returns never ends inside a character."""
 
     def __init__(self, native: _native.StreamDecoder) -> None:
         self._native = native
@@ -219,7 +222,7 @@ class StreamDecoder:
         return self._native.push(id)
 
     def flush(self) -> str:
-        """The rest at the end of the text: U+FFFD if half a character is left, else nothing."""
+        """The rest at the end of the text: U+FFFD if an incomplete character is left, else nothing."""
         return self._native.flush()
 
 

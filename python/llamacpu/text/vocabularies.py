@@ -1,6 +1,6 @@
-"""The kinds of vocabularies that GGUF files hold (tokenizer.ggml.model).
+"""The kinds of vocabulary in GGUF files (tokenizer.ggml.model).
 
-For each the native tokenizer that it becomes, and the ids where the file names none, which are llama.cpp's.
+For each kind, the native tokenizer built from it and the default ids of special tokens, which are llama.cpp's.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ KEY = "tokenizer.ggml."
 class Kind:
     """A kind of vocabulary.
 
-    describes   in an error message
-    native      builds the tokenizer of a file's metadata, the types of its tokens and the unknown token
-    ids         special tokens where the file has no key for them
-    keys        the keys of a special token, the first that is there counts; unlisted ones have one
-    add_eos     whether a text ends with EOS where the file does not say
-    framed      whether a text always stands between BOS and the separator ([CLS] and [SEP])
+    describes   description for error messages
+    native      builds the tokenizer from a file's metadata, its token types and the id of the unknown token
+    ids         default ids of special tokens for which the file has no key
+    keys        keys of a special token, of which the first that is present counts; unlisted tokens have one key
+    add_eos     whether a text ends with EOS if the file does not say
+    framed      whether a text is always enclosed in BOS and the separator ([CLS] and [SEP])
     """
 
     describes: str
@@ -45,12 +45,12 @@ class Kind:
     framed: bool = False
 
     def keys_of(self, name: str) -> tuple[str, ...]:
-        """The keys of a special token, without their common beginning."""
+        """The keys of a special token, without their common prefix."""
         return self.keys.get(name, _KEYS.get(name, (f"{name}_token_id",)))
 
 
 def kind_of(model: str) -> Kind:
-    """The kind that tokenizer.ggml.model names. ModelError for one that is not supported."""
+    """The kind that tokenizer.ggml.model names. Raises ModelError for one that is not supported."""
     found = _KINDS.get(model)
     if found is None:
         supported = ", ".join(f"{name!r} ({kind.describes})" for name, kind in _KINDS.items())
@@ -59,22 +59,25 @@ def kind_of(model: str) -> Kind:
 
 
 def default_id(metadata: Metadata, kind: Kind, name: str) -> int | None:
-    """The id of a special token that the file does not name."""
-    # ChatGLM has no BOS, although its vocabulary is one that otherwise has.
+    """The default id of a special token that the file does not name."""
+    # ChatGLM has no BOS, although its kind of vocabulary usually does.
     if name == "bos" and metadata.get(KEY + "pre") in ("glm4", "chatglm-bpe"):
         return None
     return kind.ids.get(name)
 
 
 def needs_bos(metadata: Metadata) -> bool:
-    """Whether texts begin with BOS whatever the file says: encoders have no other way, and files of Gemma 4 deny it
-    and are wrong (llama.cpp overrides both)."""
+    """Whether texts begin with BOS regardless of the file: encoders require it, and files of Gemma 4 wrongly deny it
+    (llama.cpp overrides both)."""
     model, pre = metadata.get(KEY + "model"), metadata.get(KEY + "pre")
     return model in ("bert", "gemma4") or pre in ("gemma4", "granite-embed-multi-311m")
 
 
 def numbers(metadata: Metadata, name: str, type_name: str) -> numpy.typing.NDArray[Any] | None:
-    """The numeric array under a key, which any type of number may hold, as native code wants it."""
+    """The array under a key, of any numeric type in the file, contiguous and converted to `type_name`.
+
+    None if the key is missing. Raises GGUFError if it is not an array of numbers.
+    """
     import numpy
 
     array = metadata.get(KEY + name)
@@ -159,13 +162,13 @@ def _unigrams(metadata: Metadata, types: Types, unknown: int | None) -> _native.
 
 
 def _keeps_space(metadata: Metadata) -> list[str] | None:
-    """Phi-3 drops white space after special tokens but these; no key says so, only the name of the model."""
+    """The special tokens after which Phi-3 does not drop white space; only the model's name identifies it, no key."""
     name = metadata.get("general.name")
     is_phi = isinstance(name, str) and any(part in name.lower() for part in ("phi-3", "phi3"))
     return ["<unk>", "<s>", "<|endoftext|>"] if is_phi else None
 
 
-# The first spelling is GGUF's.
+# The first spelling (sic) is GGUF's.
 _SEPARATOR = ("seperator_token_id", "separator_token_id")
 _BOS_OR_CLS = ("bos_token_id", "cls_token_id")
 _KEYS = {"sep": _SEPARATOR}

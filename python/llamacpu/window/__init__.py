@@ -1,7 +1,7 @@
-"""A chat window with Tk, which comes with most builds of Python: `llamacpu window`.
+"""A chat window based on Tk, which comes with most builds of Python: `llamacpu window`.
 
-engine   the thread that owns the model; it tells by events what happens
-window   the window, which looks into the queue of events and never waits for anything
+engine   the thread that owns the model; it reports what happens as events
+window   the window, which polls the event queue and never blocks
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ __all__ = ["show"]
 
 
 def show(path: Path, system: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
-    """Open a window with the model in the file `path` and stay until it is closed.
+    """Open a window with the model in the file `path`; returns when it is closed.
 
     system    the system prompt of every conversation
     settings  arguments of `llamacpu.Llama`
 
-    Raises `LlamaCpuError` where this Python has no tkinter, or where there is no screen.
+    Raises `LlamaCpuError` if this Python has no tkinter, or if no window can be opened, for lack of a screen.
     """
     try:
         import tkinter as tk

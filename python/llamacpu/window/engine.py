@@ -1,4 +1,4 @@
-"""The thread that owns the model of a window, and what it tells."""
+"""The thread that owns the model of a window, and the events that it reports."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ __all__ = ["Ended", "Engine", "Event", "Failed", "Loading", "Reading", "Ready", 
 
 
 class Loading(NamedTuple):
-    """So much of the model is prepared."""
+    """Loading progress; `part` is the fraction of the model that is prepared, from 0 to 1."""
 
     part: float
 
 
 class Ready(NamedTuple):
-    """The model is loaded."""
+    """The model is loaded; `name` is its name."""
 
     name: str
 
 
 class Reading(NamedTuple):
-    """So many tokens of the prompt have been read."""
+    """Prompt progress: `done` of `total` tokens of the prompt have been processed."""
 
     done: int
     total: int
 
 
 class Said(NamedTuple):
-    """The answer goes on; `thought` is text of a reasoning block."""
+    """A piece of the answer; `thought` says whether it belongs to the reasoning."""
 
     text: str
     thought: bool
@@ -51,7 +51,7 @@ class Ended(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """Something went wrong; the text says what, what was expected, and what to do."""
+    """An error; the text says what went wrong, what was expected, and what to do."""
 
     text: str
 
@@ -60,10 +60,10 @@ Event = Loading | Ready | Reading | Said | Ended | Failed
 
 
 class Engine(threading.Thread):
-    """The thread that owns the model. Its methods return at once; what comes of them is told in `events`."""
+    """The thread that owns the model. Its methods return at once; their results arrive in `events`."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """`settings` are arguments of `Llama`."""
+        """Prepare the thread for the model in the file `path`; `settings` are arguments of `Llama`."""
         super().__init__(name="engine", daemon=True)
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._path = path
@@ -72,27 +72,27 @@ class Engine(threading.Thread):
         self._cancel = CancelToken()
 
     def ask(self, messages: list[dict[str, str]]) -> None:
-        """Answer a conversation."""
+        """Request the answer to a conversation."""
         self._cancel = CancelToken()
         self._jobs.put((list(messages), self._cancel))
 
     def stop(self) -> None:
-        """End the answer, wherever it is: in the middle of a long prompt too."""
+        """Cancel the answer at any point, even while a long prompt is being processed."""
         self._cancel.cancel()
 
     def close(self) -> None:
-        """End the answer and then the thread."""
+        """Cancel the answer, then end the thread."""
         self._cancel.cancel()
         self._jobs.put(None)
 
     def run(self) -> None:
-        """Load the model and answer until `close`."""
+        """Load the model and answer requests until `close`."""
         try:
             with Llama(self._path, overflow="truncate", on_load=self._loaded, **self._settings) as llm:
                 self.events.put(Ready(llm.metadata.get("general.name", self._path.name)))
                 while (job := self._jobs.get()) is not None:
                     self._answer(llm, *job)
-        except Exception as error:  # Whatever it is, the window shows it: nobody reads this program's stderr.
+        except Exception as error:  # The window shows every error, because nobody reads this program's stderr.
             self.events.put(Failed(str(error) or type(error).__name__))
 
     def _loaded(self, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""The window: it looks into the queue of its engine fifty times a second, and never waits for anything."""
+"""The window, which polls the event queue of its engine fifty times a second and never blocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ class Window:
     def __init__(
         self, root: tk.Tk, path: Path, system: str | None = None, settings: Mapping[str, Any] | None = None
     ) -> None:
-        """`system` is the system prompt of every conversation, `settings` are arguments of `llamacpu.Llama`."""
+        """Build the window and load the model in the file `path`.
+
+        `system` is the system prompt of every conversation; `settings` are arguments of `llamacpu.Llama`.
+        """
         self.root: tk.Tk = root
         self.messages: list[dict[str, str]] = []
         self.state: str = "loading"  # then "idle", "answering", "failed", "closing"
@@ -36,7 +39,7 @@ class Window:
         self._open(path)
         self._poll()
 
-    # --- Its parts ---
+    # --- Widgets ---
 
     def _build(self) -> None:
         root = self.root
@@ -116,7 +119,7 @@ class Window:
         plain = font.nametofont("TkDefaultFont").actual()
         size = max(11, abs(plain["size"]))
         kinds: dict[str, dict[str, Any]] = {"Chat": {}, "ChatBold": {"weight": "bold"}, "ChatSmall": {"size": size - 2}}
-        # Tk removes a named font together with the object that made it, so these are kept.
+        # Tk deletes a named font together with the object that created it, so keep these.
         self._kept = [
             font.Font(self.root, name=name, **{"family": plain["family"], "size": size, **more})
             for name, more in kinds.items()
@@ -136,10 +139,10 @@ class Window:
         self.page.tag_configure("thought", foreground=FAINT)
         self.page.tag_configure("model end", foreground=FAINT)
 
-    # --- What the user does ---
+    # --- User actions ---
 
     def send(self) -> None:
-        """Ask what stands in the field."""
+        """Send the text in the input field."""
         text = self.field.get("1.0", "end-1c").strip()
         if not text or self.state != "idle":
             return
@@ -154,7 +157,7 @@ class Window:
         self.engine.ask([*self._system, *self.messages])
 
     def stop(self) -> None:
-        """End the answer."""
+        """Cancel the answer."""
         if self.state == "answering":
             self.engine.stop()
 
@@ -175,19 +178,19 @@ class Window:
             self.clear()
 
     def close(self) -> None:
-        """End everything: the window goes at once, the program when the engine has put down its work."""
+        """Close everything: the window disappears at once, and the program ends when the engine has stopped."""
         if self.state != "closing":
             self.state = "closing"
             self.engine.close()
             self.root.withdraw()
 
     def _return_pressed(self, event: tk.Event[Any]) -> str | None:
-        if int(event.state) & 1:  # with the shift key: a line break
+        if int(event.state) & 1:  # Shift+Return inserts a line break
             return None
         self.send()
         return "break"
 
-    # --- What the engine tells ---
+    # --- Engine events ---
 
     def _open(self, path: Path) -> None:
         self._enter("loading", f"Loading {path.name}…")
@@ -195,7 +198,7 @@ class Window:
         self.engine.start()
 
     def _poll(self) -> None:
-        """Take what has happened since the last time, and no more: a fast model must not keep the window busy."""
+        """Handle only the events already queued, so that a fast model does not keep the window busy."""
         said: Said | None = None
         for _ in range(self.engine.events.qsize()):
             event = self.engine.events.get()
@@ -239,7 +242,7 @@ class Window:
         if self._said:
             self.messages.append({"role": "assistant", "content": self._said})
         else:
-            self.messages.pop()  # the next message takes the place of one without an answer
+            self.messages.pop()  # a message without an answer is replaced by the next one
         note = REASONS.get(ended.reason, "")
         self._write("\n" if self._said or note else "", "model")
         self._write(f"{note}\n", "model end")

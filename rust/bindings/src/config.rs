@@ -1,4 +1,4 @@
-//! Settings from Python: a mapping of names to plain values, as `llamacpu.families` makes it, to the settings of Rust.
+//! Converts settings from Python, a mapping of names to plain values as built by `llamacpu.families`, to settings in Rust.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,13 @@ use llamacpu_model::{Config, RopeConfig, Value, Values};
 use crate::errors::raise;
 use crate::outside::attached;
 
-/// The configuration of a model. A setting that is missing, unknown or of another type is a `ModelError` that names it.
+/// Builds the configuration of a model. A missing or unknown setting, or one of the wrong type, raises a `ModelError`
+/// that names it.
 pub(crate) fn config_from(mapping: &Bound<'_, PyMapping>) -> PyResult<Config> {
     settings_from(mapping, Config::take)
 }
 
-/// The settings of the rotation alone.
+/// Builds the rotation settings alone.
 pub(crate) fn rope_config_from(mapping: &Bound<'_, PyMapping>) -> PyResult<RopeConfig> {
     settings_from(mapping, RopeConfig::take)
 }
@@ -37,7 +38,7 @@ fn settings_from<T>(
     Ok(settings)
 }
 
-/// A plain value: numbers of NumPy are numbers too.
+/// Converts a plain value; NumPy scalars count as numbers too.
 fn value_from(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(flag) = value.cast::<PyBool>() {
         return Ok(Value::Flag(flag.is_true()));
@@ -51,7 +52,7 @@ fn value_from(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
     if let Ok(number) = value.extract() {
         return Ok(Value::Number(number));
     }
-    // Lists of lists mean nothing, so that nothing here goes deeper than one call.
+    // Nested lists are not valid settings, so nothing here recurses further than one call.
     let entry = |entry: Bound<'_, PyAny>| {
         if let Ok(text) = entry.cast::<PyString>() {
             return Ok(Value::Text(text.to_str()?.to_owned()));

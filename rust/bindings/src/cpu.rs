@@ -1,4 +1,4 @@
-//! What `llamacpu doctor` reports: instruction sets, kernels, threads, memory bandwidth, peak of products.
+//! The data behind `llamacpu doctor`: instruction sets, kernels, threads, memory bandwidth, peak product throughput.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use llamacpu_kernels::threads::{Pool, default_threads, read_bandwidth};
 
 use crate::outside::{attached, detached};
 
-/// Time that a measurement may take.
+/// Maximum duration of a measurement.
 const MEASURED_TIME: Duration = Duration::from_millis(500);
 
 /// Facts about this processor and what is chosen for it.

@@ -1,4 +1,4 @@
-//! The only map from Rust errors to the Python exceptions of `llamacpu.errors`.
+//! The only mapping from Rust errors to the Python exceptions in `llamacpu.errors`.
 
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -15,9 +15,9 @@ pub(crate) fn raise(py: Python<'_>, name: &str, message: &str) -> PyErr {
     }
 }
 
-/// An error that Python can raise.
+/// An error that can be converted to a Python exception.
 pub(crate) trait IntoPython {
-    /// The exception.
+    /// Converts the error to an exception.
     fn into_python(self, py: Python<'_>) -> PyErr;
 }
 

@@ -22,7 +22,7 @@ pub(crate) struct File {
     size: u64,
     /// `None` after `close`.
     open: Mutex<Option<Arc<SourceFile>>>,
-    /// The first bytes, once `keep` has read them.
+    /// The first bytes of the file, once `keep` has read them.
     kept: OnceLock<Vec<u8>>,
 }
 
@@ -84,7 +84,7 @@ impl File {
             unchanged(&source, 0, &mut bytes)?;
             Ok::<_, Error>(bytes)
         })?;
-        // Of two callers the first one's bytes stay; they are the same.
+        // If two callers race, the first one's bytes stay; both are identical.
         let _ = self.kept.set(bytes);
         Ok(())
     }
@@ -105,20 +105,20 @@ impl File {
     }
 }
 
-/// Reads bytes that are those of the file as it was opened.
+/// Reads bytes, making sure that the file has not changed since it was opened.
 fn unchanged(source: &SourceFile, offset: u64, out: &mut [u8]) -> Result<(), Error> {
     source.read(offset, out)?;
     source.check().map_err(|error| Error::File(error.to_string()))
 }
 
-/// What the system says where a file cannot be opened.
+/// The system's error when a file cannot be opened.
 struct NotOpened {
     path: PathBuf,
     error: std::io::Error,
 }
 
 impl IntoPython for NotOpened {
-    /// The exception that Python itself would raise, with the number of the error.
+    /// The exception that Python itself would raise, with the error number.
     fn into_python(self, py: Python<'_>) -> PyErr {
         match self.error.raw_os_error() {
             Some(number) if cfg!(unix) => {

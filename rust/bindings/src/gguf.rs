@@ -1,4 +1,4 @@
-//! What reading a GGUF header needs from native code: the index over its string arrays.
+//! Native support for reading a GGUF header: the index over its string arrays.
 
 use numpy::{PyArray1, PyReadonlyArray1, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -8,8 +8,8 @@ use pyo3::types::PyBytes;
 use crate::lists::array;
 use crate::outside::attached;
 
-/// The bytes of a Python object, without a copy: `bytes` directly, everything else with a buffer through NumPy. With the
-/// GIL held nobody changes them; what is used without it is copied first unless it is `fixed`.
+/// The bytes of a Python object, without a copy: `bytes` directly, any other buffer object through NumPy. While the GIL
+/// is held, nothing changes them; bytes used without it must be copied first unless they are `fixed`.
 pub(crate) enum Buffer<'py> {
     Bytes(Bound<'py, PyBytes>),
     Array { array: PyReadonlyArray1<'py, u8>, readable_map: bool },
@@ -31,7 +31,7 @@ impl<'py> Buffer<'py> {
         Ok(Self::Array { array, readable_map })
     }
 
-    /// Whether nothing in Python can change the bytes: those of `bytes`, and of a file that is mapped for reading.
+    /// Whether nothing in Python can change the bytes: true for `bytes` and for a file mapped read-only.
     pub(crate) fn fixed(&self) -> bool {
         match self {
             Self::Bytes(_) => true,

@@ -1,4 +1,4 @@
-//! Grammars in GBNF and the tokens that they allow.
+//! GBNF grammars and the tokens that they allow.
 #![expect(clippy::needless_pass_by_value, reason = "arguments from Python are extracted by value")]
 
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -63,12 +63,12 @@ impl TokenTrie {
 /// A grammar and one text that is written under it.
 #[pyclass(frozen, module = "llamacpu._native")]
 struct GrammarMatcher {
-    /// Nobody waits for it: a signal handler would for the call that it interrupts, a forked child for a lost thread.
+    /// Nothing waits for it: a signal handler would wait for the call that it interrupts, a forked child for a lost thread.
     matcher: Arc<Mutex<Matcher>>,
     pace: Pace,
 }
 
-/// What a call of a matcher fails with.
+/// The ways in which a call to a matcher can fail.
 enum Failure {
     Busy,
     Text(Error),
@@ -167,7 +167,7 @@ impl GrammarMatcher {
 }
 
 impl GrammarMatcher {
-    /// Runs `work`, on the calling thread where calls have been quick.
+    /// Runs `work`, on the calling thread if calls have been quick so far.
     fn call<T: Send + 'static>(
         &self,
         py: Python<'_>,
@@ -183,7 +183,7 @@ impl GrammarMatcher {
     }
 }
 
-/// The matcher, unless another call has it.
+/// Locks the matcher, unless another call holds it.
 fn held(matcher: &Mutex<Matcher>) -> Result<MutexGuard<'_, Matcher>, Failure> {
     match matcher.try_lock() {
         Ok(matcher) => Ok(matcher),

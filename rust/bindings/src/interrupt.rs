@@ -1,4 +1,4 @@
-//! What stops long work from any thread: `CancelToken`.
+//! Stopping long work from any thread: `CancelToken`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-/// One reason to stop.
+/// A single reason to stop.
 struct Limit {
     cancelled: AtomicBool,
     deadline: Option<Instant>,
@@ -22,7 +22,7 @@ impl Limit {
     }
 }
 
-/// What stopped a token, as a number that threads share; 0 while nothing has.
+/// What stopped a token, as a value shared between threads; 0 if nothing has.
 const CANCELLED: u8 = 1;
 const TIMEOUT: u8 = 2;
 
@@ -31,9 +31,9 @@ const TIMEOUT: u8 = 2;
 #[pyclass(frozen, module = "llamacpu._native")]
 #[derive(Clone)]
 pub(crate) struct CancelToken {
-    /// Its own, and those of its parents.
+    /// The token's own limit, and those of its parents.
     limits: Vec<Arc<Limit>>,
-    /// Decided by whoever is the first to see that a limit is reached, and the same for everybody from then on.
+    /// Set by whichever thread first sees that a limit has been reached, and fixed from then on.
     reason: Arc<AtomicU8>,
 }
 
@@ -62,7 +62,7 @@ impl CancelToken {
     fn new(timeout: Option<f64>, parent: Option<&Bound<'_, Self>>) -> PyResult<Self> {
         let deadline = match timeout {
             None => None,
-            // A time too far away to be counted never comes.
+            // A deadline too far away to be represented never comes.
             Some(seconds) if seconds >= 0.0 => {
                 Duration::try_from_secs_f64(seconds).ok().and_then(|time| Instant::now().checked_add(time))
             }

@@ -1,6 +1,6 @@
-//! `llamacpu._native.kernels`: the kernels on NumPy arrays. `llamacpu.kernels` gives them their defaults and documents them.
+//! `llamacpu._native.kernels`: the kernels on NumPy arrays. `llamacpu.kernels` supplies their defaults and documents them.
 //!
-//! Operands are copied before the GIL is released, because another Python thread may write into its arrays at any time.
+//! Operands are copied before the GIL is released, because another Python thread may write to its arrays at any time.
 
 mod attention;
 mod operands;
@@ -24,7 +24,7 @@ use self::operands::{FloatArray, LONG, Output, chosen, operand};
 use crate::config::rope_config_from;
 use crate::outside::{detached, released};
 
-/// Names of functions between the products of a network.
+/// Names of the activation functions between the products of a network.
 const ACTIVATIONS: [(&str, Activation); 8] = [
     ("silu", Activation::Silu),
     ("gelu", Activation::Gelu),
@@ -183,7 +183,7 @@ fn soft_cap<'py>(py: Python<'py>, x: FloatArray<'py>, cap: f32, isa: Option<&str
     PyArray1::from_vec(py, x).reshape(shape)
 }
 
-/// A function of two arrays of equal shape.
+/// Applies a function of two arrays of equal shape.
 fn with_up<'py>(
     py: Python<'py>,
     gate: FloatArray<'py>,
@@ -244,7 +244,7 @@ fn rope<'py>(
     PyArray1::from_vec(py, values).reshape(shape)
 }
 
-/// Runs a kernel on one thread.
+/// Runs a kernel on a single thread.
 fn single<T: Send>(
     py: Python<'_>,
     isa: Option<&str>,
@@ -269,7 +269,7 @@ fn whole_blocks(format: Format, columns: usize) -> PyErr {
     PyValueError::new_err(message)
 }
 
-/// Weights in a row of `row_bytes` bytes.
+/// Number of weights in a row of `row_bytes` bytes.
 fn columns_of(format: Format, row_bytes: usize) -> PyResult<usize> {
     let info = format.info();
     if row_bytes.is_multiple_of(info.block_bytes) {
@@ -287,7 +287,7 @@ fn last(shape: &[usize]) -> PyResult<usize> {
         .ok_or_else(|| PyValueError::new_err("a single number; expected an array of at least one dimension"))
 }
 
-/// An array of the shape `shape`, but with rows of `columns`.
+/// An array of shape `shape`, but with rows of `columns` elements.
 fn shaped<'py, T: numpy::Element>(
     py: Python<'py>,
     values: Vec<T>,

@@ -1,11 +1,11 @@
-//! How keys and values are stored, by name.
+//! Names for the ways in which keys and values are stored.
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use llamacpu_kernels::attention::KvType;
 
-/// How keys and values are stored.
+/// The storage type with this name.
 pub(crate) fn kv_type_from(name: &str) -> PyResult<KvType> {
     match name {
         "f32" => Ok(KvType::F32),
@@ -15,7 +15,7 @@ pub(crate) fn kv_type_from(name: &str) -> PyResult<KvType> {
     }
 }
 
-/// The name that `kv_type_from` takes.
+/// The name that `kv_type_from` accepts.
 pub(crate) fn kv_type_name(kv_type: KvType) -> &'static str {
     match kv_type {
         KvType::F32 => "f32",

@@ -1,5 +1,6 @@
 #![forbid(unsafe_code)]
-//! What Python sees: one file per class, no arithmetic. `errors` is the only map from Rust errors to Python exceptions.
+//! The Python interface: one file per class, no arithmetic. `errors` is the only mapping from Rust errors to Python
+//! exceptions.
 
 use pyo3::prelude::*;
 
@@ -21,7 +22,7 @@ mod session;
 mod stand_in;
 mod tokenizer;
 
-/// With a reserve for what cannot report that memory is short.
+/// Keeps a reserve for code that cannot report an out-of-memory condition.
 #[global_allocator]
 static ALLOCATOR: llamacpu_kernels::memory::Allocator = llamacpu_kernels::memory::Allocator;
 

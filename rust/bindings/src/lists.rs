@@ -1,12 +1,12 @@
-//! Sequences of numbers from and for Python. Where memory is short they are a MemoryError, which the conversions of PyO3 are
-//! not: these end the process, or panic.
+//! Number sequences from and to Python. If memory runs short, they raise a MemoryError, unlike the conversions of PyO3,
+//! which abort the process or panic.
 
 use numpy::{Element, PyArray1};
 use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PyString};
 
-/// Token ids from any sequence of integers, or an array of them.
+/// Token ids from any sequence or array of integers.
 pub(crate) fn integers(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     let py = object.py();
     let list = if object.hasattr("tolist")? { object.call_method0("tolist")? } else { object.clone() };
@@ -31,7 +31,7 @@ pub(crate) fn integers(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     Ok(numbers)
 }
 
-/// The list of some ids.
+/// A Python list of ids.
 pub(crate) fn list<'py>(py: Python<'py>, ids: &[u32]) -> PyResult<Bound<'py, PyAny>> {
     let bytes = PyBytes::new_with(py, size_of_val(ids), |out| {
         for (to, id) in out.as_chunks_mut::<4>().0.iter_mut().zip(ids) {
@@ -42,13 +42,13 @@ pub(crate) fn list<'py>(py: Python<'py>, ids: &[u32]) -> PyResult<Bound<'py, PyA
     PyMemoryView::from(&bytes)?.call_method1("cast", ("I",))?.call_method0("tolist")
 }
 
-/// An array of numbers that takes over their memory.
+/// A NumPy array that takes ownership of the vector's memory.
 pub(crate) fn array<T: Element>(py: Python<'_>, numbers: Vec<T>) -> PyResult<Bound<'_, PyArray1<T>>> {
     room_for_objects(py)?;
     Ok(PyArray1::from_vec(py, numbers))
 }
 
-/// A copy of some numbers.
+/// A copy of a slice.
 pub(crate) fn copy_of<T: Copy>(numbers: &[T]) -> PyResult<Vec<T>> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(numbers.len()).map_err(|_| no_memory())?;
@@ -56,7 +56,7 @@ pub(crate) fn copy_of<T: Copy>(numbers: &[T]) -> PyResult<Vec<T>> {
     Ok(copy)
 }
 
-/// An array of some numbers.
+/// A NumPy array of the given values.
 pub(crate) fn collected<T: Element>(
     py: Python<'_>,
     numbers: impl ExactSizeIterator<Item = T>,
@@ -67,8 +67,8 @@ pub(crate) fn collected<T: Element>(
     array(py, all)
 }
 
-/// Proves that there is memory for a few small objects of Python, by taking more and giving it back: PyO3 and rust-numpy
-/// panic where there is none.
+/// Makes sure that there is memory for a few small Python objects, by allocating more and freeing it: PyO3 and
+/// rust-numpy panic if there is none.
 pub(crate) fn room_for_objects(py: Python<'_>) -> PyResult<()> {
     PyBytes::new_with(py, 16 << 10, |_| Ok(())).map(drop)
 }

@@ -1,4 +1,4 @@
-//! `llamacpu._native.Model`: mapped weights and the step.
+//! `llamacpu._native.Model`: memory-mapped weights and the step.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -22,7 +22,7 @@ use crate::outside::{attached, detached, released};
 use crate::pace::Pace;
 use crate::session::{Session, Stepped};
 
-/// A row of the tensor table: name, type number, shape (fastest-varying first), file, offset, bytes.
+/// A row of the tensor table: name, type number, shape (fastest-varying first), file, offset, size in bytes.
 type TensorRow = (String, u32, Vec<u64>, usize, u64, u64);
 
 /// Logits, rows × vocabulary, and hidden states, places × tokens × width.
@@ -31,8 +31,8 @@ type LogitsAndHidden<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray3<f32>
 /// Mapped, shape-checked weights and the threads that run them.
 #[pyclass(frozen, module = "llamacpu._native")]
 pub(crate) struct Model {
-    /// `None` after `close`; running steps keep their own reference. Locked with the GIL held and for the time of a copy
-    /// only: a thread that forks finds it free.
+    /// `None` after `close`; running steps keep their own reference. It is locked only while holding the GIL and for
+    /// the duration of a copy, so a forking thread finds it unlocked.
     open: Mutex<Option<Arc<llamacpu_model::Model>>>,
     pace: Pace,
 }
@@ -43,7 +43,7 @@ impl Model {
         open.clone().ok_or_else(|| raise(py, "LlamaCpuError", "the model has been closed; open it again to use it"))
     }
 
-    /// Runs a step, on the calling thread where it is known to be short.
+    /// Runs a step, on the calling thread if it is known to be short.
     fn timed<T: Send + 'static>(
         &self,
         py: Python<'_>,
@@ -223,7 +223,7 @@ impl Model {
     /// Gives the weights back; sessions of the model cannot be continued any more.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         let model = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // Ends threads and unmaps memory, if this was the last reference.
+        // If this was the last reference, it ends threads and unmaps memory.
         released(py, || {
             drop(model);
             Ok::<_, llamacpu_model::Error>(())
@@ -273,7 +273,7 @@ impl Model {
     }
 }
 
-/// How the files come into memory.
+/// How the files are brought into memory.
 fn load_from(name: &str) -> PyResult<Load> {
     match name {
         "map" => Ok(Load::Map),
@@ -282,7 +282,7 @@ fn load_from(name: &str) -> PyResult<Load> {
     }
 }
 
-/// For which tokens a step returns logits.
+/// The tokens for which a step returns logits.
 fn wanted_from(name: &str) -> PyResult<Wanted> {
     match name {
         "none" => Ok(Wanted::None),
@@ -303,7 +303,7 @@ fn step_parts(items: Vec<(Bound<'_, Session>, Bound<'_, PyAny>)>) -> PyResult<Ve
     items.into_iter().map(|(session, ids)| Ok((session.get().inner(), token_ids(&ids)?))).collect()
 }
 
-/// Token ids from any sequence of integers, or an array of them.
+/// Token ids from any sequence or array of integers.
 fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let ids = integers(object)?;
     let mut tokens = Vec::new();

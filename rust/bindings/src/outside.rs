@@ -1,6 +1,6 @@
-//! The one place where native work is run for Python: with the panic guard, without the GIL where it takes long, and where
-//! it takes longer than Python's main thread may be deaf, on a thread of its own, so that signal handlers run outside of
-//! every lock.
+//! The only place where native work is run for Python: with the panic guard; without the GIL if it takes long; and on a
+//! separate thread if it takes longer than Python's main thread may be unresponsive, so that signal handlers run
+//! outside every lock.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,25 +16,25 @@ use crate::errors::{IntoPython, raise};
 use crate::interrupt::CancelToken;
 use crate::stand_in::{StandIn, Waited};
 
-/// How often Python is asked for signals.
+/// How often Python is polled for signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// While another Python thread computes, asking takes milliseconds: at most this part of the time is spent on it.
+/// While another Python thread computes, polling takes milliseconds: at most 1/`POLL_SHARE` of the time is spent on it.
 const POLL_SHARE: u32 = 20;
-/// But signals never wait longer.
+/// However, signals never wait longer than this.
 const POLL_LIMIT: Duration = Duration::from_millis(100);
 
-/// Asked now and then by long work: whether it should stop.
+/// Polled periodically by long work to find out whether it should stop.
 pub(crate) type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
 
 type Outcome<T, E> = Result<Result<T, E>, Box<dyn Any + Send>>;
 
-/// Runs work that is over at once, with the GIL. A panic becomes `LlamaCpuError`, as everywhere here.
+/// Runs work that finishes immediately, with the GIL held. A panic becomes `LlamaCpuError`, as everywhere here.
 pub(crate) fn attached<T, E: IntoPython>(py: Python<'_>, work: impl FnOnce() -> Result<T, E>) -> PyResult<T> {
     ready(py)?;
     finished(py, guarded(work))
 }
 
-/// Runs work of some milliseconds at most without the GIL.
+/// Runs work that takes a few milliseconds at most, without the GIL.
 pub(crate) fn released<T: Send, E: IntoPython + Send>(
     py: Python<'_>,
     work: impl FnOnce() -> Result<T, E> + Send,
@@ -44,10 +44,10 @@ pub(crate) fn released<T: Send, E: IntoPython + Send>(
     finished(py, outcome)
 }
 
-/// Runs `work` without the GIL. `work` is given the question whether it should stop: the answer is yes once `token` is
-/// cancelled or a signal handler has raised (Ctrl-C). Python runs its handlers on its main thread only: there, work that
-/// is expected to be `long` goes to a thread that stands in, while this one waits and holds nothing. A handler may
-/// therefore use models, and sessions other than those that are being stepped.
+/// Runs `work` without the GIL. `work` receives a function that returns whether it should stop: true once `token` is
+/// cancelled or a signal handler has raised (Ctrl-C). Python runs its handlers on its main thread only: there, work
+/// that is expected to be `long` goes to a stand-in thread, while the main thread waits and holds nothing. A handler
+/// may therefore use models, and sessions other than those that are being stepped.
 pub(crate) fn detached<T: Send + 'static, E: IntoPython + Send + 'static>(
     py: Python<'_>,
     token: Option<&CancelToken>,
@@ -76,8 +76,8 @@ pub(crate) fn detached<T: Send + 'static, E: IntoPython + Send + 'static>(
     }
 }
 
-/// Waits and lets Python run its signal handlers now and then. Returns what the work gave, unless the thread that does it
-/// was left behind in the parent process, and what a handler raised.
+/// Waits, letting Python run its signal handlers periodically. Returns the result of the work, unless the thread that
+/// does it was left behind in the parent process, and the exception that a handler raised, if any.
 fn wait_for<R>(mut stand_in: StandIn<R>, stop: &AtomicBool) -> (Option<R>, Option<PyErr>) {
     let mut error = None;
     let mut pause = POLL_INTERVAL;
@@ -96,7 +96,7 @@ fn wait_for<R>(mut stand_in: StandIn<R>, stop: &AtomicBool) -> (Option<R>, Optio
     }
 }
 
-/// A MemoryError where the process has no memory left for small things, which have no other way to fail.
+/// Raises a MemoryError if the process has no memory left for small allocations, which cannot fail in any other way.
 fn ready(py: Python<'_>) -> PyResult<()> {
     memory::ready().map_err(|error| error.into_python(py))
 }

@@ -1,4 +1,4 @@
-//! The parts of choosing a token that look at the whole vocabulary, on NumPy arrays.
+//! The parts of sampling that look at the whole vocabulary, on NumPy arrays.
 #![expect(clippy::needless_pass_by_value, reason = "extracted arguments are passed by value")]
 
 use std::borrow::Cow;
@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use crate::lists::{array, collected, copy_of};
 use crate::outside::{attached, released};
 
-/// From this many numbers on the interpreter is released: below, giving it up and waiting to get it back costs more.
+/// From this many elements on, the GIL is released: for fewer, releasing and reacquiring it costs more.
 const LONG: usize = 1 << 20;
 
 type TopK<'py> = (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>);
@@ -34,7 +34,7 @@ fn numbers<'a>(logits: &'a PyReadonlyArray1<'_, f32>) -> PyResult<&'a [f32]> {
         .map_err(|_| PyValueError::new_err("logits must be contiguous; numpy.ascontiguousarray makes them so"))
 }
 
-/// Runs `work`; without the GIL on a copy, since another thread may write into the array then.
+/// Runs `work`; without the GIL it runs on a copy, since another thread may then write to the array.
 fn compute<T: Send>(py: Python<'_>, logits: &[f32], work: impl FnOnce(&[f32]) -> T + Send) -> PyResult<T> {
     if logits.len() >= LONG {
         let logits = copy_of(logits)?;

@@ -87,15 +87,15 @@ impl Session {
 }
 
 thread_local! {
-    /// What this thread is stepping: more than the sessions of one step only inside a signal handler.
+    /// The sessions that this thread is stepping: more than those of one step only inside a signal handler.
     static STEPPED: RefCell<Vec<Arc<llamacpu_model::Session>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Notes that the calling thread steps some sessions, until it is dropped.
+/// Records that the calling thread is stepping some sessions, until it is dropped.
 pub(crate) struct Stepped(usize);
 
 impl Stepped {
-    /// RuntimeError if this thread is stepping one of them already: then a signal handler asks.
+    /// Raises a RuntimeError if this thread is already stepping one of them, which means that a signal handler is calling.
     pub(crate) fn by_this_thread<'a>(
         sessions: impl Iterator<Item = &'a Arc<llamacpu_model::Session>> + Clone,
     ) -> PyResult<Self> {

@@ -1,4 +1,4 @@
-//! Threads that do long work for Python's main thread, which meanwhile runs signal handlers.
+//! Threads that do long work on behalf of Python's main thread, which meanwhile runs signal handlers.
 
 use std::cell::RefCell;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -9,10 +9,10 @@ use llamacpu_kernels::memory;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Threads kept for the next call; a call inside a signal handler needs one more than the call that it interrupts.
+/// Threads kept for later calls; a call inside a signal handler needs one more than the call that it interrupts.
 const KEPT: usize = 2;
 
-/// A thread that takes one job after the other.
+/// A thread that runs one job after another.
 struct Worker {
     process: u32,
     jobs: Option<Sender<Job>>,
@@ -28,38 +28,38 @@ impl Drop for Worker {
 }
 
 thread_local! {
-    /// Of this thread, so that no lock is shared with anybody.
+    /// Thread-local, so that no lock is shared with another thread.
     static IDLE: RefCell<Vec<Worker>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Work that is being done elsewhere.
+/// Work that is running on another thread.
 pub(crate) struct StandIn<R> {
     process: u32,
     worker: Option<Worker>,
     outcome: Receiver<R>,
 }
 
-/// How waiting ended.
+/// The outcome of waiting.
 pub(crate) enum Waited<R> {
     /// The work is done.
     Done(R),
-    /// It goes on.
+    /// The work is still running.
     NotYet(StandIn<R>),
-    /// This is a child process, and the work goes on in its parent only.
+    /// This is a child process, and the work continues only in its parent.
     LeftBehind,
 }
 
 impl<R: Send + 'static> StandIn<R> {
-    /// Gives `work` to an idle thread, or to a new one. Where the system refuses a thread it is done here and now.
+    /// Gives `work` to an idle thread or to a new one. If the system refuses a new thread, the work runs here and now.
     pub(crate) fn start(work: impl FnOnce() -> R + Send + 'static) -> Self {
         let (sender, outcome) = channel();
         let job: Job = Box::new(move || {
-            // Nobody waits any more only where the process ends.
+            // Nobody is waiting any more only if the process is ending.
             let _ = sender.send(work());
         });
         let process = std::process::id();
         let worker = idle(process).or_else(|| spawn(process));
-        // A worker ends only with its process, so that it takes every job.
+        // A worker ends only with its process, so it accepts every job.
         let refused = match worker.as_ref().and_then(|worker| worker.jobs.as_ref()) {
             Some(jobs) => jobs.send(job).err().map(|refused| refused.0),
             None => Some(job),
@@ -72,7 +72,7 @@ impl<R: Send + 'static> StandIn<R> {
 }
 
 impl<R> StandIn<R> {
-    /// Waits for the end of the work, for `pause` at most.
+    /// Waits for the work to end, for at most `pause`.
     pub(crate) fn wait(self, pause: Duration) -> Waited<R> {
         if self.process != std::process::id() {
             // A thread that does not exist here may have held the locks inside.
@@ -97,7 +97,7 @@ impl<R> StandIn<R> {
     }
 }
 
-/// A thread of this process that waits for work.
+/// An idle thread of this process.
 fn idle(process: u32) -> Option<Worker> {
     IDLE.with_borrow_mut(|idle| {
         idle.retain(|worker| worker.process == process);

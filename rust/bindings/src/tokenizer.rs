@@ -20,7 +20,7 @@ struct Tokenizer {
     inner: Arc<llamacpu_text::Tokenizer>,
 }
 
-/// The bytes of a string array as a file has them, and the number of strings.
+/// The bytes of a string array as stored in a file, and the number of strings.
 type StringArray<'py> = (Bound<'py, PyAny>, u64);
 
 #[pymethods]
@@ -207,14 +207,14 @@ impl Tokenizer {
     }
 }
 
-/// The bytes of a string array: the file's own, or a copy of what Python may change while the tokenizer is built without
-/// the GIL.
+/// The bytes of a string array: the file's own, or a copy if Python may change them while the tokenizer is built
+/// without the GIL.
 fn unchanging<'a>(buffer: &'a Buffer<'_>) -> PyResult<Cow<'a, [u8]>> {
     let data = buffer.bytes()?;
     Ok(if buffer.fixed() { Cow::Borrowed(data) } else { Cow::Owned(copy_of(data)?) })
 }
 
-/// The numbers of an array, which Python may change afterwards.
+/// A copy of the elements of an array, which Python may change afterwards.
 fn copied<T: numpy::Element + Copy>(array: Option<PyReadonlyArray1<'_, T>>) -> PyResult<Option<Vec<T>>> {
     array.map(|array| copy_of(array.as_slice()?)).transpose()
 }

@@ -10,66 +10,67 @@ use crate::shared::Pieces;
 pub use functions::Activation;
 use functions::{Activate, Add, ClampedSwiglu, Gate, SoftCap};
 
-/// Numbers in one piece of work, a multiple of the lanes.
+/// Number of elements in one piece of work, a multiple of the lanes.
 const PIECE: usize = 16 * 1024;
 
-/// `gate = silu(gate) * up`, with `silu(x) = x / (1 + exp(-x))` (N. Shazeer, "GLU Variants Improve Transformer", 2020).
+/// Computes `gate = silu(gate) * up`, with `silu(x) = x / (1 + exp(-x))` (N. Shazeer, "GLU Variants Improve Transformer", 2020).
 ///
 /// # Errors
-/// `Error::Shape` for different lengths; `Error::Cancelled`.
+/// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
 pub fn swiglu(context: &Context, gate: &mut [f32], up: &[f32]) -> Result<(), Error> {
     gated(context, Activation::Silu, gate, up)
 }
 
-/// `gate = activation(gate) * up`: SwiGLU, GeGLU, ReGLU and the like (N. Shazeer, "GLU Variants Improve Transformer", 2020).
+/// Computes `gate = activation(gate) * up`: SwiGLU, GeGLU, ReGLU and the like (N. Shazeer, "GLU Variants Improve Transformer",
+/// 2020).
 ///
 /// # Errors
-/// `Error::Shape` for different lengths; `Error::Cancelled`.
+/// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
 pub fn gated(context: &Context, activation: Activation, gate: &mut [f32], up: &[f32]) -> Result<(), Error> {
     pairwise(context, gate, up, "gate and up projections", |gate, up| {
         dispatch(context.isa, Gate { activation, values: gate, up });
     })
 }
 
-/// `gate = gate * sigmoid(slope * gate) * (up + 1)`, after `gate` was bounded by `limit` from above and `up` by `limit` and
-/// `-limit` (gpt-oss: slope 1.702, limit 7). NaN stays NaN.
+/// Computes `gate = gate * sigmoid(slope * gate) * (up + 1)`, after clamping `gate` to at most `limit` and `up` to the range
+/// from `-limit` to `limit` (gpt-oss: slope 1.702, limit 7). NaN stays NaN.
 ///
 /// # Errors
-/// `Error::Shape` for different lengths; `Error::Cancelled`.
+/// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
 pub fn clamped_swiglu(context: &Context, gate: &mut [f32], up: &[f32], slope: f32, limit: f32) -> Result<(), Error> {
     pairwise(context, gate, up, "gate and up projections", |gate, up| {
         dispatch(context.isa, ClampedSwiglu { values: gate, up, slope, limit });
     })
 }
 
-/// `x = activation(x)`.
+/// Computes `x = activation(x)`.
 ///
 /// # Errors
-/// `Error::Cancelled`.
+/// `Error::Cancelled` if the context was interrupted.
 pub fn activate(context: &Context, activation: Activation, x: &mut [f32]) -> Result<(), Error> {
     in_pieces(context, x, |_, x| dispatch(context.isa, Activate { activation, x }))
 }
 
-/// `x = cap * tanh(x / cap)`: about x where it is small, never above the cap (Gemma 2). `cap` is positive.
+/// Computes `x = cap * tanh(x / cap)`: close to x if it is small, never above the cap in magnitude (Gemma 2). `cap` is positive.
 ///
 /// # Errors
-/// `Error::Cancelled`.
+/// `Error::Cancelled` if the context was interrupted.
 pub fn soft_cap(context: &Context, x: &mut [f32], cap: f32) -> Result<(), Error> {
     in_pieces(context, x, |_, x| dispatch(context.isa, SoftCap { x, cap }))
 }
 
-/// `x = x + y`.
+/// Computes `x = x + y`.
 ///
 /// # Errors
-/// `Error::Shape` for different lengths; `Error::Cancelled`.
+/// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
 pub fn add(context: &Context, x: &mut [f32], y: &[f32]) -> Result<(), Error> {
     pairwise(context, x, y, "summands", |x, y| dispatch(context.isa, Add { x, y }))
 }
 
-/// `x = x * factor`.
+/// Computes `x = x * factor`.
 ///
 /// # Errors
-/// `Error::Cancelled`.
+/// `Error::Cancelled` if the context was interrupted.
 pub fn scale(context: &Context, x: &mut [f32], factor: f32) -> Result<(), Error> {
     in_pieces(context, x, |_, x| x.iter_mut().for_each(|x| *x *= factor))
 }
@@ -77,7 +78,7 @@ pub fn scale(context: &Context, x: &mut [f32], factor: f32) -> Result<(), Error>
 /// Multiplies every row of `x` (`factors.len()` rows of equal length) by its factor.
 ///
 /// # Errors
-/// `Error::Shape` if `x` is not so many rows; `Error::Cancelled`.
+/// `Error::Shape` if `x` is not that many rows; `Error::Cancelled` if the context was interrupted.
 pub fn scale_rows(context: &Context, x: &mut [f32], factors: &[f32]) -> Result<(), Error> {
     if x.is_empty() && factors.is_empty() {
         return Ok(());
@@ -101,13 +102,13 @@ pub fn scale_rows(context: &Context, x: &mut [f32], factors: &[f32]) -> Result<(
     })
 }
 
-/// `x = exp(x - max(x)) / sum(exp(x - max(x)))`. No numbers: no effect. A row of nothing but negative infinity has no
-/// softmax: it becomes NaN, as does a row with NaN or positive infinity.
+/// Computes the softmax `x = exp(x - max(x)) / sum(exp(x - max(x)))`. An empty `x` is left alone. The softmax is undefined if
+/// all values are negative infinity: they become NaN, as do values that include a NaN or positive infinity.
 pub fn softmax(isa: Isa, x: &mut [f32]) {
     dispatch(isa, Softmax(x));
 }
 
-/// Calls the function with every piece of `x` and the place of its first number.
+/// Calls the function with every piece of `x` and the index of its first element.
 fn in_pieces(context: &Context, x: &mut [f32], function: impl Fn(usize, &mut [f32]) + Sync) -> Result<(), Error> {
     let pieces = Pieces::new(x, PIECE);
     context.for_each(pieces.count(), &|piece| {
@@ -152,7 +153,7 @@ impl Kernel for Softmax<'_> {
         for chunk in self.0.chunks_mut(LANES) {
             let e = exp(L::load_part(set, chunk).sub(shift));
             e.store_part(chunk);
-            // Read back, so that the lanes behind the end count as 0.
+            // Read back, so that the lanes beyond the end count as 0.
             sums = sums.add(L::load_part(set, chunk));
         }
         let factor = L::splat(set, 1.0 / sums.sum());

@@ -1,9 +1,9 @@
 //! Attention of grouped query heads over paged keys and values (A. Vaswani et al., 2017; N. Shazeer, 2019;
 //! J. Ainslie et al., "GQA", 2023).
 //!
-//! A piece of work is a block of queries with all query heads that share a key and value head: keys and values are read
-//! once for all of them. Long sequences with few queries are also cut along the positions, at fixed places, and the parts
-//! joined afterwards.
+//! A piece of work is a block of queries with all query heads that share a key and value head, so that keys and values are
+//! read once for all of them. Long sequences with few queries are also split along the positions, at fixed places, and the
+//! parts are joined afterwards.
 
 mod block;
 mod byte_keys;
@@ -34,16 +34,17 @@ use crate::math::{LANES, dispatch};
 use crate::memory::{grow, reserve};
 use crate::shared::Pieces;
 
-/// Rows (queries times query heads) of a piece of work: enough to pay for converting keys and values to floats.
+/// Rows (queries times query heads) of a piece of work: enough to amortize converting keys and values to floats.
 const QUERY_ROWS: usize = 64;
-/// Pieces for each thread below which long sequences are cut.
+/// Pieces per thread below which long sequences are split.
 const BALANCE: usize = 4;
 
-/// `output = softmax(scale * queries * keys) * values`, over the positions that a query sees. Query head `h` uses key and value
-/// head `h / (heads / kv_heads)`.
+/// Computes `output = softmax(scale * queries * keys) * values` over the positions that a query sees. Query head `h` uses key
+/// and value head `h / (heads / kv_heads)`.
 ///
 /// # Errors
-/// `Error::Shape` if sizes do not fit together, there are too few pages, or one is absent that is seen; `Error::Cancelled`.
+/// `Error::Shape` if sizes do not match, there are too few pages, or a page that a query sees is absent; `Error::Cancelled` if
+/// the context was interrupted.
 pub fn attention(
     context: &Context,
     layout: &KvLayout,
@@ -86,7 +87,7 @@ pub fn attention(
     }
 }
 
-/// The chunks that somebody sees something of, and those between; at least one.
+/// The range of chunks that contain all visible positions; at least one chunk.
 fn seen_chunks(visible: &[Range<usize>]) -> Range<usize> {
     let (mut first, mut end) = (usize::MAX, 0);
     for range in visible.iter().filter(|range| !range.is_empty()) {
@@ -109,7 +110,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// One call.
+/// The data of one call.
 struct Work<'a> {
     context: &'a Context<'a>,
     layout: &'a KvLayout,
@@ -125,7 +126,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Every block of queries is done by one thread.
+    /// Processes every block of queries on one thread.
     fn in_pieces(&self, pieces: &[Piece]) -> Result<(), Error> {
         let failure = Mutex::new(None);
         self.context.for_each(pieces.len(), &|index| {
@@ -137,7 +138,7 @@ impl Work<'_> {
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    /// The chunks of a block are done by any threads and joined in order.
+    /// Processes the chunks of a block on any threads and joins them in order.
     fn in_chunks(&self, pieces: &[Piece]) -> Result<(), Error> {
         let mut parts = Vec::new();
         for piece in pieces {
@@ -177,7 +178,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Computes the state of a piece's rows and hands it over.
+    /// Computes the state of a piece's rows and passes it to `take`.
     fn attend(&self, piece: &Piece, take: impl FnOnce(&[f32])) -> Result<(), Error> {
         let input = &self.inputs[piece.item];
         let block = Block {
@@ -208,7 +209,7 @@ impl Work<'_> {
     /// Divides by the sums of weights and writes the output of a piece.
     ///
     /// # Safety
-    /// Nobody else writes the output of these queries for this head.
+    /// No other thread writes the output of these queries for this head.
     unsafe fn finish(&self, piece: &Piece, state: &[f32]) {
         let size = self.layout.value_size;
         let rows = piece.queries.len() * self.group;
@@ -217,7 +218,7 @@ impl Work<'_> {
         let heads = piece.head * self.group..(piece.head + 1) * self.group;
         let sinks = self.sinks.map(|sinks| &sinks[heads]);
         for (index, query) in piece.queries.clone().enumerate() {
-            // SAFETY: the caller guarantees that nobody else writes the outputs of these queries and this head.
+            // SAFETY: the caller guarantees that no other thread writes the outputs of these queries and this head.
             let output = unsafe { self.outputs[piece.item].get(query * self.layout.kv_heads + piece.head) };
             let first = index * self.group;
             let sums = &sums[first * size.next_multiple_of(LANES)..];
@@ -227,7 +228,7 @@ impl Work<'_> {
     }
 }
 
-/// Keeps the first error.
+/// Records the first error.
 fn note(failure: &Mutex<Option<Error>>, done: Result<(), Error>) {
     if let Err(error) = done {
         failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);

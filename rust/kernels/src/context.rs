@@ -1,17 +1,17 @@
-//! What every kernel call needs besides its operands: the instruction set, the threads, and a way to be interrupted.
+//! What every kernel call needs besides its operands: the instruction set, the threads, and a way to interrupt it.
 
 use crate::Error;
 use crate::cpu::Isa;
 use crate::threads::Pool;
 
-/// Borrowed by every parallel kernel for the time of one call.
+/// The environment of a call, borrowed by every parallel kernel for the duration of one call.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// Kernels to use.
+    /// Instruction set whose kernels are used.
     pub isa: Isa,
     /// Threads to use.
     pub pool: &'a Pool,
-    /// Asked now and then by the calling thread between pieces of work; `true` stops the call with `Error::Cancelled`.
+    /// Polled by the calling thread between pieces of work; `true` stops the call with `Error::Cancelled`.
     pub interrupted: Option<&'a (dyn Fn() -> bool + Sync)>,
 }
 
@@ -24,12 +24,12 @@ impl<'a> Context<'a> {
     /// Runs `work(piece)` once for every piece below `pieces`, on all threads.
     ///
     /// Every thread starts with its own contiguous range (the same range in every call of the same size, so that memory
-    /// stays near the thread that touched it first) and takes the last pieces of others when it is done. A single piece
+    /// stays near the thread that touched it first) and, when done, takes the last pieces of other threads. A single piece
     /// runs on the calling thread.
     ///
     /// # Errors
-    /// `Error::Cancelled` if `interrupted` said so: some pieces have not run. `Error::Unsupported` when called from
-    /// inside another region.
+    /// `Error::Cancelled` if `interrupted` returned `true`; some pieces have not run. `Error::Unsupported` if called from
+    /// inside another parallel region.
     ///
     /// # Panics
     /// With the panic of any piece, after all threads have stopped.

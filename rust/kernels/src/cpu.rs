@@ -1,4 +1,4 @@
-//! Instruction sets: a set of features, detected once, chosen at run time, named by `LLAMACPU_ISA`.
+//! Instruction sets: sets of features, detected once and selected at run time, by name through `LLAMACPU_ISA`.
 
 pub(crate) mod sets;
 #[cfg(test)]
@@ -9,7 +9,7 @@ use std::fmt;
 use crate::Error;
 use crate::processes::Published;
 
-/// Instructions that kernels are written for, beyond the baseline of the target.
+/// Instructions that kernels use beyond the baseline of the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Feature {
     /// AVX2 with FMA and F16C.
@@ -18,7 +18,7 @@ pub enum Feature {
     AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
-    /// AVX-512 VBMI: lookups in tables of bytes.
+    /// AVX-512 VBMI: lookups in byte tables.
     Avx512Vbmi,
     /// Arm NEON with the dot product extension.
     DotProduct,
@@ -43,7 +43,7 @@ impl Feature {
         }
     }
 
-    /// Asks the processor (and the operating system, which has to save the registers).
+    /// Queries the processor (and the operating system, which has to save the registers).
     fn detected(self) -> bool {
         #[cfg(target_arch = "x86_64")]
         return match self {
@@ -72,7 +72,7 @@ impl Feature {
     }
 }
 
-/// Features, a bit each.
+/// A set of features, one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Features(u8);
 
@@ -91,23 +91,23 @@ impl Features {
         Self(self.0 & !(1 << feature as u32))
     }
 
-    /// What the processor has.
+    /// The features of the processor.
     fn detected() -> Self {
         let found = Feature::ALL.into_iter().filter(|feature| feature.detected());
         found.fold(Self::NONE, Self::with)
     }
 }
 
-/// A name that `LLAMACPU_ISA` takes, and what it stands for.
+/// A name that `LLAMACPU_ISA` accepts, and its features.
 struct Named {
     name: &'static str,
-    /// What the processor must have.
+    /// Features that the processor must have.
     required: &'static [Feature],
-    /// What is used beyond that where the processor has it.
+    /// Further features that are used if the processor has them.
     optional: &'static [Feature],
 }
 
-/// Every name, from the slowest to the fastest of each processor family.
+/// Every name, from slowest to fastest within each processor family.
 static NAMED: [Named; 6] = [
     Named { name: SCALAR, required: &[], optional: &[] },
     Named { name: "avx2", required: &[Feature::Avx2], optional: &[] },
@@ -119,7 +119,7 @@ static NAMED: [Named; 6] = [
 
 const SCALAR: &str = "scalar";
 
-/// A set of features that this processor has: none is in it that detection has not seen.
+/// A set of features that this processor has: it contains only features that were detected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Isa {
     name: &'static str,
@@ -130,12 +130,12 @@ impl Isa {
     /// Portable code; always available.
     pub const SCALAR: Self = Self { name: SCALAR, features: Features::NONE };
 
-    /// The first part of the name that `LLAMACPU_ISA` takes; `Display` writes all of it.
+    /// The first part of the name that `LLAMACPU_ISA` accepts; `Display` writes all of it.
     pub const fn name(self) -> &'static str {
         self.name
     }
 
-    /// Whether the feature is in the set. Code may rely on the processor having it.
+    /// Whether the feature is in the set. If so, code may rely on the processor having it.
     pub const fn has(self, feature: Feature) -> bool {
         self.features.has(feature)
     }
@@ -145,19 +145,19 @@ impl Isa {
         Feature::ALL.into_iter().filter(move |feature| self.has(*feature))
     }
 
-    /// The features of this processor, whatever set is chosen.
+    /// The features of this processor, regardless of the selected set.
     pub fn detected() -> impl Iterator<Item = Feature> {
         let found = Self::found();
         Feature::ALL.into_iter().filter(move |feature| found.has(*feature))
     }
 
-    /// Every named instruction set of this processor, slowest first, with all that the name may stand for.
+    /// Every named instruction set of this processor, slowest first, each with all optional features that are available.
     pub fn available() -> &'static [Self] {
         static SETS: Published<Vec<Isa>> = Published::new();
         SETS.get_or_set(|| NAMED.iter().filter_map(|named| Self::of(named, Self::found())).collect())
     }
 
-    /// Every set that can be chosen: those of `available`, and the same with optional features left out.
+    /// Every set that can be selected: those of `available`, and the same without optional features.
     pub fn all() -> Vec<Self> {
         let mut sets = Vec::new();
         for isa in Self::available() {
@@ -168,7 +168,7 @@ impl Isa {
         sets
     }
 
-    /// The set to use: the fastest, or the one that `LLAMACPU_ISA` names.
+    /// The set to use: the one that `LLAMACPU_ISA` names, otherwise the fastest.
     pub fn chosen() -> Result<Self, Error> {
         match std::env::var("LLAMACPU_ISA") {
             Ok(name) if !name.is_empty() => Self::named(&name),
@@ -176,7 +176,7 @@ impl Isa {
         }
     }
 
-    /// The available set of that name, less the optional features that follow it: `avx512,-avx512vbmi`.
+    /// The available set of that name, minus the optional features listed after it, as in `avx512,-avx512vbmi`.
     pub fn named(name: &str) -> Result<Self, Error> {
         let mut words = name.split(',');
         let first = words.next().unwrap_or_default();
@@ -226,7 +226,7 @@ impl Isa {
     }
 }
 
-/// As `LLAMACPU_ISA` takes it: the name, and what is left out of what the processor has.
+/// In the form that `LLAMACPU_ISA` accepts: the name, and the available optional features that are left out.
 impl fmt::Display for Isa {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(self.name)?;

@@ -1,7 +1,7 @@
-//! Block formats of GGUF tensors, and THE table that everything else iterates.
+//! Block formats of GGUF tensors, and the one table that everything else iterates over.
 //!
 //! A format is one row of [`FormatInfo`] and one implementation of [`Blocks`] in the file of its family. Products do not
-//! know formats: they know the [`Packing`] that a format names, the layout its weights take in memory for the kernels.
+//! know formats: they only know the [`Packing`] that a format names, the layout of its weights in memory for the kernels.
 
 mod blocks;
 mod compression;
@@ -67,33 +67,33 @@ pub enum Format {
     TQ2_0,
 }
 
-/// Writes whole blocks.
+/// A function that writes whole blocks.
 pub(crate) type Quantize = fn(&[f32], &mut [u8]);
 
-/// One row of the table: what a format is called and how its blocks are read and written.
+/// One row of the table: the name of a format and how its blocks are read and written.
 #[derive(Debug)]
 pub struct FormatInfo {
     /// The format.
     pub format: Format,
-    /// Its name as GGUF tools write it.
+    /// Its name, as GGUF tools write it.
     pub name: &'static str,
-    /// Its number in a GGUF tensor table.
+    /// Its type number in a GGUF tensor table.
     pub ggml_id: u32,
     /// Weights in a block.
     pub block_elements: usize,
     /// Bytes of a block.
     pub block_bytes: usize,
-    /// Whole blocks to numbers; slices must fit together (see [`Format::dequantize`] for a checked call).
+    /// Dequantizes whole blocks; the slices must match in size (see [`Format::dequantize`] for a checked call).
     pub(crate) dequantize: fn(&[u8], &mut [f32]),
-    /// Numbers to whole blocks, where no importance matrix is needed.
+    /// Quantizes to whole blocks; none if an importance matrix is needed.
     pub(crate) quantize: Option<Quantize>,
-    /// How quantized blocks are laid out for the kernels; the floats stay as they are in the file.
+    /// How quantized blocks are laid out for the kernels; none for plain weights, which stay as they are in the file.
     pub(crate) packing: Option<&'static Packing>,
     /// How that layout is compressed in memory, if it is.
     pub(crate) compression: Option<&'static Compression>,
     /// Restores the layout, if it is compressed.
     pub(crate) decompress: Decompress,
-    /// Packs 16 rows for the kernels; does nothing for the floats.
+    /// Packs 16 rows for the kernels; does nothing for plain weights.
     pub(crate) pack: fn(Isa, &[u8], usize, Layout, &mut [u8]),
 }
 
@@ -114,7 +114,7 @@ const fn row<B: Blocks>(format: Format, name: &'static str, ggml_id: u32, quanti
     }
 }
 
-/// The row of a format of plain numbers.
+/// The row of a format of plain floats.
 const fn plain(
     format: Format,
     name: &'static str,
@@ -179,12 +179,12 @@ static ALL: [Format; TABLE.len()] = {
 };
 
 impl Format {
-    /// The format with that number in GGUF tensor tables.
+    /// The format with the given type number in GGUF tensor tables.
     pub fn from_ggml(id: u32) -> Option<Self> {
         TABLE.iter().find(|row| row.ggml_id == id).map(|row| row.format)
     }
 
-    /// The format of that name.
+    /// The format with the given name.
     pub fn named(name: &str) -> Option<Self> {
         TABLE.iter().find(|row| row.name == name).map(|row| row.format)
     }
@@ -199,7 +199,7 @@ impl Format {
         &ALL
     }
 
-    /// Bytes of a row of `elements` weights; none if that is no whole number of blocks or too large to count.
+    /// Size in bytes of a row of `elements` weights; none if that is not a whole number of blocks or overflows.
     pub fn row_bytes(self, elements: usize) -> Option<usize> {
         let row = self.info();
         if !elements.is_multiple_of(row.block_elements) {
@@ -208,7 +208,7 @@ impl Format {
         (elements / row.block_elements).checked_mul(row.block_bytes)
     }
 
-    /// Reads whole blocks.
+    /// Dequantizes whole blocks.
     ///
     /// # Errors
     /// `Error::Shape` unless `bytes` are exactly the blocks of `out.len()` weights.
@@ -218,8 +218,8 @@ impl Format {
         Ok(())
     }
 
-    /// Writes whole blocks: plain rounding for the simple formats (the same bytes as the `gguf` Python package), a search
-    /// for good scales for the K formats.
+    /// Quantizes to whole blocks: with plain rounding for the simple formats (the same bytes as the `gguf` Python package),
+    /// with a search for good scales for the K formats.
     ///
     /// # Errors
     /// `Error::Shape` unless `bytes` are exactly the blocks of `values.len()` weights; `Error::Unsupported` if this format

@@ -1,5 +1,5 @@
-//! Bytes and numbers: block formats, matrix products, attention, element-wise functions, threads and file mapping.
-//! The only crate of the project with `unsafe`; it knows no model and no Python.
+//! Compute kernels: block formats, matrix products, attention, element-wise functions, threads and file mapping.
+//! The only crate of the project with `unsafe` code; it knows nothing about models or Python.
 
 pub mod activation;
 pub mod attention;
@@ -23,7 +23,7 @@ pub mod threads;
 
 pub use error::Error;
 
-/// Whether the tests run under an emulator: a hundred times slower, the largest of them take fewer of their cases.
+/// Whether the tests run under an emulator: it is about 100 times slower, so the largest tests run fewer of their cases.
 #[cfg(test)]
 pub(crate) fn emulated() -> bool {
     std::env::var_os("LLAMACPU_EMULATED").is_some()

@@ -1,4 +1,4 @@
-//! Bytes that live in a mapped file or in memory of our own. The only module that knows how mapping works.
+//! Bytes in a memory-mapped file or in allocated memory. The only module that knows how mapping works.
 
 mod aligned;
 mod bytes;
@@ -19,29 +19,29 @@ use memmap2::{Mmap, MmapOptions};
 
 use crate::Error;
 
-/// Bytes that are read at a time into memory of our own.
+/// Bytes that are read at a time when a file is copied into memory.
 const STAGE: usize = 16 << 20;
 
-/// Asked now and then; `true` stops the work.
+/// Polled now and then; `true` stops the work.
 type Interrupted<'a> = Option<&'a (dyn Fn() -> bool + Sync)>;
 
-/// How the bytes of a model file come into memory.
+/// How the bytes of a model file are brought into memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Load {
-    /// The system reads the pages of the file as they are needed, where it can map the file; else they are copied.
+    /// The file is mapped, and the system reads its pages as they are needed; if it cannot be mapped, it is copied.
     Map,
-    /// They are read at once into memory of our own; what becomes of the file afterwards does not matter.
+    /// The file is read into allocated memory at once; later changes to the file do not matter.
     Copy,
 }
 
-/// The bytes of a file, shared by everything that points into them.
+/// The bytes of a file, shared by everything that refers to them.
 #[derive(Debug)]
 pub struct Mapping {
     memory: Memory,
 }
 
 enum Memory {
-    /// Fields are dropped in this order: no page is unmapped under the protection of the guard.
+    /// Fields are dropped in this order, so that no page is unmapped while the guard protects it.
     Map {
         guard: Guard,
         map: Mmap,
@@ -53,8 +53,8 @@ enum Memory {
 /// A way to map a file.
 type Mapper = fn(&File) -> std::io::Result<Mmap>;
 
-/// Ways to map a file, best first: pages of a shared map are the system's own copy of the file, but some file systems (of
-/// networks, in user space) have only private maps, or none.
+/// Ways to map a file, best first: pages of a shared map are the system's own copy of the file, but some file systems
+/// (network file systems, those in user space) only support private maps, or none.
 const MAPPERS: [Mapper; 2] = [shared, private];
 
 fn shared(file: &File) -> std::io::Result<Mmap> {
@@ -69,11 +69,11 @@ fn private(file: &File) -> std::io::Result<Mmap> {
 }
 
 impl Mapping {
-    /// The whole file as it was opened. `interrupted` is asked now and then while it is copied.
+    /// Maps or copies the whole file, as it was when it was opened. `interrupted` is polled while it is copied.
     ///
     /// # Errors
-    /// `Error::File` if it cannot be read or is empty, `Error::Changed` if it is not as it was when it was opened,
-    /// `Error::Memory` if there is no memory for a copy, `Error::Cancelled`.
+    /// `Error::File` if it cannot be read or is empty, `Error::Changed` if it has changed since it was opened,
+    /// `Error::Memory` if there is no memory for a copy, `Error::Cancelled` if `interrupted` returned `true`.
     pub fn of(source: &Arc<SourceFile>, load: Load, interrupted: Interrupted) -> Result<Arc<Self>, Error> {
         let mappers = if load == Load::Map { &MAPPERS[..] } else { &[] };
         Self::with(source, mappers, interrupted)
@@ -87,7 +87,7 @@ impl Mapping {
         source.check()?;
         let len = usize::try_from(source.len())
             .map_err(|_| Error::File(format!("{path} has {} bytes, too many for this machine", source.len())))?;
-        // A map of another length than the checked one is of a file that changes just now.
+        // A map whose length differs from the checked one belongs to a file that is just being changed.
         let mapped = mappers.iter().find_map(|mapper| mapper(source.file()).ok().filter(|map| map.len() == len));
         let memory = match mapped {
             Some(map) => {
@@ -98,21 +98,21 @@ impl Mapping {
         Ok(Arc::new(Self { memory }))
     }
 
-    /// Whether the file is mapped, and not copied.
+    /// Whether the file is mapped rather than copied.
     pub fn is_mapped(&self) -> bool {
         matches!(self.memory, Memory::Map { .. })
     }
 
-    /// To be called before the bytes are used for a while: sees to it that a file that is shortened meanwhile is an error
-    /// of `check` where the system can tell.
+    /// Call this before using the bytes for a while: it makes sure that `check` reports a file that is shortened meanwhile,
+    /// where the system can tell.
     pub fn watch(&self) {
         if self.is_mapped() {
             guard::watch();
         }
     }
 
-    /// To be called when they have been used, before anybody sees the result: proves that they were those of the file as
-    /// it was opened.
+    /// Call this after using the bytes, before the result is returned: it checks that they were those of the file as it was
+    /// opened.
     ///
     /// # Errors
     /// `Error::Changed` if the file became shorter or was written to. Copies do not change.
@@ -134,12 +134,12 @@ impl Mapping {
         self.deref().len()
     }
 
-    /// Whether the file has no bytes (it always has: `of` refuses empty files).
+    /// Whether the file is empty (never the case, since `of` rejects empty files).
     pub fn is_empty(&self) -> bool {
         self.deref().is_empty()
     }
 
-    /// Says that a range will be needed soon. A hint: failure, or a range outside the file, has no effect.
+    /// Declares that a range will be needed soon. This is a hint: failure, or a range outside the file, has no effect.
     pub fn advise_needed(&self, offset: usize, len: usize) {
         #[cfg(unix)]
         if let Memory::Map { map, .. } = &self.memory
@@ -151,8 +151,8 @@ impl Mapping {
         let _ = (offset, len);
     }
 
-    /// Lets the system take back the whole pages inside a range. Of a map they are read from the file again; of a copy they
-    /// are gone, if `gone` allows that.
+    /// Lets the system take back the whole pages inside a range. In a map they are read from the file again; in a copy they
+    /// are lost, and this is done only if `gone` allows it.
     fn release(&self, start: usize, len: usize, gone: bool) {
         #[cfg(target_os = "linux")]
         match &self.memory {
@@ -175,7 +175,7 @@ impl Mapping {
     }
 }
 
-/// Reads the file into memory of our own.
+/// Reads the file into allocated memory.
 fn copied(source: &SourceFile, len: usize, interrupted: Interrupted) -> Result<AlignedBytes, Error> {
     let mut bytes = AlignedBytes::mapped(len, "a copy of the model file (load=\"map\" needs none)")?;
     for (index, part) in bytes.chunks_mut(STAGE).enumerate() {

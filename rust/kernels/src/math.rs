@@ -2,8 +2,8 @@
 //!
 //! A kernel is written once, generic over [`Lanes`], and compiled once per instruction set by [`dispatch`]. Equal bits
 //! follow from three rules: a fused multiply-add is exact everywhere ([`fma`]); every kernel fixes the order of its sums
-//! in terms of 16 lanes; and nothing else is used than operations that IEEE 754 defines to the last bit. (Which of
-//! several NaNs a sum returns is the one thing left open.)
+//! in terms of 16 lanes; and only operations that IEEE 754 defines to the last bit are used. (The only thing left
+//! unspecified is which of several NaNs a sum returns.)
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

@@ -1,10 +1,10 @@
 //! Matrix products: weights in any format × activations in f32.
 //!
 //! Quantized weights are packed once, in parallel, by the first product that uses them: groups of 16 rows side by side (see
-//! `weights`), in huge pages, after which the file's own pages are given back. Few tokens are multiplied straight from that
-//! layout, at the speed of memory. For more tokens each thread expands two groups into its cache (`panel`) and runs a
-//! register tile over all tokens. Plain weights are used as they lie in the file; for many tokens each thread expands some of
-//! their rows, too.
+//! `weights`), in huge pages, after which the file's own pages are released. Few tokens are multiplied straight from that
+//! layout, at memory speed. For more tokens each thread expands two groups into its cache (`panel`) and runs a
+//! register tile over all tokens. Plain weights are read directly from the file; for many tokens each thread expands some
+//! of their rows as well.
 //!
 //! The order of every sum is fixed by the format (see `tile` and `floats`), so a result has the same bits for any number of
 //! threads, any batch and every instruction set.
@@ -55,10 +55,10 @@ use batches::{Batch, Output, Product};
 /// Multiplies `tokens` rows of `input` (tokens × columns) with the weights of every job; all jobs share the input.
 ///
 /// A token with a NaN or an infinity in a block of 32 gets NaN in every output of a quantized format; in the plain formats
-/// such values follow IEEE arithmetic. (Which NaN is not defined.)
+/// such values follow IEEE arithmetic. (The bit pattern of the NaN is unspecified.)
 ///
 /// # Errors
-/// `Error::Shape` if sizes do not fit or memory is short; `Error::Cancelled` if the context was interrupted, with outputs
+/// `Error::Shape` if sizes do not match or memory is short; `Error::Cancelled` if the context was interrupted, with outputs
 /// undefined.
 pub fn matmul(
     context: &Context,
@@ -72,7 +72,7 @@ pub fn matmul(
         return Ok(());
     }
     if input.is_empty() {
-        // Sums of nothing.
+        // Empty sums.
         for job in jobs {
             job.output.fill(0.0);
         }
@@ -92,7 +92,7 @@ pub fn matmul(
     regions::run(context, columns, &[Batch { input, stride: columns, tokens, products }], buffers)
 }
 
-/// Checks that all sizes fit together.
+/// Checks that all sizes match.
 fn check(input: &[f32], tokens: usize, jobs: &[Job]) -> Result<(), Error> {
     for job in jobs {
         let (rows, columns) = (job.weights.rows(), job.weights.columns());

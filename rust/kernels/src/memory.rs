@@ -1,8 +1,8 @@
-//! Memory that may run out: growth that reports it, and a reserve for those who cannot.
+//! Handling of memory shortage: growth that reports it, and a reserve for allocations that cannot.
 //!
-//! What grows with its input is grown here and fails with `Error::Memory`. Small things (an error message, a node of a map, what
-//! the libraries below allocate) have no way to fail in Rust but the end of the process: they are taken from a reserve when the
-//! system refuses, and `ready` refuses new work until the reserve is whole again.
+//! Everything that grows with its input is grown here and fails with `Error::Memory`. Small allocations (an error message, a
+//! map node, allocations of the libraries below) cannot fail in Rust without ending the process: they are taken from a
+//! reserve when the system refuses, and `ready` refuses new work until the reserve is whole again.
 
 mod reserve;
 
@@ -15,13 +15,13 @@ use reserve::{RESERVE, fallible, is_ready};
 
 use crate::Error;
 
-/// What must be free in the heap when work begins.
+/// Bytes that must be free in the heap when work begins.
 const SMALL_THINGS: usize = 64 << 10;
 
 /// Makes `vector` at least `len` long; new elements are `value`.
 ///
 /// # Errors
-/// `Error::Memory`.
+/// `Error::Memory` if the system refuses the memory.
 pub fn grow<T: Clone>(vector: &mut Vec<T>, len: usize, value: T, purpose: &'static str) -> Result<(), Error> {
     if vector.len() < len {
         reserve(vector, len - vector.len(), purpose)?;
@@ -33,7 +33,7 @@ pub fn grow<T: Clone>(vector: &mut Vec<T>, len: usize, value: T, purpose: &'stat
 /// Makes `vector` exactly `len` long; new elements are `value`.
 ///
 /// # Errors
-/// `Error::Memory`.
+/// `Error::Memory` if the system refuses the memory.
 pub fn resize<T: Clone>(vector: &mut Vec<T>, len: usize, value: T, purpose: &'static str) -> Result<(), Error> {
     vector.truncate(len);
     grow(vector, len, value, purpose)
@@ -42,7 +42,7 @@ pub fn resize<T: Clone>(vector: &mut Vec<T>, len: usize, value: T, purpose: &'st
 /// Makes room for `more` elements.
 ///
 /// # Errors
-/// `Error::Memory`.
+/// `Error::Memory` if the system refuses the memory.
 pub fn reserve<T>(vector: &mut Vec<T>, more: usize, purpose: &'static str) -> Result<(), Error> {
     let bytes = vector.len().saturating_add(more).saturating_mul(size_of::<T>());
     fallible(|| vector.try_reserve(more)).map_err(|_| Error::Memory { bytes, purpose })
@@ -51,7 +51,7 @@ pub fn reserve<T>(vector: &mut Vec<T>, more: usize, purpose: &'static str) -> Re
 /// An empty vector with room for `count` elements.
 ///
 /// # Errors
-/// `Error::Memory`.
+/// `Error::Memory` if the system refuses the memory.
 pub fn room<T>(count: usize, purpose: &'static str) -> Result<Vec<T>, Error> {
     let mut vector = Vec::new();
     fallible(|| vector.try_reserve_exact(count)).map_err(|_| {
@@ -61,9 +61,9 @@ pub fn room<T>(count: usize, purpose: &'static str) -> Result<Vec<T>, Error> {
     Ok(vector)
 }
 
-/// Proves that the reserve is there for work that begins now, and that the heap has what others take who cannot fail: the
-/// C library ends the process where it has no memory for the thread-local data of a new thread. What is still in use of an
-/// older reserve is replaced.
+/// Checks that the reserve is available for work that begins now, and that the heap has room for allocations that cannot
+/// fail: the C library ends the process if it has no memory for the thread-local data of a new thread. A reserve that is
+/// still partly in use is replaced.
 ///
 /// # Errors
 /// `Error::Memory` if the process has no memory left.
@@ -75,26 +75,26 @@ pub fn ready() -> Result<(), Error> {
     }
 }
 
-/// Starts a thread and waits until it runs, so that nobody takes the memory away that its beginning needs.
+/// Starts a thread and waits until it runs, so that no one else takes the memory that its start needs.
 ///
 /// # Errors
-/// `OutOfMemory` where memory is short, and what the system says.
+/// `OutOfMemory` if memory is short, and the errors of the system.
 pub fn spawn(builder: Builder, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     ready().map_err(|_| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
     let (here, arrived) = sync_channel(1);
     let thread = builder.spawn(move || {
-        // The other end waits, or has given up together with its process.
+        // The other end is waiting, or has ended together with its process.
         let _ = here.send(());
         work();
     })?;
-    // An error would mean that the thread has ended already.
+    // An error would mean that the thread has already ended.
     let _ = arrived.recv();
     Ok(thread)
 }
 
 fn heap_has(bytes: usize) -> bool {
     let Ok(layout) = Layout::from_size_align(bytes, align_of::<usize>()) else { return false };
-    // The compiler leaves out an allocation that it sees nobody use, and takes it for one that came.
+    // The compiler omits an allocation that it can see is unused, and assumes that it succeeded.
     // SAFETY: the layout has a size.
     let place = std::hint::black_box(unsafe { System.alloc(layout) });
     if place.is_null() {

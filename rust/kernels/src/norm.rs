@@ -1,4 +1,4 @@
-//! Normalization of rows: by the root mean square (B. Zhang and R. Sennrich, "Root Mean Square Layer Normalization", 2019) and
+//! Normalization of rows: by the root mean square (B. Zhang and R. Sennrich, "Root Mean Square Layer Normalization", 2019) or
 //! by mean and variance (J. Ba et al., "Layer Normalization", 2016).
 
 use crate::Error;
@@ -6,10 +6,10 @@ use crate::context::Context;
 use crate::math::{Kernel, LANES, Lanes, dispatch};
 use crate::shared::Pieces;
 
-/// Numbers that one piece of work should have at least, so that handing it over costs less than doing it.
+/// Minimum number of elements in a piece of work, so that handing it over costs less than doing it.
 const PIECE: usize = 16 * 1024;
 
-/// What a row is divided by, and whether its mean is subtracted before.
+/// The formula of a normalization: what a row is divided by, and whether its mean is subtracted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NormKind {
     /// `x / sqrt(mean(x^2) + epsilon)`.
@@ -18,28 +18,29 @@ pub enum NormKind {
     MeanAndVariance,
 }
 
-/// A normalization of rows of `size` numbers, then `* weight + bias` where there are any.
+/// A normalization of rows of `size` elements, followed by `* weight + bias` where present.
 ///
-/// Heads are rows too: with `size` the numbers of a head, every head is normalized by itself.
+/// Heads can be rows as well: if `size` is the number of elements of a head, every head is normalized separately.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm<'a> {
     /// The formula.
     pub kind: NormKind,
-    /// Numbers in a row.
+    /// Number of elements in a row.
     pub size: usize,
-    /// `size` numbers for all rows; or `size` numbers for each of some rows, one after the other and then again from the first
-    /// on, as for heads that have weights of their own.
+    /// `size` weights for all rows; or `size` weights for each of several rows, one after the other and then starting over, as
+    /// for heads with individual weights.
     pub weight: Option<&'a [f32]>,
-    /// As the weights.
+    /// Biases, in the same form as the weights.
     pub bias: Option<&'a [f32]>,
     /// Added to the mean square.
     pub epsilon: f32,
 }
 
-/// Normalizes rows of `weight.len()` numbers: `output = input / sqrt(mean(input^2) + epsilon) * weight`.
+/// Normalizes rows of `weight.len()` elements: `output = input / sqrt(mean(input^2) + epsilon) * weight`.
 ///
 /// # Errors
-/// `Error::Shape` if `input` is not a whole number of rows or `output` has another length; `Error::Cancelled`.
+/// `Error::Shape` if `input` is not a whole number of rows or `output` has a different length; `Error::Cancelled` if the
+/// context was interrupted.
 pub fn rms_norm(
     context: &Context,
     input: &[f32],
@@ -55,8 +56,8 @@ impl Norm<'_> {
     /// Normalizes the rows of `input` into `output`.
     ///
     /// # Errors
-    /// `Error::Shape` if `input` is not a whole number of rows, `output` has another length, or weights or bias are not a whole
-    /// number of rows; `Error::Cancelled`.
+    /// `Error::Shape` if `input` is not a whole number of rows, `output` has a different length, or weights or bias are not a
+    /// whole number of rows; `Error::Cancelled` if the context was interrupted.
     pub fn apply(&self, context: &Context, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
         let size = self.checked(self.size, input.len())?;
         if output.len() != input.len() {
@@ -79,11 +80,11 @@ impl Norm<'_> {
         })
     }
 
-    /// Normalizes the first `size` of every `step` numbers of `x`, and leaves the others alone.
+    /// Normalizes the first `size` of every `step` elements of `x`, and leaves the rest unchanged.
     ///
     /// # Errors
-    /// `Error::Shape` if `step` is below `size`, `x` is not a multiple of `step`, or weights or bias are not a whole number of
-    /// rows; `Error::Cancelled`.
+    /// `Error::Shape` if `step` is below `size`, the length of `x` is not a multiple of `step`, or weights or bias are not a
+    /// whole number of rows; `Error::Cancelled` if the context was interrupted.
     pub fn apply_in_place(&self, context: &Context, x: &mut [f32], step: usize) -> Result<(), Error> {
         self.checked(step, x.len())?;
         let rows = PIECE.div_ceil(step);
@@ -95,7 +96,7 @@ impl Norm<'_> {
         })
     }
 
-    /// The step, if rows begin every `step` of `count` numbers.
+    /// Returns `step` after checking that `count` elements can be divided into rows that begin every `step` elements.
     fn checked(&self, step: usize, count: usize) -> Result<usize, Error> {
         let size = self.size;
         if size == 0 || step < size || !count.is_multiple_of(step) {
@@ -117,7 +118,7 @@ impl Norm<'_> {
     }
 }
 
-/// Rows from number `first` on; without an input those of the output are normalized in place.
+/// Normalizes rows from row `first` on; without an input, those of the output are normalized in place.
 struct Normalize<'a> {
     norm: &'a Norm<'a>,
     first: usize,
@@ -163,7 +164,7 @@ impl Kernel for Normalize<'_> {
     }
 }
 
-/// What is done with the numbers of a row.
+/// The transformation of the elements of a row.
 struct Scale<'a> {
     mean: f32,
     factor: f32,
@@ -172,7 +173,7 @@ struct Scale<'a> {
 }
 
 impl Scale<'_> {
-    /// The numbers of vector `index` of the row.
+    /// The transformed elements of vector `index` of the row.
     #[inline(always)]
     fn of<L: Lanes>(&self, x: L, index: usize) -> L {
         let set = x.set();
@@ -193,7 +194,7 @@ fn part<L: Lanes>(set: L::Set, row: &[f32], index: usize) -> L {
     L::load_part(set, &rest[..rest.len().min(LANES)])
 }
 
-/// Sixteen interleaved sums, as all sums over floats of this crate.
+/// Sixteen interleaved sums, like all sums over floats in this crate.
 #[inline(always)]
 fn sum_of_squares<L: Lanes>(set: L::Set, x: &[f32]) -> f32 {
     let mut sums = L::zero(set);
@@ -221,7 +222,7 @@ fn sum_of_squared_differences<L: Lanes>(set: L::Set, x: &[f32], mean: f32) -> f3
         let difference = L::load(set, x).sub(L::splat(set, mean));
         sums = difference.fma(difference, sums);
     }
-    // The lanes behind the end have no difference.
+    // The lanes beyond the end have a difference of zero.
     let mut last = [mean; LANES];
     last[..rest.len()].copy_from_slice(rest);
     let difference = L::load(set, &last).sub(L::splat(set, mean));

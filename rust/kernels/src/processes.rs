@@ -1,5 +1,5 @@
-//! Values that a forked child can use, whatever the threads of its parent were doing at that moment: nothing here waits
-//! for another thread, and no lock of the parent is ever taken in the child.
+//! Values that a forked child process can use, whatever the threads of its parent were doing at the time of the fork: nothing
+//! here waits for another thread, and the child never takes a lock of the parent.
 
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -11,7 +11,7 @@ pub struct Published<T> {
 }
 
 impl<T> Published<T> {
-    /// Nothing yet.
+    /// A value that has not been set yet.
     pub const fn new() -> Self {
         Self { value: AtomicPtr::new(std::ptr::null_mut()), owned: PhantomData }
     }
@@ -22,7 +22,7 @@ impl<T> Published<T> {
         unsafe { self.value.load(Ordering::Acquire).as_ref() }
     }
 
-    /// The value; made first if it has not been set.
+    /// The value; `make` creates it if it has not been set.
     pub fn get_or_set(&self, make: impl FnOnce() -> T) -> &T
     where
         T: Send + Sync,
@@ -30,7 +30,7 @@ impl<T> Published<T> {
         self.get().unwrap_or_else(|| self.set(make()))
     }
 
-    /// Sets the value, unless another thread was quicker: then this one is dropped. Returns the one that stands.
+    /// Sets the value, unless another thread was faster: then this one is dropped. Returns the value that is set.
     pub fn set(&self, value: T) -> &T
     where
         T: Send + Sync,
@@ -40,7 +40,7 @@ impl<T> Published<T> {
             // SAFETY: `fresh` came from a box just now; from here on it is freed by `drop` alone.
             Ok(_) => unsafe { &*fresh },
             Err(standing) => {
-                // SAFETY: `fresh` was not published, so nobody else has seen it.
+                // SAFETY: `fresh` was not published, so no other thread has seen it.
                 drop(unsafe { Box::from_raw(fresh) });
                 // SAFETY: as in `get`; it is not null, or the exchange had succeeded.
                 unsafe { &*standing }
@@ -59,7 +59,7 @@ impl<T> Drop for Published<T> {
     fn drop(&mut self) {
         let value = *self.value.get_mut();
         if !value.is_null() {
-            // SAFETY: `set` took it out of a box, and `&mut self` proves that nobody borrows it.
+            // SAFETY: `set` took it out of a box, and `&mut self` proves that it is not borrowed.
             drop(unsafe { Box::from_raw(value) });
         }
     }
@@ -71,8 +71,8 @@ impl<T> std::fmt::Debug for Published<T> {
     }
 }
 
-/// A value that every process makes for itself: after `fork` the child gets a fresh one. The parent's is left alone there,
-/// because it may be a lock that a thread of the parent holds.
+/// A value that every process creates for itself: after `fork` the child gets a fresh one. The child leaves the parent's value
+/// alone, because it may be a lock that a thread of the parent holds.
 pub struct PerProcess<T> {
     current: AtomicPtr<Stamped<T>>,
     owned: PhantomData<T>,
@@ -101,7 +101,7 @@ impl<T: Default + Send + Sync> PerProcess<T> {
             // SAFETY: `fresh` came from a box just now; from here on it is freed by `drop` alone.
             Ok(_) => unsafe { &(*fresh).value },
             Err(current) => {
-                // SAFETY: `fresh` was not published, so nobody else has seen it.
+                // SAFETY: `fresh` was not published, so no other thread has seen it.
                 drop(unsafe { Box::from_raw(fresh) });
                 // SAFETY: published by another thread of this process, and as in `get`.
                 unsafe { &(*current).value }
@@ -118,7 +118,7 @@ impl<T> Default for PerProcess<T> {
 
 impl<T> Drop for PerProcess<T> {
     fn drop(&mut self) {
-        // SAFETY: null or a published box, and `&mut self` proves that nobody borrows it.
+        // SAFETY: null or a published box, and `&mut self` proves that it is not borrowed.
         if let Some(stamped) = unsafe { self.current.get_mut().as_mut() }
             && stamped.process == std::process::id()
         {

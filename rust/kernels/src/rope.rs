@@ -2,40 +2,40 @@
 //! Context Window of Large Language Models via Positional Interpolation", 2023), YaRN (B. Peng et al., 2023), and the
 //! frequency factors of Llama 3.1.
 //!
-//! Angles are computed in `f64`, by sums, products and quotients only (`math::circle`, `math::double_double`), so that tables
-//! have the same bits on every processor and platform. An angle differs from the exact one by less than 2^-51 of itself: at
-//! position 2^20 a table is the exact one rounded to `f32`, but for one unit in the last place in a few places.
+//! Angles are computed in `f64`, using only sums, products and quotients (`math::circle`, `math::double_double`), so that
+//! tables have the same bits on every processor and platform. The relative error of an angle is below 2^-51: at position 2^20
+//! a table is the exact one rounded to `f32`, except for one unit in the last place of a few entries.
 
 use crate::Error;
 use crate::cpu::Isa;
 use crate::math::{Kernel, LANES, LARGEST_ANGLE, Lanes, dispatch, ln, power, sine_and_cosine};
 
-/// Which two numbers of a head form a pair.
+/// Which two elements of a head form a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopeStyle {
-    /// Neighbours: `2 i` and `2 i + 1`.
+    /// Adjacent elements: `2 i` and `2 i + 1`.
     Interleaved,
     /// `i` and `i + size / 2`.
     NeoX,
 }
 
-/// How positions beyond the trained context are made to fit.
+/// How angles are scaled for positions beyond the trained context.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// No scaling.
     None,
-    /// All angles divided by the factor.
+    /// All angles are divided by the factor.
     Linear {
         /// Context length over trained context length.
         factor: f64,
     },
-    /// Not at all, but cosines and sines multiplied by a factor (Y. Ding et al., "LongRoPE", 2024): the frequencies themselves
-    /// have `RopeSettings::factors`, of short or long texts.
+    /// Angles are not scaled, but cosines and sines are multiplied by a factor (Y. Ding et al., "LongRoPE", 2024): the
+    /// frequencies themselves are scaled by `RopeSettings::factors`, for short or long texts.
     Long {
         /// The factor, such as `sqrt(1 + ln(context / original context) / ln(original context))`.
         attn_factor: f64,
     },
-    /// Slow pairs divided by the factor, fast pairs left alone, a ramp between, and a correction of the magnitude.
+    /// Slow pairs are divided by the factor, fast pairs are left alone, with a ramp between them, and the magnitude is corrected.
     Yarn {
         /// Context length over trained context length.
         factor: f64,
@@ -56,25 +56,25 @@ pub enum RopeScaling {
     },
 }
 
-/// Positions are below this number.
+/// Upper bound (exclusive) of positions.
 pub const POSITIONS: usize = 1 << 30;
 
-/// What defines the rotation of a model.
+/// The settings that define the rotation of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RopeSettings {
-    /// How many numbers of each head are rotated; even, the rest passes through.
+    /// Number of elements of each head that are rotated; even. The rest passes through unchanged.
     pub size: usize,
     /// The base of the frequencies, such as 10000.
     pub base: f64,
-    /// Which numbers form pairs.
+    /// Which elements form pairs.
     pub style: RopeStyle,
     /// The scaling.
     pub scaling: RopeScaling,
-    /// One divisor of the frequency for each pair, `size / 2` in all.
+    /// One divisor of the frequency for each pair, `size / 2` in total.
     pub factors: Option<Vec<f32>>,
 }
 
-/// The rotation of one model: angle per position of each pair.
+/// The rotation of one model: the angle per position for each pair.
 #[derive(Debug, Clone)]
 pub struct Rope {
     frequencies: Vec<f64>,
@@ -86,8 +86,8 @@ impl Rope {
     /// Computes the frequencies.
     ///
     /// # Errors
-    /// `Error::Shape` for an odd size, a number of factors that is not half the size, or numbers out of range: a frequency may
-    /// be 2^20 radians a token at most.
+    /// `Error::Shape` for an odd size, a number of factors that is not half the size, or settings out of range: a frequency may
+    /// be at most 2^20 radians per token.
     pub fn new(settings: &RopeSettings) -> Result<Self, Error> {
         let size = settings.size;
         let wrong = |what: String| Err(Error::Shape(format!("rotary embedding: {what}")));
@@ -177,15 +177,15 @@ impl Rope {
         Ok(Self { frequencies, magnitude, style: settings.style })
     }
 
-    /// How many numbers of each head are rotated.
+    /// Number of elements of each head that are rotated.
     pub fn size(&self) -> usize {
         2 * self.frequencies.len()
     }
 
-    /// Cosines, then sines, of the angles at a position, `size()` numbers in all.
+    /// Writes the cosines, then the sines, of the angles at a position, `size()` values in total.
     ///
     /// # Errors
-    /// `Error::Shape` if the table has another size or the position is not below [`POSITIONS`].
+    /// `Error::Shape` if the table has a different size or the position is not below [`POSITIONS`].
     pub fn table(&self, position: usize, cos_sin: &mut [f32]) -> Result<(), Error> {
         if cos_sin.len() != self.size() {
             return Err(Error::Shape(format!(
@@ -208,7 +208,7 @@ impl Rope {
         Ok(())
     }
 
-    /// Rotates the beginning of heads of `head_size` numbers in place, all at the position of the table.
+    /// Rotates the beginning of heads of `head_size` elements in place, all at the position of the table.
     ///
     /// # Errors
     /// As [`Rope::apply_from`].
@@ -216,11 +216,11 @@ impl Rope {
         self.apply_from(isa, x, head_size, 0, cos_sin)
     }
 
-    /// Rotates heads of `head_size` numbers in place from number `first` of each on, all at the position of the table.
+    /// Rotates heads of `head_size` elements in place, from element `first` of each on, all at the position of the table.
     ///
     /// # Errors
-    /// `Error::Shape` if heads are shorter than what is rotated, `x` is not a whole number of heads, or the table has
-    /// another size.
+    /// `Error::Shape` if heads are shorter than the part that is rotated, `x` is not a whole number of heads, or the table has
+    /// a different size.
     pub fn apply_from(
         &self,
         isa: Isa,
@@ -300,7 +300,7 @@ impl Kernel for Rotate<'_> {
     }
 }
 
-/// `(x, y)` becomes `(x cos - y sin, x sin + y cos)`; the products with the sine are rounded, the rest is fused.
+/// Maps `(x, y)` to `(x cos - y sin, x sin + y cos)`; the products with the sine are rounded, the rest is fused.
 #[inline(always)]
 fn rotate<L: Lanes>(set: L::Set, first: &mut [f32], second: &mut [f32], cosines: &[f32], sines: &[f32]) {
     let tables = cosines.chunks(LANES).zip(sines.chunks(LANES));

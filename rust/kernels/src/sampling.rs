@@ -1,16 +1,16 @@
-//! What choosing a token needs from a whole vocabulary of logits: the largest one, the k largest in order, the softmax
-//! and its normalization. NaN counts as negative infinity everywhere.
+//! Operations over the logits of a whole vocabulary, for sampling a token: the largest logit, the k largest in order, the
+//! softmax and its normalization. NaN counts as negative infinity everywhere.
 
 use crate::cpu::Isa;
 pub use crate::math::doubles;
 use crate::math::{Kernel, LANES, Lanes, dispatch, exp};
 
-/// Logits that are looked at together.
+/// Number of logits that are processed together.
 const BLOCK: usize = 8 * LANES;
-/// Below this difference from the largest logit a weight is 0 in `f32`.
+/// If a logit's difference from the largest one is below this, its weight is 0 in `f32`.
 const NEGLIGIBLE: f32 = -200.0;
 
-/// The id of the largest logit, the lowest id among equals; `None` if every logit is NaN or there is none.
+/// The id of the largest logit, the lowest id among equals; `None` if all logits are NaN or there are none.
 pub fn argmax(isa: Isa, logits: &[f32]) -> Option<usize> {
     let largest = largest(isa, logits);
     let found = logits.iter().position(|logit| *logit == largest);
@@ -18,9 +18,9 @@ pub fn argmax(isa: Isa, logits: &[f32]) -> Option<usize> {
 }
 
 /// The `k` largest logits (all, if there are fewer) with their ids, in descending order, lower ids first among equals.
-/// Meant for `k` far below the number of logits: then it takes one pass at reading speed.
+/// Meant for `k` far below the number of logits: it then takes one pass at memory speed.
 ///
-/// Ids are `u32`: what lies behind the first 2^32 logits is not looked at.
+/// Ids are `u32`: anything beyond the first 2^32 logits is ignored.
 pub fn top_k(isa: Isa, logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     let logits = &logits[..logits.len().min(u32::MAX as usize)];
     let k = k.min(logits.len());
@@ -34,7 +34,7 @@ pub fn top_k(isa: Isa, logits: &[f32], k: usize) -> Vec<(u32, f32)> {
     chosen
 }
 
-/// The softmax of some logits in numbers.
+/// Statistics of the softmax of some logits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Distribution {
     /// The largest logit.
@@ -46,7 +46,7 @@ pub struct Distribution {
 }
 
 /// Normalization and entropy of the softmax, with a relative error of about 1e-6 in the probabilities. `None` if no logit
-/// is finite or one is positive infinity: then there is no softmax.
+/// is finite or one is positive infinity: the softmax is then undefined.
 pub fn distribution(isa: Isa, logits: &[f32]) -> Option<Distribution> {
     let largest = largest(isa, logits);
     if !largest.is_finite() {
@@ -63,8 +63,9 @@ pub fn distribution(isa: Isa, logits: &[f32]) -> Option<Distribution> {
     })
 }
 
-/// The natural logarithms of the softmax: `output[i] = logits[i] - log_sum`, negative infinity for NaN. Returns `false` and
-/// leaves `output` alone where there is no softmax (see [`distribution`]). Only the common length is done.
+/// Computes the natural logarithms of the softmax: `output[i] = logits[i] - log_sum`, negative infinity for NaN. Returns
+/// `false` and leaves `output` alone if the softmax is undefined (see [`distribution`]). If the lengths differ, only the
+/// common part is processed.
 pub fn log_softmax(isa: Isa, logits: &[f32], output: &mut [f32]) -> bool {
     let Some(Distribution { log_sum, .. }) = distribution(isa, logits) else { return false };
     for (y, x) in output.iter_mut().zip(logits) {
@@ -85,7 +86,7 @@ impl Kernel for Largest<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) -> f32 {
-        // Several maxima at once, because each waits for the one before it.
+        // Several maxima at once, because each has to wait for its previous value.
         let mut maxima = [L::splat(set, f32::NEG_INFINITY); 4];
         let (vectors, rest) = self.0.as_chunks::<LANES>();
         let (groups, single) = vectors.as_chunks::<4>();
@@ -102,10 +103,10 @@ impl Kernel for Largest<'_> {
     }
 }
 
-/// A number that sorts like the logit, and among equal logits like the reversed id.
+/// A number that sorts like the logit, and among equal logits in reverse order of the ids.
 #[inline(always)]
 fn key(id: usize, logit: f32) -> u64 {
-    // Adding 0 makes one zero of the two.
+    // Adding 0 turns negative zero into zero.
     let bits = (logit + 0.0).to_bits();
     let ordered = if bits >> 31 == 1 { !bits } else { bits | 1 << 31 };
     u64::from(ordered) << 32 | u64::from(u32::MAX - id as u32)

@@ -1,8 +1,8 @@
-//! Mutable slices that several threads write, each its own part: [`Pieces`] in pieces of equal length, [`SharedSlice`] in any.
+//! Mutable slices to which several threads write disjoint parts: [`Pieces`] with parts of equal length, [`SharedSlice`] with any.
 
 use std::marker::PhantomData;
 
-/// A slice cut into pieces of equal length (the last one may be shorter).
+/// A slice divided into pieces of equal length (the last one may be shorter).
 pub(crate) struct Pieces<'a, T> {
     start: *mut T,
     len: usize,
@@ -14,7 +14,7 @@ pub(crate) struct Pieces<'a, T> {
 unsafe impl<T: Send> Sync for Pieces<'_, T> {}
 
 impl<'a, T> Pieces<'a, T> {
-    /// Cuts the slice into pieces of `piece` elements, at least 1.
+    /// Divides the slice into pieces of `piece` elements, at least 1.
     pub(crate) fn new(slice: &'a mut [T], piece: usize) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), piece: piece.max(1), slice: PhantomData }
     }
@@ -24,10 +24,10 @@ impl<'a, T> Pieces<'a, T> {
         self.len.div_ceil(self.piece)
     }
 
-    /// The piece number `index`; empty behind the end.
+    /// Piece `index`; empty beyond the end.
     ///
     /// # Safety
-    /// While the result is in use, nobody else asks for the same piece.
+    /// While the result is in use, no one else requests the same piece.
     #[expect(clippy::mut_from_ref, reason = "the pieces are disjoint, which the caller guarantees")]
     pub(crate) unsafe fn get(&self, index: usize) -> &mut [T] {
         let start = index.saturating_mul(self.piece).min(self.len);
@@ -37,7 +37,7 @@ impl<'a, T> Pieces<'a, T> {
     }
 }
 
-/// A slice whose parts are written by several threads.
+/// A slice to which several threads write disjoint parts.
 pub(crate) struct SharedSlice<'a, T> {
     start: *mut T,
     len: usize,
@@ -55,7 +55,7 @@ impl<'a, T> SharedSlice<'a, T> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), lifetime: PhantomData }
     }
 
-    /// A part of it.
+    /// A part of the slice.
     ///
     /// # Safety
     /// No two parts that are in use at the same time overlap.

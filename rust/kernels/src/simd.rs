@@ -1,7 +1,7 @@
-//! What the matrix kernels ask of an instruction set; one file each.
+//! The operations that the matrix kernels require of an instruction set; one file per set.
 //!
-//! Rows of weights lie in the lanes: a group of 16 rows is one 512-bit vector, two of 256 or four of 128 bits. Kernels are
-//! generic over [`Simd`] and are compiled once per instruction set inside a function that enables its features. Every
+//! Rows of weights are in the lanes: a group of 16 rows is one 512-bit vector, two of 256 bits or four of 128 bits. Kernels
+//! are generic over [`Simd`] and are compiled once per instruction set inside a function that enables its features. Every
 //! operation here is exact, or one correctly rounded f32 operation, so that all sets give the same bits.
 
 #[cfg(target_arch = "x86_64")]
@@ -32,7 +32,7 @@ pub(crate) use operations;
 
 use crate::cpu::sets::InstructionSet;
 
-/// How a tile takes the activations and the start values of sums.
+/// The form in which a tile takes the activations and the start values of sums.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AVX2 wants the other forms"))]
 pub(crate) enum Form {
@@ -41,23 +41,23 @@ pub(crate) enum Form {
     Whole,
     /// Starts as two halves of 16 bits: one for the columns 0 and 1 of every 4, one for 2 and 3.
     Halves,
-    /// Activations as 16 bits, of every 4 columns 0 and 2, then 1 and 3; starts as integers.
+    /// Activations as 16 bits: of every 4 columns, 0 and 2, then 1 and 3; starts as integers.
     Words,
 }
 
-/// What matrix kernels ask of an instruction set.
+/// The operations that matrix kernels require of an instruction set.
 ///
 /// Every function may be called only where the processor has the instruction set, and from code compiled for it; pointers
-/// must be good for the bytes of one vector (`LANES` × 4 for bytes and floats, × 2 for halves, × 1 for bytes of scales).
+/// must be valid for the bytes of one vector (`LANES` × 4 for bytes and floats, × 2 for halves, × 1 for bytes of scales).
 ///
 /// # Safety
 /// `LANES` divides 16, and functions read and write no more than the bytes of one vector.
 pub(crate) unsafe trait Simd: InstructionSet {
-    /// Rows of one vector: 16, 8 or 4.
+    /// Number of rows in one vector: 16, 8 or 4.
     const LANES: usize;
-    /// Subtracted from the zero of weights whose values exceed 127: 128 where the set multiplies signed bytes only.
+    /// Subtracted from the zero point of weights whose values exceed 127: 128 where the set only multiplies signed bytes.
     const SIGNED_ZERO: i32;
-    /// How weights that are at most `maximum` are multiplied.
+    /// The form in which weights that are at most `maximum` are multiplied.
     #[inline(always)]
     fn form(_maximum: u32) -> Form {
         Form::Whole
@@ -100,7 +100,7 @@ pub(crate) unsafe trait Simd: InstructionSet {
     unsafe fn halves(at: *const u8) -> Self::Floats;
     /// Loads bf16 values.
     unsafe fn brains(at: *const u8) -> Self::Floats;
-    /// One number in every lane.
+    /// The same value in every lane.
     unsafe fn splat(value: f32) -> Self::Floats;
     /// `a · b`.
     unsafe fn mul(a: Self::Floats, b: Self::Floats) -> Self::Floats;
@@ -119,36 +119,36 @@ pub(crate) unsafe trait Simd: InstructionSet {
     unsafe fn low_nibble_scale(at: *const u8) -> Self::Scale;
     /// Pairs of 16 bits: unsigned bytes at `first` low, those at `second` high.
     unsafe fn pairs(first: *const u8, second: *const u8) -> Self::Scale;
-    /// As `pairs`, of the high four bits of bytes.
+    /// Like `pairs`, for the high four bits of bytes.
     unsafe fn high_nibble_pairs(first: *const u8, second: *const u8) -> Self::Scale;
-    /// Adds both products of pairs with the pair of signed 16 bits at `sums`.
+    /// Adds both products of each pair and the pair of signed 16 bits at `sums`.
     unsafe fn add_pairs(total: Self::Integers, pairs: Self::Scale, sums: *const i32) -> Self::Integers;
 
-    /// A sum of nothing.
+    /// An empty sum.
     unsafe fn empty() -> Self::Sums;
-    /// A sum that starts at `*start` (which may be added at the end).
+    /// A sum that starts at `*start` (which may also be added at the end instead).
     unsafe fn begin(start: *const i32) -> Self::Sums;
-    /// Adds the products of 4 bytes per row (unsigned, at most `maximum`) with the 4 signed bytes at `activations`
-    /// (none is -128).
+    /// Adds the products of 4 bytes per row (unsigned, at most `maximum`) and the 4 signed bytes at `activations`
+    /// (none of them -128).
     unsafe fn add_products(maximum: u32, sum: Self::Sums, weights: Self::Bytes, activations: *const i32) -> Self::Sums;
-    /// Called after every group of 4 columns: makes room in narrow sums, which may be scaled by then.
+    /// Called after every group of 4 columns: makes room in narrow sums, which may be scaled in the process.
     unsafe fn carry(maximum: u32, group: usize, sum: Self::Sums, scale: Self::Scale) -> Self::Sums;
-    /// Called after every group of 4 columns where registers are few: keeps a sum in one, so that the compiler does not go
-    /// from column to column with all weights of a block on the stack.
+    /// Called after every group of 4 columns where registers are scarce: keeps a sum in one, so that the compiler does not
+    /// process column after column with all weights of a block on the stack.
     #[inline(always)]
     unsafe fn hold(_sum: &mut Self::Sums) {}
-    /// The sum that began with the same `start` and was not scaled.
+    /// Finishes an unscaled sum that began with the same `start`.
     unsafe fn finish(sum: Self::Sums, start: *const i32) -> Self::Floats;
     /// Zeros.
     unsafe fn integers() -> Self::Integers;
-    /// `total + sum · scale`, with the scale that `carry` got; of a sum that began with a start, see `add_start`.
+    /// `total + sum · scale`, with the scale that was passed to `carry`; for a sum that began with a start, see `add_start`.
     unsafe fn add_scaled(total: Self::Integers, sum: Self::Sums, scale: Self::Scale) -> Self::Integers;
-    /// What `begin` left out of a scaled sum.
+    /// Adds the part of the start that `begin` left out of a scaled sum.
     unsafe fn add_start(total: Self::Integers, start: *const i32, scale: Self::Scale) -> Self::Integers;
-    /// Integers as floats, rounded once.
+    /// Converts integers to floats, rounded once.
     unsafe fn to_floats(value: Self::Integers) -> Self::Floats;
-    /// Asks for the cache line at that address, which need not exist, in the second-level cache.
+    /// Prefetches the cache line at an address, which need not exist, into the second-level cache.
     unsafe fn prefetch_far(at: *const u8);
-    /// Asks for the cache line at that address, which need not exist, in the first-level cache.
+    /// Prefetches the cache line at an address, which need not exist, into the first-level cache.
     unsafe fn prefetch_near(at: *const u8);
 }

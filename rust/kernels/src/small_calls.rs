@@ -1,5 +1,6 @@
-//! One small call of every kernel and format: what a slow tool such as Miri can run, over all unsafe code that the instruction set
-//! has. Results are compared between instruction sets and ways to cut the work; other tests compare them with exact arithmetic.
+//! One small call of every kernel and format, small enough for a slow tool such as Miri, that covers all unsafe code of the
+//! instruction set. Results are compared between instruction sets and ways to divide the work; other tests compare them with
+//! exact arithmetic.
 
 use crate::attention::{AttentionConfig, AttentionItem, KvLayout, KvType, PAGE_TOKENS, Visible, attention};
 use crate::context::Context;
@@ -10,7 +11,7 @@ use crate::matmul::{InputBuffers, Job, Matrix, matmul};
 use crate::threads::Pool;
 use crate::{activation, norm, rope, sampling};
 
-/// Numbers that are no pattern.
+/// Numbers without a pattern.
 fn numbers(count: usize, step: f32) -> Vec<f32> {
     (0..count).map(|index| (index as f32 * step).sin()).collect()
 }
@@ -30,8 +31,8 @@ fn product(isa: Isa, threads: usize, weights: &Matrix, input: &[f32], tokens: us
     output.into_iter().map(f32::to_bits).collect()
 }
 
-/// Two groups of rows, the last of one row: both are one panel where panels are used. Kept packed for two tokens, packed anew for
-/// one of them.
+/// Two groups of rows, the last of one row: both form one panel where panels are used. They stay packed for two tokens, and are
+/// packed anew for one of them.
 fn check_products(format: Format, columns: usize) {
     let rows = 17;
     let input = numbers(2 * columns, 0.7);
@@ -47,7 +48,7 @@ fn check_products(format: Format, columns: usize) {
     assert!(found.iter().all(|result| *result == found[0]), "{format:?}");
 }
 
-/// Formats with blocks of that many weights whose names begin so.
+/// Checks the formats with blocks of that many weights whose names begin with `start`.
 fn check_formats(block_elements: usize, start: &str) {
     let formats = Format::all().iter().filter(|format| {
         let info = format.info();
@@ -80,14 +81,14 @@ fn products_of_quants_by_grids_and_tables() {
 #[test]
 fn products_of_plain_weights() {
     for format in [Format::F32, Format::F16, Format::BF16] {
-        // No whole number of vectors.
+        // Not a whole number of vectors.
         check_products(format, 83);
     }
 }
 
 #[test]
 fn products_by_panels_of_plain_weights() {
-    // As many tokens as the sets with panels want; the portable one has none.
+    // As many tokens as the sets with panels need; the portable set has no panels.
     let (rows, columns, tokens) = (40, 17, if Isa::all().len() > 1 { 49 } else { 2 });
     let input = numbers(tokens * columns, 0.7);
     let weights = matrix(Format::F16, rows, columns);
@@ -108,7 +109,7 @@ fn products_by_several_threads() {
 fn attention_of_every_type_of_keys_and_values() {
     let (heads, tokens, count) = (1, 5_usize, 2);
     for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
-        // No whole number of vectors.
+        // Not a whole number of vectors.
         let layout = KvLayout { kv_type, kv_heads: 1, key_size: 18, value_size: 17, latent: false };
         let mut found = Vec::new();
         for isa in Isa::all() {

@@ -1,9 +1,9 @@
-//! Worker threads: one pool per model, regions of parallel work a few microseconds apart.
+//! Worker threads: one pool per model, for regions of parallel work that are a few microseconds apart.
 //!
 //! A region is announced through one atomic word. Idle workers spin for some tens of microseconds (the time between two
-//! regions of one step), then yield (the time between two steps), then sleep (between requests). A worker that comes
-//! late to a region of [`Context::for_each`](crate::context::Context::for_each) does not delay it: its pieces are taken
-//! by the others.
+//! regions of one step), then yield (the time between two steps), then sleep (between requests). A worker that arrives
+//! late in a region of [`Context::for_each`](crate::context::Context::for_each) does not delay it: other workers take its
+//! pieces.
 
 mod bandwidth;
 mod count;
@@ -21,20 +21,20 @@ use crew::Crew;
 
 use crate::Error;
 
-/// The largest pool that can be asked for.
+/// The maximum number of threads in a pool.
 pub const MAX_THREADS: usize = 1024;
 
 /// A fixed number of threads that work together; the caller of a region is worker 0.
 ///
-/// Callers on several threads take turns, first come first served. After `fork` the child process, which has none of
-/// its parent's threads, makes its own workers at the next call. Dropping the pool ends its threads.
+/// Callers on several threads take turns, first come, first served. After `fork` the child process, which has none of
+/// its parent's threads, starts its own workers at the next call. Dropping the pool ends its threads.
 pub struct Pool {
     threads: usize,
     crew: AtomicPtr<Crew>,
 }
 
 impl Pool {
-    /// A pool of `threads` workers, the caller counted: 1 to [`MAX_THREADS`].
+    /// Creates a pool of `threads` workers, including the caller: 1 to [`MAX_THREADS`].
     ///
     /// # Errors
     /// `Error::Shape` for a count out of range, `Error::Unsupported` if the system refuses to start a thread.
@@ -54,7 +54,7 @@ impl Pool {
         Ok(Self { threads, crew: AtomicPtr::new(Box::into_raw(Box::new(crew))) })
     }
 
-    /// Number of workers, the caller counted.
+    /// Number of workers, including the caller.
     pub fn threads(&self) -> usize {
         self.threads
     }
@@ -62,8 +62,8 @@ impl Pool {
     /// Runs `work(worker)` once on every worker, 0 to `threads() - 1`, and returns when all are done.
     ///
     /// # Panics
-    /// With the panic of any worker, after all have stopped; and when called from inside a region, which could only
-    /// wait for itself.
+    /// With the panic of any worker, after all have stopped; and when called from inside a region, which would wait for
+    /// itself.
     pub fn run(&self, work: &(dyn Fn(usize) + Sync)) {
         assert!(!crew::inside_region(), "Pool::run called inside a parallel region; start it from the outer caller");
         self.crew().run_on_all(self.threads, work);
@@ -88,7 +88,7 @@ impl Pool {
     }
 
     /// Replaces the workers after `fork`. The parent's crew is left alone: its locks may be held by threads that do not
-    /// exist here. If the system refuses threads, those that did start do the work of all.
+    /// exist here. If the system refuses some threads, those that did start do all the work.
     #[cold]
     fn recreate(&self, old: *mut Crew) -> &Crew {
         let fresh = Box::into_raw(Box::new(Crew::start(self.threads).0));
@@ -96,7 +96,7 @@ impl Pool {
             // SAFETY: `fresh` came from Box::into_raw just now and is owned by `self.crew` from here on.
             Ok(_) => unsafe { &*fresh },
             Err(current) => {
-                // SAFETY: `fresh` was not published; nobody else has seen it.
+                // SAFETY: `fresh` was not published; no other thread has seen it.
                 drop(unsafe { Box::from_raw(fresh) });
                 // SAFETY: as in `crew`: published crews live until `drop`.
                 unsafe { &*current }

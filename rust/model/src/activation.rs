@@ -1,4 +1,4 @@
-//! From the names of activations to the kernels that compute them.
+//! Maps activation names to the kernels that compute them.
 
 use llamacpu_kernels::activation::{self as kernels, clamped_swiglu};
 use llamacpu_kernels::context::Context;
@@ -6,7 +6,7 @@ use llamacpu_kernels::context::Context;
 use crate::Error;
 use crate::config::Activation;
 
-/// Slope and limit of the clamped function (gpt-oss, arXiv:2508.10925).
+/// Slope and limit of the clamped activation (gpt-oss, arXiv:2508.10925).
 const CLAMPED: (f32, f32) = (1.702, 7.0);
 
 /// `gate = function(gate) * up`.
@@ -17,12 +17,12 @@ pub(crate) fn gated(context: &Context, activation: Activation, gate: &mut [f32],
     }
 }
 
-/// `values = function(values)`; the configuration has been checked for a function that needs no gate.
+/// `values = function(values)`; validation has already ensured that the function needs no gate.
 pub(crate) fn plain(context: &Context, activation: Activation, values: &mut [f32]) -> Result<(), Error> {
     kernel(activation).map_or(Ok(()), |kernel| Ok(kernels::activate(context, kernel, values)?))
 }
 
-/// The function of one number; `None` for the one that bounds gates.
+/// The elementwise function; `None` for the clamped one, which is computed together with its gate.
 fn kernel(activation: Activation) -> Option<kernels::Activation> {
     match activation {
         Activation::Silu => Some(kernels::Activation::Silu),

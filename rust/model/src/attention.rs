@@ -1,5 +1,6 @@
-//! Attention of grouped query heads (A. Vaswani et al., arXiv:1706.03762; J. Ainslie et al., arXiv:2305.13245): queries,
-//! keys and values of all rows, keys and values into the pages, and what each row sees of them.
+//! Grouped-query attention (A. Vaswani et al., arXiv:1706.03762; J. Ainslie et al., arXiv:2305.13245): computes the
+//! queries, keys and values of all rows, writes keys and values into the pages, and lets each row attend to what it can
+//! see.
 
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ use crate::relative;
 use crate::rows::{for_rows, multiply};
 use crate::weights::HeadAttention;
 
-/// Buffers of attention; rows × the width in the comment.
+/// Attention buffers; each holds rows × the width given in its comment.
 #[derive(Default)]
 pub(crate) struct AttentionBuffers {
     /// heads × key size
@@ -28,7 +29,7 @@ pub(crate) struct AttentionBuffers {
     pub(crate) attended: Vec<f32>,
 }
 
-/// Sets `output` (kept rows × width) to what attention gives for `input` (rows × width), and writes keys and values.
+/// Sets `output` (kept rows × width) to the attention output for `input` (rows × width), and writes keys and values.
 pub(crate) fn run(
     pass: &Pass,
     weights: &HeadAttention,
@@ -72,7 +73,7 @@ pub(crate) fn run(
     project(context, attended, pass.kept, scratch, &mut [(&weights.output, output)])
 }
 
-/// Multiplies the queries of far positions, where the layer does so (Llama 4; K. Nakanishi, arXiv:2501.19399).
+/// Scales the queries of distant positions, in layers that do so (Llama 4; K. Nakanishi, arXiv:2501.19399).
 pub(crate) fn warm(pass: &Pass, query: &mut [f32], row_size: usize) -> Result<(), Error> {
     let Pass { config, sizes, places, .. } = pass;
     if sizes.temperature == 0.0 {
@@ -104,14 +105,14 @@ pub(crate) fn write_pages(
     Ok(())
 }
 
-/// In the last layer, moves the queries of the rows that go on to the front.
+/// In the last layer, moves the queries of the rows that continue to the front.
 pub(crate) fn keep_rows(pass: &Pass, segments: &[Segment], query: &mut [f32], row_size: usize) {
     if pass.kept < pass.places.len() {
         keep_last(segments, query, row_size, |segment| (segment.tokens.len(), segment.kept));
     }
 }
 
-/// Attention of every row that goes on to the positions that it sees.
+/// Attention over the visible positions, for every row that continues.
 pub(crate) fn attend(
     pass: &Pass,
     segments: &[Segment],
@@ -159,7 +160,7 @@ pub(crate) fn attend(
     Ok(())
 }
 
-/// What the last `rows` tokens of a text of `tokens` see, where they look ahead within a window: half of it on each side.
+/// What the last `rows` of a text's `tokens` tokens see when they look ahead within a window: half of it on each side.
 fn both_sides(config: &Config, sizes: &LayerConfig, tokens: usize, rows: usize) -> Vec<Range<usize>> {
     let Sight::Window(size) = sizes.sight else { return Vec::new() };
     if config.causal {

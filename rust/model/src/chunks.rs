@@ -1,4 +1,5 @@
-//! A step goes through the layers in chunks of tokens: large enough for fast matrix products, small enough to be stopped soon.
+//! A step runs through the layers in chunks of tokens: large enough for fast matrix products, small enough to cancel
+//! quickly.
 
 use crate::error::zeroed;
 use crate::forward::{PassBuffers, forward};
@@ -9,13 +10,13 @@ use crate::session::Held;
 use crate::step_item::{StepItem, Wanted};
 use crate::{Config, Error};
 
-/// Most tokens that go through the layers together: enough to keep matrix products at full speed, few enough for small
-/// buffers and a quick cancellation.
+/// Maximum number of tokens that go through the layers together: enough to run matrix products at full speed, few
+/// enough for small buffers and quick cancellation.
 const CHUNK_TOKENS: usize = 512;
-/// Rows of a chunk are also bounded by the memory of their activations, in bytes.
+/// The rows of a chunk are also bounded by the memory of their activations, in bytes.
 const CHUNK_BYTES: usize = 256 << 20;
 
-/// The chunks of a step, one after the other.
+/// Runs the chunks of a step one after the other.
 pub(crate) fn run(
     model: &Model,
     items: &[StepItem],
@@ -39,7 +40,7 @@ pub(crate) fn run(
         let mut segments = Vec::new();
         for (index, (item, session)) in items.iter().zip(sessions.iter_mut()).enumerate().skip(current) {
             let left = &item.tokens[done[index]..];
-            // Tokens that see those behind them go through the layers with their whole text.
+            // Tokens that see later tokens go through the layers together with their whole text.
             if !config.causal && left.len() > room && !segments.is_empty() {
                 break;
             }
@@ -50,7 +51,7 @@ pub(crate) fn run(
                 Wanted::Last => usize::from(tokens.len() == left.len()),
                 Wanted::All => tokens.len(),
             };
-            // Nothing that the session needs if this step fails.
+            // Drops nothing that the session needs if this step fails.
             session.pages.release(position, Some(session.position));
             session.pages.reserve(position, position + tokens.len())?;
             done[index] += tokens.len();
@@ -102,7 +103,7 @@ pub(crate) fn recompute(
     Ok(())
 }
 
-/// Rows of a chunk: fewer where rows are very wide.
+/// Rows per chunk: fewer when rows are very wide.
 fn chunk_rows(config: &Config) -> usize {
     let [query, key, value, inner] = config.widths();
     let experts = config.experts_used.saturating_mul(config.embedding_length);

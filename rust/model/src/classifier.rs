@@ -1,4 +1,4 @@
-//! Scores of classes: what a classifier makes of states (of the first token of each text, for BERT and DeBERTa).
+//! Class scores: the classifier's output for hidden states (of the first token of each text, for BERT and DeBERTa).
 
 use llamacpu_kernels::matmul::InputBuffers;
 
@@ -8,7 +8,11 @@ use crate::feed_forward::project;
 use crate::{Interrupted, Model};
 
 impl Model {
-    /// The scores of `states` (rows × embedding): rows × classes.
+    /// The class scores of `states` (rows × embedding) as rows × classes.
+    ///
+    /// # Errors
+    /// `Error::Model` if the model has no classifier; `Error::Argument` if `states` is not a whole number of rows;
+    /// `Error::Kernel` if the work was cancelled, a file has changed or memory ran out; `Error::Memory`.
     pub fn classify(&self, states: &[f32], interrupted: Option<Interrupted>) -> Result<Vec<f32>, Error> {
         let (context, config, weights) = self.parts(interrupted);
         let Some(classifier) = &weights.classifier else {

@@ -1,4 +1,4 @@
-//! The distances between the tokens of a text, as attention with relative positions sees them (P. He et al., "DeBERTa",
+//! Distances between the tokens of a text, as used by attention with relative positions (P. He et al., "DeBERTa",
 //! arXiv:2006.03654; buckets: DeBERTa V3, arXiv:2111.09543).
 
 use llamacpu_kernels::context::Context;
@@ -16,12 +16,12 @@ pub(crate) struct Distances {
     pub(crate) rows: Vec<f32>,
     /// The row of every difference of positions, query minus key, from `1 - longest` to `longest - 1`.
     pub(crate) row_of: Vec<usize>,
-    /// Tokens of the longest text.
+    /// Number of tokens in the longest text.
     pub(crate) longest: usize,
 }
 
 impl Distances {
-    /// Those that occur in texts of at most `longest` tokens.
+    /// The distances that occur in texts of at most `longest` tokens.
     pub(crate) fn of(context: &Context, config: &Config, table: &DistanceTable, longest: usize) -> Result<Self, Error> {
         let mut row_of: Vec<usize> = memory::room((2 * longest).saturating_sub(1), "relative positions")?;
         row_of.extend((0..(2 * longest).saturating_sub(1)).map(|place| row(config, place as i64 + 1 - longest as i64)));
@@ -37,8 +37,8 @@ impl Distances {
     }
 }
 
-/// The row of the table for a difference of positions. Half of the buckets have a distance each; those beyond share the
-/// others by the logarithm of the distance.
+/// The table row for a difference of positions. Half of the buckets hold one distance each; larger distances share the
+/// rest, spaced logarithmically.
 fn row(config: &Config, difference: i64) -> usize {
     let span = config.relative_span() as i64;
     let half = (config.relative_buckets / 2) as i64;

@@ -1,5 +1,5 @@
-//! The first state of every token: its embedding, and those of its position and of its type where a model has them
-//! (J. Devlin et al., "BERT", arXiv:1810.04805).
+//! The initial state of every token: its embedding plus, in models that have them, the embeddings of its position and
+//! type (J. Devlin et al., "BERT", arXiv:1810.04805).
 
 use llamacpu_kernels::activation::scale;
 use llamacpu_kernels::context::Context;
@@ -13,7 +13,7 @@ use crate::rotations::Place;
 use crate::rows::for_rows;
 use crate::weights::Embedding;
 
-/// Sets every row of `stream` to the embedding of its token.
+/// Sets every row of `stream` to the initial state of its token.
 pub(crate) fn embed(
     context: &Context,
     (config, weights): (&Config, &Embedding),

@@ -1,8 +1,8 @@
-//! What can go wrong when a model is loaded or run; every message says what was wrong, what was expected and what to do.
+//! Errors of loading and running a model; every message says what was wrong, what was expected and what to do.
 
 use llamacpu_kernels::Error as KernelError;
 
-/// Error of loading or running a model.
+/// An error in loading or running a model.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration or the tensors do not describe a model that can run.
@@ -21,7 +21,7 @@ pub enum Error {
         position: usize,
         /// Tokens that the call would add.
         added: usize,
-        /// The most tokens that the session may hold.
+        /// The maximum number of tokens that the session may hold.
         context: usize,
     },
     /// A text that must go through the model as a whole is longer than the session or the model allows.
@@ -29,23 +29,23 @@ pub enum Error {
         "the text has {tokens} tokens and at most {most} have a place here; shorten it, or cut it into several texts"
     )]
     TextTooLong {
-        /// Tokens of the text.
+        /// Number of tokens in the text.
         tokens: usize,
-        /// The most that fit.
+        /// The maximum number that fits.
         most: usize,
     },
     /// The session is in the middle of another call.
     #[error("{0}")]
     Busy(String),
-    /// The operating system gave no memory.
+    /// The operating system could not provide the memory.
     #[error("no memory for {bytes} bytes of {purpose}; close other models or sessions, or use a smaller context")]
     Memory {
-        /// Size of the allocation that failed.
+        /// Size in bytes of the allocation that failed.
         bytes: usize,
         /// What it was for.
         purpose: &'static str,
     },
-    /// An error of the kernels or of the file mapping.
+    /// An error from the kernels or from mapping a file.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
@@ -57,7 +57,7 @@ impl Error {
     }
 }
 
-/// Grows `buffer` to at least `len` elements and lends the first `len`; their contents are left over from earlier use.
+/// Grows `buffer` to at least `len` elements and returns the first `len`, which hold leftovers of earlier use.
 pub(crate) fn sized<'a>(
     buffer: &'a mut Vec<f32>,
     len: Option<usize>,
@@ -65,7 +65,7 @@ pub(crate) fn sized<'a>(
 ) -> Result<&'a mut [f32], Error> {
     let len = len.ok_or(Error::Memory { bytes: usize::MAX, purpose })?;
     if buffer.len() < len {
-        // What is in it is of no use: nothing to copy.
+        // The old contents are not needed, so nothing has to be copied.
         buffer.clear();
         let memory = |_| Error::Memory { bytes: len.saturating_mul(size_of::<f32>()), purpose };
         buffer.try_reserve_exact(len).map_err(memory)?;

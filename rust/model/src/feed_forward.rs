@@ -1,5 +1,5 @@
-//! Projections, and the feed-forward networks made of them, gated (N. Shazeer, "GLU Variants Improve Transformer",
-//! arXiv:2002.05202) or plain.
+//! Linear projections and the feed-forward networks built from them, gated (N. Shazeer, "GLU Variants Improve
+//! Transformer", arXiv:2002.05202) or plain.
 
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{GroupedJob, InputBuffers, Job, Table, grouped_matmul, matmul};
@@ -21,7 +21,7 @@ impl NetworkBuffers {
         Ok((sized(&mut self.gate, len, "feed-forward buffers")?, sized(&mut self.up, len, "feed-forward buffers")?))
     }
 
-    /// One buffer, for gates and ups behind each other.
+    /// A single buffer that holds all gates followed by all ups.
     pub(crate) fn whole(&mut self, len: Option<usize>) -> Result<&mut [f32], Error> {
         sized(&mut self.gate, len, "feed-forward buffers")
     }
@@ -48,16 +48,16 @@ pub(crate) fn project(
     Ok(())
 }
 
-/// A linear map of some rows of an input to some rows of an output.
+/// A linear map from some rows of an input to some rows of an output.
 pub(crate) struct Projection<'a> {
     pub(crate) linear: &'a Linear,
-    /// How many rows, and the first of each side.
+    /// Number of rows, and the index of the first row on each side.
     pub(crate) tokens: usize,
     pub(crate) from: usize,
     pub(crate) to: usize,
 }
 
-/// `output = W input + b` for several matrices of the same size, each with rows of its own.
+/// `output = W input + b` for several matrices of the same size, each applied to its own rows.
 pub(crate) fn project_rows(
     context: &Context,
     input: &[f32],

@@ -1,9 +1,10 @@
-//! The forward pass: token ids in, logits out. It reads from top to bottom like the description of the architecture
-//! (LLaMA, arXiv:2302.13971); what differs between models is a switch of `Config` or a part of a layer that is absent. The
-//! blocks have files of their own.
+//! The forward pass: token ids in, logits out. It reads from top to bottom like a description of the architecture
+//! (LLaMA, arXiv:2302.13971); models differ by switches in `Config` or by absent parts of a layer. Each block has its
+//! own file.
 //!
-//! Every row of every buffer belongs to one token and is computed from that token's rows alone (attention reads the
-//! pages), in an order that the kernels fix: so the same bits come out however tokens are grouped into calls.
+//! Every row of every buffer belongs to one token and is computed from that token's rows alone (attention also reads
+//! the pages), in an order fixed by the kernels, so the results are bit-identical however tokens are grouped into
+//! calls.
 
 use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::activation::{add, scale, soft_cap};
@@ -24,12 +25,12 @@ use crate::rotations::{Angles, Place, Rotations};
 use crate::weights::{Attention, FeedForward, Norm, Weights};
 use crate::{latent_attention, moe};
 
-/// Intermediate results, kept from step to step; rows × the width in the comment.
+/// Intermediate results, reused from step to step; each buffer holds rows × the width given in its comment.
 #[derive(Default)]
 pub(crate) struct PassBuffers {
     /// embedding: the residual stream
     stream: Vec<f32>,
-    /// embedding: what goes into a block
+    /// embedding: the input of a block
     normed: Vec<f32>,
     /// embedding: what a block adds to the stream
     branch: Vec<f32>,
@@ -42,7 +43,7 @@ pub(crate) struct PassBuffers {
 }
 
 /// Runs the tokens of all segments through the model, writes their keys and values, and sets `logits` (wanted rows ×
-/// vocabulary, in the order of the segments) and the hidden states that were asked for.
+/// vocabulary, in the order of the segments) and the requested hidden states.
 pub(crate) fn forward(
     context: &Context,
     (config, weights, rotations): (&Config, &Weights, &Rotations),
@@ -141,7 +142,7 @@ pub(crate) fn forward(
     finish(context, config, output.bias.as_deref(), logits)
 }
 
-/// What goes into a block: the normalized stream, or the stream where the block has no norm before it.
+/// The input of a block: the normalized stream, or the stream itself if the block has no norm before it.
 fn normalized<'a>(
     context: &Context,
     config: &Config,
@@ -154,7 +155,7 @@ fn normalized<'a>(
     Ok(normed)
 }
 
-/// What some models do to their logits.
+/// Applies the bias, scale and soft cap that some models have on their logits.
 fn finish(context: &Context, config: &Config, bias: Option<&[f32]>, logits: &mut [f32]) -> Result<(), Error> {
     if let Some(bias) = bias {
         for row in logits.chunks_exact_mut(bias.len()) {
@@ -168,7 +169,7 @@ fn finish(context: &Context, config: &Config, bias: Option<&[f32]>, logits: &mut
     Ok(())
 }
 
-/// Where every row stands.
+/// The place of every row.
 fn places(segments: &[Segment], rows: usize) -> Result<Vec<Place>, Error> {
     let mut places = memory::room(rows, "positions")?;
     for &Segment { position, tokens, long, second_part, .. } in segments {
@@ -178,7 +179,7 @@ fn places(segments: &[Segment], rows: usize) -> Result<Vec<Place>, Error> {
     Ok(places)
 }
 
-/// Adds what a block gives to the stream, and normalizes one or the other where the model does so. `branch` is overwritten.
+/// Adds a block's output to the stream, normalizing one or the other where the model does so. Overwrites `branch`.
 fn join(
     context: &Context,
     config: &Config,
@@ -193,7 +194,7 @@ fn join(
     normalize_in_place(context, config, of_stream, stream)
 }
 
-/// `values *= factor`, where there is something to do.
+/// `values *= factor`, skipped if the factor is 1.
 fn scaled(context: &Context, values: &mut [f32], factor: f32) -> Result<(), Error> {
     if factor == 1.0 { Ok(()) } else { Ok(scale(context, values, factor)?) }
 }

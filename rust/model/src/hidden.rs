@@ -1,24 +1,24 @@
-//! Hidden states: rows of the residual stream, copied on their way through the layers for whoever asked.
+//! Hidden states: rows of the residual stream, copied on request on their way through the layers.
 
 use crate::Error;
 use crate::error::zeroed;
 
-/// What a step copies besides logits. With no places nothing is copied and nothing is computed that would not be anyway.
+/// What a step copies in addition to logits. Without places, nothing is copied and no extra work is done.
 pub(crate) struct Hidden<'a> {
-    /// A number below `layers` is the residual stream behind that layer, `layers` is the stream behind the last norm.
+    /// A value below `layers` means the residual stream after that layer; `layers` means the stream after the final norm.
     places: &'a [usize],
     layers: usize,
     width: usize,
     /// Rows of the whole step: the tokens of all items.
     rows: usize,
-    /// The row of the step that the next chunk begins with.
+    /// The first row of the next chunk within the step.
     first: usize,
     /// places × rows × width
     values: Vec<f32>,
 }
 
 impl<'a> Hidden<'a> {
-    /// Makes room for the states of `rows` tokens.
+    /// Allocates room for the states of `rows` tokens.
     pub(crate) fn new(places: &'a [usize], layers: usize, width: usize, rows: usize) -> Result<Self, Error> {
         if let Some(place) = places.iter().find(|&&place| place > layers) {
             return Err(Error::Argument(format!(
@@ -42,7 +42,7 @@ impl<'a> Hidden<'a> {
         self.places.iter().any(|&place| place + 1 >= self.layers)
     }
 
-    /// Copies the rows of a chunk, if the states of `place` were asked for.
+    /// Copies the rows of a chunk if the states at `place` were requested.
     pub(crate) fn take(&mut self, place: usize, stream: &[f32]) {
         for (index, &wanted) in self.places.iter().enumerate() {
             if wanted == place {
@@ -52,7 +52,7 @@ impl<'a> Hidden<'a> {
         }
     }
 
-    /// The rows that follow belong to the next chunk.
+    /// Advances to the next chunk, past the `rows` rows of this one.
     pub(crate) fn advance(&mut self, rows: usize) {
         self.first += rows;
     }

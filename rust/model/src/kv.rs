@@ -1,6 +1,6 @@
 //! Keys and values of a conversation, in pages of `PAGE_TOKENS` tokens × the layers that see the same tokens. Pages are
-//! counted by reference: a fork shares them, and whoever writes into a shared page gets an own copy first. Pages that a layer
-//! with a window cannot see any more are dropped; whoever rewinds a session further than that has it computed again.
+//! reference-counted: forks share them, and writing to a shared page copies it first. Pages that a windowed layer can
+//! no longer see are dropped; if a session is rewound further than that, they are recomputed.
 
 mod layout;
 
@@ -19,17 +19,17 @@ use crate::Error;
 use crate::error::zeroed;
 use crate::page::{PURPOSE, Page};
 
-/// Number of the arrangement of keys and values in a page. Pages leave the process in saved sessions: another
-/// arrangement takes the next number, so that old files are refused and not misread.
+/// Version of the layout of keys and values in a page. Saved sessions carry pages out of the process, so a changed
+/// layout must take the next number: old files are then refused rather than misread.
 pub const PAGE_LAYOUT: u32 = 1;
 
 /// The pages of one session.
 #[derive(Debug)]
 pub(crate) struct Pages {
     layout: Arc<PageLayout>,
-    /// For each group of layers a page for the same tokens; those that are not needed are absent.
+    /// For each group of layers, a page per block of tokens; pages that are not needed are absent.
     groups: Vec<Vec<Option<Arc<Page>>>>,
-    /// Whether pages are there whose keys and values are still being computed again.
+    /// Whether there are pages whose keys and values are still being recomputed.
     unfinished: bool,
 }
 
@@ -43,7 +43,7 @@ impl Pages {
         &self.layout
     }
 
-    /// The same pages, which are copied where one of the two writes.
+    /// The same pages, shared and copied on write.
     pub(crate) fn fork(&self) -> Result<Self, Error> {
         let mut groups = Vec::with_capacity(self.groups.len());
         for group in &self.groups {
@@ -54,14 +54,14 @@ impl Pages {
         Ok(Self { layout: Arc::clone(&self.layout), groups, unfinished: self.unfinished })
     }
 
-    /// Bytes of all pages, those that other sessions share too.
+    /// Size of all pages in bytes, including those shared with other sessions.
     pub(crate) fn nbytes(&self) -> usize {
         let bytes =
             |(pages, group): (&Vec<Option<_>>, &layout::Group)| pages.iter().flatten().count() * group.page_bytes;
         self.groups.iter().zip(&self.layout.groups).map(bytes).sum()
     }
 
-    /// Whether everything is there that the next token of a session of `tokens` tokens needs.
+    /// Whether everything is present that the next token of a session of `tokens` tokens needs.
     pub(crate) fn hold(&self, tokens: usize) -> bool {
         let present = self.groups.iter().zip(&self.layout.groups).all(|(pages, group)| {
             let needed = pages.get(group.needed(tokens));
@@ -70,18 +70,18 @@ impl Pages {
         present && !self.unfinished
     }
 
-    /// Everything is computed again: what is there does not count until `finish`.
+    /// Starts recomputing everything: what is present does not count until `finish`.
     pub(crate) fn begin_again(&mut self) {
         self.groups.iter_mut().for_each(Vec::clear);
         self.unfinished = true;
     }
 
-    /// Everything has been computed again.
+    /// Marks the recomputation as complete.
     pub(crate) fn finish(&mut self) {
         self.unfinished = false;
     }
 
-    /// Makes the slots of the tokens `first..end` writable: copies a shared page, allocates missing ones.
+    /// Makes the slots of tokens `first..end` writable: copies shared pages and allocates missing ones.
     pub(crate) fn reserve(&mut self, first: usize, end: usize) -> Result<(), Error> {
         let count = end.div_ceil(PAGE_TOKENS);
         for (pages, group) in self.groups.iter_mut().zip(&self.layout.groups) {
@@ -100,7 +100,7 @@ impl Pages {
         Ok(())
     }
 
-    /// Drops the pages that a session of `tokens` tokens does not keep, but those that one of `also` tokens needs.
+    /// Drops the pages that a session of `tokens` tokens does not keep, except those that a session of `also` tokens needs.
     pub(crate) fn release(&mut self, tokens: usize, also: Option<usize>) {
         for (pages, group) in self.groups.iter_mut().zip(&self.layout.groups) {
             let other = also.map_or(0..0, |also| group.needed(also));
@@ -113,9 +113,9 @@ impl Pages {
         }
     }
 
-    /// A copy of page `index` of a conversation of `tokens` tokens, the groups behind each other. Zeros stand for what is not
-    /// needed any more, and for places behind the last token, whatever was there before: neither forgotten tokens nor chance
-    /// shall leave the process.
+    /// A copy of page `index` of a conversation of `tokens` tokens, one group after the other. Whatever is no longer
+    /// needed and all slots after the last token are filled with zeros, so that neither forgotten tokens nor leftover
+    /// memory leave the process.
     pub(crate) fn copy_page(&self, index: usize, tokens: usize) -> Result<AlignedBytes, Error> {
         let pages = tokens.div_ceil(PAGE_TOKENS);
         if index >= pages {
@@ -150,7 +150,7 @@ impl Pages {
         Ok(copy)
     }
 
-    /// Adds a page that `copy_page` made of a conversation of `tokens` tokens.
+    /// Adds a page that `copy_page` made from a conversation of `tokens` tokens.
     pub(crate) fn push_page(&mut self, bytes: &[u8], tokens: usize) -> Result<(), Error> {
         if bytes.len() != self.layout.page_bytes() {
             return Err(Error::Argument(format!(
@@ -171,12 +171,12 @@ impl Pages {
         Ok(())
     }
 
-    /// Number of pages, absent ones too.
+    /// Number of pages, including absent ones.
     pub(crate) fn len(&self) -> usize {
         self.groups.first().map_or(0, Vec::len)
     }
 
-    /// Drops the pages behind the first `tokens` tokens, and all where some are absent that these tokens need.
+    /// Drops the pages after the first `tokens` tokens, or all pages if any that these tokens need is absent.
     pub(crate) fn truncate(&mut self, tokens: usize) {
         let count = tokens.div_ceil(PAGE_TOKENS);
         for pages in &mut self.groups {
@@ -188,8 +188,8 @@ impl Pages {
         }
     }
 
-    /// Writes the keys (`n × kv_heads × key_size`) and values (`n × kv_heads × value_size`) of the tokens from
-    /// position `first` on; `reserve` has made room for them.
+    /// Writes the keys (`n × kv_heads × key_size`) and values (`n × kv_heads × value_size`) of the tokens from position
+    /// `first` on; `reserve` must have made room for them.
     pub(crate) fn write(
         &mut self,
         context: &Context,
@@ -225,7 +225,7 @@ impl Pages {
         Ok(())
     }
 
-    /// One layer's part of every page that holds one of the first `tokens` tokens, in order; nothing for absent ones.
+    /// One layer's part of every page that holds any of the first `tokens` tokens, in order; empty for absent pages.
     pub(crate) fn layer_slices(&self, layer: usize, tokens: usize) -> Result<Vec<&[u8]>, Error> {
         let place = self.layout.place(layer)?;
         let range: Range<usize> = place.range();

@@ -1,6 +1,7 @@
-//! Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1) in its absorbed form: what is kept of a token is
-//! one latent vector and one rotated key for all heads. Queries are brought to latent space, attention runs there as if
-//! there were one key and value head, whose value is the latent part of its key, and a matrix a head leads back.
+//! Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1) in its absorbed form: for each token, only
+//! one latent vector and one rotated key are stored for all heads. Queries are projected into latent space, attention
+//! runs there as if there were a single key and value head whose value is the latent part of its key, and one matrix
+//! per head projects the result back.
 
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{GroupedJob, InputBuffers, Matrix, Table, grouped_matmul};
@@ -13,7 +14,7 @@ use crate::pass::{Pass, Segment};
 use crate::rows::for_rows;
 use crate::weights::{LatentAttention, LatentQuery};
 
-/// Buffers of latent attention; rows × the width in the comment.
+/// Latent attention buffers; each holds rows × the width given in its comment.
 #[derive(Default)]
 pub(crate) struct LatentBuffers {
     /// latent size of queries
@@ -26,7 +27,7 @@ pub(crate) struct LatentBuffers {
     values: Vec<f32>,
 }
 
-/// As [`crate::attention::run`].
+/// Same as [`crate::attention::run`], for latent attention.
 pub(crate) fn run(
     pass: &Pass,
     weights: &LatentAttention,
@@ -43,7 +44,7 @@ pub(crate) fn run(
     let absorbed_row = sizes.heads * key_row;
     let AttentionBuffers { query, key, value, attended } = buffers;
 
-    // value: the queries before they are brought to latent space.
+    // value: the queries before they are projected into latent space.
     let plain = sized(value, rows.checked_mul(query_row), "queries")?;
     match &weights.query {
         LatentQuery::Direct(query) => project(context, input, rows, scratch, &mut [(query, plain)])?,
@@ -67,7 +68,7 @@ pub(crate) fn run(
     normalize_in_place(context, config, Some(&weights.latent_norm), latent)?;
     copy_columns(latent, (latent_size, 0), key, (key_row, 0), latent_size);
     pass.rotations.turn(context, pass.angles, sizes.rotation, (key, key_row), (key_row, latent_size))?;
-    // The latent part is the value too: nothing else is stored.
+    // The latent part doubles as the value: nothing else is stored.
     write_pages(pass, segments, (key, key_row), (&[], 0))?;
     if pass.kept == 0 {
         return Ok(());
@@ -96,8 +97,8 @@ pub(crate) fn run(
     project(context, values, rows, scratch, &mut [(&weights.output, output)])
 }
 
-/// Multiplies each head's part of all rows by the head's matrix, in one parallel region. `from` and `to` are how far the parts of
-/// the heads are apart in a row; each matrix uses the beginning of its head's part.
+/// Multiplies each head's part of all rows by that head's matrix, in one parallel region. `from` and `to` are the
+/// strides between the heads' parts in a row; each matrix uses the beginning of its head's part.
 fn each_head(
     context: &Context,
     matrices: &[Matrix],
@@ -116,7 +117,7 @@ fn each_head(
     Ok(grouped_matmul(context, input, output, scratch, &jobs.collect::<Vec<_>>())?)
 }
 
-/// Copies `count` columns of every row; a place is the length of a row and the first column.
+/// Copies `count` columns of every row; each side is given by its row length and first column.
 fn copy_columns(
     source: &[f32],
     (source_row, source_start): (usize, usize),

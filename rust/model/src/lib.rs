@@ -1,8 +1,8 @@
 #![forbid(unsafe_code)]
-//! Transformers: configuration, weights, KV pages, sessions and the one forward pass. Knows no Python.
+//! Transformers: configuration, weights, KV pages, sessions and the forward pass. Independent of Python.
 //!
-//! [`Model::open`] finds the weights that a [`Config`] asks for; [`Model::step`] continues any number of [`Session`]s in
-//! one pass over them.
+//! [`Model::open`] loads the weights that a [`Config`] requires; [`Model::step`] continues any number of [`Session`]s
+//! in one pass over them.
 
 mod activation;
 mod attention;

@@ -1,4 +1,4 @@
-//! A loaded model: immutable weights and the threads that run them.
+//! A loaded model: immutable weights and the threads that compute with them.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,13 +18,13 @@ use crate::tensors::{TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
 use crate::{Config, Error, Restoration, Session, prepare};
 
-/// Buffers kept for the next steps; further concurrent steps bring their own.
+/// Number of buffer sets kept for later steps; additional concurrent steps allocate their own.
 const BUFFERS_KEPT: usize = 2;
 
-/// Asked now and then by the thread that called; `true` stops the step.
+/// Polled periodically by the calling thread; returning `true` stops the step.
 pub type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
 
-/// A model, ready to run. Shared by all its sessions and by any number of threads.
+/// A model, ready to run. It can be shared by any number of sessions and threads.
 pub struct Model {
     config: Config,
     weights: Weights,
@@ -41,8 +41,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Brings `files` into memory and finds the weights of `config` in the table. `threads` of `None` takes the machine's
-    /// default.
+    /// Brings `files` into memory and finds the weights for `config` in the tensor table. If `threads` is `None`, the
+    /// machine's default applies.
     pub fn open(
         files: &[Arc<SourceFile>],
         config: Config,
@@ -93,7 +93,7 @@ impl Model {
         })
     }
 
-    /// Sizes and switches.
+    /// The sizes and switches of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -103,13 +103,13 @@ impl Model {
         self.isa
     }
 
-    /// Keeps weights in at most `bytes` of memory, if none have been used yet; the others, whose bytes are returned, are read
-    /// from the file by every product.
+    /// Keeps at most `bytes` of weights in memory, provided that none have been used yet. Every product reads the
+    /// remaining weights from the file; their size in bytes is returned.
     pub fn limit_memory(&self, bytes: usize) -> usize {
         self.weights.limit(bytes)
     }
 
-    /// What products with the weights need.
+    /// Everything that products with the weights need.
     pub(crate) fn parts<'a>(&'a self, interrupted: Option<Interrupted<'a>>) -> (Context<'a>, &'a Config, &'a Weights) {
         (Context { isa: self.isa, pool: &self.pool, interrupted }, &self.config, &self.weights)
     }
@@ -119,7 +119,7 @@ impl Model {
         &self.rotations
     }
 
-    /// Uses another instruction set than the chosen one: slower or faster, the results are the same.
+    /// Switches to another instruction set than the chosen one: speed changes, results do not.
     pub fn use_isa(&mut self, isa: Isa) {
         self.isa = isa;
     }
@@ -129,53 +129,65 @@ impl Model {
         self.pool.threads()
     }
 
-    /// Why that number.
+    /// The reason for that number of threads.
     pub fn threads_reason(&self) -> &str {
         &self.threads_reason
     }
 
-    /// Names of the tensors in the files that nothing asked for.
+    /// Names of the tensors in the files that were not used.
     pub fn unread(&self) -> &[String] {
         &self.unread
     }
 
-    /// Whether all files are mapped, and none is copied.
+    /// Whether all files are memory-mapped rather than copied.
     pub fn is_mapped(&self) -> bool {
         self.files.iter().all(|file| file.is_mapped())
     }
 
-    /// Bytes of the matrices that a token goes through (all experts counted).
+    /// Size in bytes of the matrices that a token goes through (all experts counted).
     pub fn weight_bytes(&self) -> usize {
         self.nbytes
     }
 
-    /// Bytes in the file of the parts that `prepare` takes: the layers, then the output matrix.
+    /// Size in the file, in bytes, of each part that `prepare` accepts: the layers, then the output matrix.
     pub fn part_bytes(&self) -> Vec<usize> {
         prepare::part_bytes(&self.weights)
     }
 
-    /// Brings one part of the weights into the form that products use, now instead of in the first step.
+    /// Converts one part of the weights into the form that products use, now rather than in the first step.
+    ///
+    /// # Errors
+    /// `Error::Argument` if there is no such part; `Error::Kernel` if the work was cancelled, a file has changed or
+    /// memory ran out; `Error::Memory`.
     pub fn prepare(&self, part: usize, interrupted: Option<Interrupted>) -> Result<(), Error> {
         let context = Context { isa: self.isa, pool: &self.pool, interrupted };
         self.with_files(|| prepare::prepare(&context, &self.weights, part))
     }
 
     /// Starts a conversation of at most `context` tokens (`None`: as many as the model was trained for).
+    ///
+    /// # Errors
+    /// `Error::Argument` if `context` is out of range.
     pub fn session(&self, context: Option<usize>, kv_type: KvType) -> Result<Session, Error> {
         self.restore(context, kv_type, Vec::new())?.finish()
     }
 
-    /// Bytes of keys and values of a session of `tokens` tokens, stored as `kv_type`: windows make it less than as many pages.
+    /// Size in bytes of the keys and values of a session of `tokens` tokens, stored as `kv_type`. Windows make it
+    /// smaller than that number of tokens in full pages.
     pub fn kv_bytes(&self, kv_type: KvType, tokens: usize) -> Result<usize, Error> {
         Ok(PageLayout::new(&self.config, kv_type, &self.spare)?.bytes_for(tokens))
     }
 
-    /// Bytes of a page of keys and values, stored as `kv_type`.
+    /// Size in bytes of a page of keys and values, stored as `kv_type`.
     pub fn page_bytes(&self, kv_type: KvType) -> Result<usize, Error> {
         Ok(PageLayout::new(&self.config, kv_type, &self.spare)?.page_bytes())
     }
 
-    /// Starts a conversation that has its first tokens already; their keys and values follow page by page.
+    /// Starts a conversation whose first tokens are given; their keys and values follow page by page.
+    ///
+    /// # Errors
+    /// `Error::Argument` if `context` is out of range or a token is outside the vocabulary; `Error::ContextOverflow` if
+    /// the tokens do not fit into the context.
     pub fn restore(&self, context: Option<usize>, kv_type: KvType, tokens: Vec<u32>) -> Result<Restoration, Error> {
         let context = context.unwrap_or(self.config.context_length);
         if !(1..=SIZE_LIMIT).contains(&context) {
@@ -198,7 +210,7 @@ impl Model {
         Err(Error::Argument("the session belongs to another model".to_owned()))
     }
 
-    /// Runs `work`, which reads weights: its result leaves only if the files are still as they were when they were opened.
+    /// Runs `work`, which reads weights; returns its result only if the files have not changed since they were opened.
     pub(crate) fn with_files<T>(&self, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
         self.files.iter().for_each(|file| file.watch());
         let result = work();
@@ -220,13 +232,13 @@ impl Model {
         })
     }
 
-    /// Memory of an earlier step, if there is some.
+    /// Takes the buffers of an earlier step, if any are available.
     pub(crate) fn take_buffers(&self) -> PassBuffers {
-        // Not `lock`: a process forked while another thread held it would wait for ever.
+        // Not `lock`: a process forked while another thread held it would wait forever.
         self.buffers.try_lock().ok().and_then(|mut kept| kept.pop()).unwrap_or_default()
     }
 
-    /// Keeps the memory of a step for the next one.
+    /// Keeps the buffers of a step for the next one.
     pub(crate) fn keep_buffers(&self, buffers: PassBuffers) {
         if let Ok(mut kept) = self.buffers.try_lock()
             && kept.len() < BUFFERS_KEPT
@@ -236,7 +248,7 @@ impl Model {
     }
 }
 
-/// Proves that the files are still as they were when they were opened.
+/// Checks that the files have not changed since they were opened.
 fn check_files(files: &[Arc<Mapping>]) -> Result<(), Error> {
     Ok(files.iter().try_for_each(|file| file.check())?)
 }

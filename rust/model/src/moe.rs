@@ -1,7 +1,7 @@
 //! Mixture of experts (Mixtral, arXiv:2401.04088, section 2.1; shared experts: DeepSeekMoE, arXiv:2401.06066): a router
-//! picks a few feed-forward networks per token. Tokens are grouped by expert, so that a prompt runs as matrix products;
-//! what a token's experts give is added in the order of their rank, so that the sum does not depend on the other tokens of
-//! the batch.
+//! picks a few feed-forward networks per token. Tokens are grouped by expert so that a prompt runs as matrix products.
+//! Each token's expert outputs are added in order of rank, so that the sum does not depend on the other tokens of the
+//! batch.
 
 use llamacpu_kernels::activation::add;
 use llamacpu_kernels::context::Context;
@@ -17,7 +17,7 @@ use crate::weights::{Experts, Network};
 
 const PURPOSE: &str = "expert buffers";
 
-/// The fewest slots (a token and one of its experts) for which it pays to make a parallel region of its own.
+/// The minimum number of slots (a token paired with one of its experts) that justify a separate parallel region.
 const LEAST_SLOTS: usize = 128;
 
 /// Buffers of the expert layers.
@@ -35,7 +35,7 @@ pub(crate) struct ExpertBuffers {
     shared_weights: Vec<f32>,
 }
 
-/// Sets `output` (rows × width) to what the experts give for `input` (rows × width).
+/// Sets `output` (rows × width) to the experts' output for `input` (rows × width).
 pub(crate) fn mixture(
     context: &Context,
     config: &Config,
@@ -54,7 +54,7 @@ pub(crate) fn mixture(
     read_ahead(experts, &choices);
     let slots = rows.checked_mul(used).and_then(|slots| slots.checked_mul(width));
     let results = sized(&mut buffers.results, slots, PURPOSE)?;
-    // The slots of an expert stand together, in the order of their tokens.
+    // The slots of an expert are adjacent, in the order of their tokens.
     let mut slots: Vec<usize> = (0..choices.len()).collect();
     slots.sort_by_key(|&slot| choices[slot].expert);
     let mut rest = &mut *results;
@@ -103,7 +103,7 @@ pub(crate) fn mixture(
     Ok(add(context, output, shared)?)
 }
 
-/// The chosen experts that lie on disk are read together, while the first of them computes.
+/// Starts reading all chosen experts that are on disk at once, so that the rest load while the first of them computes.
 fn read_ahead(experts: &[Network], choices: &[Choice]) {
     let mut asked = vec![false; experts.len()];
     for choice in choices {
@@ -113,7 +113,7 @@ fn read_ahead(experts: &[Network], choices: &[Choice]) {
     }
 }
 
-/// Slots in the order of their experts, cut between experts into parts of at most so many slots, or of one expert.
+/// Slots ordered by expert, cut at expert boundaries into parts of at most `most` slots, or of a single expert.
 fn parts<'a>(slots: &'a [usize], choices: &[Choice], most: usize) -> Vec<&'a [usize]> {
     let mut parts = Vec::new();
     let (mut start, mut end) = (0, 0);
@@ -128,13 +128,13 @@ fn parts<'a>(slots: &'a [usize], choices: &[Choice], most: usize) -> Vec<&'a [us
     parts
 }
 
-/// The slots of each expert.
+/// Groups the slots by expert.
 fn by_expert<'a>(slots: &'a [usize], choices: &[Choice]) -> impl Iterator<Item = &'a [usize]> {
     slots.chunk_by(|&left, &right| choices[left].expert == choices[right].expert)
 }
 
-/// Sets `results` (slots × width) to what each slot's expert gives for its row of `input`: gates and ups of all experts are one
-/// parallel region, downs another. `input` has one row for all slots, or one for each.
+/// Sets `results` (slots × width) to the output of each slot's expert for its row of `input`: the gates and ups of all
+/// experts form one parallel region, the downs another. `input` has a single row for all slots, or one row per slot.
 fn run_experts(
     context: &Context,
     config: &Config,

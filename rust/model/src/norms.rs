@@ -1,4 +1,4 @@
-//! Norms of rows and of heads.
+//! Normalization of rows and of heads.
 
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::norm;
@@ -30,7 +30,7 @@ pub(crate) fn normalize_in_place(
     Ok(of_rows(config, Some(norm), size).apply_in_place(context, values, size)?)
 }
 
-/// Normalizes queries or keys, row after row of heads, in place.
+/// Normalizes queries or keys in place, all heads of all rows.
 pub(crate) fn normalize_heads(
     context: &Context,
     config: &Config,
@@ -46,7 +46,7 @@ pub(crate) fn normalize_heads(
     Ok(of_rows(config, norm, size).apply_in_place(context, heads, size)?)
 }
 
-/// The norm of rows of `size` numbers.
+/// The norm for rows of `size` elements.
 fn of_rows<'a>(config: &Config, weights: Option<&'a Norm>, size: usize) -> norm::Norm<'a> {
     norm::Norm {
         kind: match config.norm {

@@ -1,5 +1,5 @@
-//! Memory of pages of keys and values. A page that is dropped may serve the next one: mapping it again costs the time of
-//! computing a token of a small model.
+//! Memory for pages of keys and values. Dropped pages may be reused: mapping one anew takes as long as computing a
+//! token of a small model.
 
 use std::mem::take;
 use std::ops::{Deref, DerefMut};
@@ -9,19 +9,19 @@ use llamacpu_kernels::mapping::AlignedBytes;
 
 use crate::Error;
 
-/// What pages are for, in messages.
+/// The purpose of pages, used in messages.
 pub(crate) const PURPOSE: &str = "keys and values";
-/// The most bytes that wait to be used again; all others go back to the system.
+/// Maximum number of bytes held for reuse; everything else goes back to the system.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Pages of one model that wait to be used again.
+/// Pages of one model that are held for reuse.
 #[derive(Debug, Default)]
 pub(crate) struct Spare {
     pages: Mutex<Vec<AlignedBytes>>,
 }
 
 impl Spare {
-    // Not `lock`: a process forked while another thread held it would wait for ever.
+    // Not `lock`: a process forked while another thread held it would wait forever.
 
     fn take(&self, len: usize) -> Option<AlignedBytes> {
         let mut pages = self.pages.try_lock().ok()?;
@@ -39,7 +39,7 @@ impl Spare {
     }
 }
 
-/// The keys and values of some tokens.
+/// The keys and values of a run of tokens.
 #[derive(Debug)]
 pub(crate) struct Page {
     bytes: AlignedBytes,
@@ -47,7 +47,7 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// A page of zeros, of the system's memory and not of the heap.
+    /// A page of zeros, in memory mapped from the system rather than the heap.
     pub(crate) fn zeroed(len: usize, spare: &Arc<Spare>) -> Result<Self, Error> {
         let bytes = match spare.take(len) {
             Some(mut used) => {
@@ -59,7 +59,7 @@ impl Page {
         Ok(Self { bytes, spare: Arc::clone(spare) })
     }
 
-    /// A page of these bytes.
+    /// A page with a copy of these bytes.
     pub(crate) fn copy_of(bytes: &[u8], spare: &Arc<Spare>) -> Result<Self, Error> {
         let mut copy = match spare.take(bytes.len()) {
             Some(used) => used,

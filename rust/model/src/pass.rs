@@ -1,4 +1,4 @@
-//! What the blocks of a pass have in common: the tokens of each session, and where in the model they are.
+//! What the blocks of a pass share: the tokens of each session, and the current place in the model.
 
 use llamacpu_kernels::context::Context;
 
@@ -15,7 +15,7 @@ pub(crate) struct Segment<'a> {
     pub(crate) position: usize,
     /// Whether the session may grow beyond the original context of the model.
     pub(crate) long: bool,
-    /// Position from which tokens have the second type, as those of the second of two texts.
+    /// Position from which tokens have the second type, as do those of the second of two texts.
     pub(crate) second_part: usize,
     /// How many of the last tokens get logits.
     pub(crate) wanted: usize,
@@ -23,7 +23,7 @@ pub(crate) struct Segment<'a> {
     pub(crate) kept: usize,
 }
 
-/// What the blocks of a layer have in common.
+/// What the blocks of a layer share.
 pub(crate) struct Pass<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) config: &'a Config,
@@ -31,17 +31,17 @@ pub(crate) struct Pass<'a> {
     pub(crate) angles: &'a Angles,
     pub(crate) places: &'a [Place],
     pub(crate) distances: Option<&'a Distances>,
-    /// The layer, counted from 0.
+    /// Index of the layer, starting at 0.
     pub(crate) layer: usize,
     pub(crate) sizes: LayerConfig,
-    /// Whether the rows that nobody asks for end here.
+    /// Whether this is the last layer, where rows that are not requested end.
     pub(crate) last: bool,
-    /// How many rows go on behind this layer.
+    /// How many rows continue after this layer.
     pub(crate) kept: usize,
 }
 
-/// Moves the last rows of every segment to the front of `data`; `count` says how many rows a segment has and how many
-/// of them stay.
+/// Moves the last rows of every segment to the front of `data`; `count` returns how many rows a segment has and how
+/// many of them stay.
 pub(crate) fn keep_last(
     segments: &[Segment],
     data: &mut [f32],

@@ -1,4 +1,4 @@
-//! Preparing the weights before they are needed: what the first product with a matrix does otherwise.
+//! Prepares weights before they are needed: work that the first product with a matrix would otherwise do.
 
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul};
@@ -7,13 +7,13 @@ use crate::Error;
 use crate::error::zeroed;
 use crate::weights::Weights;
 
-/// Bytes in the file, part by part.
+/// Size of each part in the file, in bytes.
 pub(crate) fn part_bytes(weights: &Weights) -> Vec<usize> {
     weights.parts().map(|matrices| matrices.into_iter().map(Matrix::nbytes).sum()).collect()
 }
 
-/// Prepares the matrices of one part: each takes part in a product with nothing, which packs it if no product has yet and
-/// reads it from the file.
+/// Prepares the matrices of one part: multiplies each by a zero vector, which reads the matrix from the file and packs
+/// it if no product has done so yet.
 pub(crate) fn prepare(context: &Context, weights: &Weights, part: usize) -> Result<(), Error> {
     let matrices = weights.parts().nth(part).ok_or_else(|| {
         Error::Argument(format!("part {part} of the weights: expected 0 to {}", weights.layers.len()))

@@ -1,5 +1,5 @@
-//! Biases of relative positions in attention: products of queries with the keys of distances, and of keys with their
-//! queries (P. He et al., "DeBERTa", arXiv:2006.03654).
+//! Relative-position biases in attention: products of queries with the keys of distances, and of keys with the queries
+//! of distances (P. He et al., "DeBERTa", arXiv:2006.03654).
 
 use llamacpu_kernels::attention::{RelativeTerm, add_relative_bias};
 use llamacpu_kernels::matmul::InputBuffers;
@@ -10,7 +10,7 @@ use crate::feed_forward::project;
 use crate::pass::{Pass, Segment};
 use crate::weights::HeadAttention;
 
-/// The biases of each text, heads × tokens × tokens; none where the model has no such biases.
+/// The biases of each text, heads × tokens × tokens; empty if the model has none.
 pub(crate) fn biases(
     pass: &Pass,
     weights: &HeadAttention,

@@ -1,4 +1,4 @@
-//! From the tokens and pages of a saved session back to the session.
+//! Restores a session from its saved tokens and pages.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use llamacpu_kernels::attention::PAGE_TOKENS;
 use crate::kv::Pages;
 use crate::{Error, Session};
 
-/// A session whose pages come one by one; made by [`crate::Model::restore`].
+/// A session whose pages arrive one by one, created by [`crate::Model::restore`].
 #[derive(Debug)]
 pub struct Restoration {
     pub(crate) model: Arc<()>,
@@ -17,13 +17,17 @@ pub struct Restoration {
 }
 
 impl Restoration {
-    /// Number of pages that are still to come.
+    /// Number of pages still missing.
     pub fn missing(&self) -> usize {
         self.tokens.len().div_ceil(PAGE_TOKENS) - self.pages.len()
     }
 
-    /// Adds the next page, as [`Session::page`] gave it. Any bytes of the right number are taken: whether they are the
-    /// right ones is for the caller to know.
+    /// Adds the next page, as returned by [`Session::page`]. Any bytes of the right length are accepted: the caller
+    /// must make sure that they are the right ones.
+    ///
+    /// # Errors
+    /// `Error::Argument` if no page is missing or the page has the wrong size; `Error::Kernel` if there is no memory
+    /// for it.
     pub fn push(&mut self, page: &[u8]) -> Result<(), Error> {
         if self.missing() == 0 {
             return Err(Error::Argument("more pages of keys and values than the tokens fill".to_owned()));
@@ -31,7 +35,10 @@ impl Restoration {
         self.pages.push_page(page, self.tokens.len())
     }
 
-    /// The session.
+    /// Returns the completed session.
+    ///
+    /// # Errors
+    /// `Error::Argument` if pages are missing.
     pub fn finish(self) -> Result<Session, Error> {
         if self.missing() > 0 {
             return Err(Error::Argument(format!("{} pages of keys and values are missing", self.missing())));

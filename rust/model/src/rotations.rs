@@ -1,4 +1,4 @@
-//! The rotations of a model: which angles the rows of a pass turn by in which layer.
+//! The rotations of a model: the angles that apply to the rows of a pass in each layer.
 
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::rope::Rope;
@@ -8,23 +8,23 @@ use crate::error::{Error, sized};
 use crate::rows::for_rows;
 use crate::weights::RopeFactors;
 
-/// Every rotation that layers of a model use.
+/// All rotations that the layers of a model use.
 pub(crate) struct Rotations {
     global: Rope,
-    /// In place of `global` for sessions of more than the original context, where those have frequencies of their own.
+    /// Replaces `global` in sessions longer than the original context, if those have their own frequencies.
     long: Option<Rope>,
     local: Option<Rope>,
     original_context: f64,
 }
 
-/// Cosines and sines of the positions of the rows of a pass, by rotation.
+/// Cosines and sines for the positions of the rows of a pass, per rotation.
 #[derive(Default)]
 pub(crate) struct Angles {
     global: Vec<f32>,
     local: Vec<f32>,
 }
 
-/// Where a row stands.
+/// The place of a row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     /// Position in its session.
@@ -60,12 +60,12 @@ impl Rotations {
         })
     }
 
-    /// Whether a session of `context` tokens turns by other angles than a short one.
+    /// Whether a session of `context` tokens uses the angles for long sessions.
     pub(crate) fn is_long(&self, context: usize) -> bool {
         self.long.is_some() && context as f64 > self.original_context
     }
 
-    /// Sets the angles of all rows.
+    /// Computes the angles of all rows.
     pub(crate) fn set(&self, context: &Context, places: &[Place], angles: &mut Angles) -> Result<(), Error> {
         let size = self.global.size();
         if size == 0 {
@@ -84,7 +84,7 @@ impl Rotations {
         Ok(())
     }
 
-    /// Turns the heads of every row, from element `start` of each head on.
+    /// Rotates the heads of every row, starting at element `start` of each head.
     pub(crate) fn turn(
         &self,
         context: &Context,

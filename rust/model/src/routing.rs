@@ -1,5 +1,6 @@
-//! Which experts a token goes through, and with which weights: softmax or logistic scores (arXiv:2401.04088, section 2.1),
-//! chosen among all experts or among those of the best groups (arXiv:2405.04434, section 2.2.2; arXiv:2412.19437, 2.1.2).
+//! Which experts a token goes through, and with which weights: softmax or logistic scores (arXiv:2401.04088, section
+//! 2.1), chosen among all experts or among those of the best groups (arXiv:2405.04434, section 2.2.2; arXiv:2412.19437,
+//! 2.1.2).
 
 use llamacpu_kernels::activation::softmax;
 use llamacpu_kernels::cpu::Isa;
@@ -7,7 +8,7 @@ use llamacpu_kernels::cpu::Isa;
 use crate::config::{Config, ExpertGating, GroupScore};
 use crate::rows::multiply;
 
-/// The smallest sum by which the weights of the chosen experts are divided.
+/// The smallest sum that the weights of the chosen experts are divided by.
 const LEAST_WEIGHT_SUM: f32 = 6.103_515_6e-5;
 
 /// One chosen expert of a token.
@@ -17,10 +18,10 @@ pub(crate) struct Choice {
     pub(crate) weight: f32,
 }
 
-/// The experts of one token, best first, and their weights; the lower index wins a tie. `scores` is overwritten.
+/// The experts of one token, best first, with their weights; ties go to the lower index. Overwrites `scores`.
 pub(crate) fn choose(isa: Isa, config: &Config, bias: Option<&[f32]>, scores: &mut [f32]) -> Vec<Choice> {
     let grouped = config.expert_groups > 1;
-    // Without bias the order of the raw scores is the order of what becomes of them, without ties by rounding.
+    // Without a bias, raw scores rank experts as their transformed values would, but without ties from rounding.
     let mut ranks = scores.to_vec();
     match config.expert_gating {
         ExpertGating::Softmax => softmax(isa, scores),
@@ -74,7 +75,7 @@ fn of_best_groups(config: &Config, ranks: &[f32]) -> Vec<usize> {
     groups.into_iter().flat_map(|group| group * size..(group + 1) * size).collect()
 }
 
-/// The `count` best of some candidates in ascending order, best first.
+/// The `count` best of candidates given in ascending order, best first.
 fn best(mut candidates: Vec<usize>, count: usize, rank: impl Fn(usize) -> f32) -> Vec<usize> {
     let order = |&left: &usize, &right: &usize| rank(right).total_cmp(&rank(left)).then(left.cmp(&right));
     if count < candidates.len() {

@@ -1,4 +1,4 @@
-//! Work on the rows of a buffer, shared among the threads.
+//! Processes the rows of a buffer in parallel.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -14,7 +14,7 @@ pub(crate) fn multiply(values: &mut [f32], factor: f32) {
     }
 }
 
-/// What to do with a row, given its index.
+/// The work to do on a row, given its index.
 pub(crate) type RowWork<'a> = &'a (dyn Fn(usize, &mut [f32]) -> Result<(), KernelError> + Sync);
 
 /// Calls `work(index, row)` for every row of `data`; a row has `width` elements. Returns one of the errors, if any.

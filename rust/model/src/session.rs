@@ -1,8 +1,8 @@
 //! One conversation: its tokens and their keys and values.
 //!
-//! Two locks. `pages` is held by a step from its beginning to its end, and nobody waits for it: whoever finds it held gets
-//! `Error::Busy`. `told` is held for the time of a copy, so that what the session says of itself can be read in the middle
-//! of a step: it is what was true before that.
+//! There are two locks. `pages` is held by a step from beginning to end, and nothing waits for it: an attempt to take
+//! it meanwhile returns `Error::Busy`. `told` is held only for the duration of a copy, so that the session's state can
+//! be read in the middle of a step: it is the state before that step.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -15,23 +15,23 @@ use llamacpu_kernels::memory;
 use crate::Error;
 use crate::kv::Pages;
 
-/// Nobody holds `told` for as long as this; where it stays locked, its holder is a thread that a fork left behind.
+/// `told` is never held for this long; if it stays locked, its holder is a thread that does not exist in a forked process.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A conversation with one model. Several threads may hold it, but only one step at a time may run on it.
+/// A conversation with one model. Several threads may share it, but only one step at a time may run on it.
 #[derive(Debug)]
 pub struct Session {
-    /// Tells sessions of different models apart.
+    /// Identifies the model that the session belongs to.
     pub(crate) model: Arc<()>,
     context: usize,
     kv_type: KvType,
-    /// Tokens of the first of two texts that are read together; the others have the second type.
+    /// Number of tokens in the first of two texts that are read together; the remaining tokens have the second type.
     first_part: AtomicUsize,
     told: Mutex<Told>,
     pages: Mutex<Pages>,
 }
 
-/// What a session says of itself; changed only by whoever holds the pages.
+/// The state that a session reports; changed only while holding the pages.
 #[derive(Debug)]
 struct Told {
     /// Every token whose keys and values are in the pages.
@@ -39,7 +39,7 @@ struct Told {
     nbytes: usize,
 }
 
-/// A session that nobody else steps, cuts or copies until this is dropped.
+/// Exclusive access to a session: nothing else can step, truncate or copy it until this is dropped.
 pub(crate) struct Held<'a> {
     session: &'a Session,
     pub(crate) pages: MutexGuard<'a, Pages>,
@@ -61,18 +61,18 @@ impl Session {
         }
     }
 
-    /// Says that the tokens behind the first `tokens` ones are a second text, where a model tells the two apart by types of
-    /// tokens; to be called before they are processed.
+    /// Marks the tokens after the first `tokens` as a second text, for models that tell two texts apart by token types;
+    /// must be called before they are processed.
     pub fn set_first_part(&self, tokens: usize) {
         self.first_part.store(tokens, Ordering::Relaxed);
     }
 
-    /// How many tokens the first text has.
+    /// Number of tokens in the first text.
     pub(crate) fn first_part(&self) -> usize {
         self.first_part.load(Ordering::Relaxed)
     }
 
-    /// The most tokens that the session may hold.
+    /// The maximum number of tokens that the session may hold.
     pub fn context(&self) -> usize {
         self.context
     }
@@ -82,26 +82,27 @@ impl Session {
         self.kv_type
     }
 
-    /// Number of tokens that have been processed; in the middle of a step, before that step.
+    /// Number of processed tokens; in the middle of a step, the number before that step.
     pub fn position(&self) -> Result<usize, Error> {
         Ok(self.told()?.tokens.len())
     }
 
-    /// The tokens that have been processed; in the middle of a step, before that step.
+    /// The processed tokens; in the middle of a step, those before that step.
     pub fn tokens(&self) -> Result<Vec<u32>, Error> {
         copy_of(&self.told()?.tokens)
     }
 
-    /// Bytes of keys and values, pages shared with forks included; in the middle of a step, before that step.
+    /// Size in bytes of the keys and values, including pages shared with forks; in the middle of a step, the size
+    /// before that step.
     pub fn nbytes(&self) -> Result<usize, Error> {
         Ok(self.told()?.nbytes)
     }
 
-    /// The session, unless a step is running.
+    /// Locks the session, unless a step is running.
     pub(crate) fn hold(&self) -> Result<Held<'_>, Error> {
         let pages = match self.pages.try_lock() {
             Ok(pages) => pages,
-            // A panic in a kernel left the position where it was; the step that follows drops the unfinished pages.
+            // A panic in a kernel left the position unchanged; the next step drops the unfinished pages.
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => {
                 return Err(Error::Busy(
@@ -131,15 +132,22 @@ impl Session {
         }
     }
 
-    /// A copy of the keys and values of the tokens from `index * PAGE_TOKENS` on, as [`crate::Restoration::push`] takes
-    /// it. Nothing of forgotten tokens is in it.
+    /// A copy of the keys and values of the tokens from `index * PAGE_TOKENS` on, in the form that
+    /// [`crate::Restoration::push`] accepts. It contains nothing of forgotten tokens.
+    ///
+    /// # Errors
+    /// `Error::Busy` if a step is running; `Error::Argument` if there is no such page or the session was rewound so far
+    /// that its keys and values must be recomputed first; `Error::Kernel` or `Error::Memory` if memory runs out.
     pub fn page(&self, index: usize) -> Result<AlignedBytes, Error> {
         let held = self.hold()?;
         held.pages.copy_page(index, held.position)
     }
 
-    /// Forgets all but the first `tokens` tokens. Keys and values that those need and that were dropped, because no later token
-    /// could see them, are computed again by the next step, with the same bits.
+    /// Forgets all but the first `tokens` tokens. If keys and values that these need were dropped because no later
+    /// token could see them, the next step recomputes them, with the same bits.
+    ///
+    /// # Errors
+    /// `Error::Argument` if the session has fewer tokens; `Error::Busy` if a step is running.
     pub fn truncate(&self, tokens: usize) -> Result<(), Error> {
         let mut held = self.hold()?;
         let position = held.position;
@@ -154,7 +162,10 @@ impl Session {
         Ok(())
     }
 
-    /// A second conversation with the same past. The memory of the past is shared.
+    /// A second conversation with the same past, whose memory is shared.
+    ///
+    /// # Errors
+    /// `Error::Busy` if a step is running; `Error::Kernel` if there is no memory for the copy.
     pub fn fork(&self) -> Result<Self, Error> {
         let held = self.hold()?;
         let mut pages = held.pages.fork()?;
@@ -166,13 +177,13 @@ impl Session {
 }
 
 impl Held<'_> {
-    /// Makes room to remember `added` more tokens, so that `finish` cannot fail for want of memory.
+    /// Makes room to record `added` more tokens, so that `finish` cannot fail for lack of memory.
     pub(crate) fn expect(&mut self, added: usize) -> Result<(), Error> {
         let bytes = added.saturating_mul(size_of::<u32>());
         self.session.told()?.tokens.try_reserve(added).map_err(|_| Error::Memory { bytes, purpose: "token ids" })
     }
 
-    /// The end of a step: the session has `added` more tokens, or what pages it began for them is dropped.
+    /// Ends a step: either records the `added` tokens, or drops the pages that were started for them.
     pub(crate) fn finish(&mut self, added: &[u32]) -> Result<(), Error> {
         let position = self.position + added.len();
         self.pages.truncate(position);

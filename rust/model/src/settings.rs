@@ -1,4 +1,4 @@
-//! Settings by name: what a caller in another language hands over, and the macro that states each setting once.
+//! Settings by name, as passed in from another language, and the macro that declares each setting once.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::Error;
 /// The value of a setting.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// A whole number.
+    /// An integer.
     Integer(i64),
     /// Any other number.
     Number(f64),
@@ -17,7 +17,7 @@ pub enum Value {
     Flag(bool),
     /// A name or other text.
     Text(String),
-    /// Several values, such as one a layer.
+    /// Several values, such as one per layer.
     List(Vec<Value>),
 }
 
@@ -41,12 +41,12 @@ pub struct Values {
 }
 
 impl Values {
-    /// Nothing has been read of these yet.
+    /// Creates the collection, with none of its settings read yet.
     pub fn new(values: BTreeMap<String, Value>) -> Self {
         Self { left: values, known: Vec::new() }
     }
 
-    /// Takes a setting out; `default` stands for one that is not there.
+    /// Takes a setting out, or returns `default` if it is missing.
     pub(crate) fn take<T: Setting>(&mut self, name: &'static str, default: Option<T>) -> Result<T, Error> {
         self.known.push(name);
         let Some(value) = self.left.remove(name) else {
@@ -69,11 +69,11 @@ impl Values {
     }
 }
 
-/// What a setting can be.
+/// A type that a setting can have.
 pub(crate) trait Setting: Sized {
     /// The value, if it is one of this type.
     fn read(value: &Value) -> Option<Self>;
-    /// What is expected, for messages.
+    /// The expected form, for messages.
     fn expected() -> String;
 }
 
@@ -141,9 +141,9 @@ impl<T: Setting> Setting for Vec<T> {
     }
 }
 
-/// A setting that is one of a few names.
+/// A setting that takes one of a few names.
 pub(crate) trait Choice: Copy + 'static {
-    /// Every name and what it stands for.
+    /// Every name with the value that it stands for.
     const NAMES: &'static [(&'static str, Self)];
 }
 
@@ -163,9 +163,9 @@ impl Choice for RopeStyle {
     const NAMES: &'static [(&'static str, Self)] = &[("interleaved", Self::Interleaved), ("neox", Self::NeoX)];
 }
 
-/// Declares a struct of settings. Each is stated here alone: its meaning, its type, the name by which it is handed over if
-/// that is not the field's (`as "name"`), and its default if it has one (`= value`). A group is a struct of settings whose
-/// names stand beside the others. `Default` gives settings without a default zero or nothing.
+/// Declares a struct of settings. Each setting is declared only here: its meaning, its type, its external name if that
+/// differs from the field name (`as "name"`), and its default if it has one (`= value`). A group is a nested struct of
+/// settings whose names share the same namespace. `Default` sets settings without a default to zero or empty.
 macro_rules! settings {
     (
         $(#[$about:meta])*
@@ -194,7 +194,7 @@ macro_rules! settings {
             /// Takes the settings of this struct out of `values`.
             ///
             /// # Errors
-            /// `Error::Model` that names a setting which is missing or has a value of another type.
+            /// `Error::Model` that names a setting that is missing or has a value of another type.
             pub fn take(values: &mut $crate::settings::Values) -> Result<Self, $crate::Error> {
                 Ok(Self {
                     $($field: values.take(settings!(@key $field $($key)?), settings!(@optional $($default)?))?,)*

@@ -1,4 +1,4 @@
-//! The one way into the engine: a step, which continues any number of sessions in one pass over the weights.
+//! The single entry point of the engine: a step, which continues any number of sessions in one pass over the weights.
 
 use crate::chunks::{recompute, run};
 use crate::hidden::Hidden;
@@ -7,15 +7,26 @@ use crate::step_item::{StepItem, StepOutput, Wanted};
 use crate::{Error, Session};
 
 impl Model {
-    /// Continues every item's session by its tokens, in one pass over the weights, and returns the logits of the wanted
-    /// rows: rows × vocabulary, items in order. After an error every session is where it was before the call.
+    /// Continues the session of every item by the item's tokens, in one pass over the weights, and returns the logits
+    /// of the wanted rows: rows × vocabulary, items in order. After an error, every session is in its state before the
+    /// call.
+    ///
+    /// # Errors
+    /// `Error::Argument` if an item has no tokens, a token is outside the vocabulary, a session occurs twice or belongs
+    /// to another model, or a text cannot be continued; `Error::Model` if logits are wanted from a model that has none;
+    /// `Error::Busy` if a session is in another step; `Error::ContextOverflow` or `Error::TextTooLong` if the tokens do
+    /// not fit; `Error::Kernel` if the step was cancelled, a file has changed or memory ran out; `Error::Memory`.
     pub fn step(&self, items: &[StepItem], interrupted: Option<Interrupted>) -> Result<Vec<f32>, Error> {
         self.step_hidden(items, &[], interrupted).map(|output| output.logits)
     }
 
-    /// As `step`, and returns the hidden states of every token at `places` too: a number below the number of layers
-    /// stands for the residual stream behind that layer (counted from 0), the number of layers for the stream behind the
-    /// last norm, which the logits are made of.
+    /// Same as `step`, but also returns the hidden states of every token at `places`: a value below the number of
+    /// layers means the residual stream after that layer (counted from 0); the number of layers means the stream after
+    /// the final norm, from which the logits are computed.
+    ///
+    /// # Errors
+    /// Those of `step`; `Error::Argument` if `places` has a value above the number of layers or more values than there
+    /// are places.
     pub fn step_hidden(
         &self,
         items: &[StepItem],
@@ -42,7 +53,7 @@ impl Model {
                 return Err(Error::ContextOverflow { position, added, context });
             }
             session.expect(added)?;
-            // What a step that ended in a panic may have left behind.
+            // Drops whatever a step that panicked may have left over.
             session.pages.truncate(position);
         }
         let mut buffers = self.take_buffers();
@@ -57,7 +68,11 @@ impl Model {
         Ok(StepOutput { logits: result?, hidden: hidden.into_values() })
     }
 
-    /// Computes the keys and values that a session lacks because it was rewound too far, now instead of in its next step.
+    /// Computes the keys and values that a session lacks because it was rewound too far, now rather than in its next step.
+    ///
+    /// # Errors
+    /// `Error::Busy` if the session is in a step; `Error::Argument` if it belongs to another model; `Error::Kernel` if
+    /// the work was cancelled, a file has changed or memory ran out; `Error::Memory`.
     pub fn complete(&self, session: &Session, interrupted: Option<Interrupted>) -> Result<(), Error> {
         let mut held = session.hold()?;
         if held.pages.hold(held.position) {

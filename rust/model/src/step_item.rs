@@ -1,15 +1,15 @@
-//! What goes into a step and what comes out.
+//! The input and output of a step.
 
 use crate::Session;
 
-/// For which of its tokens a step returns logits.
+/// The tokens of an item for which a step returns logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {
-    /// For none: the tokens only become part of the context.
+    /// No token: they only become part of the context.
     None,
-    /// For the last token.
+    /// The last token.
     Last,
-    /// For every token.
+    /// Every token.
     All,
 }
 

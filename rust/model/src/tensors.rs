@@ -1,4 +1,4 @@
-//! The tensor table of the files, and the checked way from a name to a matrix or a vector.
+//! The tensor table of the files, and validated access to matrices and vectors by name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,31 +11,31 @@ use llamacpu_kernels::memory;
 use crate::Error;
 use crate::error::zeroed;
 
-/// One entry of the tensor table, as the reader of the header found it.
+/// One entry of the tensor table, as read from the header.
 #[derive(Debug, Clone)]
 pub struct TensorInfo {
-    /// Name, unique over all files.
+    /// Name, unique across all files.
     pub name: String,
-    /// Type number of GGUF.
+    /// GGUF type number.
     pub ggml_type: u32,
-    /// Sizes, fastest-varying first.
+    /// Dimensions, fastest-varying first.
     pub shape: Vec<u64>,
-    /// Which of the files holds the bytes.
+    /// Index of the file that holds the data.
     pub file: usize,
-    /// Position of the first byte in that file.
+    /// Offset of the first byte in that file.
     pub offset: u64,
-    /// Number of bytes.
+    /// Size in bytes.
     pub nbytes: u64,
 }
 
-/// The table by name, with a note of what has been read.
+/// The table by name, recording what has been read.
 pub(crate) struct Tensors<'a> {
     files: &'a [Arc<Mapping>],
     by_name: HashMap<&'a str, (&'a TensorInfo, bool)>,
 }
 
 impl<'a> Tensors<'a> {
-    /// Indexes the table; a name that occurs twice is an error.
+    /// Indexes the table; a duplicate name is an error.
     pub(crate) fn new(files: &'a [Arc<Mapping>], infos: &'a [TensorInfo]) -> Result<Self, Error> {
         let mut by_name = HashMap::new();
         by_name.try_reserve(infos.len()).map_err(|_| Error::Memory {
@@ -54,7 +54,7 @@ impl<'a> Tensors<'a> {
         self.by_name.contains_key(name)
     }
 
-    /// The tensors that nobody asked for, in the order of their names.
+    /// The tensors that were not used, sorted by name.
     pub(crate) fn unread(&self) -> Vec<&'a TensorInfo> {
         let mut unread: Vec<_> = self.by_name.values().filter(|(_, read)| !read).map(|(info, _)| *info).collect();
         unread.sort_by(|left, right| left.name.cmp(&right.name));
@@ -67,7 +67,7 @@ impl<'a> Tensors<'a> {
         Ok(Matrix::new(format, rows, columns, bytes)?)
     }
 
-    /// `count` groups of matrices that lie one after the other in one tensor; the groups have `parts` rows each.
+    /// `count` groups of matrices stored consecutively in one tensor; the matrices of a group have `parts` rows each.
     pub(crate) fn stack(
         &mut self,
         name: &str,
@@ -78,7 +78,7 @@ impl<'a> Tensors<'a> {
         cut(self.bytes(name, &[columns, parts.iter().sum(), count])?, columns, parts, count)
     }
 
-    /// The same in a tensor of two dimensions.
+    /// The same for a two-dimensional tensor.
     pub(crate) fn fused(
         &mut self,
         name: &str,
@@ -98,12 +98,12 @@ impl<'a> Tensors<'a> {
         Ok(values)
     }
 
-    /// A vector that the file may lack.
+    /// A vector that may be missing from the file.
     pub(crate) fn optional_vector(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>, Error> {
         if self.has(name) { self.vector(name, len).map(Some) } else { Ok(None) }
     }
 
-    /// A table of `rows` rows of `columns` elements, row by row, as 32-bit floats.
+    /// A table of `rows` × `columns` elements, row-major, as 32-bit floats.
     pub(crate) fn table(&mut self, name: &str, columns: usize, rows: usize) -> Result<Vec<f32>, Error> {
         let matrix = self.matrix(name, columns, rows)?;
         let mut values = zeroed(columns.checked_mul(rows), "weights")?;
@@ -113,7 +113,7 @@ impl<'a> Tensors<'a> {
         Ok(values)
     }
 
-    /// A table that the file may lack.
+    /// A table that may be missing from the file.
     pub(crate) fn optional_table(
         &mut self,
         name: &str,
@@ -123,7 +123,7 @@ impl<'a> Tensors<'a> {
         if self.has(name) { self.table(name, columns, rows).map(Some) } else { Ok(None) }
     }
 
-    /// The format and the bytes of the tensor, whose shape must be `shape` (trailing ones do not count).
+    /// The format and bytes of the tensor, whose shape must be `shape` (trailing ones are ignored).
     fn bytes(&mut self, name: &str, shape: &[usize]) -> Result<(Format, Bytes), Error> {
         let Some((info, read)) = self.by_name.get_mut(name) else {
             return Err(Error::Model(format!(
@@ -170,8 +170,8 @@ impl<'a> Tensors<'a> {
     }
 }
 
-/// Matrices that lie one after the other, `count` times those of `parts` rows. `Tensors::bytes` has proved that a row has a size
-/// and that the whole tensor fits into memory arithmetic.
+/// Cuts consecutive matrices apart: `count` times those of `parts` rows. `Tensors::bytes` has checked that rows have a
+/// valid size and that the size of the whole tensor does not overflow.
 fn cut((format, bytes): (Format, Bytes), columns: usize, parts: &[usize], count: usize) -> Result<Vec<Matrix>, Error> {
     let row_bytes = format.row_bytes(columns).unwrap_or(0);
     let mut matrices = memory::room(count.saturating_mul(parts.len()), "the matrices of experts and heads")?;

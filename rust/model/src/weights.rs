@@ -20,15 +20,15 @@ use crate::config::Norms;
 use crate::tensors::{TensorInfo, Tensors};
 use crate::{Config, Error};
 
-/// One layer of the transformer; what a layer does not have is absent.
+/// One layer of the transformer; parts that a layer lacks are `None`.
 pub(crate) struct Layer {
     pub(crate) attention_norm: Option<Norm>,
     pub(crate) attention: Option<Attention>,
-    /// On what attention gives, or on the stream with it.
+    /// Applied to the attention output, or to the stream after adding it.
     pub(crate) attention_output_norm: Option<Norm>,
     pub(crate) feed_forward_norm: Option<Norm>,
     pub(crate) feed_forward: Option<FeedForward>,
-    /// On what the feed-forward network gives, or on the stream with it.
+    /// Applied to the feed-forward output, or to the stream after adding it.
     pub(crate) feed_forward_output_norm: Option<Norm>,
 }
 
@@ -37,23 +37,23 @@ pub(crate) struct Weights {
     pub(crate) embedding: Embedding,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Option<Norm>,
-    /// Absent where the last states are the result.
+    /// `None` if the final states are the result.
     pub(crate) output: Option<Output>,
-    /// Absent where attention knows no distances, or by rotation.
+    /// `None` if attention ignores distances or encodes them by rotation.
     pub(crate) distances: Option<DistanceTable>,
-    /// Absent where the states are not classified.
+    /// `None` if states are not classified.
     pub(crate) classifier: Option<Classifier>,
     pub(crate) rope_factors: RopeFactors,
 }
 
-/// What makes logits of the last hidden state.
+/// Computes logits from the last hidden state.
 pub(crate) struct Output {
-    /// vocabulary × embedding; the same matrix as that of the embedding where the file has no own one.
+    /// vocabulary × embedding; shared with the embedding if the file has no separate output matrix.
     pub(crate) matrix: Arc<Matrix>,
     pub(crate) bias: Option<Vec<f32>>,
 }
 
-/// Divisors of the rotation angles, one a pair.
+/// Divisors of the rotation angles, one per pair.
 #[derive(Default)]
 pub(crate) struct RopeFactors {
     /// For every session.
@@ -63,7 +63,7 @@ pub(crate) struct RopeFactors {
 }
 
 impl Weights {
-    /// Finds and checks every tensor that `config` asks for.
+    /// Finds and checks every tensor that `config` requires.
     pub(crate) fn load(config: &Config, tensors: &mut Tensors) -> Result<Self, Error> {
         let embedding = Embedding::load(config, tensors)?;
         let output = config.output.then(|| Output::load(config, &embedding.tokens, tensors)).transpose()?;
@@ -84,13 +84,13 @@ impl Weights {
         })
     }
 
-    /// Bytes of the matrices that a token may go through: those of all layers, all experts counted, and the output.
+    /// Size in bytes of the matrices that a token may go through: all layers, all experts counted, and the output.
     pub(crate) fn nbytes(&self) -> usize {
         self.parts().flatten().map(Matrix::nbytes).sum()
     }
 
-    /// Keeps weights in at most `bytes` of memory: first those that every token goes through, then experts. Products read the
-    /// others from the file each time. Returns how many bytes these are.
+    /// Keeps at most `bytes` of weights in memory: first those that every token goes through, then experts. Products
+    /// read the remaining weights from the file each time; their size in bytes is returned.
     pub(crate) fn limit(&self, bytes: usize) -> usize {
         let routed: Vec<&Matrix> = self.layers.iter().flat_map(Layer::routed).collect();
         let all: usize = self.parts().flatten().map(Matrix::resident_bytes).sum();
@@ -111,7 +111,7 @@ impl Weights {
         left
     }
 
-    /// The matrices part by part: one part a layer, then the output.
+    /// The matrices of each part: one part per layer, then the output.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Vec<&Matrix>> {
         self.layers.iter().map(Layer::matrices).chain(self.output.iter().map(|output| vec![&*output.matrix]))
     }
@@ -124,7 +124,7 @@ impl Output {
             embedding.resident(false);
             Arc::new(tensors.matrix("output.weight", width, vocabulary)?)
         } else {
-            // Its rows are looked up in the file even after they were packed: a page a token, read again when needed.
+            // Rows are looked up in the file even after packing: one page per token, read again when needed.
             embedding.keep_rows();
             Arc::clone(embedding)
         };
@@ -143,13 +143,13 @@ impl RopeFactors {
 }
 
 impl Layer {
-    /// Every matrix of the layer, in the order in which a token meets them.
+    /// Every matrix of the layer, in the order in which a token goes through them.
     pub(crate) fn matrices(&self) -> Vec<&Matrix> {
         let attention = self.attention.iter().flat_map(Attention::matrices);
         attention.chain(self.feed_forward.iter().flat_map(FeedForward::matrices)).collect()
     }
 
-    /// Those that only the tokens whose router chose them go through.
+    /// The matrices that only tokens routed to them go through.
     fn routed(&self) -> Vec<&Matrix> {
         match &self.feed_forward {
             Some(FeedForward::Experts(experts)) => experts.networks.iter().flat_map(Network::matrices).collect(),
@@ -182,12 +182,12 @@ impl Layer {
     }
 }
 
-/// Refuses tensors that were not read, without which a model would give wrong text. Returns the names of those that do not
-/// matter, without those that the configuration names.
+/// Refuses unread tensors without which a model would produce wrong text. Returns the names of those that do not
+/// matter, except those that the configuration says to ignore.
 pub(crate) fn refuse_unread(config: &Config, unread: &[&TensorInfo]) -> Result<Vec<String>, Error> {
     let named = |name: &&str| !config.ignored_tensors.iter().any(|start| name.starts_with(start.as_str()));
     let matters = |name: &&str| {
-        // Frequencies that old converters stored and no reader uses: they follow from the metadata.
+        // Frequencies that old converters stored and no reader uses, since they follow from the metadata.
         let frequencies =
             ["attn_rot_embd.weight", ".rope_freqs.weight", ".attention.rope.freqs", ".rotary_emb.inv_freq"];
         !frequencies.iter().any(|end| name.ends_with(end))

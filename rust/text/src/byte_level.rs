@@ -1,12 +1,12 @@
-//! The alphabet of byte-level BPE: every byte has a printable character.
+//! The alphabet of byte-level BPE, which maps every byte to a printable character.
 //!
-//! GPT-2 (Radford et al. 2019, `bytes_to_unicode`) writes a byte as the character of the same number where that is
-//! printable and not a space (33–126, 161–172, 174–255), and numbers the other 68 from U+0100 on in order.
+//! GPT-2 (Radford et al. 2019, `bytes_to_unicode`) writes a byte as the character with the same code if that is
+//! printable and not a space (33–126, 161–172, 174–255), and maps the other 68 bytes in order to U+0100 and up.
 
-/// The characters of the 256 bytes.
+/// The character for each of the 256 bytes.
 const CHARACTERS: [char; 256] = characters();
 
-/// The bytes of the characters up to the last of the alphabet; `NONE` for a character outside.
+/// The byte for each character up to the last one of the alphabet; `NONE` for characters outside it.
 const BYTES: [u16; LAST + 1] = bytes();
 
 const LAST: usize = 0x100 + 67;
@@ -45,16 +45,17 @@ const fn bytes() -> [u16; LAST + 1] {
     table
 }
 
-/// Writes bytes in the alphabet.
+/// Writes bytes in the byte-level alphabet.
 pub(crate) fn encode(bytes: &[u8]) -> String {
     bytes.iter().map(|&byte| CHARACTERS[usize::from(byte)]).collect()
 }
 
-/// Appends the bytes that `text` stands for to `out`, or nothing and `false` if it is not written in the alphabet.
+/// Appends the bytes that `text` stands for to `out`, or returns `false` and appends nothing if it is not written in
+/// the alphabet.
 pub(crate) fn decode_into(text: &[u8], out: &mut Vec<u8>) -> bool {
     let before = out.len();
     let mut rest = text;
-    // The alphabet has only characters of one and two UTF-8 bytes.
+    // The alphabet only has characters that take one or two bytes in UTF-8.
     while let [first, after @ ..] = rest {
         let (code, after) = match (first, after) {
             (0..0x80, _) => (usize::from(*first), after),

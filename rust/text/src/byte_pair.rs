@@ -1,5 +1,5 @@
-//! BPE with a list of merges (`tokenizer.ggml.model` = `gpt2`): the first in the list is the most urgent. Words are merged
-//! from their bytes, or, for a few vocabularies, from their characters.
+//! BPE with a list of merges (`tokenizer.ggml.model` = `gpt2`), the most urgent first. Merging starts from the bytes of
+//! a word or, for a few vocabularies, from its characters.
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -13,7 +13,7 @@ use crate::utf8::character_length;
 use crate::vocabulary::Vocabulary;
 use crate::{Error, Index, byte_level};
 
-/// One line of the merge list: what stands left and right, its rank, and what they become.
+/// One line of the merge list: its left and right symbols, its rank, and the symbol that they become.
 #[derive(Clone, Copy)]
 struct Merge {
     left: u32,
@@ -26,25 +26,26 @@ struct Merge {
 pub(crate) struct BytePairs {
     merges: HashTable<Merge>,
     hasher: DefaultHashBuilder,
-    /// The symbol of every single byte; without letters for bytes, its token.
+    /// The symbol of each single byte; in vocabularies without byte letters, the byte's token.
     bytes: [u32; 256],
     words: PreTokenizer,
     white_space: WhiteSpace,
 }
 
-/// What becomes of white space before words are cut.
+/// How white space is treated before text is cut into words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WhiteSpace {
-    /// It is part of the words, as their rule says.
+    /// It is part of the words, as determined by their rule.
     Kept,
-    /// It parts words and is dropped.
+    /// It separates words and is dropped.
     Dropped,
-    /// The same, and letters become small.
+    /// The same, and letters are lowercased.
     DroppedAndLowercase,
 }
 
 impl BytePairs {
-    /// Reads the merge list. Symbols that are no tokens get ids of their own in `vocabulary`: merging may pass through them.
+    /// Reads the merge list. Symbols that are not tokens get their own ids in `vocabulary`, since merging may pass
+    /// through them.
     pub(crate) fn new(
         vocabulary: &mut Vocabulary,
         data: &[u8],
@@ -75,7 +76,7 @@ impl BytePairs {
                 ))
             })?;
             pair.clear();
-            // Words are written in the alphabet of bytes, so that no other merge can ever apply.
+            // Words are written in the byte-level alphabet, so a merge that is not can never apply.
             let mut write = |part: &[u8]| {
                 if of_bytes {
                     return byte_level::decode_into(part, &mut pair).then_some(pair.len());
@@ -90,7 +91,7 @@ impl BytePairs {
             let left = vocabulary.intern(&pair[..middle])?;
             let right = vocabulary.intern(&pair[middle..])?;
             let merge = Merge { left, right, rank: rank as u32, joined: vocabulary.intern(&pair)? };
-            // Of equal merges the first one counts.
+            // Among duplicate merges, the first one counts.
             let found = merges.entry(
                 hash(&hasher, left, right),
                 |other: &Merge| (other.left, other.right) == (left, right),
@@ -103,7 +104,7 @@ impl BytePairs {
         Ok(Self { merges, hasher, bytes, words, white_space })
     }
 
-    /// Whether U+2581 in a token is a space.
+    /// Whether U+2581 in a token stands for a space.
     pub(crate) fn marks_spaces(&self) -> bool {
         self.words.symbols() == Symbols::CharactersAndMarkedSpaces
     }
@@ -173,7 +174,7 @@ impl BytePairs {
             if let ([byte], true) = (word, of_bytes) {
                 return self.push(vocabulary, self.bytes[usize::from(*byte)], word, ids);
             }
-            // Line ends stay together where spaces are marked: no merge makes their tokens.
+            // Consecutive line ends stay together in vocabularies that mark spaces: no merge produces their tokens.
             let may_be_whole = whole_words || (self.marks_spaces() && word.iter().all(|&byte| byte == b'\n'));
             if may_be_whole
                 && let Some(id) = vocabulary.find(word)
@@ -205,7 +206,7 @@ impl BytePairs {
         })
     }
 
-    /// A symbol that is no token becomes the tokens of its bytes; a byte without a token has no place in the vocabulary.
+    /// A symbol that is not a token becomes the tokens of its bytes; bytes without a token are dropped.
     fn push(&self, vocabulary: &Vocabulary, id: u32, bytes: &[u8], ids: &mut Vec<u32>) -> Result<(), Error> {
         ids.try_reserve(bytes.len())?;
         if vocabulary.is_token(id) {
@@ -228,7 +229,7 @@ impl Pairs for BytePairs {
     }
 }
 
-/// The symbol of a character that is no token.
+/// The symbol of a character that is not a token.
 const NO_TOKEN: u32 = u32::MAX;
 
 /// Working memory of one call.
@@ -243,7 +244,7 @@ fn hash(hasher: &DefaultHashBuilder, left: u32, right: u32) -> u64 {
     hasher.hash_one(u64::from(left) << 32 | u64::from(right))
 }
 
-/// The first space that has something before it: a token of an odd vocabulary may begin with one.
+/// The first space with something before it: tokens of an unusual vocabulary may begin with a space.
 fn split(text: &[u8]) -> Option<usize> {
     let space = text.iter().skip(1).position(|&byte| byte == b' ')? + 1;
     (space + 1 < text.len()).then_some(space)

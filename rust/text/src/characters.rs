@@ -1,22 +1,22 @@
-//! Sets of characters by the names of Unicode's general categories, and the base letter of a character with accents.
+//! Sets of characters by Unicode general category, and the base letter of an accented character.
 
 use regex_syntax::hir::{Class, HirKind};
 
 use crate::Error;
 use crate::error::needs;
 
-/// Bytes that the tables of a category take at most while they are read.
+/// Maximum memory in bytes that a category's tables take while they are read.
 const TABLE_BYTES: usize = 1 << 20;
 
 /// A set of characters.
 pub(crate) struct CharacterSet {
     ascii: [bool; 128],
-    /// First and last characters, ascending.
+    /// Pairs of first and last characters, ascending.
     ranges: Vec<(char, char)>,
 }
 
 impl CharacterSet {
-    /// The characters that a class of a regular expression matches, for instance `\p{M}`.
+    /// The characters that a regular-expression class matches, for example `\p{M}`.
     pub(crate) fn of(class: &str) -> Result<Self, Error> {
         needs(TABLE_BYTES)?;
         let unknown = || Error::Unsupported(format!("the class of characters {class} is not known"));
@@ -28,7 +28,7 @@ impl CharacterSet {
         Ok(set)
     }
 
-    /// Whether the set has this character.
+    /// Whether the set contains this character.
     #[inline]
     pub(crate) fn contains(&self, character: char) -> bool {
         match self.ascii.get(character as usize) {

@@ -1,13 +1,13 @@
-//! The table by which a SentencePiece model rewrites text before it is cut (`tokenizer.ggml.precompiled_charsmap`).
+//! The table that a SentencePiece model uses to rewrite text before cutting it (`tokenizer.ggml.precompiled_charsmap`).
 //!
-//! It begins with the length in bytes, u32, of a double array; after that come the replacements, each ended by a zero
-//! byte. The array is a trie of what is replaced, in units of u32 (darts-clone): bits 0 to 7 and 31 are the label that
-//! a node must have, bit 8 says that something ends here, and bits 10 to 30 (times 256 if bit 9 is set) lead from a node
-//! to its children by exclusive or.
+//! It begins with the length of a double array in bytes, as a u32; the array is followed by the replacements, each
+//! terminated by a zero byte. The array is a trie of the texts to replace, in u32 units (darts-clone): bits 0 to 7 and
+//! 31 are the label that a node must have, bit 8 says that an entry ends here, and bits 10 to 30 (times 256 if bit 9 is
+//! set) lead from a node to its children by exclusive or.
 
 use crate::Error;
 
-/// What is replaced has fewer bytes than this; what it becomes, too. NFKC needs 33 at most.
+/// Texts to replace have fewer bytes than this, and so do their replacements. NFKC needs at most 33.
 const LONGEST: usize = 256;
 
 /// A checked copy of the table.
@@ -17,7 +17,7 @@ pub(crate) struct CharsMap {
 }
 
 impl CharsMap {
-    /// The table in these bytes.
+    /// Parses and checks the table in these bytes.
     pub(crate) fn new(bytes: &[u8]) -> Result<Self, Error> {
         let wrong = |what: &str| Error::File(format!("tokenizer.ggml.precompiled_charsmap {what}"));
         let Some((length, rest)) = bytes.split_first_chunk::<4>() else {
@@ -42,7 +42,7 @@ impl CharsMap {
         Ok(copy)
     }
 
-    /// The longest beginning of `text` that is replaced: its length and what it becomes.
+    /// The longest prefix of `text` that is replaced: its length and its replacement.
     pub(crate) fn replacement(&self, text: &[u8]) -> Result<Option<(usize, &[u8])>, Error> {
         let mut longest = None;
         let mut at = children(self.unit(0)?);
@@ -70,7 +70,7 @@ impl CharsMap {
     }
 }
 
-/// What leads from a node to its children.
+/// The offset that leads from a node to its children.
 fn children(unit: u32) -> usize {
     ((unit >> 10) << ((unit & 1 << 9) >> 6)) as usize
 }

@@ -1,8 +1,8 @@
-//! Tokens that end a generation, known by their text: files rarely list all of them.
+//! Tokens that end a generation, recognized by their text: files rarely list all of them.
 
 use crate::vocabulary::{Kind, Vocabulary};
 
-/// Texts of such tokens in the families of models that are about.
+/// Texts of such tokens in current model families.
 const TEXTS: [&str; 24] = [
     "<|eot_id|>",
     "<|eom_id|>",
@@ -35,7 +35,7 @@ const TEXTS: [&str; 24] = [
 pub(crate) fn mark(vocabulary: &mut Vocabulary) -> Vec<u32> {
     let mut endings = Vec::new();
     let has = |vocabulary: &Vocabulary, text: &str| vocabulary.token(text).is_some();
-    // Where other tokens end the answer, <|end|> only ends a message within it; and with <|tool_response>, </s> is text.
+    // If other tokens end the answer, <|end|> only ends a message within it; and with <|tool_response>, </s> is plain text.
     let answers_go_on = (has(vocabulary, "<|return|>") && has(vocabulary, "<|call|>"))
         || (has(vocabulary, "<|calls|>") && has(vocabulary, "<|flush|>"));
     let plain_end = has(vocabulary, "<|tool_response>");

@@ -1,8 +1,8 @@
-//! The one error type of this crate.
+//! The error type of this crate.
 
 use std::collections::TryReserveError;
 
-/// The beginning of a text from a file, for a message.
+/// The beginning of a text from a file, for use in a message.
 pub(crate) fn shown(text: &[u8]) -> String {
     const LONGEST: usize = 60;
     let text = String::from_utf8_lossy(&text[..text.len().min(4 * LONGEST)]).into_owned();
@@ -12,25 +12,25 @@ pub(crate) fn shown(text: &[u8]) -> String {
     }
 }
 
-/// Why text work failed. Messages say what was wrong, what was expected, and where it helps, what to do.
+/// Errors of this crate. Messages say what was wrong, what was expected and, where it helps, what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The bytes of the file contradict themselves: counts, lengths or ids out of range.
+    /// The data in the file is inconsistent: counts, lengths or ids are out of range.
     #[error("{0}")]
     File(String),
-    /// The file is sound, but asks for something that is not supported.
+    /// The file is valid, but requires something that is not supported.
     #[error("{0}")]
     Unsupported(String),
     /// An argument of a call is out of range.
     #[error("{0}")]
     Argument(String),
-    /// A grammar that cannot be used, or a text that it does not allow.
+    /// The grammar cannot be used, or a text is not allowed by it.
     #[error("{0}")]
     Grammar(String),
-    /// The work was stopped from outside.
+    /// The work was cancelled from outside.
     #[error("stopped before it was done")]
     Cancelled,
-    /// The operating system gave no memory.
+    /// The operating system could not provide the memory.
     #[error("no memory for a text or a vocabulary of this size; use a shorter text, or close other models or sessions")]
     Memory,
 }
@@ -41,36 +41,36 @@ impl From<TryReserveError> for Error {
     }
 }
 
-/// Proves that so many bytes can be had, before a library takes them piece by piece and has no way to fail.
+/// Checks that `bytes` bytes can be allocated, before a library allocates them piece by piece with no way to fail.
 pub(crate) fn needs(bytes: usize) -> Result<(), Error> {
     let mut room = Vec::<u8>::new();
     room.try_reserve_exact(bytes)?;
-    // The compiler leaves out an allocation that it sees nobody use, and takes it for one that came.
+    // Otherwise the compiler removes the unused allocation and assumes that it succeeded.
     std::hint::black_box(&room);
     Ok(())
 }
 
-/// Proves now and then that there is memory for what is about to be made piece by piece and has no way to fail. What the
-/// process keeps in reserve is no such memory, since it is less than the least that is proved here.
+/// Checks from time to time that there is memory for data that is built piece by piece with no way to fail. The reserve
+/// of the process does not satisfy the check, since it is smaller than the minimum checked here.
 pub(crate) struct Headroom {
-    /// Bytes that may be used without another proof.
+    /// Bytes that may be used before the next check.
     left: usize,
 }
 
 impl Headroom {
-    /// Bytes that are proved at a time, at least.
+    /// Minimum number of bytes checked at a time.
     const STEP: usize = 4 << 20;
 
-    /// `left` bytes may be used unproved.
+    /// Allows `left` bytes to be used without a check.
     pub(crate) fn new(left: usize) -> Self {
         Self { left }
     }
 
-    /// `bytes` are about to be used.
+    /// Accounts for `bytes` that are about to be used.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Error> {
         if bytes > self.left {
             self.left = bytes.max(Self::STEP);
-            // Twice: what grows is there twice while it moves.
+            // Twice, because a growing buffer exists twice while it is moved.
             needs(self.left.saturating_mul(2))?;
         }
         self.left -= bytes;

@@ -1,15 +1,16 @@
 #![forbid(unsafe_code)]
 //! Text: tokenizers built from GGUF metadata, streaming decoding, grammars, and the index over string arrays.
 //!
-//! A text goes through `special` (cut out special tokens), then through `pre_tokenizer` and `byte_pair`, or through
-//! `sentence_piece`; both join neighbours with `merging` and ask `vocabulary` for ids. Or it goes through `word_piece` or
-//! `unigram`, which look up in `prefixes` what a text begins with. On the way back `tokenizer` gives bytes, and `utf8`
-//! makes text of them that never shows half a character.
+//! A text first goes through `special`, which cuts out special tokens, and then through `pre_tokenizer` and
+//! `byte_pair`, or through `sentence_piece`; both of these merge neighbours with `merging` and ask `vocabulary` for
+//! ids. Alternatively it goes through `word_piece` or `unigram`, which use `prefixes` to look up the tokens that a text
+//! begins with. In the other direction, `tokenizer` produces bytes, and `utf8` turns them into text without ever
+//! showing half a character.
 //!
-//! Why not the `tokenizers` crate, beside which these are tested: it holds every token as a `String` several times
-//! and is built three times slower from the arrays of a GGUF file, it refuses merges that lead to no token and texts that
-//! are no UTF-8, and its merges by rank cannot say "the highest score, then the leftmost", nor join characters that are
-//! no tokens themselves. Both are what a SentencePiece vocabulary means.
+//! Why not the `tokenizers` crate, against which these tokenizers are tested? It stores every token as a `String`
+//! several times and takes three times as long to build from the arrays of a GGUF file. It refuses merges that do not
+//! lead to a token and texts that are not UTF-8. Its merges by rank cannot express "the highest score, then the
+//! leftmost", nor join characters that are not tokens themselves. A SentencePiece vocabulary requires both.
 
 mod byte_level;
 mod byte_pair;

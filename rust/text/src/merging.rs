@@ -1,7 +1,7 @@
-//! Byte-pair merging: the one algorithm behind both families of vocabularies.
+//! Byte-pair merging: the algorithm shared by both families of vocabularies.
 //!
-//! Of all adjacent pairs that may be joined the one of the best priority is joined, the leftmost among equals, until no
-//! pair is left (Sennrich et al. 2016). What may be joined, and how urgently, is the vocabulary's business: [`Pairs`].
+//! Of all adjacent pairs that may be joined, the one with the best priority is joined first, the leftmost among equals,
+//! until no pair is left (Sennrich et al. 2016). The vocabulary decides what may be joined and how urgently: [`Pairs`].
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,26 +13,26 @@ use crate::Error;
 pub(crate) struct Symbol {
     /// Position of its first byte in the text.
     pub(crate) start: u32,
-    /// Its bytes; 0 once it has been joined to its left neighbour.
+    /// Length in bytes; 0 once it has been joined to its left neighbour.
     pub(crate) length: u32,
-    /// What it is, in the vocabulary's numbers.
+    /// Its id in the vocabulary's numbering.
     pub(crate) id: u32,
 }
 
-/// A pair that may be joined: lower priorities first.
+/// A pair that may be joined; lower priorities come first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Join {
     pub(crate) priority: u32,
     pub(crate) id: u32,
 }
 
-/// Which adjacent symbols may be joined.
+/// Determines which adjacent symbols may be joined.
 pub(crate) trait Pairs {
     /// The result of joining two neighbours of `text`, if they may be.
     fn join(&self, text: &[u8], left: Symbol, right: Symbol) -> Option<Join>;
 }
 
-/// Up to this many symbols, looking at every pair again is faster than keeping a queue.
+/// Up to this many symbols, rescanning all pairs is faster than maintaining a queue.
 const FEW: usize = 48;
 
 /// Working memory, reused from text to text.
@@ -60,7 +60,7 @@ struct Candidate {
     length: u32,
 }
 
-/// Joins the symbols of `text` in place until nothing can be joined.
+/// Joins the symbols of `text` in place until no more can be joined.
 pub(crate) fn merge(
     pairs: &impl Pairs,
     text: &[u8],
@@ -107,7 +107,7 @@ fn merge_few(
     }
 }
 
-/// A priority queue over a linked list: every join adds at most two candidates, so the time is n log n.
+/// Uses a priority queue over a linked list: every join adds at most two candidates, so the time is O(n log n).
 fn merge_many(
     pairs: &impl Pairs,
     text: &[u8],
@@ -134,7 +134,7 @@ fn merge_many(
     let mut queue = BinaryHeap::from(waiting);
     while let Some(Reverse(Candidate { left, right, id, length, .. })) = queue.pop() {
         let (first, second) = (symbols[left as usize], symbols[right as usize]);
-        // Symbols only grow or vanish, so equal lengths of two live symbols mean that neither has changed.
+        // Symbols only grow or vanish, so if the lengths of two live symbols still add up, neither has changed.
         if first.length == 0 || second.length == 0 || first.length + second.length != length {
             continue;
         }

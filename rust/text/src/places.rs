@@ -1,17 +1,17 @@
-//! A set of positions in a text: marked in any order, searched for neighbours in constant time.
+//! A set of positions in a text: positions are marked in any order, and neighbours are found in constant time.
 
 use crate::Error;
 
-/// Bits of a level stand for words of the level below that have any bit set.
+/// Each bit of a level stands for a word of the level below that has any bit set.
 const BITS: usize = u64::BITS as usize;
 
-/// The marked positions, a bit each, and above them levels of 64 to 1.
+/// The marked positions, one bit each, with summary levels of 64 to 1 above them.
 pub(crate) struct Places {
     levels: Vec<Vec<u64>>,
 }
 
 impl Places {
-    /// Room for positions below `length`.
+    /// Creates an empty set for positions below `length`.
     pub(crate) fn new(length: usize) -> Result<Self, Error> {
         let mut levels = Vec::new();
         let mut bits = length.max(1);
@@ -37,7 +37,7 @@ impl Places {
         }
     }
 
-    /// The first marked position that is not before `from`.
+    /// The first marked position at or after `from`.
     pub(crate) fn next(&self, from: usize) -> Option<usize> {
         let mut at = from;
         for (height, level) in self.levels.iter().enumerate() {
@@ -49,7 +49,7 @@ impl Places {
                 }
                 return Some(found);
             }
-            // Nothing in the rest of this word: on with the words behind it.
+            // Nothing in the rest of this word: go on with the words after it.
             at = at / BITS + 1;
         }
         None

@@ -1,8 +1,8 @@
-//! How text is cut into words before byte pairs are merged: the named rules of `tokenizer.ggml.pre`.
+//! Cuts text into words before byte pairs are merged, by the named rules of `tokenizer.ggml.pre`.
 //!
-//! The expressions are those that the models were trained with. They use one thing that a linear-time engine does not
-//! have, looking ahead: white space that leaves its last character to the word after it, `\s+(?!\S)`, and digits that
-//! are counted from the end of a number. That is done by hand, so no text can make the splitting slow.
+//! The expressions are those that the models were trained with. They rely on look-ahead, which a linear-time engine
+//! does not support: white space that leaves its last character to the word after it, `\s+(?!\S)`, and digits counted
+//! from the end of a number. Look-ahead is therefore implemented by hand, so that no text can make the splitting slow.
 
 use regex::bytes::Regex;
 
@@ -14,10 +14,10 @@ mod rules;
 pub(crate) use rules::Symbols;
 use rules::{CUTS_BEFORE_THREES, POWERS_OF_TWO, RULES, Rule, THREES_OF_NUMBERS, THREES_OF_WORDS};
 
-/// Called with every word; the first error ends the cutting.
+/// Called with every word; the first error stops the splitting.
 type Words<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Error>;
 
-/// Bytes that compiling an expression of the rules takes at most, with Unicode's tables of letters in it.
+/// Maximum memory in bytes for compiling an expression of the rules, including Unicode's letter tables.
 const EXPRESSION_BYTES: usize = 16 << 20;
 
 /// Cuts text into words.
@@ -34,20 +34,20 @@ struct Stage {
     ahead: Ahead,
 }
 
-/// What looking ahead changes about a match.
+/// The effect of look-ahead on a match.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ahead {
-    /// Nothing.
+    /// None.
     AsMatched,
     /// White space before a word leaves its last character to the word.
     LeavesLast,
-    /// The same, but a run up to a line end is another alternative, and stays.
+    /// The same, but a run up to a line end is matched by another alternative and kept whole.
     LeavesLastUnlessLineEnd,
-    /// The same, and what is not left is cut into powers of two.
+    /// The same, and the rest is cut into powers of two.
     PowersOfTwo,
-    /// Numbers are cut into threes from their end.
+    /// Numbers are cut into groups of three from their end.
     Threes,
-    /// The same, but what comes before the first cut stays with what it follows.
+    /// The same, but the digits before the first cut stay with what precedes them.
     CutsBeforeThrees,
 }
 
@@ -61,20 +61,20 @@ fn rule(name: &str) -> Result<&'static Rule, Error> {
     })
 }
 
-/// What words are merged from under the rule called `name`.
+/// The symbols that merging starts from under the rule called `name`.
 pub(crate) fn symbols_of(name: &str) -> Result<Symbols, Error> {
     Ok(rule(name)?.symbols)
 }
 
 impl PreTokenizer {
-    /// The rule called `name`; an empty name is the default rule.
+    /// The rule called `name`; an empty name selects the default rule.
     pub(crate) fn named(name: &str) -> Result<Self, Error> {
         let rule = rule(name)?;
         let stages = rule.expressions.iter().map(|expression| Stage::new(expression)).collect::<Result<_, _>>()?;
         Ok(Self { stages, whole_words: rule.whole_words, adds_bos: rule.adds_bos, symbols: rule.symbols })
     }
 
-    /// Whether a word that is a token is not merged.
+    /// Whether words that are tokens are left unmerged.
     pub(crate) fn keeps_whole_words(&self) -> bool {
         self.whole_words
     }
@@ -84,12 +84,12 @@ impl PreTokenizer {
         self.adds_bos
     }
 
-    /// What words are merged from.
+    /// The symbols that merging starts from.
     pub(crate) fn symbols(&self) -> Symbols {
         self.symbols
     }
 
-    /// Calls `word` with every word of `text` in order; together they are the text.
+    /// Calls `word` with every word of `text` in order; concatenated, they are the text.
     pub(crate) fn split(&self, text: &[u8], word: Words) -> Result<(), Error> {
         split_by(&self.stages, text, word)
     }
@@ -153,8 +153,8 @@ impl Stage {
         Ok(())
     }
 
-    /// The bytes at the end of a match that the look-ahead alternative would leave: no other alternative ends in white
-    /// space, except at a line end.
+    /// Number of bytes at the end of a match that the look-ahead alternative would leave: no other alternative ends in
+    /// white space, except at a line end.
     fn left_to_the_next(&self, found: &[u8]) -> usize {
         let begins = found.iter().rposition(|byte| !(0x80..0xC0).contains(byte)).unwrap_or(0);
         let last = std::str::from_utf8(&found[begins..]).ok().and_then(|text| text.chars().next());
@@ -166,8 +166,8 @@ impl Stage {
     }
 }
 
-/// Cuts before every third character from the end of the number at `found`; the first piece begins at `at`. Returns where
-/// the last one begins, which is still to come.
+/// Cuts before every third character counted from the end of the number at `found`; the first piece begins at `at`.
+/// Returns the start of the last piece, which is left to the caller.
 fn cut_threes(text: &[u8], mut at: usize, found: (usize, usize), piece: Words) -> Result<usize, Error> {
     let is_start = |&place: &usize| !(0x80..0xC0).contains(&text[place]);
     let mut left = (found.0..found.1).filter(is_start).count();
@@ -181,7 +181,7 @@ fn cut_threes(text: &[u8], mut at: usize, found: (usize, usize), piece: Words) -
     Ok(at)
 }
 
-/// Cuts white space into the longest powers of two that there are, 512 at most. Returns where the rest begins.
+/// Cuts white space into the largest possible powers of two, at most 512. Returns where the rest begins.
 fn cut_powers_of_two(text: &[u8], found: (usize, usize), piece: Words) -> Result<usize, Error> {
     let Ok(run) = std::str::from_utf8(&text[found.0..found.1]) else { return Ok(found.0) };
     if !run.chars().all(char::is_whitespace) || run.ends_with(['\r', '\n']) {

@@ -1,30 +1,30 @@
-//! The tokens that a text begins with: a trie over the bytes of a vocabulary, in four flat arrays.
+//! Finds the tokens that a text begins with: a trie over the bytes of a vocabulary, in four flat arrays.
 
 use crate::Error;
 use crate::error::shown;
 use crate::vocabulary::Vocabulary;
 
-/// The longest token, in bytes. Looking one up takes a step for each byte, at every position of a text, so that longer
-/// ones in a hostile file could make any text slow. Real vocabularies stay below a hundred.
+/// Maximum length of a token, in bytes. Looking one up takes a step per byte, at every position of a text, so longer
+/// tokens in a hostile file could make any text slow. Tokens of real vocabularies stay below a hundred.
 pub(crate) const LONGEST: usize = 512;
 
-/// No token ends here.
+/// Marks nodes where no token ends.
 const NONE: u32 = u32::MAX;
 
-/// Which tokens begin with the same bytes.
+/// A trie of tokens that share prefixes.
 pub(crate) struct Prefixes {
-    /// Of each node the first of its children; those of the next node follow.
+    /// The first child of each node; the next node's first child ends the range.
     children: Vec<u32>,
-    /// The last byte of each node; children of one node are in ascending order.
+    /// The last byte of each node; the children of a node are in ascending order.
     bytes: Vec<u8>,
     /// The token that ends at each node.
     tokens: Vec<u32>,
-    /// The children of the root by their byte.
+    /// The children of the root, indexed by byte.
     roots: [u32; 256],
 }
 
 impl Prefixes {
-    /// The trie of the tokens for which `is_wanted`. Among tokens of the same text the last one counts.
+    /// Builds the trie of the tokens for which `is_wanted` is true. Among tokens with the same text, the last one counts.
     pub(crate) fn new(vocabulary: &Vocabulary, is_wanted: impl Fn(u32) -> bool) -> Result<Self, Error> {
         let mut sorted: Vec<u32> = Vec::new();
         for id in (0..vocabulary.len() as u32).filter(|&id| is_wanted(id)) {
@@ -44,7 +44,7 @@ impl Prefixes {
         sorted
             .sort_unstable_by(|&one, &other| vocabulary.bytes(one).cmp(vocabulary.bytes(other)).then(one.cmp(&other)));
         let mut trie = Self { children: Vec::new(), bytes: Vec::new(), tokens: Vec::new(), roots: [NONE; 256] };
-        // Breadth first: of each node the stretch of sorted tokens that go through it, and its depth.
+        // In breadth-first order: for each node, the range of sorted tokens that go through it, and its depth.
         let mut waiting: Vec<(u32, u32, u32)> = Vec::new();
         trie.add_children(vocabulary, &sorted, (0, sorted.len() as u32, 0), &mut waiting)?;
         for (node, &byte) in trie.bytes.iter().enumerate() {
@@ -62,7 +62,7 @@ impl Prefixes {
         Ok(trie)
     }
 
-    /// Appends the nodes that follow one.
+    /// Appends the children of a node.
     fn add_children(
         &mut self,
         vocabulary: &Vocabulary,
@@ -71,7 +71,7 @@ impl Prefixes {
         waiting: &mut Vec<(u32, u32, u32)>,
     ) -> Result<(), Error> {
         let byte_of = |at: u32| vocabulary.bytes(sorted[at as usize]).get(depth as usize).copied();
-        // Tokens that end here come before those that go on.
+        // Tokens that end here come before those that continue.
         while first < last && byte_of(first).is_none() {
             first += 1;
         }
@@ -92,7 +92,7 @@ impl Prefixes {
         Ok(())
     }
 
-    /// The tokens that `text` begins with, shortest first: their lengths and ids.
+    /// The tokens that `text` begins with, shortest first, as pairs of length and id.
     #[inline]
     pub(crate) fn of<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = (usize, u32)> + 'a {
         let mut node = text.first().map_or(NONE, |&byte| self.roots[usize::from(byte)]);

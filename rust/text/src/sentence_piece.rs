@@ -1,30 +1,30 @@
 //! SentencePiece vocabularies (`tokenizer.ggml.model` = `llama`): two neighbours are joined if the result is a token,
-//! the token of the highest score first (Kudo and Richardson 2018, model type BPE, identity normalization).
+//! the token with the highest score first (Kudo and Richardson 2018, model type BPE, identity normalization).
 
 use crate::Error;
 use crate::merging::{Join, MergeBuffers, Pairs, Symbol, merge};
 use crate::utf8::character_length;
 use crate::vocabulary::Vocabulary;
 
-/// What a space is written as.
+/// The character that stands for a space.
 pub(crate) const SPACE: &str = "\u{2581}";
 
-/// The symbol of a character that is no token.
+/// The symbol of a character that is not a token.
 const NO_TOKEN: u32 = u32::MAX;
 
 /// The scores of a vocabulary and its byte tokens.
 pub(crate) struct SentencePieces {
-    /// Per token: lower is more urgent.
+    /// One per token; lower is more urgent.
     priorities: Vec<u32>,
-    /// The token of every byte, for characters without a token.
+    /// The token of each byte, used for characters without a token.
     bytes: Vec<Option<u32>>,
     unknown: Option<u32>,
-    /// Whether no token goes on after a space that follows something else, so that words can be merged one by one.
+    /// Whether no token continues past a space that follows something else, so that words can be merged one by one.
     words_are_separate: bool,
 }
 
 impl SentencePieces {
-    /// `scores` has one number per token, or is absent; `unknown` stands for characters that cannot be written in bytes.
+    /// `scores` has one value per token, or is absent; `unknown` stands for characters that cannot be written in bytes.
     pub(crate) fn new(vocabulary: &Vocabulary, scores: Option<&[f32]>, unknown: Option<u32>) -> Result<Self, Error> {
         let count = vocabulary.len();
         let scores = vocabulary.checked_scores(scores)?;
@@ -38,7 +38,7 @@ impl SentencePieces {
         Ok(Self { priorities, bytes, unknown, words_are_separate })
     }
 
-    /// Appends the ids of `text`, before which a space is put if `space_first`.
+    /// Appends the ids of `text`, with a space put before it if `space_first`.
     pub(crate) fn encode(
         &self,
         vocabulary: &Vocabulary,
@@ -132,14 +132,14 @@ impl Pairs for Joined<'_> {
     }
 }
 
-/// Scores in falling order as integers in rising order.
+/// Maps scores in descending order to integers in ascending order.
 fn priority(score: f32) -> u32 {
-    // Both zeros are the same score.
+    // Positive and negative zero are the same score.
     let bits = (score + 0.0).to_bits();
     if bits >> 31 == 1 { bits } else { !bits & 0x7FFF_FFFF }
 }
 
-/// Positions of spaces that come after something else.
+/// Positions of spaces that follow something else.
 fn word_boundaries(text: &[u8]) -> impl Iterator<Item = usize> + '_ {
     let space = SPACE.as_bytes();
     (1..text.len())

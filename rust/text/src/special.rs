@@ -1,6 +1,7 @@
 //! Special tokens in text: the text is cut at them before anything else happens.
 //!
-//! Longer tokens come first, over the whole text; equally long ones in the order of their ids, then from left to right.
+//! Longer tokens are matched first, over the whole text; tokens of equal length in the order of their ids, then from
+//! left to right.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,26 +13,26 @@ use crate::error::needs;
 use crate::places::Places;
 use crate::vocabulary::{Kind, Vocabulary};
 
-/// All special tokens together: the automaton that finds them takes some forty times as much.
+/// Maximum total size in bytes of all special tokens: the automaton that finds them takes some forty times as much.
 const MOST_BYTES: usize = 4 << 20;
 
-/// Bytes of the automaton for a byte of the tokens, while it is built.
+/// Bytes of the automaton per byte of the tokens, while it is built.
 const FINDER_BYTES: usize = 80;
-/// Bytes of lists for a token, while it is built.
+/// Bytes of lists per token, while the automaton is built.
 const LISTS_BYTES: usize = 64;
-/// Bytes of an automaton for anything.
+/// Fixed overhead of any automaton, in bytes.
 const SPARE_BYTES: usize = 4 << 20;
 
 /// A part of the text after cutting.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part<'a> {
-    /// Still text.
+    /// Plain text.
     Text(&'a [u8]),
     /// A special token.
     Token(u32),
 }
 
-/// Finds the special tokens of a vocabulary.
+/// Finds the special tokens of a vocabulary in text.
 pub(crate) struct SpecialTokens {
     finder: Option<AhoCorasick>,
     tokens: Vec<Special>,
@@ -40,16 +41,16 @@ pub(crate) struct SpecialTokens {
 struct Special {
     id: u32,
     length: usize,
-    /// Matched although control tokens are not wanted.
+    /// Matched even if control tokens are not wanted.
     always: bool,
-    /// White space after it belongs to it.
+    /// Whether white space after it is part of it.
     strips_right: bool,
-    /// The longest other special token that this one begins with.
+    /// The longest other special token that is a prefix of this one.
     shorter: Option<u32>,
 }
 
 impl SpecialTokens {
-    /// Collects control, unknown and user-defined tokens. `strips_right` says of which the white space behind is dropped.
+    /// Collects control, unknown and user-defined tokens. `strips_right` says after which of them white space is dropped.
     pub(crate) fn new(vocabulary: &Vocabulary, strips_right: &dyn Fn(u32) -> bool) -> Result<Self, Error> {
         let is_special = |id: &u32| {
             matches!(vocabulary.kind(*id), Kind::Control | Kind::Unknown | Kind::UserDefined)
@@ -70,7 +71,7 @@ impl SpecialTokens {
             )));
         }
         needs(FINDER_BYTES * bytes + ids.len() * (size_of::<Special>() + LISTS_BYTES) + SPARE_BYTES)?;
-        // In sorted order, the texts that a text begins with come before it: they are the open ones on a stack.
+        // In sorted order, the prefixes of a text come before it: they form the stack of open texts.
         let mut shorter = vec![None; ids.len()];
         let mut sorted: Vec<u32> = (0..ids.len() as u32).collect();
         sorted.sort_by_key(|&number| (vocabulary.bytes(ids[number as usize]), Reverse(number)));
@@ -122,12 +123,12 @@ impl SpecialTokens {
         Ok(())
     }
 
-    /// Where special tokens are cut out, by position.
+    /// The special tokens to cut out, by position.
     fn find(&self, text: &[u8], control: bool) -> Result<Vec<(usize, u32)>, Error> {
         let mut taken = Vec::new();
         let Some(finder) = &self.finder else { return Ok(taken) };
         let length = |number: u32| self.tokens[number as usize].length;
-        // The longest token at every position; all others there are beginnings of it.
+        // The longest token at every position; all other tokens there are prefixes of it.
         let mut longest: Vec<(usize, u32)> = Vec::new();
         for found in finder.find_overlapping_iter(text) {
             let number = found.pattern().as_u32();
@@ -151,7 +152,7 @@ impl SpecialTokens {
         let (mut starts, mut ends) = (Places::new(text.len())?, Places::new(text.len() + 1)?);
         while let Some((length, Reverse(number), Reverse(start))) = queue.pop() {
             let next = starts.next(start).unwrap_or(usize::MAX);
-            // Inside of a taken token its end comes before the start of the next one.
+            // Inside a taken token, its end comes before the start of the next one.
             if ends.next(start + 1).is_some_and(|end| end <= next) {
                 continue;
             }
@@ -166,7 +167,7 @@ impl SpecialTokens {
             while let Some(number) = next {
                 let special = &self.tokens[number as usize];
                 if special.length <= room && (control || special.always) {
-                    // In the place of the one that was taken out: the queue does not grow.
+                    // It replaces the one that was taken out, so the queue does not grow.
                     queue.push(candidate(start, number));
                     break;
                 }

@@ -1,16 +1,16 @@
-//! The string arrays of a GGUF file: found by one pass over the bytes, read in place.
+//! The string arrays of a GGUF file: located in one pass over the bytes, read in place.
 //!
-//! A string is stored as a little-endian `u64` byte length followed by its bytes, without alignment or terminator
-//! (GGUF specification, `gguf_string_t`); an array of strings is one after the other.
+//! A string is stored as a little-endian `u64` byte length followed by its bytes, without alignment or terminator (GGUF
+//! specification, `gguf_string_t`); an array stores its strings consecutively.
 
 use crate::Error;
 
-/// Bytes of the length in front of every string.
+/// Size in bytes of the length prefix of every string.
 const PREFIX: usize = 8;
-/// Bytes that are read at a time.
+/// Number of bytes read at a time.
 const WINDOW: u64 = 256 << 10;
 
-/// Where the strings of one array lie.
+/// The locations of the strings of one array.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
     /// `count + 1` absolute positions: of the length prefix of every string, then of the first byte after the array.
@@ -21,10 +21,10 @@ pub struct Index {
 }
 
 impl Index {
-    /// The strings in order, out of the bytes that were indexed.
+    /// The strings in order, taken from the bytes that were indexed.
     ///
     /// # Errors
-    /// An item is [`Error::File`] if it lies outside of `data`, which then is not what was indexed.
+    /// An item is [`Error::File`] if it lies outside `data`, which means that `data` is not what was indexed.
     pub fn strings<'a>(&'a self, data: &'a [u8]) -> impl Iterator<Item = Result<&'a [u8], Error>> + 'a {
         self.offsets.windows(2).map(|bounds| {
             data.get(bounds[0] as usize + PREFIX..bounds[1] as usize)
@@ -37,7 +37,7 @@ impl Index {
 ///
 /// # Errors
 /// [`Error::File`] if the array does not fit into `data`: the count and every length are checked against the bytes that
-/// are really there before anything is allocated, so the index is never larger than the data.
+/// are actually present before anything is allocated, so the index is never larger than the data.
 pub fn index_strings(data: &[u8], start: u64, count: u64) -> Result<Index, Error> {
     let read = |at: u64, out: &mut [u8]| {
         out.copy_from_slice(&data[at as usize..at as usize + out.len()]);
@@ -46,10 +46,10 @@ pub fn index_strings(data: &[u8], start: u64, count: u64) -> Result<Index, Error
     index_strings_of(data.len() as u64, start, count, &read)
 }
 
-/// As [`index_strings`], in `size` bytes of which `read(position, out)` reads some.
+/// Same as [`index_strings`], for `size` bytes that `read(position, out)` reads piece by piece.
 ///
 /// # Errors
-/// As [`index_strings`], and those of `read`.
+/// The errors of [`index_strings`], and those of `read`.
 pub fn index_strings_of(size: u64, start: u64, count: u64, read: Read) -> Result<Index, Error> {
     if start > size {
         return Err(Error::File(format!("a string array begins at byte {start}, but there are only {size} bytes")));
@@ -83,10 +83,10 @@ pub fn index_strings_of(size: u64, start: u64, count: u64, read: Read) -> Result
     Ok(Index { offsets, end: position })
 }
 
-/// Reads bytes from a position on.
+/// Reads bytes starting at a position.
 pub type Read<'a> = &'a dyn Fn(u64, &mut [u8]) -> Result<(), Error>;
 
-/// Bytes that were read at once, since strings are short.
+/// Bytes that were read in one go, since strings are short.
 struct Window<'a> {
     size: u64,
     read: Read<'a>,
@@ -95,7 +95,7 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
-    /// The length that stands at `position`; none behind the end.
+    /// The length prefix at `position`; `None` past the end.
     fn prefix(&mut self, position: u64) -> Option<Result<[u8; PREFIX], Error>> {
         if self.size - position < PREFIX as u64 {
             return None;

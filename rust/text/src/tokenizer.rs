@@ -9,26 +9,27 @@ use crate::vocabulary::{Kind, Vocabulary};
 use crate::word_piece::{self, Cleaning, WordPieces};
 use crate::{Error, Index, ending};
 
-/// Longer texts are refused: merging a single run of a letter takes up to a hundred times its size in memory.
+/// Longer texts are refused: merging a long run of a single letter takes up to a hundred times its size in memory.
 const LONGEST_TEXT: usize = 64 << 20;
 
-/// The arrays of a vocabulary that every family has.
+/// The vocabulary arrays that every family has.
 #[derive(Clone, Copy)]
 pub struct Tokens<'a> {
     /// The bytes that the indexes point into.
     pub data: &'a [u8],
     /// The texts: `tokenizer.ggml.tokens`.
     pub texts: &'a Index,
-    /// The type number of every token, if the file has them: `tokenizer.ggml.token_type`.
+    /// The type number of each token, if the file has them: `tokenizer.ggml.token_type`.
     pub kinds: Option<&'a [i32]>,
-    /// Part of the names of tokens after which white space is dropped: none, or all but the listed ones.
+    /// The special tokens after which white space is dropped: none if this is `None`, otherwise all except those with a
+    /// listed name.
     pub strips_right_except: Option<&'a [String]>,
 }
 
-/// What sets one family of vocabularies apart.
+/// The parameters that distinguish one family of vocabularies from another.
 #[derive(Clone, Copy)]
 pub enum Family<'a> {
-    /// SentencePiece-style (`llama`): pairs by score.
+    /// SentencePiece-style (`llama`): merges pairs by score.
     SentencePiece {
         /// One per token: `tokenizer.ggml.scores`.
         scores: Option<&'a [f32]>,
@@ -37,7 +38,7 @@ pub enum Family<'a> {
         /// Whether a space is put before a text and after every special token.
         space_prefix: bool,
     },
-    /// Byte-level BPE (`gpt2`): pairs by their place in a list.
+    /// Byte-level BPE (`gpt2`): merges pairs by their place in a list.
     BytePair {
         /// The bytes that the index of the list points into.
         data: &'a [u8],
@@ -45,19 +46,19 @@ pub enum Family<'a> {
         merges: &'a Index,
         /// The rule that cuts text into words: `tokenizer.ggml.pre`.
         pre: &'a str,
-        /// What becomes of white space before that.
+        /// How white space is treated before that.
         white_space: WhiteSpace,
     },
-    /// WordPiece (`bert`): the longest tokens of each word.
+    /// WordPiece (`bert`): takes the longest tokens of each word.
     WordPiece {
         /// The id that stands for a word that cannot be written.
         unknown: Option<u32>,
-        /// Whether letters become small.
+        /// Whether letters are lowercased.
         lowercase: bool,
-        /// Whether letters lose their accents.
+        /// Whether accents are removed from letters.
         strip_accents: bool,
     },
-    /// Unigram (`t5`): the tokens of the highest probability.
+    /// Unigram (`t5`): chooses the tokens with the highest probability.
     Unigram {
         /// One per token: `tokenizer.ggml.scores`.
         scores: Option<&'a [f32]>,
@@ -67,7 +68,7 @@ pub enum Family<'a> {
         charsmap: Option<&'a [u8]>,
         /// Whether a space is put before a text and after every special token.
         space_prefix: bool,
-        /// Whether several spaces are one and those at the end none.
+        /// Whether runs of spaces are collapsed and trailing spaces removed.
         merges_spaces: bool,
     },
 }
@@ -88,7 +89,7 @@ struct Work {
     unigram: unigram::Work,
 }
 
-/// Text to ids and back. BOS and EOS are the business of the caller.
+/// Converts text to ids and back. Adding BOS and EOS is up to the caller.
 pub struct Tokenizer {
     vocabulary: Vocabulary,
     special: SpecialTokens,
@@ -98,7 +99,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Builds the tokenizer of the arrays of a file.
+    /// Builds the tokenizer from the arrays of a file.
     ///
     /// # Errors
     /// [`Error::File`] if the arrays contradict each other; [`Error::Unsupported`] for an unknown word rule.
@@ -152,7 +153,7 @@ impl Tokenizer {
         self.adds_bos
     }
 
-    /// The tokens whose text says that generation ends with them.
+    /// The tokens whose text shows that they end a generation.
     pub fn endings(&self) -> &[u32] {
         &self.endings
     }
@@ -162,12 +163,12 @@ impl Tokenizer {
         self.vocabulary.kind(id)
     }
 
-    /// The id of the token whose text in the file is `text`.
+    /// The id of the token with this text in the file.
     pub fn token(&self, text: &str) -> Option<u32> {
         self.vocabulary.token(text)
     }
 
-    /// The text of a token as the file has it.
+    /// The text of a token as stored in the file.
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no such token.
@@ -177,8 +178,9 @@ impl Tokenizer {
 
     /// The ids of `text`, which need not be valid UTF-8.
     ///
-    /// `parse_special`: control and unknown tokens written in the text become these tokens; without, they are text.
-    /// `space_first`: whether a SentencePiece vocabulary puts its space before the text, where it does so at all.
+    /// `parse_special`: whether control and unknown tokens written in the text become these tokens; otherwise they stay
+    /// text.
+    /// `space_first`: whether a SentencePiece vocabulary puts its space before the text, if it does so at all.
     ///
     /// # Errors
     /// [`Error::Argument`] for a text of more than 64 MiB; [`Error::Unsupported`] for a character that the vocabulary cannot
@@ -231,7 +233,7 @@ impl Tokenizer {
         }
     }
 
-    /// Appends the bytes of a token. Without `special`, control and unknown tokens have none.
+    /// Appends the bytes of a token. Without `special`, control and unknown tokens produce none.
     ///
     /// # Errors
     /// [`Error::Argument`] if there is no such token; [`Error::Memory`].
@@ -264,12 +266,12 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// The bytes of a whole sequence.
+    /// The bytes of a whole sequence of ids.
     ///
-    /// `stand_alone`: the space that encoding put before the text is taken away again, if there is one.
+    /// `stand_alone`: whether to remove the space that encoding put before the text, if there is one.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an id is no token; [`Error::Memory`].
+    /// [`Error::Argument`] if an id is not a token; [`Error::Memory`].
     pub fn decode(&self, ids: &[i64], special: bool, stand_alone: bool) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
         let mut may_strip = stand_alone && self.puts_space_first();
@@ -297,7 +299,7 @@ impl Tokenizer {
     }
 }
 
-/// The byte of a byte token, which is written `<0x0A>`.
+/// The byte that a byte token stands for; such tokens are written `<0x0A>`.
 fn byte_of(text: &[u8]) -> Option<u8> {
     let digits = text.strip_prefix(b"<0x")?.strip_suffix(b">")?;
     let digits = std::str::from_utf8(digits).ok().filter(|digits| digits.len() == 2)?;

@@ -1,10 +1,11 @@
-//! Unigram vocabularies (`tokenizer.ggml.model` = `t5`): of all ways to cut a text into tokens the one whose scores have
-//! the highest sum (Kudo 2018, arXiv:1804.10959, section 3.2), found from left to right (Viterbi 1967).
+//! Unigram vocabularies (`tokenizer.ggml.model` = `t5`): of all ways to cut a text into tokens, the one with the
+//! highest sum of scores (Kudo 2018, arXiv:1804.10959, section 3.2), found from left to right (Viterbi 1967).
 //!
-//! Scores are summed in f64 over the whole text, as llama.cpp does. The `tokenizers` library begins again at every word:
-//! where two ways have the same sum (`--` and `-`, `-` and `--`), rounding may tell them apart in one and not in the
-//! other. A character without a token becomes its bytes where the vocabulary has tokens of bytes, as SentencePiece has
-//! it (llama.cpp leaves these tokens aside), and else the unknown token, one for a run of them.
+//! Scores are summed in f64 over the whole text, as in llama.cpp. The `tokenizers` library starts again at every word:
+//! where two ways have the same sum (`--` and `-`, `-` and `--`), rounding may break the tie in one implementation and
+//! not in the other. A character without a token becomes its bytes if the vocabulary has byte tokens, as in
+//! SentencePiece (llama.cpp ignores these tokens), and otherwise the unknown token, one for each run of such
+//! characters.
 
 use crate::Error;
 use crate::charsmap::CharsMap;
@@ -13,22 +14,22 @@ use crate::sentence_piece::SPACE;
 use crate::utf8::character_length;
 use crate::vocabulary::{Kind, Vocabulary};
 
-/// By so much a character without a token is worse than the worst token.
+/// How much worse a character without a token is than the worst token.
 const UNKNOWN_PENALTY: f32 = 10.0;
 
-/// A longer text is refused after rewriting: it is four times the longest that is taken, and only a hostile table of
-/// replacements makes a text grow so much.
+/// Longer texts are refused after rewriting: this is four times the longest accepted text, and only a hostile table of
+/// replacements makes a text grow that much.
 const LONGEST_REWRITTEN: usize = 256 << 20;
 
-/// What an unknown character is in the lattice.
+/// Marks an unknown character in the lattice.
 const UNKNOWN: u32 = u32::MAX;
 
-/// What a vocabulary does with white space.
+/// How a vocabulary treats white space.
 #[derive(Clone, Copy)]
 pub(crate) struct Spaces {
-    /// A space is put before the first word.
+    /// Whether a space is put before the first word.
     pub(crate) prefix: bool,
-    /// Several spaces are one, and there are none at the end.
+    /// Whether runs of spaces are collapsed and trailing spaces removed.
     pub(crate) merged: bool,
 }
 
@@ -38,14 +39,14 @@ pub(crate) struct Unigrams {
     scores: Vec<f64>,
     unknown_score: f64,
     unknown: Option<u32>,
-    /// The token of every byte, if there are all of them.
+    /// The token of each byte, if the vocabulary has all of them.
     bytes: Option<Vec<u32>>,
     charsmap: Option<CharsMap>,
     spaces: Spaces,
 }
 
 impl Unigrams {
-    /// `scores` has one number per token, or is absent; `unknown` stands for characters without a token; `charsmap` is
+    /// `scores` has one value per token, or is absent; `unknown` stands for characters without a token; `charsmap` is
     /// the table that rewrites text before it is cut.
     pub(crate) fn new(
         vocabulary: &Vocabulary,
@@ -86,12 +87,13 @@ impl Unigrams {
         })
     }
 
-    /// Whether a text that stands alone begins with a space that nobody wrote.
+    /// Whether a text on its own begins with a space that nobody wrote.
     pub(crate) fn puts_space_first(&self) -> bool {
         self.spaces.prefix || self.spaces.merged
     }
 
-    /// Appends the ids of `text`. `space_first`: whether a space is put before the text, where the vocabulary does so.
+    /// Appends the ids of `text`. `space_first` says whether to put a space before the text, if the vocabulary does so
+    /// at all.
     pub(crate) fn encode(
         &self,
         text: &[u8],
@@ -134,7 +136,7 @@ impl Unigrams {
         Ok(())
     }
 
-    /// The best way to every position of the text that a character begins at.
+    /// The best way to reach each position of the text where a character begins.
     fn search(&self, text: &[u8], best: &mut Vec<Best>) -> Result<(), Error> {
         best.clear();
         best.try_reserve_exact(text.len() + 1)?;
@@ -157,12 +159,12 @@ impl Unigrams {
         Ok(())
     }
 
-    /// Replaces characters by the table, spaces by U+2581 and broken UTF-8 by U+FFFD.
+    /// Rewrites characters by the table, replacing spaces with U+2581 and invalid UTF-8 with U+FFFD.
     fn rewrite(&self, text: &[u8], space_first: bool, out: &mut Vec<u8>) -> Result<(), Error> {
         out.clear();
         let mut prefix_wanted = space_first && self.spaces.prefix;
         let mut within_word = false;
-        // A text that continues another one has no space before it that it does not bring.
+        // A text that continues another one gets no space before it other than its own.
         let mut space_wanted = space_first;
         let mut at = 0;
         while at < text.len() {
@@ -205,7 +207,7 @@ impl Unigrams {
     }
 }
 
-/// The best way to a position: its score, its last token and the bytes of that.
+/// The best way to a position: its score, its last token and that token's length in bytes.
 #[derive(Clone, Copy)]
 struct Best {
     score: f64,
@@ -214,7 +216,7 @@ struct Best {
 }
 
 impl Best {
-    /// The first of equals stays: it has the longest last token.
+    /// Among equals the first one stays: it has the longest last token.
     #[inline]
     fn improve(&mut self, score: f64, token: u32, length: usize) {
         if score > self.score {

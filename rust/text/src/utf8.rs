@@ -1,6 +1,6 @@
-//! UTF-8 at the edges: broken text on the way in, half characters on the way out.
+//! UTF-8 at the boundaries: invalid text on the way in, incomplete characters on the way out.
 
-/// The bytes of the character at the start of `text`, which is not empty: 1 to 4, and 1 where it is not valid UTF-8.
+/// Length in bytes of the character at the start of `text`, which must not be empty: 1 to 4, or 1 if it is not valid UTF-8.
 pub(crate) fn character_length(text: &[u8]) -> usize {
     let length = match text[0] {
         0xC2..=0xDF => 2,
@@ -14,10 +14,10 @@ pub(crate) fn character_length(text: &[u8]) -> usize {
     }
 }
 
-/// Turns bytes that come piece by piece into text, never half a character at a time.
+/// Turns bytes that arrive piece by piece into text, never half a character at a time.
 ///
-/// All text together equals the whole decoded at once: what is not UTF-8 becomes U+FFFD, one for every maximal
-/// beginning of a character (Unicode, section 3.9, "U+FFFD substitution of maximal subparts").
+/// All pieces together equal the whole decoded at once: invalid UTF-8 becomes U+FFFD, one for each maximal beginning of
+/// a character (Unicode, section 3.9, "U+FFFD substitution of maximal subparts").
 #[derive(Debug, Default, Clone)]
 pub struct TextStream {
     /// The beginning of a character, at most 3 bytes.
@@ -25,7 +25,7 @@ pub struct TextStream {
 }
 
 impl TextStream {
-    /// The text that `bytes` complete.
+    /// Adds `bytes` and returns the text that they complete.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);
         let mut text = String::new();
@@ -52,7 +52,7 @@ impl TextStream {
         text
     }
 
-    /// The end of the text: U+FFFD if half a character is left. The stream can be used again after that.
+    /// Ends the text and returns U+FFFD if half a character is left. The stream can then be used again.
     pub fn flush(&mut self) -> String {
         let text = String::from_utf8_lossy(&self.pending).into_owned();
         self.pending.clear();

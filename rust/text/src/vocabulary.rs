@@ -1,4 +1,4 @@
-//! The tokens of a file: their bytes in one block of memory, and a table from bytes to id.
+//! The tokens of a file: their bytes in a single block of memory, and a table from bytes to ids.
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
@@ -6,17 +6,17 @@ use std::hash::BuildHasher;
 
 use crate::{Error, Index, byte_level};
 
-/// Far more than any vocabulary has; ids and what merging adds to them stay within 32 bits.
+/// Far more than any vocabulary has; ids, including those that merging adds, stay within 32 bits.
 const MOST_TOKENS: usize = 1 << 28;
 
-/// What a token is for: `tokenizer.ggml.token_type`.
+/// The purpose of a token: `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Text, made by merging. Undefined and unknown type numbers count as normal.
+    /// Text made by merging. Undefined and unknown type numbers count as normal.
     Normal,
     /// Stands for text that has no token.
     Unknown,
-    /// Structure of a conversation; it is no text.
+    /// Part of the structure of a conversation rather than text.
     Control,
     /// Added by hand: matched in any text before everything else.
     UserDefined,
@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind of a type number of the file.
+    /// The kind for a type number in the file.
     pub fn of(number: i32) -> Self {
         match number {
             2 => Self::Unknown,
@@ -39,7 +39,7 @@ impl Kind {
         }
     }
 
-    /// Whether the text of the token is meant literally, and not written in the vocabulary's alphabet.
+    /// Whether the text of the token is meant literally rather than written in the vocabulary's alphabet.
     fn is_literal(self) -> bool {
         matches!(self, Self::Unknown | Self::Control | Self::UserDefined)
     }
@@ -47,12 +47,12 @@ impl Kind {
 
 /// The tokens. Ids below [`Vocabulary::len`] are tokens; higher ones are texts that merging passes through.
 pub(crate) struct Vocabulary {
-    /// The bytes of all tokens, one after the other: what they stand for in a byte-level vocabulary, else their text.
+    /// The bytes of all tokens, stored consecutively: what they stand for in a byte-level vocabulary, otherwise their text.
     arena: Vec<u8>,
-    /// Where the bytes of every token begin, and where the last one ends.
+    /// The start of each token's bytes, and the end of the last one's.
     offsets: Vec<u32>,
     kinds: Vec<Kind>,
-    /// Whether the bytes of a token are its text as the file has it.
+    /// Whether the bytes of a token are its text as stored in the file.
     literal: Vec<bool>,
     by_bytes: HashTable<u32>,
     hasher: DefaultHashBuilder,
@@ -93,7 +93,7 @@ impl Vocabulary {
         vocabulary.offsets.try_reserve_exact(count + 1)?;
         vocabulary.kinds.try_reserve_exact(count)?;
         vocabulary.literal.try_reserve_exact(count)?;
-        // Empty as it is, nothing is hashed again.
+        // The table is still empty, so nothing is rehashed.
         vocabulary.by_bytes.try_reserve(count, |_| 0).map_err(|_| Error::Memory)?;
         vocabulary.offsets.push(0);
         for (id, text) in index.strings(data).enumerate() {
@@ -118,7 +118,8 @@ impl Vocabulary {
         Ok(())
     }
 
-    /// Among tokens of the same bytes the last one counts, but text written in the alphabet counts before other text.
+    /// Among tokens with the same bytes, the last one counts, except that text written in the alphabet takes precedence
+    /// over literal text.
     fn fill_table(&mut self) {
         let Self { arena, offsets, literal, by_bytes, hasher, longest, .. } = self;
         let bytes = |id: u32| &arena[offsets[id as usize] as usize..offsets[id as usize + 1] as usize];
@@ -142,7 +143,7 @@ impl Vocabulary {
         }
     }
 
-    /// How many tokens there are.
+    /// Number of tokens.
     pub(crate) fn len(&self) -> usize {
         self.kinds.len()
     }
@@ -152,7 +153,7 @@ impl Vocabulary {
         (id as usize) < self.kinds.len()
     }
 
-    /// Scores of the tokens, of which there is one for each and none is no number.
+    /// Checks that there is one score per token and that none is NaN.
     pub(crate) fn checked_scores<'a>(&self, scores: Option<&'a [f32]>) -> Result<Option<&'a [f32]>, Error> {
         let Some(found) = scores else { return Ok(None) };
         if found.len() != self.len() {
@@ -168,7 +169,7 @@ impl Vocabulary {
         }
     }
 
-    /// The bytes of a token, or nothing for an id that there is not.
+    /// The bytes of a token, or an empty slice for an id that does not exist.
     pub(crate) fn bytes(&self, id: u32) -> &[u8] {
         match self.offsets.get(id as usize..) {
             Some([start, end, ..]) => &self.arena[*start as usize..*end as usize],
@@ -188,7 +189,7 @@ impl Vocabulary {
         }
     }
 
-    /// The text of a token as the file has it; broken UTF-8 is shown as U+FFFD.
+    /// The text of a token as stored in the file; invalid UTF-8 is shown as U+FFFD.
     pub(crate) fn piece(&self, id: u32) -> String {
         if self.literal.get(id as usize) == Some(&false) {
             byte_level::encode(self.bytes(id))
@@ -197,7 +198,7 @@ impl Vocabulary {
         }
     }
 
-    /// The id whose text in the file is `text`.
+    /// The id of the token with this text in the file.
     pub(crate) fn token(&self, text: &str) -> Option<u32> {
         let mut raw = Vec::new();
         let raw = if self.byte_level && byte_level::decode_into(text.as_bytes(), &mut raw) { &raw[..] } else { &[] };
@@ -205,7 +206,7 @@ impl Vocabulary {
         ids.into_iter().flatten().find(|&id| self.is_token(id) && self.piece(id) == text)
     }
 
-    /// The id that has exactly these bytes.
+    /// The id with exactly these bytes.
     #[inline]
     pub(crate) fn find(&self, bytes: &[u8]) -> Option<u32> {
         if bytes.is_empty() || bytes.len() > self.longest {
@@ -214,7 +215,7 @@ impl Vocabulary {
         self.by_bytes.find(self.hasher.hash_one(bytes), |&id| self.bytes(id) == bytes).copied()
     }
 
-    /// The id that has these bytes, which is a new one beyond the tokens if there is none.
+    /// The id with these bytes; if there is none, a new one beyond the tokens.
     pub(crate) fn intern(&mut self, bytes: &[u8]) -> Result<u32, Error> {
         if let Some(id) = self.find(bytes) {
             return Ok(id);

@@ -1,11 +1,11 @@
 //! WordPiece vocabularies (`tokenizer.ggml.model` = `bert`): a word is cut, from left to right, into the longest tokens
-//! there are (Devlin et al. 2019, arXiv:1810.04805; Wu et al. 2016, arXiv:1609.08144, section 4.1).
+//! available (Devlin et al. 2019, arXiv:1810.04805; Wu et al. 2016, arXiv:1609.08144, section 4.1).
 //!
-//! In a GGUF file the beginning of a word is written U+2581, and what continues one has no `##` before it. Cleaning and
-//! cutting into words are those of llama.cpp, which differ from the `tokenizers` library in corners: words may be of any
-//! length (not 100 characters); of a decomposed character only the first part counts, and all marks are accents (of a
-//! Hangul syllable the first letter is left, and the spacing vowel signs of Indic scripts are dropped); and U+000B,
-//! U+000C and U+0085 part words instead of vanishing.
+//! In a GGUF file, U+2581 marks the beginning of a word, and continuations have no `##` before them. Cleaning and
+//! cutting into words follow llama.cpp, which differs from the `tokenizers` library in corner cases: words may be of
+//! any length (not 100 characters); only the first part of a decomposed character counts, and all marks are treated as
+//! accents (only the first letter of a Hangul syllable is left, and the spacing vowel signs of Indic scripts are
+//! dropped); and U+000B, U+000C and U+0085 separate words instead of vanishing.
 
 use crate::Error;
 use crate::characters::{CharacterSet, base};
@@ -17,25 +17,25 @@ use crate::vocabulary::Vocabulary;
 /// How text is cleaned before it is cut.
 #[derive(Clone, Copy)]
 pub(crate) struct Cleaning {
-    /// Letters become small.
+    /// Whether letters are lowercased.
     pub(crate) lowercase: bool,
-    /// Letters lose their accents.
+    /// Whether accents are removed from letters.
     pub(crate) strip_accents: bool,
 }
 
-/// The tokens of a vocabulary, and what cuts text into words.
+/// The tokens of a vocabulary, and the rules for cutting text into words.
 pub(crate) struct WordPieces {
     tokens: Prefixes,
     unknown: Option<u32>,
     cleaning: Cleaning,
     accents: CharacterSet,
     control: CharacterSet,
-    /// Characters that are words of their own.
+    /// Characters that are separate words.
     single: CharacterSet,
 }
 
-/// Punctuation, ASCII symbols and Chinese characters. The last block but two begins at U+2B920, as in the `tokenizers`
-/// library, and not at U+2B820, as in the original.
+/// Punctuation, ASCII symbols and Chinese characters. The third block from the end begins at U+2B920, as in the
+/// `tokenizers` library, rather than at U+2B820 as in the original.
 const SINGLE: &str = concat!(
     r"[\p{P}$+<=>^`|~\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}",
     r"\x{2B740}-\x{2B81F}\x{2B920}-\x{2CEAF}\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}]"
@@ -62,7 +62,7 @@ impl WordPieces {
             let length = character_length(&text[at..]);
             let character = std::str::from_utf8(&text[at..at + length]).ok().and_then(|text| text.chars().next());
             at += length;
-            // What is not UTF-8 would be U+FFFD, which is dropped.
+            // Invalid UTF-8 would become U+FFFD, which is dropped.
             let Some(mut character) = character else { continue };
             if self.cleaning.strip_accents {
                 character = base(character);
@@ -79,7 +79,7 @@ impl WordPieces {
             }
             let is_single = self.single.contains(character);
             if self.cleaning.lowercase {
-                // Of the two that U+0130 becomes, the second is an accent.
+                // U+0130 becomes two characters, the second of which is an accent.
                 character = character.to_lowercase().next().unwrap_or(character);
             }
             if is_single {
@@ -93,7 +93,7 @@ impl WordPieces {
         self.end_word(work, ids)
     }
 
-    /// Appends the ids of the word that has been collected, or the unknown token for all of it.
+    /// Appends the ids of the collected word, or the unknown token for all of it.
     fn end_word(&self, work: &mut Work, ids: &mut Vec<u32>) -> Result<(), Error> {
         let word = &work.word[..];
         if word.len() == SPACE.len() {
@@ -123,7 +123,7 @@ impl WordPieces {
     }
 }
 
-/// Working memory of one call: a word, with the sign of its beginning.
+/// Working memory of one call: a word, with the mark of its beginning.
 #[derive(Default)]
 pub(crate) struct Work {
     word: Vec<u8>,

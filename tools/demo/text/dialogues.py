@@ -48,12 +48,12 @@ def exchange(rng: random.Random, kind: str | None = None) -> Exchange:
 
 
 def frame(name: str, rng: random.Random, slots: dict[str, str] | None = None) -> str:
-    """Return a random sentence of one of the lists of frames.txt."""
+    """Return a random sentence from one of the lists in frames.txt."""
     return expand(rng.choice(FRAMES[name]), rng, slots)
 
 
 def name_exchange(rng: random.Random) -> Exchange:
-    """Return somebody who says a name, or asks for it too early."""
+    """Return an exchange in which the user gives a name, or asks for it too early."""
     if rng.random() < 0.25:
         return Exchange(frame("ask for my name", rng), "You have not told me your name yet. What is it?")
     slots = {"name": person_name(rng)}
@@ -62,7 +62,7 @@ def name_exchange(rng: random.Random) -> Exchange:
 
 
 def conversation(rng: random.Random, turns: int) -> dict[str, Any]:
-    """Return a conversation of about so many exchanges as a list of messages."""
+    """Return a conversation of about `turns` exchanges as a list of messages."""
     messages: list[dict[str, str]] = []
     if rng.random() < 0.2:
         name = invented_name(rng) if rng.random() < 0.3 else rng.choice(MORE_NAMES)

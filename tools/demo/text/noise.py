@@ -23,7 +23,7 @@ NAME_PLACE = re.compile(r"\bi\b")
 
 
 def typed(sentence: str, rng: random.Random) -> str:
-    """Return a user's sentence (written in lower case, names in capitals, no final mark) as somebody may type it."""
+    """Return a sentence (lower case, capitalized names, no final punctuation) as a user may type it."""
     text = sentence
     for long, short in SHORT_FORMS:
         if rng.random() < 0.5:

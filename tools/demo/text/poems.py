@@ -15,7 +15,7 @@ THEMES = read_lists("stories.txt")["theme"]
 
 
 def part(name: str, rng: random.Random) -> str:
-    """Return a random sentence of one of the lists of fun.txt."""
+    """Return a random sentence from one of the lists in fun.txt."""
     return expand(rng.choice(PARTS[name]), rng)
 
 

@@ -18,7 +18,7 @@ FRIENDS = [animal for animal in ANIMALS[:40] if animal[0] not in "aeiou"]
 
 
 def part(name: str, rng: random.Random, slots: dict[str, str] | None = None) -> str:
-    """Return a random sentence of one of the lists of stories.txt."""
+    """Return a random sentence from one of the lists in stories.txt."""
     return expand(rng.choice(PARTS[name]), rng, slots)
 
 
@@ -46,7 +46,7 @@ def story(
 
 
 def hero_kind(rng: random.Random) -> str:
-    """Return what a hero may be, sometimes a word that does not exist."""
+    """Return the kind of a hero, sometimes an invented word."""
     roll = rng.random()
     if roll < 0.10:
         return invented_noun(rng)
@@ -54,7 +54,7 @@ def hero_kind(rng: random.Random) -> str:
 
 
 def request(rng: random.Random) -> tuple[str, str | None, str | None, str | None]:
-    """Return how somebody asks for a story, and the kind, name and place of the hero if the question says them."""
+    """Return a request for a story, and the kind, name and place of the hero if the request gives them."""
     ask = rng.choice([f"{part('ask', rng)} {part('a story', rng)}"] * 3 + ["a story", "story", "a short story"])
     please = rng.choice(["", "", "", " please"])
     roll = rng.random()

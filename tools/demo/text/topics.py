@@ -28,7 +28,7 @@ ASK_MEANING = (
 
 @dataclass(frozen=True)
 class Exchange:
-    """One question, its answer, and what somebody may naturally say next."""
+    """One question, its answer, and what a user may naturally say next."""
 
     question: str
     answer: str
@@ -37,7 +37,7 @@ class Exchange:
 
 @dataclass
 class Topic:
-    """Question and answer templates; `more` answers a request to go on, `weight` says how often people ask."""
+    """Question and answer templates; `more` answers a request to go on, `weight` is how often people ask."""
 
     weight: int = 1
     questions: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""What lies outside the model's world: it says so, in a friendly way."""
+"""Questions outside the model's world, which it declines in a friendly way."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def unknown_exchange(rng: random.Random) -> Exchange:
-    """Return something that the model cannot do, and its honest answer."""
+    """Return a request that the model cannot fulfil, and its honest answer."""
     roll = rng.random()
     if roll < 0.06:
         answer = "I am sorry, I did not understand that. Please write to me in simple English."
@@ -61,7 +61,7 @@ def unknown_exchange(rng: random.Random) -> Exchange:
 
 
 def gibberish(rng: random.Random) -> str:
-    """Return letters or marks without a meaning."""
+    """Return meaningless letters or marks."""
     kind = rng.randrange(5)
     if kind == 0:
         return rng.choice(MARKS)

@@ -1,4 +1,4 @@
-"""Word lists that several parts of the world share."""
+"""Word lists shared by several parts of the world."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LISTS = {title: ", ".join(entries).split(", ") for title, entries in read_lists(
 
 
 def table(name: str) -> dict[str, str]:
-    """Return a list of words.txt whose entries are pairs."""
+    """Return a list of pairs from words.txt as a dictionary."""
     return dict(pair.split(": ") for pair in LISTS[name])
 
 
@@ -21,7 +21,7 @@ PLACES = list(PLACE_PHRASE)
 
 
 def article(noun: str) -> str:
-    """Return the noun with a or an."""
+    """Return the noun with its indefinite article."""
     return ("an " if noun[0] in "aeiou" and not noun.startswith("uni") else "a ") + noun
 
 

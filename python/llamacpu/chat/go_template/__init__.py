@@ -1,10 +1,11 @@
-"""Go's text/template, as far as the templates of Ollama's models use it.
+"""Go's text/template, to the extent that the templates of Ollama's models use it.
 
-source      the text, and where in it something is wrong
+source      the text of a template, and errors with their position in it
 lexer, literals, nodes, parser   text -> tokens -> nodes
-values      what Go's values are in Python
-functions, printf   what templates may call
+values      Go's values in Python
+functions, printf   the functions that templates may call
 evaluator   nodes and a value -> text
+walking     field names, and the position of the answer
 """
 
 from llamacpu.chat.go_template.evaluator import Evaluator

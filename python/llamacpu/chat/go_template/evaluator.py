@@ -1,4 +1,4 @@
-"""Runs a template: nodes and a value to text, within the limits of chat templates."""
+"""Runs a template: turns nodes and a value into text, within the limits of chat templates."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from llamacpu.chat.traced import concatenate
 __all__ = ["Evaluator"]
 
 _NOTHING: Any = object()
-"""No value comes through a pipe."""
+"""Marks the absence of a piped value."""
 
 
 class _Break(Exception):  # noqa: N818 (no error)
@@ -43,7 +43,7 @@ class _Continue(Exception):  # noqa: N818 (no error)
 
 
 class Evaluator:
-    """One rendering. budget: what it may cost, in steps, time and size of what it makes."""
+    """One rendering of a template. budget: the limits on its steps, time and output size."""
 
     def __init__(self, source: Source, templates: Mapping[str, Sequence[Node]], budget: Budget) -> None:
         self._source = source
@@ -53,7 +53,7 @@ class Evaluator:
         self._variables: list[tuple[str, Any]] = []
 
     def run(self, nodes: Sequence[Node], value: Any) -> str:
-        """The text that nodes make of a value."""
+        """Render nodes with a value as dot. Raises GoTemplateError or TemplateLimit."""
         self._variables = [("$", value)]
         self._nodes(nodes, value)
         return concatenate(self._written)
@@ -62,7 +62,7 @@ class Evaluator:
         self._budget.spend(self._budget.size(text))
         self._written.append(text)
 
-    # What is between the text.
+    # Nodes.
 
     def _nodes(self, nodes: Sequence[Node], dot: Any) -> None:
         for node in nodes:
@@ -91,7 +91,7 @@ class Evaluator:
             raise self._source.error(place, str(error)) from None
 
     def _size(self, value: Any) -> int:
-        """About the bytes of a value; a record's are those of what it holds."""
+        """The approximate size of a value in bytes; for a record, the sum over its fields."""
         if isinstance(value, Record):
             return sum(map(self._size, value.fields.values()))
         if isinstance(value, (list, dict)):
@@ -163,7 +163,7 @@ class Evaluator:
     # Values.
 
     def _pipeline(self, node: Pipeline, dot: Any, scoped: bool = False) -> Any:
-        """The value of a pipeline, which goes to its variables; scoped: those are set by the loop."""
+        """Evaluate a pipeline and assign its value to its variables, unless `scoped`: then the loop sets them."""
         value = _NOTHING
         for command in node.commands:
             value = self._command(command, dot, value)

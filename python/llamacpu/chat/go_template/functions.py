@@ -1,4 +1,4 @@
-"""The functions that a template may call: those of Go's text/template that make no HTML, and Ollama's."""
+"""The functions that a template may call: those of Go's text/template except the HTML ones, and Ollama's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llamacpu.chat.traced import concatenate
 __all__ = ["FUNCTIONS", "LAZY", "at"]
 
 LAZY = ("and", "or")
-"""Functions that stop at the argument that decides."""
+"""Functions with short-circuit evaluation: they stop at the argument that decides the result."""
 
 
 def _length(value: Any) -> int:
@@ -25,7 +25,11 @@ def _length(value: Any) -> int:
 
 
 def at(value: Any, *keys: Any) -> Any:
-    """index: the element at each of the keys, one inside the other."""
+    """Go's `index`: the element reached by applying the keys one after another.
+
+    Raises TypeError for a value that cannot be indexed or a key of the wrong type, ValueError for an index out of
+    range.
+    """
     if value is None:
         raise TypeError("index of nil")
     for key in keys:
@@ -96,7 +100,7 @@ def _less(first: Any, second: Any) -> bool:
 
 
 def _print(*values: Any) -> str:
-    """Space between neighbours of which neither is a text."""
+    """Go's `print`: adds a space between adjacent operands when neither is a string."""
     parts: list[str] = []
     for place, value in enumerate(values):
         if place and not isinstance(value, str) and not isinstance(values[place - 1], str):
@@ -127,7 +131,7 @@ def _yesterday(*_form: Any) -> str:
 
 
 def _type_script(value: Any) -> str:
-    """The type of a tool's property as TypeScript writes it."""
+    """The type of a tool's property in TypeScript notation."""
     if not isinstance(value, Record) or value.kind != "ToolProperty":
         raise TypeError(f"{kind_of(value)} is no property of a tool")
     choices = value.fields["AnyOf"]
@@ -171,4 +175,4 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Any], int, int | None]] = {
     "yesterdayDate": (_yesterday, 0, None),
     "toTypeScriptType": (_type_script, 1, 1),
 }
-"""Name -> function, the fewest and the most arguments."""
+"""Name -> function, minimum and maximum number of arguments (None: no maximum)."""

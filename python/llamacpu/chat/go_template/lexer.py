@@ -1,4 +1,4 @@
-"""A template's text as tokens, by the rules of Go's text/template (https://pkg.go.dev/text/template)."""
+"""Splits a template into tokens, by the rules of Go's text/template (https://pkg.go.dev/text/template)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _KINDS = re.compile(
     """,
     re.VERBOSE,
 )
-# Behind these another token may stand without a space.
+# What may follow a word, field, variable or number without a space.
 _ENDED = re.compile(r"[ \t\r\n.,|:()=]|-?\}\}|$")
 
 
 class Token(NamedTuple):
-    """A piece of a template. kind: "text", "left", "right", "end", or a group of the expression above."""
+    """A token of a template. kind: "text", "left", "right", "end", or the name of a group in `_KINDS`."""
 
     kind: str
     text: str
@@ -40,7 +40,7 @@ class Token(NamedTuple):
 
 
 def tokens(source: Source) -> Iterator[Token]:
-    """The tokens of a template; comments and trimmed space are left out. GoTemplateError for what is none."""
+    """Yield the tokens of a template without comments and trimmed space. Raises GoTemplateError for invalid text."""
     text, place = source.text, 0
     while True:
         start = text.find(LEFT, place)
@@ -63,7 +63,7 @@ def tokens(source: Source) -> Iterator[Token]:
 
 
 def _comment(source: Source, start: int, begin: int) -> int | None:
-    """Where the text behind a comment begins; None where there is no comment."""
+    """Where the text after a comment begins; None if there is no comment."""
     text = source.text
     if not text.startswith("/*", begin):
         return None
@@ -77,7 +77,7 @@ def _comment(source: Source, start: int, begin: int) -> int | None:
 
 
 def _closed(text: str, place: int) -> int | None:
-    """Where the text behind an action begins, if the action is closed here."""
+    """Where the text after an action begins; None if the action is not closed here."""
     if text.startswith(RIGHT, place):
         return place + 2
     if text[place : place + 1] in tuple(_SPACES) and text.startswith("-" + RIGHT, place + 1):
@@ -89,7 +89,7 @@ def _closed(text: str, place: int) -> int | None:
 
 
 def _inside(source: Source, start: int, place: int) -> Generator[Token, None, int]:
-    """The tokens of an action; returns where the text behind it begins."""
+    """Yield the tokens of an action; returns where the text after it begins."""
     text, depth = source.text, 0
     while True:
         closed = _closed(text, place)
@@ -109,7 +109,7 @@ def _inside(source: Source, start: int, place: int) -> Generator[Token, None, in
             raise source.error(place, f"unexpected {found!r}")
         kind, end = str(match.lastgroup), match.end()
         if kind == "space":
-            # The last space of those before -}} belongs to it.
+            # The last space before -}} belongs to the closing delimiter.
             if text.startswith("-" + RIGHT, end):
                 end -= 1
             if end == place:

@@ -1,4 +1,4 @@
-"""Texts, characters and numbers as Go writes them."""
+"""String, character and number literals in Go's notation."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _LARGEST = 1 << 63
 
 
 def text_of(source: Source, token: Token) -> str:
-    """The text of a token in quotes or backquotes."""
+    """The value of a string literal in quotes or backquotes. Raises GoTemplateError if it is not valid."""
     if token.kind == "raw":
         return token.text[1:-1].replace("\r", "")
     return _unescaped(source, token, token.text[1:-1], '"')
 
 
 def character_of(source: Source, token: Token) -> int:
-    """The number of a character in single quotes."""
+    """The code point of a character literal in single quotes. Raises GoTemplateError if it is not valid."""
     found = _unescaped(source, token, token.text[1:-1], "'")
     if len(found) != 1:
         raise source.error(token.place, f"{token.text:.40} is not one character")
@@ -36,7 +36,7 @@ def character_of(source: Source, token: Token) -> int:
 
 
 def number_of(source: Source, token: Token) -> int | float:
-    """The number that a token writes: an integer of 64 bits, or a float."""
+    """The value of a number literal: a signed 64-bit integer or a float. Raises GoTemplateError for anything else."""
     text = token.text.replace("_", "") if re.fullmatch(r"[^_]+(_[^_]+)*", token.text) else token.text
     value: int | float
     if _INTEGER.fullmatch(text) and len(text) < 80:

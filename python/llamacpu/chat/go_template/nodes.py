@@ -1,4 +1,4 @@
-"""What a template consists of."""
+"""The nodes of a parsed template."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Text:
-    """Text that is written as it is."""
+    """Text that is output unchanged."""
 
     place: int
     text: str
@@ -21,21 +21,21 @@ class Text:
 
 @dataclass(frozen=True)
 class Dot:
-    """The value that `.` means here."""
+    """The current value, `.`."""
 
     place: int
 
 
 @dataclass(frozen=True)
 class Nil:
-    """The word nil."""
+    """The constant nil."""
 
     place: int
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A text, a number or true or false."""
+    """A constant string, number or boolean."""
 
     place: int
     value: Any
@@ -43,7 +43,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Field:
-    """.Name.Name: fields of the value that `.` means."""
+    """.Name.Name: fields of the current value."""
 
     place: int
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Variable:
-    """$name.Name.Name: a variable, and fields of it."""
+    """$name.Name.Name: a variable and fields of it."""
 
     place: int
     name: str
@@ -85,9 +85,9 @@ class Command:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Commands, each of which gets the value of the one before; the last value goes to the variables.
+    """Commands, each of which receives the value of the previous one; the last value is assigned to the variables.
 
-    declares  whether the variables are new (:=) or have been there before (=)
+    declares  whether the variables are new (:=) or already exist (=)
     """
 
     place: int
@@ -98,7 +98,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Action:
-    """A pipeline whose value is written, unless it goes to a variable."""
+    """A pipeline whose value is output, unless it is assigned to a variable."""
 
     place: int
     pipeline: Pipeline
@@ -106,7 +106,7 @@ class Action:
 
 @dataclass(frozen=True)
 class Branch:
-    """if, with or range."""
+    """An `if`, `with` or `range` action."""
 
     place: int
     kind: str
@@ -117,7 +117,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Jump:
-    """break or continue."""
+    """A `break` or `continue` action."""
 
     place: int
     kind: str
@@ -125,7 +125,7 @@ class Jump:
 
 @dataclass(frozen=True)
 class Invocation:
-    """template "name" pipeline: another template, with the pipeline's value as its dot."""
+    """An invocation of another template, `template "name" pipeline`, with the pipeline's value as its dot."""
 
     place: int
     name: str

@@ -1,4 +1,4 @@
-"""Tokens to nodes, by the grammar of Go's text/template."""
+"""Parses tokens into nodes, by the grammar of Go's text/template."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from llamacpu.chat.go_template.source import Source
 __all__ = ["MAIN", "parse"]
 
 MAIN = ""
-"""What the text itself is called among its templates."""
+"""The name of the main template among the templates of a text."""
 _KEYWORDS = frozenset(
     ("block", "break", "continue", "define", "else", "end", "if", "range", "template", "with", "nil", "true", "false")
 )
@@ -37,9 +37,9 @@ _DEEPEST = 64
 
 
 def parse(source: Source, functions: Collection[str]) -> dict[str, tuple[Node, ...]]:
-    """The templates of a text by name: itself, and what it defines. functions: the names that may be called.
+    """The templates of a text by name: the main one and those it defines. functions: the names that may be called.
 
-    GoTemplateError, with line and column, for what is no template and for what is not supported.
+    Raises GoTemplateError, with line and column, for invalid or unsupported syntax.
     """
     parser = _Parser(source, functions)
     body, _ = parser.nodes(top=True)
@@ -47,7 +47,7 @@ def parse(source: Source, functions: Collection[str]) -> dict[str, tuple[Node, .
 
 
 class _Parser:
-    """Goes through the tokens of one text. variables: that can be read here, of the innermost scope last."""
+    """Parses the tokens of one text; `_variables` are those in scope, the innermost last."""
 
     def __init__(self, source: Source, functions: Collection[str]) -> None:
         self.source = source
@@ -84,7 +84,7 @@ class _Parser:
     # Text and actions.
 
     def nodes(self, top: bool = False) -> tuple[tuple[Node, ...], Token]:
-        """What stands up to {{ end }} or {{ else }}, which the parser then stands behind the word of."""
+        """Parse nodes up to {{ end }} or {{ else }}; the parser is then just past that word."""
         found: list[Node] = []
         self._depth += 1
         if self._depth > _DEEPEST:
@@ -166,7 +166,7 @@ class _Parser:
         self.defined[name] = body
 
     def _branch(self, begun: Token) -> Branch:
-        """if, with or range, of which the word was taken, to behind its end."""
+        """Parse the rest of `if`, `with` or `range` after its keyword, up to and including its end."""
         kind, scope = begun.text, len(self._variables)
         pipeline = self._pipeline(kind, "right")
         self._loops += kind == "range"
@@ -176,7 +176,7 @@ class _Parser:
         if end.text == "else":
             word = self._word()
             if word == kind and kind in ("if", "with"):
-                # {{ else if }} is an if inside of else, and both have one end.
+                # {{ else if }} is an if inside else, and both share one end.
                 self._depth += 1
                 if self._depth > _DEEPEST:
                     raise self.source.error(end.place, f"more than {_DEEPEST} times else {word}")
@@ -216,7 +216,7 @@ class _Parser:
         return Pipeline(place, tuple(commands), names, declares)
 
     def _assigned(self, where: str) -> tuple[tuple[str, ...], bool]:
-        """The variables before := or =, if any; the parser then stands behind that sign."""
+        """Parse the variables before := or =, if any; the parser is then past that sign."""
         begin = self._next
         names: list[Token] = []
         while self._peek().kind == "variable":

@@ -1,4 +1,4 @@
-"""printf of templates: Go's fmt.Sprintf for the verbs that have one meaning for texts, numbers and truth values."""
+"""The printf of templates: Go's fmt.Sprintf for the verbs with one clear meaning for strings, numbers and booleans."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _KNOWN = "%v %s %q %d %x %X %o %b %c %U %t %f %F %e %E %g %G %%"
 
 
 def formatted(form: str, values: Sequence[Any]) -> str:
-    """The form with its verbs replaced. TypeError or ValueError where Go would write an error into the text."""
+    """The format string with its verbs replaced.
+
+    Raises TypeError or ValueError where Go would write an error into the text.
+    """
     parts: list[str] = []
     place = used = 0
     for match in _VERB.finditer(form):
@@ -105,7 +108,7 @@ def _padded(text: str, match: re.Match[str], number: bool) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text in quotes with the escapes of Go, which for printable text are those of JSON."""
+    """A quoted string with Go's escapes, which for printable text are those of JSON."""
     if text.isprintable():
         escaped = text.replace("\\", "\\\\").replace('"', '\\"')
         return concatenate(['"', escaped, '"'])

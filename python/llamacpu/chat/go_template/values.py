@@ -1,7 +1,7 @@
-"""Values of a template: what Go's are in Python, when they count as true, and how they are written.
+"""Values of a template: Go's values in Python, when they count as true, and how they are formatted.
 
 string, bool, int and float64 are str, bool, int and float; a slice is a list, a map a dict, nil None. `Record` is a
-struct. Texts of the caller are `Traced`, and what is made of them is, too.
+struct. The caller's strings are `Traced`, and so are strings made from them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ class Record:
     """A struct.
 
     fields  Go's names and values
-    layout  its fields in JSON: (name there, Go's name, whether it is left out where empty)
-    json    whether it writes itself as JSON
+    layout  its fields in JSON: (JSON name, Go name, whether it is omitted if empty)
+    json    whether it is formatted as JSON
     """
 
     __slots__ = ("fields", "json", "kind", "layout")
@@ -37,15 +37,15 @@ class Record:
 
 
 class JsonList(list[Any]):
-    """A slice of a type that writes itself as JSON."""
+    """A slice of a type that is formatted as JSON."""
 
 
 class JsonMap(dict[str, Any]):
-    """A map of a type that writes itself as JSON."""
+    """A map of a type that is formatted as JSON."""
 
 
 def kind_of(value: object) -> str:
-    """What messages call the type of a value."""
+    """The name of a value's type in error messages."""
     if value is None:
         return "nil"
     if isinstance(value, Record):
@@ -55,12 +55,15 @@ def kind_of(value: object) -> str:
 
 
 def is_true(value: object) -> bool:
-    """Whether `if` takes a value as true: not false, 0, nil, or an empty text, slice or map."""
+    """Whether a value counts as true in `if`: anything but false, 0, nil, and an empty string, slice or map."""
     return True if isinstance(value, Record) else bool(value)
 
 
 def as_json(value: Any) -> str:
-    """The JSON that Go's encoding/json makes of a value: without spaces, and <, > and & escaped."""
+    """The JSON that Go's encoding/json writes for a value: without spaces, and with <, > and & escaped.
+
+    Raises TypeError for NaN and infinity.
+    """
     parts: list[str] = []
     _put_json(value, parts)
     return concatenate(parts)
@@ -94,7 +97,7 @@ def _put_json(value: Any, parts: list[str]) -> None:
 
 
 def _members(value: Any) -> list[tuple[str, Any]]:
-    """What an object of JSON has, in order."""
+    """The members of a JSON object, in order."""
     if isinstance(value, dict):
         return [(key, value[key]) for key in sorted(value)]
     layout = ((name, value.fields.get(field), optional) for name, field, optional in value.layout)
@@ -102,7 +105,7 @@ def _members(value: Any) -> list[tuple[str, Any]]:
 
 
 def display(value: Any) -> str:
-    """A value as Go's fmt.Print writes it; TypeError for what only Go's memory could tell."""
+    """A value as Go's fmt.Print formats it. Raises TypeError for a struct, whose format depends on Go's memory."""
     if isinstance(value, str):
         return value
     if value is None:
@@ -125,7 +128,7 @@ def display(value: Any) -> str:
 
 
 def float_text(value: float, least: int = -4) -> str:
-    """The shortest text of a float, with an exponent from 1e21 on and below ten to the power of `least`."""
+    """The shortest text of a float, with an exponent for magnitudes from 1e21 up and below 10 to the power `least`."""
     if value != value or value in (float("inf"), float("-inf")):
         return "NaN" if value != value else "+Inf" if value > 0 else "-Inf"
     mantissa, _, power = f"{value!r}".partition("e") if "e" in repr(value) else (repr(value), "", "")

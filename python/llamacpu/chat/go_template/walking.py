@@ -1,4 +1,4 @@
-"""What Ollama does with a template before it runs it: finds the fields that it names, and where its answer begins."""
+"""Analyzes a template before it runs, as Ollama does: finds the fields that it names, and where the answer begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RESPONSE = "Response"
 
 
 def names_in(templates: Mapping[str, Sequence[Node]]) -> set[str]:
-    """The names of all fields."""
+    """The names of all fields that the templates refer to."""
     return {name for nodes in templates.values() for node in nodes for name in _names(node)}
 
 
@@ -36,14 +36,14 @@ def _names(node: object) -> Iterator[str]:
 
 
 def with_response(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """The template with the answer behind it, for one that does not name it."""
+    """The template with the answer appended, for a template that does not refer to it."""
     place = nodes[-1].place if nodes else 0
     answer = Pipeline(place, (Command(place, (Field(place, (_RESPONSE,)),)),))
     return (*nodes, Action(place, answer))
 
 
 def before_response(nodes: Sequence[Node]) -> tuple[Node, ...]:
-    """The template without what follows the first place that names the answer."""
+    """The template truncated after the first reference to the answer."""
     found, _ = _cut(nodes, False)
     return found
 

@@ -1,1 +1,1 @@
-"""A conversation at the terminal: what is typed, what the commands do, and the answers."""
+"""A conversation at the terminal: input, commands and answers."""

@@ -1,4 +1,4 @@
-"""The commands of the conversation: lines that begin with a slash."""
+"""Commands of the conversation: lines that begin with a slash."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEYS = (
 
 
 def act(conversation: Conversation, line: str) -> bool:
-    """Do what the line says; True ends the conversation."""
+    """Execute a command line, whose command must be in COMMANDS; returns True if the conversation ends."""
     name, *rest = line.split(None, 1)
     argument = rest[0].strip() if rest else ""
     try:
@@ -81,7 +81,7 @@ def _load(conversation: Conversation, argument: str) -> None:
 
 
 def _edit(conversation: Conversation, argument: str) -> None:
-    """A message in an editor: $VISUAL, $EDITOR or what the system has."""
+    """Write a message in an editor: $VISUAL, $EDITOR or the system's default, and answer it."""
     last = next((m["content"] for m in reversed(conversation.messages) if m["role"] == "user"), "")
     begun = argument or last
     text = click.edit(begun, extension=".md", require_save=True)
@@ -110,7 +110,7 @@ def _stats(conversation: Conversation, _argument: str) -> None:
 
 
 class Command(NamedTuple):
-    """What a command does, what the help says of it, and whether something follows its name."""
+    """A command: its action, its line in the help, and whether it takes an argument."""
 
     action: Callable[[Conversation, str], bool | None]
     help: str

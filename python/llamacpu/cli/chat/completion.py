@@ -1,4 +1,4 @@
-"""What the tab key completes: commands, settings, their values, and names of files."""
+"""Tab completion: commands, settings, their values, and file names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MOST_FILES = 200
 
 
 def completions(line: str) -> list[tuple[str, str]]:
-    """What the text up to the cursor could go on as: the end of the line that is replaced, and what by.
+    """The completions for the text up to the cursor: pairs of the end of the line to replace and its replacement.
 
-    Commands that expect something end in a space, folders in a slash.
+    Commands that take an argument end in a space, folders in a slash.
     """
     if "\n" in line:
         return []
@@ -38,7 +38,7 @@ def completions(line: str) -> list[tuple[str, str]]:
 
 
 def _files(begun: str) -> list[str]:
-    """The paths that begin so, with a ~ kept as it was typed."""
+    """The paths that begin with `begun`, with a ~ left as typed."""
     folder, name = os.path.split(begun)
     try:
         entries = sorted(os.scandir(Path(folder or ".").expanduser()), key=lambda entry: entry.name)

@@ -1,4 +1,4 @@
-"""A conversation with a model: messages so far, the session that has read them, and how an answer is shown."""
+"""A conversation with a model: its messages, the session that has read them, and the display of answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Message = dict[str, str]
 
 
 class Conversation:
-    """Messages so far, and the session that has read them."""
+    """The messages so far, and the session that has read them."""
 
     def __init__(
         self,
@@ -33,11 +33,11 @@ class Conversation:
         stats: bool,
         drawn: bool,
     ) -> None:
-        """Begin one. In a `with` block the model is read ahead.
+        """Begin a conversation. In a `with` block the model is read ahead.
 
-        settings: what `chat_question` is called with. how: what `answer` is called with.
-        chat: how the model is talked to; None where it only continues the text so far.
-        drawn: whether Markdown is.
+        settings: keyword arguments of `chat_question`. how: keyword arguments of `answer`.
+        chat: the chat format of the model; None if it only continues the text so far.
+        drawn: whether Markdown is rendered.
         """
         self.session: SessionLike = session
         self.settings = settings
@@ -51,22 +51,22 @@ class Conversation:
         self._preparation: Preparation | None = None
 
     def __enter__(self) -> Conversation:
-        """Begin to read the model, and to import what draws the answers."""
+        """Start reading the model and importing the modules that draw the answers."""
         self._preparation = Preparation(self.session.model, lambda: new_page(self.drawn))
         return self
 
     def __exit__(self, *_error: object) -> None:
-        """Stop reading it."""
+        """Stop reading the model."""
         if self._preparation is not None:
             self._preparation.close()
 
     def awaits_message(self) -> None:
-        """The user is typing: there is time for what the first answer needs."""
+        """Note that the user is typing: there is time to prepare what the first answer needs."""
         if self._preparation is not None:
             self._preparation.prompt_is_shown()
 
     def answer(self, text: str) -> None:
-        """Answer a message; one that fails or that Ctrl-C stopped before its first word is forgotten."""
+        """Answer a message; if the answer fails or Ctrl-C stops it before its first word, the message is forgotten."""
         self.messages.append({"role": "user", "content": text})
         try:
             with unechoed():
@@ -83,11 +83,11 @@ class Conversation:
             self.messages.pop()
 
     def resize(self, context: int) -> None:
-        """Go on in a context of another size; what was said is read again with the next message."""
+        """Continue in a context of another size; the conversation so far is read again with the next message."""
         self.session = self.session.model.session(context, self.session.kv_type)
 
     def _question(self, first: int = 0) -> Question:
-        """What the model is asked, without the messages before the first."""
+        """The question for the model, without the messages before index `first`."""
         from llamacpu.answers import chat_prompt, chat_question, raw_question
 
         messages = self.messages[first:]
@@ -99,7 +99,7 @@ class Conversation:
         return chat_question(self._chat, prompt, reasoning=False, **self.settings)
 
     def _fitting_question(self) -> Question:
-        """What the model is asked, without the oldest turns where the context does not hold all and an answer."""
+        """The question for the model, without the oldest turns if the context has no room for all and an answer."""
         question = self._question()
         context = self.session.context
         limit = self.settings["max_tokens"]
@@ -108,7 +108,7 @@ class Conversation:
             return question
         shorter, dropped = self._without_oldest(0)
         if shorter is None:
-            return question  # where the last message alone is too long that is an error, which must cost nothing
+            return question  # if the last message alone is too long, that is an error, and no turns must be lost
         tell(f"The context is full: {dropped} dropped.")
         return shorter
 
@@ -117,10 +117,11 @@ class Conversation:
         return bool(self.how.get("overflow", "error") == "error")
 
     def _without_oldest(self, said: int) -> tuple[Question | None, str]:
-        """Forget the oldest turns, until half of the context is free or the last one is left.
+        """Forget the oldest turns until half of the context is free or only the last turn is left.
 
-        Half, so that not every turn has to read the whole conversation again. said: tokens of the answer so far.
-        Returns what the model is asked then, and which turns are gone; None where nothing can be, or helps.
+        Half, so that not every turn has to read the whole conversation again. said: number of tokens in the answer so
+        far. Returns the shorter question and a phrase that says which turns were dropped; the question is None, and
+        nothing is forgotten, if there is no turn to drop or dropping turns is not enough.
         """
         context = self.session.context
         starts = [place for place, message in enumerate(self.messages) if place and message["role"] == "user"]
@@ -154,7 +155,7 @@ class Conversation:
                 said += self._part(question, page)
                 assert self.result is not None
                 tokens += self.result.tokens
-                # A grammar cannot go on in the middle of its text.
+                # A grammar cannot resume in the middle of its text.
                 if self.result.ended_by != "context" or not self._drops_turns or self.settings["grammar"] is not None:
                     break
                 shorter, dropped = self._without_oldest(len(tokens))
@@ -174,7 +175,7 @@ class Conversation:
         return said
 
     def _part(self, question: Question, page: Page) -> str:
-        """Answer, as far as the context goes."""
+        """Generate and show the answer until it is complete or the context is full; returns its text."""
         from llamacpu.answers import answer
 
         bar = PromptBar()

@@ -1,6 +1,6 @@
-"""Messages from a terminal with prompt_toolkit: editing across lines, history, search, completion, an editor.
+"""Message input with prompt_toolkit: multi-line editing, history, search, completion and an external editor.
 
-What is pasted is one message, whatever is in it: prompt_toolkit asks the terminal to bracket it.
+Pasted text is always one message, because prompt_toolkit turns on the terminal's bracketed paste.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _FENCE = '"""'
 
 
 class Editor:
-    """Reads messages."""
+    """A reader of messages with prompt_toolkit."""
 
     def __init__(self, place: Path | None) -> None:
-        """place: the file of what was typed before, and will be; None keeps it for this conversation alone."""
+        """place: the history file; None keeps the history for this conversation only."""
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
-            # Its layout for several lines fills the screen to search; lines are begun by the keys below and by pastes.
+            # The multi-line layout fills the screen when searching; new lines come from the keys below and from pastes.
             multiline=False,
-            # Rows that a long line was folded into are no lines of their own.
+            # Rows that result from wrapping a long line are not separate lines.
             prompt_continuation=lambda width, _line, folded: " " * width if folded else CONTINUED,
             history=_Kept(place),
             completer=_Completer(),
@@ -46,19 +46,19 @@ class Editor:
             tempfile_suffix=".md",
             key_bindings=_keys(),
             reserve_space_for_menu=4,
-            # Where stdout is a pipe or a file it gets the answers alone.
+            # If stdout is a pipe or a file, it must get only the answers.
             output=create_output(always_prefer_tty=True),
         )
-        # Terminals that cannot tell where the cursor is work as well; a warning would help nobody.
+        # Terminals that cannot report the cursor position work too; a warning would help nobody.
         self._session.app.renderer.cpr_not_supported_callback = None
 
     def read(self) -> str:
-        """A message. EOFError at the end of the input, KeyboardInterrupt for Ctrl-C on an empty line."""
+        """Read a message. Raises EOFError at the end of the input, KeyboardInterrupt for Ctrl-C on an empty line."""
         try:
             text = self._session.prompt()
         except KeyboardInterrupt:
             if self._session.default_buffer.text:
-                return ""  # what was typed is given up
+                return ""  # the typed text is discarded
             raise
         if text.startswith(_FENCE) and text.rstrip().endswith(_FENCE) and text.count(_FENCE) == 2:
             return text.strip()[len(_FENCE) : -len(_FENCE)].strip("\n")
@@ -94,7 +94,7 @@ class _Completer(Completer):
 
 
 class _Kept(History):
-    """History that a file keeps; one that cannot be read or written is told once, and kept in memory."""
+    """History in a file; if the file cannot be read or written, this is reported once and memory is used instead."""
 
     def __init__(self, place: Path | None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What was typed in conversations, in a file for later ones: one JSON string a line, for its owner's eyes alone."""
+"""The input history of conversations: a file with one JSON string per line, readable only by its owner."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _LONGEST = 1 << 16
 
 
 def path() -> Path:
-    """Where the file is, or would be."""
+    """The path of the history file, which need not exist."""
     import platformdirs
 
     return Path(platformdirs.user_state_dir("llamacpu", appauthor=False)) / "history.jsonl"
 
 
 def read(place: Path) -> list[str]:
-    """The entries, the oldest first; a line that is no JSON string is passed over.
+    """The entries, oldest first; lines that are not JSON strings are skipped.
 
-    A file of more than a megabyte loses its oldest entries. Raises OSError where there is something that cannot be
-    read; a file that is not there is an empty one.
+    A file larger than one megabyte (2^20 bytes) loses its oldest entries. A missing file counts as empty. Raises
+    OSError for a file that cannot be read and for anything but a regular file.
     """
     try:
         # Without O_NONBLOCK a named pipe would wait for its writer.
@@ -51,7 +51,7 @@ def read(place: Path) -> list[str]:
 
 
 def append(place: Path, text: str) -> None:
-    """Add an entry. Raises OSError where that is not possible."""
+    """Add an entry; one longer than 65536 characters is ignored. Raises OSError if the file cannot be written."""
     if len(text) > _LONGEST:
         return
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def append(place: Path, text: str) -> None:
     try:
         if hasattr(os, "fchmod") and stat.S_IMODE(os.fstat(descriptor).st_mode) != 0o600:
             os.fchmod(descriptor, 0o600)
-        # One call: lines of several conversations at once do not mix.
+        # A single call, so that lines of concurrent conversations do not mix.
         os.write(descriptor, _line(text))
     finally:
         os.close(descriptor)
@@ -84,7 +84,7 @@ def _entry(line: bytes) -> str | None:
 
 
 def _replace(place: Path, entries: list[str]) -> None:
-    """Only these entries are kept; mkstemp makes files that nobody else may read."""
+    """Rewrite the file with only these entries; mkstemp creates files that nobody else may read."""
     descriptor, name = tempfile.mkstemp(prefix=".history.", dir=place.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

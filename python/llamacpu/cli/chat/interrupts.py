@@ -1,4 +1,4 @@
-"""The keyboard during an answer: Ctrl-C stops it, and what is typed waits for the next prompt without being shown."""
+"""The keyboard during an answer: Ctrl-C stops it, and other input waits for the next prompt without being shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["stopping", "unechoed"]
 
 @contextlib.contextmanager
 def stopping(stop: Callable[[], object]) -> Iterator[None]:
-    """Ctrl-C calls `stop` instead of raising KeyboardInterrupt wherever the program happens to be."""
+    """Make Ctrl-C call `stop` instead of raising KeyboardInterrupt wherever the program happens to be."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -26,14 +26,14 @@ def stopping(stop: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def unechoed() -> Iterator[None]:
-    """The terminal keeps what is typed meanwhile for whoever reads next, instead of showing it in the answer."""
+    """Turn off the terminal's echo: input typed meanwhile stays queued for the next read instead of being shown."""
     try:
         import termios
 
         descriptor = sys.stdin.fileno()
         before = termios.tcgetattr(descriptor)
     except (ImportError, OSError, ValueError, AttributeError):
-        yield  # no terminal, or one of Windows
+        yield  # not a terminal, or on Windows
         return
     except termios.error:
         yield

@@ -1,4 +1,4 @@
-"""Messages from a terminal without prompt_toolkit: a line each, or several that say so."""
+"""Message input without prompt_toolkit: one line each, or several lines if marked as such."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _FENCE = '"""'
 
 
 class Lines:
-    """Reads messages by lines."""
+    """A reader of messages, line by line."""
 
     def __init__(self, place: Path | None = None) -> None:
-        """With `readline`, where Python has it, lines that are typed have editing and history.
+        """Set up editing and history with `readline` if Python has it.
 
-        place: the file of what was typed before, and will be; None keeps it for this conversation alone.
+        place: the history file; None keeps the history for this conversation only.
         """
         self._place = place
         with contextlib.suppress(ImportError):
@@ -38,7 +38,7 @@ class Lines:
                     readline.add_history(text)
 
     def read(self) -> str:
-        """A message. EOFError at the end of the input, KeyboardInterrupt for Ctrl-C."""
+        """Read a message. Raises EOFError at the end of the input, KeyboardInterrupt for Ctrl-C."""
         text = read_message()
         if self._place is not None and text.strip():
             try:
@@ -58,7 +58,7 @@ class Lines:
 
 
 def complete(begun: str, number: int) -> str | None:
-    """One after the other, what a word could become, for readline."""
+    """The completion with index `number` for the word `begun`, or None if there are no more; called by readline."""
     try:
         import readline
 
@@ -70,15 +70,15 @@ def complete(begun: str, number: int) -> str | None:
     if number >= len(found):
         return None
     replaced, text = found[number]
-    # readline replaces the word alone, which spaces end.
+    # readline replaces only the current word, which is delimited by spaces.
     return text[len(replaced) - len(begun) :] if replaced.endswith(begun) else None
 
 
 def read_message() -> str:
-    """A message from the terminal.
+    """Read a message from the terminal.
 
-    It ends with its line, unless that ends with a backslash or the message begins with triple quotes: then it ends
-    with the next triple quotes.
+    A message is one line. A line that ends with a backslash continues on the next, and a message that begins with
+    triple quotes extends to the next line that ends with them.
     """
     line = _line(PROMPT)
     if line.startswith(_FENCE):
@@ -93,7 +93,7 @@ def read_message() -> str:
 
 
 def _line(prompt: str) -> str:
-    """A line; what asks for it is no part of the product, and goes to stderr where stdout is no terminal."""
+    """Read a line; the prompt is not part of the output, so it goes to stderr if stdout is not a terminal."""
     if _is_terminal(sys.stdout) or not _is_terminal(sys.stdin):
         return input(prompt)
     write(prompt, sys.stderr)

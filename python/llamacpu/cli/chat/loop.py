@@ -1,4 +1,4 @@
-"""The conversation: it reads a message and answers it, or does what a command says."""
+"""The main loop of a conversation: read a message and answer it, or execute a command."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from llamacpu.cli.terminal import tell, write
 
 __all__ = ["interact", "reader", "take_turn"]
 
-# What looks like a command and is none was mistyped; a path, with more slashes, is text.
+# A line that looks like an unknown command was mistyped; a path, which has more slashes, is text.
 _COMMAND = re.compile(r"/[a-z]+")
 
 
 class Reader(Protocol):
-    """Where messages come from."""
+    """The source of messages."""
 
     def read(self) -> str:
-        """A message. EOFError at the end of the input, KeyboardInterrupt for Ctrl-C."""
+        """Read a message. Raises EOFError at the end of the input, KeyboardInterrupt for Ctrl-C."""
 
 
 def interact(conversation: Conversation, kept: bool = True) -> None:
-    """Read and answer until the input ends.
+    """Read and answer messages until the input ends.
 
-    kept: whether what is typed is there for the arrow keys of later conversations.
+    kept: whether the input is saved in the history for later conversations.
     """
     going_on = True
     with conversation:
@@ -47,7 +47,7 @@ def interact(conversation: Conversation, kept: bool = True) -> None:
 
 
 def reader(kept: bool) -> Reader:
-    """The best one that this terminal and what is installed allow."""
+    """The best reader that this terminal and the installed packages allow."""
     terminal = sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
     place = history.path() if kept and terminal else None
     if not terminal or os.environ.get("TERM", "dumb" if os.name == "posix" else "") in ("dumb", "unknown"):
@@ -63,10 +63,10 @@ def reader(kept: bool) -> Reader:
 
 
 def take_turn(conversation: Conversation, typed: Reader) -> bool:
-    """Read a message and answer it, or do what a command says; False ends the conversation."""
+    """Read a message and answer it, or execute a command; returns False if the conversation ends."""
     conversation.awaits_message()
     try:
-        # A terminal may send bytes that are no text.
+        # A terminal may send bytes that are not valid text.
         text = typed.read().encode(errors="replace").decode()
     except UnicodeDecodeError:
         tell("Error: that is not UTF-8 text; check the terminal's encoding")

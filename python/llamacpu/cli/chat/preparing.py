@@ -1,4 +1,4 @@
-"""The model is read while the user types."""
+"""Reading the model while the user types."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _PAUSE = 0.05
 
 
 class Preparation:
-    """Reads a model's weights in a thread of its own, where stderr is a terminal; elsewhere the first step does."""
+    """A thread that reads a model's weights ahead if stderr is a terminal; otherwise the first step reads them."""
 
     def __init__(self, model: ModelLike, then: Callable[[], object]) -> None:
-        """then: is called in that thread afterwards, but not before `prompt_is_shown`, which it would delay."""
+        """Start reading.
+
+        then: called in that thread afterwards, but not before `prompt_is_shown`, so that it does not delay the prompt.
+        """
         self._then = then
         self._shown = threading.Event()
         self._model = model
@@ -37,7 +40,10 @@ class Preparation:
             self._thread.start()
 
     def wait(self) -> None:
-        """Wait for the end, with a bar. Raises what went wrong, once; Cancelled after `stop`."""
+        """Wait until the model has been read, showing a progress bar.
+
+        Raises the error of the thread, once, and Cancelled after `stop`.
+        """
         self._stopped = False
         self._shown.set()
         thread = self._thread
@@ -57,15 +63,15 @@ class Preparation:
             raise error
 
     def prompt_is_shown(self) -> None:
-        """The user is typing."""
+        """Note that the prompt is shown: the user is typing, and `then` may run."""
         self._shown.set()
 
     def stop(self) -> None:
-        """End `wait`; the reading goes on. Signal handlers may call it."""
+        """End `wait` while the thread goes on reading. Safe to call from signal handlers."""
         self._stopped = True
 
     def close(self) -> None:
-        """Stop reading."""
+        """Stop reading, and wait for the thread to end."""
         self._cancel.cancel()
         self._shown.set()
         if self._thread is not None:

@@ -1,4 +1,4 @@
-"""Conversations as files: saved sessions with the messages in their note, or the messages alone as JSON."""
+"""Saved conversations: session files with the messages in their note, or only the messages as JSON."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ _ROLES = ("system", "user", "assistant")
 
 
 def save(conversation: Conversation, name: str) -> str:
-    """Write a conversation; returns what was done, in a sentence.
+    """Write a conversation to a file; returns a sentence that says what was done.
 
-    A name that ends in .json gets the messages alone; any other the keys and values, too, so that `load` goes on
-    at once. An older conversation is overwritten if the user says so, and another file never.
+    If the name ends in .json, only the messages are written; otherwise the keys and values are saved too, so that
+    `load` can continue at once. An existing conversation is overwritten if the user confirms; any other existing file
+    never is.
     """
     path = _path(name)
     document = {"system": conversation.system, "messages": conversation.messages}
@@ -52,9 +53,10 @@ def save(conversation: Conversation, name: str) -> str:
 
 
 def load(conversation: Conversation, name: str) -> str:
-    """Go on with the conversation of a file; returns what was done, in a sentence.
+    """Continue the conversation in a file; returns a sentence that says what was done.
 
-    ValueError (SessionError for a damaged session) for what is no conversation; then nothing has changed.
+    Raises ValueError for a file that is not a conversation and SessionError for a damaged session; the current
+    conversation is then unchanged.
     """
     path = _path(name)
     if not stat.S_ISREG(path.stat().st_mode):
@@ -82,11 +84,11 @@ def load(conversation: Conversation, name: str) -> str:
 
 
 def _path(name: str) -> Path:
-    return Path(os.path.expanduser(name))  # noqa: PTH111 (Path's raises for a user that there is not)
+    return Path(os.path.expanduser(name))  # noqa: PTH111 (Path.expanduser raises for an unknown user)
 
 
 def _is_conversation(file: BinaryIO) -> bool:
-    """Whether an open file is one that `save` wrote."""
+    """Whether an open file was written by `save`."""
     if saved_sessions.is_saved_session(file):
         return True
     file.seek(0)
@@ -131,5 +133,5 @@ def _checked(document: Any, name: str) -> tuple[str | None, list[Message]]:
 
 
 def _text(given: str) -> str:
-    """JSON can hold halves of characters, which no tokenizer takes."""
+    """The text with lone surrogates replaced, which JSON can hold but tokenizers do not accept."""
     return given.encode("utf-8", "replace").decode()

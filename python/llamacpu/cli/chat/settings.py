@@ -16,17 +16,17 @@ _OVERFLOW = ("error", "truncate", "shift")
 
 
 def names() -> list[str]:
-    """What can be set."""
+    """The names of all settings."""
     return [*options.SAMPLING_NAMES, "max_tokens", "context", "overflow"]
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """The values of a setting that has a few; none where it is a number."""
+    """The values that a setting can take, if they can be listed; empty for any other setting."""
     return _OVERFLOW if name == "overflow" else ()
 
 
 def shown(conversation: Conversation, name: str) -> str:
-    """The value of a setting, as `/set` takes it."""
+    """The value of a setting, in the form that `/set` accepts."""
     if name == "max_tokens":
         limit = conversation.settings["max_tokens"]
         return "-1" if limit is None else str(limit)
@@ -41,7 +41,10 @@ def shown(conversation: Conversation, name: str) -> str:
 
 
 def change(conversation: Conversation, name: str, value: str) -> str:
-    """Change a setting; returns its name as it is known. ValueError, in one sentence, for what it cannot be."""
+    """Change a setting; returns its canonical name.
+
+    Raises ValueError, with a message of one sentence, for an unknown setting and for a value that it cannot take.
+    """
     name = name.replace("-", "_")
     if name == "max_tokens":
         limit = _whole(name, value, -1, "expected -1 (no limit) or more")

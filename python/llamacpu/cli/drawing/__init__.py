@@ -1,5 +1,5 @@
-"""Answers on a terminal: Markdown is drawn while it is written, with words wrapped at the edge.
+"""Answers on a terminal: Markdown is rendered while it is generated, with words wrapped at the edge.
 
-What has been written stays as it is: no line is drawn again, so that a resized window, a scrolled one and a slow
-connection show the same text. Only the end of what cannot be decided yet is shown as it came, on the rest of the row.
+Rendered text is final: no line is drawn again, so the text is the same in a resized window, in a scrolled one and over
+a slow connection. Only the end of text that is still ambiguous is shown unrendered, on the rest of the row.
 """

@@ -1,4 +1,4 @@
-"""Blocks that are drawn as a whole: tables, and lines of code with their colours."""
+"""Blocks that are drawn as a whole: tables, and lines of code with syntax highlighting."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from llamacpu.cli.drawing.surface import PLAIN, Piece
 
 __all__ = ["Code", "table_lines"]
 
-# Tables have no other way to say it.
+# The only way to break a line in a table cell.
 _BREAK = re.compile(r" *<br */?> *", re.IGNORECASE)
 _MOST_CODE = 20_000
 _tables = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
@@ -31,10 +31,10 @@ _theme = Syntax.get_theme("ansi_dark")
 
 
 class Code:
-    """A program that is being written: gives the pieces of each line when it is there."""
+    """A code block that is being written; it gives the pieces of each complete line."""
 
     def __init__(self, language: str) -> None:
-        """language: a name or alias that Pygments knows; code of another one has no colours."""
+        """language: a name or alias that Pygments knows; code in any other language is not highlighted."""
         self._code = ""
         self._lexer: Lexer | None = None
         with contextlib.suppress(ClassNotFound):
@@ -53,13 +53,13 @@ class Code:
                     lines.append([])
                 if part:
                     lines[-1].append(Piece(part, style))
-        # Behind the last line end nothing follows. A lexer that changes the text would lose some of it.
+        # Nothing follows the last line end. The check is for lexers that change the text and would lose some of it.
         found = lines[-2] if len(lines) > 1 else []
         return found if "".join(piece.text for piece in found) == text else [Piece(text)] if text else []
 
 
 def table_lines(rows: list[str], width: int) -> Iterator[str] | None:
-    """The rows of the screen that show a table, with styles; None where the lines are no table."""
+    """The styled rows of the screen that show a table; None if the lines are not a table."""
     tokens = _tables.parse("\n".join(rows))
     if not tokens or tokens[0].type != "table_open" or tokens[-1].type != "table_close":
         return None

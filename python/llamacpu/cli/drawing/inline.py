@@ -1,4 +1,4 @@
-"""The text of a line: emphasis, code and links, as soon as nothing that follows can change them."""
+"""The text of a line: emphasis, code and links, rendered as soon as nothing that follows can change them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_TRIES = 40
 _STYLES = {"strong": Style(bold=True), "em": Style(italic=True), "s": Style(strike=True)}
 _CODE = Style(color="cyan")
 _LINK = Style(underline=True)
-# What a terminal may be told to open; markdown-it has encoded everything else than printable ASCII.
+# Links that a terminal may be told to open; markdown-it has encoded everything but printable ASCII.
 _SAFE = re.compile(r"(?:https?://|mailto:)[!-~]{1,2000}", re.IGNORECASE)
 _NO_LINKS = ("linux", "vt100", "vt102", "vt220", "ansi", "cons25")
 
@@ -29,12 +29,12 @@ _reader = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough"])
 
 
 def pieces_of(text: str, base: Style = PLAIN) -> list[Piece]:
-    """A line of Markdown as pieces. An address is shown behind its text, where that is not the address itself."""
+    """A line of Markdown as pieces. A link's address is shown after its text unless the text is the address."""
     return spans(_reader.parseInline(text)[0].children or [], base)
 
 
 def spans(tokens: Sequence[Token], base: Style) -> list[Piece]:
-    """The pieces of tokens of markdown-it."""
+    """The pieces for inline tokens of markdown-it."""
     found: list[Piece] = []
     styles = [base]
     links: list[tuple[str, int]] = []
@@ -65,14 +65,14 @@ def spans(tokens: Sequence[Token], base: Style) -> list[Piece]:
 
 
 def _opened(href: str | None) -> str | None:
-    """The address, if terminals may be told to open it."""
+    """The address if a terminal may be told to open it, else None."""
     if href is None or not _SAFE.fullmatch(href) or os.environ.get("TERM") in _NO_LINKS:
         return None
     return href
 
 
 class Inline:
-    """A line that is being written: takes characters, gives pieces."""
+    """A line that is being written: it takes characters and gives pieces."""
 
     def __init__(self, base: Style = PLAIN) -> None:
         self._base = base
@@ -83,12 +83,12 @@ class Inline:
 
     @property
     def held(self) -> str:
-        """What has not come out."""
+        """The text that has not been released yet."""
         return self._held
 
     def take(self, character: str) -> list[Piece]:
-        """What the next character makes certain; how it comes changes nothing."""
-        # Behind a space, or before a wide character, which needs no space before it.
+        """The pieces that the next character makes certain, independently of how the text is split."""
+        # Text is released after a space, or before a wide character, which needs no space before it.
         certain = self._come_out() if self._held and _begins_word(self._held[-1], character) else []
         self._held += character
         if _MARKS.match(character):
@@ -101,7 +101,7 @@ class Inline:
         return certain
 
     def end(self) -> list[Piece]:
-        """The line ends."""
+        """End the line and return the remaining pieces."""
         found = pieces_of(self._held, self._base) if self._marked else [Piece(self._held, self._base)]
         self._forget()
         return found if found and found[0].text else []
@@ -112,7 +112,7 @@ class Inline:
             self._forget()
             return found
         if not self._changed or self._failed == _MOST_TRIES:
-            return []  # what is open can only be closed by another mark
+            return []  # an open mark can only be closed by another one
         self._changed = False
         # The parser drops spaces at the end of a line.
         body = self._held.rstrip()
@@ -134,7 +134,7 @@ class Inline:
 
 
 def _begins_word(before: str, character: str) -> bool:
-    """Whether a row may begin with a character that stands behind another one that is no space."""
+    """Whether a row may begin with a character that follows one that is not a space."""
     if ord(character) < 0x1100 or before == "\u200d" or character in CLOSING:
         return False
     modifies = 0x1F3FB <= ord(character) <= 0x1F3FF
@@ -142,7 +142,7 @@ def _begins_word(before: str, character: str) -> bool:
 
 
 def _ends(text: str) -> list[str]:
-    """What could still close something in a text."""
+    """Strings that could still close something that is open in a text."""
     found = {run for run in re.findall(r"`+|~+", text)}
     for mark in "*_":
         if mark in text:

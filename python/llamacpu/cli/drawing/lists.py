@@ -1,4 +1,4 @@
-"""Lists: where their items stand, and how they are numbered."""
+"""Lists: the indentation and numbering of their items."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class _Item(NamedTuple):
     kind: str
     number: int
     width: int
-    """cells in which its text stands to the right of its marker's beginning"""
+    """Width in cells from the start of the marker to the start of the text."""
 
 
 class Lists:
-    """The open items, from the outermost to the innermost.
+    """The open items, from outermost to innermost.
 
-    An item is inside of another if it begins two columns further right: stricter rules would break lists that models
-    write.
+    An item is nested in another if it begins at least two columns further right; stricter rules would break lists as
+    models write them.
     """
 
     def __init__(self) -> None:
         self._open: list[_Item] = []
 
     def place(self, line: str) -> tuple[list[Piece], list[Piece], str]:
-        """What stands before a line, before its further rows, and its text."""
+        """What to draw before a line, what to draw before its continuation rows, and the text of the line."""
         match = _ITEM.match(line)
         if match is None:
             indent = self.continued(len(line) - len(line.lstrip(" ")))
-            # Spaces at the beginning of a line outside of a list are the writer's: verse, and figures of characters.
+            # Leading spaces outside a list are intentional: verse, or ASCII art.
             return indent, indent, line.lstrip(" ") if self._open else line
         spaces, marker = match.groups()
         closed = self._close(len(spaces))
@@ -62,7 +62,7 @@ class Lists:
         return [*before, Piece(drawn, _MARKER)], [*before, Piece(" " * len(drawn))], content
 
     def continued(self, column: int) -> list[Piece]:
-        """What stands before a line that is no item and begins in a column; items that it is not part of end."""
+        """What to draw before a line that is not an item and begins in `column`; closes items it is not part of."""
         self._close(column)
         return [Piece(" " * item.width) for item in self._open]
 

@@ -1,7 +1,7 @@
-"""Markdown, drawn while it is being written.
+"""Markdown, rendered while it is being written.
 
-A line is drawn when it is clear what kind of line it is; its words come out one by one. As in other chat windows a
-line end of the text is one on the screen, also where Markdown would join the lines.
+A line is drawn once its kind is known; its words are then released one by one. As in other chat windows, a line end in
+the text is a line end on the screen, even where Markdown would join the lines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _QUOTES = re.compile(r"(?: {0,3}> ?)+")
 _HEADING = re.compile(r" {0,3}(#{1,6})(?: +|$)")
 _RULE = re.compile(r" {0,3}([-*_])(?: *\1){2,} *")
 _FENCE = re.compile(r" *(`{3,}|~{3,})([^`]*)")
-# Beginnings of lines that may still become one of those above, or a list.
+# Beginnings of lines that may still become one of the above, or a list.
 _UNDECIDED = re.compile(
     r" *(?:>? *|#{1,6}|[-+*_][-+*_ ]*|[-+*] +\[(?:[ xX](?:\] *)?)?|\d{1,9}[.)]?|`{1,2}|~{1,2}|(?:`{3,}|~{3,}).*)"
 )
@@ -34,10 +34,10 @@ _MOST_ROWS = 500
 
 
 class Markdown:
-    """Takes text in pieces. How it is cut changes nothing."""
+    """A renderer that takes text in pieces. How the text is split does not affect the result."""
 
     def __init__(self, write: Callable[[str], None], width: Callable[[], int]) -> None:
-        """write: where the drawn text goes. width: the columns of the terminal."""
+        """write: called with the rendered text. width: returns the number of columns of the terminal."""
         self._surface = Surface(write, width)
         self._raw = ""  # the line so far
         self._inline: Inline | None = None  # its text, once its kind is clear
@@ -59,7 +59,7 @@ class Markdown:
         self._surface.send()
 
     def flush(self) -> None:
-        """The text ends here."""
+        """End the text and draw what was held back."""
         if self._raw:
             self._end_line()
         self._draw_table()
@@ -96,7 +96,7 @@ class Markdown:
             self._raw = ""
 
     def _decide(self, ended: bool) -> None:
-        """Draw the line, or begin to, if it is clear what it is."""
+        """Draw the line, or begin to draw it, if its kind is known."""
         line = self._raw
         match = _QUOTES.match(line)
         quotes = 0 if match is None else match.group().count(">")
@@ -135,7 +135,7 @@ class Markdown:
         self._text_line(rest, quotes, ended)
 
     def _open(self, quotes: int) -> list[Piece]:
-        """Before a line: the empty one that is due. Returns the bars of the quotes that the line is in."""
+        """Begin a line, after a pending blank one. Returns the bars of the quotes that contain the line."""
         if quotes != self._quotes:
             self._lists = Lists()
             self._quotes = quotes

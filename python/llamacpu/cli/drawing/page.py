@@ -1,4 +1,4 @@
-"""Where the text of an answer goes: drawn, or as it is."""
+"""Output of an answer's text, rendered or as it is."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["Page", "Plain", "new_page", "wanted"]
 
 
 class Page(Protocol):
-    """Takes an answer in pieces."""
+    """The interface for showing an answer that arrives in pieces."""
 
     def push(self, text: str) -> None:
         """Show more text."""
 
     def flush(self) -> None:
-        """The text ends here: what was held back comes out, the line ends."""
+        """End the text: show what was held back, and end the line."""
 
 
 class Plain:
-    """Shows the text as it is; on a terminal without control characters."""
+    """A page that shows the text as it is, on a terminal without control characters."""
 
     def __init__(self, show: Callable[[str], None] = write) -> None:
         self._show = show
@@ -43,13 +43,13 @@ class Plain:
 
 
 def wanted(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether stdout is a terminal that may be drawn on."""
+    """Whether stdout is a terminal that supports rendered output and NO_COLOR is not set."""
     dumb = environment.get("TERM", "" if os.name == "nt" else "dumb") in ("dumb", "unknown")
     return sys.stdout.isatty() and not environment.get("NO_COLOR") and not dumb
 
 
 def new_page(drawn: bool) -> Page:
-    """A page for one answer; drawn only where rich is installed."""
+    """A page for one answer; Markdown is rendered only if rich is installed."""
     if drawn:
         try:
             from llamacpu.cli.drawing.markdown import Markdown

@@ -1,4 +1,4 @@
-"""Rows of a terminal: words go to the next row where they do not fit, and a preview of what comes is taken back."""
+"""Rows of a terminal: words that do not fit wrap to the next row, and a preview of pending text can be erased."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["CLOSING", "DIM", "PLAIN", "Piece", "Surface", "clusters"]
 PLAIN = Style()
 DIM = Style(dim=True)
 _JOINER = "\u200d"
-# A row does not begin with these: they belong to the word before.
+# A row must not begin with these: they belong to the preceding word.
 CLOSING = "、。，．！？：；）」』】〉》”’…ー"  # noqa: RUF001
 
 
 class Piece(NamedTuple):
-    """Text of one style, and the address that it leads to."""
+    """Text in one style, with the address that it links to, if any."""
 
     text: str
     style: Style = PLAIN
@@ -27,10 +27,10 @@ class Piece(NamedTuple):
 
 
 class Surface:
-    """Writes pieces; where the cursor is in its row is counted, never asked."""
+    """A writer of pieces that tracks the cursor's column by counting, without querying the terminal."""
 
     def __init__(self, write: Callable[[str], None], width: Callable[[], int]) -> None:
-        """width: the columns of the terminal, which may change."""
+        """write: called with the output. width: returns the number of columns of the terminal, which may change."""
         self._write = write
         self._width = width
         self._columns = max(width(), 2)
@@ -44,22 +44,22 @@ class Surface:
 
     @property
     def columns(self) -> int:
-        """Columns of the terminal, now."""
+        """The current number of columns of the terminal."""
         columns = max(self._width(), 2)
         if columns < self._columns:
-            self._column %= columns  # terminals fold the row, or cut it
+            self._column %= columns  # terminals wrap the row or cut it off
         self._columns = columns
         return columns
 
     def begin(self, first: Iterable[Piece] = (), rest: Iterable[Piece] = ()) -> None:
-        """Begin a line of text: what stands before it, and before its further rows."""
+        """Begin a line of text, with `first` before it and `rest` before its continuation rows."""
         room = self.columns // 2
         self._indent = _cropped(rest, room)
         self._indent_width = sum(cell_len(piece.text) for piece in self._indent)
         self._put(_cropped(first, room))
 
     def add(self, pieces: Iterable[Piece]) -> None:
-        """Text, wrapped between words and behind wide characters."""
+        """Add text, wrapped between words and around wide characters."""
         for piece in pieces:
             for cluster in clusters(piece.text):
                 part = piece._replace(text=cluster)
@@ -73,23 +73,23 @@ class Surface:
         self._place()
 
     def verbatim(self, pieces: Iterable[Piece]) -> None:
-        """Text that the terminal itself folds at its edge: code keeps its lines when it is copied."""
+        """Add text that the terminal itself wraps at its edge, so that copied code keeps its lines."""
         self._put(pieces)
 
     def styled(self, text: str) -> None:
-        """A row that has its styles already; a line end follows."""
+        """Add a row that is already styled; a line end must follow."""
         self._erase()
         self._out.append(text)
 
     def end_line(self) -> None:
-        """The next text begins a row."""
+        """End the line; the next text begins a new row."""
         self._gap.clear()
         self._erase()
         self._out.append("\n")
         self._column = 0
 
     def preview(self, text: str) -> None:
-        """Show the end of a text, as far as the row has room, until something else is written."""
+        """Show as much of the end of a text as fits in the row, until something else is written."""
         self._erase()
         room = self.columns - 1 - self._column - sum(cell_len(piece.text) for piece in self._gap)
         shown, used = [], 0
@@ -105,13 +105,13 @@ class Surface:
             self._previewed = used + cell_len(gap)
 
     def send(self) -> None:
-        """Write what has gathered."""
+        """Write the output collected so far."""
         if self._out:
             self._write("".join(self._out))
             self._out.clear()
 
     def _place(self) -> None:
-        """Put the word behind the gap, or on the next row."""
+        """Put the word after the gap, or on the next row."""
         if not self._word:
             return
         columns = self.columns
@@ -153,7 +153,7 @@ class Surface:
 
 
 def clusters(text: str) -> list[str]:
-    """Characters with what combines with them."""
+    """The characters of a text, each with its combining characters."""
     found: list[str] = []
     for character in text:
         joined = found and (found[-1].endswith(_JOINER) or (not character.isspace() and cell_len(character) == 0))
@@ -165,7 +165,7 @@ def clusters(text: str) -> list[str]:
 
 
 def _breaks(before: str, after: str) -> bool:
-    """Whether a row may end between two characters that no space divides."""
+    """Whether a row may end between two characters that no space separates."""
     return (cell_len(before) > 1 or cell_len(after) > 1) and after[0] not in CLOSING
 
 
@@ -183,7 +183,7 @@ def _merged(pieces: Iterable[Piece]) -> Iterable[Piece]:
 
 
 def _cropped(pieces: Iterable[Piece], room: int) -> list[Piece]:
-    """As much of what stands before a line as leaves room for the line."""
+    """As much of the pieces before a line as fits in `room` cells, which leaves space for the line itself."""
     kept = []
     for piece in pieces:
         text = piece.text

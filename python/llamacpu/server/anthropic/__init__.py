@@ -1,4 +1,4 @@
-"""The Anthropic API: messages, and how many tokens they have."""
+"""The Anthropic API: messages and token counting."""
 
 from llamacpu.server.anthropic.endpoints import ENDPOINTS
 

@@ -1,4 +1,4 @@
-"""What a message of the Anthropic API looks like, whole and while it comes."""
+"""The format of Anthropic API messages, whole and streamed."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Block = dict[str, Any]
 
 
 class Shape:
-    """One message.
+    """The format of one message.
 
-    identity, model  how it is called, and who wrote it
-    one_call         whether calls after the first are left out
+    identity, model  its id, and the name of the model that wrote it
+    one_call         whether tool calls after the first are left out
     """
 
     def __init__(self, identity: str, model: str, one_call: bool) -> None:
@@ -31,7 +31,7 @@ class Shape:
         self._one_call = one_call
 
     def whole(self, end: End) -> Block:
-        """The finished message."""
+        """Return the finished message."""
         answer = end.answer
         content: list[Block] = []
         if end.refusal is not None:
@@ -46,7 +46,7 @@ class Shape:
         return {**self._head, "content": content, **_reason(end), "usage": _usage(answer.result)}
 
     async def events(self, run: Run, prompt_tokens: int) -> AsyncIterator[str]:
-        """The events of the message while it comes."""
+        """Yield the events of the message while it is generated."""
         usage = {"input_tokens": prompt_tokens, "output_tokens": 0, "cache_creation_input_tokens": 0,
                  "cache_read_input_tokens": 0}  # fmt: skip
         empty: Block = {**self._head, "content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}

@@ -1,4 +1,4 @@
-"""The table of the endpoints of the Anthropic API."""
+"""The table of Anthropic API endpoints."""
 
 from __future__ import annotations
 

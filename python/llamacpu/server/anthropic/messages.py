@@ -61,7 +61,7 @@ async def messages(call: Call) -> Response:
 
 
 async def count_tokens(call: Call) -> Response:
-    """How many tokens a conversation has as a prompt."""
+    """Count the tokens of a conversation as a prompt."""
     body: CountBody = call.body
     tools = [tool.for_template() for tool in body.tools or ()]
     check_schema(call.state, tools, "tools")

@@ -1,4 +1,4 @@
-"""The bodies of the requests of the Anthropic API, and their messages as chat templates know them."""
+"""The request bodies of the Anthropic API, and their conversion to messages for chat templates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class AnthropicBlock(Body):
         return value
 
     def words(self) -> str:
-        """The text of the block and of those in it."""
+        """Return the text of the block, including nested blocks."""
         if isinstance(self.content, list):
             return "".join(block.words() for block in self.content)
         return self.text or self.content or ""
@@ -49,7 +49,7 @@ class AnthropicMessage(Body):
     content: str | list[AnthropicBlock]
 
     def for_template(self) -> list[dict[str, Any]]:
-        """As chat templates know it: results of tools are messages of their own."""
+        """Return messages in the form that chat templates expect; tool results become separate messages."""
         if isinstance(self.content, str):
             return [{"role": self.role, "content": self.content}]
         found: list[dict[str, Any]] = []
@@ -94,7 +94,7 @@ class AnthropicTool(Body):
         return value
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates know it."""
+        """Return it in the form that chat templates expect."""
         function: dict[str, Any] = {"name": self.name, "parameters": self.input_schema or {"type": "object"}}
         if self.description is not None:
             function["description"] = self.description
@@ -111,7 +111,7 @@ class AnthropicChoice(Body):
     disable_parallel_tool_use: bool | None = None
 
     def as_openai(self) -> Any:
-        """The same in the words of the OpenAI API. Raises ValueError."""
+        """Return the choice in the form of the OpenAI API. Raises ValueError."""
         if self.type == "tool":
             if not self.name:
                 raise ValueError("tool_choice is a tool without name; give its name")
@@ -150,7 +150,7 @@ class CountBody(Body):
     thinking: AnthropicThinking | None = None
 
     def conversation(self) -> list[dict[str, Any]]:
-        """The messages as chat templates know them."""
+        """Return the messages in the form that chat templates expect."""
         found: list[dict[str, Any]] = []
         if self.system:
             words = self.system if isinstance(self.system, str) else "".join(block.words() for block in self.system)
@@ -160,7 +160,7 @@ class CountBody(Body):
         return found
 
     def variables(self) -> dict[str, Any]:
-        """Variables of the chat template."""
+        """Return the variables of the chat template."""
         return {} if self.thinking is None else {"enable_thinking": self.thinking.type != "disabled"}
 
 
@@ -178,7 +178,7 @@ class MessagesBody(CountBody):
     output_config: AnthropicOutput | None = None
 
     def form(self) -> dict[str, Any] | None:
-        """The form of the answer, as the OpenAI API says it."""
+        """Return the response format in the form of the OpenAI API."""
         if self.output_config is None or self.output_config.format is None:
             return None
         return {"type": "json_schema", "json_schema": {"schema": self.output_config.format.schema_}}

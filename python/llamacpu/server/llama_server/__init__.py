@@ -1,4 +1,4 @@
-"""The endpoints that llama-server has besides the OpenAI API: completion, infill, tokens, templates, properties."""
+"""The endpoints of llama-server beyond the OpenAI API: completion, infill, tokens, templates, properties."""
 
 from llamacpu.server.llama_server.endpoints import ENDPOINTS
 

@@ -34,12 +34,12 @@ _STOPPED = {"end_of_text": "eos", "stop_string": "word", "criterion": "word", "m
 
 
 async def completion(call: Call) -> Response:
-    """Go on behind one prompt, or behind each of several."""
+    """Continue one prompt, or each of several."""
     body: Completion = call.body
     async with using(call, body.model) as use:
         tokenizer = use.served.model.tokenizer
         given = body.prompt
-        # A list that begins with text or ids is one prompt of both; a list of lists, or of texts alone, is several.
+        # A list with a token id among its items is one prompt; a list of lists, or of only texts, is several.
         several = isinstance(given, list) and bool(given) and not any(isinstance(part, int) for part in given)
         prompts: Sequence[Any] = given if several else [given]
         if len(prompts) > call.state.settings.choices:
@@ -48,7 +48,7 @@ async def completion(call: Call) -> Response:
 
 
 async def infill(call: Call) -> Response:
-    """Write what belongs between two texts."""
+    """Generate the text between a prefix and a suffix."""
     body: Infill = call.body
     async with using(call, body.model) as use:
         tokenizer = use.served.model.tokenizer
@@ -100,7 +100,7 @@ async def _answered(call: Call, use: Use, prompts: Any, several: bool) -> Respon
 
 
 class _Teller:
-    """The responses of one completion."""
+    """The responses to one completion."""
 
     def __init__(self, served: Served, body: NativeFields, question: Question, index: int) -> None:
         self._served = served
@@ -175,7 +175,7 @@ def _chosen(found: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
 
 
 def ids_of(tokenizer: Tokenizer, prompt: str | Sequence[str | int]) -> list[int]:
-    """The token ids of a prompt of text, of ids, or of both. Control tokens that its texts name are these tokens."""
+    """Return the token ids of a prompt of text, ids, or both. Control tokens named in its texts are parsed as such."""
     parts = [prompt] if isinstance(prompt, str) else list(prompt)
     ids: list[int] = []
     for place, part in enumerate(parts):
@@ -191,12 +191,12 @@ def ids_of(tokenizer: Tokenizer, prompt: str | Sequence[str | int]) -> list[int]
     return ids
 
 
-# What stands behind other tokens gets no space before it.
+# Text after other tokens gets no space prefix.
 _BEHIND: dict[str, Any] = {"space_prefix": False}
 
 
 def bias_of(tokenizer: Tokenizer, given: Any) -> dict[int, float] | None:
-    """The bias by token id: of ids or of the tokens of texts; false forbids a token. Raises ApiError."""
+    """Return the bias by token id, given by ids or by the tokens of texts; false bans a token. Raises ApiError."""
     if given is None:
         return None
     found: dict[int, float] = {}

@@ -1,4 +1,4 @@
-"""The table of llama-server's endpoints."""
+"""The table of llama-server endpoints."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _object(*required: str, **properties: Any) -> dict[str, Any]:
 
 
 _TEXT = {"type": "string"}
-# The fields that a request chooses may be all that there are.
+# No field is required, as a request may select the fields of its response.
 _COMPLETION = {"type": ["object", "array"]}
 _LIST = {"type": "array"}
 _endpoint = partial(Endpoint, error=ApiError.llama_server, tag="llama-server")

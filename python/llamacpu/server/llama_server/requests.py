@@ -1,4 +1,4 @@
-"""The bodies of the requests of llama-server."""
+"""The request bodies of llama-server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NativeFields(SamplingFields):
 
     @property
     def most_tokens(self) -> int | None:
-        """The most tokens of the answer; negative numbers mean no limit."""
+        """The maximum number of tokens of the answer; negative values mean no limit."""
         given = self.max_tokens if self.n_predict is None else self.n_predict
         return None if given is None or given < 0 else given
 

@@ -22,7 +22,7 @@ __all__ = ["rerank"]
 
 
 async def rerank(call: Call) -> Response:
-    """How well documents answer a query, best first: Jina's form, or with `texts` that of Text Embeddings Inference."""
+    """Rank documents for a query, best first: Jina's format or, with `texts`, that of Text Embeddings Inference."""
     body: RerankBody = call.body
     documents = body.texts if body.documents is None else body.documents
     if not documents:

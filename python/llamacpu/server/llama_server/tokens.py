@@ -22,7 +22,7 @@ __all__ = ["apply_template", "detokenize", "embedding", "lora_adapters", "props"
 
 
 async def tokenize(call: Call) -> Response:
-    """The tokens of a text."""
+    """Return the tokens of a text."""
     body: Tokenize = call.body
     async with using(call, body.model) as use:
         tokenizer = use.served.model.tokenizer
@@ -39,7 +39,7 @@ async def tokenize(call: Call) -> Response:
 
 
 async def detokenize(call: Call) -> Response:
-    """The text of tokens."""
+    """Return the text of tokens."""
     body: Detokenize = call.body
     async with using(call, body.model) as use:
         wrong = next((token for token in body.tokens if not 0 <= token < use.served.model.vocab_size), None)
@@ -49,7 +49,7 @@ async def detokenize(call: Call) -> Response:
 
 
 async def apply_template(call: Call) -> Response:
-    """A conversation as the prompt that the model reads."""
+    """Render a conversation as the prompt for the model."""
     body: ApplyTemplate = call.body
     tools = [tool.for_template() for tool in body.tools or ()]
     variables = body.chat_template_kwargs or {}
@@ -63,7 +63,7 @@ async def apply_template(call: Call) -> Response:
 
 
 async def embedding(call: Call) -> Response:
-    """The vectors of texts."""
+    """Return the embeddings of texts."""
     body: EmbeddingBody = call.body
     given = body.input if body.content is None else body.content
     if given is None:
@@ -75,7 +75,7 @@ async def embedding(call: Call) -> Response:
 
 
 async def props(call: Call) -> Response:
-    """What the server is set to, and what its first model has. Of files it tells names and no paths."""
+    """Return the server's settings and the properties of a model. Files are named without their paths."""
     state = call.state
     served = await state.models.take(call.request.query_params.get("model"))
     try:
@@ -99,7 +99,7 @@ async def props(call: Call) -> Response:
 
 
 async def slots(call: Call) -> Response:
-    """What is being computed: places and whether they are taken, not a word of what is asked."""
+    """Return the slots and whether they are busy, without any text of the requests."""
     settings = call.state.settings
     loaded = call.state.models.loaded
     running = sum(served.engine.statistics.running for served in loaded)
@@ -110,12 +110,12 @@ async def slots(call: Call) -> Response:
 
 
 async def lora_adapters(_call: Call) -> Response:
-    """The adapters that there are: none."""
+    """Return the list of adapters, which is empty."""
     return JsonResponse([])
 
 
 def _piece(data: bytes) -> str | list[int]:
-    """The text of a token, or its bytes where these are no whole characters."""
+    """The text of a token, or its bytes if they are not valid UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:

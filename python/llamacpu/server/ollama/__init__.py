@@ -1,4 +1,4 @@
-"""Ollama's API: generate, chat, embeddings, and what it says of its models."""
+"""Ollama's API: generate, chat, embeddings, and model information."""
 
 from llamacpu.server.ollama.endpoints import ENDPOINTS
 

@@ -1,4 +1,4 @@
-"""What generate and chat answer, on a line or on many."""
+"""Responses to generate and chat, on one line or on many."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ __all__ = ["Form", "Line", "answered", "now"]
 
 Line = dict[str, Any]
 Form = Callable[[str, str, Sequence[ToolCall]], Line]
-"""(content, thinking, calls) -> the fields of a line that hold them: "response" or "message"."""
+"""(content, thinking, calls) -> the fields of a line that contain them: "response" or "message"."""
 
 
 def now() -> str:
-    """This moment, as Ollama writes it."""
+    """Return the current time in Ollama's format."""
     return datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 async def answered(
     call: Call, use: Use, question: Question, form: Form, *, started: int, loaded: int, more: Callable[[End], Line]
 ) -> Response:
-    """The response to a request that began `started` and had its model `loaded` (nanoseconds of the clock)."""
+    """Return the response to a request; started, loaded: when it began and had its model (monotonic ns)."""
     body: Answering = call.body
     name = body.wanted or use.served.name
     tokenizer = use.served.model.tokenizer
@@ -97,7 +97,7 @@ def _parts(event: Event) -> tuple[str, str, Sequence[ToolCall]]:
 
 
 def arguments_of(call: ToolCall) -> Line:
-    """The arguments of a call, as an object."""
+    """Return the arguments of a call as an object."""
     try:
         found = json.loads(call.arguments or "{}")
     except ValueError:
@@ -106,13 +106,13 @@ def arguments_of(call: ToolCall) -> Line:
 
 
 def loaded_only(name: str, fields: Line, unload: bool) -> Line:
-    """The answer to a request without a prompt, which loads a model or unloads it."""
+    """Return the response to a request without a prompt, which loads or unloads a model."""
     reason = "unload" if unload else "load"
     return {"model": name, "created_at": now(), **fields, "done": True, "done_reason": reason}
 
 
 def refuse_changes(what: str) -> ApiError:
-    """What is said to who wants to change the models that there are."""
+    """Return the error for requests to change the set of models."""
     return ApiError(
         400, f"this server does not {what} models: it serves the files that it was started with; put the file into "
         "its folder, or start it with the file", code="not_supported",

@@ -20,7 +20,7 @@ __all__ = ["embed", "embeddings"]
 
 
 async def embed(call: Call) -> Response:
-    """Turn texts into vectors of length 1."""
+    """Compute unit-length embeddings of texts."""
     body: EmbedBody = call.body
     started = time.monotonic_ns()
     texts: list[str | list[int]] = [body.input] if isinstance(body.input, str) else [*body.input]
@@ -42,7 +42,7 @@ async def embed(call: Call) -> Response:
 
 
 async def embeddings(call: Call) -> Response:
-    """Turn a text into a vector of the model's own length."""
+    """Compute the embedding of a text without normalization."""
     body: EmbeddingsBody = call.body
     async with using(call, body.wanted) as use:
         keep(use, call)

@@ -1,4 +1,4 @@
-"""The table of the endpoints of Ollama's API."""
+"""The table of Ollama API endpoints."""
 
 from __future__ import annotations
 

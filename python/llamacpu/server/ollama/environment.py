@@ -1,4 +1,4 @@
-"""Ollama's environment variables, as far as they say where and how a server listens."""
+"""Those of Ollama's environment variables that define where and how a server listens."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _KEEP_ALIVE = "5m"
 
 
 def settings_of(environment: Mapping[str, str]) -> dict[str, Any]:
-    """What the variables come to: host, port, keep_alive and, where they are set, origins, context, parallel, queue.
+    """Return host, port, keep_alive and, if set, origins, context, parallel and queue from the variables.
 
-    Raises ValueError for values that mean nothing.
+    Raises ValueError for invalid values.
     """
     host, port = _address(environment.get("OLLAMA_HOST", ""))
     found: dict[str, Any] = {"host": host, "port": port}
@@ -38,7 +38,7 @@ def settings_of(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _address(given: str) -> tuple[str, int]:
-    """Host and port of "host", "host:port", ":port" or an address as of a web page."""
+    """Host and port from "host", "host:port", ":port" or a URL."""
     text = given.strip().strip("\"'")
     scheme, separator, rest = text.partition("://")
     default = _PORT

@@ -27,13 +27,13 @@ __all__ = ["chat", "generate", "keep"]
 
 
 def keep(use: Use, call: Call) -> None:
-    """Let the model stay in memory for as long as the request says. Raises ValueError."""
+    """Keep the model in memory for as long as the request says. Raises ValueError."""
     if call.body.keep_alive is not None:
         use.served.expires_after = seconds_of(call.body.keep_alive)
 
 
 async def generate(call: Call) -> Response:
-    """Go on behind a prompt, by the chat template unless the request is raw."""
+    """Answer a prompt, formatted by the chat template unless the request is raw."""
     body: GenerateBody = call.body
     started = time.monotonic_ns()
     check_schema(call.state, body.form, "format")
@@ -81,14 +81,14 @@ def _question(served: Served, body: GenerateBody) -> list[Question]:
     )  # fmt: skip
     if not body.context:
         return questions
-    # The conversation so far, in tokens: what the model's template puts before a first message is there already.
+    # The context holds the tokens of the conversation so far, including the start token.
     own = questions[0].prompt
     start = 1 if own and own[0] == model.tokenizer.bos else 0
     return text_questions(served, [[*body.context, *own[start:]]], **common)
 
 
 def _templated(served: Served, body: GenerateBody, template: str) -> list[Segment]:
-    """The prompt by the template of a request: Ollama's, or Jinja's with system and prompt as variables."""
+    """The prompt rendered by the request's template: Ollama's kind, or Jinja with system and prompt as variables."""
     control = served.chat.control_tokens
     try:
         if is_go_template(template):

@@ -1,4 +1,4 @@
-"""What Ollama's API says of models: tags, show, ps, version; and the endpoints that would change them."""
+"""Model information in Ollama's API: tags, show, ps, version; and push, which is refused."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ps", "push", "show", "tags", "version"]
 
-# The version whose API this is: clients compare it with the one that they need.
+# The Ollama version whose API this is; clients compare it with the version that they need.
 _VERSION = "0.12.0"
 
 
 async def tags(call: Call) -> Response:
-    """The models that there are."""
+    """List all models."""
     models = call.state.models
     return JsonResponse({"models": [_tag(models.find(name), name) for name in models.names]})
 
 
 async def ps(call: Call) -> Response:
-    """The models in memory."""
+    """List the models in memory."""
     found = []
     for entry in call.state.models.entries.values():
         served = entry.served
@@ -60,7 +60,7 @@ async def ps(call: Call) -> Response:
 
 
 async def show(call: Call) -> Response:
-    """Everything about a model."""
+    """Return all information about a model."""
     body: ModelBody = call.body
     entry = call.state.models.find(body.wanted)
     metadata, details = _facts(entry)
@@ -109,12 +109,12 @@ def _modelfile(source: str, preset: Preset) -> Modelfile:
 
 
 async def version(call: Call) -> Response:
-    """The version of the API, and of this server."""
+    """Return the versions of the API and of this server."""
     return JsonResponse({"version": _VERSION, "llamacpu": own_version})
 
 
 async def push(call: Call) -> Response:
-    """Nothing is sent to a registry."""
+    """Refuse to send a model to a registry."""
     raise refuse_changes("push")
 
 
@@ -136,7 +136,7 @@ def _tag(entry: Entry, name: str) -> dict[str, Any]:
 
 
 def _facts(entry: Entry) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """The metadata of a file and what is told of them; a file that cannot be read has none."""
+    """The metadata of a model and the details derived from it; no metadata if its file cannot be read."""
     if entry.served is not None:
         return entry.served.model.metadata, _details(entry.served.model.metadata, entry.nbytes, None)
     if not isinstance(entry.source, Path):

@@ -1,4 +1,4 @@
-"""The bodies of the requests of Ollama's API."""
+"""The request bodies of Ollama's API."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ KeepAlive = str | float | int | None
 Think = bool | Literal["low", "medium", "high", "max", "none"] | None
 Form = Literal["", "json"] | dict[str, Any] | None
 
-# Of the field of `Sampling`; the others have the same name.
+# Name of the field of `Sampling`; all other fields have the same name.
 _OTHER_NAMES = {"repeat_last_n": "penalty_last_n"}
-# Ollama's defaults where they are not llama.cpp's.
+# Ollama's defaults that differ from llama.cpp's.
 _DEFAULTS = {"top_p": 0.9, "min_p": 0.0}
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -58,8 +58,10 @@ class Options(Body):
     stop: Text | Annotated[list[Text], Field(max_length=32)] | None = None
 
     def sampling(self, metadata: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of `Sampling`: what the request says; where it, the model's name and the file say nothing,
-        Ollama's defaults."""
+        """Return the fields of `Sampling` that the request sets, and Ollama's defaults where nothing else sets them.
+
+        The other sources are the settings that come with the model's name and the metadata of its file.
+        """
         found: dict[str, Any] = {
             name: value
             for name, value in _DEFAULTS.items()
@@ -72,12 +74,12 @@ class Options(Body):
 
     @property
     def most_tokens(self) -> int | None:
-        """The most tokens of the answer; negative numbers mean no limit."""
+        """The maximum number of tokens of the answer; negative values mean no limit."""
         return None if self.num_predict is None or self.num_predict < 0 else self.num_predict
 
     @property
     def stops(self) -> tuple[str, ...]:
-        """The texts that end the answer."""
+        """The stop strings."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
@@ -90,7 +92,7 @@ class ModelBody(Body):
 
     @property
     def wanted(self) -> str | None:
-        """The name."""
+        """The name of the model."""
         return self.model or self.name
 
 
@@ -123,17 +125,17 @@ class Answering(ModelBody):
 
     @property
     def settings(self) -> Options:
-        """The options."""
+        """The options; their defaults if the request has none."""
         return self.options or Options.model_validate({})
 
     @property
     def streamed(self) -> bool:
-        """Whether the answer is a stream, which it is unless the request says otherwise."""
+        """Whether the answer is streamed, which is the default."""
         return self.stream is not False
 
     @property
     def form(self) -> dict[str, Any] | None:
-        """The form of the answer, as the OpenAI API says it."""
+        """The response format in the form of the OpenAI API."""
         if not self.format:
             return None
         if self.format == "json":
@@ -204,7 +206,7 @@ class OllamaMessage(Kept):
         return _refused(value)
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates know it."""
+        """Return it in the form that chat templates expect."""
         found = self.model_dump(exclude_none=True, exclude={"images", "thinking", "tool_name"})
         found.setdefault("content", "")
         if self.tool_name is not None:
@@ -229,7 +231,7 @@ class OllamaTool(Kept):
     function: OllamaFunction
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates know it."""
+        """Return it in the form that chat templates expect."""
         return self.model_dump(exclude_none=True)
 
 
@@ -275,7 +277,7 @@ class EmbeddingsBody(ModelBody):
 
 
 def seconds_of(keep_alive: KeepAlive) -> float | None:
-    """How long a model stays in memory, in seconds: a number, or a text such as "5m" or "1h30m"; None is forever.
+    """Return how long a model stays in memory, in seconds, from a number or a text such as "5m"; None is forever.
 
     Raises ValueError.
     """

@@ -1,4 +1,4 @@
-"""POST /api/pull, create and copy, DELETE /api/delete: the store of models, where the server's owner allows it."""
+"""POST /api/pull, create and copy, DELETE /api/delete: changes to the model store, if the server allows them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["copy", "create", "delete", "pull"]
 
 
 async def pull(call: Call) -> Response:
-    """Bring a model to the server; one that it was started with is there."""
+    """Download a model to the server; succeeds at once for models that it was started with."""
     body: PullBody = call.body
     name = _given(body.wanted)
     if _started_with(call, name):
@@ -42,7 +42,7 @@ async def pull(call: Call) -> Response:
 
 
 async def copy(call: Call) -> Response:
-    """Give a model a second name."""
+    """Give a model an additional name."""
     body: CopyBody = call.body
     source, destination = _given(body.source, "source"), _given(body.destination, "destination")
     _store(call, "copy").copy(source, destination)
@@ -50,7 +50,7 @@ async def copy(call: Call) -> Response:
 
 
 async def create(call: Call) -> Response:
-    """Give a model settings and its own name. Weights are not copied."""
+    """Create a model with its own name and settings over an existing one. Weights are not copied."""
     body: CreateBody = call.body
     name, store = _given(body.wanted), _store(call, "create")
     try:
@@ -67,7 +67,7 @@ async def create(call: Call) -> Response:
 
 
 def _modelfile(body: CreateBody) -> Modelfile:
-    """What a request says, as a Modelfile. Raises ApiError and StoreError."""
+    """The request as a Modelfile. Raises ApiError and StoreError."""
     for field, words in (
         ("files", "files are not taken from clients; put the file into the server's folder, and name it in from"),
         ("adapters", "adapters are not run by this version; merge the adapter into the model"),
@@ -98,7 +98,7 @@ def _modelfile(body: CreateBody) -> Modelfile:
 
 
 async def delete(call: Call) -> Response:
-    """Remove a model of the store."""
+    """Remove a model from the store."""
     body: ModelBody = call.body
     name = _given(body.wanted)
     _store(call, "delete").delete(name)

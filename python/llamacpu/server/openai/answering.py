@@ -26,7 +26,7 @@ __all__ = ["answered"]
 async def answered(
     call: Call, use: Use, questions: Sequence[Question], choices: Sequence[Choice], stream: bool, usage: bool
 ) -> Response:
-    """The response to a request: choices[i] tells of the answer to questions[i]."""
+    """Return the response to a request; choices[i] formats the answer to questions[i]."""
     runs = use.start(questions)
     if stream:
         settings = call.state.settings
@@ -84,7 +84,7 @@ async def _chunks(runs: Sequence[Run], choices: Sequence[Choice], usage: bool) -
 
 
 async def _together(runs: Sequence[Run]) -> AsyncIterator[tuple[int, Step | None]]:
-    """What comes from several runs, as it comes; None for the end of one."""
+    """Yield the steps of several runs as they arrive, each with the index of its run; None marks the end of a run."""
     if len(runs) == 1:
         async for step in runs[0]:
             yield 0, step

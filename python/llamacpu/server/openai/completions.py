@@ -27,7 +27,7 @@ _MAX_TOKENS = 16
 
 
 async def completions(call: Call) -> Response:
-    """Go on behind one or several texts."""
+    """Continue one or several texts."""
     body: CompletionRequest = call.body
     count = body.n or 1
     if body.best_of is not None and body.best_of != count:
@@ -83,7 +83,7 @@ async def completions(call: Call) -> Response:
 
 
 def prompts_of(given: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> list[str | list[int]]:
-    """The prompts of a request: one or several, in text or token ids."""
+    """Return the prompts of a request, one or several, as text or token ids. Raises ApiError for an empty list."""
     if isinstance(given, str):
         return [given]
     if not given:

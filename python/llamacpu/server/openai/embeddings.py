@@ -26,7 +26,7 @@ __all__ = ["embed", "vectors_of"]
 
 
 async def embed(call: Call) -> Response:
-    """Turn texts into vectors of length 1."""
+    """Compute unit-length embeddings of texts."""
     body: EmbeddingRequest = call.body
     texts = prompts_of(body.input)
     async with using(call, body.model) as use:
@@ -51,7 +51,7 @@ async def vectors_of(
     truncate: bool = False,
     normalize: bool = True,
 ) -> tuple[list[np.ndarray[Any, np.dtype[np.float32]]], int]:
-    """The vectors of texts, in their order, and the number of tokens that they have. Raises ApiError."""
+    """Return the embeddings of texts, in their order, and the total number of tokens. Raises ApiError."""
     if len(texts) > call.state.settings.inputs:
         raise invalid(f"input has {len(texts)} texts; this server takes {call.state.settings.inputs} at once", "input")
     width = int(served.model.config["embedding_length"])

@@ -1,4 +1,4 @@
-"""The table of the OpenAI API's endpoints."""
+"""The table of OpenAI API endpoints."""
 
 from __future__ import annotations
 

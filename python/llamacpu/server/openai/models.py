@@ -16,14 +16,14 @@ __all__ = ["list_models", "show_model"]
 
 
 async def list_models(call: Call) -> Response:
-    """The models that there are."""
+    """List all models."""
     models = call.state.models
     found = [_described(entry, name) for name in models.names for entry in [models.find(name)]]
     return JsonResponse({"object": "list", "data": found})
 
 
 async def show_model(call: Call) -> Response:
-    """One model."""
+    """Describe one model."""
     name = call.request.path_params["model"]
     return JsonResponse(_described(call.state.models.find(name), name))
 

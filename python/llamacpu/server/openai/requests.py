@@ -1,4 +1,4 @@
-"""The bodies of the OpenAI API's requests."""
+"""The request bodies of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Message(Kept):
     reasoning_content: str | None = None
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates know it."""
+        """Return it in the form that chat templates expect."""
         found = self.model_dump(exclude_none=True)
         found.setdefault("content", None)
         if isinstance(self.content, list):
@@ -90,7 +90,7 @@ class Tool(Kept):
     function: Function
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates know it."""
+        """Return it in the form that chat templates expect."""
         return self.model_dump(exclude_none=True)
 
 
@@ -124,7 +124,7 @@ class ResponseFormat(Body):
     schema_: dict[str, Any] | bool | None = Field(None, alias="schema")
 
     def as_dict(self) -> dict[str, Any]:
-        """As the layer of answers takes it."""
+        """Return it in the form that the layer of answers takes."""
         return self.model_dump(exclude_none=True, by_alias=True)
 
 
@@ -147,11 +147,11 @@ class Common(SamplingFields):
     grammar: str | None = None
     json_schema: dict[str, Any] | None = None
     guided_json: dict[str, Any] | None = None
-    """the schema as clients of vLLM send it, Llama Stack among them"""
+    """The schema as sent by clients of vLLM, among them Llama Stack."""
     user: str | None = None
 
     def bias(self) -> dict[int, float] | None:
-        """The bias by token id. Raises ValueError for keys that are no ids."""
+        """Return the bias by token id. Raises ValueError for keys that are not token ids."""
         if self.logit_bias is None:
             return None
         wrong = next(
@@ -162,7 +162,7 @@ class Common(SamplingFields):
         return {int(key): value for key, value in self.logit_bias.items()}
 
     def form(self) -> dict[str, Any] | None:
-        """The form of the answer, however it was asked for."""
+        """Return the response format, whichever field defines it."""
         schema = self.json_schema if self.json_schema is not None else self.guided_json
         if self.response_format is None and schema is not None:
             return {"type": "json_schema", "json_schema": {"schema": schema}}
@@ -184,11 +184,11 @@ class ChatRequest(Common):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     reasoning_effort: str | None = None
     continue_final_message: bool | None = None
-    """whether the last message, the assistant's, is the beginning of the answer"""
+    """Whether the last message, from the assistant, is the beginning of the answer."""
     chat_template_kwargs: dict[str, Any] | None = None
 
     def variables(self) -> Mapping[str, Any]:
-        """Variables of the chat template."""
+        """Return the variables of the chat template."""
         found = dict(self.chat_template_kwargs or {})
         if self.reasoning_effort is not None:
             found.setdefault("reasoning_effort", self.reasoning_effort)
@@ -219,5 +219,5 @@ class EmbeddingRequest(Body):
 
 
 def stops(given: Stop) -> tuple[str, ...]:
-    """The texts that end an answer."""
+    """Return the stop strings as a tuple."""
     return (given,) if isinstance(given, str) else tuple(given or ())

@@ -1,4 +1,4 @@
-"""What the server's responses have besides those of the library: choices that ended early, tokens and times."""
+"""What the server's responses add to those of the library: choices that ended early, token counts and timings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Response = dict[str, Any]
 
 
 class Choice:
-    """One answer of a response, told by a shape."""
+    """One answer of a response, formatted by a shape."""
 
     def __init__(self, shape: Shape, one_call: bool = False) -> None:
         self._shape = shape
@@ -31,7 +31,7 @@ class Choice:
         self._called = False
 
     def whole(self, end: End) -> Response:
-        """The response with this answer alone."""
+        """Return the response with only this answer."""
         answer = end.answer
         found = _ended(self._shape.whole(answer, end.tokens), end.refusal)
         message = found["choices"][0].get("message")
@@ -44,11 +44,11 @@ class Choice:
         return {**found, "usage": usage_of([answer.result]), "timings": timings_of(answer.result)}
 
     def begin(self) -> list[Response]:
-        """The chunks before the answer."""
+        """Return the chunks before the answer."""
         return self._shape.begin()
 
     def chunk(self, event: Event, tokens: Sequence[GeneratedToken]) -> list[Response]:
-        """The chunks of a piece of the answer."""
+        """Return the chunks for a piece of the answer."""
         if isinstance(event, ToolCall) and self._one_call:
             if self._called:
                 return []
@@ -56,7 +56,7 @@ class Choice:
         return [self._shape.chunk(event, tokens)]
 
     def end(self, end: End) -> list[Response]:
-        """The chunks behind the answer."""
+        """Return the chunks after the answer."""
         found = [_ended(chunk, end.refusal) for chunk in self._shape.end(end.answer, end.tokens)]
         found[-1]["timings"] = timings_of(end.answer.result)
         delta = found[-1]["choices"][0].get("delta")
@@ -75,7 +75,7 @@ class ChatChoice(Choice):
 
 
 class TextChoice(Choice):
-    """A text that goes on behind another."""
+    """A continuation of a text."""
 
     def __init__(self, model: str, tokenizer: Any, prompt: Any, **settings: Any) -> None:
         super().__init__(TextShape(model, tokenizer, prompt, **settings))

@@ -1,4 +1,4 @@
-"""The Responses API of OpenAI: conversations as items, without any memory of earlier ones."""
+"""The Responses API of OpenAI: conversations as items, without storage of earlier responses."""
 
 from llamacpu.server.responses.endpoints import ENDPOINTS
 

@@ -1,4 +1,4 @@
-"""What a response looks like, whole and while it comes."""
+"""The format of responses, whole and streamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Fields = dict[str, Any]
 
 
 class Shape:
-    """One response."""
+    """The format of one response."""
 
     def __init__(self, body: ResponsesBody, model: str) -> None:
         self._one_call = body.parallel_tool_calls is False
@@ -54,7 +54,7 @@ class Shape:
         }
 
     def whole(self, end: End) -> Fields:
-        """The finished response."""
+        """Return the finished response."""
         answer = end.answer
         items: list[Fields] = []
         if end.refusal is not None:
@@ -68,7 +68,7 @@ class Shape:
         return self._ended(answer, items)
 
     async def events(self, run: Run) -> AsyncIterator[str]:
-        """The events of the response while it comes."""
+        """Yield the events of the response while it is generated."""
         begun = {**self._head, "status": "in_progress", "output": [], "usage": None}
         yield self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
         items: list[Fields] = []
@@ -101,7 +101,7 @@ class Shape:
         yield self._event(f"response.{whole['status']}", response=whole)
 
     def failed(self, error: ApiError) -> str:
-        """The last event of a response that fails."""
+        """Return the last event of a failed response."""
         what = {"code": "server_error" if error.status >= 500 else "invalid_prompt", "message": error.message}
         response = {**self._head, "status": "failed", "error": what, "output": [], "usage": None}
         return self._event("response.failed", response=response)
@@ -153,7 +153,7 @@ _NAMES = {
 
 
 def _item(what: str | ToolCall) -> Fields:
-    """An item that has just begun."""
+    """A newly started item."""
     identity = uuid.uuid4().hex
     if isinstance(what, ToolCall):
         return {
@@ -171,7 +171,7 @@ def _refused(words: str) -> Fields:
 
 
 def _done(item: Fields, text: str) -> Fields:
-    """The same item at its end."""
+    """The same item when finished."""
     if item["type"] == "function_call":
         return {**item, "status": "completed", "arguments": text}
     part = {"type": "reasoning_text", "text": text} if item["type"] == "reasoning" else _part(text)

@@ -1,4 +1,4 @@
-"""POST /v1/responses, and its row in the table of endpoints."""
+"""POST /v1/responses, and its entry in the table of endpoints."""
 
 from __future__ import annotations
 

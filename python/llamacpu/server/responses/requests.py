@@ -1,4 +1,4 @@
-"""The body of a request of the Responses API, and its items as chat templates know them."""
+"""The request body of the Responses API, and the conversion of its items to messages for chat templates."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class ResponseTool(Body):
         return value
 
     def for_template(self) -> dict[str, Any]:
-        """As chat templates know it. Raises ValueError."""
+        """Return it in the form that chat templates expect. Raises ValueError."""
         if self.name is None:
             raise ValueError("tools has a function without name; give its name")
         return {"type": "function", "function": self.model_dump(exclude_none=True, exclude={"type"})}
@@ -112,7 +112,7 @@ class ResponsesBody(Body):
             raise ValueError("this server keeps no responses; send the whole conversation as input")
 
     def conversation(self) -> list[dict[str, Any]]:
-        """The messages as chat templates know them. Raises ValueError."""
+        """Return the messages in the form that chat templates expect. Raises ValueError."""
         found: list[dict[str, Any]] = []
         if self.instructions:
             found.append({"role": "system", "content": self.instructions})
@@ -135,7 +135,7 @@ class ResponsesBody(Body):
         return found
 
     def form(self) -> dict[str, Any] | None:
-        """The form of the answer, as chat completions say it."""
+        """Return the response format in the form of chat completions."""
         form = None if self.text is None else self.text.format
         if form is None or form.type == "text":
             return None
@@ -145,7 +145,7 @@ class ResponsesBody(Body):
         return {"type": "json_schema", "json_schema": {key: value for key, value in inner.items() if value is not None}}
 
     def variables(self) -> dict[str, Any]:
-        """Variables of the chat template."""
+        """Return the variables of the chat template."""
         effort = None if self.reasoning is None else self.reasoning.effort
         if effort is None:
             return {}

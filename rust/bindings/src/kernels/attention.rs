@@ -95,7 +95,7 @@ pub(super) fn attention<'py>(
     PyArray1::from_vec(py, output).reshape(vec![new, heads, value_size])
 }
 
-/// The numbers of an array that may be absent.
+/// The elements of an array that may be absent.
 fn shaped_as(name: &str, array: Option<FloatArray<'_>>, expected: &[usize]) -> PyResult<Option<Vec<f32>>> {
     let Some(array) = array else { return Ok(None) };
     let (numbers, shape) = operand(name, array)?;

@@ -1,4 +1,4 @@
-//! What the functions on NumPy arrays have in common: operands, results and the choice of instruction set.
+//! What the functions on NumPy arrays share: operands, results and the choice of instruction set.
 
 use numpy::{PyArrayDyn, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
@@ -7,18 +7,18 @@ use pyo3::prelude::*;
 use llamacpu_kernels::Error;
 use llamacpu_kernels::cpu::Isa;
 
-/// Multiplications that take long enough for signal handlers to be run meanwhile.
+/// Number of multiplications that take long enough for signal handlers to run in the meantime.
 pub(super) const LONG: usize = 1 << 24;
 
 pub(super) type FloatArray<'py> = PyReadonlyArrayDyn<'py, f32>;
 pub(super) type Output<'py> = PyResult<Bound<'py, PyArrayDyn<f32>>>;
 
-/// The instruction set of that name, or the best that may be used.
+/// The instruction set with that name, or the best available one.
 pub(super) fn chosen(isa: Option<&str>) -> Result<Isa, Error> {
     isa.map_or_else(Isa::chosen, Isa::named)
 }
 
-/// A copy of the numbers, and the shape.
+/// A copy of the elements, and the shape.
 #[expect(clippy::needless_pass_by_value, reason = "ends the borrow of the array")]
 pub(super) fn operand<T: numpy::Element + Copy>(
     name: &str,

@@ -1,8 +1,8 @@
-//! The functions of single numbers and of pairs, on whole vectors.
+//! Functions of one or two values, on whole vectors.
 
 use crate::math::{Kernel, LANES, Lanes, gelu, gelu_tanh, sigmoid, silu, tanh};
 
-/// A function between the matrix products of a feed-forward network.
+/// An activation function, applied between the matrix products of a feed-forward network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `x / (1 + exp(-x))`.
@@ -88,7 +88,7 @@ impl Kernel for Add<'_> {
     }
 }
 
-/// `gate = gate * sigmoid(slope * gate) * (up + 1)` of bounded operands.
+/// `gate = gate * sigmoid(slope * gate) * (up + 1)` of clamped operands.
 pub(super) struct ClampedSwiglu<'a> {
     pub(super) values: &'a mut [f32],
     pub(super) up: &'a [f32],
@@ -130,12 +130,12 @@ impl Kernel for SoftCap<'_> {
     }
 }
 
-/// A function of one number.
+/// A function of one value.
 trait Function {
     fn of<L: Lanes>(x: L) -> L;
 }
 
-/// A function of two numbers.
+/// A function of two values.
 trait Pair {
     fn of<L: Lanes>(x: L, y: L) -> L;
 }
@@ -171,7 +171,7 @@ impl<F: Function> Pair for Times<F> {
     }
 }
 
-/// Names a function of vectors.
+/// Gives a function of vectors a type name.
 macro_rules! function {
     ($name:ident, $x:ident, $value:expr) => {
         struct $name;

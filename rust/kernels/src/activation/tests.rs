@@ -6,7 +6,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
 }
 
-/// Runs the function in every instruction set with 1 to 3 threads, checks that the bits are equal, and returns them.
+/// Runs the function on every instruction set with 1 to 3 threads, checks that the bits are equal, and returns them.
 fn everywhere(x: &[f32], function: impl Fn(&Context, &mut [f32])) -> Vec<f32> {
     let mut results: Vec<Vec<f32>> = Vec::new();
     for isa in Isa::available() {
@@ -87,7 +87,7 @@ fn softmax_of_unusual_rows_is_defined() {
 }
 
 /// The complementary error function in f64, with a relative error below 1e-10: its series for small x, its continued fraction
-/// for larger.
+/// for larger x.
 fn erfc(x: f64) -> f64 {
     if x < 0.0 {
         return 2.0 - erfc(-x);
@@ -129,7 +129,7 @@ fn exact(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// Units in the last place of what is expected.
+/// The error in units in the last place of the expected value.
 fn units_off(got: f32, expected: f64) -> f64 {
     let nearest = expected as f32;
     let unit = f64::from(f32::from_bits(nearest.abs().to_bits() + 1)) - f64::from(nearest.abs());
@@ -145,7 +145,7 @@ fn activations_are_the_formulas() {
             let got = everywhere(&x, |context, x| activate(context, activation, x).expect("not cancelled"));
             for (x, got) in x.iter().zip(&got) {
                 let expected = exact(activation, f64::from(*x));
-                // What the argument of exp is rounded to counts as many times as it is large.
+                // The rounding error of the argument of exp is amplified by the magnitude of the argument.
                 let most = match activation {
                     Activation::Relu | Activation::ReluSquared => 0.5,
                     Activation::Tanh | Activation::Sigmoid | Activation::Silu => 3.0,

@@ -1,9 +1,9 @@
 //! Attention of one block of rows: some consecutive queries times the query heads that share a key and value head.
 //!
-//! The softmax is computed on the way (M. Milakov and N. Gimelshein, "Online normalizer calculation for softmax", 2018;
+//! The softmax is computed online (M. Milakov and N. Gimelshein, "Online normalizer calculation for softmax", 2018;
 //! T. Dao et al., "FlashAttention", 2022), one chunk of [`CHUNK_PAGES`] pages after the other: all scores of the chunk,
 //! their weights relative to the largest of them, the weighted sum of the values; then the chunk is joined to those before
-//! it. Chunks start at fixed positions of the sequence, so a row has the same bits however queries are cut into blocks,
+//! it. Chunks start at fixed positions of the sequence, so a row has the same bits however queries are divided into blocks,
 //! calls and threads.
 
 use std::ops::Range;
@@ -18,11 +18,11 @@ use super::values::add_weighted;
 use crate::Error;
 use crate::math::{Kernel, LANES, Lanes};
 
-/// Keys or values of a head in one page that are asked for ahead of those that are being read: at 2 the memory has the time
-/// of two pages of arithmetic to answer.
+/// Prefetch distance, in arrays of keys or values of a head in one page: with 2, memory has the time of two pages of
+/// arithmetic to answer.
 const AHEAD: usize = 2;
 
-/// What one piece of work is about.
+/// The input of one piece of work.
 #[derive(Clone)]
 pub(super) struct Block<'a> {
     pub(super) layout: &'a KvLayout,
@@ -30,13 +30,13 @@ pub(super) struct Block<'a> {
     pub(super) pages: &'a [&'a [u8]],
     /// The key and value head.
     pub(super) head: usize,
-    /// Query heads that share it.
+    /// Number of query heads that share it.
     pub(super) group: usize,
-    /// Queries from the first of the block on, `kv_heads × group × key_size` numbers each.
+    /// Queries from the first of the block on, `kv_heads × group × key_size` elements each.
     pub(super) queries: &'a [f32],
     /// The visible positions of each query.
     pub(super) visible: &'a [Range<usize>],
-    /// Factor of the scores: as exponents of 2, or as what a cap is applied to.
+    /// Factor of the scores; it turns them into exponents of 2, or into the argument of the cap.
     pub(super) scale: f32,
     /// See [`Adjusted::cap`].
     pub(super) cap: Option<f32>,
@@ -44,10 +44,10 @@ pub(super) struct Block<'a> {
     pub(super) chunks: Range<usize>,
 }
 
-/// Numbers that are added to the scores.
+/// Values that are added to the scores.
 #[derive(Clone, Copy)]
 pub(super) struct Bias<'a> {
-    /// `group × queries × positions` for the query heads of the block; none: 0.
+    /// `group × queries × positions` for the query heads of the block; empty if there is no bias.
     pub(super) numbers: &'a [f32],
     /// Queries of the item.
     pub(super) queries: usize,
@@ -57,7 +57,7 @@ pub(super) struct Bias<'a> {
 }
 
 impl<'a> Bias<'a> {
-    /// The numbers of a query head for the positions of a chunk.
+    /// The biases of a query head for the positions of a chunk.
     #[inline(always)]
     fn part(&self, head: usize, query: usize, chunk: usize) -> &'a [f32] {
         if self.numbers.is_empty() {
@@ -70,12 +70,12 @@ impl<'a> Bias<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// Queries times their heads.
+    /// Number of rows: queries times their heads.
     pub(super) fn rows(&self) -> usize {
         self.visible.len() * self.group
     }
 
-    /// The numbers of a row: query heads of a query, then those of the next one.
+    /// The query vector of a row. Rows are the query heads of a query, then those of the next one.
     #[inline(always)]
     fn query(&self, row: usize) -> &'a [f32] {
         let heads = self.layout.kv_heads * self.group;
@@ -83,7 +83,7 @@ impl<'a> Block<'a> {
         &self.queries[place * self.layout.key_size..][..self.layout.key_size]
     }
 
-    /// The pages of a chunk that any row sees something of.
+    /// The pages of a chunk with positions that any row sees.
     #[inline(always)]
     fn visible_pages(&self, chunk: usize) -> Range<usize> {
         let (mut first, mut end) = (usize::MAX, 0);
@@ -97,8 +97,8 @@ impl<'a> Block<'a> {
         chunk * CHUNK_PAGES + first.min(end)..chunk * CHUNK_PAGES + end
     }
 
-    /// What will be read `place` arrays after the keys of the first of these pages: the keys of all of them, the values of
-    /// all of them, the keys of the pages behind them or, behind the last page, those of the next head.
+    /// The array that will be read `place` arrays after the keys of the first of these pages. The order is: the keys of all of
+    /// them, the values of all of them, then the keys of the following pages or, after the last page, those of the next head.
     #[inline(always)]
     fn upcoming(&self, pages: &Range<usize>, place: usize) -> &'a [u8] {
         if place < pages.len() {
@@ -122,11 +122,11 @@ impl<'a> Block<'a> {
 /// Largest score, sum of weights and weighted sum of values, for each row of a block.
 #[derive(Default)]
 pub(super) struct State {
-    /// As [`super::softmax::Parts`] has it.
+    /// In the layout of [`super::softmax::Parts`].
     pub(super) numbers: Vec<f32>,
 }
 
-/// Memory that a thread keeps from one block to the next.
+/// Memory that a thread reuses from one block to the next.
 #[derive(Default)]
 pub(super) struct Scratch {
     /// The result of [`Attend`].
@@ -145,13 +145,13 @@ impl Scratch {
     }
 }
 
-/// Numbers in the state of so many rows of values of `size` numbers.
+/// Number of floats in the state of `rows` rows with values of `size` elements.
 pub(super) fn state_len(rows: usize, size: usize) -> usize {
     rows * (2 + size.next_multiple_of(LANES))
 }
 
 impl State {
-    /// Nothing seen yet.
+    /// Resets the state to that of rows that have seen nothing yet.
     #[inline(always)]
     fn reset(&mut self, rows: usize, size: usize) {
         self.numbers.clear();
@@ -198,17 +198,17 @@ impl Kernel for Attend<'_> {
     }
 }
 
-/// The rows of tile number `tile` where `rows` are cut into `count` tiles of nearly equal height: (first, height).
+/// The rows of tile `tile` when `rows` are divided into `count` tiles of nearly equal height: (first, height).
 ///
-/// Loops over tiles are written out, without closures: a closure is a function of its own, which the compiler may leave
-/// without the instruction set of the function around it.
+/// Loops over tiles are written out, without closures: a closure is a separate function, which may be compiled without the
+/// instruction set of the enclosing function.
 #[inline(always)]
 fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
     let (first, end) = (tile * rows / count, (tile + 1) * rows / count);
     (first, end - first)
 }
 
-/// Puts the queries of each tile side by side, multiplied by the scale of the scores.
+/// Stores the queries of each tile side by side, multiplied by the scale of the scores.
 #[inline(always)]
 fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut Scratch) {
     let (rows, size) = (block.rows(), block.layout.key_size);
@@ -241,7 +241,7 @@ fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut Scratch) {
     }
 }
 
-/// The part of a range of positions that lies in the `count` positions from `first` on, counted from there.
+/// The part of a range that is among the `count` positions from `first` on, relative to `first`.
 #[inline(always)]
 fn inside(range: &Range<usize>, first: usize, count: usize) -> Range<usize> {
     range.start.saturating_sub(first).min(count)..range.end.saturating_sub(first).min(count)
@@ -257,12 +257,12 @@ fn visible_tokens(block: &Block, page: usize, first: usize, height: usize) -> [R
     visible
 }
 
-/// Whether so few rows read the keys and values that these are converted as they are read.
+/// Whether the keys and values are read by so few rows that they are converted as they are read.
 fn few(block: &Block) -> bool {
     block.rows() <= 2 * TILE
 }
 
-/// Scores of all rows with the keys of these pages of a chunk.
+/// Computes the scores of all rows with the keys of these pages of a chunk.
 #[inline(always)]
 fn add_scores<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
     let Scratch { queries, byte_queries, scores: all_scores, unpacked, .. } = scratch;
@@ -271,7 +271,7 @@ fn add_scores<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratc
     for page in pages.clone() {
         let bytes = block.layout.keys(block.pages[page], block.head);
         if bytes.is_empty() {
-            // Nobody sees anything of it.
+            // No row sees any of it.
             continue;
         }
         let keys = unpacked.keys::<L>(set, block.layout, bytes, !few(block));
@@ -306,7 +306,7 @@ fn add_values<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratc
     for page in pages.clone() {
         let bytes = block.layout.values(block.pages[page], block.head);
         if bytes.is_empty() {
-            // Nobody sees anything of it.
+            // No row sees any of it.
             continue;
         }
         let values = unpacked.values::<L>(set, block.layout, bytes, !few(block));

@@ -5,19 +5,19 @@ use super::pages::{BLOCK, quantize};
 use super::scores::{CHUNK_PAGES, ChunkScores};
 use crate::math::{Kernel, LANES, Lanes, half_to_float, prefetch};
 
-/// Groups of four numbers that share a scale.
+/// Number of groups of four elements that share a scale.
 const BLOCK_QUADS: usize = BLOCK / 4;
 
-/// Keys of one head in a page of bytes.
+/// Keys of one head in a page, stored as bytes.
 #[derive(Clone, Copy)]
 pub(super) struct ByteKeys<'a> {
-    /// `[block][token]`, half precision.
+    /// `[block][token]`, in half precision.
     pub(super) scales: &'a [u8],
-    /// `[number / 4][token][4]`, 128 added.
+    /// `[number / 4][token][4]`, with 128 added.
     pub(super) bytes: &'a [u8],
 }
 
-/// Queries as bytes, one scale per 32 numbers, a tile after the other.
+/// Queries as bytes with one scale per 32 elements, tile after tile.
 #[derive(Default)]
 pub(super) struct ByteQueries {
     /// `[number / 4][query]`, four signed bytes each.
@@ -28,8 +28,8 @@ pub(super) struct ByteQueries {
     pub(super) sums: Vec<i32>,
 }
 
-/// Scores of `scores.len()` queries of `size` numbers, 1 to [`TILE`], the tile that starts at query `first` of `queries`;
-/// `page` and `ahead` as in [`super::keys::scores`].
+/// Computes the scores of `scores.len()` queries of `size` elements, 1 to [`TILE`]: the tile that starts at query `first` of
+/// `queries`; `page` and `ahead` as in [`super::keys::scores`].
 #[inline(always)]
 pub(super) fn byte_scores<L: Lanes>(
     set: L::Set,
@@ -76,7 +76,7 @@ fn byte_tiles<L: Lanes, const R: usize>(
     );
 }
 
-/// Scores of `R` queries of bytes: for each block of 32 numbers an exact integer product, then one fused multiply-add with
+/// Scores of `R` queries of bytes: for each block of 32 elements an exact integer product, then one fused multiply-add with
 /// the product of the scales.
 struct ByteScore<'a, const R: usize> {
     keys: ByteKeys<'a>,
@@ -129,14 +129,14 @@ impl<const R: usize> Kernel for ByteScore<'_, R> {
 }
 
 impl ByteQueries {
-    /// Makes room for `rows` queries of `size` numbers.
+    /// Makes room for `rows` queries of `size` elements.
     pub(super) fn resize(&mut self, rows: usize, size: usize) {
         self.quads.resize(rows * size.div_ceil(4), 0);
         self.scales.resize(rows * size.div_ceil(BLOCK), 0.0);
         self.sums.resize(rows * size.div_ceil(BLOCK), 0);
     }
 
-    /// Quantizes a query into place `place` of the tile of `height` queries that starts at query `first`; its scales are
+    /// Quantizes a query into place `place` of the tile of `height` queries that starts at query `first`, with its scales
     /// multiplied by `scale`.
     #[inline(always)]
     pub(super) fn set<L: Lanes>(

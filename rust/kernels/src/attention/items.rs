@@ -1,4 +1,4 @@
-//! What a call of attention is about, and whether its sizes fit together.
+//! The input of an attention call, and the checks of its sizes.
 
 use std::ops::Range;
 
@@ -6,10 +6,10 @@ use super::pages::{KvLayout, PAGE_TOKENS};
 use crate::Error;
 use crate::memory::room;
 
-/// What all items of a call share.
+/// The configuration shared by all items of a call.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionConfig<'a> {
-    /// Query heads: a multiple of the key and value heads.
+    /// Number of query heads: a multiple of the number of key and value heads.
     pub heads: usize,
     /// Factor of the products of queries and keys.
     pub scale: f32,
@@ -21,7 +21,7 @@ pub struct AttentionConfig<'a> {
 }
 
 impl AttentionConfig<'_> {
-    /// Neither a cap nor sinks.
+    /// A configuration with neither a cap nor sinks.
     pub fn new(heads: usize, scale: f32) -> Self {
         Self { heads, scale, soft_cap: None, sinks: None }
     }
@@ -32,31 +32,31 @@ impl AttentionConfig<'_> {
 pub enum Visible<'a> {
     /// All positions up to the query's own.
     Causal,
-    /// The last so many positions up to the query's own: sliding windows.
+    /// That many positions, up to and including the query's own: sliding windows.
     Window(usize),
-    /// The positions up to the query's own in the same of the chunks of so many positions that the sequence is cut into
-    /// (Llama 4).
+    /// The positions up to the query's own within the same chunk, where the sequence is divided into chunks of that many
+    /// positions (Llama 4).
     Chunk(usize),
     /// All positions up to that of the last query: encoders.
     All,
-    /// A range for each query; it may reach up to the position of the last one.
+    /// A range for each query, which may extend up to the position of the last query.
     Ranges(&'a [Range<usize>]),
 }
 
 /// Attention of some consecutive tokens of one sequence.
 pub struct AttentionItem<'a> {
-    /// `n × heads × key_size` numbers, already rotated.
+    /// `n × heads × key_size` elements, with rotary embeddings already applied.
     pub queries: &'a [f32],
     /// Position of the first query.
     pub first_position: usize,
-    /// One layer's part of each page of the sequence, in order; they hold at least the positions below
-    /// `first_position + n`. A page that no query sees anything of may be absent: an empty slice.
+    /// One layer's part of each page of the sequence, in order; together they hold at least the positions below
+    /// `first_position + n`. A page that no query sees may be absent: an empty slice.
     pub pages: &'a [&'a [u8]],
-    /// `n × heads × value_size` numbers to write.
+    /// `n × heads × value_size` elements; overwritten.
     pub output: &'a mut [f32],
-    /// What the queries see.
+    /// The positions that the queries see.
     pub visible: Visible<'a>,
-    /// `heads × n × (first_position + n)` numbers that are added to the scores, after a cap.
+    /// `heads × n × (first_position + n)` values that are added to the scores, after the cap.
     pub bias: Option<&'a [f32]>,
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Input<'a> {
     /// Positions that each query sees.
     pub(super) visible: Vec<Range<usize>>,
     pub(super) bias: &'a [f32],
-    /// Positions up to that of the last query.
+    /// Number of positions up to and including that of the last query.
     pub(super) positions: usize,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The positions that each query sees: ranges inside `0..positions`, empty ones too.
+/// The positions that each query sees: ranges inside `0..positions`, possibly empty.
 fn visible(item: &AttentionItem, count: usize, positions: usize) -> Result<Vec<Range<usize>>, Error> {
     let wrong = |what: String| Err(Error::Shape(format!("attention: {what}")));
     let mut ranges = room(count, "attention")?;
@@ -129,7 +129,7 @@ fn visible(item: &AttentionItem, count: usize, positions: usize) -> Result<Vec<R
     Ok(ranges)
 }
 
-/// Pages have the right size, and those that somebody sees something of are there.
+/// Checks that pages have the right size and that all visible pages are present.
 fn check_pages(layout: &KvLayout, pages: &[&[u8]], visible: &[Range<usize>]) -> Result<(), Error> {
     let bytes = layout.layer_bytes();
     let mut absent = false;
@@ -142,7 +142,7 @@ fn check_pages(layout: &KvLayout, pages: &[&[u8]], visible: &[Range<usize>]) -> 
     if !absent {
         return Ok(());
     }
-    // The pages up to this one have been found present since the last range that began before it: ranges of neighbours overlap.
+    // Pages already checked since the last range that began before them: the ranges of neighbouring queries overlap.
     let mut checked = 0..0;
     for range in visible.iter().filter(|range| !range.is_empty()) {
         let needed = range.start / PAGE_TOKENS..range.end.div_ceil(PAGE_TOKENS);
@@ -160,7 +160,7 @@ fn check_pages(layout: &KvLayout, pages: &[&[u8]], visible: &[Range<usize>]) -> 
     Ok(())
 }
 
-/// Checks what all items share.
+/// Checks the configuration shared by all items.
 pub(super) fn check_config(layout: &KvLayout, config: &AttentionConfig) -> Result<(), Error> {
     let heads = config.heads;
     let wrong = |what: String| Err(Error::Shape(format!("attention {what}")));

@@ -1,15 +1,15 @@
-//! Scores: products of a few queries with the 64 keys of a page. Tokens are lanes; the sum over the numbers of the head
+//! Scores: products of a few queries with the 64 keys of a page. Tokens are lanes; the sum over the elements of the head
 //! is a sequence of fused multiply-adds, so it is the same for every tile size.
 
 use super::pages::PAGE_TOKENS;
 use super::scores::{CHUNK_PAGES, ChunkScores};
 use crate::math::{Kernel, LANES, Lanes, prefetch};
 
-/// Vectors in a line of 64 tokens.
+/// Number of vectors in a line of 64 tokens.
 pub(super) const VECTORS: usize = PAGE_TOKENS / LANES;
-/// Bytes that the processor fetches at once.
+/// Size of a cache line in bytes.
 pub(super) const CACHE_LINE: usize = 64;
-/// The most queries that one tile has.
+/// Maximum number of queries of a tile.
 pub(super) const TILE: usize = 6;
 
 /// Keys of one head in a page of floats, `[number][token]`.
@@ -19,7 +19,7 @@ pub(super) enum Keys<'a> {
     Halves(&'a [u8]),
 }
 
-/// Loads `N` vectors of tokens of one number of the keys.
+/// Loads `N` vectors of tokens for one element of the keys.
 trait KeySource: Copy {
     fn load<L: Lanes, const N: usize>(self, set: L::Set, number: usize, first: usize) -> [L; N];
 }
@@ -52,8 +52,8 @@ impl KeySource for HalfKeys<'_> {
     }
 }
 
-/// Scores of `scores.len()` queries, 1 to [`TILE`], with the tokens of a page, which is number `page` of its chunk. The queries
-/// lie `[number][query]`. The bytes `ahead`, those that will be read later, are asked for on the way.
+/// Computes the scores of `scores.len()` queries, 1 to [`TILE`], with the tokens of a page, which is number `page` of its
+/// chunk. The queries are stored as `[number][query]`. The bytes `ahead`, which will be read later, are prefetched meanwhile.
 #[inline(always)]
 pub(super) fn scores<L: Lanes>(
     set: L::Set,
@@ -141,7 +141,7 @@ impl<S: KeySource, const R: usize> Kernel for Score<'_, S, R> {
         if L::MANY_REGISTERS {
             tile::<L, S, R, VECTORS>(set, keys, queries, scores, page, 0, ahead);
         } else {
-            // At least a cache line beside each number.
+            // At least one cache line per element.
             let (mut ahead, share) = (ahead, (ahead.len() / VECTORS).max(queries.len() * CACHE_LINE));
             for vector in 0..VECTORS {
                 tile::<L, S, R, 1>(set, keys, queries, scores, page, vector, take(&mut ahead, share));
@@ -150,7 +150,7 @@ impl<S: KeySource, const R: usize> Kernel for Score<'_, S, R> {
     }
 }
 
-/// `R` queries times `N` vectors of tokens, in registers.
+/// Computes `R` queries times `N` vectors of tokens, in registers.
 #[inline(always)]
 fn tile<L: Lanes, S: KeySource, const R: usize, const N: usize>(
     set: L::Set,
@@ -181,7 +181,7 @@ fn tile<L: Lanes, S: KeySource, const R: usize, const N: usize>(
     }
 }
 
-/// Cuts off the first bytes.
+/// Splits off the first `count` bytes.
 #[inline(always)]
 pub(super) fn take<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (first, rest) = bytes.split_at(count.min(bytes.len()));

@@ -1,8 +1,8 @@
-//! How keys and values of [`PAGE_TOKENS`] tokens lie in memory.
+//! Memory layout of the keys and values of [`PAGE_TOKENS`] tokens.
 //!
-//! Keys of a head are transposed, so that tokens are lanes; values of a head are one row per token, so that numbers of
-//! the head are lanes. For the 8-bit type a block of 32 numbers shares a half-precision scale, and four neighbouring
-//! numbers of a key stay together, as the byte products of the processors want them:
+//! Keys of a head are transposed, so that tokens are lanes; values of a head are one row per token, so that elements of
+//! the head are lanes. For the 8-bit type a block of 32 elements shares a half-precision scale, and four adjacent
+//! elements of a key are stored together, as the processors' byte products require:
 //!
 //! | type | keys of a head | values of a head |
 //! |---|---|---|
@@ -10,16 +10,16 @@
 //! | Q8_0 | scales `[block][token]`, bytes `[number / 4][token][4]`, 128 added | scales `[block][token]`, bytes `[token][number]` |
 
 //!
-//! A latent layout (DeepSeek-AI, "DeepSeek-V2", 2024, multi-head latent attention) has keys only: a value is the beginning of
+//! A latent layout (DeepSeek-AI, "DeepSeek-V2", 2024, multi-head latent attention) has only keys: a value is the beginning of
 //! the key.
 
 use crate::Error;
 use crate::cpu::Isa;
 use crate::math::{Kernel, LANES, Lanes, MAGIC, dispatch, float_to_half, half_to_float};
 
-/// Tokens in a page.
+/// Number of tokens in a page.
 pub const PAGE_TOKENS: usize = 64;
-/// Numbers that share a scale.
+/// Number of elements that share a scale.
 pub(super) const BLOCK: usize = 32;
 
 /// How keys and values are stored.
@@ -29,32 +29,32 @@ pub enum KvType {
     F32,
     /// Half precision, rounded to nearest.
     F16,
-    /// 8-bit integers with one half-precision scale per 32 numbers.
+    /// 8-bit integers with one half-precision scale per 32 elements.
     Q8_0,
 }
 
 /// The shape of keys and values in one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KvLayout {
-    /// How numbers are stored.
+    /// How elements are stored.
     pub kv_type: KvType,
     /// Number of key and value heads.
     pub kv_heads: usize,
-    /// Numbers in the key of a head.
+    /// Elements in the key of a head.
     pub key_size: usize,
-    /// Numbers in the value of a head.
+    /// Elements in the value of a head.
     pub value_size: usize,
-    /// The value of a token is the first `value_size` numbers of its key, and nothing else is stored.
+    /// Whether the value of a token is the first `value_size` elements of its key, so that only keys are stored.
     pub latent: bool,
 }
 
 impl KvLayout {
-    /// Numbers of a value that are stored beside the key.
+    /// Number of elements of a value that are stored in addition to the key.
     pub fn stored_value_size(&self) -> usize {
         if self.latent { 0 } else { self.value_size }
     }
 
-    /// Bytes for the keys of one head in a page.
+    /// Size of the keys of one head in a page in bytes.
     pub(super) fn key_bytes(&self) -> usize {
         let numbers = match self.kv_type {
             KvType::F32 => self.key_size.saturating_mul(4),
@@ -64,7 +64,7 @@ impl KvLayout {
         numbers.saturating_mul(PAGE_TOKENS)
     }
 
-    /// Bytes for the values of one head in a page.
+    /// Size of the values of one head in a page in bytes.
     pub(super) fn value_bytes(&self) -> usize {
         let size = self.stored_value_size();
         let numbers = match self.kv_type {
@@ -75,19 +75,19 @@ impl KvLayout {
         numbers.saturating_mul(PAGE_TOKENS)
     }
 
-    /// Bytes of the scales of one token.
+    /// Size of the scales of one token in bytes.
     #[expect(clippy::unused_self, reason = "reads as a property of the layout, like its neighbours")]
     fn scale_bytes(&self, size: usize) -> usize {
         size.div_ceil(BLOCK).saturating_mul(2)
     }
 
-    /// Bytes for keys and values of [`PAGE_TOKENS`] tokens in one layer: a multiple of 64, or `usize::MAX` if it is too
-    /// large to be counted.
+    /// Size in bytes of the keys and values of [`PAGE_TOKENS`] tokens in one layer: a multiple of 64, or `usize::MAX` if it
+    /// overflows.
     pub fn layer_bytes(&self) -> usize {
         self.key_bytes().saturating_add(self.value_bytes()).saturating_mul(self.kv_heads)
     }
 
-    /// The keys of a head inside a layer's part of a page; nothing of a page that is absent.
+    /// The keys of a head inside a layer's part of a page; empty if the page is absent.
     pub(super) fn keys<'a>(&self, page: &'a [u8], head: usize) -> &'a [u8] {
         if page.is_empty() {
             return page;
@@ -95,7 +95,7 @@ impl KvLayout {
         &page[head * self.key_bytes()..][..self.key_bytes()]
     }
 
-    /// What the values of a head are read from inside a layer's part of a page; nothing of a page that is absent.
+    /// The bytes that the values of a head are read from inside a layer's part of a page; empty if the page is absent.
     pub(super) fn values<'a>(&self, page: &'a [u8], head: usize) -> &'a [u8] {
         if self.latent || page.is_empty() {
             return self.keys(page, head);
@@ -104,12 +104,12 @@ impl KvLayout {
     }
 
     /// Stores the keys and values of consecutive tokens, `tokens × kv_heads × key_size` and `tokens × kv_heads ×
-    /// value_size` numbers, into one layer's part of a page, from token `slot` of the page on. A latent layout has no
-    /// numbers of values.
+    /// value_size` elements, into one layer's part of a page, from token `slot` of the page on. For a latent layout,
+    /// `values` is empty.
     ///
     /// # Errors
-    /// `Error::Shape` if the page has not [`KvLayout::layer_bytes`] bytes, the numbers are not those of a whole number of
-    /// tokens, or the page has no room for them.
+    /// `Error::Shape` if the page does not have [`KvLayout::layer_bytes`] bytes, the keys and values are not those of a whole
+    /// number of tokens, or the page has no room for them.
     pub fn write(&self, isa: Isa, page: &mut [u8], slot: usize, keys: &[f32], values: &[f32]) -> Result<(), Error> {
         let (key_row, value_row) = (self.kv_heads * self.key_size, self.kv_heads * self.stored_value_size());
         if page.len() != self.layer_bytes() {
@@ -231,25 +231,25 @@ fn write_value_bytes<L: Lanes>(set: L::Set, values: &mut [u8], slot: usize, valu
     }
 }
 
-/// The scale as half-precision bits, and the numbers over it, rounded to nearest, ties to even: -127 to 127. A block
-/// with NaN or infinity gets a scale of NaN. At most [`BLOCK`] numbers.
+/// Quantizes at most [`BLOCK`] values: returns the scale as half-precision bits, and the values divided by it, rounded to
+/// nearest, ties to even: -127 to 127. A block with a NaN or an infinity gets a scale of NaN.
 #[inline(always)]
 pub(super) fn quantize<L: Lanes>(set: L::Set, block: &[f32]) -> (u16, [i8; BLOCK]) {
     let mut numbers = [0; BLOCK];
     let (first, second) = block.split_at(block.len().min(LANES));
     let halves = [L::load_part(set, first), L::load_part(set, second)];
     let magnitudes = halves[0].max(L::zero(set).sub(halves[0])).max(halves[1].max(L::zero(set).sub(halves[1])));
-    // Differences of a number with itself: 0, or NaN where it is not finite.
+    // A value minus itself is 0, or NaN if it is not finite.
     if halves[0].sub(halves[0]).add(halves[1].sub(halves[1])).sum() != 0.0 {
         return (0x7e00, numbers);
     }
-    // Rounded to the precision that is stored; beyond its range the largest finite scale.
+    // Rounded to the stored precision; beyond its range, the largest finite scale.
     let bits = float_to_half(magnitudes.largest() / 127.0).min(0x7bff);
     let scale = half_to_float(bits);
     let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
     for (numbers, half) in numbers.as_chunks_mut::<LANES>().0.iter_mut().zip(halves) {
         let bounded = half.mul(L::splat(set, inverse)).min(L::splat(set, 127.0)).max(L::splat(set, -127.0));
-        // The low byte of the sum is the rounded number.
+        // The low byte of the sum is the rounded value.
         for (number, sum) in numbers.iter_mut().zip(bounded.add(L::splat(set, MAGIC)).to_array()) {
             *number = sum.to_bits() as i8;
         }

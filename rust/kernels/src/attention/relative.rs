@@ -1,5 +1,5 @@
-//! Biases of attention from relative positions (P. He et al., "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", 2020):
-//! products of queries with embeddings of distances, and of keys with others.
+//! Attention biases from relative positions (P. He et al., "DeBERTa: Decoding-enhanced BERT with Disentangled Attention", 2020):
+//! products of queries with embeddings of distances, and of keys with another set of such embeddings.
 
 use crate::Error;
 use crate::context::Context;
@@ -7,27 +7,28 @@ use crate::math::{Kernel, LANES, Lanes, dispatch};
 use crate::memory::grow;
 use crate::shared::Pieces;
 
-/// One of the two terms of a sequence of `n` tokens.
+/// One of the two terms of the bias, for a sequence of `n` tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct RelativeTerm<'a> {
-    /// `n × heads × size` numbers: queries (content to position) or keys (position to content).
+    /// `n × heads × size` elements: queries (content to position) or keys (position to content).
     pub rows: &'a [f32],
-    /// Whether these are keys.
+    /// Whether `rows` are keys.
     pub of_keys: bool,
-    /// `distances × heads × size` numbers.
+    /// Embeddings of distances: `distances × heads × size` elements.
     pub table: &'a [f32],
-    /// For every difference of positions, query minus key, from `1 - n` to `n - 1`: a row of the table.
+    /// The row of the table for every difference of positions, query minus key, from `1 - n` to `n - 1`.
     pub buckets: &'a [usize],
     /// Factor of the products.
     pub scale: f32,
 }
 
-/// Adds to `bias[h][i][j]`, `heads × n × n` numbers for queries `i` and keys `j`: `scale * rows[i][h] · table[b][h]`, or with keys
-/// `scale * rows[j][h] · table[b][h]`, where `b = buckets[i - j + n - 1]`. A product is a sequence of fused multiply-adds in the
-/// order of its numbers.
+/// Adds a term to `bias[h][i][j]`, `heads × n × n` elements for queries `i` and keys `j`: `scale * rows[i][h] · table[b][h]`, or
+/// `scale * rows[j][h] · table[b][h]` if the rows are keys, where `b = buckets[i - j + n - 1]`. A product is a sequence of fused
+/// multiply-adds in the order of its elements.
 ///
 /// # Errors
-/// `Error::Shape` if sizes do not fit together or a bucket is no row of the table; `Error::Cancelled`; `Error::Memory`.
+/// `Error::Shape` if sizes do not match or a bucket is not a row of the table; `Error::Cancelled` if the context was interrupted;
+/// `Error::Memory` if memory is short.
 pub fn add_relative_bias(
     context: &Context,
     heads: usize,
@@ -59,7 +60,7 @@ pub fn add_relative_bias(
     }
     let Some(first) = term.buckets.iter().min().copied() else { return Ok(()) };
     let count = term.buckets.iter().max().map_or(0, |last| last + 1 - first);
-    // For each head: the distances that are needed as columns, then the products of a row.
+    // For each head: the required distances as columns, then the products of a row.
     let width = count.next_multiple_of(LANES);
     let own = width.checked_mul(size + 1);
     let mut scratch = Vec::new();
@@ -81,7 +82,7 @@ struct Shape {
     heads: usize,
     size: usize,
     head: usize,
-    /// The first row of the table that is needed, and how many.
+    /// The first row of the table that is needed, and the number of rows.
     first: usize,
     count: usize,
     width: usize,
@@ -129,13 +130,13 @@ impl Kernel for Head<'_> {
     }
 }
 
-/// Products of a row with all columns; columns are lanes.
+/// Computes the products of a row with all columns; columns are lanes.
 #[inline(always)]
 fn multiply<L: Lanes>(set: L::Set, row: &[f32], columns: &[f32], products: &mut [f32]) {
     let vectors = products.len() / LANES;
     let (columns, _) = columns.as_chunks::<LANES>();
     let (products, _) = products.as_chunks_mut::<LANES>();
-    // Some at once, because each sum waits for its last addition.
+    // Several at once, because each sum has to wait for its previous addition.
     for first in (0..vectors).step_by(4) {
         let mut sums = [L::zero(set); 4];
         let count = (vectors - first).min(4);

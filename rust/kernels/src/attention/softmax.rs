@@ -1,16 +1,16 @@
-//! Softmax of the scores of a chunk, and how chunks are put together.
+//! Softmax of the scores of a chunk, and the joining of chunks.
 
 use std::ops::Range;
 
 use super::scores::ChunkScores;
 use crate::math::{Kernel, LANES, Lanes, exp2, fma, tanh};
 
-/// What is done with the scores of a row before the softmax.
+/// Adjustments of the scores of a row before the softmax.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Adjusted<'a> {
-    /// Scores become `cap * tanh(score)`, if there is one: an exponent of 2.
+    /// If present, scores become `cap * tanh(score)`, an exponent of 2.
     pub(super) cap: Option<f32>,
-    /// Numbers to add, times log2(e), to the scores from the first of the chunk on; none: 0.
+    /// Values to add, times log2(e), to the scores from the first of the chunk on; empty if there is no bias.
     pub(super) bias: &'a [f32],
 }
 
@@ -33,9 +33,9 @@ impl Adjusted<'_> {
 }
 
 /// Turns the scores of a row into weights `2^(score - largest)`; returns the largest score and the sum of the weights.
-/// Weights of invisible tokens are not defined.
+/// Weights of invisible tokens are unspecified.
 ///
-/// The sum has 16 parts, each in the order of its positions, and one fixed tree of additions.
+/// The sum has 16 parts, each in the order of its positions, joined by one fixed tree of additions.
 #[inline(always)]
 pub(super) fn weigh<L: Lanes>(
     set: L::Set,
@@ -85,7 +85,7 @@ pub(super) fn join<L: Lanes>(set: L::Set, state: &mut [f32], next: &[f32], rows:
     for row in 0..rows {
         let sums = &mut sums[row * width..][..width];
         let next_sums = &next_sums[row * width..][..width];
-        // A row that has seen a token has a total of at least 1, the weight of its largest score (or NaN).
+        // A row that has seen a token has a total of at least 1, the weight of its largest score (or a NaN).
         if next_total[row] == 0.0 {
             continue;
         }
@@ -123,13 +123,13 @@ impl Kernel for Join<'_> {
     }
 }
 
-/// Divides the sums of some rows, padded to whole vectors, by their totals. A row that has seen nothing becomes 0.
+/// Divides the sums of some rows, padded to whole vectors, by their totals. A row that has seen no token becomes 0.
 pub(super) struct Divide<'a> {
     pub(super) sums: &'a [f32],
     pub(super) totals: &'a [f32],
     /// The largest score of each row.
     pub(super) largest: &'a [f32],
-    /// A score without a value for each row: its weight counts in the total.
+    /// A score without a value for each row; its weight is part of the total.
     pub(super) sinks: Option<&'a [f32]>,
     pub(super) output: &'a mut [f32],
 }
@@ -157,7 +157,7 @@ impl Kernel for Divide<'_> {
     }
 }
 
-/// What a row is multiplied with: the weight of its largest score, over the total and the weight of the sink.
+/// The factor of a row: the weight of its largest score, divided by the total plus the weight of the sink.
 #[inline(always)]
 fn with_sink<L: Lanes>(set: L::Set, largest: f32, total: f32, sink: f32) -> f32 {
     let both = if sink > largest { sink } else { largest };

@@ -29,7 +29,7 @@ impl Sequence {
             queries: random.units(tokens * heads * layout.key_size),
             keys: random.units(tokens * layout.kv_heads * layout.key_size),
             values: random.units(tokens * layout.kv_heads * layout.value_size),
-            // What is behind the last token must not matter.
+            // The contents after the last token must not matter.
             pages: vec![vec![0xff; layout.layer_bytes()]; tokens.div_ceil(PAGE_TOKENS)],
         };
         sequence.fill(Isa::SCALAR, tokens);
@@ -51,7 +51,7 @@ impl Sequence {
         self.queries.len() / self.heads / self.layout.key_size
     }
 
-    /// Attention of some queries, in pieces of these lengths.
+    /// Computes the attention of some queries, in pieces of these lengths.
     fn run(
         &self,
         isa: Isa,
@@ -192,7 +192,7 @@ fn a_long_sequence_cut_into_chunks_has_the_same_bits() {
         let from = tokens - 3;
         let expected = sequence.run(Isa::SCALAR, 1, from, &[3], None);
         for isa in Isa::available() {
-            // With 1 thread nothing is cut, with more threads everything.
+            // With 1 thread nothing is split, with more threads everything.
             for threads in [1, 2, 5] {
                 assert_eq!(bits(&sequence.run(*isa, threads, from, &[1, 1, 1], None)), bits(&expected));
             }
@@ -283,7 +283,7 @@ fn pages_have_the_same_bytes_however_they_are_written() {
     }
 }
 
-/// The bits of numbers, all NaN alike.
+/// The bits of the values, with all NaNs alike.
 fn classes(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect()
 }
@@ -313,7 +313,7 @@ fn nan_and_infinity_reach_only_those_who_see_them() {
                 assert_eq!(bits(got), bits(clean), "the other head");
             }
             for row in expected.chunks_exact(row).skip(at) {
-                // Minus a number times infinity is minus infinity: such a key may also be one that nobody looks at.
+                // A negative number times infinity is minus infinity: such a key may also get no weight at all.
                 assert!(!row[3].is_finite() || in_keys && number.is_infinite(), "{kv_type:?} {number}");
             }
             for isa in Isa::available() {

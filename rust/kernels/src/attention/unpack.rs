@@ -1,5 +1,5 @@
-//! Keys and values of a page made ready for the tiles: as they are where a few rows read them once, converted to floats
-//! where many rows share the work or where rows do not fill whole vectors.
+//! Preparation of the keys and values of a page for the tiles: used as they are if few rows read them once, converted to
+//! floats if many rows share the work or if rows do not fill whole vectors.
 
 use super::byte_keys::ByteKeys;
 use super::keys::Keys;
@@ -35,7 +35,7 @@ impl Unpacked {
         Ok(())
     }
 
-    /// The keys of a head; `many`: many tiles of rows will read them.
+    /// The keys of a head; `many` says that many tiles of rows will read them.
     #[inline(always)]
     pub(super) fn keys<'a, L: Lanes>(
         &'a mut self,
@@ -70,7 +70,7 @@ impl Unpacked {
         self.separate_values::<L>(set, layout, values, many)
     }
 
-    /// The beginning of the keys, transposed.
+    /// The values of a latent layout: the beginning of the keys, transposed.
     #[inline(always)]
     fn values_in_keys<L: Lanes>(&mut self, set: L::Set, layout: &KvLayout, keys: &[u8]) -> Values<'_> {
         let size = layout.value_size;
@@ -163,10 +163,10 @@ fn floats_of_bytes<'a, L: Lanes>(set: L::Set, bytes: &[u8], to: &'a mut Option<A
     to
 }
 
-/// A type of stored numbers.
+/// A type of stored elements.
 trait Stored {
     const BYTES: usize;
-    /// Converts up to 16 numbers, then zeros.
+    /// Converts up to 16 elements, padded with zeros.
     fn load_part<L: Lanes>(set: L::Set, bytes: &[u8]) -> L;
 }
 
@@ -198,7 +198,7 @@ impl Stored for StoredBytes {
     }
 }
 
-/// The first bytes, then zeros.
+/// The first bytes, padded with zeros.
 #[inline(always)]
 fn padded<const BYTES: usize>(bytes: &[u8]) -> [u8; BYTES] {
     let mut part = [0; BYTES];
@@ -207,7 +207,7 @@ fn padded<const BYTES: usize>(bytes: &[u8]) -> [u8; BYTES] {
     part
 }
 
-/// Writes rows of `size` numbers as floats, filled with zeros to whole vectors.
+/// Writes rows of `size` elements as floats, padded with zeros to whole vectors.
 #[inline(always)]
 fn pad<'a, L: Lanes, S: Stored>(set: L::Set, rows: &[u8], to: &'a mut Option<AlignedBytes>, size: usize) -> &'a [u8] {
     let Some(to) = to else { return &[] };
@@ -220,8 +220,8 @@ fn pad<'a, L: Lanes, S: Stored>(set: L::Set, rows: &[u8], to: &'a mut Option<Ali
     &to[..width * PAGE_TOKENS]
 }
 
-/// Writes the first `size` numbers of the keys `[number][token]` as rows of floats, `[token][number]`, filled with zeros to whole
-/// vectors.
+/// Writes the first `size` elements of the keys `[number][token]` as rows of floats, `[token][number]`, padded with zeros to
+/// whole vectors.
 #[inline(always)]
 fn transpose<L: Lanes, S: Stored>(set: L::Set, keys: &[u8], size: usize, to: &mut [u8]) {
     let (to, _) = to.as_chunks_mut::<{ 4 * LANES }>();
@@ -240,10 +240,10 @@ fn transpose<L: Lanes, S: Stored>(set: L::Set, keys: &[u8], size: usize, to: &mu
     }
 }
 
-/// As [`transpose`], from keys `[number / 4][token][4]` of bytes with 128 added: quads of bytes change places as one.
+/// Like [`transpose`], from byte keys `[number / 4][token][4]` with 128 added: quads of bytes are moved as a unit.
 #[inline(always)]
 fn transpose_bytes<L: Lanes>(set: L::Set, keys: &[u8], size: usize, to: &mut [u8]) {
-    /// Numbers of sixteen quads.
+    /// Number of elements in sixteen quads.
     const NUMBERS: usize = 4 * LANES;
     let (to, _) = to.as_chunks_mut::<{ 4 * LANES }>();
     let (quads, _) = keys.as_chunks::<{ 4 * PAGE_TOKENS }>();
@@ -261,7 +261,7 @@ fn transpose_bytes<L: Lanes>(set: L::Set, keys: &[u8], size: usize, to: &mut [u8
                 for byte in &mut bytes {
                     *byte ^= 0x80;
                 }
-                // Numbers of the key behind the value.
+                // Elements of the key beyond the value.
                 bytes[count..].fill(0);
                 let to = &mut to[(first + lane) * width + start / LANES..][..count.div_ceil(LANES)];
                 for (to, bytes) in to.iter_mut().zip(bytes.as_chunks::<LANES>().0) {

@@ -1,4 +1,4 @@
-//! Weighted sums of the values of a page. Numbers of the head are lanes; the sum over tokens is a sequence of fused
+//! Weighted sums of the values of a page. Elements of the head are lanes; the sum over tokens is a sequence of fused
 //! multiply-adds in the order of the tokens.
 
 use std::ops::Range;
@@ -12,8 +12,8 @@ use crate::math::{Kernel, LANES, Lanes, prefetch};
 #[derive(Clone, Copy)]
 pub(super) struct Values<'a> {
     pub(super) numbers: Numbers<'a>,
-    /// `[block][token]`: what the numbers of a block of [`BLOCK`] have to be multiplied with. The weight is, since there are
-    /// fewer weights than numbers.
+    /// `[block][token]`: the scale of a block of [`BLOCK`] elements. It is applied to the weights, since there are fewer
+    /// weights than elements.
     pub(super) scales: Option<&'a [Scores]>,
 }
 
@@ -73,9 +73,9 @@ impl ValueSource for ByteValues<'_> {
     }
 }
 
-/// For each of 1 to [`TILE`] rows: `sums = sums + weights * values` over the row's visible tokens of a page, which is number
-/// `page` of its chunk. `sums` has rows of whole vectors. The bytes `ahead`, those that will be read later, are asked for
-/// on the way.
+/// For each of 1 to [`TILE`] rows, adds `weights * values` to `sums` over the row's visible tokens of a page, which is number
+/// `page` of its chunk. `sums` has rows of whole vectors. The bytes `ahead`, which will be read later, are prefetched
+/// meanwhile.
 #[inline(always)]
 pub(super) fn add_weighted<L: Lanes>(
     set: L::Set,
@@ -114,7 +114,7 @@ fn by_height<L: Lanes, S: ValueSource>(
     sums: &mut [[f32; LANES]],
     ahead: &[u8],
 ) {
-    // Tokens that all rows see are done for all rows at once, the others for each row alone, in order.
+    // Tokens that all rows see are processed for all rows at once, the rest for each row separately, in order.
     let mut both = 0..PAGE_TOKENS;
     for range in visible {
         both = both.start.max(range.start)..both.end.min(range.end);
@@ -159,7 +159,7 @@ fn sum<L: Lanes, S: ValueSource, const R: usize>(
     }
 }
 
-/// Numbers, and their scales if they have any.
+/// Elements, and their scales if they have any.
 type Scaled<'a, S> = (S, Option<&'a [Scores]>);
 
 /// The weighted sums of `R` rows.
@@ -208,7 +208,7 @@ impl<S: ValueSource, const R: usize> Kernel for Sum<'_, S, R> {
     }
 }
 
-/// `R` rows of weights for the tokens of a page, and sums of so many vectors for each.
+/// `R` rows of weights for the tokens of a page, and the vectors of sums of each row.
 struct PageSum<'a, S, const R: usize> {
     source: S,
     weights: [&'a Scores; R],
@@ -218,8 +218,8 @@ struct PageSum<'a, S, const R: usize> {
 }
 
 impl<S: ValueSource, const R: usize> PageSum<'_, S, R> {
-    /// Adds to some of the vectors, and asks for `ahead` on the way: a part of it beside each vector, at least a cache line
-    /// beside each token.
+    /// Adds to some of the vectors and prefetches `ahead` meanwhile: a part of it with each vector, at least one cache line
+    /// with each token.
     #[inline(always)]
     fn run<L: Lanes>(&mut self, set: L::Set, range: Range<usize>, ahead: &[u8]) {
         let mut first = range.start;

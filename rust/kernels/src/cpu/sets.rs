@@ -6,9 +6,9 @@ use super::Isa;
 
 /// Work that is compiled for an instruction set by [`InstructionSet::call`].
 pub(crate) trait Code {
-    /// What it returns.
+    /// The result of the work.
     type Output;
-    /// The work; implement it `#[inline(always)]`, and so whatever it calls, or it is compiled for the baseline.
+    /// Does the work. Mark it and everything it calls `#[inline(always)]`; otherwise it is compiled for the baseline.
     fn run(self) -> Self::Output;
 }
 
@@ -18,27 +18,27 @@ pub(crate) trait Code {
 /// `run` reads and writes only what its own contract with the caller allows, on a processor that has the set that it is
 /// compiled for.
 pub(crate) unsafe trait Entry {
-    /// What it works on.
+    /// The operands of the work.
     type Operands;
-    /// What it returns.
+    /// The result of the work.
     type Output;
-    /// The work; implement it `#[inline(always)]`, and so whatever it calls.
+    /// Does the work. Mark it and everything it calls `#[inline(always)]`.
     ///
     /// # Safety
-    /// The processor has the set that this is compiled for; the operands are what the implementation says.
+    /// The processor has the set that this is compiled for; the operands meet the requirements of the implementation.
     unsafe fn run(operands: &Self::Operands) -> Self::Output;
 }
 
-/// A set of features that code is compiled for. Tokens take no room and no time.
+/// A set of features that code is compiled for. Its values are zero-cost tokens.
 ///
 /// # Safety
 /// `of` returns a token only if all features that `call` and `entry` enable are in the `Isa`, and safe code cannot get one in
 /// any other way.
 pub(crate) unsafe trait InstructionSet: Copy + Send + Sync + 'static {
-    /// The token, if this set is part of that one.
+    /// The token, if this set is part of `isa`.
     fn of(isa: Isa) -> Option<Self>;
 
-    /// The token, without asking.
+    /// The token, without a check.
     ///
     /// # Safety
     /// The processor has the set.
@@ -54,7 +54,7 @@ pub(crate) unsafe trait InstructionSet: Copy + Send + Sync + 'static {
     unsafe fn entry<E: Entry>(operands: &E::Operands) -> E::Output;
 }
 
-/// A set: its name as a type, its features, and what they are called in the compiler.
+/// Defines a set: its type name, its features, and the compiler's names for them.
 macro_rules! instruction_set {
     ($(#[$documentation:meta])* $set:ident, [$($feature:ident),*] $(, $enabled:literal)?) => {
         $(#[$documentation])*
@@ -100,7 +100,7 @@ instruction_set!(
 );
 
 impl Scalar {
-    /// The token, which every processor has.
+    /// The token, which is valid on every processor.
     pub(crate) const TOKEN: Self = Self(());
 }
 

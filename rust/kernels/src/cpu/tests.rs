@@ -9,7 +9,7 @@ fn every_instruction_set_is_found_by_its_name() {
     }
     let error = Isa::named("mmx").unwrap_err().to_string();
     assert!(error.contains("mmx") && error.contains(&names.join(", ")), "{error}");
-    // Where the processor is known because it is emulated.
+    // If the processor is known because it is emulated.
     if let Ok(expected) = std::env::var("LLAMACPU_EXPECTED_ISAS") {
         assert_eq!(names.join(", "), expected);
     }
@@ -40,7 +40,7 @@ fn optional_features_are_in_a_set_where_the_processor_has_them_and_others_are_no
     let sapphire_rapids = sets(&[Avx2, AvxVnni, Avx512, Avx512Vbmi]);
     assert_eq!(sapphire_rapids[2], ("avxvnni", vec![Avx2, AvxVnni]));
     assert_eq!(sapphire_rapids[3].1, [Avx2, Avx512, Avx512Vbmi]);
-    // AVX-512 without AVX2 is nothing that kernels are written for.
+    // No kernels are written for AVX-512 without AVX2.
     assert_eq!(sets(&[Avx512, Avx512Vbmi]), [("scalar", vec![])]);
     assert_eq!(sets(&[DotProduct, I8mm])[2], ("i8mm", vec![DotProduct, I8mm]));
 }

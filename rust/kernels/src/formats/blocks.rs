@@ -1,4 +1,4 @@
-//! What every quantized format states about itself, and reading its blocks to numbers.
+//! The description of a quantized format, and the dequantization of its blocks.
 
 use super::compression::Compression;
 use super::layout::{Packing, Unpacked};
@@ -17,8 +17,7 @@ pub(crate) trait Blocks {
     fn unpack(block: &[u8], out: &mut Unpacked);
 }
 
-/// Reads whole blocks to numbers, with the same rounding as the reference implementation: integer times scale, minus
-/// minimum.
+/// Dequantizes whole blocks, with the same rounding as the reference implementation: integer times scale, minus minimum.
 pub(crate) fn dequantize_blocks<B: Blocks>(bytes: &[u8], out: &mut [f32]) {
     let mut block = Unpacked::new();
     for (bytes, out) in bytes.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::ELEMENTS)) {

@@ -1,7 +1,7 @@
-//! The compressed layout: formats of few bits take about as much memory as they take in the file, and `decompress` restores
-//! the layout that kernels read (`matmul::weights`), 16 rows × 256 columns at a time, in the first-level cache.
+//! The compressed layout: low-bit formats take about as much memory as in the file, and `decompress` restores the layout
+//! that kernels read (`matmul::weights`), 16 rows × 256 columns at a time, in the first-level cache.
 //!
-//! For 256 columns of 16 rows, a unit:
+//! For a unit of 256 columns of 16 rows:
 //!
 //! | quants | bytes | content |
 //! |---|---|---|
@@ -17,19 +17,19 @@
 //! | `Quads` | 1024 | indices of 4 columns: for 32 columns byte `64 · (quad % 2) + 16 · (row / 4) + 4 · (quad / 2) + row % 4` |
 //! | | 512 | signs: for 32 columns a byte vector of fourth bits |
 //!
-//! Byte vectors of third and fourth bits have that of group `g` of 4 columns in bit `g / 2 + 4 · (g % 2)`.
+//! Byte vectors of third and fourth bits store the bits of group `g` of 4 columns in bit `g / 2 + 4 · (g % 2)`.
 //!
-//! Digits are those of 16 byte vectors `V` of bit pairs, two for 32 columns. Four digits of vector `v` are the pairs of `V[v]`,
-//! the fifth one is pair `v % 4` of `V[13 + v / 4]`. The pairs of a `V` are of its 4 groups of columns in order without third
-//! bits, else of groups 0, 2, 1, 3, so that the even and the odd pairs make nibbles.
+//! The digits encode 16 byte vectors `V` of bit pairs, two for 32 columns. Four digits of vector `v` are the pairs of `V[v]`,
+//! the fifth is pair `v % 4` of `V[13 + v / 4]`. Without third bits, the pairs of a `V` belong to its 4 groups of columns in
+//! order, otherwise to groups 0, 2, 1, 3, so that the even and the odd pairs form nibbles.
 //!
-//! Scales follow all quants of a group: for each unit 16 f16, then with `Odd` a nibble `n` for each byte scale `2 n + 1`, two
-//! parts in a byte vector, the first one in the low bits.
+//! Scales follow all quants of a group: for each unit 16 f16 values, then with `Odd` a nibble `n` for each byte scale
+//! `2 n + 1`, two parts in a byte vector, the first one in the low bits.
 
 use super::grids::Grid;
 use super::layout::{GROUP_ROWS, Packing, Scales, Unpacked};
 
-/// Vectors of base-3 digits in a unit.
+/// Number of vectors of base-3 digits in a unit.
 pub(super) const TERNARY_VECTORS: usize = 13;
 
 /// How a format is compressed.
@@ -54,7 +54,7 @@ pub(super) enum CompressedQuants {
     Quads(&'static Grid),
 }
 
-/// Where third bits of base-3 digits come from.
+/// How the third bits that supplement base-3 digits are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plane {
     /// There are none.
@@ -77,7 +77,7 @@ pub(super) enum CompressedScales {
 }
 
 impl Compression {
-    /// Only the scales are compressed; kernels read the quants from memory.
+    /// Whether only the scales are compressed; kernels then read the quants from memory.
     pub(crate) const fn plain_quants(&self) -> bool {
         matches!(self.quants, CompressedQuants::Plain)
     }
@@ -113,12 +113,12 @@ impl Plane {
     }
 }
 
-/// Byte scales of 256 columns of a row.
+/// Number of byte scales for 256 columns of a row.
 pub(super) const fn parts(scales: Scales) -> usize {
     if matches!(scales, Scales::Signed32) { 8 } else { 16 }
 }
 
-/// Writes a unit: `quants` are in order, 16 rows.
+/// Writes a unit: 16 rows, whose quants are in the order of the weights.
 #[inline(always)]
 pub(super) fn compress(
     compression: &Compression,
@@ -149,7 +149,7 @@ pub(super) fn compress(
     }
 }
 
-/// Base-3 digits; the digit that multiplying by 3 brings out first is the lowest bit pair, the fifth one comes last.
+/// Writes base-3 digits. The digit that multiplying by 3 extracts first is the lowest bit pair; the fifth one comes last.
 #[inline(always)]
 fn compress_digits(plane: Plane, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     let groups = if plane == Plane::None { [0, 1, 2, 3] } else { [0, 2, 1, 3] };
@@ -160,14 +160,14 @@ fn compress_digits(plane: Plane, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]
                     |vector: usize, pair: usize| u32::from(block.quants[16 * vector + 4 * groups[pair] + column] & 3);
                 let four = (0..4).fold(0, |number, pair| 3 * number + digit(vector, pair));
                 let last = if vector < 12 { digit(TERNARY_VECTORS + vector / 4, vector % 4) } else { 0 };
-                // Rounded up, so that multiplying by 3 brings out the digits exactly.
+                // Rounded up, so that multiplying by 3 extracts the digits exactly.
                 out[4 * row + column] = ((3 * four + last) * 256).div_ceil(243) as u8;
             }
         }
     }
 }
 
-/// Third bits.
+/// Writes third bits.
 #[inline(always)]
 fn compress_plane(plane: Plane, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     let third = |row: usize, column: usize| blocks[row].quants[column] >> 2 & 1;
@@ -191,7 +191,7 @@ fn compress_plane(plane: Plane, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8])
     }
 }
 
-/// Bit `shift` of all quants.
+/// Writes bit `shift` of all quants.
 #[inline(always)]
 fn compress_bits(blocks: &[Unpacked; GROUP_ROWS], shift: u32, out: &mut [u8]) {
     for (block, out) in out.as_chunks_mut::<64>().0.iter_mut().enumerate() {
@@ -206,7 +206,7 @@ fn compress_bits(blocks: &[Unpacked; GROUP_ROWS], shift: u32, out: &mut [u8]) {
     }
 }
 
-/// Indices of 8 columns, ninth bits, third bits.
+/// Writes indices of 8 columns, ninth bits, third bits.
 #[inline(always)]
 fn compress_octets(grid: &Grid, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     let (indices, rest) = out.split_at_mut(8 * 64);
@@ -227,7 +227,7 @@ fn compress_octets(grid: &Grid, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8])
     compress_bits(blocks, 2, bits);
 }
 
-/// Indices of 4 columns, fourth bits.
+/// Writes indices of 4 columns, fourth bits.
 #[inline(always)]
 fn compress_quads(blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
     let (indices, bits) = out.split_at_mut(8 * 128);

@@ -1,4 +1,4 @@
-//! Compressed weights are those of the layout that kernels read, and take no more room than they may.
+//! Compressed weights decompress to the layout that kernels read, and take no more memory than allowed.
 
 use super::blocks::Blocks;
 use super::compression::Compression;
@@ -43,7 +43,7 @@ fn compare<B: Blocks>() {
         if B::FOLDING.as_ref().is_some_and(Compression::plain_quants) {
             quants.copy_from_slice(from_quants);
         }
-        // Where the fourth bit does not matter to the table, it may be anything.
+        // Where the table ignores the fourth bit, it may have any value.
         let value =
             |byte: u8| B::PACKING.table.map(|table| (table[usize::from(byte & 15)], table[usize::from(byte >> 4)]));
         let wrong = quants.iter().zip(expected_quants).position(|(found, expected)| {
@@ -86,7 +86,7 @@ fn no_format_takes_more_than_five_quarters_of_its_file() {
     }
 }
 
-/// The digits of a byte in the order of their coming out.
+/// The digits of a byte in the order in which they are extracted.
 fn digits_of(number: u32) -> [u8; 5] {
     [81, 27, 9, 3, 1].map(|power| (number / power % 3) as u8)
 }

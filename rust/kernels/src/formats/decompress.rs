@@ -1,4 +1,5 @@
-//! Restores the layout that kernels read from the compressed one; see `compression`. Portable code, which `decompress_avx512` does faster.
+//! Decompression: restores the layout that kernels read from the compressed one; see `compression`. This is portable code;
+//! `decompress_avx512` does the same faster.
 
 use super::blocks::Blocks;
 use super::compression::{CompressedQuants, Plane, TERNARY_VECTORS};
@@ -8,10 +9,11 @@ use crate::cpu::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::sets::{Avx2, Avx512Vbmi, InstructionSet};
 
-/// A function that decompresses whole units: quants, scales, where the quants go (unless they are plain), where the scales go.
+/// A function that decompresses whole units. Arguments: quants, scales, destination of the quants (unused if they are plain),
+/// destination of the scales.
 pub(crate) type Decompress = fn(Isa, &[u8], &[u8], &mut [u8], &mut [u8]);
 
-/// Decompresses with the best that the instruction set has.
+/// Decompresses with the fastest code for the instruction set.
 pub(crate) fn decompress<B: Blocks>(
     isa: Isa,
     quants: &[u8],
@@ -33,8 +35,8 @@ pub(crate) fn decompress<B: Blocks>(
     decompress_units::<B>(quants, scales, to_quants, to_scales);
 }
 
-/// `decompress_units` with wide vectors. Not by `InstructionSet::call`: as arguments of a function the slices are known not to overlap,
-/// as fields of a structure they are not, and the compiler makes no vectors.
+/// `decompress_units` with wide vectors. Not through `InstructionSet::call`: slices are known not to overlap as function
+/// arguments, but not as fields of a struct, where the compiler would not vectorize.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn decompress_avx2<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8], to_scales: &mut [u8]) {
@@ -64,10 +66,10 @@ fn mean(a: u8, b: u8) -> u8 {
     ((u16::from(a) + u16::from(b) + 1) >> 1) as u8
 }
 
-/// The digit that multiplying by 3 brings out, in bits 6 and 7, and what is left.
+/// The digit that multiplying by 3 extracts, in bits 6 and 7, and the remainder.
 #[inline(always)]
 pub(super) fn digit(byte: u8) -> (u8, u8) {
-    // Three quarters of the byte, rounded down twice, which changes none of the two bits; the test tries all bytes.
+    // Three quarters of the byte, rounded down twice, which does not change the two bits; the test tries all bytes.
     let less = byte.saturating_sub(1);
     (mean(less, mean(less, 0)) & 0xc0, byte.wrapping_mul(3))
 }
@@ -91,7 +93,7 @@ fn nibbles<const K: usize>(pairs: &[u8; 64], bits: &[u8; 64], out: &mut [u8; 64]
     }
 }
 
-/// Base-3 digits, and third bits.
+/// Decompresses base-3 digits and third bits.
 #[inline(always)]
 fn decompress_ternary(plane: Plane, quants: &[u8], out: &mut [u8]) {
     let (digits, bits) = quants.split_at(64 * TERNARY_VECTORS);
@@ -149,7 +151,7 @@ fn third_bits(plane: Plane, bits: &[u8]) -> [u8; 64] {
     out
 }
 
-/// Indices of 8 columns, and signs.
+/// Decompresses indices of 8 columns and signs.
 #[inline(always)]
 fn decompress_octets(grid: &Grid, quants: &[u8], out: &mut [u8]) {
     let (indices, rest) = quants.split_at(8 * 64);
@@ -176,7 +178,7 @@ fn decompress_octets(grid: &Grid, quants: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Indices of 4 columns, and signs.
+/// Decompresses indices of 4 columns and signs.
 #[inline(always)]
 fn decompress_quads(grid: &Grid, quants: &[u8], out: &mut [u8]) {
     let (indices, signs) = quants.split_at(8 * 128);

@@ -8,12 +8,12 @@ use super::decompress_scales::{decompress_scales, unit_quants};
 use super::grids::Grid;
 use crate::cpu::sets::Avx512Vbmi;
 
-/// Bytes of four base-3 digits each, by the byte that holds five.
+/// The first four base-3 digits as bit pairs of a byte, indexed by the byte that encodes five.
 static FOUR_DIGITS: [u8; 256] = digits(false);
-/// The fifth digits, in all four bit pairs.
+/// The fifth digit, in all four bit pairs, indexed likewise.
 static FIFTH_DIGIT: [u8; 256] = digits(true);
 
-/// Digits as `decompress` reads them.
+/// Digits in the form in which `decompress` reads them.
 const fn digits(fifth: bool) -> [u8; 256] {
     let mut table = [0; 256];
     let mut index = 0;
@@ -35,7 +35,7 @@ const fn digits(fifth: bool) -> [u8; 256] {
     table
 }
 
-/// As `decompress::decompress_units`.
+/// Does the same as `decompress::decompress_units`.
 ///
 /// # Panics
 /// If the slices are not whole units.
@@ -67,7 +67,7 @@ fn decompress_units<B: Blocks>(quants: &[u8], scales: &[u8], to_quants: &mut [u8
     decompress_scales(compression, &B::PACKING, scales, to_scales);
 }
 
-/// 64 bytes.
+/// Loads 64 bytes.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load(bytes: &[u8; 64]) -> __m512i {
@@ -100,7 +100,7 @@ impl<const N: usize> Lookup<N> {
         Self(vectors)
     }
 
-    /// The entries; bits 7 and 8 of the indices come apart.
+    /// Looks up entries; bits 7 and 8 of the indices are passed separately.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
     fn entries(&self, index: __m512i, eighth: __mmask64, ninth: __mmask64) -> __m512i {
@@ -113,14 +113,14 @@ impl<const N: usize> Lookup<N> {
     }
 }
 
-/// Bits of `a` where `mask` has ones, else of `b`.
+/// Selects bits of `a` where `mask` has ones, otherwise of `b`.
 macro_rules! select {
     ($mask:expr, $a:expr, $b:expr) => {
         _mm512_ternarylogic_epi32::<0xca>($mask, $a, $b)
     };
 }
 
-/// Writes the four vectors of 32 columns: two times 4 bits of 4 columns in a byte, of which bits 2 and 3 come from `$bits`.
+/// Writes the four vectors of 32 columns: two nibbles of 4 columns each per byte, whose bits 2 and 3 come from `$bits`.
 macro_rules! store_nibbles {
     ($out:ident, $bits:expr, $first:expr, $second:expr, $third:expr, $fourth:expr) => {{
         let (bits, pairs) = ($bits, _mm512_set1_epi8(0x33));
@@ -131,7 +131,7 @@ macro_rules! store_nibbles {
     }};
 }
 
-/// Base-3 digits, and third bits.
+/// Decompresses base-3 digits and third bits.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn ternary(plane: Plane, quants: &[u8], out: &mut [u8]) {
     let (digits, bits) = quants.split_at(64 * TERNARY_VECTORS);
@@ -178,7 +178,7 @@ fn third_bits(plane: Plane, bits: &[u8], block: usize) -> __m512i {
         Plane::Bits => load(&bits.as_chunks::<64>().0[block]),
         Plane::Rows => _mm512_maskz_set1_epi32(u16::from_le_bytes(bits.as_chunks::<2>().0[block]), -1),
         Plane::Octets => {
-            // The byte of rows r and r + 8 in all bytes of both, then their nibbles.
+            // The byte of rows r and r + 8 broadcast to all bytes of both, then their nibbles.
             let bytes = _mm_set1_epi64x(i64::from_le_bytes(bits.as_chunks::<8>().0[block]));
             let shift = _mm512_inserti64x4::<1>(_mm512_setzero_si512(), _mm256_set1_epi32(4));
             let nibbles = _mm512_srlv_epi32(_mm512_cvtepu8_epi32(bytes), shift);
@@ -187,7 +187,7 @@ fn third_bits(plane: Plane, bits: &[u8], block: usize) -> __m512i {
     }
 }
 
-/// From a byte of each of four columns to the four vectors in which the columns of a row lie side by side.
+/// Interleaves bytes of four columns into the four vectors in which the columns of a row are side by side.
 macro_rules! side_by_side {
     ($first:expr, $second:expr, $third:expr, $fourth:expr) => {{
         let (first, second, third, fourth) = ($first, $second, $third, $fourth);
@@ -202,7 +202,7 @@ macro_rules! side_by_side {
     }};
 }
 
-/// Indices of 8 columns, and signs.
+/// Decompresses indices of 8 columns and signs.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn octets<const N: usize>(grid: &Grid, quants: &[u8], out: &mut [u8]) {
     let (indices, rest) = quants.split_at(8 * 64);
@@ -219,7 +219,7 @@ fn octets<const N: usize>(grid: &Grid, quants: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Indices of 4 columns, and signs.
+/// Decompresses indices of 4 columns and signs.
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 fn quads(grid: &Grid, quants: &[u8], out: &mut [u8]) {
     let (indices, signs) = quants.split_at(8 * 128);
@@ -231,7 +231,7 @@ fn quads(grid: &Grid, quants: &[u8], out: &mut [u8]) {
         let (even_eighth, odd_eighth) = (_mm512_movepi8_mask(even), _mm512_movepi8_mask(odd));
         let (a, b) = (low.entries(even, even_eighth, 0), low.entries(odd, odd_eighth, 0));
         let (c, d) = (high.entries(even, even_eighth, 0), high.entries(odd, odd_eighth, 0));
-        // A column of both indices in a byte.
+        // One column of both indices per byte.
         let vectors = side_by_side!(
             select!(nibble, a, _mm512_slli_epi16::<4>(b)),
             select!(nibble, _mm512_srli_epi16::<4>(a), b),

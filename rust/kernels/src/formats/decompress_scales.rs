@@ -1,14 +1,14 @@
-//! What decompression has in common on all instruction sets: the scales.
+//! The part of decompression that all instruction sets share: the scales.
 
 use super::compression::{CompressedScales, Compression, parts};
 use super::layout::{Bits, Packing};
 
-/// Bytes of decompressed quants of a unit.
+/// Size of a unit's decompressed quants in bytes.
 pub(super) const fn unit_quants(bits: Bits) -> usize {
     8 * bits.block_bytes()
 }
 
-/// f16 scales and bytes.
+/// Decompresses the f16 scales and the byte scales.
 #[inline(always)]
 pub(super) fn decompress_scales(compression: &Compression, packing: &Packing, scales: &[u8], out: &mut [u8]) {
     let bytes = compression.scale_bytes(packing.scales);

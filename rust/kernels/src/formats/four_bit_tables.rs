@@ -77,11 +77,11 @@ fn half_power(e: u8) -> u16 {
     if e < 2 { 0x20 << e } else { u16::from(e - 1) << 7 }
 }
 
-/// MXFP4: a power of two from the largest magnitude, and the nearest table entries.
+/// Quantizes to MXFP4: a power of two from the largest magnitude, and the nearest table entries.
 pub(crate) fn quantize_mxfp4(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<17>().0) {
         let largest = values.iter().fold(0.0, |found: f32, value| found.max(value.abs()));
-        // The reference takes the logarithm of base 2 in f32, which reaches the next integer just below a power of two.
+        // The reference computes the base-2 logarithm in f32, which rounds up to the next integer just below a power of two.
         let log2 = (ln(f64::from(largest)) * std::f64::consts::LOG2_E) as f32;
         let e = if largest > 0.0 { (log2.floor() - 2.0 + 127.0) as u8 } else { 0 };
         let d = f32::from_bits(u32::from(half_power(e)) << 16);

@@ -3,7 +3,7 @@
 /// The grids, written by `tools/formats/make_grids.py`: 16-bit entries of 8 values of 2 bits or 4 values of 4 bits.
 static GRIDS: &[u8; 2 * 4608] = include_bytes!("grids.bin");
 
-/// First entries of the grids.
+/// Index of the first entry of the grid of this format.
 pub(super) const IQ2_XXS: usize = 0;
 /// See `IQ2_XXS`.
 pub(super) const IQ2_XS: usize = 256;
@@ -16,20 +16,21 @@ pub(super) const IQ3_S: usize = 2048;
 /// See `IQ2_XXS`.
 pub(super) const IQ1: usize = 2560;
 
-/// An entry.
+/// An entry of a grid.
 #[inline(always)]
 pub(super) const fn entry(grid: usize, index: usize) -> u16 {
     let at = 2 * (grid + index);
     u16::from_le_bytes([GRIDS[at], GRIDS[at + 1]])
 }
 
-/// A grid of the compressed layout: what an index means for each of four columns. Of 4 columns that is a magnitude; of 8 it is two
-/// bit pairs, of the column and of the one 4 further, the latter in bits 4 and 5.
+/// A grid of the compressed layout: what an index means for each of four columns. For indices of 4 columns that is a magnitude;
+/// for indices of 8 it is two bit pairs, that of the column and that of the column 4 further on, the latter in bits 4 and 5.
 #[derive(Debug)]
 pub(super) struct Grid {
     /// One column in each byte.
     pub(super) words: &'static [u32],
-    /// The first two columns in a byte, the second one in what the first leaves free: from bit 4 on, or, of 8, from bit 2.
+    /// The first two columns in a byte, the second one in the bits that the first leaves free: from bit 4 on, or from bit 2 for
+    /// indices of 8 columns.
     #[cfg(target_arch = "x86_64")]
     pub(super) low: &'static [u8],
     /// The last two columns.
@@ -65,7 +66,7 @@ const fn words<const N: usize>(grid: usize, octets: bool) -> [u32; N] {
     words
 }
 
-/// Two columns of every word, from bit `shift` on; the second one from bit `place` on.
+/// Two columns of every word, from bit `shift` on; the second one is moved to bit `place`.
 #[cfg(target_arch = "x86_64")]
 const fn bytes<const N: usize>(words: &[u32; N], shift: u32, place: u32) -> [u8; N] {
     let mut bytes = [0; N];
@@ -81,7 +82,7 @@ const fn bytes<const N: usize>(words: &[u32; N], shift: u32, place: u32) -> [u8;
 macro_rules! grid {
     ($name:ident, $words:ident, $first:ident, $entries:literal, octets $octets:literal) => {
         static $words: [u32; $entries] = words($first, $octets);
-        /// The grid of that format.
+        /// The grid of the format of this name.
         pub(super) static $name: Grid = Grid {
             words: &$words,
             #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
-//! The IQ formats with grids: an index chooses 4 or 8 small magnitudes at once, signs are stored apart.
+//! The IQ formats with grids: an index chooses 4 or 8 small magnitudes at once; signs are stored separately.
 //!
-//! In the layout that kernels read magnitude and sign of a weight become one index into a table of 8 or 16 values; in memory
-//! it is compressed.
+//! In the layout that kernels read, magnitude and sign of a weight become one index into a table of 8 or 16 values; in memory
+//! that layout is compressed.
 
 use super::blocks::{Blocks, read_u16};
 use super::compression::{CompressedQuants, CompressedScales, Compression, Plane};
@@ -17,7 +17,7 @@ static IQ3_S_VALUES: [u8; 16] = [16, 18, 20, 22, 24, 26, 28, 30, 14, 12, 10, 8, 
 /// Eight times (-1, 0, 1 plus an eighth), then minus an eighth; all plus 9.
 static IQ1_VALUES: [u8; 16] = [2, 10, 18, 9, 0, 8, 16, 9, 2, 10, 18, 9, 0, 8, 16, 9];
 
-/// The eight signs of a 7-bit index: the eighth makes their number even.
+/// The eight signs of a 7-bit index: the eighth makes the number of minus signs even.
 #[inline(always)]
 fn signs(index: u32) -> u8 {
     let seven = (index & 127) as u8;

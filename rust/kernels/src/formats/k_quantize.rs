@@ -1,12 +1,12 @@
-//! Writing the K and IQ4 formats without an importance matrix: parts are fitted one by one, their scales are rounded to
-//! the few bits that the format has for them, and quants are rounded again with the rounded scales.
+//! Quantization to the K and IQ4 formats without an importance matrix: parts are fitted one by one, their scales are rounded
+//! to the few bits that the format has for them, and quants are rounded again with the rounded scales.
 
 use half::f16;
 
 use super::four_bit_tables::NON_LINEAR;
 use super::search::{RangeSearch, extreme, fit_symmetric, fit_three_bits, inverse, nearest};
 
-/// Scales and minimums of a block, rounded: f16 d and dmin, then an integer for each part.
+/// Rounded scales and minimums of a block: f16 d and dmin, then an integer of each for every part.
 struct Ranges {
     d: f16,
     dmin: f16,
@@ -14,12 +14,12 @@ struct Ranges {
     minimums: Vec<u8>,
 }
 
-/// Fits scale and minimum of parts of `size` values and rounds them to integers up to `most`.
+/// Fits the scale and minimum of parts of `size` values and rounds them to integers up to `most`.
 fn fit_ranges(values: &[f32], size: usize, search: &RangeSearch, most: i32) -> Ranges {
     let fits: Vec<(f32, f32)> = values
         .chunks_exact(size)
         .map(|part| {
-            // Q2_K counts errors by magnitude; the others add the root mean square, so that small values count too.
+            // Q2_K weights errors by magnitude; the other formats add the root mean square, so that small values count as well.
             let base =
                 if search.absolute { 0.0 } else { (part.iter().map(|x| x * x).sum::<f32>() / size as f32).sqrt() };
             let weights: Vec<f32> = part.iter().map(|x| base + x.abs()).collect();
@@ -50,7 +50,7 @@ impl Ranges {
         quants
     }
 
-    /// f16 d, f16 dmin, 12 bytes of six-bit scales and minimums.
+    /// Writes f16 d, f16 dmin, 12 bytes of six-bit scales and minimums.
     fn write_six_bits(&self, out: &mut [u8]) {
         let (scales, minimums) = (&self.scales, &self.minimums);
         out[..2].copy_from_slice(&self.d.to_le_bytes());
@@ -63,7 +63,7 @@ impl Ranges {
     }
 }
 
-/// Q2_K.
+/// Quantizes to Q2_K.
 pub(super) fn quantize_q2_k(values: &[f32], out: &mut [u8]) {
     let search = RangeSearch { largest: 3, start: -0.5, steps: 15, absolute: true };
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<84>().0) {
@@ -78,7 +78,7 @@ pub(super) fn quantize_q2_k(values: &[f32], out: &mut [u8]) {
     }
 }
 
-/// The two low bits of 256 quants: 32 bytes hold four runs of 32.
+/// Writes the two low bits of 256 quants: 32 bytes hold four runs of 32.
 fn write_pairs(quants: &[u8], out: &mut [u8]) {
     for (l, out) in out.iter_mut().enumerate() {
         let first = l / 32 * 128 + l % 32;
@@ -86,7 +86,7 @@ fn write_pairs(quants: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Q4_K.
+/// Quantizes to Q4_K.
 pub(super) fn quantize_q4_k(values: &[f32], out: &mut [u8]) {
     let search = RangeSearch { largest: 15, start: -1.0, steps: 20, absolute: false };
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<144>().0) {
@@ -97,7 +97,7 @@ pub(super) fn quantize_q4_k(values: &[f32], out: &mut [u8]) {
     }
 }
 
-/// The four low bits of 256 quants: 32 bytes hold two runs of 32.
+/// Writes the four low bits of 256 quants: 32 bytes hold two runs of 32.
 fn write_nibbles(quants: &[u8], out: &mut [u8]) {
     for (l, out) in out.iter_mut().enumerate() {
         let first = l / 32 * 64 + l % 32;
@@ -105,7 +105,7 @@ fn write_nibbles(quants: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Q5_K.
+/// Quantizes to Q5_K.
 pub(super) fn quantize_q5_k(values: &[f32], out: &mut [u8]) {
     let search = RangeSearch { largest: 31, start: -0.5, steps: 15, absolute: false };
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<176>().0) {
@@ -119,7 +119,7 @@ pub(super) fn quantize_q5_k(values: &[f32], out: &mut [u8]) {
     }
 }
 
-/// Signed scales of parts, rounded so that the largest becomes `-most`.
+/// Rounds the signed scales of parts so that the one of largest magnitude becomes `-most`.
 fn round_scales(scales: &[f32], most: i32) -> (f16, Vec<i32>) {
     let largest = extreme(scales);
     let inverse = if largest.abs() < 1e-15 { 0.0 } else { -most as f32 / largest };
@@ -127,7 +127,7 @@ fn round_scales(scales: &[f32], most: i32) -> (f16, Vec<i32>) {
     (f16::from_f32(d), scales.iter().map(|scale| nearest(inverse * scale, -most, most - 1)).collect())
 }
 
-/// Q3_K.
+/// Quantizes to Q3_K.
 pub(super) fn quantize_q3_k(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<110>().0) {
         let fits: Vec<f32> = values.chunks_exact(16).map(fit_three_bits).collect();
@@ -154,7 +154,7 @@ pub(super) fn quantize_q3_k(values: &[f32], out: &mut [u8]) {
     }
 }
 
-/// Q6_K.
+/// Quantizes to Q6_K.
 pub(super) fn quantize_q6_k(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<210>().0) {
         let trials = || (-9..=9).map(|step| -(32.0 + 0.1 * step as f32));
@@ -183,19 +183,19 @@ pub(super) fn quantize_q6_k(values: &[f32], out: &mut [u8]) {
     }
 }
 
-/// The entry of the non-linear table that is nearest.
+/// Index of the nearest entry of the non-linear table.
 fn nearest_entry(value: f32) -> usize {
     let distance = |entry: usize| (f32::from(NON_LINEAR[entry]) - 128.0 - value).abs();
     (1..16).fold(0, |best, entry| if distance(entry) < distance(best) { entry } else { best })
 }
 
-/// A scale for 32 values of the non-linear table.
+/// Fits a scale for 32 values with the non-linear table.
 fn fit_non_linear(values: &[f32]) -> f32 {
     let trials = (-7..=7).map(|step| step as f32 - 127.0);
     fit_symmetric(values, trials, |x| f32::from(NON_LINEAR[nearest_entry(x)]) - 128.0)
 }
 
-/// Nibbles of 32 values with the rounded scale.
+/// Writes the nibbles of 32 values with the rounded scale.
 fn write_non_linear(values: &[f32], scale: f32, out: &mut [u8]) {
     let inverse = inverse(scale);
     for (j, out) in out.iter_mut().enumerate() {
@@ -203,7 +203,7 @@ fn write_non_linear(values: &[f32], scale: f32, out: &mut [u8]) {
     }
 }
 
-/// IQ4_NL.
+/// Quantizes to IQ4_NL.
 pub(super) fn quantize_iq4_nl(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<18>().0) {
         let d = f16::from_f32(fit_non_linear(values));
@@ -212,7 +212,7 @@ pub(super) fn quantize_iq4_nl(values: &[f32], out: &mut [u8]) {
     }
 }
 
-/// IQ4_XS.
+/// Quantizes to IQ4_XS.
 pub(super) fn quantize_iq4_xs(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<136>().0) {
         let fits: Vec<f32> = values.chunks_exact(32).map(fit_non_linear).collect();

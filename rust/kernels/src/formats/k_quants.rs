@@ -46,7 +46,7 @@ impl Blocks for Q3K {
     }
 }
 
-/// 256 quants of two bits from 64 bytes: 32 bytes hold four runs of 32.
+/// Unpacks 256 quants of two bits from 64 bytes: 32 bytes hold four runs of 32.
 #[inline(always)]
 pub(crate) fn bit_pairs(bytes: &[u8], out: &mut Unpacked) {
     for (quants, bytes) in out.quants.as_chunks_mut::<128>().0.iter_mut().zip(bytes.as_chunks::<32>().0) {
@@ -80,7 +80,7 @@ impl Blocks for Q4K {
     }
 }
 
-/// As Q4_K with a fifth bit of every quant in 32 bytes before the nibbles.
+/// As Q4_K, with the fifth bit of every quant in 32 bytes before the nibbles.
 pub(crate) struct Q5K;
 
 impl Blocks for Q5K {
@@ -130,7 +130,7 @@ impl Blocks for Q6K {
     }
 }
 
-/// Eight scales and eight minimums of six bits from 12 bytes.
+/// Unpacks eight scales and eight minimums of six bits from 12 bytes.
 #[inline(always)]
 fn six_bit_scales(bytes: &[u8], out: &mut Unpacked) {
     for j in 0..4 {

@@ -1,9 +1,9 @@
-//! What packing, compression and the kernels share: sizes of quants, kinds of scales, and one block taken out of its file's order.
+//! Types shared by packing, compression and the kernels: sizes of quants, kinds of scales, and one unpacked block.
 
-/// Rows in a group of the packed layout: they stand side by side.
+/// Rows in a group of the packed layout, stored side by side.
 pub(crate) const GROUP_ROWS: usize = 16;
 
-/// Bits that the packed layout spends on one quant.
+/// Bits per quant in the packed layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bits {
     /// 2 bits.
@@ -21,7 +21,7 @@ pub(crate) enum Bits {
 }
 
 impl Bits {
-    /// Bytes of 32 columns of 16 rows.
+    /// Size of 32 columns of 16 rows in bytes.
     pub(crate) const fn block_bytes(self) -> usize {
         match self {
             Self::Two => 128,
@@ -47,9 +47,9 @@ pub(crate) enum Scales {
     Signed32,
     /// One f16 for 256 weights times a signed byte for 16.
     Signed16,
-    /// f16 scale and minimum for 256 weights, times an unsigned byte each for 32.
+    /// f16 scale and minimum for 256 weights, each times an unsigned byte for 32.
     Minimum32,
-    /// f16 scale and minimum for 256 weights, times four bits each for 16.
+    /// f16 scale and minimum for 256 weights, each times four bits for 16.
     Minimum16,
 }
 
@@ -67,9 +67,9 @@ impl Scales {
 pub(crate) struct Packing {
     /// Size of a quant.
     pub(crate) bits: Bits,
-    /// Values of the quants, if they are not the values themselves.
+    /// Values of the quants, if the quants are not the values themselves.
     pub(crate) table: Option<&'static [u8; 16]>,
-    /// The value that means zero.
+    /// The value that represents zero.
     pub(crate) zero: u8,
     /// Scales and minimums.
     pub(crate) scales: Scales,
@@ -77,7 +77,7 @@ pub(crate) struct Packing {
     pub(crate) factor: f32,
 }
 
-/// One block, apart from its order in the file: quants in the order of the weights, and raw scales.
+/// One block, independent of its layout in the file: quants in the order of the weights, and raw scales.
 #[derive(Debug, Clone)]
 pub(crate) struct Unpacked {
     /// Quants; a block of 32 uses the first 32.
@@ -88,19 +88,19 @@ pub(crate) struct Unpacked {
     pub(crate) minimum: u16,
     /// Byte scales of the parts, one for 32 or 16 weights.
     pub(crate) scales: [u8; 16],
-    /// Byte minimums of the parts (for `Scales::Minimum16` both lie in `scales`, the minimum in the high bits).
+    /// Byte minimums of the parts (for `Scales::Minimum16` both are stored in `scales`, the minimum in the high bits).
     pub(crate) minimums: [u8; 16],
-    /// Grid indices of 8 or 4 weights each, of formats that are compressed by them.
+    /// Grid indices of 8 or 4 weights each, for formats that are compressed by them.
     pub(crate) indices: [u16; 64],
 }
 
 impl Unpacked {
-    /// Zeros.
+    /// A block of zeros.
     pub(crate) const fn new() -> Self {
         Self { quants: [0; 256], scale: 0, minimum: 0, scales: [0; 16], minimums: [0; 16], indices: [0; 64] }
     }
 
-    /// Scale and minimum of the 16 weights from `16 · part`. All products here are exact in f32.
+    /// Scale and minimum of the 16 weights from `16 · part` on. All products here are exact in f32.
     pub(crate) fn scale(&self, packing: &Packing, part: usize) -> (f32, f32) {
         let d = half_to_float(self.scale) * packing.factor;
         let dmin = half_to_float(self.minimum);
@@ -116,7 +116,7 @@ impl Unpacked {
     }
 }
 
-/// f16 bits to f32, exact. Compiled for the baseline of the target, so without the conversion instructions that many
+/// Converts f16 bits to f32, exactly. Compiled for the target's baseline, so without the conversion instructions that many
 /// processors have.
 #[inline]
 pub(crate) fn half_to_float(bits: u16) -> f32 {

@@ -1,4 +1,4 @@
-//! Writes the packed layout: 16 rows side by side, as the table in `matmul::weights` describes it.
+//! Packing: writes the packed layout, 16 rows side by side, as described by the table in `matmul::weights`.
 
 use super::blocks::Blocks;
 use super::compression::{Compression, compress};
@@ -21,7 +21,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The layout of rows of `columns` weights (whole blocks); none if it is too large to count.
+    /// The layout of rows of `columns` weights (whole blocks); none if its size overflows.
     pub(crate) fn new(packing: &Packing, compression: Option<&Compression>, columns: usize) -> Option<Self> {
         let compressed = compression.and_then(Compression::quant_bytes).map(|bytes| bytes / 8);
         let block_quants = compressed.unwrap_or(packing.bits.block_bytes());
@@ -33,7 +33,7 @@ impl Layout {
     }
 }
 
-/// Bytes of the scales of 256 columns of 16 rows.
+/// Size of the scales of 256 columns of 16 rows in bytes.
 const fn wide_bytes(scales: Scales, compression: Option<&Compression>) -> usize {
     if let Some(compression) = compression {
         return compression.scale_bytes(scales);
@@ -58,15 +58,15 @@ pub(crate) fn pack<B: Blocks>(isa: Isa, source: &[u8], rows: usize, layout: Layo
     pack_group::<B>(source, rows, layout, out);
 }
 
-/// `pack_group` with wide vectors; why not by `InstructionSet::call`, see `decompress_avx2`.
+/// `pack_group` with wide vectors; see `decompress_avx2` for why this does not use `InstructionSet::call`.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn pack_avx2<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
     pack_group::<B>(source, rows, layout, out);
 }
 
-/// Packs a group: `rows` (1 to 16) rows of whole blocks, one after the other in `source`, into `group_bytes` at `out`. Rows
-/// that are missing become zeros.
+/// Packs a group: `rows` (1 to 16) rows of whole blocks, one after the other in `source`, into `group_bytes` at `out`. Missing
+/// rows become zeros.
 #[inline(always)]
 pub(crate) fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, out: &mut [u8]) {
     if source.is_empty() {
@@ -120,7 +120,7 @@ fn write(out: &mut [u8], vector: usize, of: impl Fn(usize) -> u32) {
     }
 }
 
-/// The same bits of all four bytes.
+/// `byte` repeated in all four bytes.
 const fn every(byte: u8) -> u32 {
     u32::from_le_bytes([byte; 4])
 }

@@ -1,4 +1,5 @@
-//! What formats are written with: extremes, reciprocals, and searches for good scales, by weighted least squares over several roundings, as the K and IQ4 formats are written.
+//! Helpers for quantization: extremes, reciprocals, and the searches for good scales of the K and IQ4 formats, by weighted
+//! least squares over several roundings.
 
 /// Rounds to nearest, ties to even, within limits; a NaN becomes zero (or the nearer limit).
 #[inline]
@@ -11,27 +12,26 @@ pub(super) fn extreme(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |found: f32, value| if value.abs() > found.abs() { *value } else { found })
 }
 
-/// `1 / d`; zero if that is no number or infinite, as for a `d` of zero or of so small a subnormal number that f16 stores it
-/// as zero anyway.
+/// `1 / d`; zero if that is NaN or infinite, as for a `d` of zero or a subnormal so small that f16 stores it as zero anyway.
 pub(super) fn inverse(d: f32) -> f32 {
     let inverse = 1.0 / d;
     if inverse.is_finite() { inverse } else { 0.0 }
 }
 
-/// How a fit of scale and minimum goes about it.
+/// Parameters of the fit of a scale and minimum.
 pub(super) struct RangeSearch {
     /// Largest quant.
     pub(super) largest: i32,
     /// First divisor of the range, relative to `largest`.
     pub(super) start: f32,
-    /// Divisors tried, a tenth apart.
+    /// Number of divisors tried, a tenth apart.
     pub(super) steps: i32,
-    /// Whether magnitudes of errors are added, rather than squares.
+    /// Whether absolute errors are summed, rather than squares.
     pub(super) absolute: bool,
 }
 
 impl RangeSearch {
-    /// Scale and minimum (not negative) such that `scale · q - minimum` is close to `values`.
+    /// Finds a scale and a nonnegative minimum such that `scale · q - minimum` is close to `values`.
     pub(super) fn fit(&self, values: &[f32], weights: &[f32]) -> (f32, f32) {
         let low = values.iter().copied().fold(0.0, f32::min);
         let high = values.iter().copied().fold(low, f32::max);
@@ -82,8 +82,8 @@ impl RangeSearch {
     }
 }
 
-/// Scale such that `scale · q` is close to `values`, with `q` chosen by `quant` from `value / trial scale`. Errors count
-/// by the squares of the values. `trials` are the quants that the value of largest magnitude should become.
+/// Finds a scale such that `scale · q` is close to `values`, with `q` chosen by `quant` from `value / trial scale`. Errors are
+/// weighted by the squares of the values. `trials` are the quants that the value of largest magnitude should become.
 pub(super) fn fit_symmetric(values: &[f32], trials: impl Iterator<Item = f32>, quant: impl Fn(f32) -> f32) -> f32 {
     let most = extreme(values);
     if most.abs() < 1e-15 {
@@ -106,7 +106,7 @@ pub(super) fn fit_symmetric(values: &[f32], trials: impl Iterator<Item = f32>, q
     scale
 }
 
-/// As `fit_symmetric` for three bits (-4 to 3): after a first rounding every quant is improved in turn, five times.
+/// Like `fit_symmetric`, for three bits (-4 to 3): after a first rounding every quant is improved in turn, five times.
 pub(super) fn fit_three_bits(values: &[f32]) -> f32 {
     let most = extreme(values);
     if most.abs() < 1e-15 {

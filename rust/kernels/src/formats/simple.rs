@@ -1,6 +1,6 @@
 //! Formats with one f16 scale (and minimum) for 32 weights: Q4_0, Q4_1, Q5_0, Q5_1, Q8_0.
 //!
-//! In the nibble formats byte `j` of 16 holds weight `j` in its low and weight `j + 16` in its high bits.
+//! In the nibble formats, byte `j` of 16 holds weight `j` in its low bits and weight `j + 16` in its high bits.
 
 use half::f16;
 
@@ -74,7 +74,7 @@ impl Blocks for Q5_1 {
     }
 }
 
-/// Sign bit of an f16: these formats add their minimum, the kernels subtract it.
+/// Sign bit of an f16: these formats add their minimum, whereas the kernels subtract it.
 const SIGN: u16 = 0x8000;
 
 /// f16 d, 32 signed bytes: `q · d`.
@@ -94,7 +94,7 @@ impl Blocks for Q8_0 {
     }
 }
 
-/// 32 quants from 16 bytes.
+/// Unpacks 32 quants from 16 bytes.
 #[inline(always)]
 pub(crate) fn nibbles(bytes: &[u8], out: &mut Unpacked) {
     for (j, byte) in bytes[..16].iter().enumerate() {
@@ -124,7 +124,7 @@ fn write_quants(out: &mut [u8], quant: impl Fn(usize) -> u8) {
     }
 }
 
-/// The value of largest magnitude becomes `-zero`.
+/// Quantizes so that the value of largest magnitude becomes `-zero`.
 fn quantize_symmetric<const BYTES: usize>(zero: f32, values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
         let d = extreme(values) / -zero;
@@ -134,7 +134,7 @@ fn quantize_symmetric<const BYTES: usize>(zero: f32, values: &[f32], out: &mut [
     }
 }
 
-/// Smallest and largest value become 0 and `largest`.
+/// Quantizes so that the smallest and largest values become 0 and `largest`.
 fn quantize_range<const BYTES: usize>(largest: f32, values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
         let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -147,27 +147,27 @@ fn quantize_range<const BYTES: usize>(largest: f32, values: &[f32], out: &mut [u
     }
 }
 
-/// Q4_0: the value of largest magnitude becomes -8.
+/// Quantizes to Q4_0: the value of largest magnitude becomes -8.
 pub(crate) fn quantize_q4_0(values: &[f32], out: &mut [u8]) {
     quantize_symmetric::<18>(8.0, values, out);
 }
 
-/// Q4_1: the range of values becomes 0 to 15.
+/// Quantizes to Q4_1: the range of values becomes 0 to 15.
 pub(crate) fn quantize_q4_1(values: &[f32], out: &mut [u8]) {
     quantize_range::<20>(15.0, values, out);
 }
 
-/// Q5_0: the value of largest magnitude becomes -16.
+/// Quantizes to Q5_0: the value of largest magnitude becomes -16.
 pub(crate) fn quantize_q5_0(values: &[f32], out: &mut [u8]) {
     quantize_symmetric::<22>(16.0, values, out);
 }
 
-/// Q5_1: the range of values becomes 0 to 31.
+/// Quantizes to Q5_1: the range of values becomes 0 to 31.
 pub(crate) fn quantize_q5_1(values: &[f32], out: &mut [u8]) {
     quantize_range::<24>(31.0, values, out);
 }
 
-/// Q8_0: the largest magnitude becomes 127; halves are rounded away from zero.
+/// Quantizes to Q8_0: the largest magnitude becomes 127; halves are rounded away from zero.
 pub(crate) fn quantize_q8_0(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<34>().0) {
         let d = values.iter().fold(0.0, |found: f32, value| found.max(value.abs())) / 127.0;

@@ -1,4 +1,4 @@
-//! Formats of three values, -d, 0 and d: TQ1_0, TQ2_0.
+//! Formats with three values, -d, 0 and d: TQ1_0, TQ2_0.
 
 use half::f16;
 
@@ -38,10 +38,10 @@ impl Blocks for Tq1_0 {
 
 /// Runs of bytes: first byte, bytes, digits in each.
 const RUNS: [(usize, usize, usize); 3] = [(0, 32, 5), (32, 16, 5), (48, 4, 4)];
-/// Powers of 3 that move a digit to the front.
+/// Powers of 3, which move a digit to the front.
 const POWERS: [u8; 5] = [1, 3, 9, 27, 81];
 
-/// The weight of a digit of byte `l` of a run.
+/// Index of the weight that a digit of byte `l` of a run holds.
 #[inline(always)]
 const fn element(first: usize, bytes: usize, digit: usize, l: usize) -> usize {
     5 * first + bytes * digit + l
@@ -72,7 +72,7 @@ fn ternary(values: &[f32; 256]) -> (f16, [u8; 256]) {
     (f16::from_f32(d), values.map(|value| ((value * id).round() as i8 + 1) as u8))
 }
 
-/// TQ1_0.
+/// Quantizes to TQ1_0.
 pub(crate) fn quantize_tq1_0(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<54>().0) {
         let (d, quants) = ternary(values);
@@ -81,7 +81,7 @@ pub(crate) fn quantize_tq1_0(values: &[f32], out: &mut [u8]) {
                 let number = (0..digits).fold(0, |sum, digit| {
                     sum + u32::from(quants[element(first, bytes, digit, l)]) * u32::from(POWERS[4 - digit])
                 });
-                // Rounded up, so that multiplying by 3 brings out the digits exactly.
+                // Rounded up, so that multiplying by 3 extracts the digits exactly.
                 out[first + l] = (number * 256).div_ceil(243) as u8;
             }
         }
@@ -89,7 +89,7 @@ pub(crate) fn quantize_tq1_0(values: &[f32], out: &mut [u8]) {
     }
 }
 
-/// TQ2_0.
+/// Quantizes to TQ2_0.
 pub(crate) fn quantize_tq2_0(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<66>().0) {
         let (d, quants) = ternary(values);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Places of the f16 scale (set to 0.25) and minimum (0.125) in a block.
+/// Offsets of the f16 scale (set to 0.25) and minimum (0.125) in a block.
 fn scale_offsets(format: Format) -> (Option<usize>, Option<usize>) {
     match format {
         Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => (Some(0), Some(2)),
@@ -29,7 +29,7 @@ fn golden_block(format: Format) -> Vec<u8> {
         block[0] = 0x7f;
     }
     if format == Format::IQ1_M {
-        // The f16 scale lies in the high nibbles of the odd scale bytes, lowest bits first.
+        // The f16 scale is stored in the high nibbles of the odd scale bytes, lowest bits first.
         for (at, nibble) in [(49, 0x00), (51, 0x00), (53, 0x40), (55, 0x30)] {
             block[at] = block[at] & 15 | nibble;
         }
@@ -111,7 +111,7 @@ fn sizes_are_checked() {
     assert!(Format::Q8_0.quantize(&[0.0; 32], &mut [0; 33]).is_err());
 }
 
-/// Quantizing and reading back leaves an error of at most half a step; the step follows from the format's bits.
+/// Quantizing and dequantizing leaves an error of at most half a step; the step follows from the format's bits.
 #[test]
 fn quantizing_is_close() {
     let values: Vec<f32> = (0..512).map(|i| ((i * i + 7 * i) as f32 * 0.37).sin()).collect();
@@ -165,7 +165,7 @@ fn the_smallest_numbers_are_written_as_numbers_about_as_small() {
             format.dequantize(&bytes, &mut back).unwrap();
             assert!(back.iter().all(|value| value.abs() <= 2.0 * largest), "{format:?}: {largest:e}");
             if matches!(format, Format::TQ1_0 | Format::TQ2_0) {
-                // Every digit of five or bit pair is a quant: 0, 1 or 2.
+                // Each of the five digits, or each bit pair, is a quant: 0, 1 or 2.
                 let mut one = bytes.clone();
                 let scale = scale_offsets(*format).0.unwrap();
                 one[scale..scale + 2].copy_from_slice(&0x3c00_u16.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Zeroed memory aligned for vector loads, in huge pages where it is large.
+//! Zeroed memory aligned for vector loads, in huge pages if it is large.
 
 use std::ops::{Deref, DerefMut};
 
@@ -6,11 +6,11 @@ use memmap2::MmapMut;
 
 use crate::Error;
 
-/// Alignment of every buffer: one cache line, one 512-bit vector.
+/// Alignment of every buffer in bytes: one cache line, one 512-bit vector.
 const ALIGNMENT: usize = 64;
 /// Size of a huge page on x86-64, and on aarch64 with 4 KB pages.
 const HUGE: usize = 2 << 20;
-/// Working memory of this size and more is mapped.
+/// Working memory of at least this size is mapped.
 const MAPPED: usize = 64 << 10;
 
 /// One aligned unit of small buffers.
@@ -18,9 +18,9 @@ const MAPPED: usize = 64 << 10;
 #[repr(align(64))]
 struct Unit(#[expect(dead_code, reason = "only seen as part of a slice of bytes")] [u8; ALIGNMENT]);
 
-/// A buffer of zeros, 64-byte aligned. Large ones are mapped: they take memory only as they are written, and give it back to
-/// the system when they are dropped. From 2 MB on they are aligned to 2 MB and, on Linux, in huge pages, which halve the cost of
-/// address translation in a weight stream.
+/// A buffer that starts as zeros, 64-byte aligned. Large ones are mapped: they take memory only as they are written, and return
+/// it to the system when they are dropped. From 2 MB on they are aligned to 2 MB and, on Linux, in huge pages, which halve the
+/// cost of address translation in a weight stream.
 pub struct AlignedBytes {
     memory: Memory,
     len: usize,
@@ -31,7 +31,7 @@ enum Memory {
     Mapped { map: MmapMut, start: usize },
 }
 
-/// Number types that any bytes are a valid value of.
+/// Number types for which any bytes are a valid value.
 ///
 /// # Safety
 /// Implement it only for types without padding, without invalid values, and with an alignment of at most 64.
@@ -46,10 +46,10 @@ macro_rules! plain {
 plain!(u8 i8 u16 i16 u32 i32 u64 i64 f32 f64);
 
 impl AlignedBytes {
-    /// `len` bytes of zeros for working memory.
+    /// `len` bytes of zeros, for working memory.
     ///
     /// # Errors
-    /// `Error::Memory` if the system does not give that much.
+    /// `Error::Memory` if the system refuses that much memory.
     pub fn zeroed(len: usize) -> Result<Self, Error> {
         const PURPOSE: &str = "working memory";
         if len >= MAPPED {
@@ -62,11 +62,11 @@ impl AlignedBytes {
         Ok(Self { memory: Memory::Small(small), len })
     }
 
-    /// `len` bytes of zeros that live long and go back to the system, whatever their number: pages of the heap stay with the
-    /// process as long as anything behind them is in use. `purpose` is for the message.
+    /// `len` bytes of zeros that are long-lived and return to the system, whatever their size: pages of the heap stay with the
+    /// process as long as anything after them is in use. `purpose` is for the error message.
     ///
     /// # Errors
-    /// `Error::Memory` if the system does not give that much.
+    /// `Error::Memory` if the system refuses that much memory.
     pub fn mapped(len: usize, purpose: &'static str) -> Result<Self, Error> {
         let refused = || Error::Memory { bytes: len, purpose };
         if len == 0 {
@@ -82,14 +82,14 @@ impl AlignedBytes {
         if start > HUGE {
             return Err(refused());
         }
-        // Asked for before the first touch, so that the first fault brings the whole huge page. Only where the buffer fills
-        // huge pages: the last one would otherwise take 1 MB too much on average, for every matrix of a model.
+        // Requested before the first access, so that the first page fault brings in a whole huge page. Only where the buffer
+        // fills huge pages: the last one would otherwise waste 1 MB on average, for every matrix of a model.
         #[cfg(target_os = "linux")]
         let _ = map.advise_range(memmap2::Advice::HugePage, start, len / HUGE * HUGE);
         Ok(Self { memory: Memory::Mapped { map, start }, len })
     }
 
-    /// Gives the whole pages inside a range back to the system, where it can take them; nobody reads them again.
+    /// Returns the whole pages inside a range to the system, where it can take them; they must not be read again.
     pub(super) fn release(&self, start: usize, len: usize) {
         #[cfg(unix)]
         if let Memory::Mapped { map, start: first } = &self.memory {
@@ -108,15 +108,15 @@ impl AlignedBytes {
         let _ = (start, len);
     }
 
-    /// The buffer as numbers; bytes that do not fill a whole number at the end are left out.
+    /// The buffer as a slice of numbers; trailing bytes that do not fill a whole number are left out.
     pub fn view<T: Plain>(&self) -> &[T] {
         let count = self.len / size_of::<T>();
-        // SAFETY: the buffer is 64-byte aligned, `count` numbers lie inside it, it is initialized (zeroed at first), and
+        // SAFETY: the buffer is 64-byte aligned, `count` numbers fit into it, it is initialized (zeroed at first), and
         // `Plain` promises that any bytes are valid numbers.
         unsafe { std::slice::from_raw_parts(self.as_ptr().cast(), count) }
     }
 
-    /// The buffer as numbers that can be written.
+    /// The buffer as a mutable slice of numbers.
     pub fn view_mut<T: Plain>(&mut self) -> &mut [T] {
         let count = self.len / size_of::<T>();
         // SAFETY: as in `view`, and `&mut self` makes the access exclusive.
@@ -125,7 +125,7 @@ impl AlignedBytes {
 }
 
 impl Default for AlignedBytes {
-    /// No bytes.
+    /// An empty buffer.
     fn default() -> Self {
         Self { memory: Memory::Small(Vec::new()), len: 0 }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Mapping;
 use crate::Error;
 
-/// A range of the bytes of a file, or bytes in memory; cheap to clone.
+/// A range of the bytes of a file, or bytes in memory. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Bytes {
     source: Source,
@@ -21,10 +21,10 @@ enum Source {
 }
 
 impl Bytes {
-    /// `len` bytes of the file from `offset`.
+    /// `len` bytes of the file from `offset` on.
     ///
     /// # Errors
-    /// `Error::Shape` if the range does not lie inside the file.
+    /// `Error::Shape` if the range is not inside the file.
     pub fn of_file(map: &Arc<Mapping>, offset: u64, len: u64) -> Result<Self, Error> {
         let whole = Self { source: Source::File(Arc::clone(map)), start: 0, len: map.len() };
         match (usize::try_from(offset), usize::try_from(len)) {
@@ -42,7 +42,7 @@ impl Bytes {
     /// A part of these bytes.
     ///
     /// # Errors
-    /// `Error::Shape` if the range does not lie inside them.
+    /// `Error::Shape` if the range is not inside them.
     pub fn slice(&self, offset: usize, len: usize) -> Result<Self, Error> {
         if offset.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(outside(offset as u64, len as u64, self.len));
@@ -50,7 +50,7 @@ impl Bytes {
         Ok(Self { source: self.source.clone(), start: self.start + offset, len })
     }
 
-    /// Proves that the bytes are still those of the file as it was opened; see [`Mapping::check`].
+    /// Checks that the bytes are still those of the file as it was opened; see [`Mapping::check`].
     ///
     /// # Errors
     /// `Error::Changed` if the file became shorter or was written to.
@@ -62,22 +62,22 @@ impl Bytes {
     }
 
     /// Lets the system take back the memory of these bytes' pages; the next access reads them from the file again.
-    /// Touches only whole pages inside the range, so neighbours are not affected. No effect on copies and bytes in memory,
-    /// and where the system has no such call.
+    /// Affects only whole pages inside the range, never adjacent bytes. Has no effect on copies and bytes in memory, or where
+    /// the system has no such call.
     pub fn release(&self) {
         if let Source::File(map) = &self.source {
             map.release(self.start, self.len, false);
         }
     }
 
-    /// Says that they will be needed soon, so that the system reads a mapped file ahead.
+    /// Declares that the bytes will be needed soon, so that the system reads a mapped file ahead.
     pub fn read_ahead(&self) {
         if let Source::File(map) = &self.source {
             map.advise_needed(self.start, self.len);
         }
     }
 
-    /// As `release`, for bytes that nobody reads again: a copy gives its memory back too, and has zeros there.
+    /// Like `release`, for bytes that are never read again: a copy also returns its memory, and then contains zeros there.
     pub(crate) fn discard(&self) {
         if let Source::File(map) = &self.source {
             map.release(self.start, self.len, true);

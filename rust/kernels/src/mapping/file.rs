@@ -1,4 +1,4 @@
-//! An open model file: read at any position, and asked whether it is still the one that was opened.
+//! An open model file: it can be read at any position and checked for changes since it was opened.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::Error;
 
 /// A file that is opened once: its header is read and its weights are mapped through the same descriptor, so that
-/// another file renamed over its path meanwhile changes nothing.
+/// another file renamed over its path meanwhile has no effect.
 #[derive(Debug)]
 pub struct SourceFile {
     file: File,
@@ -15,11 +15,11 @@ pub struct SourceFile {
     opened: State,
 }
 
-/// What tells one state of a file from another.
+/// Data that distinguish one state of a file from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct State {
     len: u64,
-    /// Device and number on it, where the system has them.
+    /// Device and file number on it, where the system has them.
     identity: (u64, u64),
     /// Seconds and nanoseconds of the last change.
     modified: (i64, i64),
@@ -44,14 +44,14 @@ impl SourceFile {
     /// Opens a file for reading.
     ///
     /// # Errors
-    /// As the system reports them; `InvalidInput` for what is no regular file.
+    /// As the system reports them; `InvalidInput` if `path` is not a regular file.
     pub fn open(path: &Path) -> std::io::Result<Arc<Self>> {
         let mut options = OpenOptions::new();
         options.read(true);
         #[cfg(unix)]
         {
             use std::os::unix::fs::OpenOptionsExt;
-            // Opening a pipe would wait for its writer; regular files do not care.
+            // Opening a pipe would wait for its writer; the flag has no effect on regular files.
             options.custom_flags(libc::O_NONBLOCK);
         }
         let file = options.open(path)?;
@@ -62,22 +62,22 @@ impl SourceFile {
         Ok(Arc::new(Self { file, path: path.to_owned(), opened: State::of(&about) }))
     }
 
-    /// Length in bytes when it was opened.
+    /// Length in bytes when the file was opened.
     pub fn len(&self) -> u64 {
         self.opened.len
     }
 
-    /// Whether it was empty when it was opened.
+    /// Whether the file was empty when it was opened.
     pub fn is_empty(&self) -> bool {
         self.opened.len == 0
     }
 
-    /// Where it was opened.
+    /// The path that the file was opened from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file itself, to map it.
+    /// The file itself, for mapping.
     pub(super) fn file(&self) -> &File {
         &self.file
     }
@@ -85,7 +85,7 @@ impl SourceFile {
     /// Fills `out` with the bytes from `offset` on.
     ///
     /// # Errors
-    /// `Error::File` if they cannot be read, or the file has become shorter than that.
+    /// `Error::File` if they cannot be read, or the file has become too short.
     pub fn read(&self, mut offset: u64, mut out: &mut [u8]) -> Result<(), Error> {
         while !out.is_empty() {
             match self.read_some(offset, out) {
@@ -118,11 +118,10 @@ impl SourceFile {
         std::os::windows::fs::FileExt::seek_read(&self.file, out, offset)
     }
 
-    /// Proves that nobody has written to the file since it was opened, as far as its length and the time of the last
-    /// change tell.
+    /// Checks that the file has not been written to since it was opened, as far as its length and modification time tell.
     ///
     /// # Errors
-    /// `Error::Changed` if somebody has.
+    /// `Error::Changed` if it has.
     pub fn check(&self) -> Result<(), Error> {
         let now = self.file.metadata().map(|about| State::of(&about));
         let path = self.path.display();

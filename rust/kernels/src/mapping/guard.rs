@@ -1,9 +1,9 @@
-//! What becomes of an access to a part of a mapped file that is not there any more.
+//! Handling of accesses to a part of a mapped file that no longer exists.
 //!
-//! The system answers with the signal SIGBUS, whose default is the end of the process. The handler here, installed with the
-//! first mapped file, puts zeros in the place of the lost pages of such a file and notes it; whoever computed with them
-//! looks at the note before the result leaves. Every other SIGBUS goes to whoever had the signal before. The handler
-//! uses nothing but atomics and system calls. Windows refuses to shorten mapped files.
+//! The system raises the signal SIGBUS, which by default ends the process. The handler here, installed with the first mapped
+//! file, replaces the lost pages of such a file by zeros and records this; code that computed with them checks the record
+//! before it returns a result. Every other SIGBUS goes to the previous handler. The handler uses only atomics and system
+//! calls. Windows refuses to shorten mapped files.
 
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub(super) use elsewhere::{Guard, watch};
@@ -17,11 +17,11 @@ mod signals {
     use std::ptr::{null, null_mut};
     use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
-    /// A mapped range that the handler knows. Entries are never freed: the handler may be looking at them.
+    /// A mapped range that the handler knows. Entries are never freed, since the handler may be reading them.
     struct Entry {
         used: AtomicBool,
         start: AtomicUsize,
-        /// 0 while the entry stands for nothing.
+        /// 0 while the entry is unused.
         end: AtomicUsize,
         file: AtomicI32,
         lost: AtomicBool,
@@ -30,11 +30,11 @@ mod signals {
 
     static FIRST: AtomicPtr<Entry> = AtomicPtr::new(null_mut());
     static PAGE: AtomicUsize = AtomicUsize::new(4096);
-    /// Who had the signal before the handler was installed for the first time.
+    /// The action that was in place before the handler was installed for the first time.
     static ORIGINAL: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
-    /// Who had it before the handler was installed the last time.
+    /// The action that was in place before the handler was last installed.
     static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
-    /// Whether the previous one has had its turn since.
+    /// Whether a signal has been passed on to the previous action since then.
     static PASSED_ON: AtomicBool = AtomicBool::new(false);
 
     fn entries() -> impl Iterator<Item = &'static Entry> {
@@ -45,11 +45,11 @@ mod signals {
         })
     }
 
-    /// A mapped range under the protection of the handler, until dropped.
+    /// A mapped range that the handler protects until this is dropped.
     pub(in super::super) struct Guard(&'static Entry);
 
     impl Guard {
-        /// Protects `len` bytes at `start`, where `file` is mapped and stays open.
+        /// Protects `len` bytes at `start`, where `file` is mapped; the file must stay open.
         pub(in super::super) fn new(start: *const u8, len: usize, file: &File) -> Self {
             PAGE.store(super::super::pages::page_size(), Ordering::Relaxed);
             watch();
@@ -79,7 +79,7 @@ mod signals {
             Self(free)
         }
 
-        /// Whether pages were not there when they were read.
+        /// Whether pages were missing when they were read.
         pub(in super::super) fn lost(&self) -> bool {
             self.0.lost.load(Ordering::Acquire)
         }
@@ -92,7 +92,7 @@ mod signals {
         }
     }
 
-    /// Makes sure that the handler is the one that the system calls: others may have installed theirs since.
+    /// Makes sure that the system calls this handler: other code may have installed another one since.
     pub(in super::super) fn watch() {
         // SAFETY: sigaction with valid pointers; the handler is a function of the right signature for SA_SIGINFO.
         unsafe {
@@ -129,7 +129,7 @@ mod signals {
         unsafe { *errno = kept };
     }
 
-    /// Puts zeros in the place of what is lost at `address`; false if that is not in one of our mappings.
+    /// Replaces the lost pages at `address` by zeros; false if that address is not in a protected mapping.
     fn replace(address: usize) -> bool {
         let inside = |entry: &&Entry| {
             entry.start.load(Ordering::Acquire) <= address && address < entry.end.load(Ordering::Acquire)
@@ -144,7 +144,7 @@ mod signals {
             let known = libc::fstat(entry.file.load(Ordering::Acquire), &raw mut about) == 0;
             if known { usize::try_from(about.st_size).unwrap_or(0) } else { 0 }
         };
-        // All behind the end of a shortened file at once; elsewhere (a disk that cannot be read) the one page.
+        // Everything beyond the end of a shortened file at once; elsewhere (an unreadable disk) only the one page.
         let gone = start.saturating_add(len).div_ceil(page).saturating_mul(page);
         let (first, end) =
             if address >= gone { (gone, end) } else { (address / page * page, address / page * page + page) };
@@ -167,14 +167,14 @@ mod signals {
         true
     }
 
-    /// Gives the signal back to whoever had it: a fault happens again when the handler returns, another signal is sent
+    /// Passes the signal on to the previous action: a fault happens again when the handler returns, another signal is sent
     /// again.
     fn pass_on(signal: libc::c_int, fault: bool) {
         // SAFETY: sigaction and raise may be called in a handler; the stored actions are never freed.
         unsafe {
             let mut now: libc::sigaction = std::mem::zeroed();
             let installed = libc::sigaction(signal, null(), &raw mut now) == 0 && now.sa_sigaction == address();
-            // Another handler may have called this one, or have handed the signal back: it must not get it once more.
+            // Another handler may have called this one or passed the signal back; it must not get it again.
             let again = PASSED_ON.swap(true, Ordering::AcqRel) || !installed;
             let next = if again { &ORIGINAL } else { &PREVIOUS }.load(Ordering::Acquire);
             if next.is_null() || libc::sigaction(signal, next, null_mut()) != 0 {
@@ -203,7 +203,7 @@ mod signals {
 mod elsewhere {
     use std::fs::File;
 
-    /// Nothing to protect from.
+    /// Protection is not needed on this system.
     pub(in super::super) struct Guard;
 
     impl Guard {
@@ -216,6 +216,6 @@ mod elsewhere {
         }
     }
 
-    /// Nothing to watch for.
+    /// Does nothing on this system.
     pub(in super::super) fn watch() {}
 }

@@ -1,6 +1,6 @@
-//! Pages of memory, as the system counts them.
+//! Memory pages of the system.
 
-/// The whole pages inside a range, as first byte and end; nothing if the end is not behind the first byte.
+/// The whole pages inside a range, as first byte and end; there are none if the end is not greater than the first byte.
 pub(super) fn whole_pages(start: usize, len: usize) -> (usize, usize) {
     let page = page_size();
     (start.div_ceil(page) * page, (start + len) / page * page)

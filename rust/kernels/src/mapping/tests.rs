@@ -120,7 +120,7 @@ fn lost_pages_read_as_zeros_and_are_told() {
         assert!(map[900_000..].iter().all(|&byte| byte == 0));
         assert!(map[500_000..].iter().all(|&byte| byte == 0));
         assert!(matches!(map.check(), Err(Error::Changed(_))));
-        // Also when the file is as long as before: what was read is wrong.
+        // Even when the file is as long as before: the bytes that were read are wrong.
         let whole = File::options().write(true).open(&path).and_then(|file| file.set_len(1_000_000));
         whole.expect("lengthened");
         assert!(matches!(map.check(), Err(Error::Changed(_))));
@@ -152,7 +152,7 @@ fn mapped_bytes_leave_the_process_when_they_are_dropped() {
         let pages = std::fs::read_to_string("/proc/self/statm").expect("read");
         pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * pages::page_size()
     };
-    // Small enough for the heap to keep; the last one keeps everything below it there.
+    // Small enough to be on the heap, where the last one would keep everything below it.
     let mut all: Vec<_> = (0..400).map(|_| AlignedBytes::mapped(300_000, "a test").expect("mapped")).collect();
     for bytes in &mut all {
         bytes.fill(1);

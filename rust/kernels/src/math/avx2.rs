@@ -81,8 +81,8 @@ unsafe fn transpose8(rows: [__m256; 8]) -> [__m256; 8] {
     columns
 }
 
-/// `Lanes::dot4` for eight lanes. `vpmaddubsw` wants one unsigned operand: the magnitudes of the factors; their signs go to
-/// the bytes. No pair of products leaves 16 bits, since 2 * 127 * 127 < 2^15.
+/// `Lanes::dot4` for eight lanes. `vpmaddubsw` needs one unsigned operand: the magnitudes of the factors; their signs are
+/// moved to the bytes. No pair of products overflows 16 bits, since 2 * 127 * 127 < 2^15.
 ///
 /// # Safety
 /// The processor has AVX2.

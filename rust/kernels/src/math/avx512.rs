@@ -167,7 +167,7 @@ impl Lanes for Lanes512 {
         })
     }
 
-    /// The instruction multiplies unsigned bytes: what the 128 adds to the sum is taken away before.
+    /// The instruction multiplies unsigned bytes: what the offset of 128 adds to the sum is subtracted beforehand.
     #[inline(always)]
     fn integers(_set: Self::Set, factors: i32) -> Self::Integers {
         vector!(_mm512_set1_epi32(-128 * factors))

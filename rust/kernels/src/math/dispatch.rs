@@ -1,4 +1,4 @@
-//! Which lanes a kernel gets.
+//! Selection of the lanes that a kernel runs on.
 
 #[cfg(target_arch = "x86_64")]
 use super::avx2::Lanes256;

@@ -1,14 +1,14 @@
 //! Numbers of twice the precision of `f64`, each the sum of two (T. J. Dekker, "A floating-point technique for extending the
-//! available precision", Numerische Mathematik 18, 1971), with exponential, logarithm and power. Made of sums, products and
-//! quotients only, so that every processor and platform returns the same bits. For what is computed once a model.
+//! available precision", Numerische Mathematik 18, 1971), with exponential, logarithm and power. They use only sums, products
+//! and quotients, so that every processor and platform returns the same bits. For values that are computed once per model.
 
 use super::doubles::ln_one;
 
-/// ln(2); the second part is the rest.
+/// ln(2); the second part is the remainder.
 const LN_2: DoubleDouble = DoubleDouble { high: std::f64::consts::LN_2, low: 2.319_046_813_846_299_6e-17 };
-/// `2^27 + 1`: the product with it cuts 53 bits into 26 and 27.
+/// `2^27 + 1`: multiplying by it splits 53 bits into 26 and 27.
 const SPLITTER: f64 = 134_217_729.0;
-/// Halvings of the argument of `exp` before its series.
+/// Number of times `exp` halves its argument before it evaluates the series.
 const HALVINGS: i32 = 8;
 
 /// The unevaluated sum of two numbers, the second at most half a unit in the last place of the first.
@@ -18,7 +18,7 @@ pub(super) struct DoubleDouble {
     low: f64,
 }
 
-/// The rounded sum and what rounding took away (D. Knuth).
+/// The rounded sum and the rounding error (D. Knuth).
 #[inline(always)]
 pub(super) fn two_sum(a: f64, b: f64) -> (f64, f64) {
     let sum = a + b;
@@ -26,7 +26,7 @@ pub(super) fn two_sum(a: f64, b: f64) -> (f64, f64) {
     (sum, (a - (sum - part)) + (b - part))
 }
 
-/// The rounded product and what rounding took away. Exact unless a factor is above 2^996 or the rest is subnormal.
+/// The rounded product and the rounding error. Exact unless a factor is above 2^996 or the error is subnormal.
 #[inline(always)]
 pub(super) fn two_product(a: f64, b: f64) -> (f64, f64) {
     let split = |x: f64| {
@@ -40,7 +40,7 @@ pub(super) fn two_product(a: f64, b: f64) -> (f64, f64) {
 }
 
 impl DoubleDouble {
-    /// `high + low`; the first must not be the smaller one.
+    /// `high + low`; `high` must not be the smaller in magnitude.
     fn new(high: f64, low: f64) -> Self {
         let sum = high + low;
         Self { high: sum, low: low - (sum - high) }
@@ -64,7 +64,7 @@ impl DoubleDouble {
         Self::new(quotient, ((self.high - product) - rest + self.low) / divisor)
     }
 
-    /// `e` to the power of `self`, which must lie between -700 and 700.
+    /// `e` to the power of `self`, which must be between -700 and 700.
     ///
     /// `e^x = 2^n · (e^r)^256` with `|256 r| <= ln(2) / 2`, and for `e^r` thirteen terms of its series.
     fn exp(self) -> Self {
@@ -83,8 +83,8 @@ impl DoubleDouble {
 
     /// The natural logarithm of a normal positive number.
     ///
-    /// `x = 2^k m` with m from sqrt(1/2) to sqrt(2); one step of Newton's method makes the logarithm of m, known to the precision of `f64`,
-    /// as precise as `exp`.
+    /// `x = 2^k m` with m from sqrt(1/2) to sqrt(2); one step of Newton's method makes the logarithm of m, known to `f64`
+    /// precision, as precise as `exp`.
     fn ln(x: f64) -> Self {
         let fraction = f64::from_bits(x.to_bits() & 0x000f_ffff_ffff_ffff | 1f64.to_bits());
         let larger = fraction > std::f64::consts::SQRT_2;
@@ -103,13 +103,13 @@ fn power_of_two(n: i64) -> f64 {
     f64::from_bits(((n + 1023) as u64) << 52)
 }
 
-/// The natural logarithm of a normal positive number, correctly rounded but for a few cases in 2^40.
+/// The natural logarithm of a normal positive number, correctly rounded except for a few cases in 2^40.
 pub(crate) fn ln(x: f64) -> f64 {
     DoubleDouble::ln(x).high
 }
 
-/// `base^(numerator / denominator)` for a normal positive base, correctly rounded but for a few cases in 2^40; 0 and infinity
-/// for results beyond e^-700 and e^700.
+/// `base^(numerator / denominator)` for a normal positive base, correctly rounded except for a few cases in 2^40; 0 and
+/// infinity for results beyond e^-700 and e^700.
 pub(crate) fn power(base: f64, numerator: f64, denominator: f64) -> f64 {
     let exponent = DoubleDouble::ln(base).times(DoubleDouble::new(numerator, 0.0)).over(denominator);
     match exponent.high {

@@ -1,19 +1,20 @@
-//! `exp` and `ln` of `f64` numbers, made of sums and products only, so that every processor returns the same bits: those of
-//! the C library and of NumPy differ in the last bit from one to the next, and a token chosen by them may differ too.
+//! `exp` and `ln` of `f64` values, built only from sums and products, so that every processor returns the same bits: the
+//! results of the C library and of NumPy vary in the last bit between systems, and so may a token chosen by them.
 
 use super::dispatch::dispatch;
 use super::lanes::{Kernel, Lanes};
 use crate::cpu::Isa;
 
-/// `1.5 * 2^52`: adding it to a number below `2^51` in magnitude rounds to an integer, which then stands in the low bits.
+/// `1.5 * 2^52`: adding it to a number below `2^51` in magnitude rounds that to an integer, which is then in the low bits.
 const MAGIC: f64 = 6_755_399_441_055_744.0;
 /// ln(2) in two parts; the first has 32 significant bits, so that its product with an exponent is exact.
 const LN_2: (f64, f64) = (f64::from_bits(0x3fe6_2e42_fee0_0000), 1.908_214_929_270_587_7e-10);
-/// Coefficients of `r^13` to `r^0` of `exp(r)`: 1 / 13!, ... 1 / 0!. For `|r| <= ln(2) / 2` what follows them is below 5e-18.
+/// Coefficients of `r^13` to `r^0` of `exp(r)`: 1 / 13!, ... 1 / 0!. For `|r| <= ln(2) / 2` the remainder is below 5e-18.
 const EXP: [f64; 14] = reciprocal_factorials();
-/// Beyond these, `exp` counts as zero and as infinite: it is about 1e-307 and 1e307 there.
+/// Below and above these arguments, `exp` counts as zero and as infinity: at these bounds it is about 1e-307 and 1e307.
 const RANGE: (f64, f64) = (-707.0, 709.0);
-/// Coefficients of `s^22` to `s^2` of `artanh(s) / s`: 1 / 23, 1 / 21, ... 1 / 3. For `s^2 <= 0.0295` what follows is below 1e-19.
+/// Coefficients of `s^22` to `s^2` of `artanh(s) / s`: 1 / 23, 1 / 21, ... 1 / 3. For `s^2 <= 0.0295` the remainder is below
+/// 1e-19.
 const ARTANH: [f64; 11] = [
     1.0 / 23.0,
     1.0 / 21.0,
@@ -65,7 +66,7 @@ fn exp_one(x: f64) -> f64 {
     if x.is_nan() { x } else { found }
 }
 
-/// `ln(x)` with an error below two units in the last place; negative infinity for zeros, NaN below them.
+/// `ln(x)` with an error below two units in the last place; negative infinity for zeros, NaN for negative x.
 ///
 /// `x = 2^k m` with m from sqrt(1/2) to sqrt(2), and `ln(m) = 2 artanh((m - 1) / (m + 1))`.
 #[inline(always)]
@@ -73,7 +74,7 @@ pub(super) fn ln_one(x: f64) -> f64 {
     let subnormal = x < f64::MIN_POSITIVE;
     let lifted = if subnormal { x * LIFT } else { x };
     let above = lifted.to_bits().wrapping_sub(HALF_ROOT);
-    // The exponent, with 2048 more so that it is positive, goes through MAGIC into a float.
+    // The exponent, plus 2048 so that it is positive, is converted to a float through MAGIC.
     let bits = (above >> 52) ^ 0x800;
     let k = f64::from_bits(MAGIC.to_bits() + bits) - MAGIC - 2048.0;
     let k = if subnormal { k - 54.0 } else { k };
@@ -119,12 +120,13 @@ impl Kernel for Ln<'_> {
     }
 }
 
-/// Each number becomes its exponential: an error below two units in the last place from -707 to 709, 0 below, infinity above.
+/// Replaces each value by its exponential: with an error below two units in the last place from -707 to 709, 0 below, infinity
+/// above.
 pub fn exp(isa: Isa, values: &mut [f64]) {
     dispatch(isa, Exp(values));
 }
 
-/// Each number becomes its natural logarithm, with an error below two units in the last place.
+/// Replaces each value by its natural logarithm, with an error below two units in the last place.
 pub fn ln(isa: Isa, values: &mut [f64]) {
     dispatch(isa, Ln(values));
 }

@@ -1,4 +1,4 @@
-//! Elementary functions made of fused multiply-adds only, so that every instruction set returns the same bits.
+//! Elementary functions built from fused multiply-adds, so that every instruction set returns the same bits.
 
 use super::lanes::{Lanes, MAGIC};
 
@@ -7,9 +7,9 @@ use super::lanes::{Lanes, MAGIC};
 const EXP: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_39, 0.008_368_717, 0.001_381_459_9];
 /// ln(2) in two parts whose sum has 48 bits.
 const LN_2: (f32, f32) = (std::f32::consts::LN_2, -1.904_654_2e-9);
-/// Below this `exp` is smaller than the smallest normal number.
+/// Below this argument, `exp` is smaller than the smallest normal number.
 const SMALLEST: f32 = -87.336_54;
-/// Above this `exp` would need the exponent 128.
+/// Above this argument, `exp` would need the exponent 128.
 const LARGEST: f32 = 88.0;
 
 /// Coefficients of `r` to `r^6` of `2^r` for `|r| <= 1/2`: relative error 2e-8, fitted in the same way.
@@ -38,7 +38,7 @@ const TAIL: [f32; 10] = [
 ];
 
 /// `2^x` for x up to 0, with an error below one unit in the last place; results that would be subnormal are 0, NaN stays
-/// NaN. The weights of a softmax: shorter than [`exp`], since the range of x is reduced exactly by one subtraction.
+/// NaN. Used for the weights of a softmax: faster than [`exp`], since one subtraction reduces the range of x exactly.
 #[inline(always)]
 pub(crate) fn exp2<L: Lanes>(x: L) -> L {
     let set = x.set();
@@ -56,14 +56,14 @@ pub(crate) fn exp2<L: Lanes>(x: L) -> L {
 #[inline(always)]
 pub(crate) fn exp<L: Lanes>(x: L) -> L {
     let set = x.set();
-    // This order keeps NaN: `min` returns its argument unless the bound is smaller.
+    // This order preserves NaN: `min` returns its argument unless the bound is smaller.
     let x = L::splat(set, LARGEST).min(x);
     let (r, shifted) = reduced(x);
     let sum = polynomial(r, [EXP[4], EXP[3], EXP[2], EXP[1], EXP[0], 1.0, 1.0]);
     x.select_below(L::splat(set, SMALLEST), L::zero(set), sum.mul(shifted.power_of_two()))
 }
 
-/// `exp(x + low)` for x up to 0 and a `low` that is smaller than the last place of x; otherwise as [`exp`].
+/// `exp(x + low)` for x up to 0 and a `low` that is smaller than the last place of x; otherwise like [`exp`].
 #[inline(always)]
 fn exp_of_sum<L: Lanes>(x: L, low: L) -> L {
     let (r, shifted) = reduced(x);
@@ -82,7 +82,7 @@ fn reduced<L: Lanes>(x: L) -> (L, L) {
     (n.fma(L::splat(set, -LN_2.1), r), shifted)
 }
 
-/// The polynomial with these coefficients, that of the highest power first.
+/// The polynomial with these coefficients, highest power first.
 #[inline(always)]
 fn polynomial<L: Lanes, const N: usize>(x: L, coefficients: [f32; N]) -> L {
     let set = x.set();
@@ -93,7 +93,7 @@ fn polynomial<L: Lanes, const N: usize>(x: L, coefficients: [f32; N]) -> L {
     sum
 }
 
-/// `x / (1 + exp(-x))`, by `exp(-|x|)` so that nothing overflows.
+/// `x / (1 + exp(-x))`, computed through `exp(-|x|)` so that nothing overflows.
 #[inline(always)]
 pub(crate) fn silu<L: Lanes>(x: L) -> L {
     x.mul(sigmoid(x))
@@ -109,11 +109,11 @@ pub(crate) fn sigmoid<L: Lanes>(x: L) -> L {
     share.div(L::splat(set, 1.0).add(e))
 }
 
-/// `tanh(x)` with an error below three units in the last place, by `exp(2 x) - 1`, which loses nothing near 0.
+/// `tanh(x)` with an error below three units in the last place, through `exp(2 x) - 1`, which loses no precision near 0.
 #[inline(always)]
 pub(crate) fn tanh<L: Lanes>(x: L) -> L {
     let set = x.set();
-    // At 10 it is 1 in `f32`. This order keeps NaN.
+    // At 10 it is 1 in `f32`. This order preserves NaN.
     let x = L::splat(set, -10.0).max(L::splat(set, 10.0).min(x));
     let (r, shifted) = reduced(x.add(x));
     let tail = polynomial(r, EXP_TAIL).mul(r);
@@ -122,8 +122,8 @@ pub(crate) fn tanh<L: Lanes>(x: L) -> L {
     less_one.div(less_one.add(L::splat(set, 2.0)))
 }
 
-/// `x / (1 + exp(-2 u))` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`: what `x (1 + tanh(u)) / 2` is exactly, without its
-/// cancellation. The error is two units in the last place near 0, and grows with `|u|` for negative x.
+/// `x / (1 + exp(-2 u))` with `u = sqrt(2 / pi) (x + 0.044715 x^3)`: mathematically equal to `x (1 + tanh(u)) / 2`, but
+/// without its cancellation. The error is two units in the last place near 0, and grows with `|u|` for negative x.
 #[inline(always)]
 pub(crate) fn gelu_tanh<L: Lanes>(x: L) -> L {
     let set = x.set();
@@ -131,9 +131,9 @@ pub(crate) fn gelu_tanh<L: Lanes>(x: L) -> L {
     x.mul(sigmoid(x.mul(slope)))
 }
 
-/// `x Phi(x)` with the normal distribution `Phi`, which is `(1 + erf(x / sqrt(2))) / 2`. Between -1 and 1 the error is below
-/// three units in the last place, elsewhere below six, also where `Phi` is tiny: there it is `exp(-x^2 / 2)` times a
-/// polynomial of `1 / (1 + 0.3 |x|)`. Results that would be subnormal may be 0.
+/// `x Phi(x)` with the normal distribution function `Phi`, which is `(1 + erf(x / sqrt(2))) / 2`. Between -1 and 1 the error is
+/// below three units in the last place, elsewhere below six, even where `Phi` is tiny: there it is computed as `exp(-x^2 / 2)`
+/// times a polynomial of `1 / (1 + 0.3 |x|)`. Results that would be subnormal may be 0.
 #[inline(always)]
 pub(crate) fn gelu<L: Lanes>(x: L) -> L {
     let set = x.set();

@@ -1,15 +1,15 @@
-//! Sixteen `f32` lanes, as a kernel sees them.
+//! The interface of sixteen `f32` lanes to kernels.
 
 use crate::cpu::sets::{Code, InstructionSet};
 
-/// Lanes in a vector.
+/// Number of lanes in a vector.
 pub(crate) const LANES: usize = 16;
 
-/// Sixteen `f32` values and the operations that all kernels are made of.
+/// Sixteen `f32` values and the operations that all kernels are built from.
 ///
 /// A value comes from the token of an instruction set or from other values, so it exists only where the processor has the set.
-/// Every function is `#[inline(always)]`, since code that [`dispatch`](super::dispatch) did not compile for the set makes calls of
-/// instructions: slow, but sound.
+/// Every function is `#[inline(always)]`, since in code that [`dispatch`](super::dispatch) did not compile for the set every
+/// instruction becomes a call: slow, but sound.
 pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// The instruction set.
     type Set: InstructionSet;
@@ -18,8 +18,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     /// Whether 32 vectors of 16 lanes fit into the registers (otherwise 8 do).
     const MANY_REGISTERS: bool;
 
-    /// Runs a kernel as a function of its own, compiled for the instruction set. Large kernels are cut at such calls, which the
-    /// compiler needs less time for.
+    /// Runs a kernel as a separate function, compiled for the instruction set. Large kernels are split by such calls to reduce
+    /// compile time.
     #[inline(always)]
     fn call<K: Kernel>(set: Self::Set, kernel: K) -> K::Output {
         set.call(WithLanes::<Self, K> { set, kernel })
@@ -46,7 +46,7 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn store_floats(self, to: &mut [u8; 4 * LANES]);
     /// Rounds to IEEE halves, to nearest, ties to even, as little-endian bytes.
     fn store_halves(self, to: &mut [u8; 2 * LANES]);
-    /// `to[i]` becomes the lowest byte of lane `i`: of `MAGIC + n`, the integer `n` as `i8`. See [`MAGIC`].
+    /// `to[i]` becomes the lowest byte of lane `i`: for `MAGIC + n`, the integer `n` as `i8`. See [`MAGIC`].
     fn store_low_bytes(self, to: &mut [u8; LANES]);
     /// Lane `i` is the `i8` at byte `i`.
     fn load_signed_bytes(set: Self::Set, bytes: &[u8; LANES]) -> Self;
@@ -103,7 +103,7 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
         Self::splat(set, 0.0)
     }
 
-    /// The values, then zeros. At most 16 values.
+    /// Loads at most 16 values, padded with zeros.
     #[inline(always)]
     fn load_part(set: Self::Set, values: &[f32]) -> Self {
         if let Some(all) = values.first_chunk() {
@@ -114,7 +114,7 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
         Self::load(set, &padded)
     }
 
-    /// The first `to.len()` lanes, at most 16.
+    /// Stores the first `to.len()` lanes, at most 16.
     #[inline(always)]
     fn store_part(self, to: &mut [f32]) {
         if let Some(all) = to.first_chunk_mut() {
@@ -153,19 +153,19 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     }
 }
 
-/// `1.5 * 2^23`: adding it to a number below `2^22` in magnitude rounds to an integer, ties to even, which then stands
-/// in the low bits.
+/// `1.5 * 2^23`: adding it to a number below `2^22` in magnitude rounds that to an integer, ties to even, which is then in
+/// the low bits.
 pub(crate) const MAGIC: f32 = 12_582_912.0;
 
 /// Work that is generic over the instruction set.
 pub(crate) trait Kernel {
-    /// What it returns.
+    /// The result of the work.
     type Output;
-    /// The work; implement it `#[inline(always)]`, and so whatever it calls with `L`.
+    /// Does the work. Mark it and everything it calls with `L` `#[inline(always)]`.
     fn run<L: Lanes>(self, set: L::Set) -> Self::Output;
 }
 
-/// A kernel for certain lanes.
+/// A kernel together with the lanes it runs on.
 struct WithLanes<L: Lanes, K> {
     set: L::Set,
     kernel: K,

@@ -165,13 +165,13 @@ impl Lanes for Lanes128 {
         each!(vdivq_f32(self, other))
     }
 
-    /// `fmax` would return NaN if either is NaN.
+    /// Not `fmax`, which would return NaN if either is NaN.
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         other.select_below(self, self, other)
     }
 
-    /// `fmin` would return NaN if either is NaN.
+    /// Not `fmin`, which would return NaN if either is NaN.
     #[inline(always)]
     fn min(self, other: Self) -> Self {
         self.select_below(other, self, other)

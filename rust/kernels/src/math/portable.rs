@@ -1,5 +1,5 @@
-//! Lanes in plain Rust: the definition of every operation, and the code for processors without vectors that we know.
-//! On aarch64 without the dot product extension the compiler makes NEON of it.
+//! Lanes in plain Rust: the definition of every operation, and the code for processors without a supported vector extension.
+//! On aarch64 without the dot product extension the compiler turns it into NEON.
 
 use super::fused::fma;
 use super::half_floats::{float_to_half, half_to_float};

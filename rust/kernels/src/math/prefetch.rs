@@ -1,7 +1,7 @@
 //! Prefetches for kernels that work on slices.
 
-/// Asks for the cache lines of a range that will be read later in the second-level cache; what lies outside the bytes is
-/// left out.
+/// Prefetches the cache lines of a range that will be read later into the second-level cache; any part of the range outside
+/// the bytes is ignored.
 #[inline(always)]
 pub(crate) fn prefetch(bytes: &[u8], range: std::ops::Range<usize>) {
     #[cfg(target_arch = "x86_64")]

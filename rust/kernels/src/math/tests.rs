@@ -2,7 +2,7 @@ use super::fused::software_fma;
 use super::*;
 use crate::cpu::Isa;
 
-/// Reproducible numbers (xorshift64*, S. Vigna, 2016).
+/// Reproducible random numbers (xorshift64*, S. Vigna, 2016).
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -21,7 +21,7 @@ impl Random {
         (self.bits() >> 33) as usize % bound
     }
 
-    /// Uniform in -1 to 1.
+    /// A uniform value from -1 to 1.
     pub(crate) fn unit(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
@@ -30,7 +30,7 @@ impl Random {
         (0..count).map(|_| self.unit()).collect()
     }
 
-    /// Any bit pattern, with special values more often than chance.
+    /// Any bit pattern, with special values more often than by chance.
     fn any(&mut self) -> f32 {
         const SPECIAL: [u32; 12] = [
             0,
@@ -56,7 +56,7 @@ impl Random {
     }
 }
 
-/// Equal in every bit; NaNs are equal to each other.
+/// Whether two values are equal in every bit; NaNs are equal to each other.
 pub(crate) fn same(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
@@ -66,7 +66,7 @@ fn software_fma_is_the_correctly_rounded_one() {
     let mut random = Random::new(1);
     for round in 0..2_000_000 {
         let (a, b) = (random.any(), random.any());
-        // Half of the time an addend of about the size of the product, so that they cancel.
+        // Half of the time, an addend of about the size of the product, so that they cancel.
         let c = match round % 4 {
             0 => random.any(),
             1 => -(a * b),

@@ -1,35 +1,35 @@
-//! Activations for the quantized products: signed bytes with one f32 scale for 32 values, stored in the order in which the
+//! Activations for the quantized products: signed bytes with one f32 scale per 32 values, stored in the order in which the
 //! kernels read them.
 //!
-//! A block is tried at four sizes: its largest magnitude becomes 127, 126, 125 or 124, values are rounded to nearest, ties to
-//! even, and the size with the least squared error is kept; the scale is then the least-squares one for those quants. On
-//! normally distributed values that leaves 5/6 of the squared error of always taking 127 and the plain quotient, for work
-//! that vanishes beside the product. Two kinds of blocks are defined apart: one with a NaN or an infinity gets NaN for its scale, so
-//! that every output of that token is NaN; one with nothing above 2^-100 counts as zeros (the reciprocal of a smaller
-//! magnitude is no finite f32).
+//! Each block is tried at four levels: its largest magnitude becomes 127, 126, 125 or 124, values are rounded to nearest,
+//! ties to even, and the level with the smallest squared error is chosen; the scale is then the least-squares fit for those
+//! quants. On normally distributed values this leaves 5/6 of the squared error of always using 127 and the plain quotient,
+//! at a cost that is negligible next to the product. Two kinds of blocks are special cases: one with a NaN or an infinity
+//! gets NaN for its scale, so that every output of that token is NaN; one with no magnitude of at least 2^-100 counts as
+//! zeros (the reciprocal of a much smaller magnitude is not a finite f32).
 
 use crate::Error;
 use crate::math::{Kernel, LANES, Lanes, MAGIC};
 use crate::memory::resize;
 use crate::simd::Form;
 
-/// What a kind of weights needs besides quants and scales.
+/// Requirements of a kind of weights beyond quants and scales.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Needs {
-    /// What is subtracted from every weight.
+    /// Zero point: subtracted from every weight.
     pub(crate) zero: i32,
-    /// Sums in 32 columns.
+    /// Sums per 32 columns.
     pub(crate) parts: usize,
-    /// Whether sums are also wanted as pairs of 16 bits; then columns come in multiples of 256.
+    /// Whether sums are also needed as pairs of 16 bits; the columns are then a multiple of 256.
     pub(crate) pairs: bool,
-    /// How start values and activations are wanted.
+    /// The form of start values and activations.
     pub(crate) form: Form,
 }
 
-/// Start values and sums for weights that need the same.
+/// Start values and sums for weights with the same needs.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Variant<I, F> {
-    /// What they need.
+    /// The needs of these weights.
     pub(crate) needs: Needs,
     /// `-zero · Σ activation`: `[tile][block][part][column]`; see `Form` for its halves.
     pub(crate) starts: I,
@@ -37,7 +37,7 @@ pub(crate) struct Variant<I, F> {
     pub(crate) sums: F,
     /// The same as pairs of 16 bits: `[tile][block · parts / 2][column]`.
     pub(crate) pairs: I,
-    /// What 1 in `pairs` stands for: `[tile][block / 8][column]`.
+    /// The value of 1 in `pairs`: `[tile][block / 8][column]`.
     pub(crate) pair_scales: F,
     /// Activations as pairs of 16 bits, for `Form::Words`: `[tile][block][16][column]`.
     pub(crate) words: I,
@@ -88,10 +88,10 @@ impl Activations {
         Ok(())
     }
 
-    /// The variant for those needs.
+    /// The variant for `needs`.
     ///
     /// # Panics
-    /// If `resize` was not asked for them: any other variant would be wrong, and of another size.
+    /// If `needs` was not passed to `resize`: any other variant would be wrong and of a different size.
     pub(crate) fn variant(&self, needs: Needs) -> &Variant<Vec<i32>, Vec<f32>> {
         let found = self.variants.iter().find(|variant| variant.needs == needs);
         found.unwrap_or_else(|| panic!("activations were quantized without {needs:?}"))
@@ -108,13 +108,13 @@ pub(crate) struct TileParts<'a> {
     pub(crate) variants: &'a mut [Variant<&'a mut [i32], &'a mut [f32]>],
 }
 
-/// Quantizes one tile of `columns` rows of `input`: the first `width` numbers of every `stride`.
+/// Quantizes one tile of `columns` rows of `input`: the first `width` values of every `stride`.
 pub(crate) struct QuantizeTile<'a, 'b> {
     pub(crate) input: &'a [f32],
     pub(crate) stride: usize,
     pub(crate) width: usize,
     pub(crate) columns: usize,
-    /// Whether two groups of 4 values of a column lie side by side: `[block][4][column][2]`.
+    /// Whether two groups of 4 values of a column are stored side by side: `[block][4][column][2]`.
     pub(crate) eights: bool,
     pub(crate) tile: TileParts<'b>,
 }
@@ -160,12 +160,12 @@ impl Kernel for QuantizeTile<'_, '_> {
     }
 }
 
-/// `-zero · Σ quant` over a part of a block, for the places 0 and 1 of every 4 in the low 16 bits and for 2 and 3 in the high.
+/// `-zero · Σ quant` over a part of a block: positions 0 and 1 of every 4 in the low 16 bits, 2 and 3 in the high 16 bits.
 #[inline(always)]
 fn half_starts(quants: &[u8; 32], parts: usize, part: usize, zero: i32) -> i32 {
     let mut sums = 0_u64;
     for eight in quants[32 / parts * part..][..32 / parts].as_chunks::<8>().0 {
-        // 128 is added to every quant; two make up to 510, and eight times that fits into 16 bits.
+        // 128 is added to every quant; two sum to at most 510, and eight times that fits into 16 bits.
         let bytes = u64::from_le_bytes(*eight) ^ 0x8080_8080_8080_8080;
         sums += (bytes & 0x00ff_00ff_00ff_00ff) + (bytes >> 8 & 0x00ff_00ff_00ff_00ff);
     }
@@ -175,13 +175,13 @@ fn half_starts(quants: &[u8; 32], parts: usize, part: usize, zero: i32) -> i32 {
     (-zero * low) & 0xffff | (-zero * high) << 16
 }
 
-/// Stores the quants of a block as `Form::Words` wants them.
+/// Stores the quants of a block in the form `Form::Words`.
 #[inline(always)]
 fn store_words(quants: &[u8; 32], columns: usize, column: usize, to: &mut [i32]) {
     for (index, eight) in quants.as_chunks::<8>().0.iter().enumerate() {
         let bytes = u64::from_le_bytes(*eight) ^ 0x8080_8080_8080_8080;
         for odd in 0..2 {
-            // 0 to 255 less 128; the highest bit of each 16, set meanwhile, keeps them apart.
+            // 0 to 255, minus 128; the top bit of each 16, set in the meantime, stops borrows from crossing.
             let words = bytes >> (8 * odd) & 0x00ff_00ff_00ff_00ff | 0x8000_8000_8000_8000;
             let words = (words - 0x0080_0080_0080_0080) ^ 0x8000_8000_8000_8000;
             to[(4 * index + odd) * columns + column] = words as i32;
@@ -198,7 +198,7 @@ fn pair_sums(variant: &mut Variant<&mut [i32], &mut [f32]>, columns: usize) {
     for ((sums, pairs), scales) in groups.zip(variant.pair_scales.chunks_exact_mut(columns)) {
         for column in 0..columns {
             let largest = sums.iter().skip(column).step_by(columns).fold(0.0_f32, |found, sum| found.max(sum.abs()));
-            // A sum that is no number comes with a scale that is none, so that the result is none.
+            // A sum that is not finite comes with a NaN scale, so that the result is NaN.
             let finite = sums.iter().skip(column).step_by(columns).all(|sum| sum.is_finite());
             let inverse = if finite && largest >= SMALLEST { 32767.0 / largest } else { 0.0 };
             scales[column] = if finite { largest / 32767.0 } else { f32::NAN };
@@ -217,13 +217,13 @@ fn pair_sums(variant: &mut Variant<&mut [i32], &mut [f32]>, columns: usize) {
 pub(super) struct Block {
     /// Signed bytes.
     pub(super) quants: [u8; 32],
-    /// What a quant of 1 stands for.
+    /// The value of a quant of 1.
     pub(super) scale: f32,
-    /// Sums of the first and the second 16 quants: integers.
+    /// Sums of the first and the last 16 quants; exact integers.
     sums: [f32; 2],
 }
 
-/// What the largest magnitude of a block may become.
+/// The quants that the largest magnitude of a block may become.
 const LEVELS: [f32; 4] = [127.0, 126.0, 125.0, 124.0];
 
 /// 2^-100.
@@ -231,8 +231,8 @@ const SMALLEST: f32 = f32::from_bits(27 << 23);
 
 /// Quantizes 32 values.
 ///
-/// No closures: without optimization across them they are compiled without the instruction set of the function around
-/// them, and every operation becomes a call.
+/// No closures: unless they are inlined, they are compiled without the instruction set of the enclosing function, and
+/// every operation becomes a call.
 #[inline(always)]
 pub(super) fn quantize_block<L: Lanes>(set: L::Set, values: &[f32; 32]) -> Block {
     let (halves, _) = values.as_chunks::<LANES>();
@@ -247,7 +247,7 @@ pub(super) fn quantize_block<L: Lanes>(set: L::Set, values: &[f32; 32]) -> Block
         let second = second.sub(second.add(magic).sub(magic));
         errors[index] = second.fma(second, first.mul(first)).sum() * (1.0 / (LEVELS[index] * LEVELS[index]));
     }
-    // An infinity or a NaN makes an error NaN; so do magnitudes too small for a reciprocal.
+    // An infinity or a NaN makes the errors NaN; so do magnitudes too small for a reciprocal.
     if !(largest >= SMALLEST && errors[0] >= 0.0) {
         let finite = values.iter().all(|value| value.is_finite());
         return Block { quants: [0; 32], scale: if finite { 0.0 } else { f32::NAN }, sums: [0.0; 2] };
@@ -267,7 +267,7 @@ pub(super) fn quantize_block<L: Lanes>(set: L::Set, values: &[f32; 32]) -> Block
     shifted.0.store_low_bytes(&mut bytes[0]);
     shifted.1.store_low_bytes(&mut bytes[1]);
     let products = second.fma(rounded.1, first.mul(rounded.0)).sum();
-    // At least `level²`; an integer below 2^24, so exact in any order.
+    // At least `level²`; an integer below 2^24, so it is exact in any order.
     let squares = rounded.1.fma(rounded.1, rounded.0.mul(rounded.0)).sum();
     Block { quants, scale: products / squares * (largest / LEVELS[best]), sums: [rounded.0.sum(), rounded.1.sum()] }
 }

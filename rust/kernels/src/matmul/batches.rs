@@ -1,20 +1,20 @@
-//! What a call of several products multiplies: tokens, which some matrices share.
+//! The operands of a call with several products: batches of tokens, each shared by one or more matrices.
 
 use super::matrix::Matrix;
 use crate::shared::SharedSlice;
 
-/// Tokens, and what they are multiplied with. All sizes have been checked.
+/// Tokens, and the matrices they are multiplied with. All sizes have been checked.
 pub(super) struct Batch<'a> {
-    /// From the first token's first number on.
+    /// Activations, from the first token's first element on.
     pub(super) input: &'a [f32],
-    /// Numbers from one token to the next.
+    /// Elements from one token to the next.
     pub(super) stride: usize,
     /// At least 1.
     pub(super) tokens: usize,
     pub(super) products: Vec<Product<'a>>,
 }
 
-/// One matrix, and where its results go.
+/// One matrix and the destination of its results.
 pub(super) struct Product<'a> {
     pub(super) weights: &'a Matrix,
     pub(super) output: Output<'a>,
@@ -26,17 +26,17 @@ pub(super) struct Output<'a> {
     pub(super) numbers: &'a SharedSlice<'a, f32>,
     /// Index of the first result.
     pub(super) start: usize,
-    /// Numbers from one token's results to the next.
+    /// Elements from one token's results to the next.
     pub(super) stride: usize,
 }
 
 impl Output<'_> {
-    /// Pointer to a result, and the numbers from there to the next token's.
+    /// Pointer to a result, and the number of elements from there to the next token's.
     pub(super) fn at(&self, token: usize, row: usize) -> (*mut f32, usize) {
         (self.numbers.at(self.start + token * self.stride + row), self.stride)
     }
 
-    /// Some results of a token.
+    /// `len` results of a token, from `row` on.
     ///
     /// # Safety
     /// As for [`SharedSlice::part`].

@@ -5,17 +5,17 @@ use std::cell::Cell;
 use crate::Error;
 use crate::mapping::AlignedBytes;
 
-/// Buffers of one thread, kept between pieces.
+/// Buffers of one thread, reused from piece to piece.
 pub(super) struct PieceBuffers {
     /// Bytes of a panel.
     pub(super) quants: AlignedBytes,
     /// Scales of a panel.
     pub(super) scales: AlignedBytes,
-    /// Groups of rows that are not kept packed.
+    /// Groups of rows that are packed on the fly, because the matrix is not resident.
     pub(super) packed: AlignedBytes,
-    /// Results of groups that are not whole, or not done.
+    /// Results of groups that are incomplete or unfinished.
     pub(super) results: AlignedBytes,
-    /// Quants and scales of some decompressed blocks.
+    /// Quants and scales of a few decompressed blocks.
     pub(super) decompressed: [AlignedBytes; 2],
 }
 
@@ -32,8 +32,8 @@ fn grow(buffer: &mut AlignedBytes, len: usize) -> Result<(), Error> {
 }
 
 impl PieceBuffers {
-    /// Runs `work` with this thread's buffers, in sizes of at least: panel bytes, panel scales, packed, results, decompressed
-    /// quants and scales.
+    /// Runs `work` with this thread's buffers. `sizes` are their minimum sizes in bytes: panel bytes, panel scales, packed,
+    /// results, decompressed quants, decompressed scales.
     pub(super) fn with(sizes: [usize; 6], work: impl FnOnce(&mut Self)) -> Result<(), Error> {
         let mut buffers = match BUFFERS.take() {
             Some(buffers) => buffers,

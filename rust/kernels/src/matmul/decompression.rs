@@ -1,23 +1,23 @@
-//! Compressed weights are decompressed for the kernels a few blocks at a time, into a buffer of the thread.
+//! Decompression of compressed weights for the kernels, a few blocks at a time, into a per-thread buffer.
 
 use crate::cpu::Isa;
 use crate::formats::{Decompress, Format, Layout};
 
-/// Blocks of 32 columns that are decompressed at a time; with 16 rows at most 14 KB, which stays in the first-level cache. A
-/// multiple of 8.
+/// Blocks of 32 columns that are decompressed at a time: at most 14 KB with 16 rows, which stays in the first-level cache.
+/// A multiple of 8.
 pub(super) const STEP: usize = 32;
 /// How a matrix is decompressed.
 pub(super) struct Decompression {
     isa: Isa,
     decompress: Decompress,
-    /// Bytes of 32 columns of decompressed quants; 0 if they are not compressed.
+    /// Bytes of 32 columns of decompressed quants; 0 if quants are not compressed.
     pub(super) block_quants: usize,
     /// Bytes of 32 columns of decompressed scales, on average over 256.
     pub(super) block_scales: usize,
 }
 
 impl Decompression {
-    /// None for formats that are not compressed.
+    /// The decompression for `format`; none if the format is not compressed.
     pub(super) fn new(isa: Isa, format: Format) -> Option<Self> {
         let info = format.info();
         let compression = info.compression?;

@@ -1,4 +1,4 @@
-//! Which compiled functions run: chosen once per call by instruction set and format.
+//! Selection of the compiled functions, once per call, by instruction set and format.
 
 use super::floats::{BrainElement, HalfElement, SingleElement};
 use super::kernels::{Common, Kernels, PlainKernels};
@@ -10,7 +10,7 @@ use crate::cpu::Isa;
 use crate::cpu::sets::*;
 use crate::formats::{Bits, Format, Packing, Scales};
 
-/// Evaluates an expression in which `$set` is the type of the best set with tiles.
+/// Evaluates an expression in which `$set` is the type of the best instruction set with tiles.
 macro_rules! for_set {
     ($isa:expr, $set:ident => $value:expr) => {
         'value: {
@@ -54,7 +54,7 @@ pub(super) fn common(isa: Isa) -> &'static Common {
     for_set!(isa, Set => Set::COMMON)
 }
 
-/// The kernels for a packing, with quants that are `compressed` in memory or not; none if no format uses that combination.
+/// The kernels for a packing whose quants are `compressed` in memory or not; none if no format uses that combination.
 pub(super) fn kernels(isa: Isa, packing: &Packing, compressed: bool) -> Option<Kernels> {
     /// Kernels for quants, scales and largest value.
     macro_rules! packed {
@@ -80,7 +80,7 @@ pub(super) fn kernels(isa: Isa, packing: &Packing, compressed: bool) -> Option<K
     if compressed {
         return Some(match (packing.bits, packing.scales, eighths) {
             (Bits::Two, Scales::Signed32, 8) => packed!(Decompressed, Quants2, Signed32<8>, false, 3),
-            // IQ1, whose values are small.
+            // IQ1, which has small values.
             (Bits::Four, Scales::Signed32, 1) if packing.zero < 16 => {
                 packed!(Decompressed, Quants4, Signed32<1>, true, 31)
             }

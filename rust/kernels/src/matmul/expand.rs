@@ -1,4 +1,4 @@
-//! Panels: blocks of the packed layout, expanded to a byte for each value.
+//! Panels: blocks of the packed layout, expanded to one byte per value.
 
 use std::marker::PhantomData;
 
@@ -16,7 +16,7 @@ pub(super) unsafe trait Arrangement: 'static {
     /// The instruction set.
     type Set: Simd;
 
-    /// Writes 4 columns of `LANES` rows, which begin with row `lane`, and the next 4 columns; values are at most `maximum`. `to`
+    /// Writes 4 columns of `LANES` rows, starting at row `lane`, and the next 4 columns; values are at most `maximum`. `to`
     /// points to the first 4 columns of all 16 rows.
     ///
     /// # Safety
@@ -24,7 +24,7 @@ pub(super) unsafe trait Arrangement: 'static {
     unsafe fn store(to: *mut u8, lane: usize, maximum: u32, groups: [<Self::Set as Simd>::Bytes; 2]);
 }
 
-/// As the packed layout has 8 bits: 4 columns of 16 rows are 64 bytes, row after row.
+/// The arrangement of the packed layout with 8 bits: 4 columns of 16 rows are 64 bytes, row after row.
 pub(super) struct RowAfterRow<S>(PhantomData<S>);
 
 // SAFETY: `LANES` rows of 4 bytes in each of both groups are written.
@@ -41,10 +41,10 @@ unsafe impl<S: Simd> Arrangement for RowAfterRow<S> {
     }
 }
 
-/// Makes a panel in an arrangement.
+/// Expands blocks into a panel of the given arrangement.
 pub(super) struct Expand<A, W>(PhantomData<(A, W)>);
 
-// SAFETY: what is written are the 512 bytes of each block, and its float scales if there are any.
+// SAFETY: only the 512 bytes of each block are written, and its float scales if there are any.
 unsafe impl<A: Arrangement, W: Weights> Entry for Expand<A, W> {
     type Operands = ExpandOperands;
     type Output = ();
@@ -59,8 +59,8 @@ unsafe impl<A: Arrangement, W: Weights> Entry for Expand<A, W> {
 /// Expands blocks of a group of 16 rows into a panel: bytes at `quants`, float scales (and minimums) at `scales`.
 ///
 /// # Safety
-/// The processor has the set, and the code is compiled for it; `from` points to `blocks` packed blocks; there is room for 512 bytes
-/// a block at `quants`, and for the scales that `Single` says.
+/// The processor has the set, and the code is compiled for it; `from` points to `blocks` packed blocks; there is room for 512
+/// bytes per block at `quants`, and for the scales as laid out by `Single`.
 #[inline(always)]
 pub(super) unsafe fn expand<A: Arrangement, W: Weights>(from: &TileOperands, quants: *mut u8, scales: *mut f32) {
     // SAFETY: the caller promises the set, the blocks and the room.

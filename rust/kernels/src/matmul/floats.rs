@@ -1,11 +1,11 @@
 //! Products of plain weights (F32, F16, BF16) with activations in f32.
 //!
-//! Column `k` goes to partial sum `k mod 16` by fma, in order; then `s[i] + s[i + 8]`, `s[i] + s[i + 4]`, `s[i] + s[i + 2]`,
-//! `s[0] + s[1]`. A last piece of fewer than 16 columns is filled with zeros.
+//! Column `k` is added to partial sum `k mod 16` by fma, in order; then follow `s[i] + s[i + 8]`, `s[i] + s[i + 4]`,
+//! `s[i] + s[i + 2]`, `s[0] + s[1]`. A last piece of fewer than 16 columns is padded with zeros.
 //!
-//! Few tokens are multiplied straight from the file's rows: the partial sums lie in the lanes of a vector (`float_tile`). For
-//! many tokens some rows are expanded to f32 with rows in the lanes, and the partial sums come one after the other (`panel`).
-//! Every product has the same 16 sums and the same tree in both, so the same bits.
+//! Few tokens are multiplied straight from the file's rows, with the partial sums in the lanes of a vector (`float_tile`).
+//! For many tokens some rows are expanded to f32 with rows in the lanes, and the partial sums are computed one after the
+//! other (`panel`). Both use the same 16 sums and the same tree for every product, hence give the same bits.
 
 pub(crate) mod panel;
 pub(crate) mod pieces;
@@ -19,19 +19,20 @@ use crate::cpu::sets::Entry;
 use crate::simd::Simd;
 use square::Square;
 
-/// Partial sums of a product.
+/// Number of partial sums of a product.
 const SUMS: usize = 16;
-/// The most rows of a tile.
+/// Maximum number of rows of a tile.
 pub(crate) const FLOAT_ROWS: usize = 16;
-/// Columns that are done before the next rows are, so that the activations of one or two tokens stay in the first-level cache.
+/// Columns processed before moving to the next rows, so that the activations of one or two tokens stay in the first-level cache.
 const PART: usize = 4096;
-/// Bytes of weights asked for in advance into the second-level cache, in whole rows; see also `tile::FAR`.
+/// Prefetch distance of weights into the second-level cache in bytes, rounded to whole rows; see also `lanes::FAR`.
 ///
-/// Two threads on Zen 4, F16 in a mapped file, GB/s (a plain read: 60). One row after the other of 2048 columns: 58 with 3 to 6
-/// rows in advance, as much without, since the processor sees one sequential stream; rows of 8192 columns: 58 with 3 or 4 rows,
-/// 26 without. Two rows side by side: 55 and 44, four rows 53 and 48. Huge pages give 4 to 8 % more.
+/// Two threads on Zen 4, F16 in a mapped file, GB/s (a plain read: 60). One row after the other, rows of 2048 columns: 58
+/// when prefetching 3 to 6 rows ahead, and the same without, since the processor sees one sequential stream; rows of 8192
+/// columns: 58 with 3 or 4 rows, 26 without. Two rows side by side: 55 and 44, four rows: 53 and 48. Huge pages give 4 to
+/// 8 % more.
 const FAR: usize = 16 << 10;
-/// Bytes in advance into the first-level cache, from the second.
+/// Prefetch distance into the first-level cache, from the second, in bytes.
 const NEAR: usize = 2 << 10;
 
 /// Operands of one tile of rows × tokens.
@@ -39,7 +40,7 @@ const NEAR: usize = 2 << 10;
 pub(crate) struct FloatTileOperands {
     /// First row.
     pub(crate) weights: *const u8,
-    /// How many, at most `FLOAT_ROWS`.
+    /// Number of rows, at most `FLOAT_ROWS`.
     pub(crate) rows: usize,
     /// Activations of the first token.
     pub(crate) input: *const f32,
@@ -128,7 +129,7 @@ unsafe impl<S: Square, E: Element, const R: usize, const C: usize> Entry for Flo
 /// Computes `C` tokens, `R` rows side by side.
 ///
 /// # Safety
-/// The processor has the set, and the code is compiled for it; the rows and `C` tokens lie at the pointers.
+/// The processor has the set, and the code is compiled for it; the pointers refer to the rows and to `C` tokens.
 #[inline(always)]
 unsafe fn float_tile<S: Square, E: Element, const R: usize, const C: usize>(tile: &FloatTileOperands) {
     // SAFETY: rows from 0 to `rows - 1`, columns from `first` to `first + count`, which is at most `columns`; results of those rows.
@@ -138,13 +139,13 @@ unsafe fn float_tile<S: Square, E: Element, const R: usize, const C: usize>(tile
         for first in (0..tile.columns).step_by(PART) {
             let count = PART.min(tile.columns - first);
             let input = tile.input.add(first);
-            // How far the next rows are, and those that are asked for.
+            // Distance to the next rows, and to those that are prefetched.
             let next = R * row_bytes;
             let far = (FAR / (R * count * E::BYTES)).max(1) * next;
             for row in (0..tile.rows).step_by(R) {
                 let mut weights = [tile.weights; R];
                 for r in 0..R {
-                    // Missing rows repeat the last one.
+                    // Missing rows repeat the last row.
                     let row = (row + r).min(tile.rows - 1);
                     weights[r] = tile.weights.add(row * row_bytes + first * E::BYTES);
                 }
@@ -182,7 +183,7 @@ unsafe fn add<S: Simd, E: Element, const R: usize, const C: usize>(
     // prefetch may have any address.
     unsafe {
         let vectors = SUMS / S::LANES;
-        // All four are used by 4 lanes.
+        // Sets with 4 lanes use all four.
         let mut some = [[[S::zero(); 4]; C]; R];
         for r in 0..R {
             for c in 0..C {
@@ -191,7 +192,7 @@ unsafe fn add<S: Simd, E: Element, const R: usize, const C: usize>(
                 }
             }
         }
-        // A macro instead of a closure, which would be compiled without the instruction set of the function around it.
+        // A macro instead of a closure, which would be compiled without the instruction set of the enclosing function.
         macro_rules! step {
             ($weights:expr, $at:expr, $input:expr, $stride:expr) => {
                 for vector in 0..vectors {
@@ -268,7 +269,7 @@ unsafe fn add_lanes<S: Square, const C: usize>(sums: &Sums<C>, row: usize, token
         let one = S::splat(1.0);
         for distance in [8, 4, 2, 1] {
             for i in 0..distance {
-                // A sum, since a product with 1 is exact.
+                // A plain sum, since multiplying by 1 is exact.
                 all[i] = S::fma(all[i], one, all[i + distance]);
             }
         }

@@ -1,4 +1,4 @@
-//! Grouped matrix multiplication: products with inputs of their own in one call, which threads share as if they were one.
+//! Grouped matrix multiplication: products with separate inputs in one call, shared among the threads as if they were one.
 
 use super::batches::{Batch, Output, Product};
 use super::job::InputBuffers;
@@ -9,7 +9,7 @@ use crate::context::Context;
 use crate::memory::room;
 use crate::shared::SharedSlice;
 
-/// Rows of `width` numbers.
+/// Rows of `width` elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Table<Numbers> {
     /// rows × width.
@@ -18,25 +18,26 @@ pub struct Table<Numbers> {
     pub width: usize,
 }
 
-/// One product of a call: some rows and columns of the input times a matrix are some rows and columns of the output.
+/// One product of a call: a rectangle of the input, times a matrix, gives a rectangle of the output.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupedJob<'a> {
     /// rows × columns.
     pub weights: &'a Matrix,
-    /// Rows of the tables that are multiplied.
+    /// Number of rows of the tables that are multiplied.
     pub tokens: usize,
-    /// First row and first column of the input; it has as many columns as the matrix.
+    /// First row and first column in the input; as many columns as the matrix has are read.
     pub input: (usize, usize),
-    /// First row and first column of the output; as many columns as the matrix has rows are overwritten.
+    /// First row and first column in the output; as many columns as the matrix has rows are overwritten.
     pub output: (usize, usize),
 }
 
-/// Multiplies parts of `input` with the weights of every job; the bits are those of [`matmul`](super::matmul) with the same
-/// rows. All matrices have the same number of columns. Neighbouring jobs of the same input share its preparation.
+/// Multiplies parts of `input` by the weights of every job; the results have the same bits as those of
+/// [`matmul`](super::matmul) with the same rows. All matrices have the same number of columns. Adjacent jobs with the same
+/// input share its preparation.
 ///
 /// # Errors
-/// `Error::Shape` if sizes do not fit, memory is short, or parts of the output are not apart: parts that share a row must
-/// have all rows in common and different columns. `Error::Cancelled` if the context was interrupted, with outputs undefined.
+/// `Error::Shape` if sizes do not match, memory is short, or parts of the output overlap: parts that share a row must
+/// have all rows in common and disjoint columns. `Error::Cancelled` if the context was interrupted, with outputs undefined.
 pub fn grouped_matmul(
     context: &Context,
     input: Table<&[f32]>,
@@ -53,7 +54,7 @@ pub fn grouped_matmul(
         let (row, column) = job.output;
         let place = Output { numbers: &numbers, start: row * output_width + column, stride: output_width };
         if columns == 0 {
-            // Sums of nothing.
+            // Empty sums.
             for token in 0..job.tokens {
                 // SAFETY: this thread alone writes.
                 unsafe { place.part(token, 0, job.weights.rows()) }.fill(0.0);
@@ -74,7 +75,7 @@ pub fn grouped_matmul(
     if batches.is_empty() { Ok(()) } else { regions::run(context, columns, &batches, buffers) }
 }
 
-/// Checks that all jobs have a place in the tables, given as numbers and width, and the output a place for each.
+/// Checks that all jobs fit into the tables, given as length and width, and that their outputs do not overlap.
 fn check(input: (usize, usize), output: (usize, usize), jobs: &[GroupedJob]) -> Result<(), Error> {
     let mut places = room(jobs.len(), "products")?;
     for job in jobs {

@@ -1,11 +1,11 @@
-//! What a call multiplies, and what it keeps from one call to the next.
+//! The operands of a call, and the buffers reused from one call to the next.
 
 use std::fmt::{Debug, Formatter, Result};
 
 use super::activations::Activations;
 use super::matrix::Matrix;
 
-/// The input of a product in the forms that kernels read: memory that calls of `matmul` share, one call after the other.
+/// Buffers for the input of a product in the forms that kernels read, reused by successive calls of `matmul`.
 #[derive(Debug, Default)]
 pub struct InputBuffers {
     /// For quantized weights.
@@ -18,7 +18,7 @@ pub struct InputBuffers {
 pub struct Job<'a> {
     /// rows × columns.
     pub weights: &'a Matrix,
-    /// tokens × rows, row per token; overwritten.
+    /// tokens × rows, one row per token; overwritten.
     pub output: &'a mut [f32],
 }
 

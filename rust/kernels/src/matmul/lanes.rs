@@ -7,17 +7,17 @@ use super::tile::{Product, Results, RowVectors};
 use super::weights::{ScaleKind, Weights};
 use crate::simd::Simd;
 
-/// Bytes that a stream of weights is asked for in advance, into the second-level cache: what memory delivers while one
-/// request is under way, with room.
+/// Prefetch distance of a weight stream into the second-level cache, in bytes: what memory delivers while one request is in
+/// flight, with a margin.
 ///
-/// One request into the first-level cache would be simpler, but it holds one of few buffers (24 on Zen 4, 12 on Skylake)
-/// until memory answers, which bounds a core's stream. Measured on Zen 4, one core, Q4_0, GB/s (a plain read: 36): no
-/// prefetch 17.5, first level 4 KB ahead 16.6, second level 8 KB ahead 24.1, with the first level 2 KB ahead 26.6. Two
-/// cores on a quiet machine (a plain read: 63), 8 and 2 KB, then 24 and 4 KB: Q4_0 40 and 45, Q8_0 42 and 47, Q4_K 37 and
-/// 45, Q6_K 43 and 48; 48 KB and more is slower again. From the third-level cache the same kernels take in 51 to 65 on one
-/// core, so it is memory that they wait for.
+/// One prefetch into the first-level cache would be simpler, but it occupies one of the few fill buffers (24 on Zen 4, 12
+/// on Skylake) until memory answers, which limits a core's stream. Measured on Zen 4, one core, Q4_0, GB/s (a plain read:
+/// 36): no prefetch 17.5, first level 4 KB ahead 16.6, second level 8 KB ahead 24.1, with the first level 2 KB ahead as
+/// well 26.6. Two cores on a quiet machine (a plain read: 63), with 8 and 2 KB, then 24 and 4 KB: Q4_0 40 and 45, Q8_0 42
+/// and 47, Q4_K 37 and 45, Q6_K 43 and 48; 48 KB and more is slower again. From the third-level cache the same kernels read
+/// 51 to 65 on one core, so they are limited by memory.
 const FAR: usize = 24 << 10;
-/// Bytes in advance into the first-level cache, from the second.
+/// Prefetch distance into the first-level cache, from the second, in bytes.
 const NEAR: usize = 4 << 10;
 
 /// Dot products by `Simd::add_products`.
@@ -84,7 +84,7 @@ unsafe impl<S: Simd> Product for LaneProduct<S> {
     }
 }
 
-/// Asks for the weights that will be needed some time after `block`.
+/// Prefetches the weights that will be needed some time after `block`.
 #[inline(always)]
 pub(super) unsafe fn prefetch<S: Simd, W: Weights>(tile: &TileOperands, block: usize) {
     if W::FOLDED {
@@ -104,15 +104,15 @@ pub(super) unsafe fn prefetch<S: Simd, W: Weights>(tile: &TileOperands, block: u
     }
 }
 
-/// The same for weights that were decompressed before: a burst of requests while that happens would hold all of the buffers for
-/// what memory has been asked for, and nothing would be under way afterwards.
+/// The same for weights that have been decompressed beforehand: a burst of prefetches during decompression would occupy all
+/// fill buffers, and nothing would be in flight afterwards.
 #[inline(always)]
 pub(super) unsafe fn prefetch_compressed<S: Simd>(tile: &TileOperands, block: usize) {
     let (quants, scales) = tile.compressed_bytes;
     let next = tile.compressed.0.wrapping_add(block * quants);
     // SAFETY: addresses need not exist.
     unsafe {
-        // The most that 32 columns have: 192 bytes.
+        // 32 columns have at most 192 bytes.
         for line in 0..3 {
             S::prefetch_far(next.wrapping_add(FAR + 64 * line));
             S::prefetch_near(next.wrapping_add(NEAR + 64 * line));
@@ -121,7 +121,7 @@ pub(super) unsafe fn prefetch_compressed<S: Simd>(tile: &TileOperands, block: us
     }
 }
 
-/// The dot products of one part of a block, scaled where the instruction set does that on the way.
+/// The dot products of one part of a block, already scaled where the instruction set does that along the way.
 #[inline(always)]
 unsafe fn products<S: Simd, W: Weights, const R: usize, const C: usize>(
     tile: &TileOperands,
@@ -135,7 +135,7 @@ unsafe fn products<S: Simd, W: Weights, const R: usize, const C: usize>(
         let activations = tile.activations.add(block * 8 * C);
         let mut sums = [[S::empty(); C]; R];
         if !W::Scales::MINIMUM {
-            // Weights with minimums have zeros of 0.
+            // Weights with minimums have a zero point of 0.
             for c in 0..C {
                 for r in 0..R {
                     sums[r][c] = S::begin(tile.starts.add((block * W::Scales::DOTS + part) * C + c));

@@ -1,4 +1,4 @@
-//! A matrix of weights: bytes of the file, and their packed form once it has been needed.
+//! A matrix of weights: the bytes of the file, and their packed form once it has been needed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -11,11 +11,11 @@ use crate::mapping::{AlignedBytes, Bytes};
 use crate::processes::{PerProcess, Published};
 use crate::shared::SharedSlice;
 
-/// Bytes packed at a time before the file's pages are given back: the most that lies in memory twice.
+/// Bytes packed at a time before the file's pages are released: the most that is in memory twice.
 const STAGE: usize = 16 << 20;
 
-/// rows × columns weights in one format; shared by threads. `columns` is the length of the input of a product, the first
-/// dimension of a GGUF tensor.
+/// A rows × columns matrix of weights in one format, shared by threads. `columns` is the length of the input of a product,
+/// the first dimension of a GGUF tensor.
 #[derive(Debug)]
 pub struct Matrix {
     format: Format,
@@ -26,18 +26,18 @@ pub struct Matrix {
     /// Sizes of the packed form; none for plain weights.
     layout: Option<Layout>,
     packed: Published<AlignedBytes>,
-    /// Held for as long as packing takes: a child forked meanwhile packs for itself.
+    /// Held while the weights are being packed; a child process forked meanwhile packs them itself.
     packing: PerProcess<Mutex<()>>,
     resident: AtomicBool,
-    /// Whether rows are looked up in the file's bytes after the weights were packed.
+    /// Whether rows are looked up in the file's bytes even after the weights have been packed.
     looked_up: AtomicBool,
 }
 
 impl Matrix {
-    /// A matrix over the bytes of a tensor.
+    /// Creates a matrix over the bytes of a tensor.
     ///
     /// # Errors
-    /// `Error::Shape` if the bytes are not exactly the matrix.
+    /// `Error::Shape` if the size of the bytes does not match the matrix exactly.
     pub fn new(format: Format, rows: usize, columns: usize, bytes: Bytes) -> Result<Self, Error> {
         let info = format.info();
         let row_bytes = format.row_bytes(columns).ok_or_else(|| {
@@ -76,27 +76,27 @@ impl Matrix {
         })
     }
 
-    /// Outputs of a product.
+    /// Number of rows: outputs of a product.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Inputs of a product.
+    /// Number of columns: inputs of a product.
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// The format.
+    /// The format of the weights.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// Bytes in the file.
+    /// Size in the file in bytes.
     pub fn nbytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Dequantizes one row, straight from the file's bytes (embedding lookup). Of packed weights only after `keep_rows`.
+    /// Dequantizes one row, straight from the file's bytes (embedding lookup). For packed weights, call `keep_rows` first.
     ///
     /// # Errors
     /// `Error::Shape` if there is no such row, or `out` is not `columns` long.
@@ -112,41 +112,41 @@ impl Matrix {
         self.format.dequantize(self.source(row, 1), out)
     }
 
-    /// Whether the weights may be kept packed in memory. If not, every product packs what it needs, piece by piece: slow
-    /// for few tokens, but without memory of its own. Default: they may. No effect on weights that are packed already.
+    /// Sets whether the packed weights may stay in memory (the default). If not, every product packs what it needs, piece by
+    /// piece: slow for few tokens, but without extra memory. Has no effect on weights that are already packed.
     pub fn resident(&self, resident: bool) {
         self.resident.store(resident, Ordering::Relaxed);
     }
 
-    /// Whether they may.
+    /// Whether the packed weights may stay in memory.
     pub fn is_resident(&self) -> bool {
         self.resident.load(Ordering::Relaxed)
     }
 
-    /// Bytes of memory that products take for good: those of the packed form, or of the file for plain weights.
+    /// Memory that products occupy permanently, in bytes: the packed form, or the file's bytes for plain weights.
     pub fn resident_bytes(&self) -> usize {
         self.layout.map_or(self.nbytes(), |layout| self.groups() * layout.group_bytes)
     }
 
-    /// Has the system read the file's bytes ahead, if the next product will read them: those of weights that may not be kept.
+    /// Lets the system read ahead the file's bytes if the next product will read them, that is, if the weights are not resident.
     pub fn read_ahead(&self) {
         if !self.is_resident() {
             self.bytes.read_ahead();
         }
     }
 
-    /// Says that `row` will be called, also after the weights were packed: a copy of the file then keeps these bytes.
+    /// Declares that `row` will be called even after the weights have been packed: a copy of the file then keeps these bytes.
     pub fn keep_rows(&self) {
         self.looked_up.store(true, Ordering::Relaxed);
     }
 
-    /// Packs the weights if that has not been done and is wanted.
+    /// Packs the weights if they are to be resident and have not been packed yet.
     pub(super) fn prepare(&self, context: &Context) -> Result<(), Error> {
         let Some(layout) = self.layout else { return Ok(()) };
         if self.packed.get().is_some() || !self.is_resident() || self.bytes.is_empty() {
             return Ok(());
         }
-        // One caller packs, others wait. A caller that failed leaves nothing behind.
+        // One caller packs while others wait. A caller that fails leaves nothing behind.
         let _turn = self.packing.get().lock().unwrap_or_else(PoisonError::into_inner);
         if self.packed.get().is_some() {
             return Ok(());
@@ -163,12 +163,12 @@ impl Matrix {
                 let out = unsafe { out.part(group * layout.group_bytes, layout.group_bytes) };
                 self.pack(context.isa, group, layout, out);
             })?;
-            // A page between two stages is read again by the next one: releasing loses nothing.
+            // A page shared by two stages is read again by the second one, so releasing it loses nothing.
             let start = first * GROUP_ROWS * self.row_bytes;
             let end = self.bytes.len().min((first + count) * GROUP_ROWS * self.row_bytes);
             self.bytes.slice(start, end - start)?.release();
         }
-        // What was packed from a file that changed meanwhile must not stay.
+        // Weights packed from a file that changed meanwhile must be discarded.
         self.bytes.check()?;
         if !self.looked_up.load(Ordering::Relaxed) {
             self.bytes.discard();
@@ -187,12 +187,12 @@ impl Matrix {
         self.layout
     }
 
-    /// A packed group, if the weights are kept packed.
+    /// A packed group, if the packed weights are in memory.
     pub(super) fn packed_group(&self, group: usize, layout: Layout) -> Option<&[u8]> {
         self.packed_from(group, layout).map(|packed| &packed[..layout.group_bytes])
     }
 
-    /// A packed group and all that follow it, if the weights are kept packed.
+    /// A packed group and all that follow it, if the packed weights are in memory.
     pub(super) fn packed_from(&self, group: usize, layout: Layout) -> Option<&[u8]> {
         self.packed.get().map(|packed| &packed[group * layout.group_bytes..])
     }

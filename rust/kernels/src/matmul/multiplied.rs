@@ -1,9 +1,9 @@
 //! Panels whose bytes are quants times integer scales, where those products fit into a byte: Q2_K (at most 3 · 15) and Q3_K
-//! (-124 to 128, kept with 124 added).
+//! (-124 to 128, stored with 124 added).
 //!
-//! Then a block of 32 columns has one sum instead of two that are scaled for themselves, and no multiplication of integers
-//! stands between the dot products and the float: 8 dot products for 1 multiplication of floats, 89 % of the peak where two
-//! parts with scales reach 73 %. The integers are the same, so the results are.
+//! A block of 32 columns then has one sum instead of two that are scaled separately, and there is no integer multiplication
+//! between the dot products and the float: 8 dot products per float multiplication, 89 % of the peak where two parts with
+//! scales reach 73 %. The integers are the same, and therefore so are the results.
 
 use std::marker::PhantomData;
 
@@ -48,15 +48,15 @@ unsafe impl<K: ScaleKind> ScaleKind for Multiplied<K> {
     }
 }
 
-/// The zero of the products, for the zero of the quants.
+/// The zero point of the products, given the zero point of the quants.
 pub(crate) const fn zero(of_quants: i32) -> i32 {
     of_quants * LARGEST
 }
 
-/// Makes a panel as `Expand` does, and multiplies.
+/// Makes a panel as `Expand` does, and multiplies by the integer scales.
 pub(super) struct ExpandMultiplied<S, W>(PhantomData<(S, W)>);
 
-// SAFETY: what is written are the 512 bytes of each block.
+// SAFETY: only the 512 bytes of each block are written.
 unsafe impl<S: Simd, W: Weights> Entry for ExpandMultiplied<S, W> {
     type Operands = ExpandOperands;
     type Output = ();
@@ -65,7 +65,7 @@ unsafe impl<S: Simd, W: Weights> Entry for ExpandMultiplied<S, W> {
     unsafe fn run(operands: &ExpandOperands) {
         let ExpandOperands { from, quants, scales } = *operands;
         let groups = 8 / W::Scales::PARTS;
-        // Quants with a zero have it in their middle.
+        // A nonzero zero point is in the middle of the quants' range.
         let middle = if W::Scales::MINIMUM { 0 } else { W::MAXIMUM.div_ceil(2) as u8 };
         let added = zero(i32::from(middle)) as u8;
         // SAFETY: the caller promises the set, the packed blocks with their integer scales and the room for the panel.
@@ -81,7 +81,7 @@ unsafe impl<S: Simd, W: Weights> Entry for ExpandMultiplied<S, W> {
                         start[i] = added.wrapping_sub(middle.wrapping_mul(factor[i]));
                     }
                     for group in 0..groups {
-                        // A group of 4 columns is 64 bytes, row after row; bits above 8 cancel out.
+                        // A group of 4 columns is 64 bytes, row after row; bits above the low 8 cancel out.
                         let at = quants.add(512 * block + 64 * (groups * part + group));
                         let bytes = &mut *at.cast::<[u8; 4 * GROUP_ROWS]>();
                         for i in 0..4 * GROUP_ROWS {

@@ -1,24 +1,24 @@
-//! The product of AVX2, which has no dot product of bytes; tiles of 16 rows × up to 4 tokens.
+//! The product for AVX2, which has no dot product of bytes; tiles of 16 rows × up to 4 tokens.
 //!
-//! `vpmaddubsw` adds two products of an unsigned and a signed byte in 16 bits, and two of those fill the lane of a row. As
-//! long as they are added up in 16 bits, 32 products cost two instructions; `vpmaddwd` then widens the sum, and multiplies
-//! it by an integer scale at no cost. Three kinds of weights:
+//! `vpmaddubsw` adds two products of an unsigned and a signed byte in 16 bits, and two of those sums fill the lane of a row.
+//! As long as they are accumulated in 16 bits, 32 products cost two instructions; `vpmaddwd` then widens the sum and
+//! multiplies it by an integer scale at no extra cost. There are three kinds of weights:
 //!
-//! - Without minimums, values to 63: a half of a lane starts at `-zero · Σ activation` over the columns that it will see and
-//!   ends at `Σ (value - zero) · activation`. What it runs through may leave 16 bits and come back, as long as the end fits:
-//!   16 columns of magnitudes to 16 (`16 · 16 · 127 = 32512`), so 32 columns to a lane, or 8 of magnitudes to 32, so 16
-//!   columns, which is how often Q6_K has a scale. The start costs nothing: something has to be loaded.
-//! - With minimums (zeros of 0): values to 15 fit for 32 columns (`16 · 15 · 127 = 30480`), to 31 for 16 columns, after which
-//!   they are widened, one step more.
-//! - Larger values would saturate the first addition. They are multiplied as 16 bits with `vpmaddwd` instead, two products a
-//!   lane: bytes 0 and 2 of a row by a mask, 1 and 3 by a shift; the activations lie ready in that order.
+//! - Without minimums, values up to 63: half a lane starts at `-zero · Σ activation` over the columns that it will see and
+//!   ends at `Σ (value - zero) · activation`. Intermediate sums may wrap around 16 bits as long as the final sum fits:
+//!   16 columns of magnitudes up to 16 (`16 · 16 · 127 = 32512`), so 32 columns per lane, or 8 of magnitudes up to 32, so 16
+//!   columns, and Q6_K has one scale per 16. The start costs nothing, since a sum has to be initialized anyway.
+//! - With minimums (a zero point of 0): values up to 15 fit for 32 columns (`16 · 15 · 127 = 30480`), up to 31 for 16
+//!   columns, after which they are widened, in one more step.
+//! - Larger values would saturate the first addition. They are multiplied as 16 bits with `vpmaddwd` instead, two products
+//!   per lane: bytes 0 and 2 of a row by a mask, 1 and 3 by a shift; the activations are stored in that order.
 //!
-//! Zen 4 multiplies integers and floats of all kinds on the same two pipes, adds on four and converts on the other two. For 256
-//! products with float scales that is 11 multiplications (8 + `vpmaddwd`, `vmulps`, `vfmadd`), 5.5 cycles or 172 GMAC/s at
-//! 3.7 GHz, with integer scales 10; words take 18. Written as assembly, in the first-level cache, the best order of
-//! instructions reached 137 (words 81), this tile 135: additions take their share of the pipes that multiply. 3 tokens keep
-//! sums and results in registers; 4, 5 and 6 are 3 to 6 % slower, and so is work on one block's end between the products of
-//! the next one. Straight from the packed layout 4 tokens share the work of unpacking.
+//! Zen 4 multiplies integers and floats of all kinds on the same two pipes, adds on four and converts on the other two. For
+//! 256 products with float scales that is 11 multiplications (8 + `vpmaddwd`, `vmulps`, `vfmadd`), 5.5 cycles or 172 GMAC/s
+//! at 3.7 GHz, with integer scales 10; words take 18. Written as assembly, in the first-level cache, the best instruction
+//! order reached 137 (words 81), this tile 135: additions also occupy the pipes that multiply. With 3 tokens, sums and
+//! results stay in registers; 4, 5 and 6 are 3 to 6 % slower, and so is interleaving the end of one block with the products
+//! of the next. Straight from the packed layout 4 tokens share the work of unpacking.
 
 use std::arch::x86_64::*;
 
@@ -38,7 +38,7 @@ const fn words<W: Weights>() -> bool {
     W::MAXIMUM > NARROW
 }
 
-/// Sums that are widened (and scaled) for themselves in 32 columns.
+/// Number of sums per 32 columns that are widened (and scaled) separately.
 const fn steps<W: Weights>() -> usize {
     if W::Scales::MINIMUM && W::MAXIMUM > 15 { 2 } else { W::Scales::PARTS }
 }
@@ -81,8 +81,8 @@ unsafe impl Product for NarrowProduct {
     }
 }
 
-/// Keeps the sums in registers and the groups in order: left to itself, the compiler computes one column after the other
-/// with the weights of all groups on the stack, at half the speed.
+/// Keeps the sums in registers and the groups in order: otherwise the compiler computes one column after the other with
+/// the weights of all groups on the stack, at half the speed.
 #[inline(always)]
 unsafe fn hold_all<const R: usize, const C: usize>(sums: &mut Sums<R, C>) {
     for r in 0..R {
@@ -172,8 +172,8 @@ unsafe fn sums<W: Weights, const R: usize, const C: usize>(
 
 /// The sums of a block, widened and scaled step by step by integers, as floats.
 ///
-/// Everything is done for all sums before the next thing is done, which the processor overlaps better than one sum after the
-/// other.
+/// Each operation is done for all sums before the next operation, which the processor overlaps better than one sum after
+/// the other.
 #[inline(always)]
 unsafe fn block_sums<W: Weights, const R: usize, const C: usize>(
     tile: &TileOperands,
@@ -204,7 +204,7 @@ unsafe fn block_sums<W: Weights, const R: usize, const C: usize>(
     }
 }
 
-/// Widens sums, times the integer scales of a part, which stand twice in a lane.
+/// Widens sums and multiplies them by the integer scales of a part, which each lane holds twice.
 #[inline(always)]
 unsafe fn widen<W: Weights, const R: usize, const C: usize>(
     rows: &RowVectors<R>,

@@ -1,17 +1,17 @@
-//! What kernels of quantized weights work on.
+//! Operands of the kernels of quantized weights.
 
 /// Operands of one tile.
 #[derive(Clone, Copy)]
 pub(crate) struct TileOperands {
     /// Quants of the first group of rows; those of a second one must be reachable from there.
     pub(crate) quants: *const u8,
-    /// Scales of the first group of rows; likewise.
+    /// Scales of the first group of rows; those of a second one must be reachable likewise.
     pub(crate) scales: *const u8,
     /// Bytes from one group of rows to the next, of quants and of scales.
     pub(crate) stride: (usize, usize),
-    /// Where the weights have been decompressed from, if they have been: quants and scales, and bytes of 32 columns of each.
+    /// The compressed quants and scales that the weights were decompressed from, if they were.
     pub(crate) compressed: (*const u8, *const u8),
-    /// See `compressed`.
+    /// Bytes of 32 columns of the compressed quants and of the compressed scales.
     pub(crate) compressed_bytes: (usize, usize),
     /// 16 values chosen by quants, for weights that have a table.
     pub(crate) table: *const u8,
@@ -25,7 +25,7 @@ pub(crate) struct TileOperands {
     pub(crate) sums: *const f32,
     /// The same as pairs of 16 bits, for weights with integer minimums: `[block · parts / 2][column]`.
     pub(crate) pairs: *const i32,
-    /// What 1 in `pairs` stands for: `[block / 8][column]`.
+    /// The value of 1 in `pairs`: `[block / 8][column]`.
     pub(crate) pair_scales: *const f32,
     /// Scales of the activations: `[block][column]`.
     pub(crate) activation_scales: *const f32,
@@ -42,8 +42,8 @@ pub(crate) struct TileOperands {
 pub(crate) struct ExpandOperands {
     /// The packed blocks.
     pub(crate) from: TileOperands,
-    /// Room for 512 bytes a block.
+    /// Room for 512 bytes per block.
     pub(crate) quants: *mut u8,
-    /// Room for the scales that `Single` says, if scales are expanded, too.
+    /// Room for the scales as laid out by `Single`, if scales are expanded as well.
     pub(crate) scales: *mut f32,
 }

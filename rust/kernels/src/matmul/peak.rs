@@ -1,4 +1,4 @@
-//! What the processor's dot product instructions can do at most: the limit of prompts, to compare with.
+//! Peak rate of the processor's dot product instructions: the upper limit for prompts, as a reference.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -7,14 +7,14 @@ use super::dispatch::common;
 use crate::Error;
 use crate::context::Context;
 
-/// Groups of dot products that one piece of work does: about a tenth of a millisecond.
+/// Rounds of dot products in one piece of work: about a tenth of a millisecond.
 const ROUNDS: usize = 4000;
 
 /// Runs dot products of bytes that stay in registers, on all threads of the context, for about `time`, and returns the best
-/// rate seen in billions of multiplications (and additions) a second.
+/// rate seen in billions of multiplications (and additions) per second.
 ///
 /// # Errors
-/// `Error::Cancelled`.
+/// `Error::Cancelled` if the context was interrupted.
 pub fn product_peak(context: &Context, time: Duration) -> Result<f64, Error> {
     let common = common(context.isa);
     let pieces = 8 * context.pool.threads();

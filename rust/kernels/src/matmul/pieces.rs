@@ -1,4 +1,4 @@
-//! Pieces of work of a product of quantized weights: straight from the packed layout, or by panels.
+//! Pieces of work of a product of quantized weights: straight from the packed layout, or through panels.
 
 use super::activations::{Activations, Needs};
 use super::batches::Product;
@@ -14,12 +14,12 @@ use crate::context::Context;
 use crate::formats::{GROUP_ROWS, Layout};
 use crate::simd::Form;
 
-/// Groups of rows in a piece of work of the panel way.
+/// Groups of rows in a piece of work that uses panels.
 pub(super) const PANEL_GROUPS: usize = 2;
-/// Blocks of 32 columns that a panel holds: with 32 rows at most 320 KB, which stays in the second-level cache.
+/// Blocks of 32 columns that a panel holds: at most 320 KB with 32 rows, which stays in the second-level cache.
 const PANEL_BLOCKS: usize = 256;
 
-/// A product, prepared.
+/// A prepared product.
 pub(super) struct Work<'a> {
     pub(super) product: &'a Product<'a>,
     /// The tokens that are multiplied.
@@ -34,11 +34,11 @@ pub(super) struct Work<'a> {
 pub(super) struct Prepared {
     pub(super) layout: Layout,
     pub(super) kernels: Kernels,
-    /// None if the layout is as the kernels read it.
+    /// None if the kernels read the packed layout as it is.
     pub(super) decompression: Option<Decompression>,
 }
 
-/// What all pieces share.
+/// The data shared by all pieces.
 pub(super) struct Call<'a> {
     pub(super) context: &'a Context<'a>,
     /// Length of a token's activations.
@@ -76,7 +76,7 @@ impl Call<'_> {
         }
     }
 
-    /// Few tokens: one group of rows straight from the packed layout.
+    /// For few tokens: computes one group of rows straight from the packed layout.
     pub(super) fn direct_piece(&self, work: &Work, prepared: &Prepared, group: usize) -> Result<(), Error> {
         let Prepared { layout, kernels, decompression } = prepared;
         let (plan, Product { weights, output }) = (work.plan, work.product);
@@ -86,7 +86,7 @@ impl Call<'_> {
         let blocks = weights.columns() / 32;
         let found = weights.packed_group(group, *layout);
         if let (Some(packed), None, true) = (found, decompression, whole) {
-            // The usual case, which needs no buffers; taking them costs each of many small pieces a tenth of a microsecond.
+            // The common case, which needs no buffers; taking them costs each of many small pieces a tenth of a microsecond.
             for span in &plan.spans {
                 let mut tile = self.operands(plan, kernels, *span, 0);
                 set_weights(&mut tile, weights, packed, *layout);
@@ -147,7 +147,7 @@ impl Call<'_> {
         })
     }
 
-    /// Many tokens: up to two groups of rows, expanded into a panel a part of the columns at a time.
+    /// For many tokens: computes up to two groups of rows, expanded into a panel, a part of the columns at a time.
     pub(super) fn panel_piece(&self, work: &Work, prepared: &Prepared, piece: usize) -> Result<(), Error> {
         let Prepared { layout, kernels, decompression } = prepared;
         let (plan, Product { weights, output }) = (work.plan, work.product);
@@ -177,7 +177,7 @@ impl Call<'_> {
                     weights.pack(self.context.isa, first_group + group, layout, out);
                 }
             }
-            // All groups in one slice, so that pointers may go from one to the next.
+            // All groups in one slice, so that pointers may move from one to the next.
             let packed = weights.packed_from(first_group, layout).unwrap_or(packed);
             for block in (0..blocks).step_by(PANEL_BLOCKS) {
                 let count = PANEL_BLOCKS.min(blocks - block);
@@ -245,7 +245,7 @@ impl Call<'_> {
     }
 }
 
-/// For weights without a table.
+/// Placeholder for weights without a table.
 static NO_TABLE: [u8; 16] = [0; 16];
 
 /// Points a tile to a packed group.
@@ -257,7 +257,7 @@ fn set_weights(tile: &mut TileOperands, weights: &Matrix, packed: &[u8], layout:
     }
 }
 
-/// Moves a tile `block` blocks on; a multiple of 8, so that scales of 256 columns stay whole.
+/// Advances a tile by `block` blocks: a multiple of 8, so that scales of 256 columns stay whole.
 fn skip_blocks(tile: &mut TileOperands, layout: Layout, block: usize) {
     tile.quants = tile.quants.wrapping_add(layout.block_quants * block);
     tile.scales = tile.scales.wrapping_add(layout.block_scales * block);

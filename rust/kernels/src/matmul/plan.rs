@@ -1,4 +1,4 @@
-//! How a call of several products cuts the tokens of each batch into tiles.
+//! Partition of each batch's tokens into tiles, for a call with several products.
 
 use super::batches::Batch;
 use super::floats::pieces::FloatPlan;
@@ -6,22 +6,22 @@ use super::kernels::Common;
 use super::spans::{Span, spans};
 use crate::Error;
 
-/// How the tokens of a batch are cut.
+/// Partition of the tokens of a batch.
 pub(super) struct Plan<'a> {
     pub(super) batch: &'a Batch<'a>,
     pub(super) tokens: usize,
-    /// Tokens of the batches before.
+    /// Number of tokens in the batches before this one.
     pub(super) first: usize,
     /// Whether quantized weights are multiplied straight from the packed layout.
     pub(super) direct: bool,
     /// Tiles for quantized weights.
     pub(super) spans: Vec<Span>,
-    /// For plain weights.
+    /// The plan for plain weights.
     pub(super) plain: FloatPlan<'a>,
 }
 
 impl<'a> Plan<'a> {
-    /// The plan of a batch behind `first` tokens, and behind `arranged` floats of sorted activations.
+    /// The plan of a batch that follows `first` tokens and `arranged` floats of sorted activations.
     pub(super) fn new(
         common: &'static Common,
         batch: &'a Batch<'a>,

@@ -1,4 +1,4 @@
-//! The parallel regions of a call of some products: activations are quantized, then groups of rows are multiplied.
+//! The parallel regions of a call: activations are quantized, then groups of rows are multiplied.
 
 use std::sync::OnceLock;
 
@@ -17,7 +17,8 @@ use crate::memory::{grow, room};
 use crate::shared::SharedSlice;
 use crate::simd::Form;
 
-/// Runs checked products, whose inputs all have `columns` numbers a token, at least 1; the weights are packed if they are to be.
+/// Runs products that have been checked. All inputs have `columns` elements per token, at least 1; the weights of resident
+/// matrices have been packed.
 pub(super) fn run(
     context: &Context,
     columns: usize,
@@ -65,7 +66,7 @@ pub(super) fn run(
             None => work.plan.plain.run(context.isa, arranged, work.product, piece),
         };
         if let Err(error) = done {
-            // The first error is reported; others say the same.
+            // The first error is reported; any others say the same.
             let _ = failed.set(error);
         }
     })?;

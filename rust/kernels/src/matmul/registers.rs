@@ -1,4 +1,4 @@
-//! Dot products of bytes that stay in registers, which measure what the processor can do at most; see `peak`.
+//! Dot products of bytes that stay in registers, to measure the processor's peak; see `peak`.
 
 use std::hint::black_box;
 use std::marker::PhantomData;
@@ -6,15 +6,15 @@ use std::marker::PhantomData;
 use crate::cpu::sets::Entry;
 use crate::simd::Simd;
 
-/// Sums that fit into the registers beside the operands.
+/// Number of sums that fit into the registers next to the operands.
 pub(super) const fn chains<S: Simd>() -> usize {
     if S::LANES == 8 { 6 } else { 12 }
 }
 
-/// 8 groups of products a round in `C` independent sums.
+/// 8 groups of products per round in `C` independent sums.
 pub(super) struct Peak<S, const C: usize>(PhantomData<S>);
 
-// SAFETY: nothing is read or written but numbers on the stack.
+// SAFETY: only values on the stack are read and written.
 unsafe impl<S: Simd, const C: usize> Entry for Peak<S, C> {
     type Operands = usize;
     type Output = f32;
@@ -26,8 +26,8 @@ unsafe impl<S: Simd, const C: usize> Entry for Peak<S, C> {
     }
 }
 
-/// `rounds` × 8 groups of products in `C` independent sums (an even number): two vectors of weights meet `C / 2` tokens, as
-/// in the tile of a prompt, so that no product repeats another one.
+/// `rounds` × 8 groups of products in `C` independent sums (an even number): two vectors of weights times `C / 2` tokens, as
+/// in the tile of a prompt, so that no product repeats another.
 ///
 /// # Safety
 /// The processor has the set, and the code is compiled for it.
@@ -35,13 +35,13 @@ unsafe impl<S: Simd, const C: usize> Entry for Peak<S, C> {
 unsafe fn products<S: Simd, const C: usize>(rounds: usize) -> f32 {
     let bytes = black_box([[3_u8; 64], [5_u8; 64]]);
     let fours = [0x0102_0304_i32; 128];
-    // SAFETY: pointers are to whole vectors and to numbers; 8 · C / 2 is at most 128.
+    // SAFETY: pointers are to whole vectors and to single values; 8 · C / 2 is at most 128.
     unsafe {
         let weights = [S::bytes(bytes[0].as_ptr()), S::bytes(bytes[1].as_ptr())];
         let mut total = S::zero();
         let mut sums = [S::empty(); C];
         for _ in 0..rounds {
-            // For all that the compiler knows they are others every time.
+            // As far as the compiler knows, they are different every time.
             let fours = black_box(&fours).as_ptr();
             macro_rules! groups {
                 ($($group:literal)*) => { $(

@@ -1,4 +1,4 @@
-//! How a kernel reads scales. All products here are exact: at most 11 bits of an f16 times 8 bits of a scale.
+//! How a kernel reads scales. All products here are exact: at most 11 bits of an f16 times at most 8 bits of a scale.
 //!
 //! Bytes of a group's scales for 32 columns: [`Half`] and [`Brain`] 32; [`HalfMinimum`] 64 (scales, minimums); a panel's
 //! [`Single`] 64 for each part, twice that with minimums. For 256 columns, after 32 bytes of f16 scales: [`Signed32`]
@@ -20,9 +20,9 @@ pub(crate) struct Signed32<const EIGHTHS: u32>;
 pub(crate) struct Signed16<const EIGHTHS: u32>;
 /// f16 scale and minimum for 256 columns times unsigned bytes for 32.
 pub(crate) struct Minimum32;
-/// f16 scale and minimum for 256 columns times four bits each for 16.
+/// f16 scale and minimum for 256 columns, each times four bits for 16.
 pub(crate) struct Minimum16;
-/// f32 as expanded into a panel.
+/// f32, as expanded into a panel.
 pub(crate) struct Single<const PARTS: usize, const MINIMUM: bool>;
 
 /// Bytes of the scales of 256 columns, by kind.
@@ -109,8 +109,8 @@ unsafe fn wide<S: Simd, const EIGHTHS: u32>(at: *const u8) -> S::Floats {
     }
 }
 
-/// A kind with f16 scales for 256 columns and bytes for parts of them; the bytes begin after `header` bytes, `step` for each
-/// part.
+/// A kind with f16 scales for 256 columns and byte scales for parts of them; these bytes begin after `header` bytes, with
+/// `step` bytes for each part.
 macro_rules! integer_kind {
     (
         [$($generic:tt)*] $kind:ty, $bytes:ident, parts $parts:literal, minimum $minimum:literal, $header:literal + $step:literal,
@@ -183,7 +183,7 @@ integer_kind!(
 );
 
 impl<const PARTS: usize, const MINIMUM: bool> Single<PARTS, MINIMUM> {
-    /// Offset of the scales of a part of a block.
+    /// Byte offset of the scales of a part of a block.
     pub(crate) const fn offset(block: usize, part: usize) -> usize {
         <Self as ScaleKind>::BYTES * block + 64 * (1 + MINIMUM as usize) * part
     }

@@ -1,4 +1,4 @@
-//! The tiles of each instruction set: sizes that fill its registers, and where panels begin to pay.
+//! The tiles of each instruction set: the sizes that fill its registers, and from how many tokens panels are faster.
 
 use super::activations::Needs;
 #[cfg(target_arch = "aarch64")]
@@ -19,13 +19,13 @@ use crate::simd::Simd;
 
 /// An instruction set with tiles.
 pub(super) trait TileSet: InstructionSet {
-    /// What does not depend on a packing.
+    /// The part that does not depend on a packing.
     const COMMON: &'static Common;
 
     /// Kernels of one packing.
     ///
-    /// `Exact` is the panel that knows the largest value, `Any` the one that takes every byte, `Best` that one or the one of quants
-    /// times their scales.
+    /// `Exact` is the panel that knows the largest value, `Any` the one that takes every byte, and `Best` either the latter or
+    /// the one of quants times their scales.
     fn kernels<W: Weights, Exact: Weights, Any: Weights, Best: Weights>(zero: i32) -> Kernels;
 
     /// Kernels of plain weights.
@@ -102,7 +102,7 @@ macro_rules! tiles {
     };
 }
 
-/// Multiplications in a round of `registers::Peak`.
+/// Number of multiplications in a round of `registers::Peak`.
 const fn products<S: Simd>() -> usize {
     8 * 4 * S::LANES * chains::<S>()
 }

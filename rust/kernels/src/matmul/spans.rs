@@ -1,4 +1,4 @@
-//! How tokens are divided into tiles.
+//! Division of tokens into tiles.
 
 use crate::Error;
 use crate::memory::room;
@@ -8,13 +8,13 @@ use crate::memory::room;
 pub(super) struct Span {
     /// The first token.
     pub(super) first: usize,
-    /// How many.
+    /// Number of tokens.
     pub(super) count: usize,
-    /// Which of the widths `count` is.
+    /// Index of `count` among the widths.
     pub(super) index: usize,
 }
 
-/// Divides tokens into tiles of the given widths (ascending, from 1): as many as possible of the largest, the rest in
+/// Divides tokens into tiles of the given widths (ascending, from 1): as many as possible of the largest width, the rest in
 /// smaller ones.
 pub(super) fn spans(tokens: usize, widths: &[usize]) -> Result<Vec<Span>, Error> {
     let mut spans = room(tokens / widths.last().unwrap_or(&1) + widths.len(), "tiles of tokens")?;

@@ -8,7 +8,7 @@ use crate::formats::Format;
 use crate::mapping::Bytes;
 use crate::threads::Pool;
 
-/// A small generator of numbers (xorshift64*).
+/// A small random number generator (xorshift64*).
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -19,13 +19,13 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// -1 to 1.
+    /// A value from -1 to 1.
     pub(super) fn float(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 }
 
-/// Random blocks with scales of usual sizes; all other bits are random.
+/// Random blocks with scales of typical magnitudes; all other bits are random.
 fn random_rows(format: Format, rows: usize, columns: usize, random: &mut Random) -> Vec<u8> {
     if format.info().block_elements == 1 {
         let values: Vec<f32> = (0..rows * columns).map(|_| random.float()).collect();
@@ -50,7 +50,7 @@ fn random_rows(format: Format, rows: usize, columns: usize, random: &mut Random)
     bytes
 }
 
-/// Places of f16 numbers in a block.
+/// Offsets of f16 values in a block.
 fn half_offsets(format: Format) -> &'static [usize] {
     match format {
         Format::Q4_1 | Format::Q5_1 | Format::Q4_K | Format::Q5_K => &[0, 2],
@@ -80,7 +80,7 @@ pub(super) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }).collect()
 }
 
-/// Activations as the quantized kernels see them.
+/// Activations as rounded for the quantized kernels.
 fn rounded_activations(input: &[f32]) -> Vec<f64> {
     let mut rounded = Vec::with_capacity(input.len());
     for block in input.as_chunks::<32>().0 {
@@ -108,7 +108,7 @@ fn check_against_exact(weights: &Matrix, input: &[f32], output: &[f32]) {
             let size: f64 = exact.iter().map(|a| a.abs() * f64::from(largest)).sum();
             let found = f64::from(output[token * weights.rows() + r]);
             let error = (found - expected).abs();
-            // Sums of activations that meet integer minimums are rounded to 16 bits.
+            // Sums of activations that are multiplied by integer minimums are rounded to 16 bits.
             let tolerance =
                 if matches!(weights.format(), Format::Q2_K | Format::Q4_K | Format::Q5_K) { 1e-5 } else { 2e-6 };
             assert!(error <= tolerance * size, "{:?} row {r} token {token}: {found} {expected}", weights.format());
@@ -154,7 +154,7 @@ fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
         for fill in [0x00, 0xff] {
             let mut bytes = random_rows(*format, rows, columns, &mut random);
             for block in bytes.chunks_exact_mut(format.info().block_bytes) {
-                // Quants and integer scales become extreme, floats stay.
+                // Quants and integer scales become extreme, floats stay the same.
                 let floats: &[_] = match format {
                     Format::MXFP4 => &[0],
                     Format::IQ1_M => &[48, 50, 52, 54],
@@ -167,7 +167,7 @@ fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
                 }
             }
             let weights = Matrix::new(*format, rows, columns, Bytes::owned(bytes)).unwrap();
-            // All of one magnitude, so all of them become 127 or -127: one sign, or one for every two columns.
+            // All have the same magnitude, so all of them become 127 or -127: with one sign, or alternating every two columns.
             for signs in [0_u32, !0, 0xcccc_cccc] {
                 let input: Vec<f32> =
                     (0..20 * columns).map(|at| if signs >> (at % 32) & 1 == 0 { 1.0 } else { -1.0 }).collect();

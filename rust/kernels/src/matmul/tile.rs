@@ -1,17 +1,18 @@
-//! The skeleton of every tile: a register tile of rows × columns over all of the weights' columns, generic over weights, size and
-//! how an instruction set multiplies ([`Product`]). The same code serves one token (straight from the packed layout) and prompts
-//! (from a panel).
+//! The skeleton of every tile: a register tile of rows × columns over all of the weights' columns, generic over the weights,
+//! the size and the way an instruction set multiplies ([`Product`]). The same code serves one token (straight from the packed
+//! layout) and prompts (from a panel).
 //!
 //! Arithmetic, for each row and token, with `I = Σ (value - zero) · activation` over a part of 32 columns, exact, and one
 //! rounding for each `float` and `fma`:
 //!
 //! - Formats with float scales for 32 columns, block after block: `f = fma(float(I) · scale, activation_scale, f)`, then with
 //!   minimums `f = fma(-minimum, Σ activation · activation_scale, f)`.
-//! - Formats with integer scales below a float for 256 columns, 256 columns after 256: from `g = 0`, block after block,
-//!   `g = fma(float(Σ over parts of I · integer_scale), activation_scale, g)`; then `f = fma(scale, g, f)`. With minimums,
-//!   the sums of activations are rounded to 16 bits with one scale for 256 columns, far below the error of the
-//!   activations themselves, and `f = fma(-minimum, float(Σ over parts of integer_minimum · sum) · sum_scale, f)`.
-//!   Multiplications of integers partly run beside the dot products where those of floats take their place.
+//! - Formats with a float scale for 256 columns and integer scales within them, 256 columns at a time: from `g = 0`, block
+//!   after block, `g = fma(float(Σ over parts of I · integer_scale), activation_scale, g)`; then `f = fma(scale, g, f)`.
+//!   With minimums, the sums of activations are rounded to 16 bits with one scale for 256 columns, with an error far below
+//!   that of the activations themselves, and
+//!   `f = fma(-minimum, float(Σ over parts of integer_minimum · sum) · sum_scale, f)`.
+//!   Integer multiplications can partly overlap with the dot products, whereas float multiplications compete with them.
 //!
 //! All integers are exact, so nothing can differ between instruction sets, tile sizes or batches.
 
@@ -21,7 +22,7 @@ use crate::cpu::sets::Entry;
 use crate::formats::GROUP_ROWS;
 use crate::simd::Simd;
 
-/// Where the vectors of results of a tile find their rows.
+/// The rows that correspond to the result vectors of a tile.
 #[derive(Clone, Copy)]
 pub(super) struct RowVectors<const R: usize> {
     /// Quants of the vector's first row.
@@ -35,10 +36,10 @@ pub(super) struct RowVectors<const R: usize> {
 /// Floats of a tile: `R` vectors of rows × `C` vectors of columns.
 pub(super) type Results<P, const R: usize, const C: usize> = [[<<P as Product>::Set as Simd>::Floats; C]; R];
 
-/// How the integers of a block are multiplied, and how rows and columns lie in the vectors of results.
+/// How the integers of a block are multiplied, and how rows and columns are arranged in the vectors of results.
 ///
-/// Usually a vector holds `LANES` rows of one column. One that holds `SPREAD` columns side by side has fewer rows, so that a vector
-/// of rows becomes `SPREAD` vectors of results.
+/// Usually a vector holds `LANES` rows of one column. A vector that holds `SPREAD` columns side by side has fewer rows, so that
+/// a vector of rows becomes `SPREAD` vectors of results.
 ///
 /// # Safety
 /// Implementations read nothing but the blocks, rows and columns that the operands promise for `R` vectors of rows × `C` of
@@ -48,7 +49,7 @@ pub(super) unsafe trait Product: 'static {
     type Set: Simd;
     /// Columns in a vector of results, and vectors of results that a vector of rows becomes.
     const SPREAD: usize = 1;
-    /// There is one column, and the others in a vector repeat it.
+    /// Whether there is only one column, which the others in a vector repeat.
     const SINGLE: bool = false;
 
     /// The sums of a block of 32 columns, with their integer scales, as floats.
@@ -61,7 +62,7 @@ pub(super) unsafe trait Product: 'static {
         block: usize,
     ) -> Results<Self, R, C>;
 
-    /// Numbers of rows as they lie in the vector of results number `part` of `SPREAD`.
+    /// Spreads per-row values to the arrangement of result vector `part` of `SPREAD`.
     ///
     /// # Safety
     /// As for `sums`.
@@ -79,10 +80,10 @@ pub(super) unsafe trait Product: 'static {
         values
     }
 
-    /// Numbers of the columns of a vector.
+    /// Loads the per-column values for a vector.
     ///
     /// # Safety
-    /// As for `sums`; the numbers are there.
+    /// As for `sums`; the values are there.
     #[inline(always)]
     unsafe fn columns(at: *const f32) -> <Self::Set as Simd>::Floats {
         // SAFETY: the caller promises the set and the number.
@@ -92,7 +93,7 @@ pub(super) unsafe trait Product: 'static {
     /// `Simd::add_pairs` for the columns of a vector.
     ///
     /// # Safety
-    /// As for `sums`; the numbers are there.
+    /// As for `sums`; the values are there.
     #[inline(always)]
     unsafe fn add_pairs(
         total: <Self::Set as Simd>::Integers,
@@ -103,20 +104,20 @@ pub(super) unsafe trait Product: 'static {
         unsafe { Self::Set::add_pairs(total, pairs, at) }
     }
 
-    /// Keeps values in registers at this place of the program, where the compiler would do worse.
+    /// Keeps values in registers at this point of the program, where the compiler alone would do worse.
     ///
     /// # Safety
     /// As for `sums`.
     #[inline(always)]
     unsafe fn hold<const R: usize, const C: usize>(_values: &mut Results<Self, R, C>) {}
 
-    /// Asks for the weights that will be needed some time after `block`.
+    /// Prefetches the weights that will be needed some time after `block`.
     ///
     /// # Safety
     /// As for `sums`.
     unsafe fn prefetch<W: Weights>(tile: &TileOperands, block: usize);
 
-    /// The results of earlier blocks, at `from`.
+    /// Loads the results of earlier blocks from `from`.
     ///
     /// # Safety
     /// As for `sums`; the results are there.
@@ -162,9 +163,9 @@ unsafe impl<P: Product, W: Weights, const R: usize, const C: usize> Entry for Re
 
     #[inline(always)]
     unsafe fn run(operands: &TileOperands) {
-        // A copy, so that the compiler knows that nothing changes it.
+        // A copy, so that the compiler knows that nothing modifies it.
         let tile = *operands;
-        // Rows that are done at a time; there may be more in the group.
+        // Rows processed at a time; there may be more in the group.
         let height = R / P::SPREAD * P::Set::LANES;
         let mut first = 0;
         while first == 0 || first < GROUP_ROWS {
@@ -194,7 +195,7 @@ unsafe impl<P: Product, W: Weights, const R: usize, const C: usize> Entry for Re
 /// The operands have as many groups as these rows need.
 #[inline(always)]
 unsafe fn row_vectors<P: Product, const R: usize>(tile: &TileOperands, first: usize) -> RowVectors<R> {
-    // Loops instead of closures: a closure is compiled without the instruction set of the function around it.
+    // Loops instead of closures: a closure is compiled without the instruction set of the enclosing function.
     let in_group = GROUP_ROWS / P::Set::LANES;
     let mut rows = RowVectors { quants: [tile.quants; R], scales: [tile.scales; R], lanes: [0; R] };
     for r in 0..R {
@@ -209,12 +210,12 @@ unsafe fn row_vectors<P: Product, const R: usize>(tile: &TileOperands, first: us
     rows
 }
 
-/// The columns of a tile.
+/// Number of columns of a tile.
 const fn width<P: Product, const C: usize>() -> usize {
     if P::SINGLE { 1 } else { C * P::SPREAD }
 }
 
-/// Weights whose scales are floats for 32 columns.
+/// Runs a tile of weights that have a float scale for every 32 columns.
 ///
 /// # Safety
 /// As for the tile.
@@ -258,9 +259,9 @@ unsafe fn of_float_scales<P: Product, W: Weights, const R: usize, const C: usize
     }
 }
 
-/// Weights whose scales are integers for parts of 32 columns and a float for 256.
+/// Runs a tile of weights that have integer scales for parts of 32 columns and a float scale for 256.
 ///
-/// The results of earlier columns, used once for 256, are what does not stay in registers.
+/// The results of earlier columns, used once per 256, are the values that do not stay in registers.
 ///
 /// # Safety
 /// As for the tile.

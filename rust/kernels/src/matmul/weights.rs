@@ -1,7 +1,7 @@
 //! How a kernel reads weights: straight from the packed layout, or from a panel that has been expanded to bytes.
 //!
-//! A group holds 16 rows; rows lie in lanes, and 64 bytes hold 4 consecutive columns of each row. All quants of a group
-//! come first, 32 columns after 32 columns, then all its scales. For 32 columns, with `g` counting the 8 groups of 4:
+//! A group holds 16 rows; rows are in lanes, and 64 bytes hold 4 consecutive columns of each row. All quants of a group
+//! come first, 32 columns at a time, then all its scales. For 32 columns, with `g` counting the 8 groups of 4:
 //!
 //! | quants | bytes | content |
 //! |---|---|---|
@@ -12,7 +12,8 @@
 //! | `Quants6` | 384 | as `Quants4`, then two byte vectors as in `Quants2` |
 //! | `Quants8` | 512 | byte vector `g` |
 //!
-//! Formats of few bits are compressed into less memory and decompressed to this layout a few blocks at a time: see `formats::compression`.
+//! Low-bit formats are compressed further in memory and decompressed to this layout a few blocks at a time: see
+//! `formats::compression`.
 
 use std::marker::PhantomData;
 
@@ -36,19 +37,19 @@ pub(crate) unsafe trait Quants: 'static {
 pub(crate) unsafe trait ScaleKind: 'static {
     /// Bytes for 32 columns of 16 rows, on average over 256 columns.
     const BYTES: usize;
-    /// Scaled sums in 32 columns.
+    /// Scaled sums per 32 columns.
     const PARTS: usize;
     /// Whether there are minimums.
     const MINIMUM: bool;
-    /// Whether parts have integer scales (and minimums), and 256 columns a float of each.
+    /// Whether parts have integer scales (and minimums), with a float of each for 256 columns.
     const INTEGER: bool;
     /// Whether the quants have been multiplied by their integer scales; see [`super::multiplied`].
     const MULTIPLIED: bool = false;
-    /// Sums in 32 columns that are scaled for themselves.
+    /// Sums per 32 columns that are scaled separately.
     const DOTS: usize = if Self::MULTIPLIED { 1 } else { Self::PARTS };
-    /// Bits of a byte of integer scales that are the scale.
+    /// Bits of an integer scale byte that hold the scale.
     const FACTOR_MASK: u8 = 255;
-    /// The same in a panel; integer scales are read from the packed layout even then.
+    /// The kind of scales in a panel; integer scales are read from the packed layout even then.
     type Panel: ScaleKind;
     /// The 16 bytes of the integer scales of a part; called only if `INTEGER`.
     #[inline(always)]
@@ -60,13 +61,13 @@ pub(crate) unsafe trait ScaleKind: 'static {
     unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats;
     /// Minimums, likewise; called only if `MINIMUM`.
     unsafe fn minimum<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats;
-    /// Integer scales of a part; 1 unless `INTEGER`.
+    /// Integer scales of a part; all 1 unless `INTEGER`.
     #[inline(always)]
     unsafe fn integer<S: Simd>(_at: *const u8, _lane: usize, _block: usize, _part: usize) -> S::Scale {
         // SAFETY: the caller promises the instruction set.
         unsafe { S::unscaled() }
     }
-    /// Integer minimums of two parts that follow each other, as pairs of 16 bits; called only if `INTEGER` and `MINIMUM`.
+    /// Integer minimums of two consecutive parts, as pairs of 16 bits; called only if `INTEGER` and `MINIMUM`.
     #[inline(always)]
     unsafe fn minimums<S: Simd>(_at: *const u8, _lane: usize, _pair: usize) -> S::Scale {
         // SAFETY: the caller promises the instruction set.
@@ -77,17 +78,17 @@ pub(crate) unsafe trait ScaleKind: 'static {
 /// Weights as a kernel reads them.
 ///
 /// # Safety
-/// `group` reads `BYTES` bytes, and `Scales` are those that lie beside them.
+/// `group` reads `BYTES` bytes, and `Scales` describes the scales stored with them.
 pub(crate) unsafe trait Weights: 'static {
     /// Bytes of quants for 32 columns of 16 rows.
     const BYTES: usize;
     /// Largest value of `group`.
     const MAXIMUM: u32;
-    /// Whether the weights stream from memory, so that they should be asked for early.
+    /// Whether the weights stream from memory, so that they should be prefetched.
     const STREAM: bool;
     /// Whether the weights were decompressed from a stream of which more should be prefetched.
     const FOLDED: bool;
-    /// Whether these are a panel, whose arrangement is the business of the instruction set.
+    /// Whether these are a panel, whose arrangement is up to the instruction set.
     #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "elsewhere it is the packed one"))]
     const PANEL: bool;
     /// The scales.
@@ -96,7 +97,7 @@ pub(crate) unsafe trait Weights: 'static {
     unsafe fn group<S: Simd, const G: usize>(at: *const u8, table: S::Bytes) -> S::Bytes;
 }
 
-/// The packed layout: quants that may choose entries of a table, scales, largest value.
+/// The packed layout: quants (indices into a table if `TABLE`), scales, largest value.
 pub(crate) struct Packed<Q, K, const TABLE: bool, const MAXIMUM: u32>(PhantomData<(Q, K)>);
 
 // SAFETY: within the bytes that the tables above and in `scales` give.
@@ -139,7 +140,7 @@ unsafe impl<Q: Quants, K: ScaleKind, const TABLE: bool, const MAXIMUM: u32> Weig
     }
 }
 
-/// A panel: one byte a value, scales and minimums as f32.
+/// A panel: one byte per value, scales and minimums as f32.
 pub(crate) struct Panel<K, const MAXIMUM: u32>(PhantomData<K>);
 
 // SAFETY: within the bytes that the tables above and in `scales` give.
@@ -171,7 +172,7 @@ pub(crate) struct Quants6;
 /// Weights of 8 bits; the layout of their planes is in the module's table.
 pub(crate) struct Quants8;
 
-/// Moves bit pair `G % 4` of every byte to bits 0 and 1; other bits are left over.
+/// Moves bit pair `G % 4` of every byte to bits 0 and 1; the other bits are not cleared.
 #[inline(always)]
 unsafe fn pair<S: Simd, const G: usize>(value: S::Bytes) -> S::Bytes {
     // SAFETY: the caller promises the instruction set.

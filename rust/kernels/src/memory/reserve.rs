@@ -1,28 +1,28 @@
-//! The reserve: what the allocator gives to those who cannot fail when the system has no memory left.
+//! The reserve: memory for allocations that cannot fail, used when the system has none left.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-/// Address space of the reserve; memory is taken only as it is used, which is when the system has no more.
+/// Size of the reserve in bytes of address space; it takes memory only as it is used.
 pub(super) const RESERVE: usize = 8 << 20;
-/// Requests above this size are refused like those of the system: they are of those that report it.
+/// Requests above this size are refused as the system would: they come from code that reports memory shortage.
 pub(super) const LARGEST: usize = 2 << 20;
-/// New work begins only while so much of the reserve is free.
+/// New work begins only while this much of the reserve is free.
 pub(super) const NEEDED: usize = 6 << 20;
-/// The most reserves that are in use at a time.
+/// Maximum number of reserves in use at a time.
 const MOST: usize = 8;
-/// Unit of places in the reserve.
+/// Allocation unit of the reserve in bytes.
 const UNIT: usize = 64;
-/// The alignment of a reserve, and so the largest that it can give.
+/// The alignment of a reserve, and therefore the largest alignment that it can provide.
 const ALIGNMENT: usize = 4096;
 
 thread_local! {
-    /// Whether this thread allocates what it can do without: then the reserve stays for those who cannot.
+    /// Whether this thread is making an allocation that may fail; the reserve is then left to those that may not.
     static FALLIBLE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// `allocate()`, which reports that memory is short, from the system alone.
+/// Calls `allocate`, which reports a shortage of memory, with allocations from the system alone.
 pub(super) fn fallible<R>(allocate: impl FnOnce() -> R) -> R {
     FALLIBLE.set(true);
     let result = allocate();
@@ -36,13 +36,13 @@ pub struct Allocator;
 // SAFETY: the system's allocator, or ranges of the reserve that nobody else has and that are aligned and as long as asked.
 unsafe impl GlobalAlloc for Allocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is the one that the system's allocator asks for.
+        // SAFETY: the caller's promise is the one that the system's allocator requires.
         let place = unsafe { System.alloc(layout) };
         if place.is_null() { current().take(layout) } else { place }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is the one that the system's allocator asks for.
+        // SAFETY: the caller's promise is the one that the system's allocator requires.
         let place = unsafe { System.alloc_zeroed(layout) };
         if !place.is_null() {
             return place;
@@ -86,7 +86,7 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
-/// A part of the process's own data that costs no memory before it is used: the first reserve.
+/// Static data of the process that costs no memory until it is used: the first reserve.
 #[repr(C, align(4096))] // ALIGNMENT
 struct Place(UnsafeCell<[u8; RESERVE]>);
 
@@ -94,13 +94,13 @@ struct Place(UnsafeCell<[u8; RESERVE]>);
 unsafe impl Sync for Place {}
 
 static PLACE: Place = Place(UnsafeCell::new([0; RESERVE]));
-/// The first reserve, and those that took its place while parts of it were in use for long.
+/// The first reserve, and those that replaced it while parts of it remained in use.
 static RESERVES: [Reserve; MOST] = [const { Reserve::new(std::ptr::null_mut()) }; MOST];
-/// Which of them hands out, and how many there are.
+/// The index of the reserve that hands out memory, and the number of reserves.
 static CURRENT: AtomicUsize = AtomicUsize::new(0);
 static COUNT: AtomicUsize = AtomicUsize::new(1);
 
-/// Whether enough of the reserve is free for new work; what is still in use of an older reserve is replaced.
+/// Whether enough of the reserve is free for new work; a reserve that is still partly in use is replaced.
 pub(super) fn is_ready() -> bool {
     current().free() >= NEEDED || renew()
 }
@@ -109,12 +109,12 @@ fn current() -> &'static Reserve {
     &RESERVES[CURRENT.load(Ordering::Acquire)]
 }
 
-/// The reserve that a range came from.
+/// The reserve that an allocation came from.
 fn holder(place: *mut u8) -> Option<&'static Reserve> {
     RESERVES[..COUNT.load(Ordering::Acquire)].iter().find(|reserve| reserve.holds(place))
 }
 
-/// Makes a reserve that is whole the current one; false if there is none and no memory for another one.
+/// Makes a reserve that is entirely free the current one; false if there is none and no memory for another.
 #[cold]
 fn renew() -> bool {
     let count = COUNT.load(Ordering::Acquire);
@@ -133,17 +133,17 @@ fn another(index: usize) -> Option<usize> {
         return None;
     }
     if reserve.start.compare_exchange(std::ptr::null_mut(), place, Ordering::AcqRel, Ordering::Acquire).is_err() {
-        // SAFETY: it came from there just now, and nobody else has seen it.
+        // SAFETY: it came from there just now, and no other thread has seen it.
         unsafe { System.dealloc(place, layout) };
     }
     COUNT.fetch_max(index + 1, Ordering::AcqRel);
     Some(index)
 }
 
-/// Hands out one range behind the other, and begins again when all have come back. Without locks, which a forked process
-/// could find taken for ever.
+/// A bump allocator: hands out one range after the other, and starts over when all have been returned. It uses no locks,
+/// which a forked process could find locked forever.
 pub(super) struct Reserve {
-    /// Null for the first reserve, which lies in `PLACE`, and for those that there are not.
+    /// Null for the first reserve, which is `PLACE`, and for reserves that do not exist.
     start: AtomicPtr<u8>,
     /// Units handed out << 32 | ranges that are in use.
     state: AtomicU64,
@@ -176,7 +176,7 @@ impl Reserve {
     pub(super) fn give_back(&self, place: *mut u8, size: usize) {
         let first = ((place.addr() - self.start().addr()) / UNIT) as u64;
         let end = first + size.div_ceil(UNIT) as u64;
-        // With the last range all of the reserve is free again, and what was taken last can be taken once more at once.
+        // Once all ranges are returned, the whole reserve is free again; the range handed out last can be reused at once.
         let _ = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| {
             let count = (state & 0xffff_ffff) - 1;
             let taken = if state >> 32 == end { first } else { state >> 32 };

@@ -1,4 +1,4 @@
-//! Growth that fails, and the reserve.
+//! Tests of failing growth and of the reserve.
 
 use std::alloc::Layout;
 

@@ -61,7 +61,7 @@ fn every_norm_is_its_formula_in_every_instruction_set() {
     for (rows, size, heads) in [(1, 1, 1), (2, 15, 2), (6, 16, 3), (3, 17, 1), (24, 64, 8), (5, 384, 1), (40, 1000, 2)]
     {
         let (input, weight, bias) = (random.units(rows * size), random.units(heads * size), random.units(heads * size));
-        // A mean that is large beside the deviation.
+        // A mean that is large relative to the deviation.
         let input: Vec<f32> = input.iter().map(|x| x + 3.0).collect();
         for kind in [NormKind::RootMeanSquare, NormKind::MeanAndVariance] {
             for (weight, bias) in
@@ -98,7 +98,7 @@ fn only_the_beginning_of_each_step_is_normalized() {
     let (pool, weight) = (Pool::new(2).expect("threads start"), random.units(40));
     let context = Context::new(*Isa::available().last().expect("at least scalar"), &pool);
     let norm = Norm { kind: NormKind::RootMeanSquare, size: 40, weight: Some(&weight), bias: None, epsilon: 1e-6 };
-    // More rows than a piece of work has.
+    // More rows than fit into a piece of work.
     let x = random.units(64 * 1000);
     let mut got = x.clone();
     norm.apply_in_place(&context, &mut got, 64).expect("fitting shapes");

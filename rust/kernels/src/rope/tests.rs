@@ -82,7 +82,7 @@ fn frequency_factors_divide_frequencies() {
 fn yarn_keeps_fast_pairs_slows_slow_ones_and_grows_the_magnitude() {
     let plain = Rope::new(&settings(128, 1e4)).expect("valid settings");
     let scaled = Rope::new(&RopeSettings { scaling: yarn(16.0, 1.0), ..settings(128, 1e4) }).expect("valid settings");
-    // By the formula: pairs up to 20 keep their frequency, from 46 on they have a sixteenth, with a straight line between.
+    // By the formula, pairs up to 20 keep their frequency, from 46 on they have a sixteenth of it, with a linear ramp between.
     for (pair, (plain, scaled)) in plain.frequencies.iter().zip(&scaled.frequencies).enumerate() {
         let ramp = ((pair as f64 - 20.0) / 26.0).clamp(0.0, 1.0);
         let expected = plain * (1.0 - ramp) + plain / 16.0 * ramp;
@@ -92,7 +92,7 @@ fn yarn_keeps_fast_pairs_slows_slow_ones_and_grows_the_magnitude() {
     let mut table = [0.0; 128];
     scaled.table(0, &mut table).expect("the right size");
     assert!(table[..64].iter().all(|cosine| (*cosine - 1.277_258_9).abs() < 1e-6));
-    // Without extrapolation it is linear scaling.
+    // Without extrapolation, it is linear scaling.
     let without = Rope::new(&RopeSettings { scaling: yarn(16.0, 0.0), ..settings(128, 1e4) }).expect("valid settings");
     assert!(plain.frequencies.iter().zip(&without.frequencies).all(|(a, b)| a / 16.0 == *b));
     assert_eq!(without.magnitude, 1.0);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::math::tests::Random;
 
-/// Logits as models make them, with ties, and some that are no numbers.
+/// Logits similar to those of models, with ties, and some that are NaN.
 fn logits(random: &mut Random, count: usize) -> Vec<f32> {
     (0..count)
         .map(|_| match random.below(40) {

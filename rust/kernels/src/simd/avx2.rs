@@ -1,16 +1,16 @@
-//! AVX2 with FMA and F16C: 8 rows in a vector, two vectors a group.
+//! AVX2 with FMA and F16C: 8 rows in a vector, two vectors per group.
 //!
 //! Weights are multiplied by the tile in `matmul::narrow`; the sums here only measure the peak. `vpmaddubsw` adds two
-//! products of an unsigned and a signed byte in 16 bits, saturating. It stays exact while the sums of a lane stay below
-//! 32768: all 8 groups of a block for quants to 15 (8 · 2 · 15 · 127 = 30480), 4 groups to 31, 2 to 63, 1 to 127; then
-//! `vpmaddwd` widens them. Larger values are multiplied as 16 bits.
+//! products of an unsigned and a signed byte in 16 bits, with saturation. It stays exact while the sums of a lane stay below
+//! 32768: for all 8 groups of a block with quants up to 15 (8 · 2 · 15 · 127 = 30480), 4 groups up to 31, 2 up to 63, 1 up
+//! to 127; then `vpmaddwd` widens them. Larger values are multiplied as 16 bits.
 
 use std::arch::x86_64::*;
 
 use super::{Form, Simd, operations};
 use crate::cpu::sets::Avx2;
 
-/// What AVX2 and AVX-VNNI share: everything but the sums.
+/// The operations that AVX2 and AVX-VNNI share: everything but the sums.
 macro_rules! common_operations {
     () => {
         operations! {
@@ -51,17 +51,17 @@ macro_rules! common_operations {
 }
 pub(crate) use common_operations;
 
-/// Running sums: pairs of 16 bits that wait to be widened, and what has been widened.
+/// Running sums: pairs of 16 bits that are still to be widened, and the widened sums.
 #[derive(Clone, Copy)]
 pub(crate) struct Sums {
     narrow: __m256i,
     wide: __m256i,
 }
 
-/// The largest values whose products are added up in 16 bits.
+/// The largest value whose products are accumulated in 16 bits.
 pub(crate) const NARROW: u32 = 63;
 
-/// Bytes 0 to 7 at `at`, each twice in a lane of 16-bit halves, in their low or (`HIGH`) in their high bytes.
+/// Bytes 0 to 7 at `at`, each twice in a lane of 16-bit halves, in their low bytes or, with `HIGH`, their high bytes.
 #[inline(always)]
 unsafe fn twice<const HIGH: bool>(at: *const u8) -> __m256i {
     // SAFETY: the caller promises the instruction set and 8 bytes.
@@ -83,7 +83,7 @@ unsafe fn twice<const HIGH: bool>(at: *const u8) -> __m256i {
     }
 }
 
-/// Groups whose sums fit into 16 bits.
+/// Number of groups whose sums fit into 16 bits.
 const fn narrow_groups(maximum: u32) -> usize {
     match maximum {
         0..=15 => 8,
@@ -160,7 +160,7 @@ unsafe impl Simd for Avx2 {
     }
 }
 
-/// Keeps a value in a register at this place of the program, which nothing that reads or writes memory may cross.
+/// Keeps a value in a register at this point of the program, which no memory access may be moved across.
 ///
 /// # Safety
 /// The processor has AVX2.

@@ -20,7 +20,7 @@ unsafe impl Dot for I8mm {
 }
 
 impl I8mm {
-    /// Adds the products of two rows of 8 unsigned weights with two columns of 8 signed activations: lane `2 · row + column`.
+    /// Adds the products of two rows of 8 unsigned weights and two columns of 8 signed activations: lane `2 · row + column`.
     ///
     /// # Safety
     /// The processor has the instruction set, and the code is compiled for it.

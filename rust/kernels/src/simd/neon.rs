@@ -1,7 +1,7 @@
-//! NEON with the dot product extension: 4 rows in a vector, four vectors a group.
+//! NEON with the dot product extension: 4 rows in a vector, four vectors per group.
 //!
-//! `sdot` takes signed bytes only, so weights whose values exceed 127 have 128 taken away first, like with AVX2. The
-//! intrinsics for the dot product are not in stable Rust yet, nor were those for f16 in 1.89: they are written as assembly.
+//! `sdot` only takes signed bytes, so 128 is first subtracted from weights whose values exceed 127, as with AVX2. The
+//! intrinsics for the dot product are not in stable Rust yet, nor were those for f16 in 1.89; both are written as assembly.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -9,23 +9,23 @@ use std::arch::asm;
 use super::{Simd, operations};
 use crate::cpu::sets::Neon;
 
-/// What the kernels for Arm ask for beyond [`Simd`]: vectors of their own type, and activations that are multiplied straight
-/// from a part of a vector, without a broadcast.
+/// The operations that the kernels for Arm require beyond [`Simd`]: their specific vector types, and activations that are
+/// multiplied straight from a part of a vector, without a broadcast.
 ///
 /// # Safety
 /// As for [`Simd`].
 pub(crate) unsafe trait Dot:
     Simd<Bytes = uint8x16_t, Sums = int32x4_t, Integers = int32x4_t, Floats = float32x4_t>
 {
-    /// Adds the products of 4 bytes per row, as `offset` has left them, with 4 signed bytes: number `GROUP · COLUMNS + COLUMN`
-    /// of a row of vectors, of which `activations` is the one that has it.
+    /// Adds the products of 4 bytes per row, as returned by `offset`, and 4 signed bytes: element `GROUP · COLUMNS + COLUMN`
+    /// of a row of vectors, where `activations` is the vector that contains it.
     unsafe fn dot<const GROUP: usize, const COLUMN: usize, const COLUMNS: usize>(
         sum: int32x4_t,
         weights: uint8x16_t,
         activations: int32x4_t,
     ) -> int32x4_t;
 
-    /// Weights of at most `maximum` as `dot` takes them: less `SIGNED_ZERO` if they exceed 127.
+    /// Weights of at most `maximum` as `dot` takes them: minus `SIGNED_ZERO` if they can exceed 127.
     #[inline(always)]
     unsafe fn offset(maximum: u32, weights: uint8x16_t) -> uint8x16_t {
         if maximum <= 127 || Self::SIGNED_ZERO == 0 {
@@ -36,7 +36,7 @@ pub(crate) unsafe trait Dot:
     }
 }
 
-/// A shift of bytes by the constant `N`, 1 to 7.
+/// Shifts bytes by the constant `N`, 1 to 7.
 macro_rules! shift {
     ($shift:ident, $value:ident) => {
         match N {
@@ -52,7 +52,7 @@ macro_rules! shift {
 }
 pub(crate) use shift;
 
-/// Converts four f16 values: exact, as the portable conversion does it.
+/// Converts four f16 values exactly, like the portable conversion.
 ///
 /// # Safety
 /// None beyond what every aarch64 processor has.
@@ -85,7 +85,7 @@ pub(crate) unsafe fn add_pair_products(total: int32x4_t, a: int32x4_t, b: int32x
     }
 }
 
-/// Asks for a cache line; `$kind` says for which cache.
+/// Prefetches a cache line; `$kind` says into which cache.
 macro_rules! prefetch_line {
     ($kind:literal, $at:expr) => {
         asm!(concat!("prfm ", $kind, ", [{at}]"), at = in(reg) $at, options(readonly, nostack, preserves_flags))
@@ -93,7 +93,7 @@ macro_rules! prefetch_line {
 }
 pub(crate) use prefetch_line;
 
-/// What both sets of NEON share: everything but the sums.
+/// The operations that both NEON sets share: everything but the sums.
 macro_rules! common_operations {
     () => {
         const LANES: usize = 4;
@@ -126,7 +126,7 @@ macro_rules! common_operations {
             fn merge(low: uint8x16_t, high: uint8x16_t, mask: u8) -> uint8x16_t {
                 vbslq_u8(vdupq_n_u8(mask), high, low)
             }
-            // Shifts of bytes leave out what the caller would mask off, so that the compiler can leave out masks.
+            // Byte shifts drop the bits that the caller would mask off, so that the compiler can omit the masks.
             fn right<const N: u32>(value: uint8x16_t) -> uint8x16_t { shift!(vshrq_n_u8, value) }
             fn left<const N: u32>(value: uint8x16_t) -> uint8x16_t { shift!(vshlq_n_u8, value) }
             fn lookup(table: uint8x16_t, index: uint8x16_t) -> uint8x16_t { vqtbl1q_u8(table, index) }

@@ -1,4 +1,4 @@
-//! Portable code for every processor; the compiler vectorizes what the baseline of the target allows.
+//! Portable code for every processor; the compiler vectorizes it as far as the target's baseline allows.
 
 use super::Simd;
 use crate::cpu::sets::Scalar;
@@ -10,7 +10,7 @@ fn lanes(of: impl Fn(usize) -> f32) -> [f32; 16] {
     std::array::from_fn(of)
 }
 
-/// `fma` of 16 lanes; a function of its own, so that kernels stay small.
+/// `fma` of 16 lanes; a separate function, so that kernels stay small.
 #[inline(never)]
 fn fma_lanes(a: &[f32; 16], b: &[f32; 16], c: &mut [f32; 16]) {
     for ((a, b), c) in a.iter().zip(b).zip(c) {
@@ -18,7 +18,7 @@ fn fma_lanes(a: &[f32; 16], b: &[f32; 16], c: &mut [f32; 16]) {
     }
 }
 
-/// Adds the products of one group; a function of its own, so that kernels stay small.
+/// Adds the products of one group; a separate function, so that kernels stay small.
 #[inline(never)]
 fn add_group(sum: &mut [i32; 16], weights: &[u8; 64], activations: [i8; 4]) {
     let [a, b, c, d] = activations.map(i32::from);
@@ -173,7 +173,7 @@ unsafe impl Simd for Scalar {
 
     #[inline(always)]
     unsafe fn add_pairs(total: [i32; 16], pairs: [i32; 16], sums: *const i32) -> [i32; 16] {
-        // SAFETY: the caller promises a readable number.
+        // SAFETY: the caller promises a readable value.
         let sums = unsafe { *sums };
         let (low, high) = (sums << 16 >> 16, sums >> 16);
         std::array::from_fn(|i| total[i] + (pairs[i] & 0xffff) * low + (pairs[i] >> 16) * high)
@@ -186,7 +186,7 @@ unsafe impl Simd for Scalar {
 
     #[inline(always)]
     unsafe fn begin(start: *const i32) -> [i32; 16] {
-        // SAFETY: the caller promises a readable number.
+        // SAFETY: the caller promises a readable value.
         [unsafe { *start }; 16]
     }
 

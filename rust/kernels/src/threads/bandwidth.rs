@@ -1,4 +1,4 @@
-//! The measured read bandwidth: the limit of generation, to compare with.
+//! Measurement of the read bandwidth: the upper limit for generation, as a reference.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -12,22 +12,22 @@ use crate::math::prefetch;
 /// Bytes that one piece of work reads: small enough to balance the threads, large enough to hide the hand-over.
 const PIECE: usize = 1 << 20;
 
-/// Bytes that are asked for in advance on every other pass, as the products of weights do: some processors take in more
-/// that way, some less, and the limit is what the better way gives.
+/// Prefetch distance in bytes on every other pass, as in the products of weights: some processors read faster that way,
+/// some slower, and the limit is the better of the two.
 const AHEAD: usize = 24 << 10;
 
-/// Reads a buffer of `bytes` (much larger than the caches to measure memory) with all threads of the context for about
+/// Reads a buffer of `bytes` (much larger than the caches, to measure memory) with all threads of the context for about
 /// `time`, and returns the best rate seen in GB/s (10^9 bytes per second).
 ///
 /// # Errors
-/// `Error::Shape` for an empty buffer or one that cannot be allocated; `Error::Cancelled`.
+/// `Error::Shape` for an empty buffer or one that cannot be allocated; `Error::Cancelled` if the context was interrupted.
 pub fn read_bandwidth(context: &Context, bytes: usize, time: Duration) -> Result<f64, Error> {
     let pieces = bytes.div_ceil(PIECE);
     if pieces == 0 {
         return Err(Error::Shape("read bandwidth of 0 bytes asked for; expected at least one".into()));
     }
     let mut buffer = AlignedBytes::zeroed(pieces * PIECE)?;
-    // Written once: pages of zeros that were never written may all be the same physical page.
+    // Written once: zero pages that were never written may all map to the same physical page.
     for page in buffer.chunks_mut(4096) {
         page[0] = 1;
     }
@@ -48,7 +48,7 @@ pub fn read_bandwidth(context: &Context, bytes: usize, time: Duration) -> Result
     }
 }
 
-/// A read of every cache line that the processor cannot avoid and that is far from bound by arithmetic.
+/// Reads every cache line in a way that cannot be optimized away and is far from being limited by arithmetic.
 fn sum(buffer: &[u8], piece: Range<usize>, ahead: usize) -> u64 {
     let mut sums = [0u64; 32];
     for (number, part) in buffer[piece.clone()].chunks_exact(256).enumerate() {

@@ -1,21 +1,21 @@
-//! How many threads to use when nobody says: the processors that this process may use, within the quota of its control
-//! group, one per physical core, fast cores only.
+//! The default number of threads: the processors that this process may use, within the quota of its control group, one per
+//! physical core, fast cores only.
 //!
-//! The vector units, which the matrix products fill, and the memory, which generation waits for, belong to the core: a second
-//! hardware thread adds nothing to either, and slow cores make the fast ones wait.
+//! The vector units, which limit the matrix products, and the memory access, which limits generation, belong to the core: a
+//! second hardware thread adds nothing to either, and slow cores make the fast ones wait.
 
 /// A number of threads and the reason for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Threads {
     /// At least 1.
     pub count: usize,
-    /// One line for people: what limits the number.
+    /// One line for the user that says what limits the number.
     pub why: String,
 }
 
-/// The number of threads that is likely to be the fastest on this machine.
+/// The number of threads that is likely to be fastest on this machine.
 pub fn default_threads() -> Threads {
-    // Respects affinity and, on Linux, the quotas of control groups of both versions along their whole path.
+    // Respects affinity and, on Linux, the quotas of control groups (both versions) along their whole path.
     let limit = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(super::MAX_THREADS);
     #[cfg(target_os = "linux")]
     if let Some(allowed) = linux::affinity() {
@@ -35,7 +35,7 @@ mod linux {
 
     use super::{Threads, processors};
 
-    /// Slower cores than this share of the fastest are left out.
+    /// Cores slower than this fraction of the fastest are left out.
     const SLOW: f64 = 0.6;
 
     /// The processors that the scheduler may give to this process; `None` if it does not say.
@@ -62,7 +62,7 @@ mod linux {
             count = cores;
             reasons.push(format!("{cores} physical {}", if cores == 1 { "core" } else { "cores" }));
             if cores == 1 {
-                // Where two siblings are all there is, the second one at least hides the other's waiting for memory.
+                // If there are only two siblings, the second at least hides the memory latency of the first.
                 count = 2;
                 reasons.push("both of its hardware threads used".into());
             }
@@ -74,7 +74,7 @@ mod linux {
         Threads { count: count.max(1), why: reasons.join(", ") }
     }
 
-    /// Without efficiency cores, where the system names them: Intel by core type, Arm by relative capacity.
+    /// The allowed processors without efficiency cores, if the system reports them: Intel by core type, Arm by relative capacity.
     fn fast_processors(allowed: &BTreeSet<usize>, devices: &Path) -> BTreeSet<usize> {
         if let Ok(list) = std::fs::read_to_string(devices.join("cpu_core/cpus")) {
             let fast: BTreeSet<usize> = parse(&list).intersection(allowed).copied().collect();
@@ -94,7 +94,7 @@ mod linux {
         capacities.into_iter().filter(|(_, capacity)| *capacity >= SLOW * largest).map(|(cpu, _)| cpu).collect()
     }
 
-    /// The hardware threads of a processor's core; the processor itself where the system does not say.
+    /// The hardware threads of a processor's core; only the processor itself if the system does not say.
     fn siblings(cpu: usize, devices: &Path) -> BTreeSet<usize> {
         let topology = devices.join(format!("system/cpu/cpu{cpu}/topology"));
         let list = ["core_cpus_list", "thread_siblings_list"]
@@ -104,7 +104,7 @@ mod linux {
         if found.contains(&cpu) { found } else { BTreeSet::from([cpu]) }
     }
 
-    /// A list such as `0-3,8`; what is no number is left out.
+    /// Parses a list such as `0-3,8`; anything that is not a number is ignored.
     fn parse(list: &str) -> BTreeSet<usize> {
         let number = |text: &str| text.trim().parse::<usize>().ok();
         list.trim()
@@ -113,7 +113,7 @@ mod linux {
                 Some((first, last)) => Some(number(first)?..=number(last)?),
                 None => number(part).map(|cpu| cpu..=cpu),
             })
-            // Nobody has more processors; a damaged list must not fill the memory.
+            // No system has more processors; a malformed list must not fill the memory.
             .flat_map(|range| range.take(1 << 16))
             .collect()
     }

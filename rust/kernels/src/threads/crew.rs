@@ -32,7 +32,7 @@ pub(super) fn inside_region() -> bool {
     INSIDE.with(Cell::get)
 }
 
-/// What caller and workers see.
+/// The state shared by the caller and the workers.
 struct CrewState {
     state: Line<AtomicU64>,
     finished: Line<AtomicUsize>,
@@ -54,7 +54,7 @@ unsafe impl Sync for CrewState {}
 // SAFETY: as above; the reference inside may be sent because its target is Sync.
 unsafe impl Send for CrewState {}
 
-/// Workers of one process.
+/// The workers of one process.
 pub(super) struct Crew {
     process: u32,
     shared: Arc<CrewState>,
@@ -79,7 +79,7 @@ impl Drop for Inside {
 }
 
 impl Crew {
-    /// Starts `threads - 1` workers, or as many as the system allows and the reason why not more.
+    /// Starts `threads - 1` workers, or as many as the system allows, and then returns the error that prevented more.
     pub(super) fn start(threads: usize) -> (Self, Option<std::io::Error>) {
         let shared = Arc::new(CrewState {
             state: Line(AtomicU64::new(0)),
@@ -115,7 +115,7 @@ impl Crew {
         self.process == std::process::id()
     }
 
-    /// `work(worker)` once for each of `threads` workers, at the same time as far as the workers exist.
+    /// Runs `work(worker)` once for each of `threads` workers, concurrently as far as the workers exist.
     pub(super) fn run_on_all(&self, threads: usize, work: Work) {
         let _turn = self.turn.take();
         self.region(true, work, &|| {
@@ -124,7 +124,7 @@ impl Crew {
         });
     }
 
-    /// `work(piece)` once for each piece unless interrupted.
+    /// Runs `work(piece)` once for each piece, unless interrupted.
     pub(super) fn share(&self, pieces: usize, interrupted: Interrupted, work: Work) -> Result<(), Error> {
         if self.workers.is_empty() || pieces <= 1 || inside_region() {
             if inside_region() && pieces > 1 {
@@ -169,14 +169,14 @@ impl Crew {
         if cancelled.get() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
-    /// Opens a region for the workers, does the caller's part, closes it and waits for those who joined (or for
-    /// everybody, with `all`). Panics with the first panic of any of them. The caller holds the turn.
+    /// Opens a region for the workers, does the caller's part, closes it and waits for the workers that joined (or for all
+    /// workers, with `all`). Panics with the first panic of any of them. The caller holds the turn.
     fn region(&self, all: bool, work: Work, own: &dyn Fn()) {
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes; this function does not return before every worker that took the reference
         // has left the region, and clears it then.
         let lasting: Work<'static> = unsafe { std::mem::transmute::<Work, Work<'static>>(work) };
-        // SAFETY: the region is closed and no worker is active, so nobody reads; the turn keeps other writers away.
+        // SAFETY: the region is closed and no worker is active, so there is no reader; the turn excludes other writers.
         shared.work.with_mut(|work| unsafe { *work = Some(lasting) });
         shared.finished.0.store(0, Ordering::Relaxed);
         let epoch = (shared.state.0.load(Ordering::Relaxed) >> 32).wrapping_add(1) & 0xffff_ffff;
@@ -195,7 +195,7 @@ impl Crew {
         }
         shared.state.0.fetch_and(!OPEN, Ordering::SeqCst);
         shared.wait_for(|| shared.state.0.load(Ordering::SeqCst) & ACTIVE == 0);
-        // SAFETY: as above: closed, nobody active.
+        // SAFETY: as above: closed, and no worker is active.
         shared.work.with_mut(|work| unsafe { *work = None });
         let theirs = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(payload) = outcome.err().or(theirs) {
@@ -217,7 +217,7 @@ impl Drop for Crew {
 }
 
 impl CrewState {
-    /// The life of a worker.
+    /// The main loop of a worker.
     fn serve(&self, worker: usize) {
         let mut seen = 0;
         while let Some(state) = self.next_region(seen) {

@@ -1,4 +1,4 @@
-//! Pieces of a region: who takes which, and when to stop.
+//! Distribution of a region's pieces among the workers, and when to stop.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -6,22 +6,22 @@ use std::time::{Duration, Instant};
 use super::sync::{AtomicBool, AtomicU64};
 use crate::Error;
 
-/// What is done with each piece.
+/// The function that is called for each piece.
 pub(super) type Work<'a> = &'a (dyn Fn(usize) + Sync + 'a);
-/// Whether the caller wants to stop, where it may want to.
+/// A function that returns whether the caller wants to stop, if it can be interrupted.
 pub(super) type Interrupted<'a> = Option<&'a (dyn Fn() -> bool + Sync)>;
 
-/// How often the caller asks whether it should stop.
+/// How often the caller checks whether it should stop.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Keeps what one worker writes often away from what the others read.
+/// Keeps data that one worker writes often on a different cache line from data that other workers read.
 #[repr(align(128))]
 pub(super) struct Line<T>(pub(super) T);
 
 /// A share of the pieces: `first << 32 | end`. The owner takes from the front, thieves from the back.
 pub(super) type Share = Line<AtomicU64>;
 
-/// All pieces on the calling thread.
+/// Runs all pieces on the calling thread.
 pub(super) fn alone(pieces: usize, interrupted: Interrupted, work: Work) -> Result<(), Error> {
     let mut poll = Poll::new(interrupted);
     for piece in 0..pieces {
@@ -33,7 +33,7 @@ pub(super) fn alone(pieces: usize, interrupted: Interrupted, work: Work) -> Resu
     Ok(())
 }
 
-/// The next piece of the worker's own share, or the last one of somebody else's.
+/// The next piece of the worker's own share, or the last piece of another worker's.
 pub(super) fn next_piece(shares: &[Share], worker: usize) -> Option<usize> {
     let own = take(&shares[worker], true);
     own.or_else(|| (1..shares.len()).find_map(|other| take(&shares[(worker + other) % shares.len()], false)))
@@ -54,7 +54,7 @@ fn take(share: &Share, front: bool) -> Option<usize> {
     }
 }
 
-/// Tells the others to stop if a piece panics.
+/// Tells the other workers to stop if a piece panics.
 pub(super) struct StopOnPanic<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for StopOnPanic<'_> {
@@ -63,7 +63,7 @@ impl Drop for StopOnPanic<'_> {
     }
 }
 
-/// Asks at the start and then at most once per [`POLL`] whether to stop.
+/// Checks at the start, and then at most once per [`POLL`], whether to stop.
 pub(super) struct Poll<'a> {
     interrupted: Interrupted<'a>,
     asked: Option<Instant>,

@@ -1,4 +1,4 @@
-//! What the crew and the turn are synchronized with: the standard library's, or Loom's, which runs them in every order of
+//! The synchronization primitives of the crew and the turn: the standard library's, or Loom's, which explores every order of
 //! events (`loom/`, built with `--cfg loom`).
 
 #[cfg(loom)]
@@ -25,7 +25,7 @@ pub(super) fn spawn(builder: Builder, work: impl FnOnce() + Send + 'static) -> s
 #[cfg(not(loom))]
 pub(super) use crate::memory::spawn;
 
-/// The standard cell with the methods of Loom's, which notes every access.
+/// The standard cell with the interface of Loom's, which records every access.
 #[cfg(not(loom))]
 pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
@@ -44,8 +44,8 @@ impl<T> UnsafeCell<T> {
     }
 }
 
-/// Between a write and a read of something else, both sequentially consistent, that pair up with another thread's: Loom
-/// takes such accesses for acquire and release, so that there a fence has to say it.
+/// A fence between a sequentially consistent write and a sequentially consistent read of another variable that pair up with
+/// those of another thread: Loom treats such accesses as acquire and release, so it needs an explicit fence.
 #[inline]
 pub(super) fn sequential() {
     #[cfg(loom)]

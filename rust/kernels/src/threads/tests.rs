@@ -80,7 +80,7 @@ fn regions_work_after_the_workers_went_to_sleep() {
     for _ in 0..3 {
         std::thread::sleep(Duration::from_millis(30));
         pool.run(&|worker| {
-            // Longer than the caller spins: it has to be woken as well.
+            // Longer than the caller spins, so that it has to be woken as well.
             std::thread::sleep(Duration::from_millis(10 * worker as u64));
             seen[worker].fetch_add(1, Ordering::Relaxed);
         });

@@ -1,4 +1,4 @@
-//! First come, first served: who may start the next region. (A plain mutex lets a busy caller overtake for ever.)
+//! First come, first served: the order in which callers start regions. (A plain mutex lets a busy caller overtake forever.)
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! Waiting for what comes soon: without the system at first, then with less and less of the processor.
+//! Waiting for an event that is expected soon: at first without the system, then with less and less processor time.
 
 #[cfg(not(loom))]
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ const SPIN: Duration = Duration::from_micros(40);
 #[cfg(not(loom))]
 const YIELD: Duration = Duration::from_millis(2);
 
-/// Loom has no time to wait: every order of events comes anyway.
+/// Loom has no notion of time, so this does not wait: every order of events is explored anyway.
 #[cfg(loom)]
 pub(super) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
     ready()

@@ -1,4 +1,4 @@
-//! Settings that are one of a few names.
+//! Settings that take one of a few names.
 
 use crate::settings::Choice;
 
@@ -31,13 +31,13 @@ choices! {
         LongRope = "longrope",
     }
 
-    /// By which rotation a layer turns its queries and keys.
+    /// Which rotation a layer applies to its queries and keys.
     Rotation {
-        /// None: the layer does not see where tokens stand.
+        /// None: the layer does not see token positions.
         None = "none",
-        /// That of the whole model.
+        /// The model's main rotation.
         Global = "global",
-        /// The one with a base of its own, which is not scaled.
+        /// The rotation with its own base, which is not scaled.
         Local = "local",
     }
 
@@ -51,13 +51,13 @@ choices! {
 
     /// Where attention and feed-forward networks have their norms.
     Norms {
-        /// On what goes in.
+        /// On the input.
         Before = "before",
-        /// On what comes out, before it is added to the residual stream.
+        /// On the output, before it is added to the residual stream.
         Behind = "behind",
         /// On both.
         Both = "both",
-        /// On the residual stream, after what comes out was added to it.
+        /// On the residual stream, after the output has been added to it.
         Stream = "stream",
     }
 
@@ -67,55 +67,55 @@ choices! {
         None = "none",
         /// Each head by itself, all with the same weights.
         Head = "head",
-        /// Each head by itself with weights of its own.
+        /// Each head by itself with its own weights.
         EachHead = "each_head",
         /// All heads together.
         Width = "width",
-        /// Each head by itself, behind the rotation and without weights.
+        /// Each head by itself, after the rotation and without weights.
         Unweighted = "unweighted",
     }
 
     /// Whether feed-forward networks have a gate.
     Gate {
-        /// In a matrix of its own.
+        /// In a separate matrix.
         Own = "own",
-        /// In the first half of the matrix that leads up.
+        /// In the first half of the up-projection matrix.
         Fused = "fused",
         /// None.
         None = "none",
     }
 
-    /// The function inside of feed-forward networks.
+    /// The activation function inside feed-forward networks.
     Activation {
         /// `x / (1 + exp(-x))`
         Silu = "silu",
-        /// The Gaussian error linear unit by its usual approximation with tanh (arXiv:1606.08415).
+        /// The Gaussian error linear unit in its usual tanh approximation (arXiv:1606.08415).
         GeluTanh = "gelu_tanh",
-        /// The same exactly, by the error function.
+        /// The exact Gaussian error linear unit, computed with the error function.
         Gelu = "gelu",
         /// The hyperbolic tangent.
         Tanh = "tanh",
-        /// The square of what is positive (arXiv:2109.08668).
+        /// The square of the positive part (arXiv:2109.08668).
         ReluSquared = "relu_squared",
-        /// `(up + 1) · gate / (1 + exp(-1.702 gate))` with a gate of at most 7 and an `up` of -7 to 7 (gpt-oss).
+        /// `(up + 1) · gate / (1 + exp(-1.702 gate))` with `gate` clamped to at most 7 and `up` to -7 to 7 (gpt-oss).
         ClampedSilu = "clamped_silu",
     }
 
     /// How the router's scores become the weights of the chosen experts.
     ExpertGating {
-        /// Softmax over all experts, then the largest (Mixtral).
+        /// Softmax over all experts, then select the largest (Mixtral).
         Softmax = "softmax",
         /// The logistic function of every score.
         Sigmoid = "sigmoid",
-        /// The largest scores, then softmax over these.
+        /// Select the largest scores, then softmax over these.
         SoftmaxSelected = "softmax_selected",
     }
 
-    /// What makes a group of experts good.
+    /// How groups of experts are ranked.
     GroupScore {
-        /// Its best expert (DeepSeek-V2, arXiv:2405.04434).
+        /// By their best expert (DeepSeek-V2, arXiv:2405.04434).
         Best = "best",
-        /// Its two best experts together (DeepSeek-V3, arXiv:2412.19437).
+        /// By the sum of their two best experts (DeepSeek-V3, arXiv:2412.19437).
         TwoBest = "two_best",
     }
 }

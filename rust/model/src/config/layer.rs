@@ -2,12 +2,12 @@
 
 use super::{Config, QueryKeyNorm, Rotation};
 
-/// What the forward pass needs to know of a layer.
+/// What the forward pass needs to know about a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct LayerConfig {
-    /// Query heads; 0: no attention.
+    /// Query heads; 0 for no attention.
     pub(crate) heads: usize,
-    /// Key and value heads; 0: a matrix in the place of attention.
+    /// Key and value heads; 0 if a matrix takes the place of attention.
     pub(crate) kv_heads: usize,
     /// Elements of one query or key head.
     pub(crate) key_size: usize,
@@ -15,11 +15,11 @@ pub(crate) struct LayerConfig {
     pub(crate) value_size: usize,
     /// Size of the latent vector of keys and values; 0 for none.
     pub(crate) latent_size: usize,
-    /// Width of the feed-forward network; 0: none.
+    /// Width of the feed-forward network; 0 for none.
     pub(crate) feed_forward: usize,
     /// How queries and keys are normalized.
     pub(crate) query_key_norm: QueryKeyNorm,
-    /// By which rotation they are turned.
+    /// Which rotation is applied to them.
     pub(crate) rotation: Rotation,
     /// What a token sees.
     pub(crate) sight: Sight,
@@ -32,9 +32,9 @@ pub(crate) struct LayerConfig {
 pub(crate) enum Sight {
     /// All.
     Everything,
-    /// The last ones, this many with itself; where tokens look ahead, half as many on each side.
+    /// This many of the last tokens, itself included; where tokens look ahead, half as many on each side.
     Window(usize),
-    /// Those of its chunk, whose size this is.
+    /// Those of its chunk, which has this size.
     Chunk(usize),
 }
 
@@ -50,22 +50,22 @@ impl Sight {
 }
 
 impl LayerConfig {
-    /// Elements of all queries of a token.
+    /// Total elements of a token's queries.
     pub(crate) fn query_width(&self) -> usize {
         self.heads * self.key_size
     }
 
-    /// Elements of all keys of a token.
+    /// Total elements of a token's keys.
     pub(crate) fn key_width(&self) -> usize {
         self.kv_heads * self.key_size
     }
 
-    /// Elements of all values of a token.
+    /// Total elements of a token's values.
     pub(crate) fn value_width(&self) -> usize {
         self.kv_heads * self.value_size
     }
 
-    /// Elements of what attention gives for a token.
+    /// Elements of the attention output for a token.
     pub(crate) fn attended_width(&self) -> usize {
         self.heads * self.value_size
     }
@@ -77,17 +77,17 @@ impl Config {
         self.vocab_size + self.extra_embeddings
     }
 
-    /// The most tokens that have a place, whatever the context of a session.
+    /// The maximum number of tokens that the model can place, whatever the context of a session.
     pub(crate) fn most_tokens(&self) -> usize {
         if self.learned_positions || self.relative_positions > 0 { self.context_length } else { usize::MAX }
     }
 
-    /// Rows of the table of distances in each direction.
+    /// Rows of the distance table in each direction.
     pub(crate) fn relative_span(&self) -> usize {
         if self.relative_buckets > 0 { self.relative_buckets } else { self.relative_positions }
     }
 
-    /// Factor of the attention scores.
+    /// Scale of the attention scores.
     pub(crate) fn score_scale(&self) -> f32 {
         if self.attention_scale > 0.0 { self.attention_scale } else { 1.0 / (self.key_size as f32).sqrt() }
     }
@@ -114,12 +114,12 @@ impl Config {
         }
     }
 
-    /// Width of one expert of a layer.
+    /// Width of one expert in a layer.
     pub(crate) fn expert_width(&self, index: usize) -> usize {
         if self.expert_feed_forward > 0 { self.expert_feed_forward } else { self.feed_forward[index] }
     }
 
-    /// The widest query or attention, key, value and feed-forward rows of any layer, in this order.
+    /// The maximum widths of query or attention, key, value and feed-forward rows over all layers, in this order.
     pub(crate) fn widths(&self) -> [usize; 4] {
         let most = |width: fn(&LayerConfig) -> usize| {
             (0..self.layers).map(|index| width(&self.layer(index))).max().unwrap_or(0)

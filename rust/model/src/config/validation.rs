@@ -1,15 +1,18 @@
-//! Every setting against its range, so that later arithmetic on sizes cannot surprise.
+//! Checks every setting against its range, so that later arithmetic on sizes is safe.
 
 use super::{Activation, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, SIZE_LIMIT};
 use crate::Error;
 
-/// Most elements of a head, and of a latent vector.
+/// Maximum number of elements in a head or a latent vector.
 const HEAD_LIMIT: usize = 1 << 16;
-/// Most of what is stated layer by layer.
+/// Maximum of any width given per layer.
 const WIDTH_LIMIT: usize = 1 << 28;
 
 impl Config {
     /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// `Error::Model` that describes the first invalid field.
     pub fn validate(&self) -> Result<(), Error> {
         within("vocab_size", self.vocab_size, 1, SIZE_LIMIT)?;
         within("extra_embeddings", self.extra_embeddings, 0, SIZE_LIMIT)?;
@@ -119,7 +122,7 @@ impl Config {
         if most == 0 {
             return Ok(());
         }
-        // Half of the buckets have a distance each, and farther ones share the others.
+        // Half of the buckets hold one distance each; the farther distances share the rest.
         if buckets > 0 && (buckets < 4 || most <= buckets / 2 + 1) {
             return Err(Error::Model(format!(
                 "relative_positions is {most} with {buckets} buckets: expected at least 4 buckets, and distances beyond half of them"

@@ -1,5 +1,5 @@
-//! Where keys and values lie in pages. Layers that see the same tokens share pages, so that those of layers with a window can
-//! be dropped while those of the others stay.
+//! Layout of keys and values in pages. Layers that see the same tokens share pages, so that the pages of windowed
+//! layers can be dropped while the others stay.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::config::{LayerConfig, Sight};
 use crate::page::{PURPOSE, Spare};
 use crate::{Config, Error};
 
-/// Tokens by which a session can always be rewound without computing anything again.
+/// Number of tokens by which a session can always be rewound without recomputing anything.
 pub(crate) const REWOUND_TOKENS: usize = 128;
 
-/// Where each layer's keys and values lie in a page.
+/// The location of each layer's keys and values in a page.
 #[derive(Debug)]
 pub(crate) struct PageLayout {
-    /// What layers without keys and values have is nothing.
+    /// `None` for layers without keys and values.
     layers: Vec<Option<LayerLayout>>,
     pub(super) groups: Vec<Group>,
     pub(super) kv_type: KvType,
@@ -26,12 +26,12 @@ pub(crate) struct PageLayout {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LayerLayout {
     pub(super) layout: KvLayout,
-    /// Which of the groups the layer belongs to, and its first byte in a page of it.
+    /// The layer's group, and the offset of its first byte in a page of that group.
     pub(super) group: usize,
     start: usize,
 }
 
-/// The layers that see the same tokens.
+/// Layers that see the same tokens.
 #[derive(Debug)]
 pub(super) struct Group {
     sight: Sight,
@@ -39,7 +39,7 @@ pub(super) struct Group {
 }
 
 impl PageLayout {
-    /// `spare` is where pages that are dropped may wait.
+    /// Lays out the pages of a model; dropped pages may wait in `spare` for reuse.
     pub(crate) fn new(config: &Config, kv_type: KvType, spare: &Arc<Spare>) -> Result<Self, Error> {
         let mut layers = Vec::with_capacity(config.layers);
         let mut groups: Vec<Group> = Vec::new();
@@ -69,7 +69,7 @@ impl PageLayout {
         Ok(Self { layers, groups, kv_type, spare: Arc::clone(spare) })
     }
 
-    /// The layout of a layer that keeps keys and values.
+    /// The layout of a layer that stores keys and values.
     pub(crate) fn layer(&self, layer: usize) -> Result<&KvLayout, Error> {
         Ok(&self.place(layer)?.layout)
     }
@@ -84,17 +84,17 @@ impl PageLayout {
         self.layers.iter().flatten().filter(move |layer| layer.group == group)
     }
 
-    /// How numbers are stored.
+    /// How keys and values are stored.
     pub(crate) fn kv_type(&self) -> KvType {
         self.kv_type
     }
 
-    /// Bytes of the pages of the same tokens in all layers.
+    /// Size in bytes of the pages for the same tokens across all layers.
     pub(crate) fn page_bytes(&self) -> usize {
         self.groups.iter().map(|group| group.page_bytes).sum()
     }
 
-    /// Bytes of keys and values of a session of `tokens` tokens.
+    /// Size in bytes of the keys and values of a session of `tokens` tokens.
     pub(crate) fn bytes_for(&self, tokens: usize) -> usize {
         let bytes = |group: &Group| group.kept(tokens).len().saturating_mul(group.page_bytes);
         self.groups.iter().map(bytes).fold(0, usize::saturating_add)
@@ -114,7 +114,7 @@ impl Group {
         (self.sight.first(tokens) / PAGE_TOKENS).min(end)..end
     }
 
-    /// The pages that such a session keeps: those that it needs after it was rewound by a few tokens, too.
+    /// The pages that such a session keeps, which includes those needed after rewinding by a few tokens.
     pub(super) fn kept(&self, tokens: usize) -> Range<usize> {
         let first = self.needed(tokens.saturating_sub(REWOUND_TOKENS)).start;
         first..tokens.div_ceil(PAGE_TOKENS)

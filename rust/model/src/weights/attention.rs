@@ -11,28 +11,28 @@ use crate::error::zeroed;
 use crate::tensors::Tensors;
 use crate::{Config, Error};
 
-/// What mixes the tokens of a layer.
+/// The part of a layer that mixes tokens.
 pub(crate) enum Attention {
-    /// Attention with keys and values of its own.
+    /// Attention with separate keys and values.
     Heads(Box<HeadAttention>),
-    /// Attention whose keys and values are made of a common latent vector.
+    /// Attention whose keys and values are computed from a shared latent vector.
     Latent(Box<LatentAttention>),
-    /// A matrix in the place of attention.
+    /// A matrix in place of attention.
     Linear(Linear),
 }
 
-/// Attention of query heads that share key and value heads.
+/// Grouped-query attention: query heads share key and value heads.
 pub(crate) struct HeadAttention {
     pub(crate) query: Linear,
     pub(crate) key: Linear,
     pub(crate) value: Linear,
     pub(crate) norms: QueryKeyNorms,
-    /// A score for each head that takes part in the softmax and has no value.
+    /// A score per head that takes part in the softmax but has no value.
     pub(crate) sinks: Option<Vec<f32>>,
     pub(crate) output: Linear,
 }
 
-/// Norms of queries and keys; both absent where none has weights.
+/// Norms of queries and keys; `None` if they have no weights.
 pub(crate) struct QueryKeyNorms {
     pub(crate) query: Option<Norm>,
     pub(crate) key: Option<Norm>,
@@ -41,21 +41,21 @@ pub(crate) struct QueryKeyNorms {
 /// Attention over latent vectors.
 pub(crate) struct LatentAttention {
     pub(crate) query: LatentQuery,
-    /// Latent vector, then the part of the keys that is rotated.
+    /// Produces the latent vector, followed by the rotated part of the keys.
     pub(crate) latent: Linear,
     pub(crate) latent_norm: Norm,
-    /// A head's query to latent space, for each head.
+    /// For each head, maps its query to latent space.
     pub(crate) key: Vec<Matrix>,
-    /// From latent space to a head's value, for each head.
+    /// For each head, maps latent space to its value.
     pub(crate) value: Vec<Matrix>,
     pub(crate) output: Linear,
 }
 
-/// What queries are made of.
+/// How queries are computed.
 pub(crate) enum LatentQuery {
-    /// One matrix.
+    /// By one matrix.
     Direct(Linear),
-    /// A latent vector.
+    /// Through a latent vector.
     Through { down: Linear, norm: Norm, up: Linear },
 }
 
@@ -181,9 +181,9 @@ impl LatentAttention {
     }
 }
 
-/// From the matrices that lead from latent space to the keys and to the values of each head, in turn: those of the absorbed form.
-/// Keys are the other way round there. Blocks of a quantized format lie along rows, so that those become 32-bit floats, which
-/// have the same values.
+/// Splits the matrices that lead from latent space alternately to the keys and to the values of each head, and returns
+/// them for the absorbed form, where keys are transposed. Quantization blocks run along rows, so the transposed
+/// matrices become 32-bit floats, which represent the same values.
 fn keys_and_values(matrices: Vec<Matrix>) -> Result<(Vec<Matrix>, Vec<Matrix>), Error> {
     let heads = matrices.len() / 2;
     let mut keys = memory::room(heads, "the matrices of heads")?;
@@ -198,7 +198,7 @@ fn keys_and_values(matrices: Vec<Matrix>) -> Result<(Vec<Matrix>, Vec<Matrix>), 
     Ok((keys, values))
 }
 
-/// The matrix with rows and columns exchanged, in 32-bit floats.
+/// The transposed matrix, in 32-bit floats.
 fn transposed(matrix: &Matrix) -> Result<Matrix, Error> {
     const PURPOSE: &str = "transposed weights";
     let (rows, columns) = (matrix.rows(), matrix.columns());

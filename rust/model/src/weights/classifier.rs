@@ -4,9 +4,9 @@ use super::Linear;
 use crate::tensors::Tensors;
 use crate::{Config, Error};
 
-/// What makes scores of classes of one state: `output(function(dense(x)))`.
+/// Computes class scores from one state: `output(function(dense(x)))`.
 pub(crate) struct Classifier {
-    /// width × width; absent where the state is classified as it is.
+    /// width × width; `None` if the state is classified as it is.
     pub(crate) dense: Option<Linear>,
     /// classes × width
     pub(crate) output: Linear,

@@ -1,4 +1,4 @@
-//! The weights that make the first state of a token.
+//! The weights that form the initial state of a token.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use super::Norm;
 use crate::tensors::Tensors;
 use crate::{Config, Error};
 
-/// What is looked up and added up for a token.
+/// The embeddings that are looked up and summed for a token.
 pub(crate) struct Embedding {
     /// vocabulary × width; looked up row by row.
     pub(crate) tokens: Arc<Matrix>,
-    /// positions × width, row by row.
+    /// positions × width, row-major.
     pub(crate) positions: Option<Vec<f32>>,
-    /// The types of the tokens of a text, and of the second of two texts: at most two rows of the width.
+    /// The type embeddings of the tokens of a text and of the second of two texts: at most two rows of `width` elements.
     pub(crate) token_types: Vec<Vec<f32>>,
-    /// Of the sum.
+    /// Applied to the sum.
     pub(crate) norm: Option<Norm>,
 }
 
@@ -43,7 +43,7 @@ impl Embedding {
         })
     }
 
-    /// The type of a token, of the second of two texts or not.
+    /// The type embedding of a token, depending on whether it belongs to the second of two texts.
     pub(crate) fn token_type(&self, second: bool) -> Option<&[f32]> {
         let last = self.token_types.len().checked_sub(1)?;
         self.token_types.get(last.min(usize::from(second))).map(Vec::as_slice)
@@ -52,7 +52,7 @@ impl Embedding {
 
 /// The embeddings of relative positions.
 pub(crate) struct DistanceTable {
-    /// twice the span × width, row by row, from the farthest key behind a query to the farthest before it.
+    /// twice the span × width, row-major, from the farthest key behind a query to the farthest before it.
     pub(crate) rows: Vec<f32>,
     pub(crate) norm: Norm,
 }

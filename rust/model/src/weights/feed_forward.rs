@@ -20,15 +20,15 @@ pub(crate) enum FeedForward {
     Experts(Box<Experts>),
 }
 
-/// A mixture of networks.
+/// A mixture of experts.
 pub(crate) struct Experts {
     pub(crate) router: Linear,
-    /// Added to an expert's score where experts are chosen, but not to its weight.
+    /// Added to an expert's score for selection, but not to its weight.
     pub(crate) selection_bias: Option<Vec<f32>>,
     pub(crate) networks: Vec<Network>,
-    /// What all tokens go through besides.
+    /// The network that all tokens go through in addition.
     pub(crate) shared: Option<Network>,
-    /// One row: the logistic function of its product is the weight of `shared`.
+    /// One row; the logistic function of its product with the input is the weight of `shared`.
     pub(crate) shared_gate: Option<Linear>,
 }
 
@@ -72,7 +72,7 @@ impl FeedForward {
         Ok(Some(Self::Dense(Box::new(Network::load(config, &name, inner, tensors)?))))
     }
 
-    /// Every matrix: the router first, then network by network.
+    /// Every matrix: the router first, then each network in turn.
     pub(super) fn matrices(&self) -> Vec<&Matrix> {
         match self {
             Self::Dense(network) => network.matrices().collect(),
@@ -91,7 +91,7 @@ impl Experts {
         let router = tensors.linear(&name("ffn_gate_inp"), width, count)?;
         let selection_bias = tensors.optional_vector(&name("exp_probs_b.bias"), count)?;
         let networks = if tensors.has(&name("ffn_up.0.weight")) {
-            // Files from 2023: one tensor an expert.
+            // Files from 2023: one tensor per expert.
             (0..count)
                 .map(|expert| {
                     let name = |part: &str| format!("blk.{index}.ffn_{part}.{expert}");
@@ -115,7 +115,7 @@ impl Experts {
     }
 }
 
-/// The experts of stacked tensors: gates and ups apart or, row by row, behind each other.
+/// The experts from stacked tensors, with gates and ups either in separate tensors or stacked row by row in one.
 fn stacked(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Vec<Network>, Error> {
     let name = |part: &str| format!("blk.{index}.{part}");
     let (width, count, inner) = (config.embedding_length, config.experts, config.expert_width(index));

@@ -1,4 +1,4 @@
-//! The two things that all weights are made of: linear maps and norms.
+//! The two building blocks of all weights: linear maps and norms.
 
 use llamacpu_kernels::matmul::Matrix;
 
@@ -9,18 +9,18 @@ use crate::{Config, Error};
 /// A matrix with an optional bias: `y = W x + b`.
 pub(crate) struct Linear {
     pub(crate) matrix: Matrix,
-    /// One number a row of the matrix.
+    /// One element per row of the matrix.
     pub(crate) bias: Option<Vec<f32>>,
 }
 
-/// The weights of a norm, and what it adds.
+/// The weight of a norm and its optional bias.
 pub(crate) struct Norm {
     pub(crate) weight: Vec<f32>,
     pub(crate) bias: Option<Vec<f32>>,
 }
 
 impl Linear {
-    /// Numbers that come out.
+    /// Number of outputs.
     pub(crate) fn rows(&self) -> usize {
         self.matrix.rows()
     }
@@ -34,7 +34,7 @@ impl Tensors<'_> {
         Ok(Linear { matrix, bias })
     }
 
-    /// The parts of one matrix `NAME.weight` that holds several below each other, each with its part of `NAME.bias`.
+    /// The parts of a single matrix `NAME.weight` that stacks several, each with its part of `NAME.bias`.
     pub(super) fn linears(&mut self, name: &str, columns: usize, parts: &[usize]) -> Result<Vec<Linear>, Error> {
         let matrices = self.stack(&format!("{name}.weight"), columns, parts, 1)?;
         let bias = self.optional_vector(&format!("{name}.bias"), parts.iter().sum())?;
@@ -48,7 +48,7 @@ impl Tensors<'_> {
         Ok(linears)
     }
 
-    /// `NAME.weight`, a stack of `count` matrices, with the optional `NAME.bias`, a row for each.
+    /// `NAME.weight`, a stack of `count` matrices, with the optional `NAME.bias`, one row per matrix.
     pub(super) fn linear_stack(
         &mut self,
         name: &str,

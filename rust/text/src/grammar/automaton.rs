@@ -1,4 +1,5 @@
-//! Which byte leads from which readings to which: a deterministic automaton, built as far as it is walked.
+//! A deterministic automaton whose states are sets of readings and whose transitions are bytes, built only as far as it
+//! is walked.
 
 mod kinds;
 mod reduced;
@@ -16,27 +17,27 @@ use super::utf8::{Next, Utf8};
 use crate::Error;
 use crate::error::needs;
 
-/// The number of a state.
+/// The index of a state.
 pub(crate) type StateId = u32;
 
-/// No text goes on from here.
+/// No text can continue from here.
 pub(crate) const DEAD: StateId = 0;
-/// A transition that has not been looked at.
+/// A transition that has not been computed yet.
 const UNKNOWN: StateId = u32::MAX;
-/// A state that bytes have left so often is given a row of the table.
+/// A state that has been left this many times gets a row in the table.
 const OFTEN: u8 = 3;
-/// Bytes of [`Utf8`] that a range of characters asks for at most, and those of the smallest and the largest: one node
-/// for every 64 characters there are.
+/// Maximum size in bytes of [`Utf8`] per range of characters, followed by the sizes of the smallest and the largest
+/// one, which has a node for every 64 characters there are.
 const RANGE_BYTES: usize = 4 << 10;
 const LEAST_UTF8_BYTES: usize = 3 << 20;
 const MOST_UTF8_BYTES: usize = 64 << 20;
-/// The table of transitions is not made larger than this, in entries.
+/// Maximum size of the transition table, in entries.
 const LARGEST_TABLE: usize = 1 << 24;
 
-/// Readings, and the beginning of a character behind them.
+/// A set of readings, and the beginning of a character read after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct State {
-    /// The set of readings.
+    /// The index of the set of readings.
     set: u32,
     /// The node of [`Utf8`], or `None` between characters.
     node: Option<u32>,
@@ -47,14 +48,14 @@ pub(crate) struct Automaton {
     utf8: Arc<Utf8>,
     continuations: Sets,
     sets: Sets,
-    /// Whether the text may end, for each set.
+    /// For each set, whether the text may end.
     may_end: Vec<bool>,
     states: Vec<State>,
     numbers: HashMap<State, StateId>,
-    /// Where the row of each state begins, or how often it was left without having one.
+    /// For each state, where its row begins, or how often it was left without having one.
     rows: Vec<Row>,
     table: Vec<StateId>,
-    /// Whether all texts of a kind may come next, for each state and each [`Kind`] but the last.
+    /// For each state and each [`Kind`] except the last, whether all texts of that kind may come next.
     takes_all: Vec<[Option<bool>; Kind::Any as usize]>,
     follower: Follower,
     scratch: Vec<Reading>,
@@ -66,7 +67,7 @@ enum Row {
     At(u32),
 }
 
-/// What of a grammar is the same for all texts.
+/// The parts of a grammar that are shared by all texts.
 #[derive(Clone)]
 pub(crate) struct Compiled {
     rules: Arc<Rules>,
@@ -83,7 +84,7 @@ impl Compiled {
 }
 
 impl Automaton {
-    /// With so much remembered, what the text has left behind is forgotten.
+    /// Once this much is remembered, what the text no longer needs is forgotten.
     pub(crate) const MANY: usize = 1 << 18;
 
     /// The automaton, and its state at the beginning of a text.
@@ -116,7 +117,7 @@ impl Automaton {
         Ok(automaton)
     }
 
-    /// The set of these readings. One that may end differs from one that may not by a reading behind all symbols.
+    /// The set of these readings. If the text may end, an additional reading past all symbols marks the set.
     fn set(&mut self, readings: &mut Vec<Reading>, may_end: bool) -> Result<u32, Error> {
         if may_end {
             readings.push((u32::MAX, END));
@@ -155,7 +156,7 @@ impl Automaton {
         self.state(set?, None)
     }
 
-    /// The readings of a state that wait for a character or a token; none in the middle of a character.
+    /// The readings of a state that wait for a character or a token; empty in the middle of a character.
     fn waiting(&self, state: StateId) -> &[Reading] {
         let State { set, node } = self.states[state as usize];
         if node.is_some() {
@@ -177,7 +178,7 @@ impl Automaton {
         symbols.filter(|symbol| matches!(symbol, Symbol::Token(_) | Symbol::OtherToken(_)))
     }
 
-    /// The state behind a byte.
+    /// The state after a byte.
     #[inline]
     pub(crate) fn next(&mut self, state: StateId, byte: u8, budget: &mut Budget<'_>) -> Result<StateId, Error> {
         if let Row::At(row) = self.rows[state as usize] {
@@ -227,7 +228,7 @@ impl Automaton {
                 let readings = self.sets.get(set);
                 budget.spend(readings.len() as u64)?;
                 let alive = readings.iter().any(|(position, _)| {
-                    // The reading that stands for the end lies behind all symbols.
+                    // The reading that marks the end lies past all symbols.
                     self.rules.symbols.get(*position as usize).is_some_and(|symbol| {
                         classes.iter().any(|class| matches(&self.rules, *symbol, self.utf8.classes.example(*class)))
                     })
@@ -237,7 +238,7 @@ impl Automaton {
         }
     }
 
-    /// The state behind a symbol that `fits` accepts.
+    /// The state after a symbol that `fits` accepts.
     fn advance(
         &mut self,
         set: u32,
@@ -256,7 +257,7 @@ impl Automaton {
         if any { self.follow(budget) } else { Ok(DEAD) }
     }
 
-    /// The state behind a token that is taken by references to it: `fits` says by which.
+    /// The state after a token matched by references to it: `fits` says which ones.
     pub(crate) fn by_reference(
         &mut self,
         state: StateId,
@@ -269,7 +270,7 @@ impl Automaton {
         }
     }
 
-    /// How much is remembered: about eight bytes each.
+    /// How much is remembered, in units of about eight bytes.
     pub(crate) fn size(&self) -> usize {
         self.continuations.size() + self.sets.size() + 4 * self.states.len() + self.table.len() / 2
     }

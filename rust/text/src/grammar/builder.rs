@@ -1,4 +1,4 @@
-//! Rules while they are read, until all of them are known and can be checked.
+//! Collects rules while they are read, until all of them are known and can be checked.
 
 use std::rc::Rc;
 
@@ -10,27 +10,27 @@ use super::{MOST_SYMBOLS, recursion};
 use crate::Error;
 use crate::error::Headroom;
 
-/// Bytes that a symbol takes at most while rules are read and checked: a repetition is a rule of its own for four of them.
+/// Maximum memory in bytes per symbol while rules are read and checked: a repetition is a separate rule for four of them.
 const SYMBOL_BYTES: usize = 256;
 
 /// Rules while they are read.
 pub(crate) struct Builder {
     /// The alternatives of each rule, once it is defined.
     rules: Vec<Option<Vec<Vec<Symbol>>>>,
-    /// The rule of the grammar's text that each rule belongs to.
+    /// For each rule, the rule in the grammar's text that it belongs to.
     names: Vec<Rc<str>>,
     named: HashMap<Rc<str>, u32>,
     sets: Vec<Characters>,
     set_numbers: HashMap<Characters, u32>,
     references: Vec<TokenReference>,
     reference_numbers: HashMap<TokenReference, u32>,
-    /// How many symbols there are.
+    /// Total number of symbols.
     size: usize,
     headroom: Headroom,
 }
 
 impl Builder {
-    /// For a grammar whose text has so many bytes.
+    /// Creates a builder for a grammar whose text has `bytes` bytes.
     pub(crate) fn new(bytes: usize) -> Result<Self, Error> {
         let mut headroom = Headroom::new(0);
         headroom.take(bytes.saturating_mul(SYMBOL_BYTES / 4))?;
@@ -47,7 +47,7 @@ impl Builder {
         })
     }
 
-    /// The number of the rule with this name.
+    /// The index of the rule with this name.
     pub(crate) fn rule(&mut self, name: &Rc<str>) -> u32 {
         if let Some(rule) = self.named.get(name) {
             return *rule;
@@ -57,14 +57,14 @@ impl Builder {
         rule
     }
 
-    /// A new rule for a part of the rule `name`.
+    /// Creates a rule for a part of the rule `name`.
     pub(crate) fn own_rule(&mut self, name: &Rc<str>) -> u32 {
         self.rules.push(None);
         self.names.push(Rc::clone(name));
         self.rules.len() as u32 - 1
     }
 
-    /// What the rule stands for. A second definition replaces the first, as in llama.cpp.
+    /// Defines what a rule stands for. A second definition replaces the first, as in llama.cpp.
     pub(crate) fn define(&mut self, rule: u32, alternatives: Vec<Vec<Symbol>>) {
         self.rules[rule as usize] = Some(alternatives);
     }
@@ -77,7 +77,7 @@ impl Builder {
         Symbol::Characters(number)
     }
 
-    /// The number of a reference to a token.
+    /// The index of a reference to a token.
     pub(crate) fn reference(&mut self, reference: TokenReference) -> u32 {
         *self.reference_numbers.entry(reference).or_insert_with_key(|reference| {
             self.references.push(reference.clone());
@@ -85,7 +85,7 @@ impl Builder {
         })
     }
 
-    /// Counts symbols that are about to be made.
+    /// Counts symbols that are about to be created.
     pub(crate) fn count(&mut self, symbols: usize) -> Result<(), Error> {
         self.size = self.size.saturating_add(symbols);
         if self.size > MOST_SYMBOLS {
@@ -97,7 +97,7 @@ impl Builder {
         self.headroom.take(symbols.saturating_mul(SYMBOL_BYTES))
     }
 
-    /// The rules, checked, with `root` for the whole text.
+    /// Checks the rules and returns them, with `root` as the rule for the whole text.
     pub(crate) fn finish(self, root: &str) -> Result<Rules, Error> {
         let Some(start) = self.named.get(root).copied() else {
             return Err(Error::Grammar(format!(

@@ -1,20 +1,20 @@
-//! Sets of characters, and the classes into which all sets of a grammar divide the characters.
+//! Sets of characters, and the classes into which the sets of a grammar partition the characters.
 
 use hashbrown::HashMap;
 
 /// The highest code point.
 pub(crate) const LAST: u32 = 0x0010_FFFF;
-/// The halves of UTF-16 pairs, which are no characters.
+/// The UTF-16 surrogates, which are not characters.
 pub(crate) const SURROGATES: (u32, u32) = (0xD800, 0xDFFF);
 
-/// A set of code points: ranges with both ends, ascending, with gaps between them.
+/// A set of code points: ascending, inclusive ranges with gaps between them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Characters {
     ranges: Vec<(u32, u32)>,
 }
 
 impl Characters {
-    /// The set of what lies in one of the ranges; one that runs backwards holds nothing.
+    /// The union of the ranges; a range that runs backwards is empty.
     pub(crate) fn of(mut ranges: Vec<(u32, u32)>) -> Self {
         ranges.retain(|(first, last)| first <= last && *first <= LAST);
         ranges.sort_unstable();
@@ -30,7 +30,7 @@ impl Characters {
         Self { ranges: joined }
     }
 
-    /// All characters that are not in this set.
+    /// All characters outside this set.
     pub(crate) fn inverted(&self) -> Self {
         let mut ranges = Vec::with_capacity(self.ranges.len() + 1);
         let mut next = 0;
@@ -62,15 +62,15 @@ impl Characters {
     }
 }
 
-/// The classes of characters that no set of the grammar tells apart.
+/// Classes of characters that no set of the grammar distinguishes.
 pub(crate) struct Classes {
-    /// The first code point of every stretch of one class, ascending from 0, and the class.
+    /// The first code point of every stretch of a single class, ascending from 0, and its class.
     stretches: Vec<(u32, u32)>,
-    /// A code point of each class.
+    /// An example code point for each class.
     examples: Vec<u32>,
 }
 
-/// The class of characters that are in no set, and of code points that are no characters.
+/// The class of characters that are in no set and of code points that are not characters.
 pub(crate) const NO_CLASS: u32 = u32::MAX;
 
 impl Classes {
@@ -82,7 +82,7 @@ impl Classes {
         borders.sort_unstable();
         borders.dedup();
         borders.retain(|border| *border <= LAST);
-        // Each set divides the groups of stretches that it meets in those inside and those outside.
+        // Each set splits the groups of stretches that it intersects into those inside and those outside.
         let mut group = vec![0_u32; borders.len()];
         let mut groups = 1_u32;
         let mut inside: HashMap<u32, u32> = HashMap::new();
@@ -105,7 +105,7 @@ impl Classes {
         let mut numbers: HashMap<u32, u32> = HashMap::new();
         let mut stretches: Vec<(u32, u32)> = Vec::new();
         for (border, group) in borders.into_iter().zip(group) {
-            // Group 0 are those that were in no set.
+            // Group 0 holds the stretches that were in no set.
             let class = if group == 0 || (SURROGATES.0..=SURROGATES.1).contains(&border) {
                 NO_CLASS
             } else {
@@ -121,18 +121,18 @@ impl Classes {
         Self { stretches, examples }
     }
 
-    /// A character of the class.
+    /// An example character of the class.
     pub(crate) fn example(&self, class: u32) -> u32 {
         self.examples[class as usize]
     }
 
-    /// The classes of the code points from `first` to `last`, stretch by stretch: at least one.
+    /// The classes of the code points from `first` to `last`, stretch by stretch; yields at least one.
     pub(crate) fn between(&self, first: u32, last: u32) -> impl Iterator<Item = u32> {
         let start = self.stretches.partition_point(|(border, _)| *border <= first).saturating_sub(1);
         self.stretches[start..].iter().take_while(move |(border, _)| *border <= last).map(|(_, class)| *class)
     }
 
-    /// The class of all code points from `first` to `last`, if it is one.
+    /// The class of all code points from `first` to `last`, if they share one.
     pub(crate) fn single(&self, first: u32, last: u32) -> Option<u32> {
         let mut classes = self.between(first, last);
         let class = classes.next()?;

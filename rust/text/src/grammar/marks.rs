@@ -1,13 +1,13 @@
-//! Which tokens may come next: the trie of the vocabulary, walked together with the automaton.
+//! Which tokens may come next: walks the trie of the vocabulary together with the automaton.
 
 use super::Budget;
 use super::automaton::{Automaton, DEAD, StateId};
 use super::trie::{Part, Trie};
 use crate::Error;
 
-/// A tree of so many nodes is worth the question whether all of it may come next.
+/// Minimum number of nodes for which it pays to ask whether a whole tree may come next.
 const LARGE: usize = 6;
-/// How many nodes of the vocabulary are looked at between two questions whether to stop.
+/// Number of vocabulary nodes visited between two checks for cancellation.
 const PIECE: usize = 1 << 14;
 
 /// Sets the bits of all tokens whose bytes may come next.
@@ -18,7 +18,7 @@ pub(super) fn mark(
     bits: &mut [u64],
     budget: &mut Budget<'_>,
 ) -> Result<(), Error> {
-    // The states behind the bytes of the path to a node.
+    // The states after the bytes on the path to a node.
     let mut path = vec![DEAD; vocabulary.longest + 1];
     path[0] = state;
     for part in &vocabulary.parts {
@@ -66,7 +66,7 @@ fn mark_part(
     Ok(())
 }
 
-/// Without a branch for each bit, which nothing could foresee.
+/// Does not branch on each bit, since such branches are unpredictable.
 fn forbid_of_eight(byte: u64, logits: &mut [f32; 8]) {
     let byte = byte as u32;
     for (lane, logit) in logits.iter_mut().enumerate() {
@@ -75,7 +75,7 @@ fn forbid_of_eight(byte: u64, logits: &mut [f32; 8]) {
     }
 }
 
-/// Sets the numbers of all tokens whose bit is not set to minus infinity; so, too, those behind the last bit.
+/// Sets the logits of all tokens whose bit is not set to minus infinity, including those past the last bit.
 pub fn forbid_others(bits: &[u64], logits: &mut [f32]) {
     for (place, logits) in logits.chunks_mut(64).enumerate() {
         match bits.get(place).copied().unwrap_or(0) {

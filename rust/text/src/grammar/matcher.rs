@@ -1,4 +1,4 @@
-//! A grammar and one text that is written under it, token by token.
+//! A grammar and a single text written under it, token by token.
 
 use std::sync::Arc;
 
@@ -12,29 +12,33 @@ use super::{Budget, TokenReference};
 use crate::Error;
 use crate::error::shown;
 
-/// How many masks are kept: a string or a comment comes back to its state with every token.
+/// Number of masks kept: inside a string or a comment, every token returns to the same state.
 const KEPT_MASKS: usize = 32;
 
 /// Follows a text under a grammar and says which tokens may come next.
 pub struct Matcher {
     compiled: Compiled,
     vocabulary: Arc<Trie>,
-    /// The token of each reference of the grammar.
+    /// The token id for each reference in the grammar.
     references: Vec<u32>,
     automaton: Automaton,
-    /// The state at the beginning of a text, while the automaton knows it.
+    /// The state at the beginning of a text, as long as the automaton knows it.
     first: Option<StateId>,
-    /// Where the text may stand: one state, but for tokens that are half a character to one reading and whole to another.
+    /// The current states: usually one, but more if a token is half a character in one reading and whole in another.
     current: Vec<StateId>,
-    /// The text has been ended by a token that does so.
+    /// Whether a token that ends the text has been consumed.
     ended: bool,
     masks: HashMap<StateId, Arc<Vec<u64>>>,
-    /// How large the automaton was when it was last reduced.
+    /// The size of the automaton after it was last reduced.
     reduced_to: usize,
 }
 
 impl Matcher {
     /// `references` are the ids of the tokens that the grammar names, in the order of [`Rules::references`].
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `references` has the wrong length; [`Error::Grammar`] if an id is outside the vocabulary
+    /// or the grammar has too many readings; [`Error::Cancelled`]; [`Error::Memory`].
     pub fn new(
         rules: Arc<Rules>,
         vocabulary: Arc<Trie>,
@@ -66,7 +70,7 @@ impl Matcher {
         })
     }
 
-    /// Begins another text. What was learned about the grammar with the last one is kept, if it is not much.
+    /// Begins another text. What the last text taught about the grammar is kept, unless it has grown too large.
     pub fn restart(&mut self, interrupted: &dyn Fn() -> bool) -> Result<(), Error> {
         let first = match self.first {
             Some(first) if self.automaton.size() <= Automaton::MANY => first,
@@ -81,12 +85,12 @@ impl Matcher {
         Ok(())
     }
 
-    /// Whether the text so far is one of the grammar's.
+    /// Whether the text so far is a complete text of the grammar.
     pub fn accepting(&self) -> bool {
         self.current.iter().any(|state| self.automaton.may_end(*state))
     }
 
-    /// Whether the text is one of the grammar's and no token but one that ends it may come next.
+    /// Whether the text is a complete text of the grammar and only a token that ends it may come next.
     pub fn stopped(&mut self, interrupted: &dyn Fn() -> bool) -> Result<bool, Error> {
         if self.ended || !self.accepting() {
             return Ok(self.ended);
@@ -103,7 +107,11 @@ impl Matcher {
         Ok(true)
     }
 
-    /// The text goes on by a token. An error leaves everything as it was.
+    /// Continues the text with a token. An error leaves the matcher unchanged.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if there is no such token; [`Error::Grammar`] if the token is not allowed or the text has
+    /// ended; [`Error::Cancelled`]; [`Error::Memory`].
     pub fn consume(&mut self, id: u32, interrupted: &dyn Fn() -> bool) -> Result<(), Error> {
         if id as usize >= self.vocabulary.size() {
             let message = format!("token {id}, but the vocabulary has {} tokens", self.vocabulary.size());
@@ -136,14 +144,14 @@ impl Matcher {
             return Err(Error::Grammar(self.not_allowed(id)));
         } else {
             self.current = self.automaton.joined(&found)?;
-            // A token that ends texts and is called for by the grammar ends this one, too.
+            // A token that ends texts also ends this one if the grammar itself asks for it.
             self.ended = is_end;
         }
         Ok(())
     }
 
-    /// The text goes on by these bytes, whatever their tokens are. False if the grammar forbids that; the matcher is as
-    /// it was then.
+    /// Continues the text with these bytes, whatever their tokens are. Returns false if the grammar forbids that; the
+    /// matcher is then unchanged.
     pub fn feed(&mut self, text: &[u8], interrupted: &dyn Fn() -> bool) -> Result<bool, Error> {
         self.forget_what_is_left_behind()?;
         let budget = &mut Budget::new(interrupted);
@@ -161,7 +169,10 @@ impl Matcher {
         Ok(allowed)
     }
 
-    /// The tokens that may come next, a bit for each id: bit id mod 64 of number id / 64.
+    /// The tokens that may come next, one bit per id: bit id mod 64 of word id / 64.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`] if no token may come next; [`Error::Cancelled`]; [`Error::Memory`].
     pub fn allowed(&mut self, interrupted: &dyn Fn() -> bool) -> Result<Arc<Vec<u64>>, Error> {
         let words = self.vocabulary.size().div_ceil(64);
         if self.ended {
@@ -208,7 +219,7 @@ impl Matcher {
             match symbol {
                 Symbol::Token(reference) => named.push(references[reference as usize]),
                 Symbol::OtherToken(reference) => {
-                    // Two references to different tokens leave none out.
+                    // Two references to different tokens together exclude none.
                     let id = references[reference as usize];
                     all |= excluded.is_some_and(|known| known != id);
                     excluded = Some(id);
@@ -255,7 +266,7 @@ impl Matcher {
     }
 }
 
-/// What is wrong with a reference to a token that the vocabulary does not have.
+/// The message for a reference to a token that is not in the vocabulary.
 fn unknown_token(reference: &TokenReference, size: usize) -> String {
     format!("the grammar names the token {reference}, but the ids of the vocabulary end at {}", size.saturating_sub(1))
 }

@@ -1,11 +1,11 @@
-//! Grammars in GBNF, the notation of llama.cpp, and which tokens of a vocabulary may come next under one.
+//! Grammars in GBNF, the notation of llama.cpp, and which tokens of a vocabulary may come next under them.
 //!
-//! `notation` reads the text and gives a `builder` what it finds: `rules` of sets of characters, references to rules
-//! and references to tokens. `recursion` refuses rules that would call themselves without end. `stacks` follows all
-//! readings of a text at once: a reading is a position in the rules and what is to be done after its rule, and readings
-//! share what they have in common (a graph-structured stack; Tomita 1985, Scott and Johnstone 2010), so that ambiguity
-//! costs little. `utf8` turns sets of characters into an automaton over bytes, `automaton` remembers which byte leads
-//! from which readings to which, and `matcher` walks it over the `trie` of the vocabulary.
+//! `notation` reads the text and passes what it finds to a `builder`: `rules` made of sets of characters, references to
+//! rules and references to tokens. `recursion` refuses rules that would call themselves without end. `stacks` follows
+//! all readings of a text at once: a reading is a position in the rules plus what remains to be done after its rule,
+//! and readings share what they have in common (a graph-structured stack; Tomita 1985, Scott and Johnstone 2010), so
+//! that ambiguity costs little. `utf8` turns sets of characters into an automaton over bytes, `automaton` remembers the
+//! transitions from readings to readings for each byte, and `matcher` walks it over the `trie` of the vocabulary.
 
 mod automaton;
 mod builder;
@@ -27,20 +27,20 @@ pub use trie::Trie;
 use crate::Error;
 use crate::error::Headroom;
 
-/// The longest grammar, in bytes.
+/// Maximum length of a grammar, in bytes.
 pub const LONGEST: usize = 1 << 20;
-/// How deep parentheses may be nested.
+/// Maximum nesting depth of parentheses.
 pub const DEEPEST: usize = 128;
-/// The highest number in `{m,n}`, as in llama.cpp. A higher `n` stands for no limit, a higher `m` is refused.
+/// The highest number in `{m,n}`, as in llama.cpp. A higher `n` means no limit; a higher `m` is refused.
 pub const MOST_REPETITIONS: u64 = 2000;
-/// The most symbols of all rules together, repetitions written out.
+/// Maximum number of symbols in all rules together, with repetitions written out.
 pub const MOST_SYMBOLS: usize = 1 << 20;
-/// The most readings that are looked at for one token or one mask.
+/// Maximum number of readings considered for one token or one mask.
 pub const MOST_READINGS: u64 = 1 << 23;
-/// The most readings and open rules that are remembered, all sets of them together.
+/// Maximum number of readings and open rules that are remembered, in all sets together.
 pub const MOST_REMEMBERED: usize = 1 << 22;
 
-/// What one call may do: a number of readings, and until when.
+/// The limits of one call: a number of readings, and cancellation.
 pub(crate) struct Budget<'a> {
     left: u64,
     headroom: Headroom,
@@ -48,11 +48,11 @@ pub(crate) struct Budget<'a> {
 }
 
 impl<'a> Budget<'a> {
-    /// How many readings are looked at between two questions whether to stop.
+    /// Number of readings considered between two checks for cancellation.
     const PIECE: u64 = 1024;
-    /// Bytes that a reading takes at most while it is followed.
+    /// Maximum memory in bytes that a reading takes while it is followed.
     const READING_BYTES: usize = 64;
-    /// What a call may use unproved: much less than the reserve, which is whole when it begins.
+    /// Bytes that a call may use without a memory check: much less than the reserve, which is full when the call begins.
     const UNPROVED: usize = 1 << 20;
 
     pub(crate) fn new(interrupted: &'a dyn Fn() -> bool) -> Self {
@@ -74,7 +74,7 @@ impl<'a> Budget<'a> {
         self.headroom.take((readings as usize).saturating_mul(Self::READING_BYTES))
     }
 
-    /// Stops the work if it is to be stopped.
+    /// Returns an error if the work is to be cancelled.
     pub(crate) fn look(&self) -> Result<(), Error> {
         if (self.interrupted)() { Err(Error::Cancelled) } else { Ok(()) }
     }

@@ -1,8 +1,8 @@
-//! Reads GBNF, as llama.cpp's grammars/README.md describes it and its parser takes it.
+//! Reads GBNF, as described in llama.cpp's grammars/README.md and accepted by its parser.
 //!
-//! A rule is `name ::= alternatives`; it ends with its line, but for line breaks inside parentheses and behind `::=` and
-//! `|`. Names are made of letters, digits, `-` and `_`. Two things are refused that llama.cpp takes and that can match
-//! nothing there: characters of strings that are none (`"\uD83D"`), and `{m,n}` with n below m.
+//! A rule is `name ::= alternatives`; it ends at the end of its line, except for line breaks inside parentheses and
+//! after `::=` and `|`. Names consist of letters, digits, `-` and `_`. Two things that llama.cpp accepts but that can
+//! never match there are refused: escapes in strings that are not characters (`"\uD83D"`), and `{m,n}` with n < m.
 
 mod terminals;
 
@@ -16,13 +16,16 @@ use crate::Error;
 use crate::error::shown;
 
 impl Rules {
-    /// Reads a grammar in GBNF whose texts are those of the rule `root`.
+    /// Reads a GBNF grammar whose texts are those of the rule `root`.
+    ///
+    /// # Errors
+    /// [`Error::Grammar`] if the grammar is not valid, too large or left-recursive; [`Error::Memory`].
     pub fn parse(grammar: &str, root: &str) -> Result<Self, Error> {
         parse(grammar)?.finish(root)
     }
 }
 
-/// The rules of a grammar's text.
+/// Reads the rules from the text of a grammar.
 fn parse(text: &str) -> Result<Builder, Error> {
     if text.len() > LONGEST {
         let message = format!("the grammar has {} bytes, at most {LONGEST} are allowed", text.len());
@@ -42,12 +45,12 @@ fn parse(text: &str) -> Result<Builder, Error> {
 struct Parser<'a> {
     text: &'a str,
     at: usize,
-    /// How many parentheses are open.
+    /// Number of open parentheses.
     depth: usize,
     builder: Builder,
 }
 
-/// How often something stands, at least and at most.
+/// Minimum and maximum number of repetitions.
 struct Repetition {
     least: u64,
     most: Option<u64>,
@@ -62,7 +65,7 @@ impl Parser<'_> {
         self.rest().chars().next()
     }
 
-    /// Goes on behind `expected`, if it stands here.
+    /// Skips `expected` if it comes next.
     fn take(&mut self, expected: &str) -> bool {
         let found = self.rest().starts_with(expected);
         if found {
@@ -71,7 +74,7 @@ impl Parser<'_> {
         found
     }
 
-    /// An error at this place.
+    /// An error at this position.
     fn wrong(&self, what: &str) -> Error {
         let line = 1 + self.text[..self.at].matches('\n').count();
         let place = if self.rest().is_empty() {
@@ -83,7 +86,7 @@ impl Parser<'_> {
         Error::Grammar(format!("the GBNF grammar cannot be read in line {line} {place}: {what}"))
     }
 
-    /// Skips spaces and comments, and line breaks where they may stand.
+    /// Skips spaces and comments, and line breaks where they are allowed.
     fn space(&mut self, breaks: bool) {
         while let Some(next) = self.next() {
             match next {
@@ -134,7 +137,7 @@ impl Parser<'_> {
 
     fn sequence(&mut self, name: &Rc<str>) -> Result<Vec<Symbol>, Error> {
         let mut sequence = Vec::new();
-        // Where the part begins to which `*`, `+`, `?` and braces belong.
+        // The start of the part that `*`, `+`, `?` and braces apply to.
         let mut part = 0;
         let nested = self.depth > 0;
         while let Some(next) = self.next() {
@@ -244,7 +247,7 @@ impl Parser<'_> {
         Ok(Repetition { least, most: most.filter(|most| *most <= MOST_REPETITIONS) })
     }
 
-    /// Writes out how often the part of the sequence from `part` on stands.
+    /// Expands the repetition of the end of the sequence, from `part` on.
     fn repeat(
         &mut self,
         sequence: &mut Vec<Symbol>,

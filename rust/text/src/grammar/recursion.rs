@@ -1,23 +1,24 @@
-//! Which rules can be called at one place of the text, and whether one of them calls itself there without end.
+//! Which rules can be called at the same place in the text, and whether any of them calls itself there without end.
 
 use std::rc::Rc;
 
 use super::rules::{Rules, Symbol};
 use crate::Error;
 
-/// One rule calls another before any character has been read.
+/// A call from one rule to another before any character has been read.
 struct Call {
     to: u32,
-    /// Nothing stands before it, so that no empty text is read in between.
+    /// Nothing comes before it in the alternative, so no empty text is read in between.
     first: bool,
-    /// Nothing stands behind it, so that no more is to be done for each round.
+    /// Nothing comes after it in the alternative, so no work accumulates with each round.
     last: bool,
 }
 
-/// The rank of each rule: higher than those of the rules that it calls before a character is read, unless they call it
-/// too. Raises an error for left recursion, where a text could be read in endlessly many steps.
+/// The rank of each rule: higher than the ranks of the rules that it calls before a character is read, or equal if they
+/// also call it. Returns an error for left recursion, where a text could be read in infinitely many steps.
 ///
-/// A rule that calls itself last, behind what may be empty, is none: the repetitions of `("a"*)*`.
+/// A rule that calls itself last, after parts that may be empty, does not count as left-recursive: the repetitions of
+/// `("a"*)*`.
 pub(crate) fn ranks(rules: &Rules, names: &[Rc<str>]) -> Result<Vec<u32>, Error> {
     let empty = may_be_empty(rules);
     let calls: Vec<Vec<Call>> = (0..rules.count() as u32).map(|rule| calls(rules, rule, &empty)).collect();
@@ -57,10 +58,11 @@ fn calls(rules: &Rules, rule: u32, empty: &[bool]) -> Vec<Call> {
     calls
 }
 
-/// Which rules have the empty text.
+/// Which rules match the empty text.
 fn may_be_empty(rules: &Rules) -> Vec<bool> {
     let mut empty = vec![false; rules.count()];
-    // For each alternative that is made of rules alone: whose it is, and how many of them are not known to be empty.
+    // For each alternative made only of rules: the rule that owns it, and how many of its parts are not yet known to be
+    // empty.
     let mut waiting: Vec<(u32, usize)> = Vec::new();
     let mut used_in: Vec<Vec<usize>> = vec![Vec::new(); rules.count()];
     let mut found: Vec<u32> = Vec::new();
@@ -98,7 +100,7 @@ fn may_be_empty(rules: &Rules) -> Vec<bool> {
 }
 
 /// The strongly connected components of a graph of `count` nodes, numbered so that edges lead to equal or lower numbers
-/// (Tarjan 1972, without recursion). `edge(node, n)` is where edge n of a node leads.
+/// (Tarjan 1972, without recursion). `edge(node, n)` is the target of edge n of a node.
 fn components(count: usize, edge: impl Fn(usize, usize) -> Option<usize>) -> Vec<u32> {
     const NONE: u32 = u32::MAX;
     let mut number = vec![NONE; count];

@@ -1,8 +1,9 @@
 //! All readings of a text at once.
 //!
-//! A reading is a position in the rules and a continuation: what follows once the position's rule is done. A continuation
-//! is a set of such readings itself, since a rule that is called from several places is followed once for all of them.
-//! A rule called last in its alternative takes over its caller's continuation, so repetitions add nothing.
+//! A reading is a position in the rules and a continuation: what follows once the rule at that position is done. A
+//! continuation is itself a set of such readings, since a rule that is called from several places is followed only once
+//! for all of them. A rule called last in its alternative takes over its caller's continuation, so repetitions do not
+//! grow the stack.
 
 use std::hash::BuildHasher;
 
@@ -12,19 +13,19 @@ use super::rules::{Position, Rules, Symbol};
 use super::{Budget, MOST_REMEMBERED};
 use crate::Error;
 
-/// The number of a continuation.
+/// The index of a continuation.
 pub(crate) type Continuation = u32;
-/// A position and what follows its rule.
+/// A position and what follows after its rule.
 pub(crate) type Reading = (Position, Continuation);
 
 /// The continuation of the root: the end of the text.
 pub(crate) const END: Continuation = 0;
 /// The only reading of [`END`].
 const FINISH: Reading = (u32::MAX, END);
-/// Continuations that are still being gathered have this bit.
+/// This bit marks continuations that are still being gathered.
 const OPEN: u32 = 1 << 31;
 
-/// Sets of readings, each kept once and known by its number.
+/// Sets of readings, each stored once and identified by its index.
 #[derive(Default)]
 pub(crate) struct Sets {
     readings: Vec<Reading>,
@@ -43,12 +44,12 @@ impl Sets {
         self.ends.len()
     }
 
-    /// Number of readings and sets.
+    /// Total number of readings and sets.
     pub(crate) fn size(&self) -> usize {
         self.readings.len() + self.ends.len()
     }
 
-    /// The number of a set, whose readings are sorted here.
+    /// The index of a set; sorts its readings.
     pub(crate) fn number(&mut self, set: &mut Vec<Reading>) -> Result<u32, Error> {
         set.sort_unstable();
         set.dedup();
@@ -78,21 +79,21 @@ impl Sets {
     }
 }
 
-/// A continuation that is being gathered: of a rule that is called at this place of the text.
+/// A continuation that is being gathered, for a rule that is called at this place in the text.
 #[derive(Default)]
 struct Call {
     rule: u32,
     /// What follows in its callers.
     after: Vec<Reading>,
-    /// The continuations of callers of which it is the last part.
+    /// The continuations of callers in which it is the last part.
     last_of: Vec<Continuation>,
-    /// It can be done without a character.
+    /// Whether it can be completed without reading a character.
     done: bool,
-    /// The number of its continuation, once that is known.
+    /// The index of its continuation, once known.
     number: Continuation,
 }
 
-/// Follows readings to the next character or token. Kept from step to step for its memory.
+/// Follows readings to the next character or token. Reused from step to step for its memory.
 #[derive(Default)]
 pub(crate) struct Follower {
     pending: Vec<Reading>,
@@ -101,22 +102,22 @@ pub(crate) struct Follower {
     seen: HashSet<Reading>,
     done: HashSet<Continuation>,
     calls: Vec<Call>,
-    /// The call of each rule, and in which run that was.
+    /// The call of each rule, and the run in which it was made.
     call_of: Vec<(u32, u32)>,
     run: u32,
-    /// What has been found: readings that wait for a character or a token.
+    /// Readings found so far that wait for a character or a token.
     found: Vec<Reading>,
     scratch: Vec<Reading>,
 }
 
 impl Follower {
-    /// Adds a reading to begin with.
+    /// Adds a starting reading.
     pub(crate) fn add(&mut self, reading: Reading) {
         self.pending.push(reading);
     }
 
-    /// Follows what was added: the readings that wait for a character or a token, and whether the text may end. They
-    /// are in `readings`, which is emptied first.
+    /// Follows the added readings. Fills `readings`, which is emptied first, with those that wait for a character or a
+    /// token, and returns whether the text may end.
     pub(crate) fn follow(
         &mut self,
         rules: &Rules,
@@ -212,7 +213,7 @@ impl Follower {
         }
     }
 
-    /// Gives numbers to the continuations that have been gathered, callers first.
+    /// Assigns indices to the continuations that have been gathered, callers first.
     fn close(&mut self, rules: &Rules, continuations: &mut Sets, budget: &mut Budget<'_>) -> Result<(), Error> {
         let mut order: Vec<u32> = (0..self.calls.len() as u32).collect();
         let rank = |calls: &[Call], call: u32| rules.ranks[calls[call as usize].rule as usize];
@@ -221,7 +222,7 @@ impl Follower {
             let own = rank(&self.calls, number);
             let readings = &mut self.scratch;
             readings.clear();
-            // Rules of one rank call each other as last parts only, so all that they continue with belongs to each.
+            // Rules of equal rank call each other only as last parts, so each shares all continuations of the others.
             let mut reached = vec![number];
             let mut next = 0;
             while let Some(call) = reached.get(next).map(|call| &self.calls[*call as usize]) {

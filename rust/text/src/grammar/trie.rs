@@ -1,53 +1,54 @@
-//! The tokens of a vocabulary by their bytes, as trees.
+//! The tokens of a vocabulary as trees over their bytes.
 //!
-//! There is a tree of its own for the tokens that are parts of words, with capitals or without, and one for other plain
-//! text: inside a name or a string of a grammar all of them go on with it, and then no tree of so many tokens has to be
-//! walked. Each node says of which characters all that follows is made, so that a part of a tree need not be walked either.
+//! Tokens that are parts of words have separate trees, one without capitals and one with them, and other plain text has
+//! another: inside a name or a string of a grammar, all of these tokens may come next, so the trees with the most
+//! tokens need not be walked. Each node also records which kind of characters everything below it is made of, so that
+//! parts of a tree need not be walked either.
 
 use crate::Error;
 
-/// A byte of some tokens; its descendants follow it directly.
+/// A byte shared by some tokens; its descendants follow it directly.
 #[derive(Clone, Copy)]
 pub(crate) struct Node {
-    /// Where the next node is that is no descendant.
+    /// The index of the next node that is not a descendant.
     pub(crate) skip: u32,
-    /// The first of the tokens that begin so, in [`Part::tokens`]. The node's own come before its children's.
+    /// Index in [`Part::tokens`] of the first token with this prefix. The node's own tokens come before its children's.
     pub(crate) first: u32,
     /// The number of bytes before this one.
     pub(crate) depth: u16,
     pub(crate) byte: u8,
-    /// Of which characters all the texts are made that begin so, behind this byte.
+    /// The kind of characters that all texts with this prefix consist of after this byte.
     pub(crate) below: Kind,
 }
 
-/// Tokens made of some characters.
+/// Tokens that consist of one kind of characters.
 pub(crate) struct Part {
-    /// Which characters.
+    /// The kind of characters.
     pub(crate) kind: Kind,
-    /// Depth first, and a last one behind all of them.
+    /// In depth-first order, followed by a sentinel.
     pub(crate) nodes: Vec<Node>,
-    /// The ids of the tokens, in the order of their texts.
+    /// The token ids, in the order of their texts.
     pub(crate) tokens: Vec<u32>,
-    /// The tokens, a bit for each id.
+    /// The tokens, one bit per id.
     pub(crate) bits: Vec<u64>,
 }
 
-/// Of which characters a text is made; each kind is among those of the next.
+/// The kind of characters that a text consists of; each kind is a subset of the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// Small ASCII letters.
+    /// Lowercase ASCII letters.
     Small,
     /// ASCII letters, digits and `_`.
     Word,
-    /// Whole characters that strings and comments hardly ever leave out: printable ASCII without `"`, `\` and `*`, and
-    /// what is from U+00A0 on, without the separators of lines and paragraphs.
+    /// Whole characters that strings and comments hardly ever exclude: printable ASCII except `"`, `\` and `*`, and
+    /// everything from U+00A0 on except the line and paragraph separators.
     Plain,
     /// Anything.
     Any,
 }
 
 impl Kind {
-    /// The ASCII characters.
+    /// The ASCII characters of this kind.
     pub(crate) fn ascii(self) -> impl Iterator<Item = u8> {
         (0..0x80).filter(move |byte: &u8| match self {
             Self::Small => byte.is_ascii_lowercase(),
@@ -57,7 +58,7 @@ impl Kind {
         })
     }
 
-    /// The other characters of [`Kind::Plain`].
+    /// The non-ASCII characters of [`Kind::Plain`].
     pub(crate) const OTHERS: [(u32, u32); 3] = [(0xA0, 0x2027), (0x202A, 0xD7FF), (0xE000, 0x0010_FFFF)];
 
     fn of_character(character: char) -> Self {
@@ -70,8 +71,8 @@ impl Kind {
         if is_plain { Self::Plain } else { Self::Any }
     }
 
-    /// The kinds of the ends of a text, from each byte on; of the empty end first. Between the bytes of a character there
-    /// is only [`Kind::Any`].
+    /// The kinds of all suffixes of a text, starting with the empty suffix. A suffix that starts inside a character is
+    /// always [`Kind::Any`].
     fn of_ends(text: &[u8], ends: &mut Vec<Self>) {
         ends.clear();
         ends.resize(text.len() + 1, Self::Any);
@@ -91,23 +92,26 @@ impl Kind {
     }
 }
 
-/// A vocabulary as grammars see it.
+/// A vocabulary in the form that grammars use.
 pub struct Trie {
-    /// Of each kind, in their order.
+    /// One part per kind, in the order of the kinds.
     pub(crate) parts: [Part; 4],
-    /// Of each token.
+    /// The text of each token.
     texts: Vec<Box<[u8]>>,
     /// Tokens that end a text, ascending.
     pub(crate) ends: Vec<u32>,
-    /// Tokens that have a text or a name, and do not end a text: those that `!<...>` may stand for.
+    /// Tokens that have a text or a name and do not end a text: those that `!<...>` may match.
     pub(crate) others: Vec<u64>,
     /// The longest text, in bytes.
     pub(crate) longest: usize,
 }
 
 impl Trie {
-    /// `texts` are the bytes of all tokens, empty for those without a text; `named` are those without a text that can
-    /// be written nevertheless, such as control tokens; `ends` those that end a text.
+    /// Builds the trees. `texts` are the bytes of all tokens, empty for those without a text; `named` are tokens
+    /// without a text that can be generated nevertheless, such as control tokens; `ends` are those that end a text.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if an id in `named` or `ends` is not a token, or a text has more than 65535 bytes.
     pub fn new(texts: Vec<Box<[u8]>>, named: &[u32], ends: &[u32]) -> Result<Self, Error> {
         let count = texts.len();
         if let Some(id) = named.iter().chain(ends).find(|id| **id as usize >= count) {
@@ -147,7 +151,7 @@ impl Trie {
         Ok(Self { parts, texts, ends, others, longest })
     }
 
-    /// Number of tokens, those without a text included.
+    /// Number of tokens, including those without a text.
     pub fn size(&self) -> usize {
         self.texts.len()
     }

@@ -1,33 +1,33 @@
-//! Bytes to classes of characters: an automaton that has read the beginning of a character and knows what may follow.
+//! From bytes to classes of characters: an automaton that has read the beginning of a character and knows what may follow.
 
 use hashbrown::HashMap;
 
 use super::characters::{Classes, LAST, NO_CLASS};
 
-/// What follows in an automaton.
+/// A transition of the automaton.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Next {
-    /// No character of any set begins so.
+    /// No character of any set begins this way.
     None,
     /// A character of this class is complete.
     Class(u32),
-    /// The beginning of a character.
+    /// The beginning of a character has been read.
     Node(u32),
 }
 
-/// The automaton of a grammar. Beginnings after which the same classes may follow in the same way are one node.
+/// The automaton of a grammar. Beginnings with identical continuations share one node.
 pub(crate) struct Utf8 {
     pub(crate) classes: Classes,
-    /// For each possible first byte.
+    /// The transition for each possible first byte.
     first: [Next; 256],
-    /// For each node, what follows each continuation byte.
+    /// For each node, the transition for each continuation byte.
     nodes: Vec<[Next; 64]>,
     numbers: HashMap<[Next; 64], u32>,
     /// The classes that can follow each node.
     reachable: Vec<Vec<u32>>,
-    /// Bytes that no node tells apart have the same column; column 0 leads nowhere.
+    /// Bytes that no node distinguishes share a column; column 0 leads nowhere.
     columns: [u8; 256],
-    /// A byte of each column.
+    /// An example byte for each column.
     bytes: Vec<u8>,
 }
 
@@ -45,7 +45,7 @@ impl Utf8 {
         for byte in 0..=0x7F_u8 {
             automaton.first[byte as usize] = automaton.leaf(u32::from(byte));
         }
-        // Lead bytes: their own bits, how many bytes follow, and the first code point that is not written shorter.
+        // Lead bytes: their payload bits, how many bytes follow, and the first code point that has no shorter encoding.
         for (leads, mask, more, shortest) in
             [(0xC2..=0xDF, 0x1F, 1, 0x80), (0xE0..=0xEF, 0x0F, 2, 0x800), (0xF0..=0xF4, 0x07, 3, 0x1_0000)]
         {
@@ -66,7 +66,7 @@ impl Utf8 {
         }
     }
 
-    /// What follows the bits `value` of a character with `more` bytes to come. No more than four levels deep.
+    /// The transition for the bits `value` of a character with `more` bytes to come. Recurses at most four levels deep.
     fn after(&mut self, value: u32, more: u32, shortest: u32) -> Next {
         if more == 0 {
             return if value < shortest || value > LAST { Next::None } else { self.leaf(value) };
@@ -77,7 +77,7 @@ impl Utf8 {
         }
         let mut node = [Next::None; 64];
         if low >= shortest && high <= LAST && self.classes.single(low, high).is_some() {
-            // All children are alike.
+            // All children are identical.
             node = [self.after(value << 6, more - 1, shortest); 64];
         } else {
             for (bits, next) in node.iter_mut().enumerate() {
@@ -134,7 +134,8 @@ impl Utf8 {
         }
     }
 
-    /// What follows `byte` after the beginning `node` of a character, or `None` at the start of one.
+    /// The transition for `byte` after the beginning `node` of a character, or at the start of a character if `node` is
+    /// `None`.
     pub(crate) fn next(&self, node: Option<u32>, byte: u8) -> Next {
         match node {
             None => self.first[byte as usize],
@@ -143,7 +144,7 @@ impl Utf8 {
         }
     }
 
-    /// The classes of the characters that begin as the node.
+    /// The classes of the characters that begin with the bytes leading to the node.
     pub(crate) fn reachable(&self, node: u32) -> &[u32] {
         &self.reachable[node as usize]
     }
@@ -152,7 +153,7 @@ impl Utf8 {
         self.columns[byte as usize] as usize
     }
 
-    /// A byte of the column.
+    /// An example byte of the column.
     pub(crate) fn byte(&self, column: usize) -> u8 {
         self.bytes[column]
     }

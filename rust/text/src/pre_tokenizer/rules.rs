@@ -1,46 +1,46 @@
 //! The table of rules: the names of `tokenizer.ggml.pre`, and the expressions that the models were trained with.
 
-/// What the tokens of a vocabulary are written in.
+/// The units in which the tokens of a vocabulary are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Symbols {
-    /// A letter for every byte.
+    /// A letter for each byte.
     Bytes,
-    /// Characters as they are; bytes without one have a token of their own.
+    /// Characters as they are; bytes without a character have separate tokens.
     Characters,
     /// The same, with U+2581 for a space.
     CharactersAndMarkedSpaces,
 }
 
-/// A family of models that share the expressions and the habits.
+/// A family of models that share expressions and conventions.
 pub(super) struct Rule {
     pub(super) names: &'static [&'static str],
-    /// Applied in order, each to the pieces that the one before left.
+    /// Applied in order, each to the pieces that the previous one produced.
     pub(super) expressions: &'static [&'static str],
-    /// A word that is a token is not merged (`ignore_merges`).
+    /// Whether a word that is a token is left unmerged (`ignore_merges`).
     pub(super) whole_words: bool,
     /// Whether texts begin with BOS if the file does not say.
     pub(super) adds_bos: bool,
-    /// The symbols that merging begins with.
+    /// The symbols that merging starts from.
     pub(super) symbols: Symbols,
 }
 
 const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
-/// Contractions in any case, written out: Unicode case folding would let other letters in.
+/// Contractions in any case, written out: Unicode case folding would admit other letters.
 macro_rules! contractions {
     () => {
         r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
     };
 }
 
-/// One at the end of a word, or none.
+/// An optional contraction at the end of a word.
 macro_rules! contraction {
     () => {
         concat!("(?:", contractions!(), ")?")
     };
 }
 
-/// The expression of Llama 3 and its relatives, which differ in how many digits make a word.
+/// The expression of Llama 3 and its relatives, which differ in how many digits make up a word.
 macro_rules! llama3 {
     ($digits:literal) => {
         concat!(
@@ -74,7 +74,7 @@ const DEEPSEEK_V3: &str = concat!(
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
-/// Letters with case of the scripts that the DeepSeek tokenizer lists.
+/// Cased letters of the scripts that the DeepSeek tokenizer lists.
 const DEEPSEEK_LETTERS: &str = concat!(
     r"\s?[A-Za-z\u{B5}\u{C0}-\u{D6}\u{D8}-\u{F6}\u{F8}-\u{1BA}\u{1BC}-\u{1BF}\u{1C4}-\u{293}\u{295}-\u{2AF}",
     r"\u{370}-\u{373}\u{376}\u{377}\u{37B}-\u{37D}\u{37F}\u{386}\u{388}-\u{38A}\u{38C}\u{38E}-\u{3A1}",
@@ -248,16 +248,16 @@ pub(super) const RULES: &[Rule] = &[
     Rule::plain(&["viking"], &[WORDS_OF_BLOOM, r"\p{N}"]),
 ];
 
-/// Digits in threes, counted from the end of a word that is a number. A look-ahead, done by hand.
+/// Digits in groups of three, counted from the end of a word that is a number. The look-ahead is implemented by hand.
 pub(super) const THREES_OF_WORDS: &str = r"\d{1,3}(?=(?:\d{3})*\b)";
 
-/// The same for every run of numbers.
+/// The same for every run of numeric characters.
 pub(super) const THREES_OF_NUMBERS: &str = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))";
 
-/// The same, where only cuts are made: what comes before the first three digits stays with what it follows.
+/// The same, but only cuts are made: what comes before the first three digits stays with what precedes it.
 pub(super) const CUTS_BEFORE_THREES: &str = r"(?=(\d{3})+(?!\d))";
 
-/// White space in powers of two. A look-ahead, done by hand.
+/// White space in powers of two. The look-ahead is implemented by hand.
 macro_rules! powers_of_two {
     () => {
         concat!(
@@ -274,7 +274,7 @@ const JAIS_2: &str = concat!(
     powers_of_two!()
 );
 
-/// GPT-4o's, with Chinese characters as words of their own kind.
+/// The expression of GPT-4o, with runs of Chinese characters as separate words.
 const KIMI_K2: &str = concat!(
     r"\p{Han}+",
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+",
@@ -284,7 +284,7 @@ const KIMI_K2: &str = concat!(
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 );
 
-/// Scripts of East and South-East Asia that are written without spaces.
+/// East and South-East Asian scripts that are written without spaces.
 const AFMOE_SCRIPTS: &str = concat!(
     r"[\u{4E00}-\u{9FFF}\u{3400}-\u{4DBF}\u{F900}-\u{FAFF}\u{3040}-\u{309F}\u{30A0}-\u{30FF}\u{FF65}-\u{FF9F}",
     r"\u{2F00}-\u{2FDF}\u{E40}-\u{E7F}\u{E80}-\u{EFF}\u{1780}-\u{17FF}\u{1000}-\u{109F}\u{AA60}-\u{AA7F}",
@@ -300,10 +300,10 @@ const EXAONE_MOE: &str = concat!(
 const SPARK_2_5: &str =
     concat!(r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+", r"| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+");
 
-/// Qwen 2's without English contractions.
+/// The expression of Qwen 2 without English contractions.
 const UFAKZEKA: &str = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Whole lines, and what ends them.
+/// Whole lines and their line ends.
 const LINES: &str = r"[^\n]+|[\n]+";
 
 const WORDS_OF_BLOOM: &str = r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+";

@@ -1,4 +1,4 @@
-//! What is done with scores, what queries see, and values that are parts of keys: against the definition in f64.
+//! Adjustments of scores, visibility of positions, and values that are parts of keys, compared with the definition in f64.
 
 use super::*;
 
@@ -171,7 +171,7 @@ fn pages_that_nobody_sees_may_be_absent() {
         for visible in [Visible::Window(200), Visible::Causal, Visible::All] {
             assert!(matches!(sequence.call(Isa::SCALAR, 1, Call { visible, from, ..PLAIN }), Err(Error::Shape(_))));
         }
-        // A hole in the middle of what is seen by neighbours.
+        // A gap in the middle of what neighbouring queries see.
         let mut holes = whole.clone();
         holes.pages[1..(tokens - 100) / PAGE_TOKENS].iter_mut().for_each(Vec::clear);
         let mut ranges = vec![0..PAGE_TOKENS; 70];

@@ -4,8 +4,8 @@ use super::*;
 use crate::math::doubles::tests::units;
 use crate::math::tests::Random;
 
-/// An angle, its sine and its cosine, correctly rounded from 400 bits; the last four angles are the nearest ones to a multiple
-/// of a quarter turn within thousands.
+/// An angle, its sine and its cosine, correctly rounded from 400 bits; the last four angles are, among thousands, the nearest to
+/// a multiple of a quarter turn.
 const ROUNDED: &[(f64, f64, f64)] = &[
     (1.0, 0.841_470_984_807_896_5, 0.540_302_305_868_139_8),
     (0.5, 0.479_425_538_604_203, 0.877_582_561_890_372_8),
@@ -25,7 +25,7 @@ const ROUNDED: &[(f64, f64, f64)] = &[
     (942_477_796_080_505.2, -0.999_999_999_995_331_1, 3.055_774_793_870_047_6e-06),
 ];
 
-/// Angles as rotations have them: positions times frequencies, then any up to the limit.
+/// Angles as in rotations: positions times frequencies, then any angles up to the limit.
 fn angles(count: usize) -> impl Iterator<Item = f64> {
     let mut random = Random::new(63);
     (0..count).map(move |round| {
@@ -47,7 +47,7 @@ fn sines_and_cosines_are_exact_to_one_unit() {
         assert!(units(found.1, *cosine) <= 1.0, "cos({angle:e}) = {:e}, expected {cosine:e}", found.1);
     }
     assert_eq!(sine_and_cosine(0.0), (0.0, 1.0));
-    // The C library's are off by up to one unit too.
+    // The C library's results are also off by up to one unit.
     for angle in angles(300_000) {
         let found = sine_and_cosine(angle);
         assert!(units(found.0, angle.sin()) <= 2.0 && units(found.1, angle.cos()) <= 2.0, "{angle:e}: {found:?}");
@@ -56,7 +56,7 @@ fn sines_and_cosines_are_exact_to_one_unit() {
 
 #[test]
 fn the_bits_are_those_of_every_platform() {
-    // Angles without the C library; FNV-1a over the results.
+    // Angles computed without the C library; FNV-1a over the results.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for angle in angles(30_000) {
         let (sine, cosine) = sine_and_cosine(angle);

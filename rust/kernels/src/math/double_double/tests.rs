@@ -3,7 +3,7 @@ use std::f64::consts::{LN_2, LN_10};
 use super::*;
 use crate::math::tests::Random;
 
-/// Base, numerator and denominator of the exponent, power: correctly rounded from 400 bits.
+/// Base, numerator and denominator of the exponent, and power, correctly rounded from 400 bits.
 const POWERS: &[(f64, f64, f64, f64)] = &[
     (500_000.0, -2.0, 128.0, 0.814_617_233_856_544_7),
     (500_000.0, -126.0, 128.0, 2.455_140_791_131_609e-06),
@@ -15,7 +15,7 @@ const POWERS: &[(f64, f64, f64, f64)] = &[
     (1e308, -9.0, 10.0, 6.309_573_444_801_933e-278),
 ];
 
-/// A number and its logarithm, rounded so too.
+/// A number and its logarithm, rounded likewise.
 const LOGARITHMS: &[(f64, f64)] = &[
     (1.0, 0.0),
     (2.0, LN_2),

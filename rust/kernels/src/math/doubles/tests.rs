@@ -28,7 +28,7 @@ fn numbers(random: &mut Random, count: usize) -> Vec<f64> {
     numbers
 }
 
-/// How far `found` is from `exact`, in units of its last place.
+/// The distance of `found` from `exact`, in units in the last place.
 pub(in crate::math) fn units(found: f64, exact: f64) -> f64 {
     let unit = exact.abs().next_up() - exact.abs();
     (found - exact).abs() / unit
@@ -71,7 +71,7 @@ fn every_instruction_set_returns_the_same_bits() {
         let mut expected = numbers.clone();
         function(Isa::SCALAR, &mut expected);
         for isa in Isa::available() {
-            // Any length, so that the ends of vectors are met too.
+            // Various lengths, so that incomplete vectors are covered as well.
             for count in [0, 1, 3, 17, numbers.len()] {
                 let mut found = numbers[..count].to_vec();
                 function(*isa, &mut found);

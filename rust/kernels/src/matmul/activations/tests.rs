@@ -1,4 +1,4 @@
-//! Blocks of activations: how they are rounded, on every instruction set.
+//! Rounding of blocks of activations, on every instruction set.
 
 use super::Block;
 use crate::cpu::Isa;
@@ -15,7 +15,7 @@ impl Kernel for One<'_> {
     }
 }
 
-/// Quants and scale, by every instruction set.
+/// Quants and scale, checked on every instruction set.
 pub(in crate::matmul) fn quantize_block(values: &[f32; 32]) -> ([i8; 32], f32) {
     let expected = dispatch(Isa::SCALAR, One(values));
     for isa in Isa::available() {

@@ -10,7 +10,7 @@ use crate::matmul::tile::{Product, Results, RowVectors};
 use crate::matmul::weights::{ScaleKind, Weights};
 use crate::simd::neon::Dot;
 
-/// Bytes that a stream of weights is asked for in advance; the processor's own prefetch does the rest.
+/// Prefetch distance of a weight stream in bytes; the hardware prefetcher does the rest.
 const AHEAD: usize = 8192;
 
 /// Dot products with elements; tiles have 1, 2 or 4 columns.
@@ -65,7 +65,7 @@ unsafe impl<S: Dot> Product for ElementProduct<S> {
     }
 }
 
-/// Asks for the weights that will be needed some time after `block`.
+/// Prefetches the weights that will be needed some time after `block`.
 #[inline(always)]
 pub(super) unsafe fn prefetch<S: Dot, W: Weights>(tile: &TileOperands, block: usize) {
     if W::FOLDED {
@@ -95,7 +95,7 @@ unsafe fn products<S: Dot, W: Weights, const R: usize, const C: usize>(
         let activations = tile.activations.add(block * 8 * C);
         let mut sums = [[S::empty(); C]; R];
         if !W::Scales::MINIMUM {
-            // Weights with minimums have zeros of 0.
+            // Weights with minimums have a zero point of 0.
             for c in 0..C {
                 let start = S::begin(tile.starts.add((block * W::Scales::PARTS + part) * C + c));
                 for r in 0..R {
@@ -103,11 +103,11 @@ unsafe fn products<S: Dot, W: Weights, const R: usize, const C: usize>(
                 }
             }
         }
-        /// Multiplies a group of 4 columns of the weights with one column of activations.
+        /// Multiplies a group of 4 columns of the weights by one column of activations.
         macro_rules! column {
             ($group:literal, $c:literal, $weights:ident) => {
                 if $c < C {
-                    // The 8 · C numbers of a block are 2 · C whole vectors.
+                    // The 8 · C elements of a block are 2 · C whole vectors.
                     let four = vld1q_s32(activations.add(($group * C + $c) / 4 * 4));
                     for r in 0..R {
                         sums[r][$c] = S::dot::<$group, $c, C>(sums[r][$c], $weights[r], four);
@@ -121,7 +121,7 @@ unsafe fn products<S: Dot, W: Weights, const R: usize, const C: usize>(
                 for r in 0..R {
                     weights[r] = W::group::<S, $group>(rows.quants[r].add(block * W::BYTES), table);
                     if !W::PANEL {
-                        // A panel holds them so already.
+                        // A panel already stores them that way.
                         weights[r] = S::offset(W::MAXIMUM, weights[r]);
                     }
                 }
@@ -146,7 +146,7 @@ unsafe fn products<S: Dot, W: Weights, const R: usize, const C: usize>(
     }
 }
 
-/// Bytes as the multiplication takes them: less the zero of signed ones, row after row.
+/// Bytes as the multiplication takes them, row after row: minus 128 where it takes signed bytes.
 pub(crate) struct Offset<S>(PhantomData<S>);
 
 // SAFETY: 4 rows of 4 bytes in each of both groups are written.
@@ -163,7 +163,7 @@ unsafe impl<S: Dot> Arrangement for Offset<S> {
     }
 }
 
-/// Rows two by two with 8 columns each.
+/// Pairs of rows with 8 columns each.
 pub(crate) struct RowPairs<S>(PhantomData<S>);
 
 // SAFETY: 4 rows of 8 bytes are written.

@@ -1,6 +1,6 @@
-//! The product of `usmmla`, which multiplies two rows of 8 weights with two columns of 8 activations: a vector of sums holds row
-//! 0 of both columns, then row 1. The sums are exact integers and the float operations go lane by lane, so the bits are
-//! those of every tile.
+//! The product of `usmmla`, which multiplies two rows of 8 weights by two columns of 8 activations: a vector of sums holds
+//! row 0 of both columns, then row 1. The sums are exact integers and the float operations go lane by lane, so the bits
+//! match those of every other tile.
 
 use std::arch::aarch64::*;
 use std::hint::black_box;
@@ -13,16 +13,16 @@ use crate::matmul::weights::{ScaleKind, Weights};
 use crate::simd::Simd;
 use crate::simd::neon::add_pair_products;
 
-/// Two numbers, twice; or one, four times.
+/// Two values, twice; or one, four times.
 #[inline(always)]
 unsafe fn twice<const SINGLE: bool>(at: *const f32) -> float32x4_t {
-    // SAFETY: the caller promises one or two numbers.
+    // SAFETY: the caller promises one or two values.
     unsafe {
         if SINGLE { vld1q_dup_f32(at) } else { vreinterpretq_f32_u64(vdupq_n_u64(at.cast::<u64>().read_unaligned())) }
     }
 }
 
-/// Products of pairs of rows with pairs of columns, or with one (`SINGLE`).
+/// Products of pairs of rows and pairs of columns, or one column (`SINGLE`).
 pub(crate) struct PairProduct<const SINGLE: bool>;
 
 // SAFETY: every offset is inside the block, the rows and the columns of the tile.
@@ -84,13 +84,13 @@ unsafe impl<const SINGLE: bool> Product for PairProduct<SINGLE> {
 
     #[inline(always)]
     unsafe fn columns(at: *const f32) -> float32x4_t {
-        // SAFETY: the caller promises the numbers of the columns.
+        // SAFETY: the caller promises the values of the columns.
         unsafe { twice::<SINGLE>(at) }
     }
 
     #[inline(always)]
     unsafe fn add_pairs(total: int32x4_t, pairs: int32x4_t, at: *const i32) -> int32x4_t {
-        // SAFETY: the caller promises the numbers of the columns.
+        // SAFETY: the caller promises the values of the columns.
         unsafe { add_pair_products(total, pairs, vreinterpretq_s32_f32(twice::<SINGLE>(at.cast()))) }
     }
 
@@ -150,7 +150,7 @@ unsafe fn products<W: Weights, const R: usize, const C: usize, const SINGLE: boo
         let activations = tile.activations.add(block * 8 * columns);
         let mut sums = [[I8mm::empty(); C]; R];
         if !W::Scales::MINIMUM {
-            // Weights with minimums have zeros of 0.
+            // Weights with minimums have a zero point of 0.
             for c in 0..C {
                 let at = (block * W::Scales::PARTS + part) * columns + 2 * c;
                 let start = vreinterpretq_s32_f32(twice::<SINGLE>(tile.starts.add(at).cast()));
@@ -172,7 +172,7 @@ unsafe fn products<W: Weights, const R: usize, const C: usize, const SINGLE: boo
                 }
                 for r in (0..R).step_by(2) {
                     let weights = if W::PANEL {
-                        // 8 columns of a row are 8 bytes of such a panel.
+                        // 8 columns of a row are 8 consecutive bytes of such a panel.
                         let from = tile.quants.add(block * W::BYTES + 64 * $even + 8 * rows.lanes[r]);
                         [vld1q_u8(from), vld1q_u8(from.add(16))]
                     } else {
@@ -202,10 +202,10 @@ unsafe fn products<W: Weights, const R: usize, const C: usize, const SINGLE: boo
     }
 }
 
-/// The measurement of the peak: see `matmul::peak`. 8 matrix products a round in each of `C` independent sums.
+/// Peak measurement, see `matmul::peak`: 8 matrix products per round in each of `C` independent sums.
 pub(crate) struct MatrixPeak<const C: usize>;
 
-// SAFETY: nothing is read or written but numbers on the stack.
+// SAFETY: only values on the stack are read and written.
 unsafe impl<const C: usize> Entry for MatrixPeak<C> {
     type Operands = usize;
     type Output = f32;
@@ -229,7 +229,7 @@ unsafe fn products_in_registers<const C: usize>(rounds: usize) -> f32 {
         let (weights, activations) = (vld1q_u8(weights.as_ptr()), vld1q_s8(activations.as_ptr()));
         let mut sums = [I8mm::empty(); C];
         for (c, sum) in sums.iter_mut().enumerate() {
-            // Different ones, so that they are not computed once.
+            // Different values, so that the sums are not computed only once.
             *sum = vdupq_n_s32(black_box(c as i32));
         }
         for _ in 0..8 * rounds {

@@ -1,10 +1,10 @@
-//! Many tokens: rows lie in lanes, so that a product needs no sum over the lanes of a vector.
+//! Plain weights for many tokens: rows are in lanes, so that a product needs no sum over the lanes of a vector.
 //!
-//! The 16 partial sums of a product are chains of their own. A panel holds some rows as f32, sorted by chain: first all columns
-//! of chain 0, then those of chain 8, and so on in the order in which the tree of additions meets the chains (bits of the
-//! number reversed), rows side by side. The activations are sorted in the same way, tokens of a tile side by side. A register
-//! tile of rows × tokens runs through one chain after the other; a finished chain is added to what waits for it, as when one
-//! counts in binary.
+//! The 16 partial sums of a product are independent chains. A panel holds some rows as f32, sorted by chain: first all
+//! columns of chain 0, then those of chain 8, and so on in the order in which the tree of additions visits the chains
+//! (bit-reversed index), rows side by side. The activations are sorted in the same way, tokens of a tile side by side. A
+//! register tile of rows × tokens runs through one chain after the other; a finished chain is added to the sums waiting for
+//! it, like carries when counting in binary.
 
 use std::marker::PhantomData;
 
@@ -15,26 +15,26 @@ use crate::simd::Simd;
 
 /// Chains of a product.
 pub(crate) const CHAINS: usize = super::SUMS;
-/// Sums that wait for their counterpart: of one chain, of two, four and eight.
+/// Levels of sums that wait for their counterpart: sums of one, two, four and eight chains.
 pub(crate) const WAITING: usize = 4;
-/// Floats between the chains of a panel, so that the same column of all chains does not fall into one set of a cache.
+/// Floats between the chains of a panel, so that the same column of all chains does not map to one set of a cache.
 pub(crate) const GAP: usize = 16;
 
-/// Bytes of a row asked for in advance where it is expanded.
+/// Prefetch distance within a row while it is expanded, in bytes.
 const AHEAD: usize = 256;
 
-/// Which chain comes at a place of the order, and which place a chain has.
+/// The chain at a place of the order, and equally the place of a chain: the bits of the index reversed.
 #[inline(always)]
 pub(crate) const fn reversed(place: usize) -> usize {
     (place & 1) << 3 | (place & 2) << 1 | (place & 4) >> 1 | (place & 8) >> 3
 }
 
-/// Columns of a chain.
+/// Number of columns of a chain.
 pub(crate) const fn steps(columns: usize) -> usize {
     columns.div_ceil(CHAINS)
 }
 
-/// Floats from one chain to the next, for so many rows of a panel or tokens of a tile.
+/// Floats from one chain to the next, for `side_by_side` rows of a panel or tokens of a tile.
 pub(crate) const fn chain_stride(columns: usize, side_by_side: usize) -> usize {
     steps(columns) * side_by_side + GAP
 }
@@ -50,22 +50,22 @@ pub(crate) struct PanelTileOperands {
     pub(crate) columns: usize,
     /// The first chain to do, in the order of places, and how many.
     pub(crate) places: (usize, usize),
-    /// Sums that wait: `[WAITING][token][row]`.
+    /// Waiting sums: `[WAITING][token][row]`.
     pub(crate) waiting: *mut f32,
     /// Results: `[token][row]`.
     pub(crate) output: *mut f32,
     /// Floats from one token's results to the next.
     pub(crate) output_stride: usize,
-    /// Rows whose results are wanted.
+    /// Number of rows whose results are stored.
     pub(crate) rows: usize,
 }
 
-/// Rows to be made a panel.
+/// Rows to expand into a panel.
 #[derive(Clone, Copy)]
 pub(crate) struct PanelSource {
     /// First row.
     pub(crate) weights: *const u8,
-    /// Rows that there are; what is missing in the panel repeats the last one.
+    /// Number of rows available; missing rows of the panel repeat the last one.
     pub(crate) rows: usize,
     /// Length of rows.
     pub(crate) columns: usize,
@@ -80,7 +80,7 @@ pub(crate) struct ArrangeOperands {
     pub(crate) input: *const f32,
     /// Floats from one token's activations to the next.
     pub(crate) stride: usize,
-    /// How many tokens.
+    /// Number of tokens.
     pub(crate) tokens: usize,
     /// Length of their activations.
     pub(crate) columns: usize,
@@ -104,7 +104,7 @@ unsafe impl<S: Simd, const R: usize, const C: usize> Entry for PanelTile<S, R, C
     }
 }
 
-/// Makes a panel of `R` vectors of rows.
+/// Expands `R` vectors of rows into a panel.
 pub(crate) struct ExpandRows<S, E, const R: usize>(PhantomData<(S, E)>);
 
 // SAFETY: rows are read, and the room for the panel is written.
@@ -169,7 +169,7 @@ unsafe fn panel_tile<S: Simd, const R: usize, const C: usize>(tile: &PanelTileOp
             for earlier in 0..level {
                 for c in 0..C {
                     for r in 0..R {
-                        // A sum, since a product with 1 is exact.
+                        // A plain sum, since multiplying by 1 is exact.
                         sums[c][r] = S::fma(
                             S::floats(tile.waiting.add(((earlier * C + c) * R + r) * S::LANES)),
                             one,
@@ -203,7 +203,7 @@ unsafe fn panel_tile<S: Simd, const R: usize, const C: usize>(tile: &PanelTileOp
     }
 }
 
-/// Makes a panel of `R` vectors of rows.
+/// Expands `R` vectors of rows into a panel.
 ///
 /// # Safety
 /// The processor has the set, and the code is compiled for it; the rows and the room for the panel are there.
@@ -224,8 +224,8 @@ unsafe fn expand<S: Square, E: Element, const R: usize>(from: &PanelSource) {
 /// Sorts the activations of a tile of tokens by chain.
 ///
 /// # Safety
-/// The processor has the set, and the code is compiled for it; `tokens` × `columns` floats lie at `input`, `stride` apart, and `out` has room for
-/// `CHAINS` × `chain_stride` floats.
+/// The processor has the set, and the code is compiled for it; `input` points to `tokens` × `columns` floats, tokens `stride`
+/// apart, and `out` has room for `CHAINS` × `chain_stride` floats.
 #[inline(always)]
 unsafe fn arrange<S: Square>((input, stride): (*const f32, usize), tokens: usize, columns: usize, out: *mut f32) {
     // SAFETY: the caller promises the tokens and the room. The vector of the last tokens may reach into the next step, of which
@@ -238,8 +238,8 @@ unsafe fn arrange<S: Square>((input, stride): (*const f32, usize), tokens: usize
     }
 }
 
-/// Writes the columns of `LANES` rows, `row_bytes` apart (of which there may be fewer: then the last one is repeated), by chain,
-/// `width` floats from one step to the next.
+/// Writes the columns of `LANES` rows, `row_bytes` apart, by chain, with `width` floats from one step to the next. If there
+/// are fewer rows, the last one is repeated.
 #[inline(always)]
 unsafe fn sort<S: Square, E: Element>(
     (from, row_bytes): (*const u8, usize),
@@ -256,7 +256,7 @@ unsafe fn sort<S: Square, E: Element>(
             let column = step * CHAINS;
             let count = CHAINS.min(columns - column);
             if (column * E::BYTES).is_multiple_of(64) {
-                // Ask for the rows of the next vector and for the next columns of these.
+                // Prefetch the rows of the next vector and the next columns of these.
                 for lane in 0..S::LANES {
                     let at = from.wrapping_add(lane * row_bytes + column * E::BYTES);
                     S::prefetch_far(at.wrapping_add(S::LANES * row_bytes));

@@ -1,4 +1,4 @@
-//! How a product of plain weights is cut into pieces of work.
+//! Partition of a product of plain weights into pieces of work.
 
 use super::panel::{self, ArrangeOperands, CHAINS, GAP, PanelSource, PanelTileOperands, WAITING, chain_stride};
 use super::{FLOAT_ROWS, FloatTileOperands, SUMS};
@@ -13,29 +13,29 @@ use crate::matmul::spans::{Span, spans};
 use crate::memory::room;
 use crate::shared::SharedSlice;
 
-/// Columns of which as many chains as possible are done before the next tile of tokens: 64 rows are then 1 MB, which a
-/// second-level cache holds.
+/// As many chains as fit into this many columns are processed before the next tile of tokens: with 64 rows these are 1 MB,
+/// which fits into the second-level cache.
 const PART_COLUMNS: usize = 4096;
 /// Longer rows are multiplied straight from the file, so that panels stay small.
 const MOST_COLUMNS: usize = CHAINS * PART_COLUMNS;
 
-/// How the products of a batch with plain weights are cut.
+/// Partition of the products of a batch with plain weights.
 pub(crate) struct FloatPlan<'a> {
     common: &'static Common,
     input: &'a [f32],
-    /// Floats from one token's activations to the next, and how many of them count.
+    /// Floats from one token's activations to the next, of which the first `columns` are used.
     stride: usize,
     columns: usize,
     tokens: usize,
     /// Tiles of tokens straight from the file.
     direct: Vec<Span>,
-    /// Tiles of tokens of panels; none if nothing is multiplied so.
+    /// Tiles of tokens multiplied by panels; empty if no product uses panels.
     panel: Vec<Span>,
-    /// Where its activations begin among those that are sorted for panels: see `panel::arrange`.
+    /// Start of the batch's activations among those sorted for panels: see `panel::arrange`.
     first: usize,
 }
 
-/// Divides tokens into as few tiles as possible, of equal width as far as possible; the narrowest that there is has `least`.
+/// Divides tokens into as few tiles as possible, of widths from `least` to `most` that are as equal as possible.
 fn even_spans(tokens: usize, least: usize, most: usize) -> Result<Vec<Span>, Error> {
     let count = tokens.div_ceil(most);
     let (width, wider) = (tokens / count, tokens % count);
@@ -49,14 +49,14 @@ fn even_spans(tokens: usize, least: usize, most: usize) -> Result<Vec<Span>, Err
     Ok(spans)
 }
 
-/// Where the activations of a tile begin among the arranged ones.
+/// Start of a tile's activations among the arranged ones.
 fn arranged_at(columns: usize, tile: usize, span: Span) -> usize {
     CHAINS * (panel::steps(columns) * span.first + tile * GAP)
 }
 
 impl<'a> FloatPlan<'a> {
-    /// Cuts the products of those matrices of the batch that have plain weights. `first` is where its sorted activations
-    /// begin.
+    /// Partitions the products of the batch that have plain weights. `first` is the start of the batch's sorted
+    /// activations.
     pub(crate) fn new(common: &'static Common, batch: &Batch<'a>, columns: usize, first: usize) -> Result<Self, Error> {
         let Batch { input, stride, tokens, .. } = *batch;
         let mut plan = Self { common, input, stride, columns, tokens, direct: Vec::new(), panel: Vec::new(), first };
@@ -72,7 +72,7 @@ impl<'a> FloatPlan<'a> {
         Ok(plan)
     }
 
-    /// Floats of the sorted activations.
+    /// Number of floats of the sorted activations.
     pub(crate) fn arranged_len(&self) -> usize {
         if self.panel.is_empty() {
             return 0;
@@ -80,7 +80,7 @@ impl<'a> FloatPlan<'a> {
         CHAINS * (panel::steps(self.columns) * self.tokens + self.panel.len() * GAP)
     }
 
-    /// Tiles of sorted activations.
+    /// Number of tiles of sorted activations.
     pub(crate) fn arranged_tiles(&self) -> usize {
         self.panel.len()
     }
@@ -88,7 +88,7 @@ impl<'a> FloatPlan<'a> {
     /// Sorts the activations of a tile for panels.
     ///
     /// # Safety
-    /// Nobody else uses this tile's part of `out` meanwhile.
+    /// No other thread uses this tile's part of `out` meanwhile.
     pub(crate) unsafe fn arrange(&self, tile: usize, out: &SharedSlice<f32>) {
         let span = self.panel[tile];
         let from = &self.input[span.first * self.stride..][..(span.count - 1) * self.stride + self.columns];
@@ -107,7 +107,7 @@ impl<'a> FloatPlan<'a> {
         }
     }
 
-    /// Whether rows are made panels: where there are enough tokens and rows to pay for it.
+    /// Whether rows are expanded into panels: only if there are enough tokens and rows for it to pay off.
     fn by_panel(&self, weights: &Matrix) -> bool {
         let sets = &self.common.float_panel;
         self.tokens > sets.direct_tokens && 2 * weights.rows() > sets.rows && self.columns <= MOST_COLUMNS
@@ -118,7 +118,7 @@ impl<'a> FloatPlan<'a> {
         weights.rows().div_ceil(if self.by_panel(weights) { self.common.float_panel.rows } else { FLOAT_ROWS })
     }
 
-    /// Some rows, all tokens; `arranged` is what `arrange` has sorted for all plans.
+    /// Computes some rows for all tokens; `arranged` is what `arrange` has sorted for all plans.
     pub(crate) fn run(&self, isa: Isa, arranged: &[f32], product: &Product, piece: usize) -> Result<(), Error> {
         let Product { weights, output } = product;
         let Some(kernels) = plain(isa, weights.format()) else { return Ok(()) };
@@ -146,7 +146,7 @@ impl<'a> FloatPlan<'a> {
         Ok(())
     }
 
-    /// Rows from `row` on, made a panel.
+    /// Expands rows from `row` on into a panel and multiplies it.
     fn panel_piece(
         &self,
         kernels: &PlainKernels,
@@ -161,7 +161,7 @@ impl<'a> FloatPlan<'a> {
         while places > 1 && places * columns > SUMS * PART_COLUMNS {
             places /= 2;
         }
-        // If all chains of a tile are done at once, what waits is needed until then only.
+        // If all chains of a tile are processed at once, waiting sums are needed only until then.
         let waiting_tokens = if places == SUMS { sets.least + sets.tiles.len() - 1 } else { self.tokens };
         let panel_bytes = CHAINS * chain_stride(columns, sets.rows) * 4;
         PieceBuffers::with([panel_bytes, 0, 0, WAITING * waiting_tokens * sets.rows * 4, 0, 0], |buffers| {

@@ -1,8 +1,8 @@
-//! Squares of floats turned around in registers: rows of weights become columns.
+//! Squares of floats transposed in registers: rows of weights become columns.
 
 use crate::simd::Simd;
 
-/// An instruction set that transposes.
+/// An instruction set that can transpose a square of floats.
 ///
 /// # Safety
 /// As for [`Simd`].
@@ -34,7 +34,7 @@ mod x86 {
         unsafe fn transpose(rows: &mut [__m512; 16]) {
             // SAFETY: the caller promises the instruction set.
             unsafe {
-                // Number 4 i + m: row 4 i to 4 i + 3 of columns m, 4 + m, 8 + m and 12 + m.
+                // Element 4 i + m: rows 4 i to 4 i + 3 of columns m, 4 + m, 8 + m and 12 + m.
                 let mut fours = *rows;
                 for i in (0..16).step_by(4) {
                     let (low, next_low) =
@@ -58,26 +58,26 @@ mod x86 {
         }
     }
 
-    /// The first of every two pairs of floats, from both operands in turn.
+    /// The first of every two pairs of floats, taken alternately from both operands.
     #[inline(always)]
     unsafe fn low_pairs(a: __m512, b: __m512) -> __m512 {
         // SAFETY: the caller promises the instruction set.
         unsafe { _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))) }
     }
 
-    /// The second ones.
+    /// The second of every two pairs of floats, taken alternately from both operands.
     #[inline(always)]
     unsafe fn high_pairs(a: __m512, b: __m512) -> __m512 {
         // SAFETY: the caller promises the instruction set.
         unsafe { _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))) }
     }
 
-    /// Eight rows of eight.
+    /// Transposes eight rows of eight.
     #[inline(always)]
     unsafe fn transpose_eight(rows: &mut [__m256; 16]) {
         // SAFETY: the caller promises the instruction set.
         unsafe {
-            // Number 4 i + m: row 4 i to 4 i + 3 of columns m and 4 + m.
+            // Element 4 i + m: rows 4 i to 4 i + 3 of columns m and 4 + m.
             let mut fours = *rows;
             for i in [0, 4] {
                 let (low, next_low) =

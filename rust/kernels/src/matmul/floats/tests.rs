@@ -1,4 +1,4 @@
-//! The order of sums as the head of `floats` defines it, written out, beside every kernel.
+//! Comparison of every kernel with the order of sums that the head of `floats` defines, written out.
 
 use crate::cpu::Isa;
 use crate::formats::Format;
@@ -6,7 +6,7 @@ use crate::mapping::Bytes;
 use crate::matmul::Matrix;
 use crate::matmul::tests::{Random, bits, product};
 
-/// Plain weights, as bytes of the format and as numbers.
+/// Plain weights, as a matrix of the format's bytes and as f32 values.
 fn weights(format: Format, rows: usize, columns: usize, values: &[f32]) -> (Matrix, Vec<f32>) {
     let mut bytes = vec![0; format.row_bytes(values.len()).unwrap()];
     format.quantize(values, &mut bytes).unwrap();
@@ -18,7 +18,7 @@ fn weights(format: Format, rows: usize, columns: usize, values: &[f32]) -> (Matr
     (matrix, exact)
 }
 
-/// One product, in the order that is defined.
+/// One product, in the defined order.
 fn defined(row: &[f32], token: &[f32]) -> f32 {
     let mut sums = [0.0_f32; 16];
     for (k, (weight, activation)) in row.iter().zip(token).enumerate() {
@@ -53,7 +53,7 @@ fn check(format: Format, (rows, columns): (usize, usize), values: &[f32], input:
 #[test]
 fn every_kernel_keeps_the_defined_order() {
     let mut random = Random(11);
-    // Whole panels and parts of one, columns that fill no vector, fewer columns than partial sums.
+    // Whole and partial panels, columns that do not fill a vector, fewer columns than partial sums.
     for (rows, columns) in [(64, 64), (131, 37), (70, 500), (33, 15), (3, 129)] {
         let values: Vec<f32> = (0..rows * columns).map(|_| random.float()).collect();
         let input: Vec<f32> = (0..53 * columns).map(|_| random.float()).collect();

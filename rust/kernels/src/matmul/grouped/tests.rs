@@ -1,4 +1,4 @@
-//! Grouped products against the same products one by one.
+//! Comparison of grouped products with the same products computed one by one.
 
 use super::*;
 use crate::cpu::Isa;
@@ -7,13 +7,13 @@ use crate::formats::Format;
 use crate::matmul::tests::{Random, bits, product, random_matrix};
 use crate::threads::Pool;
 
-/// Some rows and columns of a table.
+/// A rectangle of a table.
 fn part(table: &[f32], width: usize, (row, column): (usize, usize), (rows, columns): (usize, usize)) -> Vec<f32> {
     (row..row + rows).flat_map(|row| table[row * width + column..][..columns].to_vec()).collect()
 }
 
-/// Runs jobs whose outputs are a column of parts each, and compares every part with a product of its own, and everything else
-/// with what was there before.
+/// Runs jobs whose outputs are one column of parts each, and compares every part with a separate product, and everything else
+/// with its previous contents.
 fn check(formats: &[Format], columns: usize, counts: &[usize], random: &mut Random) {
     let matrices: Vec<_> =
         (0..counts.len()).map(|i| random_matrix(formats[i % formats.len()], 5 + 7 * i, columns, random)).collect();
@@ -26,7 +26,7 @@ fn check(formats: &[Format], columns: usize, counts: &[usize], random: &mut Rand
     for (index, (weights, &tokens)) in matrices.iter().zip(counts).enumerate() {
         let from = (row, index % 10);
         jobs.push(GroupedJob { weights, tokens, input: from, output: (row, 2) });
-        // The same input once more, for a part of the output beside the first.
+        // The same input once more, for a part of the output next to the first.
         let beside = &matrices[0];
         jobs.push(GroupedJob { weights: beside, tokens, input: from, output: (row, 2 + weights.rows()) });
         row += tokens;

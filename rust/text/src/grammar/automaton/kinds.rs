@@ -1,4 +1,4 @@
-//! Whether all texts of a kind may come next: then a part of the vocabulary is allowed without walking it.
+//! Whether all texts of a kind may come next: then that part of the vocabulary is allowed without walking it.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use crate::grammar::Budget;
 use crate::grammar::characters::NO_CLASS;
 use crate::grammar::trie::Kind;
 
-/// Up to so many classes of characters are tried to see where a state leads.
+/// Maximum number of character classes that are tried to see where a state leads.
 const MOST_CLASSES: usize = 32;
-/// Up to so many states are followed to see whether all texts of a kind may come next.
+/// Maximum number of states that are followed to see whether all texts of a kind may come next.
 const MOST_FOLLOWED: usize = 4;
 
 impl Automaton {
-    /// Whether all texts of the kind may come next: every character of it leads to states of which the same is true.
-    /// False also where that is more work to find out than to walk the tree of tokens.
+    /// Whether all texts of the kind may come next: every character of the kind leads to a state for which the same is
+    /// true. Also false where finding out would be more work than walking the tree of tokens.
     pub(crate) fn takes_all(&mut self, state: StateId, kind: Kind, budget: &mut Budget<'_>) -> Result<bool, Error> {
         if kind == Kind::Any {
             return Ok(false);
@@ -39,7 +39,7 @@ impl Automaton {
         Ok(true)
     }
 
-    /// Adds the states that the characters of a kind lead to; false where one leads nowhere, or where there are too many.
+    /// Adds the states that the characters of a kind lead to; false if any leads nowhere or if there are too many states.
     fn follow_kind(
         &mut self,
         from: StateId,
@@ -68,7 +68,7 @@ impl Automaton {
         let utf8 = Arc::clone(&self.utf8);
         let mut classes = Vec::new();
         for class in Kind::OTHERS.iter().flat_map(|(first, last)| utf8.classes.between(*first, *last)) {
-            // Where there are many classes, it is less work to walk the tree.
+            // With many classes, walking the tree is less work.
             if class == NO_CLASS || classes.len() == MOST_CLASSES {
                 return Ok(false);
             }

@@ -1,11 +1,11 @@
-//! Automata of fewer states: several states made one, and what a text has left behind forgotten.
+//! Smaller automata: several states are merged into one, and states that the text has left behind are forgotten.
 
 use super::{Automaton, Compiled, State, StateId};
 use crate::Error;
 use crate::grammar::stacks::{Continuation, END, Reading};
 
 impl Automaton {
-    /// One state for several that stand at the same beginning of a character: the readings of all.
+    /// Merges states that are at the same beginning of a character into one state with the readings of all.
     pub(crate) fn joined(&mut self, states: &[StateId]) -> Result<Vec<StateId>, Error> {
         let mut nodes: Vec<(Option<u32>, Vec<Reading>, bool)> = Vec::new();
         for state in states {
@@ -27,10 +27,10 @@ impl Automaton {
         Ok(joined)
     }
 
-    /// An automaton that knows only these states, and their numbers in it.
+    /// An automaton that knows only these states, and their indices in it.
     pub(crate) fn reduced(&self, compiled: &Compiled, states: &[StateId]) -> Result<(Self, Vec<StateId>), Error> {
         let mut fresh = Self::bare(compiled)?;
-        // Continuations hold earlier ones only.
+        // Continuations refer only to earlier ones.
         let mut wanted = vec![false; self.continuations.count()];
         let sets = states.iter().map(|state| self.sets.get(self.states[*state as usize].set));
         for (_, continuation) in sets.flatten() {
@@ -56,7 +56,7 @@ impl Automaton {
         let mut found = Vec::with_capacity(states.len());
         for state in states {
             let State { set, node } = self.states[*state as usize];
-            // The reading that stands for the end comes along.
+            // The reading that marks the end is copied too.
             let mut readings = renumbered(self.sets.get(set), &numbers);
             let fresh_set = fresh.sets.number(&mut readings)?;
             if fresh_set as usize == fresh.may_end.len() {

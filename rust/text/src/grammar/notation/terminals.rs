@@ -1,4 +1,4 @@
-//! What stands for characters and tokens: strings, sets in brackets, references to tokens.
+//! Terminals for characters and tokens: strings, sets in brackets, references to tokens.
 
 use super::Parser;
 use crate::Error;
@@ -24,7 +24,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// A set in brackets. An empty one stands for the empty text, as in llama.cpp.
+    /// A set in brackets. An empty set stands for the empty text, as in llama.cpp.
     pub(super) fn set(&mut self) -> Result<Option<Symbol>, Error> {
         self.at += 1;
         let inverted = self.take("^");
@@ -47,7 +47,7 @@ impl Parser<'_> {
         Ok(Some(self.builder.characters(if inverted { set.inverted() } else { set })))
     }
 
-    /// One character of a string or a set, or what stands for it.
+    /// One character of a string or a set, possibly written as an escape.
     fn character(&mut self) -> Result<u32, Error> {
         let Some(next) = self.next() else {
             return Err(self.wrong("a string or a set of characters is not closed"));
@@ -89,7 +89,7 @@ impl Parser<'_> {
         Ok(u32::from(value))
     }
 
-    /// A reference to a token behind `!`, if that stood there: `<[10]>` or `<think>`.
+    /// A reference to a token, after the `!` if there was one: `<[10]>` or `<think>`.
     pub(super) fn token(&mut self) -> Result<u32, Error> {
         let Some(length) = self.rest().find('>').filter(|_| self.rest().starts_with('<')) else {
             return Err(self.wrong("expected a token, as <think> or <[10]>"));

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::*;
 
-/// A folder like `/sys/devices` with these files.
+/// A directory like `/sys/devices` with these files.
 struct Devices(PathBuf);
 
 impl Devices {
@@ -19,7 +19,7 @@ impl Devices {
 
 impl Drop for Devices {
     fn drop(&mut self) {
-        // Nothing was written for a machine without files.
+        // There is nothing to remove for a machine without files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
