@@ -9,7 +9,13 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import pytest
+
+from llamacpu.store import download as downloads
+from llamacpu.store import transfer
 
 TOKEN = "hf_secret"
 
@@ -88,6 +94,20 @@ class ModelHub(ThreadingHTTPServer):
     def bodies(self) -> list[str]:
         """Paths of requests for large files."""
         return [path for path, _, _ in self.requests if "/blobs/" in path or "/resolve/" in path or "/cdn/" in path]
+
+
+def use_alone(server: ModelHub, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let the store know this server alone, with nothing downloaded yet, small ranges and short waits."""
+    for name in ("LLAMACPU_OFFLINE", "HF_HUB_OFFLINE", "HF_TOKEN", "http_proxy", "HTTP_PROXY", "LLAMACPU_FOLDERS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "OLLAMA_MODELS", "HF_HOME"):
+        monkeypatch.setenv(name, str(folder / "home"))
+    monkeypatch.setenv("LLAMACPU_MODELS", str(folder / "own"))
+    monkeypatch.setenv("LLAMACPU_REGISTRY", server.url)
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr(downloads, "CHUNK", 1 << 16)
+    monkeypatch.setattr(transfer, "DELAY", 0.01)
+    monkeypatch.setattr(transfer, "LONGEST_DELAY", 0.05)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fake_llama import NAMES, Tokens, llama
-from fake_model import END, START, VOCABULARY, ids_of
+from fake_llama import Tokens, llama
+from fake_model import END, START, VOCABULARY
 from llamacpu.chat.events import Event, Piece, ToolCall
 from llamacpu.chat.harmony import HarmonyReader
 from llamacpu.constraints.channels import ChannelConstraint
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.errors import GrammarError
-from test_tool_constraint import SCHEMAS, TOOLS, TaggedTokens
+from test_tool_constraint import SCHEMAS, TOOLS, TaggedTokens, write_under_constraint
 
 jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
 
@@ -47,27 +47,8 @@ TOKENS = pytest.mark.parametrize("tokens", [PLAIN, TAGGED], ids=["marks are spel
 
 def written(tokens: Tokens, beginning: str, seed: int, limit: int = 1500, **held: Any) -> str:
     """What a model of random wishes writes after a beginning of its own, up to its end."""
-    chance = np.random.default_rng(seed)
-    likes = np.zeros(tokens.vocab_size, dtype=np.float32)
-    likes[ids_of('"]}')] = 3
-    likes[ids_of(" \n\\")] = -3
-    likes[END] = 5
     constraint = ChannelConstraint(tokens, **held)  # type: ignore[arg-type]
-    coming = tokens.ids_of(beginning) if isinstance(tokens, Channels) else tokens.encode(beginning, False)
-    ids = [START]
-    while len(ids) < limit:
-        wishes = (chance.normal(size=tokens.vocab_size) + likes).astype(np.float32)
-        wishes[[START, *NAMES]] = -np.inf
-        wishes[END] = likes[END]
-        if coming:
-            wishes[coming[0]] = 100
-        token = int(constraint(np.array(ids), wishes).argmax())
-        if coming:
-            assert token == coming.pop(0), tokens.decode_bytes(ids)
-        if token == END:
-            return tokens.decode_bytes(ids[1:]).decode(errors="replace")
-        ids.append(token)
-    raise AssertionError(f"no end: {tokens.decode_bytes(ids)[:300]!r}")
+    return write_under_constraint(constraint, tokens, beginning, seed, limit)
 
 
 def allowed(text: str, tokens: Tokens = TAGGED, end: bool = True, **held: Any) -> bool:

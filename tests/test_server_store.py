@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 
 import llamacpu
-from llamacpu.store import download as downloads
-from llamacpu.store import transfer
 from llamacpu.store.places import places
-from model_hub import ModelHub
+from model_hub import ModelHub, use_alone
 
 httpx = pytest.importorskip("httpx")
 pytest.importorskip("starlette")
@@ -25,16 +23,7 @@ DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Callable[..., Path]) -> Iterator[ModelHub]:
     server = ModelHub()
-    for name in ("LLAMACPU_OFFLINE", "HF_HUB_OFFLINE", "HF_TOKEN", "http_proxy", "HTTP_PROXY", "LLAMACPU_FOLDERS"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("HOME", "OLLAMA_MODELS", "HF_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
-    monkeypatch.setenv("LLAMACPU_MODELS", str(tmp_path / "own"))
-    monkeypatch.setenv("LLAMACPU_REGISTRY", server.url)
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setattr(downloads, "CHUNK", 1 << 16)
-    monkeypatch.setattr(transfer, "DELAY", 0.01)
-    monkeypatch.setattr(transfer, "LONGEST_DELAY", 0.05)
+    use_alone(server, monkeypatch, tmp_path)
     server.put_model("tiny:latest", tiny_model().read_bytes(), license=b"Free")
     server.put_model("other:v2", DEMO.read_bytes())
     server.repositories["maker/Tiny-GGUF"] = {"Tiny-Q8_0.gguf": tiny_model().read_bytes()}

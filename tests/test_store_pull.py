@@ -19,29 +19,18 @@ from click.testing import CliRunner
 import llamacpu
 from llamacpu.cli.group import command_line
 from llamacpu.errors import StoreError
-from llamacpu.store import download as downloads
-from llamacpu.store import transfer
 from llamacpu.store.local import find
 from llamacpu.store.own import copy, remove
 from llamacpu.store.places import Places, places
 from llamacpu.store.pull import plan_of, pull
-from model_hub import TOKEN, ModelHub
+from model_hub import TOKEN, ModelHub, use_alone
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Callable[..., Path]) -> Iterator[ModelHub]:
     """The server, with a model under each kind of name, and an empty store."""
     server = ModelHub()
-    for name in ("LLAMACPU_OFFLINE", "HF_HUB_OFFLINE", "HF_TOKEN", "http_proxy", "HTTP_PROXY", "LLAMACPU_FOLDERS"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("HOME", "OLLAMA_MODELS", "HF_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / "home"))
-    monkeypatch.setenv("LLAMACPU_MODELS", str(tmp_path / "own"))
-    monkeypatch.setenv("LLAMACPU_REGISTRY", server.url)
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    monkeypatch.setattr(downloads, "CHUNK", 1 << 16)
-    monkeypatch.setattr(transfer, "DELAY", 0.01)
-    monkeypatch.setattr(transfer, "LONGEST_DELAY", 0.05)
+    use_alone(server, monkeypatch, tmp_path)
     gguf = tiny_model().read_bytes()
     params = json.dumps({"temperature": 0.5}).encode()
     server.put_model("tiny:latest", gguf, params=params, system=b"Be brief.", license=b"Free")

@@ -134,12 +134,17 @@ def write(
     tokens: Tokens, beginning: str, seed: int, limit: int = 1500, tools: Any = TOOLS, recipients: bool = False
 ) -> str:
     """What a model of random wishes writes after a beginning of its own, up to its end."""
+    constraint = ToolCallConstraint(tools, tokens, begins_recipient=recipients)  # type: ignore[arg-type]
+    return write_under_constraint(constraint, tokens, beginning, seed, limit)
+
+
+def write_under_constraint(constraint: Any, tokens: Tokens, beginning: str, seed: int, limit: int = 1500) -> str:
+    """The same under any constraint, which must allow the beginning token by token."""
     chance = np.random.default_rng(seed)
     likes = np.zeros(tokens.vocab_size, dtype=np.float32)
     likes[ids_of('"]}')] = 3
     likes[ids_of(" \n\\")] = -3
     likes[END] = 5
-    constraint = ToolCallConstraint(tools, tokens, begins_recipient=recipients)  # type: ignore[arg-type]
     coming = tokens.ids_of(beginning) if isinstance(tokens, TaggedTokens) else tokens.encode(beginning, False)
     ids = [START]
     while len(ids) < limit:
@@ -150,8 +155,7 @@ def write(
             wishes[coming[0]] = 100
         token = int(constraint(np.array(ids), wishes).argmax())
         if coming:
-            assert token == coming[0], (beginning, ids, constraint)
-            del coming[0]
+            assert token == coming.pop(0), (beginning, tokens.decode_bytes(ids), constraint)
         if token == END:
             return tokens.decode_bytes(ids[1:]).decode(errors="replace")
         ids.append(token)
