@@ -77,17 +77,17 @@ def test_an_actor_killed_in_the_middle_loses_and_doubles_no_row(cluster: str, tm
     source = tmp_path / "in.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     killed: list[int] = []
+    # A random first token would now and then end an answer before it begins.
+    options: dict[str, Any] = {"rows_per_part": 2, "row_settings": ["max_tokens"], "sampling": {"temperature": 0}}
 
     def kill(done: int, _total: int) -> None:
         if done == 3:
             killed.append(answering_actors()[0])
             os.kill(killed[0], signal.SIGKILL)
             with pytest.raises(ValueError, match="another run writes its answers"):
-                answer_files(DEMO, source, tmp_path / "out", rows_per_part=2, row_settings=["max_tokens"])
+                answer_files(DEMO, source, tmp_path / "out", **options)
 
-    summary = answer_files(
-        DEMO, source, tmp_path / "out", actors=2, rows_per_part=2, on_progress=kill, row_settings=["max_tokens"]
-    )
+    summary = answer_files(DEMO, source, tmp_path / "out", actors=2, on_progress=kill, **options)
     assert killed
     assert summary == (64, 0, 32, 0)
     files = sorted((tmp_path / "out").glob("part-*"))
