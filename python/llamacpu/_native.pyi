@@ -404,3 +404,93 @@ class StreamDecoder:
 
     def push(self, id: int) -> str: ...
     def flush(self) -> str: ...
+
+def trainable(model: Model) -> list[tuple[str, int, int]]:
+    """List the matrices that can have an adapter: name without ".weight", rows (outputs), columns (inputs).
+
+    Raises ModelError if the model has a part that cannot be trained, naming it.
+    """
+
+def training_nbytes(model: Model, targets: Sequence[str], rank: int, tokens: int) -> int:
+    """Bytes that a Trainer of this shape allocates at most for steps of `tokens` tokens, without those of the model."""
+
+@final
+class Trainer:
+    """Trains LoRA adapters (E. Hu et al., arXiv:2106.09685) on a model whose own weights stay as they are.
+
+    `targets` are names from `trainable`. The output of each target becomes `W x + (alpha / rank) B (A x)`, with
+    A (float32[rank, columns], uniform within ±1/sqrt(columns), drawn from `seed`) and B (float32[rows, rank], zeros).
+    Base weights of any format are dequantized panel by panel; all arithmetic is in 32-bit floats, and the results have
+    the same bits for any number of threads and on every instruction set. Parameters are named `TARGET.lora_a` and
+    `TARGET.lora_b`; flat arrays hold them in the order of `names`. `tokens` is the most that a step may have;
+    memory for it is allocated here.
+
+    Raises ValueError for a target that the model does not have or a rank or size out of range, ModelError for a model
+    that cannot be trained, MemoryError. Calls while a step runs raise RuntimeError.
+    """
+
+    def __new__(
+        cls, model: Model, targets: Sequence[str], rank: int, alpha: float, tokens: int, seed: int = 0
+    ) -> Trainer: ...
+    def step(
+        self,
+        tokens: NDArray[np.int32],
+        segments: NDArray[np.int32],
+        targets: NDArray[np.int32],
+        cancel: CancelToken | None = None,
+    ) -> tuple[float, int]:
+        """Run the tokens forward and backward; add the gradients of the sum of losses to those of earlier steps.
+
+        `segments` are the starts of the packed sequences, and at the end the number of tokens: ascending from 0,
+        int32[sequences + 1]. Positions start at 0 in each, and attention does not cross their borders. `targets[i]` is
+        the token that is to follow `tokens[i]`, or -1 where nothing is learned. Returns the sum of the losses (natural
+        logarithm) and the number of targets.
+
+        Raises ValueError for arrays that do not fit together; Cancelled. After any exception the gradients are zero.
+        """
+    def loss(
+        self,
+        tokens: NDArray[np.int32],
+        segments: NDArray[np.int32],
+        targets: NDArray[np.int32],
+        cancel: CancelToken | None = None,
+    ) -> tuple[float, int]:
+        """Compute what `step` returns, forward only; gradients stay as they are."""
+    def optimizer_step(
+        self,
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        divide_by: float = 1.0,
+    ) -> float:
+        """Update the parameters by AdamW (I. Loshchilov and F. Hutter, arXiv:1711.05101) and clear the gradients.
+
+        Gradients are divided by `divide_by` (the number of targets, for the mean loss), then scaled down to the norm
+        `clip_norm` if theirs is larger. Returns their norm before that scaling. If it is not finite, nothing changes
+        except that the gradients are cleared.
+        """
+    def clear_gradients(self) -> None: ...
+    @property
+    def names(self) -> list[tuple[str, int, int]]:
+        """The parameters in order: name, rows, columns."""
+    def gradients(self) -> NDArray[np.float32]:
+        """The accumulated gradients, float32[count]."""
+    def parameters(self) -> NDArray[np.float32]:
+        """The parameters, float32[count]."""
+    def set_parameters(self, values: NDArray[np.float32]) -> None:
+        """Set all parameters, float32[count]; moments and gradients stay as they are."""
+    def state(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], int]:
+        """Return parameters, first moments, second moments, and the number of optimizer steps."""
+    def restore(
+        self,
+        parameters: NDArray[np.float32],
+        first_moments: NDArray[np.float32],
+        second_moments: NDArray[np.float32],
+        steps: int,
+    ) -> None:
+        """Continue from what `state` returned, to the same bits; the gradients are cleared."""
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the trainer holds, as `training_nbytes` gives them."""
