@@ -20,12 +20,18 @@ def is_file(name: str) -> bool:
 
 @contextlib.contextmanager
 def replacing(
-    path: str | os.PathLike[str], kind: str, is_kind: Callable[[BinaryIO], bool], *, private: bool = False
+    path: str | os.PathLike[str],
+    kind: str,
+    is_kind: Callable[[BinaryIO], bool],
+    *,
+    private: bool = False,
+    ordinary: bool = False,
 ) -> Iterator[BinaryIO]:
     """Open a file that becomes `path` if the block ends without an error; otherwise an older file stays as it was.
 
     A symbolic link is followed: the file that it points to is replaced, and the link stays. Only its owner may read a
-    new file; one that replaces an older file keeps the older file's permissions, unless it is to be `private`.
+    new file, unless it is `ordinary`: then it has the permissions that the system gives to new files. One that replaces
+    an older file keeps the older file's permissions, unless it is to be `private`.
 
     kind: what is written, for error messages ("a saved session"). is_kind: tells whether an open, readable, non-empty
     file holds that kind, so that no other file is overwritten by accident.
@@ -33,15 +39,13 @@ def replacing(
     Raises FileExistsError if `path` is a file of another kind or is not a regular file, PermissionError for a file that
     may not be written, and other kinds of OSError.
     """
-    import tempfile  # imports half of the standard library
-
     if "\0" in os.fsdecode(path):
         raise OSError(errno.EINVAL, "no file can have a name with a zero character; give another name", repr(path))
     target = Path(os.path.realpath(path))
     mode = _checked(Path(path), target, kind, is_kind)
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "there is no such folder; make it, or give another name", str(path))
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
+    descriptor, name = _new_file(target, 0o666 if ordinary else 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -54,6 +58,15 @@ def replacing(
         with contextlib.suppress(OSError):
             Path(name).unlink()
         raise
+
+
+def _new_file(target: Path, mode: int) -> tuple[int, str]:
+    """Make an empty file with a name of its own beside `target`; return its descriptor and its path."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        name = str(target.parent / f".{target.name[:40]}.{os.urandom(6).hex()}.part")
+        with contextlib.suppress(FileExistsError):
+            return os.open(name, flags, mode), name
 
 
 def _checked(path: Path, target: Path, kind: str, is_kind: Callable[[BinaryIO], bool]) -> int | None:

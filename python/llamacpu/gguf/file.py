@@ -188,7 +188,8 @@ def _overridden(metadata: Metadata, overrides: Mapping[str, Scalar]) -> Metadata
             kind = type(value).__name__
             raise TypeError(f"the override of {key!r} is a {kind}; expected bool, int, float or str")
         values[f"{metadata.get('general.architecture')}{key}" if key.startswith(".") else key] = value
-    return Metadata(values)
+    types = {key: kind for key in metadata if key not in overrides and (kind := metadata.value_type(key))}
+    return Metadata(values, types)
 
 
 def _open(path: Path) -> _native.File:

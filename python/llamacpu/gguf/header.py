@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from llamacpu.errors import GGUFError
 from llamacpu.gguf.metadata import Metadata, StringArray, Value
-from llamacpu.gguf.types import REMOVED_TYPES, TENSOR_TYPES
+from llamacpu.gguf.types import REMOVED_TYPES, TENSOR_TYPES, VALUE_TYPES
 
 if TYPE_CHECKING:
     import numpy
@@ -155,17 +155,18 @@ def read_header(source: _native.File, name: str, file: int) -> Header:
     tensor_count = cursor.count("tensors", _SMALLEST_INFO, MAX_TENSORS)
     pair_count = cursor.count("metadata keys", _SMALLEST_PAIR, MAX_KEYS)
     values: dict[str, Value] = {}
+    types: dict[str, str] = {}
     for number in range(pair_count):
         key = _key(cursor, number)
         if key in values:
             raise cursor.error(f"metadata key {_shown(key)} occurs twice; the file is damaged or was written wrongly")
-        values[key] = _value(cursor, key)
+        values[key], types[key] = _value(cursor, key)
     alignment = _alignment(cursor, values)
     infos = [_tensor_info(cursor, number) for number in range(tensor_count)]
     data_offset = -(-cursor.position // alignment) * alignment
     tensors = [_place(cursor, info, alignment, data_offset, file) for info in infos]
     _refuse_overlap(cursor, tensors)
-    return Header(version, alignment, Metadata(values), tensors, data_offset)
+    return Header(version, alignment, Metadata(values, types), tensors, data_offset)
 
 
 def _key(cursor: _Cursor, number: int) -> str:
@@ -182,24 +183,25 @@ def _shown(key: str) -> str:
     return repr(key if len(key) <= 80 else key[:77] + "...")
 
 
-def _value(cursor: _Cursor, key: str) -> Value:
+def _value(cursor: _Cursor, key: str) -> tuple[Value, str]:
+    """A value and the name of its type, for an array that of its elements."""
     what = f"the value of {_shown(key)}"
     kind = cursor.integer(_U32, what)
     if kind == _STRING:
-        return cursor.raw_string(what).decode("utf-8", "replace")
+        return cursor.raw_string(what).decode("utf-8", "replace"), "string"
     if kind == _ARRAY:
         return _array(cursor, key)
     if kind not in _SCALARS:
         raise cursor.error(f"{what} has the unknown type {kind}; known are 0 to 12; the file is damaged")
     value = cursor.unpack(_SCALARS[kind][0], what)
     if kind != _BOOL:
-        return value
+        return value, VALUE_TYPES[kind]
     if value not in (0, 1):
         raise cursor.error(f"{what} is a boolean with the byte {value}; expected 0 or 1; the file is damaged")
-    return bool(value)
+    return bool(value), "bool"
 
 
-def _array(cursor: _Cursor, key: str) -> Value:
+def _array(cursor: _Cursor, key: str) -> tuple[Value, str]:
     what = f"the array {_shown(key)}"
     kind = cursor.integer(_U32, what)
     if kind == _ARRAY:
@@ -209,8 +211,8 @@ def _array(cursor: _Cursor, key: str) -> Value:
     size = 8 if kind == _STRING else _SCALARS[kind][0].size
     count = cursor.count(f"elements in {what}", size, MAX_ARRAY_ELEMENTS)
     if kind == _STRING:
-        return _string_array(cursor, count)
-    return _numeric_array(cursor, what, kind, count)
+        return _string_array(cursor, count), "string"
+    return _numeric_array(cursor, what, kind, count), VALUE_TYPES[kind]
 
 
 def _string_array(cursor: _Cursor, count: int) -> StringArray:

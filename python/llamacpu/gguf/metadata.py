@@ -103,10 +103,18 @@ class Metadata(Mapping[str, Value]):
     The getters raise `ModelError` for a missing key without a default and for a value that is not as described.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_types", "_values")
 
-    def __init__(self, values: dict[str, Value]) -> None:
+    def __init__(self, values: dict[str, Value], types: Mapping[str, str] | None = None) -> None:
         self._values = values
+        self._types = types or {}
+
+    def value_type(self, key: str) -> str | None:
+        """The type of a value in the file: "uint32", "float64", "bool", "string", and of the elements of an array.
+
+        None for a value that does not come from a file (an override). Raises KeyError for an unknown key.
+        """
+        return self._types.get(key) if key in self._values else self._types[key]
 
     def __getitem__(self, key: str) -> Value:
         return self._values[key]

@@ -7,7 +7,13 @@ kernels.
 
 from typing import NamedTuple
 
-__all__ = ["REMOVED_TYPES", "TENSOR_TYPES", "TensorType"]
+__all__ = ["REMOVED_TYPES", "TENSOR_TYPES", "VALUE_TYPES", "TensorType"]
+
+VALUE_TYPES = (
+    "uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "string", "array", "uint64", "int64",
+    "float64",
+)  # fmt: skip
+"""Types of metadata values: the index is the type's number in the file."""
 
 
 class TensorType(NamedTuple):
