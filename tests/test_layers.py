@@ -34,6 +34,7 @@ LAYERS = [
     {"store"},
     {"families"},
     {"text"},
+    {"checkpoints"},
     {"gguf"},
     {"arguments", "errors", "files", "kernels", "locks", "log", "memory"},
 ]

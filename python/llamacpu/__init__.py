@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
     from llamacpu import kernels
     from llamacpu.chat import ChatTemplate
+    from llamacpu.checkpoints.checkpoint import Checkpoint
     from llamacpu.constraints.grammar import Grammar
     from llamacpu.drafting import ModelDraft, NGramDraft
     from llamacpu.engine.interfaces import CancelToken
     from llamacpu.engine.session import Session
     from llamacpu.errors import (
         Cancelled,
+        CheckpointError,
         ContextOverflow,
         GGUFError,
         GrammarError,
@@ -47,6 +49,8 @@ __all__ = [
     "CancelToken",
     "Cancelled",
     "ChatTemplate",
+    "Checkpoint",
+    "CheckpointError",
     "ContextOverflow",
     "Engine",
     "GGUFError",
@@ -76,6 +80,8 @@ _MODULES = {
     "CancelToken": "engine.interfaces",
     "Cancelled": "errors",
     "ChatTemplate": "chat",
+    "Checkpoint": "checkpoints.checkpoint",
+    "CheckpointError": "errors",
     "ContextOverflow": "errors",
     "Engine": "scheduler",
     "GGUFError": "errors",

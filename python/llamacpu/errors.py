@@ -4,6 +4,7 @@ LlamaCpuError
 ├── GGUFError        the file is not a readable GGUF file (also a ValueError)
 ├── ModelError       a valid GGUF file that does not describe a model this version can run (also a ValueError)
 ├── ContextOverflow  more tokens than the session's context holds (also a ValueError)
+├── CheckpointError  a checkpoint (safetensors, PyTorch) that is damaged or not supported (also a ValueError)
 ├── TemplateError    a chat template that cannot be rendered (also a ValueError)
 ├── GrammarError     a grammar or JSON schema that cannot be used (also a ValueError)
 ├── SessionError     a saved session that is damaged or belongs to another model (also a ValueError)
@@ -16,6 +17,7 @@ Wrong arguments raise plain ValueError and TypeError, as everywhere in Python.
 
 __all__ = [
     "Cancelled",
+    "CheckpointError",
     "ContextOverflow",
     "GGUFError",
     "GrammarError",
@@ -47,6 +49,10 @@ class GGUFError(LlamaCpuError, ValueError):
 
 class ModelError(LlamaCpuError, ValueError):
     """The GGUF file is valid but does not describe a model that this version can run."""
+
+
+class CheckpointError(LlamaCpuError, ValueError):
+    """A checkpoint of another program (safetensors, PyTorch) is damaged, incomplete or not supported."""
 
 
 class ContextOverflow(LlamaCpuError, ValueError):  # noqa: N818 (the public name says what happened)

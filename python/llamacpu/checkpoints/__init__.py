@@ -1,0 +1,1 @@
+"""Checkpoints of other programs (safetensors, PyTorch): configuration and tensors, read on demand."""
