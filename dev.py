@@ -113,9 +113,16 @@ def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
         run(PYTHON, "-m", "maturin", "develop", "--profile", profile, "--quiet", VIRTUAL_ENV=str(VENV))
 
 
-def rust_tests() -> None:
+# The packages whose Rust tests run together. Cargo unites the features of all that one command builds, so the oracle of
+# the tokenizer's tests would change those of a macro that the kernels use, and the kernels would be compiled again.
+RUST_TESTS = (("llamacpu-bindings", "llamacpu-kernels", "llamacpu-model"), ("llamacpu-text",))
+
+
+def rust_tests(*options: str) -> None:
     """Run the Rust tests with the optimized kernels; `thorough` also checks every pointer and sum in them."""
-    run("cargo", "test", "--quiet", "--profile", "fast", "--workspace", "--tests")
+    for packages in RUST_TESTS:
+        chosen = [word for package in packages for word in ("-p", package)]
+        run("cargo", "test", "--quiet", "--profile", "fast", *chosen, "--tests", *options)
 
 
 def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set")) -> None:
@@ -315,8 +322,8 @@ def cross() -> None:
     arm("build", "--workspace")
 
 
-def emulate(*packages: str) -> None:
-    """Run the Rust tests of the kernels and the model for 64-bit Arm under qemu."""
+def emulate(packages: list[str]) -> None:
+    """Run the Rust tests of the kernels and the model, or of packages named, for 64-bit Arm under qemu."""
     chosen = packages or ("llamacpu-kernels", "llamacpu-model")
     tests = ("test", *(word for package in chosen for word in ("-p", package)), "--tests")
     # qemu cannot emulate fork in a process with threads.
@@ -366,21 +373,23 @@ def ci() -> None:
     packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
     TIMES.append((packages, 0.0, "apt-get"))
     setup()
-    installed = neighbours_setup()  # waits for the network while the compilers work
-    build("fast")
-    installed.wait()
+
+    def beside(*command: str, **environment: str) -> Job:
+        return Job(sys.executable, "dev.py", *command, background=True, **environment)
+
     # Each leaves a core idle for much of its time: compiling a single crate, checking types, waiting for processes.
-    beside = [
-        Job(sys.executable, "dev.py", command, background=True, LLAMACPU_PROFILE="none")
-        for command in ("neighbours", "lint")
-    ]
+    jobs = [neighbours_setup()]
     if Path("/usr/bin/rustc").exists() and shutil.which("aarch64-linux-gnu-gcc"):
         # The Arm platforms of ci.yml and release.yml link and test the whole package.
-        emulate("llamacpu-kernels")
-    beside.append(
-        Job(sys.executable, "dev.py", "stress", background=True, LLAMACPU_PROFILE="none", LLAMACPU_STRESS_SECONDS="10")
-    )
-    for job in reversed(beside):
+        jobs.append(beside("emulate", "llamacpu-kernels"))
+    build("fast")
+    jobs.pop(0).wait()
+    jobs.append(beside("neighbours", LLAMACPU_PROFILE="none"))
+    rust_tests("--no-run")
+    jobs.append(beside("stress", LLAMACPU_PROFILE="none", LLAMACPU_STRESS_SECONDS="10"))
+    os.environ["LLAMACPU_PROFILE"] = "none"
+    lint()
+    for job in jobs:
         job.wait()
 
 
@@ -406,7 +415,7 @@ def main() -> None:
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     chosen, rest = parser.parse_known_args()
-    if chosen.command in ("test", "neighbours", "bench", "fuzz"):
+    if chosen.command in ("test", "neighbours", "bench", "fuzz", "emulate"):
         COMMANDS[chosen.command](rest)
     elif rest:
         parser.error(f"{chosen.command} takes no arguments, got {' '.join(rest)}")

@@ -139,7 +139,8 @@ const fn plain(
 }
 
 /// Every format, in the order of [`Format`].
-const TABLE: &[FormatInfo] = &[
+// A constant would be copied into the crates that use it, with every function that it names.
+static TABLE: [FormatInfo; 25] = [
     plain(Format::F32, "F32", 0, 4, floats::f32_from_bytes, floats::f32_to_bytes),
     plain(Format::F16, "F16", 1, 2, floats::f16_from_bytes, floats::f16_to_bytes),
     plain(Format::BF16, "BF16", 30, 2, floats::bf16_from_bytes, floats::bf16_to_bytes),
