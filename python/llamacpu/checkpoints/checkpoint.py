@@ -15,8 +15,11 @@ from typing import Any
 
 from llamacpu.arguments import path as check_path
 from llamacpu.checkpoints.json_files import read_object
+from llamacpu.checkpoints.meta import from_meta, is_meta
+from llamacpu.checkpoints.pytorch import read_pytorch
 from llamacpu.checkpoints.safetensors import read_safetensors
-from llamacpu.checkpoints.shards import shards_of
+from llamacpu.checkpoints.shards import parts_of, shards_of
+from llamacpu.checkpoints.source import Source
 from llamacpu.checkpoints.tensor import LazyTensor
 from llamacpu.errors import CheckpointError
 
@@ -27,8 +30,8 @@ class Checkpoint:
     """The configuration and the tensors of a checkpoint; made by `Checkpoint.open`.
 
     folder    where it lies
-    config    the content of config.json; {} if there is none
-    tensors   name to tensor, as the files name them
+    config    the content of config.json, or of Meta's params.json in its form; {} if there is neither
+    tensors   name to tensor, as the files name them; those of Meta's form under the names of Hugging Face
     metadata  texts that safetensors files carry beside their tensors
 
     Only headers have been read. Files are opened for each read, so there is nothing to close.
@@ -52,24 +55,22 @@ class Checkpoint:
         place = Path(path)
         folder = place if place.is_dir() else place.parent
         shards = shards_of(place)
-        tensors: dict[str, LazyTensor] = {}
         metadata: dict[str, str] = {}
-        for file, names in shards.items():
-            found, texts = read_safetensors(file)
-            metadata.update(texts)
-            missing = [name for name in names or () if name not in found]
-            if missing:
-                raise CheckpointError(
-                    f"{file.name}: the tensor {missing[0]!r:.120}, which the index promises, is not in it"
-                )
-            for name in found if names is None else names:
-                if name in tensors:
-                    raise CheckpointError(
-                        f"{file.name}: the tensor {name!r:.120} is in another file of the checkpoint, too"
-                    )
-                tensors[name] = found[name]
-        config = folder / "config.json"
-        return cls(folder, read_object(config) if config.is_file() else {}, tensors, metadata)
+        parts = parts_of(next(iter(shards)))
+        if parts:
+            tables = [_read(file, metadata) for file in parts]
+        else:
+            tables = [_joined({file: _read(file, metadata) for file in shards}, shards)]
+        if is_meta(tables[0]):
+            parameters = folder / "params.json"
+            if not parameters.is_file():
+                raise CheckpointError(f"{folder}: a model in Meta's form without params.json, which gives its sizes")
+            config, tensors = from_meta(tables, read_object(parameters))
+            return cls(folder, config, tensors, metadata)
+        if len(tables) > 1:
+            raise CheckpointError(f"{folder}: {len(tables)} parts of a model whose structure is not known")
+        given = folder / "config.json"
+        return cls(folder, read_object(given) if given.is_file() else {}, tables[0], metadata)
 
     def file(self, name: str) -> Path | None:
         """Return the path of a file of the folder (tokenizer.json ...); None if there is no such regular file."""
@@ -86,3 +87,36 @@ class Checkpoint:
 
     def __repr__(self) -> str:
         return f"<Checkpoint {self.folder.name!r}: {len(self.tensors)} tensors>"
+
+
+def _read(file: Path, metadata: dict[str, str]) -> Mapping[str, LazyTensor]:
+    """The tensors of one file; its texts are added to `metadata`."""
+    head = Source(file)
+    magic = head.read(0, min(head.size, 8))
+    if magic.startswith(b"PK"):
+        return read_pytorch(file)
+    if magic[:1] == b"\x80" or file.suffix in (".bin", ".pt", ".pth"):
+        raise CheckpointError(
+            f"{file.name}: not a zip archive, which PyTorch has written since version 1.6; load this file with PyTorch "
+            "and save it again, or use a safetensors version of the model"
+        )
+    tensors, texts = read_safetensors(file)
+    metadata.update(texts)
+    return tensors
+
+
+def _joined(
+    found: Mapping[Path, Mapping[str, LazyTensor]], shards: Mapping[Path, list[str] | None]
+) -> dict[str, LazyTensor]:
+    """The tensors of all files, in order; those that an index names, if there is one."""
+    tensors: dict[str, LazyTensor] = {}
+    for file, names in shards.items():
+        for name in found[file] if names is None else names:
+            if name not in found[file]:
+                raise CheckpointError(f"{file.name}: the tensor {name!r:.120}, which the index promises, is not in it")
+            if name in tensors:
+                raise CheckpointError(
+                    f"{file.name}: the tensor {name!r:.120} is in another file of the checkpoint, too"
+                )
+            tensors[name] = found[file][name]
+    return tensors

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +63,7 @@ class Source:
         result = np.empty(count, dtype)
         view = result.view(np.uint8).data if count else memoryview(b"")
         try:
-            with self.path.open("rb", buffering=0) as file:
-                self._check(os.fstat(file.fileno()))
+            with self.opened() as file:
                 file.seek(offset)
                 done = 0
                 while done < len(view):
@@ -69,10 +71,17 @@ class Source:
                     if not read:
                         raise CheckpointError(f"{self.name}: the file became shorter while it was read")
                     done += read
-                self._check(os.fstat(file.fileno()))
         except OSError as error:
             raise _unreadable(self.path, error) from error
         return result
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[io.FileIO]:
+        """Open the file, which must be the same before and after the block; CheckpointError if it is not."""
+        with io.FileIO(self.path) as file:
+            self._check(os.fstat(file.fileno()))
+            yield file
+            self._check(os.fstat(file.fileno()))
 
     def _check(self, status: os.stat_result) -> None:
         if _identity(status) != self._identity:
