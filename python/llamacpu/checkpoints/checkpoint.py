@@ -17,6 +17,7 @@ from llamacpu.arguments import path as check_path
 from llamacpu.checkpoints.json_files import read_object
 from llamacpu.checkpoints.meta import from_meta, is_meta
 from llamacpu.checkpoints.pytorch import read_pytorch
+from llamacpu.checkpoints.quantized import unpacked
 from llamacpu.checkpoints.safetensors import read_safetensors
 from llamacpu.checkpoints.shards import parts_of, shards_of
 from llamacpu.checkpoints.source import Source
@@ -32,6 +33,8 @@ class Checkpoint:
     folder    where it lies
     config    the content of config.json, or of Meta's params.json in its form; {} if there is neither
     tensors   name to tensor, as the files name them; those of Meta's form under the names of Hugging Face
+              Weights in AWQ, GPTQ, FP8 or compressed-tensors are unpacked to float32 when they are read; those of MXFP4
+              (gpt-oss) are the blocks and scales of the files
     metadata  texts that safetensors files carry beside their tensors
 
     Only headers have been read. Files are opened for each read, so there is nothing to close.
@@ -70,7 +73,9 @@ class Checkpoint:
         if len(tables) > 1:
             raise CheckpointError(f"{folder}: {len(tables)} parts of a model whose structure is not known")
         given = folder / "config.json"
-        return cls(folder, read_object(given) if given.is_file() else {}, tables[0], metadata)
+        config = read_object(given) if given.is_file() else {}
+        quantization = _quantization(folder, config, tables[0])
+        return cls(folder, config, unpacked(quantization, tables[0]) if quantization else tables[0], metadata)
 
     def file(self, name: str) -> Path | None:
         """Return the path of a file of the folder (tokenizer.json ...); None if there is no such regular file."""
@@ -103,6 +108,27 @@ def _read(file: Path, metadata: dict[str, str]) -> Mapping[str, LazyTensor]:
     tensors, texts = read_safetensors(file)
     metadata.update(texts)
     return tensors
+
+
+def _quantization(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, LazyTensor]) -> Mapping[str, Any]:
+    """What the configuration says of the quantization; older tools wrote it into a file of its own."""
+    inner = config.get("text_config")
+    for place in (config, inner if isinstance(inner, dict) else {}):
+        for key in ("quantization_config", "compression_config"):
+            given = place.get(key)
+            if isinstance(given, dict):
+                return given
+            if given is not None:
+                raise CheckpointError(f"config.json: {key} is not an object")
+    if any(name.endswith(".qweight") for name in tensors):
+        for file, method in (("quantize_config.json", "gptq"), ("quant_config.json", "awq")):
+            if (folder / file).is_file():
+                return {"quant_method": method} | read_object(folder / file)
+    signs = (".qweight", ".weight_scale", ".weight_scale_inv", ".weight_packed", ".absmax")
+    sign = next((name for name in tensors if name.endswith(signs)), None)
+    if sign is not None:
+        raise CheckpointError(f"{folder}: the weights are quantized ({sign:.80}), but no config.json says how")
+    return {}
 
 
 def _joined(
