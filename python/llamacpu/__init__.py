@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         SessionError,
         StoreError,
         TemplateError,
+        TrainingError,
     )
     from llamacpu.gguf.file import GGUFFile
     from llamacpu.llama import Llama
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from llamacpu.scheduler import Engine
     from llamacpu.server import serve
     from llamacpu.text.tokenizer import Tokenizer
+    from llamacpu.tools.train import TrainingResult, TrainingSettings, train
 
 __all__ = [
     "CancelToken",
@@ -71,9 +73,13 @@ __all__ = [
     "StoreError",
     "TemplateError",
     "Tokenizer",
+    "TrainingError",
+    "TrainingResult",
+    "TrainingSettings",
     "__version__",
     "kernels",
     "serve",
+    "train",
 ]
 
 _MODULES = {
@@ -102,7 +108,11 @@ _MODULES = {
     "StoreError": "errors",
     "TemplateError": "errors",
     "Tokenizer": "text.tokenizer",
+    "TrainingError": "errors",
+    "TrainingResult": "tools.train",
+    "TrainingSettings": "tools.train",
     "serve": "server",
+    "train": "tools.train",
 }
 
 

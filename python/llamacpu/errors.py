@@ -9,6 +9,7 @@ LlamaCpuError
 ├── GrammarError     a grammar or JSON schema that cannot be used (also a ValueError)
 ├── SessionError     a saved session that is damaged or belongs to another model (also a ValueError)
 ├── StoreError       the model that a name refers to cannot be found, downloaded or stored (also a ValueError)
+├── TrainingError    training data, settings or a checkpoint of a training that cannot be used (also a ValueError)
 ├── Overloaded       an engine has as many requests waiting as it accepts; `retry_after` says when to try again
 └── Cancelled        the caller stopped the work: Ctrl-C, close(), a timeout or a client that disconnected
 
@@ -27,6 +28,7 @@ __all__ = [
     "SessionError",
     "StoreError",
     "TemplateError",
+    "TrainingError",
 ]
 
 
@@ -80,6 +82,10 @@ class StoreError(LlamaCpuError, ValueError):
     def __init__(self, *arguments: object, missing: bool = False) -> None:
         super().__init__(*arguments)
         self.missing = missing
+
+
+class TrainingError(LlamaCpuError, ValueError):
+    """The training data, the settings or a checkpoint of a training cannot be used, or the training failed."""
 
 
 class Overloaded(LlamaCpuError):  # noqa: N818 (the public name says what happened)

@@ -1,0 +1,1 @@
+"""Tools that make model files and judge them; one file or package for each."""
