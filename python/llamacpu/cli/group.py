@@ -24,6 +24,7 @@ COMMANDS = {
     "tokenize": "Show the tokens of a text.",
     "embed": "Turn texts into vectors.",
     "bench": "Measure how fast a model runs on this machine.",
+    "train": "Train a LoRA adapter on one's own data.",
     "window": "Chat in a window.",
     "serve": "Serve models to OpenAI and Ollama clients, with a page.",
     "moderate": "Judge a message with a Llama Guard model.",
@@ -38,6 +39,7 @@ _WORDS_OF_OTHERS = {
     "get": "pull", "download": "pull", "install": "pull", "delete": "rm", "remove": "rm", "copy": "cp",
     "server": "serve", "start": "serve", "benchmark": "bench", "embeddings": "embed", "embedding": "embed",
     "count": "tokenize", "settings": "config", "gui": "window", "version": "--version", "help": "--help",
+    "finetune": "train", "fine-tune": "train", "lora": "train",
 }  # fmt: skip
 """Names that other programs use -> the corresponding command or option."""
 INTERRUPTED = 130

@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "Identity", "Point", "digest_of", "read_checkpoint", "write_checkpoint"]
 
 _FORMAT = "llamacpu training checkpoint 1"
-_STATE, _BEST = "state.", "best."
+_ARRAYS = ("parameters", "first_moments", "second_moments")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Identity:
     data: str
     """digest of the packed rows and of those for validation"""
     adapter: str
-    """digest of the adapter's first values"""
+    """digest of the adapter that the run began with, "" for a new one"""
     settings: dict[str, Any]
 
 
@@ -55,6 +55,9 @@ class Point:
     validation_loss: float | None = None
 
 
+State: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], int]"
+
+
 @dataclass
 class Checkpoint:
     """The state of a run between two steps."""
@@ -68,8 +71,9 @@ class Checkpoint:
     best_loss: float | None = None
     best_step: int = 0
     evaluations_since_best: int = 0
-    state: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    best: Mapping[str, NDArray[np.float32]] | None = None
+    state: State | None = None
+    """of the trainer: parameters, first and second moments, and its count of steps"""
+    best: NDArray[np.float32] | None = None
     """the parameters with the lowest loss on the validation data"""
 
 
@@ -84,7 +88,7 @@ def digest_of(rows: Sequence[Row], more: Sequence[Row]) -> str:
     return digest.hexdigest()
 
 
-def digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
+def _digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
     """64 hexadecimal digits that stand for named arrays."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
@@ -96,13 +100,17 @@ def digest_of_arrays(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint: the older one stays until the new one is complete and on disk."""
-    arrays = {_STATE + name: array for name, array in checkpoint.state.items()}
-    arrays |= {_BEST + name: array for name, array in (checkpoint.best or {}).items()}
+    if checkpoint.state is None:
+        raise ValueError("the checkpoint has no state of the trainer")
+    *arrays_of_state, steps = checkpoint.state
+    arrays: dict[str, NDArray[Any]] = dict(zip(_ARRAYS, arrays_of_state, strict=True))
+    if checkpoint.best is not None:
+        arrays["best"] = checkpoint.best
     document = {
         **{name: value for name, value in vars(checkpoint).items() if name not in ("state", "best", "points")},
         "identity": asdict(checkpoint.identity),
         "points": [list(asdict(point).values()) for point in checkpoint.points],
-        "has_best": checkpoint.best is not None,
+        "optimizer_steps": steps,
     }
     text = json.dumps(document)
     metadata = {"format": _FORMAT, "run": text, "digest": _digest(arrays, text)}
@@ -110,7 +118,7 @@ def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> No
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
-    return hashlib.sha256((digest_of_arrays(arrays) + text).encode()).hexdigest()
+    return hashlib.sha256((_digest_of_arrays(arrays) + text).encode()).hexdigest()
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -122,14 +130,18 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if metadata.get("digest") != _digest(arrays, metadata["run"]):
             raise ValueError("its contents do not match their digest: the file is damaged")
         document = json.loads(metadata["run"])
-        has_best = document.pop("has_best")
+        steps = document.pop("optimizer_steps")
+        first, second, third = (arrays[name] for name in _ARRAYS)
         return Checkpoint(
-            **{**document, "identity": Identity(**document["identity"])}
-            | {"points": [Point(*values) for values in document["points"]]},
-            state={name[len(_STATE) :]: array for name, array in arrays.items() if name.startswith(_STATE)},
-            best={name[len(_BEST) :]: array for name, array in arrays.items() if name.startswith(_BEST)}
-            if has_best
-            else None,
+            **{
+                **document,
+                "identity": Identity(**document["identity"]),
+                "points": [Point(*values) for values in document["points"]],
+            },
+            state=(first, second, third, steps),
+            best=arrays.get("best"),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise TrainingError(f"{Path(path)}: the checkpoint cannot be used: {error}; remove it to start again") from error
+        raise TrainingError(
+            f"{Path(path)}: the checkpoint cannot be used: {error}; remove it to start again"
+        ) from error

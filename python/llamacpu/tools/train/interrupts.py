@@ -12,7 +12,7 @@ __all__ = ["held_interrupts"]
 
 @contextlib.contextmanager
 def held_interrupts() -> Iterator[None]:
-    """Defer SIGINT to the end of the block. Elsewhere than on the main thread, where no signal is handled, do nothing."""
+    """Defer SIGINT to the end of the block; on other threads than the main one, which handles signals, do nothing."""
     usual = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or usual is None:
         yield

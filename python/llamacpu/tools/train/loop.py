@@ -1,7 +1,7 @@
 """The training loop: rows in, steps of the optimizer, evaluations, checkpoints.
 
-The rows of a step, its learning rate and every random order are functions of the settings and the number of the step, so
-a checkpoint between two steps continues to the same bits.
+The rows of a step, its learning rate and every random order are functions of the settings and the number of the step,
+so a checkpoint between two steps continues to the same bits.
 """
 
 from __future__ import annotations
@@ -158,14 +158,14 @@ class Training:
                 (settings.beta1, settings.beta2),
                 settings.epsilon,
                 settings.weight_decay,
-                settings.clip_norm,
+                settings.clip_norm or None,
                 float(max(count, 1)),
             )
+            self._check(norm, "gradient")
             state.step += 1
             state.tokens += tokens
             epoch = state.step * self.pace.epochs / self.pace.steps
             state.points.append(Point(state.step, epoch, state.tokens, total / max(count, 1), norm, rate))
-        self._check(norm, "gradient")
         self._tell(0, self.pace.batch)
 
     def _check(self, value: float, name: str) -> None:

@@ -26,7 +26,7 @@ class LossLog:
         self._path = Path(path)
         self._as_json = self._path.suffix.lower() in (".jsonl", ".ndjson")
         self._written = max(len(points) - 1, 0)
-        with replacing(path, "the log of a training", _is_log) as file:
+        with replacing(path, "the log of a training", _is_log, ordinary=True) as file:
             lines = [] if self._as_json else [_HEADER]
             file.write("".join(f"{line}\n" for line in [*lines, *map(self._line, points[: self._written])]).encode())
         self._file = self._path.open("a", encoding="utf-8")
@@ -54,4 +54,4 @@ class LossLog:
 
 def _is_log(file: BinaryIO) -> bool:
     start = file.read(len(_HEADER) + 12)
-    return start.startswith(_HEADER.encode()) or start.startswith(b'{"step": ')
+    return start.startswith((_HEADER.encode(), b'{"step": '))

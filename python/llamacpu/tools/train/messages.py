@@ -28,7 +28,9 @@ def conversation(messages: Any, place: str) -> list[dict[str, Any]]:
     for number, message in enumerate(messages, 1):
         where = f"{place}, message {number}"
         if not isinstance(message, Mapping):
-            raise TrainingError(f"{where}: this is a {type(message).__name__}; expected an object with 'role' and 'content'")
+            raise TrainingError(
+                f"{where}: this is a {type(message).__name__}; expected an object with 'role' and 'content'"
+            )
         role = message.get("role")
         if role not in _ROLES:
             raise TrainingError(f"{where}: the role is {role!r:.40}; expected one of {', '.join(_ROLES)}")
@@ -61,7 +63,9 @@ def from_share(messages: Any, place: str) -> Any:
             role = _SHARE_ROLES.get(str(message["from"]))
             if role is None:
                 known = ", ".join(_SHARE_ROLES)
-                raise TrainingError(f"{place}, message {number}: 'from' is {message['from']!r:.40}; expected one of {known}")
+                raise TrainingError(
+                    f"{place}, message {number}: 'from' is {message['from']!r:.40}; expected one of {known}"
+                )
             rest = {key: value for key, value in message.items() if key not in ("from", "value")}
             message = {**rest, "role": role, "content": message.get("value")}
         found.append(message)

@@ -1,4 +1,4 @@
-"""Random orders and numbers that are the same on every machine, in every version of NumPy, and in a resumed run.
+"""Random orders that are the same on every machine, in every version of NumPy, and in a resumed run.
 
 They are made from the raw numbers of PCG64, whose stream NumPy guarantees, as a function of a seed and of what they are
 for: nothing but the number of the step has to be remembered to continue them.
@@ -14,7 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["permutation", "uniform"]
+__all__ = ["permutation"]
 
 
 def _raw(seed: int, purpose: str, number: int, count: int) -> NDArray[np.uint64]:
@@ -25,9 +25,3 @@ def _raw(seed: int, purpose: str, number: int, count: int) -> NDArray[np.uint64]
 def permutation(seed: int, purpose: str, number: int, count: int) -> NDArray[np.int64]:
     """int64[count]: the numbers below `count` in random order; another one for each purpose and number."""
     return np.argsort(_raw(seed, purpose, number, count), kind="stable")
-
-
-def uniform(seed: int, purpose: str, count: int, bound: float) -> NDArray[np.float32]:
-    """float32[count]: independent numbers, uniform between -bound and bound, exact multiples of bound / 2^23."""
-    whole = (_raw(seed, purpose, 0, count) >> np.uint64(40)).astype(np.float64)
-    return ((whole * 2.0**-23 - 1.0) * bound).astype(np.float32)

@@ -70,7 +70,7 @@ def _json_lines(path: Path) -> Iterator[Record]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             place = f"{path.name}, line {number}"
-            text = _decoded(line, place, first=number == 1)
+            text = _decoded(line, place, first=number == 1).rstrip("\r\n")
             if text.strip():
                 yield _record(_parsed(text, place), place)
 
@@ -172,7 +172,9 @@ def _record(entry: Any, place: str) -> Record:
         completion = entry.get("completion")
         if not isinstance(completion, list):
             raise TrainingError(f"{place}: 'prompt' is a list of messages; expected 'completion' to be one, too")
-        messages = [{"train": False, **message} if isinstance(message, Mapping) else message for message in entry["prompt"]]
+        messages = [
+            {"train": False, **message} if isinstance(message, Mapping) else message for message in entry["prompt"]
+        ]
         messages += completion
     elif kind == "conversations":
         messages = from_share(entry[kind], place)

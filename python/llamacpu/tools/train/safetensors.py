@@ -35,7 +35,10 @@ def write(
     metadata: texts for the header. kind: what the file is, for messages ("a checkpoint"). The arrays are in the order
     of the library's own writer: by the size of their elements, then by name. Raises what `files.replacing` raises.
     """
-    arrays = {name: np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False) for name, array in tensors.items()}
+    arrays = {
+        name: np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
+        for name, array in tensors.items()
+    }
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
     end = 0
@@ -45,10 +48,10 @@ def write(
         header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(path, kind, is_safetensors) as file:
+    with replacing(path, kind, is_safetensors, ordinary=True) as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
-            file.write(memoryview(arrays[name].reshape(-1).view(np.uint8)))
+            file.write(arrays[name].data)
 
 
 def is_safetensors(file: BinaryIO) -> bool:

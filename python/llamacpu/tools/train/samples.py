@@ -50,8 +50,13 @@ class Encoder:
     """
 
     def __init__(
-        self, chat: Chat, length: int, count: Literal["answers", "all"], too_long: Literal["cut", "skip"],
-        raw: bool, date: str,
+        self,
+        chat: Chat,
+        length: int,
+        count: Literal["answers", "all"],
+        too_long: Literal["cut", "skip"],
+        raw: bool,
+        date: str,
     ) -> None:
         self._variables = {"date_string": date} if "date_string" in _variables_of(chat) else {}
         self._chat = chat
@@ -64,19 +69,20 @@ class Encoder:
         self.skipped: int = 0
 
     def samples(self, records: Iterable[Record]) -> Iterator[list[Sample]]:
-        """Yield the samples of each record.
+        """Yield the samples that belong together: those of a conversation, and each piece of a text by itself.
 
         Raises TrainingError, naming the record's place, for one that the chat template or the tokenizer refuses.
         """
         for record in records:
             try:
-                yield list(self._of(record))
+                samples = list(self._of(record))
             except TemplateError as error:
                 raise TrainingError(f"{record.place}: the chat template refuses it: {error}") from error
             except TrainingError:
                 raise
             except ValueError as error:  # a lone surrogate
                 raise TrainingError(f"{record.place}: {error}") from error
+            yield from ([sample] for sample in samples) if record.text is not None else [samples]
 
     def _of(self, record: Record) -> Iterator[Sample]:
         if record.text is not None:

@@ -102,7 +102,9 @@ class TrainingSettings:
         flag("rslora", self.rslora)
         flag("raw", self.raw)
         if self.dropout:
-            raise ValueError(f"dropout is {self.dropout}; only 0 is supported: a lower rank or fewer steps regularize, too")
+            raise ValueError(
+                f"dropout is {self.dropout}; only 0 is supported: a lower rank or fewer steps regularize, too"
+            )
         if self.epochs is not None and self.steps is not None:
             raise ValueError("epochs and steps are both given; expected one of them")
         self._check_matrices()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Marked", "marked_conversation"]
 
 Message = Mapping[str, Any]
+_HARMONY_END, _HARMONY_RETURN = "<|end|>", "<|return|>"
 
 
 class Marked(NamedTuple):
@@ -100,6 +101,9 @@ def _ended(chat: Chat, ids: list[int], start: int) -> _Turn:
     end = next((place for place in range(start, len(ids)) if ids[place] in ends), None)
     if end is not None:
         return _Turn(ids[: end + 1], start)
+    if ids[-1:] == [chat.tokenizer.token_to_id(_HARMONY_END)] and chat.tokenizer.token_to_id(_HARMONY_RETURN):
+        # A template of gpt-oss that knows only the end of earlier answers.
+        ids = ids[:-1]
     ending = chat.tokenizer.eos if chat.tokenizer.eot is None else chat.tokenizer.eot
     return _Turn(ids if ending is None else [*ids, ending], start)
 
@@ -123,7 +127,9 @@ def _answer_alone(message: Message, prompt: str, whole: Sequence[Segment]) -> li
     closing = open_reasoning(prompt)
     before: list[Segment] = []
     if closing is not None:
-        reasoning = next((message[key] for key in ("reasoning_content", "thinking", "reasoning") if message.get(key)), "")
+        reasoning = next(
+            (message[key] for key in ("reasoning_content", "thinking", "reasoning") if message.get(key)), ""
+        )
         before = [Segment(str(reasoning), False), Segment(f"\n{closing}\n\n", True)]
     return [*before, *_behind(whole, place)]
 

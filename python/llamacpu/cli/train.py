@@ -1,0 +1,220 @@
+"""`llamacpu train`: an adapter from one's own data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import tell, write
+from llamacpu.tools.train.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from llamacpu.tools.train import TrainingResult
+
+_DEFAULTS = TrainingSettings()
+
+
+def _validation(_context: click.Context, option: click.Parameter, text: str | None) -> float | str | None:
+    """A share ("5%", "0.05"), a number of records, or a file."""
+    if text is None:
+        return None
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        pass
+    if not Path(text).is_file():
+        raise click.BadParameter(f"{text!r}; expected a share such as 5%, a number of records or a file", param=option)
+    return text
+
+
+@click.command("train", short_help="Train a LoRA adapter on one's own data.")
+@click.argument("model", type=str, shell_complete=options.complete_files)
+@click.argument("data", type=click.Path(exists=True), nargs=-1, required=True)
+@click.option("-o", "--output", required=True, metavar="FILE", help="The adapter, a .gguf file.")
+@click.option("--rank", type=int, default=_DEFAULTS.rank, show_default=True, help="Rank of the adapter's matrices.")
+@click.option("--alpha", type=float, help="Scale of the adapter, divided by the rank. [default: twice the rank]")
+@click.option(
+    "--matrices",
+    metavar="NAMES",
+    default="all",
+    show_default=True,
+    help="Which matrices get an adapter: all, attention, feed_forward, or names such as attn_q,attn_v.",
+)
+@click.option("--rslora", is_flag=True, help="Divide alpha by the root of the rank, for high ranks (rsLoRA).")
+@click.option("--dropout", type=float, default=0.0, help="Dropout of the adapter's input; only 0 is supported.")
+@click.option(
+    "--length",
+    type=int,
+    default=_DEFAULTS.length,
+    show_default=True,
+    help="Tokens in a row, into which samples are packed: the memory of a step grows with it.",
+)
+@click.option(
+    "--too-long",
+    type=click.Choice(["cut", "skip"]),
+    default="cut",
+    show_default=True,
+    help="What becomes of a sample longer than a row.",
+)
+@click.option("--text", "count_all", is_flag=True, help="Learn every token of the data, not the answers alone.")
+@click.option("--raw", is_flag=True, help="Join prompts and completions as they are: no chat template.")
+@click.option("--template", metavar="NAME", help="Chat template in place of the file's: a name, or Jinja source.")
+@click.option("--epochs", type=int, help="Passes over the data. [default: 3, more for few data]")
+@click.option("--steps", type=int, help="Steps of the optimizer, instead of epochs.")
+@click.option("--batch", type=int, help="Rows in a step. [default: 8, fewer for few data]")
+@click.option("--learning-rate", type=float, default=_DEFAULTS.learning_rate, show_default=True)
+@click.option(
+    "--schedule", type=click.Choice(["cosine", "linear", "constant"]), default=_DEFAULTS.schedule, show_default=True
+)
+@click.option(
+    "--warm-up",
+    type=float,
+    default=_DEFAULTS.warm_up,
+    show_default=True,
+    help="Share of the steps in which the learning rate rises; from 1 on: their number.",
+)
+@click.option("--beta1", type=float, default=_DEFAULTS.beta1, show_default=True)
+@click.option("--beta2", type=float, default=_DEFAULTS.beta2, show_default=True)
+@click.option("--epsilon", type=float, default=_DEFAULTS.epsilon, show_default=True)
+@click.option("--weight-decay", type=float, default=_DEFAULTS.weight_decay, show_default=True)
+@click.option(
+    "--clip-norm",
+    type=float,
+    default=_DEFAULTS.clip_norm,
+    show_default=True,
+    help="Norm to which longer gradients are shortened; 0 leaves them.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of first values and orders.")
+@click.option(
+    "--validation",
+    callback=_validation,
+    metavar="SHARE|FILE",
+    help="Data kept out of the training: a share (5%), a number of records or a file. [default: 5% of many data]",
+)
+@click.option("--evaluate-every", type=int, help="Steps between two evaluations. [default: a tenth of all]")
+@click.option(
+    "--patience",
+    type=int,
+    default=_DEFAULTS.patience,
+    show_default=True,
+    help="Stop after this many evaluations without improvement; 0 never does.",
+)
+@click.option("--from", "start_from", metavar="FILE", help="Continue the training of this adapter.")
+@click.option("--resume", is_flag=True, help="Continue a run that was stopped or killed, to the same bits.")
+@click.option(
+    "--checkpoint-seconds", type=click.FloatRange(min=0), default=120.0, show_default=True,
+    help="Time between two checkpoints.",
+)  # fmt: skip
+@click.option("--peft", metavar="FOLDER", help="Folder for Hugging Face's PEFT. [default: beside the output]")
+@click.option("--no-peft", is_flag=True, help="Write no such folder.")
+@click.option("--log", metavar="FILE", help="The loss curve, .csv or .jsonl. [default: a .csv file beside the output]")
+@options.threads
+@options.as_json
+def command(
+    model: str,
+    data: tuple[str, ...],
+    output: str,
+    count_all: bool,
+    template: str | None,
+    start_from: str | None,
+    resume: bool,
+    checkpoint_seconds: float,
+    peft: str | None,
+    no_peft: bool,
+    log: str | None,
+    threads: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Train a LoRA adapter of MODEL (a .gguf file of any format, or a name) on DATA.
+
+    DATA are .jsonl, .json or .parquet files with "messages", "prompt" and "completion", or "text", or text files. Of
+    conversations, the answers are learned. The adapter is written to the output, the same for Hugging Face's PEFT and
+    the loss curve beside it. Ctrl-C leaves a checkpoint, from which --resume goes on.
+
+    The adapter is used with: llamacpu run MODEL --lora FILE
+    """
+    from llamacpu.cli.training_bar import ReadingBar, TrainingBar
+    from llamacpu.tools.train import train
+
+    if peft is not None and no_peft:
+        raise click.UsageError("--peft and --no-peft; give one of them")
+    try:
+        settings = TrainingSettings(count="all" if count_all else "answers", **given)
+    except ValueError as error:
+        raise click.UsageError(_with_options(str(error))) from None
+    reading, bar = ReadingBar(), TrainingBar()
+
+    def show_plan(plan: Any) -> None:
+        reading.clear()
+        for line in plan.lines():
+            tell(line)
+
+    try:
+        result = train(
+            options.named_file(model) if model else model,
+            data,
+            output,
+            settings,
+            start_from=start_from,
+            resume=resume,
+            peft=False if no_peft else peft,
+            log=log,
+            template=template,
+            checkpoint_seconds=checkpoint_seconds,
+            threads=threads,
+            on_read=reading.count,
+            on_plan=show_plan,
+            on_progress=bar.update,
+        )
+    except KeyboardInterrupt:
+        reading.clear()
+        bar.clear()
+        if Path(f"{output}.checkpoint").exists():
+            tell(f"Stopped. To go on: {_resuming()}")
+        raise click.Abort from None
+    finally:
+        reading.clear()
+        bar.clear()
+    _report(result, as_json)
+
+
+def _with_options(text: str) -> str:
+    """An error about a field of the settings with the name of its option."""
+    name = text.split(" ", 1)[0]
+    known = {field.name for field in dataclasses.fields(TrainingSettings)}
+    return f"--{name.replace('_', '-')}{text[len(name) :]}" if name in known else text
+
+
+def _resuming() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return shlex.join(["llamacpu", *arguments, "--resume"])
+
+
+def _report(result: TrainingResult, as_json: bool) -> None:
+    if as_json:
+        document = {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in vars(result).items()
+            if name not in ("plan", "points")
+        }
+        document["plan"] = dataclasses.asdict(result.plan)
+        document["points"] = [dataclasses.asdict(point) for point in result.points]
+        write(json.dumps(document) + "\n")
+        return
+    from llamacpu.cli.training_bar import duration
+
+    ended = "stopped early after" if result.stopped_early else "done:"
+    tell(f"{ended} {result.steps} steps in {duration(result.seconds)}, loss {result.loss:.4f}")
+    if result.validation_loss is not None:
+        tell(f"validation loss {result.validation_loss:.4f} after step {result.best_step}, whose adapter was written")
+    if result.peft_note:
+        tell(f"no PEFT folder: {result.peft_note}")
+    write("".join(f"{path}\n" for path in (result.adapter, result.peft, result.log) if path is not None))

@@ -1,0 +1,178 @@
+"""`train`: from a model and data to an adapter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from llamacpu import _native
+from llamacpu.chat import Chat
+from llamacpu.engine.model import EngineModel
+from llamacpu.errors import TrainingError
+from llamacpu.families.memory import amount
+from llamacpu.memory import available_memory
+from llamacpu.tools.train.adapters import (
+    Adapter,
+    check_peft,
+    read_gguf_adapter,
+    write_gguf_adapter,
+    write_peft_folder,
+)
+from llamacpu.tools.train.loop import Pace, Training, TrainingProgress
+from llamacpu.tools.train.loss_log import LossLog
+from llamacpu.tools.train.paths import Paths
+from llamacpu.tools.train.plan import TrainingPlan
+from llamacpu.tools.train.prepared import prepare
+from llamacpu.tools.train.records import Data
+from llamacpu.tools.train.result import TrainingResult
+from llamacpu.tools.train.resumption import begun, checked, identity_of
+from llamacpu.tools.train.settings import TrainingSettings
+from llamacpu.tools.train.targets import chosen_targets
+
+if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import CancelToken
+    from llamacpu.tools.train.trainer import TrainerLike
+
+__all__ = ["train"]
+
+_LAST_STEPS = 10
+
+
+def train(
+    model: str | os.PathLike[str] | EngineModel,
+    data: Data,
+    output: str | os.PathLike[str],
+    settings: TrainingSettings | None = None,
+    *,
+    start_from: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    peft: str | os.PathLike[str] | bool | None = None,
+    log: str | os.PathLike[str] | None = None,
+    template: str | None = None,
+    checkpoint_seconds: float = 120.0,
+    threads: int | None = None,
+    on_read: Callable[[int], None] | None = None,
+    on_plan: Callable[[TrainingPlan], None] | None = None,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    cancel: CancelToken | None = None,
+) -> TrainingResult:
+    """Train a LoRA adapter of a model on conversations or texts; the model's own weights stay as they are.
+
+    model        a GGUF file of any format, the name of a model, or an open `Model`
+    data         files (.jsonl, .json, .parquet, .txt, .md), or dicts. A record has "messages", in the form of the
+                 OpenAI API and with "tools" if it needs them; or "prompt" and "completion"; or "text"
+    output       the adapter, a GGUF file, for `Model(..., lora=...)`, `llamacpu run --lora` and llama.cpp
+    settings     rank, learning rate, epochs and so on; see `TrainingSettings`
+    start_from   a GGUF adapter of the same rank and matrices, whose training is continued on these data
+    resume       continue a run that was stopped or killed, from its checkpoint beside the output (.checkpoint)
+    peft         the folder for Hugging Face's PEFT; None for one beside the output (lora-peft) if the names of the
+                 family are known, False for none
+    log          the loss curve, CSV or (.jsonl) JSON lines; None for a CSV file beside the output (lora-loss.csv)
+    template     a chat template in place of the file's, as in `Model.chat`
+    checkpoint_seconds  time between two checkpoints; 0 writes one after every step
+    on_read      called with the number of records read so far
+    on_plan      called before the start with what the training will do and how much memory it needs
+    on_progress  called after every row
+    cancel       stops it from another thread
+
+    A killed run that is resumed ends with the same bits as one that was not, and so do runs with other numbers of
+    threads. Stopped by Ctrl-C or the token, it leaves a checkpoint.
+
+    Raises TrainingError for data, settings or a checkpoint that cannot be used and a training that diverges;
+    ModelError for a model that cannot be trained; MemoryError, before the start, if the training does not fit into the
+    free memory; FileExistsError for an output that would replace something else; Cancelled.
+    """
+    settings = settings or TrainingSettings()
+    started = monotonic()
+    paths = Paths.of(output, peft, log)
+    checkpoint = begun(paths.checkpoint, resume)
+    opened = model if isinstance(model, EngineModel) else EngineModel(model, threads)
+    try:
+        paths.check(opened.file.paths)
+        if settings.length > opened.context_length:
+            raise TrainingError(
+                f"the length is {settings.length} tokens, and the model was trained for {opened.context_length}; "
+                "expected at most as many"
+            )
+        trainable = _native.trainable(opened._native)
+        targets = chosen_targets(trainable, settings.matrices)
+        peft_note = paths.settle_peft(lambda folder: check_peft(folder, opened.config.architecture, targets))
+        first = None if start_from is None else read_gguf_adapter(start_from, opened.config.architecture)
+        if first is not None:
+            _check_first(first, Path(start_from or ""), targets, settings)
+        date = checkpoint.date if checkpoint else datetime.now().astimezone().strftime("%d %b %Y")
+        prepared = prepare(Chat.of(opened, template), data, settings, date, on_read)
+        pace = Pace.of(len(prepared.rows), settings)
+        identity = identity_of(opened, prepared, first, settings)
+        state = checked(identity, checkpoint, date)
+        sizes = {name: (rows, columns) for name, rows, columns in trainable}
+        plan = TrainingPlan.of(
+            prepared,
+            pace,
+            state.step,
+            len(targets),
+            sum(settings.rank * sum(sizes[target]) for target in targets),
+            sum(tensor.nbytes for tensor in opened.file.tensors),
+            _native.training_nbytes(opened._native, targets, settings.rank, settings.length),
+            available_memory(),
+        )
+        if on_plan is not None:
+            on_plan(plan)
+        _check_memory(plan, settings)
+        trainer: TrainerLike = _native.Trainer(
+            opened._native, targets, settings.rank, settings.effective_alpha, settings.length, settings.seed
+        )
+        if state.state is not None:
+            trainer.restore(*state.state)
+        elif first is not None:
+            trainer.set_parameters(first.flat(trainer.names))
+        curve = LossLog(paths.log, state.points)
+        training = Training(
+            trainer, prepared.rows, prepared.validation, settings, state, path=paths.checkpoint,
+            seconds=checkpoint_seconds, log=curve, on_progress=on_progress, cancel=cancel,
+        )  # fmt: skip
+        try:
+            training.run()
+        finally:
+            curve.close(state.points)
+        best = trainer.parameters() if state.best is None else state.best
+        adapter = Adapter.of(trainer.names, best, settings.effective_alpha)
+        write_gguf_adapter(paths.output, opened, adapter)
+        if paths.peft is not None:
+            write_peft_folder(paths.peft, opened, adapter, alpha=settings.given_alpha, rslora=settings.rslora)
+        paths.checkpoint.unlink()
+    finally:
+        if opened is not model:
+            opened.close()
+    losses = [point.loss for point in state.points if point.loss is not None][-_LAST_STEPS:]
+    return TrainingResult(
+        paths.output, paths.peft, peft_note, paths.log, plan, state.step,
+        state.step if state.best is None else state.best_step, sum(losses) / len(losses), state.best_loss,
+        training.stopped_early, monotonic() - started, list(state.points),
+    )  # fmt: skip
+
+
+def _check_memory(plan: TrainingPlan, settings: TrainingSettings) -> None:
+    free = plan.available_bytes
+    if free is not None and plan.memory_bytes > free:
+        raise MemoryError(
+            f"the training needs {amount(plan.memory_bytes)} ({amount(plan.weight_bytes)} for the model's weights, "
+            f"{amount(plan.training_bytes)} for rows of {settings.length} tokens at rank {settings.rank}), and "
+            f"{amount(free)} are free; lower the length or the rank, choose fewer matrices, or a smaller model"
+        )
+
+
+def _check_first(first: Adapter, path: Path, targets: list[str], settings: TrainingSettings) -> None:
+    ranks = sorted({len(a) for a, _ in first.matrices.values()})
+    if ranks != [settings.rank]:
+        raise TrainingError(f"{path.name}: its rank is {', '.join(map(str, ranks))}, and {settings.rank} is asked for")
+    if sorted(first.matrices) != sorted(targets):
+        missing = sorted(set(targets) ^ set(first.matrices))
+        raise TrainingError(f"{path.name}: its matrices are not those that are to be trained (as {missing[0]})")
+    if abs(first.alpha - settings.effective_alpha) > 1e-6 * settings.effective_alpha:
+        wanted = settings.effective_alpha
+        raise TrainingError(f"{path.name}: its alpha is {first.alpha:g}, and {wanted:g} is asked for; give the same")
