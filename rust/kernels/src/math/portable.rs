@@ -19,6 +19,32 @@ fn each(function: impl Fn(usize) -> f32) -> Portable {
     Portable(values)
 }
 
+/// `fma` of all lanes; a function of its own where it is emulated, so that kernels stay small.
+#[cfg_attr(any(target_arch = "aarch64", target_feature = "fma"), inline(always))]
+#[cfg_attr(not(any(target_arch = "aarch64", target_feature = "fma")), inline(never))]
+fn fma_lanes(a: &[f32; LANES], b: &[f32; LANES], c: &[f32; LANES]) -> [f32; LANES] {
+    std::array::from_fn(|lane| fma(a[lane], b[lane], c[lane]))
+}
+
+/// Half-precision floats to floats; a function of its own, so that kernels stay small.
+#[inline(never)]
+fn halves_to_floats(bytes: &[u8; 2 * LANES]) -> [f32; LANES] {
+    let (values, _) = bytes.as_chunks::<2>();
+    std::array::from_fn(|lane| half_to_float(u16::from_le_bytes(values[lane])))
+}
+
+/// Adds the products of four bytes each; a function of its own, so that kernels stay small.
+#[inline(never)]
+fn add_products(sums: &mut [i32; LANES], bytes: &[u8; 4 * LANES], quad: i32) {
+    let (groups, _) = bytes.as_chunks::<4>();
+    let factors = quad.to_le_bytes().map(u8::cast_signed);
+    for (sum, group) in sums.iter_mut().zip(groups) {
+        for (byte, factor) in group.iter().zip(factors) {
+            *sum += (i32::from(*byte) - 128) * i32::from(factor);
+        }
+    }
+}
+
 impl Lanes for Portable {
     type Set = Scalar;
     type Integers = [i32; LANES];
@@ -47,8 +73,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn load_halves(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
-        let (values, _) = bytes.as_chunks::<2>();
-        each(|lane| half_to_float(u16::from_le_bytes(values[lane])))
+        Self(halves_to_floats(bytes))
     }
 
     #[inline(always)]
@@ -78,7 +103,7 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn fma(self, factor: Self, addend: Self) -> Self {
-        each(|lane| fma(self.0[lane], factor.0[lane], addend.0[lane]))
+        Self(fma_lanes(&self.0, &factor.0, &addend.0))
     }
 
     #[inline(always)]
@@ -138,15 +163,8 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn dot4(sums: Self::Integers, bytes: &[u8; 4 * LANES], quad: i32) -> Self::Integers {
-        let (groups, _) = bytes.as_chunks::<4>();
-        let factors = quad.to_le_bytes().map(u8::cast_signed);
-        let mut sums = sums;
-        for (sum, group) in sums.iter_mut().zip(groups) {
-            for (byte, factor) in group.iter().zip(factors) {
-                *sum += (i32::from(*byte) - 128) * i32::from(factor);
-            }
-        }
+    fn dot4(mut sums: Self::Integers, bytes: &[u8; 4 * LANES], quad: i32) -> Self::Integers {
+        add_products(&mut sums, bytes, quad);
         sums
     }
 
