@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ def family(request: pytest.FixtureRequest, golden: Path) -> tuple[str, Path, dic
     path = folder / f"{name}.gguf"
     if not path.is_file():
         pytest.skip(f"no {path.name} in {folder}")
+    if name == "llama4-8k" and os.environ.get("LLAMACPU_ISA") == "scalar" and not os.environ.get("LLAMACPU_THOROUGH"):
+        pytest.skip("8000 tokens of emulated multiply-adds; what its shape adds is computed with the other sets")
     return name, path, dict(np.load(folder / f"{name}.npz"))
 
 
