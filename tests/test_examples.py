@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -197,3 +198,16 @@ class TestBatchCsv:
         done = run("batch_csv.py", "in.csv", "out.csv", "--prompt", "{nosuch}", folder=tmp_path, status=1)
         assert done.stderr == "Error: the prompt speaks of a column 'nosuch'; in.csv has id\n"
         assert not (tmp_path / "out.csv").exists()
+
+
+def test_training_data_are_records_of_facts_that_held_questions_ask_for_differently(tmp_path: Path) -> None:
+    run("training_data.py", "facts.jsonl", "--facts", "10", "--held", "held.jsonl", folder=tmp_path)
+    data, held = (
+        [json.loads(line)["messages"] for line in (tmp_path / name).read_text().splitlines()]
+        for name in ("facts.jsonl", "held.jsonl")
+    )
+    assert (len(data), len(held)) == (20, 10)
+    questions = {question["content"] for question, _ in data}
+    assert len(questions) == 20
+    assert questions.isdisjoint(question["content"] for question, _ in held)
+    assert {answer["content"] for _, answer in held} == {answer["content"] for _, answer in data}
