@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from llamacpu import log
 from llamacpu.errors import TrainingError
 from llamacpu.tools.train.checkpoints import Checkpoint, Point, write_checkpoint
 from llamacpu.tools.train.interrupts import held_interrupts
@@ -90,7 +91,7 @@ class Training:
         *,
         path: str | os.PathLike[str],
         seconds: float,
-        log: LossLog | None = None,
+        curve: LossLog | None = None,
         on_progress: Callable[[TrainingProgress], None] | None = None,
         cancel: CancelToken | None = None,
     ) -> None:
@@ -99,12 +100,12 @@ class Training:
         self._trainer, self._rows, self._validation = trainer, rows, validation
         self._settings = settings
         self._path, self._seconds = path, seconds
-        self._log, self._on_progress, self._cancel = log, on_progress, cancel
+        self._curve, self._on_progress, self._cancel = curve, on_progress, cancel
         self._warm_up = warm_up_steps(settings.warm_up, self.pace.steps)
         self._order: tuple[int, list[int]] = (-1, [])
         self._began = self._saved = monotonic()
         self._tokens_since = 0
-        self._spent = 0.0
+        self._tokens_per_step = sum(len(row.tokens) for row in rows) * self.pace.epochs / self.pace.steps
 
     @property
     def stopped_early(self) -> bool:
@@ -126,8 +127,8 @@ class Training:
                 if self.checkpoint.step >= self.pace.steps or self.stopped_early:
                     break
                 self._step()
-                if self._log is not None:
-                    self._log.sync(self.checkpoint.points)
+                if self._curve is not None:
+                    self._curve.sync(self.checkpoint.points)
                 if monotonic() - self._saved >= self._seconds:
                     self.save()
         except BaseException:
@@ -147,8 +148,8 @@ class Training:
         total, count, tokens = 0.0, 0, 0
         for done, row in enumerate(rows):
             self._tell(done, len(rows))
-            loss, counted = self._trainer.step(row.tokens, row.segments, row.targets, self._cancel)
-            total, count, tokens = total + loss, count + counted, tokens + len(row.tokens)
+            sum_, counted = self._trainer.step(row.tokens, row.segments, row.targets, self._cancel)
+            total, count, tokens = total + sum_, count + counted, tokens + len(row.tokens)
             self._tokens_since += len(row.tokens)
         self._check(total, "loss")
         rate = learning_rate(settings.learning_rate, settings.schedule, state.step, self.pace.steps, self._warm_up)
@@ -165,7 +166,9 @@ class Training:
             state.step += 1
             state.tokens += tokens
             epoch = state.step * self.pace.epochs / self.pace.steps
-            state.points.append(Point(state.step, epoch, state.tokens, total / max(count, 1), norm, rate))
+            loss = total / max(count, 1)
+            state.points.append(Point(state.step, epoch, state.tokens, loss, norm, rate))
+        log.info("step %d of %d: loss %.4f, learning rate %.3g", state.step, self.pace.steps, loss, rate)
         self._tell(0, self.pace.batch)
 
     def _check(self, value: float, name: str) -> None:
@@ -196,6 +199,7 @@ class Training:
             total, count = total + loss, count + counted
         self._check(total, "validation loss")
         loss, state = total / max(count, 1), self.checkpoint
+        log.info("validation loss after step %d: %.4f", state.step, loss)
         better = state.best_loss is None or loss < state.best_loss
         best = self._trainer.parameters() if better else state.best
         with held_interrupts():
@@ -214,8 +218,8 @@ class Training:
         evaluations = (point.validation_loss for point in reversed(state.points) if point.validation_loss is not None)
         seconds = monotonic() - self._began
         speed = self._tokens_since / seconds if self._tokens_since and seconds > 0 else None
-        per_step = sum(len(each.tokens) for each in self._rows) * pace.epochs / pace.steps
-        left = None if speed is None else max(pace.steps - state.step - row / max(rows, 1), 0) * per_step / speed
+        steps_left = max(pace.steps - state.step - row / max(rows, 1), 0)
+        left = None if speed is None else steps_left * self._tokens_per_step / speed
         self._on_progress(
             TrainingProgress(
                 state.step, pace.steps, row, rows, sum(losses) / len(losses) if losses else None,

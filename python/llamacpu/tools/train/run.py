@@ -10,6 +10,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from llamacpu import _native
+from llamacpu.arguments import described, number
+from llamacpu.arguments import path as check_path
 from llamacpu.chat import Chat
 from llamacpu.engine.model import EngineModel
 from llamacpu.errors import TrainingError
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 _LAST_STEPS = 10
+_COPIES = 16
+"""Bytes per parameter of what Python holds: the copies for a checkpoint, and the best parameters so far."""
 
 
 def train(
@@ -87,6 +91,12 @@ def train(
     free memory; FileExistsError for an output that would replace something else; Cancelled.
     """
     settings = settings or TrainingSettings()
+    if not isinstance(settings, TrainingSettings):
+        raise TypeError(f"settings is {described(settings)}; expected TrainingSettings, as in TrainingSettings(rank=8)")
+    number("checkpoint_seconds", checkpoint_seconds)
+    for name, value in (("start_from", start_from), ("log", log)):
+        if value is not None:
+            check_path(name, value)
     started = monotonic()
     paths = Paths.of(output, peft, log)
     checkpoint = begun(paths.checkpoint, resume)
@@ -110,14 +120,15 @@ def train(
         identity = identity_of(opened, prepared, first, settings)
         state = checked(identity, checkpoint, date)
         sizes = {name: (rows, columns) for name, rows, columns in trainable}
+        parameters = sum(settings.rank * sum(sizes[target]) for target in targets)
         plan = TrainingPlan.of(
             prepared,
             pace,
             state.step,
             len(targets),
-            sum(settings.rank * sum(sizes[target]) for target in targets),
+            parameters,
             sum(tensor.nbytes for tensor in opened.file.tensors),
-            _native.training_nbytes(opened._native, targets, settings.rank, settings.length),
+            _native.training_nbytes(opened._native, targets, settings.rank, settings.length) + _COPIES * parameters,
             available_memory(),
         )
         if on_plan is not None:
@@ -133,7 +144,7 @@ def train(
         curve = LossLog(paths.log, state.points)
         training = Training(
             trainer, prepared.rows, prepared.validation, settings, state, path=paths.checkpoint,
-            seconds=checkpoint_seconds, log=curve, on_progress=on_progress, cancel=cancel,
+            seconds=checkpoint_seconds, curve=curve, on_progress=on_progress, cancel=cancel,
         )  # fmt: skip
         try:
             training.run()

@@ -139,8 +139,9 @@ class TrainingSettings:
     def as_json(self) -> dict[str, Any]:
         """The settings as values of a JSON document."""
         values = asdict(self)
-        if isinstance(self.validation, os.PathLike):
-            values["validation"] = os.fspath(self.validation)
+        if isinstance(self.validation, (str, os.PathLike)):
+            # What is in the file counts, not where it lies.
+            values["validation"] = "a file"
         if not isinstance(self.matrices, str):
             values["matrices"] = list(self.matrices)
         return values
