@@ -400,3 +400,16 @@ def test_safetensors_files_are_refused_if_they_are_not_whole(tmp_path: Path) -> 
         path.write_bytes(raw[:end])
         with pytest.raises(ValueError, match=r"^its? "):
             safetensors.read(path)
+
+
+def test_a_model_without_a_chat_format_learns_completions_as_they_are(model: Path, tmp_path: Path) -> None:
+    told: list[int] = []
+    for override in (None, False, True):
+        plans: list[TrainingPlan] = []
+        with llamacpu.Model(model, overrides={"tokenizer.chat_template": ""}) as base:
+            data = [{"prompt": "a", "completion": "b"}]
+            train(base, data, tmp_path / "a.gguf", steps=1, validation=0, raw=override, on_plan=plans.append)
+        told.append(plans[0].tokens)
+    # The token that begins a text, "a", and "b", before which each is predicted.
+    assert told[0] == told[2] == 3
+    assert told[1] > 3

@@ -64,7 +64,11 @@ def _validation(_context: click.Context, option: click.Parameter, text: str | No
     help="What becomes of a sample longer than a row.",
 )
 @click.option("--text", "count_all", is_flag=True, help="Learn every token of the data, not the answers alone.")
-@click.option("--raw", is_flag=True, help="Join prompts and completions as they are: no chat template.")
+@click.option(
+    "--raw/--chat",
+    default=None,
+    help="Join prompts and completions as they are, or by the chat template. [default: by what the model is]",
+)
 @click.option("--template", metavar="NAME", help="Chat template in place of the file's: a name, or Jinja source.")
 @click.option("--epochs", type=int, help="Passes over the data. [default: 3, more for few data]")
 @click.option("--steps", type=int, help="Steps of the optimizer, instead of epochs.")

@@ -51,10 +51,21 @@ class Prepared:
 
 
 def prepare(
-    chat: Chat, data: Data, settings: TrainingSettings, date: str, on_read: Callable[[int], None] | None = None
+    chat: Chat,
+    data: Data,
+    settings: TrainingSettings,
+    date: str,
+    on_read: Callable[[int], None] | None = None,
+    *,
+    is_base: bool = False,
 ) -> Prepared:
-    """Read and pack the data. Raises TrainingError if they cannot be used or nothing is left to learn."""
-    encoder = Encoder(chat, settings.length, settings.count, settings.too_long, settings.raw, date)
+    """Read and pack the data.
+
+    is_base: whether the model was not trained to answer. Raises TrainingError if the data cannot be used or nothing is
+    left to learn.
+    """
+    raw = is_base if settings.raw is None else settings.raw
+    encoder = Encoder(chat, settings.length, settings.count, settings.too_long, raw, date)
     parts = _encoded(encoder, data, on_read)
     held, kept = _divided(encoder, parts, settings, on_read)
     rows = packed_rows(kept, settings.length, settings.seed)

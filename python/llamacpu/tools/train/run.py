@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from time import monotonic
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from llamacpu import _native
 from llamacpu.arguments import described, number
 from llamacpu.arguments import path as check_path
-from llamacpu.chat import Chat
+from llamacpu.chat import Chat, is_base_model
 from llamacpu.engine.model import EngineModel
 from llamacpu.errors import TrainingError
 from llamacpu.families.memory import amount
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 _LAST_STEPS = 10
+_USUAL_LENGTH = TrainingSettings().length
 _COPIES = 16
 """Bytes per parameter of what Python holds: the copies for a checkpoint, and the best parameters so far."""
 
@@ -103,6 +105,8 @@ def train(
     opened = model if isinstance(model, EngineModel) else EngineModel(model, threads)
     try:
         paths.check(opened.file.paths)
+        if settings.length == _USUAL_LENGTH > opened.context_length:
+            settings = replace(settings, length=opened.context_length)
         if settings.length > opened.context_length:
             raise TrainingError(
                 f"the length is {settings.length} tokens, and the model was trained for {opened.context_length}; "
@@ -115,7 +119,8 @@ def train(
         if first is not None:
             _check_first(first, Path(start_from or ""), targets, settings)
         date = checkpoint.date if checkpoint else datetime.now().astimezone().strftime("%d %b %Y")
-        prepared = prepare(Chat.of(opened, template), data, settings, date, on_read)
+        is_base = template is None and is_base_model(opened.metadata, Path(opened.path).name)
+        prepared = prepare(Chat.of(opened, template), data, settings, date, on_read, is_base=is_base)
         pace = Pace.of(len(prepared.rows), settings)
         identity = identity_of(opened, prepared, first, settings)
         state = checked(identity, checkpoint, date)

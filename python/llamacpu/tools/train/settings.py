@@ -49,12 +49,14 @@ class TrainingSettings:
     """dropout of the adapters' input; only 0 is supported"""
 
     length: int = 512
-    """tokens in a row, into which samples are packed; a longer sample is cut or left out"""
+    """tokens in a row, into which samples are packed; a longer sample is cut or left out. 512 becomes the context of a
+    model that was trained for less"""
     too_long: Literal["cut", "skip"] = "cut"
     count: Literal["answers", "all"] = "answers"
     """which tokens the loss counts: those that the assistant writes and those of completions, or all"""
-    raw: bool = False
-    """whether a prompt and its completion are joined as they are, instead of by the chat template"""
+    raw: bool | None = None
+    """whether a prompt and its completion are joined as they are, instead of by the chat template; None if the file has
+    no template and names no chat model"""
 
     epochs: int | None = None
     """passes over the data; None for 3, or as many as make 100 steps if the data are few"""
