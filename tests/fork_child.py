@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 
 import llamacpu
+from llamacpu import kernels
+from llamacpu.constraints.gbnf import GbnfGrammar
 from llamacpu.locks import ProcessLock, cached_property
 
 PATIENCE_SECONDS = 20
@@ -228,10 +230,58 @@ def handler(path: Path) -> list[int]:
     return statuses
 
 
+def other_work(path: Path) -> list[int]:
+    """The parent does everything else in native code, all at once and without end; the child does each as well."""
+    model = llamacpu.Model(path, threads=2)
+    saved = path.with_suffix(".session")
+    session = model.session()
+    session.forward(PROMPT)
+    session.save(saved)
+    words, weights = "a b ab " * 2000, np.linspace(-1, 1, 256 * 512, dtype=np.float32).reshape(512, 256)
+    ids = model.tokenizer.encode(words)
+    logits = np.linspace(-3, 3, model.vocab_size, dtype=np.float32)
+
+    def quantizes() -> object:
+        return kernels.dequantize(kernels.quantize(weights, "Q4_K"), "Q4_K")
+
+    def multiplies() -> object:
+        return kernels.matmul(weights[:4], kernels.quantize(weights, "Q8_0"), "Q8_0", threads=2)
+
+    def constrains() -> object:
+        return GbnfGrammar("root ::= [ab ]+").matcher(model.tokenizer)
+
+    everything: list[Callable[[], object]] = [
+        lambda: model.tokenizer.encode(words),
+        lambda: model.tokenizer.decode(ids),
+        lambda: llamacpu.Sampler(llamacpu.Sampling(seed=1)).sample(logits),
+        lambda: model.embed(["a b", "b a"]),
+        lambda: model.load_session(saved),
+        lambda: llamacpu.GGUFFile(path).close(),
+        lambda: llamacpu.Model(path, load="copy").close(),
+        quantizes,
+        multiplies,
+        constrains,
+    ]
+    ends = threading.Event()
+
+    def work(one: Callable[[], object]) -> None:
+        while not ends.is_set():
+            one()
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in everything]
+    for thread in threads:
+        thread.start()
+    statuses = [fork(lambda one=one: one() is not ends) for one in everything for _ in range(2)]
+    ends.set()
+    for thread in threads:
+        thread.join()
+    return statuses
+
+
 def main() -> None:
     """Play one scene."""
     faulthandler.dump_traceback_later(100, exit=True)
-    scenes = {scene.__name__: scene for scene in (packing, stepping, running, vocabulary, locks, handler)}
+    scenes = {scene.__name__: scene for scene in (packing, stepping, running, vocabulary, locks, handler, other_work)}
     sys.stdout.write(json.dumps(scenes[sys.argv[1]](Path(sys.argv[2]))))
 
 

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has
         ("vocabulary", "gqa", "F32"),
         ("locks", "gqa", "F32"),
         ("handler", SLOW, "F32"),
+        ("other_work", "bpe", "F32"),
     ],
 )
 def test_a_child_does_not_wait_for_threads_of_its_parent(

@@ -148,7 +148,8 @@ class Engine:
         self._prefixes = prefixes = Prefixes(cache, budget, files, statistics, _windowed(model))
         self._desk = Desk(model, queue, budget, prefixes, statistics, max_running, prepare)
         self._scheduler = Scheduler(model, statistics, shares, Pace(longest_step), self._desk, max(max_running, 64))
-        self._desk.scheduler = prefixes.scheduler = self._scheduler
+        # They are what the scheduler holds: a reference back would keep a dropped engine and its model in a cycle.
+        self._desk.scheduler = prefixes.scheduler = weakref.proxy(self._scheduler)
         self.model: ScheduledModel = ScheduledModel(model, self._scheduler, budget)
         self._scheduler.start()
         _engines.add(self)
