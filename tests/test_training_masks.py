@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from character_tokenizer import CharacterTokenizer, character_chat, shown
@@ -236,6 +236,7 @@ def test_an_error_of_the_template_names_the_place() -> None:
         masked(source, CHATML, TALK)
 
 
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.text("ab\n <", max_size=6), st.text("ab\n <", min_size=1, max_size=6)), min_size=1, max_size=4
@@ -245,3 +246,22 @@ def test_what_is_counted_is_what_the_assistant_writes(turns: list[tuple[str, str
     messages = [m for user, answer in turns for m in (message("user", user), message("assistant", answer))]
     (text,) = masked("chatml", CHATML, messages)
     assert [part.split("]]")[0] for part in text.split("[[")[1:]] == [f"{answer}<|im_end|>" for _, answer in turns]
+
+
+def test_a_very_long_conversation_is_rendered_as_far_as_a_row_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
+    rendered: list[int] = []
+    chat = character_chat("chatml", CHATML)
+    segments = chat.segments
+
+    def counted(messages: Any, *arguments: Any, **variables: Any) -> Any:
+        rendered.append(len(messages))
+        return segments(messages, *arguments, **variables)
+
+    monkeypatch.setattr(chat, "segments", counted)
+    record = Record("here", messages=TALK[1:3] * 500)
+    for too_long, count in (("cut", 1), ("skip", 0)):
+        encoder = Encoder(chat, 150, "answers", too_long, False, "")  # type: ignore[arg-type]
+        (samples,) = encoder.samples([record])
+        assert len(samples) == count
+        assert (encoder.cut, encoder.skipped) == (count, 1 - count)
+    assert max(rendered) < 20

@@ -103,7 +103,7 @@ class Encoder:
             ids = self._chat.encode(messages, record.tools, False, **variables)
             yield from self._fitted(Marked(ids, [True] * len(ids)), record.place)
             return
-        for marked in marked_conversation(self._chat, messages, record.tools, variables):
+        for marked in marked_conversation(self._chat, messages, record.tools, variables, self._length):
             yield from self._fitted(marked, record.place)
 
     def _framed(self, ids: list[int]) -> Marked:

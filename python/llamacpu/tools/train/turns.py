@@ -42,18 +42,22 @@ class _Turn(NamedTuple):
 
 
 def marked_conversation(
-    chat: Chat, messages: Sequence[Message], tools: Sequence[Any] | None, variables: Mapping[str, Any]
+    chat: Chat, messages: Sequence[Message], tools: Sequence[Any] | None, variables: Mapping[str, Any], limit: int
 ) -> list[Marked]:
     """The token ids of a conversation with the trained answers marked, in as few sequences as exactness allows.
+
+    limit: the conversation ends with the first answer that begins after so many tokens, since rendering a long one up
+    to each of its answers takes time that grows with the square of its length.
 
     Raises TemplateError if the template refuses the conversation up to one of the answers.
     """
     found: list[Marked] = []
-    turns = [
-        _turn(chat, messages[: index + 1], tools, variables)
-        for index, message in enumerate(messages)
-        if is_trained(message)
-    ]
+    turns: list[_Turn] = []
+    for index, message in enumerate(messages):
+        if is_trained(message):
+            turns.append(_turn(chat, messages[: index + 1], tools, variables))
+            if turns[-1].start > limit:
+                break
     for turn in reversed(turns):
         end = len(turn.ids)
         # An answer belongs to the shortest sequence that holds it unchanged: those of later turns come first.
