@@ -53,6 +53,8 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
             found[f"{name}.bias"] = random.standard_normal(shape[:-1]) * 0.2
 
     def norm(name: str, *shape: int) -> None:
+        if not config.norm_weights and len(shape) == 1:
+            return
         found[f"{name}.weight"] = 1 + 0.2 * random.standard_normal(shape)
         if config.norm == "layer" and biases and len(shape) == 1:
             found[f"{name}.bias"] = 0.2 * random.standard_normal(shape)
@@ -80,8 +82,9 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
         prefix = f"blk.{layer}"
         heads, shared = config.heads[layer], config.kv_heads[layer]
         starts = layer > 0 or config.first_attention_norm
-        if before and starts and (heads or config.parallel):
-            norm(f"{prefix}.attn_norm", width)
+        shared_norm = config.parallel and not config.parallel_norm
+        if before and starts and (heads or shared_norm):
+            norm(f"{prefix}.{config.attention_norm}", width)
         if behind and heads:
             norm(f"{prefix}.post_attention_norm", width)
         if heads and not shared:
@@ -92,7 +95,7 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
                 found[f"{prefix}.attn_sinks.weight"] = random.standard_normal(heads)
         if not config.feed_forward[layer]:
             continue
-        if before and not config.parallel:
+        if before and not shared_norm:
             norm(f"{prefix}.{config.feed_forward_norm}", width)
         if behind:
             norm(f"{prefix}.post_ffw_norm", width)
@@ -129,7 +132,7 @@ def _attention(config: Config, layer: int, matrix: Any, norm: Any) -> None:
     matrix(f"{prefix}_k", shared * size, width)
     matrix(f"{prefix}_v", shared * config.value_size, width)
     kind = config.query_key_norm[layer] if config.query_key_norm else "none"
-    if kind == "head":
+    if kind in ("head", "rotated_head"):
         norm(f"{prefix}_q_norm", size)
         norm(f"{prefix}_k_norm", size)
     elif kind == "each_head":

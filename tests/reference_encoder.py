@@ -16,7 +16,7 @@ import numpy as np
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from reference_model import gelu, silu, softmax
+from reference_model import alibi_slopes, gelu, silu, softmax
 
 Array = NDArray[np.float64]
 
@@ -64,7 +64,10 @@ class ReferenceEncoder:
         x = self.norm(x, "token_embd_norm")
         for layer in range(self.key("block_count")):
             block = f"blk.{layer}"
+            start = x
             x = self.norm(x + self.attention(x, block), f"{block}.attn_output_norm")
+            if self.has(f"{block}.attn_norm_2.weight"):
+                x = self.norm(x + start, f"{block}.attn_norm_2")
             x = self.norm(x + self.feed_forward(x, block), f"{block}.layer_output_norm")
         return x
 
@@ -74,13 +77,18 @@ class ReferenceEncoder:
             parts = np.split(self.linear(x, f"{block}.attn_qkv"), 3, axis=-1)
         else:
             parts = [self.linear(x, f"{block}.attn_{part}") for part in "qkv"]
+        if self.has(f"{block}.attn_q_norm.weight"):
+            parts[:2] = [self.norm(parts[index], f"{block}.attn_{part}_norm") for index, part in enumerate("qk")]
         query, key, value = (part.reshape(len(x), heads, -1).transpose(1, 0, 2) for part in parts)
-        if self.architecture.startswith("nomic"):
+        if self.architecture.startswith("nomic") or self.architecture == "jina-bert-v3":
             query, key = self.rotated(query), self.rotated(key)
         if self.architecture == "deberta-v2":
             scores = self.disentangled(query, key, block)
         else:
             scores = query @ key.transpose(0, 2, 1) / np.sqrt(query.shape[-1])
+        if self.architecture == "jina-bert-v2":
+            places = np.arange(len(x))
+            scores = scores - alibi_slopes(heads, 8.0)[:, None, None] * np.abs(places[:, None] - places)
         mixed = softmax(scores) @ value
         return self.linear(mixed.transpose(1, 0, 2).reshape(len(x), -1), f"{block}.attn_output")
 
@@ -124,9 +132,12 @@ class ReferenceEncoder:
     def feed_forward(self, x: Array, block: str) -> Array:
         if self.has(f"{block}.ffn_gate_inp.weight"):
             return self.experts(x, block)
-        up = self.linear(x, f"{block}.ffn_up")
+        up, function = self.linear(x, f"{block}.ffn_up"), gelu if self.architecture == "jina-bert-v2" else silu
         if self.has(f"{block}.ffn_gate.weight"):
-            return self.linear(up * silu(self.linear(x, f"{block}.ffn_gate")), f"{block}.ffn_down")
+            return self.linear(up * function(self.linear(x, f"{block}.ffn_gate")), f"{block}.ffn_down")
+        if up.shape[-1] == 2 * self.key("feed_forward_length"):
+            gate, up = np.split(up, 2, axis=-1)
+            return self.linear(up * function(gate), f"{block}.ffn_down")
         return self.linear(gelu(up), f"{block}.ffn_down")
 
     def experts(self, x: Array, block: str) -> Array:

@@ -98,14 +98,17 @@ class ReferenceModel:
             start = x
             if self.setting("heads", layer=layer):
                 plain = norms == "behind" or (layer == 0 and not self.setting("first_attention_norm", True))
-                inner = x if plain else self.norm(x, f"blk.{layer}.attn_norm")
+                inner = x if plain else self.norm(x, f"blk.{layer}.{self.setting('attention_norm', 'attn_norm')}")
                 branch = self.attention(layer, inner, context)
                 if norms != "before":
                     branch = self.norm(branch, f"blk.{layer}.post_attention_norm")
                 x = x + residual * branch
             if self.setting("feed_forward", layer=layer):
                 if self.setting("parallel", False):
-                    inner = self.norm(start, f"blk.{layer}.attn_norm")
+                    kind = self.setting("attention_norm", "attn_norm")
+                    if self.setting("parallel_norm", False):
+                        kind = self.setting("feed_forward_norm", "ffn_norm")
+                    inner = self.norm(start, f"blk.{layer}.{kind}")
                 elif norms == "behind":
                     inner = x
                 else:
@@ -122,7 +125,7 @@ class ReferenceModel:
         layer = self.setting("norm", "rms") == "layer"
         centred = x - x.mean(axis=-1, keepdims=True) if layer else x
         y = centred / np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + self.setting("norm_epsilon"))
-        if name is None:
+        if name is None or not self.setting("norm_weights", True):
             return y if weight is None else y * weight
         bias = self.weight(f"{name}.bias") if layer else None
         y = y * self.matrix(f"{name}.weight")
@@ -144,6 +147,8 @@ class ReferenceModel:
         else:
             query, key, value = self._projected(layer, x, context)
         positions = np.arange(len(x))
+        slopes = alibi_slopes(query.shape[1], self.setting("alibi"))
+        distance = np.abs(positions[:, None] - positions[None, :])
         growth = self.setting("temperature", 0.0, layer)
         if growth:
             steps = (positions + self.setting("temperature_offset")) // self.setting("temperature_length")
@@ -157,7 +162,7 @@ class ReferenceModel:
         for head in range(heads):
             group = head * shared // heads
             scores = soft_cap(query[:, head] @ key[:, group].T * scale, self.setting("attention_soft_cap"))
-            scores = np.where(seen, scores, -np.inf)
+            scores = np.where(seen, scores - slopes[head] * distance, -np.inf)
             if sinks is not None:
                 scores = np.concatenate([scores, np.full((len(x), 1), sinks[head])], axis=1)
             attended[:, head] = softmax(scores)[:, : len(x)] @ value[:, group]
@@ -171,6 +176,9 @@ class ReferenceModel:
             query, key, value = (self.linear(x, f"{prefix}_{part}") for part in "qkv")
         else:
             query, key, value = np.split(self.linear(x, f"{prefix}_qkv"), np.cumsum([heads * size, shared * size]), -1)
+        if self.setting("query_key_value_limit"):
+            limit = self.setting("query_key_value_limit")
+            query, key, value = (np.clip(part, -limit, limit) for part in (query, key, value))
         kind = self.setting("query_key_norm", "none", layer)
         cos, sin = self.rotation(layer, np.arange(len(x)), context)
         parts = []
@@ -183,7 +191,9 @@ class ReferenceModel:
             elif kind == "each_head":
                 split = self.norm(split, None, self.matrix(f"{name}.weight").reshape(count, size))
             split = rotate(split, cos, sin, self.setting("rope_style", "interleaved"))
-            parts.append(self.norm(split, None) if kind == "unweighted" else split)
+            if kind in ("unweighted", "rotated_head"):
+                split = self.norm(split, None if kind == "unweighted" else name)
+            parts.append(split)
         return parts[0], parts[1], value.reshape(len(x), shared, self.setting("value_size"))
 
     def _latent(self, layer: int, x: Array, context: int) -> tuple[Array, Array, Array]:
@@ -263,6 +273,8 @@ class ReferenceModel:
             ranks.reshape(groups, -1)[left_out] = -np.inf
         chosen = np.argsort(-ranks, kind="stable")[:used]
         shares = softmax(scores[chosen]) if gating == "softmax_selected" else weights[chosen]
+        if gating == "sparse_mixer":
+            shares = np.array([near_share(scores, chosen[:place], expert) for place, expert in enumerate(chosen)])
         if self.setting("expert_weights_norm", True):
             shares = shares / max(shares.sum(), 2.0**-14)
         shares = shares * (self.setting("expert_weights_scale", 1.0) or 1.0)
@@ -387,6 +399,23 @@ ACTIVATIONS = {
     "tanh": np.tanh,
     "relu_squared": lambda x: np.maximum(x, 0) ** 2,
 }
+
+
+def alibi_slopes(heads: int, largest: float) -> Array:
+    """Press et al. 2021 (https://arxiv.org/abs/2108.12409), section 3, and their code for other numbers of heads."""
+    if not largest:
+        return np.zeros(heads)
+    count = 2 ** math.floor(math.log2(heads))
+    slopes = [2 ** (-largest * index / count) for index in range(1, count + 1)]
+    return np.array(slopes + [2 ** (-largest * index / (2 * count)) for index in range(1, 2 * count, 2)])[:heads]
+
+
+def near_share(scores: Array, before: NDArray[np.integer[Any]], expert: int) -> float:
+    """The softmax of an expert's score, over those that are within 2 % and not chosen before (arXiv:2409.12136)."""
+    best = scores[expert]
+    near = (best - scores) / np.maximum(np.abs(scores), best) <= 0.02
+    near[before] = False
+    return float(1 / np.exp(scores[near] - best).sum())
 
 
 def soft_cap(x: Array, cap: float) -> Array:

@@ -115,7 +115,11 @@ def test_company_order_and_threads_change_no_bit(made: Made, data: st.DataObject
 
 def test_long_texts_go_through_as_a_whole(made: Made) -> None:
     """More tokens than a chunk of a decoder has, in one step with others."""
-    path = made(Encoder("nomic-bert", layers=2, context=1500, fused=True, bias=False, extra={"rope.freq_base": 1000.0}))
+    path = made(
+        Encoder(
+            "nomic-bert", gate="own", layers=2, context=1500, fused=True, bias=False, extra={"rope.freq_base": 1000.0}
+        )
+    )
     reference = ReferenceEncoder(path)
     with Model(path, threads=2) as model:
         texts = [random_ids(length, length) for length in (5, 1300, 400, 300)]

@@ -213,7 +213,7 @@ def test_required_keys(config: Callable[..., dict[str, Any]], key: str) -> None:
         ({"llama.expert_gating_func": u32(9)}, "expert_gating_func"),
         ({"tokenizer.ggml.tokens": array(raw.STRING, [])}, "empty"),
         ({"tokenizer.ggml.tokens": None, "llama.vocab_size": u32(0)}, "vocab_size"),
-        ({"general.architecture": string("mpt")}, "'mpt' is not supported; supported are: arcee, "),
+        ({"general.architecture": string("mamba")}, "'mamba' is not supported; supported are: arcee, "),
         ({"general.architecture": string("clip")}, "vision part"),
         ({"general.architecture": u32(3)}, "expected a string"),
         ({"general.type": string("adapter")}, "LoRA adapter"),

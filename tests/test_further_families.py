@@ -13,6 +13,8 @@ import pytest
 from config_models import tensors
 from llamacpu import ContextOverflow, Model, ModelError
 from llamacpu.families.config import Config
+from llamacpu.families.registry import config_for
+from llamacpu.gguf.file import GGUFFile
 from reference_model import ReferenceModel, is_exact
 
 pytestmark = pytest.mark.instruction_set
@@ -27,7 +29,10 @@ PLAIN = {"gate": "none", "activation": "gelu_tanh"}
 LOCAL = {"window": [9, 9, 9, 0], "rotation": ["global"] * 3 + ["none"]}
 EXPERTS = {"experts": 6, "experts_used": 2, "expert_feed_forward": 20, "expert_gating": "sigmoid"}
 POSITIONS = {"learned_positions": True, "rope_size": 0, "rotation": ["none"] * LAYERS}
+LINEAR = {"alibi": 8.0, "rope_size": 0, "rotation": ["none"] * LAYERS}
 HALVES = {"rope_style": "neox"}
+VARIANTS = {"falcon-40b": "falcon", "gptneox-in-turn": "gptneox", "mpt-learned": "mpt"}
+"""Entries of the table whose architecture has another one."""
 HEADS = {"query_key_norm": ["head"] * LAYERS}
 EXPERT_KEYS = {
     "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20, "expert_shared_count": 1,
@@ -56,6 +61,102 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         EXPERT_KEYS,
         False,
     ),
+    "falcon-40b": (
+        HALVES
+        | {
+            "norm": "layer", "parallel": True, "gate": "none", "activation": "gelu", "parallel_norm": True,
+            "attention_norm": "attn_norm_2", "feed_forward_norm": "attn_norm",
+        },
+        {},
+        False,
+    ),
+    "gptneox": (
+        HALVES
+        | {
+            "norm": "layer", "parallel": True, "gate": "none", "activation": "gelu", "parallel_norm": True,
+            "rope_size": 4,
+        },
+        {"rope.dimension_count": 4, "use_parallel_residual": True},
+        True,
+    ),
+    "gptneox-in-turn": (
+        HALVES | {"norm": "layer", "gate": "none", "activation": "gelu"}, {"use_parallel_residual": False}, True,
+    ),
+    "olmo": (
+        {"norm": "layer", "norm_weights": False, "query_key_value_limit": 0.5}, {"attention.clamp_kqv": 0.5}, False,
+    ),
+    "bloom": (
+        LINEAR | PLAIN | {"norm": "layer", "embedding_norm": True, "kv_heads": [6] * LAYERS}, {}, True,
+    ),
+    "mpt": (
+        LINEAR | {"norm": "layer", "gate": "none", "activation": "gelu", "query_key_value_limit": 0.5},
+        {"attention.max_alibi_bias": 8.0, "attention.clamp_kqv": 0.5},
+        False,
+    ),
+    "mpt-learned": (
+        POSITIONS
+        | {"norm": "layer", "gate": "none", "activation": "gelu", "query_key_norm": ["width"] * LAYERS},
+        {"attention.max_alibi_bias": 0.0},
+        True,
+    ),
+    "jais": (
+        LINEAR | {"norm": "layer", "kv_heads": [6] * LAYERS, "attention_scale": 1 / 8, "alibi": 10.0},
+        {"attention.max_alibi_bias": 10.0},
+        True,
+    ),
+    "refact": (LINEAR | {"kv_heads": [1] * LAYERS}, {}, False),
+    "baichuan": ({}, {}, False),
+    "chatglm": ({"gate": "fused", "rope_size": 4}, {"rope.dimension_count": 4}, False),
+    "plamo": (HALVES | {"parallel": True}, {}, False),
+    "codeshell": (HALVES | PLAIN | {"norm": "layer"}, {}, True),
+    "qwen": (HALVES, {"feed_forward_length": 80}, False),
+    "hunyuan-dense": (HALVES | {"query_key_norm": ["rotated_head"] * LAYERS}, {}, False),
+    "hunyuan-moe": (
+        HALVES | EXPERTS
+        | {"query_key_norm": ["rotated_head"] * LAYERS, "expert_gating": "softmax", "shared_feed_forward": 28},
+        {
+            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20,
+            "expert_shared_feed_forward_length": 28,
+        },
+        False,
+    ),
+    "phimoe": (
+        HALVES | EXPERTS | {"norm": "layer", "expert_gating": "sparse_mixer", "expert_weights_norm": False},
+        {
+            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20,
+            "attention.layer_norm_rms_epsilon": 1e-5,
+        },
+        True,
+    ),
+    "dbrx": (
+        HALVES | EXPERTS
+        | {
+            "norm": "layer", "expert_gating": "softmax", "feed_forward_norm": "attn_output_norm",
+            "query_key_value_limit": 0.5,
+        },
+        {
+            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20, "attention.clamp_kqv": 0.5,
+        },
+        False,
+    ),
+    "deepseek": (
+        EXPERTS
+        | {
+            "expert_gating": "softmax", "expert_weights_norm": False, "shared_feed_forward": 20,
+            "expert_weights_scale": 2.5,
+        },
+        EXPERT_KEYS,
+        False,
+    ),
+    "olmo2": (
+        HALVES
+        | {
+            "norms": "behind", "query_key_norm": ["width"] * LAYERS, "window": [9, 9, 9, 0],
+            "rotation": ["local"] * 3 + ["global"], "rope_scaling": "linear", "rope_factor": 4.0,
+        },
+        {"attention.sliding_window": 9, "rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
+        False,
+    ),
     "dots1": (HALVES | HEADS | EXPERTS | {"shared_feed_forward": 20, "expert_weights_scale": 2.5}, EXPERT_KEYS, False),
     "glm4moe": (
         HALVES | HEADS | EXPERTS
@@ -67,25 +168,28 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
 
 
 def expected(name: str) -> Config:
-    return replace(BASE, architecture=name, **FAMILIES[name][0])
+    return replace(BASE, architecture=VARIANTS.get(name, name), **FAMILIES[name][0])
 
 
 def write(path: Path, name: str, more: dict[str, Any] | None = None) -> Path:
     """A file of the family with random weights."""
     config = expected(name)
     _, keys, biases = FAMILIES[name]
+    name = config.architecture
     writer = gguf.GGUFWriter(path, name)
     writer.add_token_list([f"t{index}" for index in range(VOCABULARY)])
     writer.add_tokenizer_model("gpt2")
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(48)
     writer.add_block_count(LAYERS)
-    writer.add_feed_forward_length(40)
+    if "feed_forward_length" not in keys:
+        writer.add_feed_forward_length(40)
     writer.add_head_count(6)
     writer.add_head_count_kv(config.kv_heads[0])
     (writer.add_layer_norm_eps if config.norm == "layer" else writer.add_layer_norm_rms_eps)(1e-5)
     for key, value in keys.items():
-        (writer.add_float32 if isinstance(value, float) else writer.add_uint32)(f"{name}.{key}", value)
+        add: dict[type, Any] = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
+        add.get(type(value), writer.add_string)(f"{name}.{key}", value)
     weights = tensors(config, np.random.default_rng(len(name)), biases, tied=False)
     for tensor, data in {**weights, **(more or {})}.items():
         if "attn_sinks" not in tensor:
@@ -133,10 +237,28 @@ def test_layers_that_predict_further_tokens_are_left_alone(tmp_path: Path) -> No
         assert np.array_equal(one.session().forward(tokens), two.session().forward(tokens))
 
 
-def test_the_larger_falcons_are_refused(tmp_path: Path) -> None:
-    second = {f"blk.{layer}.attn_norm_2.weight": np.ones(48) for layer in range(LAYERS)}
-    with pytest.raises(ModelError, match="attn_norm_2"):
-        Model(write(tmp_path / "model.gguf", "falcon", second))
+def test_linear_biases_have_no_last_position(tmp_path: Path) -> None:
+    path = write(tmp_path / "model.gguf", "bloom")
+    tokens = np.random.default_rng(4).integers(0, VOCABULARY, 3 * CONTEXT).tolist()
+    with Model(path, threads=2) as model:
+        whole = model.session(context=4 * CONTEXT, kv_type="f32").forward(tokens, logits="all")
+        session = model.session(context=4 * CONTEXT, kv_type="f32")
+        session.forward(tokens[: 2 * CONTEXT], logits="none")
+        session.truncate(CONTEXT)
+        assert np.array_equal(session.forward(tokens[CONTEXT:], logits="all"), whole[CONTEXT:])
+    assert is_exact(whole, ReferenceModel(path, expected("bloom")), tokens)
+
+
+def test_the_largest_models_differ(tmp_path: Path) -> None:
+    """Baichuan's has linear biases, GPT-NeoX's an approximated GELU: nothing but their size tells."""
+    for name, sizes, switches in (
+        ("baichuan", {"block_count": 40}, {"alibi": 8.0, "rotation": ["none"] * 40}),
+        ("gptneox", {"block_count": 44, "embedding_length": 6144}, {"activation": "gelu_tanh"}),
+    ):
+        overrides = {f"{name}.{key}": value for key, value in sizes.items()}
+        with GGUFFile(write(tmp_path / "model.gguf", name), overrides=overrides) as file:
+            config = config_for(file)
+        assert {key: config[key] for key in switches} == switches
 
 
 ENCODERS: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {

@@ -17,6 +17,8 @@ from reference_model import ReferenceModel, is_exact
 
 pytestmark = pytest.mark.instruction_set
 
+KINDS_OF_NORMS = ["none", "head", "each_head", "width", "rotated_head", "unweighted"]
+
 
 @st.composite
 def configurations(draw: st.DrawFn) -> Config:
@@ -40,7 +42,7 @@ def configurations(draw: st.DrawFn) -> Config:
         "temperature_length": draw(st.integers(3, 30)),
         "temperature_offset": draw(st.integers(0, 1)),
         "rotation": each(st.sampled_from(["global", "global", "local", "none"])),
-        "query_key_norm": [] if latent else each(st.sampled_from(["none", "head", "each_head", "width", "unweighted"])),
+        "query_key_norm": [] if latent else each(st.sampled_from(KINDS_OF_NORMS)),
     }
     fields["chunk"] = [0 if window else draw(st.sampled_from([0, 7])) for window in fields["window"]]
     if draw(st.booleans()):  # layers without parts, as pruned models have
@@ -62,7 +64,7 @@ def configurations(draw: st.DrawFn) -> Config:
             "expert_weights_norm": draw(st.booleans()),
             "expert_weights_scale": draw(st.sampled_from([1.0, 2.5])),
             "expert_weights_on_input": draw(st.booleans()),
-            "expert_gating": draw(st.sampled_from(["softmax", "sigmoid", "softmax_selected"])),
+            "expert_gating": draw(st.sampled_from(["softmax", "sigmoid", "softmax_selected", "sparse_mixer"])),
             "expert_groups": groups,
             "expert_groups_used": 1 if groups else 0,
             "expert_group_score": draw(st.sampled_from(["best", "two_best"])),
@@ -83,7 +85,12 @@ def configurations(draw: st.DrawFn) -> Config:
         norm=draw(st.sampled_from(["rms", "layer"])),
         norm_epsilon=1e-5,
         norms="before" if parallel else draw(st.sampled_from(["before", "behind", "both"])),
+        norm_weights=draw(st.sampled_from([True, True, False])),
         parallel=parallel,
+        parallel_norm=parallel and draw(st.booleans()),
+        attention_norm=draw(st.sampled_from(["attn_norm", "attn_norm_2"])),
+        alibi=0.0 if latent else draw(st.sampled_from([0.0, 0.0, 8.0, 5.5])),
+        query_key_value_limit=0.0 if latent else draw(st.sampled_from([0.0, 0.0, 0.7])),
         feed_forward_norm=draw(st.sampled_from(["ffn_norm", "spare_norm"])),
         rope_size=2 * draw(st.integers(1, key_size // 2 - 1)),
         rope_base=draw(st.sampled_from([100.0, 1e4])),
@@ -148,6 +155,10 @@ def test_any_configuration_against_exact_arithmetic(
         ({"temperature": [0.1]}, "temperature_length is 0"),
         ({"experts": 6, "experts_used": 4, "expert_groups": 3, "expert_groups_used": 1}, "groups"),
         ({"heads": [0]}, "0 query heads"),
+        ({"alibi": -1.0}, "alibi is -1"),
+        ({"alibi": 8.0, "latent_size": 8, "rope_size": 4}, "latent_size"),
+        ({"parallel_norm": True}, "parallel_norm"),
+        ({"second_attention_norm": True}, "second_attention_norm"),
         ({"ignored_tensors": ["blk"], "norm_epsilon": 0.0}, "norm_epsilon"),
     ],
 )

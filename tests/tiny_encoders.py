@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gguf
 import numpy as np
@@ -34,6 +34,9 @@ class Encoder:
     context: int = 128
     types: int = 2
     fused: bool = False
+    gate: Literal["own", "fused", "none"] = "none"
+    more_norms: bool = False
+    """of queries and keys, and a second one after attention"""
     bias: bool = True
     experts: int = 0
     window: int = 0
@@ -49,7 +52,11 @@ ENCODERS = {
     "bert": Encoder(),
     "bert-cls": Encoder(pooling=2, layers=2, types=1, context=40),
     "bert-wide": Encoder(width=96, inner=80, heads=3, pooling=None, types=0),
-    "nomic": Encoder("nomic-bert", fused=True, bias=False, extra={"rope.freq_base": 1000.0}),
+    "jina": Encoder("jina-bert-v2", gate="fused"),
+    "jina-code": Encoder("jina-bert-v2", width=72, heads=6, gate="own", more_norms=True, layers=2),
+    "jina-rank": Encoder("jina-bert-v2", heads=2, bias=False, layers=2, context=600),
+    "jina-3": Encoder("jina-bert-v3", fused=True, types=1, extra={"rope.freq_base": 20000.0}),
+    "nomic": Encoder("nomic-bert", gate="own", fused=True, bias=False, extra={"rope.freq_base": 1000.0}),
     "nomic-moe": Encoder("nomic-bert-moe", fused=True, experts=4, types=1, extra={"rope.freq_base": 1000.0}),
     "deberta": Encoder(
         "deberta-v2", types=0, context=90, buckets=16, distances=60, labels=("BENIGN", "BAD"), pooling=4
@@ -71,7 +78,7 @@ def write_encoder(path: Path, shape: Encoder, kind: Type = Type.F32, seed: int =
         data = values if stored == Type.F32 else quantize(values, stored)
         writer.add_tensor(name, data, raw_dtype=stored)
 
-    def norm(name: str) -> None:
+    def norm(name: str) -> None:  # of a state, or of all heads together
         tensor(f"{name}.weight", shape.width, mean=1.0)
         tensor(f"{name}.bias", shape.width)
 
@@ -99,13 +106,15 @@ def write_encoder(path: Path, shape: Encoder, kind: Type = Type.F32, seed: int =
                 linear(f"{block}.attn_{part}", width, width)
         linear(f"{block}.attn_output", width, width)
         norm(f"{block}.attn_output_norm")
+        for part in ("attn_q_norm", "attn_k_norm", "attn_norm_2") if shape.more_norms else ():
+            norm(f"{block}.{part}")
         if shape.experts and layer % 2:
             tensor(f"{block}.ffn_gate_inp.weight", shape.experts, width)
             tensor(f"{block}.ffn_up_exps.weight", shape.experts, inner, width, stored=kind)
             tensor(f"{block}.ffn_down_exps.weight", shape.experts, width, inner, stored=kind)
         else:
-            linear(f"{block}.ffn_up", inner, width)
-            if shape.architecture == "nomic-bert":
+            linear(f"{block}.ffn_up", 2 * inner if shape.gate == "fused" else inner, width)
+            if shape.gate == "own":
                 linear(f"{block}.ffn_gate", inner, width)
             linear(f"{block}.ffn_down", width, inner)
         norm(f"{block}.layer_output_norm")

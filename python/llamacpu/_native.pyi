@@ -171,6 +171,7 @@ class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submod
         soft_cap: float | None,
         sinks: NDArray[np.float32] | None,
         bias: NDArray[np.float32] | None,
+        slopes: NDArray[np.float32] | None,
         kv_type: str,
         threads: int,
         isa: str | None,

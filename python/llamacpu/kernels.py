@@ -162,6 +162,7 @@ def attention(
     soft_cap: float | None = None,
     sinks: Floats | None = None,
     bias: Floats | None = None,
+    slopes: Floats | None = None,
     value_size: int | None = None,
     threads: int = 1,
     isa: str | None = None,
@@ -179,6 +180,8 @@ def attention(
     soft_cap    scores become `soft_cap * tanh(score / soft_cap)`
     sinks       float32[heads]: scores without values that take part in the softmax
     bias        float32[heads, n, m]: added to the scores, after the soft cap
+    slopes      float32[heads]: their products with the distance between the two tokens are subtracted from the scores,
+                after the soft cap (ALiBi, Press et al. 2021)
     """
     if (not causal) + (window is not None) + (chunk is not None) > 1:
         raise ValueError("more than one of causal=False, window and chunk; expected one of them")
@@ -196,7 +199,7 @@ def attention(
         raise ValueError(f"value_size is {size}; expected at least 1")
     workers = _threads(threads)
     return _kernels.attention(
-        queries, keys, values, size, factor, seen, span, soft_cap, sinks, bias, kv_type, workers, isa
+        queries, keys, values, size, factor, seen, span, soft_cap, sinks, bias, slopes, kv_type, workers, isa
     )
 
 

@@ -72,13 +72,28 @@ class Config(Mapping[str, Any]):
     stream after each of them"""
     first_attention_norm: bool = True
     """whether the first layer has a norm before attention, as the rest do; that of the embedding may replace it"""
+    norm_weights: bool = True
+    """whether norms have weights"""
     parallel: bool = False
     """whether the feed-forward network is parallel to attention, with the same norm, instead of after it"""
+    parallel_norm: bool = False
+    """whether a parallel network has a norm of its own"""
+    second_attention_norm: bool = False
+    """whether the input of attention is added to the stream, and the stream normalized, a second time"""
+    attention_norm: str = "attn_norm"
+    """name, in the file, of the norm before attention"""
     feed_forward_norm: str = "ffn_norm"
     """name, in the file, of the norm before the feed-forward network"""
-    query_key_norm: list[Literal["none", "head", "each_head", "width", "unweighted"]] = field(default_factory=list)
+    query_key_norm: list[Literal["none", "head", "each_head", "width", "rotated_head", "unweighted"]] = field(
+        default_factory=list
+    )
     """norms of queries and keys, per layer: of each head with shared weights or its own, of all heads together, or
-    after the rotation and without weights; empty for no norms"""
+    of each head after the rotation, with shared weights or none; empty for no norms"""
+    query_key_value_limit: float = 0.0
+    """queries, keys and values are clamped to this distance from 0 when they have been projected; 0 leaves them"""
+    alibi: float = 0.0
+    """linear biases of attention scores (ALiBi): with n heads, a power of two, head i subtracts
+    2^(-this * i / n) times the distance; 0 for none"""
 
     rotation: list[Literal["none", "global", "local"]] = field(default_factory=list)
     """which rotation, per layer; empty for the global one everywhere"""
@@ -149,8 +164,9 @@ class Config(Mapping[str, Any]):
     """factor of the experts' weights"""
     expert_weights_on_input: bool = False
     """whether they multiply the input of an expert instead of its output"""
-    expert_gating: Literal["softmax", "sigmoid", "softmax_selected"] = "softmax"
-    """how the router's scores become weights: softmax over all, sigmoid of each, or softmax over the chosen ones"""
+    expert_gating: Literal["softmax", "sigmoid", "softmax_selected", "sparse_mixer"] = "softmax"
+    """how the router's scores become weights: softmax over all, sigmoid of each, softmax over the chosen ones, or for
+    one expert after the other softmax over those that are near it and not yet chosen"""
     expert_groups: int = 0
     """groups of experts, some of which a token uses; 0 for no groups"""
     expert_groups_used: int = 0

@@ -22,14 +22,17 @@ __all__ = [
     "granite_scales",
     "has",
     "heads",
+    "linear_biases",
     "local_layers",
     "lookahead",
     "query_key_norm",
     "rope",
+    "shared_experts",
     "sigmoid_experts",
     "sizes",
     "vocab_size",
     "window",
+    "windows",
     "without_predictors",
 ]
 
@@ -84,6 +87,14 @@ def has(file: GGUFFile, tensor: str) -> bool:
     return any(other.name == tensor for other in file.tensors)
 
 
+def linear_biases(layers: int, largest: float) -> Fields:
+    """Linear biases of attention in place of rotated positions: Press et al. 2021, https://arxiv.org/abs/2108.12409.
+
+    `largest` is the exponent of the smallest slope, 8 in the paper; 0 for no biases.
+    """
+    return {"alibi": largest, "rope_size": 0, "rotation": ["none"] * layers}
+
+
 def local_layers(file: GGUFFile, name: str, layers: int, period: int, *, first: bool = False) -> list[bool]:
     """Which layers see only their neighbourhood: all but the last of every `period`, unless the file says otherwise.
 
@@ -108,6 +119,17 @@ def local_layers(file: GGUFFile, name: str, layers: int, period: int, *, first: 
 def window(file: GGUFFile, name: str, default: int | None = None) -> int:
     """Number of tokens that a token sees in a local layer, itself included; 0 for all."""
     return file.metadata.integer(f"{name}.attention.sliding_window", default, minimum=0, maximum=MAX_CONTEXT)
+
+
+def windows(file: GGUFFile, name: str, layers: int, period: int) -> Fields:
+    """Sliding windows in all but the last of every `period` layers, with rotations that are not scaled."""
+    size = window(file, name, 0)
+    local = [size > 0 and near for near in local_layers(file, name, layers, period)]
+    return {
+        "window": [size * near for near in local],
+        "rotation": ["local" if near else "global" for near in local],
+        "rope_local_base": file.metadata.number(f"{name}.rope.freq_base_swa", 0.0, minimum=0),
+    }
 
 
 def granite_scales(file: GGUFFile, name: str) -> Fields:
@@ -245,12 +267,14 @@ def rope(file: GGUFFile, name: str, key_size: int, context_length: int) -> Field
 
 def sigmoid_experts(file: GGUFFile, name: str) -> Fields:
     """Experts like DeepSeek V3's: sigmoid scores unless the file says otherwise, and shared experts."""
-    metadata = file.metadata
-    inner = metadata.integer(f"{name}.expert_feed_forward_length", 0, maximum=MAX_WIDTH)
-    fields: Fields = {
-        "shared_feed_forward": inner * metadata.integer(f"{name}.expert_shared_count", 0, maximum=MAX_EXPERTS)
-    }
-    return fields if f"{name}.expert_gating_func" in metadata else fields | {"expert_gating": "sigmoid"}
+    fields: Fields = {"shared_feed_forward": shared_experts(file, name)}
+    return fields if f"{name}.expert_gating_func" in file.metadata else fields | {"expert_gating": "sigmoid"}
+
+
+def shared_experts(file: GGUFFile, name: str) -> int:
+    """Width of all shared experts together, each of which is as wide as the others."""
+    inner = file.metadata.integer(f"{name}.expert_feed_forward_length", 0, maximum=MAX_WIDTH)
+    return inner * file.metadata.integer(f"{name}.expert_shared_count", 0, maximum=MAX_EXPERTS)
 
 
 def without_predictors(file: GGUFFile, name: str, fields: Fields) -> Fields:

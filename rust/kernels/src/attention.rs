@@ -21,7 +21,7 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use block::{Attend, Bias, Block, Scratch, state_len};
-pub use items::{AttentionConfig, AttentionItem, Visible};
+pub use items::{AttentionConfig, AttentionItem, Visible, alibi_slopes};
 use items::{Input, check_config};
 pub use pages::{KvLayout, KvType, PAGE_TOKENS};
 pub use relative::{RelativeTerm, add_relative_bias};
@@ -79,7 +79,8 @@ pub fn attention(
         None => log2(config.scale),
     };
     let (cap, sinks) = (config.soft_cap.map(log2), config.sinks);
-    let work = Work { context, layout, heads, group, scale, cap, sinks, inputs, outputs };
+    let slopes = config.slopes.unwrap_or(&[]).iter().copied().map(log2).collect();
+    let work = Work { context, layout, heads, group, scale, cap, sinks, slopes, inputs, outputs };
     if pieces.len() < BALANCE * context.pool.threads() && context.pool.threads() > 1 {
         work.in_chunks(&pieces)
     } else {
@@ -120,6 +121,8 @@ struct Work<'a> {
     scale: f32,
     cap: Option<f32>,
     sinks: Option<&'a [f32]>,
+    /// For each query head, times log2(e); empty if there are none.
+    slopes: Vec<f32>,
     inputs: Vec<Input<'a>>,
     /// For each item: `n × kv_heads` pieces of `group × value_size`.
     outputs: Vec<Pieces<'a, f32>>,
@@ -196,6 +199,8 @@ impl Work<'_> {
                 positions: input.positions,
                 first: piece.queries.start,
             },
+            slopes: &self.slopes[(piece.head * self.group * self.slopes.len()) / self.heads..],
+            first_position: input.positions - input.visible.len() + piece.queries.start,
             chunks: piece.chunks.clone(),
         };
         SCRATCH.with_borrow_mut(|scratch| {

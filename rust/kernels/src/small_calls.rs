@@ -7,7 +7,7 @@ use crate::context::Context;
 use crate::cpu::Isa;
 use crate::formats::Format;
 use crate::mapping::Bytes;
-use crate::matmul::{InputBuffers, Job, Matrix, matmul};
+use crate::matmul::{GroupedJob, InputBuffers, Job, Matrix, Table, grouped_matmul, matmul};
 use crate::threads::Pool;
 use crate::{activation, norm, rope, sampling};
 
@@ -106,6 +106,27 @@ fn products_by_several_threads() {
 }
 
 #[test]
+fn grouped_products() {
+    // Two matrices for the same row of the input, side by side in the output; a third for the rest, with no row in between.
+    let [first, second, third] = [17, 3, 20].map(|rows| matrix(Format::Q8_0, rows, 32));
+    let input = numbers(3 * 32, 0.7);
+    let job =
+        |weights, tokens, from: usize, to: (usize, usize)| GroupedJob { weights, tokens, input: (from, 0), output: to };
+    let jobs =
+        [job(&first, 1, 0, (0, 0)), job(&second, 1, 0, (0, 17)), job(&third, 2, 1, (1, 0)), job(&third, 0, 0, (0, 0))];
+    for isa in Isa::all() {
+        let pool = Pool::new(2).unwrap();
+        let mut output = vec![f32::NAN; 3 * 20];
+        let (from, to) = (Table { numbers: &input[..], width: 32 }, Table { numbers: &mut output[..], width: 20 });
+        grouped_matmul(&Context::new(isa, &pool), from, to, &mut InputBuffers::default(), &jobs).unwrap();
+        let output: Vec<u32> = output.into_iter().map(f32::to_bits).collect();
+        assert_eq!(output[..17], product(isa, 1, &first, &input[..32], 1), "{isa}");
+        assert_eq!(output[17..20], product(isa, 1, &second, &input[..32], 1), "{isa}");
+        assert_eq!(output[20..], product(isa, 1, &third, &input[32..], 2), "{isa}");
+    }
+}
+
+#[test]
 fn attention_of_every_type_of_keys_and_values() {
     let (heads, tokens, count) = (1, 5_usize, 2);
     for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
@@ -131,7 +152,7 @@ fn attention_of_every_type_of_keys_and_values() {
                 bias: None,
             }];
             let pool = Pool::new(1).unwrap();
-            let config = AttentionConfig::new(heads, 0.2);
+            let config = AttentionConfig { slopes: Some(&[0.25]), ..AttentionConfig::new(heads, 0.2) };
             attention(&Context::new(isa, &pool), &layout, &config, &mut items).unwrap();
             found.push(output);
         }

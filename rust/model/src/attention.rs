@@ -49,7 +49,12 @@ pub(crate) fn run(
 
     let mut projections = [(&weights.query, &mut *query), (&weights.key, &mut *key), (&weights.value, &mut *value)];
     project(context, input, rows, scratch, &mut projections)?;
-    let behind = sizes.query_key_norm == QueryKeyNorm::Unweighted;
+    if config.query_key_value_limit > 0.0 {
+        for (values, row_size) in [(&mut *query, query_row), (&mut *key, key_row), (&mut *value, value_row)] {
+            clamp(pass, values, row_size)?;
+        }
+    }
+    let behind = matches!(sizes.query_key_norm, QueryKeyNorm::Unweighted | QueryKeyNorm::RotatedHead);
     for (heads, row_size, norm) in
         [(&mut *query, query_row, &weights.norms.query), (&mut *key, key_row, &weights.norms.key)]
     {
@@ -68,9 +73,18 @@ pub(crate) fn run(
         return Ok(());
     }
     keep_rows(pass, segments, query, query_row);
-    let more = (weights.sinks.as_deref(), &biases[..]);
+    let more = (weights.sinks.as_deref(), weights.slopes.as_deref(), &biases[..]);
     attend(pass, segments, more, &query[..pass.kept * query_row], attended)?;
     project(context, attended, pass.kept, scratch, &mut [(&weights.output, output)])
+}
+
+/// Limits queries, keys or values.
+fn clamp(pass: &Pass, values: &mut [f32], row_size: usize) -> Result<(), Error> {
+    let limit = pass.config.query_key_value_limit;
+    for_rows(pass.context, values, row_size, &|_, row| {
+        row.iter_mut().for_each(|value| *value = value.clamp(-limit, limit));
+        Ok(())
+    })
 }
 
 /// Scales the queries of distant positions, in layers that do so (Llama 4; K. Nakanishi, arXiv:2501.19399).
@@ -116,7 +130,7 @@ pub(crate) fn keep_rows(pass: &Pass, segments: &[Segment], query: &mut [f32], ro
 pub(crate) fn attend(
     pass: &Pass,
     segments: &[Segment],
-    (sinks, biases): (Option<&[f32]>, &[Vec<f32>]),
+    (sinks, slopes, biases): (Option<&[f32]>, Option<&[f32]>, &[Vec<f32>]),
     query: &[f32],
     attended: &mut [f32],
 ) -> Result<(), Error> {
@@ -155,7 +169,7 @@ pub(crate) fn attend(
         }
     }
     let soft_cap = (config.attention_soft_cap > 0.0).then_some(config.attention_soft_cap);
-    let shared = AttentionConfig { heads: sizes.heads, scale: config.score_scale(), soft_cap, sinks };
+    let shared = AttentionConfig { heads: sizes.heads, scale: config.score_scale(), soft_cap, sinks, slopes };
     attention(pass.context, layout, &shared, &mut items)?;
     Ok(())
 }

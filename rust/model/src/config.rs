@@ -110,13 +110,26 @@ settings! {
         norms: Norms = Norms::Before,
         /// Whether the first layer has a norm before attention, as the other layers do; the embedding may have one instead.
         first_attention_norm: bool = true,
+        /// Whether norms have weights; otherwise they only scale, and centre where `norm` does.
+        norm_weights: bool = true,
         /// Whether the feed-forward network runs in parallel with attention rather than after it.
         parallel: bool = false,
+        /// Whether a parallel feed-forward network has a norm of its own rather than the one of attention.
+        parallel_norm: bool = false,
+        /// Whether the input of attention is added, and the stream normalized, a second time.
+        second_attention_norm: bool = false,
+        /// The name in the file of the norm before attention.
+        attention_norm: String = "attn_norm".to_owned(),
         /// The name in the file of the norm before the feed-forward network.
         feed_forward_norm: String = "ffn_norm".to_owned(),
         /// How queries and keys are normalized, per layer; empty: in no layer.
         query_key_norm: Vec<QueryKeyNorm> = Vec::new(),
 
+        /// Queries, keys and values are clamped to this distance from 0 when they have been projected; 0 leaves them.
+        query_key_value_limit: f32 = 0.0,
+
+        /// The exponent of the smallest slope of linear biases (ALiBi); 0 for no biases.
+        alibi: f64 = 0.0,
         /// Which rotation is applied to queries and keys, per layer; empty: the global one in all layers.
         rotation: Vec<Rotation> = Vec::new(),
         /// How many tokens each token sees, itself included, per layer; 0 or empty: all tokens before it.

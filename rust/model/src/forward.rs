@@ -107,8 +107,19 @@ pub(crate) fn forward(
             normed = &mut normed[..rows * width];
             branch = &mut branch[..rows * width];
         }
+        if config.parallel {
+            normalized(context, config, blocks.feed_forward_norm.as_ref(), stream, normed)?;
+        }
         if blocks.attention.is_some() {
+            let again = blocks.second_attention_norm.as_ref();
+            if again.is_some() {
+                normed.copy_from_slice(stream);
+            }
             join(context, config, blocks.attention_output_norm.as_ref(), stream, branch)?;
+            if again.is_some() {
+                add(context, stream, normed)?;
+                normalize_in_place(context, config, again, stream)?;
+            }
         }
         if let Some(block) = &blocks.feed_forward {
             let input = if config.parallel {

@@ -88,7 +88,7 @@ pub(crate) fn run(
     })?;
     let attended_row = sizes.heads * latent_size;
     let attended = sized(attended, rows.checked_mul(attended_row), "attention")?;
-    attend(pass, segments, (None, &[]), absorbed, attended)?;
+    attend(pass, segments, (None, None, &[]), absorbed, attended)?;
     let values_row = sizes.attended_width();
     let values = sized(&mut own.values, rows.checked_mul(values_row), "attention")?;
     let from = Table { numbers: &*attended, width: attended_row };

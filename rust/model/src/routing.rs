@@ -11,6 +11,10 @@ use crate::rows::multiply;
 /// The smallest sum that the weights of the chosen experts are divided by.
 const LEAST_WEIGHT_SUM: f32 = 6.103_515_6e-5;
 
+/// How much less than the best a score may be, relative to the greater of its size and the best, to count as near: twice the
+/// noise that was put on the scores in training.
+const NEARNESS: f32 = 0.02;
+
 /// One chosen expert of a token.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Choice {
@@ -26,7 +30,7 @@ pub(crate) fn choose(isa: Isa, config: &Config, bias: Option<&[f32]>, scores: &m
     match config.expert_gating {
         ExpertGating::Softmax => softmax(isa, scores),
         ExpertGating::Sigmoid => scores.iter_mut().for_each(|score| *score = logistic(isa, *score)),
-        ExpertGating::SoftmaxSelected => {}
+        ExpertGating::SoftmaxSelected | ExpertGating::SparseMixer => {}
     }
     if bias.is_some() || grouped && config.expert_group_score == GroupScore::TwoBest {
         ranks.copy_from_slice(scores);
@@ -38,8 +42,10 @@ pub(crate) fn choose(isa: Isa, config: &Config, bias: Option<&[f32]>, scores: &m
     let candidates = if grouped { of_best_groups(config, &ranks) } else { (0..ranks.len()).collect() };
     let order = best(candidates, config.experts_used, |expert| ranks[expert]);
     let mut weights: Vec<f32> = order.iter().map(|&expert| scores[expert]).collect();
-    if config.expert_gating == ExpertGating::SoftmaxSelected {
-        softmax(isa, &mut weights);
+    match config.expert_gating {
+        ExpertGating::SoftmaxSelected => softmax(isa, &mut weights),
+        ExpertGating::SparseMixer => weights = mixed(isa, scores, &order),
+        ExpertGating::Softmax | ExpertGating::Sigmoid => {}
     }
     if config.expert_weights_norm {
         let sum = weights.iter().sum::<f32>().max(LEAST_WEIGHT_SUM);
@@ -51,6 +57,21 @@ pub(crate) fn choose(isa: Isa, config: &Config, bias: Option<&[f32]>, scores: &m
         multiply(&mut weights, config.expert_weights_scale);
     }
     order.into_iter().zip(weights).map(|(expert, weight)| Choice { expert, weight }).collect()
+}
+
+/// The weights of experts that are chosen one after the other: each by the softmax over the scores that are near its own,
+/// without those of the experts before it (L. Liu et al., "GRIN", arXiv:2409.12136).
+fn mixed(isa: Isa, scores: &[f32], order: &[usize]) -> Vec<f32> {
+    let weight = |(place, &expert): (usize, &usize)| {
+        let best = scores[expert];
+        let far = |score: f32| (best - score) / score.abs().max(best) > NEARNESS;
+        let others = (0..scores.len()).filter(|other| !order[..=place].contains(other));
+        let mut rivals = vec![best];
+        rivals.extend(others.map(|other| scores[other]).filter(|score| !far(*score)));
+        softmax(isa, &mut rivals);
+        rivals[0]
+    };
+    order.iter().enumerate().map(weight).collect()
 }
 
 /// `1 / (1 + exp(-x))`
@@ -118,6 +139,19 @@ mod tests {
         near(&chosen(|config| config.expert_weights_norm = false, &scores), &[(1, 0.4), (3, 0.3)]);
         let selected = |config: &mut Config| config.expert_gating = ExpertGating::SoftmaxSelected;
         near(&chosen(selected, &scores), &[(1, 4.0 / 7.0), (3, 3.0 / 7.0)]);
+    }
+
+    #[test]
+    fn experts_may_be_chosen_in_turn() {
+        let mixer = |config: &mut Config| {
+            config.expert_gating = ExpertGating::SparseMixer;
+            config.expert_weights_norm = false;
+        };
+        // 2 % of the best count: 9.9 beside 10, nothing beside 9.9 but itself, since 10 is taken.
+        let share = 1.0 / (1.0 + (-0.1f32).exp());
+        near(&chosen(mixer, &[5.0, 10.0, 9.9, 9.6]), &[(1, share), (2, 1.0)]);
+        near(&chosen(mixer, &[-1.0, -3.0, -1.01, -5.0]), &[(0, 1.0 / (1.0 + (-0.01f32).exp())), (2, 1.0)]);
+        near(&chosen(mixer, &[0.0, 0.0, 0.0]), &[(0, 1.0 / 3.0), (1, 0.5)]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod feed_forward;
 mod parts;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llamacpu_kernels::matmul::Matrix;
 
@@ -26,6 +27,8 @@ pub(crate) struct Layer {
     pub(crate) attention: Option<Attention>,
     /// Applied to the attention output, or to the stream after adding it.
     pub(crate) attention_output_norm: Option<Norm>,
+    /// Applied to the stream after adding the input of attention once more.
+    pub(crate) second_attention_norm: Option<Norm>,
     pub(crate) feed_forward_norm: Option<Norm>,
     pub(crate) feed_forward: Option<FeedForward>,
     /// Applied to the feed-forward output, or to the stream after adding it.
@@ -44,6 +47,8 @@ pub(crate) struct Weights {
     /// `None` if states are not classified.
     pub(crate) classifier: Option<Classifier>,
     pub(crate) rope_factors: RopeFactors,
+    /// Bytes of memory left for experts, once it is limited.
+    allowance: Arc<AtomicUsize>,
 }
 
 /// Computes logits from the last hidden state.
@@ -81,6 +86,7 @@ impl Weights {
             distances: DistanceTable::load(config, tensors)?,
             classifier: Classifier::load(config, tensors)?,
             rope_factors: RopeFactors::load(config, tensors)?,
+            allowance: Arc::default(),
         })
     }
 
@@ -89,13 +95,17 @@ impl Weights {
         self.parts().flatten().map(Matrix::nbytes).sum()
     }
 
-    /// Keeps at most `bytes` of weights in memory: first those that every token goes through, then experts. Products
-    /// read the remaining weights from the file each time; their size in bytes is returned.
+    /// Keeps at most `bytes` of weights in memory: first those that every token goes through, then experts, in the order in
+    /// which they are used. Products read the remaining weights from the file each time; their size in bytes is returned,
+    /// as if experts were used in the order of the file.
     pub(crate) fn limit(&self, bytes: usize) -> usize {
         let routed: Vec<&Matrix> = self.layers.iter().flat_map(Layer::routed).collect();
         let all: usize = self.parts().flatten().map(Matrix::resident_bytes).sum();
         let always = all - routed.iter().map(|matrix| matrix.resident_bytes()).sum::<usize>();
-        let (candidates, mut room) = match bytes.checked_sub(always) {
+        let for_experts = bytes.checked_sub(always);
+        self.allowance.store(for_experts.unwrap_or(0), Ordering::Relaxed);
+        self.layers.iter().filter_map(Layer::experts).for_each(|experts| experts.ration(&self.allowance));
+        let (candidates, mut room) = match for_experts {
             Some(room) => (routed, room),
             None => (self.parts().flatten().collect(), bytes),
         };
@@ -149,12 +159,17 @@ impl Layer {
         attention.chain(self.feed_forward.iter().flat_map(FeedForward::matrices)).collect()
     }
 
+    /// The experts of the layer, if it has any.
+    fn experts(&self) -> Option<&Experts> {
+        match &self.feed_forward {
+            Some(FeedForward::Experts(experts)) => Some(experts),
+            _ => None,
+        }
+    }
+
     /// The matrices that only tokens routed to them go through.
     fn routed(&self) -> Vec<&Matrix> {
-        match &self.feed_forward {
-            Some(FeedForward::Experts(experts)) => experts.networks.iter().flat_map(Network::matrices).collect(),
-            _ => Vec::new(),
-        }
+        self.experts().iter().flat_map(|experts| &experts.networks).flat_map(Network::matrices).collect()
     }
 
     fn load(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Self, Error> {
@@ -170,11 +185,13 @@ impl Layer {
             _ => ["post_attention_norm", "post_ffw_norm"],
         };
         let (attends, feeds) = (sizes.heads > 0, sizes.feed_forward > 0);
+        let shared = config.parallel && !config.parallel_norm;
         let starts = index > 0 || config.first_attention_norm;
         Ok(Self {
-            attention_norm: norm(before && starts && (attends || config.parallel), "attn_norm")?,
+            attention_norm: norm(before && starts && (attends || shared), &config.attention_norm)?,
             attention_output_norm: norm(behind && attends, behind_names[0])?,
-            feed_forward_norm: norm(before && feeds && !config.parallel, &config.feed_forward_norm)?,
+            second_attention_norm: norm(config.second_attention_norm && attends, "attn_norm_2")?,
+            feed_forward_norm: norm(before && feeds && !shared, &config.feed_forward_norm)?,
             feed_forward_output_norm: norm(behind && feeds, behind_names[1])?,
             attention: Attention::load(config, index, tensors)?,
             feed_forward: FeedForward::load(config, index, tensors)?,

@@ -32,6 +32,7 @@ pub(super) fn attention<'py>(
     soft_cap: Option<f32>,
     sinks: Option<FloatArray<'py>>,
     bias: Option<FloatArray<'py>>,
+    slopes: Option<FloatArray<'py>>,
     kv_type: &str,
     threads: usize,
     isa: Option<&str>,
@@ -62,6 +63,7 @@ pub(super) fn attention<'py>(
     let (tokens, kv_heads, key_size, value_size) = (key_shape[0], key_shape[1], key_shape[2], value_shape[2]);
     let sinks = shaped_as("sinks", sinks, &[heads])?;
     let bias = shaped_as("bias", bias, &[heads, new, tokens])?;
+    let slopes = shaped_as("slopes", slopes, &[heads])?;
     let visible: Visible<'static> = match seen {
         "causal" => Visible::Causal,
         "all" => Visible::All,
@@ -88,7 +90,7 @@ pub(super) fn attention<'py>(
         let (queries, output_part) = (&queries[..], &mut output[..]);
         let bias = bias.as_deref();
         let item = AttentionItem { queries, first_position, pages: &pages, output: output_part, visible, bias };
-        let config = AttentionConfig { heads, scale, soft_cap, sinks: sinks.as_deref() };
+        let config = AttentionConfig { heads, scale, soft_cap, sinks: sinks.as_deref(), slopes: slopes.as_deref() };
         llamacpu_kernels::attention::attention(&context, &layout, &config, &mut [item])?;
         Ok::<_, Error>(output)
     })?;

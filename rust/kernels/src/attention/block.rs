@@ -41,6 +41,10 @@ pub(super) struct Block<'a> {
     /// See [`Adjusted::cap`].
     pub(super) cap: Option<f32>,
     pub(super) bias: Bias<'a>,
+    /// For each query head of the block, see [`Adjusted::slope`]; empty if there are none.
+    pub(super) slopes: &'a [f32],
+    /// Position of the first query of the block.
+    pub(super) first_position: usize,
     pub(super) chunks: Range<usize>,
 }
 
@@ -187,7 +191,9 @@ impl Kernel for Attend<'_> {
                 let visible = inside(visible, chunk * CHUNK, CHUNK);
                 for row in query * block.group..(query + 1) * block.group {
                     let bias = block.bias.part(row % block.group, query, chunk);
-                    let adjusted = Adjusted { cap: block.cap, bias };
+                    let slope = block.slopes.get(row % block.group).copied();
+                    let own = (block.first_position + query) as f32 - (chunk * CHUNK) as f32;
+                    let adjusted = Adjusted { cap: block.cap, bias, slope, own };
                     let (largest, total) = weigh::<L>(set, &mut scratch.scores[row], visible.clone(), adjusted);
                     (scratch.chunk.numbers[row], scratch.chunk.numbers[rows + row]) = (largest, total);
                 }

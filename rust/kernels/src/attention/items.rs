@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::pages::{KvLayout, PAGE_TOKENS};
 use crate::Error;
+use crate::math::power;
 use crate::memory::room;
 
 /// The configuration shared by all items of a call.
@@ -18,13 +19,27 @@ pub struct AttentionConfig<'a> {
     /// One score for each query head that takes part in the softmax but has no value (G. Xiao et al., "Efficient Streaming
     /// Language Models with Attention Sinks", 2023; gpt-oss).
     pub sinks: Option<&'a [f32]>,
+    /// One number for each query head: the product with the distance of query and key is subtracted from the score, after
+    /// the cap (O. Press et al., "ALiBi", arXiv:2108.12409). See [`alibi_slopes`].
+    pub slopes: Option<&'a [f32]>,
 }
 
 impl AttentionConfig<'_> {
-    /// A configuration with neither a cap nor sinks.
+    /// A configuration with neither a cap nor sinks nor slopes.
     pub fn new(heads: usize, scale: f32) -> Self {
-        Self { heads, scale, soft_cap: None, sinks: None }
+        Self { heads, scale, soft_cap: None, sinks: None, slopes: None }
     }
+}
+
+/// The slopes of ALiBi: `2^(-largest · k / n)` for k = 1, 2 ... up to the greatest power of two n that is no more than
+/// `heads`; the heads that remain take every second slope of twice as many, the first, third and so on.
+pub fn alibi_slopes(heads: usize, largest: f64) -> Vec<f32> {
+    let count = if heads == 0 { 1 } else { 1 << heads.ilog2() };
+    let slope =
+        |numerator: usize, denominator: usize| power(2.0, -largest * numerator as f64, denominator as f64) as f32;
+    (0..heads)
+        .map(|head| if head < count { slope(head + 1, count) } else { slope(2 * (head - count) + 1, 2 * count) })
+        .collect()
 }
 
 /// The positions that the queries of an item see. A query that sees nothing gets zeros.
@@ -178,6 +193,9 @@ pub(super) fn check_config(layout: &KvLayout, config: &AttentionConfig) -> Resul
     }
     if config.sinks.is_some_and(|sinks| sinks.len() != heads) {
         return wrong(format!("of {heads} query heads with another number of sinks; expected one each"));
+    }
+    if config.slopes.is_some_and(|slopes| slopes.len() != heads || !slopes.iter().all(|slope| slope.is_finite())) {
+        return wrong(format!("of {heads} query heads with other slopes; expected a finite number each"));
     }
     if let Some(cap) = config.soft_cap
         && !(cap.is_finite() && cap > 0.0)

@@ -12,7 +12,14 @@ pub(super) struct Adjusted<'a> {
     pub(super) cap: Option<f32>,
     /// Values to add, times log2(e), to the scores from the first of the chunk on; empty if there is no bias.
     pub(super) bias: &'a [f32],
+    /// If present, its product with the distance of a position from `own` is subtracted from the scores.
+    pub(super) slope: Option<f32>,
+    /// The position of the query, counted from the first of the chunk.
+    pub(super) own: f32,
 }
+
+/// The numbers of the lanes.
+const LANE_NUMBERS: [f32; LANES] = [0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.];
 
 impl Adjusted<'_> {
     #[inline(always)]
@@ -27,6 +34,14 @@ impl Adjusted<'_> {
             for (part, bias) in scores.iter_mut().zip(bias) {
                 let factor = L::splat(set, std::f32::consts::LOG2_E);
                 L::load_part(set, bias).fma(factor, L::load(set, part)).store(part);
+            }
+        }
+        if let Some(slope) = self.slope {
+            let (lanes, slope) = (L::load(set, &LANE_NUMBERS), L::splat(set, slope));
+            for (number, part) in (first..).zip(scores.iter_mut()) {
+                let ahead = lanes.add(L::splat(set, (number * LANES) as f32 - self.own));
+                let nearness = ahead.min(L::zero(set).sub(ahead));
+                nearness.fma(slope, L::load(set, part)).store(part);
             }
         }
     }

@@ -71,6 +71,8 @@ choices! {
         EachHead = "each_head",
         /// All heads together.
         Width = "width",
+        /// Like `Head`, after the rotation.
+        RotatedHead = "rotated_head",
         /// Each head by itself, after the rotation and without weights.
         Unweighted = "unweighted",
     }
@@ -109,6 +111,8 @@ choices! {
         Sigmoid = "sigmoid",
         /// Select the largest scores, then softmax over these.
         SoftmaxSelected = "softmax_selected",
+        /// Each in turn, by a softmax over those that are near it and not yet chosen (arXiv:2409.12136).
+        SparseMixer = "sparse_mixer",
     }
 
     /// How groups of experts are ranked.

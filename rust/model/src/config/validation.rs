@@ -1,6 +1,6 @@
 //! Checks every setting against its range, so that later arithmetic on sizes is safe.
 
-use super::{Activation, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, SIZE_LIMIT};
+use super::{Activation, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, Norms, SIZE_LIMIT};
 use crate::Error;
 
 /// Maximum number of elements in a head or a latent vector.
@@ -49,6 +49,7 @@ impl Config {
         let factors = [
             ("attention_scale", self.attention_scale),
             ("attention_soft_cap", self.attention_soft_cap),
+            ("query_key_value_limit", self.query_key_value_limit),
             ("embedding_scale", self.embedding_scale),
             ("residual_scale", self.residual_scale),
             ("logit_scale", self.logit_scale),
@@ -57,6 +58,7 @@ impl Config {
         ];
         factors.into_iter().try_for_each(|(name, value)| not_negative(name, f64::from(value)))?;
         not_negative("rope_local_base", self.rope.local_base)?;
+        not_negative("alibi", self.alibi)?;
         self.temperature.iter().try_for_each(|&value| not_negative("temperature", value))
     }
 
@@ -99,6 +101,17 @@ impl Config {
             return Err(Error::Model(
                 "causal is false: expected neither chunks nor latent keys in a model whose tokens see those behind them"
                     .to_owned(),
+            ));
+        }
+        if self.latent_size > 0 && (self.alibi > 0.0 || self.query_key_value_limit > 0.0) {
+            return Err(Error::Model(
+                "latent_size is not 0: expected neither linear biases nor a limit of queries, keys and values"
+                    .to_owned(),
+            ));
+        }
+        if self.parallel_norm && !self.parallel || self.second_attention_norm && self.norms != Norms::Stream {
+            return Err(Error::Model(
+                "parallel_norm and second_attention_norm: expected parallel blocks, and norms of the stream".to_owned(),
             ));
         }
         if self.temperature_length == 0 && self.temperature.iter().any(|&factor| factor != 0.0) {

@@ -1,5 +1,6 @@
 //! The weights of attention.
 
+use llamacpu_kernels::attention::alibi_slopes;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::Matrix;
@@ -29,6 +30,8 @@ pub(crate) struct HeadAttention {
     pub(crate) norms: QueryKeyNorms,
     /// A score per head that takes part in the softmax but has no value.
     pub(crate) sinks: Option<Vec<f32>>,
+    /// A slope per head of the linear biases.
+    pub(crate) slopes: Option<Vec<f32>>,
     pub(crate) output: Linear,
 }
 
@@ -88,6 +91,7 @@ impl Attention {
             value,
             norms: QueryKeyNorms::load(config, &sizes, &name, tensors)?,
             sinks: tensors.optional_vector(&name("attn_sinks.weight"), sizes.heads)?,
+            slopes: (config.alibi > 0.0).then(|| alibi_slopes(sizes.heads, config.alibi)),
             output: tensors.linear(&name("attn_output"), sizes.attended_width(), width)?,
         }))))
     }
@@ -112,7 +116,7 @@ impl QueryKeyNorms {
     ) -> Result<Self, Error> {
         let (query, key) = match sizes.query_key_norm {
             QueryKeyNorm::None | QueryKeyNorm::Unweighted => return Ok(Self { query: None, key: None }),
-            QueryKeyNorm::Head => (sizes.key_size, sizes.key_size),
+            QueryKeyNorm::Head | QueryKeyNorm::RotatedHead => (sizes.key_size, sizes.key_size),
             QueryKeyNorm::Width => (sizes.query_width(), sizes.key_width()),
             QueryKeyNorm::EachHead => {
                 let mut table = |part: &str, heads: usize| {

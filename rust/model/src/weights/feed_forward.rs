@@ -1,5 +1,8 @@
 //! The weights of feed-forward networks and of mixtures of them.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
 use llamacpu_kernels::matmul::Matrix;
 
 use super::Linear;
@@ -30,6 +33,10 @@ pub(crate) struct Experts {
     pub(crate) shared: Option<Network>,
     /// One row; the logistic function of its product with the input is the weight of `shared`.
     pub(crate) shared_gate: Option<Linear>,
+    /// Bytes of memory left for the experts of all layers; absent if all of them fit.
+    allowance: OnceLock<Arc<AtomicUsize>>,
+    /// For each expert, whether it has asked for its part of the allowance.
+    asked: Vec<AtomicBool>,
 }
 
 impl Network {
@@ -111,7 +118,31 @@ impl Experts {
                 (Some(Network::load(config, &shared_name, inner, tensors)?), gate)
             }
         };
-        Ok(Self { router, selection_bias, networks, shared, shared_gate })
+        let asked = networks.iter().map(|_| AtomicBool::new(false)).collect();
+        Ok(Self { router, selection_bias, networks, shared, shared_gate, allowance: OnceLock::new(), asked })
+    }
+
+    /// Leaves all experts on disk until they are used for the first time; see [`Self::admit`].
+    pub(super) fn ration(&self, allowance: &Arc<AtomicUsize>) {
+        self.allowance.get_or_init(|| Arc::clone(allowance));
+        for (network, asked) in self.networks.iter().zip(&self.asked) {
+            network.matrices().for_each(|matrix| matrix.resident(false));
+            asked.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that an expert is about to be used: it may stay in memory from now on, if the allowance suffices. The experts that
+    /// are used first are those that a conversation is about.
+    pub(crate) fn admit(&self, expert: usize) {
+        let Some(allowance) = self.allowance.get() else { return };
+        if self.asked[expert].swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let size: usize = self.networks[expert].matrices().map(Matrix::resident_bytes).sum();
+        let rest = |left: usize| left.checked_sub(size);
+        if allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).is_ok() {
+            self.networks[expert].matrices().for_each(|matrix| matrix.resident(true));
+        }
     }
 }
 
@@ -143,4 +174,41 @@ fn stacked(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Vec<N
     };
     let networks = gates_and_ups.into_iter().zip(downs).map(|((gate, up), down)| Network { gate, up, down });
     Ok(networks.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use llamacpu_kernels::formats::Format;
+    use llamacpu_kernels::mapping::Bytes;
+
+    use super::*;
+
+    fn linear() -> Linear {
+        Linear { matrix: Matrix::new(Format::F32, 1, 4, Bytes::owned(vec![0; 16])).unwrap(), bias: None }
+    }
+
+    #[test]
+    fn memory_goes_to_the_experts_that_are_used_first() {
+        let network = || Network { gate: None, up: linear(), down: linear() };
+        let experts = Experts {
+            router: linear(),
+            selection_bias: None,
+            networks: (0..4).map(|_| network()).collect(),
+            shared: None,
+            shared_gate: None,
+            allowance: OnceLock::new(),
+            asked: (0..4).map(|_| AtomicBool::new(false)).collect(),
+        };
+        let resident = || experts.networks.iter().map(|network| network.up.matrix.is_resident()).collect::<Vec<_>>();
+        experts.admit(1);
+        assert_eq!(resident(), [true; 4], "without a limit");
+        let allowance = Arc::new(AtomicUsize::new(70));
+        experts.ration(&allowance);
+        assert_eq!(resident(), [false; 4]);
+        for expert in [3, 1, 3, 0, 2, 0] {
+            experts.admit(expert);
+        }
+        assert_eq!(resident(), [false, true, false, true]);
+        assert_eq!(allowance.load(Ordering::Relaxed), 6);
+    }
 }

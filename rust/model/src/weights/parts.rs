@@ -3,6 +3,7 @@
 use llamacpu_kernels::matmul::Matrix;
 
 use crate::config::NormKind;
+use crate::error::zeroed;
 use crate::tensors::Tensors;
 use crate::{Config, Error};
 
@@ -63,8 +64,13 @@ impl Tensors<'_> {
         Ok(linears.map(|(index, matrix)| Linear { matrix, bias: bias(index) }).collect())
     }
 
-    /// `NAME.weight` and, where vectors are centred, the optional `NAME.bias`.
+    /// `NAME.weight` and, where vectors are centred, the optional `NAME.bias`; ones if norms have no weights.
     pub(super) fn norm(&mut self, config: &Config, name: &str, len: usize) -> Result<Norm, Error> {
+        if !config.norm_weights {
+            let mut weight = zeroed(Some(len), "weights")?;
+            weight.fill(1.0);
+            return Ok(Norm { weight, bias: None });
+        }
         let weight = self.vector(&format!("{name}.weight"), len)?;
         let bias = match config.norm {
             NormKind::Rms => None,

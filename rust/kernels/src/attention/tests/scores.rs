@@ -8,11 +8,12 @@ struct Call<'a> {
     soft_cap: Option<f32>,
     sinks: Option<&'a [f32]>,
     bias: Option<&'a [f32]>,
+    slopes: Option<&'a [f32]>,
     visible: Visible<'a>,
     from: usize,
 }
 
-const PLAIN: Call = Call { soft_cap: None, sinks: None, bias: None, visible: Visible::Causal, from: 0 };
+const PLAIN: Call = Call { soft_cap: None, sinks: None, bias: None, slopes: None, visible: Visible::Causal, from: 0 };
 
 impl Sequence {
     fn call(&self, isa: Isa, threads: usize, call: Call) -> Result<Vec<f32>, Error> {
@@ -28,7 +29,8 @@ impl Sequence {
             visible: call.visible,
             bias: call.bias,
         }];
-        let config = AttentionConfig { heads: self.heads, scale: 0.3, soft_cap: call.soft_cap, sinks: call.sinks };
+        let Call { soft_cap, sinks, slopes, .. } = call;
+        let config = AttentionConfig { heads: self.heads, scale: 0.3, soft_cap, sinks, slopes };
         attention(&Context::new(isa, &pool), &self.layout, &config, &mut items)?;
         Ok(output)
     }
@@ -46,7 +48,9 @@ impl Sequence {
                 score = cap * (score / cap).tanh();
             }
             let row = head * (tokens - call.from) + query - call.from;
+            let distance = query.abs_diff(token) as f64;
             score + call.bias.map_or(0.0, |bias| f64::from(bias[row * tokens + token]))
+                - call.slopes.map_or(0.0, |slopes| distance * f64::from(slopes[head]))
         };
         let weights: Vec<f64> = seen.clone().map(|token| score(token).exp()).collect();
         let sink = call.sinks.map_or(0.0, |sinks| f64::from(sinks[head]).exp());
@@ -91,18 +95,31 @@ fn caps_sinks_and_biases_are_the_definition() {
             let heads = kv_heads * group;
             let sequence = Sequence::random(layout(kv_type, kv_heads, size, size), heads, tokens, &mut random);
             let sinks: Vec<f32> = random.units(heads).iter().map(|x| x * 8.0).collect();
+            let slopes = alibi_slopes(heads, 8.0);
             let bias: Vec<f32> = random.units(heads * (tokens - from) * tokens).iter().map(|x| x * 3.0).collect();
             let calls = [
                 Call { soft_cap: Some(0.7), ..PLAIN },
                 Call { sinks: Some(&sinks), ..PLAIN },
                 Call { bias: Some(&bias), ..PLAIN },
-                Call { soft_cap: Some(2.0), sinks: Some(&sinks), bias: Some(&bias), ..PLAIN },
+                Call { slopes: Some(&slopes), ..PLAIN },
+                Call { soft_cap: Some(2.0), sinks: Some(&sinks), bias: Some(&bias), slopes: Some(&slopes), ..PLAIN },
             ];
             for call in calls {
                 sequence.check(Call { from, ..call }, |query| 0..query + 1, tolerance);
             }
+            let all = Call { slopes: Some(&slopes), visible: Visible::All, from, ..PLAIN };
+            sequence.check(all, |_| 0..tokens, tolerance);
         }
     }
+}
+
+#[test]
+fn slopes_are_those_of_the_paper() {
+    assert_eq!(alibi_slopes(8, 8.0), [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625]);
+    let between = |power: f64| 2f64.powf(power) as f32;
+    assert_eq!(alibi_slopes(3, 8.0), [2f32.powi(-4), 2f32.powi(-8), between(-2.0)]);
+    assert_eq!(alibi_slopes(6, 2.0), [-0.5, -1.0, -1.5, -2.0, -0.25, -0.75].map(between));
+    assert!(alibi_slopes(0, 8.0).is_empty());
 }
 
 #[test]
@@ -223,7 +240,9 @@ fn what_does_not_fit_is_an_error() {
     for count in [0, 3, 5] {
         wrong(Call { sinks: Some(&vec![0.0; count]), ..PLAIN });
         wrong(Call { bias: Some(&vec![0.0; count * 100]), ..PLAIN });
+        wrong(Call { slopes: Some(&vec![0.0; count]), ..PLAIN });
     }
+    wrong(Call { slopes: Some(&[1.0, 1.0, f32::NAN, 1.0]), ..PLAIN });
     wrong(Call { visible: Visible::Window(0), ..PLAIN });
     wrong(Call { visible: Visible::Chunk(0), ..PLAIN });
     for (count, end) in [(9, 1), (11, 1), (10, 11)] {
