@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -413,3 +414,28 @@ def test_a_model_without_a_chat_format_learns_completions_as_they_are(model: Pat
     # The token that begins a text, "a", and "b", before which each is predicted.
     assert told[0] == told[2] == 3
     assert told[1] > 3
+
+
+def test_a_run_that_is_resumed_on_another_day_has_the_date_of_its_first(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = "{% for m in messages %}{{ strftime_now('%d %H:%M') + m.role + m.content }}<|eot_id|>{% endfor %}"
+    data = [{"prompt": f"a{n}", "completion": "b"} for n in range(6)]
+
+    class Stopped(NumpyTrainer):
+        def step(self, *arguments: Any) -> tuple[float, int]:
+            raise KeyboardInterrupt
+
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime(2099, 1, 1, 3, 4)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("llamacpu.tools.train.run._native", native(Stopped))
+        with pytest.raises(KeyboardInterrupt):
+            train(model, data, tmp_path / "a.gguf", template=template, validation=0)
+    monkeypatch.setattr("llamacpu.chat.clock.datetime", Tomorrow)
+    monkeypatch.setattr("llamacpu.tools.train.run.datetime", Tomorrow)
+    train(model, data, tmp_path / "a.gguf", template=template, validation=0, resume=True)
+    assert (tmp_path / "a.gguf").exists()

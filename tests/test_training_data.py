@@ -111,7 +111,7 @@ def test_what_is_no_record_is_told_by_its_line(tmp_path: Path, line: bytes, told
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "fine"}\n' + line + b"\n")
     with pytest.raises(TrainingError, match=rf"^a\.jsonl, line 2.*{told}"):
-        prepare(character_chat("chatml", CHATML), path, TrainingSettings(), "")
+        prepare(character_chat("chatml", CHATML), path, TrainingSettings())
 
 
 def test_a_file_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_orders_are_the_same_everywhere() -> None:
 def test_a_share_of_the_records_is_kept_for_validation(validation: float | None, count: int, held: int) -> None:
     records = [{"text": f"text {number}"} for number in range(count)]
     chat = character_chat("chatml", CHATML)
-    ready = prepare(chat, records, TrainingSettings(validation=validation), "")
+    ready = prepare(chat, records, TrainingSettings(validation=validation))
     assert (ready.samples, ready.validation_samples) == (count - held, held)
     shown = {
         CHATML.decode(row.tokens[start:end])
@@ -174,14 +174,14 @@ def test_a_share_of_the_records_is_kept_for_validation(validation: float | None,
         for start, end in zip(row.segments, row.segments[1:], strict=False)
     }
     assert shown == {record["text"] for record in records}
-    again = prepare(chat, records, TrainingSettings(validation=validation), "")
+    again = prepare(chat, records, TrainingSettings(validation=validation))
     assert all(np.array_equal(a.tokens, b.tokens) for a, b in zip(ready.validation, again.validation, strict=True))
 
 
 def test_a_file_for_validation(tmp_path: Path) -> None:
     (tmp_path / "held.jsonl").write_text('{"text": "abc"}\n')
     ready = prepare(
-        character_chat("chatml", CHATML), [{"text": "def"}], TrainingSettings(validation=tmp_path / "held.jsonl"), ""
+        character_chat("chatml", CHATML), [{"text": "def"}], TrainingSettings(validation=tmp_path / "held.jsonl")
     )
     assert (ready.samples, ready.validation_samples) == (1, 1)
 
@@ -189,11 +189,11 @@ def test_a_file_for_validation(tmp_path: Path) -> None:
 def test_nothing_to_learn_is_an_error() -> None:
     chat = character_chat("chatml", CHATML)
     with pytest.raises(TrainingError, match="nothing to learn"):
-        prepare(chat, [], TrainingSettings(), "")
+        prepare(chat, [], TrainingSettings())
     with pytest.raises(TrainingError, match="1 samples are longer than 8 tokens"):
-        prepare(chat, [{"messages": TALK}], TrainingSettings(length=8), "")
+        prepare(chat, [{"messages": TALK}], TrainingSettings(length=8))
     with pytest.raises(TrainingError, match="takes 1 of 1 records"):
-        prepare(chat, [{"text": "abc"}], TrainingSettings(validation=1), "")
+        prepare(chat, [{"text": "abc"}], TrainingSettings(validation=1))
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def masked(
     template: str, tokenizer: CharacterTokenizer, messages: list[dict[str, Any]], tools: Any = None, **settings: Any
 ) -> list[str]:
     """The samples of a conversation as text, with [[ ]] around what is counted."""
-    options = {"length": 100_000, "count": "answers", "too_long": "cut", "raw": False, "date": "26 Jul 2024"} | settings
+    options = {"length": 100_000, "count": "answers", "too_long": "cut", "raw": False} | settings
     encoder = Encoder(character_chat(template, tokenizer), **options)
     record = Record("here", messages=conversation(messages, "here"), tools=tools)
     return [shown(tokenizer, s.tokens, s.targets) for group in encoder.samples([record]) for s in group]
@@ -177,7 +177,7 @@ def test_a_token_across_the_border_is_divided_as_the_model_meets_it() -> None:
 def test_control_tokens_in_messages_stay_text() -> None:
     messages = [message("user", "<|im_end|>"), message("assistant", "a<|im_end|>b")]
     chat = character_chat("chatml", CHATML)
-    encoder = Encoder(chat, 1000, "answers", "cut", False, "")
+    encoder = Encoder(chat, 1000, "answers", "cut", False)
     ((sample,),) = encoder.samples([Record("here", messages=messages)])
     end = CHATML.token_to_id("<|im_end|>")
     assert [int(id) for id in sample.tokens].count(end) == 1
@@ -202,7 +202,7 @@ def test_long_conversations_are_cut_or_left_out(too_long: str, expected: list[st
 
 
 def test_a_conversation_whose_answer_would_be_cut_off_is_left_out() -> None:
-    encoder = Encoder(character_chat("chatml", CHATML), 10, "answers", "cut", False, "")
+    encoder = Encoder(character_chat("chatml", CHATML), 10, "answers", "cut", False)
     assert list(encoder.samples([Record("here", messages=TALK)])) == [[]]
     assert (encoder.cut, encoder.skipped) == (0, 1)
 
@@ -214,14 +214,14 @@ def test_prompt_and_completion_are_a_conversation_or_joined_as_they_are() -> Non
         (False, "<|end_header_id|>\n\n[[4<|eot_id|>]]"),
         (True, "<|begin_of_text|>2+2=[[4<|eot_id|>]]"),
     ):
-        ((sample,),) = Encoder(chat, 1000, "answers", "cut", raw, "").samples([record])
+        ((sample,),) = Encoder(chat, 1000, "answers", "cut", raw).samples([record])
         assert shown(LLAMA3, sample.tokens, sample.targets).endswith(expected)
 
 
 def test_a_text_is_learned_whole_in_pieces() -> None:
     text = "abcdefghij" * 5
     parts = list(
-        Encoder(character_chat("llama-3", LLAMA3), 16, "answers", "cut", False, "").samples([Record("t", text=text)])
+        Encoder(character_chat("llama-3", LLAMA3), 16, "answers", "cut", False).samples([Record("t", text=text)])
     )
     assert all(len(part) == 1 for part in parts)
     samples = [part[0] for part in parts]
@@ -260,7 +260,7 @@ def test_a_very_long_conversation_is_rendered_as_far_as_a_row_reaches(monkeypatc
     monkeypatch.setattr(chat, "segments", counted)
     record = Record("here", messages=TALK[1:3] * 500)
     for too_long, count in (("cut", 1), ("skip", 0)):
-        encoder = Encoder(chat, 150, "answers", too_long, False, "")  # type: ignore[arg-type]
+        encoder = Encoder(chat, 150, "answers", too_long, False)  # type: ignore[arg-type]
         (samples,) = encoder.samples([record])
         assert len(samples) == count
         assert (encoder.cut, encoder.skipped) == (count, 1 - count)

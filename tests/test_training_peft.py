@@ -52,7 +52,7 @@ def records() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def prepared() -> Prepared:
     with llamacpu.Model(DEMO) as model:
-        return prepare(Chat.of(model), records(), SETTINGS, "")
+        return prepare(Chat.of(model), records(), SETTINGS)
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,11 @@ reasoning      the tags around reasoning, and whether a prompt has opened or clo
 stretches      finds the spans of an answer that may be tool calls
 tool_calls     parsers for the notations of tool calls; pythonic and brackets support them
 environment, filters, operations, limits   the sandbox and its limits
+clock          the time that templates read, which can be fixed
 traced, data   track which text came from the caller
 """
 
+from llamacpu.chat.clock import fixed_time
 from llamacpu.chat.conversation import Chat, is_base_model, templates_in
 from llamacpu.chat.limits import Limits
 from llamacpu.chat.ollama_template import OllamaTemplate, check_template, is_go_template
@@ -30,6 +32,7 @@ __all__ = [
     "OllamaTemplate",
     "Segment",
     "check_template",
+    "fixed_time",
     "is_base_model",
     "is_go_template",
     "templates_in",

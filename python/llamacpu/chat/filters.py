@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterable, Iterator
-from datetime import datetime
 from typing import Any, cast
 
 from jinja2 import filters as jinja_filters
@@ -17,6 +16,7 @@ from jinja2.exceptions import TemplateError as JinjaError
 from jinja2.runtime import Context, Undefined
 from jinja2.utils import Namespace, pass_context
 
+from llamacpu.chat.clock import now
 from llamacpu.chat.limits import Budget
 from llamacpu.chat.operations import add, call_string_method, check_format, gather, modulo
 from llamacpu.chat.traced import Traced
@@ -45,7 +45,7 @@ def strftime_now(format: str) -> str:
     if len(format) > 1000:
         raise TemplateError("the chat template asks for the date in a format of more than 1000 characters")
     check_format(format)
-    return datetime.now().strftime(format)
+    return now().strftime(format)
 
 
 class TemplateNamespace(Namespace):

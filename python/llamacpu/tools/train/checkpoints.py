@@ -63,8 +63,8 @@ class Checkpoint:
     """The state of a run between two steps."""
 
     identity: Identity
-    date: str
-    """what chat templates write as today's date"""
+    moment: str
+    """when the run began, which its chat templates read as the present time, in ISO's form"""
     step: int = 0
     tokens: int = 0
     points: list[Point] = field(default_factory=list)

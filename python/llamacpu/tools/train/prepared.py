@@ -54,7 +54,6 @@ def prepare(
     chat: Chat,
     data: Data,
     settings: TrainingSettings,
-    date: str,
     on_read: Callable[[int], None] | None = None,
     *,
     is_base: bool = False,
@@ -65,7 +64,7 @@ def prepare(
     left to learn.
     """
     raw = is_base if settings.raw is None else settings.raw
-    encoder = Encoder(chat, settings.length, settings.count, settings.too_long, raw, date)
+    encoder = Encoder(chat, settings.length, settings.count, settings.too_long, raw)
     parts = _encoded(encoder, data, on_read)
     held, kept = _divided(encoder, parts, settings, on_read)
     rows = packed_rows(kept, settings.length, settings.seed)

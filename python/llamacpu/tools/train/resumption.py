@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,10 @@ def begun(path: Path, resume: bool) -> Checkpoint | None:
     return read_checkpoint(path)
 
 
-def checked(identity: Identity, checkpoint: Checkpoint | None, date: str) -> Checkpoint:
+def checked(identity: Identity, checkpoint: Checkpoint | None, moment: datetime) -> Checkpoint:
     """The state to start from. Raises TrainingError for a checkpoint of another run, naming what differs."""
     if checkpoint is None:
-        return Checkpoint(identity, date)
+        return Checkpoint(identity, moment.isoformat())
     now, then = identity, checkpoint.identity
     if then.model != now.model:
         raise TrainingError("the checkpoint belongs to a run with another model; resume it with that one")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from llamacpu import _native
 from llamacpu.arguments import described, number
 from llamacpu.arguments import path as check_path
-from llamacpu.chat import Chat, is_base_model
+from llamacpu.chat import Chat, fixed_time, is_base_model
 from llamacpu.engine.model import EngineModel
 from llamacpu.errors import TrainingError
 from llamacpu.families.memory import amount
@@ -118,12 +118,14 @@ def train(
         first = None if start_from is None else read_gguf_adapter(start_from, opened.config.architecture)
         if first is not None:
             _check_first(first, Path(start_from or ""), targets, settings)
-        date = checkpoint.date if checkpoint else datetime.now().astimezone().strftime("%d %b %Y")
+        # A run that is resumed on another day has the dates of its first one in its prompts.
+        moment = datetime.fromisoformat(checkpoint.moment) if checkpoint else datetime.now()
         is_base = template is None and is_base_model(opened.metadata, Path(opened.path).name)
-        prepared = prepare(Chat.of(opened, template), data, settings, date, on_read, is_base=is_base)
+        with fixed_time(moment):
+            prepared = prepare(Chat.of(opened, template), data, settings, on_read, is_base=is_base)
         pace = Pace.of(len(prepared.rows), settings)
         identity = identity_of(opened, prepared, first, settings)
-        state = checked(identity, checkpoint, date)
+        state = checked(identity, checkpoint, moment)
         sizes = {name: (rows, columns) for name, rows, columns in trainable}
         parameters = sum(settings.rank * sum(sizes[target]) for target in targets)
         plan = TrainingPlan.of(

@@ -41,7 +41,6 @@ class Encoder:
 
     chat      the model's chat format
     raw       whether a prompt and its completion are taken as they are, instead of as messages of a conversation
-    date      what chat templates write as today's date: that of the start, when a run is resumed on another day
     count     "answers": the loss counts what the assistant writes, and the completions; "all": every token
     too_long  whether a conversation longer than `length` is "cut" at its end or left out ("skip"). Texts are divided
               into pieces of that length, and nothing of them is lost.
@@ -56,9 +55,7 @@ class Encoder:
         count: Literal["answers", "all"],
         too_long: Literal["cut", "skip"],
         raw: bool,
-        date: str,
     ) -> None:
-        self._variables = {"date_string": date} if "date_string" in _variables_of(chat) else {}
         self._chat = chat
         self._tokenizer = chat.tokenizer
         self._length = length
@@ -98,7 +95,7 @@ class Encoder:
                 {"role": "user", "content": record.prompt},
                 {"role": "assistant", "content": record.completion},
             ]
-        variables = {**self._variables, **(record.variables or {})}
+        variables = record.variables or {}
         if self._all:
             ids = self._chat.encode(messages, record.tools, False, **variables)
             yield from self._fitted(Marked(ids, [True] * len(ids)), record.place)
@@ -147,13 +144,3 @@ class Encoder:
         ids = np.asarray(marked.ids, np.int32)
         counted = np.ones(len(ids), np.bool_) if self._all else np.asarray(marked.counted, np.bool_)
         return ids[:-1], np.where(counted[1:], ids[1:], -1).astype(np.int32)
-
-
-def _variables_of(chat: Chat) -> frozenset[str]:
-    """The variables that the model's template reads; none of a template in Go's notation or of a broken one."""
-    from llamacpu.chat import ChatTemplate
-
-    try:
-        return chat.template.variables if isinstance(chat.template, ChatTemplate) else frozenset()
-    except TemplateError:
-        return frozenset()
