@@ -73,9 +73,15 @@ def _validation(_context: click.Context, option: click.Parameter, text: str | No
 @click.option("--epochs", type=int, help="Passes over the data. [default: 3, more for few data]")
 @click.option("--steps", type=int, help="Steps of the optimizer, instead of epochs.")
 @click.option("--batch", type=int, help="Rows in a step. [default: 8, fewer for few data]")
-@click.option("--learning-rate", type=float, default=_DEFAULTS.learning_rate, show_default=True)
 @click.option(
-    "--schedule", type=click.Choice(["cosine", "linear", "constant"]), default=_DEFAULTS.schedule, show_default=True
+    "--learning-rate", type=float, default=_DEFAULTS.learning_rate, show_default=True, help="The highest one."
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "linear", "constant"]),
+    default=_DEFAULTS.schedule,
+    show_default=True,
+    help="How the learning rate falls after the warm-up.",
 )
 @click.option(
     "--warm-up",
@@ -84,10 +90,18 @@ def _validation(_context: click.Context, option: click.Parameter, text: str | No
     show_default=True,
     help="Share of the steps in which the learning rate rises; from 1 on: their number.",
 )
-@click.option("--beta1", type=float, default=_DEFAULTS.beta1, show_default=True)
-@click.option("--beta2", type=float, default=_DEFAULTS.beta2, show_default=True)
-@click.option("--epsilon", type=float, default=_DEFAULTS.epsilon, show_default=True)
-@click.option("--weight-decay", type=float, default=_DEFAULTS.weight_decay, show_default=True)
+@click.option(
+    "--beta1", type=float, default=_DEFAULTS.beta1, show_default=True, help="AdamW: decay of the mean gradient."
+)
+@click.option(
+    "--beta2", type=float, default=_DEFAULTS.beta2, show_default=True, help="AdamW: decay of the mean square."
+)
+@click.option(
+    "--epsilon", type=float, default=_DEFAULTS.epsilon, show_default=True, help="AdamW: added to the root of it."
+)
+@click.option(
+    "--weight-decay", type=float, default=_DEFAULTS.weight_decay, show_default=True, help="AdamW: decay of the weights."
+)
 @click.option(
     "--clip-norm",
     type=float,
