@@ -148,6 +148,31 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         EXPERT_KEYS,
         False,
     ),
+    "bailingmoe": (
+        EXPERTS
+        | {
+            "expert_gating": "softmax", "expert_weights_norm": True, "shared_feed_forward": 20,
+            "expert_weights_scale": 2.5,
+        },
+        EXPERT_KEYS | {"expert_weights_norm": True},
+        False,
+    ),
+    "minimax-m2": (
+        HALVES | EXPERTS | {"query_key_norm": ["width"] * LAYERS, "rope_size": 4},
+        {
+            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20, "rope.dimension_count": 4,
+            "expert_gating_func": 2,
+        },
+        False,
+    ),
+    "exaone-moe": (
+        HALVES | HEADS | LOCAL | EXPERTS | {"shared_feed_forward": 20, "expert_weights_scale": 2.5},
+        EXPERT_KEYS | {"attention.sliding_window": 9},
+        False,
+    ),
+    "openelm": (HALVES | HEADS, {}, False),
+    "pangu-embedded": (HALVES, {}, False),
+    "jais2": (HALVES | {"norm": "layer", "gate": "none", "activation": "relu_squared"}, {}, True),
     "olmo2": (
         HALVES
         | {

@@ -226,6 +226,22 @@ def test_attention_that_is_not_plain(isa: str, visible: dict[str, Any], extra: t
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_with_linear_biases(isa: str, causal: bool) -> None:
+    n, m, heads = 30, 700, 4
+    queries, keys, values = normal(n, heads, 24), normal(m, 2, 24, seed=1), normal(m, 2, 40, seed=2)
+    slopes = np.array([0.25, 0.0625, 2.0**-8, -0.01], dtype=np.float32)
+    i, j = np.arange(m - n, m)[:, None], np.arange(m)[None, :]
+    bias = -slopes.astype(np.float64)[:, None, None] * np.abs(i - j)
+    seen = (j <= i) | (not causal)
+    got = kernels.attention(queries, keys, values, scale=0.3, causal=causal, slopes=slopes, isa=isa, threads=2)
+    exact = seen_attention(queries, keys, values, seen, None, None, bias)
+    np.testing.assert_allclose(got, exact, rtol=0, atol=3e-6)
+    with pytest.raises(ValueError, match="slopes"):
+        kernels.attention(queries, keys, values, slopes=slopes[:3])
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_values_may_be_the_beginning_of_keys(isa: str) -> None:
     queries, keys = normal(3, 16, 576), normal(90, 1, 576, seed=1)
     got = kernels.attention(queries, keys, None, value_size=512, isa=isa, threads=2)
