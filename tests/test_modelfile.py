@@ -182,7 +182,7 @@ def test_what_cannot_be_created_changes_nothing(store: Path) -> None:
     (store / "weights" / "model.safetensors").write_bytes(b"x")
     (store / "bad.gguf").write_bytes(b"no")
     for text, message in {
-        "FROM ./demo.gguf\nADAPTER ./lora.gguf": "adapters are not run by this version",
+        "FROM ./demo.gguf\nADAPTER ./lora.gguf": "there is no such file; expected a LoRA adapter",
         "FROM ./nosuch.gguf": "nosuch.gguf",
         "FROM nosuch": "nosuch is not on this machine",
         "FROM ./bad.gguf": "bad.gguf",

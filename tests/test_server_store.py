@@ -231,7 +231,7 @@ def test_a_model_is_created_shown_and_used(url: str, hub: ModelHub) -> None:
         ({"from": "demo", "parameters": {"top_p": 5}}, 400, "top_p is 5"),
         ({"from": "demo", "parameters": {"nosuch": 5}}, 400, "there is no parameter 'nosuch'"),
         ({"from": "demo", "template": "{{ .A | nosuch }}"}, 400, "column 9: the function nosuch is not supported"),
-        ({"from": "demo", "adapters": {"a": "sha256:0"}}, 400, "adapters are not run"),
+        ({"from": "demo", "adapters": {"a": "sha256:0"}}, 400, "adapters are not taken from clients"),
         ({"from": "demo", "files": {"a": "sha256:0"}}, 400, "files are not taken from clients"),
         ({"from": "demo", "quantize": "q4_K_M"}, 400, "not quantized by this server"),
         ({"from": "demo", "model": "../x"}, 400, "model"),

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from llamacpu.scheduler import Engine
     from llamacpu.server import serve
     from llamacpu.text.tokenizer import Tokenizer
+    from llamacpu.tools.control_vectors import control_vector
+    from llamacpu.tools.merge import merge
     from llamacpu.tools.train import TrainingResult, TrainingSettings, train
 
 __all__ = [
@@ -77,7 +79,9 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "__version__",
+    "control_vector",
     "kernels",
+    "merge",
     "serve",
     "train",
 ]
@@ -111,6 +115,8 @@ _MODULES = {
     "TrainingError": "errors",
     "TrainingResult": "tools.train",
     "TrainingSettings": "tools.train",
+    "control_vector": "tools.control_vectors",
+    "merge": "tools.merge",
     "serve": "server",
     "train": "tools.train",
 }

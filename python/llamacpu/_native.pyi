@@ -185,6 +185,15 @@ PAGE_TOKENS: int
 """Tokens in a page of keys and values."""
 
 @final
+class Adapter:
+    """The low-rank changes of an adapter file, in memory; created by `Model.adapter`."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+class Steering:
+    """Vectors that are added to the residual stream after layers; created by `Model.steering`."""
+
 class Model:
     """Memory-mapped or copied weights with checked shapes, and the threads that run them.
 
@@ -210,6 +219,19 @@ class Model:
         """
     def session(self, context: int | None = None, kv_type: str = "f16") -> Session:
         """Start a conversation of at most `context` tokens; keys and values are stored as `kv_type`."""
+    def adapter(
+        self,
+        files: Sequence[File],
+        tensors: Sequence[tuple[str, int, tuple[int, ...], int, int, int]],
+        pairs: Sequence[tuple[str, str, str, float]],
+    ) -> Adapter:
+        """Read an adapter into memory. `tensors` as for the model.
+
+        A pair names the tensor of the model that is changed, the tensor that is multiplied with its input, the one that
+        is multiplied with the result, and a factor.
+        """
+    def steering(self, vectors: Sequence[tuple[int, NDArray[np.float32]]]) -> Steering:
+        """Vectors for sessions: pairs of a layer, counted from 0, and float32[width]. Those of a layer are added up."""
     def step(
         self, items: Sequence[tuple[Session, Sequence[int]]], logits: str = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
@@ -278,6 +300,15 @@ class Session:
         """Treat the tokens after the first `tokens` as a second text (BERT's second type); call it before a step."""
     def page(self, index: int) -> bytes:
         """The keys and values of the page of tokens that starts at `index * PAGE_TOKENS`."""
+    def set_adapters(self, low_rank: Sequence[tuple[Adapter, float, int]], steering: Steering | None = None) -> int:
+        """Set what the tokens go through: adapters with scales and the position where each begins.
+
+        Forgets the tokens that went through something else; returns how many are left.
+        """
+    def declare_adapters(
+        self, low_rank: Sequence[tuple[Adapter, float, int]], steering: Steering | None = None
+    ) -> None:
+        """Say that the tokens of a restored session have gone through these."""
     def fork(self) -> Session:
         """Return a second conversation with the same past, sharing its memory."""
     def truncate(self, tokens: int) -> None:

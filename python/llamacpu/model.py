@@ -47,6 +47,9 @@ class Model(EngineModel):
     load       "map": the file is memory-mapped and the system reads its pages as they are needed; it is copied if its
                file system does not support mapping. "copy": the whole file is read into the process's memory at once,
                and later changes to it have no effect
+    lora, control_vectors  what sessions go through by default, as in `session`: LoRA adapters with their scales, and
+               control vectors with their strengths and layers. Without `lora`, a model opened by name has the adapters
+               that belong to the name (ADAPTER of a Modelfile)
 
     Raises `GGUFError` for a file that cannot be read, `ModelError` for one that is not a model this version can run,
     and MemoryError if there is not enough memory. If a mapped file is shortened or written to while in use, the step

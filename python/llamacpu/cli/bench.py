@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacpu.cli import options
+from llamacpu.cli import adapter_options, options
 from llamacpu.cli.terminal import BenchBar, write
 from llamacpu.families.memory import amount
 
@@ -39,6 +39,7 @@ _TOKENS = click.IntRange(min=0, max=1 << 24)
 @options.threads
 @options.load
 @options.overrides
+@adapter_options.adapters
 @options.kv_type
 @options.as_json
 def command(
@@ -51,6 +52,8 @@ def command(
     threads: int | None,
     load: Load,
     overrides: dict[str, Any],
+    lora: Any,
+    control_vectors: Any,
     kv_type: str,
     as_json: bool,
 ) -> None:
@@ -72,7 +75,11 @@ def command(
 
     started = perf_counter()
     with Model(
-        options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
+        options.named_file(model) if model else model,
+        threads=threads,
+        load=load,
+        overrides=overrides,
+        **adapter_options.opened(lora, control_vectors),
     ) as opened:
         options.say_what_stays_on_disk(opened)
         load_seconds = perf_counter() - started

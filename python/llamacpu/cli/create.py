@@ -25,8 +25,8 @@ def command(name: str, path: str) -> None:
     is, and is downloaded where it is not here; PARAMETER, SYSTEM, TEMPLATE, MESSAGE and LICENSE are kept with the name
     and apply wherever it is used.
 
-    ADAPTER is refused: adapters are not run yet. A chat template in the .gguf file is used before TEMPLATE, unless
-    --template modelfile is given when the model runs.
+    ADAPTER names a LoRA adapter in a .gguf file, which stays where it is, too. A chat template in the .gguf file is
+    used before TEMPLATE, unless --template modelfile is given when the model runs.
     """
     from llamacpu.chat import check_template, templates_in
     from llamacpu.gguf.file import GGUFFile

@@ -14,7 +14,7 @@ from llamacpu.families.memory import amount
 _BUFFER_BYTES = 256 << 20
 
 
-@click.command("doctor", short_help="Show what llamacpu finds on this machine and what it chooses.")
+@click.command("doctor", short_help="Show what llamacpu finds and chooses on this machine.")
 @click.option("--no-bandwidth", is_flag=True, help="Do not measure bandwidth and products (a second).")
 @options.threads
 @options.as_json

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from llamacpu.cli import options
+from llamacpu.cli import adapter_options, options
 from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ _LINES_AHEAD = 64
 @options.threads
 @options.load
 @options.overrides
+@adapter_options.adapters
 @options.as_json
 @click.option("--jsonl", is_flag=True, help="Print one JSON object per line, as soon as its batch is done.")
 def command(
@@ -64,6 +65,8 @@ def command(
     threads: int | None,
     load: Load,
     overrides: dict[str, Any],
+    lora: Any,
+    control_vectors: Any,
     as_json: bool,
     jsonl: bool,
 ) -> None:
@@ -82,7 +85,11 @@ def command(
     if not texts and sys.stdin.isatty():
         raise click.UsageError("no text; give TEXT, or lines on stdin")
     with Model(
-        options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
+        options.named_file(model) if model else model,
+        threads=threads,
+        load=load,
+        overrides=overrides,
+        **adapter_options.opened(lora, control_vectors),
     ) as opened:
         options.say_what_stays_on_disk(opened)
         pooling = pooling or embeddings.default_pooling(opened.metadata)

@@ -15,7 +15,7 @@ import click
 COMMANDS = {
     "run": "Talk to a model, or let it answer one prompt.",
     "pull": "Download a model by its name.",
-    "list": "List the models on this machine, also those of other programs.",
+    "list": "List models on this machine, also those of other programs.",
     "show": "Show where a model is stored, its settings, and its licence.",
     "rm": "Remove models that were pulled or created.",
     "cp": "Give a model another name.",
@@ -23,13 +23,15 @@ COMMANDS = {
     "info": "Show what is in a model file and how much memory it needs.",
     "tokenize": "Show the tokens of a text.",
     "embed": "Turn texts into vectors.",
+    "merge": "Merge LoRA adapters into a model file.",
+    "control-vector": "Make a control vector from pairs of prompts.",
     "bench": "Measure how fast a model runs on this machine.",
     "train": "Train a LoRA adapter on one's own data.",
     "window": "Chat in a window.",
     "serve": "Serve models to OpenAI and Ollama clients, with a page.",
     "moderate": "Judge a message with a Llama Guard model.",
     "guard-prompt": "Judge a text with a Prompt Guard model.",
-    "doctor": "Show what llamacpu finds on this machine and what it chooses.",
+    "doctor": "Show what llamacpu finds and chooses on this machine.",
     "config": "Show the configuration file and what it sets.",
 }
 """Command name -> line of help. The command itself is `command` in `llamacpu.cli.<name>`, with `_` for `-`."""

@@ -12,7 +12,7 @@ from llamacpu.cli.terminal import write
 from llamacpu.families.memory import amount
 
 
-@click.command("list", short_help="List the models on this machine, also those of other programs.")
+@click.command("list", short_help="List models on this machine, also those of other programs.")
 @options.context
 @options.kv_type
 @options.as_json

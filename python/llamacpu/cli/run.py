@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from llamacpu.cli import options
+from llamacpu.cli import adapter_options, options
 from llamacpu.cli.drawing.page import new_page, wanted
 from llamacpu.cli.group import heed_verbosity
 from llamacpu.cli.prompt import prompt_of
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 @options.load
 @options.overrides
 @options.kv_type
+@adapter_options.adapters
 @options.draft_model
 @options.no_draft
 @options.as_json
@@ -119,7 +120,13 @@ def command(context: click.Context, /, **given: Any) -> None:
 
     with (
         options.model_path(given["model"], given["context"], given["kv_type"]) as path,
-        Model(path, given["threads"], load=given["load"], overrides=given["overrides"]) as model,
+        Model(
+            path,
+            given["threads"],
+            load=given["load"],
+            overrides=given["overrides"],
+            **adapter_options.opened(given["lora"], given["control_vectors"]),
+        ) as model,
         options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"], given["load"]) as draft,
     ):
         options.say_what_stays_on_disk(model)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacpu.cli import options
+from llamacpu.cli import adapter_options, options
 from llamacpu.cli.group import note_verbosity
 from llamacpu.cli.terminal import write
 
@@ -141,6 +141,13 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     metavar="SIZE",
     help="Memory of keys and values of each model. [default: half of what the machine has left]",
 )
+@adapter_options.adapters
+@click.option(
+    "--lora-init-without-apply",
+    "without_applying",
+    is_flag=True,
+    help="Load the adapters with a scale of 0: requests choose them.",
+)
 @options.context
 @options.kv_type
 @options.threads
@@ -187,6 +194,10 @@ def _serve(given: dict[str, Any]) -> int:
             f"--host is {host}, which other machines can reach, and no key is asked for; give --api-key, or "
             "--without-key if everybody may use it"
         )
+    if len(given["models"]) > 1 and (given["lora"] or given["control_vectors"]):
+        raise click.UsageError("--lora and --control-vector belong to one model; serve that one alone")
+    adapters = adapter_options.opened(given["lora"], given["control_vectors"])
+    lora = [(path, 0.0 if given["without_applying"] else scale) for path, scale in adapters["lora"] or ()]
     _logging(given)
     hosts = (*given["hosts"], *(() if host in ("", "0.0.0.0", "::") else (host.lower(),)))
     with options.model_path(None) if not given["models"] else nullcontext(list(given["models"])) as models:
@@ -199,6 +210,7 @@ def _serve(given: dict[str, Any]) -> int:
             context=given["context"], kv_type=given["kv_type"], ollama=given["ollama"],
             guard=given["guard"], store_changes=given["store_changes"], kv_memory=given["kv_memory"],
             prefix_cache=given["prefix_cache"], prefix_cache_bytes=given["prefix_cache_size"],
+            lora=lora, control_vectors=adapters["control_vectors"] or (),
         )  # fmt: skip
         with bind(host, port) as listening:
             listener = Listener(application)

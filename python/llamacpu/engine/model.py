@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 from llamacpu import _native, log
 from llamacpu.arguments import described, function, integer
 from llamacpu.arguments import path as check_path
+from llamacpu.engine.adapter_set import NO_ADAPTERS, AdapterSet, ControlVectorUse, LoraUse
 from llamacpu.engine.interfaces import (
     CancelToken,
     KVType,
@@ -21,6 +22,7 @@ from llamacpu.engine.interfaces import (
     StepOutput,
     TokenIds,
 )
+from llamacpu.engine.opened_adapters import OpenedAdapters
 from llamacpu.engine.room import Room
 from llamacpu.engine.session import Session
 from llamacpu.engine.step_output import ends_of, places_of, split
@@ -44,7 +46,7 @@ __all__ = ["EngineModel"]
 Self = TypeVar("Self", bound="EngineModel")
 
 
-class EngineModel:
+class EngineModel(OpenedAdapters):
     """The weights of a GGUF file, located and checked, with the threads that run them; see `llamacpu.Model`."""
 
     def __init__(
@@ -55,6 +57,8 @@ class EngineModel:
         *,
         overrides: Mapping[str, bool | int | float | str] | None = None,
         load: Load = "map",
+        lora: Iterable[LoraUse] | None = None,
+        control_vectors: Iterable[ControlVectorUse] | None = None,
     ) -> None:
         check_path("path", path)
         integer("threads", threads)
@@ -90,6 +94,11 @@ class EngineModel:
             self._native = _native.Model(self._file.native_files, dict(self._config), rows, threads, load)
         except BaseException:
             self._file.close()
+            raise
+        try:
+            self._open_adapters(preset.adapters if lora is None else lora, control_vectors)
+        except BaseException:
+            self.close()
             raise
         if room.limit is not None:
             self._leave_on_disk(room)
@@ -206,17 +215,36 @@ class EngineModel:
         """Bytes of weights that one token passes through (counting all experts)."""
         return self._native.weight_bytes
 
-    def session(self, context: int | None = None, kv_type: KVType = "f16") -> Session:
+    def session(
+        self,
+        context: int | None = None,
+        kv_type: KVType = "f16",
+        *,
+        lora: Iterable[LoraUse] | None = None,
+        control_vectors: Iterable[ControlVectorUse] | None = None,
+    ) -> Session:
         """Start a conversation.
 
         context  the most tokens it may hold; `None` for num_ctx of the model's settings, or else the length it was
                  trained for. Memory is allocated as the conversation grows, not before.
         kv_type  how keys and values are stored: "f32" exactly, "f16" in half the memory, "q8_0" in about a quarter
+        lora     LoRA adapters that the tokens go through: paths of files or `Adapter`s, each alone or with a scale as
+                 [(path, scale), ...]; their changes are added in this order. `None` for those that the model was opened
+                 with, [] for none
+        control_vectors  vectors added to the residual stream: [(path, strength, (first, last)), ...] with the first and
+                 the last layer that one is added after, counted from 0; both may be left out. `None` as above
+
+        Sessions with different adapters can be continued in one step. Raises GGUFError and ModelError for a file that
+        cannot be read or belongs to another model.
         """
         integer("context", context)
         if context is not None and context < 1:
             raise ValueError(f"context is {context}; expected at least 1, or None for the length of the training")
-        return Session(self, self._native.session(context or self._preset.context, kv_type))
+        adapters = self._adapters_of(lora, control_vectors)
+        native = self._native.session(context or self._preset.context, kv_type)
+        if adapters:
+            adapters.apply(native)
+        return Session(self, native, adapters)
 
     @overload
     def step(
@@ -251,7 +279,7 @@ class EngineModel:
         RuntimeError for a session that another thread is stepping. After any error, Ctrl-C included, every session is
         as it was before the call.
         """
-        pairs = [(_native_of(session), ids) for session, ids in items]
+        pairs = [(_native_of(session, ids, cancel), ids) for session, ids in items]
         rows = self._native.step(pairs, logits, cancel)
         found: list[NDArray[np.float32]] | list[None] = split(rows, [len(ids) for _, ids in pairs], logits)
         return found
@@ -274,7 +302,7 @@ class EngineModel:
         not exist or is named twice, and what `step` raises.
         """
         places = places_of(layers, self._config.layers + 1)
-        pairs = [(_native_of(session), ids) for session, ids in items]
+        pairs = [(_native_of(session, ids, cancel), ids) for session, ids in items]
         rows, hidden = self._native.step_hidden(pairs, places, logits, cancel)
         counts = [len(ids) for _, ids in pairs]
         parts = [hidden[:, start:end] for start, end in pairwise(ends_of(counts))]
@@ -302,28 +330,50 @@ class EngineModel:
 
         return saved_sessions.fingerprint(self._file).hex()
 
-    def load_session(self, path: str | os.PathLike[str], context: int | None = None) -> Session:
+    def load_session(
+        self,
+        path: str | os.PathLike[str],
+        context: int | None = None,
+        *,
+        lora: Iterable[LoraUse] | None = None,
+        control_vectors: Iterable[ControlVectorUse] | None = None,
+    ) -> Session:
         """Continue a conversation that `Session.save` wrote.
 
         context  the most tokens it may hold; `None` for the value it was saved with
+        lora, control_vectors  as in `session`; they must be those that the conversation was computed with
 
         Raises `SessionError` for a file that is damaged, is not a saved session, or belongs to another model or a newer
         version; `ContextOverflow` if the conversation is longer than `context`; OSError if there is no such file.
         """
         from llamacpu.engine import saved_sessions
 
-        return cast(Session, saved_sessions.load(self, path, context))
+        adapters = self._adapters_of(lora, control_vectors)
+        return cast(Session, saved_sessions.load(self, path, context, adapters))
 
     def page_bytes(self, kv_type: KVType) -> int:
         """Bytes of a page of keys and values, all layers together; for saved sessions."""
         return self._native.page_bytes(kv_type)
 
-    def restore(self, context: int, kv_type: KVType, tokens: TokenIds, pages: Iterable[bytes]) -> Session:
+    def restore(
+        self,
+        context: int,
+        kv_type: KVType,
+        tokens: TokenIds,
+        pages: Iterable[bytes],
+        adapters: AdapterSet = NO_ADAPTERS,
+    ) -> Session:
         """A session that holds these tokens, with their keys and values in pages; for saved sessions.
+
+        adapters  what the tokens have gone through
 
         Raises ValueError for tokens and pages that do not match.
         """
-        return Session(self, self._native.restore(context, kv_type, tokens, pages))
+        native = self._native.restore(context, kv_type, tokens, pages)
+        starts = adapters.invocations(tokens) if adapters.is_activated else []
+        if adapters:
+            adapters.declare(native, starts)
+        return Session(self, native, adapters, starts)
 
     def close(self) -> None:
         """Release the weights. Running steps finish; later ones raise `LlamaCpuError`."""
@@ -347,7 +397,7 @@ class EngineModel:
         return f"<Model {self._file.path.name!r}: {self._config.architecture}, {self._config.layers} layers>"
 
 
-def _native_of(session: SessionLike) -> _native.Session:
+def _native_of(session: SessionLike, ids: TokenIds, cancel: CancelToken | None) -> _native.Session:
     if not isinstance(session, Session):
         raise TypeError(f"an item of the step is a {type(session).__name__}; expected a session that the model made")
-    return session._native
+    return session.before_step(ids, cancel) if session.adapters else session._native

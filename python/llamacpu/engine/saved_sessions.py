@@ -13,7 +13,7 @@ All values are little-endian:
     64        8     tokens
     72        8     bytes of a page
     80        8     bytes of the note
-    88        4     0
+    88        4     1 if the tokens went through adapters or control vectors, which the fingerprint includes; else 0
     92        4     CRC-32 of the bytes before
     96        4 bytes per token, the note (bytes for the program that wrote the file), the pages
               4     CRC-32 of all bytes before
@@ -37,11 +37,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
 from llamacpu import _native
+from llamacpu.engine.adapter_set import AdapterSet, adapters_of, fingerprint_of
 from llamacpu.engine.interfaces import KVType, ModelLike, SessionLike
 from llamacpu.errors import LlamaCpuError, SessionError
 from llamacpu.files import replacing
@@ -77,6 +78,8 @@ class Header(NamedTuple):
     tokens: int
     page_bytes: int
     note_bytes: int
+    adapted: bool = False
+    """whether the tokens have gone through adapters, which the fingerprint includes"""
 
     @property
     def pages(self) -> int:
@@ -126,7 +129,7 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
     model, tokens, kv_type = frozen.model, frozen.tokens, frozen.kv_type
     header = Header(
         layout=_native.PAGE_LAYOUT,
-        fingerprint=bytes.fromhex(model.fingerprint),
+        fingerprint=bytes.fromhex(fingerprint_of(model, adapters_of(frozen))),
         kv_type=kv_type,
         page_tokens=_native.PAGE_TOKENS,
         context=frozen.context,
@@ -143,7 +146,7 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
 
     first = _HEADER.pack(
         MAGIC, VERSION, header.layout, header.fingerprint, _KV_NUMBERS[kv_type], header.page_tokens, header.context,
-        header.tokens, header.page_bytes, header.note_bytes, 0,
+        header.tokens, header.page_bytes, header.note_bytes, int(header.fingerprint.hex() != model.fingerprint),
     )  # fmt: skip
     put(first + _CRC.pack(zlib.crc32(first)))
     put(np.array(tokens, dtype="<u4").tobytes())
@@ -153,10 +156,12 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
     file.write(_CRC.pack(crc))
 
 
-def load(model: ModelLike, path: str | os.PathLike[str], context: int | None = None) -> SessionLike:
+def load(
+    model: ModelLike, path: str | os.PathLike[str], context: int | None = None, adapters: AdapterSet | None = None
+) -> SessionLike:
     """Load the session of a file; see `Model.load_session`."""
     with open_regular(path) as file:
-        return read(model, file, context, Path(path).name)
+        return read(model, file, context, Path(path).name, adapters)
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -166,15 +171,31 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return Path(path).open("rb")
 
 
-def read(model: ModelLike, file: BinaryIO, context: int | None = None, name: str = "the saved session") -> SessionLike:
+def read(
+    model: ModelLike,
+    file: BinaryIO,
+    context: int | None = None,
+    name: str = "the saved session",
+    adapters: AdapterSet | None = None,
+) -> SessionLike:
     """Read the session of an open file, from its beginning to its end.
+
+    `adapters` are those that it was computed with; None for the default of the model.
 
     Raises SessionError for a damaged file or the session of another model, ValueError for a `context` out of range.
     """
     if context is not None and not 1 <= context <= MAX_CONTEXT:
         raise ValueError(f"context is {context}; expected 1 to {MAX_CONTEXT}, or None for that of the saved session")
+    adapters = adapters_of(model) if adapters is None else adapters
     header = read_header(file, name)
-    if header.fingerprint != bytes.fromhex(model.fingerprint):
+    if header.fingerprint != bytes.fromhex(fingerprint_of(model, adapters)):
+        if header.adapted or adapters:
+            made = "with" if header.adapted else "without"
+            given = "none are given" if not adapters else "others are given" if header.adapted else "some are given"
+            raise SessionError(
+                f"{name}: the session was computed {made} LoRA adapters or control vectors, and {given}, or the model "
+                "is another one; open the model, adapters and scales that it was saved with"
+            )
         raise SessionError(
             f"{name}: a session of another model than {Path(model.path).name}; open the model that it was saved with"
         )
@@ -204,14 +225,21 @@ def read(model: ModelLike, file: BinaryIO, context: int | None = None, name: str
             raise SessionError(f"{name}: the checksum is wrong; {_DAMAGED}")
 
     try:
-        session = model.restore(header.context if context is None else context, header.kv_type, tokens, pages())
+        length = header.context if context is None else context
+        if adapters:
+            owner: Any = model
+            session: SessionLike = owner.restore(length, header.kv_type, tokens, pages(), adapters)
+        else:
+            session = model.restore(length, header.kv_type, tokens, pages())
     except ValueError as error:
         if isinstance(error, LlamaCpuError):
             raise
         raise SessionError(f"{name}: {error}; {_DAMAGED}") from None
     if tokens and _turns_otherwise(model, header.context, session.context):
         # Its keys were rotated with the other one of LongRoPE's tables, so they are recomputed.
-        session = model.session(session.context, header.kv_type)
+        again: Any = model
+        more = {"lora": adapters.lora, "control_vectors": adapters.control_vectors} if adapters else {}
+        session = cast(SessionLike, again.session(session.context, header.kv_type, **more))
         session.forward(tokens, logits="none")
     return session
 
@@ -235,7 +263,7 @@ def read_header(file: BinaryIO, name: str = "the saved session") -> Header:
         raise SessionError(f"{name}: not a saved session: it starts with {first[:8]!r}, expected {MAGIC!r}")
     if len(first) < HEADER_BYTES:
         raise SessionError(f"{name}: {len(first)} bytes are too few for a header; {_DAMAGED}")
-    _, version, layout, model, kv_number, page_tokens, context, tokens, page_bytes, note_bytes, _ = _HEADER.unpack(
+    _, version, layout, model, kv_number, page_tokens, context, tokens, page_bytes, note_bytes, flags = _HEADER.unpack(
         first[: _HEADER.size]
     )
     if version > VERSION:
@@ -249,7 +277,8 @@ def read_header(file: BinaryIO, name: str = "the saved session") -> Header:
             f"{name}: a header of {tokens} tokens in a context of {context}, {page_tokens} in a page, and keys of type "
             f"{kv_number}; {_DAMAGED}"
         )
-    header = Header(layout, model, _KV_NAMES[kv_number], page_tokens, context, tokens, page_bytes, note_bytes)
+    kv_type = _KV_NAMES[kv_number]
+    header = Header(layout, model, kv_type, page_tokens, context, tokens, page_bytes, note_bytes, bool(flags & 1))
     if size != header.file_bytes:
         what = "cut short" if size < header.file_bytes else "too long"
         raise SessionError(f"{name}: the file is {what}: {size} bytes, expected {header.file_bytes}; {_DAMAGED}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
+from llamacpu.engine.adapter_set import NO_ADAPTERS, AdapterSet, ControlVectorUse, LoraUse, fingerprint_of
 from llamacpu.engine.interfaces import CancelToken, KVType, Logits, ModelLike, TokenIds
 
 if TYPE_CHECKING:
@@ -20,9 +21,19 @@ __all__ = ["Session"]
 class Session:
     """One conversation with a model: its tokens, and their keys and values. Created by `Model.session()`."""
 
-    def __init__(self, model: ModelLike, native: _native.Session) -> None:
+    def __init__(
+        self,
+        model: ModelLike,
+        native: _native.Session,
+        adapters: AdapterSet = NO_ADAPTERS,
+        starts: Sequence[int | None] = (),
+    ) -> None:
         self._model = model
         self._native = native
+        self._adapters = adapters
+        # Where the invocations of activated adapters begin, and whether that is known to be right for all tokens.
+        self._starts: list[int | None] = list(starts) or [None] * len(adapters.lora)
+        self._searched = False
 
     @property
     def model(self) -> ModelLike:
@@ -48,6 +59,68 @@ class Session:
     def kv_type(self) -> KVType:
         """How keys and values are stored: "f32", "f16" or "q8_0"."""
         return cast(KVType, self._native.kv_type)
+
+    @property
+    def adapters(self) -> AdapterSet:
+        """The adapters and control vectors that the tokens go through; falsy if there are none."""
+        return self._adapters
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits for what computed the session: the model's own, or with those of its adapters."""
+        return fingerprint_of(self._model, self._adapters)
+
+    def set_adapters(
+        self,
+        lora: Iterable[LoraUse] | None = None,
+        control_vectors: Iterable[ControlVectorUse] | None = None,
+        cancel: CancelToken | None = None,
+    ) -> None:
+        """Replace the adapters and control vectors; arguments as in `Model.session`, None for none.
+
+        The keys and values of tokens that went through something else are recomputed at once; the tokens stay. Raises
+        what `Model.session` and `Model.step` raise, and then the session is as it was before.
+        """
+        model: Any = self._model
+        self._change(AdapterSet.of(model, lora, control_vectors), cancel)
+
+    def _change(self, adapters: AdapterSet, cancel: CancelToken | None = None) -> None:
+        tokens = self.tokens
+        starts = adapters.invocations(tokens) if adapters.is_activated else []
+        self._native = self._recomputed(adapters, starts, tokens, cancel)
+        self._adapters, self._starts = adapters, starts or [None] * len(adapters.lora)
+
+    def _recomputed(
+        self, adapters: AdapterSet, starts: list[int | None], tokens: list[int], cancel: CancelToken | None
+    ) -> _native.Session:
+        """A copy of the native session whose tokens have all gone through these adapters."""
+        model: Any = self._model
+        native = self._native.fork()
+        kept = adapters.apply(native, starts)
+        if kept < len(tokens):
+            model._native.step([(native, tokens[kept:])], "none", cancel)
+        return native
+
+    def before_step(self, ids: TokenIds, cancel: CancelToken | None = None) -> _native.Session:
+        """The native session that a step with these tokens continues.
+
+        Activated adapters apply from the last occurrence of their invocation on. Where the new tokens complete one, or
+        `truncate` took one away, tokens that went through something else are recomputed.
+        """
+        if self._adapters.is_activated:
+            longest = max(len(adapter.invocation_tokens) for adapter, _ in self._adapters.lora)
+            tokens = self._native.tokens
+            known = max(0, len(tokens) - longest + 1) if self._searched else 0
+            found = self._adapters.invocations([*tokens[known:], *ids])
+            starts = [
+                old if new is None and self._searched else None if new is None else known + new
+                for old, new in zip(self._starts, found, strict=True)
+            ]
+            if starts != self._starts:
+                self._native = self._recomputed(self._adapters, starts, tokens, cancel)
+                self._starts = starts
+            self._searched = True
+        return self._native
 
     def set_first_part(self, tokens: int) -> None:
         """Declare the tokens after the first `tokens` ones a second text; call this before they are processed.
@@ -105,7 +178,7 @@ class Session:
 
     def fork(self) -> Session:
         """Create a second conversation with the same past. It shares the memory, so a fork costs almost nothing."""
-        return Session(self._model, self._native.fork())
+        return Session(self._model, self._native.fork(), self._adapters, self._starts)
 
     def truncate(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens, to continue from there.
@@ -116,6 +189,7 @@ class Session:
         if tokens < 0:
             raise ValueError(f"cannot truncate the session to {tokens} tokens; expected 0 to {self.position}")
         self._native.truncate(tokens)
+        self._searched = False
 
     def __repr__(self) -> str:
         return f"<Session: {self.position} of {self.context} tokens, {self._model!r}>"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from llamacpu import log
 from llamacpu.engine import saved_sessions
+from llamacpu.engine.adapter_set import adapters_of, default_fingerprint, fingerprint_of
 from llamacpu.errors import SessionError
 from llamacpu.generation.context_window import shared_length
 from llamacpu.llama.state import LlamaState
@@ -173,7 +174,7 @@ class LlamaDiskCache(BaseLlamaCache):
 
         With `kv_type`, only states whose keys and values are stored in that type are considered.
         """
-        return self._state(self._best(tokens, bytes.fromhex(model.fingerprint), longer_than, kv_type))
+        return self._state(self._best(tokens, bytes.fromhex(default_fingerprint(model)), longer_than, kv_type))
 
     def __contains__(self, key: Sequence[int]) -> bool:
         return self._best(key) is not None
@@ -188,7 +189,10 @@ class LlamaDiskCache(BaseLlamaCache):
         if value.session is None:
             raise ValueError("the state has no session: load it into a Llama and save that, to keep it on disk")
         tokens = np.array(key, dtype="<i8")
-        what = bytes.fromhex(value.session.model.fingerprint) + value.session.kv_type.encode()
+        what = (
+            bytes.fromhex(fingerprint_of(value.session.model, adapters_of(value.session)))
+            + value.session.kv_type.encode()
+        )
         digest = hashlib.sha256(what + tokens.tobytes()).hexdigest()
         path = self.cache_dir / f"{digest[:40]}{_SUFFIX}"
         scores = np.atleast_2d(np.ascontiguousarray(value.scores, dtype="<f4"))

@@ -99,8 +99,9 @@ class Llama(Attributes, Signatures):
 
     The other arguments are those of llama-cpp-python; `kv_overrides` and those of the rotary position embedding
     (rope_..., yarn_...) replace metadata of the file. Arguments without meaning on a CPU are noted in the log, and
-    those that would change the result in a way that this engine does not support (LoRA, bidirectional attention) raise
-    ValueError.
+    those that would change the result in a way that this engine does not support (bidirectional attention) raise
+    ValueError. `lora_path` and `lora_scale` are a LoRA adapter and its scale; it is applied to the weights of the model
+    as they are, without `lora_base`.
     """
 
     _arguments: dict[str, Any]
@@ -172,7 +173,13 @@ class Llama(Attributes, Signatures):
                 self._file, found = file, Tokenizer(file)
         else:
             load: Load = "map" if use_mmap else "copy"
-            model = Model(self.model_path, threads=n_threads or None, overrides=overrides, load=load)
+            model = Model(
+                self.model_path,
+                threads=n_threads or None,
+                overrides=overrides,
+                load=load,
+                lora=settings.lora(self._arguments),
+            )
             if "n_ctx" not in self._given and model.preset.context is not None:
                 n_ctx = model.preset.context
             if on_load is not None:

@@ -29,13 +29,12 @@ _NO_MEANING: Mapping[str, Any] = {
     "swa_full": None,
     "no_perf": False,
     "numa": False,
+    "lora_base": None,
 }
 # Arguments that would change what the model computes in a way that this engine does not support.
 _NOT_CHANGEABLE: Mapping[str, Any] = {
     "yarn_attn_factor": 1.0,
     "attention_type": -1,
-    "lora_base": None,
-    "lora_path": None,
 }
 # Arguments that replace metadata: the value that keeps the file's metadata, and the key.
 _METADATA: Mapping[str, tuple[Any, str]] = {
@@ -176,6 +175,12 @@ def draft(wanted: Any) -> Draft | None:
     if isinstance(wanted, os.PathLike) or (isinstance(wanted, str) and wanted != "auto"):
         wanted = Model(wanted)
     return draft_from(wanted)
+
+
+def lora(arguments: Mapping[str, Any]) -> list[tuple[str, float]] | None:
+    """The adapter for `Model`, from `lora_path` and `lora_scale`; None without one."""
+    path = arguments["lora_path"]
+    return [(path, arguments["lora_scale"])] if path else None
 
 
 def file_of(name: str) -> str:

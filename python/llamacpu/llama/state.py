@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.engine import saved_sessions
+from llamacpu.engine.adapter_set import adapters_of, default_fingerprint, fingerprint_of
 from llamacpu.errors import GGUFError
 
 if TYPE_CHECKING:
@@ -77,16 +78,15 @@ class LlamaState:
     def is_of(self, model: ModelLike) -> bool:
         """Whether the state belongs to this model or another one of the same file; true for a state of tokens alone."""
         if self.session is not None and self.session.model is model:
-            return True
+            return adapters_of(self.session).key == adapters_of(model).key
         if self.session is not None:
             try:
-                return self.session.model.fingerprint == model.fingerprint
+                return fingerprint_of(self.session.model, adapters_of(self.session)) == default_fingerprint(model)
             except GGUFError:  # the model is closed, which makes its states unusable
                 return False
-        return (
-            not self._bytes
-            or saved_sessions.read_header(io.BytesIO(self._bytes)).fingerprint.hex() == model.fingerprint
-        )
+        return not self._bytes or saved_sessions.read_header(
+            io.BytesIO(self._bytes)
+        ).fingerprint.hex() == default_fingerprint(model)
 
     def session_for(self, model: ModelLike, context: int, kv_type: KVType | None = None) -> SessionLike | None:
         """A session of the model that continues from this state.
@@ -94,7 +94,8 @@ class LlamaState:
         None for a state of tokens alone, and for one whose keys and values are not stored as `kv_type`: the caller then
         computes its tokens again. Raises SessionError for a state of another model, ContextOverflow if it does not fit.
         """
-        if self.session is not None and self.session.model is model and self.session.context == context:
+        own = self.session is not None and self.session.model is model and self.is_of(model)
+        if self.session is not None and own and self.session.context == context:
             return self.session.fork() if kv_type in (None, self.session.kv_type) else None
         if self.is_of(model) and self.kv_type != (kv_type or self.kv_type):
             return None

@@ -16,7 +16,7 @@ import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, answer, text_prompt
@@ -41,6 +41,7 @@ from llamacpu.scheduler.statistics import Statistics
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from llamacpu.engine.adapter_set import ControlVectorUse, LoraUse
     from llamacpu.generation.context_window import Overflow
     from llamacpu.generation.generate import Drafts
     from llamacpu.generation.request import PromptProgress
@@ -166,6 +167,8 @@ class Engine:
         overflow: Overflow = "error",
         draft: Drafts = "auto",
         on_prompt: PromptProgress | None = None,
+        lora: Iterable[LoraUse] | None = None,
+        control_vectors: Iterable[ControlVectorUse] | None = None,
         **settings: Any,
     ) -> Request:
         """Submit a request and return at once; it is answered in the background.
@@ -178,6 +181,8 @@ class Engine:
         draft      the source of draft tokens for speculative decoding, as in `generate`; they are proposed only while
                    the request runs alone, and never change its text
         on_prompt  called with how much of the prompt has been processed, in a thread of the engine
+        lora, control_vectors  what the request goes through, as for `Model.session`; requests with different adapters
+                   run in the same steps. `None` for the default of the model
         settings   the fields of a `Question`, if `prompt` is not one: max_tokens, sampling, stop, ...
 
         Raises `Overloaded` if the queue is full, and reports errors of the request at once: TypeError, ValueError, and
@@ -194,7 +199,9 @@ class Engine:
             refuse("submit", {name: settings[name] for name in settings if name not in known}, known)
             question = Question(prompt=text_prompt(self.model.tokenizer, prompt).ids, **settings)
         token = CancelToken(timeout, cancel)
-        session = self.model.session(self.context, self.kv_type, client=client)
+        session = self.model.session(
+            self.context, self.kv_type, client=client, lora=lora, control_vectors=control_vectors
+        )
         session.slot.preemptible = True
         drafts = draft_from(draft)
         if drafts is not None:

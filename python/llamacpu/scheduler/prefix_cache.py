@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import SessionLike, TokenIds
     from llamacpu.scheduler.pages import PageList
 
-__all__ = ["Cached", "PrefixCache", "TokenKey", "key_of", "shared_tokens"]
+__all__ = ["Cached", "Kinds", "PrefixCache", "TokenKey", "key_of", "shared_tokens"]
 
 TokenKey = bytes
 """Tokens as big-endian 32-bit integers, so that the bytes compare in the same order as the tokens."""
@@ -79,6 +79,28 @@ class Ordered:
             del self._keys[place]
 
 
+class Kinds:
+    """Sorted keys by what computed the texts: the fingerprints of a model and its adapters."""
+
+    def __init__(self) -> None:
+        self._orders: dict[str, Ordered] = {}
+
+    def of(self, kind: str) -> Ordered:
+        """Return the keys of one kind."""
+        return self._orders.setdefault(kind, Ordered())
+
+    def items(self) -> list[tuple[str, Ordered]]:
+        """Return all kinds with their keys."""
+        return list(self._orders.items())
+
+    def remove(self, kind: str, key: TokenKey) -> None:
+        """Remove a key, and its kind with the last one."""
+        order = self.of(kind)
+        order.remove(key)
+        if not len(order):
+            del self._orders[kind]
+
+
 class Cached(NamedTuple):
     """The keys and values of a text."""
 
@@ -87,50 +109,54 @@ class Cached(NamedTuple):
 
 
 class PrefixCache:
-    """Sessions of finished requests, least recently used first. Used under the scheduler's lock."""
+    """Sessions of finished requests, least recently used first. Used under the scheduler's lock.
+
+    A text is found only by requests of the same `kind`: the fingerprint of the model and its adapters.
+    """
 
     def __init__(self) -> None:
-        self._order = Ordered()
-        self._entries: OrderedDict[TokenKey, Cached] = OrderedDict()
+        self._kinds = Kinds()
+        self._entries: OrderedDict[tuple[str, TokenKey], Cached] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def find(self, key: TokenKey) -> tuple[Cached, int] | None:
+    def find(self, kind: str, key: TokenKey) -> tuple[Cached, int] | None:
         """Return the text that shares the longest prefix with `key`, and its length in tokens; counts as a use."""
-        nearest = self._order.nearest(key)
+        nearest = self._kinds.of(kind).nearest(key)
         if nearest is None:
             return None
-        self._entries.move_to_end(nearest[0])
-        return self._entries[nearest[0]], nearest[1]
+        self._entries.move_to_end((kind, nearest[0]))
+        return self._entries[kind, nearest[0]], nearest[1]
 
-    def length(self, key: TokenKey) -> int:
+    def length(self, kind: str, key: TokenKey) -> int:
         """Return the number of tokens that `find` would find."""
-        nearest = self._order.nearest(key)
+        nearest = self._kinds.of(kind).nearest(key)
         return nearest[1] if nearest else 0
 
-    def add(self, key: TokenKey, cached: Cached) -> None:
+    def add(self, kind: str, key: TokenKey, cached: Cached) -> None:
         """Add a session, replacing an entry that is a prefix of it."""
-        if self._order.covers(key):
+        order = self._kinds.of(kind)
+        if order.covers(key):
             return
-        shorter = self._order.add(key)
+        shorter = order.add(key)
         if shorter is not None:
-            del self._entries[shorter]
-        self._entries[key] = cached
+            del self._entries[kind, shorter]
+        self._entries[kind, key] = cached
 
     def evict(self) -> bool:
         """Drop the least recently used text; return False if there is none."""
         if not self._entries:
             return False
-        key, _ = self._entries.popitem(last=False)
-        self._order.remove(key)
+        (kind, key), _ = self._entries.popitem(last=False)
+        self._kinds.remove(kind, key)
         return True
 
     def clear(self) -> None:
         """Drop everything."""
-        self._order = Ordered()
+        self._kinds = Kinds()
         self._entries.clear()
 
-    def recent(self) -> Iterable[tuple[TokenKey, Cached]]:
+    def recent(self) -> Iterable[tuple[tuple[str, TokenKey], Cached]]:
         """Return the texts, most recently used first."""
         return list(reversed(self._entries.items()))

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from llamacpu import log
 from llamacpu.engine import saved_sessions
+from llamacpu.engine.adapter_set import AdapterSet, adapters_of, fingerprint_of
 from llamacpu.engine.interfaces import PAGE_TOKENS, KVType, ModelLike, SessionLike
 from llamacpu.errors import LlamaCpuError
-from llamacpu.scheduler.prefix_cache import Ordered, TokenKey, key_of
+from llamacpu.scheduler.prefix_cache import Kinds, TokenKey, key_of
 
 if TYPE_CHECKING:
     from llamacpu.scheduler.statistics import Statistics
@@ -59,9 +60,13 @@ class PrefixFiles:
         self._context = context
         self._statistics = statistics
         self._lock = threading.RLock()
-        self._order = Ordered()
+        self._kinds = Kinds()
         # Files are read by one thread at a time: others may want the same file, and then find it in memory.
         self.loading: threading.Lock = threading.Lock()
+
+    def kind_of(self, session: SessionLike) -> str:
+        """Return the fingerprint of what computed a session."""
+        return fingerprint_of(self._model, adapters_of(session))
 
     def scan(self) -> None:
         """Find the files that can be used."""
@@ -71,47 +76,49 @@ class PrefixFiles:
             try:
                 with saved_sessions.open_regular(path) as file:
                     header = saved_sessions.read_header(file, path.name)
-                    known = header.fingerprint == bytes.fromhex(self._model.fingerprint)
+                    kind = header.fingerprint.hex()
+                    known = header.adapted or kind == self._model.fingerprint
                     if not known or header.kv_type != self._kv_type or header.tokens > self._context:
                         continue
                     key = key_of(saved_sessions.read_tokens(file, header, path.name))
             except (OSError, LlamaCpuError, MemoryError) as error:
                 self._complain(path, error)
                 continue
-            if self._path(key) != path:
+            if self._path(kind, key) != path:
                 self._complain(path, "its name is not that of its tokens")
                 continue
             with self._lock:
-                if not self._order.covers(key):
-                    self._order.add(key)
+                if not self._kinds.of(kind).covers(key):
+                    self._kinds.of(kind).add(key)
 
-    def length(self, key: TokenKey) -> int:
-        """Return how many tokens of a prompt the best file holds."""
+    def length(self, kind: str, key: TokenKey) -> int:
+        """Return how many tokens of a prompt the best file holds, computed by the model and adapters `kind`."""
         with self._lock:
-            nearest = self._order.nearest(key)
+            nearest = self._kinds.of(kind).nearest(key)
         return nearest[1] if nearest else 0
 
-    def file_bytes(self, key: TokenKey) -> int:
+    def file_bytes(self, kind: str, key: TokenKey) -> int:
         """Return the bytes of keys and values of the session that `load` would read."""
         with self._lock:
-            nearest = self._order.nearest(key)
+            nearest = self._kinds.of(kind).nearest(key)
         return 0 if nearest is None else self._bytes(nearest[0])
 
-    def load(self, key: TokenKey) -> SessionLike | None:
+    def load(self, adapters: AdapterSet, key: TokenKey) -> SessionLike | None:
         """Load the session that shares the most tokens with a prompt; None if its file turns out to be unusable."""
+        kind = fingerprint_of(self._model, adapters)
         with self._lock:
-            nearest = self._order.nearest(key)
+            nearest = self._kinds.of(kind).nearest(key)
         if nearest is None:
             return None
-        path = self._path(nearest[0])
+        path = self._path(kind, nearest[0])
         try:
-            session = saved_sessions.load(self._model, path, self._context)
+            session = saved_sessions.load(self._model, path, self._context, adapters)
             if key_of(session.tokens) != nearest[0] or session.kv_type != self._kv_type:
                 raise ValueError("another session has taken its place")
             os.utime(path)
         except (OSError, LlamaCpuError, ValueError, MemoryError) as error:
             with self._lock:
-                self._order.remove(nearest[0])
+                self._kinds.remove(kind, nearest[0])
             if not isinstance(error, FileNotFoundError):  # otherwise another process needed its space
                 self._complain(path, error)
             return None
@@ -120,11 +127,11 @@ class PrefixFiles:
 
     def save(self, session: SessionLike) -> None:
         """Write a session that nobody else uses, unless a file already holds its tokens."""
-        key = key_of(session.tokens)
+        key, kind = key_of(session.tokens), self.kind_of(session)
         with self._lock:
-            if self._order.covers(key):
+            if self._kinds.of(kind).covers(key):
                 return
-        path = self._path(key)
+        path = self._path(kind, key)
         try:
             if not self._make_room(self._bytes(key)):
                 return
@@ -133,9 +140,10 @@ class PrefixFiles:
             self._complain(path, error)
             return
         with self._lock:
-            shorter = self._order.add(key) if not self._order.covers(key) else None
+            order = self._kinds.of(kind)
+            shorter = order.add(key) if not order.covers(key) else None
         if shorter is not None:
-            self._path(shorter).unlink(missing_ok=True)
+            self._path(kind, shorter).unlink(missing_ok=True)
         self._statistics.add(prefix_disk_writes=1)
         self._statistics.prefix_disk_bytes = sum(size for _, size, _ in self._files())
 
@@ -151,8 +159,9 @@ class PrefixFiles:
             path.unlink(missing_ok=True)
             total -= size
             with self._lock:
-                for key in [key for key in self._order if self._path(key) == path]:
-                    self._order.remove(key)
+                for kind, order in self._kinds.items():
+                    for key in [key for key in order if self._path(kind, key) == path]:
+                        self._kinds.remove(kind, key)
         return total + nbytes <= self._limit
 
     def _files(self) -> list[tuple[float, int, Path]]:
@@ -170,8 +179,9 @@ class PrefixFiles:
                     found.append((status.st_mtime, status.st_size, Path(entry.path)))
         return found
 
-    def _path(self, key: TokenKey) -> Path:
-        digest = hashlib.sha256(f"{self._kv_type} ".encode() + key).hexdigest()
+    def _path(self, kind: str, key: TokenKey) -> Path:
+        adapted = "" if kind == self._model.fingerprint else f"{kind} "
+        digest = hashlib.sha256(f"{self._kv_type} {adapted}".encode() + key).hexdigest()
         return self.folder / f"{self._model.fingerprint[:16]}-{digest[:32]}.session"
 
     def _bytes(self, key: TokenKey) -> int:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llamacpu.scheduler.prefix_files import PrefixFiles
     from llamacpu.scheduler.requests import Work
     from llamacpu.scheduler.scheduler import Scheduler
+    from llamacpu.scheduler.session import ScheduledSession
     from llamacpu.scheduler.statistics import Statistics
 
 __all__ = ["Prefixes"]
@@ -65,7 +66,7 @@ class Prefixes:
         self._files = files
         self._windowed = windowed
         self._writer = None if files is None else PrefixWriter(files, self._spare)
-        self._written: set[TokenKey] = set()
+        self._written: set[tuple[str, TokenKey]] = set()
         self._statistics = statistics
         self.scheduler: Scheduler  # set before anything is called
         # The prompts of the requests that have started.
@@ -76,18 +77,18 @@ class Prefixes:
         """Fill the session of a request, in its own thread; may wait for another request."""
         if self._cache is None:
             return
-        key = key_of(work.prompt)
+        key, kind = key_of(work.prompt), work.session.fingerprint
         last = len(work.prompt) - 1
         while not work.token.cancelled:
             with self.scheduler.changed:
-                found = self._cache.length(key)
-                other, shared = (None, 0) if self._windowed else self._best_of_others(key, last)
+                found = self._cache.length(kind, key)
+                other, shared = (None, 0) if self._windowed else self._best_of_others(kind, key, last)
                 wait = None
-                if self._worth_reading(key, max(shared, min(found, last))):
+                if self._worth_reading(kind, key, max(shared, min(found, last))):
                     pass
                 elif other is None or shared < min(found, last) + _LEAST_WAIT:
                     self._begun[work] = key
-                    cached = self._cache.find(key)
+                    cached = self._cache.find(kind, key)
                     if cached is not None and not self._rewinds(cached[0], min(cached[1], last)):
                         cached = None
                     if cached is not None:
@@ -103,7 +104,7 @@ class Prefixes:
                     # Sessions are copied between steps, by the scheduler's thread.
                     self.scheduler.wake()
             if wait is None:
-                self._read(key)
+                self._read(work.session, key)
                 continue
             wait.over.wait()
             if wait.served:
@@ -116,7 +117,8 @@ class Prefixes:
         slot = work.session.slot
         tokens = slot.native.tokens
         if tokens and self._cache is not None:
-            self._cache.add(key_of(tokens), Cached(slot.native.fork(), slot.pages.fork()))
+            cached = Cached(slot.native.fork(), slot.pages.fork())
+            self._cache.add(work.session.fingerprint, key_of(tokens), cached)
         # References to the request that still exist must not hold its keys and values.
         slot.native.truncate(0)
         slot.pages.truncate(0)
@@ -165,33 +167,34 @@ class Prefixes:
         if self._writer is not None:
             self._writer.stop(seconds)
 
-    def _worth_reading(self, key: TokenKey, known: int) -> bool:
-        if self._files is None or self._files.length(key) < known + LEAST_TOKENS:
+    def _worth_reading(self, kind: str, key: TokenKey, known: int) -> bool:
+        if self._files is None or self._files.length(kind, key) < known + LEAST_TOKENS:
             return False
-        return self._memory.free(self._files.file_bytes(key))
+        return self._memory.free(self._files.file_bytes(kind, key))
 
-    def _read(self, key: TokenKey) -> None:
+    def _read(self, session: ScheduledSession, key: TokenKey) -> None:
         """Load the best file for a prompt into the cache, in the thread of a request."""
         assert self._files is not None
         assert self._cache is not None
+        kind = session.fingerprint
         with self._files.loading:
             with self.scheduler.changed:
-                known = self._cache.length(key)
-            if self._files.length(key) < known + LEAST_TOKENS:
+                known = self._cache.length(kind, key)
+            if self._files.length(kind, key) < known + LEAST_TOKENS:
                 return  # another request has read it in the meantime
-            native = self._files.load(key)
+            native = self._files.load(session.adapters, key)
             if native is None:
                 return
             with self.scheduler.changed:
                 pages = PageList(self._memory.counter(native.kv_type))
                 pages.grow(0, native.position)
-                self._cache.add(key_of(native.tokens), Cached(native, pages))
+                self._cache.add(kind, key_of(native.tokens), Cached(native, pages))
 
     def _keep_shared(self, slot: Slot, key: TokenKey, shared: int) -> None:
         """Write the first `shared` tokens, which several requests begin with, to a file."""
         if self._writer is None or self._files is None or shared < LEAST_TOKENS:
             return
-        if self._files.length(key) + _OTHER_TOKENS < shared:
+        if self._files.length(self._files.kind_of(slot.native), key) + _OTHER_TOKENS < shared:
             self._writer.put(slot.native.fork())
 
     def _spare(self, closing: bool) -> SessionLike | None:
@@ -201,13 +204,13 @@ class Prefixes:
         with self.scheduler.changed:
             if self._begun and not closing:
                 return None
-            for key, cached in self._cache.recent():
+            for (kind, key), cached in self._cache.recent():
                 tokens = cached.native.position
-                known = self._files.length(key)
+                known = self._files.length(kind, key)
                 # A conversation is not written again after every turn.
                 enough = tokens - known > (_OTHER_TOKENS if closing else max(_LEAST_QUIET_TOKENS, known // 4))
-                if tokens >= LEAST_TOKENS and enough and key not in self._written:
-                    self._written.add(key)
+                if tokens >= LEAST_TOKENS and enough and (kind, key) not in self._written:
+                    self._written.add((kind, key))
                     return cached.native.fork()
         return None
 
@@ -216,11 +219,11 @@ class Prefixes:
         that holds up all other requests."""
         return not self._windowed or cached.native.position - shared <= _REWOUND
 
-    def _best_of_others(self, key: TokenKey, last: int) -> tuple[Work | None, int]:
+    def _best_of_others(self, kind: str, key: TokenKey, last: int) -> tuple[Work | None, int]:
         best, length = None, 0
         for other, prompt in self._begun.items():
             shared = min(shared_tokens(prompt, key), last)
-            if shared > length:
+            if shared > length and other.session.fingerprint == kind:
                 best, length = other, shared
         return best, length
 

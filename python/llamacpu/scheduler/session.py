@@ -6,6 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from llamacpu.engine.adapter_set import (
+    NO_ADAPTERS,
+    AdapterSet,
+    ControlVectorUse,
+    LoraUse,
+    adapters_of,
+    fingerprint_of,
+)
 from llamacpu.engine.interfaces import (
     CancelToken,
     KVType,
@@ -76,6 +84,16 @@ class ScheduledSession:
     def kv_type(self) -> KVType:
         """How keys and values are stored."""
         return self.slot.native.kv_type
+
+    @property
+    def adapters(self) -> AdapterSet:
+        """The adapters and control vectors that the tokens go through; falsy if there are none."""
+        return adapters_of(self.slot.native)
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hexadecimal digits for what computes the session: the model with its adapters."""
+        return fingerprint_of(self._model, self.adapters)
 
     @property
     def nbytes(self) -> int:
@@ -188,9 +206,29 @@ class ScheduledModel:
         """Read all weights and bring them into the layout that the kernels need; see `Model.prepare`."""
         self._model.prepare(on_load, cancel)
 
-    def session(self, context: int | None = None, kv_type: KVType = "f16", *, client: str = "") -> ScheduledSession:
-        """Create an empty session; `client` is charged for its tokens if several clients share the model."""
-        return self._adopt(self._model.session(context, kv_type), kv_type, client)
+    def session(
+        self,
+        context: int | None = None,
+        kv_type: KVType = "f16",
+        *,
+        client: str = "",
+        lora: Iterable[LoraUse] | None = None,
+        control_vectors: Iterable[ControlVectorUse] | None = None,
+    ) -> ScheduledSession:
+        """Create an empty session; `client` is charged for its tokens if several clients share the model.
+
+        lora, control_vectors  as for `Model.session`
+        """
+        if lora is None and control_vectors is None:
+            return self._adopt(self._model.session(context, kv_type), kv_type, client)
+        model: Any = self._model
+        session: SessionLike = model.session(context, kv_type, lora=lora, control_vectors=control_vectors)
+        return self._adopt(session, kv_type, client)
+
+    @property
+    def adapters(self) -> AdapterSet:
+        """The adapters and control vectors that sessions go through by default; falsy if there are none."""
+        return adapters_of(self._model)
 
     @overload
     def step(
@@ -251,9 +289,19 @@ class ScheduledModel:
         """Return the bytes of a page of keys and values, over all layers."""
         return self._model.page_bytes(kv_type)
 
-    def restore(self, context: int, kv_type: KVType, tokens: TokenIds, pages: Iterable[bytes]) -> ScheduledSession:
+    def restore(
+        self,
+        context: int,
+        kv_type: KVType,
+        tokens: TokenIds,
+        pages: Iterable[bytes],
+        adapters: AdapterSet = NO_ADAPTERS,
+    ) -> ScheduledSession:
         """Create a session that holds these tokens, with their keys and values in pages; for saved sessions."""
-        return self._adopt(self._model.restore(context, kv_type, tokens, pages), kv_type)
+        if not adapters:
+            return self._adopt(self._model.restore(context, kv_type, tokens, pages), kv_type)
+        model: Any = self._model
+        return self._adopt(model.restore(context, kv_type, tokens, pages, adapters), kv_type)
 
     def _hidden(
         self,

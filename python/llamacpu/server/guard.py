@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ class Guard:
 
                     model = Model(model)
                 name = Path(model.path).stem
-                self._served = Served(name, model, self._settings, 0)
+                self._served = Served(name, model, replace(self._settings, lora=(), control_vectors=()), 0)
             return self._served
 
 

@@ -312,7 +312,9 @@ class ModelPool:
     def _open(self, source: str | Path) -> ModelLike:
         from llamacpu.model import Model
 
-        model = Model(source, threads=self._threads)
+        settings = self.settings
+        lora, vectors = settings.lora or None, settings.control_vectors or None
+        model = Model(source, threads=self._threads, lora=lora, control_vectors=vectors)
         # Created now, so that a broken tokenizer is an error of loading the model and not of the first request.
         _ = model.tokenizer
         return model

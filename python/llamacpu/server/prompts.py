@@ -43,10 +43,11 @@ _OWN_VARIABLES = {"self", "messages", "tools", "control_tokens", "add_generation
 class Use:
     """A model in use by a request. It stays in memory until the request ends, or longer for a stream after `keep`."""
 
-    def __init__(self, state: State, served: Served, client: str) -> None:
+    def __init__(self, state: State, served: Served, client: str, lora: Sequence[Any] | None = None) -> None:
         self.served = served
         self._state = state
         self._client = client
+        self._lora = lora
         self._kept = False
         self._said: list[list[dict[str, str]]] = []
 
@@ -78,7 +79,7 @@ class Use:
 
     def _start(self, question: Question, timeout: float | None, overflow: Overflow) -> Run:
         try:
-            return Run(self.served.submit(question, self._client, timeout, overflow))
+            return Run(self.served.submit(question, self._client, timeout, overflow, self._lora))
         except Exception as error:
             raise told(error) from error
 
@@ -105,7 +106,9 @@ async def using(call: Call, name: str | None) -> AsyncIterator[Use]:
     call.state.work.admit()
     served = await call.state.models.take(name)
     try:
-        yield Use(call.state, served, call.client)
+        lora = getattr(call.body, "lora", None)
+        served.adapters.chosen(lora)  # a number that does not exist is an error of the request
+        yield Use(call.state, served, call.client, lora)
     finally:
         call.state.models.give_back(served)
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from llamacpu.server.bodies import Body
 
-__all__ = ["SamplingFields"]
+__all__ = ["LoraScale", "SamplingFields"]
 
 Count = Annotated[int, Field(ge=-1, le=1 << 31)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -21,6 +21,13 @@ _OTHER_NAMES = {
     "repetition_penalty": "repeat_penalty",
     "typ_p": "typical_p",
 }
+
+
+class LoraScale(Body):
+    """An adapter of the model, by its number, and its scale."""
+
+    id: Annotated[int, Field(ge=0, le=1 << 31)]
+    scale: float
 
 
 class SamplingFields(Body):
@@ -56,12 +63,13 @@ class SamplingFields(Body):
     samplers: list[str] | str | None = None
     min_keep: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
     ignore_eos: bool | None = None
+    lora: Annotated[list[LoraScale], Field(max_length=256)] | None = None
 
     def sampling(self) -> dict[str, Any]:
         """Return the fields of `Sampling` that the request sets."""
         found: dict[str, Any] = {}
         for name in SamplingFields.model_fields:
             value = getattr(self, name)
-            if value is not None and name != "ignore_eos":
+            if value is not None and name not in ("ignore_eos", "lora"):
                 found[_OTHER_NAMES.get(name, name)] = value
         return found

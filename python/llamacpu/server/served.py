@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from llamacpu.chat import Chat
 from llamacpu.locks import cached_property
 from llamacpu.scheduler import Engine
+from llamacpu.server.adapters import ServedAdapters
 from llamacpu.server.errors import ApiError
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Served:
         self.expires_after: float | None = None
         self.identity: tuple[int, int, int] | None = None
         self._settings = settings
+        self.adapters: ServedAdapters = ServedAdapters(model, settings.lora)
         try:
             self.engine: Engine = Engine(
                 model, context=settings.context, kv_type=settings.kv_type, max_running=settings.parallel,
@@ -69,12 +72,21 @@ class Served:
         return self.engine.context
 
     def submit(
-        self, question: Question, client: str, timeout: float | None = None, overflow: Overflow = "error"
+        self,
+        question: Question,
+        client: str,
+        timeout: float | None = None,
+        overflow: Overflow = "error",
+        lora: Sequence[Any] | None = None,
     ) -> Request:
-        """Start to answer a question; timeout: seconds. Raises what `Engine.submit` raises."""
+        """Start to answer a question; timeout: seconds; lora: the adapters that the request names.
+
+        Raises what `Engine.submit` raises.
+        """
         longest = self._settings.timeout
         seconds = min(timeout or longest, longest)
-        return self.engine.submit(question, client=client, timeout=seconds, overflow=overflow)
+        adapters = self.adapters.chosen(lora)
+        return self.engine.submit(question, client=client, timeout=seconds, overflow=overflow, lora=adapters)
 
     def close(self, drain: float) -> None:
         """Close the engine in a thread, giving running requests at most `drain` seconds to finish."""

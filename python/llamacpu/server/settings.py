@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llamacpu.engine.adapter_set import ControlVectorUse
 from llamacpu.engine.interfaces import KVType
 
 __all__ = ["Settings"]
@@ -29,6 +31,8 @@ class Settings:
     kv_memory       bytes of keys and values of each model; None for half of the memory that the machine has left
     prefix_cache    folder in which the keys and values of prompts outlive the process; None for memory only
     prefix_cache_bytes  maximum bytes in this folder
+    lora            LoRA adapters of the models: pairs of a path and a scale; clients choose among them by number
+    control_vectors  control vectors of the models, as for `llamacpu.Model`
     context         maximum tokens of a conversation; None for the context that the model was trained for
     kv_type         storage type of keys and values
     body_bytes      maximum size of a request body
@@ -51,6 +55,8 @@ class Settings:
     parallel: int = 16
     queue: int = 256
     timeout: float = 3600.0
+    lora: Sequence[tuple[str | os.PathLike[str], float]] = ()
+    control_vectors: Sequence[ControlVectorUse] = ()
     context: int | None = None
     kv_type: KVType = "f16"
     guard_threshold: float = 0.5

@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llamacpu.errors import StoreError
+from llamacpu.errors import GGUFError, StoreError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.store.entries import Entry
 from llamacpu.store.local import find
-from llamacpu.store.manifests import Manifest, Preset
+from llamacpu.store.manifests import ADAPTER, Layer, Manifest, Preset
 from llamacpu.store.modelfile import Modelfile, written
 from llamacpu.store.names import RegistryName
 from llamacpu.store.own import manifest_of, own_name, write_blob, write_manifest
@@ -43,15 +43,11 @@ def create(
     where = where or places()
     wanted = own_name(name)
     _check(modelfile, check_template)
-    return create_over(_base(modelfile.source, folder, get), wanted, modelfile, where)
+    adapters = tuple(os.fspath(_adapter(given, folder)) for given in modelfile.adapters)
+    return create_over(_base(modelfile.source, folder, get), wanted, replace(modelfile, adapters=adapters), where)
 
 
 def _check(modelfile: Modelfile, check_template: Callable[[str], None]) -> None:
-    if modelfile.adapters:
-        raise StoreError(
-            f"ADAPTER {modelfile.adapters[0]}: adapters are not run by this version; merge the adapter into the model "
-            "and name the merged file in FROM"
-        )
     if modelfile.template:
         check_template(modelfile.template)
 
@@ -76,10 +72,27 @@ def create_over(base: Entry, wanted: RegistryName, modelfile: Modelfile, where: 
     ):
         if value is not None:
             layers.append(write_blob(where.own, kind, value.encode("utf-8", "replace")))
+    for path in map(Path, modelfile.adapters):
+        layers.append(Layer(ADAPTER, "", path.stat().st_size, os.path.abspath(path)))  # noqa: PTH100 (keeps links)
     write_manifest(where.own, wanted, Manifest(tuple(layers)).as_bytes())
     found = find(wanted, where, own=True)
     assert found is not None
     return found
+
+
+def _adapter(given: str, folder: Path) -> Path:
+    """Return the path of an adapter. Raises StoreError if it is no LoRA adapter in GGUF."""
+    path = folder / Path(given).expanduser()
+    if not path.is_file():
+        raise StoreError(f"ADAPTER {given}: there is no such file; expected a LoRA adapter in a .gguf file")
+    try:
+        with GGUFFile(path) as file:
+            kind = file.metadata.get("general.type"), file.metadata.get("adapter.type")
+    except GGUFError as error:
+        raise StoreError(f"ADAPTER {given}: {error}; expected a LoRA adapter in a .gguf file") from None
+    if kind != ("adapter", "lora"):
+        raise StoreError(f"ADAPTER {given}: this is no LoRA adapter: general.type and adapter.type are {kind!r:.80}")
+    return path
 
 
 def _base(source: str, folder: Path, get: Callable[[str], Entry]) -> Entry:
@@ -105,6 +118,7 @@ def _replaced(modelfile: Modelfile) -> set[str]:
             (("system",), modelfile.system is not None),
             (("params",), bool(modelfile.parameters)),
             (("messages",), bool(modelfile.messages)),
+            ((ADAPTER,), bool(modelfile.adapters)),
         )
         if given
         for kind in kinds
@@ -120,7 +134,7 @@ def modelfile_of(entry: Entry) -> Modelfile:
     preset: Preset = entry.preset
     known: dict[str, Any] = {
         "parameters": preset.parameters, "system": preset.system, "template": preset.template,
-        "messages": preset.messages, "licenses": preset.licenses,
+        "messages": preset.messages, "licenses": preset.licenses, "adapters": tuple(map(str, preset.adapters)),
     }  # fmt: skip
     return replace(Modelfile(str(entry.path)), **known)
 

@@ -13,6 +13,7 @@ from llamacpu.errors import StoreError
 from llamacpu.store import parameters
 
 __all__ = [
+    "ADAPTER",
     "MODEL",
     "PROJECTOR",
     "Layer",
@@ -26,7 +27,7 @@ __all__ = [
 
 LARGEST = 4 << 20
 """The most bytes that a manifest, a template, a license or a list of parameters may have."""
-MODEL, PROJECTOR = "model", "projector"
+MODEL, PROJECTOR, ADAPTER = "model", "projector", "adapter"
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 _MEDIA_TYPE = "application/vnd.ollama.image."
 
@@ -130,6 +131,7 @@ class Preset:
     template    a Go template, for a model whose file has no chat template
     messages    (role, content): a conversation that precedes every other
     licenses    the texts of the licenses
+    adapters    files of LoRA adapters that the model is used with
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -137,6 +139,7 @@ class Preset:
     template: str | None = None
     messages: tuple[tuple[str, str], ...] = ()
     licenses: tuple[str, ...] = ()
+    adapters: tuple[Path, ...] = ()
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -196,12 +199,16 @@ def preset_of(manifest: Manifest, blobs: Path) -> Preset:
     system, template = texts("system"), texts("template") or texts("prompt")
     return Preset(
         found, system[-1] if system else None, template[-1] if template else None, tuple(messages),
-        tuple(texts("license")),
+        tuple(texts("license")), tuple(_path(blobs, layer) for layer in manifest.only(ADAPTER)),
     )  # fmt: skip
 
 
+def _path(blobs: Path, layer: Layer) -> Path:
+    return Path(layer.path) if layer.path else blobs / blob_name(layer.digits)
+
+
 def _small(blobs: Path, layer: Layer) -> str:
-    path = Path(layer.path) if layer.path else blobs / blob_name(layer.digits)
+    path = _path(blobs, layer)
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)

@@ -168,6 +168,7 @@ def written(model: Modelfile, comment: str = "") -> str:
         for one in value if isinstance(value, (list, tuple)) else (value,):
             text = _quoted(one) if isinstance(one, str) else plain(one)
             lines.append(f"PARAMETER {name} {text}")
+    lines += [f"ADAPTER {path}" for path in model.adapters]
     lines += [f"MESSAGE {role} {_quoted(content)}" for role, content in model.messages]
     lines += [f"LICENSE {_quoted(text)}" for text in model.licenses]
     return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@
 
 use pyo3::prelude::*;
 
+mod adapters;
 mod config;
 mod cpu;
 mod errors;
@@ -20,6 +21,7 @@ mod pace;
 mod sampling;
 mod session;
 mod stand_in;
+mod tensor_rows;
 mod tokenizer;
 
 /// Keeps a reserve for code that cannot report an out-of-memory condition.
@@ -30,6 +32,7 @@ static ALLOCATOR: llamacpu_kernels::memory::Allocator = llamacpu_kernels::memory
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    adapters::register(module)?;
     cpu::register(module)?;
     files::register(module)?;
     gguf::register(module)?;

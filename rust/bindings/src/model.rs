@@ -3,15 +3,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use numpy::{PyArray2, PyArray3, PyArrayMethods};
+use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
 use pyo3::exceptions::{PyMemoryError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMapping};
 
 use llamacpu_kernels::attention::PAGE_TOKENS;
 use llamacpu_kernels::mapping::Load;
-use llamacpu_model::{Interrupted, PAGE_LAYOUT, StepItem, TensorInfo, Wanted};
+use llamacpu_model::{Interrupted, PAGE_LAYOUT, StepItem, Wanted};
 
+use crate::adapters::{self, Adapter, PairRow, Steering};
 use crate::config::config_from;
 use crate::errors::raise;
 use crate::files::File;
@@ -21,9 +22,7 @@ use crate::lists::{array, copy_of, integers};
 use crate::outside::{attached, detached, released};
 use crate::pace::Pace;
 use crate::session::{Session, Stepped};
-
-/// A row of the tensor table: name, type number, shape (fastest-varying first), file, offset, size in bytes.
-type TensorRow = (String, u32, Vec<u64>, usize, u64, u64);
+use crate::tensor_rows::{TensorRow, tensor_infos};
 
 /// Logits, rows × vocabulary, and hidden states, places × tokens × width.
 type LogitsAndHidden<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray3<f32>>);
@@ -79,17 +78,7 @@ impl Model {
         let config = config_from(config)?;
         let load = load_from(load)?;
         let files = files.into_iter().map(|file| file.get().source(py)).collect::<PyResult<Vec<_>>>()?;
-        let tensors: Vec<_> = tensors
-            .into_iter()
-            .map(|(name, ggml_type, shape, file, offset, nbytes)| TensorInfo {
-                name,
-                ggml_type,
-                shape,
-                file,
-                offset,
-                nbytes,
-            })
-            .collect();
+        let tensors = tensor_infos(tensors);
         let model = detached(py, None, true, move |interrupted| {
             llamacpu_model::Model::open(&files, config, &tensors, (threads, load), Some(interrupted))
         })?;
@@ -107,6 +96,22 @@ impl Model {
         let kv_type = kv_type_from(kv_type)?;
         let model = self.get(py)?;
         attached(py, || model.session(context, kv_type)).map(Session::new)
+    }
+
+    /// Reads an adapter: its tensors, and for each pair of them the tensor of the model that they change.
+    fn adapter(
+        &self,
+        py: Python<'_>,
+        files: Vec<Bound<'_, File>>,
+        tensors: Vec<TensorRow>,
+        pairs: Vec<PairRow>,
+    ) -> PyResult<Adapter> {
+        adapters::adapter(py, self.get(py)?, files, tensors, pairs)
+    }
+
+    /// Vectors that sessions add to the residual stream: pairs of a layer and float32[width].
+    fn steering(&self, py: Python<'_>, vectors: Vec<(usize, Bound<'_, PyArray1<f32>>)>) -> PyResult<Steering> {
+        adapters::steering(py, self.get(py)?, vectors)
     }
 
     /// Continues the sessions by the tokens, in one pass over the weights. Returns the logits of the wanted rows,

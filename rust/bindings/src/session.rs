@@ -7,6 +7,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::adapters::{Adapter, Steering, adapters};
 use crate::kv_type::kv_type_name;
 use crate::lists::list;
 use crate::outside::{attached, released};
@@ -77,6 +78,32 @@ impl Session {
     fn fork(&self, py: Python<'_>) -> PyResult<Self> {
         not_in_its_handler(&self.0)?;
         attached(py, || self.0.fork()).map(Self::new)
+    }
+
+    /// Sets what the tokens go through in addition to the model: adapters, each with its scale and the position of the first
+    /// token that goes through it, and vectors. Forgets tokens that went through something else; returns how many are left.
+    #[pyo3(signature = (low_rank, steering=None))]
+    fn set_adapters(
+        &self,
+        py: Python<'_>,
+        low_rank: Vec<(Bound<'_, Adapter>, f32, usize)>,
+        steering: Option<&Bound<'_, Steering>>,
+    ) -> PyResult<usize> {
+        not_in_its_handler(&self.0)?;
+        let adapters = adapters(low_rank, steering);
+        attached(py, || self.0.set_adapters(adapters))
+    }
+
+    /// Says that the tokens of a restored session have gone through these.
+    #[pyo3(signature = (low_rank, steering=None))]
+    fn declare_adapters(
+        &self,
+        py: Python<'_>,
+        low_rank: Vec<(Bound<'_, Adapter>, f32, usize)>,
+        steering: Option<&Bound<'_, Steering>>,
+    ) -> PyResult<()> {
+        let adapters = adapters(low_rank, steering);
+        attached(py, || self.0.declare_adapters(adapters))
     }
 
     /// Forgets all but the first `tokens` tokens.

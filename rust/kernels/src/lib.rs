@@ -7,6 +7,7 @@ pub mod context;
 pub mod cpu;
 mod error;
 pub mod formats;
+pub mod low_rank;
 pub mod mapping;
 mod math;
 pub mod matmul;

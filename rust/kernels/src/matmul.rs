@@ -41,6 +41,7 @@ mod weights;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use grouped::refuse_overlap;
 pub use grouped::{GroupedJob, Table, grouped_matmul};
 pub use job::{InputBuffers, Job};
 pub use matrix::Matrix;

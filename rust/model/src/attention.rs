@@ -5,7 +5,6 @@
 use std::ops::Range;
 
 use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, Visible, attention};
-use llamacpu_kernels::matmul::InputBuffers;
 
 use crate::config::{Config, LayerConfig, QueryKeyNorm, Sight};
 use crate::error::{Error, sized};
@@ -14,6 +13,7 @@ use crate::norms::normalize_heads;
 use crate::pass::{Pass, Segment, keep_last};
 use crate::relative;
 use crate::rows::{for_rows, multiply};
+use crate::scratch::Scratch;
 use crate::weights::HeadAttention;
 
 /// Attention buffers; each holds rows × the width given in its comment.
@@ -35,7 +35,7 @@ pub(crate) fn run(
     weights: &HeadAttention,
     input: &[f32],
     segments: &mut [Segment],
-    (buffers, scratch): (&mut AttentionBuffers, &mut InputBuffers),
+    (buffers, scratch): (&mut AttentionBuffers, &mut Scratch),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let Pass { context, config, sizes, .. } = pass;

@@ -60,8 +60,9 @@ pub(crate) fn run(
             let kept = if hidden.needs_last_layer() { tokens.len() } else { wanted };
             let long = model.rotations().is_long(item.session.context());
             let second_part = item.session.first_part();
+            let adapters = item.session.adapters()?;
             let pages = &mut session.pages;
-            segments.push(Segment { pages, tokens, position, long, second_part, wanted, kept });
+            segments.push(Segment { pages, tokens, position, long, second_part, wanted, kept, adapters });
             if room == 0 {
                 break;
             }

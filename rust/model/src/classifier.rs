@@ -1,10 +1,9 @@
 //! Class scores: the classifier's output for hidden states (of the first token of each text, for BERT and DeBERTa).
 
-use llamacpu_kernels::matmul::InputBuffers;
-
 use crate::activation::plain;
 use crate::error::{Error, zeroed};
 use crate::feed_forward::project;
+use crate::scratch::Scratch;
 use crate::{Interrupted, Model};
 
 impl Model {
@@ -31,7 +30,7 @@ impl Model {
             return Ok(scores);
         }
         self.with_files(|| {
-            let mut scratch = InputBuffers::default();
+            let mut scratch = Scratch::default();
             let mut dense;
             let input = if let Some(linear) = &classifier.dense {
                 dense = zeroed(Some(states.len()), "activations")?;

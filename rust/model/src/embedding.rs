@@ -3,14 +3,17 @@
 
 use llamacpu_kernels::activation::scale;
 use llamacpu_kernels::context::Context;
+use llamacpu_kernels::low_rank::{LowRankJob, LowRankTerm, add_low_rank};
+use llamacpu_kernels::matmul::Table;
 use llamacpu_kernels::memory;
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, sized};
 use crate::norms::normalize_in_place;
 use crate::pass::Segment;
 use crate::rotations::Place;
 use crate::rows::for_rows;
+use crate::scratch::Scratch;
 use crate::weights::Embedding;
 
 /// Sets every row of `stream` to the initial state of its token.
@@ -18,13 +21,14 @@ pub(crate) fn embed(
     context: &Context,
     (config, weights): (&Config, &Embedding),
     segments: &[Segment],
-    places: &[Place],
+    (places, scratch): (&[Place], &mut Scratch),
     stream: &mut [f32],
 ) -> Result<(), Error> {
     let width = config.embedding_length;
     let mut tokens: Vec<u32> = memory::room(places.len(), "tokens")?;
     tokens.extend(segments.iter().flat_map(|segment| segment.tokens));
     for_rows(context, stream, width, &|row, output| weights.tokens.row(tokens[row] as usize, output))?;
+    add_changes(context, scratch, &tokens, stream, width)?;
     if config.embedding_scale != 1.0 {
         scale(context, stream, config.embedding_scale)?;
     }
@@ -44,4 +48,29 @@ pub(crate) fn embed(
 
 fn add(values: &mut [f32], more: &[f32]) {
     values.iter_mut().zip(more).for_each(|(value, more)| *value += more);
+}
+
+/// Adds what adapters change to the embeddings of tokens: the numbers of a token are looked up, too.
+fn add_changes(
+    context: &Context,
+    Scratch { adapted, low, .. }: &mut Scratch,
+    tokens: &[u32],
+    stream: &mut [f32],
+    width: usize,
+) -> Result<(), Error> {
+    for run in adapted.runs(tokens.len()) {
+        let adapters = run.set.map_or(&[][..], |set| adapted.adapters(set));
+        for (adapter, scale) in adapters {
+            let Some(pair) = adapter.embedding() else { continue };
+            let (tokens, rank) = (&tokens[run.rows.clone()], pair.up.rank());
+            let low = sized(low, tokens.len().checked_mul(rank), "adapters")?;
+            for (token, numbers) in tokens.iter().zip(low.chunks_exact_mut(rank)) {
+                pair.down.row(*token as usize, numbers)?;
+            }
+            let term = LowRankTerm { up: &pair.up, low, stride: rank, scale: scale * pair.factor };
+            let job = LowRankJob { terms: vec![term], tokens: tokens.len(), output: 0, place: (run.rows.start, 0) };
+            add_low_rank(context, &mut [Table { numbers: &mut *stream, width }], &[job])?;
+        }
+    }
+    Ok(())
 }

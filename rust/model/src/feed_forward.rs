@@ -2,11 +2,13 @@
 //! Transformer", arXiv:2002.05202) or plain.
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{GroupedJob, InputBuffers, Job, Table, grouped_matmul, matmul};
+use llamacpu_kernels::matmul::{GroupedJob, Job, Table, grouped_matmul, matmul};
 
 use crate::activation::{gated, plain};
+use crate::adapters::{Delta, GroupedPart, add_grouped};
 use crate::config::Activation;
 use crate::error::{Error, sized};
+use crate::scratch::Scratch;
 use crate::weights::{Linear, Network};
 
 /// Buffers inside a feed-forward network.
@@ -32,20 +34,31 @@ pub(crate) fn project(
     context: &Context,
     input: &[f32],
     rows: usize,
-    scratch: &mut InputBuffers,
+    scratch: &mut Scratch,
     projections: &mut [(&Linear, &mut [f32])],
 ) -> Result<(), Error> {
+    let Scratch { input: buffers, adapted, low } = scratch;
+    let slots: Vec<usize> = projections.iter().map(|(linear, _)| linear.slot).collect();
+    let delta = Delta::of(adapted, rows, &slots);
+    let low = delta.as_ref().map_or(Ok(&mut [][..]), |delta| delta.room(low))?;
     let mut jobs: Vec<Job> =
         projections.iter_mut().map(|(linear, output)| Job { weights: &linear.matrix, output }).collect();
-    matmul(context, input, rows, scratch, &mut jobs)?;
-    for (linear, output) in projections {
+    if let Some(delta) = &delta {
+        jobs.extend(delta.joined(low));
+    }
+    matmul(context, input, rows, buffers, &mut jobs)?;
+    for (linear, output) in &mut *projections {
         if let Some(bias) = &linear.bias {
             for row in output.chunks_exact_mut(bias.len()) {
                 row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
             }
         }
     }
-    Ok(())
+    let Some(delta) = delta else { return Ok(()) };
+    let outputs = projections.iter_mut();
+    let mut outputs: Vec<_> =
+        outputs.map(|(linear, output)| Table { width: linear.rows(), numbers: &mut **output }).collect();
+    delta.add(context, input, (buffers, low), &mut outputs)
 }
 
 /// A linear map from some rows of an input to some rows of an output.
@@ -55,15 +68,19 @@ pub(crate) struct Projection<'a> {
     pub(crate) tokens: usize,
     pub(crate) from: usize,
     pub(crate) to: usize,
+    /// Number of the first row, as its adapters are looked up.
+    pub(crate) row: usize,
 }
 
-/// `output = W input + b` for several matrices of the same size, each applied to its own rows.
+/// `output = W input + b` for several matrices of the same size, each applied to its own rows; `set_of` gives the adapters
+/// of a row.
 pub(crate) fn project_rows(
     context: &Context,
     input: &[f32],
     output: &mut [f32],
-    scratch: &mut InputBuffers,
+    scratch: &mut Scratch,
     projections: &[Projection],
+    set_of: &dyn Fn(usize) -> Option<usize>,
 ) -> Result<(), Error> {
     let Some(Projection { linear, .. }) = projections.first() else { return Ok(()) };
     let (columns, rows) = (linear.matrix.columns(), linear.matrix.rows());
@@ -75,7 +92,7 @@ pub(crate) fn project_rows(
     });
     let jobs: Vec<_> = jobs.collect();
     let (from, to) = (Table { numbers: input, width: columns }, Table { numbers: &mut *output, width: rows });
-    grouped_matmul(context, from, to, scratch, &jobs)?;
+    grouped_matmul(context, from, to, &mut scratch.input, &jobs)?;
     for Projection { linear, tokens, to, .. } in projections {
         if let Some(bias) = &linear.bias {
             for row in output[to * rows..(to + tokens) * rows].chunks_exact_mut(rows) {
@@ -83,7 +100,18 @@ pub(crate) fn project_rows(
             }
         }
     }
-    Ok(())
+    if scratch.adapted.is_empty() {
+        return Ok(());
+    }
+    let parts = projections.iter().map(|&Projection { linear, tokens, from, to, row }| GroupedPart {
+        slot: linear.slot,
+        tokens,
+        input: (from, 0),
+        output: (to, 0),
+        row,
+    });
+    let (from, to) = (Table { numbers: input, width: columns }, Table { numbers: output, width: rows });
+    add_grouped(context, scratch.parts(), from, to, parts, set_of)
 }
 
 /// `output = down(function(gate(input)) * up(input))`, or `down(function(up(input)))` without a gate.
@@ -93,7 +121,7 @@ pub(crate) fn run_network(
     network: &Network,
     input: &[f32],
     rows: usize,
-    (inner, scratch): (&mut NetworkBuffers, &mut InputBuffers),
+    (inner, scratch): (&mut NetworkBuffers, &mut Scratch),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let (first, second) = inner.views(rows.checked_mul(network.up.rows()))?;

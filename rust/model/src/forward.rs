@@ -9,9 +9,10 @@
 use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::activation::{add, scale, soft_cap};
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{InputBuffers, Job, matmul};
+use llamacpu_kernels::matmul::{Job, Table, matmul};
 use llamacpu_kernels::memory;
 
+use crate::adapters::{AdaptedRows, Delta};
 use crate::attention;
 use crate::config::{Config, Norms};
 use crate::distances::Distances;
@@ -22,7 +23,8 @@ use crate::hidden::Hidden;
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment, keep_last};
 use crate::rotations::{Angles, Place, Rotations};
-use crate::weights::{Attention, FeedForward, Norm, Weights};
+use crate::scratch::Scratch;
+use crate::weights::{Attention, FeedForward, Norm, Output, Weights};
 use crate::{latent_attention, moe};
 
 /// Intermediate results, reused from step to step; each buffer holds rows × the width given in its comment.
@@ -39,7 +41,14 @@ pub(crate) struct PassBuffers {
     latent: latent_attention::LatentBuffers,
     inner: NetworkBuffers,
     experts: moe::ExpertBuffers,
-    scratch: InputBuffers,
+    scratch: Scratch,
+}
+
+impl PassBuffers {
+    /// Lets go of the adapters of the last step, which may be large.
+    pub(crate) fn forget_adapters(&mut self) {
+        self.scratch.adapted = AdaptedRows::default();
+    }
 }
 
 /// Runs the tokens of all segments through the model, writes their keys and values, and sets `logits` (wanted rows ×
@@ -62,7 +71,8 @@ pub(crate) fn forward(
     let mut branch = sized(branch, rows.checked_mul(width), "activations")?;
 
     let places = places(segments, rows)?;
-    embed(context, (config, &weights.embedding), segments, &places, stream)?;
+    scratch.adapted = AdaptedRows::of(&segments.iter().map(Segment::adapted).collect::<Vec<_>>());
+    embed(context, (config, &weights.embedding), segments, (&places, scratch), stream)?;
     rotations.set(context, &places, angles)?;
     let longest = segments.iter().map(|segment| segment.tokens.len()).max().unwrap_or(0);
     let distances =
@@ -138,6 +148,7 @@ pub(crate) fn forward(
             }
             join(context, config, blocks.feed_forward_output_norm.as_ref(), stream, branch)?;
         }
+        scratch.adapted.steer(layer, stream, width);
         hidden.take(layer, stream);
     }
 
@@ -149,8 +160,30 @@ pub(crate) fn forward(
     let Some(output) = weights.output.as_ref().filter(|_| wanted > 0) else { return Ok(()) };
     keep_last(segments, normed, width, |segment| (segment.kept, segment.wanted));
     let normed = &normed[..wanted * width];
-    matmul(context, normed, wanted, scratch, &mut [Job { weights: &output.matrix, output: &mut *logits }])?;
+    logits_of(context, output, normed, wanted, scratch, logits)?;
     finish(context, config, output.bias.as_deref(), logits)
+}
+
+/// Products of the final states with the output matrix.
+fn logits_of(
+    context: &Context,
+    output: &Output,
+    states: &[f32],
+    rows: usize,
+    scratch: &mut Scratch,
+    logits: &mut [f32],
+) -> Result<(), Error> {
+    let (adapted, buffers, low) = scratch.parts();
+    let delta = Delta::of(adapted, rows, &[output.slot]);
+    let low = delta.as_ref().map_or(Ok(&mut [][..]), |delta| delta.room(low))?;
+    let mut jobs = vec![Job { weights: &output.matrix, output: &mut *logits }];
+    if let Some(delta) = &delta {
+        jobs.extend(delta.joined(low));
+    }
+    matmul(context, states, rows, buffers, &mut jobs)?;
+    let Some(delta) = &delta else { return Ok(()) };
+    let table = Table { width: output.matrix.rows(), numbers: logits };
+    delta.add(context, states, (buffers, low), &mut [table])
 }
 
 /// The input of a block: the normalized stream, or the stream itself if the block has no norm before it.

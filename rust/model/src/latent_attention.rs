@@ -4,15 +4,17 @@
 //! per head projects the result back.
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{GroupedJob, InputBuffers, Matrix, Table, grouped_matmul};
+use llamacpu_kernels::matmul::{GroupedJob, Table, grouped_matmul};
 
+use crate::adapters::{GroupedPart, add_grouped};
 use crate::attention::{AttentionBuffers, attend, keep_rows, warm, write_pages};
 use crate::error::{Error, sized};
 use crate::feed_forward::project;
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment};
 use crate::rows::for_rows;
-use crate::weights::{LatentAttention, LatentQuery};
+use crate::scratch::Scratch;
+use crate::weights::{HeadMatrices, LatentAttention, LatentQuery};
 
 /// Latent attention buffers; each holds rows × the width given in its comment.
 #[derive(Default)]
@@ -33,7 +35,7 @@ pub(crate) fn run(
     weights: &LatentAttention,
     input: &[f32],
     segments: &mut [Segment],
-    ((buffers, scratch), own): ((&mut AttentionBuffers, &mut InputBuffers), &mut LatentBuffers),
+    ((buffers, scratch), own): ((&mut AttentionBuffers, &mut Scratch), &mut LatentBuffers),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let Pass { context, config, sizes, .. } = pass;
@@ -101,20 +103,35 @@ pub(crate) fn run(
 /// strides between the heads' parts in a row; each matrix uses the beginning of its head's part.
 fn each_head(
     context: &Context,
-    matrices: &[Matrix],
+    weights: &HeadMatrices,
     rows: usize,
     (input, from): (Table<&[f32]>, usize),
     (output, to): (Table<&mut [f32]>, usize),
-    scratch: &mut InputBuffers,
+    scratch: &mut Scratch,
 ) -> Result<(), Error> {
-    let heads = matrices.iter().enumerate();
+    let heads = weights.matrices.iter().enumerate();
     let jobs = heads.map(|(head, weights)| GroupedJob {
         weights,
         tokens: rows,
         input: (0, head * from),
         output: (0, head * to),
     });
-    Ok(grouped_matmul(context, input, output, scratch, &jobs.collect::<Vec<_>>())?)
+    let Table { numbers, width } = output;
+    let whole = Table { numbers: &mut *numbers, width };
+    grouped_matmul(context, input, whole, &mut scratch.input, &jobs.collect::<Vec<_>>())?;
+    let (adapted, buffers, low) = scratch.parts();
+    if adapted.is_empty() {
+        return Ok(());
+    }
+    let parts = weights.slots.iter().enumerate().map(|(head, &slot)| GroupedPart {
+        slot,
+        tokens: rows,
+        input: (0, head * from),
+        output: (0, head * to),
+        row: 0,
+    });
+    let set_of = |row| adapted.set_of(rows, row);
+    add_grouped(context, (adapted, buffers, low), input, Table { numbers, width }, parts, &set_of)
 }
 
 /// Copies `count` columns of every row; each side is given by its row length and first column.

@@ -5,6 +5,8 @@
 //! in one pass over them.
 
 mod activation;
+mod adapter_loading;
+mod adapters;
 mod attention;
 mod chunks;
 mod classifier;
@@ -28,6 +30,7 @@ mod restoration;
 mod rotations;
 mod routing;
 mod rows;
+mod scratch;
 mod session;
 mod settings;
 mod step;
@@ -35,6 +38,8 @@ mod step_item;
 mod tensors;
 mod weights;
 
+pub use adapter_loading::AdapterPair;
+pub use adapters::{Adapter, AdapterUse, Adapters, Steering};
 pub use config::{
     Activation, Config, EXPERTS_LIMIT, ExpertGating, Gate, GroupScore, LAYERS_LIMIT, NormKind, Norms, QueryKeyNorm,
     RopeConfig, RopeScalingKind, Rotation, SIZE_LIMIT,

@@ -14,7 +14,7 @@ use crate::forward::PassBuffers;
 use crate::kv::{PageLayout, Pages};
 use crate::page::Spare;
 use crate::rotations::Rotations;
-use crate::tensors::{TensorInfo, Tensors};
+use crate::tensors::{Slot, TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
 use crate::{Config, Error, Restoration, Session, prepare};
 
@@ -28,6 +28,7 @@ pub type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
 pub struct Model {
     config: Config,
     weights: Weights,
+    slots: Vec<Slot>,
     files: Vec<Arc<Mapping>>,
     rotations: Rotations,
     isa: Isa,
@@ -71,6 +72,7 @@ impl Model {
         let mut table = Tensors::new(&files, tensors)?;
         let mut weights = Weights::load(&config, &mut table)?;
         let unread = refuse_unread(&config, &table.unread())?;
+        let slots = table.into_slots();
         check_files(&files)?;
         let rotations = Rotations::new(&config, &mut weights.rope_factors)?;
         let threads = match threads {
@@ -82,6 +84,7 @@ impl Model {
             files,
             config,
             weights,
+            slots,
             rotations,
             isa,
             pool: Pool::new(threads.count)?,
@@ -112,6 +115,16 @@ impl Model {
     /// Everything that products with the weights need.
     pub(crate) fn parts<'a>(&'a self, interrupted: Option<Interrupted<'a>>) -> (Context<'a>, &'a Config, &'a Weights) {
         (Context { isa: self.isa, pool: &self.pool, interrupted }, &self.config, &self.weights)
+    }
+
+    /// The matrices that adapters can change.
+    pub(crate) fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// What tells sessions and adapters of this model from those of others.
+    pub(crate) fn identity(&self) -> Arc<()> {
+        Arc::clone(&self.identity)
     }
 
     /// How queries and keys are rotated.
@@ -239,7 +252,8 @@ impl Model {
     }
 
     /// Keeps the buffers of a step for the next one.
-    pub(crate) fn keep_buffers(&self, buffers: PassBuffers) {
+    pub(crate) fn keep_buffers(&self, mut buffers: PassBuffers) {
+        buffers.forget_adapters();
         if let Ok(mut kept) = self.buffers.try_lock()
             && kept.len() < BUFFERS_KEPT
         {

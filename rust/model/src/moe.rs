@@ -5,7 +5,7 @@
 
 use llamacpu_kernels::activation::add;
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{InputBuffers, Matrix};
+use llamacpu_kernels::matmul::Matrix;
 
 use crate::activation::{gated, plain};
 use crate::config::Config;
@@ -13,6 +13,7 @@ use crate::error::{Error, sized};
 use crate::feed_forward::{NetworkBuffers, Projection, project, project_rows, run_network};
 use crate::routing::{Choice, choose, logistic};
 use crate::rows::{for_rows, multiply};
+use crate::scratch::Scratch;
 use crate::weights::{Experts, Network};
 
 const PURPOSE: &str = "expert buffers";
@@ -41,7 +42,7 @@ pub(crate) fn mixture(
     config: &Config,
     weights: &Experts,
     input: &[f32],
-    (inner, buffers, scratch): (&mut NetworkBuffers, &mut ExpertBuffers, &mut InputBuffers),
+    (inner, buffers, scratch): (&mut NetworkBuffers, &mut ExpertBuffers, &mut Scratch),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let (width, used, experts) = (config.embedding_length, config.experts_used, &weights.networks[..]);
@@ -142,7 +143,7 @@ fn run_experts(
     experts: &[Network],
     (slots, choices): (&[usize], &[Choice]),
     input: &[f32],
-    (inner, scratch): (&mut NetworkBuffers, &mut InputBuffers),
+    (inner, scratch): (&mut NetworkBuffers, &mut Scratch),
     results: &mut [f32],
 ) -> Result<(), Error> {
     let (width, inner_width) = (config.embedding_length, experts[0].up.rows());
@@ -153,14 +154,21 @@ fn run_experts(
         networks.push((&experts[choices[own[0]].expert], first, own.len()));
         first += own.len();
     }
+    // Rows are slots here; their adapters are those of their tokens.
+    let (used, tokens) = (config.experts_used, choices.len() / config.experts_used);
+    let mut sets = Vec::new();
+    if !scratch.adapted.is_empty() {
+        sets.extend(slots.iter().map(|slot| scratch.adapted.set_of(tokens, slot / used)));
+    }
+    let set_of = |row: usize| sets.get(row).copied().flatten();
     let both = inner.whole(slots.len().checked_mul(2).and_then(|rows| rows.checked_mul(inner_width)))?;
     let mut projections = Vec::with_capacity(2 * networks.len());
     for &(network, row, tokens) in &networks {
         let from = if common { 0 } else { row };
         let outputs = network.gate.iter().map(|gate| (gate, 0)).chain([(&network.up, slots.len())]);
-        projections.extend(outputs.map(|(linear, skip)| Projection { linear, tokens, from, to: skip + row }));
+        projections.extend(outputs.map(|(linear, skip)| Projection { linear, tokens, from, to: skip + row, row }));
     }
-    project_rows(context, input, both, scratch, &projections)?;
+    project_rows(context, input, both, scratch, &projections, &set_of)?;
     let (gate, up) = both.split_at_mut(slots.len() * inner_width);
     let gated_values = if experts[0].gate.is_some() {
         gated(context, config.activation, gate, up)?;
@@ -169,9 +177,11 @@ fn run_experts(
         plain(context, config.activation, up)?;
         up
     };
-    let downs =
-        networks.iter().map(|&(network, row, tokens)| Projection { linear: &network.down, tokens, from: row, to: row });
-    project_rows(context, gated_values, results, scratch, &downs.collect::<Vec<_>>())
+    let downs = networks.iter().map(|&(network, row, tokens)| {
+        let linear = &network.down;
+        Projection { linear, tokens, from: row, to: row, row }
+    });
+    project_rows(context, gated_values, results, scratch, &downs.collect::<Vec<_>>(), &set_of)
 }
 
 #[cfg(test)]

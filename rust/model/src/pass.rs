@@ -1,7 +1,10 @@
 //! What the blocks of a pass share: the tokens of each session, and the current place in the model.
 
+use std::sync::Arc;
+
 use llamacpu_kernels::context::Context;
 
+use crate::adapters::{AdaptedText, Adapters};
 use crate::config::{Config, LayerConfig};
 use crate::distances::Distances;
 use crate::kv::Pages;
@@ -21,6 +24,16 @@ pub(crate) struct Segment<'a> {
     pub(crate) wanted: usize,
     /// How many of the last tokens go through the whole last layer: at least those that get logits.
     pub(crate) kept: usize,
+    /// What the tokens go through in addition to the model.
+    pub(crate) adapters: Option<Arc<Adapters>>,
+}
+
+impl Segment<'_> {
+    /// Its rows and their adapters.
+    pub(crate) fn adapted(&self) -> AdaptedText<'_> {
+        let rows = [self.tokens.len(), self.kept, self.wanted];
+        AdaptedText { position: self.position, rows, adapters: self.adapters.as_deref() }
+    }
 }
 
 /// What the blocks of a layer share.

@@ -2,12 +2,12 @@
 //! of distances (P. He et al., "DeBERTa", arXiv:2006.03654).
 
 use llamacpu_kernels::attention::{RelativeTerm, add_relative_bias};
-use llamacpu_kernels::matmul::InputBuffers;
 use llamacpu_kernels::memory;
 
 use crate::error::{Error, zeroed};
 use crate::feed_forward::project;
 use crate::pass::{Pass, Segment};
+use crate::scratch::Scratch;
 use crate::weights::HeadAttention;
 
 /// The biases of each text, heads × tokens × tokens; empty if the model has none.
@@ -17,7 +17,7 @@ pub(crate) fn biases(
     segments: &[Segment],
     query: &[f32],
     key: &[f32],
-    scratch: &mut InputBuffers,
+    scratch: &mut Scratch,
 ) -> Result<Vec<Vec<f32>>, Error> {
     let Some(distances) = pass.distances.filter(|_| pass.kept > 0) else { return Ok(Vec::new()) };
     let (context, sizes) = (pass.context, pass.sizes);

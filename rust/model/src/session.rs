@@ -13,6 +13,7 @@ use llamacpu_kernels::mapping::AlignedBytes;
 use llamacpu_kernels::memory;
 
 use crate::Error;
+use crate::adapters::Adapters;
 use crate::kv::Pages;
 
 /// `told` is never held for this long; if it stays locked, its holder is a thread that does not exist in a forked process.
@@ -37,6 +38,8 @@ struct Told {
     /// Every token whose keys and values are in the pages.
     tokens: Vec<u32>,
     nbytes: usize,
+    /// What the tokens go through in addition to the model.
+    adapters: Option<Arc<Adapters>>,
 }
 
 /// Exclusive access to a session: nothing else can step, truncate or copy it until this is dropped.
@@ -56,7 +59,7 @@ impl Session {
             context,
             kv_type,
             first_part,
-            told: Mutex::new(Told { tokens, nbytes }),
+            told: Mutex::new(Told { tokens, nbytes, adapters: None }),
             pages: Mutex::new(pages),
         }
     }
@@ -96,6 +99,39 @@ impl Session {
     /// before that step.
     pub fn nbytes(&self) -> Result<usize, Error> {
         Ok(self.told()?.nbytes)
+    }
+
+    /// Sets what the tokens go through in addition to the model, and forgets those that went through something else.
+    /// Returns how many tokens are left.
+    ///
+    /// # Errors
+    /// `Error::Argument` if an adapter belongs to another model; `Error::Busy` if a step is running.
+    pub fn set_adapters(&self, adapters: Adapters) -> Result<usize, Error> {
+        adapters.check(&self.model)?;
+        let mut held = self.hold()?;
+        let before = self.adapters()?;
+        let common = before.as_deref().unwrap_or(&Adapters::default()).common(&adapters).min(held.position);
+        if common < held.position {
+            held.forget(common)?;
+        }
+        let any = !adapters.low_rank.is_empty() || adapters.steering.is_some();
+        self.told()?.adapters = any.then(|| Arc::new(adapters));
+        Ok(common)
+    }
+
+    /// Says that the tokens of a restored session have gone through these.
+    ///
+    /// # Errors
+    /// `Error::Argument` if an adapter belongs to another model.
+    pub fn declare_adapters(&self, adapters: Adapters) -> Result<(), Error> {
+        adapters.check(&self.model)?;
+        self.told()?.adapters = Some(Arc::new(adapters));
+        Ok(())
+    }
+
+    /// What the tokens go through in addition to the model.
+    pub(crate) fn adapters(&self) -> Result<Option<Arc<Adapters>>, Error> {
+        Ok(self.told()?.adapters.clone())
     }
 
     /// Locks the session, unless a step is running.
@@ -154,12 +190,7 @@ impl Session {
         if tokens > position {
             return Err(Error::Argument(format!("cannot truncate the session to {tokens} tokens: it has {position}")));
         }
-        held.pages.truncate(tokens);
-        held.pages.release(tokens, None);
-        let mut told = self.told()?;
-        told.tokens.truncate(tokens);
-        told.nbytes = held.pages.nbytes();
-        Ok(())
+        held.forget(tokens)
     }
 
     /// A second conversation with the same past, whose memory is shared.
@@ -172,11 +203,22 @@ impl Session {
         pages.truncate(held.position);
         let fork = Self::new(Arc::clone(&self.model), self.context, self.tokens()?, pages);
         fork.set_first_part(self.first_part());
+        fork.told()?.adapters = self.adapters()?;
         Ok(fork)
     }
 }
 
 impl Held<'_> {
+    /// Keeps the first `tokens` tokens only.
+    fn forget(&mut self, tokens: usize) -> Result<(), Error> {
+        self.pages.truncate(tokens);
+        self.pages.release(tokens, None);
+        let mut told = self.session.told()?;
+        told.tokens.truncate(tokens);
+        told.nbytes = self.pages.nbytes();
+        Ok(())
+    }
+
     /// Makes room to record `added` more tokens, so that `finish` cannot fail for lack of memory.
     pub(crate) fn expect(&mut self, added: usize) -> Result<(), Error> {
         let bytes = added.saturating_mul(size_of::<u32>());

@@ -28,10 +28,26 @@ pub struct TensorInfo {
     pub nbytes: u64,
 }
 
+/// A matrix of the model that adapters can change: a tensor, or a part of one.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// Name of the tensor.
+    pub(crate) tensor: String,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Where its rows begin in a tensor that holds several matrices.
+    pub(crate) first_row: usize,
+    /// Index in a stack of matrices.
+    pub(crate) part: usize,
+    /// Whether the tensor has these rows as columns.
+    pub(crate) transposed: bool,
+}
+
 /// The table by name, recording what has been read.
 pub(crate) struct Tensors<'a> {
     files: &'a [Arc<Mapping>],
     by_name: HashMap<&'a str, (&'a TensorInfo, bool)>,
+    slots: Vec<Slot>,
 }
 
 impl<'a> Tensors<'a> {
@@ -47,7 +63,43 @@ impl<'a> Tensors<'a> {
                 return Err(Error::Model(format!("the tensor {:?} occurs twice; expected unique names", info.name)));
             }
         }
-        Ok(Self { files, by_name })
+        Ok(Self { files, by_name, slots: Vec::new() })
+    }
+
+    /// Declares a matrix that adapters can change; returns its number.
+    pub(crate) fn slot(&mut self, tensor: &str, (rows, columns): (usize, usize), place: (usize, usize)) -> usize {
+        let (first_row, part) = place;
+        self.slots.push(Slot { tensor: tensor.to_owned(), rows, columns, first_row, part, transposed: false });
+        self.slots.len() - 1
+    }
+
+    /// The same for the transpose of some rows of a tensor.
+    pub(crate) fn transposed_slot(&mut self, tensor: &str, size: (usize, usize), first_row: usize) -> usize {
+        let slot = self.slot(tensor, size, (first_row, 0));
+        self.slots[slot].transposed = true;
+        slot
+    }
+
+    /// Everything that was declared.
+    pub(crate) fn into_slots(self) -> Vec<Slot> {
+        self.slots
+    }
+
+    /// The dimensions of a tensor that has at most three, fastest-varying first.
+    pub(crate) fn shape(&self, name: &str) -> Result<[usize; 3], Error> {
+        let Some((info, _)) = self.by_name.get(name) else {
+            return Err(Error::Model(format!("the tensor {name:?} is missing; the file is incomplete")));
+        };
+        let mut shape = [1; 3];
+        let sizes = trimmed(&info.shape);
+        for (index, &size) in sizes.iter().enumerate() {
+            let place = shape.get_mut(index).filter(|_| size > 0).zip(usize::try_from(size).ok());
+            let Some((place, size)) = place else {
+                return Err(Error::Model(format!("the tensor {name:?} has the shape {sizes:?}; expected a matrix")));
+            };
+            *place = size;
+        }
+        Ok(shape)
     }
 
     pub(crate) fn has(&self, name: &str) -> bool {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llamacpu_kernels::matmul::Matrix;
 
-pub(crate) use attention::{Attention, HeadAttention, LatentAttention, LatentQuery};
+pub(crate) use attention::{Attention, HeadAttention, HeadMatrices, LatentAttention, LatentQuery};
 pub(crate) use classifier::Classifier;
 pub(crate) use embedding::{DistanceTable, Embedding};
 pub(crate) use feed_forward::{Experts, FeedForward, Network};
@@ -56,6 +56,8 @@ pub(crate) struct Output {
     /// vocabulary × embedding; shared with the embedding if the file has no separate output matrix.
     pub(crate) matrix: Arc<Matrix>,
     pub(crate) bias: Option<Vec<f32>>,
+    /// Number of the matrix among those that adapters can change; also if it is shared with the embedding.
+    pub(crate) slot: usize,
 }
 
 /// Divisors of the rotation angles, one per pair.
@@ -138,7 +140,8 @@ impl Output {
             embedding.keep_rows();
             Arc::clone(embedding)
         };
-        Ok(Self { matrix, bias: tensors.optional_vector("output.bias", vocabulary)? })
+        let bias = tensors.optional_vector("output.bias", vocabulary)?;
+        Ok(Self { matrix, bias, slot: tensors.slot("output.weight", (vocabulary, width), (0, 0)) })
     }
 }
 

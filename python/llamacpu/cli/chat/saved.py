@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from llamacpu.engine import saved_sessions
+from llamacpu.engine.adapter_set import default_fingerprint
 from llamacpu.errors import SessionError
 from llamacpu.files import replacing
 
@@ -75,7 +76,7 @@ def load(conversation: Conversation, name: str) -> str:
         system, messages = _parsed(saved_sessions.read_note(file, header, name), name)
         model, context = conversation.session.model, conversation.session.context
         loaded = f"Loaded {len(messages)} messages from {name}"
-        if header.fingerprint != bytes.fromhex(model.fingerprint):
+        if header.fingerprint != bytes.fromhex(default_fingerprint(model)):
             conversation.system, conversation.messages = system, messages
             return f"{loaded}; they are of another model, and will be read again."
         session = saved_sessions.read(model, file, context if header.tokens < context else None, name)

@@ -24,6 +24,7 @@ from llamacpu.server.llama_server.tokens import (
     embedding,
     lora_adapters,
     props,
+    set_lora_adapters,
     slots,
     tokenize,
 )
@@ -85,5 +86,9 @@ ENDPOINTS = [
     ),
     _get(path="/slots", summary="What is being computed.", handler=slots, response=_LIST),
     _get(path="/lora-adapters", summary="The adapters that there are.", handler=lora_adapters, response=_LIST),
+    _post(
+        path="/lora-adapters", summary="Set the scales of adapters.", handler=set_lora_adapters,
+        response=_object("success", success={"type": "boolean"}),
+    ),
     _get(path="/models", summary="The models that there are.", handler=list_models, response=_object("data")),
 ]  # fmt: skip

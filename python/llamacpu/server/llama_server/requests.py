@@ -8,9 +8,18 @@ from pydantic import Field
 
 from llamacpu.server.bodies import Body
 from llamacpu.server.openai.requests import Message, Stop, Tool
-from llamacpu.server.sampling_fields import SamplingFields
+from llamacpu.server.sampling_fields import LoraScale, SamplingFields
 
-__all__ = ["ApplyTemplate", "Completion", "Detokenize", "EmbeddingBody", "Infill", "RerankBody", "Tokenize"]
+__all__ = [
+    "ApplyTemplate",
+    "Completion",
+    "Detokenize",
+    "EmbeddingBody",
+    "Infill",
+    "LoraScales",
+    "RerankBody",
+    "Tokenize",
+]
 
 Ids = list[int]
 Prompt = str | Ids | list[str | int] | list[str | Ids | list[str | int]]
@@ -103,6 +112,12 @@ class RerankBody(Body):
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False
     return_text: bool = False
+
+
+class LoraScales(Body):
+    """POST /lora-adapters."""
+
+    lora: Annotated[list[LoraScale], Field(max_length=256)]
 
 
 class EmbeddingBody(Body):

@@ -1,4 +1,4 @@
-"""POST /tokenize, /detokenize, /apply-template, /embedding; GET /props, /slots, /lora-adapters."""
+"""POST /tokenize, /detokenize, /apply-template, /embedding; GET /props, /slots; /lora-adapters."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu.chat.conversation import templates_in
 from llamacpu.engine.machine import version
+from llamacpu.server.bodies import checked, parsed, read
 from llamacpu.server.errors import invalid
-from llamacpu.server.llama_server.requests import ApplyTemplate, Detokenize, EmbeddingBody, Tokenize
+from llamacpu.server.llama_server.requests import ApplyTemplate, Detokenize, EmbeddingBody, LoraScales, Tokenize
 from llamacpu.server.openai.completions import prompts_of
 from llamacpu.server.openai.embeddings import vectors_of
 from llamacpu.server.prompts import check_schema, check_variables, using
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
 
     from llamacpu.server.endpoints import Call
 
-__all__ = ["apply_template", "detokenize", "embedding", "lora_adapters", "props", "slots", "tokenize"]
+__all__ = [
+    "apply_template",
+    "detokenize",
+    "embedding",
+    "lora_adapters",
+    "props",
+    "set_lora_adapters",
+    "slots",
+    "tokenize",
+]
 
 
 async def tokenize(call: Call) -> Response:
@@ -109,9 +119,26 @@ async def slots(call: Call) -> Response:
     )
 
 
-async def lora_adapters(_call: Call) -> Response:
-    """Return the list of adapters, which is empty."""
-    return JsonResponse([])
+async def lora_adapters(call: Call) -> Response:
+    """Return the adapters of a model, with the scales of requests that choose none."""
+    served = await call.state.models.take(call.request.query_params.get("model"))
+    try:
+        return JsonResponse(served.adapters.rows())
+    finally:
+        call.state.models.give_back(served)
+
+
+async def set_lora_adapters(call: Call) -> Response:
+    """Set the scales of requests that choose none, given as a list of `id` and `scale`."""
+    data = await read(call.request, call.state.settings)
+    # Bodies are objects elsewhere, and checked as such.
+    wanted = checked(LoraScales, parsed(b'{"lora":' + (data or b"[]") + b"}", call.state.settings.json_depth)).lora
+    served = await call.state.models.take(call.request.query_params.get("model"))
+    try:
+        await call.state.work.short(lambda: served.adapters.change(wanted))
+    finally:
+        call.state.models.give_back(served)
+    return JsonResponse({"success": True})
 
 
 def _piece(data: bytes) -> str | list[int]:

@@ -70,13 +70,20 @@ def _modelfile(body: CreateBody) -> Modelfile:
     """The request as a Modelfile. Raises ApiError and StoreError."""
     for field, words in (
         ("files", "files are not taken from clients; put the file into the server's folder, and name it in from"),
-        ("adapters", "adapters are not run by this version; merge the adapter into the model"),
+        (
+            "adapters",
+            "adapters are not taken from clients; create the model on the server, with ADAPTER in a Modelfile",
+        ),
         ("quantize", "models are not quantized by this server; name a quantized one in from"),
     ):
         if getattr(body, field):
             raise invalid(f"{field}: {words}", field)
     if body.modelfile:
-        return parse_modelfile(body.modelfile, "modelfile")
+        modelfile = parse_modelfile(body.modelfile, "modelfile")
+        if modelfile.adapters:
+            # A path in the request would name a file of the server.
+            raise invalid("modelfile: ADAPTER is not taken from clients; create the model on the server", "modelfile")
+        return modelfile
     if not body.base:
         raise invalid("from: the model is missing that settings are to come over", "from")
     parameters: dict[str, Any] = {}

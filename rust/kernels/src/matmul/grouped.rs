@@ -104,6 +104,12 @@ fn check(input: (usize, usize), output: (usize, usize), jobs: &[GroupedJob]) -> 
             places.push((job.output.0, job.output.1, job.tokens, rows));
         }
     }
+    refuse_overlap(&mut places)
+}
+
+/// Checks that rectangles of an output, given as first row, first column, number of rows and of columns, do not overlap:
+/// those that share a row must have all rows in common and disjoint columns. Sorts them.
+pub(crate) fn refuse_overlap(places: &mut [(usize, usize, usize, usize)]) -> Result<(), Error> {
     places.sort_unstable();
     for pair in places.windows(2) {
         let [(row, column, tokens, rows), (next_row, next_column, next_tokens, _)] = [pair[0], pair[1]];

@@ -48,10 +48,17 @@ pub(crate) struct LatentAttention {
     pub(crate) latent: Linear,
     pub(crate) latent_norm: Norm,
     /// For each head, maps its query to latent space.
-    pub(crate) key: Vec<Matrix>,
+    pub(crate) key: HeadMatrices,
     /// For each head, maps latent space to its value.
-    pub(crate) value: Vec<Matrix>,
+    pub(crate) value: HeadMatrices,
     pub(crate) output: Linear,
+}
+
+/// A matrix for each head.
+pub(crate) struct HeadMatrices {
+    pub(crate) matrices: Vec<Matrix>,
+    /// Their numbers among those that adapters can change.
+    pub(crate) slots: Vec<usize>,
 }
 
 /// How queries are computed.
@@ -155,13 +162,25 @@ impl LatentAttention {
             }
         };
         let (still, value_size) = (sizes.key_size - turned, sizes.value_size);
+        let heads = 0..sizes.heads;
         let (key, value) = if tensors.has(&name("attn_kv_b.weight")) {
-            keys_and_values(tensors.fused(&name("attn_kv_b.weight"), latent, &[still, value_size], sizes.heads)?)?
-        } else {
+            let tensor = name("attn_kv_b.weight");
+            let (keys, values) = keys_and_values(tensors.fused(&tensor, latent, &[still, value_size], sizes.heads)?)?;
+            let first = |head| head * (still + value_size);
+            let key_slots =
+                heads.clone().map(|head| tensors.transposed_slot(&tensor, (latent, still), first(head))).collect();
+            let slots = heads.map(|head| tensors.slot(&tensor, (value_size, latent), (first(head) + still, 0)));
             (
-                tensors.stack(&name("attn_k_b.weight"), still, &[latent], sizes.heads)?,
-                tensors.stack(&name("attn_v_b.weight"), latent, &[value_size], sizes.heads)?,
+                HeadMatrices { matrices: keys, slots: key_slots },
+                HeadMatrices { slots: slots.collect(), matrices: values },
             )
+        } else {
+            let mut stack = |tensor: &str, columns: usize, rows: usize| {
+                let matrices = tensors.stack(tensor, columns, &[rows], sizes.heads)?;
+                let slots = heads.clone().map(|head| tensors.slot(tensor, (rows, columns), (0, head))).collect();
+                Ok::<_, Error>(HeadMatrices { matrices, slots })
+            };
+            (stack(&name("attn_k_b.weight"), still, latent)?, stack(&name("attn_v_b.weight"), latent, value_size)?)
         };
         Ok(Self {
             query,
@@ -179,7 +198,7 @@ impl LatentAttention {
             LatentQuery::Through { down, up, .. } => vec![&down.matrix, &up.matrix],
         };
         matrices.push(&self.latent.matrix);
-        matrices.extend(self.key.iter().chain(&self.value));
+        matrices.extend(self.key.matrices.iter().chain(&self.value.matrices));
         matrices.push(&self.output.matrix);
         matrices
     }

@@ -152,11 +152,13 @@ fn stacked(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Vec<N
     let (width, count, inner) = (config.embedding_length, config.experts, config.expert_width(index));
     let downs = tensors.linear_stack(&name("ffn_down_exps"), inner, width, count)?;
     let gates_and_ups: Vec<(Option<Linear>, Linear)> = if tensors.has(&name("ffn_gate_up_exps.weight")) {
-        let halves = tensors.stack(&name("ffn_gate_up_exps.weight"), width, &[inner, inner], count)?;
+        let tensor = name("ffn_gate_up_exps.weight");
+        let halves = tensors.stack(&tensor, width, &[inner, inner], count)?;
         let bias = tensors.optional_table(&name("ffn_gate_up_exps.bias"), 2 * inner, count)?;
         let mut halves = halves.into_iter().enumerate().map(|(half, matrix)| {
             let bias = bias.as_ref().map(|bias| bias[half * inner..(half + 1) * inner].to_vec());
-            Linear { matrix, bias }
+            let slot = tensors.slot(&tensor, (inner, width), (half % 2 * inner, half / 2));
+            Linear { matrix, bias, slot }
         });
         let mut pairs = Vec::with_capacity(count);
         while let (Some(gate), Some(up)) = (halves.next(), halves.next()) {

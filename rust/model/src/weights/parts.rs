@@ -12,6 +12,8 @@ pub(crate) struct Linear {
     pub(crate) matrix: Matrix,
     /// One element per row of the matrix.
     pub(crate) bias: Option<Vec<f32>>,
+    /// Number of the matrix among those that adapters can change.
+    pub(crate) slot: usize,
 }
 
 /// The weight of a norm and its optional bias.
@@ -30,20 +32,22 @@ impl Linear {
 impl Tensors<'_> {
     /// A matrix `NAME.weight` with its optional `NAME.bias`.
     pub(super) fn linear(&mut self, name: &str, columns: usize, rows: usize) -> Result<Linear, Error> {
-        let matrix = self.matrix(&format!("{name}.weight"), columns, rows)?;
+        let tensor = format!("{name}.weight");
+        let matrix = self.matrix(&tensor, columns, rows)?;
         let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
-        Ok(Linear { matrix, bias })
+        Ok(Linear { matrix, bias, slot: self.slot(&tensor, (rows, columns), (0, 0)) })
     }
 
     /// The parts of a single matrix `NAME.weight` that stacks several, each with its part of `NAME.bias`.
     pub(super) fn linears(&mut self, name: &str, columns: usize, parts: &[usize]) -> Result<Vec<Linear>, Error> {
-        let matrices = self.stack(&format!("{name}.weight"), columns, parts, 1)?;
+        let tensor = format!("{name}.weight");
+        let matrices = self.stack(&tensor, columns, parts, 1)?;
         let bias = self.optional_vector(&format!("{name}.bias"), parts.iter().sum())?;
         let mut start = 0;
         let mut linears = Vec::with_capacity(parts.len());
         for (matrix, &rows) in matrices.into_iter().zip(parts) {
             let bias = bias.as_ref().map(|bias| bias[start..start + rows].to_vec());
-            linears.push(Linear { matrix, bias });
+            linears.push(Linear { matrix, bias, slot: self.slot(&tensor, (rows, columns), (start, 0)) });
             start += rows;
         }
         Ok(linears)
@@ -57,11 +61,15 @@ impl Tensors<'_> {
         rows: usize,
         count: usize,
     ) -> Result<Vec<Linear>, Error> {
-        let matrices = self.stack(&format!("{name}.weight"), columns, &[rows], count)?;
+        let tensor = format!("{name}.weight");
+        let matrices = self.stack(&tensor, columns, &[rows], count)?;
         let biases = self.optional_table(&format!("{name}.bias"), rows, count)?;
         let bias = |index: usize| biases.as_ref().map(|biases| biases[index * rows..(index + 1) * rows].to_vec());
-        let linears = matrices.into_iter().enumerate();
-        Ok(linears.map(|(index, matrix)| Linear { matrix, bias: bias(index) }).collect())
+        let linears = matrices.into_iter().enumerate().map(|(index, matrix)| {
+            let slot = self.slot(&tensor, (rows, columns), (0, index));
+            Linear { matrix, bias: bias(index), slot }
+        });
+        Ok(linears.collect())
     }
 
     /// `NAME.weight` and, where vectors are centred, the optional `NAME.bias`; ones if norms have no weights.

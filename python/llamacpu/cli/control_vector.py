@@ -1,0 +1,64 @@
+"""`llamacpu control-vector`: a control vector from pairs of prompts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from llamacpu.cli import options
+from llamacpu.cli.terminal import ProgressBar
+
+if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import Load
+
+
+class PairBar(ProgressBar):
+    """The progress bar shown while pairs of prompts are read."""
+
+    _TEXT = "Reading"
+
+    def _amounts(self, done: int, total: int) -> str:
+        return f"{done}/{total} pairs"
+
+
+@click.command("control-vector", short_help="Make a control vector from pairs of prompts.")
+@click.argument("model", type=str, shell_complete=options.complete_files)
+@click.argument("pairs", type=str, shell_complete=options.complete_files)
+@click.option(
+    "-o", "--output", required=True, metavar="FILE", shell_complete=options.complete_files, help="The file to write."
+)
+@click.option(
+    "--method",
+    type=click.Choice(["pca", "mean"]),
+    default="pca",
+    show_default=True,
+    help="The first principal component of the differences of states, or their mean.",
+)
+@options.threads
+@options.load
+@options.overrides
+def command(
+    model: str, pairs: str, output: str, method: Any, threads: int | None, load: Load, overrides: dict[str, Any]
+) -> None:
+    """Make a control vector for MODEL (a .gguf file, or a name) from PAIRS, a file of JSON lines ('-': stdin).
+
+    A line is {"positive": ..., "negative": ...}, each a text or a list of messages. The vector leads from the negative
+    to the positive prompts: run MODEL --control-vector FILE:STRENGTH, with a negative strength for the other way.
+    """
+    from llamacpu.model import Model
+    from llamacpu.tools.control_vectors import control_vector, pairs_of_lines
+
+    bar = PairBar()
+    try:
+        given = list(pairs_of_lines(options.read_text(pairs).splitlines(), "stdin" if pairs == "-" else pairs))
+        with Model(options.named_file(model), threads=threads, load=load, overrides=overrides) as opened:
+            options.say_what_stays_on_disk(opened)
+            path = control_vector(opened, given, output, method=method, on_progress=bar)
+    except ValueError as error:
+        if type(error) is ValueError:
+            raise click.UsageError(str(error)) from None
+        raise
+    finally:
+        bar.clear()
+    click.echo(f"{path}: {len(given)} pairs", err=True)

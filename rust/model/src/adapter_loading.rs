@@ -1,0 +1,177 @@
+//! From the tensors of an adapter file to changes of the matrices of a model.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use llamacpu_kernels::low_rank::{UpMatrix, down_matrix};
+use llamacpu_kernels::mapping::{Load, Mapping, SourceFile};
+use llamacpu_kernels::matmul::Matrix;
+use llamacpu_kernels::memory;
+
+use crate::adapters::{Adapter, Pair, Steering};
+use crate::error::zeroed;
+use crate::model::Interrupted;
+use crate::tensors::{Slot, TensorInfo, Tensors};
+use crate::{Error, Model};
+
+const PURPOSE: &str = "adapters";
+
+/// A pair of tensors that changes one tensor of the model.
+#[derive(Debug, Clone)]
+pub struct AdapterPair {
+    /// Name of the tensor of the model.
+    pub base: String,
+    /// Name of the tensor that is multiplied with the input: rank × columns, or a stack of these.
+    pub down: String,
+    /// Name of the tensor that is multiplied with the result: rows × rank, or a stack of these.
+    pub up: String,
+    /// Factor of the product.
+    pub factor: f32,
+}
+
+impl Model {
+    /// Vectors for sessions of this model: `vectors` are pairs of a layer, counted from 0, and what is added to the stream
+    /// after it. Those of the same layer are added up, in order.
+    ///
+    /// # Errors
+    /// `Error::Argument` if there is no such layer or a vector has another length than the embedding; `Error::Memory`.
+    pub fn steering(&self, vectors: &[(usize, Vec<f32>)]) -> Result<Steering, Error> {
+        Steering::new(self.identity(), (self.config().layers, self.config().embedding_length), vectors)
+    }
+
+    /// Reads an adapter for this model into memory; its files are not needed any more afterwards.
+    ///
+    /// # Errors
+    /// `Error::Model` if a tensor is missing, cannot be read or does not fit to the model; `Error::Kernel` if a file has
+    /// changed; `Error::Memory`.
+    pub fn adapter(
+        &self,
+        files: &[Arc<SourceFile>],
+        tensors: &[TensorInfo],
+        pairs: &[AdapterPair],
+        interrupted: Option<Interrupted>,
+    ) -> Result<Adapter, Error> {
+        if self.config().relative_positions > 0 {
+            return Err(Error::Model(format!(
+                "adapters for {}, whose attention multiplies embeddings of distances too, are not supported",
+                self.config().architecture
+            )));
+        }
+        let files =
+            files.iter().map(|file| Mapping::of(file, Load::Map, interrupted)).collect::<Result<Vec<_>, _>>()?;
+        for file in &files {
+            file.watch();
+        }
+        let mut table = Tensors::new(&files, tensors)?;
+        let slots = self.slots();
+        let mut by_tensor: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, slot) in slots.iter().enumerate() {
+            by_tensor.entry(&slot.tensor).or_default().push(index);
+        }
+        let mut found: Vec<Option<Pair>> = memory::room(slots.len(), PURPOSE)?;
+        found.resize_with(slots.len(), || None);
+        let mut embedding = None;
+        for pair in pairs {
+            let shapes = (table.shape(&pair.down)?, table.shape(&pair.up)?);
+            let ([columns, rank, _], [inner, rows, _]) = shapes;
+            if pair.base == "token_embd.weight" {
+                let (vocabulary, width) = (self.config().embedding_rows(), self.config().embedding_length);
+                if shapes != ([inner, vocabulary, 1], [inner, width, 1]) {
+                    return Err(misfit(pair, &format!("rank × {vocabulary} and rank × {width}")));
+                }
+                let up = all(&table.matrix(&pair.up, inner, width)?)?;
+                let down = narrowed(&table.matrix(&pair.down, inner, vocabulary)?)?;
+                embedding = Some(Pair { down, up: UpMatrix::new(width, inner, &up)?, factor: pair.factor });
+                continue;
+            }
+            let own = by_tensor.get(pair.base.as_str()).ok_or_else(|| {
+                Error::Model(format!(
+                    "the adapter changes {:?}, a tensor that this model multiplies nothing by",
+                    pair.base
+                ))
+            })?;
+            if inner != rank {
+                return Err(misfit(pair, "the same rank"));
+            }
+            let count = shapes.0[2];
+            let (downs, ups) =
+                (table.stack(&pair.down, columns, &[rank], count)?, table.stack(&pair.up, rank, &[rows], shapes.1[2])?);
+            let mut last: Option<(usize, Arc<Matrix>)> = None;
+            for &index in own {
+                let slot = &slots[index];
+                let (wide, high) = if slot.transposed { (slot.rows, slot.columns) } else { (slot.columns, slot.rows) };
+                let (Some(down), Some(up)) = (downs.get(slot.part), ups.get(slot.part)) else {
+                    return Err(misfit(pair, &format!("at least {} parts", slot.part + 1)));
+                };
+                if wide != columns || slot.first_row + high > rows {
+                    return Err(misfit(pair, &format!("{wide} inputs and at least {} outputs", slot.first_row + high)));
+                }
+                let change = if slot.transposed {
+                    transposed(down, up, slot, pair.factor)?
+                } else {
+                    let down = match &last {
+                        Some((part, down)) if *part == slot.part => Arc::clone(down),
+                        _ => narrowed(down)?,
+                    };
+                    last = Some((slot.part, Arc::clone(&down)));
+                    let up = some(up, slot.first_row, slot.rows)?;
+                    Pair { down, up: UpMatrix::new(slot.rows, rank, &up)?, factor: pair.factor }
+                };
+                found[index] = Some(change);
+            }
+        }
+        files.iter().try_for_each(|file| file.check())?;
+        let sizes = found.iter().flatten().chain(&embedding).map(|pair| pair.down.nbytes() + pair.up.nbytes());
+        Ok(Adapter::new(self.identity(), sizes.sum(), found, embedding))
+    }
+}
+
+fn misfit(pair: &AdapterPair, expected: &str) -> Error {
+    Error::Model(format!(
+        "the tensors {:?} and {:?} do not fit to {:?} of the model: expected {expected}; the adapter belongs to another model",
+        pair.down, pair.up, pair.base
+    ))
+}
+
+/// The change of the transposed matrix: `(B A)ᵀ = Aᵀ Bᵀ`.
+fn transposed(down: &Matrix, up: &Matrix, slot: &Slot, factor: f32) -> Result<Pair, Error> {
+    let rank = down.rows();
+    // rank × latent size
+    let first = all(down)?;
+    // inputs × rank
+    let second = some(up, slot.first_row, slot.columns)?;
+    let mut turned_up = zeroed(Some(second.len()), PURPOSE)?;
+    for (row, numbers) in turned_up.chunks_exact_mut(slot.columns.max(1)).enumerate() {
+        numbers.iter_mut().enumerate().for_each(|(column, number)| *number = second[column * rank + row]);
+    }
+    let mut turned_down = zeroed(Some(first.len()), PURPOSE)?;
+    for (row, numbers) in turned_down.chunks_exact_mut(rank.max(1)).enumerate() {
+        numbers.iter_mut().enumerate().for_each(|(column, number)| *number = first[column * slot.rows + row]);
+    }
+    let down = matrix_of(rank, slot.columns, &turned_up)?;
+    Ok(Pair { down, up: UpMatrix::new(slot.rows, rank, &turned_down)?, factor })
+}
+
+/// All numbers of a matrix, row by row.
+fn all(matrix: &Matrix) -> Result<Vec<f32>, Error> {
+    some(matrix, 0, matrix.rows())
+}
+
+/// The numbers of some rows.
+fn some(matrix: &Matrix, first: usize, count: usize) -> Result<Vec<f32>, Error> {
+    let columns = matrix.columns();
+    let mut numbers = zeroed(count.checked_mul(columns), PURPOSE)?;
+    for (row, numbers) in numbers.chunks_exact_mut(columns.max(1)).enumerate() {
+        matrix.row(first + row, numbers)?;
+    }
+    Ok(numbers)
+}
+
+/// The same numbers in memory, in the smallest format without loss that products with 32-bit activations know.
+fn narrowed(matrix: &Matrix) -> Result<Arc<Matrix>, Error> {
+    matrix_of(matrix.rows(), matrix.columns(), &all(matrix)?)
+}
+
+fn matrix_of(rows: usize, columns: usize, numbers: &[f32]) -> Result<Arc<Matrix>, Error> {
+    Ok(Arc::new(down_matrix(rows, columns, numbers)?))
+}
