@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn linear() -> Linear {
-        Linear { matrix: Matrix::new(Format::F32, 1, 4, Bytes::owned(vec![0; 16])).unwrap(), bias: None }
+        Linear { matrix: Matrix::new(Format::F32, 1, 4, Bytes::owned(vec![0; 16])).unwrap(), bias: None, slot: 0 }
     }
 
     #[test]
