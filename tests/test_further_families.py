@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,220 +9,14 @@ import gguf
 import numpy as np
 import pytest
 
-from config_models import tensors
+from further_families import CONTEXT, FAMILIES, HALVES, HEADS, LAYERS, VOCABULARY, expected, write
 from llamacpu import ContextOverflow, Model, ModelError
-from llamacpu.families.config import Config
 from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile
 from reference_model import ReferenceModel, is_exact
+from test_golden_families import check_ways
 
 pytestmark = pytest.mark.instruction_set
-
-LAYERS, CONTEXT, VOCABULARY = 4, 128, 50
-BASE = Config(
-    architecture="test", vocab_size=VOCABULARY, context_length=CONTEXT, embedding_length=48, layers=LAYERS,
-    feed_forward=[40] * LAYERS, heads=[6] * LAYERS, kv_heads=[2] * LAYERS, key_size=8, value_size=8, norm_epsilon=1e-5,
-    rope_size=8, rope_original_context=CONTEXT,
-)  # fmt: skip
-PLAIN = {"gate": "none", "activation": "gelu_tanh"}
-LOCAL = {"window": [9, 9, 9, 0], "rotation": ["global"] * 3 + ["none"]}
-EXPERTS = {"experts": 6, "experts_used": 2, "expert_feed_forward": 20, "expert_gating": "sigmoid"}
-POSITIONS = {"learned_positions": True, "rope_size": 0, "rotation": ["none"] * LAYERS}
-LINEAR = {"alibi": 8.0, "rope_size": 0, "rotation": ["none"] * LAYERS}
-HALVES = {"rope_style": "neox"}
-VARIANTS = {"falcon-40b": "falcon", "gptneox-in-turn": "gptneox", "mpt-learned": "mpt"}
-"""Entries of the table whose architecture has another one."""
-HEADS = {"query_key_norm": ["head"] * LAYERS}
-EXPERT_KEYS = {
-    "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20, "expert_shared_count": 1,
-    "expert_weights_scale": 2.5,
-}  # fmt: skip
-# Architecture: switches as the models' own code has them, further keys of the file, and whether it has biases.
-FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
-    "exaone": (HALVES, {}, False),
-    "exaone4": (HALVES | HEADS | LOCAL | {"norms": "behind"}, {"attention.sliding_window": 9}, False),
-    "internlm2": ({}, {}, False),
-    "xverse": ({}, {}, False),
-    "orion": (HALVES | {"norm": "layer"}, {}, True),
-    "minicpm": ({"embedding_scale": 12.0, "residual_scale": 0.7, "logit_scale": 256 / 48}, {}, False),
-    "phi2": (
-        HALVES | PLAIN | {"norm": "layer", "parallel": True, "rope_size": 4}, {"rope.dimension_count": 4}, True,
-    ),
-    "falcon": (
-        HALVES | {"norm": "layer", "parallel": True, "gate": "none", "activation": "gelu", "kv_heads": [1] * LAYERS},
-        {},
-        False,
-    ),
-    "gpt2": (POSITIONS | PLAIN | {"norm": "layer", "kv_heads": [6] * LAYERS}, {}, True),
-    "starcoder": (POSITIONS | PLAIN | {"norm": "layer", "kv_heads": [1] * LAYERS}, {}, True),
-    "ernie4_5-moe": (
-        EXPERTS | {"shared_feed_forward": 20, "expert_gating": "softmax", "expert_weights_scale": 2.5},
-        EXPERT_KEYS,
-        False,
-    ),
-    "falcon-40b": (
-        HALVES
-        | {
-            "norm": "layer", "parallel": True, "gate": "none", "activation": "gelu", "parallel_norm": True,
-            "attention_norm": "attn_norm_2", "feed_forward_norm": "attn_norm",
-        },
-        {},
-        False,
-    ),
-    "gptneox": (
-        HALVES
-        | {
-            "norm": "layer", "parallel": True, "gate": "none", "activation": "gelu", "parallel_norm": True,
-            "rope_size": 4,
-        },
-        {"rope.dimension_count": 4, "use_parallel_residual": True},
-        True,
-    ),
-    "gptneox-in-turn": (
-        HALVES | {"norm": "layer", "gate": "none", "activation": "gelu"}, {"use_parallel_residual": False}, True,
-    ),
-    "olmo": (
-        {"norm": "layer", "norm_weights": False, "query_key_value_limit": 0.5}, {"attention.clamp_kqv": 0.5}, False,
-    ),
-    "bloom": (
-        LINEAR | PLAIN | {"norm": "layer", "embedding_norm": True, "kv_heads": [6] * LAYERS}, {}, True,
-    ),
-    "mpt": (
-        LINEAR | {"norm": "layer", "gate": "none", "activation": "gelu", "query_key_value_limit": 0.5},
-        {"attention.max_alibi_bias": 8.0, "attention.clamp_kqv": 0.5},
-        False,
-    ),
-    "mpt-learned": (
-        POSITIONS
-        | {"norm": "layer", "gate": "none", "activation": "gelu", "query_key_norm": ["width"] * LAYERS},
-        {"attention.max_alibi_bias": 0.0},
-        True,
-    ),
-    "jais": (
-        LINEAR | {"norm": "layer", "kv_heads": [6] * LAYERS, "attention_scale": 1 / 8, "alibi": 10.0},
-        {"attention.max_alibi_bias": 10.0},
-        True,
-    ),
-    "refact": (LINEAR | {"kv_heads": [1] * LAYERS}, {}, False),
-    "baichuan": ({}, {}, False),
-    "chatglm": ({"gate": "fused", "rope_size": 4}, {"rope.dimension_count": 4}, False),
-    "plamo": (HALVES | {"parallel": True}, {}, False),
-    "codeshell": (HALVES | PLAIN | {"norm": "layer"}, {}, True),
-    "qwen": (HALVES, {"feed_forward_length": 80}, False),
-    "hunyuan-dense": (HALVES | {"query_key_norm": ["rotated_head"] * LAYERS}, {}, False),
-    "hunyuan-moe": (
-        HALVES | EXPERTS
-        | {"query_key_norm": ["rotated_head"] * LAYERS, "expert_gating": "softmax", "shared_feed_forward": 28},
-        {
-            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20,
-            "expert_shared_feed_forward_length": 28,
-        },
-        False,
-    ),
-    "phimoe": (
-        HALVES | EXPERTS | {"norm": "layer", "expert_gating": "sparse_mixer", "expert_weights_norm": False},
-        {
-            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20,
-            "attention.layer_norm_rms_epsilon": 1e-5,
-        },
-        True,
-    ),
-    "dbrx": (
-        HALVES | EXPERTS
-        | {
-            "norm": "layer", "expert_gating": "softmax", "feed_forward_norm": "attn_output_norm",
-            "query_key_value_limit": 0.5,
-        },
-        {
-            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20, "attention.clamp_kqv": 0.5,
-        },
-        False,
-    ),
-    "deepseek": (
-        EXPERTS
-        | {
-            "expert_gating": "softmax", "expert_weights_norm": False, "shared_feed_forward": 20,
-            "expert_weights_scale": 2.5,
-        },
-        EXPERT_KEYS,
-        False,
-    ),
-    "bailingmoe": (
-        EXPERTS
-        | {
-            "expert_gating": "softmax", "expert_weights_norm": True, "shared_feed_forward": 20,
-            "expert_weights_scale": 2.5,
-        },
-        EXPERT_KEYS | {"expert_weights_norm": True},
-        False,
-    ),
-    "minimax-m2": (
-        HALVES | EXPERTS | {"query_key_norm": ["width"] * LAYERS, "rope_size": 4},
-        {
-            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20, "rope.dimension_count": 4,
-            "expert_gating_func": 2,
-        },
-        False,
-    ),
-    "exaone-moe": (
-        HALVES | HEADS | LOCAL | EXPERTS | {"shared_feed_forward": 20, "expert_weights_scale": 2.5},
-        EXPERT_KEYS | {"attention.sliding_window": 9},
-        False,
-    ),
-    "openelm": (HALVES | HEADS, {}, False),
-    "pangu-embedded": (HALVES, {}, False),
-    "jais2": (HALVES | {"norm": "layer", "gate": "none", "activation": "relu_squared"}, {}, True),
-    "olmo2": (
-        HALVES
-        | {
-            "norms": "behind", "query_key_norm": ["width"] * LAYERS, "window": [9, 9, 9, 0],
-            "rotation": ["local"] * 3 + ["global"], "rope_scaling": "linear", "rope_factor": 4.0,
-        },
-        {"attention.sliding_window": 9, "rope.scaling.type": "linear", "rope.scaling.factor": 4.0},
-        False,
-    ),
-    "dots1": (HALVES | HEADS | EXPERTS | {"shared_feed_forward": 20, "expert_weights_scale": 2.5}, EXPERT_KEYS, False),
-    "glm4moe": (
-        HALVES | HEADS | EXPERTS
-        | {"shared_feed_forward": 20, "expert_weights_scale": 2.5, "feed_forward_norm": "post_attention_norm"},
-        EXPERT_KEYS,
-        False,
-    ),
-}  # fmt: skip
-
-
-def expected(name: str) -> Config:
-    return replace(BASE, architecture=VARIANTS.get(name, name), **FAMILIES[name][0])
-
-
-def write(path: Path, name: str, more: dict[str, Any] | None = None) -> Path:
-    """A file of the family with random weights."""
-    config = expected(name)
-    _, keys, biases = FAMILIES[name]
-    name = config.architecture
-    writer = gguf.GGUFWriter(path, name)
-    writer.add_token_list([f"t{index}" for index in range(VOCABULARY)])
-    writer.add_tokenizer_model("gpt2")
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(48)
-    writer.add_block_count(LAYERS)
-    if "feed_forward_length" not in keys:
-        writer.add_feed_forward_length(40)
-    writer.add_head_count(6)
-    writer.add_head_count_kv(config.kv_heads[0])
-    (writer.add_layer_norm_eps if config.norm == "layer" else writer.add_layer_norm_rms_eps)(1e-5)
-    for key, value in keys.items():
-        add: dict[type, Any] = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
-        add.get(type(value), writer.add_string)(f"{name}.{key}", value)
-    weights = tensors(config, np.random.default_rng(len(name)), biases, tied=False)
-    for tensor, data in {**weights, **(more or {})}.items():
-        if "attn_sinks" not in tensor:
-            writer.add_tensor(tensor, data.astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -240,6 +33,13 @@ def test_logits_against_exact_arithmetic(name: str, tmp_path: Path) -> None:
         session = model.session(kv_type="f32")
         rows = [session.forward(part, logits="all") for part in (tokens[:7], tokens[7:8], tokens[8:])]
         assert np.array_equal(np.concatenate(rows), whole)
+
+
+@pytest.mark.parametrize("name", ["bloom", "mpt", "olmo", "gptneox", "falcon-40b", "phimoe", "hunyuan-dense", "olmo2"])
+def test_no_bit_depends_on_the_way(name: str, tmp_path: Path) -> None:
+    """Of one family for each part that no golden model has."""
+    tokens = np.random.default_rng(3).integers(0, VOCABULARY, 96).tolist()
+    check_ways(write(tmp_path / "model.gguf", name), tokens, 4 * CONTEXT, tmp_path)
 
 
 def test_learned_positions_end_where_they_end(tmp_path: Path) -> None:
