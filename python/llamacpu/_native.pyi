@@ -121,9 +121,16 @@ class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submod
     """The kernels on NumPy arrays; `llamacpu.kernels` adds defaults and documents them."""
 
     @staticmethod
-    def formats() -> list[tuple[str, int, int, int, bool]]: ...
+    def formats() -> list[tuple[str, int, int, int]]: ...
     @staticmethod
-    def quantize(x: NDArray[np.float32], format: str) -> NDArray[np.uint8]: ...
+    def convert(
+        data: NDArray[np.uint8],
+        source: str,
+        format: str,
+        importance: NDArray[np.float32] | None,
+        threads: int,
+        isa: str | None,
+    ) -> NDArray[np.uint8]: ...
     @staticmethod
     def dequantize(data: NDArray[np.uint8], format: str) -> NDArray[np.float32]: ...
     @staticmethod

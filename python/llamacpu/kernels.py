@@ -30,6 +30,7 @@ __all__ = [
     "layer_norm",
     "matmul",
     "quantize",
+    "requantize",
     "rms_norm",
     "rope",
     "soft_cap",
@@ -54,17 +55,45 @@ class Format(NamedTuple):
     block_elements: int
     """weights in a block; rows consist of whole blocks"""
     block_bytes: int
-    writable: bool
-    """whether `quantize` can write it"""
 
 
 FORMATS: dict[str, Format] = {row[0]: Format(*row) for row in _kernels.formats()}
 """Every format that can be read, by name."""
 
 
-def quantize(x: Floats, format: str) -> Blocks:
-    """Quantize rows of weights (last axis) to blocks of `format`."""
-    return _kernels.quantize(x, format)
+def quantize(
+    x: Floats, format: str, importance: Floats | None = None, *, threads: int = 1, isa: str | None = None
+) -> Blocks:
+    """Quantize rows of weights (last axis) to blocks of `format`.
+
+    importance  float32[columns]: how much an error in each column counts, as in an importance matrix; only the ratios
+                matter. `None` for none. Q8_0, MXFP4, TQ1_0, TQ2_0 and plain floats do not use it.
+
+    Q4_0 to Q8_0, MXFP4 and the ternary formats without importance are written as by the `gguf` package, byte for byte.
+    The other formats, and all with importance, search for the scales and quants with the least weighted squared error.
+    The result is the same for any number of threads. Raises ValueError for weights that are NaN, infinite or too large
+    for the format's scales (halves: 65504), and for importance that is negative, not finite or of another length.
+    """
+    if not isinstance(x, np.ndarray) or x.dtype != np.float32:
+        raise TypeError(f"x is {getattr(x, 'dtype', type(x).__name__)}; expected a float32 array")
+    if x.ndim == 0:
+        raise ValueError("x is a single number; expected an array of at least one dimension")
+    if not x.flags.c_contiguous:
+        raise ValueError("x is not contiguous in memory; pass numpy.ascontiguousarray(x)")
+    return requantize(x.view(np.uint8), "F32", format, importance, threads=threads, isa=isa)
+
+
+def requantize(
+    data: Blocks,
+    source: str,
+    format: str,
+    importance: Floats | None = None,
+    *,
+    threads: int = 1,
+    isa: str | None = None,
+) -> Blocks:
+    """Convert rows of blocks (last axis, in bytes) of the format `source` to blocks of `format`: see `quantize`."""
+    return _kernels.convert(data, source, format, importance, _threads(threads), isa)
 
 
 def dequantize(data: Blocks, format: str) -> Floats:

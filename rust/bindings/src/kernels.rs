@@ -13,9 +13,10 @@ use pyo3::types::PyMapping;
 use llamacpu_kernels::Error;
 use llamacpu_kernels::activation::{self, Activation};
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::formats::Format;
+use llamacpu_kernels::formats::{Conversion, Format};
 use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix};
+use llamacpu_kernels::memory;
 use llamacpu_kernels::norm::{Norm, NormKind};
 use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::Pool;
@@ -23,6 +24,9 @@ use llamacpu_kernels::threads::Pool;
 use self::operands::{FloatArray, LONG, Output, chosen, operand};
 use crate::config::rope_config_from;
 use crate::outside::{detached, released};
+
+/// Number of weights whose conversion takes long enough for signal handlers to run in the meantime.
+const LONG_QUANTIZATION: usize = 1 << 18;
 
 /// Names of the activation functions between the products of a network.
 const ACTIVATIONS: [(&str, Activation); 8] = [
@@ -36,27 +40,46 @@ const ACTIVATIONS: [(&str, Activation); 8] = [
     ("tanh", Activation::Tanh),
 ];
 
-/// Every format of the table: name, number in GGUF files, weights in a block, bytes of a block, whether it can be written.
+/// Every format of the table: name, number in GGUF files, weights in a block, bytes of a block.
 #[pyfunction]
-fn formats() -> Vec<(&'static str, u32, usize, usize, bool)> {
+fn formats() -> Vec<(&'static str, u32, usize, usize)> {
     let row = |format: &Format| {
         let info = format.info();
-        let mut block = vec![0; info.block_bytes];
-        let written = format.quantize(&vec![0.0; info.block_elements], &mut block).is_ok();
-        (info.name, info.ggml_id, info.block_elements, info.block_bytes, written)
+        (info.name, info.ggml_id, info.block_elements, info.block_bytes)
     };
     Format::all().iter().map(row).collect()
 }
 
-/// Rows of weights to blocks.
+/// Rows of blocks of one format to another.
 #[pyfunction]
-fn quantize<'py>(py: Python<'py>, x: FloatArray<'py>, format: &str) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
-    let format = format_named(format)?;
-    let (values, shape) = operand("x", x)?;
-    let columns = last(&shape)?;
-    let row_bytes = format.row_bytes(columns).ok_or_else(|| whole_blocks(format, columns))?;
-    let mut bytes = vec![0; values.len() / columns.max(1) * row_bytes];
-    let bytes = released(py, || format.quantize(&values, &mut bytes).map(|()| bytes))?;
+fn convert<'py>(
+    py: Python<'py>,
+    data: PyReadonlyArrayDyn<'py, u8>,
+    from: &str,
+    to: &str,
+    importance: Option<FloatArray<'py>>,
+    threads: usize,
+    isa: Option<&str>,
+) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
+    let (from, to) = (format_named(from)?, format_named(to)?);
+    let (input, shape) = operand("data", data)?;
+    let columns = columns_of(from, last(&shape)?)?;
+    let row_bytes = to.row_bytes(columns).ok_or_else(|| whole_blocks(to, columns))?;
+    let importance = importance.map(|importance| operand("importance", importance)).transpose()?;
+    let isa = isa.map(str::to_owned);
+    let rows = input.len().checked_div(last(&shape)?).unwrap_or(0);
+    let long = rows.saturating_mul(columns) > LONG_QUANTIZATION;
+    let bytes = detached(py, None, long, move |interrupted| {
+        let mut bytes = Vec::new();
+        memory::grow(&mut bytes, rows * row_bytes, 0, "quantized weights")?;
+        if columns > 0 {
+            let pool = Pool::new(threads)?;
+            let context = Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted) };
+            let importance = importance.as_ref().map(|(importance, _)| importance.as_slice());
+            Conversion { from, to, columns, importance }.run(&context, &input, &mut bytes)?;
+        }
+        Ok::<_, Error>(bytes)
+    })?;
     shaped(py, bytes, &shape, row_bytes)
 }
 
@@ -304,7 +327,7 @@ fn shaped<'py, T: numpy::Element>(
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let kernels = PyModule::new(module.py(), "kernels")?;
     kernels.add_function(wrap_pyfunction!(formats, &kernels)?)?;
-    kernels.add_function(wrap_pyfunction!(quantize, &kernels)?)?;
+    kernels.add_function(wrap_pyfunction!(convert, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(dequantize, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(matmul, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(norm, &kernels)?)?;

@@ -13,11 +13,10 @@ mod floats;
 mod four_bit_tables;
 mod grids;
 mod i_quants;
-mod k_quantize;
 mod k_quants;
 mod layout;
 mod pack;
-mod search;
+mod quantize;
 mod simple;
 mod ternary;
 
@@ -30,10 +29,12 @@ pub(crate) use compression::Compression;
 pub(crate) use decompress::Decompress;
 pub(crate) use layout::{Bits, GROUP_ROWS, Packing, Scales, half_to_float};
 pub(crate) use pack::Layout;
+pub use quantize::Conversion;
 
 use crate::Error;
 use crate::cpu::Isa;
 use blocks::{Blocks, dequantize_blocks};
+use quantize::{Quantize, Rows};
 
 /// A tensor type of GGUF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,9 +68,6 @@ pub enum Format {
     TQ2_0,
 }
 
-/// A function that writes whole blocks.
-pub(crate) type Quantize = fn(&[f32], &mut [u8]);
-
 /// One row of the table: the name of a format and how its blocks are read and written.
 #[derive(Debug)]
 pub struct FormatInfo {
@@ -85,8 +83,8 @@ pub struct FormatInfo {
     pub block_bytes: usize,
     /// Dequantizes whole blocks; the slices must match in size (see [`Format::dequantize`] for a checked call).
     pub(crate) dequantize: fn(&[u8], &mut [f32]),
-    /// Quantizes to whole blocks; none if an importance matrix is needed.
-    pub(crate) quantize: Option<Quantize>,
+    /// Quantizes whole rows; see [`Conversion`] for a checked call.
+    pub(crate) quantize: Quantize,
     /// How quantized blocks are laid out for the kernels; none for plain weights, which stay as they are in the file.
     pub(crate) packing: Option<&'static Packing>,
     /// How that layout is compressed in memory, if it is.
@@ -98,7 +96,7 @@ pub struct FormatInfo {
 }
 
 /// The row of a quantized format, from its `Blocks`.
-const fn row<B: Blocks>(format: Format, name: &'static str, ggml_id: u32, quantize: Option<Quantize>) -> FormatInfo {
+const fn row<B: Blocks>(format: Format, name: &'static str, ggml_id: u32, quantize: Quantize) -> FormatInfo {
     FormatInfo {
         format,
         name,
@@ -121,7 +119,7 @@ const fn plain(
     ggml_id: u32,
     bytes: usize,
     dequantize: fn(&[u8], &mut [f32]),
-    quantize: fn(&[f32], &mut [u8]),
+    quantize: Quantize,
 ) -> FormatInfo {
     FormatInfo {
         format,
@@ -130,7 +128,7 @@ const fn plain(
         block_elements: 1,
         block_bytes: bytes,
         dequantize,
-        quantize: Some(quantize),
+        quantize,
         packing: None,
         compression: None,
         decompress: |_, _, _, _, _| {},
@@ -141,31 +139,45 @@ const fn plain(
 /// Every format, in the order of [`Format`].
 // A constant would be copied into the crates that use it, with every function that it names.
 static TABLE: [FormatInfo; 25] = [
-    plain(Format::F32, "F32", 0, 4, floats::f32_from_bytes, floats::f32_to_bytes),
-    plain(Format::F16, "F16", 1, 2, floats::f16_from_bytes, floats::f16_to_bytes),
-    plain(Format::BF16, "BF16", 30, 2, floats::bf16_from_bytes, floats::bf16_to_bytes),
-    row::<simple::Q4_0>(Format::Q4_0, "Q4_0", 2, Some(simple::quantize_q4_0)),
-    row::<simple::Q4_1>(Format::Q4_1, "Q4_1", 3, Some(simple::quantize_q4_1)),
-    row::<simple::Q5_0>(Format::Q5_0, "Q5_0", 6, Some(simple::quantize_q5_0)),
-    row::<simple::Q5_1>(Format::Q5_1, "Q5_1", 7, Some(simple::quantize_q5_1)),
-    row::<simple::Q8_0>(Format::Q8_0, "Q8_0", 8, Some(simple::quantize_q8_0)),
-    row::<k_quants::Q2K>(Format::Q2_K, "Q2_K", 10, Some(k_quantize::quantize_q2_k)),
-    row::<k_quants::Q3K>(Format::Q3_K, "Q3_K", 11, Some(k_quantize::quantize_q3_k)),
-    row::<k_quants::Q4K>(Format::Q4_K, "Q4_K", 12, Some(k_quantize::quantize_q4_k)),
-    row::<k_quants::Q5K>(Format::Q5_K, "Q5_K", 13, Some(k_quantize::quantize_q5_k)),
-    row::<k_quants::Q6K>(Format::Q6_K, "Q6_K", 14, Some(k_quantize::quantize_q6_k)),
-    row::<four_bit_tables::Iq4Nl>(Format::IQ4_NL, "IQ4_NL", 20, Some(k_quantize::quantize_iq4_nl)),
-    row::<four_bit_tables::Iq4Xs>(Format::IQ4_XS, "IQ4_XS", 23, Some(k_quantize::quantize_iq4_xs)),
-    row::<i_quants::Iq3S>(Format::IQ3_S, "IQ3_S", 21, None),
-    row::<i_quants::Iq3Xxs>(Format::IQ3_XXS, "IQ3_XXS", 18, None),
-    row::<i_quants::Iq2S>(Format::IQ2_S, "IQ2_S", 22, None),
-    row::<i_quants::Iq2Xs>(Format::IQ2_XS, "IQ2_XS", 17, None),
-    row::<i_quants::Iq2Xxs>(Format::IQ2_XXS, "IQ2_XXS", 16, None),
-    row::<i_quants::Iq1S>(Format::IQ1_S, "IQ1_S", 19, None),
-    row::<i_quants::Iq1M>(Format::IQ1_M, "IQ1_M", 29, None),
-    row::<four_bit_tables::Mxfp4>(Format::MXFP4, "MXFP4", 39, Some(four_bit_tables::quantize_mxfp4)),
-    row::<ternary::Tq1_0>(Format::TQ1_0, "TQ1_0", 34, Some(ternary::quantize_tq1_0)),
-    row::<ternary::Tq2_0>(Format::TQ2_0, "TQ2_0", 35, Some(ternary::quantize_tq2_0)),
+    plain(Format::F32, "F32", 0, 4, floats::f32_from_bytes, |_, rows, out| floats::f32_to_bytes(rows.values, out)),
+    plain(Format::F16, "F16", 1, 2, floats::f16_from_bytes, |_, rows, out| floats::f16_to_bytes(rows.values, out)),
+    plain(Format::BF16, "BF16", 30, 2, floats::bf16_from_bytes, |_, rows, out| floats::bf16_to_bytes(rows.values, out)),
+    row::<simple::Q4_0>(Format::Q4_0, "Q4_0", 2, |isa, rows, out| match rows.importance {
+        None => simple::quantize_q4_0(rows.values, out),
+        Some(_) => quantize::signed::<18>(isa, rows, 8.0, out),
+    }),
+    row::<simple::Q4_1>(Format::Q4_1, "Q4_1", 3, |isa, rows, out| match rows.importance {
+        None => simple::quantize_q4_1(rows.values, out),
+        Some(_) => quantize::ranged::<20>(isa, rows, 15.0, out),
+    }),
+    row::<simple::Q5_0>(Format::Q5_0, "Q5_0", 6, |isa, rows, out| match rows.importance {
+        None => simple::quantize_q5_0(rows.values, out),
+        Some(_) => quantize::signed::<22>(isa, rows, 16.0, out),
+    }),
+    row::<simple::Q5_1>(Format::Q5_1, "Q5_1", 7, |isa, rows, out| match rows.importance {
+        None => simple::quantize_q5_1(rows.values, out),
+        Some(_) => quantize::ranged::<24>(isa, rows, 31.0, out),
+    }),
+    row::<simple::Q8_0>(Format::Q8_0, "Q8_0", 8, |_, rows, out| simple::quantize_q8_0(rows.values, out)),
+    row::<k_quants::Q2K>(Format::Q2_K, "Q2_K", 10, quantize::q2_k),
+    row::<k_quants::Q3K>(Format::Q3_K, "Q3_K", 11, quantize::q3_k),
+    row::<k_quants::Q4K>(Format::Q4_K, "Q4_K", 12, quantize::q4_k),
+    row::<k_quants::Q5K>(Format::Q5_K, "Q5_K", 13, quantize::q5_k),
+    row::<k_quants::Q6K>(Format::Q6_K, "Q6_K", 14, quantize::q6_k),
+    row::<four_bit_tables::Iq4Nl>(Format::IQ4_NL, "IQ4_NL", 20, quantize::iq4_nl),
+    row::<four_bit_tables::Iq4Xs>(Format::IQ4_XS, "IQ4_XS", 23, quantize::iq4_xs),
+    row::<i_quants::Iq3S>(Format::IQ3_S, "IQ3_S", 21, quantize::iq3_s),
+    row::<i_quants::Iq3Xxs>(Format::IQ3_XXS, "IQ3_XXS", 18, quantize::iq3_xxs),
+    row::<i_quants::Iq2S>(Format::IQ2_S, "IQ2_S", 22, quantize::iq2_s),
+    row::<i_quants::Iq2Xs>(Format::IQ2_XS, "IQ2_XS", 17, quantize::iq2_xs),
+    row::<i_quants::Iq2Xxs>(Format::IQ2_XXS, "IQ2_XXS", 16, quantize::iq2_xxs),
+    row::<i_quants::Iq1S>(Format::IQ1_S, "IQ1_S", 19, quantize::iq1_s),
+    row::<i_quants::Iq1M>(Format::IQ1_M, "IQ1_M", 29, quantize::iq1_m),
+    row::<four_bit_tables::Mxfp4>(Format::MXFP4, "MXFP4", 39, |_, rows, out| {
+        four_bit_tables::quantize_mxfp4(rows.values, out);
+    }),
+    row::<ternary::Tq1_0>(Format::TQ1_0, "TQ1_0", 34, |_, rows, out| ternary::quantize_tq1_0(rows.values, out)),
+    row::<ternary::Tq2_0>(Format::TQ2_0, "TQ2_0", 35, |_, rows, out| ternary::quantize_tq2_0(rows.values, out)),
 ];
 
 /// Every format, in the order of the table.
@@ -219,21 +231,14 @@ impl Format {
         Ok(())
     }
 
-    /// Quantizes to whole blocks: with plain rounding for the simple formats (the same bytes as the `gguf` Python package),
-    /// with a search for good scales for the K formats.
+    /// Quantizes one row without an importance matrix, by portable code: with plain rounding for the simple formats (the same
+    /// bytes as the `gguf` Python package), with a search for good scales for the others.
     ///
     /// # Errors
-    /// `Error::Shape` unless `bytes` are exactly the blocks of `values.len()` weights; `Error::Unsupported` if this format
-    /// cannot be written without an importance matrix.
+    /// `Error::Shape` unless `bytes` are exactly the blocks of `values.len()` weights.
     pub fn quantize(self, values: &[f32], bytes: &mut [u8]) -> Result<(), Error> {
         self.check(bytes.len(), values.len())?;
-        let Some(quantize) = self.info().quantize else {
-            return Err(Error::Unsupported(format!(
-                "{} cannot be written here: it needs an importance matrix; choose another format",
-                self.info().name
-            )));
-        };
-        quantize(values, bytes);
+        (self.info().quantize)(Isa::SCALAR, &Rows { values, columns: values.len(), importance: None }, bytes);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use half::f16;
 
 use super::blocks::{Blocks, read_u16};
 use super::layout::{Bits, Packing, Scales, Unpacked};
-use super::search::{extreme, inverse};
+use super::quantize::search::{extreme, inverse};
 
 /// f16 d, 16 bytes of nibbles: `(q - 8) · d`.
 pub(crate) struct Q4_0;
@@ -114,7 +114,7 @@ fn fifth_bits(bytes: &[u8], out: &mut Unpacked) {
 }
 
 /// Writes nibbles, and the fifth bits if there is room for them before the nibbles.
-fn write_quants(out: &mut [u8], quant: impl Fn(usize) -> u8) {
+pub(super) fn write_quants(out: &mut [u8], quant: impl Fn(usize) -> u8) {
     let (high, low) = out.split_at_mut(out.len() - 16);
     for (j, byte) in low.iter_mut().enumerate() {
         *byte = quant(j) & 15 | quant(j + 16) << 4;

@@ -6,7 +6,7 @@ use super::blocks::{Blocks, read_u16};
 use super::compression::{CompressedQuants, CompressedScales, Compression, Plane};
 use super::k_quants::bit_pairs;
 use super::layout::{Bits, Packing, Scales, Unpacked};
-use super::search::inverse;
+use super::quantize::search::inverse;
 
 /// One f16 for 256 weights; the byte scales of the decompressed layout are 1.
 const PACKING: Packing = Packing { bits: Bits::Two, table: None, zero: 1, scales: Scales::Signed32, factor: 1.0 };
