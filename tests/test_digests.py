@@ -29,7 +29,6 @@ from tiny_models import QUANTIZABLE, VARIANTS, Shape, stored, write_model
 COMMITTED = Path(__file__).with_name("digests.json")
 ISAS: list[str] = _native.cpu_facts()["available"]
 FORMATS = sorted(kernels.FORMATS)
-WRITABLE = [name for name in FORMATS if kernels.FORMATS[name].writable]
 EXPERTS = replace(VARIANTS["mixtral"], width=256, feed_forward=256)
 
 
@@ -92,7 +91,11 @@ def blocks() -> dict[str, str]:
     """What does not depend on the instruction set: reading and writing blocks."""
     found = {f"dequantize {name}": digest(kernels.dequantize(weights(name, 8, 512), name)) for name in FORMATS}
     values = np.concatenate([floats("values", 8, 512), 1e-41 * floats("small", 1, 512)]).astype(np.float32)
-    return found | {f"quantize {name}": digest(kernels.quantize(values, name)) for name in WRITABLE}
+    importance = np.exp(floats("importance", 512)).astype(np.float32)
+    for name in FORMATS:
+        with_importance = kernels.quantize(values, name, importance)
+        found[f"quantize {name}"] = digest(kernels.quantize(values, name), with_importance)
+    return found
 
 
 def logits(folder: Path) -> dict[str, str]:

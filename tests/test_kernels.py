@@ -28,7 +28,6 @@ Floats = NDArray[np.float32]
 
 ISAS: list[str] = _native.cpu_facts()["available"]
 FORMATS = sorted(kernels.FORMATS)
-WRITABLE = [name for name in FORMATS if kernels.FORMATS[name].writable]
 FLOATS = ("F32", "F16", "BF16")
 
 
@@ -37,26 +36,15 @@ def normal(*shape: int, seed: int = 0) -> Floats:
 
 
 def blocks_of(name: str, rows: int, columns: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Rows of blocks: written where the format can be written, else random bytes with finite, small scales."""
-    if name in WRITABLE:
-        return kernels.quantize(normal(rows, columns, seed=seed), name)
-    form = kernels.FORMATS[name]
-    count = rows * columns // form.block_elements
-    kind = gguf.GGMLQuantizationType[name]
-    random = np.random.default_rng(seed)
-    blocks = random.integers(0, 256, (20 * count, form.block_bytes), dtype=np.uint8)
-    with np.errstate(all="ignore"):  # scales of random bits may be anything
-        largest = np.abs(gguf_dequantize(blocks, kind)).max(axis=-1)
-        sound = blocks[np.isfinite(largest) & (largest < 1e3)]
-    assert len(sound) >= count
-    return np.ascontiguousarray(sound[:count]).reshape(rows, -1)
+    """Rows of blocks."""
+    return kernels.quantize(normal(rows, columns, seed=seed), name)
 
 
 def test_the_table_agrees_with_the_gguf_package() -> None:
     assert {"F32", "F16", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q5_K", "Q6_K"} <= set(FORMATS)
     for name, form in kernels.FORMATS.items():
         kind = gguf.GGMLQuantizationType[name]
-        assert form == (name, int(kind), *gguf.GGML_QUANT_SIZES[kind], form.writable)
+        assert form == (name, int(kind), *gguf.GGML_QUANT_SIZES[kind])
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -67,14 +55,14 @@ def test_dequantize_is_that_of_the_gguf_package(name: str) -> None:
 
 
 # The gguf package writes neither the K formats nor the IQ4 ones.
-@pytest.mark.parametrize("name", [name for name in WRITABLE if not name.endswith("_K") and not name.startswith("IQ")])
+@pytest.mark.parametrize("name", [name for name in FORMATS if not name.endswith("_K") and not name.startswith("IQ")])
 def test_quantize_writes_the_bytes_of_the_gguf_package(name: str) -> None:
     x = normal(5, 256)
     expected = gguf_quantize(x, gguf.GGMLQuantizationType[name]).view(np.uint8)
     assert np.array_equal(kernels.quantize(x, name), expected)
 
 
-@pytest.mark.parametrize("name", WRITABLE)
+@pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("scale", [1.0, 1e-2, 1e4])
 def test_quantized_weights_are_near(name: str, scale: float) -> None:
     x = normal(8, 512) * np.float32(scale)
@@ -83,6 +71,7 @@ def test_quantized_weights_are_near(name: str, scale: float) -> None:
     form = kernels.FORMATS[name]
     # The step of blocks of b bits is 2^-b of their largest number. Ternary formats are made for ternary weights.
     exceptions = {"F32": 0.0, "F16": 2e-7, "BF16": 1e-5, "TQ1_0": 0.7, "TQ2_0": 0.7}
+    exceptions |= {"IQ1_S": 0.24, "IQ1_M": 0.22, "IQ2_XXS": 0.13, "IQ2_XS": 0.1, "IQ2_S": 0.07}
     limit = exceptions.get(name, 4.0 ** (1.5 - form.block_bytes * 8 / form.block_elements))
     assert error <= limit
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from llamacpu.text.tokenizer import Tokenizer
     from llamacpu.tools.control_vectors import control_vector
     from llamacpu.tools.merge import merge
+    from llamacpu.tools.quantize import quantize
     from llamacpu.tools.train import TrainingResult, TrainingSettings, train
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "control_vector",
     "kernels",
     "merge",
+    "quantize",
     "serve",
     "train",
 ]
@@ -117,6 +119,7 @@ _MODULES = {
     "TrainingSettings": "tools.train",
     "control_vector": "tools.control_vectors",
     "merge": "tools.merge",
+    "quantize": "tools.quantize",
     "serve": "server",
     "train": "tools.train",
 }

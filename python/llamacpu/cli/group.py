@@ -27,6 +27,7 @@ COMMANDS = {
     "control-vector": "Make a control vector from pairs of prompts.",
     "bench": "Measure how fast a model runs on this machine.",
     "train": "Train a LoRA adapter on one's own data.",
+    "quantize": "Make a smaller file of a model.",
     "window": "Chat in a window.",
     "serve": "Serve models to OpenAI and Ollama clients, with a page.",
     "moderate": "Judge a message with a Llama Guard model.",

@@ -139,26 +139,26 @@ const fn plain(
 /// Every format, in the order of [`Format`].
 // A constant would be copied into the crates that use it, with every function that it names.
 static TABLE: [FormatInfo; 25] = [
-    plain(Format::F32, "F32", 0, 4, floats::f32_from_bytes, |_, rows, out| floats::f32_to_bytes(rows.values, out)),
-    plain(Format::F16, "F16", 1, 2, floats::f16_from_bytes, |_, rows, out| floats::f16_to_bytes(rows.values, out)),
-    plain(Format::BF16, "BF16", 30, 2, floats::bf16_from_bytes, |_, rows, out| floats::bf16_to_bytes(rows.values, out)),
+    plain(Format::F32, "F32", 0, 4, floats::f32_from_bytes, quantize::plain::f32),
+    plain(Format::F16, "F16", 1, 2, floats::f16_from_bytes, quantize::plain::f16),
+    plain(Format::BF16, "BF16", 30, 2, floats::bf16_from_bytes, quantize::plain::bf16),
     row::<simple::Q4_0>(Format::Q4_0, "Q4_0", 2, |isa, rows, out| match rows.importance {
-        None => simple::quantize_q4_0(rows.values, out),
+        None => quantize::plain::q4_0(isa, rows, out),
         Some(_) => quantize::signed::<18>(isa, rows, 8.0, out),
     }),
     row::<simple::Q4_1>(Format::Q4_1, "Q4_1", 3, |isa, rows, out| match rows.importance {
-        None => simple::quantize_q4_1(rows.values, out),
+        None => quantize::plain::q4_1(isa, rows, out),
         Some(_) => quantize::ranged::<20>(isa, rows, 15.0, out),
     }),
     row::<simple::Q5_0>(Format::Q5_0, "Q5_0", 6, |isa, rows, out| match rows.importance {
-        None => simple::quantize_q5_0(rows.values, out),
+        None => quantize::plain::q5_0(isa, rows, out),
         Some(_) => quantize::signed::<22>(isa, rows, 16.0, out),
     }),
     row::<simple::Q5_1>(Format::Q5_1, "Q5_1", 7, |isa, rows, out| match rows.importance {
-        None => simple::quantize_q5_1(rows.values, out),
+        None => quantize::plain::q5_1(isa, rows, out),
         Some(_) => quantize::ranged::<24>(isa, rows, 31.0, out),
     }),
-    row::<simple::Q8_0>(Format::Q8_0, "Q8_0", 8, |_, rows, out| simple::quantize_q8_0(rows.values, out)),
+    row::<simple::Q8_0>(Format::Q8_0, "Q8_0", 8, quantize::plain::q8_0),
     row::<k_quants::Q2K>(Format::Q2_K, "Q2_K", 10, quantize::q2_k),
     row::<k_quants::Q3K>(Format::Q3_K, "Q3_K", 11, quantize::q3_k),
     row::<k_quants::Q4K>(Format::Q4_K, "Q4_K", 12, quantize::q4_k),
@@ -173,11 +173,9 @@ static TABLE: [FormatInfo; 25] = [
     row::<i_quants::Iq2Xxs>(Format::IQ2_XXS, "IQ2_XXS", 16, quantize::iq2_xxs),
     row::<i_quants::Iq1S>(Format::IQ1_S, "IQ1_S", 19, quantize::iq1_s),
     row::<i_quants::Iq1M>(Format::IQ1_M, "IQ1_M", 29, quantize::iq1_m),
-    row::<four_bit_tables::Mxfp4>(Format::MXFP4, "MXFP4", 39, |_, rows, out| {
-        four_bit_tables::quantize_mxfp4(rows.values, out);
-    }),
-    row::<ternary::Tq1_0>(Format::TQ1_0, "TQ1_0", 34, |_, rows, out| ternary::quantize_tq1_0(rows.values, out)),
-    row::<ternary::Tq2_0>(Format::TQ2_0, "TQ2_0", 35, |_, rows, out| ternary::quantize_tq2_0(rows.values, out)),
+    row::<four_bit_tables::Mxfp4>(Format::MXFP4, "MXFP4", 39, quantize::plain::mxfp4),
+    row::<ternary::Tq1_0>(Format::TQ1_0, "TQ1_0", 34, quantize::plain::tq1_0),
+    row::<ternary::Tq2_0>(Format::TQ2_0, "TQ2_0", 35, quantize::plain::tq2_0),
 ];
 
 /// Every format, in the order of the table.

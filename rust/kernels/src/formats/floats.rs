@@ -10,6 +10,7 @@ pub(crate) fn f32_from_bytes(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// Converts f32 values to F32 bytes.
+#[inline(always)]
 pub(crate) fn f32_to_bytes(values: &[f32], out: &mut [u8]) {
     for (value, out) in values.iter().zip(out.as_chunks_mut::<4>().0) {
         *out = value.to_le_bytes();
@@ -38,6 +39,7 @@ pub(crate) fn bf16_from_bytes(bytes: &[u8], out: &mut [f32]) {
 }
 
 /// Converts f32 values to BF16 bytes, rounded to nearest, ties to even.
+#[inline(always)]
 pub(crate) fn bf16_to_bytes(values: &[f32], out: &mut [u8]) {
     for (value, out) in values.iter().zip(out.as_chunks_mut::<2>().0) {
         *out = bf16::from_f32(*value).to_le_bytes();

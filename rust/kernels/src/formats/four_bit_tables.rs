@@ -78,6 +78,7 @@ fn half_power(e: u8) -> u16 {
 }
 
 /// Quantizes to MXFP4: a power of two from the largest magnitude, and the nearest table entries.
+#[inline(always)]
 pub(crate) fn quantize_mxfp4(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<17>().0) {
         let largest = values.iter().fold(0.0, |found: f32, value| found.max(value.abs()));

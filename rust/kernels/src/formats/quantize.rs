@@ -5,12 +5,14 @@ mod four_bits;
 mod grid;
 mod grid_blocks;
 mod grid_search;
+mod grid_tables;
 mod iq1;
 mod iq2;
 mod iq3;
 mod k_ranges;
 mod k_signed;
 mod lanes;
+pub(super) mod plain;
 mod positive;
 mod range;
 mod round;
@@ -167,3 +169,6 @@ impl Format {
         values.iter().position(|value| value.is_nan() || value.abs() > largest).map(|at| (at, values[at]))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,6 +114,7 @@ fn fifth_bits(bytes: &[u8], out: &mut Unpacked) {
 }
 
 /// Writes nibbles, and the fifth bits if there is room for them before the nibbles.
+#[inline(always)]
 pub(super) fn write_quants(out: &mut [u8], quant: impl Fn(usize) -> u8) {
     let (high, low) = out.split_at_mut(out.len() - 16);
     for (j, byte) in low.iter_mut().enumerate() {
@@ -125,6 +126,7 @@ pub(super) fn write_quants(out: &mut [u8], quant: impl Fn(usize) -> u8) {
 }
 
 /// Quantizes so that the value of largest magnitude becomes `-zero`.
+#[inline(always)]
 fn quantize_symmetric<const BYTES: usize>(zero: f32, values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
         let d = extreme(values) / -zero;
@@ -135,6 +137,7 @@ fn quantize_symmetric<const BYTES: usize>(zero: f32, values: &[f32], out: &mut [
 }
 
 /// Quantizes so that the smallest and largest values become 0 and `largest`.
+#[inline(always)]
 fn quantize_range<const BYTES: usize>(largest: f32, values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
         let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -148,26 +151,31 @@ fn quantize_range<const BYTES: usize>(largest: f32, values: &[f32], out: &mut [u
 }
 
 /// Quantizes to Q4_0: the value of largest magnitude becomes -8.
+#[inline(always)]
 pub(crate) fn quantize_q4_0(values: &[f32], out: &mut [u8]) {
     quantize_symmetric::<18>(8.0, values, out);
 }
 
 /// Quantizes to Q4_1: the range of values becomes 0 to 15.
+#[inline(always)]
 pub(crate) fn quantize_q4_1(values: &[f32], out: &mut [u8]) {
     quantize_range::<20>(15.0, values, out);
 }
 
 /// Quantizes to Q5_0: the value of largest magnitude becomes -16.
+#[inline(always)]
 pub(crate) fn quantize_q5_0(values: &[f32], out: &mut [u8]) {
     quantize_symmetric::<22>(16.0, values, out);
 }
 
 /// Quantizes to Q5_1: the range of values becomes 0 to 31.
+#[inline(always)]
 pub(crate) fn quantize_q5_1(values: &[f32], out: &mut [u8]) {
     quantize_range::<24>(31.0, values, out);
 }
 
 /// Quantizes to Q8_0: the largest magnitude becomes 127; halves are rounded away from zero.
+#[inline(always)]
 pub(crate) fn quantize_q8_0(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<34>().0) {
         let d = values.iter().fold(0.0, |found: f32, value| found.max(value.abs())) / 127.0;

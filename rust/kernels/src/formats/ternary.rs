@@ -66,6 +66,7 @@ impl Blocks for Tq2_0 {
 }
 
 /// Scale and quants (0, 1, 2) of 256 values: the largest magnitude is the scale.
+#[inline(always)]
 fn ternary(values: &[f32; 256]) -> (f16, [u8; 256]) {
     let d = values.iter().fold(0.0, |found: f32, value| found.max(value.abs()));
     let id = inverse(d);
@@ -73,6 +74,7 @@ fn ternary(values: &[f32; 256]) -> (f16, [u8; 256]) {
 }
 
 /// Quantizes to TQ1_0.
+#[inline(always)]
 pub(crate) fn quantize_tq1_0(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<54>().0) {
         let (d, quants) = ternary(values);
@@ -90,6 +92,7 @@ pub(crate) fn quantize_tq1_0(values: &[f32], out: &mut [u8]) {
 }
 
 /// Quantizes to TQ2_0.
+#[inline(always)]
 pub(crate) fn quantize_tq2_0(values: &[f32], out: &mut [u8]) {
     for (values, out) in values.as_chunks::<256>().0.iter().zip(out.as_chunks_mut::<66>().0) {
         let (d, quants) = ternary(values);

@@ -133,7 +133,9 @@ fn quantizing_is_close() {
             Format::MXFP4 => 0.26,
             Format::Q3_K => 0.3,
             Format::Q2_K => 0.45,
-            _ => 0.51,
+            Format::IQ3_S | Format::IQ3_XXS => 0.45,
+            Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS => 0.75,
+            _ => 1.0,
         };
         assert!(worst <= allowed, "{format:?}: {worst}");
     }

@@ -1,0 +1,300 @@
+"""Quantization of a GGUF file: reads a piece of a tensor, converts it on all cores, writes it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llamacpu import kernels
+from llamacpu.arguments import path as check_path
+from llamacpu.errors import ModelError
+from llamacpu.gguf.file import GGUFFile
+from llamacpu.gguf.writer import NewTensor, Typed, copied_tensor, typed_metadata, write_gguf
+from llamacpu.tools.imatrix_file import ImportanceMatrix, read_importance_matrix
+from llamacpu.tools.quantize.plan import Options, Step, check, elements, plan
+from llamacpu.tools.quantize.presets import Preset, preset_named
+from llamacpu.tools.quantize.tensors import is_embedding, matrices
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Change", "Quantization", "quantize"]
+
+Progress = Callable[[int, int], None]
+_PIECE_WEIGHTS = 1 << 22
+_VERSION = 2
+_SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one tensor.
+
+    name             of the tensor
+    shape            in NumPy's order: (rows, columns) of a matrix
+    before, after    its types
+    nbytes           its size in the new file
+    with_importance  whether an importance matrix was used for it
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    before: str
+    after: str
+    nbytes: int
+    with_importance: bool
+
+
+@dataclass(frozen=True, repr=False)
+class Quantization:
+    """What was done, or would be done.
+
+    paths            the new files; empty after a dry run
+    preset           name of the preset
+    changes          every tensor, in the order of the new file
+    nbytes           size of all tensors of the new file
+    bits_per_weight  their bits divided by the number of weights
+    seconds          how long it took
+    missing          tensors for which the importance matrix has no entry, and which were quantized without
+    """
+
+    paths: tuple[Path, ...]
+    preset: str
+    changes: tuple[Change, ...]
+    nbytes: int
+    bits_per_weight: float
+    seconds: float
+    missing: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        size = f"{self.nbytes:,} bytes, {self.bits_per_weight:.2f} bits per weight"
+        return f"<Quantization {self.preset}: {len(self.changes)} tensors, {size}>"
+
+
+def quantize(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str] | None,
+    preset: str = "Q4_K_M",
+    *,
+    imatrix: str | os.PathLike[str] | ImportanceMatrix | None = None,
+    include_weights: Sequence[str] = (),
+    exclude_weights: Sequence[str] = (),
+    tensor_types: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
+    output_type: str | None = None,
+    embedding_type: str | None = None,
+    leave_output: bool = False,
+    pure: bool = False,
+    allow_requantize: bool = False,
+    keep_split: bool = False,
+    overrides: Mapping[str, bool | int | float | str | Typed] | None = None,
+    dry_run: bool = False,
+    threads: int | None = None,
+    on_progress: Progress | None = None,
+) -> Quantization:
+    """Quantize a GGUF file: `quantize("model-f16.gguf", "model-q4.gguf", "Q4_K_M")`.
+
+    source            a GGUF file, or the first of a split model
+    target            the new file; `None` only for a dry run
+    preset            which types the tensors get, by the rules of llama-quantize: "Q4_K_M", "IQ3_XXS", "Q8_0" ...
+                      (`llamacpu quantize --help` lists them); "COPY" changes no type
+    imatrix           an importance matrix: a file of llama.cpp's in either form, or one that was read
+    include_weights,  parts of tensor names: use the importance matrix only for these tensors, or not for these
+    exclude_weights
+    tensor_types      (regular expression, type): for tensors whose name contains a match; the first match counts
+    output_type       type of the output matrix
+    embedding_type    type of the token embeddings
+    leave_output      keep the output matrix as it is
+    pure              give all tensors the preset's main type
+    allow_requantize  quantize tensors that are quantized already, which loses quality twice
+    keep_split        write as many files as the source has, named `target-00001-of-00003.gguf`
+    overrides         metadata to change in the new file, by key
+    dry_run           only say what would be done
+    threads           number of threads; all cores by default
+    on_progress       called with the bytes written so far and in total
+
+    The files replace older ones only when they are complete. At any time, a piece of one tensor is in memory. The
+    result does not depend on the number of threads or the processor.
+
+    Raises ModelError for a file that is quantized already, without an importance matrix that a type needs, for one of
+    another model and for weights that are NaN or infinite; GGUFError for a damaged file; ValueError for an unknown
+    preset, type or pattern; FileExistsError if `target` is a part of `source` or no GGUF file; OSError if it cannot be
+    written.
+    """
+    started = time.monotonic()
+    check_path("source", source)
+    chosen = preset_named(preset)
+    options = Options.of(tensor_types, output_type, embedding_type, leave_output, pure, allow_requantize)
+    matrix = imatrix if imatrix is None or isinstance(imatrix, ImportanceMatrix) else read_importance_matrix(imatrix)
+    if target is None and not dry_run:
+        raise ValueError("target is None; give the name of the new file, or dry_run=True")
+    with GGUFFile(source) as file:
+        used = _entries(matrix, include_weights, exclude_weights)
+        steps = plan(file, chosen, options, bool(used))
+        importance = _importance_of(steps, matrix, used)
+        paths: tuple[Path, ...] = ()
+        if target is not None and not dry_run:
+            check(steps, chosen, options, None if matrix is None else used)
+            metadata = _metadata(file, chosen, matrix, used, overrides)
+            writer = _Writer(file, importance, threads or os.cpu_count() or 1)
+            paths = writer.write(Path(target), steps, metadata, keep_split, on_progress)
+    wanted = [step.tensor.name for step in steps if matrix and step.converts]
+    size = sum(step.nbytes for step in steps)
+    return Quantization(
+        paths,
+        chosen.name,
+        tuple(_change(step, importance) for step in steps),
+        size,
+        8 * size / max(elements(steps), 1),
+        time.monotonic() - started,
+        tuple(name for name in wanted if name not in importance),
+    )
+
+
+def _change(step: Step, importance: Mapping[str, object]) -> Change:
+    tensor = step.tensor
+    shape = tensor.shape[::-1]
+    return Change(tensor.name, shape, tensor.type_name, step.format, step.nbytes, tensor.name in importance)
+
+
+def _entries(matrix: ImportanceMatrix | None, include: Sequence[str], exclude: Sequence[str]) -> dict[str, Any]:
+    if include and exclude:
+        raise ValueError("include_weights and exclude_weights are both given; expected one of them")
+    entries = {} if matrix is None else matrix.entries
+    return {
+        name: entry
+        for name, entry in entries.items()
+        if not any(part in name for part in exclude) and (not include or any(part in name for part in include))
+    }
+
+
+def _importance_of(
+    steps: Sequence[Step], matrix: ImportanceMatrix | None, used: Mapping[str, Any]
+) -> dict[str, NDArray[np.float32]]:
+    """The importance of the columns of each tensor that is converted, as far as it is known."""
+    found = {step.tensor.name: _importance(matrix, used, step) for step in steps if step.converts}
+    return {name: importance for name, importance in found.items() if importance is not None}
+
+
+def _importance(matrix: ImportanceMatrix | None, used: Mapping[str, Any], step: Step) -> NDArray[np.float32] | None:
+    tensor = step.tensor
+    if matrix is None or tensor.name not in used:
+        return None
+    try:
+        return matrix.importance(tensor.name, matrices(tensor), tensor.shape[0])
+    except ModelError:
+        if is_embedding(tensor.name):  # Its entry counts the outputs of a tied matrix.
+            return None
+        raise
+
+
+def _metadata(
+    file: GGUFFile,
+    preset: Preset,
+    matrix: ImportanceMatrix | None,
+    used: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The metadata of the new file: changed keys are moved to the end, as in the files of llama-quantize."""
+    values: dict[str, Any] = dict(typed_metadata(file.metadata))
+    new: dict[str, Any] = {"general.quantization_version": Typed(_VERSION, "uint32")}
+    kind = preset.file_type
+    if kind < 0:
+        stored = file.metadata.get("general.file_type")
+        kind = stored if isinstance(stored, int) else 0
+    new["general.file_type"] = Typed(kind, "uint32")
+    if matrix is not None and used:
+        # 127 bytes, which is as much as llama.cpp reads back.
+        new["quantize.imatrix.file"] = str(matrix.path).encode()[:127].decode("utf-8", "ignore")
+        if matrix.datasets:
+            new["quantize.imatrix.dataset"] = matrix.datasets[0].encode()[:127].decode("utf-8", "ignore")
+        new["quantize.imatrix.entries_count"] = Typed(len(used), "uint32")
+        if matrix.chunks > 0:
+            new["quantize.imatrix.chunks_count"] = Typed(matrix.chunks, "uint32")
+    new |= overrides or {}
+    for key in (*new, *_SPLIT_KEYS):
+        values.pop(key, None)
+    return values | new
+
+
+class _Writer:
+    """Writes the tensors of a file in other types."""
+
+    def __init__(self, file: GGUFFile, importance: Mapping[str, NDArray[np.float32]], threads: int) -> None:
+        self._file = file
+        self._importance = importance
+        self._threads = threads
+
+    def write(
+        self,
+        target: Path,
+        steps: Sequence[Step],
+        metadata: dict[str, Any],
+        keep_split: bool,
+        on_progress: Progress | None,
+    ) -> tuple[Path, ...]:
+        count = len(self._file.paths) if keep_split else 1
+        if count == 1:
+            self._write_one(target, steps, metadata, on_progress)
+            return (target,)
+        stem = re.sub(r"(-\d{5}-of-\d{5})?(\.gguf)?$", "", target.name, count=1)
+        paths = tuple(target.with_name(f"{stem}-{number + 1:05}-of-{count:05}.gguf") for number in range(count))
+        parts = [[step for step in steps if step.tensor.file == number] for number in range(count)]
+        total, before = sum(step.nbytes for step in steps), 0
+        for number, (path, part) in enumerate(zip(paths, parts, strict=True)):
+            split = {
+                "split.no": Typed(number, "uint16"),
+                "split.count": Typed(count, "uint16"),
+                "split.tensors.count": Typed(len(steps), "int32"),
+            }
+            values = (metadata if number == 0 else {}) | split
+            progress = None if on_progress is None else _moved(on_progress, before, total)
+            self._write_one(path, sorted(part, key=lambda step: step.tensor.offset), values, progress)
+            before += sum(step.nbytes for step in part)
+        return paths
+
+    def _write_one(
+        self, path: Path, steps: Sequence[Step], metadata: dict[str, Any], on_progress: Progress | None
+    ) -> None:
+        tensors = [self._new(step) for step in steps]
+        write_gguf(
+            path, metadata, tensors, alignment=self._file.alignment, inputs=self._file.paths, on_progress=on_progress
+        )
+
+    def _new(self, step: Step) -> NewTensor:
+        if not step.converts:
+            return copied_tensor(self._file, step.tensor)
+        return NewTensor(step.tensor.name, step.tensor.shape[::-1], step.format, lambda: self.pieces(step))
+
+    def pieces(self, step: Step) -> Iterable[NDArray[np.uint8]]:
+        """The new data of a tensor, a few million weights at a time."""
+        tensor = step.tensor
+        importance = self._importance.get(tensor.name)
+        columns = tensor.shape[0]
+        stacked = matrices(tensor) if importance is not None else 1
+        total_rows = int(np.prod(tensor.shape[1:], dtype=np.int64)) if len(tensor.shape) > 1 else 1
+        rows_each = total_rows // stacked
+        row_bytes = tensor.nbytes // max(total_rows, 1)
+        at_once = max(1, _PIECE_WEIGHTS // max(columns, 1))
+        for matrix in range(stacked):
+            weights = None if importance is None else np.ascontiguousarray(importance[matrix])
+            for first in range(0, rows_each, at_once):
+                start = matrix * rows_each + first
+                rows = min(at_once, rows_each - first)
+                data = self._file.tensor_bytes(tensor, start * row_bytes, (start + rows) * row_bytes)
+                blocks = np.frombuffer(data, np.uint8).reshape(rows, row_bytes)
+                try:
+                    yield kernels.requantize(blocks, tensor.type_name, step.format, weights, threads=self._threads)
+                except ValueError as error:
+                    place = f" (rows from {start} on)" if start else ""
+                    raise ModelError(f"tensor {tensor.name!r}{place}: {error}") from error
+
+
+def _moved(on_progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _: on_progress(before + done, total)

@@ -1,0 +1,60 @@
+//! Formats that are written by rounding alone, compiled for every instruction set.
+
+use super::Rows;
+use crate::cpu::Isa;
+use crate::formats::{floats, four_bit_tables, simple, ternary};
+use crate::math::{Kernel, LANES, Lanes, dispatch};
+
+/// A function of a format's table that runs one of the functions which write blocks.
+macro_rules! plain {
+    ($($name:ident $write:path;)*) => { $(
+        pub(in super::super) fn $name(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+            struct Write<'a>(&'a [f32], &'a mut [u8]);
+
+            impl Kernel for Write<'_> {
+                type Output = ();
+
+                #[inline(always)]
+                fn run<L: Lanes>(self, _: L::Set) {
+                    $write(self.0, self.1);
+                }
+            }
+
+            dispatch(isa, Write(rows.values, out));
+        }
+    )* };
+}
+
+plain! {
+    f32 floats::f32_to_bytes;
+    bf16 floats::bf16_to_bytes;
+    q4_0 simple::quantize_q4_0;
+    q4_1 simple::quantize_q4_1;
+    q5_0 simple::quantize_q5_0;
+    q5_1 simple::quantize_q5_1;
+    q8_0 simple::quantize_q8_0;
+    mxfp4 four_bit_tables::quantize_mxfp4;
+    tq1_0 ternary::quantize_tq1_0;
+    tq2_0 ternary::quantize_tq2_0;
+}
+
+/// Writes F16.
+pub(in super::super) fn f16(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+    dispatch(isa, Halves(rows.values, out));
+}
+
+struct Halves<'a>(&'a [f32], &'a mut [u8]);
+
+impl Kernel for Halves<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, set: L::Set) {
+        let (vectors, rest) = self.0.as_chunks::<LANES>();
+        let (out, last) = self.1.split_at_mut(vectors.len() * 2 * LANES);
+        for (values, out) in vectors.iter().zip(out.as_chunks_mut::<{ 2 * LANES }>().0) {
+            L::load(set, values).store_halves(out);
+        }
+        floats::f16_to_bytes(rest, last);
+    }
+}
