@@ -125,9 +125,8 @@ def _adapter(item: Any) -> tuple[str | os.PathLike[str], float]:
 
 
 def _check_type(type: str) -> None:
-    if type not in FORMATS or not FORMATS[type].writable:
-        known = ", ".join(name for name, row in FORMATS.items() if row.writable)
-        raise ValueError(f"matrices cannot be written as {type!r:.40}; expected one of {known}")
+    if type not in FORMATS:
+        raise ValueError(f"matrices cannot be written as {type!r:.40}; expected one of {', '.join(FORMATS)}")
 
 
 def _written(file: GGUFFile, tensor: Tensor, name: str, changes: Sequence[_Change], type: str | None) -> NewTensor:
@@ -136,7 +135,7 @@ def _written(file: GGUFFile, tensor: Tensor, name: str, changes: Sequence[_Chang
         kind = type
     if not changes and kind == tensor.type_name:
         return copied_tensor(file, tensor, name)
-    if tensor.type_name not in FORMATS or kind not in FORMATS or not FORMATS[kind].writable:
+    if tensor.type_name not in FORMATS or kind not in FORMATS:
         raise ValueError(
             f"{file.path.name}: {tensor.name!r} is stored as {kind}, which cannot be written; name another type "
             "for all matrices"
