@@ -29,12 +29,12 @@ pub(crate) use compression::Compression;
 pub(crate) use decompress::Decompress;
 pub(crate) use layout::{Bits, GROUP_ROWS, Packing, Scales, half_to_float};
 pub(crate) use pack::Layout;
-pub use quantize::Conversion;
+pub(crate) use quantize::Rows;
 
 use crate::Error;
 use crate::cpu::Isa;
 use blocks::{Blocks, dequantize_blocks};
-use quantize::{Quantize, Rows};
+use quantize::Quantize;
 
 /// A tensor type of GGUF.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,7 +83,7 @@ pub struct FormatInfo {
     pub block_bytes: usize,
     /// Dequantizes whole blocks; the slices must match in size (see [`Format::dequantize`] for a checked call).
     pub(crate) dequantize: fn(&[u8], &mut [f32]),
-    /// Quantizes whole rows; see [`Conversion`] for a checked call.
+    /// Quantizes whole rows; see [`Conversion`](crate::conversion::Conversion) for a checked call.
     pub(crate) quantize: Quantize,
     /// How quantized blocks are laid out for the kernels; none for plain weights, which stay as they are in the file.
     pub(crate) packing: Option<&'static Packing>,

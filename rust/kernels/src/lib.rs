@@ -4,6 +4,7 @@
 pub mod activation;
 pub mod attention;
 pub mod context;
+pub mod conversion;
 pub mod cpu;
 mod error;
 pub mod formats;

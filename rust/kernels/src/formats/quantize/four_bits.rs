@@ -3,10 +3,10 @@
 
 use half::f16;
 
-use super::Rows;
 use super::k_signed::{part_scales, round_signed};
 use super::range::{FitRanges, RangeSearch};
 use super::round::{Quants, Round};
+use super::rows::Rows;
 use super::symmetric::{FitScales, Search};
 use super::weights::{Blend, BlendRows, Weights, soften};
 use crate::cpu::Isa;
@@ -37,7 +37,7 @@ fn write_nibbles(indices: &[u8], out: &mut [u8]) {
 }
 
 /// Quantizes to IQ4_NL.
-pub(in super::super) fn iq4_nl(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn iq4_nl(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let halves: Vec<f16> = fit_non_linear(isa, rows, 32).into_iter().map(f16::from_f32).collect();
     let scales: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
     let indices = indices(isa, rows, &scales);
@@ -48,7 +48,7 @@ pub(in super::super) fn iq4_nl(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
 }
 
 /// Quantizes to IQ4_XS.
-pub(in super::super) fn iq4_xs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn iq4_xs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let (halves, scales) = round_signed::<8>(&fit_non_linear(isa, rows, 256), 32);
     let indices = indices(isa, rows, &part_scales(&halves, &scales));
     for (block, out) in out.as_chunks_mut::<136>().0.iter_mut().enumerate() {
@@ -69,7 +69,7 @@ fn row_weights(isa: Isa, rows: &Rows<'_>) -> Option<Vec<f32>> {
 }
 
 /// Quantizes to Q4_0 (`largest` 8) or Q5_0 (16) with an importance matrix.
-pub(in super::super) fn signed<const BYTES: usize>(isa: Isa, rows: &Rows<'_>, largest: f32, out: &mut [u8]) {
+pub(crate) fn signed<const BYTES: usize>(isa: Isa, rows: &Rows<'_>, largest: f32, out: &mut [u8]) {
     let given = row_weights(isa, rows);
     let weights = given.as_deref().map_or(Weights::Squares, Weights::Given);
     let values = rows.values;
@@ -85,7 +85,7 @@ pub(in super::super) fn signed<const BYTES: usize>(isa: Isa, rows: &Rows<'_>, la
 }
 
 /// Quantizes to Q4_1 (`largest` 15) or Q5_1 (31) with an importance matrix.
-pub(in super::super) fn ranged<const BYTES: usize>(isa: Isa, rows: &Rows<'_>, largest: f32, out: &mut [u8]) {
+pub(crate) fn ranged<const BYTES: usize>(isa: Isa, rows: &Rows<'_>, largest: f32, out: &mut [u8]) {
     let given = row_weights(isa, rows);
     let weights = given.as_deref().map_or(Weights::Spread, Weights::Given);
     let values = rows.values;

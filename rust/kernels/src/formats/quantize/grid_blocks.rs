@@ -3,8 +3,8 @@
 
 use half::f16;
 
-use super::Rows;
 use super::grid_search::{ChoosePoints, Points};
+use super::rows::Rows;
 use super::weights::{Blend, BlendRows, soften};
 use crate::cpu::Isa;
 use crate::math::dispatch;
@@ -88,14 +88,8 @@ impl GridFormat<'_> {
 
     /// Weights of errors: those that an importance matrix gives, softened.
     fn weights(&self, isa: Isa, rows: &Rows<'_>) -> Vec<f32> {
-        let ones;
-        let importance = match rows.importance {
-            Some(importance) => importance,
-            None => {
-                ones = vec![1.0; rows.columns];
-                &ones
-            }
-        };
+        let ones = vec![1.0; rows.columns];
+        let importance = rows.importance.unwrap_or(&ones);
         let rows = Rows { importance: Some(importance), ..*rows };
         let mut weights = dispatch(isa, BlendRows(Blend { span: 256, factor: self.factor }, &rows)).unwrap_or_default();
         soften(&mut weights, true);

@@ -1,9 +1,9 @@
 //! Quantization to IQ1_S and IQ1_M: eight of -1, 0 and 1 at once, all moved up or down by an eighth.
 
-use super::Rows;
 use super::grid;
 use super::grid_blocks::{GridBlocks, GridFormat, Signs};
 use super::grid_search::Points;
+use super::rows::Rows;
 use crate::cpu::Isa;
 
 /// The values moved up, then those moved down.
@@ -19,7 +19,7 @@ fn format(free: bool) -> GridFormat<'static> {
 }
 
 /// Quantizes to IQ1_S: up or down for 32 values.
-pub(in super::super) fn iq1_s(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn iq1_s(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let GridBlocks { d, scales, points, variants, .. } = format(false).fit::<32>(isa, rows);
     for (block, out) in out.as_chunks_mut::<50>().0.iter_mut().enumerate() {
         out[..2].copy_from_slice(&d[block].to_le_bytes());
@@ -36,7 +36,7 @@ pub(in super::super) fn iq1_s(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
 }
 
 /// Quantizes to IQ1_M: up or down for 8 values, with a scale for 16.
-pub(in super::super) fn iq1_m(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn iq1_m(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let GridBlocks { d, scales, points, variants, .. } = format(true).fit::<16>(isa, rows);
     for (block, out) in out.as_chunks_mut::<56>().0.iter_mut().enumerate() {
         let points = &points[32 * block..][..32];

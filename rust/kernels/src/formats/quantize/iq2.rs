@@ -1,9 +1,9 @@
 //! Quantization to IQ2_XXS, IQ2_XS and IQ2_S: eight magnitudes of 1, 3.125 and 5.375 at once.
 
-use super::Rows;
 use super::grid::{self, Grid};
 use super::grid_blocks::{GridBlocks, GridFormat, Signs};
 use super::grid_search::Points;
+use super::rows::Rows;
 use crate::cpu::Isa;
 
 /// The magnitudes.
@@ -19,7 +19,7 @@ fn format(grid: &Grid, signs: Signs, factor: f32) -> GridFormat<'_> {
 }
 
 /// Quantizes to IQ2_XXS.
-pub(in super::super) fn iq2_xxs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn iq2_xxs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let GridBlocks { d, scales, points, signs, .. } = format(&grid::IQ2_XXS, Signs::Even, 1.0).fit::<32>(isa, rows);
     for (block, out) in out.as_chunks_mut::<66>().0.iter_mut().enumerate() {
         out[..2].copy_from_slice(&d[block].to_le_bytes());
@@ -36,7 +36,7 @@ pub(in super::super) fn iq2_xxs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
 }
 
 /// Quantizes to IQ2_XS.
-pub(in super::super) fn iq2_xs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn iq2_xs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let GridBlocks { d, scales, points, signs, .. } = format(&grid::IQ2_XS, Signs::Even, 1.0).fit::<16>(isa, rows);
     for (block, out) in out.as_chunks_mut::<74>().0.iter_mut().enumerate() {
         out[..2].copy_from_slice(&d[block].to_le_bytes());
@@ -49,7 +49,7 @@ pub(in super::super) fn iq2_xs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
 }
 
 /// Quantizes to IQ2_S.
-pub(in super::super) fn iq2_s(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn iq2_s(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let GridBlocks { d, scales, points, signs, .. } = format(&grid::IQ2_S, Signs::All, 2.0).fit::<16>(isa, rows);
     for (block, out) in out.as_chunks_mut::<82>().0.iter_mut().enumerate() {
         out[..2].copy_from_slice(&d[block].to_le_bytes());

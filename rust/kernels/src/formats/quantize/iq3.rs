@@ -1,9 +1,9 @@
 //! Quantization to IQ3_XXS and IQ3_S: four of eight magnitudes at once.
 
-use super::Rows;
 use super::grid;
 use super::grid_blocks::{GridBlocks, GridFormat, Signs};
 use super::grid_search::Points;
+use super::rows::Rows;
 use crate::cpu::Isa;
 
 /// The magnitudes of IQ3_XXS.
@@ -16,7 +16,7 @@ const TRIALS: [[f32; 4]; 2] =
     [[1.0 / 11.5, 1.0 / 12.7, 1.0 / 13.8, 1.0 / 14.8], [1.0 / 15.6, 1.0 / 16.6, 1.0 / 18.0, 1.0 / 20.0]];
 
 /// Quantizes to IQ3_XXS.
-pub(in super::super) fn iq3_xxs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn iq3_xxs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let points = Points { grid: &grid::IQ3_XXS, values: &XXS_VALUES, free: false, trials: &TRIALS };
     let format = GridFormat { points, signs: Signs::Even, most: 15, factor: 2.0 };
     let GridBlocks { d, scales, points, signs, .. } = format.fit::<32>(isa, rows);
@@ -34,7 +34,7 @@ pub(in super::super) fn iq3_xxs(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
 }
 
 /// Quantizes to IQ3_S.
-pub(in super::super) fn iq3_s(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn iq3_s(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let points = Points { grid: &grid::IQ3_S, values: &S_VALUES, free: false, trials: &TRIALS };
     let format = GridFormat { points, signs: Signs::All, most: 15, factor: 2.0 };
     let GridBlocks { d, scales, points, signs, .. } = format.fit::<32>(isa, rows);

@@ -3,11 +3,11 @@
 
 use half::f16;
 
-use super::Rows;
 use super::bits::{write_bits, write_nibbles, write_pairs};
 use super::positive::{FitPositive, Rounded};
 use super::range::{FitRanges, RangeSearch, Ranges};
 use super::round::{Quants, Round};
+use super::rows::Rows;
 use super::search::nearest;
 use super::weights::{Blend, BlendRows, Weights};
 use crate::cpu::Isa;
@@ -187,7 +187,7 @@ fn write_six_bits(blocks: &Blocks, block: usize, out: &mut [u8]) {
 }
 
 /// Quantizes to Q2_K.
-pub(in super::super) fn q2_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn q2_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let search = RangeSearch { largest: 3.0, start: -0.5, step: 0.1, steps: 15, absolute: true };
     let format = RangeFormat { search, weights: Weights::Magnitudes, factor: 1.0, most: 15.0 };
     let blocks = format.fit::<16, 16>(isa, rows);
@@ -205,7 +205,7 @@ pub(in super::super) fn q2_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
 }
 
 /// Quantizes to Q4_K.
-pub(in super::super) fn q4_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn q4_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let search = RangeSearch { largest: 15.0, start: -1.0, step: 0.1, steps: 20, absolute: false };
     let format = RangeFormat { search, weights: Weights::Spread, factor: 2.0, most: 63.0 };
     let blocks = format.fit::<32, 8>(isa, rows);
@@ -216,7 +216,7 @@ pub(in super::super) fn q4_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
 }
 
 /// Quantizes to Q5_K.
-pub(in super::super) fn q5_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn q5_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let search = RangeSearch { largest: 31.0, start: -0.5, step: 0.1, steps: 15, absolute: false };
     let format = RangeFormat { search, weights: Weights::Spread, factor: 2.0, most: 63.0 };
     let blocks = format.fit::<32, 8>(isa, rows);

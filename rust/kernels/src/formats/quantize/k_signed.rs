@@ -2,11 +2,11 @@
 
 use half::f16;
 
-use super::Rows;
 use super::bits::{write_bits, write_pairs};
 use super::round::{Quants, Round};
+use super::rows::Rows;
 use super::search::{extreme, nearest};
-use super::symmetric::{FitScales, Scales, Search};
+use super::symmetric::{FitScales, Fits, Search};
 use super::weights::{Blend, BlendRows, Weights};
 use crate::cpu::Isa;
 use crate::math::dispatch;
@@ -74,14 +74,14 @@ fn signed_error(
 }
 
 /// Quantizes to Q3_K.
-pub(in super::super) fn q3_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn q3_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let values = rows.values;
     let weights = dispatch(isa, BlendRows(Blend { span: 256, factor: 2.0 }, rows));
     let (mut halves, scales): (Vec<f16>, Vec<i32>) = if let Some(weights) = &weights {
         let search = Search::Integers { largest: 4.0 };
         let fits = dispatch(isa, FitScales::<16> { values, weights: Weights::Given(weights), search });
         let (weights, search) = (Weights::Given(&fits.totals), Search::Integers { largest: 32.0 });
-        let Scales { scales, inverses, .. } = dispatch(isa, FitScales::<16> { values: &fits.scales, weights, search });
+        let Fits { scales, inverses, .. } = dispatch(isa, FitScales::<16> { values: &fits.scales, weights, search });
         let parts = fits.scales.iter().zip(inverses.iter().flat_map(|inverse| [*inverse; 16]));
         let rounded = parts.map(|(scale, inverse)| nearest(inverse * scale, -32, 31)).collect();
         (scales.into_iter().map(f16::from_f32).collect(), rounded)
@@ -124,7 +124,7 @@ pub(in super::super) fn q3_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
 }
 
 /// Quantizes to Q6_K; the importance of a column is the weight of its errors as it is.
-pub(in super::super) fn q6_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn q6_k(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     let values = rows.values;
     let repeated = rows.importance.map(|importance| importance.repeat(values.len() / rows.columns.max(1)));
     let weights = repeated.as_deref().map_or(Weights::Squares, Weights::Given);

@@ -1,6 +1,6 @@
 //! Formats that are written by rounding alone, compiled for every instruction set.
 
-use super::Rows;
+use super::rows::Rows;
 use crate::cpu::Isa;
 use crate::formats::{floats, four_bit_tables, simple, ternary};
 use crate::math::{Kernel, LANES, Lanes, dispatch};
@@ -8,7 +8,7 @@ use crate::math::{Kernel, LANES, Lanes, dispatch};
 /// A function of a format's table that runs one of the functions which write blocks.
 macro_rules! plain {
     ($($name:ident $write:path;)*) => { $(
-        pub(in super::super) fn $name(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+        pub(crate) fn $name(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
             struct Write<'a>(&'a [f32], &'a mut [u8]);
 
             impl Kernel for Write<'_> {
@@ -39,7 +39,7 @@ plain! {
 }
 
 /// Writes F16.
-pub(in super::super) fn f16(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+pub(crate) fn f16(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
     dispatch(isa, Halves(rows.values, out));
 }
 

@@ -6,7 +6,7 @@ use crate::math::{Kernel, LANES, Lanes};
 
 /// A scale of every part, the sum of its weights, and the factor by which values were multiplied before rounding.
 #[derive(Default)]
-pub(super) struct Scales {
+pub(super) struct Fits {
     pub(super) scales: Vec<f32>,
     pub(super) totals: Vec<f32>,
     pub(super) inverses: Vec<f32>,
@@ -31,11 +31,11 @@ pub(super) struct FitScales<'a, const SIZE: usize> {
 }
 
 impl<const SIZE: usize> Kernel for FitScales<'_, SIZE> {
-    type Output = Scales;
+    type Output = Fits;
 
     #[inline(always)]
-    fn run<L: Lanes>(self, set: L::Set) -> Scales {
-        let mut out = Scales::default();
+    fn run<L: Lanes>(self, set: L::Set) -> Fits {
+        let mut out = Fits::default();
         let parts = self.values.len() / SIZE;
         for first in (0..parts).step_by(LANES) {
             let end = (first + LANES).min(parts);

@@ -1,7 +1,7 @@
 //! What an error of each element counts: from an importance matrix, or from the magnitudes of the weights themselves.
 
-use super::Rows;
 use super::lanes::{load_parts, magnitude};
+use super::rows::Rows;
 use crate::math::{Kernel, LANES, Lanes};
 
 /// Weights of errors.

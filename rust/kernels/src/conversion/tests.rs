@@ -1,6 +1,7 @@
 //! The same bytes on all instruction sets and for any number of threads, errors within bounds, and what is refused.
 
 use super::*;
+use crate::cpu::Isa;
 use crate::threads::Pool;
 
 /// Rows with zeros, subnormal numbers, constants, outliers and ordinary values.
