@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from llamacpu.server import serve
     from llamacpu.text.tokenizer import Tokenizer
     from llamacpu.tools.control_vectors import control_vector
+    from llamacpu.tools.convert import convert
     from llamacpu.tools.merge import merge
     from llamacpu.tools.quantize import quantize
     from llamacpu.tools.train import TrainingResult, TrainingSettings, train
@@ -81,6 +82,7 @@ __all__ = [
     "TrainingSettings",
     "__version__",
     "control_vector",
+    "convert",
     "kernels",
     "merge",
     "quantize",
@@ -120,6 +122,7 @@ _MODULES = {
     "control_vector": "tools.control_vectors",
     "merge": "tools.merge",
     "quantize": "tools.quantize",
+    "convert": "tools.convert",
     "serve": "server",
     "train": "tools.train",
 }

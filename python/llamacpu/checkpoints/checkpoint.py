@@ -97,10 +97,12 @@ class Checkpoint:
 def _read(file: Path, metadata: dict[str, str]) -> Mapping[str, LazyTensor]:
     """The tensors of one file; its texts are added to `metadata`."""
     head = Source(file)
-    magic = head.read(0, min(head.size, 8))
-    if magic.startswith(b"PK"):
+    magic = head.read(0, min(head.size, 9))
+    # A safetensors file begins with a number, whose bytes may be anything, and then an object.
+    is_object = magic[8:] == b"{"
+    if magic.startswith(b"PK") and not is_object:
         return read_pytorch(file)
-    if magic[:1] == b"\x80" or file.suffix in (".bin", ".pt", ".pth"):
+    if (magic[:1] == b"\x80" and not is_object) or file.suffix in (".bin", ".pt", ".pth"):
         raise CheckpointError(
             f"{file.name}: not a zip archive, which PyTorch has written since version 1.6; load this file with PyTorch "
             "and save it again, or use a safetensors version of the model"

@@ -20,6 +20,7 @@ COMMANDS = {
     "rm": "Remove models that were pulled or created.",
     "cp": "Give a model another name.",
     "create": "Create a named model with its own settings from a Modelfile.",
+    "convert": "Convert a checkpoint (safetensors) to a GGUF file.",
     "info": "Show what is in a model file and how much memory it needs.",
     "tokenize": "Show the tokens of a text.",
     "embed": "Turn texts into vectors.",

@@ -1,0 +1,42 @@
+"""`llamacpu convert`: a checkpoint of transformers to a GGUF file."""
+
+from __future__ import annotations
+
+import click
+
+from llamacpu.cli.download_bar import DownloadBar
+from llamacpu.cli.terminal import write
+
+
+class _ConversionBar(DownloadBar):
+    _TEXT = "Converting"
+
+
+@click.command("convert", short_help="Convert a checkpoint (safetensors) to a GGUF file.")
+@click.argument("source", type=str)
+@click.option("-o", "--output", type=click.Path(), help="The file, or a folder for it.  [default: here]")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["auto", "f32", "f16", "bf16", "q8_0"]),
+    default="auto",
+    show_default=True,
+    help="Type of the matrices; auto: 16 bits as in the checkpoint.",
+)
+@click.option("--name", help="Name of the model in the file, instead of that in the model card.")
+def command(source: str, output: str | None, kind: str, name: str | None) -> None:
+    """Convert SOURCE, the folder of a checkpoint (config.json, safetensors or PyTorch files, tokenizer) or its name on
+    the Hugging Face Hub (owner/model), to a GGUF file, and print the path.
+
+    The file is what llama.cpp's converter writes. Tensors are converted one at a time. Checkpoints in AWQ, GPTQ and FP8
+    are unpacked.
+    """
+    from llamacpu.tools.convert import convert
+
+    download, bar = DownloadBar(), _ConversionBar()
+    try:
+        path = convert(source, output, type=kind, name=name, on_progress=bar, on_download=download)
+    finally:
+        download.clear()
+        bar.clear()
+    write(f"{path}\n")

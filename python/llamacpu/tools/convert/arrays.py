@@ -1,0 +1,114 @@
+"""Tensors between a checkpoint and a file: read when their turn comes, changed on the way, in pieces where possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from llamacpu.checkpoints.tensor import LazyTensor
+from llamacpu.errors import CheckpointError
+
+__all__ = ["Array", "Floats"]
+
+Floats = NDArray[np.float32]
+
+
+class Array:
+    """A tensor that is still to be read.
+
+    shape   rows first
+    dtype   of the checkpoint: "F32", "F16", "BF16" ...; what is computed is rounded as that type would be
+    pieces  called to read it: float32, in order; together they are the tensor, whatever their shapes. Each holds
+            whole rows (of the last dimension)
+    """
+
+    format: str | None = None
+    """the format of a file in which the tensor is already; its pieces are then the bytes"""
+
+    def __init__(self, shape: Sequence[int], dtype: str, pieces: Callable[[], Iterator[Floats]]) -> None:
+        self.shape = tuple(shape)
+        self.dtype = dtype
+        self.pieces = pieces
+
+    @classmethod
+    def stored(cls, shape: Sequence[int], format: str, pieces: Callable[[], Iterator[NDArray[np.uint8]]]) -> Array:
+        """A tensor that is in a format of files already."""
+        array = cls(shape, "U8", pieces)  # type: ignore[arg-type]
+        array.format = format
+        return array
+
+    @classmethod
+    def of(cls, tensor: LazyTensor) -> Array:
+        """A tensor of a checkpoint."""
+        return cls(tensor.shape, tensor.dtype, lambda: tensor.pieces())
+
+    @classmethod
+    def values(cls, values: Any) -> Array:
+        """Given numbers, as float32."""
+        array = np.asarray(values, dtype=np.float32)
+        return cls(array.shape, "F32", lambda: iter([array]))
+
+    def read(self) -> Floats:
+        """The whole tensor."""
+        pieces = list(self.pieces())
+        flat = pieces[0] if len(pieces) == 1 else np.concatenate([piece.reshape(-1) for piece in pieces])
+        return flat.reshape(self.shape)
+
+    def each(self, function: Callable[[Floats], Floats]) -> Array:
+        """The tensor with a function applied to every number."""
+
+        def pieces() -> Iterator[Floats]:
+            for piece in self.pieces():
+                result = function(piece)
+                yield result.astype(np.float16).astype(np.float32) if self.dtype == "F16" else result
+
+        return Array(self.shape, self.dtype, pieces)
+
+    def whole(self, shape: Sequence[int], function: Callable[[Floats], Floats]) -> Array:
+        """The tensor with a function applied to all of it, which gives an array of `shape`."""
+
+        def pieces() -> Iterator[Floats]:
+            result = function(self.read())
+            if result.shape != tuple(shape):
+                raise ValueError(f"an array of the shape {result.shape} where {tuple(shape)} was announced")
+            yield result
+
+        return Array(shape, self.dtype, pieces)
+
+    def reshaped(self, shape: Sequence[int]) -> Array:
+        """The same numbers in another shape, in the same rows."""
+        return Array(shape, self.dtype, self.pieces)
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Some of the rows of the first dimension."""
+        return self.whole((stop - start, *self.shape[1:]), lambda array: array[start:stop])
+
+    def transposed(self) -> Array:
+        """The last two dimensions swapped."""
+        shape = (*self.shape[:-2], self.shape[-1], self.shape[-2])
+        return self.whole(shape, lambda array: array.swapaxes(-1, -2))
+
+    @classmethod
+    def stacked(cls, arrays: Sequence[Array], what: str) -> Array:
+        """Several tensors of one shape as one with a dimension more, in front.
+
+        Raises CheckpointError naming `what` if the shapes differ.
+        """
+        if len({array.shape for array in arrays}) != 1:
+            raise CheckpointError(f"{what}: the tensors to be stacked differ in shape; the checkpoint is damaged")
+        first = arrays[0]
+        return cls((len(arrays), *first.shape), first.dtype, lambda: _chained(arrays))
+
+    @classmethod
+    def joined(cls, arrays: Sequence[Array]) -> Array:
+        """Several tensors one below the other."""
+        shape = (sum(array.shape[0] for array in arrays), *arrays[0].shape[1:])
+        return cls(shape, arrays[0].dtype, lambda: _chained(arrays))
+
+
+def _chained(arrays: Sequence[Array]) -> Iterator[Floats]:
+    for array in arrays:
+        yield from array.pieces()

@@ -1,0 +1,1 @@
+"""How the checkpoints of each architecture become a GGUF file."""

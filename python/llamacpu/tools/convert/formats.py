@@ -1,0 +1,59 @@
+"""Floats as the bytes of a file's formats, rounded as the gguf package rounds them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FILE_TYPES", "encoded", "format_of"]
+
+FILE_TYPES = {"f32": ("F32", 0), "f16": ("F16", 1), "q8_0": ("Q8_0", 7), "bf16": ("BF16", 32)}
+"""Type of a file to the format of its matrices and general.file_type."""
+
+_BLOCK = 32
+_ALWAYS_FLOAT = (".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight")
+_ALWAYS_FLOAT_NAMES = ("position_embd.weight", "token_types.weight")
+
+
+def format_of(name: str, shape: tuple[int, ...], chosen: str) -> str:
+    """The format in which a tensor of this name and shape is stored in a file whose matrices have the chosen one."""
+    if len(shape) <= 1 or name.endswith(("_norm.weight", *_ALWAYS_FLOAT)) or name in _ALWAYS_FLOAT_NAMES:
+        return "F32"
+    if not name.endswith(".weight"):
+        return "F32"
+    return "F16" if chosen == "Q8_0" and shape[-1] % _BLOCK else chosen
+
+
+def encoded(values: NDArray[np.float32], format: str) -> NDArray[Any]:
+    """The numbers in a format, as an array of its bytes or elements; for Q8_0 whole rows are expected."""
+    if format == "F32":
+        return values
+    with np.errstate(over="ignore", invalid="ignore"):
+        if format == "F16":
+            return values.astype(np.float16)
+        if format == "BF16":
+            return _bfloat16(values)
+        return _q8_0(values)
+
+
+def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
+    # To the nearest, ties to even; a NaN stays one and becomes quiet.
+    rounded = (bits.astype(np.uint64) + (0x7FFF + ((bits >> 16) & 1))) >> 16
+    return np.where(is_nan, (bits >> 16) | 0x40, rounded).astype(np.uint16)
+
+
+def _q8_0(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    blocks = values.reshape(-1, _BLOCK)
+    scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(scale == 0, np.float32(0), np.float32(1) / scale)
+    scaled = blocks * inverse
+    # Halves are rounded away from zero.
+    magnitude = np.abs(scaled)
+    floored = np.floor(magnitude)
+    quants = (np.sign(scaled) * (floored + np.floor(2 * (magnitude - floored)))).astype(np.int8)
+    return np.concatenate([scale.astype(np.float16).view(np.uint8), quants.view(np.uint8)], axis=1)

@@ -1,0 +1,84 @@
+"""Which family converts a checkpoint: by the class of transformers that its configuration names."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from llamacpu.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from llamacpu.tools.convert.families.base import Family
+    from llamacpu.tools.convert.source import Source
+
+__all__ = ["FAMILIES", "family_of"]
+
+# Class of transformers to the module in families/ and the class in it.
+_CLASSES = {
+    "llama.Llama": "LLaMAForCausalLM LlamaForCausalLM LlamaModel MistralForCausalLM MixtralForCausalLM"
+    " VLlama3ForCausalLM LlavaForConditionalGeneration",
+    "llama.Arcee": "ArceeForCausalLM",
+    "llama.SmolLM3": "SmolLM3ForCausalLM",
+    "llama.Mistral3": "Ministral3ForCausalLM Mistral3ForConditionalGeneration",
+    "llama.Granite": "GraniteForCausalLM",
+    "llama.GraniteMoe": "GraniteMoeForCausalLM GraniteMoeSharedForCausalLM",
+    "llama.Llama4": "Llama4ForCausalLM Llama4ForConditionalGeneration",
+    "qwen.Qwen2": "Qwen2ForCausalLM Qwen2Model",
+    "qwen.Qwen2Moe": "Qwen2MoeForCausalLM",
+    "qwen.Qwen3": "Qwen3ForCausalLM Qwen3Model Qwen3ForSequenceClassification",
+    "qwen.Qwen3Moe": "Qwen3MoeForCausalLM",
+    "qwen.Olmoe": "OlmoeForCausalLM",
+    "qwen.Dots1": "Dots1ForCausalLM",
+    "gemma.Gemma": "GemmaForCausalLM",
+    "gemma.Gemma2": "Gemma2ForCausalLM",
+    "gemma.Gemma3": "Gemma3ForCausalLM Gemma3ForConditionalGeneration",
+    "gemma.EmbeddingGemma": "Gemma3TextModel",
+    "phi.Phi2": "PhiForCausalLM",
+    "phi.Phi3": "Phi3ForCausalLM",
+    "deepseek.Deepseek2": "DeepseekV2ForCausalLM DeepseekV3ForCausalLM",
+    "gpt_oss.GptOss": "GptOssForCausalLM",
+    "deci.Deci": "DeciLMForCausalLM",
+    "fused.Ernie": "Ernie4_5ForCausalLM Ernie4_5_ForCausalLM",
+    "fused.ErnieMoe": "Ernie4_5_MoeForCausalLM",
+    "fused.InternLm2": "InternLM2ForCausalLM",
+    "fused.Falcon": "FalconForCausalLM RWForCausalLM",
+    "fused.Gpt2": "GPT2LMHeadModel",
+    "fused.Starcoder": "GPTBigCodeForCausalLM",
+    "others.SeedOss": "SeedOssForCausalLM",
+    "others.Starcoder2": "Starcoder2ForCausalLM",
+    "others.Olmo2": "Olmo2ForCausalLM Olmo3ForCausalLM",
+    "others.CommandR": "CohereForCausalLM",
+    "others.Cohere2": "Cohere2ForCausalLM",
+    "others.Glm4": "Glm4ForCausalLM",
+    "others.Glm4Moe": "Glm4MoeForCausalLM",
+    "others.Nemotron": "NemotronForCausalLM",
+    "others.StableLm": "StableLmForCausalLM StableLMEpochForCausalLM",
+    "others.Exaone": "ExaoneForCausalLM",
+    "others.Exaone4": "Exaone4ForCausalLM",
+    "others.Orion": "OrionForCausalLM",
+    "others.Xverse": "XverseForCausalLM",
+    "others.MiniCpm": "MiniCPMForCausalLM",
+    "encoders.Bert": "BertModel BertForMaskedLM BertForSequenceClassification CamembertModel",
+    "encoders.DistilBert": "DistilBertModel DistilBertForMaskedLM DistilBertForSequenceClassification",
+    "encoders.Roberta": "RobertaModel RobertaForSequenceClassification",
+    "encoders.XlmRoberta": "XLMRobertaModel XLMRobertaForSequenceClassification",
+    "encoders.NomicBert": "NomicBertModel",
+    "encoders.ModernBert": "ModernBertModel ModernBertForMaskedLM ModernBertForSequenceClassification",
+    "encoders.EuroBert": "EuroBertModel",
+}
+FAMILIES = {theirs: ours for ours, names in _CLASSES.items() for theirs in names.split()}
+
+
+def family_of(source: Source) -> type[Family]:
+    """The family of a checkpoint; CheckpointError if its class is not one that can be converted."""
+    name = FAMILIES.get(source.architecture)
+    if name is None:
+        raise CheckpointError(
+            f"config.json: the architecture {source.architecture!r:.80} cannot be converted; "
+            f"the following can: {', '.join(sorted(FAMILIES))}"
+        )
+    if name == "encoders.NomicBert" and source.config.get("moe_every_n_layers"):
+        name = "encoders.NomicBertMoe"
+    module, _, kind = name.partition(".")
+    family: type[Family] = getattr(importlib.import_module(f"llamacpu.tools.convert.families.{module}"), kind)
+    return family
