@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy
     import numpy.typing
 
-__all__ = ["NewTensor", "Typed", "copied_tensor", "tensor_nbytes", "typed_metadata", "write_gguf"]
+__all__ = ["NewTensor", "Typed", "copied_tensor", "gguf_header", "tensor_nbytes", "typed_metadata", "write_gguf"]
 
 Piece = Union[bytes, bytearray, memoryview, "numpy.typing.NDArray[Any]"]
 Progress = Callable[[int, int], None]
@@ -107,11 +107,7 @@ def write_gguf(
     the inputs or no GGUF file, OSError if it cannot be written, before the start if the disk is too small.
     """
     check_path("path", path)
-    values = {key: value for key, value in metadata.items() if key != _RESERVED_KEY}
-    if alignment != DEFAULT_ALIGNMENT:
-        values[_RESERVED_KEY] = Typed(alignment, "uint32")
-    sizes = _checked_sizes(tensors, alignment)
-    head = _header(values, tensors, sizes, alignment)
+    head, sizes = gguf_header(metadata, tensors, alignment=alignment)
     total = len(head) + sum(_padded(size, alignment) for size in sizes)
     _refuse_inputs(Path(path), inputs)
     with replacing(path, "a GGUF file", _is_gguf, ordinary=True) as file:
@@ -125,6 +121,21 @@ def write_gguf(
                     on_progress(done, sum(sizes))
             file.write(bytes(_padded(size, alignment) - size))
     return total
+
+
+def gguf_header(
+    metadata: Mapping[str, Any], tensors: Sequence[NewTensor], *, alignment: int = DEFAULT_ALIGNMENT
+) -> tuple[bytes, list[int]]:
+    """The header of a file as `write_gguf` writes it, with the padding after it, and the sizes of the tensors' data.
+
+    The data of each tensor begins at the next multiple of the alignment. Raises ValueError and TypeError as
+    `write_gguf`.
+    """
+    values = {key: value for key, value in metadata.items() if key != _RESERVED_KEY}
+    if alignment != DEFAULT_ALIGNMENT:
+        values[_RESERVED_KEY] = Typed(alignment, "uint32")
+    sizes = _checked_sizes(tensors, alignment)
+    return _header(values, tensors, sizes, alignment), sizes
 
 
 def _checked_sizes(tensors: Sequence[NewTensor], alignment: int) -> list[int]:

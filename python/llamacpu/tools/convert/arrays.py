@@ -29,7 +29,7 @@ class Array:
     """the format of a file in which the tensor is already; its pieces are then the bytes"""
 
     def __init__(self, shape: Sequence[int], dtype: str, pieces: Callable[[], Iterator[Floats]]) -> None:
-        self.shape = tuple(shape)
+        self.shape: tuple[int, ...] = tuple(shape)
         self.dtype = dtype
         self.pieces = pieces
 

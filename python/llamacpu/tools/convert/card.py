@@ -73,7 +73,7 @@ def set_card(
     _set_related(keys, "base_model", _listed(card, "base_model", "base_models", "base_model_sources"), parameters)
     _set_related(keys, "dataset", _listed(card, "datasets", "dataset", "dataset_sources"), parameters)
     for key, names in (("tags", ("tags", "pipeline_tag")), ("languages", ("languages", "language"))):
-        keys.add(f"general.{key}", [str(text) for n in names for text in _listed(card, n) or []], "string")
+        keys.add(f"general.{key}", [_text(text) for n in names for text in _listed(card, n) or []], "string")
 
 
 def _fill(values: dict[str, Any], model: ModelId) -> None:
@@ -114,6 +114,11 @@ def _card(checkpoint: Checkpoint) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise CheckpointError(f"README.md: the model card is not valid YAML: {error}; correct or remove it") from None
     return found if isinstance(found, dict) else {}
+
+
+def _text(value: Any) -> str:
+    # An unquoted `no` in brackets, the language, is a boolean in YAML.
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _listed(card: dict[str, Any], *names: str) -> list[Any] | None:

@@ -21,6 +21,7 @@ from llamacpu.tools.convert.model_id import size_label
 from llamacpu.tools.convert.registry import family_of
 from llamacpu.tools.convert.source import Source
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
+from llamacpu.tools.convert.trial import try_model
 
 __all__ = ["convert"]
 
@@ -76,6 +77,7 @@ def convert(
     inputs = [entry for entry in checkpoint.folder.iterdir() if entry.is_file()]
     values = family.keys.values
     try:
+        try_model(values, tensors)
         write_gguf(path, values, tensors, inputs=inputs, on_progress=on_progress)
     except (ValueError, TypeError) as error:
         if isinstance(error, CheckpointError):

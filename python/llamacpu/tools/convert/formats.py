@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FILE_TYPES", "encoded", "format_of"]
+__all__ = ["FILE_TYPES", "as_bytes", "encoded", "format_of"]
 
 FILE_TYPES = {"f32": ("F32", 0), "f16": ("F16", 1), "q8_0": ("Q8_0", 7), "bf16": ("BF16", 32)}
 """Type of a file to the format of its matrices and general.file_type."""
@@ -36,6 +36,11 @@ def encoded(values: NDArray[np.float32], format: str) -> NDArray[Any]:
         if format == "BF16":
             return _bfloat16(values)
         return _q8_0(values)
+
+
+def as_bytes(values: NDArray[Any]) -> bytes:
+    """The bytes of an array, little-endian."""
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -44,7 +44,9 @@ def find_checkpoint(source: str | os.PathLike[str], on_download: Progress | None
     if path.exists():
         return Place(path, _name(path.resolve() if path.is_dir() else path.resolve().parent))
     text = os.fspath(source)
-    name = parse(text if ":" in text else f"hf:{text}") if text.count("/") else None
+    name = None
+    if ":" in text or (text.count("/") == 1 and not text.startswith((".", "/", "~"))):
+        name = parse(text if ":" in text else f"hf:{text}")
     if not isinstance(name, HubName) or name.selector:
         raise CheckpointError(f"{text!r:.200}: there is no such folder; give one, or a name on the hub: owner/model")
     where = places()

@@ -36,15 +36,15 @@ class Source:
         if not self.root:
             raise CheckpointError(f"{checkpoint.folder}: there is no config.json; get it from where the model is from")
         nested: dict[str, Any] = next((self.root[key] for key in _NESTED if isinstance(self.root.get(key), dict)), {})
-        self.architecture = _architecture(nested) or _architecture(self.root)
+        self.architecture: str = _architecture(nested) or _architecture(self.root)
         if not self.architecture:
             raise CheckpointError(
                 "config.json: `architectures` does not name the model's class; expected a list of one"
             )
-        self.model_type = str(nested.get("model_type") or self.root.get("model_type") or "")
-        self.config = {**self.root, **with_defaults(nested or self.root, self.model_type)}
-        self.layers = self.integer(*_LAYERS, maximum=MAX_LAYERS)
-        self.rope = _rope_parameters(self.config)
+        self.model_type: str = str(nested.get("model_type") or self.root.get("model_type") or "")
+        self.config: dict[str, Any] = {**self.root, **with_defaults(nested or self.root, self.model_type)}
+        self.layers: int = self.integer(*_LAYERS, maximum=MAX_LAYERS)
+        self.rope: dict[str, Any] = _rope_parameters(self.config)
 
     def find(self, *keys: str) -> Any:
         """The value of the first of these keys that the configuration has; None if there is none."""
@@ -57,7 +57,8 @@ class Source:
         """
         value = self.find(*keys)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= maximum:
-            raise CheckpointError(f"config.json: {keys[0]} is {value!r:.60}; expected an integer from 1 to {maximum}")
+            key = next((key for key in keys if key in self.config), keys[0])
+            raise CheckpointError(f"config.json: {key} is {value!r:.60}; expected an integer from 1 to {maximum}")
         return value
 
     def number(self, *keys: str) -> float:

@@ -58,8 +58,8 @@ class Family:
         self.config: dict[str, Any] = source.config
         self.folder = folder
         self.file_type = file_type
-        self.layers = source.layers
-        self.keys = Keys(self.architecture)
+        self.layers: int = source.layers
+        self.keys: Keys = Keys(self.architecture)
         self._gathered: dict[tuple[int, str], dict[str, Array]] = {}
 
     def tensors(self) -> Named:

@@ -22,7 +22,7 @@ class Bert(Family):
 
     architecture = "bert"
     prefix: ClassVar[str] = "bert."
-    drops = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
+    drops: ClassVar[tuple[str, ...]] = ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")
 
     @property
     def labels(self) -> dict[str, str]:
@@ -164,6 +164,8 @@ class ModernBert(Bert):
 
     def set_parameters(self) -> None:
         super().set_parameters()
+        if self.source.find("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon") is None:
+            self.keys.set("attention.layer_norm_epsilon", self.config.get("norm_eps"))  # the norms are layer norms
         self.keys.set("attention.sliding_window", self.config.get("local_attention"))
         pattern = self.config.get("global_attn_every_n_layers")
         if pattern is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from llamacpu.errors import CheckpointError
@@ -61,7 +62,7 @@ class Gemma2(Gemma):
     """Gemma 2: four norms in a layer, windows, soft caps."""
 
     architecture = "gemma2"
-    names = _FOUR_NORMS
+    names: ClassVar[Mapping[str, str]] = _FOUR_NORMS
 
     def set_parameters(self) -> None:
         super().set_parameters()
@@ -74,8 +75,8 @@ class Gemma3(Gemma):
     """The text model of Gemma 3."""
 
     architecture = "gemma3"
-    names = _FOUR_NORMS
-    drops = ()
+    names: ClassVar[Mapping[str, str]] = _FOUR_NORMS
+    drops: ClassVar[tuple[str, ...]] = ()
 
     def set_parameters(self) -> None:
         Family.set_parameters(self)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ class GptOss(Family):
     """gpt-oss 20b and 120b."""
 
     architecture = "gpt-oss"
-    names = _FOUR_NORMS
+    names: ClassVar[Mapping[str, str]] = _FOUR_NORMS
 
     def renamed(self, name: str) -> str | None:
         return super().renamed(f"{name}.weight" if name.endswith("sinks") else name)

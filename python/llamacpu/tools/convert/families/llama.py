@@ -12,6 +12,7 @@ from llamacpu.tools.convert.tokenizers.tekken import has_tekken, set_tekken
 __all__ = ["Arcee", "Granite", "GraniteMoe", "Llama", "Llama4", "Mistral3", "SmolLM3"]
 
 CODE_LLAMA_SIZE, GRANITE_CODE_SIZE = 32016, 49152
+LLAMA_4_CONSTANT = 8192
 
 
 class Llama(Family):
@@ -147,6 +148,9 @@ class Llama4(Llama):
         super().set_parameters()
         self.keys.set("interleave_moe_layer_step", self.config.get("interleave_moe_layer_step"))
         self.keys.set("expert_feed_forward_length", moe)
+        for key, name in (("chunk_size", "attention_chunk_size"), ("temperature_length", "floor_scale")):
+            if self.config.get(name, LLAMA_4_CONSTANT) != LLAMA_4_CONSTANT:  # what every published model has
+                self.keys.set(f"attention.{key}", self.config[name])
         kinds = self.config.get("layer_types")
         if isinstance(kinds, list) and all(kind == "full_attention" for kind in kinds):
             self.keys.set("attention.sliding_window", 0)

@@ -27,7 +27,7 @@ class SeedOss(Family):
     """Seed-OSS."""
 
     architecture = "seed_oss"
-    names = _FOUR_NORMS
+    names: ClassVar[Mapping[str, str]] = _FOUR_NORMS
 
 
 class Starcoder2(Family):
@@ -40,7 +40,7 @@ class Olmo2(Family):
     """OLMo 2 and 3: norms follow the blocks."""
 
     architecture = "olmo2"
-    names = _FOUR_NORMS
+    names: ClassVar[Mapping[str, str]] = _FOUR_NORMS
 
     def set_parameters(self) -> None:
         super().set_parameters()
@@ -122,12 +122,12 @@ class Glm4Moe(Glm4):
     """GLM 4.5 and 4.6."""
 
     architecture = "glm4moe"
-    names = _FOUR_NORMS
+    names: ClassVar[Mapping[str, str]] = _FOUR_NORMS
 
     def __init__(self, source: Source, folder: TokenizerFolder, file_type: int) -> None:
         super().__init__(source, folder, file_type)
         further = self.config.get("num_nextn_predict_layers", 0)
-        self.layers += further if isinstance(further, int) and 0 <= further < 100 else 0
+        self.layers: int = source.layers + (further if isinstance(further, int) and 0 <= further < 100 else 0)
 
     def special_texts(self) -> tuple[tuple[str, str], ...]:
         return ("bos", "[gMASK]"), ("eot", "<|user|>"), ("unk", "<|endoftext|>"), ("eom", "<|observation|>")
@@ -240,7 +240,7 @@ class Exaone4(Family):
     """EXAONE 4."""
 
     architecture = "exaone4"
-    names = _FOUR_NORMS
+    names: ClassVar[Mapping[str, str]] = _FOUR_NORMS
 
     def set_parameters(self) -> None:
         super().set_parameters()

@@ -48,8 +48,8 @@ class PieceVocabulary:
 
     def __init__(self, size: int) -> None:
         self.tokens: list[bytes] = [f"[PAD{id}]".encode() for id in range(size)]
-        self.scores = [_UNUSED_SCORE] * size
-        self.types = [UNUSED] * size
+        self.scores: list[float] = [_UNUSED_SCORE] * size
+        self.types: list[int] = [UNUSED] * size
 
     def set(self, id: int, token: bytes, score: float, kind: int) -> None:
         """Set a token, unless its id is beyond the embedding."""

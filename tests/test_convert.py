@@ -1,0 +1,203 @@
+"""Converting checkpoints: the bytes of llama.cpp's converter for every family; one clear error for what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import llamacpu
+from checkpoint_files import safetensors_bytes
+from converted_checkpoints import load, weights, write_checkpoint
+from llamacpu.errors import CheckpointError
+from llamacpu.gguf.file import GGUFFile
+from llamacpu.tools.convert.registry import FAMILIES
+
+FACTS = load()
+MODELS: dict[str, dict[str, Any]] = FACTS["models"]
+THOROUGH = bool(os.environ.get("LLAMACPU_THOROUGH"))
+LLAMA = next(name for name in MODELS if name.startswith("Tiny"))
+
+
+def made(folder: Path, name: str = LLAMA) -> Path:
+    return write_checkpoint(folder / name, MODELS[name], FACTS["tokenizers"])
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bytes_are_those_of_llama_cpps_converter(tmp_path: Path, name: str) -> None:
+    folder = made(tmp_path, name)
+    for kind, digest in MODELS[name]["digests"].items():
+        if THOROUGH or kind in ("auto", "q8_0"):
+            path = llamacpu.convert(folder, tmp_path / "out.gguf", type=kind)
+            assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, kind
+
+
+@pytest.mark.instruction_set
+@pytest.mark.parametrize("name", MODELS)
+def test_converted_models_run(tmp_path: Path, name: str) -> None:
+    path = llamacpu.convert(made(tmp_path, name), tmp_path / "out.gguf", type="f32")
+    with llamacpu.Model(path) as model:
+        ids = model.tokenizer.encode("Hello world, the quick brown fox")
+        assert len(ids) > 5
+        assert "hello world" in model.tokenizer.decode(ids).lower()
+        if model.config.causal:
+            logits = model.session(context=64).forward(ids)
+            assert np.isfinite(logits).all()
+            assert np.ptp(logits) > 0
+
+
+def test_every_architecture_that_runs_can_be_converted() -> None:
+    import importlib
+
+    from llamacpu.families.registry import FAMILIES as RUNNING
+
+    classes = {
+        getattr(importlib.import_module(f"llamacpu.tools.convert.families.{module}"), kind)
+        for module, kind in (name.split(".") for name in FAMILIES.values())
+    }
+    converted = {kind.architecture for kind in classes} | {"nomic-bert-moe"}
+    assert set(RUNNING) - converted == {"deberta-v2", "mllama"}
+
+
+def test_the_default_name_is_made_of_the_models(tmp_path: Path) -> None:
+    path = llamacpu.convert(made(tmp_path), tmp_path)
+    assert path.name == "Tiny-Llama-103K-1b-Instruct-v1.1-BF16.gguf"
+
+
+def test_progress_reaches_the_end(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    llamacpu.convert(made(tmp_path), tmp_path / "a.gguf", on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1] > 0
+    assert seen == sorted(seen)
+
+
+def test_a_name_can_be_given(tmp_path: Path) -> None:
+    path = llamacpu.convert(made(tmp_path), tmp_path / "a.gguf", name="Mine")
+    with GGUFFile(path) as file:
+        assert file.metadata["general.name"] == "Mine"
+
+
+def test_scores_of_merged_pieces_keep_the_merges(tmp_path: Path) -> None:
+    """A SentencePiece vocabulary as BPE in tokenizer.json is cut as its merges say."""
+    folder = made(tmp_path)
+    (folder / "tokenizer.model").unlink()
+    letters = "\u2581abcdeh"
+    merges = [("b", "c"), ("a", "b"), ("\u2581", "a"), ("bc", "d"), ("ab", "c"), ("\u2581a", "bcd")]
+    texts = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), *letters]
+    texts += [left + right for left, right in merges if left + right not in texts]
+    vocabulary = {text: id for id, text in enumerate(dict.fromkeys(texts))}
+    tokenizer = {
+        "model": {"type": "BPE", "byte_fallback": True, "vocab": vocabulary, "merges": [list(pair) for pair in merges]},
+        "decoder": {"type": "Sequence", "decoders": []},
+        "added_tokens": [{"id": id, "content": text, "special": True} for id, text in enumerate(texts[:3])],
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with GGUFFile(llamacpu.convert(folder, tmp_path / "a.gguf")) as file:
+        ids = llamacpu.Tokenizer(file).encode("abcd")
+    pieces = [texts[id] if id < len(texts) else "" for id in ids if id > 2]
+    assert pieces == ["\u2581abcd"]  # "bc" is the first merge; with equal scores "ab" would be joined first
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "no config": (lambda f: (f / "config.json").unlink(), "there is no config.json"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json: not valid JSON"),
+    "deep JSON": (lambda f: (f / "config.json").write_text("[" * 200_000), "nested too deeply|not valid JSON"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "expected a JSON object"),
+    "unknown class": (lambda f: changed(f, architectures=["MambaModel"]), "'MambaModel' cannot be converted"),
+    "no class": (lambda f: changed(f, architectures=None), "`architectures` does not name"),
+    "layers": (lambda f: changed(f, num_hidden_layers="two"), "num_hidden_layers is 'two'"),
+    "many layers": (lambda f: changed(f, num_hidden_layers=10**9), "num_hidden_layers is 1000000000"),
+    "fewer layers": (lambda f: changed(f, num_hidden_layers=1), "layer|tensor"),
+    "more layers": (lambda f: changed(f, num_hidden_layers=3), "blk.2"),
+    "heads": (lambda f: changed(f, num_attention_heads=7), "expected rows for 7 heads"),
+    "zero heads": (lambda f: changed(f, num_attention_heads=0), "num_attention_heads is 0"),
+    "width": (lambda f: changed(f, hidden_size=128), "token_embd|shape|rows"),
+    "vocabulary": (lambda f: changed(f, vocab_size=10**6), "token"),
+    "epsilon": (lambda f: changed(f, rms_norm_eps="small"), "layer_norm_rms_epsilon"),
+    "rope": (lambda f: changed(f, rope_parameters={"rope_type": "llama3", "factor": "x"}), "not numbers"),
+    "no tensors": (lambda f: (f / "model.safetensors").unlink(), "no tensors here"),
+    "truncated": (lambda f: truncate(f / "model.safetensors"), "model.safetensors"),
+    "no tokenizer": (lambda f: (f / "tokenizer.model").unlink(), "no tokenizer"),
+    "damaged tokenizer": (lambda f: (f / "tokenizer.model").write_bytes(b"\x0a\xff\xff"), "not a SentencePiece model"),
+    "empty tokenizer": (lambda f: (f / "tokenizer.model").write_bytes(b""), "has no tokens"),
+    "card": (lambda f: (f / "README.md").write_text("---\na: [\n---\n"), "README.md: the model card is not valid YAML"),
+    "added tokens": (lambda f: (f / "added_tokens.json").write_text('{"a": "b"}'), "added_tokens.json"),
+    "tensor of another": (lambda f: added(f, "model.layers.0.mamba.A_log"), "has no place in the architecture 'llama'"),
+}  # fmt: skip
+
+
+def changed(folder: Path, **values: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def added(folder: Path, name: str) -> None:
+    tensors = {n: weights(n, shape, kind) for kind, shape, all in MODELS[LLAMA]["tensors"] for n in all}
+    (folder / "model.safetensors").write_bytes(safetensors_bytes({**tensors, name: np.ones(3, np.float32)}))
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_checkpoint_is_one_error_and_writes_nothing(tmp_path: Path, case: str) -> None:
+    folder = made(tmp_path)
+    damage, message = DAMAGE[case]
+    damage(folder)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(CheckpointError, match=message):
+        llamacpu.convert(folder, tmp_path / "out" / "a.gguf")
+    assert names(tmp_path / "out") == []
+
+
+def test_missing_experts_are_named(tmp_path: Path) -> None:
+    folder = made(tmp_path, "mixtral")
+    tensors = {n: weights(n, shape, kind) for kind, shape, all in MODELS["mixtral"]["tensors"] for n in all}
+    missing = next(name for name in tensors if "experts.2.w1" in name)
+    del tensors[missing]
+    (folder / "model.safetensors").write_bytes(safetensors_bytes(tensors))
+    with pytest.raises(CheckpointError, match="lacks experts"):
+        llamacpu.convert(folder, tmp_path / "a.gguf")
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="type is 'q4'; expected auto, f32"):
+        llamacpu.convert(tmp_path, type="q4")
+    with pytest.raises(TypeError, match="source"):
+        llamacpu.convert(5)  # type: ignore[arg-type]
+    with pytest.raises(CheckpointError, match="no such folder; give one, or a name on the hub"):
+        llamacpu.convert(tmp_path / "none" / "such")
+    folder = made(tmp_path)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match="other than a GGUF file"):
+        llamacpu.convert(folder, tmp_path / "thesis.txt")
+    with pytest.raises(FileExistsError, match="is read from"):
+        llamacpu.convert(folder, folder / "config.json")
+
+
+def test_a_name_on_the_hub_is_found_in_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = made(tmp_path)
+    repository = tmp_path / "hub" / "models--owner--Tiny-Llama-v2"
+    shutil.move(folder, repository / "snapshots" / "0123abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abc")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("LLAMACPU_MODELS", str(tmp_path / "own"))
+    path = llamacpu.convert("owner/Tiny-Llama-v2", tmp_path / "a.gguf")
+    with GGUFFile(path) as file:
+        assert (file.metadata["general.name"], file.metadata["general.organization"]) == ("Tiny Llama v2", "Owner")
+    with pytest.raises(llamacpu.StoreError, match="not on this machine"):
+        llamacpu.convert("owner/Other", tmp_path / "b.gguf")
