@@ -103,7 +103,7 @@ def _base(source: str, folder: Path, get: Callable[[str], Entry]) -> Entry:
         if len(files) != 1:
             raise StoreError(
                 f"FROM {source}: the folder has {len(files)} .gguf files; expected the path of one. Weights in "
-                "safetensors have to be converted to GGUF first"
+                "safetensors have to be converted to GGUF first: llamacpu convert"
             )
         beside = files[0]
     return get(os.fspath(beside) if beside.is_file() else source)
