@@ -273,6 +273,12 @@ REFUSED: list[tuple[dict[str, Stored], Any, str]] = [
         "are not the scales of a tensor with a dimension of 16",
     ),
     (EIGHT | {"a.weight_scale": np.ones((1, 1, 1), np.float32)}, FP8, "are not the scales of a tensor (16, 16)"),
+    (
+        {"a.weight": np.zeros((16, 16), np.int8), "a.weight_scale_inv": np.ones((2, 2), np.float32)},
+        FP8,
+        "a.weight: I8 with scales",
+    ),
+    (EIGHT | {"a.weight_scale": np.ones((2, 2), np.uint8)}, FP8, "a.weight_scale: scales of the type U8"),
     (EIGHT, FP8 | {"weight_block_size": [0, 8]}, "the block size of the quantization is [0, 8]"),
     (EIGHT, FP8 | {"weight_block_size": 128}, "the block size of the quantization is 128"),
     (EIGHT, {"quant_method": "compressed-tensors", "format": "float-quantized"}, "several groups of layers"),
@@ -295,3 +301,14 @@ def test_groups_that_do_not_exist_are_refused(tmp_path: Path, group: int) -> Non
     tensor = opened(tmp_path, gptq_layer(g_idx=index), GPTQ).tensors["a.weight"]
     with pytest.raises(CheckpointError, match="g_idx names a group beyond the 4 there are"):
         tensor.read()
+
+
+def test_blocks_of_floats_are_those_of_transformers(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    quantizer = pytest.importorskip("transformers.integrations.finegrained_fp8")
+    codes, scale = eight((48, 64)), np.random.default_rng(2).random((3, 4)).astype(np.float32)
+    how = {"quant_method": "fp8", "weight_block_size": [16, 16]}
+    checkpoint = opened(tmp_path, {"a.weight": ("F8_E4M3", codes), "a.weight_scale_inv": scale}, how)
+    weight = torch.from_numpy(codes).view(torch.float8_e4m3fn)
+    theirs = quantizer.Fp8Dequantize(None)._dequantize_one(weight, torch.from_numpy(scale), torch.float32)
+    check(checkpoint, "a.weight", theirs.numpy())

@@ -21,7 +21,7 @@ _OF_ACTIVATIONS = (
     ".input_scale", ".output_scale", ".k_scale", ".v_scale", ".q_scale", "activation_scale", ".qscale_act",
     ".input_scale_ub", ".input_zero_point", ".output_zero_point", ".input_global_scale",
 )  # fmt: skip
-_EIGHT_BITS = ("F8_E4M3", "F8_E5M2", "I8")
+_EIGHT_BITS = ("F8_E4M3", "F8_E5M2")
 
 
 def unpacked(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, LazyTensor]:
@@ -47,7 +47,7 @@ def unpacked(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, Laz
         raise CheckpointError(f"modelopt's {quantization.get('quant_algo')!r:.40} is not supported; expected 'FP8'")
     if method in ("fp8", "fbgemm_fp8", "modelopt"):
         blocks = quantization.get("weight_block_size")
-        return _scaled(tensors, _blocks(blocks))
+        return _scaled(tensors, _blocks(blocks), _EIGHT_BITS)
     if method == "compressed-tensors":
         return _compressed(quantization, tensors)
     if method in ("bitsandbytes", "bnb"):
@@ -95,12 +95,14 @@ def _awq(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, LazyTen
     return _replaced(tensors, new, (f"{layer}.{part}" for layer in layers for part in ("qweight", "qzeros", "scales")))
 
 
-def _scaled(tensors: Tensors, blocks: tuple[int, ...]) -> dict[str, LazyTensor]:
+def _scaled(tensors: Tensors, blocks: tuple[int, ...], types: tuple[str, ...]) -> dict[str, LazyTensor]:
     result: dict[str, LazyTensor] = {}
     scales = {name: tensor for name, tensor in tensors.items() if not name.endswith(_OF_ACTIVATIONS)}
     used: set[str] = set()
     for name, tensor in scales.items():
-        scale = _scale_of(name, scales) if tensor.dtype in _EIGHT_BITS else None
+        scale = _scale_of(name, scales)
+        if scale is not None and tensor.dtype not in types:
+            raise CheckpointError(f"{name}: {tensor.dtype} with scales is not supported; expected {' or '.join(types)}")
         if scale is None:
             result[name] = tensor
             continue
@@ -109,7 +111,7 @@ def _scaled(tensors: Tensors, blocks: tuple[int, ...]) -> dict[str, LazyTensor]:
         # A scale for the whole tensor has no blocks, whatever the configuration says of others.
         result[name] = ScaledTensor(tensor, scale, zero, blocks if len(scale.shape) >= len(blocks) else ())
     result = {name: tensor for name, tensor in result.items() if name not in used}
-    left = next((name for name, tensor in result.items() if tensor.dtype in _EIGHT_BITS), None)
+    left = next((name for name, tensor in result.items() if tensor.dtype in types), None)
     if left is not None:
         raise CheckpointError(f"{left}: {result[left].dtype} without a scale, which the checkpoint should have")
     return result
@@ -132,7 +134,8 @@ def _compressed(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, 
     if not isinstance(weights, Mapping):
         raise CheckpointError("compressed-tensors: `config_groups` does not say how weights are quantized")
     if form in ("float-quantized", "int-quantized", "naive-quantized"):
-        return _scaled(tensors, _blocks(weights.get("block_structure")))
+        types = _EIGHT_BITS if weights.get("type") == "float" else ("I8",)
+        return _scaled(tensors, _blocks(weights.get("block_structure")), types)
     if form != "pack-quantized" or weights.get("type", "int") != "int":
         raise CheckpointError(
             f"compressed-tensors in the format {form!r:.40} is not supported; expected float-quantized, int-quantized, "

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from llamacpu.checkpoints.quantized.computed import ComputedTensor, Rows
 from llamacpu.checkpoints.tensor import LazyTensor
+from llamacpu.checkpoints.types import FLOATS
 from llamacpu.errors import CheckpointError
 
 __all__ = ["ScaledTensor"]
@@ -34,6 +35,8 @@ class ScaledTensor(ComputedTensor):
         sizes = (0,) * (dimensions - len(blocks)) + tuple(blocks)
         if not dimensions or len(lengths) != dimensions or len(sizes) != dimensions:
             raise CheckpointError(f"{scale.name}: {scale.shape} are not the scales of a tensor {weight.shape}")
+        if scale.dtype not in FLOATS:
+            raise CheckpointError(f"{scale.name}: scales of the type {scale.dtype} are not supported; expected floats")
         if zero is not None and zero.shape not in (scale.shape, ()):
             raise CheckpointError(f"{zero.name}: {zero.shape}; expected a zero point for each scale, {scale.shape}")
         self.lengths = lengths
