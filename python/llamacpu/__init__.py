@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from llamacpu.text.tokenizer import Tokenizer
     from llamacpu.tools.control_vectors import control_vector
     from llamacpu.tools.convert import convert
+    from llamacpu.tools.convert_lora import convert_lora
     from llamacpu.tools.merge import merge
     from llamacpu.tools.quantize import quantize
     from llamacpu.tools.train import TrainingResult, TrainingSettings, train
@@ -83,6 +84,7 @@ __all__ = [
     "__version__",
     "control_vector",
     "convert",
+    "convert_lora",
     "kernels",
     "merge",
     "quantize",
@@ -123,6 +125,7 @@ _MODULES = {
     "merge": "tools.merge",
     "quantize": "tools.quantize",
     "convert": "tools.convert",
+    "convert_lora": "tools.convert_lora",
     "serve": "server",
     "train": "tools.train",
 }

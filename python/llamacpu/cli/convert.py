@@ -12,30 +12,38 @@ class _ConversionBar(DownloadBar):
     _TEXT = "Converting"
 
 
-@click.command("convert", short_help="Convert a checkpoint (safetensors) to a GGUF file.")
+@click.command("convert", short_help="Convert a checkpoint (safetensors) or a LoRA adapter to a GGUF file.")
 @click.argument("source", type=str)
 @click.option("-o", "--output", type=click.Path(), help="The file, or a folder for it.  [default: here]")
 @click.option(
     "--type",
     "kind",
     type=click.Choice(["auto", "f32", "f16", "bf16", "q8_0"]),
-    default="auto",
-    show_default=True,
-    help="Type of the matrices; auto: 16 bits as in the checkpoint.",
+    help="Type of the matrices; auto: 16 bits as in the checkpoint.  [default: auto; f32 for an adapter]",
 )
 @click.option("--name", help="Name of the model in the file, instead of that in the model card.")
-def command(source: str, output: str | None, kind: str, name: str | None) -> None:
+@click.option("--base", help="SOURCE is a LoRA adapter of PEFT, made for this model: a folder, a GGUF file or a name.")
+def command(source: str, output: str | None, kind: str | None, name: str | None, base: str | None) -> None:
     """Convert SOURCE, the folder of a checkpoint (config.json, safetensors or PyTorch files, tokenizer) or its name on
     the Hugging Face Hub (owner/model), to a GGUF file, and print the path.
 
     The file is what llama.cpp's converter writes. Tensors are converted one at a time. Checkpoints in AWQ, GPTQ and FP8
     are unpacked.
+
+    A folder with adapter_config.json is a LoRA adapter of PEFT and becomes an adapter for `--lora`; without --base it
+    is converted for the base model that it names.
     """
     from llamacpu.tools.convert import convert
+    from llamacpu.tools.convert_lora import convert_lora, is_adapter
 
     download, bar = DownloadBar(), _ConversionBar()
     try:
-        path = convert(source, output, type=kind, name=name, on_progress=bar, on_download=download)
+        if base is not None or is_adapter(source):
+            path = convert_lora(
+                source, output, base=base, type=kind or "f32", name=name, on_progress=bar, on_download=download
+            )
+        else:
+            path = convert(source, output, type=kind or "auto", name=name, on_progress=bar, on_download=download)
     finally:
         download.clear()
         bar.clear()

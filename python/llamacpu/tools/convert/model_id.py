@@ -35,7 +35,7 @@ def parse_model_id(model_id: str, parameters: int) -> ModelId:
     """The parts of a name like "meta-llama/Llama-3.2-1B-Instruct".
 
     parameters: of the model, 0 if unknown; a size in the name that differs widely is something else (the length of a
-    context).
+    context). Negative for an adapter: those of the matrices that it changes.
     """
     if " " in model_id:
         return ModelId(model_id)
@@ -61,9 +61,7 @@ def parse_model_id(model_id: str, parameters: int) -> ModelId:
     )
     if size is None and tune is None and version is None:
         basename = None  # the whole name is no base name
-    return ModelId(
-        full, None if not organization or organization[0] == "." else organization, basename, tune, version, size
-    )
+    return ModelId(full, None if not slash or organization[:1] == "." else organization, basename, tune, version, size)
 
 
 def _classified(part: str, index: int, kinds: set[str], parameters: int) -> str:
@@ -75,8 +73,13 @@ def _classified(part: str, index: int, kinds: set[str], parameters: int) -> str:
     elif index > 0 and _SIZE.fullmatch(part):
         return _size(part, kinds, parameters)
     elif index > 0 and _TUNE.fullmatch(part):
-        kinds.add("finetune")
+        kinds.add("type" if parameters < 0 and part.lower() == "lora" else "finetune")
     return part
+
+
+def _is_other_size(named: float, parameters: int) -> bool:
+    # An adapter need not change every layer.
+    return named < -parameters // 8 if parameters < 0 else abs(named - parameters) > 7 * parameters // 8
 
 
 def _size(part: str, kinds: set[str], parameters: int) -> str:
@@ -90,7 +93,7 @@ def _size(part: str, kinds: set[str], parameters: int) -> str:
             named = float(part[:-1]) * 1000 ** " KMBT".find(part[-1])
         except ValueError:
             named = None
-        if named is not None and abs(named - parameters) > 7 * parameters // 8:
+        if named is not None and _is_other_size(named, parameters):
             kinds.add("finetune")
             part = part[:-1] + part[-1].lower()
     if not kinds:
