@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import llamacpu
 from checkpoint_files import safetensors_bytes
 from llamacpu import Checkpoint, CheckpointError
 from pickled_files import saved
@@ -20,14 +22,14 @@ PARAMETERS = {"dim": WIDTH, "n_layers": LAYERS, "n_heads": HEADS, "n_kv_heads": 
 ROWS, COLUMNS, WHOLE = 0, 1, None
 
 
-def arrays() -> dict[str, tuple[str, NDArray[np.float16], int | None]]:
+def arrays(vocabulary: int = VOCABULARY) -> dict[str, tuple[str, NDArray[np.float16], int | None]]:
     """Meta's name -> Hugging Face's name, the matrix in Meta's order, and the dimension divided among processes."""
     generator = np.random.default_rng(3)
     kv_width = WIDTH // HEADS * KV_HEADS
     shapes: dict[str, tuple[str, tuple[int, ...], int | None]] = {
-        "tok_embeddings": ("model.embed_tokens", (VOCABULARY, WIDTH), ROWS),
+        "tok_embeddings": ("model.embed_tokens", (vocabulary, WIDTH), ROWS),
         "norm": ("model.norm", (WIDTH,), WHOLE),
-        "output": ("lm_head", (VOCABULARY, WIDTH), ROWS),
+        "output": ("lm_head", (vocabulary, WIDTH), ROWS),
     }
     for layer in range(LAYERS):
         old, new = f"layers.{layer}", f"model.layers.{layer}"
@@ -48,10 +50,10 @@ def arrays() -> dict[str, tuple[str, NDArray[np.float16], int | None]]:
     }
 
 
-def expected() -> dict[str, NDArray[np.float16]]:
+def expected(vocabulary: int = VOCABULARY) -> dict[str, NDArray[np.float16]]:
     """What Hugging Face's conversion makes of it."""
     result = {}
-    for old, (new, array, _) in arrays().items():
+    for old, (new, array, _) in arrays(vocabulary).items():
         match = re.search(r"attention\.w([qk])", old)
         if match:
             heads = HEADS if match[1] == "q" else KV_HEADS
@@ -61,10 +63,12 @@ def expected() -> dict[str, NDArray[np.float16]]:
     return result
 
 
-def write(folder: Path, parts: int, parameters: dict[str, Any] | None = None, **axes: int) -> None:
+def write(
+    folder: Path, parts: int, parameters: dict[str, Any] | None = None, vocabulary: int = VOCABULARY, **axes: int
+) -> None:
     for part in range(parts):
         divided = {"rope.freqs": np.ones(4, np.float32)}
-        for old, (_, array, usual) in arrays().items():
+        for old, (_, array, usual) in arrays(vocabulary).items():
             axis = axes.get(old.split(".")[0], usual)
             divided[old] = array if axis is None else np.split(array, parts, axis)[part].copy()
         (folder / f"consolidated.{part:02}.pth").write_bytes(saved(divided))
@@ -174,3 +178,64 @@ def test_parts_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     (tmp_path / "consolidated.00.pth").write_bytes(saved(more))
     with pytest.raises(CheckpointError, match=r"'vision\.weight' does not belong to a text model"):
         Checkpoint.open(tmp_path)
+
+
+WORDS = [b"th", b"the", b" the", b"in", b" a", b"ing", b" th", b"hat"]
+
+
+def write_ranks(folder: Path, tokens: list[bytes]) -> None:
+    lines = [base64.b64encode(token) + b" " + str(rank).encode() for rank, token in enumerate(tokens)]
+    (folder / "tokenizer.model").write_bytes(b"\n".join(lines) + b"\n")
+
+
+def every_byte() -> list[bytes]:
+    """The bytes in the order of Meta's file: those that can be printed first."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    return [bytes([byte]) for byte in printable + [byte for byte in range(256) if byte not in printable]]
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_they_are_converted_with_their_tokenizer(tmp_path: Path, scaled: bool) -> None:
+    folder = tmp_path / "Llama-3-Tiny"
+    folder.mkdir()
+    vocabulary = 256 + len(WORDS) + 256
+    write(folder, 2, PARAMETERS | {"rope_theta": 5e5, "use_scaled_rope": scaled}, vocabulary=vocabulary)
+    write_ranks(folder, every_byte() + WORDS)
+    path = llamacpu.convert(folder, tmp_path / "out.gguf", type="f16")
+    with llamacpu.GGUFFile(path) as file:
+        tokens = list(file.metadata["tokenizer.ggml.tokens"])
+        first = 256 + len(WORDS)
+        assert tokens[first : first + 5] == [
+            "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
+            "<|finetune_right_pad_id|>" if scaled else "<|reserved_special_token_2|>",
+        ]  # fmt: skip
+        assert tokens[first + 9] == "<|eot_id|>"
+        assert tokens[-1] == f"<|reserved_special_token_{247 if scaled else 250}|>"
+        assert list(file.metadata["tokenizer.ggml.merges"])[:3] == ["t h", "th e", "\u0120 the"]
+        stored = {tensor.name: tensor for tensor in file.tensors}
+        assert ("rope_freqs.weight" in stored) == scaled
+        # GGUF has Meta's order of rows again.
+        for old, name in (("attention.wq", "attn_q"), ("attention.wk", "attn_k"), ("feed_forward.w2", "ffn_down")):
+            tensor = stored[f"blk.1.{name}.weight"]
+            array = arrays(vocabulary)[f"layers.1.{old}.weight"][1]
+            assert file.tensor_bytes(tensor, 0, tensor.nbytes) == array.tobytes()
+        from llamacpu.text.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer(file)
+        assert tokenizer.decode(tokenizer.encode("the thing in a hat", add_special=False)) == "the thing in a hat"
+
+
+@pytest.mark.parametrize("change", ["fewer", "order", "text", "byte"])
+def test_damaged_ranks_are_refused(tmp_path: Path, change: str) -> None:
+    write(tmp_path, 1, vocabulary=256 + len(WORDS) + 256)
+    tokens = every_byte() + WORDS
+    write_ranks(
+        tmp_path, tokens[:-1] if change == "fewer" else tokens[:100] + tokens[101:] if change == "byte" else tokens
+    )
+    path = tmp_path / "tokenizer.model"
+    if change == "order":
+        path.write_bytes(path.read_bytes().replace(b" 7\n", b" 8\n"))
+    if change == "text":
+        path.write_bytes(path.read_bytes().replace(b" 7\n", b"? 7\n"))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.model"):
+        llamacpu.convert(tmp_path, tmp_path / "out.gguf")

@@ -7,6 +7,7 @@ from llamacpu.tools.convert.arrays import Array, Floats
 from llamacpu.tools.convert.families.base import Family, Named, split_rows
 from llamacpu.tools.convert.tokenizers.byte_pair import set_byte_pair
 from llamacpu.tools.convert.tokenizers.pieces import has_pieces, is_merged_pieces, set_merged_pieces, set_pieces
+from llamacpu.tools.convert.tokenizers.ranks import has_ranks, set_ranks
 from llamacpu.tools.convert.tokenizers.tekken import has_tekken, set_tekken
 
 __all__ = ["Arcee", "Granite", "GraniteMoe", "Llama", "Llama4", "Mistral3", "SmolLM3"]
@@ -41,6 +42,9 @@ class Llama(Family):
     def set_vocabulary(self) -> None:
         if has_tekken(self.folder):
             set_tekken(self.folder, self.keys)
+            return
+        if has_ranks(self.folder):
+            set_ranks(self.folder, self.config, self.keys)
             return
         prefix = self.folder.config.get("add_prefix_space")
         if isinstance(prefix, bool):

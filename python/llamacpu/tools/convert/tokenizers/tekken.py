@@ -11,7 +11,7 @@ from llamacpu.tools.convert.keys import Keys
 from llamacpu.tools.convert.tokenizers.byte_pair import CONTROL, NORMAL
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 
-__all__ = ["has_tekken", "set_tekken"]
+__all__ = ["MAX_TOKENS", "MAX_TOKEN_BYTES", "has_tekken", "merges_of", "set_tekken", "text_of"]
 
 MAX_TOKENS = 1 << 20
 MAX_TOKEN_BYTES = 1 << 10
@@ -31,11 +31,11 @@ def set_tekken(folder: TokenizerFolder, keys: Keys) -> None:
     """Set the keys of the vocabulary of tekken.json."""
     found = folder.checkpoint.json("tekken.json") or {}
     specials, ranks = _read(found)
-    tokens = [*specials, *(_text(token) for token in ranks)]
+    tokens = [*specials, *(text_of(token) for token in ranks)]
     ids = {token: id for id, token in enumerate(specials)}
     keys.add("tokenizer.ggml.model", "gpt2", "string")
     keys.add("tokenizer.ggml.pre", "tekken", "string")
-    keys.add("tokenizer.ggml.merges", _merges(ranks), "string")
+    keys.add("tokenizer.ggml.merges", merges_of(ranks), "string")
     for name, text in (("bos", "<s>"), ("eos", "</s>"), ("unknown", "<unk>")):
         if text in ids:
             keys.add(f"tokenizer.ggml.{name}_token_id", ids[text], "uint32")
@@ -93,11 +93,12 @@ _DEFAULT_SPECIALS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def _text(token: bytes) -> str:
+def text_of(token: bytes) -> str:
+    """A token in the letters that vocabularies of GPT-2's kind have for bytes."""
     return "".join(_LETTERS[byte] for byte in token)
 
 
-def _merges(ranks: dict[bytes, int]) -> list[str]:
+def merges_of(ranks: dict[bytes, int]) -> list[str]:
     """The pairs that are joined, in the order of the ranks: each token is cut everywhere into two tokens."""
     merges: list[str] = []
     for token in ranks:
@@ -106,5 +107,5 @@ def _merges(ranks: dict[bytes, int]) -> list[str]:
             for cut in range(1, len(token))
             if token[:cut] in ranks and token[cut:] in ranks
         ]
-        merges.extend(f"{_text(token[:cut])} {_text(token[cut:])}" for _, _, cut in sorted(pairs))
+        merges.extend(f"{text_of(token[:cut])} {text_of(token[cut:])}" for _, _, cut in sorted(pairs))
     return merges
