@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from click.testing import CliRunner
 import llamacpu
 from llamacpu.cli.group import command_line
 from llamacpu.errors import CheckpointError, StoreError
+from llamacpu.tools.train.adapters import Adapter, write_gguf_adapter, write_peft_folder
 from model_hub import ModelHub, use_alone
 from peft_files import factors, write_adapter, write_base
 
@@ -103,3 +104,28 @@ def test_a_converted_adapter_runs(tmp_path: Path, golden: Path, adapter: Path) -
         changed = model.session(context=32, lora=[(path, 1.0)]).forward([3, 4, 5])
     assert np.isfinite(changed).all()
     assert np.abs(changed - plain).max() > 0.01
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_what_training_writes_in_both_forms_is_one_adapter(
+    tmp_path: Path, tiny_model: Callable[..., Path], rslora: bool
+) -> None:
+    path, rank, alpha = tiny_model("gqa"), 4, 6.0
+    generator = np.random.default_rng(5)
+    with llamacpu.Model(path) as model:
+        shapes = {tensor.name: tensor.shape[::-1] for tensor in model.file.tensors}
+        matrices = {}
+        for target in ("blk.0.attn_q", "blk.0.attn_k", "blk.1.ffn_down"):
+            rows, columns = shapes[f"{target}.weight"]
+            sizes = (rank, columns), (rows, rank)
+            matrices[target] = tuple(generator.standard_normal(size).astype(np.float32) for size in sizes)
+        adapter = Adapter(matrices, alpha * (rank**0.5 if rslora else 1))
+        write_gguf_adapter(tmp_path / "a.gguf", model, adapter)
+        write_peft_folder(tmp_path / "peft", model, adapter, alpha=alpha, rslora=rslora)
+    llamacpu.convert_lora(tmp_path / "peft", tmp_path / "b.gguf", base=path)
+    found = []
+    for name in ("a.gguf", "b.gguf"):
+        with llamacpu.GGUFFile(tmp_path / name) as file:
+            tensors = {tensor.name: file.tensor_bytes(tensor, 0, tensor.nbytes) for tensor in file.tensors}
+            found.append((file.metadata["adapter.lora.alpha"], tensors))
+    assert found[0] == found[1]

@@ -49,9 +49,9 @@ def convert_lora(
 ) -> Path:
     """Convert a LoRA adapter of PEFT (adapter_config.json and its tensors) to a GGUF file; return its path.
 
-    The file is what llama.cpp's convert_lora_to_gguf.py writes, with one exception: the alpha of rsLoRA is multiplied
-    by the root of the rank, since runtimes divide by the rank. An alpha or rank of single modules (alpha_pattern,
-    rank_pattern) is multiplied into their B.
+    The file is what llama.cpp's convert_lora_to_gguf.py writes, but for what that leaves out: the alpha of rsLoRA is
+    multiplied by the root of the rank, since runtimes divide by the rank; alphas of single modules (alpha_pattern) are
+    multiplied into their B; the matrices of GPT-2, which checkpoints store transposed, are those of the file.
 
     source       the folder of the adapter, or its name on the hub ("owner/adapter")
     output       the file, or a folder for it; None: the working directory
