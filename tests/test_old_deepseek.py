@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from config_models import tensors
-from llamacpu import Model, ModelError
+from llamacpu import Model, ModelError, merge
 from llamacpu.families.config import Config
+from lora_files import random_pairs, write_adapter
 
 pytestmark = pytest.mark.instruction_set
 
@@ -85,6 +86,19 @@ def test_an_old_file_gives_the_bits_of_a_new_one(name: str, tmp_path: Path) -> N
     expected = logits(write(tmp_path / "new.gguf", split, old=False))
     assert np.isfinite(expected).all()
     assert logits(write(tmp_path / "old.gguf", fused, old=True)).tobytes() == expected.tobytes()
+
+
+def test_an_adapter_changes_keys_and_values_of_the_fused_tensor(tmp_path: Path) -> None:
+    """The absorbed form multiplies by the transposed matrix of keys, and its change has to be transposed, too."""
+    path = write(tmp_path / "old.gguf", layouts(gguf.GGMLQuantizationType.F32)[1], old=True)
+    shapes = {f"blk.{layer}.attn_kv_b.weight": (HEADS * (STILL + VALUES), LATENT) for layer in range(2)}
+    pairs = random_pairs(shapes, np.random.default_rng(4), (5,))
+    lora = write_adapter(tmp_path / "lora.gguf", pairs, architecture="deepseek2", alpha=2.5)
+    exact = logits(merge(path, [lora], tmp_path / "merged.gguf"))
+    with Model(path, threads=1) as model:
+        got = model.session(lora=[lora]).forward(TOKENS, logits="all")
+    assert ((got - exact) ** 2).sum() < 1e-5 * (exact**2).sum()
+    assert ((logits(path) - exact) ** 2).sum() > 1e-2 * (exact**2).sum()
 
 
 def test_parts_beside_the_fused_tensor_are_left_alone(tmp_path: Path) -> None:
