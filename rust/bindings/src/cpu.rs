@@ -38,7 +38,7 @@ fn memory_bandwidth(py: Python<'_>, bytes: usize, threads: Option<usize>) -> PyR
     detached(py, None, true, move |interrupted| {
         let isa = Isa::chosen()?;
         let pool = Pool::new(threads.unwrap_or_else(|| default_threads().count))?;
-        let context = Context { isa, pool: &pool, interrupted: Some(interrupted) };
+        let context = Context { isa, pool: &pool, interrupted: Some(interrupted), observer: None };
         read_bandwidth(&context, bytes, MEASURED_TIME)
     })
 }
@@ -50,7 +50,7 @@ fn product_peak(py: Python<'_>, threads: Option<usize>) -> PyResult<f64> {
     detached(py, None, true, move |interrupted| {
         let isa = Isa::chosen()?;
         let pool = Pool::new(threads.unwrap_or_else(|| default_threads().count))?;
-        let context = Context { isa, pool: &pool, interrupted: Some(interrupted) };
+        let context = Context { isa, pool: &pool, interrupted: Some(interrupted), observer: None };
         matmul::product_peak(&context, MEASURED_TIME)
     })
 }

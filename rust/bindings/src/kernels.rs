@@ -123,7 +123,8 @@ fn matmul<'py>(
     let long = rows.saturating_mul(columns).saturating_mul(tokens) > LONG;
     let output = detached(py, None, long, move |interrupted| {
         let pool = Pool::new(threads)?;
-        let context = Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted) };
+        let context =
+            Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted), observer: None };
         let matrix = Matrix::new(format, rows, columns, Bytes::owned(bytes))?;
         let mut output = vec![0.0; tokens * rows];
         let mut jobs = [Job { weights: &matrix, output: &mut output }];

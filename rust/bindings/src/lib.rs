@@ -8,6 +8,7 @@ mod adapters;
 mod config;
 mod cpu;
 mod errors;
+mod evaluation;
 mod files;
 mod gguf;
 mod grammar;
@@ -34,6 +35,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     adapters::register(module)?;
     cpu::register(module)?;
+    evaluation::register(module)?;
     files::register(module)?;
     gguf::register(module)?;
     grammar::register(module)?;

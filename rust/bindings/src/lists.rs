@@ -56,6 +56,13 @@ pub(crate) fn copy_of<T: Copy>(numbers: &[T]) -> PyResult<Vec<T>> {
     Ok(copy)
 }
 
+/// An empty vector with room for `count` elements.
+pub(crate) fn reserved<T>(count: usize) -> PyResult<Vec<T>> {
+    let mut room = Vec::new();
+    room.try_reserve_exact(count).map_err(|_| no_memory())?;
+    Ok(room)
+}
+
 /// A NumPy array of the given values.
 pub(crate) fn collected<T: Element>(
     py: Python<'_>,

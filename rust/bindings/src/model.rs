@@ -27,6 +27,9 @@ use crate::tensor_rows::{TensorRow, tensor_infos};
 /// Logits, rows × vocabulary, and hidden states, places × tokens × width.
 type LogitsAndHidden<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray3<f32>>);
 
+/// Logits, rows × vocabulary, and of each matrix: file, offset, number of inputs, sums of their squares.
+type LogitsAndSquares<'py> = (Bound<'py, PyArray2<f32>>, Vec<(usize, u64, u64, Bound<'py, PyArray1<f64>>)>);
+
 /// Mapped, shape-checked weights and the threads that run them.
 #[pyclass(frozen, module = "llamacpu._native")]
 pub(crate) struct Model {
@@ -157,6 +160,29 @@ impl Model {
         let rows = output.logits.len() / vocabulary;
         let logits = array(py, output.logits)?.reshape([rows, vocabulary])?;
         Ok((logits, array(py, output.hidden)?.reshape(shape)?))
+    }
+
+    /// As `step`, with every token going through all layers; returns the logits and, for every matrix of the files that was
+    /// used, its file, its offset, the number of its inputs and the sums of squares of their elements, float64[columns].
+    #[pyo3(signature = (items, logits="none", cancel=None))]
+    fn step_squares<'py>(
+        &self,
+        py: Python<'py>,
+        items: Vec<(Bound<'py, Session>, Bound<'py, PyAny>)>,
+        logits: &str,
+        cancel: Option<&Bound<'py, CancelToken>>,
+    ) -> PyResult<LogitsAndSquares<'py>> {
+        let wanted = wanted_from(logits)?;
+        let model = self.get(py)?;
+        let parts = step_parts(items)?;
+        let vocabulary = model.config().vocab_size;
+        let (values, squares) = self.timed(py, cancel, parts, move |parts, interrupted| {
+            model.step_squares(&step_items(parts, wanted), Some(interrupted))
+        })?;
+        let rows = values.len() / vocabulary;
+        let logits = array(py, values)?.reshape([rows, vocabulary])?;
+        let squares = squares.into_iter().map(|one| Ok((one.file, one.offset, one.count, array(py, one.sums)?)));
+        Ok((logits, squares.collect::<PyResult<_>>()?))
     }
 
     /// The scores that the classifier gives of states, float32[rows, width] -> float32[rows, classes].

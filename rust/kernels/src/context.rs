@@ -2,7 +2,25 @@
 
 use crate::Error;
 use crate::cpu::Isa;
+use crate::matmul::Matrix;
 use crate::threads::Pool;
+
+/// Sees the inputs of all products that are computed in a context.
+pub trait Observer: Sync {
+    /// Called by the calling thread before it multiplies `input` by `weights`: rows of `stride` numbers, of which the first
+    /// `weights.columns()` are read, `tokens` times.
+    ///
+    /// # Errors
+    /// An error ends the product.
+    fn product(
+        &self,
+        context: &Context,
+        weights: &Matrix,
+        input: &[f32],
+        stride: usize,
+        tokens: usize,
+    ) -> Result<(), Error>;
+}
 
 /// The environment of a call, borrowed by every parallel kernel for the duration of one call.
 #[derive(Clone, Copy)]
@@ -13,12 +31,14 @@ pub struct Context<'a> {
     pub pool: &'a Pool,
     /// Polled by the calling thread between pieces of work; `true` stops the call with `Error::Cancelled`.
     pub interrupted: Option<&'a (dyn Fn() -> bool + Sync)>,
+    /// Sees the inputs of matrix products.
+    pub observer: Option<&'a dyn Observer>,
 }
 
 impl<'a> Context<'a> {
     /// A context that cannot be interrupted.
     pub fn new(isa: Isa, pool: &'a Pool) -> Self {
-        Self { isa, pool, interrupted: None }
+        Self { isa, pool, interrupted: None, observer: None }
     }
 
     /// Runs `work(piece)` once for every piece below `pieces`, on all threads.

@@ -7,6 +7,7 @@ pub mod context;
 pub mod conversion;
 pub mod cpu;
 mod error;
+pub mod evaluation;
 pub mod formats;
 pub mod low_rank;
 pub mod mapping;
@@ -21,6 +22,7 @@ mod shared;
 pub mod simd;
 #[cfg(test)]
 mod small_calls;
+pub mod squares;
 pub mod threads;
 
 pub use error::Error;

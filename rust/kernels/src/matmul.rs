@@ -80,6 +80,9 @@ pub fn matmul(
         return Ok(());
     }
     for job in jobs.iter() {
+        if let Some(observer) = context.observer {
+            observer.product(context, job.weights, input, job.weights.columns(), tokens)?;
+        }
         job.weights.prepare(context)?;
     }
     let mut outputs = room(jobs.len(), "products")?;

@@ -1,9 +1,12 @@
 //! A step runs through the layers in chunks of tokens: large enough for fast matrix products, small enough to cancel
 //! quickly.
 
+use llamacpu_kernels::context::{Context, Observer};
+
 use crate::error::zeroed;
 use crate::forward::{PassBuffers, forward};
 use crate::hidden::Hidden;
+use crate::input_squares::InputSquares;
 use crate::model::{Interrupted, Model};
 use crate::pass::Segment;
 use crate::session::Held;
@@ -23,9 +26,10 @@ pub(crate) fn run(
     sessions: &mut [Held],
     buffers: &mut PassBuffers,
     hidden: &mut Hidden,
-    interrupted: Option<Interrupted>,
+    (interrupted, squares): (Option<Interrupted>, Option<&InputSquares>),
 ) -> Result<Vec<f32>, Error> {
     let (context, config, weights) = model.parts(interrupted);
+    let context = Context { observer: squares.map(|squares| squares as &dyn Observer), ..context };
     let rows = items.iter().map(|item| match item.wanted {
         Wanted::None => 0,
         Wanted::Last => 1,
@@ -96,7 +100,7 @@ pub(crate) fn recompute(
         let mut hidden = Hidden::new(&[], model.config().layers, model.config().embedding_length, 0)?;
         session.pages.begin_again();
         session.position = 0;
-        let done = run(model, &[again], std::slice::from_mut(session), buffers, &mut hidden, interrupted);
+        let done = run(model, &[again], std::slice::from_mut(session), buffers, &mut hidden, (interrupted, None));
         session.position = position;
         done?;
         session.pages.finish();

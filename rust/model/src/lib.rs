@@ -17,6 +17,7 @@ mod error;
 mod feed_forward;
 mod forward;
 mod hidden;
+mod input_squares;
 mod kv;
 mod latent_attention;
 mod model;
@@ -45,6 +46,7 @@ pub use config::{
     RopeConfig, RopeScalingKind, Rotation, SIZE_LIMIT,
 };
 pub use error::Error;
+pub use input_squares::Squares;
 pub use kv::PAGE_LAYOUT;
 pub use model::{Interrupted, Model};
 pub use restoration::Restoration;

@@ -114,7 +114,12 @@ impl Model {
 
     /// Everything that products with the weights need.
     pub(crate) fn parts<'a>(&'a self, interrupted: Option<Interrupted<'a>>) -> (Context<'a>, &'a Config, &'a Weights) {
-        (Context { isa: self.isa, pool: &self.pool, interrupted }, &self.config, &self.weights)
+        (Context { isa: self.isa, pool: &self.pool, interrupted, observer: None }, &self.config, &self.weights)
+    }
+
+    /// The files that hold the weights.
+    pub(crate) fn files(&self) -> &[Arc<Mapping>] {
+        &self.files
     }
 
     /// The matrices that adapters can change.
@@ -173,7 +178,7 @@ impl Model {
     /// `Error::Argument` if there is no such part; `Error::Kernel` if the work was cancelled, a file has changed or
     /// memory ran out; `Error::Memory`.
     pub fn prepare(&self, part: usize, interrupted: Option<Interrupted>) -> Result<(), Error> {
-        let context = Context { isa: self.isa, pool: &self.pool, interrupted };
+        let context = Context { isa: self.isa, pool: &self.pool, interrupted, observer: None };
         self.with_files(|| prepare::prepare(&context, &self.weights, part))
     }
 

@@ -2,6 +2,7 @@
 
 use crate::chunks::{recompute, run};
 use crate::hidden::Hidden;
+use crate::input_squares::{InputSquares, Squares};
 use crate::model::{Interrupted, Model};
 use crate::step_item::{StepItem, StepOutput, Wanted};
 use crate::{Error, Session};
@@ -33,6 +34,32 @@ impl Model {
         places: &[usize],
         interrupted: Option<Interrupted>,
     ) -> Result<StepOutput, Error> {
+        self.observed(items, places, interrupted, None)
+    }
+
+    /// Same as `step`, but every token goes through all layers, and the sums of squares of the inputs of all matrices are
+    /// returned, too. Tokens are added in the order of the items, within the same matrix.
+    ///
+    /// # Errors
+    /// Those of `step`.
+    pub fn step_squares(
+        &self,
+        items: &[StepItem],
+        interrupted: Option<Interrupted>,
+    ) -> Result<(Vec<f32>, Vec<Squares>), Error> {
+        let squares = InputSquares::new(self.files());
+        let last = [self.config().layers];
+        let output = self.observed(items, &last, interrupted, Some(&squares))?;
+        Ok((output.logits, squares.into_sums()))
+    }
+
+    fn observed(
+        &self,
+        items: &[StepItem],
+        places: &[usize],
+        interrupted: Option<Interrupted>,
+        squares: Option<&InputSquares>,
+    ) -> Result<StepOutput, Error> {
         self.check(items)?;
         let rows = items.iter().map(|item| item.tokens.len()).sum();
         let mut hidden = Hidden::new(places, self.config().layers, self.config().embedding_length, rows)?;
@@ -59,7 +86,7 @@ impl Model {
         let mut buffers = self.take_buffers();
         let result = self.with_files(|| {
             recompute(self, items, &mut sessions, &mut buffers, interrupted)?;
-            run(self, items, &mut sessions, &mut buffers, &mut hidden, interrupted)
+            run(self, items, &mut sessions, &mut buffers, &mut hidden, (interrupted, squares))
         });
         self.keep_buffers(buffers);
         for (item, session) in items.iter().zip(&mut sessions) {

@@ -77,7 +77,8 @@ pub(super) fn attention<'py>(
     let long = queries.len().saturating_mul(tokens) > LONG;
     let output = detached(py, None, long, move |interrupted| {
         let pool = Pool::new(threads)?;
-        let context = Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted) };
+        let context =
+            Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted), observer: None };
         let mut pages = vec![vec![0u8; layout.layer_bytes()]; tokens.div_ceil(PAGE_TOKENS)];
         let (key_row, value_row) = (kv_heads * key_size, kv_heads * layout.stored_value_size());
         for token in 0..tokens {

@@ -50,6 +50,14 @@ impl Bytes {
         Ok(Self { source: self.source.clone(), start: self.start + offset, len })
     }
 
+    /// The file that holds the bytes, and the offset of the first of them; `None` for bytes in memory.
+    pub fn place(&self) -> Option<(&Arc<Mapping>, usize)> {
+        match &self.source {
+            Source::File(map) => Some((map, self.start)),
+            Source::Memory(_) => None,
+        }
+    }
+
     /// Checks that the bytes are still those of the file as it was opened; see [`Mapping::check`].
     ///
     /// # Errors

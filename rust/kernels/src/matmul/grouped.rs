@@ -61,11 +61,14 @@ pub fn grouped_matmul(
             }
             continue;
         }
+        let input_start = job.input.0 * input.width + job.input.1;
+        let numbers = &input.numbers[input_start..];
+        if let Some(observer) = context.observer {
+            observer.product(context, job.weights, numbers, input.width, job.tokens)?;
+        }
         job.weights.prepare(context)?;
         if last != Some((job.input, job.tokens)) {
             last = Some((job.input, job.tokens));
-            let input_start = job.input.0 * input.width + job.input.1;
-            let numbers = &input.numbers[input_start..];
             batches.push(Batch { input: numbers, stride: input.width, tokens: job.tokens, products: Vec::new() });
         }
         if let Some(batch) = batches.last_mut() {

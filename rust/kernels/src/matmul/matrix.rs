@@ -96,6 +96,11 @@ impl Matrix {
         self.bytes.len()
     }
 
+    /// The bytes of the weights in the file.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
     /// Dequantizes one row, straight from the file's bytes (embedding lookup). For packed weights, call `keep_rows` first.
     ///
     /// # Errors

@@ -160,7 +160,7 @@ fn an_interrupted_region_stops_soon() {
         let pool = pool(threads);
         let done = AtomicUsize::new(0);
         let stop = || done.load(Ordering::Relaxed) >= 3;
-        let context = Context { isa: Isa::SCALAR, pool: &pool, interrupted: Some(&stop) };
+        let context = Context { isa: Isa::SCALAR, pool: &pool, interrupted: Some(&stop), observer: None };
         let outcome = context.for_each(10_000, &|_| {
             std::thread::sleep(Duration::from_millis(2));
             done.fetch_add(1, Ordering::Relaxed);
