@@ -26,6 +26,7 @@ from click.testing import CliRunner
 
 from llamacpu.cli.group import command_line
 from model_hub import ModelHub
+from sample_text import sample_text
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO = REPOSITORY / "python" / "llamacpu" / "data" / "demo.gguf"
@@ -36,6 +37,8 @@ FILES = {
     "notes.txt": "The cat sat on the mat.\nThe dog ran home.\n",
     "notes/cats.txt": "Cats sleep for most of the day.\n",
     "notes/dogs.txt": "Dogs like long walks.\n",
+    "text.txt": sample_text(200),
+    "manual.txt": sample_text(120),
     "schema.json": '{"type": "object", "properties": {"n": {"type": "string", "maxLength": 8}}, "required": ["n"]}',
     "yes_or_no.gbnf": 'root ::= "yes" | "no"\n',
     "prompts.jsonl": '{"prompt": "Hello"}\n{"prompt": "Once upon a time"}\n',
@@ -189,7 +192,7 @@ def serve_and_stop(arguments: list[str], folder: Path) -> None:
 
 def furnish(folder: Path) -> None:
     """Put the files into a folder that the pages speak of."""
-    for name in ("model.gguf", "small.gguf", "embedding.gguf"):
+    for name in ("model.gguf", "original.gguf", "small.gguf", "embedding.gguf"):
         shutil.copy(DEMO, folder / name)
     for name, text in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType
-from gguf.quants import quantize
+from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 
 from reference_model import Array, ReferenceModel
@@ -30,8 +30,11 @@ def is_quantized(name: str, shape: tuple[int, ...] | list[int] | NDArray[Any]) -
     )
 
 
-def quantized_copy(source: Path, path: Path, kind: GGMLQuantizationType) -> Path:
-    """Writes `source` with its matrices in this format to `path`, and returns that."""
+def quantized_copy(source: Path, path: Path, kind: GGMLQuantizationType, rounded: bool = False) -> Path:
+    """Writes `source` with its matrices in this format to `path`, and returns that.
+
+    rounded: the matrices are floats with the values that the format has.
+    """
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
     for key, field in reader.fields.items():
@@ -41,7 +44,10 @@ def quantized_copy(source: Path, path: Path, kind: GGMLQuantizationType) -> Path
         writer.add_key_value(key, field.contents(), field.types[0], inner)
     for tensor in reader.tensors:
         shape = tuple(int(size) for size in reversed(tensor.shape))
-        if is_quantized(tensor.name, shape):
+        if is_quantized(tensor.name, shape) and rounded:
+            values = dequantize(quantize(tensor.data.reshape(shape), kind), kind).astype(np.float32)
+            writer.add_tensor(tensor.name, values.reshape(shape), raw_dtype=GGMLQuantizationType.F32)
+        elif is_quantized(tensor.name, shape):
             writer.add_tensor(tensor.name, quantize(tensor.data.reshape(shape), kind), raw_dtype=kind)
         else:
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)

@@ -45,10 +45,13 @@ if TYPE_CHECKING:
     from llamacpu.scheduler import Engine
     from llamacpu.server import serve
     from llamacpu.text.tokenizer import Tokenizer
+    from llamacpu.tools.compare import compare
     from llamacpu.tools.control_vectors import control_vector
     from llamacpu.tools.convert import convert
     from llamacpu.tools.convert_lora import convert_lora
+    from llamacpu.tools.imatrix import imatrix
     from llamacpu.tools.merge import merge
+    from llamacpu.tools.perplexity import perplexity
     from llamacpu.tools.quantize import quantize
     from llamacpu.tools.train import TrainingResult, TrainingSettings, train
 
@@ -82,11 +85,14 @@ __all__ = [
     "TrainingResult",
     "TrainingSettings",
     "__version__",
+    "compare",
     "control_vector",
     "convert",
     "convert_lora",
+    "imatrix",
     "kernels",
     "merge",
+    "perplexity",
     "quantize",
     "serve",
     "train",
@@ -121,8 +127,11 @@ _MODULES = {
     "TrainingError": "errors",
     "TrainingResult": "tools.train",
     "TrainingSettings": "tools.train",
+    "compare": "tools.compare",
     "control_vector": "tools.control_vectors",
+    "imatrix": "tools.imatrix",
     "merge": "tools.merge",
+    "perplexity": "tools.perplexity",
     "quantize": "tools.quantize",
     "convert": "tools.convert",
     "convert_lora": "tools.convert_lora",

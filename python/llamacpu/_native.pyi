@@ -255,6 +255,14 @@ class Model:
         A place below the number of layers is the residual stream after that layer; a place equal to the number of
         layers is the stream after the final norm.
         """
+    def step_squares(
+        self, items: Sequence[tuple[Session, Sequence[int]]], logits: str = "none", cancel: CancelToken | None = None
+    ) -> tuple[NDArray[np.float32], list[tuple[int, int, int, NDArray[np.float64]]]]:
+        """Run `step`, every token through all layers, and also return the sums of squares of the inputs of matrices.
+
+        Of each matrix: index of its file, its offset there, the number of inputs, and the sum over them of the squares
+        of every element, float64[columns], added in the order of the tokens.
+        """
     def complete(self, session: Session) -> None:
         """Compute the keys and values that the session lacks because it was rewound too far."""
     def kv_bytes(self, kv_type: str, tokens: int) -> int:
@@ -363,6 +371,30 @@ def exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def log(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute the natural logarithm of each value, bit-identical on every processor; -inf for 0, NaN below."""
+
+# --- evaluation.rs ---------------------------------------------------------------------------------------------------
+# Arrays are contiguous, one row per token. ValueError for shapes that do not match, ids outside the vocabulary, and
+# rows without a softmax.
+
+def predict(
+    logits: NDArray[np.float32], tokens: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Return log-probabilities of the tokens, entropies in nats and the most probable tokens, one per row."""
+
+def compare(
+    logits: NDArray[np.float32],
+    tokens: NDArray[np.int64],
+    original: NDArray[np.float32] | None = None,
+    records: NDArray[np.uint16] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Compare predictions with those of an original model, given by its logits or by records of a file.
+
+    Returns, one per row: log-probabilities of the tokens, those of the original model, Kullback-Leibler divergences in
+    nats, the most probable tokens, those of the original model.
+    """
+
+def encode_log_probabilities(logits: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return records of log-probabilities, uint16[rows, words], as in files of llama-perplexity."""
 
 # --- tokenizer.rs ----------------------------------------------------------------------------------------------------
 

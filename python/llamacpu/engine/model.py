@@ -308,6 +308,20 @@ class EngineModel(OpenedAdapters):
         parts = [hidden[:, start:end] for start, end in pairwise(ends_of(counts))]
         return [StepOutput(row, part) for row, part in zip(split(rows, counts, logits), parts, strict=True)]
 
+    def step_squares(
+        self, items: Iterable[tuple[SessionLike, TokenIds]], logits: bool = False, cancel: CancelToken | None = None
+    ) -> tuple[NDArray[np.float32], list[tuple[int, int, int, NDArray[np.float64]]]]:
+        """Run `step`, every token through all layers, and return what importance matrices are made from.
+
+        logits  whether those of every token are returned, too: float32[tokens, vocabulary]; if not, it has no rows
+
+        Of each matrix that was used: index of its file, its offset there in bytes, the number of its inputs, and the
+        sum over these of the squares of every element, float64[columns], added in the order of the tokens. Threads
+        change no bit of it. Raises what `step` raises.
+        """
+        pairs = [(_native_of(session), ids) for session, ids in items]
+        return self._native.step_squares(pairs, "all" if logits else "none", cancel)
+
     def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """The scores that the model's classifier gives to states after the final norm.
 

@@ -2,7 +2,7 @@
 //! blocks of them doubles.
 
 use crate::cpu::Isa;
-use crate::math::{Kernel, LANES, Lanes, dispatch, doubles, exp};
+use crate::math::{Kernel, LANES, Lanes, dispatch, exp};
 use crate::sampling::{argmax, distribution};
 
 /// Number of logits that are summed in `f32` before the sum is added to an `f64`.
@@ -67,25 +67,24 @@ pub struct Difference {
 pub fn compare(isa: Isa, original: Original, logits: &[f32], token: usize) -> Option<Difference> {
     let own = distribution(isa, logits)?;
     let own_rest = own.log_sum - f64::from(own.largest);
-    let (base, shift, least) = match original {
-        Original::Logits(base) => (base, distribution(isa, base)?.largest, NEGLIGIBLE),
-        Original::LogProbabilities(base) => (base, 0.0, -KEPT_RANGE),
+    let (base, shift, base_log_sum, least) = match original {
+        Original::Logits(base) => {
+            let found = distribution(isa, base)?;
+            (base, found.largest, found.log_sum, NEGLIGIBLE)
+        }
+        Original::LogProbabilities(base) => (base, 0.0, 0.0, -KEPT_RANGE),
     };
     if base.len() != logits.len() {
         return None;
     }
     let (weight, weighted) = dispatch(isa, Diverge { base, shift, least, logits, largest: own.largest });
-    let (original_log_probability, divergence) = match original {
-        Original::Logits(_) => {
-            let log_weight = natural_logarithm(isa, weight);
-            let log_sum = f64::from(shift) + log_weight;
-            (f64::from(*base.get(token)?) - log_sum, (weighted / weight - log_weight + own_rest).max(0.0))
-        }
-        Original::LogProbabilities(_) => (f64::from(*base.get(token)?), weighted + weight * own_rest),
+    let divergence = match original {
+        Original::Logits(_) => (weighted / weight - (base_log_sum - f64::from(shift)) + own_rest).max(0.0),
+        Original::LogProbabilities(_) => weighted + weight * own_rest,
     };
     Some(Difference {
         log_probability: f64::from(*logits.get(token)?) - own.log_sum,
-        original_log_probability,
+        original_log_probability: f64::from(*base.get(token)?) - base_log_sum,
         divergence,
         top: argmax(isa, logits)?,
         original_top: argmax(isa, base)?,
@@ -139,12 +138,6 @@ pub fn decode(record: &[u16], log_probabilities: &mut [f32]) -> bool {
         *value = scale * f32::from(*code) + smallest;
     }
     scale.is_finite() && scale >= 0.0 && smallest.is_finite()
-}
-
-fn natural_logarithm(isa: Isa, x: f64) -> f64 {
-    let mut values = [x];
-    doubles::ln(isa, &mut values);
-    values[0]
 }
 
 /// The sums over all tokens of `w = exp(b)` and of `w * (b - q)`, with `b = base - shift` and `q = logit - largest`, without

@@ -1,0 +1,171 @@
+"""`llamacpu imatrix`: measure which inputs of the weights matter, for quantization."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+import click
+
+from llamacpu.cli import measure_options, options
+from llamacpu.cli.measure_bar import MeasureBar
+
+if TYPE_CHECKING:
+    from llamacpu.engine.interfaces import KVType
+    from llamacpu.tools.imatrix import ImatrixMeasurement
+    from llamacpu.tools.imatrix_file import ImportanceMatrix
+
+
+class Settings(TypedDict):
+    """Settings of the measurement."""
+
+    output: bool
+    kv_type: KVType
+    resume: str | None
+
+
+@click.command("imatrix", short_help="Measure which weights matter, for quantization.")
+@click.argument("model", type=str, required=False, shell_complete=options.complete_files)
+@click.argument("texts", nargs=-1, metavar="[TEXT]...", shell_complete=options.complete_files)
+@click.option("-o", "--output-file", "path", metavar="FILE", default="imatrix.gguf", show_default=True)
+@click.option(
+    "--output-format",
+    type=click.Choice(["gguf", "dat"]),
+    help="Form of the file; dat is llama.cpp's older one. [default: dat for a name that ends so, else gguf]",
+)
+@measure_options.context
+@measure_options.chunks
+@click.option(
+    "--process-output", is_flag=True, help="Measure the output matrix as well; slower. Prints the perplexity."
+)
+@click.option(
+    "--parse-special", is_flag=True, help="Names of control tokens in the text are these tokens: for rendered chats."
+)
+@click.option(
+    "--in-file",
+    "in_files",
+    multiple=True,
+    metavar="FILE",
+    shell_complete=options.complete_files,
+    help="Add what this file holds; may be given several times. Without MODEL and TEXT, files are only added up.",
+)
+@measure_options.resume
+@measure_options.plot
+@options.kv_type
+@options.threads
+def command(
+    model: str | None,
+    texts: tuple[str, ...],
+    path: str,
+    output_format: Literal["gguf", "dat"] | None,
+    context: int,
+    chunks: int | None,
+    process_output: bool,
+    parse_special: bool,
+    in_files: tuple[str, ...],
+    resume: str | None,
+    plot: tuple[str, ...],
+    kv_type: KVType,
+    threads: int | None,
+) -> None:
+    """Measure the importance matrix of MODEL (a .gguf file, or a name) on every TEXT, a file of UTF-8 text.
+
+    'llamacpu quantize --imatrix' and llama.cpp's llama-quantize take the file to spend the bits of small formats on the
+    weights that matter. MODEL should be in F16, BF16 or Q8_0, and the text like that which the model is to work with:
+    a few hundred chunks of 512 tokens, in all its languages, with code or chats if it is to write them.
+
+    Ctrl-C ends the measurement; the file then holds the chunks that are done. With --resume it continues later from
+    where it was.
+    """
+    from llamacpu.tools.imatrix import combined
+    from llamacpu.tools.imatrix_file import read_imatrix, write_imatrix
+
+    if not texts and (model is not None or not in_files):
+        raise click.UsageError("no TEXT; only files of --in-file can be added up without MODEL and TEXT")
+    if resume and len(texts) != 1:
+        raise click.UsageError("--resume is for one TEXT")
+    measure_options.check_plot(plot)
+    _check_place(path)
+    form = output_format or ("dat" if path.endswith(".dat") else "gguf")
+    found = [read_imatrix(name) for name in in_files]
+    complete = True
+    if model is not None:
+        settings: Settings = {"output": process_output, "kv_type": kv_type, "resume": resume}
+        measured, complete = _measured(model, texts, found, (context, chunks, parse_special), settings, threads)
+        found += measured
+    if not any(matrix.entries for matrix in found):
+        raise click.Abort
+    matrix = combined(found, context)
+    write_imatrix(path, matrix, form)
+    _say_what_is_missing(matrix, path)
+    for picture in plot:
+        from llamacpu.tools.imatrix import mean_importance
+        from llamacpu.tools.plots import sensitivity_plot
+
+        title = f"Inputs of the weights: {Path(path).name}, {matrix.chunk_count} chunks"
+        sensitivity_plot(picture, mean_importance(matrix), title=title, unit="mean square of the inputs")
+    if not complete:
+        raise click.Abort
+
+
+def _measured(
+    model: str,
+    texts: tuple[str, ...],
+    others: list[ImportanceMatrix],
+    cut: tuple[int, int | None, bool],
+    settings: Settings,
+    threads: int | None,
+) -> tuple[list[ImportanceMatrix], bool]:
+    """The matrices of the texts, and whether all of them are complete."""
+    from llamacpu.model import Model
+    from llamacpu.tools.chunks import chunks_of
+    from llamacpu.tools.imatrix import ImatrixMeasurement
+
+    found = []
+    with Model(options.named_file(model) if model else model, threads=threads) as own:
+        options.say_what_stays_on_disk(own)
+        context, limit, parse_special = cut
+        all_chunks = [chunks_of(own, Path(text), context, None, limit, parse_special) for text in texts]
+        for text, chunks in zip(texts, all_chunks, strict=True):
+            measurement = ImatrixMeasurement(own, chunks, text, **settings)
+            for other in others:
+                measurement.check(other)
+            complete = _run(measurement)
+            if settings["output"] and measurement.chunks_done:
+                value, error = measurement.perplexity()
+                click.echo(f"{text}: perplexity {value:.4f} ± {error:.5f}", err=True)
+            found.append(measurement.result())
+            if not complete:
+                return found, False
+    return found, True
+
+
+def _run(measurement: ImatrixMeasurement) -> bool:
+    """Run to the end, with a bar; False if Ctrl-C came first."""
+    bar = MeasureBar()
+    try:
+        bar(measurement.done, measurement.total)
+        for _ in measurement:
+            bar(measurement.done, measurement.total)
+    except KeyboardInterrupt:
+        bar.clear()
+        click.echo(f"Interrupted: {measurement.chunks_done} of {measurement.chunks.count} chunks are done.", err=True)
+        return False
+    finally:
+        bar.clear()
+    return True
+
+
+def _check_place(path: str) -> None:
+    """Raise an error, before anything is measured, for a file that could not be written."""
+    if not Path(path).absolute().parent.is_dir():
+        raise click.UsageError(f"--output-file {path}: there is no such folder; make it, or give another name")
+    if Path(path).is_dir():
+        raise click.UsageError(f"--output-file {path}: this is a folder; give the name of a file")
+
+
+def _say_what_is_missing(matrix: ImportanceMatrix, path: str) -> None:
+    missing = sum(int((entry.counts == 0).sum()) for entry in matrix.entries.values())
+    click.echo(f"{path}: {len(matrix.entries)} tensors, {matrix.chunk_count} chunks.", err=True)
+    if missing:
+        click.echo(f"{missing} matrices of experts saw no token; more text would reach them.", err=True)

@@ -1,0 +1,57 @@
+"""The progress bar of measurements: tokens, speed and the time left."""
+
+from __future__ import annotations
+
+import time
+from typing import TextIO
+
+from llamacpu.cli.terminal import ProgressBar, write
+
+__all__ = ["MeasureBar", "duration"]
+
+_PAUSE = 0.1
+
+
+class MeasureBar(ProgressBar):
+    """A bar with a note, tokens per second and the time left."""
+
+    _TEXT = "Measuring"
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self._first: int | None = None
+        self._last = 0.0
+        self.note = ""
+        """shown in front of the speed: what has been found so far"""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show the progress in tokens."""
+        if self._first is None:
+            self._first, self._started = done, time.monotonic()
+        now = time.monotonic()
+        if not self.on_terminal or (now - self._last < _PAUSE and done < total):
+            return
+        self._last = now
+        super().__call__(done, total)
+
+    def say(self, line: str) -> None:
+        """Write a line above the bar."""
+        self.clear()
+        write(f"{line}\n", self._stream)
+
+    def _amounts(self, done: int, total: int) -> str:
+        seconds = time.monotonic() - self._started
+        rate = (done - (self._first or 0)) / seconds if seconds > 0 else 0.0
+        speed = f" {rate:.0f} tokens/s, {duration((total - done) / rate)} left" if rate > 0 else ""
+        note = f"{self.note}, " if self.note else ""
+        return f"{note}{100 * done // total} %{',' if speed else ''}{speed}"
+
+
+def duration(seconds: float) -> str:
+    """A duration in words that fit into a bar."""
+    whole = int(seconds + 0.5)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
