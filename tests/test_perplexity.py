@@ -150,6 +150,9 @@ def test_other_types_and_files_are_refused(model: llamacpu.Model, tmp_path: Path
         llamacpu.perplexity(model, TEXT, context="many")  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
         llamacpu.perplexity(model, tmp_path / "missing.txt")
+    (tmp_path / "text.txt").write_text(TEXT)
+    with pytest.raises(ValueError, match=r"give Path\("):
+        llamacpu.perplexity(model, str(tmp_path / "text.txt"), context=256)
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 100)
     with pytest.raises(ValueError, match="not UTF-8"):
         llamacpu.perplexity(model, tmp_path / "latin.txt")

@@ -16,6 +16,7 @@ from llamacpu.arguments import described, integer, token_ids
 from llamacpu.engine.interfaces import CancelToken, KVType, ModelLike, SessionLike
 from llamacpu.engine.model import EngineModel
 from llamacpu.errors import ModelError
+from llamacpu.files import is_file
 from llamacpu.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -142,9 +143,10 @@ def chunks_of(
     tokenizer = model.tokenizer
     tokens = tokens_of(tokenizer, text, parse_special)
     if len(tokens) < 2 * context:
+        hint = f"; for the file of this name give Path({text!r})" if isinstance(text, str) and is_file(text) else ""
         raise ValueError(
             f"the text has {len(tokens)} tokens, and chunks of {context} tokens need at least {2 * context}; give a "
-            f"longer text, or a smaller context"
+            f"longer text, or a smaller context{hint}"
         )
     if stride is None:
         first, step, count = context // 2, context, len(tokens) // context
