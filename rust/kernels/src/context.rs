@@ -2,22 +2,22 @@
 
 use crate::Error;
 use crate::cpu::Isa;
-use crate::matmul::Matrix;
+use crate::mapping::Bytes;
 use crate::threads::Pool;
 
 /// Sees the inputs of all products that are computed in a context.
 pub trait Observer: Sync {
-    /// Called by the calling thread before it multiplies `input` by `weights`: rows of `stride` numbers, of which the first
-    /// `weights.columns()` are read, `tokens` times.
+    /// Called by the calling thread before it multiplies `input` by the matrix with these bytes: `tokens` rows of
+    /// numbers, `input.1` apart, of which the first `columns` are read.
     ///
     /// # Errors
     /// An error ends the product.
     fn product(
         &self,
         context: &Context,
-        weights: &Matrix,
-        input: &[f32],
-        stride: usize,
+        weights: &Bytes,
+        columns: usize,
+        input: (&[f32], usize),
         tokens: usize,
     ) -> Result<(), Error>;
 }

@@ -81,7 +81,8 @@ pub fn matmul(
     }
     for job in jobs.iter() {
         if let Some(observer) = context.observer {
-            observer.product(context, job.weights, input, job.weights.columns(), tokens)?;
+            let columns = job.weights.columns();
+            observer.product(context, job.weights.bytes(), columns, (input, columns), tokens)?;
         }
         job.weights.prepare(context)?;
     }

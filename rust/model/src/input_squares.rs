@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::context::{Context, Observer};
-use llamacpu_kernels::mapping::Mapping;
-use llamacpu_kernels::matmul::Matrix;
+use llamacpu_kernels::mapping::{Bytes, Mapping};
 use llamacpu_kernels::memory;
 use llamacpu_kernels::squares::add_squares;
 
@@ -49,19 +48,19 @@ impl Observer for InputSquares<'_> {
     fn product(
         &self,
         context: &Context,
-        weights: &Matrix,
-        input: &[f32],
-        stride: usize,
+        weights: &Bytes,
+        columns: usize,
+        (input, stride): (&[f32], usize),
         tokens: usize,
     ) -> Result<(), KernelError> {
-        let Some((file, offset)) = weights.bytes().place() else { return Ok(()) };
+        let Some((file, offset)) = weights.place() else { return Ok(()) };
         let Some(file) = self.files.iter().position(|own| Arc::ptr_eq(own, file)) else { return Ok(()) };
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         let squares = match found.entry((file, offset)) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
-                let mut sums = memory::room(weights.columns(), "sums of squares")?;
-                sums.resize(weights.columns(), 0.0);
+                let mut sums = memory::room(columns, "sums of squares")?;
+                sums.resize(columns, 0.0);
                 entry.insert(Squares { file, offset: offset as u64, count: 0, sums })
             }
         };

@@ -64,7 +64,7 @@ pub fn grouped_matmul(
         let input_start = job.input.0 * input.width + job.input.1;
         let numbers = &input.numbers[input_start..];
         if let Some(observer) = context.observer {
-            observer.product(context, job.weights, numbers, input.width, job.tokens)?;
+            observer.product(context, job.weights.bytes(), columns, (numbers, input.width), job.tokens)?;
         }
         job.weights.prepare(context)?;
         if last != Some((job.input, job.tokens)) {
