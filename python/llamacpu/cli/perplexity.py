@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacpu.cli import measure_options, options
+from llamacpu.cli import adapter_options, measure_options, options
 from llamacpu.cli.measure_bar import MeasureBar
 from llamacpu.cli.terminal import write
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--each-chunk", is_flag=True, help="Print a line for every chunk.")
 @measure_options.plot
+@adapter_options.adapters
 @options.kv_type
 @options.threads
 @options.load
@@ -52,6 +53,8 @@ def command(
     save_logits: str | None,
     each_chunk: bool,
     plot: tuple[str, ...],
+    lora: Any,
+    control_vectors: Any,
     kv_type: KVType,
     threads: int | None,
     load: Load,
@@ -75,7 +78,13 @@ def command(
         raise click.UsageError("--resume and --save-logits are for one TEXT")
     measure_options.check_plot(plot)
     found: list[tuple[str, Perplexity]] = []
-    with Model(options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides) as own:
+    with Model(
+        options.named_file(model) if model else model,
+        threads=threads,
+        load=load,
+        overrides=overrides,
+        **adapter_options.opened(lora, control_vectors),
+    ) as own:
         options.say_what_stays_on_disk(own)
         for text in texts:
             measurement = PerplexityMeasurement(

@@ -319,7 +319,7 @@ class EngineModel(OpenedAdapters):
         sum over these of the squares of every element, float64[columns], added in the order of the tokens. Threads
         change no bit of it. Raises what `step` raises.
         """
-        pairs = [(_native_of(session), ids) for session, ids in items]
+        pairs = [(_native_of(session, ids, cancel), ids) for session, ids in items]
         return self._native.step_squares(pairs, "all" if logits else "none", cancel)
 
     def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from llamacpu import _native
 from llamacpu.arguments import function
+from llamacpu.engine.adapter_set import default_fingerprint
 from llamacpu.engine.interfaces import CancelToken, KVType
 from llamacpu.engine.model import EngineModel
 from llamacpu.errors import ModelError
@@ -194,7 +195,7 @@ class ImatrixMeasurement:
 
     def _subject(self) -> dict[str, Any]:
         return {
-            "model": self._model.fingerprint,
+            "model": default_fingerprint(self._model),
             "text": self.chunks.digest(),
             "context": self.chunks.context,
             "output": self._output,

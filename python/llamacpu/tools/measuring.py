@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from llamacpu.arguments import function, integer
+from llamacpu.engine.adapter_set import default_fingerprint
 from llamacpu.engine.interfaces import CancelToken, KVType, ModelLike
 from llamacpu.errors import ModelError
 from llamacpu.tools import progress_file
@@ -102,7 +103,7 @@ class Measurement(ABC):
     def subject(self) -> dict[str, Any]:
         """What is measured."""
         return {
-            "model": [model.fingerprint for model in self.models],
+            "model": [default_fingerprint(model) for model in self.models],
             "text": self.chunks.digest(),
             "context": self.chunks.context,
             "stride": None if self.chunks.step == self.chunks.context else self.chunks.step,
