@@ -78,7 +78,8 @@ def command(
     where it was.
     """
     from llamacpu.tools.imatrix import combined
-    from llamacpu.tools.imatrix_file import read_imatrix, write_imatrix
+    from llamacpu.tools.imatrix_file import read_importance_matrix
+    from llamacpu.tools.imatrix_writer import write_importance_matrix
 
     if not texts and (model is not None or not in_files):
         raise click.UsageError("no TEXT; only files of --in-file can be added up without MODEL and TEXT")
@@ -87,7 +88,7 @@ def command(
     measure_options.check_plot(plot)
     _check_place(path)
     form = output_format or ("dat" if path.endswith(".dat") else "gguf")
-    found = [read_imatrix(name) for name in in_files]
+    found = [read_importance_matrix(name) for name in in_files]
     complete = True
     if model is not None:
         settings: Settings = {"output": process_output, "kv_type": kv_type, "resume": resume}
@@ -95,14 +96,14 @@ def command(
         found += measured
     if not any(matrix.entries for matrix in found):
         raise click.Abort
-    matrix = combined(found, context)
-    write_imatrix(path, matrix, form)
+    matrix = combined(found, context, path)
+    write_importance_matrix(path, matrix, form)
     _say_what_is_missing(matrix, path)
     for picture in plot:
         from llamacpu.tools.imatrix import mean_importance
         from llamacpu.tools.plots import sensitivity_plot
 
-        title = f"Inputs of the weights: {Path(path).name}, {matrix.chunk_count} chunks"
+        title = f"Inputs of the weights: {Path(path).name}, {matrix.chunks} chunks"
         sensitivity_plot(picture, mean_importance(matrix), title=title, unit="mean square of the inputs")
     if not complete:
         raise click.Abort
@@ -166,6 +167,6 @@ def _check_place(path: str) -> None:
 
 def _say_what_is_missing(matrix: ImportanceMatrix, path: str) -> None:
     missing = sum(int((entry.counts == 0).sum()) for entry in matrix.entries.values())
-    click.echo(f"{path}: {len(matrix.entries)} tensors, {matrix.chunk_count} chunks.", err=True)
+    click.echo(f"{path}: {len(matrix.entries)} tensors, {matrix.chunks} chunks.", err=True)
     if missing:
         click.echo(f"{missing} matrices of experts saw no token; more text would reach them.", err=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,7 +19,8 @@ from llamacpu.errors import ModelError
 from llamacpu.tools import progress_file
 from llamacpu.tools.chunks import Chunks, ModelSource, Text, chunks_of, opened
 from llamacpu.tools.figures import Figure, exponential, mean_of
-from llamacpu.tools.imatrix_file import ImatrixEntry, ImportanceMatrix, read_imatrix, write_imatrix
+from llamacpu.tools.imatrix_file import Entry, ImportanceMatrix, read_importance_matrix
+from llamacpu.tools.imatrix_writer import write_importance_matrix
 from llamacpu.tools.measuring import Progress, StateKeeper
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ def imatrix(
     that cannot be read or written.
     """
     function("on_progress", on_progress)
-    others = [read_imatrix(other) for other in in_files]
+    others = [read_importance_matrix(other) for other in in_files]
     with opened(model, threads=threads) as own:
         found = chunks_of(own, text, context, None, chunks, parse_special)
         dataset = os.fspath(text) if isinstance(text, os.PathLike) else "text"
@@ -87,9 +89,9 @@ def imatrix(
         for _ in measurement:
             if on_progress is not None:
                 on_progress(measurement.done, measurement.total)
-        matrix = combined([*others, measurement.result()], context)
+        matrix = combined([*others, measurement.result()], context, path or dataset)
     if path is not None:
-        write_imatrix(path, matrix, form)
+        write_importance_matrix(path, matrix, form)
     return matrix
 
 
@@ -142,9 +144,12 @@ class ImatrixMeasurement:
 
     def result(self) -> ImportanceMatrix:
         """The importance matrix of the chunks measured so far."""
-        entries = {name: ImatrixEntry(self.sums[name], self.counts[name]) for name in self.sums}
+        entries = {}
+        for name, sums in self.sums.items():
+            counts = self.counts[name].astype(np.float64)
+            entries[name] = Entry(sums.reshape(len(counts), -1).astype(np.float32), counts)
         datasets = (self.dataset,) if self.dataset else ()
-        return ImportanceMatrix(entries, datasets, self.chunks_done, self.chunks.context)
+        return ImportanceMatrix(Path(self.dataset), entries, datasets, self.chunks_done, self.chunks.context)
 
     def check(self, other: ImportanceMatrix) -> None:
         """Raise ValueError if a matrix was measured on a model of other sizes."""
@@ -266,37 +271,44 @@ class Places:
                 yield tensor.name, matrix, count, sums
 
 
-def combined(matrices: Sequence[ImportanceMatrix], context: int = 512) -> ImportanceMatrix:
+def combined(
+    matrices: Sequence[ImportanceMatrix], context: int = 512, path: str | os.PathLike[str] = ""
+) -> ImportanceMatrix:
     """The importance matrix of all texts that several were measured on.
 
-    context: tokens of a chunk, where a file does not say it. Raises ValueError for matrices of models of other sizes.
+    context: tokens of a chunk, where a file does not say it. path: the path of the result.
+
+    Raises ValueError for matrices of models of other sizes.
     """
     size = next((matrix.chunk_size for matrix in reversed(matrices) if matrix.chunk_size), context)
-    entries: dict[str, ImatrixEntry] = {}
+    entries: dict[str, Entry] = {}
     for matrix in matrices:
-        factor = (matrix.chunk_size or size) if matrix.legacy else 1
+        # Files of the older form count chunks, not tokens.
+        factor = 1 if matrix.chunk_size else size
         for name, entry in matrix.entries.items():
-            own = ImatrixEntry(entry.sums * factor, entry.counts * factor)
+            own = Entry(entry.sums * np.float32(factor), entry.counts * factor)
             entries[name] = _sum(name, entries[name], own) if name in entries else own
     most = max((int(entry.counts.max()) for entry in entries.values()), default=0)
     datasets = tuple(dataset for matrix in matrices for dataset in matrix.datasets)
-    return ImportanceMatrix(entries, datasets, most // size, size)
+    return ImportanceMatrix(Path(path), entries, datasets, most // size, size)
 
 
-def _sum(name: str, one: ImatrixEntry, other: ImatrixEntry) -> ImatrixEntry:
+def _sum(name: str, one: Entry, other: Entry) -> Entry:
     counts = {one.counts.size, other.counts.size} - {1}
     if one.sums.size != other.sums.size or len(counts) > 1:
         raise ValueError(
             f"the importance matrices have {one.sums.size} and {other.sums.size} sums for {name}; expected the same: "
             "they were measured on different models"
         )
-    return ImatrixEntry(one.sums + other.sums, one.counts + other.counts)
+    shape = (max(one.counts.size, other.counts.size), -1)
+    sums = one.sums.reshape(shape).astype(np.float64) + other.sums.reshape(shape)
+    return Entry(sums.astype(np.float32), one.counts + other.counts)
 
 
 def mean_importance(matrix: ImportanceMatrix) -> Mapping[str, float]:
     """The mean square of all inputs of every tensor, by name: what a plot shows."""
     found = {}
     for name, entry in matrix.entries.items():
-        total = float(entry.counts.sum()) * (entry.sums.size // entry.counts.size)
-        found[name] = float(entry.sums.sum()) / total if total else 0.0
+        total = float(entry.counts.sum()) * entry.sums.shape[1]
+        found[name] = float(entry.sums.sum(dtype=np.float64)) / total if total else 0.0
     return found
