@@ -75,7 +75,8 @@ fn convert<'py>(
         memory::grow(&mut bytes, rows * row_bytes, 0, "quantized weights")?;
         if columns > 0 {
             let pool = Pool::new(threads)?;
-            let context = Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted) };
+            let context =
+                Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted), observer: None };
             let importance = importance.as_ref().map(|(importance, _)| importance.as_slice());
             Conversion { from, to, columns, importance }.run(&context, &input, &mut bytes)?;
         }
