@@ -115,7 +115,7 @@ fn caps_sinks_and_biases_are_the_definition() {
 
 #[test]
 fn slopes_are_those_of_the_paper() {
-    assert_eq!(alibi_slopes(8, 8.0), [0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625]);
+    assert_eq!(alibi_slopes(8, 8.0), [-1, -2, -3, -4, -5, -6, -7, -8].map(|power| 2f32.powi(power)));
     let between = |power: f64| 2f64.powf(power) as f32;
     assert_eq!(alibi_slopes(3, 8.0), [2f32.powi(-4), 2f32.powi(-8), between(-2.0)]);
     assert_eq!(alibi_slopes(6, 2.0), [-0.5, -1.0, -1.5, -2.0, -0.25, -0.75].map(between));
