@@ -219,7 +219,7 @@ class Model:
         load: str = "map",
     ) -> Model: ...
     def limit_memory(self, bytes: int) -> int:
-        """Keep weights in at most `bytes` of memory, first those used for every token, then experts.
+        """Keep weights in at most `bytes` of memory, first those used for every token, then experts as they are used.
 
         Must be called before any step. The remaining weights are read from the file for every product; returns their
         size in bytes.
