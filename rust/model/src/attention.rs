@@ -29,6 +29,17 @@ pub(crate) struct AttentionBuffers {
     pub(crate) attended: Vec<f32>,
 }
 
+/// What changes the scores of attention besides queries and keys.
+#[derive(Default)]
+pub(crate) struct Adjustments<'a> {
+    /// A score per head that has no value.
+    sinks: Option<&'a [f32]>,
+    /// A slope per head of linear biases.
+    slopes: Option<&'a [f32]>,
+    /// For each text, heads × tokens × tokens; empty if there are none.
+    biases: &'a [Vec<f32>],
+}
+
 /// Sets `output` (kept rows × width) to the attention output for `input` (rows × width), and writes keys and values.
 pub(crate) fn run(
     pass: &Pass,
@@ -73,7 +84,7 @@ pub(crate) fn run(
         return Ok(());
     }
     keep_rows(pass, segments, query, query_row);
-    let more = (weights.sinks.as_deref(), weights.slopes.as_deref(), &biases[..]);
+    let more = Adjustments { sinks: weights.sinks.as_deref(), slopes: weights.slopes.as_deref(), biases: &biases };
     attend(pass, segments, more, &query[..pass.kept * query_row], attended)?;
     project(context, attended, pass.kept, scratch, &mut [(&weights.output, output)])
 }
@@ -82,7 +93,9 @@ pub(crate) fn run(
 fn clamp(pass: &Pass, values: &mut [f32], row_size: usize) -> Result<(), Error> {
     let limit = pass.config.query_key_value_limit;
     for_rows(pass.context, values, row_size, &|_, row| {
-        row.iter_mut().for_each(|value| *value = value.clamp(-limit, limit));
+        for value in row {
+            *value = value.clamp(-limit, limit);
+        }
         Ok(())
     })
 }
@@ -130,7 +143,7 @@ pub(crate) fn keep_rows(pass: &Pass, segments: &[Segment], query: &mut [f32], ro
 pub(crate) fn attend(
     pass: &Pass,
     segments: &[Segment],
-    (sinks, slopes, biases): (Option<&[f32]>, Option<&[f32]>, &[Vec<f32>]),
+    Adjustments { sinks, slopes, biases }: Adjustments,
     query: &[f32],
     attended: &mut [f32],
 ) -> Result<(), Error> {

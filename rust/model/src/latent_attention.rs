@@ -7,7 +7,7 @@ use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::{GroupedJob, Table, grouped_matmul};
 
 use crate::adapters::{GroupedPart, add_grouped};
-use crate::attention::{AttentionBuffers, attend, keep_rows, warm, write_pages};
+use crate::attention::{Adjustments, AttentionBuffers, attend, keep_rows, warm, write_pages};
 use crate::error::{Error, sized};
 use crate::feed_forward::project;
 use crate::norms::{normalize, normalize_in_place};
@@ -90,7 +90,7 @@ pub(crate) fn run(
     })?;
     let attended_row = sizes.heads * latent_size;
     let attended = sized(attended, rows.checked_mul(attended_row), "attention")?;
-    attend(pass, segments, (None, None, &[]), absorbed, attended)?;
+    attend(pass, segments, Adjustments::default(), absorbed, attended)?;
     let values_row = sizes.attended_width();
     let values = sized(&mut own.values, rows.checked_mul(values_row), "attention")?;
     let from = Table { numbers: &*attended, width: attended_row };

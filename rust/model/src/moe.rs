@@ -53,7 +53,9 @@ pub(crate) fn mixture(
     let choices: Vec<Choice> =
         scores.chunks_exact_mut(experts.len()).flat_map(|row| choose(context.isa, config, bias, row)).collect();
     read_ahead(experts, &choices);
-    choices.iter().for_each(|choice| weights.admit(choice.expert));
+    for choice in &choices {
+        weights.admit(choice.expert);
+    }
     let slots = rows.checked_mul(used).and_then(|slots| slots.checked_mul(width));
     let results = sized(&mut buffers.results, slots, PURPOSE)?;
     // The slots of an expert are adjacent, in the order of their tokens.
