@@ -198,9 +198,11 @@ class Adapter:
     @property
     def nbytes(self) -> int: ...
 
+@final
 class Steering:
     """Vectors that are added to the residual stream after layers; created by `Model.steering`."""
 
+@final
 class Model:
     """Memory-mapped or copied weights with checked shapes, and the threads that run them.
 
