@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from llamacpu import Checkpoint, CheckpointError
 from llamacpu.checkpoints import pickles
+from llamacpu.checkpoints.pytorch import MAGIC
 from pickled_files import STORAGES, archive, named, pickled, saved, several, storage, table, tensor, text, whole
 
 DRAWN = np.random.default_rng(7)
@@ -201,7 +202,7 @@ def test_wrong_archives_are_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError):
             opened(tmp_path, good[:length])
     refused(tmp_path, archive(pickled(b"}"), {}, byteorder=b"big"), "not little-endian")
-    refused(tmp_path, pickle.dumps({}), "not a zip archive")
+    refused(tmp_path, pickle.dumps({}), "not a file of PyTorch")
     with zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w") as file:
         file.writestr("word/document.xml", b"")
     with pytest.raises(CheckpointError, match="0 pickles in the archive"):
@@ -241,6 +242,44 @@ def test_a_file_that_changes_later_is_noticed(tmp_path: Path) -> None:
         read.rows(0, 1)
 
 
+def old_file(
+    table: bytes, keys: list[str], storages: list[tuple[int, bytes]], machine: bytes = b"\x88", version: int = 1001
+) -> bytes:
+    """A file as torch.save wrote it before version 1.6."""
+    first = pickled(whole(0x1950A86A20F9469CFC6C)) + pickled(whole(version))
+    second = pickled(b"}(" + text("little_endian") + machine + b"u") + pickled(table)
+    third = pickled(b"](" + b"".join(map(text, keys)) + b"e")
+    return first + second + third + b"".join(count.to_bytes(8, "little") + data for count, data in storages)
+
+
+def test_files_of_old_versions(tmp_path: Path) -> None:
+    a, b = np.arange(6, dtype=np.float32), np.ones(3, np.float16)
+    items = {
+        "b": tensor(storage("Half", "7", 3), 1, (2,), (1,)),
+        "a": tensor(storage("Float", "3", 6), 0, (3, 2), (1, 3)),
+    }
+    stored = [(6, a.tobytes()), (3, b.tobytes())]
+    good = old_file(table(items), ["3", "7"], stored)
+    assert good.startswith(MAGIC)
+    read = opened(tmp_path, good).tensors
+    np.testing.assert_array_equal(read["a"].read(), a.reshape(2, 3).T)
+    np.testing.assert_array_equal(read["b"].read(), b[1:])
+    for length in range(len(MAGIC), len(good), 3):
+        with pytest.raises(CheckpointError):
+            opened(tmp_path, good[:length])
+    for bad, message in (
+        (old_file(table(items), ["3", "7"], stored, machine=b"\x89"), "little-endian"),
+        (old_file(table(items), ["3", "7"], stored, version=1000), "form 1001"),
+        (old_file(table(items), ["3"], stored[:1]), "the storage '7' is missing"),
+        (old_file(table(items), ["3", "7", "8"], stored), "the storage '8' belongs to no tensor"),
+        (old_file(table(items), ["3", "7"], [(1 << 61, b""), stored[1]]), "were asked for|storages end"),
+        (old_file(table(items), ["3", "7"], [stored[0], (2, b.tobytes())]), "its storage has 4 bytes"),
+        (old_file(b"}q\x00" + text("state_dict") + b"h\x00s", [], []), "no tensors in it"),
+        (old_file(named("os", "system") + b")R", [], []), "asks for os.system"),
+    ):
+        refused(tmp_path, bad, message)
+
+
 def test_files_of_pytorch_itself(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     model = torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.LayerNorm(7), torch.nn.Embedding(3, 4))
@@ -256,9 +295,12 @@ def test_files_of_pytorch_itself(tmp_path: Path) -> None:
         assert list(read) == list(state)
         for name, each in state.items():
             np.testing.assert_array_equal(read[name].read(), each.detach().float().numpy())
+    del state["bytes"], state["eight"]
     torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match="not a zip archive"):
-        Checkpoint.open(tmp_path)
+    read = Checkpoint.open(tmp_path).tensors
+    assert list(read) == list(state)
+    for name, each in state.items():
+        np.testing.assert_array_equal(read[name].read(), each.detach().float().numpy())
     torch.save(model, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="was not called"):
         Checkpoint.open(tmp_path)

@@ -175,6 +175,7 @@ def test_eight_bits_with_scales(tmp_path: Path, case: str, suffix: str) -> None:
     }  # fmt: skip
     checkpoint = opened(tmp_path, tensors, how)
     assert list(checkpoint.tensors) == ["a.weight", "norm.weight"]
+    assert checkpoint.tensors["a.weight"].source.name == "model.safetensors", "its place in a new file"
     check(checkpoint, "a.weight", expected)
 
 

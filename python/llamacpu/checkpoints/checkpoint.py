@@ -16,7 +16,7 @@ from typing import Any
 from llamacpu.arguments import path as check_path
 from llamacpu.checkpoints.json_files import read_object
 from llamacpu.checkpoints.meta import from_meta, is_meta
-from llamacpu.checkpoints.pytorch import read_pytorch
+from llamacpu.checkpoints.pytorch import MAGIC, read_pytorch
 from llamacpu.checkpoints.quantized import unpacked
 from llamacpu.checkpoints.safetensors import read_safetensors
 from llamacpu.checkpoints.shards import parts_of, shards_of
@@ -97,16 +97,13 @@ class Checkpoint:
 def _read(file: Path, metadata: dict[str, str]) -> Mapping[str, LazyTensor]:
     """The tensors of one file; its texts are added to `metadata`."""
     head = Source(file)
-    magic = head.read(0, min(head.size, 9))
+    magic = head.read(0, min(head.size, len(MAGIC)))
     # A safetensors file begins with a number, whose bytes may be anything, and then an object.
-    is_object = magic[8:] == b"{"
-    if magic.startswith(b"PK") and not is_object:
+    is_object = magic[8:9] == b"{"
+    if magic == MAGIC or (magic.startswith(b"PK") and not is_object):
         return read_pytorch(file)
     if (magic[:1] == b"\x80" and not is_object) or file.suffix in (".bin", ".pt", ".pth"):
-        raise CheckpointError(
-            f"{file.name}: not a zip archive, which PyTorch has written since version 1.6; load this file with PyTorch "
-            "and save it again, or use a safetensors version of the model"
-        )
+        raise CheckpointError(f"{file.name}: not a file of PyTorch's `torch.save`; it is damaged or of another program")
     tensors, texts = read_safetensors(file)
     metadata.update(texts)
     return tensors

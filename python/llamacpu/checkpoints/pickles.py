@@ -13,7 +13,7 @@ from typing import Any
 
 from llamacpu.errors import CheckpointError
 
-__all__ = ["Global", "Storage", "TensorView", "read_pickle"]
+__all__ = ["Global", "Storage", "TensorView", "read_pickle", "read_pickles"]
 
 MAX_INSTRUCTIONS = 2_000_000  # fifty thousand tensors; bounds the memory that small instructions ask for
 STORAGES = {
@@ -72,9 +72,14 @@ def read_pickle(data: bytes, what: str) -> Any:
 
     what: names the pickle in messages. Raises CheckpointError for everything that a table of tensors does not need.
     """
+    return read_pickles(data, 1, what)[0][0]
+
+
+def read_pickles(data: bytes, count: int, what: str) -> tuple[list[Any], int]:
+    """Return the values of several pickles that follow each other, and the place behind the last; as `read_pickle`."""
     machine = _Machine(data, what)
     try:
-        return machine.run()
+        return [machine.run() for _ in range(count)], machine.place
     except (IndexError, struct.error) as error:
         raise machine.refusal("the pickle is damaged or was cut off") from error
 
@@ -92,6 +97,7 @@ class _Machine:
         return CheckpointError(f"{self.what}, byte {self.place}: {reason}")
 
     def run(self) -> Any:
+        self.stack, self.marks, self.memo = [], [], {}
         for _ in range(MAX_INSTRUCTIONS):
             code = self.data[self.place]
             self.place += 1
@@ -187,8 +193,10 @@ class _Machine:
         self.global_name(module, name)
 
     def persistent(self) -> None:
-        """`("storage", type, key, device, number of elements)`."""
+        """`("storage", type, key, device, number of elements)`, before version 1.6 with None behind them."""
         item = self.pop()
+        if isinstance(item, tuple) and len(item) == 6 and item[5] is None:
+            item = item[:5]
         if not isinstance(item, tuple) or len(item) != 5 or item[0] != "storage":
             raise self.refusal("an external object that is not a storage")
         kind, key, count = item[1], item[2], item[4]

@@ -30,6 +30,8 @@ class ScaledTensor(ComputedTensor):
     ) -> None:
         super().__init__(weight.name, weight.shape)
         self.weight, self.scale, self.zero = weight, scale, zero
+        # It has the place of the tensor of 8 bits among the others.
+        self.source = getattr(weight, "source", None)
         dimensions = len(weight.shape)
         lengths = scale.shape + (1,) * (dimensions - len(scale.shape))
         sizes = (0,) * (dimensions - len(blocks)) + tuple(blocks)
