@@ -137,6 +137,15 @@ MODELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "falcon": ("falcon", "gpt-2", "float32", {
         **SIZES, **ENDS, "num_hidden_layers": 2, "multi_query": True, "num_kv_heads": 1, "parallel_attn": True,
         "new_decoder_architecture": False, "bias": False, "alibi": False}),
+    "gptneox": ("gpt_neox", "gpt-2", "float32", {
+        **SIZES, **ENDS, "num_hidden_layers": 2, "intermediate_size": 256, "rotary_pct": 0.25}),
+    "bloom": ("bloom", "gpt-2", "float32", {**ENDS, "hidden_size": 64, "n_layer": 2, "n_head": 4, "vocab_size": 320}),
+    "mpt": ("mpt", "gpt-2", "float32", {
+        **ENDS, "d_model": 64, "n_layers": 2, "n_heads": 4, "max_seq_len": 128, "vocab_size": 320}),
+    "olmo": ("olmo", "gpt-2", "float32", {**GROUPED, **ENDS, "clip_qkv": 8.0}),
+    "phimoe": ("phimoe", "pieces", "float32", {
+        **GROUPED, "num_local_experts": 4, "original_max_position_embeddings": 64, "rope_parameters": {
+            **LONG, "short_mscale": 1.1, "long_mscale": 1.2}}),
     "bert": ("bert", "pieces of words", "float32", {
         **SIZES, "vocab_size": 300, "num_hidden_layers": 2, "intermediate_size": 96}),
     "distilbert": ("distilbert", "pieces of words", "float32", {
@@ -150,6 +159,63 @@ MODELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}),
     "gemma-embedding": ("gemma3_text", "pieces", "float32", {
         **GROUPED, "head_dim": 16, "num_hidden_layers": 7, "sliding_window": 32, "use_bidirectional_attention": True}),
+}  # fmt: skip
+# What published configurations have and those of newer transformers do not; other names keep its classes away.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "gptneox": {"model_type": "gpt_neox_1", "rotary_pct": 0.25},
+    "mpt": {"architectures": ["MPTForCausalLM"]},
+    "phimoe": {"architectures": ["PhiMoEForCausalLM"]},
+}
+LLAMA_LAYER = (
+    "input_layernorm 64; post_attention_layernorm 64; self_attn.q_proj 64 64; self_attn.k_proj 32 64; "
+    "self_attn.v_proj 32 64; self_attn.o_proj 64 64; mlp.gate_proj 96 64; mlp.up_proj 96 64; mlp.down_proj 64 96"
+)
+# Models without a class in transformers: configuration, tokenizer, and their tensors, those of a layer with its prefix.
+BY_HAND: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
+    "internlm2": (
+        {**GROUPED, "architectures": ["InternLM2ForCausalLM"], "model_type": "internlm2", "rms_norm_eps": 1e-5,
+         "vocab_size": 312,
+         "rope_theta": 1000000, "eos_token_id": 2},
+        "pieces alone", "model.tok_embeddings 312 64; model.norm 64; output 312 64", "model.layers.",
+        "attention_norm 64; ffn_norm 64; attention.wqkv 128 64; attention.wo 64 64; feed_forward.w1 96 64; "
+        "feed_forward.w3 96 64; feed_forward.w2 64 96"),
+    "orion": (
+        {**GROUPED, "architectures": ["OrionForCausalLM"], "model_type": "orion", "rms_norm_eps": 1e-5,
+         "max_sequence_length": 256},
+        "pieces", "model.embed_tokens 320 64; model.norm 64; model.norm:bias 64; lm_head 320 64", "model.layers.",
+        f"{LLAMA_LAYER}; input_layernorm:bias 64; post_attention_layernorm:bias 64"),
+    "minicpm": (
+        {**GROUPED, "architectures": ["MiniCPMForCausalLM"], "model_type": "minicpm", "rms_norm_eps": 1e-5,
+         "scale_emb": 12, "scale_depth": 1.4, "dim_model_base": 16, "rope_scaling": {
+             "type": "longrope", "long_factor": [1.5] * 8, "short_factor": [1.0] * 8,
+             "original_max_position_embeddings": 64}},
+        "pieces", "model.embed_tokens 320 64; model.norm 64; lm_head 320 64", "model.layers.", LLAMA_LAYER),
+    "deepseek": (
+        {**GROUPED, "architectures": ["DeepseekForCausalLM"], "model_type": "deepseek_1", "rms_norm_eps": 1e-5,
+         "n_routed_experts": 2, "n_shared_experts": 1, "num_experts_per_tok": 1, "first_k_dense_replace": 0,
+         "moe_intermediate_size": 32},
+        "words", "model.embed_tokens 320 64; model.norm 64; lm_head 320 64", "model.layers.",
+        LLAMA_LAYER.partition("; mlp")[0] + "; mlp.gate 2 64; mlp.experts.0.gate_proj 32 64; "
+        "mlp.experts.0.up_proj 32 64; mlp.experts.0.down_proj 64 32; mlp.experts.1.gate_proj 32 64; "
+        "mlp.experts.1.up_proj 32 64; mlp.experts.1.down_proj 64 32; mlp.shared_experts.gate_proj 32 64; "
+        "mlp.shared_experts.up_proj 32 64; mlp.shared_experts.down_proj 64 32"),
+    "exaone": (
+        {**GROUPED, "architectures": ["ExaoneForCausalLM"], "model_type": "exaone_1", "layer_norm_epsilon": 1e-5,
+         "rms_norm_eps": 1e-5,
+         "num_layers": 2, "activation_function": "silu", "rope_theta": 1000000},
+        "gpt-2", "transformer.wte 320 64; transformer.ln_f 64; lm_head 320 64", "transformer.h.",
+        "ln_1 64; ln_2 64; attn.attention.q_proj 64 64; attn.attention.k_proj 32 64; attn.attention.v_proj 32 64; "
+        "attn.attention.out_proj 64 64; mlp.c_fc_0 96 64; mlp.c_fc_1 96 64; mlp.c_proj 64 96"),
+    "nomic-bert": (
+        {"architectures": ["NomicBertModel"], "model_type": "nomic_bert_x", "n_embd": 64, "n_head": 4, "n_layer": 2,
+         "n_inner": 96, "n_positions": 8192, "max_trained_positions": 2048, "vocab_size": 300, "type_vocab_size": 2,
+         "activation_function": "swiglu", "causal": False, "prenorm": False, "qkv_proj_bias": False,
+         "mlp_fc1_bias": False, "mlp_fc2_bias": False, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False,
+         "rotary_emb_scale_base": None, "rotary_emb_base": 1000, "layer_norm_epsilon": 1e-12},
+        "pieces of words", "embeddings.word_embeddings 300 64; embeddings.token_type_embeddings 2 64; emb_ln 64; "
+        "emb_ln:bias 64", "encoder.layers.",
+        "attn.Wqkv 192 64; attn.out_proj 64 64; mlp.fc11 96 64; mlp.fc12 96 64; mlp.fc2 64 96; norm1 64; norm2 64; "
+        "norm1:bias 64; norm2:bias 64"),
 }  # fmt: skip
 ENCODERS = ("bert", "distilbert", "roberta", "xlm-roberta", "modern-bert", "gemma-embedding")
 TYPES = ("f32", "f16", "bf16", "q8_0", "auto")
@@ -176,13 +242,15 @@ def save_tokenizer(folder: Path, kind: str) -> None:
     from tokenizers.implementations import BertWordPieceTokenizer, ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
-    if kind == "pieces":
+    if kind in ("pieces", "pieces alone"):
         save_pieces(
             folder, "tokenizer.model", vocab_size=312, model_type="bpe", byte_fallback=True, character_coverage=0.99,
             user_defined_symbols=["<|im_start|>"],
         )  # fmt: skip
         added = {"0": ("<unk>", True), "1": ("<s>", True), "2": ("</s>", True), "313": ("<|more|>", False),
                  "314": ("\u2581word", False)}  # fmt: skip
+        if kind == "pieces alone":
+            added = dict(list(added.items())[:3])
         settings = {
             "tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
             "add_bos_token": True, "add_eos_token": False, "chat_template": "{{ messages[0].content }}",
@@ -267,7 +335,7 @@ def stored_model(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         model.to(getattr(torch, dtype)).save_pretrained(folder)
         raw = (Path(folder) / "model.safetensors").read_bytes()
-        config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+        config = json.loads((Path(folder) / "config.json").read_text("utf-8")) | PUBLISHED.get(name, {})
     header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
     header.pop("__metadata__", None)
     groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
@@ -277,6 +345,20 @@ def stored_model(name: str) -> dict[str, Any]:
     if name.startswith("Tiny"):
         found["files"] = {"README.md": CARD, "generation_config.json": json.dumps({"temperature": 0.6, "top_k": 40})}
     return found
+
+
+def model_by_hand(name: str) -> dict[str, Any]:
+    """The same for a model that transformers has no class for."""
+    config, tokenizer, whole, prefix, layer = BY_HAND[name]
+    count = config.get("num_hidden_layers", config.get("n_layer"))
+    entries = [entry.split() for entry in whole.split("; ")]
+    for number in range(count):
+        entries += [f"{prefix}{number}.{entry}".split() for entry in layer.split("; ")]
+    tensors = []
+    for text, *shape in entries:
+        stem, _, suffix = text.partition(":")
+        tensors.append(["F32", [int(size) for size in shape], [f"{stem}.{suffix or 'weight'}"]])
+    return {"config": config, "tokenizer": tokenizer, "tensors": tensors}
 
 
 def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str) -> None:
@@ -299,12 +381,12 @@ def main() -> None:
     sys.path[:0] = [sys.argv[1], f"{sys.argv[1]}/gguf-py"]
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
-    facts: dict[str, Any] = {
-        "models": {},
-        "tokenizers": {kind: stored_tokenizer(kind) for kind in {m[1] for m in MODELS.values()}},
-    }
+    kinds = sorted({model[1] for model in (*MODELS.values(), *BY_HAND.values())})
+    facts: dict[str, Any] = {"models": {}, "tokenizers": {kind: stored_tokenizer(kind) for kind in kinds}}
     for name in MODELS:
         facts["models"][name] = stored_model(name)
+    for name in BY_HAND:
+        facts["models"][name] = model_by_hand(name)
     work = Path(tempfile.mkdtemp())
     for name, model in facts["models"].items():
         folder = write_checkpoint(work / name, model, facts["tokenizers"])

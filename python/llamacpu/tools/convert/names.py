@@ -12,17 +12,19 @@ from collections.abc import Mapping
 __all__ = ["BLOCKS", "gguf_name"]
 
 _LAYER = re.compile(
-    r"(?:(?:model|transformer|encoder|backbone|decoder)\.)*(?:layers?|h|blocks)\.(?P<layer>\d+)\.(?P<part>.+)"
+    r"(?:(?:model|gpt_neox|transformer|encoder|backbone|decoder)\.)*(?:layers?|h|blocks)\.(?P<layer>\d+)\.(?P<part>.+)"
 )
 
 WHOLE = {
-    "token_embd": "model.embed_tokens embed_tokens tok_embeddings model.tok_embeddings transformer.wte wte"
-    " transformer.word_embeddings word_embeddings embeddings.word_embeddings embeddings.tok_embeddings",
+    "token_embd": "gpt_neox.embed_in model.embed_tokens embed_tokens tok_embeddings model.tok_embeddings"
+    " transformer.wte wte transformer.word_embeddings word_embeddings embeddings.word_embeddings"
+    " embeddings.tok_embeddings",
     "token_types": "embeddings.token_type_embeddings",
-    "token_embd_norm": "embeddings.LayerNorm embeddings.norm emb_ln",
+    "token_embd_norm": "word_embeddings_layernorm transformer.word_embeddings_layernorm embeddings.LayerNorm"
+    " embeddings.norm emb_ln",
     "position_embd": "transformer.wpe wpe embeddings.position_embeddings",
-    "output": "lm_head output model.lm_head",
-    "output_norm": "model.norm norm transformer.ln_f ln_f model.final_layernorm final_norm",
+    "output": "embed_out lm_head output model.lm_head",
+    "output_norm": "gpt_neox.final_layer_norm model.norm norm transformer.ln_f ln_f model.final_layernorm final_norm",
     "cls": "classifier classifier.dense pre_classifier head.dense",
     "cls.output": "classifier.out_proj",
     "cls.norm": "head.norm",
@@ -34,9 +36,10 @@ BLOCKS = {
     "attn_q": "self_attn.q_proj attention.wq attention.self.query attention.q_lin attn.q_proj attn.attention.q_proj",
     "attn_k": "self_attn.k_proj attention.wk attention.self.key attention.k_lin attn.k_proj attn.attention.k_proj",
     "attn_v": "self_attn.v_proj attention.wv attention.self.value attention.v_lin attn.v_proj attn.attention.v_proj",
-    "attn_qkv": "self_attn.qkv_proj attn.Wqkv attn.c_attn self_attention.query_key_value mixer.Wqkv",
-    "attn_output": "self_attn.o_proj self_attn.dense attention.wo attention.output.dense attention.out_lin attn.Wo"
-    " attn.c_proj attn.out_proj self_attention.dense attn.attention.out_proj mixer.out_proj",
+    "attn_qkv": "attention.query_key_value self_attn.qkv_proj attn.Wqkv attn.c_attn self_attention.query_key_value"
+    " mixer.Wqkv",
+    "attn_output": "attention.dense self_attn.o_proj self_attn.dense attention.wo attention.output.dense"
+    " attention.out_lin attn.Wo attn.c_proj attn.out_proj self_attention.dense attn.attention.out_proj mixer.out_proj",
     "attn_output_norm": "attention.output.LayerNorm sa_layer_norm norm1",
     "attn_q_norm": "self_attn.q_norm self_attn.q_layernorm",
     "attn_k_norm": "self_attn.k_norm self_attn.k_layernorm",
