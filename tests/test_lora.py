@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def test_other_adapters_in_the_middle(families: Path, reference: dict[str, Any])
         assert session.tokens == tokens[:50]
 
 
-@settings(max_examples=60)
+@settings(max_examples=200 if os.environ.get("LLAMACPU_THOROUGH") else 20)
 @given(
     config=configurations(), seed=st.integers(0, 2**32 - 1), biases=st.booleans(), tied=st.booleans(), data=st.data()
 )
