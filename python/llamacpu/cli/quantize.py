@@ -26,6 +26,15 @@ class QuantizationBar(ProgressBar):
         return f"{amount(done)}/{amount(total)}"
 
 
+class MeasuringBar(ProgressBar):
+    """How many groups of tensors have been measured."""
+
+    _TEXT = "Measuring"
+
+    def _amounts(self, done: int, total: int) -> str:
+        return f"{done}/{total}"
+
+
 def _pair(_context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     pairs = []
     for value in values:
@@ -51,6 +60,9 @@ def _kind(value: str) -> bool:
 @click.argument("source", type=str, shell_complete=options.complete_files)
 @click.argument("target", type=str, required=False)
 @click.argument("preset", type=str, required=False)
+@click.option("--target-size", metavar="SIZE", help="Choose types for a file of this size (5GB) by measurement.")
+@click.option("--target-bits", type=float, metavar="BITS", help="The same for an average of bits per weight.")
+@click.option("--text", type=click.Path(exists=True, dir_okay=False), help="A text for that measurement.")
 @click.option("--imatrix", type=click.Path(exists=True, dir_okay=False), help="An importance matrix of the model.")
 @click.option("--include-weights", multiple=True, metavar="PART", help="Use it only for tensors with PART in the name.")
 @click.option(
@@ -79,6 +91,9 @@ def command(
     source: str,
     target: str | None,
     preset: str | None,
+    target_size: str | None,
+    target_bits: float | None,
+    text: str | None,
     imatrix: str | None,
     include_weights: tuple[str, ...],
     exclude_weights: tuple[str, ...],
@@ -102,22 +117,29 @@ def command(
     IQ3_M, IQ3_S, IQ3_XS, IQ3_XXS, Q2_K, Q2_K_S, IQ2_M, IQ2_S, IQ2_XS, IQ2_XXS, IQ1_M, IQ1_S; TQ2_0 and TQ1_0 for
     ternary models, MXFP4_MOE for mixtures of experts, COPY to keep the types. Those from IQ3_XXS down, except Q2_K,
     need an importance matrix (--imatrix). Each tensor gets the type that llama-quantize gives it.
+
+    With --target-size or --target-bits instead of a preset, each tensor gets the type that suits the size best: what an
+    error in each part of the model does to its predictions is measured first, with a temporary copy of the model.
     """
     from llamacpu.tools.quantize import quantize
     from llamacpu.tools.quantize.presets import preset_named
 
     if target is not None and preset is None and _kind(target):
         target, preset = None, target
-    name = preset_named(preset or "Q4_K_M").name
+    sized = target_size or (None if target_bits is None else f"{target_bits:g}bits")
+    name = None if sized and preset is None else preset_named(preset or "Q4_K_M").name
     if target is None and not dry_run:
         stem = Path(source).name.removesuffix(".gguf")
-        target = str(Path(source).with_name(f"{stem}-{name}.gguf"))
-    bar = QuantizationBar()
+        target = str(Path(source).with_name(f"{stem}-{name or sized}.gguf"))
+    bar, measuring = QuantizationBar(), MeasuringBar()
     try:
         done = quantize(
             source,
             target,
             name,
+            target_size=target_size,
+            target_bits=target_bits,
+            text=None if text is None else options.read_text(text),
             imatrix=imatrix,
             include_weights=include_weights,
             exclude_weights=exclude_weights,
@@ -132,9 +154,11 @@ def command(
             dry_run=dry_run,
             threads=threads,
             on_progress=bar,
+            on_measured=measuring,
         )
     finally:
         bar.clear()
+        measuring.clear()
     if done.missing:
         names = ", ".join(done.missing[:5]) + (f" and {len(done.missing) - 5} more" if len(done.missing) > 5 else "")
         tell(f"the importance matrix has no entry for {names}; quantized without")
@@ -176,5 +200,5 @@ def _text(done: Quantization, show_tensors: bool) -> str:
     what = ", ".join(map(str, done.paths)) or "would be written"
     lines.append(f"{what}: {amount(done.nbytes)}, {done.bits_per_weight:.2f} bits per weight ({kinds})")
     if done.paths:
-        lines.append(f"{done.preset} in {done.seconds:.1f} s")
+        lines.append(f"{done.preset or 'measured and written'} in {done.seconds:.1f} s")
     return "\n".join(lines) + "\n"

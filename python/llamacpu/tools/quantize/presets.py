@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from llamacpu import kernels
 from llamacpu.arguments import meant
 from llamacpu.gguf.types import TENSOR_TYPES
 
-__all__ = ["PRESETS", "Preset", "format_named", "preset_named"]
+__all__ = ["PRESETS", "Preset", "format_named", "preset_named", "preset_of"]
 
 
 class Preset(NamedTuple):
@@ -83,6 +85,16 @@ def preset_named(name: str) -> Preset:
             return preset
     hint = meant(upper, PRESETS) or f"; expected one of {', '.join(PRESETS)}"
     raise ValueError(f"the preset {name!r:.40} is unknown{hint}")
+
+
+def preset_of(formats: Iterable[str]) -> Preset:
+    """The preset whose main type is the most frequent of these: what a file of mixed types is called."""
+    counts = Counter(formats)
+    for format, _ in counts.most_common():
+        for preset in PRESETS.values():
+            if preset.format == format:
+                return preset
+    return PRESETS["COPY"]
 
 
 def format_named(name: str) -> str:
