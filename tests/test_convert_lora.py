@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llamacpu import CheckpointError, GGUFFile, StoreError
 from llamacpu.checkpoints.checkpoint import Checkpoint
@@ -20,6 +22,7 @@ from llamacpu.tools.convert.registry import family_of
 from llamacpu.tools.convert.source import Source
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 from llamacpu.tools.convert_lora import convert_lora
+from llamacpu.tools.convert_lora.settings import Settings
 from peft_files import ALPHA, CASES, DOWN, GATE, KV, RANK, Floats, Q, factors, write_adapter, write_base
 from pickled_files import saved
 
@@ -316,3 +319,27 @@ def test_files_of_llama_cpp_come_out_again(tmp_path: Path, golden: Path, name: s
     (folder / "README.md").write_text("\n".join(["---", *lines, "---", ""]))
     base = write_base(tmp_path / "base", hidden_size=64, intermediate_size=128, vocab_size=320, head_dim=16)
     assert convert_lora(folder, tmp_path / "o.gguf", base=base).read_bytes() == original.read_bytes()
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = st.sampled_from(
+    [
+        "peft_type", "r", "lora_alpha", "bias", "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "lora_bias",
+        "init_lora_weights", "layer_replication", "alora_invocation_tokens", "invocation_string", "target_parameters",
+    ]
+)  # fmt: skip
+
+
+@given(st.dictionaries(KEYS, ANYTHING, max_size=3))
+def test_any_configuration_gives_a_scale_or_is_refused(config: dict[str, Any]) -> None:
+    try:
+        settings = Settings({"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA} | config)
+        factor = settings.factor("model.layers.0.self_attn.q_proj", RANK)
+    except CheckpointError:
+        return
+    assert 0 < settings.alpha < math.inf
+    assert 0 < factor < math.inf
