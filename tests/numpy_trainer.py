@@ -19,8 +19,10 @@ def trainable(_model: Any) -> list[tuple[str, int, int]]:
     return [(name, WIDTH, WIDTH) for name in NAMES]
 
 
-def training_nbytes(_model: Any, targets: Any, rank: int, tokens: int) -> int:
-    return len(targets) * rank * WIDTH * 32 + tokens * WIDTH * 64
+def training_nbytes(
+    _model: Any, targets: Any, rank: int, tokens: int, kept_layers: int = 0, exact: bool = False
+) -> int:
+    return len(targets) * rank * WIDTH * 32 + tokens * WIDTH * 64 * (1 + kept_layers)
 
 
 class NumpyTrainer:
@@ -34,6 +36,8 @@ class NumpyTrainer:
         alpha: float,
         tokens: int,
         seed: int = 0,
+        kept_layers: int = 0,
+        exact: bool = False,
         vocabulary: int = 512,
     ) -> None:
         random = np.random.default_rng(7)

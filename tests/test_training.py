@@ -23,6 +23,7 @@ from llamacpu.errors import TrainingError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.tools.train import TrainingPlan, TrainingProgress, TrainingResult, safetensors
 from llamacpu.tools.train.checkpoints import read_checkpoint
+from llamacpu.tools.train.layers import kept_layers
 from llamacpu.tools.train.loop import Pace
 from llamacpu.tools.train.schedule import learning_rate, warm_up_steps
 from numpy_trainer import NAMES, NumpyTrainer
@@ -439,3 +440,23 @@ def test_a_run_that_is_resumed_on_another_day_has_the_date_of_its_first(
     monkeypatch.setattr("llamacpu.tools.train.run.datetime", Tomorrow)
     train(model, data, tmp_path / "a.gguf", template=template, validation=0, resume=True)
     assert (tmp_path / "a.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("memory", "free", "kept"),
+    [(None, None, 0), (None, 100, 0), (None, 100_000, 4), (250, 100_000, 2), (1, 100_000, 0), (None, 640, 3)],
+)
+def test_layers_keep_what_fits(memory: int | None, free: int | None, kept: int) -> None:
+    assert kept_layers(4, lambda count: 20 + 100 * count, memory, free) == kept
+
+
+def test_the_memory_is_what_was_allowed(model: Path, data: Path, tmp_path: Path) -> None:
+    plans: list[TrainingPlan] = []
+    train(model, data, tmp_path / "a.gguf", steps=1, on_plan=plans.append)
+    assert plans[0].kept_layers == 2
+    least = plans[0].memory_bytes - 1
+    train(model, data, tmp_path / "a.gguf", steps=1, on_plan=plans.append, memory=least)
+    assert plans[1].kept_layers == 1
+    assert plans[1].memory_bytes <= least
+    with pytest.raises(MemoryError, match=r"and 1\.0 kB are allowed; lower the length"):
+        train(model, data, tmp_path / "a.gguf", memory=1000)

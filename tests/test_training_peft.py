@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(1200)]
 
 DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 STEPS = 200 if os.environ.get("LLAMACPU_THOROUGH") else 12
-SETTINGS = llamacpu.TrainingSettings(rank=8, length=96, steps=STEPS, batch=2, learning_rate=1e-3, seed=5)
+SETTINGS = llamacpu.TrainingSettings(rank=8, length=96, steps=STEPS, batch=2, learning_rate=1e-3, seed=5, exact=True)
 
 
 def records() -> list[dict[str, Any]]:
@@ -68,7 +68,9 @@ def test_peft_loads_the_folder_and_computes_the_same_loss(prepared: Prepared, tm
     with llamacpu.Model(DEMO) as model:
         targets = [name for name, _, _ in _native.trainable(model._native) if name.startswith("blk.")]
         adapter = read_gguf_adapter(result.adapter, "llama")
-        trainer = _native.Trainer(model._native, targets, settings.rank, settings.effective_alpha, settings.length)
+        trainer = _native.Trainer(
+            model._native, targets, settings.rank, settings.effective_alpha, settings.length, 0, 0, True
+        )
         plain = trainer.loss(*prepared.rows[0])
         trainer.set_parameters(adapter.flat(trainer.names))
         for row in prepared.rows[:3]:
@@ -85,7 +87,7 @@ def test_the_loss_curve_is_that_of_pytorch_and_peft(prepared: Prepared, trained:
     with llamacpu.Model(DEMO) as model:
         targets = [name for name, _, _ in _native.trainable(model._native) if name.startswith("blk.")]
         trainer = _native.Trainer(
-            model._native, targets, SETTINGS.rank, SETTINGS.effective_alpha, SETTINGS.length, SETTINGS.seed
+            model._native, targets, SETTINGS.rank, SETTINGS.effective_alpha, SETTINGS.length, SETTINGS.seed, 0, True
         )
         first = Adapter.of(trainer.names, trainer.parameters(), SETTINGS.effective_alpha)
         write_peft_folder(tmp_path / "first", model, first, alpha=SETTINGS.given_alpha, rslora=False)

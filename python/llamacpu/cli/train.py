@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -32,6 +33,16 @@ def _validation(_context: click.Context, option: click.Parameter, text: str | No
     if not Path(text).is_file():
         raise click.BadParameter(f"{text!r}; expected a share such as 5%, a number of records or a file", param=option)
     return text
+
+
+def _size(_context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """Bytes: "6GB", "6000 MB"."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)B?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise click.BadParameter(f"{text!r}; expected a size such as 6GB", param=option)
+    return int(float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " "))
 
 
 @click.command("train", short_help="Train a LoRA adapter on one's own data.")
@@ -133,6 +144,14 @@ def _validation(_context: click.Context, option: click.Parameter, text: str | No
 @click.option("--peft", metavar="FOLDER", help="Folder for Hugging Face's PEFT. [default: beside the output]")
 @click.option("--no-peft", is_flag=True, help="Write no such folder.")
 @click.option("--log", metavar="FILE", help="The loss curve, .csv or .jsonl. [default: a .csv file beside the output]")
+@click.option(
+    "--memory",
+    callback=_size,
+    metavar="SIZE",
+    help="Memory that the training may take, as in 6GB: more of it makes it faster. [default: half of what is free, at "
+    "most 4GB]",
+)
+@click.option("--exact", is_flag=True, help="Compute all products in 32-bit floats, in three times the time.")
 @options.threads
 @options.as_json
 def command(
@@ -147,6 +166,7 @@ def command(
     peft: str | None,
     no_peft: bool,
     log: str | None,
+    memory: int | None,
     threads: int | None,
     as_json: bool,
     **given: Any,
@@ -187,6 +207,7 @@ def command(
             log=log,
             template=template,
             checkpoint_seconds=checkpoint_seconds,
+            memory=memory,
             threads=threads,
             on_read=reading.count,
             on_plan=show_plan,

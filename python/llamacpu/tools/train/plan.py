@@ -45,6 +45,8 @@ class TrainingPlan:
     """of the model"""
     training_bytes: int
     """of parameters, moments, gradients and activations, at most"""
+    kept_layers: int
+    """layers that keep their activations for the backward pass, which makes it faster"""
     available_bytes: int | None
     """memory that is free; None if the system does not tell"""
 
@@ -79,11 +81,12 @@ class TrainingPlan:
         parameters: int,
         weight_bytes: int,
         training_bytes: int,
+        kept_layers: int,
         available_bytes: int | None,
     ) -> TrainingPlan:
         """The plan for data that are prepared."""
         return cls(
             prepared.samples, prepared.validation_samples, prepared.tokens, prepared.counted, prepared.cut,
             prepared.skipped, len(prepared.rows), pace.batch, pace.steps, pace.epochs, first_step, matrices, parameters,
-            weight_bytes, training_bytes, available_bytes,
+            weight_bytes, training_bytes, kept_layers, available_bytes,
         )  # fmt: skip

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from llamacpu import _native
-from llamacpu.arguments import described, number
+from llamacpu.arguments import described, integer, number
 from llamacpu.arguments import path as check_path
 from llamacpu.chat import Chat, fixed_time, is_base_model
 from llamacpu.engine.model import EngineModel
@@ -25,6 +25,7 @@ from llamacpu.tools.train.adapters import (
     write_gguf_adapter,
     write_peft_folder,
 )
+from llamacpu.tools.train.layers import kept_layers
 from llamacpu.tools.train.loop import Pace, Training, TrainingProgress
 from llamacpu.tools.train.loss_log import LossLog
 from llamacpu.tools.train.paths import Paths
@@ -60,6 +61,7 @@ def train(
     log: str | os.PathLike[str] | None = None,
     template: str | None = None,
     checkpoint_seconds: float = 120.0,
+    memory: int | None = None,
     threads: int | None = None,
     on_read: Callable[[int], None] | None = None,
     on_plan: Callable[[TrainingPlan], None] | None = None,
@@ -80,6 +82,8 @@ def train(
     log          the loss curve, CSV or (.jsonl) JSON lines; None for a CSV file beside the output (lora-loss.csv)
     template     a chat template in place of the file's, as in `Model.chat`
     checkpoint_seconds  time between two checkpoints; 0 writes one after every step
+    memory       bytes that the training may take, weights included: layers whose activations fit in keep them, which is
+                 faster; None for half of the free memory, and at most 4 GB
     on_read      called with the number of records read so far
     on_plan      called before the start with what the training will do and how much memory it needs
     on_progress  called after every row
@@ -96,6 +100,7 @@ def train(
     if not isinstance(settings, TrainingSettings):
         raise TypeError(f"settings is {described(settings)}; expected TrainingSettings, as in TrainingSettings(rank=8)")
     number("checkpoint_seconds", checkpoint_seconds)
+    integer("memory", memory)
     for name, value in (("start_from", start_from), ("log", log)):
         if value is not None:
             check_path(name, value)
@@ -128,21 +133,30 @@ def train(
         state = checked(identity, checkpoint, moment)
         sizes = {name: (rows, columns) for name, rows, columns in trainable}
         parameters = sum(settings.rank * sum(sizes[target]) for target in targets)
+        weights, free = sum(tensor.nbytes for tensor in opened.file.tensors), available_memory()
+
+        def training_bytes(kept: int) -> int:
+            size = _native.training_nbytes(
+                opened._native, targets, settings.rank, settings.length, kept, settings.exact
+            )
+            return size + _COPIES * parameters
+
+        kept = kept_layers(opened.config.layers, lambda count: weights + training_bytes(count), memory, free)
         plan = TrainingPlan.of(
-            prepared,
-            pace,
-            state.step,
-            len(targets),
-            parameters,
-            sum(tensor.nbytes for tensor in opened.file.tensors),
-            _native.training_nbytes(opened._native, targets, settings.rank, settings.length) + _COPIES * parameters,
-            available_memory(),
+            prepared, pace, state.step, len(targets), parameters, weights, training_bytes(kept), kept, free
         )
         if on_plan is not None:
             on_plan(plan)
-        _check_memory(plan, settings)
+        _check_memory(plan, settings, memory)
         trainer: TrainerLike = _native.Trainer(
-            opened._native, targets, settings.rank, settings.effective_alpha, settings.length, settings.seed
+            opened._native,
+            targets,
+            settings.rank,
+            settings.effective_alpha,
+            settings.length,
+            settings.seed,
+            kept,
+            settings.exact,
         )
         if state.state is not None:
             trainer.restore(*state.state)
@@ -174,13 +188,13 @@ def train(
     )  # fmt: skip
 
 
-def _check_memory(plan: TrainingPlan, settings: TrainingSettings) -> None:
-    free = plan.available_bytes
+def _check_memory(plan: TrainingPlan, settings: TrainingSettings, memory: int | None) -> None:
+    free, whose = (plan.available_bytes, "are free") if memory is None else (memory, "are allowed")
     if free is not None and plan.memory_bytes > free:
         raise MemoryError(
             f"the training needs {amount(plan.memory_bytes)} ({amount(plan.weight_bytes)} for the model's weights, "
             f"{amount(plan.training_bytes)} for rows of {settings.length} tokens at rank {settings.rank}), and "
-            f"{amount(free)} are free; lower the length or the rank, choose fewer matrices, or a smaller model"
+            f"{amount(free)} {whose}; lower the length or the rank, choose fewer matrices, or a smaller model"
         )
 
 

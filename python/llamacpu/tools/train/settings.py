@@ -75,6 +75,9 @@ class TrainingSettings:
     """of AdamW: a share of the parameters, times the learning rate, taken off in every step"""
     clip_norm: float = 1.0
     """the norm to which longer gradients are shortened; 0 leaves them"""
+    exact: bool = False
+    """whether products with quantized weights are computed in 32-bit floats, in about three times the time; otherwise
+    activations and gradients are rounded to 8 bits for them, as activations are when the model runs"""
     seed: int = 0
     """of the adapters' first values and of every random order"""
 
@@ -103,6 +106,7 @@ class TrainingSettings:
                 raise ValueError(f"{name} is {described(getattr(self, name))}; expected {expected}")
         flag("rslora", self.rslora)
         flag("raw", self.raw)
+        flag("exact", self.exact)
         if self.dropout:
             raise ValueError(
                 f"dropout is {self.dropout}; only 0 is supported: a lower rank or fewer steps regularize, too"
