@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,3 +147,21 @@ def test_the_bar_of_the_data_counts_records() -> None:
     bar._PATIENCE = 0.0
     bar.count(12345)
     assert "Reading the data: 12,345 records" in stream.getvalue()
+
+
+def test_the_loss_curve_is_drawn(model: Path, data: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra [plots] is not installed")
+    result = invoke(model, data, "-o", "lora.gguf", *QUICK, "--validation", 2, "--plot", "loss.svg")
+    assert result.exit_code == 0, result.output
+    assert "<svg" in Path("loss.svg").read_text()
+
+
+def test_a_picture_that_cannot_be_drawn_is_refused_before_the_start(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "ends in .png or .svg" in invoke(model, data, "-o", "lora.gguf", "--plot", "loss.txt").stderr
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = invoke(model, data, "-o", "lora.gguf", "--plot", "loss.png")
+    assert result.exit_code == 1
+    assert "plots need matplotlib" in result.stderr
+    assert [path.name for path in Path().iterdir()] == ["data.jsonl"]

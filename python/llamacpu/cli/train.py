@@ -152,6 +152,7 @@ def _size(_context: click.Context, option: click.Parameter, text: str | None) ->
     "most 4GB]",
 )
 @click.option("--exact", is_flag=True, help="Compute all products in 32-bit floats, in three times the time.")
+@click.option("--plot", metavar="FILE", help="Draw the loss curve, .png or .svg; needs matplotlib.")
 @options.threads
 @options.as_json
 def command(
@@ -166,6 +167,7 @@ def command(
     peft: str | None,
     no_peft: bool,
     log: str | None,
+    plot: str | None,
     memory: int | None,
     threads: int | None,
     as_json: bool,
@@ -205,6 +207,7 @@ def command(
             resume=resume,
             peft=False if no_peft else peft,
             log=log,
+            plot=plot,
             template=template,
             checkpoint_seconds=checkpoint_seconds,
             memory=memory,

@@ -29,6 +29,7 @@ from llamacpu.tools.train.layers import kept_layers
 from llamacpu.tools.train.loop import Pace, Training, TrainingProgress
 from llamacpu.tools.train.loss_log import LossLog
 from llamacpu.tools.train.paths import Paths
+from llamacpu.tools.train.picture import check_picture, draw_losses
 from llamacpu.tools.train.plan import TrainingPlan
 from llamacpu.tools.train.prepared import prepare
 from llamacpu.tools.train.records import Data
@@ -59,6 +60,7 @@ def train(
     resume: bool = False,
     peft: str | os.PathLike[str] | bool | None = None,
     log: str | os.PathLike[str] | None = None,
+    plot: str | os.PathLike[str] | None = None,
     template: str | None = None,
     checkpoint_seconds: float = 120.0,
     memory: int | None = None,
@@ -80,6 +82,7 @@ def train(
     peft         the folder for Hugging Face's PEFT; None for one beside the output (lora-peft) if the names of the
                  family are known, False for none
     log          the loss curve, CSV or (.jsonl) JSON lines; None for a CSV file beside the output (lora-loss.csv)
+    plot         the loss curve as a picture, .png or .svg; needs matplotlib
     template     a chat template in place of the file's, as in `Model.chat`
     checkpoint_seconds  time between two checkpoints; 0 writes one after every step
     memory       bytes that the training may take, weights included: layers whose activations fit in keep them, which is
@@ -101,9 +104,11 @@ def train(
         raise TypeError(f"settings is {described(settings)}; expected TrainingSettings, as in TrainingSettings(rank=8)")
     number("checkpoint_seconds", checkpoint_seconds)
     integer("memory", memory)
-    for name, value in (("start_from", start_from), ("log", log)):
+    for name, value in (("start_from", start_from), ("log", log), ("plot", plot)):
         if value is not None:
             check_path(name, value)
+    if plot is not None:
+        check_picture(plot)
     started = monotonic()
     paths = Paths.of(output, peft, log)
     checkpoint = begun(paths.checkpoint, resume)
@@ -176,6 +181,8 @@ def train(
         write_gguf_adapter(paths.output, opened, adapter)
         if paths.peft is not None:
             write_peft_folder(paths.peft, opened, adapter, alpha=settings.given_alpha, rslora=settings.rslora)
+        if plot is not None:
+            draw_losses(plot, state.points, f"Loss of {paths.output.name}")
         paths.checkpoint.unlink()
     finally:
         if opened is not model:
