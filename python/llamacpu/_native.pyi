@@ -484,8 +484,10 @@ def trainable(model: Model) -> list[tuple[str, int, int]]:
     Raises ModelError if the model has a part that cannot be trained, naming it.
     """
 
-def training_nbytes(model: Model, targets: Sequence[str], rank: int, tokens: int) -> int:
-    """Bytes that a Trainer of this shape allocates at most for steps of `tokens` tokens, without those of the model."""
+def training_nbytes(
+    model: Model, targets: Sequence[str], rank: int, tokens: int, kept_layers: int = 0, exact: bool = False
+) -> int:
+    """Bytes that a Trainer of this shape causes to be allocated at most: packed weights, but not the model's file."""
 
 @final
 class Trainer:
@@ -493,17 +495,27 @@ class Trainer:
 
     `targets` are names from `trainable`. The output of each target becomes `W x + (alpha / rank) B (A x)`, with
     A (float32[rank, columns], uniform within ±1/sqrt(columns), drawn from `seed`) and B (float32[rows, rank], zeros).
-    Base weights of any format are dequantized panel by panel; all arithmetic is in 32-bit floats, and the results have
-    the same bits for any number of threads and on every instruction set. Parameters are named `TARGET.lora_a` and
-    `TARGET.lora_b`; flat arrays hold them in the order of `names`. `tokens` is the most that a step may have;
-    memory for it is allocated here.
+    Products with quantized weights round activations to 8 bits in the forward pass, just as when the model runs, and
+    gradients and weights to 8 bits in the backward pass; `exact` computes them in 32-bit floats, as everything else, in
+    about three times the time. The results have the same bits for any number of threads and on every instruction set.
+    Parameters are named `TARGET.lora_a` and `TARGET.lora_b`; flat arrays hold them in the order of `names`. `tokens` is
+    the most that a step may have; memory for it is allocated here. The last `kept_layers` layers keep their activations
+    for the backward pass; the others compute them again, to the same bits, in more time.
 
     Raises ValueError for a target that the model does not have or a rank or size out of range, ModelError for a model
     that cannot be trained, MemoryError. Calls while a step runs raise RuntimeError.
     """
 
     def __new__(
-        cls, model: Model, targets: Sequence[str], rank: int, alpha: float, tokens: int, seed: int = 0
+        cls,
+        model: Model,
+        targets: Sequence[str],
+        rank: int,
+        alpha: float,
+        tokens: int,
+        seed: int = 0,
+        kept_layers: int = 0,
+        exact: bool = False,
     ) -> Trainer: ...
     def step(
         self,
