@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from llamacpu.errors import CheckpointError
 __all__ = ["Array", "Floats"]
 
 Floats = NDArray[np.float32]
+_PIECE_ELEMENTS = 1 << 24
 
 
 class Array:
@@ -25,6 +27,8 @@ class Array:
             whole rows (of the last dimension)
     """
 
+    untouched: LazyTensor | None = None
+    """the tensor of the checkpoint, as long as nothing has been done to it"""
     format: str | None = None
     """the format of a file in which the tensor is already; its pieces are then the bytes"""
 
@@ -43,7 +47,17 @@ class Array:
     @classmethod
     def of(cls, tensor: LazyTensor) -> Array:
         """A tensor of a checkpoint."""
-        return cls(tensor.shape, tensor.dtype, lambda: tensor.pieces())
+        array = cls(tensor.shape, tensor.dtype, lambda: tensor.pieces())
+        array.untouched = tensor
+        return array
+
+    def stored_pieces(self) -> Iterator[NDArray[Any]]:
+        """An untouched tensor as it is stored, in pieces."""
+        assert self.untouched is not None
+        rows = self.shape[0] if self.shape else 0
+        step = max(1, _PIECE_ELEMENTS // max(1, math.prod(self.shape[1:])))
+        for start in range(0, rows, step):
+            yield self.untouched.raw_rows(start, min(start + step, rows))
 
     @classmethod
     def values(cls, values: Any) -> Array:

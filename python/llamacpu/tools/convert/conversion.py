@@ -110,6 +110,9 @@ def _new_tensor(name: str, array: Array, chosen: str) -> NewTensor:
     format = array.format or format_of(name, array.shape, chosen)
 
     def data() -> Iterator[Any]:
+        if array.untouched is not None and array.shape and array.dtype == format:
+            yield from array.stored_pieces()
+            return
         for piece in array.pieces():
             yield piece if array.format else encoded(piece, format)
 

@@ -45,10 +45,10 @@ def as_bytes(values: NDArray[Any]) -> bytes:
 
 def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(values).view(np.uint32)
-    is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
-    # To the nearest, ties to even; a NaN stays one and becomes quiet.
-    rounded = (bits.astype(np.uint64) + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    return np.where(is_nan, (bits >> 16) | 0x40, rounded).astype(np.uint16)
+    # To the nearest, ties to even; only a NaN could overflow, and it stays one and becomes quiet.
+    rounded = ((bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16).astype(np.uint16)
+    is_nan = np.isnan(values)
+    return np.where(is_nan, (bits >> 16) | 0x40, rounded).astype(np.uint16) if is_nan.any() else rounded
 
 
 def _q8_0(values: NDArray[np.float32]) -> NDArray[np.uint8]:
