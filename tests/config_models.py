@@ -15,12 +15,19 @@ from llamacpu.families import registry
 from llamacpu.families.config import Config
 
 
-def write_config_model(path: Path, config: Config, seed: int = 0, biases: bool = False, tied: bool = False) -> Path:
-    """Writes the tensors that the configuration asks for, in F32, with a vocabulary of as many tokens."""
+def write_config_model(
+    path: Path,
+    config: Config,
+    seed: int = 0,
+    biases: bool = False,
+    tied: bool = False,
+    values: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the tensors that the configuration asks for, or these, in F32, with a vocabulary of as many tokens."""
     writer = gguf.GGUFWriter(path, "test")
     writer.add_token_list([f"t{index}" for index in range(config.vocab_size)])
     writer.add_tokenizer_model("gpt2")
-    for name, tensor in sorted(tensors(config, np.random.default_rng(seed), biases, tied).items()):
+    for name, tensor in sorted((values or tensors(config, np.random.default_rng(seed), biases, tied)).items()):
         writer.add_tensor(name, tensor.astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

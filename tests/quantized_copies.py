@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,17 @@ def is_quantized(name: str, shape: tuple[int, ...] | list[int] | NDArray[Any]) -
     )
 
 
-def quantized_copy(source: Path, path: Path, kind: GGMLQuantizationType, rounded: bool = False) -> Path:
+def quantized_copy(
+    source: Path,
+    path: Path,
+    kind: GGMLQuantizationType,
+    rounded: bool = False,
+    quantizer: Callable[..., NDArray[Any]] | None = None,
+) -> Path:
     """Writes `source` with its matrices in this format to `path`, and returns that.
 
     rounded: the matrices are floats with the values that the format has.
+    quantizer: takes a matrix and the format's name; the default is the one of the `gguf` package.
     """
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
@@ -48,7 +56,9 @@ def quantized_copy(source: Path, path: Path, kind: GGMLQuantizationType, rounded
             values = dequantize(quantize(tensor.data.reshape(shape), kind), kind).astype(np.float32)
             writer.add_tensor(tensor.name, values.reshape(shape), raw_dtype=GGMLQuantizationType.F32)
         elif is_quantized(tensor.name, shape):
-            writer.add_tensor(tensor.name, quantize(tensor.data.reshape(shape), kind), raw_dtype=kind)
+            values = tensor.data.reshape(shape)
+            blocks = quantizer(values, kind.name) if quantizer else quantize(values, kind)
+            writer.add_tensor(tensor.name, blocks, raw_dtype=kind)
         else:
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()

@@ -24,6 +24,7 @@ mod session;
 mod stand_in;
 mod tensor_rows;
 mod tokenizer;
+mod trainer;
 
 /// Keeps a reserve for code that cannot report an out-of-memory condition.
 #[global_allocator]
@@ -45,5 +46,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     sampling::register(module)?;
     session::register(module)?;
     tokenizer::register(module)?;
+    trainer::register(module)?;
     Ok(())
 }

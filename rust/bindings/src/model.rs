@@ -40,7 +40,7 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    fn get(&self, py: Python<'_>) -> PyResult<Arc<llamacpu_model::Model>> {
+    pub(crate) fn get(&self, py: Python<'_>) -> PyResult<Arc<llamacpu_model::Model>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.clone().ok_or_else(|| raise(py, "LlamaCpuError", "the model has been closed; open it again to use it"))
     }

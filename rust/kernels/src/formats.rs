@@ -33,7 +33,7 @@ pub(crate) use quantize::Rows;
 
 use crate::Error;
 use crate::cpu::Isa;
-use blocks::{Blocks, dequantize_blocks};
+use blocks::{Blocks, dequantize_blocks, dequantize_blocks_on};
 use quantize::Quantize;
 
 /// A tensor type of GGUF.
@@ -83,6 +83,8 @@ pub struct FormatInfo {
     pub block_bytes: usize,
     /// Dequantizes whole blocks; the slices must match in size (see [`Format::dequantize`] for a checked call).
     pub(crate) dequantize: fn(&[u8], &mut [f32]),
+    /// The same, compiled for an instruction set.
+    pub(crate) dequantize_on: fn(Isa, &[u8], &mut [f32]),
     /// Quantizes whole rows; see [`Conversion`](crate::conversion::Conversion) for a checked call.
     pub(crate) quantize: Quantize,
     /// How quantized blocks are laid out for the kernels; none for plain weights, which stay as they are in the file.
@@ -104,6 +106,7 @@ const fn row<B: Blocks>(format: Format, name: &'static str, ggml_id: u32, quanti
         block_elements: B::ELEMENTS,
         block_bytes: B::BYTES,
         dequantize: dequantize_blocks::<B>,
+        dequantize_on: dequantize_blocks_on::<B>,
         quantize,
         packing: Some(&B::PACKING),
         compression: const { &B::FOLDING }.as_ref(),
@@ -118,7 +121,7 @@ const fn plain(
     name: &'static str,
     ggml_id: u32,
     bytes: usize,
-    dequantize: fn(&[u8], &mut [f32]),
+    (dequantize, dequantize_on): (fn(&[u8], &mut [f32]), fn(Isa, &[u8], &mut [f32])),
     quantize: Quantize,
 ) -> FormatInfo {
     FormatInfo {
@@ -128,6 +131,7 @@ const fn plain(
         block_elements: 1,
         block_bytes: bytes,
         dequantize,
+        dequantize_on,
         quantize,
         packing: None,
         compression: None,
@@ -139,9 +143,9 @@ const fn plain(
 /// Every format, in the order of [`Format`].
 // A constant would be copied into the crates that use it, with every function that it names.
 static TABLE: [FormatInfo; 25] = [
-    plain(Format::F32, "F32", 0, 4, floats::f32_from_bytes, quantize::plain::f32),
-    plain(Format::F16, "F16", 1, 2, floats::f16_from_bytes, quantize::plain::f16),
-    plain(Format::BF16, "BF16", 30, 2, floats::bf16_from_bytes, quantize::plain::bf16),
+    plain(Format::F32, "F32", 0, 4, floats::SINGLES, quantize::plain::f32),
+    plain(Format::F16, "F16", 1, 2, floats::HALVES, quantize::plain::f16),
+    plain(Format::BF16, "BF16", 30, 2, floats::BRAINS, quantize::plain::bf16),
     row::<simple::Q4_0>(Format::Q4_0, "Q4_0", 2, |isa, rows, out| match rows.importance {
         None => quantize::plain::q4_0(isa, rows, out),
         Some(_) => quantize::signed::<18>(isa, rows, 8.0, out),

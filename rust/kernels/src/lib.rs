@@ -3,6 +3,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod backward;
 pub mod context;
 pub mod conversion;
 pub mod cpu;

@@ -97,7 +97,7 @@ impl Norm<'_> {
     }
 
     /// Returns `step` after checking that `count` elements can be divided into rows that begin every `step` elements.
-    fn checked(&self, step: usize, count: usize) -> Result<usize, Error> {
+    pub(crate) fn checked(&self, step: usize, count: usize) -> Result<usize, Error> {
         let size = self.size;
         if size == 0 || step < size || !count.is_multiple_of(step) {
             return Err(Error::Shape(format!(

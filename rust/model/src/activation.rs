@@ -7,7 +7,7 @@ use crate::Error;
 use crate::config::Activation;
 
 /// Slope and limit of the clamped activation (gpt-oss, arXiv:2508.10925).
-const CLAMPED: (f32, f32) = (1.702, 7.0);
+pub(crate) const CLAMPED: (f32, f32) = (1.702, 7.0);
 
 /// `gate = function(gate) * up`.
 pub(crate) fn gated(context: &Context, activation: Activation, gate: &mut [f32], up: &[f32]) -> Result<(), Error> {
@@ -23,7 +23,7 @@ pub(crate) fn plain(context: &Context, activation: Activation, values: &mut [f32
 }
 
 /// The elementwise function; `None` for the clamped one, which is computed together with its gate.
-fn kernel(activation: Activation) -> Option<kernels::Activation> {
+pub(crate) fn kernel(activation: Activation) -> Option<kernels::Activation> {
     match activation {
         Activation::Silu => Some(kernels::Activation::Silu),
         Activation::GeluTanh => Some(kernels::Activation::GeluTanh),

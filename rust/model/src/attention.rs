@@ -107,11 +107,15 @@ pub(crate) fn warm(pass: &Pass, query: &mut [f32], row_size: usize) -> Result<()
         return Ok(());
     }
     for_rows(pass.context, query, row_size, &|row, query| {
-        let steps = (places[row].position + config.temperature_offset) / config.temperature_length;
-        let factor = (1.0 + sizes.temperature * llamacpu_kernels::rope::natural_logarithm(1.0 + steps as f64)) as f32;
-        multiply(query, factor);
+        multiply(query, temperature_factor(config, sizes, places[row].position));
         Ok(())
     })
+}
+
+/// The factor of the queries at a position.
+pub(crate) fn temperature_factor(config: &Config, sizes: &LayerConfig, position: usize) -> f32 {
+    let steps = (position + config.temperature_offset) / config.temperature_length;
+    (1.0 + sizes.temperature * llamacpu_kernels::rope::natural_logarithm(1.0 + steps as f64)) as f32
 }
 
 /// Stores the keys and values of every row at its position.

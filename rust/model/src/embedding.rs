@@ -24,11 +24,24 @@ pub(crate) fn embed(
     (places, scratch): (&[Place], &mut Scratch),
     stream: &mut [f32],
 ) -> Result<(), Error> {
-    let width = config.embedding_length;
     let mut tokens: Vec<u32> = memory::room(places.len(), "tokens")?;
     tokens.extend(segments.iter().flat_map(|segment| segment.tokens));
+    embed_rows(context, (config, weights), &tokens, (places, Some(scratch)), stream)
+}
+
+/// Sets every row of `stream` to the initial state of the token of that row, with what adapters change, if there are any.
+pub(crate) fn embed_rows(
+    context: &Context,
+    (config, weights): (&Config, &Embedding),
+    tokens: &[u32],
+    (places, scratch): (&[Place], Option<&mut Scratch>),
+    stream: &mut [f32],
+) -> Result<(), Error> {
+    let width = config.embedding_length;
     for_rows(context, stream, width, &|row, output| weights.tokens.row(tokens[row] as usize, output))?;
-    add_changes(context, scratch, &tokens, stream, width)?;
+    if let Some(scratch) = scratch {
+        add_changes(context, scratch, tokens, stream, width)?;
+    }
     if config.embedding_scale != 1.0 {
         scale(context, stream, config.embedding_scale)?;
     }

@@ -37,6 +37,7 @@ mod settings;
 mod step;
 mod step_item;
 mod tensors;
+mod training;
 mod weights;
 
 pub use adapter_loading::AdapterPair;
@@ -54,3 +55,4 @@ pub use session::Session;
 pub use settings::{Value, Values};
 pub use step_item::{StepItem, StepOutput, Wanted};
 pub use tensors::TensorInfo;
+pub use training::{Batch, OptimizerStep, Trainable, Trainer, TrainerShape, trainable, training_nbytes};

@@ -38,12 +38,22 @@ pub(crate) fn normalize_heads(
     norm: Option<&Norm>,
     heads: &mut [f32],
 ) -> Result<(), Error> {
+    heads_norm(config, layer, norm).map_or(Ok(()), |norm| Ok(norm.apply_in_place(context, heads, norm.size)?))
+}
+
+/// The norm of queries or keys, if the layer has one.
+pub(crate) fn heads_norm<'a>(config: &Config, layer: &LayerConfig, norm: Option<&'a Norm>) -> Option<norm::Norm<'a>> {
     let size = match (layer.query_key_norm, norm) {
-        (QueryKeyNorm::None, _) => return Ok(()),
+        (QueryKeyNorm::None, _) => return None,
         (QueryKeyNorm::Width, Some(norm)) => norm.weight.len(),
         _ => layer.key_size,
     };
-    Ok(of_rows(config, norm, size).apply_in_place(context, heads, size)?)
+    Some(of_rows(config, norm, size))
+}
+
+/// The norm of rows with these weights.
+pub(crate) fn rows_norm<'a>(config: &Config, norm: &'a Norm) -> norm::Norm<'a> {
+    of_rows(config, Some(norm), norm.weight.len())
 }
 
 /// The norm for rows of `size` elements.

@@ -84,6 +84,16 @@ impl Rotations {
         Ok(())
     }
 
+    /// Turns angles into those of the opposite rotation, whose matrix is the transposed one.
+    pub(crate) fn reverse(&self, angles: &mut Angles) {
+        let size = self.global.size();
+        for row in
+            [&mut angles.global, &mut angles.local].into_iter().flat_map(|rows| rows.chunks_exact_mut(size.max(1)))
+        {
+            row[size / 2..].iter_mut().for_each(|sine| *sine = -*sine);
+        }
+    }
+
     /// Rotates the heads of every row, starting at element `start` of each head.
     pub(crate) fn turn(
         &self,

@@ -1,7 +1,11 @@
 //! The description of a quantized format, and the dequantization of its blocks.
 
+use std::marker::PhantomData;
+
 use super::compression::Compression;
 use super::layout::{Packing, Unpacked};
+use crate::cpu::Isa;
+use crate::math::{Kernel, Lanes, dispatch};
 
 /// A quantized format: how one block is read.
 pub(crate) trait Blocks {
@@ -17,7 +21,28 @@ pub(crate) trait Blocks {
     fn unpack(block: &[u8], out: &mut Unpacked);
 }
 
+/// [`dequantize_blocks`], compiled for an instruction set.
+pub(crate) fn dequantize_blocks_on<B: Blocks>(isa: Isa, bytes: &[u8], out: &mut [f32]) {
+    dispatch(isa, Dequantize::<B> { bytes, out, format: PhantomData });
+}
+
+struct Dequantize<'a, B> {
+    bytes: &'a [u8],
+    out: &'a mut [f32],
+    format: PhantomData<B>,
+}
+
+impl<B: Blocks> Kernel for Dequantize<'_, B> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _set: L::Set) {
+        dequantize_blocks::<B>(self.bytes, self.out);
+    }
+}
+
 /// Dequantizes whole blocks, with the same rounding as the reference implementation: integer times scale, minus minimum.
+#[inline(always)]
 pub(crate) fn dequantize_blocks<B: Blocks>(bytes: &[u8], out: &mut [f32]) {
     let mut block = Unpacked::new();
     for (bytes, out) in bytes.chunks_exact(B::BYTES).zip(out.chunks_exact_mut(B::ELEMENTS)) {

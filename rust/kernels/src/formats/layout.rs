@@ -101,6 +101,7 @@ impl Unpacked {
     }
 
     /// Scale and minimum of the 16 weights from `16 · part` on. All products here are exact in f32.
+    #[inline(always)]
     pub(crate) fn scale(&self, packing: &Packing, part: usize) -> (f32, f32) {
         let d = half_to_float(self.scale) * packing.factor;
         let dmin = half_to_float(self.minimum);
@@ -118,7 +119,7 @@ impl Unpacked {
 
 /// Converts f16 bits to f32, exactly. Compiled for the target's baseline, so without the conversion instructions that many
 /// processors have.
-#[inline]
+#[inline(always)]
 pub(crate) fn half_to_float(bits: u16) -> f32 {
     half::f16::from_bits(bits).to_f32_const()
 }

@@ -69,6 +69,11 @@ impl Bytes {
         }
     }
 
+    /// Whether the system reads discarded bytes from a file again.
+    pub(crate) fn is_mapped(&self) -> bool {
+        matches!(&self.source, Source::File(map) if map.is_mapped())
+    }
+
     /// Lets the system take back the memory of these bytes' pages; the next access reads them from the file again.
     /// Affects only whole pages inside the range, never adjacent bytes. Has no effect on copies and bytes in memory, or where
     /// the system has no such call.

@@ -91,6 +91,11 @@ impl Matrix {
         self.format
     }
 
+    /// Whether the weights are quantized, rather than plain floats.
+    pub fn is_quantized(&self) -> bool {
+        self.layout.is_some()
+    }
+
     /// Size in the file in bytes.
     pub fn nbytes(&self) -> usize {
         self.bytes.len()
@@ -115,6 +120,28 @@ impl Matrix {
             )));
         }
         self.format.dequantize(self.source(row, 1), out)
+    }
+
+    /// Dequantizes `out.len()` weights of a row from column `first` on, straight from the file's bytes; both are whole blocks,
+    /// and `keep_rows` has been called.
+    ///
+    /// # Errors
+    /// `Error::Shape` if that is not inside the matrix, or not whole blocks.
+    pub(crate) fn part(&self, isa: Isa, row: usize, first: usize, out: &mut [f32]) -> Result<(), Error> {
+        let (start, len) = (self.format.row_bytes(first), self.format.row_bytes(out.len()));
+        match (start, len) {
+            (Some(start), Some(len)) if row < self.rows && start + len <= self.row_bytes => {
+                (self.format.info().dequantize_on)(isa, &self.source(row, 1)[start..start + len], out);
+                Ok(())
+            }
+            _ => Err(Error::Shape(format!(
+                "{} weights from {first} on of row {row} asked of a {} × {} matrix of {}; expected whole blocks inside it",
+                out.len(),
+                self.rows,
+                self.columns,
+                self.format.info().name
+            ))),
+        }
     }
 
     /// Sets whether the packed weights may stay in memory (the default). If not, every product packs what it needs, piece by
@@ -143,6 +170,11 @@ impl Matrix {
     /// Declares that `row` will be called even after the weights have been packed: a copy of the file then keeps these bytes.
     pub fn keep_rows(&self) {
         self.looked_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether rows can be looked up: not in a copy of a file whose bytes were given back when the weights were packed.
+    pub fn has_rows(&self) -> bool {
+        self.packed.get().is_none() || self.looked_up.load(Ordering::Relaxed) || self.bytes.is_mapped()
     }
 
     /// Packs the weights if they are to be resident and have not been packed yet.

@@ -1,0 +1,256 @@
+//! The buffers of a step: how large they are, in one place for the plan and for the allocation.
+
+use llamacpu_kernels::backward::{Packed, PackedBytes};
+use llamacpu_kernels::matmul::InputBuffers;
+
+use super::adapters::{Adapters, Part};
+use super::shape::TrainerShape;
+use crate::config::{Config, Norms};
+use crate::error::zeroed;
+use crate::rotations::Angles;
+use crate::{Error, Model};
+
+/// Bytes of logits that are in memory at a time, unless a single row is longer.
+const LOGITS: usize = 128 << 20;
+/// Bytes of the panels and tiles of a thread, at most.
+const OF_A_THREAD: usize = 2 << 20;
+const PURPOSE: &str = "activations; train on fewer tokens at a time";
+
+/// What a layer's backward pass needs of its forward pass; each holds tokens × the width given in its comment.
+#[derive(Default)]
+pub(super) struct Saved {
+    /// heads × key size, before norm and rotation
+    pub(super) query: Vec<f32>,
+    /// key and value heads × key size, before norm and rotation
+    pub(super) key: Vec<f32>,
+    /// key and value heads × value size
+    pub(super) value: Vec<f32>,
+    /// heads × value size
+    pub(super) attended: Vec<f32>,
+    /// heads
+    pub(super) logarithms: Vec<f32>,
+    /// embedding: the stream between attention and the feed-forward network
+    pub(super) middle: Vec<f32>,
+    /// feed-forward
+    pub(super) gate: Vec<f32>,
+    /// feed-forward
+    pub(super) up: Vec<f32>,
+    /// embedding: what the norms behind attention and the feed-forward network normalize, if there are any
+    pub(super) behind: [Vec<f32>; 2],
+    /// rank: the products of the A of every part
+    pub(super) low: [Vec<f32>; Part::ALL.len()],
+}
+
+/// Intermediate results; each holds tokens × the width given in its comment.
+#[derive(Default)]
+pub(super) struct Work {
+    /// embedding
+    pub(super) normed: Vec<f32>,
+    /// embedding
+    pub(super) branch: Vec<f32>,
+    /// heads × key size, as attention sees them
+    pub(super) query: Vec<f32>,
+    /// key and value heads × key size, as attention sees them
+    pub(super) key: Vec<f32>,
+    /// heads × the larger head size: gradients of queries, and of what they attend to
+    pub(super) wide: [Vec<f32>; 2],
+    /// key and value heads × key size: a gradient
+    pub(super) of_key: Vec<f32>,
+    /// key and value heads × value size: a gradient
+    pub(super) of_value: Vec<f32>,
+    /// feed-forward: the input of the last matrix, and a gradient
+    pub(super) inner: [Vec<f32>; 2],
+    /// rank
+    pub(super) low: Vec<f32>,
+    pub(super) packed: Packed,
+    pub(super) packed_low: Packed,
+    pub(super) bytes: PackedBytes,
+    pub(super) inputs: InputBuffers,
+    pub(super) angles: Angles,
+}
+
+/// All buffers of a trainer.
+pub(super) struct Buffers {
+    pub(super) capacity: usize,
+    pub(super) work: Work,
+    /// embedding: the stream before every layer, and behind the last one
+    pub(super) streams: Vec<Vec<f32>>,
+    /// Of the layers that keep them, the last ones; and, as the first, of whichever layer is being done.
+    pub(super) saved: Vec<Saved>,
+    /// embedding: the gradient with respect to the stream
+    pub(super) gradient: Vec<f32>,
+    /// embedding: the gradient with respect to the input of a block
+    pub(super) of_input: Vec<f32>,
+    /// embedding: the normalized states that have a target, and the gradient with respect to them
+    pub(super) ends: [Vec<f32>; 2],
+    /// Rows of logits at a time × vocabulary.
+    pub(super) logits: Vec<f32>,
+    pub(super) logit_rows: usize,
+    pub(super) nbytes: usize,
+}
+
+/// The largest widths of the layers.
+struct Widths {
+    embedding: usize,
+    query: usize,
+    attended: usize,
+    key: usize,
+    value: usize,
+    heads: usize,
+    inner: usize,
+    /// 0 if there are no norms behind the blocks.
+    behind: usize,
+    rank: usize,
+}
+
+impl Widths {
+    fn new(config: &Config, rank: usize) -> Self {
+        let layers = || (0..config.layers).map(|index| config.layer(index));
+        let most =
+            |width: fn(&crate::config::LayerConfig) -> usize| layers().map(|layer| width(&layer)).max().unwrap_or(0);
+        Self {
+            embedding: config.embedding_length,
+            query: most(crate::config::LayerConfig::query_width),
+            attended: most(crate::config::LayerConfig::attended_width),
+            key: most(crate::config::LayerConfig::key_width),
+            value: most(crate::config::LayerConfig::value_width),
+            heads: most(|layer| layer.heads),
+            inner: most(|layer| layer.feed_forward),
+            behind: if config.norms == Norms::Before { 0 } else { config.embedding_length },
+            rank,
+        }
+    }
+}
+
+/// Visits every buffer with the number of its elements: to add them up, or to allocate them.
+type Visit<'a> = &'a mut dyn FnMut(&mut Vec<f32>, Option<usize>) -> Result<(), Error>;
+
+impl Saved {
+    fn visit(
+        &mut self,
+        widths: &Widths,
+        adapted: impl Fn(Part) -> bool,
+        tokens: usize,
+        visit: Visit,
+    ) -> Result<(), Error> {
+        let Self { query, key, value, attended, logarithms, middle, gate, up, behind: [first, second], low } = self;
+        for (buffer, width) in [
+            (query, widths.query),
+            (key, widths.key),
+            (value, widths.value),
+            (attended, widths.attended),
+            (logarithms, widths.heads),
+            (middle, widths.embedding),
+            (gate, widths.inner),
+            (up, widths.inner),
+            (first, widths.behind),
+            (second, widths.behind),
+        ] {
+            visit(buffer, tokens.checked_mul(width))?;
+        }
+        for (buffer, part) in low.iter_mut().zip(Part::ALL) {
+            let width = if adapted(part) { widths.rank } else { 0 };
+            visit(buffer, tokens.checked_mul(width))?;
+        }
+        Ok(())
+    }
+}
+
+impl Work {
+    fn visit(&mut self, widths: &Widths, tokens: usize, visit: Visit) -> Result<(), Error> {
+        let Self { normed, branch, query, key, wide: [first, second], of_key, of_value, inner, low, .. } = self;
+        let [inner, of_inner] = inner;
+        let wide = widths.query.max(widths.attended);
+        for (buffer, width) in [
+            (normed, widths.embedding),
+            (branch, widths.embedding),
+            (query, widths.query),
+            (key, widths.key),
+            (first, wide),
+            (second, wide),
+            (of_key, widths.key),
+            (of_value, widths.value),
+            (inner, widths.inner),
+            (of_inner, widths.inner),
+            (low, widths.rank),
+        ] {
+            visit(buffer, tokens.checked_mul(width))?;
+        }
+        Ok(())
+    }
+}
+
+impl Buffers {
+    pub(super) fn new(config: &Config, adapters: &Adapters, shape: &TrainerShape) -> Result<Self, Error> {
+        let mut buffers = Self::empty(config, shape);
+        buffers.nbytes = buffers.plan(config, adapters, shape)?;
+        buffers.visit(config, adapters, shape, &mut |buffer, len| {
+            *buffer = zeroed(len, PURPOSE)?;
+            Ok(())
+        })?;
+        Ok(buffers)
+    }
+
+    pub(super) fn empty(config: &Config, shape: &TrainerShape) -> Self {
+        // A row at least; otherwise rows in passes of equal size.
+        let most = (LOGITS / size_of::<f32>() / config.vocab_size).max(1);
+        let logit_rows = shape.tokens.div_ceil(shape.tokens.div_ceil(most));
+        Self {
+            capacity: shape.tokens,
+            work: Work::default(),
+            streams: (0..=config.layers).map(|_| Vec::new()).collect(),
+            saved: (0..=shape.kept_layers.min(config.layers)).map(|_| Saved::default()).collect(),
+            gradient: Vec::new(),
+            of_input: Vec::new(),
+            ends: [Vec::new(), Vec::new()],
+            logits: Vec::new(),
+            logit_rows,
+            nbytes: 0,
+        }
+    }
+
+    fn visit(&mut self, config: &Config, adapters: &Adapters, shape: &TrainerShape, visit: Visit) -> Result<(), Error> {
+        let (tokens, widths) = (shape.tokens, Widths::new(config, shape.rank));
+        self.work.visit(&widths, tokens, visit)?;
+        let of_stream = tokens.checked_mul(widths.embedding);
+        let [ends, of_ends] = &mut self.ends;
+        let more = [&mut self.gradient, &mut self.of_input, ends, of_ends];
+        for buffer in self.streams.iter_mut().chain(more) {
+            visit(buffer, of_stream)?;
+        }
+        visit(&mut self.logits, self.logit_rows.checked_mul(config.vocab_size))?;
+        let adapted = |part: Part| (0..config.layers).any(|layer| adapters.of(layer, part).is_some());
+        // If all layers keep their activations, none needs the first place.
+        let first = usize::from(self.saved.len() > config.layers);
+        self.saved[first..].iter_mut().try_for_each(|saved| saved.visit(&widths, adapted, tokens, visit))
+    }
+
+    /// Bytes of all buffers.
+    pub(super) fn plan(&mut self, config: &Config, adapters: &Adapters, shape: &TrainerShape) -> Result<usize, Error> {
+        let mut all = OF_A_THREAD;
+        self.visit(config, adapters, shape, &mut |_, len| {
+            let more = len.and_then(|len| len.checked_mul(size_of::<f32>()));
+            all = more.and_then(|more| all.checked_add(more)).unwrap_or(usize::MAX);
+            Ok(())
+        })?;
+        let widths = Widths::new(config, shape.rank);
+        let widest = widths.inner.max(widths.query).max(widths.attended).max(widths.embedding);
+        let packed = Packed::nbytes(shape.tokens, widest)
+            .max(Packed::nbytes(self.logit_rows, config.vocab_size))
+            .max(Packed::nbytes(widest, shape.tokens));
+        let low = Packed::nbytes(shape.tokens, shape.rank).max(Packed::nbytes(shape.rank, shape.tokens));
+        let widest = [(shape.tokens, widest), (self.logit_rows, config.vocab_size)];
+        // Inputs of the forward pass are rounded to bytes as well, in about as much memory.
+        let bytes = widest.map(|(rows, columns)| PackedBytes::nbytes(rows, columns)).into_iter().max().unwrap_or(0);
+        Ok([packed, low, bytes, bytes].into_iter().fold(all, usize::saturating_add))
+    }
+}
+
+/// Bytes of the packed weights that the forward pass makes, unless products are exact.
+pub(super) fn packed_nbytes(model: &Model, shape: &TrainerShape) -> usize {
+    let weights = model.parts(None).2;
+    let matrices = weights.layers.iter().flat_map(|layer| layer.matrices());
+    let matrices = matrices.chain(weights.output.iter().map(|output| &*output.matrix));
+    let packed = matrices.filter(|matrix| !shape.exact && matrix.is_quantized() && matrix.is_resident());
+    packed.map(|matrix| matrix.resident_bytes()).sum()
+}

@@ -1,0 +1,152 @@
+//! Linear maps with their adapters: `y = W x + b + scale · B A x`, and its gradients.
+
+use llamacpu_kernels::backward::{Packed, PackedBytes, Right, Sum, View, add_bias, multiply, multiply_bytes};
+use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul};
+
+use super::adapters::Part;
+use super::run::Run;
+use crate::Error;
+use crate::weights::Linear;
+
+/// Buffers of the products with the model's own weights.
+pub(super) struct Base<'a> {
+    pub(super) packed: &'a mut Packed,
+    pub(super) bytes: &'a mut PackedBytes,
+    pub(super) inputs: &'a mut InputBuffers,
+}
+
+/// Buffers of all products.
+pub(super) struct Products<'a> {
+    pub(super) base: Base<'a>,
+    pub(super) packed_low: &'a mut Packed,
+    /// rows × rank, at least
+    pub(super) low: &'a mut [f32],
+}
+
+impl Run<'_> {
+    /// Sets `output` to the product of the matrix and every row of `input`, which `base.packed` holds as well.
+    pub(super) fn forward(
+        &self,
+        matrix: &Matrix,
+        input: &[f32],
+        rows: usize,
+        base: &mut Base,
+        output: &mut [f32],
+    ) -> Result<(), Error> {
+        if self.exact || !matrix.is_quantized() {
+            return Ok(multiply(self.context, base.packed, Right::Rows(matrix), Sum::SET, output)?);
+        }
+        Ok(matmul(self.context, input, rows, base.inputs, &mut [Job { weights: matrix, output }])?)
+    }
+
+    /// Sets or adds to `output` the product of the transposed matrix and every row of `gradient`.
+    pub(super) fn backward(
+        &self,
+        matrix: &Matrix,
+        gradient: View,
+        base: &mut Base,
+        (sum, output): (Sum, &mut [f32]),
+    ) -> Result<(), Error> {
+        if self.exact || !matrix.is_quantized() {
+            base.packed.set(self.context, gradient)?;
+            return Ok(multiply(self.context, base.packed, Right::Columns(matrix), sum, output)?);
+        }
+        base.bytes.set(self.context, gradient)?;
+        Ok(multiply_bytes(self.context, base.bytes, matrix, sum, output)?)
+    }
+}
+
+/// A linear map of a layer.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) layer: usize,
+    pub(super) part: Part,
+    pub(super) linear: &'a Linear,
+}
+
+impl Run<'_> {
+    /// Sets `output` to the map of the rows of `input`, which `products.base.packed` holds as well. Keeps `A x` in `low` if there is an adapter.
+    pub(super) fn project(
+        &self,
+        Place { layer, part, linear }: Place,
+        input: &[f32],
+        products: &mut Products,
+        low: &mut [f32],
+        output: &mut [f32],
+    ) -> Result<(), Error> {
+        let context = self.context;
+        self.forward(&linear.matrix, input, self.rows(), &mut products.base, output)?;
+        if let Some(bias) = &linear.bias {
+            add_bias(context, output, bias)?;
+        }
+        let Some(target) = self.adapters.of(layer, part) else { return Ok(()) };
+        let rank = self.adapters.rank;
+        let (a, b) = self.adapters.ranges(target);
+        let a = View::new(&self.parameters[a], rank, target.columns)?.transposed();
+        let b = View::new(&self.parameters[b], target.rows, rank)?.transposed();
+        let low = &mut low[..self.rows() * rank];
+        multiply(context, products.base.packed, Right::Numbers(a), Sum::SET, low)?;
+        products.packed_low.set(context, View::new(low, self.rows(), rank)?)?;
+        let sum = Sum { scale: self.adapters.scale, add: true };
+        Ok(multiply(context, products.packed_low, Right::Numbers(b), sum, output)?)
+    }
+
+    /// From the gradient with respect to the output: adds the gradients of the adapter, and sets or adds to `of_input`
+    /// the gradient with respect to the input, if it is wanted.
+    pub(super) fn project_back(
+        &self,
+        Place { layer, part, linear }: Place,
+        (input, low, gradient): (&[f32], &[f32], &[f32]),
+        products: &mut Products,
+        gradients: &mut [f32],
+        of_input: Option<(&mut [f32], Sum)>,
+    ) -> Result<(), Error> {
+        let (context, rows) = (self.context, self.rows());
+        let (outputs, inputs) = (linear.rows(), linear.matrix.columns());
+        let gradient = View::new(gradient, rows, outputs)?;
+        let target = self.adapters.of(layer, part);
+        if target.is_none() && of_input.is_none() {
+            return Ok(());
+        }
+        let mut of_input = of_input;
+        if let Some((of_input, sum)) = &mut of_input {
+            self.backward(&linear.matrix, gradient, &mut products.base, (*sum, of_input))?;
+        }
+        let Some(target) = target else { return Ok(()) };
+        products.base.packed.set(context, gradient)?;
+        let (rank, scale) = (self.adapters.rank, self.adapters.scale);
+        let (a, b) = self.adapters.ranges(target);
+        let between = &mut products.low[..rows * rank];
+        let weights = View::new(&self.parameters[b.clone()], outputs, rank)?;
+        let scaled = Sum { scale, add: false };
+        multiply(context, products.base.packed, Right::Numbers(weights), scaled, between)?;
+        let between = View::new(between, rows, rank)?;
+        if let Some((of_input, _)) = &mut of_input {
+            products.packed_low.set(context, between)?;
+            let weights = View::new(&self.parameters[a.clone()], rank, inputs)?;
+            multiply(context, products.packed_low, Right::Numbers(weights), Sum::ADD, of_input)?;
+        }
+        products.packed_low.set(context, between.transposed())?;
+        let input = Right::Numbers(View::new(input, rows, inputs)?);
+        multiply(context, products.packed_low, input, Sum::ADD, &mut gradients[a])?;
+        products.base.packed.set(context, gradient.transposed())?;
+        let low = Right::Numbers(View::new(&low[..rows * rank], rows, rank)?);
+        Ok(multiply(context, products.base.packed, low, Sum { scale, add: true }, &mut gradients[b])?)
+    }
+}
+
+impl Run<'_> {
+    /// Only `A x` of the rows that `products.base.packed` holds, where the output itself is not needed.
+    pub(super) fn project_low(
+        &self,
+        Place { layer, part, .. }: Place,
+        products: &mut Products,
+        low: &mut [f32],
+    ) -> Result<(), Error> {
+        let Some(target) = self.adapters.of(layer, part) else { return Ok(()) };
+        let rank = self.adapters.rank;
+        let a = View::new(&self.parameters[self.adapters.ranges(target).0], rank, target.columns)?.transposed();
+        let low = &mut low[..self.rows() * rank];
+        Ok(multiply(self.context, products.base.packed, Right::Numbers(a), Sum::SET, low)?)
+    }
+}
