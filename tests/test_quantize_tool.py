@@ -18,10 +18,18 @@ from llamacpu import kernels
 from llamacpu.cli.quantize import command
 from llamacpu.errors import ModelError
 from llamacpu.gguf.file import GGUFFile
-from llamacpu.gguf.writer import typed_metadata
+from llamacpu.gguf.writer import NewTensor, Typed, typed_metadata, write_gguf
 from llamacpu.tools.imatrix_file import read_importance_matrix
 from llamacpu.tools.quantize.presets import PRESETS, preset_named
-from quantizable_files import SHAPES, Shape, importance_of, tensors_of, write_importance, write_shape
+from quantizable_files import (
+    SHAPES,
+    Shape,
+    importance_of,
+    metadata_of,
+    tensors_of,
+    write_importance,
+    write_shape,
+)
 
 TYPES: dict[str, list[list[str]]] = json.loads(Path(__file__).with_name("quantized_types.json").read_text())
 """Digests of the types that llama-quantize chooses for SHAPES, without and with an importance matrix."""
@@ -198,6 +206,30 @@ def test_the_source_is_never_replaced(small: Path, tmp_path: Path) -> None:
         with pytest.raises(FileExistsError):
             llamacpu.quantize(small, target, "Q4_0")
     assert small.read_bytes() == before
+
+
+def test_a_split_model_is_joined_or_stays_split(tmp_path: Path) -> None:
+    names = list(tensors_of(SMALL).items())
+    for number, part in enumerate((names[:9], names[9:])):
+        split: dict[str, object] = {
+            "split.no": Typed(number, "uint16"),
+            "split.count": Typed(2, "uint16"),
+            "split.tensors.count": Typed(len(names), "int32"),
+        }
+        ones = [NewTensor(name, size, "F32", lambda size=size: [np.ones(size, "<f4")]) for name, size in part]  # type: ignore[misc]
+        metadata = split if number else metadata_of(SMALL) | split
+        write_gguf(tmp_path / f"model-0000{number + 1}-of-00002.gguf", metadata, ones)
+    source = tmp_path / "model-00001-of-00002.gguf"
+    joined = llamacpu.quantize(source, tmp_path / "joined.gguf", "Q4_K_M")
+    parts = llamacpu.quantize(source, tmp_path / "parts.gguf", "Q4_K_M", keep_split=True)
+    assert [path.name for path in parts.paths] == ["parts-00001-of-00002.gguf", "parts-00002-of-00002.gguf"]
+    with GGUFFile(joined.paths[0]) as one, GGUFFile(parts.paths[0]) as two:
+        assert not [key for key in one.metadata if key.startswith("split.")]
+        assert len(two.paths) == 2
+        kinds = [{tensor.name: tensor.type_name for tensor in file.tensors} for file in (one, two)]
+    assert kinds[0] == kinds[1]
+    with pytest.raises(FileExistsError):
+        llamacpu.quantize(source, tmp_path / "model.gguf", "Q4_K_M", keep_split=True)
 
 
 def test_wrong_arguments(small: Path) -> None:
