@@ -56,7 +56,7 @@ class JoinedTensor(LazyTensor):
                 )
         length = sum(part.shape[axis] for part in parts)
         super().__init__(name, (*first.shape[:axis], length, *first.shape[axis + 1 :]), first.dtype)
-        self.parts = tuple(parts)
+        self.parts: tuple[LazyTensor, ...] = tuple(parts)
         self.axis = axis
 
     def raw_rows(self, start: int, stop: int) -> NDArray[Any]:
@@ -86,7 +86,7 @@ class RotatedHeads(LazyTensor):
         if not heads or not matrix.shape or matrix.shape[0] % (2 * heads):
             raise CheckpointError(f"{matrix.name}: {matrix.shape} cannot be divided into {heads} heads of even width")
         self.matrix = matrix
-        self.width = matrix.shape[0] // heads
+        self.width: int = matrix.shape[0] // heads
 
     def raw_rows(self, start: int, stop: int) -> NDArray[Any]:
         self._check_rows(start, stop)

@@ -26,9 +26,10 @@ class _Grouped(ComputedTensor):
     def __init__(self, layer: str, tensors: Mapping[str, LazyTensor], shape: tuple[int, int], bits: int) -> None:
         super().__init__(f"{layer}.weight", shape)
         self.bits = bits
-        self.quants = tensors[f"{layer}.qweight"]
-        self.zeros, self.scales = (self._part(tensors, layer, part) for part in ("qzeros", "scales"))
-        self.groups = self.scales.shape[0] if self.scales.shape else 0
+        self.quants: LazyTensor = tensors[f"{layer}.qweight"]
+        self.zeros: LazyTensor = self._part(tensors, layer, "qzeros")
+        self.scales: LazyTensor = self._part(tensors, layer, "scales")
+        self.groups: int = self.scales.shape[0] if self.scales.shape else 0
         outputs, inputs = shape
         fits = (
             self.scales.shape == (self.groups, outputs)
@@ -64,7 +65,7 @@ class GptqTensor(_Grouped):
         rows, outputs = _matrix(layer, tensors)
         super().__init__(layer, tensors, (outputs, rows * 32 // bits), bits)
         self.zero_offset = zero_offset
-        self.index = tensors.get(f"{layer}.g_idx")
+        self.index: LazyTensor | None = tensors.get(f"{layer}.g_idx")
         self.group_size = size
         if self.index is None:
             self.group_of_inputs(size)
@@ -96,7 +97,7 @@ class AwqTensor(_Grouped):
     def __init__(self, layer: str, tensors: Mapping[str, LazyTensor], size: int) -> None:
         inputs, words = _matrix(layer, tensors)
         super().__init__(layer, tensors, (words * 8, inputs), 4)
-        self.group = self.group_of_inputs(size)
+        self.group: NDArray[np.int64] = self.group_of_inputs(size)
 
     def load(self) -> Rows:
         words = self.quants.read_raw()

@@ -25,8 +25,10 @@ class PackedTensor(ComputedTensor):
         missing = [part for part in ("_scale", "_shape") if name + part not in tensors]
         if missing:
             raise CheckpointError(f"{name}{missing[0]} is missing in the checkpoint, but {name}_packed is there")
-        self.words, self.scales = tensors[f"{name}_packed"], tensors[f"{name}_scale"]
-        self.zeros, self.index = tensors.get(f"{name}_zero_point"), tensors.get(f"{name}_g_idx")
+        self.words: LazyTensor = tensors[f"{name}_packed"]
+        self.scales: LazyTensor = tensors[f"{name}_scale"]
+        self.zeros: LazyTensor | None = tensors.get(f"{name}_zero_point")
+        self.index: LazyTensor | None = tensors.get(f"{name}_g_idx")
         stated = tensors[f"{name}_shape"]
         shape = tuple(int(length) for length in stated.read_raw()) if stated.shape == (2,) else ()
         if len(shape) != 2 or min(shape) < 1 or self.words.dtype not in ("I32", "U32"):
@@ -35,7 +37,8 @@ class PackedTensor(ComputedTensor):
         outputs, inputs = shape
         groups = self.scales.shape[-1] if self.scales.shape else 0
         per_word = 32 // bits
-        self.bits, self.group_size = bits, inputs if size is None else size
+        self.bits: int = bits
+        self.group_size: int = inputs if size is None else size
         fits = (
             self.words.shape == (outputs, -(-inputs // per_word))
             and self.scales.shape == (outputs, groups)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamacpu.checkpoints.quantized.computed import ComputedTensor, Rows
+from llamacpu.checkpoints.source import Source
 from llamacpu.checkpoints.tensor import LazyTensor
 from llamacpu.checkpoints.types import FLOATS
 from llamacpu.errors import CheckpointError
@@ -29,9 +30,11 @@ class ScaledTensor(ComputedTensor):
         self, weight: LazyTensor, scale: LazyTensor, zero: LazyTensor | None = None, blocks: Sequence[int] = ()
     ) -> None:
         super().__init__(weight.name, weight.shape)
-        self.weight, self.scale, self.zero = weight, scale, zero
+        self.weight: LazyTensor = weight
+        self.scale: LazyTensor = scale
+        self.zero: LazyTensor | None = zero
         # It has the place of the tensor of 8 bits among the others.
-        self.source = getattr(weight, "source", None)
+        self.source: Source | None = getattr(weight, "source", None)
         dimensions = len(weight.shape)
         lengths = scale.shape + (1,) * (dimensions - len(scale.shape))
         sizes = (0,) * (dimensions - len(blocks)) + tuple(blocks)
@@ -41,9 +44,9 @@ class ScaledTensor(ComputedTensor):
             raise CheckpointError(f"{scale.name}: scales of the type {scale.dtype} are not supported; expected floats")
         if zero is not None and zero.shape not in (scale.shape, ()):
             raise CheckpointError(f"{zero.name}: {zero.shape}; expected a zero point for each scale, {scale.shape}")
-        self.lengths = lengths
+        self.lengths: tuple[int, ...] = lengths
         # For each dimension, which scale belongs to each place.
-        self.places = [
+        self.places: list[NDArray[np.int64] | None] = [
             _places(length, count, size, scale)
             for length, count, size in zip(weight.shape, lengths, sizes, strict=True)
         ]

@@ -38,7 +38,7 @@ class Settings:
         self._by_root = config.get("use_rslora") is True
         self._alphas, self._ranks = _table(config, "alpha_pattern"), _table(config, "rank_pattern")
         # rsLoRA divides alpha by the root of the rank: alpha · sqrt(r) / r.
-        self.alpha = self._alpha * (math.sqrt(self._rank) if self._by_root else 1.0)
+        self.alpha: float = self._alpha * (math.sqrt(self._rank) if self._by_root else 1.0)
         tokens = config.get("alora_invocation_tokens") or []
         if not isinstance(tokens, list) or not all(type(token) is int and 0 <= token < 1 << 32 for token in tokens):
             raise CheckpointError(f"{CONFIG}: alora_invocation_tokens is {tokens!r:.60}; expected a list of token ids")
