@@ -113,12 +113,13 @@ class ImatrixMeasurement:
             raise TypeError(f"model is a {type(model).__name__}; expected a llamacpu.Model")
         self._model, self._cancel, self._output = model, cancel, output
         self._kv_type: KVType = kv_type
-        self.chunks, self.dataset = chunks, dataset
-        self.places = Places(model.file, output)
+        self.chunks: Chunks = chunks
+        self.dataset: str = dataset
+        self.places: Places = Places(model.file, output)
         self.sums: dict[str, NDArray[np.float64]] = {}
         self.counts: dict[str, NDArray[np.int64]] = {}
         self.losses: list[NDArray[np.float64]] = []
-        self.chunks_done = 0
+        self.chunks_done: int = 0
         self._state = StateKeeper(resume, self._save)
         if resume is not None:
             self._restore(resume)

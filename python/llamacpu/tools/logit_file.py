@@ -64,7 +64,9 @@ class LogitFile:
             if len(head) < _HEAD.size or not head.startswith(_MAGIC):
                 raise ValueError(f"{name} is no file of log-probabilities: it does not begin with _logits_")
             numbers: tuple[int, int, int] = _HEAD.unpack(head)[1:]
-            self.context, self.vocab_size, self.chunks = numbers
+            self.context: int = numbers[0]
+            self.vocab_size: int = numbers[1]
+            self.chunks: int = numbers[2]
             if self.context < 3 or self.vocab_size < 1 or self.chunks < 1:
                 raise ValueError(
                     f"{name} is damaged: {self.chunks} chunks of {self.context} tokens and a vocabulary of "

@@ -84,13 +84,14 @@ class Measurement(ABC):
         integer("batch_tokens", batch_tokens)
         if batch_tokens < 1:
             raise ValueError(f"batch_tokens is {batch_tokens}; expected at least 1")
-        self.models, self.chunks = models, chunks
+        self.models: Sequence[ModelLike] = models
+        self.chunks: Chunks = chunks
         self._group = max(1, batch_tokens // chunks.context)
         self._kv_type: KVType = kv_type
         self._resume, self._cancel = resume, cancel
-        self.columns = {name: np.empty(0, dtype) for name, dtype in self.names.items()}
-        self.chunks_done = 0
-        self.done = 0
+        self.columns: dict[str, NDArray[Any]] = {name: np.empty(0, dtype) for name, dtype in self.names.items()}
+        self.chunks_done: int = 0
+        self.done: int = 0
         self._state = StateKeeper(resume, self._save)
         if resume is not None:
             self._restore(resume)
