@@ -44,7 +44,10 @@ FILES = {
     "prompts.jsonl": '{"prompt": "Hello"}\n{"prompt": "Once upon a time"}\n',
     "questions.csv": "id,question\n1,Hello\n2,What can you do?\n",
 }
-QUICK = {"bench": ["--repeat", "1", "--prompt-tokens", "32", "--generate-tokens", "8"]}
+QUICK = {
+    "bench": ["--repeat", "1", "--prompt-tokens", "32", "--generate-tokens", "8"],
+    "train": ["--steps", "2", "--length", "64"],
+}
 """Options that a command gets besides, so that it measures less."""
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
@@ -12,15 +11,10 @@ from typing import Any
 import pytest
 
 import llamacpu
-from llamacpu import _native
 
 pytestmark = [
     pytest.mark.instruction_set,
     pytest.mark.timeout(1200),
-    pytest.mark.skipif(
-        not hasattr(_native, "Trainer") or "lora" not in inspect.signature(llamacpu.Model).parameters,
-        reason="the native module has no trainer yet",
-    ),
 ]
 
 DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"

@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 
 import llamacpu
-from llamacpu import _native
 
 pytestmark = [
     pytest.mark.instruction_set,
-    pytest.mark.skipif(not hasattr(_native, "Trainer"), reason="the native module has no trainer yet"),
 ]
 
 DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
