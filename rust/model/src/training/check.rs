@@ -2,7 +2,7 @@
 
 use super::adapters::listed;
 use super::shape::TrainerShape;
-use crate::config::{Config, SIZE_LIMIT};
+use crate::config::{Config, QueryKeyNorm, SIZE_LIMIT};
 use crate::weights::{Attention, FeedForward};
 use crate::{Error, Model};
 
@@ -23,6 +23,12 @@ pub(super) fn model(model: &Model) -> Result<(), Error> {
     };
     if !config.causal || config.relative_positions > 0 {
         return refused("tokens that see those behind them");
+    }
+    let rotated_first = config.query_key_norm.contains(&QueryKeyNorm::RotatedHead);
+    if config.alibi > 0.0 || config.query_key_value_limit > 0.0 || config.parallel_norm || rotated_first {
+        return refused(
+            "linear biases, limited queries or keys, norms after the rotation or two norms of parallel blocks",
+        );
     }
     if weights.output.is_none() {
         return refused("no output matrix");
