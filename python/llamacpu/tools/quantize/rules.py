@@ -72,8 +72,8 @@ class Rules:
     _seen: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tied = "output.weight" not in self.names
-        self.values = sum(category(name) in _VALUES for name in self.names)
+        self.tied: bool = "output.weight" not in self.names
+        self.values: int = sum(category(name) in _VALUES for name in self.names)
 
     def type_of(self, tensor: Tensor, base: str) -> str:
         """The type for a tensor that is not named otherwise; `base` is the preset's."""
