@@ -179,6 +179,13 @@ def test_missing_experts_are_named(tmp_path: Path) -> None:
         llamacpu.convert(folder, tmp_path / "a.gguf")
 
 
+def test_a_scale_that_no_key_says_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path, "gemma3")
+    changed(folder, query_pre_attn_scalar=200)
+    with pytest.raises(CheckpointError, match="query_pre_attn_scalar is 200"):
+        llamacpu.convert(folder, tmp_path / "a.gguf")
+
+
 def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="type is 'q4'; expected auto, f32"):
         llamacpu.convert(tmp_path, type="q4")

@@ -96,10 +96,11 @@ MODELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         **GROUPED, **EXPERTS, "num_hidden_layers": 3, "n_routed_experts": 4, "n_shared_experts": 1,
         "first_k_dense_replace": 1, "norm_topk_prob": True}),
     "gemma": ("gemma", "pieces", "float16", {**GROUPED, "head_dim": 16}),
-    "gemma2": ("gemma2", "pieces", "bfloat16", {**GROUPED, "head_dim": 16}),
-    "gemma3": ("gemma3_text", "pieces", "float32", {**GROUPED, "head_dim": 32, "num_hidden_layers": 7}),
+    "gemma2": ("gemma2", "pieces", "bfloat16", {**GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16}),
+    "gemma3": ("gemma3_text", "pieces", "float32", {
+        **GROUPED, "head_dim": 32, "query_pre_attn_scalar": 32, "num_hidden_layers": 7}),
     "gemma3-linear": ("gemma3_text", "pieces", "float32", {
-        **GROUPED, "head_dim": 32, "rope_parameters": {
+        **GROUPED, "head_dim": 32, "query_pre_attn_scalar": 32, "rope_parameters": {
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}),
     "phi2": ("phi", "gpt-2", "float32", {**SIZES, "num_hidden_layers": 2, "intermediate_size": 256}),
@@ -158,7 +159,8 @@ MODELS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
         **SIZES, "num_hidden_layers": 4, "intermediate_size": 96, "local_attention": 32, "layer_norm_eps": 1e-5,
         "pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}),
     "gemma-embedding": ("gemma3_text", "pieces", "float32", {
-        **GROUPED, "head_dim": 16, "num_hidden_layers": 7, "sliding_window": 32, "use_bidirectional_attention": True}),
+        **GROUPED, "head_dim": 16, "query_pre_attn_scalar": 16, "num_hidden_layers": 7,
+        "sliding_window": 32, "use_bidirectional_attention": True}),
 }  # fmt: skip
 # What published configurations have and those of newer transformers do not; other names keep its classes away.
 PUBLISHED: dict[str, dict[str, Any]] = {

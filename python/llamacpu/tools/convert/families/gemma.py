@@ -9,6 +9,7 @@ from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.arrays import Array
 from llamacpu.tools.convert.families.base import Family, Named
 from llamacpu.tools.convert.pooling import set_pooling
+from llamacpu.tools.convert.source import Source
 from llamacpu.tools.convert.tokenizers.byte_pair import set_byte_pair
 from llamacpu.tools.convert.tokenizers.pieces import (
     has_pieces,
@@ -58,6 +59,17 @@ class Gemma(Family):
         yield name, array.each(lambda values: values + 1) if name.endswith("norm.weight") else array
 
 
+def check_scale(source: Source, largest: int) -> None:
+    """Refuse a scale of queries that no key says: runtimes take the head size, in the largest model width / heads."""
+    width = source.integer("hidden_size") // source.heads
+    expected = width if source.layers == largest else source.integer("head_dim")
+    given = source.config.get("query_pre_attn_scalar", expected)
+    if given != expected:
+        raise CheckpointError(
+            f"config.json: query_pre_attn_scalar is {given!r:.40}; a GGUF file cannot say it, and {expected} is used"
+        )
+
+
 class Gemma2(Gemma):
     """Gemma 2: four norms in a layer, windows, soft caps."""
 
@@ -66,6 +78,7 @@ class Gemma2(Gemma):
 
     def set_parameters(self) -> None:
         super().set_parameters()
+        check_scale(self.source, largest=46)
         self.keys.set("attn_logit_softcapping", self.config.get("attn_logit_softcapping"))
         self.keys.set("final_logit_softcapping", self.config.get("final_logit_softcapping"))
         self.keys.set("attention.sliding_window", self.config.get("sliding_window"))
@@ -81,6 +94,7 @@ class Gemma3(Gemma):
     def set_parameters(self) -> None:
         Family.set_parameters(self)
         config = self.config
+        check_scale(self.source, largest=62)
         self.keys.set("context_length", config.get("max_position_embeddings", 131072))
         self.keys.set("attention.head_count", config.get("num_attention_heads", 8))
         self.keys.set("attention.layer_norm_rms_epsilon", config.get("rms_norm_eps", 1e-6))
