@@ -53,7 +53,7 @@ pub(crate) fn adapter(
 /// Sums up vectors by layer.
 pub(crate) fn steering(
     py: Python<'_>,
-    model: Arc<llamacpu_model::Model>,
+    model: &llamacpu_model::Model,
     vectors: Vec<(usize, Bound<'_, PyArray1<f32>>)>,
 ) -> PyResult<Steering> {
     let numbers = vectors.into_iter().map(|(layer, vector)| {

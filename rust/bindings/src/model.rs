@@ -114,7 +114,7 @@ impl Model {
 
     /// Vectors that sessions add to the residual stream: pairs of a layer and float32[width].
     fn steering(&self, py: Python<'_>, vectors: Vec<(usize, Bound<'_, PyArray1<f32>>)>) -> PyResult<Steering> {
-        adapters::steering(py, self.get(py)?, vectors)
+        adapters::steering(py, &*self.get(py)?, vectors)
     }
 
     /// Continues the sessions by the tokens, in one pass over the weights. Returns the logits of the wanted rows,

@@ -1,4 +1,5 @@
 //! `llamacpu._native.Trainer`: LoRA adapters on a model.
+#![expect(clippy::needless_pass_by_value, reason = "extracted arguments are passed by value")]
 
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
@@ -44,7 +45,7 @@ fn training_nbytes(
 #[pyclass(frozen, module = "llamacpu._native")]
 struct Trainer {
     /// Never waited for: whoever finds it in use gets an error.
-    trainer: Arc<Mutex<llamacpu_model::Trainer>>,
+    native: Arc<Mutex<llamacpu_model::Trainer>>,
     nbytes: usize,
     names: Vec<Trainable>,
 }
@@ -59,6 +60,9 @@ fn hold(trainer: &Mutex<llamacpu_model::Trainer>) -> Result<MutexGuard<'_, llama
     })
 }
 
+/// What a trainer does with a batch: the sum of its losses, and how many there are.
+type BatchWork = fn(&mut llamacpu_model::Trainer, &Batch, Option<Interrupted>) -> Result<(f64, usize), Error>;
+
 impl Trainer {
     /// Runs work on a batch.
     fn on_batch<'py>(
@@ -66,11 +70,11 @@ impl Trainer {
         py: Python<'py>,
         [tokens, segments, targets]: [PyReadonlyArray1<'py, i32>; 3],
         cancel: Option<&Bound<'py, CancelToken>>,
-        work: fn(&mut llamacpu_model::Trainer, &Batch, Option<Interrupted>) -> Result<(f64, usize), Error>,
+        work: BatchWork,
     ) -> PyResult<(f64, usize)> {
         let [tokens, segments, targets] =
             [numbers("tokens", &tokens)?, numbers("segments", &segments)?, numbers("targets", &targets)?];
-        let trainer = Arc::clone(&self.trainer);
+        let trainer = Arc::clone(&self.native);
         detached(py, cancel.map(Bound::get), true, move |interrupted| {
             let batch = Batch { tokens: &tokens, segments: &segments, targets: &targets };
             work(&mut *hold(&trainer)?, &batch, Some(interrupted))
@@ -106,7 +110,7 @@ impl Trainer {
         let shape = TrainerShape { targets, rank, tokens, kept_layers, exact };
         let trainer = released(py, || llamacpu_model::Trainer::new(model, &shape, alpha, seed))?;
         let (nbytes, names) = (trainer.nbytes(), trainer.names());
-        Ok(Self { trainer: Arc::new(Mutex::new(trainer)), nbytes, names })
+        Ok(Self { native: Arc::new(Mutex::new(trainer)), nbytes, names })
     }
 
     /// Forward and backward: the sum of the losses, and the number of targets.
@@ -148,13 +152,13 @@ impl Trainer {
         divide_by: f64,
     ) -> PyResult<f64> {
         let settings = OptimizerStep { learning_rate, betas, epsilon, weight_decay, clip_norm, divide_by };
-        released(py, || hold(&self.trainer)?.optimizer_step(&settings))
+        released(py, || hold(&self.native)?.optimizer_step(&settings))
     }
 
     /// Sets all gradients to 0.
     fn clear_gradients(&self, py: Python<'_>) -> PyResult<()> {
         released(py, || {
-            hold(&self.trainer)?.clear_gradients();
+            hold(&self.native)?.clear_gradients();
             Ok::<_, Error>(())
         })
     }
@@ -167,25 +171,25 @@ impl Trainer {
 
     /// The accumulated gradients.
     fn gradients<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
-        let trainer = attached(py, || hold(&self.trainer))?;
+        let trainer = attached(py, || hold(&self.native))?;
         array(py, copy_of(trainer.gradients())?)
     }
 
     /// The parameters.
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
-        let trainer = attached(py, || hold(&self.trainer))?;
+        let trainer = attached(py, || hold(&self.native))?;
         array(py, copy_of(trainer.parameters())?)
     }
 
     /// Sets all parameters.
     fn set_parameters(&self, py: Python<'_>, values: PyReadonlyArray1<'_, f32>) -> PyResult<()> {
         let values = numbers("values", &values)?;
-        released(py, || hold(&self.trainer)?.set_parameters(&values))
+        released(py, || hold(&self.native)?.set_parameters(&values))
     }
 
     /// Parameters, moments, and the number of optimizer steps.
     fn state<'py>(&self, py: Python<'py>) -> PyResult<State<'py>> {
-        let trainer = attached(py, || hold(&self.trainer))?;
+        let trainer = attached(py, || hold(&self.native))?;
         let (first, second, steps) = trainer.moments();
         let (first, second) = (array(py, copy_of(first)?)?, array(py, copy_of(second)?)?);
         Ok((array(py, copy_of(trainer.parameters())?)?, first, second, steps))
@@ -203,7 +207,7 @@ impl Trainer {
         let parameters = numbers("parameters", &parameters)?;
         let first = numbers("first_moments", &first_moments)?;
         let second = numbers("second_moments", &second_moments)?;
-        released(py, || hold(&self.trainer)?.restore(&parameters, (&first, &second), steps))
+        released(py, || hold(&self.native)?.restore(&parameters, (&first, &second), steps))
     }
 
     /// Bytes that the trainer holds.

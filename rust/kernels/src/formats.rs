@@ -121,7 +121,7 @@ const fn plain(
     name: &'static str,
     ggml_id: u32,
     bytes: usize,
-    (dequantize, dequantize_on): (fn(&[u8], &mut [f32]), fn(Isa, &[u8], &mut [f32])),
+    (dequantize, dequantize_on): floats::Conversions,
     quantize: Quantize,
 ) -> FormatInfo {
     FormatInfo {

@@ -9,7 +9,7 @@ use crate::math::{Kernel, LANES, Lanes, dispatch, exp, gelu, sigmoid, tanh};
 use crate::shared::Pieces;
 
 /// `sqrt(2 / pi)` twice, and three times 0.044715 of it.
-const GELU_TANH: (f32, f32) = (1.595_769_1, 0.214_064_44);
+const GELU_TANH: (f32, f32) = (1.595_769_2, 0.214_064_45);
 /// `1 / sqrt(2 pi)`.
 const DENSITY: f32 = 0.398_942_3;
 
@@ -73,13 +73,16 @@ pub fn soft_cap_backward(context: &Context, x: &[f32], gradient: &mut [f32], cap
     })
 }
 
+/// What is done with the pieces of three arrays.
+type OfPieces<'a> = dyn Fn(&mut [f32], &mut [f32], &[f32]) + Sync + 'a;
+
 /// Calls the function with the pieces of all three; `second` may be empty.
 fn in_pieces(
     context: &Context,
     first: &mut [f32],
     second: &mut [f32],
     third: &[f32],
-    function: &(dyn Fn(&mut [f32], &mut [f32], &[f32]) + Sync),
+    function: &OfPieces,
 ) -> Result<(), Error> {
     if first.len() != third.len() || !(second.is_empty() || second.len() == first.len()) {
         return Err(Error::Shape(format!(

@@ -120,8 +120,8 @@ impl Kernel for Forward<'_> {
                         &mut scratch.left,
                         &mut scratch.right,
                         &mut scratch.rows,
-                    )?
-                };
+                    )?;
+                }
                 for (row, scores) in scores.chunks_exact_mut(SIDE).take(rows).enumerate() {
                     let seen = tiles.seen(first + row, &keys);
                     if let Some(cap) = shape.soft_cap {
@@ -133,7 +133,9 @@ impl Kernel for Forward<'_> {
                         output.part((tiles.tokens.start + first + row) * value_row + offset, shape.value_size)
                     };
                     if factor != 1.0 {
-                        to.iter_mut().for_each(|value| *value *= factor);
+                        for value in to {
+                            *value *= factor;
+                        }
                     }
                 }
                 // SAFETY: as above.
@@ -159,7 +161,7 @@ impl Kernel for Forward<'_> {
                         logarithms.part(token * shape.heads + tiles.head, 1),
                     )
                 };
-                logarithm[0] = finish_row(state, to);
+                logarithm[0] = finish_row(*state, to);
             }
         }
         Ok(())

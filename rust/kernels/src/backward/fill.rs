@@ -39,11 +39,14 @@ pub(super) fn fill_right<L: Lanes>(
     }
 }
 
+/// Writes the elements of a column along the inner dimension.
+type Source<'a> = dyn Fn(usize, &mut [f32]) -> Result<(), Error> + 'a;
+
 /// Sources whose elements along the inner dimension are adjacent: 16 of them are transposed at a time.
 #[inline(always)]
 fn across<L: Lanes>(
     set: L::Set,
-    source: &dyn Fn(usize, &mut [f32]) -> Result<(), Error>,
+    source: &Source,
     steps: usize,
     (first, count): (usize, usize),
     width: usize,

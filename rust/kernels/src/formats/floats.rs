@@ -6,7 +6,7 @@ use crate::cpu::Isa;
 use crate::math::{Kernel, LANES, Lanes, dispatch};
 
 /// A conversion to f32, for the baseline and for an instruction set.
-type Conversions = (fn(&[u8], &mut [f32]), fn(Isa, &[u8], &mut [f32]));
+pub(crate) type Conversions = (fn(&[u8], &mut [f32]), fn(Isa, &[u8], &mut [f32]));
 
 /// F32.
 pub(crate) const SINGLES: Conversions = (f32_from_bytes, |_, bytes, out| f32_from_bytes(bytes, out));

@@ -1,7 +1,7 @@
 //! The buffers of a step: how large they are, in one place for the plan and for the allocation.
 
 use llamacpu_kernels::backward::{Packed, PackedBytes};
-use llamacpu_kernels::matmul::InputBuffers;
+use llamacpu_kernels::matmul::{InputBuffers, Matrix};
 
 use super::adapters::{Adapters, Part};
 use super::shape::TrainerShape;
@@ -252,5 +252,5 @@ pub(super) fn packed_nbytes(model: &Model, shape: &TrainerShape) -> usize {
     let matrices = weights.layers.iter().flat_map(|layer| layer.matrices());
     let matrices = matrices.chain(weights.output.iter().map(|output| &*output.matrix));
     let packed = matrices.filter(|matrix| !shape.exact && matrix.is_quantized() && matrix.is_resident());
-    packed.map(|matrix| matrix.resident_bytes()).sum()
+    packed.map(Matrix::resident_bytes).sum()
 }

@@ -1,5 +1,7 @@
 //! What can be trained, and with which arguments.
 
+use llamacpu_kernels::matmul::Matrix;
+
 use super::adapters::listed;
 use super::shape::TrainerShape;
 use crate::config::{Config, QueryKeyNorm, SIZE_LIMIT};
@@ -46,7 +48,7 @@ pub(super) fn model(model: &Model) -> Result<(), Error> {
     // Rows are read from the file's bytes, which a copy gives back once they have been packed.
     let matrices = weights.layers.iter().flat_map(|layer| layer.matrices());
     let mut matrices = matrices.chain(weights.output.iter().map(|output| &*output.matrix));
-    if !matrices.all(|matrix| matrix.has_rows()) {
+    if !matrices.all(Matrix::has_rows) {
         return Err(Error::Model(
             "the model was loaded with load=\"copy\" and has run, so its weights are here in packed form only: open it \
              anew to train it, or with load=\"map\""

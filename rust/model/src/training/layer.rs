@@ -75,13 +75,11 @@ impl Run<'_> {
     }
 
     fn normalized(&self, norm: Option<&Norm>, input: &[f32], output: &mut [f32]) -> Result<(), Error> {
-        match norm {
-            Some(norm) => normalize(self.context, self.config, norm, input, output),
-            None => {
-                output.copy_from_slice(input);
-                Ok(())
-            }
+        if let Some(norm) = norm {
+            return normalize(self.context, self.config, norm, input, output);
         }
+        output.copy_from_slice(input);
+        Ok(())
     }
 
     /// Adds a block's output to the stream; keeps what the norm behind the block normalizes. Overwrites `branch`.

@@ -2,6 +2,7 @@
 
 use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::context::Context;
+use llamacpu_kernels::matmul::Matrix;
 
 use super::buffers::Buffers;
 use super::check::batch;
@@ -68,7 +69,7 @@ impl Trainer {
                 exact: *exact,
             };
             // A file that was packed before may have given its pages back.
-            weights.layers.iter().flat_map(|layer| layer.matrices()).for_each(|matrix| matrix.keep_rows());
+            weights.layers.iter().flat_map(|layer| layer.matrices()).for_each(Matrix::keep_rows);
             run.run(weights, input, buffers, learns.then_some(&mut gradients[..]))
         })
     }

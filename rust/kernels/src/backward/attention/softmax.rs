@@ -69,7 +69,9 @@ fn one<L: Lanes>(set: L::Set, x: f32) -> f32 {
 }
 
 /// Divides an output by the sum of its weights; returns the logarithm of the sum of all exponents.
-pub(super) fn finish_row(weights: &Weights, output: &mut [f32]) -> f32 {
-    output.iter_mut().for_each(|value| *value /= weights.sum);
+pub(super) fn finish_row(weights: Weights, output: &mut [f32]) -> f32 {
+    for value in output {
+        *value /= weights.sum;
+    }
     (f64::from(weights.largest) + ln(f64::from(weights.sum))) as f32
 }
