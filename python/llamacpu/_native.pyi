@@ -544,7 +544,7 @@ class Trainer:
     def optimizer_step(
         self,
         learning_rate: float,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float, float] = ...,
         epsilon: float = 1e-8,
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
@@ -552,9 +552,9 @@ class Trainer:
     ) -> float:
         """Update the parameters by AdamW (I. Loshchilov and F. Hutter, arXiv:1711.05101) and clear the gradients.
 
-        Gradients are divided by `divide_by` (the number of targets, for the mean loss), then scaled down to the norm
-        `clip_norm` if theirs is larger. Returns their norm before that scaling. If it is not finite, nothing changes
-        except that the gradients are cleared.
+        `betas` are 0.9 and 0.999 unless given. Gradients are divided by `divide_by` (the number of targets, for the
+        mean loss), then scaled down to the norm `clip_norm` if theirs is larger. Returns their norm before that
+        scaling. If it is not finite, nothing changes except that the gradients are cleared.
         """
     def clear_gradients(self) -> None: ...
     @property

@@ -28,7 +28,7 @@ _COLORS = (
     "#2b6cb0", "#c05621", "#2f855a", "#6b46c1", "#b83280", "#4a5568", "#d69e2e", "#0bc5ea", "#9b2c2c", "#68d391",
 )  # fmt: skip
 _LIGHT = "#a0aec0"
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10.0, "axes.titlesize": 11.0, "axes.titleweight": "bold", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#e2e8f0", "axes.axisbelow": True,
     "legend.frameon": False, "svg.fonttype": "none", "svg.hashsalt": "llamacpu", "figure.dpi": 100.0,
