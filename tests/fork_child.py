@@ -263,6 +263,9 @@ def other_work(path: Path) -> list[int]:
         constrains,
     ]
     ends = threading.Event()
+    # Python's own lock of a module that another thread is importing stays locked in a child.
+    for one in everything:
+        one()
 
     def work(one: Callable[[], object]) -> None:
         while not ends.is_set():

@@ -166,7 +166,7 @@ def test_arguments_without_meaning_are_noted(llama: Make, caplog: pytest.LogCapt
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"yarn_attn_factor": 2.0}, {"lora_path": "x"}, {"attention_type": 1}, {"rope_scaling_type": 7}, {"type_k": 2}],
+    [{"yarn_attn_factor": 2.0}, {"attention_type": 1}, {"rope_scaling_type": 7}, {"type_k": 2}],
 )
 def test_arguments_that_cannot_be_followed_are_errors(llama: Make, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

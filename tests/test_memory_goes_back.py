@@ -71,19 +71,16 @@ def test_a_model_goes_with_its_last_name(
 @pytest.mark.usefixtures("no_collection")
 @pytest.mark.parametrize("tokens", [4, 400])
 def test_an_engine_goes_with_its_last_name(tokens: int, tiny_model: Callable[..., Path]) -> None:
+    others = set(threading.enumerate())
     engine = llamacpu.Engine(tiny_model("bpe"), context=500)
     request = engine.submit("a b", max_tokens=tokens, ignore_end=True)
     next(iter(request))
-    watched, threads = weakref.ref(engine.model._model), threading.enumerate()
+    watched = weakref.ref(engine.model._model)
     del engine, request
-    for thread in threads:
-        if thread.name.startswith("llamacpu"):
-            thread.join(60)
-    # What ends the engine without being waited for is the last to let go.
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread not in threads:
-            thread.join(60)
-    del thread, threads
+    # The engine's threads, and the one that ends it without being waited for.
+    while threads := set(threading.enumerate()) - others:
+        threads.pop().join(60)
+    del threads
     assert watched() is None
 
 

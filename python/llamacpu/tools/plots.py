@@ -89,13 +89,17 @@ def comparison_plot(path: str | os.PathLike[str], result: Comparison, title: str
         along, spread, pair = (figure.add_subplot(place) for place in (grid[0, :], grid[1, 0], grid[1, 1]))
         divergences = np.maximum(result.divergences, 1e-9)
         places = np.arange(1, len(divergences) + 1)
-        along.semilogy(places, divergences, ".", color=_LIGHT, markersize=2.5, rasterized=True, label="token")
+        # Set beforehand: the divergences of a model from itself are all the same, which leaves an axis no extent.
+        extent = (divergences.min(initial=1.0) / 2, divergences.max(initial=1e-9) * 2)
+        along.set(yscale="log", ylim=extent)
+        spread.set(xscale="log", xlim=extent)
+        along.plot(places, divergences, ".", color=_LIGHT, markersize=2.5, rasterized=True, label="token")
         width = max(1, len(divergences) // 100)
         if len(divergences) >= 4 * width:
             count = len(divergences) // width
             means = divergences[: count * width].reshape(count, width).mean(axis=1)
             label = f"mean of {width} tokens" if width > 1 else "token by token"
-            along.semilogy(places[: count * width : width] + width / 2, means, color=_COLORS[0], label=label)
+            along.plot(places[: count * width : width] + width / 2, means, color=_COLORS[0], label=label)
         mean, error = result.divergence
         along.axhline(max(mean, 1e-9), color=_COLORS[1], linestyle="--", label=f"mean {mean:.5f} ± {error:.5f}")
         _label(along, "Kullback-Leibler divergence per token", "scored token", "divergence (nats)")
@@ -104,7 +108,7 @@ def comparison_plot(path: str | os.PathLike[str], result: Comparison, title: str
 
         ordered = np.sort(divergences)
         share = 100 * np.arange(1, len(ordered) + 1) / max(len(ordered), 1)
-        spread.semilogx(ordered, share, color=_COLORS[0])
+        spread.plot(ordered, share, color=_COLORS[0])
         for percent, color in ((50, _COLORS[2]), (99, _COLORS[1])):
             value = float(np.percentile(divergences, percent)) if len(divergences) else 1e-9
             name = "median" if percent == 50 else f"{percent} %"
