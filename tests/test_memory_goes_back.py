@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,20 +67,34 @@ def test_a_model_goes_with_its_last_name(
     assert watched() is None
 
 
-@pytest.mark.usefixtures("no_collection")
-@pytest.mark.parametrize("tokens", [4, 400])
-def test_an_engine_goes_with_its_last_name(tokens: int, tiny_model: Callable[..., Path]) -> None:
-    others = set(threading.enumerate())
-    engine = llamacpu.Engine(tiny_model("bpe"), context=500)
-    request = engine.submit("a b", max_tokens=tokens, ignore_end=True)
-    next(iter(request))
-    watched = weakref.ref(engine.model._model)
-    del engine, request
-    # The engine's threads, and the one that ends it without being waited for.
-    while threads := set(threading.enumerate()) - others:
-        threads.pop().join(60)
-    del threads
-    assert watched() is None
+ENGINE = """
+import gc, sys, threading, weakref
+import llamacpu
+
+gc.disable()
+engine = llamacpu.Engine(sys.argv[1], context=500)
+request = engine.submit("a b", max_tokens=int(sys.argv[2]), ignore_end=True)
+next(iter(request))
+watched = weakref.ref(engine.model._model)
+del engine, request
+# The engine's threads, and the one that ends it without being waited for.
+while threads := set(threading.enumerate()) - {threading.main_thread()}:
+    threads.pop().join()
+assert watched() is None
+"""
+
+
+@pytest.mark.parametrize("tokens", ["4", "400"])
+def test_an_engine_goes_with_its_last_name(tokens: str, tiny_model: Callable[..., Path]) -> None:
+    # In a process of its own, which has no other threads.
+    child = subprocess.run(
+        [sys.executable, "-c", ENGINE, tiny_model("bpe"), tokens],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env=os.environ | {"PYTHONPATH": str(Path(llamacpu.__file__).parent.parent)},
+    )
+    assert child.returncode == 0, child.stderr[-3000:]
 
 
 @pytest.mark.usefixtures("no_collection")
