@@ -110,7 +110,13 @@ class Scheduler:
                 for job in jobs:
                     if job.error is None:
                         self._undo(job)
-            raise failed[0]
+            try:
+                raise failed[0]
+            finally:
+                # The error's traceback holds this frame; if the frame held the error, neither would be freed.
+                for job in jobs:
+                    job.error = None
+                del failed
         return [job.result for job in jobs]
 
     def call(self, function: Callable[[], Any]) -> Any:
@@ -124,7 +130,10 @@ class Scheduler:
             self.changed.notify_all()
         call.wait()
         if call.error is not None:
-            raise call.error
+            try:
+                raise call.error
+            finally:
+                call.error = None  # as in `run`
         return call.result
 
     def poke(self) -> None:
@@ -299,32 +308,35 @@ class Scheduler:
             if self._ended is not None or all(part.job.cancelled for part in parts):
                 token.cancel()
         started = perf_counter()
-        error: BaseException | None = None
         try:
             rows = self.model.step([(part.job.slot.native, part.ids) for part in parts], logits, token)
-        except BaseException as raised:
-            error = raised
-        finally:
+        except BaseException as error:
             self._step = None
-        seconds = perf_counter() - started
-        if error is None:
+            # No variable of this frame keeps the error: its traceback holds the frame, and neither would be freed.
+            left = self._failed(parts, error, token)
+        else:
+            self._step = None
+            seconds = perf_counter() - started
             note(parts, seconds, self._pace, self.statistics)
             with self.changed:
                 self._expected.note(seconds)
                 charge(parts, self.shares)
             self._deliver(parts, rows, logits)
             return
+        for part in left:
+            self._step_over([part])
+
+    def _failed(self, parts: list[Part], error: BaseException, token: CancelToken) -> list[Part]:
+        """Note that a step has failed; return the parts to be run one by one, so that each gets its own result."""
         with self.changed:
             for part in parts:
                 part.job.slot.pages.truncate(part.job.slot.native.position)
             if isinstance(error, Cancelled) and token.cancelled:
-                return  # the callers are notified before the next step
+                return []  # the callers are notified before the next step
             if len(parts) == 1:
                 self._finish(parts[0].job, error)
-                return
-        # One of the parts caused the error: run them one by one, so that each gets its own result.
-        for part in parts:
-            self._step_over([part])
+                return []
+        return parts
 
     def _deliver(self, parts: list[Part], rows: Sequence[Any], logits: str) -> None:
         with self.changed:
