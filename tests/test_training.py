@@ -23,9 +23,6 @@ from llamacpu.errors import TrainingError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.tools.train import TrainingPlan, TrainingProgress, TrainingResult, safetensors
 from llamacpu.tools.train.checkpoints import read_checkpoint
-from llamacpu.tools.train.layers import kept_layers
-from llamacpu.tools.train.loop import Pace
-from llamacpu.tools.train.schedule import learning_rate, warm_up_steps
 from numpy_trainer import NAMES, NumpyTrainer
 from training_child import SETTINGS, native
 
@@ -359,51 +356,6 @@ def test_the_peft_folder_has_the_rows_of_hugging_face(model: Path, data: Path, t
                 assert np.array_equal(theirs[start + side * half + row], ours[start + 2 * row + side])
 
 
-@pytest.mark.parametrize(
-    ("rows", "settings", "steps", "batch"),
-    [
-        (1, {}, 100, 1),
-        (20, {}, 100, 1),
-        (100, {}, 102, 3),
-        (10_000, {}, 3750, 8),
-        (10, {"epochs": 2}, 20, 1),
-        (10, {"steps": 7, "batch": 4}, 7, 4),
-        (3, {"steps": 7, "batch": 4}, 7, 3),
-    ],
-)
-def test_few_data_are_passed_through_more_often(rows: int, settings: dict[str, Any], steps: int, batch: int) -> None:
-    pace = Pace.of(rows, llamacpu.TrainingSettings(**settings))
-    assert (pace.steps, pace.batch) == (steps, batch)
-
-
-def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [learning_rate(2.0, "cosine", step, 100, 10) for step in range(100)]
-    assert rates[9] == 2.0
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-    assert rates[55] == pytest.approx(1.0)
-    assert 0 < rates[99] < 0.001
-    assert learning_rate(2.0, "linear", 55, 100, 10) == pytest.approx(1.0)
-    assert {learning_rate(2.0, "constant", step, 100, 0) for step in range(100)} == {2.0}
-    assert [warm_up_steps(share, 100) for share in (0.03, 5, 0, 1000)] == [3, 5, 0, 100]
-
-
-def test_safetensors_files_are_refused_if_they_are_not_whole(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    safetensors.write(
-        path, {"b": np.arange(3, dtype=np.float32), "a": np.zeros((0, 2), np.int64)}, {"k": "v"}, "a test"
-    )
-    arrays, metadata = safetensors.read(path)
-    assert metadata == {"k": "v"}
-    assert arrays["b"].tolist() == [0, 1, 2]
-    assert arrays["a"].shape == (0, 2)
-    raw = path.read_bytes()
-    for end in range(0, len(raw), 5):
-        path.write_bytes(raw[:end])
-        with pytest.raises(ValueError, match=r"^its? "):
-            safetensors.read(path)
-
-
 def test_a_model_without_a_chat_format_learns_completions_as_they_are(model: Path, tmp_path: Path) -> None:
     told: list[int] = []
     for override in (None, False, True):
@@ -440,14 +392,6 @@ def test_a_run_that_is_resumed_on_another_day_has_the_date_of_its_first(
     monkeypatch.setattr("llamacpu.tools.train.run.datetime", Tomorrow)
     train(model, data, tmp_path / "a.gguf", template=template, validation=0, resume=True)
     assert (tmp_path / "a.gguf").exists()
-
-
-@pytest.mark.parametrize(
-    ("memory", "free", "kept"),
-    [(None, None, 0), (None, 100, 0), (None, 100_000, 4), (250, 100_000, 2), (1, 100_000, 0), (None, 640, 3)],
-)
-def test_layers_keep_what_fits(memory: int | None, free: int | None, kept: int) -> None:
-    assert kept_layers(4, lambda count: 20 + 100 * count, memory, free) == kept
 
 
 def test_the_memory_is_what_was_allowed(model: Path, data: Path, tmp_path: Path) -> None:
