@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from llamacpu.cli import measure_options, options
-from llamacpu.cli.measure_bar import MeasureBar
+from llamacpu.cli.measure_bar import MeasureBar, run
 from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
@@ -101,22 +101,11 @@ def command(
 
 def _run(measurement: ComparisonMeasurement) -> bool:
     """Run to the end, with a bar; False if Ctrl-C came first."""
-    bar = MeasureBar()
-    shown = -1
-    try:
-        for _ in measurement:
-            if measurement.chunks_done > shown:
-                shown = measurement.chunks_done
-                if shown:
-                    bar.note = f"divergence {measurement.columns['divergences'].mean():.5f}"
-            bar(measurement.done, measurement.total)
-    except KeyboardInterrupt:
-        bar.clear()
-        click.echo(f"Interrupted: {measurement.chunks_done} of {measurement.chunks.count} chunks are done.", err=True)
-        return False
-    finally:
-        bar.clear()
-    return True
+
+    def note(bar: MeasureBar) -> None:
+        bar.note = f"divergence {measurement.columns['divergences'].mean():.5f}"
+
+    return run(measurement, note)
 
 
 def _table(result: Comparison) -> str:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import click
 
 from llamacpu.cli import measure_options, options
-from llamacpu.cli.measure_bar import MeasureBar
+from llamacpu.cli.measure_bar import run
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import KVType
-    from llamacpu.tools.imatrix import ImatrixMeasurement
     from llamacpu.tools.imatrix_file import ImportanceMatrix
 
 
@@ -131,7 +130,7 @@ def _measured(
             measurement = ImatrixMeasurement(own, chunks, text, **settings)
             for other in others:
                 measurement.check(other)
-            complete = _run(measurement)
+            complete = run(measurement)
             if settings["output"] and measurement.chunks_done:
                 value, error = measurement.perplexity()
                 click.echo(f"{text}: perplexity {value:.4f} ± {error:.5f}", err=True)
@@ -139,22 +138,6 @@ def _measured(
             if not complete:
                 return found, False
     return found, True
-
-
-def _run(measurement: ImatrixMeasurement) -> bool:
-    """Run to the end, with a bar; False if Ctrl-C came first."""
-    bar = MeasureBar()
-    try:
-        bar(measurement.done, measurement.total)
-        for _ in measurement:
-            bar(measurement.done, measurement.total)
-    except KeyboardInterrupt:
-        bar.clear()
-        click.echo(f"Interrupted: {measurement.chunks_done} of {measurement.chunks.count} chunks are done.", err=True)
-        return False
-    finally:
-        bar.clear()
-    return True
 
 
 def _check_place(path: str) -> None:

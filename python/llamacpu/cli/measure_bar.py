@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import TextIO
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
+
+import click
 
 from llamacpu.cli.terminal import ProgressBar, write
 
-__all__ = ["MeasureBar", "duration"]
+if TYPE_CHECKING:
+    from llamacpu.tools.imatrix import ImatrixMeasurement
+    from llamacpu.tools.measuring import Measurement
+
+__all__ = ["MeasureBar", "duration", "run"]
 
 _PAUSE = 0.1
 
@@ -45,6 +52,28 @@ class MeasureBar(ProgressBar):
         speed = f" {rate:.0f} tokens/s, {duration((total - done) / rate)} left" if rate > 0 else ""
         note = f"{self.note}, " if self.note else ""
         return f"{note}{100 * done // total} %{',' if speed else ''}{speed}"
+
+
+def run(
+    measurement: Measurement | ImatrixMeasurement, on_chunks: Callable[[MeasureBar], None] = lambda _bar: None
+) -> bool:
+    """Run a measurement to its end, with a bar; return False if Ctrl-C came first. `on_chunks` is called after each."""
+    bar = MeasureBar()
+    shown = measurement.chunks_done
+    try:
+        bar(measurement.done, measurement.total)
+        for _ in measurement:
+            if measurement.chunks_done > shown:
+                shown = measurement.chunks_done
+                on_chunks(bar)
+            bar(measurement.done, measurement.total)
+    except KeyboardInterrupt:
+        bar.clear()
+        click.echo(f"Interrupted: {measurement.chunks_done} of {measurement.chunks.count} chunks are done.", err=True)
+        return False
+    finally:
+        bar.clear()
+    return True
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli import adapter_options, measure_options, options
-from llamacpu.cli.measure_bar import MeasureBar
+from llamacpu.cli.measure_bar import MeasureBar, run
 from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
@@ -117,27 +117,18 @@ def command(
 
 def _run(measurement: PerplexityMeasurement, each_chunk: bool) -> bool:
     """Run to the end, with a bar; False if Ctrl-C came first."""
-    bar = MeasureBar()
-    shown = measurement.chunks_done
-    try:
-        for _ in measurement:
-            if measurement.chunks_done > shown:
-                running = measurement.running()
-                bar.note = f"perplexity {running[-1]:.4f}"
-                if each_chunk:
-                    bar.clear()
-                    lines = (f"{index + 1}\t{running[index]:.4f}\n" for index in range(shown, len(running)))
-                    write("".join(lines))
-                shown = measurement.chunks_done
-            bar(measurement.done, measurement.total)
-    except KeyboardInterrupt:
-        bar.clear()
-        done, count = measurement.chunks_done, measurement.chunks.count
-        click.echo(f"Interrupted: {done} of {count} chunks are done.", err=True)
-        return False
-    finally:
-        bar.clear()
-    return True
+    written = measurement.chunks_done
+
+    def note(bar: MeasureBar) -> None:
+        nonlocal written
+        running = measurement.running()
+        bar.note = f"perplexity {running[-1]:.4f}"
+        if each_chunk:
+            bar.clear()
+            write("".join(f"{index + 1}\t{running[index]:.4f}\n" for index in range(written, len(running))))
+        written = measurement.chunks_done
+
+    return run(measurement, note)
 
 
 def _line(name: str, result: Perplexity) -> str:
