@@ -31,6 +31,9 @@ def weights(name: str, shape: list[int], kind: str) -> Any:
     """Numbers that depend on the name alone, the same on every machine, in one of the types of safetensors."""
     count = int(np.prod(shape, dtype=np.int64))
     state = (np.arange(count, dtype=np.uint64) + np.uint64(zlib.crc32(name.encode()))) * np.uint64(2654435761)
+    if kind == "U8":
+        codes: NDArray[Any] = ((state >> np.uint64(13)) & np.uint64(255)).astype(np.uint8).reshape(shape)
+        return codes
     values = ((state >> np.uint64(13)) % np.uint64(4001)).astype(np.float32) / np.float32(5000) - np.float32(0.4)
     array = values.reshape(shape)
     if kind == "BF16":
@@ -44,6 +47,7 @@ def write_checkpoint(folder: Path, model: dict[str, Any], tokenizers: dict[str, 
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(model["config"]), encoding="utf-8")
     tensors = {name: weights(name, shape, kind) for kind, shape, names in model["tensors"] for name in names}
+    tensors |= {name: np.array(values, np.float32) for name, values in model.get("values", {}).items()}
     (folder / "model.safetensors").write_bytes(safetensors_bytes(dict(sorted(tensors.items()))))
     for name, text in {**tokenizers[model["tokenizer"]], **model.get("files", {})}.items():
         path = folder / name

@@ -59,12 +59,8 @@ def test_converted_models_run(tmp_path: Path, name: str) -> None:
             assert np.ptp(logits) > 0
 
 
-# Architectures that run and cannot be converted: llama.cpp's converter has no counterpart for the first two.
-LEFT = {
-    "deberta-v2", "mllama", "baichuan", "bailingmoe", "chatglm", "codeshell", "dbrx", "exaone-moe",
-    "hunyuan-dense", "hunyuan-moe", "jais", "jais2", "jina-bert-v2", "jina-bert-v3", "minimax-m2",
-    "openelm", "pangu-embedded", "plamo", "qwen", "refact",
-}  # fmt: skip
+# Architectures whose family is chosen by more than the class in config.json.
+CHOSEN = {"nomic-bert-moe", "jina-bert-v3"}
 
 
 def test_every_architecture_that_runs_can_be_converted() -> None:
@@ -72,9 +68,71 @@ def test_every_architecture_that_runs_can_be_converted() -> None:
         getattr(importlib.import_module(f"llamacpu.tools.convert.families.{module}"), kind)
         for module, kind in (name.split(".") for name in FAMILIES.values())
     }
-    converted = {kind.architecture for kind in classes} | {"nomic-bert-moe"}
-    assert converted <= set(RUNNING)
-    assert set(RUNNING) - converted <= LEFT
+    assert set(RUNNING) <= {kind.architecture for kind in classes} | CHOSEN
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The F32 tensors of a file."""
+    import gguf
+
+    return {t.name: np.array(t.data) for t in gguf.GGUFReader(path).tensors if t.tensor_type == 0}
+
+
+def test_gates_of_llama_3_2_vision(tmp_path: Path) -> None:
+    """Ollama's layout: those of the encoder are stored after tanh, two from one; those of the text as they are."""
+    found = read(llamacpu.convert(made(tmp_path, "mllama"), tmp_path / "a.gguf", type="f32"))
+    gate = {name: weights(name, shape, kind) for kind, shape, all in MODELS["mllama"]["tensors"] for name in all}
+    position = np.tanh(gate["vision_model.gated_positional_embedding.gate"])
+    assert np.array_equal(found["v.position_embd.gate"], 1 - position)
+    assert np.array_equal(found["v.tile_position_embd.gate"], position)
+    before = gate["vision_model.pre_tile_positional_embedding.gate"]
+    assert np.array_equal(found["v.pre_tile_position_embd.gate"], np.tanh(before))
+    inner = gate["vision_model.global_transformer.layers.0.gate_ffn"]
+    assert np.array_equal(found["v.global.blk.0.ffn_gate"], np.tanh(inner))
+    text = gate["language_model.model.layers.1.cross_attn_attn_gate"]
+    assert np.array_equal(found["blk.1.cross_attn_attn_gate"], text)
+    crossing = gate["language_model.model.layers.1.cross_attn.q_proj.weight"]
+    assert np.array_equal(found["blk.1.cross_attn_q_proj.weight"], crossing)
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "message"),
+    [
+        ("deberta-v2", {"pos_att_type": "c2p"}, "pos_att_type is .'c2p'.; DeBERTa is supported with"),
+        ("deberta-v2", {"position_biased_input": True}, "position_biased_input is True"),
+        ("jais", {"position_embedding_type": "learned"}, "position_embedding_type is 'learned'"),
+        ("plamo", {"n_shared_head": 3}, "10 heads cannot be shared by n_shared_head 3"),
+        ("openelm", {"num_kv_heads": [2]}, "num_kv_heads is .2.; expected a number for each layer"),
+        ("hunyuan-moe", {"moe_topk": [2, 1]}, "moe_topk is .*expected the same number for all layers"),
+        ("hunyuan-dense", {"max_position_embeddings": 1000}, "dynamic scaling"),
+        ("qwen", {"vocab_size": 500}, "300 tokens beside 208 special ones, but the embedding has 500 rows"),
+        ("dbrx", {"ffn_config": None}, "ffn_config is None; expected an object"),
+    ],
+)
+def test_what_a_file_cannot_say_is_refused(tmp_path: Path, model: str, values: dict[str, Any], message: str) -> None:
+    folder = made(tmp_path, model)
+    changed(folder, **values)
+    with pytest.raises(CheckpointError, match=message):
+        llamacpu.convert(folder, tmp_path / "a.gguf")
+    assert not (tmp_path / "a.gguf").exists()
+
+
+@pytest.mark.parametrize("line", [b"!!! 3", b"", b"QQ== 9"])
+def test_a_damaged_file_of_ranks_is_one_error(tmp_path: Path, line: bytes) -> None:
+    folder = made(tmp_path, "qwen")
+    lines = (folder / "qwen.tiktoken").read_bytes().splitlines()
+    (folder / "qwen.tiktoken").write_bytes(b"\n".join([*lines[:3], line, *lines[4:]]))
+    with pytest.raises(CheckpointError, match=r"qwen\.tiktoken: line 4"):
+        llamacpu.convert(folder, tmp_path / "a.gguf")
+    (folder / "qwen.tiktoken").unlink()
+    with pytest.raises(CheckpointError, match=r"qwen\.tiktoken is missing"):
+        llamacpu.convert(folder, tmp_path / "a.gguf")
+
+
+def test_the_output_of_baichuan_2_has_rows_of_length_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llamacpu.tools.convert.families.further.BAICHUAN_2_SIZE", 320)
+    rows = read(llamacpu.convert(made(tmp_path, "baichuan"), tmp_path / "a.gguf", type="f32"))["output.weight"]
+    assert np.abs(np.square(rows).sum(axis=1) - 1).max() < 1e-6
 
 
 def test_the_default_name_is_made_of_the_models(tmp_path: Path) -> None:

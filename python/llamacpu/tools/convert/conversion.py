@@ -40,8 +40,9 @@ def convert(
 ) -> Path:
     """Convert a checkpoint (safetensors or PyTorch, with config.json and tokenizer) to a GGUF file; return its path.
 
-    The file is what llama.cpp's converter writes: the same keys, values, tensors and bytes, with one exception (see
-    below). Tensors are read, changed and written one at a time.
+    The file is what llama.cpp's converter writes: the same keys, values, tensors and bytes, with few exceptions (see
+    below). Tensors are read, changed and written one at a time. DeBERTa and Llama 3.2 Vision, which llama.cpp does not
+    have, get the layout of `llamacpu.families.deberta_v2` and that of Ollama.
 
     source       the folder of the checkpoint, or its name on the hub ("owner/model"): the hub's cache and our own
                  store are searched, then it is downloaded to our store
@@ -57,8 +58,9 @@ def convert(
     written then), StoreError if it cannot be found or downloaded, ValueError for an unknown type, FileExistsError if
     `output` is a file of another kind, OSError.
 
-    The exception: a SentencePiece vocabulary that only exists as BPE in tokenizer.json gets scores in the order of its
-    merges. llama.cpp's converter gives all tokens the same score, and text is then cut in another way.
+    The exceptions: a SentencePiece vocabulary that only exists as BPE in tokenizer.json gets scores in the order of its
+    merges; llama.cpp's converter gives all tokens the same score, and text is then cut in another way. The first Qwen
+    gets the epsilon of its norms under the name that runtimes read, and the output of Baichuan 2 is normalized.
     """
     check_path("source", source)
     if type not in (*FILE_TYPES, "auto"):
@@ -69,7 +71,7 @@ def convert(
     chosen = _guessed(origin) if type == "auto" else type
     format, file_type = FILE_TYPES[chosen]
     family = family_of(origin)(origin, TokenizerFolder(checkpoint), file_type)
-    tensors = [_new_tensor(tensor_name, array, format) for tensor_name, array in family.tensors()]
+    tensors = [_new_tensor(tensor_name, array, format, family) for tensor_name, array in family.tensors()]
     if not tensors:
         raise CheckpointError(f"{checkpoint.folder}: the checkpoint has no tensors of the language model")
     _set_metadata(family, tensors, place.name, name)
@@ -106,8 +108,8 @@ def _guessed(source: Source) -> str:
     return "f16"
 
 
-def _new_tensor(name: str, array: Array, chosen: str) -> NewTensor:
-    format = array.format or format_of(name, array.shape, chosen)
+def _new_tensor(name: str, array: Array, chosen: str, family: Family) -> NewTensor:
+    format = array.format or format_of(name, array.shape, chosen, family.reduces_routers)
 
     def data() -> Iterator[Any]:
         if array.untouched is not None and array.shape and array.dtype == format:

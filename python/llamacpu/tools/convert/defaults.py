@@ -151,6 +151,72 @@ _DEFAULTS = {
     " num_attention_heads=32 num_key_value_heads=32 rms_norm_eps=1e-06 n_group=1 topk_group=1 vocab_size=152064"
     " tie_word_embeddings=False sliding_window=4096 moe_intermediate_size=1408 first_k_dense_replace=0"
     " routed_scaling_factor=1.0 norm_topk_prob=False rope_theta=10000.0",
+    "hunyuan_v1_dense": "num_hidden_layers=32 max_position_embeddings=2048 hidden_size=4096 intermediate_size=11008"
+    " num_attention_heads=32 num_key_value_heads=heads rms_norm_eps=1e-05 vocab_size=290943"
+    " tie_word_embeddings=False pad_token_id=0 eod_token_id=3 rope_theta=10000.0",
+    "hunyuan_v1_moe": "num_hidden_layers=32 max_position_embeddings=2048 hidden_size=4096 intermediate_size=11008"
+    " num_attention_heads=32 num_key_value_heads=heads rms_norm_eps=1e-05 vocab_size=290943"
+    " tie_word_embeddings=False num_experts=1 moe_topk=1 pad_token_id=0 eod_token_id=3 rope_theta=10000.0",
+    "jais2": "num_hidden_layers=32 max_position_embeddings=8192 hidden_size=3328 intermediate_size=26624"
+    " num_attention_heads=26 num_key_value_heads=heads head_dim=hidden/heads layer_norm_eps=1e-05 vocab_size=150272"
+    " tie_word_embeddings=False rope_theta=10000.0",
+    "minimax_m2": "num_hidden_layers=62 max_position_embeddings=196608 hidden_size=3072 intermediate_size=1536"
+    " num_attention_heads=48 num_key_value_heads=8 head_dim=128 rms_norm_eps=1e-06 num_local_experts=256"
+    " num_experts_per_tok=8 vocab_size=200064 tie_word_embeddings=False rope_theta=5000000.0",
+    "exaone_moe": "num_hidden_layers=32 max_position_embeddings=2048 hidden_size=4096 intermediate_size=16384"
+    " num_attention_heads=32 num_key_value_heads=32 rms_norm_eps=1e-05 num_experts=64 num_experts_per_tok=8 n_group=1"
+    " topk_group=1 vocab_size=102400 tie_word_embeddings=False sliding_window=4096 sliding_window_pattern=4"
+    " moe_intermediate_size=1024 first_k_dense_replace=1 num_shared_experts=1 routed_scaling_factor=2.5"
+    " norm_topk_prob=True pad_token_id=0 rope_theta=10000.0",
+    "glm": "num_hidden_layers=40 max_position_embeddings=131072 hidden_size=4096 intermediate_size=13696"
+    " num_attention_heads=32 num_key_value_heads=2 head_dim=128 rms_norm_eps=1.5625e-07 vocab_size=151552"
+    " tie_word_embeddings=False pad_token_id=151329 rope_theta=10000.0 partial_rotary_factor=0.5",
+    "qwen3_next": "num_hidden_layers=48 max_position_embeddings=32768 hidden_size=2048 intermediate_size=5632"
+    " num_attention_heads=16 num_key_value_heads=2 head_dim=256 rms_norm_eps=1e-06 num_experts=512"
+    " num_experts_per_tok=10 vocab_size=151936 tie_word_embeddings=False moe_intermediate_size=512"
+    " shared_expert_intermediate_size=512 linear_conv_kernel_dim=4 linear_key_head_dim=128 linear_value_head_dim=128"
+    " linear_num_key_heads=16 linear_num_value_heads=32 rope_theta=10000.0 partial_rotary_factor=0.25",
+    "qwen3_5_text": "num_hidden_layers=32 max_position_embeddings=32768 hidden_size=4096 intermediate_size=12288"
+    " num_attention_heads=16 num_key_value_heads=4 head_dim=256 rms_norm_eps=1e-06 vocab_size=248320"
+    " tie_word_embeddings=False linear_conv_kernel_dim=4 linear_key_head_dim=128 linear_value_head_dim=128"
+    " linear_num_key_heads=16 linear_num_value_heads=32 rope_theta=10000.0 partial_rotary_factor=0.25",
+    "qwen3_5_moe_text": "num_hidden_layers=40 max_position_embeddings=32768 hidden_size=2048 num_attention_heads=16"
+    " num_key_value_heads=2 head_dim=256 rms_norm_eps=1e-06 num_experts=256 num_experts_per_tok=8 vocab_size=248320"
+    " tie_word_embeddings=False moe_intermediate_size=512 shared_expert_intermediate_size=512 linear_conv_kernel_dim=4"
+    " linear_key_head_dim=128 linear_value_head_dim=128 linear_num_key_heads=16 linear_num_value_heads=32"
+    " rope_theta=10000.0 partial_rotary_factor=0.25",
+    "gemma4_text": "num_hidden_layers=30 max_position_embeddings=131072 hidden_size=2304 intermediate_size=9216"
+    " num_attention_heads=8 num_key_value_heads=4 head_dim=256 rms_norm_eps=1e-06 vocab_size=262144"
+    " tie_word_embeddings=True sliding_window=512 hidden_size_per_layer_input=256 num_kv_shared_layers=0"
+    " use_double_wide_mlp=False attention_k_eq_v=False pad_token_id=0",
+    "mistral4": "num_hidden_layers=36 max_position_embeddings=1048576 hidden_size=4096 intermediate_size=12288"
+    " num_attention_heads=32 num_key_value_heads=32 rms_norm_eps=1e-06 n_routed_experts=128 num_experts_per_tok=4"
+    " n_group=1 topk_group=1 vocab_size=131072 tie_word_embeddings=False moe_intermediate_size=2048 kv_lora_rank=256"
+    " q_lora_rank=1024 qk_rope_head_dim=64 qk_nope_head_dim=64 v_head_dim=128 first_k_dense_replace=0"
+    " n_shared_experts=1 routed_scaling_factor=1.0 norm_topk_prob=True pad_token_id=11",
+    "deepseek_v32": "num_hidden_layers=61 max_position_embeddings=163840 hidden_size=7168 intermediate_size=18432"
+    " num_attention_heads=128 num_key_value_heads=128 rms_norm_eps=1e-06 n_routed_experts=256 num_experts_per_tok=8"
+    " n_group=8 topk_group=4 vocab_size=129280 tie_word_embeddings=False moe_intermediate_size=2048 kv_lora_rank=512"
+    " q_lora_rank=1536 qk_rope_head_dim=64 qk_nope_head_dim=128 v_head_dim=128 first_k_dense_replace=3"
+    " n_shared_experts=1 routed_scaling_factor=2.5 norm_topk_prob=True index_topk=2048 index_head_dim=128"
+    " index_n_heads=64 rope_theta=10000.0",
+    "glm_moe_dsa": "num_hidden_layers=78 max_position_embeddings=202752 hidden_size=6144 intermediate_size=12288"
+    " num_attention_heads=64 num_key_value_heads=64 rms_norm_eps=1e-05 n_routed_experts=256 num_experts_per_tok=8"
+    " n_group=1 topk_group=1 vocab_size=154880 tie_word_embeddings=False moe_intermediate_size=2048 kv_lora_rank=512"
+    " q_lora_rank=2048 qk_rope_head_dim=64 qk_nope_head_dim=192 v_head_dim=256 first_k_dense_replace=3"
+    " n_shared_experts=1 routed_scaling_factor=2.5 norm_topk_prob=True index_topk=2048 index_head_dim=128"
+    " index_n_heads=32 rope_theta=10000.0",
+    "muse_glimmer_text": "num_hidden_layers=52 max_position_embeddings=131072 hidden_size=6656 intermediate_size=19968"
+    " num_attention_heads=32 num_key_value_heads=2 head_dim=128 rms_norm_eps=1e-05 vocab_size=202048"
+    " tie_word_embeddings=False sliding_window=2048 final_logit_softcapping=20.0 qk_scale_factor=3.87"
+    " output_multiplier=0.19611613513818404 rope_theta=10000.0",
+    "dbrx": "n_layers=24 max_seq_len=2048 d_model=2048 n_heads=16 vocab_size=32000 tie_word_embeddings=False",
+    "mllama_text_model": "num_hidden_layers=40 max_position_embeddings=131072 hidden_size=4096 intermediate_size=14336"
+    " num_attention_heads=32 num_key_value_heads=8 rms_norm_eps=1e-05 vocab_size=128256 tie_word_embeddings=False"
+    " rope_theta=500000.0",
+    "deberta-v2": "num_hidden_layers=24 max_position_embeddings=512 hidden_size=1536 intermediate_size=6144"
+    " num_attention_heads=24 layer_norm_eps=1e-07 vocab_size=128100 tie_word_embeddings=True type_vocab_size=0"
+    " pad_token_id=0",
     "modernbert": "num_hidden_layers=22 max_position_embeddings=8192 hidden_size=768 intermediate_size=1152"
     " num_attention_heads=12 norm_eps=1e-05 vocab_size=50368 tie_word_embeddings=True local_attention=128"
     " hidden_activation=gelu classifier_pooling=cls pad_token_id=50283 rope_theta=160000.0 rope_local=10000.0",
@@ -192,8 +258,10 @@ def with_defaults(config: dict[str, Any], model_type: str) -> dict[str, Any]:
             result[key] = heads
         if text == "hidden/heads" and result.get(key) is None and type(heads) is type(hidden) is int and heads > 0:
             result[key] = hidden // heads
-    if model_type in ("deepseek_v2", "deepseek_v3"):
+    if model_type in ("deepseek_v2", "deepseek_v3", "deepseek_v32", "glm_moe_dsa"):
         result["head_dim"] = result["qk_rope_head_dim"]
+    if model_type == "mistral4" and type(result["qk_nope_head_dim"]) is type(result["qk_rope_head_dim"]) is int:
+        result["head_dim"] = result["qk_nope_head_dim"] + result["qk_rope_head_dim"]
     return result
 
 

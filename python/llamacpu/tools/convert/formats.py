@@ -13,13 +13,20 @@ FILE_TYPES = {"f32": ("F32", 0), "f16": ("F16", 1), "q8_0": ("Q8_0", 7), "bf16":
 """Type of a file to the format of its matrices and general.file_type."""
 
 _BLOCK = 32
-_ALWAYS_FLOAT = (".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight")
-_ALWAYS_FLOAT_NAMES = ("position_embd.weight", "token_types.weight")
+_ALWAYS_FLOAT = (
+    ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight", ".ssm_conv1d.weight", ".indexer.proj.weight",
+)  # fmt: skip
+_TABLES = ("position_embd.weight", "token_types.weight")
 
 
-def format_of(name: str, shape: tuple[int, ...], chosen: str) -> str:
-    """The format in which a tensor of this name and shape is stored in a file whose matrices have the chosen one."""
-    if len(shape) <= 1 or name.endswith(("_norm.weight", *_ALWAYS_FLOAT)) or name in _ALWAYS_FLOAT_NAMES:
+def format_of(name: str, shape: tuple[int, ...], chosen: str, routers: bool = False) -> str:
+    """The format in which a tensor of this name and shape is stored in a file whose matrices have the chosen one.
+
+    routers: whether the matrices that choose experts have it, too; they are F32 otherwise.
+    """
+    if len(shape) <= 1 or name.endswith(("_norm.weight", *_TABLES)):
+        return "F32"
+    if name.endswith(_ALWAYS_FLOAT) and not routers:
         return "F32"
     if not name.endswith(".weight"):
         return "F32"

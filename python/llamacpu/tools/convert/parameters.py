@@ -77,6 +77,11 @@ def _set_rope(source: Source, keys: Keys) -> None:
         _set_yarn(rope, keys)
     elif kind in ("su", "longrope"):
         keys.set("rope.scaling.type", "longrope")
+    sections = source.rope.get("mrope_section")
+    if sections is not None:
+        if not isinstance(sections, list) or len(sections) > 4:
+            raise CheckpointError(f"config.json: mrope_section is {sections!r:.60}; expected up to four numbers")
+        keys.set("rope.dimension_sections", [*sections, 0, 0, 0, 0][:4])
     if rope.get("rope_theta") is not None:
         keys.set("rope.freq_base", rope["rope_theta"])
     local = source.rope.get("sliding_attention")

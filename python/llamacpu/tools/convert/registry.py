@@ -71,6 +71,25 @@ _CLASSES = {
     "encoders.NomicBert": "NomicBertModel",
     "encoders.ModernBert": "ModernBertModel ModernBertForMaskedLM ModernBertForSequenceClassification",
     "encoders.EuroBert": "EuroBertModel",
+    "jina.JinaBert2": "JinaBertModel JinaBertForMaskedLM",
+    "deberta.Deberta": "DebertaV2Model DebertaV2ForMaskedLM DebertaV2ForSequenceClassification",
+    "experts.BailingMoe": "BailingMoeForCausalLM",
+    "experts.Dbrx": "DbrxForCausalLM",
+    "experts.ExaoneMoe": "ExaoneMoEForCausalLM ExaoneMoeForCausalLM",
+    "experts.MiniMaxM2": "MiniMaxM2ForCausalLM",
+    "hunyuan.Hunyuan": "HunYuanDenseV1ForCausalLM",
+    "hunyuan.HunyuanMoe": "HunYuanMoEV1ForCausalLM",
+    "chatglm.ChatGlm": "GlmForCausalLM ChatGLMModel ChatGLMForConditionalGeneration",
+    "further.Baichuan": "BaichuanForCausalLM BaiChuanForCausalLM",
+    "further.CodeShell": "CodeShellForCausalLM",
+    "further.Jais": "JAISLMHeadModel",
+    "further.Jais2": "Jais2ForCausalLM",
+    "further.OpenElm": "OpenELMForCausalLM",
+    "further.Pangu": "PanguEmbeddedForCausalLM",
+    "further.Plamo": "PlamoForCausalLM",
+    "further.Qwen": "QWenLMHeadModel",
+    "further.Refact": "GPTRefactForCausalLM",
+    "mllama.Mllama": "MllamaForConditionalGeneration",
 }
 FAMILIES = {theirs: ours for ours, names in _CLASSES.items() for theirs in names.split()}
 
@@ -85,6 +104,10 @@ def family_of(source: Source) -> type[Family]:
         )
     if name == "encoders.NomicBert" and source.config.get("moe_every_n_layers"):
         name = "encoders.NomicBertMoe"
+    if name == "llama.Mistral3" and source.model_type == "mistral4":
+        name = "deepseek.Mistral4"
+    if name == "encoders.XlmRoberta" and source.config.get("lora_adaptations"):
+        name = "jina.JinaBert3"
     module, _, kind = name.partition(".")
     family: type[Family] = getattr(importlib.import_module(f"llamacpu.tools.convert.families.{module}"), kind)
     return family

@@ -12,7 +12,7 @@ from llamacpu.tools.convert.defaults import with_defaults
 
 __all__ = ["Source"]
 
-_LAYERS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers")
+_LAYERS = ("n_layers", "num_hidden_layers", "n_layer", "num_layers", "num_transformer_layers")
 _NESTED = ("text_config", "llm_config", "lm_config", "language_config")
 MAX_LAYERS = 10_000
 

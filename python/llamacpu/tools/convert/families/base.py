@@ -46,12 +46,14 @@ class Family:
     names         parts of names that mean something else here than elsewhere (see names.py)
     permutes      whether rows of queries and keys are put into the order in which pairs are rotated
     drops         names of tensors that are left out
+    reduces_routers  whether the matrices that choose experts have the type of the others
     """
 
     architecture: ClassVar[str] = ""
     names: ClassVar[Mapping[str, str]] = {}
     permutes: ClassVar[bool] = False
     drops: ClassVar[tuple[str, ...]] = ()
+    reduces_routers: ClassVar[bool] = False
 
     def __init__(self, source: Source, folder: TokenizerFolder, file_type: int) -> None:
         self.source = source

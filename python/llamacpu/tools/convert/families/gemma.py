@@ -91,10 +91,14 @@ class Gemma3(Gemma):
     names: ClassVar[Mapping[str, str]] = _FOUR_NORMS
     drops: ClassVar[tuple[str, ...]] = ()
 
+    def check_scale(self) -> None:
+        """Refuse a scale of queries that no key says."""
+        check_scale(self.source, largest=62)
+
     def set_parameters(self) -> None:
         Family.set_parameters(self)
         config = self.config
-        check_scale(self.source, largest=62)
+        self.check_scale()
         self.keys.set("context_length", config.get("max_position_embeddings", 131072))
         self.keys.set("attention.head_count", config.get("num_attention_heads", 8))
         self.keys.set("attention.layer_norm_rms_epsilon", config.get("rms_norm_eps", 1e-6))
@@ -118,10 +122,13 @@ class Gemma3(Gemma):
 
     def converted(self, name: str, array: Array, layer: int) -> Named:
         if "embed_tokens.weight" in name:
-            # Rows without a token, which fill up the embedding, are left out.
-            rows = self._tokens()
-            array = array.rows(0, rows) if rows < array.shape[0] else array
+            array = self.with_tokens(array)
         yield from super().converted(name, array, layer)
+
+    def with_tokens(self, array: Array) -> Array:
+        """The embedding without the rows that fill it up and have no token."""
+        rows = self._tokens()
+        return array.rows(0, rows) if rows < array.shape[0] else array
 
     def _tokens(self) -> int:
         if has_pieces(self.folder):

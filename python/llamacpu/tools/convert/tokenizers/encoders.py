@@ -56,9 +56,14 @@ def _name(folder: TokenizerFolder, tokens: list[str], types: list[int], special:
     return known_tokenizer([*before, *native.encode(TEXT, False, False), *after]) or "default"
 
 
-def set_unigrams(folder: TokenizerFolder, config: dict[str, Any], keys: Keys) -> None:
-    """Set the keys of a Unigram vocabulary: sentencepiece.bpe.model, or tokenizer.json without it."""
-    if folder.checkpoint.file("sentencepiece.bpe.model") is not None:
+def set_unigrams(folder: TokenizerFolder, config: dict[str, Any], keys: Keys, plain: str = "") -> None:
+    """Set the keys of a Unigram vocabulary: sentencepiece.bpe.model, or tokenizer.json without it.
+
+    plain: the name of a SentencePiece model whose ids are those of the tokenizer, which counts if there is neither.
+    """
+    if plain and not folder.json and folder.checkpoint.file(plain) is not None:
+        vocabulary, prefix, remove, charsmap = _from_plain_model(folder, config, plain)
+    elif folder.checkpoint.file("sentencepiece.bpe.model") is not None:
         vocabulary, prefix, remove, charsmap = _from_model(folder, config)
     else:
         vocabulary, prefix, remove, charsmap = _from_json(folder, config)
@@ -93,6 +98,23 @@ def _from_model(folder: TokenizerFolder, config: dict[str, Any]) -> _Parts:
     found.scores = [0.0] * 4 + found.scores[3:-1]
     found.types = [CONTROL, CONTROL, CONTROL, UNKNOWN, *found.types[3:-1]]
     return found, model.add_dummy_prefix, model.remove_extra_whitespaces, model.charsmap
+
+
+def _from_plain_model(folder: TokenizerFolder, config: dict[str, Any], name: str) -> _Parts:
+    model = piece_model(folder, name)
+    if model.model_type != UNIGRAM:
+        raise CheckpointError(f"{name}: not a Unigram vocabulary; expected one")
+    found = PieceVocabulary(_size(config, len(model.pieces)))
+    found.set_model(model)
+    added = {**{id: token.text for id, token in folder.added.items()}, **_texts_by_id(folder, "added_tokens.json")}
+    for id, text in added.items():
+        if id >= len(model.pieces):
+            found.set(id, text.encode(), 0.0, CONTROL)
+    return found, model.add_dummy_prefix, model.remove_extra_whitespaces, model.charsmap
+
+
+def _texts_by_id(folder: TokenizerFolder, name: str) -> dict[int, str]:
+    return {id: text for text, id in folder.ids_of(name).items()}
 
 
 def _from_json(folder: TokenizerFolder, config: dict[str, Any]) -> _Parts:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import itertools
 from typing import Any
 
 from llamacpu.errors import CheckpointError
@@ -15,7 +16,7 @@ from llamacpu.tools.convert.tokenizers.byte_pair import CONTROL, NORMAL
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 from llamacpu.tools.convert.tokenizers.tekken import MAX_TOKEN_BYTES, MAX_TOKENS, merges_of, text_of
 
-__all__ = ["has_ranks", "set_ranks"]
+__all__ = ["MAX_FILE", "has_ranks", "merges_by_rank", "read_ranks", "set_ranks"]
 
 MAX_FILE = 64 << 20
 _FIRST = b"IQ== 0"  # "!", the first token
@@ -39,7 +40,7 @@ def set_ranks(folder: TokenizerFolder, config: dict[str, Any], keys: Keys) -> No
     path = folder.checkpoint.file("tokenizer.model")
     if path is None or path.stat().st_size > MAX_FILE:
         raise CheckpointError(f"tokenizer.model is missing, or larger than {MAX_FILE} bytes")
-    ranks = _read(path.read_bytes())
+    ranks = read_ranks(path.read_bytes(), "tokenizer.model")
     specials = _specials(_LLAMA_3_1 if config.get("rope_scaling") else _LLAMA_3)
     tokens = [*map(text_of, ranks), *specials]
     if config.get("vocab_size") != len(tokens):
@@ -56,7 +57,13 @@ def set_ranks(folder: TokenizerFolder, config: dict[str, Any], keys: Keys) -> No
     keys.add("tokenizer.ggml.eos_token_id", len(ranks) + 1, "uint32")
 
 
-def _read(data: bytes) -> dict[bytes, int]:
+def read_ranks(data: bytes, name: str, *, repeats: bool = False) -> dict[bytes, int]:
+    """The ranks of the tokens in such a file.
+
+    repeats: whether lines with a token that was there before are left out, and ranks counted without them.
+
+    Raises CheckpointError naming `name` if the file is damaged.
+    """
     ranks: dict[bytes, int] = {}
     for line in data.splitlines():
         text, _, rank = line.partition(b" ")
@@ -64,17 +71,33 @@ def _read(data: bytes) -> dict[bytes, int]:
             token = base64.b64decode(text, validate=True)
         except binascii.Error:
             token = b""
-        if rank != str(len(ranks)).encode() or not 0 < len(token) <= MAX_TOKEN_BYTES or token in ranks:
-            raise CheckpointError(
-                f"tokenizer.model: line {len(ranks) + 1} is not a new token and the rank {len(ranks)}"
-            )
+        if repeats and token in ranks:
+            continue
+        if not (repeats or rank == str(len(ranks)).encode()) or not 0 < len(token) <= MAX_TOKEN_BYTES or token in ranks:
+            raise CheckpointError(f"{name}: line {len(ranks) + 1} is not a new token and the rank {len(ranks)}")
         if len(ranks) == MAX_TOKENS:
-            raise CheckpointError(f"tokenizer.model: more than {MAX_TOKENS} tokens")
+            raise CheckpointError(f"{name}: more than {MAX_TOKENS} tokens")
         ranks[token] = len(ranks)
     missing = next((byte for byte in range(256) if bytes([byte]) not in ranks), None)
     if missing is not None:
-        raise CheckpointError(f"tokenizer.model: there is no token for the byte {missing}; the file is not whole")
+        raise CheckpointError(f"{name}: there is no token for the byte {missing}; the file is not whole")
     return ranks
+
+
+def merges_by_rank(ranks: dict[bytes, int]) -> list[str]:
+    """The pair that each token is joined from, in the order of the ranks, as texts of a vocabulary of GPT-2's kind."""
+    merges = []
+    for token, rank in ranks.items():
+        parts = [token[at : at + 1] for at in range(len(token))]
+        while len(parts) > 2:
+            pairs = (ranks.get(left + right, rank) for left, right in itertools.pairwise(parts))
+            best, at = min((found, at) for at, found in enumerate(pairs))
+            if best >= rank:
+                break
+            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+        if len(parts) == 2:
+            merges.append(f"{text_of(parts[0])} {text_of(parts[1])}")
+    return merges
 
 
 def _specials(names: dict[int, str]) -> list[str]:

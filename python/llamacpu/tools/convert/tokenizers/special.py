@@ -13,9 +13,9 @@ from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.keys import Keys
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 
-__all__ = ["SpecialTokens"]
+__all__ = ["KINDS", "SpecialTokens"]
 
-_KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _ID_KEYS = {
     kind: f"tokenizer.ggml.{name}_token_id"
     for kind, name in {
@@ -44,7 +44,7 @@ class SpecialTokens:
         *,
         merges: bool = False,
         size: int | None = None,
-        kinds: Iterable[str] = _KINDS,
+        kinds: Iterable[str] = KINDS,
     ) -> None:
         self.ids: dict[str, int] = {}
         self.adds: dict[str, bool] = {}

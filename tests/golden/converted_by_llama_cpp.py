@@ -1,0 +1,117 @@
+"""Running llama.cpp's converter on a tiny checkpoint, in this process.
+
+Where it depends on a published vocabulary or shape, or has a fault that keeps it from running, it is helped, and only
+there; what is written stays its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+RANKS = {"qwen.tiktoken": "endoftext im_start im_end", "hy.tiktoken": "endoftext startoftext bos eos pad"}
+
+
+def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str) -> None:
+    """Convert; `rule` is the name of the rule that cuts text into words."""
+    import gguf
+    import torch
+    from conversion import get_model_class
+    from conversion.base import ModelBase, ModelType, TextModel, get_model_architecture
+
+    types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0", "auto": "GUESSED"}
+    TextModel.get_vocab_base_pre = lambda _self, _tokenizer: rule
+    hparams = ModelBase.load_hparams(folder, False)
+    chosen = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    with torch.inference_mode(), _helped(folder, chosen, hparams):
+        # It looks at numbers of Jais that it has not read otherwise.
+        eager = chosen.__name__ == "JaisModel"
+        chosen(folder, gguf.LlamaFileType[types[kind]], output, eager=eager).write()
+
+
+@contextlib.contextmanager
+def _helped(folder: Path, chosen: Any, config: dict[str, Any]) -> Iterator[None]:
+    from conversion.base import TextModel
+
+    with contextlib.ExitStack() as stack:
+
+        def replace(name: str, function: Any) -> None:
+            stack.enter_context(mock.patch.object(chosen, name, function))
+
+        if chosen.__name__ == "BaichuanModel":  # it calls itself for every tensor that is not fused
+            theirs = chosen.modify_tensors
+
+            def modify(self: Any, data: Any, name: str, layer: int | None) -> Any:
+                own = theirs if name.endswith("W_pack.weight") else TextModel.modify_tensors
+                return own(self, data, name, layer)
+
+            replace("modify_tensors", modify)
+        if chosen.__name__ == "PlamoModel":  # it has the shapes of the published model in its code
+            groups, heads, width = 5, config["num_attention_heads"], config["hidden_size"]
+            each, size = heads // groups, width // heads
+            replace("shuffle_attn_q_weight", lambda _, data: data.reshape(each, groups, size, width).permute(1, 0, 2, 3)
+                    .reshape(width, width))  # fmt: skip
+            replace("shuffle_attn_output_weight", lambda _, data: data.reshape(width, each, groups, size)
+                    .permute(0, 2, 1, 3).reshape(width, width))  # fmt: skip
+        if chosen.__name__ == "QwenModel":  # its own runtime does not open a file without this key
+
+            def set_parameters(self: Any) -> None:
+                TextModel.set_gguf_parameters(self)
+                self.gguf_writer.add_layer_norm_rms_eps(self.hparams["layer_norm_epsilon"])
+
+            replace("set_gguf_parameters", set_parameters)
+        ranked = next((name for name in RANKS if (folder / name).exists()), None)
+        if ranked:
+            stack.enter_context(_tokenizer(_ranked(folder / ranked, RANKS[ranked])))
+        if "chatglm3" in str(config.get("_name_or_path")):
+            stack.enter_context(_tokenizer(_chatglm(folder)))
+        yield
+
+
+@contextlib.contextmanager
+def _tokenizer(tokenizer: Any) -> Iterator[None]:
+    """A tokenizer instead of the one in a checkpoint's own code; the ids of its special tokens in llama.cpp's code."""
+    import gguf
+    import transformers
+
+    ids = getattr(tokenizer, "special_tokens", {})
+    published = {127958: ids.get("<|startoftext|>"), 127959: ids.get("<|bos|>")}
+    theirs = gguf.GGUFWriter.add_bos_token_id
+    with (
+        mock.patch.object(transformers.AutoTokenizer, "from_pretrained", return_value=tokenizer),
+        mock.patch.object(gguf.GGUFWriter, "add_bos_token_id", lambda w, id: theirs(w, published.get(id, id))),
+    ):
+        yield
+
+
+def _ranked(path: Path, names: str) -> Any:
+    lines = [line.split() for line in path.read_bytes().splitlines()]
+    ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
+    all_names = [*names.split(), *(f"extra_{number}" for number in range(205))]
+    specials = {f"<|{name}|>": len(ranks) + at for at, name in enumerate(all_names)}
+    return SimpleNamespace(
+        mergeable_ranks=ranks, special_tokens=specials, vocab_size=len(ranks) + len(specials), get_vocab=lambda: ranks
+    )
+
+
+def _chatglm(folder: Path) -> Any:
+    import sentencepiece
+
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+    count = pieces.vocab_size()
+    names = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
+    specials = {count + at: name for at, name in enumerate(names)}
+
+    def text(id: int) -> str:
+        return specials.get(id) or ("" if id in (1, 2) or id >= count else pieces.id_to_piece(id))
+
+    return SimpleNamespace(
+        get_vocab=lambda: {text(id): id for id in range(count)},
+        _convert_id_to_token=text,
+        tokenizer=SimpleNamespace(sp_model=pieces),
+    )
