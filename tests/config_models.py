@@ -79,7 +79,7 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
     if not tied:
         matrix("output", config.vocab_size, width)
     norm("output_norm", width)
-    if config.embedding_norm:
+    if config.embedding_norm and config.embedding_norm_weights:
         norm("token_embd_norm", width)
     if config.rope_scaling == "longrope":
         for name in ("short", "long"):
@@ -138,6 +138,8 @@ def _attention(config: Config, layer: int, matrix: Any, norm: Any) -> None:
     matrix(f"{prefix}_q", heads * size, width)
     matrix(f"{prefix}_k", shared * size, width)
     matrix(f"{prefix}_v", shared * config.value_size, width)
+    if config.attention_gate == "own":
+        matrix(f"{prefix}_gate", heads * config.value_size, width)
     kind = config.query_key_norm[layer] if config.query_key_norm else "none"
     if kind in ("head", "rotated_head"):
         norm(f"{prefix}_q_norm", size)

@@ -10,7 +10,8 @@ import gguf
 import numpy as np
 from gguf.quants import dequantize, quantize
 
-from reference_model import Array, ReferenceModel, Tokens
+from reference_functions import Array
+from reference_model import ReferenceModel, Tokens
 
 EMBEDDING = "token_embd.weight"
 

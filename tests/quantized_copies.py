@@ -12,7 +12,8 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 from numpy.typing import NDArray
 
-from reference_model import Array, ReferenceModel
+from reference_functions import Array
+from reference_model import ReferenceModel
 
 BLOCK = 32
 """Columns that share a scale in the formats that small models can have, and in rounded activations."""

@@ -16,7 +16,7 @@ import numpy as np
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
-from reference_model import alibi_slopes, gelu, silu, softmax
+from reference_functions import alibi_slopes, gelu, silu, softmax
 
 Array = NDArray[np.float64]
 

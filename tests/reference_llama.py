@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from reference_model import ReferenceModel, silu, softmax
+from reference_functions import silu, softmax
+from reference_model import ReferenceModel
 
 __all__ = ["ReferenceLlama", "silu", "softmax"]
 

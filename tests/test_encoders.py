@@ -195,7 +195,8 @@ def test_llama_embeds(made: Made) -> None:
 
 def test_decoders_that_were_taught_to_look_ahead(tiny_model: Made) -> None:
     """A `llama` whose metadata says that its tokens see those behind them."""
-    from reference_model import ReferenceModel, visible
+    from reference_functions import visible
+    from reference_model import ReferenceModel
     from tiny_models import VARIANTS
 
     path = tiny_model(replace(VARIANTS["gqa"], extra={"attention.causal": False, "pooling_type": 1}))

@@ -18,7 +18,8 @@ from llamacpu.errors import GGUFError
 from llamacpu.tools.imatrix import ImatrixMeasurement, combined
 from llamacpu.tools.imatrix_file import Entry, ImportanceMatrix, read_importance_matrix
 from llamacpu.tools.imatrix_writer import write_importance_matrix
-from reference_model import Array, ReferenceModel
+from reference_functions import Array
+from reference_model import ReferenceModel
 from sample_text import sample_text
 
 pytestmark = pytest.mark.instruction_set

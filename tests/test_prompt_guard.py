@@ -17,7 +17,7 @@ from llamacpu.llama import Llama
 from llamacpu.model import Model
 from llamacpu.tasks.prompt_guard import guard_prompt, labels_of
 from reference_encoder import ReferenceEncoder
-from reference_model import softmax
+from reference_functions import softmax
 from test_forward import error
 from tiny_encoders import ENCODERS, Encoder, write_encoder
 

@@ -10,8 +10,9 @@ from gguf import GGMLQuantizationType
 
 from llamacpu import Model
 from quantized_copies import RoundedReference, is_quantized, quantized_copy
-from reference_model import Array, ReferenceModel
-from test_golden_families import CONTEXTS, FAMILIES, LIMITS, error, text
+from reference_functions import Array
+from reference_model import ReferenceModel
+from test_golden_families import CONTEXTS, FAMILIES, FAMILIES_2026, LIMITS, error, model_of, text
 
 pytestmark = pytest.mark.instruction_set
 
@@ -20,11 +21,9 @@ TOKENS = 48
 
 
 @pytest.mark.parametrize("kind", ["BF16", "Q8_0", "Q4_0"])
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *FAMILIES_2026])
 def test_no_family_loses_more_than_rounded_activations(golden: Path, tmp_path: Path, name: str, kind: str) -> None:
-    source = golden / "families" / f"{name}.gguf"
-    if not source.is_file():
-        pytest.skip(f"no {source}")
+    source = model_of(golden, name)
     tokens = text(dict(np.load(source.with_suffix(".npz"))))[0][:TOKENS]
     context = CONTEXTS.get(name, 512)
     path = quantized_copy(source, tmp_path / "copy.gguf", GGMLQuantizationType[kind])

@@ -19,7 +19,7 @@ from llamacpu.llama import Llama
 from llamacpu.model import Model
 from llamacpu.tasks.reranking import pairs
 from reference_encoder import ReferenceEncoder
-from reference_model import softmax
+from reference_functions import softmax
 from tiny_encoders import ENCODERS, write_encoder
 
 pytestmark = pytest.mark.instruction_set

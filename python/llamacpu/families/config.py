@@ -29,6 +29,8 @@ class Config(Mapping[str, Any]):
     """rows of the token-type embedding, the first of which is added to every token; 0 for none"""
     embedding_norm: bool = False
     """whether the sum of the embeddings is normalized"""
+    embedding_norm_weights: bool = True
+    """whether that norm has weights"""
     relative_positions: int = 0
     """farthest distance that has its own bias in attention (DeBERTa); 0 for attention without such biases"""
     relative_buckets: int = 0
@@ -67,6 +69,8 @@ class Config(Mapping[str, Any]):
     """kind of norm: by the root mean square, or by mean and variance (LayerNorm)"""
     norm_epsilon: float
     """added to the mean square or the variance"""
+    output_norm_epsilon: float = 0.0
+    """the same for the norms on the output of blocks; 0 for norm_epsilon"""
     norms: Literal["before", "behind", "both", "stream"] = "before"
     """whether the input of attention and feed-forward networks is normalized, or the output, or both; or the residual
     stream after each of them"""
@@ -135,6 +139,9 @@ class Config(Mapping[str, Any]):
     temperature_offset: int = 0
     attention_soft_cap: float = 0.0
     """scores become this * tanh(score / this); 0 for unchanged scores"""
+
+    attention_gate: Literal["none", "own"] = "none"
+    """whether the output of attention is multiplied by the logistic function of a projection of its input"""
 
     gate: Literal["own", "fused", "none"] = "own"
     """whether feed-forward networks have a gate: a separate matrix, or the first half of the up projection"""

@@ -59,6 +59,7 @@ FAMILIES = {
     "mllama": "mllama",
     "modern-bert": "modern_bert",
     "mpt": "mpt",
+    "muse-glimmer": "muse_glimmer",
     "nemotron": "nemotron",
     "nomic-bert": "nomic_bert",
     "nomic-bert-moe": "nomic_bert",

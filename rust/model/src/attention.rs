@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use llamacpu_kernels::activation::{Activation as Function, gated};
 use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, Visible, attention};
 
 use crate::config::{Config, LayerConfig, QueryKeyNorm, Sight};
@@ -14,7 +15,7 @@ use crate::pass::{Pass, Segment, keep_last};
 use crate::relative;
 use crate::rows::{for_rows, multiply};
 use crate::scratch::Scratch;
-use crate::weights::HeadAttention;
+use crate::weights::{HeadAttention, Linear};
 
 /// Attention buffers; each holds rows × the width given in its comment.
 #[derive(Default)]
@@ -27,6 +28,8 @@ pub(crate) struct AttentionBuffers {
     pub(crate) value: Vec<f32>,
     /// heads × value size
     pub(crate) attended: Vec<f32>,
+    /// heads × value size
+    pub(crate) gates: Vec<f32>,
 }
 
 /// What changes the scores of attention besides queries and keys.
@@ -52,7 +55,7 @@ pub(crate) fn run(
     let Pass { context, config, sizes, .. } = pass;
     let rows = pass.places.len();
     let (query_row, key_row, value_row) = (sizes.query_width(), sizes.key_width(), sizes.value_width());
-    let AttentionBuffers { query, key, value, attended } = buffers;
+    let AttentionBuffers { query, key, value, attended, gates } = buffers;
     let query = sized(query, rows.checked_mul(query_row), "queries")?;
     let key = sized(key, rows.checked_mul(key_row), "keys")?;
     let value = sized(value, rows.checked_mul(value_row), "values")?;
@@ -86,7 +89,29 @@ pub(crate) fn run(
     keep_rows(pass, segments, query, query_row);
     let more = Adjustments { sinks: weights.sinks.as_deref(), slopes: weights.slopes.as_deref(), biases: &biases };
     attend(pass, segments, more, &query[..pass.kept * query_row], attended)?;
+    if let Some(gate) = &weights.gate {
+        open(pass, gate, input, segments, (gates, scratch), attended)?;
+    }
     project(context, attended, pass.kept, scratch, &mut [(&weights.output, output)])
+}
+
+/// Multiplies the output of attention by the logistic function of the gate's projection of the input.
+fn open(
+    pass: &Pass,
+    gate: &Linear,
+    input: &[f32],
+    segments: &[Segment],
+    (gates, scratch): (&mut Vec<f32>, &mut Scratch),
+    attended: &mut [f32],
+) -> Result<(), Error> {
+    let rows = pass.places.len();
+    let gates = sized(gates, rows.checked_mul(gate.rows()), "attention")?;
+    project(pass.context, input, rows, scratch, &mut [(gate, &mut *gates)])?;
+    keep_rows(pass, segments, gates, gate.rows());
+    let gates = &mut gates[..attended.len()];
+    gated(pass.context, Function::Sigmoid, gates, attended)?;
+    attended.copy_from_slice(gates);
+    Ok(())
 }
 
 /// Limits queries, keys or values.

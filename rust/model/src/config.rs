@@ -7,7 +7,7 @@ mod validation;
 use llamacpu_kernels::rope::{RopeScaling, RopeSettings, RopeStyle};
 
 pub use choices::{
-    Activation, ExpertGating, Gate, GroupScore, NormKind, Norms, QueryKeyNorm, RopeScalingKind, Rotation,
+    Activation, AttentionGate, ExpertGating, Gate, GroupScore, NormKind, Norms, QueryKeyNorm, RopeScalingKind, Rotation,
 };
 pub(crate) use layer::{LayerConfig, Sight};
 
@@ -73,6 +73,8 @@ settings! {
         token_types: usize = 0,
         /// Whether the sum of the embeddings is normalized.
         embedding_norm: bool = false,
+        /// Whether that norm has weights; otherwise it only scales.
+        embedding_norm_weights: bool = true,
         /// Whether a token sees only the tokens before it; otherwise a session holds one text, which one step reads.
         causal: bool = true,
         /// The largest distance with its own bias in attention with relative-position biases; 0 if there are none.
@@ -106,6 +108,8 @@ settings! {
         norm: NormKind = NormKind::Rms,
         /// Added to the mean square or to the variance during normalization.
         norm_epsilon: f32,
+        /// The same for the norms on the output of blocks; 0 means `norm_epsilon`.
+        output_norm_epsilon: f32 = 0.0,
         /// Where the norms of a block are.
         norms: Norms = Norms::Before,
         /// Whether the first layer has a norm before attention, as the other layers do; the embedding may have one instead.
@@ -147,6 +151,9 @@ settings! {
         temperature_offset: usize = 0,
         /// Scores become `this · tanh(score / this)`; 0 leaves them unchanged.
         attention_soft_cap: f32 = 0.0,
+
+        /// Whether the output of attention is multiplied by the logistic function of a projection of its input.
+        attention_gate: AttentionGate = AttentionGate::None,
 
         /// Whether the feed-forward networks have a gate, and where.
         gate: Gate = Gate::Own,

@@ -44,7 +44,7 @@ pub(crate) fn run(
     let still = sizes.key_size - turned;
     let (query_row, key_row) = (sizes.query_width(), latent_size + turned);
     let absorbed_row = sizes.heads * key_row;
-    let AttentionBuffers { query, key, value, attended } = buffers;
+    let AttentionBuffers { query, key, value, attended, .. } = buffers;
 
     // value: the queries before they are projected into latent space.
     let plain = sized(value, rows.checked_mul(query_row), "queries")?;
@@ -54,9 +54,9 @@ pub(crate) fn run(
             let size = rows.checked_mul(config.query_latent_size);
             let between = sized(&mut own.between, size, "queries")?;
             let normed = sized(&mut own.normed, size, "queries")?;
-            project(context, input, rows, scratch, &mut [(down, between)])?;
+            project(context, input, rows, scratch, &mut [(&**down, between)])?;
             normalize(context, config, norm, between, normed)?;
-            project(context, normed, rows, scratch, &mut [(up, plain)])?;
+            project(context, normed, rows, scratch, &mut [(&**up, plain)])?;
         }
     }
     let plain = &mut value[..rows * query_row];

@@ -43,8 +43,8 @@ mod weights;
 pub use adapter_loading::AdapterPair;
 pub use adapters::{Adapter, AdapterUse, Adapters, Steering};
 pub use config::{
-    Activation, Config, EXPERTS_LIMIT, ExpertGating, Gate, GroupScore, LAYERS_LIMIT, NormKind, Norms, QueryKeyNorm,
-    RopeConfig, RopeScalingKind, Rotation, SIZE_LIMIT,
+    Activation, AttentionGate, Config, EXPERTS_LIMIT, ExpertGating, Gate, GroupScore, LAYERS_LIMIT, NormKind, Norms,
+    QueryKeyNorm, RopeConfig, RopeScalingKind, Rotation, SIZE_LIMIT,
 };
 pub use error::Error;
 pub use input_squares::Squares;

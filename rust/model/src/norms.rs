@@ -66,6 +66,6 @@ fn of_rows<'a>(config: &Config, weights: Option<&'a Norm>, size: usize) -> norm:
         size,
         weight: weights.map(|norm| &norm.weight[..]),
         bias: weights.and_then(|norm| norm.bias.as_deref()),
-        epsilon: config.norm_epsilon,
+        epsilon: weights.map_or(config.norm_epsilon, |norm| norm.epsilon),
     }
 }

@@ -181,6 +181,11 @@ impl Layer {
             let name = format!("blk.{index}.{part}");
             if wanted { tensors.norm(config, &name, config.embedding_length).map(Some) } else { Ok(None) }
         };
+        let of_output = |norm: Option<Norm>| {
+            let epsilon =
+                if config.output_norm_epsilon > 0.0 { config.output_norm_epsilon } else { config.norm_epsilon };
+            norm.map(|norm| Norm { epsilon, ..norm })
+        };
         let before = matches!(config.norms, Norms::Before | Norms::Both);
         let behind = config.norms != Norms::Before;
         let behind_names = match config.norms {
@@ -192,10 +197,10 @@ impl Layer {
         let starts = index > 0 || config.first_attention_norm;
         Ok(Self {
             attention_norm: norm(before && starts && (attends || shared), &config.attention_norm)?,
-            attention_output_norm: norm(behind && attends, behind_names[0])?,
+            attention_output_norm: of_output(norm(behind && attends, behind_names[0])?),
             second_attention_norm: norm(config.second_attention_norm && attends, "attn_norm_2")?,
             feed_forward_norm: norm(before && feeds && !shared, &config.feed_forward_norm)?,
-            feed_forward_output_norm: norm(behind && feeds, behind_names[1])?,
+            feed_forward_output_norm: of_output(norm(behind && feeds, behind_names[1])?),
             attention: Attention::load(config, index, tensors)?,
             feed_forward: FeedForward::load(config, index, tensors)?,
         })

@@ -77,6 +77,14 @@ choices! {
         Unweighted = "unweighted",
     }
 
+    /// Whether attention has a gate on its output, element by element.
+    AttentionGate {
+        /// None.
+        None = "none",
+        /// In a separate matrix.
+        Own = "own",
+    }
+
     /// Whether feed-forward networks have a gate.
     Gate {
         /// In a separate matrix.

@@ -1,6 +1,6 @@
 //! Checks every setting against its range, so that later arithmetic on sizes is safe.
 
-use super::{Activation, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, Norms, SIZE_LIMIT};
+use super::{Activation, AttentionGate, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, Norms, SIZE_LIMIT};
 use crate::Error;
 
 /// Maximum number of elements in a head or a latent vector.
@@ -47,6 +47,7 @@ impl Config {
             return Err(Error::Model(format!("norm_epsilon is {}: expected a positive number", self.norm_epsilon)));
         }
         let factors = [
+            ("output_norm_epsilon", self.output_norm_epsilon),
             ("attention_scale", self.attention_scale),
             ("attention_soft_cap", self.attention_soft_cap),
             ("query_key_value_limit", self.query_key_value_limit),
@@ -107,6 +108,11 @@ impl Config {
             return Err(Error::Model(
                 "latent_size is not 0: expected neither linear biases nor a limit of queries, keys and values"
                     .to_owned(),
+            ));
+        }
+        if self.latent_size > 0 && self.attention_gate != AttentionGate::None {
+            return Err(Error::Model(
+                "latent_size is not 0: expected no attention_gate, which latent attention lacks".to_owned(),
             ));
         }
         if self.parallel_norm && !self.parallel || self.second_attention_norm && self.norms != Norms::Stream {

@@ -39,6 +39,7 @@ pub(super) fn model(model: &Model) -> Result<(), Error> {
         match &layer.attention {
             Some(Attention::Latent(_)) => return refused("latent attention"),
             Some(Attention::Linear(_)) => return refused("a matrix in place of attention"),
+            Some(Attention::Heads(heads)) if heads.gate.is_some() => return refused("a gate on attention's output"),
             Some(Attention::Heads(_)) | None => {}
         }
         if let Some(FeedForward::Experts(_)) = &layer.feed_forward {

@@ -7,7 +7,7 @@ use llamacpu_kernels::matmul::Matrix;
 use llamacpu_kernels::memory;
 
 use super::{Linear, Norm};
-use crate::config::{LayerConfig, QueryKeyNorm};
+use crate::config::{AttentionGate, LayerConfig, QueryKeyNorm};
 use crate::error::zeroed;
 use crate::tensors::Tensors;
 use crate::{Config, Error};
@@ -32,6 +32,8 @@ pub(crate) struct HeadAttention {
     pub(crate) sinks: Option<Vec<f32>>,
     /// A slope per head of the linear biases.
     pub(crate) slopes: Option<Vec<f32>>,
+    /// The logistic function of its product with the input multiplies the output of attention.
+    pub(crate) gate: Option<Linear>,
     pub(crate) output: Linear,
 }
 
@@ -66,7 +68,7 @@ pub(crate) enum LatentQuery {
     /// By one matrix.
     Direct(Linear),
     /// Through a latent vector.
-    Through { down: Linear, norm: Norm, up: Linear },
+    Through { down: Box<Linear>, norm: Norm, up: Box<Linear> },
 }
 
 impl Attention {
@@ -99,6 +101,10 @@ impl Attention {
             norms: QueryKeyNorms::load(config, &sizes, &name, tensors)?,
             sinks: tensors.optional_vector(&name("attn_sinks.weight"), sizes.heads)?,
             slopes: (config.alibi > 0.0).then(|| alibi_slopes(sizes.heads, config.alibi)),
+            gate: match config.attention_gate {
+                AttentionGate::None => None,
+                AttentionGate::Own => Some(tensors.linear(&name("attn_gate"), width, sizes.attended_width())?),
+            },
             output: tensors.linear(&name("attn_output"), sizes.attended_width(), width)?,
         }))))
     }
@@ -106,7 +112,8 @@ impl Attention {
     pub(super) fn matrices(&self) -> Vec<&Matrix> {
         match self {
             Self::Heads(heads) => {
-                vec![&heads.query.matrix, &heads.key.matrix, &heads.value.matrix, &heads.output.matrix]
+                let inputs = [&heads.query, &heads.key, &heads.value].into_iter().chain(&heads.gate);
+                inputs.chain([&heads.output]).map(|linear| &linear.matrix).collect()
             }
             Self::Latent(latent) => latent.matrices(),
             Self::Linear(linear) => vec![&linear.matrix],
@@ -128,7 +135,7 @@ impl QueryKeyNorms {
             QueryKeyNorm::EachHead => {
                 let mut table = |part: &str, heads: usize| {
                     let weight = tensors.table(&name(part), sizes.key_size, heads)?;
-                    Ok::<_, Error>(Some(Norm { weight, bias: None }))
+                    Ok::<_, Error>(Some(Norm { weight, bias: None, epsilon: config.norm_epsilon }))
                 };
                 return Ok(Self {
                     query: table("attn_q_norm.weight", sizes.heads)?,
@@ -156,9 +163,9 @@ impl LatentAttention {
             LatentQuery::Direct(tensors.linear(&name("attn_q"), width, sizes.query_width())?)
         } else {
             LatentQuery::Through {
-                down: tensors.linear(&name("attn_q_a"), width, between)?,
+                down: Box::new(tensors.linear(&name("attn_q_a"), width, between)?),
                 norm: tensors.norm(config, &name("attn_q_a_norm"), between)?,
-                up: tensors.linear(&name("attn_q_b"), between, sizes.query_width())?,
+                up: Box::new(tensors.linear(&name("attn_q_b"), between, sizes.query_width())?),
             }
         };
         let (still, value_size) = (sizes.key_size - turned, sizes.value_size);

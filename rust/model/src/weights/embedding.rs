@@ -39,7 +39,11 @@ impl Embedding {
             tokens,
             positions: positions.transpose()?,
             token_types,
-            norm: config.embedding_norm.then(|| tensors.norm(config, "token_embd_norm", width)).transpose()?,
+            norm: match (config.embedding_norm, config.embedding_norm_weights) {
+                (false, _) => None,
+                (true, false) => Some(Norm::unweighted(config, width)?),
+                (true, true) => Some(tensors.norm(config, "token_embd_norm", width)?),
+            },
         })
     }
 

@@ -20,6 +20,17 @@ pub(crate) struct Linear {
 pub(crate) struct Norm {
     pub(crate) weight: Vec<f32>,
     pub(crate) bias: Option<Vec<f32>>,
+    /// Added to the mean square or to the variance.
+    pub(crate) epsilon: f32,
+}
+
+impl Norm {
+    /// A norm that only scales, and centres where the others of the model do.
+    pub(crate) fn unweighted(config: &Config, len: usize) -> Result<Self, Error> {
+        let mut weight = zeroed(Some(len), "weights")?;
+        weight.fill(1.0);
+        Ok(Self { weight, bias: None, epsilon: config.norm_epsilon })
+    }
 }
 
 impl Linear {
@@ -75,15 +86,13 @@ impl Tensors<'_> {
     /// `NAME.weight` and, where vectors are centred, the optional `NAME.bias`; ones if norms have no weights.
     pub(super) fn norm(&mut self, config: &Config, name: &str, len: usize) -> Result<Norm, Error> {
         if !config.norm_weights {
-            let mut weight = zeroed(Some(len), "weights")?;
-            weight.fill(1.0);
-            return Ok(Norm { weight, bias: None });
+            return Norm::unweighted(config, len);
         }
         let weight = self.vector(&format!("{name}.weight"), len)?;
         let bias = match config.norm {
             NormKind::Rms => None,
             NormKind::Layer => self.optional_vector(&format!("{name}.bias"), len)?,
         };
-        Ok(Norm { weight, bias })
+        Ok(Norm { weight, bias, epsilon: config.norm_epsilon })
     }
 }
