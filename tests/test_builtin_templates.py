@@ -17,7 +17,7 @@ from llamacpu.chat import Chat, ChatTemplate, Segment, templates_in
 from llamacpu.chat.answer import AnswerReader, Piece, ToolCall
 from llamacpu.chat.builtin import BUILTINS, builtin, guess, source_of
 from llamacpu.chat.harmony import HarmonyReader
-from llamacpu.chat.reasoning import begins_harmony
+from llamacpu.chat.reasoning import begins_message
 from llamacpu.errors import TemplateError
 
 TURNS = [
@@ -176,7 +176,7 @@ def test_calls_that_a_built_in_template_prints_are_read_back(name: str, calls: l
     whole = template(name).render(turns, tools=[TOOL], add_generation_prompt=False)
     assert whole.startswith(prompt) or name == "llama-4"
     answer = whole[len(prompt) :] if whole.startswith(prompt) else whole[whole.index("<|python_start|>") :]
-    reader: Any = HarmonyReader(SCHEMAS) if begins_harmony(prompt) else AnswerReader(SCHEMAS, drop=ENDS)
+    reader: Any = HarmonyReader(SCHEMAS) if begins_message(prompt) else AnswerReader(SCHEMAS, drop=ENDS)
     events = [event for start in range(0, len(answer), size) for event in reader.push(answer[start : start + size])]
     events += reader.finish()
     assert [(event.name, json.loads(event.arguments)) for event in events if isinstance(event, ToolCall)] == calls

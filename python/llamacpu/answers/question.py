@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llamacpu.answers import in_headers
 from llamacpu.answers import tools as requested
 from llamacpu.arguments import described, token_ids
-from llamacpu.chat.reasoning import REASONING_TAGS, begins_harmony, may_begin_inside, open_reasoning
+from llamacpu.chat.reasoning import (
+    REASONING_MARKS,
+    REASONING_TAGS,
+    begins_message,
+    may_begin_inside,
+    names_recipients,
+    open_reasoning,
+)
 from llamacpu.chat.segments import Segment
 from llamacpu.text.checks import check_text
 from llamacpu.text.infill import can_infill, infill_prompt
@@ -83,6 +91,8 @@ class ChatPrompt(NamedTuple):
     stopping_criteria: tuple[StoppingCriterion, ...] = ()
     begun: bool = False
     """whether the prompt ends in the middle of the answer's content"""
+    messages: bool = False
+    """whether the answer is made of messages with headers"""
 
 
 def text_prompt(
@@ -134,7 +144,12 @@ def chat_prompt(
     """
     begun = begun_answer(messages) if continue_last else ""
     segments = list(chat.segments(messages[:-1] if begun else messages, tools, **(variables or {})))
-    if begun:
+    in_messages = bool(segments) and begins_message(segments[-1].text)
+    if begun and in_messages:
+        reasoning = _text_of(messages[-1].get("reasoning_content"))
+        segments += in_headers.begun(reasoning, chat.template_for(tools).source)
+        segments.append(Segment(begun, False))
+    elif begun:
         closing = open_reasoning(segments[-1].text) if segments else None
         if closing is not None:
             # The template has opened the reasoning, but an answer that already has content must have closed it.
@@ -142,7 +157,8 @@ def chat_prompt(
             segments += [Segment(reasoning, False), Segment(f"\n{closing}\n\n", True)]
         segments.append(Segment(begun, False))
     text = segments[-1].text if segments else ""
-    return ChatPrompt(chat.encode_segments(segments), text, tuple(chat.stop), begun=bool(begun))
+    ids = chat.encode_segments(segments)
+    return ChatPrompt(ids, text, tuple(chat.stop), begun=bool(begun), messages=in_messages)
 
 
 def begun_answer(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -197,13 +213,14 @@ def chat_question(
     closing = None if prompt.begun else open_reasoning(prompt.text)
     processors = list(logits_processors)
     strict = grammar is None and bool(offered) and requested.any_strict(offered)
-    channels = begins_harmony(prompt.text) and (reasoning or bool(offered))
-    if channels and (strict or grammar is not None):
-        from llamacpu.constraints.channels import ChannelConstraint
-
+    source = chat.template_for(offered).source
+    in_messages = prompt.messages or begins_message(prompt.text)
+    # Without a reader, the headers that name recipients would be part of the text.
+    in_messages = in_messages and (reasoning or bool(offered) or names_recipients(source))
+    if in_messages and (strict or forced or (grammar is not None and not prompt.begun)):
         held = [tool for tool in offered if not forced or wanted is None or requested.tool_names([tool]) == [wanted]]
         final = None if forced else grammar
-        processors.append(ChannelConstraint(chat.tokenizer, held, must_call=forced, final=final))
+        processors.append(in_headers.constraint(chat.tokenizer, source, held, forced, final, prompt.begun))
     elif grammar is not None:
         processors.append(_held(grammar, chat.tokenizer, closing))
     elif strict:
@@ -213,16 +230,15 @@ def chat_question(
     show = False
     reader: Reader | None = None
     # Only what the question needs is imported, which shortens the time to the first token.
-    if channels:
-        from llamacpu.chat.harmony import HarmonyReader
-
-        show, reader = True, HarmonyReader(requested.tool_schemas(offered) if offered else None, reasoning=reasoning)
+    if in_messages:
+        schemas = requested.tool_schemas(offered) if offered else None
+        show, reader = True, in_headers.reader(source, schemas, reasoning=reasoning, begun=prompt.begun)
     elif reasoning or offered:
         from llamacpu.chat.answer import AnswerReader
         from llamacpu.chat.marks import call_tags
 
         control = chat.control_tokens
-        tags = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
+        tags = {*REASONING_MARKS, *(tag for pair in REASONING_TAGS for tag in pair)} if reasoning else set()
         show = not control.isdisjoint(tags | (call_tags() if offered else set()))
         reader = AnswerReader(
             requested.tool_schemas(offered) if offered else None,
@@ -230,7 +246,7 @@ def chat_question(
             begins_reasoning=closing,
             unopened=grammar is None
             and not prompt.begun
-            and may_begin_inside(prompt.text, chat.template_for(offered).source, streamed),
+            and may_begin_inside(prompt.text, source, streamed),
             begins_recipient=prompt.text.endswith(">>>"),
             forced=forced,
             only_tagged=strict,

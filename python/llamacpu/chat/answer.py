@@ -13,7 +13,7 @@ from typing import Any
 from llamacpu.chat.call_states import SPACE, CallStates
 from llamacpu.chat.events import Event, Piece, ToolCall
 from llamacpu.chat.left_out import LeftOut, any_of
-from llamacpu.chat.marks import CALL_TAGS, INNER_MARKS, WITH_TAG, WRAPPERS, unfinished
+from llamacpu.chat.marks import CALL_TAGS, ENDS_THOUGHT, INNER_MARKS, WITH_TAG, WRAPPERS, unfinished
 from llamacpu.chat.openings import (
     Opening,
     begins_call,
@@ -24,13 +24,14 @@ from llamacpu.chat.openings import (
     is_undecided,
     recipient_at,
 )
-from llamacpu.chat.reasoning import REASONING_TAGS
+from llamacpu.chat.reasoning import ANYWHERE, REASONING_TAGS
 from llamacpu.chat.stretches import Stretch
 
 __all__ = ["AnswerReader", "Event", "Piece", "ToolCall"]
 
 _OPENINGS = tuple(opening for opening, _ in REASONING_TAGS)
 _CLOSINGS = tuple(closing for _, closing in REASONING_TAGS)
+_UNOPENED = tuple(closing for closing in _CLOSINGS if closing not in ANYWHERE.values())
 
 
 class AnswerReader(CallStates):
@@ -75,8 +76,10 @@ class AnswerReader(CallStates):
         known = {tag for pair in REASONING_TAGS for tag in pair} if reasoning else set()
         if offered:
             known.update(CALL_TAGS, (close for close in CALL_TAGS.values() if close), INNER_MARKS)
-        dropped = ({*drop, *(WRAPPERS if offered else ())} - known) - {""}
-        self._left_out = LeftOut(dropped)
+        dropped = {*drop, *(WRAPPERS if offered else ())} - {""}
+        # A control token may be a part of a tag.
+        self._left_out = LeftOut({text for text in dropped if not any(text in tag for tag in known)})
+        self._thought_ends = ENDS_THOUGHT if offered else ()
         self._whole_marks = (*(CALL_TAGS if offered else ()), *((*_OPENINGS, *_CLOSINGS) if reasoning else ()))
         self._held_marks = (*self._whole_marks, *(("```", ">>>") if offered else ()))
         self._marks = any_of((*self._held_marks, *("{[" if offered else ())))
@@ -139,7 +142,7 @@ class AnswerReader(CallStates):
         return False if name is None and final else name
 
     def _in_unopened(self, final: bool) -> list[Event] | None:
-        found = any_of((*_OPENINGS, *_CLOSINGS)).search(self._held)
+        found = any_of((*_OPENINGS, *_UNOPENED)).search(self._held)
         if found is None or found[0] in _OPENINGS:
             return self._begin("start") if found is not None or final else None
         thought, self._held, self._opened = self._held[: found.start()].strip(), self._held[found.end() :], True
@@ -150,13 +153,14 @@ class AnswerReader(CallStates):
         if self._skipped:
             self._held = self._held.lstrip(self._skipped)
             self._skipped = "" if self._held else self._skipped
-        place = self._held.find(self._closing)
+        end = any_of((self._closing, *self._thought_ends)).search(self._held)
         # White space before the closing tag does not belong to the reasoning.
-        if place >= 0:
-            thought, self._held = self._held[:place].rstrip(), self._held[place + len(self._closing) :]
+        if end is not None:
+            thought = self._held[: end.start()].rstrip()
+            self._held = self._held[end.end() if end[0] == self._closing else end.start() :]
             self._restart(SPACE)
             return [Piece("reasoning", thought)]
-        stop = len(self._held) - (0 if final else unfinished(self._held, (self._closing,)))
+        stop = len(self._held) - (0 if final else unfinished(self._held, (self._closing, *self._thought_ends)))
         thought = self._held[:stop].rstrip()
         self._held = "" if final else self._held[len(thought) :]
         return [Piece("reasoning", thought)] if thought else None
@@ -181,6 +185,14 @@ class AnswerReader(CallStates):
     def _decide(self, mark: str, place: int, final: bool) -> tuple[list[Event]] | tuple[()] | None:
         """Decide what a mark in the held text is: events if something begins, () for plain text, None to wait."""
         text = self._held
+        if mark in ANYWHERE:
+            opened = self._open("thought", place, place + len(mark), Stretch(None))
+            self._closing, self._skipped, self._opened = ANYWHERE[mark], SPACE, True
+            return opened
+        if mark in ANYWHERE.values():
+            shown = self._shown(place, trim=False) or []
+            self._held = self._held[len(mark) :]
+            return (shown,)
         if mark in _OPENINGS:
             self._opened = True
             return ()

@@ -11,7 +11,7 @@ from typing import Any
 from llamacpu.chat.events import Event, Piece, ToolCall
 from llamacpu.chat.tool_calls import Call, IdentifiedCall, read_code, read_parts
 
-__all__ = ["CODE_TOOLS", "FoundCalls"]
+__all__ = ["CODE_TOOLS", "FoundCalls", "json_text"]
 
 CODE_TOOLS: tuple[str, ...] = ("code_interpreter", "python", "ipython")
 # Tags after which a bare name is a call without arguments.
@@ -70,12 +70,12 @@ class FoundCalls:
             given = part.id if isinstance(part, IdentifiedCall) and part.id not in self._ids else None
             identity = given or secrets.token_hex(5)[:9]
             self._ids.add(identity)
-            events.append(ToolCall(self.count, identity, part.name, _json(part.arguments)))
+            events.append(ToolCall(self.count, identity, part.name, json_text(part.arguments)))
             self.count += 1
         return events
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
     """JSON text; an unpaired surrogate, which no text encoding can represent, stays an escape."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isascii() or not re.search("[\ud800-\udfff]", text) else json.dumps(value)

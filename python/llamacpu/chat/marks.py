@@ -20,10 +20,25 @@ CALL_TAGS: dict[str, str | None] = {
     "<seed:tool_call>": "</seed:tool_call>",
     "<function_calls>": "</function_calls>",
     "<|tool_call_begin|>": "<|tool_call_end|>",
+    "<|tool_call>": "<tool_call|>",
+    "<｜DSML｜function_calls>": "</｜DSML｜function_calls>",
+    "<｜DSML｜tool_calls>": "</｜DSML｜tool_calls>",
+    "<minimax:tool_call>": "</minimax:tool_call>",
 }
 """The opening and closing tags of a span with tool calls; None if it ends with the calls or the answer."""
 # Marks inside such spans, and marks around them that carry no information.
-INNER_MARKS = ("[ARGS]", "[CALL_ID]", "<｜tool▁sep｜>", "<|tool_call_argument_begin|>")
+INNER_MARKS = (
+    "[ARGS]",
+    "[CALL_ID]",
+    "<｜tool▁sep｜>",
+    "<|tool_call_argument_begin|>",
+    "<arg_key>",
+    "</arg_key>",
+    "<arg_value>",
+    "</arg_value>",
+    '<|"|>',
+    "｜DSML｜",
+)
 WRAPPERS = (
     "<｜tool▁calls▁begin｜>",
     "<｜tool▁calls▁end｜>",
@@ -35,6 +50,8 @@ WRAPPERS = (
 )
 # Tags that are part of the call they open, and are parsed with it.
 WITH_TAG = ("<function=", "<function name=")
+# Tags of calls that also end reasoning without a closing tag.
+ENDS_THOUGHT = ("<｜DSML｜function_calls>", "<｜DSML｜tool_calls>")
 
 
 def call_tags() -> set[str]:

@@ -11,8 +11,18 @@ REASONING_TAGS = (
     ("<seed:think>", "</seed:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|channel>thought", "<channel|>"),
 )
 """The opening and closing tags of reasoning; the first pair is the usual one."""
+
+ANYWHERE = dict(REASONING_TAGS[-1:])
+"""The closing tag by the opening one for reasoning that may begin anywhere in an answer (Gemma 4).
+
+It always has an opening tag; a closing tag alone means nothing.
+"""
+
+REASONING_MARKS = ("<|channel>",)
+"""Control tokens that begin a tag of reasoning."""
 
 
 def open_reasoning(prompt: str) -> str | None:
@@ -30,12 +40,28 @@ def may_begin_inside(prompt: str, template: str, streamed: bool) -> bool:
     closings = tuple(closing for _, closing in REASONING_TAGS)
     if prompt.rstrip().endswith(closings):
         return False
-    return not streamed or any(closing in template for closing in closings)
+    return not streamed or any(closing in template for closing in closings if closing not in ANYWHERE.values())
 
 
-def begins_harmony(prompt: str) -> bool:
-    """Whether a prompt asks for an answer in channels (gpt-oss), that is, ends right after the assistant's role."""
+def begins_message(prompt: str) -> bool:
+    """Whether a prompt asks for an answer made of messages, that is, ends right after the assistant's role.
+
+    gpt-oss names a channel in the header of each message, Muse Glimmer a recipient.
+    """
     return prompt.rstrip().endswith("<|start|>assistant")
 
 
-__all__ = ["REASONING_TAGS", "begins_harmony", "may_begin_inside", "open_reasoning"]
+def names_recipients(template: str) -> bool:
+    """Whether the headers of a template for answers made of messages name recipients rather than channels."""
+    return "<|channel|>" not in template and ("<|eom|>" in template or "<atem:" in template)
+
+
+__all__ = [
+    "ANYWHERE",
+    "REASONING_MARKS",
+    "REASONING_TAGS",
+    "begins_message",
+    "may_begin_inside",
+    "names_recipients",
+    "open_reasoning",
+]

@@ -14,7 +14,19 @@ from llamacpu.chat.openings import is_undecided
 _SPACE = re.compile(r"\s*")
 _BEFORE_ARGUMENTS = re.compile(r"\s*[^\s\[\]{}\"'<>]*\s*(?:\[CALL_ID\]\s*\w*\s*)?(?:\[ARGS\]\s*)?")
 _ALONE = re.compile(r"<function[^>\n]*/>")
-_PARAMETERS_END = re.compile(r">(\s*null)?\s*$")
+# What must come before the closing tag of calls in element notation: other text may contain such a tag.
+_BEFORE_CLOSING = {
+    "<function=": re.compile(r">(\s*null)?\s*$"),
+    "<function name=": re.compile(r">(\s*null)?\s*$"),
+    "<tool_call>": re.compile(r"</(?:function|arg_value)>\s*$"),
+    "<seed:tool_call>": re.compile(r"</function>\s*$"),
+    "<｜DSML｜function_calls>": re.compile(r"</｜DSML｜invoke>\s*$"),
+    "<｜DSML｜tool_calls>": re.compile(r"</｜DSML｜invoke>\s*$"),
+    "<minimax:tool_call>": re.compile(r"</invoke>\s*$"),
+}
+_ELEMENT = re.compile(r"\s*(?:<|[^\s<>{}\[\]]+\s*<arg_key>)")
+_QUOTED = "<|tool_call>"
+_QUOTED_MARKS = re.compile(r'<\|"\|>|<tool_call\|>')
 
 
 class Stretch:
@@ -26,6 +38,7 @@ class Stretch:
         self._start = start
         self._brackets: Brackets | None = None
         self._searched = start
+        self._in_string = False
 
     def end(self, text: str, final: bool) -> tuple[int, int] | None:
         """Where the calls end and where the text continues; None while undecided, which never happens if `final`."""
@@ -37,6 +50,8 @@ class Stretch:
         return found
 
     def _end(self, text: str) -> tuple[int, int] | None:
+        if self._tag == _QUOTED:
+            return self._quoted(text)
         if self._brackets is None:
             if self._tag in WITH_TAG and (alone := _ALONE.match(text, self._start)) is not None:
                 return alone.end(), alone.end()
@@ -97,13 +112,28 @@ class Stretch:
             return (place, place) if place >= 0 else None
         if self._closing is None:
             return None
+        before = _BEFORE_CLOSING.get(self._tag or "")
+        if before is not None and self._tag not in WITH_TAG and not _ELEMENT.match(text, self._start):
+            before = None
         position = self._searched
         while (place := text.find(self._closing, position)) >= 0:
-            if self._tag not in WITH_TAG or _PARAMETERS_END.search(text[max(0, place - 200) : place]):
+            if before is None or before.search(text[max(0, place - 200) : place]):
                 return place, place + len(self._closing)
             position = place + 1
         # The next search starts where an incomplete closing tag could begin.
         self._searched = max(self._searched, len(text) - len(self._closing))
+        return None
+
+    def _quoted(self, text: str) -> tuple[int, int] | None:
+        """The end of calls whose strings are between quotation marks of several characters (Gemma 4)."""
+        for mark in _QUOTED_MARKS.finditer(text, self._searched):
+            self._searched = mark.end()
+            if mark[0] != self._closing:
+                self._in_string = not self._in_string
+            elif not self._in_string:
+                return mark.start(), mark.end()
+        # The next search starts where an incomplete mark could begin.
+        self._searched = max(self._searched, len(text) - len(self._closing or "") + 1)
         return None
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from llamacpu.chat.marks import INNER_MARKS, call_tags
+from llamacpu.constraints.grammar_texts import quoted
 from llamacpu.constraints.json_schema import compiled
 from llamacpu.errors import Cancelled, GrammarError
 
@@ -148,6 +150,8 @@ class Vocabulary:
         self.tokens: list[bytes] = [text or b"\xff" + tokenizer.id_to_piece(i).encode() for i, text in enumerate(shown)]
         self.special_token_ids: list[int] = [i for i, text in enumerate(shown) if not text]
         self._special = frozenset(self.special_token_ids)
+        marks = (mark for mark in call_tags() if self.control_token(mark) is not None)
+        self._marks = sorted(marks, key=lambda mark: (-len(mark), mark))
 
     def __call__(self, text: bytes | str) -> list[int]:
         tokenizer = self._tokenizer()
@@ -164,6 +168,28 @@ class Vocabulary:
         tokenizer = self._tokenizer()
         token = tokenizer.token_to_id(name) if tokenizer is not None else None
         return token if token in self._special else None
+
+    def marked(self, text: str) -> str:
+        """A text as a grammar writes it: in quotes, and control tokens of calls in it by their ids."""
+        token = self.control_token(text)
+        if token is not None:
+            return f"<[{token}]>"
+        for mark in self._marks:
+            before, found, after = text.partition(mark)
+            if found:
+                return " ".join(self.marked(part) for part in (before, found, after) if part)
+        return quoted(text)
+
+    def parts_of(self, text: str) -> list[int | str]:
+        """A text split at the control tokens that calls contain, which are given by their ids."""
+        found: list[int | str] = [text]
+        for mark in INNER_MARKS:
+            token = self.control_token(mark) if mark in text else None
+            if token is None:
+                continue
+            split = [part.split(mark) if isinstance(part, str) else [part] for part in found]
+            found = [piece for parts in split for place, part in enumerate(parts) for piece in ([token] * (place > 0) + [part])]
+        return [part for part in found if part != ""]
 
 
 class Compiler:
@@ -239,9 +265,14 @@ class Matcher:
     def feed(self, text: bytes) -> bool:
         """Append these bytes to the text. Returns False if the grammar forbids that; the matcher is then unusable."""
         try:
-            ids = self._tokenizer.encode(text.decode(), add_special=False, parse_special=False, space_prefix=False)
+            parts = vocabulary_of(self._tokenizer).parts_of(text.decode())
         except UnicodeDecodeError:
             return False
+        ids: list[int] = []
+        for part in parts:
+            ids += [part] if isinstance(part, int) else self._tokenizer.encode(
+                part, add_special=False, parse_special=False, space_prefix=False
+            )  # fmt: skip
         self._look()
         return bool(self._matcher.try_consume_tokens(ids) == len(ids))
 

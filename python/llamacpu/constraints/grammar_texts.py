@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llamacpu.constraints.schema_keywords import ENFORCED_FORMATS
 
-__all__ = ["as_regex", "element_text", "quoted", "slashed"]
+__all__ = ["as_regex", "closed_text", "quoted", "slashed"]
 
 _TEXT_LIMITS = frozenset(("format", "maxLength", "minLength", "pattern"))
 # Formats in an element, as in RFC 3339 and RFC 4122.
@@ -30,30 +30,53 @@ _FORMATS = {
 }
 
 
-def element_text(schema: Mapping[str, Any]) -> str | None:
-    """A terminal for the strings of a schema inside an element; None where that cannot be expressed.
+def closed_text(
+    schema: Mapping[str, Any], closing: str, never: Iterable[str] = (), wrapped: bool = False, close: bool = True
+) -> str | None:
+    """A terminal for a string of a schema and the tag that closes it; None where that cannot be expressed.
 
-    An element contains no tag, and line breaks at its beginning and end belong to its own tags.
+    The string contains neither the closing tag nor any of the texts in `never`.
+    wrapped: a line break at its beginning and one at its end belong to the tags; both may be left out.
+    close: False leaves out the closing tag, which is then a token that no text contains.
     """
+    end, line = (closing if close else ""), "\\n?" if wrapped else ""
+    never = [*never, *(() if close else (closing,))]
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if choices is not None:
-        plain = all("<" not in choice and choice.strip("\n") == choice and choice for choice in choices)
-        return " | ".join(map(quoted, choices)) if plain else None
-    least, most = schema.get("minLength", 0), schema.get("maxLength")
+        plain = all(not any(text in choice for text in (closing, *never)) for choice in choices)
+        if not plain or (wrapped and any(choice.strip("\n") != choice or not choice for choice in choices)):
+            return None
+        forms = [quoted(choice + end) for choice in choices]
+        return " | ".join([*forms, *(quoted(f"\n{choice}\n{end}") for choice in choices if wrapped)])
+    tail = as_regex(end)
+    parts = [f"/(.|\\n)*{tail}/", *(f"~/(.|\\n)*{as_regex(text)}(.|\\n)*/" for text in never if text)]
+    if close:
+        parts.append(f"~/(.|\\n)*{tail}(.|\\n)+/")
     if not _TEXT_LIMITS & set(schema):
-        return "/[^<]*/"
-    parts = [f"/[^<]{{{least},{'' if most is None else most}}}/", "~/\\n(.|\\n)*/", "~/(.|\\n)*\\n/"]
+        return " & ".join(parts)
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    parts.append(f"/{line}({_of_length(least, most, wrapped)}){line}{tail}/")
     name = schema.get("format")
     if name in ENFORCED_FORMATS:
         if name not in _FORMATS:
             return None
-        parts.append(f"/{_FORMATS[name]}/")
+        parts.append(f"/({slashed(_FORMATS[name])}){tail}/")
     if "pattern" in schema:
         pattern = _whole(schema["pattern"])
         if pattern is None:
             return None
-        parts.append(f"/{slashed(pattern)}/")
+        parts.append(f"/({slashed(pattern)}){tail}/")
     return " & ".join(parts)
+
+
+def _of_length(least: int, most: int | None, wrapped: bool) -> str:
+    """An expression for texts of some length, which begin and end with no line break if they are wrapped in two."""
+    if not wrapped:
+        return f"(.|\\n){{{least},{'' if most is None else most}}}"
+    options = [text for length, text in enumerate(("", "[^\\n]")) if least <= length <= (length if most is None else most)]
+    if most is None or most >= 2:
+        options.append(f"[^\\n](.|\\n){{{max(0, least - 2)},{'' if most is None else most - 2}}}[^\\n]")
+    return "|".join(options)
 
 
 def _whole(pattern: str) -> str | None:

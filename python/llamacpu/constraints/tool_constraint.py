@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llamacpu.chat.marks import CALL_TAGS
-from llamacpu.chat.reasoning import REASONING_TAGS
+from llamacpu.chat.marks import CALL_TAGS, ENDS_THOUGHT
+from llamacpu.chat.reasoning import ANYWHERE, REASONING_TAGS
 from llamacpu.constraints.compiler import Matcher, Vocabulary, compiler_of, vocabulary_of
 from llamacpu.constraints.grammar import Grammar
-from llamacpu.constraints.grammar_texts import quoted
 from llamacpu.constraints.tool_grammar import BARE, ToolGrammars
 
 if TYPE_CHECKING:
@@ -37,6 +36,8 @@ __all__ = ["ToolCallConstraint"]
 _DECIDED = 100
 # Openings of calls are no longer than this, except with long function names.
 _LONGEST_OPENING = 512
+_ANYWHERE = tuple((opening.encode(), closing.encode()) for opening, closing in ANYWHERE.items())
+_ENDS_THOUGHT = tuple(tag.encode() for tag in ENDS_THOUGHT)
 _ALL = re.compile(rb"(?:\A|(?<=\n))>>>all\n")
 
 
@@ -114,9 +115,15 @@ class ToolCallConstraint:
 
     def _look_in_thought(self) -> None:
         place = self._text.find(self._closing)
-        if place >= 0:
+        calls = [found for tag in _ENDS_THOUGHT if (found := self._text.find(tag)) >= 0]
+        if calls and not 0 <= place < min(calls):
+            self._state, self._text = "start", self._text[min(calls) :]
+            self._look_at_start()
+        elif place >= 0:
             self._state, self._text = "start", self._text[place + len(self._closing) :]
             self._look_at_start()
+        else:
+            self._text = self._text[-_LONGEST_OPENING:]
 
     def _look_at_start(self) -> None:
         self._text = text = self._text.lstrip()
@@ -149,9 +156,14 @@ class ToolCallConstraint:
         if everyone is not None and everyone.start() > 0:
             self._matcher, self._state, self._text = None, "start", self._text[everyone.end() :]
             return self._look_at_start()
-        for _, closing in self._thoughts:
+        for opening, closing in _ANYWHERE:
+            _, found, after = self._text.partition(opening)
+            if found:
+                self._matcher, self._state, self._text, self._closing = None, "thought", after, closing
+                return self._look_in_thought()
+        for opening, closing in self._thoughts:
             # This ends reasoning that no tag opened: a call may follow it.
-            if closing in self._text:
+            if closing in self._text and (opening, closing) not in _ANYWHERE:
                 self._matcher, self._state, self._text = None, "start", self._text.partition(closing)[2]
                 return self._look_at_start()
         begun = self._begun(at_start=False)
@@ -256,11 +268,7 @@ def _grammars_of(tokenizer: Tokenizer, tools: Sequence[Any], recipients: bool) -
 
 
 def _made(vocabulary: Vocabulary, tools: Sequence[Any], recipients: bool) -> _Grammars:
-    def mark(tag: str) -> str:
-        token = vocabulary.control_token(tag)
-        return quoted(tag) if token is None else f"<[{token}]>"
-
-    grammars = ToolGrammars(tools, mark, recipients)
+    grammars = ToolGrammars(tools, vocabulary.marked, recipients)
     # Tags that are single tokens, and tags that are spelled out.
     special = {tag: token for tag in CALL_TAGS if (token := vocabulary.control_token(tag)) is not None}
     spelled = [tag for tag in CALL_TAGS if tag not in special]

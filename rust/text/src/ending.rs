@@ -39,9 +39,12 @@ pub(crate) fn mark(vocabulary: &mut Vocabulary) -> Vec<u32> {
     let answers_go_on = (has(vocabulary, "<|return|>") && has(vocabulary, "<|call|>"))
         || (has(vocabulary, "<|calls|>") && has(vocabulary, "<|flush|>"));
     let plain_end = has(vocabulary, "<|tool_response>");
+    // Where messages have headers of their own (Muse Glimmer), the end of a message is not that of the answer.
+    let messages_go_on = has(vocabulary, "<|start|>") && has(vocabulary, "<|message|>") && has(vocabulary, "<|eot|>");
     for text in TEXTS {
         let Some(id) = vocabulary.token(text) else { continue };
         match text {
+            "<|eom|>" if messages_go_on => vocabulary.set_kind(id, Kind::Control),
             "<|end|>" if answers_go_on => vocabulary.set_kind(id, Kind::UserDefined),
             "</s>" if plain_end => vocabulary.set_kind(id, Kind::Normal),
             _ => {
@@ -81,5 +84,8 @@ mod tests {
         assert_eq!(found, [1, 2]);
         assert_eq!(kinds[0], Kind::UserDefined);
         assert_eq!(endings(&["</s>", "<|tool_response>"]).0, [1]);
+        let (found, kinds) = endings(&["<|eom|>", "<|start|>", "<|message|>", "<|eot|>"]);
+        assert_eq!(found, [3]);
+        assert_eq!(kinds[0], Kind::Control);
     }
 }

@@ -1,12 +1,11 @@
-"""Grammars of tool calls for one set of tools, in the notations of the Llama family.
+"""The grammars of the calls of one set of tools: a call, its tag, or text that is not a call."""
 
-Every grammar is written in llguidance's dialect of Lark: a call, its tag, or text that is not a call.
-"""
+# ruff: noqa: RUF001 (the bars of DeepSeek tags)
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,15 +20,28 @@ from llamacpu.chat.openings import (
     PYTHON_NAME,
     Opening,
 )
-from llamacpu.chat.tool_calls import is_text
-from llamacpu.constraints.compiler import schema_text
 from llamacpu.constraints.grammar import Grammar
-from llamacpu.constraints.grammar_texts import as_regex, element_text, quoted, slashed
-from llamacpu.constraints.json_schema import member
+from llamacpu.constraints.grammar_texts import as_regex, quoted, slashed
 from llamacpu.constraints.tool_definitions import function_of, parameters_of
+from llamacpu.constraints.tool_grammar.elements import (
+    DSML,
+    INVOKE,
+    KEYED,
+    PARAM,
+    PARAMETER,
+    TAGGED,
+    Elements,
+    Notation,
+)
+from llamacpu.constraints.tool_grammar.gemma import GemmaCalls
+from llamacpu.constraints.tool_grammar.rules import COMMON, OPENINGS, SPACE, json_rules, needed, python_rules
+
+__all__ = ["BARE", "ToolGrammars"]
 
 # A call without a tag comes at the beginning of an answer, or after another call.
-BARE = re.compile(rb'\[?\s*\{\s*"(name|type|function|parameters|arguments)"|\[\s*[^\s()\[\]{},"\'=:]+\(')
+BARE = re.compile(
+    rb'\[?\s*\{\s*"(name|type|function|parameters|arguments)"|\{\s*"tool_calls"|\[\s*[^\s()\[\]{},"\'=:]+\('
+)
 # Names that can be written without quotes: in Python's notation, before JSON, in a tag.
 _PYTHONIC = re.compile(r"(?!.*\.call$)[^\s()\[\]{},\"'=:*;]+")
 _BEFORE_JSON = re.compile(r"[^\s\[\]{}\"'<>]+")
@@ -38,25 +50,6 @@ _BEFORE_COLON = re.compile(r"(?!functions\.)[^\s:<]+")
 _SEPARATED = re.compile(r"(?!function$)[^\s<]([^\n<]*[^\s<])?")
 _IN_TAG = re.compile(r"[^\s>\"']([^>\n\"']*[^\s>\"'])?")
 _PRINTED = re.compile(r"(?!\s).*\S")
-
-# The name under which a schema refers to itself where one of its properties is used alone.
-_ROOT = "parameters"
-_SPACE = r"( |\n {0,8})?"
-# The lexer takes the longest token that is allowed, and text that is not a call is one of them: what distinguishes a
-# call from text must be one token from its first letter on.
-_OPENINGS = {"NAME": "name", "KEY": "(parameters|arguments)", "TYPE": "type", "FUNCTION": "function"}
-_COMMON = r"""
-ws: SPACE?
-SPACE: / |\n {0,8}/
-colon: ws ":" ws
-comma: ws "," ws
-WORD_NAME: "\"name\""
-WORD_FUNCTION: "\"function\""
-words: "\"parameters\"" | "\"arguments\""
-keyword: KEYWORD "=" any
-KEYWORD: /[A-Za-z_][A-Za-z_0-9]{0,40}/
-any: %json {}
-"""
 
 
 class ToolGrammars:
@@ -74,18 +67,22 @@ class ToolGrammars:
         self._names = [str(function["name"]) for function in functions]
         self._schemas = [parameters_of(function) for function in functions]
         self._pythonic = [number for number in range(len(functions)) if self._is_pythonic(number)]
-        rules = [_COMMON]
+        elements = Elements(mark)
+        rules = [line for line in COMMON.splitlines() if line]
         for number, name in enumerate(self._names):
-            rules += _rules(number, name, self._schemas[number])
+            rules += json_rules(number, name, self._schemas[number])
             if number in self._pythonic:
-                rules += _pythonic_rules(number, name, self._schemas[number])
-        for kind, key in _OPENINGS.items():
-            rules.append(f'OPEN_{kind}: /\\{{{_SPACE}"{key}"/')
-            rules.append(f'LIST_{kind}: /\\[{_SPACE}\\{{{_SPACE}"{key}"/')
+                elements.values(number, self._schemas[number])
+                rules += python_rules(number, name, self._schemas[number])
+        for kind, key in OPENINGS.items():
+            rules.append(f'OPEN_{kind}: /\\{{{SPACE}"{key}"/')
+            rules.append(f'LIST_{kind}: /\\[{SPACE}\\{{{SPACE}"{key}"/')
             rules.append(f"{kind.lower()}: " + self._each(f"{kind.lower()}_{{}}".format))
-        rules.append("call: " + " | ".join(f"OPEN_{kind} {kind.lower()}" for kind in _OPENINGS))
+        rules.append("call: " + " | ".join(f"OPEN_{kind} {kind.lower()}" for kind in OPENINGS))
         rules.append("calls: call (/[;,]? ?/ call)*")
-        listed = " | ".join(f"LIST_{kind} {kind.lower()}" for kind in _OPENINGS)
+        rules.append(f'WRAPPED: /\\{{{SPACE}"tool_calls"/')
+        rules.append('wrapped: WRAPPED colon "[" ws call (comma call)* ws "]" ws "}"')
+        listed = " | ".join(f"LIST_{kind} {kind.lower()}" for kind in OPENINGS)
         rules.append(f'list: ({listed}) (comma call)* ws "]"')
         if self._pythonic:
             rules.append("python: " + self._each("python_{}".format, self._pythonic))
@@ -108,15 +105,22 @@ class ToolGrammars:
             )
             if opening is not None
         ]
-        self._texts = {
-            (number, key): text
-            for number, schema in enumerate(self._schemas)
-            for key, value in schema.get("properties", {}).items()
-            if is_text(value) and (text := element_text(value)) is not None
+        # The functions that can be called in each notation with elements, and as Gemma 4 does.
+        self._elements = {
+            notation.rule: self._with_elements(notation, elements, rules)
+            for notation in (PARAM, PARAMETER, TAGGED, KEYED, DSML, INVOKE)
         }
-        for place, text in enumerate(self._texts.values()):
-            rules.append(f"TEXT_{place}: {text}")
-        self._rules = "\n".join(rules)
+        gemma = GemmaCalls(mark)
+        calls = {number: gemma.function(number, name, self._schemas[number]) for number, name in enumerate(self._names)}
+        rules += [f"gemma_call_{number}: {call}" for number, call in calls.items() if call]
+        self._gemma = self._each("gemma_call_{}".format, [number for number, call in calls.items() if call])
+        self._rules = [*rules, *elements.rules, *gemma.rules]
+
+    def _with_elements(self, notation: Notation, elements: Elements, rules: list[str]) -> str:
+        """Any function that can be called in a notation; "" if there is none."""
+        found = [elements.function(notation, number, name, self._schemas[number]) for number, name in enumerate(self._names)]
+        rules += [f"{notation.rule}_{number}: {call}" for number, call in enumerate(found) if call]
+        return self._each(f"{notation.rule}_{{}}".format, [number for number, call in enumerate(found) if call])
 
     def _fences(self, rules: list[str]) -> str | None:
         """Calls in a fenced block, with the name first."""
@@ -185,17 +189,23 @@ class ToolGrammars:
         openings = [opening.opens for opening in self.openings if bare or not opening.leads]
         excluded += [f"~/({slashed(opening)})(.|\\n)*/" for opening in openings]
         if bare:
-            forms += [*self._lines, "calls", "list", *(["pythons"] if self._pythonic else [])]
+            forms += [*self._lines, "calls", "list", "wrapped", *(["pythons"] if self._pythonic else [])]
             excluded.append(f"~/({BARE.pattern.decode()})(.|\\n)*/")
         return self._grammar([*forms, "OTHER"], "OTHER: " + " & ".join(["/(.|\\n)*/", *excluded]))
 
     def _grammar(self, forms: Sequence[str], other: str) -> Grammar:
-        return Grammar.trusted_lark(f"start: {' | '.join(forms)}\n{other}\n{self._rules}\n")
+        start = " | ".join(forms)
+        rules = needed(f"{start} {other}", self._rules)
+        return Grammar.trusted_lark("\n".join([f"start: {start}", other, *rules, ""]))
 
     def _called(self, tag: str) -> str | None:
         """What follows an opening tag, including the closing tag; None if no tool can be called that way."""
         closing = CALL_TAGS[tag]
         close = "" if closing is None else self._mark(closing)
+        if tag in ("<tool_call>", "<seed:tool_call>", "<｜DSML｜function_calls>", "<｜DSML｜tool_calls>", "<minimax:tool_call>"):
+            return self._in_elements(tag, close)
+        if tag == "<|tool_call>":
+            return f"ws ({self._gemma}) ws {close}" if self._gemma else None
         if tag == "<|python_start|>":
             return f"ws ({'pythons | ' if self._pythonic else ''}calls | list) ws {close}"
         if tag == "<|python_tag|>":
@@ -208,13 +218,15 @@ class ToolGrammars:
             return f"(ws list | {named})" if named else "ws list"
         if tag == "<function=":
             named = self._named(_IN_TAG, ">", "ws ")
-            return f"({named}) ws {close}" if named else None
+            forms = [f"({named}) ws {close}"] if named else []
+            forms += [tagged] if (tagged := self._elements["tagged"]) else []
+            return f"({' | '.join(forms)})" if forms else None
         if tag == "<function name=":
-            elements = [found for number in range(len(self._names)) if (found := self._elements(number))]
-            return f"({' | '.join(elements)}) ws {close}" if elements else None
-        if tag == "<｜tool▁call▁begin｜>":  # noqa: RUF001 (the bars of DeepSeek tags)
+            found = self._elements["param"]
+            return f"({found})" if found else None
+        if tag == "<｜tool▁call▁begin｜>":
             fence = quoted("\n```")
-            begun = self._mark("<｜tool▁sep｜>")  # noqa: RUF001
+            begun = self._mark("<｜tool▁sep｜>")
             named = self._named(_PRINTED, "\n```json\n", "")
             newer = self._named(_SEPARATED, "", f"{begun} ws ")
             forms = [f'"function" {begun} ({named}) {fence}'] if named else []
@@ -225,10 +237,6 @@ class ToolGrammars:
             form = 'ws "{{" ws {2} "\\"tool_name\\"" colon {1} comma words colon arguments_{0} ws "}}"'
             actions = self._each(lambda n: form.format(n, quoted(quoted(self._names[n])), identity))
             return f'ws "[" ({actions}) (comma ({actions}))* ws "]" ws {close}'
-        if tag == "<seed:tool_call>":
-            forms = [found for number in range(len(self._names)) if (found := self._elements(number, "parameter"))]
-            opened, closed = self._mark("<function="), self._mark("</function>")
-            return f"(ws {opened} ({' | '.join(forms)}) ws {closed})+ ws {close}" if forms else None
         if tag == "<function_calls>":
             return f"ws python (/\\n/ python)* ws {close}" if self._pythonic else None
         if tag == "<|tool_call_begin|>":
@@ -238,72 +246,16 @@ class ToolGrammars:
         if tag == "<|tool_call|>":
             # Granite omits the closing tag.
             return f"ws (calls | list) (ws {close})?"
-        return f"ws call ws {close}"
+        raise ValueError(f"the tag {tag} has no grammar")
 
-    def _elements(self, number: int, element: str = "param") -> str | None:
-        """The arguments of a function as elements, in the schema's order; None if they cannot be written so.
-
-        element: "param" for ``"f"><param name="a">1</param>``, "parameter" for ``f><parameter=a>1</parameter>``.
-        """
-        schema = self._schemas[number]
-        properties = schema.get("properties")
-        names = [self._names[number], *(properties or ())]
-        if not all(_IN_TAG.fullmatch(name) for name in names):
-            return None
-        is_short = element == "param"
-        before, after = ('<param name="', '">') if is_short else ("<parameter=", ">")
-        form = quoted(f'"{names[0]}">' if is_short else f"{names[0]}>")
-        closing = quoted(f"</{element}>")
-        if properties is None:
-            return f"{form} (ws {quoted(before)} /[^>\\s\"']{{1,40}}/ {quoted(after)} any {closing})*"
-        for key, value in properties.items():
-            if not is_text(value):
-                inner = f"%json {schema_text(member(schema, key, _ROOT), strict=True)}"
-            elif (number, key) in self._texts:
-                inner = f"TEXT_{[*self._texts].index((number, key))}"
-            else:
-                return None
-            argument = f"ws {quoted(before + key + after)} {inner} {closing}"
-            form += f" {argument}" if key in schema.get("required", ()) else f" ({argument})?"
-        return form
-
-
-def _rules(number: int, name: str, schema: Mapping[str, Any]) -> list[str]:
-    """The rules of one function: its arguments in JSON, and calls around them."""
-    written, body = quoted(quoted(name)), f"body_{number}"
-    first, then = (
-        f"colon {written} comma words colon arguments_{number}",
-        f"colon arguments_{number} comma WORD_NAME colon {written}",
-    )
-    inner = f'"{{" ws {body} ws "}}"'
-    return [
-        f"arguments_{number}: %json {schema_text(schema, strict=True)}",
-        f"{body}: WORD_NAME {first} | words {then}",
-        f'name_{number}: {first} ws "}}"',
-        f'key_{number}: {then} ws "}}"',
-        f'type_{number}: colon WORD_FUNCTION comma ({body} | WORD_FUNCTION colon {inner}) ws "}}"',
-        f'function_{number}: colon {inner} ws "}}"',
-    ]
-
-
-def _pythonic_rules(number: int, name: str, schema: Mapping[str, Any]) -> list[str]:
-    """The rules of a function's calls in Python's notation, with values in JSON's."""
-    found = [
-        f'python_{number}: {quoted(name)} ".call"? "(" keywords_{number}',
-        f"PYTHON_{number}: /\\[{_SPACE}{as_regex(name)}(\\.call)?\\(/",
-        f'keywords_{number}: ws keywords_{number}_0_first ws ")"',
-    ]
-    properties = schema.get("properties")
-    if properties is None:
-        return [*found, f"keywords_{number}_0_first: (keyword (comma keyword)*)?"]
-    # In the schema's order; arguments that are not required may be left out. All but the first follow a comma.
-    required = schema.get("required", ())
-    for place, key in enumerate(properties):
-        value = schema_text(member(schema, key, _ROOT), strict=True)
-        found.append(f'value_{number}_{place}: {quoted(key)} "=" %json {value}')
-        now, then = f"keywords_{number}_{place}", f"keywords_{number}_{place + 1}"
-        for position, before in (("first", ""), ("later", "comma ")):
-            rule = f"{now}_{position}: {before}value_{number}_{place} {then}_later"
-            found.append(rule if key in required else f"{rule} | {then}_{position}")
-    end = len(properties)
-    return [*found, f'keywords_{number}_{end}_first: ""', f'keywords_{number}_{end}_later: ""']
+    def _in_elements(self, tag: str, close: str) -> str | None:
+        """What follows a tag around calls with elements."""
+        parameter, keyed = self._elements["parameter"], self._elements["keyed"]
+        if tag == "<tool_call>":
+            forms = ["call", *filter(None, (parameter, keyed))]
+            return f"ws ({' | '.join(forms)}) ws {close}"
+        if tag == "<seed:tool_call>":
+            found = parameter
+        else:
+            found = self._elements["invoke" if tag == "<minimax:tool_call>" else "dsml"]
+        return f"(ws ({found}))+ ws {close}" if found else None
