@@ -18,6 +18,7 @@ from llamacpu.chat.answer import AnswerReader, Piece, ToolCall
 from llamacpu.chat.builtin import BUILTINS, builtin, guess, source_of
 from llamacpu.chat.harmony import HarmonyReader
 from llamacpu.chat.reasoning import begins_message
+from llamacpu.chat.recipients import RecipientReader
 from llamacpu.errors import TemplateError
 
 TURNS = [
@@ -55,6 +56,10 @@ EXPECTED = {
     "<seed:bos>user\nBye<seed:eos><seed:bos>assistant\n",
     "gemma": "<s><start_of_turn>user\nBe brief.\n\nHi<end_of_turn>\n<start_of_turn>model\nHello<end_of_turn>\n"
     "<start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n",
+    "gemma-4": "<s><|turn>system\nBe brief.<turn|>\n<|turn>user\nHi<turn|>\n<|turn>model\nHello<turn|>\n<|turn>user\nBye<turn|>\n"
+    "<|turn>model\n<|channel>thought\n<channel|>",
+    "muse-glimmer": '<s><|start|>system<|message|>Be brief.\n\nReasoning strength: high.\n\n# Valid recipients: "self", "user".<|eot|>'
+    "<|start|>user<|message|>Hi<|eot|><|start|>assistant to=user<|message|>Hello<|eot|><|start|>user<|message|>Bye<|eot|><|start|>assistant",
     "llama-2": "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello </s><s>[INST] Bye [/INST]",
     "llama-3": "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
     "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
@@ -113,6 +118,16 @@ TOOL_PARTS = {
     "command-r7b": ['<|START_TOOL_RESULT|>[{"tool_call_id": "0", "results": {"0": "3"}, "is_error": null}]<|END_TOOL_RESULT|>'],
     "command-r": ["<results>\n3\n</results>", '"tool_name": "add", "parameters": {"a": 1}'],
     "deepseek": ["<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n", "<｜tool▁output▁begin｜>3<｜tool▁output▁end｜><｜tool▁outputs▁end｜>"],
+    "gemma-4": [
+        '<|tool>declaration:add{description:<|"|><|"|>,parameters:{properties:{},type:<|"|>OBJECT<|"|>}}<tool|><turn|>',
+        '<|turn>model\n<|tool_call>call:add{a:1}<tool_call|><|tool_response>response:add{value:<|"|>3<|"|>}<tool_response|>',
+    ],
+    "muse-glimmer": [
+        '// Tool metadata\n{"name": "add", "description": ""}\n// Function schemas\n{"name": "add", "description": "", "parameters": {',
+        '# Valid recipients: "self", "add.*", "user".<|eot|>',
+        '<|start|>assistant to=add<|message|><atem:function_calls>\n<atem:invoke name="add">\n<atem:parameter name="a">1</atem:parameter>\n',
+        '<|start|>tool add<|message|><tool_output name="add">\n3\n</tool_output><|eot|><|start|>assistant',
+    ],
     "glm-4": ['<|assistant|>add\n{"a": 1}<|observation|>\n3', "## add"],
     "gpt-oss": ["<|start|>functions.add to=assistant<|channel|>commentary<|message|>3<|end|>", "type add = (_: "],
     "granite": ["<|start_of_role|>tool_response<|end_of_role|>3<|end_of_text|>", "<|start_of_role|>tools<|end_of_role|>["],
@@ -140,6 +155,7 @@ ENDS = (
     "<|eot|>",
     "<|im_end|>",
     "<|end|>",
+    "<turn|>",
     "<|end_of_text|>",
     "<|END_OF_TURN_TOKEN|>",
     "<seed:eos>",
@@ -149,6 +165,7 @@ ALL_CALLS = [
     "command-r",
     "command-r7b",
     "deepseek",
+    "gemma-4",
     "glm-4",
     "gpt-oss",
     "granite",
@@ -156,6 +173,7 @@ ALL_CALLS = [
     "llama-4",
     "mistral-v3",
     "mistral-v7-tekken",
+    "muse-glimmer",
     "phi-4-mini",
     "seed",
 ]
@@ -174,9 +192,11 @@ def test_calls_that_a_built_in_template_prints_are_read_back(name: str, calls: l
     turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "", "tool_calls": written}]
     prompt = template(name).render(turns[:1], tools=[TOOL])
     whole = template(name).render(turns, tools=[TOOL], add_generation_prompt=False)
-    assert whole.startswith(prompt) or name == "llama-4"
-    answer = whole[len(prompt) :] if whole.startswith(prompt) else whole[whole.index("<|python_start|>") :]
-    reader: Any = HarmonyReader(SCHEMAS) if begins_message(prompt) else AnswerReader(SCHEMAS, drop=ENDS)
+    begun = {"llama-4": "<|python_start|>", "gemma-4": "<|tool_call>"}
+    assert whole.startswith(prompt) or name in begun
+    answer = whole[len(prompt) :] if whole.startswith(prompt) else whole[whole.index(begun[name]) :]
+    in_headers: Any = RecipientReader if name == "muse-glimmer" else HarmonyReader
+    reader: Any = in_headers(SCHEMAS) if begins_message(prompt) else AnswerReader(SCHEMAS, drop=ENDS)
     events = [event for start in range(0, len(answer), size) for event in reader.push(answer[start : start + size])]
     events += reader.finish()
     assert [(event.name, json.loads(event.arguments)) for event in events if isinstance(event, ToolCall)] == calls
@@ -298,6 +318,8 @@ def test_the_templates_of_a_file() -> None:
         (["<｜Assistant｜>"], "", "deepseek"),
         (["<|start|>", "<|channel|>"], "", "gpt-oss"),
         (["<|start_of_role|>", "<|tool_call|>"], "", "granite"),
+        (["<|start|>", "<|eom|>", "<|eot|>"], "", "muse-glimmer"),
+        (["<|turn>", "<turn|>"], "", "gemma-4"),
         (["<seed:bos>"], "", "seed"),
         (["[gMASK]", "<|assistant|>"], "", "glm-4"),
         (["<|assistant|>", "<|/tool_call|>"], "", "phi-4-mini"),

@@ -1,5 +1,7 @@
 """Strict tools: whatever a model wants to say, its calls are valid; and what is no call is not touched."""
 
+# ruff: noqa: RUF001 (the bars of DeepSeek tags)
+
 from __future__ import annotations
 
 import json
@@ -17,7 +19,7 @@ from fake_llama import NAMES, Tokens, llama
 from fake_model import END, START, VOCABULARY, ids_of
 from llamacpu.answers.tools import grammar_of_format, grammar_of_tools
 from llamacpu.chat.answer import AnswerReader, Piece, ToolCall
-from llamacpu.chat.marks import CALL_TAGS
+from llamacpu.chat.marks import CALL_TAGS, INNER_MARKS
 from llamacpu.constraints.tool_constraint import ToolCallConstraint
 from llamacpu.errors import GrammarError
 from test_grammar import write as write_under
@@ -64,10 +66,7 @@ class TaggedTokens(Tokens):
         marks = [
             *CALL_TAGS,
             *(tag for tag in CALL_TAGS.values() if tag and tag != "```"),
-            "<｜tool▁sep｜>",  # noqa: RUF001
-            "[ARGS]",
-            "[CALL_ID]",
-            "<|tool_call_argument_begin|>",
+            *INNER_MARKS,
         ]
         self.marks = {VOCABULARY + place: mark for place, mark in enumerate(marks)}
         self.vocab_size = VOCABULARY + len(marks)
@@ -97,6 +96,14 @@ class TaggedTokens(Tokens):
 
 
 PLAIN, TAGGED = Tokens(), TaggedTokens()
+CLOSINGS = (
+    "</parameter>",
+    "</param>",
+    "</arg_value>",
+    '<|"|>',
+    "</｜DSML｜parameter>",
+    "</atem:parameter>",
+)
 BEGINNINGS = {
     "Llama 3.1": '{"name": "book"',
     "the key first": '{"parameters": {"city',
@@ -125,8 +132,20 @@ BEGINNINGS = {
     "GLM 4": 'book\n{"ci',
     "GLM 4, after a thought": "<think>hm</think>\nbook_now \n\n{",
     "Gemma": "I look:\n```tool_code\nbook(city=",
-    "DeepSeek V3.1": "<｜tool▁call▁begin｜>book<｜tool▁sep｜>{",  # noqa: RUF001
-    "DeepSeek": "<｜tool▁call▁begin｜>function<｜tool▁sep｜>book\n```json\n",  # noqa: RUF001
+    "DeepSeek V3.1": "<｜tool▁call▁begin｜>book<｜tool▁sep｜>{",
+    "DeepSeek": "<｜tool▁call▁begin｜>function<｜tool▁sep｜>book\n```json\n",
+    "DeepSeek V3.2": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="book',
+    "DeepSeek V3.2, of any object": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="web.search',
+    "DeepSeek V4": 'Text.\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="book_now">',
+    "MiniMax": '<minimax:tool_call>\n<invoke name="book">\n<parameter name="city">',
+    "Gemma 4": '<|tool_call>call:book{city:<|"|>',
+    "Gemma 4, of any object": "<|tool_call>call:web.search{",
+    "Gemma 4, behind a thought": "Hm<|channel>thought\nI call:book{<channel|><|tool_call>call:bo",
+    "Qwen 3.5": "<tool_call>\n<function=book>\n<parameter=city>\n",
+    "Qwen 3.5, without the outer tag": "<function=book>\n<parameter=city>",
+    "GLM 4.5": "<tool_call>book\n<arg_key>city</arg_key>\n<arg_value>",
+    "GLM 4.7": "<tool_call>web.search<arg_key>",
+    "all in one object": '{"tool_calls": [{"name": "book"',
 }
 
 
@@ -139,7 +158,12 @@ def write(
 
 
 def write_under_constraint(constraint: Any, tokens: Tokens, beginning: str, seed: int, limit: int = 1500) -> str:
-    """The same under any constraint, which must allow the beginning token by token."""
+    """The same under any constraint, which must allow the beginning token by token.
+
+    Now and then it wants to close an element, which a text without a limit would otherwise never do.
+    """
+    closings = [tokens.ids_of(c) if isinstance(tokens, TaggedTokens) else tokens.encode(c, False) for c in CLOSINGS]
+    closing: list[int] = []
     chance = np.random.default_rng(seed)
     likes = np.zeros(tokens.vocab_size, dtype=np.float32)
     likes[ids_of('"]}')] = 3
@@ -151,15 +175,20 @@ def write_under_constraint(constraint: Any, tokens: Tokens, beginning: str, seed
         wishes = (chance.normal(size=tokens.vocab_size) + likes).astype(np.float32)
         wishes[[START, *NAMES]] = -np.inf
         wishes[END] = likes[END]
+        if not coming and not closing and chance.random() < 0.1:
+            closing = [*closings[chance.integers(len(closings))]]
         if coming:
             wishes[coming[0]] = 100
+        elif closing:
+            wishes[closing[0]] = 50
         token = int(constraint(np.array(ids), wishes).argmax())
         if coming:
             assert token == coming.pop(0), (beginning, tokens.decode_bytes(ids), constraint)
+        closing = closing[1:] if closing and token == closing[0] else []
         if token == END:
             return tokens.decode_bytes(ids[1:]).decode(errors="replace")
         ids.append(token)
-    raise AssertionError(f"no end: {tokens.decode_bytes(ids)[:300]!r}")
+    raise AssertionError(f"no end: {tokens.decode_bytes(ids)!r}")
 
 
 def calls_in(text: str, recipients: bool = False) -> list[ToolCall]:

@@ -244,9 +244,7 @@ def chat_question(
             requested.tool_schemas(offered) if offered else None,
             reasoning=reasoning,
             begins_reasoning=closing,
-            unopened=grammar is None
-            and not prompt.begun
-            and may_begin_inside(prompt.text, source, streamed),
+            unopened=grammar is None and not prompt.begun and may_begin_inside(prompt.text, source, streamed),
             begins_recipient=prompt.text.endswith(">>>"),
             forced=forced,
             only_tagged=strict,

@@ -12,7 +12,9 @@ answer         splits streamed answers into reasoning, content and tool calls
 events         the events produced by that split
 reasoning      the tags around reasoning, and whether a prompt has opened or closed one
 stretches      finds the spans of an answer that may be tool calls
+messages       the common part of harmony (gpt-oss) and recipients (Muse Glimmer), which read answers made of messages
 tool_calls     parsers for the notations of tool calls; pythonic and brackets support them
+variables      what individual templates need besides the messages
 environment, filters, operations, limits   the sandbox and its limits
 clock          the time that templates read, which can be fixed
 traced, data   track which text came from the caller

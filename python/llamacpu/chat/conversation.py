@@ -12,6 +12,7 @@ from llamacpu.chat.limits import Limits, TemplateLimit
 from llamacpu.chat.ollama_template import OllamaTemplate, is_go_template
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
+from llamacpu.chat.variables import completed, with_other_names
 from llamacpu.engine.interfaces import preset_of
 from llamacpu.errors import TemplateError
 from llamacpu.locks import cached_property
@@ -167,6 +168,7 @@ class Chat:
         """
         template = self.template_for(tools)
         template.check()
+        variables = with_other_names(variables, template)
 
         def run(form: Form) -> list[Segment]:
             return template.segments(
@@ -202,7 +204,7 @@ class Chat:
             assert error is not None
             raise error
         self._tell(best[2], best[3])
-        return best[1]
+        return completed(best[1]) if add_generation_prompt else best[1]
 
     def _tell(self, form: Form, lost: set[str]) -> None:
         """Warn once about everything that the template does not show as written."""

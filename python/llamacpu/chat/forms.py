@@ -16,11 +16,13 @@ from llamacpu.chat.history import (
     Message,
     alternating,
     as_text,
+    calls_apart,
     history,
     merged_system,
     objects_as_text,
     short_ids,
     single_calls,
+    with_responses,
 )
 from llamacpu.chat.tool_calls import DECODER
 
@@ -52,6 +54,10 @@ def forms(messages: Sequence[Any], tools: Sequence[Any], source: str) -> Iterato
     plain, offered = history(messages), [_tool(tool) for tool in tools]
     if "tool_calls" not in source:
         plain = _in_words(plain)
+    if "tool_responses" in source and "tool_call_id" not in source:
+        plain = with_responses(plain)
+    if "end_turn" in source:
+        plain = calls_apart(plain)
     if offered and not re.search(r"\btools\b", source):
         plain = _with_instructions(plain, offered)
     changes: dict[str, Callable[[Form], Form]] = {

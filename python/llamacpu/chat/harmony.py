@@ -32,7 +32,7 @@ class HarmonyReader(MessageReader):
     begun      whether the prompt ends in the middle of the content
     """
 
-    ends = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
+    ends: tuple[str, ...] = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
 
     def __init__(self, tools: Iterable[str] | None = None, *, reasoning: bool = True, begun: bool = False) -> None:
         super().__init__()

@@ -221,3 +221,36 @@ def alternating(messages: Sequence[Message]) -> list[Message]:
     if begin is not None and found[begin].get("role") == "assistant":
         found.insert(begin, {"role": "user", "content": ""})
     return found
+
+
+def calls_apart(messages: Sequence[Message]) -> list[Message]:
+    """The messages with the text next to calls in a message of its own, which does not end the turn (Muse Glimmer)."""
+    found: list[Message] = []
+    for message in messages:
+        if message.get("tool_calls") and message["content"]:
+            found.append({key: value for key, value in message.items() if key != "tool_calls"} | {"end_turn": False})
+            reasoning = ("reasoning_content", "reasoning", "thinking")
+            message = {key: value for key, value in message.items() if key not in reasoning} | {"content": ""}
+        found.append(message)
+    return found
+
+
+def with_responses(messages: Sequence[Message]) -> list[Message]:
+    """The messages with results, and the answer behind them, in the message that called (older Gemma 4 templates)."""
+    found: list[Message] = []
+    for message in messages:
+        calls = found[-1].get("tool_calls") if found else None
+        if message.get("role") == "tool" and calls:
+            named = {call.get("id"): call["function"].get("name") for call in calls if call.get("id")}
+            name = named.get(message.get("tool_call_id")) or message.get("name")
+            if name is None and len(found[-1].get("tool_responses", ())) < len(calls):
+                name = calls[len(found[-1].get("tool_responses", ()))]["function"].get("name")
+            response = {"name": name or "unknown", "response": message["content"]}
+            found[-1] = {**found[-1], "tool_responses": [*found[-1].get("tool_responses", ()), response]}
+            continue
+        answers = message.get("role") == "assistant" and not message.get("tool_calls")
+        if answers and calls and found[-1].get("tool_responses") and not found[-1]["content"]:
+            found[-1] = {**found[-1], "content": message["content"]}
+            continue
+        found.append(message)
+    return found

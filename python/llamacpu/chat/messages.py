@@ -24,7 +24,7 @@ class MessageReader:
 
     ends: tuple[str, ...] = ()
     """The marks that end the text of a message."""
-    start = "<|start|>"
+    start: str = "<|start|>"
     """The one of them that also begins the next header."""
 
     def __init__(self) -> None:

@@ -8,7 +8,10 @@ from collections.abc import Collection, Iterable
 
 # Text that begins like a call but has not become one within this many characters is plain text.
 _DECIDED = 100
-_KEYS = ('"name"', '"type"', '"function"', '"parameters"', '"arguments"', '"id"', '"tool_name"', '"tool_call_id"', '"tool_calls"')
+_KEYS = tuple(
+    f'"{key}"'
+    for key in ("name", "type", "function", "parameters", "arguments", "id", "tool_name", "tool_call_id", "tool_calls")
+)
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[^\s()\[\]{},\"'=:]*")
 _FENCE = re.compile(r"```(json|JSON|tool_calls?|tool_code|)\s*(?=[^\sA-Za-z_])")

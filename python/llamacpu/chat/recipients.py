@@ -22,6 +22,7 @@ __all__ = ["CALLS_CLOSING", "CALLS_OPENING", "RecipientReader"]
 
 CALLS_OPENING, CALLS_CLOSING = "<atem:function_calls>", "</atem:function_calls>"
 
+_INVOKE_END = "</atem:invoke>"
 _TO = "to="
 _NAME = re.compile(r"[^\s<]*")
 # Anything longer is not a header.
@@ -41,7 +42,7 @@ class RecipientReader(MessageReader):
     begun      whether the prompt ends in the middle of the content
     """
 
-    ends = ("<|eom|>", "<|eot|>", "<|start|>")
+    ends: tuple[str, ...] = ("<|eom|>", "<|eot|>", "<|start|>")
 
     def __init__(
         self,
@@ -114,9 +115,9 @@ class RecipientReader(MessageReader):
 
     def _call(self, body: str) -> list[Event]:
         inner = body.strip()
-        whole = inner.startswith(CALLS_OPENING) and inner.endswith(CALLS_CLOSING)
-        inner = inner.removeprefix(CALLS_OPENING).removesuffix(CALLS_CLOSING)
-        calls = read_invoked(inner, self._schemas) if whole or "</atem:invoke>" in inner else None
+        block, end, rest = inner.removeprefix(CALLS_OPENING).rpartition(_INVOKE_END)
+        whole = end and CALLS_CLOSING.startswith(rest.strip())
+        calls = read_invoked(block + end, self._schemas) if whole else None
         if calls is None and self._names is not None and self._recipient in self._names and inner[:1] == "{":
             arguments = read_arguments(inner)
             calls = None if arguments is None else [Call(self._recipient, arguments)]

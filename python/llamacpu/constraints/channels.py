@@ -62,8 +62,12 @@ def _arguments(function: Mapping[str, Any], must_call: bool) -> str:
 class ChannelConstraint(MessageConstraint):
     """The constraint of an answer in channels; see `MessageConstraint`. A format applies to the channel "final"."""
 
-    end = "<|end|>"
-    make = staticmethod(_grammars)
+    end: str = "<|end|>"
+
+    @staticmethod
+    def make(vocabulary: Vocabulary, tools: Sequence[Any], must_call: bool, final: bool) -> HeaderGrammars:
+        """Build the grammars of headers; see `MessageConstraint.make`."""
+        return _grammars(vocabulary, tools, must_call, final)
 
     def _is_call(self, text: bytes) -> bool:
         return _CALLED.search(text) is not None

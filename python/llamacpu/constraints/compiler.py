@@ -9,6 +9,7 @@ Compiled grammars are cached for later texts under the same grammar: the latest 
 from __future__ import annotations
 
 import json
+import re
 import weakref
 from collections.abc import Callable, Hashable
 from functools import lru_cache, partial
@@ -182,14 +183,11 @@ class Vocabulary:
 
     def parts_of(self, text: str) -> list[int | str]:
         """A text split at the control tokens that calls contain, which are given by their ids."""
-        found: list[int | str] = [text]
-        for mark in INNER_MARKS:
-            token = self.control_token(mark) if mark in text else None
-            if token is None:
-                continue
-            split = [part.split(mark) if isinstance(part, str) else [part] for part in found]
-            found = [piece for parts in split for place, part in enumerate(parts) for piece in ([token] * (place > 0) + [part])]
-        return [part for part in found if part != ""]
+        inner = {mark: token for mark in INNER_MARKS if (token := self.control_token(mark)) is not None}
+        if not inner:
+            return [text]
+        pieces = re.split(f"({'|'.join(map(re.escape, inner))})", text)
+        return [inner.get(piece, piece) for piece in pieces if piece]
 
 
 class Compiler:

@@ -1,4 +1,4 @@
-"""The common part of constraints for answers made of messages with headers (`ChannelConstraint`, `RecipientConstraint`).
+"""The common part of constraints for answers made of messages with headers: `ChannelConstraint`, `RecipientConstraint`.
 
 Reasoning is free. A tool call must follow its schema from its header on; a format applies to the final message.
 """
@@ -46,6 +46,7 @@ class MessageConstraint:
 
     end: str
     """The mark that ends a message but not the answer."""
+
     def __init__(
         self,
         tokenizer: Tokenizer,

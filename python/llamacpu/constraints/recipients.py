@@ -61,8 +61,12 @@ def _grammars(vocabulary: Vocabulary, tools: Sequence[Any], must_call: bool, fin
 class RecipientConstraint(MessageConstraint):
     """The constraint of an answer with recipients; see `MessageConstraint`. A format applies to the user's message."""
 
-    end = "<|eom|>"
-    make = staticmethod(_grammars)
+    end: str = "<|eom|>"
+
+    @staticmethod
+    def make(vocabulary: Vocabulary, tools: Sequence[Any], must_call: bool, final: bool) -> HeaderGrammars:
+        """Build the grammars of headers; see `MessageConstraint.make`."""
+        return _grammars(vocabulary, tools, must_call, final)
 
     def _is_call(self, text: bytes) -> bool:
         # The grammar is complete behind the header of another message only: a call may always be followed by one.

@@ -101,9 +101,9 @@ def _argument(prefix: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
 def read_invoked(text: str, schemas: Mapping[str, Any] | None = None) -> list[Call] | None:
     """Parse one or more ``<invoke name="f"><parameter name="a">1</parameter></invoke>``.
 
-    The tags begin with ``atem:`` (Muse Glimmer), ``｜DSML｜`` (DeepSeek V3.2 and V4) or nothing (MiniMax). Strings stand
-    as they are, with their white space. ``string="true"`` and ``"false"`` say whether a value is a string; otherwise
-    its type is found as in `read_tagged`.
+    The tags begin with ``atem:`` (Muse Glimmer), ``｜DSML｜`` (DeepSeek V3.2 and V4) or nothing (MiniMax). Strings are
+    not trimmed. ``string="true"`` and ``"false"`` say whether a value is a string; otherwise its type is found as in
+    `read_tagged`.
     """
     text = text.strip()
     if refused(text):

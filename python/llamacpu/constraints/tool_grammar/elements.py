@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from llamacpu.chat.tool_calls import is_text
-from llamacpu.constraints.grammar_texts import closed_text, quoted
+from llamacpu.constraints.grammar_texts import closed_text
 from llamacpu.constraints.tool_grammar.rules import value_rules
 
-__all__ = ["ATEM", "DSML", "Elements", "INVOKE", "KEYED", "Notation", "PARAM", "PARAMETER", "TAGGED"]
+__all__ = ["ATEM", "DSML", "INVOKE", "KEYED", "PARAM", "PARAMETER", "TAGGED", "Elements", "Notation"]
 
 _IN_TAG = re.compile(r"[^\s>\"'<]([^>\n\"'<]*[^\s>\"'<])?")
 _BARE = re.compile(r"[^\s\[\]{}\"'<>]+")
@@ -44,9 +44,7 @@ class Notation(NamedTuple):
 
 
 # The tag before it is "<function name=".
-PARAM = Notation(
-    "param", '"{0}">', '<param name="{0}">', "</param>", "</function>", ("</function>",), wrapped=True
-)
+PARAM = Notation("param", '"{0}">', '<param name="{0}">', "</param>", "</function>", ("</function>",), wrapped=True)
 PARAMETER = Notation(
     "parameter",
     "<function={0}>",
@@ -122,7 +120,7 @@ class Elements:
         form, space = self._mark(notation.opening.format(name)), notation.space
         if properties is None:
             before, after = notation.argument.format("\0", "true").split("\0")
-            key = f"{self._marked(before)} /[^\\s<>\"']{{1,60}}/ {self._marked(after)}"
+            key = f"{self._marked(before)} /[\\w.$-]{{1,60}}/ {self._marked(after)}"
             text = self._text({}, notation)
             form += f" ({space} {key} {text})*"
         else:
@@ -148,11 +146,8 @@ class Elements:
 
     def _text(self, schema: Mapping[str, Any], notation: Notation) -> str | None:
         """A terminal for a string and its closing tag."""
-        closing = self._mark(notation.closing)
-        # A control token cannot be part of a terminal.
-        close = closing == quoted(notation.closing)
-        text = closed_text(schema, notation.closing, notation.never, notation.wrapped, close)
-        if text is None:
+        found = closed_text(schema, notation.closing, notation.never, notation.wrapped, self._mark)
+        if found is None:
             return None
-        name = self._texts.setdefault(text, f"TEXT_{len(self._texts)}")
-        return name if close else f"{name} {closing}"
+        text, rest = found
+        return f"{self._texts.setdefault(text, f'TEXT_{len(self._texts)}')} {rest}"

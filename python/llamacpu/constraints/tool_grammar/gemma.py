@@ -26,10 +26,15 @@ _LIMITS = {
 }
 _CHOICES = frozenset(("anyOf", "oneOf"))
 # Keywords that say nothing about the values.
-_REMARKS = frozenset(
-    ("$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated", "description", "examples", "title")
-    + ("nullable", "readOnly", "writeOnly", "contentEncoding", "contentMediaType")
-)
+_REMARKS = frozenset(("$comment", "$defs", "$id", "$schema", "default", "definitions", "deprecated", "description")) | {
+    "contentEncoding",
+    "contentMediaType",
+    "examples",
+    "nullable",
+    "readOnly",
+    "title",
+    "writeOnly",
+}
 # The largest number of elements that a list is required to have, or limited to.
 _MOST_ITEMS = 100
 _ANY = (
@@ -38,11 +43,11 @@ _ANY = (
     'gemma_list: "[" ws (gemma_any (comma gemma_any)*)? ws "]"',
     'gemma_mapping: "{" ws (gemma_pair (comma gemma_pair)*)? ws "}"',
     'gemma_pair: GEMMA_KEY ":" ws gemma_any',
-    'GEMMA_KEY: /[^\\s:,{}\\[\\]<"]{1,60}/',
+    "GEMMA_KEY: /[\\w.$-]{1,60}/",
 )
 
 
-class _Unable(Exception):
+class _UnableError(Exception):
     """A schema cannot be expressed in this notation."""
 
 
@@ -55,7 +60,6 @@ class GemmaCalls:
     def __init__(self, mark: Callable[[str], str]) -> None:
         self._mark = mark
         self._quote = mark(QUOTE)
-        self._close = self._quote == quoted(QUOTE)
         self._texts: dict[str, str] = {}
         self._references: dict[tuple[int, str], str] = {}
         self._made = [*_ANY, f"gemma_text: {self._string({})}"]
@@ -71,7 +75,7 @@ class GemmaCalls:
             return None
         try:
             arguments = self._value(schema, number, schema)
-        except _Unable:
+        except _UnableError:
             return None
         return f"{self._mark(f'call:{name}')} {arguments}"
 
@@ -85,7 +89,7 @@ class GemmaCalls:
         if schema is True or schema == {}:
             return "gemma_any"
         if not isinstance(schema, dict):
-            raise _Unable
+            raise _UnableError
         known = {key: value for key, value in schema.items() if key not in _REMARKS}
         if "$ref" in known:
             return self._referred(known, number, root)
@@ -94,7 +98,7 @@ class GemmaCalls:
             return f"({' | '.join(self._constant(choice) for choice in choices)})"
         if _CHOICES & set(known):
             if len(known) > 1:
-                raise _Unable
+                raise _UnableError
             options = known.get("anyOf") or known.get("oneOf") or ()
             return f"({' | '.join(self._value(option, number, root) for option in options)})"
         given = known.pop("type", None)
@@ -102,18 +106,18 @@ class GemmaCalls:
         forms = [self._typed(kind, known, number, root) for kind in types]
         unused = set(known) - {key for kind in types for key in _LIMITS.get(kind, ())}
         if unused:
-            raise _Unable
+            raise _UnableError
         return f"({' | '.join(forms)})"
 
     def _referred(self, schema: Mapping[str, Any], number: int, root: dict[str, Any]) -> str:
         reference = schema["$ref"]
         if len(schema) > 1 or not isinstance(reference, str) or not reference.startswith("#"):
-            raise _Unable
+            raise _UnableError
         name = self._references.get((number, reference))
         if name is None:
             target = resolved(root, reference)
             if target is None:
-                raise _Unable
+                raise _UnableError
             # The name is known before the rule is made: a schema may contain itself.
             name = self._references[number, reference] = f"gemma_{number}_r{len(self._references)}"
             self._made.append(f"{name}: {self._value(target, number, root)}")
@@ -122,10 +126,10 @@ class GemmaCalls:
     def _constant(self, value: Any) -> str:
         if isinstance(value, str):
             if QUOTE in value:
-                raise _Unable
+                raise _UnableError
             return f"{self._quote} {quoted(value)} {self._quote}" if value else f"{self._quote} {self._quote}"
         if isinstance(value, (dict, list)):
-            raise _Unable
+            raise _UnableError
         return quoted(json.dumps(value))
 
     def _typed(self, kind: Any, schema: Mapping[str, Any], number: int, root: dict[str, Any]) -> str:
@@ -138,20 +142,20 @@ class GemmaCalls:
             return self._list(limits, number, root)
         if kind == "object":
             return self._mapping(limits, number, root)
-        raise _Unable
+        raise _UnableError
 
     def _string(self, schema: Mapping[str, Any]) -> str:
-        text = closed_text(schema, QUOTE, close=self._close)
-        if text is None:
-            raise _Unable
-        name = self._texts.setdefault(text, f"GEMMA_{len(self._texts)}")
-        return f"{self._quote} {name}" if self._close else f"{self._quote} {name} {self._quote}"
+        found = closed_text(schema, QUOTE, mark=self._mark)
+        if found is None:
+            raise _UnableError
+        text, rest = found
+        return f"{self._quote} {self._texts.setdefault(text, f'GEMMA_{len(self._texts)}')} {rest}"
 
     def _list(self, schema: Mapping[str, Any], number: int, root: dict[str, Any]) -> str:
         item = self._value(schema.get("items", True), number, root)
         least, most = schema.get("minItems", 0), schema.get("maxItems")
         if least > _MOST_ITEMS or (most is not None and most > _MOST_ITEMS):
-            raise _Unable
+            raise _UnableError
         if most == 0:
             return '"[" ws "]"'
         further = f"{{{max(0, least - 1)},{'' if most is None else most - 1}}}"
@@ -163,7 +167,7 @@ class GemmaCalls:
         if properties is None:
             return "gemma_mapping"
         if schema.get("additionalProperties") not in (None, False) or not all(map(_KEY.fullmatch, properties)):
-            raise _Unable
+            raise _UnableError
         pairs = [
             (key in schema.get("required", ()), f"{quoted(f'{key}:')} ws {self._value(value, number, root)}")
             for key, value in properties.items()
@@ -171,7 +175,7 @@ class GemmaCalls:
         return self._rule(number, f'"{{" ws {self._members(number, pairs)} ws "}}"')
 
     def _members(self, number: int, pairs: Sequence[tuple[bool, str]]) -> str:
-        """Members in the schema's order; those that are not required may be left out, all but the first follow a comma."""
+        """Members in the schema's order, all but the first after a comma; those not required may be left out."""
         first = later = '""'
         for required, pair in reversed(pairs):
             now = self._rule(number, f"{pair} {later}")

@@ -50,6 +50,14 @@ _BEFORE_COLON = re.compile(r"(?!functions\.)[^\s:<]+")
 _SEPARATED = re.compile(r"(?!function$)[^\s<]([^\n<]*[^\s<])?")
 _IN_TAG = re.compile(r"[^\s>\"']([^>\n\"']*[^\s>\"'])?")
 _PRINTED = re.compile(r"(?!\s).*\S")
+# The notation inside tags around calls with elements.
+_AROUND_ELEMENTS = {
+    "<tool_call>": "parameter",
+    "<seed:tool_call>": "parameter",
+    "<｜DSML｜function_calls>": "dsml",
+    "<｜DSML｜tool_calls>": "dsml",
+    "<minimax:tool_call>": "invoke",
+}
 
 
 class ToolGrammars:
@@ -118,7 +126,8 @@ class ToolGrammars:
 
     def _with_elements(self, notation: Notation, elements: Elements, rules: list[str]) -> str:
         """Any function that can be called in a notation; "" if there is none."""
-        found = [elements.function(notation, number, name, self._schemas[number]) for number, name in enumerate(self._names)]
+        known = zip(self._names, self._schemas, strict=True)
+        found = [elements.function(notation, number, *function) for number, function in enumerate(known)]
         rules += [f"{notation.rule}_{number}: {call}" for number, call in enumerate(found) if call]
         return self._each(f"{notation.rule}_{{}}".format, [number for number, call in enumerate(found) if call])
 
@@ -202,7 +211,7 @@ class ToolGrammars:
         """What follows an opening tag, including the closing tag; None if no tool can be called that way."""
         closing = CALL_TAGS[tag]
         close = "" if closing is None else self._mark(closing)
-        if tag in ("<tool_call>", "<seed:tool_call>", "<｜DSML｜function_calls>", "<｜DSML｜tool_calls>", "<minimax:tool_call>"):
+        if tag in _AROUND_ELEMENTS:
             return self._in_elements(tag, close)
         if tag == "<|tool_call>":
             return f"ws ({self._gemma}) ws {close}" if self._gemma else None
@@ -250,12 +259,8 @@ class ToolGrammars:
 
     def _in_elements(self, tag: str, close: str) -> str | None:
         """What follows a tag around calls with elements."""
-        parameter, keyed = self._elements["parameter"], self._elements["keyed"]
+        found = self._elements[_AROUND_ELEMENTS[tag]]
         if tag == "<tool_call>":
-            forms = ["call", *filter(None, (parameter, keyed))]
+            forms = ["call", *filter(None, (found, self._elements["keyed"]))]
             return f"ws ({' | '.join(forms)}) ws {close}"
-        if tag == "<seed:tool_call>":
-            found = parameter
-        else:
-            found = self._elements["invoke" if tag == "<minimax:tool_call>" else "dsml"]
         return f"(ws ({found}))+ ws {close}" if found else None
