@@ -17,6 +17,7 @@ import pytest
 import llamacpu
 from checkpoint_files import safetensors_bytes
 from converted_checkpoints import load, weights, write_checkpoint
+from llamacpu.chat import Chat
 from llamacpu.errors import CheckpointError
 from llamacpu.families.registry import FAMILIES as RUNNING
 from llamacpu.gguf.file import GGUFFile
@@ -127,6 +128,13 @@ def test_a_damaged_file_of_ranks_is_one_error(tmp_path: Path, line: bytes) -> No
     (folder / "qwen.tiktoken").unlink()
     with pytest.raises(CheckpointError, match=r"qwen\.tiktoken is missing"):
         llamacpu.convert(folder, tmp_path / "a.gguf")
+
+
+def test_the_template_of_a_tekken_tokenizer_is_found_by_its_name(tmp_path: Path) -> None:
+    path = llamacpu.convert(made(tmp_path, "mistral-tekken"), tmp_path / "a.gguf")
+    with llamacpu.Model(path) as model:
+        prompt = Chat.of(model).render([{"role": "user", "content": "What?"}])
+    assert "[INST]What?[/INST]" in prompt
 
 
 def test_the_output_of_baichuan_2_has_rows_of_length_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,6 +37,7 @@ def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str) -> 
 
 @contextlib.contextmanager
 def _helped(folder: Path, chosen: Any, config: dict[str, Any]) -> Iterator[None]:
+    import transformers
     from conversion.base import TextModel
 
     with contextlib.ExitStack() as stack:
@@ -65,6 +67,12 @@ def _helped(folder: Path, chosen: Any, config: dict[str, Any]) -> Iterator[None]
                 self.gguf_writer.add_layer_norm_rms_eps(self.hparams["layer_norm_epsilon"])
 
             replace("set_gguf_parameters", set_parameters)
+        if chosen.__name__ == "DeciModel":  # it tells its two vocabularies apart by their published sizes
+            replace("_set_vocab_llama_hf", chosen._set_vocab_gpt2)
+            # A configuration of an unknown kind keeps transformers from loading the tokenizer beside it.
+            stack.enter_context(_tokenizer(transformers.PreTrainedTokenizerFast.from_pretrained(folder)))
+        if chosen.__name__ == "XverseModel":  # it writes no scores, without which the merges are lost
+            stack.enter_context(_scores(folder))
         ranked = next((name for name in RANKS if (folder / name).exists()), None)
         if ranked:
             stack.enter_context(_tokenizer(_ranked(folder / ranked, RANKS[ranked])))
@@ -86,6 +94,28 @@ def _tokenizer(tokenizer: Any) -> Iterator[None]:
         mock.patch.object(transformers.AutoTokenizer, "from_pretrained", return_value=tokenizer),
         mock.patch.object(gguf.GGUFWriter, "add_bos_token_id", lambda w, id: theirs(w, published.get(id, id))),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def _scores(folder: Path) -> Iterator[None]:
+    """Scores in the order of the merges, before the types of tokens."""
+    import gguf
+
+    found = json.loads((folder / "tokenizer.json").read_text("utf-8"))
+    scores = dict.fromkeys(found["model"]["vocab"], 0.0)
+    for rank, (left, right) in enumerate(found["model"]["merges"]):
+        scores[left + right] = -float(rank + 1)
+    scores |= {added["content"]: -1000.0 for added in found["added_tokens"]}
+    ids = {text: id for text, id in found["model"]["vocab"].items()}
+    ids |= {added["content"]: added["id"] for added in found["added_tokens"]}
+    theirs = gguf.GGUFWriter.add_token_types
+
+    def add(writer: Any, types: Any) -> None:
+        writer.add_token_scores([scores[text] for text in sorted(ids, key=ids.__getitem__)])
+        theirs(writer, types)
+
+    with mock.patch.object(gguf.GGUFWriter, "add_token_types", add):
         yield
 
 

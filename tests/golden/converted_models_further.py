@@ -24,6 +24,9 @@ FURTHER_PUBLISHED: dict[str, dict[str, Any]] = {
 }
 WHOLE = "model.embed_tokens 320 64; model.norm 64; lm_head 320 64"
 ATTENTION = LLAMA_LAYER.partition("; mlp")[0]
+NETWORK = "mlp.gate_proj {0} 64; mlp.up_proj {0} 64; mlp.down_proj 64 {0}"
+ONE_GROUP = ATTENTION.replace(" 32 64", " 16 64")
+NORMS_OF_HEADS = "; self_attn.q_norm 16; self_attn.k_norm 16"
 BERT = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
     "max_position_embeddings": 128, "type_vocab_size": 2, "layer_norm_eps": 1e-12,
@@ -55,6 +58,10 @@ GATED = {"gate_proj": (32, 64), "up_proj": (32, 64), "down_proj": (64, 32)}
 CLASSES = {"jina-bert-v2": "BertTokenizer", "jina-bert-v2-code": "RobertaTokenizer"}
 # Tensors whose values are not made up.
 VALUES = {"jais": {"transformer.relative_pe.slopes": [2.0**-2.5, 2.0**-5, 2.0**-7.5, 2.0**-10]}}
+MOE_LAYER = "; ".join([
+    ATTENTION, "mlp.gate 4 64; mlp.gate:e_score_correction_bias 4", experts("mlp.experts", GATED, 4),
+    *(f"mlp.shared_experts.{part} {rows} {columns}" for part, (rows, columns) in GATED.items()),
+])  # fmt: skip
 FURTHER_BY_HAND: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
     "baichuan": (
         {**GROUPED, "num_key_value_heads": 4, "architectures": ["BaichuanForCausalLM"], "model_type": "baichuan",
@@ -232,4 +239,75 @@ FURTHER_BY_HAND: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
                 "transformer.layers.0", "transformer.layers.1", "global_transformer.layers.0")
               for entry in MLLAMA_VISION.split("; ")),
             "multi_modal_projector 64 96", "multi_modal_projector:bias 64"]), "", ""),
+    "deci": (
+        {**GROUPED, "num_hidden_layers": 4, "architectures": ["DeciLMForCausalLM"], "model_type": "nemotron-nas-1",
+         "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "rope_scaling": LLAMA_3, "block_configs": [
+             {"attention": {"n_heads_in_group": 2, "replace_with_linear": False}, "ffn": {"ffn_mult": 1.5}},
+             {"attention": {"n_heads_in_group": None, "replace_with_linear": True}, "ffn": {"ffn_mult": 6.1}},
+             {"attention": {"n_heads_in_group": None, "replace_with_linear": False}, "ffn": {"ffn_mult": 0.5}},
+             {"attention": {"n_heads_in_group": 4, "replace_with_linear": False}, "ffn": {"ffn_mult": 1.0}}]},
+        "llama", "; ".join([WHOLE, *(f"model.layers.{layer}.{entry}" for layer, entries in enumerate((
+            (ATTENTION, NETWORK.format(256)),
+            ("input_layernorm 64; post_attention_layernorm 64; self_attn.linear_attn 64 64", NETWORK.format(512)),
+            ("post_attention_layernorm 64", NETWORK.format(256)),
+            (ONE_GROUP, NETWORK.format(256)))) for entry in "; ".join(entries).split("; "))]),
+        "", ""),
+    "deci-7b": (
+        {**GROUPED, "architectures": ["DeciLMForCausalLM"], "model_type": "deci", "rms_norm_eps": 1e-5,
+         "num_key_value_heads_per_layer": [2, 1], "rope_theta": 10000.0},
+        "llama", "; ".join([WHOLE, *(f"model.layers.{layer}.{entry}" for layer, attention in enumerate(
+            (ATTENTION, ONE_GROUP)) for entry in f"{attention}; {NETWORK.format(96)}".split("; "))]),
+        "", ""),
+    "gpt-oss-mxfp4": (
+        {**GROUPED, "head_dim": 16, "intermediate_size": 64, "architectures": ["GptOssForCausalLM"],
+         "model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2,
+         "quantization_config": {"quant_method": "mxfp4"}},
+        "words", WHOLE, "model.layers.",
+        f"{ATTENTION}; self_attn.q_proj:bias 64; self_attn.k_proj:bias 32; self_attn.v_proj:bias 32; "
+        "self_attn.o_proj:bias 64; self_attn:sinks 4; mlp.router 4 64; mlp.router:bias 4; "
+        "mlp.experts:gate_up_proj_blocks 4 128 2 16 U8; mlp.experts:gate_up_proj_scales 4 128 2 U8; "
+        "mlp.experts:gate_up_proj_bias 4 128; mlp.experts:down_proj_blocks 4 64 2 16 U8; "
+        "mlp.experts:down_proj_scales 4 64 2 U8; mlp.experts:down_proj_bias 4 64"),
+    "glm4moe-mtp": (
+        {**GROUPED, **EXPERTS, **ENDS, "head_dim": 16, "architectures": ["Glm4MoeForCausalLM"],
+         "model_type": "glm4_moe", "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1,
+         "num_nextn_predict_layers": 1,
+         "use_qk_norm": False, "norm_topk_prob": True, "routed_scaling_factor": 1.0},
+        "glm", "; ".join([WHOLE, *(f"model.layers.0.{entry}" for entry in LLAMA_LAYER.split("; ")), *(
+            f"model.layers.{layer}.{entry}" for layer in (1, 2) for entry in MOE_LAYER.split("; ")), *(
+            f"model.layers.2.{entry}" for entry in (
+                "eh_proj 64 128", "enorm 64", "hnorm 64", "embed_tokens 320 64", "shared_head.head 320 64",
+                "shared_head.norm 64"))]), "", ""),
+    "exaone-moe-mtp": (
+        {**GROUPED, **EXPERTS, **ENDS, "head_dim": 16, "architectures": ["ExaoneMoEForCausalLM"],
+         "model_type": "exaone_moe", "num_experts": 4, "first_k_dense_replace": 1, "num_nextn_predict_layers": 1,
+         "sliding_window": 32, "layer_types": ["sliding_attention", "full_attention"]},
+        "words", "; ".join([WHOLE, *(
+            f"model.layers.0.{entry}" for entry in (LLAMA_LAYER + NORMS_OF_HEADS).split("; ")), *(
+            f"{prefix}.{entry}" for prefix, layer in (("model.layers.1", MOE_LAYER), ("mtp.layers.0", LLAMA_LAYER))
+            for entry in (layer + NORMS_OF_HEADS).split("; ")),
+            "mtp.fc 64 128", "mtp.pre_fc_norm_embedding 64", "mtp.pre_fc_norm_hidden 64", "mtp.norm 64"]), "", ""),
+    "nomic-bert-moe": (
+        {"architectures": ["NomicBertModel"], "model_type": "nomic_bert_x", "n_embd": 64, "n_head": 4, "n_layer": 2,
+         "n_inner": 96, "n_positions": 2048, "max_trained_positions": 2048, "vocab_size": 122, "type_vocab_size": 1,
+         "activation_function": "gelu", "causal": False, "prenorm": False, "qkv_proj_bias": True, "mlp_fc1_bias": True,
+         "mlp_fc2_bias": True, "rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "moe_every_n_layers": 2,
+         "rotary_emb_scale_base": None, "rotary_emb_base": 10000.0, "layer_norm_epsilon": 1e-5, "num_experts": 4,
+         "moe_top_k": 2, "pad_token_id": 1},
+        "unigram in JSON", "; ".join([
+            "embeddings.word_embeddings 122 64; embeddings.token_type_embeddings 1 64; emb_ln 64; emb_ln:bias 64",
+            "encoder.layers.0.mlp.fc1 96 64; encoder.layers.0.mlp.fc1:bias 96; encoder.layers.0.mlp.fc2 64 96",
+            "encoder.layers.0.mlp.fc2:bias 64; encoder.layers.1.mlp.router.layer 4 64",
+            "encoder.layers.1.mlp.experts.mlp:w1 384 64; encoder.layers.1.mlp.experts.mlp:w2 384 64",
+            "encoder.layers.1.mlp.experts:bias 64"]), "encoder.layers.",
+        "attn.Wqkv 192 64; attn.Wqkv:bias 192; attn.out_proj 64 64; attn.out_proj:bias 64; norm1 64; norm1:bias 64; "
+        "norm2 64; norm2:bias 64"),
+    "mistral-tekken": (
+        {**GROUPED, "architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": None,
+         "head_dim": 16},
+        "tekken", WHOLE, "model.layers.", LLAMA_LAYER),
+    "xverse": (
+        {**GROUPED, "architectures": ["XverseForCausalLM"], "model_type": "xverse", "rms_norm_eps": 1e-6,
+         "num_key_value_heads": 4, "vocab_size": 342},
+        "characters", WHOLE.replace("320", "342"), "model.layers.", LLAMA_LAYER.replace(" 32 64", " 64 64")),
 }  # fmt: skip

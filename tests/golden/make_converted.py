@@ -35,6 +35,7 @@ from converted_checkpoints import GOLDEN, load, write_checkpoint  # noqa: E402
 from llamacpu import convert  # noqa: E402
 from llamacpu.errors import LlamaCpuError  # noqa: E402
 from llamacpu.gguf.file import GGUFFile  # noqa: E402
+from llamacpu.tools.convert.tokenizers.protobuf import read_piece_model  # noqa: E402
 
 TEXT = (
     "The quick brown fox jumps over the lazy dog. Hello world, it's 3 o'clock in 2024! "
@@ -91,11 +92,72 @@ def save_ranks(path: Path) -> None:
     merges = json.loads(tokenizer.to_str())["model"]["merges"]
     tokens = [bytes([byte]) for byte in range(256)]
     tokens += [bytes(byte_of[letter] for letter in "".join(pair)) for pair in merges]
+    if path.suffix == ".json":
+        vocab = [
+            {
+                "rank": rank,
+                "token_bytes": base64.b64encode(token).decode(),
+                "token_str": token.decode("utf-8", "replace"),
+            }
+            for rank, token in enumerate(dict.fromkeys(tokens))
+        ]
+        sizes = {"num_vocab_tokens": 300, "default_vocab_size": 320, "default_num_special_tokens": 20, "version": "v3"}
+        rule = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+        path.write_text(json.dumps({"config": {"pattern": rule, **sizes}, "vocab": vocab}), "utf-8")
+        return
     lines = [f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(dict.fromkeys(tokens))]
     path.write_text("\n".join(lines) + "\n", "utf-8")
     (path.parent / "tokenizer_config.json").write_text(
         json.dumps({"chat_template": "{{ messages[0].content }}"}), "utf-8"
     )
+
+
+def save_characters(folder: Path) -> None:
+    """Merges of characters with a token for each byte, as tokenizers that were SentencePiece's have them."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=340, special_tokens=[*specials, *bytes_], show_progress=False)
+    tokenizer.train_from_iterator([TEXT], trainer)
+    found = json.loads(tokenizer.to_str())
+    found["added_tokens"] = [entry for entry in found["added_tokens"] if entry["content"] in specials]
+    tokenizer = Tokenizer.from_str(json.dumps(found))
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.add_tokens([AddedToken("<|tool_call>", normalized=False), AddedToken("<more>", normalized=False)])
+    names = {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"}
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **{f"{name}_token": text for name, text in names.items()}
+    )
+    fast.save_pretrained(folder)
+
+
+def save_unigrams(folder: Path) -> None:
+    """A Unigram vocabulary in tokenizer.json alone, with fairseq's special tokens."""
+    import sentencepiece
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import XLMRobertaTokenizerFast
+
+    rules = folder / "rules.tsv"
+    rules.write_text("FF21\t41\nFF22\t42\n", "utf-8")
+    save_pieces(folder, "m.spm", vocab_size=120, model_type="unigram", normalization_rule_tsv=str(rules))
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "m.spm"))
+    charsmap = read_piece_model((folder / "m.spm").read_bytes(), "m.spm").charsmap
+    for path in (folder / "m.spm", rules):
+        path.unlink()
+    entries = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    entries += [(pieces.id_to_piece(id), pieces.get_score(id)) for id in range(3, pieces.vocab_size())]
+    tokenizer = Tokenizer(models.Unigram([*entries, ("<mask>", 0.0)], 3))
+    tokenizer.normalizer = normalizers.Precompiled(charsmap)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    ids = [("<s>", 0), ("</s>", 2)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=ids
+    )
+    XLMRobertaTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
 
 
 def save_tokenizer(folder: Path, kind: str) -> None:
@@ -119,6 +181,15 @@ def save_tokenizer(folder: Path, kind: str) -> None:
             "added_tokens_decoder": {id: {"content": text, "special": s} for id, (text, s) in added.items()},
         }  # fmt: skip
         (folder / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
+        return
+    if kind == "tekken":
+        save_ranks(folder / "tekken.json")
+        return
+    if kind == "characters":
+        save_characters(folder)
+        return
+    if kind == "unigram in JSON":
+        save_unigrams(folder)
         return
     if kind == "unigram of DeBERTa":
         pieces = {"pad": "[PAD]", "bos": "[CLS]", "eos": "[SEP]", "unk": "[UNK]"}
@@ -230,14 +301,15 @@ def model_by_hand(name: str) -> dict[str, Any]:
     names = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "num_transformer_layers")
     count = next(config[key] for key in names if key in config)
     entries = [entry.split() for entry in whole.split("; ")]
-    for number in range(count):
+    for number in range(count if layer else 0):
         entries += [f"{prefix}{number}.{entry}".split() for entry in layer.split("; ")]
     tensors = []
     for text, *shape in entries:
-        # "a" is a.weight, "a:b" is a.b, "a::" is a.
+        # "a" is a.weight, "a:b" is a.b, "a::" is a. What follows the shape is another type than F32.
         stem, colon, suffix = text.partition(":")
         full = stem if suffix == ":" else f"{stem}.{suffix if colon else 'weight'}"
-        tensors.append(["F32", [int(size) for size in shape], [full]])
+        kind = shape.pop() if shape[-1].isalnum() and not shape[-1].isdecimal() else "F32"
+        tensors.append([kind, [int(size) for size in shape], [full]])
     return {"config": config, "tokenizer": tokenizer, "tensors": tensors, "values": VALUES.get(name, {})}
 
 

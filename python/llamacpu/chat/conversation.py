@@ -82,6 +82,8 @@ class Chat:
         self._metadata = metadata
         self._told: set[str] = set()
         sources = templates_in(metadata)
+        # Where a checkpoint has none, llama.cpp's converter writes the name of a template of its own.
+        sources = {name: source_of(builtin(text)) if is_builtin(text) else text for name, text in sources.items()}
         own = self.preset.template
         if own and (template == "modelfile" or (template is None and not sources)):
             self.name: str = "modelfile"

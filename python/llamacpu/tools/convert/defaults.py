@@ -243,10 +243,27 @@ _DEFAULTS = {
     " pad_token_id=0 rope_theta=1000.0",
 }
 
+_ROPE: dict[str, dict[str, Any]] = {
+    "gpt_oss": {
+        "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+        "original_max_position_embeddings": 4096,
+    },
+    "gemma4_text": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
+    },
+    "mistral4": {
+        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 128.0, "original_max_position_embeddings": 8192,
+        "beta_fast": 32.0, "beta_slow": 1.0, "mscale_all_dim": 1.0, "mscale": 1.0, "llama_4_scaling_beta": 0.1,
+    },
+}  # fmt: skip
+
 
 def with_defaults(config: dict[str, Any], model_type: str) -> dict[str, Any]:
     """`config` with the values that its class in transformers adds; unchanged for an unknown `model_type`."""
     result = dict(config)
+    if model_type in _ROPE and not result.get("rope_parameters") and not result.get("rope_scaling"):
+        result["rope_parameters"] = dict(_ROPE[model_type])
     for entry in _DEFAULTS.get(model_type, "").split():
         key, _, text = entry.partition("=")
         if text not in ("heads", "hidden/heads"):

@@ -40,7 +40,8 @@ BLOCKS = {
     "attn_qkv": "attention.query_key_value self_attn.qkv_proj attn.Wqkv attn.c_attn self_attention.query_key_value"
     " mixer.Wqkv attn.qkv_proj",
     "attn_output": "attention.dense self_attn.o_proj self_attn.dense attention.wo attention.output.dense"
-    " attention.out_lin attn.Wo attn.c_proj attn.out_proj self_attention.dense attn.attention.out_proj mixer.out_proj",
+    " attention.out_lin attn.Wo attn.c_proj attn.out_proj self_attention.dense attn.attention.out_proj mixer.out_proj"
+    " self_attn.linear_attn",
     "attn_output_norm": "attention.output.LayerNorm sa_layer_norm norm1",
     "attn_q_norm": "self_attn.q_norm self_attn.q_layernorm self_attn.query_layernorm attn.q_norm"
     " attention.self.layer_norm_q",

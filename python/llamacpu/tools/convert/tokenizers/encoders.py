@@ -135,7 +135,12 @@ def _from_json(folder: TokenizerFolder, config: dict[str, Any]) -> _Parts:
     for id, added in folder.added.items():
         if id >= len(entries):
             found.set(id, added.text.encode(), 0.0, CONTROL if added.special else USER_DEFINED)
-    return found, _adds_prefix(folder), bool(folder.config.get("clean_up_tokenization_spaces", True)), _charsmap(folder)
+    return (
+        found,
+        _adds_prefix(folder),
+        bool(folder.config.get("clean_up_tokenization_spaces", False)),
+        _charsmap(folder),
+    )
 
 
 def _is_entry(entry: Any) -> bool:

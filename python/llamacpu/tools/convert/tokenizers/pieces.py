@@ -133,7 +133,7 @@ def set_merged_pieces(folder: TokenizerFolder, config: dict[str, Any], keys: Key
     specials = _special_texts(folder)
     for text, id in found.items():
         kind = BYTE if _BYTE.fullmatch(text) else CONTROL if text in specials else NORMAL
-        vocabulary.set(id, text.encode(), -float(ranks.get(text, 0)), kind)
+        vocabulary.set(id, text.encode(), 0.0 - ranks.get(text, 0), kind)
     for id, token in folder.added.items():
         if token.special or token.text in specials:
             vocabulary.set(id, token.text.encode(), _ADDED_SCORE, CONTROL)

@@ -15,6 +15,8 @@ __all__ = ["MAX_TOKENS", "MAX_TOKEN_BYTES", "has_tekken", "merges_of", "set_tekk
 
 MAX_TOKENS = 1 << 20
 MAX_TOKEN_BYTES = 1 << 10
+_TEMPLATES = {"v3": "mistral-v3-tekken", "v7": "mistral-v7-tekken"}
+"""Versions of the tokenizer to names of chat templates that runtimes know."""
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 _LETTERS = {byte: chr(byte) for byte in _PRINTABLE} | {
     byte: chr(256 + index) for index, byte in enumerate(b for b in range(256) if b not in _PRINTABLE)
@@ -43,14 +45,18 @@ def set_tekken(folder: TokenizerFolder, keys: Keys) -> None:
     if pad is not None:
         keys.add("tokenizer.ggml.padding_token_id", pad, "uint32")
     keys.add("tokenizer.ggml.tokens", tokens, "string")
-    keys.add("tokenizer.ggml.scores", [0.0] * len(tokens), "float32")
+    keys.add("tokenizer.ggml.scores", [0] * len(tokens), "int32")
     keys.add("tokenizer.ggml.token_type", [CONTROL] * len(specials) + [NORMAL] * len(ranks), "int32")
     keys.set("vocab_size", len(tokens))
     keys.add("tokenizer.ggml.add_bos_token", True, "bool")
     keys.add("tokenizer.ggml.add_eos_token", False, "bool")
     template = folder.checkpoint.file("chat_template.jinja")
+    settings = found.get("config")
+    known = _TEMPLATES.get(str(settings.get("version")) if isinstance(settings, dict) else "")
     if template is not None:
         keys.add("tokenizer.chat_template", template.read_text("utf-8"), "string")
+    elif known is not None:
+        keys.add("tokenizer.chat_template", known, "string")
 
 
 def _read(found: dict[str, Any]) -> tuple[list[str], dict[bytes, int]]:
