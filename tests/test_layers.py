@@ -31,6 +31,7 @@ LAYERS = [
     {"drafting"},
     {"sampling"},
     {"engine"},
+    {"pictures"},
     {"store"},
     {"families"},
     {"text"},

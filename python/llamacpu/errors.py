@@ -8,6 +8,7 @@ LlamaCpuError
 ├── TemplateError    a chat template that cannot be rendered (also a ValueError)
 ├── GrammarError     a grammar or JSON schema that cannot be used (also a ValueError)
 ├── SessionError     a saved session that is damaged or belongs to another model (also a ValueError)
+├── PictureError     a picture that cannot be read or is not allowed, or a model that sees none (also a ValueError)
 ├── StoreError       the model that a name refers to cannot be found, downloaded or stored (also a ValueError)
 ├── TrainingError    training data, settings or a checkpoint of a training that cannot be used (also a ValueError)
 ├── Overloaded       an engine has as many requests waiting as it accepts; `retry_after` says when to try again
@@ -25,6 +26,7 @@ __all__ = [
     "LlamaCpuError",
     "ModelError",
     "Overloaded",
+    "PictureError",
     "SessionError",
     "StoreError",
     "TemplateError",
@@ -71,6 +73,10 @@ class GrammarError(LlamaCpuError, ValueError):
 
 class SessionError(LlamaCpuError, ValueError):
     """The file is not a valid saved session, or it belongs to another model or a newer version."""
+
+
+class PictureError(LlamaCpuError, ValueError):
+    """A picture cannot be read, is larger than allowed or not allowed at all, or the model sees no pictures."""
 
 
 class StoreError(LlamaCpuError, ValueError):

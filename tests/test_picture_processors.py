@@ -1,0 +1,197 @@
+"""Pictures are resized, cut and normalized as transformers' processors do it, to one gray level."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import picture_cases as cases
+from llamacpu.errors import ModelError, PictureError
+from llamacpu.pictures import Picture, PictureSettings, Plan, processor_for, resizing
+from llamacpu.pictures.fixed_point import resized_in_fixed_point
+from llamacpu.pictures.resizing import resized
+
+Image = pytest.importorskip("PIL.Image")
+THOROUGH = bool(os.environ.get("LLAMACPU_THOROUGH"))
+STORED = json.loads((Path(__file__).parent / "golden" / "pictures.json").read_text("utf-8"))
+KINDS = sorted(cases.SETTINGS)
+SHAPES = [((7, 5), (3, 11)), ((64, 97), (13, 40)), ((1, 1), (4, 3)), ((40, 9), (41, 8)), ((3, 80), (50, 7))]
+LEAST = {
+    "llama4": 144, "mllama": 1601, "gemma3": 256, "idefics3": 169, "smolvlm": 64, "llava": 576, "llava-next": 1728,
+}  # fmt: skip
+
+
+def picture(size: tuple[int, int]) -> Picture:
+    file = BytesIO()
+    Image.fromarray(cases.made(size)).save(file, "PNG", compress_level=0)
+    return Picture(file.getvalue())
+
+
+def prepared(kind: str, size: tuple[int, int], **limits: Any) -> tuple[Plan, np.ndarray]:
+    settings = PictureSettings(**cases.SETTINGS[kind], **limits)
+    found = processor_for(settings).prepare(picture(size))
+    plan = found.plan
+    assert found.pixels.dtype == np.float32
+    assert found.pixels.shape == (plan.tiles, *plan.tile, 3)
+    return plan, cases.gray_levels(found.pixels, settings.mean, settings.std)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_are_those_of_transformers_stored(kind: str) -> None:
+    for size, row in zip(cases.SIZES, STORED[kind], strict=True):
+        if not THOROUGH and size not in (cases.FEW[2::4] if kind == "smolvlm" else cases.FEW):
+            continue
+        if row is None:
+            with pytest.raises(PictureError, match="times as long"):
+                prepared(kind, size)
+            continue
+        plan, levels = prepared(kind, size)
+        assert [*levels.shape[:3], *plan.grid] == row[:5], size
+        seen = np.frombuffer(base64.b64decode(row[5]), np.uint8).reshape(-1, 3)
+        assert np.abs(levels[cases.places(*levels.shape[:3])] - seen).max() <= 1.01, size
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torchvision") is None, reason="needs torch and torchvision")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_pixel_is_that_of_transformers(kind: str) -> None:
+    import transformers_pictures
+
+    for size in cases.SIZES:
+        try:
+            levels, grid = transformers_pictures.shown(kind, size)
+        except ValueError:
+            with pytest.raises(PictureError):
+                prepared(kind, size)
+            continue
+        plan, own = prepared(kind, size)
+        assert plan.grid == grid, size
+        assert own.shape == levels.shape, size
+        # Llama 4's processor normalizes in bfloat16.
+        assert np.abs(own - levels).max() <= (1.6 if kind == "llama4" else 1.01), size
+
+
+@pytest.mark.parametrize("kind", ["bilinear", "bicubic", "lanczos"])
+def test_resizing_filters_over_all_pixels(kind: Any) -> None:
+    for size, wanted in SHAPES:
+        pixels = cases.made(size)
+        reference = cases.resampled(pixels, wanted, kind)
+        for own in [resized_in_fixed_point(pixels, wanted, kind)] if kind != "bicubic" else []:
+            assert own.shape == (*wanted, 3)
+            assert np.abs(own.astype(int) - reference).max() <= 1, (size, wanted)
+        other = resized(pixels, wanted, kind)
+        # Newer versions of Pillow begin with the columns in some cases.
+        turned = cases.resampled(pixels.transpose(1, 0, 2), wanted[::-1], kind).transpose(1, 0, 2)
+        assert min(np.abs(other.astype(int) - one).max() for one in (reference, turned)) <= 1, (size, wanted)
+
+
+@pytest.mark.parametrize("largest", [0, 1 << 24])
+@pytest.mark.parametrize("size", [(40, 97), (97, 40), (41, 96), (1, 3000), (3000, 1), (32, 32)])
+def test_the_middle_of_a_resized_picture_alone(
+    size: tuple[int, int], largest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels, short = cases.made(size), min(size)
+    full = tuple(int(32 * side / short) if side != short else 32 for side in size)
+    top, left = (full[0] - 32) // 2, (full[1] - 32) // 2
+    monkeypatch.setattr(resizing, "_LARGEST", largest)
+    own = resized(pixels, (32, 32), "bicubic", middle_of=(full[0], full[1]))
+    if max(full) < 10_000:
+        whole = cases.resampled(pixels, (full[0], full[1]), "bicubic")
+        assert np.abs(own.astype(int) - whole[top : top + 32, left : left + 32]).max() <= (1 if largest else 3)
+    assert own.shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_counts_what_is_prepared(kind: str) -> None:
+    settings = PictureSettings(**cases.SETTINGS[kind])
+    processor = processor_for(settings)
+    for size in [*cases.SIZES, (60_000, 1_000), (50, 5_000)]:
+        if kind == "qwen2-vl" and max(size) > 200 * min(size):
+            continue
+        plan = processor.plan(size)
+        pixels = plan.tiles * plan.tile[0] * plan.tile[1]
+        side = settings.patch_size * processor.side
+        tokens = pixels // side**2 if kind not in ("gemma3", "mllama", "llava", "llava-next") else None
+        if tokens is not None:
+            assert plan.rows == tokens, size
+        assert plan.rows > 0 or plan.cross_rows > 0
+        assert pixels <= 32 << 20, size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_limit_of_tokens_is_kept_where_there_is_a_choice(kind: str) -> None:
+    for most in (1, 40, 300, 700, 2000):
+        settings = PictureSettings(**cases.SETTINGS[kind], max_tokens=most)
+        processor = processor_for(settings)
+        plain = processor_for(PictureSettings(**cases.SETTINGS[kind]))
+        for size in cases.SIZES:
+            try:
+                plan, without = processor.plan(size), plain.plan(size)
+            except PictureError:
+                continue
+            tokens, usual = plan.rows or plan.cross_rows, without.rows or without.cross_rows
+            least = LEAST.get(kind, 1)
+            assert tokens <= max(most, least), (most, size)
+            if kind != "qwen2-vl":  # which may be given more than usual
+                assert tokens <= usual, (most, size)
+
+
+def texts(plan: Plan) -> str:
+    return "".join(piece if isinstance(piece, str) else f"({piece})" for piece in plan.pieces)
+
+
+def test_prompts_around_tiles() -> None:
+    def of(kind: str, size: tuple[int, int]) -> str:
+        return texts(processor_for(PictureSettings(**cases.SETTINGS[kind])).plan(size))
+
+    assert of("llama4", (336, 336)) == "<|image_start|><|image|>(144)<|image_end|>"
+    assert of("llama4", (672, 672)) == (
+        "<|image_start|>(144)<|tile_x_separator|>(144)<|tile_y_separator|>(144)<|tile_x_separator|>(144)"
+        "<|tile_y_separator|><|image|>(144)<|image_end|>"
+    )
+    assert of("mllama", (2000, 100)) == "<|image|>"
+    assert of("gemma3", (2000, 100)) == "\n\n<start_of_image>(256)<end_of_image>\n\n"
+    assert of("muse-glimmer", (56, 84)) == "<|image_start|>(6)<|image_end|>"
+    assert of("qwen2-vl", (56, 84)) == "<|vision_start|>(6)<|vision_end|>"
+    assert of("pixtral", (32, 48)) == "(3)[IMG_BREAK](3)[IMG_END]"
+    assert of("idefics3", (364, 728)) == (
+        "<fake_token_around_image><row_1_col_1>(169)<fake_token_around_image><row_1_col_2>(169)"
+        "<fake_token_around_image><row_1_col_3>(169)<fake_token_around_image><row_1_col_4>(169)\n"
+        "<fake_token_around_image><row_2_col_1>(169)<fake_token_around_image><row_2_col_2>(169)"
+        "<fake_token_around_image><row_2_col_3>(169)<fake_token_around_image><row_2_col_4>(169)\n"
+        "\n<fake_token_around_image><global-img>(169)<fake_token_around_image>"
+    )
+
+
+def test_settings_are_read_from_the_header() -> None:
+    header = {
+        "general.architecture": "clip", "clip.projector_type": "idefics3", "clip.vision.image_size": 512,
+        "clip.vision.patch_size": 16, "clip.vision.projector.scale_factor": 4,
+        "clip.vision.preproc_image_size": 2048, "clip.vision.image_mean": [0.5, 0.5, 0.5],
+        "clip.vision.image_std": np.array([0.5, 0.5, 0.25], np.float32),
+    }  # fmt: skip
+    found = PictureSettings.of(header, max_tokens=100)
+    assert found == PictureSettings(
+        "idefics3", 512, 16, 4, (0.5, 0.5, 0.5), (0.5, 0.5, 0.25), longest_edge=2048, max_tokens=100
+    )
+    mllama = {"general.architecture": "mllama", "mllama.vision.image_size": 560, "mllama.vision.patch_size": 14}
+    assert PictureSettings.of(mllama).projector == "mllama"
+    assert PictureSettings.of(mllama).max_tiles == 4
+    for key, value in {
+        "clip.vision.image_size": 0, "clip.vision.patch_size": "16", "clip.vision.image_std": [0.5, 0.0, 0.5],
+        "clip.vision.image_mean": [0.5], "clip.vision.image_grid_pinpoints": [1, 2, 3], "clip.projector_type": "",
+        "clip.vision.preproc_image_size": 1 << 30,
+    }.items():  # fmt: skip
+        with pytest.raises(ModelError):
+            PictureSettings.of({**header, key: value})
+    with pytest.raises(ModelError, match="not supported"):
+        processor_for(PictureSettings("ldp", 336, 14))
+    with pytest.raises(ModelError, match="no vision encoder"):
+        PictureSettings.of({"general.architecture": "llama"})
