@@ -177,14 +177,18 @@ impl Kernel for Fill<'_> {
             let magic = L::splat(set, MAGIC + 128.0);
             let place = (part * blocks + block) * vectors * BLOCK_BYTES + within * 4 * LANES;
             for quad in 0..QUADS {
-                let mut four = [[0; LANES]; 4];
-                for (row, bytes) in four.iter_mut().enumerate() {
+                // The low bytes of four rows become the bytes of a number, all lanes at once.
+                let mut four = [0; LANES];
+                for row in 0..4 {
                     let value = L::load_part(set, &floats[at(quad * 4 + row)..][..LANES]);
-                    value.fma(inverse, magic).store_low_bytes(bytes);
+                    let bits = value.fma(inverse, magic).to_array().map(f32::to_bits);
+                    for lane in 0..LANES {
+                        four[lane] |= (bits[lane] & 255) << (8 * row);
+                    }
                 }
                 let to = &mut bytes[place + quad * vectors * 4 * LANES..][..4 * LANES];
-                for (lane, to) in to.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-                    *to = [four[0][lane], four[1][lane], four[2][lane], four[3][lane]];
+                for (number, to) in four.iter().zip(to.as_chunks_mut::<4>().0) {
+                    *to = number.to_le_bytes();
                 }
             }
         }

@@ -5,6 +5,7 @@ use super::tile::TileShape;
 use super::view::View;
 use crate::Error;
 use crate::context::Context;
+use crate::math::{Kernel, LANES, Lanes, dispatch};
 use crate::memory;
 use crate::shared::Pieces;
 
@@ -33,7 +34,7 @@ impl Packed {
             let panel = unsafe { panels.get(piece) };
             let first = piece * side;
             let rows = side.min(view.rows - first);
-            fill_panel(panel, side, view, (first, rows), (0, view.columns));
+            dispatch(context.isa, Fill { panel, side, view, first, rows });
             Ok(())
         })
     }
@@ -45,30 +46,68 @@ impl Packed {
     }
 }
 
-/// Writes rows from `first` on, `[column][row]` with `side` rows side by side; missing rows become zeros.
-pub(super) fn fill_panel(
+/// [`fill_panel`] for all columns.
+struct Fill<'a> {
+    panel: &'a mut [f32],
+    side: usize,
+    view: View<'a>,
+    first: usize,
+    rows: usize,
+}
+
+impl Kernel for Fill<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, set: L::Set) {
+        fill_panel::<L>(set, self.panel, self.side, self.view, (self.first, self.rows));
+    }
+}
+
+/// Writes rows from `first` on, `[column][row]` with `side` rows, at most 16, side by side; missing rows become zeros.
+#[inline(always)]
+pub(super) fn fill_panel<L: Lanes>(
+    set: L::Set,
     panel: &mut [f32],
     side: usize,
     view: View,
     (first, rows): (usize, usize),
-    (column, columns): (usize, usize),
 ) {
-    let panel = &mut panel[..side * columns];
+    let panel = &mut panel[..side * view.columns];
     if rows < side {
         panel.fill(0.0);
     }
     if view.row_stride == 1 {
-        for (step, to) in panel.chunks_exact_mut(side).enumerate() {
-            let from = (column + step) * view.column_stride + first;
-            to[..rows].copy_from_slice(&view.numbers[from..from + rows]);
-        }
-    } else {
-        for row in 0..rows {
-            let from = &view.numbers[(first + row) * view.row_stride + column * view.column_stride..];
-            let from = from.iter().step_by(view.column_stride.max(1));
-            for (to, value) in panel[row..].iter_mut().step_by(side).zip(from) {
+        for (column, to) in panel.chunks_exact_mut(side).enumerate() {
+            let from = &view.numbers[column * view.column_stride + first..][..rows];
+            // A loop, because calling a function for so few numbers takes longer.
+            for (to, value) in to.iter_mut().zip(from) {
                 *to = *value;
             }
+        }
+        return;
+    }
+    let mut start = 0;
+    if view.column_stride == 1 {
+        // A square of all rows and 16 columns at a time.
+        while start + LANES <= view.columns {
+            let mut square = [L::zero(set); LANES];
+            for row in 0..rows {
+                square[row] = L::load_part(set, &view.numbers[(first + row) * view.row_stride + start..][..LANES]);
+            }
+            let square = L::transpose(square);
+            for column in 0..LANES {
+                // What is beyond the panel's rows is overwritten by the next column.
+                let to = &mut panel[(start + column) * side..];
+                let count = to.len().min(LANES);
+                square[column].store_part(&mut to[..count]);
+            }
+            start += LANES;
+        }
+    }
+    for column in start..view.columns {
+        for row in 0..rows {
+            panel[column * side + row] = view.at(first + row, column);
         }
     }
 }

@@ -185,7 +185,7 @@ pub(super) unsafe fn multiply_small<L: Lanes>(
     let packed = sized(left_panel, panels * shape.rows * inner)?;
     for (index, panel) in packed.chunks_exact_mut(shape.rows * inner).enumerate() {
         let first = index * shape.rows;
-        fill_panel(panel, shape.rows, left, (first, shape.rows.min(left.rows - first)), (0, inner));
+        fill_panel::<L>(set, panel, shape.rows, left, (first, shape.rows.min(left.rows - first)));
     }
     let right_panel = sized(right_panel, columns.div_ceil(width) * inner * width)?;
     let right = Right::Numbers(right);

@@ -64,6 +64,30 @@ const GOLDEN: &[(Format, [f32; 4], f32, f64, f64)] = &[
 ];
 
 #[test]
+fn every_instruction_set_dequantizes_the_same() {
+    for (format, ..) in GOLDEN {
+        let info = format.info();
+        let mut state = 12345_u32;
+        let bytes: Vec<u8> = (0..5 * info.block_bytes)
+            .map(|_| {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (state >> 24) as u8
+            })
+            .collect();
+        let mut expected = vec![0.0; 5 * info.block_elements];
+        format.dequantize(&bytes, &mut expected).unwrap();
+        for isa in Isa::available() {
+            let mut values = vec![f32::NAN; expected.len()];
+            (info.dequantize_on)(*isa, &bytes, &mut values);
+            for (index, (value, expected)) in values.iter().zip(&expected).enumerate() {
+                let same = value.to_bits() == expected.to_bits() || value.is_nan() && expected.is_nan();
+                assert!(same, "{} on {isa:?}: weight {index} is {value}, expected {expected}", info.name);
+            }
+        }
+    }
+}
+
+#[test]
 fn golden_vectors() {
     for (format, first, last, sum, weighted) in GOLDEN {
         let mut values = vec![f32::NAN; format.info().block_elements];
