@@ -21,7 +21,7 @@ from fake_model import (
     FakeTokenizer,
     ids_of,
 )
-from llamacpu.llama import Llama, front
+from llamacpu.llama import Llama, opening
 
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
@@ -148,7 +148,7 @@ def llama(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Llama]:
     def make(text: str | bytes | list[int] = "", template: str | None = TEMPLATE, **settings: Any) -> Llama:
         writer = Writer(text)
         model = Model(writer, template)
-        monkeypatch.setattr(front, "Model", lambda path, **settings: model)
+        monkeypatch.setattr(opening, "Model", lambda path, **settings: model)
         found = Llama("fake.gguf", **{"n_ctx": 0, "seed": 1, **settings})
         lease = found._conversation.lease
 

@@ -1,11 +1,16 @@
-"""The attributes that programs for llama-cpp-python read from a `Llama`: its constructor arguments and handles."""
+"""The attributes that programs for llama-cpp-python read from a `Llama`: its arguments, its handles, its tokens."""
 
 from __future__ import annotations
 
+from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from llamacpu.llama.conversation import Conversation
+from llamacpu.llama.embedding import Embeddings
 from llamacpu.llama.sampling import Samplers
 
 
@@ -20,7 +25,7 @@ class _Argument:
 
 
 class Attributes:
-    """The attributes of `Llama` that describe how it was created.
+    """The attributes of `Llama` that describe how it was created and what its conversation holds.
 
     `ctx` stands for llama.cpp's context, but only shows whether the object can still be used: it is None once it
     cannot.
@@ -28,6 +33,7 @@ class Attributes:
 
     _arguments: dict[str, Any]
     _conversation: Conversation
+    _embeddings: Embeddings
     _samplers: Samplers
 
     kv_overrides: _Argument = _Argument()
@@ -60,6 +66,15 @@ class Attributes:
         return SimpleNamespace(**{name: self._arguments[name] for name in names})
 
     @property
+    def context_params(self) -> SimpleNamespace:
+        """The settings of the conversation, under llama.cpp's names."""
+        return SimpleNamespace(
+            n_ctx=self._conversation.n_ctx(), n_batch=self._embeddings.n_batch, n_threads=self.n_threads,
+            n_threads_batch=self.n_threads_batch, pooling_type=self._embeddings.pooling_type(),
+            embeddings=self._embeddings.wanted,
+        )  # fmt: skip
+
+    @property
     def ctx(self) -> object | None:
         """A placeholder for llama.cpp's context; None once the model is closed."""
         return self._conversation if self._arguments["vocab_only"] or not self._conversation.closed else None
@@ -79,3 +94,40 @@ class Attributes:
     @property
     def _n_vocab(self) -> int:
         return self._conversation.vocab_size
+
+    # --- The conversation, step by step ---
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens in the conversation; a smaller value can be set, to continue from there."""
+        return self._conversation.session.position
+
+    @n_tokens.setter
+    def n_tokens(self, count: int) -> None:
+        if isinstance(count, bool) or not hasattr(count, "__index__") or not 0 <= count <= self.n_tokens:
+            raise ValueError(f"n_tokens is set to {count!r}; expected 0 to {self.n_tokens}, the tokens there are")
+        self._conversation.truncate(count)
+
+    @property
+    def input_ids(self) -> npt.NDArray[np.intc]:
+        """The tokens of the conversation."""
+        return self._conversation.input_ids
+
+    @property
+    def scores(self) -> npt.NDArray[np.single]:
+        """The logits that `eval` kept, float32[rows, vocabulary]: of all tokens with `logits_all`, else of the last."""
+        return self._conversation.scores
+
+    @property
+    def eval_tokens(self) -> deque[int]:
+        """The tokens of the conversation."""
+        return self._conversation.eval_tokens
+
+    @property
+    def eval_logits(self) -> deque[list[float]]:
+        """`scores` as lists."""
+        return self._conversation.eval_logits
+
+    # Programs written for llama-cpp-python use these two under their private names.
+    _input_ids = input_ids
+    _scores = scores

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import ChatPrompt, Question, RunningAnswer, answer, chat_prompt, chat_question, text_prompt
 from llamacpu.answers.chat_completions import ChatShape
 from llamacpu.answers.checks import check_messages, check_response_format, check_tools
 from llamacpu.answers.log_probabilities import prompt_log_probabilities
-from llamacpu.answers.responses import Shape, chunks, whole
 from llamacpu.answers.text_completions import TextShape
 from llamacpu.answers.tools import tools_of
 from llamacpu.arguments import integer
@@ -19,9 +16,10 @@ from llamacpu.chat import Chat
 from llamacpu.chat.segments import cut
 from llamacpu.chat.template import Traced
 from llamacpu.llama.formats import registered
+from llamacpu.llama.recommended import recommended
+from llamacpu.llama.running import Started, run
 from llamacpu.llama.settings import check_completion
 from llamacpu.llama.steps import criteria_of
-from llamacpu.llama.streams import ResponseStream
 from llamacpu.locks import cached_property
 from llamacpu.text.infill import can_infill, infill_prompt
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
     from llamacpu.constraints.grammar import Grammar
     from llamacpu.drafting import Draft
     from llamacpu.engine.interfaces import CancelToken, SessionLike
-    from llamacpu.generation import GenerationResult
     from llamacpu.generation.context_window import Overflow
     from llamacpu.generation.request import PromptProgress
     from llamacpu.llama.conversation import Conversation
@@ -40,30 +37,6 @@ if TYPE_CHECKING:
     from llamacpu.tasks.prompt_guard import PromptGuard
 
 __all__ = ["Completions"]
-
-Started = tuple[RunningAnswer, Shape]
-P = ParamSpec("P")
-T = TypeVar("T")
-_OTHER_NAMES = {"mirostat": "mirostat_mode"}
-
-
-def recommended(method: Callable[P, T]) -> Callable[P, T]:
-    """Decorator: arguments that are not given default to the settings that came with the model's name, if any."""
-    signature = inspect.signature(method)
-
-    @wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        preset = args[0]._conversation.preset  # type: ignore[attr-defined]
-        if preset.parameters:
-            given = signature.bind_partial(*args, **kwargs).arguments
-            wanted = {_OTHER_NAMES.get(name, name): value for name, value in preset.sampling.items()}
-            wanted |= {"stop": list(preset.stop) or None, "max_tokens": preset.max_tokens}
-            for name, value in wanted.items():
-                if name not in given and name in signature.parameters and value is not None:
-                    kwargs[name] = value
-        return method(*args, **kwargs)
-
-    return call
 
 
 class Completions:
@@ -172,7 +145,7 @@ class Completions:
             name = model or self._model_path
             return running, TextShape(name, self._text.tokenizer, given, logprobs=logprobs is not None, echo=chances)
 
-        return self._run(given.ids, begin, stream, stream_options)
+        return run(self._conversation, given.ids, begin, stream, stream_options)
 
     @recommended
     def create_chat_completion(
@@ -272,7 +245,7 @@ class Completions:
             name = model or self._model_path
             return running, ChatShape(name, self._text.tokenizer, logprobs=top is not None, legacy=legacy)
 
-        return self._run(prompt.ids, begin, stream, stream_options)
+        return run(self._conversation, prompt.ids, begin, stream, stream_options)
 
     def infill(self, prefix: str, suffix: str, **settings: Any) -> Any:
         """Generate the text that belongs between two texts; `settings` as in `create_completion`.
@@ -317,37 +290,6 @@ class Completions:
             on_prompt=on_prompt, cancel=cancel, timeout=timeout,
         )  # fmt: skip
 
-    def _run(
-        self,
-        ids: Sequence[int],
-        begin: Callable[[SessionLike], Started],
-        stream: bool,
-        stream_options: Mapping[str, Any] | None,
-    ) -> Any:
-        if stream:
-            started: list[RunningAnswer] = []
-            usage = bool((stream_options or {}).get("include_usage"))
-            return ResponseStream(self._stream(ids, begin, usage, started), started)
-        session = self._conversation.lease(ids)
-        running = None
-        try:
-            running, shape = begin(session)
-            return whole(running, shape)
-        finally:
-            self._conversation.give_back(session, _result(running))
-
-    def _stream(
-        self, ids: Sequence[int], begin: Callable[[SessionLike], Started], usage: bool, started: list[RunningAnswer]
-    ) -> Generator[dict[str, Any], None, None]:
-        session = self._conversation.lease(ids)
-        running = None
-        try:
-            running, shape = begin(session)
-            started.append(running)
-            yield from chunks(running, shape, usage)
-        finally:
-            self._conversation.give_back(session, _result(running))
-
 
 def _limit(max_tokens: int | None) -> int | None:
     """The token limit; llama-cpp-python's 0 and -1 mean no limit."""
@@ -356,12 +298,3 @@ def _limit(max_tokens: int | None) -> int | None:
 
 def _texts(given: str | Sequence[str] | None) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given or ())
-
-
-def _result(running: RunningAnswer | None) -> GenerationResult | None:
-    if running is None:
-        return None
-    try:
-        return running.result
-    except RuntimeError:
-        return None

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,26 @@ if TYPE_CHECKING:
     from llamacpu.llama.sampling import Samplers
     from llamacpu.model import Model
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "loader_of"]
+
+
+class LoadsStates(Protocol):
+    """What a conversation belongs to: a `Llama`, whose method a program may have replaced."""
+
+    def load_state(self, state: LlamaState) -> None:
+        """Return to a saved conversation."""
+
+
+def loader_of(owner: LoadsStates) -> Callable[[LlamaState], None]:
+    """A function that calls `load_state` of an object if it is still alive, without keeping it alive."""
+    reference = weakref.ref(owner)
+
+    def load(state: LlamaState) -> None:
+        found = reference()
+        if found is not None:
+            found.load_state(state)
+
+    return load
 
 
 class Conversation:

@@ -11,6 +11,7 @@ P = ParamSpec("P")
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 Field = TypeVar("Field")
+Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 
 def method_of(part: str, method: Callable[Concatenate[Part, P], Result]) -> Callable[Concatenate[Any, P], Result]:
@@ -53,6 +54,19 @@ class FieldOf(Generic[Field]):
 
     def __set__(self, instance: Any, value: Field) -> None:
         setattr(getattr(instance, self._part), self._name, value)
+
+
+def keeping_arguments(initialize: Constructor) -> Constructor:
+    """Decorator of the constructor that stores its arguments, from which a copy of the object is made."""
+
+    @functools.wraps(initialize)
+    def call(self: Any, *args: Any, **kwargs: Any) -> None:
+        self._arguments = named(initialize, args, kwargs)
+        self._given = frozenset(kwargs)
+        self._arguments.pop("on_load")
+        initialize(self, *args, **kwargs)
+
+    return cast(Constructor, call)
 
 
 def named(method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,71 +3,43 @@
 from __future__ import annotations
 
 import os
-import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from types import SimpleNamespace, TracebackType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from llamacpu.chat import Chat
 from llamacpu.drafting import Draft
-from llamacpu.engine.interfaces import Load, LoadProgress
+from llamacpu.engine.interfaces import LoadProgress
 from llamacpu.engine.session import Session
 from llamacpu.generation import GenerationResult
 from llamacpu.generation.context_window import Overflow, shared_length
-from llamacpu.gguf.file import GGUFFile
 from llamacpu.llama import settings
 from llamacpu.llama.attributes import Attributes
 from llamacpu.llama.caches import BaseLlamaCache
 from llamacpu.llama.completions import Completions
-from llamacpu.llama.conversation import Conversation
-from llamacpu.llama.delegation import FieldOf, method_of, named, with_signature_of
+from llamacpu.llama.conversation import Conversation, loader_of
+from llamacpu.llama.delegation import FieldOf, keeping_arguments, method_of, named, with_signature_of
 from llamacpu.llama.embedding import Embeddings
 from llamacpu.llama.formats import OwnHandler, registered
+from llamacpu.llama.logits import log_probabilities
+from llamacpu.llama.openai_objects import import_openai, openai_objects
+from llamacpu.llama.opening import open_file
 from llamacpu.llama.sampling import RANDOM_SEED, Samplers
 from llamacpu.llama.signatures import Signatures
-from llamacpu.llama.state import LlamaState
 from llamacpu.llama.steps import Steps
 from llamacpu.llama.text import LlamaText
 from llamacpu.llama.tokenizer import LlamaTokenizer
 from llamacpu.locks import cached_property
 from llamacpu.model import Model
-from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["Llama"]
 
 
-def _loader(owner: weakref.ref[Llama]) -> Callable[[LlamaState], None]:
-    """A function that calls `load_state` of an object if it is still alive, without keeping it alive."""
-
-    def load(state: LlamaState) -> None:
-        found = owner()
-        if found is not None:
-            found.load_state(state)
-
-    return load
-
-
-Constructor = TypeVar("Constructor", bound=Callable[..., None])
 # Settings that handlers written for llama-cpp-python do not support.
 _OWN_CHAT_SETTINGS = ("template_variables", "reasoning", "on_prompt", "cancel", "timeout")
-
-
-def _keeping_arguments(initialize: Constructor) -> Constructor:
-    """Decorator of the constructor that stores its arguments, from which a copy of the object is made."""
-
-    @wraps(initialize)
-    def call(self: Any, *args: Any, **kwargs: Any) -> None:
-        self._arguments = named(initialize, args, kwargs)
-        self._given = frozenset(kwargs)
-        self._arguments.pop("on_load")
-        initialize(self, *args, **kwargs)
-
-    return cast(Constructor, call)
 
 
 class Llama(Attributes, Signatures):
@@ -107,7 +79,7 @@ class Llama(Attributes, Signatures):
     _arguments: dict[str, Any]
     _given: frozenset[str]
 
-    @_keeping_arguments
+    @keeping_arguments
     def __init__(
         self,
         model_path: str | os.PathLike[str],
@@ -167,32 +139,16 @@ class Llama(Attributes, Signatures):
         self.verbose = verbose
         kv_type = settings.kv_type(type_k, type_v)
         drafts = settings.draft(draft_model)
-        model = None
-        if vocab_only:
-            with GGUFFile(settings.file_of(self.model_path), overrides) as file:
-                self._file, found = file, Tokenizer(file)
-        else:
-            load: Load = "map" if use_mmap else "copy"
-            model = Model(
-                self.model_path,
-                threads=n_threads or None,
-                overrides=overrides,
-                load=load,
-                lora=settings.lora(self._arguments),
-            )
-            if "n_ctx" not in self._given and model.preset.context is not None:
-                n_ctx = model.preset.context
-            if on_load is not None:
-                model.prepare(on_load)
-            self._file, found = model.file, model.tokenizer
-        vocabulary = found.vocab_size if model is None else model.vocab_size
+        opened = open_file(self.model_path, self._arguments, self._given, overrides, on_load)
+        model, found, vocabulary = opened.model, opened.tokenizer, opened.vocab_size
+        self._file = opened.file
         self._text = LlamaText(found, tokenizer)
         self._samplers = Samplers(found, vocabulary, last_n_tokens_size, RANDOM_SEED if seed is None else seed)
         self._conversation = Conversation(
-            model, self._samplers, vocabulary, context=n_ctx or None, kv_type=kv_type, logits_all=logits_all
+            model, self._samplers, vocabulary, context=opened.context or None, kv_type=kv_type, logits_all=logits_all
         )
         # If a program has replaced `load_state`, its function also gets the states from the cache.
-        self._conversation.restore = _loader(weakref.ref(self))
+        self._conversation.restore = loader_of(self)
         self._steps = Steps(self._conversation, self._samplers)
         self._embeddings = Embeddings(
             self._conversation, self._text, self._file.metadata, self.model_path,
@@ -255,14 +211,6 @@ class Llama(Attributes, Signatures):
         plain = {key: value for key, value in self._file.metadata.items() if isinstance(value, (bool, int, float, str))}
         return {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in plain.items()}
 
-    @property
-    def context_params(self) -> SimpleNamespace:
-        """The settings of the conversation, under llama.cpp's names."""
-        return SimpleNamespace(
-            n_ctx=self.n_ctx(), n_batch=self.n_batch, n_threads=self.n_threads, n_threads_batch=self.n_threads_batch,
-            pooling_type=self.pooling_type(), embeddings=self._embeddings.wanted,
-        )  # fmt: skip
-
     n_ctx: Final = method_of("_conversation", Conversation.n_ctx)
 
     def n_embd(self) -> int:
@@ -316,14 +264,9 @@ class Llama(Attributes, Signatures):
 
     def create_chat_completion_openai_v1(self, *args: Any, **kwargs: Any) -> Any:
         """Like `create_chat_completion`, but returns objects of the openai package. Raises ImportError without it."""
-        try:
-            from openai.types.chat import ChatCompletion, ChatCompletionChunk
-        except ImportError:
-            raise ImportError(
-                "create_chat_completion_openai_v1 needs the openai package; install it with: pip install openai"
-            ) from None
+        import_openai()
         found: Any = self.create_chat_completion(*args, **kwargs)
-        return (ChatCompletionChunk(**chunk) for chunk in found) if kwargs.get("stream") else ChatCompletion(**found)
+        return openai_objects(found, stream=bool(kwargs.get("stream")))
 
     # --- Embeddings ---
 
@@ -333,43 +276,6 @@ class Llama(Attributes, Signatures):
     rank: Final = method_of("_embeddings", Embeddings.rank)
 
     # --- Step by step ---
-
-    @property
-    def n_tokens(self) -> int:
-        """The number of tokens in the conversation; a smaller value can be set, to continue from there."""
-        return self.session.position
-
-    @n_tokens.setter
-    def n_tokens(self, count: int) -> None:
-        if isinstance(count, bool) or not hasattr(count, "__index__") or not 0 <= count <= self.session.position:
-            raise ValueError(
-                f"n_tokens is set to {count!r}; expected 0 to {self.session.position}, the tokens there are"
-            )
-        self._conversation.truncate(count)
-
-    @property
-    def input_ids(self) -> npt.NDArray[np.intc]:
-        """The tokens of the conversation."""
-        return self._conversation.input_ids
-
-    @property
-    def scores(self) -> npt.NDArray[np.single]:
-        """The logits that `eval` kept, float32[rows, vocabulary]: of all tokens with `logits_all`, else of the last."""
-        return self._conversation.scores
-
-    @property
-    def eval_tokens(self) -> deque[int]:
-        """The tokens of the conversation."""
-        return self._conversation.eval_tokens
-
-    @property
-    def eval_logits(self) -> deque[list[float]]:
-        """`scores` as lists."""
-        return self._conversation.eval_logits
-
-    # Programs written for llama-cpp-python use these two under their private names.
-    _input_ids = input_ids
-    _scores = scores
 
     set_seed: Final = method_of("_samplers", Samplers.set_seed)
     reset: Final = method_of("_conversation", Conversation.reset)
@@ -426,11 +332,7 @@ class Llama(Attributes, Signatures):
     @staticmethod
     def logits_to_logprobs(logits: npt.ArrayLike, axis: int = -1) -> npt.NDArray[np.single]:
         """Return the log-probabilities of logits (their log-softmax along `axis`)."""
-        values = np.asarray(logits, dtype=np.single)
-        largest = values.max(axis=axis, keepdims=True)
-        shifted = values - np.where(np.isfinite(largest), largest, 0)
-        with np.errstate(divide="ignore"):
-            return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)), dtype=np.single)
+        return log_probabilities(logits, axis)
 
     @staticmethod
     def longest_token_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""The logits that `Llama.eval` keeps."""
+"""The logits that `Llama.eval` keeps, and their log-probabilities."""
 
 from __future__ import annotations
 
@@ -40,3 +40,12 @@ class KeptLogits:
     def truncate(self, count: int) -> None:
         """Keep only the first `count` rows."""
         self._count = min(self._count, count)
+
+
+def log_probabilities(logits: npt.ArrayLike, axis: int = -1) -> Rows:
+    """Return the log-probabilities of logits (their log-softmax along `axis`)."""
+    values = np.asarray(logits, dtype=np.single)
+    largest = values.max(axis=axis, keepdims=True)
+    shifted = values - np.where(np.isfinite(largest), largest, 0)
+    with np.errstate(divide="ignore"):
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True)), dtype=np.single)
