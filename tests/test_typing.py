@@ -76,6 +76,7 @@ def test_every_public_name_has_a_known_type() -> None:
     # Classes of these modules are built on those of a package, which is not always installed.
     bases = {
         "llamacpu.integrations.langchain": "langchain_core",
+        "llamacpu.integrations.langchain_embeddings": "langchain_core",
         "llamacpu.integrations.llm_plugin": "llm",
         "llamacpu.ray.router": "ray",
     }

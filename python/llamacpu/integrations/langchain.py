@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 try:
-    from langchain_core.embeddings import Embeddings
     from langchain_core.language_models import BaseChatModel, LanguageModelInput
     from langchain_core.messages import AIMessage, BaseMessage
     from langchain_core.outputs import ChatGenerationChunk, ChatResult
     from langchain_core.runnables import Runnable, run_in_executor
     from langchain_core.tools import BaseTool
-    from langchain_core.utils import from_env
-    from pydantic import BaseModel, Field, PrivateAttr
+    from pydantic import Field, PrivateAttr
 except ImportError as _error:
     raise ImportError(
         f"llamacpu.integrations.langchain needs langchain-core ({_error}); install it with: "
@@ -34,14 +32,13 @@ except ImportError as _error:
     ) from None
 
 from llamacpu.engine.interfaces import CancelToken
+from llamacpu.integrations.langchain_embeddings import LlamaCpuEmbeddings, path_of_environment
 from llamacpu.integrations.langchain_messages import chunk_of, last_chunk_of, messages_of, result_of
 from llamacpu.integrations.langchain_tools import choice_of, structured, tool_of
 from llamacpu.llama import Llama
 
 __all__ = ["ChatLlamaCpu", "LlamaCpuEmbeddings"]
 
-_PLACE = "LLAMACPU_MODEL_PATH"
-_NO_MODEL = f"there is no model_path; name a .gguf file, or set {_PLACE} to its path"
 # Arguments that programs bind for every chat model and that have no effect here.
 _OF_OTHERS = ("model", "parallel_tool_calls", "ls_structured_output_format", "stream_usage")
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "seed", "timeout")
@@ -57,7 +54,7 @@ class ChatLlamaCpu(BaseChatModel):
     call (`chat.invoke(..., max_tokens=20)`) or bound; None leaves them at their defaults there.
     """
 
-    model_path: str = Field(default_factory=from_env(_PLACE, error_message=_NO_MODEL))
+    model_path: str = Field(default_factory=path_of_environment)
     """Path of the file; defaults to the environment variable LLAMACPU_MODEL_PATH."""
     n_ctx: int = 0
     """Maximum number of tokens of prompt and answer together; 0 for the model's training context."""
@@ -290,52 +287,3 @@ class _Cancelling:
 def _closed(chunks: Any, cancelling: _Cancelling) -> None:
     cancelling.token.cancel()
     chunks.close()
-
-
-class LlamaCpuEmbeddings(BaseModel, Embeddings):
-    """Embeddings of texts from a GGUF file."""
-
-    model_path: str = Field(default_factory=from_env(_PLACE, error_message=_NO_MODEL))
-    """Path of the file; defaults to the environment variable LLAMACPU_MODEL_PATH."""
-    n_ctx: int = 0
-    """Maximum number of tokens of a text; 0 for the model's training context."""
-    n_threads: int | None = None
-    """Number of threads; None for as many as the machine provides."""
-    pooling_type: int = -1
-    """Pooling: 1 the mean over the tokens, 2 the first token, 3 the last; -1 for the file's setting, else the mean."""
-    normalize: bool = True
-    """Whether embeddings are scaled to Euclidean length 1."""
-    truncate: bool = True
-    """Whether texts that are too long are cut; otherwise they raise ValueError."""
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Other arguments of `llamacpu.Llama`."""
-
-    _llama: Llama = PrivateAttr()
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Open the file."""
-        super().model_post_init(context)
-        chosen = {"n_ctx": self.n_ctx, "n_threads": self.n_threads, **self.model_kwargs}
-        self._llama = Llama(self.model_path, embedding=True, **{"pooling_type": self.pooling_type, **chosen})
-        if self._llama.pooling_type() == 0:
-            self._llama.close()
-            self._llama = Llama(self.model_path, embedding=True, pooling_type=1, **chosen)
-        self._llama.n_batch = self._llama.n_ctx()
-
-    @property
-    def llama(self) -> Llama:
-        """The underlying `llamacpu.Llama`."""
-        return self._llama
-
-    def close(self) -> None:
-        """Free the model's memory; the object cannot be used afterwards."""
-        self._llama.close()
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Return the embeddings of texts."""
-        found = self._llama.embed(list(texts), normalize=self.normalize, truncate=self.truncate) if texts else []
-        return [list(vector) for vector in found]
-
-    def embed_query(self, text: str) -> list[float]:
-        """Return the embedding of a text."""
-        return self.embed_documents([text])[0]

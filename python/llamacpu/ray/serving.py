@@ -19,9 +19,9 @@ from llamacpu.ray.router import PrefixRouter
 from llamacpu.server import app
 from llamacpu.server.application import public_paths
 from llamacpu.server.errors import ApiError
-from llamacpu.server.pool import Stored, sources_of
 from llamacpu.server.security import Security
 from llamacpu.server.settings import Settings
+from llamacpu.server.sources import Stored, sources_of
 
 __all__ = ["application"]
 

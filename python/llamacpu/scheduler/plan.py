@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from llamacpu.scheduler.jobs import Job, Part
 from llamacpu.scheduler.pace import LEAST_CHUNK, Pace
 from llamacpu.scheduler.shares import Shares
 
-__all__ = ["MOST_ROWS", "plan"]
+__all__ = ["MOST_ROWS", "plan", "wanted_logits"]
 
 # Jobs of at most this many tokens are decoded tokens, with or without a draft: they are never split.
 SHORT = LEAST_CHUNK
@@ -45,3 +46,11 @@ def _part(job: Job, count: int) -> Part:
     if count == len(job.ids):
         return Part(job, job.ids)
     return Part(job, job.ids[job.done : job.done + count])
+
+
+def wanted_logits(parts: Sequence[Part]) -> Any:
+    """The `logits` of a step over these parts: "all" if any job wants all of its rows, else "last" if a job ends."""
+    if any(part.job.logits == "all" for part in parts):
+        return "all"
+    ends = any(part.job.logits == "last" and part.job.left == len(part.ids) for part in parts)
+    return "last" if ends else "none"

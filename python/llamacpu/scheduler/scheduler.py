@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from llamacpu import log
 from llamacpu.engine.interfaces import CancelToken
@@ -14,7 +14,8 @@ from llamacpu.errors import Cancelled, LlamaCpuError
 from llamacpu.scheduler.accounts import charge, note
 from llamacpu.scheduler.expected import Expected
 from llamacpu.scheduler.jobs import Call, Job, Part, Slot
-from llamacpu.scheduler.plan import MOST_ROWS, plan
+from llamacpu.scheduler.owner import Owner
+from llamacpu.scheduler.plan import MOST_ROWS, plan, wanted_logits
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from llamacpu.scheduler.shares import Shares
     from llamacpu.scheduler.statistics import Statistics
 
-__all__ = ["IN_USE", "Owner", "Scheduler"]
+__all__ = ["IN_USE", "Scheduler"]
 
 
 # Seconds that the thread waits if there is no memory for any step.
@@ -30,19 +31,6 @@ _MEMORY_PAUSE = 0.05
 _MOST_MEMORY_PAUSES = 100
 
 IN_USE = "the session is in the middle of another step; wait for it, or use a fork of the session"
-
-
-class Owner(Protocol):
-    """The owner of a scheduler, whose methods are called in the scheduler's thread."""
-
-    def begin(self) -> None:
-        """Called before the first step; an exception ends the scheduler."""
-
-    def tick(self) -> float | None:
-        """Called between two steps or when due; returns the seconds until it must be called again, None for never."""
-
-    def make_room(self, parts: Sequence[Part], jobs: Sequence[Job]) -> list[Part]:
-        """Make room in memory for the step; return the parts for which there is room."""
 
 
 class Scheduler:
@@ -296,12 +284,7 @@ class Scheduler:
             self._step_over(parts)
 
     def _step_over(self, parts: list[Part]) -> None:
-        whole = [part.job.logits for part in parts if part.job.left == len(part.ids)]
-        logits: Any = "none"
-        if any(part.job.logits == "all" for part in parts):
-            logits = "all"
-        elif "last" in whole:
-            logits = "last"
+        logits = wanted_logits(parts)
         token = CancelToken(None, parts[0].job.cancel if len(parts) == 1 else None)
         with self.changed:
             self._step = token, parts

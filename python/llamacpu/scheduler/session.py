@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from llamacpu.engine.adapter_set import (
@@ -25,6 +24,7 @@ from llamacpu.engine.interfaces import (
     TokenIds,
     preset_of,
 )
+from llamacpu.scheduler.hidden import run_hidden
 from llamacpu.scheduler.jobs import Job, Slot
 from llamacpu.scheduler.memory import Memory
 from llamacpu.scheduler.pages import PageList
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["ScheduledModel", "ScheduledSession"]
-
-# The number of tokens whose hidden states are computed between two steps of running streams.
-_HIDDEN_TOKENS = 128
 
 
 class ScheduledSession:
@@ -267,19 +264,7 @@ class ScheduledModel:
     ) -> list[StepOutput]:
         """Run `step` and also return hidden states; arguments, result and errors are those of `Model.step_hidden`."""
         pairs = [(self._own(session).slot, ids) for session, ids in items]
-        starts = [slot.native.position for slot, _ in pairs]
-        found: list[StepOutput] = []
-        try:
-            for group in _groups(pairs):
-                found += self._scheduler.call(partial(self._hidden, group, layers, logits, cancel))
-        except BaseException:
-            with self._scheduler.changed:
-                for (slot, _), start in zip(pairs, starts, strict=True):
-                    if slot.native.position > start:
-                        slot.native.truncate(start)
-                        slot.pages.truncate(start)
-            raise
-        return found
+        return run_hidden(self._model, self._scheduler, self._memory, pairs, layers, logits, cancel)
 
     def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the classifier's scores for hidden states; see `Model.classify`."""
@@ -303,26 +288,6 @@ class ScheduledModel:
         model: Any = self._model
         return self._adopt(model.restore(context, kv_type, tokens, pages, adapters), kv_type)
 
-    def _hidden(
-        self,
-        pairs: Sequence[tuple[Slot, TokenIds]],
-        layers: Sequence[int],
-        logits: Logits,
-        cancel: CancelToken | None,
-    ) -> list[StepOutput]:
-        """Run in the scheduler's thread."""
-        with self._scheduler.changed:
-            if any(slot.busy for slot, _ in pairs):
-                raise RuntimeError(IN_USE)
-            pages = [slot.pages.missing(slot.native.position, len(ids)) * slot.pages.page_bytes for slot, ids in pairs]
-            self._memory.free(sum(pages))
-        found = self._model.step_hidden([(slot.native, ids) for slot, ids in pairs], layers, logits, cancel)
-        with self._scheduler.changed:
-            for slot, ids in pairs:
-                slot.pages.grow(slot.native.position - len(ids), len(ids))
-                self._scheduler.shares.charge(slot.client, len(ids))
-        return found
-
     def _adopt(self, native: SessionLike, kv_type: KVType, client: str = "") -> ScheduledSession:
         with self._scheduler.changed:
             pages = PageList(self._memory.counter(kv_type))
@@ -336,17 +301,3 @@ class ScheduledModel:
 
     def __repr__(self) -> str:
         return f"<ScheduledModel: {self._model!r}>"
-
-
-def _groups(pairs: Sequence[tuple[Slot, TokenIds]]) -> Iterator[list[tuple[Slot, TokenIds]]]:
-    """Split the items into groups of whole items, each short enough not to keep other requests waiting for long."""
-    group: list[tuple[Slot, TokenIds]] = []
-    tokens = 0
-    for slot, ids in pairs:
-        if group and tokens + len(ids) > _HIDDEN_TOKENS:
-            yield group
-            group, tokens = [], 0
-        group.append((slot, ids))
-        tokens += len(ids)
-    if group:
-        yield group

@@ -22,9 +22,10 @@ from llamacpu.server.guard import Guard
 from llamacpu.server.metrics import Metrics
 from llamacpu.server.openapi import document
 from llamacpu.server.page_files import page_routes
-from llamacpu.server.pool import ModelPool, Stored, sources_of
+from llamacpu.server.pool import ModelPool
 from llamacpu.server.running import Work
 from llamacpu.server.security import Security, own_path
+from llamacpu.server.sources import Stored, sources_of
 from llamacpu.server.state import State
 from llamacpu.server.stored import Store
 from llamacpu.server.streams import JsonResponse

@@ -1,9 +1,12 @@
 // The page: what happens when a person does something.
 
 import { Composer } from "./composer.js";
+import { showContext } from "./context.js";
 import { addMessage, branch, choose, find, newConversation, removeMessage, titleOf } from "./conversation.js";
-import { ask, isDark, setTheme, showMenu, showSettings, showShortcuts } from "./dialogs.js";
-import { announce, byId, copy, icon } from "./dom.js";
+import { showConversationMenu } from "./conversation_menu.js";
+import { copied } from "./copied.js";
+import { ask, isDark, setTheme, showSettings, showShortcuts } from "./dialogs.js";
+import { announce, byId, copy } from "./dom.js";
 import { exportAll, exportOne, importFile } from "./files.js";
 import { Generation } from "./generation.js";
 import { listen } from "./keyboard.js";
@@ -24,9 +27,9 @@ const models = new Models({
   chosen(id) {
     conversation.model = id;
     if (conversation.messages.length > 0) save(conversation);
-    showContext();
+    showContext(conversation, models.context);
   },
-  loaded: () => { notice.hide("models"); showContext(); },
+  loaded: () => { notice.hide("models"); showContext(conversation, models.context); },
   failed(error) {
     if (error.kind === "key") notice.show(error.message, "Enter the key", () => openSettings({ key: true }), "models");
     else notice.show(error.message, "Try again", () => models.load(), "models");
@@ -56,17 +59,7 @@ function show() {
   byId("more").disabled = conversation.messages.length === 0;
   composer.show(conversation.messages.length > 0 ? conversation.id : "new", generation !== null);
   models.show(conversation.model);
-  showContext();
-}
-
-/** How much of the model's context the shown branch fills, as the server counted at the last answer. */
-function showContext() {
-  const usage = branch(conversation).findLast((message) => message.usage)?.usage;
-  const used = usage ? usage.prompt + usage.answer : 0;
-  const context = models.context;
-  const of = context ? ` of ${context.toLocaleString("en")}` : "";
-  byId("context").textContent = used ? `${used.toLocaleString("en")}${of} tokens of context` : "";
-  byId("context").classList.toggle("full", Boolean(context) && used > context * 0.9);
+  showContext(conversation, models.context);
 }
 
 function list() {
@@ -237,27 +230,14 @@ async function removeAll(ids) {
 }
 
 function showOptions(button, { id, title }) {
-  const current = async () => (id === conversation.id ? conversation : generations.get(id)?.conversation ?? (await store.load(id)));
-  showMenu(button, [
-    {
-      words: "Rename",
-      async act() {
-        const name = await ask({ title: "Rename conversation", yes: "Rename", text: title });
-        const renamed = name && (await current());
-        if (!renamed) return;
-        Object.assign(renamed, { title: name, named: true });
-        await save(renamed);
-        if (renamed === conversation) show();
-      },
+  showConversationMenu(button, title, {
+    current: async () => (id === conversation.id ? conversation : generations.get(id)?.conversation ?? (await store.load(id))),
+    async renamed(changed) {
+      await save(changed);
+      if (changed === conversation) show();
     },
-    { words: "Export", act: async () => exportOne(await current()) },
-    {
-      words: "Delete", danger: true,
-      async act() {
-        if (await ask({ title: "Delete conversation?", words: `“${title}” is deleted from this browser.`, yes: "Delete", danger: true })) await removeAll([id]);
-      },
-    },
-  ]);
+    remove: () => removeAll([id]),
+  });
 }
 
 function openSettings(options) {
@@ -267,15 +247,6 @@ function openSettings(options) {
     if (conversation.messages.length > 0) save(conversation);
     models.load();
   }, options);
-}
-
-function copied(button, done) {
-  if (!button) return;
-  const before = [...button.childNodes];
-  const small = button.classList.contains("copy-code");
-  button.replaceChildren(small ? (done ? "Copied" : "Not copied") : icon(done ? "check" : "warning"));
-  announce(done ? "Copied" : "The browser did not let the page copy");
-  setTimeout(() => button.replaceChildren(...before), 1500);
 }
 
 for (const id of ["new", "new-short"]) byId(id).addEventListener("click", () => startNew());
