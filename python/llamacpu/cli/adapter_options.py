@@ -60,7 +60,7 @@ lora: options.Decorator = click.option(
     metavar="FILE[:SCALE]",
     shell_complete=options.complete_files,
     callback=lambda _context, option, given: [_parsed_lora(text, option) for text in given],
-    help="Apply this LoRA adapter (a .gguf file, or a name), with this scale; may be given several times.",
+    help="Apply this LoRA adapter (a .gguf file or a name) with this scale; may be repeated.",
 )
 control_vectors: options.Decorator = click.option(
     "--control-vector",
@@ -69,7 +69,7 @@ control_vectors: options.Decorator = click.option(
     metavar="FILE[:STRENGTH[:FROM-TO]]",
     shell_complete=options.complete_files,
     callback=lambda _context, option, given: [_parsed_vector(text, option) for text in given],
-    help="Add this control vector after the layers (counted from 0), with this strength; may be given several times.",
+    help="Add this control vector to the output of these layers (counted from 0), with this strength; may be repeated.",
 )
 
 

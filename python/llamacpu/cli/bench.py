@@ -28,14 +28,14 @@ _TOKENS = click.IntRange(min=0, max=1 << 24)
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @click.option("--prompt-tokens", type=_TOKENS, default=512, show_default=True, help="0 skips this part.")
 @click.option("--generate-tokens", type=_TOKENS, default=128, show_default=True, help="0 skips this part.")
-@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Number of measurements.")
+@click.option("--repeat", type=click.IntRange(min=1), default=5, show_default=True, help="Number of repetitions.")
 @click.option(
     "--draft-tokens",
     type=click.IntRange(min=0, max=15),
     default=0,
-    help="Also measure the cost of drafts of this many tokens.",
+    help="Also measure the cost of verifying drafts of this many tokens.",
 )
-@click.option("--draft-model", metavar="FILE", help="With --draft-tokens: the small model that would make the drafts.")
+@click.option("--draft-model", metavar="FILE", help="With --draft-tokens: the small model that would propose them.")
 @options.threads
 @options.load
 @options.overrides
@@ -59,14 +59,14 @@ def command(
 ) -> None:
     """Measure how fast MODEL (a .gguf file, or a name) reads a prompt and generates, each from an empty context.
 
-    tokens_per_second is the mean over the repetitions, best_tokens_per_second that of the fastest one. A first pass
-    is not counted: it brings the weights into memory, as do the experts that it left out, where there is room for all.
-    gigabytes_per_second is the weights that a token goes through times the tokens per second, in units of 10^9 bytes.
+    tokens_per_second is the mean over the repetitions, best_tokens_per_second the best of them. A warm-up pass, which
+    loads the weights into memory, is not counted; the experts that it does not use are loaded as well if they fit.
+    gigabytes_per_second is the bytes of weights that each token reads times the tokens per second, in 10^9 bytes.
 
-    Of a model that makes vectors of texts and cannot write, only reading is measured.
+    For embedding models, which cannot generate, only prompt processing is measured.
 
-    With --draft-tokens, the best pass over one token and all drafted ones is compared with the best over one alone:
-    break_even is how many drafted tokens must be right on average so that nothing is lost.
+    With --draft-tokens, the best pass that verifies a draft is compared with the best pass over one token: break_even
+    is the average number of drafted tokens that must be accepted for drafting to pay off.
     """
     if draft_model is not None and not draft_tokens:
         raise click.UsageError("--draft-model needs --draft-tokens: how many tokens it drafts at once")

@@ -51,11 +51,10 @@ def command(
     log-probabilities that 'llamacpu perplexity --save-logits' or llama.cpp's llama-perplexity wrote; then there is no
     TEXT, and --context is that of the file.
 
-    The divergence (Kullback-Leibler, in nats) is 0 for equal predictions. Below 0.01 a difference is hard to notice;
-    above 0.1 answers change often.
+    The Kullback-Leibler divergence (in nats) is 0 for equal predictions. Below 0.01 a difference is hard to notice;
+    above 0.1 answers often change.
 
-    Ctrl-C ends the measurement; the figures of the chunks that are done are printed. With --resume it continues later
-    from where it was.
+    Ctrl-C stops the measurement and prints the figures of finished chunks. With --resume, it can be continued later.
     """
     from llamacpu.tools.compare import comparison_of
     from llamacpu.tools.logit_file import is_logit_file

@@ -25,15 +25,16 @@ _EXAMPLE = """\
 """
 
 
-@click.command("config", short_help="Show the configuration file and what it sets.")
-@click.option("--path", "only_path", is_flag=True, help="Print the path of the file alone.")
-@click.option("--init", is_flag=True, help="Write a file with examples, where there is none yet.")
+@click.command("config", short_help="Show the configuration file and its settings.")
+@click.option("--path", "only_path", is_flag=True, help="Print only the path of the file.")
+@click.option("--init", is_flag=True, help="Create a file with commented examples if there is none yet.")
 @options.as_json
 def command(only_path: bool, init: bool, as_json: bool) -> None:
-    """Show the configuration file, which sets defaults of the command line, and what it sets.
+    """Show the configuration file, which sets defaults for command-line options, and its settings.
 
-    It is a TOML file with a table for each command, as [run], and one for all of them, [defaults]. A key is the long
-    name of an option (system, temperature, kv-type) or model. LLAMACPU_CONFIG names another file; empty, none.
+    It is a TOML file with a table for each command, such as [run], and one for all commands, [defaults]. Keys are the
+    long names of options (system, temperature, kv-type) and model. LLAMACPU_CONFIG names another file; if it is empty,
+    no file is read.
     """
     from llamacpu.cli.group import COMMANDS
 

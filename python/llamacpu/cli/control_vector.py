@@ -26,14 +26,14 @@ class PairBar(ProgressBar):
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @click.argument("pairs", type=str, shell_complete=options.complete_files)
 @click.option(
-    "-o", "--output", required=True, metavar="FILE", shell_complete=options.complete_files, help="The file to write."
+    "-o", "--output", required=True, metavar="FILE", shell_complete=options.complete_files, help="Output file."
 )
 @click.option(
     "--method",
     type=click.Choice(["pca", "mean"]),
     default="pca",
     show_default=True,
-    help="The first principal component of the differences of states, or their mean.",
+    help="Use the first principal component of the differences between hidden states, or their mean.",
 )
 @options.threads
 @options.load
@@ -43,8 +43,9 @@ def command(
 ) -> None:
     """Make a control vector for MODEL (a .gguf file, or a name) from PAIRS, a file of JSON lines ('-': stdin).
 
-    A line is {"positive": ..., "negative": ...}, each a text or a list of messages. The vector leads from the negative
-    to the positive prompts: run MODEL --control-vector FILE:STRENGTH, with a negative strength for the other way.
+    Each line is {"positive": ..., "negative": ...}, with a text or a list of messages each. The vector points from the
+    negative to the positive prompts: run MODEL --control-vector FILE:STRENGTH, with a negative strength for the
+    opposite direction.
     """
     from llamacpu.model import Model
     from llamacpu.tools.control_vectors import control_vector, pairs_of_lines

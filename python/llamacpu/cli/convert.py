@@ -14,7 +14,9 @@ class _ConversionBar(DownloadBar):
 
 @click.command("convert", short_help="Convert a checkpoint (safetensors) or a LoRA adapter to a GGUF file.")
 @click.argument("source", type=str)
-@click.option("-o", "--output", type=click.Path(), help="The file, or a folder for it.  [default: here]")
+@click.option(
+    "-o", "--output", type=click.Path(), help="Output file, or a folder for it.  [default: the current folder]"
+)
 @click.option(
     "--type",
     "kind",

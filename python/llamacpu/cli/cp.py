@@ -9,7 +9,7 @@ import click
 @click.argument("source", type=str)
 @click.argument("target", type=str)
 def command(source: str, target: str) -> None:
-    """Call the model SOURCE also TARGET. Its weights are not copied, wherever they lie."""
+    """Give the model SOURCE the additional name TARGET. Its weights are not copied."""
     from llamacpu.store.own import copy
 
     entry = copy(source, target)

@@ -18,15 +18,15 @@ from llamacpu.cli import options
     default="Modelfile",
     show_default=True,
     shell_complete=options.complete_files,
-    help="The Modelfile; - reads it from stdin.",
+    help="The Modelfile; - for stdin.",
 )
 def command(name: str, path: str) -> None:
     """Create the model NAME from a Modelfile, as for Ollama: FROM names a .gguf file or a model, which stays where it
-    is, and is downloaded where it is not here; PARAMETER, SYSTEM, TEMPLATE, MESSAGE and LICENSE are kept with the name
+    is and is downloaded if it is missing; PARAMETER, SYSTEM, TEMPLATE, MESSAGE and LICENSE are stored with the name
     and apply wherever it is used.
 
-    ADAPTER names a LoRA adapter in a .gguf file, which stays where it is, too. A chat template in the .gguf file is
-    used before TEMPLATE, unless --template modelfile is given when the model runs.
+    ADAPTER names a LoRA adapter in a .gguf file, which also stays where it is. A chat template in the .gguf file takes
+    precedence over TEMPLATE, unless the model is run with --template modelfile.
     """
     from llamacpu.chat import check_template, templates_in
     from llamacpu.gguf.file import GGUFFile

@@ -15,14 +15,16 @@ _BUFFER_BYTES = 256 << 20
 
 
 @click.command("doctor", short_help="Show what llamacpu finds and chooses on this machine.")
-@click.option("--no-bandwidth", is_flag=True, help="Do not measure bandwidth and products (a second).")
+@click.option(
+    "--no-bandwidth", is_flag=True, help="Do not measure memory bandwidth and matrix products (about a second)."
+)
 @options.threads
 @options.as_json
 def command(no_bandwidth: bool, threads: int | None, as_json: bool) -> None:
     """Show what llamacpu finds on this machine and what it chooses: processor, instruction sets, threads, memory.
 
-    The bandwidth bounds how fast text is generated: every token reads all weights once. The peak of the products
-    bounds how fast a prompt is read: every token is multiplied with all weights.
+    Memory bandwidth limits the speed of generation: every token reads all weights once. Peak matrix-multiplication
+    throughput limits the speed of prompt processing: every token is multiplied by all weights.
     """
     from llamacpu.engine import machine
 

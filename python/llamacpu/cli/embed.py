@@ -26,7 +26,7 @@ _PAUSE_SECONDS = 0.02
 _LINES_AHEAD = 64
 
 
-@click.command("embed", short_help="Turn texts into vectors.")
+@click.command("embed", short_help="Compute embeddings of texts.")
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @click.argument("texts", nargs=-1, callback=options.utf8)
 @click.option(
@@ -36,13 +36,13 @@ _LINES_AHEAD = 64
     "model's classifier, 'none' a vector for each token. "
     "[default: what the file recommends, else mean]",
 )
-@click.option("--normalize", is_flag=True, help="Scale every vector to length 1.")
+@click.option("--normalize", is_flag=True, help="Scale every vector to Euclidean length 1.")
 @click.option(
     "--task",
     type=click.Choice(["query", "document"]),
-    help="Put before every text what the model wants before a question, or before what may answer it.",
+    help="Put the model's prefix for queries, or for documents, before every text.",
 )
-@click.option("--prefix", help="Put this before every text.")
+@click.option("--prefix", help="Put this text before every text.")
 @click.option("--no-truncate", is_flag=True, help="Refuse texts that are too long, instead of truncating them.")
 @options.context
 @options.kv_type
@@ -51,7 +51,9 @@ _LINES_AHEAD = 64
 @options.overrides
 @adapter_options.adapters
 @options.as_json
-@click.option("--jsonl", is_flag=True, help="Print one JSON object per line, as soon as its batch is done.")
+@click.option(
+    "--jsonl", is_flag=True, help="Print one JSON object per line (JSON Lines), each as soon as its batch is done."
+)
 def command(
     model: str,
     texts: tuple[str, ...],
@@ -72,8 +74,8 @@ def command(
 ) -> None:
     """Print the embedding of every TEXT, or of every line on stdin, made by MODEL, a .gguf file or a name.
 
-    Without --json and --jsonl a line holds the numbers of a vector; with --pooling none an empty line follows the
-    vectors of a text. Several texts go through the model together.
+    Without --json or --jsonl, each line holds the numbers of one vector; with --pooling none, an empty line follows the
+    vectors of each text. Texts are processed in batches.
     """
     from llamacpu.model import Model
     from llamacpu.tasks import embeddings

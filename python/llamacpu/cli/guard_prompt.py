@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import Load
 
 
-@click.command("guard-prompt", short_help="Judge a text with a Prompt Guard model.")
+@click.command("guard-prompt", short_help="Classify a text with a Prompt Guard model.")
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @click.argument("text", required=False)
-@click.option("-p", "--prompt", help="The text, for a text that begins with a dash.")
+@click.option("-p", "--prompt", help="The text, if it begins with a dash.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="The probability of an attack from which on the text counts as one.",
+    help="Minimum probability of an attack for the text to count as malicious.",
 )
 @options.threads
 @options.load
@@ -40,10 +40,10 @@ def command(
     overrides: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Judge TEXT (or text on stdin) with the Prompt Guard model MODEL: is it an injection or a jailbreak?
+    """Classify TEXT (or text on stdin) with the Prompt Guard model MODEL: is it an injection or a jailbreak?
 
     Prints 'benign' or 'malicious', a tab, the probability of an attack, and after another tab the model's label. A text
-    that is longer than the model reads goes through in overlapping windows, of which the worst counts.
+    that is longer than the model's context is split into overlapping windows, and the highest probability counts.
     """
     from llamacpu.model import Model
     from llamacpu.tasks.prompt_guard import guard_prompt

@@ -23,7 +23,7 @@ class Settings(TypedDict):
     resume: str | None
 
 
-@click.command("imatrix", short_help="Measure which weights matter, for quantization.")
+@click.command("imatrix", short_help="Compute an importance matrix for quantization.")
 @click.argument("model", type=str, required=False, shell_complete=options.complete_files)
 @click.argument("texts", nargs=-1, metavar="[TEXT]...", shell_complete=options.complete_files)
 @click.option("-o", "--output-file", "path", metavar="FILE", default="imatrix.gguf", show_default=True)
@@ -37,16 +37,14 @@ class Settings(TypedDict):
 @click.option(
     "--process-output", is_flag=True, help="Measure the output matrix as well; slower. Prints the perplexity."
 )
-@click.option(
-    "--parse-special", is_flag=True, help="Names of control tokens in the text are these tokens: for rendered chats."
-)
+@click.option("--parse-special", is_flag=True, help="Parse control tokens written in the text, as in rendered chats.")
 @click.option(
     "--in-file",
     "in_files",
     multiple=True,
     metavar="FILE",
     shell_complete=options.complete_files,
-    help="Add what this file holds; may be given several times. Without MODEL and TEXT, files are only added up.",
+    help="Add the sums in this file; may be repeated. Without MODEL and TEXT, the files are only combined.",
 )
 @measure_options.resume
 @measure_options.plot
@@ -69,12 +67,11 @@ def command(
 ) -> None:
     """Measure the importance matrix of MODEL (a .gguf file, or a name) on every TEXT, a file of UTF-8 text.
 
-    'llamacpu quantize --imatrix' and llama.cpp's llama-quantize take the file to spend the bits of small formats on the
-    weights that matter. MODEL should be in F16, BF16 or Q8_0, and the text like that which the model is to work with:
-    a few hundred chunks of 512 tokens, in all its languages, with code or chats if it is to write them.
+    'llamacpu quantize --imatrix' and llama.cpp's llama-quantize use the file to preserve the weights that matter most
+    in low-bit types. MODEL should be in F16, BF16 or Q8_0, and the text representative of what the model will be used
+    for: a few hundred chunks of 512 tokens in all of its languages, with code or chats if it is to write them.
 
-    Ctrl-C ends the measurement; the file then holds the chunks that are done. With --resume it continues later from
-    where it was.
+    Ctrl-C stops the measurement; the file then holds the finished chunks. With --resume, it can be continued later.
     """
     from llamacpu.tools.imatrix import combined
     from llamacpu.tools.imatrix_file import read_importance_matrix

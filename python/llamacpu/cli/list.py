@@ -12,16 +12,16 @@ from llamacpu.cli.terminal import write
 from llamacpu.families.memory import amount
 
 
-@click.command("list", short_help="List models on this machine, also those of other programs.")
+@click.command("list", short_help="List models on this machine, including those of other programs.")
 @options.context
 @options.kv_type
 @options.as_json
 def command(context: int | None, kv_type: str, as_json: bool) -> None:
-    """List the models on this machine, each where it lies: pulled ones, and those of Ollama, the Hugging Face cache, LM
-    Studio, llama.cpp and the folders in LLAMACPU_FOLDERS, which are read in place.
+    """List the models on this machine: pulled ones, and those of Ollama, the Hugging Face cache, LM Studio, llama.cpp
+    and the folders in LLAMACPU_FOLDERS, which are used in place.
 
-    Each name works wherever a command takes MODEL. FITS says whether weights, keys and values for --context
-    (otherwise 8192 tokens, or what the model was trained for) fit into the memory that is free.
+    Each name works wherever a command takes MODEL. FITS says whether the weights and the KV cache for --context (8192
+    tokens by default, or the model's training context if that is shorter) fit into free memory.
     """
     from llamacpu.store.entries import entries
     from llamacpu.store.facts import describe

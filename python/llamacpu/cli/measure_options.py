@@ -16,10 +16,10 @@ context: Decorator = click.option(
     type=click.IntRange(min=4, max=1 << 24),
     default=512,
     show_default=True,
-    help="Tokens of a chunk. Compare only figures of the same context.",
+    help="Tokens per chunk. Only figures for the same context can be compared.",
 )
 chunks: Decorator = click.option(
-    "--chunks", type=click.IntRange(min=1), help="Measure this many chunks. [default: all of the text]"
+    "--chunks", type=click.IntRange(min=1), help="Measure only this many chunks. [default: the whole text]"
 )
 batch: Decorator = click.option(
     "-b",
@@ -27,19 +27,19 @@ batch: Decorator = click.option(
     type=click.IntRange(min=1, max=1 << 24),
     default=2048,
     show_default=True,
-    help="Chunks of this many tokens go through the model together; it changes the speed only.",
+    help="Number of tokens processed per pass through the model; affects only the speed.",
 )
 resume: Decorator = click.option(
     "--resume",
     metavar="FILE",
     shell_complete=complete_files,
-    help="Keep the state in this file; if it is there, continue from it.",
+    help="Save the state to this file; if it exists, continue from it.",
 )
 plot: Decorator = click.option(
     "--plot",
     multiple=True,
     metavar="FILE",
-    help="Draw the result to this file, .png or .svg; may be given several times. Needs llamacpu[plots].",
+    help="Plot the result to this file, .png or .svg; may be repeated. Requires llamacpu[plots].",
 )
 
 

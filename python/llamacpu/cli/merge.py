@@ -24,19 +24,19 @@ class MergeBar(ProgressBar):
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @adapter_options.lora
 @click.option(
-    "-o", "--output", required=True, metavar="FILE", shell_complete=options.complete_files, help="The file to write."
+    "-o", "--output", required=True, metavar="FILE", shell_complete=options.complete_files, help="Output file."
 )
 @click.option(
     "--type",
     "kind",
     metavar="TYPE",
-    help="How matrices are stored: F16, Q8_0, Q4_K and so on. [default: each as it was before]",
+    help="Tensor type of the changed matrices: F16, Q8_0, Q4_K and so on. [default: the type each has now]",
 )
 def command(model: str, lora: Any, output: str, kind: str | None) -> None:
     """Write MODEL (a .gguf file, or a name) with LoRA adapters merged into its weights to a new file.
 
-    Quantized matrices are dequantized, changed and quantized again, which loses a little; --lora of the other commands
-    applies an adapter without loss. One tensor is in memory at a time.
+    Quantized matrices are dequantized, merged and quantized again, with a small loss; --lora of the other commands
+    applies an adapter without loss. Only one tensor is in memory at a time.
     """
     from llamacpu.tools.merge import merge
 

@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import Load
 
 
-@click.command("moderate", short_help="Judge a message with a Llama Guard model.")
+@click.command("moderate", short_help="Classify a message with a Llama Guard model.")
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @click.argument("text", required=False)
-@click.option("-p", "--prompt", help="The user's message, where it begins with a dash.")
-@click.option("-a", "--answer", help="Judge this answer of an assistant to the message.")
+@click.option("-p", "--prompt", help="The user's message, if it begins with a dash.")
+@click.option("-a", "--answer", help="Classify this answer of the assistant to the message.")
 @click.option(
     "--category",
     "categories",
     multiple=True,
     metavar="KEY=TEXT",
-    help="A category of your own, instead of the model's; may be given several times.",
+    help="A custom category that replaces the model's own; may be repeated.",
 )
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
     default=0.5,
     show_default=True,
-    help="The probability of 'unsafe' from which on the message counts as unsafe.",
+    help="Minimum probability of 'unsafe' for the message to count as unsafe.",
 )
 @options.context
 @options.threads
@@ -52,10 +52,9 @@ def command(
     overrides: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Judge TEXT (or text on stdin), a user's message, or the --answer to it, with the Llama Guard model MODEL.
+    """Classify TEXT (or text on stdin), a user's message, or the --answer to it, with the Llama Guard model MODEL.
 
-    Prints 'safe' or 'unsafe', a tab, the probability of 'unsafe', and after another tab the categories that the model
-    names.
+    Prints 'safe' or 'unsafe', a tab, the probability of 'unsafe', and after another tab the violated categories.
     """
     from llamacpu.model import Model
     from llamacpu.tasks.moderation import moderate

@@ -45,7 +45,7 @@ threads: Decorator = click.option(
     "-t",
     "--threads",
     type=click.IntRange(min=1, max=MOST_THREADS),
-    help="Number of threads. [default: what affinity, container quota and cores allow]",
+    help="Number of threads. [default: from the CPU affinity, the container quota and the cores]",
 )
 context: Decorator = click.option(
     "-c",
@@ -58,14 +58,14 @@ kv_type: Decorator = click.option(
     type=click.Choice(["f32", "f16", "q8_0"]),
     default="f16",
     show_default=True,
-    help="How keys and values are stored: exact, half or about a quarter of the memory.",
+    help="Storage type of the KV cache: 32 bits, 16 bits or about 8 bits a value.",
 )
 load: Decorator = click.option(
     "--no-mmap",
     "load",
     is_flag=True,
     callback=lambda _context, _option, given: "copy" if given else "map",
-    help="Read all of the file into memory at once, instead of mapping it: it may then change or vanish.",
+    help="Read the whole file into memory instead of mapping it; the file may then be changed or deleted.",
 )
 overrides: Decorator = click.option(
     "--override",
@@ -73,17 +73,15 @@ overrides: Decorator = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=lambda _context, option, given: dict(_override(text, option) for text in given),
-    help="Metadata in place of the file's, as in tokenizer.ggml.add_bos_token=false; may be given several times.",
+    help="Override metadata of the file, as in tokenizer.ggml.add_bos_token=false; may be repeated.",
 )
 draft_model: Decorator = click.option(
     "--draft-model",
     metavar="FILE",
     shell_complete=complete_files,
-    help="Speculative decoding with a small model of the same vocabulary: the same text, faster.",
+    help="Draft model for speculative decoding, with the same vocabulary: the same text, faster.",
 )
-no_draft: Decorator = click.option(
-    "--no-draft", is_flag=True, help="No speculative decoding: compute one token at a time."
-)
+no_draft: Decorator = click.option("--no-draft", is_flag=True, help="Turn off speculative decoding.")
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 _SAMPLING = (

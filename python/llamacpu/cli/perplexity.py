@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--stride",
     type=click.IntRange(min=1),
-    help="Let chunks overlap: each begins this many tokens after the one before, and its last ones count.",
+    help="Use overlapping chunks: each starts this many tokens after the one before, and only its last tokens count.",
 )
 @measure_options.chunks
 @measure_options.batch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the log-probabilities of all tokens to this file, in llama.cpp's form, for 'llamacpu compare'.",
 )
-@click.option("--each-chunk", is_flag=True, help="Print a line for every chunk.")
+@click.option("--each-chunk", is_flag=True, help="Print one line per chunk.")
 @measure_options.plot
 @adapter_options.adapters
 @options.kv_type
@@ -67,8 +67,7 @@ def command(
     llama.cpp's llama-perplexity does it, so that figures can be compared. Lower is better: a perplexity of 8 means
     that the model is as unsure about the next token as if it had to choose among 8.
 
-    Ctrl-C ends the measurement; the figures of the chunks that are done are printed. With --resume it continues later
-    from where it was.
+    Ctrl-C stops the measurement and prints the figures of finished chunks. With --resume, it can be continued later.
     """
     from llamacpu.model import Model
     from llamacpu.tools.chunks import chunks_of

@@ -14,20 +14,20 @@ from llamacpu.cli.terminal import write
 
 @click.command("pull", short_help="Download a model by its name.")
 @click.argument("name", type=str)
-@click.option("--plan", "only_plan", is_flag=True, help="Say what would be downloaded, and download nothing.")
-@click.option("--force", is_flag=True, help="Download also what does not fit or does not run here.")
+@click.option("--plan", "only_plan", is_flag=True, help="Show what would be downloaded, without downloading it.")
+@click.option("--force", is_flag=True, help="Download the model even if it does not fit or cannot run here.")
 @options.context
 @options.kv_type
 @options.as_json
 def command(name: str, only_plan: bool, force: bool, context: int | None, kv_type: str, as_json: bool) -> None:
     """Download NAME: llama3.2 or llama3.1:8b as in Ollama's registry, or hf:owner/repository[:QUANT or file], also as
-    the address of its page.
+    the URL of its page.
 
-    Only the beginning of the file is fetched first: size, memory with --context, free disk and the speed to expect are
-    told, and what cannot fit is refused. Without QUANT the best that fits is taken. A download that was interrupted is
-    resumed, and every byte is checked. The files go to LLAMACPU_MODELS; the path is printed.
+    Only the start of the file is fetched first: size, memory with --context, free disk space and the expected speed
+    are shown, and what does not fit is refused. Without QUANT, the best quantization that fits is chosen. Interrupted
+    downloads are resumed, and every file is verified. Files are stored in LLAMACPU_MODELS; the path is printed.
 
-    HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and the usual variables for proxies are heeded.
+    HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE and the usual proxy variables are respected.
     """
     from llamacpu.cli.download_bar import expected_speed, lines
     from llamacpu.store.pull import plan_of, pull

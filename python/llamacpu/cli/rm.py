@@ -8,9 +8,9 @@ import click
 @click.command("rm", short_help="Remove models that were pulled or created.")
 @click.argument("names", nargs=-1, required=True, type=str, metavar="NAME...")
 def command(names: tuple[str, ...]) -> None:
-    """Remove each NAME from the store of llamacpu, with what no other model needs of it.
+    """Remove each NAME from llamacpu's store, along with the files that no other model uses.
 
-    Models of other programs, and files elsewhere, are never touched.
+    Models of other programs and files elsewhere are never touched.
     """
     from llamacpu.store.own import remove
 

@@ -23,17 +23,19 @@ if TYPE_CHECKING:
     from llamacpu.model import Model
 
 
-@click.command("run", short_help="Talk to a model, or let it answer one prompt.")
+@click.command("run", short_help="Chat with a model, or have it answer one prompt.")
 @click.argument("model", required=False, type=str, shell_complete=options.complete_files)
 @click.argument("words", nargs=-1, metavar="[PROMPT]...", callback=options.utf8)
-@click.option("-p", "--prompt", callback=options.utf8, help="Answer this and exit: a prompt that begins with a dash.")
+@click.option(
+    "-p", "--prompt", callback=options.utf8, help="Answer this prompt and exit; for prompts that begin with a dash."
+)
 @click.option(
     "-f",
     "--file",
     "prompt_files",
     multiple=True,
     shell_complete=options.complete_files,
-    help="Answer the text of this file ('-': stdin), behind the prompt; may be given several times.",
+    help="Append the text of this file ('-': stdin) to the prompt; may be repeated.",
 )
 @click.option("-s", "--system", callback=options.utf8, help="The system prompt: how the model is to behave.")
 @click.option(
@@ -43,20 +45,22 @@ if TYPE_CHECKING:
     "--stop",
     multiple=True,
     callback=options.stop_texts,
-    help="End an answer at this text; may be given more than once.",
+    help="Stop generating at this text; may be repeated.",
 )
-@click.option("--raw", is_flag=True, help="Continue the prompt as it is: no chat template.")
-@click.option("--special", is_flag=True, help="With --raw: control tokens written in the prompt are meant as such.")
+@click.option("--raw", is_flag=True, help="Continue the prompt as it is, without a chat template.")
+@click.option("--special", is_flag=True, help="With --raw: parse control tokens written in the prompt.")
 @click.option(
     "--template",
     callback=options.utf8,
     help="Chat template: a built-in name, a name in the file, modelfile, Jinja source, or a template of Ollama.",
 )
 @click.option(
-    "--json-schema", callback=options.utf8, help="Answer with JSON valid under this schema: JSON text, or a file."
+    "--json-schema",
+    callback=options.utf8,
+    help="Constrain the answer to JSON that is valid under this schema: JSON text, or a file.",
 )
-@click.option("--grammar", "grammar_file", help="Answer with text that matches the GBNF grammar in this file.")
-@click.option("--ignore-end", is_flag=True, help="Continue when the model wants to end.")
+@click.option("--grammar", "grammar_file", help="Constrain the answer to the GBNF grammar in this file.")
+@click.option("--ignore-end", is_flag=True, help="Ignore the end-of-generation tokens of the model.")
 @click.option(
     "--overflow",
     type=click.Choice(["error", "truncate", "shift"]),
@@ -81,7 +85,7 @@ if TYPE_CHECKING:
     default=True,
     help="Keep what is typed in a conversation, for the arrow keys and Ctrl-R in later ones. [default: history]",
 )
-@click.option("--plain", is_flag=True, help="Show the text as it comes, without rendering its Markdown.")
+@click.option("--plain", is_flag=True, help="Print the text as it is generated, without rendering Markdown.")
 @click.option("--stats", is_flag=True, help="Show the speed on stderr after every answer.")
 @click.option(
     "-v",
@@ -93,17 +97,16 @@ if TYPE_CHECKING:
 )
 @click.pass_context
 def command(context: click.Context, /, **given: Any) -> None:
-    """Talk to MODEL (a name such as llama3.2, or a .gguf file), or let it answer one prompt.
+    """Chat with MODEL (a name such as llama3.2, or a .gguf file), or have it answer one prompt.
 
-    With PROMPT, --prompt, --file or text piped to stdin the answer is printed and the command ends; of several, the
-    texts are joined in this order. At a terminal a conversation begins otherwise; /help lists its commands. Without
-    MODEL the small demo model that comes with llamacpu is used; - in the place of MODEL or PROMPT reads the prompt
-    from stdin.
+    With PROMPT, --prompt, --file or text piped to stdin, the answer is printed and the command ends; several texts are
+    joined in this order. Otherwise, at a terminal, a conversation starts; /help lists its commands. Without MODEL, the
+    small demo model that comes with llamacpu is used; - in place of MODEL or PROMPT reads the prompt from stdin.
 
-    A model without a chat template that is no chat model by its name continues the prompt as it is.
+    A model that has no chat template and whose name is not that of a chat model continues the prompt as it is.
 
-    The text is printed as it comes. On a terminal, and after the answer of a chat model, the output ends with a
-    line end; with --raw into a pipe or file it is the text of the model and nothing else.
+    The text is streamed. At a terminal, and after the answer of a chat model, the output ends with a newline; with
+    --raw into a pipe or file, it is exactly the text of the model.
     """
     _name_default_model(context, given)
     _refuse_a_prompt_for_the_model(given)

@@ -60,31 +60,29 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     is_flag=True,
     help="Listen where Ollama does (OLLAMA_HOST, or port 11434) and respect its other variables.",
 )
-@click.option("--host", default=None, help="Address to listen on. [default: 127.0.0.1]")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=None, help="Port; 0 for any that is free. [default: 8080]"
-)
+@click.option("--host", default=None, help="Address to bind to. [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), default=None, help="Port; 0 for any free one. [default: 8080]")
 @click.option(
     "--api-key",
     "api_keys",
     multiple=True,
     envvar="LLAMACPU_API_KEY",
-    help="Require this key from clients; may be given several times, or in LLAMACPU_API_KEY.",
+    help="Require this API key from clients; may be repeated, or set in LLAMACPU_API_KEY.",
 )
-@click.option("--without-key", is_flag=True, help="Allow an address that others can reach without any key.")
+@click.option("--without-key", is_flag=True, help="Allow an address that other machines can reach without an API key.")
 @click.option(
     "--allowed-origin",
     "origins",
     multiple=True,
     metavar="ORIGIN",
-    help="A web origin whose pages may call the server, as https://example.com.",
+    help="Web origin whose pages may call the server (CORS), such as https://example.com.",
 )
 @click.option(
     "--allowed-host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="A name that the server is reached by, besides localhost and addresses.",
+    help="Host name by which clients reach the server, besides localhost and IP addresses.",
 )
 @click.option(
     "--store-changes",
@@ -95,16 +93,16 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     "--alias", "aliases", multiple=True, metavar="ALIAS=MODEL", callback=_aliases, help="Another name for a model."
 )
 @click.option(
-    "--parallel", type=click.IntRange(1, 256), help="Answers that are computed at the same time. [default: 16]"
+    "--parallel", type=click.IntRange(1, 256), help="Maximum number of requests processed in parallel. [default: 16]"
 )
-@click.option("--queue", type=click.IntRange(0, 100_000), help="Requests that may wait. [default: 256]")
-@click.option("--timeout", default="1h", show_default=True, callback=_seconds, help="Maximum time for an answer.")
+@click.option("--queue", type=click.IntRange(0, 100_000), help="Maximum number of queued requests. [default: 256]")
+@click.option("--timeout", default="1h", show_default=True, callback=_seconds, help="Maximum time for a request.")
 @click.option(
     "--memory-budget",
     "memory_budget",
     callback=_bytes,
     metavar="SIZE",
-    help="Memory of all loaded models together, as 8G; unused ones make room.",
+    help="Memory budget for all loaded models, such as 8G; unused models are unloaded to make room.",
 )
 @click.option(
     "--keep-alive",
@@ -118,14 +116,16 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     show_default=True,
     callback=_seconds,
     metavar="TIME",
-    help="How long running answers may go on after Ctrl-C or SIGTERM; a second one ends them at once.",
+    help="Grace period for running requests after Ctrl-C or SIGTERM; a second signal ends them at once.",
 )
-@click.option("--guard", metavar="FILE", help="Let this Llama Guard model judge messages and answers before they pass.")
+@click.option(
+    "--guard", metavar="FILE", help="Check messages and answers with this Llama Guard model before they are passed on."
+)
 @click.option(
     "--prefix-cache",
     type=click.Path(file_okay=False),
     metavar="DIR",
-    help="Keep the keys and values of prompts in this folder, so that they outlive the process.",
+    help="Persist the prefix cache in this folder across restarts.",
 )
 @click.option(
     "--prefix-cache-size",
@@ -139,14 +139,14 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     "--kv-memory",
     callback=_bytes,
     metavar="SIZE",
-    help="Memory of keys and values of each model. [default: half of what the machine has left]",
+    help="Memory for the KV cache of each model. [default: half of the free memory]",
 )
 @adapter_options.adapters
 @click.option(
     "--lora-init-without-apply",
     "without_applying",
     is_flag=True,
-    help="Load the adapters with a scale of 0: requests choose them.",
+    help="Load the adapters with scale 0; requests enable them.",
 )
 @options.context
 @options.kv_type
@@ -164,10 +164,10 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 def command(**given: Any) -> None:
     """Serve each MODEL (a name, a .gguf file or a folder of them) on this machine, until Ctrl-C or SIGTERM.
 
-    Programs for the OpenAI API work with it: the base URL is http://127.0.0.1:8080/v1. A model is called by its file's
-    name without the ending. Clients of Ollama, of the Anthropic API and of llama-server work with it, too. A browser
-    shows a chat page. Without MODEL the small demo model that comes with llamacpu is served. With --json one line on
-    stdout says where it listens, when it does.
+    Clients of the OpenAI API connect to the base URL http://127.0.0.1:8080/v1; a model's name is that of its file
+    without the extension. Clients of Ollama, the Anthropic API and llama-server work as well. Browsers get a chat page.
+    Without MODEL, the small demo model that comes with llamacpu is served. With --json, one line on stdout has the
+    address, once the server is listening.
     """
     from llamacpu import server
 

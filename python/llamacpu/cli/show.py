@@ -19,11 +19,11 @@ _BUILT_WITH_LLAMA = "Built with Llama"
 
 @click.command("show", short_help="Show where a model is stored, its settings, and its licence.")
 @click.argument("model", type=str, shell_complete=options.complete_files)
-@click.option("--license", "part", flag_value="license", help="Print the licence alone.")
-@click.option("--modelfile", "part", flag_value="modelfile", help="Print a Modelfile that makes this model again.")
-@click.option("--parameters", "part", flag_value="parameters", help="Print the settings that come with it alone.")
-@click.option("--system", "part", flag_value="system", help="Print the system prompt that comes with it alone.")
-@click.option("--template", "part", flag_value="template", help="Print the template that comes with it alone.")
+@click.option("--license", "part", flag_value="license", help="Print only the licence.")
+@click.option("--modelfile", "part", flag_value="modelfile", help="Print a Modelfile that recreates this model.")
+@click.option("--parameters", "part", flag_value="parameters", help="Print only the settings that come with it.")
+@click.option("--system", "part", flag_value="system", help="Print only the system prompt that comes with it.")
+@click.option("--template", "part", flag_value="template", help="Print only the chat template that comes with it.")
 @options.context
 @options.kv_type
 @options.as_json

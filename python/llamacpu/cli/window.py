@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @options.kv_type
 @options.threads
 def command(model: str | None, system: str | None, context: int | None, kv_type: KVType, threads: int | None) -> None:
-    """Open a window to chat with MODEL, a .gguf file or a name; without it with the small demo model.
+    """Open a window to chat with MODEL, a .gguf file or a name; by default the small demo model.
 
-    Return sends, Escape stops an answer. It needs tkinter, which most builds of Python bring.
+    Return sends a message, Escape stops an answer. Requires tkinter, which most Python builds include.
     """
     from llamacpu.gguf.file import GGUFFile
     from llamacpu.window import show

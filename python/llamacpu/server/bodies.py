@@ -24,7 +24,7 @@ _TAG = re.compile(r"^(function-|nullable|constrained-|(str|int|float|bool|dict|l
 
 
 class Body(BaseModel):
-    """The body of a request: unknown fields are ignored, wrong values are rejected."""
+    """A request body: unknown fields are ignored, invalid values are rejected."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="ignore", strict=True, protected_namespaces=(), allow_inf_nan=False

@@ -18,17 +18,17 @@ __all__ = ["document"]
 
 _REFERENCE = "#/components/schemas/{model}"
 _WORDS = {
-    400: "The request is wrong; `param` names the field.",
-    401: "The API key is missing or wrong.",
-    403: "The request is meant for another host, or comes from the page of another origin.",
-    404: "There is no such model.",
-    408: "The body did not arrive in time.",
-    413: "The body is too large.",
-    415: "The body is compressed.",
-    429: "As many requests wait as may; Retry-After says when to come again.",
-    500: "A model failed.",
-    501: "It needs what is not installed, or what this server does not do.",
-    503: "The server is loading, has no memory or is shutting down; Retry-After says when to come again.",
+    400: "Invalid request; `param` names the field.",
+    401: "The API key is missing or invalid.",
+    403: "The Host or Origin header is not allowed.",
+    404: "The model does not exist.",
+    408: "The request body did not arrive in time.",
+    413: "The request body is too large.",
+    415: "Compressed request bodies are not supported.",
+    429: "The queue is full; Retry-After says when to retry.",
+    500: "Internal error.",
+    501: "Not supported by this server, or an optional dependency is not installed.",
+    503: "The server is loading, out of memory or shutting down; Retry-After says when to retry.",
 }
 _ALWAYS = (401, 403)
 _OF_A_BODY = (400, 404, 408, 413, 415, 429, 500, 501, 503)
@@ -69,7 +69,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "tags": [endpoint.tag],
         "operationId": f"{endpoint.method.lower()}{re.sub('[^a-z0-9]+', '_', endpoint.path.lower()).rstrip('_')}",
         "responses": {
-            "200": {"description": "The answer.", "content": content},
+            "200": {"description": "Success.", "content": content},
             **{str(status): {"description": _WORDS[status], "content": errors} for status in sorted(statuses)},
         },
     }

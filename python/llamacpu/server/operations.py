@@ -32,13 +32,13 @@ _STATUS: dict[str, Any] = {"type": "object", "properties": {"status": {"type": "
 
 ENDPOINTS = [
     Endpoint(
-        method="GET", path=path, summary="Whether the server is ready.", handler=health, response=_STATUS,
+        method="GET", path=path, summary="Check whether the server is ready.", handler=health, response=_STATUS,
         statuses=(503,), error=lambda _error: {"status": "loading model"}, tag="Operation",
     )
     for path in ("/health", "/v1/health")
 ] + [
     Endpoint(
-        method="GET", path="/metrics", summary="Metrics in the text format of Prometheus.", handler=metrics,
+        method="GET", path="/metrics", summary="Metrics in the Prometheus text format.", handler=metrics,
         media_type="text/plain", tag="Operation",
     )
 ]  # fmt: skip

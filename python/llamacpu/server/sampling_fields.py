@@ -24,7 +24,7 @@ _OTHER_NAMES = {
 
 
 class LoraScale(Body):
-    """An adapter of the model, by its number, and its scale."""
+    """A LoRA adapter of the model, by its index, and its scale."""
 
     id: Annotated[int, Field(ge=0, le=1 << 31)]
     scale: float

@@ -25,11 +25,11 @@ _MESSAGE = {
 
 ENDPOINTS = [
     Endpoint(
-        method="POST", path="/v1/messages", summary="Answer a conversation.", handler=messages, body=MessagesBody,
+        method="POST", path="/v1/messages", summary="Create a message.", handler=messages, body=MessagesBody,
         response=_MESSAGE, stream="text/event-stream", error=ApiError.anthropic, tag="Anthropic",
     ),
     Endpoint(
-        method="POST", path="/v1/messages/count_tokens", summary="How many tokens a conversation has.",
+        method="POST", path="/v1/messages/count_tokens", summary="Count the tokens of a conversation.",
         handler=count_tokens, body=CountBody, error=ApiError.anthropic, tag="Anthropic",
         response={"type": "object", "properties": {"input_tokens": _COUNT}, "required": ["input_tokens"]},
     ),

@@ -16,7 +16,7 @@ _READ = ("text", "tool_use", "tool_result", "thinking", "redacted_thinking")
 
 
 class AnthropicBlock(Body):
-    """A block of a message. Pictures and documents are refused with a clear message."""
+    """A content block of a message. Images and documents are rejected with an error."""
 
     type: str
     text: str | None = None
@@ -78,7 +78,7 @@ class AnthropicMessage(Body):
 
 
 class AnthropicTool(Body):
-    """A tool that the model may call. Those that a server would have to run itself are refused with a clear message."""
+    """A tool that the model may call. Server-side tools are rejected with an error."""
 
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f\"\\]+$")]
     description: str | None = None
@@ -104,7 +104,7 @@ class AnthropicTool(Body):
 
 
 class AnthropicChoice(Body):
-    """Whether and which tool is called."""
+    """Tool choice: whether a tool is called, and which one."""
 
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
@@ -120,27 +120,27 @@ class AnthropicChoice(Body):
 
 
 class AnthropicThinking(Body):
-    """Whether the model thinks before it answers."""
+    """Extended thinking: whether the model reasons before it answers."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Annotated[int, Field(ge=0, le=1 << 31)] | None = None
 
 
 class AnthropicFormat(Body):
-    """The form of the answer."""
+    """Output format of the answer."""
 
     type: Literal["json_schema"]
     schema_: dict[str, Any] = Field(alias="schema")
 
 
 class AnthropicOutput(Body):
-    """Settings of the answer."""
+    """Output settings."""
 
     format: AnthropicFormat | None = None
 
 
 class CountBody(Body):
-    """POST /v1/messages/count_tokens."""
+    """Request body of POST /v1/messages/count_tokens."""
 
     model: str | None = Field(None, max_length=500)
     messages: Annotated[list[AnthropicMessage], Field(min_length=1, max_length=10_000)]
@@ -165,7 +165,7 @@ class CountBody(Body):
 
 
 class MessagesBody(CountBody):
-    """POST /v1/messages."""
+    """Request body of POST /v1/messages."""
 
     max_tokens: Annotated[int, Field(ge=1, le=1 << 31)]
     stop_sequences: (

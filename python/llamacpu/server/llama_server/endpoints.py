@@ -48,47 +48,47 @@ _get = partial(_endpoint, method="GET")
 ENDPOINTS = [
     *(
         _post(
-            path=path, summary="Go on behind a prompt.", handler=completion, body=Completion, response=_COMPLETION,
+            path=path, summary="Create a completion.", handler=completion, body=Completion, response=_COMPLETION,
             stream="text/event-stream",
         )
         for path in ("/completion", "/completions")
     ),
     _post(
-        path="/infill", summary="Write what belongs between two texts.", handler=infill, body=Infill,
+        path="/infill", summary="Fill in the middle between a prefix and a suffix.", handler=infill, body=Infill,
         response=_COMPLETION, stream="text/event-stream",
     ),
     _post(
-        path="/tokenize", summary="The tokens of a text.", handler=tokenize, body=Tokenize,
+        path="/tokenize", summary="Tokenize a text.", handler=tokenize, body=Tokenize,
         response=_object("tokens", tokens=_LIST),
     ),
     _post(
-        path="/detokenize", summary="The text of tokens.", handler=detokenize, body=Detokenize,
+        path="/detokenize", summary="Convert tokens to text.", handler=detokenize, body=Detokenize,
         response=_object("content", content=_TEXT),
     ),
     _post(
-        path="/apply-template", summary="A conversation as a prompt.", handler=apply_template, body=ApplyTemplate,
-        response=_object("prompt", prompt=_TEXT),
+        path="/apply-template", summary="Render a conversation with the chat template.", handler=apply_template,
+        body=ApplyTemplate, response=_object("prompt", prompt=_TEXT),
     ),
     *(
-        _post(path=path, summary="The vectors of texts.", handler=embedding, body=EmbeddingBody, response=_LIST)
+        _post(path=path, summary="Create embeddings.", handler=embedding, body=EmbeddingBody, response=_LIST)
         for path in ("/embedding", "/embeddings")
     ),
     *(
         _post(
-            path=path, summary="How well documents answer a query.", handler=rerank, body=RerankBody,
+            path=path, summary="Rerank documents by relevance to a query.", handler=rerank, body=RerankBody,
             response={"type": ["object", "array"]},
         )
         for path in ("/rerank", "/reranking", "/v1/rerank", "/v1/reranking")
     ),
     _get(
-        path="/props", summary="What the server is set to.", handler=props, statuses=(404, 503),
+        path="/props", summary="Show the server's properties.", handler=props, statuses=(404, 503),
         response=_object("default_generation_settings", "total_slots", "chat_template"),
     ),
-    _get(path="/slots", summary="What is being computed.", handler=slots, response=_LIST),
-    _get(path="/lora-adapters", summary="The adapters that there are.", handler=lora_adapters, response=_LIST),
+    _get(path="/slots", summary="Show the slots.", handler=slots, response=_LIST),
+    _get(path="/lora-adapters", summary="List the LoRA adapters.", handler=lora_adapters, response=_LIST),
     _post(
-        path="/lora-adapters", summary="Set the scales of adapters.", handler=set_lora_adapters,
+        path="/lora-adapters", summary="Set the scales of LoRA adapters.", handler=set_lora_adapters,
         response=_object("success", success={"type": "boolean"}),
     ),
-    _get(path="/models", summary="The models that there are.", handler=list_models, response=_object("data")),
+    _get(path="/models", summary="List the models.", handler=list_models, response=_object("data")),
 ]  # fmt: skip

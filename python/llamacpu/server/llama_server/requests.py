@@ -27,7 +27,7 @@ Biased = dict[str, float | bool] | Annotated[list[list[Any]], Field(max_length=4
 
 
 class NativeFields(SamplingFields):
-    """What completion and infill both have."""
+    """Fields shared by /completion and /infill."""
 
     model: str | None = Field(None, max_length=500)
     n_predict: Annotated[int, Field(ge=-2, le=1 << 31)] | None = None
@@ -55,20 +55,20 @@ class NativeFields(SamplingFields):
 
 
 class Completion(NativeFields):
-    """POST /completion."""
+    """Request body of POST /completion."""
 
     prompt: Prompt = ""
 
 
 class InfillFile(Body):
-    """Another file of the project."""
+    """Another file of the project, as additional context."""
 
     text: str = ""
     filename: str | None = None
 
 
 class Infill(NativeFields):
-    """POST /infill: what belongs between two texts."""
+    """Request body of POST /infill: fill in the middle between a prefix and a suffix."""
 
     input_prefix: str = ""
     input_suffix: str = ""
@@ -77,7 +77,7 @@ class Infill(NativeFields):
 
 
 class Tokenize(Body):
-    """POST /tokenize."""
+    """Request body of POST /tokenize."""
 
     model: str | None = Field(None, max_length=500)
     content: str = ""
@@ -87,14 +87,14 @@ class Tokenize(Body):
 
 
 class Detokenize(Body):
-    """POST /detokenize."""
+    """Request body of POST /detokenize."""
 
     model: str | None = Field(None, max_length=500)
     tokens: list[int] = Field(default_factory=list)
 
 
 class ApplyTemplate(Body):
-    """POST /apply-template."""
+    """Request body of POST /apply-template."""
 
     model: str | None = Field(None, max_length=500)
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
@@ -103,7 +103,7 @@ class ApplyTemplate(Body):
 
 
 class RerankBody(Body):
-    """POST /v1/rerank: Jina's form, and that of Text Embeddings Inference (with `texts`)."""
+    """Request body of POST /v1/rerank, in the format of Jina or of Text Embeddings Inference (with `texts`)."""
 
     model: str | None = Field(None, max_length=500)
     query: str
@@ -115,13 +115,13 @@ class RerankBody(Body):
 
 
 class LoraScales(Body):
-    """POST /lora-adapters."""
+    """Request body of POST /lora-adapters."""
 
     lora: Annotated[list[LoraScale], Field(max_length=256)]
 
 
 class EmbeddingBody(Body):
-    """POST /embedding."""
+    """Request body of POST /embedding."""
 
     model: str | None = Field(None, max_length=500)
     content: str | list[str] | Ids | None = None

@@ -36,46 +36,46 @@ _endpoint = partial(Endpoint, error=ApiError.ollama, tag="Ollama")
 
 ENDPOINTS = [
     _endpoint(
-        method="POST", path="/api/generate", summary="Go on behind a prompt.", handler=generate, body=GenerateBody,
+        method="POST", path="/api/generate", summary="Generate a completion.", handler=generate, body=GenerateBody,
         response=_LINE, stream="application/x-ndjson",
     ),
     _endpoint(
-        method="POST", path="/api/chat", summary="Answer a conversation.", handler=chat, body=ChatBody, response=_LINE,
-        stream="application/x-ndjson",
+        method="POST", path="/api/chat", summary="Generate a chat completion.", handler=chat, body=ChatBody,
+        response=_LINE, stream="application/x-ndjson",
     ),
     _endpoint(
-        method="POST", path="/api/embed", summary="Turn texts into vectors.", handler=embed, body=EmbedBody,
+        method="POST", path="/api/embed", summary="Generate embeddings.", handler=embed, body=EmbedBody,
         response=_object("model", "embeddings", embeddings={"type": "array"}),
     ),
     _endpoint(
-        method="POST", path="/api/embeddings", summary="Turn a text into a vector.", handler=embeddings,
+        method="POST", path="/api/embeddings", summary="Generate an embedding (deprecated).", handler=embeddings,
         body=EmbeddingsBody, response=_object("embedding", embedding={"type": "array"}),
     ),
-    _endpoint(method="GET", path="/api/tags", summary="The models that there are.", handler=tags, response=_MODELS),
-    _endpoint(method="GET", path="/api/ps", summary="The models in memory.", handler=ps, response=_MODELS),
+    _endpoint(method="GET", path="/api/tags", summary="List the models.", handler=tags, response=_MODELS),
+    _endpoint(method="GET", path="/api/ps", summary="List the loaded models.", handler=ps, response=_MODELS),
     _endpoint(
-        method="GET", path="/api/version", summary="The version of the API.", handler=version,
+        method="GET", path="/api/version", summary="Show the API version.", handler=version,
         response=_object("version", version={"type": "string"}),
     ),
     _endpoint(
-        method="POST", path="/api/show", summary="Everything about a model.", handler=show, body=ModelBody,
+        method="POST", path="/api/show", summary="Show details of a model.", handler=show, body=ModelBody,
         response=_object("details", "model_info", "capabilities"),
     ),
     _endpoint(
-        method="POST", path="/api/pull", summary="Bring a model to the server.", handler=pull,
+        method="POST", path="/api/pull", summary="Download a model.", handler=pull,
         body=PullBody, response=_STATUS, stream="application/x-ndjson",
     ),
     _endpoint(
-        method="POST", path="/api/copy", summary="Give a model a second name.", handler=copy, body=CopyBody,
+        method="POST", path="/api/copy", summary="Copy a model to a second name.", handler=copy, body=CopyBody,
         media_type="text/plain",
     ),
     _endpoint(
-        method="DELETE", path="/api/delete", summary="Remove a model of the store.", handler=delete, body=ModelBody,
+        method="DELETE", path="/api/delete", summary="Delete a model from the store.", handler=delete, body=ModelBody,
         media_type="text/plain",
     ),
     _endpoint(
-        method="POST", path="/api/create", summary="Give a model settings and a name of its own.", handler=create,
+        method="POST", path="/api/create", summary="Create a model from another one.", handler=create,
         body=CreateBody, response=_STATUS, stream="application/x-ndjson",
     ),
-    _endpoint(method="POST", path="/api/push", summary="Not done here.", handler=push, body=PullBody),
+    _endpoint(method="POST", path="/api/push", summary="Not supported.", handler=push, body=PullBody),
 ]  # fmt: skip

@@ -37,7 +37,7 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, 
 
 
 class Options(Body):
-    """How an answer is computed. What belongs to another engine (num_gpu, num_thread, ...) has no effect."""
+    """Generation options. Those of another engine (num_gpu, num_thread, ...) have no effect."""
 
     temperature: float | None = Field(None, ge=0, le=1000)
     top_k: Annotated[int, Field(ge=-1, le=1 << 31)] | None = None
@@ -84,7 +84,7 @@ class Options(Body):
 
 
 class ModelBody(Body):
-    """The name of a model; `name` is its older form."""
+    """The name of a model; `name` is the deprecated form."""
 
     model: str | None = Field(None, max_length=500)
     name: str | None = Field(None, max_length=500)
@@ -97,21 +97,21 @@ class ModelBody(Body):
 
 
 class PullBody(ModelBody):
-    """A model that is to be there; the registry is always asked with encryption, whatever `insecure` says."""
+    """A model to download; connections to the registry are always encrypted, even with `insecure`."""
 
     stream: bool | None = None
     insecure: bool | None = None
 
 
 class CopyBody(Body):
-    """A second name of a model."""
+    """A model to copy under a second name."""
 
     source: str | None = Field(None, max_length=500)
     destination: str | None = Field(None, max_length=500)
 
 
 class Answering(ModelBody):
-    """What generate and chat both have."""
+    """Fields shared by /api/generate and /api/chat."""
 
     stream: bool | None = None
     format: Form = None
@@ -153,7 +153,7 @@ class Answering(ModelBody):
 
 
 class GenerateBody(Answering):
-    """POST /api/generate."""
+    """Request body of POST /api/generate."""
 
     prompt: str | None = None
     suffix: str | None = None
@@ -170,20 +170,20 @@ class GenerateBody(Answering):
 
 
 class Kept(BaseModel):
-    """A part of a message whose further fields are handed on to the chat template."""
+    """A part of a message whose additional fields are passed to the chat template."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
 
 class OllamaCalled(Kept):
-    """The function of a call."""
+    """The function of a tool call."""
 
     name: str
     arguments: dict[str, Any] | str | None = None
 
 
 class OllamaCall(Kept):
-    """A call of a tool in an earlier answer."""
+    """A tool call in an earlier answer."""
 
     id: str | None = None
     function: OllamaCalled
@@ -236,14 +236,14 @@ class OllamaTool(Kept):
 
 
 class ChatBody(Answering):
-    """POST /api/chat."""
+    """Request body of POST /api/chat."""
 
     messages: Annotated[list[OllamaMessage], Field(max_length=10_000)] | None = None
     tools: Annotated[list[OllamaTool], Field(max_length=512)] | None = None
 
 
 class CreateBody(ModelBody):
-    """Settings over a model that there is; `modelfile` is their older form."""
+    """A new model based on an existing one; `modelfile` is the deprecated form of the settings."""
 
     base: str | None = Field(None, alias="from", max_length=500)
     modelfile: str | None = Field(None, max_length=4 << 20)
@@ -259,7 +259,7 @@ class CreateBody(ModelBody):
 
 
 class EmbedBody(ModelBody):
-    """POST /api/embed."""
+    """Request body of POST /api/embed."""
 
     input: str | list[str]
     truncate: bool | None = None
@@ -269,7 +269,7 @@ class EmbedBody(ModelBody):
 
 
 class EmbeddingsBody(ModelBody):
-    """POST /api/embeddings, the older form."""
+    """Request body of POST /api/embeddings (deprecated)."""
 
     prompt: str | None = None
     options: Options | None = None

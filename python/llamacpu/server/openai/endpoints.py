@@ -44,23 +44,23 @@ _EMBEDDINGS = _object(
 
 ENDPOINTS = [
     Endpoint(
-        method="POST", path="/v1/chat/completions", summary="Answer a conversation.", handler=chat_completions,
+        method="POST", path="/v1/chat/completions", summary="Create a chat completion.", handler=chat_completions,
         body=ChatRequest, response=_answers("chat.completion", message=_MESSAGE), stream="text/event-stream",
     ),
     Endpoint(
-        method="POST", path="/v1/completions", summary="Go on behind a text.", handler=completions,
+        method="POST", path="/v1/completions", summary="Create a text completion.", handler=completions,
         body=CompletionRequest, response=_answers("text_completion", text=_TEXT), stream="text/event-stream",
     ),
     Endpoint(
-        method="POST", path="/v1/embeddings", summary="Turn texts into vectors.", handler=embed,
+        method="POST", path="/v1/embeddings", summary="Create embeddings.", handler=embed,
         body=EmbeddingRequest, response=_EMBEDDINGS,
     ),
     Endpoint(
-        method="GET", path="/v1/models", summary="The models that there are.", handler=list_models,
+        method="GET", path="/v1/models", summary="List the models.", handler=list_models,
         response=_object({"object": {"const": "list"}, "data": {"type": "array", "items": _MODEL}}),
     ),
     Endpoint(
-        method="GET", path="/v1/models/{model:path}", summary="One model.", handler=show_model,
+        method="GET", path="/v1/models/{model:path}", summary="Retrieve a model.", handler=show_model,
         parameters=("model",), response=_MODEL,
     ),
 ]  # fmt: skip

@@ -19,13 +19,13 @@ Bias = Annotated[dict[str, Annotated[float, Field(ge=-1000, le=1000)]], Field(ma
 
 
 class Kept(BaseModel):
-    """A part of a request whose further fields are handed on to the chat template."""
+    """A part of a request whose additional fields are passed to the chat template."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
 
 class Part(Kept):
-    """A part of a message: text. Pictures and sound are refused with a clear message."""
+    """A content part of a message: text. Images and audio are rejected with an error."""
 
     type: Literal["text", "input_text", "output_text", "refusal", "image_url", "input_image", "input_audio", "file"]
     text: str | None = None
@@ -40,14 +40,14 @@ class Part(Kept):
 
 
 class CalledFunction(Kept):
-    """The function of a call: its arguments as a JSON text, or as an object."""
+    """The function of a tool call; arguments are a JSON string or an object."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
 
 
 class ToolCall(Kept):
-    """A call of a tool in an earlier answer."""
+    """A tool call in an earlier answer."""
 
     id: str | None = None
     type: Literal["function"] | None = "function"
@@ -101,14 +101,14 @@ class NamedFunction(Body):
 
 
 class NamedTool(Body):
-    """The choice of one tool."""
+    """The choice of a specific tool."""
 
     type: Literal["function"] = "function"
     function: NamedFunction
 
 
 class SchemaFormat(Body):
-    """A schema, and whether objects may have no other keys."""
+    """A JSON schema; `strict` forbids additional properties."""
 
     name: str | None = None
     description: str | None = None
@@ -117,7 +117,7 @@ class SchemaFormat(Body):
 
 
 class ResponseFormat(Body):
-    """The form of the answer."""
+    """The response format."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: SchemaFormat | None = None
@@ -129,13 +129,13 @@ class ResponseFormat(Body):
 
 
 class StreamOptions(Body):
-    """What a stream tells besides."""
+    """Options of a streamed response."""
 
     include_usage: bool | None = None
 
 
 class Common(SamplingFields):
-    """What chat and text completions both have."""
+    """Fields shared by chat and text completions."""
 
     model: str | None = Field(None, max_length=500)
     stream: bool | None = None
@@ -170,7 +170,7 @@ class Common(SamplingFields):
 
 
 class ChatRequest(Common):
-    """POST /v1/chat/completions."""
+    """Request body of POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=10_000)]
     max_tokens: Limit | None = None
@@ -184,7 +184,7 @@ class ChatRequest(Common):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     reasoning_effort: str | None = None
     continue_final_message: bool | None = None
-    """Whether the last message, from the assistant, is the beginning of the answer."""
+    """Whether the answer continues the last message, which is from the assistant."""
     chat_template_kwargs: dict[str, Any] | None = None
 
     def variables(self) -> Mapping[str, Any]:
@@ -198,7 +198,7 @@ class ChatRequest(Common):
 
 
 class CompletionRequest(Common):
-    """POST /v1/completions."""
+    """Request body of POST /v1/completions."""
 
     prompt: str | list[str] | list[int] | list[list[int]] = ""
     suffix: str | None = None
@@ -209,7 +209,7 @@ class CompletionRequest(Common):
 
 
 class EmbeddingRequest(Body):
-    """POST /v1/embeddings."""
+    """Request body of POST /v1/embeddings."""
 
     model: str | None = Field(None, max_length=500)
     input: str | list[str] | list[int] | list[list[int]]

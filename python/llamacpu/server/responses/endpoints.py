@@ -62,7 +62,7 @@ _RESPONSE = {
 
 ENDPOINTS = [
     Endpoint(
-        method="POST", path="/v1/responses", summary="Answer a conversation.", handler=responses, body=ResponsesBody,
+        method="POST", path="/v1/responses", summary="Create a response.", handler=responses, body=ResponsesBody,
         response=_RESPONSE, stream="text/event-stream",
     )
 ]  # fmt: skip

@@ -15,7 +15,7 @@ _ITEMS = ("message", "function_call", "function_call_output", "reasoning")
 
 
 class ResponseItem(Body):
-    """An item of the conversation: a message, a call of a tool, its result, or reasoning."""
+    """An input item: a message, a tool call, a tool result, or reasoning."""
 
     type: str = "message"
     role: Literal["system", "developer", "user", "assistant"] | None = None
@@ -34,7 +34,7 @@ class ResponseItem(Body):
 
 
 class ResponseTool(Body):
-    """A tool that the model may call. Those that a server would have to run itself are refused with a clear message."""
+    """A tool that the model may call. Server-side tools are rejected with an error."""
 
     type: str
     name: Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\s\x00-\x1f\"\\]+$")] | None = None
@@ -57,14 +57,14 @@ class ResponseTool(Body):
 
 
 class ResponseToolChoice(Body):
-    """The choice of one tool."""
+    """The choice of a specific tool."""
 
     type: Literal["function"] = "function"
     name: str
 
 
 class ResponseForm(Body):
-    """The form of the answer."""
+    """The format of the answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
@@ -73,19 +73,19 @@ class ResponseForm(Body):
 
 
 class ResponseText(Body):
-    """Settings of the text."""
+    """Text settings."""
 
     format: ResponseForm | None = None
 
 
 class ResponseReasoning(Body):
-    """Whether and how much the model thinks."""
+    """Reasoning settings: whether the model reasons, and how much."""
 
     effort: str | None = None
 
 
 class ResponsesBody(Body):
-    """POST /v1/responses."""
+    """Request body of POST /v1/responses."""
 
     model: str | None = Field(None, max_length=500)
     input: str | Annotated[list[ResponseItem], Field(min_length=1, max_length=10_000)]
