@@ -21,7 +21,7 @@ import llamacpu
 from llamacpu.chat import Chat
 from llamacpu.cli.info import describe
 
-SECONDS = 20
+SECONDS = 100
 MEMORY = 256 << 20
 
 

@@ -33,6 +33,8 @@ class Faults:
     no_ranges: bool = False
     slow: float = 0.0
     """seconds before every 64 kB"""
+    hold: threading.Event | None = None
+    """the last bytes of a file come after this, so that no download of it ends before"""
     wrong_bytes: bool = False
     wrong_total: bool = False
     redirect: bool = False
@@ -194,6 +196,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
+        if faults.hold is not None and not plain and asked and 0 < int(asked[1]) <= len(data) - 1 <= int(asked[2]):
+            faults.hold.wait()
         end = len(part)
         if not plain and faults.cut > 0:
             faults.cut -= 1

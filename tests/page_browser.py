@@ -24,7 +24,15 @@ document.addEventListener("securitypolicyviolation", (event) =>
 
 def chromium() -> str:
     """The path of a Chromium, or the test is skipped."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    # The shell has no window and takes half of the processor time.
+    names = (
+        "chromium-headless-shell",
+        "chrome-headless-shell",
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "chrome",
+    )
     found = os.environ.get("LLAMACPU_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
     if found is None:
         pytest.skip("there is no Chromium; LLAMACPU_CHROMIUM can name one")
@@ -71,7 +79,7 @@ class Chat:
         self.api = api
         self.errors: list[str] = []
         self.hosts: set[str] = set()
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         context.add_init_script(WATCH)
         self.page = context.new_page()
         self.page.on("pageerror", lambda error: self.errors.append(f"page: {error}"))
@@ -133,14 +141,14 @@ class Chat:
 
     def until(self, code: str) -> None:
         """Wait until a JavaScript expression is true: Playwright's own way is eval, which the policy forbids."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not self.page.evaluate(f"() => Boolean({code})"):
             assert time.monotonic() < end, f"never true: {code}"
             self.page.wait_for_timeout(20)
 
     def settle(self, read: Callable[[], Any], wanted: Any) -> None:
         """`read()` is `wanted`, at once or when the page has done what it was told: its handlers are asynchronous."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while (found := read()) != wanted and time.monotonic() < end:
             self.page.wait_for_timeout(20)
         assert found == wanted

@@ -253,8 +253,8 @@ def short(continues: bool, asked: list[Any]) -> Pieces:
 
 
 def long(continues: bool, asked: list[Any]) -> Pieces:
-    """An answer of hundreds of blocks, with code."""
-    for number in range(150):
+    """An answer of more than a hundred blocks, with code: 5 pieces to a part."""
+    for number in range(60):
         text = f"### Part {number}\n\nSome words about *part* {number}.\n\n```python\nvalue = {number}\n```\n\n"
         yield from (("content", text[at : at + 16]) for at in range(0, len(text), 16))
 

@@ -52,20 +52,20 @@ def text(size: int) -> str:
 @case
 def encode(path: Path, folder: Path) -> Work:
     tokenizer = llamacpu.Model(path).tokenizer
-    given = text(400_000)
+    given = text(150_000)
     return lambda: tokenizer.encode(given, parse_special=True)
 
 
 @case
 def encode_one_word(path: Path, folder: Path) -> Work:
     tokenizer = llamacpu.Model(path).tokenizer
-    return lambda: tokenizer.encode("ab" * 100_000)
+    return lambda: tokenizer.encode("ab" * 50_000)
 
 
 @case
 def decode(path: Path, folder: Path) -> Work:
     tokenizer = llamacpu.Model(path).tokenizer
-    ids = tokenizer.encode(text(400_000))
+    ids = tokenizer.encode(text(150_000))
     return lambda: tokenizer.decode(ids)
 
 
@@ -81,7 +81,7 @@ def sessions(path: Path, folder: Path) -> Work:
     model.session().forward([2])
 
     def work() -> Any:
-        kept = [model.session(kv_type=kind) for kind in ("f16", "f32", "q8_0") for _ in range(30)]
+        kept = [model.session(kv_type=kind) for kind in ("f16", "f32", "q8_0") for _ in range(12)]
         return [session.forward([3 + place]).tobytes() for place, session in enumerate(kept)]
 
     return work
@@ -104,13 +104,13 @@ def forward(path: Path, folder: Path) -> Work:
 @case
 def hidden(path: Path, folder: Path) -> Work:
     model = llamacpu.Model(path, threads=2)
-    return lambda: model.session().hidden(list(range(2, 302)), layers=[0, -1]).tobytes()
+    return lambda: model.session().hidden(list(range(2, 162)), layers=[0, -1]).tobytes()
 
 
 @case
 def embed(path: Path, folder: Path) -> Work:
     model = llamacpu.Model(path, threads=2)
-    texts = ["ab " * length for length in range(1, 60, 6)]
+    texts = ["ab " * length for length in (1, 7, 40)]
     assert model.tokenizer
     return lambda: model.embed(texts).tobytes()
 
@@ -207,8 +207,8 @@ def saving(path: Path, folder: Path) -> Work:
 
 @case
 def sampling(path: Path, folder: Path) -> Work:
-    """The steps of the sampler alone, over a vocabulary of 60,000."""
-    given = np.random.default_rng(1).normal(size=60_000).astype(np.float32)
+    """The steps of the sampler alone, over a vocabulary of 30,000."""
+    given = np.random.default_rng(1).normal(size=30_000).astype(np.float32)
     settings = llamacpu.Sampling(
         seed=1, top_k=0, top_p=0.9, min_p=0.01, typical_p=0.9, repeat_penalty=1.1, dry_multiplier=1.0
     )

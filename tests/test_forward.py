@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -174,29 +170,3 @@ def test_a_prompt_longer_than_a_chunk(tiny_model: TinyModel) -> None:
         assert error(exact, rows[1]) < 1e-5
         assert np.array_equal(rows[0], model.session().forward(short, logits="all"))
         assert np.array_equal(rows[1][-1], model.session(context=2000).forward(long))
-
-
-def logits_hash(path: str, count: int) -> str:
-    """What the child process of the next test prints."""
-    with Model(path, threads=2) as model:
-        session = model.session()
-        prompt = session.forward(tokens_for(model, count), logits="all")
-        more = session.forward([1])
-    return hashlib.sha256(prompt.tobytes() + more.tobytes()).hexdigest()
-
-
-@pytest.mark.parametrize(("variant", "weight_type"), KINDS)
-def test_instruction_sets_change_no_bit(tiny_model: TinyModel, variant: str, weight_type: str) -> None:
-    from llamacpu import _native
-
-    path = str(tiny_model(variant, weight_type))
-    code = "import sys, json, test_forward; print(json.dumps(test_forward.logits_hash(sys.argv[1], 90)))"
-    hashes = {}
-    for isa in _native.cpu_facts()["available"]:
-        environment = {**os.environ, "LLAMACPU_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
-        result = subprocess.run(
-            [sys.executable, "-c", code, path], env=environment, capture_output=True, text=True, timeout=60
-        )
-        assert result.returncode == 0, result.stderr
-        hashes[isa] = json.loads(result.stdout)
-    assert len(set(hashes.values())) == 1, hashes

@@ -26,7 +26,7 @@ def test_sweep(tmp_path: Path, kind: str) -> None:
         [sys.executable, Path(__file__).with_name("hostile_child.py"), kind, tmp_path],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         env=os.environ | {"PYTHONPATH": os.pathsep.join([package, str(Path(__file__).parent)])},
     )
     progress = tmp_path / "progress"

@@ -73,7 +73,7 @@ def test_an_answer_is_stopped(chat: Chat, way: str) -> None:
     else:
         chat.page.keyboard.press("Escape")
     chat.done()
-    assert chat.api.gone.wait(10), "the server was not told"
+    assert chat.api.gone.wait(60), "the server was not told"
     assert "stopped" in chat.page.inner_text(f"{LAST} .facts")
     assert chat.page.evaluate("document.activeElement.id") == "prompt"
     before = chat.answers()[-1]
@@ -84,7 +84,8 @@ def test_an_answer_is_stopped(chat: Chat, way: str) -> None:
 
 def test_an_answer_is_stopped_before_its_first_word(chat: Chat) -> None:
     chat.type("wait")
-    chat.page.wait_for_selector(".waiting:has-text('Reading the prompt… 2 s')")
+    # A crowded machine may leave out a second.
+    chat.until("/Reading the prompt… [0-9]+ s/.test(document.querySelector('.waiting')?.textContent)")
     chat.page.keyboard.press("Escape")
     chat.done()
     assert chat.answers() == [""]

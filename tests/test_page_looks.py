@@ -204,20 +204,27 @@ def axe() -> str:
     return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1180, 360])
-def test_axe_finds_nothing(chat: Chat, axe: str, scheme: Any, width: int) -> None:
-    chat.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+def test_axe_finds_nothing(chat: Chat, axe: str, width: int) -> None:
     chat.page.set_viewport_size({"width": width, "height": 800})
     found: list[str] = []
+    # The elements are the same in both schemes: rules that are not about colours run once.
+    schemes: tuple[tuple[Any, dict[str, Any]], ...] = (
+        ("light", {}),
+        ("dark", {"runOnly": ["color-contrast", "link-in-text-block"]}),
+    )
 
     def look(place: str) -> None:
-        chat.eval(f"() => {{ if (!window.axe) {{ {axe} }} }}")
-        result = chat.eval(
-            "async () => (await axe.run()).violations.map(({id, impact, nodes}) => [id, impact, nodes[0].html])"
-        )
-        found.extend(f"{place}: {rule} ({impact}) {html}" for rule, impact, html in result)
+        for scheme, options in schemes:
+            chat.page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+            result = chat.eval(
+                "async (options) => "
+                "(await axe.run(options)).violations.map(({id, impact, nodes}) => [id, impact, nodes[0].html])",
+                options,
+            )
+            found.extend(f"{place}, {scheme}: {rule} ({impact}) {html}" for rule, impact, html in result)
 
+    chat.eval(f"() => {{ {axe} }}")
     look("empty")
     for text in ("rich", "think", "short", "busy"):
         chat.say(text)

@@ -166,7 +166,7 @@ def test_a_long_conversation_shows_its_end_and_the_rest_on_demand(chat: Chat) ->
 
 def test_who_reads_further_up_is_left_there(chat: Chat) -> None:
     chat.say("long")
-    chat.api.pause_after = 300
+    chat.api.pause_after = 150
     chat.type("long")
     chat.page.wait_for_selector(f"{LAST} h3")
     chat.page.locator("#scroller").hover()

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,30 @@ def slowly(seconds: float) -> Callable[[Any, Any], Any]:
     return process
 
 
+def waiting(event: threading.Event) -> Callable[[Any, Any], Any]:
+    """A logits processor that keeps a request at its first token until the event."""
+
+    def process(history: Any, logits: Any) -> Any:
+        event.wait()
+        return logits
+
+    return process
+
+
+@contextmanager
+def held(engine: Engine) -> Iterator[None]:
+    """No step runs in here: what is submitted meanwhile begins together."""
+    inside, go = threading.Event(), threading.Event()
+    thread = threading.Thread(target=engine._scheduler.call, args=(lambda: (inside.set(), go.wait()),))
+    thread.start()
+    inside.wait()
+    try:
+        yield
+    finally:
+        go.set()
+        thread.join()
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     """Until it is true; the test's own limit of time ends what never is."""
     while not condition():
@@ -73,7 +98,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_every_request_has_the_text_that_it_has_alone(model: Model, engine: Engine) -> None:
     expected = [alone(model, prompt, max_tokens=40) for prompt in PROMPTS]
-    requests = [engine.submit(prompt, sampling=GREEDY, max_tokens=40) for prompt in PROMPTS]
+    with held(engine):
+        requests = [engine.submit(prompt, sampling=GREEDY, max_tokens=40) for prompt in PROMPTS]
     assert [request.read().content for request in requests] == expected
     assert engine.statistics.requests_finished == len(PROMPTS)
     assert engine.statistics.batch_sessions.sum > engine.statistics.steps
@@ -201,24 +227,26 @@ def test_a_dropped_request_is_cancelled(engine: Engine) -> None:
 
 
 def test_the_queue_has_a_limit_and_those_in_it_may_leave(model: Model) -> None:
-    settings = {"sampling": GREEDY, "ignore_end": True, "logits_processors": (slowly(0.005),)}
+    ends = threading.Event()
+    settings = {"sampling": GREEDY, "ignore_end": True, "logits_processors": (waiting(ends),)}
     with Engine(model, max_running=1, max_queue=2, max_queue_per_client=1) as engine:
         wait_for(lambda: engine.state == "ready")
         running = engine.submit(PROMPTS[0], **settings)
-        waiting = engine.submit(PROMPTS[1], client="a", **settings)
-        with pytest.raises(Overloaded) as refused:
-            engine.submit(PROMPTS[1], client="a", **settings)
-        assert refused.value.scope == "client"
-        late = engine.submit(PROMPTS[2], client="b", timeout=0.05, **settings)
+        queued = [engine.submit(PROMPTS[1], client=client, **settings) for client in "ab"]
         with pytest.raises(Overloaded, match="2 requests waiting") as refused:
             engine.submit(PROMPTS[1], client="c", **settings)
         assert refused.value.scope == "engine"
         assert refused.value.retry_after >= 1
-        assert late.read().finish_reason == "timeout"
-        waiting.cancel()
-        assert waiting.read().finish_reason == "cancelled"
+        queued[1].cancel()
+        assert queued[1].read().finish_reason == "cancelled"
+        with pytest.raises(Overloaded) as refused:
+            engine.submit(PROMPTS[1], client="a", **settings)
+        assert refused.value.scope == "client"
+        assert engine.submit(PROMPTS[2], client="b", timeout=0.05, **settings).read().finish_reason == "timeout"
         assert running.state == "running"
         running.cancel()
+        queued[0].cancel()
+        ends.set()
         assert engine.statistics.requests_rejected == 2
 
 
@@ -292,13 +320,16 @@ def test_an_error_of_the_scheduler_reaches_everybody(model: Model, monkeypatch: 
 
 
 def test_an_error_while_loading_is_told(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = threading.Event()
+
     def broken(*_: Any) -> None:
-        time.sleep(0.05)
+        seen.wait()
         raise MemoryError("no memory for the weights")
 
     monkeypatch.setattr(Model, "prepare", broken)
     engine = Engine(model)
     assert engine.state == "loading"
+    seen.set()
     with pytest.raises(LlamaCpuError, match="no memory for the weights"):
         engine.submit(PROMPTS[0]).read()
     assert isinstance(engine.error, MemoryError)
@@ -354,6 +385,7 @@ def test_an_idle_engine_does_nothing(engine: Engine) -> None:
         return tick()
 
     engine._desk.tick = counted  # type: ignore[method-assign]
+    threads = threading.active_count()
     time.sleep(0.3)
     assert turns <= 2
-    assert threading.active_count() < 10
+    assert threading.active_count() <= threads

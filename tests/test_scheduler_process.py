@@ -25,7 +25,7 @@ import sys, threading, time
 import llamacpu
 engine = llamacpu.Engine(sys.argv[1], max_running=4)
 def slow(history, logits):
-    time.sleep(0.002)
+    time.sleep(0.01)
     return logits
 def ask():
     return engine.submit("Once upon a time", ignore_end=True, logits_processors=(slow,))
@@ -172,10 +172,10 @@ def test_memory_stays_where_it_is_over_thousands_of_requests(model: Model) -> No
                         request.cancel()
                     request.read()
 
-        some(600)
+        some(400)
         gc.collect()
         before, threads = resident(), threading.active_count()
-        some(1500)
+        some(1000)
         gc.collect()
         assert resident() - before < 4 << 20
         assert threading.active_count() <= threads

@@ -79,7 +79,7 @@ def wait_for(condition: Any) -> None:
 @pytest.fixture
 def slow_url() -> Iterator[str]:
     """A model with a context so long that an answer never ends by itself within a test."""
-    settings = {"context": 100_000, "header_seconds": 0.5, "body_seconds": 0.5, "send_seconds": 1.0}
+    settings = {"context": 100_000, "header_seconds": 1.5, "body_seconds": 1.5, "send_seconds": 1.5}
     with llamacpu.serve(DEMO, grace_seconds=0.2, ping_seconds=0.1, **settings) as url:
         yield url
 
@@ -175,10 +175,14 @@ def test_memory_returns_to_its_level() -> None:
 
 
 def test_an_answer_ends_when_its_time_is_over() -> None:
-    with llamacpu.serve(DEMO, context=100_000, timeout=0.4) as url:
-        answer = httpx.post(f"{url}/v1/chat/completions", json=ENDLESS, timeout=60).json()
-        assert answer["choices"][0]["finish_reason"] == "length"
-        assert answer["usage"]["completion_tokens"] > 0
+    # On a crowded machine a short time may be over before the first token.
+    for seconds in (0.4, 2, 10):
+        with llamacpu.serve(DEMO, context=100_000, timeout=seconds) as url:
+            answer = httpx.post(f"{url}/v1/chat/completions", json=ENDLESS, timeout=60).json()
+            assert answer["choices"][0]["finish_reason"] == "length"
+        if answer["usage"]["completion_tokens"] > 0:
+            return
+    pytest.fail("no token within ten seconds")
 
 
 def test_leaving_the_block_ends_streams_cleanly() -> None:
@@ -196,8 +200,8 @@ def test_leaving_the_block_ends_streams_cleanly() -> None:
     with llamacpu.serve(DEMO, context=100_000, grace_seconds=0.1) as url:
         reader = threading.Thread(target=read)
         reader.start()
-        assert begun.wait(20)
-    reader.join(20)
+        assert begun.wait(60)
+    reader.join(60)
     assert not reader.is_alive()
     lines = [line for line in found if line]
     assert lines[-1] == "data: [DONE]"
@@ -218,7 +222,7 @@ def test_a_signal_under_load_ends_the_process_cleanly(number: signal.Signals, st
         for connection in held:
             assert b"200 OK" in connection.recv(1000)
         short = request(told["url"], {**ENDLESS, "max_tokens": 50})
-        time.sleep(0.1)
+        wait_for(lambda: metric(told["url"], "llamacpu_requests_total") == 4)
         process.send_signal(number)
         assert b'"finish_reason":"length"' in short.makefile("rb").read()
         for connection in held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,7 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     "wrong order": [message("assistant", "a"), message("assistant", "b")],
     "unknown role": [message("narrator", "Once")],
 }  # fmt: skip
+SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 VARIABLES: dict[str, dict[str, Any]] = {
     "": {},
     "date": {"date_string": "1 Jan 2030"},
@@ -96,11 +98,16 @@ def transformers_render() -> Callable[..., str]:
     return render
 
 
+@functools.cache
+def compiled(source: str) -> ChatTemplate:
+    """A template is compiled once for all the conversations that it renders."""
+    return ChatTemplate(source, **SPECIAL)
+
+
 def compare(source: str, reference: Callable[..., str], messages: list[dict[str, Any]], **variables: Any) -> None:
-    special = {"bos_token": "<s>", "eos_token": "</s>"}
-    template = ChatTemplate(source, **special)
+    template = compiled(source)
     try:
-        expected = reference(source, messages, **special, **variables)
+        expected = reference(source, messages, **SPECIAL, **variables)
     except Exception as error:
         # The template's own words, and Jinja's.
         words = str(error) if type(error).__module__.startswith("jinja2") else None

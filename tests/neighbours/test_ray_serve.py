@@ -182,7 +182,7 @@ def test_more_replicas_for_more_requests(client: Any) -> None:
     serve.run(scaled, name="scaled")
     replicas = lambda: serve.status().applications["scaled"].deployments["LlamacpuReplica"].replica_states  # noqa: E731
     assert replicas()["RUNNING"] == 1
-    body = asked("Go on and on.", max_tokens=900, n=8, ignore_eos=True)
+    body = asked("Go on and on.", max_tokens=200, n=8, ignore_eos=True)
     done = False
 
     def load() -> None:
