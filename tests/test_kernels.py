@@ -62,6 +62,30 @@ def test_quantize_writes_the_bytes_of_the_gguf_package(name: str) -> None:
     assert np.array_equal(kernels.quantize(x, name), expected)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4", "TQ1_0", "TQ2_0"])
+def test_quantize_rounds_what_lies_halfway_as_the_gguf_package_does(name: str, isa: str) -> None:
+    random = np.random.default_rng(3)
+    # Of numbers on a coarse grid, many lie halfway between two quants, and many blocks hold x and -x as their largest.
+    x = random.integers(-16, 17, (67, 256)) * random.choice([0.25, 1.0, 1.27 / 16, 3.0], (67, 1))
+    x[3], x[5], x[7], x[11:13, :32] = 0, 0.75, -3, 0
+    x[13, ::32], x[14], x[15] = 4000, np.abs(x[14]) + 1, -np.abs(x[15]) - 1
+    x[16, ::5] = 0.0
+    floats = x.astype(np.float32)
+    expected = gguf_quantize(floats, gguf.GGMLQuantizationType[name]).view(np.uint8)
+    assert np.array_equal(kernels.quantize(floats, name, isa=isa), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_first_of_several_zeros_is_the_minimum(isa: str) -> None:
+    x = np.ones((2, 32), np.float32)
+    x[0, [3, 20]], x[1, [3, 20]] = (-0.0, 0.0), (0.0, -0.0)
+    for name in ("Q4_1", "Q5_1"):
+        assert kernels.quantize(x, name, isa=isa)[:, 2:4].tolist() == [[0, 128], [0, 0]]
+        # A range of zeros of both signs is not below zero.
+        assert not kernels.quantize(np.where(x == 1, np.float32(0), x), name, isa=isa)[:, :2].any()
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("scale", [1.0, 1e-2, 1e4])
 def test_quantized_weights_are_near(name: str, scale: float) -> None:

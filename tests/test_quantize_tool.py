@@ -16,7 +16,7 @@ from click.testing import CliRunner
 import llamacpu
 from llamacpu import kernels
 from llamacpu.cli.quantize import command
-from llamacpu.errors import ModelError
+from llamacpu.errors import GGUFError, ModelError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.writer import NewTensor, Typed, typed_metadata, write_gguf
 from llamacpu.tools.imatrix_file import read_importance_matrix
@@ -197,6 +197,16 @@ def test_weights_that_are_no_numbers_are_named_and_nothing_is_left(tmp_path: Pat
     with pytest.raises(ModelError, match=r"'blk\.1\.ffn_up\.weight': .*row 300, column 7"):
         llamacpu.quantize(tmp_path / "bad.gguf", tmp_path / "new.gguf", "Q4_K_M")
     assert os.listdir(tmp_path) == ["bad.gguf"]  # noqa: PTH208
+
+
+def test_a_source_that_becomes_shorter_in_the_middle_is_refused(small: Path, tmp_path: Path) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "new.gguf"
+    source.write_bytes(small.read_bytes())
+    with GGUFFile(source) as file:
+        header = file.header_length
+    with pytest.raises(GGUFError, match="shorter"):
+        llamacpu.quantize(source, target, "Q4_K_M", on_progress=lambda done, total: os.truncate(source, header))
+    assert not target.exists()
 
 
 def test_the_source_is_never_replaced(small: Path, tmp_path: Path) -> None:

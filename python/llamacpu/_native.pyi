@@ -132,6 +132,17 @@ class kernels:  # noqa: N801 (a submodule; a class here, because stubs of submod
         isa: str | None,
     ) -> NDArray[np.uint8]: ...
     @staticmethod
+    def convert_stored(
+        file: File,
+        start: int,
+        rows: int,
+        columns: int,
+        source: str,
+        format: str,
+        importance: NDArray[np.float32] | None,
+        threads: int,
+    ) -> NDArray[np.uint8]: ...
+    @staticmethod
     def dequantize(data: NDArray[np.uint8], format: str) -> NDArray[np.float32]: ...
     @staticmethod
     def matmul(
@@ -481,6 +492,9 @@ class StreamDecoder:
 def trainable(model: Model) -> list[tuple[str, int, int]]:
     """List the matrices that can have an adapter: name without ".weight", rows (outputs), columns (inputs).
 
+    After those of the layers come "token_embd", whose columns are tokens, unless a norm follows the embeddings, and
+    "output", even if the file has one matrix for both.
+
     Raises ModelError if the model has a part that cannot be trained, naming it.
     """
 
@@ -494,7 +508,8 @@ class Trainer:
     """Trains LoRA adapters (E. Hu et al., arXiv:2106.09685) on a model whose own weights stay as they are.
 
     `targets` are names from `trainable`. The output of each target becomes `W x + (alpha / rank) B (A x)`, with
-    A (float32[rank, columns], uniform within ±1/sqrt(columns), drawn from `seed`) and B (float32[rows, rank], zeros).
+    A (float32[rank, columns], uniform within ±1/sqrt(columns), for embeddings ±1, drawn from `seed`) and B
+    (float32[rows, rank], zeros).
     Products with quantized weights round activations to 8 bits in the forward pass, just as when the model runs, and
     gradients and weights to 8 bits in the backward pass; `exact` computes them in 32-bit floats, as everything else, in
     about three times the time. The results have the same bits for any number of threads and on every instruction set.

@@ -3,9 +3,10 @@
 //! Operands are copied before the GIL is released, because another Python thread may write to its arrays at any time.
 
 mod attention;
+mod conversion;
 mod operands;
 
-use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn};
+use numpy::{PyArray1, PyArrayMethods, PyReadonlyArrayDyn};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyMapping;
@@ -13,21 +14,16 @@ use pyo3::types::PyMapping;
 use llamacpu_kernels::Error;
 use llamacpu_kernels::activation::{self, Activation};
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::conversion::Conversion;
 use llamacpu_kernels::formats::Format;
 use llamacpu_kernels::mapping::Bytes;
 use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix};
-use llamacpu_kernels::memory;
 use llamacpu_kernels::norm::{Norm, NormKind};
 use llamacpu_kernels::rope::Rope;
 use llamacpu_kernels::threads::Pool;
 
-use self::operands::{FloatArray, LONG, Output, chosen, operand};
+use self::operands::{FloatArray, LONG, Output, chosen, columns_of, format_named, last, operand, shaped};
 use crate::config::rope_config_from;
 use crate::outside::{detached, released};
-
-/// Number of weights whose conversion takes long enough for signal handlers to run in the meantime.
-const LONG_QUANTIZATION: usize = 1 << 18;
 
 /// Names of the activation functions between the products of a network.
 const ACTIVATIONS: [(&str, Activation); 8] = [
@@ -49,40 +45,6 @@ fn formats() -> Vec<(&'static str, u32, usize, usize)> {
         (info.name, info.ggml_id, info.block_elements, info.block_bytes)
     };
     Format::all().iter().map(row).collect()
-}
-
-/// Rows of blocks of one format to another.
-#[pyfunction]
-fn convert<'py>(
-    py: Python<'py>,
-    data: PyReadonlyArrayDyn<'py, u8>,
-    from: &str,
-    to: &str,
-    importance: Option<FloatArray<'py>>,
-    threads: usize,
-    isa: Option<&str>,
-) -> PyResult<Bound<'py, PyArrayDyn<u8>>> {
-    let (from, to) = (format_named(from)?, format_named(to)?);
-    let (input, shape) = operand("data", data)?;
-    let columns = columns_of(from, last(&shape)?)?;
-    let row_bytes = to.row_bytes(columns).ok_or_else(|| whole_blocks(to, columns))?;
-    let importance = importance.map(|importance| operand("importance", importance)).transpose()?;
-    let isa = isa.map(str::to_owned);
-    let rows = input.len().checked_div(last(&shape)?).unwrap_or(0);
-    let long = rows.saturating_mul(columns) > LONG_QUANTIZATION;
-    let bytes = detached(py, None, long, move |interrupted| {
-        let mut bytes = Vec::new();
-        memory::grow(&mut bytes, rows * row_bytes, 0, "quantized weights")?;
-        if columns > 0 {
-            let pool = Pool::new(threads)?;
-            let context =
-                Context { isa: chosen(isa.as_deref())?, pool: &pool, interrupted: Some(interrupted), observer: None };
-            let importance = importance.as_ref().map(|(importance, _)| importance.as_slice());
-            Conversion { from, to, columns, importance }.run(&context, &input, &mut bytes)?;
-        }
-        Ok::<_, Error>(bytes)
-    })?;
-    shaped(py, bytes, &shape, row_bytes)
 }
 
 /// Blocks to rows of weights.
@@ -282,55 +244,11 @@ fn single<T: Send>(
     })
 }
 
-fn format_named(name: &str) -> PyResult<Format> {
-    Format::named(name).ok_or_else(|| {
-        let known: Vec<_> = Format::all().iter().map(|format| format.info().name).collect();
-        PyValueError::new_err(format!("format is {name:?}; expected one of {}", known.join(", ")))
-    })
-}
-
-fn whole_blocks(format: Format, columns: usize) -> PyErr {
-    let info = format.info();
-    let message = format!("rows of {columns} weights in {}; expected a multiple of {}", info.name, info.block_elements);
-    PyValueError::new_err(message)
-}
-
-/// Number of weights in a row of `row_bytes` bytes.
-fn columns_of(format: Format, row_bytes: usize) -> PyResult<usize> {
-    let info = format.info();
-    if row_bytes.is_multiple_of(info.block_bytes) {
-        return Ok(row_bytes / info.block_bytes * info.block_elements);
-    }
-    let message = format!("rows of {row_bytes} bytes in {}; expected a multiple of {}", info.name, info.block_bytes);
-    Err(PyValueError::new_err(message))
-}
-
-/// The length of a row.
-fn last(shape: &[usize]) -> PyResult<usize> {
-    shape
-        .last()
-        .copied()
-        .ok_or_else(|| PyValueError::new_err("a single number; expected an array of at least one dimension"))
-}
-
-/// An array of shape `shape`, but with rows of `columns` elements.
-fn shaped<'py, T: numpy::Element>(
-    py: Python<'py>,
-    values: Vec<T>,
-    shape: &[usize],
-    columns: usize,
-) -> PyResult<Bound<'py, PyArrayDyn<T>>> {
-    let mut shape = shape.to_vec();
-    if let Some(last) = shape.last_mut() {
-        *last = columns;
-    }
-    PyArray1::from_vec(py, values).reshape(shape)
-}
-
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let kernels = PyModule::new(module.py(), "kernels")?;
     kernels.add_function(wrap_pyfunction!(formats, &kernels)?)?;
-    kernels.add_function(wrap_pyfunction!(convert, &kernels)?)?;
+    kernels.add_function(wrap_pyfunction!(conversion::convert, &kernels)?)?;
+    kernels.add_function(wrap_pyfunction!(conversion::convert_stored, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(dequantize, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(matmul, &kernels)?)?;
     kernels.add_function(wrap_pyfunction!(norm, &kernels)?)?;

@@ -1,12 +1,49 @@
 //! Conversion of rows of weights from one block format to another: checks, and the division of the work among threads.
 
+use std::cell::Cell;
+use std::sync::{Mutex, PoisonError};
+
 use crate::Error;
 use crate::context::Context;
+use crate::cpu::Isa;
 use crate::formats::{Format, Rows};
+use crate::mapping::SourceFile;
+use crate::math::{Kernel, Lanes, dispatch};
+use crate::memory;
 use crate::shared::Pieces;
 
 /// Number of weights in a piece of work: enough for handing it over to cost nothing, few enough to stay in the cache.
 const PIECE: usize = 16 * 1024;
+
+/// Rows that are converted.
+#[derive(Debug, Clone, Copy)]
+pub enum Stored<'a> {
+    /// In memory.
+    Bytes(&'a [u8]),
+    /// In a file: `len` bytes from `start` on. Every thread reads the pieces that it converts, so that they are in its cache.
+    File {
+        /// The file.
+        file: &'a SourceFile,
+        /// Its first byte that is read.
+        start: u64,
+        /// How many bytes are read.
+        len: usize,
+    },
+}
+
+impl Stored<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes.len(),
+            Self::File { len, .. } => *len,
+        }
+    }
+}
+
+thread_local! {
+    /// A piece as it is stored, and its weights.
+    static BUFFERS: Cell<(Vec<u8>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
 
 /// A conversion of rows of one format to another.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +64,8 @@ impl Conversion<'_> {
     /// # Errors
     /// `Error::Shape` if `input` and `output` are not as many rows, or the importance is not one finite number for each
     /// column; `Error::Unsupported` for weights that the output cannot hold: infinite or NaN ones, or too large ones;
-    /// `Error::Cancelled` if the context was interrupted.
-    pub fn run(&self, context: &Context, input: &[u8], output: &mut [u8]) -> Result<(), Error> {
+    /// `Error::File` if the file cannot be read; `Error::Memory`; `Error::Cancelled` if the context was interrupted.
+    pub fn run(&self, context: &Context, input: Stored, output: &mut [u8]) -> Result<(), Error> {
         let (input_row, output_row) = (self.row_bytes(self.from)?, self.row_bytes(self.to)?);
         let rows = input.len() / input_row;
         if rows * input_row != input.len() || output.len() != rows * output_row {
@@ -43,33 +80,65 @@ impl Conversion<'_> {
         let importance = self.importance.map(|importance| normalized(importance, self.columns)).transpose()?;
         let piece_rows = (PIECE / self.columns).max(1);
         let output = Pieces::new(output, piece_rows * output_row);
-        let first_error = std::sync::Mutex::new(None::<(usize, usize, f32)>);
+        let first_error = Mutex::new(None::<(usize, Error)>);
         context.for_each(output.count(), &|piece| {
             // SAFETY: `Context::for_each` hands every piece out once, so that no other thread holds it.
             let output = unsafe { output.get(piece) };
-            let count = output.len() / output_row;
-            let input = &input[piece * piece_rows * input_row..][..count * input_row];
-            let mut values = vec![0.0; count * self.columns];
-            (self.from.info().dequantize)(input, &mut values);
-            if let Some((at, value)) = refused(self.to, &values) {
-                let row = piece * piece_rows + at / self.columns;
-                let mut first = first_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                if first.is_none_or(|(found, ..)| row < found) {
-                    *first = Some((row, at % self.columns, value));
+            let first = piece * piece_rows;
+            let bytes = (first * input_row, output.len() / output_row * input_row);
+            if let Err((row, error)) = self.piece(context.isa, input, bytes, importance.as_deref(), output) {
+                let mut found = first_error.lock().unwrap_or_else(PoisonError::into_inner);
+                if found.as_ref().is_none_or(|(other, _)| first + row < *other) {
+                    *found = Some((first + row, error));
                 }
-                return;
             }
-            let rows = Rows { values: &values, columns: self.columns, importance: importance.as_deref() };
-            (self.to.info().quantize)(context.isa, &rows, output);
         })?;
-        match first_error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
-            None => Ok(()),
-            Some((row, column, value)) => Err(Error::Unsupported(format!(
-                "the weight in row {row}, column {column} is {value}; {} holds finite numbers of at most {:e}",
-                self.to.info().name,
-                largest(self.to)
-            ))),
-        }
+        first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Converts `bytes` (the first one, and how many) of the input. An error comes with its row in the piece.
+    fn piece(
+        &self,
+        isa: Isa,
+        input: Stored,
+        (start, len): (usize, usize),
+        importance: Option<&[f32]>,
+        output: &mut [u8],
+    ) -> Result<(), (usize, Error)> {
+        let (mut stored, mut values) = BUFFERS.take();
+        let result = (|| {
+            let input = match input {
+                Stored::Bytes(bytes) => &bytes[start..start + len],
+                Stored::File { file, start: first, .. } => {
+                    let stored = sized(&mut stored, len, 0)?;
+                    file.read(first + start as u64, stored).map_err(|error| (0, error))?;
+                    &*stored
+                }
+            };
+            let values =
+                sized(&mut values, output.len() / self.to.info().block_bytes * self.to.info().block_elements, 0.0)?;
+            (self.from.info().dequantize_on)(isa, input, values);
+            if let Some((at, value)) = refused(isa, self.to, values) {
+                return Err((at / self.columns, self.too_large(start, at, value)));
+            }
+            (self.to.info().quantize)(isa, &Rows { values, columns: self.columns, importance }, output);
+            Ok(())
+        })();
+        BUFFERS.set((stored, values));
+        result
+    }
+
+    /// The error for a weight of the piece that begins with byte `start`.
+    fn too_large(&self, start: usize, at: usize, value: f32) -> Error {
+        let info = self.from.info();
+        let first = start / info.block_bytes * info.block_elements;
+        Error::Unsupported(format!(
+            "the weight in row {}, column {} is {value}; {} holds finite numbers of at most {:e}",
+            (first + at) / self.columns,
+            at % self.columns,
+            self.to.info().name,
+            largest(self.to)
+        ))
     }
 
     fn row_bytes(&self, format: Format) -> Result<usize, Error> {
@@ -119,12 +188,33 @@ fn largest(format: Format) -> f32 {
 }
 
 /// The first weight that this format cannot hold, and its index.
-fn refused(format: Format, values: &[f32]) -> Option<(usize, f32)> {
+fn refused(isa: Isa, format: Format, values: &[f32]) -> Option<(usize, f32)> {
     let largest = largest(format);
-    if values.iter().fold(true, |all, value| all & (value.abs() <= largest)) {
+    if dispatch(isa, AllWithin { values, largest }) {
         return None;
     }
     values.iter().position(|value| value.is_nan() || value.abs() > largest).map(|at| (at, values[at]))
+}
+
+/// Whether no magnitude is larger, or NaN.
+struct AllWithin<'a> {
+    values: &'a [f32],
+    largest: f32,
+}
+
+impl Kernel for AllWithin<'_> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _set: L::Set) -> bool {
+        self.values.iter().fold(true, |all, value| all & (value.abs() <= self.largest))
+    }
+}
+
+/// The first `len` elements of a buffer, which hold leftovers of earlier use.
+fn sized<T: Clone>(buffer: &mut Vec<T>, len: usize, value: T) -> Result<&mut [T], (usize, Error)> {
+    memory::grow(buffer, len, value, "pieces of weights").map_err(|error| (0, error))?;
+    Ok(&mut buffer[..len])
 }
 
 #[cfg(test)]

@@ -147,22 +147,22 @@ static TABLE: [FormatInfo; 25] = [
     plain(Format::F16, "F16", 1, 2, floats::HALVES, quantize::plain::f16),
     plain(Format::BF16, "BF16", 30, 2, floats::BRAINS, quantize::plain::bf16),
     row::<simple::Q4_0>(Format::Q4_0, "Q4_0", 2, |isa, rows, out| match rows.importance {
-        None => quantize::plain::q4_0(isa, rows, out),
+        None => quantize::rounded::symmetric::<18>(isa, rows, 8.0, out),
         Some(_) => quantize::signed::<18>(isa, rows, 8.0, out),
     }),
     row::<simple::Q4_1>(Format::Q4_1, "Q4_1", 3, |isa, rows, out| match rows.importance {
-        None => quantize::plain::q4_1(isa, rows, out),
+        None => quantize::rounded::range::<20>(isa, rows, 15.0, out),
         Some(_) => quantize::ranged::<20>(isa, rows, 15.0, out),
     }),
     row::<simple::Q5_0>(Format::Q5_0, "Q5_0", 6, |isa, rows, out| match rows.importance {
-        None => quantize::plain::q5_0(isa, rows, out),
+        None => quantize::rounded::symmetric::<22>(isa, rows, 16.0, out),
         Some(_) => quantize::signed::<22>(isa, rows, 16.0, out),
     }),
     row::<simple::Q5_1>(Format::Q5_1, "Q5_1", 7, |isa, rows, out| match rows.importance {
-        None => quantize::plain::q5_1(isa, rows, out),
+        None => quantize::rounded::range::<24>(isa, rows, 31.0, out),
         Some(_) => quantize::ranged::<24>(isa, rows, 31.0, out),
     }),
-    row::<simple::Q8_0>(Format::Q8_0, "Q8_0", 8, quantize::plain::q8_0),
+    row::<simple::Q8_0>(Format::Q8_0, "Q8_0", 8, quantize::rounded::q8_0),
     row::<k_quants::Q2K>(Format::Q2_K, "Q2_K", 10, quantize::q2_k),
     row::<k_quants::Q3K>(Format::Q3_K, "Q3_K", 11, quantize::q3_k),
     row::<k_quants::Q4K>(Format::Q4_K, "Q4_K", 12, quantize::q4_k),

@@ -1,35 +1,31 @@
-"""Quantization of a GGUF file: reads a piece of a tensor, converts it on all cores, writes it."""
+"""Quantization of a GGUF file: what is to be done with its tensors and its metadata, and the result."""
 
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from llamacpu import kernels
 from llamacpu.arguments import path as check_path
 from llamacpu.errors import ModelError
 from llamacpu.gguf.file import GGUFFile
-from llamacpu.gguf.writer import NewTensor, Typed, copied_tensor, typed_metadata, write_gguf
+from llamacpu.gguf.writer import Progress, Typed, typed_metadata
 from llamacpu.tools.imatrix_file import Entry, ImportanceMatrix, read_importance_matrix
 from llamacpu.tools.quantize.plan import Options, Step, check, elements, plan
 from llamacpu.tools.quantize.presets import Preset, preset_named, preset_of
 from llamacpu.tools.quantize.sizing import sized_plan, sizing_of
 from llamacpu.tools.quantize.tensors import is_embedding, matrices
+from llamacpu.tools.quantize.writing import Writer
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["Change", "Quantization", "quantize"]
 
-Progress = Callable[[int, int], None]
-_PIECE_WEIGHTS = 1 << 22
 _VERSION = 2
 _SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 
@@ -133,7 +129,7 @@ def quantize(
     on_progress       called with the bytes written so far and in total
     on_measured       called with the measurements made so far and in total
 
-    The files replace older ones only when they are complete. At any time, a piece of one tensor is in memory. The
+    The files replace older ones only when they are complete. At any time, two pieces of a tensor are in memory. The
     result does not depend on the number of threads or the processor.
 
     Raises ModelError for a file that is quantized already, without an importance matrix that a type needs, for one of
@@ -164,7 +160,7 @@ def quantize(
         if target is not None and not dry_run:
             check(steps, chosen, options, None if matrix is None else used)
             metadata = _metadata(file, chosen, matrix, used) | dict(overrides or {})
-            writer = _Writer(file, importance, threads or os.cpu_count() or 1)
+            writer = Writer(file, importance, threads or os.cpu_count() or 1)
             paths = writer.write(Path(target), steps, metadata, keep_split, on_progress)
     wanted = [step.tensor.name for step in steps if matrix and step.converts]
     size = sum(step.nbytes for step in steps)
@@ -242,80 +238,3 @@ def _metadata(
     for key in (*new, *_SPLIT_KEYS):
         values.pop(key, None)
     return values | new
-
-
-class _Writer:
-    """Writes the tensors of a file in other types."""
-
-    def __init__(self, file: GGUFFile, importance: Mapping[str, NDArray[np.float32]], threads: int) -> None:
-        self._file = file
-        self._importance = importance
-        self._threads = threads
-
-    def write(
-        self,
-        target: Path,
-        steps: Sequence[Step],
-        metadata: dict[str, Any],
-        keep_split: bool,
-        on_progress: Progress | None,
-    ) -> tuple[Path, ...]:
-        count = len(self._file.paths) if keep_split else 1
-        if count == 1:
-            self._write_one(target, steps, metadata, on_progress)
-            return (target,)
-        stem = re.sub(r"(-\d{5}-of-\d{5})?(\.gguf)?$", "", target.name, count=1)
-        paths = tuple(target.with_name(f"{stem}-{number + 1:05}-of-{count:05}.gguf") for number in range(count))
-        parts = [[step for step in steps if step.tensor.file == number] for number in range(count)]
-        total, before = sum(step.nbytes for step in steps), 0
-        for number, (path, part) in enumerate(zip(paths, parts, strict=True)):
-            split = {
-                "split.no": Typed(number, "uint16"),
-                "split.count": Typed(count, "uint16"),
-                "split.tensors.count": Typed(len(steps), "int32"),
-            }
-            values = (metadata if number == 0 else {}) | split
-            progress = None if on_progress is None else _moved(on_progress, before, total)
-            self._write_one(path, sorted(part, key=lambda step: step.tensor.offset), values, progress)
-            before += sum(step.nbytes for step in part)
-        return paths
-
-    def _write_one(
-        self, path: Path, steps: Sequence[Step], metadata: dict[str, Any], on_progress: Progress | None
-    ) -> None:
-        tensors = [self._new(step) for step in steps]
-        write_gguf(
-            path, metadata, tensors, alignment=self._file.alignment, inputs=self._file.paths, on_progress=on_progress
-        )
-
-    def _new(self, step: Step) -> NewTensor:
-        if not step.converts:
-            return copied_tensor(self._file, step.tensor)
-        return NewTensor(step.tensor.name, step.tensor.shape[::-1], step.format, lambda: self.pieces(step))
-
-    def pieces(self, step: Step) -> Iterable[NDArray[np.uint8]]:
-        """The new data of a tensor, a few million weights at a time."""
-        tensor = step.tensor
-        importance = self._importance.get(tensor.name)
-        columns = tensor.shape[0]
-        stacked = matrices(tensor) if importance is not None else 1
-        total_rows = int(np.prod(tensor.shape[1:], dtype=np.int64)) if len(tensor.shape) > 1 else 1
-        rows_each = total_rows // stacked
-        row_bytes = tensor.nbytes // max(total_rows, 1)
-        at_once = max(1, _PIECE_WEIGHTS // max(columns, 1))
-        for matrix in range(stacked):
-            weights = None if importance is None else np.ascontiguousarray(importance[matrix])
-            for first in range(0, rows_each, at_once):
-                start = matrix * rows_each + first
-                rows = min(at_once, rows_each - first)
-                data = self._file.tensor_bytes(tensor, start * row_bytes, (start + rows) * row_bytes)
-                blocks = np.frombuffer(data, np.uint8).reshape(rows, row_bytes)
-                try:
-                    yield kernels.requantize(blocks, tensor.type_name, step.format, weights, threads=self._threads)
-                except ValueError as error:
-                    place = f" (rows from {start} on)" if start else ""
-                    raise ModelError(f"tensor {tensor.name!r}{place}: {error}") from error
-
-
-def _moved(on_progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _: on_progress(before + done, total)

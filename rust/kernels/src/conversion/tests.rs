@@ -30,7 +30,7 @@ fn converted(isa: Isa, threads: usize, format: Format, values: &[f32], importanc
     let mut output = vec![0xaa; values.len() / columns * format.row_bytes(columns).unwrap()];
     let pool = Pool::new(threads).unwrap();
     let conversion = Conversion { from: Format::F32, to: format, columns, importance };
-    conversion.run(&Context::new(isa, &pool), &input, &mut output).unwrap();
+    conversion.run(&Context::new(isa, &pool), Stored::Bytes(&input), &mut output).unwrap();
     output
 }
 
@@ -96,7 +96,7 @@ fn what_cannot_be_held_is_refused_by_row_and_column() {
             let input: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             let mut output = vec![0; 80 * format.row_bytes(512).unwrap()];
             let conversion = Conversion { from: Format::F32, to: *format, columns: 512, importance: None };
-            let error = conversion.run(&context, &input, &mut output).unwrap_err().to_string();
+            let error = conversion.run(&context, Stored::Bytes(&input), &mut output).unwrap_err().to_string();
             assert!(error.contains("row 70, column 3"), "{error}");
         }
     }
@@ -104,6 +104,6 @@ fn what_cannot_be_held_is_refused_by_row_and_column() {
     for importance in [vec![1.0; 255], vec![-1.0; 256], vec![f32::NAN; 256]] {
         let conversion =
             Conversion { from: Format::F32, to: Format::Q4_K, columns: 256, importance: Some(&importance) };
-        assert!(conversion.run(&context, &[0; 1024], &mut output).is_err());
+        assert!(conversion.run(&context, Stored::Bytes(&[0; 1024]), &mut output).is_err());
     }
 }

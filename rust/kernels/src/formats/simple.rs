@@ -2,11 +2,8 @@
 //!
 //! In the nibble formats, byte `j` of 16 holds weight `j` in its low bits and weight `j + 16` in its high bits.
 
-use half::f16;
-
 use super::blocks::{Blocks, read_u16};
 use super::layout::{Bits, Packing, Scales, Unpacked};
-use super::quantize::search::{extreme, inverse};
 
 /// f16 d, 16 bytes of nibbles: `(q - 8) · d`.
 pub(crate) struct Q4_0;
@@ -115,74 +112,14 @@ fn fifth_bits(bytes: &[u8], out: &mut Unpacked) {
 
 /// Writes nibbles, and the fifth bits if there is room for them before the nibbles.
 #[inline(always)]
-pub(super) fn write_quants(out: &mut [u8], quant: impl Fn(usize) -> u8) {
+pub(super) fn write_quants(out: &mut [u8], quants: &[u8; 32]) {
     let (high, low) = out.split_at_mut(out.len() - 16);
     for (j, byte) in low.iter_mut().enumerate() {
-        *byte = quant(j) & 15 | quant(j + 16) << 4;
+        *byte = quants[j] & 15 | quants[j + 16] << 4;
     }
-    for (k, byte) in high.iter_mut().enumerate() {
-        *byte = (0..8).fold(0, |bits, bit| bits | (quant(8 * k + bit) >> 4) << bit);
-    }
-}
-
-/// Quantizes so that the value of largest magnitude becomes `-zero`.
-#[inline(always)]
-fn quantize_symmetric<const BYTES: usize>(zero: f32, values: &[f32], out: &mut [u8]) {
-    for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
-        let d = extreme(values) / -zero;
-        let id = inverse(d);
-        out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
-        write_quants(&mut out[2..], |k| ((values[k] * id + (zero + 0.5)) as u8).min(2 * zero as u8 - 1));
-    }
-}
-
-/// Quantizes so that the smallest and largest values become 0 and `largest`.
-#[inline(always)]
-fn quantize_range<const BYTES: usize>(largest: f32, values: &[f32], out: &mut [u8]) {
-    for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<BYTES>().0) {
-        let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let min = values.iter().copied().fold(f32::INFINITY, f32::min);
-        let d = (max - min) / largest;
-        let id = inverse(d);
-        out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
-        out[2..4].copy_from_slice(&f16::from_f32(min).to_le_bytes());
-        write_quants(&mut out[4..], |k| (((values[k] - min) * id + 0.5) as u8).min(largest as u8));
-    }
-}
-
-/// Quantizes to Q4_0: the value of largest magnitude becomes -8.
-#[inline(always)]
-pub(crate) fn quantize_q4_0(values: &[f32], out: &mut [u8]) {
-    quantize_symmetric::<18>(8.0, values, out);
-}
-
-/// Quantizes to Q4_1: the range of values becomes 0 to 15.
-#[inline(always)]
-pub(crate) fn quantize_q4_1(values: &[f32], out: &mut [u8]) {
-    quantize_range::<20>(15.0, values, out);
-}
-
-/// Quantizes to Q5_0: the value of largest magnitude becomes -16.
-#[inline(always)]
-pub(crate) fn quantize_q5_0(values: &[f32], out: &mut [u8]) {
-    quantize_symmetric::<22>(16.0, values, out);
-}
-
-/// Quantizes to Q5_1: the range of values becomes 0 to 31.
-#[inline(always)]
-pub(crate) fn quantize_q5_1(values: &[f32], out: &mut [u8]) {
-    quantize_range::<24>(31.0, values, out);
-}
-
-/// Quantizes to Q8_0: the largest magnitude becomes 127; halves are rounded away from zero.
-#[inline(always)]
-pub(crate) fn quantize_q8_0(values: &[f32], out: &mut [u8]) {
-    for (values, out) in values.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<34>().0) {
-        let d = values.iter().fold(0.0, |found: f32, value| found.max(value.abs())) / 127.0;
-        let id = inverse(d);
-        out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
-        for (out, value) in out[2..].iter_mut().zip(values) {
-            *out = (value * id).round() as i8 as u8;
-        }
+    for (byte, quants) in high.iter_mut().zip(quants.as_chunks::<8>().0) {
+        let bits = u64::from_le_bytes(*quants) >> 4 & 0x0101_0101_0101_0101;
+        // Moves bit 8 k to bit 56 + k.
+        *byte = (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u8;
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn signed<const BYTES: usize>(isa: Isa, rows: &Rows<'_>, largest: f32
     let quants = dispatch(isa, Round { values, size: 32, scales: &scales, minimums: None, quants });
     for ((half, quants), out) in halves.iter().zip(quants.as_chunks::<32>().0).zip(out.as_chunks_mut::<BYTES>().0) {
         out[..2].copy_from_slice(&half.to_le_bytes());
-        write_quants(&mut out[2..], |k| quants[k]);
+        write_quants(&mut out[2..], quants);
     }
 }
 
@@ -100,6 +100,6 @@ pub(crate) fn ranged<const BYTES: usize>(isa: Isa, rows: &Rows<'_>, largest: f32
     for (block, (quants, out)) in quants.as_chunks::<32>().0.iter().zip(out.as_chunks_mut::<BYTES>().0).enumerate() {
         out[..2].copy_from_slice(&d[block].to_le_bytes());
         out[2..4].copy_from_slice(&(-m[block]).to_le_bytes());
-        write_quants(&mut out[4..], |k| quants[k]);
+        write_quants(&mut out[4..], quants);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::rows::Rows;
 use crate::cpu::Isa;
-use crate::formats::{floats, four_bit_tables, simple, ternary};
+use crate::formats::{floats, four_bit_tables, ternary};
 use crate::math::{Kernel, LANES, Lanes, dispatch};
 
 /// A function of a format's table that runs one of the functions which write blocks.
@@ -28,11 +28,6 @@ macro_rules! plain {
 plain! {
     f32 floats::f32_to_bytes;
     bf16 floats::bf16_to_bytes;
-    q4_0 simple::quantize_q4_0;
-    q4_1 simple::quantize_q4_1;
-    q5_0 simple::quantize_q5_0;
-    q5_1 simple::quantize_q5_1;
-    q8_0 simple::quantize_q8_0;
     mxfp4 four_bit_tables::quantize_mxfp4;
     tq1_0 ternary::quantize_tq1_0;
     tq2_0 ternary::quantize_tq2_0;

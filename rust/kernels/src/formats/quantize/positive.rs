@@ -1,5 +1,6 @@
 //! The fit of one scale to the scales (or minimums) of the parts of a block, which are not negative.
 
+use super::improvement::{NOTHING, improve};
 use super::lanes::{Rounding, load_parts};
 use crate::math::{Kernel, LANES, Lanes};
 
@@ -40,7 +41,7 @@ impl<const PARTS: usize> Kernel for FitPositive<'_, PARTS> {
     }
 }
 
-/// The best of nine roundings by the squared error of its own scale, then a better quant for one value after the other.
+/// The best of nine roundings by the squared error of its own scale, then better quants.
 #[inline(always)]
 fn fit<L: Lanes, const PARTS: usize>(
     set: L::Set,
@@ -71,30 +72,8 @@ fn fit<L: Lanes, const PARTS: usize>(
     for l in &mut quants {
         *l = rounding.of(chosen.mul(*l));
     }
-    let (mut sum_lx, mut sum_l2) = (zero, zero);
-    for ((x, w), l) in x.iter().zip(weights).zip(&quants) {
-        sum_lx = sum_lx.add(w.mul(*x).mul(*l));
-        sum_l2 = sum_l2.add(w.mul(*l).mul(*l));
-    }
-    for _ in 0..5 {
-        for ((x, w), l) in x.iter().zip(weights).zip(&mut quants) {
-            let others_lx = sum_lx.sub(w.mul(*x).mul(*l));
-            let others_l2 = sum_l2.sub(w.mul(*l).mul(*l));
-            let better = rounding.of(x.mul(others_l2).div(others_lx));
-            let new_lx = others_lx.add(w.mul(*x).mul(better));
-            let new_l2 = others_l2.add(w.mul(better).mul(better));
-            let gain = new_lx.mul(new_lx).mul(sum_l2);
-            let gain = zero.select_below(others_lx, gain, zero);
-            let gain = zero.select_below(others_l2, gain, zero);
-            let bound = sum_lx.mul(sum_lx).mul(new_l2);
-            *l = bound.select_below(gain, better, *l);
-            let (old_lx, old_l2) = (sum_lx, sum_l2);
-            sum_lx = bound.select_below(gain, new_lx, old_lx);
-            sum_l2 = bound.select_below(gain, new_l2, old_l2);
-        }
-    }
-    let nothing = L::splat(set, 1e-15);
-    let scale = zero.select_below(sum_l2, sum_lx.div(sum_l2), zero);
+    let scale = improve(set, x, weights, &mut quants, rounding);
+    let nothing = L::splat(set, NOTHING);
     for l in &mut quants {
         *l = most.select_below(nothing, zero, *l);
     }

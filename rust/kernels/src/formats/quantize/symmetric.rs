@@ -1,5 +1,6 @@
 //! The fit of a scale alone: `scale · q` with signed quants.
 
+use super::improvement::{NOTHING, improve};
 use super::lanes::{Rounding, extremes, load_parts, magnitude};
 use super::weights::Weights;
 use crate::math::{Kernel, LANES, Lanes};
@@ -63,9 +64,6 @@ impl<const SIZE: usize> Kernel for FitScales<'_, SIZE> {
     }
 }
 
-/// Parts whose largest magnitude is below this are zero.
-const NOTHING: f32 = 1e-15;
-
 /// The best scale of sixteen parts for quants that `quant` chooses from `x · trial / extreme`.
 #[inline(always)]
 fn fit<L: Lanes, const SIZE: usize>(
@@ -98,7 +96,7 @@ fn fit<L: Lanes, const SIZE: usize>(
     (size.select_below(nothing, zero, scale), size.select_below(nothing, zero, chosen))
 }
 
-/// One rounding, then a better quant for one value after the other, as long as that helps.
+/// One rounding, then better quants.
 #[inline(always)]
 fn descend<L: Lanes, const SIZE: usize>(set: L::Set, x: &[L; SIZE], weights: &[L; SIZE], largest: f32) -> L {
     let zero = L::zero(set);
@@ -109,30 +107,7 @@ fn descend<L: Lanes, const SIZE: usize>(set: L::Set, x: &[L; SIZE], weights: &[L
     for l in &mut quants {
         *l = rounding.of(inverse.mul(*l));
     }
-    let (mut sum_lx, mut sum_l2) = (zero, zero);
-    for ((x, w), l) in x.iter().zip(weights).zip(&quants) {
-        sum_lx = sum_lx.add(w.mul(*x).mul(*l));
-        sum_l2 = sum_l2.add(w.mul(*l).mul(*l));
-    }
-    for _ in 0..5 {
-        for ((x, w), l) in x.iter().zip(weights).zip(&mut quants) {
-            let others_lx = sum_lx.sub(w.mul(*x).mul(*l));
-            let others_l2 = sum_l2.sub(w.mul(*l).mul(*l));
-            let better = rounding.of(x.mul(others_l2).div(others_lx));
-            let new_lx = others_lx.add(w.mul(*x).mul(better));
-            let new_l2 = others_l2.add(w.mul(better).mul(better));
-            let gain = new_lx.mul(new_lx).mul(sum_l2);
-            let gain = zero.select_below(new_l2, gain, zero);
-            let gain = zero.select_below(others_lx, gain, zero);
-            let gain = zero.select_below(magnitude(better.sub(*l)), gain, zero);
-            let bound = sum_lx.mul(sum_lx).mul(new_l2);
-            *l = bound.select_below(gain, better, *l);
-            let (old_lx, old_l2) = (sum_lx, sum_l2);
-            sum_lx = bound.select_below(gain, new_lx, old_lx);
-            sum_l2 = bound.select_below(gain, new_l2, old_l2);
-        }
-    }
-    let scale = zero.select_below(sum_l2, sum_lx.div(sum_l2), zero);
+    let scale = improve(set, x, weights, &mut quants, rounding);
     magnitude(most).select_below(L::splat(set, NOTHING), zero, scale)
 }
 
