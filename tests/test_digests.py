@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 
 from deterministic import Stream
 from llamacpu import _native, kernels
+from llamacpu.gguf.file import GGUFFile
 from llamacpu.model import Model
+from lora_files import EMBEDDING, write_adapter
 from tiny_models import QUANTIZABLE, VARIANTS, Shape, stored, write_model
 
 COMMITTED = Path(__file__).with_name("digests.json")
@@ -99,14 +101,17 @@ def blocks() -> dict[str, str]:
 
 
 def logits(folder: Path) -> dict[str, str]:
-    """A prompt and a token more, in every format, and with experts; by the instruction set in use."""
-    return {f"logits {path.stem}": _logits(path) for path in sorted(folder.glob("*.gguf"))}
+    """A prompt and a token more, in every format, with experts and with adapters; by the instruction set in use."""
+    found = {f"logits {path.stem}": _logits(path) for path in sorted(folder.glob("*.gguf"))}
+    found |= {f"logits {path.name}": _logits(folder / "Q4_K.gguf", path) for path in sorted(folder.glob("* adapter"))}
+    return found
 
 
-def _logits(path: Path) -> str:
+def _logits(path: Path, *adapters: Path) -> str:
     with Model(path, threads=2) as model:
         tokens = [int(byte) % model.vocab_size for byte in Stream("tokens").bytes(75)]
-        sessions = [model.session(kv_type=kind) for kind in ("f32", "f16", "q8_0")]  # type: ignore[arg-type]
+        lora = [(adapter, 0.75) for adapter in adapters]
+        sessions = [model.session(kv_type=kind, lora=lora) for kind in ("f32", "f16", "q8_0")]  # type: ignore[arg-type]
         return digest(*(row for s in sessions for row in (s.forward(tokens, logits="all"), s.forward([1]))))
 
 
@@ -115,6 +120,20 @@ def write_models(folder: Path) -> None:
     for name, shape in models:
         stem = f"{name} with experts" if shape.experts else name
         write_model(folder / f"{stem}.gguf", shape, gguf.GGMLQuantizationType[name], Stream(stem))
+    with GGUFFile(folder / "Q4_K.gguf") as file:
+        shapes = {tensor.name: tensor.shape[::-1] for tensor in file.tensors if len(tensor.shape) == 2}
+    for name in ("F32", "F16"):
+        write_adapter(folder / f"{name} adapter", _pairs(shapes, Stream(f"adapter {name}")), type_name=name)
+
+
+def _pairs(shapes: dict[str, tuple[int, ...]], random: Stream) -> dict[str, tuple[Any, Any]]:
+    """A and B of every matrix; of the embedding, the rows of A are tokens."""
+    pairs = {}
+    for name, (rows, columns) in shapes.items():
+        inputs = (rows, 5) if name == EMBEDDING else (5, columns)
+        outputs = (columns if name == EMBEDDING else rows, 5)
+        pairs[name] = (columns**-0.5 * random.standard_normal(inputs), random.standard_normal(outputs))
+    return pairs
 
 
 @pytest.fixture(scope="module")
@@ -150,12 +169,13 @@ def test_logits(folder: Path, committed: dict[str, str], isa: str) -> None:
     result = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert len(found) == len(FORMATS) + 2
+    assert len(found) == len(FORMATS) + 4
     assert not changed(found, committed)
 
 
 def test_every_committed_digest_is_compared(folder: Path, committed: dict[str, str]) -> None:
-    assert set(committed) == {*KERNELS, *blocks(), *(f"logits {path.stem}" for path in folder.glob("*.gguf"))}
+    files = [*(path.stem for path in folder.glob("*.gguf")), *(path.name for path in folder.glob("* adapter"))]
+    assert set(committed) == {*KERNELS, *blocks(), *(f"logits {name}" for name in files)}
 
 
 if __name__ == "__main__":

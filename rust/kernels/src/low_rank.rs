@@ -1,7 +1,8 @@
 //! Low-rank changes of linear maps (E. Hu et al., "LoRA", arXiv:2106.09685): `y += scale * B (A x)`. The products `A x` are
-//! ordinary matrix products of few rows; here is what follows: adding `B` times their results to a large output.
+//! ordinary matrix products of few rows, scaled by the caller; here is what follows: adding `B` times their results to a
+//! large output.
 //!
-//! An output gets `d = 0`, then `d = fma(scale * low[k], B[row][k], d)` for every `k` of every term, in order, and finally
+//! An output gets `d = 0`, then `d = fma(low[k], B[row][k], d)` for every `k` of every term, in order, and finally
 //! `y = y + d`. Outputs occupy lanes, so this order holds for any batch, number of threads and instruction set.
 
 mod kernel;

@@ -12,7 +12,7 @@ use crate::error::{Error, sized};
 use crate::norms::normalize_in_place;
 use crate::pass::Segment;
 use crate::rotations::Place;
-use crate::rows::for_rows;
+use crate::rows::{for_rows, multiply};
 use crate::scratch::Scratch;
 use crate::weights::Embedding;
 
@@ -79,8 +79,9 @@ fn add_changes(
             let low = sized(low, tokens.len().checked_mul(rank), "adapters")?;
             for (token, numbers) in tokens.iter().zip(low.chunks_exact_mut(rank)) {
                 pair.down.row(*token as usize, numbers)?;
+                multiply(numbers, scale * pair.factor);
             }
-            let term = LowRankTerm { up: &pair.up, low, stride: rank, scale: scale * pair.factor };
+            let term = LowRankTerm { up: &pair.up, low, stride: rank };
             let job = LowRankJob { terms: vec![term], tokens: tokens.len(), output: 0, place: (run.rows.start, 0) };
             add_low_rank(context, &mut [Table { numbers: &mut *stream, width }], &[job])?;
         }

@@ -55,7 +55,7 @@ fn add<L: Lanes, const C: usize>(
     for start in (0..columns).step_by(LANES) {
         let block = (first + start) / LANES;
         let mut sums = [L::zero(set); C];
-        for LowRankTerm { up, low, stride, scale } in terms {
+        for LowRankTerm { up, low, stride } in terms {
             let rank = up.rank();
             let mut factors: [&[f32]; C] = [&[]; C];
             for c in 0..C {
@@ -64,22 +64,23 @@ fn add<L: Lanes, const C: usize>(
             // A macro instead of a closure, which would be compiled without the instruction set of the enclosing function.
             macro_rules! products {
                 ($vectors:expr, $vector:ident => $load:expr) => {
-                    for (k, $vector) in $vectors.enumerate() {
+                    let vectors = &$vectors[block * rank..][..rank];
+                    // By index: the lengths of all slices are known to be the same.
+                    for k in 0..rank {
+                        let $vector = &vectors[k];
                         let weights = $load;
                         for c in 0..C {
-                            sums[c] = L::splat(set, scale * factors[c][k]).fma(weights, sums[c]);
+                            sums[c] = L::splat(set, factors[c][k]).fma(weights, sums[c]);
                         }
                     }
                 };
             }
             match up.numbers() {
                 Numbers::Floats(floats) => {
-                    let floats = &floats[block * rank * LANES..][..rank * LANES];
-                    products!(floats.chunks_exact(LANES), vector => L::load_part(set, vector));
+                    products!(floats, vector => L::load(set, vector));
                 }
                 Numbers::Halves(halves) => {
-                    let halves = &halves[block * rank..][..rank];
-                    products!(halves.iter(), vector => L::load_halves(set, vector));
+                    products!(halves, vector => L::load_halves(set, vector));
                 }
             }
         }

@@ -11,6 +11,4 @@ pub struct LowRankTerm<'a> {
     pub low: &'a [f32],
     /// At least the rank.
     pub stride: usize,
-    /// Factor of the product.
-    pub scale: f32,
 }

@@ -14,14 +14,14 @@ fn numbers(count: usize, seed: u32, halves: bool) -> Vec<f32> {
 }
 
 /// The definition, one output after the other.
-fn expected(terms: &[(&[f32], &[f32], usize, f32)], tokens: usize, rows: usize, output: &[f32]) -> Vec<f32> {
+fn expected(terms: &[(&[f32], &[f32], usize)], tokens: usize, rows: usize, output: &[f32]) -> Vec<f32> {
     let mut result = output.to_vec();
     for token in 0..tokens {
         for row in 0..rows {
             let mut sum = 0.0_f32;
-            for &(up, low, rank, scale) in terms {
+            for &(up, low, rank) in terms {
                 for k in 0..rank {
-                    sum = (scale * low[token * rank + k]).mul_add(up[row * rank + k], sum);
+                    sum = low[token * rank + k].mul_add(up[row * rank + k], sum);
                 }
             }
             result[token * rows + row] += sum;
@@ -47,16 +47,10 @@ fn every_set_and_number_of_threads_gives_the_bits_of_the_definition() {
                     (0..2).map(|index| UpMatrix::new(rows, ranks[index], &ups[index]).unwrap()).collect();
                 assert!(matrices[0].nbytes() <= 2 * rows.next_multiple_of(16) * ranks[0]);
                 let start = numbers(tokens * rows, 3, false);
-                let scales = [0.5, -1.75];
-                let pairs: Vec<_> =
-                    (0..2).map(|index| (&ups[index][..], &lows[index][..], ranks[index], scales[index])).collect();
+                let pairs: Vec<_> = (0..2).map(|index| (&ups[index][..], &lows[index][..], ranks[index])).collect();
                 let expected = expected(&pairs, tokens, rows, &start);
-                let terms = (0..2).map(|index| LowRankTerm {
-                    up: &matrices[index],
-                    low: &lows[index],
-                    stride: ranks[index],
-                    scale: scales[index],
-                });
+                let terms =
+                    (0..2).map(|index| LowRankTerm { up: &matrices[index], low: &lows[index], stride: ranks[index] });
                 let job = LowRankJob { terms: terms.collect(), tokens, output: 0, place: (0, 0) };
                 let mut output = start.clone();
                 let mut outputs = [Table { numbers: &mut output[..], width: rows }];
@@ -74,7 +68,7 @@ fn parts_of_several_outputs_change_and_nothing_else_does() {
     let up = UpMatrix::new(2, 1, &[1.0, 2.0]).unwrap();
     let low = [1.0, 9.0, 3.0];
     let job = |output, place, tokens| LowRankJob {
-        terms: vec![LowRankTerm { up: &up, low: &low, stride: 2, scale: 1.0 }],
+        terms: vec![LowRankTerm { up: &up, low: &low, stride: 2 }],
         tokens,
         output,
         place,

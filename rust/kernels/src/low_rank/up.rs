@@ -17,7 +17,7 @@ pub struct UpMatrix {
 
 #[derive(Debug)]
 pub(super) enum Numbers {
-    Floats(Vec<f32>),
+    Floats(Vec<[f32; LANES]>),
     Halves(Vec<[u8; 2 * LANES]>),
 }
 
@@ -48,8 +48,8 @@ impl UpMatrix {
             Numbers::Halves(halves)
         } else {
             let mut floats = Vec::new();
-            grow(&mut floats, blocks * rank * LANES, 0.0, "adapters")?;
-            for (numbers, (block, k)) in floats.chunks_exact_mut(LANES).zip(vectors) {
+            grow(&mut floats, blocks * rank, [0.0; LANES], "adapters")?;
+            for (numbers, (block, k)) in floats.iter_mut().zip(vectors) {
                 numbers.iter_mut().enumerate().for_each(|(lane, number)| *number = at(block, k, lane));
             }
             Numbers::Floats(floats)
@@ -70,7 +70,7 @@ impl UpMatrix {
     /// Size in memory in bytes.
     pub fn nbytes(&self) -> usize {
         match &self.numbers {
-            Numbers::Floats(floats) => 4 * floats.len(),
+            Numbers::Floats(floats) => 4 * LANES * floats.len(),
             Numbers::Halves(halves) => 2 * LANES * halves.len(),
         }
     }

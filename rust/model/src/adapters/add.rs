@@ -9,6 +9,7 @@ use llamacpu_kernels::matmul::{GroupedJob, InputBuffers, Job, Table, grouped_mat
 use super::parts::Pair;
 use super::rows::{AdaptedRows, Run};
 use crate::error::{Error, sized};
+use crate::rows::multiply;
 
 const PURPOSE: &str = "adapters";
 
@@ -102,13 +103,19 @@ impl<'a> Delta<'a> {
                 matmul(context, &input[rows.start * columns..rows.end * columns], rows.len(), buffers, &mut jobs)?;
             }
         }
+        let mut rest = &mut *low;
+        for part in &self.parts {
+            let (own, others) = rest.split_at_mut(part.low_len());
+            multiply(own, part.scale);
+            rest = others;
+        }
         let mut start = 0;
         let mut jobs = Vec::new();
         for parts in self.parts.chunk_by(|left, right| (&left.rows, left.matrix) == (&right.rows, right.matrix)) {
             let terms = parts.iter().map(|part| {
                 let numbers = &low[start..start + part.low_len()];
                 start += part.low_len();
-                LowRankTerm { up: &part.pair.up, low: numbers, stride: part.pair.up.rank(), scale: part.scale }
+                LowRankTerm { up: &part.pair.up, low: numbers, stride: part.pair.up.rank() }
             });
             let terms = terms.collect();
             let Part { matrix, rows, .. } = &parts[0];
@@ -177,13 +184,25 @@ pub(crate) fn add_grouped(
     }
     grouped_matmul(context, input, Table { numbers: &mut *low, width }, buffers, &jobs)?;
     let mut row = 0;
+    for (pairs, tokens, ..) in &pieces {
+        for numbers in low[row * width..(row + tokens) * width].chunks_exact_mut(width) {
+            let mut rest = numbers;
+            for (pair, scale) in pairs {
+                let (own, others) = rest.split_at_mut(pair.up.rank());
+                multiply(own, scale * pair.factor);
+                rest = others;
+            }
+        }
+        row += tokens;
+    }
+    let mut row = 0;
     let mut jobs = Vec::with_capacity(pieces.len());
     for (pairs, tokens, _, to) in &pieces {
         let mut column = 0;
-        let terms = pairs.iter().map(|(pair, scale)| {
+        let terms = pairs.iter().map(|(pair, _)| {
             let term = &low[row * width + column..];
             column += pair.up.rank();
-            LowRankTerm { up: &pair.up, low: term, stride: width, scale: scale * pair.factor }
+            LowRankTerm { up: &pair.up, low: term, stride: width }
         });
         jobs.push(LowRankJob { terms: terms.collect(), tokens: *tokens, output: 0, place: *to });
         row += tokens;
