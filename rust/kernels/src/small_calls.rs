@@ -2,6 +2,8 @@
 //! instruction set. Results are compared between instruction sets and ways to divide the work; other tests compare them with
 //! exact arithmetic.
 
+mod training;
+
 use crate::attention::{AttentionConfig, AttentionItem, KvLayout, KvType, PAGE_TOKENS, Visible, attention};
 use crate::context::Context;
 use crate::cpu::Isa;

@@ -1,6 +1,6 @@
 //! Left operands of products in bytes: 32 numbers share a scale, and become integers of 8 bits.
 
-use super::byte_tile::{BLOCK, QUADS, byte_rows};
+use super::byte_tile::{BLOCK, BYTES, QUADS};
 use super::pieces::for_pieces;
 use super::view::View;
 use crate::Error;
@@ -28,7 +28,7 @@ impl PackedBytes {
     /// # Errors
     /// `Error::Memory`; `Error::Cancelled` if the context was interrupted.
     pub fn set(&mut self, context: &Context, view: View) -> Result<(), Error> {
-        let side = byte_rows(context.isa);
+        let side = BYTES.on(context.isa).rows;
         (self.rows, self.columns) = (view.rows, view.columns);
         let (panels, blocks) = (view.rows.div_ceil(side), view.columns.div_ceil(BLOCK));
         let (quads, scales) = (panels * blocks * QUADS * side, panels * blocks * side);

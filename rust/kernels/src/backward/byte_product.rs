@@ -4,12 +4,10 @@
 //! magnitude becomes 127. Rounding to nearest adds an independent error of about half a percent of each factor's size.
 
 use super::byte_operand::PackedBytes;
-use super::byte_tile::{
-    BLOCK, BLOCK_BYTES, ByteColumns, ByteRows, QUADS, byte_rows, byte_shape, multiply_bytes_panels,
-};
+use super::byte_tile::{BLOCK, BLOCK_BYTES, BYTES, ByteColumns, ByteRows, QUADS, multiply_bytes_panels};
 use super::pieces::{Scratch, for_pieces, sized};
 use super::product::Sum;
-use super::tile::{DEPTH, Target};
+use super::tile::{DEPTH, Target, TileShape};
 use crate::Error;
 use crate::context::Context;
 use crate::cpu::Isa;
@@ -46,7 +44,7 @@ pub fn multiply_bytes(
     if output.is_empty() || inner == 0 {
         return Ok(());
     }
-    let panels = left.rows.div_ceil(byte_rows(context.isa));
+    let panels = left.rows.div_ceil(BYTES.on(context.isa).rows);
     let strips = columns.div_ceil(STRIP);
     let wanted = context.pool.threads() * 2;
     let parts = if strips < wanted { wanted.div_ceil(strips).min(panels) } else { 1 };
@@ -85,7 +83,7 @@ impl Kernel for Strip<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) -> Result<(), Error> {
         let Self { isa, left, panels, weights, first, sum, output, scratch } = self;
-        let (side, width) = byte_shape::<L>();
+        let TileShape { rows: side, columns: width } = BYTES.with::<L>();
         let (inner, stride) = (weights.rows(), weights.columns());
         let count = STRIP.min(stride - first);
         let (parts, blocks_of_row) = (count.div_ceil(width), inner.div_ceil(BLOCK));

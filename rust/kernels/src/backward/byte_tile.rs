@@ -1,8 +1,7 @@
 //! The register tile of products in bytes: exact integer sums over blocks of 32, each scaled and added in f32.
 
-use super::tile::Target;
-use crate::cpu::Isa;
-use crate::math::{Kernel, LANES, Lanes, dispatch};
+use super::tile::{Target, Tile};
+use crate::math::{LANES, Lanes};
 
 /// Steps of the inner dimension that share a scale.
 pub(super) const BLOCK: usize = 32;
@@ -10,33 +9,8 @@ pub(super) const BLOCK: usize = 32;
 pub(super) const QUADS: usize = BLOCK / 4;
 /// Bytes of a block of one vector of columns.
 pub(super) const BLOCK_BYTES: usize = QUADS * 4 * LANES;
-/// Rows and vectors of columns of a tile where 32 vectors fit into the registers.
-const LARGE: (usize, usize) = (6, 2);
-/// The same where 8 do.
-const SMALL: (usize, usize) = (3, 1);
-
-/// Rows of the tile of an instruction set.
-pub(super) fn byte_rows(isa: Isa) -> usize {
-    dispatch(isa, Shape).0
-}
-
-/// Rows and columns of the tile for lanes of that kind.
-#[inline(always)]
-pub(super) fn byte_shape<L: Lanes>() -> (usize, usize) {
-    let (rows, vectors) = if L::MANY_REGISTERS { LARGE } else { SMALL };
-    (rows, vectors * LANES)
-}
-
-struct Shape;
-
-impl Kernel for Shape {
-    type Output = (usize, usize);
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, _set: L::Set) -> (usize, usize) {
-        byte_shape::<L>()
-    }
-}
+/// Tiles of bytes.
+pub(super) const BYTES: Tile = Tile { large: (6, 2), small: (3, 1) };
 
 /// Some blocks of a panel of rows: see `PackedBytes`.
 #[derive(Clone, Copy)]
@@ -71,9 +45,9 @@ pub(super) unsafe fn multiply_bytes_panels<L: Lanes>(
     // SAFETY: as promised by the caller.
     unsafe {
         if L::MANY_REGISTERS {
-            tile::<L, { LARGE.0 }, { LARGE.1 }>(set, left, right, size, target, add);
+            tile::<L, { BYTES.large.0 }, { BYTES.large.1 }>(set, left, right, size, target, add);
         } else {
-            tile::<L, { SMALL.0 }, { SMALL.1 }>(set, left, right, size, target, add);
+            tile::<L, { BYTES.small.0 }, { BYTES.small.1 }>(set, left, right, size, target, add);
         }
     }
 }
@@ -85,7 +59,7 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
     set: L::Set,
     left: ByteRows,
     right: ByteColumns,
-    (rows, columns): (usize, usize),
+    size: (usize, usize),
     target: Target,
     add: bool,
 ) {
@@ -118,20 +92,6 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
             }
         }
     }
-    let scale = L::splat(set, target.scale);
-    for r in 0..R {
-        // A loop to `rows` would index the sums by a variable, and keep them out of the registers.
-        if r < rows {
-            // SAFETY: the caller promises that these results belong to this thread.
-            let row = unsafe { target.numbers.part(target.start + r * target.stride, columns) };
-            for v in 0..V {
-                let first = v * LANES;
-                if first < columns {
-                    let to = &mut row[first..columns.min(first + LANES)];
-                    let before = if add { L::load_part(set, to) } else { L::zero(set) };
-                    results[r][v].fma(scale, before).store_part(to);
-                }
-            }
-        }
-    }
+    // SAFETY: the caller promises that these results belong to this thread.
+    unsafe { target.receive(set, &results, size, add) };
 }

@@ -1,7 +1,7 @@
 //! The left operand of a product, arranged for the register tile: panels of its rows, side by side.
 
 use super::pieces::for_pieces;
-use super::tile::TileShape;
+use super::tile::FLOATS;
 use super::view::View;
 use crate::Error;
 use crate::context::Context;
@@ -24,7 +24,7 @@ impl Packed {
     /// # Errors
     /// `Error::Memory`; `Error::Cancelled` if the context was interrupted.
     pub fn set(&mut self, context: &Context, view: View) -> Result<(), Error> {
-        let side = TileShape::of(context.isa).rows;
+        let side = FLOATS.on(context.isa).rows;
         (self.rows, self.columns) = (view.rows, view.columns);
         let len = view.rows.div_ceil(side) * side * view.columns;
         memory::grow(&mut self.numbers, len, 0.0, "activations")?;

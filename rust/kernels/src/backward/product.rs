@@ -6,7 +6,7 @@ use super::fill::fill_right;
 use super::packed::{Packed, fill_panel};
 use super::pieces::{Scratch, for_pieces, sized};
 use super::right::Right;
-use super::tile::{DEPTH, Target, TileShape, multiply_panels};
+use super::tile::{DEPTH, FLOATS, Target, multiply_panels};
 use super::view::View;
 use crate::Error;
 use crate::context::Context;
@@ -55,7 +55,7 @@ pub fn multiply(context: &Context, left: &Packed, right: Right, sum: Sum, output
     if output.is_empty() || inner == 0 {
         return Ok(());
     }
-    let shape = TileShape::of(context.isa);
+    let shape = FLOATS.on(context.isa);
     let panels = left.rows.div_ceil(shape.rows);
     let wanted = context.pool.threads() * 4;
     let (blocks, mut strip) = (block(&right), STRIP);
@@ -115,7 +115,7 @@ impl Kernel for Strip<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) -> Result<(), Error> {
         let Self { isa, left, panels, right, first, count, sum, output, stride, scratch } = self;
-        let shape = TileShape::with::<L>();
+        let shape = FLOATS.with::<L>();
         let width = if count <= LANES { LANES } else { shape.columns };
         let inner = left.columns;
         for step in (0..inner).step_by(DEPTH) {
@@ -178,7 +178,7 @@ pub(super) unsafe fn multiply_small<L: Lanes>(
     add: bool,
     (left_panel, right_panel, rows): (&mut Vec<f32>, &mut Vec<f32>, &mut Vec<f32>),
 ) -> Result<(), Error> {
-    let shape = TileShape::with::<L>();
+    let shape = FLOATS.with::<L>();
     let (inner, columns) = (left.columns, right.columns);
     let width = if columns <= LANES { LANES } else { shape.columns };
     let panels = left.rows.div_ceil(shape.rows);

@@ -6,10 +6,17 @@ use crate::shared::SharedSlice;
 
 /// Terms of a product that are added up before they are added to the result.
 pub(super) const DEPTH: usize = 256;
-/// Rows and vectors of columns of a tile where 32 vectors fit into the registers.
-const LARGE: (usize, usize) = (12, 2);
-/// The same where 8 do.
-const SMALL: (usize, usize) = (6, 1);
+/// Tiles of floats.
+pub(super) const FLOATS: Tile = Tile { large: (12, 2), small: (6, 1) };
+
+/// Rows, and vectors of columns, of the tiles of a kind of product.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    /// Where 32 vectors fit into the registers.
+    pub(super) large: (usize, usize),
+    /// Where 8 do.
+    pub(super) small: (usize, usize),
+}
 
 /// Rows and columns of the tile of an instruction set.
 #[derive(Debug, Clone, Copy)]
@@ -18,27 +25,28 @@ pub(super) struct TileShape {
     pub(super) columns: usize,
 }
 
-impl TileShape {
-    pub(super) fn of(isa: Isa) -> Self {
-        dispatch(isa, Shape)
+impl Tile {
+    /// The shape on an instruction set.
+    pub(super) fn on(self, isa: Isa) -> TileShape {
+        dispatch(isa, Shape(self))
     }
 
     /// The shape for lanes of that kind.
     #[inline(always)]
-    pub(super) fn with<L: Lanes>() -> Self {
-        let (rows, vectors) = if L::MANY_REGISTERS { LARGE } else { SMALL };
-        Self { rows, columns: vectors * LANES }
+    pub(super) fn with<L: Lanes>(self) -> TileShape {
+        let (rows, vectors) = if L::MANY_REGISTERS { self.large } else { self.small };
+        TileShape { rows, columns: vectors * LANES }
     }
 }
 
-struct Shape;
+struct Shape(Tile);
 
 impl Kernel for Shape {
     type Output = TileShape;
 
     #[inline(always)]
     fn run<L: Lanes>(self, _set: L::Set) -> TileShape {
-        TileShape::with::<L>()
+        self.0.with::<L>()
     }
 }
 
@@ -54,8 +62,40 @@ pub(super) struct Target<'a> {
     pub(super) scale: f32,
 }
 
+impl Target<'_> {
+    /// Stores the sums of a tile times the scale, or adds them if `add`, for the first `rows` × `columns` results.
+    ///
+    /// # Safety
+    /// No other thread uses these results.
+    #[inline(always)]
+    pub(super) unsafe fn receive<L: Lanes, const R: usize, const V: usize>(
+        self,
+        set: L::Set,
+        sums: &[[L; V]; R],
+        (rows, columns): (usize, usize),
+        add: bool,
+    ) {
+        let scale = L::splat(set, self.scale);
+        for r in 0..R {
+            // A loop to `rows` would index the sums by a variable, and keep them out of the registers.
+            if r < rows {
+                // SAFETY: the caller promises that these results belong to this thread.
+                let row = unsafe { self.numbers.part(self.start + r * self.stride, columns) };
+                for v in 0..V {
+                    let first = v * LANES;
+                    if first < columns {
+                        let to = &mut row[first..columns.min(first + LANES)];
+                        let before = if add { L::load_part(set, to) } else { L::zero(set) };
+                        sums[r][v].fma(scale, before).store_part(to);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Multiplies a panel of the left operand, `[step][row]`, with a panel of the right one, `[step][column]`, and stores
-/// the product times the target's scale, or adds it if `add`, for the first `rows` × `columns` results.
+/// the product times the target's scale, or adds it if `add`, for the first results of that size.
 ///
 /// # Safety
 /// No other thread uses these results of the target.
@@ -63,20 +103,20 @@ pub(super) struct Target<'a> {
 pub(super) unsafe fn multiply_panels<L: Lanes>(
     set: L::Set,
     (left, right): (&[f32], &[f32]),
-    (rows, columns): (usize, usize),
+    size: (usize, usize),
     target: Target,
     add: bool,
 ) {
     // SAFETY: as promised by the caller.
     unsafe {
         if L::MANY_REGISTERS {
-            if right.len() / LANES * LARGE.0 == left.len() {
-                tile::<L, { LARGE.0 }, 1>(set, left, right, (rows, columns), target, add);
+            if right.len() / LANES * FLOATS.large.0 == left.len() {
+                tile::<L, { FLOATS.large.0 }, 1>(set, left, right, size, target, add);
             } else {
-                tile::<L, { LARGE.0 }, { LARGE.1 }>(set, left, right, (rows, columns), target, add);
+                tile::<L, { FLOATS.large.0 }, { FLOATS.large.1 }>(set, left, right, size, target, add);
             }
         } else {
-            tile::<L, { SMALL.0 }, { SMALL.1 }>(set, left, right, (rows, columns), target, add);
+            tile::<L, { FLOATS.small.0 }, { FLOATS.small.1 }>(set, left, right, size, target, add);
         }
     }
 }
@@ -88,7 +128,7 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
     set: L::Set,
     left: &[f32],
     right: &[f32],
-    (rows, columns): (usize, usize),
+    size: (usize, usize),
     target: Target,
     add: bool,
 ) {
@@ -107,20 +147,6 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
             }
         }
     }
-    let scale = L::splat(set, target.scale);
-    for r in 0..R {
-        // A loop to `rows` would index the sums by a variable, and keep them out of the registers.
-        if r < rows {
-            // SAFETY: the caller promises that these results belong to this thread.
-            let row = unsafe { target.numbers.part(target.start + r * target.stride, columns) };
-            for v in 0..V {
-                let first = v * LANES;
-                if first < columns {
-                    let to = &mut row[first..columns.min(first + LANES)];
-                    let before = if add { L::load_part(set, to) } else { L::zero(set) };
-                    sums[r][v].fma(scale, before).store_part(to);
-                }
-            }
-        }
-    }
+    // SAFETY: the caller promises that these results belong to this thread.
+    unsafe { target.receive(set, &sums, size, add) };
 }
