@@ -19,9 +19,10 @@ import numpy as np
 import pytest
 
 import llamacpu
+from llamacpu.checkpoints.safetensors import read_safetensors
 from llamacpu.errors import TrainingError
 from llamacpu.gguf.file import GGUFFile
-from llamacpu.tools.train import TrainingPlan, TrainingProgress, TrainingResult, safetensors
+from llamacpu.tools.train import TrainingPlan, TrainingProgress, TrainingResult
 from llamacpu.tools.train.checkpoints import read_checkpoint
 from numpy_trainer import NAMES, NumpyTrainer
 from training_child import SETTINGS, native
@@ -108,6 +109,20 @@ def test_a_training_learns_and_writes_all_its_files(model: Path, data: Path, tmp
         rows = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in rows[1:]] == losses
     assert [int(row["step"]) for row in rows] == list(range(61))
+
+
+def test_two_trainings_do_not_work_on_one_output(model: Path, data: Path, tmp_path: Path) -> None:
+    output = tmp_path / "lora.gguf"
+
+    def meanwhile(_: TrainingPlan) -> None:
+        for resume in (False, True):
+            with pytest.raises(TrainingError, match=r"another training is at work on .*lora\.gguf"):
+                train(model, data, output, steps=1, resume=resume)
+        train(model, data, tmp_path / "other.gguf", steps=1)
+
+    train(model, data, output, steps=1, on_plan=meanwhile)
+    train(model, data, output, steps=1)
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_the_adapter_with_the_lowest_validation_loss_is_written(model: Path, data: Path, tmp_path: Path) -> None:
@@ -337,7 +352,8 @@ def test_the_peft_folder_has_the_rows_of_hugging_face(model: Path, data: Path, t
     assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (2, 3, True)
     # The tiny model has more layers, which these adapters leave out.
     assert config["target_modules"] == ["model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"]
-    arrays, metadata = safetensors.read(result.peft / "adapter_model.safetensors")
+    tensors, metadata = read_safetensors(result.peft / "adapter_model.safetensors")
+    arrays = {name: tensor.read_raw() for name, tensor in tensors.items()}
     assert metadata == {"format": "pt"}
     own = {name: np.frombuffer(raw, np.float32) for name, raw in tensors_of(result.adapter).items()}
     with GGUFFile(result.adapter) as file:

@@ -65,7 +65,7 @@ FAMILIES: dict[str, tuple[dict[str, Any], bool]] = {
 
 
 class Adapted(ReferenceModel):
-    """The reference with adapters: every linear map has the product of its A and B added."""
+    """The reference with adapters: linear maps and embeddings have the products of their A and B added."""
 
     adapters: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
@@ -75,6 +75,22 @@ class Adapted(ReferenceModel):
             a, b = self.adapters[name]
             y = y + ALPHA / RANK * (x @ a.T @ b.T)
         return y
+
+    def matrix(self, name: str) -> NDArray[np.float64]:
+        matrix = super().matrix(name)
+        return matrix + self.change("token_embd").T if name == "token_embd.weight" else matrix
+
+    def output(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.weight("output.weight") is not None:
+            return super().output(x)
+        # A matrix that serves as embedding as well has an adapter for each purpose.
+        return x @ (super().matrix("token_embd.weight") + self.change("output")).T
+
+    def change(self, name: str) -> NDArray[np.float64]:
+        if name not in self.adapters:
+            return np.zeros(())
+        a, b = self.adapters[name]
+        return ALPHA / RANK * (b @ a)
 
     def loss(self, tokens: list[NDArray[np.int32]], targets: list[NDArray[np.int32]]) -> float:
         total = 0.0
@@ -92,10 +108,10 @@ def config_of(name: str) -> tuple[Config, bool]:
 
 
 @contextmanager
-def opened(folder: Path, name: str, threads: int = 2) -> Iterator[tuple[Path, Any]]:
+def opened(folder: Path, name: str, threads: int = 2, tied: bool = False) -> Iterator[tuple[Path, Any]]:
     """A file of the family, and its native model."""
     config, biases = config_of(name)
-    path = write_config_model(folder / f"{name}.gguf", config, seed=7, biases=biases)
+    path = write_config_model(folder / f"{name}.gguf", config, seed=7, biases=biases, tied=tied)
     with open_config_model(path, config, threads) as model:
         yield path, model._native
 
@@ -141,15 +157,19 @@ def reference_of(path: Path, name: str, trainer: _native.Trainer) -> tuple[Adapt
     return reference, values
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_gradients_are_the_slopes_of_the_loss(tmp_path: Path, name: str) -> None:
-    with opened(tmp_path, name) as (path, model):
-        trainer = trainer_of(model)
-        tokens, segments, targets = batch()
-        loss, count = trainer.step(tokens, segments, targets)
+@pytest.mark.parametrize(
+    ("name", "tied", "targets"),
+    [(name, False, None) for name in FAMILIES]
+    + [("gemma2", True, None), ("llama", True, ["output"]), ("granite", False, ["token_embd"])],
+)
+def test_gradients_are_the_slopes_of_the_loss(tmp_path: Path, name: str, tied: bool, targets: list[str] | None) -> None:
+    with opened(tmp_path, name, tied=tied) as (path, model):
+        trainer = trainer_of(model, targets)
+        tokens, segments, following = batch()
+        loss, count = trainer.step(tokens, segments, following)
         gradients = split(trainer, trainer.gradients())
         reference, values = reference_of(path, name, trainer)
-    sequences, wanted = pieces(tokens, segments), pieces(targets, segments)
+    sequences, wanted = pieces(tokens, segments), pieces(following, segments)
     exact = reference.loss(sequences, wanted)
     assert count == 16
     assert loss == pytest.approx(exact, rel=1e-5)

@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import llamacpu
+from llamacpu import _native
+from llamacpu.tools.train.adapters import read_gguf_adapter
+from llamacpu.tools.train.targets import chosen_targets
 
 pytestmark = [
     pytest.mark.instruction_set,
@@ -46,6 +51,28 @@ def test_the_loss_falls(whole: Any) -> None:
     assert len(losses) == 5
     assert losses[-1] < losses[0]
     assert whole.validation_loss < whole.points[0].validation_loss
+
+
+def test_adapters_of_embeddings_and_output_run_as_they_were_trained(data: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, matrices=("attn_q", "token_embd", "output"), learning_rate=0.02, validation=0)
+    base = tmp_path / "base.gguf"
+    llamacpu.quantize(DEMO, base, "F32", allow_requantize=True)  # So that no rounding of activations differs.
+    result = llamacpu.train(base, data, tmp_path / "lora.gguf", settings)
+    tokens = np.arange(5, 45, dtype=np.int32)
+    with llamacpu.Model(base) as model:
+        targets = chosen_targets(_native.trainable(model._native), settings.matrices)
+        adapter = read_gguf_adapter(result.adapter, "llama")
+        assert sorted(adapter.matrices) == sorted(targets)
+        trainer = _native.Trainer(model._native, targets, settings.rank, settings.effective_alpha, 64)
+        trainer.set_parameters(adapter.flat(trainer.names))
+        loss, _ = trainer.loss(tokens[:-1], np.array([0, 39], np.int32), tokens[1:])
+        losses = []
+        for lora in ([], [(result.adapter, 1.0)]):
+            logits = model.session(kv_type="f32", lora=lora).forward(tokens[:-1].tolist(), logits="all")
+            exact = logits.astype(np.float64)
+            losses.append((np.log(np.exp(exact).sum(axis=1)) - exact[np.arange(39), tokens[1:]]).sum())
+    assert loss == pytest.approx(losses[1], rel=1e-5)
+    assert abs(losses[1] - losses[0]) > 0.01 * losses[0]
 
 
 def test_the_number_of_threads_changes_no_bit(whole: Any, data: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from llamacpu.tools.train.adapters import Adapter, read_gguf_adapter, write_peft
 from llamacpu.tools.train.loop import Pace, Training
 from llamacpu.tools.train.prepared import Prepared, prepare
 from llamacpu.tools.train.schedule import learning_rate, warm_up_steps
+from llamacpu.tools.train.targets import chosen_targets
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -60,13 +61,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return llamacpu.train(DEMO, records(), tmp_path_factory.mktemp("trained") / "lora.gguf", SETTINGS)
 
 
-@pytest.mark.parametrize("rslora", [False, True])
-def test_peft_loads_the_folder_and_computes_the_same_loss(prepared: Prepared, tmp_path: Path, rslora: bool) -> None:
-    settings = replace(SETTINGS, rslora=rslora, steps=3, alpha=12.0)
+@pytest.mark.parametrize(
+    ("rslora", "matrices"), [(False, "all"), (True, "all"), (False, ("q_proj", "embed_tokens", "lm_head"))]
+)
+def test_peft_loads_the_folder_and_computes_the_same_loss(
+    prepared: Prepared, tmp_path: Path, rslora: bool, matrices: str | tuple[str, ...]
+) -> None:
+    settings = replace(SETTINGS, rslora=rslora, steps=3, alpha=12.0, matrices=matrices)
     result = llamacpu.train(DEMO, records(), tmp_path / "lora.gguf", settings)
     theirs = peft.PeftModel.from_pretrained(huggingface_llama(DEMO), result.peft)
     with llamacpu.Model(DEMO) as model:
-        targets = [name for name, _, _ in _native.trainable(model._native) if name.startswith("blk.")]
+        targets = chosen_targets(_native.trainable(model._native), settings.matrices)
         adapter = read_gguf_adapter(result.adapter, "llama")
         trainer = _native.Trainer(
             model._native, targets, settings.rank, settings.effective_alpha, settings.length, 0, 0, True

@@ -90,7 +90,8 @@ def test_gradients_are_those_of_autograd(tmp_path: Path, name: str) -> None:
         scale = np.float32(32**0.5)
         assert np.float32(config.embedding_scale) == scale
 
-    settings = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(PARTS), lora_dropout=0.0)
+    matrices = [*PARTS, "embed_tokens", "lm_head"]
+    settings = peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=matrices, lora_dropout=0.0)
     adapted = peft.get_peft_model(theirs, settings)
     lora = {key: value for key, value in adapted.named_parameters() if value.requires_grad}
     for value in lora.values():
@@ -102,12 +103,13 @@ def test_gradients_are_those_of_autograd(tmp_path: Path, name: str) -> None:
     path = write_config_model(tmp_path / "model.gguf", config, values=values)
     with open_config_model(path, config) as model:
         trainer = _native.Trainer(model._native, [n for n, _, _ in _native.trainable(model._native)], RANK, ALPHA, 20)
-        assert len(trainer.names) == len(lora) == 2 * 7 * LAYERS
+        assert len(trainer.names) == len(lora) == 2 * 7 * LAYERS + 4
         there = names_of(config, name == "gemma2")
         keys = {}
         for key, _, _ in trainer.names:
             target, part = key.rsplit(".lora_", 1)
-            keys[key] = f"base_model.model.{there[target]}.lora_{part.upper()}.default.weight"
+            kind = "embedding_{}.default" if target == "token_embd" else "{}.default.weight"
+            keys[key] = f"base_model.model.{there[target]}.lora_{kind.format(part.upper())}"
         trainer.set_parameters(np.concatenate([lora[key].detach().numpy().ravel() for key in keys.values()]))
         tokens = ids[0].numpy().astype(np.int32)
         found, count = trainer.step(tokens[:-1], np.array([0, 20], np.int32), tokens[1:])

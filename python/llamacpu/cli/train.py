@@ -56,7 +56,7 @@ def _size(_context: click.Context, option: click.Parameter, text: str | None) ->
     metavar="NAMES",
     default="all",
     show_default=True,
-    help="Which matrices get an adapter: all, attention, feed_forward, or names such as attn_q,attn_v.",
+    help="Which matrices get an adapter: all, attention, feed_forward, or names such as attn_q,attn_v,output.",
 )
 @click.option("--rslora", is_flag=True, help="Divide alpha by the root of the rank, for high ranks (rsLoRA).")
 @click.option("--dropout", type=float, default=0.0, help="Dropout of the adapter's input; only 0 is supported.")

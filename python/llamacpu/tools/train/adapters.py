@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from llamacpu.checkpoints.safetensors_writer import write_safetensors
 from llamacpu.errors import GGUFError, TrainingError
 from llamacpu.files import replacing
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.writer import NewTensor, Typed, write_gguf
-from llamacpu.tools.train import safetensors
 from llamacpu.tools.train.hf_names import hf_name, hf_rows
 
 if TYPE_CHECKING:
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["Adapter", "check_peft", "read_gguf_adapter", "write_gguf_adapter", "write_peft_folder"]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+EMBEDDING = "token_embd"
 
 
 class Adapter(NamedTuple):
     """A LoRA adapter: the matrix `target` of the model changes by alpha / rank times B A.
 
-    matrices  target ("blk.0.attn_q") to A, float32[rank, columns], and B, float32[rows, rank]
+    matrices  target ("blk.0.attn_q") to A, float32[rank, columns], and B, float32[rows, rank]; the columns of
+              "token_embd" are tokens
     alpha     as runtimes divide it by the rank
     """
 
@@ -75,8 +77,10 @@ def write_gguf_adapter(path: str | os.PathLike[str], model: EngineModel, adapter
     }
     tensors = []
     for target in _in_order(architecture, adapter):
-        for kind, array in zip(("a", "b"), adapter.matrices[target], strict=True):
-            tensors.append(_tensor(f"{target}.weight.lora_{kind}", array))
+        a, b = adapter.matrices[target]
+        # The numbers of a token are a row in the file.
+        tensors.append(_tensor(f"{target}.weight.lora_a", a.T if target == EMBEDDING else a))
+        tensors.append(_tensor(f"{target}.weight.lora_b", b))
     write_gguf(path, metadata, tensors, inputs=model.file.paths)
 
 
@@ -116,7 +120,8 @@ def read_gguf_adapter(path: str | os.PathLike[str], architecture: str) -> Adapte
                     "expected matrices lora_a and lora_b in F32 or F16"
                 )
             raw = np.frombuffer(file.tensor_bytes(tensor, 0, tensor.nbytes), dtype)
-            parts.setdefault(target, {})[kind] = raw.astype(np.float32).reshape(tensor.shape[::-1])
+            array = raw.astype(np.float32).reshape(tensor.shape[::-1])
+            parts.setdefault(target, {})[kind] = array.T if (target, kind) == (EMBEDDING, "a") else array
         alpha = metadata.number("adapter.lora.alpha")
     for target, found in parts.items():
         if len(found) != 2 or found["a"].shape[0] != found["b"].shape[1]:
@@ -148,17 +153,20 @@ def write_peft_folder(
     config = model.config
     architecture = config.architecture
     check_peft(folder, architecture, list(adapter.matrices))
-    tensors = {}
+    tensors: dict[str, NDArray[np.float32]] = {}
     rank = 0
     for target, (a, b) in adapter.matrices.items():
-        layer = int(target.split(".")[1])
         name = f"base_model.model.{hf_name(architecture, target)}"
         rank = len(a)
+        if target == EMBEDDING:
+            tensors |= {f"{name}.lora_embedding_A": a, f"{name}.lora_embedding_B": b}
+            continue
+        layer = int(target.split(".")[1]) if target.startswith("blk.") else 0
         tensors[f"{name}.lora_A.weight"] = a
         tensors[f"{name}.lora_B.weight"] = hf_rows(architecture, target, b, config.heads[layer], config.kv_heads[layer])
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    safetensors.write(path / WEIGHTS, tensors, {"format": "pt"}, "the weights of an adapter")
+    write_safetensors(path / WEIGHTS, tensors, {"format": "pt"}, "the weights of an adapter")
     document = {
         "base_model_name_or_path": _base_model(model.metadata),
         "bias": "none",

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from llamacpu.checkpoints.safetensors import read_safetensors
+from llamacpu.checkpoints.safetensors_writer import write_safetensors
 from llamacpu.errors import TrainingError
-from llamacpu.tools.train import safetensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,7 +115,7 @@ def write_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> No
     }
     text = json.dumps(document)
     metadata = {"format": _FORMAT, "run": text, "digest": _digest(arrays, text)}
-    safetensors.write(path, arrays, metadata, "a checkpoint of a training")
+    write_safetensors(path, arrays, metadata, "a checkpoint of a training")
 
 
 def _digest(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
@@ -122,9 +123,10 @@ def _digest(arrays: Mapping[str, NDArray[Any]], text: str) -> str:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint. Raises TrainingError for a file that is none, or is damaged; OSError if it cannot be read."""
+    """Read a checkpoint. Raises TrainingError for a file that is none, is damaged, or cannot be read."""
     try:
-        arrays, metadata = safetensors.read(path)
+        tensors, metadata = read_safetensors(Path(path))
+        arrays = {name: tensor.read_raw() for name, tensor in tensors.items()}
         if metadata.get("format") != _FORMAT:
             raise ValueError("it is not a checkpoint of a training, or one of another version")
         if metadata.get("digest") != _digest(arrays, metadata["run"]):

@@ -48,6 +48,7 @@ _FAMILIES = {
     "phi3": (_PHI3, False),
     "starcoder2": (_STARCODER2, False),
 }  # fmt: skip
+_ENDS = {"token_embd": "model.embed_tokens", "output": "lm_head"}
 _BLOCK = re.compile(r"blk\.(\d+)\.(\w+)")
 
 GGUF_NAMES: dict[str, str] = {
@@ -55,6 +56,7 @@ GGUF_NAMES: dict[str, str] = {
     "qkv_proj": "attn_qkv",
     "gate_up_proj": "ffn_up",
     "c_fc": "ffn_up",
+    **{name.rpartition(".")[2]: gguf for gguf, name in _ENDS.items()},
 }
 """The last part of Hugging Face's name to the name in a file."""
 
@@ -69,6 +71,8 @@ def hf_name(architecture: str, target: str) -> str:
 
     Raises TrainingError for a family or a matrix without a known name.
     """
+    if architecture in _FAMILIES and target in _ENDS:
+        return _ENDS[target]
     names = _FAMILIES.get(architecture, ({}, False))[0]
     match = _BLOCK.fullmatch(target)
     if match is None or match[2] not in names:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from llamacpu.arguments import path as check_path
 from llamacpu.errors import GGUFError, TrainingError
 from llamacpu.gguf.file import GGUFFile
+from llamacpu.store.file_lock import file_lock
 
 __all__ = ["Paths"]
 
@@ -50,12 +52,26 @@ class Paths:
             peft is None,
         )
 
-    def check(self, inputs: Iterable[Path]) -> None:
-        """Raise an OSError if the output would replace an input, or a GGUF file that is no adapter."""
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the output for this run alone.
+
+        Raises TrainingError if another run is at work on it, FileNotFoundError if there is no such folder.
+        """
         if not self.output.parent.is_dir():
             raise FileNotFoundError(
                 errno.ENOENT, "there is no such folder; make it, or give another name", str(self.output.parent)
             )
+        with file_lock(self.output.with_name(f".{self.output.name}.lock"), self._refuse):
+            yield
+
+    def _refuse(self) -> None:
+        raise TrainingError(
+            f"another training is at work on {self.output}: wait until it has ended, or give another name"
+        )
+
+    def check(self, inputs: Iterable[Path]) -> None:
+        """Raise an OSError if the output would replace an input, or a GGUF file that is no adapter."""
         if not self.output.exists():
             return
         for other in inputs:

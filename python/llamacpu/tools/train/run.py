@@ -95,9 +95,10 @@ def train(
     A killed run that is resumed ends with the same bits as one that was not, and so do runs with other numbers of
     threads. Stopped by Ctrl-C or the token, it leaves a checkpoint.
 
-    Raises TrainingError for data, settings or a checkpoint that cannot be used and a training that diverges;
-    ModelError for a model that cannot be trained; MemoryError, before the start, if the training does not fit into the
-    free memory; FileExistsError for an output that would replace something else; Cancelled.
+    Raises TrainingError for data, settings or a checkpoint that cannot be used, a training that diverges, and while
+    another one is at work on the same output; ModelError for a model that cannot be trained; MemoryError, before the
+    start, if the training does not fit into the free memory; FileExistsError for an output that would replace something
+    else; Cancelled.
     """
     settings = settings or TrainingSettings()
     if not isinstance(settings, TrainingSettings):
@@ -111,82 +112,83 @@ def train(
         check_picture(plot)
     started = monotonic()
     paths = Paths.of(output, peft, log)
-    checkpoint = begun(paths.checkpoint, resume)
-    opened = model if isinstance(model, EngineModel) else EngineModel(model, threads)
-    try:
-        paths.check(opened.file.paths)
-        if settings.length == _USUAL_LENGTH > opened.context_length:
-            settings = replace(settings, length=opened.context_length)
-        if settings.length > opened.context_length:
-            raise TrainingError(
-                f"the length is {settings.length} tokens, and the model was trained for {opened.context_length}; "
-                "expected at most as many"
-            )
-        trainable = _native.trainable(opened._native)
-        targets = chosen_targets(trainable, settings.matrices)
-        peft_note = paths.settle_peft(lambda folder: check_peft(folder, opened.config.architecture, targets))
-        first = None if start_from is None else read_gguf_adapter(start_from, opened.config.architecture)
-        if first is not None:
-            _check_first(first, Path(start_from or ""), targets, settings)
-        # A run that is resumed on another day has the dates of its first one in its prompts.
-        moment = datetime.fromisoformat(checkpoint.moment) if checkpoint else datetime.now()
-        is_base = template is None and is_base_model(opened.metadata, Path(opened.path).name)
-        with fixed_time(moment):
-            prepared = prepare(Chat.of(opened, template), data, settings, on_read, is_base=is_base)
-        pace = Pace.of(len(prepared.rows), settings)
-        identity = identity_of(opened, prepared, first, settings)
-        state = checked(identity, checkpoint, moment)
-        sizes = {name: (rows, columns) for name, rows, columns in trainable}
-        parameters = sum(settings.rank * sum(sizes[target]) for target in targets)
-        weights, free = sum(tensor.nbytes for tensor in opened.file.tensors), available_memory()
-
-        def training_bytes(kept: int) -> int:
-            size = _native.training_nbytes(
-                opened._native, targets, settings.rank, settings.length, kept, settings.exact
-            )
-            return size + _COPIES * parameters
-
-        kept = kept_layers(opened.config.layers, lambda count: weights + training_bytes(count), memory, free)
-        plan = TrainingPlan.of(
-            prepared, pace, state.step, len(targets), parameters, weights, training_bytes(kept), kept, free
-        )
-        if on_plan is not None:
-            on_plan(plan)
-        _check_memory(plan, settings, memory)
-        trainer: TrainerLike = _native.Trainer(
-            opened._native,
-            targets,
-            settings.rank,
-            settings.effective_alpha,
-            settings.length,
-            settings.seed,
-            kept,
-            settings.exact,
-        )
-        if state.state is not None:
-            trainer.restore(*state.state)
-        elif first is not None:
-            trainer.set_parameters(first.flat(trainer.names))
-        curve = LossLog(paths.log, state.points)
-        training = Training(
-            trainer, prepared.rows, prepared.validation, settings, state, path=paths.checkpoint,
-            seconds=checkpoint_seconds, curve=curve, on_progress=on_progress, cancel=cancel,
-        )  # fmt: skip
+    with paths.held():
+        checkpoint = begun(paths.checkpoint, resume)
+        opened = model if isinstance(model, EngineModel) else EngineModel(model, threads)
         try:
-            training.run()
+            paths.check(opened.file.paths)
+            if settings.length == _USUAL_LENGTH > opened.context_length:
+                settings = replace(settings, length=opened.context_length)
+            if settings.length > opened.context_length:
+                raise TrainingError(
+                    f"the length is {settings.length} tokens, and the model was trained for {opened.context_length}; "
+                    "expected at most as many"
+                )
+            trainable = _native.trainable(opened._native)
+            targets = chosen_targets(trainable, settings.matrices)
+            peft_note = paths.settle_peft(lambda folder: check_peft(folder, opened.config.architecture, targets))
+            first = None if start_from is None else read_gguf_adapter(start_from, opened.config.architecture)
+            if first is not None:
+                _check_first(first, Path(start_from or ""), targets, settings)
+            # A run that is resumed on another day has the dates of its first one in its prompts.
+            moment = datetime.fromisoformat(checkpoint.moment) if checkpoint else datetime.now()
+            is_base = template is None and is_base_model(opened.metadata, Path(opened.path).name)
+            with fixed_time(moment):
+                prepared = prepare(Chat.of(opened, template), data, settings, on_read, is_base=is_base)
+            pace = Pace.of(len(prepared.rows), settings)
+            identity = identity_of(opened, prepared, first, settings)
+            state = checked(identity, checkpoint, moment)
+            sizes = {name: (rows, columns) for name, rows, columns in trainable}
+            parameters = sum(settings.rank * sum(sizes[target]) for target in targets)
+            weights, free = sum(tensor.nbytes for tensor in opened.file.tensors), available_memory()
+
+            def training_bytes(kept: int) -> int:
+                size = _native.training_nbytes(
+                    opened._native, targets, settings.rank, settings.length, kept, settings.exact
+                )
+                return size + _COPIES * parameters
+
+            kept = kept_layers(opened.config.layers, lambda count: weights + training_bytes(count), memory, free)
+            plan = TrainingPlan.of(
+                prepared, pace, state.step, len(targets), parameters, weights, training_bytes(kept), kept, free
+            )
+            if on_plan is not None:
+                on_plan(plan)
+            _check_memory(plan, settings, memory)
+            trainer: TrainerLike = _native.Trainer(
+                opened._native,
+                targets,
+                settings.rank,
+                settings.effective_alpha,
+                settings.length,
+                settings.seed,
+                kept,
+                settings.exact,
+            )
+            if state.state is not None:
+                trainer.restore(*state.state)
+            elif first is not None:
+                trainer.set_parameters(first.flat(trainer.names))
+            curve = LossLog(paths.log, state.points)
+            training = Training(
+                trainer, prepared.rows, prepared.validation, settings, state, path=paths.checkpoint,
+                seconds=checkpoint_seconds, curve=curve, on_progress=on_progress, cancel=cancel,
+            )  # fmt: skip
+            try:
+                training.run()
+            finally:
+                curve.close(state.points)
+            best = trainer.parameters() if state.best is None else state.best
+            adapter = Adapter.of(trainer.names, best, settings.effective_alpha)
+            write_gguf_adapter(paths.output, opened, adapter)
+            if paths.peft is not None:
+                write_peft_folder(paths.peft, opened, adapter, alpha=settings.given_alpha, rslora=settings.rslora)
+            if plot is not None:
+                draw_losses(plot, state.points, f"Loss of {paths.output.name}")
+            paths.checkpoint.unlink()
         finally:
-            curve.close(state.points)
-        best = trainer.parameters() if state.best is None else state.best
-        adapter = Adapter.of(trainer.names, best, settings.effective_alpha)
-        write_gguf_adapter(paths.output, opened, adapter)
-        if paths.peft is not None:
-            write_peft_folder(paths.peft, opened, adapter, alpha=settings.given_alpha, rslora=settings.rslora)
-        if plot is not None:
-            draw_losses(plot, state.points, f"Loss of {paths.output.name}")
-        paths.checkpoint.unlink()
-    finally:
-        if opened is not model:
-            opened.close()
+            if opened is not model:
+                opened.close()
     losses = [point.loss for point in state.points if point.loss is not None][-_LAST_STEPS:]
     return TrainingResult(
         paths.output, paths.peft, peft_note, paths.log, plan, state.step,

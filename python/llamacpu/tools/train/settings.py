@@ -42,7 +42,7 @@ class TrainingSettings:
     """the change is B A times alpha / rank (alpha / sqrt(rank) with `rslora`); None for twice the rank"""
     matrices: str | tuple[str, ...] = "all"
     """which matrices get an adapter: "all" in attention and feed-forward networks, "attention", "feed_forward", or
-    names as in the file ("attn_q") or as in Hugging Face's models ("q_proj")"""
+    names as in the file ("attn_q", "token_embd", "output") or as in Hugging Face's models ("q_proj", "lm_head")"""
     rslora: bool = False
     """whether the change is scaled for stable training at high ranks (rsLoRA, Kalajdzievski 2023)"""
     dropout: float = 0.0

@@ -64,10 +64,28 @@ impl Part {
     }
 }
 
+/// Where a matrix is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spot {
+    Layer(usize, Part),
+    Embedding,
+    Output,
+}
+
+impl Spot {
+    fn name(self) -> String {
+        match self {
+            Self::Layer(layer, part) => format!("blk.{layer}.{}", part.name()),
+            Self::Embedding => "token_embd".to_owned(),
+            Self::Output => "output".to_owned(),
+        }
+    }
+}
+
 /// The adapter of one matrix.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    name: String,
+    spot: Spot,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     /// Index of its first parameter: A (rank × columns), then B (rows × rank).
@@ -82,24 +100,33 @@ pub(crate) struct Adapters {
     targets: Vec<Target>,
     /// For every layer and part, the index of its adapter.
     places: Vec<[Option<usize>; Part::ALL.len()]>,
+    /// The indices of the adapters of the embeddings and of the output matrix.
+    embedding: Option<usize>,
+    output: Option<usize>,
     /// Number of parameters.
     pub(crate) len: usize,
 }
 
 /// All matrices that can have an adapter.
 pub(super) fn listed(model: &Model) -> Vec<Trainable> {
-    all(model).map(|(layer, part, linear)| (name(layer, part), linear.rows(), linear.matrix.columns())).collect()
+    all(model).into_iter().map(|(spot, rows, columns)| (spot.name(), rows, columns)).collect()
 }
 
-fn name(layer: usize, part: Part) -> String {
-    format!("blk.{layer}.{}", part.name())
-}
-
-fn all(model: &Model) -> impl Iterator<Item = (usize, Part, &Linear)> {
-    let layers = model.parts(None).2.layers.iter().enumerate();
-    layers.flat_map(|(index, layer)| {
-        Part::ALL.into_iter().filter_map(move |part| part.of(layer).map(|linear| (index, part, linear)))
-    })
+fn all(model: &Model) -> Vec<(Spot, usize, usize)> {
+    let (_, config, weights) = model.parts(None);
+    let mut found = Vec::new();
+    for (index, layer) in weights.layers.iter().enumerate() {
+        let parts = Part::ALL.into_iter().filter_map(|part| part.of(layer).map(|linear| (part, linear)));
+        found.extend(parts.map(|(part, linear)| (Spot::Layer(index, part), linear.rows(), linear.matrix.columns())));
+    }
+    // The gradient of a norm between the embeddings and the first layer is not implemented.
+    if weights.embedding.norm.is_none() {
+        found.push((Spot::Embedding, config.embedding_length, weights.embedding.tokens.rows()));
+    }
+    if let Some(output) = &weights.output {
+        found.push((Spot::Output, output.matrix.rows(), output.matrix.columns()));
+    }
+    found
 }
 
 /// Bytes of that many parameters with their gradients and moments.
@@ -111,22 +138,26 @@ impl Adapters {
     /// The adapters of the named matrices, in the order of the model.
     pub(crate) fn new(model: &Model, shape: &TrainerShape, alpha: f32) -> Result<Self, Error> {
         let mut places = vec![[None; Part::ALL.len()]; model.config().layers];
+        let (mut embedding, mut output) = (None, None);
         let (mut targets, mut len) = (Vec::new(), 0_usize);
-        for (layer, part, linear) in all(model) {
-            let name = name(layer, part);
-            if !shape.targets.contains(&name) {
+        for (spot, rows, columns) in all(model) {
+            if !shape.targets.contains(&spot.name()) {
                 continue;
             }
-            let (rows, columns) = (linear.rows(), linear.matrix.columns());
-            places[layer][part as usize] = Some(targets.len());
-            targets.push(Target { name, rows, columns, start: len });
+            let place = match spot {
+                Spot::Layer(layer, part) => &mut places[layer][part as usize],
+                Spot::Embedding => &mut embedding,
+                Spot::Output => &mut output,
+            };
+            *place = Some(targets.len());
+            targets.push(Target { spot, rows, columns, start: len });
             len = (rows + columns)
                 .checked_mul(shape.rank)
                 .and_then(|more| more.checked_add(len))
                 .ok_or_else(|| Error::Argument(format!("a rank of {} is too large for this machine", shape.rank)))?;
         }
         let scale = alpha / shape.rank as f32;
-        Ok(Self { rank: shape.rank, scale, targets, places, len })
+        Ok(Self { rank: shape.rank, scale, targets, places, embedding, output, len })
     }
 
     /// The adapter of a matrix.
@@ -134,14 +165,32 @@ impl Adapters {
         self.places[layer][part as usize].map(|index| &self.targets[index])
     }
 
+    /// The adapter of the embeddings, whose columns are tokens.
+    pub(crate) fn of_embedding(&self) -> Option<&Target> {
+        self.embedding.map(|index| &self.targets[index])
+    }
+
+    /// The adapter of the output matrix.
+    pub(crate) fn of_output(&self) -> Option<&Target> {
+        self.output.map(|index| &self.targets[index])
+    }
+
     /// Whether any of these parts of a layer has an adapter.
     pub(crate) fn any(&self, layer: usize, wanted: impl Fn(Part) -> bool) -> bool {
         Part::ALL.into_iter().any(|part| wanted(part) && self.of(layer, part).is_some())
     }
 
-    /// The first layer with an adapter: no gradient is needed before it.
+    /// The first layer with something to learn in it or before it.
     pub(crate) fn first_layer(&self) -> usize {
+        if self.embedding.is_some() {
+            return 0;
+        }
         (0..self.places.len()).find(|layer| self.any(*layer, |_| true)).unwrap_or(self.places.len())
+    }
+
+    /// Whether there is nothing to learn before a layer, so that the gradient with respect to its input is not needed.
+    pub(crate) fn is_first(&self, layer: usize) -> bool {
+        self.embedding.is_none() && layer == self.first_layer()
     }
 
     /// Where the parameters A and B of an adapter are.
@@ -154,8 +203,8 @@ impl Adapters {
     pub(crate) fn names(&self) -> Vec<Trainable> {
         let of = |target: &Target| {
             [
-                (format!("{}.lora_a", target.name), self.rank, target.columns),
-                (format!("{}.lora_b", target.name), target.rows, self.rank),
+                (format!("{}.lora_a", target.spot.name()), self.rank, target.columns),
+                (format!("{}.lora_b", target.spot.name()), target.rows, self.rank),
             ]
         };
         self.targets.iter().flat_map(of).collect()
@@ -165,7 +214,9 @@ impl Adapters {
     pub(crate) fn initialize(&self, parameters: &mut [f32], seed: u64) {
         let mut state = seed;
         for target in &self.targets {
-            let bound = 1.0 / (target.columns as f64).sqrt();
+            // A token is an input with a single 1, so all products `A x` begin at about the same size.
+            let inputs = if target.spot == Spot::Embedding { 1 } else { target.columns };
+            let bound = 1.0 / (inputs as f64).sqrt();
             for value in &mut parameters[self.ranges(target).0] {
                 // 53 bits, as a number from 0 to 1.
                 let share = (random(&mut state) >> 11) as f64 / (1_u64 << 53) as f64;

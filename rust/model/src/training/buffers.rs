@@ -83,6 +83,10 @@ pub(super) struct Buffers {
     pub(super) of_input: Vec<f32>,
     /// embedding: the normalized states that have a target, and the gradient with respect to them
     pub(super) ends: [Vec<f32>; 2],
+    /// rank: the numbers of the tokens, if the embeddings have an adapter
+    pub(super) embedded: Vec<f32>,
+    /// Rows of logits at a time × rank: the product of A, if the output matrix has an adapter.
+    pub(super) output_low: Vec<f32>,
     /// Rows of logits at a time × vocabulary.
     pub(super) logits: Vec<f32>,
     pub(super) logit_rows: usize,
@@ -203,6 +207,8 @@ impl Buffers {
             gradient: Vec::new(),
             of_input: Vec::new(),
             ends: [Vec::new(), Vec::new()],
+            embedded: Vec::new(),
+            output_low: Vec::new(),
             logits: Vec::new(),
             logit_rows,
             nbytes: 0,
@@ -218,6 +224,9 @@ impl Buffers {
         for buffer in self.streams.iter_mut().chain(more) {
             visit(buffer, of_stream)?;
         }
+        let rank = |adapted: bool| if adapted { widths.rank } else { 0 };
+        visit(&mut self.embedded, tokens.checked_mul(rank(adapters.of_embedding().is_some())))?;
+        visit(&mut self.output_low, self.logit_rows.checked_mul(rank(adapters.of_output().is_some())))?;
         visit(&mut self.logits, self.logit_rows.checked_mul(config.vocab_size))?;
         let adapted = |part: Part| (0..config.layers).any(|layer| adapters.of(layer, part).is_some());
         // If all layers keep their activations, none needs the first place.
@@ -237,6 +246,7 @@ impl Buffers {
         let widest = widths.inner.max(widths.query).max(widths.attended).max(widths.embedding);
         let packed = Packed::nbytes(shape.tokens, widest)
             .max(Packed::nbytes(self.logit_rows, config.vocab_size))
+            .max(if adapters.of_output().is_some() { Packed::nbytes(config.vocab_size, self.logit_rows) } else { 0 })
             .max(Packed::nbytes(widest, shape.tokens));
         let low = Packed::nbytes(shape.tokens, shape.rank).max(Packed::nbytes(shape.rank, shape.tokens));
         let widest = [(shape.tokens, widest), (self.logit_rows, config.vocab_size)];

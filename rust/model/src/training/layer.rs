@@ -127,7 +127,7 @@ impl Run<'_> {
     }
 
     /// Turns the gradient with respect to the layer's output into that with respect to its input, and adds the gradients
-    /// of its adapters. In the first layer that has any, the gradient with respect to its input is not computed.
+    /// of its adapters. Where nothing is learned before it, the gradient with respect to its input is not computed.
     pub(super) fn layer_back(
         &self,
         (index, weights): (usize, &Layer),
@@ -154,7 +154,7 @@ impl Run<'_> {
         } = work;
         let (normed, branch) = (&mut normed[..input.len()], &mut branch[..input.len()]);
         let products = &mut Products { base: Base { packed, bytes, inputs }, packed_low, low };
-        let first = index == self.adapters.first_layer();
+        let first = self.adapters.is_first(index);
         let attends = !first || self.adapted(index, Part::of_attention);
         let parallel = self.config.parallel;
         let attention_norm = weights.attention_norm.as_ref();

@@ -3,7 +3,7 @@
 use llamacpu_kernels::backward::{Packed, PackedBytes, Right, Sum, View, add_bias, multiply, multiply_bytes};
 use llamacpu_kernels::matmul::{InputBuffers, Job, Matrix, matmul};
 
-use super::adapters::Part;
+use super::adapters::{Part, Target};
 use super::run::Run;
 use crate::Error;
 use crate::weights::Linear;
@@ -80,15 +80,7 @@ impl Run<'_> {
             add_bias(context, output, bias)?;
         }
         let Some(target) = self.adapters.of(layer, part) else { return Ok(()) };
-        let rank = self.adapters.rank;
-        let (a, b) = self.adapters.ranges(target);
-        let a = View::new(&self.parameters[a], rank, target.columns)?.transposed();
-        let b = View::new(&self.parameters[b], target.rows, rank)?.transposed();
-        let low = &mut low[..self.rows() * rank];
-        multiply(context, products.base.packed, Right::Numbers(a), Sum::SET, low)?;
-        products.packed_low.set(context, View::new(low, self.rows(), rank)?)?;
-        let sum = Sum { scale: self.adapters.scale, add: true };
-        Ok(multiply(context, products.packed_low, Right::Numbers(b), sum, output)?)
+        self.adapt(target, products, &mut low[..self.rows() * self.adapters.rank], output)
     }
 
     /// From the gradient with respect to the output: adds the gradients of the adapter, and sets or adds to `of_input`
@@ -101,7 +93,7 @@ impl Run<'_> {
         gradients: &mut [f32],
         of_input: Option<(&mut [f32], Sum)>,
     ) -> Result<(), Error> {
-        let (context, rows) = (self.context, self.rows());
+        let rows = self.rows();
         let (outputs, inputs) = (linear.rows(), linear.matrix.columns());
         let gradient = View::new(gradient, rows, outputs)?;
         let target = self.adapters.of(layer, part);
@@ -113,25 +105,79 @@ impl Run<'_> {
             self.backward(&linear.matrix, gradient, &mut products.base, (*sum, of_input))?;
         }
         let Some(target) = target else { return Ok(()) };
-        products.base.packed.set(context, gradient)?;
-        let (rank, scale) = (self.adapters.rank, self.adapters.scale);
+        let low = &low[..rows * self.adapters.rank];
+        self.adapter_back(target, (Some(&input[..rows * inputs]), low, gradient), products, gradients)?;
+        of_input.map_or(Ok(()), |(of_input, _)| self.adapter_input(target, products, of_input))
+    }
+}
+
+impl Run<'_> {
+    /// Adds to `output` the product of an adapter and the rows that `products.base.packed` holds. Sets `low` to `A x`.
+    pub(super) fn adapt(
+        &self,
+        target: &Target,
+        products: &mut Products,
+        low: &mut [f32],
+        output: &mut [f32],
+    ) -> Result<(), Error> {
+        let rank = self.adapters.rank;
+        let a = View::new(&self.parameters[self.adapters.ranges(target).0], rank, target.columns)?.transposed();
+        multiply(self.context, products.base.packed, Right::Numbers(a), Sum::SET, low)?;
+        self.raise((target, self.adapters.scale), products.packed_low, low, output)
+    }
+
+    /// Adds to `output` the product of B, a factor and the rows of `low`.
+    pub(super) fn raise(
+        &self,
+        (target, scale): (&Target, f32),
+        packed: &mut Packed,
+        low: &[f32],
+        output: &mut [f32],
+    ) -> Result<(), Error> {
+        let rank = self.adapters.rank;
+        let b = View::new(&self.parameters[self.adapters.ranges(target).1], target.rows, rank)?.transposed();
+        packed.set(self.context, View::new(low, low.len() / rank, rank)?)?;
+        Ok(multiply(self.context, packed, Right::Numbers(b), Sum { scale, add: true }, output)?)
+    }
+
+    /// Adds the gradients of an adapter to `gradients`: that of A, unless there is no input, and that of B, from `A x` and
+    /// the gradient with respect to the output. Leaves the gradient with respect to `A x` in `products.low`.
+    pub(super) fn adapter_back(
+        &self,
+        target: &Target,
+        (input, low, gradient): (Option<&[f32]>, &[f32], View),
+        products: &mut Products,
+        gradients: &mut [f32],
+    ) -> Result<(), Error> {
+        let (context, rank, scale) = (self.context, self.adapters.rank, self.adapters.scale);
+        let rows = low.len() / rank;
         let (a, b) = self.adapters.ranges(target);
-        let between = &mut products.low[..rows * rank];
-        let weights = View::new(&self.parameters[b.clone()], outputs, rank)?;
-        let scaled = Sum { scale, add: false };
-        multiply(context, products.base.packed, Right::Numbers(weights), scaled, between)?;
-        let between = View::new(between, rows, rank)?;
-        if let Some((of_input, _)) = &mut of_input {
-            products.packed_low.set(context, between)?;
-            let weights = View::new(&self.parameters[a.clone()], rank, inputs)?;
-            multiply(context, products.packed_low, Right::Numbers(weights), Sum::ADD, of_input)?;
+        let between = &mut products.low[..low.len()];
+        products.base.packed.set(context, gradient)?;
+        let weights = Right::Numbers(View::new(&self.parameters[b.clone()], target.rows, rank)?);
+        multiply(context, products.base.packed, weights, Sum { scale, add: false }, between)?;
+        if let Some(input) = input {
+            products.packed_low.set(context, View::new(between, rows, rank)?.transposed())?;
+            let input = Right::Numbers(View::new(input, rows, target.columns)?);
+            multiply(context, products.packed_low, input, Sum::ADD, &mut gradients[a])?;
         }
-        products.packed_low.set(context, between.transposed())?;
-        let input = Right::Numbers(View::new(input, rows, inputs)?);
-        multiply(context, products.packed_low, input, Sum::ADD, &mut gradients[a])?;
         products.base.packed.set(context, gradient.transposed())?;
-        let low = Right::Numbers(View::new(&low[..rows * rank], rows, rank)?);
+        let low = Right::Numbers(View::new(low, rows, rank)?);
         Ok(multiply(context, products.base.packed, low, Sum { scale, add: true }, &mut gradients[b])?)
+    }
+
+    /// Adds to `of_input` what follows from the gradient with respect to `A x` that `adapter_back` has left.
+    pub(super) fn adapter_input(
+        &self,
+        target: &Target,
+        products: &mut Products,
+        of_input: &mut [f32],
+    ) -> Result<(), Error> {
+        let rank = self.adapters.rank;
+        let rows = of_input.len() / target.columns;
+        products.packed_low.set(self.context, View::new(&products.low[..rows * rank], rows, rank)?)?;
+        let a = Right::Numbers(View::new(&self.parameters[self.adapters.ranges(target).0], rank, target.columns)?);
+        Ok(multiply(self.context, products.packed_low, a, Sum::ADD, of_input)?)
     }
 }
 

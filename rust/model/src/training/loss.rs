@@ -3,7 +3,7 @@
 use llamacpu_kernels::activation::soft_cap;
 use llamacpu_kernels::backward::{Sum, View, add_bias, cross_entropy, soft_cap_backward};
 
-use super::linear::Base;
+use super::linear::Products;
 use super::run::Run;
 use crate::Error;
 use crate::norms::{normalize, rows_norm};
@@ -15,31 +15,35 @@ pub(super) struct Ends<'a> {
     pub(super) gradients: &'a mut [f32],
     pub(super) logits: &'a mut [f32],
     pub(super) logit_rows: usize,
-    pub(super) base: Base<'a>,
+    /// Rows of logits × rank, if the output matrix has an adapter.
+    pub(super) low: &'a mut [f32],
+    pub(super) products: Products<'a>,
 }
 
 impl Run<'_> {
-    /// Returns the sum of the losses and the number of targets. Sets `gradient`, if it is wanted, to the gradient with
-    /// respect to the stream behind the last layer.
+    /// Returns the sum of the losses and the number of targets. Where gradients are wanted, sets the first one to that with
+    /// respect to the stream behind the last layer, and adds those of the output's adapter to the second one.
     pub(super) fn loss(
         &self,
         weights: &Weights,
         stream: &[f32],
         targets: &[i32],
         ends: Ends,
-        gradient: Option<&mut [f32]>,
+        wanted: Option<(&mut [f32], &mut [f32])>,
     ) -> Result<(f64, usize), Error> {
         let Some(output) = &weights.output else {
             return Err(Error::Model("the model has no output matrix, so there are no losses".to_owned()));
         };
         let (context, config, width) = (self.context, self.config, self.config.embedding_length);
         // Rows with a target, and the target.
-        let wanted = targets.iter().enumerate().filter_map(|(row, target)| Some((row, u32::try_from(*target).ok()?)));
-        let wanted: Vec<(usize, u32)> = wanted.collect();
-        let Ends { states, gradients, logits, logit_rows, mut base } = ends;
+        let known = targets.iter().enumerate().filter_map(|(row, target)| Some((row, u32::try_from(*target).ok()?)));
+        let known: Vec<(usize, u32)> = known.collect();
+        let Ends { states, gradients, logits, logit_rows, low, mut products } = ends;
+        let adapter = self.adapters.of_output();
+        let (mut gradient, mut of_adapters) = wanted.unzip();
         // The states before the norm are gathered where the gradients will be.
-        let (states, gathered) = (&mut states[..wanted.len() * width], &mut gradients[..wanted.len() * width]);
-        for ((row, _), to) in wanted.iter().zip(gathered.chunks_exact_mut(width)) {
+        let (states, gathered) = (&mut states[..known.len() * width], &mut gradients[..known.len() * width]);
+        for ((row, _), to) in known.iter().zip(gathered.chunks_exact_mut(width)) {
             to.copy_from_slice(&stream[row * width..][..width]);
         }
         match &weights.output_norm {
@@ -48,16 +52,20 @@ impl Run<'_> {
         }
         let cap = config.logit_soft_cap;
         let (mut sum, wants) = (0.0, gradient.is_some());
-        for first in (0..wanted.len()).step_by(logit_rows) {
-            let some = &wanted[first..wanted.len().min(first + logit_rows)];
+        for first in (0..known.len()).step_by(logit_rows) {
+            let some = &known[first..known.len().min(first + logit_rows)];
             let targets: Vec<u32> = some.iter().map(|(_, target)| *target).collect();
             let logits = &mut logits[..some.len() * config.vocab_size];
             let mut losses = vec![0.0; some.len()];
             let input = &states[first * width..][..some.len() * width];
-            base.packed.set(context, View::new(input, some.len(), width)?)?;
-            self.forward(&output.matrix, input, some.len(), &mut base, logits)?;
+            products.base.packed.set(context, View::new(input, some.len(), width)?)?;
+            self.forward(&output.matrix, input, some.len(), &mut products.base, logits)?;
             if let Some(bias) = &output.bias {
                 add_bias(context, logits, bias)?;
+            }
+            let low = &mut low[..adapter.map_or(0, |_| some.len() * self.adapters.rank)];
+            if let Some(target) = adapter {
+                self.adapt(target, &mut products, low, logits)?;
             }
             self.scaled(logits, config.logit_scale)?;
             if cap > 0.0 {
@@ -69,23 +77,29 @@ impl Run<'_> {
                 cross_entropy(context, logits, &targets, &mut losses, wants)?;
             }
             sum += losses.iter().sum::<f64>();
-            if wants {
+            if let Some(gradients) = &mut of_adapters {
                 self.scaled(logits, config.logit_scale)?;
                 let to = &mut states[first * width..][..some.len() * width];
                 let of_logits = View::new(logits, some.len(), config.vocab_size)?;
-                self.backward(&output.matrix, of_logits, &mut base, (Sum::SET, to))?;
+                if let Some(target) = adapter {
+                    self.adapter_back(target, (Some(&*to), low, of_logits), &mut products, gradients)?;
+                }
+                self.backward(&output.matrix, of_logits, &mut products.base, (Sum::SET, &mut *to))?;
+                if let Some(target) = adapter {
+                    self.adapter_input(target, &mut products, to)?;
+                }
             }
         }
-        if let Some(gradient) = gradient {
+        if let Some(gradient) = &mut gradient {
             if let Some(norm) = &weights.output_norm {
                 rows_norm(config, norm).backward(context, gathered, states)?;
             }
             gradient.fill(0.0);
-            for ((row, _), from) in wanted.iter().zip(states.chunks_exact(width)) {
+            for ((row, _), from) in known.iter().zip(states.chunks_exact(width)) {
                 gradient[row * width..][..width].copy_from_slice(from);
             }
         }
-        Ok((sum, wanted.len()))
+        Ok((sum, known.len()))
     }
 
     /// Losses and gradients of capped logits, a row at a time: the derivative of the cap needs them once more.

@@ -1,12 +1,14 @@
 //! A step: tokens in, the loss out, and gradients added up.
 
 use llamacpu_kernels::Error as KernelError;
+use llamacpu_kernels::backward::View;
 use llamacpu_kernels::context::Context;
 use llamacpu_kernels::matmul::Matrix;
 
+use super::adapters::Target;
 use super::buffers::Buffers;
 use super::check::batch;
-use super::linear::Base;
+use super::linear::{Base, Products};
 use super::loss::Ends;
 use super::run::Run;
 use super::trainer::{Numbers, Trainer};
@@ -104,13 +106,21 @@ impl Run<'_> {
     ) -> Result<(f64, usize), Error> {
         let (config, layers) = (self.config, self.config.layers);
         let len = self.rows() * config.embedding_length;
-        let Buffers { work, streams, saved, gradient, of_input, ends, logits, logit_rows, .. } = buffers;
+        let Buffers {
+            work, streams, saved, gradient, of_input, ends, embedded, output_low, logits, logit_rows, ..
+        } = buffers;
         let kept = saved.len() - 1;
         // Which of the places a layer uses, and whether it keeps it.
         let place = |layer: usize| if layer + kept >= layers { 1 + layer + kept - layers } else { 0 };
 
         let tokens: Vec<u32> = batch.tokens.iter().map(|token| *token as u32).collect();
         embed_rows(self.context, (config, &weights.embedding), &tokens, (self.places, None), &mut streams[0][..len])?;
+        let embedded = &mut embedded[..self.adapters.of_embedding().map_or(0, |_| self.rows() * self.adapters.rank)];
+        if let Some(target) = self.adapters.of_embedding() {
+            self.look_up(target, &tokens, embedded);
+            let scale = self.adapters.scale * config.embedding_scale;
+            self.raise((target, scale), &mut work.packed_low, embedded, &mut streams[0][..len])?;
+        }
         self.rotations.set(self.context, self.places, &mut work.angles)?;
         for (index, layer) in weights.layers.iter().enumerate() {
             check_interrupt(self.context)?;
@@ -122,13 +132,15 @@ impl Run<'_> {
         let [states, of_states] = ends;
         let logit_rows = *logit_rows;
         let base = Base { packed: &mut work.packed, bytes: &mut work.bytes, inputs: &mut work.inputs };
-        let ends = Ends { states, gradients: of_states, logits, logit_rows, base };
+        let products = Products { base, packed_low: &mut work.packed_low, low: &mut work.low };
+        let ends = Ends { states, gradients: of_states, logits, logit_rows, low: output_low, products };
         let stream = &streams[layers][..len];
         let Some(gradients) = gradients else {
             return self.loss(weights, stream, batch.targets, ends, None);
         };
         let gradient = &mut gradient[..len];
-        let result = self.loss(weights, stream, batch.targets, ends, Some(&mut *gradient))?;
+        let wanted = Some((&mut *gradient, &mut *gradients));
+        let result = self.loss(weights, stream, batch.targets, ends, wanted)?;
 
         let mut back = Angles::default();
         self.rotations.set(self.context, self.places, &mut back)?;
@@ -142,6 +154,32 @@ impl Run<'_> {
             let of_stream = (&mut *gradient, &mut of_input[..len]);
             self.layer_back((index, layer), input, (saved, work, &back), of_stream, gradients)?;
         }
+        if let Some(target) = self.adapters.of_embedding() {
+            self.scaled(gradient, config.embedding_scale)?;
+            let base = Base { packed: &mut work.packed, bytes: &mut work.bytes, inputs: &mut work.inputs };
+            let products = &mut Products { base, packed_low: &mut work.packed_low, low: &mut work.low };
+            let gradient = View::new(gradient, self.rows(), config.embedding_length)?;
+            self.adapter_back(target, (None, embedded, gradient), products, gradients)?;
+            self.spread(target, &tokens, &products.low[..embedded.len()], gradients);
+        }
         Ok(result)
+    }
+
+    /// Sets every row of `low` to the column of A that belongs to its token.
+    fn look_up(&self, target: &Target, tokens: &[u32], low: &mut [f32]) {
+        let a = &self.parameters[self.adapters.ranges(target).0];
+        for (token, numbers) in tokens.iter().zip(low.chunks_exact_mut(self.adapters.rank)) {
+            let column = a[*token as usize..].iter().step_by(target.columns);
+            numbers.iter_mut().zip(column).for_each(|(number, value)| *number = *value);
+        }
+    }
+
+    /// Adds every row of `low` to the gradient of the column of A that belongs to its token.
+    fn spread(&self, target: &Target, tokens: &[u32], low: &[f32], gradients: &mut [f32]) {
+        let a = &mut gradients[self.adapters.ranges(target).0];
+        for (token, numbers) in tokens.iter().zip(low.chunks_exact(self.adapters.rank)) {
+            let column = a[*token as usize..].iter_mut().step_by(target.columns);
+            column.zip(numbers).for_each(|(sum, number)| *sum += number);
+        }
     }
 }
