@@ -24,13 +24,14 @@ from llamacpu.gguf.file import GGUFFile
 from llamacpu.tools.convert.registry import FAMILIES
 
 FACTS = load()
-MODELS: dict[str, dict[str, Any]] = FACTS["models"]
+MODELS: dict[str, dict[str, Any]] = {name: model for name, model in FACTS["models"].items() if "part" not in model}
+TOWERS: dict[str, dict[str, Any]] = {name: model for name, model in FACTS["models"].items() if "part" in model}
 THOROUGH = bool(os.environ.get("LLAMACPU_THOROUGH"))
 LLAMA = next(name for name in MODELS if name.startswith("Tiny"))
 
 
 def made(folder: Path, name: str = LLAMA) -> Path:
-    return write_checkpoint(folder / name, MODELS[name], FACTS["tokenizers"])
+    return write_checkpoint(folder / name, FACTS["models"][name], FACTS["tokenizers"])
 
 
 def names(folder: Path) -> list[str]:
@@ -44,6 +45,46 @@ def test_bytes_are_those_of_llama_cpps_converter(tmp_path: Path, name: str) -> N
         if THOROUGH or kind in ("auto", "q8_0"):
             path = llamacpu.convert(folder, tmp_path / "out.gguf", type=kind)
             assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, kind
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_bytes_of_encoders_of_pictures(tmp_path: Path, name: str) -> None:
+    """As from llama.cpp's converter with --mmproj, but for names and a row that it loses (make_converted.py)."""
+    folder = made(tmp_path, name)
+    for kind, digest in TOWERS[name]["digests"].items():
+        path = llamacpu.convert(folder, tmp_path / "out.gguf", type=kind, mmproj=True)
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, kind
+
+
+@pytest.mark.parametrize(
+    ("model", "damage", "message"),
+    [
+        ("gemma3-vl", lambda f: (f / "preprocessor_config.json").unlink(), "image_mean is None"),
+        ("gemma3-vl", lambda f: changed(f, vision_config=None), "there is no vision_config"),
+        ("gemma3-vl", lambda f: changed(f, vision_config={"num_hidden_layers": 3}), "2 layers of the encoder"),
+        ("gemma3-vl", lambda f: changed(f, architectures=["LlamaForCausalLM"]), "has no encoder of pictures"),
+        ("qwen25vl", lambda f: vision(f, fullatt_block_indexes=[1, 2]), "expected equal distances"),
+        ("qwen25vl", lambda f: vision(f, num_heads="two"), "num_attention_heads of vision_config is 'two'|num_heads"),
+        ("pixtral", lambda f: (f / "tokenizer_config.json").write_text("{}"), "no token .* row in the embedding"),
+        ("pixtral", lambda f: vision(f, model_type="clip_vision_model"), "'clip_vision_model' cannot be converted"),
+        ("llama4-vl", lambda f: vision(f, pixel_shuffle_ratio=0), "pixel_shuffle_ratio is 0"),
+        ("muse-glimmer-vl", lambda f: vision(f, patch_size=5), "is config.json sound"),
+    ],
+)  # fmt: skip
+def test_damaged_encoders_are_one_error(
+    tmp_path: Path, model: str, damage: Callable[[Path], Any], message: str
+) -> None:
+    folder = made(tmp_path, model)
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message):
+        llamacpu.convert(folder, tmp_path / "a.gguf", mmproj=True)
+    assert not (tmp_path / "a.gguf").exists()
+
+
+def test_the_default_name_of_an_encoder(tmp_path: Path) -> None:
+    folder = made(tmp_path, "smolvlm").rename(tmp_path / "Tiny-SmolVLM-1B-Instruct")
+    (tmp_path / "out").mkdir()
+    assert llamacpu.convert(folder, tmp_path / "out", mmproj=True).name.startswith("mmproj-Tiny-SmolVLM-")
 
 
 @pytest.mark.instruction_set
@@ -213,6 +254,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
 def changed(folder: Path, **values: Any) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def vision(folder: Path, **values: Any) -> None:
+    found = json.loads((folder / "config.json").read_text())["vision_config"]
+    changed(folder, vision_config={**found, **values})
 
 
 def truncate(path: Path) -> None:

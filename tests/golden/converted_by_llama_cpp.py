@@ -18,8 +18,8 @@ from unittest import mock
 RANKS = {"qwen.tiktoken": "endoftext im_start im_end", "hy.tiktoken": "endoftext startoftext bos eos pad"}
 
 
-def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str) -> None:
-    """Convert; `rule` is the name of the rule that cuts text into words."""
+def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str | None) -> None:
+    """Convert; `rule` is the name of the rule that cuts text into words, None for the part that sees."""
     import gguf
     import torch
     from conversion import get_model_class
@@ -28,7 +28,8 @@ def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str) -> 
     types = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0", "auto": "GUESSED"}
     TextModel.get_vocab_base_pre = lambda _self, _tokenizer: rule
     hparams = ModelBase.load_hparams(folder, False)
-    chosen = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
+    part = ModelType.MMPROJ if rule is None else ModelType.TEXT
+    chosen = get_model_class(get_model_architecture(hparams, part), mmproj=rule is None)
     with torch.inference_mode(), _helped(folder, chosen, hparams):
         # It looks at numbers of Jais that it has not read otherwise.
         eager = chosen.__name__ == "JaisModel"
@@ -39,6 +40,7 @@ def converted_by_llama_cpp(folder: Path, kind: str, output: Path, rule: str) -> 
 def _helped(folder: Path, chosen: Any, config: dict[str, Any]) -> Iterator[None]:
     import transformers
     from conversion.base import TextModel
+    from conversion.deepseek import DeepseekV2Model
 
     with contextlib.ExitStack() as stack:
 
@@ -71,8 +73,41 @@ def _helped(folder: Path, chosen: Any, config: dict[str, Any]) -> Iterator[None]
             replace("_set_vocab_llama_hf", chosen._set_vocab_gpt2)
             # A configuration of an unknown kind keeps transformers from loading the tokenizer beside it.
             stack.enter_context(_tokenizer(transformers.PreTrainedTokenizerFast.from_pretrained(folder)))
+        if chosen.__name__ == "DeepseekV32Model":  # it asks for a property that this class of tokenizers does not keep
+            kind = transformers.PreTrainedTokenizerFast
+            stack.enter_context(mock.patch.object(kind, "add_bos_token", True))
+            stack.enter_context(_tokenizer(kind.from_pretrained(folder)))
         if chosen.__name__ == "XverseModel":  # it writes no scores, without which the merges are lost
             stack.enter_context(_scores(folder))
+        if getattr(chosen, "opt_num_mtp_layers", None) is not None:  # it wants to be told that there are none
+            weights = (folder / "model.safetensors").read_bytes()
+            stack.enter_context(mock.patch.object(chosen, "no_mtp", b"mtp.layers" not in weights))
+        if chosen.__name__ == "Mistral3Model" and config.get("model_type") == "mistral4":
+            # Its converter for Mistral's own form of the checkpoint writes these keys, that for this form does not.
+            inner = chosen.Mistral4Model
+
+            def set_scale(self: Any) -> None:
+                DeepseekV2Model.set_gguf_parameters(self)
+                self.gguf_writer.add_attn_temperature_scale(self.rope_parameters["llama_4_scaling_beta"])
+                self.gguf_writer.add_attn_temperature_length(self.rope_parameters["original_max_position_embeddings"])
+
+            stack.enter_context(mock.patch.object(inner, "set_gguf_parameters", set_scale))
+        if chosen.__name__ == "LlavaVisionModel":  # it leaves out the embedding that it takes a row from
+            kept = chosen.filter_tensors.__func__
+
+            def keep(cls: Any, item: Any) -> Any:
+                name = "embed_tokens.weight" if item[0].endswith("embed_tokens.weight") else item[0]
+                return kept(cls, (name, item[1]))
+
+            replace("filter_tensors", classmethod(keep))
+        if chosen.__name__ == "Llama4VisionModel":  # published files have ln2; a name of another model shadows it
+
+            def renamed(self: Any, data: Any, name: str, layer: int | None) -> Any:
+                for ours, values in modify_llama_4(self, data, name, layer):
+                    yield ours.replace("attn_post_norm", "ln2"), values
+
+            modify_llama_4 = chosen.modify_tensors
+            replace("modify_tensors", renamed)
         ranked = next((name for name in RANKS if (folder / name).exists()), None)
         if ranked:
             stack.enter_context(_tokenizer(_ranked(folder / ranked, RANKS[ranked])))

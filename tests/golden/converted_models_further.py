@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from converted_models import ENDS, EXPERTS, GROUPED, LLAMA_3, LLAMA_LAYER, SIZES
+from converted_models import ENDS, EXPERTS, GROUPED, LLAMA_3, LLAMA_LAYER, MLA, SIZES, YARN
 
 DYNAMIC = {"rope_type": "dynamic", "type": "dynamic", "alpha": 1000.0, "factor": 1.0, "rope_theta": 10000.0}
+GEMMA_4 = {
+    **GROUPED, "head_dim": 16, "vocab_size": 342, "sliding_window": 32, "final_logit_softcapping": 5.0,
+    "global_head_dim": 32,
+}  # fmt: skip
+LINEAR = {
+    "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+}  # fmt: skip
+INDEX = {"index_n_heads": 4, "index_head_dim": 64, "index_topk": 16}
+MUSE_VISION = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 4,
+    "pos_emb_height": 4, "pos_emb_width": 4, "max_position_embeddings": 16,
+}  # fmt: skip
 FURTHER: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "hunyuan-dense": ("hunyuan_v1_dense", "words", "bfloat16", {
         **GROUPED, "head_dim": 32, "eod_token_id": 2, "max_position_embeddings": 32768, "tie_word_embeddings": True,
@@ -17,10 +29,42 @@ FURTHER: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "exaone-moe": ("exaone_moe", "words", "float32", {
         **GROUPED, **EXPERTS, **ENDS, "head_dim": 16, "num_hidden_layers": 4, "num_experts": 4, "sliding_window": 32}),
     "chatglm-hf": ("glm", "glm", "float32", {**GROUPED, "head_dim": 16, **ENDS}),
+    "muse-glimmer": ("muse_glimmer", "llama", "bfloat16", {
+        "text_config": {**GROUPED, **ENDS, "head_dim": 16, "num_hidden_layers": 5, "sliding_window": 32,
+                        "final_logit_softcapping": 5.0, "output_multiplier": 0.5, "qk_scale_factor": 2.5},
+        "vision_config": MUSE_VISION, "out_hidden_size": 128, "projector_hidden_size": 48}),
+    "gemma4-dense": ("gemma4_text", "characters", "float32", {
+        **GEMMA_4, "num_hidden_layers": 6, "hidden_size_per_layer_input": 0, "attention_k_eq_v": True,
+        "num_global_key_value_heads": 1}),
+    "gemma4-e": ("gemma4_text", "characters", "float32", {
+        **GEMMA_4, "num_hidden_layers": 6, "hidden_size_per_layer_input": 32, "vocab_size_per_layer_input": 342,
+        "num_kv_shared_layers": 2, "use_double_wide_mlp": True, "layer_types": [
+            "sliding_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention",
+            "full_attention"]}),
+    "gemma4-moe": ("gemma4_text", "characters", "bfloat16", {
+        **GEMMA_4, "num_hidden_layers": 3, "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 4,
+        "top_k_experts": 2, "moe_intermediate_size": 32}),
+    "qwen3next": ("qwen3_next", "words", "float32", {
+        **GROUPED, **EXPERTS, **LINEAR, "head_dim": 32, "num_hidden_layers": 4, "num_experts": 4,
+        "shared_expert_intermediate_size": 48}),
+    "qwen35": ("qwen3_5_text", "words", "bfloat16", {**GROUPED, **LINEAR, "head_dim": 32, "num_hidden_layers": 4}),
+    "qwen35moe": ("qwen3_5_moe_text", "words", "float32", {
+        **GROUPED, **EXPERTS, **LINEAR, "head_dim": 32, "num_hidden_layers": 4, "num_experts": 4,
+        "shared_expert_intermediate_size": 48}),
+    "mistral4": ("mistral4", "llama", "float32", {
+        **MLA, "q_lora_rank": 48, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "rope_parameters": {
+            **YARN, "rope_theta": 1e4, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
+    "deepseek32": ("deepseek_v32", "words", "float32", {**MLA, **INDEX, "q_lora_rank": 48}),
+    "glm-dsa": ("glm_moe_dsa", "glm", "float32", {
+        **MLA, **INDEX, **ENDS, "q_lora_rank": 48, "n_group": 1, "topk_group": 1, "indexer_types": [
+            "full", "full", "shared"]}),
 }  # fmt: skip
 # What published configurations have and those of newer transformers do not.
 FURTHER_PUBLISHED: dict[str, dict[str, Any]] = {
     "minimax-m2": {"rotary_dim": 16, "scoring_func": "sigmoid"},
+    "mistral4": {"architectures": ["Mistral3ForConditionalGeneration"]},
+    "deepseek32": {"scoring_func": "sigmoid"},
+    "glm-dsa": {"scoring_func": "sigmoid"},
 }
 WHOLE = "model.embed_tokens 320 64; model.norm 64; lm_head 320 64"
 ATTENTION = LLAMA_LAYER.partition("; mlp")[0]
@@ -54,10 +98,17 @@ MLLAMA_VISION = (
     "post_attention_layernorm 32; post_attention_layernorm:bias 32"
 )
 GATED = {"gate_proj": (32, 64), "up_proj": (32, 64), "down_proj": (64, 32)}
-# The class of a tokenizer, where llama.cpp's converter asks for it.
-CLASSES = {"jina-bert-v2": "BertTokenizer", "jina-bert-v2-code": "RobertaTokenizer"}
+# What llama.cpp's converter asks tokenizer_config.json for.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "jina-bert-v2": {"tokenizer_class": "BertTokenizer"}, "jina-bert-v2-code": {"tokenizer_class": "RobertaTokenizer"},
+}  # fmt: skip
 # Tensors whose values are not made up.
-VALUES = {"jais": {"transformer.relative_pe.slopes": [2.0**-2.5, 2.0**-5, 2.0**-7.5, 2.0**-10]}}
+# Of these torch's exponential is rounded correctly, as ours is.
+DECAY = [0.0, 0.5, 1.0, -0.5]
+VALUES = {
+    name: {f"model.layers.{layer}.linear_attn.A_log": DECAY for layer in (0, 1, 2)}
+    for name in ("qwen3next", "qwen35", "qwen35moe")
+} | {"jais": {"transformer.relative_pe.slopes": [2.0**-2.5, 2.0**-5, 2.0**-7.5, 2.0**-10]}}
 MOE_LAYER = "; ".join([
     ATTENTION, "mlp.gate 4 64; mlp.gate:e_score_correction_bias 4", experts("mlp.experts", GATED, 4),
     *(f"mlp.shared_experts.{part} {rows} {columns}" for part, (rows, columns) in GATED.items()),

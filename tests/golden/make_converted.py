@@ -29,7 +29,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "python")]
 
 from converted_by_llama_cpp import converted_by_llama_cpp  # noqa: E402
 from converted_models import BY_HAND, MODELS, PUBLISHED  # noqa: E402
-from converted_models_further import CLASSES, FURTHER, FURTHER_BY_HAND, FURTHER_PUBLISHED, VALUES  # noqa: E402
+from converted_models_further import FURTHER, FURTHER_BY_HAND, FURTHER_PUBLISHED, SETTINGS, VALUES  # noqa: E402
+from converted_towers import BREAK, NAMES, PICTURES, PREPROCESSORS, TOWERS  # noqa: E402
 
 from converted_checkpoints import GOLDEN, load, write_checkpoint  # noqa: E402
 from llamacpu import convert  # noqa: E402
@@ -58,6 +59,7 @@ model_creator: Somebody
 # A model
 """
 MODELS, BY_HAND, PUBLISHED = MODELS | FURTHER, BY_HAND | FURTHER_BY_HAND, PUBLISHED | FURTHER_PUBLISHED
+MODELS |= TOWERS
 ENCODERS = ("bert", "distilbert", "roberta", "xlm-roberta", "modern-bert", "gemma-embedding")
 TYPES = ("f32", "f16", "bf16", "q8_0", "auto")
 
@@ -275,21 +277,39 @@ def stored_tokenizer(kind: str) -> dict[str, str]:
 def stored_model(name: str) -> dict[str, Any]:
     """The configuration of a model and the shapes of its tensors, as transformers saves them."""
     import torch
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForImageTextToText,
+        Mistral4ForCausalLM,
+    )
 
     model_type, tokenizer, dtype, settings = MODELS[name]
     kind = AutoModel if name in ENCODERS else AutoModelForCausalLM
-    model = kind.from_config(AutoConfig.for_model(model_type, **settings), dtype=torch.float32)
+    kind = AutoModelForImageTextToText if "vision_config" in settings else kind
+    config = AutoConfig.for_model(model_type, **settings)
+    # The class of Mistral 4 is not one that the automatic ones know.
+    model = Mistral4ForCausalLM(config) if name == "mistral4" else kind.from_config(config, dtype=torch.float32)
     with tempfile.TemporaryDirectory() as folder:
         model.to(getattr(torch, dtype)).save_pretrained(folder)
         raw = (Path(folder) / "model.safetensors").read_bytes()
-        config = json.loads((Path(folder) / "config.json").read_text("utf-8")) | PUBLISHED.get(name, {})
+        stored = json.loads((Path(folder) / "config.json").read_text("utf-8")) | PUBLISHED.get(name, {})
     header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
     header.pop("__metadata__", None)
     groups: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for tensor in sorted(header):
-        groups.setdefault((header[tensor]["dtype"], tuple(header[tensor]["shape"])), []).append(tensor)
-    found = {"config": config, "tokenizer": tokenizer, "tensors": [[t, list(s), n] for (t, s), n in groups.items()]}
+        published = tensor.replace(*NAMES.get(name, ("", "")), 1)
+        groups.setdefault((header[tensor]["dtype"], tuple(header[tensor]["shape"])), []).append(published)
+    found = {"config": stored, "tokenizer": tokenizer, "tensors": [[t, list(s), n] for (t, s), n in groups.items()]}
+    if name in TOWERS:
+        found["part"] = "mmproj"
+        settings = PICTURES | PREPROCESSORS.get(name, {})
+        found["files"] = {"preprocessor_config.json": json.dumps(settings)}
+        if config.vision_config.model_type == "pixtral":
+            found["files"]["tokenizer_config.json"] = json.dumps(BREAK)
+    if name in VALUES:
+        found["values"] = VALUES[name]
     if name.startswith("Tiny"):
         found["files"] = {"README.md": CARD, "generation_config.json": json.dumps({"temperature": 0.6, "top_k": 40})}
     return found
@@ -327,10 +347,8 @@ def main() -> None:
         if kind not in facts["tokenizers"]:
             facts["tokenizers"][kind] = stored_tokenizer(kind)
         facts["models"][name] = stored_model(name) if name in MODELS else model_by_hand(name)
-        if name in CLASSES:
-            settings = json.loads(facts["tokenizers"][kind]["tokenizer_config.json"]) | {
-                "tokenizer_class": CLASSES[name]
-            }
+        if name in SETTINGS:
+            settings = json.loads(facts["tokenizers"][kind]["tokenizer_config.json"]) | SETTINGS[name]
             facts["models"][name]["files"] = {"tokenizer_config.json": json.dumps(settings)}
     work = Path(tempfile.mkdtemp())
     for name in chosen:
@@ -340,14 +358,14 @@ def main() -> None:
         for kind in TYPES:
             ours, theirs = work / "ours.gguf", work / "theirs.gguf"
             try:
-                convert(folder, ours, type=kind)
+                convert(folder, ours, type=kind, mmproj=name in TOWERS)
             except LlamaCpuError as error:
                 sys.stdout.write(f"{name:30} {kind:5} CANNOT BE CONVERTED: {error}\n")
                 break
             with GGUFFile(ours) as file:
                 rule = str(file.metadata.get("tokenizer.ggml.pre"))
             try:
-                converted_by_llama_cpp(folder, kind, theirs, rule)
+                converted_by_llama_cpp(folder, kind, theirs, None if name in TOWERS else rule)
             except Exception as error:  # it has faults of its own; there is nothing to compare then
                 sys.stdout.write(f"{name:30} {kind:5} llama.cpp fails: {error!r:.80}\n")
                 continue

@@ -24,13 +24,19 @@ class _ConversionBar(DownloadBar):
     help="Type of the matrices; auto: 16 bits as in the checkpoint.  [default: auto; f32 for an adapter]",
 )
 @click.option("--name", help="Name of the model in the file, instead of that in the model card.")
+@click.option("--mmproj", is_flag=True, help="Convert the part that sees pictures instead of the language model.")
 @click.option("--base", help="SOURCE is a LoRA adapter of PEFT, made for this model: a folder, a GGUF file or a name.")
-def command(source: str, output: str | None, kind: str | None, name: str | None, base: str | None) -> None:
+def command(
+    source: str, output: str | None, kind: str | None, name: str | None, mmproj: bool, base: str | None
+) -> None:
     """Convert SOURCE, the folder of a checkpoint (config.json, safetensors or PyTorch files, tokenizer) or its name on
     the Hugging Face Hub (owner/model), to a GGUF file, and print the path.
 
     The file is what llama.cpp's converter writes. Tensors are converted one at a time. Checkpoints in AWQ, GPTQ and FP8
     are unpacked.
+
+    With --mmproj it is the encoder of pictures and its projector, for the runtimes' option of that name: of Llama 4,
+    Gemma 3, Idefics 3, SmolVLM, Pixtral, Mistral Small 3.1, Qwen 2 VL, Qwen 2.5 VL and Muse Glimmer.
 
     A folder with adapter_config.json is a LoRA adapter of PEFT and becomes an adapter for `--lora`; without --base it
     is converted for the base model that it names.
@@ -38,14 +44,24 @@ def command(source: str, output: str | None, kind: str | None, name: str | None,
     from llamacpu.tools.convert import convert
     from llamacpu.tools.convert_lora import convert_lora, is_adapter
 
+    if mmproj and base is not None:
+        raise click.UsageError("--mmproj is for checkpoints of models, --base for LoRA adapters; give one of them.")
     download, bar = DownloadBar(), _ConversionBar()
     try:
-        if base is not None or is_adapter(source):
+        if base is not None or (not mmproj and is_adapter(source)):
             path = convert_lora(
                 source, output, base=base, type=kind or "f32", name=name, on_progress=bar, on_download=download
             )
         else:
-            path = convert(source, output, type=kind or "auto", name=name, on_progress=bar, on_download=download)
+            path = convert(
+                source,
+                output,
+                type=kind or "auto",
+                name=name,
+                mmproj=mmproj,
+                on_progress=bar,
+                on_download=download,
+            )
     finally:
         download.clear()
         bar.clear()

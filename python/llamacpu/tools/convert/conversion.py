@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llamacpu.arguments import path as check_path
 from llamacpu.checkpoints.checkpoint import Checkpoint
+from llamacpu.checkpoints.tensor import LazyTensor
 from llamacpu.errors import CheckpointError
 from llamacpu.gguf.writer import NewTensor, write_gguf
 from llamacpu.tools.convert.arrays import Array
 from llamacpu.tools.convert.card import set_card
-from llamacpu.tools.convert.families.base import Family
 from llamacpu.tools.convert.formats import FILE_TYPES, encoded, format_of
 from llamacpu.tools.convert.hub import find_checkpoint
+from llamacpu.tools.convert.keys import Keys
 from llamacpu.tools.convert.model_id import size_label
-from llamacpu.tools.convert.registry import family_of
+from llamacpu.tools.convert.registry import family_of, tower_of
 from llamacpu.tools.convert.source import Source
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 from llamacpu.tools.convert.trial import try_model
@@ -35,6 +36,7 @@ def convert(
     *,
     type: str = "auto",
     name: str | None = None,
+    mmproj: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
     on_download: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -51,6 +53,8 @@ def convert(
     type         of the matrices: "f32", "f16", "bf16", "q8_0", or "auto": 16 bits of the kind that the checkpoint
                  has, f16 for F32
     name         of the model (general.name), instead of the one in the model card or the folder's
+    mmproj       convert the part that sees, with its projector, instead of the language model: the file that runtimes
+                 call mmproj ("mmproj-Llama-4-Scout-F16.gguf")
     on_progress  called with the bytes written so far and in total
     on_download  called with the bytes downloaded so far and in total
 
@@ -68,19 +72,14 @@ def convert(
     place = find_checkpoint(source, on_download)
     checkpoint = Checkpoint.open(place.folder)
     origin = Source(checkpoint)
-    chosen = _guessed(origin) if type == "auto" else type
-    format, file_type = FILE_TYPES[chosen]
-    family = family_of(origin)(origin, TokenizerFolder(checkpoint), file_type)
-    tensors = [_new_tensor(tensor_name, array, format, family) for tensor_name, array in family.tensors()]
-    if not tensors:
-        raise CheckpointError(f"{checkpoint.folder}: the checkpoint has no tensors of the language model")
-    _set_metadata(family, tensors, place.name, name)
-    path = _output(output, family, chosen)
+    made = (_encoder if mmproj else _language_model)(origin, type, place.name, name)
+    path = _output(output, made)
     inputs = [entry for entry in checkpoint.folder.iterdir() if entry.is_file()]
-    values = family.keys.values
+    values = made.keys.values
     try:
-        try_model(values, tensors)
-        write_gguf(path, values, tensors, inputs=inputs, on_progress=on_progress)
+        if not mmproj:
+            try_model(values, made.tensors)
+        write_gguf(path, values, made.tensors, inputs=inputs, on_progress=on_progress)
     except (ValueError, TypeError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -88,29 +87,71 @@ def convert(
     return path
 
 
-def _set_metadata(family: Family, tensors: list[NewTensor], model_id: str, name: str | None) -> None:
-    total, shared, expert, experts = _parameters(tensors)
+class _Made(NamedTuple):
+    """What a file is made of, the name of its type, and what precedes its default name."""
+
+    keys: Keys
+    tensors: list[NewTensor]
+    type: str
+    prefix: str
+
+
+def _language_model(source: Source, type: str, model_id: str, name: str | None) -> _Made:
+    checkpoint = source.checkpoint
+    chosen = _guessed(tensor for _, tensor in source.tensors()) if type == "auto" else type
+    format, file_type = FILE_TYPES[chosen]
+    family = family_of(source)(source, TokenizerFolder(checkpoint), file_type)
+    tensors = [
+        _new_tensor(ours, array, array.format or format_of(ours, array.shape, format, family.reduces_routers))
+        for ours, array in family.tensors()
+    ]
+    if not tensors:
+        raise CheckpointError(f"{checkpoint.folder}: the checkpoint has no tensors of the language model")
     if any(tensor.format == "MXFP4" for tensor in tensors) and family.file_type in (0, 1, 32):
         family.file_type = MXFP4_FILE
     family.keys.add("general.type", "model", "string")
-    size = size_label(total, shared, expert, experts)
-    set_card(family.keys, family.source.checkpoint, model_id, total, size, name)
+    _set_card(family.keys, source, tensors, model_id, name)
     family.set_parameters()
     family.keys.add("general.quantization_version", QUANTIZATION_VERSION, "uint32")
     family.set_vocabulary()
+    return _Made(family.keys, tensors, chosen, "")
 
 
-def _guessed(source: Source) -> str:
+def _encoder(source: Source, type: str, model_id: str, name: str | None) -> _Made:
+    kind = tower_of(source)
+    if type == "auto":
+        probe = kind(source, 0)
+        type = _guessed(tensor for original, tensor in source.tensors() if probe.kept(original) is not None)
+    format, file_type = FILE_TYPES[type]
+    tower = kind(source, file_type)
+    tensors = [
+        _new_tensor(ours, array, tower.format_of(ours, theirs, array.shape, format))
+        for ours, theirs, array in tower.tensors()
+    ]
+    if not tensors:
+        raise CheckpointError(f"{source.checkpoint.folder}: the checkpoint has no tensors of an encoder of pictures")
+    tower.check(tensor.name for tensor in tensors)
+    tower.keys.add("general.type", "mmproj", "string")
+    _set_card(tower.keys, source, tensors, model_id, name)
+    tower.set_parameters()
+    tower.keys.add("general.quantization_version", QUANTIZATION_VERSION, "uint32")
+    return _Made(tower.keys, tensors, type, "mmproj-")
+
+
+def _set_card(keys: Keys, source: Source, tensors: list[NewTensor], model_id: str, name: str | None) -> None:
+    total, shared, expert, experts = _parameters(tensors)
+    set_card(keys, source.checkpoint, model_id, total, size_label(total, shared, expert, experts), name)
+
+
+def _guessed(tensors: Iterable[LazyTensor]) -> str:
     """The 16-bit type of the first matrix that has one."""
-    for _, tensor in source.tensors():
+    for tensor in tensors:
         if len(tensor.shape) >= 2 and tensor.dtype in ("BF16", "F16"):
             return tensor.dtype.lower()
     return "f16"
 
 
-def _new_tensor(name: str, array: Array, chosen: str, family: Family) -> NewTensor:
-    format = array.format or format_of(name, array.shape, chosen, family.reduces_routers)
-
+def _new_tensor(name: str, array: Array, format: str) -> NewTensor:
     def data() -> Iterator[Any]:
         if array.untouched is not None and array.shape and array.dtype == format:
             yield from array.stored_pieces()
@@ -137,12 +178,13 @@ def _parameters(tensors: list[NewTensor]) -> tuple[int, int, int, int]:
     return total, shared, expert, experts // stacked if stacked else 0
 
 
-def _output(output: str | os.PathLike[str] | None, family: Family, chosen: str) -> Path:
+def _output(output: str | os.PathLike[str] | None, made: _Made) -> Path:
     path = Path.cwd() if output is None else Path(output)
     if output is not None and not path.is_dir():
         return path
-    values = {key: str(value.value) for key, value in family.keys.values.items() if key.startswith("general.")}
+    values = {key: str(value.value) for key, value in made.keys.values.items() if key.startswith("general.")}
     stem = (values.get("general.basename") or values["general.name"]).strip().replace(" ", "-").replace("/", "-")
-    parts = [values.get(f"general.{key}") for key in ("size_label", "finetune", "version")]
+    kinds = ("finetune", "version") if made.prefix else ("size_label", "finetune", "version")
+    parts = [values.get(f"general.{key}") for key in kinds]
     words = [part.strip().replace(" ", "-").replace("/", "-") for part in parts if part]
-    return path / f"{'-'.join([stem, *words, chosen.upper()])}.gguf"
+    return path / f"{made.prefix}{'-'.join([stem, *words, made.type.upper()])}.gguf"

@@ -10,8 +10,9 @@ from llamacpu.errors import CheckpointError
 if TYPE_CHECKING:
     from llamacpu.tools.convert.families.base import Family
     from llamacpu.tools.convert.source import Source
+    from llamacpu.tools.convert.towers.base import Tower
 
-__all__ = ["FAMILIES", "family_of"]
+__all__ = ["FAMILIES", "TOWERS", "family_of", "tower_of"]
 
 # Class of transformers to the module in families/ and the class in it.
 _CLASSES = {
@@ -36,6 +37,7 @@ _CLASSES = {
     "phi.Phi2": "PhiForCausalLM",
     "phi.Phi3": "Phi3ForCausalLM",
     "deepseek.Deepseek2": "DeepseekV2ForCausalLM DeepseekV3ForCausalLM",
+    "glimmer.MuseGlimmer": "MuseGlimmerForConditionalGeneration MuseGlimmerForCausalLM",
     "gpt_oss.GptOss": "GptOssForCausalLM",
     "deci.Deci": "DeciLMForCausalLM",
     "fused.Ernie": "Ernie4_5ForCausalLM Ernie4_5_ForCausalLM",
@@ -91,6 +93,15 @@ _CLASSES = {
     "further.Refact": "GPTRefactForCausalLM",
     "mllama.Mllama": "MllamaForConditionalGeneration",
 }
+_TOWERS = {
+    "Llama4Tower": "Llama4ForConditionalGeneration",
+    "Gemma3Tower": "Gemma3ForConditionalGeneration",
+    "Idefics3Tower": "Idefics3ForConditionalGeneration SmolVLMForConditionalGeneration",
+    "PixtralTower": "LlavaForConditionalGeneration Mistral3ForConditionalGeneration",
+    "Qwen2VlTower": "Qwen2VLForConditionalGeneration Qwen2_5_VLForConditionalGeneration",
+    "MuseGlimmerTower": "MuseGlimmerForConditionalGeneration",
+}
+TOWERS = {theirs: ours for ours, names in _TOWERS.items() for theirs in names.split()}
 FAMILIES = {theirs: ours for ours, names in _CLASSES.items() for theirs in names.split()}
 
 
@@ -104,10 +115,23 @@ def family_of(source: Source) -> type[Family]:
         )
     if name == "encoders.NomicBert" and source.config.get("moe_every_n_layers"):
         name = "encoders.NomicBertMoe"
-    if name == "llama.Mistral3" and source.model_type == "mistral4":
-        name = "deepseek.Mistral4"
     if name == "encoders.XlmRoberta" and source.config.get("lora_adaptations"):
         name = "jina.JinaBert3"
     module, _, kind = name.partition(".")
     family: type[Family] = getattr(importlib.import_module(f"llamacpu.tools.convert.families.{module}"), kind)
     return family
+
+
+def tower_of(source: Source) -> type[Tower]:
+    """The encoder of pictures in a checkpoint; CheckpointError if its class has none that can be converted."""
+    from llamacpu.tools.convert.towers import kinds
+
+    names = source.root.get("architectures")
+    name = names[0] if isinstance(names, list) and names else None
+    if name not in TOWERS:
+        raise CheckpointError(
+            f"config.json: the architecture {name!r:.80} has no encoder of pictures that can be converted; "
+            f"expected one of {', '.join(sorted(TOWERS))}"
+        )
+    tower: type[Tower] = getattr(kinds, TOWERS[name])
+    return tower
