@@ -24,7 +24,10 @@ FRAGMENTS = [
     "\n", " ", ">>>", ">>>add\n", ">>>all\n", ">>>python\n", "[ARGS]", "[CALL_ID]", "abcdefghi", "text", ";", ",",
     "<", "</", '"f">', '<param name="a">', "</param>", "<parameter=s>", "</parameter>", "add>", "<|x|>", "<|x|>y", "<|",
     "(", ")", "=", "<｜tool▁sep｜>", "function", "[{", "```tool_code\n", "add(a=1)", "print(add(a=1))\n```", "add\n",
-    f"[{CALL}, {{}}]", '{"a": ', "x",
+    f"[{CALL}, {{}}]", '{"a": ', "x", "call:add{", "a:1", '<|"|>', "call:add{}", "<arg_key>a</arg_key>", "<arg_value>",
+    "</arg_value>", '<｜DSML｜invoke name="add">', '<｜DSML｜parameter name="a" string="false">',
+    "</｜DSML｜parameter>", "</｜DSML｜invoke>", "<|channel>",
+    '<invoke name="add">', '<parameter name="s">', "</invoke>", f'{{"tool_calls": [{CALL}]}}', "<function=add>",
 ]  # fmt: skip
 texts = st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join) | st.text("<>{}[]()\"'`\\n ad=:,", max_size=40)
 options = st.fixed_dictionaries(
@@ -96,7 +99,19 @@ def test_no_tag_is_shown_half(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"name": ' * 3000, "[f(" * 3000, "```json\n{" * 2000, ">>>" * 5000, "<tool_call>" * 3000]
+    "text",
+    [
+        '{"name": ' * 3000,
+        "[f(" * 3000,
+        "```json\n{" * 2000,
+        ">>>" * 5000,
+        "<tool_call>" * 3000,
+        '<|tool_call>call:f{a:<|"|>' * 1500,
+        "<channel|>" * 5000,
+        "<|channel>thought" * 3000,
+        "<tool_call><function=f>" * 1500,
+        "<｜DSML｜function_calls>" * 1000,
+    ],
 )
 def test_long_answers_take_no_time(text: str) -> None:
     assert read([*text]) == read([text])

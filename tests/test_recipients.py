@@ -142,11 +142,11 @@ def test_strings_stand_as_they_are(arguments: dict[str, str], size: int) -> None
 
 
 @pytest.mark.parametrize("text", [
-    f"{NEXT}{USER}" * 20_000,
-    " to=f<|message|><atem:function_calls>" + "<|eom|>" * 60_000,
-    " to=f<|message|><atem:function_calls><|eom|><|start|>assistant" * 8_000,
-    f"{F}{NEXT}" * 3_000,
-    "<|start|>" * 40_000,
+    f"{NEXT}{USER}" * 4_000,
+    " to=f<|message|><atem:function_calls>" + "<|eom|>" * 10_000,
+    " to=f<|message|><atem:function_calls><|eom|><|start|>assistant" * 2_000,
+    f"{F}{NEXT}" * 1_000,
+    "<|start|>" * 8_000,
     " to=f<|message|>" + "x" * 400_000,
     "<|start|>" + "y" * 400_000,
 ], ids=range(7))  # fmt: skip

@@ -253,6 +253,61 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
     "null": ('{"name": "add", "parameters": null}', {"calls": [("add", {})]}),
     "null in a tag": ('<tool_call>{"name": "add", "arguments": null}</tool_call>', {"calls": [("add", {})]}),
     "arguments beside the name": ('<tool_call>{"name": "get_weather", "city": "Paris"}</tool_call>', {"calls": [WEATHER]}),
+    "Gemma 4": (
+        '<|channel>thought\nI will.\n<channel|><|tool_call>call:get_weather{city:<|"|>Paris<|"|>}<tool_call|><|tool_call>call:add{a:1}<tool_call|>',
+        {"reasoning": "I will.", "calls": [WEATHER, ADD]},
+    ),
+    "Gemma 4, values of every type": (
+        'Hm.<|tool_call>call:add{a:-1.5e2,b:[true,null,{c:<|"|>x,y:{}[]"<tool_call|><|"|>,<|"|>d e<|"|>:[]}],<|"|>f<|"|>:"g\\"h",i:{}}<tool_call|>There.',
+        {
+            "content": "Hm.There.",
+            "calls": [("add", {"a": -150.0, "b": [True, None, {"c": 'x,y:{}[]"<tool_call|>', "d e": []}], "f": 'g"h', "i": {}})],
+        },
+    ),
+    "Gemma 4, a thought between texts": (
+        "One.<|channel>thought\nHm.\n<channel|>Two.<|channel>thought\n<channel|> three<channel|>",
+        {"reasoning": "Hm.", "content": "One.Two. three"},
+    ),
+    "Gemma 4, broken": ("<|tool_call>call:add{a:}<tool_call|>", {"content": "call:add{a:}"}),
+    "Gemma 4, without an end": ('<|tool_call>call:add{s:<|"|>x', {"content": 'call:add{s:<|"|>x'}),
+    "Qwen 3.5": (
+        "Hm.</think>\n\nText.\n\n<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n</tool_call>\n"
+        '<tool_call>\n<function=add>\n<parameter=s>\nif a < b:\n    "</tool_call>"\n\n</parameter>\n<parameter=o>\n{"x": [1]}\n</parameter>\n</function>\n</tool_call>',
+        {
+            "content": "Hm.\n\nText.",
+            "calls": [WEATHER, ("add", {"s": 'if a < b:\n    "</tool_call>"\n', "o": {"x": [1]}})],
+        },
+    ),
+    "Qwen 3.5, without an end": ("<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n</function>", {"calls": [ADD]}),
+    "Qwen 3.5, without arguments": ("<tool_call>\n<function=add>\n</function>\n</tool_call>", {"calls": [("add", {})]}),
+    "GLM 4.7": (
+        "</think>Text.<tool_call>get_weather<arg_key>city</arg_key><arg_value>Paris</arg_value></tool_call>"
+        "<tool_call>add<arg_key>s</arg_key><arg_value></tool_call></arg_value><arg_key>a</arg_key><arg_value>1</arg_value></tool_call>",
+        {"content": "Text.", "calls": [WEATHER, ("add", {"s": "</tool_call>", "a": 1})]},
+    ),
+    "DeepSeek V3.2": (
+        '<think>Hm.</think>Text.\n\n<｜DSML｜function_calls>\n<｜DSML｜invoke name="get_weather">\n<｜DSML｜parameter name="city" string="true">Paris</｜DSML｜parameter>\n'
+        '</｜DSML｜invoke>\n<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="true">1</｜DSML｜parameter>\n'
+        '<｜DSML｜parameter name="b" string="false">{"c": [2]}</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>',
+        {"reasoning": "Hm.", "content": "Text.", "calls": [WEATHER, ("add", {"a": "1", "b": {"c": [2]}})]},
+    ),
+    "DeepSeek V4, a call in the thought": (
+        '<think>Hm.\n\n<｜DSML｜tool_calls>\n<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>',
+        {"reasoning": "Hm.", "calls": [ADD]},
+    ),
+    "DeepSeek V3.2, a closing tag in a value": (
+        '<｜DSML｜function_calls><｜DSML｜invoke name="add"><｜DSML｜parameter name="s" string="true"> </｜DSML｜function_calls> </｜DSML｜parameter></｜DSML｜invoke></｜DSML｜function_calls>x',
+        {"calls": [("add", {"s": " </｜DSML｜function_calls> "})], "content": "x"},
+    ),
+    "MiniMax": (
+        '<minimax:tool_call>\n<invoke name="get_weather">\n<parameter name="city">Paris</parameter>\n</invoke>\n<invoke name="add">\n<parameter name="a">1</parameter>\n</invoke>\n</minimax:tool_call>',
+        {"calls": [WEATHER, ADD]},
+    ),
+    "all in one object": (
+        'So: {"tool_calls": [{"name": "get_weather", "arguments": {"city": "Paris"}}, {"id": "x", "type": "function", "function": {"name": "add", "arguments": "{\\"a\\": 1}"}}]}',
+        {"content": "So:", "calls": [WEATHER, ADD]},
+    ),
+    "an object that is none": ('{"tool_calls": [{"name": "other"}]}', {"content": '{"tool_calls": [{"name": "other"}]}'}),
     "strings with brackets": (
         '{"name": "add", "parameters": {"a": "}]\\"{", "b": "it\'s"}}',
         {"calls": [("add", {"a": '}]"{', "b": "it's"})]},

@@ -31,6 +31,7 @@ __all__ = ["AnswerReader", "Event", "Piece", "ToolCall"]
 
 _OPENINGS = tuple(opening for opening, _ in REASONING_TAGS)
 _CLOSINGS = tuple(closing for _, closing in REASONING_TAGS)
+_LONGEST_MARK = 64
 _UNOPENED = tuple(closing for closing in _CLOSINGS if closing not in ANYWHERE.values())
 
 
@@ -202,7 +203,7 @@ class AnswerReader(CallStates):
             self._tag = mark
             return self._open("call", place, place + (0 if mark in WITH_TAG else len(mark)), Stretch(mark))
         if mark in ("{", "["):
-            if mark == "[" and not final and any(tag.startswith(text[place:]) for tag in self._whole_marks):
+            if mark == "[" and not final and self._may_be_mark(text[place : place + _LONGEST_MARK]):
                 return None
             if not self._may_be_bare(place):
                 return ()
@@ -222,6 +223,10 @@ class AnswerReader(CallStates):
             return self._open("fence", place, place, Stretch(None, self._from))
         self._fenced = not self._fenced
         return (self._shown(place + 3, trim=False) or [],)
+
+    def _may_be_mark(self, text: str) -> bool:
+        """Whether the rest of the text so far may be the beginning of a mark."""
+        return any(tag.startswith(text) for tag in self._whole_marks)
 
     def _begins_code(self, place: int) -> bool | None:
         """Like `begins_code`; if a grammar constrains the calls, only its opening for them counts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 
 from llamacpu.chat.marks import unfinished
 
@@ -12,6 +13,11 @@ __all__ = ["LeftOut", "any_of"]
 
 def any_of(texts: Iterable[str]) -> re.Pattern[str]:
     """A pattern that matches any of the texts, the longest first; without texts it matches nothing."""
+    return _pattern(tuple(texts))
+
+
+@lru_cache(maxsize=64)
+def _pattern(texts: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 

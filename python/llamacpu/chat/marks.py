@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 CALL_TAGS: dict[str, str | None] = {
     "<tool_call>": "</tool_call>",
@@ -61,12 +62,15 @@ def call_tags() -> set[str]:
 
 def unfinished(text: str, tags: Iterable[str]) -> int:
     """The length of the longest suffix of `text` that is a proper prefix of a tag."""
-    longest = 0
-    for tag in tags:
-        if tag[0] not in text[-len(tag) :]:
-            continue
-        for length in range(min(len(tag) - 1, len(text)), longest, -1):
-            if text.endswith(tag[:length]):
-                longest = length
-                break
-    return longest
+    letters, prefixes, longest = _prefixes(tuple(tags))
+    for place in range(max(0, len(text) - longest), len(text)):
+        if text[place] in letters and text[place:] in prefixes:
+            return len(text) - place
+    return 0
+
+
+@lru_cache(maxsize=64)
+def _prefixes(tags: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str], int]:
+    """The first letters of tags, all their proper prefixes, and the length of the longest of these."""
+    prefixes = frozenset(tag[:length] for tag in tags for length in range(1, len(tag)))
+    return frozenset(tag[0] for tag in tags), prefixes, max(map(len, prefixes), default=0)
