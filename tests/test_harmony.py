@@ -75,7 +75,11 @@ def test_any_text_is_the_same_in_any_pieces(parts: list[str], data: st.DataObjec
 
 
 def test_reasoning_is_content_where_it_is_not_told_apart() -> None:
-    assert read(f"{ANALYSIS}Hm<|end|><|start|>assistant{FINAL}Yes", [], reasoning=False) == ("HmYes", "", [])
+    assert read(f"{ANALYSIS}Hm<|end|><|start|>assistant{FINAL}Yes", [], reasoning=False) == (
+        "<think>\nHm\n</think>\n\nYes",
+        "",
+        [],
+    )
     reader = HarmonyReader(None)
     assert [e for e in reader.push(CALL) + reader.finish() if isinstance(e, ToolCall)] == []
 

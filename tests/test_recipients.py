@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -156,11 +157,21 @@ def test_long_answers_take_no_time(text: str) -> None:
 
 
 def test_reasoning_is_content_where_it_is_not_told_apart() -> None:
-    assert read(f"{SELF}Hm{NEXT}{USER}Yes<|eot|>", [], reasoning=False) == ("Hm\n\nYes", "", [])
+    text = f"{SELF}Hm{NEXT}{USER}Yes{NEXT}{SELF}So{NEXT}{F}<|eot|>"
+    told = "<think>\nHm\n</think>\n\nYes<think>\n\n\nSo\n</think>\n\n"
+    assert (
+        read(text, [], reasoning=False)
+        == read(text, [*range(len(text))], reasoning=False)
+        == (
+            told,
+            "",
+            [("f", {"n": 1})],
+        )
+    )
     reader = RecipientReader(None)
-    (text,) = reader.push(F + "<|eot|>") + reader.finish()
-    assert isinstance(text, Piece)
-    assert text.text == F.partition("<|message|>")[2]
+    (piece,) = reader.push(F + "<|eot|>") + reader.finish()
+    assert isinstance(piece, Piece)
+    assert piece.text == F.partition("<|message|>")[2]
     assert read(f"Yes.{NEXT}{F}", [], begun=True) == ("Yes.", "", [("f", {"n": 1})])
 
 
@@ -319,7 +330,11 @@ def test_a_conversation_with_recipients(llama: Callable[..., Any], given: dict[s
 def test_headers_are_no_part_of_an_answer_without_reasoning(llama: Callable[..., Any]) -> None:
     model = llama(f"{SELF}Hm{NEXT}{USER}Yes", SOURCE)
     found = model.create_chat_completion(QUESTION, max_tokens=400, temperature=0.0, reasoning=False)
-    assert found["choices"][0]["message"]["content"] == "Hm\n\nYes"
+    text = found["choices"][0]["message"]["content"]
+    assert text == "<think>\nHm\n</think>\n\nYes"
+    # In the next turn it is reasoning again.
+    prompt = Chat.of(Model(Writer(""), SOURCE)).render([*QUESTION, {"role": "assistant", "content": text}, *QUESTION])
+    assert f"<|start|>assistant{SELF}Hm{NEXT}{USER}Yes<|eot|>" in prompt
 
 
 def test_an_answer_that_has_begun_continues_in_its_message() -> None:
@@ -347,3 +362,24 @@ def test_the_effort_of_reasoning_has_other_names(given: dict[str, Any], strength
     wanted = given.get("reasoning_effort") or given.get("reasoning_strength") or ""
     thinking = given.get("enable_thinking", "")
     assert Chat.of(Model(Writer(""), other)).render(QUESTION, **given) == f"{wanted}|{thinking}|Hi"
+
+
+def test_the_command_line_sets_the_effort_of_reasoning() -> None:
+    from click.testing import CliRunner
+
+    from llamacpu.cli import run
+    from llamacpu.cli.chat.conversation import Conversation
+
+    model = Model(Writer(""), SOURCE)
+    variables = run._variables({"reasoning_effort": "low"})
+    settings: dict[str, Any] = {"grammar": None, "max_tokens": None}
+    session: Any = SimpleNamespace(model=model)
+    conversation = Conversation(session, settings, {}, None, Chat.of(model), False, False, variables)
+    conversation.messages = [*QUESTION]
+    prompts = [conversation._question().prompt]
+    given = {"raw": False, "template": None, "system": None, "reasoning_effort": "low"}
+    prompts.append(run._question(session, "Hi", settings, given).prompt)
+    for prompt in prompts:
+        assert "\n\nReasoning strength: low." in model.tokenizer.decode(prompt)
+    assert run._variables({"reasoning_effort": None}) == {}
+    assert "--reasoning-effort" in CliRunner().invoke(run.command, ["--help"]).output

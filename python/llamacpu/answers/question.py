@@ -15,7 +15,6 @@ from llamacpu.chat.reasoning import (
     REASONING_TAGS,
     begins_message,
     may_begin_inside,
-    names_recipients,
     open_reasoning,
 )
 from llamacpu.chat.segments import Segment
@@ -215,8 +214,6 @@ def chat_question(
     strict = grammar is None and bool(offered) and requested.any_strict(offered)
     source = chat.template_for(offered).source
     in_messages = prompt.messages or begins_message(prompt.text)
-    # Without a reader, the headers that name recipients would be part of the text.
-    in_messages = in_messages and (reasoning or bool(offered) or names_recipients(source))
     if in_messages and (strict or forced or (grammar is not None and not prompt.begun)):
         held = [tool for tool in offered if not forced or wanted is None or requested.tool_names([tool]) == [wanted]]
         final = None if forced else grammar

@@ -22,6 +22,7 @@ from llamacpu.chat.history import (
     objects_as_text,
     short_ids,
     single_calls,
+    thoughts_apart,
     with_responses,
 )
 from llamacpu.chat.tool_calls import DECODER
@@ -56,6 +57,8 @@ def forms(messages: Sequence[Any], tools: Sequence[Any], source: str) -> Iterato
         plain = _in_words(plain)
     if "tool_responses" in source and "tool_call_id" not in source:
         plain = with_responses(plain)
+    if "<think>" not in source and ("to=self" in source or "<|channel|>" in source):
+        plain = thoughts_apart(plain)
     if "end_turn" in source:
         plain = calls_apart(plain)
     if offered and not re.search(r"\btools\b", source):

@@ -35,9 +35,8 @@ class HarmonyReader(MessageReader):
     ends: tuple[str, ...] = ("<|end|>", "<|call|>", "<|return|>", "<|start|>")
 
     def __init__(self, tools: Iterable[str] | None = None, *, reasoning: bool = True, begun: bool = False) -> None:
-        super().__init__()
+        super().__init__(reasoning)
         self._tools = None if tools is None else frozenset(tools)
-        self._reasoning = reasoning
         self._recipient = ""
         self._kind = "content" if begun else "header"
 
@@ -60,7 +59,7 @@ class HarmonyReader(MessageReader):
         if recipient is not None and self._tools is not None:
             self._kind, self._recipient = "call", recipient[1].removeprefix("functions.")
         else:
-            is_thought = channel is not None and channel[1] == "analysis" and self._reasoning
+            is_thought = channel is not None and channel[1] == "analysis"
             self._kind = "reasoning" if is_thought else "content"
         return []
 

@@ -235,6 +235,19 @@ def calls_apart(messages: Sequence[Message]) -> list[Message]:
     return found
 
 
+def thoughts_apart(messages: Sequence[Message]) -> list[Message]:
+    """The messages with reasoning that is content between tags as reasoning, for templates that know no such tags."""
+    found = []
+    for message in messages:
+        content = message["content"]
+        if message.get("role") == "assistant" and isinstance(content, str) and content.startswith("<think>"):
+            thought, closing, answer = content.removeprefix("<think>").partition("</think>")
+            if closing and not message.get("reasoning_content"):
+                message = {**message, "content": answer.lstrip(), "reasoning_content": thought.strip()}
+        found.append(message)
+    return found
+
+
 def with_responses(messages: Sequence[Message]) -> list[Message]:
     """The messages with results, and the answer behind them, in the message that called (older Gemma 4 templates)."""
     found: list[Message] = []

@@ -8,9 +8,11 @@ import secrets
 from llamacpu.chat.events import Event, Piece, ToolCall
 from llamacpu.chat.found_calls import json_text
 from llamacpu.chat.marks import unfinished
+from llamacpu.chat.reasoning import REASONING_TAGS
 
 __all__ = ["MESSAGE", "MessageReader"]
 
+OPENING, CLOSING = REASONING_TAGS[0]
 MESSAGE = "<|message|>"
 """The mark between the header of a message and its text."""
 
@@ -20,6 +22,8 @@ class MessageReader:
 
     A subclass says where a header ends and what kind of message follows, and turns the text of a call into events.
     Each character is examined a bounded number of times, whatever pieces the answer arrives in.
+
+    reasoning: whether reasoning is separated from the content; otherwise it is content between <think> and </think>.
     """
 
     ends: tuple[str, ...] = ()
@@ -27,7 +31,9 @@ class MessageReader:
     start: str = "<|start|>"
     """The one of them that also begins the next header."""
 
-    def __init__(self) -> None:
+    def __init__(self, reasoning: bool) -> None:
+        self._reasoning = reasoning
+        self._thinking = False
         # The undecided text and the position in it from which on it is undecided.
         self._held = ""
         self._place = 0
@@ -55,9 +61,20 @@ class MessageReader:
     def _events(self, final: bool) -> list[Event]:
         events: list[Event] = []
         while (found := self._header(final) if self._kind == "header" else self._body(final)) is not None:
-            events += (event for event in found if isinstance(event, ToolCall) or event.text)
+            kept = (event for event in found if isinstance(event, ToolCall) or event.text)
+            events += kept if self._reasoning else (shown for event in kept for shown in self._tagged(event))
         self._held, self._place = self._held[self._place :], 0
         return events
+
+    def _tagged(self, event: Event) -> list[Event]:
+        """The event with reasoning as content between tags."""
+        before, is_thought = "", isinstance(event, Piece) and event.kind == "reasoning"
+        if is_thought != self._thinking:
+            self._thinking = is_thought
+            before = f"{OPENING}\n" if is_thought else f"\n{CLOSING}\n\n"
+        if isinstance(event, Piece):
+            return [Piece("content", before + event.text)]
+        return [Piece("content", before), event] if before else [event]
 
     def _header(self, final: bool) -> list[Event] | None:
         """Read a header and set the kind of the message; return None to wait for more text, or at the end."""

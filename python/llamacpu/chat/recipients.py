@@ -51,10 +51,9 @@ class RecipientReader(MessageReader):
         reasoning: bool = True,
         begun: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(reasoning)
         self._names = None if tools is None else frozenset(tools)
         self._schemas = tools if isinstance(tools, Mapping) else None
-        self._reasoning = reasoning
         self._kind = "content" if begun else "header"
         self._recipient = ""
         # The kinds of which there has been text, and whether the current message has had none yet.
@@ -81,9 +80,9 @@ class RecipientReader(MessageReader):
         if not length:
             return [*map(self._separated, self._as_text())]
         self._place += length
-        if recipient == "self" and self._reasoning:
+        if recipient == "self":
             self._kind = "reasoning"
-        elif recipient in ("", "self", "user") or self._names is None:
+        elif recipient in ("", "user") or self._names is None:
             self._kind = "content"
         else:
             self._kind, self._recipient, self._first, self._last = "call", recipient, "", ""

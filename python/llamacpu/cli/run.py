@@ -55,6 +55,11 @@ if TYPE_CHECKING:
     help="Chat template: a built-in name, a name in the file, modelfile, Jinja source, or a template of Ollama.",
 )
 @click.option(
+    "--reasoning-effort",
+    type=click.Choice(["none", "minimal", "low", "medium", "high"]),
+    help="How much a reasoning model thinks before it answers, if its chat template can tell it.",
+)
+@click.option(
     "--json-schema",
     callback=options.utf8,
     help="Constrain the answer to JSON that is valid under this schema: JSON text, or a file.",
@@ -150,7 +155,9 @@ def command(context: click.Context, /, **given: Any) -> None:
                 # The conversation handles the system prompt itself: it can show, change and clear it.
                 system = template.preset.system if system is None else system
                 template.preset = replace(template.preset, system=None)
-            conversation = Conversation(session, settings, how, system, template, _stats(given), drawn)
+            conversation = Conversation(
+                session, settings, how, system, template, _stats(given), drawn, _variables(given)
+            )
             interact(conversation, given["kept"])
         else:
             _answer(session, prompt, settings, how, {**given, "raw": raw})
@@ -242,7 +249,13 @@ def _question(session: Any, prompt: str, settings: dict[str, Any], given: dict[s
     chat = Chat.of(session.model, given["template"])
     system = [] if given["system"] is None else [{"role": "system", "content": given["system"]}]
     messages = [*system, {"role": "user", "content": prompt}]
-    return chat_question(chat, chat_prompt(chat, messages), reasoning=False, **settings)
+    return chat_question(chat, chat_prompt(chat, messages, variables=_variables(given)), reasoning=False, **settings)
+
+
+def _variables(given: dict[str, Any]) -> dict[str, Any]:
+    """The variables of the chat template."""
+    effort = given["reasoning_effort"]
+    return {} if effort is None else {"reasoning_effort": effort, "enable_thinking": effort != "none"}
 
 
 def _answer(session: Any, prompt: str, settings: dict[str, Any], how: dict[str, Any], given: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,12 +33,13 @@ class Conversation:
         chat: Chat | None,
         stats: bool,
         drawn: bool,
+        variables: Mapping[str, Any] | None = None,
     ) -> None:
         """Begin a conversation. In a `with` block the model is read ahead.
 
         settings: keyword arguments of `chat_question`. how: keyword arguments of `answer`.
         chat: the chat format of the model; None if it only continues the text so far.
-        drawn: whether Markdown is rendered.
+        drawn: whether Markdown is rendered. variables: variables of the chat template.
         """
         self.session: SessionLike = session
         self.settings = settings
@@ -48,6 +50,7 @@ class Conversation:
         self.messages: list[Message] = []
         self.result: GenerationResult | None = None
         self._chat = chat
+        self._variables = variables
         self._preparation: Preparation | None = None
 
     def __enter__(self) -> Conversation:
@@ -95,7 +98,7 @@ class Conversation:
             text = "".join(message["content"] for message in messages)
             return raw_question(self.session.model, text, **self.settings)
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
-        prompt = chat_prompt(self._chat, [*system, *messages])
+        prompt = chat_prompt(self._chat, [*system, *messages], variables=self._variables)
         return chat_question(self._chat, prompt, reasoning=False, **self.settings)
 
     def _fitting_question(self) -> Question:

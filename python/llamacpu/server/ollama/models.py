@@ -74,7 +74,7 @@ async def show(call: Call) -> Response:
         capabilities.append("tools")
     if "tokenizer.ggml.prefix_token_id" in metadata or "tokenizer.ggml.fim_pre_token_id" in metadata:
         capabilities.append("insert")
-    if "enable_thinking" in str(template) or "<think>" in str(template):
+    if any(word in str(template) for word in ("enable_thinking", "<think>", "reasoning_strength", "reasoning_effort")):
         capabilities.append("thinking")
     info: dict[str, Any] = {}
     for key, value in metadata.items():
