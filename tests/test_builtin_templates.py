@@ -17,7 +17,7 @@ from llamacpu.chat import Chat, ChatTemplate, Segment, templates_in
 from llamacpu.chat.answer import AnswerReader, Piece, ToolCall
 from llamacpu.chat.builtin import BUILTINS, builtin, guess, source_of
 from llamacpu.chat.harmony import HarmonyReader
-from llamacpu.chat.reasoning import begins_message
+from llamacpu.chat.reasoning import begins_message, open_reasoning
 from llamacpu.chat.recipients import RecipientReader
 from llamacpu.errors import TemplateError
 
@@ -60,6 +60,10 @@ EXPECTED = {
     "<|turn>model\n<|channel>thought\n<channel|>",
     "muse-glimmer": '<s><|start|>system<|message|>Be brief.\n\nReasoning strength: high.\n\n# Valid recipients: "self", "user".<|eot|>'
     "<|start|>user<|message|>Hi<|eot|><|start|>assistant to=user<|message|>Hello<|eot|><|start|>user<|message|>Bye<|eot|><|start|>assistant",
+    "deepseek-3.2": "<s>Be brief.<｜User｜>Hi<｜Assistant｜></think>Hello</s><｜User｜>Bye<｜Assistant｜><think></think>",
+    "glm-4.5": "[gMASK]<sop><|system|>\nBe brief.<|user|>\nHi<|assistant|>\n<think></think>\nHello<|user|>\nBye<|assistant|>",
+    "qwen-3.5": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n"
+    "<|im_start|>user\nBye<|im_end|>\n<|im_start|>assistant\n<think>\n",
     "llama-2": "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST] Hello </s><s>[INST] Bye [/INST]",
     "llama-3": "<s><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
     "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\nHello<|eot_id|><|start_header_id|>user<|end_header_id|>\n\n"
@@ -118,6 +122,20 @@ TOOL_PARTS = {
     "command-r7b": ['<|START_TOOL_RESULT|>[{"tool_call_id": "0", "results": {"0": "3"}, "is_error": null}]<|END_TOOL_RESULT|>'],
     "command-r": ["<results>\n3\n</results>", '"tool_name": "add", "parameters": {"a": 1}'],
     "deepseek": ["<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n```json\n", "<｜tool▁output▁begin｜>3<｜tool▁output▁end｜><｜tool▁outputs▁end｜>"],
+    "deepseek-3.2": [
+        '<functions>\n{"name": "add", "parameters": {"type": "object", "properties": {}}}\n</functions>\n<｜User｜>1+2?<｜Assistant｜></think>\n\n',
+        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="add">\n<｜DSML｜parameter name="a" string="false">1</｜DSML｜parameter>\n</｜DSML｜invoke>\n',
+        "</｜DSML｜function_calls></s>\n\n<function_results>\n<result>3</result>\n</function_results>\n\n<think></think>",
+    ],
+    "glm-4.5": [
+        "<|assistant|>\n<think></think>\n<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+        "<|observation|>\n<tool_response>\n3\n</tool_response><|assistant|>",
+    ],
+    "qwen-3.5": [
+        '\n<tools>\n{"type": "function", "function": {"name": "add",',
+        "<think>\n\n</think>\n\n<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call><|im_end|>\n",
+        "<|im_start|>user\n<tool_response>\n3\n</tool_response><|im_end|>\n<|im_start|>assistant\n<think>\n",
+    ],
     "gemma-4": [
         '<|tool>declaration:add{description:<|"|><|"|>,parameters:{properties:{},type:<|"|>OBJECT<|"|>}}<tool|><turn|>',
         '<|turn>model\n<|tool_call>call:add{a:1}<tool_call|><|tool_response>response:add{value:<|"|>3<|"|>}<tool_response|>',
@@ -165,8 +183,10 @@ ALL_CALLS = [
     "command-r",
     "command-r7b",
     "deepseek",
+    "deepseek-3.2",
     "gemma-4",
     "glm-4",
+    "glm-4.5",
     "gpt-oss",
     "granite",
     "llama-3.1",
@@ -175,6 +195,7 @@ ALL_CALLS = [
     "mistral-v7-tekken",
     "muse-glimmer",
     "phi-4-mini",
+    "qwen-3.5",
     "seed",
 ]
 
@@ -192,11 +213,14 @@ def test_calls_that_a_built_in_template_prints_are_read_back(name: str, calls: l
     turns = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "", "tool_calls": written}]
     prompt = template(name).render(turns[:1], tools=[TOOL])
     whole = template(name).render(turns, tools=[TOOL], add_generation_prompt=False)
-    begun = {"llama-4": "<|python_start|>", "gemma-4": "<|tool_call>"}
+    begun = {"llama-4": "<|python_start|>", "gemma-4": "<|tool_call>", "deepseek-3.2": "</think>"}
     assert whole.startswith(prompt) or name in begun
     answer = whole[len(prompt) :] if whole.startswith(prompt) else whole[whole.index(begun[name]) :]
     in_headers: Any = RecipientReader if name == "muse-glimmer" else HarmonyReader
-    reader: Any = in_headers(SCHEMAS) if begins_message(prompt) else AnswerReader(SCHEMAS, drop=ENDS)
+    opened = open_reasoning(prompt)
+    reader: Any = (
+        in_headers(SCHEMAS) if begins_message(prompt) else AnswerReader(SCHEMAS, drop=ENDS, begins_reasoning=opened)
+    )
     events = [event for start in range(0, len(answer), size) for event in reader.push(answer[start : start + size])]
     events += reader.finish()
     assert [(event.name, json.loads(event.arguments)) for event in events if isinstance(event, ToolCall)] == calls
@@ -320,6 +344,8 @@ def test_the_templates_of_a_file() -> None:
         (["<|start_of_role|>", "<|tool_call|>"], "", "granite"),
         (["<|start|>", "<|eom|>", "<|eot|>"], "", "muse-glimmer"),
         (["<|turn>", "<turn|>"], "", "gemma-4"),
+        (["<｜Assistant｜>", "｜DSML｜"], "", "deepseek-3.2"),
+        (["[gMASK]", "<|assistant|>", "<arg_key>"], "", "glm-4.5"),
         (["<seed:bos>"], "", "seed"),
         (["[gMASK]", "<|assistant|>"], "", "glm-4"),
         (["<|assistant|>", "<|/tool_call|>"], "", "phi-4-mini"),
@@ -330,6 +356,7 @@ def test_the_templates_of_a_file() -> None:
 def test_a_file_without_a_template_gets_the_one_its_tokens_point_to(tokens: list[str], model: str, name: str) -> None:
     assert guess(model, tokens.__contains__) == name
     assert chat({"general.name": model}, ["<s>", *tokens]).name == name
+    assert chat({"general.architecture": "qwen35"}, ["<s>", *tokens]).name == "qwen-3.5"
 
 
 def test_there_is_exactly_one_begin_of_text() -> None:

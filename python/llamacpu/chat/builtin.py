@@ -37,9 +37,11 @@ BUILTINS: Mapping[str, Builtin] = {
     "command-r": _command_r("Action: ```json\\n", "```", False),
     "command-r7b": _command_r("<|START_ACTION|>", "<|END_ACTION|>", True),
     "deepseek": Builtin("deepseek"),
+    "deepseek-3.2": Builtin("deepseek-3.2"),
     "gemma": Builtin("gemma", stop=("<end_of_turn>",)),
     "gemma-4": Builtin("gemma-4", stop=("<turn|>",)),
     "glm-4": Builtin("glm-4", stop=("<|user|>", "<|observation|>")),
+    "glm-4.5": Builtin("glm-4.5", stop=("<|user|>", "<|observation|>")),
     "gpt-oss": Builtin("gpt-oss"),
     "granite": Builtin("granite"),
     "llama-2": Builtin("llama-2"),
@@ -58,6 +60,7 @@ BUILTINS: Mapping[str, Builtin] = {
     "phi-3": Builtin("phi-3", stop=("<|end|>",)),
     "phi-4": Builtin("phi-4", stop=("<|im_end|>",)),
     "phi-4-mini": Builtin("phi-4-mini", stop=("<|end|>",)),
+    "qwen-3.5": Builtin("qwen-3.5", stop=("<|im_end|>",)),
     "seed": Builtin("seed", stop=("<seed:eos>",)),
     "vicuna": Builtin("vicuna", stop=("USER:",)),
     "zephyr": Builtin("zephyr", stop=("<|user|>",)),
@@ -117,10 +120,12 @@ _TELLING_TOKENS = (
     ("<start_of_turn>", "gemma"),
     ("<|START_ACTION|>", "command-r7b"),
     ("<|START_OF_TURN_TOKEN|>", "command-r"),
+    ("\uff5cDSML\uff5c", "deepseek-3.2"),
     ("<\uff5cAssistant\uff5c>", "deepseek"),
     ("<|channel|>", "gpt-oss"),
     ("<|start_of_role|>", "granite"),
     ("<seed:bos>", "seed"),
+    ("<arg_key>", "glm-4.5"),
     ("[gMASK]", "glm-4"),
     ("<|/tool_call|>", "phi-4-mini"),
     ("<|assistant|>", "phi-3"),
@@ -157,8 +162,14 @@ def speaks_of_chat(metadata: Mapping[str, Any], file_name: str = "") -> bool:
     return _CHAT_WORDS.search(names) is not None
 
 
-def guess(model_name: str, has_token: Callable[[str], bool]) -> str:
-    """Guess the built-in template for a file without one: ChatML, unless its tokens or its name indicate another."""
+# Architectures whose models use another template than others with the same tokens.
+_TELLING_ARCHITECTURES = {"qwen35": "qwen-3.5", "qwen35moe": "qwen-3.5"}
+
+
+def guess(model_name: str, has_token: Callable[[str], bool], architecture: str = "") -> str:
+    """Guess the built-in template for a file without one: ChatML, unless the file indicates another."""
+    if architecture in _TELLING_ARCHITECTURES:
+        return _TELLING_ARCHITECTURES[architecture]
     for token, name in _TELLING_TOKENS:
         if has_token(token):
             return name

@@ -91,7 +91,7 @@ class Chat:
         elif template is None:
             if "default" not in sources and sources:
                 sources["default"] = next(iter(sources.values()))
-            self.name = "default" if sources else guess(str(metadata.get("general.name", "")), self._has_token)
+            self.name = "default" if sources else self._guess()
             if not sources:
                 log.info("the file has no chat template; the built-in template %s is used", self.name)
         elif template in sources or is_builtin(template):
@@ -117,6 +117,10 @@ class Chat:
         self.tool_template: ChatTemplate | OllamaTemplate = self.template
         if self.name == "default" and "tool_use" in sources:
             self.tool_template = ChatTemplate(sources["tool_use"], name="tool_use", limits=limits, **special)
+
+    def _guess(self) -> str:
+        name, architecture = (str(self._metadata.get(f"general.{key}", "")) for key in ("name", "architecture"))
+        return guess(name, self._has_token, architecture)
 
     @classmethod
     def of(cls, model: ModelLike, template: str | None = None) -> Chat:
