@@ -156,9 +156,9 @@ class Tower:
                 f"config.json says {layers}"
             )
 
-    def set_kind(self) -> None:
-        """Set the kind of the projector."""
-        self.keys.add("clip.projector_type", self.projector, "string")
+    def set_kind(self, projector: str = "") -> None:
+        """Set the kind of the projector, if it is another than that of the class."""
+        self.keys.add("clip.projector_type", projector or self.projector, "string")
 
     def set_epsilon(self, value: float) -> None:
         """Set the epsilon of the norms."""

@@ -207,12 +207,12 @@ class Qwen2VlTower(Tower):
     def __init__(self, source: Source, file_type: int) -> None:
         super().__init__(source, file_type)
         self._newer = source.root.get("model_type") == "qwen2_5_vl"
-        config = self.config
         defaults = {"depth": 32, "num_heads": 16, "patch_size": 14, "image_size": 560, "hidden_size": 3584}
         defaults |= {"intermediate_size": 3420} if self._newer else {"embed_dim": 1280}
-        self.config = {**defaults, **config}
+        for key, value in defaults.items():
+            self.config.setdefault(key, value)
         if "embed_dim" in self.config:
-            self.config |= {"intermediate_size": self.config["hidden_size"], "hidden_size": self.config["embed_dim"]}
+            self.config.update(intermediate_size=self.config["hidden_size"], hidden_size=self.config["embed_dim"])
 
     def kept(self, name: str) -> str | None:
         name = name.removeprefix("model.")
@@ -237,8 +237,7 @@ class Qwen2VlTower(Tower):
     def set_parameters(self) -> None:
         super().set_parameters()
         if self._newer:
-            self.projector = "qwen2.5vl_merger"  # type: ignore[misc]
-            self.set_kind()
+            self.set_kind("qwen2.5vl_merger")
             self.use("silu")
             full = self.config.get("fullatt_block_indexes", [7, 15, 23, 31])
             steps = {after - before for before, after in itertools.pairwise(full)} if full else {0}
