@@ -47,6 +47,14 @@ def test_bytes_are_those_of_llama_cpps_converter(tmp_path: Path, name: str) -> N
             assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, kind
 
 
+def test_adapters_of_tasks_become_files_beside_the_model(tmp_path: Path) -> None:
+    llamacpu.convert(made(tmp_path, "jina-bert-v3"), tmp_path / "out.gguf", type="q8_0")
+    digests = MODELS["jina-bert-v3"]["adapters"]
+    assert len(digests) == 2
+    for beginning, digest in digests.items():
+        assert hashlib.sha256((tmp_path / f"{beginning}out.gguf").read_bytes()).hexdigest() == digest
+
+
 @pytest.mark.parametrize("name", TOWERS)
 def test_bytes_of_encoders_of_pictures(tmp_path: Path, name: str) -> None:
     """As from llama.cpp's converter with --mmproj, but for names and a row that it loses (make_converted.py)."""
@@ -169,6 +177,26 @@ def test_a_damaged_file_of_ranks_is_one_error(tmp_path: Path, line: bytes) -> No
     (folder / "qwen.tiktoken").unlink()
     with pytest.raises(CheckpointError, match=r"qwen\.tiktoken is missing"):
         llamacpu.convert(folder, tmp_path / "a.gguf")
+
+
+def test_glm_4_in_its_own_form_has_ranks_and_added_tokens(tmp_path: Path) -> None:
+    folder = made(tmp_path, "chatglm")
+    (folder / "tokenizer.json").unlink()
+    tokens = [line.split()[0] for line in FACTS["tokenizers"]["ranks qwen"]["qwen.tiktoken"].splitlines()]
+    tokens = [*tokens[33:256], *tokens[:33], *tokens[256:]]
+    (folder / "tokenizer.model").write_text("\n".join(f"{token} {rank}" for rank, token in enumerate(tokens)))
+    added = {str(300 + at): {"content": text, "special": True} for at, text in enumerate(("<|endoftext|>", "<|user|>"))}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    changed(folder, eos_token_id=None, bos_token_id=None, pad_token_id=None)
+    with llamacpu.Model(llamacpu.convert(folder, tmp_path / "a.gguf")) as model:
+        ids = list(model.tokenizer.encode("the quick brown fox<|user|>", False, True))
+        assert ids[-1] == 301
+        assert len(ids) < 15  # merges are applied
+        assert model.tokenizer.decode(ids[:-1]) == "the quick brown fox"
+        assert model.tokenizer.eos == 300
+    changed(folder, padded_vocab_size=301)
+    with pytest.raises(CheckpointError, match=r"300 tokens and .* ids up to 301, but config.json a size of 301"):
+        llamacpu.convert(folder, tmp_path / "b.gguf")
 
 
 def test_the_template_of_a_tekken_tokenizer_is_found_by_its_name(tmp_path: Path) -> None:

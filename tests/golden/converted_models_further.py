@@ -66,6 +66,24 @@ FURTHER_PUBLISHED: dict[str, dict[str, Any]] = {
     "deepseek32": {"scoring_func": "sigmoid"},
     "glm-dsa": {"scoring_func": "sigmoid"},
 }
+PREDICTOR = {"eh_proj": [64, 128], "enorm": [64], "hnorm": [64], "shared_head.norm": [64]}
+QWEN_PREDICTOR = {"fc": [64, 128], "pre_fc_norm_embedding": [64], "pre_fc_norm_hidden": [64], "norm": [64]}
+# Models with a layer that predicts further tokens, which transformers does not have: that of another model, the layer
+# that is copied and its name, what surrounds it, and what the configuration says.
+PREDICTING: dict[str, tuple[str, str, str, dict[str, list[int]], dict[str, Any]]] = {
+    name: (
+        other, f"model.layers.{layer}.", f"model.layers.{layer + 1}.",
+        {f"model.layers.{layer + 1}.{part}.weight": shape for part, shape in PREDICTOR.items()},
+        {"num_nextn_predict_layers": 1},
+    )
+    for name, other, layer in (("deepseek32-mtp", "deepseek32", 2), ("glm-dsa-mtp", "glm-dsa", 2))
+} | {
+    f"{name}-mtp": (
+        name, "model.layers.3.", "mtp.layers.0.",
+        {f"mtp.{part}.weight": shape for part, shape in QWEN_PREDICTOR.items()}, {"mtp_num_hidden_layers": 1},
+    )
+    for name in ("qwen3next", "qwen35", "qwen35moe")
+}  # fmt: skip
 WHOLE = "model.embed_tokens 320 64; model.norm 64; lm_head 320 64"
 ATTENTION = LLAMA_LAYER.partition("; mlp")[0]
 NETWORK = "mlp.gate_proj {0} 64; mlp.up_proj {0} 64; mlp.down_proj 64 {0}"
@@ -207,14 +225,21 @@ FURTHER_BY_HAND: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
     "jina-bert-v3": (
         {**BERT, "vocab_size": 130, "type_vocab_size": 1, "architectures": ["XLMRobertaModel"],
          "model_type": "xlm-roberta-flash-1", "pad_token_id": 1, "max_position_embeddings": 130,
-         "lora_adaptations": ["classification"], "rotary_emb_base": 20000.0, "lora_alpha": 1},
+         "lora_adaptations": ["classification", "separation"], 
+         "task_instructions": {"classification": "", "separation": "x: "}, "rotary_emb_base": 20000.0, "lora_alpha": 1},
         "unigram", "roberta.embeddings.word_embeddings.parametrizations.weight:original 130 64; "
         "roberta.embeddings.token_type_embeddings.parametrizations.weight:original 1 64; roberta.emb_ln 64; "
+        "roberta.embeddings.word_embeddings.parametrizations.weight.0:lora_A 2 4 130; "
+        "roberta.embeddings.word_embeddings.parametrizations.weight.0:lora_B 2 64 4; "
+        "roberta.embeddings.token_type_embeddings.parametrizations.weight.0:lora_A 2 4 1; "
+        "roberta.embeddings.token_type_embeddings.parametrizations.weight.0:lora_B 2 64 4; "
         "roberta.emb_ln:bias 64", "roberta.encoder.layers.",
         "mixer.Wqkv.parametrizations.weight:original 192 64; mixer.Wqkv:bias 192; "
         "mixer.out_proj.parametrizations.weight:original 64 64; mixer.out_proj:bias 64; norm1 64; norm1:bias 64; "
         "mlp.fc1.parametrizations.weight:original 96 64; mlp.fc1:bias 96; "
-        "mlp.fc2.parametrizations.weight:original 64 96; mlp.fc2:bias 64; norm2 64; norm2:bias 64"),
+        "mlp.fc2.parametrizations.weight:original 64 96; mlp.fc2:bias 64; norm2 64; norm2:bias 64; "
+        "mixer.Wqkv.parametrizations.weight.0:lora_A 2 4 64; mixer.Wqkv.parametrizations.weight.0:lora_B 2 192 4; "
+        "mlp.fc2.parametrizations.weight.0:lora_A 2 4 96; mlp.fc2.parametrizations.weight.0:lora_B 2 64 4"),
     "openelm": (
         {"architectures": ["OpenELMForCausalLM"], "model_type": "openelm", "model_dim": 64, "num_transformer_layers": 2,
          "head_dim": 16, "num_query_heads": [4, 4], "num_kv_heads": [2, 2], "ffn_multipliers": [1.0, 1.5],

@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent / "python")]
 
 from converted_by_llama_cpp import converted_by_llama_cpp  # noqa: E402
 from converted_models import BY_HAND, MODELS, PUBLISHED  # noqa: E402
-from converted_models_further import FURTHER, FURTHER_BY_HAND, FURTHER_PUBLISHED, SETTINGS, VALUES  # noqa: E402
+from converted_models_further import FURTHER, FURTHER_BY_HAND, FURTHER_PUBLISHED, PREDICTING, SETTINGS, VALUES  # noqa: E402
 from converted_towers import BREAK, NAMES, PICTURES, PREPROCESSORS, TOWERS  # noqa: E402
 
 from converted_checkpoints import GOLDEN, load, write_checkpoint  # noqa: E402
@@ -315,6 +315,17 @@ def stored_model(name: str) -> dict[str, Any]:
     return found
 
 
+def with_predictor(name: str) -> dict[str, Any]:
+    """A model with a layer that predicts further tokens."""
+    other, layer, further, around, settings = PREDICTING[name]
+    model = stored_model(other)
+    model["config"] |= settings
+    for _, _, names in model["tensors"]:
+        names += [tensor.replace(layer, further) for tensor in names if tensor.startswith(layer)]
+    model["tensors"] += [["F32", shape, [tensor]] for tensor, shape in around.items()]
+    return model
+
+
 def model_by_hand(name: str) -> dict[str, Any]:
     """The same for a model that transformers has no class for."""
     config, tokenizer, whole, prefix, layer = BY_HAND[name]
@@ -339,14 +350,15 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
     facts: dict[str, Any] = {"models": {}, "tokenizers": {}}
-    chosen = sys.argv[2:] or [*MODELS, *BY_HAND]
+    chosen = sys.argv[2:] or [*MODELS, *PREDICTING, *BY_HAND]
     if sys.argv[2:]:
         facts = load()
     for name in chosen:
-        kind = (MODELS.get(name) or BY_HAND[name])[1]
+        kind = (MODELS.get(name) or MODELS.get(PREDICTING.get(name, ("",))[0]) or BY_HAND[name])[1]
         if kind not in facts["tokenizers"]:
             facts["tokenizers"][kind] = stored_tokenizer(kind)
-        facts["models"][name] = stored_model(name) if name in MODELS else model_by_hand(name)
+        make = stored_model if name in MODELS else with_predictor if name in PREDICTING else model_by_hand
+        facts["models"][name] = make(name)
         if name in SETTINGS:
             settings = json.loads(facts["tokenizers"][kind]["tokenizer_config.json"]) | SETTINGS[name]
             facts["models"][name]["files"] = {"tokenizer_config.json": json.dumps(settings)}
@@ -370,6 +382,13 @@ def main() -> None:
                 sys.stdout.write(f"{name:30} {kind:5} llama.cpp fails: {error!r:.80}\n")
                 continue
             model["digests"][kind] = hashlib.sha256(theirs.read_bytes()).hexdigest()
+            for beside in sorted(work.glob("lora-*-theirs.gguf")):  # adapters
+                ours_beside = beside.with_name(beside.name.replace("theirs", "ours"))
+                digest = hashlib.sha256(beside.read_bytes()).hexdigest()
+                model.setdefault("adapters", {})[beside.name.removesuffix("theirs.gguf")] = digest
+                if hashlib.sha256(ours_beside.read_bytes()).hexdigest() != digest:
+                    sys.stdout.write(f"{name:30} {beside.name} DIFFERENT\n")
+                beside.unlink()
             same = hashlib.sha256(ours.read_bytes()).hexdigest() == model["digests"][kind]
             sys.stdout.write(f"{name:30} {kind:5} {'equal' if same else 'DIFFERENT'}\n")
             sys.stdout.flush()

@@ -44,7 +44,8 @@ def convert(
 
     The file is what llama.cpp's converter writes: the same keys, values, tensors and bytes, with few exceptions (see
     below). Tensors are read, changed and written one at a time. DeBERTa and Llama 3.2 Vision, which llama.cpp does not
-    have, get the layout of `llamacpu.families.deberta_v2` and that of Ollama.
+    have, get the layout of `llamacpu.families.deberta_v2` and that of Ollama. The adapters of Jina Embeddings 3 for its
+    tasks become files beside the model's ("lora-TASK-...").
 
     source       the folder of the checkpoint, or its name on the hub ("owner/model"): the hub's cache and our own
                  store are searched, then it is downloaded to our store
@@ -64,7 +65,9 @@ def convert(
 
     The exceptions: a SentencePiece vocabulary that only exists as BPE in tokenizer.json gets scores in the order of its
     merges; llama.cpp's converter gives all tokens the same score, and text is then cut in another way. The first Qwen
-    gets the epsilon of its norms under the name that runtimes read, and the output of Baichuan 2 is normalized.
+    gets the epsilon of its norms under the name that runtimes read, and the output of
+    Baichuan 2 is normalized; the encoder of Llama 4 has the names of published files, and Pixtral's the row of the
+    embedding that it needs.
     """
     check_path("source", source)
     if type not in (*FILE_TYPES, "auto"):
@@ -80,6 +83,8 @@ def convert(
         if not mmproj:
             try_model(values, made.tensors)
         write_gguf(path, values, made.tensors, inputs=inputs, on_progress=on_progress)
+        for task, keys, tensors in made.adapters:
+            write_gguf(path.with_name(f"lora-{task}-{path.name}"), keys.values, tensors, inputs=inputs)
     except (ValueError, TypeError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -94,6 +99,7 @@ class _Made(NamedTuple):
     tensors: list[NewTensor]
     type: str
     prefix: str
+    adapters: list[tuple[str, Keys, list[NewTensor]]]
 
 
 def _language_model(source: Source, type: str, model_id: str, name: str | None) -> _Made:
@@ -114,7 +120,11 @@ def _language_model(source: Source, type: str, model_id: str, name: str | None) 
     family.set_parameters()
     family.keys.add("general.quantization_version", QUANTIZATION_VERSION, "uint32")
     family.set_vocabulary()
-    return _Made(family.keys, tensors, chosen, "")
+    adapters = [
+        (task, keys, [_new_tensor(ours, array, "F32") for ours, array in arrays])
+        for task, keys, arrays in family.adapters()
+    ]
+    return _Made(family.keys, tensors, chosen, "", adapters)
 
 
 def _encoder(source: Source, type: str, model_id: str, name: str | None) -> _Made:
@@ -135,7 +145,7 @@ def _encoder(source: Source, type: str, model_id: str, name: str | None) -> _Mad
     _set_card(tower.keys, source, tensors, model_id, name)
     tower.set_parameters()
     tower.keys.add("general.quantization_version", QUANTIZATION_VERSION, "uint32")
-    return _Made(tower.keys, tensors, type, "mmproj-")
+    return _Made(tower.keys, tensors, type, "mmproj-", [])
 
 
 def _set_card(keys: Keys, source: Source, tensors: list[NewTensor], model_id: str, name: str | None) -> None:

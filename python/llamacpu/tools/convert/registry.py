@@ -17,7 +17,8 @@ __all__ = ["FAMILIES", "TOWERS", "family_of", "tower_of"]
 # Class of transformers to the module in families/ and the class in it.
 _CLASSES = {
     "llama.Llama": "LLaMAForCausalLM LlamaForCausalLM LlamaModel MistralForCausalLM MixtralForCausalLM"
-    " VLlama3ForCausalLM LlavaForConditionalGeneration",
+    " VLlama3ForCausalLM LlavaForConditionalGeneration Idefics3ForConditionalGeneration"
+    " SmolVLMForConditionalGeneration",
     "llama.Arcee": "ArceeForCausalLM",
     "llama.SmolLM3": "SmolLM3ForCausalLM",
     "llama.Mistral3": "Ministral3ForCausalLM Mistral3ForConditionalGeneration",

@@ -117,6 +117,10 @@ class Family:
         """Set the keys of the tokenizer."""
         set_byte_pair(self.folder, self.config, self.keys)
 
+    def adapters(self) -> Iterator[tuple[str, Keys, list[tuple[str, Array]]]]:
+        """LoRA adapters that the checkpoint brings along: their names, keys and tensors, once `tensors` has ended."""
+        return iter(())
+
     def stacked_experts(
         self, name: str, array: Array, layer: int, parts: Iterable[str], count: int, merged: str = "mlp.experts"
     ) -> Named:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from llamacpu.tools.convert.families.others import Glm4
-from llamacpu.tools.convert.tokenizers.chatglm import has_chatglm_pieces, set_chatglm_pieces
+from llamacpu.tools.convert.tokenizers.chatglm import has_chatglm_pieces, set_chatglm_pieces, set_chatglm_ranks
+from llamacpu.tools.convert.tokenizers.ranks import has_ranks
 
 __all__ = ["ChatGlm"]
 
@@ -26,6 +27,8 @@ class ChatGlm(Glm4):
         self.config.setdefault("vocab_size", self.config.get("padded_vocab_size"))
         if has_chatglm_pieces(self.folder):
             set_chatglm_pieces(self.folder, self.config, self.keys)
+        elif has_ranks(self.folder):
+            set_chatglm_ranks(self.folder, self.config, self.keys, self.special_texts())
         else:
             super().set_vocabulary()
 

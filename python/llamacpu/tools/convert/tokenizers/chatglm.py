@@ -1,4 +1,5 @@
-"""The vocabulary of ChatGLM 2 and 3: a SentencePiece model, followed by special tokens that are in its code.
+"""The vocabularies of ChatGLM 2 and 3, a SentencePiece model followed by special tokens that are in its code, and of
+GLM 4 in its own form: ranks, followed by the tokens in tokenizer_config.json. llama.cpp's converter has none for these.
 
 Source: tokenization_chatglm.py of THUDM/chatglm3-6b. The code is not run.
 """
@@ -7,14 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.keys import Keys
-from llamacpu.tools.convert.tokenizers.byte_pair import CONTROL, NORMAL, USER_DEFINED
+from llamacpu.tools.convert.tokenizers.byte_pair import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 from llamacpu.tools.convert.tokenizers.pieces import PieceVocabulary, has_pieces, piece_model
-from llamacpu.tools.convert.tokenizers.ranks import has_ranks
+from llamacpu.tools.convert.tokenizers.ranks import MAX_FILE, has_ranks, merges_by_rank, read_ranks
 from llamacpu.tools.convert.tokenizers.special import SpecialTokens
+from llamacpu.tools.convert.tokenizers.tekken import text_of
 
-__all__ = ["has_chatglm_pieces", "set_chatglm_pieces"]
+__all__ = ["has_chatglm_pieces", "set_chatglm_pieces", "set_chatglm_ranks"]
 
 _NAMES = ("<unk>", "<bos>", "<eos>")
 _SPECIALS = (
@@ -45,3 +48,38 @@ def set_chatglm_pieces(folder: TokenizerFolder, config: dict[str, Any], keys: Ke
     keys.add("tokenizer.ggml.scores", found.scores, "float32")
     keys.add("tokenizer.ggml.token_type", found.types, "int32")
     SpecialTokens(folder, folder.checkpoint.config, size=count).write(keys)
+
+
+def set_chatglm_ranks(
+    folder: TokenizerFolder, config: dict[str, Any], keys: Keys, specials: tuple[tuple[str, str], ...]
+) -> None:
+    """Set the keys of a vocabulary of ranks (tokenizer.model) and added tokens.
+
+    specials: kinds of special tokens and their texts. Raises CheckpointError if the files do not fit together.
+    """
+    path = folder.checkpoint.file("tokenizer.model")
+    if path is None or path.stat().st_size > MAX_FILE:
+        raise CheckpointError(f"tokenizer.model is missing, or larger than {MAX_FILE} bytes")
+    ranks = read_ranks(path.read_bytes(), "tokenizer.model")
+    size = config.get("padded_vocab_size", config.get("vocab_size"))
+    added, count = folder.configured, len(ranks)
+    last = max(added, default=count - 1)
+    if not isinstance(size, int) or max(count, last + 1) > size or min(added, default=count) < count:
+        raise CheckpointError(
+            f"tokenizer.model has {count} tokens and tokenizer_config.json ids up to {last}, but config.json a size of "
+            f"{size!r:.30}; the files do not belong together"
+        )
+    texts = [*map(text_of, ranks), *(f"[PAD{id}]" for id in range(len(ranks), size))]
+    types = [NORMAL] * len(ranks) + [UNUSED] * (size - len(ranks))
+    for id, token in added.items():
+        texts[id], types[id] = token.text, CONTROL if token.special else USER_DEFINED
+    keys.add("tokenizer.ggml.model", "gpt2", "string")
+    keys.add("tokenizer.ggml.pre", "chatglm-bpe", "string")
+    keys.add("tokenizer.ggml.tokens", texts, "string")
+    keys.add("tokenizer.ggml.token_type", types, "int32")
+    special = SpecialTokens(folder, folder.checkpoint.config)
+    special.merges = merges_by_rank(ranks)
+    ids = {token.text: id for id, token in added.items()}
+    for kind, text in specials:
+        special.set(kind, ids.get(text))
+    special.write(keys)
