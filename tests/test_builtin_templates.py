@@ -423,3 +423,30 @@ def test_a_template_that_knows_no_tools_gets_them_in_words() -> None:
     assert found.render(CALL[:1]) == "<user>1+2?"
     system = [{"role": "system", "content": "Be kind."}, *CALL[:1]]
     assert found.render(system, tools=[TOOL]).endswith("Be kind.<user>1+2?")
+
+
+HOSTILE_MARKS = ["<|eot|>", "<|eom|>", "<|start|>", "<|message|>", "<turn|>", "<|turn>", "<|im_end|>", "<|im_start|>", "<|user|>",
+                 "<|assistant|>", "<｜User｜>", "<｜Assistant｜>", "</s>", "<|tool_response>", "<|observation|>"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["muse-glimmer", "gemma-4", "qwen-3.5", "deepseek-3.2", "glm-4.5"])
+def test_no_text_of_a_caller_becomes_a_control_token(name: str) -> None:
+    def ids(extra: str) -> list[int]:
+        schema = {"type": "object", "properties": {f"k{extra}": {"type": "string", "description": f"d{extra}"}}}
+        tool = {"type": "function", "function": {"name": f"f{extra}", "description": f"d{extra}", "parameters": schema}}
+        function = {"name": f"f{extra}", "arguments": {f"k{extra}": f"v{extra}", "o": [{"x": extra}]}}
+        call = {"id": f"1{extra}", "type": "function", "function": function}
+        turns = [
+            {"role": "system", "content": f"Be brief.{extra}"},
+            {"role": "user", "content": f"Hi{extra}"},
+            {"role": "assistant", "content": f"I look{extra}", "reasoning_content": f"Hm{extra}", "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": f"1{extra}", "content": f"3{extra}"},
+        ]
+        found = chat({}, ["<s>", *HOSTILE_MARKS], name)
+        return found.encode(turns, [tool], reasoning_strength=f"low{extra}")
+
+    for mark in HOSTILE_MARKS:
+        without, within = ids(""), ids(mark)
+        special = range(1000, 1001 + len(HOSTILE_MARKS))
+        assert [token for token in within if token in special] == [token for token in without if token in special], mark
+        assert "".join(chr(token) for token in within if token not in special).count(mark) > 5

@@ -243,3 +243,62 @@ def test_what_was_returned_can_be_sent_back(text: str, legacy: bool) -> None:
     for found in CHATS.values():
         assert "Infinity" not in found.render(messages, tools=TOOLS)
         found.render([*messages[:2], {"role": "user", "content": "Go on"}])
+
+
+CALLING = {"role": "assistant", "content": "I look.", "reasoning_content": "Hm.", "tool_calls": [call("add", "c1")]}
+SHOWN = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.reasoning_content }}|{{ m.content }}|{{ m.end_turn }}|"
+    "{{ m.tool_calls | length }}{% endfor %}"
+)
+
+
+def test_text_next_to_calls_is_a_message_where_a_template_knows_such() -> None:
+    found = of(SHOWN).render([CALLING, result("3", "c1")])
+    assert found == "<assistant>Hm.|I look.|False|0<assistant>||None|1<tool>|3||0".replace("None", "")
+
+
+PARTS = (
+    "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}"
+    "{{ '[THINK]' + part.thinking + '[/THINK]' if part.type == 'thinking' else part.text }}{% endfor %}{% endif %}"
+    "{% for c in m.tool_calls or [] %}{{ c.function.name }}{% endfor %};{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "thinking", "reasoning"])
+def test_reasoning_is_a_part_of_the_content_where_a_template_reads_it_there(key: str) -> None:
+    calling = {"role": "assistant", "content": None, key: "Hm.", "tool_calls": [call("add", "c1")]}
+    answer = {"role": "assistant", "content": "Yes", key: "So."}
+    found = of(PARTS).render([{"role": "user", "content": "Q"}, calling, result({"n": 3}, "c1"), answer])
+    assert found == 'Q;[THINK]Hm.[/THINK]add;{"n": 3};[THINK]So.[/THINK]Yes;'
+
+
+RESPONSES = (
+    "{% for m in messages %}<{{ m.role }}>{% for c in m.tool_calls or [] %}{{ c.function.name }};{% endfor %}"
+    "{% for r in m.tool_responses or [] %}{{ r.name }}={{ r.response }};{% endfor %}{{ m.content }}{% endfor %}"
+)
+
+
+def test_results_are_in_the_message_that_called_where_a_template_reads_them_there() -> None:
+    calls = [call("first", "c1"), call("second", "c2")]
+    calling = {"role": "assistant", "content": None, "tool_calls": calls}
+    for results in ([result("2", "c2"), result("1", "c1")], [result("1", None), result("2", None)]):
+        conversation = [calling, *results, {"role": "assistant", "content": "Yes"}, {"role": "user", "content": "Q"}]
+        found = of(RESPONSES).render(conversation)
+        assert found.startswith("<assistant>first;second;")
+        assert sorted(found.partition("second;")[2].partition("Yes")[0].split(";")) == ["", "first=1", "second=2"]
+        assert found.endswith("Yes<user>Q")
+
+
+def test_reasoning_between_tags_is_reasoning_where_a_template_knows_no_tags() -> None:
+    answer = {"role": "assistant", "content": "<think>\nHm.\n</think>\n\nYes"}
+    assert of(SHOWN + "{# to=self #}").render([answer]) == "<assistant>Hm.|Yes||0"
+    assert "<think>" in of(SHOWN).render([answer])
+
+
+def test_a_turn_of_the_model_begins_behind_every_other_turn() -> None:
+    ends = "{% for m in messages %}<|turn>{{ m.role }}\n{{ m.content }}<turn|>\n{% endfor %}"
+    assert of(ends).render([{"role": "user", "content": "Q"}]).endswith("Q<turn|>\n<|turn>model\n")
+    thought = ends + "<|channel>thought\n<channel|>"
+    found = of(thought).render([{"role": "user", "content": "Q"}])
+    assert found.endswith("Q<turn|>\n<|turn>model\n<|channel>thought\n<channel|>")
+    assert of(ends).render([{"role": "user", "content": "Q"}], add_generation_prompt=False).endswith("Q<turn|>\n")

@@ -95,6 +95,7 @@ class TaggedTokens(Tokens):
         return found
 
 
+SWITCH = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
 PLAIN, TAGGED = Tokens(), TaggedTokens()
 CLOSINGS = (
     "</parameter>",
@@ -217,6 +218,14 @@ KEYS = {
     "in": {"type": "boolean"},
 }
 ODD_NAMES = ["get-x", "2fa_check", "a/b", "погода", "two words", 'a "b"', "x.call", "</tool_call>"]
+
+
+def test_as_many_tools_as_a_request_may_have() -> None:
+    tools = [
+        {"type": "function", "function": {"name": f"f{n}", "strict": True, "parameters": SWITCH}} for n in range(128)
+    ]
+    assert allowed('{"name": "f127", "parameters": {"on": true}}', tools=tools)
+    assert not allowed('{"name": "f127", "parameters": {"on": 1}}', tools=tools)
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -359,9 +368,6 @@ def test_tools_that_cannot_be_used(function: Any) -> None:
 
 
 USER = [{"role": "user", "content": "Hi"}]
-
-
-SWITCH = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"]}
 
 
 def test_strict_tools_of_a_chat(llama: Callable[..., Any]) -> None:

@@ -23,6 +23,7 @@ from llamacpu.chat.history import (
     short_ids,
     single_calls,
     thoughts_apart,
+    thoughts_as_parts,
     with_responses,
 )
 from llamacpu.chat.tool_calls import DECODER
@@ -59,6 +60,8 @@ def forms(messages: Sequence[Any], tools: Sequence[Any], source: str) -> Iterato
         plain = with_responses(plain)
     if "<think>" not in source and ("to=self" in source or "<|channel|>" in source):
         plain = thoughts_apart(plain)
+    if "reasoning_content" not in source and re.search(r"""== ?['"]thinking['"]""", source):
+        plain = thoughts_as_parts(plain)
     if "end_turn" in source:
         plain = calls_apart(plain)
     if offered and not re.search(r"\btools\b", source):
@@ -240,7 +243,10 @@ def _as_words(message: Message) -> Message:
     calls = message.get("tool_calls")
     if not calls:
         return message
-    lines = [message["content"]] if message.get("content") else []
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "\n".join(str(part["text"]) for part in content if part.get("type") == "text")
+    lines = [content] if content else []
     for call in calls:
         function = call.get("function", call)
         parameters = _as_object(function.get("arguments", {}))

@@ -15,6 +15,8 @@ Message = dict[str, Any]
 # Roles of messages with the result of a tool, which need not be text.
 _RESULTS = ("tool", "function", "ipython")
 _MEDIA = re.compile("image|audio|video|file|document")
+# The names under which clients give reasoning.
+_REASONING = ("reasoning_content", "thinking", "reasoning")
 _TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
@@ -94,7 +96,10 @@ def as_text(content: Any) -> str:
 
 def objects_as_text(messages: Sequence[Message]) -> list[Message]:
     """The messages with results that are objects or lists as JSON text, for templates that would print their `repr`."""
-    return [{**message, "content": as_text(message["content"])} for message in messages]
+    return [
+        {**message, "content": as_text(message["content"])} if message.get("role") in _RESULTS else message
+        for message in messages
+    ]
 
 
 def _calls(message: Mapping[str, Any], number: int) -> list[Message]:
@@ -229,8 +234,7 @@ def calls_apart(messages: Sequence[Message]) -> list[Message]:
     for message in messages:
         if message.get("tool_calls") and message["content"]:
             found.append({key: value for key, value in message.items() if key != "tool_calls"} | {"end_turn": False})
-            reasoning = ("reasoning_content", "reasoning", "thinking")
-            message = {key: value for key, value in message.items() if key not in reasoning} | {"content": ""}
+            message = {key: value for key, value in message.items() if key not in _REASONING} | {"content": ""}
         found.append(message)
     return found
 
@@ -244,6 +248,18 @@ def thoughts_apart(messages: Sequence[Message]) -> list[Message]:
             thought, closing, answer = content.removeprefix("<think>").partition("</think>")
             if closing and not message.get("reasoning_content"):
                 message = {**message, "content": answer.lstrip(), "reasoning_content": thought.strip()}
+        found.append(message)
+    return found
+
+
+def thoughts_as_parts(messages: Sequence[Message]) -> list[Message]:
+    """The messages with reasoning as a part of the content, for templates that read it there (Mistral)."""
+    found = []
+    for message in messages:
+        thought = next((message[key] for key in _REASONING if message.get(key)), None)
+        if message.get("role") == "assistant" and isinstance(thought, str) and isinstance(message["content"], str):
+            parts = [{"type": "thinking", "thinking": thought}, {"type": "text", "text": message["content"]}]
+            message = {**message, "content": parts if message["content"] else parts[:1]}
         found.append(message)
     return found
 

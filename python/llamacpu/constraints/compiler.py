@@ -31,11 +31,11 @@ __all__ = ["DEEPEST", "Matcher", "Vocabulary", "check_source", "checked", "libra
 
 Made = TypeVar("Made")
 
-LONGEST = 1 << 20
+LONGEST, LONGEST_TRUSTED = 1 << 20, 1 << 23
 DEEPEST = 128
 # How many grammars are cached, per vocabulary and in total, and how long they may be.
 _KEPT = 16
-_LONGEST_KEPT = 1 << 18
+_LONGEST_KEPT = 1 << 21
 
 _vocabularies: weakref.WeakKeyDictionary[Tokenizer, Compiler] = weakref.WeakKeyDictionary()
 
@@ -109,12 +109,17 @@ def _what_is_wrong(schema: dict[str, Any]) -> str | None:
 _SPACE = r"( |\n {0,8})?"
 
 
-def checked(text: str) -> str:
-    """Return `text` if it is neither too long nor too deeply nested for a grammar. Raises GrammarError otherwise."""
+def checked(text: str, trusted: bool = False) -> str:
+    """Return `text` if it is neither too long nor too deeply nested for a grammar. Raises GrammarError otherwise.
+
+    trusted: the text was built from parts that have been checked. It may be longer, and its brackets are not counted:
+    those in strings and expressions need no counterpart.
+    """
     if not isinstance(text, str):
         raise GrammarError(f"the grammar is a {type(text).__name__}; a text was expected")
-    if len(text) > LONGEST:
-        raise GrammarError(f"the grammar has {len(text)} characters, at most {LONGEST} are allowed")
+    longest = LONGEST_TRUSTED if trusted else LONGEST
+    if len(text) > longest:
+        raise GrammarError(f"the grammar has {len(text)} characters, at most {longest} are allowed")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -123,7 +128,7 @@ def checked(text: str) -> str:
             "write the whole character"
         ) from None
     depth = 0
-    for letter in text:
+    for letter in () if trusted else text:
         if letter in "([{":
             depth += 1
             if depth > DEEPEST:
