@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -362,6 +363,36 @@ def test_the_effort_of_reasoning_has_other_names(given: dict[str, Any], strength
     wanted = given.get("reasoning_effort") or given.get("reasoning_strength") or ""
     thinking = given.get("enable_thinking", "")
     assert Chat.of(Model(Writer(""), other)).render(QUESTION, **given) == f"{wanted}|{thinking}|Hi"
+
+
+@pytest.mark.parametrize(
+    "given", [{"tools": True}, {"tools": True, "tool_choice": "required"}, {"response_format": True}], ids=str
+)
+def test_a_random_model_of_this_family_keeps_the_form(golden: Path, given: dict[str, Any]) -> None:
+    path = golden / "families-2026" / "muse-glimmer.gguf"
+    if not path.is_file():
+        pytest.skip(f"no file {path}")
+    from llamacpu import Model as FileModel
+    from llamacpu import Sampling
+
+    short = {"type": "string", "maxLength": 5}
+    schema = {
+        "type": "object",
+        "properties": {"s": short, "n": {"type": "integer", "maximum": 9}},
+        "required": ["s", "n"],
+    }
+    tool = {"type": "function", "function": {"name": "f", "strict": True, "parameters": schema}}
+    values: dict[str, Any] = {"tools": [tool], "response_format": {"type": "json_object", "schema": schema}}
+    with FileModel(path) as model:
+        sampling = Sampling(seed=1, temperature=1.0)
+        given = {key: values[key] if value is True else value for key, value in given.items()}
+        answer = model.chat(QUESTION, max_tokens=400, context=1500, sampling=sampling, **given)
+    if "response_format" in given:
+        jsonschema.validate(json.loads(answer.content), schema)
+    for found in answer.tool_calls:
+        jsonschema.validate(json.loads(found.arguments), schema)
+    assert answer.tool_calls or "tool_choice" not in given
+    assert answer.finish_reason in ("stop", "tool_calls", "length")
 
 
 def test_the_command_line_sets_the_effort_of_reasoning() -> None:

@@ -101,6 +101,13 @@ def test_ends_of_generation(tmp_path: Path) -> None:
         tmp_path, [], [("<a>", CONTROL), ("<b>", CONTROL), ("<c>", CONTROL)], eot_token_id=256, eom_token_id=258
     )
     assert (given.eot, given.eog) == (256, {256, 258})
+    marks = ["<|start|>", "<|message|>", "<|eom|>", "<|eot|>"]
+    for named in ({}, {"eom_token_id": 258}):
+        # An answer goes on behind the end of a message, which stays a control token.
+        muse = bpe(tmp_path, [], [(mark, CONTROL) for mark in marks], **named)
+        assert muse.eog == {259}
+        assert muse.encode("<|eom|>", parse_special=True, add_special=False) == [258]
+        assert len(muse.encode("<|eom|>", add_special=False)) == len("<|eom|>")
 
 
 def test_an_ending_is_a_control_token_whatever_the_file_says(tmp_path: Path) -> None:
