@@ -27,6 +27,9 @@ PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 # The version of llama-cpp-python whose interface llamacpu.compat implements.
 PEER = "0.3.36"
 STAMP = VENV / "llamacpu-extras"
+# Modules are compiled when they are first imported: most of those that come with the packages never are, and compiling
+# them all takes half of the time of an installation.
+PIP_INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
 # Wall-clock seconds, processor seconds and label of every command run so far.
 TIMES: list[tuple[float, float, str]] = []
 
@@ -85,7 +88,7 @@ def setup(extras: str = "dev") -> None:
     wanted = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     if not STAMP.exists() or STAMP.read_text(encoding="utf-8") != extras + wanted:
         requirements = _requirements(extras)
-        run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements)
+        run(PYTHON, *PIP_INSTALL, *requirements)
         STAMP.write_text(extras + wanted, encoding="utf-8")
 
 
@@ -115,7 +118,7 @@ def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
 
 # A test that waits for other threads or processes can fail on a crowded machine. It gets a second try, which the
 # summary counts and names: a test that needed it is to be mended, but does not hide what all the others found.
-RERUNS = ("--reruns", "1")
+RERUNS = ("--reruns", "1", "-r", "R")
 
 
 # The packages whose Rust tests run together. Cargo unites the features of all that one command builds, so the oracle of
@@ -136,9 +139,11 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
         [str(PYTHON), "-c", "from llamacpu import _native; print(*_native.cpu_facts()['available'])"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
+    # The matrices of the references are small: threads of NumPy's library would mostly spin and wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Each process gets one file at a time; more processes would only make tests of threads wait for each other.
     workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
-    pytest = (PYTHON, "-m", "pytest", "-rfER", *workers, *RERUNS)
+    pytest = (PYTHON, "-m", "pytest", *workers, *RERUNS)
     for name in names[:-1]:
         tests = Job(*pytest, *marked, *arguments, LLAMACPU_ISA=name)
         # 5: the arguments select no marked test.
@@ -170,9 +175,13 @@ def lint() -> None:
 
 
 def fuzz_check() -> None:
-    """Compile the fuzz targets, without the fuzzer and its nightly compiler."""
-    options = ("--no-default-features", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target/fuzz")
-    run("cargo", "check", "--quiet", *options, RUSTFLAGS="-D warnings")
+    """Compile the fuzz targets, without the fuzzer and its nightly compiler; their manifest denies warnings."""
+    lock = ROOT / "fuzz" / "Cargo.lock"
+    if not lock.exists():
+        # The same versions of the dependencies, which clippy has checked in the same folder.
+        shutil.copy(ROOT / "Cargo.lock", lock)
+    options = ("--no-default-features", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target")
+    run("cargo", "check", "--quiet", *options)
 
 
 def fix() -> None:
@@ -193,23 +202,13 @@ def neighbours(arguments: list[str]) -> None:
         run(python, "-c", f"import llamacpu.compat; llamacpu.compat.install(); import {name}", PYTHONPATH=source)
     show_times()
     # langchain-tests comes with a plugin for asyncio, which these tests do not use.
-    plain = (
-        python,
-        "-m",
-        "pytest",
-        "-rfEsR",
-        *RERUNS,
-        "-p",
-        "no:asyncio",
-        "tests/test_compat.py",
-        "tests/test_frozen.py",
-    )
+    plain = (python, "-m", "pytest", "-rs", *RERUNS, "-p", "no:asyncio", "tests/test_compat.py", "tests/test_frozen.py")
     run(*plain, *arguments, PYTHONPATH=source)
-    options = ("-rfEsxR", *RERUNS, "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
+    options = ("-rsx", *RERUNS, "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
     run(python, "-m", "pytest", *options, "tests/neighbours/test_langchain.py", PYTHONPATH=source)
     # The clients' own warnings are not ours to turn into errors.
     plugins = ("-p", "no:asyncio", "-p", "no:schemathesis")
-    clients = ("-rfEsR", *RERUNS, *plugins, "-o", "filterwarnings=", "-o", "timeout=300")
+    clients = ("-rs", *RERUNS, *plugins, "-o", "filterwarnings=", "-o", "timeout=300")
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_server.py", PYTHONPATH=source)
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_llama_stack.py", PYTHONPATH=source)
     # Ray leaves files and sockets to its own processes.
@@ -246,7 +245,7 @@ def neighbours_setup() -> Job:
     python = NEIGHBOURS / PYTHON.relative_to(VENV)
     if not python.exists():
         run(sys.executable, "-m", "venv", NEIGHBOURS)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    install = [str(python), *PIP_INSTALL]
     plugins = ("pytest-benchmark", "pytest-rerunfailures", "pytest-timeout")
     wanted = [*_requirements("conformance"), "hypothesis", "pytest", *plugins]
     # Their own dependency on llama-cpp-python, which would have to be compiled, is replaced by compat.install().
@@ -308,7 +307,7 @@ def bench(arguments: list[str]) -> None:
 def docs() -> None:
     """Build the documentation as a website, target/site; links that lead nowhere are errors."""
     setup()
-    run(PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *_requirements("docs"))
+    run(PYTHON, *PIP_INSTALL, *_requirements("docs"))
     run(PYTHON, "-m", "mkdocs", "build", "--strict", NO_MKDOCS_2_WARNING="1")
 
 
