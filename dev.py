@@ -121,16 +121,9 @@ def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
 RERUNS = ("--reruns", "1", "-r", "R")
 
 
-# The packages whose Rust tests run together. Cargo unites the features of all that one command builds, so the oracle of
-# the tokenizer's tests would change those of a macro that the kernels use, and the kernels would be compiled again.
-RUST_TESTS = (("llamacpu-bindings", "llamacpu-kernels", "llamacpu-model"), ("llamacpu-text",))
-
-
 def rust_tests(*options: str) -> None:
     """Run the Rust tests with the optimized kernels; `thorough` also checks every pointer and sum in them."""
-    for packages in RUST_TESTS:
-        chosen = [word for package in packages for word in ("-p", package)]
-        run("cargo", "test", "--quiet", "--profile", "fast", *chosen, "--tests", *options)
+    run("cargo", "test", "--quiet", "--profile", "fast", "--workspace", "--tests", *options)
 
 
 def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set")) -> None:

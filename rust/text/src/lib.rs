@@ -7,7 +7,7 @@
 //! begins with. In the other direction, `tokenizer` produces bytes, and `utf8` turns them into text without ever
 //! showing half a character.
 //!
-//! Why not the `tokenizers` crate, against which these tokenizers are tested? It stores every token as a `String`
+//! Why not the `tokenizers` crate, against whose Python package these tokenizers are tested? It stores every token as a `String`
 //! several times and takes three times as long to build from the arrays of a GGUF file. It refuses merges that do not
 //! lead to a token and texts that are not UTF-8. Its merges by rank cannot express "the highest score, then the
 //! leftmost", nor join characters that are not tokens themselves. A SentencePiece vocabulary requires both.
