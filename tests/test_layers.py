@@ -34,7 +34,7 @@ LAYERS = [
     {"engine"},
     {"pictures"},
     {"store"},
-    {"families"},
+    {"families", "vision"},
     {"text"},
     {"checkpoints"},
     {"gguf"},

@@ -1,7 +1,7 @@
 """The interface of the native module, with one section per file of rust/bindings/src."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol, final
+from typing import Any, Literal, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,6 +213,12 @@ class Adapter:
 class Steering:
     """Vectors that are added to the residual stream after layers; created by `Model.steering`."""
 
+_Picture: TypeAlias = tuple[int, NDArray[np.float32], bool, int | None]
+"""Index of the first of some ids of 2^31 and above, one for each row; rows, float32[rows, width], that take the place of
+embeddings; whether they see each other in both directions. If the last entry is not None, it is the id of a placeholder:
+there is one id, and the rows are states of cross-attention, as many as there are."""
+_Item: TypeAlias = tuple[Session, Sequence[int]] | tuple[Session, Sequence[int], Sequence[_Picture]]
+
 @final
 class Model:
     """Memory-mapped or copied weights with checked shapes, and the threads that run them.
@@ -253,12 +259,15 @@ class Model:
     def steering(self, vectors: Sequence[tuple[int, NDArray[np.float32]]]) -> Steering:
         """Vectors for sessions: pairs of a layer, counted from 0, and float32[width]. Those of a layer are added up."""
     def step(
-        self, items: Sequence[tuple[Session, Sequence[int]]], logits: str = "last", cancel: CancelToken | None = None
+        self, items: Sequence[_Item], logits: str = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
-        """Extend the sessions by the tokens; return the requested logits, float32[rows, vocabulary], items in order."""
+        """Extend the sessions by the tokens; return the requested logits, float32[rows, vocabulary], items in order.
+
+        Where ids stand for pictures, an item has their inputs as well; see `_Picture`.
+        """
     def step_hidden(
         self,
-        items: Sequence[tuple[Session, Sequence[int]]],
+        items: Sequence[_Item],
         places: Sequence[int],
         logits: str = "none",
         cancel: CancelToken | None = None,
@@ -269,12 +278,17 @@ class Model:
         layers is the stream after the final norm.
         """
     def step_squares(
-        self, items: Sequence[tuple[Session, Sequence[int]]], logits: str = "none", cancel: CancelToken | None = None
+        self, items: Sequence[_Item], logits: str = "none", cancel: CancelToken | None = None
     ) -> tuple[NDArray[np.float32], list[tuple[int, int, int, NDArray[np.float64]]]]:
         """Run `step`, every token through all layers, and also return the sums of squares of the inputs of matrices.
 
         Of each matrix: index of its file, its offset there, the number of inputs, and the sum over them of the squares
         of every element, float64[columns], added in the order of the tokens.
+        """
+    def pictures(self, session: Session, first: int) -> list[_Picture]:
+        """What the ids of pictures from position `first` on stand for, in the form that `step` takes.
+
+        Of cross-attention there are no states, since the session keeps only their keys and values.
         """
     def complete(self, session: Session) -> None:
         """Compute the keys and values that the session lacks because it was rewound too far."""
@@ -341,6 +355,48 @@ class Session:
         """Return a second conversation with the same past, sharing its memory."""
     def truncate(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens."""
+
+# --- pictures.rs -----------------------------------------------------------------------------------------------------
+
+@final
+class PictureEncoder:
+    """Memory-mapped weights of an encoder of pictures with checked shapes, and the threads that run them.
+
+    Arguments and errors as for `Model`; `config` is a `llamacpu.vision.config.VisionConfig`.
+    """
+
+    def __new__(
+        cls,
+        files: Sequence[File],
+        config: Mapping[str, object],
+        tensors: Sequence[tuple[str, int, tuple[int, ...], int, int, int]],
+        threads: int | None = None,
+    ) -> PictureEncoder: ...
+    def begin(self, pixels: NDArray[np.float32], arrangement: int) -> PictureEncoding:
+        """Begin to encode a picture: float32[tiles, height, width, 3], normalized.
+
+        `arrangement` is the number of the arrangement of joint tiles, or 0. Raises ValueError for pixels that do not fit.
+        """
+    @property
+    def threads(self) -> int: ...
+    @property
+    def weight_bytes(self) -> int: ...
+    def close(self) -> None:
+        """Release the weights."""
+    @property
+    def closed(self) -> bool: ...
+
+@final
+class PictureEncoding:
+    """A picture on its way through an encoder; an error ends it, as does `rows`."""
+
+    def advance(self, cancel: CancelToken | None = None) -> tuple[int, int]:
+        """Run the next stage, a layer; return how many are done, and how many there are."""
+    @property
+    def stages(self) -> tuple[int, int]:
+        """How many stages are done, and how many there are."""
+    def rows(self) -> NDArray[np.float32]:
+        """The result, float32[rows, width], once all stages are done. Raises RuntimeError before."""
 
 # --- cpu.rs ----------------------------------------------------------------------------------------------------------
 

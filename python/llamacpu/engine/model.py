@@ -25,6 +25,7 @@ from llamacpu.engine.interfaces import (
 from llamacpu.engine.opened_adapters import OpenedAdapters
 from llamacpu.engine.room import Room
 from llamacpu.engine.session import Session
+from llamacpu.engine.step_items import item_of
 from llamacpu.engine.step_output import ends_of, places_of, split
 from llamacpu.families.memory import amount
 from llamacpu.families.registry import config_for
@@ -269,7 +270,8 @@ class EngineModel(OpenedAdapters):
     ) -> list[NDArray[np.float32]] | list[None]:
         """Continue several sessions in one pass over the weights.
 
-        items   sessions of this model, each once, with the ids of the tokens that continue it
+        items   sessions of this model, each once, with the ids of the tokens that continue it; for pictures among them
+                `MixedTokens`, or a list of its parts
         logits  what is returned per item. "last": float32[vocabulary], for its last token;
                 "all": float32[tokens, vocabulary]; "none": None
         cancel  stops the step from another thread or after a timeout: `Cancelled` is raised
@@ -279,9 +281,9 @@ class EngineModel(OpenedAdapters):
         RuntimeError for a session that another thread is stepping. After any error, Ctrl-C included, every session is
         as it was before the call.
         """
-        pairs = [(_native_of(session, ids, cancel), ids) for session, ids in items]
-        rows = self._native.step(pairs, logits, cancel)
-        found: list[NDArray[np.float32]] | list[None] = split(rows, [len(ids) for _, ids in pairs], logits)
+        native = [item_of(session, ids, cancel) for session, ids in items]
+        rows = self._native.step(native, logits, cancel)
+        found: list[NDArray[np.float32]] | list[None] = split(rows, [len(item[1]) for item in native], logits)
         return found
 
     def step_hidden(
@@ -302,9 +304,9 @@ class EngineModel(OpenedAdapters):
         not exist or is named twice, and what `step` raises.
         """
         places = places_of(layers, self._config.layers + 1)
-        pairs = [(_native_of(session, ids, cancel), ids) for session, ids in items]
-        rows, hidden = self._native.step_hidden(pairs, places, logits, cancel)
-        counts = [len(ids) for _, ids in pairs]
+        native = [item_of(session, ids, cancel) for session, ids in items]
+        rows, hidden = self._native.step_hidden(native, places, logits, cancel)
+        counts = [len(item[1]) for item in native]
         parts = [hidden[:, start:end] for start, end in pairwise(ends_of(counts))]
         return [StepOutput(row, part) for row, part in zip(split(rows, counts, logits), parts, strict=True)]
 
@@ -319,8 +321,8 @@ class EngineModel(OpenedAdapters):
         sum over these of the squares of every element, float64[columns], added in the order of the tokens. Threads
         change no bit of it. Raises what `step` raises.
         """
-        pairs = [(_native_of(session, ids, cancel), ids) for session, ids in items]
-        return self._native.step_squares(pairs, "all" if logits else "none", cancel)
+        native = [item_of(session, ids, cancel) for session, ids in items]
+        return self._native.step_squares(native, "all" if logits else "none", cancel)
 
     def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """The scores that the model's classifier gives to states after the final norm.
@@ -409,9 +411,3 @@ class EngineModel(OpenedAdapters):
 
     def __repr__(self) -> str:
         return f"<Model {self._file.path.name!r}: {self._config.architecture}, {self._config.layers} layers>"
-
-
-def _native_of(session: SessionLike, ids: TokenIds, cancel: CancelToken | None) -> _native.Session:
-    if not isinstance(session, Session):
-        raise TypeError(f"an item of the step is a {type(session).__name__}; expected a session that the model made")
-    return session.before_step(ids, cancel) if session.adapters else session._native

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
+from llamacpu.vision.config import PictureConfig
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -84,6 +86,7 @@ class Embeddings:
         self.digest = digest
         self.bidirectional = bidirectional
         self.first = first
+        self._whole = True
         self.ids: list[int] = _ids(digest, first, first + len(self.rows))
         """the ids that stand for the rows"""
 
@@ -92,7 +95,9 @@ class Embeddings:
 
     def part(self, start: int, end: int) -> Embeddings:
         """Rows `start` to `end`, with the ids that they have in the whole."""
-        return Embeddings(self.rows[start:end], self.digest, self.bidirectional, self.first + start)
+        part = Embeddings(self.rows[start:end], self.digest, self.bidirectional, self.first + start)
+        part._whole = self._whole and not self.bidirectional
+        return part
 
 
 class CrossStates:
@@ -151,6 +156,23 @@ class MixedTokens(Sequence[int]):
         """The pictures: (index of the first row, rows or states)."""
         return list(self._pieces)
 
+    def native_pictures(self) -> list[tuple[int, NDArray[np.float32], bool, int | None]]:
+        """The pictures in the form of the native step.
+
+        Raises ValueError for a part of a picture whose rows see each other.
+        """
+        found: list[tuple[int, NDArray[np.float32], bool, int | None]] = []
+        for start, piece in self._pieces:
+            if isinstance(piece, CrossStates):
+                found.append((start, piece.states, False, piece.token))
+                continue
+            if not piece._whole:
+                raise ValueError(
+                    f"{len(piece)} rows are a part of a picture whose rows see each other; expected all of its rows in one step"
+                )
+            found.append((start, piece.rows, piece.bidirectional, None))
+        return found
+
     @overload
     def __getitem__(self, index: int) -> int: ...
     @overload
@@ -195,46 +217,6 @@ class MixedTokens(Sequence[int]):
 
 def _part(piece: Piece, start: int, end: int) -> Piece:
     return piece.part(start, end) if isinstance(piece, Embeddings) else piece
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureConfig:
-    """What preprocessing needs to know of an encoder, from the metadata of its file."""
-
-    kind: str
-    """clip.projector_type ("llama4", "gemma3", "idefics3", "mlp", "pixtral", "qwen2vl_merger", "muse-glimmer" ...), or
-    "mllama" """
-    image_size: int
-    """side in pixels of a picture or tile; for encoders of any size, of the grid of their position table"""
-    patch_size: int
-    """side of a patch in pixels"""
-    merge: int
-    """side, in patches, of the square that becomes one row; 1 for none"""
-    mean: tuple[float, float, float]
-    """subtracted from red, green and blue, in the range 0 to 1"""
-    std: tuple[float, float, float]
-    """what the difference is divided by"""
-    width: int
-    """elements of a row: the model's embedding_length"""
-    any_size: bool
-    """whether pictures may have any height and width that are multiples of `patch_size * merge`"""
-    cross: bool
-    """whether a picture becomes states for cross-attention rather than embeddings"""
-    bidirectional: bool
-    """whether the rows of a picture see each other in both directions"""
-    max_tiles: int
-    """most tiles of a picture, where the encoder limits them (cross-attention); 0 where it does not"""
-    grids: tuple[tuple[int, int], ...] = ()
-    """(height, width) in pixels of the sizes that a picture is fitted into (LLaVA 1.6); empty for others"""
-    min_pixels: int = 0
-    """fewest pixels of a picture (Qwen2-VL); 0 if the file does not say"""
-    max_pixels: int = 0
-    """most pixels of a picture; 0 if the file does not say"""
-
-    def rows(self, height: int, width: int) -> int:
-        """Rows of embeddings of one tile of this size in pixels, before it is encoded."""
-        side = self.patch_size * self.merge
-        return (height // side) * (width // side)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,10 @@ class Session:
 
     @property
     def tokens(self) -> list[int]:
-        """The tokens that have been processed; during a step, those before it."""
+        """The tokens that have been processed; during a step, those before it.
+
+        Ids of `llamacpu.engine.pictures.FIRST_PICTURE_ID` and above stand for pictures.
+        """
         return self._native.tokens
 
     @property
@@ -98,7 +101,8 @@ class Session:
         native = self._native.fork()
         kept = adapters.apply(native, starts)
         if kept < len(tokens):
-            model._native.step([(native, tokens[kept:])], "none", cancel)
+            pictures = model._native.pictures(self._native, kept)
+            model._native.step([(native, tokens[kept:], pictures)], "none", cancel)
         return native
 
     def before_step(self, ids: TokenIds, cancel: CancelToken | None = None) -> _native.Session:

@@ -180,6 +180,15 @@ class Config(Mapping[str, Any]):
     expert_group_score: Literal["best", "two_best"] = "best"
     """how a group is scored: by its best expert, or by its two best together"""
 
+    cross_layers: list[int] = field(default_factory=list)
+    """layers that attend to the states of pictures instead of tokens, with neither heads nor feed_forward above"""
+    cross_heads: int = 0
+    """query heads of these layers"""
+    cross_kv_heads: int = 0
+    """their key and value heads"""
+    cross_feed_forward: int = 0
+    """width of their feed-forward networks"""
+
     ignored_tensors: list[str] = field(default_factory=list)
     """name prefixes of tensors that text does not need; any other tensor that is not read is an error"""
 

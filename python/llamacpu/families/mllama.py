@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision (arXiv:2407.21783) without images: the layers that attend to images are left out."""
+"""Llama 3.2 Vision (arXiv:2407.21783): layers that attend to the states of pictures stand between those of Llama 3.1."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ def mllama(file: GGUFFile, name: str) -> Config:
     fields = parts.common(file, name, vocab=vocab)
     rows = next((tensor.shape[1] for tensor in file.tensors if tensor.name == "token_embd.weight"), vocab)
     crossing = _crossing(file, name, fields["layers"])
+    sizes = {"cross_layers": sorted(crossing)}
     for part in ("heads", "kv_heads", "feed_forward"):
+        sizes[f"cross_{part}"] = max((fields[part][layer] for layer in crossing), default=0)
         fields[part] = [0 if layer in crossing else size for layer, size in enumerate(fields[part])]
-    ignored = ["v.", "mm.", *(f"blk.{layer}." for layer in sorted(crossing))]
-    return Config(**fields | {"extra_embeddings": max(0, rows - vocab), "ignored_tensors": ignored})
+    return Config(**fields | sizes | {"extra_embeddings": max(0, rows - vocab), "ignored_tensors": ["v.", "mm."]})
 
 
 def _crossing(file: GGUFFile, name: str, layers: int) -> set[int]:

@@ -21,7 +21,7 @@ pub(crate) fn rope_config_from(mapping: &Bound<'_, PyMapping>) -> PyResult<RopeC
     settings_from(mapping, RopeConfig::take)
 }
 
-fn settings_from<T>(
+pub(crate) fn settings_from<T>(
     mapping: &Bound<'_, PyMapping>,
     take: impl FnOnce(&mut Values) -> Result<T, llamacpu_model::Error>,
 ) -> PyResult<T> {

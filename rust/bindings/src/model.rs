@@ -22,6 +22,7 @@ use crate::lists::{array, copy_of, integers};
 use crate::outside::{attached, detached, released};
 use crate::pace::Pace;
 use crate::session::{Session, Stepped};
+use crate::step_parts::{ItemRow, PictureRow, StepPart, picture_rows, step_parts};
 use crate::tensor_rows::{TensorRow, tensor_infos};
 
 /// Logits, rows × vocabulary, and hidden states, places × tokens × width.
@@ -53,8 +54,8 @@ impl Model {
         parts: Vec<StepPart>,
         work: impl FnOnce(&[StepPart], Interrupted) -> Result<T, llamacpu_model::Error> + Send + 'static,
     ) -> PyResult<T> {
-        let tokens = parts.iter().map(|(_, tokens)| tokens.len()).sum();
-        let stepped = Stepped::by_this_thread(parts.iter().map(|(session, _)| session))?;
+        let tokens = parts.iter().map(|part| part.tokens.len()).sum();
+        let stepped = Stepped::by_this_thread(parts.iter().map(|part| &part.session))?;
         let start = Instant::now();
         let outcome = detached(py, cancel.map(Bound::get), self.pace.is_long(tokens), move |interrupted| {
             work(&parts, interrupted)
@@ -123,7 +124,7 @@ impl Model {
     fn step<'py>(
         &self,
         py: Python<'py>,
-        items: Vec<(Bound<'py, Session>, Bound<'py, PyAny>)>,
+        items: Vec<ItemRow<'py>>,
         logits: &str,
         cancel: Option<&Bound<'py, CancelToken>>,
     ) -> PyResult<Bound<'py, PyArray2<f32>>> {
@@ -143,7 +144,7 @@ impl Model {
     fn step_hidden<'py>(
         &self,
         py: Python<'py>,
-        items: Vec<(Bound<'py, Session>, Bound<'py, PyAny>)>,
+        items: Vec<ItemRow<'py>>,
         places: Vec<usize>,
         logits: &str,
         cancel: Option<&Bound<'py, CancelToken>>,
@@ -152,7 +153,7 @@ impl Model {
         let model = self.get(py)?;
         let parts = step_parts(items)?;
         let (vocabulary, width) = (model.config().vocab_size, model.config().embedding_length);
-        let tokens: usize = parts.iter().map(|(_, tokens)| tokens.len()).sum();
+        let tokens: usize = parts.iter().map(|part| part.tokens.len()).sum();
         let shape = [places.len(), tokens, width];
         let output = self.timed(py, cancel, parts, move |parts, interrupted| {
             model.step_hidden(&step_items(parts, wanted), &places, Some(interrupted))
@@ -168,7 +169,7 @@ impl Model {
     fn step_squares<'py>(
         &self,
         py: Python<'py>,
-        items: Vec<(Bound<'py, Session>, Bound<'py, PyAny>)>,
+        items: Vec<ItemRow<'py>>,
         logits: &str,
         cancel: Option<&Bound<'py, CancelToken>>,
     ) -> PyResult<LogitsAndSquares<'py>> {
@@ -231,6 +232,17 @@ impl Model {
             released(py, || restoration.push(page))?;
         }
         attached(py, || restoration.finish()).map(Session::new)
+    }
+
+    /// What the ids of pictures in the session from position `first` on stand for: index from there, rows, whether they see
+    /// each other, and for cross-attention, whose states are not kept, the id of the placeholder.
+    fn pictures<'py>(
+        &self,
+        py: Python<'py>,
+        session: &Bound<'py, Session>,
+        first: usize,
+    ) -> PyResult<Vec<PictureRow<'py>>> {
+        picture_rows(py, &session.get().inner(), self.get(py)?.config().embedding_length, first)
     }
 
     /// Computes the keys and values that the session lacks because it was rewound too far.
@@ -323,19 +335,16 @@ fn wanted_from(name: &str) -> PyResult<Wanted> {
     }
 }
 
-/// A session of a step, and the ids of the tokens that continue it.
-type StepPart = (Arc<llamacpu_model::Session>, Vec<u32>);
-
 fn step_items(parts: &[StepPart], wanted: Wanted) -> Vec<StepItem<'_>> {
-    parts.iter().map(|(session, tokens)| StepItem { session, tokens, wanted }).collect()
-}
-
-fn step_parts(items: Vec<(Bound<'_, Session>, Bound<'_, PyAny>)>) -> PyResult<Vec<StepPart>> {
-    items.into_iter().map(|(session, ids)| Ok((session.get().inner(), token_ids(&ids)?))).collect()
+    let item = |part| {
+        let StepPart { session, tokens, pictures } = part;
+        StepItem { session, tokens, pictures, wanted }
+    };
+    parts.iter().map(item).collect()
 }
 
 /// Token ids from any sequence or array of integers.
-fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+pub(crate) fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
     let ids = integers(object)?;
     let mut tokens = Vec::new();
     tokens.try_reserve_exact(ids.len()).map_err(|_| PyMemoryError::new_err("no memory for the tokens"))?;

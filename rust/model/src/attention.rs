@@ -12,6 +12,7 @@ use crate::error::{Error, sized};
 use crate::feed_forward::project;
 use crate::norms::normalize_heads;
 use crate::pass::{Pass, Segment, keep_last};
+use crate::picture_inputs::seen_together;
 use crate::relative;
 use crate::rows::{for_rows, multiply};
 use crate::scratch::Scratch;
@@ -183,11 +184,10 @@ pub(crate) fn attend(
     let end = |segment: &Segment| segment.position + segment.tokens.len();
     let pages = segments.iter().map(|segment| segment.pages.layer_slices(layer, end(segment)));
     let pages = pages.collect::<Result<Vec<_>, Error>>()?;
-    let ranges: Vec<_> =
-        segments.iter().map(|segment| both_sides(config, &sizes, end(segment), rows(segment))).collect();
+    let ranges: Vec<_> = segments.iter().map(|segment| seen(config, &sizes, segment, rows(segment))).collect();
     let visible = |ranges| match sizes.sight {
         Sight::Everything if !config.causal => Visible::All,
-        _ if !config.causal => Visible::Ranges(ranges),
+        _ if !config.causal || !<[_]>::is_empty(ranges) => Visible::Ranges(ranges),
         Sight::Everything => Visible::Causal,
         Sight::Window(tokens) => Visible::Window(tokens),
         Sight::Chunk(tokens) => Visible::Chunk(tokens),
@@ -216,12 +216,17 @@ pub(crate) fn attend(
     Ok(())
 }
 
-/// What the last `rows` of a text's `tokens` tokens see when they look ahead within a window: half of it on each side.
-fn both_sides(config: &Config, sizes: &LayerConfig, tokens: usize, rows: usize) -> Vec<Range<usize>> {
-    let Sight::Window(size) = sizes.sight else { return Vec::new() };
+/// What the last `rows` tokens of a segment see, where that is not what the layer says; empty if it is.
+fn seen(config: &Config, sizes: &LayerConfig, segment: &Segment, rows: usize) -> Vec<Range<usize>> {
     if config.causal {
-        return Vec::new();
+        return seen_together(sizes, segment, rows);
     }
+    both_sides(sizes, segment.position + segment.tokens.len(), rows)
+}
+
+/// What the last `rows` of a text's `tokens` tokens see when they look ahead within a window: half of it on each side.
+fn both_sides(sizes: &LayerConfig, tokens: usize, rows: usize) -> Vec<Range<usize>> {
+    let Sight::Window(size) = sizes.sight else { return Vec::new() };
     let range = |position: usize| position.saturating_sub(size / 2)..(position + size / 2 + 1).min(tokens);
     (tokens - rows..tokens).map(range).collect()
 }

@@ -3,12 +3,14 @@
 
 use llamacpu_kernels::context::{Context, Observer};
 
+use crate::cross_attention::add_states;
 use crate::error::zeroed;
 use crate::forward::{PassBuffers, forward};
 use crate::hidden::Hidden;
 use crate::input_squares::InputSquares;
 use crate::model::{Interrupted, Model};
 use crate::pass::Segment;
+use crate::picture_inputs::{check_known, fitting};
 use crate::session::Held;
 use crate::step_item::{StepItem, Wanted};
 use crate::{Config, Error};
@@ -48,7 +50,15 @@ pub(crate) fn run(
             if !config.causal && left.len() > room && !segments.is_empty() {
                 break;
             }
-            let tokens = if config.causal { &left[..left.len().min(room)] } else { left };
+            let count = if config.causal {
+                fitting(item.pictures, done[index]..item.tokens.len(), room, segments.is_empty())
+            } else {
+                left.len()
+            };
+            if count == 0 {
+                break;
+            }
+            let tokens = &left[..count];
             let position = session.position + done[index];
             let wanted = match item.wanted {
                 Wanted::None => 0,
@@ -58,6 +68,7 @@ pub(crate) fn run(
             // Drops nothing that the session needs if this step fails.
             session.pages.release(position, Some(session.position));
             session.pages.reserve(position, position + tokens.len())?;
+            let pictures = (item.pictures, done[index]);
             done[index] += tokens.len();
             room = room.saturating_sub(tokens.len());
             current = if tokens.len() == left.len() { index + 1 } else { index };
@@ -66,7 +77,7 @@ pub(crate) fn run(
             let second_part = item.session.first_part();
             let adapters = item.session.adapters()?;
             let pages = &mut session.pages;
-            segments.push(Segment { pages, tokens, position, long, second_part, wanted, kept, adapters });
+            segments.push(Segment { pages, tokens, pictures, position, long, second_part, wanted, kept, adapters });
             if room == 0 {
                 break;
             }
@@ -75,6 +86,7 @@ pub(crate) fn run(
         let end = filled + wanted * config.vocab_size;
         let parts = (config, weights, model.rotations());
         let rows = segments.iter().map(|segment| segment.tokens.len()).sum();
+        add_states(&context, (config, weights), &mut segments, buffers)?;
         forward(&context, parts, &mut segments, buffers, hidden, &mut logits[filled..end])?;
         hidden.advance(rows);
         filled = end;
@@ -95,8 +107,9 @@ pub(crate) fn recompute(
         if session.pages.hold(position) {
             continue;
         }
-        let tokens = item.session.tokens()?;
-        let again = StepItem { session: item.session, tokens: &tokens, wanted: Wanted::None };
+        let (tokens, pictures) = (item.session.tokens()?, item.session.pictures()?);
+        check_known(&tokens, &pictures)?;
+        let again = StepItem { session: item.session, tokens: &tokens, pictures: &pictures, wanted: Wanted::None };
         let mut hidden = Hidden::new(&[], model.config().layers, model.config().embedding_length, 0)?;
         session.pages.begin_again();
         session.position = 0;

@@ -6,6 +6,7 @@ mod validation;
 
 use llamacpu_kernels::rope::{RopeScaling, RopeSettings, RopeStyle};
 
+pub(crate) use choices::choices;
 pub use choices::{
     Activation, AttentionGate, ExpertGating, Gate, GroupScore, NormKind, Norms, QueryKeyNorm, RopeScalingKind, Rotation,
 };
@@ -191,6 +192,15 @@ settings! {
         expert_groups_used: usize = 0,
         /// How groups are ranked.
         expert_group_score: GroupScore = GroupScore::Best,
+
+        /// Layers that attend to pictures instead of tokens; they have neither `heads` nor `feed_forward`.
+        cross_layers: Vec<usize> = Vec::new(),
+        /// Query heads of these layers.
+        cross_heads: usize = 0,
+        /// Their key and value heads.
+        cross_kv_heads: usize = 0,
+        /// Width of their feed-forward networks.
+        cross_feed_forward: usize = 0,
 
         /// Prefixes of the names of tensors in the file that serve something other than text.
         ignored_tensors: Vec<String> = Vec::new(),

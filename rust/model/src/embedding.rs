@@ -14,6 +14,7 @@ use crate::pass::Segment;
 use crate::rotations::Place;
 use crate::rows::{for_rows, multiply};
 use crate::scratch::Scratch;
+use crate::step_item::PictureInput;
 use crate::weights::Embedding;
 
 /// Sets every row of `stream` to the initial state of its token.
@@ -25,8 +26,24 @@ pub(crate) fn embed(
     stream: &mut [f32],
 ) -> Result<(), Error> {
     let mut tokens: Vec<u32> = memory::room(places.len(), "tokens")?;
-    tokens.extend(segments.iter().flat_map(|segment| segment.tokens));
-    embed_rows(context, (config, weights), &tokens, (places, Some(scratch)), stream)
+    tokens.extend(segments.iter().flat_map(Segment::table_rows));
+    look_up(context, (config, weights), &tokens, Some(scratch), stream)?;
+    set_pictures(segments, config.embedding_length, stream);
+    complete(context, (config, weights), places, stream)
+}
+
+/// Puts the rows of pictures, as they are, in the place of what was looked up.
+fn set_pictures(segments: &[Segment], width: usize, stream: &mut [f32]) {
+    let mut first = 0;
+    for segment in segments {
+        for (places, picture, row) in segment.own_pictures() {
+            if let PictureInput::Rows { rows, .. } = &picture.input {
+                let output = &mut stream[(first + places.start) * width..(first + places.end) * width];
+                output.copy_from_slice(&rows[row * width..][..output.len()]);
+            }
+        }
+        first += segment.tokens.len();
+    }
 }
 
 /// Sets every row of `stream` to the initial state of the token of that row, with what adapters change, if there are any.
@@ -37,6 +54,18 @@ pub(crate) fn embed_rows(
     (places, scratch): (&[Place], Option<&mut Scratch>),
     stream: &mut [f32],
 ) -> Result<(), Error> {
+    look_up(context, (config, weights), tokens, scratch, stream)?;
+    complete(context, (config, weights), places, stream)
+}
+
+/// Sets rows to the embeddings of tokens, scaled.
+fn look_up(
+    context: &Context,
+    (config, weights): (&Config, &Embedding),
+    tokens: &[u32],
+    scratch: Option<&mut Scratch>,
+    stream: &mut [f32],
+) -> Result<(), Error> {
     let width = config.embedding_length;
     for_rows(context, stream, width, &|row, output| weights.tokens.row(tokens[row] as usize, output))?;
     if let Some(scratch) = scratch {
@@ -45,6 +74,17 @@ pub(crate) fn embed_rows(
     if config.embedding_scale != 1.0 {
         scale(context, stream, config.embedding_scale)?;
     }
+    Ok(())
+}
+
+/// Adds types and positions, and normalizes.
+fn complete(
+    context: &Context,
+    (config, weights): (&Config, &Embedding),
+    places: &[Place],
+    stream: &mut [f32],
+) -> Result<(), Error> {
+    let width = config.embedding_length;
     if !weights.token_types.is_empty() || weights.positions.is_some() {
         for_rows(context, stream, width, &|row, output| {
             if let Some(token_type) = weights.token_type(places[row].second) {

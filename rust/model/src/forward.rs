@@ -25,7 +25,7 @@ use crate::pass::{Pass, Segment, keep_last};
 use crate::rotations::{Angles, Place, Rotations};
 use crate::scratch::Scratch;
 use crate::weights::{Attention, FeedForward, Norm, Output, Weights};
-use crate::{latent_attention, moe};
+use crate::{cross_attention, latent_attention, moe};
 
 /// Intermediate results, reused from step to step; each buffer holds rows × the width given in its comment.
 #[derive(Default)]
@@ -45,6 +45,11 @@ pub(crate) struct PassBuffers {
 }
 
 impl PassBuffers {
+    /// What products use besides their operands.
+    pub(crate) fn scratch(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
+
     /// Lets go of the adapters of the last step, which may be large.
     pub(crate) fn forget_adapters(&mut self) {
         self.scratch.adapted = AdaptedRows::default();
@@ -78,6 +83,7 @@ pub(crate) fn forward(
     let distances =
         weights.distances.as_ref().map(|table| Distances::of(context, config, table, longest)).transpose()?;
 
+    let mut crossed = 0;
     for (layer, blocks) in weights.layers.iter().enumerate() {
         if context.interrupted.is_some_and(|interrupted| interrupted()) {
             return Err(KernelError::Cancelled.into());
@@ -89,6 +95,10 @@ pub(crate) fn forward(
         let pass =
             Pass { context, config, rotations, angles, places: &places, distances, layer, sizes, last, kept: behind };
 
+        if let Some(block) = &blocks.cross {
+            cross_attention::run(&pass, (block, crossed), segments, (&mut *inner, &mut *scratch), stream)?;
+            crossed += 1;
+        }
         if let Some(block) = &blocks.attention {
             let input = normalized(context, config, blocks.attention_norm.as_ref(), stream, normed)?;
             let (buffers, output) = ((&mut *attention, &mut *scratch), &mut branch[..behind * width]);

@@ -16,6 +16,7 @@ use llamacpu_kernels::memory;
 pub(crate) use layout::PageLayout;
 
 use crate::Error;
+use crate::cross_attention::Crossing;
 use crate::error::zeroed;
 use crate::page::{PURPOSE, Page};
 
@@ -31,12 +32,14 @@ pub(crate) struct Pages {
     groups: Vec<Vec<Option<Arc<Page>>>>,
     /// Whether there are pages whose keys and values are still being recomputed.
     unfinished: bool,
+    /// Keys and values of the pictures that cross-attention sees.
+    pub(crate) crossing: Option<Box<Crossing>>,
 }
 
 impl Pages {
     pub(crate) fn new(layout: Arc<PageLayout>) -> Self {
         let groups = layout.groups.iter().map(|_| Vec::new()).collect();
-        Self { layout, groups, unfinished: false }
+        Self { layout, groups, unfinished: false, crossing: None }
     }
 
     pub(crate) fn layout(&self) -> &PageLayout {
@@ -51,14 +54,16 @@ impl Pages {
             pages.extend_from_slice(group);
             groups.push(pages);
         }
-        Ok(Self { layout: Arc::clone(&self.layout), groups, unfinished: self.unfinished })
+        let crossing = self.crossing.as_ref().map(|crossing| crossing.fork().map(Box::new)).transpose()?;
+        Ok(Self { layout: Arc::clone(&self.layout), groups, unfinished: self.unfinished, crossing })
     }
 
     /// Size of all pages in bytes, including those shared with other sessions.
     pub(crate) fn nbytes(&self) -> usize {
         let bytes =
             |(pages, group): (&Vec<Option<_>>, &layout::Group)| pages.iter().flatten().count() * group.page_bytes;
-        self.groups.iter().zip(&self.layout.groups).map(bytes).sum()
+        let crossing = self.crossing.as_ref().map_or(0, |crossing| crossing.nbytes());
+        self.groups.iter().zip(&self.layout.groups).map(bytes).sum::<usize>() + crossing
     }
 
     /// Whether everything is present that the next token of a session of `tokens` tokens needs.
@@ -179,6 +184,9 @@ impl Pages {
     /// Drops the pages after the first `tokens` tokens, or all pages if any that these tokens need is absent.
     pub(crate) fn truncate(&mut self, tokens: usize) {
         let count = tokens.div_ceil(PAGE_TOKENS);
+        if self.crossing.as_mut().is_some_and(|crossing| !crossing.truncate(tokens)) {
+            self.crossing = None;
+        }
         for pages in &mut self.groups {
             pages.truncate(count);
         }

@@ -11,6 +11,7 @@ mod attention;
 mod chunks;
 mod classifier;
 mod config;
+mod cross_attention;
 mod distances;
 mod embedding;
 mod error;
@@ -25,6 +26,7 @@ mod moe;
 mod norms;
 mod page;
 mod pass;
+mod picture_inputs;
 mod prepare;
 mod relative;
 mod restoration;
@@ -38,6 +40,7 @@ mod step;
 mod step_item;
 mod tensors;
 mod training;
+mod vision;
 mod weights;
 
 pub use adapter_loading::AdapterPair;
@@ -53,6 +56,10 @@ pub use model::{Interrupted, Model};
 pub use restoration::Restoration;
 pub use session::Session;
 pub use settings::{Value, Values};
-pub use step_item::{StepItem, StepOutput, Wanted};
+pub use step_item::{FIRST_PICTURE_ID, Picture, PictureInput, StepItem, StepOutput, Wanted};
 pub use tensors::TensorInfo;
 pub use training::{Batch, OptimizerStep, Trainable, Trainer, TrainerShape, trainable, training_nbytes};
+pub use vision::{
+    ClassToken, Encoding, MergeOrder, PictureEncoder, Pixels, PositionTable, VisionActivation, VisionConfig,
+    VisionRotation,
+};

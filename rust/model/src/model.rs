@@ -16,7 +16,7 @@ use crate::page::Spare;
 use crate::rotations::Rotations;
 use crate::tensors::{Slot, TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
-use crate::{Config, Error, Restoration, Session, prepare};
+use crate::{Config, Error, FIRST_PICTURE_ID, Restoration, Session, prepare};
 
 /// Number of buffer sets kept for later steps; additional concurrent steps allocate their own.
 const BUFFERS_KEPT: usize = 2;
@@ -215,6 +215,13 @@ impl Model {
             return Err(Error::ContextOverflow { position: 0, added: tokens.len(), context });
         }
         self.check_tokens(&tokens)?;
+        if !self.config.cross_layers.is_empty() && tokens.iter().any(|&token| token >= FIRST_PICTURE_ID) {
+            return Err(Error::Argument(
+                "the tokens hold pictures that cross-attention sees, whose states are not among the pages; start a new \
+                 session and give everything again"
+                    .to_owned(),
+            ));
+        }
         let layout = PageLayout::new(&self.config, kv_type, &self.spare)?;
         Ok(Restoration { model: Arc::clone(&self.identity), context, tokens, pages: Pages::new(Arc::new(layout)) })
     }
@@ -236,13 +243,14 @@ impl Model {
     }
 
     /// # Errors
-    /// `Error::Argument` if a token is outside the vocabulary.
+    /// `Error::Argument` if a token is outside the vocabulary and does not stand for a picture.
     pub(crate) fn check_tokens(&self, tokens: &[u32]) -> Result<(), Error> {
         let vocabulary = self.config.vocab_size;
-        tokens.iter().find(|&&token| token as usize >= vocabulary).map_or(Ok(()), |&token| {
+        let outside = |token: u32| token as usize >= vocabulary && token < FIRST_PICTURE_ID;
+        tokens.iter().find(|&&token| outside(token)).map_or(Ok(()), |&token| {
             let last = vocabulary - 1;
             let pictures = if (token as usize) < self.config.embedding_rows() {
-                "; it stands for a picture, and this version runs the text part of the model alone"
+                "; it stands for a picture: give the states of the picture in its place"
             } else {
                 ""
             };

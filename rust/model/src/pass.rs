@@ -9,11 +9,14 @@ use crate::config::{Config, LayerConfig};
 use crate::distances::Distances;
 use crate::kv::Pages;
 use crate::rotations::{Angles, Place, Rotations};
+use crate::step_item::Picture;
 
 /// Consecutive tokens of one session: its rows in this chunk.
 pub(crate) struct Segment<'a> {
     pub(crate) pages: &'a mut Pages,
     pub(crate) tokens: &'a [u32],
+    /// The pictures of the whole text, and the index of the first token there.
+    pub(crate) pictures: (&'a [Picture], usize),
     /// Position of the first token.
     pub(crate) position: usize,
     /// Whether the session may grow beyond the original context of the model.

@@ -15,6 +15,7 @@ use llamacpu_kernels::memory;
 use crate::Error;
 use crate::adapters::Adapters;
 use crate::kv::Pages;
+use crate::step_item::{Picture, PictureInput};
 
 /// `told` is never held for this long; if it stays locked, its holder is a thread that does not exist in a forked process.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +38,8 @@ pub struct Session {
 struct Told {
     /// Every token whose keys and values are in the pages.
     tokens: Vec<u32>,
+    /// What those of them stand for that are pictures; states without their numbers, which are in the pages.
+    pictures: Vec<Picture>,
     nbytes: usize,
     /// What the tokens go through in addition to the model.
     adapters: Option<Arc<Adapters>>,
@@ -59,7 +62,7 @@ impl Session {
             context,
             kv_type,
             first_part,
-            told: Mutex::new(Told { tokens, nbytes, adapters: None }),
+            told: Mutex::new(Told { tokens, pictures: Vec::new(), nbytes, adapters: None }),
             pages: Mutex::new(pages),
         }
     }
@@ -93,6 +96,18 @@ impl Session {
     /// The processed tokens; in the middle of a step, those before that step.
     pub fn tokens(&self) -> Result<Vec<u32>, Error> {
         copy_of(&self.told()?.tokens)
+    }
+
+    /// What the ids of pictures among the tokens stand for; those of a restored session are not known. States come
+    /// without their numbers.
+    ///
+    /// # Errors
+    /// `Error::Memory`.
+    pub fn pictures(&self) -> Result<Vec<Picture>, Error> {
+        let told = self.told()?;
+        let mut copy = memory::room(told.pictures.len(), "pictures")?;
+        copy.extend_from_slice(&told.pictures);
+        Ok(copy)
     }
 
     /// Size in bytes of the keys and values, including pages shared with forks; in the middle of a step, the size
@@ -190,6 +205,15 @@ impl Session {
         if tokens > position {
             return Err(Error::Argument(format!("cannot truncate the session to {tokens} tokens: it has {position}")));
         }
+        let cut = |picture: &&Picture| picture.is_together() && picture.start < tokens && tokens < picture.end();
+        if let Some(picture) = self.told()?.pictures.iter().find(cut) {
+            return Err(Error::Argument(format!(
+                "cannot truncate the session to {tokens} tokens: they end inside a picture whose rows see each other; \
+                 truncate it to {}, before the picture, or to {}",
+                picture.start,
+                picture.end()
+            )));
+        }
         held.forget(tokens)
     }
 
@@ -204,6 +228,7 @@ impl Session {
         let fork = Self::new(Arc::clone(&self.model), self.context, self.tokens()?, pages);
         fork.set_first_part(self.first_part());
         fork.told()?.adapters = self.adapters()?;
+        fork.told()?.pictures = self.pictures()?;
         Ok(fork)
     }
 }
@@ -215,26 +240,42 @@ impl Held<'_> {
         self.pages.release(tokens, None);
         let mut told = self.session.told()?;
         told.tokens.truncate(tokens);
+        told.pictures.retain(|picture| picture.start < tokens);
+        if let Some(last) = told.pictures.last_mut() {
+            last.count = last.count.min(tokens - last.start);
+        }
         told.nbytes = self.pages.nbytes();
         Ok(())
     }
 
     /// Makes room to record `added` more tokens, so that `finish` cannot fail for lack of memory.
-    pub(crate) fn expect(&mut self, added: usize) -> Result<(), Error> {
-        let bytes = added.saturating_mul(size_of::<u32>());
-        self.session.told()?.tokens.try_reserve(added).map_err(|_| Error::Memory { bytes, purpose: "token ids" })
+    pub(crate) fn expect(&mut self, added: usize, pictures: usize) -> Result<(), Error> {
+        let bytes = added.saturating_mul(size_of::<u32>()).saturating_add(pictures * size_of::<Picture>());
+        let mut told = self.session.told()?;
+        let done = told.tokens.try_reserve(added).and_then(|()| told.pictures.try_reserve(pictures));
+        done.map_err(|_| Error::Memory { bytes, purpose: "token ids" })
     }
 
     /// Ends a step: either records the `added` tokens, or drops the pages that were started for them.
-    pub(crate) fn finish(&mut self, added: &[u32]) -> Result<(), Error> {
+    pub(crate) fn finish(&mut self, added: &[u32], pictures: &[Picture]) -> Result<(), Error> {
         let position = self.position + added.len();
         self.pages.truncate(position);
         self.pages.release(position, None);
         let mut told = self.session.told()?;
         told.tokens.extend_from_slice(added);
+        told.pictures.extend(pictures.iter().map(|picture| kept(picture, self.position)));
         told.nbytes = self.pages.nbytes();
         Ok(())
     }
+}
+
+/// What a session keeps of a picture of a step that began at `position`.
+fn kept(picture: &Picture, position: usize) -> Picture {
+    let input = match &picture.input {
+        PictureInput::States { token, .. } => PictureInput::States { token: *token, states: Arc::default() },
+        rows @ PictureInput::Rows { .. } => rows.clone(),
+    };
+    Picture { start: position + picture.start, count: picture.count, input }
 }
 
 fn copy_of(tokens: &[u32]) -> Result<Vec<u32>, Error> {

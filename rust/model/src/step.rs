@@ -4,6 +4,7 @@ use crate::chunks::{recompute, run};
 use crate::hidden::Hidden;
 use crate::input_squares::{InputSquares, Squares};
 use crate::model::{Interrupted, Model};
+use crate::picture_inputs::check_pictures;
 use crate::step_item::{StepItem, StepOutput, Wanted};
 use crate::{Error, Session};
 
@@ -79,7 +80,7 @@ impl Model {
             if added > context.saturating_sub(position) {
                 return Err(Error::ContextOverflow { position, added, context });
             }
-            session.expect(added)?;
+            session.expect(added, item.pictures.len())?;
             // Drops whatever a step that panicked may have left over.
             session.pages.truncate(position);
         }
@@ -90,7 +91,8 @@ impl Model {
         });
         self.keep_buffers(buffers);
         for (item, session) in items.iter().zip(&mut sessions) {
-            session.finish(if result.is_ok() { item.tokens } else { &[] })?;
+            let (tokens, pictures) = if result.is_ok() { (item.tokens, item.pictures) } else { (&[][..], &[][..]) };
+            session.finish(tokens, pictures)?;
         }
         Ok(StepOutput { logits: result?, hidden: hidden.into_values() })
     }
@@ -106,12 +108,12 @@ impl Model {
             return Ok(());
         }
         self.check_owner(session)?;
-        let item = StepItem { session, tokens: &[], wanted: Wanted::None };
+        let item = StepItem { session, tokens: &[], pictures: &[], wanted: Wanted::None };
         let mut buffers = self.take_buffers();
         let sessions = std::slice::from_mut(&mut held);
         let result = self.with_files(|| recompute(self, &[item], sessions, &mut buffers, interrupted));
         self.keep_buffers(buffers);
-        held.finish(&[])?;
+        held.finish(&[], &[])?;
         result
     }
 
@@ -133,6 +135,7 @@ impl Model {
             if item.tokens.is_empty() {
                 return Err(Error::Argument("no tokens: a step needs at least one per session".to_owned()));
             }
+            check_pictures(self.config(), item.tokens, item.pictures)?;
             self.check_tokens(item.tokens)?;
         }
         Ok(())

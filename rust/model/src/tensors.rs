@@ -119,6 +119,16 @@ impl<'a> Tensors<'a> {
         Ok(Matrix::new(format, rows, columns, bytes)?)
     }
 
+    /// The `rows` kernels of a convolution of which none overlaps another, as a matrix: the elements of a kernel in the
+    /// order of `sides`, fastest-varying first. The file may have joined their dimensions.
+    pub(crate) fn kernel(&mut self, name: &str, sides: [usize; 3], rows: usize) -> Result<Matrix, Error> {
+        let columns = sides.iter().product();
+        let flat = self.by_name.get(name).is_some_and(|(info, _)| trimmed(&info.shape).len() <= 2);
+        let shape = [sides[0], sides[1], sides[2], rows];
+        let (format, bytes) = if flat { self.bytes(name, &[columns, rows])? } else { self.bytes(name, &shape)? };
+        Ok(Matrix::new(format, rows, columns, bytes)?)
+    }
+
     /// `count` groups of matrices stored consecutively in one tensor; the matrices of a group have `parts` rows each.
     pub(crate) fn stack(
         &mut self,

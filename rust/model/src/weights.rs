@@ -2,6 +2,7 @@
 
 mod attention;
 mod classifier;
+mod cross_attention;
 mod embedding;
 mod feed_forward;
 mod parts;
@@ -11,8 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llamacpu_kernels::matmul::Matrix;
 
-pub(crate) use attention::{Attention, HeadAttention, HeadMatrices, LatentAttention, LatentQuery};
+pub(crate) use attention::{Attention, HeadAttention, HeadMatrices, LatentAttention, LatentQuery, transposed};
 pub(crate) use classifier::Classifier;
+pub(crate) use cross_attention::CrossAttention;
 pub(crate) use embedding::{DistanceTable, Embedding};
 pub(crate) use feed_forward::{Experts, FeedForward, Network};
 pub(crate) use parts::{Linear, Norm};
@@ -33,6 +35,8 @@ pub(crate) struct Layer {
     pub(crate) feed_forward: Option<FeedForward>,
     /// Applied to the feed-forward output, or to the stream after adding it.
     pub(crate) feed_forward_output_norm: Option<Norm>,
+    /// What the layer consists of instead, if it attends to pictures.
+    pub(crate) cross: Option<Box<CrossAttention>>,
 }
 
 /// All weights of a model.
@@ -159,7 +163,8 @@ impl Layer {
     /// Every matrix of the layer, in the order in which a token goes through them.
     pub(crate) fn matrices(&self) -> Vec<&Matrix> {
         let attention = self.attention.iter().flat_map(Attention::matrices);
-        attention.chain(self.feed_forward.iter().flat_map(FeedForward::matrices)).collect()
+        let crossing = self.cross.iter().flat_map(|cross| cross.matrices());
+        attention.chain(self.feed_forward.iter().flat_map(FeedForward::matrices)).chain(crossing).collect()
     }
 
     /// The experts of the layer, if it has any.
@@ -203,6 +208,7 @@ impl Layer {
             feed_forward_output_norm: of_output(norm(behind && feeds, behind_names[1])?),
             attention: Attention::load(config, index, tensors)?,
             feed_forward: FeedForward::load(config, index, tensors)?,
+            cross: CrossAttention::load(config, index, tensors)?,
         })
     }
 }

@@ -17,6 +17,8 @@ macro_rules! choices {
     };
 }
 
+pub(crate) use choices;
+
 choices! {
     /// How positions beyond the trained context are scaled; see [`llamacpu_kernels::rope::RopeScaling`].
     RopeScalingKind {

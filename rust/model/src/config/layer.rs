@@ -114,6 +114,21 @@ impl Config {
         }
     }
 
+    /// The sizes of the layers that attend to pictures, for the layout of their keys and values.
+    pub(crate) fn crossed(&self) -> Self {
+        let layers = self.cross_layers.len();
+        let key_size = self.key_size;
+        Self {
+            layers,
+            heads: vec![self.cross_heads; layers],
+            kv_heads: vec![self.cross_kv_heads; layers],
+            feed_forward: vec![self.cross_feed_forward; layers],
+            key_size,
+            value_size: key_size,
+            ..Self::default()
+        }
+    }
+
     /// Width of one expert in a layer.
     pub(crate) fn expert_width(&self, index: usize) -> usize {
         if self.expert_feed_forward > 0 { self.expert_feed_forward } else { self.feed_forward[index] }

@@ -27,6 +27,7 @@ impl Config {
         within("token_types", self.token_types, 0, SIZE_LIMIT)?;
         within("classes", self.classes, 0, WIDTH_LIMIT)?;
         self.validate_relative_positions()?;
+        self.validate_cross_layers()?;
         within("temperature_length", self.temperature_length, 0, SIZE_LIMIT)?;
         within("temperature_offset", self.temperature_offset, 0, SIZE_LIMIT)?;
         for (name, size) in [("key_size", self.key_size), ("rope_size", self.rope.size)] {
@@ -130,6 +131,29 @@ impl Config {
                 "rope_size is {}: expected less than the {} elements of a head, of which the rest comes from latent vectors",
                 self.rope.size, self.key_size
             )));
+        }
+        Ok(())
+    }
+
+    fn validate_cross_layers(&self) -> Result<(), Error> {
+        if self.cross_layers.is_empty() {
+            return Ok(());
+        }
+        within("cross_heads", self.cross_heads, 1, HEAD_LIMIT)?;
+        within("cross_kv_heads", self.cross_kv_heads, 1, self.cross_heads)?;
+        within("cross_feed_forward", self.cross_feed_forward, 1, WIDTH_LIMIT)?;
+        within("cross_heads times head size", self.cross_heads.saturating_mul(self.key_size), 1, SIZE_LIMIT)?;
+        let ascending = self.cross_layers.windows(2).all(|pair| pair[0] < pair[1]);
+        let replaced = |&layer: &usize| layer < self.layers && self.heads[layer] == 0 && self.feed_forward[layer] == 0;
+        if !ascending
+            || !self.cross_layers.iter().all(replaced)
+            || !self.cross_heads.is_multiple_of(self.cross_kv_heads)
+        {
+            return Err(Error::Model(
+                "cross_layers: expected ascending layers that have no other attention and no other network, and query heads \
+                 that are a multiple of the key and value heads"
+                    .to_owned(),
+            ));
         }
         Ok(())
     }

@@ -89,6 +89,11 @@ impl PageLayout {
         self.kv_type
     }
 
+    /// Where dropped pages wait for reuse.
+    pub(crate) fn spare(&self) -> &Arc<Spare> {
+        &self.spare
+    }
+
     /// Size in bytes of the pages for the same tokens across all layers.
     pub(crate) fn page_bytes(&self) -> usize {
         self.groups.iter().map(|group| group.page_bytes).sum()

@@ -229,7 +229,7 @@ fn keys_and_values(matrices: Vec<Matrix>) -> Result<(Vec<Matrix>, Vec<Matrix>), 
 }
 
 /// The transposed matrix, in 32-bit floats.
-fn transposed(matrix: &Matrix) -> Result<Matrix, Error> {
+pub(crate) fn transposed(matrix: &Matrix) -> Result<Matrix, Error> {
     const PURPOSE: &str = "transposed weights";
     let (rows, columns) = (matrix.rows(), matrix.columns());
     let mut numbers = zeroed(rows.checked_mul(columns), PURPOSE)?;

@@ -40,7 +40,7 @@ pub(crate) struct Experts {
 }
 
 impl Network {
-    fn load(
+    pub(super) fn load(
         config: &Config,
         name: &dyn Fn(&str) -> String,
         inner: usize,

@@ -42,7 +42,7 @@ impl Linear {
 
 impl Tensors<'_> {
     /// A matrix `NAME.weight` with its optional `NAME.bias`.
-    pub(super) fn linear(&mut self, name: &str, columns: usize, rows: usize) -> Result<Linear, Error> {
+    pub(crate) fn linear(&mut self, name: &str, columns: usize, rows: usize) -> Result<Linear, Error> {
         let tensor = format!("{name}.weight");
         let matrix = self.matrix(&tensor, columns, rows)?;
         let bias = self.optional_vector(&format!("{name}.bias"), rows)?;
@@ -50,7 +50,7 @@ impl Tensors<'_> {
     }
 
     /// The parts of a single matrix `NAME.weight` that stacks several, each with its part of `NAME.bias`.
-    pub(super) fn linears(&mut self, name: &str, columns: usize, parts: &[usize]) -> Result<Vec<Linear>, Error> {
+    pub(crate) fn linears(&mut self, name: &str, columns: usize, parts: &[usize]) -> Result<Vec<Linear>, Error> {
         let tensor = format!("{name}.weight");
         let matrices = self.stack(&tensor, columns, parts, 1)?;
         let bias = self.optional_vector(&format!("{name}.bias"), parts.iter().sum())?;

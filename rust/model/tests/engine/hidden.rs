@@ -21,7 +21,7 @@ fn pieces_and_batches_change_no_bit() {
         let places: Vec<_> = (0..=layers).collect();
         let tokens = prompt(90);
         let session = model.session(None, KvType::F16).unwrap();
-        let item = StepItem { session: &session, tokens: &tokens, wanted: Wanted::Last };
+        let item = StepItem { session: &session, tokens: &tokens, pictures: &[], wanted: Wanted::Last };
         let whole = model.step_hidden(&[item], &places, None).unwrap();
         assert_eq!(whole.hidden.len(), places.len() * tokens.len() * width);
         let plain = model.session(None, KvType::F16).unwrap();
@@ -36,7 +36,12 @@ fn pieces_and_batches_change_no_bit() {
                 let items: Vec<_> = sessions
                     .iter()
                     .zip(&pieces)
-                    .map(|(session, piece)| StepItem { session, tokens: &tokens[piece.clone()], wanted: Wanted::None })
+                    .map(|(session, piece)| StepItem {
+                        session,
+                        tokens: &tokens[piece.clone()],
+                        pictures: &[],
+                        wanted: Wanted::None,
+                    })
                     .collect();
                 let got = model.step_hidden(&items, &order, None).unwrap();
                 assert!(got.logits.is_empty());
@@ -57,7 +62,7 @@ fn places_that_do_not_exist_are_refused() {
     let tiny = TinyModel::new(dense());
     let model = tiny.open(1).unwrap();
     let session = model.session(None, KvType::F16).unwrap();
-    let item = StepItem { session: &session, tokens: &[1, 2], wanted: Wanted::None };
+    let item = StepItem { session: &session, tokens: &[1, 2], pictures: &[], wanted: Wanted::None };
     assert!(matches!(model.step_hidden(&[item], &[0, 3], None), Err(Error::Argument(_))));
     assert_eq!(session.position().unwrap(), 0);
 }

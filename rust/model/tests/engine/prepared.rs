@@ -19,7 +19,7 @@ fn preparing_changes_no_bit_and_accounts_for_every_matrix() {
                 model.prepare(part, None).unwrap();
             }
             let session = model.session(None, KvType::F16).unwrap();
-            let item = StepItem { session: &session, tokens: &[1, 2, 3], wanted: Wanted::All };
+            let item = StepItem { session: &session, tokens: &[1, 2, 3], pictures: &[], wanted: Wanted::All };
             let logits = model.step(&[item], None).unwrap();
             logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
         });

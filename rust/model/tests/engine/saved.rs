@@ -5,7 +5,7 @@ use llamacpu_kernels::attention::KvType;
 use llamacpu_model::{Error, Model, Session, StepItem, Wanted};
 
 fn step(model: &Model, session: &Session, tokens: &[u32]) -> Vec<u32> {
-    let logits = model.step(&[StepItem { session, tokens, wanted: Wanted::Last }], None).unwrap();
+    let logits = model.step(&[StepItem { session, tokens, pictures: &[], wanted: Wanted::Last }], None).unwrap();
     logits.iter().map(|value| value.to_bits()).collect()
 }
 

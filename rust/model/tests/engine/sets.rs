@@ -41,7 +41,7 @@ fn every_instruction_set_computes_the_same_logits() {
                 let mut bits = Vec::new();
                 // A prompt, a few tokens at a time, then one by one.
                 for piece in [&tokens[..70], &tokens[70..73], &tokens[73..80], &tokens[80..82], &tokens[82..]] {
-                    let item = StepItem { session: &session, tokens: piece, wanted: Wanted::All };
+                    let item = StepItem { session: &session, tokens: piece, pictures: &[], wanted: Wanted::All };
                     bits.extend(model.step(&[item], None).unwrap().iter().map(|logit| logit.to_bits()));
                 }
                 let finite = bits.iter().all(|bits| f32::from_bits(*bits).is_finite());

@@ -7,7 +7,7 @@ use llamacpu_kernels::attention::KvType;
 use llamacpu_model::{Error, Model, Session, StepItem, Wanted};
 
 fn step(model: &Model, session: &Session, tokens: &[u32], wanted: Wanted) -> Result<Vec<f32>, Error> {
-    model.step(&[StepItem { session, tokens, wanted }], None)
+    model.step(&[StepItem { session, tokens, pictures: &[], wanted }], None)
 }
 
 fn prompt(count: u32) -> Vec<u32> {
@@ -37,7 +37,7 @@ fn pieces_threads_and_batches_change_no_bit() {
                 .enumerate()
                 .map(|(index, session)| {
                     let start = round * (index + 1);
-                    StepItem { session, tokens: &tokens[start..=start + index], wanted: Wanted::All }
+                    StepItem { session, tokens: &tokens[start..=start + index], pictures: &[], wanted: Wanted::All }
                 })
                 .collect();
             let rows = two.step(&items, None).unwrap();
@@ -67,7 +67,7 @@ fn a_step_stopped_anywhere_leaves_the_session_as_it_was() {
     for limit in 0.. {
         let polls = AtomicUsize::new(0);
         let interrupted = || polls.fetch_add(1, Ordering::Relaxed) >= limit;
-        let item = StepItem { session: &session, tokens: &tokens[70..], wanted: Wanted::Last };
+        let item = StepItem { session: &session, tokens: &tokens[70..], pictures: &[], wanted: Wanted::Last };
         match model.step(&[item], Some(&interrupted)) {
             Ok(logits) => {
                 assert_eq!(bits(&logits), bits(&expected));
@@ -108,7 +108,7 @@ fn wrong_steps_are_refused() {
     assert!(matches!(step(&model, &session, &[], Wanted::Last), Err(Error::Argument(_))));
     assert!(matches!(step(&model, &session, &[40], Wanted::Last), Err(Error::Argument(_))));
     assert!(matches!(step(&other, &session, &[1], Wanted::Last), Err(Error::Argument(_))));
-    let item = StepItem { session: &session, tokens: &[1], wanted: Wanted::Last };
+    let item = StepItem { session: &session, tokens: &[1], pictures: &[], wanted: Wanted::Last };
     assert!(matches!(model.step(&[item, item], None), Err(Error::Argument(_))));
     assert!(matches!(model.session(Some(0), KvType::F16), Err(Error::Argument(_))));
     assert_eq!(session.position().unwrap(), 0);

@@ -1,0 +1,111 @@
+//! A layer of a picture encoder: attention and a feed-forward network, each behind a norm and added to the states.
+
+use llamacpu_kernels::activation::{activate, add, gated, scale};
+use llamacpu_kernels::context::Context;
+use llamacpu_kernels::norm;
+
+use super::attention::{Projections, VisionPages, room};
+use super::config::VisionConfig;
+use super::places::Places;
+use super::positions::Turns;
+use super::weights::VisionLayer;
+use crate::config::NormKind;
+use crate::error::Error;
+use crate::feed_forward::project;
+use crate::scratch::Scratch;
+use crate::weights::Norm;
+
+/// Rows that go through a feed-forward network together: its states are several times as wide as those of the layer.
+const NETWORK_ROWS: usize = 1024;
+
+/// Intermediate results, reused from layer to layer; each holds rows × the width of the states.
+pub(super) struct LayerBuffers {
+    normed: Vec<f32>,
+    branch: Vec<f32>,
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    /// Rows of a feed-forward network × its width, twice if it has a gate.
+    up: Vec<f32>,
+    gate: Vec<f32>,
+    pages: VisionPages,
+    pub(super) scratch: Scratch,
+}
+
+impl LayerBuffers {
+    pub(super) fn new(config: &VisionConfig, places: &Places, sequences: usize) -> Result<Self, Error> {
+        let (rows, width) = (sequences * places.len(), config.embedding_length);
+        let inner = room(rows.min(NETWORK_ROWS), config.feed_forward)?;
+        Ok(Self {
+            normed: room(rows, width)?,
+            branch: room(rows, width)?,
+            query: room(rows, width)?,
+            key: room(rows, width)?,
+            value: room(rows, width)?,
+            gate: if config.gated { room(rows.min(NETWORK_ROWS), config.feed_forward)? } else { Vec::new() },
+            up: inner,
+            pages: VisionPages::new(config.heads, config.head_size(), places, sequences)?,
+            scratch: Scratch::default(),
+        })
+    }
+}
+
+/// The norm of rows with these weights.
+pub(super) fn norm<'a>(config: &VisionConfig, weights: &'a Norm) -> norm::Norm<'a> {
+    let kind = match config.norm {
+        NormKind::Rms => norm::NormKind::RootMeanSquare,
+        NormKind::Layer => norm::NormKind::MeanAndVariance,
+    };
+    let (weight, bias) = (Some(&weights.weight[..]), weights.bias.as_deref());
+    norm::Norm { kind, size: weights.weight.len(), weight, bias, epsilon: config.norm_epsilon }
+}
+
+/// Runs the states through a layer.
+pub(super) fn run(
+    context: &Context,
+    (config, layer): (&VisionConfig, &VisionLayer),
+    (places, turns, windowed): (&Places, Option<&Turns>, bool),
+    buffers: &mut LayerBuffers,
+    stream: &mut [f32],
+) -> Result<(), Error> {
+    let width = config.embedding_length;
+    let rows = stream.len() / width;
+    let LayerBuffers { normed, branch, query, key, value, up, gate, pages, scratch } = buffers;
+    let [normed, branch, query, key, value] = [normed, branch, query, key, value].map(|all| &mut all[..stream.len()]);
+
+    norm(config, &layer.attention_norm).apply(context, stream, normed)?;
+    let mut projections = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, &mut *value)];
+    project(context, normed, rows, scratch, &mut projections)?;
+    if let Some(turns) = turns {
+        turns.turn(context, query, width)?;
+        turns.turn(context, key, width)?;
+    }
+    pages.attend(context, places, windowed, Projections { query, key, value }, normed)?;
+    project(context, normed, rows, scratch, &mut [(&layer.output, &mut *branch)])?;
+    add_scaled(context, layer.factors.map(|factors| factors.0), stream, branch)?;
+
+    norm(config, &layer.feed_forward_norm).apply(context, stream, normed)?;
+    for (input, output) in normed.chunks(NETWORK_ROWS * width).zip(branch.chunks_mut(NETWORK_ROWS * width)) {
+        let rows = input.len() / width;
+        let up = &mut up[..rows * config.feed_forward];
+        if let Some(first) = &layer.gate {
+            let gate = &mut gate[..rows * config.feed_forward];
+            project(context, input, rows, scratch, &mut [(first, &mut *gate), (&layer.up, &mut *up)])?;
+            gated(context, config.activation.kernel(), gate, up)?;
+            project(context, gate, rows, scratch, &mut [(&layer.down, output)])?;
+        } else {
+            project(context, input, rows, scratch, &mut [(&layer.up, &mut *up)])?;
+            activate(context, config.activation.kernel(), up)?;
+            project(context, up, rows, scratch, &mut [(&layer.down, output)])?;
+        }
+    }
+    add_scaled(context, layer.factors.map(|factors| factors.1), stream, branch)
+}
+
+/// `stream += factor * branch`.
+fn add_scaled(context: &Context, factor: Option<f32>, stream: &mut [f32], branch: &mut [f32]) -> Result<(), Error> {
+    if let Some(factor) = factor {
+        scale(context, branch, factor)?;
+    }
+    Ok(add(context, stream, branch)?)
+}

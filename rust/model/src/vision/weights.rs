@@ -1,0 +1,221 @@
+//! From tensor names to the weights of a picture encoder: every name, shape, size and format is checked here, once.
+
+use llamacpu_kernels::formats::Format;
+use llamacpu_kernels::mapping::Bytes;
+use llamacpu_kernels::matmul::Matrix;
+use llamacpu_kernels::memory;
+
+use super::choices::{ClassToken, PositionTable};
+use super::config::{CHANNELS, VisionConfig};
+use crate::Error;
+use crate::config::NormKind;
+use crate::error::zeroed;
+use crate::tensors::Tensors;
+use crate::weights::{Linear, Norm};
+
+/// A layer: attention and a feed-forward network, each behind a norm.
+pub(super) struct VisionLayer {
+    pub(super) attention_norm: Norm,
+    pub(super) query: Linear,
+    pub(super) key: Linear,
+    pub(super) value: Linear,
+    pub(super) output: Linear,
+    pub(super) feed_forward_norm: Norm,
+    pub(super) gate: Option<Linear>,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+    /// Factors of what attention and the network add.
+    pub(super) factors: Option<(f32, f32)>,
+}
+
+/// A table of which one row is used for a picture, with the factor of its elements.
+pub(super) struct GatedTable {
+    pub(super) rows: Matrix,
+    pub(super) gate: f32,
+}
+
+/// The embeddings of the places of joint tiles.
+pub(super) struct TileTables {
+    /// tiles × width, added to patches.
+    pub(super) before: GatedTable,
+    /// tiles × rows of a tile × width, added to all rows with the positions.
+    pub(super) positions: GatedTable,
+    /// tiles × width, added to all rows before the global layers.
+    pub(super) after: GatedTable,
+    /// Factor of the positions within a tile.
+    pub(super) position_gate: f32,
+}
+
+/// All weights of an encoder.
+pub(super) struct VisionWeights {
+    /// A patch, channel by channel and row by row, to a state.
+    pub(super) patch: Linear,
+    pub(super) class: Option<Vec<f32>>,
+    /// rows × width; for tables that are resampled, a square of rows.
+    pub(super) positions: Option<Vec<f32>>,
+    pub(super) tiles: Option<TileTables>,
+    pub(super) first_norm: Option<Norm>,
+    pub(super) layers: Vec<VisionLayer>,
+    pub(super) last_norm: Option<Norm>,
+    pub(super) global_layers: Vec<VisionLayer>,
+    pub(super) projector_norm: Option<Norm>,
+    pub(super) projector: Vec<Linear>,
+}
+
+impl VisionWeights {
+    pub(super) fn load(config: &VisionConfig, tensors: &mut Tensors) -> Result<Self, Error> {
+        let width = config.embedding_length;
+        let class = (config.class_token != ClassToken::None).then(|| tensors.vector("v.class_embd", width));
+        let layer = |tensors: &mut Tensors, prefix: &str, count: usize, factors: bool| {
+            let layers =
+                (0..count).map(|index| VisionLayer::load(config, &format!("{prefix}.{index}"), factors, tensors));
+            layers.collect::<Result<Vec<_>, Error>>()
+        };
+        let norm = |tensors: &mut Tensors, wanted: bool, name: &str| {
+            wanted.then(|| norm_of(config, tensors, name, width)).transpose()
+        };
+        let projector_norm = (!config.projector_norm.is_empty()).then(|| {
+            let weight = tensors.vector(&format!("{}.weight", config.projector_norm), config.merged_length())?;
+            Ok::<_, Error>(Norm { weight, bias: None })
+        });
+        Ok(Self {
+            patch: patch_of(config, tensors)?,
+            class: class.transpose()?,
+            positions: positions_of(config, tensors)?,
+            tiles: (config.joint_tiles > 0).then(|| TileTables::load(config, tensors)).transpose()?,
+            first_norm: norm(tensors, config.first_norm, "v.pre_ln")?,
+            layers: layer(tensors, "v.blk", config.layers, false)?,
+            last_norm: norm(tensors, config.last_norm, "v.post_ln")?,
+            global_layers: layer(tensors, "v.global.blk", config.global_layers, true)?,
+            projector_norm: projector_norm.transpose()?,
+            projector: projector_of(config, tensors)?,
+        })
+    }
+
+    /// Size in bytes of all matrices.
+    pub(super) fn nbytes(&self) -> usize {
+        let layers = self.layers.iter().chain(&self.global_layers).flat_map(|layer| {
+            let own = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down];
+            own.into_iter().chain(&layer.gate)
+        });
+        layers.chain([&self.patch]).chain(&self.projector).map(|linear| linear.matrix.nbytes()).sum()
+    }
+}
+
+impl VisionLayer {
+    fn load(config: &VisionConfig, prefix: &str, factors: bool, tensors: &mut Tensors) -> Result<Self, Error> {
+        let name = |part: &str| format!("{prefix}.{part}");
+        let (width, inner) = (config.embedding_length, config.feed_forward);
+        let [query, key, value] = if tensors.has(&name("attn_qkv.weight")) {
+            let parts: Result<[Linear; 3], _> = tensors.linears(&name("attn_qkv"), width, &[width; 3])?.try_into();
+            parts.map_err(|_| Error::Model("a fused attention matrix must have three parts".to_owned()))?
+        } else {
+            [
+                tensors.linear(&name("attn_q"), width, width)?,
+                tensors.linear(&name("attn_k"), width, width)?,
+                tensors.linear(&name("attn_v"), width, width)?,
+            ]
+        };
+        let factors = factors.then(|| {
+            let mut one = |part: &str| Ok::<_, Error>(tensors.vector(&name(part), 1)?[0]);
+            Ok::<_, Error>((one("attn_gate")?, one("ffn_gate")?))
+        });
+        Ok(Self {
+            factors: factors.transpose()?,
+            attention_norm: norm_of(config, tensors, &name(&config.attention_norm), width)?,
+            query,
+            key,
+            value,
+            output: tensors.linear(&name(&config.attention_output), width, width)?,
+            feed_forward_norm: norm_of(config, tensors, &name(&config.feed_forward_norm), width)?,
+            gate: config.gated.then(|| tensors.linear(&name("ffn_gate"), width, inner)).transpose()?,
+            up: tensors.linear(&name(&config.feed_forward_up), width, inner)?,
+            down: tensors.linear(&name(&config.feed_forward_down), inner, width)?,
+        })
+    }
+}
+
+impl TileTables {
+    fn load(config: &VisionConfig, tensors: &mut Tensors) -> Result<Self, Error> {
+        let (tiles, width) = (config.joint_tiles, config.embedding_length);
+        let rows = config.rows(config.patches().unwrap_or(0));
+        let mut table = |name: &str, rows: usize| {
+            let columns = tiles.saturating_mul(rows).saturating_mul(width);
+            let matrix = tensors.matrix(&format!("v.{name}.weight"), columns, config.arrangements)?;
+            Ok::<_, Error>(GatedTable { rows: matrix, gate: tensors.vector(&format!("v.{name}.gate"), 1)?[0] })
+        };
+        Ok(Self {
+            before: table("pre_tile_position_embd", 1)?,
+            positions: table("tile_position_embd", rows)?,
+            after: table("post_tile_position_embd", 1)?,
+            position_gate: tensors.vector("v.position_embd.gate", 1)?[0],
+        })
+    }
+}
+
+fn norm_of(config: &VisionConfig, tensors: &mut Tensors, name: &str, len: usize) -> Result<Norm, Error> {
+    let weight = tensors.vector(&format!("{name}.weight"), len)?;
+    let bias = match config.norm {
+        NormKind::Rms => None,
+        NormKind::Layer => tensors.optional_vector(&format!("{name}.bias"), len)?,
+    };
+    Ok(Norm { weight, bias })
+}
+
+/// The matrix of patches. A second one is for the second of two frames, which in a still picture is equal to the first, so
+/// that both are added up.
+fn patch_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Linear, Error> {
+    let (side, width) = (config.patch_size, config.embedding_length);
+    let mut matrix = tensors.kernel("v.patch_embd.weight", [side, side, CHANNELS], width)?;
+    if tensors.has("v.patch_embd.weight.1") {
+        matrix = sum(&matrix, &tensors.kernel("v.patch_embd.weight.1", [side, side, CHANNELS], width)?)?;
+    }
+    Ok(Linear { matrix, bias: tensors.optional_vector("v.patch_embd.bias", width)?, slot: usize::MAX })
+}
+
+/// The sum of two matrices, in 32-bit floats.
+fn sum(first: &Matrix, second: &Matrix) -> Result<Matrix, Error> {
+    let (rows, columns) = (first.rows(), first.columns());
+    let mut bytes = memory::room(first.rows().saturating_mul(columns).saturating_mul(4), "patches")?;
+    let (mut left, mut right) = (zeroed(Some(columns), "patches")?, zeroed(Some(columns), "patches")?);
+    for row in 0..rows {
+        first.row(row, &mut left)?;
+        second.row(row, &mut right)?;
+        bytes.extend(left.iter().zip(&right).flat_map(|(left, right)| (left + right).to_le_bytes()));
+    }
+    Ok(Matrix::new(Format::F32, rows, columns, Bytes::owned(bytes))?)
+}
+
+fn positions_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Option<Vec<f32>>, Error> {
+    let name = "v.position_embd.weight";
+    let rows = match config.positions {
+        PositionTable::None => return Ok(None),
+        PositionTable::Fixed => config.rows(config.patches().unwrap_or(0)),
+        PositionTable::Transposed => {
+            let [_, rows, _] = tensors.shape(name)?;
+            if rows.isqrt().pow(2) != rows {
+                return Err(Error::Model(format!("the tensor {name:?} has {rows} rows; expected those of a square")));
+            }
+            rows
+        }
+    };
+    tensors.table(name, config.embedding_length, rows).map(Some)
+}
+
+fn projector_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Vec<Linear>, Error> {
+    let mut columns = config.merged_length();
+    let mut linears = Vec::with_capacity(config.projector.len());
+    for (index, name) in config.projector.iter().enumerate() {
+        let last = index + 1 == config.projector.len();
+        let tensor = format!("{name}.weight");
+        if last && config.projector_transposed {
+            let matrix = tensors.matrix(&tensor, config.output_length, columns)?;
+            linears.push(Linear { matrix: crate::weights::transposed(&matrix)?, bias: None, slot: usize::MAX });
+            continue;
+        }
+        let rows = if last { config.output_length } else { tensors.shape(&tensor)?[1] };
+        linears.push(tensors.linear(name, columns, rows)?);
+        columns = rows;
+    }
+    Ok(linears)
+}
