@@ -335,8 +335,8 @@ fn wanted_from(name: &str) -> PyResult<Wanted> {
     }
 }
 
-fn step_items(parts: &[StepPart], wanted: Wanted) -> Vec<StepItem<'_>> {
-    let item = |part| {
+fn step_items<'a>(parts: &'a [StepPart], wanted: Wanted) -> Vec<StepItem<'a>> {
+    let item = |part: &'a StepPart| {
         let StepPart { session, tokens, pictures } = part;
         StepItem { session, tokens, pictures, wanted }
     };

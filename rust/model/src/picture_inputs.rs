@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::config::{LayerConfig, Sight};
+use crate::config::LayerConfig;
 use crate::pass::Segment;
 use crate::step_item::{FIRST_PICTURE_ID, Picture, PictureInput};
 use crate::{Config, Error};
