@@ -214,9 +214,9 @@ class Steering:
     """Vectors that are added to the residual stream after layers; created by `Model.steering`."""
 
 _Picture: TypeAlias = tuple[int, NDArray[np.float32], bool, int | None]
-"""Index of the first of some ids of 2^31 and above, one for each row; rows, float32[rows, width], that take the place of
-embeddings; whether they see each other in both directions. If the last entry is not None, it is the id of a placeholder:
-there is one id, and the rows are states of cross-attention, as many as there are."""
+"""Index of the first of some ids of 2^31 and above, one for each row; rows, float32[rows, width], that take the place
+of embeddings; whether they see each other in both directions. If the last entry is not None, it is the id of a
+placeholder: there is one id, and the rows are states of cross-attention, as many as there are."""
 _Item: TypeAlias = tuple[Session, Sequence[int]] | tuple[Session, Sequence[int], Sequence[_Picture]]
 
 @final
@@ -375,7 +375,8 @@ class PictureEncoder:
     def begin(self, pixels: NDArray[np.float32], arrangement: int) -> PictureEncoding:
         """Begin to encode a picture: float32[tiles, height, width, 3], normalized.
 
-        `arrangement` is the number of the arrangement of joint tiles, or 0. Raises ValueError for pixels that do not fit.
+        `arrangement` is the number of the arrangement of joint tiles, or 0. Raises ValueError for pixels that do not
+        fit.
         """
     @property
     def threads(self) -> int: ...

@@ -30,8 +30,8 @@ class PictureEncoder:
     path     the file
     threads  how many to use; None for the machine's default
 
-    Raises OSError if the file cannot be opened, GGUFError if it is not a GGUF file, ModelError if it holds no encoder, one
-    of an unknown kind, or metadata and tensors that do not form one, and MemoryError.
+    Raises OSError if the file cannot be opened, GGUFError if it is not a GGUF file, ModelError if it holds no encoder,
+    one of an unknown kind, or metadata and tensors that do not form one, and MemoryError.
     """
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
@@ -95,12 +95,12 @@ class PictureEncoder:
         pixels           float32[tiles, height, width, 3], normalized by the mean and deviation of `config`
         grid             (rows, columns) of the tiles, checked against their number if it is given
         aspect_ratio_id  number of the arrangement of the tiles, for encoders whose tiles see each other (Llama 3.2
-                         Vision: 1 to 8 for 1×1 1×2 1×3 1×4 2×1 2×2 3×1 4×1, height × width)
+                         Vision: 1 to 8 for 1x1 1x2 1x3 1x4 2x1 2x2 3x1 4x1, height x width)
         cancel           stops it from another thread or after a timeout: `Cancelled` is raised
         on_progress      (layers that are done, all layers): called before the first layer and after every one
 
-        No bit of the result depends on the number of threads, the instruction set, or, where tiles are separate, on other
-        tiles. Raises ValueError for pixels that do not fit the encoder or are not finite, ModelError if the file has
+        No bit of the result depends on the number of threads, the instruction set, or, where tiles are separate, on
+        other tiles. Raises ValueError for pixels that do not fit the encoder or are not finite, ModelError if the file has
         changed, MemoryError.
         """
         import numpy
@@ -108,13 +108,15 @@ class PictureEncoder:
         function("on_progress", on_progress)
         values = numpy.ascontiguousarray(pixels, dtype=numpy.float32)
         if values.ndim != 4 or values.shape[3] != 3:
-            raise ValueError(f"the pixels have the shape {numpy.shape(pixels)}; expected tiles × height × width × 3")
+            raise ValueError(f"the pixels have the shape {numpy.shape(pixels)}; expected tiles x height x width x 3")
         tiles = len(values)
         if grid is not None and grid[0] * grid[1] != tiles:
-            raise ValueError(f"{tiles} tiles for a grid of {grid[0]} × {grid[1]}; expected as many")
+            raise ValueError(f"{tiles} tiles for a grid of {grid[0]} x {grid[1]}; expected as many")
         if (aspect_ratio_id is not None) != self._config.cross:
             needs = "needs" if self._config.cross else "takes no"
-            raise ValueError(f"aspect_ratio_id is {aspect_ratio_id}: this encoder, {self.kind}, {needs} arrangement of tiles")
+            raise ValueError(
+                f"aspect_ratio_id is {aspect_ratio_id}: this encoder, {self.kind}, {needs} arrangement of tiles"
+            )
         encoding = self._native.begin(values, aspect_ratio_id or 0)
         done, every = encoding.stages
         if on_progress is not None:

@@ -7,12 +7,12 @@ the sequence of a session in one of two forms, which depends on the model (`Pict
 - `CrossStates`: the picture takes the one position of its placeholder token, and some layers of the model attend to the
   states (Llama 3.2 Vision).
 
-`MixedTokens` is a sequence of ids that carries both. It behaves like a list of ids: placeholders of pictures are ids of
-`FIRST_PICTURE_ID` and above, derived from the digest of the picture, so that comparing ids compares pictures. The same
-ids appear in `Session.tokens`, and in saved sessions. Slices keep their pictures. `Model.step` and `Session.forward` take
-a `MixedTokens` wherever they take ids, and a list of parts (lists of ids, `Embeddings`, `CrossStates`), too. A session
-keeps the embeddings that it may need again, and the keys and values of cross-attention once, shared with its forks, until
-it is truncated to before the picture.
+`MixedTokens` is a sequence of ids that carries both. It behaves like a list of ids: placeholders of pictures are ids
+of `FIRST_PICTURE_ID` and above, derived from the digest of the picture, so that comparing ids compares pictures. The
+same ids appear in `Session.tokens`, and in saved sessions. Slices keep their pictures. `Model.step` and
+`Session.forward` take a `MixedTokens` wherever they take ids, and a list of parts (lists of ids, `Embeddings`,
+`CrossStates`), too. A session keeps the embeddings that it may need again, and the keys and values of cross-attention
+once, shared with its forks, until it is truncated to before the picture.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _table(name: str, rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
     found = numpy.ascontiguousarray(rows, dtype=numpy.float32)
     if found.ndim != 2 or 0 in found.shape:
-        raise ValueError(f"the {name} have the shape {numpy.shape(rows)}; expected rows × width, and at least one row")
+        raise ValueError(f"the {name} have the shape {numpy.shape(rows)}; expected rows x width, and at least one row")
     return found
 
 
@@ -79,9 +79,7 @@ class Embeddings:
     first          number of the first row, if these are some of the rows of the digest's picture
     """
 
-    def __init__(
-        self, rows: NDArray[np.float32], digest: bytes, bidirectional: bool = False, first: int = 0
-    ) -> None:
+    def __init__(self, rows: NDArray[np.float32], digest: bytes, bidirectional: bool = False, first: int = 0) -> None:
         self.rows = _table("embeddings", rows)
         self.digest = digest
         self.bidirectional = bidirectional
@@ -168,7 +166,8 @@ class MixedTokens(Sequence[int]):
                 continue
             if not piece._whole:
                 raise ValueError(
-                    f"{len(piece)} rows are a part of a picture whose rows see each other; expected all of its rows in one step"
+                    f"{len(piece)} rows are a part of a picture whose rows see each other; expected all of its rows in "
+                    "one step"
                 )
             found.append((start, piece.rows, piece.bidirectional, None))
         return found
@@ -224,7 +223,7 @@ class PictureEmbedding:
     """What an encoder makes of a picture."""
 
     rows: NDArray[np.float32]
-    """float32[tiles × rows of a tile, width], tile after tile, each row by row; for `CrossStates` if `cross`"""
+    """float32[tiles x rows of a tile, width], tile after tile, each row by row; for `CrossStates` if `cross`"""
     tiles: int
     """number of tiles"""
     cross: bool
@@ -255,8 +254,8 @@ class PictureEncoderLike(Protocol):
 
         pixels           float32[tiles, height, width, 3], normalized by the mean and deviation of `config`
         grid             (rows, columns) of the tiles, for encoders that arrange them
-        aspect_ratio_id  number of the arrangement of the tiles (Llama 3.2 Vision: 1 to 8 for 1×1 1×2 1×3 1×4 2×1 2×2
-                         3×1 4×1, height × width); `pixels` then has that many tiles, without those added as padding
+        aspect_ratio_id  number of the arrangement of the tiles (Llama 3.2 Vision: 1 to 8 for 1x1 1x2 1x3 1x4 2x1 2x2
+                         3x1 4x1, height x width); `pixels` then has that many tiles, without those added as padding
 
         Raises ValueError for pixels of another shape or values that are not finite, `Cancelled`, MemoryError.
         """

@@ -18,6 +18,8 @@ All values are little-endian:
     96        4 bytes per token, the note (bytes for the program that wrote the file), the pages
               4     CRC-32 of all bytes before
 
+Tokens of 2^31 and above stand for rows of pictures.
+
 All sizes are checked against the length of the file before anything is allocated, and the session is created only
 after the last checksum has been verified. A crafted file can contain wrong keys and values, and so change what the
 model says, but nothing else.
@@ -44,6 +46,7 @@ import numpy as np
 from llamacpu import _native
 from llamacpu.engine.adapter_set import AdapterSet, adapters_of, fingerprint_of
 from llamacpu.engine.interfaces import KVType, ModelLike, SessionLike
+from llamacpu.engine.pictures import FIRST_PICTURE_ID
 from llamacpu.errors import LlamaCpuError, SessionError
 from llamacpu.files import replacing
 
@@ -127,6 +130,11 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
     # The copy is not affected by what another thread does to the session meanwhile.
     frozen = session.fork()
     model, tokens, kv_type = frozen.model, frozen.tokens, frozen.kv_type
+    if any(token >= FIRST_PICTURE_ID for token in tokens) and model.config.cross_layers:
+        raise SessionError(
+            "the session holds pictures that cross-attention sees, which the format of saved sessions does not; save "
+            "one without pictures, or truncate this one to before them"
+        )
     header = Header(
         layout=_native.PAGE_LAYOUT,
         fingerprint=bytes.fromhex(fingerprint_of(model, adapters_of(frozen))),

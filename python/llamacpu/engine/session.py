@@ -167,7 +167,8 @@ class Session:
 
         The file holds the tokens and their keys and values, about `nbytes` bytes. It replaces an older one
         atomically, and only its owner may read it, since anyone with the vocabulary can read the conversation in it.
-        A symbolic link is followed. Raises FileExistsError if something other than a saved session would be lost,
+        A symbolic link is followed. Raises SessionError if the session holds pictures that cross-attention sees (Llama
+        3.2 Vision), which such files do not, FileExistsError if something other than a saved session would be lost,
         another OSError if the file cannot be written, RuntimeError while the session is being stepped.
         """
         from llamacpu.engine import saved_sessions

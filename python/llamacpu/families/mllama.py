@@ -1,6 +1,8 @@
-"""Llama 3.2 Vision (arXiv:2407.21783): layers that attend to the states of pictures stand between those of Llama 3.1."""
+"""Llama 3.2 Vision (arXiv:2407.21783): between the layers of Llama 3.1 stand some that attend to pictures."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from llamacpu.errors import ModelError
 from llamacpu.families import parts
@@ -16,7 +18,7 @@ def mllama(file: GGUFFile, name: str) -> Config:
     fields = parts.common(file, name, vocab=vocab)
     rows = next((tensor.shape[1] for tensor in file.tensors if tensor.name == "token_embd.weight"), vocab)
     crossing = _crossing(file, name, fields["layers"])
-    sizes = {"cross_layers": sorted(crossing)}
+    sizes: dict[str, Any] = {"cross_layers": sorted(crossing)}
     for part in ("heads", "kv_heads", "feed_forward"):
         sizes[f"cross_{part}"] = max((fields[part][layer] for layer in crossing), default=0)
         fields[part] = [0 if layer in crossing else size for layer, size in enumerate(fields[part])]

@@ -87,7 +87,7 @@ class VisionConfig(Mapping[str, Any]):
     """names of the matrices behind the encoder, with a function between two of them"""
     projector_activation: Activation = "gelu"
     projector_transposed: bool = False
-    """whether the last of them is stored as inputs × outputs"""
+    """whether the last of them is stored as inputs x outputs"""
     class_output: bool = False
     """whether the class token becomes a row of the result"""
 

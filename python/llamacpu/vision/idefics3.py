@@ -13,7 +13,5 @@ def idefics3(file: GGUFFile, kind: str) -> VisionSettings:
     """The encoder of such a file."""
     fields = parts.common(file, kind)
     merge = file.metadata.integer("clip.vision.projector.scale_factor", minimum=1, maximum=16)
-    native = VisionConfig(
-        **fields, activation="gelu_tanh", positions="fixed", merge=merge, projector=["mm.model.fc"]
-    )
+    native = VisionConfig(**fields, activation="gelu_tanh", positions="fixed", merge=merge, projector=["mm.model.fc"])
     return VisionSettings(native, PictureConfig(**parts.projections(file, fields, merge)))

@@ -49,7 +49,12 @@ def _grids(file: GGUFFile) -> tuple[tuple[int, int], ...]:
     found = file.metadata.get(key)
     if found is None:
         return ()
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "iu" or len(found) % 2 or (found < 1).any():
+    if (
+        not isinstance(found, np.ndarray)
+        or found.dtype.kind not in "iu"
+        or len(found) % 2
+        or not all(int(size) > 0 for size in found)
+    ):
         raise ModelError(f"metadata key {key!r} is {found!r:.60}; expected pairs of positive numbers")
     sizes = [int(size) for size in found]
     return tuple(zip(sizes[::2], sizes[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""Llama 3.2 Vision, in the layout of Ollama's files: tiles that attend to each other, and states for cross-attention."""
+"""Llama 3.2 Vision, as Ollama lays out its files: tiles that attend to each other, states for cross-attention."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def mllama(file: GGUFFile, kind: str) -> VisionSettings:
         "patch_size": metadata.integer(f"{name}.patch_size", minimum=1, maximum=parts.MAX_SIDE),
         "output_length": metadata.integer("mllama.embedding_length", minimum=1, maximum=parts.MAX_WIDTH),
     }
-    names = {"attention_norm": "attn_norm", "attention_output": "attn_output", "feed_forward_norm": "ffn_norm"}
+    names: parts.Fields = {
+        "attention_norm": "attn_norm",
+        "attention_output": "attn_output",
+        "feed_forward_norm": "ffn_norm",
+    }
     if parts.has(file, "v.blk.0.ln1.weight"):
         names = {}
     native = VisionConfig(

@@ -18,7 +18,9 @@ def muse_glimmer(file: GGUFFile, kind: str) -> VisionSettings:
     rows = next((tensor.shape[-1] for tensor in file.tensors if tensor.name == "v.position_embd.weight"), 0)
     table = round(rows**0.5)
     if not rows or table * table != rows:
-        raise ModelError(f"the table of positions has {rows} rows; expected those of a square of {side} × {side} patches")
+        raise ModelError(
+            f"the table of positions has {rows} rows; expected those of a square of {side} x {side} patches"
+        )
     layers = fields["layers"]
     whole = [(layer + 1) % 4 == 0 or layer + 1 == layers for layer in range(layers)]
     native = VisionConfig(

@@ -21,8 +21,8 @@ ENCODERS = {
     "qwen2vl_merger": "qwen2vl",
     "qwen2.5vl_merger": "qwen2vl",
 }
-"""clip.projector_type, or the architecture of a file that holds text and pictures, to a module here with a function of the
-same name; imported on demand"""
+"""clip.projector_type, or the architecture of a file that holds text and pictures, to a module here with a function of
+the same name; imported on demand"""
 
 
 def kind_of(file: GGUFFile) -> str:
@@ -36,8 +36,8 @@ def kind_of(file: GGUFFile) -> str:
         return architecture
     if architecture != "clip":
         raise ModelError(
-            f"a file of the architecture {architecture[:60]!r} holds no encoder of pictures; open the file that belongs to "
-            "the model, often named mmproj"
+            f"a file of the architecture {architecture[:60]!r} holds no encoder of pictures; open the file that "
+            "belongs to the model, often named mmproj"
         )
     if not metadata.flag("clip.has_vision_encoder", True):
         raise ModelError("the file holds an encoder of something other than pictures")
@@ -49,8 +49,8 @@ def kind_of(file: GGUFFile) -> str:
 def settings_for(file: GGUFFile) -> VisionSettings:
     """The configuration of the encoder in `file`.
 
-    Raises `ModelError` if the file holds none, one of an unknown kind, or metadata that are missing or out of range. Tensors
-    are looked up and shape-checked by the native encoder.
+    Raises `ModelError` if the file holds none, one of an unknown kind, or metadata that are missing or out of range.
+    Tensors are looked up and shape-checked by the native encoder.
     """
     try:
         kind = kind_of(file)
