@@ -100,8 +100,8 @@ class PictureEncoder:
         on_progress      (layers that are done, all layers): called before the first layer and after every one
 
         No bit of the result depends on the number of threads, the instruction set, or, where tiles are separate, on
-        other tiles. Raises ValueError for pixels that do not fit the encoder or are not finite, ModelError if the file has
-        changed, MemoryError.
+        other tiles. Raises ValueError for pixels that do not fit the encoder or are not finite, ModelError if the file
+        has changed, MemoryError.
         """
         import numpy
 

@@ -51,9 +51,11 @@ impl VisionPages {
         let layout = self.layout;
         let row = layout.kv_heads * layout.key_size;
         let rows = places.len();
-        let mut pieces = memory::room(self.bytes.len() / layout.layer_bytes(), PURPOSE)?;
-        pieces.extend(self.bytes.chunks_exact_mut(layout.layer_bytes()).map(|page| Mutex::new((page, Ok(())))));
         let count = self.count;
+        // The last group of tiles may have fewer of them.
+        let bytes = &mut self.bytes[..query.len() / (rows * row) * count * layout.layer_bytes()];
+        let mut pieces = memory::room(bytes.len() / layout.layer_bytes(), PURPOSE)?;
+        pieces.extend(bytes.chunks_exact_mut(layout.layer_bytes()).map(|page| Mutex::new((page, Ok(())))));
         context.for_each(pieces.len(), &|piece| {
             let mut guard = pieces[piece].lock().unwrap_or_else(PoisonError::into_inner);
             let (page, outcome) = &mut *guard;
@@ -65,8 +67,7 @@ impl VisionPages {
         for piece in pieces {
             piece.into_inner().unwrap_or_else(PoisonError::into_inner).1?;
         }
-        let pages: Vec<Vec<&[u8]>> = self
-            .bytes
+        let pages: Vec<Vec<&[u8]>> = bytes
             .chunks_exact(layout.layer_bytes() * count)
             .map(|sequence| sequence.chunks_exact(layout.layer_bytes()).collect())
             .collect();

@@ -58,7 +58,7 @@ impl Encoding {
         let config = encoder.config();
         check(config, &pixels)?;
         let grid = (pixels.height / config.patch_size, pixels.width / config.patch_size);
-        let places = Places::new(config, grid)?;
+        let places = Places::new(config, grid, pixels.tiles)?;
         let sequences = if config.joint_tiles > 0 { 1 } else { pixels.tiles };
         let group = (GROUP_ROWS / places.len()).clamp(1, sequences);
         let width = config.embedding_length;

@@ -46,8 +46,8 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// The rows of a tile of `grid` patches, or of all joint tiles.
-    pub(super) fn new(config: &VisionConfig, grid: (usize, usize)) -> Result<Self, Error> {
+    /// The rows of a tile of `grid` patches, or of all joint tiles, of which the first `given` are not empty.
+    pub(super) fn new(config: &VisionConfig, grid: (usize, usize), given: usize) -> Result<Self, Error> {
         let tiles = config.joint_tiles.max(1);
         let in_tile = config.rows(grid.0 * grid.1);
         let filled = in_tile.next_multiple_of(config.row_multiple);
@@ -73,13 +73,13 @@ impl Places {
                 rows.push(Row::Class { tile });
             }
         }
-        let real = rows.len();
+        let real = given.min(tiles) * in_tile;
         for tile in 0..tiles {
             rows.extend((in_tile..filled).map(|_| Row::Padding { tile }));
         }
         let mut everything = Vec::new();
-        if rows.len() > real {
-            // A row that fills up a tile does not see others of its kind, but is seen by all.
+        if real < count {
+            // A row that fills up a tile, or belongs to an empty one, does not see others of its kind, but all others see it.
             everything = memory::room(count, "the rows of a picture")?;
             everything.extend((0..count).map(|row| if row < real { 0..count } else { 0..real }));
         }
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn every_patch_has_a_place_and_sees_its_square() {
         let config = VisionConfig { window: vec![4, 0], row_multiple: 1, ..VisionConfig::default() };
-        let places = Places::new(&config, (6, 10)).unwrap();
+        let places = Places::new(&config, (6, 10), 1).unwrap();
         assert_eq!(places.len(), 60);
         for row in 0..6 {
             for column in 0..10 {
@@ -140,9 +140,11 @@ mod tests {
     fn rows_that_fill_up_are_seen_by_all_but_their_kind() {
         let config =
             VisionConfig { joint_tiles: 2, row_multiple: 8, class_token: ClassToken::First, ..VisionConfig::default() };
-        let places = Places::new(&config, (2, 2)).unwrap();
+        let places = Places::new(&config, (2, 2), 2).unwrap();
         assert_eq!((places.len(), places.class(1)), (16, 5));
         assert_eq!(places.rows[10..].iter().filter(|row| matches!(row, Row::Padding { .. })).count(), 6);
         assert_eq!((places.everything[9].clone(), places.everything[10].clone()), (0..16, 0..10));
+        let places = Places::new(&config, (2, 2), 1).unwrap();
+        assert_eq!((places.everything[4].clone(), places.everything[5].clone()), (0..16, 0..5));
     }
 }
