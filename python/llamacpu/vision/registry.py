@@ -11,9 +11,15 @@ from llamacpu.vision.config import VisionSettings
 __all__ = ["ENCODERS", "kind_of", "settings_for"]
 
 ENCODERS = {
+    "gemma3": "gemma3",
+    "idefics3": "idefics3",
     "llama4": "llama4",
     "mllama": "mllama",
+    "mlp": "llava",
     "muse-glimmer": "muse_glimmer",
+    "pixtral": "pixtral",
+    "qwen2vl_merger": "qwen2vl",
+    "qwen2.5vl_merger": "qwen2vl",
 }
 """clip.projector_type, or the architecture of a file that holds text and pictures, to a module here with a function of
 the same name; imported on demand"""

@@ -1,0 +1,60 @@
+"""LLaVA 1.5 and 1.6 (arXiv:2310.03744): CLIP without its last layers, and a network of two matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from llamacpu.errors import ModelError
+from llamacpu.gguf.file import GGUFFile
+from llamacpu.vision import parts
+from llamacpu.vision.config import Activation, PictureConfig, VisionConfig, VisionSettings
+
+__all__ = ["llava"]
+
+
+def llava(file: GGUFFile, kind: str) -> VisionSettings:
+    """The encoder of such a file: `clip.vision.block_count` layers, of which the converter left out those not used."""
+    fields = parts.common(file, kind)
+    metadata = file.metadata
+    activation: Activation = "gelu_sigmoid"
+    if metadata.flag("clip.use_gelu", False):
+        activation = "gelu_tanh"
+    elif metadata.flag("clip.use_silu", False):
+        activation = "silu"
+    layers = _layers(file, fields["layers"])
+    class_token = parts.has(file, "v.class_embd")
+    native = VisionConfig(
+        **fields | {"layers": layers},
+        activation=activation,
+        class_token="first" if class_token else "none",
+        positions="fixed",
+        first_norm=parts.has(file, "v.pre_ln.weight"),
+        last_norm=False,
+        projector=["mm.0", "mm.2"],
+        ignored_tensors=["v.post_ln.", "model.image_newline"],
+    )
+    pictures = PictureConfig(**parts.projections(file, fields), grids=_grids(file))
+    return VisionSettings(native, pictures)
+
+
+def _layers(file: GGUFFile, layers: int) -> int:
+    """Number of layers that are run: those in the file."""
+    present = {tensor.name.split(".")[2] for tensor in file.tensors if tensor.name.startswith("v.blk.")}
+    return min(layers, len(present)) or layers
+
+
+def _grids(file: GGUFFile) -> tuple[tuple[int, int], ...]:
+    """The sizes of LLaVA 1.6: pairs in one array."""
+    key = "clip.vision.image_grid_pinpoints"
+    found = file.metadata.get(key)
+    if found is None:
+        return ()
+    if (
+        not isinstance(found, np.ndarray)
+        or found.dtype.kind not in "iu"
+        or len(found) % 2
+        or not all(int(size) > 0 for size in found)
+    ):
+        raise ModelError(f"metadata key {key!r} is {found!r:.60}; expected pairs of positive numbers")
+    sizes = [int(size) for size in found]
+    return tuple(zip(sizes[::2], sizes[1::2], strict=True))

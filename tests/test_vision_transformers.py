@@ -1,0 +1,197 @@
+"""Encoders of pictures against tiny models of transformers, with the names that llama.cpp's converter gives tensors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from llamacpu.engine.picture_encoder import PictureEncoder
+from reference_vision import write
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+pytestmark = pytest.mark.instruction_set
+
+TEXT: dict[str, Any] = {
+    "vocab_size": 256, "hidden_size": 40, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 512,
+}  # fmt: skip
+VISION: dict[str, Any] = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
+NAMES = [
+    (r"(?:self_attn|attention|attn)\.([qkv])_proj\.", r"attn_\1."),
+    (r"attn\.qkv\.", "attn_qkv."),
+    (r"(?:self_attn\.out_proj|attention\.o_proj|attn\.proj)\.", "attn_out."),
+    (r"(?:layer_norm1|attention_norm|norm1)\.", "ln1."),
+    (r"(?:layer_norm2|ffn_norm|norm2)\.", "ln2."),
+    (r"(?:mlp|feed_forward)\.(?:fc1|up_proj)\.", "ffn_up."),
+    (r"(?:mlp|feed_forward)\.gate_proj\.", "ffn_gate."),
+    (r"(?:mlp|feed_forward)\.(?:fc2|down_proj)\.", "ffn_down."),
+    (r"^.*\.(?:layers|blocks)\.(\d+)\.", r"v.blk.\1."),
+    (r"^.*(?:patch_embedding|patch_conv|patch_embed\.proj)\.", "v.patch_embd."),
+    (r"^.*position_embedding\.", "v.position_embd."),
+    (r"^.*class_embedding$", "v.class_embd"),
+    (r"^.*(?:pre_layrnorm|ln_pre)\.", "v.pre_ln."),
+    (r"^.*(?:post_layernorm|merger\.ln_q)\.", "v.post_ln."),
+]
+
+
+def keys(kind: str, vision: Any, patch: int, size: int, epsilon: float, **more: Any) -> dict[str, Any]:
+    return {
+        "general.type": "mmproj", "clip.has_vision_encoder": True, "clip.projector_type": kind,
+        "clip.vision.projection_dim": TEXT["hidden_size"], "clip.vision.image_size": size,
+        "clip.vision.patch_size": patch, "clip.vision.embedding_length": vision["hidden_size"],
+        "clip.vision.feed_forward_length": vision["intermediate_size"],
+        "clip.vision.block_count": vision["num_hidden_layers"],
+        "clip.vision.attention.head_count": vision["num_attention_heads"],
+        "clip.vision.attention.layer_norm_epsilon": epsilon, "clip.vision.image_mean": [0.5] * 3,
+        "clip.vision.image_std": [0.5] * 3, **more,
+    }  # fmt: skip
+
+
+def ready(model: Any) -> Any:
+    """The model with random weights, norms near one."""
+    generator = torch.Generator().manual_seed(1)
+    for name, values in model.named_parameters():
+        noise = torch.randn(values.shape, generator=generator)
+        scale = 0.1 if values.ndim == 1 else 0.3 if "position" in name else values[0].numel() ** -0.5
+        with torch.no_grad():
+            values.copy_(noise * scale + (values.ndim == 1 and name.endswith("weight")))
+    return model.eval()
+
+
+def tensors(model: Any, *parts: tuple[str, str]) -> dict[str, Any]:
+    """The tensors of the encoder by their names in GGUF; `parts` are further replacements."""
+    found = {}
+    for name, values in model.state_dict().items():
+        if re.search(r"language_model|text_model|lm_head", name):
+            continue
+        for pattern, replacement in [*parts, *NAMES]:
+            name = re.sub(pattern, replacement, name)
+        found[name] = values.detach().float().numpy()
+    return {name: values for name, values in found.items() if name.startswith(("v.", "mm."))}
+
+
+def rows_of(output: Any) -> Any:
+    """The features of pictures, whatever holds them."""
+    found = output if isinstance(output, list | tuple | torch.Tensor) else output.pooler_output
+    parts = [found] if isinstance(found, torch.Tensor) else found
+    return torch.cat([part.reshape(-1, part.shape[-1]) for part in parts]).detach().numpy()
+
+
+def check(path: Path, pixels: Any, output: Any, least: int = 1) -> None:
+    """Pixels are tiles x 3 x height x width."""
+    exact = rows_of(output)
+    with PictureEncoder(path, threads=2) as encoder:
+        tiles = np.ascontiguousarray(np.moveaxis(pixels.numpy(), 1, 3))
+        rows = encoder.encode(tiles).rows
+        assert rows.shape == exact.shape
+        assert len(rows) == len(tiles) * encoder.config.rows(*tiles.shape[1:3]) > least
+    assert ((rows - exact) ** 2).sum() < 1e-9 * (exact.astype(float) ** 2).sum()
+
+
+def test_gemma3(tmp_path: Path) -> None:
+    config = transformers.Gemma3Config(
+        text_config=TEXT | {"head_dim": 16}, vision_config=VISION | {"image_size": 128, "patch_size": 4},
+        mm_tokens_per_image=256,
+    )  # fmt: skip
+    model = ready(transformers.Gemma3ForConditionalGeneration(config))
+    values = tensors(
+        model,
+        (r"^.*mm_input_projection_weight$", "mm.input_projection.weight"),
+        (r"^.*mm_soft_emb_norm\.", "mm.soft_emb_norm."),
+    )
+    values["mm.soft_emb_norm.weight"] = values["mm.soft_emb_norm.weight"] + 1
+    path = write(tmp_path / "mmproj.gguf", values, keys("gemma3", VISION, 4, 128, 1e-6))
+    pixels = torch.randn(2, 3, 128, 128)
+    check(path, pixels, model.model.get_image_features(pixel_values=pixels))
+    with PictureEncoder(path) as encoder:
+        assert encoder.config.bidirectional
+
+
+def test_idefics3(tmp_path: Path) -> None:
+    config = transformers.Idefics3Config(
+        text_config=TEXT | {"model_type": "llama"}, vision_config=VISION | {"image_size": 48, "patch_size": 8},
+        scale_factor=2, image_token_id=5, pad_token_id=0,
+    )  # fmt: skip
+    model = ready(transformers.Idefics3ForConditionalGeneration(config))
+    values = tensors(model, (r"^.*modality_projection\.proj\.", "mm.model.fc."))
+    metadata = keys("idefics3", VISION, 8, 48, 1e-6) | {"clip.vision.projector.scale_factor": 2}
+    path = write(tmp_path / "mmproj.gguf", values, metadata)
+    pixels = torch.randn(3, 3, 48, 48)
+    check(path, pixels, model.model.get_image_features(pixels[None]))
+
+
+def test_llava(tmp_path: Path) -> None:
+    vision = transformers.CLIPVisionConfig(**VISION, image_size=56, patch_size=14)
+    config = transformers.LlavaConfig(
+        vision_config=vision, text_config=transformers.LlamaConfig(**TEXT), image_token_index=5
+    )
+    model = ready(transformers.LlavaForConditionalGeneration(config))
+    values = tensors(
+        model, (r"^.*projector\.linear_1\.", "mm.0."), (r"^.*projector\.linear_2\.", "mm.2."),
+        # Those who converted the first models exchanged these names.
+        (r"mlp\.fc1\.", "ffn_down."), (r"mlp\.fc2\.", "ffn_up."),
+    )  # fmt: skip
+    # The last layer is left out by the files, and by transformers.
+    values = {name: tensor for name, tensor in values.items() if not name.startswith("v.blk.2.")}
+    metadata = keys("mlp", VISION | {"num_hidden_layers": 2}, 14, 56, 1e-5) | {"clip.use_gelu": False}
+    pixels = torch.randn(2, 3, 56, 56)
+    output = model.model.get_image_features(pixel_values=pixels)
+    check(write(tmp_path / "mmproj.gguf", values, metadata), pixels, output)
+    del metadata["clip.projector_type"]  # files from before there was such a key
+    check(write(tmp_path / "old.gguf", values, metadata), pixels, output)
+
+
+def test_pixtral(tmp_path: Path) -> None:
+    vision = transformers.PixtralVisionConfig(**VISION, image_size=128, patch_size=8, hidden_act="silu")
+    config = transformers.LlavaConfig(
+        vision_config=vision, text_config=transformers.LlamaConfig(**TEXT), image_token_index=5,
+        vision_feature_layer=-1, vision_feature_select_strategy="full",
+    )  # fmt: skip
+    model = ready(transformers.LlavaForConditionalGeneration(config))
+    values = tensors(model, (r"^.*projector\.linear_1\.", "mm.1."), (r"^.*projector\.linear_2\.", "mm.2."))
+    for name, tensor in values.items():
+        if ".attn_q." in name or ".attn_k." in name:
+            pairs = tensor.reshape(VISION["num_attention_heads"], 2, -1, tensor.shape[-1])
+            values[name] = np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(tensor.shape))
+    metadata = keys("pixtral", VISION, 8, 128, 1e-5) | {"clip.use_silu": True}
+    values["v.token_embd.img_break"] = np.zeros(TEXT["hidden_size"], np.float32)
+    path = write(tmp_path / "mmproj.gguf", values, metadata)
+    for height, width in [(40, 64), (128, 16), (8, 8)]:
+        pixels = torch.randn(1, 3, height, width)
+        sizes = torch.tensor([[height, width]])
+        check(path, pixels, model.model.get_image_features(pixel_values=pixels, image_sizes=sizes), 0)
+
+
+@pytest.mark.parametrize("newer", [False, True])
+def test_qwen2_vl(tmp_path: Path, newer: bool) -> None:
+    text = TEXT | {"rope_scaling": {"type": "mrope", "mrope_section": [1, 2, 2]}}
+    shared = {"patch_size": 8, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_heads": 4, "depth": 4}
+    if newer:
+        vision = {"hidden_size": 64, "out_hidden_size": 40, "intermediate_size": 96, "window_size": 64}
+        config = transformers.Qwen2_5_VLConfig(
+            text_config=text, vision_config=shared | vision | {"fullatt_block_indexes": [1, 3]}
+        )
+        model = ready(transformers.Qwen2_5_VLForConditionalGeneration(config))
+    else:
+        vision = {"embed_dim": 64, "hidden_size": 40, "mlp_ratio": 2}
+        config = transformers.Qwen2VLConfig(text_config=text, vision_config=shared | vision)
+        model = ready(transformers.Qwen2VLForConditionalGeneration(config))
+    values = tensors(model, (r"^.*merger\.mlp\.(\d)\.", r"mm.\1."))
+    both = values.pop("v.patch_embd.weight")
+    values |= {"v.patch_embd.weight": both[:, :, 0].copy(), "v.patch_embd.weight.1": both[:, :, 1].copy()}
+    sizes = VISION | {"num_hidden_layers": 4, "intermediate_size": 96 if newer else 128}
+    metadata = keys("qwen2.5vl_merger" if newer else "qwen2vl_merger", sizes, 8, 560, 1e-6)
+    if newer:
+        metadata |= {"clip.use_silu": True, "clip.vision.n_wa_pattern": 2, "clip.vision.window_size": 64}
+    path = write(tmp_path / "mmproj.gguf", values, metadata)
+    for rows, columns in [(10, 12), (2, 18), (8, 8)]:
+        image = torch.randn(3, rows * 8, columns * 8)
+        cut = torch.stack([image, image]).reshape(1, 2, 3, rows // 2, 2, 8, columns // 2, 2, 8)
+        flat = cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(rows * columns, -1)
+        output = model.model.get_image_features(flat, torch.tensor([[1, rows, columns]]))
+        check(path, image[None], output)
