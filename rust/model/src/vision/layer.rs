@@ -57,7 +57,7 @@ pub(super) fn norm<'a>(config: &VisionConfig, weights: &'a Norm) -> norm::Norm<'
         NormKind::Layer => norm::NormKind::MeanAndVariance,
     };
     let (weight, bias) = (Some(&weights.weight[..]), weights.bias.as_deref());
-    norm::Norm { kind, size: weights.weight.len(), weight, bias, epsilon: config.norm_epsilon }
+    norm::Norm { kind, size: weights.weight.len(), weight, bias, epsilon: weights.epsilon }
 }
 
 /// Runs the states through a layer.

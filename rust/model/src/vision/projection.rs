@@ -71,7 +71,7 @@ pub(super) fn rows(
         Ok(())
     })?;
     if let Some(weights) = &weights.projector_norm {
-        let (kind, epsilon) = (norm::NormKind::RootMeanSquare, config.projector_norm_epsilon);
+        let (kind, epsilon) = (norm::NormKind::RootMeanSquare, weights.epsilon);
         let norm = norm::Norm { kind, size: merged, weight: Some(&weights.weight), bias: None, epsilon };
         norm.apply_in_place(context, &mut input, merged)?;
     }
