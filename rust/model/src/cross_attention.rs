@@ -148,10 +148,10 @@ fn seeing(segment: &Segment) -> Vec<Range<usize>> {
     positions.filter_map(|position| crossing.seen_from(position)).collect()
 }
 
-/// Runs a layer of cross-attention on the rows of `stream` that see a picture; `index` counts these layers.
+/// Runs a layer of cross-attention on the rows of `stream` that see a picture.
 pub(crate) fn run(
     pass: &Pass,
-    (block, index): (&CrossAttention, usize),
+    block: &CrossAttention,
     segments: &[Segment],
     (inner, scratch): (&mut NetworkBuffers, &mut Scratch),
     stream: &mut [f32],
@@ -189,7 +189,7 @@ pub(crate) fn run(
     rows_norm(config, &block.attention_norm).apply(context, &own, &mut normed)?;
     project(context, &normed, rows, scratch, &mut [(&block.query, &mut query)])?;
     rows_norm(config, &block.query_norm).apply_in_place(context, &mut query, config.key_size)?;
-    attend(pass, index, (segments, &seen), &query, &mut attended)?;
+    attend(pass, (segments, &seen), &query, &mut attended)?;
     project(context, &attended, rows, scratch, &mut [(&block.output, &mut branch)])?;
     add_gated(context, block.attention_gate, &mut own, &mut branch)?;
     rows_norm(config, &block.feed_forward_norm).apply(context, &own, &mut normed)?;
@@ -209,13 +209,13 @@ pub(crate) fn run(
 /// Attention of the rows to what they see.
 fn attend(
     pass: &Pass,
-    index: usize,
     (segments, seen): (&[Segment], &[Vec<Range<usize>>]),
     query: &[f32],
     attended: &mut [f32],
 ) -> Result<(), Error> {
     let config = pass.config;
     let width = config.cross_heads * config.key_size;
+    let index = config.cross_layers.iter().filter(|&&layer| layer < pass.layer).count();
     let shared = AttentionConfig::new(config.cross_heads, config.score_scale());
     let (mut queries, mut outputs) = (query, attended);
     for (segment, seen) in segments.iter().zip(seen) {

@@ -83,7 +83,6 @@ pub(crate) fn forward(
     let distances =
         weights.distances.as_ref().map(|table| Distances::of(context, config, table, longest)).transpose()?;
 
-    let mut crossed = 0;
     for (layer, blocks) in weights.layers.iter().enumerate() {
         if context.interrupted.is_some_and(|interrupted| interrupted()) {
             return Err(KernelError::Cancelled.into());
@@ -96,8 +95,7 @@ pub(crate) fn forward(
             Pass { context, config, rotations, angles, places: &places, distances, layer, sizes, last, kept: behind };
 
         if let Some(block) = &blocks.cross {
-            cross_attention::run(&pass, (block, crossed), segments, (&mut *inner, &mut *scratch), stream)?;
-            crossed += 1;
+            cross_attention::run(&pass, block, segments, (&mut *inner, &mut *scratch), stream)?;
         }
         if let Some(block) = &blocks.attention {
             let input = normalized(context, config, blocks.attention_norm.as_ref(), stream, normed)?;
