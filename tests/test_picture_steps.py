@@ -255,7 +255,7 @@ def test_many_pictures_take_the_memory_of_one(opened: Callable[[str], Opened]) -
     def read(pictures: int) -> None:
         for number in range(pictures):
             rows = random.standard_normal((500, WIDTH)).astype(np.float32)
-            session.forward([[1], Embeddings(rows, number.to_bytes(4, "little"))][: 1 + number % 2], logits="none")
+            session.forward(MixedTokens([1, Embeddings(rows, number.to_bytes(4, "little"))]), logits="none")
             session.fork().forward([2])
             session.truncate(0)
 

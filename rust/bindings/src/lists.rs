@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyMemoryError, PyOverflowError, PyTypeError, PyValueError
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView, PyString};
 
-/// Token ids from any sequence or array of integers.
+/// Integers from any sequence or array of them: token ids.
 pub(crate) fn integers(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     let py = object.py();
     let list = if object.hasattr("tolist")? { object.call_method0("tolist")? } else { object.clone() };
@@ -29,6 +29,18 @@ pub(crate) fn integers(object: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
         numbers.push(item.and_then(|item| item.extract()).map_err(wrong)?);
     }
     Ok(numbers)
+}
+
+/// Token ids from any sequence or array of integers.
+pub(crate) fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
+    let ids = integers(object)?;
+    let mut tokens = Vec::new();
+    tokens.try_reserve_exact(ids.len()).map_err(|_| no_memory())?;
+    for id in ids {
+        let outside = |_| PyValueError::new_err(format!("token id {id} is outside the vocabulary"));
+        tokens.push(u32::try_from(id).map_err(outside)?);
+    }
+    Ok(tokens)
 }
 
 /// A Python list of ids.

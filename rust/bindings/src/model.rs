@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
-use pyo3::exceptions::{PyMemoryError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMapping};
 
@@ -18,7 +18,7 @@ use crate::errors::raise;
 use crate::files::File;
 use crate::interrupt::CancelToken;
 use crate::kv_type::kv_type_from;
-use crate::lists::{array, copy_of, integers};
+use crate::lists::{array, copy_of, token_ids};
 use crate::outside::{attached, detached, released};
 use crate::pace::Pace;
 use crate::session::{Session, Stepped};
@@ -341,18 +341,6 @@ fn step_items<'a>(parts: &'a [StepPart], wanted: Wanted) -> Vec<StepItem<'a>> {
         StepItem { session, tokens, pictures, wanted }
     };
     parts.iter().map(item).collect()
-}
-
-/// Token ids from any sequence or array of integers.
-pub(crate) fn token_ids(object: &Bound<'_, PyAny>) -> PyResult<Vec<u32>> {
-    let ids = integers(object)?;
-    let mut tokens = Vec::new();
-    tokens.try_reserve_exact(ids.len()).map_err(|_| PyMemoryError::new_err("no memory for the tokens"))?;
-    for id in ids {
-        let outside = |_| PyValueError::new_err(format!("token id {id} is outside the vocabulary"));
-        tokens.push(u32::try_from(id).map_err(outside)?);
-    }
-    Ok(tokens)
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -9,8 +9,7 @@ use pyo3::prelude::*;
 
 use llamacpu_model::{Picture, PictureInput};
 
-use crate::lists::{array, copy_of, reserved};
-use crate::model::token_ids;
+use crate::lists::{array, copy_of, reserved, token_ids};
 use crate::session::Session;
 
 /// A picture among ids: index of its first id; rows, float32[rows, width]; whether these see each other; for states of

@@ -86,7 +86,7 @@ pub(crate) fn run(
         let end = filled + wanted * config.vocab_size;
         let parts = (config, weights, model.rotations());
         let rows = segments.iter().map(|segment| segment.tokens.len()).sum();
-        add_states(&context, (config, weights), &mut segments, buffers)?;
+        add_states(&context, (config, weights), &mut segments, buffers.scratch())?;
         forward(&context, parts, &mut segments, buffers, hidden, &mut logits[filled..end])?;
         hidden.advance(rows);
         filled = end;

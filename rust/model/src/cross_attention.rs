@@ -16,77 +16,21 @@ use crate::adapters::{AdaptedRows, AdaptedText};
 use crate::config::Config;
 use crate::error::{Error, zeroed};
 use crate::feed_forward::{NetworkBuffers, project, run_network};
-use crate::forward::PassBuffers;
-use crate::kv::{PageLayout, Pages};
+use crate::kv::{Crossing, PageLayout, Pages};
 use crate::norms::rows_norm;
 use crate::pass::{Pass, Segment};
+use crate::picture::PictureInput;
 use crate::scratch::Scratch;
-use crate::step_item::PictureInput;
 use crate::weights::{CrossAttention, Weights};
 
 const PURPOSE: &str = "cross-attention";
-
-/// The pictures of a session.
-#[derive(Debug)]
-pub(crate) struct Crossing {
-    /// Keys and values of all states, one picture after the other.
-    pages: Pages,
-    pictures: Vec<Crossed>,
-}
-
-/// The states of one picture.
-#[derive(Debug, Clone)]
-struct Crossed {
-    /// Position of the placeholder.
-    position: usize,
-    states: Range<usize>,
-}
-
-impl Crossing {
-    /// Size of the keys and values in bytes.
-    pub(crate) fn nbytes(&self) -> usize {
-        self.pages.nbytes()
-    }
-
-    /// The same, with shared pages.
-    pub(crate) fn fork(&self) -> Result<Self, Error> {
-        Ok(Self { pages: self.pages.fork()?, pictures: self.pictures.clone() })
-    }
-
-    /// Forgets the pictures from position `tokens` on; returns whether any are left.
-    pub(crate) fn truncate(&mut self, tokens: usize) -> bool {
-        self.pictures.retain(|picture| picture.position < tokens);
-        self.pages.truncate(self.states());
-        !self.pictures.is_empty()
-    }
-
-    fn states(&self) -> usize {
-        self.pictures.last().map_or(0, |picture| picture.states.end)
-    }
-
-    /// The states that the token at a position sees: those of the last picture before it, and of others whose placeholders
-    /// stand directly before that of the last one.
-    fn seen_from(&self, position: usize) -> Option<Range<usize>> {
-        let mut before = self.pictures.iter().rev().skip_while(|picture| picture.position > position);
-        let last = before.next()?;
-        let (mut start, mut next) = (last.states.start, last.position);
-        for picture in before.take_while(|picture| {
-            let adjacent = picture.position + 1 == next;
-            next = picture.position;
-            adjacent
-        }) {
-            start = picture.states.start;
-        }
-        Some(start..last.states.end)
-    }
-}
 
 /// Computes the keys and values of the states that stand among the tokens of the segments.
 pub(crate) fn add_states(
     context: &Context,
     (config, weights): (&Config, &Weights),
     segments: &mut [Segment],
-    buffers: &mut PassBuffers,
+    scratch: &mut Scratch,
 ) -> Result<(), Error> {
     if config.cross_layers.is_empty() {
         return Ok(());
@@ -99,7 +43,6 @@ pub(crate) fn add_states(
         for (position, states) in found.collect::<Vec<_>>() {
             let rows = states.len() / config.embedding_length;
             let text = AdaptedText { position, rows: [rows; 3], adapters: segment.adapters.as_deref() };
-            let scratch = buffers.scratch();
             scratch.adapted = AdaptedRows::of(&[text]);
             add_picture(context, (config, weights), segment.pages, (position, &states), scratch)?;
         }
@@ -123,7 +66,7 @@ fn add_picture(
     }
     if pages.crossing.is_none() {
         let layout = PageLayout::new(&config.crossed(), pages.layout().kv_type(), pages.layout().spare())?;
-        pages.crossing = Some(Box::new(Crossing { pages: Pages::new(Arc::new(layout)), pictures: Vec::new() }));
+        pages.crossing = Some(Box::new(Crossing::new(layout)));
     }
     let Some(crossing) = &mut pages.crossing else { return Ok(()) };
     crossing.truncate(position);
@@ -137,7 +80,7 @@ fn add_picture(
         rows_norm(config, &block.key_norm).apply_in_place(context, &mut key, config.key_size)?;
         crossing.pages.write(context, index, first, &key, &value)?;
     }
-    crossing.pictures.push(Crossed { position, states: first..first + rows });
+    crossing.record(position, rows);
     Ok(())
 }
 

@@ -11,10 +11,10 @@ use crate::config::Config;
 use crate::error::{Error, sized};
 use crate::norms::normalize_in_place;
 use crate::pass::Segment;
+use crate::picture::PictureInput;
 use crate::rotations::Place;
 use crate::rows::{for_rows, multiply};
 use crate::scratch::Scratch;
-use crate::step_item::PictureInput;
 use crate::weights::Embedding;
 
 /// Sets every row of `stream` to the initial state of its token.

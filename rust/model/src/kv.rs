@@ -16,7 +16,6 @@ use llamacpu_kernels::memory;
 pub(crate) use layout::PageLayout;
 
 use crate::Error;
-use crate::cross_attention::Crossing;
 use crate::error::zeroed;
 use crate::page::{PURPOSE, Page};
 
@@ -62,7 +61,7 @@ impl Pages {
     pub(crate) fn nbytes(&self) -> usize {
         let bytes =
             |(pages, group): (&Vec<Option<_>>, &layout::Group)| pages.iter().flatten().count() * group.page_bytes;
-        let crossing = self.crossing.as_ref().map_or(0, |crossing| crossing.nbytes());
+        let crossing = self.crossing.as_ref().map_or(0, |crossing| crossing.pages.nbytes());
         self.groups.iter().zip(&self.layout.groups).map(bytes).sum::<usize>() + crossing
     }
 
@@ -241,6 +240,67 @@ impl Pages {
         let mut slices = memory::room(pages.len(), PURPOSE)?;
         slices.extend(pages.iter().map(|page| page.as_ref().map_or(&[][..], |page| &page[range.clone()])));
         Ok(slices)
+    }
+}
+
+/// The pictures of a session that cross-attention sees.
+#[derive(Debug)]
+pub(crate) struct Crossing {
+    /// Keys and values of all states, one picture after the other.
+    pub(crate) pages: Pages,
+    pictures: Vec<Crossed>,
+}
+
+/// The states of one picture.
+#[derive(Debug, Clone)]
+struct Crossed {
+    /// Position of the placeholder.
+    position: usize,
+    states: Range<usize>,
+}
+
+impl Crossing {
+    pub(crate) fn new(layout: PageLayout) -> Self {
+        Self { pages: Pages::new(Arc::new(layout)), pictures: Vec::new() }
+    }
+
+    /// Adds a picture with its placeholder at `position`, whose keys and values have been written.
+    pub(crate) fn record(&mut self, position: usize, states: usize) {
+        let first = self.states();
+        self.pictures.push(Crossed { position, states: first..first + states });
+    }
+
+    /// The same, with shared pages.
+    fn fork(&self) -> Result<Self, Error> {
+        Ok(Self { pages: self.pages.fork()?, pictures: self.pictures.clone() })
+    }
+
+    /// Forgets the pictures from position `tokens` on; returns whether any are left.
+    pub(crate) fn truncate(&mut self, tokens: usize) -> bool {
+        self.pictures.retain(|picture| picture.position < tokens);
+        self.pages.truncate(self.states());
+        !self.pictures.is_empty()
+    }
+
+    /// Number of states of all pictures.
+    pub(crate) fn states(&self) -> usize {
+        self.pictures.last().map_or(0, |picture| picture.states.end)
+    }
+
+    /// The states that the token at a position sees: those of the last picture before it, and of others whose placeholders
+    /// stand directly before that of the last one.
+    pub(crate) fn seen_from(&self, position: usize) -> Option<Range<usize>> {
+        let mut before = self.pictures.iter().rev().skip_while(|picture| picture.position > position);
+        let last = before.next()?;
+        let (mut start, mut next) = (last.states.start, last.position);
+        for picture in before.take_while(|picture| {
+            let adjacent = picture.position + 1 == next;
+            next = picture.position;
+            adjacent
+        }) {
+            start = picture.states.start;
+        }
+        Some(start..last.states.end)
     }
 }
 

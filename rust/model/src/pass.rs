@@ -8,8 +8,8 @@ use crate::adapters::{AdaptedText, Adapters};
 use crate::config::{Config, LayerConfig};
 use crate::distances::Distances;
 use crate::kv::Pages;
+use crate::picture::Picture;
 use crate::rotations::{Angles, Place, Rotations};
-use crate::step_item::Picture;
 
 /// Consecutive tokens of one session: its rows in this chunk.
 pub(crate) struct Segment<'a> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::config::LayerConfig;
 use crate::pass::Segment;
-use crate::step_item::{FIRST_PICTURE_ID, Picture, PictureInput};
+use crate::picture::{FIRST_PICTURE_ID, Picture, PictureInput};
 use crate::{Config, Error};
 
 /// Checks that every id of a picture has its input, of the right size.

@@ -15,7 +15,7 @@ use llamacpu_kernels::memory;
 use crate::Error;
 use crate::adapters::Adapters;
 use crate::kv::Pages;
-use crate::step_item::{Picture, PictureInput};
+use crate::picture::{Picture, PictureInput};
 
 /// `told` is never held for this long; if it stays locked, its holder is a thread that does not exist in a forked process.
 const PATIENCE: Duration = Duration::from_secs(5);

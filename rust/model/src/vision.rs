@@ -10,6 +10,7 @@ mod choices;
 mod config;
 mod encoding;
 mod layer;
+mod pixels;
 mod places;
 mod positions;
 mod projection;
@@ -26,7 +27,8 @@ use llamacpu_kernels::threads::{Pool, default_threads};
 
 pub use choices::{ClassToken, MergeOrder, PositionTable, VisionActivation, VisionRotation};
 pub use config::VisionConfig;
-pub use encoding::{Encoding, Pixels};
+pub use encoding::Encoding;
+pub use pixels::Pixels;
 
 use crate::tensors::{TensorInfo, Tensors};
 use crate::{Error, Interrupted};

@@ -9,6 +9,7 @@ use super::attention::room;
 use super::choices::MergeOrder;
 use super::config::{CHANNELS, VisionConfig};
 use super::layer::{LayerBuffers, norm, run};
+use super::pixels::Pixels;
 use super::places::{Places, Row};
 use super::positions::{Turns, add_tiles, embed};
 use super::projection::{output_rows, rows};
@@ -17,21 +18,6 @@ use crate::model::Interrupted;
 
 /// Rows that go through the layers together if tiles are separate: enough for fast products, few enough for small buffers.
 const GROUP_ROWS: usize = 1024;
-
-/// The tiles of a picture: normalized values, tiles × height × width × 3.
-#[derive(Debug)]
-pub struct Pixels {
-    /// The values, row by row.
-    pub values: Vec<f32>,
-    /// Number of tiles.
-    pub tiles: usize,
-    /// Rows of pixels of a tile.
-    pub height: usize,
-    /// Pixels of a row.
-    pub width: usize,
-    /// The arrangement of joint tiles: a row of their tables. 0 where there are none.
-    pub arrangement: usize,
-}
 
 /// A picture on its way through an encoder.
 pub struct Encoding {

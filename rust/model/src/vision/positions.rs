@@ -5,7 +5,7 @@ use llamacpu_kernels::rope::{Rope, RopeScaling, RopeSettings};
 
 use super::choices::{ClassToken, PositionTable, VisionRotation};
 use super::config::{CHANNELS, VisionConfig};
-use super::encoding::Pixels;
+use super::pixels::Pixels;
 use super::places::{Places, Row};
 use super::weights::{GatedTable, VisionWeights};
 use crate::error::{Error, zeroed};
