@@ -1,5 +1,4 @@
 //! `llamacpu._native.PictureEncoder` and `PictureEncoding`: from pixels to rows for a language model.
-#![expect(clippy::needless_pass_by_value, reason = "arguments from Python are extracted by value")]
 
 use std::sync::{Arc, Mutex, PoisonError};
 

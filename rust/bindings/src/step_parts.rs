@@ -1,5 +1,4 @@
 //! The items of a step from Python: sessions, ids, and the pictures among them.
-#![expect(clippy::needless_pass_by_value, reason = "arguments from Python are extracted by value")]
 
 use std::sync::Arc;
 
