@@ -85,9 +85,11 @@ def tensors(config: VisionConfig, seed: int = 0, table: int = 0, inner: int = 28
     return {name: np.ascontiguousarray(values, np.float32) for name, values in found.items()}
 
 
-def write(path: Path, values: dict[str, Any], metadata: dict[str, Any] | None = None) -> Path:
+def write(
+    path: Path, values: dict[str, Any], metadata: dict[str, Any] | None = None, architecture: str = "clip"
+) -> Path:
     """A file with these tensors, and metadata by key."""
-    writer = gguf.GGUFWriter(path, "clip")
+    writer = gguf.GGUFWriter(path, architecture)
     for key, value in (metadata or {}).items():
         if isinstance(value, bool):
             writer.add_bool(key, value)

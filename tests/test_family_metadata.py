@@ -20,6 +20,7 @@ Read = Callable[..., Any]
 NEEDED = {
     "deberta-v2": {"attention.relative_positions_max": u32(8)},
     "deepseek2": {"attention.kv_lora_rank": u32(8)},
+    "qwen2vl": {"rope.dimension_sections": array(raw.I32, [2, 3, 3, 0])},
     "muse-glimmer": {"attention.sliding_window": u32(8), "logit_scale": f32(0.5)},
 }
 """Keys that a family cannot do without, besides those of all."""

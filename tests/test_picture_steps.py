@@ -169,9 +169,9 @@ def test_what_cannot_be_a_picture_is_refused(opened: Callable[[str], Opened]) ->
             Embeddings(np.zeros(shape, np.float32), b"picture")
     native, step = session._native, model._native.step
     for ids, pictures, message in [
-        ([1, 2], [(0, rows[:2], False, None)], "expected ids of"),
-        (picture.ids, [(0, rows[:6], False, None)], "one after the other"),
-        (picture.ids * 2, [(0, rows[:5], False, None), (4, rows[:2], False, None)], "one after the other"),
+        ([1, 2], [(0, rows[:2], False, None, None)], "expected ids of"),
+        (picture.ids, [(0, rows[:6], False, None, None)], "one after the other"),
+        (picture.ids * 2, [(0, rows[:5], False, None, None), (4, rows[:2], False, None, None)], "one after the other"),
     ]:
         with pytest.raises(ValueError, match=message):
             step([(native, ids, pictures)])
@@ -265,3 +265,52 @@ def test_many_pictures_take_the_memory_of_one(opened: Callable[[str], Opened]) -
         session = model.session(context=600)
         read(part)
     assert resident() - before < 4 << 20
+
+
+class TurnedReference(ReferenceModel):
+    """Pairs turned by time, row and column."""
+
+    turned: Any = None
+
+    def rotation(self, layer: int, positions: Any, context: int) -> Any:
+        found = [super(TurnedReference, self).rotation(layer, part, context) for part in self.turned.T]
+        which = np.repeat(np.arange(3), self.config["rope_sections"])
+        return tuple(np.select([which == at for at in range(3)], [table[kind] for table in found]) for kind in range(2))
+
+
+def test_rows_of_pictures_are_turned_by_time_row_and_column(tmp_path: Path) -> None:
+    config = Config(**BASE | {"rope_sections": [2, 3, 3], "rope_style": "neox"})
+    path = write_config_model(tmp_path / "model.gguf", config)
+    ids, rows = tokens(60), table(path, config)
+    places = [(5, 20, (3, 5)), (20, 32, (6, 2)), (40, 44, (2, 2))]
+    parts: list[Any] = []
+    turned: list[list[int]] = []
+    done = position = 0
+    for start, end, (height, width) in places:
+        parts += [ids[done:start], Embeddings(rows[ids[start:end]], b"%d" % start, grid=(height, width))]
+        turned += [[position + at] * 3 for at in range(start - done)]
+        position += start - done
+        turned += [[position, position + at // width, position + at % width] for at in range(end - start)]
+        position, done = position + max(height, width), end
+    turned += [[position + at] * 3 for at in range(len(ids) - done)]
+    given = MixedTokens([*parts, ids[done:]])
+    reference = TurnedReference(path, config)
+    reference.turned = np.array(turned)
+    exact = reference.logits(ids)
+    with open_config_model(path, config) as model:
+        got = model.session(kv_type="f32").forward(given, logits="all")
+        assert ((got - exact) ** 2).sum() < 1e-9 * (exact**2).sum()
+        text = model.session(kv_type="f32").forward(ids, logits="all")
+        assert np.array_equal(got[:6], text[:6])
+        session = model.session(kv_type="f32")
+        for start, end in [(0, 9), (9, 19), (19, 33), (33, 60)]:
+            assert np.array_equal(session.forward(given[start:end], logits="all"), got[start:end])
+        for length in (50, 41, 20, 11):
+            session.truncate(length)
+            assert np.array_equal(session.fork().forward(given[length:], logits="all"), got[length:])
+        session.save(tmp_path / "saved")
+        with pytest.raises(ValueError, match="restored from a file"):
+            model.load_session(tmp_path / "saved").forward([1])
+        for grid in (None, (2, 2), (0, 4), (1 << 40, 1 << 40)):
+            with pytest.raises(ValueError, match="height and width"):
+                model.session().forward([Embeddings(rows[:5], b"picture", grid=grid)])

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llamacpu import Model
 from llamacpu.engine.picture_encoder import PictureEncoder
+from llamacpu.engine.pictures import Embeddings, MixedTokens
 from reference_vision import write
 
 torch = pytest.importorskip("torch")
@@ -189,9 +191,61 @@ def test_qwen2_vl(tmp_path: Path, newer: bool) -> None:
     if newer:
         metadata |= {"clip.use_silu": True, "clip.vision.n_wa_pattern": 2, "clip.vision.window_size": 64}
     path = write(tmp_path / "mmproj.gguf", values, metadata)
+    with PictureEncoder(path) as encoder:
+        width = encoder.config.width
+    with_text(tmp_path / "model.gguf", model, width)
     for rows, columns in [(10, 12), (2, 18), (8, 8)]:
         image = torch.randn(3, rows * 8, columns * 8)
         cut = torch.stack([image, image]).reshape(1, 2, 3, rows // 2, 2, 8, columns // 2, 2, 8)
         flat = cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(rows * columns, -1)
         output = model.model.get_image_features(flat, torch.tensor([[1, rows, columns]]))
         check(path, image[None], output)
+
+
+def with_text(path: Path, model: Any, width: int) -> None:
+    """Compares the logits of a text with two pictures of random rows."""
+    values = {}
+    for name, tensor in model.state_dict().items():
+        if "visual" in name:
+            continue
+        for pattern, replacement in [
+            (r"^.*layers\.(\d+)\.", r"blk.\1."), (r"self_attn\.([qkv])_proj", r"attn_\1"),
+            (r"self_attn\.o_proj", "attn_output"), (r"mlp\.(gate|up|down)_proj", r"ffn_\1"),
+            ("post_attention_layernorm", "ffn_norm"), ("input_layernorm", "attn_norm"),
+            (r"^.*embed_tokens", "token_embd"), (r"^lm_head", "output"), (r"^.*language_model\.norm", "output_norm"),
+        ]:  # fmt: skip
+            name = re.sub(pattern, replacement, name)
+        values[name] = tensor.detach().float().numpy()
+    metadata: dict[str, Any] = {
+        "qwen2vl.block_count": 1, "qwen2vl.context_length": 512, "qwen2vl.embedding_length": width,
+        "qwen2vl.feed_forward_length": 64, "qwen2vl.attention.head_count": 4, "qwen2vl.attention.head_count_kv": 2,
+        "qwen2vl.attention.layer_norm_rms_epsilon": float(model.config.text_config.rms_norm_eps),
+        "qwen2vl.rope.freq_base": float(model.config.text_config.rope_parameters["rope_theta"]),
+        "qwen2vl.rope.dimension_sections": [1, 2, 2, 0],
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": [f"t{index}" for index in range(256)],
+    }  # fmt: skip
+    write(path, values, metadata, "qwen2vl")
+    random = np.random.default_rng(0)
+    grids = [(5, 3), (2, 6)]
+    pictures = [random.standard_normal((height * across, width)).astype(np.float32) for height, across in grids]
+    image = model.config.image_token_id = 255
+    ids = [7, 8, *[image] * 15, 9, 10, 11, *[image] * 12, 12, 13]
+    embedded = model.get_input_embeddings()(torch.tensor([ids])).detach().clone()
+    embedded[0, 2:17], embedded[0, 20:32] = (torch.tensor(rows) for rows in pictures)
+    merged = torch.tensor([[1, 2 * height, 2 * across] for height, across in grids])
+    kinds = torch.tensor([[int(token == image) for token in ids]])
+    positions = model.model.get_rope_index(torch.tensor([ids]), kinds, image_grid_thw=merged)[0]
+    exact = model(inputs_embeds=embedded, position_ids=positions).logits[0].detach().numpy()
+    parts = [Embeddings(rows, b"%d" % at, grid=grids[at]) for at, rows in enumerate(pictures)]
+    given = MixedTokens([7, 8, parts[0], 9, 10, 11, parts[1], 12, 13])
+    with Model(path, threads=2) as ours:
+        got = ours.session(kv_type="f32").forward(given, logits="all")
+        assert ((got - exact) ** 2).sum() < 1e-9 * (exact.astype(float) ** 2).sum()
+        session = ours.session(kv_type="f32")
+        for start, end in [(0, 1), (1, 9), (9, 18), (18, 25), (25, 34)]:
+            assert np.array_equal(session.forward(given[start:end], logits="all"), got[start:end])
+        for length in (33, 19, 5):
+            session.truncate(length)
+            assert np.array_equal(session.forward(given[length:], logits="all"), got[length:])
+        with pytest.raises(ValueError, match="height and width"):
+            ours.session().forward([[1], Embeddings(pictures[0], b"no grid")])

@@ -213,10 +213,11 @@ class Adapter:
 class Steering:
     """Vectors that are added to the residual stream after layers; created by `Model.steering`."""
 
-_Picture: TypeAlias = tuple[int, NDArray[np.float32], bool, int | None]
+_Picture: TypeAlias = tuple[int, NDArray[np.float32], bool, int | None, tuple[int, int, int] | None]
 """Index of the first of some ids of 2^31 and above, one for each row; rows, float32[rows, width], that take the place
-of embeddings; whether they see each other in both directions. If the last entry is not None, it is the id of a
-placeholder: there is one id, and the rows are states of cross-attention, as many as there are."""
+of embeddings; whether they see each other in both directions; None; for models that tell rows and columns of a picture
+apart, number of the first row in its picture, height and width of the picture in rows. If the fourth entry is not None,
+it is the id of a placeholder: there is one id, and the rows are states of cross-attention, as many as there are."""
 _Item: TypeAlias = tuple[Session, Sequence[int]] | tuple[Session, Sequence[int], Sequence[_Picture]]
 
 @final

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llamacpu import _native
     from llamacpu.engine.interfaces import CancelToken
 
 __all__ = [
@@ -77,13 +78,23 @@ class Embeddings:
     bidirectional  whether the rows see each other in both directions (`PictureConfig.bidirectional`); they then belong
                    into one step, as a whole
     first          number of the first row, if these are some of the rows of the digest's picture
+    grid           (height, width) of the picture in rows, which models need that tell its rows and columns apart
+                   (`config.rope_sections`: Qwen2-VL)
     """
 
-    def __init__(self, rows: NDArray[np.float32], digest: bytes, bidirectional: bool = False, first: int = 0) -> None:
+    def __init__(
+        self,
+        rows: NDArray[np.float32],
+        digest: bytes,
+        bidirectional: bool = False,
+        first: int = 0,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
         self.rows = _table("embeddings", rows)
         self.digest = digest
         self.bidirectional = bidirectional
         self.first = first
+        self.grid = grid
         self._whole = True
         self.ids: list[int] = _ids(digest, first, first + len(self.rows))
         """the ids that stand for the rows"""
@@ -93,7 +104,7 @@ class Embeddings:
 
     def part(self, start: int, end: int) -> Embeddings:
         """Rows `start` to `end`, with the ids that they have in the whole."""
-        part = Embeddings(self.rows[start:end], self.digest, self.bidirectional, self.first + start)
+        part = Embeddings(self.rows[start:end], self.digest, self.bidirectional, self.first + start, self.grid)
         part._whole = self._whole and not self.bidirectional
         return part
 
@@ -154,22 +165,23 @@ class MixedTokens(Sequence[int]):
         """The pictures: (index of the first row, rows or states)."""
         return list(self._pieces)
 
-    def native_pictures(self) -> list[tuple[int, NDArray[np.float32], bool, int | None]]:
+    def native_pictures(self) -> list[_native._Picture]:
         """The pictures in the form of the native step.
 
         Raises ValueError for a part of a picture whose rows see each other.
         """
-        found: list[tuple[int, NDArray[np.float32], bool, int | None]] = []
+        found: list[_native._Picture] = []
         for start, piece in self._pieces:
             if isinstance(piece, CrossStates):
-                found.append((start, piece.states, False, piece.token))
+                found.append((start, piece.states, False, piece.token, None))
                 continue
             if not piece._whole:
                 raise ValueError(
                     f"{len(piece)} rows are a part of a picture whose rows see each other; expected all of its rows in "
                     "one step"
                 )
-            found.append((start, piece.rows, piece.bidirectional, None))
+            grid = None if piece.grid is None else (piece.first, *piece.grid)
+            found.append((start, piece.rows, piece.bidirectional, None, grid))
         return found
 
     @overload

@@ -109,6 +109,8 @@ class Config(Mapping[str, Any]):
     """the same for the local rotation, which is not scaled; 0 for that of the global rotation"""
     rope_style: Literal["interleaved", "neox"] = "interleaved"
     """whether adjacent elements form a pair, or elements half of rope_size apart"""
+    rope_sections: list[int] = field(default_factory=list)
+    """pairs that are turned by time, row and column of what pictures show; empty: all by the position"""
     rope_scaling: Literal["none", "linear", "yarn", "longrope"] = "none"
     """scaling of positions beyond the original context; longrope takes divisors of the frequencies from the file, one
     set for sessions up to the original context, another for longer ones"""

@@ -76,6 +76,7 @@ FAMILIES = {
     "qwen": "qwen",
     "qwen2": "qwen2",
     "qwen2moe": "qwen2moe",
+    "qwen2vl": "qwen2vl",
     "qwen3": "qwen3",
     "qwen3moe": "qwen3",
     "refact": "refact",

@@ -136,6 +136,8 @@ class PictureConfig:
     """whether a picture becomes states for cross-attention rather than embeddings"""
     bidirectional: bool = False
     """whether the rows of a picture see each other in both directions"""
+    grid: bool = False
+    """whether the model tells rows and columns of a picture apart, so that `Embeddings` need their grid"""
     max_tiles: int = 0
     """most tiles of a picture, where the encoder limits them (cross-attention); 0 where it does not"""
     class_rows: int = 0

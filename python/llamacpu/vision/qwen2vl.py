@@ -41,6 +41,7 @@ def qwen2vl(file: GGUFFile, kind: str) -> VisionSettings:
     pictures = PictureConfig(
         **parts.projections(file, fields, merge),
         any_size=True,
+        grid=True,
         min_pixels=metadata.integer("clip.vision.image_min_pixels", 0),
         max_pixels=metadata.integer("clip.vision.image_max_pixels", 0),
     )

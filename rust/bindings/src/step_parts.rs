@@ -6,7 +6,7 @@ use numpy::{PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use llamacpu_model::{Picture, PictureInput};
+use llamacpu_model::{Grid, Picture, PictureInput};
 
 use crate::lists::{array, copy_of, reserved, token_ids};
 use crate::session::Session;
@@ -44,14 +44,17 @@ pub(crate) fn step_parts(items: Vec<ItemRow>) -> PyResult<Vec<StepPart>> {
     items.into_iter().map(part).collect()
 }
 
-fn picture((start, rows, together, token): PictureRow) -> PyResult<Picture> {
+fn picture((start, rows, together, token, grid): PictureRow) -> PyResult<Picture> {
     let count = if token.is_some() { 1 } else { rows.shape()[0] };
     let rows = rows.readonly();
     let rows = rows.as_slice().map_err(|_| PyValueError::new_err("the rows of a picture must be contiguous"))?;
     let rows = Arc::new(copy_of(rows)?);
     let input = match token {
         Some(token) => PictureInput::States { token, states: rows },
-        None => PictureInput::Rows { rows, together },
+        None => {
+            let grid = grid.map(|(first, height, width)| Grid { first, height, width });
+            PictureInput::Rows { rows, together, grid }
+        }
     };
     Ok(Picture { start, count, input })
 }
@@ -67,15 +70,17 @@ pub(crate) fn picture_rows<'py>(
     let mut rows = reserved(pictures.len())?;
     for picture in pictures.into_iter().filter(|picture| picture.start + picture.count > first) {
         let start = picture.start.max(first);
-        let (numbers, together, token) = match &picture.input {
-            PictureInput::Rows { rows, together } => {
-                (&rows[(start - picture.start) * width..picture.count * width], *together, None)
+        let skipped = start - picture.start;
+        let (numbers, together, token, grid) = match &picture.input {
+            PictureInput::Rows { rows, together, grid } => {
+                let grid = grid.map(|grid| (grid.first + skipped, grid.height, grid.width));
+                (&rows[skipped * width..picture.count * width], *together, None, grid)
             }
-            PictureInput::States { token, .. } => (&[][..], false, Some(*token)),
+            PictureInput::States { token, .. } => (&[][..], false, Some(*token), None),
         };
         let numbers = copy_of(numbers)?;
         let shape = [numbers.len() / width, width];
-        rows.push((start - first, array(py, numbers)?.reshape(shape)?, together, token));
+        rows.push((start - first, array(py, numbers)?.reshape(shape)?, together, token, grid));
     }
     Ok(rows)
 }

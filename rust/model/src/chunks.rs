@@ -11,6 +11,7 @@ use crate::input_squares::InputSquares;
 use crate::model::{Interrupted, Model};
 use crate::pass::Segment;
 use crate::picture_inputs::{check_known, fitting};
+use crate::picture_positions::shift_behind;
 use crate::session::Held;
 use crate::step_item::{StepItem, Wanted};
 use crate::{Config, Error};
@@ -40,6 +41,7 @@ pub(crate) fn run(
     let mut logits = zeroed(rows.sum::<usize>().checked_mul(config.vocab_size), "logits")?;
     let mut filled = 0;
     let mut done = vec![0; items.len()];
+    let shifts = shifts(config, items, sessions)?;
     let mut current = 0;
     while current < items.len() {
         let mut room = chunk_rows(config);
@@ -77,7 +79,19 @@ pub(crate) fn run(
             let second_part = item.session.first_part();
             let adapters = item.session.adapters()?;
             let pages = &mut session.pages;
-            segments.push(Segment { pages, tokens, pictures, position, long, second_part, wanted, kept, adapters });
+            let shift = shifts.get(index).copied().unwrap_or(0);
+            segments.push(Segment {
+                pages,
+                tokens,
+                pictures,
+                position,
+                shift,
+                long,
+                second_part,
+                wanted,
+                kept,
+                adapters,
+            });
             if room == 0 {
                 break;
             }
@@ -94,6 +108,20 @@ pub(crate) fn run(
     Ok(logits)
 }
 
+/// How far the positions of the rotation lie from the places at the end of every session; empty if they are the same.
+fn shifts(config: &Config, items: &[StepItem], sessions: &[Held]) -> Result<Vec<isize>, Error> {
+    if config.rope.sections.is_empty() {
+        return Ok(Vec::new());
+    }
+    let shift = |(item, session): (&StepItem, &Held)| {
+        let pictures = item.session.pictures()?;
+        let before = || pictures.iter().filter(|picture| picture.start < session.position);
+        check_known(&item.session.tokens()?[..session.position], before())?;
+        Ok::<_, Error>(shift_behind(before()))
+    };
+    items.iter().zip(sessions).map(shift).collect()
+}
+
 /// Computes the keys and values that sessions lack because they were rewound too far.
 pub(crate) fn recompute(
     model: &Model,
@@ -108,7 +136,7 @@ pub(crate) fn recompute(
             continue;
         }
         let (tokens, pictures) = (item.session.tokens()?, item.session.pictures()?);
-        check_known(&tokens, &pictures)?;
+        check_known(&tokens, pictures.iter())?;
         let again = StepItem { session: item.session, tokens: &tokens, pictures: &pictures, wanted: Wanted::None };
         let mut hidden = Hidden::new(&[], model.config().layers, model.config().embedding_length, 0)?;
         session.pages.begin_again();

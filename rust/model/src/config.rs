@@ -50,6 +50,8 @@ settings! {
         beta_slow: f64 as "yarn_beta_slow" = 1.0,
         /// Whether the ramp between these two limits begins and ends at whole pairs.
         truncate: bool as "yarn_truncate" = true,
+        /// How many pairs are turned by time, row and column, in this order; empty: all by the position.
+        sections: Vec<usize> as "rope_sections" = Vec::new(),
     }
 }
 

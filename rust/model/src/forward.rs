@@ -22,6 +22,7 @@ use crate::feed_forward::{NetworkBuffers, project, run_network};
 use crate::hidden::Hidden;
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment, keep_last};
+use crate::picture_positions::positions;
 use crate::rotations::{Angles, Place, Rotations};
 use crate::scratch::Scratch;
 use crate::weights::{Attention, FeedForward, Norm, Output, Weights};
@@ -224,9 +225,10 @@ fn finish(context: &Context, config: &Config, bias: Option<&[f32]>, logits: &mut
 /// The place of every row.
 fn places(segments: &[Segment], rows: usize) -> Result<Vec<Place>, Error> {
     let mut places = memory::room(rows, "positions")?;
-    for &Segment { position, tokens, long, second_part, .. } in segments {
-        let place = |position| Place { position, long, second: position >= second_part };
-        places.extend((position..position + tokens.len()).map(place));
+    for segment in segments {
+        let &Segment { position, long, second_part, .. } = segment;
+        let place = |(position, turned)| Place { position, turned, long, second: position >= second_part };
+        places.extend((position..).zip(positions(segment)).map(place));
     }
     Ok(places)
 }

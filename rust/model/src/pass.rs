@@ -19,6 +19,9 @@ pub(crate) struct Segment<'a> {
     pub(crate) pictures: (&'a [Picture], usize),
     /// Position of the first token.
     pub(crate) position: usize,
+    /// How far the positions of the rotation lie from the places in the session, where the text begins that the pictures are
+    /// counted in.
+    pub(crate) shift: isize,
     /// Whether the session may grow beyond the original context of the model.
     pub(crate) long: bool,
     /// Position from which tokens have the second type, as do those of the second of two texts.

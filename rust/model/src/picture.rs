@@ -25,6 +25,8 @@ pub enum PictureInput {
         rows: Arc<Vec<f32>>,
         /// Whether each of the rows sees all of them, rather than those before it.
         together: bool,
+        /// Where they are in the picture, for models whose rotation tells rows and columns apart.
+        grid: Option<Grid>,
     },
     /// States that the layers of cross-attention attend to, from this place on.
     States {
@@ -33,6 +35,24 @@ pub enum PictureInput {
         /// Rows of the width of the model; none when their keys and values are already in the session.
         states: Arc<Vec<f32>>,
     },
+}
+
+/// The place of some rows in a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grid {
+    /// Number of the first of the rows, which run along the lines of the picture.
+    pub first: usize,
+    /// Lines of the picture.
+    pub height: usize,
+    /// Rows in a line.
+    pub width: usize,
+}
+
+impl Grid {
+    /// Rows of the picture; `None` if there are none or too many.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        self.height.checked_mul(self.width).filter(|&rows| rows > 0)
+    }
 }
 
 impl Picture {

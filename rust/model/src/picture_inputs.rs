@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use crate::config::LayerConfig;
+use crate::config::{LayerConfig, SIZE_LIMIT};
 use crate::pass::Segment;
-use crate::picture::{FIRST_PICTURE_ID, Picture, PictureInput};
+use crate::picture::{FIRST_PICTURE_ID, Grid, Picture, PictureInput};
 use crate::{Config, Error};
 
 /// Checks that every id of a picture has its input, of the right size.
@@ -49,6 +49,7 @@ pub(crate) fn check_pictures(config: &Config, tokens: &[u32], pictures: &[Pictur
         }
         match picture.input {
             PictureInput::States { token, .. } => check_states(config, token, picture.count)?,
+            PictureInput::Rows { grid, .. } if !config.rope.sections.is_empty() => check_grid(grid, picture.count)?,
             PictureInput::Rows { together: true, .. } if config.latent_size > 0 => {
                 return wrong("the rows of a picture cannot see each other in a model with latent keys".to_owned());
             }
@@ -74,6 +75,21 @@ fn check_states(config: &Config, token: u32, count: usize) -> Result<(), Error> 
     Ok(())
 }
 
+/// Checks the place of rows in a picture, which the rotation needs.
+fn check_grid(grid: Option<Grid>, count: usize) -> Result<(), Error> {
+    let fits = |grid: &Grid| {
+        let end = grid.first.checked_add(count);
+        grid.rows().zip(end).is_some_and(|(rows, end)| end <= rows && rows < SIZE_LIMIT)
+    };
+    if grid.as_ref().is_some_and(fits) {
+        return Ok(());
+    }
+    Err(Error::Argument(format!(
+        "{count} rows of a picture with the grid {grid:?}: this model tells rows and columns of a picture apart, so that the \
+         height and width of the picture in rows are needed, which hold all of its rows"
+    )))
+}
+
 fn stray(tokens: &[u32]) -> Option<u32> {
     tokens.iter().copied().find(|&id| id >= FIRST_PICTURE_ID)
 }
@@ -86,14 +102,14 @@ fn not_given(id: u32) -> String {
 ///
 /// # Errors
 /// `Error::Argument` if it does not, because it was restored from a file.
-pub(crate) fn check_known(tokens: &[u32], pictures: &[Picture]) -> Result<(), Error> {
-    let known: usize = pictures.iter().map(|picture| picture.count).sum();
+pub(crate) fn check_known<'a>(tokens: &[u32], pictures: impl Iterator<Item = &'a Picture>) -> Result<(), Error> {
+    let known: usize = pictures.map(|picture| picture.count).sum();
     if tokens.iter().filter(|&&id| id >= FIRST_PICTURE_ID).count() == known {
         return Ok(());
     }
     Err(Error::Argument(
-        "the session was restored from a file and rewound so far that its pictures must be read again, which the file does \
-         not hold; truncate it to 0 tokens and give everything again"
+        "the session was restored from a file, and its pictures, which the file does not hold, are needed: it was rewound \
+         too far, or positions depend on the sizes of pictures; truncate it to 0 tokens and give everything again"
             .to_owned(),
     ))
 }
@@ -160,7 +176,7 @@ mod tests {
     use super::*;
 
     fn picture(start: usize, count: usize) -> Picture {
-        Picture { start, count, input: PictureInput::Rows { rows: Arc::default(), together: true } }
+        Picture { start, count, input: PictureInput::Rows { rows: Arc::default(), together: true, grid: None } }
     }
 
     #[test]

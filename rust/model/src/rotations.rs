@@ -15,6 +15,8 @@ pub(crate) struct Rotations {
     long: Option<Rope>,
     local: Option<Rope>,
     original_context: f64,
+    /// Which of time, row and column turns each pair; empty if all are turned by the position.
+    coordinates: Vec<usize>,
 }
 
 /// Cosines and sines for the positions of the rows of a pass, per rotation.
@@ -29,10 +31,26 @@ pub(crate) struct Angles {
 pub(crate) struct Place {
     /// Position in its session.
     pub(crate) position: usize,
+    /// Time, row and column for rotations: the position, except in and behind pictures.
+    pub(crate) turned: [usize; 3],
     /// Whether the session may grow beyond the original context.
     pub(crate) long: bool,
     /// Whether it belongs to the second of two texts.
     pub(crate) second: bool,
+}
+
+/// Which of time, row and column turns each of the pairs; empty without sections.
+fn coordinates(sections: &[usize], pairs: usize) -> Result<Vec<usize>, Error> {
+    if sections.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sum = sections.iter().try_fold(0usize, |sum, &section| sum.checked_add(section));
+    if sections.len() != 3 || sum != Some(pairs) {
+        return Err(Error::Model(format!(
+            "rope_sections is {sections:?}: expected the pairs that time, row and column turn, {pairs} together"
+        )));
+    }
+    Ok((0..3).flat_map(|coordinate| std::iter::repeat_n(coordinate, sections[coordinate])).collect())
 }
 
 impl Rotations {
@@ -57,6 +75,7 @@ impl Rotations {
             long: long.map(|long| Rope::new(&rope.settings(Some(long)))).transpose()?,
             local,
             original_context: rope.original_context,
+            coordinates: coordinates(&rope.sections, rope.size / 2)?,
         })
     }
 
@@ -76,7 +95,20 @@ impl Rotations {
             _ => &self.global,
         };
         let global = sized(&mut angles.global, places.len().checked_mul(size), "positions")?;
-        for_rows(context, global, size, &|row, output| rope(row).table(places[row].position, output))?;
+        for_rows(context, global, size, &|row, output| {
+            let (place, rope) = (places[row], rope(row));
+            let [time, others @ ..] = if self.coordinates.is_empty() { [place.position; 3] } else { place.turned };
+            rope.table(time, output)?;
+            for (coordinate, position) in (1..).zip(others).filter(|&(_, position)| position != time) {
+                let mut table = vec![0.0; size];
+                rope.table(position, &mut table)?;
+                for (pair, _) in self.coordinates.iter().enumerate().filter(|&(_, &own)| own == coordinate) {
+                    output[pair] = table[pair];
+                    output[size / 2 + pair] = table[size / 2 + pair];
+                }
+            }
+            Ok(())
+        })?;
         if let Some(local) = &self.local {
             let angles = sized(&mut angles.local, places.len().checked_mul(size), "positions")?;
             for_rows(context, angles, size, &|row, output| local.table(places[row].position, output))?;

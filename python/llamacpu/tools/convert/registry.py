@@ -27,6 +27,7 @@ _CLASSES = {
     "llama.Llama4": "Llama4ForCausalLM Llama4ForConditionalGeneration",
     "qwen.Qwen2": "Qwen2ForCausalLM Qwen2Model",
     "qwen.Qwen2Moe": "Qwen2MoeForCausalLM",
+    "qwen.Qwen2Vl": "Qwen2VLForConditionalGeneration Qwen2_5_VLForConditionalGeneration",
     "qwen.Qwen3": "Qwen3ForCausalLM Qwen3Model Qwen3ForSequenceClassification",
     "qwen.Qwen3Moe": "Qwen3MoeForCausalLM",
     "qwen.Olmoe": "OlmoeForCausalLM",

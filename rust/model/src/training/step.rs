@@ -82,7 +82,7 @@ fn places(model: &Model, segments: &[usize]) -> Vec<Place> {
     let of_segment = |pair: &[usize]| {
         let tokens = pair[1] - pair[0];
         let long = model.rotations().is_long(tokens);
-        (0..tokens).map(move |position| Place { position, long, second: false })
+        (0..tokens).map(move |position| Place { position, turned: [position; 3], long, second: false })
     };
     segments.windows(2).flat_map(of_segment).collect()
 }

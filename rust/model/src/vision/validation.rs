@@ -43,6 +43,10 @@ impl VisionConfig {
         if !self.window.is_empty() && self.window.len() != self.layers {
             return wrong("window", "one entry per layer");
         }
+        let mut sides = self.window.iter().filter(|&&side| side > 0);
+        if sides.next().is_some_and(|first| sides.any(|side| side != first)) {
+            return wrong("window", "squares of one size in all layers that have them");
+        }
         if self.window.iter().any(|&side| side > 0) && (self.class_token != ClassToken::None || self.joint_tiles > 0) {
             return wrong("window", "no class token and separate tiles");
         }

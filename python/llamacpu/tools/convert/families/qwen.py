@@ -9,7 +9,7 @@ from llamacpu.tools.convert.pooling import set_pooling
 from llamacpu.tools.convert.tokenizers.byte_pair import set_byte_pair
 from llamacpu.tools.convert.tokenizers.pieces import has_pieces, set_pieces
 
-__all__ = ["Dots1", "Olmoe", "Qwen2", "Qwen2Moe", "Qwen3", "Qwen3Moe"]
+__all__ = ["Dots1", "Olmoe", "Qwen2", "Qwen2Moe", "Qwen2Vl", "Qwen3", "Qwen3Moe"]
 
 _RERANK_TEMPLATE = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -38,6 +38,12 @@ class Qwen2(Family):
         if self.source.architecture in ("Qwen2Model", "Qwen3Model") and not name.startswith(("model.", "lm_head.")):
             name = f"model.{name}"
         return super().renamed(name)
+
+
+class Qwen2Vl(Qwen2):
+    """Qwen2-VL and Qwen2.5-VL without their encoders of pictures."""
+
+    architecture = "qwen2vl"
 
 
 class Qwen3(Qwen2):
