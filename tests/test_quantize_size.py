@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import llamacpu
 from llamacpu.gguf.file import GGUFFile
+from llamacpu.tools.quantize.effects import own_text
 from llamacpu.tools.quantize.knapsack import Choice, cheapest_choices
 from llamacpu.tools.quantize.sizing import parsed_size
 from quantizable_files import Shape, write_shape
@@ -89,6 +91,23 @@ def test_bits_per_weight_without_a_text(model: Path) -> None:
     assert first.effects == second.effects
     assert 4.3 <= first.bits_per_weight <= 4.5
     assert set(first.effects.values()) != {0.0}
+
+
+def test_types_chosen_with_an_importance_matrix_beat_the_preset_of_that_size(model: Path, tmp_path: Path) -> None:
+    # The model writes the texts itself: one for the matrix, another one to compare.
+    with llamacpu.Model(model) as original:
+        texts = [own_text(original, 600, seed) for seed in (1, 2)]
+    matrix = tmp_path / "matrix.gguf"
+    llamacpu.imatrix(model, texts[0], matrix, context=256)
+    preset, sized = tmp_path / "preset.gguf", tmp_path / "sized.gguf"
+    for name in ("Q4_K_M", "IQ2_M")[: 2 if os.environ.get("LLAMACPU_THOROUGH") else 1]:
+        llamacpu.quantize(model, preset, name, imatrix=matrix)
+        size = preset.stat().st_size
+        done = llamacpu.quantize(model, sized, target_size=size, imatrix=matrix)
+        assert 0.97 * size < sized.stat().st_size <= size
+        assert all(change.with_importance for change in done.changes if change.after.startswith("IQ2"))
+        found = [llamacpu.compare(path, model, texts[1], context=256).divergences.mean() for path in (preset, sized)]
+        assert found[1] < 0.7 * found[0], name
 
 
 def test_what_cannot_be_sized(model: Path, tmp_path: Path) -> None:

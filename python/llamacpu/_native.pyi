@@ -570,7 +570,8 @@ class Trainer:
     (float32[rows, rank], zeros).
     Products with quantized weights round activations to 8 bits in the forward pass, just as when the model runs, and
     gradients and weights to 8 bits in the backward pass; `exact` computes them in 32-bit floats, as everything else, in
-    about three times the time. The results have the same bits for any number of threads and on every instruction set.
+    1.2 (the demo model) to 2.1 times the time (Llama 3.2 1B in Q4_K_M, 512 tokens, AVX-512). The results have the same
+    bits for any number of threads and on every instruction set.
     Parameters are named `TARGET.lora_a` and `TARGET.lora_b`; flat arrays hold them in the order of `names`. `tokens` is
     the most that a step may have; memory for it is allocated here. The last `kept_layers` layers keep their activations
     for the backward pass; the others compute them again, to the same bits, in more time.

@@ -151,7 +151,7 @@ def _size(_context: click.Context, option: click.Parameter, text: str | None) ->
     help="Memory that the training may take, as in 6GB: more of it makes it faster. [default: half of what is free, at "
     "most 4GB]",
 )
-@click.option("--exact", is_flag=True, help="Compute all products in 32-bit floats, in three times the time.")
+@click.option("--exact", is_flag=True, help="Compute all products in 32-bit floats, in up to twice the time.")
 @click.option("--plot", metavar="FILE", help="Draw the loss curve, .png or .svg; needs matplotlib.")
 @options.threads
 @options.as_json

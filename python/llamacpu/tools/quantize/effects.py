@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["divergences", "groups_of", "own_text"]
 
 _PARTS = 6
+_RESOLUTION = 1e-7
+"""The smallest divergence that means anything: logits are floats of 32 bits."""
 _SEED = 20_240_229
 
 
@@ -38,9 +40,9 @@ def groups_of(tensors: Sequence[Tensor], layers: int) -> list[list[Tensor]]:
     return list(found.values())
 
 
-def own_text(model: EngineModel, count: int) -> list[int]:
-    """Tokens that the model writes by itself, the same ones each time: a text for models without one."""
-    random = np.random.default_rng(_SEED)
+def own_text(model: EngineModel, count: int, seed: int = _SEED) -> list[int]:
+    """Tokens that the model writes by itself, the same ones for a seed: a text for models without one."""
+    random = np.random.default_rng(seed)
     session = model.session()
     start = model.tokenizer.bos
     tokens = [0 if start is None else start]
@@ -98,7 +100,7 @@ def divergences(
             divergence = float((np.exp(original) * (original - other)).sum(axis=-1, dtype=np.float64).mean())
             if not math.isfinite(divergence):
                 raise ModelError(f"the predictions are no numbers after a change of {group[0].name!r}")
-            found.append(max(divergence, 0.0))
+            found.append(max(divergence, _RESOLUTION))
             if on_progress is not None:
                 on_progress(number + 1, len(groups))
     return found

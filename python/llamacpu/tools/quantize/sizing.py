@@ -37,6 +37,7 @@ _SMALL_BLOCKS = ("Q4_0", "IQ4_NL", "Q4_1", "Q5_0", "Q5_1", "Q8_0")
 _SAMPLE = 1 << 18
 _NEW_KEYS = 1024
 _PIECE = 1 << 22
+_TELLING_SHARE = 0.03
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def sized_plan(
     work = _Errors(file, threads or os.cpu_count() or 1, {t.name: importance(t) for t in open_ones})
     errors = {tensor.name: work.of(tensor, allowed[tensor.name]) for tensor in open_ones}
     bits = 8 * budget / sum(math.prod(tensor.shape) for tensor in open_ones)
-    trials = {tensor.name: _nearest(errors[tensor.name], bits) for tensor in open_ones}
+    trials = {tensor.name: _telling(errors[tensor.name], bits) for tensor in open_ones}
     groups = groups_of(open_ones, facts_of(file.metadata).layers)
     measured = divergences(
         file, groups, lambda tensor: work.changed(tensor, trials[tensor.name]), sizing.text, sizing.count, folder,
@@ -169,14 +170,21 @@ def _allowed(tensor: Tensor, options: Options, with_importance: bool) -> list[st
     return [*fitting, tensor.type_name if tensor.type_name != "F32" else "F16"]
 
 
-def _nearest(errors: Mapping[str, float], bits: float) -> str:
-    """The type whose bits are nearest to the average: errors of that size are the ones that count."""
+def _telling(errors: Mapping[str, float], bits: float) -> str:
+    """The type to measure with: its bits are near the average, since errors of that size are the ones that count.
 
-    def distance(name: str) -> float:
+    Weights that were quantized before lie on the grid of a type, and have almost no error with it, which says nothing
+    about other types. So the error has to be of the size that its bits lead to expect: a quarter for each further one.
+    """
+
+    def bits_of(name: str) -> float:
         form = kernels.FORMATS[name]
-        return abs(8 * form.block_bytes / form.block_elements - bits)
+        return 8 * form.block_bytes / form.block_elements
 
-    return min((name for name in errors if errors[name] > 0), key=distance, default=next(iter(errors)))
+    coarsest = min(errors, key=bits_of)
+    usual = {name: errors[coarsest] * 4.0 ** (bits_of(coarsest) - bits_of(name)) for name in errors}
+    telling = (name for name in errors if errors[name] > _TELLING_SHARE * usual[name])
+    return min(telling, key=lambda name: abs(bits_of(name) - bits), default=coarsest)
 
 
 class _Errors:

@@ -76,7 +76,7 @@ class TrainingSettings:
     clip_norm: float = 1.0
     """the norm to which longer gradients are shortened; 0 leaves them"""
     exact: bool = False
-    """whether products with quantized weights are computed in 32-bit floats, in about three times the time; otherwise
+    """whether products with quantized weights are computed in 32-bit floats, in up to twice the time; otherwise
     activations and gradients are rounded to 8 bits for them, as activations are when the model runs"""
     seed: int = 0
     """of the adapters' first values and of every random order"""
