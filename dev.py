@@ -118,7 +118,7 @@ def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
 
 # A test that waits for other threads or processes can fail on a crowded machine. It gets a second try, which the
 # summary counts and names: a test that needed it is to be mended, but does not hide what all the others found.
-RERUNS = ("--reruns", "1", "-r", "R")
+RERUNS = ("--reruns", "1")
 
 
 def rust_tests(*options: str) -> None:
@@ -136,7 +136,7 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Each process gets one file at a time; more processes would only make tests of threads wait for each other.
     workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
-    pytest = (PYTHON, "-m", "pytest", *workers, *RERUNS)
+    pytest = (PYTHON, "-m", "pytest", "-rfER", *workers, *RERUNS)
     for name in names[:-1]:
         tests = Job(*pytest, *marked, *arguments, LLAMACPU_ISA=name)
         # 5: the arguments select no marked test.
@@ -195,13 +195,23 @@ def neighbours(arguments: list[str]) -> None:
         run(python, "-c", f"import llamacpu.compat; llamacpu.compat.install(); import {name}", PYTHONPATH=source)
     show_times()
     # langchain-tests comes with a plugin for asyncio, which these tests do not use.
-    plain = (python, "-m", "pytest", "-rs", *RERUNS, "-p", "no:asyncio", "tests/test_compat.py", "tests/test_frozen.py")
+    plain = (
+        python,
+        "-m",
+        "pytest",
+        "-rfEsR",
+        *RERUNS,
+        "-p",
+        "no:asyncio",
+        "tests/test_compat.py",
+        "tests/test_frozen.py",
+    )
     run(*plain, *arguments, PYTHONPATH=source)
-    options = ("-rsx", *RERUNS, "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
+    options = ("-rfEsxR", *RERUNS, "-o", "asyncio_mode=auto", "-o", "filterwarnings=", "-p", "no:cacheprovider")
     run(python, "-m", "pytest", *options, "tests/neighbours/test_langchain.py", PYTHONPATH=source)
     # The clients' own warnings are not ours to turn into errors.
     plugins = ("-p", "no:asyncio", "-p", "no:schemathesis")
-    clients = ("-rs", *RERUNS, *plugins, "-o", "filterwarnings=", "-o", "timeout=300")
+    clients = ("-rfEsR", *RERUNS, *plugins, "-o", "filterwarnings=", "-o", "timeout=300")
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_server.py", PYTHONPATH=source)
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_llama_stack.py", PYTHONPATH=source)
     # Ray leaves files and sockets to its own processes.
