@@ -21,7 +21,7 @@ CALL = '{"name": "add", "arguments": {"a": 1}}'
 FRAGMENTS = [
     *TAGS, CALL, '{"name": "add", "parameters": {"s": "</tool_call>[TOOL_CALLS]\\"}"}}', "[add(a=1)]", "add", "python",
     '[add(a=1, s="]"), add(b)]', '{"name": "nope", "x": "', "}", "]", "[", "{", '"', "'", "\\", "`", "```", "```json\n",
-    "\n", " ", ">>>", ">>>add\n", ">>>all\n", ">>>python\n", "[ARGS]", "[CALL_ID]", "abcdefghi", "text", ";", ",",
+    "~", "~~~", "\n", " ", ">>>", ">>>add\n", ">>>all\n", ">>>python\n", "[ARGS]", "[CALL_ID]", "abcdefghi", "text", ";", ",",
     "<", "</", '"f">', '<param name="a">', "</param>", "<parameter=s>", "</parameter>", "add>", "<|x|>", "<|x|>y", "<|",
     "(", ")", "=", "<｜tool▁sep｜>", "function", "[{", "```tool_code\n", "add(a=1)", "print(add(a=1))\n```", "add\n",
     f"[{CALL}, {{}}]", '{"a": ', "x", "call:add{", "a:1", '<|"|>', "call:add{}", "<arg_key>a</arg_key>", "<arg_value>",

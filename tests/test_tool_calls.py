@@ -166,6 +166,12 @@ ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"calls": [("get_weather", {"city": "a </function> b"})]},
     ),
     "a fence": ('Sure:\n```json\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n```\nThere.', {"content": "Sure:\nThere.", "calls": [WEATHER]}),
+    "another fence": ('Sure:\n~~~json\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n~~~\nThere.', {"content": "Sure:\nThere.", "calls": [WEATHER]}),
+    "another fence, with fences inside": (
+        '~~~\n```\n{"name": "add"}\n```\n~~~\n{"name": "add", "arguments": {"a": 1}}',
+        {"content": '~~~\n```\n{"name": "add"}\n```\n~~~', "calls": [ADD]},
+    ),
+    "a fence that is not closed by another": ('```json\n{"name": "add"}\n~~~', {"content": '```json\n{"name": "add"}\n~~~'}),
     "a list in a fence": ('```\n[{"name": "get_weather", "arguments": {"city": "Paris"}},\n{"name": "add", "arguments": {"a": 1}}]\n```', {"calls": [WEATHER, ADD]}),
     "a fence of other JSON": ('```json\n{"name": "other"}\n```', {"content": '```json\n{"name": "other"}\n```'}),
     "a fence of Python": ("```python\n [add(a=1)]\n```", {"content": "```python\n [add(a=1)]\n```"}),

@@ -82,7 +82,8 @@ class AnswerReader(CallStates):
         self._left_out = LeftOut({text for text in dropped if not any(text in tag for tag in known)})
         self._thought_ends = ENDS_THOUGHT if offered else ()
         self._whole_marks = (*(CALL_TAGS if offered else ()), *((*_OPENINGS, *_CLOSINGS) if reasoning else ()))
-        self._held_marks = (*self._whole_marks, *(("```", ">>>") if offered else ()))
+        fences = () if only_tagged else ("~~~",)
+        self._held_marks = (*self._whole_marks, *(("```", ">>>", *fences) if offered else ()))
         self._marks = any_of((*self._held_marks, *("{[" if offered else ())))
 
     @property
@@ -219,9 +220,10 @@ class AnswerReader(CallStates):
         if bracket is None and not self._fenced and not final:
             return None
         if bracket:
-            self._from = bracket - place
+            self._from, self._fence = bracket - place, mark
             return self._open("fence", place, place, Stretch(None, self._from))
-        self._fenced = not self._fenced
+        # A fenced block ends with the fence it began with.
+        self._fenced = mark if not self._fenced else "" if self._fenced == mark else self._fenced
         return (self._shown(place + 3, trim=False) or [],)
 
     def _may_be_mark(self, text: str) -> bool:

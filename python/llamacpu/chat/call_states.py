@@ -31,8 +31,10 @@ class CallStates:
         self._found, self._joined = FoundCalls(tools), Joined()
         self._held, self._state, self._skipped = "", "start", ""
         self._forced, self._bare_calls = False, True
-        # Whether no text has been shown since the last start, its last character, and whether it is in a fenced block.
-        self._at_start, self._last, self._fenced = True, "", False
+        # Whether no text has been shown since the last start, its last character, and the fence of the block it is in.
+        self._at_start, self._last, self._fenced = True, "", ""
+        # The fence of a block that may be a call.
+        self._fence = "```"
         # The span that may be a call, what opened it, where its bracket is, and the white space before it.
         self._stretch, self._tag, self._from, self._space = Stretch(None), "", 0, ""
 
@@ -101,7 +103,7 @@ class CallStates:
             end = found[0]
             rest = self._held[end:].lstrip(_SEPARATORS)
             place = len(self._held) - len(rest)
-            if "```".startswith(rest[:3]):
+            if self._fence.startswith(rest[:3]):
                 if len(rest) < 3 and not final:
                     return None
                 parts = read_parts(self._held[self._from : end], certain=False) or []
@@ -118,7 +120,7 @@ class CallStates:
         else:
             if not final:
                 return None
-        self._fenced = True
+        self._fenced = self._fence
         return self._not_a_call(3)
 
     def _in_code(self, final: bool) -> list[Event] | None:
@@ -127,7 +129,7 @@ class CallStates:
             return None
         parts = self._found.code(self._held[self._from : found.start(1)]) if found else []
         if not found or not self._found.any_known(parts):
-            self._fenced = True
+            self._fenced = "```"
             return self._not_a_call(3)
         self._held = self._held[found.end() :]
         self._restart(SPACE)

@@ -14,8 +14,8 @@ _KEYS = tuple(
 )
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[^\s()\[\]{},\"'=:]*")
-_FENCE = re.compile(r"```(json|JSON|tool_calls?|tool_code|)\s*(?=[^\sA-Za-z_])")
-_FENCE_BEGUN = re.compile(r"`{1,2}|```[A-Za-z_]{0,10}\s{0,100}")
+_FENCE = re.compile(r"(?:```|~~~)(json|JSON|tool_calls?|tool_code|)\s*(?=[^\sA-Za-z_])")
+_FENCE_BEGUN = re.compile(r"`{1,2}|~{1,2}|(?:```|~~~)[A-Za-z_]{0,10}\s{0,100}")
 _CODE_LINE = r"```tool_code[ \t]{0,20}\r?"
 _CODE_NAME = r"\n\s{0,100}[^\s()\[\]{},\"'=:*;`]"
 _CODE = re.compile(rf"{_CODE_LINE}{_CODE_NAME}{{1,64}}\(")
