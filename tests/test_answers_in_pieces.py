@@ -19,15 +19,16 @@ TOOLS = {"add": {"type": "object", "properties": {"a": {"type": "integer"}, "s":
 TAGS = [*CALL_TAGS, *(tag for tag in CALL_TAGS.values() if tag), *(tag for pair in REASONING_TAGS for tag in pair)]
 CALL = '{"name": "add", "arguments": {"a": 1}}'
 FRAGMENTS = [
-    *TAGS, CALL, '{"name": "add", "parameters": {"s": "</tool_call>[TOOL_CALLS]\\"}"}}', "[add(a=1)]", "add", "python",
-    '[add(a=1, s="]"), add(b)]', '{"name": "nope", "x": "', "}", "]", "[", "{", '"', "'", "\\", "`", "```", "```json\n",
-    "~", "~~~", "\n", " ", ">>>", ">>>add\n", ">>>all\n", ">>>python\n", "[ARGS]", "[CALL_ID]", "abcdefghi", "text", ";", ",",
-    "<", "</", '"f">', '<param name="a">', "</param>", "<parameter=s>", "</parameter>", "add>", "<|x|>", "<|x|>y", "<|",
-    "(", ")", "=", "<｜tool▁sep｜>", "function", "[{", "```tool_code\n", "add(a=1)", "print(add(a=1))\n```", "add\n",
-    f"[{CALL}, {{}}]", '{"a": ', "x", "call:add{", "a:1", '<|"|>', "call:add{}", "<arg_key>a</arg_key>", "<arg_value>",
-    "</arg_value>", '<｜DSML｜invoke name="add">', '<｜DSML｜parameter name="a" string="false">',
-    "</｜DSML｜parameter>", "</｜DSML｜invoke>", "<|channel>",
-    '<invoke name="add">', '<parameter name="s">', "</invoke>", f'{{"tool_calls": [{CALL}]}}', "<function=add>",
+    *TAGS, CALL, '{"name": "add", "parameters": {"s": "</tool_call>[TOOL_CALLS]\\"}"}}', "[add(a=1)]", "add",
+    "python", '[add(a=1, s="]"), add(b)]', '{"name": "nope", "x": "', "}", "]", "[", "{", '"', "'", "\\", "`",
+    "```", "```json\n", "~", "~~~", "\n", " ", ">>>", ">>>add\n", ">>>all\n", ">>>python\n", "[ARGS]", "[CALL_ID]",
+    "abcdefghi", "text", ";", ",", "<", "</", '"f">', '<param name="a">', "</param>", "<parameter=s>",
+    "</parameter>", "add>", "<|x|>", "<|x|>y", "<|", "(", ")", "=", "<｜tool▁sep｜>", "function", "[{",
+    "```tool_code\n", "add(a=1)", "print(add(a=1))\n```", "add\n", f"[{CALL}, {{}}]", '{"a": ', "x", "call:add{",
+    "a:1", '<|"|>', "call:add{}", "<arg_key>a</arg_key>", "<arg_value>", "</arg_value>",
+    '<｜DSML｜invoke name="add">', '<｜DSML｜parameter name="a" string="false">', "</｜DSML｜parameter>",
+    "</｜DSML｜invoke>", "<|channel>", '<invoke name="add">', '<parameter name="s">', "</invoke>",
+    f'{{"tool_calls": [{CALL}]}}', "<function=add>",
 ]  # fmt: skip
 texts = st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join) | st.text("<>{}[]()\"'`\\n ad=:,", max_size=40)
 options = st.fixed_dictionaries(

@@ -82,6 +82,10 @@ ANSWERS: dict[str, tuple[str, tuple[str, str, list[Any]]]] = {
         ' to=f<|message|><atem:function_calls>\n<atem:invoke name="f">' + f"{NEXT}{USER}Yes<|eot|>",
         ('<atem:function_calls>\n<atem:invoke name="f">\n\nYes', "", []),
     ),
+    "text behind a call, and a second end": (
+        f"{F}to=<|eot|> to=<|eom|>x</atem:function_calls><|eot|>{USER}Yes",
+        (F.partition("<|message|>")[2] + "to=\n\n to=\n\nx</atem:function_calls>\n\nYes", "", []),
+    ),
     "nothing": ("", ("", "", [])),
 }  # fmt: skip
 FRAGMENTS = [SELF, USER, NEXT, F, "<|eom|>", "<|eot|>", "<|start|>", "<|message|>", "assistant", " to=f", "to=", "a",

@@ -188,9 +188,11 @@ class AnswerReader(CallStates):
         """Decide what a mark in the held text is: events if something begins, () for plain text, None to wait."""
         text = self._held
         if mark in ANYWHERE:
-            opened = self._open("thought", place, place + len(mark), Stretch(None))
-            self._closing, self._skipped, self._opened = ANYWHERE[mark], SPACE, True
-            return opened
+            before = self._before(place)
+            self._held = self._held[place + len(mark) :]
+            self._restart(SPACE)
+            self._state, self._closing, self._opened = "thought", ANYWHERE[mark], True
+            return ([Piece("content", before)],)
         if mark in ANYWHERE.values():
             shown = self._shown(place, trim=False) or []
             self._held = self._held[len(mark) :]
@@ -258,11 +260,16 @@ class AnswerReader(CallStates):
         if self._opened:
             return ()
         self._opened = True
-        before = self._held[:place].rstrip() if self._found.offered else self._held[:place]
-        self._space = self._held[len(before) : place]
+        before = self._before(place)
         self._held = self._held[place + len(mark) :]
         self._restart(SPACE)
         return ([Piece("content", before)],)
+
+    def _before(self, place: int) -> str:
+        """The text in front of a mark; white space at its end is kept apart if calls may follow it."""
+        before = self._held[:place].rstrip() if self._found.offered else self._held[:place]
+        self._space = self._held[len(before) : place]
+        return before
 
     def _may_be_bare(self, place: int) -> bool:
         """Whether a call without a tag may begin at this position of the held text."""

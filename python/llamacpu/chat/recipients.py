@@ -61,7 +61,7 @@ class RecipientReader(MessageReader):
         self._new = False
         # The first and the last characters of a call whose end has not arrived.
         self._first = self._last = ""
-        # Whether any mark ends a call: at the end of an answer in which a call has no closing tag.
+        # Whether any mark ends a call, since a closing tag is missing.
         self._lenient = False
 
     def _header(self, final: bool) -> list[Event] | None:
@@ -123,10 +123,17 @@ class RecipientReader(MessageReader):
         if calls is not None:
             return [self._made(*call) for call in calls]
         if not self._lenient and self._end.search(body):
-            # The closing tag is missing, so the messages behind the call were taken for a part of it.
-            self._held, self._place, self._kind, self._lenient = body, 0, "call", True
-            return []
+            return self._parted(body)
         return [Piece("content", body)]
+
+    def _parted(self, body: str) -> list[Event]:
+        """The events of a call whose closing tag is missing, and of the messages that were taken for a part of it."""
+        inner = RecipientReader(self._names if self._schemas is None else self._schemas)
+        inner._held, inner._kind, inner._recipient, inner._lenient = body, "call", self._recipient, True
+        inner._shown, inner._new, inner._calls = self._shown, self._new, self._calls
+        events = inner.finish()
+        self._new, self._calls = inner._new, inner._calls
+        return events
 
 
 def _read_header(text: str) -> tuple[int, str] | None:
