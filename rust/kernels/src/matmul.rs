@@ -30,6 +30,7 @@ mod operands;
 mod peak;
 mod pieces;
 mod plan;
+mod product;
 mod regions;
 mod registers;
 mod scales;

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::operands::TileOperands;
-use super::tile::{Product, Results, RowVectors};
+use super::product::{Product, Results, RowVectors};
 use super::weights::{ScaleKind, Weights};
 use crate::simd::Simd;
 

@@ -24,7 +24,7 @@ use std::arch::x86_64::*;
 
 use super::lanes::prefetch;
 use super::operands::TileOperands;
-use super::tile::{Product, Results, RowVectors};
+use super::product::{Product, Results, RowVectors};
 use super::weights::{ScaleKind, Weights};
 use crate::cpu::sets::Avx2;
 use crate::simd::Simd;

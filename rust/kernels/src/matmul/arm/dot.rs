@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use crate::matmul::expand::Arrangement;
 use crate::matmul::lanes::prefetch_compressed;
 use crate::matmul::operands::TileOperands;
-use crate::matmul::tile::{Product, Results, RowVectors};
+use crate::matmul::product::{Product, Results, RowVectors};
 use crate::matmul::weights::{ScaleKind, Weights};
 use crate::simd::neon::Dot;
 

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use super::dot::{pairs, prefetch};
 use crate::cpu::sets::{Entry, I8mm};
 use crate::matmul::operands::TileOperands;
-use crate::matmul::tile::{Product, Results, RowVectors};
+use crate::matmul::product::{Product, Results, RowVectors};
 use crate::matmul::weights::{ScaleKind, Weights};
 use crate::simd::Simd;
 use crate::simd::neon::add_pair_products;
