@@ -81,6 +81,11 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
     norm("output_norm", width)
     if config.embedding_norm and config.embedding_norm_weights:
         norm("token_embd_norm", width)
+    if config.per_layer_input:
+        all_layers = config.layers * config.per_layer_input
+        matrix("per_layer_token_embd", config.vocab_size, all_layers, bias=False)
+        matrix("per_layer_model_proj", all_layers, width)
+        norm("per_layer_proj_norm", config.per_layer_input)
     if config.rope_scaling == "longrope":
         for name in ("short", "long"):
             found[f"rope_factors_{name}.weight"] = random.uniform(1, 8, config.rope_size // 2)
@@ -97,9 +102,15 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
         if heads and not shared:
             matrix(f"{prefix}.attn_output", width, width)
         elif heads:
-            _attention(config, layer, matrix, norm)
+            _attention(config, layer, matrix, norm, found)
             if biases and not config.latent_size:
                 found[f"{prefix}.attn_sinks.weight"] = random.standard_normal(heads)
+        if config.layer_scale and config.layer_scale[layer]:
+            found[f"{prefix}.layer_output_scale.weight"] = random.uniform(0.5, 1.5, 1)
+        if config.per_layer_input:
+            matrix(f"{prefix}.inp_gate", config.per_layer_input, width)
+            matrix(f"{prefix}.proj", width, config.per_layer_input)
+            norm(f"{prefix}.post_norm", width)
         if not config.feed_forward[layer]:
             continue
         if before and not shared_norm:
@@ -111,6 +122,13 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
             network(f"{prefix}.ffn", "_exps", config.expert_feed_forward, config.experts)
             if config.expert_groups:
                 found[f"{prefix}.exp_probs_b.bias"] = random.standard_normal(config.experts) * 0.1
+            if config.experts_beside:
+                network(f"{prefix}.ffn", "", config.feed_forward[layer])
+                found[f"{prefix}.ffn_gate_inp.scale"] = 1 + random.standard_normal(width) * 0.2
+                for name in ("post_ffw_norm_1", "pre_ffw_norm_2", "post_ffw_norm_2"):
+                    norm(f"{prefix}.{name}", width)
+                if biases:
+                    found[f"{prefix}.ffn_down_exps.scale"] = 1 + random.standard_normal(config.experts) * 0.2
             if config.shared_feed_forward:
                 network(f"{prefix}.ffn", "_shexp", config.shared_feed_forward)
                 if biases:
@@ -120,10 +138,13 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
     return found
 
 
-def _attention(config: Config, layer: int, matrix: Any, norm: Any) -> None:
+def _attention(config: Config, layer: int, matrix: Any, norm: Any, found: dict[str, Any]) -> None:
     prefix, width = f"blk.{layer}.attn", config.embedding_length
-    heads, shared, size = config.heads[layer], config.kv_heads[layer], config.key_size
-    matrix(f"{prefix}_output", width, heads * config.value_size)
+    heads, shared = config.heads[layer], config.kv_heads[layer]
+    size = config.key_sizes[layer] if config.key_sizes else config.key_size
+    value_size = config.value_sizes[layer] if config.value_sizes else config.value_size
+    own = not config.kv_source or config.kv_source[layer] == layer
+    matrix(f"{prefix}_output", width, heads * value_size)
     if config.latent_size:
         between, latent, turned = config.query_latent_size, config.latent_size, config.rope_size
         if between:
@@ -134,19 +155,26 @@ def _attention(config: Config, layer: int, matrix: Any, norm: Any) -> None:
         norm(f"{prefix}_kv_a_norm", latent)
         matrix(f"{prefix}_k_b", latent, size - turned, stack=heads, bias=False)
         matrix(f"{prefix}_v_b", config.value_size, latent, stack=heads, bias=False)
+        if config.indexer and config.indexer[layer]:
+            prefix = f"blk.{layer}.indexer"
+            matrix(f"{prefix}.attn_q_b", config.indexer_heads * config.indexer_size, between)
+            matrix(f"{prefix}.attn_k", config.indexer_size, width)
+            matrix(f"{prefix}.proj", config.indexer_heads, width)
+            found[f"{prefix}.k_norm.weight"] = np.linspace(0.7, 1.3, config.indexer_size)
+            found[f"{prefix}.k_norm.bias"] = np.linspace(0.2, -0.2, config.indexer_size)
         return
     matrix(f"{prefix}_q", heads * size, width)
-    matrix(f"{prefix}_k", shared * size, width)
-    matrix(f"{prefix}_v", shared * config.value_size, width)
+    if own:
+        matrix(f"{prefix}_k", shared * size, width)
+    if own and not (config.keys_as_values and config.keys_as_values[layer]):
+        matrix(f"{prefix}_v", shared * value_size, width)
     if config.attention_gate == "own":
-        matrix(f"{prefix}_gate", heads * config.value_size, width)
+        matrix(f"{prefix}_gate", heads * value_size, width)
     kind = config.query_key_norm[layer] if config.query_key_norm else "none"
-    if kind in ("head", "rotated_head"):
-        norm(f"{prefix}_q_norm", size)
-        norm(f"{prefix}_k_norm", size)
-    elif kind == "each_head":
-        norm(f"{prefix}_q_norm", heads, size)
-        norm(f"{prefix}_k_norm", shared, size)
-    elif kind == "width":
-        norm(f"{prefix}_q_norm", heads * size)
-        norm(f"{prefix}_k_norm", shared * size)
+    for part, count in (("q", heads), ("k", shared))[: 1 + own]:
+        if kind in ("head", "rotated_head"):
+            norm(f"{prefix}_{part}_norm", size)
+        elif kind == "each_head":
+            norm(f"{prefix}_{part}_norm", count, size)
+        elif kind == "width":
+            norm(f"{prefix}_{part}_norm", count * size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,18 @@ HEADS = {"query_key_norm": ["head"] * LAYERS}
 EXPERT_KEYS = {
     "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20, "expert_shared_count": 1,
     "expert_weights_scale": 2.5,
+}  # fmt: skip
+LATENT: dict[str, Any] = {
+    "latent_size": 16, "query_latent_size": 12, "kv_heads": [1] * LAYERS, "value_size": 6, "rope_size": 4,
+    "shared_feed_forward": 20, "expert_weights_scale": 2.5,
+}  # fmt: skip
+LATENT_KEYS: dict[str, Any] = EXPERT_KEYS | {
+    "attention.kv_lora_rank": 16, "attention.q_lora_rank": 12, "attention.key_length_mla": 8,
+    "attention.value_length_mla": 6, "rope.dimension_count": 4,
+}  # fmt: skip
+INDEXER: dict[str, Any] = {"indexer_heads": 3, "indexer_size": 10, "indexer_top": 7}
+INDEXER_KEYS: dict[str, Any] = {
+    "attention.indexer.head_count": 3, "attention.indexer.key_length": 10, "attention.indexer.top_k": 7,
 }  # fmt: skip
 # Architecture: switches as the models' own code has them, further keys of the file, and whether it has biases.
 FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
@@ -182,6 +195,69 @@ FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
         EXPERT_KEYS,
         False,
     ),
+    "muse-glimmer": (
+        HEADS
+        | {
+            "embedding_norm": True, "embedding_norm_weights": False, "norms": "both", "output_norm_epsilon": 1e-8,
+            "attention_gate": "own", "window": [9, 0, 9, 0], "rotation": ["global", "none"] * 2, "logit_scale": 0.25,
+            "logit_soft_cap": 6.0,
+        },
+        {
+            "attention.sliding_window": 9, "attention.sliding_window_pattern": [True, False, True, False],
+            "logit_scale": 0.25, "final_logit_softcapping": 6.0,
+        },
+        False,
+    ),
+    "gemma4": (
+        HALVES | HEADS | EXPERTS
+        | {
+            "norms": "both", "activation": "gelu_tanh", "embedding_scale": 48**0.5, "value_norm": True, "key_size": 12,
+            "value_size": 12, "rope_size": 12, "key_sizes": [8, 12] * 2, "value_sizes": [8, 12] * 2,
+            "rope_local_size": 8, "rope_local_base": 100.0, "window": [9, 0] * 2, "rotation": ["local", "global"] * 2,
+            "kv_heads": [2, 1] * 2, "kv_source": [0, 1, 0, 1], "keys_as_values": [False, True, False, False],
+            "attention_scale": 1.0, "logit_soft_cap": 6.0, "layer_scale": [True] * LAYERS, "per_layer_input": 6,
+            "experts_beside": True, "expert_gating": "softmax",
+        },
+        {
+            "attention.head_count_kv": [2, 1, 3, 3], "attention.key_length": 12, "attention.value_length": 12,
+            "attention.key_length_swa": 8, "attention.value_length_swa": 8, "rope.freq_base_swa": 100.0,
+            "attention.sliding_window": 9, "attention.sliding_window_pattern": [True, False, True, False],
+            "attention.shared_kv_layers": 2, "embedding_length_per_layer_input": 6, "final_logit_softcapping": 6.0,
+            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20,
+        },
+        False,
+    ),
+    "mistral4": (
+        EXPERTS | LATENT
+        | {
+            "expert_gating": "softmax", "temperature": [0.25] * LAYERS, "temperature_length": 8, "rope_scaling": "yarn",
+            "rope_factor": 4.0, "rope_original_context": 32, "yarn_ext_factor": 1.0, "yarn_log_multiplier": 1.0,
+            "attention_scale": (1 + 0.25 * math.log(4)) ** 2 / math.sqrt(8),
+        },
+        LATENT_KEYS
+        | {
+            "expert_weights_norm": True, "attention.temperature_scale": 0.25, "attention.temperature_length": 8,
+            "rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 32,
+            "rope.scaling.yarn_log_multiplier": 0.25,
+        },
+        False,
+    ),
+    "deepseek32": (
+        EXPERTS | LATENT | INDEXER
+        | {
+            "expert_weights_norm": False, "expert_groups": 3, "expert_groups_used": 2,
+            "expert_group_score": "two_best", "indexer": [True] * LAYERS, "indexer_rope_style": "neox",
+        },
+        LATENT_KEYS | INDEXER_KEYS
+        | {"expert_gating_func": 2, "expert_group_count": 3, "expert_group_used_count": 2},
+        False,
+    ),
+    "glm-dsa": (
+        EXPERTS | LATENT | INDEXER | {"indexer": [True, False] * 2},
+        LATENT_KEYS | INDEXER_KEYS
+        | {"expert_weights_norm": True, "attention.indexer.types": [True, False, True, False]},
+        False,
+    ),
 }  # fmt: skip
 
 
@@ -203,10 +279,12 @@ def write(path: Path, name: str, more: dict[str, Any] | None = None) -> Path:
     if "feed_forward_length" not in keys:
         writer.add_feed_forward_length(40)
     writer.add_head_count(6)
-    writer.add_head_count_kv(config.kv_heads[0])
+    if "attention.head_count_kv" not in keys:
+        writer.add_head_count_kv(config.kv_heads[0])
     (writer.add_layer_norm_eps if config.norm == "layer" else writer.add_layer_norm_rms_eps)(1e-5)
     for key, value in keys.items():
         add: dict[type, Any] = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
+        add[list] = writer.add_array
         add.get(type(value), writer.add_string)(f"{name}.{key}", value)
     weights = tensors(config, np.random.default_rng(len(name)), biases, tied=False)
     for tensor, data in {**weights, **(more or {})}.items():

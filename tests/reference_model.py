@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from reference_functions import Array, alibi_slopes, rotate, soft_cap, softmax, visible
+from reference_attention import ReferenceAttention
+from reference_functions import Array, soft_cap
 from reference_networks import ReferenceNetworks
 
 Tokens = list[int] | NDArray[np.integer[Any]]
 
 
-class ReferenceModel(ReferenceNetworks):
+class ReferenceModel(ReferenceAttention, ReferenceNetworks):
     """One model file and its configuration; call `logits(tokens)`."""
 
     def logits(self, tokens: Tokens, context: int | None = None) -> Array:
@@ -49,6 +50,7 @@ class ReferenceModel(ReferenceNetworks):
             x = x + self.matrix("position_embd.weight")[: len(x)]
         if self.setting("embedding_norm", False):
             x = self.norm(x, "token_embd_norm" if self.setting("embedding_norm_weights", True) else None)
+        inputs = self.layer_inputs(x, tokens) if self.setting("per_layer_input") else []
         norms, residual = self.setting("norms", "before"), self.setting("residual_scale", 1.0)
         context = context or self.setting("context_length")
         epsilon = self.setting("output_norm_epsilon")
@@ -71,93 +73,25 @@ class ReferenceModel(ReferenceNetworks):
                     inner = x
                 else:
                     inner = self.norm(x, f"blk.{layer}.{self.setting('feed_forward_norm', 'ffn_norm')}")
-                branch = self.feed_forward(layer, inner)
+                branch = self.beside(layer, x, inner) if self.is_beside(layer) else self.feed_forward(layer, inner)
                 if norms != "before":
                     branch = self.norm(branch, f"blk.{layer}.post_ffw_norm", epsilon=epsilon)
                 x = x + residual * branch
+            if inputs:
+                branch = self.activate(self.linear(x, f"blk.{layer}.inp_gate"), inputs[layer])
+                x = x + self.norm(self.linear(branch, f"blk.{layer}.proj"), f"blk.{layer}.post_norm")
+            if self.setting("layer_scale", False, layer):
+                x = x * self.matrix(f"blk.{layer}.layer_output_scale.weight")
             states.append(x)
         return [*states, self.norm(x, "output_norm")]
 
-    def attention(self, layer: int, x: Array, context: int) -> Array:
-        """What attention gives for x[tokens, width]."""
-        prefix = f"blk.{layer}.attn"
-        if not self.setting("kv_heads", layer=layer):
-            return self.linear(x, f"{prefix}_output")
-        if self.setting("latent_size"):
-            query, key, value = self._latent(layer, x, context)
-        else:
-            query, key, value = self._projected(layer, x, context)
-        positions = np.arange(len(x))
-        slopes = alibi_slopes(query.shape[1], self.setting("alibi"))
-        distance = np.abs(positions[:, None] - positions[None, :])
-        growth = self.setting("temperature", 0.0, layer)
-        if growth:
-            steps = (positions + self.setting("temperature_offset")) // self.setting("temperature_length")
-            query = query * (1 + growth * np.log(1 + steps))[:, None, None]
-        scale = self.setting("attention_scale") or self.setting("key_size") ** -0.5
-        window, chunk = self.setting("window", layer=layer), self.setting("chunk", layer=layer)
-        seen = visible(len(x), window, chunk, self.setting("causal", True))
-        sinks = self.weight(f"{prefix}_sinks.weight")
-        heads, shared = query.shape[1], key.shape[1]
-        attended = np.empty((len(x), heads, value.shape[-1]))
-        for head in range(heads):
-            group = head * shared // heads
-            scores = soft_cap(query[:, head] @ key[:, group].T * scale, self.setting("attention_soft_cap"))
-            scores = np.where(seen, scores - slopes[head] * distance, -np.inf)
-            if sinks is not None:
-                scores = np.concatenate([scores, np.full((len(x), 1), sinks[head])], axis=1)
-            attended[:, head] = softmax(scores)[:, : len(x)] @ value[:, group]
-        attended = attended.reshape(len(x), -1)
-        if self.setting("attention_gate", "none") == "own":
-            attended = attended / (1 + np.exp(-self.linear(x, f"{prefix}_gate")))
-        return self.linear(attended, f"{prefix}_output")
-
-    def _projected(self, layer: int, x: Array, context: int) -> tuple[Array, Array, Array]:
-        """Queries, keys and values with matrices of their own: [tokens, heads, size] each."""
-        prefix, size = f"blk.{layer}.attn", self.setting("key_size")
-        heads, shared = self.setting("heads", layer=layer), self.setting("kv_heads", layer=layer)
-        if self.weight(f"{prefix}_qkv.weight") is None:
-            query, key, value = (self.linear(x, f"{prefix}_{part}") for part in "qkv")
-        else:
-            query, key, value = np.split(self.linear(x, f"{prefix}_qkv"), np.cumsum([heads * size, shared * size]), -1)
-        if self.setting("query_key_value_limit"):
-            limit = self.setting("query_key_value_limit")
-            query, key, value = (np.clip(part, -limit, limit) for part in (query, key, value))
-        kind = self.setting("query_key_norm", "none", layer)
-        cos, sin = self.rotation(layer, np.arange(len(x)), context)
-        parts = []
-        for flat, count, name in ((query, heads, f"{prefix}_q_norm"), (key, shared, f"{prefix}_k_norm")):
-            if kind == "width":
-                flat = self.norm(flat, name)
-            split = flat.reshape(len(x), count, size)
-            if kind == "head":
-                split = self.norm(split, name)
-            elif kind == "each_head":
-                split = self.norm(split, None, self.matrix(f"{name}.weight").reshape(count, size))
-            split = rotate(split, cos, sin, self.setting("rope_style", "interleaved"))
-            if kind in ("unweighted", "rotated_head"):
-                split = self.norm(split, None if kind == "unweighted" else name)
-            parts.append(split)
-        return parts[0], parts[1], value.reshape(len(x), shared, self.setting("value_size"))
-
-    def _latent(self, layer: int, x: Array, context: int) -> tuple[Array, Array, Array]:
-        """Queries, keys and values of latent vectors, as the paper defines them: not absorbed."""
-        prefix, style = f"blk.{layer}.attn", self.setting("rope_style", "interleaved")
-        heads, latent = self.setting("heads", layer=layer), self.setting("latent_size")
-        still = self.setting("key_size") - self.setting("rope_size")
-        if self.setting("query_latent_size"):
-            query = self.linear(self.norm(self.linear(x, f"{prefix}_q_a"), f"{prefix}_q_a_norm"), f"{prefix}_q_b")
-        else:
-            query = self.linear(x, f"{prefix}_q")
-        query = query.reshape(len(x), heads, -1)
-        both = self.linear(x, f"{prefix}_kv_a_mqa")
-        vectors, turned = self.norm(both[:, :latent], f"{prefix}_kv_a_norm"), both[:, None, latent:]
-        cos, sin = self.rotation(layer, np.arange(len(x)), context)
-        query = np.concatenate([query[..., :still], rotate(query[..., still:], cos, sin, style)], -1)
-        turned = np.broadcast_to(rotate(turned, cos, sin, style), (len(x), heads, turned.shape[-1]))
-        key = np.einsum("tl,hls->ths", vectors, self.matrix(f"{prefix}_k_b.weight").reshape(heads, latent, still))
-        value = np.einsum("tl,hvl->thv", vectors, self.matrix(f"{prefix}_v_b.weight").reshape(heads, -1, latent))
-        return query, np.concatenate([key, turned], -1), value
+    def layer_inputs(self, x: Array, tokens: Tokens) -> list[Array]:
+        """The second embeddings of the tokens, which enter the layers (Gemma 3n and 4); x are the first ones."""
+        size, layers = self.setting("per_layer_input"), self.setting("layers")
+        of_model = (self.linear(x, "per_layer_model_proj") * x.shape[1] ** -0.5).reshape(len(x), layers, size)
+        table = self.matrix("per_layer_token_embd.weight")[np.asarray(tokens)].reshape(len(x), layers, size)
+        both = (self.norm(of_model, "per_layer_proj_norm") + size**0.5 * table) / 2**0.5
+        return [both[:, layer] for layer in range(layers)]
 
 
 def is_exact(got: NDArray[np.float32], reference: ReferenceModel, tokens: Tokens) -> bool:

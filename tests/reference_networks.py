@@ -25,10 +25,39 @@ class ReferenceNetworks(ReferenceWeights):
                 row = x[token] * share if on_input else x[token]
                 out[token] += (1.0 if on_input else share) * self.expert(prefix, expert, row)
         if self.setting("shared_feed_forward"):
-            shared = self.network(x, *(f"{prefix}_{part}_shexp" for part in ("gate", "up", "down")))
-            gate = self.weight(f"{prefix}_gate_inp_shexp.weight")
-            out += shared if gate is None else shared / (1 + np.exp(-(x @ gate.reshape(-1, 1))))
+            out += self.shared(prefix, x)
         return out
+
+    def is_beside(self, layer: int) -> bool:
+        """Whether a layer has a dense network beside its experts."""
+        routed = self.setting("experts") and self.weight(f"blk.{layer}.ffn_gate_inp.weight") is not None
+        return bool(self.setting("experts_beside", False) and routed)
+
+    def beside(self, layer: int, x: Array, inner: Array) -> Array:
+        """What a dense network, which sees `inner`, and the experts, which see x[tokens, width], give together."""
+        prefix = f"blk.{layer}.ffn"
+        dense = self.network(inner, *(f"{prefix}_{part}" for part in ("gate", "up", "down")))
+        seen = x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + self.setting("norm_epsilon"))
+        scores = seen * self.matrix(f"{prefix}_gate_inp.scale") * x.shape[1] ** -0.5
+        scores = self.linear(scores, f"{prefix}_gate_inp")
+        inner = self.norm(x, f"blk.{layer}.pre_ffw_norm_2")
+        bias, scales = self.weight(f"blk.{layer}.exp_probs_b.bias"), self.weight(f"{prefix}_down_exps.scale")
+        out = np.zeros_like(x)
+        for token in range(len(x)):
+            for expert, share in self.route(scores[token], bias):
+                share = share if scales is None else share * scales[expert]
+                on_input = self.setting("expert_weights_on_input", False)
+                row = self.expert(prefix, expert, inner[token] * share if on_input else inner[token])
+                out[token] += row if on_input else share * row
+        if self.setting("shared_feed_forward"):
+            out += self.shared(prefix, inner)
+        return self.norm(dense, f"blk.{layer}.post_ffw_norm_1") + self.norm(out, f"blk.{layer}.post_ffw_norm_2")
+
+    def shared(self, prefix: str, x: Array) -> Array:
+        """What the network of all tokens gives for x[tokens, width]."""
+        shared = self.network(x, *(f"{prefix}_{part}_shexp" for part in ("gate", "up", "down")))
+        gate = self.weight(f"{prefix}_gate_inp_shexp.weight")
+        return shared if gate is None else shared / (1 + np.exp(-(x @ gate.reshape(-1, 1))))
 
     def network(self, x: Array, gate: str, up: str, down: str) -> Array:
         """A feed-forward network of these tensors."""

@@ -79,6 +79,8 @@ class ReferenceWeights:
         """Cosine and sine of every pair of a head at every position: float64[positions, pairs], magnitude included."""
         kind = self.setting("rotation", "global", layer)
         size = 0 if kind == "none" else self.setting("rope_size")
+        if kind == "local":
+            size = self.setting("rope_local_size") or size
         base = self.setting("rope_base", 10000.0)
         if kind == "local":
             base = self.setting("rope_local_base") or base

@@ -10,6 +10,7 @@ import pytest
 
 import raw_gguf as raw
 from llamacpu.errors import ModelError
+from llamacpu.families.memory import kv_numbers
 from llamacpu.families.registry import FAMILIES, config_for
 from llamacpu.gguf.file import GGUFFile
 from raw_gguf import array, gguf_bytes, info, pair, scalar
@@ -17,10 +18,16 @@ from test_families import SMALLEST, f32, string, u32
 
 Read = Callable[..., Any]
 
+LATENT = {"attention.kv_lora_rank": u32(8)}
+INDEXER = {f"attention.indexer.{part}": u32(8) for part in ("head_count", "key_length", "top_k")}
 NEEDED = {
     "deberta-v2": {"attention.relative_positions_max": u32(8)},
-    "deepseek2": {"attention.kv_lora_rank": u32(8)},
     "qwen2vl": {"rope.dimension_sections": array(raw.I32, [2, 3, 3, 0])},
+    "deepseek2": LATENT,
+    "mistral4": LATENT,
+    "deepseek32": LATENT | INDEXER,
+    "glm-dsa": LATENT | INDEXER,
+    "gemma4": {"attention.sliding_window": u32(8)},
     "muse-glimmer": {"attention.sliding_window": u32(8), "logit_scale": f32(0.5)},
 }
 """Keys that a family cannot do without, besides those of all."""
@@ -106,3 +113,44 @@ def test_the_ramp_of_yarn_ends_between_pairs_in_published_models(read: Read) -> 
     assert read("gpt-oss", published | {"rope.scaling.yarn_truncate": scalar(raw.BOOL, 1)}).yarn_truncate
     assert read("llama", published).yarn_truncate
     assert not read("llama", published | {"rope.scaling.yarn_truncate": scalar(raw.BOOL, 0)}).yarn_truncate
+
+
+def test_full_layers_of_muse_glimmer(read: Read) -> None:
+    """As the array says; a number n means every n-th; a base of the windowed layers' own is a local rotation."""
+    least = NEEDED["muse-glimmer"] | {"block_count": u32(6)}
+    flags = array(raw.BOOL, [True, False, True, True, True, False])
+    config = read("muse-glimmer", least | {"attention.sliding_window_pattern": flags})
+    assert config.window == [8, 0, 8, 8, 8, 0]
+    assert config.rotation == ["global", "none", "global", "global", "global", "none"]
+    config = read("muse-glimmer", least | {"attention.sliding_window_pattern": u32(3), "rope.freq_base_swa": f32(7.0)})
+    assert config.window == [8, 8, 0, 8, 8, 0]
+    assert (config.rotation, config.rope_local_base) == (["local", "local", "none"] * 2, 7.0)
+
+
+def test_shared_keys_of_gemma_4_come_from_the_last_layer_of_the_kind(read: Read) -> None:
+    keys = NEEDED["gemma4"] | {"block_count": u32(7), "attention.shared_kv_layers": u32(3)}
+    flags = array(raw.BOOL, [False, True, False, True, True, False, True])
+    config = read("gemma4", keys | {"attention.sliding_window_pattern": flags})
+    assert config.kv_source == [0, 1, 2, 3, 3, 2, 3]
+    assert kv_numbers(config, 5) == sum(5 * config.kv_heads[layer] * 2 * config.key_size for layer in range(4))
+    flags = array(raw.BOOL, [True] * 4 + [False] * 3)
+    with pytest.raises(ModelError, match="shared_kv_layers: layer 4 has no window, but none of the 4 layers"):
+        read("gemma4", keys | {"attention.sliding_window_pattern": flags})
+
+
+def test_layers_that_choose_keys(read: Read) -> None:
+    """As the file says, without what it says of layers that predict further tokens; else those with the tensors."""
+    keys = NEEDED["glm-dsa"] | {"block_count": u32(3), "nextn_predict_layers": u32(1)}
+    types = array(raw.BOOL, [True, False, True])
+    config = read("glm-dsa", keys | {"attention.indexer.types": types})
+    assert (config.layers, config.indexer) == (2, [True, False])
+    assert kv_numbers(config, 1) == 2 * (config.latent_size + config.rope_size) + config.indexer_size
+    assert read("glm-dsa", keys, ("x", "blk.1.indexer.attn_k.weight")).indexer == [False, True]
+    with pytest.raises(ModelError, match=r"indexer\.types"):
+        read("glm-dsa", keys | {"attention.indexer.types": array(raw.BOOL, [True])})
+
+
+def test_architectures_that_are_known_and_do_not_run(read: Read) -> None:
+    for name, words in (("deepseek4", "could not be compared"), ("dflash", "a drafter"), ("eagle3", "a drafter")):
+        with pytest.raises(ModelError, match=words):
+            read(name)

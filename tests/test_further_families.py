@@ -35,7 +35,10 @@ def test_logits_against_exact_arithmetic(name: str, tmp_path: Path) -> None:
         assert np.array_equal(np.concatenate(rows), whole)
 
 
-@pytest.mark.parametrize("name", ["bloom", "mpt", "olmo", "gptneox", "falcon-40b", "phimoe", "hunyuan-dense", "olmo2"])
+WAYS = ("bloom", "mpt", "olmo", "gptneox", "falcon-40b", "phimoe", "hunyuan-dense", "olmo2", "muse-glimmer", "gemma4")
+
+
+@pytest.mark.parametrize("name", [*WAYS, "mistral4", "deepseek32", "glm-dsa"])
 def test_no_bit_depends_on_the_way(name: str, tmp_path: Path) -> None:
     """Of one family for each part that no golden model has."""
     tokens = np.random.default_rng(3).integers(0, VOCABULARY, 96).tolist()

@@ -42,7 +42,8 @@ def test_no_family_loses_more_than_rounded_activations(golden: Path, tmp_path: P
         # A rounded score may choose another expert, and then all of that token differs, with either kind of rounding.
         assert median_error(got, exact) < 3 * median_error(rounded, exact)
         # All in all such tokens cost a few hundredths; an expert that computes something else costs more than a tenth.
-        assert error(got, exact) < 0.1
+        # Sparse attention chooses among keys, too.
+        assert error(got, exact) < (3 * error(rounded, exact) if config.indexer else 0.1)
     else:
         assert error(got, exact) < 1.5 * error(rounded, exact)
 

@@ -60,10 +60,35 @@ class Config(Mapping[str, Any]):
     """elements of a query or key head"""
     value_size: int
     """elements of a value head"""
+    key_sizes: list[int] = field(default_factory=list)
+    """key_size per layer, where layers differ; empty for the same in all"""
+    value_sizes: list[int] = field(default_factory=list)
+    """value_size per layer, where layers differ"""
+    kv_source: list[int] = field(default_factory=list)
+    """the layer whose keys and values a layer reads, per layer: its own number, or that of an earlier one that sees the
+    same tokens; empty for their own"""
+    keys_as_values: list[bool] = field(default_factory=list)
+    """whether the projected keys, before norm and rotation, are the values, too, per layer; empty for no layer"""
+    value_norm: bool = False
+    """whether each head of the values is normalized, without weights"""
     latent_size: int = 0
     """size of the latent vector from which all keys and values are made (DeepSeek's MLA); 0 for ordinary ones"""
     query_latent_size: int = 0
     """size of the latent vector from which queries are made; 0 for a single matrix"""
+
+    indexer: list[bool] = field(default_factory=list)
+    """whether a layer chooses the keys that its tokens see (sparse attention), per layer, or sees those that the last
+    such layer has chosen; empty for layers that see all keys"""
+    indexer_heads: int = 0
+    """heads that rank keys"""
+    indexer_size: int = 0
+    """elements of such a head"""
+    indexer_top: int = 0
+    """keys that a token sees"""
+    indexer_rope_style: Literal["interleaved", "neox"] = "interleaved"
+    """rope_style of such a head, whose first rope_size elements are rotated"""
+    indexer_epsilon: float = 1e-6
+    """norm_epsilon of its keys, whose norm is by mean and variance"""
 
     norm: Literal["rms", "layer"] = "rms"
     """kind of norm: by the root mean square, or by mean and variance (LayerNorm)"""
@@ -105,6 +130,8 @@ class Config(Mapping[str, Any]):
     """elements of a head that are rotated (of a latent key, after the latent part); the rest passes through"""
     rope_base: float = 10000.0
     """base of the rotation's frequencies"""
+    rope_local_size: int = 0
+    """elements of a head that the local rotation turns; 0 for rope_size"""
     rope_local_base: float = 0.0
     """the same for the local rotation, which is not scaled; 0 for that of the global rotation"""
     rope_style: Literal["interleaved", "neox"] = "interleaved"
@@ -154,6 +181,10 @@ class Config(Mapping[str, Any]):
     """factor of the token embeddings"""
     residual_scale: float = 1.0
     """factor of what attention and feed-forward add to the residual stream"""
+    layer_scale: list[bool] = field(default_factory=list)
+    """whether a layer multiplies the stream by a factor from the file at its end, per layer; empty for no layer"""
+    per_layer_input: int = 0
+    """size of the second embedding that every layer has for each token (Gemma 3n and 4); 0 for none"""
     logit_scale: float = 1.0
     """factor of the logits"""
     logit_soft_cap: float = 0.0
@@ -167,6 +198,8 @@ class Config(Mapping[str, Any]):
     """width of an expert; 0 for the width in feed_forward"""
     shared_feed_forward: int = 0
     """width of the network that all tokens use in addition to the experts; 0 for none"""
+    experts_beside: bool = False
+    """whether layers with a router have a dense network, too, and each of the two norms of its own (Gemma 4)"""
     expert_weights_norm: bool = True
     """whether the weights of the chosen experts are divided by their sum"""
     expert_weights_scale: float = 1.0

@@ -17,7 +17,12 @@ def kv_numbers(config: Config, tokens: int) -> int:
     """The most elements of keys and values that a session of `tokens` tokens keeps, all layers together."""
     count = 0
     for layer in range(config.layers):
-        size = config.latent_size + config.rope_size if config.latent_size else config.key_size + config.value_size
+        if config.kv_source and config.kv_source[layer] != layer:
+            continue
+        keys = config.key_sizes[layer] if config.key_sizes else config.key_size
+        values = config.value_sizes[layer] if config.value_sizes else config.value_size
+        size = config.latent_size + config.rope_size if config.latent_size else keys + values
+        size += config.indexer_size if config.indexer and config.indexer[layer] else 0
         near = [values[layer] for values in (config.window, config.chunk) if values and values[layer]]
         count += config.kv_heads[layer] * size * min([tokens, *(seen + _KEPT for seen in near)])
     return count

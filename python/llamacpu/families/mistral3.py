@@ -11,10 +11,5 @@ __all__ = ["mistral3"]
 
 def mistral3(file: GGUFFile, name: str) -> Config:
     """The `Config` of this architecture."""
-    metadata = file.metadata
     fields = parts.common(file, name)
-    growth = metadata.number(f"{name}.attention.temperature_scale", 0.0, minimum=0)
-    length = metadata.integer(
-        f"{name}.attention.temperature_length", fields["rope_original_context"], minimum=1, maximum=parts.MAX_CONTEXT
-    )
-    return Config(**fields | {"temperature": [growth] * fields["layers"], "temperature_length": length})
+    return Config(**fields | parts.temperature(file, name, fields))

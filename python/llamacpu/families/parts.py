@@ -30,6 +30,7 @@ __all__ = [
     "shared_experts",
     "sigmoid_experts",
     "sizes",
+    "temperature",
     "vocab_size",
     "window",
     "windows",
@@ -176,6 +177,15 @@ def sizes(file: GGUFFile, name: str, least: int = 1) -> Fields:
         "layers": layers,
         "feed_forward": metadata.integers(f"{name}.feed_forward_length", layers, minimum=least, maximum=MAX_WIDTH),
     }
+
+
+def temperature(file: GGUFFile, name: str, fields: Fields) -> Fields:
+    """Scores that grow with the position, as in Mistral's models; without the key they do not."""
+    growth = file.metadata.number(f"{name}.attention.temperature_scale", 0.0, minimum=0)
+    length = file.metadata.integer(
+        f"{name}.attention.temperature_length", fields["rope_original_context"], minimum=1, maximum=MAX_CONTEXT
+    )
+    return {"temperature": [growth] * fields["layers"], "temperature_length": length}
 
 
 def vocab_size(file: GGUFFile, name: str) -> int:

@@ -25,6 +25,7 @@ FAMILIES = {
     "deci": "deci",
     "deepseek": "deepseek",
     "deepseek2": "deepseek2",
+    "deepseek32": "deepseek32",
     "dots1": "dots1",
     "ernie4_5": "ernie4_5",
     "ernie4_5-moe": "ernie4_5",
@@ -37,6 +38,8 @@ FAMILIES = {
     "gemma-embedding": "gemma_embedding",
     "gemma2": "gemma2",
     "gemma3": "gemma3",
+    "gemma4": "gemma4",
+    "glm-dsa": "glm_dsa",
     "glm4": "glm4",
     "glm4moe": "glm4moe",
     "gpt-oss": "gpt_oss",
@@ -56,6 +59,7 @@ FAMILIES = {
     "minicpm": "minicpm",
     "minimax-m2": "minimax_m2",
     "mistral3": "mistral3",
+    "mistral4": "mistral4",
     "mllama": "mllama",
     "modern-bert": "modern_bert",
     "mpt": "mpt",
@@ -101,8 +105,15 @@ _OTHER_KINDS = {
 _OTHER_ARCHITECTURES = {
     "clip": "the vision part of a model; open the language model that belongs to it",
     "controlvector": "a control vector; open the model it was made for",
+    "dflash": "a drafter, which proposes tokens to a model; open the model it was made for",
+    "eagle3": "a drafter, which proposes tokens to a model; open the model it was made for",
+    "gemma4-assistant": "a drafter, which proposes tokens to a model; open the model it was made for",
     "imatrix": _OTHER_KINDS["imatrix"],
 }
+_UNCHECKED = {
+    "deepseek4": "DeepSeek V4: its results could not be compared with a reference implementation yet",
+}
+"""Architectures whose graph is known but could not be compared with an implementation of their authors."""
 
 
 def config_for(file: GGUFFile) -> Config:
@@ -119,6 +130,8 @@ def config_for(file: GGUFFile) -> Config:
         name = metadata.text("general.architecture")
         if name in _OTHER_ARCHITECTURES:
             raise ModelError(f"this is {_OTHER_ARCHITECTURES[name]}")
+        if name in _UNCHECKED:
+            raise ModelError(f"the architecture {name!r} is not supported ({_UNCHECKED[name]})")
         if name not in FAMILIES:
             known = ", ".join(sorted(FAMILIES))
             raise ModelError(f"the architecture {name[:60]!r} is not supported; supported are: {known}")

@@ -54,6 +54,9 @@ fn value_from(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
     }
     // Nested lists are not valid settings, so nothing here recurses further than one call.
     let entry = |entry: Bound<'_, PyAny>| {
+        if let Ok(flag) = entry.cast::<PyBool>() {
+            return Ok(Value::Flag(flag.is_true()));
+        }
         if let Ok(text) = entry.cast::<PyString>() {
             return Ok(Value::Text(text.to_str()?.to_owned()));
         }
@@ -65,7 +68,7 @@ fn value_from(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Value> {
     let entries = value.try_iter().and_then(|entries| entries.map(|item| entry(item?)).collect());
     entries.map(Value::List).map_err(|error| {
         let message = format!(
-            "the configuration's {name:?} is {value}; expected a number, text, true or false, or a list of numbers or text ({})",
+            "the configuration's {name:?} is {value}; expected a number, text, true or false, or a list of such ({})",
             error.value(value.py())
         );
         raise(value.py(), "ModelError", &message)

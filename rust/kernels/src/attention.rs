@@ -7,6 +7,7 @@
 
 mod block;
 mod byte_keys;
+mod indexer;
 mod items;
 mod keys;
 mod pages;
@@ -20,7 +21,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use block::{Attend, Bias, Block, Scratch, state_len};
+use block::{Attend, Bias, Block, Scratch, Selected, state_len};
+pub use indexer::{IndexerItem, select_keys};
 pub use items::{AttentionConfig, AttentionItem, Visible, alibi_slopes};
 use items::{Input, check_config};
 pub use pages::{KvLayout, KvType, PAGE_TOKENS};
@@ -198,6 +200,10 @@ impl Work<'_> {
                 queries: input.visible.len(),
                 positions: input.positions,
                 first: piece.queries.start,
+            },
+            selected: Selected {
+                words: &input.selected[piece.queries.start * input.selected_stride()..],
+                stride: input.selected_stride(),
             },
             slopes: &self.slopes[(piece.head * self.group * self.slopes.len()) / self.heads..],
             first_position: input.positions - input.visible.len() + piece.queries.start,

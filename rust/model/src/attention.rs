@@ -10,12 +10,14 @@ use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, Visible, atten
 use crate::config::{Config, LayerConfig, QueryKeyNorm, Sight};
 use crate::error::{Error, sized};
 use crate::feed_forward::project;
-use crate::norms::normalize_heads;
+use crate::kv::Kept;
+use crate::norms::{normalize_heads, normalize_values};
 use crate::pass::{Pass, Segment, keep_last};
 use crate::picture_inputs::seen_together;
 use crate::relative;
 use crate::rows::{for_rows, multiply};
 use crate::scratch::Scratch;
+use crate::selection::Selection;
 use crate::weights::{HeadAttention, Linear};
 
 /// Attention buffers; each holds rows × the width given in its comment.
@@ -42,6 +44,15 @@ pub(crate) struct Adjustments<'a> {
     slopes: Option<&'a [f32]>,
     /// For each text, heads × tokens × tokens; empty if there are none.
     biases: &'a [Vec<f32>],
+    /// The keys that each row sees; absent if it sees all of them.
+    selection: Option<&'a Selection>,
+}
+
+impl<'a> Adjustments<'a> {
+    /// Nothing but which keys are seen.
+    pub(crate) fn of(selection: Option<&'a Selection>) -> Self {
+        Self { selection, ..Self::default() }
+    }
 }
 
 /// Sets `output` (kept rows × width) to the attention output for `input` (rows × width), and writes keys and values.
@@ -58,12 +69,19 @@ pub(crate) fn run(
     let (query_row, key_row, value_row) = (sizes.query_width(), sizes.key_width(), sizes.value_width());
     let AttentionBuffers { query, key, value, attended, gates } = buffers;
     let query = sized(query, rows.checked_mul(query_row), "queries")?;
-    let key = sized(key, rows.checked_mul(key_row), "keys")?;
-    let value = sized(value, rows.checked_mul(value_row), "values")?;
+    // Layers that read the keys and values of another one have none to compute.
+    let own = if sizes.kv_source == pass.layer { rows } else { 0 };
+    let key = sized(key, own.checked_mul(key_row), "keys")?;
+    let value = sized(value, own.checked_mul(value_row), "values")?;
     let attended = sized(attended, pass.kept.checked_mul(sizes.attended_width()), "attention")?;
 
-    let mut projections = [(&weights.query, &mut *query), (&weights.key, &mut *key), (&weights.value, &mut *value)];
+    let mut projections = vec![(&weights.query, &mut *query)];
+    projections.extend(weights.key.as_ref().map(|map| (map, &mut *key)));
+    projections.extend(weights.value.as_ref().map(|map| (map, &mut *value)));
     project(context, input, rows, scratch, &mut projections)?;
+    if sizes.keys_as_values {
+        value.copy_from_slice(key);
+    }
     if config.query_key_value_limit > 0.0 {
         for (values, row_size) in [(&mut *query, query_row), (&mut *key, key_row), (&mut *value, value_row)] {
             clamp(pass, values, row_size)?;
@@ -81,14 +99,24 @@ pub(crate) fn run(
             normalize_heads(context, config, sizes, norm.as_ref(), heads)?;
         }
     }
+    if config.value_norm {
+        normalize_values(pass.context, config, sizes, value)?;
+    }
     warm(pass, query, query_row)?;
     let biases = relative::biases(pass, weights, segments, query, key, scratch)?;
-    write_pages(pass, segments, (key, key_row), (value, value_row))?;
+    if own > 0 {
+        write_pages(pass, Kept::Layer(pass.layer), segments, (key, key_row), (value, value_row))?;
+    }
     if pass.kept == 0 {
         return Ok(());
     }
     keep_rows(pass, segments, query, query_row);
-    let more = Adjustments { sinks: weights.sinks.as_deref(), slopes: weights.slopes.as_deref(), biases: &biases };
+    let more = Adjustments {
+        sinks: weights.sinks.as_deref(),
+        slopes: weights.slopes.as_deref(),
+        biases: &biases,
+        selection: None,
+    };
     attend(pass, segments, more, &query[..pass.kept * query_row], attended)?;
     if let Some(gate) = &weights.gate {
         open(pass, gate, input, segments, (gates, scratch), attended)?;
@@ -147,6 +175,7 @@ pub(crate) fn temperature_factor(config: &Config, sizes: &LayerConfig, position:
 /// Stores the keys and values of every row at its position.
 pub(crate) fn write_pages(
     pass: &Pass,
+    kept: Kept,
     segments: &mut [Segment],
     (key, key_row): (&[f32], usize),
     (value, value_row): (&[f32], usize),
@@ -156,7 +185,7 @@ pub(crate) fn write_pages(
         let end = row + segment.tokens.len();
         let keys = &key[row * key_row..end * key_row];
         let values = &value[row * value_row..end * value_row];
-        segment.pages.write(pass.context, pass.layer, segment.position, keys, values)?;
+        segment.pages.write(pass.context, kept, segment.position, keys, values)?;
         row = end;
     }
     Ok(())
@@ -173,16 +202,16 @@ pub(crate) fn keep_rows(pass: &Pass, segments: &[Segment], query: &mut [f32], ro
 pub(crate) fn attend(
     pass: &Pass,
     segments: &[Segment],
-    Adjustments { sinks, slopes, biases }: Adjustments,
+    Adjustments { sinks, slopes, biases, selection }: Adjustments,
     query: &[f32],
     attended: &mut [f32],
 ) -> Result<(), Error> {
     let Pass { config, layer, sizes, .. } = *pass;
     let Some(first) = segments.first() else { return Ok(()) };
-    let layout = first.pages.layout().layer(layer)?;
+    let layout = first.pages.layout().layout(Kept::Layer(layer))?;
     let rows = |segment: &Segment| if pass.last { segment.kept } else { segment.tokens.len() };
     let end = |segment: &Segment| segment.position + segment.tokens.len();
-    let pages = segments.iter().map(|segment| segment.pages.layer_slices(layer, end(segment)));
+    let pages = segments.iter().map(|segment| segment.pages.layer_slices(Kept::Layer(layer), end(segment)));
     let pages = pages.collect::<Result<Vec<_>, Error>>()?;
     let ranges: Vec<_> = segments.iter().map(|segment| seen(config, &sizes, segment, rows(segment))).collect();
     let visible = |ranges| match sizes.sight {
@@ -192,7 +221,7 @@ pub(crate) fn attend(
         Sight::Window(tokens) => Visible::Window(tokens),
         Sight::Chunk(tokens) => Visible::Chunk(tokens),
     };
-    let (mut queries, mut outputs) = (query, attended);
+    let (mut queries, mut outputs, mut done) = (query, attended, 0);
     let mut items = Vec::with_capacity(segments.len());
     for (index, ((segment, pages), ranges)) in segments.iter().zip(&pages).zip(&ranges).enumerate() {
         let count = rows(segment);
@@ -205,13 +234,15 @@ pub(crate) fn attend(
                 first_position: end(segment) - count,
                 pages,
                 output: own_output,
-                visible: visible(ranges),
+                visible: selection
+                    .map_or_else(|| visible(ranges), |keys| Visible::Selected(keys.of(done..done + count))),
                 bias: biases.get(index).map(|bias| &bias[..]),
             });
         }
+        done += count;
     }
     let soft_cap = (config.attention_soft_cap > 0.0).then_some(config.attention_soft_cap);
-    let shared = AttentionConfig { heads: sizes.heads, scale: config.score_scale(), soft_cap, sinks, slopes };
+    let shared = AttentionConfig { heads: sizes.heads, scale: config.score_scale(&sizes), soft_cap, sinks, slopes };
     attention(pass.context, layout, &shared, &mut items)?;
     Ok(())
 }

@@ -153,7 +153,8 @@ pub(crate) fn recompute(
 fn chunk_rows(config: &Config) -> usize {
     let [query, key, value, inner] = config.widths();
     let experts = config.experts_used.saturating_mul(config.embedding_length);
-    let row = [4 * config.embedding_length, 2 * query, key, value, inner, inner, experts]
+    let inputs = 2 * config.layers * config.per_layer_input;
+    let row = [4 * config.embedding_length, 2 * query, key, value, inner, inner, experts, inputs]
         .into_iter()
         .fold(0usize, usize::saturating_add)
         .saturating_mul(size_of::<f32>());

@@ -28,6 +28,8 @@ settings! {
         size: usize as "rope_size",
         /// Base of the rotation frequencies.
         base: f64 as "rope_base" = 10_000.0,
+        /// Elements of a head that the local rotation turns; 0 means as many as the global one.
+        local_size: usize as "rope_local_size" = 0,
         /// Base of the local rotation, which is not scaled; 0 means the base of the global one.
         local_base: f64 as "rope_local_base" = 0.0,
         /// Which elements form a pair.
@@ -102,10 +104,34 @@ settings! {
         key_size: usize,
         /// Elements of one value head.
         value_size: usize,
+        /// `key_size` per layer, in models whose layers differ; empty: the same in all layers.
+        key_sizes: Vec<usize> = Vec::new(),
+        /// `value_size` per layer.
+        value_sizes: Vec<usize> = Vec::new(),
+        /// The layer whose keys and values a layer reads, per layer: itself, or an earlier one; empty: itself.
+        kv_source: Vec<usize> = Vec::new(),
+        /// Whether the projected keys, before norm and rotation, are the values, too, per layer; empty: in no layer.
+        keys_as_values: Vec<bool> = Vec::new(),
+        /// Whether each head of the values is normalized, without weights.
+        value_norm: bool = false,
         /// Size of the shared latent vector from which keys and values are computed; 0 for separate keys and values.
         latent_size: usize = 0,
         /// Size of the latent vector from which queries are computed; 0 for a single matrix.
         query_latent_size: usize = 0,
+
+        /// Whether a layer chooses the keys that its tokens see (sparse attention), per layer; otherwise it sees those that the
+        /// last such layer before it has chosen. Empty: layers see all keys.
+        indexer: Vec<bool> = Vec::new(),
+        /// Heads that rank keys.
+        indexer_heads: usize = 0,
+        /// Elements of such a head.
+        indexer_size: usize = 0,
+        /// How many keys a token sees.
+        indexer_top: usize = 0,
+        /// Which elements form a pair in the rotation of such a head, whose first elements are rotated.
+        indexer_rope_style: RopeStyle = RopeStyle::Interleaved,
+        /// Epsilon of the norm of its keys, which is one by mean and variance.
+        indexer_epsilon: f32 = 1e-6,
 
         /// How vectors are normalized.
         norm: NormKind = NormKind::Rms,
@@ -167,6 +193,10 @@ settings! {
         embedding_scale: f32 = 1.0,
         /// Scale of what attention and the feed-forward network add to the residual stream (1 = off).
         residual_scale: f32 = 1.0,
+        /// Whether a layer multiplies the stream by a factor from the file at its end, per layer; empty: none does.
+        layer_scale: Vec<bool> = Vec::new(),
+        /// Size of the second embedding that every layer has for each token (Gemma 3n and 4); 0 for none.
+        per_layer_input: usize = 0,
         /// Scale of the logits (1 = off).
         logit_scale: f32 = 1.0,
         /// Logits become `this · tanh(logit / this)`; 0 leaves them unchanged.
@@ -180,6 +210,8 @@ settings! {
         expert_feed_forward: usize = 0,
         /// Width of the network that all tokens use in addition to the experts; 0 for none.
         shared_feed_forward: usize = 0,
+        /// Whether layers with a router have a dense network, too, and each of the two its own norms (Gemma 4).
+        experts_beside: bool = false,
         /// Whether the weights of the chosen experts are divided by their sum.
         expert_weights_norm: bool = true,
         /// Scale of the experts' weights; 0 and 1 mean none.
@@ -237,7 +269,8 @@ impl RopeConfig {
     /// The settings of the rotation in local layers.
     pub(crate) fn local_settings(&self) -> RopeSettings {
         let base = if self.local_base > 0.0 { self.local_base } else { self.base };
-        RopeSettings { size: self.size, base, style: self.style, scaling: RopeScaling::None, factors: None }
+        let size = if self.local_size > 0 { self.local_size } else { self.size };
+        RopeSettings { size, base, style: self.style, scaling: RopeScaling::None, factors: None }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::adapters::{AdaptedRows, AdaptedText};
 use crate::config::Config;
 use crate::error::{Error, zeroed};
 use crate::feed_forward::{NetworkBuffers, project, run_network};
-use crate::kv::{Crossing, PageLayout, Pages};
+use crate::kv::{Crossing, Kept, PageLayout, Pages};
 use crate::norms::rows_norm;
 use crate::pass::{Pass, Segment};
 use crate::picture::PictureInput;
@@ -78,7 +78,7 @@ fn add_picture(
     for (index, block) in weights.layers.iter().filter_map(|layer| layer.cross.as_ref()).enumerate() {
         project(context, states, rows, scratch, &mut [(&block.key, &mut key), (&block.value, &mut value)])?;
         rows_norm(config, &block.key_norm).apply_in_place(context, &mut key, config.key_size)?;
-        crossing.pages.write(context, index, first, &key, &value)?;
+        crossing.pages.write(context, Kept::Layer(index), first, &key, &value)?;
     }
     crossing.record(position, rows);
     Ok(())
@@ -159,12 +159,12 @@ fn attend(
     let config = pass.config;
     let width = config.cross_heads * config.key_size;
     let index = config.cross_layers.iter().filter(|&&layer| layer < pass.layer).count();
-    let shared = AttentionConfig::new(config.cross_heads, config.score_scale());
+    let shared = AttentionConfig::new(config.cross_heads, config.score_scale(&pass.sizes));
     let (mut queries, mut outputs) = (query, attended);
     for (segment, seen) in segments.iter().zip(seen) {
         let Some(crossing) = segment.pages.crossing.as_ref().filter(|_| !seen.is_empty()) else { continue };
         let states = crossing.states();
-        let pages = crossing.pages.layer_slices(index, states)?;
+        let pages = crossing.pages.layer_slices(Kept::Layer(index), states)?;
         let mut items = Vec::new();
         // An item has no more queries than positions.
         for ranges in seen.chunks(states) {

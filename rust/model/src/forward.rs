@@ -20,6 +20,7 @@ use crate::embedding::embed;
 use crate::error::{Error, sized};
 use crate::feed_forward::{NetworkBuffers, project, run_network};
 use crate::hidden::Hidden;
+use crate::layer_input::{self, LayerInputBuffers};
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment, keep_last};
 use crate::picture_positions::positions;
@@ -42,6 +43,7 @@ pub(crate) struct PassBuffers {
     latent: latent_attention::LatentBuffers,
     inner: NetworkBuffers,
     experts: moe::ExpertBuffers,
+    inputs: LayerInputBuffers,
     scratch: Scratch,
 }
 
@@ -71,7 +73,7 @@ pub(crate) fn forward(
     let mut rows: usize = segments.iter().map(|segment| segment.tokens.len()).sum();
     let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
     let kept: usize = segments.iter().map(|segment| segment.kept).sum();
-    let PassBuffers { stream, normed, branch, angles, attention, latent, inner, experts, scratch } = buffers;
+    let PassBuffers { stream, normed, branch, angles, attention, latent, inner, experts, inputs, scratch } = buffers;
     let mut stream = sized(stream, rows.checked_mul(width), "activations")?;
     let mut normed = sized(normed, rows.checked_mul(width), "activations")?;
     let mut branch = sized(branch, rows.checked_mul(width), "activations")?;
@@ -79,6 +81,9 @@ pub(crate) fn forward(
     let places = places(segments, rows)?;
     scratch.adapted = AdaptedRows::of(&segments.iter().map(Segment::adapted).collect::<Vec<_>>());
     embed(context, (config, &weights.embedding), segments, (&places, scratch), stream)?;
+    if let Some(weights) = &weights.inputs {
+        layer_input::prepare(context, (config, weights), segments, stream, (&mut *inputs, &mut *scratch))?;
+    }
     rotations.set(context, &places, angles)?;
     let longest = segments.iter().map(|segment| segment.tokens.len()).max().unwrap_or(0);
     let distances =
@@ -118,6 +123,7 @@ pub(crate) fn forward(
             let counts = |segment: &Segment| (segment.tokens.len(), segment.kept);
             keep_last(segments, stream, width, counts);
             keep_last(segments, normed, width, counts);
+            layer_input::keep(config, segments, inputs);
             if let Some(Attention::Linear(_)) = blocks.attention {
                 keep_last(segments, branch, width, counts);
             }
@@ -146,17 +152,15 @@ pub(crate) fn forward(
             } else {
                 normalized(context, config, blocks.feed_forward_norm.as_ref(), stream, normed)?
             };
-            match block {
-                FeedForward::Dense(network) => {
-                    run_network(context, config.activation, network, input, rows, (inner, scratch), branch)?;
-                }
-                FeedForward::Experts(mixture) => {
-                    let buffers = (&mut *inner, &mut *experts, &mut *scratch);
-                    moe::mixture(context, config, mixture, input, buffers, branch)?;
-                }
-            }
+            let buffers = (&mut *inner, &mut *experts, &mut *scratch);
+            feed_forward(context, (config, block), (&*stream, input), buffers, branch)?;
             join(context, config, blocks.feed_forward_output_norm.as_ref(), stream, branch)?;
         }
+        if let Some(input) = &blocks.input {
+            let buffers = (&mut *inputs, &mut *scratch);
+            layer_input::join(context, (config, input), layer, (&mut *stream, &mut *branch), buffers)?;
+        }
+        scaled(context, stream, blocks.scale.unwrap_or(1.0))?;
         scratch.adapted.steer(layer, stream, width);
         hidden.take(layer, stream);
     }
@@ -171,6 +175,28 @@ pub(crate) fn forward(
     let normed = &normed[..wanted * width];
     logits_of(context, output, normed, wanted, scratch, logits)?;
     finish(context, config, output.bias.as_deref(), logits)
+}
+
+/// Sets `output` to what the network or the experts of a layer give for `input`.
+fn feed_forward(
+    context: &Context,
+    (config, block): (&Config, &FeedForward),
+    (stream, input): (&[f32], &[f32]),
+    (inner, experts, scratch): (&mut NetworkBuffers, &mut moe::ExpertBuffers, &mut Scratch),
+    output: &mut [f32],
+) -> Result<(), Error> {
+    match block {
+        FeedForward::Dense(network) => {
+            let rows = input.len() / config.embedding_length;
+            run_network(context, config.activation, network, input, rows, (inner, scratch), output)
+        }
+        FeedForward::Experts(mixture) => {
+            moe::mixture(context, (config, mixture), (input, input), (inner, experts, scratch), output)
+        }
+        FeedForward::Beside(both) => {
+            moe::beside(context, (config, both), (stream, input), (inner, experts, scratch), output)
+        }
+    }
 }
 
 /// Products of the final states with the output matrix.

@@ -13,7 +13,7 @@ use llamacpu_kernels::cpu::Isa;
 use llamacpu_kernels::mapping::AlignedBytes;
 use llamacpu_kernels::memory;
 
-pub(crate) use layout::PageLayout;
+pub(crate) use layout::{Kept, PageLayout};
 
 use crate::Error;
 use crate::error::zeroed;
@@ -200,12 +200,12 @@ impl Pages {
     pub(crate) fn write(
         &mut self,
         context: &Context,
-        layer: usize,
+        kept: Kept,
         first: usize,
         keys: &[f32],
         values: &[f32],
     ) -> Result<(), Error> {
-        let place = *self.layout.place(layer)?;
+        let place = *self.layout.place(kept)?;
         let layout = place.layout;
         let (key_row, value_row) = (layout.kv_heads * layout.key_size, layout.kv_heads * layout.stored_value_size());
         let tokens = keys.len() / key_row;
@@ -233,8 +233,8 @@ impl Pages {
     }
 
     /// One layer's part of every page that holds any of the first `tokens` tokens, in order; empty for absent pages.
-    pub(crate) fn layer_slices(&self, layer: usize, tokens: usize) -> Result<Vec<&[u8]>, Error> {
-        let place = self.layout.place(layer)?;
+    pub(crate) fn layer_slices(&self, kept: Kept, tokens: usize) -> Result<Vec<&[u8]>, Error> {
+        let place = self.layout.place(kept)?;
         let range: Range<usize> = place.range();
         let pages = &self.groups[place.group][..tokens.div_ceil(PAGE_TOKENS)];
         let mut slices = memory::room(pages.len(), PURPOSE)?;
@@ -321,7 +321,7 @@ mod tests {
                 (0..tokens * heads * size).map(|index| (index % 251) as f32 * factor - 1.0).collect()
             };
             let (keys, values) = (numbers(config().key_size, 0.25), numbers(config().value_size, -0.5));
-            pages.write(&context, layer, 0, &keys, &values).unwrap();
+            pages.write(&context, Kept::Layer(layer), 0, &keys, &values).unwrap();
         }
         pages
     }

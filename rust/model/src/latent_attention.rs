@@ -10,6 +10,8 @@ use crate::adapters::{GroupedPart, add_grouped};
 use crate::attention::{Adjustments, AttentionBuffers, attend, keep_rows, warm, write_pages};
 use crate::error::{Error, sized};
 use crate::feed_forward::project;
+use crate::indexer::{self, IndexerBuffers};
+use crate::kv::Kept;
 use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment};
 use crate::rows::for_rows;
@@ -27,6 +29,8 @@ pub(crate) struct LatentBuffers {
     latent: Vec<f32>,
     /// heads × value size
     values: Vec<f32>,
+    /// What the last indexer chose.
+    indexer: IndexerBuffers,
 }
 
 /// Same as [`crate::attention::run`], for latent attention.
@@ -71,7 +75,9 @@ pub(crate) fn run(
     copy_columns(latent, (latent_size, 0), key, (key_row, 0), latent_size);
     pass.rotations.turn(context, pass.angles, sizes.rotation, (key, key_row), (key_row, latent_size))?;
     // The latent part doubles as the value: nothing else is stored.
-    write_pages(pass, segments, (key, key_row), (&[], 0))?;
+    write_pages(pass, Kept::Layer(pass.layer), segments, (key, key_row), (&[], 0))?;
+    let states = (input, &own.normed[..]);
+    indexer::run(pass, weights.indexer.as_ref(), states, segments, (&mut own.indexer, scratch))?;
     if pass.kept == 0 {
         return Ok(());
     }
@@ -90,7 +96,7 @@ pub(crate) fn run(
     })?;
     let attended_row = sizes.heads * latent_size;
     let attended = sized(attended, rows.checked_mul(attended_row), "attention")?;
-    attend(pass, segments, Adjustments::default(), absorbed, attended)?;
+    attend(pass, segments, Adjustments::of(own.indexer.selection()), absorbed, attended)?;
     let values_row = sizes.attended_width();
     let values = sized(&mut own.values, rows.checked_mul(values_row), "attention")?;
     let from = Table { numbers: &*attended, width: attended_row };

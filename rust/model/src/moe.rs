@@ -11,10 +11,11 @@ use crate::activation::{gated, plain};
 use crate::config::Config;
 use crate::error::{Error, sized};
 use crate::feed_forward::{NetworkBuffers, Projection, project, project_rows, run_network};
+use crate::norms::{normalize, normalize_in_place};
 use crate::routing::{Choice, choose, logistic};
 use crate::rows::{for_rows, multiply};
 use crate::scratch::Scratch;
-use crate::weights::{Experts, Network};
+use crate::weights::{Beside, Experts, Network};
 
 const PURPOSE: &str = "expert buffers";
 
@@ -34,24 +35,56 @@ pub(crate) struct ExpertBuffers {
     shared: Vec<f32>,
     /// rows
     shared_weights: Vec<f32>,
+    /// rows × width each: what the router and the experts read, and what the experts give
+    beside: [Vec<f32>; 3],
 }
 
-/// Sets `output` (rows × width) to the experts' output for `input` (rows × width).
+/// A dense network and experts side by side: sets `output` to the sum of what the two give, each normalized. `input` is that
+/// of the network; the experts and their router read the stream through norms of their own.
+pub(crate) fn beside(
+    context: &Context,
+    (config, weights): (&Config, &Beside),
+    (stream, input): (&[f32], &[f32]),
+    (inner, buffers, scratch): (&mut NetworkBuffers, &mut ExpertBuffers, &mut Scratch),
+    output: &mut [f32],
+) -> Result<(), Error> {
+    let rows = input.len() / config.embedding_length;
+    let mut own = std::mem::take(&mut buffers.beside);
+    let [routed, normed, result] = &mut own;
+    let routed = sized(routed, Some(input.len()), PURPOSE)?;
+    let normed = sized(normed, Some(input.len()), PURPOSE)?;
+    let result = sized(result, Some(input.len()), PURPOSE)?;
+    normalize(context, config, &weights.router_norm, stream, routed)?;
+    normalize(context, config, &weights.experts_norm, stream, normed)?;
+    mixture(context, (config, &weights.experts), (routed, normed), (inner, buffers, scratch), result)?;
+    normalize_in_place(context, config, Some(&weights.experts_output_norm), result)?;
+    run_network(context, config.activation, &weights.network, input, rows, (inner, scratch), output)?;
+    normalize_in_place(context, config, Some(&weights.network_output_norm), output)?;
+    add(context, output, result)?;
+    buffers.beside = own;
+    Ok(())
+}
+
+/// Sets `output` (rows × width) to the experts' output for `input` (rows × width); the router reads `routed`.
 pub(crate) fn mixture(
     context: &Context,
-    config: &Config,
-    weights: &Experts,
-    input: &[f32],
+    (config, weights): (&Config, &Experts),
+    (routed, input): (&[f32], &[f32]),
     (inner, buffers, scratch): (&mut NetworkBuffers, &mut ExpertBuffers, &mut Scratch),
     output: &mut [f32],
 ) -> Result<(), Error> {
     let (width, used, experts) = (config.embedding_length, config.experts_used, &weights.networks[..]);
     let rows = input.len() / width;
     let scores = sized(&mut buffers.scores, rows.checked_mul(experts.len()), PURPOSE)?;
-    project(context, input, rows, scratch, &mut [(&weights.router, &mut *scores)])?;
+    project(context, routed, rows, scratch, &mut [(&weights.router, &mut *scores)])?;
     let bias = weights.selection_bias.as_deref();
-    let choices: Vec<Choice> =
+    let mut choices: Vec<Choice> =
         scores.chunks_exact_mut(experts.len()).flat_map(|row| choose(context.isa, config, bias, row)).collect();
+    if let Some(scales) = &weights.scales {
+        for choice in &mut choices {
+            choice.weight *= scales[choice.expert];
+        }
+    }
     read_ahead(experts, &choices);
     for choice in &choices {
         weights.admit(choice.expert);

@@ -41,6 +41,17 @@ pub(crate) fn normalize_heads(
     heads_norm(config, layer, norm).map_or(Ok(()), |norm| Ok(norm.apply_in_place(context, heads, norm.size)?))
 }
 
+/// Normalizes values in place, every head of all rows, without weights.
+pub(crate) fn normalize_values(
+    context: &Context,
+    config: &Config,
+    layer: &LayerConfig,
+    heads: &mut [f32],
+) -> Result<(), Error> {
+    let size = layer.value_size;
+    Ok(of_rows(config, None, size).apply_in_place(context, heads, size)?)
+}
+
 /// The norm of queries or keys, if the layer has one.
 pub(crate) fn heads_norm<'a>(config: &Config, layer: &LayerConfig, norm: Option<&'a Norm>) -> Option<norm::Norm<'a>> {
     let size = match (layer.query_key_norm, norm) {
@@ -59,7 +70,7 @@ pub(crate) fn rows_norm<'a>(config: &Config, norm: &'a Norm) -> norm::Norm<'a> {
 /// The norm for rows of `size` elements.
 fn of_rows<'a>(config: &Config, weights: Option<&'a Norm>, size: usize) -> norm::Norm<'a> {
     norm::Norm {
-        kind: match config.norm {
+        kind: match weights.map_or(config.norm, |norm| norm.kind) {
             NormKind::Rms => norm::NormKind::RootMeanSquare,
             NormKind::Layer => norm::NormKind::MeanAndVariance,
         },

@@ -61,9 +61,9 @@ pub(crate) struct Pass<'a> {
 
 /// Moves the last rows of every segment to the front of `data`; `count` returns how many rows a segment has and how
 /// many of them stay.
-pub(crate) fn keep_last(
+pub(crate) fn keep_last<T: Copy>(
     segments: &[Segment],
-    data: &mut [f32],
+    data: &mut [T],
     row_size: usize,
     count: impl Fn(&Segment) -> (usize, usize),
 ) {

@@ -24,7 +24,8 @@ pub(crate) fn biases(
     let (rows, width) = (distances.rows.len() / pass.config.embedding_length, sizes.query_width());
     let mut keys = zeroed(rows.checked_mul(width), "relative positions")?;
     let mut queries = zeroed(rows.checked_mul(width), "relative positions")?;
-    let mut projections = [(&weights.key, &mut keys[..]), (&weights.query, &mut queries[..])];
+    let [key_map, _] = weights.own()?;
+    let mut projections = [(key_map, &mut keys[..]), (&weights.query, &mut queries[..])];
     project(context, &distances.rows, rows, scratch, &mut projections)?;
     let mut biases = memory::room(segments.len(), "relative positions")?;
     let mut start = 0;
@@ -35,7 +36,7 @@ pub(crate) fn biases(
         let len = tokens.checked_mul(tokens).and_then(|square| square.checked_mul(sizes.heads));
         let mut bias = zeroed(len, "relative positions")?;
         let buckets = &distances.row_of[distances.longest - tokens..][..2 * tokens - 1];
-        let scale = pass.config.score_scale();
+        let scale = pass.config.score_scale(&sizes);
         for (rows, of_keys, table) in [(&query[own.clone()], false, &keys), (&key[own], true, &queries)] {
             let term = RelativeTerm { rows, of_keys, table, buckets, scale };
             add_relative_bias(context, sizes.heads, sizes.key_size, &term, &mut bias)?;

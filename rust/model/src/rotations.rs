@@ -1,7 +1,7 @@
 //! The rotations of a model: the angles that apply to the rows of a pass in each layer.
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::rope::Rope;
+use llamacpu_kernels::rope::{Rope, RopeSettings};
 
 use crate::config::{Config, RopeScalingKind, Rotation};
 use crate::error::{Error, sized};
@@ -14,6 +14,8 @@ pub(crate) struct Rotations {
     /// Replaces `global` in sessions longer than the original context, if those have their own frequencies.
     long: Option<Rope>,
     local: Option<Rope>,
+    /// Turns the heads of indexers by the same angles, in pairs of its own.
+    indexer: Option<Rope>,
     original_context: f64,
     /// Which of time, row and column turns each pair; empty if all are turned by the position.
     coordinates: Vec<usize>,
@@ -70,7 +72,9 @@ impl Rotations {
         };
         let local =
             config.rotation.contains(&Rotation::Local).then(|| Rope::new(&rope.local_settings())).transpose()?;
+        let settings = RopeSettings { style: config.indexer_rope_style, ..rope.settings(short.clone()) };
         Ok(Self {
+            indexer: (!config.indexer.is_empty()).then(|| Rope::new(&settings)).transpose()?,
             global: Rope::new(&rope.settings(short))?,
             long: long.map(|long| Rope::new(&rope.settings(Some(long)))).transpose()?,
             local,
@@ -87,7 +91,7 @@ impl Rotations {
     /// Computes the angles of all rows.
     pub(crate) fn set(&self, context: &Context, places: &[Place], angles: &mut Angles) -> Result<(), Error> {
         let size = self.global.size();
-        if size == 0 {
+        if size == 0 && self.local.is_none() {
             return Ok(());
         }
         let rope = |row: usize| match &self.long {
@@ -110,6 +114,7 @@ impl Rotations {
             Ok(())
         })?;
         if let Some(local) = &self.local {
+            let size = local.size();
             let angles = sized(&mut angles.local, places.len().checked_mul(size), "positions")?;
             for_rows(context, angles, size, &|row, output| local.table(places[row].position, output))?;
         }
@@ -118,11 +123,11 @@ impl Rotations {
 
     /// Turns angles into those of the opposite rotation, whose matrix is the transposed one.
     pub(crate) fn reverse(&self, angles: &mut Angles) {
-        let size = self.global.size();
-        for row in
-            [&mut angles.global, &mut angles.local].into_iter().flat_map(|rows| rows.chunks_exact_mut(size.max(1)))
-        {
-            row[size / 2..].iter_mut().for_each(|sine| *sine = -*sine);
+        let local = self.local.as_ref().map_or(0, Rope::size);
+        for (rows, size) in [(&mut angles.global, self.global.size()), (&mut angles.local, local)] {
+            for row in rows.chunks_exact_mut(size.max(1)) {
+                row[size / 2..].iter_mut().for_each(|sine| *sine = -*sine);
+            }
         }
     }
 
@@ -140,13 +145,41 @@ impl Rotations {
             Rotation::Global => (&self.global, &angles.global),
             Rotation::Local => (self.local.as_ref().unwrap_or(&self.global), &angles.local),
         };
-        let size = rope.size();
-        if size == 0 {
-            return Ok(());
-        }
-        for_rows(context, heads, row_size, &|row, heads| {
-            let angles = &angles[row * size..(row + 1) * size];
-            rope.apply_from(context.isa, heads, head_size, start, angles)
-        })
+        turn(context, (rope, angles), (heads, row_size), (head_size, start))
     }
+
+    /// Rotates the beginning of every head of an indexer.
+    pub(crate) fn turn_indexer(
+        &self,
+        context: &Context,
+        angles: &Angles,
+        rotation: Rotation,
+        (heads, row_size): (&mut [f32], usize),
+        head_size: usize,
+    ) -> Result<(), Error> {
+        let angles = match rotation {
+            Rotation::None => return Ok(()),
+            Rotation::Global => &angles.global,
+            Rotation::Local => &angles.local,
+        };
+        let Some(rope) = &self.indexer else { return Ok(()) };
+        turn(context, (rope, angles), (heads, row_size), (head_size, 0))
+    }
+}
+
+/// Rotates a part of the heads of every row.
+fn turn(
+    context: &Context,
+    (rope, angles): (&Rope, &[f32]),
+    (heads, row_size): (&mut [f32], usize),
+    (head_size, start): (usize, usize),
+) -> Result<(), Error> {
+    let size = rope.size();
+    if size == 0 {
+        return Ok(());
+    }
+    for_rows(context, heads, row_size, &|row, heads| {
+        let angles = &angles[row * size..(row + 1) * size];
+        rope.apply_from(context.isa, heads, head_size, start, angles)
+    })
 }

@@ -19,9 +19,9 @@ pub(crate) type RowWork<'a> = &'a (dyn Fn(usize, &mut [f32]) -> Result<(), Kerne
 
 /// Calls `work(index, row)` for every row of `data`; a row has `width` elements. Returns one of the errors, if any.
 pub(crate) fn for_rows(context: &Context, data: &mut [f32], width: usize, work: RowWork) -> Result<(), Error> {
-    let rows = data.len() / width;
+    let rows = data.len().checked_div(width).unwrap_or(0);
     if rows <= 1 {
-        return Ok(data.chunks_exact_mut(width).try_for_each(|row| work(0, row))?);
+        return Ok(data.chunks_exact_mut(width.max(1)).try_for_each(|row| work(0, row))?);
     }
     let rows_per_piece = rows.div_ceil(context.pool.threads() * 4);
     let pieces: Vec<_> = data.chunks_mut(rows_per_piece * width).map(Mutex::new).collect();

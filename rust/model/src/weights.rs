@@ -5,6 +5,8 @@ mod classifier;
 mod cross_attention;
 mod embedding;
 mod feed_forward;
+mod latent;
+mod layer_input;
 mod parts;
 
 use std::sync::Arc;
@@ -12,11 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use llamacpu_kernels::matmul::Matrix;
 
-pub(crate) use attention::{Attention, HeadAttention, HeadMatrices, LatentAttention, LatentQuery, transposed};
+pub(crate) use attention::{Attention, HeadAttention};
 pub(crate) use classifier::Classifier;
 pub(crate) use cross_attention::CrossAttention;
 pub(crate) use embedding::{DistanceTable, Embedding};
-pub(crate) use feed_forward::{Experts, FeedForward, Network};
+pub(crate) use feed_forward::{Beside, Experts, FeedForward, Network};
+pub(crate) use latent::{HeadMatrices, Indexer, LatentAttention, LatentQuery, transposed};
+pub(crate) use layer_input::{LayerInput, PerLayerInputs};
 pub(crate) use parts::{Linear, Norm};
 
 use crate::config::Norms;
@@ -37,11 +41,17 @@ pub(crate) struct Layer {
     pub(crate) feed_forward_output_norm: Option<Norm>,
     /// What the layer consists of instead, if it attends to pictures.
     pub(crate) cross: Option<Box<CrossAttention>>,
+    /// Adds the token's second embedding for this layer.
+    pub(crate) input: Option<LayerInput>,
+    /// Multiplies the stream at the end.
+    pub(crate) scale: Option<f32>,
 }
 
 /// All weights of a model.
 pub(crate) struct Weights {
     pub(crate) embedding: Embedding,
+    /// `None` if tokens have no second embedding.
+    pub(crate) inputs: Option<PerLayerInputs>,
     pub(crate) layers: Vec<Layer>,
     pub(crate) output_norm: Option<Norm>,
     /// `None` if the final states are the result.
@@ -86,6 +96,7 @@ impl Weights {
         let output_norm = config.output_norm.then(|| tensors.norm(config, "output_norm", width)).transpose()?;
         Ok(Self {
             embedding,
+            inputs: PerLayerInputs::load(config, tensors)?,
             layers,
             output_norm,
             output,
@@ -129,7 +140,11 @@ impl Weights {
 
     /// The matrices of each part: one part per layer, then the output.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Vec<&Matrix>> {
-        self.layers.iter().map(Layer::matrices).chain(self.output.iter().map(|output| vec![&*output.matrix]))
+        let layers = self.layers.iter().enumerate().map(|(index, layer)| {
+            let before = self.inputs.iter().filter(|_| index == 0).map(|inputs| &inputs.projection.matrix);
+            before.chain(layer.matrices()).collect()
+        });
+        layers.chain(self.output.iter().map(|output| vec![&*output.matrix]))
     }
 }
 
@@ -163,14 +178,17 @@ impl Layer {
     /// Every matrix of the layer, in the order in which a token goes through them.
     pub(crate) fn matrices(&self) -> Vec<&Matrix> {
         let attention = self.attention.iter().flat_map(Attention::matrices);
+        let feed_forward = self.feed_forward.iter().flat_map(FeedForward::matrices);
         let crossing = self.cross.iter().flat_map(|cross| cross.matrices());
-        attention.chain(self.feed_forward.iter().flat_map(FeedForward::matrices)).chain(crossing).collect()
+        let input = self.input.iter().flat_map(LayerInput::matrices);
+        attention.chain(feed_forward).chain(crossing).chain(input).collect()
     }
 
     /// The experts of the layer, if it has any.
     fn experts(&self) -> Option<&Experts> {
         match &self.feed_forward {
             Some(FeedForward::Experts(experts)) => Some(experts),
+            Some(FeedForward::Beside(both)) => Some(&both.experts),
             _ => None,
         }
     }
@@ -209,6 +227,11 @@ impl Layer {
             attention: Attention::load(config, index, tensors)?,
             feed_forward: FeedForward::load(config, index, tensors)?,
             cross: CrossAttention::load(config, index, tensors)?,
+            input: LayerInput::load(config, index, tensors)?,
+            scale: match config.layer_scale.get(index) {
+                Some(true) => Some(tensors.vector(&format!("blk.{index}.layer_output_scale.weight"), 1)?[0]),
+                _ => None,
+            },
         })
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct Block<'a> {
     /// See [`Adjusted::cap`].
     pub(super) cap: Option<f32>,
     pub(super) bias: Bias<'a>,
+    pub(super) selected: Selected<'a>,
     /// For each query head of the block, see [`Adjusted::slope`]; empty if there are none.
     pub(super) slopes: &'a [f32],
     /// Position of the first query of the block.
@@ -58,6 +59,23 @@ pub(super) struct Bias<'a> {
     pub(super) positions: usize,
     /// The first query of the block.
     pub(super) first: usize,
+}
+
+/// The positions that the queries of a block see within their ranges.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Selected<'a> {
+    /// A bit for each position, `stride` words for each query; empty if they see all.
+    pub(super) words: &'a [u64],
+    pub(super) stride: usize,
+}
+
+impl<'a> Selected<'a> {
+    /// The words of a query for the pages of a chunk; empty if it sees all.
+    #[inline(always)]
+    fn part(&self, query: usize, chunk: usize) -> &'a [u64] {
+        let row = self.words.get(query * self.stride..(query + 1) * self.stride).unwrap_or(&[]);
+        row.get(chunk * CHUNK_PAGES..).unwrap_or(&[])
+    }
 }
 
 impl<'a> Bias<'a> {
@@ -89,7 +107,7 @@ impl<'a> Block<'a> {
 
     /// The pages of a chunk with positions that any row sees.
     #[inline(always)]
-    fn visible_pages(&self, chunk: usize) -> Range<usize> {
+    pub(super) fn visible_pages(&self, chunk: usize) -> Range<usize> {
         let (mut first, mut end) = (usize::MAX, 0);
         for range in self.visible {
             let range = inside(range, chunk * CHUNK, CHUNK);
@@ -138,7 +156,7 @@ pub(super) struct Scratch {
     chunk: State,
     queries: Vec<f32>,
     byte_queries: ByteQueries,
-    scores: Vec<ChunkScores>,
+    pub(super) scores: Vec<ChunkScores>,
     unpacked: Unpacked,
 }
 
@@ -193,7 +211,8 @@ impl Kernel for Attend<'_> {
                     let bias = block.bias.part(row % block.group, query, chunk);
                     let slope = block.slopes.get(row % block.group).copied();
                     let own = (block.first_position + query) as f32 - (chunk * CHUNK) as f32;
-                    let adjusted = Adjusted { cap: block.cap, bias, slope, own };
+                    let selected = block.selected.part(query, chunk);
+                    let adjusted = Adjusted { cap: block.cap, bias, slope, own, selected };
                     let (largest, total) = weigh::<L>(set, &mut scratch.scores[row], visible.clone(), adjusted);
                     (scratch.chunk.numbers[row], scratch.chunk.numbers[rows + row]) = (largest, total);
                 }
@@ -216,7 +235,7 @@ fn tile_rows(rows: usize, count: usize, tile: usize) -> (usize, usize) {
 
 /// Stores the queries of each tile side by side, multiplied by the scale of the scores.
 #[inline(always)]
-fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut Scratch) {
+pub(super) fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut Scratch) {
     let (rows, size) = (block.rows(), block.layout.key_size);
     let scale = block.scale;
     let as_bytes = block.layout.kv_type == KvType::Q8_0;
@@ -270,7 +289,7 @@ fn few(block: &Block) -> bool {
 
 /// Computes the scores of all rows with the keys of these pages of a chunk.
 #[inline(always)]
-fn add_scores<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
+pub(super) fn add_scores<L: Lanes>(set: L::Set, block: &Block, pages: &Range<usize>, scratch: &mut Scratch) {
     let Scratch { queries, byte_queries, scores: all_scores, unpacked, .. } = scratch;
     let (rows, size) = (block.rows(), block.layout.key_size);
     let count = rows.div_ceil(TILE);

@@ -56,6 +56,9 @@ pub enum Visible<'a> {
     All,
     /// A range for each query, which may extend up to the position of the last query.
     Ranges(&'a [Range<usize>]),
+    /// Some of the positions up to the query's own (sparse attention, see [`super::select_keys`]): for each query as many words
+    /// of 64 bits, one for each page at least, of which bit `i` of word `p` stands for position `64 · p + i`.
+    Selected(&'a [u64]),
 }
 
 /// Attention of some consecutive tokens of one sequence.
@@ -82,6 +85,8 @@ pub(super) struct Input<'a> {
     /// Positions that each query sees.
     pub(super) visible: Vec<Range<usize>>,
     pub(super) bias: &'a [f32],
+    /// Words of bits as in [`Visible::Selected`]; empty if queries see all positions of their ranges.
+    pub(super) selected: &'a [u64],
     /// Number of positions up to and including that of the last query.
     pub(super) positions: usize,
 }
@@ -112,9 +117,28 @@ impl<'a> Input<'a> {
                 bias.len()
             ));
         }
+        let selected = match item.visible {
+            Visible::Selected(words) => words,
+            _ => &[],
+        };
+        let words = selected.len().checked_div(count).unwrap_or(0);
+        if matches!(item.visible, Visible::Selected(_))
+            && (words * count != selected.len() || count > 0 && words < positions.div_ceil(PAGE_TOKENS))
+        {
+            return wrong(format!(
+                "{} words of selected positions for {count} queries; expected as many for each, and one for every page of \
+                 {positions} positions",
+                selected.len()
+            ));
+        }
         let visible = visible(item, count, positions)?;
         check_pages(layout, item.pages, &visible)?;
-        Ok(Self { queries: item.queries, pages: item.pages, visible, bias, positions })
+        Ok(Self { queries: item.queries, pages: item.pages, visible, bias, selected, positions })
+    }
+
+    /// Words of selected positions for each query.
+    pub(super) fn selected_stride(&self) -> usize {
+        self.selected.len().checked_div(self.visible.len()).unwrap_or(0)
     }
 }
 
@@ -124,7 +148,7 @@ fn visible(item: &AttentionItem, count: usize, positions: usize) -> Result<Vec<R
     let mut ranges = room(count, "attention")?;
     let own = item.first_position..positions;
     match item.visible {
-        Visible::Causal => ranges.extend(own.map(|position| 0..position + 1)),
+        Visible::Causal | Visible::Selected(_) => ranges.extend(own.map(|position| 0..position + 1)),
         Visible::Window(0) | Visible::Chunk(0) => return wrong("windows of no positions; expected at least 1".into()),
         Visible::Window(size) => {
             ranges.extend(own.map(|position| (position + 1).saturating_sub(size)..position + 1));

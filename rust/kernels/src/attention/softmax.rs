@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::pages::PAGE_TOKENS;
 use super::scores::ChunkScores;
 use crate::math::{Kernel, LANES, Lanes, exp2, fma, tanh};
 
@@ -16,6 +17,8 @@ pub(super) struct Adjusted<'a> {
     pub(super) slope: Option<f32>,
     /// The position of the query, counted from the first of the chunk.
     pub(super) own: f32,
+    /// For each page of the chunk a bit for every position that the row sees; empty if it sees all.
+    pub(super) selected: &'a [u64],
 }
 
 /// The numbers of the lanes.
@@ -66,6 +69,14 @@ pub(super) fn weigh<L: Lanes>(
     adjusted.apply::<L>(set, &mut scores.as_chunks_mut::<LANES>().0[first..end], first);
     scores[first * LANES..visible.start].fill(f32::NEG_INFINITY);
     scores[visible.end..end * LANES].fill(f32::NEG_INFINITY);
+    for (page, (scores, word)) in scores.chunks_exact_mut(PAGE_TOKENS).zip(adjusted.selected).enumerate() {
+        let mut hidden =
+            if (page + 1) * PAGE_TOKENS > first * LANES && page * PAGE_TOKENS < end * LANES { !word } else { 0 };
+        while hidden != 0 {
+            scores[hidden.trailing_zeros() as usize] = f32::NEG_INFINITY;
+            hidden &= hidden - 1;
+        }
+    }
     let (parts, _) = scores.as_chunks_mut::<LANES>();
     let parts = &mut parts[first..end];
     let mut largest = [L::splat(set, f32::NEG_INFINITY); 2];
@@ -75,6 +86,11 @@ pub(super) fn weigh<L: Lanes>(
         }
     }
     let largest = largest[0].max(largest[1]).largest();
+    if largest == f32::NEG_INFINITY && !adjusted.selected.is_empty() {
+        // Nothing of this chunk is selected: no weights, rather than those of scores that are alike.
+        parts.as_flattened_mut().fill(0.0);
+        return (f32::NEG_INFINITY, 0.0);
+    }
     let shift = L::splat(set, largest);
     let mut sum = L::zero(set);
     for part in parts {

@@ -9,6 +9,7 @@ use crate::threads::Pool;
 const TYPES: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
 
 mod scores;
+mod sparse;
 
 /// A sequence with random queries, keys and values.
 #[derive(Clone)]

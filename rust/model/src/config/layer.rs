@@ -13,8 +13,14 @@ pub(crate) struct LayerConfig {
     pub(crate) key_size: usize,
     /// Elements of one value head.
     pub(crate) value_size: usize,
+    /// The layer whose keys and values it reads: itself, or an earlier one.
+    pub(crate) kv_source: usize,
+    /// Whether the projected keys are the values, too.
+    pub(crate) keys_as_values: bool,
     /// Size of the latent vector of keys and values; 0 for none.
     pub(crate) latent_size: usize,
+    /// Whether it chooses the keys that its tokens see.
+    pub(crate) indexer: bool,
     /// Width of the feed-forward network; 0 for none.
     pub(crate) feed_forward: usize,
     /// How queries and keys are normalized.
@@ -87,9 +93,18 @@ impl Config {
         if self.relative_buckets > 0 { self.relative_buckets } else { self.relative_positions }
     }
 
-    /// Scale of the attention scores.
-    pub(crate) fn score_scale(&self) -> f32 {
-        if self.attention_scale > 0.0 { self.attention_scale } else { 1.0 / (self.key_size as f32).sqrt() }
+    /// Scale of the attention scores in a layer.
+    pub(crate) fn score_scale(&self, layer: &LayerConfig) -> f32 {
+        if self.attention_scale > 0.0 { self.attention_scale } else { 1.0 / (layer.key_size as f32).sqrt() }
+    }
+
+    /// Elements that a layer rotates in each head.
+    pub(crate) fn rotated(&self, layer: &LayerConfig) -> usize {
+        match layer.rotation {
+            Rotation::None => 0,
+            Rotation::Local if self.rope.local_size > 0 => self.rope.local_size,
+            Rotation::Global | Rotation::Local => self.rope.size,
+        }
     }
 
     /// The sizes and switches of a layer.
@@ -103,9 +118,12 @@ impl Config {
         LayerConfig {
             heads: self.heads[index],
             kv_heads: self.kv_heads[index],
-            key_size: self.key_size,
-            value_size: self.value_size,
+            key_size: self.key_sizes.get(index).copied().unwrap_or(self.key_size),
+            value_size: self.value_sizes.get(index).copied().unwrap_or(self.value_size),
+            kv_source: self.kv_source.get(index).copied().unwrap_or(index),
+            keys_as_values: self.keys_as_values.get(index).copied().unwrap_or(false),
             latent_size: self.latent_size,
+            indexer: self.indexer.get(index).copied().unwrap_or(false),
             feed_forward: self.feed_forward[index],
             query_key_norm: self.query_key_norm.get(index).copied().unwrap_or(QueryKeyNorm::None),
             rotation: self.rotation.get(index).copied().unwrap_or(Rotation::Global),

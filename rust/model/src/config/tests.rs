@@ -28,8 +28,10 @@ fn buffers_fit_the_widest_layer() {
 
 #[test]
 fn the_score_scale_defaults_to_the_root_of_the_head_size() {
-    assert_eq!(config().score_scale(), 0.5);
-    assert_eq!(Config { attention_scale: 0.3, ..config() }.score_scale(), 0.3);
+    assert_eq!(config().score_scale(&config().layer(0)), 0.5);
+    let other = Config { key_sizes: vec![4, 16], ..config() };
+    assert_eq!([0, 1].map(|layer| other.score_scale(&other.layer(layer))), [0.5, 0.25]);
+    assert_eq!(Config { attention_scale: 0.3, ..config() }.score_scale(&config().layer(0)), 0.3);
 }
 
 fn values(settings: &[(&str, Value)]) -> Values {

@@ -1,5 +1,8 @@
 //! Checks every setting against its range, so that later arithmetic on sizes is safe.
 
+mod heads;
+mod indexer;
+
 use super::{Activation, AttentionGate, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, Norms, SIZE_LIMIT};
 use crate::Error;
 
@@ -28,9 +31,14 @@ impl Config {
         within("classes", self.classes, 0, WIDTH_LIMIT)?;
         self.validate_relative_positions()?;
         self.validate_cross_layers()?;
+        within("rope_local_size", self.rope.local_size, 0, HEAD_LIMIT)?;
+        within("per_layer_input", self.per_layer_input, 0, WIDTH_LIMIT)?;
+        within("per_layer_input times layers", self.per_layer_input * self.layers, 0, WIDTH_LIMIT)?;
         within("temperature_length", self.temperature_length, 0, SIZE_LIMIT)?;
         within("temperature_offset", self.temperature_offset, 0, SIZE_LIMIT)?;
-        for (name, size) in [("key_size", self.key_size), ("rope_size", self.rope.size)] {
+        let sizes =
+            [("key_size", self.key_size), ("rope_size", self.rope.size), ("rope_local_size", self.rope.local_size)];
+        for (name, size) in sizes {
             if size % 2 != 0 {
                 return Err(Error::Model(format!(
                     "{name} is {size}, but elements are rotated in pairs: expected an even number"
@@ -77,17 +85,26 @@ impl Config {
             ("window", self.window.len()),
             ("chunk", self.chunk.len()),
             ("temperature", self.temperature.len()),
+            ("indexer", self.indexer.len()),
+            ("key_sizes", self.key_sizes.len()),
+            ("value_sizes", self.value_sizes.len()),
+            ("kv_source", self.kv_source.len()),
+            ("keys_as_values", self.keys_as_values.len()),
+            ("layer_scale", self.layer_scale.len()),
         ];
         for (name, entries) in optional.into_iter().filter(|(_, entries)| *entries > 0) {
             per_layer(name, entries, self.layers)?;
         }
+        self.validate_head_sizes()?;
+        self.validate_indexer()?;
         for (layer, (&heads, &kv_heads)) in self.heads.iter().zip(&self.kv_heads).enumerate() {
             if kv_heads > 0 && (heads == 0 || heads % kv_heads != 0) {
                 return Err(Error::Model(format!(
                     "layer {layer} has {heads} query heads for {kv_heads} key and value heads: expected a multiple"
                 )));
             }
-            let widest = heads.saturating_mul(self.key_size.max(self.value_size));
+            let sizes = self.layer(layer);
+            let widest = heads.saturating_mul(sizes.key_size.max(sizes.value_size));
             within("heads times head size", widest, 0, SIZE_LIMIT)?;
         }
         for layer in 0..self.layers {

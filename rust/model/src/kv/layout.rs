@@ -16,8 +16,10 @@ pub(crate) const REWOUND_TOKENS: usize = 128;
 /// The location of each layer's keys and values in a page.
 #[derive(Debug)]
 pub(crate) struct PageLayout {
-    /// `None` for layers without keys and values.
+    /// `None` for layers without keys and values; the same place for layers that share them.
     layers: Vec<Option<LayerLayout>>,
+    /// The keys of layers that choose keys, in the same pages.
+    indexers: Vec<Option<LayerLayout>>,
     pub(super) groups: Vec<Group>,
     pub(super) kv_type: KvType,
     pub(super) spare: Arc<Spare>,
@@ -31,6 +33,15 @@ pub(super) struct LayerLayout {
     start: usize,
 }
 
+/// What a layer stores for each token.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kept {
+    /// The keys and values of a layer.
+    Layer(usize),
+    /// The keys by which a layer chooses those that it sees.
+    Indexer(usize),
+}
+
 /// Layers that see the same tokens.
 #[derive(Debug)]
 pub(super) struct Group {
@@ -41,12 +52,19 @@ pub(super) struct Group {
 impl PageLayout {
     /// Lays out the pages of a model; dropped pages may wait in `spare` for reuse.
     pub(crate) fn new(config: &Config, kv_type: KvType, spare: &Arc<Spare>) -> Result<Self, Error> {
-        let mut layers = Vec::with_capacity(config.layers);
+        let mut layers: Vec<Option<LayerLayout>> = Vec::with_capacity(config.layers);
+        let mut indexers = Vec::with_capacity(config.layers);
         let mut groups: Vec<Group> = Vec::new();
         for index in 0..config.layers {
-            let LayerConfig { kv_heads, key_size, value_size, latent_size, sight, .. } = config.layer(index);
+            let sizes = config.layer(index);
+            let LayerConfig { kv_heads, key_size, value_size, latent_size, sight, kv_source, .. } = sizes;
+            indexers.push(None);
             if kv_heads == 0 {
                 layers.push(None);
+                continue;
+            }
+            if let Some(source) = layers.get(kv_source).copied() {
+                layers.push(source);
                 continue;
             }
             let layout = match latent_size {
@@ -59,29 +77,35 @@ impl PageLayout {
             if group == groups.len() {
                 groups.push(Group { sight, page_bytes: 0 });
             }
-            let start = groups[group].page_bytes;
-            layers.push(Some(LayerLayout { layout, group, start }));
-            let next = layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| start.checked_add(bytes));
-            groups[group].page_bytes = next.ok_or(Error::Memory { bytes: usize::MAX, purpose: PURPOSE })?;
+            layers.push(Some(groups[group].add(layout, group)?));
+            if sizes.indexer {
+                let size = config.indexer_size;
+                let layout = KvLayout { kv_type, kv_heads: 1, key_size: size, value_size: size, latent: true };
+                indexers[index] = Some(groups[group].add(layout, group)?);
+            }
         }
         let all = groups.iter().try_fold(0usize, |sum, group| sum.checked_add(group.page_bytes));
         all.ok_or(Error::Memory { bytes: usize::MAX, purpose: PURPOSE })?;
-        Ok(Self { layers, groups, kv_type, spare: Arc::clone(spare) })
+        Ok(Self { layers, indexers, groups, kv_type, spare: Arc::clone(spare) })
     }
 
-    /// The layout of a layer that stores keys and values.
-    pub(crate) fn layer(&self, layer: usize) -> Result<&KvLayout, Error> {
-        Ok(&self.place(layer)?.layout)
+    /// The layout of what a layer stores.
+    pub(crate) fn layout(&self, kept: Kept) -> Result<&KvLayout, Error> {
+        Ok(&self.place(kept)?.layout)
     }
 
-    pub(super) fn place(&self, layer: usize) -> Result<&LayerLayout, Error> {
-        let place = self.layers.get(layer).and_then(Option::as_ref);
+    pub(super) fn place(&self, kept: Kept) -> Result<&LayerLayout, Error> {
+        let (places, layer) = match kept {
+            Kept::Layer(layer) => (&self.layers, layer),
+            Kept::Indexer(layer) => (&self.indexers, layer),
+        };
+        let place = places.get(layer).and_then(Option::as_ref);
         place.ok_or_else(|| Error::Argument(format!("layer {layer} keeps no keys and values")))
     }
 
     /// The layers of a group.
     pub(super) fn layers_of(&self, group: usize) -> impl Iterator<Item = &LayerLayout> {
-        self.layers.iter().flatten().filter(move |layer| layer.group == group)
+        self.layers.iter().chain(&self.indexers).flatten().filter(move |layer| layer.group == group)
     }
 
     /// How keys and values are stored.
@@ -113,6 +137,14 @@ impl LayerLayout {
 }
 
 impl Group {
+    /// Makes room in a page.
+    fn add(&mut self, layout: KvLayout, group: usize) -> Result<LayerLayout, Error> {
+        let start = self.page_bytes;
+        let next = layout.layer_bytes().checked_next_multiple_of(64).and_then(|bytes| start.checked_add(bytes));
+        self.page_bytes = next.ok_or(Error::Memory { bytes: usize::MAX, purpose: PURPOSE })?;
+        Ok(LayerLayout { layout, group, start })
+    }
+
     /// The pages that the next token of a session of `tokens` tokens needs.
     pub(super) fn needed(&self, tokens: usize) -> Range<usize> {
         let end = tokens.div_ceil(PAGE_TOKENS);

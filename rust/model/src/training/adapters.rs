@@ -54,8 +54,8 @@ impl Part {
         };
         match self {
             Self::Query => heads.map(|heads| &heads.query),
-            Self::Key => heads.map(|heads| &heads.key),
-            Self::Value => heads.map(|heads| &heads.value),
+            Self::Key => heads.and_then(|heads| heads.key.as_ref()),
+            Self::Value => heads.and_then(|heads| heads.value.as_ref()),
             Self::Output => heads.map(|heads| &heads.output),
             Self::Gate => network.and_then(|network| network.gate.as_ref()),
             Self::Up => network.map(|network| &network.up),

@@ -54,8 +54,9 @@ impl Run<'_> {
         let attended = &mut attended[..rows * sizes.attended_width()];
         let logarithms = &mut logarithms[..rows * sizes.heads];
         self.project(place(Part::Query, &weights.query), input, products, &mut low[Part::Query as usize], query)?;
-        self.project(place(Part::Key, &weights.key), input, products, &mut low[Part::Key as usize], key)?;
-        self.project(place(Part::Value, &weights.value), input, products, &mut low[Part::Value as usize], value)?;
+        let [key_map, value_map] = weights.own()?;
+        self.project(place(Part::Key, key_map), input, products, &mut low[Part::Key as usize], key)?;
+        self.project(place(Part::Value, value_map), input, products, &mut low[Part::Value as usize], value)?;
         self.seen(&sizes, weights, (query, key), heads)?;
         let seen = (&heads.query[..query.len()], &heads.key[..key.len()], &*value);
         attention_forward(self.context, &self.shape(&sizes, weights), seen, attended, logarithms)?;
@@ -75,7 +76,7 @@ impl Run<'_> {
             kv_heads: sizes.kv_heads,
             key_size: sizes.key_size,
             value_size: sizes.value_size,
-            scale: config.score_scale(),
+            scale: config.score_scale(sizes),
             soft_cap: (config.attention_soft_cap > 0.0).then_some(config.attention_soft_cap),
             sinks: weights.sinks.as_deref(),
             visible: match sizes.sight {
@@ -146,6 +147,7 @@ impl Run<'_> {
         let logarithms = &logarithms[..rows * sizes.heads];
         let known = (attended, &low[Part::Output as usize][..], gradient);
         let before = |part| matches!(part, Part::Query | Part::Key | Part::Value);
+        let [key_map, value_map] = weights.own()?;
         if of_input.is_none() && !self.adapted(layer, before) {
             return self.project_back(place(Part::Output, &weights.output), known, products, gradients, None);
         }
@@ -172,8 +174,8 @@ impl Run<'_> {
         let mut sum = Sum::SET;
         for (part, linear, gradient) in [
             (Part::Query, &weights.query, &*of_query),
-            (Part::Key, &weights.key, &*of_key),
-            (Part::Value, &weights.value, &*of_value),
+            (Part::Key, key_map, &*of_key),
+            (Part::Value, value_map, &*of_value),
         ] {
             let known = (input, &low[part as usize][..], gradient);
             let wanted = of_input.as_deref_mut().map(|of_input| (of_input, sum));

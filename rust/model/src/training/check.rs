@@ -32,6 +32,9 @@ pub(super) fn model(model: &Model) -> Result<(), Error> {
             "linear biases, limited queries or keys, norms after the rotation or two norms of parallel blocks",
         );
     }
+    if config.value_norm {
+        return refused("normalized values");
+    }
     if weights.output.is_none() {
         return refused("no output matrix");
     }
@@ -40,9 +43,15 @@ pub(super) fn model(model: &Model) -> Result<(), Error> {
             Some(Attention::Latent(_)) => return refused("latent attention"),
             Some(Attention::Linear(_)) => return refused("a matrix in place of attention"),
             Some(Attention::Heads(heads)) if heads.gate.is_some() => return refused("a gate on attention's output"),
+            Some(Attention::Heads(heads)) if heads.own().is_err() => {
+                return refused("keys that are values, or that layers share");
+            }
             Some(Attention::Heads(_)) | None => {}
         }
-        if let Some(FeedForward::Experts(_)) = &layer.feed_forward {
+        if layer.input.is_some() || layer.scale.is_some() {
+            return refused("inputs or factors of layers");
+        }
+        if let Some(FeedForward::Experts(_) | FeedForward::Beside(_)) = &layer.feed_forward {
             return refused("a mixture of experts");
         }
     }

@@ -76,7 +76,7 @@ impl VisionWeights {
         };
         let projector_norm = (!config.projector_norm.is_empty()).then(|| {
             let weight = tensors.vector(&format!("{}.weight", config.projector_norm), config.merged_length())?;
-            Ok::<_, Error>(Norm { weight, bias: None, epsilon: config.projector_norm_epsilon })
+            Ok::<_, Error>(Norm { weight, bias: None, kind: config.norm, epsilon: config.projector_norm_epsilon })
         });
         Ok(Self {
             patch: patch_of(config, tensors)?,
@@ -159,7 +159,7 @@ fn norm_of(config: &VisionConfig, tensors: &mut Tensors, name: &str, len: usize)
         NormKind::Rms => None,
         NormKind::Layer => tensors.optional_vector(&format!("{name}.bias"), len)?,
     };
-    Ok(Norm { weight, bias, epsilon: config.norm_epsilon })
+    Ok(Norm { weight, bias, kind: config.norm, epsilon: config.norm_epsilon })
 }
 
 /// The matrix of patches. A second one is for the second of two frames, which in a still picture is equal to the first, so

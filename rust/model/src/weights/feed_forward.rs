@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use llamacpu_kernels::matmul::Matrix;
 
-use super::Linear;
-use crate::config::Gate;
+use super::{Linear, Norm};
+use crate::config::{Gate, NormKind};
+use crate::rows::multiply;
 use crate::tensors::Tensors;
 use crate::{Config, Error};
 
@@ -21,6 +22,19 @@ pub(crate) struct Network {
 pub(crate) enum FeedForward {
     Dense(Box<Network>),
     Experts(Box<Experts>),
+    /// Both, side by side.
+    Beside(Box<Beside>),
+}
+
+/// A dense network and experts whose outputs are added, each with norms of its own.
+pub(crate) struct Beside {
+    pub(crate) network: Network,
+    pub(crate) network_output_norm: Norm,
+    pub(crate) experts: Experts,
+    /// Of what the router reads; includes its factor of each element.
+    pub(crate) router_norm: Norm,
+    pub(crate) experts_norm: Norm,
+    pub(crate) experts_output_norm: Norm,
 }
 
 /// A mixture of experts.
@@ -28,6 +42,8 @@ pub(crate) struct Experts {
     pub(crate) router: Linear,
     /// Added to an expert's score for selection, but not to its weight.
     pub(crate) selection_bias: Option<Vec<f32>>,
+    /// Factors of the weights of the chosen experts.
+    pub(crate) scales: Option<Vec<f32>>,
     pub(crate) networks: Vec<Network>,
     /// The network that all tokens go through in addition.
     pub(crate) shared: Option<Network>,
@@ -72,7 +88,11 @@ impl FeedForward {
         if inner == 0 {
             return Ok(None);
         }
-        if config.experts > 0 && tensors.has(&format!("blk.{index}.ffn_gate_inp.weight")) {
+        let routed = config.experts > 0 && tensors.has(&format!("blk.{index}.ffn_gate_inp.weight"));
+        if routed && config.experts_beside {
+            return Ok(Some(Self::Beside(Box::new(Beside::load(config, index, tensors)?))));
+        }
+        if routed {
             return Ok(Some(Self::Experts(Box::new(Experts::load(config, index, tensors)?))));
         }
         let name = |part: &str| format!("blk.{index}.ffn_{part}");
@@ -83,11 +103,32 @@ impl FeedForward {
     pub(super) fn matrices(&self) -> Vec<&Matrix> {
         match self {
             Self::Dense(network) => network.matrices().collect(),
-            Self::Experts(experts) => std::iter::once(&experts.router.matrix)
-                .chain(experts.networks.iter().chain(&experts.shared).flat_map(Network::matrices))
-                .chain(experts.shared_gate.iter().map(|gate| &gate.matrix))
-                .collect(),
+            Self::Experts(experts) => experts.matrices().collect(),
+            Self::Beside(both) => both.network.matrices().chain(both.experts.matrices()).collect(),
         }
+    }
+}
+
+impl Beside {
+    fn load(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Self, Error> {
+        let name = |part: &str| format!("blk.{index}.{part}");
+        let width = config.embedding_length;
+        let mut weight = tensors.vector(&name("ffn_gate_inp.scale"), width)?;
+        multiply(&mut weight, 1.0 / (width as f32).sqrt());
+        let mut norm = |part: &str| tensors.norm(config, &name(part), width);
+        Ok(Self {
+            network_output_norm: norm("post_ffw_norm_1")?,
+            experts_norm: norm("pre_ffw_norm_2")?,
+            experts_output_norm: norm("post_ffw_norm_2")?,
+            router_norm: Norm { weight, bias: None, kind: NormKind::Rms, epsilon: config.norm_epsilon },
+            network: Network::load(
+                config,
+                &|part| name(&format!("ffn_{part}")),
+                config.layer(index).feed_forward,
+                tensors,
+            )?,
+            experts: Experts::load(config, index, tensors)?,
+        })
     }
 }
 
@@ -97,6 +138,8 @@ impl Experts {
         let (width, count) = (config.embedding_length, config.experts);
         let router = tensors.linear(&name("ffn_gate_inp"), width, count)?;
         let selection_bias = tensors.optional_vector(&name("exp_probs_b.bias"), count)?;
+        let scales =
+            if config.experts_beside { tensors.optional_vector(&name("ffn_down_exps.scale"), count)? } else { None };
         let networks = if tensors.has(&name("ffn_up.0.weight")) {
             // Files from 2023: one tensor per expert.
             (0..count)
@@ -119,7 +162,14 @@ impl Experts {
             }
         };
         let asked = networks.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Self { router, selection_bias, networks, shared, shared_gate, allowance: OnceLock::new(), asked })
+        Ok(Self { router, selection_bias, scales, networks, shared, shared_gate, allowance: OnceLock::new(), asked })
+    }
+
+    /// Every matrix: the router first, then each network in turn.
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        std::iter::once(&self.router.matrix)
+            .chain(self.networks.iter().chain(&self.shared).flat_map(Network::matrices))
+            .chain(self.shared_gate.iter().map(|gate| &gate.matrix))
     }
 
     /// Leaves all experts on disk until they are used for the first time; see [`Self::admit`].
@@ -195,6 +245,7 @@ mod tests {
         let experts = Experts {
             router: linear(),
             selection_bias: None,
+            scales: None,
             networks: (0..4).map(|_| network()).collect(),
             shared: None,
             shared_gate: None,

@@ -20,6 +20,7 @@ pub(crate) struct Linear {
 pub(crate) struct Norm {
     pub(crate) weight: Vec<f32>,
     pub(crate) bias: Option<Vec<f32>>,
+    pub(crate) kind: NormKind,
     /// Added to the mean square or to the variance.
     pub(crate) epsilon: f32,
 }
@@ -29,7 +30,7 @@ impl Norm {
     pub(crate) fn unweighted(config: &Config, len: usize) -> Result<Self, Error> {
         let mut weight = zeroed(Some(len), "weights")?;
         weight.fill(1.0);
-        Ok(Self { weight, bias: None, epsilon: config.norm_epsilon })
+        Ok(Self { weight, bias: None, kind: config.norm, epsilon: config.norm_epsilon })
     }
 }
 
@@ -93,6 +94,6 @@ impl Tensors<'_> {
             NormKind::Rms => None,
             NormKind::Layer => self.optional_vector(&format!("{name}.bias"), len)?,
         };
-        Ok(Norm { weight, bias, epsilon: config.norm_epsilon })
+        Ok(Norm { weight, bias, kind: config.norm, epsilon: config.norm_epsilon })
     }
 }
