@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fake_llama import llama
+from fake_llama import Model, Writer, llama
+from llamacpu.answers import chat_prompt, chat_question
+from llamacpu.chat import Chat
+from llamacpu.chat.builtin import builtin, source_of
 from llamacpu.chat.events import Event, Piece, ToolCall
 from llamacpu.chat.harmony import HarmonyReader
 
@@ -97,3 +100,20 @@ def test_a_conversation_in_channels(llama: Callable[..., Any], stream: bool) -> 
     else:
         message = found["choices"][0]["message"]
     assert (message["content"], message["reasoning_content"]) == ("Yes.", "Hm")
+
+
+def test_a_start_without_a_header_is_text() -> None:
+    text = "<|start|>" + "a" * 1200
+    assert read(text, []) == read(text, list(range(len(text)))) == (text, "", [])
+
+
+def test_an_answer_that_has_begun_continues_in_the_channel_for_the_user() -> None:
+    source = source_of(builtin("gpt-oss"))
+    chat = Chat.of(Model(Writer(""), source))
+    begun = {"role": "assistant", "content": "It is", "reasoning_content": "Hm"}
+    prompt = chat_prompt(chat, [{"role": "user", "content": "Hi"}, begun], continue_last=True)
+    text = chat.tokenizer.decode(prompt.ids)
+    assert text.endswith(f"<|start|>assistant{ANALYSIS}Hm<|end|><|start|>assistant{FINAL}It is")
+    reader = chat_question(chat, prompt).reader
+    assert reader is not None
+    assert reader.push(" late.") + reader.finish() == [Piece("content", " late.")]
