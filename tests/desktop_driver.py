@@ -126,6 +126,20 @@ def talk(person: Person, picture: str | None) -> dict[str, object]:
     return seen
 
 
+def image(person: Person, picture: str | None) -> dict[str, object]:
+    """A message with an image, and one with something that is none."""
+    assert picture is not None
+    person.wait_for("idle")
+    person.window.add_images([picture, __file__])
+    told = person.window.status.cget("text")
+    person.type("What is this")
+    person.wait_for("answering")
+    person.wait_for("idle")
+    kinds = [part["type"] for part in person.window.messages[0]["content"]]
+    names = person.window.page.image_names()
+    return person.seen(told=told, kinds=kinds, images=len(names))
+
+
 def stop(person: Person, _picture: str | None) -> dict[str, object]:
     """An answer without an end, ended by the button."""
     person.wait_for("idle")
@@ -199,11 +213,19 @@ def draw(root: tk.Tk, picture: str) -> None:
 def main() -> None:
     """Do what the command line says."""
     name, model, *picture = sys.argv[1:]
-    change_answers(endless=name != "talk")
+    change_answers(endless=name not in ("talk", "image"))
     if name == "early":
         slow_loading()
     person = Person(model)
-    scenes = {"talk": talk, "stop": stop, "long": long, "close": close, "early": early, "missing": missing}
+    scenes = {
+        "talk": talk,
+        "stop": stop,
+        "long": long,
+        "close": close,
+        "early": early,
+        "missing": missing,
+        "image": image,
+    }
     seen = scenes[name](person, picture[0] if picture else None)
     if name not in ("close", "early"):
         person.window.close()

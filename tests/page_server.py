@@ -159,7 +159,8 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(body)
         messages = body["messages"]
         continues = messages[-1]["role"] == "assistant"
-        word = next(m["content"] for m in reversed(messages) if m["role"] == "user").split()[0].strip(",.").lower()
+        asked = next(said(m["content"]) for m in reversed(messages) if m["role"] == "user")
+        word = (asked.split() or ["image"])[0].strip(",.").lower()
         if word == "busy":
             return self.error(503, "The queue is full", Retry_After="7")
         if word == "refuse":
@@ -194,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.raw(json.dumps({"error": {"message": "the model file was changed while it was used"}}))
             reason = "length" if word in ("short", "tiny") and not continues else "stop"
             self.chunk({}, reason, timings={"tokens_per_second": 41.7})
-            prompt = sum(len(m["content"]) for m in body["messages"]) // 4 + 8
+            prompt = sum(len(said(m["content"])) for m in body["messages"]) // 4 + 8
             usage = {"prompt_tokens": prompt, "completion_tokens": pieces, "total_tokens": prompt + pieces}
             usage |= {"prompt_tokens_details": {"cached_tokens": prompt // 2}}
             self.raw(json.dumps({"choices": [], "usage": usage}))
@@ -215,6 +216,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 Pieces = Iterator[tuple[str, str]]
+
+
+def said(content: Any) -> str:
+    """The text of a message's content, which may have images beside it."""
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
 def words(text: str) -> Pieces:

@@ -74,6 +74,24 @@ def test_a_conversation_streams_into_the_window(display: str) -> None:
     assert seen["stages"] > 4
 
 
+def test_an_image_goes_with_a_message_and_is_shown(display: str, tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    import vision_files
+
+    demo = Path(str(resources.files("llamacpu"))) / "data" / "demo.gguf"
+    model = tmp_path / "demo.gguf"
+    model.write_bytes(demo.read_bytes())
+    vision_files.write_mmproj(tmp_path / "demo-mmproj.gguf")
+    (tmp_path / "a.png").write_bytes(vision_files.png((40, 60)))
+    seen = use(display, "image", model, tmp_path / "a.png")
+    assert seen["roles"] == ["user", "assistant"]
+    assert seen["kinds"] == ["image", "text"]
+    assert seen["images"] == 1
+    assert "is not an image" in seen["told"]
+    assert "With the message: a.png." in seen["told"]
+    assert "Error" not in seen["page"]
+
+
 def test_the_stop_button_ends_an_answer(display: str, tiny_model: Callable[..., Path]) -> None:
     seen = use(display, "stop", tiny_model(ENDLESS))
     assert "Stopped." in seen["page"]

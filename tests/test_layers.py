@@ -31,6 +31,7 @@ LAYERS = [
     {"generation"},
     {"drafting"},
     {"sampling"},
+    {"multimodal"},
     {"engine"},
     {"pictures"},
     {"store"},

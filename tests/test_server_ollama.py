@@ -147,8 +147,8 @@ def test_models_are_loaded_and_unloaded_as_asked() -> None:
     ("path", "body", "word"),
     [
         ("/api/create", {"model": "x"}, "--store-changes"),
-        ("/api/chat", {"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, "pictures"),
-        ("/api/generate", {"prompt": "x", "images": ["aGk="]}, "pictures"),
+        ("/api/chat", {"messages": [{"role": "user", "content": "x", "images": ["aGk="]}]}, "mmproj"),
+        ("/api/generate", {"prompt": "x", "images": ["aGk="]}, "mmproj"),
         ("/api/generate", {"prompt": "x", "suffix": "y"}, "insert"),
         ("/api/generate", {"prompt": "x", "options": {"top_p": 2}}, "options.top_p"),
     ],

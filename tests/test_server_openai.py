@@ -215,7 +215,7 @@ def test_models(demo_url: str) -> None:
         ("messages[0].role", {"messages": [{"role": "queen", "content": "x"}]}),
         ("messages[0].role", {"messages": [{"content": "x"}]}),
         ("messages[1].content", {"messages": [*HELLO, {"role": "user", "content": 3}]}),
-        ("messages[0].content[0].type", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
+        ("messages[0].content[0]", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}),
         ("stop[1]", {"stop": ["a", 1]}),
         ("stop", {"stop": ""}),
         ("logit_bias", {"logit_bias": {"a": 1}}),

@@ -10,13 +10,16 @@ A `Model` is immutable and may be shared by threads; a `Session` is one conversa
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
-from llamacpu.arguments import refuse
-from llamacpu.engine.interfaces import CancelToken, StepOutput, TokenIds
+from llamacpu.arguments import integer, refuse
+from llamacpu.engine.adapter_set import ControlVectorUse, LoraUse
+from llamacpu.engine.interfaces import CancelToken, Load, LoadProgress, StepOutput, TokenIds
 from llamacpu.engine.model import EngineModel
 from llamacpu.engine.session import Session
+from llamacpu.multimodal.projectors import vision_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from llamacpu.generation.context_window import Overflow
     from llamacpu.generation.generate import Drafts
     from llamacpu.generation.request import LogitsProcessor, PromptProgress, StoppingCriterion
+    from llamacpu.multimodal.vision import Vision
+    from llamacpu.pictures import PictureAccess
     from llamacpu.sampling import Sampler, Sampling
     from llamacpu.tasks.embeddings import Pooling
     from llamacpu.tasks.prefixes import Task
@@ -47,6 +52,10 @@ class Model(EngineModel):
     load       "map": the file is memory-mapped and the system reads its pages as they are needed; it is copied if its
                file system does not support mapping. "copy": the whole file is read into the process's memory at once,
                and later changes to it have no effect
+    mmproj     the file of the vision encoder, for models that see pictures; `None` for the one that came with the
+               model's name or lies beside its file, False for none
+    image_tokens  the most tokens of a picture, for models that show one in several sizes; `None` for what they were
+               trained with
     lora, control_vectors  what sessions go through by default, as in `session`: LoRA adapters with their scales, and
                control vectors with their strengths and layers. Without `lora`, a model opened by name has the adapters
                that belong to the name (ADAPTER of a Modelfile)
@@ -56,6 +65,49 @@ class Model(EngineModel):
     that used it and all later ones raise `ModelError`; renaming another file over it does no harm.
     Use it as a context manager, or call `close()`, or let it go out of scope.
     """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        on_load: LoadProgress | None = None,
+        *,
+        overrides: Mapping[str, bool | int | float | str] | None = None,
+        load: Load = "map",
+        lora: Iterable[LoraUse] | None = None,
+        control_vectors: Iterable[ControlVectorUse] | None = None,
+        mmproj: str | os.PathLike[str] | bool | None = None,
+        image_tokens: int | None = None,
+    ) -> None:
+        integer("image_tokens", image_tokens)
+        if image_tokens is not None and image_tokens < 1:
+            raise ValueError(f"image_tokens is {image_tokens}; expected at least 1, or None for the model's own choice")
+        self._vision: Vision | None = None
+        super().__init__(
+            path, threads, on_load, overrides=overrides, load=load, lora=lora, control_vectors=control_vectors
+        )
+        try:
+            self._vision = vision_of(self, self._projector, mmproj, image_tokens, threads)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def vision(self) -> Vision | None:
+        """What sees pictures in messages: the vision encoder in the mmproj file; None for a model without one."""
+        return self._vision
+
+    def open_vision(self, mmproj: str | os.PathLike[str], image_tokens: int | None = None) -> None:
+        """See pictures with this vision encoder from now on; arguments and errors as for the constructor."""
+        older, self._vision = self._vision, vision_of(self, None, mmproj, image_tokens, self.threads)
+        if older is not None:
+            older.close()
+
+    def close(self) -> None:
+        """Free the memory of the weights; see `Model`. Sessions cannot be continued afterwards."""
+        super().close()
+        if self._vision is not None:
+            self._vision.close()
 
     @overload
     def embed(
@@ -155,7 +207,8 @@ class Model(EngineModel):
         response_format: ResponseFormat | None = None, grammar: Grammar | None = None,
         sampling: Sampling | Sampler | None = None, max_tokens: int | None = None, stop: str | Sequence[str] = (),
         reasoning: bool = True, template: str | None = None, context: int | None = None, overflow: Overflow = "error",
-        draft: Drafts = "auto", cancel: CancelToken | None = None, timeout: float | None = None, **other: NoReturn,
+        draft: Drafts = "auto", cancel: CancelToken | None = None, timeout: float | None = None,
+        access: PictureAccess | None = None, **other: NoReturn,
     ) -> Answer: ...  # fmt: skip
     @overload
     def chat(
@@ -164,7 +217,8 @@ class Model(EngineModel):
         response_format: ResponseFormat | None = None, grammar: Grammar | None = None,
         sampling: Sampling | Sampler | None = None, max_tokens: int | None = None, stop: str | Sequence[str] = (),
         reasoning: bool = True, template: str | None = None, context: int | None = None, overflow: Overflow = "error",
-        draft: Drafts = "auto", cancel: CancelToken | None = None, timeout: float | None = None, **other: NoReturn,
+        draft: Drafts = "auto", cancel: CancelToken | None = None, timeout: float | None = None,
+        access: PictureAccess | None = None, **other: NoReturn,
     ) -> RunningAnswer: ...  # fmt: skip
     def chat(
         self,
@@ -186,6 +240,7 @@ class Model(EngineModel):
         draft: Drafts = "auto",
         cancel: CancelToken | None = None,
         timeout: float | None = None,
+        access: PictureAccess | None = None,
         **other: NoReturn,
     ) -> Answer | RunningAnswer:
         """Answer a conversation; return an `Answer` (`content`, `reasoning`, `tool_calls`, `result`).
@@ -199,6 +254,10 @@ class Model(EngineModel):
         reasoning        whether reasoning is separated from the content
         template         a built-in chat template, one in the file, or Jinja source; None for the file's
         context          tokens of the session that this call creates; None for the model's training context
+        access           what texts in messages may name as a picture, besides data URLs: files, addresses on the web
+
+        Messages may have pictures, if the model sees them (`vision`): parts such as {"type": "image_url", "image_url":
+        {"url": "data:image/jpeg;base64,..."}} or {"type": "image", "image": Path("photo.jpg")}.
 
         The remaining arguments are those of `generate`. Without `stream`, use
         `await asyncio.to_thread(model.chat, messages)` to avoid blocking an event loop. Raises TypeError and ValueError
@@ -213,12 +272,13 @@ class Model(EngineModel):
         answers.check_response_format(response_format)
         given = [{"role": "system", "content": system}, *messages] if system is not None else messages
         chat = Chat.of(self, template)
+        session = self.session(context)
+        offered = tools if tool_choice != "none" else None
+        most = session.context if overflow == "error" else None
         question = answers.chat_question(
-            chat, answers.chat_prompt(chat, given, tools if tool_choice != "none" else None), tools=tools,
+            chat, answers.chat_prompt(chat, given, offered, access=access, context=most), tools=tools,
             tool_choice=tool_choice, response_format=response_format, grammar=grammar, reasoning=reasoning,
             streamed=stream, stop=(stop,) if isinstance(stop, str) else stop, sampling=sampling, max_tokens=max_tokens,
         )  # fmt: skip
-        running = answers.answer(
-            self.session(context), question, overflow=overflow, draft=draft, cancel=cancel, timeout=timeout
-        )
+        running = answers.answer(session, question, overflow=overflow, draft=draft, cancel=cancel, timeout=timeout)
         return running if stream else running.read()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.answers import in_headers
 from llamacpu.answers import tools as requested
+from llamacpu.answers.pictures import has_pictures, prompt_with_pictures, with_marks
 from llamacpu.arguments import described, token_ids
 from llamacpu.chat.reasoning import (
     REASONING_MARKS,
@@ -24,9 +25,11 @@ from llamacpu.text.infill import can_infill, infill_prompt
 if TYPE_CHECKING:
     from llamacpu.chat import Chat
     from llamacpu.chat.events import Reader
+    from llamacpu.chat.pictures import Marks
     from llamacpu.constraints.grammar import Grammar
     from llamacpu.engine.interfaces import ModelLike
     from llamacpu.generation.request import LogitsProcessor, StoppingCriterion
+    from llamacpu.pictures import Picture, PictureAccess
     from llamacpu.sampling import Sampler, Sampling
     from llamacpu.text.tokenizer import Tokenizer
 
@@ -48,7 +51,7 @@ class Question:
 
     Usable for one answer only, because grammars keep the state of its text.
 
-    prompt  token ids
+    prompt  token ids; a `MixedTokens` if there are pictures among them
     reader  splits the answer into events; with None, all text is content
 
     The other fields are settings of `llamacpu.generation.generate`.
@@ -83,7 +86,8 @@ class TextPrompt(NamedTuple):
 class ChatPrompt(NamedTuple):
     """A conversation to answer."""
 
-    ids: list[int]
+    ids: Sequence[int]
+    """token ids: a list, or a `MixedTokens` if there are pictures"""
     text: str
     """at least the end of the prompt, which shows whether it has opened the reasoning"""
     stop: tuple[str, ...] = ()
@@ -134,15 +138,25 @@ def chat_prompt(
     variables: Mapping[str, Any] | None = None,
     *,
     continue_last: bool = False,
+    access: PictureAccess | None = None,
+    context: int | None = None,
 ) -> ChatPrompt:
     """Build a prompt from messages with the chat template; `variables` are passed to the template.
 
-    continue_last: the last message is the assistant's and begins the answer, which continues right after it.
+    continue_last  the last message is the assistant's and begins the answer, which continues right after it
+    access         where pictures in the messages may come from; None for data URLs alone
+    context        the most tokens of a prompt with pictures, which are counted before one is encoded
 
-    Raises ValueError if there is nothing to continue, TemplateError if the template cannot render the messages.
+    Raises ValueError if there is nothing to continue, TemplateError if the template cannot render the messages,
+    PictureError for pictures that cannot be shown to the model, ContextOverflow for a prompt with too many of them.
     """
     begun = begun_answer(messages) if continue_last else ""
-    segments = list(chat.segments(messages[:-1] if begun else messages, tools, **(variables or {})))
+    said: Sequence[Mapping[str, Any]] = messages[:-1] if begun else messages
+    pictures: list[Picture] = []
+    marks: Marks | None = None
+    if has_pictures(said):
+        said, pictures, marks = with_marks(chat, said, access)
+    segments = list(chat.segments(said, tools, marks=marks, **(variables or {})))
     in_messages = bool(segments) and begins_message(segments[-1].text)
     if begun and in_messages:
         reasoning = _text_of(messages[-1].get("reasoning_content"))
@@ -156,7 +170,11 @@ def chat_prompt(
             segments += [Segment(reasoning, False), Segment(f"\n{closing}\n\n", True)]
         segments.append(Segment(begun, False))
     text = segments[-1].text if segments else ""
-    ids = chat.encode_segments(segments)
+    ids: Sequence[int] = (
+        chat.encode_segments(segments)
+        if marks is None
+        else prompt_with_pictures(chat, segments, pictures, marks, context)
+    )
     return ChatPrompt(ids, text, tuple(chat.stop), begun=bool(begun), messages=in_messages)
 
 

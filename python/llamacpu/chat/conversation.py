@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llamacpu import log
@@ -10,6 +11,7 @@ from llamacpu.chat.builtin import builtin, guess, is_builtin, source_of, speaks_
 from llamacpu.chat.forms import Form, forms, missing
 from llamacpu.chat.limits import Limits, TemplateLimit
 from llamacpu.chat.ollama_template import OllamaTemplate, is_go_template
+from llamacpu.chat.pictures import Marks, styles
 from llamacpu.chat.segments import Segment
 from llamacpu.chat.template import ChatTemplate
 from llamacpu.chat.variables import completed, with_other_names
@@ -20,6 +22,7 @@ from llamacpu.store.manifests import Preset
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike
+    from llamacpu.multimodal.vision import Vision
     from llamacpu.text.tokenizer import Tokenizer
 
 
@@ -66,6 +69,7 @@ class Chat:
 
     name    the template in use: "default", another name in the file, a built-in name, "modelfile" or "custom"
     stop    texts that end an answer, if the template is a built-in one
+    vision  what sees the pictures of the messages; None for a model that sees none
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Chat:
         self.tokenizer = tokenizer
         self.preset: Preset = preset or Preset()
         self.stop: tuple[str, ...] = ()
+        self.vision: Vision | None = None
         self._metadata = metadata
         self._told: set[str] = set()
         sources = templates_in(metadata)
@@ -125,7 +130,9 @@ class Chat:
     @classmethod
     def of(cls, model: ModelLike, template: str | None = None) -> Chat:
         """The chat format of `model`."""
-        return cls(model.metadata, model.tokenizer, template, preset=preset_of(model))
+        chat = cls(model.metadata, model.tokenizer, template, preset=preset_of(model))
+        chat.vision = getattr(model, "vision", None)
+        return chat
 
     def __repr__(self) -> str:
         return f"<Chat {self.name!r} of {self.tokenizer!r}>"
@@ -166,9 +173,14 @@ class Chat:
         messages: Iterable[Mapping[str, Any]],
         tools: Sequence[Any] | None = None,
         add_generation_prompt: bool = True,
+        *,
+        marks: Marks | None = None,
         **variables: Any,
     ) -> list[Segment]:
         """The prompt as segments for the tokenizer; see `ChatTemplate.segments`.
+
+        marks: stand for pictures in the messages; each becomes a segment of its own, in the place that the template
+        gives to the picture.
 
         Raises TemplateError if the template renders the conversation in none of its forms, or exceeds a limit.
         """
@@ -176,12 +188,15 @@ class Chat:
         template.check()
         variables = with_other_names(variables, template)
 
-        def run(form: Form) -> list[Segment]:
+        def run(form: Form, complete: bool = True) -> list[Segment]:
+            return self._with_pictures(marks, template, partial(rendered, form), form.messages, complete)
+
+        def rendered(form: Form, messages: Sequence[Any], control_tokens: Collection[str]) -> list[Segment]:
             return template.segments(
-                form.messages,
+                messages,
                 form.tools if "tools" in form.changes else form.tools or None,
                 add_generation_prompt,
-                control_tokens=self.control_tokens,
+                control_tokens=control_tokens,
                 **variables,
             )
 
@@ -200,7 +215,7 @@ class Chat:
             except TemplateError as failed:
                 error = error or failed
                 continue
-            lost = missing(form, text_of(found), lambda marked: text_of(run(marked)))
+            lost = missing(form, text_of(found), lambda marked: text_of(run(marked, False)))
             if best is None or len(lost) < best[0]:
                 best = len(lost), found, form, lost
             # If a template leaves out the text next to a call, no other form brings it back.
@@ -211,6 +226,39 @@ class Chat:
             raise error
         self._tell(best[2], best[3])
         return completed(best[1]) if add_generation_prompt else best[1]
+
+    def _with_pictures(
+        self,
+        marks: Marks | None,
+        template: ChatTemplate | OllamaTemplate,
+        render: Callable[[Sequence[Any], Collection[str]], list[Segment]],
+        messages: Sequence[Any],
+        complete: bool,
+    ) -> list[Segment]:
+        """Render messages whose pictures are marks, in the style in which the template shows most.
+
+        complete: whether all pictures must be there
+        """
+        if marks is None:
+            return render(messages, self.control_tokens)
+        error: TemplateError | None = None
+        best: list[Segment] | None = None
+        for style in styles(marks, template.source):
+            try:
+                segments = render(style(messages), marks.control_tokens(self.control_tokens))
+                segments = marks.marked(segments) if complete else segments
+            except TemplateLimit:
+                raise
+            except TemplateError as failed:
+                error = failed
+                continue
+            if marks.texts_shown(messages, segments):
+                return segments
+            best = best or segments
+        if best is None:
+            assert error is not None
+            raise error
+        return best
 
     def _tell(self, form: Form, lost: set[str]) -> None:
         """Warn once about everything that the template does not show as written."""
@@ -236,14 +284,14 @@ class Chat:
         """
         return self.encode_segments(self.segments(messages, tools, add_generation_prompt, **variables))
 
-    def encode_segments(self, segments: Sequence[Segment]) -> list[int]:
-        """The token ids of a prompt given as segments."""
+    def encode_segments(self, segments: Sequence[Segment], begun: bool = False) -> list[int]:
+        """The token ids of a prompt given as segments. begun: they continue a prompt, and no start token is due."""
         tokenizer = self.tokenizer
         bos = tokenizer.bos
         ids: list[int] = []
         for text, special in segments:
             start = self._text(bos)
-            if not ids and bos is not None:
+            if not ids and bos is not None and not begun:
                 wanted = tokenizer.add_bos
                 while special and start and text.startswith(start):
                     text, wanted = text[len(start) :], True

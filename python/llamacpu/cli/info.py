@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli import options
+from llamacpu.cli.info_vision import vision_facts, vision_rows
 from llamacpu.cli.terminal import write
 from llamacpu.families.memory import amount
 
@@ -21,6 +22,8 @@ _LONGEST_TEXT = 60
 
 @click.command("info", short_help="Show what is in a model file and how much memory it needs.")
 @click.argument("model", type=str, shell_complete=options.complete_files)
+@options.mmproj
+@options.image_tokens
 @options.context
 @options.kv_type
 @click.option("--tensors", "show_tensors", is_flag=True, help="List every tensor.")
@@ -28,6 +31,8 @@ _LONGEST_TEXT = 60
 @options.as_json
 def command(
     model: str,
+    mmproj: str | None,
+    image_tokens: int | None,
     context: int | None,
     kv_type: str,
     show_tensors: bool,
@@ -39,6 +44,9 @@ def command(
 
     with GGUFFile(options.named_file(model) if model else model, overrides) as file:
         facts = describe(file, context, kv_type, show_tensors)
+        if facts["runs"] or mmproj or facts["architecture"] == "clip":
+            width = None if facts["architecture"] == "clip" else facts.get("embedding_length")
+            facts["vision"] = vision_facts(file, width, mmproj, image_tokens)
     if as_json:
         write(json.dumps(facts, ensure_ascii=False) + "\n")
     else:
@@ -156,6 +164,7 @@ def _as_text(facts: dict[str, Any]) -> str:
         ]
     else:
         rows.append(("does not run", facts["problem"]))
+    rows += vision_rows(facts.get("vision"))
     width = max(len(name) for name, _ in rows) + 2
     text = "".join(f"{name:<{width}}{value}\n" for name, value in rows)
     text += "\nmetadata\n" + "".join(f"  {key} = {_short(value)}\n" for key, value in facts["metadata"].items())

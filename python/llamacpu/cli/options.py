@@ -47,6 +47,17 @@ threads: Decorator = click.option(
     type=click.IntRange(min=1, max=MOST_THREADS),
     help="Number of threads. [default: from the CPU affinity, the container quota and the cores]",
 )
+mmproj: Decorator = click.option(
+    "--mmproj",
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="The vision encoder of a model that sees pictures. [default: the one that comes with it or lies beside it]",
+)
+image_tokens: Decorator = click.option(
+    "--image-tokens",
+    type=click.IntRange(min=1, max=MOST_TOKENS),
+    help="Maximum number of tokens of a picture, for models that show one in several sizes.",
+)
 context: Decorator = click.option(
     "-c",
     "--context",

@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     shell_complete=options.complete_files,
     help="Append the text of this file ('-': stdin) to the prompt; may be repeated.",
 )
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    shell_complete=options.complete_files,
+    help="A picture to show to the model with the prompt; may be given several times.",
+)
 @click.option("-s", "--system", callback=options.utf8, help="The system prompt: how the model is to behave.")
 @click.option(
     "-n", "--max-tokens", type=click.IntRange(min=-1), help="Maximum number of tokens in an answer; -1 means no limit."
@@ -77,6 +85,8 @@ if TYPE_CHECKING:
 @options.sampling_options
 @options.context
 @options.threads
+@options.mmproj
+@options.image_tokens
 @options.load
 @options.overrides
 @options.kv_type
@@ -110,6 +120,8 @@ def command(context: click.Context, /, **given: Any) -> None:
 
     A model that has no chat template and whose name is not that of a chat model continues the prompt as it is.
 
+    With a model that sees pictures, --image shows one; in a conversation, drag its file into the message.
+
     The text is streamed. At a terminal, and after the answer of a chat model, the output ends with a newline; with
     --raw into a pipe or file, it is exactly the text of the model.
     """
@@ -122,6 +134,10 @@ def command(context: click.Context, /, **given: Any) -> None:
         raise click.UsageError("--special needs --raw: in a chat the template alone decides about control tokens")
     if given["json_schema"] is not None and given["grammar_file"] is not None:
         raise click.UsageError("--json-schema and --grammar; give one of them")
+    if given["images"] and given["raw"]:
+        raise click.UsageError("--image needs a chat template, which has a place for pictures; leave out --raw")
+    if given["images"] and prompt is None and not sys.stdin.isatty():
+        raise click.UsageError("--image needs a prompt: give it after MODEL, with --prompt, --file or on stdin")
     if prompt is None and (given["as_json"] or given["raw"]):
         raise click.UsageError("--json and --raw need a prompt: give it after MODEL, with --prompt, --file or on stdin")
     from llamacpu.model import Model
@@ -133,6 +149,8 @@ def command(context: click.Context, /, **given: Any) -> None:
             given["threads"],
             load=given["load"],
             overrides=given["overrides"],
+            mmproj=given["mmproj"],
+            image_tokens=given["image_tokens"],
             **adapter_options.opened(given["lora"], given["control_vectors"]),
         ) as model,
         options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"], given["load"]) as draft,
@@ -158,6 +176,7 @@ def command(context: click.Context, /, **given: Any) -> None:
             conversation = Conversation(
                 session, settings, how, system, template, _stats(given), drawn, _variables(given)
             )
+            conversation.images = list(given["images"])
             interact(conversation, given["kept"])
         else:
             _answer(session, prompt, settings, how, {**given, "raw": raw})
@@ -248,8 +267,11 @@ def _question(session: Any, prompt: str, settings: dict[str, Any], given: dict[s
 
     chat = Chat.of(session.model, given["template"])
     system = [] if given["system"] is None else [{"role": "system", "content": given["system"]}]
-    messages = [*system, {"role": "user", "content": prompt}]
-    return chat_question(chat, chat_prompt(chat, messages, variables=_variables(given)), reasoning=False, **settings)
+    images = {"images": list(given["images"])} if given["images"] else {}
+    messages = [*system, {"role": "user", "content": prompt, **images}]
+    context = session.context if given["overflow"] == "error" else None
+    asked = chat_prompt(chat, messages, variables=_variables(given), context=context)
+    return chat_question(chat, asked, reasoning=False, **settings)
 
 
 def _variables(given: dict[str, Any]) -> dict[str, Any]:

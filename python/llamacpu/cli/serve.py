@@ -148,6 +148,14 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     is_flag=True,
     help="Load the adapters with scale 0; requests enable them.",
 )
+@options.mmproj
+@options.image_tokens
+@click.option("--image-files", is_flag=True, help="Let clients name files of this machine as pictures.")
+@click.option(
+    "--image-addresses",
+    is_flag=True,
+    help="Let clients name addresses on the web as pictures, which the server fetches.",
+)
 @options.context
 @options.kv_type
 @options.threads
@@ -196,6 +204,8 @@ def _serve(given: dict[str, Any]) -> int:
         )
     if len(given["models"]) > 1 and (given["lora"] or given["control_vectors"]):
         raise click.UsageError("--lora and --control-vector belong to one model; serve that one alone")
+    if len(given["models"]) > 1 and given["mmproj"]:
+        raise click.UsageError("--mmproj belongs to one model; serve that one alone, or put the file beside it")
     adapters = adapter_options.opened(given["lora"], given["control_vectors"])
     lora = [(path, 0.0 if given["without_applying"] else scale) for path, scale in adapters["lora"] or ()]
     _logging(given)
@@ -210,6 +220,8 @@ def _serve(given: dict[str, Any]) -> int:
             context=given["context"], kv_type=given["kv_type"], ollama=given["ollama"],
             guard=given["guard"], store_changes=given["store_changes"], kv_memory=given["kv_memory"],
             prefix_cache=given["prefix_cache"], prefix_cache_bytes=given["prefix_cache_size"],
+            mmproj=given["mmproj"], image_tokens=given["image_tokens"], image_files=given["image_files"],
+            image_addresses=given["image_addresses"],
             lora=lora, control_vectors=adapters["control_vectors"] or (),
         )  # fmt: skip
         with bind(host, port) as listening:

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 @options.context
 @options.kv_type
 @options.threads
-def command(model: str | None, system: str | None, context: int | None, kv_type: KVType, threads: int | None) -> None:
+@options.mmproj
+def command(
+    model: str | None, system: str | None, context: int | None, kv_type: KVType, threads: int | None, mmproj: str | None
+) -> None:
     """Open a window to chat with MODEL, a .gguf file or a name; by default the small demo model.
 
     Return sends a message, Escape stops an answer. Requires tkinter, which most Python builds include.
@@ -28,7 +31,7 @@ def command(model: str | None, system: str | None, context: int | None, kv_type:
     from llamacpu.gguf.file import GGUFFile
     from llamacpu.window import show
 
-    settings = {"n_ctx": context or 0, "type_k": kv_type, "type_v": kv_type, "n_threads": threads}
+    settings = {"n_ctx": context or 0, "type_k": kv_type, "type_v": kv_type, "n_threads": threads, "mmproj": mmproj}
     if model is not None:
         path = options.named_file(model)
         # Report problems with the file here, like the other commands, rather than in a window.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llamacpu.drafting.cost import cost_of
 from llamacpu.drafting.draft import Draft
 from llamacpu.drafting.length import AdaptiveLength
+from llamacpu.engine.pictures import FIRST_PICTURE_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +58,7 @@ class Proposer:
             count = self._rule.choose(strength, room, watched=drafter.free)
         tokens: list[int] = []
         if count:
-            tokens = list(drafter.propose(count))[:count]
+            tokens = _of_text(drafter.propose(count))[:count]
         elif drafter.free:
             self._watched = strength, drafter.propose(1)[0]
         self._made_in = perf_counter() - started
@@ -87,3 +88,10 @@ class Proposer:
     def close(self) -> None:
         """Finish: the generation has ended."""
         self._drafter.close()
+
+
+def _of_text(tokens: Sequence[int]) -> list[int]:
+    """The tokens up to the first that stands for a picture, which no model writes."""
+    found = list(tokens)
+    end = next((place for place, token in enumerate(found) if token >= FIRST_PICTURE_ID), len(found))
+    return found[:end]

@@ -35,6 +35,8 @@ from llamacpu.locks import cached_property
 from llamacpu.store.manifests import Preset
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -71,13 +73,16 @@ class EngineModel(OpenedAdapters):
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
         preset = Preset()
+        self._memory_note: str | None = None
+        # The vision encoder that came with the model's name.
+        self._projector: Path | None = None
         if isinstance(path, str) and path and not is_file(path):
             # Imported here: most models are opened by their path.
             from llamacpu.store.resolve import resolve
 
             entry = resolve(path)
             path, preset = entry.path, entry.preset
-        self._memory_note: str | None = None
+            self._projector = entry.projector if entry.repository or entry.manifest else None
         self._preset = preset
         self._file = GGUFFile(path, overrides)
         try:

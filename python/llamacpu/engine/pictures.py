@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, overload
 
 from llamacpu.vision.config import PictureConfig
 
@@ -90,11 +90,11 @@ class Embeddings:
         first: int = 0,
         grid: tuple[int, int] | None = None,
     ) -> None:
-        self.rows = _table("embeddings", rows)
-        self.digest = digest
-        self.bidirectional = bidirectional
-        self.first = first
-        self.grid = grid
+        self.rows: NDArray[np.float32] = _table("embeddings", rows)
+        self.digest: bytes = digest
+        self.bidirectional: bool = bidirectional
+        self.first: int = first
+        self.grid: tuple[int, int] | None = grid
         self._whole = True
         self.ids: list[int] = _ids(digest, first, first + len(self.rows))
         """the ids that stand for the rows"""
@@ -121,9 +121,9 @@ class CrossStates:
     """
 
     def __init__(self, states: NDArray[np.float32], digest: bytes, token: int) -> None:
-        self.states = _table("states", states)
-        self.digest = digest
-        self.token = token
+        self.states: NDArray[np.float32] = _table("states", states)
+        self.digest: bytes = digest
+        self.token: int = token
         self.ids: list[int] = _ids(digest, 0, 1)
 
     def __len__(self) -> int:
@@ -220,7 +220,7 @@ class MixedTokens(Sequence[int]):
             return self._ids == other._ids
         return self._ids == other if isinstance(other, list) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # equal to a list, which has none either
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]  # equal to a list, which has none either
 
     def __repr__(self) -> str:
         return f"<MixedTokens: {len(self._ids)}, {len(self._pieces)} pictures>"
@@ -274,4 +274,4 @@ class PictureEncoderLike(Protocol):
 
     def close(self) -> None: ...
     def __enter__(self) -> Any: ...
-    def __exit__(self, *error: object) -> Literal[None]: ...
+    def __exit__(self, *error: Any) -> None: ...

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from llamacpu.engine.pictures import MixedTokens
 from llamacpu.errors import ContextOverflow
+from llamacpu.multimodal.sequences import without_parts
 
 Overflow = Literal["error", "truncate", "shift"]
 
@@ -15,6 +17,7 @@ def fit_prompt(
 
     A prompt that fits is returned whole. A longer one raises ContextOverflow if overflow is "error"; otherwise its
     first `keep` tokens and its last tokens remain, leaving room for `max_tokens` more, but at most half of the context.
+    Pictures remain as a whole or not at all.
     """
     if len(ids) <= context:
         return ids
@@ -26,6 +29,8 @@ def fit_prompt(
     room = min(context // 2, context // 4 if max_tokens is None else max_tokens)
     keep = min(keep, context - room - 1)
     last = context - room - keep
+    if isinstance(ids, MixedTokens):
+        return without_parts(ids, keep, len(ids) - last)
     return [*ids[:keep], *ids[len(ids) - last :]]
 
 

@@ -15,11 +15,13 @@ from llamacpu.arguments import Kinds, check_kinds, described, flag, function, in
 from llamacpu.drafting import Draft, FunctionDraft, ModelDraft, NGramDraft
 from llamacpu.drafting.draft import ProposeTokens
 from llamacpu.engine.interfaces import CancelToken, ModelLike, SessionLike, preset_of
+from llamacpu.engine.pictures import MixedTokens
 from llamacpu.errors import ModelError
 from llamacpu.generation.context_window import Overflow, fit_prompt
 from llamacpu.generation.request import LogitsProcessor, PromptProgress, Request, StoppingCriterion
 from llamacpu.generation.result import GeneratedToken, GenerationResult, Timings
 from llamacpu.generation.stream import Generation
+from llamacpu.multimodal.sequences import text_ids
 from llamacpu.sampling import Sampler, Sampling
 from llamacpu.text.stop_strings import StopStrings
 
@@ -61,7 +63,8 @@ def generate(
 
     source: a model (a session is created for this call) or a session. The prefix that a session shares with the
         prompt is reused and the rest is discarded, so pass the whole conversation as the prompt every time.
-    prompt: text (encoded with the model's start token; control tokens in it are treated as text) or token ids.
+    prompt: text (encoded with the model's start token; control tokens in it are treated as text), token ids, or ids
+        with pictures (`llamacpu.engine.pictures.MixedTokens`).
     max_tokens: None continues until the model ends or the context is full, unless the model's name comes with a limit.
     sampling: settings, or a `Sampler` that continues its random stream; None uses what the file recommends, or the
         settings that came with the model's name.
@@ -116,7 +119,7 @@ def generate(
     if drafts is not None:
         drafts.check(session)
     request = Request(
-        prompt=tuple(fitted),
+        prompt=fitted if isinstance(fitted, MixedTokens) else tuple(fitted),
         max_tokens=max_tokens,
         overflow=overflow,
         keep=min(keep, len(fitted)),
@@ -161,21 +164,27 @@ def _check_writes(model: ModelLike) -> None:
         )
 
 
-def _prompt_ids(session: SessionLike, prompt: str | Sequence[int]) -> list[int]:
+def _prompt_ids(session: SessionLike, prompt: str | Sequence[int]) -> Sequence[int]:
     tokenizer = session.model.tokenizer
     if isinstance(prompt, str):
         ids = tokenizer.encode(prompt)
         if tokenizer.add_eos:
             # A prompt is to be continued, so it must not end with the end-of-text token.
             ids.pop()
+    elif isinstance(prompt, MixedTokens):
+        _check_ids(text_ids(prompt), session.model.vocab_size)
+        return prompt
     else:
         ids = token_ids("prompt", prompt)
     if not ids and tokenizer.bos is not None:
         ids = [tokenizer.bos]
     if not ids:
         raise ValueError("the prompt is empty and the model has no start token; expected at least one token")
-    vocabulary = session.model.vocab_size
+    _check_ids(ids, session.model.vocab_size)
+    return ids
+
+
+def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
     for token in ids:
         if not 0 <= token < vocabulary:
             raise ValueError(f"the prompt holds token {token}; expected ids from 0 to {vocabulary - 1}")
-    return ids

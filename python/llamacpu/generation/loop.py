@@ -13,6 +13,7 @@ from llamacpu.generation.progress import Progress
 from llamacpu.generation.request import Stoppable
 from llamacpu.generation.result import EndedBy, GeneratedToken
 from llamacpu.generation.steps import Steps
+from llamacpu.multimodal.sequences import text_ids
 from llamacpu.sampling import Sampler, TokenLogProbability, log_probability
 
 if TYPE_CHECKING:
@@ -33,8 +34,9 @@ class Loop:
         self._stops = stops
         self._cancel = cancel
         self._steps = Steps(session, request, self.progress, cancel)
-        self._history: Tokens = np.array(request.prompt, dtype=np.int64)
-        self._length = len(request.prompt)
+        # Samplers and processors see the text; ids of pictures mean nothing to them.
+        self._history: Tokens = np.array(text_ids(request.prompt), dtype=np.int64)
+        self._length = len(self._history)
         self._tokenizer = tokenizer = session.model.tokenizer
         self._ends = tokenizer.eog
         self._decoder = tokenizer.stream(skip_special=not request.show_special)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -39,7 +39,7 @@ PromptProgress = Callable[[int, int], None]
 class Request:
     """The validated arguments of `generate`."""
 
-    prompt: tuple[int, ...]
+    prompt: Sequence[int]
     max_tokens: int | None
     overflow: Overflow
     keep: int

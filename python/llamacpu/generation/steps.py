@@ -11,11 +11,17 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from llamacpu import log
-from llamacpu.drafting import Proposer
+from llamacpu.drafting import ModelDraft, Proposer
+from llamacpu.engine.pictures import MixedTokens
 from llamacpu.errors import Cancelled
 from llamacpu.generation.context_window import room_by_shifting, shared_length
+from llamacpu.multimodal.rows import compute
+from llamacpu.multimodal.sequences import has_pictures, restored, whole_from, whole_until
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from llamacpu.drafting import Draft
     from llamacpu.engine.interfaces import CancelToken, SessionLike
     from llamacpu.generation.progress import Progress
     from llamacpu.generation.request import Logits, Request
@@ -48,23 +54,25 @@ class Steps:
         """The logits after the prompt; the prefix that the session already holds is not computed again."""
         request, progress, session = self._request, self._progress, self._session
         started = perf_counter()
-        prompt = list(request.prompt)
-        cached = shared_length(session.tokens, prompt[:-1])
+        prompt = request.prompt if has_pictures(request.prompt) else list(request.prompt)
+        cached = whole_from(prompt, shared_length(session.tokens, prompt[:-1]))
         session.truncate(cached)
         progress.cached_tokens = cached
         log.debug("reading a prompt of %d tokens, %d of them known", len(prompt), cached)
         self._report_prompt(cached)
+        compute(prompt[cached:], self._cancel)
         size = _LARGEST_CHUNK if request.on_prompt is None else _FIRST_CHUNK
         done = cached
         while len(prompt) - done > size + size // 2:
             chunk_started = perf_counter()
-            session.forward(prompt[done : done + size], logits="none", cancel=self._cancel)
-            done += size
+            end = whole_until(prompt, done + size)
+            session.forward(prompt[done:end], logits="none", cancel=self._cancel)
+            done, count = end, end - done
             self._report_prompt(done)
-            speed = size / max(perf_counter() - chunk_started, 1e-9)
+            speed = count / max(perf_counter() - chunk_started, 1e-9)
             size = min(max(int(speed * _CHUNK_SECONDS), _FIRST_CHUNK), _LARGEST_CHUNK)
         logits = session.forward(prompt[done:], cancel=self._cancel)
-        if request.draft is not None and request.max_tokens not in (0, 1):
+        if request.draft is not None and request.max_tokens not in (0, 1) and _can_draft(request.draft, prompt):
             self._proposer = Proposer(request.draft, session, prompt, self._cancel)
         progress.prompt_seconds = perf_counter() - started
         self._report_prompt(len(prompt))
@@ -147,12 +155,23 @@ class Steps:
         """
         session = self._session
         tokens = session.tokens
-        remaining = list(room_by_shifting(tokens, self._request.keep))
+        remaining = self._with_pictures(room_by_shifting(tokens, self._request.keep))
         same = shared_length(tokens, remaining)
+        same = whole_from(remaining, same)
         session.truncate(same)
-        if remaining[same:]:
+        if len(remaining) > same:
+            compute(remaining[same:], self._cancel)
             session.forward(remaining[same:], logits="none", cancel=self._cancel)
         self._progress.shifts += 1
         self._progress.shifted_tokens += len(tokens) - len(remaining)
         if self._proposer is not None:
             self._proposer.shifted(remaining)
+
+    def _with_pictures(self, tokens: Sequence[int]) -> Sequence[int]:
+        prompt = self._request.prompt
+        return restored(tokens, [piece for _, piece in prompt.pieces]) if isinstance(prompt, MixedTokens) else tokens
+
+
+def _can_draft(draft: Draft, prompt: Sequence[int]) -> bool:
+    """Whether a source of drafts can follow the prompt: a second model has not seen its pictures."""
+    return not has_pictures(prompt) or not isinstance(draft, ModelDraft)

@@ -25,7 +25,7 @@ from llamacpu.constraints.schema_to_gbnf import json_schema_to_gbnf
 from llamacpu.drafting import NGramDraft
 from llamacpu.drafting.draft import MOST_TOKENS
 from llamacpu.integrations.compat_library import CONSTANTS, FUNCTIONS, missing
-from llamacpu.llama import Llama, function_calling, hf_formats, standard_formats
+from llamacpu.llama import Llama, function_calling, hf_formats, standard_formats, vision_handlers
 from llamacpu.llama import caches as llama_caches
 from llamacpu.llama import formats as llama_formats
 from llamacpu.llama import tokenizer as llama_tokenizer
@@ -123,6 +123,7 @@ def _names() -> dict[str, dict[str, Any]]:
         **{name: getattr(llama_formats, name) for name in llama_formats.__all__},
         **{name: getattr(hf_formats, name) for name in hf_formats.__all__},
         **{name: getattr(function_calling, name) for name in function_calling.__all__},
+        **{name: getattr(vision_handlers, name) for name in vision_handlers.__all__},
         **standard_formats.FUNCTIONS,
         **standard_formats.templates(),
     }

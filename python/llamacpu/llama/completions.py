@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llamacpu.llama.formats import ChatFormatter
     from llamacpu.llama.sampling import Samplers
     from llamacpu.llama.text import LlamaText
+    from llamacpu.pictures import PictureAccess
     from llamacpu.tasks.moderation import Moderation
     from llamacpu.tasks.prompt_guard import PromptGuard
 
@@ -70,7 +71,9 @@ class Completions:
         name = None if registered(self.chat_format) else self.chat_format
         model = self._conversation.model
         source = name and name.removeprefix("chat_template.")
-        return Chat(model.metadata, self._text.tokenizer, source, preset=self._conversation.preset)
+        chat = Chat(model.metadata, self._text.tokenizer, source, preset=self._conversation.preset)
+        chat.vision = getattr(model, "vision", None)
+        return chat
 
     @recommended
     def create_completion(
@@ -186,6 +189,7 @@ class Completions:
         on_prompt: PromptProgress | None = None,
         cancel: CancelToken | None = None,
         timeout: float | None = None,
+        access: PictureAccess | None = None,
     ) -> Any:
         """Answer a conversation; return a dict, or with `stream` an iterator of dicts.
 
@@ -194,7 +198,8 @@ class Completions:
         `"strict": true`, the arguments are valid too. `response_format` asks for JSON. Reasoning is returned as
         "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template (for
         instance enable_thinking=False); a `formatter` makes the prompt instead of the template
-        (`llamacpu.llama.formats`). `stream_options`, `on_prompt`, `cancel` and `timeout` are as in
+        (`llamacpu.llama.formats`). Messages may have pictures, as data URLs in parts of the type "image_url"; `access`
+        allows files and addresses. `stream_options`, `on_prompt`, `cancel` and `timeout` are as in
         `create_completion`.
         """
         check_completion(locals())
@@ -205,7 +210,10 @@ class Completions:
         offered = tools_of(functions, tools)
         choice = tool_choice if tool_choice is not None else function_call
         if formatter is None:
-            prompt = chat_prompt(self.chat, messages, offered if choice != "none" else None, template_variables)
+            prompt = chat_prompt(
+                self.chat, messages, offered if choice != "none" else None, template_variables, access=access,
+                context=self._conversation.n_ctx() if self.overflow == "error" else None,
+            )  # fmt: skip
         else:
             formatted = formatter(
                 messages=messages, functions=functions, function_call=function_call, tools=tools,

@@ -39,7 +39,7 @@ __all__ = ["Llama"]
 
 
 # Settings that handlers written for llama-cpp-python do not support.
-_OWN_CHAT_SETTINGS = ("template_variables", "reasoning", "on_prompt", "cancel", "timeout")
+_OWN_CHAT_SETTINGS = ("template_variables", "reasoning", "on_prompt", "cancel", "timeout", "access")
 
 
 class Llama(Attributes, Signatures):
@@ -57,6 +57,8 @@ class Llama(Attributes, Signatures):
     chat_format   a built-in chat template, one of the file's, Jinja source, or a name registered in
                   `llamacpu.llama.formats`; None for the file's own
     chat_handler  a function that answers conversations itself, see `llamacpu.llama.formats`
+    mmproj        the vision encoder of a model that sees pictures; None for the one that lies beside its file
+    image_tokens  the most tokens of a picture; None for what the model was trained with
     tokenizer     replaces the file's tokenizer: an object like those in `llamacpu.llama.tokenizer`
     type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)
     logits_all    whether `scores` keeps the logits of every token, not only of the last one
@@ -122,6 +124,8 @@ class Llama(Attributes, Signatures):
         numa: bool | int = False,
         chat_format: str | None = None,
         chat_handler: Callable[..., Any] | None = None,
+        mmproj: str | os.PathLike[str] | bool | None = None,
+        image_tokens: int | None = None,
         draft_model: Any = "auto",
         tokenizer: Any = None,
         type_k: int | str | None = None,

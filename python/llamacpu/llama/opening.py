@@ -48,7 +48,10 @@ def open_file(
             return Opened(file, tokenizer, None, context, tokenizer.vocab_size)
     load: Load = "map" if arguments["use_mmap"] else "copy"
     threads = arguments["n_threads"] or None
-    model = Model(name, threads=threads, overrides=overrides, load=load, lora=settings.lora(arguments))
+    model = Model(
+        name, threads=threads, overrides=overrides, load=load, lora=settings.lora(arguments),
+        mmproj=arguments["mmproj"], image_tokens=arguments["image_tokens"],
+    )  # fmt: skip
     if "n_ctx" not in given and model.preset.context is not None:
         context = model.preset.context
     if on_load is not None:

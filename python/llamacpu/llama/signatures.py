@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         CreateChatCompletionStreamResponse,
         CreateCompletionResponse,
     )
+    from llamacpu.pictures import PictureAccess
 
     class Signatures:
         """The overloads of the completion methods."""
@@ -89,7 +90,7 @@ if TYPE_CHECKING:
             top_logprobs: int | None = None, *, stream_options: Mapping[str, Any] | None = None,
             template_variables: Mapping[str, Any] | None = None, formatter: ChatFormatter | None =
             None, reasoning: bool = True, on_prompt: PromptProgress | None = None, cancel:
-            CancelToken | None = None, timeout: float | None = None,
+            CancelToken | None = None, timeout: float | None = None, access: PictureAccess | None = None,
         ) -> CreateChatCompletionResponse: ...  # fmt: skip
         @overload
         def create_chat_completion(
@@ -106,7 +107,7 @@ if TYPE_CHECKING:
             top_logprobs: int | None = None, stream_options: Mapping[str, Any] | None = None,
             template_variables: Mapping[str, Any] | None = None, formatter: ChatFormatter | None =
             None, reasoning: bool = True, on_prompt: PromptProgress | None = None, cancel:
-            CancelToken | None = None, timeout: float | None = None,
+            CancelToken | None = None, timeout: float | None = None, access: PictureAccess | None = None,
         ) -> ResponseStream[CreateChatCompletionStreamResponse]: ...  # fmt: skip
         @overload
         def create_chat_completion(
@@ -123,7 +124,7 @@ if TYPE_CHECKING:
             stream_options: Mapping[str, Any] | None = None, template_variables: Mapping[str, Any] |
             None = None, formatter: ChatFormatter | None = None, reasoning: bool = True, on_prompt:
             PromptProgress | None = None, cancel: CancelToken | None = None, timeout: float | None =
-            None,
+            None, access: PictureAccess | None = None,
         ) -> CreateChatCompletionResponse | ResponseStream[CreateChatCompletionStreamResponse]: ...  # fmt: skip
         def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any: ...
 

@@ -7,10 +7,13 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llamacpu.engine.pictures import MixedTokens
 from llamacpu.errors import Cancelled
+from llamacpu.multimodal.sequences import restored
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken, Logits, SessionLike
+    from llamacpu.engine.pictures import Piece
     from llamacpu.scheduler.pages import PageList
 
 _numbers = itertools.count(1)
@@ -27,9 +30,10 @@ class Slot:
     busy         whether one of its jobs is waiting or running
     number       grows with every session: when memory is short, older sessions come first
     preemptible  whether its keys and values may be discarded while it waits, and recomputed later
+    pictures     those among its tokens, for that case
     """
 
-    __slots__ = ("__weakref__", "busy", "client", "native", "number", "pages", "preemptible")
+    __slots__ = ("__weakref__", "busy", "client", "native", "number", "pages", "pictures", "preemptible")
 
     def __init__(self, native: SessionLike, pages: PageList, client: str) -> None:
         self.native: SessionLike = native
@@ -38,6 +42,7 @@ class Slot:
         self.busy: bool = False
         self.number: int = next(_numbers)
         self.preemptible: bool = False
+        self.pictures: list[Piece] = []
 
 
 class _Waiting:
@@ -83,6 +88,8 @@ class Job(_Waiting):
         super().__init__()
         self.slot = slot
         self.ids: Sequence[int] = ids
+        if isinstance(ids, MixedTokens):
+            slot.pictures += [piece for _, piece in ids.pieces]
         # With one token, "all" rows and the "last" row are the same: no separate step is needed.
         self._one = logits == "all" and len(ids) == 1
         self.logits: Logits = "last" if self._one else logits
@@ -121,7 +128,7 @@ class Job(_Waiting):
     def preempt(self) -> None:
         """Discard the keys and values of the session; its tokens will be recomputed before those of the job."""
         held = self.slot.native.tokens
-        self.ids = [*held, *self.ids[self.done :]]
+        self.ids = restored([*held, *self.ids[self.done :]], self.slot.pictures)
         self.done, self._again = 0, max(self._again, len(held))
         self.slot.native.truncate(0)
         self.slot.pages.truncate(0)

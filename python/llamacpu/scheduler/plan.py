@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from llamacpu.multimodal.sequences import whole_until
 from llamacpu.scheduler.jobs import Job, Part
 from llamacpu.scheduler.pace import LEAST_CHUNK, Pace
 from llamacpu.scheduler.shares import Shares
@@ -45,7 +46,7 @@ def plan(jobs: Sequence[Job], shares: Shares, pace: Pace, most: int, streams: in
 def _part(job: Job, count: int) -> Part:
     if count == len(job.ids):
         return Part(job, job.ids)
-    return Part(job, job.ids[job.done : job.done + count])
+    return Part(job, job.ids[job.done : whole_until(job.ids, job.done + count)])
 
 
 def wanted_logits(parts: Sequence[Part]) -> Any:

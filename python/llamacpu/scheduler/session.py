@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from llamacpu.families.config import Config
     from llamacpu.gguf.metadata import Metadata
+    from llamacpu.multimodal.vision import Vision
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["ScheduledModel", "ScheduledSession"]
@@ -119,9 +120,9 @@ class ScheduledSession:
         """Return a second session with the same past, sharing its memory."""
         with self._scheduler.changed:
             slot = self._idle()
-            return ScheduledSession(
-                self._model, self._scheduler, Slot(slot.native.fork(), slot.pages.fork(), slot.client)
-            )
+            fork = Slot(slot.native.fork(), slot.pages.fork(), slot.client)
+            fork.pictures = list(slot.pictures)
+            return ScheduledSession(self._model, self._scheduler, fork)
 
     def truncate(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens."""
@@ -168,6 +169,11 @@ class ScheduledModel:
     def preset(self) -> Preset:
         """The settings that came with the model."""
         return preset_of(self._model)
+
+    @property
+    def vision(self) -> Vision | None:
+        """What sees pictures; None for a model that sees none."""
+        return getattr(self._model, "vision", None)
 
     @property
     def metadata(self) -> Metadata:

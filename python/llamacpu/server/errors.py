@@ -16,6 +16,7 @@ from llamacpu.errors import (
     LlamaCpuError,
     ModelError,
     Overloaded,
+    PictureError,
     TemplateError,
 )
 
@@ -98,6 +99,8 @@ def told(error: BaseException) -> ApiError:
         return error
     if isinstance(error, ContextOverflow):
         return invalid(text, "messages", "context_length_exceeded")
+    if isinstance(error, PictureError):
+        return invalid(text, "messages")
     if isinstance(error, TemplateError):
         return invalid(f"the chat template does not take these messages: {text}", "messages")
     if isinstance(error, GrammarError):

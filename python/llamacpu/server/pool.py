@@ -232,7 +232,10 @@ class ModelPool:
 
         settings = self.settings
         lora, vectors = settings.lora or None, settings.control_vectors or None
-        model = Model(source, threads=self._threads, lora=lora, control_vectors=vectors)
+        model = Model(
+            source, threads=self._threads, lora=lora, control_vectors=vectors, mmproj=settings.mmproj,
+            image_tokens=settings.image_tokens,
+        )  # fmt: skip
         # Created now, so that a broken tokenizer is an error of loading the model and not of the first request.
         _ = model.tokenizer
         return model

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, begun_answer, chat_prompt, chat_question
 from llamacpu.errors import ContextOverflow
+from llamacpu.multimodal.sequences import text_ids
 from llamacpu.sampling import Sampler, Sampling
 from llamacpu.sampling.settings import seed_of
 from llamacpu.server.errors import invalid, told
@@ -167,7 +168,10 @@ def chat_questions(
         except ValueError as error:
             raise invalid(str(error), "continue_final_message") from error
     offered = tools if tool_choice != "none" else None
-    prompt = chat_prompt(chat, messages, offered, variables, continue_last=continue_last)
+    prompt = chat_prompt(
+        chat, messages, offered, variables, continue_last=continue_last, access=served.access,
+        context=None if too_long else served.context,
+    )  # fmt: skip
     check_length(served, prompt.ids, too_long)
     return [
         chat_question(
@@ -237,7 +241,7 @@ def check_length(served: Served, ids: Sequence[int], too_long: bool = False) -> 
     if not ids:
         raise invalid("the prompt is empty and the model has no start token; expected at least one token", "prompt")
     vocabulary = served.model.vocab_size
-    wrong = next((token for token in ids if not 0 <= token < vocabulary), None)
+    wrong = next((token for token in text_ids(ids) if not 0 <= token < vocabulary), None)
     if wrong is not None:
         raise invalid(f"the prompt holds token {wrong}; expected ids from 0 to {vocabulary - 1}", "prompt")
     if len(ids) > served.context and not too_long:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu.chat import Chat
 from llamacpu.locks import cached_property
+from llamacpu.pictures.source import PictureAccess
 from llamacpu.scheduler import Engine
 from llamacpu.server.adapters import ServedAdapters
 from llamacpu.server.errors import ApiError
@@ -65,6 +66,11 @@ class Served:
     def chat(self) -> Chat:
         """The chat format of the model."""
         return Chat.of(self.model)
+
+    @property
+    def access(self) -> PictureAccess:
+        """Where pictures of clients may come from, besides data URLs."""
+        return PictureAccess(self._settings.image_files, self._settings.image_addresses)
 
     @property
     def context(self) -> int:

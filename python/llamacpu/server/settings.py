@@ -33,6 +33,10 @@ class Settings:
     prefix_cache_bytes  maximum bytes in this folder
     lora            LoRA adapters of the models: pairs of a path and a scale; clients choose among them by number
     control_vectors  control vectors of the models, as for `llamacpu.Model`
+    mmproj          the vision encoder of the models; None for those that lie beside them
+    image_tokens    most tokens of a picture; None for what the model was trained with
+    image_files     clients may name files of this machine as pictures
+    image_addresses  clients may name addresses on the web as pictures; the server fetches them
     context         maximum tokens of a conversation; None for the context that the model was trained for
     kv_type         storage type of keys and values
     body_bytes      maximum size of a request body
@@ -57,6 +61,10 @@ class Settings:
     timeout: float = 3600.0
     lora: Sequence[tuple[str | os.PathLike[str], float]] = ()
     control_vectors: Sequence[ControlVectorUse] = ()
+    mmproj: str | os.PathLike[str] | None = None
+    image_tokens: int | None = None
+    image_files: bool = False
+    image_addresses: bool = False
     context: int | None = None
     kv_type: KVType = "f16"
     guard_threshold: float = 0.5

@@ -71,7 +71,7 @@ class Engine(threading.Thread):
         self._jobs: queue.SimpleQueue[tuple[list[dict[str, str]], CancelToken] | None] = queue.SimpleQueue()
         self._cancel = CancelToken()
 
-    def ask(self, messages: list[dict[str, str]]) -> None:
+    def ask(self, messages: list[dict[str, Any]]) -> None:
         """Request the answer to a conversation."""
         self._cancel = CancelToken()
         self._jobs.put((list(messages), self._cancel))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import tkinter as tk
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tkinter import filedialog, font, ttk
 from typing import Any
 
+from llamacpu.errors import PictureError
+from llamacpu.pictures import Picture
+from llamacpu.window import images
 from llamacpu.window.engine import Ended, Engine, Event, Failed, Loading, Reading, Ready, Said
 
 __all__ = ["Window"]
@@ -30,7 +33,10 @@ class Window:
         `system` is the system prompt of every conversation; `settings` are arguments of `llamacpu.Llama`.
         """
         self.root: tk.Tk = root
-        self.messages: list[dict[str, str]] = []
+        self.messages: list[dict[str, Any]] = []
+        self.pictures: list[Picture] = []
+        """images that go with the next message"""
+        self._shown: list[tk.PhotoImage] = []
         self.state: str = "loading"  # then "idle", "answering", "failed", "closing"
         self._said = ""
         self._system = [] if system is None else [{"role": "system", "content": system}]
@@ -103,9 +109,10 @@ class Window:
             foot, height=3, width=1, wrap="word", font="Chat", background="#f7f8fa", foreground=INK, relief="flat",
             highlightthickness=1, highlightbackground="#d8dde6", highlightcolor=ACCENT, padx=10, pady=8, undo=True,
         )  # fmt: skip
-        self.field.grid(row=0, column=0, rowspan=2, sticky="nsew", padx=(0, 10))
+        self.field.grid(row=0, column=0, rowspan=3, sticky="nsew", padx=(0, 10))
         self.send_button: ttk.Button = ttk.Button(foot, text="Send", style="Send.TButton", command=self.send)
         self.send_button.grid(row=0, column=1, sticky="ew")
+        ttk.Button(foot, text="Image…", command=self.choose_images).grid(row=2, column=1, sticky="ew", pady=(6, 0))
         self.stop_button: ttk.Button = ttk.Button(foot, text="Stop", command=self.stop)
         self.stop_button.grid(row=1, column=1, sticky="ew", pady=(6, 0))
         self.status: ttk.Label = ttk.Label(root, style="Faint.TLabel", padding=(16, 0, 16, 10))
@@ -144,17 +151,51 @@ class Window:
     def send(self) -> None:
         """Send the text in the input field."""
         text = self.field.get("1.0", "end-1c").strip()
-        if not text or self.state != "idle":
+        if not (text or self.pictures) or self.state != "idle":
             return
         self.field.delete("1.0", "end")
-        self.messages.append({"role": "user", "content": text})
+        pictures, self.pictures = self.pictures, []
+        self.messages.append({"role": "user", "content": images.content_of(text, pictures)})
         self._write("You\n", "user name")
+        for picture in pictures:
+            self._draw(picture)
         self._write(f"{text}\n", "user")
         self._write("\n", "user end")
         self._write("Model\n", "model name")
         self._said = ""
         self._enter("answering", "Reading the prompt…")
         self.engine.ask([*self._system, *self.messages])
+
+    def choose_images(self) -> None:
+        """Ask for images that go with the next message."""
+        title = "Add images to the message"
+        self.add_images(filedialog.askopenfilenames(parent=self.root, title=title, filetypes=images.KINDS))
+
+    def add_images(self, paths: Iterable[str | Path]) -> None:
+        """Let images go with the next message; the line below says which do."""
+        words = []
+        for path in paths:
+            try:
+                self.pictures.append(images.opened(Path(path)))
+            except PictureError as error:
+                words.append(str(error))
+        words += [f"With the message: {', '.join(one.name for one in self.pictures)}."] if self.pictures else []
+        if words:
+            self.status.configure(text=" ".join(words))
+        self.field.focus_set()
+
+    def _draw(self, picture: Picture) -> None:
+        """Show an image in the conversation, or its name if it cannot be decoded."""
+        try:
+            small = images.thumbnail(self.root, picture)
+        except PictureError:
+            return self._write(f"{picture.name}\n", "user")
+        self._shown.append(small)  # Tk keeps no reference
+        self.page.configure(state="normal")
+        self.page.insert("end", " ", "user")
+        self.page.image_create("end-1c", image=small)
+        self.page.configure(state="disabled")
+        self._write("\n", "user")
 
     def stop(self) -> None:
         """Cancel the answer."""
@@ -165,6 +206,7 @@ class Window:
         """Begin a new conversation."""
         if self.state in ("idle", "failed"):
             self.messages.clear()
+            self._shown.clear()
             self.page.configure(state="normal")
             self.page.delete("1.0", "end")
             self.page.configure(state="disabled")

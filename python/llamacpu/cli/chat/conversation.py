@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.cli.chat.interrupts import stopping, unechoed
@@ -11,6 +12,7 @@ from llamacpu.cli.chat.preparing import Preparation
 from llamacpu.cli.drawing.page import Page, new_page
 from llamacpu.cli.terminal import PromptBar, one_line, summary, tell
 from llamacpu.errors import Cancelled, LlamaCpuError
+from llamacpu.multimodal.sequences import followed_by
 
 if TYPE_CHECKING:
     from llamacpu.answers import Question
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import SessionLike
     from llamacpu.generation.result import GenerationResult
 
-Message = dict[str, str]
+Message = dict[str, Any]
+"""role and content, and the paths of the `images` that belong to it"""
 
 
 class Conversation:
@@ -48,6 +51,8 @@ class Conversation:
         self.stats = stats
         self.drawn = drawn
         self.messages: list[Message] = []
+        self.images: list[Path] = []
+        """pictures that go with the next message"""
         self.result: GenerationResult | None = None
         self._chat = chat
         self._variables = variables
@@ -70,7 +75,13 @@ class Conversation:
 
     def answer(self, text: str) -> None:
         """Answer a message; if the answer fails or Ctrl-C stops it before its first word, the message is forgotten."""
-        self.messages.append({"role": "user", "content": text})
+        text, dragged = self._pictures(text)
+        images = [*self.images, *dragged]
+        self.images = []
+        self.messages.append({"role": "user", "content": text, **({"images": images} if images else {})})
+        if images:
+            names = ", ".join(path.name for path in images)
+            tell(f"Shown to the model: {names}.")
         try:
             with unechoed():
                 said = self._generate()
@@ -88,6 +99,14 @@ class Conversation:
     def resize(self, context: int) -> None:
         """Continue in a context of another size; the conversation so far is read again with the next message."""
         self.session = self.session.model.session(context, self.session.kv_type)
+
+    def _pictures(self, text: str) -> tuple[str, list[Path]]:
+        """The text without the paths of pictures in it, and these paths, if the model sees pictures."""
+        if self._chat is None or self._chat.vision is None:
+            return text, []
+        from llamacpu.cli.chat.dragged import dragged_pictures
+
+        return dragged_pictures(text)
 
     def _question(self, first: int = 0) -> Question:
         """The question for the model, without the messages before index `first`."""
@@ -166,7 +185,7 @@ class Conversation:
                     break
                 told.append(f"The context was full: {dropped} dropped, and the answer went on.")
                 left = None if limit is None else limit - len(tokens)
-                question = replace(shorter, prompt=[*shorter.prompt, *tokens], max_tokens=left)
+                question = replace(shorter, prompt=followed_by(shorter.prompt, tokens), max_tokens=left)
         finally:
             page.flush()
         for line in told:

@@ -36,7 +36,7 @@ def save(conversation: Conversation, name: str) -> str:
     """
     path = _path(name)
     document = {"system": conversation.system, "messages": conversation.messages}
-    note = json.dumps(document, ensure_ascii=False, indent=1).encode("utf-8", "replace")
+    note = json.dumps(document, ensure_ascii=False, indent=1, default=os.fspath).encode("utf-8", "replace")
     count = len(conversation.messages)
     asked = False
     if path.is_file() and path.stat().st_size:
@@ -129,7 +129,11 @@ def _checked(document: Any, name: str) -> tuple[str | None, list[Message]]:
             raise ValueError(f"message {number} in {name} has no role and content that are texts; {expected}")
         if message["role"] not in _ROLES:
             raise ValueError(f"message {number} in {name} has the role {message['role'][:40]!r}; expected {_ROLES}")
-        messages.append({key: _text(message[key]) for key in ("role", "content")})
+        plain: Message = {key: _text(message[key]) for key in ("role", "content")}
+        images = message.get("images")
+        if isinstance(images, list) and images and all(isinstance(image, str) for image in images):
+            plain["images"] = [Path(image) for image in images]
+        messages.append(plain)
     return None if system is None else _text(system), messages
 
 

@@ -5,18 +5,27 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from llamacpu.server.bodies import Body
 
 __all__ = ["CountBody", "MessagesBody"]
 
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
-_READ = ("text", "tool_use", "tool_result", "thinking", "redacted_thinking")
+_READ = ("text", "image", "tool_use", "tool_result", "thinking", "redacted_thinking")
+
+
+class AnthropicSource(Body):
+    """A picture: its file in base64, or its address if the server fetches pictures."""
+
+    type: Literal["base64", "url"]
+    media_type: str | None = None
+    data: str | None = None
+    url: str | None = None
 
 
 class AnthropicBlock(Body):
-    """A content block of a message. Images and documents are rejected with an error."""
+    """A content block of a message. Documents are rejected with an error."""
 
     type: str
     text: str | None = None
@@ -27,13 +36,31 @@ class AnthropicBlock(Body):
     content: str | list[AnthropicBlock] | None = None
     is_error: bool | None = None
     thinking: str | None = None
+    source: AnthropicSource | None = None
 
     @field_validator("type")
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in _READ:
-            raise ValueError(f"blocks of the type {value[:40]} are not read; this server understands text and tools")
+            raise ValueError(
+                f"blocks of the type {value[:40]} are not read; this server understands text, pictures and tools"
+            )
         return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> AnthropicBlock:
+        if self.type == "image" and (self.source is None or not (self.source.data or self.source.url)):
+            raise ValueError("a block of the type image has no source; give its type base64 and its data")
+        return self
+
+    def parts(self) -> list[dict[str, Any]]:
+        """Return text and pictures of the block, including nested blocks."""
+        if isinstance(self.content, list):
+            return [part for block in self.content for part in block.parts()]
+        if self.type != "image":
+            return [{"type": "text", "text": self.text or self.content or ""}]
+        assert self.source is not None
+        return [{"type": "image", "source": self.source.model_dump(exclude_none=True)}]
 
     def words(self) -> str:
         """Return the text of the block, including nested blocks."""
@@ -55,8 +82,10 @@ class AnthropicMessage(Body):
         found: list[dict[str, Any]] = []
         for block in self.content:
             if block.type == "tool_result":
-                found.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": block.words()})
-        text = "".join(block.words() for block in self.content if block.type == "text")
+                content = block.words() if not _shows(block.parts()) else block.parts()
+                found.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": content})
+        parts = [part for block in self.content if block.type in ("text", "image") for part in block.parts()]
+        text: Any = parts if _shows(parts) else "".join(part["text"] for part in parts)
         calls = [
             {
                 "id": block.id,
@@ -75,6 +104,10 @@ class AnthropicMessage(Body):
                 message["reasoning_content"] = thought
             found.append(message)
         return found
+
+
+def _shows(parts: list[dict[str, Any]]) -> bool:
+    return any(part["type"] == "image" for part in parts)
 
 
 class AnthropicTool(Body):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llamacpu.answers import Question, text_prompt
 from llamacpu.chat import ChatTemplate, OllamaTemplate, Segment, is_go_template
 from llamacpu.errors import TemplateError
+from llamacpu.multimodal.sequences import text_ids
 from llamacpu.server.errors import invalid
 from llamacpu.server.ollama.answers import Line, answered, arguments_of, loaded_only
 from llamacpu.server.ollama.requests import ChatBody, GenerateBody, seconds_of
@@ -50,7 +51,7 @@ async def generate(call: Call) -> Response:
             return {"response": content, **({"thinking": thinking} if thinking else {})}
 
         def more(end: Any) -> Line:
-            return {} if body.raw else {"context": [*question.prompt, *end.answer.result.tokens]}
+            return {} if body.raw else {"context": [*text_ids(question.prompt), *end.answer.result.tokens]}
 
         return await answered(call, use, question, form, started=started, loaded=loaded, more=more)
 
@@ -102,7 +103,8 @@ def _templated(served: Served, body: GenerateBody, template: str) -> list[Segmen
 
 def _messages(body: GenerateBody) -> list[dict[str, Any]]:
     system = [{"role": "system", "content": body.system}] if body.system else []
-    return [*system, {"role": "user", "content": body.prompt or ""}]
+    images = {"images": body.images} if body.images else {}
+    return [*system, {"role": "user", "content": body.prompt or "", **images}]
 
 
 async def chat(call: Call) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from llamacpu.server.bodies import Body
 
@@ -24,7 +24,7 @@ __all__ = [
 
 Count = Annotated[int, Field(ge=-2, le=1 << 31)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
-Images = Annotated[list[Any], Field(max_length=0)]
+Images = Annotated[list[str], Field(max_length=64)]
 KeepAlive = str | float | int | None
 Think = bool | Literal["low", "medium", "high", "max", "none"] | None
 Form = Literal["", "json"] | dict[str, Any] | None
@@ -161,12 +161,7 @@ class GenerateBody(Answering):
     template: str | None = None
     context: Annotated[list[int], Field(max_length=1 << 20)] | None = None
     raw: bool | None = None
-    images: list[Any] | None = None
-
-    @field_validator("images")
-    @classmethod
-    def _no_images(cls, value: list[Any] | None) -> list[Any] | None:
-        return _refused(value)
+    images: Images | None = None
 
 
 class Kept(BaseModel):
@@ -195,19 +190,14 @@ class OllamaMessage(Kept):
     role: Literal["system", "user", "assistant", "tool", "developer"]
     content: str | None = None
     thinking: str | None = None
-    images: list[Any] | None = None
+    images: Images | None = None
     tool_calls: list[OllamaCall] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
-    @field_validator("images")
-    @classmethod
-    def _no_images(cls, value: list[Any] | None) -> list[Any] | None:
-        return _refused(value)
-
     def for_template(self) -> dict[str, Any]:
         """Return it in the form that chat templates expect."""
-        found = self.model_dump(exclude_none=True, exclude={"images", "thinking", "tool_name"})
+        found = self.model_dump(exclude_none=True, exclude={"thinking", "tool_name"})
         found.setdefault("content", "")
         if self.tool_name is not None:
             found["name"] = self.tool_name
@@ -298,9 +288,3 @@ def seconds_of(keep_alive: KeepAlive) -> float | None:
                 raise ValueError(f'keep_alive is {keep_alive[:40]!r}; expected a time such as "5m"') from None
         keep_alive = sign * total
     return None if keep_alive is None or keep_alive < 0 else float(keep_alive)
-
-
-def _refused(images: list[Any] | None) -> list[Any] | None:
-    if images:
-        raise ValueError("pictures are not read; this server understands text alone")
-    return images

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from llamacpu.server.bodies import Body
 from llamacpu.server.sampling_fields import SamplingFields
@@ -24,19 +24,40 @@ class Kept(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow", strict=True, protected_namespaces=())
 
 
+class ImageUrl(Kept):
+    """Where a picture is: a data URL, or an address if the server fetches pictures."""
+
+    url: str
+    detail: str | None = None
+
+
 class Part(Kept):
-    """A content part of a message: text. Images and audio are rejected with an error."""
+    """A content part of a message: text or an image. Audio and files are rejected with an error."""
 
     type: Literal["text", "input_text", "output_text", "refusal", "image_url", "input_image", "input_audio", "file"]
     text: str | None = None
     refusal: str | None = None
+    image_url: str | ImageUrl | None = None
 
     @field_validator("type")
     @classmethod
-    def _text_alone(cls, value: str) -> str:
-        if value not in ("text", "input_text", "output_text", "refusal"):
-            raise ValueError(f"parts of the type {value} are not read; this server understands text alone")
+    def _known(cls, value: str) -> str:
+        if value in ("input_audio", "file"):
+            raise ValueError(f"parts of the type {value} are not read; this server understands text and pictures")
         return value
+
+    @model_validator(mode="after")
+    def _complete(self) -> Part:
+        if self.type in ("image_url", "input_image") and not self.image_url:
+            raise ValueError(f"a part of the type {self.type} has no image_url; give its url, a data URL")
+        return self
+
+    def for_template(self) -> dict[str, Any]:
+        """Return it in the form that chat templates expect; a picture as it was sent."""
+        if self.type not in ("image_url", "input_image"):
+            return {"type": "text", "text": self.text or self.refusal or ""}
+        url = self.image_url.url if isinstance(self.image_url, ImageUrl) else self.image_url
+        return {"type": "image_url", "image_url": {"url": url}}
 
 
 class CalledFunction(Kept):
@@ -70,7 +91,7 @@ class Message(Kept):
         found = self.model_dump(exclude_none=True)
         found.setdefault("content", None)
         if isinstance(self.content, list):
-            found["content"] = [{"type": "text", "text": part.text or part.refusal or ""} for part in self.content]
+            found["content"] = [part.for_template() for part in self.content]
         return found
 
 

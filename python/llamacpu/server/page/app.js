@@ -178,17 +178,18 @@ function ready() {
   return Boolean(models.current);
 }
 
-async function send(text) {
+async function send(text, images = []) {
   const { leaf } = conversation;
   conversation.model ||= models.current;
-  const message = addMessage(conversation, { parent: leaf, role: "user", content: text });
+  const message = addMessage(conversation, { parent: leaf, role: "user", content: text, ...(images.length > 0 && { images }) });
   await answer(message.id);
 }
 
 async function edit(message, text) {
   await halt();
   if (message.role === "user") {
-    const changed = addMessage(conversation, { parent: message.parent, role: "user", content: text });
+    const { parent, images } = message;
+    const changed = addMessage(conversation, { parent, role: "user", content: text, ...(images && { images }) });
     if (!message.parent && !conversation.named) conversation.title = titleOf(text);
     return answer(changed.id);
   }

@@ -1,6 +1,8 @@
 // The field where messages are written. What was not sent is kept until the window is closed.
 
 import { byId, icon } from "./dom.js";
+import { Attachments, imageFiles } from "./images.js";
+import { notice } from "./notice.js";
 import { session } from "./options.js";
 
 export class Composer {
@@ -9,8 +11,9 @@ export class Composer {
   #button = byId("send");
   #id = null;
   #writing = null;
+  #attachments = new Attachments(byId("attached"), (words) => notice.show(words));
 
-  /** hooks: {ready(), send(text), stop(), editLast()} */
+  /** hooks: {ready(), send(text, images), stop(), editLast()} */
   constructor(hooks) {
     this.#hooks = hooks;
     byId("composer").addEventListener("submit", (event) => {
@@ -33,15 +36,41 @@ export class Composer {
       }
     });
     addEventListener("resize", () => this.#grow());
+    this.#takeImages();
+  }
+
+  /** Images are chosen, pasted into the field, or dropped anywhere on the page. */
+  #takeImages() {
+    const files = byId("image-files");
+    byId("attach").addEventListener("click", () => files.click());
+    files.addEventListener("change", async () => {
+      await this.#attachments.add(imageFiles(files.files));
+      files.value = "";
+      this.focus();
+    });
+    this.#field.addEventListener("paste", (event) => {
+      const images = imageFiles(event.clipboardData?.files);
+      if (images.length === 0) return;
+      event.preventDefault();
+      this.#attachments.add(images);
+    });
+    addEventListener("dragover", (event) => {
+      if (event.dataTransfer?.types.includes("Files") && !document.querySelector("dialog[open]")) event.preventDefault();
+    });
+    addEventListener("drop", (event) => {
+      if (document.querySelector("dialog[open]") || !event.dataTransfer?.types.includes("Files")) return;
+      event.preventDefault();
+      this.#attachments.add(imageFiles(event.dataTransfer.files));
+    });
   }
 
   #send() {
     const text = this.#field.value.trim();
-    if (text === "" || !this.#hooks.ready()) return this.focus();
+    if ((text === "" && this.#attachments.images.length === 0) || !this.#hooks.ready()) return this.focus();
     session.set(`draft.${this.#id}`, "");
     this.#field.value = "";
     this.#grow();
-    this.#hooks.send(text);
+    this.#hooks.send(text, this.#attachments.take());
   }
 
   /** Show the unsent text of a conversation ("new" for one without messages), and whether the button sends or stops. */

@@ -1,7 +1,7 @@
 // A conversation as data: a tree of messages, of which one branch is shown. No page, no storage, no network.
 //
 // {id, revision, title, named, created, updated, model, system, settings, leaf, messages: [message]}
-// message: {id, parent, role, content, created, changed, reasoning, model, status, error, usage, speed, thought}
+// message: {id, parent, role, content, images, created, changed, reasoning, model, status, error, usage, speed, thought}
 //   parent   the id of the message before, null for a first one; a message stands behind its parent in the list
 //   status   of an answer: "writing", "done", "stopped", "length", "filtered", "lost" or "failed" (error says why)
 //   usage    {prompt, answer, cached} in tokens
@@ -29,7 +29,7 @@ export function addMessage(conversation, { parent, role, content = "", ...more }
   conversation.messages.push(message);
   conversation.leaf = message.id;
   conversation.updated = now;
-  if (!conversation.title && role === "user") conversation.title = titleOf(content);
+  if (!conversation.title && role === "user") conversation.title = titleOf(content) || (more.images ? "Image" : "");
   return message;
 }
 
@@ -85,15 +85,28 @@ export function titleOf(text) {
 /** What is sent to the model for the branch that ends with `leaf`. */
 export function requestMessages(conversation, leaf) {
   const messages = [];
-  for (const { role, content } of branch(conversation, leaf)) {
+  for (const { role, content: words, images } of branch(conversation, leaf)) {
+    const content = images?.length > 0 ? withImages(words, images) : words;
     // An answer that failed before its first word is none. Roles have to alternate: the messages around it are one.
     if (role === "assistant" && content === "") continue;
     const before = messages.at(-1);
-    if (before?.role === role) before.content += `\n\n${content}`;
+    if (before?.role === role) before.content = joined(before.content, content);
     else messages.push({ role, content });
   }
   if (conversation.system.trim() !== "") messages.unshift({ role: "system", content: conversation.system });
   return messages;
+}
+
+/** A message's content as parts: its images, and then its text. */
+function withImages(text, images) {
+  const parts = images.map((url) => ({ type: "image_url", image_url: { url } }));
+  return text === "" ? parts : [...parts, { type: "text", text }];
+}
+
+function joined(first, second) {
+  if (typeof first === "string" && typeof second === "string") return `${first}\n\n${second}`;
+  const parts = (content) => (typeof content === "string" ? [{ type: "text", text: content }] : content);
+  return [...parts(first), ...parts(second)];
 }
 
 /** Two versions of one conversation, written in two windows, as one: nothing that either has is lost. */

@@ -1,6 +1,7 @@
 // One message on the page: its text, what can be done with it, and what is known of it.
 
 import { icon, iconButton, make } from "./dom.js";
+import { row } from "./images.js";
 import { Markdown } from "./markdown.js";
 
 const ENDINGS = {
@@ -25,6 +26,7 @@ export class MessageView {
   #reasoning = null;
   #markdown = null;
   #editor = null;
+  #images = null;
 
   /** actions: {copy, edit, retry, resume, remove, choose}, each called with the message. */
   constructor(message, actions) {
@@ -52,10 +54,19 @@ export class MessageView {
     if (key === this.#key && status !== "writing") return;
     this.#key = key;
     if (this.#markdown) this.#showAnswer(message, status, generation);
-    else this.#text.textContent = message.content;
+    else this.#showOwn(message);
     const keep = this.#foot.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     this.#foot.replaceChildren(...this.#footOf(message, status, beside, generation));
     if (keep) this.#foot.querySelector(`[aria-label="${CSS.escape(keep)}"]`)?.focus();
+  }
+
+  #showOwn(message) {
+    this.#text.textContent = message.content;
+    this.#images?.remove();
+    this.#images = null;
+    if (!(message.images?.length > 0)) return;
+    this.#images = make("div", { class: "pictures" }, ...row(message.images));
+    this.#text.before(this.#images);
   }
 
   #showAnswer(message, status, generation) {

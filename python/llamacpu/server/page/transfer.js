@@ -1,6 +1,7 @@
 // Conversations as files: written for people and programs, read with distrust.
 
 import { newConversation, newId, titleOf } from "./conversation.js";
+import { isImage } from "./images.js";
 import { SETTINGS } from "./options.js";
 
 const FORMAT = "llamacpu-conversations";
@@ -90,6 +91,11 @@ function messageOf(entry, place, ids) {
     id: newId(), parent: entry.parent === null ? null : ids.get(entry.parent), role: entry.role,
     content: string(entry.content, `${place}.content`, LIMITS.text), created, changed: created,
   };
+  if (entry.images !== undefined) {
+    const sound = Array.isArray(entry.images) && entry.images.length <= 64 && entry.images.every(isImage);
+    if (!sound || entry.role !== "user") throw new Error(`${place}.images should be images as data URLs, of a message of the user.`);
+    message.images = entry.images;
+  }
   if (entry.role === "assistant") {
     message.status = STATUSES.includes(entry.status) ? entry.status : "done";
     for (const [name, most] of [["reasoning", LIMITS.text], ["model", 1000], ["error", 10_000]]) {

@@ -127,11 +127,11 @@ class ResponsesBody(Body):
                 else:
                     found.append({"role": "assistant", "content": "", "tool_calls": [call]})
             elif item.type == "function_call_output":
-                found.append({"role": "tool", "tool_call_id": item.call_id, "content": _words(item.output)})
+                found.append({"role": "tool", "tool_call_id": item.call_id, "content": _content(item.output)})
             elif item.type == "message":
                 if item.role is None:
                     raise ValueError("input has a message without role; give user, assistant, system or developer")
-                found.append({"role": item.role, "content": _words(item.content)})
+                found.append({"role": item.role, "content": _content(item.content)})
         return found
 
     def form(self) -> dict[str, Any] | None:
@@ -152,7 +152,11 @@ class ResponsesBody(Body):
         return {"reasoning_effort": effort, **({"enable_thinking": False} if effort == "none" else {})}
 
 
-def _words(content: str | list[Part] | None) -> str:
+def _content(content: str | list[Part] | None) -> str | list[dict[str, Any]]:
+    """The text of an item, or its parts if there are pictures among them."""
     if isinstance(content, list):
-        return "".join(part.text or part.refusal or "" for part in content)
+        parts = [part.for_template() for part in content]
+        if any(part["type"] != "text" for part in parts):
+            return parts
+        return "".join(part["text"] for part in parts)
     return content or ""

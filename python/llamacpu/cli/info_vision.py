@@ -1,0 +1,66 @@
+"""What `llamacpu info` says about the part of a model that sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llamacpu.errors import LlamaCpuError
+from llamacpu.families.memory import amount
+
+if TYPE_CHECKING:
+    from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["vision_facts", "vision_rows"]
+
+# Height and width of pictures as they are met: of a screen, and of a telephone.
+_SIZES = ((720, 1280), (3000, 4000))
+
+
+def vision_facts(
+    file: GGUFFile, width: int | None, mmproj: str | None, max_tokens: int | None
+) -> dict[str, Any] | None:
+    """The vision encoder of a model, and what pictures of some sizes cost; None if there is no encoder.
+
+    width: the model's embedding_length; None for a file that is itself an encoder.
+    """
+    from llamacpu.multimodal.projectors import projector_beside
+    from llamacpu.multimodal.vision import Vision
+
+    own = width is None or (
+        file.metadata.get("general.architecture") == "mllama" and "mllama.vision.image_size" in file.metadata
+    )
+    path = Path(file.path)
+    found = Path(mmproj) if mmproj else path if own else projector_beside(path, width or 0)
+    if found is None:
+        return None
+    try:
+        vision = Vision(found, width=width, max_tokens=max_tokens)
+    except LlamaCpuError as error:
+        if mmproj:
+            raise
+        return {"path": str(found), "problem": str(error)}
+    side = vision.settings.image_size
+    plans = {f"{wide} x {tall}": vision.plan((tall, wide)) for tall, wide in ((side, side), *_SIZES)}
+    return {
+        "path": str(found),
+        "kind": vision.kind,
+        "weight_bytes": vision.weight_bytes,
+        "tiles": {size: plan.tiles for size, plan in plans.items()},
+        "embeddings": {size: plan.rows for size, plan in plans.items()},
+        "cross_attention_states": {size: plan.cross_rows for size, plan in plans.items()},
+    }
+
+
+def vision_rows(facts: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """The lines for people: name and value."""
+    if facts is None:
+        return []
+    if "problem" in facts:
+        return [("pictures", f"none: {facts['problem']}")]
+    rows = [("pictures", f"{facts['kind']}, {amount(facts['weight_bytes'])} in {Path(facts['path']).name}")]
+    for size, tiles in facts["tiles"].items():
+        states = facts["cross_attention_states"][size]
+        cost = f"{states} states of cross-attention" if states else f"{facts['embeddings'][size]} tokens"
+        rows.append((f"  {size}", f"{cost}, {tiles} {'tile' if tiles == 1 else 'tiles'}"))
+    return rows

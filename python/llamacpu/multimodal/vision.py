@@ -1,0 +1,226 @@
+"""`Vision`: from pictures to their parts of a prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from llamacpu.errors import ModelError, PictureError
+from llamacpu.gguf.file import GGUFFile
+from llamacpu.multimodal.cache import EmbeddingCache
+from llamacpu.multimodal.rows import DelayedEmbeddings, DelayedStates
+from llamacpu.pictures import Picture, PictureLimits, PictureSettings, Plan, processor_for
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from llamacpu.engine.interfaces import CancelToken
+    from llamacpu.engine.pictures import EncodeProgress, PictureEncoderLike
+    from llamacpu.text.tokenizer import Tokenizer
+
+__all__ = ["PicturePart", "Vision"]
+
+PicturePart: TypeAlias = "str | DelayedEmbeddings | DelayedStates"
+"""A part of a picture's part of a prompt: text with control tokens, or what stands for the picture itself."""
+_CACHE_BYTES = 256 << 20
+# How the templates of these models print a picture, before its tokens take that place; the longest come first.
+_PLACEHOLDERS = {
+    "gemma3": ("<start_of_image>",),
+    "idefics3": ("<image>",),
+    "llama4": ("<|image_start|><|image|><|image_end|>", "<|image|>"),
+    "mllama": ("<|image|>",),
+    "mlp": ("<image>",),
+    "muse-glimmer": ("<|image_start|><|patch|><|image_end|>", "<|image|>", "<|patch|>"),
+    "pixtral": ("[IMG][IMG_END]", "[IMG]"),
+    "qwen2.5vl_merger": ("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
+    "qwen2vl_merger": ("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
+}
+
+
+class Vision:
+    """The vision encoder that belongs to a model, and its memory of the pictures that it has seen.
+
+    path        an mmproj file, or a Llama 3.2 Vision model in one file
+    width       the model's embedding_length, which the encoder's output must have
+    threads     for the encoder; None as for `Model`
+    max_tokens  most tokens of a picture, for models that have a choice; None for as many as the model was trained with
+    limits      what pictures are accepted
+    cache_bytes  of embeddings that are remembered
+    open_encoder  replaces the encoder of the file: (path, threads) -> encoder
+
+    The header is read at once, the weights when the first picture is encoded. Raises GGUFError for a file that cannot
+    be read, ModelError for one that is not the vision encoder of this model or of a kind that is not supported.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        width: int | None = None,
+        threads: int | None = None,
+        max_tokens: int | None = None,
+        limits: PictureLimits | None = None,
+        cache_bytes: int = _CACHE_BYTES,
+        open_encoder: Callable[[Path, int | None], PictureEncoderLike] | None = None,
+    ) -> None:
+        self.path: Path = Path(path)
+        self.limits: PictureLimits = limits or PictureLimits()
+        with GGUFFile(path) as file:
+            self.settings: PictureSettings = PictureSettings.of(file.metadata, max_tokens)
+            own = file.metadata.get("clip.vision.projection_dim")
+            self.weight_bytes: int = sum(
+                tensor.nbytes for tensor in file.tensors if tensor.name.startswith(("v.", "mm.", "model.image"))
+            )
+        if width is not None and own not in (None, width):
+            raise ModelError(
+                f"{self.path.name} makes embeddings of {own} numbers and the model has {width}; expected the mmproj "
+                "file that belongs to the model"
+            )
+        self._processor = processor_for(self.settings)
+        self._threads = threads
+        self._open = open_encoder or _encoder_of
+        self._encoder: PictureEncoderLike | None = None
+        self._cache = EmbeddingCache(cache_bytes)
+        # Pictures that are encoded or waited for; one is encoded at a time, with all threads.
+        self._seen: weakref.WeakValueDictionary[bytes, _Seen] = weakref.WeakValueDictionary()
+        self._turn = threading.Lock()
+        self._opening = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<Vision: {self.kind}, {self.path.name}>"
+
+    @property
+    def kind(self) -> str:
+        """The kind of model: clip.projector_type, or "mllama"."""
+        return self.settings.projector
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """What templates print in place of a picture; longer ones come first."""
+        return _PLACEHOLDERS[self.kind]
+
+    @property
+    def separator(self) -> str:
+        """What stands between a picture and text after it where the template leaves that to the caller."""
+        return "\n" if self.kind == "mlp" else ""
+
+    @property
+    def encoder(self) -> PictureEncoderLike:
+        """The encoder, opened at first use. Raises what opening a model raises."""
+        with self._opening:
+            if self._encoder is None:
+                self._encoder = self._open(self.path, self._threads)
+            return self._encoder
+
+    def plan(self, size: tuple[int, int]) -> Plan:
+        """What becomes of a picture of this height and width; see `Processor.plan`."""
+        return self._processor.plan(size)
+
+    def count(self, size: tuple[int, int], tokenizer: Tokenizer) -> int:
+        """Tokens of a picture of this height and width in a prompt, including those around it."""
+        return sum(
+            piece if isinstance(piece, int) else len(tokenizer.encode(piece, add_special=False, parse_special=True))
+            for piece in self.plan(size).pieces
+        )
+
+    def parts(self, picture: Picture, tokenizer: Tokenizer) -> list[PicturePart]:
+        """The picture's part of a prompt. Nothing is decoded or encoded yet; see `llamacpu.multimodal.rows.compute`.
+
+        Raises PictureError for a picture that the model cannot be shown, ModelError for a vocabulary without the
+        tokens that it needs.
+        """
+        plan = self.plan(picture.size)
+        seen = self._of(picture, plan)
+        if plan.cross:
+            token = tokenizer.token_to_id(str(plan.pieces[0]))
+            if token is None:
+                raise ModelError(f"the model has no token {plan.pieces[0]}, which stands for a picture")
+            return [DelayedStates(seen, token)]
+        parts: list[PicturePart] = []
+        config = self.encoder.config
+        side = config.patch_size * config.merge
+        grid = (plan.tile[0] // side, plan.tile[1] // side) if config.grid else None
+        first = 0
+        for piece in plan.pieces:
+            if isinstance(piece, str):
+                parts.append(piece)
+            else:
+                parts.append(DelayedEmbeddings(seen, first, piece, config.bidirectional, grid))
+                first += piece
+        return parts
+
+    def _of(self, picture: Picture, plan: Plan) -> _Seen:
+        digest = self.digest(picture)
+        found = self._seen.get(digest)
+        if found is None:
+            found = self._seen[digest] = _Seen(self, picture, plan, digest)
+        return found
+
+    def digest(self, picture: Picture) -> bytes:
+        """32 bytes for a picture and everything that its embeddings depend on."""
+        about = f"{self.encoder.fingerprint} {self.settings!r}".encode()
+        return hashlib.blake2b(about + picture.digest, digest_size=32).digest()
+
+    def rows_of(
+        self, seen: _Seen, cancel: CancelToken | None, on_progress: EncodeProgress | None
+    ) -> NDArray[np.float32]:
+        """The rows of a picture: remembered, or encoded now."""
+        found = self._cache.get(seen.digest)
+        if found is not None:
+            return found
+        with self._turn:
+            found = self._cache.get(seen.digest)
+            if found is None:
+                found = self._encoded(seen, cancel, on_progress)
+                self._cache.put(seen.digest, found)
+        return found
+
+    def _encoded(
+        self, seen: _Seen, cancel: CancelToken | None, on_progress: EncodeProgress | None
+    ) -> NDArray[np.float32]:
+        plan = seen.plan
+        prepared = self._processor.prepare(seen.picture)
+        encoded = self.encoder.encode(
+            prepared.pixels, aspect_ratio_id=plan.aspect_ratio_id or None, cancel=cancel,
+            on_progress=on_progress,
+        )  # fmt: skip
+        wanted = plan.cross_rows or plan.rows
+        if len(encoded.rows) != wanted:
+            raise PictureError(
+                f"{self.path.name} made {len(encoded.rows)} embeddings of a picture for which {wanted} were expected"
+            )
+        return encoded.rows
+
+    def close(self) -> None:
+        """Free the encoder's memory."""
+        encoder, self._encoder = self._encoder, None
+        if encoder is not None:
+            encoder.close()
+
+
+class _Seen:
+    """A picture in a prompt. Its rows stay with it, whatever the cache forgets, as long as the prompt exists."""
+
+    def __init__(self, vision: Vision, picture: Picture, plan: Plan, digest: bytes) -> None:
+        self.picture: Picture = picture
+        self.plan: Plan = plan
+        self.digest: bytes = digest
+        self._vision = vision
+        self._rows: NDArray[np.float32] | None = None
+
+    def rows(self, cancel: CancelToken | None = None, on_progress: EncodeProgress | None = None) -> NDArray[np.float32]:
+        if self._rows is None:
+            self._rows = self._vision.rows_of(self, cancel, on_progress)
+        return self._rows
+
+
+def _encoder_of(path: Path, threads: int | None) -> PictureEncoderLike:
+    from llamacpu.engine.picture_encoder import PictureEncoder
+
+    return PictureEncoder(path, threads=threads)
