@@ -12,8 +12,8 @@ use crate::lists::{array, copy_of, reserved, token_ids};
 use crate::session::Session;
 
 /// A picture among ids: index of its first id; rows, float32[rows, width]; whether these see each other; for states of
-/// cross-attention, the id of the placeholder.
-pub(crate) type PictureRow<'py> = (usize, Bound<'py, PyArray2<f32>>, bool, Option<u32>);
+/// cross-attention, the id of the placeholder; number of the first row in the picture, its height and its width, if known.
+pub(crate) type PictureRow<'py> = (usize, Bound<'py, PyArray2<f32>>, bool, Option<u32>, Option<(usize, usize, usize)>);
 
 /// An item of a step: a session and ids, and where the ids stand for pictures, these.
 #[derive(FromPyObject)]
