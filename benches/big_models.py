@@ -44,6 +44,7 @@ class Shape:
     shared_feed_forward: int = 0
     latent: int = 0
     rotated: int = 0
+    attention_period: int = 1
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -84,6 +85,15 @@ SHAPES = {
         experts=16, expert_feed_forward=8192, shared_feed_forward=8192,
         extra={"expert_used_count": 1, "interleave_moe_layer_step": 1},
     ),
+    "qwen3-next-80b-a3b-4-layers": Shape(
+        "qwen3next", 4, 2048, 16, 2, 256, 5120, 151936, 262144, 1e7, head_norms=True, rotated=64, attention_period=4,
+        experts=512, expert_feed_forward=512, shared_feed_forward=512,
+        extra={
+            "expert_used_count": 10, "expert_shared_feed_forward_length": 512, "full_attention_interval": 4,
+            "ssm.conv_kernel": 4, "ssm.state_size": 128, "ssm.group_count": 16, "ssm.time_step_rank": 32,
+            "ssm.inner_size": 4096,
+        },
+    ),
     "bge-small": Shape("bert", 12, 384, 12, 12, 32, 1536, 30522, 512),
 }  # fmt: skip
 
@@ -102,8 +112,29 @@ def matrices(shape: Shape) -> Iterator[Sizes]:
     elif not shape.tied:
         yield "output", (shape.vocabulary, shape.width)
     for layer in range(shape.layers):
-        for name, sizes in (*attention(shape), *network(shape, layer)):
+        mixer = recurrent(shape) if is_recurrent(shape, layer) else attention(shape)
+        for name, sizes in (*mixer, *network(shape, layer)):
             yield f"blk.{layer}.{name}", sizes
+
+
+def is_recurrent(shape: Shape, layer: int) -> bool:
+    """Return whether a layer is recurrent: all but the last of every `attention_period`."""
+    return (layer + 1) % shape.attention_period != 0
+
+
+def recurrent(shape: Shape) -> Iterator[Sizes]:
+    """Yield the matrices of a recurrent layer."""
+    heads, inner = shape.extra["ssm.time_step_rank"], shape.extra["ssm.inner_size"]
+    yield "attn_qkv", (channels(shape), shape.width)
+    yield "attn_gate", (inner, shape.width)
+    yield "ssm_ba", (2 * heads, shape.width)
+    yield "ssm_conv1d", (channels(shape), shape.extra["ssm.conv_kernel"])
+    yield "ssm_out", (shape.width, inner)
+
+
+def channels(shape: Shape) -> int:
+    """Return the elements of all queries, keys and values of a recurrent layer."""
+    return 2 * shape.extra["ssm.group_count"] * shape.extra["ssm.state_size"] + shape.extra["ssm.inner_size"]
 
 
 def attention(shape: Shape) -> Iterator[Sizes]:
@@ -120,7 +151,8 @@ def attention(shape: Shape) -> Iterator[Sizes]:
     if shape.fused:
         yield "attn_qkv", ((heads + 2 * shape.kv_heads) * size, width)
     else:
-        yield "attn_q", (heads * size, width)
+        # Where there are recurrent layers, queries have gates.
+        yield "attn_q", ((2 if shape.attention_period > 1 else 1) * heads * size, width)
         yield "attn_k", (shape.kv_heads * size, width)
         yield "attn_v", (shape.kv_heads * size, width)
     yield "attn_output", (width, heads * size)
@@ -164,9 +196,18 @@ def vectors(shape: Shape) -> Iterator[tuple[str, int, float]]:
         yield "rope_factors_long.weight", shape.rotated // 2, 8.0
         yield "rope_factors_short.weight", shape.rotated // 2, 1.0
     behind = ("post_attention_norm", "post_ffw_norm") if shape.norms_behind else ()
-    for block in blocks:
-        for name in ("attn_norm", "ffn_norm", *behind):
+    before_network = "post_attention_norm" if shape.attention_period > 1 else "ffn_norm"
+    for layer, block in enumerate(blocks):
+        for name in ("attn_norm", before_network, *behind):
             yield f"{block}.{name}.weight", shape.width, 1.0
+        if shape.attention_period > 1:
+            yield f"{block}.ffn_gate_inp_shexp.weight", shape.width, 0.01
+        if is_recurrent(shape, layer):
+            heads = shape.extra["ssm.time_step_rank"]
+            yield f"{block}.ssm_a", heads, -0.1
+            yield f"{block}.ssm_dt.bias", heads, 0.5
+            yield f"{block}.ssm_norm.weight", shape.extra["ssm.state_size"], 1.0
+            continue
         for name in ("attn_q_norm", "attn_k_norm") if shape.head_norms else ():
             yield f"{block}.{name}.weight", shape.head_size, 1.0
         if shape.latent:

@@ -42,7 +42,7 @@ def kind_of(name: str, columns: int, layers: int, mixture: str, tied: bool) -> T
     parts = name.split(".")
     layer, part = (int(parts[1]), parts[2]) if parts[0] == "blk" else (0, parts[0])
     base = TYPES[mixture][1]
-    if part in ("ffn_gate_inp", "token_types", "position_embd"):
+    if part in ("ffn_gate_inp", "token_types", "position_embd", "ssm_conv1d"):
         return Type.F32
     if part in ("attn_k_b", "attn_v_b"):
         return Type.F16

@@ -95,11 +95,14 @@ def tensors(config: Config, random: np.random.Generator, biases: bool, tied: boo
         heads, shared = config.heads[layer], config.kv_heads[layer]
         starts = layer > 0 or config.first_attention_norm
         shared_norm = config.parallel and not config.parallel_norm
-        if before and starts and (heads or shared_norm):
+        recurrent = config.recurrent_heads[layer] if config.recurrent_heads else 0
+        if before and starts and (heads or recurrent or shared_norm):
             norm(f"{prefix}.{config.attention_norm}", width)
-        if behind and heads:
+        if behind and (heads or recurrent):
             norm(f"{prefix}.post_attention_norm", width)
-        if heads and not shared:
+        if recurrent:
+            _recurrent(config, layer, recurrent, matrix, found, random)
+        elif heads and not shared:
             matrix(f"{prefix}.attn_output", width, width)
         elif heads:
             _attention(config, layer, matrix, norm, found)
@@ -163,7 +166,8 @@ def _attention(config: Config, layer: int, matrix: Any, norm: Any, found: dict[s
             found[f"{prefix}.k_norm.weight"] = np.linspace(0.7, 1.3, config.indexer_size)
             found[f"{prefix}.k_norm.bias"] = np.linspace(0.2, -0.2, config.indexer_size)
         return
-    matrix(f"{prefix}_q", heads * size, width)
+    gate = value_size if config.attention_gate == "query" else 0
+    matrix(f"{prefix}_q", heads * (size + gate), width)
     if own:
         matrix(f"{prefix}_k", shared * size, width)
     if own and not (config.keys_as_values and config.keys_as_values[layer]):
@@ -178,3 +182,26 @@ def _attention(config: Config, layer: int, matrix: Any, norm: Any, found: dict[s
             norm(f"{prefix}_{part}_norm", count, size)
         elif kind == "width":
             norm(f"{prefix}_{part}_norm", count * size)
+
+
+def _recurrent(
+    config: Config, layer: int, heads: int, matrix: Any, found: dict[str, Any], random: np.random.Generator
+) -> None:
+    prefix, width = f"blk.{layer}", config.embedding_length
+    inner = heads * config.recurrent_value_size
+    channels = 2 * config.recurrent_key_heads * config.recurrent_key_size + inner
+    if random.random() < 0.3:
+        matrix(f"{prefix}.ssm_in", channels + inner, width)
+    else:
+        matrix(f"{prefix}.attn_qkv", channels, width)
+        matrix(f"{prefix}.attn_gate", inner, width)
+    if random.random() < 0.5:
+        matrix(f"{prefix}.ssm_ba", 2 * heads, width)
+    else:
+        matrix(f"{prefix}.ssm_beta", heads, width)
+        matrix(f"{prefix}.ssm_alpha", heads, width)
+    matrix(f"{prefix}.ssm_conv1d", channels, config.convolution_size, bias=False)
+    matrix(f"{prefix}.ssm_out", width, inner)
+    found[f"{prefix}.ssm_a"] = -random.uniform(0.01, 2, heads)
+    found[f"{prefix}.ssm_dt.bias"] = random.standard_normal(heads)
+    found[f"{prefix}.ssm_norm.weight"] = 1 + 0.2 * random.standard_normal(config.recurrent_value_size)

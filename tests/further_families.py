@@ -28,6 +28,15 @@ HALVES = {"rope_style": "neox"}
 VARIANTS = {"falcon-40b": "falcon", "gptneox-in-turn": "gptneox", "mpt-learned": "mpt"}
 """Entries of the table whose architecture has another one."""
 HEADS = {"query_key_norm": ["head"] * LAYERS}
+RECURRENT = HALVES | {
+    "heads": [0, 0, 0, 6], "kv_heads": [0, 0, 0, 2], "query_key_norm": ["none"] * 3 + ["head"],
+    "attention_gate": "query", "feed_forward_norm": "post_attention_norm", "rope_size": 4, "convolution_size": 3,
+    "recurrent_heads": [6, 6, 6, 0], "recurrent_key_heads": 2, "recurrent_key_size": 8, "recurrent_value_size": 12,
+}  # fmt: skip
+RECURRENT_KEYS = {
+    "rope.dimension_count": 4, "ssm.conv_kernel": 3, "ssm.state_size": 8, "ssm.group_count": 2,
+    "ssm.time_step_rank": 6, "ssm.inner_size": 72,
+}  # fmt: skip
 EXPERT_KEYS = {
     "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20, "expert_shared_count": 1,
     "expert_weights_scale": 2.5,
@@ -47,6 +56,16 @@ INDEXER_KEYS: dict[str, Any] = {
 # Architecture: switches as the models' own code has them, further keys of the file, and whether it has biases.
 FAMILIES: dict[str, tuple[dict[str, Any], dict[str, Any], bool]] = {
     "exaone": (HALVES, {}, False),
+    "qwen3next": (
+        RECURRENT | EXPERTS | {"expert_gating": "softmax", "shared_feed_forward": 24},
+        RECURRENT_KEYS
+        | {
+            "expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 20,
+            "expert_shared_feed_forward_length": 24,
+        },
+        False,
+    ),
+    "qwen35": (RECURRENT | {"recurrent_head_order": "interleaved"}, RECURRENT_KEYS, False),
     "exaone4": (HALVES | HEADS | LOCAL | {"norms": "behind"}, {"attention.sliding_window": 9}, False),
     "internlm2": ({}, {}, False),
     "xverse": ({}, {}, False),
@@ -273,6 +292,8 @@ def write(path: Path, name: str, more: dict[str, Any] | None = None) -> Path:
     writer = gguf.GGUFWriter(path, name)
     writer.add_token_list([f"t{index}" for index in range(VOCABULARY)])
     writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_merges(["t 1"])
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(48)
     writer.add_block_count(LAYERS)
@@ -280,7 +301,7 @@ def write(path: Path, name: str, more: dict[str, Any] | None = None) -> Path:
         writer.add_feed_forward_length(40)
     writer.add_head_count(6)
     if "attention.head_count_kv" not in keys:
-        writer.add_head_count_kv(config.kv_heads[0])
+        writer.add_head_count_kv(max(config.kv_heads))
     (writer.add_layer_norm_eps if config.norm == "layer" else writer.add_layer_norm_rms_eps)(1e-5)
     for key, value in keys.items():
         add: dict[type, Any] = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}

@@ -57,8 +57,12 @@ class ReferenceAttention(ReferenceWeights):
                 scores = np.concatenate([scores, np.full((len(x), 1), sinks[head])], axis=1)
             attended[:, head] = softmax(scores)[:, : len(x)] @ value[:, group]
         attended = attended.reshape(len(x), -1)
-        if self.setting("attention_gate", "none") == "own":
+        gate = self.setting("attention_gate", "none")
+        if gate == "own":
             attended = attended / (1 + np.exp(-self.linear(x, f"{prefix}_gate")))
+        elif gate == "query":
+            opened = self.linear(x, f"{prefix}_q").reshape(len(x), heads, -1)[..., query.shape[-1] :]
+            attended = attended / (1 + np.exp(-opened.reshape(len(x), -1)))
         return self.linear(attended, f"{prefix}_output")
 
     def _projected(self, layer: int, x: Array, context: int) -> tuple[Array, Array, Array]:
@@ -67,10 +71,10 @@ class ReferenceAttention(ReferenceWeights):
         heads, shared = self.setting("heads", layer=layer), self.setting("kv_heads", layer=layer)
         source, limit = self.setting("kv_source", layer, layer), self.setting("query_key_value_limit") or np.inf
         if source != layer:
-            query = np.clip(self.linear(x, f"{prefix}_q"), -limit, limit)
+            query = np.clip(self._queries(layer, x, heads, size), -limit, limit)
             return self._turned(layer, query.reshape(len(x), heads, size), "q", context), *self.kept[source]
         if self.weight(f"{prefix}_qkv.weight") is None:
-            query, key = (self.linear(x, f"{prefix}_{part}") for part in "qk")
+            query, key = self._queries(layer, x, heads, size), self.linear(x, f"{prefix}_k")
             value = key if self.setting("keys_as_values", False, layer) else self.linear(x, f"{prefix}_v")
         else:
             query, key, value = np.split(self.linear(x, f"{prefix}_qkv"), np.cumsum([heads * size, shared * size]), -1)
@@ -80,6 +84,13 @@ class ReferenceAttention(ReferenceWeights):
             value = self.norm(value, None)
         self.kept[layer] = self._turned(layer, key.reshape(len(x), shared, size), "k", context), value
         return self._turned(layer, query.reshape(len(x), heads, size), "q", context), *self.kept[layer]
+
+    def _queries(self, layer: int, x: Array, heads: int, size: int) -> Array:
+        """Queries of matrices of their own, without the gates that may follow those of each head."""
+        query = self.linear(x, f"blk.{layer}.attn_q")
+        if self.setting("attention_gate", "none") == "query":
+            query = query.reshape(len(x), heads, -1)[..., :size].reshape(len(x), -1)
+        return query
 
     def _turned(self, layer: int, split: Array, part: str, context: int) -> Array:
         """Queries or keys, [tokens, heads, size], normalized and rotated."""

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from reference_attention import ReferenceAttention
 from reference_functions import Array, soft_cap
-from reference_networks import ReferenceNetworks
+from reference_recurrent import ReferenceRecurrent
 
 Tokens = list[int] | NDArray[np.integer[Any]]
 
 
-class ReferenceModel(ReferenceAttention, ReferenceNetworks):
+class ReferenceModel(ReferenceAttention, ReferenceRecurrent):
     """One model file and its configuration; call `logits(tokens)`."""
 
     def logits(self, tokens: Tokens, context: int | None = None) -> Array:
@@ -56,10 +56,11 @@ class ReferenceModel(ReferenceAttention, ReferenceNetworks):
         epsilon = self.setting("output_norm_epsilon")
         for layer in range(self.setting("layers")):
             start = x
-            if self.setting("heads", layer=layer):
+            recurrent = self.setting("recurrent_heads", layer=layer)
+            if self.setting("heads", layer=layer) or recurrent:
                 plain = norms == "behind" or (layer == 0 and not self.setting("first_attention_norm", True))
                 inner = x if plain else self.norm(x, f"blk.{layer}.{self.setting('attention_norm', 'attn_norm')}")
-                branch = self.attention(layer, inner, context)
+                branch = self.recurrent(layer, inner) if recurrent else self.attention(layer, inner, context)
                 if norms != "before":
                     branch = self.norm(branch, f"blk.{layer}.post_attention_norm", epsilon=epsilon)
                 x = x + residual * branch

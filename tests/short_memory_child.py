@@ -102,6 +102,26 @@ def forward(path: Path, folder: Path) -> Work:
 
 
 @case
+def rewinding(path: Path, folder: Path) -> Work:
+    """A fork, steps of one token and of many, a few tokens back, and far back."""
+    model = llamacpu.Model(path, threads=2)
+    session = model.session()
+    session.forward(list(range(2, 42)), logits="none")
+
+    def work() -> Any:
+        session.truncate(40)
+        other = session.fork()
+        rows = [other.forward([5 + place]).tobytes() for place in range(8)]
+        other.truncate(43)
+        rows.append(other.forward([9]).tobytes())
+        other.truncate(20)
+        rows.append(other.forward([9]).tobytes())
+        return rows
+
+    return work
+
+
+@case
 def hidden(path: Path, folder: Path) -> Work:
     model = llamacpu.Model(path, threads=2)
     return lambda: model.session().hidden(list(range(2, 162)), layers=[0, -1]).tobytes()

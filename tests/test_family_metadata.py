@@ -20,6 +20,13 @@ Read = Callable[..., Any]
 
 LATENT = {"attention.kv_lora_rank": u32(8)}
 INDEXER = {f"attention.indexer.{part}": u32(8) for part in ("head_count", "key_length", "top_k")}
+STATES = {
+    "ssm.conv_kernel": u32(4),
+    "ssm.state_size": u32(8),
+    "ssm.group_count": u32(2),
+    "ssm.time_step_rank": u32(4),
+    "ssm.inner_size": u32(64),
+}
 NEEDED = {
     "deberta-v2": {"attention.relative_positions_max": u32(8)},
     "qwen2vl": {"rope.dimension_sections": array(raw.I32, [2, 3, 3, 0])},
@@ -29,6 +36,9 @@ NEEDED = {
     "glm-dsa": LATENT | INDEXER,
     "gemma4": {"attention.sliding_window": u32(8)},
     "muse-glimmer": {"attention.sliding_window": u32(8), "logit_scale": f32(0.5)},
+    "qwen35": STATES,
+    "qwen35moe": STATES,
+    "qwen3next": STATES,
 }
 """Keys that a family cannot do without, besides those of all."""
 
@@ -154,3 +164,39 @@ def test_architectures_that_are_known_and_do_not_run(read: Read) -> None:
     for name, words in (("deepseek4", "could not be compared"), ("dflash", "a drafter"), ("eagle3", "a drafter")):
         with pytest.raises(ModelError, match=words):
             read(name)
+
+
+def test_recurrent_layers(read: Read) -> None:
+    """As the file lists them, with those that predict further tokens behind; or all but every n-th."""
+    layers = {"block_count": u32(5), "nextn_predict_layers": u32(1)}
+    listed = {"attention.recurrent_layers": array(raw.BOOL, [True, False, True, True, False])}
+    config = read("qwen35", STATES | layers | listed)
+    assert config.recurrent_heads == [4, 0, 4, 4]
+    assert [bool(heads) for heads in config.heads] == [False, True, False, False]
+    assert config.kv_heads[0] == config.kv_heads[2] == 0
+    assert (config.recurrent_key_size, config.recurrent_value_size, config.convolution_size) == (8, 16, 4)
+    assert config.ignored_tensors == ["blk.4."]
+    assert read("qwen3next", STATES | {"block_count": u32(8)}).recurrent_heads == [4, 4, 4, 0] * 2
+    every_second = read("qwen3next", STATES | {"block_count": u32(4), "full_attention_interval": u32(2)})
+    assert every_second.recurrent_heads == [4, 0, 4, 0]
+    assert read("qwen35", STATES).recurrent_head_order == "interleaved"
+    assert read("qwen3next", STATES).recurrent_head_order == "grouped"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ssm.time_step_rank": u32(3)}, "expected a multiple of the groups"),
+        ({"ssm.inner_size": u32(63)}, "a divisor of the inner size"),
+        ({"ssm.inner_size": u32(8000)}, "heads of at most 1024 elements"),
+        ({"ssm.state_size": u32(2000)}, "ssm.state_size"),
+        ({"ssm.conv_kernel": u32(0)}, "ssm.conv_kernel"),
+        ({"ssm.group_count": u32(0)}, "ssm.group_count"),
+        ({"attention.recurrent_layers": array(raw.BOOL, [True])}, "expected true or false for each of"),
+        ({"attention.recurrent_layers": string("all")}, "expected true or false for each of"),
+        ({"full_attention_interval": u32(0)}, "full_attention_interval"),
+    ],
+)
+def test_recurrent_layers_that_mean_nothing_are_refused(read: Read, changes: dict[str, bytes], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        read("qwen35", STATES | {"block_count": u32(3)} | changes)

@@ -38,7 +38,7 @@ def test_logits_against_exact_arithmetic(name: str, tmp_path: Path) -> None:
 WAYS = ("bloom", "mpt", "olmo", "gptneox", "falcon-40b", "phimoe", "hunyuan-dense", "olmo2", "muse-glimmer", "gemma4")
 
 
-@pytest.mark.parametrize("name", [*WAYS, "mistral4", "deepseek32", "glm-dsa"])
+@pytest.mark.parametrize("name", [*WAYS, "mistral4", "deepseek32", "glm-dsa", "qwen3next"])
 def test_no_bit_depends_on_the_way(name: str, tmp_path: Path) -> None:
     """Of one family for each part that no golden model has."""
     tokens = np.random.default_rng(3).integers(0, VOCABULARY, 96).tolist()
@@ -53,14 +53,15 @@ def test_learned_positions_end_where_they_end(tmp_path: Path) -> None:
             session.forward([1])
 
 
-def test_layers_that_predict_further_tokens_are_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["glm4moe", "qwen3next", "qwen35"])
+def test_layers_that_predict_further_tokens_are_left_alone(name: str, tmp_path: Path) -> None:
     extra = {"blk.4.nextn.eh_proj.weight": np.zeros((48, 96)), "blk.4.attn_norm.weight": np.zeros(48)}
-    plain = write(tmp_path / "plain.gguf", "glm4moe")
-    more = write(tmp_path / "more.gguf", "glm4moe", extra)
+    plain = write(tmp_path / "plain.gguf", name)
+    more = write(tmp_path / "more.gguf", name, extra)
     tokens = list(range(20))
     with (
         Model(plain) as one,
-        Model(more, overrides={"glm4moe.block_count": 5, "glm4moe.nextn_predict_layers": 1}) as two,
+        Model(more, overrides={f"{name}.block_count": 5, f"{name}.nextn_predict_layers": 1}) as two,
     ):
         assert np.array_equal(one.session().forward(tokens), two.session().forward(tokens))
 

@@ -24,7 +24,10 @@ FAMILIES = [
     *("olmo2", "olmoe", "phi3", "phi3-long", "phi3-short", "qwen2", "qwen2moe", "qwen3", "qwen3moe", "seed-oss"),
     *("smollm3", "stablelm", "starcoder2"),
 ]
-FAMILIES_2026 = ["muse-glimmer", "gemma4-dense", "gemma4-e", "gemma4-moe", "mistral4", "deepseek32", "glm-dsa"]
+FAMILIES_2026 = [
+    *("muse-glimmer", "gemma4-dense", "gemma4-e", "gemma4-moe", "mistral4", "deepseek32", "glm-dsa"),
+    *("qwen35", "qwen35moe", "qwen3next"),
+]
 """In a folder of their own."""
 HALF_LIMITS = dict.fromkeys(FAMILIES_2026, 1e-4) | {"deepseek32": 0.05, "glm-dsa": 0.05}
 """The same with 16-bit keys, where 1e-5 is too little: rounded keys may make sparse attention choose another one."""

@@ -19,6 +19,13 @@ pytestmark = pytest.mark.instruction_set
 
 LATENT = {"latent_size": 8, "query_latent_size": 8, "rope_size": 4}
 INDEXER = {"indexer_heads": 2, "indexer_size": 8, "indexer_top": 3}
+RECURRENT: dict[str, Any] = {
+    "recurrent_heads": [2],
+    "recurrent_key_heads": 2,
+    "recurrent_key_size": 4,
+    "recurrent_value_size": 4,
+    "convolution_size": 3,
+}
 KINDS_OF_NORMS = ["none", "head", "each_head", "width", "rotated_head", "unweighted"]
 
 
@@ -85,6 +92,19 @@ def configurations(draw: st.DrawFn) -> Config:
             heads[-1] = kv_heads[-1] = 0
     if not latent and draw(st.booleans()):
         fields |= draw(layers_with_heads_of_their_own(fields, heads, kv_heads, key_size))
+    if draw(st.booleans()) and draw(st.booleans()):
+        key_heads = draw(st.integers(1, 3))
+        fields |= {
+            "recurrent_heads": [draw(st.sampled_from([0, 1, 1, 2])) * key_heads for _ in range(layers)],
+            "recurrent_key_heads": key_heads,
+            "recurrent_key_size": draw(st.integers(1, 40)),
+            "recurrent_value_size": draw(st.integers(1, 40)),
+            "recurrent_head_order": draw(st.sampled_from(["grouped", "interleaved"])),
+            "convolution_size": draw(st.integers(1, 5)),
+        }
+        for layer, recurrent in enumerate(fields["recurrent_heads"]):
+            if recurrent:
+                heads[layer] = kv_heads[layer] = 0
     feed_forward = each(st.integers(1, 70))
     if draw(st.booleans()) and draw(st.booleans()):
         feed_forward[-1] = 0
@@ -154,7 +174,7 @@ def configurations(draw: st.DrawFn) -> Config:
         embedding_norm=draw(st.booleans()),
         embedding_norm_weights=draw(st.booleans()),
         output_norm_epsilon=draw(st.sampled_from([0.0, 0.1])),
-        attention_gate="none" if latent else draw(st.sampled_from(["none", "own"])),
+        attention_gate="none" if latent else draw(st.sampled_from(["none", "own", "query"])),
         value_norm=not latent and draw(st.booleans()),
         per_layer_input=draw(st.sampled_from([0, 0, 6])),
         layer_scale=draw(st.sampled_from([[], [True] * layers, [layer % 2 == 0 for layer in range(layers)]])),
@@ -222,7 +242,16 @@ def test_any_configuration_against_exact_arithmetic(
         ({"keys_as_values": [True], "value_sizes": [5]}, "keys of 8 elements and values of 5"),
         ({"key_sizes": [8], "latent_size": 8, "rope_size": 4}, "heads of one size"),
         ({"attention_gate": "own", "latent_size": 8, "rope_size": 4}, "attention_gate"),
-        ({"attention_gate": "other"}, r"\"attention_gate\" cannot be \"other\": expected one of \"none\", \"own\""),
+        (
+            {"attention_gate": "other"},
+            r"\"attention_gate\" cannot be \"other\": expected one of \"none\", \"own\", \"query\"",
+        ),
+        ({"recurrent_heads": [2]}, "recurrent_key_heads is 0"),
+        (RECURRENT | {"recurrent_heads": [3], "heads": [0], "kv_heads": [0]}, "3 recurrent heads for 2 key heads"),
+        (RECURRENT, "1 heads of attention and 2 recurrent heads: expected one of the two"),
+        (RECURRENT | {"heads": [0], "kv_heads": [0], "convolution_size": 65}, "convolution_size is 65"),
+        (RECURRENT | {"heads": [0], "kv_heads": [0], "causal": False}, "causal is false"),
+        (RECURRENT | {"recurrent_heads": [2, 2]}, "recurrent_heads has 2 entries for 1 layers"),
         ({"output_norm_epsilon": -1.0}, "output_norm_epsilon is -1"),
         ({"second_attention_norm": True}, "second_attention_norm"),
         ({"ignored_tensors": ["blk"], "norm_epsilon": 0.0}, "norm_epsilon"),

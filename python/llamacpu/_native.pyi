@@ -356,6 +356,8 @@ class Session:
         """Return a second conversation with the same past, sharing its memory."""
     def truncate(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens."""
+    def resume_point(self, tokens: int) -> int:
+        """The largest position, up to `tokens`, to which the session can be truncated without recomputing tokens."""
 
 # --- pictures.rs -----------------------------------------------------------------------------------------------------
 

@@ -107,7 +107,8 @@ def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str,
             "weight_bytes": room.weights,
             "expert_bytes": room.experts,
             "kv_bytes": room.keys,
-            "total_bytes": room.weights + room.keys,
+            "state_bytes": room.states,
+            "total_bytes": room.weights + room.keys + room.states,
             "available_bytes": room.free,
             "fits": room.fits,
             "longest_context": room.longest_contexts(),
@@ -143,6 +144,7 @@ def _as_text(facts: dict[str, Any]) -> str:
         rows.append((f"  {name}", f"{entry['tensors']} tensors, {amount(entry['bytes'])}"))
     if facts["runs"]:
         memory = facts["memory"]
+        recurrent = memory["state_bytes"] > 0
         rows += [
             ("layers", str(facts["layers"])),
             ("embedding length", str(facts["embedding_length"])),
@@ -158,7 +160,8 @@ def _as_text(facts: dict[str, Any]) -> str:
                 "memory",
                 f"{amount(memory['total_bytes'])} with {memory['context']:,} tokens of context: weights "
                 f"{amount(memory['weight_bytes'])}, keys and values {amount(memory['kv_bytes'])} "
-                f"({memory['kv_type']}, taken as the conversation grows)",
+                f"({memory['kv_type']}, taken as the conversation grows)"
+                + (f", states of recurrent layers {amount(memory['state_bytes'])} at most" if recurrent else ""),
             ),
             ("fits", memory["in_words"]),
         ]

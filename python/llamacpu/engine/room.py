@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from llamacpu.engine import machine
-from llamacpu.families.memory import amount, kv_numbers, longest_context
+from llamacpu.families.memory import amount, kv_numbers, longest_context, state_bytes
 
 if TYPE_CHECKING:
     from llamacpu.families.config import Config
@@ -43,6 +43,11 @@ class Room:
         return int(kv_numbers(self._config, self.context) * _KV_BYTES[self.kv_type])
 
     @property
+    def states(self) -> int:
+        """Size of the states of recurrent layers that such a conversation keeps at most."""
+        return state_bytes(self._config, self.context)
+
+    @property
     def experts(self) -> int:
         """Size of the weights that a router chooses among."""
         return sum(tensor.nbytes for tensor in self._file.tensors if _EXPERT.search(tensor.name))
@@ -50,7 +55,7 @@ class Room:
     @property
     def fits(self) -> bool | None:
         """Whether weights, keys and values fit together; None if the free memory is unknown."""
-        return None if self.free is None else self.weights + self.keys <= self.free
+        return None if self.free is None else self.weights + self.keys + self.states <= self.free
 
     @property
     def limit(self) -> int | None:
@@ -63,7 +68,7 @@ class Room:
         """The longest context, up to `context`, that fits, by the type of keys and values; None if unknown."""
         if self.free is None:
             return None
-        left = max(self.free - self.weights, 0)
+        left = max(self.free - self.weights - self.states, 0)
         return {name: longest_context(self._config, int(left / size), self.context) for name, size in _KV_BYTES.items()}
 
     def fitting(self) -> str:
@@ -92,5 +97,6 @@ class Room:
 
     @property
     def short_conversation(self) -> int:
-        """Size of the keys and values of a short conversation."""
-        return int(kv_numbers(self._config, min(self._config.context_length, _USUAL_CONTEXT)) * _KV_BYTES["f16"])
+        """Size of the keys and values, and of the states, of a short conversation."""
+        tokens = min(self._config.context_length, _USUAL_CONTEXT)
+        return int(kv_numbers(self._config, tokens) * _KV_BYTES["f16"]) + state_bytes(self._config, tokens)

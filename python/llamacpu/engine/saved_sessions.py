@@ -4,7 +4,7 @@ All values are little-endian:
 
     position  bytes
     0         8     magic
-    8         4     version of the format
+    8         4     version of the format: 2 if there are states, 1 otherwise
     12        4     number of the layout of keys and values in a page
     16        32    fingerprint of the model
     48        4     how keys and values are stored, by ggml's type numbers: 0 F32, 1 F16, 8 Q8_0
@@ -14,8 +14,9 @@ All values are little-endian:
     72        8     bytes of a page
     80        8     bytes of the note
     88        4     1 if the tokens went through adapters or control vectors, which the fingerprint includes; else 0
-    92        4     CRC-32 of the bytes before
-    96        4 bytes per token, the note (bytes for the program that wrote the file), the pages
+    92        8     version 2 only: bytes of the states of recurrent layers
+              4     CRC-32 of the bytes before
+              4 bytes per token, the note (bytes for the program that wrote the file), the pages, the states
               4     CRC-32 of all bytes before
 
 Tokens of 2^31 and above stand for rows of pictures.
@@ -48,6 +49,7 @@ from llamacpu.engine.adapter_set import AdapterSet, adapters_of, fingerprint_of
 from llamacpu.engine.interfaces import KVType, ModelLike, SessionLike
 from llamacpu.engine.pictures import FIRST_PICTURE_ID
 from llamacpu.errors import LlamaCpuError, SessionError
+from llamacpu.families.memory import state_size
 from llamacpu.files import replacing
 
 if TYPE_CHECKING:
@@ -56,12 +58,12 @@ if TYPE_CHECKING:
 __all__ = ["Header", "fingerprint", "load", "read", "read_header", "read_note", "read_tokens", "save", "write"]
 
 MAGIC = b"\x89LCPUS\r\n"
-VERSION = 1
+VERSION = 2
 MAX_CONTEXT = 1 << 30
 
 _HEADER = struct.Struct("<8sII32sIIQQQQI")
+_STATES = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
-HEADER_BYTES = _HEADER.size + _CRC.size
 _KV_NUMBERS: dict[KVType, int] = {"f32": 0, "f16": 1, "q8_0": 8}
 _KV_NAMES = {number: name for name, number in _KV_NUMBERS.items()}
 _SAMPLED_TENSORS = 256
@@ -83,6 +85,13 @@ class Header(NamedTuple):
     note_bytes: int
     adapted: bool = False
     """whether the tokens have gone through adapters, which the fingerprint includes"""
+    state_bytes: int = 0
+    """bytes of the states of recurrent layers behind the pages"""
+
+    @property
+    def header_bytes(self) -> int:
+        """Length of the header."""
+        return _HEADER.size + _STATES.size * bool(self.state_bytes) + _CRC.size
 
     @property
     def pages(self) -> int:
@@ -92,7 +101,8 @@ class Header(NamedTuple):
     @property
     def file_bytes(self) -> int:
         """Length that the file must have."""
-        return HEADER_BYTES + 4 * self.tokens + self.note_bytes + self.pages * self.page_bytes + _CRC.size
+        contents = 4 * self.tokens + self.note_bytes + self.pages * self.page_bytes + self.state_bytes
+        return self.header_bytes + contents + _CRC.size
 
 
 def fingerprint(file: GGUFFile) -> bytes:
@@ -144,6 +154,7 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
         tokens=len(tokens),
         page_bytes=model.page_bytes(kv_type),
         note_bytes=len(note),
+        state_bytes=state_size(model.config) if tokens else 0,
     )
     crc = 0
 
@@ -153,13 +164,16 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
         file.write(data)
 
     first = _HEADER.pack(
-        MAGIC, VERSION, header.layout, header.fingerprint, _KV_NUMBERS[kv_type], header.page_tokens, header.context,
-        header.tokens, header.page_bytes, header.note_bytes, int(header.fingerprint.hex() != model.fingerprint),
+        MAGIC, 2 if header.state_bytes else 1, header.layout, header.fingerprint, _KV_NUMBERS[kv_type],
+        header.page_tokens, header.context, header.tokens, header.page_bytes, header.note_bytes,
+        int(header.fingerprint.hex() != model.fingerprint),
     )  # fmt: skip
+    if header.state_bytes:
+        first += _STATES.pack(header.state_bytes)
     put(first + _CRC.pack(zlib.crc32(first)))
     put(np.array(tokens, dtype="<u4").tobytes())
     put(note)
-    for index in range(header.pages):
+    for index in range(header.pages + bool(header.state_bytes)):
         put(frozen.page(index))
     file.write(_CRC.pack(crc))
 
@@ -215,8 +229,11 @@ def read(
     expected = model.page_bytes(header.kv_type)
     if header.page_bytes != expected:
         raise SessionError(f"{name}: pages of {header.page_bytes} bytes, expected {expected}; {_DAMAGED}")
+    expected = state_size(model.config) if header.tokens else 0
+    if header.state_bytes != expected:
+        raise SessionError(f"{name}: states of {header.state_bytes} bytes, expected {expected}; {_DAMAGED}")
     file.seek(0)
-    crc = zlib.crc32(_exactly(file, HEADER_BYTES, name))
+    crc = zlib.crc32(_exactly(file, header.header_bytes, name))
     data = _exactly(file, 4 * header.tokens, name)
     crc = zlib.crc32(data, crc)
     tokens = np.frombuffer(data, dtype="<u4").tolist()
@@ -225,8 +242,8 @@ def read(
 
     def pages() -> Iterator[bytes]:
         nonlocal crc
-        for _ in range(header.pages):
-            page = _exactly(file, header.page_bytes, name)
+        for index in range(header.pages + bool(header.state_bytes)):
+            page = _exactly(file, header.page_bytes if index < header.pages else header.state_bytes, name)
             crc = zlib.crc32(page, crc)
             yield page
         if file.read(_CRC.size + 1) != _CRC.pack(crc):
@@ -266,10 +283,10 @@ def read_header(file: BinaryIO, name: str = "the saved session") -> Header:
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    first = file.read(HEADER_BYTES)
+    first = file.read(_HEADER.size + _CRC.size)
     if first[: len(MAGIC)] != MAGIC:
         raise SessionError(f"{name}: not a saved session: it starts with {first[:8]!r}, expected {MAGIC!r}")
-    if len(first) < HEADER_BYTES:
+    if len(first) < _HEADER.size + _CRC.size:
         raise SessionError(f"{name}: {len(first)} bytes are too few for a header; {_DAMAGED}")
     _, version, layout, model, kv_number, page_tokens, context, tokens, page_bytes, note_bytes, flags = _HEADER.unpack(
         first[: _HEADER.size]
@@ -278,7 +295,15 @@ def read_header(file: BinaryIO, name: str = "the saved session") -> Header:
         raise SessionError(
             f"{name}: written in version {version} of the format, newer than {VERSION}; install a newer release"
         )
-    if _CRC.pack(zlib.crc32(first[: _HEADER.size])) != first[_HEADER.size :] or version < 1:
+    state_bytes = 0
+    if version == 2:
+        first += file.read(_STATES.size)
+        (state_bytes,) = _STATES.unpack(first[_HEADER.size :][: _STATES.size].ljust(_STATES.size, b"\0"))
+    if (
+        _CRC.pack(zlib.crc32(first[: -_CRC.size])) != first[-_CRC.size :]
+        or version < 1
+        or (version == 2) != (state_bytes > 0)
+    ):
         raise SessionError(f"{name}: the checksum of the header is wrong; {_DAMAGED}")
     if kv_number not in _KV_NAMES or not 1 <= context <= MAX_CONTEXT or tokens > context or page_tokens < 1:
         raise SessionError(
@@ -286,7 +311,9 @@ def read_header(file: BinaryIO, name: str = "the saved session") -> Header:
             f"{kv_number}; {_DAMAGED}"
         )
     kv_type = _KV_NAMES[kv_number]
-    header = Header(layout, model, kv_type, page_tokens, context, tokens, page_bytes, note_bytes, bool(flags & 1))
+    header = Header(
+        layout, model, kv_type, page_tokens, context, tokens, page_bytes, note_bytes, bool(flags & 1), state_bytes
+    )
     if size != header.file_bytes:
         what = "cut short" if size < header.file_bytes else "too long"
         raise SessionError(f"{name}: the file is {what}: {size} bytes, expected {header.file_bytes}; {_DAMAGED}")
@@ -295,14 +322,14 @@ def read_header(file: BinaryIO, name: str = "the saved session") -> Header:
 
 def read_tokens(file: BinaryIO, header: Header, name: str = "the saved session") -> list[int]:
     """Read the tokens of an open file; the checksum at its end is not verified."""
-    file.seek(HEADER_BYTES)
+    file.seek(header.header_bytes)
     found: list[int] = np.frombuffer(_exactly(file, 4 * header.tokens, name), dtype="<u4").tolist()
     return found
 
 
 def read_note(file: BinaryIO, header: Header, name: str = "the saved session") -> bytes:
     """Read the note of an open file; the checksum at its end is not verified."""
-    file.seek(HEADER_BYTES + 4 * header.tokens)
+    file.seek(header.header_bytes + 4 * header.tokens)
     return _exactly(file, header.note_bytes, name)
 
 

@@ -188,13 +188,25 @@ class Session:
     def truncate(self, tokens: int) -> None:
         """Forget all but the first `tokens` tokens, to continue from there.
 
-        Layers with a window keep what the last 128 tokens need; a session that is rewound further recomputes its past
-        in its next step, with the same results.
+        Layers with a window keep what the last 128 tokens need, recurrent layers what the last few need and their
+        states at some earlier positions. A session that is rewound further recomputes tokens in its next step, with the
+        same results.
         """
         if tokens < 0:
             raise ValueError(f"cannot truncate the session to {tokens} tokens; expected 0 to {self.position}")
         self._native.truncate(tokens)
         self._searched = False
+
+    def resume_point(self, tokens: int) -> int:
+        """Return the largest position, up to `tokens`, to which the session can be truncated without recomputation.
+
+        That is `tokens`, except where a window has left the tokens before it behind, or recurrent layers have no state
+        for it: they keep those of a few positions, and what the last tokens need. Raises ValueError if the session has
+        fewer tokens, RuntimeError while it is being stepped.
+        """
+        if tokens < 0:
+            raise ValueError(f"cannot truncate the session to {tokens} tokens; expected 0 to {self.position}")
+        return self._native.resume_point(tokens)
 
     def __repr__(self) -> str:
         return f"<Session: {self.position} of {self.context} tokens, {self._model!r}>"

@@ -90,6 +90,19 @@ class Config(Mapping[str, Any]):
     indexer_epsilon: float = 1e-6
     """norm_epsilon of its keys, whose norm is by mean and variance"""
 
+    recurrent_heads: list[int] = field(default_factory=list)
+    """value heads of a gated delta network in place of attention, per layer; 0 or empty for none"""
+    recurrent_key_heads: int = 0
+    """query and key heads of these networks; a divisor of their value heads"""
+    recurrent_key_size: int = 0
+    """elements of one of their query or key heads"""
+    recurrent_value_size: int = 0
+    """elements of one of their value heads"""
+    recurrent_head_order: Literal["grouped", "interleaved"] = "grouped"
+    """whether consecutive value heads use the same key head, or those that are recurrent_key_heads apart"""
+    convolution_size: int = 0
+    """tokens that the convolution before these networks sees"""
+
     norm: Literal["rms", "layer"] = "rms"
     """kind of norm: by the root mean square, or by mean and variance (LayerNorm)"""
     norm_epsilon: float
@@ -169,8 +182,9 @@ class Config(Mapping[str, Any]):
     attention_soft_cap: float = 0.0
     """scores become this * tanh(score / this); 0 for unchanged scores"""
 
-    attention_gate: Literal["none", "own"] = "none"
-    """whether the output of attention is multiplied by the logistic function of a projection of its input"""
+    attention_gate: Literal["none", "own", "query"] = "none"
+    """whether the output of attention is multiplied by the logistic function of a projection of its input: by a matrix
+    of its own, or by that of the queries, where each head's gate follows its query"""
 
     gate: Literal["own", "fused", "none"] = "own"
     """whether feed-forward networks have a gate: a separate matrix, or the first half of the up projection"""

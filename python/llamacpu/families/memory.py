@@ -1,4 +1,4 @@
-"""The size of a session's keys and values, in elements."""
+"""The size of what a session keeps: keys and values, in elements, and states of recurrent layers, in bytes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,37 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llamacpu.families.config import Config
 
-__all__ = ["amount", "kv_numbers", "longest_context"]
+__all__ = ["amount", "kv_numbers", "longest_context", "state_bytes", "state_size"]
 
 _KEPT = 128 + 64
 """Tokens that layers with a window keep beyond it: those for rewinding, and the rest of the first page."""
+
+_STATES = 6
+"""States that a session keeps at most between two steps: those that the last steps need, and three for rewinding."""
+_LOGGED = 32
+"""Tokens whose inputs of recurrent layers are kept at most."""
+
+
+def state_size(config: Config) -> int:
+    """Bytes of one state of all recurrent layers; 0 if there are none.
+
+    A layer has the last inputs of its convolution and, for each value head, a matrix whose columns fill vectors of 16.
+    """
+    columns = -(-config.recurrent_value_size // 16) * 16
+    layers = [(heads, _channels(config, heads)) for heads in config.recurrent_heads if heads]
+    past, rows = config.convolution_size - 1, config.recurrent_key_size
+    return 4 * sum(past * channels + heads * rows * columns for heads, channels in layers)
+
+
+def state_bytes(config: Config, tokens: int) -> int:
+    """The most bytes of states that a session of `tokens` tokens keeps, with the inputs of its last tokens."""
+    inputs = sum(_channels(config, heads) + 2 * heads for heads in config.recurrent_heads if heads)
+    return _STATES * state_size(config) + 4 * _LOGGED * inputs if tokens else 0
+
+
+def _channels(config: Config, heads: int) -> int:
+    """Queries, keys and values of a recurrent layer for a token."""
+    return 2 * config.recurrent_key_heads * config.recurrent_key_size + heads * config.recurrent_value_size
 
 
 def kv_numbers(config: Config, tokens: int) -> int:

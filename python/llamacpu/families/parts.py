@@ -171,11 +171,15 @@ def sizes(file: GGUFFile, name: str, least: int = 1) -> Fields:
     """Layers, widths and context; feed-forward networks are at least `least` wide."""
     metadata = file.metadata
     layers = metadata.integer(f"{name}.block_count", minimum=1, maximum=MAX_LAYERS)
+    # Files of models whose networks are all experts may have the width of these alone.
+    inner = metadata.integer(f"{name}.expert_feed_forward_length", 0, maximum=MAX_WIDTH)
     return {
         "context_length": metadata.integer(f"{name}.context_length", minimum=1, maximum=MAX_CONTEXT),
         "embedding_length": metadata.integer(f"{name}.embedding_length", minimum=1, maximum=MAX_WIDTH),
         "layers": layers,
-        "feed_forward": metadata.integers(f"{name}.feed_forward_length", layers, minimum=least, maximum=MAX_WIDTH),
+        "feed_forward": metadata.integers(
+            f"{name}.feed_forward_length", layers, [inner] * layers if inner else None, minimum=least, maximum=MAX_WIDTH
+        ),
     }
 
 

@@ -23,6 +23,7 @@ from llamacpu.answers import Question, answer, text_prompt
 from llamacpu.arguments import described, integer, number, refuse
 from llamacpu.engine.interfaces import PAGE_TOKENS, CancelToken, KVType, ModelLike, preset_of
 from llamacpu.engine.model import EngineModel
+from llamacpu.families.memory import state_bytes
 from llamacpu.generation.generate import draft_from
 from llamacpu.scheduler.admission import Queue
 from llamacpu.scheduler.desk import Desk, EngineState
@@ -126,7 +127,8 @@ class Engine:
         self.statistics: Statistics = statistics
         page_bytes = model.page_bytes(kv_type)
         limit = default_limit(model) if memory is None else memory
-        most = max(limit // page_bytes * PAGE_TOKENS, PAGE_TOKENS)
+        states = state_bytes(model.config, model.context_length)
+        most = max((limit - states) // max(page_bytes, 1) * PAGE_TOKENS, PAGE_TOKENS)
         if context is not None and context > most and memory is not None:
             raise ValueError(
                 f"context is {context}, but {limit} bytes of memory hold {most} tokens; expected at most that, or more "
@@ -140,7 +142,7 @@ class Engine:
         own = max_queue if max_queue_per_client is None else max_queue_per_client
         queue = Queue(max_queue, own, max_running, shares, statistics)
         cache = PrefixCache() if prefix_cache else None
-        budget = Memory(limit, model.page_bytes, cache, statistics)
+        budget = Memory(limit, model.page_bytes, cache, statistics, states)
         files = None
         if prefix_cache_directory is not None and prefix_cache:
             files = PrefixFiles(
@@ -284,7 +286,9 @@ class Engine:
 
 
 def _windowed(model: ModelLike) -> bool:
-    return any(model.config.window) or any(model.config.chunk)
+    """Whether sessions cannot be rewound to any position without recomputing tokens."""
+    config = model.config
+    return any(config.window) or any(config.chunk) or any(config.recurrent_heads)
 
 
 def _abandon(desk: Desk, scheduler: Scheduler) -> None:

@@ -36,14 +36,21 @@ class Memory:
 
     limit  bytes of keys and values of all sessions and of the cache
     cache  the prefix cache; None if prefixes are not cached
+    state_bytes  what recurrent layers keep for a session at most
     """
 
     def __init__(
-        self, limit: int, page_bytes: Callable[[KVType], int], cache: PrefixCache | None, statistics: Statistics
+        self,
+        limit: int,
+        page_bytes: Callable[[KVType], int],
+        cache: PrefixCache | None,
+        statistics: Statistics,
+        state_bytes: int = 0,
     ) -> None:
         self.limit = limit
         self.cache = cache
         self._page_bytes = page_bytes
+        self._state_bytes = state_bytes
         self._counters: dict[str, PageCounter] = {}
         self._statistics = statistics
         statistics.kv_bytes_limit = limit
@@ -51,7 +58,7 @@ class Memory:
     def counter(self, kv_type: KVType) -> PageCounter:
         """Return the counter for the pages of sessions that store keys and values as `kv_type`."""
         if kv_type not in self._counters:
-            self._counters[kv_type] = PageCounter(self._page_bytes(kv_type))
+            self._counters[kv_type] = PageCounter(self._page_bytes(kv_type), self._state_bytes)
         return self._counters[kv_type]
 
     @property
@@ -74,11 +81,11 @@ class Memory:
 
     def fits(self, tokens: int, kv_type: KVType, running: Iterable[Slot]) -> bool:
         """Return whether a request of `tokens` tokens can run alongside these, once all cached prefixes are evicted."""
-        page = self.counter(kv_type).page_bytes
+        counter = self.counter(kv_type)
         held = {id(page) for slot in running for page in slot.pages}
         # One more page, since the sessions keep growing.
-        pages = len(held) + -(-tokens // PAGE_TOKENS) + 1
-        return pages * page <= self.limit
+        pages = len(held) + -(-tokens // PAGE_TOKENS) + 1 + counter.state_pages
+        return pages * counter.page_bytes <= self.limit
 
     def make_room(self, parts: Sequence[Part], jobs: Sequence[Job]) -> list[Part]:
         """Return the parts for which there is memory. Older sessions come first, and younger ones are preempted for

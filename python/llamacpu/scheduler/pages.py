@@ -1,5 +1,7 @@
 """Counting pages of keys and values: each once, however many sessions share it.
 
+The states of recurrent layers count as some pages more, which a session has as soon as it has tokens.
+
 Native sessions count references to their pages and copy a shared one before they write to it. This module mirrors that
 count for the memory budget: each session has a list of `Page` objects, which forks share.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import chain
 
 from llamacpu.engine.interfaces import PAGE_TOKENS
 
@@ -30,8 +33,9 @@ class Page:
 class PageCounter:
     """Counts the existing pages. Pages are created under the owner's lock."""
 
-    def __init__(self, page_bytes: int) -> None:
-        self.page_bytes = page_bytes
+    def __init__(self, page_bytes: int, state_bytes: int = 0) -> None:
+        self.page_bytes: int = max(page_bytes, 1)
+        self.state_pages: int = -(-state_bytes // self.page_bytes)
         self._count = 0
         self._freed: deque[None] = deque()
 
@@ -60,6 +64,7 @@ class PageList:
     def __init__(self, counter: PageCounter) -> None:
         self._counter = counter
         self._pages: list[Page] = []
+        self._states: list[Page] = []
         # Whether the last page may be shared with another session.
         self._shared = False
 
@@ -67,7 +72,7 @@ class PageList:
         return len(self._pages)
 
     def __iter__(self) -> Iterator[Page]:
-        return iter(self._pages)
+        return chain(self._pages, self._states)
 
     @property
     def page_bytes(self) -> int:
@@ -77,12 +82,16 @@ class PageList:
     def missing(self, position: int, count: int) -> int:
         """Return how many more pages a session at `position` needs for `count` more tokens."""
         copied = int(self._shared and position % PAGE_TOKENS != 0)
+        if self._shared or not self._states:
+            copied += self._counter.state_pages
         return max(-(-(position + count) // PAGE_TOKENS) - len(self._pages), 0) + copied
 
     def grow(self, position: int, count: int) -> None:
         """Add the pages for `count` more tokens of a session at `position`."""
         if self._shared and position % PAGE_TOKENS and self._pages:
             self._pages[-1] = self._counter.page()
+        if self._shared or not self._states:
+            self._states = [self._counter.page() for _ in range(self._counter.state_pages)]
         self._shared = False
         while len(self._pages) * PAGE_TOKENS < position + count:
             self._pages.append(self._counter.page())
@@ -93,10 +102,12 @@ class PageList:
         if keep < len(self._pages):
             del self._pages[keep:]
             self._shared = True
+        if not tokens:
+            self._states = []
 
     def fork(self) -> PageList:
         """Return the pages of a fork of the session."""
         other = PageList(self._counter)
-        other._pages = list(self._pages)
+        other._pages, other._states = list(self._pages), list(self._states)
         self._shared = other._shared = True
         return other

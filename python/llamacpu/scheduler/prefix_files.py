@@ -21,6 +21,7 @@ from llamacpu.engine import saved_sessions
 from llamacpu.engine.adapter_set import AdapterSet, adapters_of, fingerprint_of
 from llamacpu.engine.interfaces import PAGE_TOKENS, KVType, ModelLike, SessionLike
 from llamacpu.errors import LlamaCpuError
+from llamacpu.families.memory import state_size
 from llamacpu.scheduler.prefix_cache import Kinds, TokenKey, key_of
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ class PrefixFiles:
 
     def _bytes(self, key: TokenKey) -> int:
         tokens = len(key) // _TOKEN
-        return -(-tokens // PAGE_TOKENS) * self._model.page_bytes(self._kv_type) + len(key)
+        pages = -(-tokens // PAGE_TOKENS) * self._model.page_bytes(self._kv_type)
+        return pages + state_size(self._model.config) + len(key)
 
     def _complain(self, path: Path, error: object) -> None:
         self._statistics.add(prefix_disk_errors=1)

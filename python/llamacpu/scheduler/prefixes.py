@@ -27,8 +27,6 @@ __all__ = ["Prefixes"]
 _LEAST_WAIT = 32
 # A difference of so few tokens is not worth a file: headers of a chat template, for instance.
 _OTHER_TOKENS = 16
-# The number of tokens by which sessions of models with windows can be rewound.
-_REWOUND = 128
 # The least new tokens for which a text is written while the engine is not closing.
 _LEAST_QUIET_TOKENS = 256
 
@@ -60,7 +58,7 @@ class Prefixes:
         statistics: Statistics,
         windowed: bool = False,
     ) -> None:
-        """windowed: whether layers of the model forget tokens outside a window."""
+        """windowed: whether sessions of the model cannot be rewound to any position without recomputing tokens."""
         self._cache = cache
         self._memory = memory
         self._files = files
@@ -89,10 +87,10 @@ class Prefixes:
                 elif other is None or shared < min(found, last) + _LEAST_WAIT:
                     self._begun[work] = key
                     cached = self._cache.find(kind, key)
-                    if cached is not None and not self._rewinds(cached[0], min(cached[1], last)):
+                    shared = 0 if cached is None else self._resume_point(cached[0], min(cached[1], last))
+                    if not shared:
                         cached = None
                     if cached is not None:
-                        shared = min(cached[1], last)
                         self._use(work, cached[0], shared)
                         if shared + _OTHER_TOKENS < cached[0].native.position:
                             self._keep_shared(work.session.slot, key, shared)
@@ -214,10 +212,11 @@ class Prefixes:
                     return cached.native.fork()
         return None
 
-    def _rewinds(self, cached: Cached, shared: int) -> bool:
-        """Return whether a session can be rewound to its first `shared` tokens without recomputing tokens in a step
+    def _resume_point(self, cached: Cached, shared: int) -> int:
+        """Return how many of its first `shared` tokens a session can be rewound to without recomputing tokens in a step
         that holds up all other requests."""
-        return not self._windowed or cached.native.position - shared <= _REWOUND
+        find = getattr(cached.native, "resume_point", None)
+        return shared if find is None else int(find(shared))
 
     def _best_of_others(self, kind: str, key: TokenKey, last: int) -> tuple[Work | None, int]:
         best, length = None, 0

@@ -106,6 +106,12 @@ impl Session {
         attached(py, || self.0.declare_adapters(adapters))
     }
 
+    /// The largest position, up to `tokens`, to which the session can be truncated without recomputing tokens.
+    fn resume_point(&self, py: Python<'_>, tokens: usize) -> PyResult<usize> {
+        not_in_its_handler(&self.0)?;
+        attached(py, || self.0.resume_point(tokens))
+    }
+
     /// Forgets all but the first `tokens` tokens.
     fn truncate(&self, py: Python<'_>, tokens: usize) -> PyResult<()> {
         not_in_its_handler(&self.0)?;

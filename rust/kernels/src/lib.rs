@@ -17,6 +17,7 @@ pub mod matmul;
 pub mod memory;
 pub mod norm;
 pub mod processes;
+pub mod recurrent;
 pub mod rope;
 pub mod sampling;
 mod shared;

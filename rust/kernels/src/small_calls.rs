@@ -10,6 +10,7 @@ use crate::cpu::Isa;
 use crate::formats::Format;
 use crate::mapping::Bytes;
 use crate::matmul::{GroupedJob, InputBuffers, Job, Matrix, Table, grouped_matmul, matmul};
+use crate::recurrent::{DeltaItem, DeltaNet, DeltaWeights, delta_net};
 use crate::threads::Pool;
 use crate::{activation, norm, rope, sampling};
 
@@ -160,6 +161,40 @@ fn attention_of_every_type_of_keys_and_values() {
         }
         assert!(found.iter().all(|output| *output == found[0]), "{kv_type:?}");
     }
+}
+
+#[test]
+fn recurrent_layers() {
+    // Not whole numbers of vectors; two value heads use one of the key heads.
+    let net = DeltaNet { key_heads: 1, value_heads: 2, key_size: 5, value_size: 17, taps: 2, grouped: true };
+    let (convolution, small, norm) = (numbers(2 * net.channels(), 0.3), numbers(2, -0.4), numbers(17, 0.2));
+    let weights = DeltaWeights { convolution: &convolution, decay: &small, time: &small, norm: &norm, epsilon: 1e-5 };
+    let (channels, heads, gate) = (numbers(3 * net.channels(), 0.7), numbers(6, 0.9), numbers(102, 0.1));
+    let mut found = Vec::new();
+    for isa in Isa::all() {
+        let pool = Pool::new(2).unwrap();
+        let run = |rows: std::ops::Range<usize>, before: Option<&[f32]>| {
+            let mut state = vec![0.0; net.state_numbers().unwrap()];
+            let mut output = vec![0.0; rows.len() * 34];
+            let mut scratch = vec![0.0; rows.len() * net.scratch()];
+            let part = |width: usize| rows.start * width..rows.end * width;
+            let mut items = [DeltaItem {
+                channels: &channels[part(net.channels())],
+                write: &heads[part(2)],
+                time: &heads[part(2)],
+                gate: Some(&gate[part(34)]),
+                before,
+                state: &mut state,
+                output: &mut output,
+            }];
+            delta_net(&Context::new(isa, &pool), &net, &weights, &mut items, &mut scratch).unwrap();
+            (output, state)
+        };
+        let first = run(0..1, None);
+        let second = run(1..3, Some(&first.1));
+        found.push((first, second));
+    }
+    assert!(found.iter().all(|results| *results == found[0]));
 }
 
 #[test]

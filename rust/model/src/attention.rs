@@ -7,7 +7,7 @@ use std::ops::Range;
 use llamacpu_kernels::activation::{Activation as Function, gated};
 use llamacpu_kernels::attention::{AttentionConfig, AttentionItem, Visible, attention};
 
-use crate::config::{Config, LayerConfig, QueryKeyNorm, Sight};
+use crate::config::{AttentionGate, Config, LayerConfig, QueryKeyNorm, Sight};
 use crate::error::{Error, sized};
 use crate::feed_forward::project;
 use crate::kv::Kept;
@@ -18,7 +18,7 @@ use crate::relative;
 use crate::rows::{for_rows, multiply};
 use crate::scratch::Scratch;
 use crate::selection::Selection;
-use crate::weights::{HeadAttention, Linear};
+use crate::weights::HeadAttention;
 
 /// Attention buffers; each holds rows × the width given in its comment.
 #[derive(Default)]
@@ -33,6 +33,8 @@ pub(crate) struct AttentionBuffers {
     pub(crate) attended: Vec<f32>,
     /// heads × value size
     pub(crate) gates: Vec<f32>,
+    /// heads × (key size + value size): queries and gates, as one matrix computes them
+    pub(crate) joined: Vec<f32>,
 }
 
 /// What changes the scores of attention besides queries and keys.
@@ -67,7 +69,7 @@ pub(crate) fn run(
     let Pass { context, config, sizes, .. } = pass;
     let rows = pass.places.len();
     let (query_row, key_row, value_row) = (sizes.query_width(), sizes.key_width(), sizes.value_width());
-    let AttentionBuffers { query, key, value, attended, gates } = buffers;
+    let AttentionBuffers { query, key, value, attended, gates, joined } = buffers;
     let query = sized(query, rows.checked_mul(query_row), "queries")?;
     // Layers that read the keys and values of another one have none to compute.
     let own = if sizes.kv_source == pass.layer { rows } else { 0 };
@@ -75,10 +77,19 @@ pub(crate) fn run(
     let value = sized(value, own.checked_mul(value_row), "values")?;
     let attended = sized(attended, pass.kept.checked_mul(sizes.attended_width()), "attention")?;
 
-    let mut projections = vec![(&weights.query, &mut *query)];
+    let gated_query = config.attention_gate == AttentionGate::Query;
+    let joined_row = if gated_query { weights.query.rows() } else { 0 };
+    let joined = sized(joined, rows.checked_mul(joined_row), "queries")?;
+    let first = if gated_query { &mut *joined } else { &mut *query };
+    let mut projections = vec![(&weights.query, &mut *first)];
     projections.extend(weights.key.as_ref().map(|map| (map, &mut *key)));
     projections.extend(weights.value.as_ref().map(|map| (map, &mut *value)));
     project(context, input, rows, scratch, &mut projections)?;
+    if gated_query {
+        let gates = sized(gates, rows.checked_mul(sizes.attended_width()), "attention")?;
+        take_columns(joined, (sizes.key_size + sizes.value_size, 0), (query, sizes.key_size));
+        take_columns(joined, (sizes.key_size + sizes.value_size, sizes.key_size), (gates, sizes.value_size));
+    }
     if sizes.keys_as_values {
         value.copy_from_slice(key);
     }
@@ -119,28 +130,30 @@ pub(crate) fn run(
     };
     attend(pass, segments, more, &query[..pass.kept * query_row], attended)?;
     if let Some(gate) = &weights.gate {
-        open(pass, gate, input, segments, (gates, scratch), attended)?;
+        let gates = sized(gates, rows.checked_mul(gate.rows()), "attention")?;
+        project(context, input, rows, scratch, &mut [(gate, gates)])?;
+    }
+    if gated_query || weights.gate.is_some() {
+        open(pass, segments, gates, attended)?;
     }
     project(context, attended, pass.kept, scratch, &mut [(&weights.output, output)])
 }
 
-/// Multiplies the output of attention by the logistic function of the gate's projection of the input.
-fn open(
-    pass: &Pass,
-    gate: &Linear,
-    input: &[f32],
-    segments: &[Segment],
-    (gates, scratch): (&mut Vec<f32>, &mut Scratch),
-    attended: &mut [f32],
-) -> Result<(), Error> {
-    let rows = pass.places.len();
-    let gates = sized(gates, rows.checked_mul(gate.rows()), "attention")?;
-    project(pass.context, input, rows, scratch, &mut [(gate, &mut *gates)])?;
-    keep_rows(pass, segments, gates, gate.rows());
+/// Multiplies the output of attention by the logistic function of the gates.
+fn open(pass: &Pass, segments: &[Segment], gates: &mut [f32], attended: &mut [f32]) -> Result<(), Error> {
+    let row_size = pass.sizes.attended_width();
+    keep_rows(pass, segments, &mut gates[..pass.places.len() * row_size], row_size);
     let gates = &mut gates[..attended.len()];
     gated(pass.context, Function::Sigmoid, gates, attended)?;
     attended.copy_from_slice(gates);
     Ok(())
+}
+
+/// Copies the same part of every head, which begins at column `start` of `size` columns, to consecutive parts.
+fn take_columns(source: &[f32], (size, start): (usize, usize), (target, taken): (&mut [f32], usize)) {
+    for (source, target) in source.chunks_exact(size).zip(target.chunks_exact_mut(taken)) {
+        target.copy_from_slice(&source[start..start + taken]);
+    }
 }
 
 /// Limits queries, keys or values.

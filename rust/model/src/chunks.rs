@@ -12,6 +12,7 @@ use crate::model::{Interrupted, Model};
 use crate::pass::Segment;
 use crate::picture_inputs::{check_known, fitting};
 use crate::picture_positions::shift_behind;
+use crate::recurrent::run_again;
 use crate::session::Held;
 use crate::step_item::{StepItem, Wanted};
 use crate::{Config, Error};
@@ -69,7 +70,7 @@ pub(crate) fn run(
             };
             // Drops nothing that the session needs if this step fails.
             session.pages.release(position, Some(session.position));
-            session.pages.reserve(position, position + tokens.len())?;
+            session.pages.reserve(position, position + tokens.len(), session.position)?;
             let pictures = (item.pictures, done[index]);
             done[index] += tokens.len();
             room = room.saturating_sub(tokens.len());
@@ -102,6 +103,9 @@ pub(crate) fn run(
         let rows = segments.iter().map(|segment| segment.tokens.len()).sum();
         add_states(&context, (config, weights), &mut segments, buffers.scratch())?;
         forward(&context, parts, &mut segments, buffers, hidden, &mut logits[filled..end])?;
+        for segment in &mut segments {
+            segment.pages.commit();
+        }
         hidden.advance(rows);
         filled = end;
     }
@@ -122,7 +126,7 @@ fn shifts(config: &Config, items: &[StepItem], sessions: &[Held]) -> Result<Vec<
     items.iter().zip(sessions).map(shift).collect()
 }
 
-/// Computes the keys and values that sessions lack because they were rewound too far.
+/// Computes the keys and values, and states, that sessions lack because they were rewound.
 pub(crate) fn recompute(
     model: &Model,
     items: &[StepItem],
@@ -135,12 +139,18 @@ pub(crate) fn recompute(
         if session.pages.hold(position) {
             continue;
         }
+        let (context, _, weights) = model.parts(interrupted);
+        if run_again(&context, weights, &mut session.pages, position)? {
+            continue;
+        }
         let (tokens, pictures) = (item.session.tokens()?, item.session.pictures()?);
         check_known(&tokens, pictures.iter())?;
-        let again = StepItem { session: item.session, tokens: &tokens, pictures: &pictures, wanted: Wanted::None };
+        // Places of pictures count from the beginning.
+        let start = if pictures.is_empty() { session.pages.begin_again(position) } else { session.pages.begin_anew() };
+        let again =
+            StepItem { session: item.session, tokens: &tokens[start..], pictures: &pictures, wanted: Wanted::None };
         let mut hidden = Hidden::new(&[], model.config().layers, model.config().embedding_length, 0)?;
-        session.pages.begin_again();
-        session.position = 0;
+        session.position = start;
         let done = run(model, &[again], std::slice::from_mut(session), buffers, &mut hidden, (interrupted, None));
         session.position = position;
         done?;
@@ -154,7 +164,8 @@ fn chunk_rows(config: &Config) -> usize {
     let [query, key, value, inner] = config.widths();
     let experts = config.experts_used.saturating_mul(config.embedding_length);
     let inputs = 2 * config.layers * config.per_layer_input;
-    let row = [4 * config.embedding_length, 2 * query, key, value, inner, inner, experts, inputs]
+    let recurrent = config.recurrent_width();
+    let row = [4 * config.embedding_length, 2 * query, key, value, inner, inner, experts, inputs, recurrent]
         .into_iter()
         .fold(0usize, usize::saturating_add)
         .saturating_mul(size_of::<f32>());

@@ -8,7 +8,8 @@ use llamacpu_kernels::rope::{RopeScaling, RopeSettings, RopeStyle};
 
 pub(crate) use choices::choices;
 pub use choices::{
-    Activation, AttentionGate, ExpertGating, Gate, GroupScore, NormKind, Norms, QueryKeyNorm, RopeScalingKind, Rotation,
+    Activation, AttentionGate, ExpertGating, Gate, GroupScore, HeadOrder, NormKind, Norms, QueryKeyNorm,
+    RopeScalingKind, Rotation,
 };
 pub(crate) use layer::{LayerConfig, Sight};
 
@@ -132,6 +133,19 @@ settings! {
         indexer_rope_style: RopeStyle = RopeStyle::Interleaved,
         /// Epsilon of the norm of its keys, which is one by mean and variance.
         indexer_epsilon: f32 = 1e-6,
+
+        /// Value heads of a gated delta network, per layer, which takes the place of attention; 0 or empty for none.
+        recurrent_heads: Vec<usize> = Vec::new(),
+        /// Query and key heads of these networks; divides their value heads.
+        recurrent_key_heads: usize = 0,
+        /// Elements of one of their query or key heads.
+        recurrent_key_size: usize = 0,
+        /// Elements of one of their value heads.
+        recurrent_value_size: usize = 0,
+        /// Which key head a value head uses.
+        recurrent_head_order: HeadOrder = HeadOrder::Grouped,
+        /// Tokens that the convolution before them sees.
+        convolution_size: usize = 0,
 
         /// How vectors are normalized.
         norm: NormKind = NormKind::Rms,

@@ -72,7 +72,7 @@ fn add_picture(
     crossing.truncate(position);
     let rows = states.len() / config.embedding_length;
     let first = crossing.states();
-    crossing.pages.reserve(first, first + rows)?;
+    crossing.pages.reserve(first, first + rows, first)?;
     let width = config.cross_kv_heads * config.key_size;
     let (mut key, mut value) = (zeroed(rows.checked_mul(width), PURPOSE)?, zeroed(rows.checked_mul(width), PURPOSE)?);
     for (index, block) in weights.layers.iter().filter_map(|layer| layer.cross.as_ref()).enumerate() {

@@ -26,8 +26,8 @@ use crate::pass::{Pass, Segment, keep_last};
 use crate::picture_positions::positions;
 use crate::rotations::{Angles, Place, Rotations};
 use crate::scratch::Scratch;
-use crate::weights::{Attention, FeedForward, Norm, Output, Weights};
-use crate::{cross_attention, latent_attention, moe};
+use crate::weights::{Attention, FeedForward, Layer, Norm, Output, Weights};
+use crate::{cross_attention, latent_attention, moe, recurrent};
 
 /// Intermediate results, reused from step to step; each buffer holds rows × the width given in its comment.
 #[derive(Default)]
@@ -41,6 +41,7 @@ pub(crate) struct PassBuffers {
     angles: Angles,
     attention: attention::AttentionBuffers,
     latent: latent_attention::LatentBuffers,
+    recurrent: recurrent::RecurrentBuffers,
     inner: NetworkBuffers,
     experts: moe::ExpertBuffers,
     inputs: LayerInputBuffers,
@@ -73,7 +74,8 @@ pub(crate) fn forward(
     let mut rows: usize = segments.iter().map(|segment| segment.tokens.len()).sum();
     let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
     let kept: usize = segments.iter().map(|segment| segment.kept).sum();
-    let PassBuffers { stream, normed, branch, angles, attention, latent, inner, experts, inputs, scratch } = buffers;
+    let PassBuffers { stream, normed, branch, angles, attention, latent, recurrent, inner, experts, inputs, scratch } =
+        buffers;
     let mut stream = sized(stream, rows.checked_mul(width), "activations")?;
     let mut normed = sized(normed, rows.checked_mul(width), "activations")?;
     let mut branch = sized(branch, rows.checked_mul(width), "activations")?;
@@ -85,9 +87,7 @@ pub(crate) fn forward(
         layer_input::prepare(context, (config, weights), segments, stream, (&mut *inputs, &mut *scratch))?;
     }
     rotations.set(context, &places, angles)?;
-    let longest = segments.iter().map(|segment| segment.tokens.len()).max().unwrap_or(0);
-    let distances =
-        weights.distances.as_ref().map(|table| Distances::of(context, config, table, longest)).transpose()?;
+    let distances = distances(context, (config, weights), segments)?;
 
     for (layer, blocks) in weights.layers.iter().enumerate() {
         if context.interrupted.is_some_and(|interrupted| interrupted()) {
@@ -96,9 +96,8 @@ pub(crate) fn forward(
         let last = layer + 1 == weights.layers.len();
         let behind = if last { kept } else { rows };
         let sizes = config.layer(layer);
-        let distances = distances.as_ref();
-        let pass =
-            Pass { context, config, rotations, angles, places: &places, distances, layer, sizes, last, kept: behind };
+        let (places, distances) = (&places[..], distances.as_ref());
+        let pass = Pass { context, config, rotations, angles, places, distances, layer, sizes, last, kept: behind };
 
         if let Some(block) = &blocks.cross {
             cross_attention::run(&pass, block, segments, (&mut *inner, &mut *scratch), stream)?;
@@ -110,6 +109,9 @@ pub(crate) fn forward(
                 Attention::Heads(heads) => attention::run(&pass, heads, input, segments, buffers, output)?,
                 Attention::Latent(weights) => {
                     latent_attention::run(&pass, weights, input, segments, (buffers, &mut *latent), output)?;
+                }
+                Attention::Recurrent(layer) => {
+                    recurrent::run(&pass, layer, input, segments, (&mut *recurrent, &mut *scratch), output)?;
                 }
                 Attention::Linear(linear) => project(context, input, rows, scratch, &mut [(linear, &mut *branch)])?,
             }
@@ -136,15 +138,7 @@ pub(crate) fn forward(
             normalized(context, config, blocks.feed_forward_norm.as_ref(), stream, normed)?;
         }
         if blocks.attention.is_some() {
-            let again = blocks.second_attention_norm.as_ref();
-            if again.is_some() {
-                normed.copy_from_slice(stream);
-            }
-            join(context, config, blocks.attention_output_norm.as_ref(), stream, branch)?;
-            if again.is_some() {
-                add(context, stream, normed)?;
-                normalize_in_place(context, config, again, stream)?;
-            }
+            join_attention(context, config, blocks, (&mut *stream, &mut *branch, &mut *normed))?;
         }
         if let Some(block) = &blocks.feed_forward {
             let input = if config.parallel {
@@ -248,6 +242,16 @@ fn finish(context: &Context, config: &Config, bias: Option<&[f32]>, logits: &mut
     Ok(())
 }
 
+/// What relative positions need, in models that have them.
+fn distances(
+    context: &Context,
+    (config, weights): (&Config, &Weights),
+    segments: &[Segment],
+) -> Result<Option<Distances>, Error> {
+    let longest = segments.iter().map(|segment| segment.tokens.len()).max().unwrap_or(0);
+    weights.distances.as_ref().map(|table| Distances::of(context, config, table, longest)).transpose()
+}
+
 /// The place of every row.
 fn places(segments: &[Segment], rows: usize) -> Result<Vec<Place>, Error> {
     let mut places = memory::room(rows, "positions")?;
@@ -257,6 +261,25 @@ fn places(segments: &[Segment], rows: usize) -> Result<Vec<Place>, Error> {
         places.extend((position..).zip(positions(segment)).map(place));
     }
     Ok(places)
+}
+
+/// Adds the output of attention to the stream, and in some models its input once more. Overwrites `branch` and `normed`.
+fn join_attention(
+    context: &Context,
+    config: &Config,
+    blocks: &Layer,
+    (stream, branch, normed): (&mut [f32], &mut [f32], &mut [f32]),
+) -> Result<(), Error> {
+    let again = blocks.second_attention_norm.as_ref();
+    if again.is_some() {
+        normed.copy_from_slice(stream);
+    }
+    join(context, config, blocks.attention_output_norm.as_ref(), stream, branch)?;
+    if again.is_some() {
+        add(context, stream, normed)?;
+        normalize_in_place(context, config, again, stream)?;
+    }
+    Ok(())
 }
 
 /// Adds a block's output to the stream, normalizing one or the other where the model does so. Overwrites `branch`.

@@ -3,6 +3,7 @@
 //! no longer see are dropped; if a session is rewound further than that, they are recomputed.
 
 mod layout;
+mod states;
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,10 +15,12 @@ use llamacpu_kernels::mapping::AlignedBytes;
 use llamacpu_kernels::memory;
 
 pub(crate) use layout::{Kept, PageLayout};
+pub(crate) use states::{LayerInputs, LayerState, input_numbers};
 
 use crate::Error;
 use crate::error::zeroed;
 use crate::page::{PURPOSE, Page};
+use states::States;
 
 /// Version of the layout of keys and values in a page. Saved sessions carry pages out of the process, so a changed
 /// layout must take the next number: old files are then refused rather than misread.
@@ -29,6 +32,8 @@ pub(crate) struct Pages {
     layout: Arc<PageLayout>,
     /// For each group of layers, a page per block of tokens; pages that are not needed are absent.
     groups: Vec<Vec<Option<Arc<Page>>>>,
+    /// Of recurrent layers.
+    states: States,
     /// Whether there are pages whose keys and values are still being recomputed.
     unfinished: bool,
     /// Keys and values of the pictures that cross-attention sees.
@@ -38,7 +43,7 @@ pub(crate) struct Pages {
 impl Pages {
     pub(crate) fn new(layout: Arc<PageLayout>) -> Self {
         let groups = layout.groups.iter().map(|_| Vec::new()).collect();
-        Self { layout, groups, unfinished: false, crossing: None }
+        Self { layout, groups, states: States::default(), unfinished: false, crossing: None }
     }
 
     pub(crate) fn layout(&self) -> &PageLayout {
@@ -54,19 +59,26 @@ impl Pages {
             groups.push(pages);
         }
         let crossing = self.crossing.as_ref().map(|crossing| crossing.fork().map(Box::new)).transpose()?;
-        Ok(Self { layout: Arc::clone(&self.layout), groups, unfinished: self.unfinished, crossing })
+        let (states, unfinished) = (self.states.fork(), self.unfinished);
+        Ok(Self { layout: Arc::clone(&self.layout), groups, states, unfinished, crossing })
     }
 
-    /// Size of all pages in bytes, including those shared with other sessions.
+    /// Size of all pages and states in bytes, including those shared with other sessions.
     pub(crate) fn nbytes(&self) -> usize {
         let bytes =
             |(pages, group): (&Vec<Option<_>>, &layout::Group)| pages.iter().flatten().count() * group.page_bytes;
         let crossing = self.crossing.as_ref().map_or(0, |crossing| crossing.pages.nbytes());
-        self.groups.iter().zip(&self.layout.groups).map(bytes).sum::<usize>() + crossing
+        let pages = self.groups.iter().zip(&self.layout.groups).map(bytes).sum::<usize>();
+        pages + self.states.nbytes() + crossing
     }
 
     /// Whether everything is present that the next token of a session of `tokens` tokens needs.
     pub(crate) fn hold(&self, tokens: usize) -> bool {
+        self.hold_pages(tokens) && (self.layout.state_bytes() == 0 || self.states.position() == tokens)
+    }
+
+    /// The same for keys and values alone.
+    pub(crate) fn hold_pages(&self, tokens: usize) -> bool {
         let present = self.groups.iter().zip(&self.layout.groups).all(|(pages, group)| {
             let needed = pages.get(group.needed(tokens));
             needed.is_some_and(|pages| pages.iter().all(Option::is_some))
@@ -74,10 +86,37 @@ impl Pages {
         present && !self.unfinished
     }
 
-    /// Starts recomputing everything: what is present does not count until `finish`.
-    pub(crate) fn begin_again(&mut self) {
-        self.groups.iter_mut().for_each(Vec::clear);
+    /// The largest position, up to `tokens`, from which the session can go on without running tokens through the model.
+    pub(crate) fn resume_point(&self, tokens: usize) -> usize {
+        let point = if self.layout.state_bytes() > 0 { self.states.nearest(tokens) } else { tokens };
+        if self.hold_pages(point) { point } else { 0 }
+    }
+
+    /// Starts recomputing what the next token of a session of `tokens` tokens needs, after `truncate`: from the returned
+    /// position on, which has a state and the pages that it needs, or else from the beginning. In the latter case, what is
+    /// present does not count until `finish`.
+    pub(crate) fn begin_again(&mut self, tokens: usize) -> usize {
+        if self.hold_pages(tokens) {
+            while self.states.position() > 0 && !self.hold_pages(self.states.position()) {
+                self.states.truncate(self.states.position() - 1);
+            }
+            if self.states.position() > 0 {
+                return self.states.position();
+            }
+        }
+        self.begin_anew()
+    }
+
+    /// The same, from the beginning.
+    pub(crate) fn begin_anew(&mut self) -> usize {
+        self.clear();
         self.unfinished = true;
+        0
+    }
+
+    fn clear(&mut self) {
+        self.groups.iter_mut().for_each(Vec::clear);
+        self.states.truncate(0);
     }
 
     /// Marks the recomputation as complete.
@@ -85,8 +124,10 @@ impl Pages {
         self.unfinished = false;
     }
 
-    /// Makes the slots of tokens `first..end` writable: copies shared pages and allocates missing ones.
-    pub(crate) fn reserve(&mut self, first: usize, end: usize) -> Result<(), Error> {
+    /// Makes the slots of tokens `first..end` writable, in a step that began at position `step`: copies shared pages and
+    /// allocates missing ones, and the next state.
+    pub(crate) fn reserve(&mut self, first: usize, end: usize, step: usize) -> Result<(), Error> {
+        self.states.begin(&self.layout.states, (first, end), step)?;
         let count = end.div_ceil(PAGE_TOKENS);
         for (pages, group) in self.groups.iter_mut().zip(&self.layout.groups) {
             memory::reserve(pages, count.saturating_sub(pages.len()), PURPOSE)?;
@@ -119,10 +160,11 @@ impl Pages {
 
     /// A copy of page `index` of a conversation of `tokens` tokens, one group after the other. Whatever is no longer
     /// needed and all slots after the last token are filled with zeros, so that neither forgotten tokens nor leftover
-    /// memory leave the process.
+    /// memory leave the process. Models with recurrent layers have one more: their state.
     pub(crate) fn copy_page(&self, index: usize, tokens: usize) -> Result<AlignedBytes, Error> {
         let pages = tokens.div_ceil(PAGE_TOKENS);
-        if index >= pages {
+        let state = self.layout.state_bytes() > 0 && index == pages && tokens > 0;
+        if index >= pages && !state {
             return Err(Error::Argument(format!("there is no page {index} in {pages} pages of keys and values")));
         }
         if !self.hold(tokens) {
@@ -130,6 +172,9 @@ impl Pages {
                 "the session was rewound to where its keys and values are computed again by the next step; continue it first"
                     .to_owned(),
             ));
+        }
+        if state {
+            return self.copy_state();
         }
         let mut copy = AlignedBytes::mapped(self.layout.page_bytes(), PURPOSE)?;
         let filled = (tokens - index * PAGE_TOKENS).min(PAGE_TOKENS);
@@ -175,9 +220,9 @@ impl Pages {
         Ok(())
     }
 
-    /// Number of pages, including absent ones.
-    pub(crate) fn len(&self) -> usize {
-        self.groups.first().map_or(0, Vec::len)
+    /// Number of pages, including absent ones; that of `tokens` tokens if no layer has keys and values.
+    pub(crate) fn count(&self, tokens: usize) -> usize {
+        self.groups.first().map_or(tokens.div_ceil(PAGE_TOKENS), Vec::len)
     }
 
     /// Drops the pages after the first `tokens` tokens, or all pages if any that these tokens need is absent.
@@ -189,10 +234,55 @@ impl Pages {
         for pages in &mut self.groups {
             pages.truncate(count);
         }
-        if !self.hold(tokens) {
-            self.groups.iter_mut().for_each(Vec::clear);
+        self.states.truncate(tokens);
+        if !self.hold_pages(tokens) {
+            self.clear();
             self.unfinished = false;
         }
+    }
+
+    /// Notes that the tokens that there was room for have gone through all layers.
+    pub(crate) fn commit(&mut self) {
+        self.states.commit();
+    }
+
+    /// What a recurrent layer reads and writes.
+    pub(crate) fn state(&mut self, layer: usize) -> Result<LayerState<'_>, Error> {
+        self.states.layer(&self.layout.states, layer)
+    }
+
+    /// The inputs of recurrent layers since the last state; see `States::logged`.
+    pub(crate) fn logged(&self, tokens: usize) -> Result<Option<LayerInputs>, Error> {
+        if self.hold_pages(tokens) { self.states.logged(&self.layout.states, tokens) } else { Ok(None) }
+    }
+
+    /// Begins to run these through the recurrence again.
+    pub(crate) fn begin_replay(&mut self, tokens: usize) -> Result<(), Error> {
+        self.states.begin_replay(&self.layout.states, tokens)
+    }
+
+    /// Ends that.
+    pub(crate) fn commit_replay(&mut self) {
+        self.states.commit_replay();
+    }
+
+    /// A copy of the state after `tokens` tokens.
+    fn copy_state(&self) -> Result<AlignedBytes, Error> {
+        let mut copy = AlignedBytes::mapped(self.layout.state_bytes(), PURPOSE)?;
+        for (to, bytes) in copy.as_chunks_mut::<4>().0.iter_mut().zip(self.states.bytes()) {
+            *to = bytes;
+        }
+        Ok(copy)
+    }
+
+    /// Adds the state that `copy_page` gave behind the last page.
+    pub(crate) fn push_state(&mut self, bytes: &[u8], tokens: usize) -> Result<(), Error> {
+        self.states.push(&self.layout.states, bytes, tokens)
+    }
+
+    /// Whether the state after `tokens` tokens is present, or none is needed.
+    pub(crate) fn has_state(&self, tokens: usize) -> bool {
+        tokens == 0 || self.layout.state_bytes() == 0 || self.states.position() == tokens
     }
 
     /// Writes the keys (`n × kv_heads × key_size`) and values (`n × kv_heads × value_size`) of the tokens from position
@@ -315,7 +405,7 @@ mod tests {
         let pool = Pool::new(1).unwrap();
         let context = Context::new(Isa::SCALAR, &pool);
         let mut pages = Pages::new(Arc::new(PageLayout::new(&config(), kv_type, &Arc::default()).unwrap()));
-        pages.reserve(0, tokens).unwrap();
+        pages.reserve(0, tokens, 0).unwrap();
         for (layer, &heads) in config().kv_heads.iter().enumerate() {
             let numbers = |size: usize, factor: f32| -> Vec<f32> {
                 (0..tokens * heads * size).map(|index| (index % 251) as f32 * factor - 1.0).collect()

@@ -32,6 +32,7 @@ mod picture;
 mod picture_inputs;
 mod picture_positions;
 mod prepare;
+mod recurrent;
 mod relative;
 mod restoration;
 mod rotations;
@@ -51,8 +52,8 @@ mod weights;
 pub use adapter_loading::AdapterPair;
 pub use adapters::{Adapter, AdapterUse, Adapters, Steering};
 pub use config::{
-    Activation, AttentionGate, Config, EXPERTS_LIMIT, ExpertGating, Gate, GroupScore, LAYERS_LIMIT, NormKind, Norms,
-    QueryKeyNorm, RopeConfig, RopeScalingKind, Rotation, SIZE_LIMIT,
+    Activation, AttentionGate, Config, EXPERTS_LIMIT, ExpertGating, Gate, GroupScore, HeadOrder, LAYERS_LIMIT,
+    NormKind, Norms, QueryKeyNorm, RopeConfig, RopeScalingKind, Rotation, SIZE_LIMIT,
 };
 pub use error::Error;
 pub use input_squares::Squares;

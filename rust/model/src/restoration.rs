@@ -19,7 +19,8 @@ pub struct Restoration {
 impl Restoration {
     /// Number of pages still missing.
     pub fn missing(&self) -> usize {
-        self.tokens.len().div_ceil(PAGE_TOKENS) - self.pages.len()
+        let tokens = self.tokens.len();
+        tokens.div_ceil(PAGE_TOKENS) - self.pages.count(tokens) + usize::from(!self.pages.has_state(tokens))
     }
 
     /// Adds the next page, as returned by [`Session::page`]. Any bytes of the right length are accepted: the caller
@@ -32,7 +33,11 @@ impl Restoration {
         if self.missing() == 0 {
             return Err(Error::Argument("more pages of keys and values than the tokens fill".to_owned()));
         }
-        self.pages.push_page(page, self.tokens.len())
+        let tokens = self.tokens.len();
+        if self.pages.count(tokens) == tokens.div_ceil(PAGE_TOKENS) {
+            return self.pages.push_state(page, tokens);
+        }
+        self.pages.push_page(page, tokens)
     }
 
     /// Returns the completed session.

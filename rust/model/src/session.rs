@@ -217,6 +217,20 @@ impl Session {
         held.forget(tokens)
     }
 
+    /// The largest position, up to `tokens`, to which the session can be rewound without recomputing tokens: `tokens`
+    /// itself, unless windows have dropped what it needs, or recurrent layers have no state for it.
+    ///
+    /// # Errors
+    /// `Error::Argument` if the session has fewer tokens; `Error::Busy` if a step is running.
+    pub fn resume_point(&self, tokens: usize) -> Result<usize, Error> {
+        let held = self.hold()?;
+        if tokens > held.position {
+            let position = held.position;
+            return Err(Error::Argument(format!("cannot rewind the session to {tokens} tokens: it has {position}")));
+        }
+        Ok(held.pages.resume_point(tokens))
+    }
+
     /// A second conversation with the same past, whose memory is shared.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod feed_forward;
 mod latent;
 mod layer_input;
 mod parts;
+mod recurrent;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ pub(crate) use feed_forward::{Beside, Experts, FeedForward, Network};
 pub(crate) use latent::{HeadMatrices, Indexer, LatentAttention, LatentQuery, transposed};
 pub(crate) use layer_input::{LayerInput, PerLayerInputs};
 pub(crate) use parts::{Linear, Norm};
+pub(crate) use recurrent::{Controls, Inputs, RecurrentLayer};
 
 use crate::config::Norms;
 use crate::tensors::{TensorInfo, Tensors};
@@ -215,7 +217,7 @@ impl Layer {
             Norms::Stream => ["attn_output_norm", "layer_output_norm"],
             _ => ["post_attention_norm", "post_ffw_norm"],
         };
-        let (attends, feeds) = (sizes.heads > 0, sizes.feed_forward > 0);
+        let (attends, feeds) = (sizes.heads > 0 || sizes.delta_net.is_some(), sizes.feed_forward > 0);
         let shared = config.parallel && !config.parallel_norm;
         let starts = index > 0 || config.first_attention_norm;
         Ok(Self {

@@ -85,6 +85,16 @@ choices! {
         None = "none",
         /// In a separate matrix.
         Own = "own",
+        /// In the matrix of the queries: the rows of each head are followed by those of its gate.
+        Query = "query",
+    }
+
+    /// Which key head a value head of a recurrent layer uses.
+    HeadOrder {
+        /// Consecutive value heads use the same.
+        Grouped = "grouped",
+        /// Value head `h` uses key head `h mod key heads`.
+        Interleaved = "interleaved",
     }
 
     /// Whether feed-forward networks have a gate.

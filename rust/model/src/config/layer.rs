@@ -1,6 +1,8 @@
 //! The sizes and switches of one layer.
 
-use super::{Config, QueryKeyNorm, Rotation};
+use llamacpu_kernels::recurrent::DeltaNet;
+
+use super::{Config, HeadOrder, QueryKeyNorm, Rotation};
 
 /// What the forward pass needs to know about a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +33,8 @@ pub(crate) struct LayerConfig {
     pub(crate) sight: Sight,
     /// How much the scores grow with the position.
     pub(crate) temperature: f64,
+    /// The gated delta network in place of attention.
+    pub(crate) delta_net: Option<DeltaNet>,
 }
 
 /// Which of the tokens before it a token sees.
@@ -129,6 +133,7 @@ impl Config {
             rotation: self.rotation.get(index).copied().unwrap_or(Rotation::Global),
             sight,
             temperature: self.temperature.get(index).copied().unwrap_or(0.0),
+            delta_net: self.delta_net(entry(&self.recurrent_heads)),
         }
     }
 
@@ -145,6 +150,29 @@ impl Config {
             value_size: key_size,
             ..Self::default()
         }
+    }
+
+    /// A gated delta network with this many value heads.
+    fn delta_net(&self, value_heads: usize) -> Option<DeltaNet> {
+        (value_heads > 0).then_some(DeltaNet {
+            key_heads: self.recurrent_key_heads,
+            value_heads,
+            key_size: self.recurrent_key_size,
+            value_size: self.recurrent_value_size,
+            taps: self.convolution_size,
+            grouped: self.recurrent_head_order == HeadOrder::Grouped,
+        })
+    }
+
+    /// Whether a session has states besides keys and values.
+    pub(crate) fn is_recurrent(&self) -> bool {
+        self.recurrent_heads.iter().any(|&heads| heads > 0)
+    }
+
+    /// The most numbers that a recurrent layer computes for a token.
+    pub(crate) fn recurrent_width(&self) -> usize {
+        let width = |net: DeltaNet| net.channels() + 2 * net.value_width() + 4 * net.value_heads + net.scratch();
+        (0..self.layers).filter_map(|index| self.layer(index).delta_net).map(width).max().unwrap_or(0)
     }
 
     /// Width of one expert in a layer.

@@ -2,6 +2,7 @@
 
 mod heads;
 mod indexer;
+mod recurrent;
 
 use super::{Activation, AttentionGate, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, Norms, SIZE_LIMIT};
 use crate::Error;
@@ -91,6 +92,7 @@ impl Config {
             ("kv_source", self.kv_source.len()),
             ("keys_as_values", self.keys_as_values.len()),
             ("layer_scale", self.layer_scale.len()),
+            ("recurrent_heads", self.recurrent_heads.len()),
         ];
         for (name, entries) in optional.into_iter().filter(|(_, entries)| *entries > 0) {
             per_layer(name, entries, self.layers)?;
@@ -107,6 +109,7 @@ impl Config {
             let widest = heads.saturating_mul(sizes.key_size.max(sizes.value_size));
             within("heads times head size", widest, 0, SIZE_LIMIT)?;
         }
+        self.validate_recurrent()?;
         for layer in 0..self.layers {
             let of = |values: &[usize]| values.get(layer).copied().unwrap_or(0);
             let (window, chunk) = (of(&self.window), of(&self.chunk));

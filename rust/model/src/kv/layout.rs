@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use llamacpu_kernels::attention::{KvLayout, KvType, PAGE_TOKENS};
 
+use super::states::StateLayout;
 use crate::config::{LayerConfig, Sight};
 use crate::page::{PURPOSE, Spare};
 use crate::{Config, Error};
@@ -23,6 +24,8 @@ pub(crate) struct PageLayout {
     pub(super) groups: Vec<Group>,
     pub(super) kv_type: KvType,
     pub(super) spare: Arc<Spare>,
+    /// Where states of recurrent layers are.
+    pub(super) states: StateLayout,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +89,8 @@ impl PageLayout {
         }
         let all = groups.iter().try_fold(0usize, |sum, group| sum.checked_add(group.page_bytes));
         all.ok_or(Error::Memory { bytes: usize::MAX, purpose: PURPOSE })?;
-        Ok(Self { layers, indexers, groups, kv_type, spare: Arc::clone(spare) })
+        let states = StateLayout::new(config)?;
+        Ok(Self { layers, indexers, groups, kv_type, spare: Arc::clone(spare), states })
     }
 
     /// The layout of what a layer stores.
@@ -123,10 +127,15 @@ impl PageLayout {
         self.groups.iter().map(|group| group.page_bytes).sum()
     }
 
-    /// Size in bytes of the keys and values of a session of `tokens` tokens.
+    /// Size in bytes of the keys and values of a session of `tokens` tokens, with the most that its states may take.
     pub(crate) fn bytes_for(&self, tokens: usize) -> usize {
         let bytes = |group: &Group| group.kept(tokens).len().saturating_mul(group.page_bytes);
-        self.groups.iter().map(bytes).fold(0, usize::saturating_add)
+        self.groups.iter().map(bytes).fold(self.states.bytes_for(tokens), usize::saturating_add)
+    }
+
+    /// Size in bytes of the states of all recurrent layers after a token; 0 if there are none.
+    pub(crate) fn state_bytes(&self) -> usize {
+        self.states.nbytes()
     }
 }
 

@@ -4,7 +4,7 @@ use llamacpu_kernels::matmul::Matrix;
 
 use super::adapters::listed;
 use super::shape::TrainerShape;
-use crate::config::{Config, QueryKeyNorm, SIZE_LIMIT};
+use crate::config::{AttentionGate, Config, QueryKeyNorm, SIZE_LIMIT};
 use crate::weights::{Attention, FeedForward};
 use crate::{Error, Model};
 
@@ -42,7 +42,10 @@ pub(super) fn model(model: &Model) -> Result<(), Error> {
         match &layer.attention {
             Some(Attention::Latent(_)) => return refused("latent attention"),
             Some(Attention::Linear(_)) => return refused("a matrix in place of attention"),
-            Some(Attention::Heads(heads)) if heads.gate.is_some() => return refused("a gate on attention's output"),
+            Some(Attention::Recurrent(_)) => return refused("recurrent layers"),
+            Some(Attention::Heads(heads)) if heads.gate.is_some() || config.attention_gate != AttentionGate::None => {
+                return refused("a gate on attention's output");
+            }
             Some(Attention::Heads(heads)) if heads.own().is_err() => {
                 return refused("keys that are values, or that layers share");
             }

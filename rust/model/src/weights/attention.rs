@@ -3,7 +3,7 @@
 use llamacpu_kernels::attention::alibi_slopes;
 use llamacpu_kernels::matmul::Matrix;
 
-use super::{LatentAttention, Linear, Norm};
+use super::{LatentAttention, Linear, Norm, RecurrentLayer};
 use crate::config::{AttentionGate, LayerConfig, QueryKeyNorm};
 use crate::tensors::Tensors;
 use crate::{Config, Error};
@@ -16,6 +16,8 @@ pub(crate) enum Attention {
     Latent(Box<LatentAttention>),
     /// A matrix in place of attention.
     Linear(Linear),
+    /// A gated delta network in place of attention.
+    Recurrent(Box<RecurrentLayer>),
 }
 
 /// Grouped-query attention: query heads share key and value heads.
@@ -45,6 +47,9 @@ impl Attention {
     pub(super) fn load(config: &Config, index: usize, tensors: &mut Tensors) -> Result<Option<Self>, Error> {
         let name = |part: &str| format!("blk.{index}.{part}");
         let (width, sizes) = (config.embedding_length, config.layer(index));
+        if let Some(net) = sizes.delta_net {
+            return Ok(Some(Self::Recurrent(Box::new(RecurrentLayer::load(config, net, &name, tensors)?))));
+        }
         if sizes.heads == 0 {
             return Ok(None);
         }
@@ -54,7 +59,8 @@ impl Attention {
         if sizes.latent_size > 0 {
             return Ok(Some(Self::Latent(Box::new(LatentAttention::load(config, &sizes, &name, tensors)?))));
         }
-        let rows = [sizes.query_width(), sizes.key_width(), sizes.value_width()];
+        let gate = if config.attention_gate == AttentionGate::Query { sizes.attended_width() } else { 0 };
+        let rows = [sizes.query_width() + gate, sizes.key_width(), sizes.value_width()];
         let own = sizes.kv_source == index;
         let (query, key, value) = if own && tensors.has(&name("attn_qkv.weight")) {
             let [query, key, value] = three(tensors.linears(&name("attn_qkv"), width, &rows)?)?;
@@ -73,7 +79,7 @@ impl Attention {
             sinks: tensors.optional_vector(&name("attn_sinks.weight"), sizes.heads)?,
             slopes: (config.alibi > 0.0).then(|| alibi_slopes(sizes.heads, config.alibi)),
             gate: match config.attention_gate {
-                AttentionGate::None => None,
+                AttentionGate::None | AttentionGate::Query => None,
                 AttentionGate::Own => Some(tensors.linear(&name("attn_gate"), width, sizes.attended_width())?),
             },
             output: tensors.linear(&name("attn_output"), sizes.attended_width(), width)?,
@@ -88,6 +94,7 @@ impl Attention {
             }
             Self::Latent(latent) => latent.matrices(),
             Self::Linear(linear) => vec![&linear.matrix],
+            Self::Recurrent(layer) => layer.matrices(),
         }
     }
 }
