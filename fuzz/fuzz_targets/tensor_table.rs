@@ -260,7 +260,8 @@ fuzz_target!(|input: Input| {
     let kv_type = [KvType::F32, KvType::F16, KvType::Q8_0][usize::from(input.kv_type) % 3];
     let Ok(session) = model.session(None, kv_type) else { return };
     let tokens = input.tokens.map(u32::from);
-    if let Ok(logits) = model.step(&[StepItem { session: &session, tokens: &tokens, wanted: Wanted::Last }], None) {
+    let item = StepItem { session: &session, tokens: &tokens, pictures: &[], wanted: Wanted::Last };
+    if let Ok(logits) = model.step(&[item], None) {
         assert_eq!(logits.len(), model.config().vocab_size);
         assert_eq!(session.position().expect("nobody else uses it"), tokens.len());
     }
