@@ -44,6 +44,10 @@ FURTHER: dict[str, tuple[str, str, str, dict[str, Any]]] = {
     "gemma4-moe": ("gemma4_text", "characters", "bfloat16", {
         **GEMMA_4, "num_hidden_layers": 3, "hidden_size_per_layer_input": 0, "enable_moe_block": True, "num_experts": 4,
         "top_k_experts": 2, "moe_intermediate_size": 32}),
+    "gemma4-unified": ("gemma4_unified", "characters", "bfloat16", {
+        "text_config": {**GEMMA_4, "num_hidden_layers": 3, "moe_intermediate_size": None},
+        "vision_config": {"mm_embed_dim": 64, "mm_posemb_size": 8, "output_proj_dims": 64, "patch_size": 4},
+        "audio_config": {"audio_embed_dim": 32}}),
     "qwen3next": ("qwen3_next", "words", "float32", {
         **GROUPED, **EXPERTS, **LINEAR, "head_dim": 32, "num_hidden_layers": 4, "num_experts": 4,
         "shared_expert_intermediate_size": 48}),
@@ -229,10 +233,10 @@ FURTHER_BY_HAND: dict[str, tuple[dict[str, Any], str, str, str, str]] = {
          "task_instructions": {"classification": "", "separation": "x: "}, "rotary_emb_base": 20000.0, "lora_alpha": 1},
         "unigram", "roberta.embeddings.word_embeddings.parametrizations.weight:original 130 64; "
         "roberta.embeddings.token_type_embeddings.parametrizations.weight:original 1 64; roberta.emb_ln 64; "
-        "roberta.embeddings.word_embeddings.parametrizations.weight.0:lora_A 2 4 130; "
-        "roberta.embeddings.word_embeddings.parametrizations.weight.0:lora_B 2 64 4; "
-        "roberta.embeddings.token_type_embeddings.parametrizations.weight.0:lora_A 2 4 1; "
-        "roberta.embeddings.token_type_embeddings.parametrizations.weight.0:lora_B 2 64 4; "
+        "roberta.embeddings.word_embeddings.parametrizations.weight.0:lora_A 2 130 4; "
+        "roberta.embeddings.word_embeddings.parametrizations.weight.0:lora_B 2 4 64; "
+        "roberta.embeddings.token_type_embeddings.parametrizations.weight.0:lora_A 2 1 4; "
+        "roberta.embeddings.token_type_embeddings.parametrizations.weight.0:lora_B 2 4 64; "
         "roberta.emb_ln:bias 64", "roberta.encoder.layers.",
         "mixer.Wqkv.parametrizations.weight:original 192 64; mixer.Wqkv:bias 192; "
         "mixer.out_proj.parametrizations.weight:original 64 64; mixer.out_proj:bias 64; norm1 64; norm1:bias 64; "

@@ -308,6 +308,8 @@ def stored_model(name: str) -> dict[str, Any]:
         found["files"] = {"preprocessor_config.json": json.dumps(settings)}
         if config.vision_config.model_type == "pixtral":
             found["files"]["tokenizer_config.json"] = json.dumps(BREAK)
+    if name == "gemma4-unified":
+        found["files"] = {"generation_config.json": json.dumps({"suppress_tokens": [5, 6]})}
     if name in VALUES:
         found["values"] = VALUES[name]
     if name.startswith("Tiny"):

@@ -189,6 +189,10 @@ _DEFAULTS = {
     " num_attention_heads=8 num_key_value_heads=4 head_dim=256 rms_norm_eps=1e-06 vocab_size=262144"
     " tie_word_embeddings=True sliding_window=512 hidden_size_per_layer_input=256 num_kv_shared_layers=0"
     " use_double_wide_mlp=False attention_k_eq_v=False pad_token_id=0",
+    "gemma4_unified_text": "num_hidden_layers=30 max_position_embeddings=262144 hidden_size=2304 intermediate_size=9216"
+    " num_attention_heads=8 num_key_value_heads=4 head_dim=256 rms_norm_eps=1e-06 vocab_size=262144"
+    " tie_word_embeddings=True sliding_window=1024 num_kv_shared_layers=0 use_double_wide_mlp=False"
+    " attention_k_eq_v=False pad_token_id=0",
     "mistral4": "num_hidden_layers=36 max_position_embeddings=1048576 hidden_size=4096 intermediate_size=12288"
     " num_attention_heads=32 num_key_value_heads=32 rms_norm_eps=1e-06 n_routed_experts=128 num_experts_per_tok=4"
     " n_group=1 topk_group=1 vocab_size=131072 tie_word_embeddings=False moe_intermediate_size=2048 kv_lora_rank=256"
@@ -249,6 +253,10 @@ _ROPE: dict[str, dict[str, Any]] = {
         "original_max_position_embeddings": 4096,
     },
     "gemma4_text": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+        "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
+    },
+    "gemma4_unified_text": {
         "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
         "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1_000_000.0},
     },

@@ -39,6 +39,14 @@ _CLASSES = {
     "phi.Phi2": "PhiForCausalLM",
     "phi.Phi3": "Phi3ForCausalLM",
     "deepseek.Deepseek2": "DeepseekV2ForCausalLM DeepseekV3ForCausalLM",
+    "deepseek.Deepseek32": "DeepseekV32ForCausalLM",
+    "deepseek.GlmDsa": "GlmMoeDsaForCausalLM",
+    "deepseek.Mistral4": "Mistral4ForCausalLM",
+    "hybrids.Qwen3Next": "Qwen3NextForCausalLM",
+    "hybrids.Qwen35": "Qwen3_5ForCausalLM Qwen3_5ForConditionalGeneration",
+    "hybrids.Qwen35Moe": "Qwen3_5MoeForCausalLM Qwen3_5MoeForConditionalGeneration",
+    "gemma4.Gemma4": "Gemma4ForCausalLM Gemma4ForConditionalGeneration",
+    "gemma4.Gemma4Unified": "Gemma4UnifiedForConditionalGeneration",
     "glimmer.MuseGlimmer": "MuseGlimmerForConditionalGeneration MuseGlimmerForCausalLM",
     "gpt_oss.GptOss": "GptOssForCausalLM",
     "deci.Deci": "DeciLMForCausalLM",
@@ -117,6 +125,8 @@ def family_of(source: Source) -> type[Family]:
         )
     if name == "encoders.NomicBert" and source.config.get("moe_every_n_layers"):
         name = "encoders.NomicBertMoe"
+    if name == "llama.Mistral3" and source.model_type == "mistral4":
+        name = "deepseek.Mistral4"
     if name == "encoders.XlmRoberta" and source.config.get("lora_adaptations"):
         name = "jina.JinaBert3"
     module, _, kind = name.partition(".")
