@@ -50,7 +50,7 @@ def set_common(source: Source, keys: Keys, file_type: int, layers: int) -> None:
     _set_found(source, keys, _NORMS_AND_EXPERTS)
     score = source.find(*_SCORE)
     if score is not None:
-        if score not in GATING:
+        if not isinstance(score, str) or score not in GATING:
             raise CheckpointError(f"config.json: experts are scored by {score!r:.40}; expected sigmoid or softmax")
         keys.set("expert_gating_func", GATING[score])
     head_size = source.config.get("head_dim")
