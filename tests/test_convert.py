@@ -24,7 +24,12 @@ from llamacpu.gguf.file import GGUFFile
 from llamacpu.tools.convert.registry import FAMILIES
 
 FACTS = load()
-MODELS: dict[str, dict[str, Any]] = {name: model for name, model in FACTS["models"].items() if "part" not in model}
+# Every file is opened as a model before it is written, so only what runs can be converted.
+MODELS: dict[str, dict[str, Any]] = {
+    name: model
+    for name, model in FACTS["models"].items()
+    if "part" not in model and model.get("architecture", "llama") in RUNNING
+}
 TOWERS: dict[str, dict[str, Any]] = {name: model for name, model in FACTS["models"].items() if "part" in model}
 THOROUGH = bool(os.environ.get("LLAMACPU_THOROUGH"))
 LLAMA = next(name for name in MODELS if name.startswith("Tiny"))

@@ -378,6 +378,7 @@ def main() -> None:
                 break
             with GGUFFile(ours) as file:
                 rule = str(file.metadata.get("tokenizer.ggml.pre"))
+                model["architecture"] = str(file.metadata["general.architecture"])
             try:
                 converted_by_llama_cpp(folder, kind, theirs, None if name in TOWERS else rule)
             except Exception as error:  # it has faults of its own; there is nothing to compare then

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from llamacpu.errors import CheckpointError
+from llamacpu.families.registry import FAMILIES as RUNNING
 
 if TYPE_CHECKING:
     from llamacpu.tools.convert.families.base import Family
@@ -131,6 +132,11 @@ def family_of(source: Source) -> type[Family]:
         name = "jina.JinaBert3"
     module, _, kind = name.partition(".")
     family: type[Family] = getattr(importlib.import_module(f"llamacpu.tools.convert.families.{module}"), kind)
+    if family.architecture not in RUNNING:
+        raise CheckpointError(
+            f"config.json: {source.architecture!r:.80} would become a file of the architecture "
+            f"{family.architecture!r}, which does not run here"
+        )
     return family
 
 

@@ -112,7 +112,7 @@ class NomicBert(Bert):
         config = self.config
         positions, trained = config.get("n_positions"), config.get("max_trained_positions", 2048)
         lengths: dict[Any, int] = {(8192, 2048): 2048, (2048, 2048): 512}
-        if (positions, trained) not in lengths:
+        if not isinstance(positions, int) or not isinstance(trained, int) or (positions, trained) not in lengths:
             raise CheckpointError(
                 f"config.json: n_positions {positions!r:.30} with max_trained_positions {trained!r:.30} is not known"
             )
