@@ -246,7 +246,11 @@ _DEFAULTS = {
     " num_attention_heads=12 head_dim=hidden/heads layer_norm_eps=1e-12 vocab_size=30528 type_vocab_size=2"
     " pad_token_id=0 rope_theta=1000.0",
 }
-
+_QWEN_VL = (
+    "num_hidden_layers=80 max_position_embeddings=32768 hidden_size=8192 intermediate_size=29568 num_attention_heads=64"
+    " num_key_value_heads=8 rms_norm_eps=1e-05 vocab_size=152064 tie_word_embeddings=False rope_theta=1000000.0"
+)
+_DEFAULTS |= dict.fromkeys(("qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"), _QWEN_VL)
 _ROPE: dict[str, dict[str, Any]] = {
     "gpt_oss": {
         "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
