@@ -180,7 +180,7 @@ fn attend(
                 bias: None,
             });
         }
-        attention(pass.context, crossing.pages.layout().layer(index)?, &shared, &mut items)?;
+        attention(pass.context, crossing.pages.layout().layout(Kept::Layer(index))?, &shared, &mut items)?;
     }
     Ok(())
 }
