@@ -49,12 +49,11 @@ fn picture((start, rows, together, token, grid): PictureRow) -> PyResult<Picture
     let rows = rows.readonly();
     let rows = rows.as_slice().map_err(|_| PyValueError::new_err("the rows of a picture must be contiguous"))?;
     let rows = Arc::new(copy_of(rows)?);
-    let input = match token {
-        Some(token) => PictureInput::States { token, states: rows },
-        None => {
-            let grid = grid.map(|(first, height, width)| Grid { first, height, width });
-            PictureInput::Rows { rows, together, grid }
-        }
+    let input = if let Some(token) = token {
+        PictureInput::States { token, states: rows }
+    } else {
+        let grid = grid.map(|(first, height, width)| Grid { first, height, width });
+        PictureInput::Rows { rows, together, grid }
     };
     Ok(Picture { start, count, input })
 }
