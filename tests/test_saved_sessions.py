@@ -270,7 +270,8 @@ def test_an_unchanged_header_is_sound(model: Model, sound: bytes) -> None:
 
 def test_tokens_outside_the_vocabulary_are_refused(model: Model, sound: bytes) -> None:
     start = HEADER.size + 4
-    for token in (model.vocab_size, 2**32 - 1):
+    # Ids from 2**31 on stand for rows of pictures.
+    for token in (model.vocab_size, 2**31 - 1):
         refused(model, changed(sound[:start] + struct.pack("<I", token) + sound[start + 4 :]), "vocabulary")
 
 
