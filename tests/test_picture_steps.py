@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import reference_model
+import reference_attention
 from config_models import open_config_model, write_config_model
 from family_shapes import BASE, SHAPES
 from llamacpu import Cancelled, CancelToken, Model
@@ -108,7 +108,7 @@ def test_sessions_with_pictures_fork_rewind_and_are_saved(
     if name == "plain":
         assert np.array_equal(restored.forward(ids[30:], logits="all"), expected[30:])
     else:
-        with pytest.raises(ValueError, match="restored from a file and rewound"):
+        with pytest.raises(ValueError, match="restored from a file, and its pictures, which the file does not hold"):
             restored.forward(ids[30:])
 
 
@@ -192,9 +192,9 @@ def together_reference(
         found[start:end, start:end] = True
         return found
 
-    plain = reference_model.visible
+    plain = reference_attention.visible
     with monkeypatch.context() as patch:
-        patch.setattr(reference_model, "visible", seen)
+        patch.setattr(reference_attention, "visible", seen)
         return ReferenceModel(path, config).logits(ids)
 
 

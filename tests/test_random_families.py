@@ -90,8 +90,6 @@ def configurations(draw: st.DrawFn) -> Config:
             kv_heads[-1] = 0
         elif fate == 1:
             heads[-1] = kv_heads[-1] = 0
-    if not latent and draw(st.booleans()):
-        fields |= draw(layers_with_heads_of_their_own(fields, heads, kv_heads, key_size))
     if draw(st.booleans()) and draw(st.booleans()):
         key_heads = draw(st.integers(1, 3))
         fields |= {
@@ -105,6 +103,9 @@ def configurations(draw: st.DrawFn) -> Config:
         for layer, recurrent in enumerate(fields["recurrent_heads"]):
             if recurrent:
                 heads[layer] = kv_heads[layer] = 0
+    # Recurrent layers have no keys that others could share.
+    if not latent and draw(st.booleans()):
+        fields |= draw(layers_with_heads_of_their_own(fields, heads, kv_heads, key_size))
     feed_forward = each(st.integers(1, 70))
     if draw(st.booleans()) and draw(st.booleans()):
         feed_forward[-1] = 0

@@ -412,7 +412,8 @@ def test_the_command_line_sets_the_effort_of_reasoning() -> None:
     conversation = Conversation(session, settings, {}, None, Chat.of(model), False, False, variables)
     conversation.messages = [*QUESTION]
     prompts = [conversation._question().prompt]
-    given = {"raw": False, "template": None, "system": None, "reasoning_effort": "low"}
+    given: dict[str, Any] = {"raw": False, "template": None, "system": None, "reasoning_effort": "low"}
+    given |= {"images": (), "overflow": "shift"}
     prompts.append(run._question(session, "Hi", settings, given).prompt)
     for prompt in prompts:
         assert "\n\nReasoning strength: low." in model.tokenizer.decode(prompt)
