@@ -25,7 +25,7 @@ STORED = json.loads((Path(__file__).parent / "golden" / "pictures.json").read_te
 KINDS = sorted(cases.SETTINGS)
 SHAPES = [((7, 5), (3, 11)), ((64, 97), (13, 40)), ((1, 1), (4, 3)), ((40, 9), (41, 8)), ((3, 80), (50, 7))]
 LEAST = {
-    "llama4": 144, "mllama": 1601, "gemma3": 256, "idefics3": 169, "smolvlm": 64, "llava": 576, "llava-next": 1728,
+    "llama4": 144, "mllama": 1601, "gemma3": 256, "idefics3": 169, "smolvlm": 64, "llava": 576, "llava-next": 1776,
 }  # fmt: skip
 
 
@@ -195,3 +195,37 @@ def test_settings_are_read_from_the_header() -> None:
         processor_for(PictureSettings("ldp", 336, 14))
     with pytest.raises(ModelError, match="no vision encoder"):
         PictureSettings.of({"general.architecture": "llama"})
+
+
+@pytest.mark.parametrize("size", [(40, 100), (100, 40), (56, 56), (30, 31), (28, 300), (7, 20)])
+def test_rows_of_a_canvas_without_its_borders_end_with_an_embedding(size: tuple[int, int]) -> None:
+    """LLaVA 1.6: the whole picture, and then the tiles as one canvas. Each embedding here is its place."""
+    grids = ((28, 56), (56, 28), (56, 56), (28, 84))
+    processor = processor_for(PictureSettings("mlp", 28, 7, grids=grids))
+    plan = processor.plan(size)
+    rows = np.zeros((plan.encoded, 3), np.float32)
+    for index in range(plan.encoded):
+        tile, place = divmod(index, 16)
+        row, column = divmod(tile - 1, plan.grid[1])
+        rows[index] = (-1, *divmod(place, 4)) if tile == 0 else (1, row * 4 + place // 4, column * 4 + place % 4)
+    newline = np.float32([99, 99, 99])
+    found = processor.arranged(rows, plan, size, newline)
+    assert len(found) == plan.rows
+    assert np.array_equal(found[:16], rows[:16])
+    lines = found[16:].reshape(-1, len(set(found[16:, 2].tolist()) - {99.0}) + 1, 3)
+    assert (lines[:, -1] == newline).all()
+    assert (lines[:, :-1, 0] == 1).all()
+    seen_rows, seen_columns = lines[:, 0, 1], lines[0, :-1, 2]
+    assert (np.diff(seen_rows) == 1).all()
+    assert (np.diff(seen_columns) == 1).all()
+    assert (lines[:, :-1, 1] == seen_rows[:, None]).all()
+    assert (lines[:, :-1, 2] == seen_columns[None]).all()
+    # What is cut away is the same on both sides, and the rest has the shape of the picture.
+    height, width = plan.grid[0] * 4, plan.grid[1] * 4
+    assert seen_rows[0] == height - 1 - seen_rows[-1]
+    assert seen_columns[0] == width - 1 - seen_columns[-1]
+    scale = min(height / size[0], width / size[1])
+    assert abs(len(seen_rows) - size[0] * scale) < 2
+    assert abs(len(seen_columns) - size[1] * scale) < 2
+    with pytest.raises(ModelError, match=r"no tensor model\.image_newline"):
+        processor.arranged(rows, plan, size, None)

@@ -77,6 +77,7 @@ class Vision:
             self.weight_bytes: int = sum(
                 tensor.nbytes for tensor in file.tensors if tensor.name.startswith(("v.", "mm.", "model.image"))
             )
+            self._newline: NDArray[np.float32] | None = _newline_of(file)
         if width is not None and own not in (None, width):
             raise ModelError(
                 f"{self.path.name} makes embeddings of {own} numbers and the model has {width}; expected the mmproj "
@@ -190,12 +191,12 @@ class Vision:
             prepared.pixels, aspect_ratio_id=plan.aspect_ratio_id or None, cancel=cancel,
             on_progress=on_progress,
         )  # fmt: skip
-        wanted = plan.cross_rows or plan.rows
+        wanted = plan.cross_rows or plan.encoded or plan.rows
         if len(encoded.rows) != wanted:
             raise PictureError(
                 f"{self.path.name} made {len(encoded.rows)} embeddings of a picture for which {wanted} were expected"
             )
-        return encoded.rows
+        return self._processor.arranged(encoded.rows, plan, seen.picture.size, self._newline)
 
     def close(self) -> None:
         """Free the encoder's memory."""
@@ -218,6 +219,24 @@ class _Seen:
         if self._rows is None:
             self._rows = self._vision.rows_of(self, cancel, on_progress)
         return self._rows
+
+
+def _newline_of(file: GGUFFile) -> NDArray[np.float32] | None:
+    """What LLaVA 1.6 ends the rows of a picture with, if the file has it."""
+    import numpy as np
+
+    from llamacpu import kernels
+
+    tensor = next((tensor for tensor in file.tensors if tensor.name == "model.image_newline"), None)
+    if tensor is None:
+        return None
+    if len(tensor.shape) != 1 or tensor.type_name not in kernels.FORMATS:
+        raise ModelError(
+            f"{file.paths[0].name}: model.image_newline has the shape {tensor.shape} and the type {tensor.type_name}; "
+            "expected one row of numbers"
+        )
+    data = np.frombuffer(file.tensor_bytes(tensor, 0, tensor.nbytes), np.uint8)
+    return kernels.dequantize(data, tensor.type_name)
 
 
 def _encoder_of(path: Path, threads: int | None) -> PictureEncoderLike:

@@ -22,6 +22,7 @@ class Plan:
     pieces           the picture's part of the prompt, in order: texts with control tokens, and numbers of embeddings
     aspect_ratio_id  the model's number for the grid, from 1 on (Llama 3.2 Vision); 0 for other models
     cross            tokens of each tile that cross-attention layers see, for models that have them
+    encoded          embeddings that the encoder makes, where the prompt has others (`Processor.arranged`); 0: the same
     """
 
     tile: tuple[int, int]
@@ -30,6 +31,7 @@ class Plan:
     pieces: tuple[str | int, ...]
     aspect_ratio_id: int = 0
     cross: int = 0
+    encoded: int = 0
 
     @property
     def rows(self) -> int:

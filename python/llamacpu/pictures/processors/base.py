@@ -44,6 +44,20 @@ class Processor(ABC):
         tiles = self._tiles(picture.pixels(), plan)
         return Prepared(plan, normalized(tiles, self.settings.mean, self.settings.std))
 
+    def arranged(
+        self, rows: NDArray[np.float32], plan: Plan, size: Size, newline: NDArray[np.float32] | None
+    ) -> NDArray[np.float32]:
+        """The embeddings of the prompt, from those that the encoder made of the tiles: the same for most models.
+
+        rows     float32[tokens of all tiles, width]
+        plan     that of a picture of this `size`, its height and width
+        newline  float32[width], what the file has to end a row of the picture with
+
+        Raises ModelError if the model needs a `newline` and the file has none.
+        """
+        del plan, size, newline
+        return rows
+
     @abstractmethod
     def _plan(self, size: Size) -> Plan: ...
 
