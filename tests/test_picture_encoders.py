@@ -70,6 +70,10 @@ def test_muse_glimmer(reference: Callable[[str, str], tuple[Path, dict[str, Any]
         rows = encoder.encode(image[None]).rows
         assert len(rows) == encoder.config.rows(*image.shape[:2])
         assert error(rows, known[f"{name}_embeddings"]) < 1e-9
+    with Model(folder / "muse-glimmer.gguf", threads=2) as model:
+        tokens = replaced(known[f"{name}_tokens"], int(known["patch"]), rows)
+        got = model.session(context=512, kv_type="f32").forward(tokens, logits="all")
+        assert error(got, known[f"{name}_logits"]) < 1e-9
 
 
 def test_mllama(reference: Callable[[str, str], tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:
