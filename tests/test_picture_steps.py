@@ -241,32 +241,6 @@ def test_a_picture_longer_than_the_rest_of_a_chunk_is_not_cut(tmp_path: Path) ->
         assert np.array_equal(pair[1], whole[575:])
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="needs /proc")
-def test_many_pictures_take_the_memory_of_one(opened: Callable[[str], Opened]) -> None:
-    model, *_ = opened("plain")
-    random = np.random.default_rng(0)
-    session = model.session()
-
-    def read(pictures: int) -> None:
-        for number in range(pictures):
-            rows = random.standard_normal((500, WIDTH)).astype(np.float32)
-            session.forward(MixedTokens([1, Embeddings(rows, number.to_bytes(4, "little"))]), logits="none")
-            session.fork().forward([2])
-            session.truncate(0)
-
-    # Each picture is 96 kB.
-    for part in (64, 64, 256):
-        before = resident()
-        session = model.session(context=600)
-        read(part)
-    assert resident() - before < 4 << 20
-
-
 class TurnedReference(ReferenceModel):
     """Pairs turned by time, row and column."""
 
