@@ -126,9 +126,12 @@ def configurations(draw: st.DrawFn) -> Config:
         }
     rope_size = 2 * draw(st.integers(1, key_size // 2 - 1))
     between = draw(st.sampled_from([0, 12])) if latent else 0
-    if between and draw(st.booleans()):
+    if between and any(heads) and draw(st.booleans()):
+        # The first layer with attention chooses keys; later ones may reuse its choice.
+        first = next(layer for layer in range(layers) if heads[layer])
+        chooses = [layer == first or (bool(heads[layer]) and draw(st.booleans())) for layer in range(layers)]
         fields |= {
-            "window": [], "chunk": [], "indexer": [True, *each(st.booleans())[1:]],
+            "window": [], "chunk": [], "indexer": chooses,
             "indexer_heads": draw(st.integers(1, 9)), "indexer_size": rope_size + draw(st.integers(0, 40)),
             "indexer_top": draw(st.integers(1, 30)),
             "indexer_rope_style": draw(st.sampled_from(["interleaved", "neox"])),
