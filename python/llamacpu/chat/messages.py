@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from abc import ABC, abstractmethod
 
 from llamacpu.chat.events import Event, Piece, ToolCall
 from llamacpu.chat.found_calls import json_text
@@ -17,7 +18,7 @@ MESSAGE = "<|message|>"
 """The mark between the header of a message and its text."""
 
 
-class MessageReader:
+class MessageReader(ABC):
     """Splits an answer made of messages while it is being generated, with the same methods as `AnswerReader`.
 
     A subclass says where a header ends and what kind of message follows, and turns the text of a call into events.
@@ -76,13 +77,13 @@ class MessageReader:
             return [Piece("content", before + event.text)]
         return [Piece("content", before), event] if before else [event]
 
+    @abstractmethod
     def _header(self, final: bool) -> list[Event] | None:
         """Read a header and set the kind of the message; return None to wait for more text, or at the end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _call(self, body: str) -> list[Event]:
         """The events of the text of a call."""
-        raise NotImplementedError
 
     def _ends_call(self, stop: int) -> bool:
         """Whether the mark at a position of the held text ends a call, rather than being a part of its text."""

@@ -6,6 +6,7 @@ Reasoning is free. A tool call must follow its schema from its header on; a form
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ HeaderGrammars = tuple[Grammar, Grammar]
 """The grammars of the first header and of later ones, with whatever precedes them and the calls they begin."""
 
 
-class MessageConstraint:
+class MessageConstraint(ABC):
     """A logits processor for an answer made of messages, after a prompt that ends with the role. For one answer only.
 
     tools: definitions as in the OpenAI interface. No other tools can be called; the arguments of those with
@@ -82,9 +83,9 @@ class MessageConstraint:
             return make()
 
     @staticmethod
+    @abstractmethod
     def make(vocabulary: Vocabulary, tools: Sequence[Any], must_call: bool, final: bool) -> HeaderGrammars:
         """Build the grammars; `final` says whether there is a grammar of the final message."""
-        raise NotImplementedError
 
     def stop_with(self, cancel: CancelToken) -> None:
         """Stop before the next step, raising `Cancelled`, once this token is cancelled."""
@@ -108,13 +109,13 @@ class MessageConstraint:
             self._mask_message(logits)
         return logits
 
+    @abstractmethod
     def _is_call(self, text: bytes) -> bool:
         """Whether a text that the grammar of headers has completed is a call, behind which no message begins."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _is_final(self, header: bytes) -> bool:
         """Whether the message behind this header is the one that `final` applies to."""
-        raise NotImplementedError
 
     def _begin(self, header: Grammar) -> None:
         self._matcher = Matcher(header.source, self._tokenizer)

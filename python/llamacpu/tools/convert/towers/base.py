@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -37,7 +38,7 @@ _SIZES = (
 )
 
 
-class Tower:
+class Tower(ABC):
     """How the encoder of one kind of model becomes a file.
 
     Subclasses name the kind and override what differs: `kept`, `converted`, `format_of`, `set_parameters`.
@@ -98,9 +99,9 @@ class Tower:
                     )
                 yield ours, name, array
 
+    @abstractmethod
     def kept(self, name: str) -> str | None:
         """The name of a tensor in the words of the kind; None for one of the language model."""
-        raise NotImplementedError
 
     def converted(self, name: str, array: Array) -> Iterator[tuple[str, Array]]:
         """What a tensor becomes: names of the checkpoint's kind, or of the file's, and the tensors."""
