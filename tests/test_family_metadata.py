@@ -10,7 +10,7 @@ import pytest
 
 import raw_gguf as raw
 from llamacpu.errors import ModelError
-from llamacpu.families.memory import kv_numbers
+from llamacpu.families.memory import kv_bytes, kv_numbers
 from llamacpu.families.registry import FAMILIES, config_for
 from llamacpu.gguf.file import GGUFFile
 from raw_gguf import array, gguf_bytes, info, pair, scalar
@@ -154,7 +154,8 @@ def test_layers_that_choose_keys(read: Read) -> None:
     types = array(raw.BOOL, [True, False, True])
     config = read("glm-dsa", keys | {"attention.indexer.types": types})
     assert (config.layers, config.indexer) == (2, [True, False])
-    assert kv_numbers(config, 1) == 2 * (config.latent_size + config.rope_size) + config.indexer_size
+    assert kv_numbers(config, 1) == 2 * (config.latent_size + config.rope_size)
+    assert kv_bytes(config, 3, 2) == 3 * (4 * (config.latent_size + config.rope_size) + 4 * config.indexer_size)
     assert read("glm-dsa", keys, ("x", "blk.1.indexer.attn_k.weight")).indexer == [False, True]
     with pytest.raises(ModelError, match=r"indexer\.types"):
         read("glm-dsa", keys | {"attention.indexer.types": array(raw.BOOL, [True])})

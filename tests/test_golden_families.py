@@ -29,8 +29,9 @@ FAMILIES_2026 = [
     *("qwen35", "qwen35moe", "qwen3next"),
 ]
 """In a folder of their own."""
-HALF_LIMITS = dict.fromkeys(FAMILIES_2026, 1e-4) | {"deepseek32": 0.05, "glm-dsa": 0.05}
-"""The same with 16-bit keys, where 1e-5 is too little: rounded keys may make sparse attention choose another one."""
+HALF_LIMITS = dict.fromkeys(FAMILIES_2026, 1e-4) | {"deepseek32": 5e-3, "glm-dsa": 1e-5}
+"""The same with 16-bit keys, where 1e-5 is too little: what rounded keys change in the states between layers may make
+sparse attention choose another key, as it does for one of the 96 tokens of deepseek32."""
 
 
 @pytest.fixture(params=[*FAMILIES, *FAMILIES_2026])
@@ -74,7 +75,9 @@ def test_logits_and_chosen_tokens(family: tuple[str, Path, dict[str, Any]]) -> N
         half = model.session(context=context, kv_type="f16")
         if start:
             half.forward(tokens[:start], logits="none")
-        assert error(half.forward(tokens[start:], logits="all"), logits) < HALF_LIMITS.get(name, 1e-5)
+        got = half.forward(tokens[start:], logits="all")
+        assert error(got, logits) < HALF_LIMITS.get(name, 1e-5)
+        assert np.median([error(*rows) for rows in zip(got, logits, strict=True)]) < 1e-5
         if "tokens_text" in reference:
             return  # the chosen tokens belong to the picture
         session.truncate(len(tokens) - 1)

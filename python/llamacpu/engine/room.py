@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from llamacpu.engine import machine
-from llamacpu.families.memory import amount, kv_numbers, longest_context, state_bytes
+from llamacpu.families.memory import amount, kv_bytes, longest_context, state_bytes
 
 if TYPE_CHECKING:
     from llamacpu.families.config import Config
@@ -40,7 +40,7 @@ class Room:
     @property
     def keys(self) -> int:
         """Size of the keys and values of a conversation of `context` tokens."""
-        return int(kv_numbers(self._config, self.context) * _KV_BYTES[self.kv_type])
+        return kv_bytes(self._config, self.context, _KV_BYTES[self.kv_type])
 
     @property
     def states(self) -> int:
@@ -69,7 +69,7 @@ class Room:
         if self.free is None:
             return None
         left = max(self.free - self.weights - self.states, 0)
-        return {name: longest_context(self._config, int(left / size), self.context) for name, size in _KV_BYTES.items()}
+        return {name: longest_context(self._config, left, self.context, size) for name, size in _KV_BYTES.items()}
 
     def fitting(self) -> str:
         """A line that says whether the model fits, and if not, what would."""
@@ -99,4 +99,4 @@ class Room:
     def short_conversation(self) -> int:
         """Size of the keys and values, and of the states, of a short conversation."""
         tokens = min(self._config.context_length, _USUAL_CONTEXT)
-        return int(kv_numbers(self._config, tokens) * _KV_BYTES["f16"]) + state_bytes(self._config, tokens)
+        return kv_bytes(self._config, tokens, _KV_BYTES["f16"]) + state_bytes(self._config, tokens)

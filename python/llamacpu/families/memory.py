@@ -1,4 +1,4 @@
-"""The size of what a session keeps: keys and values, in elements, and states of recurrent layers, in bytes."""
+"""The size of what a session keeps: keys and values, those by which keys are chosen, and states of recurrent layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llamacpu.families.config import Config
 
-__all__ = ["amount", "kv_numbers", "longest_context", "state_bytes", "state_size"]
+__all__ = ["amount", "kv_bytes", "kv_numbers", "longest_context", "state_bytes", "state_size"]
 
 _KEPT = 128 + 64
 """Tokens that layers with a window keep beyond it: those for rewinding, and the rest of the first page."""
@@ -40,8 +40,16 @@ def _channels(config: Config, heads: int) -> int:
     return 2 * config.recurrent_key_heads * config.recurrent_key_size + heads * config.recurrent_value_size
 
 
+def kv_bytes(config: Config, tokens: int, element: float) -> int:
+    """The most bytes of keys and values that a session of `tokens` tokens keeps, of which an element takes `element`.
+
+    The keys of indexers, which choose what sparse attention sees, are 32-bit floats in every cache.
+    """
+    return int(kv_numbers(config, tokens) * element) + 4 * tokens * config.indexer_size * sum(config.indexer)
+
+
 def kv_numbers(config: Config, tokens: int) -> int:
-    """The most elements of keys and values that a session of `tokens` tokens keeps, all layers together."""
+    """The most elements of keys and values that a session of `tokens` tokens keeps in all layers, without indexers."""
     count = 0
     for layer in range(config.layers):
         if config.kv_source and config.kv_source[layer] != layer:
@@ -49,18 +57,17 @@ def kv_numbers(config: Config, tokens: int) -> int:
         keys = config.key_sizes[layer] if config.key_sizes else config.key_size
         values = config.value_sizes[layer] if config.value_sizes else config.value_size
         size = config.latent_size + config.rope_size if config.latent_size else keys + values
-        size += config.indexer_size if config.indexer and config.indexer[layer] else 0
         near = [values[layer] for values in (config.window, config.chunk) if values and values[layer]]
         count += config.kv_heads[layer] * size * min([tokens, *(seen + _KEPT for seen in near)])
     return count
 
 
-def longest_context(config: Config, numbers: int, most: int) -> int:
-    """The largest number of tokens, up to `most`, whose keys and values have at most `numbers` elements."""
+def longest_context(config: Config, size: int, most: int, element: float) -> int:
+    """The largest number of tokens, up to `most`, for which `kv_bytes` says at most `size`."""
     least = 0
     while least < most:
         middle = (least + most + 1) // 2
-        if kv_numbers(config, middle) <= numbers:
+        if kv_bytes(config, middle, element) <= size:
             least = middle
         else:
             most = middle - 1

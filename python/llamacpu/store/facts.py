@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from llamacpu.errors import LlamaCpuError
-from llamacpu.families.memory import kv_numbers, state_bytes
+from llamacpu.families.memory import kv_bytes, state_bytes
 from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.types import FILE_TYPES
@@ -57,7 +57,7 @@ def header_facts(file: GGUFFile, context: int | None, kv_type: str, named: str |
     except LlamaCpuError as error:
         return facts | {"runs": False, "fits": None, "problem": str(error)}
     wanted = context or min(config.context_length, USUAL_CONTEXT)
-    needed = weights + int(kv_numbers(config, wanted) * KV_BYTES[kv_type]) + state_bytes(config, wanted)
+    needed = weights + kv_bytes(config, wanted, KV_BYTES[kv_type]) + state_bytes(config, wanted)
     available = available_memory()
     return facts | {
         "runs": True,

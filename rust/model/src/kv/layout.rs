@@ -22,6 +22,7 @@ pub(crate) struct PageLayout {
     /// The keys of layers that choose keys, in the same pages.
     indexers: Vec<Option<LayerLayout>>,
     pub(super) groups: Vec<Group>,
+    /// How keys and values are stored; those of indexers are exact.
     pub(super) kv_type: KvType,
     pub(super) spare: Arc<Spare>,
     /// Where states of recurrent layers are.
@@ -83,6 +84,8 @@ impl PageLayout {
             layers.push(Some(groups[group].add(layout, group)?));
             if sizes.indexer {
                 let size = config.indexer_size;
+                // Rounded keys would have other scores, and other keys would be chosen.
+                let kv_type = KvType::F32;
                 let layout = KvLayout { kv_type, kv_heads: 1, key_size: size, value_size: size, latent: true };
                 indexers[index] = Some(groups[group].add(layout, group)?);
             }
