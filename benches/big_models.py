@@ -9,7 +9,7 @@ vocabulary has the right size and means nothing.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -241,8 +241,11 @@ def add(writer: GGUFWriter, key: str, value: Any) -> None:
     by_type.get(type(value), writer.add_array)(key, value)
 
 
-def made_up_vocabulary(shape: Shape) -> dict[str, Any]:
-    """Return a tokenizer of the right size for single bytes or letters; all other tokens are padding."""
+def made_up_vocabulary(shape: Shape, controls: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a tokenizer of the right size for single bytes or letters, with these control tokens; others are padding.
+
+    The control tokens are those of a vocabulary of bytes.
+    """
     if shape.architecture == "bert":
         letters = (f"▁{letter}" for letter in "abcdefghijklmnopqrstuvwxyz")
         known = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
@@ -251,9 +254,9 @@ def made_up_vocabulary(shape: Shape) -> dict[str, Any]:
         keys: dict[str, Any] = {"model": "bert", "pre": "default", "token_type_count": 2}
     else:
         others = [256 + place for place in range(256 - len(PLAIN_BYTES))]
-        known = ["<end>", *map(chr, (*sorted(PLAIN_BYTES), *others)), "Ġt"]
+        known = ["<end>", *controls, *map(chr, (*sorted(PLAIN_BYTES), *others)), "Ġt", "ĊĊ"]
         special = {"eos": 0}
-        kinds = [3]
+        kinds = [3] * (1 + len(controls))
         keys = {"model": "gpt2", "pre": "llama-bpe", "merges": ["Ġ t"], "add_bos_token": False}
     keys["tokens"] = known + [f"filling{number}" for number in range(shape.vocabulary - len(known))]
     keys["token_type"] = kinds + [1] * (shape.vocabulary - len(kinds))
@@ -269,7 +272,12 @@ def copied_vocabulary(path: Path) -> dict[str, Any]:
 
 def write(path: Path, name: str, mixture: str, vocabulary: Path | None = None) -> Path:
     """Write a file of the shape `name` to `path`, and return `path`."""
-    shape = SHAPES[name]
+    tokens = copied_vocabulary(vocabulary) if vocabulary else made_up_vocabulary(SHAPES[name])
+    return write_shape(path, SHAPES[name], name, mixture, tokens)
+
+
+def write_shape(path: Path, shape: Shape, name: str, mixture: str, vocabulary: dict[str, Any]) -> Path:
+    """Write a file of a shape with the metadata of a tokenizer to `path`, and return `path`."""
     random = np.random.default_rng(7)
     writer = GGUFWriter(path, shape.architecture)
     writer.add_name(f"random {name}")
@@ -277,7 +285,7 @@ def write(path: Path, name: str, mixture: str, vocabulary: Path | None = None) -
     writer.add_file_type(TYPES[mixture][0])
     for key, value in metadata(shape).items():
         add(writer, f"{shape.architecture}.{key}", value)
-    for key, value in (copied_vocabulary(vocabulary) if vocabulary else made_up_vocabulary(shape)).items():
+    for key, value in vocabulary.items():
         add(writer, key, value)
     for tensor, length, value in vectors(shape):
         writer.add_tensor(tensor, np.full(length, value, dtype=np.float32))
