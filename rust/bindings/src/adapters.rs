@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use llamacpu_model::{AdapterPair, AdapterUse, Adapters};
 
-use crate::files::File;
+use crate::files::{File, sources};
 use crate::lists::copy_of;
 use crate::outside::{attached, detached};
 use crate::tensor_rows::{TensorRow, tensor_infos};
@@ -41,7 +41,7 @@ pub(crate) fn adapter(
     tensors: Vec<TensorRow>,
     pairs: Vec<PairRow>,
 ) -> PyResult<Adapter> {
-    let files = files.into_iter().map(|file| file.get().source(py)).collect::<PyResult<Vec<_>>>()?;
+    let files = sources(py, &files)?;
     let tensors = tensor_infos(tensors);
     let pairs: Vec<_> =
         pairs.into_iter().map(|(base, down, up, factor)| AdapterPair { base, down, up, factor }).collect();

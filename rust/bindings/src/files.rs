@@ -2,26 +2,26 @@
 #![expect(clippy::needless_pass_by_value, reason = "arguments from Python are extracted by value")]
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use llamacpu_kernels::mapping::SourceFile;
+use llamacpu_kernels::mapping::{Load, SourceFile};
 use llamacpu_kernels::{Error, memory};
 
 use crate::errors::{IntoPython, raise};
 use crate::gguf::StringIndex;
 use crate::lists::array;
+use crate::opened::Opened;
 use crate::outside::released;
 
 /// An open file, read at any position.
 #[pyclass(frozen, module = "llamacpu._native")]
 pub(crate) struct File {
     size: u64,
-    /// `None` after `close`.
-    open: Mutex<Option<Arc<SourceFile>>>,
+    open: Opened<SourceFile>,
     /// The first bytes of the file, once `keep` has read them.
     kept: OnceLock<Vec<u8>>,
 }
@@ -32,8 +32,7 @@ impl File {
     }
 
     pub(crate) fn source(&self, py: Python<'_>) -> PyResult<Arc<SourceFile>> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clone().ok_or_else(|| raise(py, "GGUFError", "the GGUF file is closed: read it before close()"))
+        self.open.get().ok_or_else(|| raise(py, "GGUFError", "the GGUF file is closed: read it before close()"))
     }
 }
 
@@ -42,7 +41,7 @@ impl File {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let source = released(py, || SourceFile::open(&path).map_err(|error| NotOpened { path: path.clone(), error }))?;
-        Ok(Self { size: source.len(), open: Mutex::new(Some(source)), kept: OnceLock::new() })
+        Ok(Self { size: source.len(), open: Opened::new(source), kept: OnceLock::new() })
     }
 
     /// Length in bytes when it was opened.
@@ -54,7 +53,7 @@ impl File {
     /// Whether `close` has been called.
     #[getter]
     fn closed(&self) -> bool {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.open.is_closed()
     }
 
     /// `length` bytes from `offset` on.
@@ -100,8 +99,22 @@ impl File {
     }
 
     /// Closes the file; a model that was made of it keeps its own reference.
-    fn close(&self) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.open.close(py)
+    }
+}
+
+/// The open files that hold weights. Raises a GGUFError for a closed one.
+pub(crate) fn sources(py: Python<'_>, files: &[Bound<'_, File>]) -> PyResult<Vec<Arc<SourceFile>>> {
+    files.iter().map(|file| file.get().source(py)).collect()
+}
+
+/// How the files are brought into memory.
+pub(crate) fn load_from(name: &str) -> PyResult<Load> {
+    match name {
+        "map" => Ok(Load::Map),
+        "copy" => Ok(Load::Copy),
+        other => Err(PyValueError::new_err(format!("load is {other:?}; expected \"map\" or \"copy\""))),
     }
 }
 

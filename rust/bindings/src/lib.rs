@@ -17,6 +17,7 @@ mod kernels;
 mod kv_type;
 mod lists;
 mod model;
+mod opened;
 mod outside;
 mod pace;
 mod pictures;

@@ -1,6 +1,6 @@
 //! `llamacpu._native.Model`: memory-mapped weights and the step.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use numpy::{PyArray1, PyArray2, PyArray3, PyArrayMethods};
@@ -9,20 +9,20 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMapping};
 
 use llamacpu_kernels::attention::PAGE_TOKENS;
-use llamacpu_kernels::mapping::Load;
-use llamacpu_model::{Interrupted, PAGE_LAYOUT, StepItem, Wanted};
+use llamacpu_model::{Interrupted, PAGE_LAYOUT};
 
 use crate::adapters::{self, Adapter, PairRow, Steering};
 use crate::config::config_from;
 use crate::errors::raise;
-use crate::files::File;
+use crate::files::{File, load_from, sources};
 use crate::interrupt::CancelToken;
 use crate::kv_type::kv_type_from;
 use crate::lists::{array, copy_of, token_ids};
+use crate::opened::Opened;
 use crate::outside::{attached, detached, released};
 use crate::pace::Pace;
 use crate::session::{Session, Stepped};
-use crate::step_parts::{ItemRow, PictureRow, StepPart, picture_rows, step_parts};
+use crate::step_parts::{ItemRow, PictureRow, StepPart, picture_rows, step_items, step_parts, wanted_from};
 use crate::tensor_rows::{TensorRow, tensor_infos};
 
 /// Logits, rows × vocabulary, and hidden states, places × tokens × width.
@@ -34,16 +34,14 @@ type LogitsAndSquares<'py> = (Bound<'py, PyArray2<f32>>, Vec<(usize, u64, u64, B
 /// Mapped, shape-checked weights and the threads that run them.
 #[pyclass(frozen, module = "llamacpu._native")]
 pub(crate) struct Model {
-    /// `None` after `close`; running steps keep their own reference. It is locked only while holding the GIL and for
-    /// the duration of a copy, so a forking thread finds it unlocked.
-    open: Mutex<Option<Arc<llamacpu_model::Model>>>,
+    open: Opened<llamacpu_model::Model>,
     pace: Pace,
 }
 
 impl Model {
     pub(crate) fn get(&self, py: Python<'_>) -> PyResult<Arc<llamacpu_model::Model>> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clone().ok_or_else(|| raise(py, "LlamaCpuError", "the model has been closed; open it again to use it"))
+        let open = self.open.get();
+        open.ok_or_else(|| raise(py, "LlamaCpuError", "the model has been closed; open it again to use it"))
     }
 
     /// Runs a step, on the calling thread if it is known to be short.
@@ -81,12 +79,12 @@ impl Model {
     ) -> PyResult<Self> {
         let config = config_from(config)?;
         let load = load_from(load)?;
-        let files = files.into_iter().map(|file| file.get().source(py)).collect::<PyResult<Vec<_>>>()?;
+        let files = sources(py, &files)?;
         let tensors = tensor_infos(tensors);
         let model = detached(py, None, true, move |interrupted| {
             llamacpu_model::Model::open(&files, config, &tensors, (threads, load), Some(interrupted))
         })?;
-        Ok(Self { open: Mutex::new(Some(Arc::new(model))), pace: Pace::default() })
+        Ok(Self { open: Opened::new(Arc::new(model)), pace: Pace::default() })
     }
 
     /// Keeps weights in at most `bytes` of memory; products read the others, whose bytes are returned, from the file.
@@ -265,18 +263,13 @@ impl Model {
 
     /// Gives the weights back; sessions of the model cannot be continued any more.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let model = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // If this was the last reference, it ends threads and unmaps memory.
-        released(py, || {
-            drop(model);
-            Ok::<_, llamacpu_model::Error>(())
-        })
+        self.open.close(py)
     }
 
     /// Whether `close` has been called.
     #[getter]
     fn closed(&self) -> bool {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.open.is_closed()
     }
 
     /// Number of threads in use.
@@ -314,33 +307,6 @@ impl Model {
     fn weight_bytes(&self, py: Python<'_>) -> PyResult<usize> {
         Ok(self.get(py)?.weight_bytes())
     }
-}
-
-/// How the files are brought into memory.
-fn load_from(name: &str) -> PyResult<Load> {
-    match name {
-        "map" => Ok(Load::Map),
-        "copy" => Ok(Load::Copy),
-        other => Err(PyValueError::new_err(format!("load is {other:?}; expected \"map\" or \"copy\""))),
-    }
-}
-
-/// The tokens for which a step returns logits.
-fn wanted_from(name: &str) -> PyResult<Wanted> {
-    match name {
-        "none" => Ok(Wanted::None),
-        "last" => Ok(Wanted::Last),
-        "all" => Ok(Wanted::All),
-        other => Err(PyValueError::new_err(format!("logits is {other:?}; expected \"last\", \"all\" or \"none\""))),
-    }
-}
-
-fn step_items<'a>(parts: &'a [StepPart], wanted: Wanted) -> Vec<StepItem<'a>> {
-    let item = |part: &'a StepPart| {
-        let StepPart { session, tokens, pictures } = part;
-        StepItem { session, tokens, pictures, wanted }
-    };
-    parts.iter().map(item).collect()
 }
 
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

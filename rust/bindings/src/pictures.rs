@@ -11,23 +11,22 @@ use llamacpu_model::{Encoding, Pixels, VisionConfig};
 
 use crate::config::settings_from;
 use crate::errors::raise;
-use crate::files::File;
+use crate::files::{File, sources};
 use crate::interrupt::CancelToken;
 use crate::lists::{array, copy_of};
+use crate::opened::Opened;
 use crate::outside::{attached, detached, released};
 use crate::tensor_rows::{TensorRow, tensor_infos};
 
 /// Mapped, shape-checked weights of an encoder and the threads that run them.
 #[pyclass(frozen, module = "llamacpu._native")]
 pub(crate) struct PictureEncoder {
-    /// `None` after `close`; encodings that have begun keep their own reference.
-    open: Mutex<Option<Arc<llamacpu_model::PictureEncoder>>>,
+    open: Opened<llamacpu_model::PictureEncoder>,
 }
 
 impl PictureEncoder {
     fn get(&self, py: Python<'_>) -> PyResult<Arc<llamacpu_model::PictureEncoder>> {
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clone().ok_or_else(|| {
+        self.open.get().ok_or_else(|| {
             raise(py, "LlamaCpuError", "the encoder of pictures has been closed; open it again to use it")
         })
     }
@@ -46,12 +45,12 @@ impl PictureEncoder {
         threads: Option<usize>,
     ) -> PyResult<Self> {
         let config = settings_from(config, VisionConfig::take)?;
-        let files = files.into_iter().map(|file| file.get().source(py)).collect::<PyResult<Vec<_>>>()?;
+        let files = sources(py, &files)?;
         let tensors = tensor_infos(tensors);
         let encoder = detached(py, None, true, move |interrupted| {
             llamacpu_model::PictureEncoder::open(&files, config, &tensors, threads, Some(interrupted))
         })?;
-        Ok(Self { open: Mutex::new(Some(Arc::new(encoder))) })
+        Ok(Self { open: Opened::new(Arc::new(encoder)) })
     }
 
     /// Begins to encode a picture: float32[tiles, height, width, 3], normalized.
@@ -89,18 +88,13 @@ impl PictureEncoder {
 
     /// Gives the weights back.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let encoder = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // If this was the last reference, it ends threads and unmaps memory.
-        released(py, || {
-            drop(encoder);
-            Ok::<_, llamacpu_model::Error>(())
-        })
+        self.open.close(py)
     }
 
     /// Whether `close` has been called.
     #[getter]
     fn closed(&self) -> bool {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.open.is_closed()
     }
 }
 

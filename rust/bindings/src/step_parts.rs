@@ -6,7 +6,7 @@ use numpy::{PyArray2, PyArrayMethods, PyUntypedArrayMethods};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use llamacpu_model::{Grid, Picture, PictureInput};
+use llamacpu_model::{Grid, Picture, PictureInput, StepItem, Wanted};
 
 use crate::lists::{array, copy_of, reserved, token_ids};
 use crate::session::Session;
@@ -42,6 +42,25 @@ pub(crate) fn step_parts(items: Vec<ItemRow>) -> PyResult<Vec<StepPart>> {
         Ok(StepPart { session: session.get().inner(), tokens: token_ids(&ids)?, pictures })
     };
     items.into_iter().map(part).collect()
+}
+
+/// The tokens for which a step returns logits.
+pub(crate) fn wanted_from(name: &str) -> PyResult<Wanted> {
+    match name {
+        "none" => Ok(Wanted::None),
+        "last" => Ok(Wanted::Last),
+        "all" => Ok(Wanted::All),
+        other => Err(PyValueError::new_err(format!("logits is {other:?}; expected \"last\", \"all\" or \"none\""))),
+    }
+}
+
+/// The parts as items of a step.
+pub(crate) fn step_items<'a>(parts: &'a [StepPart], wanted: Wanted) -> Vec<StepItem<'a>> {
+    let item = |part: &'a StepPart| {
+        let StepPart { session, tokens, pictures } = part;
+        StepItem { session, tokens, pictures, wanted }
+    };
+    parts.iter().map(item).collect()
 }
 
 fn picture((start, rows, together, token, grid): PictureRow) -> PyResult<Picture> {

@@ -71,7 +71,7 @@ fn add_picture(
     let Some(crossing) = &mut pages.crossing else { return Ok(()) };
     crossing.truncate(position);
     let rows = states.len() / config.embedding_length;
-    let first = crossing.states();
+    let first = crossing.pictures.states();
     crossing.pages.reserve(first, first + rows, first)?;
     let width = config.cross_kv_heads * config.key_size;
     let (mut key, mut value) = (zeroed(rows.checked_mul(width), PURPOSE)?, zeroed(rows.checked_mul(width), PURPOSE)?);
@@ -80,7 +80,7 @@ fn add_picture(
         rows_norm(config, &block.key_norm).apply_in_place(context, &mut key, config.key_size)?;
         crossing.pages.write(context, Kept::Layer(index), first, &key, &value)?;
     }
-    crossing.record(position, rows);
+    crossing.pictures.record(position, rows);
     Ok(())
 }
 
@@ -88,7 +88,7 @@ fn add_picture(
 fn seeing(segment: &Segment) -> Vec<Range<usize>> {
     let Some(crossing) = &segment.pages.crossing else { return Vec::new() };
     let positions = segment.position..segment.position + segment.tokens.len();
-    positions.filter_map(|position| crossing.seen_from(position)).collect()
+    positions.filter_map(|position| crossing.pictures.seen_from(position)).collect()
 }
 
 /// Runs a layer of cross-attention on the rows of `stream` that see a picture.
@@ -163,7 +163,7 @@ fn attend(
     let (mut queries, mut outputs) = (query, attended);
     for (segment, seen) in segments.iter().zip(seen) {
         let Some(crossing) = segment.pages.crossing.as_ref().filter(|_| !seen.is_empty()) else { continue };
-        let states = crossing.states();
+        let states = crossing.pictures.states();
         let pages = crossing.pages.layer_slices(Kept::Layer(index), states)?;
         let mut items = Vec::new();
         // An item has no more queries than positions.

@@ -2,7 +2,10 @@
 //! reference-counted: forks share them, and writing to a shared page copies it first. Pages that a windowed layer can
 //! no longer see are dropped; if a session is rewound further than that, they are recomputed.
 
+mod copies;
+mod crossing;
 mod layout;
+mod state_layout;
 mod states;
 
 use std::ops::Range;
@@ -10,16 +13,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use llamacpu_kernels::attention::PAGE_TOKENS;
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::cpu::Isa;
-use llamacpu_kernels::mapping::AlignedBytes;
 use llamacpu_kernels::memory;
 
 pub(crate) use layout::{Kept, PageLayout};
-pub(crate) use states::{LayerInputs, LayerState, input_numbers};
+pub(crate) use state_layout::input_numbers;
+pub(crate) use states::{LayerInputs, LayerState};
 
 use crate::Error;
-use crate::error::zeroed;
 use crate::page::{PURPOSE, Page};
+use crossing::CrossedPictures;
 use states::States;
 
 /// Version of the layout of keys and values in a page. Saved sessions carry pages out of the process, so a changed
@@ -84,6 +86,11 @@ impl Pages {
             needed.is_some_and(|pages| pages.iter().all(Option::is_some))
         });
         present && !self.unfinished
+    }
+
+    /// Whether the state after `tokens` tokens is present, or none is needed.
+    pub(crate) fn has_state(&self, tokens: usize) -> bool {
+        tokens == 0 || self.layout.state_bytes() == 0 || self.states.position() == tokens
     }
 
     /// The largest position, up to `tokens`, from which the session can go on without running tokens through the model.
@@ -158,68 +165,6 @@ impl Pages {
         }
     }
 
-    /// A copy of page `index` of a conversation of `tokens` tokens, one group after the other. Whatever is no longer
-    /// needed and all slots after the last token are filled with zeros, so that neither forgotten tokens nor leftover
-    /// memory leave the process. Models with recurrent layers have one more: their state.
-    pub(crate) fn copy_page(&self, index: usize, tokens: usize) -> Result<AlignedBytes, Error> {
-        let pages = tokens.div_ceil(PAGE_TOKENS);
-        let state = self.layout.state_bytes() > 0 && index == pages && tokens > 0;
-        if index >= pages && !state {
-            return Err(Error::Argument(format!("there is no page {index} in {pages} pages of keys and values")));
-        }
-        if !self.hold(tokens) {
-            return Err(Error::Argument(
-                "the session was rewound to where its keys and values are computed again by the next step; continue it first"
-                    .to_owned(),
-            ));
-        }
-        if state {
-            return self.copy_state();
-        }
-        let mut copy = AlignedBytes::mapped(self.layout.page_bytes(), PURPOSE)?;
-        let filled = (tokens - index * PAGE_TOKENS).min(PAGE_TOKENS);
-        let mut rest = &mut copy[..];
-        for (number, (pages, group)) in self.groups.iter().zip(&self.layout.groups).enumerate() {
-            let (own, others) = rest.split_at_mut(group.page_bytes);
-            rest = others;
-            let Some(page) =
-                pages.get(index).and_then(Option::as_ref).filter(|_| group.needed(tokens).contains(&index))
-            else {
-                own.fill(0);
-                continue;
-            };
-            own.copy_from_slice(page);
-            for layer in self.layout.layers_of(number) {
-                let layout = &layer.layout;
-                let zeros = |size: usize| zeroed(Some((PAGE_TOKENS - filled) * layout.kv_heads * size), PURPOSE);
-                let (keys, values) = (zeros(layout.key_size)?, zeros(layout.stored_value_size())?);
-                layout.write(Isa::SCALAR, &mut own[layer.range()], filled, &keys, &values)?;
-            }
-        }
-        Ok(copy)
-    }
-
-    /// Adds a page that `copy_page` made from a conversation of `tokens` tokens.
-    pub(crate) fn push_page(&mut self, bytes: &[u8], tokens: usize) -> Result<(), Error> {
-        if bytes.len() != self.layout.page_bytes() {
-            return Err(Error::Argument(format!(
-                "a page of {} bytes of keys and values; expected {}",
-                bytes.len(),
-                self.layout.page_bytes()
-            )));
-        }
-        let mut rest = bytes;
-        for (pages, group) in self.groups.iter_mut().zip(&self.layout.groups) {
-            let (own, others) = rest.split_at(group.page_bytes);
-            rest = others;
-            memory::reserve(pages, 1, PURPOSE)?;
-            let needed = group.needed(tokens).contains(&pages.len());
-            let page = needed.then(|| Page::copy_of(own, &self.layout.spare)).transpose()?;
-            pages.push(page.map(Arc::new));
-        }
-        Ok(())
-    }
-
     /// Number of pages, including absent ones; that of `tokens` tokens if no layer has keys and values.
     pub(crate) fn count(&self, tokens: usize) -> usize {
         self.groups.first().map_or(tokens.div_ceil(PAGE_TOKENS), Vec::len)
@@ -264,25 +209,6 @@ impl Pages {
     /// Ends that.
     pub(crate) fn commit_replay(&mut self) {
         self.states.commit_replay();
-    }
-
-    /// A copy of the state after `tokens` tokens.
-    fn copy_state(&self) -> Result<AlignedBytes, Error> {
-        let mut copy = AlignedBytes::mapped(self.layout.state_bytes(), PURPOSE)?;
-        for (to, bytes) in copy.as_chunks_mut::<4>().0.iter_mut().zip(self.states.bytes()) {
-            *to = bytes;
-        }
-        Ok(copy)
-    }
-
-    /// Adds the state that `copy_page` gave behind the last page.
-    pub(crate) fn push_state(&mut self, bytes: &[u8], tokens: usize) -> Result<(), Error> {
-        self.states.push(&self.layout.states, bytes, tokens)
-    }
-
-    /// Whether the state after `tokens` tokens is present, or none is needed.
-    pub(crate) fn has_state(&self, tokens: usize) -> bool {
-        tokens == 0 || self.layout.state_bytes() == 0 || self.states.position() == tokens
     }
 
     /// Writes the keys (`n × kv_heads × key_size`) and values (`n × kv_heads × value_size`) of the tokens from position
@@ -338,26 +264,12 @@ impl Pages {
 pub(crate) struct Crossing {
     /// Keys and values of all states, one picture after the other.
     pub(crate) pages: Pages,
-    pictures: Vec<Crossed>,
-}
-
-/// The states of one picture.
-#[derive(Debug, Clone)]
-struct Crossed {
-    /// Position of the placeholder.
-    position: usize,
-    states: Range<usize>,
+    pub(crate) pictures: CrossedPictures,
 }
 
 impl Crossing {
     pub(crate) fn new(layout: PageLayout) -> Self {
-        Self { pages: Pages::new(Arc::new(layout)), pictures: Vec::new() }
-    }
-
-    /// Adds a picture with its placeholder at `position`, whose keys and values have been written.
-    pub(crate) fn record(&mut self, position: usize, states: usize) {
-        let first = self.states();
-        self.pictures.push(Crossed { position, states: first..first + states });
+        Self { pages: Pages::new(Arc::new(layout)), pictures: CrossedPictures::default() }
     }
 
     /// The same, with shared pages.
@@ -367,80 +279,8 @@ impl Crossing {
 
     /// Forgets the pictures from position `tokens` on; returns whether any are left.
     pub(crate) fn truncate(&mut self, tokens: usize) -> bool {
-        self.pictures.retain(|picture| picture.position < tokens);
-        self.pages.truncate(self.states());
+        self.pictures.truncate(tokens);
+        self.pages.truncate(self.pictures.states());
         !self.pictures.is_empty()
-    }
-
-    /// Number of states of all pictures.
-    pub(crate) fn states(&self) -> usize {
-        self.pictures.last().map_or(0, |picture| picture.states.end)
-    }
-
-    /// The states that the token at a position sees: those of the last picture before it, and of others whose placeholders
-    /// stand directly before that of the last one.
-    pub(crate) fn seen_from(&self, position: usize) -> Option<Range<usize>> {
-        let mut before = self.pictures.iter().rev().skip_while(|picture| picture.position > position);
-        let last = before.next()?;
-        let (mut start, mut next) = (last.states.start, last.position);
-        for picture in before.take_while(|picture| {
-            let adjacent = picture.position + 1 == next;
-            next = picture.position;
-            adjacent
-        }) {
-            start = picture.states.start;
-        }
-        Some(start..last.states.end)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::tests::config;
-    use llamacpu_kernels::attention::KvType;
-    use llamacpu_kernels::threads::Pool;
-
-    fn pages(kv_type: KvType, tokens: usize) -> Pages {
-        let pool = Pool::new(1).unwrap();
-        let context = Context::new(Isa::SCALAR, &pool);
-        let mut pages = Pages::new(Arc::new(PageLayout::new(&config(), kv_type, &Arc::default()).unwrap()));
-        pages.reserve(0, tokens, 0).unwrap();
-        for (layer, &heads) in config().kv_heads.iter().enumerate() {
-            let numbers = |size: usize, factor: f32| -> Vec<f32> {
-                (0..tokens * heads * size).map(|index| (index % 251) as f32 * factor - 1.0).collect()
-            };
-            let (keys, values) = (numbers(config().key_size, 0.25), numbers(config().value_size, -0.5));
-            pages.write(&context, Kept::Layer(layer), 0, &keys, &values).unwrap();
-        }
-        pages
-    }
-
-    /// FNV-1a, 64 bits.
-    fn hash(bytes: &[u8]) -> u64 {
-        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
-    }
-
-    #[test]
-    fn the_arrangement_of_a_page_is_the_numbered_one() {
-        // Saved sessions hold these bytes. Whoever changes them gives PAGE_LAYOUT the next number.
-        let hashes =
-            [KvType::F32, KvType::F16, KvType::Q8_0].map(|kv_type| hash(&pages(kv_type, 70).copy_page(0, 70).unwrap()));
-        assert_eq!((PAGE_LAYOUT, hashes), (1, [0x2db7_e8b6_380b_7839, 0xe97a_5174_1e88_f789, 0x36ff_c9c3_0951_524f]));
-    }
-
-    #[test]
-    fn a_copied_page_tells_nothing_about_forgotten_tokens() {
-        for kv_type in [KvType::F32, KvType::F16, KvType::Q8_0] {
-            let (long, short) = (pages(kv_type, 128), pages(kv_type, 70));
-            for index in 0..2 {
-                assert_eq!(*long.copy_page(index, 70).unwrap(), *short.copy_page(index, 70).unwrap());
-            }
-            assert!(long.copy_page(2, 70).is_err());
-            let mut restored = Pages::new(Arc::clone(&short.layout));
-            restored.push_page(&short.copy_page(0, 70).unwrap(), 64).unwrap();
-            assert_eq!(*restored.copy_page(0, 64).unwrap(), *short.copy_page(0, 64).unwrap());
-            assert!(restored.push_page(&[0; 8], 64).is_err());
-        }
     }
 }

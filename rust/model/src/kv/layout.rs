@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use llamacpu_kernels::attention::{KvLayout, KvType, PAGE_TOKENS};
 
-use super::states::StateLayout;
+use super::state_layout::StateLayout;
 use crate::config::{LayerConfig, Sight};
 use crate::page::{PURPOSE, Spare};
 use crate::{Config, Error};

@@ -5,83 +5,12 @@
 
 use std::sync::Arc;
 
-use llamacpu_kernels::recurrent::DeltaNet;
-
+use super::state_layout::{CHECKPOINTS, LOGGED_TOKENS, PURPOSE, StateLayout, input_numbers, input_widths};
+use crate::Error;
 use crate::error::zeroed;
-use crate::{Config, Error};
 
-/// The purpose of states, used in messages.
-const PURPOSE: &str = "the states of recurrent layers";
-/// The most tokens whose inputs are kept: a draft and what was accepted before it.
-pub(crate) const LOGGED_TOKENS: usize = 32;
-/// The most states that are kept for rewinding, besides those that the last steps need.
-pub(crate) const CHECKPOINTS: usize = 3;
 /// Tokens between two states that are kept while single tokens are added.
 const CHECKPOINT_TOKENS: usize = 512;
-
-/// Where the numbers of each layer are in a state, and in the inputs of a token.
-#[derive(Debug, Default)]
-pub(crate) struct StateLayout {
-    /// `None` for layers without a state.
-    layers: Vec<Option<StatePlace>>,
-    /// Numbers in a state of all layers.
-    numbers: usize,
-    /// Numbers in the inputs of a token, all layers together.
-    inputs: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct StatePlace {
-    net: DeltaNet,
-    state: usize,
-    input: usize,
-}
-
-/// Numbers in the inputs of a token in a layer: channels, how much every head writes, and the time that passes.
-pub(crate) fn input_numbers(net: &DeltaNet) -> usize {
-    input_widths(net).iter().sum()
-}
-
-fn input_widths(net: &DeltaNet) -> [usize; 3] {
-    [net.channels(), net.value_heads, net.value_heads]
-}
-
-impl StateLayout {
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
-        let too_large = || Error::Memory { bytes: usize::MAX, purpose: PURPOSE };
-        let mut layout = Self::default();
-        for index in 0..config.layers {
-            let Some(net) = config.layer(index).delta_net else {
-                layout.layers.push(None);
-                continue;
-            };
-            layout.layers.push(Some(StatePlace { net, state: layout.numbers, input: layout.inputs }));
-            let numbers = net.state_numbers().and_then(|own| layout.numbers.checked_add(own));
-            layout.numbers = numbers.filter(|numbers| *numbers <= isize::MAX as usize / 64).ok_or_else(too_large)?;
-            layout.inputs = layout.inputs.checked_add(input_numbers(&net)).ok_or_else(too_large)?;
-        }
-        Ok(layout)
-    }
-
-    /// Size of a state in bytes; 0 if no layer has one.
-    pub(crate) fn nbytes(&self) -> usize {
-        self.numbers * size_of::<f32>()
-    }
-
-    /// The most that a session of `tokens` tokens keeps between two steps, in bytes.
-    pub(crate) fn bytes_for(&self, tokens: usize) -> usize {
-        if tokens == 0 {
-            return 0;
-        }
-        let inputs = self.inputs.saturating_mul(LOGGED_TOKENS * size_of::<f32>());
-        self.nbytes().saturating_mul(3 + CHECKPOINTS).saturating_add(inputs)
-    }
-
-    fn place(&self, layer: usize) -> Result<StatePlace, Error> {
-        let place = self.layers.get(layer).copied().flatten();
-        place.ok_or_else(|| Error::Argument(format!("layer {layer} has no state")))
-    }
-}
 
 /// For each layer with a state, its index and the inputs of some tokens.
 pub(crate) type LayerInputs = Vec<(usize, Vec<f32>)>;
