@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import llamacpu
 from llamacpu import SessionError
-from llamacpu.engine import saved_sessions
+from llamacpu.engine import saved_sessions, session_format
 from llamacpu.model import Model, Session
 from test_forward import tokens_for
 from tiny_models import VARIANTS, write_model
@@ -127,17 +127,17 @@ def test_a_context_may_be_chosen(model: Model, sound: bytes) -> None:
 
 def test_parts_can_be_read_alone(model: Model, sound: bytes) -> None:
     file = io.BytesIO(sound)
-    header = saved_sessions.read_header(file)
+    header = session_format.read_header(file)
     assert (header.tokens, header.context, header.kv_type) == (70, 100, "f16")
-    assert saved_sessions.read_tokens(file, header) == tokens_for(model, 70)
-    assert saved_sessions.read_note(file, header) == b"a note"
+    assert session_format.read_tokens(file, header) == tokens_for(model, 70)
+    assert session_format.read_note(file, header) == b"a note"
 
 
 def test_a_file_is_replaced_at_once_or_not_at_all(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "chat.session"
-    path.write_bytes(saved_sessions.MAGIC + b"an older one")
+    path.write_bytes(session_format.MAGIC + b"an older one")
     session = model.session()
     session.forward([1, 2], logits="none")
     session.save(path)
@@ -277,7 +277,7 @@ def test_tokens_outside_the_vocabulary_are_refused(model: Model, sound: bytes) -
 
 def test_any_keys_and_values_can_be_run(model: Model, sound: bytes) -> None:
     """Whoever can write the checksum can write the pages: what comes out is nonsense, but it comes out."""
-    header = saved_sessions.read_header(io.BytesIO(sound))
+    header = session_format.read_header(io.BytesIO(sound))
     start = HEADER.size + 4 + 4 * header.tokens + header.note_bytes
     size = header.pages * header.page_bytes
     for seed, noise in enumerate((np.random.default_rng(0).bytes(size), b"\xff" * size, b"\x7f" * size)):

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
-from llamacpu import _native, log
-from llamacpu.arguments import described, function, integer
-from llamacpu.arguments import path as check_path
+from llamacpu.arguments import function, integer
 from llamacpu.engine.adapter_set import NO_ADAPTERS, AdapterSet, ControlVectorUse, LoraUse
 from llamacpu.engine.interfaces import (
     CancelToken,
@@ -23,30 +20,16 @@ from llamacpu.engine.interfaces import (
     TokenIds,
 )
 from llamacpu.engine.opened_adapters import OpenedAdapters
-from llamacpu.engine.room import Room
 from llamacpu.engine.session import Session
 from llamacpu.engine.step_items import item_of
 from llamacpu.engine.step_output import ends_of, places_of, split
-from llamacpu.families.memory import amount
-from llamacpu.families.registry import config_for
-from llamacpu.files import is_file
-from llamacpu.gguf.file import GGUFFile, Metadata
-from llamacpu.locks import cached_property
-from llamacpu.store.manifests import Preset
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamacpu.families.config import Config
-    from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["EngineModel"]
-
-
-Self = TypeVar("Self", bound="EngineModel")
 
 
 class EngineModel(OpenedAdapters):
@@ -63,163 +46,16 @@ class EngineModel(OpenedAdapters):
         lora: Iterable[LoraUse] | None = None,
         control_vectors: Iterable[ControlVectorUse] | None = None,
     ) -> None:
-        check_path("path", path)
-        integer("threads", threads)
         function("on_load", on_load)
-        if overrides is not None and not isinstance(overrides, Mapping):
-            raise TypeError(f"overrides is {described(overrides)}; expected a dict of metadata keys to values")
-        if load not in ("map", "copy"):
-            raise ValueError(f'load is {load!r}; expected "map" or "copy"')
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
-        preset = Preset()
-        self._memory_note: str | None = None
-        # The vision encoder that came with the model's name.
-        self._projector: Path | None = None
-        if isinstance(path, str) and path and not is_file(path):
-            # Imported here: most models are opened by their path.
-            from llamacpu.store.resolve import resolve
-
-            entry = resolve(path)
-            path, preset = entry.path, entry.preset
-            self._projector = entry.projector if entry.repository or entry.manifest else None
-        self._preset = preset
-        self._file = GGUFFile(path, overrides)
+        super().__init__(path, threads, overrides, load)
         try:
-            self._config = config_for(self._file)
-            room = Room(self._file, self._config)
-            if load == "copy" and room.free is not None and room.weights > room.free:
-                raise MemoryError(
-                    f"{self._file.path.name}: the weights take {amount(room.weights)}, and {amount(room.free)} of "
-                    f'memory are free; with load="map" {room.from_disk()}'
-                )
-            rows = [(t.name, t.type, t.shape, t.file, t.offset, t.nbytes) for t in self._file.tensors]
-            if load == "copy":
-                self._file.keep()
-                _ = self.fingerprint
-            self._native = _native.Model(self._file.native_files, dict(self._config), rows, threads, load)
-        except BaseException:
-            self._file.close()
-            raise
-        try:
-            self._open_adapters(preset.adapters if lora is None else lora, control_vectors)
+            self._open_adapters(self.preset.adapters if lora is None else lora, control_vectors)
+            self._limit_memory()
+            if on_load is not None:
+                self.prepare(on_load)
         except BaseException:
             self.close()
             raise
-        if room.limit is not None:
-            self._leave_on_disk(room)
-        if self._native.unread_tensors:
-            log.warning(
-                "%s: tensors that nothing uses: %s", self._file.path.name, ", ".join(self._native.unread_tensors)
-            )
-
-        if on_load is not None:
-            try:
-                self.prepare(on_load)
-            except BaseException:
-                self.close()
-                raise
-
-    def _leave_on_disk(self, room: Room) -> None:
-        assert room.limit is not None
-        left = self._native.limit_memory(room.limit)
-        if left:
-            self._memory_note = (
-                f"{self._file.path.name}: the weights take {amount(room.weights)}, and {amount(room.free or 0)} of "
-                f"memory are free: {amount(left)} of them stay on disk; {room.from_disk()}"
-            )
-            log.warning("%s", self._memory_note)
-
-    @property
-    def memory_note(self) -> str | None:
-        """A line about weights that stay on disk for lack of memory; None if all of them fit."""
-        return self._memory_note
-
-    def prepare(self, on_load: LoadProgress | None = None, cancel: CancelToken | None = None) -> None:
-        """Read all weights and arrange them as the kernels need them, which takes about as long as reading the file.
-
-        This is optional: opening a model maps or copies its file, and the first step does the same for each matrix
-        that it uses. After `prepare`, that step takes no longer than later ones.
-
-        on_load  (bytes of the file that are done, bytes of all weights): called before the first and after every layer
-        cancel   stops it from another thread or after a timeout: `Cancelled` is raised, and finished parts stay ready
-        """
-        parts = self._native.part_bytes()
-        done, total = 0, sum(parts)
-        if on_load is not None:
-            on_load(0, total)
-        for part, size in enumerate(parts):
-            self._native.prepare(part, cancel)
-            done += size
-            if on_load is not None:
-                on_load(done, total)
-
-    @property
-    def file(self) -> GGUFFile:
-        """The header of the file: metadata and tensor table."""
-        return self._file
-
-    @property
-    def path(self) -> os.PathLike[str]:
-        """The file that was opened."""
-        return self._file.path
-
-    @property
-    def preset(self) -> Preset:
-        """The settings that came with the model, if it was opened by name and has some."""
-        return self._preset
-
-    @property
-    def metadata(self) -> Metadata:
-        """The file's metadata, a mapping of keys to values."""
-        return self._file.metadata
-
-    @property
-    def config(self) -> Config:
-        """The sizes and switches derived from the metadata: as fields, or by name as in a dict."""
-        return self._config
-
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """Text to token ids and back, from the vocabulary in the file; created at first use."""
-        from llamacpu.text.tokenizer import Tokenizer
-
-        return Tokenizer(self._file)
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of logits per token."""
-        return self._config.vocab_size
-
-    @property
-    def context_length(self) -> int:
-        """Tokens of context that the model was trained for; the default of a session."""
-        return self._config.context_length
-
-    @property
-    def threads(self) -> int:
-        """Number of threads in use."""
-        return self._native.threads
-
-    @property
-    def threads_reason(self) -> str:
-        """Why that number of threads was chosen."""
-        return self._native.threads_reason
-
-    @property
-    def isa(self) -> str:
-        """Name of the instruction set in use."""
-        return self._native.isa
-
-    @property
-    def mapped(self) -> bool:
-        """Whether the files are memory-mapped: not with load="copy", nor where their file system cannot do it."""
-        return self._native.mapped
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of weights that one token passes through (counting all experts)."""
-        return self._native.weight_bytes
 
     def session(
         self,
@@ -344,13 +180,6 @@ class EngineModel(OpenedAdapters):
             raise ValueError(f"the states have the shape {states.shape}; expected rows of {width} numbers")
         return self._native.classify(states)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """64 hexadecimal digits that tell models apart, from their sizes, tensor tables and samples of weights."""
-        from llamacpu.engine import saved_sessions  # brings NumPy
-
-        return saved_sessions.fingerprint(self._file).hex()
-
     def load_session(
         self,
         path: str | os.PathLike[str],
@@ -395,24 +224,3 @@ class EngineModel(OpenedAdapters):
         if adapters:
             adapters.declare(native, starts)
         return Session(self, native, adapters, starts)
-
-    def close(self) -> None:
-        """Release the weights. Running steps finish; later ones raise `LlamaCpuError`."""
-        self._native.close()
-        self._file.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close()` has been called."""
-        return self._native.closed
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"<Model {self._file.path.name!r}: {self._config.architecture}, {self._config.layers} layers>"

@@ -5,36 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakValueDictionary
 
 from llamacpu.arguments import path as check_path
 from llamacpu.engine.adapter_set import AdapterSet, ControlVectorUse, LoraUse
 from llamacpu.engine.adapters import Adapter
 from llamacpu.engine.control_vectors import ControlVector
-
-if TYPE_CHECKING:
-    from llamacpu import _native
-    from llamacpu.families.config import Config
-    from llamacpu.gguf.file import GGUFFile, Metadata
+from llamacpu.engine.opened_model import OpenedModel
 
 __all__ = ["OpenedAdapters"]
 
 
-class OpenedAdapters:
+class OpenedAdapters(OpenedModel):
     """The part of a model that opens adapters and control vectors, and keeps those of its sessions."""
-
-    if TYPE_CHECKING:
-        _native: _native.Model
-
-        @property
-        def file(self) -> GGUFFile: ...
-        @property
-        def metadata(self) -> Metadata: ...
-        @property
-        def config(self) -> Config: ...
-        @property
-        def vocab_size(self) -> int: ...
 
     def _open_adapters(
         self, lora: Iterable[LoraUse] | None, control_vectors: Iterable[ControlVectorUse] | None

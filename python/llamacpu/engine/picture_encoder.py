@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from llamacpu import _native
-from llamacpu.arguments import function, integer
-from llamacpu.arguments import path as check_path
+from llamacpu.arguments import function
 from llamacpu.engine.interfaces import CancelToken
+from llamacpu.engine.opened_file import OpenedFile
 from llamacpu.engine.pictures import EncodeProgress, PictureConfig, PictureEmbedding
-from llamacpu.gguf.file import GGUFFile
-from llamacpu.locks import cached_property
 from llamacpu.vision.registry import settings_for
 
 if TYPE_CHECKING:
@@ -21,10 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PictureEncoder"]
 
-Self = TypeVar("Self", bound="PictureEncoder")
 
-
-class PictureEncoder:
+class PictureEncoder(OpenedFile):
     """The encoder of pictures in a GGUF file: an mmproj file, or a model that holds both (Llama 3.2 Vision).
 
     path     the file
@@ -34,25 +29,20 @@ class PictureEncoder:
     one of an unknown kind, or metadata and tensors that do not form one, and MemoryError.
     """
 
+    _native: _native.PictureEncoder
+
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
-        check_path("path", path)
-        integer("threads", threads)
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads is {threads}; expected at least 1, or None for the machine's default")
-        self._file = GGUFFile(path)
+        self._check(path, threads)
+        super().__init__(path)
         try:
             settings = settings_for(self._file)
             self._config = settings.pictures
-            rows = [(t.name, t.type, t.shape, t.file, t.offset, t.nbytes) for t in self._file.tensors]
-            self._native = _native.PictureEncoder(self._file.native_files, dict(settings.native), rows, threads)
+            self._native = _native.PictureEncoder(
+                self._file.native_files, dict(settings.native), self._tensor_rows(), threads
+            )
         except BaseException:
             self._file.close()
             raise
-
-    @property
-    def path(self) -> os.PathLike[str]:
-        """The file that was opened."""
-        return self._file.path
 
     @property
     def kind(self) -> str:
@@ -65,21 +55,9 @@ class PictureEncoder:
         return self._config
 
     @property
-    def threads(self) -> int:
-        """Number of threads in use."""
-        return self._native.threads
-
-    @property
     def weight_bytes(self) -> int:
         """Bytes of the matrices that a picture passes through."""
         return self._native.weight_bytes
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """64 hexadecimal digits that tell encoders apart, from sizes, tensor tables and samples of weights."""
-        from llamacpu.engine import saved_sessions  # brings NumPy
-
-        return saved_sessions.fingerprint(self._file).hex()
 
     def encode(
         self,
@@ -126,24 +104,6 @@ class PictureEncoder:
             if on_progress is not None:
                 on_progress(done, every)
         return PictureEmbedding(rows=encoding.rows(), tiles=tiles, cross=self._config.cross)
-
-    def close(self) -> None:
-        """Release the weights. An encoding that runs finishes."""
-        self._native.close()
-        self._file.close()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close()` has been called."""
-        return self._native.closed
-
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<PictureEncoder {self._file.path.name!r}: {self.kind}>"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llamacpu import log
-from llamacpu.engine import saved_sessions
+from llamacpu.engine import saved_sessions, session_format
 from llamacpu.engine.adapter_set import adapters_of, default_fingerprint, fingerprint_of
 from llamacpu.errors import SessionError
 from llamacpu.generation.context_window import shared_length
@@ -231,9 +231,9 @@ class LlamaDiskCache(BaseLlamaCache):
                 entry = self._entries.get(path.name)
             if entry is None:
                 try:
-                    with saved_sessions.open_regular(path) as file:
-                        header = saved_sessions.read_header(file, path.name)
-                        tokens = saved_sessions.read_tokens(file, header, path.name)
+                    with session_format.open_regular(path) as file:
+                        header = session_format.read_header(file, path.name)
+                        tokens = session_format.read_tokens(file, header, path.name)
                 except (OSError, SessionError) as error:
                     log.warning("a file of the cache cannot be used: %s", error)
                     self._forget(path)
@@ -265,10 +265,10 @@ class LlamaDiskCache(BaseLlamaCache):
         if path is None:
             return None
         try:
-            with saved_sessions.open_regular(path) as file:
-                header = saved_sessions.read_header(file, path.name)
-                ids = np.array(saved_sessions.read_tokens(file, header, path.name), dtype=np.intc)
-                seed, scores = _noted(saved_sessions.read_note(file, header, path.name))
+            with session_format.open_regular(path) as file:
+                header = session_format.read_header(file, path.name)
+                ids = np.array(session_format.read_tokens(file, header, path.name), dtype=np.intc)
+                seed, scores = _noted(session_format.read_note(file, header, path.name))
                 file.seek(0)
                 data = file.read(header.file_bytes)
             os.utime(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from llamacpu.engine import saved_sessions
+from llamacpu.engine import saved_sessions, session_format
 from llamacpu.engine.adapter_set import adapters_of, default_fingerprint, fingerprint_of
 from llamacpu.errors import GGUFError
 
@@ -24,7 +24,7 @@ class LlamaState:
     input_ids         the tokens, intc[n_tokens]
     scores            the logits, float32[rows, vocabulary]
     n_tokens          number of tokens
-    llama_state       tokens, keys and values as bytes (see `llamacpu.engine.saved_sessions`), made on demand
+    llama_state       tokens, keys and values as bytes (see `llamacpu.engine.session_format`), made on demand
     llama_state_size  memory used by the state, in bytes
     seed              seed of the random choices, None for none
     session           the conversation itself, if the state comes from this process; None after pickling
@@ -73,7 +73,7 @@ class LlamaState:
         """The storage type of its keys and values; None for a state of tokens alone."""
         if self.session is not None:
             return self.session.kv_type
-        return saved_sessions.read_header(io.BytesIO(self._bytes), "the state").kv_type if self._bytes else None
+        return session_format.read_header(io.BytesIO(self._bytes), "the state").kv_type if self._bytes else None
 
     def is_of(self, model: ModelLike) -> bool:
         """Whether the state belongs to this model or another one of the same file; true for a state of tokens alone."""
@@ -84,7 +84,7 @@ class LlamaState:
                 return fingerprint_of(self.session.model, adapters_of(self.session)) == default_fingerprint(model)
             except GGUFError:  # the model is closed, which makes its states unusable
                 return False
-        return not self._bytes or saved_sessions.read_header(
+        return not self._bytes or session_format.read_header(
             io.BytesIO(self._bytes)
         ).fingerprint.hex() == default_fingerprint(model)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llamacpu import log
-from llamacpu.engine import saved_sessions
+from llamacpu.engine import saved_sessions, session_format
 from llamacpu.engine.adapter_set import AdapterSet, adapters_of, fingerprint_of
 from llamacpu.engine.interfaces import PAGE_TOKENS, KVType, ModelLike, SessionLike
 from llamacpu.errors import LlamaCpuError
@@ -75,13 +75,13 @@ class PrefixFiles:
             if not path.name.startswith(self._model.fingerprint[:16]):
                 continue
             try:
-                with saved_sessions.open_regular(path) as file:
-                    header = saved_sessions.read_header(file, path.name)
+                with session_format.open_regular(path) as file:
+                    header = session_format.read_header(file, path.name)
                     kind = header.fingerprint.hex()
                     known = header.adapted or kind == self._model.fingerprint
                     if not known or header.kv_type != self._kv_type or header.tokens > self._context:
                         continue
-                    key = key_of(saved_sessions.read_tokens(file, header, path.name))
+                    key = key_of(session_format.read_tokens(file, header, path.name))
             except (OSError, LlamaCpuError, MemoryError) as error:
                 self._complain(path, error)
                 continue

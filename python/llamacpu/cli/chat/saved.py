@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from llamacpu.engine import saved_sessions
+from llamacpu.engine import saved_sessions, session_format
 from llamacpu.engine.adapter_set import default_fingerprint
 from llamacpu.errors import SessionError
 from llamacpu.files import replacing
@@ -63,17 +63,17 @@ def load(conversation: Conversation, name: str) -> str:
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"{name} is not a regular file; {_EXPECTED}")
     with path.open("rb") as file:
-        if not saved_sessions.is_saved_session(file):
+        if not session_format.is_saved_session(file):
             file.seek(0)
             system, messages = _parsed(file.read(_MOST_BYTES + 1), name)
             conversation.system, conversation.messages = system, messages
             return f"Loaded {len(messages)} messages from {name}."
-        header = saved_sessions.read_header(file, name)
+        header = session_format.read_header(file, name)
         if header.note_bytes == 0:
             raise SessionError(f"{name}: a session without messages, saved by another program; {_EXPECTED}")
         if header.note_bytes > _MOST_BYTES:
             raise SessionError(f"{name}: {header.note_bytes} bytes of messages are too many; {_EXPECTED}")
-        system, messages = _parsed(saved_sessions.read_note(file, header, name), name)
+        system, messages = _parsed(session_format.read_note(file, header, name), name)
         model, context = conversation.session.model, conversation.session.context
         loaded = f"Loaded {len(messages)} messages from {name}"
         if header.fingerprint != bytes.fromhex(default_fingerprint(model)):
@@ -90,7 +90,7 @@ def _path(name: str) -> Path:
 
 def _is_conversation(file: BinaryIO) -> bool:
     """Whether an open file was written by `save`."""
-    if saved_sessions.is_saved_session(file):
+    if session_format.is_saved_session(file):
         return True
     file.seek(0)
     try:

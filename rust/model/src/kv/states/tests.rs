@@ -1,4 +1,5 @@
 use super::*;
+use crate::Config;
 use crate::config::tests::config;
 
 fn layout() -> StateLayout {
