@@ -212,7 +212,7 @@ def test_the_template_of_a_tekken_tokenizer_is_found_by_its_name(tmp_path: Path)
 
 
 def test_the_output_of_baichuan_2_has_rows_of_length_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llamacpu.tools.convert.families.further.BAICHUAN_2_SIZE", 320)
+    monkeypatch.setattr("llamacpu.tools.convert.families.baichuan.BAICHUAN_2_SIZE", 320)
     rows = read(llamacpu.convert(made(tmp_path, "baichuan"), tmp_path / "a.gguf", type="f32"))["output.weight"]
     assert np.abs(np.square(rows).sum(axis=1) - 1).max() < 1e-6
 

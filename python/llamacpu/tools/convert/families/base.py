@@ -19,9 +19,11 @@ from llamacpu.tools.convert.source import Source
 from llamacpu.tools.convert.tokenizers.byte_pair import set_byte_pair
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 
-__all__ = ["Family", "Named", "permuted", "split_rows"]
+__all__ = ["FOUR_NORMS", "Family", "Named", "permuted", "split_rows"]
 
 Named = Iterator[tuple[str, Array]]
+FOUR_NORMS = {"post_attention_layernorm": "post_attention_norm"}
+"""What this name means in families whose norms follow attention, too."""
 
 # Tensors of the parts for pictures and sound, which are files of their own, and buffers.
 _OTHER_STARTS = (

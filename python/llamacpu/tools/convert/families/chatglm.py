@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from llamacpu.tools.convert.families.others import Glm4
+from llamacpu.tools.convert.families.glm import Glm4
 from llamacpu.tools.convert.tokenizers.chatglm import has_chatglm_pieces, set_chatglm_pieces, set_chatglm_ranks
 from llamacpu.tools.convert.tokenizers.ranks import has_ranks
 

@@ -8,7 +8,7 @@ import re
 from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.arrays import Array
 from llamacpu.tools.convert.families.base import Family, Named
-from llamacpu.tools.convert.families.others import Glm4Moe
+from llamacpu.tools.convert.families.glm import Glm4Moe
 from llamacpu.tools.convert.source import Source
 from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 

@@ -1,4 +1,4 @@
-"""Families with experts whose dense parts differ: Ling, DBRX, K-EXAONE and MiniMax M2."""
+"""Families with experts whose dense parts differ: Ling, DBRX and MiniMax M2."""
 
 from __future__ import annotations
 
@@ -11,14 +11,10 @@ import numpy as np
 from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.arrays import Array, Floats
 from llamacpu.tools.convert.families.base import Family, Named, permuted, split_rows
-from llamacpu.tools.convert.families.others import Exaone4
-from llamacpu.tools.convert.source import Source
-from llamacpu.tools.convert.tokenizers.folder import TokenizerFolder
 
-__all__ = ["BailingMoe", "Dbrx", "ExaoneMoe", "MiniMaxM2"]
+__all__ = ["BailingMoe", "Dbrx", "MiniMaxM2"]
 
 _PARTS = ("down_proj", "gate_proj", "up_proj")
-MAX_PREDICTORS = 100
 
 
 class BailingMoe(Family):
@@ -103,58 +99,6 @@ class Dbrx(Family):
             raise CheckpointError(f"the tensor {name!r:.120} has the shape {array.shape}; is config.json sound?")
         array = array.reshaped(shape)
         yield f"{name}.weight", array.transposed() if name.endswith("w2") else array
-
-
-class ExaoneMoe(Exaone4):
-    """K-EXAONE: EXAONE 4's attention with norms before the blocks, experts, layers that predict further tokens."""
-
-    architecture = "exaone-moe"
-    names: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(self, source: Source, folder: TokenizerFolder, file_type: int) -> None:
-        super().__init__(source, folder, file_type)
-        further = self.config.get("num_nextn_predict_layers", 0)
-        if not isinstance(further, int) or not 0 <= further <= MAX_PREDICTORS:
-            raise CheckpointError(
-                f"config.json: num_nextn_predict_layers is {further!r:.40}; expected a number up to {MAX_PREDICTORS}"
-            )
-        self._further = further
-        self.layers: int = source.layers + further
-
-    def set_parameters(self) -> None:
-        super().set_parameters()
-        keys, config, source = self.keys, self.config, self.source
-        width, shared = source.integer("moe_intermediate_size"), source.integer("num_shared_experts")
-        keys.set("expert_feed_forward_length", width)
-        keys.set("expert_shared_count", shared)
-        keys.set("expert_shared_feed_forward_length", width * shared)
-        keys.set("expert_weights_scale", source.number("routed_scaling_factor"))
-        keys.set("expert_weights_norm", config.get("norm_topk_prob"))
-        dense = source.find("first_k_dense_replace", "first_last_k_dense_replace")
-        keys.set("leading_dense_block_count", 0 if dense is None else dense)
-        keys.set("nextn_predict_layers", self._further)
-        keys.set("rope.scaling.type", "none")
-
-    def converted(self, name: str, array: Array, layer: int) -> Named:
-        if name.startswith("mtp.") and "layers." not in name:
-            stem, _, suffix = name.removeprefix("mtp.").rpartition(".")
-            part = {
-                "fc": "eh_proj", "pre_fc_norm_embedding": "enorm", "pre_fc_norm_hidden": "hnorm",
-                "norm": "shared_head.norm",
-            }.get(stem)  # fmt: skip
-            if part is None:
-                yield name, array
-                return
-            for further in range(self.source.layers, self.layers):
-                yield f"model.layers.{further}.{part}.{suffix}", array
-            return
-        if name.startswith("mtp."):
-            place = layer + self.source.layers
-            name, layer = name.replace(f"mtp.layers.{layer}.", f"model.layers.{place}."), place
-        if "mlp.experts" in name:
-            yield from self.stacked_experts(name, array, layer, _PARTS, self.number_of_experts())
-        else:
-            yield from super().converted(name, array, layer)
 
 
 class MiniMaxM2(Family):

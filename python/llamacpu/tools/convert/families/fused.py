@@ -13,7 +13,7 @@ from llamacpu.tools.convert.families.base import Family, Named, permuted, split_
 from llamacpu.tools.convert.tokenizers.pieces import piece_model, piece_vocabulary, set_any_pieces, write_pieces
 from llamacpu.tools.convert.tokenizers.special import SpecialTokens
 
-__all__ = ["Ernie", "ErnieMoe", "Falcon", "Gpt2", "InternLm2", "Starcoder"]
+__all__ = ["Ernie", "ErnieMoe", "Falcon", "Gpt2", "InternLm2"]
 
 
 class Ernie(Family):
@@ -185,21 +185,3 @@ class Gpt2(Family):
     def converted(self, name: str, array: Array, layer: int) -> Named:
         turned = name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
         yield name, array.transposed() if turned else array
-
-
-class Starcoder(Family):
-    """StarCoder and SantaCoder."""
-
-    architecture = "starcoder"
-
-    def set_parameters(self) -> None:
-        keys, source = self.keys, self.source
-        width = source.integer("n_embd")
-        keys.set("context_length", source.integer("n_positions"))
-        keys.set("embedding_length", width)
-        keys.set("feed_forward_length", 4 * width)
-        keys.set("block_count", self.layers)
-        keys.set("attention.head_count", source.integer("n_head"))
-        keys.set("attention.head_count_kv", 1)
-        keys.set("attention.layer_norm_epsilon", source.number("layer_norm_epsilon"))
-        keys.add("general.file_type", self.file_type, "uint32")

@@ -5,12 +5,19 @@ from __future__ import annotations
 from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.arrays import Array, Floats
 from llamacpu.tools.convert.families.base import Family, Named, split_rows
+from llamacpu.tools.convert.rope import long_factors
 from llamacpu.tools.convert.tokenizers.byte_pair import set_byte_pair
-from llamacpu.tools.convert.tokenizers.pieces import has_pieces, is_merged_pieces, set_merged_pieces, set_pieces
+from llamacpu.tools.convert.tokenizers.pieces import (
+    has_pieces,
+    is_merged_pieces,
+    set_any_pieces,
+    set_merged_pieces,
+    set_pieces,
+)
 from llamacpu.tools.convert.tokenizers.ranks import has_ranks, set_ranks
 from llamacpu.tools.convert.tokenizers.tekken import has_tekken, set_tekken
 
-__all__ = ["Arcee", "Granite", "GraniteMoe", "Llama", "Llama4", "Mistral3", "SmolLM3"]
+__all__ = ["Arcee", "Granite", "GraniteMoe", "Llama", "Llama4", "MiniCpm", "Mistral3", "SmolLM3"]
 
 CODE_LLAMA_SIZE, GRANITE_CODE_SIZE = 32016, 49152
 LLAMA_4_CONSTANT = 8192
@@ -179,3 +186,26 @@ class Llama4(Llama):
 
 def _columns(array: Floats, start: int, stop: int) -> Floats:
     return array[:, :, start:stop].swapaxes(1, 2)
+
+
+class MiniCpm(Family):
+    """MiniCPM 1 and 4."""
+
+    architecture = "minicpm"
+    permutes = True
+
+    def set_parameters(self) -> None:
+        super().set_parameters()
+        source = self.source
+        self.keys.set("embedding_scale", float(source.number("scale_emb")))
+        self.keys.set("residual_scale", source.number("scale_depth") / source.integer("num_hidden_layers") ** 0.5)
+        self.keys.set("logit_scale", source.integer("hidden_size") / source.number("dim_model_base"))
+
+    def set_vocabulary(self) -> None:
+        set_any_pieces(self.folder, self.config, self.keys)
+
+    def extra(self) -> Named:
+        factors = long_factors(self.source.rope, self.source.integer("hidden_size") // self.source.heads)
+        if factors is not None:
+            yield "rope_factors_long.weight", Array.values(factors[0])
+            yield "rope_factors_short.weight", Array.values(factors[1])

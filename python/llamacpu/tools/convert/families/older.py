@@ -1,4 +1,4 @@
-"""Families of earlier years and their forms: GPT-NeoX, BLOOM, MPT, OLMo, Phi 3.5 MoE, DeepSeek MoE."""
+"""Families of earlier years and their forms: GPT-NeoX, BLOOM, MPT, Phi 3.5 MoE, DeepSeek MoE."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llamacpu.tools.convert.families.phi import Phi3
 from llamacpu.tools.convert.tokenizers.byte_pair import set_byte_pair
 from llamacpu.tools.convert.tokenizers.pieces import has_pieces, set_pieces
 
-__all__ = ["Bloom", "DeepseekMoe", "GptNeox", "Mpt", "Olmo", "PhiMoe"]
+__all__ = ["Bloom", "DeepseekMoe", "GptNeox", "Mpt", "PhiMoe"]
 
 
 def _by_kind(array: Array, heads: int, name: str) -> Array:
@@ -103,19 +103,6 @@ class Mpt(Family):
         keys.set(
             "attention.max_alibi_bias", attention.get("alibi_bias_max", 8) if attention.get("alibi", True) else 0.0
         )
-
-
-class Olmo(Family):
-    """OLMo 1."""
-
-    architecture = "olmo"
-    permutes = True
-
-    def set_parameters(self) -> None:
-        super().set_parameters()
-        self.keys.set("attention.layer_norm_epsilon", 1e-5)
-        if self.config.get("clip_qkv") is not None:
-            self.keys.set("attention.clamp_kqv", self.config["clip_qkv"])
 
 
 class PhiMoe(Phi3):

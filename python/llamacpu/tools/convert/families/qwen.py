@@ -1,6 +1,9 @@
-"""Qwen 2 and 3, dense and with experts, and dots.llm1 and OLMoE, whose experts are stored in the same way."""
+"""Qwen 1 to 3, dense and with experts, and dots.llm1 and OLMoE, whose experts are stored in the same way."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 from llamacpu.errors import CheckpointError
 from llamacpu.tools.convert.arrays import Array
@@ -8,8 +11,9 @@ from llamacpu.tools.convert.families.base import Family, Named
 from llamacpu.tools.convert.pooling import set_pooling
 from llamacpu.tools.convert.tokenizers.byte_pair import set_byte_pair
 from llamacpu.tools.convert.tokenizers.pieces import has_pieces, set_pieces
+from llamacpu.tools.convert.tokenizers.tiktoken_files import set_coded_ranks
 
-__all__ = ["Dots1", "Olmoe", "Qwen2", "Qwen2Moe", "Qwen2Vl", "Qwen3", "Qwen3Moe"]
+__all__ = ["Dots1", "Olmoe", "Qwen", "Qwen2", "Qwen2Moe", "Qwen2Vl", "Qwen3", "Qwen3Moe"]
 
 _RERANK_TEMPLATE = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
@@ -151,3 +155,18 @@ class Dots1(Qwen2Moe):
 
     def number_of_experts(self) -> int:
         return self.source.integer("n_routed_experts")
+
+
+class Qwen(Family):
+    """The first Qwen."""
+
+    architecture = "qwen"
+    names: ClassVar[Mapping[str, str]] = {"mlp.w1": "ffn_up", "mlp.w2": "ffn_gate"}
+
+    def set_parameters(self) -> None:
+        super().set_parameters()
+        # Its norms are RMS norms, which no runtime finds under the name that the configuration has for the number.
+        self.keys.set("attention.layer_norm_rms_epsilon", self.source.number("rms_norm_eps", "layer_norm_epsilon"))
+
+    def set_vocabulary(self) -> None:
+        set_coded_ranks(self.folder, self.config, self.keys, "qwen")
