@@ -30,7 +30,8 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises OSError that names the address."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        found = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio turns off the delay of small packets, up to 40 ms, on sockets that say they are TCP.
+        found = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             if hasattr(socket, "SO_REUSEADDR") and not hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
                 found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
