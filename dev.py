@@ -127,18 +127,25 @@ def rust_tests(*options: str) -> None:
 
 
 def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set")) -> None:
-    """Run the Python tests: all with the best instruction set, marked ones (`instruction_set`) with every other one."""
+    """Run the Python tests: all with the best instruction set, a part of the marked ones with every other."""
     names = subprocess.run(
         [str(PYTHON), "-c", "from llamacpu import _native; print(*_native.cpu_facts()['available'])"],
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.split()  # fmt: skip
     # The matrices of the references are small: threads of NumPy's library would mostly spin and wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Each process gets one file at a time; more processes would only make tests of threads wait for each other.
-    workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile")
+    # Each process gets one file at a time. One process more than there are cores, since many tests wait for a browser;
+    # more would only make tests of threads wait for each other.
+    workers = ("--numprocesses", str(min(os.cpu_count() or 1, 4) + 1), "--dist", "loadfile", "--no-loadscope-reorder")
     pytest = (PYTHON, "-m", "pytest", "-rfER", *workers, *RERUNS)
+    # Reading the files without a marked test takes as long as running some of them.
+    files = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").glob("**/test_*.py"))
+        if "mark.instruction_set" in path.read_text(encoding="utf-8")
+    ]
     for name in names[:-1]:
-        tests = Job(*pytest, *marked, *arguments, LLAMACPU_ISA=name)
+        tests = Job(*pytest, *marked, *(arguments or (files if marked else [])), LLAMACPU_ISA=name)
         # 5: the arguments select no marked test.
         tests.wait(*([5] if arguments else []))
     show_times()
@@ -389,7 +396,7 @@ def thorough() -> None:
 
 
 def ci() -> None:
-    """What continuous integration runs before test: Arm under qemu (with its compiler), lints, stress, neighbours."""
+    """What continuous integration runs before test: Arm under qemu (with its compiler), lints, neighbours."""
     packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
     TIMES.append((packages, 0.0, "apt-get"))
     setup()
@@ -406,7 +413,6 @@ def ci() -> None:
     jobs.pop(0).wait()
     jobs.append(beside("neighbours", LLAMACPU_PROFILE="none"))
     rust_tests("--no-run")
-    jobs.append(beside("stress", LLAMACPU_PROFILE="none", LLAMACPU_STRESS_SECONDS="10"))
     os.environ["LLAMACPU_PROFILE"] = "none"
     lint()
     for job in jobs:
@@ -435,6 +441,8 @@ def main() -> None:
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")
     chosen, rest = parser.parse_known_args()
+    # Hundreds of processes start here; without compiled modules each compiles all that it imports.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if chosen.command in ("test", "neighbours", "bench", "fuzz", "emulate"):
         COMMANDS[chosen.command](rest)
     elif rest:

@@ -15,6 +15,7 @@ import pytest
 from gguf import GGMLQuantizationType
 
 from page_browser import api, browser, chat  # noqa: F401
+from selection import pytest_collection_modifyitems  # noqa: F401
 from tiny_models import QUANTIZABLE, VARIANTS, Shape, write_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -22,8 +22,6 @@ from quantized_copies import quantized_copy
 from sample_text import sample_text
 from test_perplexity import log_softmax
 
-pytestmark = pytest.mark.instruction_set
-
 TEXT = sample_text(60)
 CONTEXT = 32
 
@@ -103,6 +101,7 @@ def test_a_model_does_not_differ_from_itself(paths: tuple[Path, Path]) -> None:
     assert found.rms_difference == (0.0, 0.0)
 
 
+@pytest.mark.instruction_set
 def test_batches_and_pieces_change_no_bit(paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = llamacpu.compare(*paths, TEXT, context=CONTEXT)
     assert same(llamacpu.compare(*paths, TEXT, context=CONTEXT, batch_tokens=1, threads=1), expected)

@@ -100,7 +100,7 @@ def test_the_default_name_of_an_encoder(tmp_path: Path) -> None:
     assert llamacpu.convert(folder, tmp_path / "out", mmproj=True).name.startswith("mmproj-Tiny-SmolVLM-")
 
 
-@pytest.mark.instruction_set
+@pytest.mark.instruction_set(one_in=4)
 @pytest.mark.parametrize("name", MODELS)
 def test_converted_models_run(tmp_path: Path, name: str) -> None:
     path = llamacpu.convert(made(tmp_path, name), tmp_path / "out.gguf", type="f32")

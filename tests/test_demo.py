@@ -139,6 +139,7 @@ def test_every_byte_has_a_token(model: llamacpu.Model) -> None:
     assert model.tokenizer.decode(model.tokenizer.encode(text, add_special=False)) == text
 
 
+@pytest.mark.instruction_set(one_in=4)
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_likely_first_prompts(model: llamacpu.Model, known_words: set[str], prompt: str) -> None:
     text = answer(model, prompt, temperature=0.0)
@@ -146,6 +147,7 @@ def test_likely_first_prompts(model: llamacpu.Model, known_words: set[str], prom
     assert re.search(PROMPTS[prompt], text, re.DOTALL), text
 
 
+@pytest.mark.instruction_set(one_in=6)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("prompt", list(PROMPTS)[::3])
 def test_default_sampling(model: llamacpu.Model, known_words: set[str], prompt: str, seed: int) -> None:

@@ -175,7 +175,7 @@ def test_the_traces_above_are_of_drafts_that_are_confirmed() -> None:
         assert max(counts) > 0 or name == "n-gram", name
 
 
-@pytest.mark.instruction_set
+@pytest.mark.instruction_set(one_in=4)
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 @pytest.mark.parametrize("sampling", ["greedy", "default", "penalties", "mirostat 2"])
 def test_a_real_model_writes_the_same_with_drafts(tiny_model: Callable[..., Path], sampling: str, kv_type: Any) -> None:
@@ -192,7 +192,6 @@ def test_a_real_model_writes_the_same_with_drafts(tiny_model: Callable[..., Path
         assert all(other == first for other in others)
 
 
-@pytest.mark.instruction_set
 def test_a_model_drafts_for_itself(tiny_model: Callable[..., Path]) -> None:
     with Model(tiny_model("gqa"), threads=2) as model, Model(tiny_model("gqa"), threads=1) as same:
         greedy = Sampling(temperature=0)
@@ -206,7 +205,6 @@ def test_a_model_drafts_for_itself(tiny_model: Callable[..., Path]) -> None:
         assert generate(model, "Hello", sampling=greedy, max_tokens=9, draft=same).read().timings.draft_seconds > 0
 
 
-@pytest.mark.instruction_set
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_a_grammar_is_kept_with_drafts_as_without(temperature: float) -> None:
     item = {"type": "object", "properties": {"name": {"enum": ["ant", "bee"]}, "legs": {"enum": [4, 6]}}}

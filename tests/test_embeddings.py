@@ -62,6 +62,7 @@ def test_without_pooling_every_token_has_one(model: Model) -> None:
         assert np.allclose(np.linalg.norm(unit, axis=-1), 1)
 
 
+@pytest.mark.instruction_set(one_in=None)
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_company_changes_no_bit(model: Model, data: st.DataObject) -> None:

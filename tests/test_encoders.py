@@ -113,6 +113,7 @@ def test_company_order_and_threads_change_no_bit(made: Made, data: st.DataObject
             assert np.array_equal(found, expected)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_long_texts_go_through_as_a_whole(made: Made) -> None:
     """More tokens than a chunk of a decoder has, in one step with others."""
     path = made(

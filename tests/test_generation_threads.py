@@ -11,8 +11,6 @@ from llamacpu.generation import CancelToken, generate
 from llamacpu.model import Model
 from llamacpu.sampling import Sampling
 
-pytestmark = pytest.mark.instruction_set
-
 THREADS = 8
 ROUNDS = 6
 PROMPTS = ["Once upon a time", "Hello", "One two three four five six seven", "a" * 60]

@@ -47,6 +47,7 @@ def test_every_layer_against_exact_arithmetic(tiny_model: TinyModel, variant: st
         assert error(exact, layer) < 1e-10
 
 
+@pytest.mark.instruction_set(one_in=2)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_pieces_batches_and_chosen_layers_change_no_bit(model: Model, data: st.DataObject) -> None:

@@ -37,6 +37,7 @@ def path(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_config_model(tmp_path_factory.mktemp("latent") / "model.gguf", config)
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.parametrize("kv_type", KV_BYTES)
 def test_a_session_keeps_one_row_of_576_numbers_for_each_token_and_layer(
     kv_type: str, config: Config, path: Path

@@ -356,6 +356,7 @@ def test_a_forked_process_can_go_on(model: Model) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_is_given_back(tiny_model: TinyModel) -> None:
     def resident() -> int:

@@ -18,8 +18,6 @@ from llamacpu.tools import chunks, measuring, progress_file
 from llamacpu.tools.perplexity import Perplexity, PerplexityMeasurement
 from sample_text import sample_text
 
-pytestmark = pytest.mark.instruction_set
-
 TEXT = sample_text(60)
 CONTEXT = 32
 
@@ -56,6 +54,7 @@ def by_definition(model: llamacpu.Model, text: str, context: int, count: int) ->
     return losses, positions
 
 
+@pytest.mark.instruction_set
 @pytest.mark.parametrize("variant", ["gqa", "bpe"])
 def test_the_second_half_of_every_chunk_counts(tiny_model: Callable[..., Path], variant: str) -> None:
     with llamacpu.Model(tiny_model(variant)) as model:
@@ -97,6 +96,7 @@ def test_strides_let_every_token_have_more_past(model: llamacpu.Model) -> None:
         np.testing.assert_allclose(found.log_probabilities[10 * chunk :][:10], expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.instruction_set
 def test_batches_threads_and_pieces_change_no_bit(
     tiny_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,8 +21,6 @@ from reference_functions import softmax
 from test_forward import error
 from tiny_encoders import ENCODERS, Encoder, write_encoder
 
-pytestmark = pytest.mark.instruction_set
-
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:

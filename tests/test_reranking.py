@@ -149,6 +149,7 @@ def test_a_decoder_says_yes_or_no_behind_its_template(tmp_path: Path) -> None:
         model.rank("a", ["b"])
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_over_http(path: Path) -> None:
     httpx = pytest.importorskip("httpx")
     pytest.importorskip("starlette", reason="the extra [server] is not installed")

@@ -12,10 +12,7 @@ import pytest
 
 import llamacpu
 
-pytestmark = [
-    pytest.mark.instruction_set,
-    pytest.mark.timeout(1200),
-]
+pytestmark = pytest.mark.timeout(1200)
 
 DEMO = Path(llamacpu.__file__).parent / "data" / "demo.gguf"
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

@@ -157,6 +157,7 @@ def reference_of(path: Path, name: str, trainer: _native.Trainer) -> tuple[Adapt
     return reference, values
 
 
+@pytest.mark.instruction_set(one_in=3)
 @pytest.mark.parametrize(
     ("name", "tied", "targets"),
     [(name, False, None) for name in FAMILIES]

@@ -53,6 +53,7 @@ def test_the_loss_falls(whole: Any) -> None:
     assert whole.validation_loss < whole.points[0].validation_loss
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_adapters_of_embeddings_and_output_run_as_they_were_trained(data: Path, tmp_path: Path) -> None:
     settings = replace(SETTINGS, matrices=("attn_q", "token_embd", "output"), learning_rate=0.02, validation=0)
     base = tmp_path / "base.gguf"
@@ -81,6 +82,7 @@ def test_the_number_of_threads_changes_no_bit(whole: Any, data: Path, tmp_path: 
     assert other.points == whole.points
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 @pytest.mark.parametrize("kill_at", [5] if not os.environ.get("LLAMACPU_THOROUGH") else range(10))
 def test_a_killed_run_resumes_to_the_same_bits(whole: Any, data: Path, tmp_path: Path, kill_at: int) -> None:
@@ -102,6 +104,7 @@ def test_a_killed_run_resumes_to_the_same_bits(whole: Any, data: Path, tmp_path:
     assert result.points == whole.points
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_cancelled_run_leaves_a_checkpoint(whole: Any, data: Path, tmp_path: Path) -> None:
     token = llamacpu.CancelToken()
 
@@ -115,6 +118,7 @@ def test_a_cancelled_run_leaves_a_checkpoint(whole: Any, data: Path, tmp_path: P
     assert result.adapter.read_bytes() == whole.adapter.read_bytes()
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
 def test_the_stated_memory_is_kept(data: Path, tmp_path: Path) -> None:
     script = f"""
