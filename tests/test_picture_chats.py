@@ -259,6 +259,7 @@ def test_the_encoder_that_lies_beside_a_model(tmp_path: Path) -> None:
     assert lies("llama-4-scout-Q4_K_M.gguf", "mmproj-llama-4-scout-f16.gguf") == "mmproj-llama-4-scout-f16.gguf"
     assert lies("tiny.gguf", "tiny-mmproj.gguf", "mmproj-F16.gguf") == "tiny-mmproj.gguf"
     assert lies("tiny-q8_0.gguf", "mmproj-F32.gguf", "mmproj-F16.gguf", "tiny-q4_0.gguf") == "mmproj-F16.gguf"
+    assert lies("tiny.gguf", "mmproj-model-f16.gguf") == "mmproj-model-f16.gguf"
     assert lies("tiny.gguf", "mmproj-F16.gguf", "large.gguf") is None
     assert lies("tiny.gguf", "large.mmproj-f16.gguf") is None
     assert lies("other.gguf", "other-mmproj.gguf") is None

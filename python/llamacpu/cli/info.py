@@ -42,11 +42,12 @@ def command(
     """Show what is in MODEL (a .gguf file, or a name) and how much memory it needs. Only its header is read."""
     from llamacpu.gguf.file import GGUFFile
 
-    with GGUFFile(options.named_file(model) if model else model, overrides) as file:
+    path, encoder = options.file_and_encoder(model)
+    with GGUFFile(path if model else model, overrides) as file:
         facts = describe(file, context, kv_type, show_tensors)
         if facts["runs"] or mmproj or facts["architecture"] == "clip":
             width = None if facts["architecture"] == "clip" else facts.get("embedding_length")
-            facts["vision"] = vision_facts(file, width, mmproj, image_tokens)
+            facts["vision"] = vision_facts(file, width, mmproj, image_tokens, encoder)
     if as_json:
         write(json.dumps(facts, ensure_ascii=False) + "\n")
     else:

@@ -18,11 +18,12 @@ _SIZES = ((720, 1280), (3000, 4000))
 
 
 def vision_facts(
-    file: GGUFFile, width: int | None, mmproj: str | None, max_tokens: int | None
+    file: GGUFFile, width: int | None, mmproj: str | None, max_tokens: int | None, named: Path | None = None
 ) -> dict[str, Any] | None:
     """The vision encoder of a model, and what pictures of some sizes cost; None if there is no encoder.
 
-    width: the model's embedding_length; None for a file that is itself an encoder.
+    width: the model's embedding_length; None for a file that is itself an encoder. named: the encoder that came with
+    the model's name.
     """
     from llamacpu.multimodal.projectors import projector_beside
     from llamacpu.multimodal.vision import Vision
@@ -31,7 +32,7 @@ def vision_facts(
         file.metadata.get("general.architecture") == "mllama" and "mllama.vision.image_size" in file.metadata
     )
     path = Path(file.path)
-    found = Path(mmproj) if mmproj else path if own else projector_beside(path, width or 0)
+    found = Path(mmproj) if mmproj else path if own else named or projector_beside(path, width or 0)
     if found is None:
         return None
     try:

@@ -201,15 +201,23 @@ def named_file(name: str) -> Path:
     return Path(name) if not name or is_file(name) else entry_of(name).path
 
 
+def file_and_encoder(name: str) -> tuple[Path, Path | None]:
+    """The file of the model that a name refers to, and the vision encoder that came with the name, if one did."""
+    if not name or is_file(name):
+        return Path(name), None
+    entry = entry_of(name)
+    return entry.path, entry.projector
+
+
 def named_model(name: str, context: int | None = None, kv_type: str = "f16") -> str | Path:
-    """The file of the model that a name refers to, or the name itself if settings come with it.
+    """The file of the model that a name refers to, or the name itself if settings or a vision encoder come with it.
 
     context, kv_type: those of the intended session, for the download plan.
     """
     if not name or is_file(name):
         return Path(name)
     entry = entry_of(name, context, kv_type)
-    return entry.path if entry.manifest is None else name
+    return entry.path if entry.manifest is None and entry.projector is None else name
 
 
 def entry_of(name: str, context: int | None = None, kv_type: str = "f16") -> Entry:

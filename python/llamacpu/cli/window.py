@@ -33,10 +33,11 @@ def command(
 
     settings = {"n_ctx": context or 0, "type_k": kv_type, "type_v": kv_type, "n_threads": threads, "mmproj": mmproj}
     if model is not None:
-        path = options.named_file(model)
+        found = options.named_model(model, context, kv_type)
         # Report problems with the file here, like the other commands, rather than in a window.
-        GGUFFile(path).close()
-        show(path, system, settings)
+        if isinstance(found, Path):
+            GGUFFile(found).close()
+        show(found, system, settings)
         return
     with resources.as_file(resources.files("llamacpu") / "data" / "demo.gguf") as demo:
         show(Path(demo), system, settings)

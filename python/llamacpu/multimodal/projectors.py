@@ -25,8 +25,8 @@ _FILES = 1000
 def projector_beside(model: Path, width: int) -> Path | None:
     """The vision encoder in the folder of a model; None if there is none, or none that fits.
 
-    A file is named after the model, or just "mmproj" with its type (mmproj-F16.gguf): then it belongs to the folder's
-    only model. width: the model's embedding_length, which the encoder's output must have.
+    A file is named after the model, or just "mmproj" or "mmproj-model" with its type (mmproj-F16.gguf): then it belongs
+    to the folder's only model. width: the model's embedding_length, which the encoder's output must have.
     """
     try:
         files = [file for file in sorted(model.parent.iterdir())[:_FILES] if file.suffix.lower() == ".gguf"]
@@ -41,7 +41,7 @@ def projector_beside(model: Path, width: int) -> Path | None:
         name = _plain(_MARK.sub("", stem_of(file)))
         if name == own:
             named.append(file)
-        elif not name and models <= {own}:
+        elif name in ("", "model") and models <= {own}:
             unnamed.append(file)
     # The more exact ones of several types come first; encoders are small beside their models.
     for group in (named, unnamed):

@@ -15,9 +15,10 @@ from llamacpu.errors import LlamaCpuError
 __all__ = ["show"]
 
 
-def show(path: Path, system: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
-    """Open a window with the model in the file `path`; returns when it is closed.
+def show(model: str | Path, system: str | None = None, settings: Mapping[str, Any] | None = None) -> None:
+    """Open a window with a model; returns when it is closed.
 
+    model     its file, or a name that `llamacpu.Model` opens, with what comes with it
     system    the system prompt of every conversation
     settings  arguments of `llamacpu.Llama`
 
@@ -39,5 +40,5 @@ def show(path: Path, system: str | None = None, settings: Mapping[str, Any] | No
         raise LlamaCpuError(
             f"no window can be opened ({error}); run this where there is a screen, or use llamacpu run in the terminal"
         ) from None
-    Window(root, path, system, settings)
+    Window(root, model, system, settings)
     root.mainloop()

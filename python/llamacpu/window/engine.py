@@ -62,11 +62,11 @@ Event = Loading | Ready | Reading | Said | Ended | Failed
 class Engine(threading.Thread):
     """The thread that owns the model. Its methods return at once; their results arrive in `events`."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Prepare the thread for the model in the file `path`; `settings` are arguments of `Llama`."""
+    def __init__(self, model: str | Path, settings: Mapping[str, Any]) -> None:
+        """Prepare the thread for a model, a file or a name; `settings` are arguments of `Llama`."""
         super().__init__(name="engine", daemon=True)
         self.events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._path = path
+        self._model = model
         self._settings = settings
         self._jobs: queue.SimpleQueue[tuple[list[dict[str, str]], CancelToken] | None] = queue.SimpleQueue()
         self._cancel = CancelToken()
@@ -88,8 +88,8 @@ class Engine(threading.Thread):
     def run(self) -> None:
         """Load the model and answer requests until `close`."""
         try:
-            with Llama(self._path, overflow="truncate", on_load=self._loaded, **self._settings) as llm:
-                self.events.put(Ready(llm.metadata.get("general.name", self._path.name)))
+            with Llama(self._model, overflow="truncate", on_load=self._loaded, **self._settings) as llm:
+                self.events.put(Ready(llm.metadata.get("general.name", Path(self._model).name)))
                 while (job := self._jobs.get()) is not None:
                     self._answer(llm, *job)
         except Exception as error:  # The window shows every error, because nobody reads this program's stderr.

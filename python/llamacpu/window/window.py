@@ -26,9 +26,9 @@ class Window:
     """The window: the conversation, a field for the next message, and buttons."""
 
     def __init__(
-        self, root: tk.Tk, path: Path, system: str | None = None, settings: Mapping[str, Any] | None = None
+        self, root: tk.Tk, model: str | Path, system: str | None = None, settings: Mapping[str, Any] | None = None
     ) -> None:
-        """Build the window and load the model in the file `path`.
+        """Build the window and load a model, a file or a name.
 
         `system` is the system prompt of every conversation; `settings` are arguments of `llamacpu.Llama`.
         """
@@ -42,7 +42,7 @@ class Window:
         self._system = [] if system is None else [{"role": "system", "content": system}]
         self._settings: Mapping[str, Any] = {"n_ctx": 0} if settings is None else settings
         self._build()
-        self._open(path)
+        self._open(model)
         self._poll()
 
     # --- Widgets ---
@@ -234,9 +234,9 @@ class Window:
 
     # --- Engine events ---
 
-    def _open(self, path: Path) -> None:
-        self._enter("loading", f"Loading {path.name}…")
-        self.engine: Engine = Engine(path, self._settings)
+    def _open(self, model: str | Path) -> None:
+        self._enter("loading", f"Loading {Path(model).name}…")
+        self.engine: Engine = Engine(model, self._settings)
         self.engine.start()
 
     def _poll(self) -> None:
