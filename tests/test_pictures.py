@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import os
 import random
@@ -254,6 +255,12 @@ class _Web(http.server.BaseHTTPRequestHandler):
             self.end_headers()
         elif self.path == "/missing":
             self.send_error(404)
+        elif self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(b"x" * 65536)
         else:
             self.send_response(200)
             self.end_headers()
@@ -301,6 +308,8 @@ def test_addresses_are_fetched_only_where_allowed(web: str) -> None:
         read_picture(f"{web}/missing", allowed)
     with pytest.raises(PictureError, match="at most 5000"):
         read_picture(f"{web}/large", allowed, PictureLimits(bytes=5000))
+    with pytest.raises(PictureError, match="bytes; at most 5000"):
+        read_picture(f"{web}/endless", allowed, PictureLimits(bytes=5000))
     with pytest.raises(PictureError, match="inside"):
         read_picture(f"{web}/redirect", allowed)
     with pytest.raises(PictureError, match="302"):

@@ -20,15 +20,10 @@ def as_rgb(image: Any) -> Any:
     module = image_module()
     if image.mode.startswith("I") or image.mode == "F":
         return module.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-    if "A" in image.getbands() or "a" in image.getbands() or image.info.get("transparency") is not None:
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         white = module.new("RGBA", image.size, (255, 255, 255, 255))
         return module.alpha_composite(white, image).convert("RGB")
-    if image.mode == "LAB":
-        from PIL import ImageCms
-
-        to_rgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
-        return ImageCms.applyTransform(image, to_rgb)
     return image.convert("RGB")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from llamacpu.errors import PictureError
 from llamacpu.locks import cached_property
 from llamacpu.pictures.colors import as_rgb
+from llamacpu.pictures.headers import icon_size, stored_size, what_is_missing
 from llamacpu.pictures.pillow import FORMATS, image_module
 
 if TYPE_CHECKING:
@@ -64,17 +65,18 @@ class Picture:
         limits.check_bytes(len(data))
         self.data: bytes = data
         self.name: str = name
+        # Pillow decodes an icon when it opens it.
+        self._check_pixels(*icon_size(data), limits)
         image = self._guarded(self._open)
-        width, height = image.size
+        width, height = stored_size(image)
         if width < 1 or height < 1:
             raise PictureError(f"{self._called} has no pixels")
-        if width * height > limits.pixels:
-            raise PictureError(
-                f"{self._called} has {width} x {height} pixels; at most {limits.pixels} are accepted: make it smaller"
-            )
+        self._check_pixels(width, height, limits)
         self.format: str = str(image.format)
-        self._turn = _orientation(image)
-        self.size: tuple[int, int] = (width, height) if self._turn >= 5 else (height, width)
+        turn = _orientation(image)
+        self.size: tuple[int, int] = (width, height) if turn >= 5 else (height, width)
+        # Pillow turns TIFF files itself.
+        self._turn = 1 if image.format == "TIFF" else turn
 
     @cached_property
     def digest(self) -> bytes:
@@ -94,6 +96,12 @@ class Picture:
     @property
     def _called(self) -> str:
         return f"the picture {self.name}" if self.name else "a picture"
+
+    def _check_pixels(self, width: int, height: int, limits: PictureLimits) -> None:
+        if width * height > limits.pixels:
+            raise PictureError(
+                f"{self._called} has {width} x {height} pixels; at most {limits.pixels} are accepted: make it smaller"
+            )
 
     def _open(self) -> Any:
         module = image_module()
@@ -124,6 +132,9 @@ class Picture:
             raise
         except Exception as error:
             if type(error).__name__ == "UnidentifiedImageError":
+                missing = what_is_missing(self.data)
+                if missing:
+                    raise PictureError(f"{self._called} is {missing}, or convert it to JPEG or PNG") from None
                 told = "is not an image, or of a kind that is not read"
             elif type(error).__name__.startswith("DecompressionBomb"):
                 told = "unfolds to too many pixels"
