@@ -21,6 +21,7 @@ from typing import AnyStr
 import numpy as np
 import pytest
 
+from call_answers import ANSWERS
 from fake_llama import Tokens
 from llamacpu import Model
 from llamacpu.chat import ChatTemplate, Limits
@@ -34,7 +35,7 @@ from llamacpu.errors import GrammarError, SessionError, TemplateError
 from template_cases import HOSTILE, SNIPPETS
 from test_saved_sessions import HEADER, written
 from test_templates import CONVERSATIONS, TOOLS
-from test_tool_calls import ANSWERS, read
+from test_tool_calls import read
 
 SECONDS = float(os.environ.get("LLAMACPU_FUZZ_SECONDS", "1"))
 SEED = int(os.environ.get("LLAMACPU_FUZZ_SEED", "0"))

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chats import chat
 from llamacpu.chat import Chat
 from llamacpu.chat.answer import AnswerReader, Piece, ToolCall
 from llamacpu.chat.builtin import BUILTINS, builtin, source_of
 from llamacpu.errors import TemplateError
-from test_builtin_templates import chat
 
 GOLDEN = Path(os.environ.get("LLAMACPU_GOLDEN", Path(__file__).parents[2] / "shared" / "golden")) / "templates"
 PUBLISHED = sorted(GOLDEN.glob("*.jinja")) if GOLDEN.is_dir() else []

@@ -12,6 +12,7 @@ from typing import Any
 
 from llamacpu.chat.call_states import SPACE, CallStates
 from llamacpu.chat.events import Event, Piece, ToolCall
+from llamacpu.chat.joined import joined
 from llamacpu.chat.left_out import LeftOut, any_of
 from llamacpu.chat.marks import CALL_TAGS, ENDS_THOUGHT, INNER_MARKS, WITH_TAG, WRAPPERS, unfinished
 from llamacpu.chat.openings import (
@@ -31,6 +32,7 @@ __all__ = ["AnswerReader", "Event", "Piece", "ToolCall"]
 
 _OPENINGS = tuple(opening for opening, _ in REASONING_TAGS)
 _CLOSINGS = tuple(closing for _, closing in REASONING_TAGS)
+_FENCES = ("```", "~~~")
 _LONGEST_MARK = 64
 _UNOPENED = tuple(closing for closing in _CLOSINGS if closing not in ANYWHERE.values())
 
@@ -104,8 +106,8 @@ class AnswerReader(CallStates):
     def _taken_apart(self, final: bool) -> list[Event]:
         events: list[Event] = []
         while (step := getattr(self, f"_in_{self._state}")(final)) is not None:
-            self._joined.add(events, step)
-        return events
+            events += self._joined.spaced(step)
+        return joined(events)
 
     # Each state looks at the held text and returns events, or None to wait for more.
 
@@ -168,7 +170,7 @@ class AnswerReader(CallStates):
         return [Piece("reasoning", thought)] if thought else None
 
     def _in_content(self, final: bool) -> list[Event] | None:
-        position = 0
+        position = behind_fence = 0
         begun = len(self._held) - (0 if final else unfinished(self._held, self._whole_marks))
         while (found := self._marks.search(self._held, position)) is not None:
             if begun < found.start():
@@ -180,7 +182,10 @@ class AnswerReader(CallStates):
             if decided:
                 return decided[0]
             position = found.end()
+            behind_fence = position if found[0] in _FENCES else behind_fence
         stop = len(self._held) - (0 if final else unfinished(self._held, self._held_marks))
+        # A fence has been counted: no part of it may be seen again.
+        stop = max(stop, behind_fence)
         # White space before a call does not belong to the content.
         return self._shown(stop, trim=self._found.offered and not final)
 
@@ -226,7 +231,7 @@ class AnswerReader(CallStates):
             return self._open("fence", place, place, Stretch(None, self._from))
         # A fenced block ends with the fence it began with.
         self._fenced = mark if not self._fenced else "" if self._fenced == mark else self._fenced
-        return (self._shown(place + 3, trim=False) or [],)
+        return ()
 
     def _may_be_mark(self, text: str) -> bool:
         """Whether the rest of the text so far may be the beginning of a mark."""
@@ -273,10 +278,10 @@ class AnswerReader(CallStates):
 
     def _may_be_bare(self, place: int) -> bool:
         """Whether a call without a tag may begin at this position of the held text."""
-        before = self._held[:place]
-        if not self._bare_calls or self._fenced or not (before or self._last or " ")[-1].isspace():
+        last = self._held[place - 1] if place else self._last or " "
+        if not self._bare_calls or self._fenced or not last.isspace():
             return False
-        return not self._only_tagged or (self._at_start and not before.strip())
+        return not self._only_tagged or (self._at_start and not self._held[:place].strip())
 
     def _address(self, place: int, final: bool) -> tuple[list[Event]] | tuple[()] | None:
         """Read ``>>>`` and the recipient of the text that follows."""

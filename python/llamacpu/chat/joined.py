@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from llamacpu.chat.events import Event, Piece
 
-__all__ = ["Joined"]
+__all__ = ["Joined", "joined"]
+
+
+def joined(events: list[Event]) -> list[Event]:
+    """Return the events, adjacent pieces of one kind as one."""
+    found: list[Event] = []
+    for kind, group in groupby(events, lambda event: event.kind if isinstance(event, Piece) else None):
+        if kind is None:
+            found += group
+        else:
+            found.append(Piece(kind, "".join(piece.text for piece in group if isinstance(piece, Piece))))
+    return found
 
 
 class Joined:
-    """Joins the pieces of an answer.
+    """Keeps pieces of content apart.
 
     White space before and after a call belongs to neither side. Between two pieces of content, the white space before
     the calls is kept, or else that after them, so that words stay separated.
@@ -24,21 +37,18 @@ class Joined:
         self._before = self._before or before
         self._behind += behind.strip(";,")
 
-    def add(self, events: list[Event], more: list[Event]) -> None:
-        """Append the events in `more` to `events`, joining adjacent pieces of the same kind."""
-        for event in more:
-            if isinstance(event, Piece):
-                if not event.text:
-                    continue
-                if event.kind == "content":
-                    event = self._content(event)
-                last = events[-1] if events else None
-                if isinstance(last, Piece) and last.kind == event.kind:
-                    events[-1] = Piece(event.kind, last.text + event.text)
-                    continue
-            else:
+    def spaced(self, events: list[Event]) -> list[Event]:
+        """Return the events, content with the white space that separates it from the content before."""
+        found: list[Event] = []
+        for event in events:
+            if not isinstance(event, Piece):
                 self._apart = True
-            events.append(event)
+            elif not event.text:
+                continue
+            elif event.kind == "content":
+                event = self._content(event)
+            found.append(event)
+        return found
 
     def _content(self, piece: Piece) -> Piece:
         if self._apart and self._any_content and not piece.text[0].isspace():
