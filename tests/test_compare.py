@@ -16,7 +16,8 @@ from gguf import GGMLQuantizationType
 import llamacpu
 from llamacpu.cli.group import command_line
 from llamacpu.tools import chunks
-from llamacpu.tools.compare import Comparison, ComparisonMeasurement
+from llamacpu.tools.compare import ComparisonMeasurement
+from llamacpu.tools.comparison import Comparison
 from llamacpu.tools.logit_file import LogitFile
 from quantized_copies import quantized_copy
 from sample_text import sample_text

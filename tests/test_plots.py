@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from llamacpu.tools import plots
-from llamacpu.tools.compare import Comparison
+from llamacpu.tools.comparison import Comparison
 from llamacpu.tools.perplexity import Perplexity
 
 

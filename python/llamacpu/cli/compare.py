@@ -14,7 +14,8 @@ from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
     from llamacpu.engine.interfaces import KVType
-    from llamacpu.tools.compare import Comparison, ComparisonMeasurement
+    from llamacpu.tools.compare import ComparisonMeasurement
+    from llamacpu.tools.comparison import Comparison
     from llamacpu.tools.figures import Figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.experts import shared_experts
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["bailingmoe"]
@@ -12,4 +13,4 @@ __all__ = ["bailingmoe"]
 def bailingmoe(file: GGUFFile, name: str) -> Config:
     """The `Config` of this architecture."""
     fields = parts.common(file, name, expert_weights_norm=False)
-    return Config(**fields | {"shared_feed_forward": parts.shared_experts(file, name)})
+    return Config(**fields | {"shared_feed_forward": shared_experts(file, name)})

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import math
 
-from llamacpu.families import parts
 from llamacpu.families.config import Config
 from llamacpu.families.encoder import encoder
+from llamacpu.families.limits import MAX_CONTEXT
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["deberta_v2"]
@@ -31,10 +31,8 @@ def deberta_v2(file: GGUFFile, name: str) -> Config:
     """The `Config` of this architecture. A score sums three products: one of contents, two with a distance."""
     fields, integer = encoder(file, name), file.metadata.integer
     distances = {
-        "relative_positions": integer(f"{name}.attention.relative_positions_max", minimum=1, maximum=parts.MAX_CONTEXT),
-        "relative_buckets": integer(
-            f"{name}.attention.relative_buckets_count", 0, minimum=0, maximum=parts.MAX_CONTEXT
-        ),
+        "relative_positions": integer(f"{name}.attention.relative_positions_max", minimum=1, maximum=MAX_CONTEXT),
+        "relative_buckets": integer(f"{name}.attention.relative_buckets_count", 0, minimum=0, maximum=MAX_CONTEXT),
         "attention_scale": 1 / math.sqrt(3 * fields["key_size"]),
         "rope_size": 0,
         "rotation": ["none"] * fields["layers"],

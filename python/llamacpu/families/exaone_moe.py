@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.experts import sigmoid_experts
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["exaone_moe"]
@@ -12,7 +13,7 @@ __all__ = ["exaone_moe"]
 def exaone_moe(file: GGUFFile, name: str) -> Config:
     """The `Config` of this architecture. Only the layers with a window have rotated positions."""
     fields = parts.common(file, name)
-    fields |= parts.sigmoid_experts(file, name) | parts.without_predictors(file, name, fields)
+    fields |= sigmoid_experts(file, name) | parts.without_predictors(file, name, fields)
     layers, window = fields["layers"], parts.window(file, name, 128)
     local = parts.local_layers(file, name, layers, 4)
     return Config(

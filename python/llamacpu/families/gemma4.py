@@ -7,6 +7,7 @@ from typing import Any
 from llamacpu.errors import ModelError
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.limits import MAX_HEAD_SIZE, MAX_WIDTH
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["gemma4"]
@@ -36,7 +37,7 @@ def gemma4(file: GGUFFile, name: str) -> Config:
             "logit_soft_cap": metadata.number(f"{name}.final_logit_softcapping", 0.0, minimum=0),
             "layer_scale": [parts.has(file, f"blk.{layer}.layer_output_scale.weight") for layer in range(layers)],
             "per_layer_input": metadata.integer(
-                f"{name}.embedding_length_per_layer_input", 0, maximum=parts.MAX_WIDTH // layers
+                f"{name}.embedding_length_per_layer_input", 0, maximum=MAX_WIDTH // layers
             ),
             "experts_beside": fields["experts"] > 0,
         }
@@ -48,7 +49,7 @@ def _head_sizes(file: GGUFFile, name: str, fields: dict[str, Any], local: list[b
     metadata = file.metadata
     near = {
         part: metadata.integer(
-            f"{name}.attention.{part}_length_swa", fields[f"{part}_size"], minimum=1, maximum=parts.MAX_HEAD_SIZE
+            f"{name}.attention.{part}_length_swa", fields[f"{part}_size"], minimum=1, maximum=MAX_HEAD_SIZE
         )
         for part in ("key", "value")
     }

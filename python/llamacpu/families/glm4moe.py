@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.experts import sigmoid_experts
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["glm4moe"]
@@ -11,7 +12,7 @@ __all__ = ["glm4moe"]
 
 def glm4moe(file: GGUFFile, name: str) -> Config:
     """The `Config` of this architecture."""
-    fields = parts.common(file, name) | parts.sigmoid_experts(file, name)
+    fields = parts.common(file, name) | sigmoid_experts(file, name)
     fields |= parts.without_predictors(file, name, fields)
     norms = parts.query_key_norm(file, fields["layers"], "head")
     return Config(

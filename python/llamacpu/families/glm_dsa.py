@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llamacpu.families.config import Config
+from llamacpu.families.experts import sigmoid_experts
 from llamacpu.families.latent import indexer, latent
-from llamacpu.families.parts import sigmoid_experts
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["glm_dsa"]

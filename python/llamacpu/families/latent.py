@@ -7,6 +7,7 @@ from typing import Any
 
 from llamacpu.errors import ModelError
 from llamacpu.families import parts
+from llamacpu.families.limits import MAX_CONTEXT, MAX_EXPERTS, MAX_HEAD_SIZE
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["indexer", "latent"]
@@ -17,13 +18,13 @@ def latent(file: GGUFFile, name: str) -> dict[str, Any]:
     metadata = file.metadata
     fields = parts.common(file, name, expert_weights_norm=False)
     fields |= parts.without_predictors(file, name, fields)
-    size = metadata.integer(f"{name}.attention.kv_lora_rank", minimum=1, maximum=parts.MAX_HEAD_SIZE)
+    size = metadata.integer(f"{name}.attention.kv_lora_rank", minimum=1, maximum=MAX_HEAD_SIZE)
     fields |= {
         "latent_size": size,
-        "query_latent_size": metadata.integer(f"{name}.attention.q_lora_rank", 0, maximum=parts.MAX_HEAD_SIZE),
+        "query_latent_size": metadata.integer(f"{name}.attention.q_lora_rank", 0, maximum=MAX_HEAD_SIZE),
         "kv_heads": [1] * fields["layers"],
         "shared_feed_forward": fields["expert_feed_forward"]
-        * metadata.integer(f"{name}.expert_shared_count", 0, maximum=parts.MAX_EXPERTS),
+        * metadata.integer(f"{name}.expert_shared_count", 0, maximum=MAX_EXPERTS),
     }
     fields |= _head_sizes(file, name, fields)
     return fields | _groups(file, name, fields["expert_gating"]) | _yarn(fields)
@@ -39,15 +40,15 @@ def _head_sizes(file: GGUFFile, name: str, fields: dict[str, Any]) -> dict[str, 
         stored = [f"blk.{at}.attn_{part}_b." for at in range(fields["layers"]) for part in "kv"]
         return {"ignored_tensors": [*fields["ignored_tensors"], *stored]}
     return {
-        "key_size": integer(key, minimum=2, maximum=parts.MAX_HEAD_SIZE),
-        "value_size": integer(f"{name}.attention.value_length_mla", minimum=1, maximum=parts.MAX_HEAD_SIZE),
+        "key_size": integer(key, minimum=2, maximum=MAX_HEAD_SIZE),
+        "value_size": integer(f"{name}.attention.value_length_mla", minimum=1, maximum=MAX_HEAD_SIZE),
     }
 
 
 def _groups(file: GGUFFile, name: str, gating: str) -> dict[str, Any]:
     """Expert groups: V2 takes those with the best expert; V3, with sigmoid scores, those with the best two."""
-    groups = file.metadata.integer(f"{name}.expert_group_count", 0, maximum=parts.MAX_EXPERTS)
-    used = file.metadata.integer(f"{name}.expert_group_used_count", 0, maximum=parts.MAX_EXPERTS)
+    groups = file.metadata.integer(f"{name}.expert_group_count", 0, maximum=MAX_EXPERTS)
+    used = file.metadata.integer(f"{name}.expert_group_used_count", 0, maximum=MAX_EXPERTS)
     if groups <= 1:
         return {}
     score = "two_best" if gating == "sigmoid" else "best"
@@ -68,9 +69,9 @@ def indexer(file: GGUFFile, name: str, layers: int, rope_style: str) -> dict[str
     integer, prefix = file.metadata.integer, f"{name}.attention.indexer"
     return {
         "indexer": _choosing(file, f"{prefix}.types", layers),
-        "indexer_heads": integer(f"{prefix}.head_count", minimum=1, maximum=parts.MAX_HEAD_SIZE),
-        "indexer_size": integer(f"{prefix}.key_length", minimum=1, maximum=parts.MAX_HEAD_SIZE),
-        "indexer_top": integer(f"{prefix}.top_k", minimum=1, maximum=parts.MAX_CONTEXT),
+        "indexer_heads": integer(f"{prefix}.head_count", minimum=1, maximum=MAX_HEAD_SIZE),
+        "indexer_size": integer(f"{prefix}.key_length", minimum=1, maximum=MAX_HEAD_SIZE),
+        "indexer_top": integer(f"{prefix}.top_k", minimum=1, maximum=MAX_CONTEXT),
         "indexer_rope_style": rope_style,
         "indexer_epsilon": file.metadata.number(f"{name}.attention.layer_norm_epsilon", 1e-6, above=0),
     }

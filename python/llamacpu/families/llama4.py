@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.limits import MAX_CONTEXT
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["llama4"]
@@ -19,8 +20,8 @@ def llama4(file: GGUFFile, name: str) -> Config:
     layers = fields["layers"]
     # A window of 0 means that all layers have rotation and full attention.
     plain = metadata.get(f"{name}.attention.sliding_window") == 0
-    chunk = metadata.integer(f"{name}.attention.chunk_size", 8192, minimum=1, maximum=parts.MAX_CONTEXT)
-    far = metadata.integer(f"{name}.attention.temperature_length", 8192, minimum=1, maximum=parts.MAX_CONTEXT)
+    chunk = metadata.integer(f"{name}.attention.chunk_size", 8192, minimum=1, maximum=MAX_CONTEXT)
+    far = metadata.integer(f"{name}.attention.temperature_length", 8192, minimum=1, maximum=MAX_CONTEXT)
     growth = metadata.number(f"{name}.attention.temperature_scale", 0.1, minimum=0)
     local = [plain or near for near in parts.local_layers(file, name, layers, 4)]
     # The models with 128 experts were trained without these norms.

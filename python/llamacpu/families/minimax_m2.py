@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.experts import sigmoid_experts
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["minimax_m2"]
@@ -11,5 +12,5 @@ __all__ = ["minimax_m2"]
 
 def minimax_m2(file: GGUFFile, name: str) -> Config:
     """The `Config` of this architecture."""
-    fields = parts.common(file, name) | parts.sigmoid_experts(file, name)
+    fields = parts.common(file, name) | sigmoid_experts(file, name)
     return Config(**fields | {"rope_style": "neox", "query_key_norm": ["width"] * fields["layers"]})

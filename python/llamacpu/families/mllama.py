@@ -7,6 +7,7 @@ from typing import Any
 from llamacpu.errors import ModelError
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.limits import MAX_VOCABULARY
 from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["mllama"]
@@ -14,7 +15,7 @@ __all__ = ["mllama"]
 
 def mllama(file: GGUFFile, name: str) -> Config:
     """The `Config` of the text model in such a file."""
-    vocab = file.metadata.integer(f"{name}.vocab_size", minimum=1, maximum=parts.MAX_VOCABULARY)
+    vocab = file.metadata.integer(f"{name}.vocab_size", minimum=1, maximum=MAX_VOCABULARY)
     fields = parts.common(file, name, vocab=vocab)
     rows = next((tensor.shape[1] for tensor in file.tensors if tensor.name == "token_embd.weight"), vocab)
     crossing = _crossing(file, name, fields["layers"])

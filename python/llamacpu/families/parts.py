@@ -10,13 +10,14 @@ from typing import Any
 
 from llamacpu.errors import ModelError
 from llamacpu.families.config import Config
+from llamacpu.families.experts import experts
+from llamacpu.families.limits import MAX_CONTEXT, MAX_HEAD_SIZE, MAX_LAYERS, MAX_VOCABULARY, MAX_WIDTH
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.metadata import StringArray
 
 __all__ = [
     "classes",
     "common",
-    "experts",
     "gemma",
     "gemma_attention_scale",
     "granite_scales",
@@ -27,8 +28,6 @@ __all__ = [
     "lookahead",
     "query_key_norm",
     "rope",
-    "shared_experts",
-    "sigmoid_experts",
     "sizes",
     "temperature",
     "vocab_size",
@@ -38,13 +37,6 @@ __all__ = [
 ]
 
 Fields = dict[str, Any]
-
-MAX_LAYERS = 512
-MAX_EXPERTS = 1024
-MAX_WIDTH = 1 << 28
-MAX_HEAD_SIZE = 1 << 16
-MAX_CONTEXT = 1 << 30
-MAX_VOCABULARY = 1 << 30
 
 
 def common(
@@ -279,44 +271,9 @@ def rope(file: GGUFFile, name: str, key_size: int, context_length: int) -> Field
     }
 
 
-def sigmoid_experts(file: GGUFFile, name: str) -> Fields:
-    """Experts like DeepSeek V3's: sigmoid scores unless the file says otherwise, and shared experts."""
-    fields: Fields = {"shared_feed_forward": shared_experts(file, name)}
-    return fields if f"{name}.expert_gating_func" in file.metadata else fields | {"expert_gating": "sigmoid"}
-
-
-def shared_experts(file: GGUFFile, name: str) -> int:
-    """Width of all shared experts together, each of which is as wide as the others."""
-    inner = file.metadata.integer(f"{name}.expert_feed_forward_length", 0, maximum=MAX_WIDTH)
-    return inner * file.metadata.integer(f"{name}.expert_shared_count", 0, maximum=MAX_EXPERTS)
-
-
 def without_predictors(file: GGUFFile, name: str, fields: Fields) -> Fields:
     """The fields without the layers that predict tokens further ahead, which are the last ones in the file."""
     more = file.metadata.integer(f"{name}.nextn_predict_layers", 0, maximum=fields["layers"] - 1)
     layers = fields["layers"] - more
     lists = {part: fields[part][:layers] for part in ("feed_forward", "heads", "kv_heads")}
     return {"layers": layers, "ignored_tensors": [f"blk.{layers + at}." for at in range(more)], **lists}
-
-
-def experts(file: GGUFFile, name: str, weights_norm: bool = True) -> Fields:
-    """Mixture of experts as in Mixtral: Jiang et al. 2024, https://arxiv.org/abs/2401.04088.
-
-    `weights_norm` is the default if the file does not state it.
-    """
-    metadata = file.metadata
-    experts = metadata.integer(f"{name}.expert_count", 0, maximum=MAX_EXPERTS)
-    least = 1 if experts else 0
-    used = metadata.integer(f"{name}.expert_used_count", 0, minimum=least, maximum=experts if experts else MAX_EXPERTS)
-    gating = metadata.integer(f"{name}.expert_gating_func", 0)
-    names = {0: "softmax", 1: "softmax", 2: "sigmoid", 3: "softmax_selected"}
-    if gating not in names:
-        raise ModelError(f"{name}.expert_gating_func is {gating}; expected 1 (softmax), 2 (sigmoid) or 3 (selected)")
-    return {
-        "experts": experts,
-        "experts_used": used if experts else 0,
-        "expert_feed_forward": metadata.integer(f"{name}.expert_feed_forward_length", 0, maximum=MAX_WIDTH),
-        "expert_weights_norm": metadata.flag(f"{name}.expert_weights_norm", weights_norm),
-        "expert_weights_scale": metadata.number(f"{name}.expert_weights_scale", 0.0, minimum=0) or 1.0,
-        "expert_gating": names[gating],
-    }

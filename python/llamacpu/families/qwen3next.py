@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.limits import MAX_WIDTH
 from llamacpu.families.recurrent import recurrent
 from llamacpu.gguf.file import GGUFFile
 
@@ -17,7 +18,7 @@ def qwen3next(file: GGUFFile, name: str, order: str = "grouped") -> Config:
     fields |= recurrent(file, name, fields, order)
     width = f"{name}.expert_shared_feed_forward_length"
     if fields["experts"]:
-        shared = file.metadata.integer(width, 0, maximum=parts.MAX_WIDTH) or fields["feed_forward"][0]
+        shared = file.metadata.integer(width, 0, maximum=MAX_WIDTH) or fields["feed_forward"][0]
         fields["shared_feed_forward"] = shared
     return Config(
         **fields

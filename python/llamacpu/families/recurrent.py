@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from llamacpu.errors import ModelError
-from llamacpu.families import parts
+from llamacpu.families.limits import MAX_HEAD_SIZE, MAX_LAYERS, MAX_WIDTH
 from llamacpu.families.parts import Fields
 from llamacpu.gguf.file import GGUFFile
 
@@ -23,9 +23,9 @@ def recurrent(file: GGUFFile, name: str, fields: Fields, order: str) -> Fields:
     """
     integer = file.metadata.integer
     layers = fields["layers"]
-    key_heads = integer(f"{name}.ssm.group_count", minimum=1, maximum=parts.MAX_HEAD_SIZE)
-    heads = integer(f"{name}.ssm.time_step_rank", minimum=1, maximum=parts.MAX_HEAD_SIZE)
-    inner = integer(f"{name}.ssm.inner_size", minimum=1, maximum=parts.MAX_WIDTH)
+    key_heads = integer(f"{name}.ssm.group_count", minimum=1, maximum=MAX_HEAD_SIZE)
+    heads = integer(f"{name}.ssm.time_step_rank", minimum=1, maximum=MAX_HEAD_SIZE)
+    inner = integer(f"{name}.ssm.inner_size", minimum=1, maximum=MAX_WIDTH)
     if heads % key_heads or inner % heads or inner // heads > MAX_STATE:
         raise ModelError(
             f"{name}.ssm.time_step_rank is {heads} with {key_heads} groups ({name}.ssm.group_count) and an inner size "
@@ -53,9 +53,9 @@ def _linear_layers(file: GGUFFile, name: str, layers: int) -> list[bool]:
     key = f"{name}.attention.recurrent_layers"
     listed = file.metadata.get(key)
     if listed is None:
-        period = file.metadata.integer(f"{name}.full_attention_interval", 4, minimum=1, maximum=parts.MAX_LAYERS)
+        period = file.metadata.integer(f"{name}.full_attention_interval", 4, minimum=1, maximum=MAX_LAYERS)
         return [(layer + 1) % period != 0 for layer in range(layers)]
-    count = file.metadata.integer(f"{name}.block_count", minimum=1, maximum=parts.MAX_LAYERS)
+    count = file.metadata.integer(f"{name}.block_count", minimum=1, maximum=MAX_LAYERS)
     if isinstance(listed, (bool, int)):
         return [bool(listed)] * layers
     if not isinstance(listed, np.ndarray) or len(listed) != count or listed.dtype.kind not in "biu":

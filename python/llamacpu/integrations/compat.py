@@ -112,7 +112,7 @@ class LlamaPromptLookupDecoding(LlamaDraftModel, NGramDraft):
 def _names() -> dict[str, dict[str, Any]]:
     """The names that each module of the package offers."""
     caches = {name: getattr(llama_caches, name) for name in llama_caches.__all__}
-    shapes = {name: getattr(llama_types, name) for name in llama_types.NAMES}
+    shapes = llama_types.TYPES
     grammar = {
         "LlamaGrammar": Grammar,
         "LLAMA_GRAMMAR_DEFAULT_ROOT": "root",

@@ -1,17 +1,22 @@
-"""The attributes that programs for llama-cpp-python read from a `Llama`: its arguments, its handles, its tokens."""
+"""What programs for llama-cpp-python read from a `Llama`: its arguments, its model, its sizes, its tokens."""
 
 from __future__ import annotations
 
 from collections import deque
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from llamacpu.engine.session import Session
+from llamacpu.gguf.file import GGUFFile
 from llamacpu.llama.conversation import Conversation
+from llamacpu.llama.delegation import method_of
 from llamacpu.llama.embedding import Embeddings
 from llamacpu.llama.sampling import Samplers
+from llamacpu.locks import cached_property
+from llamacpu.model import Model
 
 
 class _Argument:
@@ -34,6 +39,7 @@ class Attributes:
     _arguments: dict[str, Any]
     _conversation: Conversation
     _embeddings: Embeddings
+    _file: GGUFFile
     _samplers: Samplers
 
     kv_overrides: _Argument = _Argument()
@@ -48,6 +54,32 @@ class Attributes:
     # Recurrent models, and those with some recurrent layers, are not supported.
     _is_recurrent = False
     _is_hybrid = False
+
+    @property
+    def model(self) -> Model:
+        """The underlying `llamacpu.Model`."""
+        return self._conversation.model
+
+    @property
+    def session(self) -> Session:
+        """The `llamacpu.Session` of the conversation."""
+        return self._conversation.session
+
+    n_ctx: Final = method_of("_conversation", Conversation.n_ctx)
+
+    def n_embd(self) -> int:
+        """The length of an embedding."""
+        return int(self.model.config["embedding_length"])
+
+    def n_vocab(self) -> int:
+        """The number of tokens in the vocabulary."""
+        return self._conversation.vocab_size
+
+    @cached_property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of the file as strings, without the arrays."""
+        plain = {key: value for key, value in self._file.metadata.items() if isinstance(value, (bool, int, float, str))}
+        return {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in plain.items()}
 
     @property
     def n_threads(self) -> int:

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from llamacpu.chat import Chat
 from llamacpu.drafting import Draft
 from llamacpu.engine.interfaces import LoadProgress
-from llamacpu.engine.session import Session
 from llamacpu.generation import GenerationResult
 from llamacpu.generation.context_window import Overflow, shared_length
 from llamacpu.llama import settings
@@ -32,7 +31,6 @@ from llamacpu.llama.signatures import Signatures
 from llamacpu.llama.steps import Steps
 from llamacpu.llama.text import LlamaText
 from llamacpu.llama.tokenizer import LlamaTokenizer
-from llamacpu.locks import cached_property
 from llamacpu.model import Model
 
 __all__ = ["Llama"]
@@ -195,35 +193,9 @@ class Llama(Attributes, Signatures):
     # --- What it is ---
 
     @property
-    def model(self) -> Model:
-        """The underlying `llamacpu.Model`."""
-        return self._conversation.model
-
-    @property
-    def session(self) -> Session:
-        """The `llamacpu.Session` of the conversation."""
-        return self._conversation.session
-
-    @property
     def chat(self) -> Chat:
         """The chat template of the model and the conversion of messages to tokens."""
         return self._completions.chat
-
-    @cached_property
-    def metadata(self) -> dict[str, str]:
-        """The metadata of the file as strings, without the arrays."""
-        plain = {key: value for key, value in self._file.metadata.items() if isinstance(value, (bool, int, float, str))}
-        return {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in plain.items()}
-
-    n_ctx: Final = method_of("_conversation", Conversation.n_ctx)
-
-    def n_embd(self) -> int:
-        """The length of an embedding."""
-        return int(self.model.config["embedding_length"])
-
-    def n_vocab(self) -> int:
-        """The number of tokens in the vocabulary."""
-        return self._conversation.vocab_size
 
     def tokenizer(self) -> LlamaTokenizer:
         """The tokenizer, with llama-cpp-python's methods."""

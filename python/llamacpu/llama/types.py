@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypedDict
 
-JsonType = None | int | str | bool | list[Any] | dict[str, Any]
-ChatCompletionFunctionParameters = dict[str, JsonType]
+from llamacpu.llama import tool_types
+from llamacpu.llama.tool_types import (
+    ChatCompletionFunction,
+    ChatCompletionMessageToolCallChunk,
+    ChatCompletionMessageToolCalls,
+    ChatCompletionRequestAssistantMessageFunctionCall,
+    ChatCompletionResponseFunctionCall,
+    ChatCompletionStreamResponseDeltaFunctionCall,
+    JsonType,
+)
 
 # --- Embeddings ---
 
@@ -65,100 +73,6 @@ class _Completion(TypedDict):
 class CreateCompletionResponse(_Completion, total=False):
     usage: CompletionUsage
 
-
-# --- Functions and function calls ---
-
-
-class _Named(TypedDict):
-    name: str
-
-
-class _Call(_Named):
-    arguments: str
-
-
-class ChatCompletionResponseFunctionCall(_Call):
-    pass
-
-
-class ChatCompletionRequestAssistantMessageFunctionCall(_Call):
-    pass
-
-
-class ChatCompletionStreamResponseDeltaFunctionCall(_Call):
-    pass
-
-
-class ChatCompletionMessageToolCallFunction(_Call):
-    pass
-
-
-class ChatCompletionMessageToolCall(TypedDict):
-    id: str
-    type: Literal["function"]
-    function: ChatCompletionMessageToolCallFunction
-
-
-ChatCompletionMessageToolCalls = list[ChatCompletionMessageToolCall]
-
-
-class ChatCompletionMessageToolCallChunkFunction(TypedDict):
-    name: str | None
-    arguments: str
-
-
-class _ToolCallChunk(TypedDict):
-    index: int
-    type: Literal["function"]
-    function: ChatCompletionMessageToolCallChunkFunction
-
-
-class ChatCompletionMessageToolCallChunk(_ToolCallChunk, total=False):
-    id: str
-
-
-class _Function(_Named):
-    parameters: ChatCompletionFunctionParameters
-
-
-class ChatCompletionFunction(_Function, total=False):
-    description: str
-
-
-class ChatCompletionFunctions(_Function, total=False):
-    description: str
-
-
-class ChatCompletionToolFunction(_Function, total=False):
-    description: str
-
-
-class ChatCompletionTool(TypedDict):
-    type: Literal["function"]
-    function: ChatCompletionToolFunction
-
-
-class ChatCompletionFunctionCallOption(_Named):
-    pass
-
-
-class ChatCompletionRequestFunctionCallOption(_Named):
-    pass
-
-
-ChatCompletionRequestFunctionCall = Literal["none", "auto"] | ChatCompletionRequestFunctionCallOption
-
-
-class ChatCompletionNamedToolChoiceFunction(_Named):
-    pass
-
-
-class ChatCompletionNamedToolChoice(TypedDict):
-    type: Literal["function"]
-    function: ChatCompletionNamedToolChoiceFunction
-
-
-ChatCompletionToolChoiceOption = Literal["none", "auto", "required"] | ChatCompletionNamedToolChoice
 
 # --- Chat completions ---
 
@@ -331,5 +245,9 @@ ChatCompletionChunkDeltaEmpty = ChatCompletionStreamResponseDeltaEmpty
 ChatCompletionResponseFunction = ChatCompletionFunction
 ChatCompletionFunctionCall = ChatCompletionResponseFunctionCall
 
-NAMES = tuple(name for name in dict(globals()) if name[0].isupper() and name not in ("Any", "Literal", "TypedDict"))
-"""The names of the module `llama_types`."""
+TYPES = {
+    name: kind
+    for name, kind in {**vars(tool_types), **globals()}.items()
+    if name[0].isupper() and name not in ("Any", "Literal", "TypedDict")
+}
+"""The contents of the module `llama_types`."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    from llamacpu.tools.compare import Comparison
+    from llamacpu.tools.comparison import Comparison
     from llamacpu.tools.perplexity import Perplexity
 
 __all__ = ["comparison_plot", "loss_plot", "perplexity_plot", "require", "sensitivity_plot"]

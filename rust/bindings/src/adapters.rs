@@ -41,7 +41,7 @@ pub(crate) fn adapter(
     tensors: Vec<TensorRow>,
     pairs: Vec<PairRow>,
 ) -> PyResult<Adapter> {
-    let files = sources(py, &files)?;
+    let files = sources(py, files)?;
     let tensors = tensor_infos(tensors);
     let pairs: Vec<_> =
         pairs.into_iter().map(|(base, down, up, factor)| AdapterPair { base, down, up, factor }).collect();

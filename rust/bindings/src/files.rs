@@ -105,8 +105,8 @@ impl File {
 }
 
 /// The open files that hold weights. Raises a GGUFError for a closed one.
-pub(crate) fn sources(py: Python<'_>, files: &[Bound<'_, File>]) -> PyResult<Vec<Arc<SourceFile>>> {
-    files.iter().map(|file| file.get().source(py)).collect()
+pub(crate) fn sources(py: Python<'_>, files: Vec<Bound<'_, File>>) -> PyResult<Vec<Arc<SourceFile>>> {
+    files.into_iter().map(|file| file.get().source(py)).collect()
 }
 
 /// How the files are brought into memory.

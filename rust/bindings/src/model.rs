@@ -79,7 +79,7 @@ impl Model {
     ) -> PyResult<Self> {
         let config = config_from(config)?;
         let load = load_from(load)?;
-        let files = sources(py, &files)?;
+        let files = sources(py, files)?;
         let tensors = tensor_infos(tensors);
         let model = detached(py, None, true, move |interrupted| {
             llamacpu_model::Model::open(&files, config, &tensors, (threads, load), Some(interrupted))

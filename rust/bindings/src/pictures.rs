@@ -45,7 +45,7 @@ impl PictureEncoder {
         threads: Option<usize>,
     ) -> PyResult<Self> {
         let config = settings_from(config, VisionConfig::take)?;
-        let files = sources(py, &files)?;
+        let files = sources(py, files)?;
         let tensors = tensor_infos(tensors);
         let encoder = detached(py, None, true, move |interrupted| {
             llamacpu_model::PictureEncoder::open(&files, config, &tensors, threads, Some(interrupted))

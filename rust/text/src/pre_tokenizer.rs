@@ -9,10 +9,12 @@ use regex::bytes::Regex;
 use crate::Error;
 use crate::error::{needs, shown};
 
+mod expressions;
 mod rules;
 
+use expressions::{CUTS_BEFORE_THREES, POWERS_OF_TWO, THREES_OF_NUMBERS, THREES_OF_WORDS};
 pub(crate) use rules::Symbols;
-use rules::{CUTS_BEFORE_THREES, POWERS_OF_TWO, RULES, Rule, THREES_OF_NUMBERS, THREES_OF_WORDS};
+use rules::{RULES, Rule};
 
 /// Called with every word; the first error stops the splitting.
 type Words<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Error>;

@@ -4,7 +4,8 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use super::block::{Bias, Block, Scratch, Selected, add_scores, pack_queries};
+use super::block::{Block, Scratch, add_scores, pack_queries};
+use super::masks::{Bias, Selected};
 use super::pages::{KvLayout, PAGE_TOKENS};
 use super::scores::{CHUNK, CHUNK_PAGES};
 use super::{SCRATCH, note};

@@ -1,15 +1,15 @@
-use super::pages::{BLOCK, quantize};
 use super::*;
 use crate::cpu::Isa;
 use crate::emulated;
 use crate::math::tests::Random;
-use crate::math::{Kernel, Lanes, float_to_half, half_to_float};
 use crate::threads::Pool;
 
 const TYPES: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
 
+mod pages;
 mod scores;
 mod sparse;
+mod visibility;
 
 /// A sequence with random queries, keys and values.
 #[derive(Clone)]
@@ -205,30 +205,6 @@ fn a_long_sequence_cut_into_chunks_has_the_same_bits() {
 }
 
 #[test]
-fn windows_hide_what_is_before_them() {
-    let mut random = Random::new(43);
-    let tokens = CHUNK + 300;
-    let layout = KvLayout { kv_type: KvType::F32, kv_heads: 1, key_size: 16, value_size: 16, latent: false };
-    let sequence = Sequence::random(layout, 2, tokens, &mut random);
-    for window in [1, 5, 64, 100, 513] {
-        let first: Vec<Range<usize>> = (0..tokens).map(|query| (query + 1).saturating_sub(window)..query + 1).collect();
-        let expected = sequence.run(Isa::SCALAR, 1, 0, &[tokens], Some(&first));
-        for isa in Isa::available() {
-            let got = sequence.run(*isa, 2, 0, &[100, tokens - 101, 1], Some(&first));
-            assert_eq!(bits(&got), bits(&expected));
-        }
-        for query in [0, 3, 63, 64, 99, 511, 512, 700, tokens - 1] {
-            let got = &expected[(query * 2 + 1) * 16..][..16];
-            let exact = sequence.exact(query, 1, first[query].start);
-            assert!(got.iter().zip(&exact).all(|(got, exact)| (f64::from(*got) - exact).abs() < 2e-6));
-        }
-    }
-    // Queries that see nothing at all.
-    let nothing = vec![7..7; tokens];
-    assert!(sequence.run(Isa::SCALAR, 1, 0, &[tokens], Some(&nothing)).iter().all(|x| *x == 0.0));
-}
-
-#[test]
 fn a_batch_is_its_items_one_by_one() {
     let mut random = Random::new(44);
     let layout = KvLayout { kv_type: KvType::F16, kv_heads: 2, key_size: 32, value_size: 32, latent: false };
@@ -255,112 +231,6 @@ fn a_batch_is_its_items_one_by_one() {
     attention(&context, &layout, &AttentionConfig::new(4, 0.3), &mut items).expect("fitting shapes");
     for (sequence, output) in sequences.iter().zip(&outputs) {
         assert_eq!(bits(output), bits(&sequence.run(Isa::SCALAR, 1, 0, &[sequence.tokens()], None)));
-    }
-}
-
-#[test]
-fn pages_have_the_same_bytes_however_they_are_written() {
-    let mut random = Random::new(45);
-    for kv_type in TYPES {
-        for size in [1, 16, 31, 33, 64, 100] {
-            let layout = KvLayout { kv_type, kv_heads: 3, key_size: size, value_size: size, latent: false };
-            let row = 3 * size;
-            let (mut keys, values) = (random.units(10 * row), random.units(10 * row));
-            keys[0] = 1e30;
-            keys[row] = f32::NAN;
-            let mut at_once = vec![0; layout.layer_bytes()];
-            layout.write(Isa::SCALAR, &mut at_once, 7, &keys, &values).expect("it fits");
-            for isa in Isa::available() {
-                let mut one_by_one = vec![0; layout.layer_bytes()];
-                for token in 0..10 {
-                    let range = token * row..(token + 1) * row;
-                    layout
-                        .write(*isa, &mut one_by_one, 7 + token, &keys[range.clone()], &values[range])
-                        .expect("it fits");
-                }
-                assert!(one_by_one == at_once, "{} {layout:?}", isa.name());
-            }
-        }
-    }
-}
-
-/// The bits of the values, with all NaNs alike.
-fn classes(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|x| if x.is_nan() { u32::MAX } else { x.to_bits() }).collect()
-}
-
-#[test]
-fn nan_and_infinity_reach_only_those_who_see_them() {
-    let mut random = Random::new(46);
-    let (size, tokens, at) = (32, CHUNK + 90, CHUNK + 30);
-    for kv_type in TYPES {
-        for (number, in_keys) in
-            [(f32::INFINITY, true), (f32::NAN, true), (f32::NAN, false), (f32::NEG_INFINITY, false)]
-                .into_iter()
-                .take(if emulated() { 1 } else { 4 })
-        {
-            let layout = KvLayout { kv_type, kv_heads: 2, key_size: size, value_size: size, latent: false };
-            let mut sequence = Sequence::random(layout, 4, tokens, &mut random);
-            let clean = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);
-            let numbers = if in_keys { &mut sequence.keys } else { &mut sequence.values };
-            numbers[at * 2 * size + 3] = number;
-            sequence.fill(Isa::SCALAR, tokens);
-            let expected = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);
-            let row = 4 * size;
-            assert_eq!(bits(&expected[..at * row]), bits(&clean[..at * row]), "queries before it");
-            for (got, clean) in
-                expected.chunks_exact(2 * size).zip(clean.chunks_exact(2 * size)).skip(2 * at).skip(1).step_by(2)
-            {
-                assert_eq!(bits(got), bits(clean), "the other head");
-            }
-            for row in expected.chunks_exact(row).skip(at) {
-                // A negative number times infinity is minus infinity: such a key may also get no weight at all.
-                assert!(!row[3].is_finite() || in_keys && number.is_infinite(), "{kv_type:?} {number}");
-            }
-            for isa in Isa::available() {
-                for lengths in [vec![tokens], vec![at, 1, 3, tokens - at - 4]] {
-                    let got = sequence.run(*isa, 3, 0, &lengths, None);
-                    assert_eq!(classes(&got), classes(&expected), "{} {kv_type:?} {number}", isa.name());
-                }
-            }
-        }
-    }
-}
-
-struct Quantize<'a>(&'a [f32]);
-
-impl Kernel for Quantize<'_> {
-    type Output = (u16, [i8; BLOCK]);
-
-    #[inline(always)]
-    fn run<L: Lanes>(self, set: L::Set) -> Self::Output {
-        quantize::<L>(set, self.0)
-    }
-}
-
-#[test]
-fn blocks_of_bytes_are_the_numbers_over_the_scale() {
-    let mut random = Random::new(47);
-    for round in 0..2000 {
-        let size = 1 + random.below(BLOCK);
-        let factor = [1.0, 1e-9, 1e9, 3e38, 1e-30][round % 5];
-        let mut block: Vec<f32> = random.units(size).iter().map(|x| x * factor).collect();
-        if round % 7 == 0 {
-            block[random.below(size)] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0][round % 4];
-        }
-        let largest = block.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        let finite = block.iter().all(|x| x.is_finite());
-        let bits = if finite { float_to_half(largest / 127.0).min(0x7bff) } else { 0x7e00 };
-        let scale = half_to_float(bits);
-        let mut numbers = [0; BLOCK];
-        if finite && scale > 0.0 {
-            for (number, x) in numbers.iter_mut().zip(&block) {
-                *number = (x * (1.0 / scale)).clamp(-127.0, 127.0).round_ties_even() as i8;
-            }
-        }
-        for isa in Isa::available() {
-            assert_eq!(dispatch(*isa, Quantize(&block)), (bits, numbers), "{} {block:?}", isa.name());
-        }
     }
 }
 
