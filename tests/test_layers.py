@@ -39,7 +39,7 @@ LAYERS = [
     {"text"},
     {"checkpoints"},
     {"gguf"},
-    {"arguments", "errors", "files", "kernels", "locks", "log", "memory"},
+    {"arguments", "errors", "files", "kernels", "locks", "log", "mappings", "memory"},
 ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacpu.cli import adapter_options, options
+from llamacpu.cli import adapter_options, opening, options
 from llamacpu.cli.terminal import BenchBar, write
 from llamacpu.families.memory import amount
 
@@ -71,17 +71,15 @@ def command(
     if draft_model is not None and not draft_tokens:
         raise click.UsageError("--draft-model needs --draft-tokens: how many tokens it drafts at once")
     from llamacpu.engine import machine
-    from llamacpu.model import Model
 
     started = perf_counter()
-    with Model(
-        options.named_file(model) if model else model,
+    with opening.opened(
+        model,
         threads=threads,
         load=load,
         overrides=overrides,
         **adapter_options.opened(lora, control_vectors),
     ) as opened:
-        options.say_what_stays_on_disk(opened)
         load_seconds = perf_counter() - started
         if not opened.config["causal"]:
             if draft_tokens:

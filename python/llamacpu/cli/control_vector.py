@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacpu.cli import options
+from llamacpu.cli import opening, options
 from llamacpu.cli.terminal import ProgressBar
 
 if TYPE_CHECKING:
@@ -47,19 +47,11 @@ def command(
     negative to the positive prompts: run MODEL --control-vector FILE:STRENGTH, with a negative strength for the
     opposite direction.
     """
-    from llamacpu.model import Model
     from llamacpu.tools.control_vectors import control_vector, pairs_of_lines
 
     bar = PairBar()
-    try:
+    with opening.wrong_values(bar):
         given = list(pairs_of_lines(options.read_text(pairs).splitlines(), "stdin" if pairs == "-" else pairs))
-        with Model(options.named_file(model), threads=threads, load=load, overrides=overrides) as opened:
-            options.say_what_stays_on_disk(opened)
+        with opening.opened(model, threads=threads, load=load, overrides=overrides) as opened:
             path = control_vector(opened, given, output, method=method, on_progress=bar)
-    except ValueError as error:
-        if type(error) is ValueError:
-            raise click.UsageError(str(error)) from None
-        raise
-    finally:
-        bar.clear()
     click.echo(f"{path}: {len(given)} pairs", err=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from llamacpu.cli import adapter_options, options
+from llamacpu.cli import adapter_options, opening, options
 from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
@@ -77,7 +77,6 @@ def command(
     Without --json or --jsonl, each line holds the numbers of one vector; with --pooling none, an empty line follows the
     vectors of each text. Texts are processed in batches.
     """
-    from llamacpu.model import Model
     from llamacpu.tasks import embeddings
 
     if as_json and jsonl:
@@ -86,14 +85,13 @@ def command(
         raise click.UsageError("what is put before the texts is given twice; give one of --task and --prefix")
     if not texts and sys.stdin.isatty():
         raise click.UsageError("no text; give TEXT, or lines on stdin")
-    with Model(
-        options.named_file(model) if model else model,
+    with opening.opened(
+        model,
         threads=threads,
         load=load,
         overrides=overrides,
         **adapter_options.opened(lora, control_vectors),
     ) as opened:
-        options.say_what_stays_on_disk(opened)
         pooling = pooling or embeddings.default_pooling(opened.metadata)
         before = embeddings.before_texts(opened.metadata, task, prefix)
         limit = embeddings.most_tokens(opened, context)

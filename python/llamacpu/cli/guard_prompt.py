@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacpu.cli import options
+from llamacpu.cli import opening, options
 from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
@@ -45,20 +44,10 @@ def command(
     Prints 'benign' or 'malicious', a tab, the probability of an attack, and after another tab the model's label. A text
     that is longer than the model's context is split into overlapping windows, and the highest probability counts.
     """
-    from llamacpu.model import Model
     from llamacpu.tasks.prompt_guard import guard_prompt
 
-    if text is not None and prompt is not None:
-        raise click.UsageError("more than one text; give one of TEXT and --prompt")
-    text = prompt if text is None else text
-    if text is None:
-        if sys.stdin.isatty():
-            raise click.UsageError("no text; give TEXT, or text on stdin")
-        text = options.read_text("-")
-    with Model(
-        options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
-    ) as opened:
-        options.say_what_stays_on_disk(opened)
+    text = opening.one_text(text, prompt)
+    with opening.opened(model, threads=threads, load=load, overrides=overrides) as opened:
         found = guard_prompt(opened, text, threshold=threshold)
     verdict = "malicious" if found.malicious else "benign"
     if as_json:

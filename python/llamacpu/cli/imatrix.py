@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 import click
 
-from llamacpu.cli import measure_options, options
+from llamacpu.cli import measure_options, opening, options
 from llamacpu.cli.measure_bar import run
 
 if TYPE_CHECKING:
@@ -114,13 +114,11 @@ def _measured(
     threads: int | None,
 ) -> tuple[list[ImportanceMatrix], bool]:
     """The matrices of the texts, and whether all of them are complete."""
-    from llamacpu.model import Model
     from llamacpu.tools.chunks import chunks_of
     from llamacpu.tools.imatrix import ImatrixMeasurement
 
     found = []
-    with Model(options.named_file(model) if model else model, threads=threads) as own:
-        options.say_what_stays_on_disk(own)
+    with opening.opened(model, threads=threads) as own:
         context, limit, parse_special = cut
         all_chunks = [chunks_of(own, Path(text), context, None, limit, parse_special) for text in texts]
         for text, chunks in zip(texts, all_chunks, strict=True):

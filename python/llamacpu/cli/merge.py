@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from llamacpu.cli import adapter_options, options
+from llamacpu.cli import adapter_options, opening, options
 from llamacpu.cli.terminal import ProgressBar
 from llamacpu.families.memory import amount
 
@@ -44,12 +44,6 @@ def command(model: str, lora: Any, output: str, kind: str | None) -> None:
         raise click.UsageError("no adapter; give at least one with --lora FILE or --lora FILE:SCALE")
     adapters = adapter_options.opened(lora, None)["lora"]
     bar = MergeBar()
-    try:
+    with opening.wrong_values(bar):
         path = merge(options.named_file(model), adapters, output, type=kind.upper() if kind else None, on_progress=bar)
-    except ValueError as error:
-        if type(error) is ValueError:
-            raise click.UsageError(str(error)) from None
-        raise
-    finally:
-        bar.clear()
     click.echo(f"{path}: {amount(path.stat().st_size)}", err=True)

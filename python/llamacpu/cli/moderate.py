@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacpu.cli import options
+from llamacpu.cli import opening, options
 from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
@@ -56,24 +55,14 @@ def command(
 
     Prints 'safe' or 'unsafe', a tab, the probability of 'unsafe', and after another tab the violated categories.
     """
-    from llamacpu.model import Model
     from llamacpu.tasks.moderation import moderate
 
-    if text is not None and prompt is not None:
-        raise click.UsageError("more than one text; give one of TEXT and --prompt")
-    text = prompt if text is None else text
-    if text is None:
-        if sys.stdin.isatty():
-            raise click.UsageError("no text; give TEXT, or text on stdin")
-        text = options.read_text("-")
+    text = opening.one_text(text, prompt)
     own = dict(_category(given) for given in categories) or None
     messages = [{"role": "user", "content": text}]
     if answer is not None:
         messages.append({"role": "assistant", "content": answer})
-    with Model(
-        options.named_file(model) if model else model, threads=threads, load=load, overrides=overrides
-    ) as opened:
-        options.say_what_stays_on_disk(opened)
+    with opening.opened(model, threads=threads, load=load, overrides=overrides) as opened:
         found = moderate(opened.session(context), messages, categories=own, threshold=threshold)
     verdict = "unsafe" if found.unsafe else "safe"
     if as_json:

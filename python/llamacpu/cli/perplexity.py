@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from llamacpu.cli import adapter_options, measure_options, options
+from llamacpu.cli import adapter_options, measure_options, opening, options
 from llamacpu.cli.measure_bar import MeasureBar, run
 from llamacpu.cli.terminal import write
 
@@ -69,7 +69,6 @@ def command(
 
     Ctrl-C stops the measurement and prints the figures of finished chunks. With --resume, it can be continued later.
     """
-    from llamacpu.model import Model
     from llamacpu.tools.chunks import chunks_of
     from llamacpu.tools.perplexity import PerplexityMeasurement
 
@@ -77,14 +76,13 @@ def command(
         raise click.UsageError("--resume and --save-logits are for one TEXT")
     measure_options.check_plot(plot)
     found: list[tuple[str, Perplexity]] = []
-    with Model(
-        options.named_file(model) if model else model,
+    with opening.opened(
+        model,
         threads=threads,
         load=load,
         overrides=overrides,
         **adapter_options.opened(lora, control_vectors),
     ) as own:
-        options.say_what_stays_on_disk(own)
         for text in texts:
             measurement = PerplexityMeasurement(
                 own,

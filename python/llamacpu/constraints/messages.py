@@ -6,12 +6,13 @@ Reasoning is free. A tool call must follow its schema from its header on; a form
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.constraints.compiler import Matcher, Vocabulary, compiler_of, vocabulary_of
+from llamacpu.constraints.deferred import DeferredConstraint
 from llamacpu.constraints.grammar import Grammar
 from llamacpu.constraints.json_schema import prepared
 from llamacpu.constraints.tool_definitions import for_objects, parameters_of
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from llamacpu.constraints.grammar import GrammarConstraint
-    from llamacpu.engine.interfaces import CancelToken
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["START", "HeaderGrammars", "MessageConstraint", "enforced"]
@@ -31,7 +30,7 @@ HeaderGrammars = tuple[Grammar, Grammar]
 """The grammars of the first header and of later ones, with whatever precedes them and the calls they begin."""
 
 
-class MessageConstraint(ABC):
+class MessageConstraint(DeferredConstraint):
     """A logits processor for an answer made of messages, after a prompt that ends with the role. For one answer only.
 
     tools: definitions as in the OpenAI interface. No other tools can be called; the arguments of those with
@@ -57,19 +56,14 @@ class MessageConstraint(ABC):
         final: Grammar | None = None,
         begun: bool = False,
     ) -> None:
-        self._tokenizer = tokenizer
+        super().__init__(tokenizer)
         self._vocabulary = vocabulary_of(tokenizer)
         self._final, self._bound = final, must_call or final is not None
         self._first, self._next = self._grammars(tools, must_call)
         self._start = self._vocabulary.control_token(START)
-        self._ends = sorted(tokenizer.eog)
-        self._cancel: CancelToken | None = None
-        self._seen: int | None = None
         # The text since the header began, or its last bytes, which may be part of the mark that ends a message.
         self._text = b""
         self._matcher: Matcher | None = None
-        self._answer: GrammarConstraint | None = None
-        self._forced: list[int] = []
         if not begun:
             self._begin(self._first)
 
@@ -87,27 +81,16 @@ class MessageConstraint(ABC):
     def make(vocabulary: Vocabulary, tools: Sequence[Any], must_call: bool, final: bool) -> HeaderGrammars:
         """Build the grammars; `final` says whether there is a grammar of the final message."""
 
-    def stop_with(self, cancel: CancelToken) -> None:
-        """Stop before the next step, raising `Cancelled`, once this token is cancelled."""
-        self._cancel = cancel
+    def _pass_on(self) -> None:
+        super()._pass_on()
         if self._matcher is not None:
-            self._matcher.cancel = cancel
-        if self._answer is not None:
-            self._answer.stop_with(cancel)
+            self._matcher.cancel = self._cancel
 
-    def __call__(self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Mask the tokens that may not come next, in place. `ids` are the prompt and the text so far."""
-        if self._answer is None:
-            for token in ids[self._seen :].tolist() if self._seen is not None else ():
-                self._take(token)
-            self._seen = len(ids)
-        if self._answer is not None:
-            return self._answer(ids, logits)
+    def _mask(self, logits: npt.NDArray[np.float32]) -> None:
         if self._matcher is not None:
             self._matcher.mask(logits)
         else:
             self._mask_message(logits)
-        return logits
 
     @abstractmethod
     def _is_call(self, text: bytes) -> bool:
@@ -139,9 +122,7 @@ class MessageConstraint(ABC):
     def _begin_message(self) -> None:
         header, self._matcher, self._text = self._text, None, b""
         if self._final is not None and self._is_final(header):
-            self._answer = self._final.constraint(self._tokenizer)
-            if self._cancel is not None:
-                self._answer.stop_with(self._cancel)
+            self._hand_over(self._final.constraint(self._tokenizer))
 
     def _mask_message(self, logits: npt.NDArray[np.float32]) -> None:
         """Leave the text of a message free, up to its end."""
@@ -149,17 +130,11 @@ class MessageConstraint(ABC):
 
         if self._start is not None:
             logits[self._start] = -np.inf
-        if not self._bound:
-            return
-        if not self._forced and self._ends and int(logits.argmax()) in self._ends:
-            self._forced = self._tokenizer.encode(self.end, add_special=False, parse_special=True, space_prefix=False)
-        if self._forced:
-            chosen = self._forced[0]
-            likes = logits[chosen]
-            logits[:] = -np.inf
-            logits[chosen] = likes if np.isfinite(likes) else 0.0
-            return
-        logits[self._ends] = -np.inf
+        if self._bound:
+            self._forbid_end(logits, self._end_of_message)
+
+    def _end_of_message(self) -> list[int]:
+        return self._tokenizer.encode(self.end, add_special=False, parse_special=True, space_prefix=False)
 
 
 def enforced(function: Mapping[str, Any], must_call: bool) -> dict[str, Any]:

@@ -41,6 +41,7 @@ __all__ = [
     "PictureEmbedding",
     "PictureEncoderLike",
     "Piece",
+    "picture_ids",
 ]
 
 FIRST_PICTURE_ID = 1 << 31
@@ -51,7 +52,7 @@ EncodeProgress: TypeAlias = Callable[[int, int], None]
 """(layers that are done, all layers), called before the first layer and after each"""
 
 
-def _ids(digest: bytes, first: int, end: int) -> list[int]:
+def picture_ids(digest: bytes, first: int, end: int) -> list[int]:
     """The ids of rows `first` to `end` of the picture with this digest: 31 bits each of SHA-256."""
     found: list[int] = []
     for block in range(first // _IDS_IN_DIGEST, -(-end // _IDS_IN_DIGEST)):
@@ -96,7 +97,7 @@ class Embeddings:
         self.first: int = first
         self.grid: tuple[int, int] | None = grid
         self._whole = True
-        self.ids: list[int] = _ids(digest, first, first + len(self.rows))
+        self.ids: list[int] = picture_ids(digest, first, first + len(self.rows))
         """the ids that stand for the rows"""
 
     def __len__(self) -> int:
@@ -124,7 +125,7 @@ class CrossStates:
         self.states: NDArray[np.float32] = _table("states", states)
         self.digest: bytes = digest
         self.token: int = token
-        self.ids: list[int] = _ids(digest, 0, 1)
+        self.ids: list[int] = picture_ids(digest, 0, 1)
 
     def __len__(self) -> int:
         return 1

@@ -6,15 +6,16 @@ model in the Llama papers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
+
+from llamacpu.mappings import FieldMapping
 
 __all__ = ["Config"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Config(Mapping[str, Any]):
+class Config(FieldMapping):
     """The sizes and switches of a model. It is also a mapping: `config["layers"]` is `config.layers`."""
 
     architecture: str
@@ -240,17 +241,3 @@ class Config(Mapping[str, Any]):
 
     ignored_tensors: list[str] = field(default_factory=list)
     """name prefixes of tensors that text does not need; any other tensor that is not read is an error"""
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in _NAMES:
-            raise KeyError(name)
-        return getattr(self, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_NAMES)
-
-    def __len__(self) -> int:
-        return len(_NAMES)
-
-
-_NAMES = dict.fromkeys(each.name for each in fields(Config))

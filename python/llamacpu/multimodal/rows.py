@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from llamacpu.engine.pictures import CrossStates, Embeddings, MixedTokens
-from llamacpu.engine.pictures import _ids as picture_ids
+from llamacpu.engine.pictures import CrossStates, Embeddings, MixedTokens, picture_ids
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,9 +6,10 @@ switch is documented in full beside its namesake in the native module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from llamacpu.mappings import FieldMapping
 
 __all__ = ["PictureConfig", "VisionConfig", "VisionSettings"]
 
@@ -16,7 +17,7 @@ Activation = Literal["gelu", "gelu_tanh", "gelu_sigmoid", "silu"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class VisionConfig(Mapping[str, Any]):
+class VisionConfig(FieldMapping):
     """The sizes and switches of an encoder. It is also a mapping: `config["layers"]` is `config.layers`."""
 
     kind: str
@@ -95,20 +96,6 @@ class VisionConfig(Mapping[str, Any]):
     """beginnings of the names of the encoder's tensors; one that is not used is an error"""
     ignored_tensors: list[str] = field(default_factory=list)
     """names of those that need not be used"""
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in _NAMES:
-            raise KeyError(name)
-        return getattr(self, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_NAMES)
-
-    def __len__(self) -> int:
-        return len(_NAMES)
-
-
-_NAMES = dict.fromkeys(each.name for each in fields(VisionConfig))
 
 
 @dataclass(frozen=True, kw_only=True)
