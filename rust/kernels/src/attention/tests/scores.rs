@@ -1,6 +1,7 @@
 //! Adjustments of scores, visibility of positions, and values that are parts of keys, compared with the definition in f64.
 
 use super::*;
+use crate::attention::pages::BLOCK;
 
 /// One call over a whole sequence.
 #[derive(Clone, Copy)]
