@@ -1,4 +1,4 @@
-"""Encoders of pictures in NumPy, in float64, from the definitions of their switches; and files of random weights."""
+"""Vision encoders in NumPy, in float64, from the definitions of their switches; and files of random weights."""
 
 from __future__ import annotations
 

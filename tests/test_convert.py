@@ -75,7 +75,7 @@ def test_bytes_of_encoders_of_pictures(tmp_path: Path, name: str) -> None:
         ("gemma3-vl", lambda f: (f / "preprocessor_config.json").unlink(), "image_mean is None"),
         ("gemma3-vl", lambda f: changed(f, vision_config=None), "there is no vision_config"),
         ("gemma3-vl", lambda f: changed(f, vision_config={"num_hidden_layers": 3}), "2 layers of the encoder"),
-        ("gemma3-vl", lambda f: changed(f, architectures=["LlamaForCausalLM"]), "has no encoder of pictures"),
+        ("gemma3-vl", lambda f: changed(f, architectures=["LlamaForCausalLM"]), "has no vision encoder"),
         ("qwen25vl", lambda f: vision(f, fullatt_block_indexes=[1, 2]), "expected equal distances"),
         ("qwen25vl", lambda f: vision(f, num_heads="two"), "num_attention_heads of vision_config is 'two'|num_heads"),
         ("pixtral", lambda f: (f / "tokenizer_config.json").write_text("{}"), "no token .* row in the embedding"),

@@ -1,4 +1,4 @@
-"""Encoders of pictures against outputs of transformers in float32, and pictures in the models they belong to."""
+"""Vision encoders against outputs of transformers in float32, and pictures in the models they belong to."""
 
 from __future__ import annotations
 

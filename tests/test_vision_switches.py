@@ -1,4 +1,4 @@
-"""Every switch of encoders of pictures against its definition in NumPy, on random weights; and files that are wrong."""
+"""Every switch of vision encoders against its definition in NumPy, on random weights; and files that are wrong."""
 
 from __future__ import annotations
 

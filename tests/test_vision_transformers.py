@@ -1,4 +1,4 @@
-"""Encoders of pictures against tiny models of transformers, with the names that llama.cpp's converter gives tensors."""
+"""Vision encoders against tiny models of transformers, with the names that llama.cpp's converter gives tensors."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class GrammarMatcher:
         cls, grammar: Grammar, trie: TokenTrie, references: Sequence[int], cancel: CancelToken | None = None
     ) -> GrammarMatcher: ...
     def restart(self, cancel: CancelToken | None = None) -> None:
-        """Begin another text under the same grammar, reusing what was learned from the last one."""
+        """Begin another text under the same grammar, reusing what was computed for the last one."""
     def consume(self, id: int, cancel: CancelToken | None = None) -> None:
         """Extend the text by a token. After an error the state is unchanged."""
     def feed(self, text: bytes, cancel: CancelToken | None = None) -> bool:
@@ -211,7 +211,7 @@ class Adapter:
 
 @final
 class Steering:
-    """Vectors that are added to the residual stream after layers; created by `Model.steering`."""
+    """Control vectors, added to the residual stream after layers; created by `Model.steering`."""
 
 _Picture: TypeAlias = tuple[int, NDArray[np.float32], bool, int | None, tuple[int, int, int] | None]
 """Index of the first of some ids of 2^31 and above, one for each row; rows, float32[rows, width], that take the place
@@ -258,7 +258,7 @@ class Model:
         is multiplied with the result, and a factor.
         """
     def steering(self, vectors: Sequence[tuple[int, NDArray[np.float32]]]) -> Steering:
-        """Vectors for sessions: pairs of a layer, counted from 0, and float32[width]. Those of a layer are added up."""
+        """Make control vectors: pairs of a layer, counted from 0, and float32[width]. Those of a layer are added."""
     def step(
         self, items: Sequence[_Item], logits: str = "last", cancel: CancelToken | None = None
     ) -> NDArray[np.float32]:
@@ -283,13 +283,13 @@ class Model:
     ) -> tuple[NDArray[np.float32], list[tuple[int, int, int, NDArray[np.float64]]]]:
         """Run `step`, every token through all layers, and also return the sums of squares of the inputs of matrices.
 
-        Of each matrix: index of its file, its offset there, the number of inputs, and the sum over them of the squares
-        of every element, float64[columns], added in the order of the tokens.
+        For each matrix: index of its file, its offset there, the number of inputs, and for every element the sum of its
+        squares over the inputs, float64[columns], added in the order of the tokens.
         """
     def pictures(self, session: Session, first: int) -> list[_Picture]:
-        """What the ids of pictures from position `first` on stand for, in the form that `step` takes.
+        """Return what the ids of pictures from position `first` on stand for, in the form that `step` takes.
 
-        Of cross-attention there are no states, since the session keeps only their keys and values.
+        States of cross-attention are missing, since the session keeps only their keys and values.
         """
     def complete(self, session: Session) -> None:
         """Compute the keys and values that the session lacks because it was rewound too far."""
@@ -344,14 +344,14 @@ class Session:
     def page(self, index: int) -> bytes:
         """The keys and values of the page of tokens that starts at `index * PAGE_TOKENS`."""
     def set_adapters(self, low_rank: Sequence[tuple[Adapter, float, int]], steering: Steering | None = None) -> int:
-        """Set what the tokens go through: adapters with scales and the position where each begins.
+        """Set the adapters and control vectors: adapters with scales and the position from which each applies.
 
-        Forgets the tokens that went through something else; returns how many are left.
+        Forgets the tokens that were computed with others; returns how many are left.
         """
     def declare_adapters(
         self, low_rank: Sequence[tuple[Adapter, float, int]], steering: Steering | None = None
     ) -> None:
-        """Say that the tokens of a restored session have gone through these."""
+        """Declare that the tokens of a restored session were computed with these."""
     def fork(self) -> Session:
         """Return a second conversation with the same past, sharing its memory."""
     def truncate(self, tokens: int) -> None:
@@ -363,7 +363,7 @@ class Session:
 
 @final
 class PictureEncoder:
-    """Memory-mapped weights of an encoder of pictures with checked shapes, and the threads that run them.
+    """Memory-mapped weights of a vision encoder with checked shapes, and the threads that run them.
 
     Arguments and errors as for `Model`; `config` is a `llamacpu.vision.config.VisionConfig`.
     """
@@ -392,13 +392,13 @@ class PictureEncoder:
 
 @final
 class PictureEncoding:
-    """A picture on its way through an encoder; an error ends it, as does `rows`."""
+    """A picture that is being encoded; an error ends it, as does `rows`."""
 
     def advance(self, cancel: CancelToken | None = None) -> tuple[int, int]:
-        """Run the next stage, a layer; return how many are done, and how many there are."""
+        """Run the next stage, a layer; return the number of completed stages and of all stages."""
     @property
     def stages(self) -> tuple[int, int]:
-        """How many stages are done, and how many there are."""
+        """The number of completed stages, and of all stages."""
     def rows(self) -> NDArray[np.float32]:
         """The result, float32[rows, width], once all stages are done. Raises RuntimeError before."""
 
@@ -561,7 +561,7 @@ def trainable(model: Model) -> list[tuple[str, int, int]]:
 def training_nbytes(
     model: Model, targets: Sequence[str], rank: int, tokens: int, kept_layers: int = 0, exact: bool = False
 ) -> int:
-    """Bytes that a Trainer of this shape causes to be allocated at most: packed weights, but not the model's file."""
+    """The most bytes that a Trainer of this shape allocates: packed weights included, the model's file excluded."""
 
 @final
 class Trainer:

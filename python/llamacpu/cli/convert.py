@@ -24,7 +24,7 @@ class _ConversionBar(DownloadBar):
     help="Type of the matrices; auto: 16 bits as in the checkpoint.  [default: auto; f32 for an adapter]",
 )
 @click.option("--name", help="Name of the model in the file, instead of that in the model card.")
-@click.option("--mmproj", is_flag=True, help="Convert the part that sees pictures instead of the language model.")
+@click.option("--mmproj", is_flag=True, help="Convert the vision encoder instead of the language model.")
 @click.option("--base", help="SOURCE is a LoRA adapter of PEFT, made for this model: a folder, a GGUF file or a name.")
 def command(
     source: str, output: str | None, kind: str | None, name: str | None, mmproj: bool, base: str | None
@@ -35,7 +35,7 @@ def command(
     The file is what llama.cpp's converter writes. Tensors are converted one at a time. Checkpoints in AWQ, GPTQ and FP8
     are unpacked.
 
-    With --mmproj it is the encoder of pictures and its projector, for the runtimes' option of that name: of Llama 4,
+    With --mmproj, the file holds the vision encoder and its projector, for the option of that name: of Llama 4,
     Gemma 3, Idefics 3, SmolVLM, Pixtral, Mistral Small 3.1, Qwen 2 VL, Qwen 2.5 VL and Muse Glimmer.
 
     A folder with adapter_config.json is a LoRA adapter of PEFT and becomes an adapter for `--lora`; without --base it

@@ -60,10 +60,10 @@ def _kind(value: str) -> bool:
 @click.argument("source", type=str, shell_complete=options.complete_files)
 @click.argument("target", type=str, required=False)
 @click.argument("preset", type=str, required=False)
-@click.option("--target-size", metavar="SIZE", help="Choose types for a file of this size (5GB) by measurement.")
-@click.option("--target-bits", type=float, metavar="BITS", help="The same for an average of bits per weight.")
-@click.option("--text", type=click.Path(exists=True, dir_okay=False), help="A text for that measurement.")
-@click.option("--imatrix", type=click.Path(exists=True, dir_okay=False), help="An importance matrix of the model.")
+@click.option("--target-size", metavar="SIZE", help="Choose types by measurement, for a file of this size (5GB).")
+@click.option("--target-bits", type=float, metavar="BITS", help="The same, for this average number of bits per weight.")
+@click.option("--text", type=click.Path(exists=True, dir_okay=False), help="Text for that measurement.")
+@click.option("--imatrix", type=click.Path(exists=True, dir_okay=False), help="Importance matrix of the model.")
 @click.option("--include-weights", multiple=True, metavar="PART", help="Use it only for tensors with PART in the name.")
 @click.option(
     "--exclude-weights", multiple=True, metavar="PART", help="Do not use it for tensors with PART in the name."
@@ -80,10 +80,10 @@ def _kind(value: str) -> bool:
 @click.option("--token-embedding-type", metavar="TYPE", help="The type of the token embeddings.")
 @click.option("--leave-output-tensor", is_flag=True, help="Keep the output matrix as it is.")
 @click.option("--pure", is_flag=True, help="Give all tensors the same type.")
-@click.option("--allow-requantize", is_flag=True, help="Quantize what is quantized already, at a loss of quality.")
+@click.option("--allow-requantize", is_flag=True, help="Quantize tensors that are already quantized, with a loss.")
 @click.option("--keep-split", is_flag=True, help="Write as many files as the source has.")
 @options.overrides
-@click.option("--dry-run", is_flag=True, help="Show types and sizes, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show types and sizes without writing anything.")
 @click.option("--tensors", "show_tensors", is_flag=True, help="List every tensor.")
 @click.option("--threads", type=click.IntRange(1), help="Number of threads; all cores by default.")
 @options.as_json

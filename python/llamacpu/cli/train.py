@@ -72,20 +72,20 @@ def _size(_context: click.Context, option: click.Parameter, text: str | None) ->
     type=click.Choice(["cut", "skip"]),
     default="cut",
     show_default=True,
-    help="What becomes of a sample longer than a row.",
+    help="What to do with a sample that is longer than a row.",
 )
-@click.option("--text", "count_all", is_flag=True, help="Learn every token of the data, not the answers alone.")
+@click.option("--text", "count_all", is_flag=True, help="Learn every token of the data, not only the answers.")
 @click.option(
     "--raw/--chat",
     default=None,
-    help="Join prompts and completions as they are, or by the chat template. [default: by what the model is]",
+    help="Join prompts and completions as they are, or with the chat template. [default: depends on the model]",
 )
 @click.option("--template", metavar="NAME", help="Chat template in place of the file's: a name, or Jinja source.")
-@click.option("--epochs", type=int, help="Passes over the data. [default: 3, more for few data]")
+@click.option("--epochs", type=int, help="Passes over the data. [default: 3, more for small data sets]")
 @click.option("--steps", type=int, help="Steps of the optimizer, instead of epochs.")
-@click.option("--batch", type=int, help="Rows in a step. [default: 8, fewer for few data]")
+@click.option("--batch", type=int, help="Rows per step. [default: 8, fewer for small data sets]")
 @click.option(
-    "--learning-rate", type=float, default=_DEFAULTS.learning_rate, show_default=True, help="The highest one."
+    "--learning-rate", type=float, default=_DEFAULTS.learning_rate, show_default=True, help="Highest learning rate."
 )
 @click.option(
     "--schedule",
@@ -99,16 +99,20 @@ def _size(_context: click.Context, option: click.Parameter, text: str | None) ->
     type=float,
     default=_DEFAULTS.warm_up,
     show_default=True,
-    help="Share of the steps in which the learning rate rises; from 1 on: their number.",
+    help="Share of the steps in which the learning rate rises; 1 and above: their number.",
 )
 @click.option(
-    "--beta1", type=float, default=_DEFAULTS.beta1, show_default=True, help="AdamW: decay of the mean gradient."
+    "--beta1", type=float, default=_DEFAULTS.beta1, show_default=True, help="AdamW: decay of the first moment."
 )
 @click.option(
-    "--beta2", type=float, default=_DEFAULTS.beta2, show_default=True, help="AdamW: decay of the mean square."
+    "--beta2", type=float, default=_DEFAULTS.beta2, show_default=True, help="AdamW: decay of the second moment."
 )
 @click.option(
-    "--epsilon", type=float, default=_DEFAULTS.epsilon, show_default=True, help="AdamW: added to the root of it."
+    "--epsilon",
+    type=float,
+    default=_DEFAULTS.epsilon,
+    show_default=True,
+    help="AdamW: added to the second moment's root.",
 )
 @click.option(
     "--weight-decay", type=float, default=_DEFAULTS.weight_decay, show_default=True, help="AdamW: decay of the weights."
@@ -118,41 +122,47 @@ def _size(_context: click.Context, option: click.Parameter, text: str | None) ->
     type=float,
     default=_DEFAULTS.clip_norm,
     show_default=True,
-    help="Norm to which longer gradients are shortened; 0 leaves them.",
+    help="Maximum norm of the gradients, to which larger ones are scaled down; 0 for no limit.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of first values and orders.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the initial values and the order.")
 @click.option(
     "--validation",
     callback=_validation,
     metavar="SHARE|FILE",
-    help="Data kept out of the training: a share (5%), a number of records or a file. [default: 5% of many data]",
+    help="Data kept out of the training: a share (5%), a number of records or a file. [default: 5% of 200 or more]",
 )
-@click.option("--evaluate-every", type=int, help="Steps between two evaluations. [default: a tenth of all]")
+@click.option("--evaluate-every", type=int, help="Steps between evaluations. [default: a tenth of all steps]")
 @click.option(
     "--patience",
     type=int,
     default=_DEFAULTS.patience,
     show_default=True,
-    help="Stop after this many evaluations without improvement; 0 never does.",
+    help="Stop after this many evaluations without improvement; 0 to never stop early.",
 )
 @click.option("--from", "start_from", metavar="FILE", help="Continue the training of this adapter.")
-@click.option("--resume", is_flag=True, help="Continue a run that was stopped or killed, to the same bits.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue an interrupted or killed run, to the same bits.",
+)
 @click.option(
     "--checkpoint-seconds", type=click.FloatRange(min=0), default=120.0, show_default=True,
-    help="Time between two checkpoints.",
+    help="Seconds between checkpoints.",
 )  # fmt: skip
-@click.option("--peft", metavar="FOLDER", help="Folder for Hugging Face's PEFT. [default: beside the output]")
-@click.option("--no-peft", is_flag=True, help="Write no such folder.")
-@click.option("--log", metavar="FILE", help="The loss curve, .csv or .jsonl. [default: a .csv file beside the output]")
+@click.option("--peft", metavar="FOLDER", help="Folder for the adapter in PEFT's format. [default: beside the output]")
+@click.option("--no-peft", is_flag=True, help="Do not write that folder.")
+@click.option(
+    "--log", metavar="FILE", help="File for the loss curve, .csv or .jsonl. [default: a .csv beside the output]"
+)
 @click.option(
     "--memory",
     callback=_size,
     metavar="SIZE",
-    help="Memory that the training may take, as in 6GB: more of it makes it faster. [default: half of what is free, at "
-    "most 4GB]",
+    help="Memory that the training may use, as in 6GB; more makes it faster. [default: half of what is free, at most "
+    "4GB]",
 )
 @click.option("--exact", is_flag=True, help="Compute all products in 32-bit floats, in up to twice the time.")
-@click.option("--plot", metavar="FILE", help="Draw the loss curve, .png or .svg; needs matplotlib.")
+@click.option("--plot", metavar="FILE", help="Draw the loss curve to a .png or .svg file; needs matplotlib.")
 @options.threads
 @options.as_json
 def command(
@@ -175,11 +185,11 @@ def command(
 ) -> None:
     """Train a LoRA adapter of MODEL (a .gguf file of any format, or a name) on DATA.
 
-    DATA are .jsonl, .json or .parquet files with "messages", "prompt" and "completion", or "text", or text files. Of
-    conversations, the answers are learned. The adapter is written to the output, the same for Hugging Face's PEFT and
-    the loss curve beside it. Ctrl-C leaves a checkpoint, from which --resume goes on.
+    DATA are .jsonl, .json or .parquet files with "messages", "prompt" and "completion", or "text", or text files.
+    Of conversations, only the assistant's answers are learned. Beside the output, the adapter is also written in the
+    format of Hugging Face's PEFT, and the loss curve. Ctrl-C writes a checkpoint, from which --resume continues.
 
-    The adapter is used with: llamacpu run MODEL --lora FILE
+    Use the adapter with: llamacpu run MODEL --lora FILE
     """
     from llamacpu.cli.training_bar import ReadingBar, TrainingBar
     from llamacpu.tools.train import train

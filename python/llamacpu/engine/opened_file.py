@@ -1,4 +1,4 @@
-"""A GGUF file whose weights have been opened: what models and encoders of pictures have in common."""
+"""A GGUF file whose weights have been opened: what models and vision encoders have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoder of pictures of a file."""
+"""The vision encoder of a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["PictureEncoder"]
 
 
 class PictureEncoder(OpenedFile):
-    """The encoder of pictures in a GGUF file: an mmproj file, or a model that holds both (Llama 3.2 Vision).
+    """The vision encoder in a GGUF file: an mmproj file, or a model that holds both (Llama 3.2 Vision).
 
     path     the file
     threads  how many to use; None for the machine's default

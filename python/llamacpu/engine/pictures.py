@@ -244,7 +244,7 @@ class PictureEmbedding:
 
 
 class PictureEncoderLike(Protocol):
-    """An encoder of pictures: documented in `PictureEncoder`."""
+    """A vision encoder: documented in `PictureEncoder`."""
 
     @property
     def kind(self) -> str: ...

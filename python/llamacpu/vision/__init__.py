@@ -1,1 +1,1 @@
-"""Encoders of pictures: from the metadata of a file to the configuration of the native encoder, a file per kind."""
+"""Vision encoders: from the metadata of a file to the configuration of the native encoder, a file per kind."""

@@ -1,4 +1,4 @@
-"""What the native encoder of pictures needs to know besides its weights, and what preprocessing needs to know of it.
+"""What the native vision encoder needs to know besides its weights, and what preprocessing needs to know of it.
 
 The native encoder takes the fields of `VisionConfig` by these names. Every kind of encoder is one `VisionConfig`; each
 switch is documented in full beside its namesake in the native module.

@@ -36,7 +36,7 @@ def kind_of(file: GGUFFile) -> str:
         return architecture
     if architecture != "clip":
         raise ModelError(
-            f"a file of the architecture {architecture[:60]!r} holds no encoder of pictures; open the file that "
+            f"a file of the architecture {architecture[:60]!r} holds no vision encoder; open the file that "
             "belongs to the model, often named mmproj"
         )
     if not metadata.flag("clip.has_vision_encoder", True):
@@ -56,7 +56,7 @@ def settings_for(file: GGUFFile) -> VisionSettings:
         kind = kind_of(file)
         if kind not in ENCODERS:
             known = ", ".join(sorted(ENCODERS))
-            raise ModelError(f"the encoder of pictures {kind[:60]!r} is not supported; supported are: {known}")
+            raise ModelError(f"the vision encoder {kind[:60]!r} is not supported; supported are: {known}")
         module = importlib.import_module(f"llamacpu.vision.{ENCODERS[kind]}")
         found: VisionSettings = getattr(module, ENCODERS[kind])(file, kind)
         return found

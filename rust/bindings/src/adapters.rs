@@ -50,7 +50,7 @@ pub(crate) fn adapter(
     Ok(Adapter(Arc::new(adapter)))
 }
 
-/// Sums up vectors by layer.
+/// Adds up the vectors of each layer.
 pub(crate) fn steering(
     py: Python<'_>,
     model: &llamacpu_model::Model,
@@ -65,7 +65,7 @@ pub(crate) fn steering(
     attached(py, || model.steering(&vectors)).map(|steering| Steering(Arc::new(steering)))
 }
 
-/// What a session is to go through.
+/// The adapters and control vectors of a session.
 pub(crate) fn adapters(
     low_rank: Vec<(Bound<'_, Adapter>, f32, usize)>,
     steering: Option<&Bound<'_, Steering>>,

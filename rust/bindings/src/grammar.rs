@@ -43,7 +43,7 @@ impl Grammar {
     }
 }
 
-/// The tokens of a vocabulary as a tree of their bytes.
+/// The tokens of a vocabulary as a trie over their bytes.
 #[pyclass(frozen, module = "llamacpu._native")]
 struct TokenTrie {
     trie: Arc<Trie>,
@@ -51,7 +51,7 @@ struct TokenTrie {
 
 #[pymethods]
 impl TokenTrie {
-    /// `texts` of all tokens; `named` are ids of those without a text that can be written; `ends` end a text.
+    /// `texts` of all tokens; `named` are ids of those without text that can be generated; `ends` end a text.
     #[new]
     fn new(py: Python<'_>, texts: Vec<Bound<'_, PyBytes>>, named: Vec<u32>, ends: Vec<u32>) -> PyResult<Self> {
         let texts: Vec<Box<[u8]>> = texts.iter().map(|text| text.as_bytes().into()).collect();
@@ -60,7 +60,7 @@ impl TokenTrie {
     }
 }
 
-/// A grammar and one text that is written under it.
+/// A grammar, and one text that is generated under it.
 #[pyclass(frozen, module = "llamacpu._native")]
 struct GrammarMatcher {
     /// Nothing waits for it: a signal handler would wait for the call that it interrupts, a forked child for a lost thread.
@@ -110,26 +110,26 @@ impl GrammarMatcher {
         Ok(Self { matcher: Arc::new(Mutex::new(matcher)), pace: Pace::default() })
     }
 
-    /// Begins another text under the grammar, with what was learned from the last one.
+    /// Begins another text under the grammar, reusing what was computed for the last one.
     #[pyo3(signature = (cancel=None))]
     fn restart(&self, py: Python<'_>, cancel: Option<&CancelToken>) -> PyResult<()> {
         self.call(py, cancel, |matcher, interrupted| matcher.restart(&interrupted))
     }
 
-    /// The text goes on by a token.
+    /// Extends the text by a token.
     #[pyo3(signature = (id, cancel=None))]
     fn consume(&self, py: Python<'_>, id: u32, cancel: Option<&CancelToken>) -> PyResult<()> {
         self.call(py, cancel, move |matcher, interrupted| matcher.consume(id, &interrupted))
     }
 
-    /// The text goes on by these bytes; false if the grammar forbids that.
+    /// Extends the text by these bytes; false, with the state unchanged, if the grammar forbids it.
     #[pyo3(signature = (text, cancel=None))]
     fn feed(&self, py: Python<'_>, text: &[u8], cancel: Option<&CancelToken>) -> PyResult<bool> {
         let text = text.to_vec();
         self.call(py, cancel, move |matcher, interrupted| matcher.feed(&text, &interrupted))
     }
 
-    /// Sets the logits of tokens that cannot come next to minus infinity, in place; logits behind the vocabulary, too.
+    /// Sets the logits of tokens that cannot come next to minus infinity, in place, and those after the vocabulary.
     #[pyo3(signature = (logits, cancel=None))]
     fn mask(
         &self,
@@ -153,13 +153,13 @@ impl GrammarMatcher {
         Ok(PyArray1::from_iter(py, (0..64 * bits.len() as i64).filter(set)))
     }
 
-    /// Whether the text so far is one of the grammar's.
+    /// Whether the text so far is a complete text of the grammar.
     #[getter]
     fn accepting(&self, py: Python<'_>) -> PyResult<bool> {
         attached(py, || Ok::<_, Failure>(held(&self.matcher)?.accepting()))
     }
 
-    /// Whether the text is one of the grammar's and no token but one that ends it may come next.
+    /// Whether the text is complete and only a token that ends it may come next.
     #[pyo3(signature = (cancel=None))]
     fn stopped(&self, py: Python<'_>, cancel: Option<&CancelToken>) -> PyResult<bool> {
         self.call(py, cancel, |matcher, interrupted| matcher.stopped(&interrupted))

@@ -26,8 +26,8 @@ impl Limit {
 const CANCELLED: u8 = 1;
 const TIMEOUT: u8 = 2;
 
-/// A flag that stops a running step from any thread, or when its time is over. A token made with a parent is cancelled
-/// with it too; cancelling it leaves the parent alone.
+/// A flag that stops a running step, set from any thread or by a timeout. A token made with a parent is cancelled along
+/// with it; cancelling the token does not affect the parent.
 #[pyclass(frozen, module = "llamacpu._native")]
 #[derive(Clone)]
 pub(crate) struct CancelToken {
@@ -76,7 +76,7 @@ impl CancelToken {
         Ok(Self { limits, reason: Arc::new(AtomicU8::new(0)) })
     }
 
-    /// Stops every step that was given this token or a child of it, now and later.
+    /// Stops every step that was given this token or a child of it, or will be.
     fn cancel(&self) {
         // `new` puts the token's own limit first.
         if let Some(own) = self.limits.first() {
@@ -84,7 +84,7 @@ impl CancelToken {
         }
     }
 
-    /// Whether `cancel` has been called or the time is over, here or at a parent.
+    /// Whether `cancel` has been called or the timeout has expired, here or at a parent.
     #[getter]
     pub(crate) fn cancelled(&self) -> bool {
         self.reached() != 0

@@ -87,7 +87,7 @@ impl Model {
         Ok(Self { open: Opened::new(Arc::new(model)), pace: Pace::default() })
     }
 
-    /// Keeps weights in at most `bytes` of memory; products read the others, whose bytes are returned, from the file.
+    /// Keeps weights in at most `bytes` of memory. Products read the rest, whose size is returned, from the file.
     fn limit_memory(&self, py: Python<'_>, bytes: usize) -> PyResult<usize> {
         Ok(self.get(py)?.limit_memory(bytes))
     }
@@ -111,7 +111,7 @@ impl Model {
         adapters::adapter(py, self.get(py)?, files, tensors, pairs)
     }
 
-    /// Vectors that sessions add to the residual stream: pairs of a layer and float32[width].
+    /// Makes control vectors: pairs of a layer and float32[width].
     fn steering(&self, py: Python<'_>, vectors: Vec<(usize, Bound<'_, PyArray1<f32>>)>) -> PyResult<Steering> {
         adapters::steering(py, &*self.get(py)?, vectors)
     }
@@ -184,7 +184,7 @@ impl Model {
         Ok((logits, squares.collect::<PyResult<_>>()?))
     }
 
-    /// The scores that the classifier gives of states, float32[rows, width] -> float32[rows, classes].
+    /// The classifier's scores for hidden states, float32[rows, width] -> float32[rows, classes].
     fn classify<'py>(
         &self,
         py: Python<'py>,
@@ -212,7 +212,7 @@ impl Model {
         attached(py, || model.kv_bytes(kv_type, tokens))
     }
 
-    /// Starts a conversation that has its first tokens already; `pages` yields their keys and values as bytes.
+    /// Starts a conversation that already has its first tokens; `pages` yields their keys and values as bytes.
     fn restore(
         &self,
         py: Python<'_>,
@@ -261,7 +261,7 @@ impl Model {
         detached(py, cancel.map(Bound::get), true, move |interrupted| model.prepare(part, Some(interrupted)))
     }
 
-    /// Gives the weights back; sessions of the model cannot be continued any more.
+    /// Releases the weights; sessions of the model cannot be continued afterwards.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.open.close(py)
     }
@@ -290,13 +290,13 @@ impl Model {
         Ok(self.get(py)?.isa().name())
     }
 
-    /// Names of the tensors that nothing asked for.
+    /// Names of the tensors that nothing uses.
     #[getter]
     fn unread_tensors(&self, py: Python<'_>) -> PyResult<Vec<String>> {
         Ok(self.get(py)?.unread().to_vec())
     }
 
-    /// Whether the files are mapped, and not copied.
+    /// Whether all files are mapped and none is copied.
     #[getter]
     fn mapped(&self, py: Python<'_>) -> PyResult<bool> {
         Ok(self.get(py)?.is_mapped())

@@ -1,4 +1,4 @@
-//! What Python opens and closes: a file, a model, an encoder of pictures.
+//! What Python opens and closes: a file, a model, a vision encoder.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -26,9 +26,9 @@ pub(crate) struct PictureEncoder {
 
 impl PictureEncoder {
     fn get(&self, py: Python<'_>) -> PyResult<Arc<llamacpu_model::PictureEncoder>> {
-        self.open.get().ok_or_else(|| {
-            raise(py, "LlamaCpuError", "the encoder of pictures has been closed; open it again to use it")
-        })
+        self.open
+            .get()
+            .ok_or_else(|| raise(py, "LlamaCpuError", "the vision encoder has been closed; open it again to use it"))
     }
 }
 
@@ -86,7 +86,7 @@ impl PictureEncoder {
         Ok(self.get(py)?.weight_bytes())
     }
 
-    /// Gives the weights back.
+    /// Releases the weights.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.open.close(py)
     }
@@ -98,7 +98,7 @@ impl PictureEncoder {
     }
 }
 
-/// A picture on its way through an encoder.
+/// A picture that is being encoded.
 #[pyclass(frozen, module = "llamacpu._native")]
 pub(crate) struct PictureEncoding {
     width: usize,
@@ -117,7 +117,7 @@ impl PictureEncoding {
 
 #[pymethods]
 impl PictureEncoding {
-    /// Runs the next stage; returns how many are done, and how many there are. After an error the encoding has ended.
+    /// Runs the next stage; returns the number of completed stages and of all stages. An error ends the encoding.
     #[pyo3(signature = (cancel=None))]
     fn advance(&self, py: Python<'_>, cancel: Option<&Bound<'_, CancelToken>>) -> PyResult<(usize, usize)> {
         let mut encoding = self.take()?;
@@ -130,7 +130,7 @@ impl PictureEncoding {
         Ok(stages)
     }
 
-    /// How many stages are done, and how many there are.
+    /// The number of completed stages, and of all stages.
     #[getter]
     fn stages(&self, py: Python<'_>) -> PyResult<(usize, usize)> {
         let encoding = self.take()?;

@@ -60,7 +60,7 @@ fn top_k<'py>(py: Python<'py>, logits: PyReadonlyArray1<'py, f32>, k: usize) -> 
     Ok((ids, collected(py, chosen.iter().map(|(_, logit)| *logit))?))
 }
 
-/// `(log_sum, entropy)` of the softmax, or None where there is none.
+/// `(log_sum, entropy)` of the softmax; `None` if it is undefined.
 #[pyfunction]
 fn distribution(py: Python<'_>, logits: PyReadonlyArray1<'_, f32>) -> PyResult<Option<(f64, f64)>> {
     let isa = isa(py)?;
@@ -68,7 +68,7 @@ fn distribution(py: Python<'_>, logits: PyReadonlyArray1<'_, f32>) -> PyResult<O
     Ok(found.map(|found| (found.log_sum, found.entropy)))
 }
 
-/// The log-probabilities, or None where there is no softmax.
+/// The log-probabilities; `None` if the softmax is undefined.
 #[pyfunction]
 fn log_softmax<'py>(
     py: Python<'py>,

@@ -34,20 +34,20 @@ impl Session {
         self.0.context()
     }
 
-    /// Number of tokens that have been processed; in the middle of a step, before that step.
+    /// Number of tokens that have been processed; during a step, the number before it.
     #[getter]
     fn position(&self, py: Python<'_>) -> PyResult<usize> {
         attached(py, || self.0.position())
     }
 
-    /// The tokens that have been processed; in the middle of a step, before that step.
+    /// The tokens that have been processed; during a step, those before it.
     #[getter]
     fn tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let tokens = attached(py, || self.0.tokens())?;
         list(py, &tokens)
     }
 
-    /// Says that the tokens behind the first `tokens` ones are a second text.
+    /// Declares the tokens after the first `tokens` ones a second text.
     fn set_first_part(&self, tokens: usize) {
         self.0.set_first_part(tokens);
     }
@@ -68,7 +68,7 @@ impl Session {
         })
     }
 
-    /// Bytes of keys and values, pages shared with forks included; in the middle of a step, before that step.
+    /// Bytes of keys and values, including pages shared with forks; during a step, the size before it.
     #[getter]
     fn nbytes(&self, py: Python<'_>) -> PyResult<usize> {
         attached(py, || self.0.nbytes())
@@ -80,8 +80,8 @@ impl Session {
         attached(py, || self.0.fork()).map(Self::new)
     }
 
-    /// Sets what the tokens go through in addition to the model: adapters, each with its scale and the position of the first
-    /// token that goes through it, and vectors. Forgets tokens that went through something else; returns how many are left.
+    /// Sets the control vectors and the adapters, each with its scale and the position from which it applies. Forgets
+    /// tokens that were computed with others; returns how many are left.
     #[pyo3(signature = (low_rank, steering=None))]
     fn set_adapters(
         &self,
@@ -94,7 +94,7 @@ impl Session {
         attached(py, || self.0.set_adapters(adapters))
     }
 
-    /// Says that the tokens of a restored session have gone through these.
+    /// Declares that the tokens of a restored session were computed with these.
     #[pyo3(signature = (low_rank, steering=None))]
     fn declare_adapters(
         &self,

@@ -194,7 +194,7 @@ impl Tokenizer {
         })
     }
 
-    /// A decoder for ids that come one by one.
+    /// A decoder for a stream of ids.
     fn stream(&self, special: bool) -> StreamDecoder {
         StreamDecoder { tokenizer: Arc::clone(&self.inner), special, text: TextStream::default() }
     }
@@ -219,7 +219,7 @@ fn copied<T: numpy::Element + Copy>(array: Option<PyReadonlyArray1<'_, T>>) -> P
     array.map(|array| copy_of(array.as_slice()?)).transpose()
 }
 
-/// Turns ids that come one by one into text, never half a character at a time.
+/// Turns a stream of ids into text, never returning part of a character.
 #[pyclass(module = "llamacpu._native")]
 struct StreamDecoder {
     tokenizer: Arc<llamacpu_text::Tokenizer>,
@@ -238,7 +238,7 @@ impl StreamDecoder {
         })
     }
 
-    /// What is left at the end: U+FFFD for half a character.
+    /// The rest of the text at the end: U+FFFD for an incomplete character.
     fn flush(&mut self) -> String {
         self.text.flush()
     }

@@ -1,4 +1,4 @@
-//! Encoders of pictures: vision transformers (A. Dosovitskiy et al., arXiv:2010.11929) and the projectors that turn their
+//! Vision encoders: vision transformers (A. Dosovitskiy et al., arXiv:2010.11929) and the projectors that turn their
 //! states into rows for a language model. As with the text model there is one pass, and every architecture is a
 //! [`VisionConfig`] of sizes and switches.
 //!
@@ -34,7 +34,7 @@ use crate::tensors::{TensorInfo, Tensors};
 use crate::{Error, Interrupted};
 use weights::VisionWeights;
 
-/// An encoder of pictures, ready to run: immutable weights and the threads that compute with them.
+/// A vision encoder, ready to run: immutable weights and the threads that compute with them.
 pub struct PictureEncoder {
     config: VisionConfig,
     weights: VisionWeights,

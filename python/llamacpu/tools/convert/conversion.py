@@ -139,7 +139,7 @@ def _encoder(source: Source, type: str, model_id: str, name: str | None) -> _Mad
         for ours, theirs, array in tower.tensors()
     ]
     if not tensors:
-        raise CheckpointError(f"{source.checkpoint.folder}: the checkpoint has no tensors of an encoder of pictures")
+        raise CheckpointError(f"{source.checkpoint.folder}: the checkpoint has no tensors of a vision encoder")
     tower.check(tensor.name for tensor in tensors)
     tower.keys.add("general.type", "mmproj", "string")
     _set_card(tower.keys, source, tensors, model_id, name)

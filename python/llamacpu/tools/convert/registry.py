@@ -141,14 +141,14 @@ def family_of(source: Source) -> type[Family]:
 
 
 def tower_of(source: Source) -> type[Tower]:
-    """The encoder of pictures in a checkpoint; CheckpointError if its class has none that can be converted."""
+    """The vision encoder in a checkpoint; CheckpointError if its class has none that can be converted."""
     from llamacpu.tools.convert.towers import kinds
 
     names = source.root.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if name not in TOWERS:
         raise CheckpointError(
-            f"config.json: the architecture {name!r:.80} has no encoder of pictures that can be converted; "
+            f"config.json: the architecture {name!r:.80} has no vision encoder that can be converted; "
             f"expected one of {', '.join(sorted(TOWERS))}"
         )
     tower: type[Tower] = getattr(kinds, TOWERS[name])

@@ -1,4 +1,4 @@
-//! The sizes and switches of an encoder of pictures.
+//! The sizes and switches of a vision encoder.
 
 use llamacpu_kernels::rope::RopeStyle;
 

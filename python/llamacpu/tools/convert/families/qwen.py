@@ -45,7 +45,7 @@ class Qwen2(Family):
 
 
 class Qwen2Vl(Qwen2):
-    """Qwen2-VL and Qwen2.5-VL without their encoders of pictures."""
+    """Qwen2-VL and Qwen2.5-VL without their vision encoders."""
 
     architecture = "qwen2vl"
 

@@ -1,4 +1,4 @@
-"""What the encoders of pictures share: the tensors before the language model, and the keys that begin with "clip."."""
+"""What the vision encoders share: the tensors before the language model, and the keys that begin with "clip."."""
 
 from __future__ import annotations
 
