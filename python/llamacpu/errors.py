@@ -8,7 +8,7 @@ LlamaCpuError
 ├── TemplateError    a chat template that cannot be rendered (also a ValueError)
 ├── GrammarError     a grammar or JSON schema that cannot be used (also a ValueError)
 ├── SessionError     a saved session that is damaged or belongs to another model (also a ValueError)
-├── PictureError     a picture that cannot be read or is not allowed, or a model that sees none (also a ValueError)
+├── PictureError     a picture that cannot be read or is not allowed, or a model without image input (also a ValueError)
 ├── StoreError       the model that a name refers to cannot be found, downloaded or stored (also a ValueError)
 ├── TrainingError    training data, settings or a checkpoint of a training that cannot be used (also a ValueError)
 ├── Overloaded       an engine has as many requests waiting as it accepts; `retry_after` says when to try again

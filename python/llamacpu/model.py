@@ -52,10 +52,10 @@ class Model(EngineModel):
     load       "map": the file is memory-mapped and the system reads its pages as they are needed; it is copied if its
                file system does not support mapping. "copy": the whole file is read into the process's memory at once,
                and later changes to it have no effect
-    mmproj     the file of the vision encoder, for models that see pictures; `None` for the one that came with the
-               model's name or lies beside its file, False for none
-    image_tokens  the most tokens of a picture, for models that show one in several sizes; `None` for what they were
-               trained with
+    mmproj     the file of the vision encoder, for models with image input; `None` for the one that came with the
+               model's name or is beside its file, False for none
+    image_tokens  maximum number of tokens of a picture, for models that offer several sizes; `None` for what they
+               were trained with
     lora, control_vectors  what sessions go through by default, as in `session`: LoRA adapters with their scales, and
                control vectors with their strengths and layers. Without `lora`, a model opened by name has the adapters
                that belong to the name (ADAPTER of a Modelfile)
@@ -94,11 +94,11 @@ class Model(EngineModel):
 
     @property
     def vision(self) -> Vision | None:
-        """What sees pictures in messages: the vision encoder in the mmproj file; None for a model without one."""
+        """The vision encoder in the mmproj file, for pictures in messages; None for a model without one."""
         return self._vision
 
     def open_vision(self, mmproj: str | os.PathLike[str], image_tokens: int | None = None) -> None:
-        """See pictures with this vision encoder from now on; arguments and errors as for the constructor."""
+        """Use this vision encoder from now on; arguments and errors as for the constructor."""
         older, self._vision = self._vision, vision_of(self, None, mmproj, image_tokens, self.threads)
         if older is not None:
             older.close()
@@ -256,8 +256,8 @@ class Model(EngineModel):
         context          tokens of the session that this call creates; None for the model's training context
         access           what texts in messages may name as a picture, besides data URLs: files, addresses on the web
 
-        Messages may have pictures, if the model sees them (`vision`): parts such as {"type": "image_url", "image_url":
-        {"url": "data:image/jpeg;base64,..."}} or {"type": "image", "image": Path("photo.jpg")}.
+        Messages may contain pictures if the model has a vision encoder (`vision`): parts such as {"type": "image_url",
+        "image_url": {"url": "data:image/jpeg;base64,..."}} or {"type": "image", "image": Path("photo.jpg")}.
 
         The remaining arguments are those of `generate`. Without `stream`, use
         `await asyncio.to_thread(model.chat, messages)` to avoid blocking an event loop. Raises TypeError and ValueError

@@ -42,7 +42,7 @@ def with_marks(
     Parts of the type "image_url" and "input_image" (OpenAI) and "image" (Anthropic, transformers) are pictures, as are
     the `images` of a message (Ollama), which come before its text. access: which texts may name files and addresses.
 
-    Raises PictureError for a model that sees no pictures, and for a picture that cannot be read; TypeError and
+    Raises PictureError for a model without image input, and for a picture that cannot be read; TypeError and
     ValueError for parts in another form.
     """
     from llamacpu.chat.pictures import Marks

@@ -69,7 +69,7 @@ class Chat:
 
     name    the template in use: "default", another name in the file, a built-in name, "modelfile" or "custom"
     stop    texts that end an answer, if the template is a built-in one
-    vision  what sees the pictures of the messages; None for a model that sees none
+    vision  the vision encoder for pictures in messages; None for a model without one
     """
 
     def __init__(

@@ -30,7 +30,7 @@ __all__ = ["Checkpoint"]
 class Checkpoint:
     """The configuration and the tensors of a checkpoint; made by `Checkpoint.open`.
 
-    folder    where it lies
+    folder    its location
     config    the content of config.json, or of Meta's params.json in its form; {} if there is neither
     tensors   name to tensor, as the files name them; those of Meta's form under the names of Hugging Face
               Weights in AWQ, GPTQ, FP8 or compressed-tensors are unpacked to float32 when they are read; those of MXFP4

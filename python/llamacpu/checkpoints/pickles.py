@@ -1,7 +1,7 @@
-"""Reading the pickle of a state dict without unpickling: nothing is imported or called.
+"""Reading the pickle of a state dict without unpickling it: nothing is imported or called.
 
-A pickle is a program for a machine with a stack. This one knows the instructions that `torch.save` writes for a table
-of tensors, and of the objects that they name those few that describe tensors. Everything else is refused by name.
+A pickle is a program for a stack machine. This one knows the instructions that `torch.save` writes for a table of
+tensors and, of the objects that they name, the few that describe tensors. Everything else is refused by name.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class _Machine:
         if not isinstance(table, dict) or len(items) % 2:
             raise self.refusal("items are set in what is not a table")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # The hash of a nested tuple could take for ever.
+            # Hashing a nested tuple could take exponential time.
             if type(key) not in (str, int):
                 raise self.refusal(f"a key of the kind {type(key).__name__}; expected the name of a tensor")
             table[key] = value

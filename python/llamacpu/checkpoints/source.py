@@ -1,4 +1,4 @@
-"""A file of a checkpoint: read in pieces, and every piece is from the file that was opened first."""
+"""A file of a checkpoint, read in pieces, all of which are from the file that was opened first."""
 
 from __future__ import annotations
 

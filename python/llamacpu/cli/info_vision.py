@@ -1,4 +1,4 @@
-"""What `llamacpu info` says about the part of a model that sees."""
+"""What `llamacpu info` says about the vision encoder of a model."""
 
 from __future__ import annotations
 

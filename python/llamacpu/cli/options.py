@@ -51,12 +51,12 @@ mmproj: Decorator = click.option(
     "--mmproj",
     metavar="FILE",
     shell_complete=complete_files,
-    help="The vision encoder of a model that sees pictures. [default: the one that comes with it or lies beside it]",
+    help="Vision encoder, for a model with image input. [default: the one that came with the model or is beside it]",
 )
 image_tokens: Decorator = click.option(
     "--image-tokens",
     type=click.IntRange(min=1, max=MOST_TOKENS),
-    help="Maximum number of tokens of a picture, for models that show one in several sizes.",
+    help="Maximum number of tokens of a picture, for models that offer several sizes.",
 )
 context: Decorator = click.option(
     "-c",

@@ -120,7 +120,7 @@ def command(context: click.Context, /, **given: Any) -> None:
 
     A model that has no chat template and whose name is not that of a chat model continues the prompt as it is.
 
-    With a model that sees pictures, --image shows one; in a conversation, drag its file into the message.
+    --image gives a picture to a model with image input; in a conversation, drag the file into the message.
 
     The text is streamed. At a terminal, and after the answer of a chat model, the output ends with a newline; with
     --raw into a pipe or file, it is exactly the text of the model.

@@ -1,4 +1,4 @@
-"""A constraint that takes effect after the reasoning: the reasoning is free, the answer is not."""
+"""A constraint that takes effect after the reasoning, which is not constrained."""
 
 from __future__ import annotations
 

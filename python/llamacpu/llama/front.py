@@ -55,7 +55,7 @@ class Llama(Attributes, Signatures):
     chat_format   a built-in chat template, one of the file's, Jinja source, or a name registered in
                   `llamacpu.llama.formats`; None for the file's own
     chat_handler  a function that answers conversations itself, see `llamacpu.llama.formats`
-    mmproj        the vision encoder of a model that sees pictures; None for the one that lies beside its file
+    mmproj        the vision encoder of a model with image input; None for the one beside its file
     image_tokens  the most tokens of a picture; None for what the model was trained with
     tokenizer     replaces the file's tokenizer: an object like those in `llamacpu.llama.tokenizer`
     type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)

@@ -1,4 +1,4 @@
-"""The part of a model that sees: the vision encoder of an mmproj file, its processor, and what it has seen.
+"""Image input of models: the vision encoder of an mmproj file, its processor, and a cache of embeddings.
 
 projectors  which mmproj file belongs to a model
 vision      `Vision`: a picture -> its part of a prompt, with embeddings that are computed when a step needs them

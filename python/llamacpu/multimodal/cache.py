@@ -1,4 +1,4 @@
-"""Embeddings of pictures that were seen before, the most recently used ones, bounded in bytes."""
+"""A cache of embeddings of pictures: the most recently used ones, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class EmbeddingCache:
         self._lock = ProcessLock()
 
     def get(self, digest: bytes) -> NDArray[np.float32] | None:
-        """What was put in under this digest, if it is still there."""
+        """The array stored under this digest; None if it is no longer there."""
         with self._lock:
             rows = self._rows.get(digest)
             if rows is not None:
@@ -32,7 +32,7 @@ class EmbeddingCache:
             return rows
 
     def put(self, digest: bytes, rows: NDArray[np.float32]) -> None:
-        """Keep an array, and forget the ones that were not used for longest, down to the limit."""
+        """Store an array, and evict the least recently used ones down to the limit."""
         with self._lock:
             old = self._rows.pop(digest, None)
             self.nbytes -= 0 if old is None else old.nbytes

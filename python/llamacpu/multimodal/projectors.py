@@ -80,12 +80,12 @@ def vision_of(
     max_tokens: int | None,
     threads: int | None,
 ) -> Vision | None:
-    """What sees pictures for a model; None if there is nothing.
+    """The vision encoder of a model; None if it has none.
 
     named   the encoder that came with the model's name
     mmproj  the file to use, False for none, or None and True: the encoder that is there; with True there must be one
 
-    Raises what `Vision` raises, for a file that was given; one that was only found is left alone if it is of no use.
+    Raises what `Vision` raises, for a file that was given; one that was only found is ignored if it cannot be used.
     """
     if mmproj is False:
         return None
@@ -111,7 +111,7 @@ def vision_of(
 
 
 def _opened(path: Path, width: int, max_tokens: int | None, threads: int | None) -> Vision:
-    # Imported here: most models see nothing.
+    # Imported here: most models have no vision encoder.
     from llamacpu.multimodal.vision import Vision
 
     return Vision(path, width=width, threads=threads, max_tokens=max_tokens)

@@ -26,7 +26,7 @@ class RowSource(Protocol):
     @property
     def digest(self) -> bytes: ...
     def rows(self, cancel: CancelToken | None = None, on_progress: EncodeProgress | None = None) -> NDArray[np.float32]:
-        """All rows of the picture, float32[rows, width]: encoded now, or remembered."""
+        """All rows of the picture, float32[rows, width]: from the cache, or encoded now."""
 
 
 class DelayedEmbeddings(Embeddings):
@@ -52,7 +52,7 @@ class DelayedEmbeddings(Embeddings):
 
     @property
     def rows(self) -> NDArray[np.float32]:  # type: ignore[override]
-        """float32[rows, width]; encodes the picture if nothing remembers it."""
+        """float32[rows, width]; encodes the picture if it is not cached."""
         return self.source.rows()[self.first : self.first + self.count]
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class DelayedStates(CrossStates):
 
     @property
     def states(self) -> NDArray[np.float32]:  # type: ignore[override]
-        """float32[states, width]; encodes the picture if nothing remembers it."""
+        """float32[states, width]; encodes the picture if it is not cached."""
         return self.source.rows()
 
 

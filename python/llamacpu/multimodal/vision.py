@@ -44,14 +44,14 @@ _PLACEHOLDERS = {
 
 
 class Vision:
-    """The vision encoder that belongs to a model, and its memory of the pictures that it has seen.
+    """The vision encoder that belongs to a model, and a cache of the pictures that it has encoded.
 
     path        an mmproj file, or a Llama 3.2 Vision model in one file
     width       the model's embedding_length, which the encoder's output must have
     threads     for the encoder; None as for `Model`
-    max_tokens  most tokens of a picture, for models that have a choice; None for as many as the model was trained with
+    max_tokens  maximum number of tokens of a picture, for models that have a choice; None for that of the training
     limits      what pictures are accepted
-    cache_bytes  of embeddings that are remembered
+    cache_bytes  size limit of the cache of embeddings
     open_encoder  replaces the encoder of the file: (path, threads) -> encoder
 
     The header is read at once, the weights when the first picture is encoded. Raises GGUFError for a file that cannot
@@ -171,7 +171,7 @@ class Vision:
     def rows_of(
         self, seen: _Seen, cancel: CancelToken | None, on_progress: EncodeProgress | None
     ) -> NDArray[np.float32]:
-        """The rows of a picture: remembered, or encoded now."""
+        """The rows of a picture: from the cache, or encoded now."""
         found = self._cache.get(seen.digest)
         if found is not None:
             return found
@@ -206,7 +206,7 @@ class Vision:
 
 
 class _Seen:
-    """A picture in a prompt. Its rows stay with it, whatever the cache forgets, as long as the prompt exists."""
+    """A picture in a prompt. It keeps its rows for as long as the prompt exists, whatever the cache evicts."""
 
     def __init__(self, vision: Vision, picture: Picture, plan: Plan, digest: bytes) -> None:
         self.picture: Picture = picture

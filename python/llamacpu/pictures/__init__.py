@@ -1,12 +1,12 @@
-"""Pictures for models that see: from a file to the pixels that a vision encoder reads, and the tokens that it costs.
+"""Pictures for vision models: from a file to the pixels that a vision encoder reads, and the tokens that they take.
 
 source      a path, bytes, a data URL or an address -> the bytes of a file
 picture     bytes -> `Picture`: its size, its digest, and its pixels as RGB
 settings    what the file of a vision encoder says about its input -> `PictureSettings`
 processors  one file for each kind of model: `plan` (sizes, tiles, tokens) and `prepare` (pixels)
 
-Pictures are resized, tiled and normalized as the processors of Hugging Face transformers do it, which the models were
-trained with. Decoding and resizing need the extra `pictures` (Pillow).
+Pictures are resized, tiled and normalized as by the processors of Hugging Face transformers, with which the models
+were trained. Decoding and resizing need the extra `pictures` (Pillow).
 """
 
 from llamacpu.pictures.picture import Picture, PictureLimits

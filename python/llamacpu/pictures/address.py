@@ -1,8 +1,8 @@
-"""Fetches pictures from addresses on the web, and from nowhere else.
+"""Fetches pictures from public addresses on the web, and from no others.
 
 A message may come from somebody who can reach this program but not its machine or network. Every connection, those
-after redirects included, is made to an address that was looked up and found to be public, so that neither a name nor a
-redirect leads inside.
+after redirects included, is made to an address that was resolved and found to be public, so that neither a name nor a
+redirect leads into the network.
 """
 
 from __future__ import annotations

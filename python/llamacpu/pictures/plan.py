@@ -1,4 +1,4 @@
-"""What becomes of a picture of a given size: tiles and tokens (`Plan`), and then pixels (`Prepared`)."""
+"""How a picture of a given size is presented to a model: tiles and tokens (`Plan`), then pixels (`Prepared`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Plan", "Prepared"]
 
 @dataclass(frozen=True)
 class Plan:
-    """How a picture is shown to a model; known from its size alone, before any pixel is looked at.
+    """How a picture is presented to a model; it follows from the size alone, before anything is decoded.
 
     tile             height and width of each tile in pixels
     grid             rows and columns of tiles that the picture is cut into

@@ -27,7 +27,7 @@ class PictureAccess:
     """What texts in messages may name, besides data URLs. Bytes and `Path`s, which no client can send, are always read.
 
     files      paths and file: URLs of this machine
-    addresses  http: and https: URLs; those inside of this machine and its network are refused all the same
+    addresses  http: and https: URLs; those of this machine and its network are refused in any case
     """
 
     files: bool = False

@@ -172,7 +172,7 @@ class ScheduledModel:
 
     @property
     def vision(self) -> Vision | None:
-        """What sees pictures; None for a model that sees none."""
+        """The vision encoder; None for a model without one."""
         return getattr(self._model, "vision", None)
 
     @property

@@ -1,4 +1,4 @@
-"""What the native vision encoder needs to know besides its weights, and what preprocessing needs to know of it.
+"""What the native vision encoder needs to know besides its weights, and what preprocessing needs to know about it.
 
 The native encoder takes the fields of `VisionConfig` by these names. Every kind of encoder is one `VisionConfig`; each
 switch is documented in full beside its namesake in the native module.
@@ -100,7 +100,7 @@ class VisionConfig(FieldMapping):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureConfig:
-    """What preprocessing needs to know of an encoder, from the metadata of its file."""
+    """What preprocessing needs to know about an encoder, from the metadata of its file."""
 
     kind: str
     """clip.projector_type ("llama4", "gemma3", "idefics3", "mlp", "pixtral", "qwen2vl_merger", "muse-glimmer" ...), or
@@ -143,7 +143,7 @@ class PictureConfig:
 
 
 class VisionSettings(NamedTuple):
-    """What the metadata of a file say of its encoder."""
+    """What the metadata of a file says about its encoder."""
 
     native: VisionConfig
     pictures: PictureConfig

@@ -1,4 +1,4 @@
-"""What most files of picture encoders have in common."""
+"""What most files of vision encoders have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the kind of a picture encoder to the function that reads its configuration."""
+"""From the kind of a vision encoder to the function that reads its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of models and what they do to pictures: one file each, chosen by the kind of projector in the file."""
+"""How each kind of model has its pictures prepared: one file per kind, chosen by the kind of projector."""
 
 from __future__ import annotations
 

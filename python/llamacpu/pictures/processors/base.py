@@ -32,7 +32,7 @@ class Processor(ABC):
         self.side: int = settings.merge or self.merge
 
     def plan(self, size: Size) -> Plan:
-        """What becomes of a picture of this height and width. Raises PictureError for a shape that cannot be shown."""
+        """How a picture of this height and width is presented. Raises PictureError for a shape that cannot be."""
         height, width = size
         if height < 1 or width < 1:
             raise PictureError(f"a picture has {width} x {height} pixels; expected at least one")

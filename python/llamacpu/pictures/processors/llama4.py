@@ -1,4 +1,4 @@
-"""Llama 4: a grid of tiles that loses least of the picture, and the whole picture once more."""
+"""Llama 4: the grid of tiles in which the picture loses least, and the whole picture once more."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Llava(Processor):
-    """The shorter side becomes the side of the square; what the longer one has more at both ends is cut off."""
+    """The shorter side becomes the side of the square; the longer one is cropped at both ends."""
 
     def _plan(self, size: Size) -> Plan:
         return Plan(tile=self._square(), grid=(1, 1), tiles=1, pieces=(self._tile_tokens(),))

@@ -1,4 +1,4 @@
-"""Tensors between a checkpoint and a file: read when their turn comes, changed on the way, in pieces where possible."""
+"""Tensors on the way from a checkpoint to a file: read only when they are written, in pieces where possible."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Array:
 
     @classmethod
     def stored(cls, shape: Sequence[int], format: str, pieces: Callable[[], Iterator[NDArray[np.uint8]]]) -> Array:
-        """A tensor that is in a format of files already."""
+        """A tensor that is stored in a format of GGUF files already."""
         array = cls(shape, "U8", pieces)  # type: ignore[arg-type]
         array.format = format
         return array

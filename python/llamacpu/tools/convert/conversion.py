@@ -54,7 +54,7 @@ def convert(
     type         of the matrices: "f32", "f16", "bf16", "q8_0", or "auto": 16 bits of the kind that the checkpoint
                  has, f16 for F32
     name         of the model (general.name), instead of the one in the model card or the folder's
-    mmproj       convert the part that sees, with its projector, instead of the language model: the file that runtimes
+    mmproj       convert the vision encoder and its projector instead of the language model, to the file that runtimes
                  call mmproj ("mmproj-Llama-4-Scout-F16.gguf")
     on_progress  called with the bytes written so far and in total
     on_download  called with the bytes downloaded so far and in total
@@ -64,8 +64,8 @@ def convert(
     `output` is a file of another kind, OSError.
 
     The exceptions: a SentencePiece vocabulary that only exists as BPE in tokenizer.json gets scores in the order of its
-    merges; llama.cpp's converter gives all tokens the same score, and text is then cut in another way. The first Qwen
-    gets the epsilon of its norms under the name that runtimes read, Mistral 4 the scale of its queries; the output of
+    merges; llama.cpp's converter gives all tokens the same score, and text is then tokenized differently. The first
+    Qwen gets the epsilon of its norms under the name that runtimes read, Mistral 4 the scale of its queries; the output of
     Baichuan 2 is normalized; the encoder of Llama 4 has the names of published files, and Pixtral's the row of the
     embedding that it needs.
     """

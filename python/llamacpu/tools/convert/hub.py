@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: in a folder, or on the Hugging Face Hub and then in its cache or in our store."""
+"""Where a checkpoint is: in a folder, or on the Hugging Face Hub and then in its cache or in our store."""
 
 from __future__ import annotations
 

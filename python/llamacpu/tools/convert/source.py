@@ -18,7 +18,7 @@ MAX_LAYERS = 10_000
 
 
 class Source:
-    """What the converter knows of a checkpoint.
+    """What the converter knows about a checkpoint.
 
     checkpoint    the folder
     root          config.json as it is

@@ -1,4 +1,4 @@
-"""A trial of a file before it is written: whether it is a model that runs here.
+"""Tries a file before it is written: whether it is a model that runs here.
 
 The file is laid out with holes where the data of the tensors will be, so it takes no room, and opened as any other.
 """
@@ -28,7 +28,7 @@ _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
 def try_model(metadata: Mapping[str, Any], tensors: Sequence[NewTensor]) -> None:
-    """Raise CheckpointError if the file would not run: missing, further or wrongly shaped tensors, a bad tokenizer."""
+    """Raise CheckpointError if the file would not run: missing, unused or wrongly shaped tensors, a bad tokenizer."""
     with tempfile.TemporaryDirectory(prefix="llamacpu-", ignore_cleanup_errors=True) as folder:
         path = Path(folder) / "model.gguf"
         _write(path, metadata, tensors)

@@ -44,7 +44,7 @@ def piece_model(folder: TokenizerFolder, name: str = "tokenizer.model") -> Piece
 
 
 class PieceVocabulary:
-    """Tokens, scores and types by id; what has no token is unused."""
+    """Tokens, scores and types by id; ids without a token are unused."""
 
     def __init__(self, size: int) -> None:
         self.tokens: list[bytes] = [f"[PAD{id}]".encode() for id in range(size)]

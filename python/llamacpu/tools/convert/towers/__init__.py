@@ -1,1 +1,1 @@
-"""How the parts of checkpoints that see become files of their own, which runtimes call mmproj."""
+"""How the vision encoders of checkpoints become files of their own, which runtimes call mmproj."""

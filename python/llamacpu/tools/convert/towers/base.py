@@ -39,7 +39,7 @@ _SIZES = (
 
 
 class Tower(ABC):
-    """How the encoder of one kind of model becomes a file.
+    """How the vision encoder of one kind of model becomes a file.
 
     Subclasses name the kind and override what differs: `kept`, `converted`, `format_of`, `set_parameters`.
 
