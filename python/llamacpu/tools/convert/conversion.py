@@ -65,8 +65,8 @@ def convert(
 
     The exceptions: a SentencePiece vocabulary that only exists as BPE in tokenizer.json gets scores in the order of its
     merges; llama.cpp's converter gives all tokens the same score, and text is then tokenized differently. The first
-    Qwen gets the epsilon of its norms under the name that runtimes read, Mistral 4 the scale of its queries; the output of
-    Baichuan 2 is normalized; the encoder of Llama 4 has the names of published files, and Pixtral's the row of the
+    Qwen gets the epsilon of its norms under the name that runtimes read, Mistral 4 the scale of its queries; the output
+    of Baichuan 2 is normalized; the encoder of Llama 4 has the names of published files, and Pixtral's the row of the
     embedding that it needs.
     """
     check_path("source", source)
