@@ -48,7 +48,7 @@ threads, tokens, rank, steps, kept = map(int, sys.argv[2:7])
 with llamacpu.Model(path, threads=threads) as model:
     native = model._native
     names = [name for name, _, _ in _native.trainable(native) if name.startswith("blk.")]
-    trainer = _native.Trainer(native, names, rank, 2.0 * rank, tokens, 0, kept)
+    trainer = _native.Trainer(native, _native.TrainerShape(names, rank, tokens, kept), 2.0 * rank)
     ids = np.array(data(tokens), np.int32)
     segments = np.array([0, tokens], np.int32)
     def step():

@@ -7,7 +7,7 @@ float64, the mathematics of the native trainer: cross-entropy in nats, gradients
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,31 +19,27 @@ def trainable(_model: Any) -> list[tuple[str, int, int]]:
     return [(name, WIDTH, WIDTH) for name in NAMES]
 
 
-def training_nbytes(
-    _model: Any, targets: Any, rank: int, tokens: int, kept_layers: int = 0, exact: bool = False
-) -> int:
-    return len(targets) * rank * WIDTH * 32 + tokens * WIDTH * 64 * (1 + kept_layers)
+class TrainerShape(NamedTuple):
+    targets: list[str]
+    rank: int
+    tokens: int
+    kept_layers: int = 0
+    exact: bool = False
+
+
+def training_nbytes(_model: Any, shape: TrainerShape) -> int:
+    return len(shape.targets) * shape.rank * WIDTH * 32 + shape.tokens * WIDTH * 64 * (1 + shape.kept_layers)
 
 
 class NumpyTrainer:
     """See the module docstring."""
 
-    def __init__(
-        self,
-        _model: Any,
-        targets: list[str],
-        rank: int,
-        alpha: float,
-        tokens: int,
-        seed: int = 0,
-        kept_layers: int = 0,
-        exact: bool = False,
-        vocabulary: int = 512,
-    ) -> None:
+    def __init__(self, _model: Any, shape: TrainerShape, alpha: float, seed: int = 0, vocabulary: int = 512) -> None:
+        targets, rank = shape.targets, shape.rank
         random = np.random.default_rng(7)
         self.embedding = random.normal(size=(vocabulary, WIDTH))
         self.weights = [random.normal(size=(WIDTH, WIDTH)) * 0.1 for _ in targets]
-        self.targets, self.rank, self.scale, self.most = list(targets), rank, alpha / rank, tokens
+        self.targets, self.rank, self.scale, self.most = list(targets), rank, alpha / rank, shape.tokens
         first = np.random.default_rng(seed)
         parts = []
         for _ in targets:

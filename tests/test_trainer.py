@@ -150,15 +150,15 @@ def test_a_new_adapter_changes_nothing(tmp_path: Path) -> None:
     path = write_model(tmp_path / "model.gguf", Shape())
     with Model(path) as model:
         targets = [name for name, _, _ in _native.trainable(model._native)]
-        trainer = _native.Trainer(model._native, targets, 4, 8.0, 16, seed=1)
+        trainer = _native.Trainer(model._native, _native.TrainerShape(targets, 4, 16), 8.0, seed=1)
         tokens = np.arange(1, 13, dtype=np.int32)
         loss, count = trainer.loss(tokens[:-1], np.array([0, 11], np.int32), tokens[1:])
         logits = model.session(kv_type="f32").forward(tokens[:-1].tolist(), logits="all").astype(np.float64)
         exact = (np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(11), tokens[1:]]).sum()
         assert count == 11
         assert loss == pytest.approx(exact, rel=1e-5)
-        same = _native.Trainer(model._native, targets, 4, 8.0, 16, seed=1)
-        other = _native.Trainer(model._native, targets, 4, 8.0, 16, seed=2)
+        same = _native.Trainer(model._native, _native.TrainerShape(targets, 4, 16), 8.0, seed=1)
+        other = _native.Trainer(model._native, _native.TrainerShape(targets, 4, 16), 8.0, seed=2)
         assert np.array_equal(trainer.parameters(), same.parameters())
         assert not np.array_equal(trainer.parameters(), other.parameters())
         start = 0
@@ -175,12 +175,12 @@ def test_a_new_adapter_changes_nothing(tmp_path: Path) -> None:
 def test_a_plan_grows_with_what_is_asked_for(tmp_path: Path) -> None:
     with opened(tmp_path, "llama") as (_, model):
         targets = [name for name, _, _ in _native.trainable(model)]
-        planned = _native.training_nbytes(model, targets, 3, 32)
-        assert _native.Trainer(model, targets, 3, 1.0, 32).nbytes <= planned
-        assert _native.training_nbytes(model, targets, 4, 32) > planned
-        assert _native.training_nbytes(model, targets, 3, 64) > planned
-        assert _native.training_nbytes(model, targets, 3, 32, 1) > planned
-        assert _native.training_nbytes(model, targets[:3], 3, 32) < planned
+        planned = _native.training_nbytes(model, _native.TrainerShape(targets, 3, 32))
+        assert _native.Trainer(model, _native.TrainerShape(targets, 3, 32), 1.0).nbytes <= planned
+        assert _native.training_nbytes(model, _native.TrainerShape(targets, 4, 32)) > planned
+        assert _native.training_nbytes(model, _native.TrainerShape(targets, 3, 64)) > planned
+        assert _native.training_nbytes(model, _native.TrainerShape(targets, 3, 32, 1)) > planned
+        assert _native.training_nbytes(model, _native.TrainerShape(targets[:3], 3, 32)) < planned
 
 
 def test_wrong_arguments_are_told(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_wrong_arguments_are_told(tmp_path: Path) -> None:
             ([], 4, 1.0, 8, "no matrices"),
         ):
             with pytest.raises(ValueError, match=message):
-                _native.Trainer(model, targets_, rank, alpha, tokens_)
+                _native.Trainer(model, _native.TrainerShape(targets_, rank, tokens_), alpha)
 
 
 @pytest.mark.parametrize(
@@ -236,10 +236,11 @@ def test_models_that_cannot_be_trained_are_refused(tmp_path: Path, switches: dic
     config = replace(BASE, **switches)
     path = write_config_model(tmp_path / "model.gguf", config)
     with open_config_model(path, config) as model:
+        shape = _native.TrainerShape(["blk.0.attn_q"], 4, 8)
         for call in (
             lambda: _native.trainable(model._native),
-            lambda: _native.Trainer(model._native, ["blk.0.attn_q"], 4, 1.0, 8),
-            lambda: _native.training_nbytes(model._native, ["blk.0.attn_q"], 4, 8),
+            lambda: _native.Trainer(model._native, shape, 1.0),
+            lambda: _native.training_nbytes(model._native, shape),
         ):
             with pytest.raises(ModelError, match=what):
                 call()

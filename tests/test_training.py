@@ -24,7 +24,7 @@ from llamacpu.errors import TrainingError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.tools.train import TrainingPlan, TrainingProgress, TrainingResult
 from llamacpu.tools.train.checkpoints import read_checkpoint
-from numpy_trainer import NAMES, NumpyTrainer
+from numpy_trainer import NAMES, NumpyTrainer, TrainerShape
 from training_child import SETTINGS, native
 
 CHILD = Path(__file__).with_name("training_child.py")
@@ -67,7 +67,7 @@ def whole(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_the_gradients_of_the_trainer_of_these_tests_are_right() -> None:
-    trainer = NumpyTrainer(None, list(NAMES), 2, 4.0, 16, 1)
+    trainer = NumpyTrainer(None, TrainerShape(list(NAMES), 2, 16), 4.0, 1)
     random_ = np.random.default_rng(0)
     trainer.set_parameters(random_.normal(size=trainer.values.shape).astype(np.float32))
     tokens = random_.integers(0, 512, 12).astype(np.int32)

@@ -129,7 +129,7 @@ def split(trainer: _native.Trainer, flat: NDArray[np.float32]) -> dict[str, NDAr
 def trainer_of(model: Any, targets: list[str] | None = None, **more: Any) -> _native.Trainer:
     """A trainer of these matrices, or of all, whose A and B are both random."""
     names = [name for name, _, _ in _native.trainable(model)] if targets is None else targets
-    trainer = _native.Trainer(model, names, RANK, ALPHA, 32, seed=3, **more)
+    trainer = _native.Trainer(model, _native.TrainerShape(names, RANK, 32, **more), ALPHA, seed=3)
     values = trainer.parameters()
     values[values == 0] = np.random.default_rng(5).standard_normal(int((values == 0).sum())).astype(np.float32) * 0.2
     trainer.set_parameters(values)

@@ -64,7 +64,9 @@ def test_adapters_of_embeddings_and_output_run_as_they_were_trained(data: Path, 
         targets = chosen_targets(_native.trainable(model._native), settings.matrices)
         adapter = read_gguf_adapter(result.adapter, "llama")
         assert sorted(adapter.matrices) == sorted(targets)
-        trainer = _native.Trainer(model._native, targets, settings.rank, settings.effective_alpha, 64)
+        trainer = _native.Trainer(
+            model._native, _native.TrainerShape(targets, settings.rank, 64), settings.effective_alpha
+        )
         trainer.set_parameters(adapter.flat(trainer.names))
         loss, _ = trainer.loss(tokens[:-1], np.array([0, 39], np.int32), tokens[1:])
         losses = []

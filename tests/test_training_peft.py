@@ -74,7 +74,10 @@ def test_peft_loads_the_folder_and_computes_the_same_loss(
         targets = chosen_targets(_native.trainable(model._native), settings.matrices)
         adapter = read_gguf_adapter(result.adapter, "llama")
         trainer = _native.Trainer(
-            model._native, targets, settings.rank, settings.effective_alpha, settings.length, 0, 0, True
+            model._native,
+            _native.TrainerShape(targets, settings.rank, settings.length, exact=True),
+            settings.effective_alpha,
+            0,
         )
         plain = trainer.loss(*prepared.rows[0])
         trainer.set_parameters(adapter.flat(trainer.names))
@@ -92,7 +95,10 @@ def test_the_loss_curve_is_that_of_pytorch_and_peft(prepared: Prepared, trained:
     with llamacpu.Model(DEMO) as model:
         targets = [name for name, _, _ in _native.trainable(model._native) if name.startswith("blk.")]
         trainer = _native.Trainer(
-            model._native, targets, SETTINGS.rank, SETTINGS.effective_alpha, SETTINGS.length, SETTINGS.seed, 0, True
+            model._native,
+            _native.TrainerShape(targets, SETTINGS.rank, SETTINGS.length, exact=True),
+            SETTINGS.effective_alpha,
+            SETTINGS.seed,
         )
         first = Adapter.of(trainer.names, trainer.parameters(), SETTINGS.effective_alpha)
         write_peft_folder(tmp_path / "first", model, first, alpha=SETTINGS.given_alpha, rslora=False)

@@ -102,7 +102,8 @@ def test_gradients_are_those_of_autograd(tmp_path: Path, name: str) -> None:
 
     path = write_config_model(tmp_path / "model.gguf", config, values=values)
     with open_config_model(path, config) as model:
-        trainer = _native.Trainer(model._native, [n for n, _, _ in _native.trainable(model._native)], RANK, ALPHA, 20)
+        shape = _native.TrainerShape([n for n, _, _ in _native.trainable(model._native)], RANK, 20)
+        trainer = _native.Trainer(model._native, shape, ALPHA)
         assert len(trainer.names) == len(lora) == 2 * 7 * LAYERS + 4
         there = names_of(config, name == "gemma2")
         keys = {}

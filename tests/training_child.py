@@ -22,7 +22,10 @@ SETTINGS = TrainingSettings(
 def native(trainer: Any = numpy_trainer.NumpyTrainer) -> SimpleNamespace:
     """What the training takes from the native module."""
     return SimpleNamespace(
-        trainable=numpy_trainer.trainable, training_nbytes=numpy_trainer.training_nbytes, Trainer=trainer
+        trainable=numpy_trainer.trainable,
+        training_nbytes=numpy_trainer.training_nbytes,
+        Trainer=trainer,
+        TrainerShape=numpy_trainer.TrainerShape,
     )
 
 

@@ -558,25 +558,35 @@ def trainable(model: Model) -> list[tuple[str, int, int]]:
     Raises ModelError if the model has a part that cannot be trained, naming it.
     """
 
-def training_nbytes(
-    model: Model, targets: Sequence[str], rank: int, tokens: int, kept_layers: int = 0, exact: bool = False
-) -> int:
+@final
+class TrainerShape:
+    """What the memory of a trainer follows from.
+
+    `targets` are names from `trainable`, `tokens` is the most that a step may have. The last `kept_layers` layers keep
+    their activations for the backward pass; the others compute them again, to the same bits, in more time. `exact`: see
+    `Trainer`.
+    """
+
+    def __new__(
+        cls, targets: Sequence[str], rank: int, tokens: int, kept_layers: int = 0, exact: bool = False
+    ) -> TrainerShape: ...
+
+def training_nbytes(model: Model, shape: TrainerShape) -> int:
     """The most bytes that a Trainer of this shape allocates: packed weights included, the model's file excluded."""
 
 @final
 class Trainer:
     """Trains LoRA adapters (E. Hu et al., arXiv:2106.09685) on a model whose own weights stay as they are.
 
-    `targets` are names from `trainable`. The output of each target becomes `W x + (alpha / rank) B (A x)`, with
+    The output of each target becomes `W x + (alpha / rank) B (A x)`, with
     A (float32[rank, columns], uniform within ±1/sqrt(columns), for embeddings ±1, drawn from `seed`) and B
     (float32[rows, rank], zeros).
     Products with quantized weights round activations to 8 bits in the forward pass, just as when the model runs, and
     gradients and weights to 8 bits in the backward pass; `exact` computes them in 32-bit floats, as everything else, in
     1.2 (the demo model) to 2.1 times the time (Llama 3.2 1B in Q4_K_M, 512 tokens, AVX-512). The results have the same
     bits for any number of threads and on every instruction set.
-    Parameters are named `TARGET.lora_a` and `TARGET.lora_b`; flat arrays hold them in the order of `names`. `tokens` is
-    the most that a step may have; memory for it is allocated here. The last `kept_layers` layers keep their activations
-    for the backward pass; the others compute them again, to the same bits, in more time.
+    Parameters are named `TARGET.lora_a` and `TARGET.lora_b`; flat arrays hold them in the order of `names`. All
+    memory is allocated here.
 
     Raises ValueError for a target that the model does not have or a rank or size out of range, ModelError for a model
     that cannot be trained, MemoryError. Calls while a step runs raise RuntimeError.
@@ -585,13 +595,9 @@ class Trainer:
     def __new__(
         cls,
         model: Model,
-        targets: Sequence[str],
-        rank: int,
+        shape: TrainerShape,
         alpha: float,
-        tokens: int,
         seed: int = 0,
-        kept_layers: int = 0,
-        exact: bool = False,
     ) -> Trainer: ...
     def step(
         self,

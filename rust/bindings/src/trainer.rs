@@ -7,7 +7,7 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use llamacpu_model::{Batch, Error, Interrupted, OptimizerStep, Trainable, TrainerShape};
+use llamacpu_model::{Batch, Error, Interrupted, OptimizerStep, Trainable};
 
 use crate::interrupt::CancelToken;
 use crate::lists::{array, copy_of};
@@ -24,21 +24,25 @@ fn trainable(py: Python<'_>, model: &Bound<'_, Model>) -> PyResult<Vec<Trainable
     attached(py, || llamacpu_model::trainable(&model))
 }
 
-/// Bytes that a trainer of this shape allocates at most.
+/// What the memory of a trainer follows from.
+#[pyclass(frozen, module = "llamacpu._native")]
+struct TrainerShape(llamacpu_model::TrainerShape);
+
+#[pymethods]
+impl TrainerShape {
+    /// Adapters of rank `rank` on the matrices `targets`, for steps of at most `tokens` tokens.
+    #[new]
+    #[pyo3(signature = (targets, rank, tokens, kept_layers=0, exact=false))]
+    fn new(targets: Vec<String>, rank: usize, tokens: usize, kept_layers: usize, exact: bool) -> Self {
+        Self(llamacpu_model::TrainerShape { targets, rank, tokens, kept_layers, exact })
+    }
+}
+
+/// The most bytes that a trainer of this shape allocates.
 #[pyfunction]
-#[pyo3(signature = (model, targets, rank, tokens, kept_layers=0, exact=false))]
-fn training_nbytes(
-    py: Python<'_>,
-    model: &Bound<'_, Model>,
-    targets: Vec<String>,
-    rank: usize,
-    tokens: usize,
-    kept_layers: usize,
-    exact: bool,
-) -> PyResult<usize> {
+fn training_nbytes(py: Python<'_>, model: &Bound<'_, Model>, shape: &Bound<'_, TrainerShape>) -> PyResult<usize> {
     let model = model.get().get(py)?;
-    let shape = TrainerShape { targets, rank, tokens, kept_layers, exact };
-    attached(py, || llamacpu_model::training_nbytes(&model, &shape))
+    attached(py, || llamacpu_model::training_nbytes(&model, &shape.get().0))
 }
 
 /// Adapters, their gradients and moments.
@@ -92,23 +96,19 @@ fn numbers<T: numpy::Element + Copy>(name: &str, values: &PyReadonlyArray1<'_, T
 
 #[pymethods]
 impl Trainer {
-    /// Allocates adapters and buffers for steps of at most `tokens` tokens.
+    /// Allocates adapters and buffers; the product of an adapter is multiplied by `alpha / rank`.
     #[new]
-    #[pyo3(signature = (model, targets, rank, alpha, tokens, seed=0, kept_layers=0, exact=false))]
+    #[pyo3(signature = (model, shape, alpha, seed=0))]
     fn new(
         py: Python<'_>,
         model: &Bound<'_, Model>,
-        targets: Vec<String>,
-        rank: usize,
+        shape: &Bound<'_, TrainerShape>,
         alpha: f32,
-        tokens: usize,
         seed: u64,
-        kept_layers: usize,
-        exact: bool,
     ) -> PyResult<Self> {
         let model = model.get().get(py)?;
-        let shape = TrainerShape { targets, rank, tokens, kept_layers, exact };
-        let trainer = released(py, || llamacpu_model::Trainer::new(model, &shape, alpha, seed))?;
+        let shape = &shape.get().0;
+        let trainer = released(py, || llamacpu_model::Trainer::new(model, shape, alpha, seed))?;
         let (nbytes, names) = (trainer.nbytes(), trainer.names());
         Ok(Self { native: Arc::new(Mutex::new(trainer)), nbytes, names })
     }
@@ -220,5 +220,6 @@ impl Trainer {
 pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(trainable, module)?)?;
     module.add_function(wrap_pyfunction!(training_nbytes, module)?)?;
+    module.add_class::<TrainerShape>()?;
     module.add_class::<Trainer>()
 }

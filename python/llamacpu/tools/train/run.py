@@ -142,11 +142,11 @@ def train(
             parameters = sum(settings.rank * sum(sizes[target]) for target in targets)
             weights, free = sum(tensor.nbytes for tensor in opened.file.tensors), available_memory()
 
+            def shape(kept: int) -> _native.TrainerShape:
+                return _native.TrainerShape(targets, settings.rank, settings.length, kept, settings.exact)
+
             def training_bytes(kept: int) -> int:
-                size = _native.training_nbytes(
-                    opened._native, targets, settings.rank, settings.length, kept, settings.exact
-                )
-                return size + _COPIES * parameters
+                return _native.training_nbytes(opened._native, shape(kept)) + _COPIES * parameters
 
             kept = kept_layers(opened.config.layers, lambda count: weights + training_bytes(count), memory, free)
             plan = TrainingPlan.of(
@@ -155,16 +155,7 @@ def train(
             if on_plan is not None:
                 on_plan(plan)
             _check_memory(plan, settings, memory)
-            trainer: TrainerLike = _native.Trainer(
-                opened._native,
-                targets,
-                settings.rank,
-                settings.effective_alpha,
-                settings.length,
-                settings.seed,
-                kept,
-                settings.exact,
-            )
+            trainer: TrainerLike = _native.Trainer(opened._native, shape(kept), settings.effective_alpha, settings.seed)
             if state.state is not None:
                 trainer.restore(*state.state)
             elif first is not None:
