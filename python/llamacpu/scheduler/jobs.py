@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _numbers = itertools.count(1)
 
-__all__ = ["Call", "Job", "Part", "Slot"]
+__all__ = ["Call", "Job", "Part", "Slot", "results"]
 
 
 class Slot:
@@ -73,6 +73,15 @@ class Call(_Waiting):
         super().__init__()
         self.function = function
 
+    def run(self) -> None:
+        """Call the function and wake the waiting thread."""
+        try:
+            self.result = self.function()
+        except BaseException as error:
+            self.finish(error)
+        else:
+            self.finish()
+
 
 class Job(_Waiting):
     """Tokens that continue a session, whose logits a thread is waiting for.
@@ -110,6 +119,12 @@ class Job(_Waiting):
         """Whether the result is no longer wanted."""
         return self.stopped or (self.cancel is not None and self.cancel.cancelled)
 
+    def undo(self) -> None:
+        """Forget what has been computed."""
+        if self.slot.native.position > self.start:
+            self.slot.native.truncate(self.start)
+            self.slot.pages.truncate(self.start)
+
     def advance(self, count: int, rows: Any) -> bool:
         """Record that `count` tokens were computed, with these rows of logits; return whether the job is done."""
         if self.logits == "all":
@@ -144,3 +159,17 @@ class Part(NamedTuple):
 
     job: Job
     ids: Sequence[int]
+
+
+def results(finished: Sequence[Job | Call]) -> list[Any]:
+    """The results of what has been waited for; raises the first error, if there is one."""
+    failed = [one.error for one in finished if one.error is not None]
+    if failed:
+        try:
+            raise failed[0]
+        finally:
+            # The error's traceback holds this frame; if the frame held the error, neither would be freed.
+            for one in finished:
+                one.error = None
+            del failed
+    return [one.result for one in finished]

@@ -13,7 +13,7 @@ from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import Cancelled, LlamaCpuError
 from llamacpu.scheduler.accounts import charge, note
 from llamacpu.scheduler.expected import Expected
-from llamacpu.scheduler.jobs import Call, Job, Part, Slot
+from llamacpu.scheduler.jobs import Call, Job, Part, Slot, results
 from llamacpu.scheduler.owner import Owner
 from llamacpu.scheduler.plan import MOST_ROWS, plan, wanted_logits
 
@@ -92,20 +92,12 @@ class Scheduler:
             # A signal handler has raised.
             self._abandon(jobs)
             raise
-        failed = [job.error for job in jobs if job.error is not None]
-        if failed:
+        if any(job.error is not None for job in jobs):
             with self.changed:
                 for job in jobs:
                     if job.error is None:
-                        self._undo(job)
-            try:
-                raise failed[0]
-            finally:
-                # The error's traceback holds this frame; if the frame held the error, neither would be freed.
-                for job in jobs:
-                    job.error = None
-                del failed
-        return [job.result for job in jobs]
+                        job.undo()
+        return results(jobs)
 
     def call(self, function: Callable[[], Any]) -> Any:
         """Run a function between two steps, in the scheduler's thread, and return its result."""
@@ -117,12 +109,7 @@ class Scheduler:
             self._calls.append(call)
             self.changed.notify_all()
         call.wait()
-        if call.error is not None:
-            try:
-                raise call.error
-            finally:
-                call.error = None  # as in `run`
-        return call.result
+        return results([call])[0]
 
     def poke(self) -> None:
         """Note that something was cancelled: end a step that is no longer wanted, and ask the owner what is next."""
@@ -181,12 +168,6 @@ class Scheduler:
             job.stopped = True
         self.poke()
 
-    def _undo(self, job: Job) -> None:
-        """Forget what a job has computed."""
-        if job.slot.native.position > job.start:
-            job.slot.native.truncate(job.start)
-            job.slot.pages.truncate(job.start)
-
     # --- The thread ---
 
     def _run(self) -> None:
@@ -211,7 +192,7 @@ class Scheduler:
             for one in waiting:
                 if isinstance(one, Job):
                     one.slot.busy = False
-                    self._undo(one)
+                    one.undo()
                 error = self._ended
                 one.finish(LlamaCpuError(str(error)))
         self._owner.tick()
@@ -229,7 +210,7 @@ class Scheduler:
                 self._idle = False
             call = self._calls.popleft() if self._calls else None
         if call is not None:
-            self._answer(call)
+            call.run()
         with self.changed:
             if self._jobs:
                 self._expected.wait(self.changed, lambda: self._ended is not None)
@@ -246,14 +227,6 @@ class Scheduler:
                 self._pauses = 0
         self._in_steps(parts)
         return True
-
-    def _answer(self, call: Call) -> None:
-        try:
-            call.result = call.function()
-        except BaseException as error:
-            call.finish(error)
-        else:
-            call.finish()
 
     def _wait_for_memory(self) -> None:
         self._pauses += 1
@@ -335,5 +308,5 @@ class Scheduler:
         self._jobs.remove(job)
         job.slot.busy = False
         if error is not None:
-            self._undo(job)
+            job.undo()
         job.finish(error)
