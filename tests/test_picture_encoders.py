@@ -164,5 +164,5 @@ def test_pictures_that_do_not_fit_are_refused(
         assert np.array_equal(encoder.encode(good).rows, encoder.encode(good).rows)
     with pytest.raises(Exception, match="closed"):
         encoder.encode(good)
-    with pytest.raises(ValueError, match="holds no encoder"):
+    with pytest.raises(ValueError, match="holds no vision encoder"):
         PictureEncoder(folder / "llama4-vl.gguf")
