@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,12 @@ if TYPE_CHECKING:
     from llamacpu.chat import Chat
     from llamacpu.chat.pictures import Marks
     from llamacpu.engine.pictures import MixedTokens
+    from llamacpu.multimodal.vision import Vision
     from llamacpu.pictures import Picture, PictureAccess, PictureLimits
 
-__all__ = ["has_pictures", "prompt_with_pictures", "with_marks"]
+__all__ = ["has_pictures", "prompt_with_pictures", "text_with_pictures", "with_marks"]
 
+_PLACE = re.compile(r"\[img-(\d{1,4})\]")
 _KINDS = ("image_url", "input_image", "image")
 
 
@@ -47,12 +50,7 @@ def with_marks(
     """
     from llamacpu.chat.pictures import Marks
 
-    vision = chat.vision
-    if vision is None:
-        raise PictureError(
-            "there is a picture in the messages, and the model sees none; if it can, give the mmproj file that belongs "
-            "to it (mmproj=..., --mmproj)"
-        )
+    vision = _vision_of(chat)
     count = sum(len(one.get("images") or ()) + sum(1 for _ in _pictures_in(one)) for one in messages)
     vision.limits.check_count(count)
     marks = Marks(count, vision.placeholders, vision.separator)
@@ -74,6 +72,43 @@ def with_marks(
             plain["content"] = before + _text(message.get("content"), lambda part, at=where: mark(part, at))
         found.append(plain)
     return found, pictures, marks
+
+
+def text_with_pictures(
+    chat: Chat, segments: Sequence[Segment], images: Sequence[Any], context: int | None = None
+) -> MixedTokens:
+    """The ids of texts without messages, and pictures: each in place of its [img-0], [img-1], ..., or before all text.
+
+    images: as those of a message (Ollama). Raises what `with_marks` and `prompt_with_pictures` raise.
+    """
+    from llamacpu.chat.pictures import Marks
+
+    vision = _vision_of(chat)
+    vision.limits.check_count(len(images))
+    opened = [_opened({"base64": one}, "the request", None, vision.limits) for one in images]
+    marks = Marks(len(images), vision.placeholders, vision.separator)
+    placed: list[int] = []
+    found: list[Segment] = []
+    for segment in segments:
+        pieces = _PLACE.split(segment.text)
+        for place, piece in enumerate(pieces):
+            number = int(piece) if place % 2 else -1
+            if 0 <= number < len(images) and number not in placed:
+                placed.append(number)
+                found.append(Segment(marks.mark(number), False))
+            elif piece:
+                found.append(Segment(f"[img-{piece}]" if place % 2 else piece, segment.special))
+    first = [Segment(marks.mark(number), False) for number in range(len(images)) if number not in placed]
+    return prompt_with_pictures(chat, [*first, *found], opened, marks, context)
+
+
+def _vision_of(chat: Chat) -> Vision:
+    if chat.vision is None:
+        raise PictureError(
+            "there is a picture in the messages, and the model sees none; if it can, give the mmproj file that belongs "
+            "to it (mmproj=..., --mmproj)"
+        )
+    return chat.vision
 
 
 def _text(content: Any, mark: Any) -> str:
@@ -100,8 +135,10 @@ def _text(content: Any, mark: Any) -> str:
 
 def _opened(part: Any, where: str, access: PictureAccess | None, limits: PictureLimits) -> Picture:
     from llamacpu.pictures import read_picture
-    from llamacpu.pictures.source import from_base64
+    from llamacpu.pictures.source import check_media_type, from_base64
 
+    if isinstance(part.get("source"), Mapping) and isinstance(part["source"].get("media_type"), str):
+        check_media_type(part["source"]["media_type"])
     source = part.get("image_url", part.get("source", part.get("image", part.get("url", part.get("path")))))
     text = part.get("base64")
     if isinstance(source, Mapping):  # {"url": ...}, or Anthropic's {"type": "base64", "data": ...}

@@ -16,7 +16,8 @@ def has_pictures(tokens: Sequence[int]) -> bool:
 
 def followed_by(tokens: Sequence[int], more: Sequence[int]) -> Sequence[int]:
     """The ids with others behind them."""
-    return MixedTokens([tokens, more]) if isinstance(tokens, MixedTokens) else [*tokens, *more]
+    mixed = isinstance(tokens, MixedTokens) or isinstance(more, MixedTokens)
+    return MixedTokens([tokens, more]) if mixed else [*tokens, *more]
 
 
 def text_ids(tokens: Iterable[int]) -> list[int]:

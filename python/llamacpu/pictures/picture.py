@@ -135,7 +135,7 @@ class Picture:
                 missing = what_is_missing(self.data)
                 if missing:
                     raise PictureError(f"{self._called} is {missing}, or convert it to JPEG or PNG") from None
-                told = "is not an image, or of a kind that is not read"
+                told = "is not an image, or of a kind that is not read" if self.data else "is empty"
             elif type(error).__name__.startswith("DecompressionBomb"):
                 told = "unfolds to too many pixels"
             else:

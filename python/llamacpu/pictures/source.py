@@ -16,7 +16,7 @@ from llamacpu.arguments import described
 from llamacpu.errors import PictureError
 from llamacpu.pictures.picture import Picture, PictureLimits
 
-__all__ = ["PictureAccess", "PictureSource", "from_base64", "read_picture"]
+__all__ = ["PictureAccess", "PictureSource", "check_media_type", "from_base64", "read_picture"]
 
 PictureSource: TypeAlias = "Picture | bytes | bytearray | memoryview | os.PathLike[str] | str"
 """A picture, the bytes of its file, a path, or a text: a data URL, a path or an address."""
@@ -49,6 +49,8 @@ def read_picture(source: object, access: PictureAccess | None = None, limits: Pi
         return Picture(_file(Path(source), limits), limits, Path(source).name)
     if not isinstance(source, str):
         raise TypeError(f"a picture is {described(source)}; expected bytes, a path, a data URL or an address")
+    if not source.strip():
+        raise PictureError("a picture's address is empty; expected a data URL (data:image/jpeg;base64,...)")
     scheme = source[:8].partition(":")[0].lower() if ":" in source[:8] else ""
     if scheme == "data":
         return Picture(_data(source, limits), limits)
@@ -61,6 +63,8 @@ def read_picture(source: object, access: PictureAccess | None = None, limits: Pi
         from llamacpu.pictures.address import fetch
 
         return Picture(fetch(source, limits), limits, _short(source))
+    if "://" in source[:20] and scheme != "file":
+        raise PictureError(f"{_short(source)} is no address that is read; expected data:, http:, https: or file:")
     if not access.files:
         raise PictureError(
             f"pictures in files ({_short(source)}) are not allowed here; send a data URL (data:image/jpeg;base64,...), "
@@ -76,6 +80,12 @@ def from_base64(text: str, limits: PictureLimits | None = None) -> Picture:
     return Picture(_decoded(text, limits), limits)
 
 
+def check_media_type(name: str) -> None:
+    """Raise PictureError for the media type of something else; none, or that of any bytes, may be a picture."""
+    if "/" in name and name.lower() != "application/octet-stream" and not name.lower().startswith("image/"):
+        raise PictureError(f"a picture has the media type {_short(name)}; expected image/png, image/jpeg, ...")
+
+
 def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -84,6 +94,7 @@ def _data(url: str, limits: PictureLimits) -> bytes:
     head, comma, body = url.partition(",")
     if not comma:
         raise PictureError(f"a picture's data URL ({_short(url)}) has no comma; expected data:image/png;base64,...")
+    check_media_type(unquote_to_bytes(head[5:].partition(";")[0]).decode("latin-1"))
     if head.lower().endswith(";base64"):
         return _decoded(body, limits)
     limits.check_bytes(len(body) // 3)

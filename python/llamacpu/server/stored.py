@@ -134,7 +134,7 @@ class Store:
         if entry is None or entry.source != found.path or entry.created != int(found.modified):
             if entry is not None:
                 self._models.remove(entry)
-            named = found.name if found.manifest is not None else None
+            named = found.name if found.manifest is not None or found.projector is not None else None
             entry = Entry(name, found.path, int(found.modified), found.nbytes, stored=True, named=named)
             self._models.entries[name] = entry
         return entry

@@ -26,7 +26,7 @@ def act(conversation: Conversation, line: str) -> bool:
         return bool(COMMANDS[name].action(conversation, argument))
     except click.Abort:  # Ctrl-C or Ctrl-D in answer to a question
         tell("\nNothing was done.")
-    except (OSError, ValueError, RuntimeError, MemoryError, OverflowError, click.ClickException) as error:
+    except (OSError, ValueError, RuntimeError, MemoryError, OverflowError, ImportError, click.ClickException) as error:
         text = error.message if isinstance(error, click.ClickException) else one_line(error)
         tell(f"Error: {text}")
     return False
@@ -98,7 +98,19 @@ def _retry(conversation: Conversation, _argument: str) -> None:
     if not conversation.messages:
         conversation.messages = kept
         raise ValueError("there is nothing to answer again")
-    conversation.answer(conversation.messages.pop()["content"])
+    last = conversation.messages.pop()
+    conversation.images = list(last.get("images", ()))
+    conversation.answer(last["content"])
+
+
+def _image(conversation: Conversation, argument: str) -> None:
+    """Let pictures go with the next message."""
+    if argument == "-":
+        conversation.images.clear()
+    elif argument:
+        conversation.attach(argument)
+    names = ", ".join(path.name for path in conversation.images)
+    tell(f"With the next message: {names or 'no pictures'}.")
 
 
 def _stats(conversation: Conversation, _argument: str) -> None:
@@ -121,6 +133,7 @@ COMMANDS = {
     "/help": Command(_help, "show this; also /?"),
     "/set": Command(_set, "show the settings, or change one: /set temperature 0.5", True),
     "/system": Command(_system, "show the system prompt, or set it; - clears it", True),
+    "/image": Command(_image, "show pictures with the next message: /image FILE; - takes them away", True),
     "/save": Command(_save, "write the conversation to a file, with keys and values (.json: the text alone)", True),
     "/load": Command(_load, "go on with a conversation from a file", True),
     "/edit": Command(_edit, "write a message in an editor ($VISUAL, $EDITOR), beginning with the last", True),

@@ -10,7 +10,7 @@ from llamacpu.cli.chat.settings import choices, names
 
 __all__ = ["completions"]
 
-_WITH_FILE = ("/save", "/load")
+_WITH_FILE = ("/image", "/load", "/save")
 _MOST_FILES = 200
 
 

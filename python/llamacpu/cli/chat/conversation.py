@@ -11,7 +11,7 @@ from llamacpu.cli.chat.interrupts import stopping, unechoed
 from llamacpu.cli.chat.preparing import Preparation
 from llamacpu.cli.drawing.page import Page, new_page
 from llamacpu.cli.terminal import PromptBar, one_line, summary, tell
-from llamacpu.errors import Cancelled, LlamaCpuError
+from llamacpu.errors import Cancelled, LlamaCpuError, PictureError
 from llamacpu.multimodal.sequences import followed_by
 
 if TYPE_CHECKING:
@@ -78,6 +78,10 @@ class Conversation:
         text, dragged = self._pictures(text)
         images = [*self.images, *dragged]
         self.images = []
+        if images and not self.sees:
+            names = ", ".join(path.name for path in images)
+            tell(f"The model sees no pictures and reads the text alone ({names}); --mmproj FILE gives it an encoder.")
+            images = []
         self.messages.append({"role": "user", "content": text, **({"images": images} if images else {})})
         if images:
             names = ", ".join(path.name for path in images)
@@ -87,7 +91,7 @@ class Conversation:
                 said = self._generate()
         except (Cancelled, KeyboardInterrupt):
             said = ""
-        except (LlamaCpuError, ValueError, OverflowError, RuntimeError, MemoryError) as error:
+        except (LlamaCpuError, ValueError, OverflowError, RuntimeError, MemoryError, ImportError) as error:
             self.messages.pop()
             tell(f"Error: {one_line(error)}")
             return
@@ -96,17 +100,38 @@ class Conversation:
         else:
             self.messages.pop()
 
+    @property
+    def sees(self) -> bool:
+        """Whether the model sees pictures."""
+        return self._chat is not None and self._chat.vision is not None
+
+    def attach(self, typed: str) -> None:
+        """Let pictures go with the next message: paths as a terminal writes them, or one path as it is.
+
+        Raises PictureError for a file that is not a picture, ImportError without Pillow.
+        """
+        from llamacpu.cli.chat.dragged import dragged_pictures
+        from llamacpu.pictures import read_picture
+
+        if not self.sees:
+            raise PictureError("the model sees no pictures; --mmproj FILE gives it a vision encoder")
+        rest, found = dragged_pictures(typed)
+        if rest:
+            found = [Path(typed.strip("\"'")).expanduser().absolute()]
+        for path in found:
+            read_picture(path)
+        self.images += found
+
     def resize(self, context: int) -> None:
         """Continue in a context of another size; the conversation so far is read again with the next message."""
         self.session = self.session.model.session(context, self.session.kv_type)
 
     def _pictures(self, text: str) -> tuple[str, list[Path]]:
-        """The text without the paths of pictures in it, and these paths, if the model sees pictures."""
-        if self._chat is None or self._chat.vision is None:
-            return text, []
+        """The text without the paths of pictures in it, and these paths; the whole text for a model that sees none."""
         from llamacpu.cli.chat.dragged import dragged_pictures
 
-        return dragged_pictures(text)
+        rest, found = dragged_pictures(text)
+        return (rest if self.sees else text), found
 
     def _question(self, first: int = 0) -> Question:
         """The question for the model, without the messages before index `first`."""

@@ -9,8 +9,11 @@ from urllib.parse import unquote, urlsplit
 __all__ = ["dragged_pictures"]
 
 _SUFFIXES = frozenset(
-    (".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-)
+    (
+        ".apng", ".avif", ".bmp", ".gif", ".heic", ".heif", ".ico", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+        ".pgm", ".png", ".ppm", ".qoi", ".tif", ".tiff", ".webp",
+    )
+)  # fmt: skip
 # In quotes, or up to the first space that has no backslash before it.
 _WORD = re.compile(r"'(?P<single>[^'\n]+)'|\"(?P<double>[^\"\n]+)\"|(?P<plain>(?:\\.|[^\s'\"])+)")
 

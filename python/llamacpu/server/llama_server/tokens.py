@@ -97,7 +97,7 @@ async def props(call: Call) -> Response:
             "total_slots": state.settings.parallel,
             "model_alias": served.name,
             "model_path": f"{served.name}.gguf",
-            "modalities": {"vision": False, "audio": False},
+            "modalities": {"vision": getattr(served.model, "vision", None) is not None, "audio": False},
             "chat_template": templates_in(metadata).get("default", ""),
             **texts,
             "build_info": f"llamacpu {version}",

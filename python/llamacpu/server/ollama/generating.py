@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, text_prompt
+from llamacpu.answers.pictures import text_with_pictures
 from llamacpu.chat import ChatTemplate, OllamaTemplate, Segment, is_go_template
 from llamacpu.errors import TemplateError
-from llamacpu.multimodal.sequences import text_ids
+from llamacpu.multimodal.sequences import followed_by, text_ids
 from llamacpu.server.errors import invalid
 from llamacpu.server.ollama.answers import Line, answered, arguments_of, loaded_only
 from llamacpu.server.ollama.requests import ChatBody, GenerateBody, seconds_of
@@ -69,13 +70,18 @@ def _question(served: Served, body: GenerateBody) -> list[Question]:
     if body.suffix is not None:
         if not can_infill(model.tokenizer):
             raise invalid(f"{served.name} does not support insert: it was not trained for a suffix", "suffix")
+        if body.images:
+            raise invalid("images do not go with a suffix, around which text is inserted; leave one out", "images")
         return text_questions(served, [text_prompt(model.tokenizer, body.prompt or "", body.suffix).ids], **common)
     if body.raw:
-        ids = text_prompt(model.tokenizer, body.prompt or "", parse_special=True).ids
-        return text_questions(served, [ids], **common)
+        own: Sequence[int] = text_prompt(model.tokenizer, body.prompt or "", parse_special=True).ids
+        if body.images:
+            own = _with_images(served, body, [Segment(body.prompt or "", True)])
+        return text_questions(served, [own], **common)
     if body.template:
-        ids = [*(body.context or ()), *served.chat.encode_segments(_templated(served, body, body.template))]
-        return text_questions(served, [ids], **common)
+        written = _templated(served, body, body.template)
+        own = _with_images(served, body, written) if body.images else served.chat.encode_segments(written)
+        return text_questions(served, [followed_by(body.context or [], own)], **common)
     questions = chat_questions(
         served, _messages(body), variables=body.variables, streamed=body.streamed,
         reasoning=body.think is not False, **common,
@@ -85,7 +91,13 @@ def _question(served: Served, body: GenerateBody) -> list[Question]:
     # The context holds the tokens of the conversation so far, including the start token.
     own = questions[0].prompt
     start = 1 if own and own[0] == model.tokenizer.bos else 0
-    return text_questions(served, [[*body.context, *own[start:]]], **common)
+    return text_questions(served, [followed_by(body.context, own[start:])], **common)
+
+
+def _with_images(served: Served, body: GenerateBody, segments: Sequence[Segment]) -> Sequence[int]:
+    """The prompt of texts without messages, with the request's images."""
+    context = None if body.truncate is not False else served.context
+    return text_with_pictures(served.chat, segments, body.images or (), context)
 
 
 def _templated(served: Served, body: GenerateBody, template: str) -> list[Segment]:

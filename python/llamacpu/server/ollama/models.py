@@ -16,9 +16,11 @@ from llamacpu.engine.machine import version as own_version
 from llamacpu.errors import StoreError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.types import FILE_TYPES
+from llamacpu.multimodal.projectors import projector_beside
 from llamacpu.server.ollama.answers import refuse_changes
 from llamacpu.server.ollama.requests import ModelBody
 from llamacpu.server.streams import JsonResponse
+from llamacpu.store.local import find
 from llamacpu.store.manifests import Preset
 from llamacpu.store.modelfile import Modelfile, written
 from llamacpu.store.parameters import as_text
@@ -76,6 +78,8 @@ async def show(call: Call) -> Response:
         capabilities.append("insert")
     if any(word in str(template) for word in ("enable_thinking", "<think>", "reasoning_strength", "reasoning_effort")):
         capabilities.append("thinking")
+    if _sees(entry, metadata, call.state.settings.mmproj is not None):
+        capabilities.append("vision")
     info: dict[str, Any] = {}
     for key, value in metadata.items():
         if isinstance(value, (str, bool, int)) or (isinstance(value, float) and math.isfinite(value)):
@@ -101,6 +105,21 @@ async def show(call: Call) -> Response:
             "capabilities": capabilities,
             "modified_at": _moment(entry.created),
         }
+    )
+
+
+def _sees(entry: Entry, metadata: Mapping[str, Any], given: bool) -> bool:
+    """Whether a model sees pictures; of one that is not in memory, whether there is a vision encoder for it."""
+    if entry.served is not None:
+        return getattr(entry.served.model, "vision", None) is not None
+    if given or "mllama.vision.image_size" in metadata:
+        return True
+    found = None if entry.named is None else find(entry.named)
+    if found is not None and found.projector is not None:
+        return True
+    width = metadata.get(f"{metadata.get('general.architecture')}.embedding_length")
+    return (
+        isinstance(entry.source, Path) and isinstance(width, int) and projector_beside(entry.source, width) is not None
     )
 
 
