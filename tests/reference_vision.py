@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+import reference_resampler
 from llamacpu.vision.config import VisionConfig
 from reference_functions import gelu, silu, softmax
 
@@ -52,7 +53,7 @@ def tensors(config: VisionConfig, seed: int = 0, table: int = 0, inner: int = 28
     if config.first_norm:
         norm("v.pre_ln")
     if config.last_norm:
-        norm("v.post_ln")
+        norm(config.last_norm_name)
     if config.joint_tiles:
         found["v.position_embd.gate"] = np.array([0.4])
         for name, rows in [("pre_tile", 1), ("tile", in_tile(config)), ("post_tile", 1)]:
@@ -73,8 +74,14 @@ def tensors(config: VisionConfig, seed: int = 0, table: int = 0, inner: int = 28
             found[f"{prefix}.attn_gate"] = random.standard_normal(1)
             found[f"{prefix}.ffn_gate"] = random.standard_normal(1)
     columns = merged(config)
+    if config.queries:
+        found |= reference_resampler.tensors(random, columns, config.output_length, config.queries)
+        columns = config.output_length
     if config.projector_norm:
         norm(config.projector_norm, columns, False)
+    if config.merger:
+        matrix(config.merger, width, columns, False)
+        columns = width
     for at, name in enumerate(config.projector):
         last = at + 1 == len(config.projector)
         rows = config.output_length if last else inner
@@ -177,7 +184,7 @@ class ReferenceEncoder:
                 seen = block[:, None] == block[None, :]
             x = self.layer(x, f"v.blk.{layer}", seen, turns, None)
         if config.last_norm:
-            x = self.norm(x, "v.post_ln")
+            x = self.norm(x, config.last_norm_name)
         if config.joint_tiles:
             after = self.of_tiles("post_tile", arrangement, 1)
             x = (x.reshape(tiles, -1, width) + after).reshape(-1, width)
@@ -199,6 +206,9 @@ class ReferenceEncoder:
         if self.config.positions == "fixed":
             return table
         side = round(len(table) ** 0.5)
+        if self.config.positions == "nearest":
+            rows, columns = (np.arange(count) * side // count for count in (height, across))
+            return table.reshape(side, side, -1)[rows[:, None], columns].reshape(height * across, -1)
         square = np.pad(table.reshape(side, side, -1), ((1, 1), (1, 1), (0, 0)))
 
         def along(values: Array, count: int) -> Array:
@@ -261,7 +271,9 @@ class ReferenceEncoder:
     def project(self, x: Array, height: int, across: int) -> Array:
         """Merges patches, and multiplies by the matrices of the projector."""
         config, side = self.config, self.config.merge
-        if not config.class_output:
+        if config.queries:
+            x = np.concatenate([reference_resampler.resampled(self, tile, height, across) for tile in x])
+        elif not config.class_output:
             first = int(config.class_token == "first")
             x = x[:, first : first + height * across]
             grid = x.reshape(len(x), height // side, side, across // side, side, -1).transpose(0, 1, 3, 2, 4, 5)
@@ -275,6 +287,8 @@ class ReferenceEncoder:
         if config.projector_norm:
             x = x / np.sqrt((x**2).mean(-1, keepdims=True) + config.projector_norm_epsilon)
             x = x * self.values[f"{config.projector_norm}.weight"]
+        if config.merger:
+            x = self.linear(x, config.merger)
         for at, name in enumerate(config.projector):
             if at:
                 x = self.function(config.projector_activation, x)

@@ -68,7 +68,7 @@ def _fits(file: Path, width: int) -> bool:
     try:
         with GGUFFile(file) as opened:
             own = opened.metadata.get("clip.vision.projection_dim")
-            return opened.metadata.get("general.architecture") == "clip" and own in (None, width)
+            return opened.metadata.get("general.architecture") == "clip" and own in (None, 0, width)
     except (GGUFError, OSError):
         return False
 

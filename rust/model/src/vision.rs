@@ -14,6 +14,7 @@ mod pixels;
 mod places;
 mod positions;
 mod projection;
+mod resampler;
 mod validation;
 mod weights;
 

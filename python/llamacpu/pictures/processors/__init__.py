@@ -9,6 +9,7 @@ from llamacpu.pictures.processors.idefics3 import Idefics3
 from llamacpu.pictures.processors.llama4 import Llama4
 from llamacpu.pictures.processors.llava import Llava
 from llamacpu.pictures.processors.llava_next import LlavaNext
+from llamacpu.pictures.processors.minicpmv import MiniCPMV
 from llamacpu.pictures.processors.mllama import Mllama
 from llamacpu.pictures.processors.muse_glimmer import MuseGlimmer
 from llamacpu.pictures.processors.pixtral import Pixtral
@@ -27,6 +28,7 @@ _KINDS: dict[str, type[Processor]] = {
     "pixtral": Pixtral,
     "qwen2.5vl_merger": Qwen2VL,
     "qwen2vl_merger": Qwen2VL,
+    "resampler": MiniCPMV,
 }
 
 

@@ -44,7 +44,7 @@ impl LayerBuffers {
             value: room(rows, width)?,
             gate: if config.gated { room(rows.min(NETWORK_ROWS), config.feed_forward)? } else { Vec::new() },
             up: inner,
-            pages: VisionPages::new(config.heads, config.head_size(), places, sequences)?,
+            pages: VisionPages::new(config.heads, config.head_size(), places.len(), sequences)?,
             scratch: Scratch::default(),
         })
     }

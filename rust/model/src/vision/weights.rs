@@ -7,6 +7,7 @@ use llamacpu_kernels::memory;
 
 use super::choices::{ClassToken, PositionTable};
 use super::config::{CHANNELS, VisionConfig};
+use super::resampler::Resampler;
 use crate::Error;
 use crate::config::NormKind;
 use crate::error::zeroed;
@@ -58,6 +59,8 @@ pub(super) struct VisionWeights {
     pub(super) layers: Vec<VisionLayer>,
     pub(super) last_norm: Option<Norm>,
     pub(super) global_layers: Vec<VisionLayer>,
+    pub(super) merger: Option<Linear>,
+    pub(super) resampler: Option<Resampler>,
     pub(super) projector_norm: Option<Norm>,
     pub(super) projector: Vec<Linear>,
 }
@@ -78,6 +81,12 @@ impl VisionWeights {
             let weight = tensors.vector(&format!("{}.weight", config.projector_norm), config.merged_length())?;
             Ok::<_, Error>(Norm { weight, bias: None, kind: config.norm, epsilon: config.projector_norm_epsilon })
         });
+        let merger = match config.merger.as_str() {
+            "" => None,
+            name => Some(tensors.linear(name, config.merged_length(), tensors.shape(&format!("{name}.weight"))?[1])?),
+        };
+        let resampled = (config.queries > 0).then_some(config.output_length);
+        let columns = resampled.or(merger.as_ref().map(Linear::rows)).unwrap_or(config.merged_length());
         Ok(Self {
             patch: patch_of(config, tensors)?,
             class: class.transpose()?,
@@ -85,10 +94,12 @@ impl VisionWeights {
             tiles: (config.joint_tiles > 0).then(|| TileTables::load(config, tensors)).transpose()?,
             first_norm: norm(tensors, config.first_norm, "v.pre_ln")?,
             layers: layer(tensors, "v.blk", config.layers, false)?,
-            last_norm: norm(tensors, config.last_norm, "v.post_ln")?,
+            last_norm: norm(tensors, config.last_norm, &config.last_norm_name)?,
             global_layers: layer(tensors, "v.global.blk", config.global_layers, true)?,
+            resampler: (config.queries > 0).then(|| Resampler::load(config, tensors)).transpose()?,
             projector_norm: projector_norm.transpose()?,
-            projector: projector_of(config, tensors)?,
+            projector: projector_of(config, columns, tensors)?,
+            merger,
         })
     }
 
@@ -98,7 +109,8 @@ impl VisionWeights {
             let own = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down];
             own.into_iter().chain(&layer.gate)
         });
-        layers.chain([&self.patch]).chain(&self.projector).map(|linear| linear.matrix.nbytes()).sum()
+        let behind = self.merger.iter().chain(self.resampler.iter().flat_map(Resampler::linears));
+        layers.chain([&self.patch]).chain(behind).chain(&self.projector).map(|linear| linear.matrix.nbytes()).sum()
     }
 }
 
@@ -153,7 +165,7 @@ impl TileTables {
     }
 }
 
-fn norm_of(config: &VisionConfig, tensors: &mut Tensors, name: &str, len: usize) -> Result<Norm, Error> {
+pub(super) fn norm_of(config: &VisionConfig, tensors: &mut Tensors, name: &str, len: usize) -> Result<Norm, Error> {
     let weight = tensors.vector(&format!("{name}.weight"), len)?;
     let bias = match config.norm {
         NormKind::Rms => None,
@@ -191,7 +203,7 @@ fn positions_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Option<V
     let rows = match config.positions {
         PositionTable::None => return Ok(None),
         PositionTable::Fixed => config.rows(config.patches().unwrap_or(0)),
-        PositionTable::Transposed => {
+        PositionTable::Transposed | PositionTable::Nearest => {
             let [_, rows, _] = tensors.shape(name)?;
             if rows.isqrt().pow(2) != rows {
                 return Err(Error::Model(format!("the tensor {name:?} has {rows} rows; expected those of a square")));
@@ -202,8 +214,8 @@ fn positions_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Option<V
     tensors.table(name, config.embedding_length, rows).map(Some)
 }
 
-fn projector_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Vec<Linear>, Error> {
-    let mut columns = config.merged_length();
+/// The matrices behind merged or resampled rows of `columns` elements.
+fn projector_of(config: &VisionConfig, mut columns: usize, tensors: &mut Tensors) -> Result<Vec<Linear>, Error> {
     let mut linears = Vec::with_capacity(config.projector.len());
     for (index, name) in config.projector.iter().enumerate() {
         let last = index + 1 == config.projector.len();
