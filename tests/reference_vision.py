@@ -66,6 +66,9 @@ def tensors(config: VisionConfig, seed: int = 0, table: int = 0, inner: int = 28
         norm(f"{prefix}.{config.feed_forward_norm}")
         for part in ("attn_q", "attn_k", "attn_v", config.attention_output):
             matrix(f"{prefix}.{part}", width, width)
+        if config.layer_scale:
+            norm(f"{prefix}.ls1", bias=False)
+            norm(f"{prefix}.ls2", bias=False)
         if config.gated:
             matrix(f"{prefix}.ffn_gate", config.feed_forward, width)
         matrix(f"{prefix}.{config.feed_forward_up}", config.feed_forward, width)
@@ -78,7 +81,7 @@ def tensors(config: VisionConfig, seed: int = 0, table: int = 0, inner: int = 28
         found |= reference_resampler.tensors(random, columns, config.output_length, config.queries)
         columns = config.output_length
     if config.projector_norm:
-        norm(config.projector_norm, columns, False)
+        norm(config.projector_norm, columns, config.projector_norm_kind == "layer")
     if config.merger:
         matrix(config.merger, width, columns, False)
         columns = width
@@ -232,7 +235,10 @@ class ReferenceEncoder:
         weights = softmax(np.where(seen[None], scores, -np.inf))
         mixed = np.einsum("hqk,khd->qhd", weights, v).reshape(len(x), -1)
         attended = self.linear(mixed, f"{prefix}.{config.attention_output}")
-        x = x + attended * (self.values[f"{gates}.attn_gate"] if gates else 1.0)
+        scales: list[Any] = [1.0, 1.0]
+        if config.layer_scale:
+            scales = [self.values[f"{prefix}.ls{at}.weight"] for at in (1, 2)]
+        x = x + attended * scales[0] * (self.values[f"{gates}.attn_gate"] if gates else 1.0)
         normed = self.norm(x, f"{prefix}.{config.feed_forward_norm}")
         up = self.linear(normed, f"{prefix}.{config.feed_forward_up}")
         if config.gated:
@@ -240,7 +246,7 @@ class ReferenceEncoder:
         else:
             inner = self.function(config.activation, up)
         out = self.linear(inner, f"{prefix}.{config.feed_forward_down}")
-        return x + out * (self.values[f"{gates}.ffn_gate"] if gates else 1.0)
+        return x + out * scales[1] * (self.values[f"{gates}.ffn_gate"] if gates else 1.0)
 
     def turned(self, x: Array, turns: list[Any]) -> Array:
         """Queries or keys, rotated by the place of their patch."""
@@ -285,8 +291,11 @@ class ReferenceEncoder:
                 x = grid.reshape(*grid.shape[:2], -1)
         x = x.reshape(-1, x.shape[-1])
         if config.projector_norm:
+            if config.projector_norm_kind == "layer":
+                x = x - x.mean(-1, keepdims=True)
             x = x / np.sqrt((x**2).mean(-1, keepdims=True) + config.projector_norm_epsilon)
-            x = x * self.values[f"{config.projector_norm}.weight"]
+            bias = self.values.get(f"{config.projector_norm}.bias", 0.0)
+            x = x * self.values[f"{config.projector_norm}.weight"] + bias
         if config.merger:
             x = self.linear(x, config.merger)
         for at, name in enumerate(config.projector):

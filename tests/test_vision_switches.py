@@ -42,6 +42,8 @@ SHAPES: dict[str, dict[str, Any]] = {
                            "merge_order": "channels", "merger": "mm.merger", "projector": ["mm.1", "mm.2"]},
     "resampled by queries": {"image_size": 0, "positions": "nearest", "queries": 7, "output_length": 256,
                              "projector": ["resampler.proj"], "prefixes": ["v.", "resampler."]},
+    "layer scales": {"class_token": "first", "positions": "fixed", "last_norm": False, "layer_scale": True, "merge": 2,
+                     "projector_norm": "mm.0", "projector_norm_kind": "layer", "projector": ["mm.1", "mm.3"]},
     "other names": {"attention_norm": "a", "attention_output": "o", "feed_forward_norm": "f",
                     "feed_forward_up": "ffn_down", "feed_forward_down": "ffn_up"},
 }  # fmt: skip

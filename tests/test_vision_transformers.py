@@ -257,6 +257,30 @@ def test_minicpmv(tmp_path: Path) -> None:
         check(path, pixels, exact)
 
 
+def test_internvl(tmp_path: Path) -> None:
+    vision = {"image_size": [48, 48], "patch_size": [8, 8], "num_channels": 3, "layer_norm_eps": 1e-6}
+    config = transformers.InternVLConfig(
+        vision_config=VISION | vision, text_config=TEXT | {"model_type": "qwen2"}, downsample_ratio=0.5,
+        image_token_id=5, attention_bias=True,
+    )  # fmt: skip
+    model = ready(transformers.InternVLForConditionalGeneration(config))
+    names = [
+        (r"^.*projector\.layer_norm\.", "mm.model.mlp.0."), (r"^.*projector\.linear_1\.", "mm.model.mlp.1."),
+        (r"^.*projector\.linear_2\.", "mm.model.mlp.3."), (r"^.*encoder\.layer\.(\d+)\.", r"v.blk.\1."),
+        (r"^.*cls_token$", "v.class_embd"), (r"^.*position_embeddings$", "v.position_embd.weight"),
+        (r"^.*patch_embeddings\.projection\.", "v.patch_embd."), (r"attention\.projection_layer\.", "attn_out."),
+        (r"layernorm_before\.", "ln1."), (r"layernorm_after\.", "ln2."), (r"lambda_(\d)$", r"ls\1.weight"),
+    ]  # fmt: skip
+    values = tensors(model, *names)
+    values = {name: value.squeeze() if "embd" in name and value.ndim == 3 else value for name, value in values.items()}
+    metadata = keys("internvl", VISION, 8, 48, 1e-6) | {
+        "clip.use_gelu": True, "clip.vision.projector.scale_factor": 2,
+    }  # fmt: skip
+    pixels = torch.randn(3, 3, 48, 48)
+    path = write(tmp_path / "mmproj.gguf", values, metadata)
+    check(path, pixels, model.model.get_image_features(pixel_values=pixels))
+
+
 @pytest.mark.parametrize("newer", [False, True])
 def test_qwen2_vl(tmp_path: Path, newer: bool) -> None:
     text = TEXT | {"rope_scaling": {"type": "mrope", "mrope_section": [1, 2, 2]}}

@@ -33,6 +33,7 @@ _CACHE_BYTES = 256 << 20
 _PLACEHOLDERS = {
     "gemma3": ("<start_of_image>",),
     "idefics3": ("<image>",),
+    "internvl": ("<img><IMG_CONTEXT></img>", "<IMG_CONTEXT>", "<image>"),
     "llama4": ("<|image_start|><|image|><|image_end|>", "<|image|>"),
     "mllama": ("<|image|>",),
     "mlp": ("<image>",),
@@ -113,7 +114,7 @@ class Vision:
     @property
     def separator(self) -> str:
         """What stands between a picture and text after it where the template leaves that to the caller."""
-        return "\n" if self.kind in ("mlp", "resampler") else ""
+        return "\n" if self.kind in ("internvl", "mlp", "resampler") else ""
 
     @property
     def encoder(self) -> PictureEncoderLike:

@@ -30,7 +30,7 @@ class PictureSettings:
     mean, std     of the three channels, on a scale from 0 to 1
     longest_edge  longest side of the whole picture, for models with tiles; 0 if the file does not say
     min_pixels, max_pixels  bounds of the whole picture; 0 if the file does not say
-    max_tiles     most tiles of a picture; 0 if the file does not say
+    min_tiles, max_tiles    bounds of the tiles of a picture; 0 if the file does not say
     version       of the model, where one kind has several (MiniCPM-V); 0 for others
     queries       embeddings of a tile of any size, where the encoder makes as many of each; 0 for others
     grids         heights and widths of the canvases that a picture may be cut from, in pixels
@@ -47,6 +47,7 @@ class PictureSettings:
     min_pixels: int = 0
     max_pixels: int = 0
     max_tiles: int = 0
+    min_tiles: int = 0
     version: int = 0
     queries: int = 0
     grids: tuple[tuple[int, int], ...] = ()
@@ -99,6 +100,7 @@ class PictureSettings:
             read.channels("image_mean", _CLIP_MEAN), read.channels("image_std", _CLIP_STD),
             longest_edge=read.integer("preproc_image_size", 0), min_pixels=read.integer("image_min_pixels", 0),
             max_pixels=read.integer("image_max_pixels", 0), max_tiles=read.integer("preproc_max_tiles", 0),
+            min_tiles=read.integer("preproc_min_tiles", 0),
             version=version, queries=queries, grids=tuple(zip(flat[::2], flat[1::2], strict=True)),
             max_tokens=max_tokens,
         )  # fmt: skip

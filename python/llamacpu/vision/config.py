@@ -62,6 +62,8 @@ class VisionConfig(FieldMapping):
     window: list[int] = field(default_factory=list)
     """side in patches of the squares that patches attend within, per layer; 0 or empty for all patches"""
 
+    layer_scale: bool = False
+    """whether what attention and networks add is multiplied by vectors"""
     attention_norm: str = "ln1"
     """name in the file, as the next ones"""
     attention_output: str = "attn_out"
@@ -89,7 +91,8 @@ class VisionConfig(FieldMapping):
     queries: int = 0
     """learned queries of a resampler, each of which becomes a row (MiniCPM-V); 0 for none"""
     projector_norm: str = ""
-    """name of a norm of merged rows by the mean square; empty for none"""
+    """name of a norm of merged rows; empty for none"""
+    projector_norm_kind: Literal["rms", "layer"] = "rms"
     projector_norm_epsilon: float = 1e-6
     projector: list[str]
     """names of the matrices behind the encoder, with a function between two of them"""
@@ -110,7 +113,7 @@ class PictureConfig:
     """What preprocessing needs to know about an encoder, from the metadata of its file."""
 
     kind: str
-    """clip.projector_type ("llama4", "gemma3", "idefics3", "mlp", "pixtral", "qwen2vl_merger", "resampler",
+    """clip.projector_type ("llama4", "gemma3", "idefics3", "internvl", "mlp", "pixtral", "qwen2vl_merger", "resampler",
     "muse-glimmer" ...), or "mllama" """
     image_size: int
     """side in pixels of a picture or tile; for encoders of any size, what the file says of it"""

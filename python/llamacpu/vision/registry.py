@@ -13,6 +13,7 @@ __all__ = ["ENCODERS", "kind_of", "settings_for"]
 ENCODERS = {
     "gemma3": "gemma3",
     "idefics3": "idefics3",
+    "internvl": "internvl",
     "llama4": "llama4",
     "mllama": "mllama",
     "mlp": "llava",

@@ -22,6 +22,7 @@ mod outside;
 mod pace;
 mod pictures;
 mod sampling;
+mod saved_pictures;
 mod session;
 mod stand_in;
 mod step_parts;

@@ -10,6 +10,7 @@ mod choices;
 mod config;
 mod encoding;
 mod layer;
+mod norms;
 mod pixels;
 mod places;
 mod positions;

@@ -6,6 +6,7 @@ from llamacpu.errors import ModelError
 from llamacpu.pictures.processors.base import Processor
 from llamacpu.pictures.processors.gemma3 import Gemma3
 from llamacpu.pictures.processors.idefics3 import Idefics3
+from llamacpu.pictures.processors.internvl import InternVL
 from llamacpu.pictures.processors.llama4 import Llama4
 from llamacpu.pictures.processors.llava import Llava
 from llamacpu.pictures.processors.llava_next import LlavaNext
@@ -21,6 +22,7 @@ __all__ = ["Processor", "processor_for"]
 _KINDS: dict[str, type[Processor]] = {
     "gemma3": Gemma3,
     "idefics3": Idefics3,
+    "internvl": InternVL,
     "llama4": Llama4,
     "mlp": Llava,
     "mllama": Mllama,

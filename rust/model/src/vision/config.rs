@@ -59,6 +59,8 @@ settings! {
         /// Side in patches of the squares that patches attend within, per layer; 0 or empty: to all patches.
         window: Vec<usize> = Vec::new(),
 
+        /// Whether what attention and networks add is multiplied by vectors, `PREFIX.ls1` and `PREFIX.ls2`.
+        layer_scale: bool = false,
         /// Name in the file of the norm before attention.
         attention_norm: String = "ln1".to_owned(),
         /// Name of the matrix behind attention.
@@ -93,9 +95,11 @@ settings! {
         /// Learned queries, `resampler.query`, of which each becomes a row: attention of them to all patches (MiniCPM-V)
         /// stands before the projector, `resampler.proj` alone. 0 for none.
         queries: usize = 0,
-        /// Name in the file of a norm of the merged rows by their mean square; empty for none.
+        /// Name in the file of a norm of the merged rows; empty for none.
         projector_norm: String = String::new(),
-        /// Added to the mean square in that norm.
+        /// What that norm divides by.
+        projector_norm_kind: NormKind = NormKind::Rms,
+        /// Added in it to the mean square, or to the variance.
         projector_norm_epsilon: f32 = 1e-6,
         /// Names of the matrices that the rows go through, in order, with a function between two of them.
         projector: Vec<String> = Vec::new(),

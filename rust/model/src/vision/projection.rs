@@ -3,11 +3,11 @@
 
 use llamacpu_kernels::activation::activate;
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::norm;
 
 use super::attention::room;
 use super::choices::MergeOrder;
 use super::config::VisionConfig;
+use super::norms::norm;
 use super::places::Places;
 use super::weights::VisionWeights;
 use crate::error::Error;
@@ -38,10 +38,7 @@ pub(super) fn rows(
     };
     let count = tiles * output_rows(config, places.grid);
     if let Some(weights) = &weights.projector_norm {
-        let (kind, epsilon) = (norm::NormKind::RootMeanSquare, weights.epsilon);
-        let size = weights.weight.len();
-        let norm = norm::Norm { kind, size, weight: Some(&weights.weight), bias: None, epsilon };
-        norm.apply_in_place(context, &mut input, size)?;
+        norm(weights).apply_in_place(context, &mut input, weights.weight.len())?;
     }
     for (index, linear) in weights.merger.iter().chain(&weights.projector).enumerate() {
         if index > usize::from(weights.merger.is_some()) {

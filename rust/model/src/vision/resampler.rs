@@ -6,9 +6,8 @@ use llamacpu_kernels::rope::{Rope, RopeScaling, RopeSettings, RopeStyle};
 
 use super::attention::{VisionPages, room};
 use super::config::VisionConfig;
-use super::layer::norm;
+use super::norms::{encoder_norm, norm};
 use super::places::{Places, Row};
-use super::weights::norm_of;
 use crate::error::Error;
 use crate::feed_forward::project;
 use crate::rows::for_rows;
@@ -41,9 +40,9 @@ impl Resampler {
         Ok(Self {
             queries: tensors.table(&name("query"), width, config.queries)?,
             input: tensors.linear(&name("kv"), config.embedding_length, width)?,
-            query_norm: norm_of(config, tensors, &name("ln_q"), width)?,
-            input_norm: norm_of(config, tensors, &name("ln_kv"), width)?,
-            output_norm: norm_of(config, tensors, &name("ln_post"), width)?,
+            query_norm: encoder_norm(config, tensors, &name("ln_q"), width)?,
+            input_norm: encoder_norm(config, tensors, &name("ln_kv"), width)?,
+            output_norm: encoder_norm(config, tensors, &name("ln_post"), width)?,
             query: tensors.linear(&name("attn.q"), width, width)?,
             key: tensors.linear(&name("attn.k"), width, width)?,
             value: tensors.linear(&name("attn.v"), width, width)?,
@@ -75,14 +74,14 @@ impl Resampler {
         let tiles = rows / places.len();
 
         let mut query_input = room(count, width)?;
-        norm(config, &self.query_norm).apply(context, &self.queries, &mut query_input)?;
+        norm(&self.query_norm).apply(context, &self.queries, &mut query_input)?;
         let mut query = room(count, width)?;
         project(context, &query_input, count, scratch, &mut [(&self.query, &mut query)])?;
         drop(query_input);
 
         let mut input = room(rows, width)?;
         project(context, stream, rows, scratch, &mut [(&self.input, &mut input)])?;
-        norm(config, &self.input_norm).apply_in_place(context, &mut input, width)?;
+        norm(&self.input_norm).apply_in_place(context, &mut input, width)?;
         let (mut key, mut value) = (room(rows, width)?, room(rows, width)?);
         project(context, &input, rows, scratch, &mut [(&self.value, &mut value)])?;
         add_positions(context, places, width, &mut input)?;
@@ -94,7 +93,7 @@ impl Resampler {
         pages.attend_to_all(context, places.len(), (&query, &key, &value), &mut attended)?;
         let mut output = room(tiles * count, width)?;
         project(context, &attended, tiles * count, scratch, &mut [(&self.output, &mut output)])?;
-        norm(config, &self.output_norm).apply_in_place(context, &mut output, width)?;
+        norm(&self.output_norm).apply_in_place(context, &mut output, width)?;
         Ok(output)
     }
 }

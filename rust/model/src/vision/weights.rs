@@ -7,9 +7,9 @@ use llamacpu_kernels::memory;
 
 use super::choices::{ClassToken, PositionTable};
 use super::config::{CHANNELS, VisionConfig};
+use super::norms::{encoder_norm, norm_of};
 use super::resampler::Resampler;
 use crate::Error;
-use crate::config::NormKind;
 use crate::error::zeroed;
 use crate::tensors::Tensors;
 use crate::weights::{Linear, Norm};
@@ -27,6 +27,8 @@ pub(super) struct VisionLayer {
     pub(super) down: Linear,
     /// Factors of what attention and the network add.
     pub(super) factors: Option<(f32, f32)>,
+    /// The same, one for each element of a row.
+    pub(super) scales: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 /// A table of which one row is used for a picture, with the factor of its elements.
@@ -75,11 +77,11 @@ impl VisionWeights {
             layers.collect::<Result<Vec<_>, Error>>()
         };
         let norm = |tensors: &mut Tensors, wanted: bool, name: &str| {
-            wanted.then(|| norm_of(config, tensors, name, width)).transpose()
+            wanted.then(|| encoder_norm(config, tensors, name, width)).transpose()
         };
         let projector_norm = (!config.projector_norm.is_empty()).then(|| {
-            let weight = tensors.vector(&format!("{}.weight", config.projector_norm), config.merged_length())?;
-            Ok::<_, Error>(Norm { weight, bias: None, kind: config.norm, epsilon: config.projector_norm_epsilon })
+            let (kind, len, name) = (config.projector_norm_kind, config.merged_length(), &config.projector_norm);
+            Ok::<_, Error>(Norm { epsilon: config.projector_norm_epsilon, ..norm_of(kind, tensors, name, len)? })
         });
         let merger = match config.merger.as_str() {
             "" => None,
@@ -132,14 +134,19 @@ impl VisionLayer {
             let mut one = |part: &str| Ok::<_, Error>(tensors.vector(&name(part), 1)?[0]);
             Ok::<_, Error>((one("attn_gate")?, one("ffn_gate")?))
         });
+        let scales = config.layer_scale.then(|| {
+            let mut one = |part: &str| tensors.vector(&format!("{prefix}.{part}.weight"), width);
+            Ok::<_, Error>((one("ls1")?, one("ls2")?))
+        });
         Ok(Self {
             factors: factors.transpose()?,
-            attention_norm: norm_of(config, tensors, &name(&config.attention_norm), width)?,
+            scales: scales.transpose()?,
+            attention_norm: encoder_norm(config, tensors, &name(&config.attention_norm), width)?,
             query,
             key,
             value,
             output: tensors.linear(&name(&config.attention_output), width, width)?,
-            feed_forward_norm: norm_of(config, tensors, &name(&config.feed_forward_norm), width)?,
+            feed_forward_norm: encoder_norm(config, tensors, &name(&config.feed_forward_norm), width)?,
             gate: config.gated.then(|| tensors.linear(&name("ffn_gate"), width, inner)).transpose()?,
             up: tensors.linear(&name(&config.feed_forward_up), width, inner)?,
             down: tensors.linear(&name(&config.feed_forward_down), inner, width)?,
@@ -163,15 +170,6 @@ impl TileTables {
             position_gate: tensors.vector("v.position_embd.gate", 1)?[0],
         })
     }
-}
-
-pub(super) fn norm_of(config: &VisionConfig, tensors: &mut Tensors, name: &str, len: usize) -> Result<Norm, Error> {
-    let weight = tensors.vector(&format!("{name}.weight"), len)?;
-    let bias = match config.norm {
-        NormKind::Rms => None,
-        NormKind::Layer => tensors.optional_vector(&format!("{name}.bias"), len)?,
-    };
-    Ok(Norm { weight, bias, kind: config.norm, epsilon: config.norm_epsilon })
 }
 
 /// The matrix of patches. A second one is for the second of two frames, which in a still picture is equal to the first, so
