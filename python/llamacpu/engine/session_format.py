@@ -96,7 +96,7 @@ class Header(NamedTuple):
     adapted: bool = False
     """whether the tokens have gone through adapters, which the fingerprint includes"""
     state_bytes: int = 0
-    """bytes of the states of recurrent layers behind the pages"""
+    """bytes of the states of recurrent layers after the pages"""
     pictures: int = 0
     """number of pictures whose places and sizes are known"""
     cross_states: int = 0
