@@ -10,6 +10,7 @@ mod kernels {
 #[path = "../../rust/kernels/src/threads"]
 mod threads {
     pub(crate) mod crew;
+    pub(crate) mod placement;
     pub(crate) mod share;
     pub(crate) mod sync;
     pub(crate) mod turn;

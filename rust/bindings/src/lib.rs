@@ -22,7 +22,6 @@ mod outside;
 mod pace;
 mod pictures;
 mod sampling;
-mod saved_pictures;
 mod session;
 mod stand_in;
 mod step_parts;

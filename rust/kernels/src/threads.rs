@@ -8,6 +8,7 @@
 mod bandwidth;
 mod count;
 mod crew;
+mod placement;
 mod share;
 mod sync;
 mod turn;

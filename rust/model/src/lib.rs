@@ -59,7 +59,7 @@ pub use error::Error;
 pub use input_squares::Squares;
 pub use kv::PAGE_LAYOUT;
 pub use model::{Interrupted, Model};
-pub use picture::{FIRST_PICTURE_ID, Grid, Picture, PictureInput, SavedPicture};
+pub use picture::{FIRST_PICTURE_ID, Grid, Picture, PictureInput};
 pub use restoration::Restoration;
 pub use session::Session;
 pub use settings::{Value, Values};

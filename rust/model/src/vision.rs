@@ -10,12 +10,10 @@ mod choices;
 mod config;
 mod encoding;
 mod layer;
-mod norms;
 mod pixels;
 mod places;
 mod positions;
 mod projection;
-mod resampler;
 mod validation;
 mod weights;
 

@@ -6,12 +6,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use super::placement::{Placement, UNKNOWN, current_processor};
 use super::share::{Interrupted, Line, Poll, Share, StopOnPanic, Work, alone, next_piece};
 use super::sync::{
     AtomicBool, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, UnsafeCell, sequential, spawn,
 };
 use super::turn::Turn;
-use super::wait::wait_briefly;
+use super::wait::{is_crowded, wait_briefly};
 use crate::Error;
 
 /// `state` is `epoch << 32 | OPEN | active workers`.
@@ -43,6 +44,8 @@ struct CrewState {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     sleeping_workers: AtomicUsize,
     caller_asleep: AtomicBool,
+    /// Where the caller of the last region ran, as far as that matters.
+    callers_processor: AtomicUsize,
     lock: Mutex<()>,
     work_is_there: Condvar,
     work_is_done: Condvar,
@@ -90,6 +93,7 @@ impl Crew {
             panic: Mutex::new(None),
             sleeping_workers: AtomicUsize::new(0),
             caller_asleep: AtomicBool::new(false),
+            callers_processor: AtomicUsize::new(UNKNOWN),
             lock: Mutex::new(()),
             work_is_there: Condvar::new(),
             work_is_done: Condvar::new(),
@@ -179,6 +183,8 @@ impl Crew {
         // SAFETY: the region is closed and no worker is active, so there is no reader; the turn excludes other writers.
         shared.work.with_mut(|work| unsafe { *work = Some(lasting) });
         shared.finished.0.store(0, Ordering::Relaxed);
+        let processor = if is_crowded() { current_processor() } else { UNKNOWN };
+        shared.callers_processor.store(processor, Ordering::Relaxed);
         let epoch = (shared.state.0.load(Ordering::Relaxed) >> 32).wrapping_add(1) & 0xffff_ffff;
         shared.state.0.store(epoch << 32 | OPEN, Ordering::SeqCst);
         sequential();
@@ -220,7 +226,8 @@ impl CrewState {
     /// The main loop of a worker.
     fn serve(&self, worker: usize) {
         let mut seen = 0;
-        while let Some(state) = self.next_region(seen) {
+        let mut placement = Placement::of_worker();
+        while let Some(state) = self.next_region(seen, &mut placement) {
             seen = state >> 32;
             if !self.join(state) {
                 continue;
@@ -248,10 +255,11 @@ impl CrewState {
     }
 
     /// Waits for a region other than `seen`; `None` when the pool ends.
-    fn next_region(&self, seen: u64) -> Option<u64> {
+    fn next_region(&self, seen: u64, placement: &mut Placement) -> Option<u64> {
         let state = || self.state.0.load(Ordering::SeqCst);
         let ready = || state() >> 32 != seen || self.stopping.load(Ordering::SeqCst);
         if !wait_briefly(ready) {
+            placement.exclude(self.callers_processor.load(Ordering::Relaxed), self.shares.len() - 1);
             self.sleeping_workers.fetch_add(1, Ordering::SeqCst);
             sequential();
             let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,8 +8,7 @@ use super::PictureEncoder;
 use super::attention::room;
 use super::choices::MergeOrder;
 use super::config::{CHANNELS, VisionConfig};
-use super::layer::{LayerBuffers, run};
-use super::norms::norm;
+use super::layer::{LayerBuffers, norm, run};
 use super::pixels::Pixels;
 use super::places::{Places, Row};
 use super::positions::{Turns, add_tiles, embed};
@@ -125,7 +124,7 @@ impl Encoding {
             self.kept.clear();
             embed(context, (config, weights), (&self.pixels, first), places, &mut self.buffers.scratch, stream)?;
             if let Some(weights) = &weights.first_norm {
-                norm(weights).apply_in_place(context, stream, width)?;
+                norm(config, weights).apply_in_place(context, stream, width)?;
             }
             fill_up(places, width, stream);
         }
@@ -141,7 +140,7 @@ impl Encoding {
         run(context, (config, layer), ways, &mut self.buffers, stream)?;
         if stage + 1 == config.layers {
             if let Some(weights) = &weights.last_norm {
-                norm(weights).apply_in_place(context, stream, width)?;
+                norm(config, weights).apply_in_place(context, stream, width)?;
             }
             if let Some(tables) = &weights.tiles {
                 add_tiles(context, (&tables.after, self.pixels.arrangement), places, width, stream)?;
