@@ -1,7 +1,7 @@
 """Our speed beside llama.cpp's `llama-bench`, interleaved in one run, as a Markdown table.
 
     python benches/compare.py MODEL.gguf ... --llama-bench PATH [--ik-bench PATH] [--rounds 5] [--threads 2]
-        [--memory | --scaling]
+        [--memory | --scaling] [--json FILE]
 
 Each round runs us, llama.cpp with its defaults and with `--repack 0`, and ik_llama.cpp's `llama-bench` with its
 defaults and with `-rtr 1` if it is given, one after the other, so that a slow minute of a shared machine hits all of
@@ -11,8 +11,9 @@ share of the limit, measured in the same run: of the peak of the chosen instruct
 Of a model that makes vectors of texts, only reading is timed. `benches/big_models.py` makes files of the shapes of
 published models.
 `--memory` adds the cold start: seconds to the first token at the model's full context, and peak resident memory.
-`--scaling` runs everything with one thread and with `--threads`, the peers with their defaults, and prints what the
+`--scaling` runs everything with 1, 2, 4 ... and `--threads` threads, the peers with their defaults, and prints what the
 threads gain.
+`--json FILE` also writes the numbers, of which `plots.py` makes pictures.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import llamacpu
+import results
 from llamacpu import Model
 from llamacpu.cli.bench import bytes_per_token
 from llamacpu.engine import machine
@@ -130,40 +133,71 @@ def rounds(
     return best
 
 
-def scaling(model: Path, options: argparse.Namespace) -> None:
-    """Run the rounds of one file with one thread and with all threads, and print its rows."""
+def row_of(
+    model: Path, part: str, threads: int, speeds: dict[str, float], options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return a row of the file of results."""
+    tokens = options.prompt_tokens if part == "prompt" else 0
+    return {"file": model.stem, "part": part, "threads": threads, "tokens": tokens, "tokens_per_second": speeds}
+
+
+def thread_counts(most: int) -> list[int]:
+    """Return the powers of two below a number, and the number."""
+    return [*(2**power for power in range(most.bit_length()) if 2**power < most), most]
+
+
+def scaling(model: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the rounds of one file with one thread up to all threads, and print its rows; return those of the results."""
     peers = {name: found for name, found in programs(options).items() if not found[1]}
-    best = rounds(model, options, peers, [1, options.threads])
+    counts = thread_counts(options.threads)
+    best = rounds(model, options, peers, counts)
     for part in PARTS:
         cells = []
         for name in ("llamacpu", *peers):
             one, all_threads = best[name, 1][part], best[name, options.threads][part]
             cells.append(f"{one:.1f} to {all_threads:.1f} ({all_threads / one:.2f})" if one else "")
         print(f"| {model.stem} | {part} | {' | '.join(cells)} |", flush=True)
+    return [
+        row_of(model, part, count, {name: best[name, count][part] for name in ("llamacpu", *peers)}, options)
+        for part in PARTS
+        for count in counts
+    ]
 
 
-def compare(model: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Run the rounds of one file, print its rows and return the ratio to the best peer for each part."""
+def compare(model: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run the rounds of one file, print its rows and return those of the results."""
     peers = programs(options)
     found = rounds(model, options, peers, [options.threads])
     best = {name: row for (name, _), row in found.items()}
     peak, bandwidth = limits(options.threads)
     products, traffic = work(model)
-    ratios = {}
+    rows = []
     for part in PARTS:
         own, others = best["llamacpu"][part], [best[name][part] for name in peers]
         if own and max(others):
             text = " / ".join(f"{value:.1f}" for value in others)
             rate, limit, unit = (products, peak, "GMAC/s") if part == "prompt" else (traffic, bandwidth, "GB/s")
-            ratios[part] = own / max(others)
+            ratio = own / max(others)
             share = f"{own * rate:.1f} of {limit:.1f} {unit} ({own * rate / limit:.0%})"
-            print(f"| {model.stem} | {part} | {own:.1f} | {text} | {ratios[part]:.2f} | {share} |", flush=True)
+            print(f"| {model.stem} | {part} | {own:.1f} | {text} | {ratio:.2f} | {share} |", flush=True)
+            speeds = {name: best[name][part] for name in ("llamacpu", *peers)}
+            rows.append(
+                row_of(model, part, options.threads, speeds, options)
+                | {"ratio": ratio, "limit": limit / rate, "share": own * rate / limit}
+            )
     if options.memory:
         runs = [cold_start(model, options.threads) for _ in range(3)]
         seconds, memory, size = min(run[0] for run in runs), max(run[1] for run in runs), model.stat().st_size / 1e9
         cold = f"{seconds:.2f} s, peak {memory:.2f} GB, file {size:.2f} GB"
         print(f"| {model.stem} | cold start | {cold} | | | |", flush=True)
-    return ratios
+    return rows
+
+
+def write(options: argparse.Namespace, benchmark: str, rows: list[dict[str, Any]]) -> None:
+    """Write the results, if that was asked for."""
+    if options.json is not None:
+        names = ("rounds", "threads", "prompt_tokens", "generate_tokens")
+        results.write(options.json, benchmark, {name: getattr(options, name) for name in names}, rows)
 
 
 def main() -> None:
@@ -178,6 +212,7 @@ def main() -> None:
     parser.add_argument("--generate-tokens", type=int, default=32)
     parser.add_argument("--memory", action="store_true", help="also measure the cold start and peak memory")
     parser.add_argument("--scaling", action="store_true", help="what --threads gain over one thread")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     options = parser.parse_args()
     print(
         f"{processor()}, {options.threads} threads; llamacpu {llamacpu.__version__}; best of {options.rounds} rounds,"
@@ -192,12 +227,13 @@ def main() -> None:
         print(f"| file | tokens/s | llamacpu | {' / '.join(peers)} | ratio to the best | share of the limit |")
         print("|---|---|---|---|---|---|")
     if options.scaling:
-        for model in options.models:
-            scaling(model, options)
+        rows = [row for model in options.models for row in scaling(model, options)]
+        write(options, "scaling", rows)
         return
-    found = [compare(model, options) for model in options.models]
+    rows = [row for model in options.models for row in compare(model, options)]
+    write(options, "compare", rows)
     for part in PARTS:
-        ratios = [row[part] for row in found if part in row]
+        ratios = [row["ratio"] for row in rows if row["part"] == part]
         if len(ratios) > 1:
             print(f"| median | {part} | | | {statistics.median(ratios):.2f} | |")
 
