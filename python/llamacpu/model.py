@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Literal, NoReturn, overload
 
 from llamacpu.arguments import integer, refuse
 from llamacpu.engine.adapter_set import ControlVectorUse, LoraUse
+from llamacpu.engine.duty import Duty
 from llamacpu.engine.interfaces import CancelToken, Load, LoadProgress, StepOutput, TokenIds
 from llamacpu.engine.model import EngineModel
+from llamacpu.engine.priority import Priority
 from llamacpu.engine.session import Session
 from llamacpu.multimodal.projectors import vision_of
 
@@ -59,6 +61,10 @@ class Model(EngineModel):
     lora, control_vectors  what sessions go through by default, as in `session`: LoRA adapters with their scales, and
                control vectors with their strengths and layers. Without `lora`, a model opened by name has the adapters
                that belong to the name (ADAPTER of a Modelfile)
+    priority   of the whole process among other programs: "low" leaves the processors to them, "high" goes before them
+               and needs the right to; `None` changes nothing. See `llamacpu.engine.priority.set_priority`
+    duty       the most percent of the time in which the model computes, with pauses between steps: for laptops. Exact
+               in the long run. A `llamacpu.engine.duty.DutyCycle` in place of a number is shared by several models
 
     Raises `GGUFError` for a file that cannot be read, `ModelError` for one that is not a model this version can run,
     and MemoryError if there is not enough memory. If a mapped file is shortened or written to while in use, the step
@@ -78,14 +84,17 @@ class Model(EngineModel):
         control_vectors: Iterable[ControlVectorUse] | None = None,
         mmproj: str | os.PathLike[str] | bool | None = None,
         image_tokens: int | None = None,
+        priority: Priority | None = None,
+        duty: Duty = None,
     ) -> None:
         integer("image_tokens", image_tokens)
         if image_tokens is not None and image_tokens < 1:
             raise ValueError(f"image_tokens is {image_tokens}; expected at least 1, or None for the model's own choice")
         self._vision: Vision | None = None
         super().__init__(
-            path, threads, on_load, overrides=overrides, load=load, lora=lora, control_vectors=control_vectors
-        )
+            path, threads, on_load, overrides=overrides, load=load, lora=lora, control_vectors=control_vectors,
+            priority=priority, duty=duty,
+        )  # fmt: skip
         try:
             self._vision = vision_of(self, self._projector, mmproj, image_tokens, threads)
         except BaseException:

@@ -16,7 +16,9 @@ from llamacpu.cli.terminal import BenchBar, write
 from llamacpu.families.memory import amount
 
 if TYPE_CHECKING:
+    from llamacpu.engine.duty import DutyCycle
     from llamacpu.engine.interfaces import Load
+    from llamacpu.engine.priority import Priority
     from llamacpu.model import Model
 
 
@@ -36,7 +38,17 @@ _TOKENS = click.IntRange(min=0, max=1 << 24)
     help="Also measure the cost of verifying drafts of this many tokens.",
 )
 @click.option("--draft-model", metavar="FILE", help="With --draft-tokens: the small model that would propose them.")
+@click.option(
+    "--load",
+    "each",
+    type=click.IntRange(min=0, max=100),
+    default=0,
+    help="Also measure generation beside this many busy processes per processor, and the share of its speed that is "
+    "kept.",
+)
 @options.threads
+@options.priority
+@options.duty
 @options.load
 @options.overrides
 @adapter_options.adapters
@@ -49,7 +61,10 @@ def command(
     repeat: int,
     draft_tokens: int,
     draft_model: str | None,
+    each: int,
     threads: int | None,
+    priority: Priority | None,
+    duty: DutyCycle | None,
     load: Load,
     overrides: dict[str, Any],
     lora: Any,
@@ -65,21 +80,34 @@ def command(
 
     For embedding models, which cannot generate, only prompt processing is measured.
 
+    With --load, generation is measured again while other processes of normal priority keep every processor busy. A
+    fair share is what as many threads get among the busy processes if all are treated alike; of_fair_share above 1 is
+    more than that. It means something only where nothing else runs.
+
     With --draft-tokens, the best pass that verifies a draft is compared with the best pass over one token: break_even
     is the average number of drafted tokens that must be accepted for drafting to pay off.
     """
     if draft_model is not None and not draft_tokens:
         raise click.UsageError("--draft-model needs --draft-tokens: how many tokens it drafts at once")
+    if each and not generate_tokens:
+        raise click.UsageError("--load measures generation; leave out --generate-tokens 0")
+    from llamacpu.cli.bench_load import waiting_load
     from llamacpu.engine import machine
 
     started = perf_counter()
-    with opening.opened(
-        model,
-        threads=threads,
-        load=load,
-        overrides=overrides,
-        **adapter_options.opened(lora, control_vectors),
-    ) as opened:
+    # The load waits from before the priority is changed, which it would inherit.
+    with (
+        waiting_load(each) as busy,
+        opening.opened(
+            model,
+            threads=threads,
+            priority=priority,
+            duty=duty,
+            load=load,
+            overrides=overrides,
+            **adapter_options.opened(lora, control_vectors),
+        ) as opened,
+    ):
         load_seconds = perf_counter() - started
         if not opened.config["causal"]:
             if draft_tokens:
@@ -96,9 +124,12 @@ def command(
             "prompt": None,
             "generate": None,
             "draft": None,
+            "beside_load": None,
             "load_seconds": load_seconds,
             "first_pass_seconds": first[0],
             "threads": opened.threads,
+            "priority": priority,
+            "duty_percent": None if duty is None else duty.percent,
             "kv_type": kv_type,
             "repeat": repeat,
             "machine": machine.describe(),
@@ -123,6 +154,10 @@ def command(
         if draft_tokens:
             document["draft"] = _draft_price(opened, draft_tokens, draft_model, repeat, kv_type)
             show(_draft_text(document["draft"]))
+        if each and generate_tokens:
+            busy.start()
+            document["beside_load"] = _beside_load(opened, each, generate_tokens, repeat, kv_type, speeds)
+            show(_load_text(document["beside_load"]))
     if as_json:
         write(json.dumps(document) + "\n")
 
@@ -193,7 +228,9 @@ def _draft_price(model: Model, tokens: int, draft_model: str | None, repeat: int
             seconds.append(perf_counter() - started)
             session.truncate(64)
     if draft_model is not None:
-        with Model(draft_model, threads=model.threads, load="map" if model.mapped else "copy") as small:
+        with Model(
+            draft_model, threads=model.threads, load="map" if model.mapped else "copy", duty=model.duty
+        ) as small:
             _generate_speed(small, tokens, 1, kv_type)
             made = _generate_speed(small, tokens, repeat, kv_type)
     step, whole = min(single), min(checked) + min(made)
@@ -205,6 +242,29 @@ def _draft_price(model: Model, tokens: int, draft_model: str | None, repeat: int
         "break_even": whole / step - 1,
         "best_tokens_per_second": (1 + tokens) / whole,
     }
+
+
+def _beside_load(
+    model: Model, each: int, tokens: int, repeat: int, kv_type: Any, quiet: dict[str, Any]
+) -> dict[str, Any]:
+    """The speed of generation beside the load, as a share of that without."""
+    from llamacpu.cli.bench_load import fair_share, processors
+
+    speeds = _speeds(tokens, _generate_speed(model, tokens, repeat, kv_type))
+    kept = speeds["tokens_per_second"] / quiet["tokens_per_second"]
+    fair = fair_share(model.threads, each, processors())
+    return {
+        "processes_per_processor": each, "processors": processors(), **speeds,
+        "share": kept, "fair_share": fair, "of_fair_share": kept / fair,
+    }  # fmt: skip
+
+
+def _load_text(found: dict[str, Any]) -> str:
+    return (
+        f"\nbeside {found['processes_per_processor']} busy processes on each of {found['processors']} processors: "
+        f"{found['tokens_per_second']:.2f} tokens/s, {100 * found['share']:.1f} % of the speed without them; a fair "
+        f"share is {100 * found['fair_share']:.1f} % (ratio {found['of_fair_share']:.2f})\n"
+    )
 
 
 def _speeds(tokens: int, seconds: list[float]) -> dict[str, Any]:

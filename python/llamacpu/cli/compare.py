@@ -13,7 +13,9 @@ from llamacpu.cli.measure_bar import MeasureBar, run
 from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
+    from llamacpu.engine.duty import DutyCycle
     from llamacpu.engine.interfaces import KVType
+    from llamacpu.engine.priority import Priority
     from llamacpu.tools.compare import ComparisonMeasurement
     from llamacpu.tools.comparison import Comparison
     from llamacpu.tools.figures import Figure
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 @measure_options.plot
 @options.kv_type
 @options.threads
+@options.priority
+@options.duty
 @options.as_json
 @click.pass_context
 def command(
@@ -44,6 +48,8 @@ def command(
     plot: tuple[str, ...],
     kv_type: KVType,
     threads: int | None,
+    priority: Priority | None,
+    duty: DutyCycle | None,
     as_json: bool,
 ) -> None:
     """Measure how far the predictions of MODEL are from those of ORIGINAL over TEXT, a file of UTF-8 text.
@@ -57,10 +63,13 @@ def command(
 
     Ctrl-C stops the measurement and prints the figures of finished chunks. With --resume, it can be continued later.
     """
+    from llamacpu.engine.priority import set_priority
     from llamacpu.tools.compare import comparison_of
     from llamacpu.tools.logit_file import is_logit_file
 
     measure_options.check_plot(plot)
+    if priority is not None:
+        set_priority(priority)
     if is_logit_file(original):
         if text is not None:
             raise click.UsageError(f"{original} has the tokens of its text; leave out TEXT")
@@ -78,6 +87,7 @@ def command(
         context=context,
         chunks=chunks,
         threads=threads,
+        duty=duty,
         batch_tokens=batch_tokens,
         kv_type=kv_type,
         resume=resume,

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from llamacpu.engine.duty import DutyCycle
     from llamacpu.engine.interfaces import Load
+    from llamacpu.engine.priority import Priority
     from llamacpu.text.tokenizer import Tokenizer
 
 # Input pause after which the texts read so far are computed, and how many lines are read ahead of the model.
@@ -47,6 +49,8 @@ _LINES_AHEAD = 64
 @options.context
 @options.kv_type
 @options.threads
+@options.priority
+@options.duty
 @options.load
 @options.overrides
 @adapter_options.adapters
@@ -65,6 +69,8 @@ def command(
     context: int | None,
     kv_type: Any,
     threads: int | None,
+    priority: Priority | None,
+    duty: DutyCycle | None,
     load: Load,
     overrides: dict[str, Any],
     lora: Any,
@@ -88,6 +94,8 @@ def command(
     with opening.opened(
         model,
         threads=threads,
+        priority=priority,
+        duty=duty,
         load=load,
         overrides=overrides,
         **adapter_options.opened(lora, control_vectors),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import click
 
@@ -11,7 +11,9 @@ from llamacpu.cli import measure_options, opening, options
 from llamacpu.cli.measure_bar import run
 
 if TYPE_CHECKING:
+    from llamacpu.engine.duty import DutyCycle
     from llamacpu.engine.interfaces import KVType
+    from llamacpu.engine.priority import Priority
     from llamacpu.tools.imatrix_file import ImportanceMatrix
 
 
@@ -50,6 +52,8 @@ class Settings(TypedDict):
 @measure_options.plot
 @options.kv_type
 @options.threads
+@options.priority
+@options.duty
 def command(
     model: str | None,
     texts: tuple[str, ...],
@@ -64,6 +68,8 @@ def command(
     plot: tuple[str, ...],
     kv_type: KVType,
     threads: int | None,
+    priority: Priority | None,
+    duty: DutyCycle | None,
 ) -> None:
     """Measure the importance matrix of MODEL (a .gguf file, or a name) on every TEXT, a file of UTF-8 text.
 
@@ -87,8 +93,11 @@ def command(
     found = [read_importance_matrix(name) for name in in_files]
     complete = True
     if model is not None:
+        settings_of_model = {"threads": threads, "priority": priority, "duty": duty}
         settings: Settings = {"output": process_output, "kv_type": kv_type, "resume": resume}
-        measured, complete = _measured(model, texts, found, (context, chunks, parse_special), settings, threads)
+        measured, complete = _measured(
+            model, texts, found, (context, chunks, parse_special), settings, settings_of_model
+        )
         found += measured
     if not any(matrix.entries for matrix in found):
         raise click.Abort
@@ -111,14 +120,14 @@ def _measured(
     others: list[ImportanceMatrix],
     cut: tuple[int, int | None, bool],
     settings: Settings,
-    threads: int | None,
+    settings_of_model: dict[str, Any],
 ) -> tuple[list[ImportanceMatrix], bool]:
     """The matrices of the texts, and whether all of them are complete."""
     from llamacpu.tools.chunks import chunks_of
     from llamacpu.tools.imatrix import ImatrixMeasurement
 
     found = []
-    with opening.opened(model, threads=threads) as own:
+    with opening.opened(model, **settings_of_model) as own:
         context, limit, parse_special = cut
         all_chunks = [chunks_of(own, Path(text), context, None, limit, parse_special) for text in texts]
         for text, chunks in zip(texts, all_chunks, strict=True):

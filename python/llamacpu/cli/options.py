@@ -16,10 +16,18 @@ from llamacpu.files import is_file
 
 if TYPE_CHECKING:
     from llamacpu.drafting import Draft
+    from llamacpu.engine.duty import DutyCycle
     from llamacpu.engine.interfaces import Load
     from llamacpu.model import Model
     from llamacpu.sampling import Sampling
     from llamacpu.store.entries import Entry
+
+
+def _cycle(percent: float | None) -> DutyCycle | None:
+    from llamacpu.engine.duty import cycle_of
+
+    return cycle_of(percent)
+
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,6 +54,19 @@ threads: Decorator = click.option(
     "--threads",
     type=click.IntRange(min=1, max=MOST_THREADS),
     help="Number of threads. [default: from the CPU affinity, the container quota and the cores]",
+)
+priority: Decorator = click.option(
+    "--priority",
+    type=click.Choice(["low", "normal", "high"]),
+    help="Scheduling priority: low leaves the processors to other programs; high goes before them and needs the right "
+    "to. [default: as started]",
+)
+duty: Decorator = click.option(
+    "--duty",
+    type=click.FloatRange(min=0, max=100, min_open=True),
+    metavar="PERCENT",
+    callback=lambda _context, _option, given: _cycle(given),
+    help="Compute for at most this share of the time, with pauses between steps, to save battery and heat.",
 )
 mmproj: Decorator = click.option(
     "--mmproj",
@@ -293,7 +314,7 @@ def draft_source(
         return
     from llamacpu.model import Model
 
-    with Model(named_file(path), threads=threads, load=load) as small:
+    with Model(named_file(path), threads=threads, load=load, duty=model.duty) as small:
         draft = ModelDraft(small)
         draft.check(model.session(1))
         yield draft

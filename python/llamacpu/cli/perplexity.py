@@ -13,7 +13,9 @@ from llamacpu.cli.measure_bar import MeasureBar, run
 from llamacpu.cli.terminal import write
 
 if TYPE_CHECKING:
+    from llamacpu.engine.duty import DutyCycle
     from llamacpu.engine.interfaces import KVType, Load
+    from llamacpu.engine.priority import Priority
     from llamacpu.tools.perplexity import Perplexity, PerplexityMeasurement
 
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 @adapter_options.adapters
 @options.kv_type
 @options.threads
+@options.priority
+@options.duty
 @options.load
 @options.overrides
 @options.as_json
@@ -57,6 +61,8 @@ def command(
     control_vectors: Any,
     kv_type: KVType,
     threads: int | None,
+    priority: Priority | None,
+    duty: DutyCycle | None,
     load: Load,
     overrides: dict[str, Any],
     as_json: bool,
@@ -79,6 +85,8 @@ def command(
     with opening.opened(
         model,
         threads=threads,
+        priority=priority,
+        duty=duty,
         load=load,
         overrides=overrides,
         **adapter_options.opened(lora, control_vectors),

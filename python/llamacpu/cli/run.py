@@ -85,6 +85,8 @@ if TYPE_CHECKING:
 @options.sampling_options
 @options.context
 @options.threads
+@options.priority
+@options.duty
 @options.mmproj
 @options.image_tokens
 @options.load
@@ -151,6 +153,8 @@ def command(context: click.Context, /, **given: Any) -> None:
             overrides=given["overrides"],
             mmproj=given["mmproj"],
             image_tokens=given["image_tokens"],
+            priority=given["priority"],
+            duty=given["duty"],
             **adapter_options.opened(given["lora"], given["control_vectors"]),
         ) as model,
         options.draft_source(given["draft_model"], given["no_draft"], model, given["threads"], given["load"]) as draft,

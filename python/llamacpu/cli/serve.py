@@ -159,6 +159,8 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 @options.context
 @options.kv_type
 @options.threads
+@options.priority
+@options.duty
 @click.option("--access-log", is_flag=True, help="Log every request to stderr, without its content.")
 @options.as_json
 @click.option(
@@ -221,7 +223,7 @@ def _serve(given: dict[str, Any]) -> int:
             guard=given["guard"], store_changes=given["store_changes"], kv_memory=given["kv_memory"],
             prefix_cache=given["prefix_cache"], prefix_cache_bytes=given["prefix_cache_size"],
             mmproj=given["mmproj"], image_tokens=given["image_tokens"], image_files=given["image_files"],
-            image_addresses=given["image_addresses"],
+            image_addresses=given["image_addresses"], priority=given["priority"], duty=given["duty"],
             lora=lora, control_vectors=adapters["control_vectors"] or (),
         )  # fmt: skip
         with bind(host, port) as listening:

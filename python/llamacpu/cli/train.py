@@ -17,6 +17,8 @@ from llamacpu.cli.terminal import tell, write
 from llamacpu.tools.train.settings import TrainingSettings
 
 if TYPE_CHECKING:
+    from llamacpu.engine.duty import DutyCycle
+    from llamacpu.engine.priority import Priority
     from llamacpu.tools.train import TrainingResult
 
 _DEFAULTS = TrainingSettings()
@@ -164,6 +166,8 @@ def _size(_context: click.Context, option: click.Parameter, text: str | None) ->
 @click.option("--exact", is_flag=True, help="Compute all products in 32-bit floats, in up to twice the time.")
 @click.option("--plot", metavar="FILE", help="Draw the loss curve to a .png or .svg file; needs matplotlib.")
 @options.threads
+@options.priority
+@options.duty
 @options.as_json
 def command(
     model: str,
@@ -180,6 +184,8 @@ def command(
     plot: str | None,
     memory: int | None,
     threads: int | None,
+    priority: Priority | None,
+    duty: DutyCycle | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -222,6 +228,8 @@ def command(
             checkpoint_seconds=checkpoint_seconds,
             memory=memory,
             threads=threads,
+            priority=priority,
+            duty=duty,
             on_read=reading.count,
             on_plan=show_plan,
             on_progress=bar.update,

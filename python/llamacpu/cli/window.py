@@ -11,7 +11,9 @@ import click
 from llamacpu.cli import options
 
 if TYPE_CHECKING:
+    from llamacpu.engine.duty import DutyCycle
     from llamacpu.engine.interfaces import KVType
+    from llamacpu.engine.priority import Priority
 
 
 @click.command("window", short_help="Chat in a window.")
@@ -20,10 +22,13 @@ if TYPE_CHECKING:
 @options.context
 @options.kv_type
 @options.threads
+@options.priority
+@options.duty
 @options.mmproj
 def command(
-    model: str | None, system: str | None, context: int | None, kv_type: KVType, threads: int | None, mmproj: str | None
-) -> None:
+    model: str | None, system: str | None, context: int | None, kv_type: KVType, threads: int | None,
+    priority: Priority | None, duty: DutyCycle | None, mmproj: str | None,
+) -> None:  # fmt: skip
     """Open a window to chat with MODEL, a .gguf file or a name; by default the small demo model.
 
     Return sends a message, Escape stops an answer. Requires tkinter, which most Python builds include.
@@ -31,7 +36,10 @@ def command(
     from llamacpu.gguf.file import GGUFFile
     from llamacpu.window import show
 
-    settings = {"n_ctx": context or 0, "type_k": kv_type, "type_v": kv_type, "n_threads": threads, "mmproj": mmproj}
+    settings = {
+        "n_ctx": context or 0, "type_k": kv_type, "type_v": kv_type, "n_threads": threads, "mmproj": mmproj,
+        "priority": priority, "duty": duty,
+    }  # fmt: skip
     if model is not None:
         found = options.named_model(model, context, kv_type)
         # Report problems with the file here, like the other commands, rather than in a window.

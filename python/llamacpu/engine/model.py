@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING, Literal, cast, overload
 
 from llamacpu.arguments import function, integer
 from llamacpu.engine.adapter_set import NO_ADAPTERS, AdapterSet, ControlVectorUse, LoraUse
+from llamacpu.engine.duty import Duty, cycle_of, working
 from llamacpu.engine.interfaces import (
     CancelToken,
     KVType,
     Load,
     LoadProgress,
     Logits,
-    SavedPicture,
     SessionLike,
     StepOutput,
     TokenIds,
 )
 from llamacpu.engine.opened_adapters import OpenedAdapters
+from llamacpu.engine.priority import Priority, set_priority
+from llamacpu.engine.read_ahead import ReadAhead, ranges_in_order
 from llamacpu.engine.session import Session
 from llamacpu.engine.step_items import item_of
 from llamacpu.engine.step_output import ends_of, places_of, split
@@ -46,17 +48,30 @@ class EngineModel(OpenedAdapters):
         load: Load = "map",
         lora: Iterable[LoraUse] | None = None,
         control_vectors: Iterable[ControlVectorUse] | None = None,
+        priority: Priority | None = None,
+        duty: Duty = None,
     ) -> None:
         function("on_load", on_load)
+        self._duty = cycle_of(duty)
+        self._read_ahead = ReadAhead([], [])
+        if priority is not None:
+            set_priority(priority)
         super().__init__(path, threads, overrides, load)
         try:
             self._open_adapters(self.preset.adapters if lora is None else lora, control_vectors)
             self._limit_memory()
+            if self.mapped and self._room.limit is None:
+                self._read_ahead = ReadAhead(self._file.paths, ranges_in_order(self._file.tensors))
             if on_load is not None:
                 self.prepare(on_load)
         except BaseException:
             self.close()
             raise
+
+    def close(self) -> None:
+        """Release the weights. Running steps finish; later ones raise `LlamaCpuError`."""
+        self._read_ahead.stop()
+        super().close()
 
     def session(
         self,
@@ -124,7 +139,8 @@ class EngineModel(OpenedAdapters):
         as it was before the call.
         """
         native = [item_of(session, ids, cancel) for session, ids in items]
-        rows = self._native.step(native, logits, cancel)
+        with working(self._duty, cancel):
+            rows = self._native.step(native, logits, cancel)
         found: list[NDArray[np.float32]] | list[None] = split(rows, [len(item[1]) for item in native], logits)
         return found
 
@@ -147,7 +163,8 @@ class EngineModel(OpenedAdapters):
         """
         places = places_of(layers, self._config.layers + 1)
         native = [item_of(session, ids, cancel) for session, ids in items]
-        rows, hidden = self._native.step_hidden(native, places, logits, cancel)
+        with working(self._duty, cancel):
+            rows, hidden = self._native.step_hidden(native, places, logits, cancel)
         counts = [len(item[1]) for item in native]
         parts = [hidden[:, start:end] for start, end in pairwise(ends_of(counts))]
         return [StepOutput(row, part) for row, part in zip(split(rows, counts, logits), parts, strict=True)]
@@ -164,7 +181,8 @@ class EngineModel(OpenedAdapters):
         change no bit of it. Raises what `step` raises.
         """
         native = [item_of(session, ids, cancel) for session, ids in items]
-        return self._native.step_squares(native, "all" if logits else "none", cancel)
+        with working(self._duty, cancel):
+            return self._native.step_squares(native, "all" if logits else "none", cancel)
 
     def classify(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
         """The scores that the model's classifier gives to states after the final norm.
@@ -179,7 +197,8 @@ class EngineModel(OpenedAdapters):
         width = self._config.embedding_length
         if states.ndim != 2 or states.shape[1] != width:
             raise ValueError(f"the states have the shape {states.shape}; expected rows of {width} numbers")
-        return self._native.classify(states)
+        with working(self._duty):
+            return self._native.classify(states)
 
     def load_session(
         self,
@@ -206,10 +225,6 @@ class EngineModel(OpenedAdapters):
         """Bytes of a page of keys and values, all layers together; for saved sessions."""
         return self._native.page_bytes(kv_type)
 
-    def cross_page_bytes(self, kv_type: KVType) -> int:
-        """Bytes of a page of the keys and values that cross-attention sees; 0 for models without."""
-        return self._native.cross_page_bytes(kv_type)
-
     def restore(
         self,
         context: int,
@@ -217,16 +232,14 @@ class EngineModel(OpenedAdapters):
         tokens: TokenIds,
         pages: Iterable[bytes],
         adapters: AdapterSet = NO_ADAPTERS,
-        pictures: Sequence[SavedPicture] = (),
     ) -> Session:
         """A session that holds these tokens, with their keys and values in pages; for saved sessions.
 
         adapters  what the tokens have gone through
-        pictures  what is known of the pictures among the tokens, as `Session.saved_pictures` gives it
 
         Raises ValueError for tokens and pages that do not match.
         """
-        native = self._native.restore(context, kv_type, tokens, pages, pictures)
+        native = self._native.restore(context, kv_type, tokens, pages)
         starts = adapters.invocations(tokens) if adapters.is_activated else []
         if adapters:
             adapters.declare(native, starts)

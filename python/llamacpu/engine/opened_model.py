@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llamacpu import _native, log
 from llamacpu.arguments import described
+from llamacpu.engine.duty import DutyCycle, working
 from llamacpu.engine.interfaces import CancelToken, Load, LoadProgress
 from llamacpu.engine.opened_file import OpenedFile
 from llamacpu.engine.room import Room
@@ -31,6 +32,7 @@ class OpenedModel(OpenedFile):
     """The part of a model that finds its file, reads what it says, and brings weights into memory."""
 
     _native: _native.Model
+    _duty: DutyCycle | None = None
 
     def __init__(
         self,
@@ -96,6 +98,11 @@ class OpenedModel(OpenedFile):
             log.warning("%s", self._memory_note)
 
     @property
+    def duty(self) -> DutyCycle | None:
+        """The limit on the share of time in which the model computes; None for no limit."""
+        return self._duty
+
+    @property
     def memory_note(self) -> str | None:
         """A line about weights that stay on disk for lack of memory; None if all of them fit."""
         return self._memory_note
@@ -114,7 +121,8 @@ class OpenedModel(OpenedFile):
         if on_load is not None:
             on_load(0, total)
         for part, size in enumerate(parts):
-            self._native.prepare(part, cancel)
+            with working(self._duty, cancel):
+                self._native.prepare(part, cancel)
             done += size
             if on_load is not None:
                 on_load(done, total)

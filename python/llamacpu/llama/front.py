@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from llamacpu.chat import Chat
 from llamacpu.drafting import Draft
+from llamacpu.engine.duty import Duty
 from llamacpu.engine.interfaces import LoadProgress
+from llamacpu.engine.priority import Priority
 from llamacpu.generation import GenerationResult
 from llamacpu.generation.context_window import Overflow, shared_length
 from llamacpu.llama import settings
@@ -66,6 +68,8 @@ class Llama(Attributes, Signatures):
                   `llamacpu.generation.generate` takes, or the path of a small model; None for none
     on_load       (bytes done, bytes of weights): prepares the weights at once and is called with the progress, see
                   `llamacpu.Model.prepare`
+    priority, duty  of the process among other programs, and the most percent of the time in which it computes; see
+                  `llamacpu.Model`
     overflow      what happens to a text that the context cannot hold: "error", "truncate" or "shift", as in
                   `llamacpu.generation.generate`; `last_result.dropped_tokens` says how many tokens were left out
 
@@ -132,6 +136,8 @@ class Llama(Attributes, Signatures):
         verbose: bool = True,
         overflow: Overflow = "error",
         on_load: LoadProgress | None = None,
+        priority: Priority | None = None,
+        duty: Duty = None,
         **other: NoReturn,
     ) -> None:
         settings.check(self._arguments, other)

@@ -50,7 +50,8 @@ def open_file(
     threads = arguments["n_threads"] or None
     model = Model(
         name, threads=threads, overrides=overrides, load=load, lora=settings.lora(arguments),
-        mmproj=arguments["mmproj"], image_tokens=arguments["image_tokens"],
+        mmproj=arguments["mmproj"], image_tokens=arguments["image_tokens"], priority=arguments["priority"],
+        duty=arguments["duty"],
     )  # fmt: skip
     if "n_ctx" not in given and model.preset.context is not None:
         context = model.preset.context

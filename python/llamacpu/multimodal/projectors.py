@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llamacpu import log
+from llamacpu.engine.duty import DutyCycle, duty_of
 from llamacpu.errors import GGUFError, ModelError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.store.entries import is_projector, quantization, stem_of
@@ -68,7 +69,7 @@ def _fits(file: Path, width: int) -> bool:
     try:
         with GGUFFile(file) as opened:
             own = opened.metadata.get("clip.vision.projection_dim")
-            return opened.metadata.get("general.architecture") == "clip" and own in (None, 0, width)
+            return opened.metadata.get("general.architecture") == "clip" and own in (None, width)
     except (GGUFError, OSError):
         return False
 
@@ -91,7 +92,7 @@ def vision_of(
         return None
     width = model.config["embedding_length"]
     if isinstance(mmproj, (str, os.PathLike)):
-        return _opened(_file_of(mmproj), width, max_tokens, threads)
+        return _opened(_file_of(mmproj), width, max_tokens, threads, duty_of(model))
     path = Path(model.path)
     if model.config["architecture"] == "mllama" and "mllama.vision.image_size" in model.metadata:
         found: Path | None = path
@@ -102,7 +103,7 @@ def vision_of(
     if found is None:
         return None
     try:
-        return _opened(found, width, max_tokens, threads)
+        return _opened(found, width, max_tokens, threads, duty_of(model))
     except (GGUFError, ModelError) as error:
         if mmproj is True:
             raise
@@ -110,15 +111,15 @@ def vision_of(
         return None
 
 
-def _opened(path: Path, width: int, max_tokens: int | None, threads: int | None) -> Vision:
+def _opened(path: Path, width: int, max_tokens: int | None, threads: int | None, duty: DutyCycle | None) -> Vision:
     # Imported here: most models have no vision encoder.
     from llamacpu.multimodal.vision import Vision
 
-    return Vision(path, width=width, threads=threads, max_tokens=max_tokens)
+    return Vision(path, width=width, threads=threads, max_tokens=max_tokens, duty=duty)
 
 
 def _file_of(mmproj: str | os.PathLike[str]) -> Path:
-    """The file for a path, or for a name of the hub: hf:owner/repository, with :file after it if it has several."""
+    """The file for a path, or for a name of the hub: hf:owner/repository, with :file behind it if it has several."""
     if not isinstance(mmproj, str) or not mmproj.startswith("hf:") or Path(mmproj).exists():
         return Path(mmproj)
     from llamacpu.store.hub import download

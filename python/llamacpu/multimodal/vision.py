@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from llamacpu.engine.duty import DutyCycle, working
 from llamacpu.errors import ModelError, PictureError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.multimodal.cache import EmbeddingCache
@@ -33,7 +34,6 @@ _CACHE_BYTES = 256 << 20
 _PLACEHOLDERS = {
     "gemma3": ("<start_of_image>",),
     "idefics3": ("<image>",),
-    "internvl": ("<img><IMG_CONTEXT></img>", "<IMG_CONTEXT>", "<image>"),
     "llama4": ("<|image_start|><|image|><|image_end|>", "<|image|>"),
     "mllama": ("<|image|>",),
     "mlp": ("<image>",),
@@ -41,7 +41,6 @@ _PLACEHOLDERS = {
     "pixtral": ("[IMG][IMG_END]", "[IMG]"),
     "qwen2.5vl_merger": ("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
     "qwen2vl_merger": ("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
-    "resampler": ("(<image>./</image>)", "<image>./</image>"),
 }
 
 
@@ -54,6 +53,7 @@ class Vision:
     max_tokens  maximum number of tokens of a picture, for models that have a choice; None for that of the training
     limits      what pictures are accepted
     cache_bytes  size limit of the cache of embeddings
+    duty         limit on the share of time in which the model and the encoder compute; None for no limit
     open_encoder  replaces the encoder of the file: (path, threads) -> encoder
 
     The header is read at once, the weights when the first picture is encoded. Raises GGUFError for a file that cannot
@@ -69,6 +69,7 @@ class Vision:
         max_tokens: int | None = None,
         limits: PictureLimits | None = None,
         cache_bytes: int = _CACHE_BYTES,
+        duty: DutyCycle | None = None,
         open_encoder: Callable[[Path, int | None], PictureEncoderLike] | None = None,
     ) -> None:
         self.path: Path = Path(path)
@@ -77,19 +78,16 @@ class Vision:
             self.settings: PictureSettings = PictureSettings.of(file.metadata, max_tokens)
             own = file.metadata.get("clip.vision.projection_dim")
             self.weight_bytes: int = sum(
-                tensor.nbytes
-                for tensor in file.tensors
-                if tensor.name.startswith(("v.", "mm.", "model.image", "resampler."))
+                tensor.nbytes for tensor in file.tensors if tensor.name.startswith(("v.", "mm.", "model.image"))
             )
             self._newline: NDArray[np.float32] | None = _newline_of(file)
-        # Files of MiniCPM-V have 0 there.
-        if width is not None and own not in (None, 0, width):
+        if width is not None and own not in (None, width):
             raise ModelError(
                 f"{self.path.name} makes embeddings of {own} numbers and the model has {width}; expected the mmproj "
                 "file that belongs to the model"
             )
         self._processor = processor_for(self.settings)
-        self._threads = threads
+        self._threads, self._duty = threads, duty
         self._open = open_encoder or _encoder_of
         self._encoder: PictureEncoderLike | None = None
         self._cache = EmbeddingCache(cache_bytes)
@@ -114,7 +112,7 @@ class Vision:
     @property
     def separator(self) -> str:
         """What stands between a picture and text after it where the template leaves that to the caller."""
-        return "\n" if self.kind in ("internvl", "mlp", "resampler") else ""
+        return "\n" if self.kind == "mlp" else ""
 
     @property
     def encoder(self) -> PictureEncoderLike:
@@ -130,16 +128,13 @@ class Vision:
 
     def count(self, size: tuple[int, int], tokenizer: Tokenizer) -> int:
         """Tokens of a picture of this height and width in a prompt, including those around it."""
-        plan = self.plan(size)
         return sum(
             piece if isinstance(piece, int) else len(tokenizer.encode(piece, add_special=False, parse_special=True))
-            for piece in (_number(plan, tokenizer, 0), *plan.pieces)
+            for piece in self.plan(size).pieces
         )
 
-    def parts(self, picture: Picture, tokenizer: Tokenizer, number: int = 0) -> list[PicturePart]:
+    def parts(self, picture: Picture, tokenizer: Tokenizer) -> list[PicturePart]:
         """The picture's part of a prompt. Nothing is decoded or encoded yet; see `llamacpu.multimodal.rows.compute`.
-
-        number: how many pictures come before it in the prompt, which some models are told
 
         Raises PictureError for a picture that the model cannot be shown, ModelError for a vocabulary without the
         tokens that it needs.
@@ -151,8 +146,7 @@ class Vision:
             if token is None:
                 raise ModelError(f"the model has no token {plan.pieces[0]}, which stands for a picture")
             return [DelayedStates(seen, token)]
-        text = _number(plan, tokenizer, number)
-        parts: list[PicturePart] = [text] if text else []
+        parts: list[PicturePart] = []
         config = self.encoder.config
         side = config.patch_size * config.merge
         grid = (plan.tile[0] // side, plan.tile[1] // side) if config.grid else None
@@ -196,48 +190,16 @@ class Vision:
     ) -> NDArray[np.float32]:
         plan = seen.plan
         prepared = self._processor.prepare(seen.picture)
-        arrangement = plan.aspect_ratio_id or None
-        if prepared.whole is None:
-            rows = self.encoder.encode(
-                prepared.pixels, aspect_ratio_id=arrangement, cancel=cancel, on_progress=on_progress
-            ).rows
-        else:
-            rows = self._both(prepared.whole, prepared.pixels, cancel, on_progress)
-        wanted = plan.cross_rows or plan.encoded or plan.rows
-        if len(rows) != wanted:
-            raise PictureError(
-                f"{self.path.name} made {len(rows)} embeddings of a picture for which {wanted} were expected"
+        with working(self._duty, cancel):
+            encoded = self.encoder.encode(
+                prepared.pixels, aspect_ratio_id=plan.aspect_ratio_id or None, cancel=cancel, on_progress=on_progress
             )
-        return self._processor.arranged(rows, plan, seen.picture.size, self._newline)
-
-    def _both(
-        self,
-        whole: NDArray[np.float32],
-        tiles: NDArray[np.float32],
-        cancel: CancelToken | None,
-        on_progress: EncodeProgress | None,
-    ) -> NDArray[np.float32]:
-        """The rows of the whole picture, then those of its tiles, which have another size."""
-        import numpy as np
-
-        before = 0
-
-        def first(done: int, every: int) -> None:
-            nonlocal before
-            before = every
-            if on_progress is not None:
-                # As if each tile took as long as the whole picture does.
-                on_progress(done, every * (1 + len(tiles)))
-
-        def second(done: int, every: int) -> None:
-            if on_progress is not None:
-                on_progress(before + done * before * len(tiles) // every, before * (1 + len(tiles)))
-
-        rows = [
-            self.encoder.encode(whole, cancel=cancel, on_progress=first).rows,
-            self.encoder.encode(tiles, cancel=cancel, on_progress=second).rows,
-        ]
-        return np.concatenate(rows)
+        wanted = plan.cross_rows or plan.encoded or plan.rows
+        if len(encoded.rows) != wanted:
+            raise PictureError(
+                f"{self.path.name} made {len(encoded.rows)} embeddings of a picture for which {wanted} were expected"
+            )
+        return self._processor.arranged(encoded.rows, plan, seen.picture.size, self._newline)
 
     def close(self) -> None:
         """Free the encoder's memory."""
@@ -260,12 +222,6 @@ class _Seen:
         if self._rows is None:
             self._rows = self._vision.rows_of(self, cancel, on_progress)
         return self._rows
-
-
-def _number(plan: Plan, tokenizer: Tokenizer, number: int) -> str:
-    """What tells the number of a picture, in vocabularies that have the tokens for it."""
-    text = plan.number.format(number)
-    return text if text and tokenizer.token_to_id(text[: text.index(">") + 1]) is not None else ""
 
 
 def _newline_of(file: GGUFFile) -> NDArray[np.float32] | None:

@@ -9,6 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from llamacpu import log
+from llamacpu.engine.duty import duty_of
 from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import Cancelled, LlamaCpuError
 from llamacpu.scheduler.accounts import charge, note
@@ -45,6 +46,7 @@ class Scheduler:
         self.shares = shares
         self._pace = pace
         self._owner = owner
+        self._duty = duty_of(model)
         self._most = most
         self._jobs: list[Job] = []
         self._calls: deque[Call] = deque()
@@ -212,6 +214,8 @@ class Scheduler:
         if call is not None:
             call.run()
         with self.changed:
+            if self._rests(pause):
+                return self._ended is None
             if self._jobs:
                 self._expected.wait(self.changed, lambda: self._ended is not None)
             if self._ended is not None:
@@ -226,6 +230,19 @@ class Scheduler:
             else:
                 self._pauses = 0
         self._in_steps(parts)
+        return True
+
+    def _rests(self, pause: float | None) -> bool:
+        """Wait for a part of the pause that the model's duty cycle demands before a step; return whether there was any.
+
+        Jobs that come meanwhile are part of the step, and those that are cancelled end at once.
+        """
+        remaining = 0.0 if self._duty is None or not self._jobs else self._duty.remaining
+        if not remaining:
+            return False
+        self._drop_cancelled()
+        if self._jobs and not self._again:
+            self.changed.wait(remaining if pause is None else min(remaining, pause))
         return True
 
     def _wait_for_memory(self) -> None:

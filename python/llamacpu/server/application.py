@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -13,7 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
+from llamacpu.engine.duty import cycle_of
 from llamacpu.engine.machine import version
+from llamacpu.engine.priority import set_priority
 from llamacpu.server import anthropic, llama_server, ollama, openai, operations, responses
 from llamacpu.server.access import Access
 from llamacpu.server.endpoints import Endpoint, routes
@@ -53,7 +56,11 @@ class Application:
 
     def __init__(self, models: Any, settings: Settings, pool: Mapping[str, Any]) -> None:
         """Use `llamacpu.server.app`."""
-        self.settings = settings
+        # One cycle for all models: what has a limit is the machine.
+        self.settings: Settings = replace(settings, duty=cycle_of(settings.duty))
+        settings = self.settings
+        if settings.priority is not None:
+            set_priority(settings.priority)
         self.work: Work = Work()
         self.models: ModelPool = ModelPool(sources_of(models), settings, run=self.work.short, **pool["models"])
         metrics = Metrics(lambda: {served.name: served.engine.statistics for served in self.models.loaded})

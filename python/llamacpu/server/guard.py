@@ -70,7 +70,7 @@ class Guard:
                 if not hasattr(model, "session"):
                     from llamacpu.model import Model
 
-                    model = Model(model)
+                    model = Model(model, duty=self._settings.duty)
                 name = Path(model.path).stem
                 self._served = Served(name, model, replace(self._settings, lora=(), control_vectors=()), 0)
             return self._served

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llamacpu.engine.adapter_set import ControlVectorUse
+from llamacpu.engine.duty import Duty
 from llamacpu.engine.interfaces import KVType
+from llamacpu.engine.priority import Priority
 
 __all__ = ["Settings"]
 
@@ -37,6 +39,8 @@ class Settings:
     image_tokens    most tokens of a picture; None for what the model was trained with
     image_files     clients may name files of this machine as pictures
     image_addresses  clients may name addresses on the web as pictures; the server fetches them
+    priority        of the server's process among other programs, as for `llamacpu.Model`; None changes nothing
+    duty            the most percent of the time in which the models together compute; None for no limit
     context         maximum tokens of a conversation; None for the context that the model was trained for
     kv_type         storage type of keys and values
     body_bytes      maximum size of a request body
@@ -65,6 +69,8 @@ class Settings:
     image_tokens: int | None = None
     image_files: bool = False
     image_addresses: bool = False
+    priority: Priority | None = None
+    duty: Duty = None
     context: int | None = None
     kv_type: KVType = "f16"
     guard_threshold: float = 0.5

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Union
 import numpy as np
 
 from llamacpu.arguments import described, integer, token_ids
+from llamacpu.engine.duty import Duty
 from llamacpu.engine.interfaces import CancelToken, KVType, ModelLike, SessionLike
 from llamacpu.engine.model import EngineModel
 from llamacpu.errors import ModelError
@@ -38,7 +39,7 @@ class Chunks:
     """The tokens of a text, in pieces that are evaluated independently of each other.
 
     Chunk i consists of the `context` tokens from token i * `step` on. The logits of its tokens `first` to
-    `context` - 2 count: each predicts the token after it.
+    `context` - 2 count: each predicts the token behind it.
     """
 
     tokens: NDArray[np.int64]
@@ -193,10 +194,12 @@ def pieces(
 
 
 @contextmanager
-def opened(model: ModelSource, name: str = "model", threads: int | None = None) -> Iterator[ModelLike]:
+def opened(
+    model: ModelSource, name: str = "model", threads: int | None = None, duty: Duty = None
+) -> Iterator[ModelLike]:
     """The model itself, or the one at a path or of a name, opened for the block."""
     if isinstance(model, (str, os.PathLike)):
-        with EngineModel(model, threads) as own:
+        with EngineModel(model, threads, duty=duty) as own:
             yield own
     elif hasattr(model, "step") and hasattr(model, "tokenizer"):
         if threads is not None:

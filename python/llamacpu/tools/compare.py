@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from llamacpu import _native
+from llamacpu.engine.duty import Duty, cycle_of
 from llamacpu.engine.interfaces import CancelToken, KVType, ModelLike
 from llamacpu.errors import ModelError
 from llamacpu.tools.chunks import Chunks, ModelSource, Piece, Text, check_writes, chunks_of, opened
@@ -77,11 +78,13 @@ def comparison_of(
     context: int | None,
     chunks: int | None,
     threads: int | None = None,
+    duty: Duty = None,
     **settings: Any,
 ) -> Iterator[ComparisonMeasurement]:
     """Open the models and check that they can be compared; see `compare`."""
+    cycle = cycle_of(duty)
     with ExitStack() as stack:
-        own = stack.enter_context(opened(model, threads=threads))
+        own = stack.enter_context(opened(model, threads=threads, duty=cycle))
         check_writes(own)
         if isinstance(original, (str, os.PathLike)) and is_logit_file(original):
             if text is not None:
@@ -91,7 +94,7 @@ def comparison_of(
             return
         if text is None:
             raise ValueError("a text is needed to compare two models; only a file of log-probabilities has its own")
-        source = stack.enter_context(opened(original, "original", threads))
+        source = stack.enter_context(opened(original, "original", threads, cycle))
         _check_vocabularies(own, source)
         found = chunks_of(own, text, context or 512, None, chunks)
         same = (

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from llamacpu import log
+from llamacpu.engine.duty import DutyCycle, working
 from llamacpu.errors import TrainingError
 from llamacpu.tools.train.checkpoints import Checkpoint, Point, write_checkpoint
 from llamacpu.tools.train.interrupts import held_interrupts
@@ -94,6 +95,7 @@ class Training:
         curve: LossLog | None = None,
         on_progress: Callable[[TrainingProgress], None] | None = None,
         cancel: CancelToken | None = None,
+        duty: DutyCycle | None = None,
     ) -> None:
         self.checkpoint: Checkpoint = checkpoint
         self.pace: Pace = Pace.of(len(rows), settings)
@@ -101,6 +103,7 @@ class Training:
         self._settings = settings
         self._path, self._seconds = path, seconds
         self._curve, self._on_progress, self._cancel = curve, on_progress, cancel
+        self._duty = duty
         self._warm_up = warm_up_steps(settings.warm_up, self.pace.steps)
         self._order: tuple[int, list[int]] = (-1, [])
         self._began = self._saved = monotonic()
@@ -148,12 +151,13 @@ class Training:
         total, count, tokens = 0.0, 0, 0
         for done, row in enumerate(rows):
             self._tell(done, len(rows))
-            sum_, counted = self._trainer.step(row.tokens, row.segments, row.targets, self._cancel)
+            with working(self._duty, self._cancel):
+                sum_, counted = self._trainer.step(row.tokens, row.segments, row.targets, self._cancel)
             total, count, tokens = total + sum_, count + counted, tokens + len(row.tokens)
             self._tokens_since += len(row.tokens)
         self._check(total, "loss")
         rate = learning_rate(settings.learning_rate, settings.schedule, state.step, self.pace.steps, self._warm_up)
-        with held_interrupts():
+        with working(self._duty, self._cancel), held_interrupts():
             norm = self._trainer.optimizer_step(
                 rate,
                 (settings.beta1, settings.beta2),
@@ -195,7 +199,8 @@ class Training:
     def _evaluate(self) -> None:
         total, count = 0.0, 0
         for row in self._validation:
-            loss, counted = self._trainer.loss(row.tokens, row.segments, row.targets, self._cancel)
+            with working(self._duty, self._cancel):
+                loss, counted = self._trainer.loss(row.tokens, row.segments, row.targets, self._cancel)
             total, count = total + loss, count + counted
         self._check(total, "validation loss")
         loss, state = total / max(count, 1), self.checkpoint

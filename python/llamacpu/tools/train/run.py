@@ -14,7 +14,9 @@ from llamacpu import _native
 from llamacpu.arguments import described, integer, number
 from llamacpu.arguments import path as check_path
 from llamacpu.chat import Chat, fixed_time, is_base_model
+from llamacpu.engine.duty import Duty, cycle_of
 from llamacpu.engine.model import EngineModel
+from llamacpu.engine.priority import Priority, set_priority
 from llamacpu.errors import TrainingError
 from llamacpu.families.memory import amount
 from llamacpu.memory import available_memory
@@ -65,6 +67,8 @@ def train(
     checkpoint_seconds: float = 120.0,
     memory: int | None = None,
     threads: int | None = None,
+    priority: Priority | None = None,
+    duty: Duty = None,
     on_read: Callable[[int], None] | None = None,
     on_plan: Callable[[TrainingPlan], None] | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
@@ -87,6 +91,8 @@ def train(
     checkpoint_seconds  time between two checkpoints; 0 writes one after every step
     memory       bytes that the training may take, weights included: layers whose activations fit in keep them, which is
                  faster; None for half of the free memory, and at most 4 GB
+    priority, duty  of the process among other programs, and the most percent of the time in which it computes, as for
+                 `Model`; an open model keeps its own duty if none is given
     on_read      called with the number of records read so far
     on_plan      called before the start with what the training will do and how much memory it needs
     on_progress  called after every row
@@ -110,11 +116,14 @@ def train(
             check_path(name, value)
     if plot is not None:
         check_picture(plot)
+    cycle = cycle_of(duty)
+    if priority is not None:
+        set_priority(priority)
     started = monotonic()
     paths = Paths.of(output, peft, log)
     with paths.held():
         checkpoint = begun(paths.checkpoint, resume)
-        opened = model if isinstance(model, EngineModel) else EngineModel(model, threads)
+        opened = model if isinstance(model, EngineModel) else EngineModel(model, threads, duty=cycle)
         try:
             paths.check(opened.file.paths)
             if settings.length == _USUAL_LENGTH > opened.context_length:
@@ -164,6 +173,7 @@ def train(
             training = Training(
                 trainer, prepared.rows, prepared.validation, settings, state, path=paths.checkpoint,
                 seconds=checkpoint_seconds, curve=curve, on_progress=on_progress, cancel=cancel,
+                duty=cycle or opened.duty,
             )  # fmt: skip
             try:
                 training.run()
