@@ -69,6 +69,8 @@ class _Waiting:
 class Call(_Waiting):
     """A function that must not run concurrently with a step."""
 
+    result: Any
+
     def __init__(self, function: Callable[[], Any]) -> None:
         super().__init__()
         self.function = function
