@@ -399,18 +399,19 @@ def ci() -> None:
     """What continuous integration runs before test: Arm under qemu (with its compiler), lints, neighbours."""
     packages = float(os.environ.get("LLAMACPU_CI_PACKAGES", "0"))
     TIMES.append((packages, 0.0, "apt-get"))
-    setup()
 
     def beside(*command: str, **environment: str) -> Job:
         return Job(sys.executable, "dev.py", *command, background=True, **environment)
 
     # Each leaves a core idle for much of its time: compiling a single crate, checking types, waiting for processes.
-    jobs = [neighbours_setup()]
+    jobs = []
     if Path("/usr/bin/rustc").exists() and shutil.which("aarch64-linux-gnu-gcc"):
         # The Arm platforms of ci.yml and release.yml link and test the whole package.
         jobs.append(beside("emulate", "llamacpu-kernels"))
+    setup()
+    packages_of_neighbours = neighbours_setup()
     build("fast")
-    jobs.pop(0).wait()
+    packages_of_neighbours.wait()
     jobs.append(beside("neighbours", LLAMACPU_PROFILE="none"))
     rust_tests("--no-run")
     os.environ["LLAMACPU_PROFILE"] = "none"
