@@ -325,6 +325,30 @@ class Model:
 
 # --- session.rs ------------------------------------------------------------------------------------------------------
 
+def step_rows(
+    model: Model,
+    session: Session,
+    rows: NDArray[np.float32],
+    purpose: str,
+    wanted: int,
+    cancel: CancelToken | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Continue a session of a drafter by rows: float32[rows, width].
+
+    purpose: "causal": each row sees itself and those before it; "together": all see each other; "keys": the layers only
+    compute keys and values from them. Returns, for the last `wanted` rows, the logits, float32[wanted, vocabulary] (no
+    columns without an output matrix), and the states before and after the final norm, float32[2, wanted, width].
+    """
+
+def fuse_states(model: Model, states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Make a drafter's rows of states of the model it drafts for: float32[rows, states] -> float32[rows, width]."""
+
+def token_embeddings(model: Model, tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Return the embeddings of tokens as the file has them, without scale or norm: float32[tokens, width]."""
+
+def output_products(model: Model, states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Multiply states by the output matrix, without bias, scale or cap: float32[rows, width] -> float32[rows, vocab]."""
+
 @final
 class Session:
     """One conversation: its tokens and their keys and values. `Model.step` continues it."""

@@ -104,6 +104,16 @@ class Config(FieldMapping):
     convolution_size: int = 0
     """tokens that the convolution before these networks sees"""
 
+    input: Literal["tokens", "rows", "pairs", "projected_pairs"] = "tokens"
+    """what enters the first layer (drafters: families/drafters.py): tokens; rows that a step is given; the second
+    halves of rows, where the first layer attends to both halves, each normalized; or a projection of these halves"""
+    states_width: int = 0
+    """numbers per token of the model's states that a drafter makes rows of; 0 if it takes them as they are"""
+    states_norm: Literal["none", "before", "behind"] = "none"
+    """whether these are normalized, before the matrix or after it"""
+    normed_pairs: bool = False
+    """whether the second half of a pair enters the residual stream normalized"""
+
     norm: Literal["rms", "layer"] = "rms"
     """kind of norm: by the root mean square, or by mean and variance (LayerNorm)"""
     norm_epsilon: float

@@ -21,6 +21,7 @@ mod opened;
 mod outside;
 mod pace;
 mod pictures;
+mod rows;
 mod sampling;
 mod session;
 mod stand_in;
@@ -47,6 +48,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     kernels::register(module)?;
     model::register(module)?;
     pictures::register(module)?;
+    rows::register(module)?;
     sampling::register(module)?;
     session::register(module)?;
     tokenizer::register(module)?;

@@ -70,7 +70,9 @@ pub(crate) fn run(
     let rows = pass.places.len();
     let (query_row, key_row, value_row) = (sizes.query_width(), sizes.key_width(), sizes.value_width());
     let AttentionBuffers { query, key, value, attended, gates, joined } = buffers;
-    let query = sized(query, rows.checked_mul(query_row), "queries")?;
+    // Rows of which nothing is wanted but their keys and values ask nothing.
+    let asking = if pass.kept > 0 || config.relative_positions > 0 { rows } else { 0 };
+    let query = sized(query, asking.checked_mul(query_row), "queries")?;
     // Layers that read the keys and values of another one have none to compute.
     let own = if sizes.kv_source == pass.layer { rows } else { 0 };
     let key = sized(key, own.checked_mul(key_row), "keys")?;
@@ -79,14 +81,17 @@ pub(crate) fn run(
 
     let gated_query = config.attention_gate == AttentionGate::Query;
     let joined_row = if gated_query { weights.query.rows() } else { 0 };
-    let joined = sized(joined, rows.checked_mul(joined_row), "queries")?;
+    let joined = sized(joined, asking.checked_mul(joined_row), "queries")?;
     let first = if gated_query { &mut *joined } else { &mut *query };
-    let mut projections = vec![(&weights.query, &mut *first)];
+    let mut projections = Vec::new();
+    if asking > 0 {
+        projections.push((&weights.query, &mut *first));
+    }
     projections.extend(weights.key.as_ref().map(|map| (map, &mut *key)));
     projections.extend(weights.value.as_ref().map(|map| (map, &mut *value)));
     project(context, input, rows, scratch, &mut projections)?;
     if gated_query {
-        let gates = sized(gates, rows.checked_mul(sizes.attended_width()), "attention")?;
+        let gates = sized(gates, asking.checked_mul(sizes.attended_width()), "attention")?;
         take_columns(joined, (sizes.key_size + sizes.value_size, 0), (query, sizes.key_size));
         take_columns(joined, (sizes.key_size + sizes.value_size, sizes.key_size), (gates, sizes.value_size));
     }
@@ -102,6 +107,9 @@ pub(crate) fn run(
     for (heads, row_size, norm) in
         [(&mut *query, query_row, &weights.norms.query), (&mut *key, key_row, &weights.norms.key)]
     {
+        if heads.is_empty() {
+            continue;
+        }
         if !behind {
             normalize_heads(context, config, sizes, norm.as_ref(), heads)?;
         }
@@ -262,6 +270,9 @@ pub(crate) fn attend(
 
 /// What the last `rows` tokens of a segment see, where that is not what the layer says; empty if it is.
 fn seen(config: &Config, sizes: &LayerConfig, segment: &Segment, rows: usize) -> Vec<Range<usize>> {
+    if segment.together {
+        return vec![0..segment.position + segment.tokens.len(); rows];
+    }
     if config.causal {
         return seen_together(sizes, segment, rows);
     }

@@ -84,6 +84,8 @@ pub(crate) fn run(
             segments.push(Segment {
                 pages,
                 tokens,
+                rows: &[],
+                together: false,
                 pictures,
                 position,
                 shift,

@@ -8,8 +8,8 @@ use llamacpu_kernels::rope::{RopeScaling, RopeSettings, RopeStyle};
 
 pub(crate) use choices::choices;
 pub use choices::{
-    Activation, AttentionGate, ExpertGating, Gate, GroupScore, HeadOrder, NormKind, Norms, QueryKeyNorm,
-    RopeScalingKind, Rotation,
+    Activation, AttentionGate, ExpertGating, Gate, GroupScore, HeadOrder, Input, NormKind, Norms, QueryKeyNorm,
+    RopeScalingKind, Rotation, StatesNorm,
 };
 pub(crate) use layer::{LayerConfig, Sight};
 
@@ -146,6 +146,15 @@ settings! {
         recurrent_head_order: HeadOrder = HeadOrder::Grouped,
         /// Tokens that the convolution before them sees.
         convolution_size: usize = 0,
+
+        /// What enters the first layer.
+        input: Input = Input::Tokens,
+        /// Numbers per token of the states of another model that rows are made of; 0 if they come as they are.
+        states_width: usize = 0,
+        /// Whether these are normalized.
+        states_norm: StatesNorm = StatesNorm::None,
+        /// Whether the second half of a pair enters the residual stream normalized.
+        normed_pairs: bool = false,
 
         /// How vectors are normalized.
         norm: NormKind = NormKind::Rms,

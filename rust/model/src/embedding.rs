@@ -67,7 +67,10 @@ fn look_up(
     stream: &mut [f32],
 ) -> Result<(), Error> {
     let width = config.embedding_length;
-    for_rows(context, stream, width, &|row, output| weights.tokens.row(tokens[row] as usize, output))?;
+    let Some(table) = &weights.tokens else {
+        return Err(Error::Argument("the model takes rows in place of tokens".to_owned()));
+    };
+    for_rows(context, stream, width, &|row, output| table.row(tokens[row] as usize, output))?;
     if let Some(scratch) = scratch {
         add_changes(context, scratch, tokens, stream, width)?;
     }

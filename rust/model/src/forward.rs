@@ -14,7 +14,7 @@ use llamacpu_kernels::memory;
 
 use crate::adapters::{AdaptedRows, Delta};
 use crate::attention;
-use crate::config::{Config, Norms};
+use crate::config::{Config, Input, Norms};
 use crate::distances::Distances;
 use crate::embedding::embed;
 use crate::error::{Error, sized};
@@ -25,6 +25,7 @@ use crate::norms::{normalize, normalize_in_place};
 use crate::pass::{Pass, Segment, keep_last};
 use crate::picture_positions::positions;
 use crate::rotations::{Angles, Place, Rotations};
+use crate::row_inputs::{self, PairBuffers};
 use crate::scratch::Scratch;
 use crate::weights::{Attention, FeedForward, Layer, Norm, Output, Weights};
 use crate::{cross_attention, latent_attention, moe, recurrent};
@@ -45,6 +46,7 @@ pub(crate) struct PassBuffers {
     inner: NetworkBuffers,
     experts: moe::ExpertBuffers,
     inputs: LayerInputBuffers,
+    pairs: PairBuffers,
     scratch: Scratch,
 }
 
@@ -74,15 +76,30 @@ pub(crate) fn forward(
     let mut rows: usize = segments.iter().map(|segment| segment.tokens.len()).sum();
     let wanted: usize = segments.iter().map(|segment| segment.wanted).sum();
     let kept: usize = segments.iter().map(|segment| segment.kept).sum();
-    let PassBuffers { stream, normed, branch, angles, attention, latent, recurrent, inner, experts, inputs, scratch } =
-        buffers;
+    let PassBuffers {
+        stream,
+        normed,
+        branch,
+        angles,
+        attention,
+        latent,
+        recurrent,
+        inner,
+        experts,
+        inputs,
+        pairs,
+        scratch,
+    } = buffers;
     let mut stream = sized(stream, rows.checked_mul(width), "activations")?;
     let mut normed = sized(normed, rows.checked_mul(width), "activations")?;
     let mut branch = sized(branch, rows.checked_mul(width), "activations")?;
 
     let places = places(segments, rows)?;
     scratch.adapted = AdaptedRows::of(&segments.iter().map(Segment::adapted).collect::<Vec<_>>());
-    embed(context, (config, &weights.embedding), segments, (&places, scratch), stream)?;
+    match &weights.rows {
+        Some(rows) => row_inputs::begin(context, (config, rows), segments, (&mut *pairs, &mut *scratch), stream)?,
+        None => embed(context, (config, &weights.embedding), segments, (&places, scratch), stream)?,
+    }
     if let Some(weights) = &weights.inputs {
         layer_input::prepare(context, (config, weights), segments, stream, (&mut *inputs, &mut *scratch))?;
     }
@@ -103,7 +120,11 @@ pub(crate) fn forward(
             cross_attention::run(&pass, block, segments, (&mut *inner, &mut *scratch), stream)?;
         }
         if let Some(block) = &blocks.attention {
-            let input = normalized(context, config, blocks.attention_norm.as_ref(), stream, normed)?;
+            let input = if layer == 0 && config.input == Input::Pairs {
+                pairs.joined(rows, width)
+            } else {
+                normalized(context, config, blocks.attention_norm.as_ref(), stream, normed)?
+            };
             let (buffers, output) = ((&mut *attention, &mut *scratch), &mut branch[..behind * width]);
             match block {
                 Attention::Heads(heads) => attention::run(&pass, heads, input, segments, buffers, output)?,
@@ -169,6 +190,33 @@ pub(crate) fn forward(
     let normed = &normed[..wanted * width];
     logits_of(context, output, normed, wanted, scratch, logits)?;
     finish(context, config, output.bias.as_deref(), logits)
+}
+
+/// Writes the keys and values that every layer computes from the rows of all segments, which go no further.
+pub(crate) fn write_keys(
+    context: &Context,
+    (config, weights, rotations): (&Config, &Weights, &Rotations),
+    segments: &mut [Segment],
+    buffers: &mut PassBuffers,
+) -> Result<(), Error> {
+    let rows = segments.iter().map(|segment| segment.tokens.len()).sum();
+    let PassBuffers { stream, angles, attention, pairs, scratch, .. } = buffers;
+    let stream = sized(stream, config.embedding_length.checked_mul(rows), "activations")?;
+    let places = places(segments, rows)?;
+    scratch.adapted = AdaptedRows::default();
+    if let Some(rows) = &weights.rows {
+        row_inputs::begin(context, (config, rows), segments, (pairs, &mut *scratch), stream)?;
+    }
+    rotations.set(context, &places, angles)?;
+    for (layer, blocks) in weights.layers.iter().enumerate() {
+        let (sizes, places) = (config.layer(layer), &places[..]);
+        let pass =
+            Pass { context, config, rotations, angles, places, distances: None, layer, sizes, last: true, kept: 0 };
+        if let Some(Attention::Heads(heads)) = &blocks.attention {
+            attention::run(&pass, heads, stream, segments, (&mut *attention, &mut *scratch), &mut [])?;
+        }
+    }
+    Ok(())
 }
 
 /// Sets `output` to what the network or the experts of a layer give for `input`.

@@ -37,6 +37,8 @@ mod relative;
 mod restoration;
 mod rotations;
 mod routing;
+mod row_inputs;
+mod row_step;
 mod rows;
 mod scratch;
 mod selection;
@@ -52,8 +54,8 @@ mod weights;
 pub use adapter_loading::AdapterPair;
 pub use adapters::{Adapter, AdapterUse, Adapters, Steering};
 pub use config::{
-    Activation, AttentionGate, Config, EXPERTS_LIMIT, ExpertGating, Gate, GroupScore, HeadOrder, LAYERS_LIMIT,
-    NormKind, Norms, QueryKeyNorm, RopeConfig, RopeScalingKind, Rotation, SIZE_LIMIT,
+    Activation, AttentionGate, Config, EXPERTS_LIMIT, ExpertGating, Gate, GroupScore, HeadOrder, Input, LAYERS_LIMIT,
+    NormKind, Norms, QueryKeyNorm, RopeConfig, RopeScalingKind, Rotation, SIZE_LIMIT, StatesNorm,
 };
 pub use error::Error;
 pub use input_squares::Squares;
@@ -61,6 +63,7 @@ pub use kv::PAGE_LAYOUT;
 pub use model::{Interrupted, Model};
 pub use picture::{FIRST_PICTURE_ID, Grid, Picture, PictureInput};
 pub use restoration::Restoration;
+pub use row_step::{RowOutput, RowStep, RowUse};
 pub use session::Session;
 pub use settings::{Value, Values};
 pub use step_item::{StepItem, StepOutput, Wanted};

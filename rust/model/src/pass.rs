@@ -15,6 +15,10 @@ use crate::rotations::{Angles, Place, Rotations};
 pub(crate) struct Segment<'a> {
     pub(crate) pages: &'a mut Pages,
     pub(crate) tokens: &'a [u32],
+    /// What enters the first layer, in models that take rows in place of tokens.
+    pub(crate) rows: &'a [f32],
+    /// Whether the tokens all see each other.
+    pub(crate) together: bool,
     /// The pictures of the whole text, and the index of the first token there.
     pub(crate) pictures: (&'a [Picture], usize),
     /// Position of the first token.

@@ -1,6 +1,7 @@
 //! The single entry point of the engine: a step, which continues any number of sessions in one pass over the weights.
 
 use crate::chunks::{recompute, run};
+use crate::config::Input;
 use crate::hidden::Hidden;
 use crate::input_squares::{InputSquares, Squares};
 use crate::model::{Interrupted, Model};
@@ -118,6 +119,12 @@ impl Model {
     }
 
     fn check(&self, items: &[StepItem]) -> Result<(), Error> {
+        if self.config().input != Input::Tokens {
+            return Err(Error::Argument(format!(
+                "the model ({}) is a drafter, which takes rows in place of tokens; open the model it was made for",
+                self.config().architecture
+            )));
+        }
         for (index, item) in items.iter().enumerate() {
             if !self.config().output && item.wanted != Wanted::None {
                 return Err(Error::Model(format!(

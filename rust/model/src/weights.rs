@@ -9,6 +9,7 @@ mod latent;
 mod layer_input;
 mod parts;
 mod recurrent;
+mod row_inputs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,8 +25,9 @@ pub(crate) use latent::{HeadMatrices, Indexer, LatentAttention, LatentQuery, tra
 pub(crate) use layer_input::{LayerInput, PerLayerInputs};
 pub(crate) use parts::{Linear, Norm};
 pub(crate) use recurrent::{Controls, Inputs, RecurrentLayer};
+pub(crate) use row_inputs::RowWeights;
 
-use crate::config::Norms;
+use crate::config::{Input, Norms};
 use crate::tensors::{TensorInfo, Tensors};
 use crate::{Config, Error};
 
@@ -52,6 +54,8 @@ pub(crate) struct Layer {
 /// All weights of a model.
 pub(crate) struct Weights {
     pub(crate) embedding: Embedding,
+    /// `None` if tokens enter the first layer.
+    pub(crate) rows: Option<RowWeights>,
     /// `None` if tokens have no second embedding.
     pub(crate) inputs: Option<PerLayerInputs>,
     pub(crate) layers: Vec<Layer>,
@@ -89,7 +93,7 @@ impl Weights {
     /// Finds and checks every tensor that `config` requires.
     pub(crate) fn load(config: &Config, tensors: &mut Tensors) -> Result<Self, Error> {
         let embedding = Embedding::load(config, tensors)?;
-        let output = config.output.then(|| Output::load(config, &embedding.tokens, tensors)).transpose()?;
+        let output = config.output.then(|| Output::load(config, embedding.tokens.as_ref(), tensors)).transpose()?;
         let mut layers = Vec::with_capacity(config.layers);
         for index in 0..config.layers {
             layers.push(Layer::load(config, index, tensors)?);
@@ -98,6 +102,7 @@ impl Weights {
         let output_norm = config.output_norm.then(|| tensors.norm(config, "output_norm", width)).transpose()?;
         Ok(Self {
             embedding,
+            rows: RowWeights::load(config, tensors)?,
             inputs: PerLayerInputs::load(config, tensors)?,
             layers,
             output_norm,
@@ -144,22 +149,26 @@ impl Weights {
     pub(crate) fn parts(&self) -> impl Iterator<Item = Vec<&Matrix>> {
         let layers = self.layers.iter().enumerate().map(|(index, layer)| {
             let before = self.inputs.iter().filter(|_| index == 0).map(|inputs| &inputs.projection.matrix);
-            before.chain(layer.matrices()).collect()
+            let rows = self.rows.iter().filter(|_| index == 0).flat_map(RowWeights::matrices);
+            before.chain(rows).chain(layer.matrices()).collect()
         });
         layers.chain(self.output.iter().map(|output| vec![&*output.matrix]))
     }
 }
 
 impl Output {
-    fn load(config: &Config, embedding: &Arc<Matrix>, tensors: &mut Tensors) -> Result<Self, Error> {
+    fn load(config: &Config, embedding: Option<&Arc<Matrix>>, tensors: &mut Tensors) -> Result<Self, Error> {
         let (width, vocabulary) = (config.embedding_length, config.vocab_size);
-        let matrix = if tensors.has("output.weight") {
-            embedding.resident(false);
-            Arc::new(tensors.matrix("output.weight", width, vocabulary)?)
-        } else {
+        let separate = tensors.has("output.weight");
+        let matrix = if let Some(embedding) = embedding.filter(|_| !separate) {
             // Rows are looked up in the file even after packing: one page per token, read again when needed.
             embedding.keep_rows();
             Arc::clone(embedding)
+        } else {
+            if let Some(embedding) = embedding {
+                embedding.resident(false);
+            }
+            Arc::new(tensors.matrix("output.weight", width, vocabulary)?)
         };
         let bias = tensors.optional_vector("output.bias", vocabulary)?;
         Ok(Self { matrix, bias, slot: tensors.slot("output.weight", (vocabulary, width), (0, 0)) })
@@ -219,7 +228,7 @@ impl Layer {
         };
         let (attends, feeds) = (sizes.heads > 0 || sizes.delta_net.is_some(), sizes.feed_forward > 0);
         let shared = config.parallel && !config.parallel_norm;
-        let starts = index > 0 || config.first_attention_norm;
+        let starts = index > 0 || config.first_attention_norm && config.input != Input::Pairs;
         Ok(Self {
             attention_norm: norm(before && starts && (attends || shared), &config.attention_norm)?,
             attention_output_norm: of_output(norm(behind && attends, behind_names[0])?),

@@ -43,6 +43,28 @@ choices! {
         Local = "local",
     }
 
+    /// What enters the first layer.
+    Input {
+        /// The embeddings of tokens.
+        Tokens = "tokens",
+        /// Rows that a step is given in place of tokens.
+        Rows = "rows",
+        /// The second halves of such rows; the first layer attends to both halves, each normalized.
+        Pairs = "pairs",
+        /// A projection of such rows, after each half is normalized.
+        ProjectedPairs = "projected_pairs",
+    }
+
+    /// Whether states of another model are normalized when rows are made of them.
+    StatesNorm {
+        /// No.
+        None = "none",
+        /// Before the matrix.
+        Before = "before",
+        /// After it.
+        Behind = "behind",
+    }
+
     /// How vectors are normalized.
     NormKind {
         /// By the root of the mean square (arXiv:1910.07467).

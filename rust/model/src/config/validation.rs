@@ -3,6 +3,7 @@
 mod heads;
 mod indexer;
 mod recurrent;
+mod rows;
 
 use super::{Activation, AttentionGate, Config, EXPERTS_LIMIT, Gate, LAYERS_LIMIT, Norms, SIZE_LIMIT};
 use crate::Error;
@@ -30,6 +31,7 @@ impl Config {
         within("rope_size", self.rope.size, 0, self.key_size)?;
         within("token_types", self.token_types, 0, SIZE_LIMIT)?;
         within("classes", self.classes, 0, WIDTH_LIMIT)?;
+        self.validate_rows()?;
         self.validate_relative_positions()?;
         self.validate_cross_layers()?;
         within("rope_local_size", self.rope.local_size, 0, HEAD_LIMIT)?;

@@ -120,8 +120,8 @@ fn all(model: &Model) -> Vec<(Spot, usize, usize)> {
         found.extend(parts.map(|(part, linear)| (Spot::Layer(index, part), linear.rows(), linear.matrix.columns())));
     }
     // The gradient of a norm between the embeddings and the first layer is not implemented.
-    if weights.embedding.norm.is_none() {
-        found.push((Spot::Embedding, config.embedding_length, weights.embedding.tokens.rows()));
+    if let (None, Some(tokens)) = (&weights.embedding.norm, &weights.embedding.tokens) {
+        found.push((Spot::Embedding, config.embedding_length, tokens.rows()));
     }
     if let Some(output) = &weights.output {
         found.push((Spot::Output, output.matrix.rows(), output.matrix.columns()));

@@ -4,7 +4,7 @@ use llamacpu_kernels::attention::alibi_slopes;
 use llamacpu_kernels::matmul::Matrix;
 
 use super::{LatentAttention, Linear, Norm, RecurrentLayer};
-use crate::config::{AttentionGate, LayerConfig, QueryKeyNorm};
+use crate::config::{AttentionGate, Input, LayerConfig, QueryKeyNorm};
 use crate::tensors::Tensors;
 use crate::{Config, Error};
 
@@ -61,12 +61,13 @@ impl Attention {
         }
         let gate = if config.attention_gate == AttentionGate::Query { sizes.attended_width() } else { 0 };
         let rows = [sizes.query_width() + gate, sizes.key_width(), sizes.value_width()];
+        let inputs = if config.input == Input::Pairs { 2 * width } else { width };
         let own = sizes.kv_source == index;
         let (query, key, value) = if own && tensors.has(&name("attn_qkv.weight")) {
-            let [query, key, value] = three(tensors.linears(&name("attn_qkv"), width, &rows)?)?;
+            let [query, key, value] = three(tensors.linears(&name("attn_qkv"), inputs, &rows)?)?;
             (query, Some(key), (!sizes.keys_as_values).then_some(value))
         } else {
-            let mut linear = |part: &str, rows| tensors.linear(&name(part), width, rows);
+            let mut linear = |part: &str, rows| tensors.linear(&name(part), inputs, rows);
             let query = linear("attn_q", rows[0])?;
             let key = own.then(|| linear("attn_k", rows[1])).transpose()?;
             (query, key, (own && !sizes.keys_as_values).then(|| linear("attn_v", rows[2])).transpose()?)

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use llamacpu_kernels::matmul::Matrix;
 
 use super::Norm;
+use crate::config::Input;
 use crate::tensors::Tensors;
 use crate::{Config, Error};
 
 /// The embeddings that are looked up and summed for a token.
 pub(crate) struct Embedding {
-    /// vocabulary × width; looked up row by row.
-    pub(crate) tokens: Arc<Matrix>,
+    /// vocabulary × width; looked up row by row. Absent in some models that take rows in place of tokens.
+    pub(crate) tokens: Option<Arc<Matrix>>,
     /// positions × width, row-major.
     pub(crate) positions: Option<Vec<f32>>,
     /// The type embeddings of the tokens of a text and of the second of two texts: at most two rows of `width` elements.
@@ -23,7 +24,9 @@ pub(crate) struct Embedding {
 impl Embedding {
     pub(super) fn load(config: &Config, tensors: &mut Tensors) -> Result<Self, Error> {
         let width = config.embedding_length;
-        let tokens = Arc::new(tensors.matrix("token_embd.weight", width, config.embedding_rows())?);
+        let present = config.input == Input::Tokens || tensors.has("token_embd.weight");
+        let tokens =
+            present.then(|| tensors.matrix("token_embd.weight", width, config.embedding_rows())).transpose()?;
         let positions = config.learned_positions;
         let positions = positions.then(|| tensors.table("position_embd.weight", width, config.context_length));
         let types = (config.token_types > 0).then(|| tensors.matrix("token_types.weight", width, config.token_types));
@@ -36,7 +39,7 @@ impl Embedding {
             }
         }
         Ok(Self {
-            tokens,
+            tokens: tokens.map(Arc::new),
             positions: positions.transpose()?,
             token_types,
             norm: match (config.embedding_norm, config.embedding_norm_weights) {

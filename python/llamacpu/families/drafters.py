@@ -1,0 +1,201 @@
+"""Drafters: small networks that read the hidden states of a model and propose tokens to it.
+
+Three kinds: DFlash (arXiv:2602.06036), which fills a block of masked positions at once; EAGLE-3 (arXiv:2503.01840), one
+layer that continues its own states token by token; and multi-token prediction (arXiv:2412.19437, section 2.2), whose
+layers are the last ones in the file of the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from llamacpu.errors import ModelError
+from llamacpu.families import parts
+from llamacpu.families.config import Config
+from llamacpu.gguf.file import GGUFFile
+
+__all__ = ["DRAFTERS", "Plan", "drafter"]
+
+MOST_STATES = 64
+MOST_BLOCK = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a drafter is, and what it needs from the model it drafts for."""
+
+    kind: str
+    """its name in messages"""
+    config: Config
+    """the sizes of its own layers, as for a model"""
+    names: Mapping[str, str] | None = None
+    """the tensors that it uses, name in the file to name here; None for all, under their own names"""
+    places: tuple[int, ...]
+    """states of the model that it reads, as the `layers` of `Model.step_hidden`; -1 for the output of the final norm"""
+    width: int
+    """width of the model"""
+    vocabulary: int
+    """tokens of the model"""
+    own_embedding: bool
+    """whether it has embeddings of its own"""
+    own_output: bool
+    """whether it has an output matrix of its own"""
+    map: str | None = None
+    """the tensor with the token of the model for each row of that matrix; None for the same vocabulary"""
+    embedding_scale: float = 1.0
+    block: int = 0
+    """positions of a block, the last known token included; 0 for a drafter that proposes token by token"""
+    mask: int = 0
+    """token that stands for those to be found"""
+    causal: bool = True
+    """whether the positions of a block see only those before them"""
+    next_state: Literal["layer", "norm"] = "layer"
+    """which of its own states stands for that of the model when it continues its own tokens"""
+
+
+DRAFTERS = ("dflash", "eagle3")
+"""Names in general.architecture."""
+_REFUSED = {
+    "gemma4-assistant": "it reads the keys and values of the model, which this version does not lend",
+}
+_PARTS = {
+    "markov_w1.weight": "a Markov head (DSpark)",
+    "selector_hidden.weight": "a selector of candidates (DFlash 2)",
+    "blk.0.hc_attn_fn.weight": "hyper-connections",
+}
+
+
+def drafter(file: GGUFFile) -> Plan:
+    """The plan of a drafter with a file of its own.
+
+    Raises ModelError for another architecture, and for metadata that is missing or out of range.
+    """
+    name = file.metadata.text("general.architecture")
+    try:
+        if name in _REFUSED:
+            raise ModelError(f"this is a drafter of a kind that does not run here ({name}): {_REFUSED[name]}")
+        if name not in DRAFTERS:
+            raise ModelError(f"the architecture {name[:60]!r} is no drafter; expected {' or '.join(DRAFTERS)}")
+        for tensor, what in _PARTS.items():
+            if parts.has(file, tensor):
+                raise ModelError(f"the drafter has {what} ({tensor}), which does not run here")
+        return _dflash(file, name) if name == "dflash" else _eagle3(file, name)
+    except ModelError as error:
+        raise ModelError(f"{file.path.name}: {error}") from None
+
+
+def _dflash(file: GGUFFile, name: str) -> Plan:
+    metadata = file.metadata
+    fields = parts.common(file, name) | {"causal": True}
+    width, layers, vocabulary = fields["embedding_length"], fields["layers"], fields["vocab_size"]
+    targets = _targets(file, name)
+    block = metadata.integer(f"{name}.block_size", 16, minimum=2, maximum=MOST_BLOCK)
+    mask = metadata.integer("tokenizer.ggml.mask_token_id", minimum=0, maximum=vocabulary - 1)
+    shared = not parts.has(file, "blk.0.attn_v.weight")
+    fields |= _output(file, fields) | {
+        "rope_style": "neox",
+        "input": "rows",
+        "states_width": len(targets) * width,
+        "states_norm": "behind",
+        "query_key_norm": ["head"] * layers,
+        "norms": "both" if parts.has(file, "blk.0.post_attention_norm.weight") else "before",
+        "keys_as_values": [shared] * layers,
+        "value_norm": shared,
+        "layer_scale": [parts.has(file, f"blk.{layer}.layer_output_scale.weight") for layer in range(layers)],
+        "logit_scale": metadata.number(f"{name}.logit_scale", 0.0, minimum=0) or 1.0,
+        "logit_soft_cap": metadata.number(f"{name}.final_logit_softcapping", 0.0, minimum=0),
+        "activation": _activation(metadata.text(f"{name}.hidden_activation", "silu")),
+    }
+    if f"{name}.attention.value_scale" in metadata:
+        raise ModelError(f"{name}.attention.value_scale: attention with scaled values does not run here")
+    return Plan(
+        kind="DFlash",
+        config=Config(**fields),
+        places=targets,
+        width=width,
+        vocabulary=vocabulary,
+        own_embedding=parts.has(file, "token_embd.weight"),
+        own_output=fields["output"],
+        map=_map(file),
+        embedding_scale=metadata.number(f"{name}.embedding_scale", 0.0, minimum=0) or 1.0,
+        block=block,
+        mask=mask,
+        causal=metadata.flag(f"{name}.attention.causal", False),
+    )
+
+
+def _eagle3(file: GGUFFile, name: str) -> Plan:
+    metadata = file.metadata
+    fields = parts.common(file, name)
+    vocabulary = fields["vocab_size"]
+    if fields["layers"] != 1:
+        raise ModelError(f"{name}.block_count is {fields['layers']}; expected 1")
+    targets = _targets(file, name)
+    width = metadata.integer(f"{name}.target_hidden_size", minimum=1, maximum=parts.MAX_WIDTH)
+    before = metadata.flag(f"{name}.norm_before_fc", False)
+    own = parts.has(file, "token_embd.weight")
+    if not own and width != fields["embedding_length"]:
+        raise ModelError(
+            f"{name}.embedding_length is {fields['embedding_length']} and {name}.target_hidden_size {width}; expected "
+            "the same, or embeddings in the file (token_embd.weight)"
+        )
+    # Unlike in models, the embedding is no output matrix.
+    output = _output(file, fields) if parts.has(file, "output.weight") else {"output": False}
+    fields |= output | {
+        "input": "pairs",
+        "states_width": len(targets) * width,
+        "states_norm": "before" if before else "none",
+        "normed_pairs": metadata.flag(f"{name}.norm_before_residual", False),
+    }
+    return Plan(
+        kind="EAGLE-3",
+        config=Config(**fields),
+        places=targets,
+        width=width,
+        vocabulary=vocabulary,
+        own_embedding=own,
+        own_output=fields["output"],
+        map=_map(file),
+    )
+
+
+def _targets(file: GGUFFile, name: str) -> tuple[int, ...]:
+    """The states that it reads: the file names layers whose input is taken, counted from 0."""
+    key = f"{name}.target_layers"
+    listed = file.metadata.get(key)
+    if not isinstance(listed, np.ndarray) or listed.dtype.kind not in "iu" or not 1 <= len(listed) <= MOST_STATES:
+        raise ModelError(f"{key} is {listed!r:.60}; expected the numbers of 1 to {MOST_STATES} layers of the model")
+    layers = [int(layer) for layer in listed]
+    if min(layers) < 1 or max(layers) > parts.MAX_LAYERS or len(set(layers)) < len(layers):
+        raise ModelError(
+            f"{key} is {layers}; expected different layers, numbered from 1, whose input is the state that is read"
+        )
+    return tuple(layer - 1 for layer in layers)
+
+
+def _output(file: GGUFFile, fields: dict[str, Any]) -> dict[str, Any]:
+    """Whether there is an output matrix, and its rows; the embedding serves as one, too."""
+    if not parts.has(file, "output.weight") and not parts.has(file, "token_embd.weight"):
+        return {"output": False}
+    rows = next((tensor.shape[0] for tensor in file.tensors if tensor.name == "d2t" and tensor.shape), None)
+    vocabulary = fields["vocab_size"]
+    if rows is None:
+        return {"output": True}
+    if rows > vocabulary or not parts.has(file, "output.weight"):
+        raise ModelError(f"d2t has {rows} entries; expected an output matrix with as many rows, at most {vocabulary}")
+    return {"output": True, "vocab_size": rows, "extra_embeddings": vocabulary - rows}
+
+
+def _map(file: GGUFFile) -> str | None:
+    return "d2t" if parts.has(file, "d2t") else None
+
+
+def _activation(name: str) -> str:
+    known = {"silu": "silu", "gelu": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+    if name not in known:
+        raise ModelError(f"dflash.hidden_activation is {name!r:.60}; expected one of {', '.join(known)}")
+    return known[name]
