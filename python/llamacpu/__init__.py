@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llamacpu.chat import ChatTemplate
     from llamacpu.checkpoints.checkpoint import Checkpoint
     from llamacpu.constraints.grammar import Grammar
-    from llamacpu.drafting import ModelDraft, NGramDraft
+    from llamacpu.drafting import LearnedDraft, ModelDraft, NGramDraft
     from llamacpu.engine.interfaces import CancelToken
     from llamacpu.engine.session import Session
     from llamacpu.errors import (
@@ -71,6 +71,7 @@ __all__ = [
     "Llama",
     "LlamaCpuError",
     "Model",
+    "LearnedDraft",
     "ModelDraft",
     "ModelError",
     "NGramDraft",
@@ -115,6 +116,7 @@ _MODULES = {
     "Llama": "llama",
     "LlamaCpuError": "errors",
     "Model": "model",
+    "LearnedDraft": "drafting",
     "ModelDraft": "drafting",
     "ModelError": "errors",
     "NGramDraft": "drafting",

@@ -6,8 +6,9 @@ in the text itself: Saxena, "Prompt lookup decoding", 2023).
 """
 
 from llamacpu.drafting.draft import Draft, Drafter, FunctionDraft
+from llamacpu.drafting.learned import LearnedDraft
 from llamacpu.drafting.model_draft import ModelDraft
 from llamacpu.drafting.ngram import NGramDraft
 from llamacpu.drafting.proposer import Proposer
 
-__all__ = ["Draft", "Drafter", "FunctionDraft", "ModelDraft", "NGramDraft", "Proposer"]
+__all__ = ["Draft", "Drafter", "FunctionDraft", "LearnedDraft", "ModelDraft", "NGramDraft", "Proposer"]

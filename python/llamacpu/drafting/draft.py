@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from llamacpu.engine.interfaces import CancelToken, SessionLike
 
 MOST_TOKENS = 15
@@ -24,6 +26,17 @@ class Drafter(ABC):
 
     free = False
     """Whether a proposal costs next to nothing, so that its quality may be observed without using it."""
+    whole = False
+    """Whether a proposal costs the same whatever its length."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The hidden states that `observe` wants from the next pass, as `Model.step_hidden` counts them."""
+        return ()
+
+    def observe(self, position: int, ids: Sequence[int], states: NDArray[np.float32]) -> None:
+        """Take the states, float32[layers, tokens, width], of `ids`, which the session now has at `position`."""
+        return
 
     def strength(self) -> int | None:
         """The evidence for a proposal now: the length of a match, 0 if that is unknown, None for no proposal."""
@@ -48,6 +61,11 @@ class Draft(ABC):
     max_tokens: longest proposal, 1 to 15. adaptive: propose only as much as pays off, judging by the measured cost of a
     pass and by how many proposals were right; otherwise always propose `max_tokens`.
     """
+
+    reads_states = False
+    """Whether its drafters read hidden states of the model, those of the prompt included: they begin before it."""
+    follows_pictures = True
+    """Whether its drafters can follow a text with pictures."""
 
     def __init__(self, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
         if not 1 <= max_tokens <= MOST_TOKENS:

@@ -25,9 +25,11 @@ class AdaptiveLength:
     `_START` passes.
     """
 
-    def __init__(self, cost: StepCost, longest: int) -> None:
+    def __init__(self, cost: StepCost, longest: int, whole: bool = False) -> None:
+        """whole: a proposal costs the same whatever its length; otherwise in proportion to it."""
         self._cost = cost
         self._longest = longest
+        self._whole = whole
         self._right = [0.0] * len(_BELIEF)
         self._tried = [0.0] * len(_BELIEF)
         self._account = _START
@@ -76,13 +78,13 @@ class AdaptiveLength:
         effort = seconds / self._cost.seconds if self._cost.seconds else 0.0
         if count:
             share = 0.2 if self._effort else 1.0
-            self._effort += share * (min(effort / count, 1.0) - self._effort)
+            self._effort += share * (min(effort / (1 if self._whole else count), 1.0) - self._effort)
         balance = right - (self._cost.ratio(1 + count) - 1) - effort
         self._account = min(max(self._account + balance, _LEAST), _MOST)
 
     def _passes(self, count: int) -> float:
         """The cost of making and checking a proposal, in passes over one token."""
-        return self._cost.ratio(1 + count) + count * self._effort
+        return self._cost.ratio(1 + count) + (1 if self._whole else count) * self._effort
 
     def _note(self, strength: int, right: float) -> None:
         place = _class_of(strength)

@@ -29,6 +29,8 @@ class ModelDraft(Draft):
     conversation. Concurrent generations are served too.
     """
 
+    follows_pictures = False
+
     def __init__(self, model: ModelLike, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
         if not hasattr(model, "session"):
             raise TypeError(f"model is {described(model)}; expected a Model, as in ModelDraft(Model(path))")

@@ -13,6 +13,9 @@ from llamacpu.engine.pictures import FIRST_PICTURE_ID
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llamacpu.engine.interfaces import CancelToken, SessionLike
 
 
@@ -28,13 +31,26 @@ class Proposer:
         self.seconds: float = 0.0
         self._draft = draft
         self._cost = cost_of(session.model)
-        self._rule = AdaptiveLength(self._cost, draft.max_tokens)
         self._text = list(prompt)
         self._drafter = draft.begin(session, self._text, cancel)
+        self._rule = AdaptiveLength(self._cost, draft.max_tokens, self._drafter.whole)
         self._strength = 0
         self._made_in = 0.0
+        # Spent on reading states since the last proposal.
+        self._observed_in = 0.0
         # A token that was expected but not proposed, after the strength of its match.
         self._watched: tuple[int, int] | None = None
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The hidden states that the next pass should return."""
+        return self._drafter.layers
+
+    def observe(self, position: int, ids: Sequence[int], states: NDArray[np.float32]) -> None:
+        """Take the states, float32[layers, tokens, width], of `ids`, which the session now has at `position`."""
+        started = perf_counter()
+        self._drafter.observe(position, ids, states)
+        self._observed_in += perf_counter() - started
 
     def note(self, token: int) -> None:
         """Append a token to the text."""
@@ -61,7 +77,8 @@ class Proposer:
             tokens = _of_text(drafter.propose(count))[:count]
         elif drafter.free:
             self._watched = strength, drafter.propose(1)[0]
-        self._made_in = perf_counter() - started
+        self._made_in = perf_counter() - started + self._observed_in
+        self._observed_in = 0.0
         self.seconds += self._made_in
         self._strength = strength
         if count and not tokens:

@@ -96,14 +96,20 @@ class EngineDrafter:
     def logits(self, own: NDArray[np.float32], states: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits of rows: their own, or those by the model's output matrix for states after the final norm.
 
-        Neither the scale nor the cap of the model's logits is applied. float32[rows, vocabulary], in the order of the
-        drafter's vocabulary; see `token`.
+        Scale and cap are the drafter's own, not those of the model's logits. float32[rows, vocabulary], in the order of
+        the drafter's vocabulary; see `token`.
         """
         import numpy
 
         if self.plan.own_output:
             return own
-        return _native.output_products(self._model._native, numpy.ascontiguousarray(states))
+        logits = _native.output_products(self._model._native, numpy.ascontiguousarray(states))
+        scale, cap = self.plan.config.logit_scale, self.plan.config.logit_soft_cap
+        if scale != 1.0:
+            logits *= numpy.float32(scale)
+        if cap:
+            logits = numpy.float32(cap) * numpy.tanh(logits / numpy.float32(cap))
+        return logits
 
     def token(self, row: int) -> int:
         """The model's token for a row of the drafter's logits."""

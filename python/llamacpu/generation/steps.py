@@ -8,10 +8,10 @@ the rest of the draft is removed from the session.
 from __future__ import annotations
 
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from llamacpu import log
-from llamacpu.drafting import ModelDraft, Proposer
+from llamacpu.drafting import Proposer
 from llamacpu.engine.pictures import MixedTokens
 from llamacpu.errors import Cancelled
 from llamacpu.generation.context_window import room_by_shifting, shared_length
@@ -61,19 +61,22 @@ class Steps:
         log.debug("reading a prompt of %d tokens, %d of them known", len(prompt), cached)
         self._report_prompt(cached)
         compute(prompt[cached:], self._cancel)
+        drafts = _can_draft(request, prompt)
+        if drafts is not None and drafts.reads_states:
+            self._proposer = Proposer(drafts, session, prompt, self._cancel)
         size = _LARGEST_CHUNK if request.on_prompt is None else _FIRST_CHUNK
         done = cached
         while len(prompt) - done > size + size // 2:
             chunk_started = perf_counter()
             end = whole_until(prompt, done + size)
-            session.forward(prompt[done:end], logits="none", cancel=self._cancel)
+            self._forward(prompt[done:end], "none")
             done, count = end, end - done
             self._report_prompt(done)
             speed = count / max(perf_counter() - chunk_started, 1e-9)
             size = min(max(int(speed * _CHUNK_SECONDS), _FIRST_CHUNK), _LARGEST_CHUNK)
-        logits = session.forward(prompt[done:], cancel=self._cancel)
-        if request.draft is not None and request.max_tokens not in (0, 1) and _can_draft(request.draft, prompt):
-            self._proposer = Proposer(request.draft, session, prompt, self._cancel)
+        logits: Logits = self._forward(prompt[done:], "last")
+        if drafts is not None and not drafts.reads_states:
+            self._proposer = Proposer(drafts, session, prompt, self._cancel)
         progress.prompt_seconds = perf_counter() - started
         self._report_prompt(len(prompt))
         return logits
@@ -118,7 +121,7 @@ class Steps:
         draft = proposer.propose(self._room())
         progress.draft_seconds = proposer.seconds
         started = perf_counter()
-        rows = session.forward([token, *draft], logits="all", cancel=self._cancel)
+        rows = self._forward([token, *draft], "all")
         proposer.passed(1 + len(draft), perf_counter() - started)
         progress.steps += 1
         progress.drafted_tokens += len(draft)
@@ -127,6 +130,17 @@ class Steps:
             self._begin = session.position - len(draft)
         following: Logits = rows[0]
         return following
+
+    def _forward(self, ids: Sequence[int], logits: Literal["last", "all", "none"]) -> Any:
+        """Continue the session; a drafter that wants hidden states is given them."""
+        session, proposer = self._session, self._proposer
+        layers = () if proposer is None else proposer.layers
+        if proposer is None or not layers:
+            return session.forward(ids, logits=logits, cancel=self._cancel)
+        position = session.position
+        [found] = session.model.step_hidden([(session, ids)], layers, logits, self._cancel)
+        proposer.observe(position, ids, found.hidden)
+        return found.logits
 
     def _room(self) -> int:
         """How many tokens may be drafted: they must fit into the context, and at least one more must be wanted."""
@@ -161,7 +175,7 @@ class Steps:
         session.truncate(same)
         if len(remaining) > same:
             compute(remaining[same:], self._cancel)
-            session.forward(remaining[same:], logits="none", cancel=self._cancel)
+            self._forward(remaining[same:], "none")
         self._progress.shifts += 1
         self._progress.shifted_tokens += len(tokens) - len(remaining)
         if self._proposer is not None:
@@ -172,6 +186,9 @@ class Steps:
         return restored(tokens, [piece for _, piece in prompt.pieces]) if isinstance(prompt, MixedTokens) else tokens
 
 
-def _can_draft(draft: Draft, prompt: Sequence[int]) -> bool:
-    """Whether a source of drafts can follow the prompt: a second model has not seen its pictures."""
-    return not has_pictures(prompt) or not isinstance(draft, ModelDraft)
+def _can_draft(request: Request, prompt: Sequence[int]) -> Draft | None:
+    """The source of drafts, if there is anything to draft and it can follow the prompt."""
+    draft = request.draft
+    if draft is None or request.max_tokens in (0, 1) or (has_pictures(prompt) and not draft.follows_pictures):
+        return None
+    return draft

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 from llamacpu.drafting import Draft, Drafter
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llamacpu.engine.interfaces import CancelToken, SessionLike
 
 __all__ = ["QuietDraft"]
@@ -20,6 +23,8 @@ class QuietDraft(Draft):
         super().__init__(draft.max_tokens, draft.adaptive)
         self._draft = draft
         self._alone = alone
+        self.reads_states = draft.reads_states
+        self.follows_pictures = draft.follows_pictures
 
     def check(self, session: SessionLike) -> None:
         """See `Draft.check`."""
@@ -27,7 +32,10 @@ class QuietDraft(Draft):
 
     def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
         """See `Draft.begin`."""
-        return _QuietDrafter(lambda: self._draft.begin(session, text, cancel), self._alone)
+        drafter = _QuietDrafter(lambda: self._draft.begin(session, text, cancel), self._alone)
+        if self.reads_states:
+            drafter.start()
+        return drafter
 
 
 class _QuietDrafter(Drafter):
@@ -39,14 +47,28 @@ class _QuietDrafter(Drafter):
         self._inner: Drafter | None = None
         self._lost = False
 
+    def start(self) -> Drafter:
+        """Start the inner drafter, if it has not started."""
+        if self._inner is None:
+            self._inner = self._begin()
+            self.free, self.whole = self._inner.free, self._inner.whole
+        return self._inner
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """What the inner drafter wants, nothing while other requests are running."""
+        return () if self._inner is None or not self._alone() else self._inner.layers
+
+    def observe(self, position: int, ids: Sequence[int], states: NDArray[np.float32]) -> None:
+        """Pass the states on."""
+        if self._inner is not None:
+            self._inner.observe(position, ids, states)
+
     def strength(self) -> int | None:
         """The inner drafter's strength, None while other requests are running."""
         if self._lost or not self._alone():
             return None
-        if self._inner is None:
-            self._inner = self._begin()
-            self.free = self._inner.free
-        return self._inner.strength()
+        return self.start().strength()
 
     def propose(self, count: int) -> Sequence[int]:
         """Propose what the inner drafter proposes."""
