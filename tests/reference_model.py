@@ -45,11 +45,7 @@ class ReferenceModel(ReferenceAttention, ReferenceRecurrent):
     def hidden(self, tokens: Tokens, context: int | None = None) -> list[Array]:
         """The residual stream after every layer, and that after the last norm; float64[len(tokens), width] each."""
         states = []
-        x = self.matrix("token_embd.weight")[np.asarray(tokens)] * self.setting("embedding_scale", 1.0)
-        if self.setting("learned_positions", False):
-            x = x + self.matrix("position_embd.weight")[: len(x)]
-        if self.setting("embedding_norm", False):
-            x = self.norm(x, "token_embd_norm" if self.setting("embedding_norm_weights", True) else None)
+        x = self.start(tokens)
         inputs = self.layer_inputs(x, tokens) if self.setting("per_layer_input") else []
         norms, residual = self.setting("norms", "before"), self.setting("residual_scale", 1.0)
         context = context or self.setting("context_length")
@@ -59,7 +55,7 @@ class ReferenceModel(ReferenceAttention, ReferenceRecurrent):
             recurrent = self.setting("recurrent_heads", layer=layer)
             if self.setting("heads", layer=layer) or recurrent:
                 plain = norms == "behind" or (layer == 0 and not self.setting("first_attention_norm", True))
-                inner = x if plain else self.norm(x, f"blk.{layer}.{self.setting('attention_norm', 'attn_norm')}")
+                inner = x if plain else self.attention_input(layer, x)
                 branch = self.recurrent(layer, inner) if recurrent else self.attention(layer, inner, context)
                 if norms != "before":
                     branch = self.norm(branch, f"blk.{layer}.post_attention_norm", epsilon=epsilon)
@@ -85,6 +81,19 @@ class ReferenceModel(ReferenceAttention, ReferenceRecurrent):
                 x = x * self.matrix(f"blk.{layer}.layer_output_scale.weight")
             states.append(x)
         return [*states, self.norm(x, "output_norm")]
+
+    def start(self, tokens: Tokens) -> Array:
+        """What enters the first layer."""
+        x = self.matrix("token_embd.weight")[np.asarray(tokens)] * self.setting("embedding_scale", 1.0)
+        if self.setting("learned_positions", False):
+            x = x + self.matrix("position_embd.weight")[: len(x)]
+        if self.setting("embedding_norm", False):
+            x = self.norm(x, "token_embd_norm" if self.setting("embedding_norm_weights", True) else None)
+        return x
+
+    def attention_input(self, layer: int, x: Array) -> Array:
+        """What attention gets of the residual stream x."""
+        return self.norm(x, f"blk.{layer}.{self.setting('attention_norm', 'attn_norm')}")
 
     def layer_inputs(self, x: Array, tokens: Tokens) -> list[Array]:
         """The second embeddings of the tokens, which enter the layers (Gemma 3n and 4); x are the first ones."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from llamacpu import _native
 from llamacpu.arguments import path as check_path
 from llamacpu.errors import ModelError
-from llamacpu.families.drafters import Plan, drafter
-from llamacpu.gguf.file import GGUFFile
+from llamacpu.families.drafters import AS_A_LAYER, Plan, drafter, predictor
+from llamacpu.gguf.file import GGUFFile, overridden
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,15 +26,21 @@ Purpose = Literal["causal", "together", "keys"]
 class EngineDrafter:
     """The weights of a drafter, opened for one model.
 
+    path  the drafter's file; "self" for the layers for multi-token prediction in the file of the model
+
     Raises GGUFError for a file that cannot be read, ModelError for one that is no drafter, or one of another model.
     """
 
     def __init__(self, path: str | os.PathLike[str], model: EngineModel, threads: int | None = None) -> None:
         check_path("path", path)
         self._model = model
-        self._file = GGUFFile(path)
+        self._file = GGUFFile(model.path if path == "self" else path)
         try:
-            self.plan: Plan = drafter(self._file)
+            if path == "self":
+                self._file.metadata = overridden(model.metadata, AS_A_LAYER)
+                self.plan: Plan = predictor(self._file, model.config)
+            else:
+                self.plan = drafter(self._file)
             self._check()
             self.target_tokens: NDArray[np.int64] | None = self._map()
             rows = [
@@ -141,7 +147,8 @@ class EngineDrafter:
             raise ModelError(
                 f"{start} it has {plan.vocabulary} tokens and the model {config.vocab_size}; expected the same vocabulary"
             )
-        missing = [place for place in plan.places if place >= config.layers]
+        states = config.layers + (plan.next_state == "norm")
+        missing = [place for place in plan.places if place >= states]
         if missing:
             raise ModelError(
                 f"{start} it reads the states after layer {max(missing)}, and the model has {config.layers} layers, "

@@ -8,7 +8,7 @@ layers are the last ones in the file of the model itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy as np
 from llamacpu.errors import ModelError
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile
 
-__all__ = ["DRAFTERS", "Plan", "drafter"]
+__all__ = ["AS_A_LAYER", "DRAFTERS", "Plan", "drafter", "predictor"]
 
 MOST_STATES = 64
 MOST_BLOCK = 256
@@ -57,6 +58,9 @@ class Plan:
     """which of its own states stands for that of the model when it continues its own tokens"""
 
 
+# Lists of indexers may lack these layers, which see all keys.
+AS_A_LAYER = {".nextn_predict_layers": 0, ".attention.indexer.types": False}
+"""Metadata with which the layers for multi-token prediction count like the others, for `predictor`."""
 DRAFTERS = ("dflash", "eagle3")
 """Names in general.architecture."""
 _REFUSED = {
@@ -88,15 +92,49 @@ def drafter(file: GGUFFile) -> Plan:
         raise ModelError(f"{file.path.name}: {error}") from None
 
 
+def predictor(file: GGUFFile, model: Config) -> Plan:
+    """The plan of the layers for multi-token prediction in the file of a model itself.
+
+    file: with the metadata of the model, but the values in `AS_A_LAYER`. The first of these layers, which may be the
+    only one, predicts the token after the next, and then continues its own states.
+
+    Raises ModelError if there are none.
+    """
+    layer = model.layers
+    start = f"blk.{layer}."
+    if not parts.has(file, f"{start}nextn.eh_proj.weight"):
+        raise ModelError(
+            f"{file.path.name}: the file has no layers for multi-token prediction ({start}nextn.eh_proj.weight); give "
+            "the file of a drafter or of a smaller model"
+        )
+    config = config_for(file)
+    names = {tensor.name: found for tensor in file.tensors if (found := _renamed(tensor.name, start)) is not None}
+    if "output_norm.weight" not in names.values():
+        names["output_norm.weight"] = "output_norm.weight"
+    own = set(names.values())
+    return Plan(
+        kind="multi-token prediction",
+        config=_single(config, layer, "output.weight" in own),
+        names=names,
+        places=(layer,),
+        width=model.embedding_length,
+        vocabulary=model.vocab_size,
+        own_embedding="token_embd.weight" in own,
+        own_output="output.weight" in own,
+        embedding_scale=config.embedding_scale,
+        next_state="norm",
+    )
+
+
 def _dflash(file: GGUFFile, name: str) -> Plan:
     metadata = file.metadata
-    fields = parts.common(file, name) | {"causal": True}
-    width, layers, vocabulary = fields["embedding_length"], fields["layers"], fields["vocab_size"]
+    found = parts.common(file, name) | {"causal": True}
+    width, layers, vocabulary = found["embedding_length"], found["layers"], found["vocab_size"]
     targets = _targets(file, name)
     block = metadata.integer(f"{name}.block_size", 16, minimum=2, maximum=MOST_BLOCK)
     mask = metadata.integer("tokenizer.ggml.mask_token_id", minimum=0, maximum=vocabulary - 1)
     shared = not parts.has(file, "blk.0.attn_v.weight")
-    fields |= _output(file, fields) | {
+    found |= _output(file, found) | {
         "rope_style": "neox",
         "input": "rows",
         "states_width": len(targets) * width,
@@ -114,12 +152,12 @@ def _dflash(file: GGUFFile, name: str) -> Plan:
         raise ModelError(f"{name}.attention.value_scale: attention with scaled values does not run here")
     return Plan(
         kind="DFlash",
-        config=Config(**fields),
+        config=Config(**found),
         places=targets,
         width=width,
         vocabulary=vocabulary,
         own_embedding=parts.has(file, "token_embd.weight"),
-        own_output=fields["output"],
+        own_output=found["output"],
         map=_map(file),
         embedding_scale=metadata.number(f"{name}.embedding_scale", 0.0, minimum=0) or 1.0,
         block=block,
@@ -130,22 +168,22 @@ def _dflash(file: GGUFFile, name: str) -> Plan:
 
 def _eagle3(file: GGUFFile, name: str) -> Plan:
     metadata = file.metadata
-    fields = parts.common(file, name)
-    vocabulary = fields["vocab_size"]
-    if fields["layers"] != 1:
-        raise ModelError(f"{name}.block_count is {fields['layers']}; expected 1")
+    found = parts.common(file, name)
+    vocabulary = found["vocab_size"]
+    if found["layers"] != 1:
+        raise ModelError(f"{name}.block_count is {found['layers']}; expected 1")
     targets = _targets(file, name)
     width = metadata.integer(f"{name}.target_hidden_size", minimum=1, maximum=parts.MAX_WIDTH)
     before = metadata.flag(f"{name}.norm_before_fc", False)
     own = parts.has(file, "token_embd.weight")
-    if not own and width != fields["embedding_length"]:
+    if not own and width != found["embedding_length"]:
         raise ModelError(
-            f"{name}.embedding_length is {fields['embedding_length']} and {name}.target_hidden_size {width}; expected "
+            f"{name}.embedding_length is {found['embedding_length']} and {name}.target_hidden_size {width}; expected "
             "the same, or embeddings in the file (token_embd.weight)"
         )
     # Unlike in models, the embedding is no output matrix.
-    output = _output(file, fields) if parts.has(file, "output.weight") else {"output": False}
-    fields |= output | {
+    output = _output(file, found) if parts.has(file, "output.weight") else {"output": False}
+    found |= output | {
         "input": "pairs",
         "states_width": len(targets) * width,
         "states_norm": "before" if before else "none",
@@ -153,13 +191,63 @@ def _eagle3(file: GGUFFile, name: str) -> Plan:
     }
     return Plan(
         kind="EAGLE-3",
-        config=Config(**fields),
+        config=Config(**found),
         places=targets,
         width=width,
         vocabulary=vocabulary,
         own_embedding=own,
-        own_output=fields["output"],
+        own_output=found["output"],
         map=_map(file),
+    )
+
+
+_SHARED = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
+_NEXTN = {
+    "nextn.shared_head_norm.weight": "output_norm.weight",
+    "nextn.shared_head_head.weight": "output.weight",
+    "nextn.embed_tokens.weight": "token_embd.weight",
+}
+
+
+def _renamed(name: str, start: str) -> str | None:
+    """The name, in a model of one layer, of a tensor of the layer whose tensors begin with `start`; None for others."""
+    if not name.startswith(start):
+        return name if name in _SHARED else None
+    rest = name[len(start) :]
+    if rest.startswith("indexer."):
+        return None
+    return _NEXTN.get(rest, rest if rest.startswith("nextn.") else f"blk.0.{rest}")
+
+
+def _single(config: Config, layer: int, output: bool) -> Config:
+    """The configuration of one layer of a model, which takes pairs of an embedding and a state."""
+    lists = {
+        each.name: [value[layer]]
+        for each in fields(config)
+        if isinstance(value := getattr(config, each.name), list) and len(value) == config.layers
+    }
+    if lists.get("window", [0])[0] or lists.get("chunk", [0])[0]:
+        raise ModelError("the layers for multi-token prediction see a window, which does not run here")
+    if lists.get("recurrent_heads", [0])[0]:
+        # Older files do not list which layers are recurrent; these never are.
+        lists |= {"heads": [max(config.heads)], "kv_heads": [max(config.kv_heads)]}
+        lists |= {"query_key_norm": [next((kind for kind in config.query_key_norm if kind != "none"), "none")]}
+    return replace(
+        config,
+        **lists
+        | {
+            "layers": 1,
+            "input": "projected_pairs",
+            "output": output,
+            "kv_source": [],
+            "recurrent_heads": [],
+            "indexer": [],
+            "indexer_heads": 0,
+            "indexer_size": 0,
+            "indexer_top": 0,
+            "rope_sections": [],
+            "ignored_tensors": [],
+        },
     )
 
 
@@ -177,12 +265,12 @@ def _targets(file: GGUFFile, name: str) -> tuple[int, ...]:
     return tuple(layer - 1 for layer in layers)
 
 
-def _output(file: GGUFFile, fields: dict[str, Any]) -> dict[str, Any]:
+def _output(file: GGUFFile, found: dict[str, Any]) -> dict[str, Any]:
     """Whether there is an output matrix, and its rows; the embedding serves as one, too."""
     if not parts.has(file, "output.weight") and not parts.has(file, "token_embd.weight"):
         return {"output": False}
     rows = next((tensor.shape[0] for tensor in file.tensors if tensor.name == "d2t" and tensor.shape), None)
-    vocabulary = fields["vocab_size"]
+    vocabulary = found["vocab_size"]
     if rows is None:
         return {"output": True}
     if rows > vocabulary or not parts.has(file, "output.weight"):

@@ -25,7 +25,7 @@ from llamacpu.errors import GGUFError
 from llamacpu.gguf.header import Header, Tensor, read_header
 from llamacpu.gguf.metadata import Metadata, StringArray, Value
 
-__all__ = ["GGUFFile", "Metadata", "StringArray", "Tensor", "Value"]
+__all__ = ["GGUFFile", "Metadata", "StringArray", "Tensor", "Value", "overridden"]
 
 Scalar = bool | int | float | str
 
@@ -80,7 +80,7 @@ class GGUFFile:
             raise
         self.nbytes: int = sum(file.size for file in self._files)
         if overrides:
-            self.metadata = _overridden(self.metadata, overrides)
+            self.metadata = overridden(self.metadata, overrides)
 
     def tensor_bytes(self, tensor: Tensor, start: int, end: int) -> bytes:
         """The bytes `start` to `end` (exclusive) of a tensor, as stored in the file.
@@ -181,7 +181,8 @@ class GGUFFile:
         self.tensors.extend(shard.tensors)
 
 
-def _overridden(metadata: Metadata, overrides: Mapping[str, Scalar]) -> Metadata:
+def overridden(metadata: Metadata, overrides: Mapping[str, Scalar]) -> Metadata:
+    """A copy of the metadata with other values; a key that begins with a dot belongs to the architecture."""
     values = dict(metadata)
     for key, value in overrides.items():
         if not isinstance(value, (bool, int, float, str)):

@@ -1,0 +1,135 @@
+"""Drafters against reference outputs and float64 arithmetic, and files that are none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from drafter_files import EAGLE, LAYERS, PREDICTED, VOCABULARY, ReferencePairs, single, write_eagle, write_model
+from further_families import expected, write
+from llamacpu import Model
+from llamacpu.engine.drafter import EngineDrafter
+
+GOLDEN = Path(__file__).parent.parent.parent / "shared" / "golden" / "families-2026"
+FAMILIES = ["glm4moe", "qwen3next", "qwen35", "deepseek32", "glm-dsa"]
+
+
+def nmse(got: Any, exact: Any) -> float:
+    """The square of the error, by that of the numbers."""
+    return float(((got - exact) ** 2).sum() / (exact**2).sum())
+
+
+def open_predicted(path: Path, name: str, **more: Any) -> Model:
+    return Model(path, threads=2, overrides={f"{name}.{key}": value for key, value in PREDICTED.items()}, **more)
+
+
+@pytest.mark.instruction_set
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="needs the reference outputs in ../shared")
+def test_a_block_of_dflash_is_that_of_transformers() -> None:
+    """transformers applies no window in this pass, whatever the file says."""
+    numbers = np.load(GOLDEN / "muse-glimmer-dflash.npz")
+    tokens, block = numbers["tokens"].tolist(), numbers["block"].tolist()
+    with Model(GOLDEN / "muse-glimmer.gguf", threads=2) as model:
+        drafter = EngineDrafter(GOLDEN / "muse-glimmer-dflash.gguf", model)
+        [out] = model.step_hidden([(model.session(kv_type="f32"), tokens)], drafter.places)
+        assert nmse(out.hidden.transpose(1, 0, 2).reshape(len(tokens), -1), numbers["context"]) < 1e-9
+        session = drafter.session(100, "f32")
+        results = []
+        for pieces in ([40], [7, 1, 25, 7]):
+            session.truncate(0)
+            ends = np.cumsum(pieces).tolist()
+            for start, end in zip([0, *ends], ends, strict=False):
+                drafter.step(session, drafter.fuse(out.hidden[:, start:end]), "keys", 0)
+            own, states = drafter.step(session, drafter.embed(block), "together", len(block))
+            results.append(states)
+        assert np.array_equal(*results)
+        assert nmse(states[1], numbers["hidden"]) < 1e-9
+        assert nmse(drafter.logits(own, states[1]), numbers["logits"]) < 1e-9
+        drafter.close()
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_multi_token_prediction_against_exact_arithmetic(name: str, own: bool, tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.gguf", name, own=own)
+    tokens = np.random.default_rng(3).integers(0, VOCABULARY, 40).tolist()
+    start = f"blk.{LAYERS}."
+    with open_predicted(path, name) as model:
+        drafter = EngineDrafter("self", model)
+        assert drafter.places == (LAYERS,)
+        [out] = model.step_hidden([(model.session(kv_type="f32"), tokens)], drafter.places)
+        rows = np.concatenate([drafter.embed(tokens[1:]), out.hidden[0, :-1]], axis=1)
+        rename = {key: f"blk.0.{key[len(start) :]}" for key in _names(path) if key.startswith(start)}
+        rename |= {f"{start}nextn.{part}.weight": f"nextn.{part}.weight" for part in ("enorm", "hnorm", "eh_proj")}
+        if own:
+            rename |= {
+                f"{start}nextn.shared_head_norm.weight": "output_norm.weight",
+                f"{start}nextn.shared_head_head.weight": "output.weight",
+                f"{start}nextn.embed_tokens.weight": "token_embd.weight",
+            }
+        reference = ReferencePairs(path, single(expected(name)), "projected", rename)
+        table = reference.matrix("token_embd.weight")
+        assert np.array_equal(drafter.embed(tokens), table[tokens].astype(np.float32))
+        check_pairs(drafter, reference, rows)
+        drafter.close()
+
+
+@pytest.mark.parametrize(
+    ("keys", "more"),
+    [
+        ({}, {}),
+        ({"norm_before_fc": True}, {"rows": 30}),
+        ({"norm_before_residual": True}, {"own_embedding": True}),
+        ({}, {"output": False, "layers": [3, 1, 2]}),
+    ],
+)
+def test_eagle_against_exact_arithmetic(keys: dict[str, Any], more: dict[str, Any], tmp_path: Path) -> None:
+    path = write_eagle(tmp_path / "drafter.gguf", keys=keys, **more)
+    tokens = np.random.default_rng(3).integers(0, VOCABULARY, 40).tolist()
+    with Model(write(tmp_path / "model.gguf", "glm4moe"), threads=2) as model:
+        drafter = EngineDrafter(path, model)
+        assert drafter.places == tuple(layer - 1 for layer in more.get("layers", [1, 2, 4]))
+        [out] = model.step_hidden([(model.session(kv_type="f32"), tokens)], drafter.places)
+        kind = "normed" if keys.get("norm_before_residual") else "split"
+        reference = ReferencePairs(path, EAGLE, kind)
+        fused = drafter.fuse(out.hidden)
+        assert nmse(fused, reference.fused(out.hidden, "norm_before_fc" in keys)) < 1e-10
+        rows = np.concatenate([drafter.embed(tokens[1:]), fused[:-1]], axis=1)
+        check_pairs(drafter, reference, rows, model)
+        if more.get("rows"):
+            assert drafter.target_tokens is not None
+            assert len(drafter.target_tokens) == 30
+            assert drafter.token(3) == drafter.target_tokens[3]
+        drafter.close()
+
+
+def check_pairs(drafter: EngineDrafter, reference: ReferencePairs, rows: Any, model: Model | None = None) -> None:
+    """All rows at once, and in pieces of which some are only read."""
+    *_, before, after = reference.hidden(rows)
+    session = drafter.session(100, "f32")
+    own, states = drafter.step(session, rows, "causal", len(rows))
+    assert nmse(states[0], before) < 1e-9
+    assert nmse(states[1], after) < 1e-9
+    logits = drafter.logits(own, states[1])
+    if drafter.plan.own_output or model is None:
+        assert nmse(logits, reference.output(after)) < 1e-9
+    session.truncate(0)
+    drafter.step(session, rows[:7], "causal", 0)
+    drafter.step(session, rows[7:8], "causal", 1)
+    drafter.step(session, rows[8:31], "causal", 0)
+    own, last = drafter.step(session, rows[31:], "causal", 3)
+    assert np.array_equal(last, states[:, -3:])
+    assert np.array_equal(drafter.logits(own, last[1]), logits[-3:])
+    session.truncate(20)
+    _, again = drafter.step(session, rows[20:], "causal", 1)
+    assert np.array_equal(again, states[:, -1:])
+
+
+def _names(path: Path) -> list[str]:
+    import gguf
+
+    return [tensor.name for tensor in gguf.GGUFReader(path).tensors]
