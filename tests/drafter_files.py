@@ -14,7 +14,7 @@ import numpy as np
 import further_families
 from config_models import tensors
 from llamacpu.families.config import Config
-from reference_functions import Array
+from reference_functions import Array, softmax
 from reference_model import ReferenceModel
 
 LAYERS, CONTEXT, VOCABULARY, WIDTH = further_families.LAYERS, further_families.CONTEXT, 50, 48
@@ -25,6 +25,36 @@ EAGLE = Config(
     feed_forward=[40], heads=[6], kv_heads=[2], key_size=8, value_size=8, norm_epsilon=1e-5, rope_size=8,
     rope_original_context=CONTEXT,
 )  # fmt: skip
+
+
+BLOCK = replace(
+    EAGLE, architecture="dflash", layers=2, feed_forward=[40] * 2, heads=[6] * 2, kv_heads=[2] * 2, rope_style="neox",
+    query_key_norm=["head"] * 2, norms="both",
+)  # fmt: skip
+
+
+class ReferenceBlock(ReferenceModel):
+    """DFlash: a block of embeddings behind the states of a text, of which every layer makes keys and values."""
+
+    def block(self, states: Array, rows: Array) -> Array:
+        """The states of the block's rows, float64[rows, width], after the final norm."""
+        joined = np.concatenate(list(np.asarray(states, dtype=np.float64)), axis=1)
+        self.text = self.norm(self.linear(joined, "fc"), "enc.output_norm")
+        self.rows = np.asarray(rows, dtype=np.float64)
+        return self.hidden(list(range(len(rows))))[-1]
+
+    def start(self, tokens: Any) -> Array:
+        """The rows as they are."""
+        return self.rows
+
+    def attention(self, layer: int, x: Array, context: int) -> Array:
+        """All rows see the text and each other."""
+        query, key, value = self._projected(layer, np.concatenate([self.text, x]), context)
+        attended = np.empty((len(x), 6, 8))
+        for head in range(6):
+            scores = query[len(self.text) :, head] @ key[:, head // 3].T * 8**-0.5
+            attended[:, head] = softmax(scores) @ value[:, head // 3]
+        return self.linear(attended.reshape(len(x), -1), f"blk.{layer}.attn_output")
 
 
 class ReferencePairs(ReferenceModel):
@@ -134,6 +164,22 @@ def write_eagle(
         "target_layers": layers or [1, 2, 4], "target_hidden_size": width,
     }  # fmt: skip
     return write_drafter(path, "eagle3", facts | (keys or {}), found, integers, tokens)
+
+
+def write_block(path: Path, *, block: int = 6, keys: dict[str, Any] | None = None, seed: int = 8) -> Path:
+    """A DFlash drafter of two layers, with norms behind its blocks."""
+    random = np.random.default_rng(seed)
+    found = tensors(BLOCK, random, False, False)
+    del found["token_embd.weight"], found["output.weight"]
+    found["fc.weight"] = random.standard_normal((WIDTH, 3 * WIDTH)) * 0.1
+    found["enc.output_norm.weight"] = 1 + 0.2 * random.standard_normal(WIDTH)
+    facts: dict[str, Any] = {
+        "block_count": 2, "context_length": CONTEXT, "embedding_length": WIDTH, "feed_forward_length": 40,
+        "attention.head_count": 6, "attention.head_count_kv": 2, "attention.key_length": 8,
+        "attention.value_length": 8, "attention.layer_norm_rms_epsilon": 1e-5, "rope.dimension_count": 8,
+        "target_layers": [1, 2, 4], "block_size": block, "tokenizer.ggml.mask_token_id": 7,
+    }  # fmt: skip
+    return write_drafter(path, "dflash", facts | (keys or {}), found)
 
 
 def write_drafter(

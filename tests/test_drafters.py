@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from drafter_files import EAGLE, LAYERS, PREDICTED, VOCABULARY, ReferencePairs, single, write_eagle, write_model
+from drafter_files import (
+    BLOCK,
+    EAGLE,
+    LAYERS,
+    PREDICTED,
+    VOCABULARY,
+    ReferenceBlock,
+    ReferencePairs,
+    single,
+    write_block,
+    write_eagle,
+    write_model,
+)
 from further_families import expected, write
 from llamacpu import Model
 from llamacpu.engine.drafter import EngineDrafter
@@ -49,6 +60,20 @@ def test_a_block_of_dflash_is_that_of_transformers() -> None:
         assert np.array_equal(*results)
         assert nmse(states[1], numbers["hidden"]) < 1e-9
         assert nmse(drafter.logits(own, states[1]), numbers["logits"]) < 1e-9
+        drafter.close()
+
+
+def test_dflash_against_exact_arithmetic(tmp_path: Path) -> None:
+    path = write_block(tmp_path / "drafter.gguf")
+    tokens = np.random.default_rng(3).integers(0, VOCABULARY, 40).tolist()
+    with Model(write(tmp_path / "model.gguf", "glm4moe"), threads=2) as model:
+        drafter = EngineDrafter(path, model)
+        [out] = model.step_hidden([(model.session(kv_type="f32"), tokens)], drafter.places)
+        session = drafter.session(100, "f32")
+        drafter.step(session, drafter.fuse(out.hidden), "keys", 0)
+        rows = drafter.embed([3, 7, 7, 7, 7, 7])
+        _, states = drafter.step(session, rows, "together", 6)
+        assert nmse(states[1], ReferenceBlock(path, BLOCK).block(out.hidden, rows)) < 1e-9
         drafter.close()
 
 

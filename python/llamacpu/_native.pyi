@@ -347,7 +347,7 @@ def token_embeddings(model: Model, tokens: Sequence[int]) -> NDArray[np.float32]
     """Return the embeddings of tokens as the file has them, without scale or norm: float32[tokens, width]."""
 
 def output_products(model: Model, states: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Multiply states by the output matrix, without bias, scale or cap: float32[rows, width] -> float32[rows, vocab]."""
+    """Multiply states, float32[rows, width], by the output matrix: float32[rows, vocabulary], not scaled or capped."""
 
 @final
 class Session:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llamacpu.answers import Answer, RunningAnswer
     from llamacpu.answers.messages import ChatMessage, ChatTool, ResponseFormat, ToolChoice
     from llamacpu.constraints.grammar import Grammar
+    from llamacpu.drafting import Draft
     from llamacpu.generation import GeneratedToken, Generation
     from llamacpu.generation.context_window import Overflow
     from llamacpu.generation.generate import Drafts
@@ -111,6 +112,20 @@ class Model(EngineModel):
         older, self._vision = self._vision, vision_of(self, None, mmproj, image_tokens, self.threads)
         if older is not None:
             older.close()
+
+    def open_draft(self, path: str | os.PathLike[str] = "self", threads: int | None = None) -> Draft:
+        """Open a source of drafts for `generate` and `chat` (`draft=`): the same text, in fewer passes.
+
+        path     the file, or the name, of a drafter that was trained for this model (DFlash, EAGLE-3) or of a smaller
+                 model with the same vocabulary; "self" for the layers for multi-token prediction in the model's file
+        threads  those of the drafter; `None` for as many as the model has
+
+        Pass the same object to all calls of a conversation, and `close` it when it is no longer needed. Raises
+        GGUFError for a file that cannot be read, ModelError for one that does not fit this model.
+        """
+        from llamacpu.drafting import open_draft
+
+        return open_draft(self, path, threads, "map" if self.mapped else "copy")
 
     def close(self) -> None:
         """Free the memory of the weights; see `Model`. Sessions cannot be continued afterwards."""

@@ -111,7 +111,8 @@ draft_model: Decorator = click.option(
     "--draft-model",
     metavar="FILE",
     shell_complete=complete_files,
-    help="Draft model for speculative decoding, with the same vocabulary: the same text, faster.",
+    help="Speculative decoding, the same text faster, with a drafter (DFlash, EAGLE-3), a smaller model with the same "
+    "vocabulary, or the layers for multi-token prediction in the model's own file (self).",
 )
 no_draft: Decorator = click.option("--no-draft", is_flag=True, help="Turn off speculative decoding.")
 as_json: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
@@ -307,17 +308,16 @@ def draft_source(
     """
     if no_draft and path is not None:
         raise click.UsageError("--draft-model and --no-draft; give one of them")
-    from llamacpu.drafting import ModelDraft, NGramDraft
+    from llamacpu.drafting import NGramDraft, open_draft
 
     if path is None:
         yield None if no_draft else NGramDraft()
         return
-    from llamacpu.model import Model
-
-    with Model(named_file(path), threads=threads, load=load, duty=model.duty) as small:
-        draft = ModelDraft(small)
-        draft.check(model.session(1))
+    draft = open_draft(model, path if path == "self" else named_file(path), threads, load)
+    try:
         yield draft
+    finally:
+        draft.close()
 
 
 def read_text(path: str) -> str:

@@ -148,6 +148,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
     is_flag=True,
     help="Load the adapters with scale 0; requests enable them.",
 )
+@options.draft_model
 @options.mmproj
 @options.image_tokens
 @click.option("--image-files", is_flag=True, help="Let clients name files of this machine as pictures.")
@@ -208,6 +209,8 @@ def _serve(given: dict[str, Any]) -> int:
         raise click.UsageError("--lora and --control-vector belong to one model; serve that one alone")
     if len(given["models"]) > 1 and given["mmproj"]:
         raise click.UsageError("--mmproj belongs to one model; serve that one alone, or put the file beside it")
+    if len(given["models"]) > 1 and given["draft_model"] is not None:
+        raise click.UsageError("--draft-model belongs to one model; serve that one alone")
     adapters = adapter_options.opened(given["lora"], given["control_vectors"])
     lora = [(path, 0.0 if given["without_applying"] else scale) for path, scale in adapters["lora"] or ()]
     _logging(given)
@@ -222,8 +225,9 @@ def _serve(given: dict[str, Any]) -> int:
             context=given["context"], kv_type=given["kv_type"], ollama=given["ollama"],
             guard=given["guard"], store_changes=given["store_changes"], kv_memory=given["kv_memory"],
             prefix_cache=given["prefix_cache"], prefix_cache_bytes=given["prefix_cache_size"],
-            mmproj=given["mmproj"], image_tokens=given["image_tokens"], image_files=given["image_files"],
-            image_addresses=given["image_addresses"], priority=given["priority"], duty=given["duty"],
+            draft_model=given["draft_model"], mmproj=given["mmproj"], image_tokens=given["image_tokens"],
+            image_files=given["image_files"], image_addresses=given["image_addresses"],
+            priority=given["priority"], duty=given["duty"],
             lora=lora, control_vectors=adapters["control_vectors"] or (),
         )  # fmt: skip
         with bind(host, port) as listening:

@@ -9,6 +9,7 @@ from llamacpu.drafting.draft import Draft, Drafter, FunctionDraft
 from llamacpu.drafting.learned import LearnedDraft
 from llamacpu.drafting.model_draft import ModelDraft
 from llamacpu.drafting.ngram import NGramDraft
+from llamacpu.drafting.opening import open_draft
 from llamacpu.drafting.proposer import Proposer
 
-__all__ = ["Draft", "Drafter", "FunctionDraft", "LearnedDraft", "ModelDraft", "NGramDraft", "Proposer"]
+__all__ = ["Draft", "Drafter", "FunctionDraft", "LearnedDraft", "ModelDraft", "NGramDraft", "Proposer", "open_draft"]

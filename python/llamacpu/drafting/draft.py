@@ -77,6 +77,10 @@ class Draft(ABC):
         """Raise ModelError if there can be no proposals for this session."""
         return
 
+    def close(self) -> None:
+        """Release what was opened for the draft; nothing can be proposed afterwards."""
+        return
+
     @abstractmethod
     def begin(self, session: SessionLike, text: list[int], cancel: CancelToken | None) -> Drafter:
         """Begin drafting for a session whose prompt is `text`; the drafter sees the list grow with the text."""

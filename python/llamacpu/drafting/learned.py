@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llamacpu.arguments import described
 from llamacpu.drafting.draft import MOST_TOKENS, Draft, Drafter
 from llamacpu.drafting.states import WaitingStates
-from llamacpu.engine.drafter import EngineDrafter
+from llamacpu.engine.drafter import DraftSession, EngineDrafter
 from llamacpu.errors import ModelError
 from llamacpu.sampling import log_probability
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from llamacpu import _native
     from llamacpu.engine.interfaces import CancelToken, SessionLike
     from llamacpu.engine.model import EngineModel
 
@@ -122,7 +121,7 @@ class _Reader:
         self.context = session.context
         self.kv_type = session.kv_type
         room = session.context + max(drafter.plan.block, MOST_TOKENS + 1)
-        self.own: _native.Session = drafter.session(room, session.kv_type)
+        self.own: DraftSession = drafter.session(room, session.kv_type)
         self.first = 0
         self.waiting = WaitingStates()
         # The ids at all positions before those that wait.
@@ -142,9 +141,7 @@ class _Reader:
             if same < len(tokens):
                 self._begin(tokens)
 
-    def observe(
-        self, session: SessionLike, position: int, ids: Sequence[int], states: NDArray[np.float32]
-    ) -> None:
+    def observe(self, session: SessionLike, position: int, ids: Sequence[int], states: NDArray[np.float32]) -> None:
         """Take the states of `ids`, which the model's session has at `position` and after."""
         if position > self.waiting.end or position < self.first:
             self._begin(session.tokens[:position])
@@ -247,9 +244,7 @@ class _BlockDrafter(_StateDrafter):
         self.read(self._text[-1])
         held = reader.own.position
         rows = drafter.embed([self._text[-1], *[plan.mask] * (plan.block - 1)])
-        own, states = drafter.step(
-            reader.own, rows, "causal" if plan.causal else "together", plan.block, self._cancel
-        )
+        own, states = drafter.step(reader.own, rows, "causal" if plan.causal else "together", plan.block, self._cancel)
         reader.own.truncate(held)
         proposed: list[int] = []
         chance = 0.0

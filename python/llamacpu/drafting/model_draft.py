@@ -36,6 +36,8 @@ class ModelDraft(Draft):
             raise TypeError(f"model is {described(model)}; expected a Model, as in ModelDraft(Model(path))")
         super().__init__(max_tokens, adaptive)
         self.model = model
+        # Whether nobody else uses the model.
+        self.owned = False
         # Taken and returned without a lock: a process forked at the wrong moment could wait for one forever.
         self._idle: deque[SessionLike] = deque(maxlen=1)
         self._checked: object = None
@@ -59,6 +61,13 @@ class ModelDraft(Draft):
         if own is None or own.context != session.context:
             own = self.model.session(context=session.context)
         return _ModelDrafter(self, own, text, cancel)
+
+    def close(self) -> None:
+        """Forget what the model has read, and close a model that was opened for this."""
+        self._idle.clear()
+        close = getattr(self.model, "close", None)
+        if self.owned and close is not None:
+            close()
 
     def take_back(self, session: SessionLike) -> None:
         """Keep a session for the next generation."""

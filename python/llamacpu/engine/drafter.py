@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llamacpu import _native
 from llamacpu.arguments import path as check_path
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken, KVType
     from llamacpu.engine.model import EngineModel
 
-__all__ = ["EngineDrafter"]
+__all__ = ["DraftSession", "EngineDrafter"]
 
+DraftSession: TypeAlias = _native.Session
+"""What a drafter has read: a session whose positions are rows."""
 Purpose = Literal["causal", "together", "keys"]
 
 
@@ -74,7 +76,7 @@ class EngineDrafter:
         return self._native.session(context, kv_type)
 
     def fuse(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the drafter makes of the model's states: float32[places, tokens, width] -> float32[tokens, own width]."""
+        """What it makes of the model's states: float32[places, tokens, width] -> float32[tokens, own width]."""
         import numpy
 
         places, tokens, width = states.shape
@@ -145,7 +147,8 @@ class EngineDrafter:
             )
         if plan.vocabulary != config.vocab_size:
             raise ModelError(
-                f"{start} it has {plan.vocabulary} tokens and the model {config.vocab_size}; expected the same vocabulary"
+                f"{start} it has {plan.vocabulary} tokens and the model {config.vocab_size}; expected the same "
+                "vocabulary"
             )
         states = config.layers + (plan.next_state == "norm")
         missing = [place for place in plan.places if place >= states]

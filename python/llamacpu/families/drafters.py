@@ -19,7 +19,7 @@ from llamacpu.families.config import Config
 from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile
 
-__all__ = ["AS_A_LAYER", "DRAFTERS", "Plan", "drafter", "predictor"]
+__all__ = ["AS_A_LAYER", "DRAFTERS", "Plan", "drafter", "is_drafter", "predictor"]
 
 MOST_STATES = 64
 MOST_BLOCK = 256
@@ -71,6 +71,11 @@ _PARTS = {
     "selector_hidden.weight": "a selector of candidates (DFlash 2)",
     "blk.0.hc_attn_fn.weight": "hyper-connections",
 }
+
+
+def is_drafter(file: GGUFFile) -> bool:
+    """Whether the file says that it is a drafter, of a kind that runs here or not."""
+    return file.metadata.get("general.architecture") in (*DRAFTERS, *_REFUSED)
 
 
 def drafter(file: GGUFFile) -> Plan:
@@ -221,7 +226,7 @@ def _renamed(name: str, start: str) -> str | None:
 
 def _single(config: Config, layer: int, output: bool) -> Config:
     """The configuration of one layer of a model, which takes pairs of an embedding and a state."""
-    lists = {
+    lists: dict[str, Any] = {
         each.name: [value[layer]]
         for each in fields(config)
         if isinstance(value := getattr(config, each.name), list) and len(value) == config.layers

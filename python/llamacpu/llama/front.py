@@ -65,7 +65,8 @@ class Llama(Attributes, Signatures):
     vocab_only    whether to open only the tokenizer
     use_mmap      False reads the whole file into memory at once: `load="copy"` of `llamacpu.Model`
     draft_model   speculative decoding, which gives the same text sooner: "auto" or anything else that `draft` of
-                  `llamacpu.generation.generate` takes, or the path of a small model; None for none
+                  `llamacpu.generation.generate` takes; the path of a drafter or of a small model, or "self", as in
+                  `llamacpu.Model.open_draft`; None for none
     on_load       (bytes done, bytes of weights): prepares the weights at once and is called with the progress, see
                   `llamacpu.Model.prepare`
     priority, duty  of the process among other programs, and the most percent of the time in which it computes; see
@@ -146,10 +147,15 @@ class Llama(Attributes, Signatures):
         self.chat_handler: Callable[..., Any] | None = chat_handler or registered(chat_format)
         self.verbose = verbose
         kv_type = settings.kv_type(type_k, type_v)
-        drafts = settings.draft(draft_model)
         opened = open_file(self.model_path, self._arguments, self._given, overrides, on_load)
         model, found, vocabulary = opened.model, opened.tokenizer, opened.vocab_size
         self._file = opened.file
+        try:
+            drafts = settings.draft(draft_model, model)
+        except BaseException:
+            if model is not None:
+                model.close()
+            raise
         self._text = LlamaText(found, tokenizer)
         self._samplers = Samplers(found, vocabulary, last_n_tokens_size, RANDOM_SEED if seed is None else seed)
         self._conversation = Conversation(
@@ -275,7 +281,9 @@ class Llama(Attributes, Signatures):
         conversation = getattr(self, "_conversation", None)
         if conversation is not None:
             conversation.close()
-            self._completions.draft_model = None
+            drafts, self._completions.draft_model = self._completions.draft_model, None
+            if drafts is not None:
+                drafts.close()
 
     def __enter__(self) -> Llama:
         return self

@@ -170,10 +170,10 @@ def kv_type(key: int | str | None, value: int | str | None) -> Literal["f32", "f
     return _KV_TYPES[wanted]
 
 
-def draft(wanted: Any) -> Draft | None:
-    """The source of drafts: an argument as `generate` takes it, or the path of a draft model."""
+def draft(wanted: Any, model: Model | None) -> Draft | None:
+    """The source of drafts for a model: an argument as `generate` takes it, or what `Model.open_draft` opens."""
     if isinstance(wanted, os.PathLike) or (isinstance(wanted, str) and wanted != "auto"):
-        wanted = Model(wanted)
+        return None if model is None else model.open_draft(wanted)
     return draft_from(wanted)
 
 

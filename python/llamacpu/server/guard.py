@@ -72,7 +72,9 @@ class Guard:
 
                     model = Model(model, duty=self._settings.duty)
                 name = Path(model.path).stem
-                self._served = Served(name, model, replace(self._settings, lora=(), control_vectors=()), 0)
+                self._served = Served(
+                    name, model, replace(self._settings, lora=(), control_vectors=(), draft_model=None), 0
+                )
             return self._served
 
 

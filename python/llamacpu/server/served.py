@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.chat import Chat
+from llamacpu.drafting import open_draft
+from llamacpu.engine.model import EngineModel
 from llamacpu.locks import cached_property
 from llamacpu.pictures.source import PictureAccess
 from llamacpu.scheduler import Engine
@@ -16,6 +18,7 @@ from llamacpu.server.errors import ApiError
 
 if TYPE_CHECKING:
     from llamacpu.answers import Question
+    from llamacpu.drafting import Draft
     from llamacpu.engine.interfaces import ModelLike
     from llamacpu.generation.context_window import Overflow
     from llamacpu.scheduler import Request, ScheduledModel
@@ -44,6 +47,9 @@ class Served:
         self.identity: tuple[int, int, int] | None = None
         self._settings = settings
         self.adapters: ServedAdapters = ServedAdapters(model, settings.lora)
+        self._draft: Draft | None = None
+        if settings.draft_model is not None and isinstance(model, EngineModel):
+            self._draft = open_draft(model, settings.draft_model)
         try:
             self.engine: Engine = Engine(
                 model, context=settings.context, kv_type=settings.kv_type, max_running=settings.parallel,
@@ -92,8 +98,16 @@ class Served:
         longest = self._settings.timeout
         seconds = min(timeout or longest, longest)
         adapters = self.adapters.chosen(lora)
-        return self.engine.submit(question, client=client, timeout=seconds, overflow=overflow, lora=adapters)
+        return self.engine.submit(
+            question, client=client, timeout=seconds, overflow=overflow, lora=adapters,
+            draft="auto" if self._draft is None else self._draft,
+        )  # fmt: skip
 
     def close(self, drain: float) -> None:
         """Close the engine in a thread, giving running requests at most `drain` seconds to finish."""
-        threading.Thread(target=self.engine.close, args=(drain,), name="llamacpu-unload", daemon=True).start()
+        threading.Thread(target=self._close, args=(drain,), name="llamacpu-unload", daemon=True).start()
+
+    def _close(self, drain: float) -> None:
+        self.engine.close(drain)
+        if self._draft is not None:
+            self._draft.close()

@@ -35,6 +35,8 @@ class Settings:
     prefix_cache_bytes  maximum bytes in this folder
     lora            LoRA adapters of the models: pairs of a path and a scale; clients choose among them by number
     control_vectors  control vectors of the models, as for `llamacpu.Model`
+    draft_model     source of drafts of the models, as for `llamacpu.Model.open_draft`; they are used while a request
+                    runs alone. None for what the text itself repeats
     mmproj          the vision encoder of the models; None for those that lie beside them
     image_tokens    most tokens of a picture; None for what the model was trained with
     image_files     clients may name files of this machine as pictures
@@ -65,6 +67,7 @@ class Settings:
     timeout: float = 3600.0
     lora: Sequence[tuple[str | os.PathLike[str], float]] = ()
     control_vectors: Sequence[ControlVectorUse] = ()
+    draft_model: str | os.PathLike[str] | None = None
     mmproj: str | os.PathLike[str] | None = None
     image_tokens: int | None = None
     image_files: bool = False
