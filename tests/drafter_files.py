@@ -166,8 +166,16 @@ def write_eagle(
     return write_drafter(path, "eagle3", facts | (keys or {}), found, integers, tokens)
 
 
-def write_block(path: Path, *, block: int = 6, keys: dict[str, Any] | None = None, seed: int = 8) -> Path:
-    """A DFlash drafter of two layers, with norms behind its blocks."""
+def write_block(
+    path: Path,
+    *,
+    block: int = 6,
+    keys: dict[str, Any] | None = None,
+    drop: tuple[str, ...] = (),
+    more: dict[str, Any] | None = None,
+    seed: int = 8,
+) -> Path:
+    """A DFlash drafter of two layers, with norms behind its blocks; keys that are None are left out."""
     random = np.random.default_rng(seed)
     found = tensors(BLOCK, random, False, False)
     del found["token_embd.weight"], found["output.weight"]
@@ -179,6 +187,9 @@ def write_block(path: Path, *, block: int = 6, keys: dict[str, Any] | None = Non
         "attention.value_length": 8, "attention.layer_norm_rms_epsilon": 1e-5, "rope.dimension_count": 8,
         "target_layers": [1, 2, 4], "block_size": block, "tokenizer.ggml.mask_token_id": 7,
     }  # fmt: skip
+    found |= more or {}
+    for name in drop:
+        del found[name]
     return write_drafter(path, "dflash", facts | (keys or {}), found)
 
 
@@ -195,6 +206,8 @@ def write_drafter(
     writer.add_token_list(tokens or [f"t{index}" for index in range(VOCABULARY)])
     writer.add_tokenizer_model("gpt2")
     for key, value in keys.items():
+        if value is None:
+            continue
         add: dict[type, Any] = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32}
         add[list] = writer.add_array
         full = key if key.startswith("tokenizer.") else f"{name}.{key}"

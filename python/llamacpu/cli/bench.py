@@ -37,7 +37,11 @@ _TOKENS = click.IntRange(min=0, max=1 << 24)
     default=0,
     help="Also measure the cost of verifying drafts of this many tokens.",
 )
-@click.option("--draft-model", metavar="FILE", help="With --draft-tokens: the small model that would propose them.")
+@click.option(
+    "--draft-model",
+    metavar="FILE",
+    help="With --draft-tokens: the drafter or small model that would propose them; self for the model's own layers.",
+)
 @click.option(
     "--load",
     "each",
@@ -214,8 +218,6 @@ def _bar(text: str) -> Iterator[BenchBar]:
 
 def _draft_price(model: Model, tokens: int, draft_model: str | None, repeat: int, kv_type: Any) -> dict[str, Any]:
     """The cost of making and verifying a draft after a short text, best of `repeat`."""
-    from llamacpu.model import Model
-
     single: list[float] = []
     checked: list[float] = []
     made = [0.0]
@@ -228,11 +230,7 @@ def _draft_price(model: Model, tokens: int, draft_model: str | None, repeat: int
             seconds.append(perf_counter() - started)
             session.truncate(64)
     if draft_model is not None:
-        with Model(
-            draft_model, threads=model.threads, load="map" if model.mapped else "copy", duty=model.duty
-        ) as small:
-            _generate_speed(small, tokens, 1, kv_type)
-            made = _generate_speed(small, tokens, repeat, kv_type)
+        made = _proposal_seconds(model, tokens, draft_model, repeat, kv_type)
     step, whole = min(single), min(checked) + min(made)
     return {
         "tokens": tokens,
@@ -265,6 +263,41 @@ def _load_text(found: dict[str, Any]) -> str:
         f"{found['tokens_per_second']:.2f} tokens/s, {100 * found['share']:.1f} % of the speed without them; a fair "
         f"share is {100 * found['fair_share']:.1f} % (ratio {found['of_fair_share']:.2f})\n"
     )
+
+
+def _proposal_seconds(model: Model, tokens: int, path: str, repeat: int, kv_type: Any) -> list[float]:
+    """Seconds that a smaller model or a drafter takes for drafts of `tokens` tokens, however unlikely they are."""
+    from llamacpu.drafting import LearnedDraft, open_draft
+    from llamacpu.model import Model
+
+    if path != "self":
+        path = options.named_file(path)
+    draft = open_draft(model, path, model.threads, "map" if model.mapped else "copy")
+    try:
+        if not isinstance(draft, LearnedDraft):
+            with Model(path, threads=model.threads, load="map" if model.mapped else "copy") as small:
+                _generate_speed(small, tokens, 1, kv_type)
+                return _generate_speed(small, tokens, repeat, kv_type)
+        draft.least_chance = 0.0
+        session = model.session(64 + repeat + 1 + tokens, kv_type)
+        text: list[int] = []
+        drafter = draft.begin(session, text, None)
+        found: list[float] = []
+        ids = _tokens(model, 64)
+        for _ in range(repeat + 1):
+            position = session.position
+            [states] = model.step_hidden([(session, ids)], drafter.layers)
+            text += ids
+            started = perf_counter()
+            drafter.observe(position, ids, states.hidden)
+            text.append(ids[-1])
+            drafter.propose(tokens)
+            found.append(perf_counter() - started)
+            text.pop()
+            ids = ids[-1:]
+        return found[1:]
+    finally:
+        draft.close()
 
 
 def _speeds(tokens: int, seconds: list[float]) -> dict[str, Any]:

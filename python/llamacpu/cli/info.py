@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from llamacpu.cli import options
+from llamacpu.cli.info_drafter import drafter_facts, drafter_rows, predictor_layers
 from llamacpu.cli.info_vision import vision_facts, vision_rows
 from llamacpu.cli.terminal import write
 from llamacpu.families.memory import amount
@@ -81,7 +82,7 @@ def describe(file: GGUFFile, context: int | None, kv_type: str, with_tensors: bo
 
 
 def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str, Any]:
-    """Sizes and memory of the model, or only the reason if this version cannot run it."""
+    """Sizes and memory of the model, or only the reason if this version cannot run it, and what a drafter fits."""
     from llamacpu.engine.room import Room
     from llamacpu.errors import LlamaCpuError
     from llamacpu.families.registry import config_for
@@ -89,6 +90,9 @@ def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str,
     try:
         config = config_for(file)
     except LlamaCpuError as error:
+        drafter = drafter_facts(file)
+        if drafter is not None:
+            return {"runs": False, "problem": drafter.get("problem", str(error)), "drafter": drafter}
         return {"runs": False, "problem": str(error)}
     room = Room(file, config, context, kv_type)
     return {
@@ -102,6 +106,7 @@ def _model_facts(file: GGUFFile, context: int | None, kv_type: str) -> dict[str,
         "experts_used": config["experts_used"],
         "vocab_size": config["vocab_size"],
         "context_length": config["context_length"],
+        "prediction_layers": predictor_layers(file, config),
         "memory": {
             "context": room.context,
             "kv_type": room.kv_type,
@@ -166,6 +171,10 @@ def _as_text(facts: dict[str, Any]) -> str:
             ),
             ("fits", memory["in_words"]),
         ]
+        if facts["prediction_layers"]:
+            rows.append(("drafts", "layers for multi-token prediction; llamacpu run MODEL --draft-model self"))
+    elif drafter := drafter_rows(facts.get("drafter")):
+        rows += drafter
     else:
         rows.append(("does not run", facts["problem"]))
     rows += vision_rows(facts.get("vision"))

@@ -165,6 +165,10 @@ class _Reader:
         self._read += ids
         return ids, states
 
+    def lose(self) -> None:
+        """Begin after what was read last, which no drafter can use."""
+        self._begin(self._read)
+
     def _begin(self, tokens: Sequence[int]) -> None:
         """Begin after `tokens`, whose states are not known."""
         self.own.truncate(0)
@@ -219,6 +223,8 @@ class _StateDrafter(Drafter):
         before: that of the proposal before it. None if all of it together is too unlikely.
         """
         row = int(logits.argmax())
+        if not math.isfinite(logits[row]):
+            return None
         chance = before + log_probability(logits, row).log_probability
         least = self._owner.least_chance
         return None if least and not chance >= math.log(least) else (row, chance)
@@ -232,8 +238,13 @@ class _BlockDrafter(_StateDrafter):
     def read(self, following: int) -> None:
         """Compute the keys and values of the positions that wait."""
         _, states = self._reader.read()
-        if states is not None:
-            self._drafter.step(self._reader.own, self._drafter.fuse(states), "keys", 0, self._cancel)
+        if states is None:
+            return
+        rows = self._drafter.fuse(states)
+        if _is_finite(rows):
+            self._drafter.step(self._reader.own, rows, "keys", 0, self._cancel)
+        else:
+            self._reader.lose()
 
     def propose(self, count: int) -> Sequence[int]:
         """The most likely tokens at the masked positions, as long as the drafter is fairly sure of all of them."""
@@ -244,6 +255,8 @@ class _BlockDrafter(_StateDrafter):
         self.read(self._text[-1])
         held = reader.own.position
         rows = drafter.embed([self._text[-1], *[plan.mask] * (plan.block - 1)])
+        if not _is_finite(rows):
+            return []
         own, states = drafter.step(reader.own, rows, "causal" if plan.causal else "together", plan.block, self._cancel)
         reader.own.truncate(held)
         proposed: list[int] = []
@@ -292,6 +305,8 @@ class _TokenDrafter(_StateDrafter):
             if len(proposed) == count:
                 break
             pair = numpy.concatenate([drafter.embed(proposed[-1:]), states[place]], axis=1)
+            if not _is_finite(pair):
+                break
             found = drafter.step(reader.own, pair, "causal", 1, self._cancel)
         reader.own.truncate(held)
         return proposed
@@ -305,4 +320,14 @@ class _TokenDrafter(_StateDrafter):
             return None
         following_ids = [*ids[1:], following]
         rows = numpy.concatenate([self._drafter.embed(following_ids), self._drafter.fuse(states)], axis=1)
+        if not _is_finite(rows):
+            self._reader.lose()
+            return None
         return self._drafter.step(self._reader.own, rows, "causal", wanted, self._cancel)
+
+
+def _is_finite(rows: NDArray[np.float32]) -> bool:
+    """Whether all numbers are finite, which those of damaged or extreme weights may not be."""
+    import numpy
+
+    return bool(numpy.isfinite(rows).all())

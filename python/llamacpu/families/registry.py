@@ -105,12 +105,16 @@ _OTHER_KINDS = {
     "imatrix": "an importance matrix, which is input for quantizing; open a model",
     "mmproj": "the vision part of a model; open the language model that belongs to it",
 }
+_DRAFTER = (
+    "a drafter, which proposes tokens to a model; open the model it was made for, and give it the drafter "
+    "(--draft-model, Model.open_draft)"
+)
 _OTHER_ARCHITECTURES = {
     "clip": "the vision part of a model; open the language model that belongs to it",
     "controlvector": "a control vector; open the model it was made for",
-    "dflash": "a drafter, which proposes tokens to a model; open the model it was made for",
-    "eagle3": "a drafter, which proposes tokens to a model; open the model it was made for",
-    "gemma4-assistant": "a drafter, which proposes tokens to a model; open the model it was made for",
+    "dflash": _DRAFTER,
+    "eagle3": _DRAFTER,
+    "gemma4-assistant": _DRAFTER,
     "imatrix": _OTHER_KINDS["imatrix"],
 }
 _UNCHECKED = {
