@@ -270,12 +270,11 @@ def _proposal_seconds(model: Model, tokens: int, path: str, repeat: int, kv_type
     from llamacpu.drafting import LearnedDraft, open_draft
     from llamacpu.model import Model
 
-    if path != "self":
-        path = options.named_file(path)
-    draft = open_draft(model, path, model.threads, "map" if model.mapped else "copy")
+    file = path if path == "self" else options.named_file(path)
+    draft = open_draft(model, file, model.threads, "map" if model.mapped else "copy")
     try:
         if not isinstance(draft, LearnedDraft):
-            with Model(path, threads=model.threads, load="map" if model.mapped else "copy") as small:
+            with Model(file, threads=model.threads, load="map" if model.mapped else "copy") as small:
                 _generate_speed(small, tokens, 1, kv_type)
                 return _generate_speed(small, tokens, repeat, kv_type)
         draft.least_chance = 0.0
