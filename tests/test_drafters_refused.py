@@ -26,7 +26,6 @@ WRONG: dict[str, tuple[Callable[[Path], Path], str]] = {
     "fewer tokens": (lambda path: write_eagle(path, tokens=OTHER_TOKENS[:40], drop=("output.weight",)), "40 tokens"),
     "missing layers": (lambda path: write_eagle(path, layers=[1, 2, 5]), "after layer 4.*has 4 layers"),
     "layer 0": (lambda path: write_eagle(path, layers=[0, 1, 2]), "numbered from 1"),
-    "a layer twice": (lambda path: write_eagle(path, layers=[2, 1, 2]), "different layers"),
     "two states": (lambda path: write_eagle(path, layers=[1, 2]), "fc.weight.*shape"),
     "no states": (lambda path: write_block(path, keys={"target_layers": None}), "target_layers is None"),
     "no mask": (lambda path: write_block(path, keys={"tokenizer.ggml.mask_token_id": None}), "mask_token_id"),

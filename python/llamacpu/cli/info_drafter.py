@@ -26,7 +26,7 @@ def drafter_facts(file: GGUFFile) -> dict[str, Any] | None:
         "runs": True,
         "kind": plan.kind,
         "block": plan.block,
-        "reads_layers": [place for place in plan.places],
+        "reads_layers": list(dict.fromkeys(plan.places)),
         "model_embedding_length": plan.width,
         "model_vocab_size": plan.vocabulary,
         "model_least_layers": max(plan.places) + 1,

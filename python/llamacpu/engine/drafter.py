@@ -59,8 +59,8 @@ class EngineDrafter:
 
     @property
     def places(self) -> tuple[int, ...]:
-        """The states of the model that it reads, as `Model.step_hidden` counts them."""
-        return self.plan.places
+        """The states of the model that it reads, each once, as `Model.step_hidden` counts them."""
+        return tuple(dict.fromkeys(self.plan.places))
 
     @property
     def path(self) -> os.PathLike[str]:
@@ -79,6 +79,8 @@ class EngineDrafter:
         """What it makes of the model's states: float32[places, tokens, width] -> float32[tokens, own width]."""
         import numpy
 
+        if len(self.plan.places) > len(states):
+            states = states[[self.places.index(place) for place in self.plan.places]]
         places, tokens, width = states.shape
         joined = numpy.ascontiguousarray(states.transpose(1, 0, 2)).reshape(tokens, places * width)
         return _native.fuse_states(self._native, joined) if self.plan.config.states_width else joined

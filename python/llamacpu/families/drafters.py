@@ -36,7 +36,7 @@ class Plan:
     names: Mapping[str, str] | None = None
     """the tensors that it uses, name in the file to name here; None for all, under their own names"""
     places: tuple[int, ...]
-    """states of the model that it reads, as the `layers` of `Model.step_hidden`; -1 for the output of the final norm"""
+    """states of the model that it takes side by side, as `Model.step_hidden` counts them; one may occur twice"""
     width: int
     """width of the model"""
     vocabulary: int
@@ -263,10 +263,8 @@ def _targets(file: GGUFFile, name: str) -> tuple[int, ...]:
     if not isinstance(listed, np.ndarray) or listed.dtype.kind not in "iu" or not 1 <= len(listed) <= MOST_STATES:
         raise ModelError(f"{key} is {listed!r:.60}; expected the numbers of 1 to {MOST_STATES} layers of the model")
     layers = [int(layer) for layer in listed]
-    if min(layers) < 1 or max(layers) > parts.MAX_LAYERS or len(set(layers)) < len(layers):
-        raise ModelError(
-            f"{key} is {layers}; expected different layers, numbered from 1, whose input is the state that is read"
-        )
+    if min(layers) < 1 or max(layers) > parts.MAX_LAYERS:
+        raise ModelError(f"{key} is {layers}; expected layers, numbered from 1, whose input is the state that is read")
     return tuple(layer - 1 for layer in layers)
 
 
