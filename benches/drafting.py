@@ -6,6 +6,8 @@ First the price of a pass over several tokens against a pass over one. Then, for
 texts that do not, tokens per second without drafts, with the n-gram lookup that is the default, and with a draft model;
 each round runs all of them one after the other, and the best round of each counts. The texts must be the same.
 
+With a drafter as draft model (benches/big_drafters.py writes some), `--only drafter` prints what its proposals cost.
+
 At last the model is made to write given texts, whatever it would have said: what n-grams gain on such texts.
 
 The tasks are made for the demo model. `python benches/grown_demo.py FILE` writes a model that says the same at the cost
@@ -26,7 +28,7 @@ import numpy as np
 import llamacpu
 from compare import processor
 from llamacpu.chat import Chat
-from llamacpu.drafting import ModelDraft
+from llamacpu.drafting import LearnedDraft
 from llamacpu.generation import GenerationResult, generate
 
 SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16)
@@ -57,6 +59,49 @@ def print_cost(model: llamacpu.Model, rounds: int) -> None:
         cells = " | ".join(f"{best[size] / best[1]:.2f}" for size in SIZES)
         print(f"| cost, {context} ({best[1] * 1e3:.2f} ms) | {cells} |", flush=True)
     print()
+
+
+def print_drafter(model: llamacpu.Model, path: Path, rounds: int) -> None:
+    """Print what a drafter takes for the states of a prompt, and for proposals that it finds however unlikely."""
+    lengths = (1, 2, 4, 8, 15)
+    context = 512
+    single = cost(model, context, rounds)[1]
+    draft = model.open_draft(path)
+    assert isinstance(draft, LearnedDraft), f"{path} is no drafter"
+    draft.least_chance = 0.0
+    ids = [(7919 * place + 1) % model.vocab_size for place in range(context)]
+    reading, plain, with_states = [float("inf")] * 3
+    best = dict.fromkeys(lengths, float("inf"))
+    for _ in range(rounds):
+        session, text = model.session(context + 64), list(ids)
+        started = time.perf_counter()
+        session.forward(ids, logits="none")
+        plain = min(plain, time.perf_counter() - started)
+        session.truncate(0)
+        drafter = draft.begin(session, text, None)
+        started = time.perf_counter()
+        [found] = model.step_hidden([(session, ids)], drafter.layers)
+        with_states = min(with_states, time.perf_counter() - started)
+        drafter.observe(0, ids, found.hidden)
+        text.append(1)
+        started = time.perf_counter()
+        drafter.propose(1)
+        reading = min(reading, time.perf_counter() - started)
+        for count in lengths:
+            position = session.position
+            [found] = model.step_hidden([(session, [1])], drafter.layers)
+            text.append(1)
+            started = time.perf_counter()
+            drafter.observe(position, [1], found.hidden)
+            drafter.propose(count)
+            best[count] = min(best[count], time.perf_counter() - started)
+    draft.close()
+    print(f"{draft!r}: the states of {context} tokens of a prompt make it {with_states / plain:.3f} times as long, and")
+    print(f"reading them takes {reading * 1e3:.1f} ms ({reading / with_states:.3f} of the prompt).")
+    print(f"In passes over one token, {single * 1e3:.2f} ms each:\n")
+    print("| tokens in a proposal | " + " | ".join(str(count) for count in lengths) + " |")
+    print("|---" * (len(lengths) + 1) + "|")
+    print("| cost | " + " | ".join(f"{best[count] / single:.2f}" for count in lengths) + " |\n", flush=True)
 
 
 def tasks(model: llamacpu.Model) -> list[tuple[str, list[int], Sequence[str], llamacpu.Sampling]]:
@@ -159,7 +204,7 @@ def main() -> None:
     parser.add_argument("--draft-model", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--only", choices=["cost", "tasks", "replay"])
+    parser.add_argument("--only", choices=["cost", "drafter", "tasks", "replay"])
     options = parser.parse_args()
     with llamacpu.Model(options.model, threads=options.threads) as model:
         print(f"{processor()}, {model.threads} threads; llamacpu {llamacpu.__version__}; {model.path};")
@@ -168,10 +213,13 @@ def main() -> None:
             print_cost(model, 3 * options.rounds)
         if options.only == "cost":
             return
+        if options.only == "drafter":
+            print_drafter(model, options.draft_model, options.rounds)
+            return
         drafts: dict[str, Any] = {"none": None, "n-gram": "auto"}
         if options.draft_model is not None:
             # One thread: a small model does not benefit from more.
-            drafts["model"] = ModelDraft(llamacpu.Model(options.draft_model, threads=1))
+            drafts["model"] = model.open_draft(options.draft_model, threads=1)
         print("| text | drafts | tokens | passes | confirmed | tokens/s | ratio |")
         print("|---|---|---|---|---|---|---|")
         if options.only in (None, "tasks"):
