@@ -24,9 +24,9 @@ ProposeTokens = Callable[[npt.NDArray[np.intc]], Sequence[int] | npt.NDArray[np.
 class Drafter(ABC):
     """Proposes how one text continues."""
 
-    free = False
+    free: bool = False
     """Whether a proposal costs next to nothing, so that its quality may be observed without using it."""
-    whole = False
+    whole: bool = False
     """Whether a proposal costs the same whatever its length."""
 
     @property
@@ -62,9 +62,9 @@ class Draft(ABC):
     pass and by how many proposals were right; otherwise always propose `max_tokens`.
     """
 
-    reads_states = False
+    reads_states: bool = False
     """Whether its drafters read hidden states of the model, those of the prompt included: they begin before it."""
-    follows_pictures = True
+    follows_pictures: bool = True
     """Whether its drafters can follow a text with pictures."""
 
     def __init__(self, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:

@@ -47,7 +47,7 @@ class LearnedDraft(Draft):
     read, ModelError for one that is no drafter, or one of another model.
     """
 
-    reads_states = True
+    reads_states: bool = True
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class LearnedDraft(Draft):
         super().__init__(max_tokens, adaptive)
         self.drafter: EngineDrafter = EngineDrafter(path, model, threads)
         if self.drafter.plan.block:
-            self.max_tokens = min(max_tokens, self.drafter.plan.block - 1)
-        self.follows_pictures = bool(self.drafter.plan.block)
-        self.least_chance = least_chance
+            self.max_tokens: int = min(max_tokens, self.drafter.plan.block - 1)
+        self.follows_pictures: bool = bool(self.drafter.plan.block)
+        self.least_chance: float = least_chance
         # Taken and returned without a lock: a process forked at the wrong moment could wait for one forever.
         self._idle: deque[_Reader] = deque(maxlen=1)
         self._checked: object = None
@@ -99,7 +99,7 @@ class LearnedDraft(Draft):
         kind = _BlockDrafter if self.drafter.plan.block else _TokenDrafter
         return kind(self, reader, session, text, cancel)
 
-    def take_back(self, reader: _Reader) -> None:
+    def _take_back(self, reader: _Reader) -> None:
         """Keep what was read for the next generation."""
         self._idle.append(reader)
 
@@ -215,7 +215,7 @@ class _StateDrafter(Drafter):
     def close(self) -> None:
         """Keep what was read for the next generation."""
         self._reader.cut(self._session.position)
-        self._owner.take_back(self._reader)
+        self._owner._take_back(self._reader)
 
     def best(self, logits: NDArray[np.float32], before: float) -> tuple[int, float] | None:
         """The most likely row of the drafter's vocabulary, and the log-probability of the proposal so far.
@@ -233,7 +233,7 @@ class _StateDrafter(Drafter):
 class _BlockDrafter(_StateDrafter):
     """Fills a block of masked positions in one pass (DFlash)."""
 
-    whole = True
+    whole: bool = True
 
     def read(self, following: int) -> None:
         """Compute the keys and values of the positions that wait."""

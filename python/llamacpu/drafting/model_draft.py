@@ -29,7 +29,7 @@ class ModelDraft(Draft):
     conversation. Concurrent generations are served too.
     """
 
-    follows_pictures = False
+    follows_pictures: bool = False
 
     def __init__(self, model: ModelLike, max_tokens: int = MOST_TOKENS, adaptive: bool = True) -> None:
         if not hasattr(model, "session"):
@@ -37,7 +37,7 @@ class ModelDraft(Draft):
         super().__init__(max_tokens, adaptive)
         self.model = model
         # Whether nobody else uses the model.
-        self.owned = False
+        self.owned: bool = False
         # Taken and returned without a lock: a process forked at the wrong moment could wait for one forever.
         self._idle: deque[SessionLike] = deque(maxlen=1)
         self._checked: object = None

@@ -59,7 +59,7 @@ class Plan:
 
 
 # Lists of indexers may lack these layers, which see all keys.
-AS_A_LAYER = {".nextn_predict_layers": 0, ".attention.indexer.types": False}
+AS_A_LAYER: dict[str, bool | int | float | str] = {".nextn_predict_layers": 0, ".attention.indexer.types": False}
 """Metadata with which the layers for multi-token prediction count like the others, for `predictor`."""
 DRAFTERS = ("dflash", "eagle3")
 """Names in general.architecture."""

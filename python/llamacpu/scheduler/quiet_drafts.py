@@ -23,8 +23,8 @@ class QuietDraft(Draft):
         super().__init__(draft.max_tokens, draft.adaptive)
         self._draft = draft
         self._alone = alone
-        self.reads_states = draft.reads_states
-        self.follows_pictures = draft.follows_pictures
+        self.reads_states: bool = draft.reads_states
+        self.follows_pictures: bool = draft.follows_pictures
 
     def check(self, session: SessionLike) -> None:
         """See `Draft.check`."""
