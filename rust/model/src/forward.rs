@@ -96,10 +96,7 @@ pub(crate) fn forward(
 
     let places = places(segments, rows)?;
     scratch.adapted = AdaptedRows::of(&segments.iter().map(Segment::adapted).collect::<Vec<_>>());
-    match &weights.rows {
-        Some(rows) => row_inputs::begin(context, (config, rows), segments, (&mut *pairs, &mut *scratch), stream)?,
-        None => embed(context, (config, &weights.embedding), segments, (&places, scratch), stream)?,
-    }
+    enter(context, (config, weights), segments, (&places, pairs, scratch), stream)?;
     if let Some(weights) = &weights.inputs {
         layer_input::prepare(context, (config, weights), segments, stream, (&mut *inputs, &mut *scratch))?;
     }
@@ -120,10 +117,9 @@ pub(crate) fn forward(
             cross_attention::run(&pass, block, segments, (&mut *inner, &mut *scratch), stream)?;
         }
         if let Some(block) = &blocks.attention {
-            let input = if layer == 0 && config.input == Input::Pairs {
-                pairs.joined(rows, width)
-            } else {
-                normalized(context, config, blocks.attention_norm.as_ref(), stream, normed)?
+            let input = match config.input {
+                Input::Pairs => pairs.joined(rows, width),
+                _ => normalized(context, config, blocks.attention_norm.as_ref(), stream, normed)?,
             };
             let (buffers, output) = ((&mut *attention, &mut *scratch), &mut branch[..behind * width]);
             match block {
@@ -161,16 +157,8 @@ pub(crate) fn forward(
         if blocks.attention.is_some() {
             join_attention(context, config, blocks, (&mut *stream, &mut *branch, &mut *normed))?;
         }
-        if let Some(block) = &blocks.feed_forward {
-            let input = if config.parallel {
-                &*normed
-            } else {
-                normalized(context, config, blocks.feed_forward_norm.as_ref(), stream, normed)?
-            };
-            let buffers = (&mut *inner, &mut *experts, &mut *scratch);
-            feed_forward(context, (config, block), (&*stream, input), buffers, branch)?;
-            join(context, config, blocks.feed_forward_output_norm.as_ref(), stream, branch)?;
-        }
+        let buffers = (&mut *inner, &mut *experts, &mut *scratch);
+        join_feed_forward(context, (config, blocks), (&mut *stream, &mut *normed, &mut *branch), buffers)?;
         if let Some(input) = &blocks.input {
             let buffers = (&mut *inputs, &mut *scratch);
             layer_input::join(context, (config, input), layer, (&mut *stream, &mut *branch), buffers)?;
@@ -180,10 +168,7 @@ pub(crate) fn forward(
         hidden.take(layer, stream);
     }
 
-    match &weights.output_norm {
-        Some(norm) => normalize(context, config, norm, stream, normed)?,
-        None => normed.copy_from_slice(stream),
-    }
+    end(context, (config, weights), stream, normed)?;
     hidden.take(weights.layers.len(), normed);
     let Some(output) = weights.output.as_ref().filter(|_| wanted > 0) else { return Ok(()) };
     keep_last(segments, normed, width, |segment| (segment.kept, segment.wanted));
@@ -217,6 +202,54 @@ pub(crate) fn write_keys(
         }
     }
     Ok(())
+}
+
+/// Sets `stream` to what enters the first layer.
+fn enter(
+    context: &Context,
+    (config, weights): (&Config, &Weights),
+    segments: &[Segment],
+    (places, pairs, scratch): (&[Place], &mut PairBuffers, &mut Scratch),
+    stream: &mut [f32],
+) -> Result<(), Error> {
+    match &weights.rows {
+        Some(rows) => row_inputs::begin(context, (config, rows), segments, (pairs, scratch), stream),
+        None => embed(context, (config, &weights.embedding), segments, (places, scratch), stream),
+    }
+}
+
+/// Sets `normed` to the final states.
+fn end(
+    context: &Context,
+    (config, weights): (&Config, &Weights),
+    stream: &[f32],
+    normed: &mut [f32],
+) -> Result<(), Error> {
+    match &weights.output_norm {
+        Some(norm) => normalize(context, config, norm, stream, normed),
+        None => {
+            normed.copy_from_slice(stream);
+            Ok(())
+        }
+    }
+}
+
+/// Adds what the feed-forward part of a layer gives, if there is one, to the stream. In parallel layers, `normed` is its
+/// input. Overwrites `normed` and `branch`.
+fn join_feed_forward(
+    context: &Context,
+    (config, blocks): (&Config, &Layer),
+    (stream, normed, branch): (&mut [f32], &mut [f32], &mut [f32]),
+    buffers: (&mut NetworkBuffers, &mut moe::ExpertBuffers, &mut Scratch),
+) -> Result<(), Error> {
+    let Some(block) = &blocks.feed_forward else { return Ok(()) };
+    let input = if config.parallel {
+        &*normed
+    } else {
+        normalized(context, config, blocks.feed_forward_norm.as_ref(), stream, normed)?
+    };
+    feed_forward(context, (config, block), (&*stream, input), buffers, branch)?;
+    join(context, config, blocks.feed_forward_output_norm.as_ref(), stream, branch)
 }
 
 /// Sets `output` to what the network or the experts of a layer give for `input`.
