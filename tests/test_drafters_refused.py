@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import llamacpu
 from drafter_files import PREDICTED, VOCABULARY, WIDTH, write_block, write_drafter, write_eagle, write_model
 from further_families import write
 from llamacpu import Llama, Model, ModelDraft, Sampling
@@ -187,6 +188,22 @@ def test_front_ends_take_drafters_and_small_models(path: Path, tmp_path: Path) -
             kinds = {str(block): LearnedDraft, str(path): ModelDraft}
             assert draft not in kinds or isinstance(llm.draft_model, kinds[draft])
     assert len(set(texts)) == 1
+
+
+def test_a_server_drafts_for_a_request_that_runs_alone(path: Path, tmp_path: Path) -> None:
+    httpx = pytest.importorskip("httpx")
+    block = write_block(tmp_path / "drafter.gguf")
+    asked = {"prompt": [1, 2, 3], "n_predict": 30, "temperature": 1, "seed": 3, "ignore_eos": True}
+    texts = []
+    for more in ({}, {"draft_model": str(block)}):
+        with llamacpu.serve(path, threads=1, **more) as url:
+            texts.append(httpx.post(f"{url}/completion", json=asked, timeout=60).raise_for_status().json()["content"])
+    assert texts[0] == texts[1]
+    with (
+        pytest.raises(ModelError, match="does not fit"),
+        llamacpu.serve(path, threads=1, draft_model=str(write_eagle(tmp_path / "wrong.gguf", width=32))),
+    ):
+        pass
 
 
 def run(*arguments: Any) -> str:

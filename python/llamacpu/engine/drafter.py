@@ -141,7 +141,7 @@ class EngineDrafter:
     def _check(self) -> None:
         """Raise ModelError unless the model is one that the drafter fits."""
         plan, config = self.plan, self._model.config
-        start = f"{self._file.path.name}: the drafter does not fit {os.fspath(self._model.path)!r}:"
+        start = f"{self._file.path.name}: the drafter does not fit {self._model.file.path.name}:"
         if plan.width != config.embedding_length:
             raise ModelError(
                 f"{start} it reads states of {plan.width} numbers, and those of the model have "

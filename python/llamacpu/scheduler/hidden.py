@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 from llamacpu.engine.interfaces import CancelToken, Logits, ModelLike, StepOutput, TokenIds
+from llamacpu.engine.pictures import MixedTokens
 from llamacpu.scheduler.jobs import Slot
 from llamacpu.scheduler.memory import Memory
 from llamacpu.scheduler.scheduler import IN_USE, Scheduler
@@ -34,7 +35,18 @@ def run_hidden(
     found: list[StepOutput] = []
     try:
         for group in _groups(pairs):
-            found += scheduler.call(partial(_step, model, scheduler, memory, group, layers, logits, cancel))
+            step = partial(_step, model, scheduler, memory)
+            [(slot, ids), *others] = group
+            if others or len(ids) <= 2 * _HIDDEN_TOKENS or not model.config.causal or isinstance(ids, MixedTokens):
+                found += scheduler.call(partial(step, group, layers, logits, cancel))
+                continue
+            parts: list[StepOutput] = []
+            for start in range(0, len(ids), _HIDDEN_TOKENS):
+                piece = ids[start : start + _HIDDEN_TOKENS]
+                last = start + _HIDDEN_TOKENS >= len(ids)
+                wanted: Logits = logits if last or logits == "all" else "none"
+                parts += scheduler.call(partial(step, [(slot, piece)], layers, wanted, cancel))
+            found.append(_joined(parts, logits))
     except BaseException:
         with scheduler.changed:
             for (slot, _), start in zip(pairs, starts, strict=True):
@@ -68,8 +80,18 @@ def _step(
     return found
 
 
+def _joined(parts: Sequence[StepOutput], logits: Logits) -> StepOutput:
+    """The output of one item that was computed in pieces."""
+    import numpy
+
+    rows = parts[-1].logits
+    if logits == "all":
+        rows = numpy.concatenate([part.logits for part in parts if part.logits is not None])
+    return StepOutput(rows, numpy.concatenate([part.hidden for part in parts], axis=1))
+
+
 def _groups(pairs: Pairs) -> Iterator[list[tuple[Slot, TokenIds]]]:
-    """Split the items into groups of whole items, each short enough not to keep other requests waiting for long."""
+    """Split the items into groups of whole items, short enough not to keep others waiting for long unless one is not."""
     group: list[tuple[Slot, TokenIds]] = []
     tokens = 0
     for slot, ids in pairs:

@@ -225,13 +225,11 @@ fn end(
     stream: &[f32],
     normed: &mut [f32],
 ) -> Result<(), Error> {
-    match &weights.output_norm {
-        Some(norm) => normalize(context, config, norm, stream, normed),
-        None => {
-            normed.copy_from_slice(stream);
-            Ok(())
-        }
-    }
+    let Some(norm) = &weights.output_norm else {
+        normed.copy_from_slice(stream);
+        return Ok(());
+    };
+    normalize(context, config, norm, stream, normed)
 }
 
 /// Adds what the feed-forward part of a layer gives, if there is one, to the stream. In parallel layers, `normed` is its
