@@ -91,7 +91,7 @@ def _joined(parts: Sequence[StepOutput], logits: Logits) -> StepOutput:
 
 
 def _groups(pairs: Pairs) -> Iterator[list[tuple[Slot, TokenIds]]]:
-    """Split the items into groups of whole items, short enough not to keep others waiting for long unless one is not."""
+    """Split the items into groups of whole items, short enough for others not to wait long, if they can be."""
     group: list[tuple[Slot, TokenIds]] = []
     tokens = 0
     for slot, ids in pairs:
