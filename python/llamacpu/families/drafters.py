@@ -16,6 +16,7 @@ import numpy as np
 from llamacpu.errors import ModelError
 from llamacpu.families import parts
 from llamacpu.families.config import Config
+from llamacpu.families.limits import MAX_LAYERS, MAX_WIDTH
 from llamacpu.families.registry import config_for
 from llamacpu.gguf.file import GGUFFile
 
@@ -178,7 +179,7 @@ def _eagle3(file: GGUFFile, name: str) -> Plan:
     if found["layers"] != 1:
         raise ModelError(f"{name}.block_count is {found['layers']}; expected 1")
     targets = _targets(file, name)
-    width = metadata.integer(f"{name}.target_hidden_size", minimum=1, maximum=parts.MAX_WIDTH)
+    width = metadata.integer(f"{name}.target_hidden_size", minimum=1, maximum=MAX_WIDTH)
     before = metadata.flag(f"{name}.norm_before_fc", False)
     own = parts.has(file, "token_embd.weight")
     if not own and width != found["embedding_length"]:
@@ -263,7 +264,7 @@ def _targets(file: GGUFFile, name: str) -> tuple[int, ...]:
     if not isinstance(listed, np.ndarray) or listed.dtype.kind not in "iu" or not 1 <= len(listed) <= MOST_STATES:
         raise ModelError(f"{key} is {listed!r:.60}; expected the numbers of 1 to {MOST_STATES} layers of the model")
     layers = [int(layer) for layer in listed]
-    if min(layers) < 1 or max(layers) > parts.MAX_LAYERS:
+    if min(layers) < 1 or max(layers) > MAX_LAYERS:
         raise ModelError(f"{key} is {layers}; expected layers, numbered from 1, whose input is the state that is read")
     return tuple(layer - 1 for layer in layers)
 
