@@ -274,7 +274,7 @@ def _proposal_seconds(model: Model, tokens: int, path: str, repeat: int, kv_type
     draft = open_draft(model, file, model.threads, "map" if model.mapped else "copy")
     try:
         if not isinstance(draft, LearnedDraft):
-            with Model(file, threads=model.threads, load="map" if model.mapped else "copy") as small:
+            with Model(file, threads=model.threads, load="map" if model.mapped else "copy", duty=model.duty) as small:
                 _generate_speed(small, tokens, 1, kv_type)
                 return _generate_speed(small, tokens, repeat, kv_type)
         draft.least_chance = 0.0

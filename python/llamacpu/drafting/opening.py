@@ -39,7 +39,7 @@ def open_draft(
         learned = is_drafter(file)
     if learned:
         return LearnedDraft(model, path, threads=threads)
-    small = EngineModel(path, model.threads if threads is None else threads, load=load)
+    small = EngineModel(path, model.threads if threads is None else threads, load=load, duty=model.duty)
     try:
         draft = ModelDraft(small)
         draft.check(model.session(1))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llamacpu import _native
 from llamacpu.arguments import path as check_path
+from llamacpu.engine.duty import duty_of, working
 from llamacpu.errors import ModelError
 from llamacpu.families.drafters import AS_A_LAYER, Plan, drafter, predictor
 from llamacpu.gguf.file import GGUFFile, overridden
@@ -83,7 +84,10 @@ class EngineDrafter:
             states = states[[self.places.index(place) for place in self.plan.places]]
         places, tokens, width = states.shape
         joined = numpy.ascontiguousarray(states.transpose(1, 0, 2)).reshape(tokens, places * width)
-        return _native.fuse_states(self._native, joined) if self.plan.config.states_width else joined
+        if not self.plan.config.states_width:
+            return joined
+        with working(duty_of(self._model)):
+            return _native.fuse_states(self._native, joined)
 
     def embed(self, tokens: list[int]) -> NDArray[np.float32]:
         """The embeddings of tokens that the drafter takes: float32[tokens, own width]."""
@@ -101,7 +105,8 @@ class EngineDrafter:
         cancel: CancelToken | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Continue a session by rows; see `_native.step_rows` for arguments and result."""
-        return _native.step_rows(self._native, session, rows, purpose, wanted, cancel)
+        with working(duty_of(self._model), cancel):
+            return _native.step_rows(self._native, session, rows, purpose, wanted, cancel)
 
     def logits(self, own: NDArray[np.float32], states: NDArray[np.float32]) -> NDArray[np.float32]:
         """The logits of rows: their own, or those by the model's output matrix for states after the final norm.
@@ -113,7 +118,8 @@ class EngineDrafter:
 
         if self.plan.own_output:
             return own
-        logits = _native.output_products(self._model._native, numpy.ascontiguousarray(states))
+        with working(duty_of(self._model)):
+            logits = _native.output_products(self._model._native, numpy.ascontiguousarray(states))
         scale, cap = self.plan.config.logit_scale, self.plan.config.logit_soft_cap
         if scale != 1.0:
             logits *= numpy.float32(scale)
