@@ -137,7 +137,6 @@ impl<T> std::fmt::Debug for PerProcess<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
 
     #[test]
     fn the_first_value_stands() {
@@ -161,7 +160,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_child_has_a_lock_of_its_own() {
-        let lock = PerProcess::<Mutex<()>>::default();
+        let lock = PerProcess::<std::sync::Mutex<()>>::default();
         let held = lock.get().lock().expect("not poisoned");
         assert!(lock.get().try_lock().is_err());
         // SAFETY: the child only looks at the lock, allocates and ends.

@@ -90,6 +90,7 @@ impl AlignedBytes {
     }
 
     /// Returns the whole pages inside a range to the system, where it can take them; they must not be read again.
+    #[cfg_attr(not(unix), expect(clippy::unused_self, reason = "only Unix takes parts of a map back"))]
     pub(super) fn release(&self, start: usize, len: usize) {
         #[cfg(unix)]
         if let Memory::Mapped { map, start: first } = &self.memory {

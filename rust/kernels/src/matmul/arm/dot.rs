@@ -108,7 +108,7 @@ unsafe fn products<S: Dot, W: Weights, const R: usize, const C: usize>(
             ($group:literal, $c:literal, $weights:ident) => {
                 if $c < C {
                     // The 8 · C elements of a block are 2 · C whole vectors.
-                    let four = vld1q_s32(activations.add(($group * C + $c) / 4 * 4));
+                    let four = vld1q_s32(activations.add(($group * C + $c) & !3));
                     for r in 0..R {
                         sums[r][$c] = S::dot::<$group, $c, C>(sums[r][$c], $weights[r], four);
                     }
