@@ -12,6 +12,7 @@ tests. A name that a module re-exports belongs to the file that defines it. `mod
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -198,12 +199,18 @@ def _without_tests(code: str) -> str:
     return code
 
 
-def all_graphs() -> dict[str, Graph]:
-    """The graph of the Python package and that of each crate, by the folder that holds the files."""
-    graphs = {"python": python_graph(REPOSITORY / "python" / "llamacpu")}
-    for source in sorted((REPOSITORY / "rust").glob("*/src")):
-        graphs[source.relative_to(REPOSITORY).as_posix()] = rust_graph(source)
-    return graphs
+def folders() -> list[str]:
+    """The Python package and the folder of each crate."""
+    return [
+        "python",
+        *(path.relative_to(REPOSITORY).as_posix() for path in sorted((REPOSITORY / "rust").glob("*/src"))),
+    ]
+
+
+@functools.cache
+def graph_of(folder: str) -> Graph:
+    """The graph of the files in one of `folders`."""
+    return python_graph(REPOSITORY / "python" / "llamacpu") if folder == "python" else rust_graph(REPOSITORY / folder)
 
 
 def described(graph: Graph, circle: Iterable[str]) -> str:
@@ -215,7 +222,8 @@ def described(graph: Graph, circle: Iterable[str]) -> str:
 def main() -> int:
     """Print the circles; 1 if there are any."""
     found = 0
-    for folder, graph in all_graphs().items():
+    for folder in folders():
+        graph = graph_of(folder)
         for circle in circles(graph):
             found += 1
             print(f"{folder}: a circle of {len(circle)} files\n{described(graph, circle)}")

@@ -33,6 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "projector": "idefics3", "image_size": 512, "patch_size": 16, "merge": 4, "longest_edge": 2048, "mean": HALF,
         "std": HALF,
     },
+    "internvl": {"projector": "internvl", "image_size": 448, "patch_size": 14, "merge": 2},
     "llava": {"projector": "mlp", "image_size": 336, "patch_size": 14},
     "llava-next": {"projector": "mlp", "image_size": 336, "patch_size": 14, "grids": GRIDS},
     "qwen2-vl": {"projector": "qwen2vl_merger", "image_size": 560, "patch_size": 14, "merge": 2},

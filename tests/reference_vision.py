@@ -9,6 +9,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+import reference_resampler
 from llamacpu.vision.config import VisionConfig
 from reference_functions import gelu, silu, softmax
 
@@ -52,7 +53,7 @@ def tensors(config: VisionConfig, seed: int = 0, table: int = 0, inner: int = 28
     if config.first_norm:
         norm("v.pre_ln")
     if config.last_norm:
-        norm("v.post_ln")
+        norm(config.last_norm_name)
     if config.joint_tiles:
         found["v.position_embd.gate"] = np.array([0.4])
         for name, rows in [("pre_tile", 1), ("tile", in_tile(config)), ("post_tile", 1)]:
@@ -65,6 +66,9 @@ def tensors(config: VisionConfig, seed: int = 0, table: int = 0, inner: int = 28
         norm(f"{prefix}.{config.feed_forward_norm}")
         for part in ("attn_q", "attn_k", "attn_v", config.attention_output):
             matrix(f"{prefix}.{part}", width, width)
+        if config.layer_scale:
+            norm(f"{prefix}.ls1", bias=False)
+            norm(f"{prefix}.ls2", bias=False)
         if config.gated:
             matrix(f"{prefix}.ffn_gate", config.feed_forward, width)
         matrix(f"{prefix}.{config.feed_forward_up}", config.feed_forward, width)
@@ -73,8 +77,14 @@ def tensors(config: VisionConfig, seed: int = 0, table: int = 0, inner: int = 28
             found[f"{prefix}.attn_gate"] = random.standard_normal(1)
             found[f"{prefix}.ffn_gate"] = random.standard_normal(1)
     columns = merged(config)
+    if config.queries:
+        found |= reference_resampler.tensors(random, columns, config.output_length, config.queries)
+        columns = config.output_length
     if config.projector_norm:
-        norm(config.projector_norm, columns, False)
+        norm(config.projector_norm, columns, config.projector_norm_kind == "layer")
+    if config.merger:
+        matrix(config.merger, width, columns, False)
+        columns = width
     for at, name in enumerate(config.projector):
         last = at + 1 == len(config.projector)
         rows = config.output_length if last else inner
@@ -177,7 +187,7 @@ class ReferenceEncoder:
                 seen = block[:, None] == block[None, :]
             x = self.layer(x, f"v.blk.{layer}", seen, turns, None)
         if config.last_norm:
-            x = self.norm(x, "v.post_ln")
+            x = self.norm(x, config.last_norm_name)
         if config.joint_tiles:
             after = self.of_tiles("post_tile", arrangement, 1)
             x = (x.reshape(tiles, -1, width) + after).reshape(-1, width)
@@ -199,6 +209,9 @@ class ReferenceEncoder:
         if self.config.positions == "fixed":
             return table
         side = round(len(table) ** 0.5)
+        if self.config.positions == "nearest":
+            rows, columns = (np.arange(count) * side // count for count in (height, across))
+            return table.reshape(side, side, -1)[rows[:, None], columns].reshape(height * across, -1)
         square = np.pad(table.reshape(side, side, -1), ((1, 1), (1, 1), (0, 0)))
 
         def along(values: Array, count: int) -> Array:
@@ -222,7 +235,10 @@ class ReferenceEncoder:
         weights = softmax(np.where(seen[None], scores, -np.inf))
         mixed = np.einsum("hqk,khd->qhd", weights, v).reshape(len(x), -1)
         attended = self.linear(mixed, f"{prefix}.{config.attention_output}")
-        x = x + attended * (self.values[f"{gates}.attn_gate"] if gates else 1.0)
+        scales: list[Any] = [1.0, 1.0]
+        if config.layer_scale:
+            scales = [self.values[f"{prefix}.ls{at}.weight"] for at in (1, 2)]
+        x = x + attended * scales[0] * (self.values[f"{gates}.attn_gate"] if gates else 1.0)
         normed = self.norm(x, f"{prefix}.{config.feed_forward_norm}")
         up = self.linear(normed, f"{prefix}.{config.feed_forward_up}")
         if config.gated:
@@ -230,7 +246,7 @@ class ReferenceEncoder:
         else:
             inner = self.function(config.activation, up)
         out = self.linear(inner, f"{prefix}.{config.feed_forward_down}")
-        return x + out * (self.values[f"{gates}.ffn_gate"] if gates else 1.0)
+        return x + out * scales[1] * (self.values[f"{gates}.ffn_gate"] if gates else 1.0)
 
     def turned(self, x: Array, turns: list[Any]) -> Array:
         """Queries or keys, rotated by the place of their patch."""
@@ -261,7 +277,9 @@ class ReferenceEncoder:
     def project(self, x: Array, height: int, across: int) -> Array:
         """Merges patches, and multiplies by the matrices of the projector."""
         config, side = self.config, self.config.merge
-        if not config.class_output:
+        if config.queries:
+            x = np.concatenate([reference_resampler.resampled(self, tile, height, across) for tile in x])
+        elif not config.class_output:
             first = int(config.class_token == "first")
             x = x[:, first : first + height * across]
             grid = x.reshape(len(x), height // side, side, across // side, side, -1).transpose(0, 1, 3, 2, 4, 5)
@@ -273,8 +291,13 @@ class ReferenceEncoder:
                 x = grid.reshape(*grid.shape[:2], -1)
         x = x.reshape(-1, x.shape[-1])
         if config.projector_norm:
+            if config.projector_norm_kind == "layer":
+                x = x - x.mean(-1, keepdims=True)
             x = x / np.sqrt((x**2).mean(-1, keepdims=True) + config.projector_norm_epsilon)
-            x = x * self.values[f"{config.projector_norm}.weight"]
+            bias = self.values.get(f"{config.projector_norm}.bias", 0.0)
+            x = x * self.values[f"{config.projector_norm}.weight"] + bias
+        if config.merger:
+            x = self.linear(x, config.merger)
         for at, name in enumerate(config.projector):
             if at:
                 x = self.function(config.projector_activation, x)

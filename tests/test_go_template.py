@@ -116,7 +116,7 @@ REFUSED = {
     "{{ $x, $y := .A }}": "two variables in an action; only range has two",
     "{{ break }}": "break outside of range",
     "{{ .A .N }}": "a field is no function and takes no arguments",
-    "{{ 1 | 2 }}": "only a function or a field can stand behind |",
+    "{{ 1 | 2 }}": "only a function or a field can stand after |",
     "{{ nil }}": "nil alone has no value",
     "{{ eq 1 \"a\" }}": "int and string cannot be compared",
     "{{ lt .List 1 }}": "slice and int cannot be put in order",

@@ -67,7 +67,7 @@ def test_everything_that_a_modelfile_can_say() -> None:
 WRONG = {
     "": "names no model; expected a line such as FROM",
     "FROM a\n\nSYSTM x": "line 3: 'SYSTM' is no instruction; expected one of FROM, PARAMETER",
-    "FROM": "line 1: what stands behind FROM is missing",
+    "FROM": "line 1: what follows FROM is missing",
     "FROM a\nFROM b": "line 2: a second FROM",
     "FROM a\nPARAMETER": "line 2: the name of the parameter is missing",
     "FROM a\nPARAMETER top_k": "line 2: the value of top_k is missing",

@@ -76,7 +76,7 @@ def test_muse_glimmer(reference: Callable[[str, str], tuple[Path, dict[str, Any]
         assert error(got, known[f"{name}_logits"]) < 1e-9
 
 
-def test_mllama(reference: Callable[[str, str], tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:
+def test_mllama(reference: Callable[[str, str], tuple[Path, dict[str, Any]]]) -> None:
     folder, known = reference("families", "mllama")
     path = folder / "mllama.gguf"
     tiles = np.moveaxis(known["pixel_values"], 1, 3)[: int(known["n_tiles"])]
@@ -124,8 +124,6 @@ def test_mllama(reference: Callable[[str, str], tuple[Path, dict[str, Any]]], tm
         text.forward(middle.ids[:at], logits="none")
         assert fork.nbytes == text.nbytes < with_picture
         assert np.array_equal(session.fork().forward([1, 2]), session.forward([1, 2]))
-        with pytest.raises(ValueError, match="pictures"):
-            session.save(tmp_path / "saved")
         with pytest.raises(ValueError, match="stands for a picture"):
             model.session().forward([1, picture, 2])
 

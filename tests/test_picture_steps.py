@@ -200,7 +200,7 @@ def together_reference(
 
 @pytest.mark.parametrize("name", ["plain", "windows and two bases"])
 def test_rows_of_a_picture_see_each_other(
-    opened: Callable[[str], Opened], name: str, monkeypatch: pytest.MonkeyPatch
+    opened: Callable[[str], Opened], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model, path, config = opened(name)
     ids, start, end = tokens(70), 20, 50
@@ -220,6 +220,11 @@ def test_rows_of_a_picture_see_each_other(
     for length in (end - 1, start + 1):
         with pytest.raises(ValueError, match="inside a picture"):
             last.truncate(length)
+    last.save(tmp_path / "saved")
+    again = model.load_session(tmp_path / "saved")
+    with pytest.raises(ValueError, match="inside a picture"):
+        again.truncate(start + 1)
+    assert np.array_equal(again.forward(given[end:], logits="all"), got[end:])
     for length in (end, start):
         last.truncate(length)
         assert np.array_equal(last.forward(given[length:], logits="all"), got[length:])
@@ -282,9 +287,14 @@ def test_rows_of_pictures_are_turned_by_time_row_and_column(tmp_path: Path) -> N
         for length in (50, 41, 20, 11):
             session.truncate(length)
             assert np.array_equal(session.fork().forward(given[length:], logits="all"), got[length:])
+        session = model.session(kv_type="f32")
+        session.forward(given[:36], logits="none")
         session.save(tmp_path / "saved")
-        with pytest.raises(ValueError, match="restored from a file"):
-            model.load_session(tmp_path / "saved").forward([1])
+        again = model.load_session(tmp_path / "saved")
+        assert again.saved_pictures() == session.saved_pictures()
+        assert np.array_equal(again.forward(given[36:], logits="all"), got[36:])
+        again.truncate(25)
+        assert np.array_equal(again.fork().forward(given[25:], logits="all"), got[25:])
         for grid in (None, (2, 2), (0, 4), (1 << 40, 1 << 40)):
             with pytest.raises(ValueError, match="height and width"):
                 model.session().forward([Embeddings(rows[:5], b"picture", grid=grid)])

@@ -230,7 +230,8 @@ def test_every_flipped_bit_is_noticed(model: Model, sound: bytes) -> None:
     ("fields", "match"),
     [
         ({"magic": b"GGUF\3\0\0\0"}, "not a saved session"),
-        ({"version": 3}, "newer"),
+        ({"version": 4}, "newer"),
+        ({"version": 3}, "checksum"),
         ({"version": 2**32 - 1}, "newer"),
         ({"version": 0}, "damaged"),
         ({"layout": 2}, "arranged"),

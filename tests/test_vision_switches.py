@@ -38,6 +38,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "joint tiles": {"class_token": "first", "positions": "fixed", "first_norm": True, "joint_tiles": 3,
                     "arrangements": 5, "row_multiple": 8, "global_layers": 2, "kept_inputs": [0, 2],
                     "class_output": True},
+    "merged by a matrix": {"image_size": 0, "norm": "rms", "gated": True, "last_norm_name": "mm.input_norm", "merge": 2,
+                           "merge_order": "channels", "merger": "mm.merger", "projector": ["mm.1", "mm.2"]},
+    "resampled by queries": {"image_size": 0, "positions": "nearest", "queries": 7, "output_length": 256,
+                             "projector": ["resampler.proj"], "prefixes": ["v.", "resampler."]},
+    "layer scales": {"class_token": "first", "positions": "fixed", "last_norm": False, "layer_scale": True, "merge": 2,
+                     "projector_norm": "mm.0", "projector_norm_kind": "layer", "projector": ["mm.1", "mm.3"]},
     "other names": {"attention_norm": "a", "attention_output": "o", "feed_forward_norm": "f",
                     "feed_forward_up": "ffn_down", "feed_forward_down": "ffn_up"},
 }  # fmt: skip

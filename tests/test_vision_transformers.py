@@ -77,6 +77,15 @@ def tensors(model: Any, *parts: tuple[str, str]) -> dict[str, Any]:
     return {name: values for name, values in found.items() if name.startswith(("v.", "mm."))}
 
 
+def interleaved(values: dict[str, Any]) -> dict[str, Any]:
+    """The tensors with the rows of queries and keys in the order that the converter of Pixtral gives them."""
+    for name, tensor in values.items():
+        if ".attn_q." in name or ".attn_k." in name:
+            pairs = tensor.reshape(VISION["num_attention_heads"], 2, -1, tensor.shape[-1])
+            values[name] = np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(tensor.shape))
+    return values
+
+
 def rows_of(output: Any) -> Any:
     """The features of pictures, whatever holds them."""
     found = output if isinstance(output, list | tuple | torch.Tensor) else output.pooler_output
@@ -155,11 +164,8 @@ def test_pixtral(tmp_path: Path) -> None:
         vision_feature_layer=-1, vision_feature_select_strategy="full",
     )  # fmt: skip
     model = ready(transformers.LlavaForConditionalGeneration(config))
-    values = tensors(model, (r"^.*projector\.linear_1\.", "mm.1."), (r"^.*projector\.linear_2\.", "mm.2."))
-    for name, tensor in values.items():
-        if ".attn_q." in name or ".attn_k." in name:
-            pairs = tensor.reshape(VISION["num_attention_heads"], 2, -1, tensor.shape[-1])
-            values[name] = np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(tensor.shape))
+    names = [(r"^.*projector\.linear_1\.", "mm.1."), (r"^.*projector\.linear_2\.", "mm.2.")]
+    values = interleaved(tensors(model, *names))
     metadata = keys("pixtral", VISION, 8, 128, 1e-5) | {"clip.use_silu": True}
     values["v.token_embd.img_break"] = np.zeros(TEXT["hidden_size"], np.float32)
     path = write(tmp_path / "mmproj.gguf", values, metadata)
@@ -167,6 +173,112 @@ def test_pixtral(tmp_path: Path) -> None:
         pixels = torch.randn(1, 3, height, width)
         sizes = torch.tensor([[height, width]])
         check(path, pixels, model.model.get_image_features(pixel_values=pixels, image_sizes=sizes), 0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_mistral3(tmp_path: Path, bias: bool) -> None:
+    vision = transformers.PixtralVisionConfig(**VISION, image_size=128, patch_size=8, hidden_act="silu")
+    config = transformers.Mistral3Config(
+        vision_config=vision, text_config=transformers.MistralConfig(**TEXT, rms_norm_eps=1e-5), image_token_index=5,
+        spatial_merge_size=2, multimodal_projector_bias=bias,
+    )  # fmt: skip
+    model = ready(transformers.Mistral3ForConditionalGeneration(config))
+    names = [
+        (r"^.*projector\.linear_1\.", "mm.1."), (r"^.*projector\.linear_2\.", "mm.2."),
+        (r"^.*projector\.norm\.", "mm.input_norm."), (r"^.*patch_merger\.merging_layer\.", "mm.patch_merger."),
+    ]  # fmt: skip
+    values = interleaved(tensors(model, *names))
+    metadata = keys("pixtral", VISION, 8, 128, 1e-5) | {"clip.use_silu": True, "clip.vision.spatial_merge_size": 2}
+    values["v.token_embd.img_break"] = np.zeros(TEXT["hidden_size"], np.float32)
+    path = write(tmp_path / "mmproj.gguf", values, metadata)
+    for height, width in [(48, 64), (128, 16), (32, 16)]:
+        pixels = torch.randn(1, 3, height, width)
+        sizes = torch.tensor([[height, width]])
+        check(path, pixels, model.model.get_image_features(pixel_values=pixels, image_sizes=sizes), 0)
+    with PictureEncoder(path) as encoder, pytest.raises(ValueError, match="multiples of 16"):
+        encoder.encode(np.zeros((1, 24, 16, 3), np.float32))
+    del values["mm.patch_merger.weight"]
+    with pytest.raises(ValueError, match=r"no tensor mm\.patch_merger\.weight"):
+        PictureEncoder(write(tmp_path / "cut.gguf", values, metadata))
+
+
+def resampled(states: Any, grid: tuple[int, int], weights: dict[str, Any], width: int, queries: int) -> Any:
+    """The resampler of MiniCPM-V by PyTorch's own attention: published code puts these modules one behind the other."""
+    from torch import nn
+
+    torch.manual_seed(2)
+    norms = {part: nn.LayerNorm(width, eps=1e-6) for part in ("q", "kv", "post")}
+    attention = nn.MultiheadAttention(width, width // 128)
+    inputs = nn.Linear(states.shape[-1], width, bias=False)
+    query, last = torch.randn(queries, width), torch.randn(width, width)
+    for part, module in norms.items():
+        with torch.no_grad():
+            module.weight.add_(torch.randn(width) / 8)
+            module.bias.add_(torch.randn(width) / 8)
+        weights |= {f"resampler.ln_{part}.{name}": values for name, values in module.named_parameters()}
+    with torch.no_grad():
+        attention.in_proj_bias.copy_(torch.randn(3 * width) / 4)
+    for name, values in zip("qkv", attention.in_proj_weight.chunk(3), strict=True):
+        weights[f"resampler.attn.{name}.weight"] = values
+    for name, values in zip("qkv", attention.in_proj_bias.chunk(3), strict=True):
+        weights[f"resampler.attn.{name}.bias"] = values
+    weights |= {f"resampler.attn.out.{name}": values for name, values in attention.out_proj.named_parameters()}
+    weights |= {"resampler.kv.weight": inputs.weight, "resampler.query": query, "resampler.proj.weight": last.T}
+    omega = 1 / 10000 ** (torch.arange(width // 4, dtype=torch.float64) / (width / 4))
+    rows, columns = torch.meshgrid(*(torch.arange(side, dtype=torch.float64) for side in grid), indexing="ij")
+    turned = [place.reshape(-1, 1) * omega for place in (columns, rows)]
+    positions = torch.cat([function(angle) for angle in turned for function in (torch.sin, torch.cos)], 1).float()
+    values = norms["kv"](inputs(states[0]))
+    found = attention(norms["q"](query)[:, None], (values + positions)[:, None], values[:, None])[0][:, 0]
+    return (norms["post"](found) @ last)[None]
+
+
+def test_minicpmv(tmp_path: Path) -> None:
+    from transformers.models.idefics2.configuration_idefics2 import Idefics2VisionConfig
+    from transformers.models.idefics2.modeling_idefics2 import Idefics2VisionTransformer
+
+    encoder = Idefics2VisionTransformer(Idefics2VisionConfig(**VISION, image_size=56, patch_size=8))
+    encoder = ready(torch.nn.ModuleDict({"vpm": encoder})).vpm
+    wrapped = torch.nn.ModuleDict({"vpm": encoder})
+    swapped = [(r"mlp\.fc1\.", "ffn_down."), (r"mlp\.fc2\.", "ffn_up.")]
+    metadata = keys("resampler", VISION, 8, 448, 1e-6) | {
+        "clip.use_gelu": True, "clip.minicpmv_version": 3, "clip.minicpmv_query_num": 9,
+        "clip.vision.projection_dim": 0,
+    }  # fmt: skip
+    for height, width in [(56, 56), (40, 88), (8, 120), (96, 24)]:
+        pixels = torch.randn(1, 3, height, width)
+        grid = height // 8, width // 8
+        mask = torch.ones(1, *grid, dtype=torch.bool)
+        states = encoder(pixels, patch_attention_mask=mask).last_hidden_state
+        weights: dict[str, Any] = {}
+        exact = resampled(states, grid, weights, 256, 9)
+        plain = {name: value.detach().contiguous().numpy() for name, value in weights.items()}
+        path = write(tmp_path / "mmproj.gguf", tensors(wrapped, *swapped) | plain, metadata)
+        check(path, pixels, exact)
+
+
+def test_internvl(tmp_path: Path) -> None:
+    vision = {"image_size": [48, 48], "patch_size": [8, 8], "num_channels": 3, "layer_norm_eps": 1e-6}
+    config = transformers.InternVLConfig(
+        vision_config=VISION | vision, text_config=TEXT | {"model_type": "qwen2"}, downsample_ratio=0.5,
+        image_token_id=5, attention_bias=True,
+    )  # fmt: skip
+    model = ready(transformers.InternVLForConditionalGeneration(config))
+    names = [
+        (r"^.*projector\.layer_norm\.", "mm.model.mlp.0."), (r"^.*projector\.linear_1\.", "mm.model.mlp.1."),
+        (r"^.*projector\.linear_2\.", "mm.model.mlp.3."), (r"^.*encoder\.layer\.(\d+)\.", r"v.blk.\1."),
+        (r"^.*cls_token$", "v.class_embd"), (r"^.*position_embeddings$", "v.position_embd.weight"),
+        (r"^.*patch_embeddings\.projection\.", "v.patch_embd."), (r"attention\.projection_layer\.", "attn_out."),
+        (r"layernorm_before\.", "ln1."), (r"layernorm_after\.", "ln2."), (r"lambda_(\d)$", r"ls\1.weight"),
+    ]  # fmt: skip
+    values = tensors(model, *names)
+    values = {name: value.squeeze() if "embd" in name and value.ndim == 3 else value for name, value in values.items()}
+    metadata = keys("internvl", VISION, 8, 48, 1e-6) | {
+        "clip.use_gelu": True, "clip.vision.projector.scale_factor": 2,
+    }  # fmt: skip
+    pixels = torch.randn(3, 3, 48, 48)
+    path = write(tmp_path / "mmproj.gguf", values, metadata)
+    check(path, pixels, model.model.get_image_features(pixel_values=pixels))
 
 
 @pytest.mark.parametrize("newer", [False, True])

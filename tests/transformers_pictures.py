@@ -109,10 +109,20 @@ def _pixtral(kind: str, image: np.ndarray) -> Any:
     return found["pixel_values"], (1, 1)
 
 
+def _internvl(kind: str, image: np.ndarray) -> Any:
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
+    found = _run(
+        "GotOcr2ImageProcessorPil", "got_ocr2.image_processing_pil_got_ocr2", image, size=_square(448),
+        crop_to_patches=True,
+    )  # fmt: skip
+    return found["pixel_values"], get_optimal_tiled_canvas(image.shape[:2], (448, 448), 1, 12)[::-1]
+
+
 _PROCESSORS = {
     "llama4": _llama4, "mllama": _mllama, "muse-glimmer": _muse, "gemma3": _gemma3, "idefics3": _idefics3,
     "smolvlm": _idefics3, "llava": _llava, "llava-next": _llava, "qwen2-vl": _qwen2, "pixtral": _pixtral,
-    "pixtral-merged": _pixtral,
+    "pixtral-merged": _pixtral, "internvl": _internvl,
 }  # fmt: skip
 
 

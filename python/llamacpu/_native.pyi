@@ -218,6 +218,9 @@ _Picture: TypeAlias = tuple[int, NDArray[np.float32], bool, int | None, tuple[in
 of embeddings; whether they see each other in both directions; None; for models that tell rows and columns of a picture
 apart, number of the first row in its picture, height and width of the picture in rows. If the fourth entry is not None,
 it is the id of a placeholder: there is one id, and the rows are states of cross-attention, as many as there are."""
+_SavedPicture: TypeAlias = tuple[int, int, bool, int | None, tuple[int, int, int] | None, int]
+"""Of a picture: index of its first id, number of ids, whether its rows see each other, id of the placeholder of states
+of cross-attention, number of its first row with height and width of the picture in rows, number of states."""
 _Item: TypeAlias = tuple[Session, Sequence[int]] | tuple[Session, Sequence[int], Sequence[_Picture]]
 
 @final
@@ -299,8 +302,19 @@ class Model:
         """Return the classifier's scores for hidden states: float32[rows, width] -> float32[rows, classes]."""
     def page_bytes(self, kv_type: str) -> int:
         """Bytes of a page of keys and values."""
-    def restore(self, context: int, kv_type: str, tokens: Sequence[int], pages: Iterable[bytes]) -> Session:
-        """Start a conversation that already has its first tokens; `pages` are those that `Session.page` returned."""
+    def cross_page_bytes(self, kv_type: str) -> int:
+        """Bytes of a page of the keys and values that cross-attention sees; 0 for models without."""
+    def restore(
+        self,
+        context: int,
+        kv_type: str,
+        tokens: Sequence[int],
+        pages: Iterable[bytes],
+        pictures: Sequence[_SavedPicture] = ...,
+    ) -> Session:
+        """Start a conversation that already has its first tokens; `pages` are those that `Session.page` returned, and
+        `pictures` is what `Session.saved_pictures` did.
+        """
     def part_bytes(self) -> list[int]:
         """Bytes in the file of each part that `prepare` accepts: the layers, then the output matrix."""
     def prepare(self, part: int, cancel: CancelToken | None = None) -> None:
@@ -366,7 +380,11 @@ class Session:
     def set_first_part(self, tokens: int) -> None:
         """Treat the tokens after the first `tokens` as a second text (BERT's second type); call it before a step."""
     def page(self, index: int) -> bytes:
-        """The keys and values of the page of tokens that starts at `index * PAGE_TOKENS`."""
+        """The keys and values of the page of tokens that starts at `index * PAGE_TOKENS`; then the states of recurrent
+        layers, then pages of what cross-attention sees.
+        """
+    def saved_pictures(self) -> list[_SavedPicture]:
+        """What is known of the pictures among the tokens, for `Model.restore`."""
     def set_adapters(self, low_rank: Sequence[tuple[Adapter, float, int]], steering: Steering | None = None) -> int:
         """Set the adapters and control vectors: adapters with scales and the position from which each applies.
 

@@ -173,7 +173,7 @@ def prompt_with_pictures(
         if number is None:
             parts: list[Any] = [segment]
         else:
-            found = vision.parts(pictures[number], chat.tokenizer)
+            found = vision.parts(pictures[number], chat.tokenizer, number)
             parts = [Segment(part, True) if isinstance(part, str) else part for part in found]
         for part in parts:
             # What tokenizers see as one text is one text, as if the template had written all of it.

@@ -265,7 +265,7 @@ def thoughts_as_parts(messages: Sequence[Message]) -> list[Message]:
 
 
 def with_responses(messages: Sequence[Message]) -> list[Message]:
-    """The messages with results, and the answer behind them, in the message that called (older Gemma 4 templates)."""
+    """The messages with results, and the answer after them, in the message that called (older Gemma 4 templates)."""
     found: list[Message] = []
     for message in messages:
         calls = found[-1].get("tool_calls") if found else None

@@ -76,7 +76,7 @@ def read_pickle(data: bytes, what: str) -> Any:
 
 
 def read_pickles(data: bytes, count: int, what: str) -> tuple[list[Any], int]:
-    """Return the values of several pickles that follow each other, and the place behind the last; as `read_pickle`."""
+    """Return the values of several pickles that follow each other, and the place after the last; as `read_pickle`."""
     machine = _Machine(data, what)
     try:
         return [machine.run() for _ in range(count)], machine.place
@@ -193,7 +193,7 @@ class _Machine:
         self.global_name(module, name)
 
     def persistent(self) -> None:
-        """`("storage", type, key, device, number of elements)`, before version 1.6 with None behind them."""
+        """`("storage", type, key, device, number of elements)`, before version 1.6 with None after them."""
         item = self.pop()
         if isinstance(item, tuple) and len(item) == 6 and item[5] is None:
             item = item[:5]

@@ -56,7 +56,7 @@ def read_pytorch(path: Path) -> dict[str, LazyTensor]:
 
 def _old(source: Source) -> tuple[Any, Callable[[str], tuple[int, int]]]:
     """The form before version 1.6: pickles of a magic number, a version, the machine, the table and the keys of its
-    storages; then each storage behind its number of elements."""
+    storages; then each storage after its number of elements."""
     values, end = read_pickles(source.read(0, min(source.size, MAX_PICKLE)), 5, source.name)
     _, version, machine, table, keys = values
     known = isinstance(machine, dict) and machine.get("little_endian") is True and version == _OLD_VERSION

@@ -26,7 +26,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str
     """Return the tensors of a file, in the order of the header, and the texts of its `__metadata__`.
 
     Raises CheckpointError if the file is not a whole and valid safetensors file: the tensors must fill the space
-    behind the header exactly, without overlapping.
+    after the header exactly, without overlapping.
     """
     source = Source(path)
     if source.size < 10:
@@ -68,7 +68,7 @@ def _tensor(name: str, entry: Any, source: Source, start: int) -> StoredTensor:
         raise CheckpointError(f"{where}: {shape!r:.80} is not a possible shape")
     if not _are_sizes(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] <= source.size - start:
         raise CheckpointError(
-            f"{where}: its bytes {offsets!r:.80} lie outside the {source.size - start} bytes behind the header; "
+            f"{where}: its bytes {offsets!r:.80} lie outside the {source.size - start} bytes after the header; "
             "the file is damaged or was not copied whole"
         )
     expected = math.prod(shape) * RAW[dtype].itemsize

@@ -44,7 +44,7 @@ class StridedTensor(LazyTensor):
 
 
 class JoinedTensor(LazyTensor):
-    """Parts of a matrix or vector, one behind the other along dimension 0 or 1."""
+    """Parts of a matrix or vector, one after the other along dimension 0 or 1."""
 
     def __init__(self, name: str, parts: Sequence[LazyTensor], axis: int) -> None:
         first = parts[0]

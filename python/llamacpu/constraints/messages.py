@@ -94,11 +94,11 @@ class MessageConstraint(DeferredConstraint):
 
     @abstractmethod
     def _is_call(self, text: bytes) -> bool:
-        """Whether a text that the grammar of headers has completed is a call, behind which no message begins."""
+        """Whether a text that the grammar of headers has completed is a call, after which no message begins."""
 
     @abstractmethod
     def _is_final(self, header: bytes) -> bool:
-        """Whether the message behind this header is the one that `final` applies to."""
+        """Whether the message after this header is the one that `final` applies to."""
 
     def _begin(self, header: Grammar) -> None:
         self._matcher = Matcher(header.source, self._tokenizer)

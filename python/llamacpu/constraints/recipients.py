@@ -69,7 +69,7 @@ class RecipientConstraint(MessageConstraint):
         return _grammars(vocabulary, tools, must_call, final)
 
     def _is_call(self, text: bytes) -> bool:
-        # The grammar is complete behind the header of another message only: a call may always be followed by one.
+        # The grammar is complete after the header of another message only: a call may always be followed by one.
         return False
 
     def _is_final(self, header: bytes) -> bool:

@@ -30,6 +30,7 @@ __all__ = [
     "LoadProgress",
     "Logits",
     "ModelLike",
+    "SavedPicture",
     "SessionLike",
     "StepOutput",
     "TokenIds",
@@ -46,6 +47,10 @@ Load = Literal["map", "copy"]
 KVType = Literal["f32", "f16", "q8_0"]
 """How keys and values are stored: exactly, in half the memory, or in about a quarter."""
 TokenIds = Sequence[int]
+SavedPicture: TypeAlias = tuple[int, int, bool, int | None, tuple[int, int, int] | None, int]
+"""What a saved session knows of a picture: index of its first token, number of tokens, whether its rows see each other,
+the id of its placeholder if cross-attention sees it, number of its first row and height and width in rows if they are
+known, number of states of cross-attention."""
 LoadProgress = Callable[[int, int], None]
 """(bytes of weights that are ready, bytes of all weights)"""
 
@@ -104,8 +109,20 @@ class ModelLike(Protocol):
     def page_bytes(self, kv_type: KVType) -> int:
         """Bytes of a page of keys and values, all layers together."""
 
-    def restore(self, context: int, kv_type: KVType, tokens: TokenIds, pages: Iterable[bytes]) -> SessionLike:
-        """A session that holds these tokens, with their keys and values in pages as `SessionLike.page` gives them.
+    def cross_page_bytes(self, kv_type: KVType) -> int:
+        """Bytes of a page of what cross-attention sees; 0 for models without."""
+
+    def restore(
+        self,
+        context: int,
+        kv_type: KVType,
+        tokens: TokenIds,
+        pages: Iterable[bytes],
+        *,
+        pictures: Sequence[SavedPicture] = (),
+    ) -> SessionLike:
+        """A session that holds these tokens, with their keys and values in pages as `SessionLike.page` gives them, and
+        pictures as `SessionLike.saved_pictures` does.
 
         Raises ValueError for tokens and pages that do not match.
         """
@@ -142,4 +159,8 @@ class SessionLike(Protocol):
     def truncate(self, tokens: int) -> None: ...
     def set_first_part(self, tokens: int) -> None: ...
     def page(self, index: int) -> bytes:
-        """The keys and values of a page of tokens, in the layout with the number `_native.PAGE_LAYOUT`."""
+        """The keys and values of a page of tokens, in the layout with the number `_native.PAGE_LAYOUT`; then the states
+        of recurrent layers, then pages of what cross-attention sees."""
+
+    def saved_pictures(self) -> list[SavedPicture]:
+        """What is known of the pictures among the tokens."""

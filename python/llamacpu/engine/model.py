@@ -16,6 +16,7 @@ from llamacpu.engine.interfaces import (
     Load,
     LoadProgress,
     Logits,
+    SavedPicture,
     SessionLike,
     StepOutput,
     TokenIds,
@@ -225,6 +226,10 @@ class EngineModel(OpenedAdapters):
         """Bytes of a page of keys and values, all layers together; for saved sessions."""
         return self._native.page_bytes(kv_type)
 
+    def cross_page_bytes(self, kv_type: KVType) -> int:
+        """Bytes of a page of the keys and values that cross-attention sees; 0 for models without."""
+        return self._native.cross_page_bytes(kv_type)
+
     def restore(
         self,
         context: int,
@@ -232,14 +237,16 @@ class EngineModel(OpenedAdapters):
         tokens: TokenIds,
         pages: Iterable[bytes],
         adapters: AdapterSet = NO_ADAPTERS,
+        pictures: Sequence[SavedPicture] = (),
     ) -> Session:
         """A session that holds these tokens, with their keys and values in pages; for saved sessions.
 
         adapters  what the tokens have gone through
+        pictures  what is known of the pictures among the tokens, as `Session.saved_pictures` gives it
 
         Raises ValueError for tokens and pages that do not match.
         """
-        native = self._native.restore(context, kv_type, tokens, pages)
+        native = self._native.restore(context, kv_type, tokens, pages, pictures)
         starts = adapters.invocations(tokens) if adapters.is_activated else []
         if adapters:
             adapters.declare(native, starts)

@@ -13,7 +13,6 @@ import numpy as np
 from llamacpu import _native
 from llamacpu.engine.adapter_set import AdapterSet, adapters_of, fingerprint_of
 from llamacpu.engine.interfaces import ModelLike, SessionLike
-from llamacpu.engine.pictures import FIRST_PICTURE_ID
 from llamacpu.engine.session_format import (
     DAMAGED,
     MAX_CONTEXT,
@@ -23,7 +22,9 @@ from llamacpu.engine.session_format import (
     is_saved_session,
     open_regular,
     packed,
+    packed_pictures,
     read_header,
+    read_pictures,
 )
 from llamacpu.errors import LlamaCpuError, SessionError
 from llamacpu.families.memory import state_size
@@ -45,11 +46,8 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
     # The copy is not affected by what another thread does to the session meanwhile.
     frozen = session.fork()
     model, tokens, kv_type = frozen.model, frozen.tokens, frozen.kv_type
-    if any(token >= FIRST_PICTURE_ID for token in tokens) and model.config.cross_layers:
-        raise SessionError(
-            "the session holds pictures that cross-attention sees, which the format of saved sessions does not; save "
-            "one without pictures, or truncate this one to before them"
-        )
+    pictures = frozen.saved_pictures()
+    states = sum(picture[-1] for picture in pictures)
     computed_by = fingerprint_of(model, adapters_of(frozen))
     header = Header(
         layout=_native.PAGE_LAYOUT,
@@ -62,6 +60,9 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
         note_bytes=len(note),
         adapted=computed_by != model.fingerprint,
         state_bytes=state_size(model.config) if tokens else 0,
+        pictures=len(pictures),
+        cross_states=states,
+        cross_page_bytes=model.cross_page_bytes(kv_type) if states else 0,
     )
     crc = 0
 
@@ -73,7 +74,8 @@ def write(session: SessionLike, file: BinaryIO, note: bytes = b"") -> None:
     put(packed(header))
     put(np.array(tokens, dtype="<u4").tobytes())
     put(note)
-    for index in range(header.pages + bool(header.state_bytes)):
+    put(packed_pictures(pictures))
+    for index, _ in enumerate(header.page_sizes):
         put(frozen.page(index))
     file.write(checksum(crc))
 
@@ -125,6 +127,11 @@ def read(
     expected = state_size(model.config) if header.tokens else 0
     if header.state_bytes != expected:
         raise SessionError(f"{name}: states of {header.state_bytes} bytes, expected {expected}; {DAMAGED}")
+    expected = model.cross_page_bytes(header.kv_type) if header.cross_states else 0
+    if header.cross_page_bytes != expected:
+        raise SessionError(
+            f"{name}: pages of cross-attention of {header.cross_page_bytes} bytes, expected {expected}; {DAMAGED}"
+        )
     file.seek(0)
     crc = zlib.crc32(exactly(file, header.header_bytes, name))
     data = exactly(file, 4 * header.tokens, name)
@@ -132,11 +139,18 @@ def read(
     tokens = np.frombuffer(data, dtype="<u4").tolist()
     for start in range(0, header.note_bytes, _COPY_BYTES):
         crc = zlib.crc32(exactly(file, min(_COPY_BYTES, header.note_bytes - start), name), crc)
+    data = exactly(file, header.picture_bytes, name)
+    crc = zlib.crc32(data, crc)
+    pictures = read_pictures(data, name)
+    if sum(picture[-1] for picture in pictures) != header.cross_states:
+        raise SessionError(
+            f"{name}: {header.cross_states} states of cross-attention are not those of its pictures; {DAMAGED}"
+        )
 
     def pages() -> Iterator[bytes]:
         nonlocal crc
-        for index in range(header.pages + bool(header.state_bytes)):
-            page = exactly(file, header.page_bytes if index < header.pages else header.state_bytes, name)
+        for size in header.page_sizes:
+            page = exactly(file, size, name)
             crc = zlib.crc32(page, crc)
             yield page
         if file.read(len(checksum(0)) + 1) != checksum(crc):
@@ -144,11 +158,10 @@ def read(
 
     try:
         length = header.context if context is None else context
-        if adapters:
-            owner: Any = model
-            session: SessionLike = owner.restore(length, header.kv_type, tokens, pages(), adapters)
-        else:
-            session = model.restore(length, header.kv_type, tokens, pages())
+        owner: Any = model
+        further: dict[str, Any] = {"adapters": adapters} if adapters else {}
+        further |= {"pictures": pictures} if pictures else {}
+        session: SessionLike = owner.restore(length, header.kv_type, tokens, pages(), **further)
     except ValueError as error:
         if isinstance(error, LlamaCpuError):
             raise

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from llamacpu.engine.adapter_set import NO_ADAPTERS, AdapterSet, ControlVectorUse, LoraUse, fingerprint_of
 from llamacpu.engine.duty import duty_of, working
-from llamacpu.engine.interfaces import CancelToken, KVType, Logits, ModelLike, TokenIds
+from llamacpu.engine.interfaces import CancelToken, KVType, Logits, ModelLike, SavedPicture, TokenIds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -169,9 +169,10 @@ class Session:
 
         The file holds the tokens and their keys and values, about `nbytes` bytes. It replaces an older one
         atomically, and only its owner may read it, since anyone with the vocabulary can read the conversation in it.
-        A symbolic link is followed. Raises SessionError if the session holds pictures that cross-attention sees (Llama
-        3.2 Vision), which such files do not, FileExistsError if something other than a saved session would be lost,
-        another OSError if the file cannot be written, RuntimeError while the session is being stepped.
+        A symbolic link is followed. Of pictures, it holds their keys and values, but not the pictures themselves: a
+        loaded session that is rewound so far that some must be read again needs them once more. Raises FileExistsError
+        if something other than a saved session would be lost, another OSError if the file cannot be written,
+        RuntimeError while the session is being stepped.
         """
         from llamacpu.engine import saved_sessions
 
@@ -183,6 +184,10 @@ class Session:
         with working(duty_of(model)):
             model._native.complete(self._native)
         return self._native.page(index)
+
+    def saved_pictures(self) -> list[SavedPicture]:
+        """What is known of the pictures among the tokens, for saved sessions."""
+        return self._native.saved_pictures()
 
     def fork(self) -> Session:
         """Create a second conversation with the same past. It shares the memory, so a fork costs almost nothing."""

@@ -69,7 +69,7 @@ def _fits(file: Path, width: int) -> bool:
     try:
         with GGUFFile(file) as opened:
             own = opened.metadata.get("clip.vision.projection_dim")
-            return opened.metadata.get("general.architecture") == "clip" and own in (None, width)
+            return opened.metadata.get("general.architecture") == "clip" and own in (None, 0, width)
     except (GGUFError, OSError):
         return False
 
@@ -119,7 +119,7 @@ def _opened(path: Path, width: int, max_tokens: int | None, threads: int | None,
 
 
 def _file_of(mmproj: str | os.PathLike[str]) -> Path:
-    """The file for a path, or for a name of the hub: hf:owner/repository, with :file behind it if it has several."""
+    """The file for a path, or for a name of the hub: hf:owner/repository, with :file after it if it has several."""
     if not isinstance(mmproj, str) or not mmproj.startswith("hf:") or Path(mmproj).exists():
         return Path(mmproj)
     from llamacpu.store.hub import download

@@ -15,7 +15,7 @@ def has_pictures(tokens: Sequence[int]) -> bool:
 
 
 def followed_by(tokens: Sequence[int], more: Sequence[int]) -> Sequence[int]:
-    """The ids with others behind them."""
+    """The ids with others after them."""
     mixed = isinstance(tokens, MixedTokens) or isinstance(more, MixedTokens)
     return MixedTokens([tokens, more]) if mixed else [*tokens, *more]
 

@@ -34,6 +34,7 @@ _CACHE_BYTES = 256 << 20
 _PLACEHOLDERS = {
     "gemma3": ("<start_of_image>",),
     "idefics3": ("<image>",),
+    "internvl": ("<img><IMG_CONTEXT></img>", "<IMG_CONTEXT>", "<image>"),
     "llama4": ("<|image_start|><|image|><|image_end|>", "<|image|>"),
     "mllama": ("<|image|>",),
     "mlp": ("<image>",),
@@ -41,6 +42,7 @@ _PLACEHOLDERS = {
     "pixtral": ("[IMG][IMG_END]", "[IMG]"),
     "qwen2.5vl_merger": ("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
     "qwen2vl_merger": ("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>"),
+    "resampler": ("(<image>./</image>)", "<image>./</image>"),
 }
 
 
@@ -78,10 +80,13 @@ class Vision:
             self.settings: PictureSettings = PictureSettings.of(file.metadata, max_tokens)
             own = file.metadata.get("clip.vision.projection_dim")
             self.weight_bytes: int = sum(
-                tensor.nbytes for tensor in file.tensors if tensor.name.startswith(("v.", "mm.", "model.image"))
+                tensor.nbytes
+                for tensor in file.tensors
+                if tensor.name.startswith(("v.", "mm.", "model.image", "resampler."))
             )
             self._newline: NDArray[np.float32] | None = _newline_of(file)
-        if width is not None and own not in (None, width):
+        # Files of MiniCPM-V have 0 there.
+        if width is not None and own not in (None, 0, width):
             raise ModelError(
                 f"{self.path.name} makes embeddings of {own} numbers and the model has {width}; expected the mmproj "
                 "file that belongs to the model"
@@ -112,7 +117,7 @@ class Vision:
     @property
     def separator(self) -> str:
         """What stands between a picture and text after it where the template leaves that to the caller."""
-        return "\n" if self.kind == "mlp" else ""
+        return "\n" if self.kind in ("internvl", "mlp", "resampler") else ""
 
     @property
     def encoder(self) -> PictureEncoderLike:
@@ -128,13 +133,16 @@ class Vision:
 
     def count(self, size: tuple[int, int], tokenizer: Tokenizer) -> int:
         """Tokens of a picture of this height and width in a prompt, including those around it."""
+        plan = self.plan(size)
         return sum(
             piece if isinstance(piece, int) else len(tokenizer.encode(piece, add_special=False, parse_special=True))
-            for piece in self.plan(size).pieces
+            for piece in (_number(plan, tokenizer, 0), *plan.pieces)
         )
 
-    def parts(self, picture: Picture, tokenizer: Tokenizer) -> list[PicturePart]:
+    def parts(self, picture: Picture, tokenizer: Tokenizer, number: int = 0) -> list[PicturePart]:
         """The picture's part of a prompt. Nothing is decoded or encoded yet; see `llamacpu.multimodal.rows.compute`.
+
+        number: how many pictures come before it in the prompt, which some models are told
 
         Raises PictureError for a picture that the model cannot be shown, ModelError for a vocabulary without the
         tokens that it needs.
@@ -146,7 +154,8 @@ class Vision:
             if token is None:
                 raise ModelError(f"the model has no token {plan.pieces[0]}, which stands for a picture")
             return [DelayedStates(seen, token)]
-        parts: list[PicturePart] = []
+        text = _number(plan, tokenizer, number)
+        parts: list[PicturePart] = [text] if text else []
         config = self.encoder.config
         side = config.patch_size * config.merge
         grid = (plan.tile[0] // side, plan.tile[1] // side) if config.grid else None
@@ -190,16 +199,49 @@ class Vision:
     ) -> NDArray[np.float32]:
         plan = seen.plan
         prepared = self._processor.prepare(seen.picture)
+        arrangement = plan.aspect_ratio_id or None
         with working(self._duty, cancel):
-            encoded = self.encoder.encode(
-                prepared.pixels, aspect_ratio_id=plan.aspect_ratio_id or None, cancel=cancel, on_progress=on_progress
-            )
+            if prepared.whole is None:
+                rows = self.encoder.encode(
+                    prepared.pixels, aspect_ratio_id=arrangement, cancel=cancel, on_progress=on_progress
+                ).rows
+            else:
+                rows = self._both(prepared.whole, prepared.pixels, cancel, on_progress)
         wanted = plan.cross_rows or plan.encoded or plan.rows
-        if len(encoded.rows) != wanted:
+        if len(rows) != wanted:
             raise PictureError(
-                f"{self.path.name} made {len(encoded.rows)} embeddings of a picture for which {wanted} were expected"
+                f"{self.path.name} made {len(rows)} embeddings of a picture for which {wanted} were expected"
             )
-        return self._processor.arranged(encoded.rows, plan, seen.picture.size, self._newline)
+        return self._processor.arranged(rows, plan, seen.picture.size, self._newline)
+
+    def _both(
+        self,
+        whole: NDArray[np.float32],
+        tiles: NDArray[np.float32],
+        cancel: CancelToken | None,
+        on_progress: EncodeProgress | None,
+    ) -> NDArray[np.float32]:
+        """The rows of the whole picture, then those of its tiles, which have another size."""
+        import numpy as np
+
+        before = 0
+
+        def first(done: int, every: int) -> None:
+            nonlocal before
+            before = every
+            if on_progress is not None:
+                # As if each tile took as long as the whole picture does.
+                on_progress(done, every * (1 + len(tiles)))
+
+        def second(done: int, every: int) -> None:
+            if on_progress is not None:
+                on_progress(before + done * before * len(tiles) // every, before * (1 + len(tiles)))
+
+        rows = [
+            self.encoder.encode(whole, cancel=cancel, on_progress=first).rows,
+            self.encoder.encode(tiles, cancel=cancel, on_progress=second).rows,
+        ]
+        return np.concatenate(rows)
 
     def close(self) -> None:
         """Free the encoder's memory."""
@@ -222,6 +264,12 @@ class _Seen:
         if self._rows is None:
             self._rows = self._vision.rows_of(self, cancel, on_progress)
         return self._rows
+
+
+def _number(plan: Plan, tokenizer: Tokenizer, number: int) -> str:
+    """What tells the number of a picture, in vocabularies that have the tokens for it."""
+    text = plan.number.format(number)
+    return text if text and tokenizer.token_to_id(text[: text.index(">") + 1]) is not None else ""
 
 
 def _newline_of(file: GGUFFile) -> NDArray[np.float32] | None:

@@ -22,6 +22,9 @@ class Plan:
     pieces           the picture's part of the prompt, in order: texts with control tokens, and numbers of embeddings
     aspect_ratio_id  the model's number for the grid, from 1 on (Llama 3.2 Vision); 0 for other models
     cross            tokens of each tile that cross-attention layers see, for models that have them
+    whole            height and width in pixels of the tile of the whole picture, which comes first, where they are not
+                     those of the tiles of the grid; None where they are, or where there is no such tile
+    number           what stands before the pieces, with {} for the number of the picture in the prompt; "" for nothing
     encoded          embeddings that the encoder makes, where the prompt has others (`Processor.arranged`); 0: the same
     """
 
@@ -32,6 +35,8 @@ class Plan:
     aspect_ratio_id: int = 0
     cross: int = 0
     encoded: int = 0
+    whole: tuple[int, int] | None = None
+    number: str = ""
 
     @property
     def rows(self) -> int:
@@ -49,7 +54,9 @@ class Prepared:
     """The pixels that a vision encoder reads.
 
     pixels  float32[tiles, height, width, 3], normalized; the whole picture comes where the model expects it
+    whole   float32[1, height, width, 3], the whole picture where it is of another size; see `Plan.whole`
     """
 
     plan: Plan
     pixels: NDArray[np.float32]
+    whole: NDArray[np.float32] | None = None

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from llamacpu.arguments import described
 from llamacpu.errors import ModelError
+from llamacpu.vision.minicpmv import queries_of
 
 __all__ = ["PictureSettings"]
 
@@ -29,7 +30,9 @@ class PictureSettings:
     mean, std     of the three channels, on a scale from 0 to 1
     longest_edge  longest side of the whole picture, for models with tiles; 0 if the file does not say
     min_pixels, max_pixels  bounds of the whole picture; 0 if the file does not say
-    max_tiles     most tiles of a picture; 0 if the file does not say
+    min_tiles, max_tiles    bounds of the tiles of a picture; 0 if the file does not say
+    version       of the model, where one kind has several (MiniCPM-V); 0 for others
+    queries       embeddings of a tile of any size, where the encoder makes as many of each; 0 for others
     grids         heights and widths of the canvases that a picture may be cut from, in pixels
     max_tokens    the caller's limit of tokens of a picture: a model that has a choice of sizes chooses a smaller one
     """
@@ -44,6 +47,9 @@ class PictureSettings:
     min_pixels: int = 0
     max_pixels: int = 0
     max_tiles: int = 0
+    min_tiles: int = 0
+    version: int = 0
+    queries: int = 0
     grids: tuple[tuple[int, int], ...] = ()
     max_tokens: int | None = None
 
@@ -81,6 +87,10 @@ class PictureSettings:
                 "model"
             )
         read = _Reader(metadata, "clip.vision.")
+        version = queries = 0
+        if projector == "resampler":
+            of_model = _Reader(metadata, "clip.minicpmv_")
+            version, queries = queries_of(of_model.integer("version", 0), of_model.integer("query_num", 0))
         flat = read.integers("image_grid_pinpoints")
         if len(flat) % 2:
             raise ModelError("clip.vision.image_grid_pinpoints has an odd number of values; expected pairs")
@@ -90,7 +100,9 @@ class PictureSettings:
             read.channels("image_mean", _CLIP_MEAN), read.channels("image_std", _CLIP_STD),
             longest_edge=read.integer("preproc_image_size", 0), min_pixels=read.integer("image_min_pixels", 0),
             max_pixels=read.integer("image_max_pixels", 0), max_tiles=read.integer("preproc_max_tiles", 0),
-            grids=tuple(zip(flat[::2], flat[1::2], strict=True)), max_tokens=max_tokens,
+            min_tiles=read.integer("preproc_min_tiles", 0),
+            version=version, queries=queries, grids=tuple(zip(flat[::2], flat[1::2], strict=True)),
+            max_tokens=max_tokens,
         )  # fmt: skip
 
 

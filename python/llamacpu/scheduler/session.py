@@ -19,6 +19,7 @@ from llamacpu.engine.interfaces import (
     LoadProgress,
     Logits,
     ModelLike,
+    SavedPicture,
     SessionLike,
     StepOutput,
     TokenIds,
@@ -138,6 +139,10 @@ class ScheduledSession:
     def page(self, index: int) -> bytes:
         """Return the keys and values of a page of tokens, for saved sessions."""
         return self.slot.native.page(index)
+
+    def saved_pictures(self) -> list[SavedPicture]:
+        """Return what is known of the pictures among the tokens, for saved sessions."""
+        return self.slot.native.saved_pictures()
 
     def _idle(self) -> Slot:
         if self.slot.busy:
@@ -280,6 +285,10 @@ class ScheduledModel:
         """Return the bytes of a page of keys and values, over all layers."""
         return self._model.page_bytes(kv_type)
 
+    def cross_page_bytes(self, kv_type: KVType) -> int:
+        """Return the bytes of a page of what cross-attention sees; 0 for models without."""
+        return self._model.cross_page_bytes(kv_type)
+
     def restore(
         self,
         context: int,
@@ -287,12 +296,13 @@ class ScheduledModel:
         tokens: TokenIds,
         pages: Iterable[bytes],
         adapters: AdapterSet = NO_ADAPTERS,
+        pictures: Sequence[SavedPicture] = (),
     ) -> ScheduledSession:
         """Create a session that holds these tokens, with their keys and values in pages; for saved sessions."""
-        if not adapters:
-            return self._adopt(self._model.restore(context, kv_type, tokens, pages), kv_type)
         model: Any = self._model
-        return self._adopt(model.restore(context, kv_type, tokens, pages, adapters), kv_type)
+        further: dict[str, Any] = {"adapters": adapters} if adapters else {}
+        further |= {"pictures": pictures} if pictures else {}
+        return self._adopt(model.restore(context, kv_type, tokens, pages, **further), kv_type)
 
     def _adopt(self, native: SessionLike, kv_type: KVType, client: str = "") -> ScheduledSession:
         with self._scheduler.changed:

@@ -131,11 +131,11 @@ def parse_modelfile(text: str, name: str = "the Modelfile") -> Modelfile:
                 raise reader.error(place, f"the role of a message is {role!r:.40}; expected {', '.join(ROLES)}")
             messages.append((role, reader.value("the text of the message")))
         elif instruction in lists:
-            lists[instruction].append(reader.value(f"the text behind {instruction}"))
+            lists[instruction].append(reader.value(f"the text after {instruction}"))
         elif instruction == "FROM" and instruction in single:
             raise reader.error(place, "a second FROM; expected one model")
         else:
-            single[instruction] = reader.value(f"what stands behind {instruction}")
+            single[instruction] = reader.value(f"what follows {instruction}")
     if not single.get("FROM", "").strip():
         raise StoreError(f"{name} names no model; expected a line such as FROM llama3.2 or FROM ./model.gguf")
     return Modelfile(

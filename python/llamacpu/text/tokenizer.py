@@ -205,7 +205,7 @@ class Tokenizer:
     def _endings(self, metadata: Metadata) -> frozenset[int]:
         ids = {self.eot}
         eom = self._id(metadata, "eom_token_id", None)
-        # Where messages have headers of their own, answers go on behind the end of a message (Muse Glimmer).
+        # Where messages have headers of their own, answers continue after the end of a message (Muse Glimmer).
         if eom is not None and not (self.id_to_piece(eom) == "<|eom|>" and self._by_text(("<|message|>",)) is not None):
             ids.add(eom)
         # If the file names no EOS, the default id counts only if its token is a control token.

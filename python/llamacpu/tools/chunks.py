@@ -39,7 +39,7 @@ class Chunks:
     """The tokens of a text, in pieces that are evaluated independently of each other.
 
     Chunk i consists of the `context` tokens from token i * `step` on. The logits of its tokens `first` to
-    `context` - 2 count: each predicts the token behind it.
+    `context` - 2 count: each predicts the token after it.
     """
 
     tokens: NDArray[np.int64]

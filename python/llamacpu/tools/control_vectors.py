@@ -76,7 +76,7 @@ def directions(
         raise ValueError(f'method is {method!r}; expected "pca" or "mean"')
     layers = list(range(1, model.config.layers))
     if not layers:
-        raise ValueError("the model has one layer; a control vector is added after the second one and those behind it")
+        raise ValueError("the model has one layer; a control vector is added after the second one and those after it")
     given = list(pairs)
     if not given:
         raise ValueError("no pairs of prompts; expected at least one")

@@ -79,7 +79,7 @@ def merge(
             header = AdapterFile(source, base)
             if header.invocation_tokens:
                 raise ModelError(
-                    f"{source.path.name}: the adapter applies behind its invocation tokens only, and cannot be merged; "
+                    f"{source.path.name}: the adapter applies after its invocation tokens only, and cannot be merged; "
                     "give it to the session that uses it"
                 )
             for pair in header.pairs:

@@ -42,12 +42,15 @@ class VisionConfig(FieldMapping):
     """the function inside feed-forward networks"""
     class_token: Literal["none", "first", "last"] = "none"
     """where a learned row stands beside the patches"""
-    positions: Literal["none", "fixed", "transposed"] = "none"
-    """how learned positions are looked up: a row each, or resampled from a square (Muse Glimmer)"""
+    positions: Literal["none", "fixed", "nearest", "transposed"] = "none"
+    """how learned positions are looked up: a row each, or in a square, at the nearest place (MiniCPM-V) or resampled
+    (Muse Glimmer)"""
     first_norm: bool = False
     """whether there is a norm before the first layer"""
     last_norm: bool = True
     """whether there is one behind the last layer"""
+    last_norm_name: str = "v.post_ln"
+    """its name in the file"""
     rotation: Literal["none", "columns_first", "rows_first"] = "none"
     """which coordinate of a patch rotates the first half of the pairs of a head; the other one rotates the second"""
     rope_style: Literal["interleaved", "neox"] = "interleaved"
@@ -59,6 +62,8 @@ class VisionConfig(FieldMapping):
     window: list[int] = field(default_factory=list)
     """side in patches of the squares that patches attend within, per layer; 0 or empty for all patches"""
 
+    layer_scale: bool = False
+    """whether what attention and networks add is multiplied by vectors"""
     attention_norm: str = "ln1"
     """name in the file, as the next ones"""
     attention_output: str = "attn_out"
@@ -81,8 +86,13 @@ class VisionConfig(FieldMapping):
     """side in patches of the squares that become one row"""
     merge_order: Literal["patches", "channels", "average"] = "patches"
     """whether their vectors stand side by side, or their elements do, or the mean is taken"""
+    merger: str = ""
+    """name of a matrix that merged rows go through first, with no function behind it; empty for none"""
+    queries: int = 0
+    """learned queries of a resampler, each of which becomes a row (MiniCPM-V); 0 for none"""
     projector_norm: str = ""
-    """name of a norm of merged rows by the mean square; empty for none"""
+    """name of a norm of merged rows; empty for none"""
+    projector_norm_kind: Literal["rms", "layer"] = "rms"
     projector_norm_epsilon: float = 1e-6
     projector: list[str]
     """names of the matrices behind the encoder, with a function between two of them"""
@@ -103,8 +113,8 @@ class PictureConfig:
     """What preprocessing needs to know about an encoder, from the metadata of its file."""
 
     kind: str
-    """clip.projector_type ("llama4", "gemma3", "idefics3", "mlp", "pixtral", "qwen2vl_merger", "muse-glimmer" ...), or
-    "mllama" """
+    """clip.projector_type ("llama4", "gemma3", "idefics3", "internvl", "mlp", "pixtral", "qwen2vl_merger", "resampler",
+    "muse-glimmer" ...), or "mllama" """
     image_size: int
     """side in pixels of a picture or tile; for encoders of any size, what the file says of it"""
     patch_size: int
@@ -129,6 +139,8 @@ class PictureConfig:
     """most tiles of a picture, where the encoder limits them (cross-attention); 0 where it does not"""
     class_rows: int = 0
     """rows of a tile besides those of its patches"""
+    fixed_rows: int = 0
+    """rows of a tile of any size, where a resampler makes as many; 0 where they depend on its size"""
     grids: tuple[tuple[int, int], ...] = ()
     """(height, width) in pixels of the sizes that a picture is fitted into (LLaVA 1.6); empty for others"""
     min_pixels: int = 0
@@ -138,6 +150,8 @@ class PictureConfig:
 
     def rows(self, height: int, width: int) -> int:
         """Rows of the result for one tile of this size in pixels, before it is encoded."""
+        if self.fixed_rows:
+            return self.fixed_rows
         patches = (height // self.patch_size // self.merge) * (width // self.patch_size // self.merge)
         return patches + self.class_rows
 

@@ -21,7 +21,7 @@ def llava(file: GGUFFile, kind: str) -> VisionSettings:
         activation = "gelu_tanh"
     elif metadata.flag("clip.use_silu", False):
         activation = "silu"
-    layers = _layers(file, fields["layers"])
+    layers = parts.layers_in(file, fields["layers"])
     class_token = parts.has(file, "v.class_embd")
     native = VisionConfig(
         **fields | {"layers": layers},
@@ -35,12 +35,6 @@ def llava(file: GGUFFile, kind: str) -> VisionSettings:
     )
     pictures = PictureConfig(**parts.projections(file, fields), grids=_grids(file))
     return VisionSettings(native, pictures)
-
-
-def _layers(file: GGUFFile, layers: int) -> int:
-    """Number of layers that are run: those in the file."""
-    present = {tensor.name.split(".")[2] for tensor in file.tensors if tensor.name.startswith("v.blk.")}
-    return min(layers, len(present)) or layers
 
 
 def _grids(file: GGUFFile) -> tuple[tuple[int, int], ...]:

@@ -9,7 +9,18 @@ import numpy as np
 from llamacpu.errors import ModelError
 from llamacpu.gguf.file import GGUFFile
 
-__all__ = ["Fields", "common", "has", "heads_of", "normalization", "numbers", "projections", "second_norm", "swapped"]
+__all__ = [
+    "Fields",
+    "common",
+    "has",
+    "heads_of",
+    "layers_in",
+    "normalization",
+    "numbers",
+    "projections",
+    "second_norm",
+    "swapped",
+]
 
 MAX_SIDE = 1 << 14
 MAX_WIDTH = 1 << 20
@@ -21,8 +32,11 @@ def has(file: GGUFFile, name: str) -> bool:
     return any(tensor.name == name for tensor in file.tensors)
 
 
-def common(file: GGUFFile, kind: str) -> Fields:
-    """The fields of `VisionConfig` that llama.cpp's converter writes for all kinds."""
+def common(file: GGUFFile, kind: str, output: int = 0) -> Fields:
+    """The fields of `VisionConfig` that llama.cpp's converter writes for all kinds.
+
+    output  width of the rows of the result; 0 for what the file says
+    """
     metadata = file.metadata
     width = metadata.integer("clip.vision.embedding_length", minimum=1, maximum=MAX_WIDTH)
     return {
@@ -34,7 +48,7 @@ def common(file: GGUFFile, kind: str) -> Fields:
         "layers": metadata.integer("clip.vision.block_count", minimum=1, maximum=512),
         "heads": heads_of(file, "clip.vision.attention.head_count", width),
         "norm_epsilon": metadata.number("clip.vision.attention.layer_norm_epsilon", above=0.0),
-        "output_length": metadata.integer("clip.vision.projection_dim", minimum=1, maximum=MAX_WIDTH),
+        "output_length": output or metadata.integer("clip.vision.projection_dim", minimum=1, maximum=MAX_WIDTH),
     } | swapped(file, width)
 
 
@@ -44,6 +58,12 @@ def heads_of(file: GGUFFile, key: str, width: int) -> int:
     if width % heads:
         raise ModelError(f"metadata key {key!r} is {heads}; expected a divisor of the width, {width}")
     return heads
+
+
+def layers_in(file: GGUFFile, layers: int) -> int:
+    """How many of the `layers` are in the file: some converters leave out the last ones, which models do not use."""
+    present = {tensor.name.split(".")[2] for tensor in file.tensors if tensor.name.startswith("v.blk.")}
+    return min(layers, len(present)) or layers
 
 
 def swapped(file: GGUFFile, width: int) -> Fields:

@@ -13,6 +13,7 @@ __all__ = ["ENCODERS", "kind_of", "settings_for"]
 ENCODERS = {
     "gemma3": "gemma3",
     "idefics3": "idefics3",
+    "internvl": "internvl",
     "llama4": "llama4",
     "mllama": "mllama",
     "mlp": "llava",
@@ -20,6 +21,7 @@ ENCODERS = {
     "pixtral": "pixtral",
     "qwen2vl_merger": "qwen2vl",
     "qwen2.5vl_merger": "qwen2vl",
+    "resampler": "minicpmv",
 }
 """clip.projector_type, or the architecture of a file that holds text and pictures, to a module here with a function of
 the same name; imported on demand"""

@@ -23,6 +23,7 @@ mod pace;
 mod pictures;
 mod rows;
 mod sampling;
+mod saved_pictures;
 mod session;
 mod stand_in;
 mod step_parts;

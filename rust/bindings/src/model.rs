@@ -21,6 +21,7 @@ use crate::lists::{array, copy_of, token_ids};
 use crate::opened::Opened;
 use crate::outside::{attached, detached, released};
 use crate::pace::Pace;
+use crate::saved_pictures::{SavedRow, saved_picture};
 use crate::session::{Session, Stepped};
 use crate::step_parts::{ItemRow, PictureRow, StepPart, picture_rows, step_items, step_parts, wanted_from};
 use crate::tensor_rows::{TensorRow, tensor_infos};
@@ -212,7 +213,15 @@ impl Model {
         attached(py, || model.kv_bytes(kv_type, tokens))
     }
 
-    /// Starts a conversation that already has its first tokens; `pages` yields their keys and values as bytes.
+    /// Bytes of a page of keys and values that cross-attention sees; 0 for models without.
+    fn cross_page_bytes(&self, py: Python<'_>, kv_type: &str) -> PyResult<usize> {
+        let (model, kv_type) = (self.get(py)?, kv_type_from(kv_type)?);
+        attached(py, || model.cross_page_bytes(kv_type))
+    }
+
+    /// Starts a conversation that already has its first tokens; `pages` yields their keys and values as bytes, and
+    /// `pictures` is what `Session.saved_pictures` returned.
+    #[pyo3(signature = (context, kv_type, tokens, pages, pictures=Vec::new()))]
     fn restore(
         &self,
         py: Python<'_>,
@@ -220,10 +229,12 @@ impl Model {
         kv_type: &str,
         tokens: &Bound<'_, PyAny>,
         pages: &Bound<'_, PyAny>,
+        pictures: Vec<SavedRow>,
     ) -> PyResult<Session> {
         let kv_type = kv_type_from(kv_type)?;
         let (model, tokens) = (self.get(py)?, token_ids(tokens)?);
-        let mut restoration = attached(py, || model.restore(Some(context), kv_type, tokens))?;
+        let pictures: Vec<_> = pictures.into_iter().map(saved_picture).collect();
+        let mut restoration = attached(py, || model.restore(Some(context), kv_type, tokens, &pictures))?;
         for page in pages.try_iter()? {
             let page = page?;
             let page = page.cast::<PyBytes>()?.as_bytes();

@@ -11,6 +11,7 @@ use crate::adapters::{Adapter, Steering, adapters};
 use crate::kv_type::kv_type_name;
 use crate::lists::list;
 use crate::outside::{attached, released};
+use crate::saved_pictures::{SavedRow, saved_rows};
 
 /// Tokens and their keys and values; continued by `Model.step`.
 #[pyclass(frozen, module = "llamacpu._native")]
@@ -66,6 +67,12 @@ impl Session {
             bytes.copy_from_slice(&page);
             Ok(())
         })
+    }
+
+    /// What `Model.restore` is told of the pictures among the tokens.
+    fn saved_pictures(&self, py: Python<'_>) -> PyResult<Vec<SavedRow>> {
+        not_in_its_handler(&self.0)?;
+        attached(py, || saved_rows(&self.0))
     }
 
     /// Bytes of keys and values, including pages shared with forks; during a step, the size before it.

@@ -92,7 +92,13 @@ pub(crate) fn picture_rows<'py>(
         let (numbers, together, token, grid) = match &picture.input {
             PictureInput::Rows { rows, together, grid } => {
                 let grid = grid.map(|grid| (grid.first + skipped, grid.height, grid.width));
-                (&rows[skipped * width..picture.count * width], *together, None, grid)
+                let own = rows.get(skipped * width..picture.count * width).ok_or_else(|| {
+                    PyValueError::new_err(
+                        "the session was restored from a file, and its pictures, which the file does not hold, are \
+                         needed; truncate it to 0 tokens and give everything again",
+                    )
+                })?;
+                (own, *together, None, grid)
             }
             PictureInput::States { token, .. } => (&[][..], false, Some(*token), None),
         };

@@ -122,7 +122,7 @@ fn shifts(config: &Config, items: &[StepItem], sessions: &[Held]) -> Result<Vec<
     let shift = |(item, session): (&StepItem, &Held)| {
         let pictures = item.session.pictures()?;
         let before = || pictures.iter().filter(|picture| picture.start < session.position);
-        check_known(&item.session.tokens()?[..session.position], before())?;
+        check_known(&item.session.tokens()?[..session.position], before(), false)?;
         Ok::<_, Error>(shift_behind(before()))
     };
     items.iter().zip(sessions).map(shift).collect()
@@ -146,7 +146,7 @@ pub(crate) fn recompute(
             continue;
         }
         let (tokens, pictures) = (item.session.tokens()?, item.session.pictures()?);
-        check_known(&tokens, pictures.iter())?;
+        check_known(&tokens, pictures.iter(), true)?;
         // Places of pictures count from the beginning.
         let start = if pictures.is_empty() { session.pages.begin_again(position) } else { session.pages.begin_anew() };
         let again =

@@ -61,7 +61,7 @@ pub use error::Error;
 pub use input_squares::Squares;
 pub use kv::PAGE_LAYOUT;
 pub use model::{Interrupted, Model};
-pub use picture::{FIRST_PICTURE_ID, Grid, Picture, PictureInput};
+pub use picture::{FIRST_PICTURE_ID, Grid, Picture, PictureInput, SavedPicture};
 pub use restoration::Restoration;
 pub use row_step::{RowOutput, RowStep, RowUse};
 pub use session::Session;

@@ -16,7 +16,7 @@ use crate::page::Spare;
 use crate::rotations::Rotations;
 use crate::tensors::{Slot, TensorInfo, Tensors};
 use crate::weights::{Weights, refuse_unread};
-use crate::{Config, Error, FIRST_PICTURE_ID, Restoration, Session, prepare};
+use crate::{Config, Error, FIRST_PICTURE_ID, Restoration, SavedPicture, Session, prepare};
 
 /// Number of buffer sets kept for later steps; additional concurrent steps allocate their own.
 const BUFFERS_KEPT: usize = 2;
@@ -187,7 +187,7 @@ impl Model {
     /// # Errors
     /// `Error::Argument` if `context` is out of range.
     pub fn session(&self, context: Option<usize>, kv_type: KvType) -> Result<Session, Error> {
-        self.restore(context, kv_type, Vec::new())?.finish()
+        self.restore(context, kv_type, Vec::new(), &[])?.finish()
     }
 
     /// Size in bytes of the keys and values of a session of `tokens` tokens, stored as `kv_type`. Windows make it
@@ -201,12 +201,27 @@ impl Model {
         Ok(PageLayout::new(&self.config, kv_type, &self.spare)?.page_bytes())
     }
 
-    /// Starts a conversation whose first tokens are given; their keys and values follow page by page.
+    /// Size in bytes of a page of keys and values that cross-attention sees, stored as `kv_type`; 0 for models without.
+    pub fn cross_page_bytes(&self, kv_type: KvType) -> Result<usize, Error> {
+        if self.config.cross_layers.is_empty() {
+            return Ok(0);
+        }
+        Ok(PageLayout::new(&self.config.crossed(), kv_type, &self.spare)?.page_bytes())
+    }
+
+    /// Starts a conversation whose first tokens are given, with what is known of the pictures among them; their keys and
+    /// values follow page by page.
     ///
     /// # Errors
-    /// `Error::Argument` if `context` is out of range or a token is outside the vocabulary; `Error::ContextOverflow` if
-    /// the tokens do not fit into the context.
-    pub fn restore(&self, context: Option<usize>, kv_type: KvType, tokens: Vec<u32>) -> Result<Restoration, Error> {
+    /// `Error::Argument` if `context` is out of range, a token is outside the vocabulary or pictures do not fit;
+    /// `Error::ContextOverflow` if the tokens do not fit into the context.
+    pub fn restore(
+        &self,
+        context: Option<usize>,
+        kv_type: KvType,
+        tokens: Vec<u32>,
+        pictures: &[SavedPicture],
+    ) -> Result<Restoration, Error> {
         let context = context.unwrap_or(self.config.context_length);
         if !(1..=SIZE_LIMIT).contains(&context) {
             return Err(Error::Argument(format!("a context of {context} tokens: expected 1 to {SIZE_LIMIT}")));
@@ -215,15 +230,11 @@ impl Model {
             return Err(Error::ContextOverflow { position: 0, added: tokens.len(), context });
         }
         self.check_tokens(&tokens)?;
-        if !self.config.cross_layers.is_empty() && tokens.iter().any(|&token| token >= FIRST_PICTURE_ID) {
-            return Err(Error::Argument(
-                "the tokens hold pictures that cross-attention sees, whose states are not among the pages; start a new \
-                 session and give everything again"
-                    .to_owned(),
-            ));
-        }
         let layout = PageLayout::new(&self.config, kv_type, &self.spare)?;
-        Ok(Restoration { model: Arc::clone(&self.identity), context, tokens, pages: Pages::new(Arc::new(layout)) })
+        let (model, pages) = (Arc::clone(&self.identity), Pages::new(Arc::new(layout)));
+        let mut restoration = Restoration { model, context, tokens, pages, pictures: Vec::new() };
+        restoration.add_pictures(&self.config, pictures)?;
+        Ok(restoration)
     }
 
     /// # Errors

@@ -37,6 +37,15 @@ pub enum PictureInput {
     },
 }
 
+/// A picture of a saved session: where it is and what it means, without its numbers.
+#[derive(Debug, Clone)]
+pub struct SavedPicture {
+    /// Its rows or states are empty.
+    pub picture: Picture,
+    /// Number of states that cross-attention sees; 0 for rows between the tokens.
+    pub states: usize,
+}
+
 /// The place of some rows in a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::config::{LayerConfig, SIZE_LIMIT};
 use crate::pass::Segment;
-use crate::picture::{FIRST_PICTURE_ID, Grid, Picture, PictureInput};
+use crate::picture::{FIRST_PICTURE_ID, Grid, Picture, PictureInput, SavedPicture};
 use crate::{Config, Error};
 
 /// Checks that every id of a picture has its input, of the right size.
@@ -98,12 +98,21 @@ fn not_given(id: u32) -> String {
     format!("id {id} stands for a row of a picture that was not given; pass the tokens together with their pictures")
 }
 
-/// Checks that a session knows what all ids of pictures among its tokens stand for, so that they can be read again.
+/// Checks that a session knows what all ids of pictures among its tokens stand for; if they are to be read again, with
+/// all of their `numbers`. (Those of states are not kept, and reported where they are needed.)
 ///
 /// # Errors
 /// `Error::Argument` if it does not, because it was restored from a file.
-pub(crate) fn check_known<'a>(tokens: &[u32], pictures: impl Iterator<Item = &'a Picture>) -> Result<(), Error> {
-    let known: usize = pictures.map(|picture| picture.count).sum();
+pub(crate) fn check_known<'a>(
+    tokens: &[u32],
+    pictures: impl Iterator<Item = &'a Picture>,
+    numbers: bool,
+) -> Result<(), Error> {
+    let known = |picture: &&Picture| match &picture.input {
+        PictureInput::Rows { rows, .. } => !numbers || !rows.is_empty(),
+        PictureInput::States { .. } => true,
+    };
+    let known: usize = pictures.filter(known).map(|picture| picture.count).sum();
     if tokens.iter().filter(|&&id| id >= FIRST_PICTURE_ID).count() == known {
         return Ok(());
     }
@@ -112,6 +121,41 @@ pub(crate) fn check_known<'a>(tokens: &[u32], pictures: impl Iterator<Item = &'a
          too far, or positions depend on the sizes of pictures; truncate it to 0 tokens and give everything again"
             .to_owned(),
     ))
+}
+
+/// Checks what a saved session says of its pictures.
+///
+/// # Errors
+/// `Error::Argument` that says what does not fit.
+pub(crate) fn check_saved(config: &Config, tokens: &[u32], pictures: &[SavedPicture]) -> Result<(), Error> {
+    let wrong = |what: String| Err(Error::Argument(format!("the pictures of a saved session: {what}")));
+    let (mut done, mut all) = (0, 0_usize);
+    for SavedPicture { picture, states } in pictures {
+        let ids = tokens.get(picture.start..picture.start.saturating_add(picture.count)).unwrap_or(&[]);
+        if picture.count == 0
+            || ids.len() < picture.count
+            || picture.start < done
+            || ids.iter().any(|&id| stray(&[id]).is_none())
+        {
+            return wrong(format!("{} ids from place {} on are not those of one", picture.count, picture.start));
+        }
+        done = picture.end();
+        all = all.saturating_add(*states);
+        match picture.input {
+            PictureInput::States { token, .. } => check_states(config, token, picture.count)?,
+            PictureInput::Rows { grid, .. } if !config.rope.sections.is_empty() => check_grid(grid, picture.count)?,
+            PictureInput::Rows { .. } => {}
+        }
+        if matches!(picture.input, PictureInput::States { .. }) != (*states > 0) || all > SIZE_LIMIT {
+            return wrong(format!("{states} states of cross-attention; expected some for its pictures only"));
+        }
+    }
+    let known: usize = pictures.iter().map(|saved| saved.picture.count).sum();
+    let ids = tokens.iter().filter(|&&id| id >= FIRST_PICTURE_ID).count();
+    if !config.cross_layers.is_empty() && ids > known {
+        return wrong("cross-attention sees some that the file does not hold; give everything again".to_owned());
+    }
+    Ok(())
 }
 
 /// How many of the tokens from `start` on enter a chunk that has room for `room`: pictures whose rows see each other are

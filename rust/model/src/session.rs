@@ -15,7 +15,7 @@ use llamacpu_kernels::memory;
 use crate::Error;
 use crate::adapters::Adapters;
 use crate::kv::Pages;
-use crate::picture::{Picture, PictureInput};
+use crate::picture::{Picture, PictureInput, SavedPicture};
 
 /// `told` is never held for this long; if it stays locked, its holder is a thread that does not exist in a forked process.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -67,6 +67,26 @@ impl Session {
         }
     }
 
+    /// The session of a file, whose pictures come without their numbers.
+    pub(crate) fn with_pictures(self, pictures: Vec<Picture>) -> Result<Self, Error> {
+        self.told()?.pictures = pictures;
+        Ok(self)
+    }
+
+    /// What a saved session says of the pictures among the tokens.
+    ///
+    /// # Errors
+    /// `Error::Busy` if a step is running; `Error::Memory`.
+    pub fn saved_pictures(&self) -> Result<Vec<SavedPicture>, Error> {
+        let held = self.hold()?;
+        let states =
+            |position: usize| held.pages.crossing.as_ref().map_or(0, |crossing| crossing.pictures.states_of(position));
+        let pictures = self.pictures()?;
+        let mut saved = memory::room(pictures.len(), "pictures")?;
+        saved.extend(pictures.into_iter().map(|picture| SavedPicture { states: states(picture.start), picture }));
+        Ok(saved)
+    }
+
     /// Marks the tokens after the first `tokens` as a second text, for models that tell two texts apart by token types;
     /// must be called before they are processed.
     pub fn set_first_part(&self, tokens: usize) {
@@ -98,8 +118,8 @@ impl Session {
         copy_of(&self.told()?.tokens)
     }
 
-    /// What the ids of pictures among the tokens stand for; those of a restored session are not known. States come
-    /// without their numbers.
+    /// What the ids of pictures among the tokens stand for; those of a restored session, and states, come without their
+    /// numbers.
     ///
     /// # Errors
     /// `Error::Memory`.

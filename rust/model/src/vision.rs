@@ -10,10 +10,12 @@ mod choices;
 mod config;
 mod encoding;
 mod layer;
+mod norms;
 mod pixels;
 mod places;
 mod positions;
 mod projection;
+mod resampler;
 mod validation;
 mod weights;
 

@@ -63,7 +63,7 @@ def _slice(value: Any, *places: Any) -> Any:
     length = _length(value)
     start, end = (*(_place(place, length) for place in places), *(0, length)[len(places) :])[:2]
     if start > end:
-        raise ValueError(f"slice from {start} to {end}; expected an end behind the start")
+        raise ValueError(f"slice from {start} to {end}; expected an end after the start")
     if isinstance(value, list):
         return value[start:end]
     ends = {0: 0}

@@ -115,7 +115,7 @@ def _inside(source: Source, start: int, place: int) -> Generator[Token, None, in
             if end == place:
                 continue
         elif kind in ("word", "field", "variable", "number") and not _ENDED.match(text, end):
-            raise source.error(end, f"unexpected {text[end]!r} behind {text[place:end]}")
+            raise source.error(end, f"unexpected {text[end]!r} after {text[place:end]}")
         depth += (kind == "open") - (kind == "close")
         if depth < 0:
             raise source.error(place, "a parenthesis is closed that was not opened")

@@ -209,7 +209,7 @@ class _Parser:
             raise self.source.error(token.place, f"unexpected {_shown(token)} in {where}; expected a value, | or }}}}")
         for command in commands[1:]:
             if isinstance(command.arguments[0], (Constant, Dot, Nil)):
-                raise self.source.error(command.place, "only a function or a field can stand behind |")
+                raise self.source.error(command.place, "only a function or a field can stand after |")
         if declares:
             self._variables += names
         self._depth -= 1
@@ -233,7 +233,7 @@ class _Parser:
                 break
             self._take()
         if len(names) > 1 or (names and self._peek().kind == "comma"):
-            raise self.source.error(names[-1].place, "expected := or = behind the variables")
+            raise self.source.error(names[-1].place, "expected := or = after the variables")
         self._next = begin
         return (), True
 
@@ -252,7 +252,7 @@ class _Parser:
             found.append(self._operand())
             if self._peek(spaces=False).kind not in ("space", "right", "close", "pipe"):
                 token = self._peek()
-                raise self.source.error(token.place, f"unexpected {_shown(token)} behind a value; expected a space")
+                raise self.source.error(token.place, f"unexpected {_shown(token)} after a value; expected a space")
         if not found:
             raise self.source.error(place, f"a value is missing in {where}")
         return Command(place, tuple(found))
@@ -270,7 +270,7 @@ class _Parser:
         if isinstance(value, Variable):
             return Variable(value.place, value.name, (*value.names, *names))
         if isinstance(value, (Constant, Nil, Dot)):
-            raise self.source.error(begin.place, f"unexpected .{names[0]} behind a value that has no fields")
+            raise self.source.error(begin.place, f"unexpected .{names[0]} after a value that has no fields")
         return Chain(value.place, value, tuple(names))
 
     def _term(self) -> Argument:

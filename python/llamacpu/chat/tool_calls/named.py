@@ -1,4 +1,4 @@
-"""Calls that begin with the name of the function, and arguments in JSON behind it."""
+"""Calls that begin with the name of the function, and arguments in JSON after it."""
 
 # ruff: noqa: RUF001, RUF002 (the bars of DeepSeek tags)
 

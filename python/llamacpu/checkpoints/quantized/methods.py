@@ -62,7 +62,7 @@ def unpacked(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, Laz
 
 
 def _replaced(tensors: Tensors, new: Mapping[str, LazyTensor], parts: Iterable[str]) -> dict[str, LazyTensor]:
-    """The tensors without those in `parts`, and the new ones behind them: the order of llama.cpp's converter."""
+    """The tensors without those in `parts`, and the new ones after them: the order of llama.cpp's converter."""
     gone = set(parts)
     twice = next((name for name in new if name in tensors and name not in gone), None)
     if twice is not None:

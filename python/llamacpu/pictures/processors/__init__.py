@@ -6,9 +6,11 @@ from llamacpu.errors import ModelError
 from llamacpu.pictures.processors.base import Processor
 from llamacpu.pictures.processors.gemma3 import Gemma3
 from llamacpu.pictures.processors.idefics3 import Idefics3
+from llamacpu.pictures.processors.internvl import InternVL
 from llamacpu.pictures.processors.llama4 import Llama4
 from llamacpu.pictures.processors.llava import Llava
 from llamacpu.pictures.processors.llava_next import LlavaNext
+from llamacpu.pictures.processors.minicpmv import MiniCPMV
 from llamacpu.pictures.processors.mllama import Mllama
 from llamacpu.pictures.processors.muse_glimmer import MuseGlimmer
 from llamacpu.pictures.processors.pixtral import Pixtral
@@ -20,6 +22,7 @@ __all__ = ["Processor", "processor_for"]
 _KINDS: dict[str, type[Processor]] = {
     "gemma3": Gemma3,
     "idefics3": Idefics3,
+    "internvl": InternVL,
     "llama4": Llama4,
     "mlp": Llava,
     "mllama": Mllama,
@@ -27,6 +30,7 @@ _KINDS: dict[str, type[Processor]] = {
     "pixtral": Pixtral,
     "qwen2.5vl_merger": Qwen2VL,
     "qwen2vl_merger": Qwen2VL,
+    "resampler": MiniCPMV,
 }
 
 

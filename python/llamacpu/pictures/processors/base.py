@@ -41,8 +41,10 @@ class Processor(ABC):
     def prepare(self, picture: Picture) -> Prepared:
         """The pixels that the encoder reads. Raises PictureError for a damaged picture or a shape it cannot show."""
         plan = self.plan(picture.size)
-        tiles = self._tiles(picture.pixels(), plan)
-        return Prepared(plan, normalized(tiles, self.settings.mean, self.settings.std))
+        pixels = picture.pixels()
+        scale = self.settings.mean, self.settings.std
+        whole = None if plan.whole is None else normalized(self._whole(pixels, plan), *scale)
+        return Prepared(plan, normalized(self._tiles(pixels, plan), *scale), whole)
 
     def arranged(
         self, rows: NDArray[np.float32], plan: Plan, size: Size, newline: NDArray[np.float32] | None
@@ -64,6 +66,10 @@ class Processor(ABC):
     @abstractmethod
     def _tiles(self, pixels: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
         """uint8[tiles, height, width, 3]"""
+
+    def _whole(self, pixels: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
+        """uint8[1, height, width, 3], for plans with a `whole` picture"""
+        raise NotImplementedError
 
     def _tile_tokens(self) -> int:
         """Embeddings of a square tile: its patches, merged."""

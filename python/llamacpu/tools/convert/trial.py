@@ -64,7 +64,7 @@ def _write(path: Path, metadata: Mapping[str, Any], tensors: Sequence[NewTensor]
 
 
 def _predicts_further(name: str, metadata: Mapping[str, Any]) -> bool:
-    """Whether a tensor belongs to the layers behind the last one that predict further tokens, which do not run."""
+    """Whether a tensor belongs to the layers after the last one that predict further tokens, which do not run."""
     architecture = metadata["general.architecture"].value
     further = metadata.get(f"{architecture}.nextn_predict_layers")
     match = _LAYER.match(name)

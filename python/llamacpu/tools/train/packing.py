@@ -20,7 +20,7 @@ __all__ = ["Row", "pack", "packed_rows"]
 
 
 class Row(NamedTuple):
-    """Samples one behind the other.
+    """Samples one after the other.
 
     tokens    int32[n]
     segments  int32[samples + 1]: where each sample begins, and n

@@ -18,7 +18,7 @@ def warm_up_steps(warm_up: float, steps: int) -> int:
 def learning_rate(highest: float, schedule: Schedule, step: int, steps: int, warm_up: int) -> float:
     """The learning rate of a step, counted from 0.
 
-    It rises linearly for `warm_up` steps, reaches `highest` in the last of them, and then falls to 0 behind the last
+    It rises linearly for `warm_up` steps, reaches `highest` in the last of them, and then falls to 0 after the last
     step: along half a cosine (Loshchilov and Hutter 2017, without restarts) or a line; or it stays.
     """
     if step < warm_up:

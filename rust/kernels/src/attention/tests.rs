@@ -125,7 +125,7 @@ fn shapes(random: &mut Random) -> Vec<(KvLayout, usize, usize)> {
         (1, 5, 100, 36, 90),
         (1, 70, 32, 32, 3),
     ];
-    for _ in 0..8 {
+    for _ in 0..if emulated() { 1 } else { 8 } {
         let size = 16 * (1 + random.below(16));
         shapes.push((1 + random.below(3), 1 + random.below(9), size, size, 1 + random.below(130)));
     }

@@ -130,8 +130,8 @@ fn widths(format: Format) -> [usize; 2] {
 #[test]
 fn equal_on_every_instruction_set_and_close_to_exact() {
     let mut random = Random(1);
-    // Under an emulator 1, 6, 11 and 16 tokens.
-    let step = if emulated() { 5 } else { 1 };
+    // Under an emulator 1, 10 and 19 tokens.
+    let step = if emulated() { 9 } else { 1 };
     for format in Format::all() {
         for columns in widths(*format) {
             for (rows, tokens) in (1..=20).step_by(step).map(|tokens| (1 + (tokens * 13 + columns) % 53, tokens)) {
@@ -170,10 +170,10 @@ fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
             }
             let weights = Matrix::new(*format, rows, columns, Bytes::owned(bytes)).unwrap();
             // All have the same magnitude, so all of them become 127 or -127: with one sign, or alternating every two columns.
-            for signs in [0_u32, !0, 0xcccc_cccc] {
+            for signs in [0_u32, !0, 0xcccc_cccc].into_iter().step_by(if emulated() { 2 } else { 1 }) {
                 let input: Vec<f32> =
                     (0..20 * columns).map(|at| if signs >> (at % 32) & 1 == 0 { 1.0 } else { -1.0 }).collect();
-                for tokens in [1, 2, 4, 20] {
+                for tokens in [1, 2, 4, 20].into_iter().step_by(if emulated() { 3 } else { 1 }) {
                     let input = &input[..tokens * columns];
                     let expected = product(Isa::SCALAR, 1, &weights, input, tokens);
                     check_against_exact(&weights, input, &expected);

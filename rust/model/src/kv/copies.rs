@@ -15,10 +15,15 @@ use crate::page::{PURPOSE, Page};
 impl Pages {
     /// A copy of page `index` of a conversation of `tokens` tokens, one group after the other. Whatever is no longer
     /// needed and all slots after the last token are filled with zeros, so that neither forgotten tokens nor leftover
-    /// memory leave the process. Models with recurrent layers have one more: their state.
+    /// memory leave the process. Models with recurrent layers have one more: their state. The pages of pictures that
+    /// cross-attention sees are the last ones.
     pub(crate) fn copy_page(&self, index: usize, tokens: usize) -> Result<AlignedBytes, Error> {
         let pages = tokens.div_ceil(PAGE_TOKENS);
         let state = self.layout.state_bytes() > 0 && index == pages && tokens > 0;
+        let own = pages + usize::from(self.layout.state_bytes() > 0 && tokens > 0);
+        if let Some(crossing) = self.crossing.as_ref().filter(|_| index >= own) {
+            return crossing.pages.copy_page(index - own, crossing.pictures.states());
+        }
         if index >= pages && !state {
             return Err(Error::Argument(format!("there is no page {index} in {pages} pages of keys and values")));
         }

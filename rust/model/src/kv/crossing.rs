@@ -35,6 +35,12 @@ impl CrossedPictures {
         self.0.last().map_or(0, |picture| picture.states.end)
     }
 
+    /// Number of states of the picture with its placeholder at `position`.
+    pub(crate) fn states_of(&self, position: usize) -> usize {
+        let picture = self.0.iter().find(|picture| picture.position == position);
+        picture.map_or(0, |picture| picture.states.len())
+    }
+
     /// The states that the token at a position sees: those of the last picture before it, and of others whose placeholders
     /// stand directly before that of the last one.
     pub(crate) fn seen_from(&self, position: usize) -> Option<Range<usize>> {

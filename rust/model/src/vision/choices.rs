@@ -22,6 +22,9 @@ choices! {
         None = "none",
         /// One row for each row of a tile.
         Fixed = "fixed",
+        /// A square table of n rows and columns, of which row i of H uses row floor(n i / H), and columns likewise
+        /// (MiniCPM-V).
+        Nearest = "nearest",
         /// A square table, resampled linearly to the grid of the patches; beyond its edge are zeros. For a grid of H rows
         /// and W columns it is resampled to W rows and H columns, which are read row by row (Muse Glimmer, as the
         /// `transformers` library runs it).

@@ -42,8 +42,10 @@ settings! {
         positions: PositionTable = PositionTable::None,
         /// Whether the states are normalized before the first layer, by `v.pre_ln`.
         first_norm: bool = false,
-        /// Whether they are normalized behind the last layer, by `v.post_ln`.
+        /// Whether they are normalized behind the last layer.
         last_norm: bool = true,
+        /// Name in the file of that norm.
+        last_norm_name: String = "v.post_ln".to_owned(),
         /// How queries and keys are rotated.
         rotation: VisionRotation = VisionRotation::None,
         /// Which elements of a head form a pair.
@@ -57,6 +59,8 @@ settings! {
         /// Side in patches of the squares that patches attend within, per layer; 0 or empty: to all patches.
         window: Vec<usize> = Vec::new(),
 
+        /// Whether what attention and networks add is multiplied by vectors, `PREFIX.ls1` and `PREFIX.ls2`.
+        layer_scale: bool = false,
         /// Name in the file of the norm before attention.
         attention_norm: String = "ln1".to_owned(),
         /// Name of the matrix behind attention.
@@ -85,9 +89,17 @@ settings! {
         merge: usize = 1,
         /// How they do.
         merge_order: MergeOrder = MergeOrder::Patches,
-        /// Name in the file of a norm of the merged rows by their mean square; empty for none.
+        /// Name in the file of a matrix that the merged rows go through first, with no function behind it; empty for
+        /// none.
+        merger: String = String::new(),
+        /// Learned queries, `resampler.query`, of which each becomes a row: attention of them to all patches (MiniCPM-V)
+        /// stands before the projector, `resampler.proj` alone. 0 for none.
+        queries: usize = 0,
+        /// Name in the file of a norm of the merged rows; empty for none.
         projector_norm: String = String::new(),
-        /// Added to the mean square in that norm.
+        /// What that norm divides by.
+        projector_norm_kind: NormKind = NormKind::Rms,
+        /// Added in it to the mean square, or to the variance.
         projector_norm_epsilon: f32 = 1e-6,
         /// Names of the matrices that the rows go through, in order, with a function between two of them.
         projector: Vec<String> = Vec::new(),
@@ -122,7 +134,7 @@ impl VisionConfig {
         (side > 0).then_some(side * side)
     }
 
-    /// Elements that the projector receives for each row.
+    /// Elements of a row of merged patches.
     pub(super) fn merged_length(&self) -> usize {
         let own = self.embedding_length * (1 + self.kept_inputs.len());
         if self.merge_order == MergeOrder::Average { own } else { own * self.merge * self.merge }

@@ -8,7 +8,8 @@ use super::PictureEncoder;
 use super::attention::room;
 use super::choices::MergeOrder;
 use super::config::{CHANNELS, VisionConfig};
-use super::layer::{LayerBuffers, norm, run};
+use super::layer::{LayerBuffers, run};
+use super::norms::norm;
 use super::pixels::Pixels;
 use super::places::{Places, Row};
 use super::positions::{Turns, add_tiles, embed};
@@ -124,7 +125,7 @@ impl Encoding {
             self.kept.clear();
             embed(context, (config, weights), (&self.pixels, first), places, &mut self.buffers.scratch, stream)?;
             if let Some(weights) = &weights.first_norm {
-                norm(config, weights).apply_in_place(context, stream, width)?;
+                norm(weights).apply_in_place(context, stream, width)?;
             }
             fill_up(places, width, stream);
         }
@@ -140,7 +141,7 @@ impl Encoding {
         run(context, (config, layer), ways, &mut self.buffers, stream)?;
         if stage + 1 == config.layers {
             if let Some(weights) = &weights.last_norm {
-                norm(config, weights).apply_in_place(context, stream, width)?;
+                norm(weights).apply_in_place(context, stream, width)?;
             }
             if let Some(tables) = &weights.tiles {
                 add_tiles(context, (&tables.after, self.pixels.arrangement), places, width, stream)?;

@@ -2,18 +2,17 @@
 
 use llamacpu_kernels::activation::{activate, add, gated, scale};
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::norm;
 
 use super::attention::{Projections, VisionPages, room};
 use super::config::VisionConfig;
+use super::norms::norm;
 use super::places::Places;
 use super::positions::Turns;
 use super::weights::VisionLayer;
-use crate::config::NormKind;
 use crate::error::Error;
 use crate::feed_forward::project;
+use crate::rows::for_rows;
 use crate::scratch::Scratch;
-use crate::weights::Norm;
 
 /// Rows that go through a feed-forward network together: its states are several times as wide as those of the layer.
 const NETWORK_ROWS: usize = 1024;
@@ -44,20 +43,10 @@ impl LayerBuffers {
             value: room(rows, width)?,
             gate: if config.gated { room(rows.min(NETWORK_ROWS), config.feed_forward)? } else { Vec::new() },
             up: inner,
-            pages: VisionPages::new(config.heads, config.head_size(), places, sequences)?,
+            pages: VisionPages::new(config.heads, config.head_size(), places.len(), sequences)?,
             scratch: Scratch::default(),
         })
     }
-}
-
-/// The norm of rows with these weights.
-pub(super) fn norm<'a>(config: &VisionConfig, weights: &'a Norm) -> norm::Norm<'a> {
-    let kind = match config.norm {
-        NormKind::Rms => norm::NormKind::RootMeanSquare,
-        NormKind::Layer => norm::NormKind::MeanAndVariance,
-    };
-    let (weight, bias) = (Some(&weights.weight[..]), weights.bias.as_deref());
-    norm::Norm { kind, size: weights.weight.len(), weight, bias, epsilon: weights.epsilon }
 }
 
 /// Runs the states through a layer.
@@ -73,7 +62,7 @@ pub(super) fn run(
     let LayerBuffers { normed, branch, query, key, value, up, gate, pages, scratch } = buffers;
     let [normed, branch, query, key, value] = [normed, branch, query, key, value].map(|all| &mut all[..stream.len()]);
 
-    norm(config, &layer.attention_norm).apply(context, stream, normed)?;
+    norm(&layer.attention_norm).apply(context, stream, normed)?;
     let mut projections = [(&layer.query, &mut *query), (&layer.key, &mut *key), (&layer.value, &mut *value)];
     project(context, normed, rows, scratch, &mut projections)?;
     if let Some(turns) = turns {
@@ -82,9 +71,10 @@ pub(super) fn run(
     }
     pages.attend(context, places, windowed, Projections { query, key, value }, normed)?;
     project(context, normed, rows, scratch, &mut [(&layer.output, &mut *branch)])?;
-    add_scaled(context, layer.factors.map(|factors| factors.0), stream, branch)?;
+    let scales = layer.scales.as_ref().map(|scales| &scales.0[..]);
+    add_scaled(context, (layer.factors.map(|factors| factors.0), scales), stream, branch)?;
 
-    norm(config, &layer.feed_forward_norm).apply(context, stream, normed)?;
+    norm(&layer.feed_forward_norm).apply(context, stream, normed)?;
     for (input, output) in normed.chunks(NETWORK_ROWS * width).zip(branch.chunks_mut(NETWORK_ROWS * width)) {
         let rows = input.len() / width;
         let up = &mut up[..rows * config.feed_forward];
@@ -99,11 +89,23 @@ pub(super) fn run(
             project(context, up, rows, scratch, &mut [(&layer.down, output)])?;
         }
     }
-    add_scaled(context, layer.factors.map(|factors| factors.1), stream, branch)
+    let scales = layer.scales.as_ref().map(|scales| &scales.1[..]);
+    add_scaled(context, (layer.factors.map(|factors| factors.1), scales), stream, branch)
 }
 
-/// `stream += factor * branch`.
-fn add_scaled(context: &Context, factor: Option<f32>, stream: &mut [f32], branch: &mut [f32]) -> Result<(), Error> {
+/// `stream += factor * branch`, or each element times that of `scales`.
+fn add_scaled(
+    context: &Context,
+    (factor, scales): (Option<f32>, Option<&[f32]>),
+    stream: &mut [f32],
+    branch: &mut [f32],
+) -> Result<(), Error> {
+    if let Some(scales) = scales {
+        for_rows(context, branch, scales.len(), &|_, row| {
+            row.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
+            Ok(())
+        })?;
+    }
     if let Some(factor) = factor {
         scale(context, branch, factor)?;
     }

@@ -122,6 +122,13 @@ fn positions(config: &VisionConfig, weights: &VisionWeights, places: &Places) ->
     let side = (table.len() / width).isqrt();
     let (rows, columns) = places.grid;
     let mut found = zeroed((rows * columns).checked_mul(width), PURPOSE)?;
+    if config.positions == PositionTable::Nearest {
+        for (number, state) in found.chunks_exact_mut(width).enumerate() {
+            let (row, column) = (number / columns * side / rows, number % columns * side / columns);
+            state.copy_from_slice(&table[(row * side + column) * width..][..width]);
+        }
+        return Ok(Some(found));
+    }
     for (number, state) in found.chunks_exact_mut(width).enumerate() {
         let taps = |place: usize, of: usize| taps(place, of, side);
         for (row, of_row) in taps(number / rows, columns) {

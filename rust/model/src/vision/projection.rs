@@ -3,11 +3,11 @@
 
 use llamacpu_kernels::activation::activate;
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::norm;
 
 use super::attention::room;
 use super::choices::MergeOrder;
 use super::config::VisionConfig;
+use super::norms::norm;
 use super::places::Places;
 use super::weights::VisionWeights;
 use crate::error::Error;
@@ -17,6 +17,9 @@ use crate::scratch::Scratch;
 
 /// Rows of the result for a tile of `grid` patches.
 pub(super) fn output_rows(config: &VisionConfig, grid: (usize, usize)) -> usize {
+    if config.queries > 0 {
+        return config.queries;
+    }
     grid.0 / config.merge * (grid.1 / config.merge) + usize::from(config.class_output)
 }
 
@@ -28,6 +31,32 @@ pub(super) fn rows(
     places: &Places,
     (stream, kept, tiles): (&[f32], &[Vec<f32>], usize),
     scratch: &mut Scratch,
+) -> Result<Vec<f32>, Error> {
+    let mut input = match &weights.resampler {
+        Some(resampler) => resampler.run(context, config, places, stream, scratch)?,
+        None => merged(context, config, places, (stream, kept, tiles))?,
+    };
+    let count = tiles * output_rows(config, places.grid);
+    if let Some(weights) = &weights.projector_norm {
+        norm(weights).apply_in_place(context, &mut input, weights.weight.len())?;
+    }
+    for (index, linear) in weights.merger.iter().chain(&weights.projector).enumerate() {
+        if index > usize::from(weights.merger.is_some()) {
+            activate(context, config.projector_activation.kernel(), &mut input)?;
+        }
+        let mut output = room(count, linear.rows())?;
+        project(context, &input, count, scratch, &mut [(linear, &mut output)])?;
+        input = output;
+    }
+    Ok(input)
+}
+
+/// The patches of each square as one row.
+fn merged(
+    context: &Context,
+    config: &VisionConfig,
+    places: &Places,
+    (stream, kept, tiles): (&[f32], &[Vec<f32>], usize),
 ) -> Result<Vec<f32>, Error> {
     let (width, merged) = (config.embedding_length, config.merged_length());
     let in_tile = output_rows(config, places.grid);
@@ -70,19 +99,6 @@ pub(super) fn rows(
         }
         Ok(())
     })?;
-    if let Some(weights) = &weights.projector_norm {
-        let (kind, epsilon) = (norm::NormKind::RootMeanSquare, weights.epsilon);
-        let norm = norm::Norm { kind, size: merged, weight: Some(&weights.weight), bias: None, epsilon };
-        norm.apply_in_place(context, &mut input, merged)?;
-    }
-    for (index, linear) in weights.projector.iter().enumerate() {
-        if index > 0 {
-            activate(context, config.projector_activation.kernel(), &mut input)?;
-        }
-        let mut output = room(count, linear.rows())?;
-        project(context, &input, count, scratch, &mut [(linear, &mut output)])?;
-        input = output;
-    }
     Ok(input)
 }
 

@@ -2,6 +2,7 @@
 
 use super::choices::{ClassToken, PositionTable, VisionRotation};
 use super::config::VisionConfig;
+use super::resampler::Resampler;
 use crate::Error;
 use crate::config::LAYERS_LIMIT;
 
@@ -73,6 +74,13 @@ impl VisionConfig {
             }
         } else if self.global_layers > 0 || self.row_multiple > 1 {
             return wrong("global_layers and row_multiple", "joint tiles");
+        }
+        within("queries", self.queries, 0, 1 << 12)?;
+        if self.queries > 0 && (self.merge > 1 || self.class_token != ClassToken::None || self.joint_tiles > 0) {
+            return wrong("queries", "separate tiles whose patches are not merged, and no class token");
+        }
+        if self.queries > 0 && (!self.kept_inputs.is_empty() || !Resampler::fits(self.output_length)) {
+            return wrong("queries", "no kept inputs, and an output_length of whole heads");
         }
         if self.projector.is_empty() {
             return wrong("projector", "at least one matrix");

@@ -7,8 +7,9 @@ use llamacpu_kernels::memory;
 
 use super::choices::{ClassToken, PositionTable};
 use super::config::{CHANNELS, VisionConfig};
+use super::norms::{encoder_norm, norm_of};
+use super::resampler::Resampler;
 use crate::Error;
-use crate::config::NormKind;
 use crate::error::zeroed;
 use crate::tensors::Tensors;
 use crate::weights::{Linear, Norm};
@@ -26,6 +27,8 @@ pub(super) struct VisionLayer {
     pub(super) down: Linear,
     /// Factors of what attention and the network add.
     pub(super) factors: Option<(f32, f32)>,
+    /// The same, one for each element of a row.
+    pub(super) scales: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 /// A table of which one row is used for a picture, with the factor of its elements.
@@ -58,6 +61,8 @@ pub(super) struct VisionWeights {
     pub(super) layers: Vec<VisionLayer>,
     pub(super) last_norm: Option<Norm>,
     pub(super) global_layers: Vec<VisionLayer>,
+    pub(super) merger: Option<Linear>,
+    pub(super) resampler: Option<Resampler>,
     pub(super) projector_norm: Option<Norm>,
     pub(super) projector: Vec<Linear>,
 }
@@ -72,12 +77,18 @@ impl VisionWeights {
             layers.collect::<Result<Vec<_>, Error>>()
         };
         let norm = |tensors: &mut Tensors, wanted: bool, name: &str| {
-            wanted.then(|| norm_of(config, tensors, name, width)).transpose()
+            wanted.then(|| encoder_norm(config, tensors, name, width)).transpose()
         };
         let projector_norm = (!config.projector_norm.is_empty()).then(|| {
-            let weight = tensors.vector(&format!("{}.weight", config.projector_norm), config.merged_length())?;
-            Ok::<_, Error>(Norm { weight, bias: None, kind: config.norm, epsilon: config.projector_norm_epsilon })
+            let (kind, len, name) = (config.projector_norm_kind, config.merged_length(), &config.projector_norm);
+            Ok::<_, Error>(Norm { epsilon: config.projector_norm_epsilon, ..norm_of(kind, tensors, name, len)? })
         });
+        let merger = match config.merger.as_str() {
+            "" => None,
+            name => Some(tensors.linear(name, config.merged_length(), tensors.shape(&format!("{name}.weight"))?[1])?),
+        };
+        let resampled = (config.queries > 0).then_some(config.output_length);
+        let columns = resampled.or(merger.as_ref().map(Linear::rows)).unwrap_or(config.merged_length());
         Ok(Self {
             patch: patch_of(config, tensors)?,
             class: class.transpose()?,
@@ -85,10 +96,12 @@ impl VisionWeights {
             tiles: (config.joint_tiles > 0).then(|| TileTables::load(config, tensors)).transpose()?,
             first_norm: norm(tensors, config.first_norm, "v.pre_ln")?,
             layers: layer(tensors, "v.blk", config.layers, false)?,
-            last_norm: norm(tensors, config.last_norm, "v.post_ln")?,
+            last_norm: norm(tensors, config.last_norm, &config.last_norm_name)?,
             global_layers: layer(tensors, "v.global.blk", config.global_layers, true)?,
+            resampler: (config.queries > 0).then(|| Resampler::load(config, tensors)).transpose()?,
             projector_norm: projector_norm.transpose()?,
-            projector: projector_of(config, tensors)?,
+            projector: projector_of(config, columns, tensors)?,
+            merger,
         })
     }
 
@@ -98,7 +111,8 @@ impl VisionWeights {
             let own = [&layer.query, &layer.key, &layer.value, &layer.output, &layer.up, &layer.down];
             own.into_iter().chain(&layer.gate)
         });
-        layers.chain([&self.patch]).chain(&self.projector).map(|linear| linear.matrix.nbytes()).sum()
+        let behind = self.merger.iter().chain(self.resampler.iter().flat_map(Resampler::linears));
+        layers.chain([&self.patch]).chain(behind).chain(&self.projector).map(|linear| linear.matrix.nbytes()).sum()
     }
 }
 
@@ -120,14 +134,19 @@ impl VisionLayer {
             let mut one = |part: &str| Ok::<_, Error>(tensors.vector(&name(part), 1)?[0]);
             Ok::<_, Error>((one("attn_gate")?, one("ffn_gate")?))
         });
+        let scales = config.layer_scale.then(|| {
+            let mut one = |part: &str| tensors.vector(&format!("{prefix}.{part}.weight"), width);
+            Ok::<_, Error>((one("ls1")?, one("ls2")?))
+        });
         Ok(Self {
             factors: factors.transpose()?,
-            attention_norm: norm_of(config, tensors, &name(&config.attention_norm), width)?,
+            scales: scales.transpose()?,
+            attention_norm: encoder_norm(config, tensors, &name(&config.attention_norm), width)?,
             query,
             key,
             value,
             output: tensors.linear(&name(&config.attention_output), width, width)?,
-            feed_forward_norm: norm_of(config, tensors, &name(&config.feed_forward_norm), width)?,
+            feed_forward_norm: encoder_norm(config, tensors, &name(&config.feed_forward_norm), width)?,
             gate: config.gated.then(|| tensors.linear(&name("ffn_gate"), width, inner)).transpose()?,
             up: tensors.linear(&name(&config.feed_forward_up), width, inner)?,
             down: tensors.linear(&name(&config.feed_forward_down), inner, width)?,
@@ -151,15 +170,6 @@ impl TileTables {
             position_gate: tensors.vector("v.position_embd.gate", 1)?[0],
         })
     }
-}
-
-fn norm_of(config: &VisionConfig, tensors: &mut Tensors, name: &str, len: usize) -> Result<Norm, Error> {
-    let weight = tensors.vector(&format!("{name}.weight"), len)?;
-    let bias = match config.norm {
-        NormKind::Rms => None,
-        NormKind::Layer => tensors.optional_vector(&format!("{name}.bias"), len)?,
-    };
-    Ok(Norm { weight, bias, kind: config.norm, epsilon: config.norm_epsilon })
 }
 
 /// The matrix of patches. A second one is for the second of two frames, which in a still picture is equal to the first, so
@@ -191,7 +201,7 @@ fn positions_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Option<V
     let rows = match config.positions {
         PositionTable::None => return Ok(None),
         PositionTable::Fixed => config.rows(config.patches().unwrap_or(0)),
-        PositionTable::Transposed => {
+        PositionTable::Transposed | PositionTable::Nearest => {
             let [_, rows, _] = tensors.shape(name)?;
             if rows.isqrt().pow(2) != rows {
                 return Err(Error::Model(format!("the tensor {name:?} has {rows} rows; expected those of a square")));
@@ -202,8 +212,8 @@ fn positions_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Option<V
     tensors.table(name, config.embedding_length, rows).map(Some)
 }
 
-fn projector_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Vec<Linear>, Error> {
-    let mut columns = config.merged_length();
+/// The matrices behind merged or resampled rows of `columns` elements.
+fn projector_of(config: &VisionConfig, mut columns: usize, tensors: &mut Tensors) -> Result<Vec<Linear>, Error> {
     let mut linears = Vec::with_capacity(config.projector.len());
     for (index, name) in config.projector.iter().enumerate() {
         let last = index + 1 == config.projector.len();

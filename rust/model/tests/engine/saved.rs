@@ -12,7 +12,7 @@ fn step(model: &Model, session: &Session, tokens: &[u32]) -> Vec<u32> {
 fn restored(model: &Model, session: &Session) -> Session {
     let tokens = session.tokens().unwrap();
     let pages = tokens.len().div_ceil(64);
-    let mut restoration = model.restore(Some(session.context()), session.kv_type(), tokens).unwrap();
+    let mut restoration = model.restore(Some(session.context()), session.kv_type(), tokens, &[]).unwrap();
     assert_eq!(restoration.missing(), pages);
     for index in 0..pages {
         restoration.push(&session.page(index).unwrap()).unwrap();
@@ -49,12 +49,12 @@ fn parts_that_do_not_fit_are_refused() {
     step(&model, &session, &[1; 70]);
     let page = session.page(0).unwrap();
     assert!(matches!(session.page(2), Err(Error::Argument(_))));
-    assert!(matches!(model.restore(Some(3), KvType::F16, vec![0; 4]), Err(Error::ContextOverflow { .. })));
-    assert!(matches!(model.restore(None, KvType::F16, vec![40]), Err(Error::Argument(_))));
-    let mut restoration = model.restore(None, KvType::F16, vec![1; 3]).unwrap();
+    assert!(matches!(model.restore(Some(3), KvType::F16, vec![0; 4], &[]), Err(Error::ContextOverflow { .. })));
+    assert!(matches!(model.restore(None, KvType::F16, vec![40], &[]), Err(Error::Argument(_))));
+    let mut restoration = model.restore(None, KvType::F16, vec![1; 3], &[]).unwrap();
     assert!(matches!(restoration.push(&page[1..]), Err(Error::Argument(_))));
     restoration.push(&page).unwrap();
     assert!(matches!(restoration.push(&page), Err(Error::Argument(_))));
-    let incomplete = model.restore(None, KvType::F16, vec![1; 3]).unwrap();
+    let incomplete = model.restore(None, KvType::F16, vec![1; 3], &[]).unwrap();
     assert!(matches!(incomplete.finish(), Err(Error::Argument(_))));
 }

@@ -14,7 +14,7 @@ from llamacpu.tools.convert.tokenizers.merged import set_character_pairs
 __all__ = ["Gemma4", "Gemma4Unified"]
 
 _UNROTATED = 1e30
-"""A frequency divided by this is zero: the pairs behind the rotated ones of a head with full attention."""
+"""A frequency divided by this is zero: the pairs after the rotated ones of a head with full attention."""
 _FULL = "full_attention"
 
 

@@ -211,6 +211,8 @@ fn values_may_be_the_beginning_of_keys() {
     for (kv_type, tolerance) in TYPES.into_iter().zip([3e-6, 1e-3, 2e-2]) {
         for (kv_heads, heads, key_size, value_size, tokens) in
             [(1, 16, 576, 512, 70), (1, 5, 96, 64, 130), (2, 4, 50, 33, 40), (1, 1, 7, 7, 3), (1, 70, 40, 1, 9)]
+                .into_iter()
+                .skip(if emulated() { 2 } else { 0 })
         {
             let layout = KvLayout { kv_type, kv_heads, key_size, value_size, latent: true };
             assert_eq!(layout.layer_bytes(), KvLayout { latent: false, value_size: 0, ..layout }.layer_bytes());

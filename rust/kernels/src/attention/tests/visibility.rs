@@ -8,7 +8,8 @@ fn windows_hide_what_is_before_them() {
     let tokens = CHUNK + 300;
     let layout = KvLayout { kv_type: KvType::F32, kv_heads: 1, key_size: 16, value_size: 16, latent: false };
     let sequence = Sequence::random(layout, 2, tokens, &mut random);
-    for window in [1, 5, 64, 100, 513] {
+    // Under an emulator 5 and 513 tokens.
+    for window in [5, 1, 64, 513, 100].into_iter().step_by(if emulated() { 3 } else { 1 }) {
         let first: Vec<Range<usize>> = (0..tokens).map(|query| (query + 1).saturating_sub(window)..query + 1).collect();
         let expected = sequence.run(Isa::SCALAR, 1, 0, &[tokens], Some(&first));
         for isa in Isa::available() {
