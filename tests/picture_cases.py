@@ -25,6 +25,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "projector": "muse-glimmer", "image_size": 448, "patch_size": 14, "merge": 2, "mean": HALF, "std": HALF,
     },
     "gemma3": {"projector": "gemma3", "image_size": 896, "patch_size": 14, "mean": HALF, "std": HALF},
+    "gemma3-crops": {
+        "projector": "gemma3", "image_size": 224, "patch_size": 14, "mean": HALF, "std": HALF, "max_crops": 4,
+    },
     "idefics3": {
         "projector": "idefics3", "image_size": 364, "patch_size": 14, "merge": 2, "longest_edge": 1456, "mean": HALF,
         "std": HALF,

@@ -25,8 +25,8 @@ STORED = json.loads((Path(__file__).parent / "golden" / "pictures.json").read_te
 KINDS = sorted(cases.SETTINGS)
 SHAPES = [((7, 5), (3, 11)), ((64, 97), (13, 40)), ((1, 1), (4, 3)), ((40, 9), (41, 8)), ((3, 80), (50, 7))]
 LEAST = {
-    "llama4": 144, "mllama": 1601, "gemma3": 256, "idefics3": 169, "smolvlm": 64, "llava": 576, "llava-next": 1776,
-    "internvl": 256,
+    "llama4": 144, "mllama": 1601, "gemma3": 256, "gemma3-crops": 16, "idefics3": 169, "smolvlm": 64, "llava": 576,
+    "llava-next": 1776, "internvl": 256,
 }  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def test_a_plan_counts_what_is_prepared(kind: str) -> None:
         plan = processor.plan(size)
         pixels = plan.tiles * plan.tile[0] * plan.tile[1]
         side = settings.patch_size * processor.side
-        tokens = pixels // side**2 if kind not in ("gemma3", "mllama", "llava", "llava-next") else None
+        tokens = pixels // side**2 if kind not in ("gemma3", "gemma3-crops", "mllama", "llava", "llava-next") else None
         if tokens is not None:
             assert plan.rows == tokens, size
         assert plan.rows > 0 or plan.cross_rows > 0
@@ -159,6 +159,14 @@ def test_prompts_around_tiles() -> None:
     )
     assert of("mllama", (2000, 100)) == "<|image|>"
     assert of("gemma3", (2000, 100)) == "\n\n<start_of_image>(256)<end_of_image>\n\n"
+    assert of("gemma3-crops", (500, 599)) == "\n\n<start_of_image>(16)<end_of_image>\n\n"
+    # As Gemma3Processor expands "Here is the original image <start_of_image> and here are some crops to help you see
+    # better <start_of_image> <start_of_image>".
+    one = "\n\n<start_of_image>(16)<end_of_image>\n\n"
+    for count, size in ((2, (500, 600)), (2, (700, 512)), (3, (300, 900)), (4, (3000, 300))):
+        crops = " ".join([one] * count)
+        told = f"Here is the original image {one} and here are some crops to help you see better {crops}"
+        assert of("gemma3-crops", size) == told, size
     assert of("muse-glimmer", (56, 84)) == "<|image_start|>(6)<|image_end|>"
     assert of("qwen2-vl", (56, 84)) == "<|vision_start|>(6)<|vision_end|>"
     assert of("pixtral", (32, 48)) == "(3)[IMG_BREAK](3)[IMG_END]"

@@ -160,6 +160,35 @@ def test_info_says_what_pictures_cost(mmproj: Path) -> None:
     assert facts["vision"]["weight_bytes"] > 0
 
 
+def test_info_counts_the_tokens_of_a_file(tmp_path: Path) -> None:
+    keys = {"image_size": 224, "patch_size": 14, "projector.scale_factor": 4}
+    metadata = {f"clip.vision.{key}": value for key, value in keys.items()}
+    encoder = vision_files.write_mmproj(tmp_path / "mmproj.gguf", **metadata, **{"clip.projector_type": "gemma3"})
+    for name, size in (("wide.png", (300, 900)), ("square.png", (300, 300))):
+        (tmp_path / name).write_bytes(png(size))
+    given = ("info", encoder, "--image", tmp_path / "wide.png", "--image", tmp_path / "square.png", "--json")
+    found = json.loads(run(*given).stdout)["vision"]["embeddings"]
+    assert (found["wide.png, 900 x 300"], found["square.png, 300 x 300"]) == (16, 16)
+    found = json.loads(run(*given, "--image-crops", 4).stdout)["vision"]["embeddings"]
+    assert (found["wide.png, 900 x 300"], found["square.png, 300 x 300"]) == (16 * 4, 16)
+    limited = json.loads(run(*given, "--image-crops", 4, "--image-tokens", 48).stdout)["vision"]["embeddings"]
+    assert limited["wide.png, 900 x 300"] == 48
+    (tmp_path / "text.png").write_text("no picture")
+    failed = run("info", encoder, "--image", tmp_path / "text.png")
+    assert (failed.exit_code, "text.png is not an image" in failed.stderr) == (1, True)
+
+
+def test_crops_are_passed_on(mmproj: Path) -> None:
+    with llamacpu.Model(DEMO, mmproj=mmproj, image_crops=4) as model:
+        assert model.vision is not None
+        assert model.vision.settings.max_crops == 4
+    llama = llamacpu.Llama(DEMO, mmproj=mmproj, image_crops=2, verbose=False)
+    assert llama.model.vision is not None
+    assert llama.model.vision.settings.max_crops == 2
+    with pytest.raises(ValueError, match="crops"):
+        llamacpu.Model(DEMO, mmproj=mmproj, image_crops=-1)
+
+
 def test_paths_that_were_dragged_into_a_message(tmp_path: Path) -> None:
     path = tmp_path / "my photo's.jpg"
     plain = tmp_path / "b.PNG"

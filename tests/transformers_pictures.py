@@ -67,7 +67,12 @@ def _muse(kind: str, image: np.ndarray) -> Any:
 
 
 def _gemma3(kind: str, image: np.ndarray) -> Any:
-    found = _run("Gemma3ImageProcessorPil", "gemma3.image_processing_pil_gemma3", image, size=_square(896))
+    crops = {
+        "do_pan_and_scan": True, "pan_and_scan_min_crop_size": 256, "pan_and_scan_max_num_crops": 4,
+        "pan_and_scan_min_ratio_to_activate": 1.2,
+    } if kind == "gemma3-crops" else {}  # fmt: skip
+    size = _square(SETTINGS[kind]["image_size"])
+    found = _run("Gemma3ImageProcessorPil", "gemma3.image_processing_pil_gemma3", image, size=size, **crops)
     return found["pixel_values"], (1, 1)
 
 
@@ -120,7 +125,8 @@ def _internvl(kind: str, image: np.ndarray) -> Any:
 
 
 _PROCESSORS = {
-    "llama4": _llama4, "mllama": _mllama, "muse-glimmer": _muse, "gemma3": _gemma3, "idefics3": _idefics3,
+    "llama4": _llama4, "mllama": _mllama, "muse-glimmer": _muse, "gemma3": _gemma3, "gemma3-crops": _gemma3,
+    "idefics3": _idefics3,
     "smolvlm": _idefics3, "llava": _llava, "llava-next": _llava, "qwen2-vl": _qwen2, "pixtral": _pixtral,
     "pixtral-merged": _pixtral, "internvl": _internvl,
 }  # fmt: skip

@@ -59,6 +59,8 @@ class Model(EngineModel):
                model's name or is beside its file, False for none
     image_tokens  maximum number of tokens of a picture, for models that offer several sizes; `None` for what they
                were trained with
+    image_crops  maximum number of crops of a long picture, shown beside the whole picture (Gemma 3's "pan and scan");
+               0 for none, as that model's processor does by default
     lora, control_vectors  what sessions go through by default, as in `session`: LoRA adapters with their scales, and
                control vectors with their strengths and layers. Without `lora`, a model opened by name has the adapters
                that belong to the name (ADAPTER of a Modelfile)
@@ -85,10 +87,12 @@ class Model(EngineModel):
         control_vectors: Iterable[ControlVectorUse] | None = None,
         mmproj: str | os.PathLike[str] | bool | None = None,
         image_tokens: int | None = None,
+        image_crops: int = 0,
         priority: Priority | None = None,
         duty: Duty = None,
     ) -> None:
         integer("image_tokens", image_tokens)
+        integer("image_crops", image_crops)
         if image_tokens is not None and image_tokens < 1:
             raise ValueError(f"image_tokens is {image_tokens}; expected at least 1, or None for the model's own choice")
         self._vision: Vision | None = None
@@ -97,7 +101,7 @@ class Model(EngineModel):
             priority=priority, duty=duty,
         )  # fmt: skip
         try:
-            self._vision = vision_of(self, self._projector, mmproj, image_tokens, threads)
+            self._vision = vision_of(self, self._projector, mmproj, image_tokens, threads, image_crops)
         except BaseException:
             self.close()
             raise

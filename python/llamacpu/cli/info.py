@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,6 +26,14 @@ _LONGEST_TEXT = 60
 @click.argument("model", type=str, shell_complete=options.complete_files)
 @options.mmproj
 @options.image_tokens
+@options.image_crops
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Count the tokens of this picture, too. May be repeated.",
+)
 @options.context
 @options.kv_type
 @click.option("--tensors", "show_tensors", is_flag=True, help="List every tensor.")
@@ -34,6 +43,8 @@ def command(
     model: str,
     mmproj: str | None,
     image_tokens: int | None,
+    image_crops: int,
+    images: tuple[Path, ...],
     context: int | None,
     kv_type: str,
     show_tensors: bool,
@@ -48,7 +59,9 @@ def command(
         facts = describe(file, context, kv_type, show_tensors)
         if facts["runs"] or mmproj or facts["architecture"] == "clip":
             width = None if facts["architecture"] == "clip" else facts.get("embedding_length")
-            facts["vision"] = vision_facts(file, width, mmproj, image_tokens, encoder)
+            facts["vision"] = vision_facts(
+                file, width, mmproj, image_tokens, encoder, max_crops=image_crops, images=images
+            )
     if as_json:
         write(json.dumps(facts, ensure_ascii=False) + "\n")
     else:

@@ -9,6 +9,8 @@ from llamacpu.errors import LlamaCpuError
 from llamacpu.families.memory import amount
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llamacpu.gguf.file import GGUFFile
 
 __all__ = ["vision_facts", "vision_rows"]
@@ -18,15 +20,23 @@ _SIZES = ((720, 1280), (3000, 4000))
 
 
 def vision_facts(
-    file: GGUFFile, width: int | None, mmproj: str | None, max_tokens: int | None, named: Path | None = None
+    file: GGUFFile,
+    width: int | None,
+    mmproj: str | None,
+    max_tokens: int | None,
+    named: Path | None = None,
+    *,
+    max_crops: int = 0,
+    images: Iterable[Path] = (),
 ) -> dict[str, Any] | None:
     """The vision encoder of a model, and what pictures of some sizes cost; None if there is no encoder.
 
     width: the model's embedding_length; None for a file that is itself an encoder. named: the encoder that came with
-    the model's name.
+    the model's name. images: files of pictures to count, too.
     """
     from llamacpu.multimodal.projectors import projector_beside
     from llamacpu.multimodal.vision import Vision
+    from llamacpu.pictures import read_picture
 
     own = width is None or (
         file.metadata.get("general.architecture") == "mllama" and "mllama.vision.image_size" in file.metadata
@@ -36,13 +46,16 @@ def vision_facts(
     if found is None:
         return None
     try:
-        vision = Vision(found, width=width, max_tokens=max_tokens)
+        vision = Vision(found, width=width, max_tokens=max_tokens, max_crops=max_crops)
     except LlamaCpuError as error:
         if mmproj:
             raise
         return {"path": str(found), "problem": str(error)}
     side = vision.settings.image_size
     plans = {f"{wide} x {tall}": vision.plan((tall, wide)) for tall, wide in ((side, side), *_SIZES)}
+    for image in images:
+        size = read_picture(image).size
+        plans[f"{image.name}, {size[1]} x {size[0]}"] = vision.plan(size)
     return {
         "path": str(found),
         "kind": vision.kind,

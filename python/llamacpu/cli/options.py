@@ -79,6 +79,12 @@ image_tokens: Decorator = click.option(
     type=click.IntRange(min=1, max=MOST_TOKENS),
     help="Maximum number of tokens of a picture, for models that offer several sizes.",
 )
+image_crops: Decorator = click.option(
+    "--image-crops",
+    type=click.IntRange(min=0, max=16),
+    default=0,
+    help='Maximum number of crops of a long picture, shown beside the whole (Gemma 3\'s "pan and scan"; usual: 4).',
+)
 context: Decorator = click.option(
     "-c",
     "--context",

@@ -89,6 +89,7 @@ if TYPE_CHECKING:
 @options.duty
 @options.mmproj
 @options.image_tokens
+@options.image_crops
 @options.load
 @options.overrides
 @options.kv_type
@@ -153,6 +154,7 @@ def command(context: click.Context, /, **given: Any) -> None:
             overrides=given["overrides"],
             mmproj=given["mmproj"],
             image_tokens=given["image_tokens"],
+            image_crops=given["image_crops"],
             priority=given["priority"],
             duty=given["duty"],
             **adapter_options.opened(given["lora"], given["control_vectors"]),

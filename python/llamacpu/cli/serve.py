@@ -151,6 +151,7 @@ def _aliases(_context: click.Context, option: click.Parameter, value: tuple[str,
 @options.draft_model
 @options.mmproj
 @options.image_tokens
+@options.image_crops
 @click.option("--image-files", is_flag=True, help="Let clients name files of this machine as pictures.")
 @click.option(
     "--image-addresses",
@@ -226,7 +227,8 @@ def _serve(given: dict[str, Any]) -> int:
             guard=given["guard"], store_changes=given["store_changes"], kv_memory=given["kv_memory"],
             prefix_cache=given["prefix_cache"], prefix_cache_bytes=given["prefix_cache_size"],
             draft_model=given["draft_model"], mmproj=given["mmproj"], image_tokens=given["image_tokens"],
-            image_files=given["image_files"], image_addresses=given["image_addresses"],
+            image_crops=given["image_crops"], image_files=given["image_files"],
+            image_addresses=given["image_addresses"],
             priority=given["priority"], duty=given["duty"],
             lora=lora, control_vectors=adapters["control_vectors"] or (),
         )  # fmt: skip

@@ -59,6 +59,7 @@ class Llama(Attributes, Signatures):
     chat_handler  a function that answers conversations itself, see `llamacpu.llama.formats`
     mmproj        the vision encoder of a model with image input; None for the one beside its file
     image_tokens  the most tokens of a picture; None for what the model was trained with
+    image_crops   the most crops of a long picture, shown beside the whole (Gemma 3); 0 for none
     tokenizer     replaces the file's tokenizer: an object like those in `llamacpu.llama.tokenizer`
     type_k        how keys and values are stored: 1 (16 bits), 0 (32 bits) or 8 (about 8 bits)
     logits_all    whether `scores` keeps the logits of every token, not only of the last one
@@ -129,6 +130,7 @@ class Llama(Attributes, Signatures):
         chat_handler: Callable[..., Any] | None = None,
         mmproj: str | os.PathLike[str] | bool | None = None,
         image_tokens: int | None = None,
+        image_crops: int = 0,
         draft_model: Any = "auto",
         tokenizer: Any = None,
         type_k: int | str | None = None,

@@ -51,7 +51,7 @@ def open_file(
     model = Model(
         name, threads=threads, overrides=overrides, load=load, lora=settings.lora(arguments),
         mmproj=arguments["mmproj"], image_tokens=arguments["image_tokens"], priority=arguments["priority"],
-        duty=arguments["duty"],
+        duty=arguments["duty"], image_crops=arguments["image_crops"],
     )  # fmt: skip
     if "n_ctx" not in given and model.preset.context is not None:
         context = model.preset.context

@@ -80,6 +80,7 @@ def vision_of(
     mmproj: str | os.PathLike[str] | bool | None,
     max_tokens: int | None,
     threads: int | None,
+    max_crops: int = 0,
 ) -> Vision | None:
     """The vision encoder of a model; None if it has none.
 
@@ -92,7 +93,7 @@ def vision_of(
         return None
     width = model.config["embedding_length"]
     if isinstance(mmproj, (str, os.PathLike)):
-        return _opened(_file_of(mmproj), width, max_tokens, threads, duty_of(model))
+        return _opened(_file_of(mmproj), width, max_tokens, threads, duty_of(model), max_crops)
     path = Path(model.path)
     if model.config["architecture"] == "mllama" and "mllama.vision.image_size" in model.metadata:
         found: Path | None = path
@@ -103,7 +104,7 @@ def vision_of(
     if found is None:
         return None
     try:
-        return _opened(found, width, max_tokens, threads, duty_of(model))
+        return _opened(found, width, max_tokens, threads, duty_of(model), max_crops)
     except (GGUFError, ModelError) as error:
         if mmproj is True:
             raise
@@ -111,11 +112,13 @@ def vision_of(
         return None
 
 
-def _opened(path: Path, width: int, max_tokens: int | None, threads: int | None, duty: DutyCycle | None) -> Vision:
+def _opened(
+    path: Path, width: int, max_tokens: int | None, threads: int | None, duty: DutyCycle | None, max_crops: int
+) -> Vision:
     # Imported here: most models have no vision encoder.
     from llamacpu.multimodal.vision import Vision
 
-    return Vision(path, width=width, threads=threads, max_tokens=max_tokens, duty=duty)
+    return Vision(path, width=width, threads=threads, max_tokens=max_tokens, max_crops=max_crops, duty=duty)
 
 
 def _file_of(mmproj: str | os.PathLike[str]) -> Path:

@@ -52,6 +52,7 @@ class Vision:
     path        an mmproj file, or a Llama 3.2 Vision model in one file
     width       the model's embedding_length, which the encoder's output must have
     threads     for the encoder; None as for `Model`
+    max_crops   most crops of a long picture that are shown beside the whole, for models that know them (Gemma 3)
     max_tokens  maximum number of tokens of a picture, for models that have a choice; None for that of the training
     limits      what pictures are accepted
     cache_bytes  size limit of the cache of embeddings
@@ -69,6 +70,7 @@ class Vision:
         width: int | None = None,
         threads: int | None = None,
         max_tokens: int | None = None,
+        max_crops: int = 0,
         limits: PictureLimits | None = None,
         cache_bytes: int = _CACHE_BYTES,
         duty: DutyCycle | None = None,
@@ -77,7 +79,7 @@ class Vision:
         self.path: Path = Path(path)
         self.limits: PictureLimits = limits or PictureLimits()
         with GGUFFile(path) as file:
-            self.settings: PictureSettings = PictureSettings.of(file.metadata, max_tokens)
+            self.settings: PictureSettings = PictureSettings.of(file.metadata, max_tokens, max_crops)
             own = file.metadata.get("clip.vision.projection_dim")
             self.weight_bytes: int = sum(
                 tensor.nbytes

@@ -18,6 +18,8 @@ _CLIP_STD: _Channels = (0.26862954, 0.26130258, 0.27577711)
 # The largest values of published models are 1536 and 48; a header cannot ask for more pixels than these allow.
 _LARGEST = {"image_size": 1 << 13, "patch_size": 1 << 8, "merge": 1 << 4, "longest_edge": 1 << 13}
 
+_MOST_CROPS = 16
+
 
 @dataclass(frozen=True)
 class PictureSettings:
@@ -34,6 +36,7 @@ class PictureSettings:
     version       of the model, where one kind has several (MiniCPM-V); 0 for others
     queries       embeddings of a tile of any size, where the encoder makes as many of each; 0 for others
     grids         heights and widths of the canvases that a picture may be cut from, in pixels
+    max_crops     most crops of a long picture, shown beside the whole (Gemma 3); fewer than 2: none
     max_tokens    the caller's limit of tokens of a picture: a model that has a choice of sizes chooses a smaller one
     """
 
@@ -52,6 +55,7 @@ class PictureSettings:
     queries: int = 0
     grids: tuple[tuple[int, int], ...] = ()
     max_tokens: int | None = None
+    max_crops: int = 0
 
     def __post_init__(self) -> None:
         for name in ("image_size", "patch_size"):
@@ -65,9 +69,11 @@ class PictureSettings:
             raise ModelError("the vision encoder's image_std has a zero, by which pixels would be divided")
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ValueError(f"the limit of tokens of a picture is {self.max_tokens}; expected at least 1")
+        if not 0 <= self.max_crops <= _MOST_CROPS:
+            raise ValueError(f"the limit of crops of a picture is {self.max_crops}; expected 0 to {_MOST_CROPS}")
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any], max_tokens: int | None = None) -> PictureSettings:
+    def of(cls, metadata: Mapping[str, Any], max_tokens: int | None = None, max_crops: int = 0) -> PictureSettings:
         """The settings of a file with a vision encoder: an mmproj file, or a Llama 3.2 Vision model in one file.
 
         Raises ModelError for a file without a vision encoder, and for values that cannot be right.
@@ -102,7 +108,7 @@ class PictureSettings:
             max_pixels=read.integer("image_max_pixels", 0), max_tiles=read.integer("preproc_max_tiles", 0),
             min_tiles=read.integer("preproc_min_tiles", 0),
             version=version, queries=queries, grids=tuple(zip(flat[::2], flat[1::2], strict=True)),
-            max_tokens=max_tokens,
+            max_tokens=max_tokens, max_crops=max_crops,
         )  # fmt: skip
 
 

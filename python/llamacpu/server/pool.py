@@ -234,7 +234,7 @@ class ModelPool:
         lora, vectors = settings.lora or None, settings.control_vectors or None
         model = Model(
             source, threads=self._threads, lora=lora, control_vectors=vectors, mmproj=settings.mmproj,
-            image_tokens=settings.image_tokens, duty=settings.duty,
+            image_tokens=settings.image_tokens, image_crops=settings.image_crops, duty=settings.duty,
         )  # fmt: skip
         # Created now, so that a broken tokenizer is an error of loading the model and not of the first request.
         _ = model.tokenizer

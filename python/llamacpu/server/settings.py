@@ -39,6 +39,7 @@ class Settings:
                     runs alone. None for what the text itself repeats
     mmproj          the vision encoder of the models; None for those that lie beside them
     image_tokens    most tokens of a picture; None for what the model was trained with
+    image_crops     most crops of a long picture, shown beside the whole (Gemma 3); 0 for none
     image_files     clients may name files of this machine as pictures
     image_addresses  clients may name addresses on the web as pictures; the server fetches them
     priority        of the server's process among other programs, as for `llamacpu.Model`; None changes nothing
@@ -70,6 +71,7 @@ class Settings:
     draft_model: str | os.PathLike[str] | None = None
     mmproj: str | os.PathLike[str] | None = None
     image_tokens: int | None = None
+    image_crops: int = 0
     image_files: bool = False
     image_addresses: bool = False
     priority: Priority | None = None
@@ -99,7 +101,7 @@ class Settings:
         """Check all values. Raises ValueError."""
         for name, value in vars(self).items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                lowest = 0 if name in ("queue", "grace_seconds") else 1e-3
+                lowest = 0 if name in ("queue", "grace_seconds", "image_crops") else 1e-3
                 if not lowest <= value < float("inf"):
                     raise ValueError(f"{name} is {value!r}; expected a number above 0")
         for origin in self.origins:
