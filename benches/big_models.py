@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from gguf import GGUFReader, GGUFWriter, PoolingType
 
+from current_shapes import CURRENT, Description
 from random_weights import TYPES, kind_of, random_blocks
 
 
@@ -96,6 +97,8 @@ SHAPES = {
     ),
     "bge-small": Shape("bert", 12, 384, 12, 12, 32, 1536, 30522, 512),
 }  # fmt: skip
+
+ALL = [*SHAPES, *CURRENT]
 
 PLAIN_BYTES = {*range(33, 127), *range(161, 173), *range(174, 256)}
 """Bytes that GPT-2 maps to the character with the same code; all others are mapped to codes from 256 on."""
@@ -241,7 +244,7 @@ def add(writer: GGUFWriter, key: str, value: Any) -> None:
     by_type.get(type(value), writer.add_array)(key, value)
 
 
-def made_up_vocabulary(shape: Shape, controls: Sequence[str] = ()) -> dict[str, Any]:
+def made_up_vocabulary(shape: Shape | Description, controls: Sequence[str] = ()) -> dict[str, Any]:
     """Return a tokenizer of the right size for single bytes or letters, with these control tokens; others are padding.
 
     The control tokens are those of a vocabulary of bytes.
@@ -270,26 +273,35 @@ def copied_vocabulary(path: Path) -> dict[str, Any]:
     return {key: found.contents() for key, found in fields.items() if key.startswith("tokenizer.")}
 
 
+def description(shape: Shape) -> Description:
+    """Return all that a file of this shape contains."""
+    contents = (metadata(shape), [*matrices(shape)], [*vectors(shape)])
+    return Description(shape.architecture, shape.layers, shape.vocabulary, shape.tied, *contents)
+
+
 def write(path: Path, name: str, mixture: str, vocabulary: Path | None = None) -> Path:
     """Write a file of the shape `name` to `path`, and return `path`."""
-    tokens = copied_vocabulary(vocabulary) if vocabulary else made_up_vocabulary(SHAPES[name])
-    return write_shape(path, SHAPES[name], name, mixture, tokens)
+    shape = CURRENT[name]() if name in CURRENT else SHAPES[name]
+    tokens = copied_vocabulary(vocabulary) if vocabulary else made_up_vocabulary(shape)
+    return write_shape(path, shape, name, mixture, tokens)
 
 
-def write_shape(path: Path, shape: Shape, name: str, mixture: str, vocabulary: dict[str, Any]) -> Path:
+def write_shape(path: Path, shape: Shape | Description, name: str, mixture: str, vocabulary: dict[str, Any]) -> Path:
     """Write a file of a shape with the metadata of a tokenizer to `path`, and return `path`."""
+    if isinstance(shape, Shape):
+        shape = description(shape)
     random = np.random.default_rng(7)
     writer = GGUFWriter(path, shape.architecture)
     writer.add_name(f"random {name}")
     writer.add_quantization_version(2)
     writer.add_file_type(TYPES[mixture][0])
-    for key, value in metadata(shape).items():
+    for key, value in shape.metadata.items():
         add(writer, f"{shape.architecture}.{key}", value)
     for key, value in vocabulary.items():
         add(writer, key, value)
-    for tensor, length, value in vectors(shape):
+    for tensor, length, value in shape.vectors:
         writer.add_tensor(tensor, np.full(length, value, dtype=np.float32))
-    for tensor, sizes in matrices(shape):
+    for tensor, sizes in shape.matrices:
         kind = kind_of(tensor, sizes[-1], shape.layers, mixture, shape.tied)
         writer.add_tensor(f"{tensor}.weight", random_blocks(kind, sizes, random), raw_dtype=kind)
     writer.write_header_to_file()
@@ -303,14 +315,14 @@ def main() -> None:
     """Read the options and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"of {', '.join(ALL)}")
     parser.add_argument("--type", choices=TYPES, default="q4_k_m")
     parser.add_argument("--vocabulary", type=Path, help="a GGUF file with as many tokens")
     options = parser.parse_args()
-    unknown = [name for name in options.shapes if name not in SHAPES]
+    unknown = [name for name in options.shapes if name not in ALL]
     if unknown:
-        parser.error(f"no shape is called {unknown[0]}; there are {', '.join(SHAPES)}")
-    for name in options.shapes or SHAPES:
+        parser.error(f"no shape is called {unknown[0]}; there are {', '.join(ALL)}")
+    for name in options.shapes or ALL:
         print(write(options.folder / f"{name}-{options.type}.gguf", name, options.type, options.vocabulary), flush=True)
 
 

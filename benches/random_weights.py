@@ -42,14 +42,14 @@ def kind_of(name: str, columns: int, layers: int, mixture: str, tied: bool) -> T
     parts = name.split(".")
     layer, part = (int(parts[1]), parts[2]) if parts[0] == "blk" else (0, parts[0])
     base = TYPES[mixture][1]
-    if part in ("ffn_gate_inp", "token_types", "position_embd", "ssm_conv1d"):
+    if part in ("ffn_gate_inp", "token_types", "position_embd", "ssm_conv1d", "per_layer_model_proj"):
         return Type.F32
     if part in ("attn_k_b", "attn_v_b"):
         return Type.F16
     if base in (Type.F16, Type.Q8_0):
         return base
     kind = base
-    if part == "output" or (tied and part == "token_embd"):
+    if part == "output" or (tied and part in ("token_embd", "per_layer_token_embd")):
         kind = Type.Q6_K
     elif mixture == "q4_k_m" and part in ("attn_v", "attn_qkv", "ffn_down", "ffn_down_exps", "ffn_down_shexp"):
         eighth = layers // 8

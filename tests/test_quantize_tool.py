@@ -72,7 +72,7 @@ def test_types_are_those_of_llama_quantize(files: list[tuple[Path, Path]], prese
 
 
 def test_every_preset_is_compared() -> None:
-    assert set(TYPES) == set(PRESETS)
+    assert set(TYPES) == set(PRESETS) - {"NVFP4"}  # llama-quantize does not write it
 
 
 @pytest.mark.parametrize("preset", ["Q4_K_M", "Q2_K", "IQ4_XS", "Q8_0", "F16", "COPY"])

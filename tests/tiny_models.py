@@ -11,6 +11,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 
+import gguf_types  # noqa: F401 (adds types)
 from deterministic import Stream
 from tiny_tokenizers import add_tokenizer, token_count
 
@@ -95,6 +96,8 @@ _SCALES = {
     Type.IQ2_XXS: {0: 0.0015},
     Type.IQ1_S: {0: 0.008},
     Type.IQ1_M: {},
+    Type["NVFP4"]: {},
+    Type["Q2_0"]: {0: 0.03},
 }
 # The float16 scale of IQ1_M lies in the high nibbles of four bytes, lowest bits first: here it is 2^-7.
 _IQ1_M_SCALE = {49: 0x00, 51: 0x00, 53: 0x00, 55: 0x20}
@@ -128,6 +131,9 @@ def stored(kind: Type, shape: tuple[int, ...], random: np.random.Generator | Str
     for position, scale in _SCALES[kind].items():
         scales = (scale * random.uniform(0.7, 1.3, count)).astype("<f2")
         blocks[:, position : position + 2] = scales[:, None].view(np.uint8)
+    if kind.name == "NVFP4":
+        # From 2^-6 to less than 2^-3, of which quants are multiples of a half.
+        blocks[:, :4] = 8 + blocks[:, :4] % 24
     if kind == Type.IQ1_M:
         for position, nibble in _IQ1_M_SCALE.items():
             blocks[:, position] = blocks[:, position] & 15 | nibble

@@ -69,10 +69,14 @@ def quantize(
     importance  float32[columns]: how much an error in each column counts, as in an importance matrix; only the ratios
                 matter. `None` for none. Q8_0, MXFP4, TQ1_0, TQ2_0 and plain floats do not use it.
 
+    NVFP4 holds magnitudes up to 2688, and small ones badly: files store a factor of each matrix beside it, by which its
+    weights are divided before.
+
     Q4_0 to Q8_0, MXFP4 and the ternary formats without importance are written as by the `gguf` package, byte for byte.
     The other formats, and all with importance, search for the scales and quants with the least weighted squared error.
     The result is the same for any number of threads. Raises ValueError for weights that are NaN, infinite or too large
-    for the format's scales (halves: 65504), and for importance that is negative, not finite or of another length.
+    for the format's scales (halves: 65504; NVFP4: 2688), and for importance that is negative, not finite or of another
+    length.
     """
     if not isinstance(x, np.ndarray) or x.dtype != np.float32:
         raise TypeError(f"x is {getattr(x, 'dtype', type(x).__name__)}; expected a float32 array")

@@ -113,10 +113,11 @@ def command(
     """Write the model SOURCE (a GGUF file) to TARGET with the types of PRESET, Q4_K_M by default.
 
     Without TARGET the new file is beside SOURCE, with the preset in its name. Presets, from large to small: F32, F16,
-    BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S, Q4_1, Q4_0, IQ4_NL, IQ4_XS, Q3_K_L, Q3_K_M, Q3_K_S,
-    IQ3_M, IQ3_S, IQ3_XS, IQ3_XXS, Q2_K, Q2_K_S, IQ2_M, IQ2_S, IQ2_XS, IQ2_XXS, IQ1_M, IQ1_S; TQ2_0 and TQ1_0 for
-    ternary models, MXFP4_MOE for mixtures of experts, COPY to keep the types. Those from IQ3_XXS down, except Q2_K,
-    need an importance matrix (--imatrix). Each tensor gets the type that llama-quantize gives it.
+    BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q5_1, Q5_0, Q4_K_M, Q4_K_S, Q4_1, Q4_0, NVFP4, IQ4_NL, IQ4_XS, Q3_K_L, Q3_K_M,
+    Q3_K_S, IQ3_M, IQ3_S, IQ3_XS, IQ3_XXS, Q2_K, Q2_K_S, IQ2_M, IQ2_S, IQ2_XS, IQ2_XXS, IQ1_M, IQ1_S; Q2_0, TQ2_0 and
+    TQ1_0 for ternary models, Q1_0 for those of one bit, MXFP4_MOE for mixtures of experts, COPY to keep the types.
+    Those from IQ3_XXS down to IQ1_S, except Q2_K, need an importance matrix (--imatrix). Each tensor gets the type that
+    llama-quantize gives it.
 
     With --target-size or --target-bits instead of a preset, each tensor gets the type that suits the size best: what an
     error in each part of the model does to its predictions is measured first, with a temporary copy of the model.

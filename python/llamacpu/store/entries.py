@@ -28,7 +28,7 @@ __all__ = [
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})$")
 _PROJECTOR = re.compile(r"(^|[-_.])mmproj", re.IGNORECASE)
 _QUANT = re.compile(
-    r"(?:^|[-_.])((?:UD-)?(?:I?Q\d(?:_[0-9A-Z]+)*|TQ\d_0|MXFP4(?:_MOE)?|BF16|F16|F32|FP16|FP32))$", re.IGNORECASE
+    r"(?:^|[-_.])((?:UD-)?(?:I?Q\d(?:_[0-9A-Z]+)*|TQ\d_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32))$", re.IGNORECASE
 )
 _DEPTH = 6
 

@@ -155,8 +155,11 @@ def _pieces(file: GGUFFile, tensor: Tensor, changes: Sequence[_Change], kind: st
     parts = math.prod(tensor.shape[2:])
     row_bytes = tensor.nbytes // max(rows * parts, 1)
     step = max(1, _PART // max(columns, 1))
+    factors = _factors(file, tensor, parts) if changes else np.ones(parts, dtype=np.float32)
     for part in range(parts):
         matrices = [_matrices(change, tensor, part) for change in changes]
+        # The factor of the matrix multiplies what is added, too.
+        matrices = [(factor / float(factors[part]), up, down) for factor, up, down in matrices]
         for first in range(0, rows, step):
             count = min(step, rows - first)
             start = (part * rows + first) * row_bytes
@@ -165,6 +168,22 @@ def _pieces(file: GGUFFile, tensor: Tensor, changes: Sequence[_Change], kind: st
             for factor, up, down in matrices:
                 weights = weights + np.float32(factor) * matmul(np.ascontiguousarray(up[first : first + count]), down)
             yield quantize(np.ascontiguousarray(weights), kind)
+
+
+def _factors(file: GGUFFile, tensor: Tensor, parts: int) -> NDArray[np.float32]:
+    """What the matrices of a tensor are multiplied by when they are used: NAME.scale beside NAME.weight."""
+    name = tensor.name.removesuffix(".weight") + ".scale"
+    found = next((other for other in file.tensors if other.name == name), None)
+    # Gemma 4 multiplies the outputs of experts, to which adapters have been added.
+    of_outputs = file.metadata.get("general.architecture") == "gemma4" and "ffn_down_exps" in name
+    if found is None or of_outputs or not tensor.name.endswith(".weight"):
+        return np.ones(parts, dtype=np.float32)
+    factors = _floats(file, found, 0).reshape(-1)
+    if factors.size not in (1, parts) or not np.all(np.isfinite(factors) & (factors != 0)):
+        raise ModelError(
+            f"{file.path.name}: {name!r} has {factors.size} elements; expected 1 or {parts} numbers but zero"
+        )
+    return np.broadcast_to(factors, (parts,))
 
 
 def _matrices(change: _Change, tensor: Tensor, part: int) -> tuple[float, NDArray[np.float32], NDArray[np.float32]]:

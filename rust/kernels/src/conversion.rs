@@ -180,6 +180,8 @@ fn largest(format: Format) -> f32 {
     match format {
         Format::F32 | Format::MXFP4 => f32::MAX,
         Format::BF16 => f32::from_bits(0x7f7f_0000),
+        // The largest scale times the largest quant.
+        Format::NVFP4 => 6.0 * 448.0,
         Format::Q4_0 => 8.0 * HALF,
         Format::Q5_0 => 16.0 * HALF,
         Format::Q8_0 => 127.0 * HALF,

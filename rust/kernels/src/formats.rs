@@ -15,6 +15,8 @@ mod grids;
 mod i_quants;
 mod k_quants;
 mod layout;
+mod low_bits;
+mod nvfp4;
 mod pack;
 mod quantize;
 mod simple;
@@ -66,6 +68,9 @@ pub enum Format {
     MXFP4,
     TQ1_0,
     TQ2_0,
+    NVFP4,
+    Q1_0,
+    Q2_0,
 }
 
 /// One row of the table: the name of a format and how its blocks are read and written.
@@ -142,7 +147,7 @@ const fn plain(
 
 /// Every format, in the order of [`Format`].
 // A constant would be copied into the crates that use it, with every function that it names.
-static TABLE: [FormatInfo; 25] = [
+static TABLE: [FormatInfo; 28] = [
     plain(Format::F32, "F32", 0, 4, floats::SINGLES, quantize::plain::f32),
     plain(Format::F16, "F16", 1, 2, floats::HALVES, quantize::plain::f16),
     plain(Format::BF16, "BF16", 30, 2, floats::BRAINS, quantize::plain::bf16),
@@ -180,6 +185,9 @@ static TABLE: [FormatInfo; 25] = [
     row::<four_bit_tables::Mxfp4>(Format::MXFP4, "MXFP4", 39, quantize::plain::mxfp4),
     row::<ternary::Tq1_0>(Format::TQ1_0, "TQ1_0", 34, quantize::plain::tq1_0),
     row::<ternary::Tq2_0>(Format::TQ2_0, "TQ2_0", 35, quantize::plain::tq2_0),
+    row::<nvfp4::Nvfp4>(Format::NVFP4, "NVFP4", 40, quantize::plain::nvfp4),
+    row::<low_bits::Q1_0>(Format::Q1_0, "Q1_0", 41, quantize::plain::q1_0),
+    row::<low_bits::Q2_0>(Format::Q2_0, "Q2_0", 42, quantize::q2_0),
 ];
 
 /// Every format, in the order of the table.

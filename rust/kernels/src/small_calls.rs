@@ -67,6 +67,12 @@ fn products_of_blocks_of_32() {
 }
 
 #[test]
+fn products_of_blocks_of_64_and_128() {
+    check_formats(64, "");
+    check_formats(128, "");
+}
+
+#[test]
 fn products_of_k_quants() {
     check_formats(256, "Q");
 }

@@ -113,10 +113,36 @@ impl<'a> Tensors<'a> {
         unread
     }
 
-    /// A `rows` × `columns` matrix.
+    /// A `rows` × `columns` matrix, times its factor if it has one.
     pub(crate) fn matrix(&mut self, name: &str, columns: usize, rows: usize) -> Result<Matrix, Error> {
         let (format, bytes) = self.bytes(name, &[columns, rows])?;
-        Ok(Matrix::new(format, rows, columns, bytes)?)
+        let factors = self.factors(name, 1)?;
+        Ok(Matrix::new(format, rows, columns, bytes)?.scaled(factors[0]))
+    }
+
+    /// The factors of `count` matrices in a tensor `NAME.weight`: those of `NAME.scale`, one for each or one for all, which come
+    /// with NVFP4 (but with any type after converting the weights to it). What else has been read as `NAME.scale` is no such
+    /// tensor. Programs that round activations to four bits as well have an `input_scale`, without which they are more exact.
+    fn factors(&mut self, name: &str, count: usize) -> Result<Vec<f32>, Error> {
+        let mut factors = zeroed(Some(count), "weights")?;
+        factors.fill(1.0);
+        let Some(stem) = name.strip_suffix(".weight") else { return Ok(factors) };
+        if let Some((_, read)) = self.by_name.get_mut(format!("{stem}.input_scale").as_str()) {
+            *read = true;
+        }
+        let scale = format!("{stem}.scale");
+        let Some((info, false)) = self.by_name.get(scale.as_str()) else { return Ok(factors) };
+        let single = trimmed(&info.shape).is_empty();
+        let found = self.vector(&scale, if single { 1 } else { count })?;
+        if let Some(factor) = found.iter().find(|factor| !factor.is_finite()) {
+            return Err(Error::Model(format!(
+                "the tensor {scale:?} has the element {factor}; expected finite numbers"
+            )));
+        }
+        for (factor, found) in factors.iter_mut().zip(found.iter().cycle()) {
+            *factor = *found;
+        }
+        Ok(factors)
     }
 
     /// The `rows` kernels of a convolution of which none overlaps another, as a matrix: the elements of a kernel in the
@@ -137,7 +163,8 @@ impl<'a> Tensors<'a> {
         parts: &[usize],
         count: usize,
     ) -> Result<Vec<Matrix>, Error> {
-        cut(self.bytes(name, &[columns, parts.iter().sum(), count])?, columns, parts, count)
+        let bytes = self.bytes(name, &[columns, parts.iter().sum(), count])?;
+        cut(bytes, columns, parts, &self.factors(name, count)?)
     }
 
     /// The same for a two-dimensional tensor.
@@ -149,7 +176,8 @@ impl<'a> Tensors<'a> {
         count: usize,
     ) -> Result<Vec<Matrix>, Error> {
         let rows = parts.iter().sum::<usize>().saturating_mul(count);
-        cut(self.bytes(name, &[columns, rows])?, columns, parts, count)
+        let bytes = self.bytes(name, &[columns, rows])?;
+        cut(bytes, columns, parts, &self.factors(name, count)?)
     }
 
     /// A vector of `len` elements, as 32-bit floats.
@@ -232,16 +260,21 @@ impl<'a> Tensors<'a> {
     }
 }
 
-/// Cuts consecutive matrices apart: `count` times those of `parts` rows. `Tensors::bytes` has checked that rows have a
+/// Cuts consecutive matrices apart: for each factor, those of `parts` rows. `Tensors::bytes` has checked that rows have a
 /// valid size and that the size of the whole tensor does not overflow.
-fn cut((format, bytes): (Format, Bytes), columns: usize, parts: &[usize], count: usize) -> Result<Vec<Matrix>, Error> {
+fn cut(
+    (format, bytes): (Format, Bytes),
+    columns: usize,
+    parts: &[usize],
+    factors: &[f32],
+) -> Result<Vec<Matrix>, Error> {
     let row_bytes = format.row_bytes(columns).unwrap_or(0);
-    let mut matrices = memory::room(count.saturating_mul(parts.len()), "the matrices of experts and heads")?;
+    let mut matrices = memory::room(factors.len().saturating_mul(parts.len()), "the matrices of experts and heads")?;
     let mut start = 0;
-    for _ in 0..count {
+    for factor in factors {
         for &rows in parts {
             let part = bytes.slice(start, rows * row_bytes)?;
-            matrices.push(Matrix::new(format, rows, columns, part)?);
+            matrices.push(Matrix::new(format, rows, columns, part)?.scaled(*factor));
             start += rows * row_bytes;
         }
     }

@@ -39,6 +39,7 @@ PRESETS: dict[str, Preset] = {
         ("Q4_K_S", 14, "Q4_K"),
         ("Q4_1", 3, "Q4_1"),
         ("Q4_0", 2, "Q4_0"),
+        ("NVFP4", 39, "NVFP4"),
         ("IQ4_NL", 25, "IQ4_NL"),
         ("IQ4_XS", 30, "IQ4_XS"),
         ("Q3_K_L", 13, "Q3_K"),
@@ -56,8 +57,10 @@ PRESETS: dict[str, Preset] = {
         ("IQ2_XXS", 19, "IQ2_XXS"),
         ("IQ1_M", 31, "IQ1_M"),
         ("IQ1_S", 24, "IQ1_S"),
+        ("Q2_0", 41, "Q2_0"),
         ("TQ2_0", 37, "TQ2_0"),
         ("TQ1_0", 36, "TQ1_0"),
+        ("Q1_0", 40, "Q1_0"),
         ("MXFP4_MOE", 38, "MXFP4"),
         ("COPY", -1, ""),
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llamacpu.errors import ModelError
-from llamacpu.tools.quantize.tensors import category, layer_of
+from llamacpu.tools.quantize.tensors import category, layer_of, takes_factor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,6 +84,8 @@ class Rules:
             return "MXFP4" if len(tensor.shape) > 2 and tensor.shape[2] > 1 else "Q8_0"
         if kind == "token_embd":
             return self.embedding_type or self._embedding(base)
+        if self.preset == "NVFP4":
+            return base if takes_factor(tensor.name) else "Q4_K"
         if self.preset in _LOW:
             return self._low(kind, base)
         if kind in _VALUES:
@@ -114,7 +116,7 @@ class Rules:
             return "Q2_K"
         if self.preset in ("IQ2_S", "IQ2_M", "IQ3_XXS"):
             return "IQ3_S"
-        return "Q4_K" if self.preset in ("TQ1_0", "TQ2_0") else base
+        return "Q4_K" if self.preset in ("TQ1_0", "TQ2_0", "Q2_0", "NVFP4") else base
 
     def _low(self, kind: str, base: str) -> str:
         facts = self.facts

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from llamacpu.gguf.header import Tensor
 
-__all__ = ["category", "in_order", "is_embedding", "is_quantizable", "layer_of", "matrices", "shape_of"]
+__all__ = ["category", "in_order", "is_embedding", "is_quantizable", "layer_of", "matrices", "shape_of", "takes_factor"]
 
 _LAYER = re.compile(r"blk\.(\d+)\.")
 _CATEGORIES = (
@@ -36,6 +36,11 @@ _KEPT = (
     "attn_rel_b.weight", ".position_embd", "sam.pos_embd", "sam.neck.", "sam.net_", ".rel_pos", ".patch_embd",
     ".patch_merger", "a.rvq.codebook", "mm.a.code_embd",
 )  # fmt: skip
+# Matrices for which programs look for a factor beside NVFP4 weights.
+_FACTORS = re.compile(
+    r"blk\.\d+\.(attn_(q|k|v|output|qkv|gate)|ffn_(gate|up|down)(_exps|_shexp)?|ssm_(in|out|alpha|beta))\.weight|"
+    r"output\.weight"
+)
 _KEPT_NAMES = ("position_embd.weight", "token_types.weight")
 
 
@@ -66,6 +71,11 @@ def in_order(tensors: Iterable[Tensor]) -> list[Tensor]:
 def is_embedding(name: str) -> bool:
     """Whether this is a table of token embeddings."""
     return name in _EMBEDDINGS
+
+
+def takes_factor(name: str) -> bool:
+    """Whether a matrix in NVFP4 may have a factor (`NAME.scale` beside `NAME.weight`) that every program applies."""
+    return _FACTORS.fullmatch(name) is not None
 
 
 def category(name: str) -> str:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from llamacpu import _native
+from llamacpu import _native, kernels
 from llamacpu.errors import GGUFError, ModelError
 from llamacpu.gguf.writer import NewTensor, Progress, Typed, copied_tensor, write_gguf
+from llamacpu.tools.quantize.factors import Factors
 from llamacpu.tools.quantize.tensors import matrices
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Writer:
         self._file = file
         self._importance = importance
         self._threads = threads
+        self._factors = Factors(file, ())
 
     def write(
         self,
@@ -53,6 +55,7 @@ class Writer:
     ) -> tuple[Path, ...]:
         """Write one file, or as many as the source has; return their paths. Raises what `write_gguf` raises."""
         count = len(self._file.paths) if keep_split else 1
+        self._factors = Factors(self._file, steps)
         if count == 1:
             self._write_one(target, steps, metadata, on_progress)
             return (target,)
@@ -64,7 +67,7 @@ class Writer:
             split = {
                 "split.no": Typed(number, "uint16"),
                 "split.count": Typed(count, "uint16"),
-                "split.tensors.count": Typed(len(steps), "int32"),
+                "split.tensors.count": Typed(len(steps) + len(self._factors), "int32"),
             }
             values = (metadata if number == 0 else {}) | split
             progress = None if on_progress is None else _moved(on_progress, before, total)
@@ -77,7 +80,10 @@ class Writer:
     ) -> None:
         with ThreadPoolExecutor(1, "quantization") as executor:
             converted = self._converted(steps, executor)
-            tensors = [self._new(step, converted) for step in steps]
+            tensors = []
+            for step in steps:
+                factor = self._factors.tensor(step.tensor)
+                tensors += [self._new(step, converted), *([] if factor is None else [factor])]
             write_gguf(
                 path,
                 metadata,
@@ -114,7 +120,8 @@ class Writer:
         """A tensor in pieces of a few million weights."""
         tensor = step.tensor
         importance = self._importance.get(tensor.name)
-        stacked = matrices(tensor) if importance is not None else 1
+        factors = step.format == "NVFP4"
+        stacked = matrices(tensor) if importance is not None or factors else 1
         rows_each = _rows(step) // stacked
         at_once = max(1, _PIECE_WEIGHTS // max(tensor.shape[0], 1))
         for matrix in range(stacked):
@@ -129,6 +136,9 @@ class Writer:
         if not files:
             raise GGUFError("the GGUF file is closed: read its tensors before close()")
         try:
+            if self._factors.of(tensor) is not None:
+                rows = self._factors.rows(tensor, piece.first, piece.rows)
+                return kernels.quantize(rows, step.format, piece.importance, threads=self._threads)
             return _native.kernels.convert_stored(
                 files[tensor.file],
                 start,

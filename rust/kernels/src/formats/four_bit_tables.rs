@@ -10,7 +10,7 @@ use crate::math::ln;
 pub(super) static NON_LINEAR: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
 /// Twice the values of an E2M1 float, plus 12: 0 1 2 3 4 6 8 12, then the same negated (OCP Microscaling Formats 1.0).
-static E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+pub(super) static E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
 
 /// f16 d, 16 bytes of nibbles: `table[q] · d`.
 pub(crate) struct Iq4Nl;

@@ -6,6 +6,8 @@ pub(crate) const GROUP_ROWS: usize = 16;
 /// Bits per quant in the packed layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bits {
+    /// 1 bit, of a quant that is 0 or 2.
+    One,
     /// 2 bits.
     Two,
     /// 3 bits.
@@ -24,6 +26,7 @@ impl Bits {
     /// Size of 32 columns of 16 rows in bytes.
     pub(crate) const fn block_bytes(self) -> usize {
         match self {
+            Self::One => 64,
             Self::Two => 128,
             Self::Three => 192,
             Self::Four => 256,
@@ -39,6 +42,8 @@ impl Bits {
 pub(crate) enum Scales {
     /// One f16 for 32 weights.
     Half,
+    /// One f16 for 16 weights.
+    Half16,
     /// One bf16 for 32 weights (a power of two).
     Brain,
     /// One f16 scale and one f16 minimum for 32 weights.
@@ -84,6 +89,8 @@ pub(crate) struct Unpacked {
     pub(crate) quants: [u8; 256],
     /// f16 (or bf16) bits of the block's scale.
     pub(crate) scale: u16,
+    /// f16 bits of the scales of the parts, for `Scales::Half16`, whose blocks have 64 weights.
+    pub(crate) halves: [u16; 4],
     /// f16 bits of the block's minimum.
     pub(crate) minimum: u16,
     /// Byte scales of the parts, one for 32 or 16 weights.
@@ -97,7 +104,15 @@ pub(crate) struct Unpacked {
 impl Unpacked {
     /// A block of zeros.
     pub(crate) const fn new() -> Self {
-        Self { quants: [0; 256], scale: 0, minimum: 0, scales: [0; 16], minimums: [0; 16], indices: [0; 64] }
+        Self {
+            quants: [0; 256],
+            scale: 0,
+            halves: [0; 4],
+            minimum: 0,
+            scales: [0; 16],
+            minimums: [0; 16],
+            indices: [0; 64],
+        }
     }
 
     /// Scale and minimum of the 16 weights from `16 · part` on. All products here are exact in f32.
@@ -107,6 +122,7 @@ impl Unpacked {
         let dmin = half_to_float(self.minimum);
         match packing.scales {
             Scales::Half => (d, 0.0),
+            Scales::Half16 => (half_to_float(self.halves[part]), 0.0),
             Scales::Brain => (f32::from_bits(u32::from(self.scale) << 16), 0.0),
             Scales::HalfMinimum => (d, dmin),
             Scales::Signed32 => (d * f32::from(self.scales[part / 2] as i8), 0.0),

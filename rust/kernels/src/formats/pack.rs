@@ -43,7 +43,7 @@ const fn wide_bytes(scales: Scales, compression: Option<&Compression>) -> usize 
         Scales::Signed16 => 32 + 16 * GROUP_ROWS,
         Scales::Minimum32 | Scales::Minimum16 => 64 + 16 * GROUP_ROWS,
         Scales::Half | Scales::Brain => 8 * 32,
-        Scales::HalfMinimum => 8 * 64,
+        Scales::HalfMinimum | Scales::Half16 => 8 * 64,
     }
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn pack_group<B: Blocks>(source: &[u8], rows: usize, layout: Layout, 
                 continue;
             }
         } else {
-            pack_scales(B::PACKING.scales, &blocks, scales);
+            pack_scales::<B>(&blocks, scales);
         }
         let per_block = quants.len() / (B::ELEMENTS / 32);
         for (part, quants) in quants.chunks_exact_mut(per_block).enumerate() {
@@ -145,6 +145,7 @@ fn pack_quants(bits: Bits, groups: &[Group; 8], out: &mut [u8]) {
         write(out, 0, |row| (0..8).fold(0, |bits, g| bits | (groups[g][row] >> shift & every(1)) << g));
     };
     match bits {
+        Bits::One => plane(1, out),
         Bits::Two => pairs(3, 0, out),
         Bits::Three => {
             pairs(3, 0, out);
@@ -165,7 +166,17 @@ fn pack_quants(bits: Bits, groups: &[Group; 8], out: &mut [u8]) {
 
 /// Packs the scales of one block of the file.
 #[inline(always)]
-fn pack_scales(kind: Scales, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
+fn pack_scales<B: Blocks>(blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
+    let kind = B::PACKING.scales;
+    if matches!(kind, Scales::Half | Scales::Half16) {
+        // A scale of more than 32 weights is repeated.
+        for (index, vector) in out.as_chunks_mut::<{ 2 * GROUP_ROWS }>().0.iter_mut().enumerate() {
+            for (out, block) in vector.as_chunks_mut::<2>().0.iter_mut().zip(blocks) {
+                *out = if kind == Scales::Half { block.scale } else { block.halves[index] }.to_le_bytes();
+            }
+        }
+        return;
+    }
     let (heads, parts) = out.split_at_mut(if kind.minimum() { 64 } else { 32 });
     for (row, block) in blocks.iter().enumerate() {
         heads[2 * row..][..2].copy_from_slice(&block.scale.to_le_bytes());
@@ -179,7 +190,7 @@ fn pack_scales(kind: Scales, blocks: &[Unpacked; GROUP_ROWS], out: &mut [u8]) {
         }
     };
     match kind {
-        Scales::Half | Scales::Brain | Scales::HalfMinimum => {}
+        Scales::Half | Scales::Half16 | Scales::Brain | Scales::HalfMinimum => {}
         Scales::Signed32 => (0..8).for_each(|part| vector(part, &|block| block.scales[part])),
         Scales::Signed16 | Scales::Minimum16 => (0..16).for_each(|part| vector(part, &|block| block.scales[part])),
         Scales::Minimum32 => (0..8).for_each(|part| {

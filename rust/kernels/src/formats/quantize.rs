@@ -23,7 +23,7 @@ pub(super) mod search;
 mod symmetric;
 mod weights;
 
-pub(super) use four_bits::{iq4_nl, iq4_xs, ranged, signed};
+pub(super) use four_bits::{iq4_nl, iq4_xs, q2_0, ranged, signed};
 pub(super) use iq1::{iq1_m, iq1_s};
 pub(super) use iq2::{iq2_s, iq2_xs, iq2_xxs};
 pub(super) use iq3::{iq3_s, iq3_xxs};

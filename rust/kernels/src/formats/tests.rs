@@ -11,7 +11,7 @@ fn scale_offsets(format: Format) -> (Option<usize>, Option<usize>) {
         Format::Q6_K => (Some(208), None),
         Format::TQ1_0 => (Some(52), None),
         Format::TQ2_0 => (Some(64), None),
-        Format::MXFP4 | Format::IQ1_M => (None, None),
+        Format::MXFP4 | Format::NVFP4 | Format::IQ1_M => (None, None),
         _ => (Some(0), None),
     }
 }
@@ -27,6 +27,9 @@ fn golden_block(format: Format) -> Vec<u8> {
     }
     if format == Format::MXFP4 {
         block[0] = 0x7f;
+    }
+    if format == Format::NVFP4 {
+        block[..4].copy_from_slice(&[0x38, 0x40, 0x30, 0x28]);
     }
     if format == Format::IQ1_M {
         // The f16 scale is stored in the high nibbles of the odd scale bytes, lowest bits first.
@@ -61,6 +64,9 @@ const GOLDEN: &[(Format, [f32; 4], f32, f64, f64)] = &[
     (Format::TQ1_0, [-0.25, -0.25, -0.25, 0.0], -0.25, -0.5, -32.75),
     (Format::TQ2_0, [0.5, -0.25, 0.0, 0.25], -0.25, 32.25, 4311.25),
     (Format::MXFP4, [0.0, 3.0, -1.0, -6.0], 3.0, 12.5, 319.0),
+    (Format::NVFP4, [-6.0, 2.0, -0.5, -4.0], 0.125, -3.125, -122.875),
+    (Format::Q1_0, [0.25, -0.25, 0.25, -0.25], 0.25, 0.0, -133.0),
+    (Format::Q2_0, [0.0, 0.0, 0.0, 0.0], 0.25, 7.5, 203.25),
 ];
 
 #[test]
@@ -153,7 +159,7 @@ fn quantizing_is_close() {
             Format::Q6_K => 0.04,
             Format::Q5_0 | Format::Q5_1 | Format::Q5_K => 0.07,
             Format::Q4_0 | Format::Q4_1 | Format::Q4_K | Format::IQ4_NL | Format::IQ4_XS => 0.16,
-            Format::MXFP4 => 0.26,
+            Format::MXFP4 | Format::NVFP4 => 0.26,
             Format::Q3_K => 0.3,
             Format::Q2_K | Format::IQ3_S | Format::IQ3_XXS => 0.45,
             Format::IQ2_S | Format::IQ2_XS | Format::IQ2_XXS => 0.75,

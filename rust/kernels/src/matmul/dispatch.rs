@@ -3,9 +3,11 @@
 use super::floats::{BrainElement, HalfElement, SingleElement};
 use super::kernels::{Common, Kernels, PlainKernels};
 use super::multiplied::Multiplied;
-use super::scales::{Brain, Half, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32};
+use super::scales::{Brain, Half, Half16, HalfMinimum, Minimum16, Minimum32, Signed16, Signed32};
 use super::sets::TileSet;
-use super::weights::{Decompressed, Packed, Panel, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind};
+use super::weights::{
+    Decompressed, Packed, Panel, Quants1, Quants2, Quants3, Quants4, Quants5, Quants6, Quants8, ScaleKind,
+};
 use crate::cpu::Isa;
 use crate::cpu::sets::*;
 use crate::formats::{Bits, Format, Packing, Scales};
@@ -94,6 +96,8 @@ pub(super) fn kernels(isa: Isa, packing: &Packing, compressed: bool) -> Option<K
         });
     }
     Some(match (packing.bits, packing.scales, packing.table.is_some()) {
+        (Bits::One, Scales::Half, false) => packed!(Quants1, Half, false, 3),
+        (Bits::Two, Scales::Half, false) => packed!(Quants2, Half, false, 3),
         (Bits::Two, Scales::Signed32, false) => packed!(Quants2, Signed32<8>, false, 3),
         (Bits::Two, Scales::Minimum16, false) => {
             packed!(Packed, Quants2, Minimum16, false, 3, Multiplied<Minimum16>)
@@ -105,6 +109,7 @@ pub(super) fn kernels(isa: Isa, packing: &Packing, compressed: bool) -> Option<K
         (Bits::Four, Scales::HalfMinimum, false) => packed!(Quants4, HalfMinimum, false, 15),
         (Bits::Four, Scales::Minimum32, false) => packed!(Quants4, Minimum32, false, 15),
         (Bits::Four, Scales::Half, true) => packed!(Quants4, Half, true, 255),
+        (Bits::Four, Scales::Half16, true) => packed!(Quants4, Half16, true, 31),
         (Bits::Four, Scales::Brain, true) => packed!(Quants4, Brain, true, 31),
         (Bits::Four, Scales::Signed32, true) if packing.zero < 16 => packed!(Quants4, Signed32<8>, true, 31),
         (Bits::Four, Scales::Signed32, true) if eighths == 8 => packed!(Quants4, Signed32<8>, true, 255),

@@ -78,6 +78,25 @@ unsafe impl<S: Simd> Product for LaneProduct<S> {
     }
 
     #[inline(always)]
+    unsafe fn half_sums<W: Weights, const R: usize, const C: usize, const PART: usize>(
+        tile: &TileOperands,
+        rows: &RowVectors<R>,
+        block: usize,
+    ) -> Results<Self, R, C> {
+        // SAFETY: the caller promises the set and the block.
+        unsafe {
+            let sums = products::<S, W, R, C>(tile, rows.quants, (block, PART), [S::unscaled(); R]);
+            let mut floats = [[S::zero(); C]; R];
+            for r in 0..R {
+                for c in 0..C {
+                    floats[r][c] = S::finish(sums[r][c], tile.starts.add((2 * block + PART) * C + c));
+                }
+            }
+            floats
+        }
+    }
+
+    #[inline(always)]
     unsafe fn prefetch<W: Weights>(tile: &TileOperands, block: usize) {
         // SAFETY: the caller promises the set.
         unsafe { prefetch::<S, W>(tile, block) }

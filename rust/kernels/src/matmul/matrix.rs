@@ -22,6 +22,8 @@ pub struct Matrix {
     rows: usize,
     columns: usize,
     row_bytes: usize,
+    /// Multiplies every weight.
+    factor: f32,
     bytes: Bytes,
     /// Sizes of the packed form; none for plain weights.
     layout: Option<Layout>,
@@ -67,6 +69,7 @@ impl Matrix {
             rows,
             columns,
             row_bytes,
+            factor: 1.0,
             bytes,
             layout,
             packed: Published::new(),
@@ -74,6 +77,19 @@ impl Matrix {
             resident: AtomicBool::new(true),
             looked_up: AtomicBool::new(false),
         })
+    }
+
+    /// The same matrix times a factor, as files of NVFP4 store one for each matrix: weights that are read are multiplied by it,
+    /// and so are the results of products, once they are complete.
+    #[must_use]
+    pub fn scaled(mut self, factor: f32) -> Self {
+        self.factor *= factor;
+        self
+    }
+
+    /// What weights and results are multiplied by.
+    pub fn factor(&self) -> f32 {
+        self.factor
     }
 
     /// Number of rows: outputs of a product.
@@ -119,7 +135,16 @@ impl Matrix {
                 self.columns
             )));
         }
-        self.format.dequantize(self.source(row, 1), out)
+        self.format.dequantize(self.source(row, 1), out)?;
+        self.multiply(out);
+        Ok(())
+    }
+
+    /// Multiplies weights or results by the factor.
+    pub(super) fn multiply(&self, numbers: &mut [f32]) {
+        if self.factor != 1.0 {
+            numbers.iter_mut().for_each(|number| *number *= self.factor);
+        }
     }
 
     /// Dequantizes `out.len()` weights of a row from column `first` on, straight from the file's bytes; both are whole blocks,
@@ -132,6 +157,7 @@ impl Matrix {
         match (start, len) {
             (Some(start), Some(len)) if row < self.rows && start + len <= self.row_bytes => {
                 (self.format.info().dequantize_on)(isa, &self.source(row, 1)[start..start + len], out);
+                self.multiply(out);
                 Ok(())
             }
             _ => Err(Error::Shape(format!(

@@ -61,6 +61,20 @@ unsafe impl Product for NarrowProduct {
     }
 
     #[inline(always)]
+    unsafe fn half_sums<W: Weights, const R: usize, const C: usize, const PART: usize>(
+        tile: &TileOperands,
+        rows: &RowVectors<R>,
+        block: usize,
+    ) -> Results<Self, R, C> {
+        // SAFETY: the caller promises the set and the block.
+        unsafe {
+            let mut totals = sums::<W, R, C>(tile, rows, block, PART);
+            widen::<W, R, C>(rows, block, PART, &mut totals);
+            to_floats(totals)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn hold<const R: usize, const C: usize>(values: &mut Results<Self, R, C>) {
         for r in 0..R {
             for c in 0..C {
@@ -193,6 +207,15 @@ unsafe fn block_sums<W: Weights, const R: usize, const C: usize>(
                 }
             }
         }
+        to_floats(totals)
+    }
+}
+
+/// Sums of 32 bits as floats.
+#[inline(always)]
+unsafe fn to_floats<const R: usize, const C: usize>(totals: Sums<R, C>) -> Results<NarrowProduct, R, C> {
+    // SAFETY: the caller promises the instruction set.
+    unsafe {
         let mut floats = [[Avx2::zero(); C]; R];
         for r in 0..R {
             for c in 0..C {

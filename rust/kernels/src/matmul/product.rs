@@ -44,6 +44,16 @@ pub(super) unsafe trait Product: 'static {
         block: usize,
     ) -> Results<Self, R, C>;
 
+    /// The sums of half `PART` of a block, as floats, for weights that have a float scale for 16 columns.
+    ///
+    /// # Safety
+    /// As for `sums`.
+    unsafe fn half_sums<W: Weights, const R: usize, const C: usize, const PART: usize>(
+        tile: &TileOperands,
+        rows: &RowVectors<R>,
+        block: usize,
+    ) -> Results<Self, R, C>;
+
     /// Spreads per-row values to the arrangement of result vector `part` of `SPREAD`.
     ///
     /// # Safety

@@ -70,7 +70,21 @@ pub(super) fn run(
             let _ = failed.set(error);
         }
     })?;
-    failed.into_inner().map_or(Ok(()), Err)
+    failed.into_inner().map_or(Ok(()), Err)?;
+    multiply(context, batches)
+}
+
+/// Multiplies the results of matrices that have a factor by it, one token a piece.
+fn multiply(context: &Context, batches: &[Batch]) -> Result<(), Error> {
+    for batch in batches {
+        for Product { weights, output } in batch.products.iter().filter(|product| product.weights.factor() != 1.0) {
+            context.for_each(batch.tokens, &|token| {
+                // SAFETY: every token is one piece, and outputs do not overlap.
+                weights.multiply(unsafe { output.part(token, 0, weights.rows()) });
+            })?;
+        }
+    }
+    Ok(())
 }
 
 /// How a quantized matrix is multiplied; nothing for plain weights.

@@ -1,15 +1,17 @@
 //! How a kernel reads scales. All products here are exact: at most 11 bits of an f16 times at most 8 bits of a scale.
 //!
-//! Bytes of a group's scales for 32 columns: [`Half`] and [`Brain`] 32; [`HalfMinimum`] 64 (scales, minimums); a panel's
-//! [`Single`] 64 for each part, twice that with minimums. For 256 columns, after 32 bytes of f16 scales: [`Signed32`]
-//! 8 × 16, [`Signed16`] 16 × 16; after another 32 bytes of f16 minimums: [`Minimum32`] 8 × (16 scales, 16 minimums),
-//! [`Minimum16`] 16 × 16 (low bits scale, high bits minimum).
+//! Bytes of a group's scales for 32 columns: [`Half`] and [`Brain`] 32; [`Half16`] 64 (those of 16 columns, then of the next
+//! 16); [`HalfMinimum`] 64 (scales, minimums); a panel's [`Single`] 64 for each part, twice that with minimums. For 256 columns,
+//! after 32 bytes of f16 scales: [`Signed32`] 8 × 16, [`Signed16`] 16 × 16; after another 32 bytes of f16 minimums:
+//! [`Minimum32`] 8 × (16 scales, 16 minimums), [`Minimum16`] 16 × 16 (low bits scale, high bits minimum).
 
 use super::weights::ScaleKind;
 use crate::simd::Simd;
 
 /// f16 for 32 columns.
 pub(crate) struct Half;
+/// f16 for 16 columns.
+pub(crate) struct Half16;
 /// bf16 for 32 columns.
 pub(crate) struct Brain;
 /// f16 scale and minimum for 32 columns.
@@ -56,6 +58,23 @@ unsafe impl ScaleKind for Half {
     unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, _part: usize) -> S::Floats {
         // SAFETY: the caller promises the instruction set and the scales of that block.
         unsafe { S::halves(at.add(32 * block + 2 * lane)) }
+    }
+
+    no_minimum!();
+}
+
+// SAFETY: within the bytes that the head of this file gives.
+unsafe impl ScaleKind for Half16 {
+    const BYTES: usize = 64;
+    const PARTS: usize = 2;
+    const MINIMUM: bool = false;
+    const INTEGER: bool = false;
+    type Panel = Single<2, false>;
+
+    #[inline(always)]
+    unsafe fn scale<S: Simd>(at: *const u8, lane: usize, block: usize, part: usize) -> S::Floats {
+        // SAFETY: the caller promises the instruction set and the scales of that block.
+        unsafe { S::halves(at.add(64 * block + 32 * part + 2 * lane)) }
     }
 
     no_minimum!();

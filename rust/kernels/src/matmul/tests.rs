@@ -48,6 +48,10 @@ fn random_rows(format: Format, rows: usize, columns: usize, random: &mut Random)
         if format == Format::MXFP4 {
             block[0] = 118 + block[0] % 8;
         }
+        if format == Format::NVFP4 {
+            // All scales but those of the largest numbers.
+            block[..4].iter_mut().for_each(|scale| *scale = *scale % 40);
+        }
     }
     bytes
 }
@@ -61,7 +65,7 @@ fn half_offsets(format: Format) -> &'static [usize] {
         Format::Q6_K => &[208],
         Format::TQ1_0 => &[52],
         Format::TQ2_0 => &[64],
-        Format::MXFP4 | Format::IQ1_M => &[],
+        Format::MXFP4 | Format::NVFP4 | Format::IQ1_M => &[],
         _ => &[0],
     }
 }
@@ -123,6 +127,8 @@ fn widths(format: Format) -> [usize; 2] {
     match format.info().block_elements {
         1 => [7, 83],
         32 => [32, 160],
+        64 => [64, 192],
+        128 => [128, 384],
         _ => [256, 768],
     }
 }
@@ -159,6 +165,7 @@ fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
                 // Quants and integer scales become extreme, floats stay the same.
                 let floats: &[_] = match format {
                     Format::MXFP4 => &[0],
+                    Format::NVFP4 => &[0, 2],
                     Format::IQ1_M => &[48, 50, 52, 54],
                     _ => half_offsets(*format),
                 };
@@ -182,6 +189,29 @@ fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
                         assert_eq!(bits(&found), bits(&expected), "{format:?} {fill} {signs:x} {isa}");
                     }
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_factor_multiplies_results_and_weights() {
+    let mut random = Random(11);
+    for format in [Format::NVFP4, Format::Q4_K, Format::F16] {
+        let (rows, columns) = (19, 256);
+        let bytes = random_rows(format, rows, columns, &mut random);
+        let plain = Matrix::new(format, rows, columns, Bytes::owned(bytes.clone())).unwrap();
+        let scaled = Matrix::new(format, rows, columns, Bytes::owned(bytes)).unwrap().scaled(0.3);
+        let (mut expected, mut found) = (vec![0.0; columns], vec![0.0; columns]);
+        plain.row(7, &mut expected).unwrap();
+        scaled.row(7, &mut found).unwrap();
+        assert!(found.iter().zip(&expected).all(|(found, weight)| *found == weight * 0.3), "{format:?}");
+        for tokens in [1, 20] {
+            let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
+            for isa in Isa::all() {
+                let expected = product(*isa, 1, &plain, &input, tokens);
+                let expected: Vec<f32> = expected.iter().map(|value| value * 0.3).collect();
+                assert_eq!(bits(&product(*isa, 2, &scaled, &input, tokens)), bits(&expected), "{format:?} {isa}");
             }
         }
     }

@@ -7,6 +7,8 @@
 //!
 //! - Formats with float scales for 32 columns, block after block: `f = fma(float(I) · scale, activation_scale, f)`, then with
 //!   minimums `f = fma(-minimum, Σ activation · activation_scale, f)`.
+//! - Formats with float scales for 16 columns, for a block of two such parts: `t = fma(float(I₁), scale₁, float(I₀) · scale₀)`,
+//!   then `f = fma(t, activation_scale, f)`.
 //! - Formats with a float scale for 256 columns and integer scales within them, 256 columns at a time: from `g = 0`, block
 //!   after block, `g = fma(float(Σ over parts of I · integer_scale), activation_scale, g)`; then `f = fma(scale, g, f)`.
 //!   With minimums, the sums of activations are rounded to 16 bits with one scale for 256 columns, with an error far below
@@ -86,7 +88,7 @@ const fn width<P: Product, const C: usize>() -> usize {
     if P::SINGLE { 1 } else { C * P::SPREAD }
 }
 
-/// Runs a tile of weights that have a float scale for every 32 columns.
+/// Runs a tile of weights that have a float scale for every 32 columns, or for every 16.
 ///
 /// # Safety
 /// As for the tile.
@@ -101,12 +103,27 @@ unsafe fn of_float_scales<P: Product, W: Weights, const R: usize, const C: usize
         unsafe {
             P::prefetch::<W>(tile, block);
             let first = block * width::<P, C>();
-            let mut terms = P::sums::<W, R, C>(tile, rows, block);
+            let halves = W::Scales::PARTS == 2;
+            let mut terms = if halves {
+                P::half_sums::<W, R, C, 0>(tile, rows, block)
+            } else {
+                P::sums::<W, R, C>(tile, rows, block)
+            };
             for r in 0..R {
                 let scale =
                     P::spread(W::Scales::scale::<P::Set>(rows.scales[r], rows.lanes[r], block, 0), r % P::SPREAD);
                 for c in 0..C {
                     terms[r][c] = P::Set::mul(terms[r][c], scale);
+                }
+            }
+            if halves {
+                let second = P::half_sums::<W, R, C, 1>(tile, rows, block);
+                for r in 0..R {
+                    let scale =
+                        P::spread(W::Scales::scale::<P::Set>(rows.scales[r], rows.lanes[r], block, 1), r % P::SPREAD);
+                    for c in 0..C {
+                        terms[r][c] = P::Set::fma(second[r][c], scale, terms[r][c]);
+                    }
                 }
             }
             P::hold(&mut terms);

@@ -5,6 +5,7 @@
 //!
 //! | quants | bytes | content |
 //! |---|---|---|
+//! | `Quants1` | 64 | one byte vector, bit `g`: 0 or 2 |
 //! | `Quants2` | 128 | byte vector `g / 4`, bits `2 · (g % 4)` |
 //! | `Quants3` | 192 | as `Quants2`, then bit `g` of one more byte vector |
 //! | `Quants4` | 256 | byte vector `g / 2`, low bits for even `g` |
@@ -159,6 +160,8 @@ unsafe impl<K: ScaleKind, const MAXIMUM: u32> Weights for Panel<K, MAXIMUM> {
     }
 }
 
+/// Weights of 1 bit, with the values 0 and 2.
+pub(crate) struct Quants1;
 /// Weights of 2 bits; the layout of their planes is in the module's table.
 pub(crate) struct Quants2;
 /// Weights of 3 bits; the layout of their planes is in the module's table.
@@ -182,6 +185,30 @@ unsafe fn pair<S: Simd, const G: usize>(value: S::Bytes) -> S::Bytes {
             1 => S::right::<2>(value),
             2 => S::right::<4>(value),
             _ => S::right::<6>(value),
+        }
+    }
+}
+
+// SAFETY: within the bytes that the tables above and in `scales` give.
+unsafe impl Quants for Quants1 {
+    const BYTES: usize = 64;
+
+    #[inline(always)]
+    unsafe fn group<S: Simd, const G: usize>(at: *const u8) -> S::Bytes {
+        // SAFETY: the caller promises the instruction set and 64 bytes.
+        unsafe {
+            let plane = S::bytes(at);
+            let moved = match G {
+                0 => S::left::<1>(plane),
+                1 => plane,
+                2 => S::right::<1>(plane),
+                3 => S::right::<2>(plane),
+                4 => S::right::<3>(plane),
+                5 => S::right::<4>(plane),
+                6 => S::right::<5>(plane),
+                _ => S::right::<6>(plane),
+            };
+            S::mask(moved, 2)
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Quantization to the formats with one scale for 32 values that gain from a search: IQ4_NL and IQ4_XS always, Q4_0, Q4_1, Q5_0
-//! and Q5_1 with an importance matrix.
+//! Quantization to the formats with one scale for a block that gain from a search: IQ4_NL, IQ4_XS and Q2_0 always, Q4_0, Q4_1,
+//! Q5_0 and Q5_1 with an importance matrix.
 
 use half::f16;
 
@@ -81,6 +81,24 @@ pub(crate) fn signed<const BYTES: usize>(isa: Isa, rows: &Rows<'_>, largest: f32
     for ((half, quants), out) in halves.iter().zip(quants.as_chunks::<32>().0).zip(out.as_chunks_mut::<BYTES>().0) {
         out[..2].copy_from_slice(&half.to_le_bytes());
         write_quants(&mut out[2..], quants);
+    }
+}
+
+/// Quantizes to Q2_0, whose quants stand for -1, 0, 1 and 2; the fit has them with the opposite sign.
+pub(crate) fn q2_0(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+    let given = row_weights(isa, rows);
+    let weights = given.as_deref().map_or(Weights::Equal, Weights::Given);
+    let values = rows.values;
+    let fits = dispatch(isa, FitScales::<64> { values, weights, search: Search::Quarter });
+    let halves: Vec<f16> = fits.scales.into_iter().map(f16::from_f32).collect();
+    let scales: Vec<f32> = halves.iter().map(|half| half.to_f32()).collect();
+    let quants = Quants::Integers { low: -2.0, high: 1.0 };
+    let quants = dispatch(isa, Round { values, size: 64, scales: &scales, minimums: None, quants });
+    for ((half, quants), out) in halves.iter().zip(quants.as_chunks::<64>().0).zip(out.as_chunks_mut::<18>().0) {
+        out[..2].copy_from_slice(&(-*half).to_le_bytes());
+        for (byte, quants) in out[2..].iter_mut().zip(quants.as_chunks::<4>().0) {
+            *byte = (0..4).fold(0, |bits, at| bits | (3 - quants[at]) << (2 * at));
+        }
     }
 }
 

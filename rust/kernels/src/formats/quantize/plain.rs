@@ -2,7 +2,7 @@
 
 use super::rows::Rows;
 use crate::cpu::Isa;
-use crate::formats::{floats, four_bit_tables, ternary};
+use crate::formats::{floats, four_bit_tables, low_bits, nvfp4, ternary};
 use crate::math::{Kernel, LANES, Lanes, dispatch};
 
 /// A function of a format's table that runs one of the functions which write blocks.
@@ -31,6 +31,31 @@ plain! {
     mxfp4 four_bit_tables::quantize_mxfp4;
     tq1_0 ternary::quantize_tq1_0;
     tq2_0 ternary::quantize_tq2_0;
+}
+
+/// The same for functions that are given the importance of the columns as well.
+macro_rules! weighted {
+    ($($name:ident $write:path;)*) => { $(
+        pub(crate) fn $name(isa: Isa, rows: &Rows<'_>, out: &mut [u8]) {
+            struct Write<'a>(&'a [f32], Option<&'a [f32]>, &'a mut [u8]);
+
+            impl Kernel for Write<'_> {
+                type Output = ();
+
+                #[inline(always)]
+                fn run<L: Lanes>(self, _: L::Set) {
+                    $write(self.0, self.1, self.2);
+                }
+            }
+
+            dispatch(isa, Write(rows.values, rows.importance, out));
+        }
+    )* };
+}
+
+weighted! {
+    nvfp4 nvfp4::quantize;
+    q1_0 low_bits::quantize_q1_0;
 }
 
 /// Writes F16.

@@ -20,6 +20,8 @@ pub(super) enum Search {
     Integers { largest: f32 },
     /// The same with one rounding, after which every quant is improved in turn, five times.
     Descent { largest: f32 },
+    /// Integers from -2 to 1; the value of largest magnitude becomes ±0.6 to ±2.9, in steps of a tenth.
+    Quarter,
     /// The table of IQ4_NL; the value of largest magnitude becomes -127 ± 7.
     NonLinear,
 }
@@ -47,6 +49,11 @@ impl<const SIZE: usize> Kernel for FitScales<'_, SIZE> {
                     let rounding = Rounding::new(set, -largest, largest - 1.0);
                     // The plain scale first: where one value outweighs all others, many scales are equally good.
                     let trials = std::iter::once(0).chain(-9..=9).map(|step| -(largest + 0.1 * step as f32));
+                    fit(set, &x, &weights, trials, |x| rounding.of(x))
+                }
+                Search::Quarter => {
+                    let rounding = Rounding::new(set, -2.0, 1.0);
+                    let trials = (0..48).map(|step| (0.6 + 0.1 * (step / 2) as f32) * [-1.0, 1.0][step % 2]);
                     fit(set, &x, &weights, trials, |x| rounding.of(x))
                 }
                 Search::Descent { largest } => (descend(set, &x, &weights, largest), L::zero(set)),

@@ -9,6 +9,8 @@ use crate::math::{Kernel, LANES, Lanes};
 pub(super) enum Weights<'a> {
     /// One number for each element.
     Given(&'a [f32]),
+    /// 1 for every element.
+    Equal,
     /// The magnitude of the element.
     Magnitudes,
     /// The magnitude plus the root mean square of the part, so that small values count as well.
@@ -26,6 +28,7 @@ impl Weights<'_> {
                 let rest = &all[first * SIZE..];
                 load_parts(set, &rest[..rest.len().min(LANES * SIZE)])
             }
+            Weights::Equal => [L::splat(set, 1.0); SIZE],
             Weights::Magnitudes => {
                 let mut weights = *x;
                 for w in &mut weights {

@@ -71,6 +71,25 @@ unsafe impl<const SINGLE: bool> Product for PairProduct<SINGLE> {
     }
 
     #[inline(always)]
+    unsafe fn half_sums<W: Weights, const R: usize, const C: usize, const PART: usize>(
+        tile: &TileOperands,
+        rows: &RowVectors<R>,
+        block: usize,
+    ) -> Results<Self, R, C> {
+        // SAFETY: the caller promises the set and the block.
+        unsafe {
+            let sums = products::<W, R, C, SINGLE>(tile, rows, block, PART);
+            let mut floats = [[I8mm::zero(); C]; R];
+            for r in 0..R {
+                for c in 0..C {
+                    floats[r][c] = I8mm::to_floats(sums[r][c]);
+                }
+            }
+            floats
+        }
+    }
+
+    #[inline(always)]
     unsafe fn spread(values: float32x4_t, part: usize) -> float32x4_t {
         // SAFETY: every aarch64 processor has these instructions.
         unsafe { if part == 0 { vzip1q_f32(values, values) } else { vzip2q_f32(values, values) } }
