@@ -10,6 +10,7 @@ from typing import Any
 import gguf
 import numpy as np
 
+from deterministic import Stream
 from llamacpu import Model
 from llamacpu.families import registry
 from llamacpu.families.config import Config
@@ -48,7 +49,7 @@ def open_config_model(path: Path, config: Config, threads: int = 2) -> Model:
         del registry.FAMILIES["test"], sys.modules["llamacpu.families.test"]
 
 
-def tensors(config: Config, random: np.random.Generator, biases: bool, tied: bool) -> dict[str, Any]:
+def tensors(config: Config, random: np.random.Generator | Stream, biases: bool, tied: bool) -> dict[str, Any]:
     """Every tensor by name, in NumPy's order of sizes."""
     found: dict[str, Any] = {}
     width = config.embedding_length
@@ -185,7 +186,7 @@ def _attention(config: Config, layer: int, matrix: Any, norm: Any, found: dict[s
 
 
 def _recurrent(
-    config: Config, layer: int, heads: int, matrix: Any, found: dict[str, Any], random: np.random.Generator
+    config: Config, layer: int, heads: int, matrix: Any, found: dict[str, Any], random: np.random.Generator | Stream
 ) -> None:
     prefix, width = f"blk.{layer}", config.embedding_length
     inner = heads * config.recurrent_value_size

@@ -20,12 +20,15 @@ class Stream:
         data = hashlib.shake_256(f"{self._name} {self._calls}".encode()).digest(count)
         return np.frombuffer(data, dtype=np.uint8)
 
-    def units(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def units(self, shape: tuple[int, ...] | int) -> NDArray[np.float64]:
         """Multiples of 2^-24 from 0 to 1, without the 1."""
         words = self.bytes(4 * int(np.prod(shape))).view("<u4")
         return ((words >> 8) / 2.0**24).reshape(shape)
 
-    def standard_normal(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def random(self) -> float:
+        return float(self.units(()))
+
+    def standard_normal(self, shape: tuple[int, ...] | int) -> NDArray[np.float64]:
         """Mean 0 and variance 1, from three sums that are exact."""
         return 2 * (self.units(shape) + self.units(shape) + self.units(shape) - 1.5)
 

@@ -21,7 +21,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from config_models import open_config_model, tensors, write_config_model
 from deterministic import Stream
+from digest_families import FAMILIES
 from llamacpu import _native, kernels
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.model import Model
@@ -101,14 +103,16 @@ def blocks() -> dict[str, str]:
 
 
 def logits(folder: Path) -> dict[str, str]:
-    """A prompt and a token more, in every format, with experts and with adapters; by the instruction set in use."""
+    """A prompt and a token more, in every format and current family, with experts and with adapters; by the instruction
+    set in use."""
     found = {f"logits {path.stem}": _logits(path) for path in sorted(folder.glob("*.gguf"))}
     found |= {f"logits {path.name}": _logits(folder / "Q4_K.gguf", path) for path in sorted(folder.glob("* adapter"))}
     return found
 
 
 def _logits(path: Path, *adapters: Path) -> str:
-    with Model(path, threads=2) as model:
+    family = FAMILIES.get(path.stem)
+    with Model(path, threads=2) if family is None else open_config_model(path, family) as model:
         tokens = [int(byte) % model.vocab_size for byte in Stream("tokens").bytes(75)]
         lora = [(adapter, 0.75) for adapter in adapters]
         sessions = [model.session(kv_type=kind, lora=lora) for kind in ("f32", "f16", "q8_0")]  # type: ignore[arg-type]
@@ -120,6 +124,9 @@ def write_models(folder: Path) -> None:
     for name, shape in models:
         stem = f"{name} with experts" if shape.experts else name
         write_model(folder / f"{stem}.gguf", shape, gguf.GGMLQuantizationType[name], Stream(stem))
+    for name, config in FAMILIES.items():
+        values = tensors(config, Stream(name), biases=False, tied=False)
+        write_config_model(folder / f"{name}.gguf", config, values=values)
     with GGUFFile(folder / "Q4_K.gguf") as file:
         shapes = {tensor.name: tensor.shape[::-1] for tensor in file.tensors if len(tensor.shape) == 2}
     for name in ("F32", "F16"):
@@ -169,7 +176,7 @@ def test_logits(folder: Path, committed: dict[str, str], isa: str) -> None:
     result = subprocess.run([sys.executable, "-c", code, str(folder)], env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
-    assert len(found) == len(FORMATS) + 4
+    assert len(found) == len(FORMATS) + len(FAMILIES) + 4
     assert not changed(found, committed)
 
 
