@@ -248,7 +248,7 @@ REFUSED: list[tuple[dict[str, Stored], Any, str]] = [
     ({}, {"load_in_4bit": True}, "bitsandbytes, which is not supported"),
     ({}, {"quant_method": "hqq"}, "the quantization 'hqq' is not supported"),
     ({}, {"quant_method": "quanto"}, "'quanto' is not supported"),
-    ({}, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "modelopt's 'NVFP4' is not supported"),
+    ({}, {"quant_method": "modelopt", "quant_algo": "NVFP4_AWQ"}, "modelopt's 'NVFP4_AWQ' is not supported"),
     ({}, [1], "quantization_config is not an object"),
     ({"a.weight.absmax": np.zeros(1, np.float32)}, None, "the weights are quantized (a.weight.absmax)"),
     (EIGHT | {"a.weight_scale": np.ones((), np.float32)}, None, "the weights are quantized (a.weight_scale)"),
@@ -283,7 +283,12 @@ REFUSED: list[tuple[dict[str, Stored], Any, str]] = [
     (EIGHT, FP8 | {"weight_block_size": [0, 8]}, "the block size of the quantization is [0, 8]"),
     (EIGHT, FP8 | {"weight_block_size": 128}, "the block size of the quantization is 128"),
     (EIGHT, {"quant_method": "compressed-tensors", "format": "float-quantized"}, "several groups of layers"),
-    (EIGHT, compressed("nvfp4-pack-quantized"), "'nvfp4-pack-quantized' is not supported"),
+    (EIGHT, compressed("mxfp4-pack-quantized"), "'mxfp4-pack-quantized' is not supported"),
+    (
+        {"a.weight": np.zeros((4, 8), np.uint8), "a.weight_scale": np.ones((4, 2), np.float32)},
+        {"quant_method": "modelopt", "quant_algo": "NVFP4"},
+        "is no matrix in NVFP4",
+    ),
     (EIGHT, compressed("pack-quantized", num_bits=3), "to 3 bits"),
     ({"a.weight_packed": np.zeros((2, 2), np.int32)}, compressed("pack-quantized"), "a.weight_scale is missing"),
 ]

@@ -33,8 +33,8 @@ class Checkpoint:
     folder    its location
     config    the content of config.json, or of Meta's params.json in its form; {} if there is neither
     tensors   name to tensor, as the files name them; those of Meta's form under the names of Hugging Face
-              Weights in AWQ, GPTQ, FP8 or compressed-tensors are unpacked to float32 when they are read; those of MXFP4
-              (gpt-oss) are the blocks and scales of the files
+              Weights in AWQ, GPTQ, FP8, NVFP4 or compressed-tensors are unpacked to float32 when they are read; those
+              of MXFP4 (gpt-oss) are the blocks and scales of the files
     metadata  texts that safetensors files carry beside their tensors
 
     Only headers have been read. Files are opened for each read, so there is nothing to close.
@@ -123,6 +123,11 @@ def _quantization(folder: Path, config: Mapping[str, Any], tensors: Mapping[str,
         for file, method in (("quantize_config.json", "gptq"), ("quant_config.json", "awq")):
             if (folder / file).is_file():
                 return {"quant_method": method} | read_object(folder / file)
+    stated = folder / "hf_quant_config.json"
+    if stated.is_file():
+        inner = read_object(stated).get("quantization")
+        if isinstance(inner, dict) and inner.get("quant_algo"):
+            return {"quant_method": "modelopt"} | inner
     signs = (".qweight", ".weight_scale", ".weight_scale_inv", ".weight_packed", ".absmax")
     sign = next((name for name in tensors if name.endswith(signs)), None)
     if sign is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from llamacpu.checkpoints.quantized.computed import bits_of
 from llamacpu.checkpoints.quantized.gptq import AwqTensor, GptqTensor
+from llamacpu.checkpoints.quantized.nvfp4 import Nvfp4Tensor
 from llamacpu.checkpoints.quantized.packed import PackedTensor
 from llamacpu.checkpoints.quantized.scaled import ScaledTensor
 from llamacpu.checkpoints.tensor import LazyTensor
@@ -43,8 +44,12 @@ def unpacked(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, Laz
         return _gptq(quantization, tensors)
     if method == "awq":
         return _awq(quantization, tensors)
+    if method == "modelopt" and _is_modelopt_nvfp4(quantization):
+        return _nvfp4(tensors)
     if method == "modelopt" and quantization.get("quant_algo") != "FP8":
-        raise CheckpointError(f"modelopt's {quantization.get('quant_algo')!r:.40} is not supported; expected 'FP8'")
+        raise CheckpointError(
+            f"modelopt's {quantization.get('quant_algo')!r:.40} is not supported; expected 'FP8' or 'NVFP4'"
+        )
     if method in ("fp8", "fbgemm_fp8", "modelopt"):
         blocks = quantization.get("weight_block_size")
         return _scaled(tensors, _blocks(blocks), _EIGHT_BITS)
@@ -56,8 +61,8 @@ def unpacked(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, Laz
             "quantization needs; use the model in BF16 or F16 that it was made from"
         )
     raise CheckpointError(
-        f"the quantization {method or 'without a name'!r:.60} is not supported; expected AWQ, GPTQ, FP8, MXFP4 or "
-        "compressed-tensors: use the model in BF16 or F16 that the checkpoint was made from"
+        f"the quantization {method or 'without a name'!r:.60} is not supported; expected AWQ, GPTQ, FP8, MXFP4, "
+        "NVFP4 or compressed-tensors: use the model in BF16 or F16 that the checkpoint was made from"
     )
 
 
@@ -95,6 +100,28 @@ def _awq(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, LazyTen
     return _replaced(tensors, new, (f"{layer}.{part}" for layer in layers for part in ("qweight", "qzeros", "scales")))
 
 
+def _is_modelopt_nvfp4(quantization: Mapping[str, Any]) -> bool:
+    """Whether the weights are in NVFP4, or some of them, the others in FP8 or not quantized."""
+    layers = quantization.get("quantized_layers")
+    found = [layer.get("quant_algo") for layer in layers.values() if isinstance(layer, Mapping)] if layers else []
+    known = ("NVFP4", "W4A16_NVFP4")
+    return quantization.get("quant_algo") in known or (
+        any(algorithm in known for algorithm in found) and all(algorithm in (*known, "FP8") for algorithm in found)
+    )
+
+
+def _nvfp4(tensors: Tensors) -> dict[str, LazyTensor]:
+    """The matrices of four-bit floats, and what remains in 8 bits."""
+    packed = {name.removesuffix("_packed"): name for name in tensors if name.endswith(".weight_packed")}
+    plain = {name: name for name, tensor in tensors.items() if name.endswith(".weight") and tensor.dtype == "U8"}
+    new = {name: Nvfp4Tensor(name, tensors) for name in plain | packed if f"{name}_scale" in tensors}
+    parts = ("_packed", "_scale", "_scale_2", "_global_scale", "")
+    rest = _replaced(tensors, new, (name + part for name in new for part in parts))
+    rest = {name: tensor for name, tensor in rest.items() if not name.endswith(_OF_ACTIVATIONS)}
+    eights = _scaled({name: tensor for name, tensor in rest.items() if name not in new}, (), _EIGHT_BITS)
+    return eights | dict(new)
+
+
 def _scaled(tensors: Tensors, blocks: tuple[int, ...], types: tuple[str, ...]) -> dict[str, LazyTensor]:
     result: dict[str, LazyTensor] = {}
     scales = {name: tensor for name, tensor in tensors.items() if not name.endswith(_OF_ACTIVATIONS)}
@@ -127,6 +154,9 @@ def _scale_of(name: str, tensors: Tensors) -> LazyTensor | None:
 def _compressed(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, LazyTensor]:
     form = quantization.get("format")
     groups = quantization.get("config_groups")
+    forms = [group.get("format") for group in groups.values()] if form == "mixed-precision" and groups else [form]
+    if all(each == "nvfp4-pack-quantized" for each in forms):
+        return _nvfp4(tensors)
     if not isinstance(groups, Mapping) or len(groups) != 1:
         raise CheckpointError("compressed-tensors with several groups of layers is not supported; expected one")
     weights = next(iter(groups.values()))
@@ -139,7 +169,7 @@ def _compressed(quantization: Mapping[str, Any], tensors: Tensors) -> dict[str, 
     if form != "pack-quantized" or weights.get("type", "int") != "int":
         raise CheckpointError(
             f"compressed-tensors in the format {form!r:.40} is not supported; expected float-quantized, int-quantized, "
-            "naive-quantized or pack-quantized"
+            "naive-quantized, pack-quantized or nvfp4-pack-quantized"
         )
     bits = bits_of(weights.get("num_bits"))
     size = None if weights.get("group_size") in (None, -1) else _group_size(weights)

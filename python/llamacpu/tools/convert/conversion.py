@@ -26,7 +26,7 @@ from llamacpu.tools.convert.trial import try_model
 
 __all__ = ["convert"]
 
-MXFP4_FILE = 38
+QUANTIZED_FILES = {"MXFP4": 38, "NVFP4": 39}
 QUANTIZATION_VERSION = 2
 
 
@@ -113,8 +113,9 @@ def _language_model(source: Source, type: str, model_id: str, name: str | None) 
     ]
     if not tensors:
         raise CheckpointError(f"{checkpoint.folder}: the checkpoint has no tensors of the language model")
-    if any(tensor.format == "MXFP4" for tensor in tensors) and family.file_type in (0, 1, 32):
-        family.file_type = MXFP4_FILE
+    for kept, number in QUANTIZED_FILES.items():
+        if any(tensor.format == kept for tensor in tensors) and family.file_type in (0, 1, 32):
+            family.file_type = number
     family.keys.add("general.type", "model", "string")
     _set_card(family.keys, source, tensors, model_id, name)
     family.set_parameters()

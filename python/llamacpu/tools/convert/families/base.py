@@ -85,6 +85,7 @@ class Family:
                         "is config.json that of this checkpoint?"
                     )
                 yield ours, array
+                yield from _factors(ours, array)
         left = [name for found in self._gathered.values() for name in found]
         if left:
             raise CheckpointError(f"the checkpoint lacks experts: {left[0]!r:.120} and others have no counterpart")
@@ -149,6 +150,14 @@ class Family:
     def number_of_experts(self) -> int:
         """The number of experts of a layer."""
         return self.source.integer("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+
+
+def _factors(name: str, array: Array) -> Named:
+    """What NVFP4 weights are multiplied by, and their input where it is rounded to four bits as well."""
+    if array.factors:
+        for place, ending in enumerate(("scale", "input_scale")):
+            numbers = [factors[place] for factors in array.factors]
+            yield f"{name.removesuffix('.weight')}.{ending}", Array.values(numbers)
 
 
 def permuted(array: Array, heads: int, name: str) -> Array:
