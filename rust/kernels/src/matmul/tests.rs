@@ -50,7 +50,7 @@ fn random_rows(format: Format, rows: usize, columns: usize, random: &mut Random)
         }
         if format == Format::NVFP4 {
             // All scales but those of the largest numbers.
-            block[..4].iter_mut().for_each(|scale| *scale = *scale % 40);
+            block[..4].iter_mut().for_each(|scale| *scale %= 40);
         }
     }
     bytes
@@ -209,9 +209,9 @@ fn a_factor_multiplies_results_and_weights() {
         for tokens in [1, 20] {
             let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
             for isa in Isa::all() {
-                let expected = product(*isa, 1, &plain, &input, tokens);
+                let expected = product(isa, 1, &plain, &input, tokens);
                 let expected: Vec<f32> = expected.iter().map(|value| value * 0.3).collect();
-                assert_eq!(bits(&product(*isa, 2, &scaled, &input, tokens)), bits(&expected), "{format:?} {isa}");
+                assert_eq!(bits(&product(isa, 2, &scaled, &input, tokens)), bits(&expected), "{format:?} {isa}");
             }
         }
     }

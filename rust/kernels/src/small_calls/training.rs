@@ -124,11 +124,11 @@ fn derivatives_of_rows_and_the_optimizer() {
 
 #[test]
 fn conversions_of_weights() {
-    // More blocks than fit into the lanes, in two rows.
-    let columns = 32 * 9;
-    let input: Vec<u8> = numbers(2 * columns, 0.7).into_iter().flat_map(f32::to_le_bytes).collect();
     let formats = Format::all().iter().filter(|format| format.info().block_elements < 256);
     for to in formats.copied() {
+        // More blocks than fit into the lanes, in two rows.
+        let columns = 9 * to.info().block_elements.max(32);
+        let input: Vec<u8> = numbers(2 * columns, 0.7).into_iter().flat_map(f32::to_le_bytes).collect();
         everywhere(|context| {
             let mut output = vec![0; 2 * to.row_bytes(columns).unwrap()];
             let conversion = Conversion { from: Format::F32, to, columns, importance: None };

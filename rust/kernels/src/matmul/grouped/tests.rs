@@ -62,7 +62,10 @@ fn jobs_give_the_bits_of_products_of_their_own() {
     let mut random = Random(21);
     let counts: &[usize] = if emulated() { &[1, 0, 9] } else { &[1, 0, 3, 40, 17, 1, 16] };
     for format in Format::all() {
-        let columns = if format.info().block_elements == 256 { 512 } else { 64 };
+        let columns = match format.info().block_elements {
+            256 => 512,
+            size => size.max(64),
+        };
         check(&[*format], columns, counts, &mut random);
     }
     check(&[Format::F32, Format::Q4_K, Format::BF16, Format::Q2_K], 256, counts, &mut random);
