@@ -5,7 +5,7 @@
 //! An output gets `d = 0`, then `d = fma(low[k], B[row][k], d)` for every `k` of every term, in order, and finally
 //! `y = y + d`. Outputs occupy lanes, so this order holds for any batch, number of threads and instruction set.
 
-mod kernel;
+pub(crate) mod kernel;
 mod term;
 mod up;
 
@@ -20,7 +20,7 @@ use crate::memory::room;
 use crate::shared::SharedSlice;
 use kernel::AddPiece;
 pub use term::LowRankTerm;
-pub use up::{UpMatrix, down_matrix};
+pub use up::{UpMatrix, down_matrix, gather};
 
 /// Multiplications in a piece of work, approximately: enough to outweigh handing it to a thread.
 const PIECE: usize = 1 << 15;

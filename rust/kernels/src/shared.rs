@@ -66,6 +66,16 @@ impl<'a, T> SharedSlice<'a, T> {
         unsafe { std::slice::from_raw_parts_mut(self.start.add(first), len) }
     }
 
+    /// A part of the slice, to be read.
+    ///
+    /// # Safety
+    /// While the result is in use, nobody writes to the part.
+    pub(crate) unsafe fn read(&self, first: usize, len: usize) -> &[T] {
+        assert!(first.checked_add(len).is_some_and(|end| end <= self.len), "part outside of the slice");
+        // SAFETY: inside the slice that `new` borrowed exclusively; the caller promises that nobody writes there.
+        unsafe { std::slice::from_raw_parts(self.start.add(first), len) }
+    }
+
     /// Pointer to an element.
     pub(crate) fn at(&self, index: usize) -> *mut T {
         assert!(index <= self.len, "index outside of the slice");

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 pub use bandwidth::read_bandwidth;
 pub use count::{Threads, default_threads};
 use crew::Crew;
+pub(crate) use wait::wait_briefly;
 
 use crate::Error;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use llamacpu_kernels::low_rank::{UpMatrix, down_matrix};
+use llamacpu_kernels::low_rank::{UpMatrix, down_matrix, gather};
 use llamacpu_kernels::mapping::{Load, Mapping, SourceFile};
 use llamacpu_kernels::matmul::Matrix;
 use llamacpu_kernels::memory;
@@ -121,9 +121,20 @@ impl Model {
             }
         }
         files.iter().try_for_each(|file| file.check())?;
+        gather_pairs(&mut found)?;
         let sizes = found.iter().flatten().chain(&embedding).map(|pair| pair.down.nbytes() + pair.up.nbytes());
         Ok(Adapter::new(self.identity(), sizes.sum(), found, embedding))
     }
+}
+
+/// Moves the matrices of all pairs into memory of their own, in the order in which they are used.
+fn gather_pairs(pairs: &mut [Option<Pair>]) -> Result<(), Error> {
+    let parts: Vec<_> = pairs.iter().flatten().map(|pair| (Arc::clone(&pair.down), &pair.up)).collect();
+    let moved = gather(&parts)?;
+    for (pair, (down, up)) in pairs.iter_mut().flatten().zip(moved) {
+        (pair.down, pair.up) = (down, up);
+    }
+    Ok(())
 }
 
 fn misfit(pair: &AdapterPair, expected: &str) -> Error {

@@ -2,10 +2,10 @@
 //! Transformer", arXiv:2002.05202) or plain.
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{GroupedJob, Job, Table, grouped_matmul, matmul};
+use llamacpu_kernels::matmul::{Addition, GroupedJob, Job, Table, grouped_matmul_with, matmul_with};
 
 use crate::activation::{gated, plain};
-use crate::adapters::{Delta, GroupedPart, add_grouped};
+use crate::adapters::{changes, changes_of_rows};
 use crate::config::Activation;
 use crate::error::{Error, sized};
 use crate::scratch::Scratch;
@@ -37,28 +37,15 @@ pub(crate) fn project(
     scratch: &mut Scratch,
     projections: &mut [(&Linear, &mut [f32])],
 ) -> Result<(), Error> {
-    let Scratch { input: buffers, adapted, low } = scratch;
-    let slots: Vec<usize> = projections.iter().map(|(linear, _)| linear.slot).collect();
-    let delta = Delta::of(adapted, rows, &slots);
-    let low = delta.as_ref().map_or(Ok(&mut [][..]), |delta| delta.room(low))?;
+    let Scratch { input: buffers, adapted, .. } = scratch;
+    let additions = projections.iter().map(|(linear, _)| {
+        let Linear { bias, slot, .. } = linear;
+        Addition { bias: bias.as_deref(), changes: changes(adapted, rows, *slot) }
+    });
+    let additions: Vec<_> = additions.collect();
     let mut jobs: Vec<Job> =
         projections.iter_mut().map(|(linear, output)| Job { weights: &linear.matrix, output }).collect();
-    if let Some(delta) = &delta {
-        jobs.extend(delta.joined(low));
-    }
-    matmul(context, input, rows, buffers, &mut jobs)?;
-    for (linear, output) in &mut *projections {
-        if let Some(bias) = &linear.bias {
-            for row in output.chunks_exact_mut(bias.len()) {
-                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-            }
-        }
-    }
-    let Some(delta) = delta else { return Ok(()) };
-    let outputs = projections.iter_mut();
-    let mut outputs: Vec<_> =
-        outputs.map(|(linear, output)| Table { width: linear.rows(), numbers: &mut **output }).collect();
-    delta.add(context, input, (buffers, low), &mut outputs)
+    Ok(matmul_with(context, input, rows, buffers, &mut jobs, &additions)?)
 }
 
 /// A linear map from some rows of an input to some rows of an output.
@@ -91,27 +78,15 @@ pub(crate) fn project_rows(
         output: (projection.to, 0),
     });
     let jobs: Vec<_> = jobs.collect();
-    let (from, to) = (Table { numbers: input, width: columns }, Table { numbers: &mut *output, width: rows });
-    grouped_matmul(context, from, to, &mut scratch.input, &jobs)?;
-    for Projection { linear, tokens, to, .. } in projections {
-        if let Some(bias) = &linear.bias {
-            for row in output[to * rows..(to + tokens) * rows].chunks_exact_mut(rows) {
-                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-            }
-        }
-    }
-    if scratch.adapted.is_empty() {
-        return Ok(());
-    }
-    let parts = projections.iter().map(|&Projection { linear, tokens, from, to, row }| GroupedPart {
-        slot: linear.slot,
-        tokens,
-        input: (from, 0),
-        output: (to, 0),
-        row,
+    let Scratch { input: buffers, adapted, .. } = scratch;
+    let additions = projections.iter().map(|&Projection { linear, tokens, row, .. }| {
+        let Linear { bias, slot, .. } = linear;
+        let changes = changes_of_rows(adapted, tokens, *slot, &|token| set_of(row + token));
+        Addition { bias: bias.as_deref(), changes }
     });
+    let additions: Vec<_> = additions.collect();
     let (from, to) = (Table { numbers: input, width: columns }, Table { numbers: output, width: rows });
-    add_grouped(context, scratch.parts(), from, to, parts, set_of)
+    Ok(grouped_matmul_with(context, from, to, buffers, &jobs, &additions)?)
 }
 
 /// `output = down(function(gate(input)) * up(input))`, or `down(function(up(input)))` without a gate.

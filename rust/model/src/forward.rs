@@ -9,10 +9,10 @@
 use llamacpu_kernels::Error as KernelError;
 use llamacpu_kernels::activation::{add, scale, soft_cap};
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{Job, Table, matmul};
+use llamacpu_kernels::matmul::{Addition, Job, matmul_with};
 use llamacpu_kernels::memory;
 
-use crate::adapters::{AdaptedRows, Delta};
+use crate::adapters::{AdaptedRows, changes};
 use crate::attention;
 use crate::config::{Config, Input, Norms};
 use crate::distances::Distances;
@@ -281,17 +281,10 @@ fn logits_of(
     scratch: &mut Scratch,
     logits: &mut [f32],
 ) -> Result<(), Error> {
-    let (adapted, buffers, low) = scratch.parts();
-    let delta = Delta::of(adapted, rows, &[output.slot]);
-    let low = delta.as_ref().map_or(Ok(&mut [][..]), |delta| delta.room(low))?;
-    let mut jobs = vec![Job { weights: &output.matrix, output: &mut *logits }];
-    if let Some(delta) = &delta {
-        jobs.extend(delta.joined(low));
-    }
-    matmul(context, states, rows, buffers, &mut jobs)?;
-    let Some(delta) = &delta else { return Ok(()) };
-    let table = Table { width: output.matrix.rows(), numbers: logits };
-    delta.add(context, states, (buffers, low), &mut [table])
+    let Scratch { input: buffers, adapted, .. } = scratch;
+    let addition = Addition { bias: None, changes: changes(adapted, rows, output.slot) };
+    let job = Job { weights: &output.matrix, output: logits };
+    Ok(matmul_with(context, states, rows, buffers, &mut [job], &[addition])?)
 }
 
 /// The input of a block: the normalized stream, or the stream itself if the block has no norm before it.

@@ -4,9 +4,9 @@
 //! per head projects the result back.
 
 use llamacpu_kernels::context::Context;
-use llamacpu_kernels::matmul::{GroupedJob, Table, grouped_matmul};
+use llamacpu_kernels::matmul::{Addition, GroupedJob, Table, grouped_matmul_with};
 
-use crate::adapters::{GroupedPart, add_grouped};
+use crate::adapters::changes;
 use crate::attention::{Adjustments, AttentionBuffers, attend, keep_rows, warm, write_pages};
 use crate::error::{Error, sized};
 use crate::feed_forward::project;
@@ -122,22 +122,11 @@ fn each_head(
         input: (0, head * from),
         output: (0, head * to),
     });
-    let Table { numbers, width } = output;
-    let whole = Table { numbers: &mut *numbers, width };
-    grouped_matmul(context, input, whole, &mut scratch.input, &jobs.collect::<Vec<_>>())?;
-    let (adapted, buffers, low) = scratch.parts();
-    if adapted.is_empty() {
-        return Ok(());
-    }
-    let parts = weights.slots.iter().enumerate().map(|(head, &slot)| GroupedPart {
-        slot,
-        tokens: rows,
-        input: (0, head * from),
-        output: (0, head * to),
-        row: 0,
-    });
-    let set_of = |row| adapted.set_of(rows, row);
-    add_grouped(context, (adapted, buffers, low), input, Table { numbers, width }, parts, &set_of)
+    let Scratch { input: buffers, adapted, .. } = scratch;
+    let slots = weights.slots.iter();
+    let additions = slots.map(|&slot| Addition { bias: None, changes: changes(adapted, rows, slot) });
+    let additions: Vec<_> = additions.collect();
+    Ok(grouped_matmul_with(context, input, output, buffers, &jobs.collect::<Vec<_>>(), &additions)?)
 }
 
 /// Copies `count` columns of every row; each side is given by its row length and first column.

@@ -9,13 +9,6 @@ use crate::adapters::AdaptedRows;
 pub(crate) struct Scratch {
     pub(crate) input: InputBuffers,
     pub(crate) adapted: AdaptedRows,
-    /// Products of inputs with the first matrices of adapters.
+    /// Rows of the first matrices of adapters of the embedding.
     pub(crate) low: Vec<f32>,
-}
-
-impl Scratch {
-    /// The parts that adding the changes of adapters needs.
-    pub(crate) fn parts(&mut self) -> (&AdaptedRows, &mut InputBuffers, &mut Vec<f32>) {
-        (&self.adapted, &mut self.input, &mut self.low)
-    }
 }

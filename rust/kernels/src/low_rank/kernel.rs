@@ -1,21 +1,21 @@
 //! The inner loops: some tokens × 16 outputs in registers.
 
 use super::term::LowRankTerm;
-use super::up::Numbers;
+use super::up::Vectors;
 use crate::math::{Kernel, LANES, Lanes};
 
 /// Tokens side by side.
-pub(super) const TILE: usize = 8;
+pub(crate) const TILE: usize = 8;
 
 /// Adds the terms to some columns of at most [`TILE`] tokens.
-pub(super) struct AddPiece<'a, 'b, 'c> {
-    pub(super) terms: &'a [LowRankTerm<'a>],
+pub(crate) struct AddPiece<'a, 'b, 'c> {
+    pub(crate) terms: &'a [LowRankTerm<'a>],
     /// First token, counted as in the terms.
-    pub(super) token: usize,
+    pub(crate) token: usize,
     /// First column, a multiple of 16.
-    pub(super) first: usize,
+    pub(crate) first: usize,
     /// The columns of each token.
-    pub(super) rows: &'b mut [&'c mut [f32]],
+    pub(crate) rows: &'b mut [&'c mut [f32]],
 }
 
 impl Kernel for AddPiece<'_, '_, '_> {
@@ -75,12 +75,15 @@ fn add<L: Lanes, const C: usize>(
                     }
                 };
             }
-            match up.numbers() {
-                Numbers::Floats(floats) => {
-                    products!(floats, vector => L::load(set, vector));
+            match up.vectors() {
+                Vectors::Floats(floats) => {
+                    products!(floats, vector => L::load_floats(set, vector));
                 }
-                Numbers::Halves(halves) => {
+                Vectors::Halves(halves) => {
                     products!(halves, vector => L::load_halves(set, vector));
+                }
+                Vectors::Brains(brains) => {
+                    products!(brains, vector => L::load_brains(set, vector));
                 }
             }
         }

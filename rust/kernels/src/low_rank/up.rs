@@ -1,24 +1,70 @@
-//! The large matrix of a low-rank change, arranged for its kernel.
+//! The matrices of low-rank changes: the large one arranged for its kernel, both in as few bytes as their numbers need.
+
+use std::ops::Range;
+use std::sync::Arc;
 
 use crate::Error;
 use crate::formats::Format;
-use crate::mapping::Bytes;
-use crate::math::{LANES, float_to_half, half_to_float};
+use crate::mapping::{AlignedBytes, Bytes};
+use crate::math::{LANES, float_to_half, half_to_float, prefetch};
 use crate::matmul::Matrix;
-use crate::memory::{grow, room};
+use crate::memory::room;
 
-/// A rows × rank matrix in blocks of 16 rows: `[block][rank][row]`, as floats, or as halves if these represent the same numbers.
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// A rows × rank matrix in blocks of 16 rows: `[block][rank][row]`, as floats, or in 16 bits if those of one kind represent the
+/// same numbers.
 #[derive(Debug)]
 pub struct UpMatrix {
     rows: usize,
     rank: usize,
-    numbers: Numbers,
+    kind: Kind,
+    bytes: Bytes,
 }
 
-#[derive(Debug)]
-pub(super) enum Numbers {
-    Floats(Vec<[f32; LANES]>),
-    Halves(Vec<[u8; 2 * LANES]>),
+/// How a number is stored, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Float,
+    Half,
+    Brain,
+}
+
+/// The vectors of a matrix: 16 rows of one column each.
+pub(super) enum Vectors<'a> {
+    Floats(&'a [[u8; 4 * LANES]]),
+    Halves(&'a [[u8; 2 * LANES]]),
+    Brains(&'a [[u8; 2 * LANES]]),
+}
+
+impl Kind {
+    /// The smallest kind that represents all numbers.
+    fn of(values: &[f32]) -> Self {
+        if values.iter().copied().all(is_brain) {
+            Self::Brain
+        } else if values.iter().copied().all(is_half) {
+            Self::Half
+        } else {
+            Self::Float
+        }
+    }
+
+    /// Bytes of a number.
+    fn size(self) -> usize {
+        if self == Self::Float { 4 } else { 2 }
+    }
+
+    /// The numbers as bytes.
+    fn bytes(self, count: usize, numbers: impl Iterator<Item = f32>) -> Result<Vec<u8>, Error> {
+        let mut all = room(count.saturating_mul(self.size()), "adapters")?;
+        match self {
+            Self::Float => numbers.for_each(|number| all.extend(number.to_le_bytes())),
+            Self::Half => numbers.for_each(|number| all.extend(float_to_half(number).to_le_bytes())),
+            Self::Brain => numbers.for_each(|number| all.extend(&number.to_le_bytes()[2..])),
+        }
+        Ok(all)
+    }
 }
 
 impl UpMatrix {
@@ -36,25 +82,10 @@ impl UpMatrix {
             if row < rows { values[row * rank + k] } else { 0.0 }
         };
         let vectors = (0..blocks).flat_map(|block| (0..rank).map(move |k| (block, k)));
-        let numbers = if values.iter().copied().all(is_half) {
-            let mut halves = room(blocks * rank, "adapters")?;
-            halves.extend(vectors.map(|(block, k)| {
-                let mut bytes = [0; 2 * LANES];
-                for (lane, bytes) in bytes.chunks_exact_mut(2).enumerate() {
-                    bytes.copy_from_slice(&float_to_half(at(block, k, lane)).to_le_bytes());
-                }
-                bytes
-            }));
-            Numbers::Halves(halves)
-        } else {
-            let mut floats = Vec::new();
-            grow(&mut floats, blocks * rank, [0.0; LANES], "adapters")?;
-            for (numbers, (block, k)) in floats.iter_mut().zip(vectors) {
-                numbers.iter_mut().enumerate().for_each(|(lane, number)| *number = at(block, k, lane));
-            }
-            Numbers::Floats(floats)
-        };
-        Ok(Self { rows, rank, numbers })
+        let numbers = vectors.flat_map(|(block, k)| (0..LANES).map(move |lane| at(block, k, lane)));
+        let kind = Kind::of(values);
+        let bytes = Bytes::owned(kind.bytes(blocks * rank * LANES, numbers)?);
+        Ok(Self { rows, rank, kind, bytes })
     }
 
     /// Number of rows: outputs of a product.
@@ -69,14 +100,21 @@ impl UpMatrix {
 
     /// Size in memory in bytes.
     pub fn nbytes(&self) -> usize {
-        match &self.numbers {
-            Numbers::Floats(floats) => 4 * LANES * floats.len(),
-            Numbers::Halves(halves) => 2 * LANES * halves.len(),
-        }
+        self.bytes.len()
     }
 
-    pub(super) fn numbers(&self) -> &Numbers {
-        &self.numbers
+    /// Prefetches some rows into the second-level cache.
+    pub(crate) fn prefetch(&self, rows: Range<usize>) {
+        let row_bytes = self.rank * self.kind.size();
+        prefetch(&self.bytes, rows.start / LANES * LANES * row_bytes..rows.end.next_multiple_of(LANES) * row_bytes);
+    }
+
+    pub(super) fn vectors(&self) -> Vectors<'_> {
+        match self.kind {
+            Kind::Float => Vectors::Floats(self.bytes.as_chunks().0),
+            Kind::Half => Vectors::Halves(self.bytes.as_chunks().0),
+            Kind::Brain => Vectors::Brains(self.bytes.as_chunks().0),
+        }
     }
 }
 
@@ -86,20 +124,57 @@ impl UpMatrix {
 /// # Errors
 /// `Error::Shape` if the number of elements is not that of the matrix; `Error::Memory` if memory is short.
 pub fn down_matrix(rows: usize, columns: usize, values: &[f32]) -> Result<Matrix, Error> {
-    let (format, bytes) = if values.iter().all(|value| value.to_bits().trailing_zeros() >= 16) {
-        (Format::BF16, bytes_of(values, |value| [value.to_le_bytes()[2], value.to_le_bytes()[3]])?)
-    } else if values.iter().copied().all(is_half) {
-        (Format::F16, bytes_of(values, |value| float_to_half(value).to_le_bytes())?)
-    } else {
-        (Format::F32, bytes_of(values, f32::to_le_bytes)?)
+    let kind = Kind::of(values);
+    let format = match kind {
+        Kind::Float => Format::F32,
+        Kind::Half => Format::F16,
+        Kind::Brain => Format::BF16,
     };
-    Matrix::new(format, rows, columns, Bytes::owned(bytes))
+    Matrix::new(format, rows, columns, Bytes::owned(kind.bytes(values.len(), values.iter().copied())?))
 }
 
-fn bytes_of<const N: usize>(values: &[f32], bytes: impl Fn(f32) -> [u8; N]) -> Result<Vec<u8>, Error> {
-    let mut all = room(values.len().saturating_mul(N), "adapters")?;
-    all.extend(values.iter().flat_map(|&value| bytes(value)));
-    Ok(all)
+/// Pairs of matrices, the small one before the large one, moved one after the other into memory of their own: aligned, and in
+/// huge pages, since a decoded token reads all of it. A small matrix that follows itself stays one.
+///
+/// # Errors
+/// `Error::Memory` if memory is short.
+pub fn gather(pairs: &[(Arc<Matrix>, &UpMatrix)]) -> Result<Vec<(Arc<Matrix>, UpMatrix)>, Error> {
+    let mut parts: Vec<&Bytes> = room(2 * pairs.len(), "adapters")?;
+    for (index, (down, up)) in pairs.iter().enumerate() {
+        let known = index > 0 && Arc::ptr_eq(down, &pairs[index - 1].0);
+        parts.extend((!known).then_some(down.bytes()));
+        parts.push(&up.bytes);
+    }
+    let padded = |bytes: &Bytes| bytes.len().next_multiple_of(LINE);
+    let mut memory = AlignedBytes::mapped(parts.iter().map(|bytes| padded(bytes)).sum(), "adapters")?;
+    let mut rest = &mut memory[..];
+    for bytes in parts {
+        let (own, others) = std::mem::take(&mut rest).split_at_mut(padded(bytes));
+        own[..bytes.len()].copy_from_slice(bytes);
+        rest = others;
+    }
+    let memory = Bytes::aligned(memory);
+    let mut start = 0;
+    let mut next = |bytes: &Bytes| {
+        let part = memory.slice(start, bytes.len());
+        start += padded(bytes);
+        part
+    };
+    let mut moved: Vec<(Arc<Matrix>, UpMatrix)> = room(pairs.len(), "adapters")?;
+    for (index, (old, up)) in pairs.iter().enumerate() {
+        let down = match moved.last() {
+            Some((last, _)) if Arc::ptr_eq(old, &pairs[index - 1].0) => Arc::clone(last),
+            _ => Arc::new(Matrix::new(old.format(), old.rows(), old.columns(), next(old.bytes())?)?),
+        };
+        let &&UpMatrix { rows, rank, kind, ref bytes } = up;
+        moved.push((down, UpMatrix { rows, rank, kind, bytes: next(bytes)? }));
+    }
+    Ok(moved)
+}
+
+/// Whether bf16 represents the number exactly.
+fn is_brain(value: f32) -> bool {
+    value.to_bits().trailing_zeros() >= 16
 }
 
 /// Whether half precision represents the number exactly.

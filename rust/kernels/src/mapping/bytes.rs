@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::Mapping;
+use super::{AlignedBytes, Mapping};
 use crate::Error;
 
 /// A range of the bytes of a file, or bytes in memory. Cheap to clone.
@@ -18,6 +18,7 @@ pub struct Bytes {
 enum Source {
     File(Arc<Mapping>),
     Memory(Arc<Vec<u8>>),
+    Aligned(Arc<AlignedBytes>),
 }
 
 impl Bytes {
@@ -39,6 +40,12 @@ impl Bytes {
         Self { source: Source::Memory(Arc::new(bytes)), start: 0, len }
     }
 
+    /// Bytes in aligned memory.
+    pub fn aligned(bytes: AlignedBytes) -> Self {
+        let len = bytes.len();
+        Self { source: Source::Aligned(Arc::new(bytes)), start: 0, len }
+    }
+
     /// A part of these bytes.
     ///
     /// # Errors
@@ -54,7 +61,7 @@ impl Bytes {
     pub fn place(&self) -> Option<(&Arc<Mapping>, usize)> {
         match &self.source {
             Source::File(map) => Some((map, self.start)),
-            Source::Memory(_) => None,
+            Source::Memory(_) | Source::Aligned(_) => None,
         }
     }
 
@@ -65,7 +72,7 @@ impl Bytes {
     pub fn check(&self) -> Result<(), Error> {
         match &self.source {
             Source::File(map) => map.check(),
-            Source::Memory(_) => Ok(()),
+            Source::Memory(_) | Source::Aligned(_) => Ok(()),
         }
     }
 
@@ -105,6 +112,7 @@ impl Deref for Bytes {
         let all: &[u8] = match &self.source {
             Source::File(map) => map,
             Source::Memory(bytes) => bytes,
+            Source::Aligned(bytes) => bytes,
         };
         &all[self.start..self.start + self.len]
     }

@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::lanes::{LANES, Lanes};
 use crate::cpu::sets::Avx2;
+use crate::simd::Simd;
 
 /// Sixteen floats, the first eight in the first register.
 #[derive(Clone, Copy)]
@@ -129,6 +130,11 @@ impl Lanes for Lanes256 {
     fn load_halves(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
         let from: *const __m128i = bytes.as_ptr().cast();
         vector!(Self(_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from.add(1)))))
+    }
+
+    #[inline(always)]
+    fn load_brains(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
+        vector!(Self(Avx2::brains(bytes.as_ptr()), Avx2::brains(bytes.as_ptr().add(LANES))))
     }
 
     #[inline(always)]

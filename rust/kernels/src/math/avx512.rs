@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::lanes::{LANES, Lanes};
 use crate::cpu::sets::Avx512;
+use crate::simd::Simd;
 
 /// Sixteen floats.
 #[derive(Clone, Copy)]
@@ -46,6 +47,11 @@ impl Lanes for Lanes512 {
     #[inline(always)]
     fn load_halves(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
         Self(vector!(_mm512_cvtph_ps(_mm256_loadu_si256(bytes.as_ptr().cast()))))
+    }
+
+    #[inline(always)]
+    fn load_brains(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
+        Self(vector!(Avx512::brains(bytes.as_ptr())))
     }
 
     #[inline(always)]

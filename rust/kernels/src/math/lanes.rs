@@ -42,6 +42,8 @@ pub(crate) trait Lanes: Copy + Send + Sync + 'static {
     fn load_floats(set: Self::Set, bytes: &[u8; 4 * LANES]) -> Self;
     /// Lane `i` is the little-endian IEEE half at byte `2 * i`.
     fn load_halves(set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self;
+    /// Lane `i` is the little-endian bf16 at byte `2 * i`.
+    fn load_brains(set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self;
     /// The little-endian bytes of all lanes.
     fn store_floats(self, to: &mut [u8; 4 * LANES]);
     /// Rounds to IEEE halves, to nearest, ties to even, as little-endian bytes.

@@ -101,6 +101,17 @@ impl Lanes for Lanes128 {
     }
 
     #[inline(always)]
+    fn load_brains(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
+        let from = bytes.as_ptr();
+        vector!(Self([
+            Neon::brains(from),
+            Neon::brains(from.add(8)),
+            Neon::brains(from.add(16)),
+            Neon::brains(from.add(24)),
+        ]))
+    }
+
+    #[inline(always)]
     fn store_floats(self, to: &mut [u8; 4 * LANES]) {
         for (to, register) in to.as_chunks_mut::<16>().0.iter_mut().zip(self.0) {
             vector!(vst1q_f32(to.as_mut_ptr().cast(), register));

@@ -77,6 +77,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn load_brains(_set: Self::Set, bytes: &[u8; 2 * LANES]) -> Self {
+        let (values, _) = bytes.as_chunks::<2>();
+        each(|lane| f32::from_bits(u32::from(u16::from_le_bytes(values[lane])) << 16))
+    }
+
+    #[inline(always)]
     fn store_floats(self, to: &mut [u8; 4 * LANES]) {
         for (to, value) in to.as_chunks_mut::<4>().0.iter_mut().zip(self.0) {
             *to = value.to_le_bytes();

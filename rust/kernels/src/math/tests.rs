@@ -131,6 +131,7 @@ impl Kernel for Everything<'_> {
             silu(a),
             L::load_floats(set, self.1),
             L::load_halves(set, halves),
+            L::load_brains(set, halves),
             L::load_signed_bytes(set, small),
             L::from_integers(integers),
             L::load_part(set, &self.0[0][..5]),

@@ -43,6 +43,17 @@ pub(crate) struct Variant<I, F> {
     pub(crate) words: I,
 }
 
+impl<I, F> Variant<I, F> {
+    /// The variant for `needs`.
+    ///
+    /// # Panics
+    /// If there is none: any other variant would be wrong and of a different size.
+    pub(crate) fn of(variants: &[Self], needs: Needs) -> &Self {
+        let found = variants.iter().find(|variant| variant.needs == needs);
+        found.unwrap_or_else(|| panic!("activations were quantized without {needs:?}"))
+    }
+}
+
 /// Quantized activations of several tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
@@ -86,15 +97,6 @@ impl Activations {
         }
         self.variants.truncate(used);
         Ok(())
-    }
-
-    /// The variant for `needs`.
-    ///
-    /// # Panics
-    /// If `needs` was not passed to `resize`: any other variant would be wrong and of a different size.
-    pub(crate) fn variant(&self, needs: Needs) -> &Variant<Vec<i32>, Vec<f32>> {
-        let found = self.variants.iter().find(|variant| variant.needs == needs);
-        found.unwrap_or_else(|| panic!("activations were quantized without {needs:?}"))
     }
 }
 

@@ -1,12 +1,14 @@
 //! Grouped matrix multiplication: products with separate inputs in one call, shared among the threads as if they were one.
 
-use super::batches::{Batch, Output, Product};
+use super::additions::{Addition, place};
+use super::batches::{Batch, Product};
 use super::job::InputBuffers;
 use super::matrix::Matrix;
-use super::regions;
+use super::output::Output;
+use super::{check_additions, low_len, regions};
 use crate::Error;
 use crate::context::Context;
-use crate::memory::room;
+use crate::memory::{grow, room};
 use crate::shared::SharedSlice;
 
 /// Rows of `width` elements.
@@ -45,19 +47,48 @@ pub fn grouped_matmul(
     buffers: &mut InputBuffers,
     jobs: &[GroupedJob],
 ) -> Result<(), Error> {
+    grouped_matmul_with(context, input, Table { numbers: output, width: output_width }, buffers, jobs, &[])
+}
+
+/// As [`grouped_matmul`], with an addition to the results of each job, or none at all; see [`matmul_with`](super::matmul_with).
+///
+/// # Errors
+/// As for `grouped_matmul`; `Error::Shape` also if an addition does not fit to its job.
+pub fn grouped_matmul_with(
+    context: &Context,
+    input: Table<&[f32]>,
+    Table { numbers: output, width: output_width }: Table<&mut [f32]>,
+    buffers: &mut InputBuffers,
+    jobs: &[GroupedJob],
+    additions: &[Addition],
+) -> Result<(), Error> {
+    check_additions(jobs.iter().map(|job| (job.weights, job.tokens)), additions)?;
     check((input.numbers.len(), input.width), (output.len(), output_width), jobs)?;
     let columns = jobs.first().map_or(0, |job| job.weights.columns());
+    let mut low_numbers = std::mem::take(&mut buffers.low);
+    grow(&mut low_numbers, low_len(additions)?, 0.0, "adapters")?;
+    let low = SharedSlice::new(&mut low_numbers);
+    let (mut lows, mut start) = (Vec::new(), 0);
+    let mut placed = room(additions.len(), "products")?;
+    placed.extend(jobs.iter().zip(additions).map(|(job, addition)| {
+        let first = (job.input.0 * input.width + job.input.1).min(input.numbers.len());
+        place(addition, (&input.numbers[first..], input.width), (&low, &mut start), &mut lows)
+    }));
     let numbers = SharedSlice::new(output);
     let mut batches: Vec<Batch> = room(jobs.len(), "products")?;
     let mut last = None;
-    for job in jobs.iter().filter(|job| job.tokens > 0 && job.weights.rows() > 0) {
+    for (index, job) in jobs.iter().enumerate().filter(|(_, job)| job.tokens > 0 && job.weights.rows() > 0) {
         let (row, column) = job.output;
-        let place = Output { numbers: &numbers, start: row * output_width + column, stride: output_width };
+        let rectangle = Output { numbers: &numbers, start: row * output_width + column, stride: output_width };
         if columns == 0 {
             // Empty sums.
             for token in 0..job.tokens {
                 // SAFETY: this thread alone writes.
-                unsafe { place.part(token, 0, job.weights.rows()) }.fill(0.0);
+                let row = unsafe { rectangle.part(token, 0, job.weights.rows()) };
+                match additions.get(index).and_then(|addition| addition.bias) {
+                    Some(bias) => row.copy_from_slice(bias),
+                    None => row.fill(0.0),
+                }
             }
             continue;
         }
@@ -72,10 +103,12 @@ pub fn grouped_matmul(
             batches.push(Batch { input: numbers, stride: input.width, tokens: job.tokens, products: Vec::new() });
         }
         if let Some(batch) = batches.last_mut() {
-            batch.products.push(Product { weights: job.weights, output: place });
+            batch.products.push(Product { weights: job.weights, output: rectangle, addition: placed.get(index) });
         }
     }
-    if batches.is_empty() { Ok(()) } else { regions::run(context, columns, &batches, buffers) }
+    let done = if batches.is_empty() { Ok(()) } else { regions::run(context, columns, &batches, &lows, buffers) };
+    buffers.low = low_numbers;
+    done
 }
 
 /// Checks that all jobs fit into the tables, given as length and width, and that their outputs do not overlap.

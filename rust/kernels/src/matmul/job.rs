@@ -12,6 +12,8 @@ pub struct InputBuffers {
     pub(super) activations: Activations,
     /// Activations for panels of plain weights: see `floats::panel`.
     pub(super) arranged: Vec<f32>,
+    /// Results of the small products of low-rank changes.
+    pub(super) low: Vec<f32>,
 }
 
 /// One product of a call.

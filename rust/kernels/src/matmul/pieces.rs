@@ -1,13 +1,16 @@
 //! Pieces of work of a product of quantized weights: straight from the packed layout, or through panels.
 
-use super::activations::{Activations, Needs};
+use super::activations::Needs;
 use super::batches::Product;
 use super::buffers::PieceBuffers;
 use super::decompression::{Decompression, STEP};
+use super::first_pieces::FirstPieces;
 use super::kernels::Kernels;
 use super::matrix::Matrix;
 use super::operands::{ExpandOperands, TileOperands};
+use super::placed::rows_of;
 use super::plan::Plan;
+use super::quantizer::Quantizer;
 use super::spans::Span;
 use crate::Error;
 use crate::context::Context;
@@ -26,6 +29,8 @@ pub(super) struct Work<'a> {
     pub(super) plan: &'a Plan<'a>,
     /// First piece of this product.
     pub(super) first_piece: usize,
+    /// Rows of a piece.
+    pub(super) piece_rows: usize,
     /// None for plain weights.
     pub(super) packed: Option<Prepared>,
 }
@@ -43,10 +48,50 @@ pub(super) struct Call<'a> {
     pub(super) context: &'a Context<'a>,
     /// Length of a token's activations.
     pub(super) columns: usize,
-    pub(super) activations: &'a Activations,
+    pub(super) activations: &'a Quantizer<'a>,
 }
 
 impl Call<'_> {
+    /// A piece of a product and what is added to it, after as much as there is left to do of what comes first.
+    pub(super) fn piece(
+        &self,
+        work: &Work,
+        piece: usize,
+        (arranged, first): (&[f32], Option<&FirstPieces>),
+    ) -> Result<(), Error> {
+        let Product { weights, output, addition } = work.product;
+        if let Some(first) = first {
+            first.help(self.context.isa, arranged)?;
+            first.wait_for_activations();
+        }
+        let rows = rows_of(piece, work.piece_rows, weights.rows());
+        if let Some(addition) = addition {
+            addition.prefetch(&rows);
+        }
+        match &work.packed {
+            Some(prepared) if work.plan.direct => {
+                for group in rows.start / GROUP_ROWS..rows.end.div_ceil(GROUP_ROWS) {
+                    self.direct_group(work, prepared, group)?;
+                }
+            }
+            Some(prepared) => self.panel_piece(work, prepared, piece)?,
+            None => work.plan.plain.run(self.context.isa, arranged, work.product, piece)?,
+        }
+        if weights.factor() != 1.0 {
+            for token in 0..work.plan.tokens {
+                // SAFETY: these rows are written by this piece only.
+                weights.multiply(unsafe { output.part(token, rows.start, rows.len()) });
+            }
+        }
+        let Some(addition) = addition else { return Ok(()) };
+        if let Some(first) = first {
+            first.wait_for_products();
+        }
+        // SAFETY: these rows are written by this piece only, and the small products are done.
+        unsafe { addition.apply(self.context.isa, output, work.plan.tokens, rows) };
+        Ok(())
+    }
+
     /// Operands of a tile of tokens, from block `block` on; weights and results are left to the caller.
     fn operands(&self, plan: &Plan, kernels: &Kernels, span: Span, block: usize) -> TileOperands {
         let blocks = self.columns / 32;
@@ -62,14 +107,14 @@ impl Call<'_> {
             table: NO_TABLE.as_ptr(),
             blocks: blocks - block,
             activations: match form {
-                Form::Words => variant.words[16 * first..].as_ptr(),
-                _ => self.activations.quants[8 * first..].as_ptr(),
+                Form::Words => variant.words.at(16 * first),
+                _ => self.activations.quants(8 * first),
             },
-            starts: variant.starts[parts * first..].as_ptr(),
-            sums: variant.sums[parts * first..].as_ptr(),
-            pairs: variant.pairs[if pairs { parts * first / 2 } else { 0 }..].as_ptr(),
-            pair_scales: variant.pair_scales[if pairs { first / 8 } else { 0 }..].as_ptr(),
-            activation_scales: self.activations.scales[first..].as_ptr(),
+            starts: variant.starts.at(parts * first),
+            sums: variant.sums.at(parts * first),
+            pairs: variant.pairs.at(if pairs { parts * first / 2 } else { 0 }),
+            pair_scales: variant.pair_scales.at(if pairs { first / 8 } else { 0 }),
+            activation_scales: self.activations.scales(first),
             output: std::ptr::null_mut(),
             output_stride: 0,
             resume: false,
@@ -77,9 +122,9 @@ impl Call<'_> {
     }
 
     /// For few tokens: computes one group of rows straight from the packed layout.
-    pub(super) fn direct_piece(&self, work: &Work, prepared: &Prepared, group: usize) -> Result<(), Error> {
+    fn direct_group(&self, work: &Work, prepared: &Prepared, group: usize) -> Result<(), Error> {
         let Prepared { layout, kernels, decompression } = prepared;
-        let (plan, Product { weights, output }) = (work.plan, work.product);
+        let (plan, Product { weights, output, .. }) = (work.plan, work.product);
         let rows = weights.rows();
         let row = group * GROUP_ROWS;
         let whole = row + GROUP_ROWS <= rows;
@@ -148,9 +193,9 @@ impl Call<'_> {
     }
 
     /// For many tokens: computes up to two groups of rows, expanded into a panel, a part of the columns at a time.
-    pub(super) fn panel_piece(&self, work: &Work, prepared: &Prepared, piece: usize) -> Result<(), Error> {
+    fn panel_piece(&self, work: &Work, prepared: &Prepared, piece: usize) -> Result<(), Error> {
         let Prepared { layout, kernels, decompression } = prepared;
-        let (plan, Product { weights, output }) = (work.plan, work.product);
+        let (plan, Product { weights, output, .. }) = (work.plan, work.product);
         let layout = *layout;
         let rows = weights.rows();
         let first_group = piece * PANEL_GROUPS;

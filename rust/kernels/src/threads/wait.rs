@@ -75,13 +75,13 @@ pub(super) fn is_crowded() -> bool {
 
 /// Loom has no notion of time, so this does not wait: every order of events is explored anyway.
 #[cfg(loom)]
-pub(super) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
+pub(crate) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
     ready()
 }
 
 /// Spins, then yields, until `ready` or until it is time to sleep; returns whether it is ready.
 #[cfg(not(loom))]
-pub(super) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
+pub(crate) fn wait_briefly(ready: impl Fn() -> bool) -> bool {
     // The clock is read once per batch of spins: reading it costs as much as a spin.
     for _ in 0..32 {
         if ready() {

@@ -59,8 +59,8 @@ fn activations_that_were_not_asked_for_are_not_replaced_by_others() {
     let needs = super::Needs { zero: 8, parts: 1, ..Default::default() };
     let mut activations = super::Activations::default();
     activations.resize(3, 8, [needs].into_iter()).unwrap();
-    assert_eq!(activations.variant(needs).starts.len(), 24);
-    activations.variant(super::Needs { parts: 2, ..needs });
+    assert_eq!(super::Variant::of(&activations.variants, needs).starts.len(), 24);
+    super::Variant::of(&activations.variants, super::Needs { parts: 2, ..needs });
 }
 
 #[test]

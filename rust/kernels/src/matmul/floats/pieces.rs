@@ -1,5 +1,7 @@
 //! Partition of a product of plain weights into pieces of work.
 
+use std::ops::Range;
+
 use super::panel::{self, ArrangeOperands, CHAINS, GAP, PanelSource, PanelTileOperands, WAITING, chain_stride};
 use super::{FLOAT_ROWS, FloatTileOperands, SUMS};
 use crate::Error;
@@ -18,6 +20,9 @@ use crate::shared::SharedSlice;
 const PART_COLUMNS: usize = 4096;
 /// Longer rows are multiplied straight from the file, so that panels stay small.
 const MOST_COLUMNS: usize = CHAINS * PART_COLUMNS;
+
+/// Tokens of a part of a small matrix, approximately.
+const PART_TOKENS: usize = 24;
 
 /// Partition of the products of a batch with plain weights.
 pub(crate) struct FloatPlan<'a> {
@@ -115,35 +120,83 @@ impl<'a> FloatPlan<'a> {
 
     /// Number of pieces of a matrix.
     pub(crate) fn pieces(&self, weights: &Matrix) -> usize {
-        weights.rows().div_ceil(if self.by_panel(weights) { self.common.float_panel.rows } else { FLOAT_ROWS })
+        weights.rows().div_ceil(self.piece_rows(weights))
+    }
+
+    /// Number of rows of a piece of a matrix.
+    pub(crate) fn piece_rows(&self, weights: &Matrix) -> usize {
+        if self.by_panel(weights) { self.common.float_panel.rows } else { FLOAT_ROWS }
+    }
+
+    /// Tiles of tokens of a part, at most.
+    fn part_spans(&self) -> usize {
+        let widest = self.direct.first().map_or(1, |span| span.count);
+        PART_TOKENS.div_ceil(widest)
+    }
+
+    /// Number of parts of a matrix that has few rows, of `part_rows` rows or fewer and some tokens each.
+    pub(crate) fn parts(&self, weights: &Matrix, part_rows: usize) -> usize {
+        if self.by_panel(weights) {
+            return self.pieces(weights);
+        }
+        weights.rows().div_ceil(part_rows) * self.direct.len().div_ceil(self.part_spans())
+    }
+
+    /// Computes such a part; returns its rows and its tokens.
+    pub(crate) fn run_part(
+        &self,
+        isa: Isa,
+        arranged: &[f32],
+        product: &Product,
+        (part, part_rows): (usize, usize),
+    ) -> Result<(Range<usize>, Range<usize>), Error> {
+        let weights = product.weights;
+        let rows_of = |part: usize, rows: usize| part * rows..weights.rows().min((part + 1) * rows);
+        if self.by_panel(weights) {
+            self.run(isa, arranged, product, part)?;
+            return Ok((rows_of(part, self.common.float_panel.rows), 0..self.tokens));
+        }
+        let across = weights.rows().div_ceil(part_rows);
+        let rows = rows_of(part % across, part_rows);
+        let spans = &self.direct[part / across * self.part_spans()..];
+        let spans = &spans[..spans.len().min(self.part_spans())];
+        let Some(kernels) = plain(isa, weights.format()) else { return Ok((rows, 0..0)) };
+        self.direct_part(&kernels, product, rows.clone(), spans);
+        let tokens = spans.iter().map(|span| span.count).sum::<usize>();
+        let first = spans.first().map_or(0, |span| span.first);
+        Ok((rows, first..first + tokens))
     }
 
     /// Computes some rows for all tokens; `arranged` is what `arrange` has sorted for all plans.
     pub(crate) fn run(&self, isa: Isa, arranged: &[f32], product: &Product, piece: usize) -> Result<(), Error> {
-        let Product { weights, output } = product;
+        let weights = product.weights;
         let Some(kernels) = plain(isa, weights.format()) else { return Ok(()) };
         if self.by_panel(weights) {
             return self.panel_piece(&kernels, arranged, product, piece * self.common.float_panel.rows);
         }
-        let rows = weights.rows();
         let first = piece * FLOAT_ROWS;
-        let some = FLOAT_ROWS.min(rows - first);
-        for span in &self.direct {
-            let (output, output_stride) = output.at(span.first, first);
+        self.direct_part(&kernels, product, first..weights.rows().min(first + FLOAT_ROWS), &self.direct);
+        Ok(())
+    }
+
+    /// Computes at most [`FLOAT_ROWS`] rows for some tiles of tokens, straight from the file.
+    fn direct_part(&self, kernels: &PlainKernels, product: &Product, rows: Range<usize>, spans: &[Span]) {
+        let Product { weights, output, .. } = product;
+        for span in spans {
+            let (output, output_stride) = output.at(span.first, rows.start);
             let tile = FloatTileOperands {
-                weights: weights.source(first, some).as_ptr(),
-                rows: some,
+                weights: weights.source(rows.start, rows.len()).as_ptr(),
+                rows: rows.len(),
                 input: self.input[span.first * self.stride..].as_ptr(),
                 input_stride: self.stride,
                 columns: self.columns,
                 output,
                 output_stride,
             };
-            // SAFETY: the instruction set is the context's; `some` rows and the span's tokens lie at the pointers; rows of this
+            // SAFETY: the instruction set is the context's; the rows and the span's tokens lie at the pointers; results of this
             // piece are written by this piece only.
             unsafe { kernels.direct[span.index](&tile) };
         }
-        Ok(())
     }
 
     /// Expands rows from `row` on into a panel and multiplies it.
@@ -151,7 +204,7 @@ impl<'a> FloatPlan<'a> {
         &self,
         kernels: &PlainKernels,
         arranged: &[f32],
-        Product { weights, output }: &Product,
+        Product { weights, output, .. }: &Product,
         row: usize,
     ) -> Result<(), Error> {
         let sets = &self.common.float_panel;
