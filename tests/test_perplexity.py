@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -260,7 +261,8 @@ def test_states_are_saved_every_ten_seconds(
 ) -> None:
     clock = [0.0]
     saved: list[float] = []
-    monkeypatch.setattr(measuring.time, "monotonic", lambda: clock[0])
+    # Not the clock of the whole process, by which a server in another thread measures its waiting.
+    monkeypatch.setattr(measuring, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(measuring.progress_file, "save", lambda *_arguments: saved.append(clock[0]))
 
     def tick(_done: int, _total: int) -> None:
