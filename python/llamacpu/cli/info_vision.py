@@ -39,7 +39,7 @@ def vision_facts(
     from llamacpu.pictures import read_picture
 
     own = width is None or (
-        file.metadata.get("general.architecture") == "mllama" and "mllama.vision.image_size" in file.metadata
+        file.metadata.scalar("general.architecture") == "mllama" and "mllama.vision.image_size" in file.metadata
     )
     path = Path(file.path)
     found = Path(mmproj) if mmproj else path if own else named or projector_beside(path, width or 0)

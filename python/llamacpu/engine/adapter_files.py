@@ -89,13 +89,13 @@ def digest_of(file: GGUFFile) -> bytes:
 
 def _check_kind(file: GGUFFile, base: BaseModel) -> None:
     metadata, name = file.metadata, file.path.name
-    kind = metadata.get("general.type")
-    architecture = metadata.get("general.architecture")
+    kind = metadata.scalar("general.type")
+    architecture = metadata.scalar("general.architecture")
     if architecture == "controlvector":
         raise ModelError(f"{name}: this is a control vector, and no adapter; give it as a control vector")
     if kind != "adapter":
         raise ModelError(f"{name}: general.type is {kind!r:.40}; expected 'adapter': this file is not a LoRA adapter")
-    if (found := metadata.get("adapter.type")) != "lora":
+    if (found := metadata.scalar("adapter.type")) != "lora":
         raise ModelError(f"{name}: adapter.type is {found!r:.40}; only 'lora' is supported")
     if architecture != base.architecture:
         raise ModelError(

@@ -51,7 +51,7 @@ class Adapter:
         self._owner = weakref.ref(model)  # the model may hold the adapter
         with GGUFFile(path) as file:
             tensors = {tensor.name: tensor for tensor in model.file.tensors}
-            architecture = model.metadata.get("general.architecture")
+            architecture = model.metadata.scalar("general.architecture")
             base = BaseModel(model.file.path.name, architecture, tensors, model.vocab_size, model.config.output)
             header = AdapterFile(file, base)
             self.alpha: float = header.alpha

@@ -44,9 +44,9 @@ class ControlVector:
         self.directions: dict[int, NDArray[np.float32]] = {}
         with GGUFFile(path) as file:
             name, width = self.path.name, model.config.embedding_length
-            if (found := file.metadata.get("general.architecture")) != "controlvector":
+            if (found := file.metadata.scalar("general.architecture")) != "controlvector":
                 raise ModelError(f"{name}: general.architecture is {found!r:.40}; a control vector has 'controlvector'")
-            hint, own = file.metadata.get("controlvector.model_hint"), model.config.architecture
+            hint, own = file.metadata.scalar("controlvector.model_hint"), model.config.architecture
             if hint not in (None, "", own):
                 log.warning("%s: made for a model of the architecture %s, and used with %s", name, hint, own)
             for tensor in file.tensors:

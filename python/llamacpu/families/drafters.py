@@ -76,7 +76,7 @@ _PARTS = {
 
 def is_drafter(file: GGUFFile) -> bool:
     """Whether the file says that it is a drafter, of a kind that runs here or not."""
-    return file.metadata.get("general.architecture") in (*DRAFTERS, *_REFUSED)
+    return file.metadata.scalar("general.architecture") in (*DRAFTERS, *_REFUSED)
 
 
 def drafter(file: GGUFFile) -> Plan:

@@ -150,6 +150,11 @@ class Metadata(Mapping[str, Value]):
             raise self._unexpected(key, value, f"a number {limit}")
         return float(value)
 
+    def scalar(self, key: str) -> str | int | float | bool | None:
+        """The value of `key` if it is no array, otherwise None: to be compared, as arrays cannot be."""
+        value = self.get(key)
+        return value if isinstance(value, (str, int, float)) else None
+
     def text(self, key: str, default: str | None = None) -> str:
         """The string `key`."""
         value = self._required(key, default)

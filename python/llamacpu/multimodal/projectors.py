@@ -68,8 +68,8 @@ def _order(name: str) -> tuple[int, str]:
 def _fits(file: Path, width: int) -> bool:
     try:
         with GGUFFile(file) as opened:
-            own = opened.metadata.get("clip.vision.projection_dim")
-            return opened.metadata.get("general.architecture") == "clip" and own in (None, 0, width)
+            own = opened.metadata.scalar("clip.vision.projection_dim")
+            return opened.metadata.scalar("general.architecture") == "clip" and own in (None, 0, width)
     except (GGUFError, OSError):
         return False
 

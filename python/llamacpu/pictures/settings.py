@@ -78,7 +78,7 @@ class PictureSettings:
 
         Raises ModelError for a file without a vision encoder, and for values that cannot be right.
         """
-        if metadata.get("general.architecture") == "mllama":
+        if str(metadata.get("general.architecture")) == "mllama":
             read = _Reader(metadata, "mllama.vision.")
             return cls(
                 "mllama", read.integer("image_size"), read.integer("patch_size"),

@@ -70,7 +70,9 @@ def merge(
     with ExitStack() as stack:
         file = stack.enter_context(GGUFFile(_found(model)))
         tensors = {tensor.name: tensor for tensor in file.tensors}
-        base = BaseModel(file.path.name, file.metadata.get("general.architecture"), tensors, None, EMBEDDING in tensors)
+        base = BaseModel(
+            file.path.name, file.metadata.scalar("general.architecture"), tensors, None, EMBEDDING in tensors
+        )
         changes: dict[str, list[_Change]] = {}
         inputs: list[Path] = [*file.paths]
         for path, scale in adapters:
@@ -175,7 +177,7 @@ def _factors(file: GGUFFile, tensor: Tensor, parts: int) -> NDArray[np.float32]:
     name = tensor.name.removesuffix(".weight") + ".scale"
     found = next((other for other in file.tensors if other.name == name), None)
     # Gemma 4 multiplies the outputs of experts, to which adapters have been added.
-    of_outputs = file.metadata.get("general.architecture") == "gemma4" and "ffn_down_exps" in name
+    of_outputs = file.metadata.scalar("general.architecture") == "gemma4" and "ffn_down_exps" in name
     if found is None or of_outputs or not tensor.name.endswith(".weight"):
         return np.ones(parts, dtype=np.float32)
     factors = _floats(file, found, 0).reshape(-1)

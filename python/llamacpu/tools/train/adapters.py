@@ -103,9 +103,9 @@ def read_gguf_adapter(path: str | os.PathLike[str], architecture: str) -> Adapte
     """
     with GGUFFile(path) as file:
         name, metadata = file.path.name, file.metadata
-        if metadata.get("general.type") != "adapter" or metadata.get("adapter.type") != "lora":
+        if metadata.scalar("general.type") != "adapter" or metadata.scalar("adapter.type") != "lora":
             raise TrainingError(f"{name}: this is no LoRA adapter; give one that llamacpu train or a converter wrote")
-        if metadata.get("general.architecture") != architecture:
+        if metadata.scalar("general.architecture") != architecture:
             raise TrainingError(
                 f"{name}: an adapter for the architecture {metadata.get('general.architecture')!r:.60}; "
                 f"the model's is {architecture!r}"
