@@ -29,6 +29,8 @@ def page_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_url: str) -> I
     monkeypatch.setenv("LLAMACPU_REGISTRY", server.url)
     monkeypatch.setenv("HF_ENDPOINT", server.url)
     # What the machine could do takes seconds to measure, and pages ask for it several times.
+    # The commands run in this process, whose priority the tests after them would keep.
+    monkeypatch.setattr("llamacpu.engine.priority._set", lambda *_: None, raising=False)
     monkeypatch.setattr("llamacpu.engine.machine.memory_bandwidth", lambda *_: 40.0)
     monkeypatch.setattr("llamacpu.engine.machine.product_peak", lambda *_: 400.0)
     folder = tmp_path / "page"
