@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import llamacpu
-from llamacpu.engine import model as engine_model
+from llamacpu.engine import opened_model
 
 TOKENS = list(range(2, 40))
 CASES: dict[str, Callable[[Path, Path], Any]] = {}
@@ -192,13 +192,13 @@ def another_model_renamed_over_it_while_it_is_opened(path: Path, folder: Path) -
     other = bytearray(own.read_bytes())
     other[-100_000:] = bytes(reversed(other[-100_000:]))
     (folder / "new").write_bytes(other)
-    config_for = engine_model.config_for
+    config_for = opened_model.config_for
 
     def replacing(file: llamacpu.GGUFFile) -> Any:
         (folder / "new").replace(own)
         return config_for(file)
 
-    engine_model.config_for = replacing
+    opened_model.config_for = replacing
     return logits(llamacpu.Model(own, threads=2))
 
 
