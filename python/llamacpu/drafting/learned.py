@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -208,9 +209,9 @@ class _StateDrafter(Drafter):
             self.read(ids[0])
         self._reader.observe(self._session, position, ids, states)
 
+    @abstractmethod
     def read(self, following: int) -> None:
         """Read the waiting states; `following` is the token after them."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Keep what was read for the next generation."""
