@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from gguf import GGUFReader, GGUFWriter
 
-from big_models import add, copied_vocabulary
+from big_models import add, copied_vocabulary, finish
 from random_weights import TYPES, kind_of, random_blocks
 
 MOST_ROWS = 32_000
@@ -111,10 +111,7 @@ def write(path: Path, model: Path, kind: str, mixture: str) -> Path:
         writer.add_tensor(f"{name}.weight", random_blocks(stored, (height, columns), random), raw_dtype=stored)
     if kind == "eagle3":
         writer.add_tensor("d2t", np.arange(rows, dtype=np.int64))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 

@@ -279,6 +279,14 @@ def description(shape: Shape) -> Description:
     return Description(shape.architecture, shape.layers, shape.vocabulary, shape.tied, *contents)
 
 
+def finish(writer: GGUFWriter) -> None:
+    """Write what a writer has been given, and close its file."""
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def write(path: Path, name: str, mixture: str, vocabulary: Path | None = None) -> Path:
     """Write a file of the shape `name` to `path`, and return `path`."""
     shape = CURRENT[name]() if name in CURRENT else SHAPES[name]
@@ -304,10 +312,7 @@ def write_shape(path: Path, shape: Shape | Description, name: str, mixture: str,
     for tensor, sizes in shape.matrices:
         kind = kind_of(tensor, sizes[-1], shape.layers, mixture, shape.tied)
         writer.add_tensor(f"{tensor}.weight", random_blocks(kind, sizes, random), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return path
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llamacpu.errors import ModelError, PictureError
 from llamacpu.pictures.plan import Plan, Prepared
-from llamacpu.pictures.resizing import Size, normalized
+from llamacpu.pictures.resizing import Size, normalized, resized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,7 +43,7 @@ class Processor(ABC):
         plan = self.plan(picture.size)
         pixels = picture.pixels()
         scale = self.settings.mean, self.settings.std
-        whole = None if plan.whole is None else normalized(self._whole(pixels, plan), *scale)
+        whole = None if plan.whole is None else normalized(resized(pixels, plan.whole, "bicubic")[None], *scale)
         return Prepared(plan, normalized(self._tiles(pixels, plan), *scale), whole)
 
     def arranged(
@@ -66,10 +66,6 @@ class Processor(ABC):
     @abstractmethod
     def _tiles(self, pixels: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
         """uint8[tiles, height, width, 3]"""
-
-    def _whole(self, pixels: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
-        """uint8[1, height, width, 3], for plans with a `whole` picture"""
-        raise NotImplementedError
 
     def _tile_tokens(self) -> int:
         """Embeddings of a square tile: its patches, merged."""

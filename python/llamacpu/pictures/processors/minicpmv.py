@@ -63,9 +63,6 @@ class MiniCPMV(Processor):
             width = int(height * shape)
         return max(round(height / patch), 1) * patch, max(round(width / patch), 1) * patch
 
-    def _whole(self, pixels: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
-        return resized(pixels, plan.whole or plan.tile, "bicubic")[None]
-
     def _tiles(self, pixels: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
         (rows, columns), (height, width) = plan.grid, plan.tile
         return tiles_of(resized(pixels, (rows * height, columns * width), "bicubic"), plan.grid)
