@@ -122,6 +122,39 @@ def test_prompts_without_messages_show_their_images(client: Any) -> None:
     assert (broken.status_code, "not an image" in broken.json()["error"]) == (400, True)
 
 
+def test_prompts_of_llama_server_carry_their_pictures(client: Any, demo_url: str) -> None:
+    """The rendered conversation has a mark for each picture, and continues like the conversation itself."""
+    parts = [{"type": "image_url", "image_url": {"url": f"data:image/png;base64,{one}"}} for one in (PLAIN, OTHER)]
+    messages = [
+        {"role": "user", "content": [parts[0], {"type": "text", "text": "What is this?"}]},
+        {"role": "assistant", "content": "A picture."},
+        {"role": "user", "content": [{"type": "text", "text": "And what is that?"}, parts[1]]},
+    ]
+    prompt = client.post("/apply-template", json={"messages": messages}).json()["prompt"]
+    assert prompt.count("<__media__>") == 2
+    assert prompt.index("<__media__>") < prompt.index("What is this?") < prompt.index("And what is that?")
+    settings = {"temperature": 0, "max_tokens": 6, "seed": 1}
+    answer = client.post("/v1/chat/completions", json={"messages": messages, **settings}).json()
+    data = {"prompt_string": prompt, "multimodal_data": [PLAIN, OTHER]}
+    for given in (data, [data]):
+        found = client.post("/completion", json={"prompt": given, **settings}).json()
+        found = found[0] if isinstance(found, list) else found
+        assert found["content"].strip() == answer["choices"][0]["message"]["content"].strip()
+        assert found["tokens_evaluated"] == answer["usage"]["prompt_tokens"]
+    plain = client.post("/completion", json={"prompt": {"prompt_string": "Hello"}, **settings})
+    assert plain.json()["content"] == client.post("/completion", json={"prompt": "Hello", **settings}).json()["content"]
+    for wrong, words in (
+        ({**data, "multimodal_data": [PLAIN]}, "2 times <__media__> for 1 pictures"),
+        ({"prompt_string": "Hello", "multimodal_data": [PLAIN]}, "0 times <__media__> for 1 pictures"),
+        ({**data, "multimodal_data": [PLAIN, "AAAA"]}, "not an image"),
+    ):
+        refused = client.post("/completion", json={"prompt": wrong})
+        assert (refused.status_code, words in refused.json()["error"]["message"]) == (400, True)
+    for path, body in (("/apply-template", {"messages": messages}), ("/completion", {"prompt": data})):
+        blind = httpx.post(demo_url + path, json=body)
+        assert (blind.status_code, "the model sees none" in blind.json()["error"]["message"]) == (400, True)
+
+
 def test_the_server_says_that_the_model_sees(client: Any, demo_url: str) -> None:
     with httpx.Client(base_url=demo_url, timeout=100) as other:
         for one, sees in ((client, True), (other, False)):

@@ -17,8 +17,18 @@ if TYPE_CHECKING:
     from llamacpu.multimodal.vision import Vision
     from llamacpu.pictures import Picture, PictureAccess, PictureLimits
 
-__all__ = ["has_pictures", "prompt_with_pictures", "text_with_pictures", "with_marks"]
+__all__ = [
+    "MEDIA_MARK",
+    "has_pictures",
+    "marked_text",
+    "prompt_with_pictures",
+    "text_with_media",
+    "text_with_pictures",
+    "with_marks",
+]
 
+MEDIA_MARK = "<__media__>"
+"""What stands for a picture in texts that clients of llama-server send and receive."""
 _PLACE = re.compile(r"\[img-(\d{1,4})\]")
 _KINDS = ("image_url", "input_image", "image")
 
@@ -100,6 +110,50 @@ def text_with_pictures(
                 found.append(Segment(f"[img-{piece}]" if place % 2 else piece, segment.special))
     first = [Segment(marks.mark(number), False) for number in range(len(images)) if number not in placed]
     return prompt_with_pictures(chat, [*first, *found], opened, marks, context)
+
+
+def text_with_media(chat: Chat, text: str, images: Sequence[Any], context: int | None = None) -> MixedTokens:
+    """The ids of a text without messages, and pictures: one for each `MEDIA_MARK` of the text, in their order.
+
+    images: as those of a message (Ollama). Raises ValueError unless there are as many marks, and what `with_marks` and
+    `prompt_with_pictures` raise.
+    """
+    from llamacpu.chat.pictures import Marks
+
+    vision = _vision_of(chat)
+    vision.limits.check_count(len(images))
+    texts = text.split(MEDIA_MARK)
+    if len(texts) - 1 != len(images):
+        raise ValueError(
+            f"the prompt has {len(texts) - 1} times {MEDIA_MARK} for {len(images)} pictures; expected one for each"
+        )
+    opened = [_opened({"base64": one}, "the request", None, vision.limits) for one in images]
+    marks = Marks(len(images), vision.placeholders, vision.separator)
+    found: list[Segment] = []
+    for number, piece in enumerate(texts):
+        if piece:
+            found.append(Segment(piece, True))
+        if number < len(images):
+            found.append(Segment(marks.mark(number), False))
+    return prompt_with_pictures(chat, found, opened, marks, context)
+
+
+def marked_text(
+    chat: Chat,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
+    access: PictureAccess | None = None,
+) -> str:
+    """The prompt for messages as text, with `MEDIA_MARK` where the template puts a picture.
+
+    Raises what `with_marks` and `Chat.segments` raise.
+    """
+    if not has_pictures(messages):
+        return chat.render(messages, tools, **(variables or {}))
+    messages, _, marks = with_marks(chat, messages, access)
+    segments = chat.segments(messages, tools, marks=marks, **(variables or {}))
+    return "".join(MEDIA_MARK if marks.number(one) is not None else one.text for one in segments)
 
 
 def _vision_of(chat: Chat) -> Vision:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question
 from llamacpu.answers.log_probabilities import LogProbabilities
+from llamacpu.answers.pictures import text_with_media
 from llamacpu.answers.reading import Piece
+from llamacpu.multimodal.sequences import text_ids
 from llamacpu.server.errors import invalid
-from llamacpu.server.llama_server.requests import Completion, Infill, NativeFields
+from llamacpu.server.llama_server.requests import Completion, Infill, MediaPrompt, NativeFields
 from llamacpu.server.openai.requests import stops
 from llamacpu.server.prompts import Use, check_schema, text_questions, using
 from llamacpu.server.running import stop_all
@@ -37,14 +39,14 @@ async def completion(call: Call) -> Response:
     """Continue one prompt, or each of several."""
     body: Completion = call.body
     async with using(call, body.model) as use:
-        tokenizer = use.served.model.tokenizer
+        served = use.served
         given = body.prompt
         # A list with a token id among its items is one prompt; a list of lists, or of only texts, is several.
         several = isinstance(given, list) and bool(given) and not any(isinstance(part, int) for part in given)
         prompts: Sequence[Any] = given if several else [given]
         if len(prompts) > call.state.settings.choices:
             raise invalid(f"prompt has {len(prompts)} texts; this server takes {call.state.settings.choices}", "prompt")
-        return await _answered(call, use, lambda: [ids_of(tokenizer, prompt) for prompt in prompts], several)
+        return await _answered(call, use, lambda: [_prompt_of(served, prompt) for prompt in prompts], several)
 
 
 async def infill(call: Call) -> Response:
@@ -82,7 +84,7 @@ async def _answered(call: Call, use: Use, prompts: Any, several: bool) -> Respon
 
     questions = await use.questions(make)
     tokenizer = use.served.model.tokenizer
-    use.says(*([{"role": "user", "content": tokenizer.decode(question.prompt)}] for question in questions))
+    use.says(*([{"role": "user", "content": tokenizer.decode(text_ids(question.prompt))}] for question in questions))
     timeout = body.t_max_predict_ms / 1000 if body.t_max_predict_ms else None
     tellers = [_Teller(use.served, body, question, index) for index, question in enumerate(questions)]
     if not several:
@@ -143,7 +145,7 @@ class _Teller:
             "stop": True,
             "model": self._served.name,
             "tokens_predicted": len(result.tokens),
-            "prompt": tokenizer.decode(self._question.prompt),
+            "prompt": tokenizer.decode(text_ids(self._question.prompt)),
             "generation_settings": {
                 "n_predict": -1 if self._body.most_tokens is None else self._body.most_tokens,
                 "seed": result.seed,
@@ -172,6 +174,14 @@ def _chosen(found: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
         if value is not None:
             chosen[path.rpartition("/")[2]] = value
     return chosen
+
+
+def _prompt_of(served: Served, prompt: Any) -> Sequence[int]:
+    if isinstance(prompt, MediaPrompt):
+        if prompt.multimodal_data:
+            return text_with_media(served.chat, prompt.prompt_string, prompt.multimodal_data, served.context)
+        prompt = prompt.prompt_string
+    return ids_of(served.model.tokenizer, prompt)
 
 
 def ids_of(tokenizer: Tokenizer, prompt: str | Sequence[str | int]) -> list[int]:

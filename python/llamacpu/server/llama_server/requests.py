@@ -17,12 +17,21 @@ __all__ = [
     "EmbeddingBody",
     "Infill",
     "LoraScales",
+    "MediaPrompt",
     "RerankBody",
     "Tokenize",
 ]
 
+
+class MediaPrompt(Body):
+    """A prompt of text and pictures: one picture for each <__media__> in the text."""
+
+    prompt_string: str
+    multimodal_data: Annotated[list[str], Field(max_length=4096)] = Field(default_factory=list)
+
+
 Ids = list[int]
-Prompt = str | Ids | list[str | int] | list[str | Ids | list[str | int]]
+Prompt = str | MediaPrompt | Ids | list[str | int] | list[str | Ids | list[str | int] | MediaPrompt]
 Biased = dict[str, float | bool] | Annotated[list[list[Any]], Field(max_length=4096)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from llamacpu.answers.pictures import marked_text
 from llamacpu.chat.conversation import templates_in
 from llamacpu.engine.machine import version
 from llamacpu.server.bodies import checked, parsed, read
@@ -59,16 +60,18 @@ async def detokenize(call: Call) -> Response:
 
 
 async def apply_template(call: Call) -> Response:
-    """Render a conversation as the prompt for the model."""
+    """Render a conversation as the prompt for the model, with <__media__> for each picture."""
     body: ApplyTemplate = call.body
     tools = [tool.for_template() for tool in body.tools or ()]
     variables = body.chat_template_kwargs or {}
     check_schema(call.state, tools, "tools")
     check_variables(variables)
     async with using(call, body.model) as use:
+        served = use.served
         messages = [message.for_template() for message in body.messages]
-        render = use.served.chat.render
-        prompt = await call.state.work.short(lambda: render(messages, tools or None, **variables))
+        prompt = await call.state.work.short(
+            lambda: marked_text(served.chat, messages, tools or None, variables, served.access)
+        )
         return JsonResponse({"prompt": prompt})
 
 
