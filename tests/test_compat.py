@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 
 import llamacpu
+import vision_files
 from fake_llama import llama
 from llamacpu import compat
 from tiny_models import VARIANTS
 
 __all__ = ["llama"]
 SOURCE = Path(llamacpu.__file__).parents[1]
+DEMO = SOURCE / "llamacpu" / "data" / "demo.gguf"
 
 
 @pytest.fixture
@@ -208,12 +210,47 @@ def test_the_llm_command(tiny_model: Callable[..., Path], tmp_path: Path) -> Non
     assert answer == run(LLM, "-m", "tiny", "once upon a time", *options, "--no-stream", **user)
     assert len(answer) > 1
     again = run(LLM, "-c", "and then", "-m", "tiny", *options, **user)
-    assert len(again) > 0
+    messages: Any = [{"role": "user", "content": "once upon a time"}, {"role": "assistant", "content": answer[:-1]}]
+    messages.append({"role": "user", "content": "and then"})
+    with llamacpu.Llama(path, seed=1) as whole:
+        expected = whole.create_chat_completion(messages, temperature=0.0, max_tokens=8, seed=1)
+    assert again == expected["choices"][0]["message"]["content"] + "\n"
     vector = json.loads(run(LLM, "embed", "-m", "tiny", "-c", "once upon a time", "-f", "json", **user))
     with llamacpu.Model(path, threads=1) as model:
         assert vector == model.embed("once upon a time").tolist()
     run(LLM, "llamacpu", "remove", "tiny", **user)
     assert run(LLM, "llamacpu", "list", **user) == ""
+
+
+def test_the_llm_command_shows_pictures(tmp_path: Path) -> None:
+    pytest.importorskip("llm", reason="llm is not installed")
+    pytest.importorskip("PIL")
+    user = {"LLM_USER_PATH": str(tmp_path)}
+    mmproj = vision_files.write_mmproj(tmp_path / "encoder.gguf")
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(vision_files.png())
+    run(LLM, "llamacpu", "add", "seeing", str(DEMO), "--mmproj", str(mmproj), **user)
+    assert run(LLM, "llamacpu", "list", **user) == f"seeing: {DEMO} with {mmproj}\n"
+    options = ("-o", "temperature", "0", "-o", "max_tokens", "12", "-o", "priority", "low")
+    question, again = "What is this?", "And what else?"
+    shown = [run(LLM, "-m", "seeing", question, "-a", str(picture), *options, **user)]
+    shown.append(run(LLM, "-m", "seeing", "-c", again, *options, **user))
+    with llamacpu.Llama(DEMO, mmproj=mmproj) as model:
+        settings: Any = {"max_tokens": 12, "temperature": 0.0}
+        messages: list[Any] = vision_files.asked(question, vision_files.url())
+        expected = []
+        for more in (again, None):
+            answer = model.create_chat_completion(messages, **settings)["choices"][0]["message"]["content"]
+            expected.append(answer)
+            messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": more}]
+        plain = model.create_chat_completion([{"role": "user", "content": question}], **settings)
+    assert [text.strip() for text in shown] == [text.strip() for text in expected]
+    assert shown[0].strip() != plain["choices"][0]["message"]["content"].strip()
+    refused = subprocess.run(
+        [sys.executable, "-c", LLM, "-m", "llamacpu-demo", question, "-a", str(picture)],
+        env=os.environ | {"PYTHONPATH": str(SOURCE), **user}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "does not support attachments" in refused.stderr + refused.stdout
 
 
 def test_the_plugin_finds_the_demo_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import llamacpu
 from llamacpu import LlamaCpuError
+from llamacpu.cli.group import command_line
 from llamacpu.engine import priority
 
 ROOT = Path(llamacpu.__file__).parent.parent
@@ -99,3 +101,12 @@ def test_windows_is_told_how(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_words(word: Any) -> None:
     with pytest.raises(ValueError, match='expected "low", "normal" or "high"'):
         priority.set_priority(word)
+
+
+def test_commands_without_a_model_take_it_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(priority, "set_priority", asked.append)
+    demo = str(ROOT / "llamacpu" / "data" / "demo.gguf")
+    arguments = ["quantize", demo, str(tmp_path / "small.gguf"), "COPY", "--dry-run", "--priority", "low"]
+    assert CliRunner().invoke(command_line, arguments).exit_code == 0
+    assert asked == ["low"]

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llamacpu
+import vision_files
 from llamacpu.ray.answering import COLUMNS, Answering
 from llamacpu.ray.inputs import files_in, parts_of, read_part
 from llamacpu.ray.parts import Folder
@@ -136,6 +137,20 @@ def test_a_wrong_row_says_so_and_others_are_answered(engine: RowEngine, row: dic
     assert wrong["answer"] is None
     assert words in wrong["error"]
     assert set(wrong) == set(COLUMNS)
+
+
+def test_rows_with_pictures(tmp_path: Path, engine: RowEngine) -> None:
+    pytest.importorskip("PIL")
+    [asked] = vision_files.asked("What is this?", vision_files.url())
+    row = {"messages": [asked]}
+    assert "the model sees none" in next(engine.answers([row]))["error"]
+    mmproj = vision_files.write_mmproj(tmp_path / "mmproj.gguf")
+    seeing = RowEngine(DEMO, Answering(max_tokens=4, sampling=GREEDY), threads=1, parallel=2, mmproj=mmproj)
+    plain, shown, again = seeing.answers([{"messages": [{"role": "user", "content": "What is this?"}]}, row, row])
+    seeing.close()
+    assert shown["error"] is None
+    assert shown["prompt_tokens"] > plain["prompt_tokens"] + vision_files.TOKENS
+    assert again["answer"] == shown["answer"]
 
 
 def test_messages_as_json_text_are_the_same(engine: RowEngine) -> None:

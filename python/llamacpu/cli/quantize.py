@@ -14,6 +14,7 @@ from llamacpu.cli.terminal import ProgressBar, tell, write
 from llamacpu.families.memory import amount
 
 if TYPE_CHECKING:
+    from llamacpu.engine.priority import Priority
     from llamacpu.tools.quantize import Quantization
 
 
@@ -86,6 +87,7 @@ def _kind(value: str) -> bool:
 @click.option("--dry-run", is_flag=True, help="Show types and sizes without writing anything.")
 @click.option("--tensors", "show_tensors", is_flag=True, help="List every tensor.")
 @click.option("--threads", type=click.IntRange(1), help="Number of threads; all cores by default.")
+@options.priority
 @options.as_json
 def command(
     source: str,
@@ -108,6 +110,7 @@ def command(
     dry_run: bool,
     show_tensors: bool,
     threads: int | None,
+    priority: Priority | None,
     as_json: bool,
 ) -> None:
     """Write the model SOURCE (a GGUF file) to TARGET with the types of PRESET, Q4_K_M by default.
@@ -122,6 +125,7 @@ def command(
     With --target-size or --target-bits instead of a preset, each tensor gets the type that suits the size best: what an
     error in each part of the model does to its predictions is measured first, with a temporary copy of the model.
     """
+    from llamacpu.engine.priority import set_priority
     from llamacpu.tools.quantize import quantize
     from llamacpu.tools.quantize.presets import preset_named
 
@@ -132,6 +136,8 @@ def command(
     if target is None and not dry_run:
         stem = Path(source).name.removesuffix(".gguf")
         target = str(Path(source).with_name(f"{stem}-{name or sized}.gguf"))
+    if priority is not None:
+        set_priority(priority)
     bar, measuring = QuantizationBar(), MeasuringBar()
     try:
         done = quantize(

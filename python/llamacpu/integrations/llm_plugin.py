@@ -2,45 +2,61 @@
 
     llm llamacpu add NAME path/to/model.gguf
     llm -m NAME "Hello"
+    llm -m NAME "What is this?" -a photo.jpg
     llm embed -m NAME -c "Hello"
 
 The list of files is stored in ``llamacpu.json`` in the folder of ``llm``; the demo model is called ``llamacpu-demo``.
+Pictures are shown to models with a vision encoder: the mmproj file beside the model, or ``add --mmproj FILE``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 import click
 import llm
 from pydantic import Field
 
 from llamacpu.files import replacing
+from llamacpu.integrations.llm_messages import messages_of
 
 if TYPE_CHECKING:
     from llamacpu.llama import Llama
     from llamacpu.model import Model
 
 DEMO = "llamacpu-demo"
+# What Pillow reads in every installation; AVIF and HEIC depend on it.
+PICTURES = frozenset(f"image/{kind}" for kind in ("avif", "bmp", "gif", "heic", "jpeg", "png", "tiff", "webp"))
+
+
+class Added(NamedTuple):
+    """The files of a model."""
+
+    path: str
+    mmproj: str | None = None
+    """the vision encoder; None for the one beside the model"""
 
 
 def _list_file() -> Path:
     return Path(llm.user_dir()) / "llamacpu.json"
 
 
-def known_models() -> dict[str, str]:
-    """The added models, as a mapping of names to paths."""
+def known_models() -> dict[str, Added]:
+    """The added models, as a mapping of names to files."""
     file = _list_file()
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return {name: Added(files) if isinstance(files, str) else Added(**files) for name, files in found.items()}
 
 
-def _save(models: dict[str, str]) -> None:
+def _save(models: dict[str, Added]) -> None:
     _list_file().parent.mkdir(parents=True, exist_ok=True)
+    written = {name: files._asdict() if files.mmproj else files.path for name, files in models.items()}
     with replacing(_list_file(), "a list of models", _is_list) as file:
-        file.write((json.dumps(models, indent=2) + "\n").encode())
+        file.write((json.dumps(written, indent=2) + "\n").encode())
 
 
 def _is_list(file: BinaryIO) -> bool:
@@ -67,25 +83,37 @@ class LlamacpuModel(llm.Model):  # type: ignore[misc]
         min_p: float = Field(default=0.05, description="Choose among tokens at least this likely, to the best")
         seed: int | None = Field(default=None, description="The same seed gives the same answer")
         context: int = Field(default=0, description="The most tokens of a conversation; 0 is what the model knows")
+        priority: Literal["low", "normal", "high"] | None = Field(
+            default=None, description="Of the process: low leaves the processors to other programs"
+        )
+        duty: float | None = Field(default=None, description="Compute for at most this percent of the time")
 
-    def __init__(self, model_id: str, path: str) -> None:
+    def __init__(self, model_id: str, path: str, mmproj: str | None = None) -> None:
         self.model_id = model_id
         self.path = path
+        self.mmproj = mmproj
         self._llama: Llama | None = None
 
-    def _open(self, context: int) -> Llama:
+    @cached_property
+    def attachment_types(self) -> frozenset[str]:
+        """The media types of what can be attached to a prompt: pictures, if the model has a vision encoder."""
+        return PICTURES if self.mmproj or _sees(Path(self.path)) else frozenset()
+
+    def _open(self, options: Any) -> Llama:
         from llamacpu.llama import Llama
 
         if self._llama is None:
-            self._llama = Llama(self.path, n_ctx=context)
+            self._llama = Llama(
+                self.path, n_ctx=options.context, mmproj=self.mmproj, priority=options.priority, duty=options.duty
+            )
         return self._llama
 
     def execute(self, prompt: Any, stream: bool, response: Any, conversation: Any = None) -> Iterator[str]:
         """Yield the answer to a prompt, piece by piece."""
         options = prompt.options
-        create: Any = self._open(options.context).create_chat_completion
+        create: Any = self._open(options).create_chat_completion
         found = create(
-            self._messages(prompt, conversation),
+            messages_of(prompt, conversation),
             tools=[_tool(tool) for tool in getattr(prompt, "tools", None) or ()] or None,
             response_format={"type": "json_object", "schema": prompt.schema} if prompt.schema else None,
             max_tokens=options.max_tokens,
@@ -109,21 +137,6 @@ class LlamacpuModel(llm.Model):  # type: ignore[misc]
         if result is not None:
             response.set_usage(input=result.prompt_tokens, output=len(result.tokens))
 
-    def _messages(self, prompt: Any, conversation: Any) -> list[dict[str, Any]]:
-        turns = [*((r.prompt, r) for r in (conversation.responses if conversation else ())), (prompt, None)]
-        messages: list[dict[str, Any]] = []
-        system = next((turn.system for turn, _ in turns if turn.system), None)
-        if system:
-            messages.append({"role": "system", "content": system})
-        for turn, answer in turns:
-            for result in getattr(turn, "tool_results", None) or ():
-                messages.append({"role": "tool", "content": str(result.output), "tool_call_id": result.tool_call_id})
-            if turn.prompt:
-                messages.append({"role": "user", "content": turn.prompt})
-            if answer is not None:
-                messages.append(_answer(answer))
-        return messages
-
 
 class LlamacpuEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
     """One GGUF file as an embedding model of ``llm``; pooling is as the file recommends, else the mean."""
@@ -146,16 +159,17 @@ class LlamacpuEmbeddingModel(llm.EmbeddingModel):  # type: ignore[misc]
             yield vector.tolist()
 
 
-def _answer(response: Any) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": response.text_or_raise()}
-    calls = response.tool_calls_or_raise()
-    if calls:
-        functions = [{"name": call.name, "arguments": json.dumps(call.arguments)} for call in calls]
-        message["tool_calls"] = [
-            {"id": call.tool_call_id or "000000000", "type": "function", "function": function}
-            for call, function in zip(calls, functions, strict=True)
-        ]
-    return message
+def _sees(path: Path) -> bool:
+    """Whether a model has a vision encoder beside it or in its own file."""
+    from llamacpu.errors import LlamaCpuError
+    from llamacpu.gguf.file import GGUFFile
+    from llamacpu.multimodal.projectors import has_vision
+
+    try:
+        with GGUFFile(path) as file:
+            return has_vision(path, file.metadata)
+    except (OSError, LlamaCpuError):  # `llm` says what is wrong with the file when it opens it
+        return False
 
 
 def _tool(tool: Any) -> dict[str, Any]:
@@ -163,24 +177,24 @@ def _tool(tool: Any) -> dict[str, Any]:
     return {"type": "function", "function": function}
 
 
-def _every_model() -> dict[str, str]:
-    """All models, as a mapping of names to paths."""
+def _every_model() -> dict[str, Added]:
+    """All models, as a mapping of names to files."""
     demo = Path(__file__).parents[1] / "data" / "demo.gguf"
-    return {**({DEMO: str(demo)} if demo.exists() else {}), **known_models()}
+    return {**({DEMO: Added(str(demo))} if demo.exists() else {}), **known_models()}
 
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
 def register_models(register: Any) -> None:
     """Register the models; called by ``llm``."""
-    for name, path in _every_model().items():
-        register(LlamacpuModel(name, path))
+    for name, files in _every_model().items():
+        register(LlamacpuModel(name, *files))
 
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
 def register_embedding_models(register: Any) -> None:
     """Register the same models for embeddings; called by ``llm``."""
-    for name, path in _every_model().items():
-        register(LlamacpuEmbeddingModel(name, path))
+    for name, files in _every_model().items():
+        register(LlamacpuEmbeddingModel(name, files.path))
 
 
 @llm.hookimpl  # type: ignore[untyped-decorator]
@@ -194,12 +208,17 @@ def register_commands(cli: click.Group) -> None:
     @llamacpu.command()
     @click.argument("name")
     @click.argument("path", type=click.Path(exists=True, dir_okay=False, resolve_path=True))
-    def add(name: str, path: str) -> None:
+    @click.option(
+        "--mmproj", type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+        help="The file of its vision encoder. [default: the one beside it]",
+    )  # fmt: skip
+    def add(name: str, path: str, mmproj: str | None) -> None:
         """Make the GGUF file at PATH a model called NAME."""
         from llamacpu.gguf.file import GGUFFile
 
-        GGUFFile(path).close()
-        _save({**known_models(), name: path})
+        for file in filter(None, (path, mmproj)):
+            GGUFFile(file).close()
+        _save({**known_models(), name: Added(path, mmproj)})
 
     @llamacpu.command()
     @click.argument("name")
@@ -214,5 +233,5 @@ def register_commands(cli: click.Group) -> None:
     @llamacpu.command(name="list")
     def list_models() -> None:
         """The models and their files."""
-        for name, path in known_models().items():
-            click.echo(f"{name}: {path}")
+        for name, files in known_models().items():
+            click.echo(f"{name}: {files.path}" + (f" with {files.mmproj}" if files.mmproj else ""))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llamacpu import log
 from llamacpu.engine.duty import DutyCycle, duty_of
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import ModelLike
     from llamacpu.multimodal.vision import Vision
 
-__all__ = ["projector_beside", "vision_of"]
+__all__ = ["has_vision", "projector_beside", "vision_of"]
 
 _MARK = re.compile(r"(^|[-_.])mmproj(?=$|[-_.])", re.IGNORECASE)
 _FILES = 1000
@@ -50,6 +51,16 @@ def projector_beside(model: Path, width: int) -> Path | None:
             if _fits(file, width):
                 return file
     return None
+
+
+def has_vision(model: Path, metadata: Mapping[str, Any]) -> bool:
+    """Whether a model has a vision encoder, in its own file or beside it: from its metadata and names, without opening
+    the weights."""
+    architecture = metadata.get("general.architecture")
+    width = metadata.get(f"{architecture}.embedding_length")
+    if architecture == "mllama" and "mllama.vision.image_size" in metadata:
+        return True
+    return isinstance(width, int) and projector_beside(model, width) is not None
 
 
 def _plain(stem: str) -> str:

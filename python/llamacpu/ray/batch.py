@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import ray
 import ray.data
 
+from llamacpu.engine.priority import Priority
 from llamacpu.ray.answering import Answering
 from llamacpu.ray.cluster import PROCESS_BYTES, check_fits, weights_of
 from llamacpu.ray.inputs import files_in, format_of, parts_of
@@ -49,6 +50,9 @@ def answer_files(
     rows_per_part: int = 256,
     context: int | None = None,
     kv_memory: int | None = None,
+    mmproj: str | os.PathLike[str] | bool | None = None,
+    priority: Priority | None = None,
+    duty: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     **answering: Any,
 ) -> Summary:
@@ -68,6 +72,9 @@ def answer_files(
     rows_per_part rows in a file of answers, and the most that each actor recomputes after being killed
     context       the most tokens of a row, prompt and answer together; None for the model's training context
     kv_memory     bytes of keys and values of an actor; None for half of what its machine has left
+    mmproj        file of the vision encoder, for rows of messages with pictures (data URLs); None for the one beside
+                  the model, False for none
+    priority, duty  of the actors' processes, as for `llamacpu.Model`
     on_progress   called with (parts done, total parts)
     answering     the fields of `llamacpu.ray.Answering`: max_tokens, sampling, system, stop, and row_settings
                   for columns with per-row settings
@@ -80,17 +87,19 @@ def answer_files(
         raise ValueError(f"rows_per_part is {rows_per_part} and parallel {parallel}; expected 1 or more of each")
     asked = Answering(**answering)
     path = Path(model).resolve()
-    weights = weights_of(path)
+    encoder = str(Path(mmproj).resolve()) if isinstance(mmproj, (str, os.PathLike)) else mmproj
+    weights = weights_of(path) + (weights_of(encoder) if isinstance(encoder, str) else 0)
     files = files_in(inputs)
     folder = Folder(outputs, format_of(files[0]))
     if any(file.is_relative_to(folder.path) for file in files):
         raise ValueError(f"{folder.path} holds the inputs; give another folder for the answers")
     parts, digest = parts_of(files, rows_per_part, asked.columns)
+    sees = {"mmproj": Path(encoder).name} if isinstance(encoder, str) else {}
     manifest = {
         "version": 1,
         "model": {"name": path.name, "bytes": path.stat().st_size},
         "inputs": {"sha256": digest, "files": len(files), "rows": sum(part.count for part in parts)},
-        "settings": {**asked.described(), "context": context},
+        "settings": {**asked.described(), "context": context, **sees},
         "rows_per_part": rows_per_part,
     }
     if not ray.is_initialized():
@@ -105,7 +114,10 @@ def answer_files(
         skipped = done
         if missing:
             low, high = (actors, actors) if isinstance(actors, int) else actors
-            settings = {"answering": asked, "parallel": parallel, "context": context, "kv_memory": kv_memory}
+            settings = {
+                "answering": asked, "parallel": parallel, "context": context, "kv_memory": kv_memory,
+                "mmproj": encoder, "priority": priority, "duty": duty,
+            }  # fmt: skip
             dataset = ray.data.from_items(
                 [{"part": asdict(part)} for part in missing], override_num_blocks=len(missing)
             )

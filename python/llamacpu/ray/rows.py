@@ -13,6 +13,7 @@ from llamacpu.answers.tools import grammar_of_format
 from llamacpu.chat import Chat
 from llamacpu.engine.interfaces import preset_of
 from llamacpu.errors import LlamaCpuError
+from llamacpu.model import Model
 from llamacpu.ray.answering import COLUMNS, Answering, plain
 from llamacpu.sampling import Sampling
 from llamacpu.scheduler import Engine
@@ -42,12 +43,19 @@ class RowEngine:
         parallel: int = 16,
         context: int | None = None,
         kv_memory: int | None = None,
+        **opening: Any,
     ) -> None:
+        """opening: further settings of `llamacpu.Model`."""
         self.answering = answering
         self.parallel = parallel
-        self.engine: Engine = Engine(
-            model, threads=threads, context=context, max_running=parallel, max_queue=2 * parallel, memory=kv_memory
-        )
+        self._model = Model(model, threads, **opening)
+        try:
+            self.engine: Engine = Engine(
+                self._model, context=context, max_running=parallel, max_queue=2 * parallel, memory=kv_memory
+            )
+        except BaseException:
+            self._model.close()
+            raise
         self._chat: Chat | None = None
 
     def answers(self, rows: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -67,6 +75,7 @@ class RowEngine:
     def close(self) -> None:
         """Close the engine, cancelling running requests."""
         self.engine.close()
+        self._model.close()
 
     def _begin(self, row: Mapping[str, Any]) -> Request | Exception:
         try:

@@ -141,8 +141,9 @@ def application(
     given = {name: found.name if isinstance(found, Stored) else str(found) for name, found in sources.items()}
     outer = {name: options[name] for name in options if name not in _OF_POOL}
     settings = Settings(**outer)
-    # Wrong aliases and a missing guard are reported here instead of in a log of the cluster.
-    app(files, **options)
+    # Wrong aliases and a missing guard are reported here instead of in a log of the cluster. The priority is that of
+    # the replicas' processes, not of this one.
+    app(files, **{**options, "priority": None})
     memory = _memory(files, options, settings)
     if ray.is_initialized():
         check_fits(next(iter(files.values())), num_cpus, memory)

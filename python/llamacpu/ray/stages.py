@@ -8,6 +8,8 @@ from typing import Any
 
 import ray
 
+from llamacpu.engine.duty import Duty
+from llamacpu.engine.priority import Priority
 from llamacpu.errors import LlamaCpuError
 from llamacpu.ray.answering import Answering
 from llamacpu.ray.cluster import cores_of_this_actor
@@ -33,6 +35,9 @@ class Answerer:
     parallel   rows that are computed in one pass over the weights; `batch_size` should be a few times that
     context    the most tokens of a row, prompt and answer together; None for the model's training context
     kv_memory  bytes of keys and values; None for half of what the machine has left, which suits one actor per machine
+    mmproj     file of the vision encoder, for rows of messages with pictures (data URLs); None for the one beside the
+               model, False for none
+    priority, duty  of the actor's process, as for `llamacpu.Model`
 
     Rows that cannot be answered give the reason in the column "error"; `llamacpu.ray.answering.COLUMNS` lists the
     columns. Batches of every format (NumPy, pandas, Arrow) are accepted, and returned in the same format.
@@ -47,6 +52,9 @@ class Answerer:
         parallel: int = 16,
         context: int | None = None,
         kv_memory: int | None = None,
+        mmproj: str | os.PathLike[str] | bool | None = None,
+        priority: Priority | None = None,
+        duty: Duty = None,
         **fields: Any,
     ) -> None:
         if answering is not None and fields:
@@ -55,7 +63,8 @@ class Answerer:
         try:
             self.rows: RowEngine = RowEngine(
                 model, answering or Answering(**fields),
-                threads=threads, parallel=parallel, context=context, kv_memory=kv_memory,
+                threads=threads, parallel=parallel, context=context, kv_memory=kv_memory, mmproj=mmproj,
+                priority=priority, duty=duty,
             )  # fmt: skip
         except MemoryError as error:
             raise MemoryError(

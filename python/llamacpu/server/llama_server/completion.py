@@ -43,7 +43,7 @@ async def completion(call: Call) -> Response:
         given = body.prompt
         # A list with a token id among its items is one prompt; a list of lists, or of only texts, is several.
         several = isinstance(given, list) and bool(given) and not any(isinstance(part, int) for part in given)
-        prompts: Sequence[Any] = given if several else [given]
+        prompts: list[Any] = given if several and isinstance(given, list) else [given]
         if len(prompts) > call.state.settings.choices:
             raise invalid(f"prompt has {len(prompts)} texts; this server takes {call.state.settings.choices}", "prompt")
         return await _answered(call, use, lambda: [_prompt_of(served, prompt) for prompt in prompts], several)

@@ -16,7 +16,7 @@ from llamacpu.engine.machine import version as own_version
 from llamacpu.errors import StoreError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.gguf.types import FILE_TYPES
-from llamacpu.multimodal.projectors import projector_beside
+from llamacpu.multimodal.projectors import has_vision
 from llamacpu.server.ollama.answers import refuse_changes
 from llamacpu.server.ollama.requests import ModelBody
 from llamacpu.server.streams import JsonResponse
@@ -112,15 +112,12 @@ def _sees(entry: Entry, metadata: Mapping[str, Any], given: bool) -> bool:
     """Whether a model sees pictures; of one that is not in memory, whether there is a vision encoder for it."""
     if entry.served is not None:
         return getattr(entry.served.model, "vision", None) is not None
-    if given or "mllama.vision.image_size" in metadata:
+    if given:
         return True
     found = None if entry.named is None else find(entry.named)
     if found is not None and found.projector is not None:
         return True
-    width = metadata.get(f"{metadata.get('general.architecture')}.embedding_length")
-    return (
-        isinstance(entry.source, Path) and isinstance(width, int) and projector_beside(entry.source, width) is not None
-    )
+    return isinstance(entry.source, Path) and has_vision(entry.source, metadata)
 
 
 def _modelfile(source: str, preset: Preset) -> Modelfile:
