@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import json
@@ -170,6 +171,35 @@ def test_what_a_file_cannot_say_is_refused(tmp_path: Path, model: str, values: d
     with pytest.raises(CheckpointError, match=message):
         llamacpu.convert(folder, tmp_path / "a.gguf")
     assert not (tmp_path / "a.gguf").exists()
+
+
+def test_a_rotation_that_no_key_says_is_refused(tmp_path: Path) -> None:
+    folder = made(tmp_path, "muse-glimmer")
+    text = json.loads((folder / "config.json").read_text())["text_config"]
+    bases = text["layer_rope_theta"]
+    assert bases == [0, *bases[1:4], 0]
+    assert all(bases[1:4])
+    for wrong in ([1e4, *bases[1:]], [*bases[:3], 0, 0], [*bases[:3], 123.0, 0], bases[:4], "none"):
+        changed(folder, text_config={**text, "layer_rope_theta": wrong})
+        with pytest.raises(CheckpointError, match="layer_rope_theta is"):
+            llamacpu.convert(folder, tmp_path / "a.gguf")
+
+
+def test_heads_of_full_layers_as_large_as_those_of_the_others(tmp_path: Path) -> None:
+    """Gemma 4's configuration then lists no layer that differs."""
+    model = copy.deepcopy(MODELS["gemma4-dense"])
+    assert model["config"]["head_dim"] == 16
+    groups = []
+    for kind, shape, all in model["tensors"]:
+        full = [name for name in all if ".layers.5.self_attn." in name]
+        smaller = [size if size == 64 else size // 2 for size in shape]
+        groups += [[kind, shape, [name for name in all if name not in full]], [kind, smaller, full]]
+    model["tensors"] = groups
+    model["config"].pop("global_head_dim", None)
+    model["config"]["per_layer_config"] = {"5": {"num_key_value_heads": 1}}
+    folder = write_checkpoint(tmp_path / "model", model, FACTS["tokenizers"])
+    with llamacpu.GGUFFile(llamacpu.convert(folder, tmp_path / "a.gguf")) as file:
+        assert file.metadata["gemma4.attention.key_length"] == 16
 
 
 @pytest.mark.parametrize("line", [b"!!! 3", b"", b"QQ== 9"])

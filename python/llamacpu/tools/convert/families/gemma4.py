@@ -60,7 +60,9 @@ class Gemma4(Gemma3):
 
     @property
     def _full_size(self) -> int:
-        size = self._of_full("global_head_dim", "head_dim", 512)
+        # Newer configurations list what differs from the other layers; older ones without a size mean 512.
+        listed = isinstance(self.config.get("per_layer_config"), dict)
+        size = self._of_full("global_head_dim", "head_dim", self.source.integer("head_dim") if listed else 512)
         if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
             raise CheckpointError(f"config.json: global_head_dim is {size!r:.40}; expected a number above 0")
         return size

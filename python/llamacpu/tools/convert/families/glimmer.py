@@ -33,7 +33,19 @@ class MuseGlimmer(Family):
             kinds = ["" if (self.layers - 1 - at) % 4 == 0 else "sliding_attention" for at in range(self.layers)]
         if not isinstance(kinds, list) or len(kinds) != self.layers:
             raise CheckpointError(f"config.json: layer_types is {kinds!r:.60}; expected one for each layer")
-        keys.set("attention.sliding_window_pattern", [kind == "sliding_attention" for kind in kinds])
+        near = [kind == "sliding_attention" for kind in kinds]
+        keys.set("attention.sliding_window_pattern", near)
+        self._check_rotation(near)
+
+    def _check_rotation(self, near: list[bool]) -> None:
+        """A file says nothing of the rotation: layers with a window have the one there is, the others none."""
+        bases = self.config.get("layer_rope_theta")
+        base = self.source.rope_number("rope_theta", 0.0)
+        if bases is not None and bases != [base if local else 0 for local in near]:
+            raise CheckpointError(
+                f"config.json: layer_rope_theta is {bases!r:.60}; expected {base:g} for layers with a window and 0 for "
+                "the others, which is all that a file can express"
+            )
 
     def set_vocabulary(self) -> None:
         super().set_vocabulary()
