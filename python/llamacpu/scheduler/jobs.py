@@ -31,9 +31,10 @@ class Slot:
     number       grows with every session: when memory is short, older sessions come first
     preemptible  whether its keys and values may be discarded while it waits, and recomputed later
     pictures     those among its tokens, for that case
+    stops        positions at which a step shall end, because other requests want to go on from there
     """
 
-    __slots__ = ("__weakref__", "busy", "client", "native", "number", "pages", "pictures", "preemptible")
+    __slots__ = ("__weakref__", "busy", "client", "native", "number", "pages", "pictures", "preemptible", "stops")
 
     def __init__(self, native: SessionLike, pages: PageList, client: str) -> None:
         self.native: SessionLike = native
@@ -43,6 +44,7 @@ class Slot:
         self.number: int = next(_numbers)
         self.preemptible: bool = False
         self.pictures: list[Piece] = []
+        self.stops: list[int] = []
 
 
 class _Waiting:

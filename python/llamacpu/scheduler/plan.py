@@ -39,11 +39,14 @@ def plan(jobs: Sequence[Job], shares: Shares, pace: Pace, most: int, streams: in
             count = job.left if job.left <= room + room // 4 else room
             count = min(count, MOST_ROWS) if job.logits == "all" else count
             parts.append(_part(job, count))
-            room -= count
+            room -= len(parts[-1].ids)
     return parts
 
 
 def _part(job: Job, count: int) -> Part:
+    """The next `count` tokens of a job, or those up to the first position at which its session shall stop."""
+    position = job.slot.native.position if job.slot.stops else 0
+    count = min([count, *(stop - position for stop in job.slot.stops if stop > position)])
     if count == len(job.ids):
         return Part(job, job.ids)
     return Part(job, job.ids[job.done : whole_until(job.ids, job.done + count)])

@@ -34,15 +34,17 @@ _LEAST_QUIET_TOKENS = 256
 class Wait:
     """A request that waits until another one has computed `tokens` tokens of its prompt.
 
-    served  whether it was given those tokens
+    known   how many tokens it has without the other one
+    served  whether it was given more than that
     over    set when the wait is over
     """
 
-    def __init__(self, work: Work, key: TokenKey, other: Work, tokens: int) -> None:
+    def __init__(self, work: Work, key: TokenKey, other: Work, tokens: int, known: int) -> None:
         self.work = work
         self.key = key
         self.other = other
         self.tokens = tokens
+        self.known = known
         self.served = False
         self.over: Event = Event()
 
@@ -77,28 +79,30 @@ class Prefixes:
             return
         key, kind = key_of(work.prompt), work.session.fingerprint
         last = len(work.prompt) - 1
+        useless: set[Work] = set()
         while not work.token.cancelled:
             with self.scheduler.changed:
                 found = self._cache.length(kind, key)
-                other, shared = (None, 0) if self._windowed else self._best_of_others(kind, key, last)
+                other, shared = self._best_of_others(kind, key, last, useless)
                 wait = None
+                cached = self._cache.find(kind, key)
+                known = 0 if cached is None else self._resume_point(cached[0].native, min(cached[1], last))
                 if self._worth_reading(kind, key, max(shared, min(found, last))):
                     pass
-                elif other is None or shared < min(found, last) + _LEAST_WAIT:
+                elif other is None or shared < known + _LEAST_WAIT:
                     self._begun[work] = key
-                    cached = self._cache.find(kind, key)
-                    shared = 0 if cached is None else self._resume_point(cached[0], min(cached[1], last))
-                    if not shared:
-                        cached = None
-                    if cached is not None:
-                        self._use(work, cached[0], shared)
-                        if shared + _OTHER_TOKENS < cached[0].native.position:
-                            self._keep_shared(work.session.slot, key, shared)
-                    self._statistics.add(prefix_lookups=1, prefix_hits=int(cached is not None))
+                    if cached is not None and known:
+                        self._use(work, cached[0], known)
+                        if known + _OTHER_TOKENS < cached[0].native.position:
+                            self._keep_shared(work.session.slot, key, known)
+                    self._statistics.add(prefix_lookups=1, prefix_hits=int(known > 0))
                     return
                 else:
-                    wait = Wait(work, key, other, shared)
+                    wait = Wait(work, key, other, shared, known)
                     self._waits.append(wait)
+                    if self._windowed:
+                        # The other request's session has a state for this position if a step ends there.
+                        other.session.slot.stops.append(shared)
                     # Sessions are copied between steps, by the scheduler's thread.
                     self.scheduler.wake()
             if wait is None:
@@ -108,6 +112,7 @@ class Prefixes:
             if wait.served:
                 self._statistics.add(prefix_lookups=1, prefix_hits=1)
                 return
+            useless.add(wait.other)
 
     def give_back(self, work: Work) -> None:
         """Cache what a request that has ended computed. Under the scheduler's lock."""
@@ -128,11 +133,15 @@ class Prefixes:
             if wait.other in self._begun and not wait.work.token.cancelled:
                 if slot.native.position < wait.tokens:
                     continue
-                self._use(wait.work, Cached(slot.native, slot.pages), wait.tokens)
-                self._keep_shared(wait.work.session.slot, wait.key, wait.tokens)
-                self._begun[wait.work] = wait.key
-                wait.served = True
+                shared = self._resume_point(slot.native, wait.tokens)
+                if shared >= wait.known + _LEAST_WAIT:
+                    self._use(wait.work, Cached(slot.native, slot.pages), shared)
+                    self._keep_shared(wait.work.session.slot, wait.key, shared)
+                    self._begun[wait.work] = wait.key
+                    wait.served = True
             self._waits.remove(wait)
+            if wait.tokens in slot.stops:
+                slot.stops.remove(wait.tokens)
             wait.over.set()
 
     def waiting(self) -> Iterable[Work]:
@@ -212,17 +221,17 @@ class Prefixes:
                     return cached.native.fork()
         return None
 
-    def _resume_point(self, cached: Cached, shared: int) -> int:
+    def _resume_point(self, session: SessionLike, shared: int) -> int:
         """Return how many of its first `shared` tokens a session can be rewound to without recomputing tokens in a step
         that holds up all other requests."""
-        find = getattr(cached.native, "resume_point", None)
+        find = getattr(session, "resume_point", None)
         return shared if find is None else int(find(shared))
 
-    def _best_of_others(self, kind: str, key: TokenKey, last: int) -> tuple[Work | None, int]:
+    def _best_of_others(self, kind: str, key: TokenKey, last: int, useless: set[Work]) -> tuple[Work | None, int]:
         best, length = None, 0
         for other, prompt in self._begun.items():
             shared = min(shared_tokens(prompt, key), last)
-            if shared > length and other.session.fingerprint == kind:
+            if shared > length and other not in useless and other.session.fingerprint == kind:
                 best, length = other, shared
         return best, length
 
