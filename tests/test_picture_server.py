@@ -176,6 +176,9 @@ def test_info_counts_the_tokens_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     failed = run("info", encoder, "--image", tmp_path / "text.png")
     assert (failed.exit_code, "text.png is not an image" in failed.stderr) == (1, True)
+    without = run("info", DEMO, "--image", tmp_path / "wide.png")
+    assert (without.exit_code, without.stdout) == (1, "")
+    assert "no vision encoder was found" in without.stderr
 
 
 def test_crops_are_passed_on(mmproj: Path) -> None:

@@ -12,7 +12,7 @@ import click
 
 from llamacpu.cli import options
 from llamacpu.cli.info_drafter import drafter_facts, drafter_rows, predictor_layers
-from llamacpu.cli.info_vision import vision_facts, vision_rows
+from llamacpu.cli.info_vision import require_encoder, vision_facts, vision_rows
 from llamacpu.cli.terminal import write
 from llamacpu.families.memory import amount
 
@@ -62,6 +62,8 @@ def command(
             facts["vision"] = vision_facts(
                 file, width, mmproj, image_tokens, encoder, max_crops=image_crops, images=images
             )
+        if images:
+            require_encoder(facts.get("vision"))
     if as_json:
         write(json.dumps(facts, ensure_ascii=False) + "\n")
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llamacpu.errors import LlamaCpuError
+from llamacpu.errors import LlamaCpuError, PictureError
 from llamacpu.families.memory import amount
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from llamacpu.gguf.file import GGUFFile
 
-__all__ = ["vision_facts", "vision_rows"]
+__all__ = ["require_encoder", "vision_facts", "vision_rows"]
 
 # Height and width of pictures as they are met: of a screen, and of a telephone.
 _SIZES = ((720, 1280), (3000, 4000))
@@ -64,6 +64,16 @@ def vision_facts(
         "embeddings": {size: plan.rows for size, plan in plans.items()},
         "cross_attention_states": {size: plan.cross_rows for size, plan in plans.items()},
     }
+
+
+def require_encoder(facts: dict[str, Any] | None) -> None:
+    """Raise a PictureError that says why pictures cannot be counted, if there is no encoder that runs."""
+    if facts is None:
+        raise PictureError(
+            "no vision encoder was found to count pictures with; give the mmproj file of the model (--mmproj)"
+        )
+    if "problem" in facts:
+        raise PictureError(f"pictures cannot be counted: {facts['problem']}")
 
 
 def vision_rows(facts: dict[str, Any] | None) -> list[tuple[str, str]]:
