@@ -36,6 +36,8 @@ def setup(extras: str = "dev") -> None:
         )
     if not PYTHON.exists():
         run(sys.executable, "-m", "venv", VENV)
+        # The pip that comes with older Pythons takes twice the time to choose versions.
+        run(PYTHON, *PIP_INSTALL, "--upgrade", "pip")
     wanted = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     if not STAMP.exists() or STAMP.read_text(encoding="utf-8") != extras + wanted:
         requirements = _requirements(extras)
@@ -184,7 +186,7 @@ def llama_cpp_python_tests(python: Path) -> None:
     archive = next(sources.glob("llama_cpp_python-*.tar.gz"), None)
     if archive is None:
         # This generates its metadata but compiles nothing.
-        pip = [str(python), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        pip = [str(PYTHON), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         package = ["--no-binary", "llama-cpp-python", "--dest", str(sources), f"llama-cpp-python=={PEER}"]
         done = subprocess.run([*pip, *package], capture_output=True, text=True, check=False)
         archive = next(sources.glob("llama_cpp_python-*.tar.gz"), None)
@@ -205,8 +207,8 @@ def neighbours_setup() -> Job:
     setup()
     python = NEIGHBOURS / PYTHON.relative_to(VENV)
     if not python.exists():
-        run(sys.executable, "-m", "venv", NEIGHBOURS)
-    install = [str(python), *PIP_INSTALL]
+        run(sys.executable, "-m", "venv", "--without-pip", NEIGHBOURS)
+    install = [str(PYTHON), *PIP_INSTALL[:2], "--python", str(python), *PIP_INSTALL[2:]]
     plugins = ("pytest-benchmark", "pytest-rerunfailures", "pytest-timeout")
     wanted = [*_requirements("conformance"), "hypothesis", "pytest", *plugins]
     # Their own dependency on llama-cpp-python, which would have to be compiled, is replaced by compat.install().

@@ -102,7 +102,7 @@ def test_a_model_does_not_differ_from_itself(paths: tuple[Path, Path]) -> None:
     assert found.rms_difference == (0.0, 0.0)
 
 
-@pytest.mark.instruction_set
+@pytest.mark.instruction_set(one_in=None)
 def test_batches_and_pieces_change_no_bit(paths: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = llamacpu.compare(*paths, TEXT, context=CONTEXT)
     assert same(llamacpu.compare(*paths, TEXT, context=CONTEXT, batch_tokens=1, threads=1), expected)

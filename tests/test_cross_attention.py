@@ -48,6 +48,7 @@ def sequence(places: list[int], length: int = 90) -> MixedTokens:
 PLACES = [[0], [7], [0, 40], [5, 6, 50], [10, 30, 31, 32, 80]]
 
 
+@pytest.mark.instruction_set(one_in=4)
 @pytest.mark.parametrize("places", PLACES)
 def test_a_token_sees_the_last_picture_and_those_next_to_it(opened: tuple[Model, Any], places: list[int]) -> None:
     model, values = opened
@@ -70,6 +71,7 @@ def test_a_token_sees_the_last_picture_and_those_next_to_it(opened: tuple[Model,
         assert np.array_equal(session.fork().forward(given[length:], logits="all"), got[length:])
 
 
+@pytest.mark.instruction_set(one_in=4)
 @pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize("places", PLACES)
 def test_sessions_with_pictures_are_saved(

@@ -98,6 +98,7 @@ def test_every_token_sees_every_other(made: Made) -> None:
             assert (states[0] != states[1]).any(axis=1).all()
 
 
+@pytest.mark.instruction_set(one_in=None)
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_company_order_and_threads_change_no_bit(made: Made, data: st.DataObject) -> None:

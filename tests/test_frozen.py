@@ -14,7 +14,12 @@ import llamacpu
 from llamacpu._pyinstaller import hook_dirs
 
 # What packages of this environment import, if they are there, and the program never does: analysing them takes minutes.
-UNUSED = ("hypothesis", "openai", "pandas", "pyarrow", "pytest", "scipy", "sqlalchemy", "huggingface_hub", "setuptools")
+UNUSED = (
+    *("PIL", "_pytest", "anyio", "attr", "cryptography", "h11", "httptools", "huggingface_hub", "hypothesis"),
+    *("markdown_it", "numpy.f2py", "numpy.testing", "openai", "pandas", "prometheus_client", "prompt_toolkit"),
+    *("pyarrow", "pydantic", "pygments", "pytest", "ray", "rich", "scipy", "setuptools", "sqlalchemy", "starlette"),
+    *("unittest", "uvicorn", "uvloop", "watchfiles", "websockets", "werkzeug"),
+)
 
 APP = """
 import sys

@@ -19,6 +19,7 @@ from test_golden_families import check_ways
 pytestmark = pytest.mark.instruction_set
 
 
+@pytest.mark.instruction_set(one_in=2)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_logits_against_exact_arithmetic(name: str, tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", name)
@@ -38,6 +39,7 @@ def test_logits_against_exact_arithmetic(name: str, tmp_path: Path) -> None:
 WAYS = ("bloom", "mpt", "olmo", "gptneox", "falcon-40b", "phimoe", "hunyuan-dense", "olmo2", "muse-glimmer", "gemma4")
 
 
+@pytest.mark.instruction_set(one_in=4)
 @pytest.mark.parametrize("name", [*WAYS, "mistral4", "deepseek32", "glm-dsa", "qwen3next"])
 def test_no_bit_depends_on_the_way(name: str, tmp_path: Path) -> None:
     """Of one family for each part that no golden model has."""

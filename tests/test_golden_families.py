@@ -63,6 +63,7 @@ def text(reference: dict[str, Any]) -> tuple[list[int], Any, int]:
     return reference[f"tokens{ending}"].tolist(), reference[f"logits{ending}"], int(reference.get("start", 0))
 
 
+@pytest.mark.instruction_set(one_in=2)
 def test_logits_and_chosen_tokens(family: tuple[str, Path, dict[str, Any]]) -> None:
     name, path, reference = family
     tokens, logits, start = text(reference)

@@ -35,6 +35,7 @@ def every_layer(model: Model) -> range:
     return range(model.config["layers"] + 1)
 
 
+@pytest.mark.instruction_set(one_in=4)
 @pytest.mark.parametrize("variant", sorted(VARIANTS))
 def test_every_layer_against_exact_arithmetic(tiny_model: TinyModel, variant: str) -> None:
     path = tiny_model(variant)
@@ -47,7 +48,7 @@ def test_every_layer_against_exact_arithmetic(tiny_model: TinyModel, variant: st
         assert error(exact, layer) < 1e-10
 
 
-@pytest.mark.instruction_set(one_in=2)
+@pytest.mark.instruction_set(one_in=4)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_pieces_batches_and_chosen_layers_change_no_bit(model: Model, data: st.DataObject) -> None:

@@ -28,6 +28,7 @@ def free(monkeypatch: pytest.MonkeyPatch) -> Free:
     return lambda size: monkeypatch.setattr("llamacpu.engine.machine.available_memory", lambda: size)
 
 
+@pytest.mark.instruction_set(one_in=3)
 @pytest.mark.parametrize("weight_type", ["Q4_0", "Q4_K", "F16"])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
 def test_weights_on_disk_change_no_bit(

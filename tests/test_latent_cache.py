@@ -60,6 +60,7 @@ def test_a_session_keeps_one_row_of_576_numbers_for_each_token_and_layer(
         assert fork.nbytes == 2 * page
 
 
+@pytest.mark.instruction_set(one_in=3)
 @pytest.mark.parametrize("kv_type", KV_BYTES)
 def test_any_way_to_the_same_tokens_gives_the_same_bits(kv_type: str, config: Config, path: Path) -> None:
     tokens = [int(token) for token in np.random.default_rng(6).integers(0, 60, 150)]

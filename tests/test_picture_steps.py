@@ -60,6 +60,7 @@ def mixed(ids: list[int], rows: Any, *places: tuple[int, int], together: bool = 
     return MixedTokens([*parts, ids[done:]])
 
 
+@pytest.mark.instruction_set(one_in=4)
 @pytest.mark.parametrize("name", ["plain", *SHAPES])
 def test_rows_of_the_table_give_the_bits_of_tokens(opened: Callable[[str], Opened], name: str) -> None:
     model, path, config = opened(name)
@@ -78,6 +79,7 @@ def test_rows_of_the_table_give_the_bits_of_tokens(opened: Callable[[str], Opene
         assert np.array_equal(again.session(kv_type="f32").forward(given, logits="all"), expected)
 
 
+@pytest.mark.instruction_set(one_in=3)
 @pytest.mark.parametrize("name", ["plain", "windows and two bases", "chunks and temperature"])
 def test_sessions_with_pictures_fork_rewind_and_are_saved(
     opened: Callable[[str], Opened], name: str, tmp_path: Path
@@ -230,6 +232,7 @@ def test_rows_of_a_picture_see_each_other(
         assert np.array_equal(last.forward(given[length:], logits="all"), got[length:])
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_picture_longer_than_the_rest_of_a_chunk_is_not_cut(tmp_path: Path) -> None:
     config = Config(**BASE | {"context_length": 2048, "rope_original_context": 2048, "window": [64, 0] * 2})
     path = write_config_model(tmp_path / "model.gguf", config)

@@ -107,6 +107,7 @@ def test_any_way_there_and_back(model: Model, tokens: list[int], whole: Any, see
         assert np.array_equal(got, whole[start : start + 5])
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_memory_is_bounded_and_told(model: Model, tokens: list[int]) -> None:
     session = model.session(context=2 * TOKENS)
     for start in range(0, 1200, 100):
@@ -137,6 +138,7 @@ def test_a_few_tokens_back_are_not_run_through_the_model(model: Model, tokens: l
         assert np.array_equal(got, whole[position + 3 : position + 10])
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_step_that_is_stopped_leaves_the_session_as_it_was(model: Model, tokens: list[int], whole: Any) -> None:
     session = model.session(context=2 * TOKENS)
     session.forward(tokens[:100], logits="none")

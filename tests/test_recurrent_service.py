@@ -60,6 +60,7 @@ def test_drafts_change_nothing(model: Model, seed: int) -> None:
     assert alone(model, prompt, 80, sampling=sampling, draft=FunctionDraft(propose, adaptive=False)) == wanted
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_an_engine_gives_every_request_its_own_text(model: Model) -> None:
     """Prompts that share prefixes, which sessions of earlier requests hold only at some positions."""
     dice = random.Random(4)

@@ -1,4 +1,4 @@
-"""Everything at once, for a while: no deadlock, no corrupted text. LLAMACPU_STRESS_SECONDS sets how long (3)."""
+"""Everything at once, for a while: no deadlock, no corrupted text. LLAMACPU_STRESS_SECONDS sets how long (1.5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 import llamacpu
 
-SECONDS = float(os.environ.get("LLAMACPU_STRESS_SECONDS", "3"))
+SECONDS = float(os.environ.get("LLAMACPU_STRESS_SECONDS", "1.5"))
 CHILD = Path(__file__).with_name("stress_child.py")
 
 

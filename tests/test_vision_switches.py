@@ -64,6 +64,7 @@ def encoded(encoder: Any, pixels: Any, arrangement: int = 0) -> Any:
     return encoding.rows()
 
 
+@pytest.mark.instruction_set(one_in=2)
 @pytest.mark.parametrize("name", SHAPES)
 def test_every_switch_is_as_defined(tmp_path: Path, name: str) -> None:
     config = VisionConfig(**BASE | SHAPES[name])
@@ -120,6 +121,7 @@ def llama4_file(folder: Path, changes: dict[str, Any], metadata: dict[str, Any])
     )
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_tensors_that_are_wrong_are_named(tmp_path: Path) -> None:
     pixels = np.zeros((1, 24, 24, 3), np.float32)
     with PictureEncoder(llama4_file(tmp_path, {}, {})) as encoder:
@@ -139,6 +141,7 @@ def test_tensors_that_are_wrong_are_named(tmp_path: Path) -> None:
     PictureEncoder(llama4_file(tmp_path, {"a.blk.0.weight": extra}, {})).close()
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.parametrize("key", [key for key in LLAMA4 if key != "general.type"])
 def test_metadata_that_are_wrong_are_named(tmp_path: Path, key: str) -> None:
     values: list[Any] = [None, 0, 1, 3, 2**31, 2**32 - 1, "text", "", float("nan"), -1.5, 1e30, [], [1.0, 2.0], True]
@@ -157,6 +160,7 @@ def test_metadata_that_are_wrong_are_named(tmp_path: Path, key: str) -> None:
             assert encoder.encode(pixels).rows.shape == (config.rows(*pixels.shape[1:3]), config.width)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_damaged_files_are_refused_in_words(tmp_path: Path) -> None:
     whole = llama4_file(tmp_path, {}, {}).read_bytes()
     random = np.random.default_rng(0)
