@@ -57,8 +57,8 @@ class Drawing:
     def __init__(self, random: np.random.Generator) -> None:
         self.background, self.color = (str(name) for name in random.choice(list(COLORS), 2, replace=False))
         self.shape = str(random.choice(SHAPES))
-        self.place = random.uniform(0.4, 0.6, 2)
-        self.radius = random.uniform(0.24, 0.38)
+        self.place = random.uniform(0.45, 0.55, 2)
+        self.radius = random.uniform(0.28, 0.38)
         self.shades = [np.clip(COLORS[name] + random.uniform(-14, 14, 3), 0, 255) for name in self.names]
 
     @property
@@ -170,7 +170,7 @@ def make_model(tokenizer: Tokenizer) -> Any:
     ))  # fmt: skip
 
 
-def steps(parameters: Any, count: int, peak: float, seconds: float) -> Iterator[Any]:
+def steps(parameters: Any, count: int, peak: float = 2e-3) -> Iterator[Any]:
     """The loop of training: takes a loss for each step that it asks for."""
     optimizer = torch.optim.AdamW(parameters, lr=peak, weight_decay=0.01, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, total_steps=count, pct_start=0.1)
@@ -187,11 +187,11 @@ def steps(parameters: Any, count: int, peak: float, seconds: float) -> Iterator[
 
 
 def train_encoder(model: Any, random: np.random.Generator, count: int) -> None:
-    """Teach the encoder alone first: a linear classifier names the drawing from the mean of the embeddings."""
-    heads = torch.nn.Linear(WIDTH, 2 * len(COLORS) + len(SHAPES))
+    """Teach the encoder alone first: a linear classifier names the drawing from the embeddings."""
+    heads = torch.nn.Linear(ROWS * WIDTH, 2 * len(COLORS) + len(SHAPES))
     encoder = [*model.model.vision_model.parameters(), *model.model.connector.parameters(), *heads.parameters()]
     parts = (len(COLORS), len(COLORS), len(SHAPES))
-    loop = steps(encoder, count, 3e-3, 0)
+    loop = steps(encoder, count)
     next(loop)
     for _ in range(count):
         drawings = [Drawing(random) for _ in range(64)]
@@ -201,7 +201,7 @@ def train_encoder(model: Any, random: np.random.Generator, count: int) -> None:
             (names.index(one.background), names.index(one.color), SHAPES.index(one.shape)) for one in drawings
         ])  # fmt: skip
         hidden = model.model.connector(model.model.vision_model(pixel_values=pixels).last_hidden_state)
-        scores = heads(hidden.mean(1)).split(parts, 1)
+        scores = heads(hidden.flatten(1)).split(parts, 1)
         loss = sum(torch.nn.functional.cross_entropy(scores[part], wanted[:, part]) for part in range(3))
         try:
             loop.send(loss)
@@ -211,7 +211,7 @@ def train_encoder(model: Any, random: np.random.Generator, count: int) -> None:
 
 def train(model: Any, random: np.random.Generator, count: int, tokenizer: Tokenizer) -> None:
     """Train the whole model on pictures that are drawn as they are needed."""
-    loop = steps(list(model.parameters()), count, 3e-3, 0)
+    loop = steps(list(model.parameters()), count)
     next(loop)
     for _ in range(count):
         pixels, ids, labels = batch(random, 48, tokenizer)
@@ -241,6 +241,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--encoder-steps", type=int, default=900)
     parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--start", type=Path, help="go on from the checkpoint in this folder")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
@@ -248,6 +249,9 @@ def main() -> None:
     random = np.random.default_rng(1)
     tokenizer = make_tokenizer(random)
     model = make_model(tokenizer)
+    if options.start is not None:
+        random = np.random.default_rng()
+        model = Idefics3ForConditionalGeneration.from_pretrained(options.start)
     print(f"{sum(values.numel() for values in model.parameters()) / 1e6:.2f} million parameters", flush=True)
     train_encoder(model, random, options.encoder_steps)
     train(model, random, options.steps, tokenizer)

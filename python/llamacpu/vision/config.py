@@ -48,7 +48,7 @@ class VisionConfig(FieldMapping):
     first_norm: bool = False
     """whether there is a norm before the first layer"""
     last_norm: bool = True
-    """whether there is one behind the last layer"""
+    """whether there is one after the last layer"""
     last_norm_name: str = "v.post_ln"
     """its name in the file"""
     rotation: Literal["none", "columns_first", "rows_first"] = "none"
@@ -78,7 +78,7 @@ class VisionConfig(FieldMapping):
     row_multiple: int = 1
     """the rows of a joint tile are filled up to a multiple of this"""
     global_layers: int = 0
-    """gated layers behind the last norm"""
+    """gated layers after the last norm"""
     kept_inputs: list[int] = field(default_factory=list)
     """layers whose inputs the projector sees beside the final states"""
 
@@ -87,7 +87,7 @@ class VisionConfig(FieldMapping):
     merge_order: Literal["patches", "channels", "average"] = "patches"
     """whether their vectors stand side by side, or their elements do, or the mean is taken"""
     merger: str = ""
-    """name of a matrix that merged rows go through first, with no function behind it; empty for none"""
+    """name of a matrix that merged rows go through first, with no function after it; empty for none"""
     queries: int = 0
     """learned queries of a resampler, each of which becomes a row (MiniCPM-V); 0 for none"""
     projector_norm: str = ""
@@ -95,7 +95,7 @@ class VisionConfig(FieldMapping):
     projector_norm_kind: Literal["rms", "layer"] = "rms"
     projector_norm_epsilon: float = 1e-6
     projector: list[str]
-    """names of the matrices behind the encoder, with a function between two of them"""
+    """names of the matrices after the encoder, with a function between two of them"""
     projector_activation: Activation = "gelu"
     projector_transposed: bool = False
     """whether the last of them is stored as inputs x outputs"""

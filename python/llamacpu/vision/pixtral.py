@@ -13,7 +13,7 @@ __all__ = ["pixtral"]
 def pixtral(file: GGUFFile, kind: str) -> VisionSettings:
     """The encoder of such a file, whose queries and keys the converter has put in interleaved order.
 
-    Mistral Small 3.1 normalizes the patches behind the encoder and merges squares of them by a matrix.
+    Mistral Small 3.1 normalizes the patches after the encoder and merges squares of them by a matrix.
     """
     fields = parts.common(file, kind)
     activation: Activation = "silu" if file.metadata.flag("clip.use_silu", False) else "gelu"

@@ -42,7 +42,7 @@ settings! {
         positions: PositionTable = PositionTable::None,
         /// Whether the states are normalized before the first layer, by `v.pre_ln`.
         first_norm: bool = false,
-        /// Whether they are normalized behind the last layer.
+        /// Whether they are normalized after the last layer.
         last_norm: bool = true,
         /// Name in the file of that norm.
         last_norm_name: String = "v.post_ln".to_owned(),
@@ -63,7 +63,7 @@ settings! {
         layer_scale: bool = false,
         /// Name in the file of the norm before attention.
         attention_norm: String = "ln1".to_owned(),
-        /// Name of the matrix behind attention.
+        /// Name of the matrix that the result of attention goes through.
         attention_output: String = "attn_out".to_owned(),
         /// Name of the norm before the feed-forward network.
         feed_forward_norm: String = "ln2".to_owned(),
@@ -82,14 +82,14 @@ settings! {
         row_multiple: usize = 1,
         /// Layers that follow the last norm, `v.global.blk.N`, with a factor for what attention and network add.
         global_layers: usize = 0,
-        /// Layers whose inputs stand behind the final states in the input of the projector, element by element.
+        /// Layers whose inputs follow the final states in the input of the projector, element by element.
         kept_inputs: Vec<usize> = Vec::new(),
 
         /// Side in patches of the squares that become one row.
         merge: usize = 1,
         /// How they do.
         merge_order: MergeOrder = MergeOrder::Patches,
-        /// Name in the file of a matrix that the merged rows go through first, with no function behind it; empty for
+        /// Name in the file of a matrix that the merged rows go through first, with no function after it; empty for
         /// none.
         merger: String = String::new(),
         /// Learned queries, `resampler.query`, of which each becomes a row: attention of them to all patches (MiniCPM-V)

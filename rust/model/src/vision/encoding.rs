@@ -112,7 +112,7 @@ impl Encoding {
         config.layers + config.global_layers
     }
 
-    /// Runs a layer of a group, with what comes before the first and behind the last.
+    /// Runs a layer of a group, with what comes before the first and after the last.
     fn stage(&mut self, encoder: &PictureEncoder, interrupted: Option<Interrupted>) -> Result<(), Error> {
         let context = &encoder.context(interrupted);
         let (config, weights) = (&encoder.config, &encoder.weights);

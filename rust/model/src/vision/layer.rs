@@ -1,4 +1,4 @@
-//! A layer of a picture encoder: attention and a feed-forward network, each behind a norm and added to the states.
+//! A layer of a picture encoder: attention and a feed-forward network, each after a norm and added to the states.
 
 use llamacpu_kernels::activation::{activate, add, gated, scale};
 use llamacpu_kernels::context::Context;

@@ -1,7 +1,7 @@
 //! The order of the rows of a picture on their way through the layers.
 //!
-//! Attention takes ranges of rows, so rows that see each other stand side by side: the patches of a square behind one
-//! another, and rows that only fill up a tile behind all others.
+//! Attention takes ranges of rows, so rows that see each other stand side by side: the patches of a square follow one
+//! another, and rows that only fill up a tile follow all others.
 
 use std::ops::Range;
 

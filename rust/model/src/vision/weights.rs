@@ -14,7 +14,7 @@ use crate::error::zeroed;
 use crate::tensors::Tensors;
 use crate::weights::{Linear, Norm};
 
-/// A layer: attention and a feed-forward network, each behind a norm.
+/// A layer: attention and a feed-forward network, each after a norm.
 pub(super) struct VisionLayer {
     pub(super) attention_norm: Norm,
     pub(super) query: Linear,
@@ -212,7 +212,7 @@ fn positions_of(config: &VisionConfig, tensors: &mut Tensors) -> Result<Option<V
     tensors.table(name, config.embedding_length, rows).map(Some)
 }
 
-/// The matrices behind merged or resampled rows of `columns` elements.
+/// The matrices that merged or resampled rows of `columns` elements go through.
 fn projector_of(config: &VisionConfig, mut columns: usize, tensors: &mut Tensors) -> Result<Vec<Linear>, Error> {
     let mut linears = Vec::with_capacity(config.projector.len());
     for (index, name) in config.projector.iter().enumerate() {
