@@ -51,7 +51,7 @@ class PictureEncoder(OpenedFile):
 
     @property
     def config(self) -> PictureConfig:
-        """What preprocessing needs to know."""
+        """What becomes of a picture."""
         return self._config
 
     @property
@@ -70,7 +70,7 @@ class PictureEncoder(OpenedFile):
     ) -> PictureEmbedding:
         """Encode the tiles of one picture.
 
-        pixels           float32[tiles, height, width, 3], normalized by the mean and deviation of `config`
+        pixels           float32[tiles, height, width, 3], normalized as `llamacpu.pictures.PictureSettings` says
         grid             (rows, columns) of the tiles, checked against their number if it is given
         aspect_ratio_id  number of the arrangement of the tiles, for encoders whose tiles see each other (Llama 3.2
                          Vision: 1 to 8 for 1x1 1x2 1x3 1x4 2x1 2x2 3x1 4x1, height x width)

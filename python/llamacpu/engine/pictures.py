@@ -265,7 +265,7 @@ class PictureEncoderLike(Protocol):
     ) -> PictureEmbedding:
         """Encode the tiles of one picture.
 
-        pixels           float32[tiles, height, width, 3], normalized by the mean and deviation of `config`
+        pixels           float32[tiles, height, width, 3], normalized as `llamacpu.pictures.PictureSettings` says
         grid             (rows, columns) of the tiles, for encoders that arrange them
         aspect_ratio_id  number of the arrangement of the tiles (Llama 3.2 Vision: 1 to 8 for 1x1 1x2 1x3 1x4 2x1 2x2
                          3x1 4x1, height x width); `pixels` then has that many tiles, without those added as padding

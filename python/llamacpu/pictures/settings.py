@@ -103,7 +103,7 @@ class PictureSettings:
         return cls(
             projector, read.integer("image_size"), read.integer("patch_size"),
             read.integer("spatial_merge_size", 0) or read.integer("projector.scale_factor", 0),
-            read.channels("image_mean", _CLIP_MEAN), read.channels("image_std", _CLIP_STD),
+            read.channels("image_mean"), read.channels("image_std"),
             longest_edge=read.integer("preproc_image_size", 0), min_pixels=read.integer("image_min_pixels", 0),
             max_pixels=read.integer("image_max_pixels", 0), max_tiles=read.integer("preproc_max_tiles", 0),
             min_tiles=read.integer("preproc_min_tiles", 0),
@@ -133,10 +133,8 @@ class _Reader:
             raise ModelError(f"{self._prefix}{name} is not a list of sizes in pixels")
         return tuple(values)
 
-    def channels(self, name: str, otherwise: _Channels) -> _Channels:
+    def channels(self, name: str) -> _Channels:
         values = self._list(name)
-        if not values:
-            return otherwise
         if len(values) != 3 or not all(isinstance(value, float) and abs(value) < 1e6 for value in values):
             raise ModelError(f"{self._prefix}{name} is {described(values)}; expected three numbers")
         return (values[0], values[1], values[2])

@@ -1,4 +1,4 @@
-"""What the native vision encoder needs to know besides its weights, and what preprocessing needs to know about it.
+"""What the native vision encoder needs to know besides its weights, and what becomes of pictures in it.
 
 The native encoder takes the fields of `VisionConfig` by these names. Every kind of encoder is one `VisionConfig`; each
 switch is documented in full beside its namesake in the native module.
@@ -110,7 +110,7 @@ class VisionConfig(FieldMapping):
 
 @dataclass(frozen=True, kw_only=True)
 class PictureConfig:
-    """What preprocessing needs to know about an encoder, from the metadata of its file."""
+    """What becomes of a picture in an encoder. `llamacpu.pictures.PictureSettings` says how pictures are prepared."""
 
     kind: str
     """clip.projector_type ("llama4", "gemma3", "idefics3", "internvl", "mlp", "pixtral", "qwen2vl_merger", "resampler",
@@ -121,10 +121,6 @@ class PictureConfig:
     """side of a patch in pixels"""
     merge: int
     """side, in patches, of the square that becomes one row; 1 for none"""
-    mean: tuple[float, float, float]
-    """subtracted from red, green and blue, in the range 0 to 1"""
-    std: tuple[float, float, float]
-    """what the difference is divided by"""
     width: int
     """elements of a row: the model's embedding_length"""
     any_size: bool = False
@@ -141,12 +137,6 @@ class PictureConfig:
     """rows of a tile besides those of its patches"""
     fixed_rows: int = 0
     """rows of a tile of any size, where a resampler makes as many; 0 where they depend on its size"""
-    grids: tuple[tuple[int, int], ...] = ()
-    """(height, width) in pixels of the sizes that a picture is fitted into (LLaVA 1.6); empty for others"""
-    min_pixels: int = 0
-    """fewest pixels of a picture (Qwen2-VL); 0 if the file does not say"""
-    max_pixels: int = 0
-    """most pixels of a picture; 0 if the file does not say"""
 
     def rows(self, height: int, width: int) -> int:
         """Rows of the result for one tile of this size in pixels, before it is encoded."""

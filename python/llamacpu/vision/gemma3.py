@@ -31,4 +31,4 @@ def gemma3(file: GGUFFile, kind: str) -> VisionSettings:
         projector=["mm.input_projection"],
         projector_transposed=True,
     )
-    return VisionSettings(native, PictureConfig(**parts.projections(file, fields, merge), bidirectional=True))
+    return VisionSettings(native, PictureConfig(**parts.projections(fields, merge), bidirectional=True))

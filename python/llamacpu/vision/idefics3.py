@@ -14,4 +14,4 @@ def idefics3(file: GGUFFile, kind: str) -> VisionSettings:
     fields = parts.common(file, kind)
     merge = file.metadata.integer("clip.vision.projector.scale_factor", minimum=1, maximum=16)
     native = VisionConfig(**fields, activation="gelu_tanh", positions="fixed", merge=merge, projector=["mm.model.fc"])
-    return VisionSettings(native, PictureConfig(**parts.projections(file, fields, merge)))
+    return VisionSettings(native, PictureConfig(**parts.projections(fields, merge)))

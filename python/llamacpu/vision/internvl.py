@@ -27,4 +27,4 @@ def internvl(file: GGUFFile, kind: str) -> VisionSettings:
         projector_norm_epsilon=1e-5,
         projector=["mm.model.mlp.1", "mm.model.mlp.3"],
     )
-    return VisionSettings(native, PictureConfig(**parts.projections(file, fields, merge)))
+    return VisionSettings(native, PictureConfig(**parts.projections(fields, merge)))

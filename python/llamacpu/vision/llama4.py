@@ -25,4 +25,4 @@ def llama4(file: GGUFFile, kind: str) -> VisionSettings:
         merge=merge,
         projector=["mm.model.mlp.1", "mm.model.mlp.2", "mm.model.fc"],
     )
-    return VisionSettings(native, PictureConfig(**parts.projections(file, fields, merge)))
+    return VisionSettings(native, PictureConfig(**parts.projections(fields, merge)))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from llamacpu.errors import ModelError
 from llamacpu.gguf.file import GGUFFile
 from llamacpu.vision import parts
 from llamacpu.vision.config import Activation, PictureConfig, VisionConfig, VisionSettings
@@ -33,22 +30,4 @@ def llava(file: GGUFFile, kind: str) -> VisionSettings:
         projector=["mm.0", "mm.2"],
         ignored_tensors=["v.post_ln.", "model.image_newline"],
     )
-    pictures = PictureConfig(**parts.projections(file, fields), grids=_grids(file))
-    return VisionSettings(native, pictures)
-
-
-def _grids(file: GGUFFile) -> tuple[tuple[int, int], ...]:
-    """The sizes of LLaVA 1.6: pairs in one array."""
-    key = "clip.vision.image_grid_pinpoints"
-    found = file.metadata.get(key)
-    if found is None:
-        return ()
-    if (
-        not isinstance(found, np.ndarray)
-        or found.dtype.kind not in "iu"
-        or len(found) % 2
-        or not all(int(size) > 0 for size in found)
-    ):
-        raise ModelError(f"metadata key {key!r} is {found!r:.60}; expected pairs of positive numbers")
-    sizes = [int(size) for size in found]
-    return tuple(zip(sizes[::2], sizes[1::2], strict=True))
+    return VisionSettings(native, PictureConfig(**parts.projections(fields)))

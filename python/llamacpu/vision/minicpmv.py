@@ -50,5 +50,5 @@ def minicpmv(file: GGUFFile, kind: str) -> VisionSettings:
         # Positions of keys for one shape of tiles; those of all shapes are computed.
         ignored_tensors=["resampler.pos_embed"],
     )
-    pictures = PictureConfig(**parts.projections(file, fields), any_size=True, fixed_rows=queries)
+    pictures = PictureConfig(**parts.projections(fields), any_size=True, fixed_rows=queries)
     return VisionSettings(native, pictures)

@@ -11,8 +11,6 @@ from llamacpu.vision.config import PictureConfig, VisionConfig, VisionSettings
 
 __all__ = ["mllama"]
 
-_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 _ROW_MULTIPLE = 8
 
 
@@ -61,8 +59,6 @@ def mllama(file: GGUFFile, kind: str) -> VisionSettings:
         image_size=fields["image_size"],
         patch_size=fields["patch_size"],
         merge=1,
-        mean=_MEAN,
-        std=_DEVIATION,
         width=fields["output_length"],
         cross=True,
         max_tiles=tiles,

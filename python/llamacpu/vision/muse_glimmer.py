@@ -34,4 +34,4 @@ def muse_glimmer(file: GGUFFile, kind: str) -> VisionSettings:
         merge_order="channels",
         projector=["mm.0", "mm.1", "mm.2"],
     )
-    return VisionSettings(native, PictureConfig(**parts.projections(file, fields, merge), any_size=True))
+    return VisionSettings(native, PictureConfig(**parts.projections(fields, merge), any_size=True))

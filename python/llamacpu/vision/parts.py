@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from llamacpu.errors import ModelError
 from llamacpu.gguf.file import GGUFFile
 
@@ -15,8 +13,6 @@ __all__ = [
     "has",
     "heads_of",
     "layers_in",
-    "normalization",
-    "numbers",
     "projections",
     "second_norm",
     "swapped",
@@ -80,26 +76,7 @@ def second_norm(file: GGUFFile) -> str:
     return wrong if has(file, f"v.blk.0.{wrong}.weight") and not has(file, "v.blk.0.ln2.weight") else "ln2"
 
 
-def numbers(file: GGUFFile, key: str, count: int, default: tuple[float, ...] | None = None) -> tuple[float, ...]:
-    """The `count` finite numbers of an array."""
-    found = file.metadata.get(key, default)
-    if isinstance(found, np.ndarray) and found.dtype.kind in "fiu":
-        found = tuple(found.tolist())
-    if not isinstance(found, tuple) or len(found) != count or not np.isfinite(found).all():
-        raise ModelError(f"metadata key {key!r} is {found!r:.60}; expected {count} numbers")
-    return tuple(float(number) for number in found)
-
-
-def normalization(file: GGUFFile) -> Fields:
-    """Mean and deviation of the pixels, as fields of `PictureConfig`."""
-    mean = numbers(file, "clip.vision.image_mean", 3)
-    deviation = numbers(file, "clip.vision.image_std", 3)
-    if not all(part > 0 for part in deviation):
-        raise ModelError(f"metadata key 'clip.vision.image_std' is {deviation}; expected positive numbers")
-    return {"mean": mean, "std": deviation}
-
-
-def projections(file: GGUFFile, fields: Fields, merge: int = 1) -> Fields:
+def projections(fields: Fields, merge: int = 1) -> Fields:
     """The fields of `PictureConfig` that follow from those of the encoder."""
     return {
         "kind": fields["kind"],
@@ -107,4 +84,4 @@ def projections(file: GGUFFile, fields: Fields, merge: int = 1) -> Fields:
         "patch_size": fields["patch_size"],
         "merge": merge,
         "width": fields["output_length"],
-    } | normalization(file)
+    }

@@ -40,4 +40,4 @@ def pixtral(file: GGUFFile, kind: str) -> VisionSettings:
         # The row that ends a line of patches is that of a token, [IMG_BREAK].
         ignored_tensors=["v.token_embd.img_break"],
     )
-    return VisionSettings(native, PictureConfig(**parts.projections(file, fields, merge), any_size=True))
+    return VisionSettings(native, PictureConfig(**parts.projections(fields, merge), any_size=True))

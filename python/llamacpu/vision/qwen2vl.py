@@ -39,10 +39,8 @@ def qwen2vl(file: GGUFFile, kind: str) -> VisionSettings:
         projector=["mm.0", "mm.2"],
     )
     pictures = PictureConfig(
-        **parts.projections(file, fields, merge),
+        **parts.projections(fields, merge),
         any_size=True,
         grid=True,
-        min_pixels=metadata.integer("clip.vision.image_min_pixels", 0),
-        max_pixels=metadata.integer("clip.vision.image_max_pixels", 0),
     )
     return VisionSettings(native, pictures)
