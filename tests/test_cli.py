@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from llamacpu.cli.bench_load import fair_share, waiting_load
 from llamacpu.cli.group import COMMANDS, command_line
-from llamacpu.cli.terminal import PromptBar
+from llamacpu.cli.terminal import PictureBar, PromptBar
 from llamacpu.families.memory import amount
 from tiny_models import Shape
 
@@ -381,6 +382,22 @@ def test_the_bar_shows_on_a_terminal_only(terminal: bool, monkeypatch: pytest.Mo
     assert ("50/100" in stream.text) == terminal
     bar(100, 100)
     assert stream.text.endswith("\r\x1b[K") == terminal
+
+
+def test_the_bar_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = FakeTerminal(True)
+    monkeypatch.setattr(PictureBar, "_PATIENCE", 0.0)
+    bar = PictureBar(stream)  # type: ignore[arg-type]
+    for done in (0.0, 0.5, 1.0, 1.5):
+        bar(done, 2)
+    lines = stream.text.split("\r")[1:]
+    assert ["picture 1 of 2" in line for line in lines] == [True, True, False, False]
+    assert [line.split("]")[-1].split("%")[0].strip() for line in lines] == ["0", "25", "50", "75"]
+    bar(2.0, 2)
+    assert stream.text.endswith("\r\x1b[K")
+    alone = FakeTerminal(True)
+    PictureBar(alone)(0.25, 1)  # type: ignore[arg-type]
+    assert re.search(r"Looking at the picture \[.*\] 25 %", alone.text)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from llamacpu.answers import chat_prompt
 from llamacpu.chat import Chat
 from llamacpu.engine.pictures import FIRST_PICTURE_ID, CrossStates, Embeddings, MixedTokens, PictureEmbedding
 from llamacpu.errors import ContextOverflow, ModelError, PictureError
+from llamacpu.generation.generate import generate
 from llamacpu.model import Model
 from llamacpu.multimodal.cache import EmbeddingCache
 from llamacpu.multimodal.projectors import projector_beside
@@ -119,6 +120,26 @@ def test_a_session_that_holds_a_picture_needs_no_embeddings(model: Model, encode
     model.vision._cache._rows.clear()
     assert ask("What?", "And then?").result.cached_tokens > TOKENS
     assert encoded == [1]
+
+
+def test_progress_of_pictures_is_reported(model: Model) -> None:
+    seen: list[tuple[float, int]] = []
+    question = vision_files.asked("What is new?", url(shift=61), url(shift=62), url(shift=61))
+    prompt = chat_prompt(Chat.of(model), question).ids
+    model.generate(prompt, max_tokens=1, on_picture=lambda *step: seen.append(step)).read()
+    done = [share for share, _ in seen]
+    assert {every for _, every in seen} == {2}
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0.0, 2.0)
+    assert 1.0 in done
+    assert any(0 < share < 1 for share in done)
+    seen.clear()
+    model.generate(prompt, max_tokens=1, on_picture=lambda *step: seen.append(step)).read()
+    assert seen == [(1, 2), (2, 2)]
+    session = model.session()
+    generate(session, prompt, max_tokens=1).read()
+    generate(session, MixedTokens([prompt, 5]), max_tokens=1, on_picture=lambda *step: seen.append(step)).read()
+    assert len(seen) == 2
 
 
 def test_two_turns_with_pictures_and_a_full_context(model: Model, encoded: list[int]) -> None:

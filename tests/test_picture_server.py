@@ -16,6 +16,7 @@ import llamacpu
 import vision_files
 from llamacpu.cli.chat.dragged import dragged_pictures
 from llamacpu.cli.group import command_line
+from llamacpu.cli.terminal import PictureBar
 from vision_files import png, url
 
 pytest.importorskip("PIL")
@@ -144,6 +145,21 @@ def test_run_shows_pictures(mmproj: Path, tmp_path: Path) -> None:
     blind = run("run", DEMO, "-p", "What?", "-n", 1, "--image", path)
     assert blind.exit_code == 1
     assert "mmproj" in blind.stderr
+
+
+def test_run_shows_how_far_pictures_are(mmproj: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, int]] = []
+    monkeypatch.setattr(PictureBar, "__call__", lambda _bar, *progress: seen.append(progress))
+    path = tmp_path / "a.png"
+    path.write_bytes(png(shift=77))
+    common = ("run", DEMO, "-n", 1, "--mmproj", mmproj, "--image", path)
+    assert run(*common, "-p", "What?").exit_code == 0
+    first = list(seen)
+    assert (first[0], first[-1]) == ((0.0, 1), (1, 1))
+    assert len(first) > 2
+    seen.clear()
+    assert run(*common, text="What?\n").exit_code == 0
+    assert seen == first
 
 
 def test_info_says_what_pictures_cost(mmproj: Path) -> None:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from llamacpu.generation.context_window import Overflow
     from llamacpu.generation.generate import Drafts
     from llamacpu.generation.request import LogitsProcessor, PromptProgress, StoppingCriterion
+    from llamacpu.multimodal.rows import PictureProgress
     from llamacpu.multimodal.vision import Vision
     from llamacpu.pictures import PictureAccess
     from llamacpu.sampling import Sampler, Sampling
@@ -207,6 +208,7 @@ class Model(EngineModel):
         stopping_criteria: Iterable[StoppingCriterion] = (),
         on_token: Callable[[GeneratedToken], None] | None = None,
         on_prompt: PromptProgress | None = None,
+        on_picture: PictureProgress | None = None,
         log_probabilities: int | None = None,
         ignore_end: bool = False,
         show_special: bool = False,
@@ -223,7 +225,7 @@ class Model(EngineModel):
         refuse("generate", other, inspect.signature(Model.generate).parameters)
         return generation.generate(
             self, prompt, max_tokens=max_tokens, sampling=sampling, stop=stop, logits_processors=logits_processors,
-            stopping_criteria=stopping_criteria, on_token=on_token, on_prompt=on_prompt,
+            stopping_criteria=stopping_criteria, on_token=on_token, on_prompt=on_prompt, on_picture=on_picture,
             log_probabilities=log_probabilities, ignore_end=ignore_end, show_special=show_special, overflow=overflow,
             keep=keep, draft=draft, cancel=cancel, timeout=timeout,
         )  # fmt: skip

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from llamacpu.generation.context_window import Overflow
     from llamacpu.generation.generate import Drafts
     from llamacpu.generation.request import PromptProgress
+    from llamacpu.multimodal.rows import PictureProgress
 
 __all__ = ["RunningAnswer", "answer"]
 
@@ -29,6 +30,7 @@ def answer(
     overflow: Overflow = "error",
     draft: Drafts = "auto",
     on_prompt: PromptProgress | None = None,
+    on_picture: PictureProgress | None = None,
     cancel: CancelToken | None = None,
     timeout: float | None = None,
 ) -> RunningAnswer:
@@ -43,6 +45,7 @@ def answer(
         question.prompt,
         on_token=reading.note,
         on_prompt=on_prompt,
+        on_picture=on_picture,
         overflow=overflow,
         draft=draft,
         cancel=cancel,

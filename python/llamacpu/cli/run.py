@@ -15,7 +15,7 @@ from llamacpu.cli import adapter_options, options
 from llamacpu.cli.drawing.page import new_page, wanted
 from llamacpu.cli.group import heed_verbosity
 from llamacpu.cli.prompt import prompt_of
-from llamacpu.cli.terminal import PromptBar, prepare, summary, write
+from llamacpu.cli.terminal import PictureBar, PromptBar, prepare, summary, write
 
 if TYPE_CHECKING:
     from llamacpu.answers import Question
@@ -292,13 +292,14 @@ def _answer(session: Any, prompt: str, settings: dict[str, Any], how: dict[str, 
     question = _question(session, prompt, settings, given)
     page = new_page(not (given["raw"] or given["as_json"]) and drawing(given["plain"]))
     prepare(session.model)
-    bar = PromptBar()
+    bar, pictures = PromptBar(), PictureBar()
     try:
-        running = answer(session, question, on_prompt=bar, **how)
+        running = answer(session, question, on_prompt=bar, on_picture=pictures, **how)
         for piece in running.text():
             if not given["as_json"]:
                 page.push(piece)
     finally:
+        pictures.clear()
         bar.clear()
         if sys.stdout.isatty() or not given["raw"]:
             page.flush()

@@ -135,6 +135,21 @@ class PromptBar(ProgressBar):
         return f"{done}/{total} tokens"
 
 
+class PictureBar(ProgressBar):
+    """The progress bar shown while pictures are encoded."""
+
+    _TEXT = "Looking at the picture"
+    _STEPS = 1000
+
+    def __call__(self, done: float, total: int) -> None:
+        """Show how many pictures are done, the last one in part."""
+        self._TEXT = f"Looking at picture {min(int(done) + 1, total)} of {total}" if total > 1 else PictureBar._TEXT
+        super().__call__(int(done * self._STEPS), total * self._STEPS)
+
+    def _amounts(self, done: int, total: int) -> str:
+        return f"{100 * done // total} %"
+
+
 class BenchBar(ProgressBar):
     """The progress bar shown while a measurement is repeated."""
 

@@ -21,6 +21,7 @@ from llamacpu.generation.context_window import Overflow, fit_prompt
 from llamacpu.generation.request import LogitsProcessor, PromptProgress, Request, StoppingCriterion
 from llamacpu.generation.result import GeneratedToken, GenerationResult, Timings
 from llamacpu.generation.stream import Generation
+from llamacpu.multimodal.rows import PictureProgress
 from llamacpu.multimodal.sequences import text_ids
 from llamacpu.sampling import Sampler, Sampling
 from llamacpu.text.stop_strings import StopStrings
@@ -35,7 +36,7 @@ _KINDS: Kinds = {
     flag: ("ignore_end", "show_special"),
     texts: ("stop",),
     listed: ("logits_processors", "stopping_criteria"),
-    function: ("on_token", "on_prompt"),
+    function: ("on_token", "on_prompt", "on_picture"),
 }
 
 
@@ -50,6 +51,7 @@ def generate(
     stopping_criteria: Iterable[StoppingCriterion] = (),
     on_token: Callable[[GeneratedToken], None] | None = None,
     on_prompt: PromptProgress | None = None,
+    on_picture: PictureProgress | None = None,
     log_probabilities: int | None = None,
     ignore_end: bool = False,
     show_special: bool = False,
@@ -70,6 +72,8 @@ def generate(
         settings that came with the model's name.
     stop: texts that end the generation and do not appear in it; if none are given, those that came with the model's
         name.
+    on_prompt: called with the number of tokens of the prompt that are processed, and of all. on_picture: the same for
+        its pictures, which are encoded before (2.5 done: the third one half).
     log_probabilities: None for none; n for those of each token and of the n most likely tokens at its position.
     ignore_end: forbids the end-of-text tokens, so that generation continues.
     show_special: control tokens appear as text.
@@ -130,6 +134,7 @@ def generate(
         stopping_criteria=tuple(stopping_criteria),
         on_token=on_token,
         on_prompt=on_prompt,
+        on_picture=on_picture,
         dropped_tokens=len(ids) - len(fitted),
         draft=drafts,
     )

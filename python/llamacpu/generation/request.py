@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken
     from llamacpu.generation.context_window import Overflow
     from llamacpu.generation.result import GeneratedToken
+    from llamacpu.multimodal.rows import PictureProgress
 
 Tokens = npt.NDArray[np.int64]
 Logits = npt.NDArray[np.float32]
@@ -50,5 +51,6 @@ class Request:
     stopping_criteria: tuple[StoppingCriterion, ...]
     on_token: Callable[[GeneratedToken], None] | None
     on_prompt: PromptProgress | None
+    on_picture: PictureProgress | None
     dropped_tokens: int
     draft: Draft | None

@@ -60,7 +60,7 @@ class Steps:
         progress.cached_tokens = cached
         log.debug("reading a prompt of %d tokens, %d of them known", len(prompt), cached)
         self._report_prompt(cached)
-        compute(prompt[cached:], self._cancel)
+        compute(prompt[cached:], self._cancel, request.on_picture)
         drafts = _can_draft(request, prompt)
         if drafts is not None and drafts.reads_states:
             self._proposer = Proposer(drafts, session, prompt, self._cancel)

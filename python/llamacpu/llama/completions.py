@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from llamacpu.llama.formats import ChatFormatter
     from llamacpu.llama.sampling import Samplers
     from llamacpu.llama.text import LlamaText
+    from llamacpu.multimodal.rows import PictureProgress
     from llamacpu.pictures import PictureAccess
     from llamacpu.tasks.moderation import Moderation
     from llamacpu.tasks.prompt_guard import PromptGuard
@@ -187,6 +188,7 @@ class Completions:
         formatter: ChatFormatter | None = None,
         reasoning: bool = True,
         on_prompt: PromptProgress | None = None,
+        on_picture: PictureProgress | None = None,
         cancel: CancelToken | None = None,
         timeout: float | None = None,
         access: PictureAccess | None = None,
@@ -199,8 +201,8 @@ class Completions:
         "reasoning_content", unless `reasoning` is False. `template_variables` are passed to the chat template (for
         instance enable_thinking=False); a `formatter` makes the prompt instead of the template
         (`llamacpu.llama.formats`). Messages may have pictures, as data URLs in parts of the type "image_url"; `access`
-        allows files and addresses. `stream_options`, `on_prompt`, `cancel` and `timeout` are as in
-        `create_completion`.
+        allows files and addresses, and `on_picture` is called while they are encoded, as in `Model.generate`.
+        `stream_options`, `on_prompt`, `cancel` and `timeout` are as in `create_completion`.
         """
         check_completion(locals())
         check_messages(messages)
@@ -248,7 +250,7 @@ class Completions:
         )
 
         def begin(session: SessionLike) -> Started:
-            running = self._answer(session, question, on_prompt, cancel, timeout)
+            running = self._answer(session, question, on_prompt, cancel, timeout, on_picture)
             legacy = bool(functions) and not tools
             name = model or self._model_path
             return running, ChatShape(name, self._text.tokenizer, logprobs=top is not None, legacy=legacy)
@@ -292,10 +294,11 @@ class Completions:
         on_prompt: PromptProgress | None,
         cancel: CancelToken | None,
         timeout: float | None,
+        on_picture: PictureProgress | None = None,
     ) -> RunningAnswer:
         return answer(
             session, question, overflow=self.overflow, draft=self.draft_model,
-            on_prompt=on_prompt, cancel=cancel, timeout=timeout,
+            on_prompt=on_prompt, on_picture=on_picture, cancel=cancel, timeout=timeout,
         )  # fmt: skip
 
 

@@ -39,7 +39,9 @@ __all__ = ["Llama"]
 
 
 # Settings that handlers written for llama-cpp-python do not support.
-_OWN_CHAT_SETTINGS = ("template_variables", "reasoning", "on_prompt", "cancel", "timeout", "access")
+_OWN_CHAT_SETTINGS = (
+    "template_variables", "reasoning", "on_prompt", "on_picture", "cancel", "timeout", "access",
+)  # fmt: skip
 
 
 class Llama(Attributes, Signatures):

@@ -62,7 +62,7 @@ COMPLETION_KINDS: Kinds = {
     ),
     integer: ("max_tokens", "top_k", "seed", "mirostat_mode", "top_logprobs"),
     flag: ("stream", "echo", "reasoning"),
-    function: ("on_prompt", "formatter"),
+    function: ("on_prompt", "on_picture", "formatter"),
     texts: ("stop",),
 }  # fmt: skip
 _KINDS: Kinds = {

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         CreateChatCompletionStreamResponse,
         CreateCompletionResponse,
     )
+    from llamacpu.multimodal.rows import PictureProgress
     from llamacpu.pictures import PictureAccess
 
     class Signatures:
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
             template_variables: Mapping[str, Any] | None = None, formatter: ChatFormatter | None =
             None, reasoning: bool = True, on_prompt: PromptProgress | None = None, cancel:
             CancelToken | None = None, timeout: float | None = None, access: PictureAccess | None = None,
+            on_picture: PictureProgress | None = None,
         ) -> CreateChatCompletionResponse: ...  # fmt: skip
         @overload
         def create_chat_completion(
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
             template_variables: Mapping[str, Any] | None = None, formatter: ChatFormatter | None =
             None, reasoning: bool = True, on_prompt: PromptProgress | None = None, cancel:
             CancelToken | None = None, timeout: float | None = None, access: PictureAccess | None = None,
+            on_picture: PictureProgress | None = None,
         ) -> ResponseStream[CreateChatCompletionStreamResponse]: ...  # fmt: skip
         @overload
         def create_chat_completion(
@@ -125,6 +128,7 @@ if TYPE_CHECKING:
             None = None, formatter: ChatFormatter | None = None, reasoning: bool = True, on_prompt:
             PromptProgress | None = None, cancel: CancelToken | None = None, timeout: float | None =
             None, access: PictureAccess | None = None,
+            on_picture: PictureProgress | None = None,
         ) -> CreateChatCompletionResponse | ResponseStream[CreateChatCompletionStreamResponse]: ...  # fmt: skip
         def create_chat_completion(self, *args: Any, **kwargs: Any) -> Any: ...
 

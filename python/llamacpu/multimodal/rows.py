@@ -6,7 +6,8 @@ picture follow from its digest alone. A picture that a session has seen is there
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from llamacpu.engine.pictures import CrossStates, Embeddings, MixedTokens, picture_ids
 
@@ -17,7 +18,11 @@ if TYPE_CHECKING:
     from llamacpu.engine.interfaces import CancelToken
     from llamacpu.engine.pictures import EncodeProgress
 
-__all__ = ["DelayedEmbeddings", "DelayedStates", "RowSource", "compute"]
+__all__ = ["DelayedEmbeddings", "DelayedStates", "PictureProgress", "RowSource", "compute"]
+
+PictureProgress: TypeAlias = Callable[[float, int], None]
+"""(pictures that are encoded, with the fraction of the one in work; pictures to encode): called after every layer of
+the encoder, and when a picture is done, with a whole number."""
 
 
 class RowSource(Protocol):
@@ -79,12 +84,21 @@ class DelayedStates(CrossStates):
         return self.source.rows()
 
 
-def compute(tokens: object, cancel: CancelToken | None = None, on_progress: EncodeProgress | None = None) -> None:
+def compute(tokens: object, cancel: CancelToken | None = None, on_picture: PictureProgress | None = None) -> None:
     """Encode the pictures in a `MixedTokens` now, so that the step with them need not; anything else is left alone.
 
     Raises `Cancelled`, PictureError for a damaged picture, MemoryError.
     """
-    if isinstance(tokens, MixedTokens):
-        for _, piece in tokens.pieces:
-            if isinstance(piece, DelayedEmbeddings | DelayedStates):
-                piece.source.rows(cancel, on_progress)
+    if not isinstance(tokens, MixedTokens):
+        return
+    delayed = (piece for _, piece in tokens.pieces if isinstance(piece, DelayedEmbeddings | DelayedStates))
+    sources = list({piece.digest: piece.source for piece in delayed}.values())
+    for number, source in enumerate(sources):
+
+        def report(done: int, every: int, number: int = number) -> None:
+            if on_picture is not None and done < every:
+                on_picture(number + done / every, len(sources))
+
+        source.rows(cancel, report)
+        if on_picture is not None:
+            on_picture(number + 1, len(sources))

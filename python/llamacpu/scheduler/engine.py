@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from llamacpu.generation.context_window import Overflow
     from llamacpu.generation.generate import Drafts
     from llamacpu.generation.request import PromptProgress
+    from llamacpu.multimodal.rows import PictureProgress
 
 __all__ = ["Engine"]
 
@@ -169,6 +170,7 @@ class Engine:
         overflow: Overflow = "error",
         draft: Drafts = "auto",
         on_prompt: PromptProgress | None = None,
+        on_picture: PictureProgress | None = None,
         lora: Iterable[LoraUse] | None = None,
         control_vectors: Iterable[ControlVectorUse] | None = None,
         **settings: Any,
@@ -183,6 +185,7 @@ class Engine:
         draft      the source of draft tokens for speculative decoding, as in `generate`; they are proposed only while
                    the request runs alone, and never change its text
         on_prompt  called with how much of the prompt has been processed, in a thread of the engine
+        on_picture called with how many of its pictures have been encoded, as in `generate`
         lora, control_vectors  what the request goes through, as for `Model.session`; requests with different adapters
                    run in the same steps. `None` for the default of the model
         settings   the fields of a `Question`, if `prompt` is not one: max_tokens, sampling, stop, ...
@@ -208,7 +211,9 @@ class Engine:
         drafts = draft_from(draft)
         if drafts is not None:
             drafts = QuietDraft(drafts, self._desk.alone)
-        running = answer(session, question, overflow=overflow, draft=drafts, on_prompt=on_prompt, cancel=token)
+        running = answer(
+            session, question, overflow=overflow, draft=drafts, on_prompt=on_prompt, on_picture=on_picture, cancel=token
+        )
         work = Work(client, question.prompt, session, running, token, timeout, cancel is not None)
         self._desk.submit(work)
         return Request(work, self._scheduler.poke)

@@ -12,7 +12,7 @@ from llamacpu.engine.interfaces import CancelToken
 from llamacpu.errors import Cancelled, LlamaCpuError
 from llamacpu.llama import Llama
 
-__all__ = ["Ended", "Engine", "Event", "Failed", "Loading", "Reading", "Ready", "Said"]
+__all__ = ["Ended", "Engine", "Event", "Failed", "Loading", "Looking", "Reading", "Ready", "Said"]
 
 
 class Loading(NamedTuple):
@@ -31,6 +31,13 @@ class Reading(NamedTuple):
     """Prompt progress: `done` of `total` tokens of the prompt have been processed."""
 
     done: int
+    total: int
+
+
+class Looking(NamedTuple):
+    """Progress of the pictures in the prompt: `done` of `total` have been encoded, the last one in part."""
+
+    done: float
     total: int
 
 
@@ -56,7 +63,7 @@ class Failed(NamedTuple):
     text: str
 
 
-Event = Loading | Ready | Reading | Said | Ended | Failed
+Event = Loading | Ready | Reading | Looking | Said | Ended | Failed
 
 
 class Engine(threading.Thread):
@@ -105,6 +112,7 @@ class Engine(threading.Thread):
             chunks: Any = llm.create_chat_completion(
                 messages, stream=True, temperature=0.7, cancel=cancel,
                 on_prompt=lambda done, total: self.events.put(Reading(done, total)),
+                on_picture=lambda done, total: self.events.put(Looking(done, total)),
             )  # fmt: skip
             reason = ""
             for chunk in chunks:

@@ -11,7 +11,7 @@ from typing import Any
 from llamacpu.errors import PictureError
 from llamacpu.pictures import Picture
 from llamacpu.window import images
-from llamacpu.window.engine import Ended, Engine, Event, Failed, Loading, Reading, Ready, Said
+from llamacpu.window.engine import Ended, Engine, Event, Failed, Loading, Looking, Reading, Ready, Said
 
 __all__ = ["Window"]
 
@@ -270,6 +270,10 @@ class Window:
         elif isinstance(event, Reading):
             self.progress.place(relwidth=event.done / event.total, relheight=1)
             self.status.configure(text=f"Reading the prompt: {event.done} of {event.total} tokens")
+        elif isinstance(event, Looking):
+            self.progress.place(relwidth=event.done / event.total, relheight=1)
+            number = min(int(event.done) + 1, event.total)
+            self.status.configure(text=f"Looking at picture {number} of {event.total}…")
         elif isinstance(event, Said):
             self._said += "" if event.thought else event.text
             self._write(event.text, "model", *(["thought"] if event.thought else []))

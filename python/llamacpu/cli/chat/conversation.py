@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from llamacpu.cli.chat.interrupts import stopping, unechoed
 from llamacpu.cli.chat.preparing import Preparation
 from llamacpu.cli.drawing.page import Page, new_page
-from llamacpu.cli.terminal import PromptBar, one_line, summary, tell
+from llamacpu.cli.terminal import PictureBar, PromptBar, one_line, summary, tell
 from llamacpu.errors import Cancelled, LlamaCpuError, PictureError
 from llamacpu.multimodal.sequences import followed_by
 
@@ -225,15 +225,16 @@ class Conversation:
         """Generate and show the answer until it is complete or the context is full; returns its text."""
         from llamacpu.answers import answer
 
-        bar = PromptBar()
+        bar, pictures = PromptBar(), PictureBar()
         said = ""
-        running = answer(self.session, question, on_prompt=bar, **self.how)
+        running = answer(self.session, question, on_prompt=bar, on_picture=pictures, **self.how)
         with stopping(running.close):
             try:
                 for piece in running.text():
                     page.push(piece)
                     said += piece
             finally:
+                pictures.clear()
                 bar.clear()
         self.result = running.result
         return said
