@@ -253,7 +253,8 @@ def main() -> None:
         random = np.random.default_rng()
         model = Idefics3ForConditionalGeneration.from_pretrained(options.start)
     print(f"{sum(values.numel() for values in model.parameters()) / 1e6:.2f} million parameters", flush=True)
-    train_encoder(model, random, options.encoder_steps)
+    if options.encoder_steps:
+        train_encoder(model, random, options.encoder_steps)
     train(model, random, options.steps, tokenizer)
     save(model, tokenizer, options.folder)
 
