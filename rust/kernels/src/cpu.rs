@@ -20,6 +20,10 @@ pub enum Feature {
     Avx512,
     /// AVX-512 VBMI: lookups in byte tables.
     Avx512Vbmi,
+    /// AMX: products of tiles of bytes, which the system permits.
+    AmxInt8,
+    /// Tiles in software, which every processor has: for tests of what runs on AMX.
+    SoftwareTiles,
     /// Arm NEON with the dot product extension.
     DotProduct,
     /// Arm NEON with the 8-bit matrix extension.
@@ -28,8 +32,16 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature, in the order in which lists of them are printed.
-    pub const ALL: [Self; 6] =
-        [Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Avx512Vbmi, Self::DotProduct, Self::I8mm];
+    pub const ALL: [Self; 8] = [
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512,
+        Self::Avx512Vbmi,
+        Self::AmxInt8,
+        Self::SoftwareTiles,
+        Self::DotProduct,
+        Self::I8mm,
+    ];
 
     /// Its name in messages and in `LLAMACPU_ISA`.
     pub const fn name(self) -> &'static str {
@@ -38,6 +50,8 @@ impl Feature {
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Avx512Vbmi => "avx512vbmi",
+            Self::AmxInt8 => "amx-int8",
+            Self::SoftwareTiles => "software-tiles",
             Self::DotProduct => "dotprod",
             Self::I8mm => "i8mm",
         }
@@ -59,13 +73,15 @@ impl Feature {
                     && is_x86_feature_detected!("avx512vnni")
             }
             Self::Avx512Vbmi => is_x86_feature_detected!("avx512vbmi"),
+            Self::AmxInt8 => crate::tiles::usable(),
+            Self::SoftwareTiles => true,
             Self::DotProduct | Self::I8mm => false,
         };
         #[cfg(target_arch = "aarch64")]
         return match self {
             Self::DotProduct => std::arch::is_aarch64_feature_detected!("dotprod"),
             Self::I8mm => std::arch::is_aarch64_feature_detected!("i8mm"),
-            Self::Avx2 | Self::AvxVnni | Self::Avx512 | Self::Avx512Vbmi => false,
+            _ => false,
         };
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         false
@@ -108,11 +124,17 @@ struct Named {
 }
 
 /// Every name, from slowest to fastest within each processor family.
-static NAMED: [Named; 6] = [
+static NAMED: [Named; 8] = [
     Named { name: SCALAR, required: &[], optional: &[] },
+    Named { name: "amx-software", required: &[Feature::SoftwareTiles], optional: &[Feature::Avx2, Feature::Avx512] },
     Named { name: "avx2", required: &[Feature::Avx2], optional: &[] },
     Named { name: "avxvnni", required: &[Feature::Avx2, Feature::AvxVnni], optional: &[] },
     Named { name: "avx512", required: &[Feature::Avx2, Feature::Avx512], optional: &[Feature::Avx512Vbmi] },
+    Named {
+        name: "amx",
+        required: &[Feature::Avx2, Feature::Avx512, Feature::AmxInt8],
+        optional: &[Feature::Avx512Vbmi],
+    },
     Named { name: "neon", required: &[Feature::DotProduct], optional: &[] },
     Named { name: "i8mm", required: &[Feature::DotProduct, Feature::I8mm], optional: &[] },
 ];

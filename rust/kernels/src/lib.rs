@@ -26,6 +26,8 @@ pub mod simd;
 mod small_calls;
 pub mod squares;
 pub mod threads;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 
 pub use error::Error;
 

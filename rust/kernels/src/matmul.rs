@@ -42,6 +42,9 @@ mod scales;
 mod sets;
 mod spans;
 mod tile;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
+mod unit;
 mod weights;
 
 #[cfg(test)]

@@ -45,6 +45,20 @@ pub(crate) enum Form {
     Words,
 }
 
+/// What kernels need besides where tiles of a matrix unit make the sums: vectors of 16 rows.
+///
+/// # Safety
+/// As for [`Simd`].
+#[cfg(target_arch = "x86_64")]
+pub(crate) unsafe trait Stored: Simd {
+    /// Loads integers; any alignment.
+    unsafe fn loaded(at: *const i32) -> Self::Integers;
+    /// Adds `*start`.
+    unsafe fn plus(value: Self::Integers, start: *const i32) -> Self::Integers;
+    /// Scales as floats.
+    unsafe fn scale_floats(scale: Self::Scale) -> Self::Floats;
+}
+
 /// The operations that matrix kernels require of an instruction set.
 ///
 /// Every function may be called only where the processor has the instruction set, and from code compiled for it; pointers

@@ -128,6 +128,24 @@ instruction_set!(
     Avx512Vbmi, [Avx2, Avx512, Avx512Vbmi], "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi"
 );
 
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    /// AVX-512 with the tiles of AMX, whose instructions the compiler need not know.
+    Amx, [Avx2, Avx512, AmxInt8], "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+);
+
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    /// The same with tiles in software.
+    SoftwareTilesAvx512, [Avx2, Avx512, SoftwareTiles], "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"
+);
+
+#[cfg(target_arch = "x86_64")]
+instruction_set!(
+    /// Portable code with tiles in software.
+    SoftwareTiles, [SoftwareTiles]
+);
+
 #[cfg(target_arch = "aarch64")]
 instruction_set!(
     /// NEON with the dot product extension.

@@ -26,6 +26,19 @@ pub(crate) struct Needs {
     pub(crate) form: Form,
 }
 
+/// The order of the quants of a block of 32 values of each column, in groups of 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Column after column for each group: `[8][column]`.
+    Groups,
+    /// Two groups of a column side by side: `[4][column][2]`.
+    #[cfg_attr(not(target_arch = "aarch64"), expect(dead_code, reason = "for matrix products of Arm"))]
+    PairsOfGroups,
+    /// Column after column: `[column][8]`, rows of a tile.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for AMX"))]
+    Columns,
+}
+
 /// Start values and sums for weights with the same needs.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Variant<I, F> {
@@ -57,13 +70,16 @@ impl<I, F> Variant<I, F> {
 /// Quantized activations of several tokens.
 #[derive(Debug, Default)]
 pub(crate) struct Activations {
-    /// `[tile][block][8][column]`, 4 bytes each (see also `QuantizeTile`).
+    /// `[tile][block][8][column]`, 4 bytes each (see also `Order`), from the first 64 bytes of their own on.
     pub(crate) quants: Vec<i32>,
     /// `[tile][block][column]`.
     pub(crate) scales: Vec<f32>,
     /// Everything that depends on the weights' format.
     pub(crate) variants: Vec<Variant<Vec<i32>, Vec<f32>>>,
 }
+
+/// Quants that may lie in front of the first 64 bytes of their own.
+const ALIGNED: usize = 15;
 
 impl Activations {
     /// Makes room for `tokens` × `blocks` blocks of 32; the contents are undefined.
@@ -74,7 +90,7 @@ impl Activations {
         wanted: impl Iterator<Item = Needs>,
     ) -> Result<(), Error> {
         const PURPOSE: &str = "activations";
-        resize(&mut self.quants, tokens * blocks * 8, 0, PURPOSE)?;
+        resize(&mut self.quants, tokens * blocks * 8 + ALIGNED, 0, PURPOSE)?;
         resize(&mut self.scales, tokens * blocks, 0.0, PURPOSE)?;
         let mut used = 0;
         for needs in wanted {
@@ -100,6 +116,12 @@ impl Activations {
     }
 }
 
+/// The quants from their first line of the cache on, so that no row of a tile of AMX crosses from one line to the next.
+pub(crate) fn aligned(quants: &mut [i32]) -> &mut [i32] {
+    let skipped = quants.as_ptr().align_offset(64).min(ALIGNED).min(quants.len());
+    &mut quants[skipped..]
+}
+
 /// Mutable parts of one tile.
 pub(crate) struct TileParts<'a> {
     /// See `Activations`.
@@ -116,8 +138,7 @@ pub(crate) struct QuantizeTile<'a, 'b> {
     pub(crate) stride: usize,
     pub(crate) width: usize,
     pub(crate) columns: usize,
-    /// Whether two groups of 4 values of a column are stored side by side: `[block][4][column][2]`.
-    pub(crate) eights: bool,
+    pub(crate) order: Order,
     pub(crate) tile: TileParts<'b>,
 }
 
@@ -126,15 +147,18 @@ impl Kernel for QuantizeTile<'_, '_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
-        let Self { input, stride, width, columns, eights, tile } = self;
+        let Self { input, stride, width, columns, order, tile } = self;
         for (column, row) in input.chunks(stride.max(1)).take(columns).enumerate() {
             for (index, values) in row[..width].as_chunks::<32>().0.iter().enumerate() {
                 let block = quantize_block::<L>(set, values);
                 tile.scales[index * columns + column] = block.scale;
                 let to = &mut tile.quants[index * 8 * columns..][..8 * columns];
                 for (group, four) in block.quants.as_chunks::<4>().0.iter().enumerate() {
-                    let at =
-                        if eights { (group / 2 * columns + column) * 2 + group % 2 } else { group * columns + column };
+                    let at = match order {
+                        Order::Groups => group * columns + column,
+                        Order::PairsOfGroups => (group / 2 * columns + column) * 2 + group % 2,
+                        Order::Columns => column * 8 + group,
+                    };
                     to[at] = i32::from_ne_bytes(*four);
                 }
                 for variant in tile.variants.iter_mut() {

@@ -18,6 +18,18 @@ macro_rules! for_set {
         'value: {
             #[cfg(target_arch = "x86_64")]
             {
+                if Amx::of($isa).is_some() {
+                    type $set = Amx;
+                    break 'value $value;
+                }
+                if SoftwareTilesAvx512::of($isa).is_some() {
+                    type $set = SoftwareTilesAvx512;
+                    break 'value $value;
+                }
+                if SoftwareTiles::of($isa).is_some() {
+                    type $set = SoftwareTiles;
+                    break 'value $value;
+                }
                 if Avx512::of($isa).is_some() {
                     type $set = Avx512;
                     break 'value $value;

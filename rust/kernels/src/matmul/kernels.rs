@@ -1,9 +1,10 @@
 //! Tables of compiled functions: what a product needs to know about an instruction set.
 
-use super::activations::Needs;
+use super::activations::{Needs, Order};
 use super::floats::FloatTileOperands;
 use super::floats::panel::{ArrangeOperands, PanelSource, PanelTileOperands};
 use super::operands::{ExpandOperands, TileOperands};
+use super::unit::Unit;
 
 /// A function of an instruction set; see `InstructionSet::entry`.
 ///
@@ -27,12 +28,17 @@ pub(super) struct Kernels {
     pub(super) needs: Needs,
     /// What the kernels of panels need from the activations.
     pub(super) panel_needs: Needs,
+    /// The unit that the kernels of panels need configured.
+    pub(super) unit: Option<Unit>,
 }
 
 /// The part that does not depend on a packing.
+#[derive(Clone, Copy)]
 pub(super) struct Common {
-    /// Layout of the activations: see `QuantizeTile`.
-    pub(super) eights: bool,
+    /// Order of the activations for kernels of packed weights.
+    pub(super) order: Order,
+    /// Order of the activations for kernels of panels.
+    pub(super) panel_order: Order,
     /// The most tokens that are multiplied straight from the packed layout; with more, panels are faster, as measured.
     pub(super) direct_tokens: usize,
     /// Columns of direct tiles, ascending.
@@ -50,6 +56,7 @@ pub(super) struct Common {
 }
 
 /// The part of panels of plain weights that does not depend on the element type.
+#[derive(Clone, Copy)]
 pub(super) struct FloatPanel {
     /// The most tokens that are multiplied straight from the file; with more, panels are faster, as measured.
     pub(super) direct_tokens: usize,

@@ -63,7 +63,7 @@ unsafe impl<S: Simd, W: Weights> Entry for ExpandMultiplied<S, W> {
 
     #[inline(always)]
     unsafe fn run(operands: &ExpandOperands) {
-        let ExpandOperands { from, quants, scales } = *operands;
+        let ExpandOperands { from, quants, scales, .. } = *operands;
         let groups = 8 / W::Scales::PARTS;
         // A nonzero zero point is in the middle of the quants' range.
         let middle = if W::Scales::MINIMUM { 0 } else { W::MAXIMUM.div_ceil(2) as u8 };

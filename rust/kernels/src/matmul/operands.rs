@@ -17,7 +17,9 @@ pub(crate) struct TileOperands {
     pub(crate) table: *const u8,
     /// Blocks of 32 columns.
     pub(crate) blocks: usize,
-    /// Activations `[block][8][column]`, 4 bytes each.
+    /// Tokens: columns of the tile.
+    pub(crate) columns: usize,
+    /// Activations `[block][8][column]`, 4 bytes each; see `Order` for others.
     pub(crate) activations: *const i32,
     /// `-zero · Σ activation`: `[block][part][column]`.
     pub(crate) starts: *const i32,
@@ -42,6 +44,9 @@ pub(crate) struct TileOperands {
 pub(crate) struct ExpandOperands {
     /// The packed blocks.
     pub(crate) from: TileOperands,
+    /// Zero point, for panels of signed bytes.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "AMX has such panels"))]
+    pub(crate) zero: u8,
     /// Room for 512 bytes per block.
     pub(crate) quants: *mut u8,
     /// Room for the scales as laid out by `Single`, if scales are expanded as well.

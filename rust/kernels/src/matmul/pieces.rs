@@ -12,6 +12,7 @@ use super::placed::rows_of;
 use super::plan::Plan;
 use super::quantizer::Quantizer;
 use super::spans::Span;
+use super::unit::Configured;
 use crate::Error;
 use crate::context::Context;
 use crate::formats::{GROUP_ROWS, Layout};
@@ -106,6 +107,7 @@ impl Call<'_> {
             compressed_bytes: (0, 0),
             table: NO_TABLE.as_ptr(),
             blocks: blocks - block,
+            columns: span.count,
             activations: match form {
                 Form::Words => variant.words.at(16 * first),
                 _ => self.activations.quants(8 * first),
@@ -222,6 +224,8 @@ impl Call<'_> {
                     weights.pack(self.context.isa, first_group + group, layout, out);
                 }
             }
+            let zero = weights.format().info().packing.map_or(0, |packing| packing.zero);
+            let mut unit = Configured::new(kernels.unit);
             // All groups in one slice, so that pointers may move from one to the next.
             let packed = weights.packed_from(first_group, layout).unwrap_or(packed);
             for block in (0..blocks).step_by(PANEL_BLOCKS) {
@@ -245,13 +249,15 @@ impl Call<'_> {
                         // SAFETY: the instruction set is the context's; the panel has room for `panel_blocks` blocks, of
                         // scales too if they are expanded, which lie aligned.
                         unsafe {
-                            (kernels.expand)(&ExpandOperands { from, quants, scales: scales.as_mut_ptr().cast() });
+                            let scales = scales.as_mut_ptr().cast();
+                            (kernels.expand)(&ExpandOperands { from, zero, quants, scales });
                         };
                         from.quants = from.quants.wrapping_add(layout.block_quants * from.blocks);
                     }
                 }
                 for span in &plan.spans {
                     let token = span.first;
+                    unit.set(span.count);
                     let mut tile = self.operands(plan, kernels, *span, block);
                     tile.blocks = count;
                     tile.resume = block > 0;

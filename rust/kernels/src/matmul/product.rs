@@ -34,6 +34,12 @@ pub(super) unsafe trait Product: 'static {
     /// Whether there is only one column, which the others in a vector repeat.
     const SINGLE: bool = false;
 
+    /// Number of columns of a tile of `C` vectors of columns, as the operands lay them out.
+    #[inline(always)]
+    fn width<const C: usize>(_tile: &TileOperands) -> usize {
+        if Self::SINGLE { 1 } else { C * Self::SPREAD }
+    }
+
     /// The sums of a block of 32 columns, with their integer scales, as floats.
     ///
     /// # Safety

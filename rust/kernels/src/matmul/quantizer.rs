@@ -1,6 +1,6 @@
 //! Quantization of a call's activations, tile by tile, by several threads.
 
-use super::activations::{Activations, Needs, QuantizeTile, TileParts, Variant};
+use super::activations::{Activations, Needs, QuantizeTile, TileParts, Variant, aligned};
 use super::batches::Batch;
 use super::dispatch::common;
 use super::plan::Plan;
@@ -51,7 +51,7 @@ impl<'a> Quantizer<'a> {
             columns,
             tiles,
             variants: variants.collect(),
-            quants: SharedSlice::new(&mut activations.quants),
+            quants: SharedSlice::new(aligned(&mut activations.quants)),
             scales: SharedSlice::new(&mut activations.scales),
         })
     }
@@ -93,8 +93,9 @@ impl<'a> Quantizer<'a> {
                 scales: self.scales.part(range(blocks).0, range(blocks).1),
                 variants: &mut variants,
             };
-            let eights = common(self.isa).eights;
-            dispatch(self.isa, QuantizeTile { input, stride, width: self.columns, columns: count, eights, tile });
+            let common = common(self.isa);
+            let order = if plan.direct { common.order } else { common.panel_order };
+            dispatch(self.isa, QuantizeTile { input, stride, width: self.columns, columns: count, order, tile });
         }
     }
 

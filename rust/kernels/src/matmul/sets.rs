@@ -1,6 +1,6 @@
 //! The tiles of each instruction set: the sizes that fill its registers, and from how many tokens panels are faster.
 
-use super::activations::Needs;
+use super::activations::{Needs, Order};
 #[cfg(target_arch = "aarch64")]
 use super::arm::*;
 use super::expand::{Expand, RowAfterRow};
@@ -36,7 +36,7 @@ pub(super) trait TileSet: InstructionSet {
 /// `vectors of rows x tokens`.
 macro_rules! tiles {
     (
-        $set:ty, plain as $plain:ty, eights $eights:literal,
+        $set:ty, plain as $plain:ty, order $order:ident,
         direct $direct_tokens:literal [$($direct:literal: $direct_tile:ty $(, $direct_size:literal)+;)*],
         panel $panel_of:ident as $arrangement:ty [$($panel:literal: $panel_tile:ty $(, $panel_size:literal)+;)*],
         wide [$($wide_tile:ty $(, $wide_size:literal)+;)*],
@@ -45,7 +45,8 @@ macro_rules! tiles {
     ) => {
         impl TileSet for $set {
             const COMMON: &'static Common = &Common {
-                eights: $eights,
+                order: Order::$order,
+                panel_order: Order::$order,
                 peak: Self::entry::<$peak>,
                 peak_products: $products,
                 direct_tokens: $direct_tokens,
@@ -89,6 +90,7 @@ macro_rules! tiles {
                     } else {
                         needs
                     },
+                    unit: None,
                 }
             }
 
@@ -108,7 +110,7 @@ const fn products<S: Simd>() -> usize {
 }
 
 tiles!(
-    Scalar, plain as Scalar, eights false,
+    Scalar, plain as Scalar, order Groups,
     direct 0 [],
     panel Any as RowAfterRow<Scalar> [1: LaneProduct<Scalar>, 1, 1; 2: LaneProduct<Scalar>, 1, 2; 4: LaneProduct<Scalar>, 1, 4;],
     wide [],
@@ -118,7 +120,7 @@ tiles!(
 
 #[cfg(target_arch = "x86_64")]
 tiles!(
-    Avx2, plain as Avx2, eights false,
+    Avx2, plain as Avx2, order Groups,
     direct 8 [1: NarrowProduct, 2, 1; 2: NarrowProduct, 2, 2; 4: NarrowProduct, 2, 4;],
     panel Exact as RowAfterRow<Avx2> [1: NarrowProduct, 2, 1; 2: NarrowProduct, 2, 2; 3: NarrowProduct, 2, 3;],
     wide [],
@@ -128,7 +130,7 @@ tiles!(
 
 #[cfg(target_arch = "x86_64")]
 tiles!(
-    AvxVnni, plain as AvxVnni, eights false,
+    AvxVnni, plain as AvxVnni, order Groups,
     direct 16 [1: LaneProduct<AvxVnni>, 2, 1; 2: LaneProduct<AvxVnni>, 2, 2; 4: LaneProduct<AvxVnni>, 2, 4;],
     panel Best as RowAfterRow<AvxVnni> [
         1: LaneProduct<AvxVnni>, 2, 1;
@@ -143,7 +145,7 @@ tiles!(
 
 #[cfg(target_arch = "x86_64")]
 tiles!(
-    Avx512, plain as Avx512, eights false,
+    Avx512, plain as Avx512, order Groups,
     direct 16 [
         1: LaneProduct<Avx512>, 1, 1;
         2: LaneProduct<Avx512>, 1, 2;
@@ -168,7 +170,7 @@ tiles!(
 
 #[cfg(target_arch = "aarch64")]
 tiles!(
-    Neon, plain as Neon, eights false,
+    Neon, plain as Neon, order Groups,
     direct 4 [1: ElementProduct<Neon>, 4, 1; 2: ElementProduct<Neon>, 4, 2; 4: ElementProduct<Neon>, 2, 4;],
     panel Any as Offset<Neon> [1: ElementProduct<Neon>, 2, 1; 2: ElementProduct<Neon>, 2, 2; 4: ElementProduct<Neon>, 2, 4;],
     wide [],
@@ -178,7 +180,7 @@ tiles!(
 
 #[cfg(target_arch = "aarch64")]
 tiles!(
-    I8mm, plain as Neon, eights true,
+    I8mm, plain as Neon, order PairsOfGroups,
     direct 4 [1: ElementProduct<I8mm>, 4, 1; 2: PairProduct<false>, 8, 1; 4: PairProduct<false>, 4, 2;],
     panel Any as RowPairs<I8mm> [1: PairProduct<true>, 4, 1; 2: PairProduct<false>, 4, 1; 4: PairProduct<false>, 4, 2;],
     wide [],

@@ -83,11 +83,6 @@ unsafe fn row_vectors<P: Product, const R: usize>(tile: &TileOperands, first: us
     rows
 }
 
-/// Number of columns of a tile.
-const fn width<P: Product, const C: usize>() -> usize {
-    if P::SINGLE { 1 } else { C * P::SPREAD }
-}
-
 /// Runs a tile of weights that have a float scale for every 32 columns, or for every 16.
 ///
 /// # Safety
@@ -102,7 +97,7 @@ unsafe fn of_float_scales<P: Product, W: Weights, const R: usize, const C: usize
         // SAFETY: the caller promises the set, the blocks and the columns.
         unsafe {
             P::prefetch::<W>(tile, block);
-            let first = block * width::<P, C>();
+            let first = block * P::width::<C>(tile);
             let halves = W::Scales::PARTS == 2;
             let mut terms = if halves {
                 P::half_sums::<W, R, C, 0>(tile, rows, block)
@@ -170,7 +165,7 @@ unsafe fn of_integer_scales<P: Product, W: Weights, const R: usize, const C: usi
                     P::hold(&mut terms);
                 }
                 for c in 0..C {
-                    let factor = P::columns(tile.activation_scales.add(block * width::<P, C>() + c * P::SPREAD));
+                    let factor = P::columns(tile.activation_scales.add(block * P::width::<C>(tile) + c * P::SPREAD));
                     for r in 0..R {
                         inner[r][c] = P::Set::fma(terms[r][c], factor, inner[r][c]);
                     }
@@ -213,7 +208,7 @@ unsafe fn subtract_minimums<P: Product, W: Weights, const R: usize, const C: usi
             }
             for c in 0..C {
                 for r in 0..R {
-                    let sums = tile.pairs.add(pair * width::<P, C>() + c * P::SPREAD);
+                    let sums = tile.pairs.add(pair * P::width::<C>(tile) + c * P::SPREAD);
                     minimums[r][c] = P::add_pairs(minimums[r][c], pairs[r], sums);
                 }
             }
@@ -222,7 +217,7 @@ unsafe fn subtract_minimums<P: Product, W: Weights, const R: usize, const C: usi
             let minimum = W::Scales::minimum::<P::Set>(rows.scales[r], rows.lanes[r], first, 0);
             let minimum = P::spread(minimum, r % P::SPREAD);
             for c in 0..C {
-                let sum = P::columns(tile.pair_scales.add(first / 8 * width::<P, C>() + c * P::SPREAD));
+                let sum = P::columns(tile.pair_scales.add(first / 8 * P::width::<C>(tile) + c * P::SPREAD));
                 let term = P::Set::mul(P::Set::to_floats(minimums[r][c]), sum);
                 results[r][c] = P::Set::fnma(minimum, term, results[r][c]);
             }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Simd, operations};
+use super::{Simd, Stored, operations};
 use crate::cpu::sets::Avx512;
 
 // SAFETY: every pointer is read or written for one vector.
@@ -76,5 +76,14 @@ unsafe impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn add_start(total: __m512i, _start: *const i32, _scale: __m512i) -> __m512i {
         total
+    }
+}
+
+// SAFETY: every pointer is read for one vector.
+unsafe impl Stored for Avx512 {
+    operations! {
+        fn loaded(at: *const i32) -> __m512i { _mm512_loadu_si512(at.cast()) }
+        fn plus(value: __m512i, start: *const i32) -> __m512i { _mm512_add_epi32(value, _mm512_set1_epi32(*start)) }
+        fn scale_floats(scale: __m512i) -> __m512 { _mm512_cvtepi32_ps(scale) }
     }
 }

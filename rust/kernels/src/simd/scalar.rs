@@ -1,6 +1,8 @@
 //! Portable code for every processor; the compiler vectorizes it as far as the target's baseline allows.
 
 use super::Simd;
+#[cfg(target_arch = "x86_64")]
+use super::Stored;
 use crate::cpu::sets::Scalar;
 use crate::formats::half_to_float;
 use crate::math::fma;
@@ -232,4 +234,26 @@ unsafe impl Simd for Scalar {
 
     #[inline(always)]
     unsafe fn prefetch_near(_at: *const u8) {}
+}
+
+// SAFETY: every pointer is read for one vector.
+#[cfg(target_arch = "x86_64")]
+unsafe impl Stored for Scalar {
+    #[inline(always)]
+    unsafe fn loaded(at: *const i32) -> [i32; 16] {
+        // SAFETY: the caller promises 16 readable integers.
+        unsafe { at.cast::<[i32; 16]>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn plus(value: [i32; 16], start: *const i32) -> [i32; 16] {
+        // SAFETY: the caller promises a readable integer.
+        let start = unsafe { *start };
+        value.map(|value| value + start)
+    }
+
+    #[inline(always)]
+    unsafe fn scale_floats(scale: [i32; 16]) -> [f32; 16] {
+        scale.map(|scale| scale as f32)
+    }
 }
