@@ -228,6 +228,15 @@ impl Isa {
         Ok(isa)
     }
 
+    /// AMX without asking for it, where the processor has what else the set needs: for tests that emulate its instructions.
+    #[cfg(test)]
+    pub(crate) fn emulated_amx() -> Option<Self> {
+        NAMED
+            .iter()
+            .find(|named| named.name == "amx")
+            .and_then(|named| Self::of(named, Self::found().with(Feature::AmxInt8)))
+    }
+
     fn found() -> Features {
         static FOUND: Published<Features> = Published::new();
         *FOUND.get_or_set(Features::detected)

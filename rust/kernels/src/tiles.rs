@@ -16,7 +16,7 @@
 mod amx;
 mod software;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use amx::{Amx, usable};
 pub(crate) use software::Software;

@@ -36,10 +36,19 @@ fn optional_features_are_in_a_set_where_the_processor_has_them_and_others_are_no
     assert_eq!(cascade_lake.last().unwrap(), &("avx512", vec![Avx2, Avx512]));
     let zen4 = sets(&[Avx2, Avx512, Avx512Vbmi]);
     assert_eq!(zen4.iter().map(|set| set.0).collect::<Vec<_>>(), ["scalar", "avx2", "avx512"]);
+    // Tiles in software go with what there is, and are never the fastest.
+    let software = sets(&[Avx2, Avx512, Avx512Vbmi, SoftwareTiles]);
+    assert_eq!(software[1], ("amx-software", vec![Avx2, Avx512, SoftwareTiles]));
+    assert_eq!(software.last().unwrap().0, "avx512");
+    assert_eq!(sets(&[SoftwareTiles])[1], ("amx-software", vec![SoftwareTiles]));
+    // AMX is used with AVX-512 only.
+    let sapphire_rapids = sets(&[Avx2, AvxVnni, Avx512, Avx512Vbmi, AmxInt8]);
+    assert_eq!(sapphire_rapids.last().unwrap(), &("amx", vec![Avx2, Avx512, Avx512Vbmi, AmxInt8]));
+    assert_eq!(sets(&[Avx2, AvxVnni, AmxInt8]).last().unwrap().0, "avxvnni");
     assert_eq!(zen4.last().unwrap().1, [Avx2, Avx512, Avx512Vbmi]);
-    let sapphire_rapids = sets(&[Avx2, AvxVnni, Avx512, Avx512Vbmi]);
-    assert_eq!(sapphire_rapids[2], ("avxvnni", vec![Avx2, AvxVnni]));
-    assert_eq!(sapphire_rapids[3].1, [Avx2, Avx512, Avx512Vbmi]);
+    let with_both = sets(&[Avx2, AvxVnni, Avx512, Avx512Vbmi]);
+    assert_eq!(with_both[2], ("avxvnni", vec![Avx2, AvxVnni]));
+    assert_eq!(with_both[3].1, [Avx2, Avx512, Avx512Vbmi]);
     // No kernels are written for AVX-512 without AVX2.
     assert_eq!(sets(&[Avx512, Avx512Vbmi]), [("scalar", vec![])]);
     assert_eq!(sets(&[DotProduct, I8mm])[2], ("i8mm", vec![DotProduct, I8mm]));

@@ -195,6 +195,29 @@ fn the_largest_sums_fit_into_the_integers_of_every_instruction_set() {
 }
 
 #[test]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn the_instructions_of_amx_give_the_same_bits_as_scalar() {
+    use crate::tiles::tests::emulation;
+    let Some(amx) = Isa::emulated_amx() else { return };
+    if Isa::named("amx").is_err() {
+        emulation::install();
+    }
+    let mut random = Random(12);
+    for format in Format::all().iter().filter(|format| format.info().block_elements > 1) {
+        for (columns, tokens) in [(widths(*format)[1], 12), (widths(*format)[0], 39)] {
+            let weights = random_matrix(*format, 53, columns, &mut random);
+            let input: Vec<f32> = (0..tokens * columns).map(|_| random.float()).collect();
+            let expected = product(Isa::SCALAR, 1, &weights, &input, tokens);
+            for threads in [1, 2] {
+                let found = product(amx, threads, &weights, &input, tokens);
+                assert_eq!(bits(&found), bits(&expected), "{format:?} {columns} {tokens}");
+            }
+            assert!(emulation::released());
+        }
+    }
+}
+
+#[test]
 fn a_factor_multiplies_results_and_weights() {
     let mut random = Random(11);
     for format in [Format::NVFP4, Format::Q4_K, Format::F16] {

@@ -33,6 +33,9 @@ const BLOCK_SUMS: usize = 2 * TOKENS * SUM_STRIDE;
 /// Blocks that are multiplied before their sums are scaled: 256 columns.
 const STEP: usize = 8;
 
+/// Tokens of a whole tile that are scaled at a time: their sums and results stay in registers.
+const HALF: usize = TOKENS / 2;
+
 /// Whether the bytes of a panel are signed.
 pub(super) const fn signed<W: Weights>() -> bool {
     !W::Scales::MULTIPLIED || W::Scales::MINIMUM
@@ -66,7 +69,8 @@ unsafe impl<S: Stored> Product for StoredProduct<S> {
 
     #[inline(always)]
     fn width<const C: usize>(tile: &TileOperands) -> usize {
-        if C == TOKENS { TOKENS } else { tile.columns }
+        // In whole tiles the compiler knows it.
+        if C == HALF { TOKENS } else { tile.columns }
     }
 
     #[inline(always)]
@@ -143,7 +147,8 @@ unsafe impl<T: Tiles, S: Stored, W: Weights> Entry for Tiled<T, S, W> {
                 }
                 let part = from_block::<W>(&tile, (first, blocks), sums);
                 if tile.columns == TOKENS {
-                    scale::<S, W, TOKENS>(&part, 0);
+                    scale::<S, W, HALF>(&part, 0);
+                    scale::<S, W, HALF>(&part, HALF);
                     continue;
                 }
                 let fours = tile.columns / 4 * 4;

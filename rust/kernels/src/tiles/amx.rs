@@ -77,9 +77,9 @@ unsafe impl Tiles for Amx {
 ///
 /// Permission is the process's: its threads have it, and those of forked children.
 pub(crate) fn usable() -> bool {
-    let wanted = std::env::var("LLAMACPU_ISA").is_ok_and(|name| !name.is_empty() && !name.starts_with("amx"));
+    let forced_away = std::env::var("LLAMACPU_ISA").is_ok_and(|name| !name.is_empty() && !name.starts_with("amx"));
     // SAFETY: in this order: the unit is there, the system saves it, the process may use it, and so it can be tried.
-    !wanted
+    !forced_away
         && present()
         && is_x86_feature_detected!("xsave")
         && unsafe { saved() }
@@ -126,7 +126,7 @@ fn permitted() -> bool {
 ///
 /// # Safety
 /// The process may use the unit.
-unsafe fn correct() -> bool {
+pub(super) unsafe fn correct() -> bool {
     // SAFETY: the caller promises the unit.
     unsafe { equal::<true, false>() && equal::<true, true>() && equal::<false, false>() && equal::<false, true>() }
 }

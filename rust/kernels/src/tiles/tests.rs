@@ -2,6 +2,9 @@
 
 use super::*;
 
+#[cfg(all(target_os = "linux", not(miri)))]
+pub(crate) mod emulation;
+
 #[test]
 fn the_configuration_has_the_layout_of_the_manual() {
     // SAFETY: plain bytes of the same size.
@@ -57,6 +60,18 @@ fn products_of_every_shape() {
     if usable() {
         check_all::<Amx>();
     }
+}
+
+#[test]
+#[cfg(all(target_os = "linux", not(miri)))]
+fn the_instructions_themselves_compute_what_the_software_does() {
+    if !usable() {
+        emulation::install();
+    }
+    check_all::<Amx>();
+    // SAFETY: the processor has the unit by now.
+    assert!(unsafe { amx::correct() });
+    assert!(emulation::released());
 }
 
 #[test]
