@@ -6,9 +6,19 @@
 //! integer product: both round `integer · scale` once, and of two parts of 16 columns the first product is below 2^24
 //! (at most 32 · 127 · 16 · 128, of Q6_K; weights with larger values have smaller scales).
 //!
-//! Counted on the compiled code (`objdump -d`), for 16 rows × 16 tokens × 32 columns: 5 instructions of the unit, then 48
-//! vector instructions that compute with float scales (convert, multiply, multiply-add for each token) and as many for Q4_K and
-//! Q5_K; 64 with minimums, 80 for Q6_K. Results are loaded and stored once per 256 columns.
+//! Instructions for 32 columns of 16 rows × 16 tokens, counted in the compiled code (rustc 1.95, `objdump -d`): 5 of the unit
+//! (10 for Q6_K and NVFP4, in two parts), then, in two halves of 8 tokens, without spills:
+//!
+//! | scales | instructions | of which compute |
+//! |---|---|---|
+//! | float (Q4_0, Q5_0, Q8_0) | 58 | 48: convert, multiply, multiply-add for each token |
+//! | float with minimums (Q4_1, Q5_1) | 92 | 64 |
+//! | integer for 32 columns (Q4_K, Q5_K, IQ4_XS) | 72 | 50 |
+//! | integer for 16 columns (Q6_K) | 108 | 84 |
+//! | Q3_K, multiplied in the panel, with starts | 72 | 48 |
+//! | Q2_K, multiplied in the panel | unrolled | 32 |
+//!
+//! and results are loaded and stored, and minimums of K-quants subtracted, once per 256 columns.
 //!
 //! F32, F16 and BF16 weights do not take this way: `tdpbf16ps` would need activations rounded to bf16, where all other sets
 //! multiply them as f32, adds pairs of products before they reach the sum, and flushes denormal numbers to zero.

@@ -179,7 +179,9 @@ fn check(state: &State, tile: usize) {
 
 /// `tdpbuud`, `tdpbusd`, `tdpbsud` and `tdpbssd`: which of the factors are signed.
 fn multiply(state: &mut State, [sums, a, b]: [usize; 3], [a_signed, b_signed]: [bool; 2]) {
-    [sums, a, b].iter().for_each(|tile| check(state, *tile));
+    for tile in [sums, a, b] {
+        check(state, tile);
+    }
     assert!(sums != a && sums != b && a != b, "the same tile twice");
     assert_eq!((state.rows[a], 4 * state.rows[b]), (state.rows[sums], state.row_bytes[a]), "rows and columns");
     assert_eq!(state.row_bytes[b], state.row_bytes[sums], "columns of the sums");
