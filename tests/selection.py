@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With every set but the best, keep each N-th case of a test, others with each set; of None, no case.
 
-    Tiles in software are slow, and what is not multiplied by them runs with another set as well: a tenth of these cases.
+    With tiles in software a tenth of those: what is not multiplied by them runs with another set as well.
     """
     from llamacpu import _native
 
