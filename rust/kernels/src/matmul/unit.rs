@@ -1,15 +1,13 @@
 //! A matrix unit, configured by a thread for the tiles of a piece of work.
 
-use super::kernels::Function;
-
 /// How the unit is configured and released.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no other processor has one"))]
 pub(super) struct Unit {
-    /// Prepares for tiles of so many tokens and columns.
-    pub(super) configure: Function<[usize; 2]>,
+    /// Prepares for tiles of so many tokens and columns; a function of a table, as in `kernels`.
+    pub(super) configure: unsafe fn(&[usize; 2]),
     /// Ends that.
-    pub(super) release: Function<()>,
+    pub(super) release: unsafe fn(&()),
     /// Columns of a tile: the part of a block that is scaled as a whole.
     pub(super) columns: usize,
 }
