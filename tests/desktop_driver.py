@@ -1,6 +1,6 @@
 """Uses the window of `llamacpu window` as a person would; run by test_desktop.py, prints what it saw as JSON.
 
-python tests/desktop_driver.py talk|stop|long|close|early|missing MODEL [PICTURE]
+python tests/desktop_driver.py talk|image|drawing|stop|long|close|early|missing MODEL [PICTURE [DRAWING]]
 """
 
 from __future__ import annotations
@@ -140,6 +140,20 @@ def image(person: Person, picture: str | None) -> dict[str, object]:
     return person.seen(told=told, kinds=kinds, images=len(names))
 
 
+def drawing(person: Person, picture: str | None) -> dict[str, object]:
+    """A conversation about a drawing, whose file is the last argument; the window is drawn to `picture`."""
+    assert picture is not None
+    person.wait_for("idle")
+    person.window.add_images(sys.argv[4:])
+    for text in ("What is this?", "What color is the background?"):
+        person.window.field.insert("1.0", text)
+        person.window.send()
+        person.wait_for("answering")
+        person.wait_for("idle")
+    draw(person.root, picture)
+    return person.seen()
+
+
 def stop(person: Person, _picture: str | None) -> dict[str, object]:
     """An answer without an end, ended by the button."""
     person.wait_for("idle")
@@ -213,7 +227,7 @@ def draw(root: tk.Tk, picture: str) -> None:
 def main() -> None:
     """Do what the command line says."""
     name, model, *picture = sys.argv[1:]
-    change_answers(endless=name not in ("talk", "image"))
+    change_answers(endless=name not in ("talk", "image", "drawing"))
     if name == "early":
         slow_loading()
     person = Person(model)
@@ -225,6 +239,7 @@ def main() -> None:
         "early": early,
         "missing": missing,
         "image": image,
+        "drawing": drawing,
     }
     seen = scenes[name](person, picture[0] if picture else None)
     if name not in ("close", "early"):

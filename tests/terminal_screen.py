@@ -79,6 +79,11 @@ class Screen:
                 return self._screen.buffer[number][row.index(text)]
         raise AssertionError(self.text())
 
+    def cells(self) -> list[list[pyte.screens.Char]]:
+        """The rows that are on the screen, each character with its style."""
+        buffer = self._screen.buffer
+        return [[buffer[row][column] for column in range(self._screen.columns)] for row in range(self._screen.lines)]
+
     def wait_for(self, wanted: str | Callable[[str], bool]) -> str:
         """Wait until the text is on the screen, or the condition on its text is met; returns the text."""
         end = time.monotonic() + PATIENCE
