@@ -59,6 +59,14 @@ pub fn soft_cap(context: &Context, x: &mut [f32], cap: f32) -> Result<(), Error>
     in_pieces(context, x, |_, x| dispatch(context.isa, SoftCap { x, cap }))
 }
 
+/// Computes `x = y`, on all threads.
+///
+/// # Errors
+/// `Error::Shape` if the lengths differ; `Error::Cancelled` if the context was interrupted.
+pub fn copy(context: &Context, x: &mut [f32], y: &[f32]) -> Result<(), Error> {
+    pairwise(context, x, y, "numbers", <[f32]>::copy_from_slice)
+}
+
 /// Computes `x = x + y`.
 ///
 /// # Errors

@@ -31,4 +31,4 @@ pub(crate) use functions::{exp, exp2, gelu, gelu_tanh, sigmoid, silu, tanh};
 pub(crate) use fused::fma;
 pub(crate) use half_floats::{float_to_half, half_to_float};
 pub(crate) use lanes::{Kernel, LANES, Lanes, MAGIC};
-pub(crate) use prefetch::prefetch;
+pub(crate) use prefetch::{prefetch, prefetch_soon};

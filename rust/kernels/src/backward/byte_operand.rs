@@ -1,4 +1,4 @@
-//! Left operands of products in bytes: 32 numbers share a scale, and become integers of 8 bits.
+//! Left operands of products in bytes: 128 numbers share a scale, and become integers of 8 bits.
 
 use super::byte_tile::{BLOCK, BYTES, QUADS};
 use super::pieces::for_pieces;

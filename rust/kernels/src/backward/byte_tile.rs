@@ -1,10 +1,10 @@
-//! The register tile of products in bytes: exact integer sums over blocks of 32, each scaled and added in f32.
+//! The register tile of products in bytes: exact integer sums over blocks of 128, each scaled and added in f32.
 
 use super::tile::{Target, Tile};
 use crate::math::{LANES, Lanes};
 
 /// Steps of the inner dimension that share a scale.
-pub(super) const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 128;
 /// Groups of four steps in a block.
 pub(super) const QUADS: usize = BLOCK / 4;
 /// Bytes of a block of one vector of columns.
@@ -63,6 +63,8 @@ unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
     target: Target,
     add: bool,
 ) {
+    // SAFETY: the caller promises that these results belong to this thread.
+    unsafe { target.prefetch(size) };
     let mut results = [[L::zero(set); V]; R];
     let (quads, _) = left.quads.as_chunks::<R>();
     let (bytes, _) = right.bytes.as_chunks::<{ 4 * LANES }>();

@@ -1,7 +1,7 @@
 //! The register tile of all products here: rows of the left operand × columns of the right one, which are in lanes.
 
 use crate::cpu::Isa;
-use crate::math::{Kernel, LANES, Lanes, dispatch};
+use crate::math::{Kernel, LANES, Lanes, dispatch, prefetch_soon};
 use crate::shared::SharedSlice;
 
 /// Terms of a product that are added up before they are added to the result.
@@ -63,6 +63,18 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
+    /// Prefetches the first `rows` × `columns` results, which are rows apart, where no prefetcher of the processor finds them.
+    ///
+    /// # Safety
+    /// No other thread uses these results.
+    #[inline(always)]
+    pub(super) unsafe fn prefetch(&self, (rows, columns): (usize, usize)) {
+        for row in 0..rows {
+            // SAFETY: the caller promises that these results belong to this thread.
+            prefetch_soon(unsafe { self.numbers.read(self.start + row * self.stride, columns) });
+        }
+    }
+
     /// Stores the sums of a tile times the scale, or adds them if `add`, for the first `rows` × `columns` results.
     ///
     /// # Safety

@@ -38,17 +38,21 @@ impl<B: Blocks> Kernel for Dequantize<'_, B> {
     #[inline(always)]
     fn run<L: Lanes>(self, set: L::Set) {
         let packing = &B::PACKING;
-        let zero = L::splat(set, f32::from(packing.zero));
         let mut block = Unpacked::new();
+        let (mut scales, mut minimums) = ([0.0; LANES], [0.0; LANES]);
         for (bytes, out) in self.bytes.chunks_exact(B::BYTES).zip(self.out.chunks_exact_mut(B::ELEMENTS)) {
             B::unpack(bytes, &mut block);
             let parts = out.as_chunks_mut::<LANES>().0.iter_mut().zip(block.quants.as_chunks::<LANES>().0);
-            for (part, (out, quants)) in parts.enumerate() {
-                let (scale, minimum) = block.scale(packing, part);
+            for part in 0..B::ELEMENTS / LANES {
+                (scales[part], minimums[part]) = block.scale(packing, part);
+            }
+            for ((out, quants), (scale, minimum)) in parts.zip(scales.iter().zip(&minimums)) {
                 let values = quants.map(|quant| packing.table.map_or(quant, |table| table[usize::from(quant & 15)]));
-                let values = L::load(set, &values.map(f32::from)).sub(zero).mul(L::splat(set, scale));
+                // Of every format, the difference is -128 to 127.
+                let values = L::load_signed_bytes(set, &values.map(|value| value.wrapping_sub(packing.zero)));
+                let values = values.mul(L::splat(set, *scale));
                 // Two roundings, as in `dequantize_blocks`.
-                let values = if packing.scales.minimum() { values.sub(L::splat(set, minimum)) } else { values };
+                let values = if packing.scales.minimum() { values.sub(L::splat(set, *minimum)) } else { values };
                 values.store(out);
             }
         }

@@ -51,9 +51,7 @@ impl Blocks for Q3K {
 pub(crate) fn bit_pairs(bytes: &[u8], out: &mut Unpacked) {
     for (quants, bytes) in out.quants.as_chunks_mut::<128>().0.iter_mut().zip(bytes.as_chunks::<32>().0) {
         for (run, quants) in quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
-            for (quant, byte) in quants.iter_mut().zip(bytes) {
-                *quant = byte >> (2 * run) & 3;
-            }
+            eights(quants, |at| word(bytes, at) >> (2 * run) & TWO_BITS);
         }
     }
 }
@@ -72,10 +70,9 @@ impl Blocks for Q4K {
         out.minimum = read_u16(block, 2);
         six_bit_scales(&block[4..16], out);
         for (quants, bytes) in out.quants.as_chunks_mut::<64>().0.iter_mut().zip(block[16..].as_chunks::<32>().0) {
-            for l in 0..32 {
-                quants[l] = bytes[l] & 15;
-                quants[l + 32] = bytes[l] >> 4;
-            }
+            let (low, high) = quants.split_at_mut(32);
+            eights(low, |at| word(bytes, at) & FOUR_BITS);
+            eights(high, |at| word(bytes, at) >> 4 & FOUR_BITS);
         }
     }
 }
@@ -96,11 +93,9 @@ impl Blocks for Q5K {
         let high = &block[16..48];
         let low = block[48..].as_chunks::<32>().0;
         for (group, (quants, bytes)) in out.quants.as_chunks_mut::<64>().0.iter_mut().zip(low).enumerate() {
-            for l in 0..32 {
-                let bits = high[l] >> (2 * group);
-                quants[l] = bytes[l] & 15 | (bits & 1) << 4;
-                quants[l + 32] = bytes[l] >> 4 | (bits & 2) << 3;
-            }
+            let (first, second) = quants.split_at_mut(32);
+            eights(first, |at| word(bytes, at) & FOUR_BITS | (word(high, at) >> (2 * group) & ONE_BIT) << 4);
+            eights(second, |at| word(bytes, at) >> 4 & FOUR_BITS | (word(high, at) >> (2 * group + 1) & ONE_BIT) << 4);
         }
     }
 }
@@ -117,26 +112,51 @@ impl Blocks for Q6K {
     fn unpack(block: &[u8], out: &mut Unpacked) {
         out.scale = read_u16(block, 208);
         out.scales.copy_from_slice(&block[192..208]);
-        for half in 0..2 {
-            let (low, high) = (&block[64 * half..][..64], &block[128 + 32 * half..][..32]);
-            let quants = &mut out.quants[128 * half..][..128];
-            for l in 0..32 {
-                quants[l] = low[l] & 15 | (high[l] & 3) << 4;
-                quants[l + 32] = low[l + 32] & 15 | (high[l] >> 2 & 3) << 4;
-                quants[l + 64] = low[l] >> 4 | (high[l] >> 4 & 3) << 4;
-                quants[l + 96] = low[l + 32] >> 4 | (high[l] >> 6) << 4;
+        let halves = block[..128].as_chunks::<64>().0.iter().zip(block[128..192].as_chunks::<32>().0);
+        for ((low, high), quants) in halves.zip(out.quants.as_chunks_mut::<128>().0) {
+            for (run, quants) in quants.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+                let low = &low[32 * (run % 2)..][..32];
+                eights(quants, |at| {
+                    let (low, high) = (word(low, at) >> (4 * (run / 2)), word(high, at) >> (2 * run));
+                    low & FOUR_BITS | (high & TWO_BITS) << 4
+                });
             }
         }
+    }
+}
+
+/// The same bits of eight bytes.
+const ONE_BIT: u64 = 0x0101_0101_0101_0101;
+const TWO_BITS: u64 = 0x0303_0303_0303_0303;
+const FOUR_BITS: u64 = 0x0f0f_0f0f_0f0f_0f0f;
+const SIX_BITS: u64 = 0x3f3f_3f3f_3f3f_3f3f;
+
+/// Eight bytes from `at` on, as a number: operations on all of them at once, since the compiler does not make vectors of
+/// loops over so few bytes.
+#[inline(always)]
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(eight)
+}
+
+/// Sets the quants, eight at a time; the function gets the index of the first.
+#[inline(always)]
+fn eights(quants: &mut [u8], values: impl Fn(usize) -> u64) {
+    for (index, quants) in quants.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        *quants = values(8 * index).to_le_bytes();
     }
 }
 
 /// Unpacks eight scales and eight minimums of six bits from 12 bytes.
 #[inline(always)]
 fn six_bit_scales(bytes: &[u8], out: &mut Unpacked) {
-    for j in 0..4 {
-        out.scales[j] = bytes[j] & 63;
-        out.minimums[j] = bytes[j + 4] & 63;
-        out.scales[j + 4] = bytes[j + 8] & 15 | bytes[j] >> 6 << 4;
-        out.minimums[j + 4] = bytes[j + 8] >> 4 | bytes[j + 4] >> 6 << 4;
-    }
+    let (low, last) = (word(bytes, 0), word(bytes, 4) >> 32);
+    let ends = low & SIX_BITS;
+    // Bits 6 and 7 of the first bytes become bits 4 and 5.
+    let tops = low >> 6 & TWO_BITS;
+    let scales = ends & 0xffff_ffff | (last & FOUR_BITS | tops << 4) << 32;
+    let minimums = ends >> 32 | (last >> 4 & FOUR_BITS | tops >> 32 << 4) << 32;
+    out.scales[..8].copy_from_slice(&scales.to_le_bytes());
+    out.minimums[..8].copy_from_slice(&minimums.to_le_bytes());
 }

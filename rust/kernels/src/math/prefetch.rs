@@ -21,3 +21,22 @@ pub(crate) fn prefetch(bytes: &[u8], range: std::ops::Range<usize>) {
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = (bytes, range);
 }
+
+/// Prefetches the cache lines of numbers that will be read soon into the first-level cache.
+#[inline(always)]
+pub(crate) fn prefetch_soon(numbers: &[f32]) {
+    for line in numbers.chunks(16) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as above.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.as_ptr().cast());
+        };
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: as above.
+        unsafe {
+            <crate::cpu::sets::Neon as crate::simd::Simd>::prefetch_near(line.as_ptr().cast());
+        };
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = line;
+    }
+}

@@ -1,5 +1,6 @@
 //! A matrix of weights: the bytes of the file, and their packed form once it has been needed.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -8,6 +9,7 @@ use crate::context::Context;
 use crate::cpu::Isa;
 use crate::formats::{Format, GROUP_ROWS, Layout};
 use crate::mapping::{AlignedBytes, Bytes};
+use crate::math::prefetch;
 use crate::processes::{PerProcess, Published};
 use crate::shared::SharedSlice;
 
@@ -170,6 +172,26 @@ impl Matrix {
                 self.format.info().name
             ))),
         }
+    }
+
+    /// Gives back the file's pages after [`Matrix::part`] has read some rows, if products use packed weights: they are not
+    /// to be in memory twice. The next access reads the file again.
+    ///
+    /// # Errors
+    /// `Error::Shape` if there are no such rows.
+    pub(crate) fn release_rows(&self, rows: Range<usize>) -> Result<(), Error> {
+        if self.packed.get().is_some() {
+            self.bytes.slice(rows.start * self.row_bytes, rows.len() * self.row_bytes)?.release();
+        }
+        Ok(())
+    }
+
+    /// Prefetches what [`Matrix::part`] will read; rows that do not exist are ignored.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, row: usize, first: usize, count: usize) {
+        let info = self.format.info();
+        let start = row * self.row_bytes + first / info.block_elements * info.block_bytes;
+        prefetch(&self.bytes, start..start + count.div_ceil(info.block_elements) * info.block_bytes);
     }
 
     /// Sets whether the packed weights may stay in memory (the default). If not, every product packs what it needs, piece by

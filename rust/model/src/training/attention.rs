@@ -1,5 +1,6 @@
 //! Attention of a layer over the packed sequences.
 
+use llamacpu_kernels::activation::copy;
 use llamacpu_kernels::attention::Visible;
 use llamacpu_kernels::backward::{
     AttentionGradients, AttentionShape, Sum, View, attention_backward, attention_forward,
@@ -102,7 +103,7 @@ impl Run<'_> {
             (key, &mut **seen_key, &weights.norms.key, sizes.key_width()),
         ] {
             let to = &mut to[..from.len()];
-            to.copy_from_slice(from);
+            copy(self.context, to, from)?;
             if !behind {
                 normalize_heads(self.context, self.config, sizes, norm.as_ref(), to)?;
             }
@@ -199,7 +200,7 @@ impl Run<'_> {
         let size = (sizes.key_size, 0);
         if let (Some(norm), QueryKeyNorm::Unweighted) = (&norm, sizes.query_key_norm) {
             let turned = &mut spare[..heads.len()];
-            turned.copy_from_slice(heads);
+            copy(context, turned, heads)?;
             self.rotations.turn(context, angles, sizes.rotation, (&mut *turned, width), size)?;
             norm.backward(context, turned, gradient)?;
             return self.rotations.turn(context, back, sizes.rotation, (gradient, width), size);

@@ -11,7 +11,7 @@ use crate::rotations::Angles;
 use crate::{Error, Model};
 
 /// Bytes of logits that are in memory at a time, unless a single row is longer.
-const LOGITS: usize = 128 << 20;
+const LOGITS: usize = 64 << 20;
 /// Bytes of the panels and tiles of a thread, at most.
 const OF_A_THREAD: usize = 2 << 20;
 const PURPOSE: &str = "activations; train on fewer tokens at a time";

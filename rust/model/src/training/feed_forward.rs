@@ -1,5 +1,6 @@
 //! The feed-forward network of a layer.
 
+use llamacpu_kernels::activation::copy;
 use llamacpu_kernels::backward::{Sum, View};
 
 use super::activation::{gated_back, plain_back};
@@ -44,10 +45,10 @@ impl Run<'_> {
     fn inner(&self, network: &Network, saved: &Saved, inner: &mut [f32]) -> Result<(), Error> {
         let (context, activation) = (self.context, self.config.activation);
         if network.gate.is_some() {
-            inner.copy_from_slice(&saved.gate[..inner.len()]);
+            copy(context, inner, &saved.gate[..inner.len()])?;
             gated(context, activation, inner, &saved.up[..inner.len()])
         } else {
-            inner.copy_from_slice(&saved.up[..inner.len()]);
+            copy(context, inner, &saved.up[..inner.len()])?;
             plain(context, activation, inner)
         }
     }

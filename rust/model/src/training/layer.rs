@@ -1,6 +1,6 @@
 //! A layer forward and backward. It follows `forward.rs`, the definition of what a layer computes.
 
-use llamacpu_kernels::activation::add;
+use llamacpu_kernels::activation::{add, copy};
 
 use super::adapters::Part;
 use super::attention::{Gradients, Heads};
@@ -45,7 +45,7 @@ impl Run<'_> {
         let products = &mut Products { base: Base { packed, bytes, inputs }, packed_low, low };
         self.normalized(weights.attention_norm.as_ref(), input, normed)?;
         let mut middle = std::mem::take(&mut saved.middle);
-        middle[..input.len()].copy_from_slice(input);
+        copy(self.context, &mut middle[..input.len()], input)?;
         if let Some(attention) = heads(weights) {
             let heads = &mut Heads { query, key, angles };
             self.attention((index, attention), normed, saved, (heads, products), Some(&mut *branch))?;
@@ -64,12 +64,12 @@ impl Run<'_> {
             if wanted {
                 // Without an output, only what the norm needs is computed: the stream goes to a buffer that is free.
                 let stream = output.unwrap_or(normed);
-                stream.copy_from_slice(&saved.middle[..input.len()]);
+                copy(self.context, stream, &saved.middle[..input.len()])?;
                 let norm = weights.feed_forward_output_norm.as_ref();
                 self.join(norm, stream, branch, &mut saved.behind[1])?;
             }
         } else if let Some(output) = output {
-            output.copy_from_slice(&saved.middle[..input.len()]);
+            copy(self.context, output, &saved.middle[..input.len()])?;
         }
         Ok(())
     }
@@ -78,8 +78,7 @@ impl Run<'_> {
         if let Some(norm) = norm {
             return normalize(self.context, self.config, norm, input, output);
         }
-        output.copy_from_slice(input);
-        Ok(())
+        Ok(copy(self.context, output, input)?)
     }
 
     /// Adds a block's output to the stream; keeps what the norm behind the block normalizes. Overwrites `branch`.
@@ -92,13 +91,13 @@ impl Run<'_> {
     ) -> Result<(), Error> {
         let of_stream = self.config.norms == Norms::Stream;
         if norm.is_some() && !of_stream {
-            behind[..branch.len()].copy_from_slice(branch);
+            copy(self.context, &mut behind[..branch.len()], branch)?;
             normalize_in_place(self.context, self.config, norm, branch)?;
         }
         self.scaled(branch, self.config.residual_scale)?;
         add(self.context, stream, branch)?;
         if norm.is_some() && of_stream {
-            behind[..branch.len()].copy_from_slice(stream);
+            copy(self.context, &mut behind[..branch.len()], stream)?;
             normalize_in_place(self.context, self.config, norm, stream)?;
         }
         Ok(())
@@ -118,7 +117,7 @@ impl Run<'_> {
         if let Some(norm) = norm.as_ref().filter(|_| of_stream) {
             norm.backward(self.context, &behind[..gradient.len()], gradient)?;
         }
-        branch.copy_from_slice(gradient);
+        copy(self.context, branch, gradient)?;
         self.scaled(branch, self.config.residual_scale)?;
         if let Some(norm) = norm.as_ref().filter(|_| !of_stream) {
             norm.backward(self.context, &behind[..branch.len()], branch)?;
