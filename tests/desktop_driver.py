@@ -23,13 +23,13 @@ looked = threading.Event()
 """Set after every look at the page."""
 
 
-def change_answers(endless: bool) -> None:
+def change_answers(endless: bool, **more: Any) -> None:
     """From now on the answers of models in this process have no end, or wait until they have been looked at."""
     answer = llamacpu.Llama.create_chat_completion
 
     def changed(llm: llamacpu.Llama, *arguments: Any, **settings: Any) -> Iterator[Any]:
         ends = dict.fromkeys(llm.model.tokenizer.eog, float("-inf")) if endless else {}
-        for chunk in answer(llm, *arguments, logit_bias=ends, **settings):
+        for chunk in answer(llm, *arguments, logit_bias=ends, **settings | more):
             yield chunk
             if not endless:
                 # The window takes what was said every 20 ms: the second look that ends after that has seen it.
@@ -227,7 +227,8 @@ def draw(root: tk.Tk, picture: str) -> None:
 def main() -> None:
     """Do what the command line says."""
     name, model, *picture = sys.argv[1:]
-    change_answers(endless=name not in ("talk", "image", "drawing"))
+    # What is said about an image that the model was not taught to see has no end of its own.
+    change_answers(endless=name not in ("talk", "image", "drawing"), **({"max_tokens": 20} if name == "image" else {}))
     if name == "early":
         slow_loading()
     person = Person(model)
