@@ -74,9 +74,8 @@ def build(profile: str = os.environ.get("LLAMACPU_PROFILE", "release")) -> None:
 RERUNS = ("--reruns", "1")
 
 
-def rust_tests(*options: str) -> None:
-    """Run the Rust tests with the optimized kernels; `thorough` also checks every pointer and sum in them."""
-    run("cargo", "test", "--quiet", "--profile", "fast", "--workspace", "--tests", *options)
+# With the optimized kernels; `thorough` also checks every pointer and sum in them.
+RUST_TESTS = ("cargo", "test", "--quiet", "--profile", "fast", "--workspace", "--tests")
 
 
 def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruction_set")) -> None:
@@ -97,12 +96,23 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
         for path in sorted((ROOT / "tests").glob("**/test_*.py"))
         if "mark.instruction_set" in path.read_text(encoding="utf-8")
     ]
-    for name in names[:-1]:
-        tests = Job(*pytest, *marked, *(arguments or (files if marked else [])), LLAMACPU_ISA=name)
-        # 5: the arguments select no marked test.
-        tests.wait(*([5] if arguments else []))
-    show_times()
-    run(*pytest, *arguments, LLAMACPU_ISA=names[-1])
+    # 5: the arguments select no marked test.
+    allowed = [5] if arguments else []
+    if not marked:
+        for name in names[:-1]:
+            Job(*pytest, *arguments, LLAMACPU_ISA=name).wait()
+        run(*pytest, *arguments, LLAMACPU_ISA=names[-1])
+        return
+    # The tests that only compute, beside those that often wait: with one process for each set, which gives way.
+    way = ("nice", "-n", "5") if shutil.which("nice") else ()
+    one = (PYTHON, "-m", "pytest", "-rfER", *RERUNS, *marked, *(arguments or files))
+    others = [Job(*way, *one, background=True, LLAMACPU_ISA=name) for name in names[:-1]]
+    try:
+        run(*pytest, *arguments, LLAMACPU_ISA=names[-1])
+    finally:
+        for job in others:
+            job.wait(*allowed)
+        show_times()
 
 
 def test(arguments: list[str]) -> None:
@@ -239,7 +249,7 @@ def loom() -> None:
 
 def loom_job(*, background: bool) -> Job:
     """Start to compile and run the Loom models."""
-    command = ("cargo", "test", "--quiet", "--release", "--manifest-path", "loom/Cargo.toml")
+    command = ("cargo", "test", "--quiet", "--manifest-path", "loom/Cargo.toml")
     return Job(*command, background=background, RUSTFLAGS="--cfg loom")
 
 
@@ -274,26 +284,38 @@ def docs() -> None:
     run(PYTHON, "-m", "mkdocs", "build", "--strict", NO_MKDOCS_2_WARNING="1")
 
 
+ARM = "aarch64-unknown-linux-gnu"
+
+
+def arm_compiler() -> str | None:
+    """Return the compiler for 64-bit Arm: the usual one if it has the target's standard library, or Debian's."""
+    command = ["rustc", "--print", "target-libdir", "--target", ARM]
+    folder = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    if folder and Path(folder).is_dir():
+        return "rustc"
+    return "/usr/bin/rustc" if Path("/usr/bin/rustc").exists() else None
+
+
 def arm(*command: str, cpu: str = "max", **variables: str) -> None:
-    """Run a cargo command for 64-bit Arm with Debian's compiler and cross linker; its programs run under qemu."""
-    rustc, linker = Path("/usr/bin/rustc"), shutil.which("aarch64-linux-gnu-gcc")
-    if not rustc.exists() or linker is None:
+    """Run a cargo command for 64-bit Arm with the cross linker of Debian; its programs run under qemu."""
+    rustc, linker = arm_compiler(), shutil.which("aarch64-linux-gnu-gcc")
+    if rustc is None or linker is None:
         sys.exit(
-            "Error: the Arm cross compiler is missing; on Debian: dpkg --add-architecture arm64 && apt-get update && "
-            "apt-get install rustc-web libstd-rust-web-dev:arm64 gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+            f"Error: the Arm cross compiler is missing; on Debian: rustup target add {ARM} && apt-get install "
+            "gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user (without rustup: dpkg --add-architecture arm64 && "
+            "apt-get update && apt-get install rustc-web libstd-rust-web-dev:arm64, too)"
         )
-    target = "aarch64-unknown-linux-gnu"
     # The libraries come with the target's standard library; those of the cross compiler may have another version.
     libraries = "" if Path("/lib/ld-linux-aarch64.so.1").exists() else " -L /usr/aarch64-linux-gnu"
     environment = {
-        "RUSTC": str(rustc),
+        "RUSTC": rustc,
         "RUSTFLAGS": "-D warnings",
         "PYO3_BUILD_EXTENSION_MODULE": "1",
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER": linker,
         "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER": f"qemu-aarch64 -cpu {cpu}{libraries}",
         **variables,
     }
-    options = ["--quiet", "--profile", "fast", "--target", target, "--target-dir", "target/arm"]
+    options = ["--quiet", "--profile", "fast", "--target", ARM, "--target-dir", "target/arm"]
     run("cargo", command[0], *options, *command[1:], **environment)
 
 
@@ -358,15 +380,17 @@ def ci() -> None:
 
     # Each leaves a core idle for much of its time: compiling a single crate, checking types, waiting for processes.
     jobs = []
-    if Path("/usr/bin/rustc").exists() and shutil.which("aarch64-linux-gnu-gcc"):
+    if arm_compiler() and shutil.which("aarch64-linux-gnu-gcc"):
         # The Arm platforms of ci.yml and release.yml link and test the whole package.
         jobs.append(beside("emulate", "llamacpu-kernels"))
+    # All crates but the extension, which share what they depend on with it, while the packages of Python are fetched.
+    compiled = Job(*RUST_TESTS, "--no-run", background=True)
     setup()
     packages_of_neighbours = neighbours_setup()
+    compiled.wait()
     build("fast")
     packages_of_neighbours.wait()
     jobs.append(beside("neighbours", LLAMACPU_PROFILE="none"))
-    rust_tests("--no-run")
     os.environ["LLAMACPU_PROFILE"] = "none"
     lint()
     for job in jobs:
@@ -377,7 +401,7 @@ def test_build_and_rust() -> None:
     """Run the quick build of the extension, and the Rust tests."""
     build("fast")
     models = loom_job(background=True)  # in parallel with the compilers, which wait for one crate at the end
-    rust_tests()
+    run(*RUST_TESTS)
     models.wait()
 
 

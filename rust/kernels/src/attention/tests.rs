@@ -146,7 +146,7 @@ fn it_is_the_definition_and_the_same_bits_everywhere() {
             let sequence = Sequence::random(layout, heads, tokens, &mut random);
             let expected = sequence.run(Isa::SCALAR, 1, 0, &[tokens], None);
             for isa in Isa::available() {
-                for threads in [1, 3] {
+                for threads in [3, 1].into_iter().take(if emulated() { 1 } else { 2 }) {
                     let got = sequence.run(*isa, threads, 0, &[tokens], None);
                     assert_eq!(bits(&got), bits(&expected), "{} {threads} {layout:?} {heads} {tokens}", isa.name());
                 }

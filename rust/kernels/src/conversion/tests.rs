@@ -37,7 +37,7 @@ fn converted(isa: Isa, threads: usize, format: Format, values: &[f32], importanc
 
 #[test]
 fn instruction_sets_and_threads_give_the_same_bytes() {
-    let values = values(if emulated() { 12 } else { 42 }, 512);
+    let values = values(if emulated() { 6 } else { 42 }, 512);
     let importance: Vec<f32> = (0..512).map(|column| (column % 7) as f32 * 3.0).collect();
     for format in Format::all() {
         for importance in [None, Some(importance.as_slice())] {
@@ -90,7 +90,7 @@ fn what_cannot_be_held_is_refused_by_row_and_column() {
     let pool = Pool::new(2).unwrap();
     let context = Context::new(Isa::SCALAR, &pool);
     for format in Format::all() {
-        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().take(if emulated() { 1 } else { 3 }) {
             let mut values = vec![0.5_f32; 80 * 512];
             values[70 * 512 + 3] = bad;
             values[75 * 512] = bad;

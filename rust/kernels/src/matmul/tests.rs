@@ -100,16 +100,22 @@ fn rounded_activations(input: &[f32]) -> Vec<f64> {
 fn check_against_exact(weights: &Matrix, input: &[f32], output: &[f32]) {
     let columns = weights.columns();
     let quantized = weights.format().info().block_elements > 1;
+    let inputs: Vec<Vec<f64>> =
+        input
+            .chunks_exact(columns)
+            .map(|input| {
+                if quantized {
+                    rounded_activations(input)
+                } else {
+                    input.iter().map(|value| f64::from(*value)).collect()
+                }
+            })
+            .collect();
     let mut row = vec![0.0; columns];
     for r in 0..weights.rows() {
         weights.row(r, &mut row).unwrap();
         let largest = row.iter().fold(0.0_f32, |found, value| found.max(value.abs()));
-        for (token, input) in input.chunks_exact(columns).enumerate() {
-            let exact: Vec<f64> = if quantized {
-                rounded_activations(input)
-            } else {
-                input.iter().map(|value| f64::from(*value)).collect()
-            };
+        for (token, exact) in inputs.iter().enumerate() {
             let expected: f64 = exact.iter().zip(&row).map(|(a, w)| a * f64::from(*w)).sum();
             let size: f64 = exact.iter().map(|a| a.abs() * f64::from(largest)).sum();
             let found = f64::from(output[token * weights.rows() + r]);

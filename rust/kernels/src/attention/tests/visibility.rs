@@ -61,7 +61,9 @@ fn nan_and_infinity_reach_only_those_who_see_them() {
                 assert!(!row[3].is_finite() || in_keys && number.is_infinite(), "{kv_type:?} {number}");
             }
             for isa in Isa::available() {
-                for lengths in [vec![tokens], vec![at, 1, 3, tokens - at - 4]] {
+                for lengths in
+                    [vec![at, 1, 3, tokens - at - 4], vec![tokens]].into_iter().take(if emulated() { 1 } else { 2 })
+                {
                     let got = sequence.run(*isa, 3, 0, &lengths, None);
                     assert_eq!(classes(&got), classes(&expected), "{} {kv_type:?} {number}", isa.name());
                 }
