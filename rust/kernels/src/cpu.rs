@@ -229,7 +229,7 @@ impl Isa {
     }
 
     /// AMX without asking for it, where the processor has what else the set needs: for tests that emulate its instructions.
-    #[cfg(test)]
+    #[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
     pub(crate) fn emulated_amx() -> Option<Self> {
         NAMED
             .iter()

@@ -18,6 +18,7 @@ pub(crate) struct TileOperands {
     /// Blocks of 32 columns.
     pub(crate) blocks: usize,
     /// Tokens: columns of the tile.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "elsewhere the tile's type says it"))]
     pub(crate) columns: usize,
     /// Activations `[block][8][column]`, 4 bytes each; see `Order` for others.
     pub(crate) activations: *const i32,

@@ -2,7 +2,6 @@
 
 /// How the unit is configured and released.
 #[derive(Clone, Copy)]
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "no other processor has one"))]
 pub(super) struct Unit {
     /// Prepares for tiles of so many tokens and columns; a function of a table, as in `kernels`.
     pub(super) configure: unsafe fn(&[usize; 2]),
