@@ -7,6 +7,8 @@
 
 mod block;
 mod byte_keys;
+mod copies;
+mod gathered;
 mod indexer;
 mod items;
 mod keys;
@@ -23,6 +25,8 @@ use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use block::{Attend, Block, Scratch, state_len};
+use copies::worth_copying;
+use gathered::AttendSelected;
 pub use indexer::{IndexerItem, select_keys};
 pub use items::{AttentionConfig, AttentionItem, Visible, alibi_slopes};
 use items::{Input, check_config};
@@ -36,7 +40,7 @@ use crate::Error;
 use crate::context::Context;
 use crate::math::{LANES, dispatch};
 use crate::memory::{grow, reserve};
-use crate::shared::Pieces;
+use crate::shared::{Pieces, SharedSlice};
 
 /// Rows (queries times query heads) of a piece of work: enough to amortize converting keys and values to floats.
 const QUERY_ROWS: usize = 64;
@@ -57,7 +61,7 @@ pub fn attention(
 ) -> Result<(), Error> {
     check_config(layout, config)?;
     let heads = config.heads;
-    let mut pieces = Vec::new();
+    let (mut pieces, mut sparse) = (Vec::new(), Vec::new());
     let mut outputs = Vec::with_capacity(items.len());
     let mut inputs = Vec::with_capacity(items.len());
     let group = heads / layout.kv_heads;
@@ -69,12 +73,15 @@ pub fn attention(
             for first in (0..count).step_by(step) {
                 let queries = first..(first + step).min(count);
                 let chunks = seen_chunks(&input.visible[queries.clone()]);
-                reserve(&mut pieces, 1, "attention")?;
-                pieces.push(Piece { item: inputs.len(), head, queries, chunks });
+                let piece = Piece { item: inputs.len(), head, queries, chunks, heads: 0..group };
+                let (selected, visible) = input.counts(piece.queries.clone());
+                let pieces = if worth_copying(selected, visible, group) { &mut sparse } else { &mut pieces };
+                reserve(pieces, 1, "attention")?;
+                pieces.push(piece);
             }
         }
         inputs.push(input);
-        outputs.push(Pieces::new(item.output, group * layout.value_size));
+        outputs.push(SharedSlice::new(item.output));
     }
     // Weights are powers of 2; a cap multiplies scores once more.
     let log2 = |x: f32| (f64::from(x) * std::f64::consts::LOG2_E) as f32;
@@ -85,6 +92,7 @@ pub fn attention(
     let (cap, sinks) = (config.soft_cap.map(log2), config.sinks);
     let slopes = config.slopes.unwrap_or(&[]).iter().copied().map(log2).collect();
     let work = Work { context, layout, heads, group, scale, cap, sinks, slopes, inputs, outputs };
+    work.selected(&sparse)?;
     if pieces.len() < BALANCE * context.pool.threads() && context.pool.threads() > 1 {
         work.in_chunks(&pieces)
     } else {
@@ -109,6 +117,8 @@ struct Piece {
     head: usize,
     queries: Range<usize>,
     chunks: Range<usize>,
+    /// The query heads, among those that share the key and value head.
+    heads: Range<usize>,
 }
 
 thread_local! {
@@ -128,8 +138,7 @@ struct Work<'a> {
     /// For each query head, times log2(e); empty if there are none.
     slopes: Vec<f32>,
     inputs: Vec<Input<'a>>,
-    /// For each item: `n × kv_heads` pieces of `group × value_size`.
-    outputs: Vec<Pieces<'a, f32>>,
+    outputs: Vec<SharedSlice<'a, f32>>,
 }
 
 impl Work<'_> {
@@ -140,6 +149,37 @@ impl Work<'_> {
             let piece = &pieces[index];
             // SAFETY: `attention` made pieces that share no query and head, and `Context::for_each` hands each out once.
             let done = self.attend(piece, |state| unsafe { self.finish(piece, state) });
+            note(&failure, done);
+        })?;
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Processes queries that have selected few keys, each on one thread, or on several that divide its heads among them.
+    fn selected(&self, pieces: &[Piece]) -> Result<(), Error> {
+        let count: usize = pieces.iter().map(|piece| piece.queries.len()).sum();
+        let parts = self.context.pool.threads().div_ceil(count.max(1)).min(self.group.div_ceil(keys::TILE));
+        let mut single = Vec::new();
+        reserve(&mut single, count * parts, "attention")?;
+        for piece in pieces {
+            for query in piece.queries.clone() {
+                single.extend((0..parts).map(|part| {
+                    let heads = part * self.group / parts..(part + 1) * self.group / parts;
+                    Piece { queries: query..query + 1, heads, ..piece.clone() }
+                }));
+            }
+        }
+        let failure = Mutex::new(None);
+        self.context.for_each(single.len(), &|index| {
+            let piece = &single[index];
+            let done = SCRATCH.with_borrow_mut(|scratch| {
+                scratch.prepare(self.layout)?;
+                scratch.copies.prepare(self.layout)?;
+                let (block, heads) = (self.block(piece), piece.heads.clone());
+                dispatch(self.context.isa, AttendSelected { block, heads, scratch });
+                // SAFETY: no two of these pieces share a query and a head, and `Context::for_each` hands each out once.
+                unsafe { self.finish(piece, &scratch.state.numbers) };
+                Ok(())
+            });
             note(&failure, done);
         })?;
         failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
@@ -187,8 +227,19 @@ impl Work<'_> {
 
     /// Computes the state of a piece's rows and passes it to `take`.
     fn attend(&self, piece: &Piece, take: impl FnOnce(&[f32])) -> Result<(), Error> {
+        let block = self.block(piece);
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.prepare(self.layout)?;
+            dispatch(self.context.isa, Attend { block, scratch });
+            take(&scratch.state.numbers);
+            Ok(())
+        })
+    }
+
+    /// The queries of a piece, with all heads.
+    fn block(&self, piece: &Piece) -> Block<'_> {
         let input = &self.inputs[piece.item];
-        let block = Block {
+        Block {
             layout: self.layout,
             pages: input.pages,
             head: piece.head,
@@ -210,32 +261,27 @@ impl Work<'_> {
             slopes: &self.slopes[(piece.head * self.group * self.slopes.len()) / self.heads..],
             first_position: input.positions - input.visible.len() + piece.queries.start,
             chunks: piece.chunks.clone(),
-        };
-        SCRATCH.with_borrow_mut(|scratch| {
-            scratch.prepare(self.layout)?;
-            dispatch(self.context.isa, Attend { block, scratch });
-            take(&scratch.state.numbers);
-            Ok(())
-        })
+        }
     }
 
     /// Divides by the sums of weights and writes the output of a piece.
     ///
     /// # Safety
-    /// No other thread writes the output of these queries for this head.
+    /// No other thread writes the output of these queries and heads.
     unsafe fn finish(&self, piece: &Piece, state: &[f32]) {
-        let size = self.layout.value_size;
-        let rows = piece.queries.len() * self.group;
+        let (size, heads) = (self.layout.value_size, piece.heads.len());
+        let rows = piece.queries.len() * heads;
         let (largest, rest) = state.split_at(rows);
         let (totals, sums) = rest.split_at(rows);
-        let heads = piece.head * self.group..(piece.head + 1) * self.group;
-        let sinks = self.sinks.map(|sinks| &sinks[heads]);
+        let first_head = piece.head * self.group + piece.heads.start;
+        let sinks = self.sinks.map(|sinks| &sinks[first_head..][..heads]);
         for (index, query) in piece.queries.clone().enumerate() {
-            // SAFETY: the caller guarantees that no other thread writes the outputs of these queries and this head.
-            let output = unsafe { self.outputs[piece.item].get(query * self.layout.kv_heads + piece.head) };
-            let first = index * self.group;
+            let place = (query * self.heads + first_head) * size;
+            // SAFETY: the caller guarantees that no other thread writes the outputs of these queries and heads.
+            let output = unsafe { self.outputs[piece.item].part(place, heads * size) };
+            let first = index * heads;
             let sums = &sums[first * size.next_multiple_of(LANES)..];
-            let (totals, largest) = (&totals[first..][..self.group], &largest[first..][..self.group]);
+            let (totals, largest) = (&totals[first..][..heads], &largest[first..][..heads]);
             dispatch(self.context.isa, Divide { sums, totals, largest, sinks, output });
         }
     }

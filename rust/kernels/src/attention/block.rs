@@ -9,8 +9,9 @@
 use std::ops::Range;
 
 use super::byte_keys::{ByteQueries, byte_scores};
+use super::copies::Copies;
 use super::keys::{TILE, scores};
-use super::masks::{Bias, Selected};
+use super::masks::{Bias, Selected, inside};
 use super::pages::{KvLayout, KvType, PAGE_TOKENS};
 use super::scores::{CHUNK, CHUNK_PAGES, ChunkScores};
 use super::softmax::{Adjusted, join, weigh};
@@ -112,11 +113,12 @@ pub(super) struct State {
 pub(super) struct Scratch {
     /// The result of [`Attend`].
     pub(super) state: State,
-    chunk: State,
+    pub(super) chunk: State,
+    pub(super) copies: Copies,
     queries: Vec<f32>,
     byte_queries: ByteQueries,
     pub(super) scores: Vec<ChunkScores>,
-    unpacked: Unpacked,
+    pub(super) unpacked: Unpacked,
 }
 
 impl Scratch {
@@ -134,7 +136,7 @@ pub(super) fn state_len(rows: usize, size: usize) -> usize {
 impl State {
     /// Resets the state to that of rows that have seen nothing yet.
     #[inline(always)]
-    fn reset(&mut self, rows: usize, size: usize) {
+    pub(super) fn reset(&mut self, rows: usize, size: usize) {
         self.numbers.clear();
         self.numbers.resize(state_len(rows, size), 0.0);
         self.numbers[..rows].fill(f32::NEG_INFINITY);
@@ -225,12 +227,6 @@ pub(super) fn pack_queries<L: Lanes>(set: L::Set, block: &Block, scratch: &mut S
     }
 }
 
-/// The part of a range that is among the `count` positions from `first` on, relative to `first`.
-#[inline(always)]
-fn inside(range: &Range<usize>, first: usize, count: usize) -> Range<usize> {
-    range.start.saturating_sub(first).min(count)..range.end.saturating_sub(first).min(count)
-}
-
 /// The visible tokens of a page for each row of a tile.
 #[inline(always)]
 fn visible_tokens(block: &Block, page: usize, first: usize, height: usize) -> [Range<usize>; TILE] {
@@ -242,7 +238,7 @@ fn visible_tokens(block: &Block, page: usize, first: usize, height: usize) -> [R
 }
 
 /// Whether the keys and values are read by so few rows that they are converted as they are read.
-fn few(block: &Block) -> bool {
+pub(super) fn few(block: &Block) -> bool {
     block.rows() <= 2 * TILE
 }
 

@@ -136,6 +136,18 @@ impl<'a> Input<'a> {
         Ok(Self { queries: item.queries, pages: item.pages, visible, bias, selected, positions })
     }
 
+    /// Numbers of positions that some queries have selected, and that they could have selected; the first is the largest number
+    /// if there is no selection.
+    pub(super) fn counts(&self, queries: Range<usize>) -> (usize, usize) {
+        let stride = self.selected_stride();
+        if stride == 0 {
+            return (usize::MAX, 0);
+        }
+        let words = &self.selected[queries.start * stride..queries.end * stride];
+        let selected = words.iter().map(|word| word.count_ones() as usize).sum();
+        (selected, self.visible[queries].iter().map(Range::len).sum())
+    }
+
     /// Words of selected positions for each query.
     pub(super) fn selected_stride(&self) -> usize {
         self.selected.len().checked_div(self.visible.len()).unwrap_or(0)

@@ -1,5 +1,7 @@
 //! What is added to the scores of a block, and which positions are left out.
 
+use std::ops::Range;
+
 use super::scores::{CHUNK, CHUNK_PAGES};
 
 /// Values that are added to the scores.
@@ -42,4 +44,10 @@ impl<'a> Bias<'a> {
         let rest = row.get(chunk * CHUNK..).unwrap_or(&[]);
         &rest[..rest.len().min(CHUNK)]
     }
+}
+
+/// The part of a range that is among the `count` positions from `first` on, relative to `first`.
+#[inline(always)]
+pub(super) fn inside(range: &Range<usize>, first: usize, count: usize) -> Range<usize> {
+    range.start.saturating_sub(first).min(count)..range.end.saturating_sub(first).min(count)
 }

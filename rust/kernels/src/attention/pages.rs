@@ -103,6 +103,33 @@ impl KvLayout {
         &page[self.kv_heads * self.key_bytes() + head * self.value_bytes()..][..self.value_bytes()]
     }
 
+    /// Copies the key and the value of one head of a token into a page of the same layout with one head.
+    #[inline(always)]
+    pub(super) fn copy_token(&self, from: &[u8], head: usize, token: usize, to: &mut [u8], slot: usize) {
+        let (keys, values) = to.split_at_mut(self.key_bytes());
+        let from_keys = self.keys(from, head);
+        let from_values = if self.latent { &[][..] } else { self.values(from, head) };
+        let size = self.stored_value_size();
+        match self.kv_type {
+            KvType::F32 => {
+                copy_column::<4>(from_keys, token, keys, slot);
+                copy_row(from_values, token, values, slot, 4 * size);
+            }
+            KvType::F16 => {
+                copy_column::<2>(from_keys, token, keys, slot);
+                copy_row(from_values, token, values, slot, 2 * size);
+            }
+            KvType::Q8_0 => {
+                let scales = self.scale_bytes(self.key_size) * PAGE_TOKENS;
+                copy_column::<2>(&from_keys[..scales], token, &mut keys[..scales], slot);
+                copy_column::<4>(&from_keys[scales..], token, &mut keys[scales..], slot);
+                let scales = (self.scale_bytes(size) * PAGE_TOKENS).min(from_values.len());
+                copy_column::<2>(&from_values[..scales], token, &mut values[..scales], slot);
+                copy_row(&from_values[scales..], token, &mut values[scales..], slot, size);
+            }
+        }
+    }
+
     /// Stores the keys and values of consecutive tokens, `tokens × kv_heads × key_size` and `tokens × kv_heads ×
     /// value_size` elements, into one layer's part of a page, from token `slot` of the page on. For a latent layout,
     /// `values` is empty.
@@ -194,6 +221,23 @@ fn to_halves<L: Lanes>(set: L::Set, part: &[f32]) -> [u8; 2 * LANES] {
     let mut halves = [0; 2 * LANES];
     L::load_part(set, part).store_halves(&mut halves);
     halves
+}
+
+/// Copies a column of `[number][token]`, in elements of that many bytes.
+#[inline(always)]
+fn copy_column<const BYTES: usize>(from: &[u8], token: usize, to: &mut [u8], slot: usize) {
+    let (from, to) = (from.as_chunks::<BYTES>().0, to.as_chunks_mut::<BYTES>().0);
+    for (to, from) in to.chunks_exact_mut(PAGE_TOKENS).zip(from.chunks_exact(PAGE_TOKENS)) {
+        to[slot] = from[token];
+    }
+}
+
+/// Copies a row of `[token][number]`, of that many bytes.
+#[inline(always)]
+fn copy_row(from: &[u8], token: usize, to: &mut [u8], slot: usize, bytes: usize) {
+    if !from.is_empty() {
+        to[slot * bytes..][..bytes].copy_from_slice(&from[token * bytes..][..bytes]);
+    }
 }
 
 /// Writes a column of the transposed keys.

@@ -69,16 +69,11 @@ pub(super) fn weigh<L: Lanes>(
     adjusted.apply::<L>(set, &mut scores.as_chunks_mut::<LANES>().0[first..end], first);
     scores[first * LANES..visible.start].fill(f32::NEG_INFINITY);
     scores[visible.end..end * LANES].fill(f32::NEG_INFINITY);
-    for (page, (scores, word)) in scores.chunks_exact_mut(PAGE_TOKENS).zip(adjusted.selected).enumerate() {
-        let mut hidden =
-            if (page + 1) * PAGE_TOKENS > first * LANES && page * PAGE_TOKENS < end * LANES { !word } else { 0 };
-        while hidden != 0 {
-            scores[hidden.trailing_zeros() as usize] = f32::NEG_INFINITY;
-            hidden &= hidden - 1;
-        }
-    }
     let (parts, _) = scores.as_chunks_mut::<LANES>();
     let parts = &mut parts[first..end];
+    if !adjusted.selected.is_empty() {
+        return weigh_selected::<L>(set, parts, first, adjusted.selected);
+    }
     let mut largest = [L::splat(set, f32::NEG_INFINITY); 2];
     for pair in parts.chunks(2) {
         for (largest, part) in largest.iter_mut().zip(pair) {
@@ -86,14 +81,53 @@ pub(super) fn weigh<L: Lanes>(
         }
     }
     let largest = largest[0].max(largest[1]).largest();
-    if largest == f32::NEG_INFINITY && !adjusted.selected.is_empty() {
+    let shift = L::splat(set, largest);
+    let mut sum = L::zero(set);
+    for part in parts {
+        let weights = exp2(L::load(set, part).sub(shift));
+        weights.store(part);
+        sum = sum.add(weights);
+    }
+    (largest, sum.sum())
+}
+
+/// The same for vectors of scores from number `first` of the chunk on, of which only the selected ones count; the others get
+/// weights of 0.
+#[inline(always)]
+fn weigh_selected<L: Lanes>(set: L::Set, parts: &mut [[f32; LANES]], first: usize, selected: &[u64]) -> (f32, f32) {
+    const VECTORS: usize = PAGE_TOKENS / LANES;
+    let bits = |number: usize| {
+        let word = selected.get(number / VECTORS).copied().unwrap_or(0);
+        (word >> (number % VECTORS * LANES)) as u16
+    };
+    let mut largest = L::splat(set, f32::NEG_INFINITY);
+    for (number, part) in (first..).zip(parts.iter_mut()) {
+        let seen = bits(number);
+        if seen == 0 {
+            continue;
+        }
+        if seen != u16::MAX {
+            for (lane, score) in part.iter_mut().enumerate() {
+                if seen >> lane & 1 == 0 {
+                    *score = f32::NEG_INFINITY;
+                }
+            }
+        }
+        largest = largest.max(L::load(set, part));
+    }
+    let largest = largest.largest();
+    if largest == f32::NEG_INFINITY {
         // Nothing of this chunk is selected: no weights, rather than those of scores that are alike.
         parts.as_flattened_mut().fill(0.0);
         return (f32::NEG_INFINITY, 0.0);
     }
     let shift = L::splat(set, largest);
     let mut sum = L::zero(set);
-    for part in parts {
+    for (number, part) in (first..).zip(parts) {
+        if bits(number) == 0 {
+            part.fill(0.0);
+            continue;
+        }
         let weights = exp2(L::load(set, part).sub(shift));
         weights.store(part);
         sum = sum.add(weights);

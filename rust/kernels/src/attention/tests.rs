@@ -6,6 +6,7 @@ use crate::threads::Pool;
 
 const TYPES: [KvType; 3] = [KvType::F32, KvType::F16, KvType::Q8_0];
 
+mod gathered;
 mod pages;
 mod scores;
 mod sparse;
