@@ -186,6 +186,8 @@ class ReferenceEncoder:
                 block = (rows - config.rope_first) // square * 10**6 + (columns - config.rope_first) // square
                 seen = block[:, None] == block[None, :]
             x = self.layer(x, f"v.blk.{layer}", seen, turns, None)
+        if config.layers in config.kept_inputs:
+            kept.append(x)
         if config.last_norm:
             x = self.norm(x, config.last_norm_name)
         if config.joint_tiles:

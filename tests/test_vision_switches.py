@@ -36,7 +36,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "resampled": {"image_size": 0, "positions": "transposed", "window": [3, 3, 0], "merge": 2,
                   "merge_order": "channels", "rotation": "columns_first", "rope_first": 1},
     "joint tiles": {"class_token": "first", "positions": "fixed", "first_norm": True, "joint_tiles": 3,
-                    "arrangements": 5, "row_multiple": 8, "global_layers": 2, "kept_inputs": [0, 2],
+                    "arrangements": 5, "row_multiple": 8, "global_layers": 2, "kept_inputs": [0, 2, 3],
                     "class_output": True},
     "merged by a matrix": {"image_size": 0, "norm": "rms", "gated": True, "last_norm_name": "mm.input_norm", "merge": 2,
                            "merge_order": "channels", "merger": "mm.merger", "projector": ["mm.1", "mm.2"]},

@@ -80,7 +80,7 @@ class VisionConfig(FieldMapping):
     global_layers: int = 0
     """gated layers after the last norm"""
     kept_inputs: list[int] = field(default_factory=list)
-    """layers whose inputs the projector sees beside the final states"""
+    """layers whose inputs the projector sees beside the final states; their number stands for the last one's output"""
 
     merge: int = 1
     """side in patches of the squares that become one row"""

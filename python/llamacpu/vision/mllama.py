@@ -68,10 +68,10 @@ def mllama(file: GGUFFile, kind: str) -> VisionSettings:
 
 
 def _kept(file: GGUFFile, key: str, layers: int) -> list[int]:
-    """The layers whose inputs the projector sees."""
+    """The layers whose inputs the projector sees; their number stands for the output of the last one."""
     found = file.metadata.get(key)
     if isinstance(found, np.ndarray) and found.dtype.kind in "iu":
         kept = [int(layer) for layer in found]
-        if kept == sorted(set(kept)) and all(0 <= layer < layers for layer in kept):
+        if kept == sorted(set(kept)) and all(0 <= layer <= layers for layer in kept):
             return kept
-    raise ModelError(f"metadata key {key!r} is {found!r:.60}; expected ascending numbers of layers below {layers}")
+    raise ModelError(f"metadata key {key!r} is {found!r:.60}; expected ascending numbers of layers up to {layers}")

@@ -82,7 +82,8 @@ settings! {
         row_multiple: usize = 1,
         /// Layers that follow the last norm, `v.global.blk.N`, with a factor for what attention and network add.
         global_layers: usize = 0,
-        /// Layers whose inputs follow the final states in the input of the projector, element by element.
+        /// Layers whose inputs follow the final states in the input of the projector, element by element; their number
+        /// stands for the output of the last one.
         kept_inputs: Vec<usize> = Vec::new(),
 
         /// Side in patches of the squares that become one row.

@@ -130,9 +130,7 @@ impl Encoding {
             fill_up(places, width, stream);
         }
         if stage < config.layers && config.kept_inputs.contains(&stage) {
-            let mut copy = room(stream.len(), 1)?;
-            copy.copy_from_slice(stream);
-            self.kept.push(copy);
+            self.kept.push(copied(stream)?);
         }
         let layers = weights.layers.iter().chain(&weights.global_layers);
         let Some(layer) = layers.into_iter().nth(stage) else { return Ok(()) };
@@ -140,6 +138,9 @@ impl Encoding {
         let ways = (places, self.turns.as_ref(), windowed);
         run(context, (config, layer), ways, &mut self.buffers, stream)?;
         if stage + 1 == config.layers {
+            if config.kept_inputs.contains(&config.layers) {
+                self.kept.push(copied(stream)?);
+            }
             if let Some(weights) = &weights.last_norm {
                 norm(weights).apply_in_place(context, stream, width)?;
             }
@@ -155,6 +156,12 @@ impl Encoding {
         }
         Ok(())
     }
+}
+
+fn copied(stream: &[f32]) -> Result<Vec<f32>, Error> {
+    let mut copy = room(stream.len(), 1)?;
+    copy.copy_from_slice(stream);
+    Ok(copy)
 }
 
 /// Rows that fill up a tile are zeros.

@@ -29,7 +29,7 @@ impl VisionConfig {
         within("arrangements", self.arrangements, 0, 1 << 12)?;
         within("row_multiple", self.row_multiple, 1, 64)?;
         within("kept_inputs", self.kept_inputs.len(), 0, LAYERS_LIMIT)?;
-        self.kept_inputs.iter().try_for_each(|&layer| within("kept_inputs", layer, 0, self.layers - 1))?;
+        self.kept_inputs.iter().try_for_each(|&layer| within("kept_inputs", layer, 0, self.layers))?;
         self.window.iter().try_for_each(|&side| within("window", side, 0, SIDE_LIMIT))?;
         let sound = |epsilon: f32| epsilon.is_finite() && epsilon > 0.0;
         if !sound(self.norm_epsilon) || !sound(self.projector_norm_epsilon) {
