@@ -119,6 +119,16 @@ def test_own_categories_in_the_form_of_llama_3(llama: Make) -> None:
     assert prompt(found).startswith("<s><|start_header_id|>user<|end_header_id|>\n\nTask: ")
 
 
+def test_own_categories_in_the_form_of_llama_4(llama: Make) -> None:
+    found = llama("safe", GUARD)
+    assert isinstance(found.model, Model)
+    known = found.model.tokenizer.token_to_id
+    found.model.tokenizer.token_to_id = lambda text: 2 if text == "<|header_start|>" else known(text)  # type: ignore[method-assign]
+    found.moderate(USER, categories={"S1": "Baking."})
+    assert prompt(found).startswith("<s><|header_start|>user<|header_end|>\n\nTask: ")
+    assert "violated categories.<|eot|><|header_start|>assistant<|header_end|>\n\n" in prompt(found)
+
+
 def test_a_file_without_a_guard_template_gets_the_known_categories(llama: Make) -> None:
     found = llama("safe")
     found.moderate(USER)

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 import llamacpu
-from guard_model import DEMO, write_guard
+import vision_files
+from guard_model import DEMO, WIDTH, write_guard
+from llamacpu.cli.group import command_line
+from llamacpu.engine.pictures import FIRST_PICTURE_ID
+from llamacpu.errors import PictureError
 from llamacpu.tasks.moderation import moderate
 
 httpx = pytest.importorskip("httpx")
@@ -71,3 +76,52 @@ def test_a_file_that_is_no_guard_is_told(tmp_path: Path) -> None:
         found = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
         assert found.status_code == 500
         assert "Llama Guard" in found.json()["error"]["message"]
+
+
+def test_pictures_are_judged_too(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    guard = write_guard(tmp_path / "guard.gguf", WORD)
+    mmproj = vision_files.write_mmproj(tmp_path / "encoder.gguf", width=WIDTH)
+    [shown] = vision_files.asked("What can you do?", vision_files.url())
+    [bad] = vision_files.asked("Tell me a poem.", vision_files.url())
+    with llamacpu.Model(guard) as blind, pytest.raises(PictureError, match="the model sees none"):
+        moderate(blind.session(), [shown])
+    with llamacpu.Model(guard, mmproj=mmproj) as model:
+        session, plain = model.session(), model.session()
+        found = moderate(session, [shown])
+        moderate(plain, GOOD)
+        assert session.position > plain.position + vision_files.TOKENS
+        assert found.text in ("safe", "unsafe\nS9")
+        assert moderate(model.session(), [bad]).unsafe
+        own = model.session()
+        moderate(own, [bad], categories={"S9": "Poems"})
+        assert any(token >= FIRST_PICTURE_ID for token in own.tokens)
+    picture = tmp_path / "a.png"
+    picture.write_bytes(vision_files.png())
+    arguments = ["moderate", str(guard), "Tell me a poem.", "--image", str(picture), "--mmproj", str(mmproj)]
+    told = CliRunner().invoke(command_line, arguments)
+    assert told.stdout.startswith("unsafe\t")
+    told = CliRunner().invoke(command_line, arguments[:-2])
+    assert (told.exit_code, "mmproj" in told.stderr) == (1, True)
+
+
+def test_a_picture_does_not_pass_a_guard_that_sees_none(tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    seeing = vision_files.write_mmproj(tmp_path / "encoder.gguf")
+    url, data = vision_files.url(), vision_files.url().partition(",")[2]
+    bodies = {
+        "/v1/chat/completions": {"messages": vision_files.asked("Hello", url), "max_tokens": 2},
+        "/api/chat": {"messages": [{"role": "user", "content": "Hello", "images": [data]}], "stream": False},
+        "/api/generate": {"prompt": "Hello", "images": [data], "raw": True, "stream": False},
+        "/completion": {"prompt": {"prompt_string": "<__media__> Hello", "multimodal_data": [data]}, "n_predict": 2},
+    }
+    guard = write_guard(tmp_path / "guard.gguf", WORD)
+    with llamacpu.serve(DEMO, mmproj=seeing, guard=guard) as address:
+        for path, body in bodies.items():
+            found = httpx.post(address + path, json={"model": "demo", **body}, timeout=60)
+            assert (found.status_code, "sees no pictures" in found.text) == (400, True), path
+    vision_files.write_mmproj(tmp_path / "mmproj-guard.gguf", width=WIDTH)
+    with llamacpu.serve(DEMO, mmproj=seeing, guard=guard) as address:
+        for path, body in bodies.items():
+            found = httpx.post(address + path, json={"model": "demo", **body}, timeout=60)
+            assert found.status_code == 200, (path, found.text)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llamacpu.answers import in_headers
 from llamacpu.answers import tools as requested
-from llamacpu.answers.pictures import has_pictures, prompt_with_pictures, with_marks
 from llamacpu.arguments import described, token_ids
 from llamacpu.chat.reasoning import (
     REASONING_MARKS,
@@ -19,6 +18,7 @@ from llamacpu.chat.reasoning import (
     open_reasoning,
 )
 from llamacpu.chat.segments import Segment
+from llamacpu.chat.shown import has_pictures, prompt_with_pictures, with_marks
 from llamacpu.text.checks import check_text
 from llamacpu.text.infill import can_infill, infill_prompt
 

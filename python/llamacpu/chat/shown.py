@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEDIA_MARK",
+    "PICTURES",
     "has_pictures",
     "marked_text",
+    "prompt_ids",
     "prompt_with_pictures",
     "text_with_media",
     "text_with_pictures",
@@ -30,7 +32,8 @@ __all__ = [
 MEDIA_MARK = "<__media__>"
 """What stands for a picture in texts that clients of llama-server send and receive."""
 _PLACE = re.compile(r"\[img-(\d{1,4})\]")
-_KINDS = ("image_url", "input_image", "image")
+PICTURES = ("image_url", "input_image", "image")
+"""The types of parts of messages that are pictures."""
 
 
 def has_pictures(messages: Sequence[Mapping[str, Any]]) -> bool:
@@ -43,7 +46,7 @@ def _pictures_in(message: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if isinstance(content, Mapping):
         content = [content]
     for part in content if isinstance(content, (list, tuple)) else ():
-        if isinstance(part, Mapping) and part.get("type") in _KINDS:
+        if isinstance(part, Mapping) and part.get("type") in PICTURES:
             yield part
 
 
@@ -156,6 +159,24 @@ def marked_text(
     return "".join(MEDIA_MARK if marks.number(one) is not None else one.text for one in segments)
 
 
+def prompt_ids(
+    chat: Chat,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Any] | None = None,
+    access: PictureAccess | None = None,
+    **variables: Any,
+) -> Sequence[int]:
+    """The ids of the prompt for messages, as `Chat.encode`; a `MixedTokens` if there are pictures in them.
+
+    Raises what `with_marks` and `prompt_with_pictures` raise.
+    """
+    if not has_pictures(messages):
+        return chat.encode(messages, tools, **variables)
+    messages, pictures, marks = with_marks(chat, messages, access)
+    segments = chat.segments(messages, tools, marks=marks, **variables)
+    return prompt_with_pictures(chat, segments, pictures, marks)
+
+
 def _vision_of(chat: Chat) -> Vision:
     if chat.vision is None:
         raise PictureError(
@@ -172,7 +193,7 @@ def _text(content: Any, mark: Any) -> str:
     texts = ""
     line = False
     for part in [content] if isinstance(content, Mapping) else content:
-        if isinstance(part, Mapping) and part.get("type") in _KINDS:
+        if isinstance(part, Mapping) and part.get("type") in PICTURES:
             texts += mark(part)
             line = False
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 @click.argument("text", required=False)
 @click.option("-p", "--prompt", help="The user's message, if it begins with a dash.")
 @click.option("-a", "--answer", help="Classify this answer of the assistant to the message.")
+@click.option(
+    "--image",
+    "images",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="A picture of the user's message, for a model that sees (Llama Guard 4, 11B Vision); may be repeated.",
+)
+@options.mmproj
 @click.option(
     "--category",
     "categories",
@@ -43,6 +52,8 @@ def command(
     text: str | None,
     prompt: str | None,
     answer: str | None,
+    images: tuple[Path, ...],
+    mmproj: str | None,
     categories: tuple[str, ...],
     threshold: float,
     context: int | None,
@@ -59,10 +70,11 @@ def command(
 
     text = opening.one_text(text, prompt)
     own = dict(_category(given) for given in categories) or None
-    messages = [{"role": "user", "content": text}]
+    shown: dict[str, Any] = {"images": list(images)} if images else {}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": text, **shown}]
     if answer is not None:
         messages.append({"role": "assistant", "content": answer})
-    with opening.opened(model, threads=threads, load=load, overrides=overrides) as opened:
+    with opening.opened(model, threads=threads, load=load, overrides=overrides, mmproj=mmproj) as opened:
         found = moderate(opened.session(context), messages, categories=own, threshold=threshold)
     verdict = "unsafe" if found.unsafe else "safe"
     if as_json:

@@ -31,6 +31,7 @@ except ImportError as _error:
         "pip install llamacpu[langchain]"
     ) from None
 
+from llamacpu.chat.shown import prompt_ids
 from llamacpu.engine.interfaces import CancelToken
 from llamacpu.integrations.langchain_embeddings import LlamaCpuEmbeddings, path_of_environment
 from llamacpu.integrations.langchain_messages import chunk_of, last_chunk_of, messages_of, result_of
@@ -63,7 +64,7 @@ class ChatLlamaCpu(BaseChatModel):
     chat_format: str | None = None
     """A chat template by name or source; None for the file's own."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict)
-    """Other arguments of `llamacpu.Llama`."""
+    """Other arguments of `llamacpu.Llama`, such as `mmproj` for a vision encoder that is not beside the model."""
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -135,7 +136,7 @@ class ChatLlamaCpu(BaseChatModel):
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """The number of tokens in the prompt that the chat template makes from messages and tools."""
         offered = [tool_of(tool) for tool in tools or ()]
-        return len(self._llama.chat.encode(messages_of(messages), offered or None))
+        return len(prompt_ids(self._llama.chat, messages_of(messages), offered or None))
 
     # --- Answers ---
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Answer
+from llamacpu.chat.shown import PICTURES, has_pictures
+from llamacpu.errors import PictureError
 from llamacpu.generation import GenerationResult
 from llamacpu.server.errors import ApiError, told
 from llamacpu.server.running import End, Run, Step
@@ -55,8 +57,13 @@ class Guard:
 
     def _judge(self, messages: Messages) -> str | None:
         served = self._opened()
+        if has_pictures(messages) and served.chat.vision is None:
+            raise PictureError(
+                f"the guard model, {served.name}, sees no pictures, and a message with one cannot be judged; use a "
+                "guard that sees (Llama Guard 4, Llama Guard 3 11B Vision), or send text alone"
+            )
         session = served.model.session(served.context)
-        verdict = moderate(session, messages, threshold=self._threshold, chat=served.chat)
+        verdict = moderate(session, messages, threshold=self._threshold, chat=served.chat, access=served.access)
         if not verdict.unsafe:
             return None
         named = [f"{key}: {LLAMA_GUARD_3[key]}" if key in LLAMA_GUARD_3 else key for key in verdict.categories]
@@ -137,25 +144,41 @@ class GuardedRun(Run):
         return steps
 
 
-def spoken(messages: Messages) -> list[dict[str, str]]:
+def spoken(messages: Messages) -> list[dict[str, Any]]:
     """Return the part of a conversation that the guard sees: user and assistant turns up to the last user turn.
 
-    Every turn that is not the assistant's counts as the user's.
+    Every turn that is not the assistant's counts as the user's. Content with pictures is a list of parts.
     """
-    found: list[dict[str, str]] = []
+    found: list[tuple[str, list[Any]]] = []
     for message in messages:
-        content = message.get("content")
-        if isinstance(content, list):
-            content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
-        if not content:
+        parts = _parts(message)
+        if not parts:
             continue
         role = "assistant" if message.get("role") == "assistant" else "user"
-        if found and found[-1]["role"] == role:
-            found[-1]["content"] += f"\n{content}"
+        if found and found[-1][0] == role:
+            found[-1][1].extend(parts)
         else:
-            found.append({"role": role, "content": str(content)})
-    while found and found[0]["role"] != "user":
+            found.append((role, parts))
+    while found and found[0][0] != "user":
         found.pop(0)
-    while found and found[-1]["role"] != "user":
+    while found and found[-1][0] != "user":
         found.pop()
-    return found or [{"role": "user", "content": ""}]
+    return [{"role": role, "content": _content(parts)} for role, parts in found] or [{"role": "user", "content": ""}]
+
+
+def _parts(message: Mapping[str, Any]) -> list[Any]:
+    """The pictures of a message, and its text as one part."""
+    content = message.get("content")
+    listed = content if isinstance(content, list) else []
+    parts: list[Any] = [{"type": "image", "base64": image} for image in message.get("images") or ()]
+    parts += [part for part in listed if isinstance(part, Mapping) and part.get("type") in PICTURES]
+    text = "".join(str(part.get("text") or "") for part in listed if isinstance(part, Mapping))
+    text = text or ("" if content is None or isinstance(content, list) else str(content))
+    return [*parts, text] if text else parts
+
+
+def _content(parts: list[Any]) -> Any:
+    """The texts in lines; parts, if there are pictures among them."""
+    if all(isinstance(part, str) for part in parts):
+        return "\n".join(parts)
+    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]

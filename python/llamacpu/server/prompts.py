@@ -50,7 +50,7 @@ class Use:
         self._client = client
         self._lora = lora
         self._kept = False
-        self._said: list[list[dict[str, str]]] = []
+        self._said: list[list[dict[str, Any]]] = []
 
     def says(self, *conversations: Sequence[Mapping[str, Any]]) -> None:
         """Set what the guard judges before computation starts: one conversation for all questions, or one for each."""

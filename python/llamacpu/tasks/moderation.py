@@ -1,4 +1,4 @@
-"""Moderation with Llama Guard 1 to 3: is the last message of a conversation safe?
+"""Moderation with Llama Guard 1 to 4: is the last message of a conversation safe?
 
 The prompt comes from the chat template in the model file. For custom categories, which the templates in these files do
 not accept, it is written in the same form (Inan et al., arXiv:2312.06674, and the model cards of Llama Guard 2 and 3).
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.chat import Chat
+from llamacpu.chat.shown import prompt_ids
 from llamacpu.errors import ModelError
 from llamacpu.generation import generate
 from llamacpu.sampling import Sampling
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from llamacpu.engine.interfaces import SessionLike
+    from llamacpu.pictures import PictureAccess
     from llamacpu.text.tokenizer import Tokenizer
 
 __all__ = ["LLAMA_GUARD_3", "Moderation", "moderate", "read_verdict"]
@@ -60,29 +62,34 @@ def moderate(
     categories: Mapping[str, str] | None = None,
     threshold: float = 0.5,
     chat: Chat | None = None,
+    access: PictureAccess | None = None,
 ) -> Moderation:
     """Judge the last message of a conversation, the user's or the assistant's, with a Llama Guard model.
 
     categories   key to description, replacing the model's own categories
     threshold    the message counts as unsafe if the probability of "unsafe" is at least this
+    access       what texts in messages may name as a picture, besides data URLs
 
-    Raises ModelError if the model gives no verdict or its logits are not finite, ValueError for an empty conversation.
+    Messages may have pictures if the model sees (Llama Guard 4, Llama Guard 3 11B Vision), in the forms of
+    `Model.chat`. Raises ModelError if the model gives no verdict or its logits are not finite, ValueError for an empty
+    conversation, PictureError for pictures that cannot be read or shown to the model.
     """
     if not messages:
         raise ValueError("there is no message to judge; expected a conversation of at least one message")
     model = session.model
     tokenizer = model.tokenizer
+    chat = chat or Chat.of(model)
+    if categories is None and "UNSAFE CONTENT CATEGORIES" not in chat.template.source:
+        categories = LLAMA_GUARD_3
     if categories is None:
-        chat = chat or Chat.of(model)
-        if "UNSAFE CONTENT CATEGORIES" not in chat.template.source:
-            categories = LLAMA_GUARD_3
-    if categories is None:
-        assert chat is not None
-        ids = chat.encode(messages)
+        ids = prompt_ids(chat, messages, access=access)
     else:
-        old = tokenizer.token_to_id("<|start_header_id|>") is None
+        newest = tokenizer.token_to_id("<|header_start|>") is not None
+        oldest = not newest and tokenizer.token_to_id("<|start_header_id|>") is None
         guard = Chat(model.metadata, tokenizer, "llama-guard")
-        ids = guard.encode(messages, categories=dict(categories), llama_2=old)
+        guard.vision = chat.vision
+        forms: dict[str, Any] = {"categories": dict(categories), "llama_2": oldest, "llama_4": newest}
+        ids = prompt_ids(guard, messages, access=access, **forms)
     unsafe, chances = _first_tokens(tokenizer, "unsafe"), []
 
     def watch(history: npt.NDArray[np.int64], logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question
 from llamacpu.answers.log_probabilities import LogProbabilities
-from llamacpu.answers.pictures import text_with_media
 from llamacpu.answers.reading import Piece
+from llamacpu.chat.shown import text_with_media
 from llamacpu.multimodal.sequences import text_ids
 from llamacpu.server.errors import invalid
 from llamacpu.server.llama_server.requests import Completion, Infill, MediaPrompt, NativeFields
@@ -46,7 +46,8 @@ async def completion(call: Call) -> Response:
         prompts: list[Any] = given if several and isinstance(given, list) else [given]
         if len(prompts) > call.state.settings.choices:
             raise invalid(f"prompt has {len(prompts)} texts; this server takes {call.state.settings.choices}", "prompt")
-        return await _answered(call, use, lambda: [_prompt_of(served, prompt) for prompt in prompts], several)
+        shown = [prompt.multimodal_data if isinstance(prompt, MediaPrompt) else [] for prompt in prompts]
+        return await _answered(call, use, lambda: [_prompt_of(served, prompt) for prompt in prompts], several, shown)
 
 
 async def infill(call: Call) -> Response:
@@ -63,7 +64,9 @@ async def infill(call: Call) -> Response:
         )
 
 
-async def _answered(call: Call, use: Use, prompts: Any, several: bool) -> Response:
+async def _answered(
+    call: Call, use: Use, prompts: Any, several: bool, shown: Sequence[Sequence[str]] = ((),)
+) -> Response:
     body: NativeFields = call.body
     check_schema(call.state, body.json_schema, "json_schema")
     check_schema(call.state, body.grammar or "", "grammar")
@@ -84,7 +87,7 @@ async def _answered(call: Call, use: Use, prompts: Any, several: bool) -> Respon
 
     questions = await use.questions(make)
     tokenizer = use.served.model.tokenizer
-    use.says(*([{"role": "user", "content": tokenizer.decode(text_ids(question.prompt))}] for question in questions))
+    use.says(*([_said(tokenizer, question, *images)] for question, images in zip(questions, shown, strict=True)))
     timeout = body.t_max_predict_ms / 1000 if body.t_max_predict_ms else None
     tellers = [_Teller(use.served, body, question, index) for index, question in enumerate(questions)]
     if not several:
@@ -174,6 +177,11 @@ def _chosen(found: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
         if value is not None:
             chosen[path.rpartition("/")[2]] = value
     return chosen
+
+
+def _said(tokenizer: Tokenizer, question: Question, *images: str) -> dict[str, Any]:
+    """A prompt as the message that a guard judges."""
+    return {"role": "user", "content": tokenizer.decode(text_ids(question.prompt)), "images": list(images)}
 
 
 def _prompt_of(served: Served, prompt: Any) -> Sequence[int]:

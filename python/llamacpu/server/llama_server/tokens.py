@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llamacpu.answers.pictures import marked_text
 from llamacpu.chat.conversation import templates_in
+from llamacpu.chat.shown import marked_text
 from llamacpu.engine.machine import version
 from llamacpu.server.bodies import checked, parsed, read
 from llamacpu.server.errors import invalid

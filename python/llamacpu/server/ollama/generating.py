@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llamacpu.answers import Question, text_prompt
-from llamacpu.answers.pictures import text_with_pictures
 from llamacpu.chat import ChatTemplate, OllamaTemplate, Segment, is_go_template
+from llamacpu.chat.shown import text_with_pictures
 from llamacpu.errors import TemplateError
 from llamacpu.multimodal.sequences import followed_by, text_ids
 from llamacpu.server.errors import invalid
