@@ -136,6 +136,18 @@ def test_matmul_with_plain_weights() -> None:
     assert kernels.matmul(x[:0], weights).shape == (0, 7)
 
 
+@pytest.mark.skipif("amx-software" not in ISAS, reason="tiles of AMX are a matter of x86-64")
+@pytest.mark.parametrize("name", [name for name in FORMATS if name not in FLOATS])
+def test_tiles_change_no_bit(name: str) -> None:
+    """Whole tiles of 16 tokens and parts of them, rows that fill no group, more columns than a panel holds."""
+    x = normal(40, 8192 + 256, seed=4)
+    blocks = blocks_of(name, 37, x.shape[1], seed=5)
+    expected = kernels.matmul(x, blocks, name, isa="scalar", threads=2)
+    for isa in ("amx-software", "amx-software,-avx2", *(isa for isa in ISAS if isa == "amx")):
+        for tokens, threads in ((40, 2), (32, 1), (17, 2), (13, 1)):
+            assert np.array_equal(kernels.matmul(x[:tokens], blocks, name, isa=isa, threads=threads), expected[:tokens])
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_rms_norm(isa: str) -> None:
     x, weight = normal(4, 3, 200), normal(200, seed=1)
