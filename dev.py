@@ -182,7 +182,8 @@ def neighbours(arguments: list[str]) -> None:
     # The clients' own warnings are not ours to turn into errors.
     plugins = ("-p", "no:asyncio", "-p", "no:schemathesis")
     clients = ("-rfEsR", *RERUNS, *plugins, "-o", "filterwarnings=", "-o", "timeout=300")
-    run(python, "-m", "pytest", *clients, "tests/neighbours/test_server.py", PYTHONPATH=source)
+    servers = ("tests/neighbours/test_server.py", "tests/neighbours/test_pictures.py")
+    run(python, "-m", "pytest", *clients, *servers, PYTHONPATH=source)
     run(python, "-m", "pytest", *clients, "tests/neighbours/test_llama_stack.py", PYTHONPATH=source)
     # Ray leaves files and sockets to its own processes.
     on_ray = ("tests/neighbours/test_ray.py", "tests/neighbours/test_ray_serve.py")
