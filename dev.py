@@ -107,12 +107,12 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
     way = ("nice", "-n", "5") if shutil.which("nice") else ()
     one = (PYTHON, "-m", "pytest", "-rfER", *RERUNS, *marked, *(arguments or files))
     others = [Job(*way, *one, background=True, LLAMACPU_ISA=name) for name in names[:-1]]
-    try:
-        run(*pytest, *arguments, LLAMACPU_ISA=names[-1])
-    finally:
-        for job in others:
-            job.wait(*allowed)
-        show_times()
+    all_well = Job(*pytest, *arguments, LLAMACPU_ISA=names[-1]).end() == 0
+    for job in others:
+        all_well = job.end() in (0, *allowed) and all_well
+    show_times()
+    if not all_well:
+        sys.exit(1)
 
 
 def test(arguments: list[str]) -> None:

@@ -31,8 +31,13 @@ class Job:
             self.words, cwd=cwd, env=os.environ | environment, stdout=self.output, stderr=self.output
         )
 
-    def wait(self, *allowed: int) -> None:
-        """Wait for the command to end; exit with its status if that is neither 0 nor one of those allowed."""
+    def wait(self) -> None:
+        """Wait for the command to end; exit with its status if that is not 0."""
+        if status := self.end():
+            sys.exit(status)
+
+    def end(self) -> int:
+        """Wait for the command to end and return its status."""
         processor = 0.0
         if hasattr(os, "wait4"):
             _, status, usage = os.wait4(self.process.pid, 0)
@@ -44,8 +49,7 @@ class Job:
             print(self.shown, self.output.read().decode(errors="replace"), sep="\n", flush=True)
         label = self.shown.replace(f"{SCRIPTS}{os.sep}", "").replace(str(ROOT) + os.sep, "")
         TIMES.append((time.monotonic() - self.started, processor, label))
-        if status and status not in allowed:
-            sys.exit(status)
+        return status
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
