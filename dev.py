@@ -107,10 +107,13 @@ def python_tests(arguments: list[str], marked: tuple[str, ...] = ("-m", "instruc
     way = ("nice", "-n", "5") if shutil.which("nice") else ()
     one = (PYTHON, "-m", "pytest", "-rfER", *RERUNS, *marked, *(arguments or files))
     others = [Job(*way, *one, background=True, LLAMACPU_ISA=name) for name in names[:-1]]
-    all_well = Job(*pytest, *arguments, LLAMACPU_ISA=names[-1]).end() == 0
+    suite = Job(*pytest, *arguments, relayed=True, LLAMACPU_ISA=names[-1])
+    all_well = suite.end() == 0
     for job in others:
         all_well = job.end() in (0, *allowed) and all_well
     show_times()
+    # The suite's own summary is the last word.
+    print(suite.last_line.decode(errors="replace"), end="", flush=True)
     if not all_well:
         sys.exit(1)
 

@@ -18,17 +18,29 @@ TIMES: list[tuple[float, float, str]] = []
 
 
 class Job:
-    """A command run in the project's root or `cwd`; if in the background, its output is shown when it ends."""
+    """A command run in the project's root or `cwd`; if in the background, its output is shown when it ends.
 
-    def __init__(self, *command: str | Path, background: bool = False, cwd: Path = ROOT, **environment: str) -> None:
+    Of a command that is relayed, `last_line` is kept back, so that it can close what others have to say.
+    """
+
+    def __init__(
+        self,
+        *command: str | Path,
+        background: bool = False,
+        relayed: bool = False,
+        cwd: Path = ROOT,
+        **environment: str,
+    ) -> None:
         self.words = [str(word) for word in command]
         self.shown = " ".join(["$", *(f"{key}={value}" for key, value in environment.items()), *self.words])
         self.started = time.monotonic()
         self.output: IO[bytes] | None = tempfile.TemporaryFile() if background else None  # noqa: SIM115
         if not background:
             print(self.shown, flush=True)
+        self.last_line = b""
+        shown = subprocess.PIPE if relayed else self.output
         self.process = subprocess.Popen(
-            self.words, cwd=cwd, env=os.environ | environment, stdout=self.output, stderr=self.output
+            self.words, cwd=cwd, env=os.environ | environment, stdout=shown, stderr=self.output
         )
 
     def wait(self) -> None:
@@ -38,6 +50,10 @@ class Job:
 
     def end(self) -> int:
         """Wait for the command to end and return its status."""
+        for line in self.process.stdout or ():
+            sys.stdout.buffer.write(self.last_line)
+            sys.stdout.flush()
+            self.last_line = line
         processor = 0.0
         if hasattr(os, "wait4"):
             _, status, usage = os.wait4(self.process.pid, 0)
