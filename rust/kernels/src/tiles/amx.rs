@@ -7,7 +7,7 @@
 //! complain if it used them itself; it never does, and the configuration lives from `configure` to `release` in between.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
+use std::arch::x86_64::{__cpuid_count, _xgetbv, CpuidResult};
 
 use super::{ACTIVATION_STRIDE, Configuration, SUM_STRIDE, Software, TOKENS, Tiles, WEIGHT_STRIDE};
 
@@ -89,12 +89,15 @@ pub(crate) fn usable() -> bool {
 
 /// Whether the processor has tiles of the sizes used here, and products of bytes (CPUID leaves 7 and 29).
 fn present() -> bool {
-    let leaf = __cpuid_count(7, 0).edx;
-    if __cpuid(0).eax < 0x1d || leaf >> 24 & 1 == 0 || leaf >> 25 & 1 == 0 {
+    /// CPUID, which older compilers take for unsafe.
+    const CPUID: unsafe fn(u32, u32) -> CpuidResult = __cpuid_count;
+    // SAFETY: processors with x86-64 have CPUID; a leaf that they do not have is answered, too.
+    let (largest, features) = unsafe { (CPUID(0, 0).eax, CPUID(7, 0).edx) };
+    if largest < 0x1d || features >> 24 & 1 == 0 || features >> 25 & 1 == 0 {
         return false;
     }
-    // Palette 1: bytes of a row and number of tiles in the halves of one register, rows in another.
-    let palette = __cpuid_count(0x1d, 1);
+    // SAFETY: as above. Palette 1: bytes of a row and number of tiles in the halves of one register, rows in another.
+    let palette = unsafe { CPUID(0x1d, 1) };
     palette.ebx & 0xffff >= 64 && palette.ebx >> 16 >= 8 && palette.ecx & 0xffff >= 16
 }
 
