@@ -127,6 +127,7 @@ def sealed(data: bytes, header: int) -> bytes:
     return data[:-4] + struct.pack("<I", zlib.crc32(data[:-4]))
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_files_that_lie_about_pictures_are_refused(opened: tuple[Model, Any]) -> None:
     model, _ = opened
     sound = saved(model, sequence([5, 60]))
@@ -161,6 +162,7 @@ def test_files_that_lie_about_pictures_are_refused(opened: tuple[Model, Any]) ->
             saved_sessions.read(model, io.BytesIO(sound[:length]))
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_thousand_pictures_leave_nothing_behind(opened: tuple[Model, Any]) -> None:
     model, _ = opened
     session = model.session()

@@ -107,6 +107,7 @@ def test_long_texts_are_cut_or_refused(model: Model) -> None:
         model.embed(long, truncate=False)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_nothing_to_embed(model: Model, tiny_model: TinyModel) -> None:
     assert model.embed([]).shape == (0, model.config["embedding_length"])
     assert model.embed([], "none") == []
@@ -118,6 +119,7 @@ def test_nothing_to_embed(model: Model, tiny_model: TinyModel) -> None:
         model.embed("a", "rank")  # type: ignore[call-overload]
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.parametrize(("number", "name"), [(None, None), (0, "none"), (1, "mean"), (2, "cls"), (3, "last")])
 def test_the_file_recommends_a_pooling(tiny_model: TinyModel, number: int | None, name: str | None) -> None:
     with Model(with_pooling(tiny_model, number), threads=1) as model:
@@ -126,6 +128,7 @@ def test_the_file_recommends_a_pooling(tiny_model: TinyModel, number: int | None
         assert np.array_equal(model.embed("once upon"), model.embed("once upon", pooling))
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_what_this_version_cannot_embed_is_an_error(tiny_model: TinyModel) -> None:
     for number in (4, 77):
         with Model(with_pooling(tiny_model, number), threads=1) as model:
@@ -181,6 +184,7 @@ def test_llama_without_pooling_gives_a_vector_a_token(tiny_model: TinyModel) -> 
         assert np.shape(found.embed("once")) == (found.n_embd(),)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_llama_says_what_it_cannot_embed(tiny_model: TinyModel) -> None:
     with Llama(tiny_model("mha")) as found, pytest.raises(RuntimeError, match="embedding=True"):
         found.embed("a")

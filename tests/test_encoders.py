@@ -160,6 +160,7 @@ def test_a_text_is_one_step(made: Made) -> None:
         assert np.array_equal(whole, model.session().hidden([2, 5, 3]))
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_what_writes_text_is_refused(made: Made) -> None:
     """Nothing that needs logits gives anything, and every error says what the model is for."""
     with Model(made("bert"), threads=1) as model:
@@ -213,6 +214,7 @@ def test_decoders_that_were_taught_to_look_ahead(tiny_model: Made) -> None:
             model.session().forward(ids)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_damaged_headers_are_errors_or_models(made: Made, tmp_path: Path) -> None:
     whole = made(Encoder(layers=1, width=32, inner=32, heads=2, context=8)).read_bytes()
     header = whole.index(b"token_embd.weight")
@@ -233,6 +235,7 @@ def test_damaged_headers_are_errors_or_models(made: Made, tmp_path: Path) -> Non
     assert refused > 40
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_contradictions_are_errors(made: Made, tmp_path: Path) -> None:
     for changed, message in [
         (Encoder(extra={"attention.head_count_kv": 3}), "divisor"),

@@ -47,6 +47,7 @@ def test_no_bit_depends_on_the_way(name: str, tmp_path: Path) -> None:
     check_ways(write(tmp_path / "model.gguf", name), tokens, 4 * CONTEXT, tmp_path)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_learned_positions_end_where_they_end(tmp_path: Path) -> None:
     with Model(write(tmp_path / "model.gguf", "gpt2")) as model:
         session = model.session(context=4 * CONTEXT)
@@ -130,6 +131,7 @@ def test_states_of_encoders_against_exact_arithmetic(
     assert float(((got - exact) ** 2).sum() / (exact**2).sum()) < 1e-9
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_classifier_of_modern_bert_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     switches, keys, biases = ENCODERS["modern-bert"]
     monkeypatch.setitem(FAMILIES, "modern-bert", (switches | {"causal": False, "output": False}, keys, biases))

@@ -124,6 +124,7 @@ def check_ways(path: Path, tokens: list[int], context: int, folder: Path) -> Non
             assert np.array_equal(first.forward(tokens[length:], logits="all"), whole[length:])
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_picture_is_refused_in_words(golden: Path) -> None:
     path = golden / "families" / "mllama.gguf"
     if not path.is_file():

@@ -97,6 +97,7 @@ def test_a_prompt_longer_than_a_chunk(tiny_model: TinyModel) -> None:
         assert np.array_equal(np.concatenate(parts, axis=1), whole)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_layers_are_counted_from_both_ends(model: Model) -> None:
     count = model.config["layers"] + 1
     tokens = tokens_for(model, 9)
@@ -107,6 +108,7 @@ def test_layers_are_counted_from_both_ends(model: Model) -> None:
     assert np.array_equal(model.session().hidden(tokens, np.array([1]))[0], forwards[1])  # type: ignore[arg-type]
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_wrong_layers_are_refused(model: Model) -> None:
     session = model.session()
     count = model.config["layers"] + 1

@@ -49,6 +49,7 @@ def test_weights_on_disk_change_no_bit(
     assert np.array_equal(np.concatenate(got), expected)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_weights_of_all_tokens_come_before_experts(tiny_model: Callable[..., Path], free: Free) -> None:
     path = tiny_model(EXPERTS, "Q8_0")
     with llamacpu.GGUFFile(path) as file:
@@ -63,6 +64,7 @@ def test_weights_of_all_tokens_come_before_experts(tiny_model: Callable[..., Pat
         assert model._native.limit_memory(0) == model.weight_bytes
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_the_log_and_commands_say_so(
     tiny_model: Callable[..., Path], free: Free, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,6 +81,7 @@ def test_the_log_and_commands_say_so(
     assert "no: 400.0 kB are free, less than the weights take; it runs from disk, slowly, " in told
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_what_would_fit_is_told(tiny_model: Callable[..., Path], free: Free) -> None:
     path = tiny_model(EXPERTS, "Q8_0")
     with llamacpu.GGUFFile(path) as file:
@@ -92,6 +95,7 @@ def test_what_would_fit_is_told(tiny_model: Callable[..., Path], free: Free) -> 
         assert Room(file, config).limit is None
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_copy_that_has_no_room_is_refused(tiny_model: Callable[..., Path], free: Free) -> None:
     path = tiny_model("gqa", "Q8_0")
     free(100_000)

@@ -208,6 +208,7 @@ def pairs_of(families: Path) -> dict[str, tuple[Any, Any]]:
     return random_pairs({"blk.1.attn_q.weight": (64, 64), "blk.0.ffn_down.weight": (64, 128)}, random)
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -264,6 +265,7 @@ def _rewrite(path: Path, changes: dict[str, Any]) -> None:
     path.with_suffix(".new").replace(path)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_files_that_are_something_else(families: Path, tmp_path: Path) -> None:
     whole = (families / "lora-all.gguf").read_bytes()
     (tmp_path / "short.gguf").write_bytes(whole[: len(whole) // 2])

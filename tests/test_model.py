@@ -80,6 +80,7 @@ def test_ids_from_any_sequence(model: Model, ids: object) -> None:
     assert session.tokens == [1, 2, 3]
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.parametrize(
     ("ids", "exception", "message"),
     [
@@ -103,6 +104,7 @@ def test_wrong_ids(model: Model, ids: object, exception: type[Exception], messag
     assert session.tokens == [1, 2]
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_wrong_arguments(model: Model, tiny_model: TinyModel) -> None:
     session = model.session()
     with pytest.raises(ValueError, match='logits is "first"'):
@@ -144,6 +146,7 @@ def test_one_bad_item_moves_no_session(model: Model) -> None:
     assert (free.position, full.position) == (0, 2)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_closed_model_says_so(tiny_model: TinyModel) -> None:
     model = Model(tiny_model("gqa"), threads=1)
     session = model.session()
@@ -174,6 +177,7 @@ def rewritten(source: Path, target: Path, rename: Callable[[str], str | None]) -
     return target
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.parametrize("missing", ["blk.1.attn_q.weight", "output_norm.weight", "token_embd.weight"])
 def test_a_missing_tensor_is_named(tiny_model: TinyModel, tmp_path: Path, missing: str) -> None:
     path = rewritten(tiny_model("gqa"), tmp_path / "m.gguf", lambda name: None if name == missing else name)
@@ -181,6 +185,7 @@ def test_a_missing_tensor_is_named(tiny_model: TinyModel, tmp_path: Path, missin
         Model(path)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_tensor_of_another_shape_is_named(tiny_model: TinyModel, tmp_path: Path) -> None:
     names = {"blk.0.ffn_up.weight": "blk.0.ffn_down.weight", "blk.0.ffn_down.weight": "blk.0.ffn_up.weight"}
     path = rewritten(tiny_model("gqa"), tmp_path / "m.gguf", lambda name: names.get(name, name))
@@ -188,6 +193,7 @@ def test_a_tensor_of_another_shape_is_named(tiny_model: TinyModel, tmp_path: Pat
         Model(path)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_an_unread_tensor_of_a_layer_is_refused(tiny_model: TinyModel, tmp_path: Path) -> None:
     """A norm of the queries, as other architectures have it, would silently be left out."""
     source = tiny_model("bias")
@@ -197,6 +203,7 @@ def test_an_unread_tensor_of_a_layer_is_refused(tiny_model: TinyModel, tmp_path:
         Model(path)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_other_unread_tensors_are_refused_too(tiny_model: TinyModel, tmp_path: Path) -> None:
     path = rewritten(
         tiny_model("freqs"), tmp_path / "m.gguf", lambda name: "spare.weight" if name == "rope_freqs.weight" else name
@@ -205,6 +212,7 @@ def test_other_unread_tensors_are_refused_too(tiny_model: TinyModel, tmp_path: P
         Model(path)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_frequencies_that_old_converters_stored_are_logged(
     tiny_model: TinyModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,6 +243,7 @@ def test_a_token_stops_a_step_from_another_thread(tiny_model: TinyModel) -> None
         assert np.array_equal(session.forward([4]), expected)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_token_is_cancelled_with_its_parent() -> None:
     first = CancelToken()
     second = CancelToken(parent=first)

@@ -114,6 +114,7 @@ def test_sessions_with_pictures_fork_rewind_and_are_saved(
             restored.forward(ids[30:])
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_list_of_parts_is_read_as_a_sequence(opened: Callable[[str], Opened]) -> None:
     model, path, config = opened("plain")
     ids, rows = tokens(20), table(path, config)
@@ -121,6 +122,7 @@ def test_a_list_of_parts_is_read_as_a_sequence(opened: Callable[[str], Opened]) 
     assert np.array_equal(model.session().forward(parts), model.session().forward(ids))
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_the_ids_of_pictures_are_those_of_their_digests() -> None:
     rows = np.ones((21, 4), np.float32)
     first, second = Embeddings(rows, b"first"), Embeddings(rows, b"second")
@@ -147,6 +149,7 @@ def test_the_ids_of_pictures_are_those_of_their_digests() -> None:
         whole[::2]
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_what_cannot_be_a_picture_is_refused(opened: Callable[[str], Opened]) -> None:
     model, path, config = opened("plain")
     rows = table(path, config)

@@ -82,6 +82,7 @@ def test_an_engine_gives_every_request_its_own_text(model: Model) -> None:
         assert engine.statistics.kv_bytes >= state_bytes(model.config, CONTEXT)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_states_count_as_pages() -> None:
     counter = PageCounter(100, 350)
     first = PageList(counter)
@@ -100,6 +101,7 @@ def test_states_count_as_pages() -> None:
     assert counter.pages == 0
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_info_tells_the_memory_of_states(path: Path, model: Model) -> None:
     said = CliRunner().invoke(command_line, ["info", str(path), "--json", "--context", "100"]).stdout
     facts = json.loads(said)["memory"]

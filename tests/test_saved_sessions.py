@@ -125,6 +125,7 @@ def test_a_context_may_be_chosen(model: Model, sound: bytes) -> None:
             saved_sessions.read(model, io.BytesIO(sound), context)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_parts_can_be_read_alone(model: Model, sound: bytes) -> None:
     file = io.BytesIO(sound)
     header = session_format.read_header(file)
@@ -133,6 +134,7 @@ def test_parts_can_be_read_alone(model: Model, sound: bytes) -> None:
     assert session_format.read_note(file, header) == b"a note"
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_file_is_replaced_at_once_or_not_at_all(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_file_is_replaced_at_once_or_not_at_all(
 # --- Fingerprints ---
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_models_have_different_fingerprints(tiny_model: TinyModel, tmp_path: Path) -> None:
     same = write_model(tmp_path / "renamed.gguf", VARIANTS["gqa"])
     scaled = replace(VARIANTS["gqa"], extra={"attention.scale": 0.3})
@@ -181,6 +184,7 @@ def test_models_have_different_fingerprints(tiny_model: TinyModel, tmp_path: Pat
     assert all(len(bytes.fromhex(text)) == 32 for text in found)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_a_split_model_has_the_fingerprint_of_the_whole(tmp_path: Path) -> None:
     whole = write_model(tmp_path / "whole.gguf", VARIANTS["gqa"])
     split = write_model(tmp_path / "split.gguf", VARIANTS["gqa"], tensors_per_file=5)
@@ -205,6 +209,7 @@ def refused(model: Model, data: bytes, match: str | None = None) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_every_length_but_the_right_one_is_refused(model: Model, sound: bytes) -> None:
     lengths = {*range(400), *range(0, len(sound), 211), *range(len(sound) - 200, len(sound))}
     for length in sorted(lengths):
@@ -213,6 +218,7 @@ def test_every_length_but_the_right_one_is_refused(model: Model, sound: bytes) -
     refused(model, sound[:-1], "cut short")
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_every_flipped_bit_is_noticed(model: Model, sound: bytes) -> None:
     places = [
         *range(HEADER.size + 4),
@@ -226,6 +232,7 @@ def test_every_flipped_bit_is_noticed(model: Model, sound: bytes) -> None:
             refused(model, bytes(data))
 
 
+@pytest.mark.instruction_set(one_in=None)
 @pytest.mark.parametrize(
     ("fields", "match"),
     [
@@ -264,11 +271,13 @@ def test_headers_that_lie_are_refused(model: Model, sound: bytes, fields: dict[s
         tracemalloc.stop()
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_an_unchanged_header_is_sound(model: Model, sound: bytes) -> None:
     assert changed(sound) == sound
     assert saved_sessions.read(model, io.BytesIO(changed(sound, context=2**30))).context == 2**30
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_tokens_outside_the_vocabulary_are_refused(model: Model, sound: bytes) -> None:
     start = HEADER.size + 4
     # Ids from 2**31 on stand for rows of pictures.
@@ -286,6 +295,7 @@ def test_any_keys_and_values_can_be_run(model: Model, sound: bytes) -> None:
         assert loaded.forward([seed]).shape == (model.vocab_size,)
 
 
+@pytest.mark.instruction_set(one_in=None)
 def test_what_is_no_file_is_refused(model: Model, tmp_path: Path) -> None:
     with pytest.raises(SessionError, match="not a regular file"):
         model.load_session(tmp_path)
