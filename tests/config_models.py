@@ -28,6 +28,7 @@ def write_config_model(
     writer = gguf.GGUFWriter(path, "test")
     writer.add_token_list([f"t{index}" for index in range(config.vocab_size)])
     writer.add_tokenizer_model("gpt2")
+    writer.add_token_merges(["t 0"])
     for name, tensor in sorted((values or tensors(config, np.random.default_rng(seed), biases, tied)).items()):
         writer.add_tensor(name, tensor.astype(np.float32))
     writer.write_header_to_file()

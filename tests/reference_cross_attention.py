@@ -70,6 +70,7 @@ def write_model(path: Path) -> tuple[Path, dict[str, Any]]:
         "mllama.attention.layer_norm_rms_epsilon": EPSILON,
         "mllama.attention.cross_attention_layers": list(CROSS), "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": [f"t{index}" for index in range(CONFIG["vocabulary"])],
+        "tokenizer.ggml.merges": ["t 0"],
     }  # fmt: skip
     return write(path, values, metadata, "mllama"), values
 
