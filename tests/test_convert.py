@@ -70,6 +70,21 @@ def test_bytes_of_encoders_of_pictures(tmp_path: Path, name: str) -> None:
         assert hashlib.sha256(path.read_bytes()).hexdigest() == digest, kind
 
 
+@pytest.mark.parametrize("prefix", ["vision_tower.vision_model.", "model.vision_tower.vision_model.", "vision_tower."])
+def test_the_pooling_of_siglip_is_left_out(tmp_path: Path, prefix: str) -> None:
+    """Which Gemma 3 does not use; newer versions of transformers write it without a part of its name."""
+    folder = made(tmp_path, "gemma3-vl")
+    expected = llamacpu.convert(folder, tmp_path / "a.gguf", type="f32", mmproj=True).read_bytes()
+    pooling = {f"{prefix}head.{name}": np.ones((3, 4), np.float32) for name in ("probe", "attention.in_proj_weight")}
+    (folder / "model-more.safetensors").write_bytes(safetensors_bytes(pooling))
+    files = sorted(file.name for file in folder.glob("*.safetensors"))
+    checkpoint = llamacpu.Checkpoint.open(folder)
+    places = dict.fromkeys(checkpoint.tensors, next(file for file in files if file != "model-more.safetensors"))
+    index = {"weight_map": places | dict.fromkeys(pooling, "model-more.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert llamacpu.convert(folder, tmp_path / "b.gguf", type="f32", mmproj=True).read_bytes() == expected
+
+
 @pytest.mark.parametrize(
     ("model", "damage", "message"),
     [

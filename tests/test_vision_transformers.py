@@ -116,7 +116,8 @@ def test_gemma3(tmp_path: Path) -> None:
         (r"^.*mm_soft_emb_norm\.", "mm.soft_emb_norm."),
     )
     values["mm.soft_emb_norm.weight"] = values["mm.soft_emb_norm.weight"] + 1
-    path = write(tmp_path / "mmproj.gguf", values, keys("gemma3", VISION, 4, 128, 1e-6))
+    factor = {"clip.vision.projector.scale_factor": 2}
+    path = write(tmp_path / "mmproj.gguf", values, keys("gemma3", VISION, 4, 128, 1e-6) | factor)
     pixels = torch.randn(2, 3, 128, 128)
     check(path, pixels, model.model.get_image_features(pixel_values=pixels))
     with PictureEncoder(path) as encoder:

@@ -9,17 +9,17 @@ from llamacpu.vision.config import PictureConfig, VisionConfig, VisionSettings
 
 __all__ = ["gemma3"]
 
-_ROWS_A_SIDE = 16
+_MERGE = 4
+"""Side of the squares of patches that become a row, where the file does not say: in all published models."""
 
 
 def gemma3(file: GGUFFile, kind: str) -> VisionSettings:
-    """The encoder of such a file. No key says how many rows a picture has: 256 in all published models."""
+    """The encoder of such a file."""
     fields = parts.common(file, kind)
     grid = fields["image_size"] // fields["patch_size"]
-    rows = file.metadata.integer("clip.vision.projector.scale_factor", 0, minimum=0, maximum=64)
-    merge = rows or grid // _ROWS_A_SIDE
-    if not merge or grid % merge:
-        raise ModelError(f"a side of {grid} patches; expected a multiple of {merge or _ROWS_A_SIDE}")
+    merge = file.metadata.integer("clip.vision.projector.scale_factor", 0, minimum=0, maximum=64) or _MERGE
+    if not grid or grid % merge:
+        raise ModelError(f"a side of {grid} patches; expected a multiple of {merge}")
     native = VisionConfig(
         **fields,
         activation="gelu_tanh",

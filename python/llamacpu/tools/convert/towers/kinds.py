@@ -72,9 +72,11 @@ class Gemma3Tower(Tower):
 
     def kept(self, name: str) -> str | None:
         name = name.removeprefix("model.")
-        if "vision_model.head." in name or not name.startswith(("multi_modal_projector.", "vision_tower.")):
+        if not name.startswith(("multi_modal_projector.", "vision_tower.")):
             return None
-        return name.removeprefix("vision_tower.").removeprefix("vision_model.").replace("_weight", ".weight")
+        name = name.removeprefix("vision_tower.").removeprefix("vision_model.")
+        # The pooling of SigLIP, which Gemma does not use; newer versions of transformers write it without the prefix.
+        return None if name.startswith("head.") else name.replace("_weight", ".weight")
 
     def converted(self, name: str, array: Array) -> Named:
         yield name, array.each(lambda values: values + 1) if "soft_emb_norm.weight" in name else array
