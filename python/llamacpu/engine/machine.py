@@ -33,13 +33,16 @@ def describe() -> dict[str, Any]:
     import numpy
 
     facts = _native.cpu_facts()
+    chosen = list(facts["chosen_features"])
+    # Tiles in software are for tests: nobody misses them.
+    features = [name for name in facts["processor_features"] if name in chosen or name != "software-tiles"]
     return {
         "processor": processor_name(),
         "architecture": facts["architecture"],
         "instruction_sets": list(facts["available"]),
         "isa": facts["chosen"],
-        "isa_features": list(facts["chosen_features"]),
-        "processor_features": list(facts["processor_features"]),
+        "isa_features": chosen,
+        "processor_features": features,
         "isa_forced_by": "LLAMACPU_ISA" if os.environ.get("LLAMACPU_ISA") else None,
         "threads": facts["threads"],
         "threads_reason": facts["threads_reason"],
